@@ -1,0 +1,51 @@
+# `make` alone says what there is. Everything lands in .venv, .tox and .local here, except what apt-get installs.
+PYTHON ?= python3
+VENV := .venv
+LOCAL := .local
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test lint format asterisk clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/.installed asterisk  ## a conference of three callers on this machine, from nothing
+	@$(VENV)/bin/python -m demo
+
+up: $(VENV)/.installed asterisk  ## the whole system in the foreground, to call with a softphone; Ctrl-C stops it
+	@$(VENV)/bin/ari-conf up
+
+test: $(VENV)/.tox asterisk  ## everything that CI runs
+	@$(VENV)/bin/tox run
+
+lint: $(VENV)/.tox  ## the checks of the code, without the tests
+	@$(VENV)/bin/tox run -e lint
+
+format: $(VENV)/.tox  ## the code in its one format
+	@$(VENV)/bin/tox exec -q -e lint -- sh -c 'ruff format . && ruff check --fix .'
+
+clean:  ## removes the virtual environments and what `up` and `demo` keep; not Asterisk, which takes a minute to get
+	rm -rf $(VENV) .tox $(LOCAL)/up $(LOCAL)/demo
+
+asterisk: $(LOCAL)/packages
+	@asterisk/get $(LOCAL)/asterisk >/dev/null
+
+# The programs, from the distribution; again only if the list of them has changed.
+$(LOCAL)/packages: .ci/packages
+	@.ci/packages
+	@mkdir -p $(LOCAL) && touch $@
+
+$(VENV)/bin/pip: | $(LOCAL)/packages
+	@echo "ari_conf: making a virtual environment in $(VENV)" >&2
+	@$(PYTHON) -c 'import sys; sys.exit("ari_conf needs Python 3.11 or newer; this is %s. `make PYTHON=python3.11` takes another." % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/pip
+	@echo "ari_conf: installing it and what it needs into $(VENV)" >&2
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[speech,embedded,phones]'
+	@touch $@
+
+$(VENV)/.tox: | $(VENV)/bin/pip
+	@echo "ari_conf: installing tox into $(VENV)" >&2
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check 'tox>=4.30,<5'
+	@touch $@

@@ -1,0 +1,16 @@
+"""Conferencing in Plivo's XML on your own Asterisk. The map:
+
+document     XML text -> elements; each complaint names element, attribute, value and what is allowed
+core/        PURE: what a call and a conference do. Events in, effects out; nothing there waits, logs or asks the time
+ari/         Asterisk: client (WebSocket and HTTP), translate (its JSON <-> our events and effects)
+http/        requests to users' URLs: retry (policy), signature, guard (where one may go), fetch
+media/       Play and Speak: sounds (fetch, convert, cache), speech (text to a file)
+service      the loop: event -> core -> store -> effects -> next deadline
+store        Redis: accounts, state, names, the outbox of callbacks, problems
+web/         its own process: API and dashboard
+cli, up      the commands, and everything on one machine
+settings     one frozen object from the environment
+errors       our exceptions
+../tasks/    the Celery application: callbacks, recordings, transcriptions
+../asterisk/ what the Asterisk machine needs
+"""

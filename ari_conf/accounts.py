@@ -1,0 +1,170 @@
+"""Accounts: who may bring calls, where their documents come from, and the tokens that sign what is sent to them.
+
+One Redis hash, auth id -> JSON. The functions are for the commands and the workers, and block; the application reads
+accounts through `store`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from typing import Any, cast
+
+import msgspec
+from redis import Redis
+
+from ari_conf.core.account import Account
+from ari_conf.core.elements import NotAllowed, method, url
+from ari_conf.errors import AccountRefused
+from ari_conf.lanes import PREFIX
+
+KEY = PREFIX + "accounts"
+LETTERS_AND_DIGITS = string.ascii_letters + string.digits
+DAY_MS = 24 * 3600 * 1000
+
+
+class OldToken(msgspec.Struct, frozen=True):
+    token: str
+    until_ms: int
+    """Epoch milliseconds until which it still signs."""
+
+
+class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    auth_id: str
+    token: str
+    created_ms: int
+    old_tokens: tuple[OldToken, ...] = ()
+    """The newest first."""
+    answer_url: str | None = None
+    answer_method: str = "POST"
+    fallback_url: str | None = None
+    fallback_method: str = "POST"
+    hangup_url: str | None = None
+    hangup_method: str = "POST"
+    transcription_rate: str = "0"
+
+    def tokens(self, now_ms: int) -> list[str]:
+        """What signs, the newest first: "During a token's rotation several signatures stand in the header"."""
+        return [self.token, *(old.token for old in self.old_tokens if old.until_ms > now_ms)]
+
+    def account(self) -> Account:
+        kept = {name: getattr(self, name) for name in Account.__slots__}
+        return Account(**kept)
+
+    def __repr__(self) -> str:
+        # Tokens never get into a log.
+        return f"AccountRecord({self.auth_id})"
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(AccountRecord).decode
+
+SETTABLE = tuple(name for name in AccountRecord.__struct_fields__ if name.endswith(("_url", "_method", "_rate")))
+
+
+def new_auth_id() -> str:
+    """Like Plivo's: MA and 18 more."""
+    return "MA" + "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(18))
+
+
+def new_token() -> str:
+    """40 letters and digits, like Plivo's."""
+    return "".join(secrets.choice(LETTERS_AND_DIGITS) for _ in range(40))
+
+
+def add(
+    redis: Redis, now_ms: int, auth_id: str | None = None, token: str | None = None, **fields: Any
+) -> AccountRecord:
+    """A new account; `fields` are SETTABLE. Raises AccountRefused."""
+    auth_id = new_auth_id() if auth_id is None else auth_id
+    # It stands in the dialplan's Stasis(), in URLs and in file names.
+    if not (0 < len(auth_id) <= 40 and set(auth_id) <= set(LETTERS_AND_DIGITS)):
+        raise AccountRefused(f"auth id {auth_id!r}: only 1 to 40 letters and digits are allowed")
+    if token is not None and not (16 <= len(token) <= 100 and token.isascii() and token.isalnum()):
+        raise AccountRefused("the token: 16 to 100 letters and digits are allowed")
+    record = AccountRecord(auth_id=auth_id, token=token or new_token(), created_ms=now_ms, **_checked(fields))
+    if not redis.hsetnx(KEY, auth_id, cast(str, encode(record))):
+        raise AccountRefused(f"there is an account {auth_id} already: choose another auth id, or change that one")
+    return record
+
+
+def get(redis: Redis, auth_id: str) -> AccountRecord | None:
+    found = cast("bytes | None", redis.hget(KEY, auth_id))
+    return decode(found) if found else None
+
+
+def list_all(redis: Redis) -> list[AccountRecord]:
+    """By auth id."""
+    found = cast("dict[bytes, bytes]", redis.hgetall(KEY))
+    return sorted((decode(record) for record in found.values()), key=lambda record: record.auth_id)
+
+
+def remove(redis: Redis, auth_id: str) -> None:
+    """Callbacks of its that still wait become dead letters. Raises AccountRefused if there is none."""
+    if not redis.hdel(KEY, auth_id):
+        raise _none(auth_id)
+
+
+def update(redis: Redis, auth_id: str, **fields: Any) -> AccountRecord:
+    """Changes SETTABLE fields. Raises AccountRefused."""
+    checked = _checked(fields)
+    return _change(redis, auth_id, lambda record: msgspec.structs.replace(record, **checked))
+
+
+def rotate_token(redis: Redis, auth_id: str, now_ms: int, keep_ms: int = DAY_MS) -> AccountRecord:
+    """A new token; the one before also signs for `keep_ms` more, so that receivers can change theirs in that time."""
+
+    def rotated(record: AccountRecord) -> AccountRecord:
+        old = (OldToken(record.token, now_ms + keep_ms), *(t for t in record.old_tokens if t.until_ms > now_ms))
+        return msgspec.structs.replace(record, token=new_token(), old_tokens=old if keep_ms > 0 else ())
+
+    return _change(redis, auth_id, rotated)
+
+
+def _change(redis: Redis, auth_id: str, change: Callable[[AccountRecord], AccountRecord]) -> AccountRecord:
+    def transaction(pipe: Any) -> Any:
+        found = pipe.hget(KEY, auth_id)
+        if not found:
+            raise _none(auth_id)
+        changed = change(decode(found))
+        pipe.multi()
+        pipe.hset(KEY, auth_id, encode(changed))
+        return changed
+
+    # Asked again from the start if somebody changed an account meanwhile.
+    return cast(AccountRecord, redis.transaction(transaction, KEY, value_from_callable=True))
+
+
+def _checked(fields: dict[str, Any]) -> dict[str, Any]:
+    checked: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name not in SETTABLE:
+            raise AccountRefused(f"{name}: an account has no such field; it has {', '.join(SETTABLE)}")
+        try:
+            checked[name] = _READ[name.rpartition("_")[2]](value)
+        except NotAllowed as allowed:
+            raise AccountRefused(f"{name}: {value!r} can't be; allowed is {allowed}") from None
+    return checked
+
+
+def _url(value: str | None) -> str | None:
+    return url(value) if value else None
+
+
+def _rate(value: str) -> str:
+    try:
+        rate = Decimal(value)
+    except InvalidOperation:
+        rate = Decimal(-1)
+    if not rate.is_finite() or rate < 0:
+        raise NotAllowed("the price of a minute, a decimal number such as 0.0095")
+    return format(rate, "f")
+
+
+_READ: dict[str, Callable[[Any], Any]] = {"url": _url, "method": method, "rate": _rate}
+
+
+def _none(auth_id: str) -> AccountRefused:
+    return AccountRefused(f"there is no account {auth_id}")

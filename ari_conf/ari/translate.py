@@ -1,0 +1,226 @@
+"""ARI's words to our events, and our effects to its requests. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import quote
+
+from ari_conf.core import effects as do
+from ari_conf.core import events as seen
+
+EVENTS = (
+    "StasisStart",
+    "StasisEnd",
+    "ChannelDestroyed",
+    "ChannelHangupRequest",
+    "ChannelEnteredBridge",
+    "ChannelLeftBridge",
+    "ChannelDtmfReceived",
+    "ChannelTalkingStarted",
+    "ChannelTalkingFinished",
+    "PlaybackFinished",
+    "RecordingStarted",
+    "RecordingFinished",
+    "RecordingFailed",
+    "BridgeDestroyed",
+)
+"""What `to_event` understands. Ask Asterisk for no others: a join alone would bring a ChannelVarset to every member."""
+
+OWN_CHANNELS = ("Snoop/", "UnicastRTP/", "WebSocket/", "AudioSocket/")
+"""Channels that we make to listen in: they enter the application as calls do, and aren't any."""
+
+
+def to_event(message: Any, new_id: Callable[[], str]) -> seen.Event | None:
+    """None for what doesn't concern a call, isn't known, or is malformed; never an exception.
+
+    `new_id` gives the call's UUID and its request's.
+    """
+    match message:
+        case {"type": "StasisStart", "channel": dict(channel)} if "replace_channel" not in message:
+            return _arrived(channel, message.get("args"), new_id)
+        case {"type": "StasisEnd" | "ChannelDestroyed" | "ChannelHangupRequest", "channel": {"id": str(channel_id)}}:
+            cause = message.get("cause")
+            return seen.ChannelHungUp(channel_id, cause if isinstance(cause, int) else 0)
+        case {"type": str(kind), "bridge": {"id": str(bridge_id)}}:
+            return _of_bridge(kind, bridge_id, message)
+        case {"type": "ChannelDtmfReceived", "digit": str(digit), "channel": {"id": str(channel_id)}}:
+            return seen.DigitReceived(channel_id, digit)
+        case {"type": "ChannelTalkingStarted", "channel": {"id": str(channel_id)}}:
+            return seen.TalkingStarted(channel_id)
+        case {"type": "ChannelTalkingFinished", "channel": {"id": str(channel_id)}}:
+            return seen.TalkingFinished(channel_id)
+        case {"type": "PlaybackFinished", "playback": {"id": str(playback_id)} as playback}:
+            return seen.PlaybackFinished(playback_id, failed=playback.get("state") == "failed")
+        case {"type": str(kind), "recording": {"name": str(name)}}:
+            return _of_recording(kind, name.rpartition("/")[2])
+    return None
+
+
+def _arrived(channel: Mapping[str, Any], args: Any, new_id: Callable[[], str]) -> seen.CallArrived | None:
+    """`Stasis(ari_conf,ACCOUNT[,DOCUMENT[,METHOD]])`. Without an account it is a call all the same: one to be ended."""
+    match channel:
+        case {"id": str(channel_id), "name": str(name)} if not name.startswith(OWN_CHANNELS):
+            account, document, method, *_ = (*_texts(args), "", "", "")
+            return seen.CallArrived(
+                channel_id=channel_id,
+                call_uuid=new_id(),
+                request_uuid=new_id(),
+                auth_id=account,
+                from_=_text(channel, "caller", "number"),
+                to=_text(channel, "dialplan", "exten"),
+                caller_name=_text(channel, "caller", "name"),
+                document=document or None,
+                method=method.upper() if method.upper() in ("GET", "POST") else "POST",
+                answered=channel.get("state") == "Up",
+            )
+    return None
+
+
+def _of_bridge(kind: str, bridge_id: str, message: Mapping[str, Any]) -> seen.Event | None:
+    match kind, message.get("channel"):
+        case "ChannelEnteredBridge", {"id": str(channel_id)}:
+            return seen.ChannelEnteredBridge(channel_id, bridge_id)
+        case "ChannelLeftBridge", {"id": str(channel_id)}:
+            return seen.ChannelLeftBridge(channel_id, bridge_id)
+        case "BridgeDestroyed", _:
+            return seen.BridgeDestroyed(bridge_id)
+    return None
+
+
+def _of_recording(kind: str, recording_id: str) -> seen.Event | None:
+    match kind:
+        case "RecordingStarted":
+            return seen.RecordingStarted(recording_id)
+        case "RecordingFinished" | "RecordingFailed":
+            return seen.RecordingFinished(recording_id, failed=kind == "RecordingFailed")
+    return None
+
+
+def _texts(args: Any) -> list[str]:
+    return [arg if isinstance(arg, str) else "" for arg in args] if isinstance(args, list) else []
+
+
+def _text(outer: Mapping[str, Any], key: str, inner: str) -> str:
+    match outer.get(key):
+        case {**found} if isinstance(text := found.get(inner), str):
+            return text
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, as `Client.request` takes it."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    over: Literal["http", "socket"] = "socket"
+    """http: it waits for the channel's thread, or for a disk. On the socket it would hold up all those behind it."""
+
+
+ForAsterisk = (
+    do.Answer
+    | do.HangUp
+    | do.AddChannel
+    | do.RemoveChannel
+    | do.MuteChannel
+    | do.DeafenChannel
+    | do.StartMusic
+    | do.StopMusic
+    | do.SendDigits
+    | do.DetectTalking
+    | do.CreateBridge
+    | do.DestroyBridge
+    | do.StartRecording
+    | do.StopRecording
+    | do.PlayMedia
+    | do.StopPlayback
+)
+
+
+def recording_name(auth_id: str, recording_id: str) -> str:
+    """Under which Asterisk keeps the recording: a folder for each account."""
+    return f"{auth_id}/{recording_id}"
+
+
+def to_requests(effect: ForAsterisk) -> tuple[Request, ...]:
+    """To be sent one after another. Raises TypeError for an effect that isn't for Asterisk."""
+    match effect:
+        case do.CreateBridge() | do.DestroyBridge() | do.StartRecording() | do.StopRecording():
+            return (_about_bridge(effect),)
+        case do.PlayMedia() | do.StopPlayback():
+            return (_about_playback(effect),)
+        case do.AddChannel() | do.RemoveChannel():
+            return (_about_membership(effect),)
+    return (_about_channel(effect),)
+
+
+def _about_channel(effect: ForAsterisk) -> Request:
+    match effect:
+        case do.Answer(channel_id):
+            return Request("POST", _path("channels", channel_id, "answer"), over="http")
+        case do.HangUp(channel_id, reason):
+            return Request("DELETE", _path("channels", channel_id), {"reason": reason})
+        case do.MuteChannel(channel_id, on):
+            return Request("POST" if on else "DELETE", _path("channels", channel_id, "mute"), {"direction": "in"})
+        case do.DeafenChannel(channel_id, on):
+            return Request("POST" if on else "DELETE", _path("channels", channel_id, "mute"), {"direction": "out"})
+        case do.StartMusic(channel_id):
+            return Request("POST", _path("channels", channel_id, "moh"))
+        case do.StopMusic(channel_id):
+            return Request("DELETE", _path("channels", channel_id, "moh"))
+        case do.SendDigits(channel_id, digits):
+            return Request("POST", _path("channels", channel_id, "dtmf"), {"dtmf": digits})
+        case do.DetectTalking(channel_id, silence_ms):
+            return Request("POST", _path("channels", channel_id, "variable"), _talk_detect(silence_ms))
+    raise TypeError(f"{type(effect).__name__} is not an effect for Asterisk")
+
+
+def _talk_detect(silence_ms: int | None) -> dict[str, str]:
+    if silence_ms is None:
+        return {"variable": "TALK_DETECT(remove)", "value": ""}
+    # The second number is the mean amplitude of a sample from which a frame counts as talking: Asterisk's default.
+    return {"variable": "TALK_DETECT(set)", "value": f"{silence_ms},256"}
+
+
+def _about_membership(effect: do.AddChannel | do.RemoveChannel) -> Request:
+    # Both are done by the channel's own thread, and a playback or an answer keeps that busy.
+    match effect:
+        case do.AddChannel(channel_id, bridge_id):
+            # absorbDTMF: a digit reaches us, and not the others. Relaying is ours, so that digitsMatch can be silent.
+            query = {"channel": channel_id, "absorbDTMF": "true"}
+            return Request("POST", _path("bridges", bridge_id, "addChannel"), query, over="http")
+        case do.RemoveChannel(channel_id, bridge_id):
+            query = {"channel": channel_id}
+            return Request("POST", _path("bridges", bridge_id, "removeChannel"), query, over="http")
+
+
+def _about_bridge(effect: do.CreateBridge | do.DestroyBridge | do.StartRecording | do.StopRecording) -> Request:
+    match effect:
+        case do.CreateBridge(bridge_id):
+            # dtmf_events: without it two members that are bridged send us no digits.
+            return Request("POST", "/bridges", {"type": "mixing,dtmf_events", "bridgeId": bridge_id})
+        case do.DestroyBridge(bridge_id):
+            # The socket's requests run one after another, as deletes of bridges must (asterisk#211, #1201).
+            return Request("DELETE", _path("bridges", bridge_id))
+        case do.StartRecording(bridge_id, recording_id, auth_id):
+            query = {"name": recording_name(auth_id, recording_id), "format": "wav", "ifExists": "fail"}
+            return Request("POST", _path("bridges", bridge_id, "record"), query, over="http")
+        case do.StopRecording(_, recording_id, auth_id):
+            name = recording_name(auth_id, recording_id)
+            return Request("POST", _path("recordings", "live", name, "stop"), over="http")
+
+
+def _about_playback(effect: do.PlayMedia | do.StopPlayback) -> Request:
+    match effect:
+        case do.PlayMedia(target, playback_id, media):
+            query = {"media": ",".join(media), "playbackId": playback_id}
+            return Request("POST", _path(f"{target.kind}s", target.id, "play"), query)
+        case do.StopPlayback(_, playback_id):
+            return Request("DELETE", _path("playbacks", playback_id))
+
+
+def _path(*parts: str) -> str:
+    return "".join(f"/{quote(part, safe='')}" for part in parts)

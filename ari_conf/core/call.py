@@ -1,0 +1,387 @@
+"""A call: who calls, and its document, run from top to bottom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ari_conf.core import events as ev
+from ari_conf.core import ids
+from ari_conf.core.account import Account
+from ari_conf.core.callbacks import (
+    BUSY,
+    END_OF_DOCUMENT,
+    INVALID,
+    NORMAL,
+    REJECTED,
+    SCHEDULED,
+    UNREACHABLE,
+    frozen,
+    standard,
+)
+from ari_conf.core.effects import (
+    Answer,
+    FetchDocument,
+    HangUp,
+    IdentifyCall,
+    PlayMedia,
+    PostCallback,
+    ReportProblem,
+    Target,
+    WarmSounds,
+)
+from ari_conf.core.elements import (
+    Conference,
+    Element,
+    GetDigits,
+    Hangup,
+    Play,
+    PreAnswer,
+    Prompt,
+    Redirect,
+    Speak,
+    Wait,
+)
+from ari_conf.core.gather import Gather
+from ari_conf.core.internal import Join, Out, Released
+from ari_conf.core.player import Player
+
+HANGING_UP_MS = 5000
+"""Asterisk says at once that a channel is gone; a call of which it never does is let go all the same."""
+
+Purpose = Literal["answer", "action", "redirect"]
+
+
+@dataclass(slots=True)
+class Call:
+    call_uuid: str
+    request_uuid: str
+    channel_id: str
+    auth_id: str
+    from_: str
+    to: str
+    caller_name: str
+    direction: str
+    started_at: int
+    document: str | None = None
+    document_method: str = "POST"
+    account: Account | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    """The INVITE's X-PH-* headers."""
+    answered_at: int | None = None
+    ended_at: int | None = None
+    """When the channel was gone."""
+    cause: int = 16
+    """Q.850."""
+    code: int = NORMAL
+    """HangupCauseCode."""
+    elements: tuple[Element, ...] = ()
+    position: int = 0
+    """Of the next element."""
+    early: int = 0
+    """The elements before this position are PreAnswer's: they run without answering."""
+    first: bool = True
+    """No element of the call has run yet."""
+    fetching: Purpose | None = None
+    fallback_asked: bool = False
+    running: Player | Gather | Conference | None = None
+    conference_id: str | None = None
+    """The conference that the running element has joined."""
+    serial: int = 0
+    """Fetches and players so far: part of their ids."""
+    hang_up_at: int | None = None
+    """Hangup schedule."""
+    hanging_up_until: int | None = None
+
+    # What is derived.
+
+    @property
+    def over(self) -> bool:
+        """Hung up, by whomever, or about to be."""
+        return self.ended_at is not None or self.hanging_up_until is not None
+
+    @property
+    def in_conference(self) -> bool:
+        return isinstance(self.running, Conference)
+
+    @property
+    def done(self) -> bool:
+        return self.ended_at is not None and not self.in_conference
+
+    @property
+    def target(self) -> Target:
+        return Target("channel", self.channel_id)
+
+    @property
+    def deadline(self) -> int | None:
+        running = None if isinstance(self.running, Conference | None) else self.running.deadline
+        times = (running, self.hang_up_at, self.hanging_up_until)
+        return min((t for t in times if t is not None), default=None)
+
+    # The door.
+
+    @classmethod
+    def arrived(cls, event: ev.CallArrived, now: int) -> tuple[Call, Out]:
+        call = cls(
+            event.call_uuid,
+            event.request_uuid,
+            event.channel_id,
+            event.auth_id,
+            event.from_,
+            event.to,
+            event.caller_name,
+            event.direction,
+            now,
+            event.document,
+            event.method,
+            answered_at=now if event.answered else None,
+        )
+        return call, [IdentifyCall(call.call_uuid, call.channel_id, call.auth_id)]
+
+    def receive(self, event: ev.Event, now: int) -> Out:
+        match event:
+            case ev.ChannelHungUp(_, cause):
+                return self._hung_up(cause, now)
+            case ev.TimePassed() if self.hanging_up_until is not None and self.hanging_up_until <= now:
+                return self._hung_up(self.cause, now)
+            case ev.EffectFailed(HangUp() | Answer() as effect, reason, gone):
+                return self._not_obeyed(effect, reason, gone, now)
+        if self.over:
+            return []
+        match event:
+            case ev.CallIdentified(_, account, headers) if self.account is None:
+                return self._identified(account, dict(headers), now)
+            case ev.DocumentFetched() | ev.DocumentFailed() if self._awaits(event.fetch_id):
+                return self._document(event, now)
+            case ev.TimePassed() if self.hang_up_at is not None and self.hang_up_at <= now:
+                return self.hang_up("normal", SCHEDULED, now)
+        return self._run(event, now)
+
+    def admitted(self, now: int) -> Out:
+        """ "Answer the call if it is not answered.\""""
+        return self._answer(now)
+
+    def skipped(self, now: int) -> Out:
+        """ "Full? The element and its action are skipped; the next element runs.\""""
+        self.running = self.conference_id = None
+        return self._next(now)
+
+    def released(self, released: Released, now: int) -> Out:
+        """His stay in the conference has ended: its action, or the next element."""
+        self.running = self.conference_id = None
+        element, params = released.element, dict(released.params)
+        if self.over or not element.redirect:
+            # "also if he hung up (then the reply is ignored)"; "false: request it, ignore the reply"
+            requested: Out = []
+            if element.action is not None and params:
+                requested = [self.post(element.action, element.method, None, params, now)]
+            return requested + (self._finished(now) if self.over else self._next(now))
+        if element.action is None:
+            return self._next(now)
+        return self._fetch("action", element.action, element.method, None, params, now)
+
+    def hang_up(self, reason: Literal["normal", "busy", "rejected"], code: int, now: int) -> Out:
+        if self.over:
+            return []
+        self.code, self.hanging_up_until, self.hang_up_at = code, now + HANGING_UP_MS, None
+        return [*self._stop_running(), HangUp(self.channel_id, reason)]
+
+    def problem(self, text: str, code: int | None = None) -> ReportProblem:
+        return ReportProblem(self.auth_id, self.call_uuid, code, text)
+
+    def post(
+        self, url: str, method: str, event: str | None, params: dict[str, str], now: int, lane: str = ""
+    ) -> PostCallback:
+        """A request whose reply is of no interest, with the standard parameters."""
+        whole = standard(self, event, now) | params
+        return PostCallback(lane or self.call_uuid, self.auth_id, url, method, frozen(whole))
+
+    # The document.
+
+    def _identified(self, account: Account | None, headers: dict[str, str], now: int) -> Out:
+        self.headers = headers
+        if account is None:
+            self.account = Account(self.auth_id)
+            text = f"there is no account {self.auth_id!r}: make it with `ari-conf account add`, or mend the dialplan"
+            return [self.problem(text, UNREACHABLE["answer"]), *self.hang_up("rejected", UNREACHABLE["answer"], now)]
+        self.account = account
+        if self.document is not None:
+            return self._fetch("answer", self.document, self.document_method, "StartApp", {}, now)
+        if account.answer_url is not None:
+            return self._fetch("answer", account.answer_url, account.answer_method, "StartApp", {}, now)
+        text = f"the account {self.auth_id} has no answer URL, and the dialplan names no document"
+        return self._no_document("answer", UNREACHABLE["answer"], text, now)
+
+    def _fetch(
+        self, purpose: Purpose, source: str, method: str, event: str | None, params: dict[str, str], now: int
+    ) -> Out:
+        self.fetching = purpose
+        self.serial += 1
+        whole = frozen(standard(self, event, now) | params)
+        return [FetchDocument(ids.for_call(self.call_uuid, self.serial), self.auth_id, source, method, whole)]
+
+    def _awaits(self, fetch_id: str) -> bool:
+        return self.fetching is not None and ids.last_part(fetch_id) == str(self.serial)
+
+    def _document(self, event: ev.DocumentFetched | ev.DocumentFailed, now: int) -> Out:
+        purpose = self.fetching or "answer"
+        self.fetching = None
+        if isinstance(event, ev.DocumentFailed):
+            return self._no_document(purpose, (INVALID if event.invalid else UNREACHABLE)[purpose], event.reason, now)
+        self.elements, self.position, self.early, self.fallback_asked = event.elements, 0, 0, False
+        out: Out = [self.problem(w) for w in event.warnings]
+        if sounds := tuple(_sounds_of(event.elements)):
+            # "Playing never waits for a cold cache if it can be warmed while the call sets up"
+            out.append(WarmSounds(sounds))
+        return out + self._next(now)
+
+    def _no_document(self, purpose: Purpose, code: int, reason: str, now: int) -> Out:
+        """ "the account's fallback URL is asked if it has one, else the call is hung up"."""
+        out: Out = [self.problem(reason, code)]
+        account = self.account
+        if account is None or account.fallback_url is None or self.fallback_asked:
+            return out + self.hang_up("normal", code, now)
+        self.fallback_asked = True
+        event = "Redirect" if purpose == "redirect" else "StartApp"
+        return out + self._fetch(purpose, account.fallback_url, account.fallback_method, event, {}, now)
+
+    # The elements.
+
+    def _next(self, now: int) -> Out:
+        """Runs elements until one takes time."""
+        out: Out = []
+        while not self.over and self.running is None and self.fetching is None:
+            if self.position >= len(self.elements):
+                return out + self.hang_up("normal", END_OF_DOCUMENT, now)
+            element = self.elements[self.position]
+            self.position += 1
+            out += self._begin(element, now)
+            self.first = False
+        return out
+
+    def _begin(self, element: Element, now: int) -> Out:
+        if isinstance(element, PreAnswer):
+            rest = self.elements[self.position :]
+            self.elements, self.position, self.early = (*element.children, *rest), 0, len(element.children)
+            return []
+        # "Play, Speak, Wait, GetDigits and Conference answer the call; Hangup, Redirect, PreAnswer and a first Wait
+        # don't." A conference answers when it has admitted the call.
+        early = self.position <= self.early
+        answers = isinstance(element, Play | Speak | Wait | GetDigits) and not early
+        out: Out = self._answer(now) if answers and not (self.first and isinstance(element, Wait)) else []
+        match element:
+            case Play() | Speak() | Wait():
+                self.running = player = Player(self._owner(), self.target, (element,))
+                return [*out, *player.start(now)]
+            case GetDigits():
+                self.running = gather = Gather(element, self._owner(), self.target)
+                return [*out, *gather.start(now)]
+            case Conference():
+                self.running = element
+                return [Join(self.call_uuid, element)]
+            case Redirect(url, method):
+                return self._fetch("redirect", url, method, "Redirect", {}, now)
+            case Hangup():
+                return self._hangup(element, now)
+
+    def _hangup(self, element: Hangup, now: int) -> Out:
+        if element.schedule and self.position < len(self.elements):
+            # "hang up then, the following elements go on meanwhile; nothing follows: now"
+            self.hang_up_at = now + element.schedule * 1000
+            return []
+        # "First element without a reason: rejected"
+        reason = element.reason or ("rejected" if self.first else None)
+        if element.schedule:
+            return self.hang_up("normal", SCHEDULED, now)
+        if reason == "busy":
+            return self.hang_up("busy", BUSY, now)
+        return self.hang_up("rejected", REJECTED, now) if reason else self.hang_up("normal", NORMAL, now)
+
+    def _answer(self, now: int) -> Out:
+        if self.answered_at is not None:
+            return []
+        self.answered_at = now
+        return [Answer(self.channel_id)]
+
+    def _owner(self) -> str:
+        self.serial += 1
+        return ids.for_call(self.call_uuid, self.serial)
+
+    def _run(self, event: ev.Event, now: int) -> Out:
+        """What is running hears the event; when it has ended, the next element runs."""
+        running = self.running
+        if running is None or isinstance(running, Conference):
+            return []
+        out: Out = []
+        if isinstance(event, ev.SoundFailed):
+            out.append(self.problem(event.reason))
+        if isinstance(event, ev.EffectFailed) and isinstance(event.effect, PlayMedia):
+            out.append(self.problem(event.reason))
+            event = ev.PlaybackFinished(event.effect.playback_id, failed=True)
+        out += running.receive(event, now)
+        return out + self._step_ended(now)
+
+    def _step_ended(self, now: int) -> Out:
+        running = self.running
+        if isinstance(running, Player) and running.done:
+            self.running = None
+            return self._next(now)
+        if isinstance(running, Gather) and running.ended:
+            self.running = None
+            return self._gathered(running, now)
+        return []
+
+    def _gathered(self, gather: Gather, now: int) -> Out:
+        element = gather.element
+        # "Nothing entered: the next element, action not called."
+        if gather.phase == "nothing" or element.action is None:
+            return self._next(now)
+        params = {"Digits": gather.digits}
+        if element.redirect:
+            return self._fetch("action", element.action, element.method, None, params, now)
+        return [self.post(element.action, element.method, None, params, now), *self._next(now)]
+
+    # The end.
+
+    def _stop_running(self) -> Out:
+        running = self.running
+        if isinstance(running, Player | Gather):
+            self.running = None
+            return [*running.stop()]
+        return []
+
+    def _not_obeyed(self, effect: HangUp | Answer, reason: str, gone: bool, now: int) -> Out:
+        if gone or self.over:
+            return self._hung_up(self.cause, now)
+        return [self.problem(reason), *self.hang_up("normal", NORMAL, now)]
+
+    def _hung_up(self, cause: int, now: int) -> Out:
+        if self.ended_at is not None:
+            return []
+        self.ended_at, self.cause = now, cause
+        self.hang_up_at = self.hanging_up_until = None
+        self.fetching = None
+        self._stop_running()
+        return [] if self.in_conference else self._finished(now)
+
+    def _finished(self, now: int) -> Out:
+        """hangup_url "is told at a call's end"."""
+        account = self.account
+        if self.ended_at is None or account is None or account.hangup_url is None:
+            return []
+        return [self.post(account.hangup_url, account.hangup_method, "Hangup", {}, now)]
+
+
+def _sounds_of(elements: tuple[Element | Prompt, ...]) -> list[Play | Speak]:
+    found: list[Play | Speak] = []
+    for element in elements:
+        match element:
+            case Play() | Speak():
+                found.append(element)
+            case GetDigits(prompt):
+                found += _sounds_of(prompt)
+                if element.invalid_digits_sound is not None:
+                    found.append(Play(element.invalid_digits_sound))
+            case PreAnswer(children):
+                found += _sounds_of(children)
+    return list(dict.fromkeys(found))

@@ -1,0 +1,498 @@
+"""A conference: who is in it, what each hears, when it starts and ends.
+
+Nothing but its own events changes it. What can be derived from the members is derived: after each event `_settle` brings
+what Asterisk does for each member (wait sound, mix, talk detection, recording) to what the members now imply.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ari_conf.core import events as ev
+from ari_conf.core import ids
+from ari_conf.core.callbacks import frozen, truth
+from ari_conf.core.digits import Found
+from ari_conf.core.effects import (
+    AddChannel,
+    ClaimName,
+    CreateBridge,
+    DestroyBridge,
+    DetectTalking,
+    MuteChannel,
+    Params,
+    PlayMedia,
+    ReleaseName,
+    RemoveChannel,
+    ReportProblem,
+    SendDigits,
+    StartRecording,
+    StopRecording,
+    Target,
+)
+from ari_conf.core.elements import Prompt
+from ari_conf.core.internal import Admitted, Finished, Notify, Out, Released, Skipped
+from ari_conf.core.member import Member, Reason, schedule
+from ari_conf.core.player import Player
+from ari_conf.core.recording import Recording
+
+CAP_S = 86400
+"""The server's cap on a conference's length."""
+LEAVING_MS = 3000
+"""Asterisk says at once that a channel has left a bridge; a member of whom it never does is let go all the same."""
+FLOOR_SILENCE_MS = 500
+"""This much silence is the end of talking."""
+
+
+@dataclass(slots=True)
+class Conference:
+    conference_id: str
+    auth_id: str
+    name: str
+    created_at: int
+    max_members: int
+    """"set by the first member, fixed afterwards"."""
+    public_url: str
+    members: dict[int, Member] = field(default_factory=dict)
+    claim: Literal["asked", "held", "released"] = "asked"
+    bridge: Literal["none", "creating", "ready", "destroying", "gone"] = "none"
+    started: bool = False
+    """"it stays started until it ends, also if that member leaves"."""
+    ending: bool = False
+    stay_alone: bool = True
+    """"Once false it stays false"."""
+    ends_at: int = 0
+    limit_given: bool = False
+    """The first member whose element gives a timeLimit sets it, be it 0."""
+    entered: int = 0
+    """How many have entered so far."""
+    sequence: int = 0
+    """Of the last callback."""
+    floor: int | None = None
+    """The member who holds it."""
+    players: dict[str, Player] = field(default_factory=dict)
+    """Enter and exit sounds that are being played."""
+    sounds: int = 0
+    """How many of them there were: part of their playbacks' ids."""
+    recording: Recording | None = None
+
+    def __post_init__(self) -> None:
+        self.ends_at = self.ends_at or self.created_at + CAP_S * 1000
+
+    # What is derived.
+
+    @property
+    def bridge_id(self) -> str:
+        return self.conference_id
+
+    @property
+    def mixed(self) -> list[Member]:
+        return [m for m in self.members.values() if m.state == "mixed"]
+
+    @property
+    def staying(self) -> int:
+        """How many are in or about to be in, those on their way out not counted."""
+        return sum(m.state != "leaving" for m in self.members.values())
+
+    @property
+    def full(self) -> bool:
+        return self.staying >= self.max_members
+
+    @property
+    def done(self) -> bool:
+        """Ended means: "recording stopped, bridge destroyed, name free"."""
+        recorded = self.recording is None or self.recording.finished
+        return self.ending and not self.members and self.bridge in ("none", "gone") and recorded
+
+    @property
+    def deadline(self) -> int | None:
+        times = [m.deadline for m in self.members.values()]
+        times += [p.deadline for p in self.players.values()]
+        times.append(self.recording.deadline if self.recording else None)
+        times.append(None if self.ending else self.ends_at)
+        return min((t for t in times if t is not None), default=None)
+
+    # The door.
+
+    def receive(self, event: ev.Event, now: int) -> Out:
+        return self._receive(event, now) + self._settle(now)
+
+    def create(self) -> Out:
+        return [ClaimName(self.auth_id, self.name, self.conference_id)]
+
+    def join(self, member: Member, now: int) -> Out:
+        """The directory has seen that the conference is live and not full."""
+        self.members[member.member_id] = member
+        out = self._admit(member, now) if self.claim == "held" else []
+        return out + self._settle(now)
+
+    def leave(self, call_uuid: str, reason: Reason, now: int) -> Out:
+        member = next((m for m in self.members.values() if m.call_uuid == call_uuid), None)
+        out = self._leave(member, reason, now) if member else []
+        return out + self._settle(now)
+
+    def _receive(self, event: ev.Event, now: int) -> Out:
+        match event:
+            case ev.NameClaimed() | ev.NameRefused():
+                return self._claim_answered(event, now)
+            case ev.BridgeCreated() if self.bridge == "creating":
+                self.bridge = "ready"
+            case ev.BridgeDestroyed():
+                return self._bridge_gone(now)
+            case ev.SoundPrepared() | ev.SoundFailed() | ev.PlaybackFinished():
+                return self._playback(event.playback_id, event, now)
+            case ev.SoundsFetched() | ev.SoundsFailed():
+                return self._sounds(event, now)
+            case ev.RecordingFinished(_, recording_id, failed) if self.recording is not None:
+                if recording_id == self.recording.recording_id:
+                    self.recording.stopped(now, failed)
+            case ev.EffectFailed():
+                return self._failed(event, now)
+            case ev.TimePassed():
+                return self._time(now)
+            case _ if (member := self._by_channel(getattr(event, "channel_id", ""))) is not None:
+                return self._about(member, event, now)
+        return []
+
+    def _about(self, member: Member, event: ev.Event, now: int) -> Out:
+        match event:
+            case ev.ChannelEnteredBridge():
+                return self._entered(member, now)
+            case ev.ChannelLeftBridge():
+                return self._left(member, now)
+            case ev.DigitReceived(_, digit):
+                return self._pressed(member, digit, now)
+            case ev.TalkingStarted():
+                return self._talks(member, now)
+            case ev.TalkingFinished():
+                member.talking = False
+        return []
+
+    def _by_channel(self, channel_id: str) -> Member | None:
+        return next((m for m in self.members.values() if m.channel_id == channel_id), None)
+
+    # Joining.
+
+    def _claim_answered(self, event: ev.NameClaimed | ev.NameRefused, now: int) -> Out:
+        if self.claim != "asked":
+            return []
+        members = list(self.members.values())
+        if isinstance(event, ev.NameRefused):
+            self.claim, self.ending = "released", True
+            self.members.clear()
+            problem = f"the conference {self.name!r} is held by {event.owner}; a conference can't span two Asterisks"
+            return [Skipped(m.call_uuid, problem) for m in members]
+        self.claim = "held"
+        if not members:
+            return self._end("conference_ended", now)
+        self.bridge = "creating"
+        out: Out = [CreateBridge(self.bridge_id)]
+        for member in members:
+            out += self._admit(member, now)
+        return out
+
+    def _admit(self, member: Member, now: int) -> Out:
+        element = member.element
+        out: Out = [Admitted(member.call_uuid)]
+        member.state, member.joined_at = "waiting", now
+        self.entered += 1
+        # "enter callback, also while waiting for the start"
+        out += self._notify(member, "enter", {"ConferenceFirstMember": truth(self.entered == 1)}, now)
+        # "The first member with startConferenceOnEnter=true starts the conference for good"
+        self.started = self.started or element.start_conference_on_enter
+        self.stay_alone = self.stay_alone and element.stay_alone
+        if element.time_limit is not None and not self.limit_given:
+            # "the first member whose element gives one sets it, from his entry on"; "0: no limit of its own"
+            self.limit_given = True
+            if element.time_limit:
+                self.ends_at = min(self.ends_at, now + element.time_limit * 1000)
+        if member.muted:
+            out.append(MuteChannel(member.channel_id, True))
+        # "play to a started conference (decided: not while waiting)"
+        member.enter_due = self.started
+        # "URLs are fetched while the member joins, so that joining never waits for them"
+        return out + member.ask(member.enter_sound, self.name) + member.ask(member.exit_sound, self.name)
+
+    def _entered(self, member: Member, now: int) -> Out:
+        if member.state != "adding":
+            return []
+        member.state = "mixed"
+        member.sending = schedule(member.element.send_digits, now)
+        return self._announce_entry(member, now)
+
+    def _announce_entry(self, member: Member, now: int) -> Out:
+        items = member.enter_sound.items
+        if member.state != "mixed" or not member.enter_due or items is None:
+            return []
+        member.enter_due = False
+        return self._announce(items, now)
+
+    def _announce(self, items: tuple[Prompt, ...], now: int) -> Out:
+        """To the whole conference."""
+        if not items or self.ending or self.bridge != "ready":
+            return []
+        self.sounds += 1
+        owner = ids.for_conference(self.conference_id, self.sounds)
+        self.players[owner] = player = Player(owner, Target("bridge", self.bridge_id), items)
+        return [*player.start(now)]
+
+    # What the members now imply.
+
+    def _settle(self, now: int) -> Out:
+        out: Out = []
+        alone = sum(m.present for m in self.members.values()) == 1
+        for member in self.members.values():
+            out += self._settle_member(member, alone, now)
+        if not self.ending and self.bridge == "ready":
+            out += self._settle_recording(now)
+            out += self._settle_talking()
+        self.players = {owner: p for owner, p in self.players.items() if not p.done}
+        return out + (self._settle_end(now) if self.ending and not self.members else [])
+
+    def _settle_member(self, member: Member, alone: bool, now: int) -> Out:
+        # "While no member with startConferenceOnEnter=true has come, nobody hears anybody: each member hears his own
+        # waitSound"; "A lone member hears his waitSound. It stops the instant that a second member enters"
+        waits = member.state == "waiting" if not self.started else alone and member.state == "mixed"
+        out = member.wait(self.name, now) if waits and not self.ending else member.stop_waiting()
+        if self.started and member.state == "waiting":
+            member.state = "joining"
+        if member.state == "joining" and self.bridge == "ready":
+            member.state = "adding"
+            out.append(AddChannel(member.channel_id, self.bridge_id))
+        return out
+
+    def _settle_recording(self, now: int) -> Out:
+        # "It begins when the conference has started and a member whose record is true is in"
+        member = next((m for m in self.mixed if m.element.record), None)
+        if self.recording is not None or member is None:
+            return []
+        self.recording = Recording(
+            member.recording_id, self.bridge_id, self.auth_id, member.call_uuid, member.element, now
+        )
+        return [*self.recording.start()]
+
+    def _settle_talking(self) -> Out:
+        # Who holds the floor can be told only if all who talk are known. Detection costs Asterisk CPU: only when needed.
+        if self.recording is None and not any(m.element.floor_event for m in self.members.values()):
+            return []
+        new = [m for m in self.mixed if not m.detected]
+        for member in new:
+            member.detected = True
+        return [DetectTalking(m.channel_id, FLOOR_SILENCE_MS) for m in new]
+
+    def _settle_end(self, now: int) -> Out:
+        out: Out = []
+        if self.recording is not None and self.bridge == "ready":
+            out += self.recording.stop(now)
+        if self.bridge in ("creating", "ready") and (self.recording is None or self.recording.finished):
+            self.bridge = "destroying"
+            out.append(DestroyBridge(self.bridge_id))
+        return out + ([Finished(self.conference_id)] if self.done else [])
+
+    # In the conference.
+
+    def _pressed(self, member: Member, digit: str, now: int) -> Out:
+        if not member.present:
+            return []
+        if digit == "*" and member.element.hangup_on_star:
+            # "`*` with hangupOnStar leaves at once, whatever the patterns are"
+            return self._leave(member, "star", now)
+        return self._found(member, member.matcher.press(digit, now), now)
+
+    def _found(self, member: Member, found: list[Found], now: int) -> Out:
+        out: Out = []
+        for part in found:
+            if part.matched:
+                out += self._notify(member, "digits", {"ConferenceDigitsMatch": part.text}, now)
+            elif member.element.relay_dtmf:
+                out += self._relay(member, part.text)
+        return out
+
+    def _relay(self, member: Member, digits: str) -> Out:
+        """ "sent to all others": to those who hear the conference."""
+        if member.state != "mixed":
+            return []
+        return [SendDigits(m.channel_id, digits) for m in self.mixed if m is not member and not m.deaf]
+
+    def _talks(self, member: Member, now: int) -> Out:
+        member.talking = True
+        holder = self.members.get(self.floor) if self.floor is not None else None
+        # "An unmuted member who starts to talk takes it if nobody holds it or the holder is silent"
+        if member.state != "mixed" or member.muted or holder is member or (holder is not None and holder.talking):
+            return []
+        self.floor = member.member_id
+        # "One event for each taking"
+        return self._notify(member, "floor", {}, now) if member.element.floor_event else []
+
+    def _playback(self, playback_id: str, event: ev.Event, now: int) -> Out:
+        member = self.members.get(ids.member_of(playback_id) or 0)
+        if member is not None:
+            return member.playback(event, now)
+        player = self.players.get(playback_id.rpartition(".")[0])
+        return [*player.receive(event, now)] if player else []
+
+    def _sounds(self, event: ev.SoundsFetched | ev.SoundsFailed, now: int) -> Out:
+        member = self.members.get(ids.member_of(event.fetch_id) or 0)
+        sound = member.asked(event.fetch_id) if member else None
+        if member is None or sound is None:
+            return []
+        if isinstance(event, ev.SoundsFailed):
+            member.not_fetched(sound)
+            return [member.problem(f"{sound.action}: {event.reason}")]
+        member.fetched(sound, event.sounds, now)
+        out: Out = [member.problem(f"{sound.action}: {w}") for w in event.warnings]
+        return out + self._announce_entry(member, now)
+
+    # Leaving.
+
+    def _leave(self, member: Member, reason: Reason, now: int) -> Out:
+        if member.state == "leaving":
+            # He was on his way out of the bridge and has hung up meanwhile: nothing more will be heard of him.
+            return self._out(member, now) if reason == "hangup" else []
+        out = member.stop_waiting() + self._found(member, member.matcher.flush(), now)
+        was, member.state, member.reason, member.sending = member.state, "leaving", reason, ()
+        if was == "arriving":
+            del self.members[member.member_id]
+            return [*out, Released(member.call_uuid, member.element, ())]
+        if reason == "hangup" or was in ("waiting", "joining"):
+            return out + self._out(member, now)
+        member.leaving_until = now + LEAVING_MS
+        return [*out, RemoveChannel(member.channel_id, self.bridge_id)]
+
+    def _left(self, member: Member, now: int) -> Out:
+        if member.state == "mixed":
+            # Somebody else took him out of the bridge: he goes on with his document.
+            member.reason, member.state = "conference_ended", "leaving"
+        return self._out(member, now) if member.state == "leaving" else []
+
+    def _out(self, member: Member, now: int) -> Out:
+        """ "Order: 1. he is out of the mix; exit callback; 2. exitSound, what follows from his leaving; 3. his action"."""
+        del self.members[member.member_id]
+        reason = member.reason or "conference_ended"
+        if self.floor == member.member_id:
+            self.floor = None
+        out = member.stop_waiting()
+        if reason != "hangup":
+            out += [DetectTalking(member.channel_id, None)] if member.detected else []
+            out += [MuteChannel(member.channel_id, False)] if member.muted else []
+        last = {"ConferenceLastMember": truth(not self.members), "ConferenceExitReason": reason}
+        out += self._notify(member, "exit", last, now)
+        out += self._consequences(member, now)
+        out.append(Released(member.call_uuid, member.element, self._action_params(member)))
+        return out
+
+    def _consequences(self, member: Member, now: int) -> Out:
+        if member.element.end_conference_on_exit:
+            return self._end("host_left", now)
+        if not self.members:
+            # "The last one out ends it."
+            return self._end("conference_ended", now)
+        if not self.stay_alone and self.staying == 1:
+            return self._end("left_alone", now)
+        return self._announce(member.exit_sound.items or (), now) if self.started and self.mixed else []
+
+    def _action_params(self, member: Member) -> Params:
+        params = {
+            "ConferenceName": self.name,
+            "ConferenceUUID": self.conference_id,
+            "ConferenceMemberID": str(member.member_id),
+        }
+        if member.element.record and self.recording is not None:
+            params["RecordUrl"] = self.recording.url(self.public_url)
+            params["RecordingID"] = self.recording.recording_id
+        return frozen(params)
+
+    def _end(self, reason: Reason, now: int) -> Out:
+        if self.ending:
+            return []
+        self.ending = True
+        out: Out = []
+        for player in self.players.values():
+            out += player.stop()
+        if self.claim == "held":
+            self.claim = "released"
+            out.append(ReleaseName(self.auth_id, self.name, self.conference_id))
+        for member in list(self.members.values()):
+            out += self._leave(member, reason, now)
+        return out
+
+    # What went wrong, and time.
+
+    def _bridge_gone(self, now: int) -> Out:
+        self.bridge = "gone"
+        if self.recording is not None:
+            self.recording.stopped(now)
+        out = self._end("conference_ended", now)
+        for member in list(self.members.values()):
+            out += self._out(member, now)
+        return out
+
+    def _failed(self, failure: ev.EffectFailed, now: int) -> Out:
+        match failure.effect:
+            case CreateBridge():
+                trouble: Out = [m.problem(failure.reason) for m in self.members.values()]
+                return trouble + self._bridge_gone(now)
+            case DestroyBridge():
+                return self._bridge_gone(now)
+            case AddChannel(channel_id) | RemoveChannel(channel_id):
+                member = self._by_channel(channel_id)
+                return self._not_moved(member, failure, now) if member else []
+            case PlayMedia(_, playback_id):
+                return self._playback(playback_id, ev.PlaybackFinished(playback_id, failed=True), now)
+            case StartRecording() | StopRecording() if self.recording is not None:
+                never_ran = isinstance(failure.effect, StartRecording)
+                self.recording.stopped(now, failed=never_ran)
+                if never_ran:
+                    return [ReportProblem(self.auth_id, self.recording.call_uuid, None, failure.reason)]
+        return []
+
+    def _not_moved(self, member: Member, failure: ev.EffectFailed, now: int) -> Out:
+        if member.state == "leaving" and isinstance(failure.effect, RemoveChannel):
+            return self._out(member, now)
+        if member.state == "adding" and isinstance(failure.effect, AddChannel):
+            member.state, member.reason = "leaving", "hangup" if failure.gone else "conference_ended"
+            trouble: Out = [] if failure.gone else [member.problem(failure.reason)]
+            return trouble + self._out(member, now)
+        return []
+
+    def _time(self, now: int) -> Out:
+        out: Out = []
+        for member in list(self.members.values()):
+            out += self._member_time(member, now)
+        for player in self.players.values():
+            out += player.receive(ev.TimePassed(), now)
+        if self.recording is not None:
+            self.recording.time(now)
+        if self.ends_at <= now:
+            # "the conference ends after it"
+            out += self._end("time_limit", now)
+        return out
+
+    def _member_time(self, member: Member, now: int) -> Out:
+        if member.leaving_until is not None and member.leaving_until <= now:
+            return self._out(member, now)
+        out: Out = []
+        if member.matcher.deadline is not None and member.matcher.deadline <= now:
+            out += self._found(member, member.matcher.flush(), now)
+        if member.ask_again_at is not None and member.ask_again_at <= now:
+            member.ask_again_at = None
+        while member.sending and member.sending[0][0] <= now:
+            out += self._relay(member, member.sending[0][1])
+            member.sending = member.sending[1:]
+        return out + member.playback(ev.TimePassed(), now)
+
+    def _notify(self, member: Member, action: str, params: dict[str, str], now: int) -> Out:
+        if member.element.callback_url is None:
+            return []
+        self.sequence += 1
+        event = {"enter": "Enter", "exit": "Exit", "digits": "DigitsMatch", "floor": "Floor"}[action]
+        whole = {
+            "ConferenceAction": action,
+            "ConferenceName": self.name,
+            "ConferenceUUID": self.conference_id,
+            "ConferenceMemberID": str(member.member_id),
+            **params,
+            "ConferenceSequence": str(self.sequence),
+            "Timestamp": str(now),
+        }
+        return [Notify(member.call_uuid, member.element, f"Conference{event}", frozen(whole))]

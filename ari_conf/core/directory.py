@@ -1,0 +1,279 @@
+"""All calls and conferences of one application, and the one door to them: `receive(event, now) -> effects`.
+
+It finds whom an event is for, carries what calls and conferences tell each other within the step, and knows the next
+deadline. An event about what is gone, or never was, yields nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ari_conf.core import events as ev
+from ari_conf.core import ids
+from ari_conf.core.call import Call
+from ari_conf.core.callbacks import frozen, standard
+from ari_conf.core.conference import Conference
+from ari_conf.core.effects import (
+    AddChannel,
+    CreateBridge,
+    DestroyBridge,
+    Effect,
+    FetchSounds,
+    PlayMedia,
+    PostCallback,
+    RemoveChannel,
+    StartRecording,
+    StopRecording,
+)
+from ari_conf.core.internal import (
+    Admitted,
+    Fetch,
+    Finished,
+    Internal,
+    Join,
+    Notify,
+    Out,
+    Released,
+    Skipped,
+)
+from ari_conf.core.member import Member
+
+
+@dataclass(slots=True)
+class Directory:
+    new_id: Callable[[], str]
+    """Makes conferences' and recordings' ids: unguessable, never the same twice."""
+    public_url: str = "http://127.0.0.1:8080"
+    calls: dict[str, Call] = field(default_factory=dict)
+    conferences: dict[str, Conference] = field(default_factory=dict)
+    next_member_id: int = 1
+    """"a small integer, from a counter that all conferences share"."""
+    _channels: dict[str, str] = field(default_factory=dict)
+    """channel id -> call uuid"""
+    _names: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(account, name) -> the live conference: a name belongs to one account"""
+    _due: dict[str, int] = field(default_factory=dict)
+    """call uuid or conference id -> its deadline"""
+    _deadlines: list[tuple[int, str]] = field(default_factory=list)
+    """A heap of these; one that is not in `_due` any more is stale."""
+    _touched: set[str] = field(default_factory=set)
+
+    @property
+    def deadline(self) -> int | None:
+        """Epoch ms of the next TimePassed, None if nothing is awaited."""
+        while self._deadlines and self._due.get(self._deadlines[0][1]) != self._deadlines[0][0]:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def touched(self) -> dict[str, Call | Conference | None]:
+        """What the last steps may have changed, since this was last asked: id -> as it is now, None if it is gone."""
+        touched, self._touched = self._touched, set()
+        return {key: self.calls.get(key) or self.conferences.get(key) for key in sorted(touched)}
+
+    def receive(self, event: ev.Event, now: int) -> list[Effect]:
+        return self._settle(deque(self._deliver(event, now)), now)
+
+    def _deliver(self, event: ev.Event, now: int) -> Out:
+        match event:
+            case ev.CallArrived(channel_id, call_uuid) if channel_id not in self._channels:
+                self.calls[call_uuid], out = Call.arrived(event, now)
+                self._channels[channel_id] = call_uuid
+                self._touched.add(call_uuid)
+                return out
+            case ev.CallArrived():
+                return []
+            case ev.CallIdentified(call_uuid):
+                return self._call(call_uuid, event, now)
+            case ev.ChannelHungUp(channel_id):
+                return self._hung_up(channel_id, event, now)
+            case ev.ChannelEnteredBridge(_, bridge_id) | ev.ChannelLeftBridge(_, bridge_id):
+                return self._conference(bridge_id, event, now)
+            case ev.BridgeCreated(bridge_id) | ev.BridgeDestroyed(bridge_id):
+                return self._conference(bridge_id, event, now)
+            case ev.RecordingStarted(bridge_id) | ev.RecordingFinished(bridge_id):
+                return self._conference(bridge_id, event, now)
+            case ev.NameClaimed(conference_id) | ev.NameRefused(conference_id):
+                return self._conference(conference_id, event, now)
+            case ev.EffectFailed():
+                return self._failed(event, now)
+            case ev.TimePassed():
+                return self._time(now)
+            case ev.SoundPrepared() | ev.SoundFailed() | ev.PlaybackFinished():
+                return self._owner(event.playback_id, event, now)
+            case ev.DocumentFetched() | ev.DocumentFailed() | ev.SoundsFetched() | ev.SoundsFailed():
+                return self._owner(event.fetch_id, event, now)
+            case ev.DigitReceived() | ev.TalkingStarted() | ev.TalkingFinished() | ev.BeepHeard():
+                return self._channel(event.channel_id, event, now)
+
+    # Whom an event is for.
+
+    def _call(self, call_uuid: str, event: ev.Event, now: int) -> Out:
+        call = self.calls.get(call_uuid)
+        if call is None:
+            return []
+        self._touched.add(call_uuid)
+        return call.receive(event, now)
+
+    def _conference(self, conference_id: str, event: ev.Event, now: int) -> Out:
+        conference = self.conferences.get(conference_id)
+        if conference is None:
+            return []
+        self._touched.add(conference_id)
+        return conference.receive(event, now)
+
+    def _owner(self, owned_id: str, event: ev.Event, now: int) -> Out:
+        call_uuid, conference_id = ids.call_of(owned_id), ids.conference_of(owned_id)
+        if call_uuid is not None:
+            return self._call(call_uuid, event, now)
+        return self._conference(conference_id, event, now) if conference_id is not None else []
+
+    def _channel(self, channel_id: str, event: ev.Event, now: int) -> Out:
+        call = self.calls.get(self._channels.get(channel_id, ""))
+        if call is None:
+            return []
+        conference = self._conference_of(call)
+        if conference is not None:
+            return self._conference(conference.conference_id, event, now)
+        return self._call(call.call_uuid, event, now)
+
+    def _conference_of(self, call: Call) -> Conference | None:
+        return self.conferences.get(call.conference_id) if call.conference_id else None
+
+    def _hung_up(self, channel_id: str, event: ev.ChannelHungUp, now: int) -> Out:
+        call = self.calls.get(self._channels.get(channel_id, ""))
+        if call is None:
+            return []
+        out = self._call(call.call_uuid, event, now)
+        conference = self._conference_of(call)
+        if conference is not None:
+            self._touched.add(conference.conference_id)
+            out += conference.leave(call.call_uuid, "hangup", now)
+        return out
+
+    def _failed(self, event: ev.EffectFailed, now: int) -> Out:
+        match event.effect:
+            case AddChannel(_, bridge_id) | RemoveChannel(_, bridge_id):
+                return self._conference(bridge_id, event, now)
+            case CreateBridge(bridge_id) | DestroyBridge(bridge_id):
+                return self._conference(bridge_id, event, now)
+            case StartRecording(bridge_id) | StopRecording(bridge_id):
+                return self._conference(bridge_id, event, now)
+            case PlayMedia(_, playback_id):
+                return self._owner(playback_id, event, now)
+            case _:
+                channel_id = getattr(event.effect, "channel_id", None)
+                return self._call(self._channels.get(channel_id or "", ""), event, now)
+
+    # Within a step.
+
+    def _settle(self, pending: deque[Effect | Internal], now: int) -> list[Effect]:
+        """Delivers what calls and conferences tell each other until only effects are left, in their order."""
+        effects: list[Effect] = []
+        while pending:
+            item = pending.popleft()
+            if isinstance(item, Internal):
+                pending.extendleft(reversed(self._tell(item, now)))
+            else:
+                effects.append(item)
+        for key in self._touched:
+            self._bookkeep(key)
+        return effects
+
+    def _tell(self, item: Internal, now: int) -> Out:
+        match item:
+            case Finished(conference_id):
+                self._forget_name(self.conferences.pop(conference_id))
+                return []
+            case Join():
+                return self._join(item, now)
+        call = self.calls[item.call_uuid]
+        self._touched.add(call.call_uuid)
+        match item:
+            case Admitted():
+                return call.admitted(now)
+            case Skipped(_, problem):
+                return ([call.problem(problem)] if problem else []) + call.skipped(now)
+            case Released():
+                return call.released(item, now)
+            case Notify(_, element, event, params):
+                return [self._callback(call, element.callback_url or "", element.callback_method, event, params, now)]
+            case Fetch(_, fetch_id, url, params):
+                whole = standard(call, "ConferenceRemoteSounds", now) | dict(params)
+                return [FetchSounds(fetch_id, call.auth_id, url, frozen(whole))]
+
+    def _callback(
+        self, call: Call, url: str, method: str, event: str, params: tuple[tuple[str, str], ...], now: int
+    ) -> PostCallback:
+        whole = dict(params)
+        return call.post(url, method, event, whole, now, lane=whole["ConferenceUUID"])
+
+    def _join(self, join: Join, now: int) -> Out:
+        call = self.calls[join.call_uuid]
+        conference = self.conferences.get(self._names.get((call.auth_id, join.element.name), ""))
+        out: Out = []
+        # "One that is ending is not live: a caller who arrives then gets a new one, with a new UUID."
+        if conference is None or conference.ending:
+            conference = Conference(
+                self.new_id(), call.auth_id, join.element.name, now, join.element.max_members, self.public_url
+            )
+            self.conferences[conference.conference_id] = conference
+            self._names[call.auth_id, conference.name] = conference.conference_id
+            out += conference.create()
+        elif conference.full:
+            # "Full (maxMembers)? The element and its action are skipped; the next element runs. No callback."
+            return [Skipped(call.call_uuid, None)]
+        self._touched.update((conference.conference_id, call.call_uuid))
+        call.conference_id = conference.conference_id
+        recording_id = self.new_id() if join.element.record else ""
+        member_id = self.next_member_id
+        self.next_member_id += 1
+        member = Member.of(
+            member_id,
+            conference.conference_id,
+            call.auth_id,
+            call.call_uuid,
+            call.channel_id,
+            join.element,
+            recording_id,
+        )
+        return out + conference.join(member, now)
+
+    def _bookkeep(self, key: str) -> None:
+        call, conference = self.calls.get(key), self.conferences.get(key)
+        if call is not None and call.done:
+            del self.calls[key]
+            del self._channels[call.channel_id]
+        if conference is not None and conference.ending:
+            self._forget_name(conference)
+        owner = self.calls.get(key) or conference
+        deadline = owner.deadline if owner is not None else None
+        if deadline is None:
+            self._due.pop(key, None)
+        elif self._due.get(key) != deadline:
+            self._due[key] = deadline
+            heapq.heappush(self._deadlines, (deadline, key))
+            if len(self._deadlines) > 2 * len(self._due) + 100:
+                # Those that were put off stay in the heap until they come to its top: now and then make it anew.
+                self._deadlines = [(at, k) for k, at in self._due.items()]
+                heapq.heapify(self._deadlines)
+
+    def _forget_name(self, conference: Conference) -> None:
+        name = (conference.auth_id, conference.name)
+        if self._names.get(name) == conference.conference_id:
+            del self._names[name]
+
+    def _time(self, now: int) -> Out:
+        """To all whose deadline has come, each once: one of them may have a new one at once."""
+        due: list[str] = []
+        while (deadline := self.deadline) is not None and deadline <= now:
+            key = heapq.heappop(self._deadlines)[1]
+            del self._due[key]
+            due.append(key)
+        out: Out = []
+        for key in due:
+            deliver = self._call if key in self.calls else self._conference
+            out += deliver(key, ev.TimePassed(), now)
+        return out

@@ -1,0 +1,279 @@
+"""What is to be done: plain data, each named by the verb of the ARI operation or of the task that it becomes.
+
+The interpreter (`service`) runs the effects of one channel in order, and those of one bridge in order. What spans both
+is put in order by events: a member is added to a bridge once `BridgeCreated` was seen. An effect that fails comes
+back as `EffectFailed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ari_conf.core.elements import Play, Speak
+
+Params = tuple[tuple[str, str], ...]
+
+
+# To Asterisk, about a channel.
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    channel_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    channel_id: str
+    reason: Literal["normal", "busy", "rejected"] = "normal"
+
+
+@dataclass(frozen=True, slots=True)
+class AddChannel:
+    channel_id: str
+    bridge_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveChannel:
+    channel_id: str
+    bridge_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MuteChannel:
+    """What the channel says is heard by nobody, or is heard again."""
+
+    channel_id: str
+    muted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeafenChannel:
+    channel_id: str
+    deaf: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StartMusic:
+    """The default music-on-hold class, for this channel alone."""
+
+    channel_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopMusic:
+    channel_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendDigits:
+    """To the phone: RFC 4733 events, one after another."""
+
+    channel_id: str
+    digits: str
+
+
+@dataclass(frozen=True, slots=True)
+class DetectTalking:
+    """TalkingStarted and TalkingFinished from now on, or no longer (silence_ms None)."""
+
+    channel_id: str
+    silence_ms: int | None
+    """How much silence ends talking."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectBeep:
+    channel_id: str
+    on: bool
+
+
+# To Asterisk, about a bridge.
+
+
+@dataclass(frozen=True, slots=True)
+class CreateBridge:
+    bridge_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyBridge:
+    bridge_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartRecording:
+    bridge_id: str
+    recording_id: str
+    auth_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopRecording:
+    bridge_id: str
+    recording_id: str
+    auth_id: str
+
+
+# To Asterisk, about one or the other.
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who hears a sound."""
+
+    kind: Literal["channel", "bridge"]
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlayMedia:
+    target: Target
+    playback_id: str
+    media: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StopPlayback:
+    target: Target
+    playback_id: str
+
+
+# To the outside.
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifyCall:
+    """Look the account up, and read the INVITE's X-PH-* headers: CallIdentified."""
+
+    call_uuid: str
+    channel_id: str
+    auth_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchDocument:
+    """DocumentFetched or DocumentFailed."""
+
+    fetch_id: str
+    auth_id: str
+    source: str
+    """A URL, or the name of a document kept here."""
+    method: str
+    params: Params
+
+
+@dataclass(frozen=True, slots=True)
+class FetchSounds:
+    """SoundsFetched or SoundsFailed."""
+
+    fetch_id: str
+    auth_id: str
+    url: str
+    params: Params
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareSound:
+    """SoundPrepared or SoundFailed."""
+
+    playback_id: str
+    sound: Play | Speak
+
+
+@dataclass(frozen=True, slots=True)
+class WarmSounds:
+    """Prepare these, since they may be wanted soon. Nothing comes back."""
+
+    sounds: tuple[Play | Speak, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimName:
+    """NameClaimed or NameRefused."""
+
+    auth_id: str
+    name: str
+    conference_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseName:
+    auth_id: str
+    name: str
+    conference_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PostCallback:
+    """Deliver it, in the order of its lane; nothing comes back to the core."""
+
+    lane: str
+    """The conference's or call's UUID: with the URL it makes a lane."""
+    auth_id: str
+    url: str
+    method: str
+    params: Params
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecording:
+    """Put the file that Asterisk has into the bucket, then send the callback."""
+
+    recording_id: str
+    auth_id: str
+    conference_id: str
+    conference_name: str
+    call_uuid: str
+    """The call whose element asked for it."""
+    file_format: str
+    start_ms: int
+    end_ms: int
+    callback: PostCallback | None
+    """Without the parameters that only the file tells."""
+    transcription_url: str | None
+    transcription_method: str
+    members: tuple[Params, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReportProblem:
+    """A sentence for the account's problem list and the log."""
+
+    auth_id: str
+    call_uuid: str
+    code: int | None
+    text: str
+
+
+Effect = (
+    Answer
+    | HangUp
+    | AddChannel
+    | RemoveChannel
+    | MuteChannel
+    | DeafenChannel
+    | StartMusic
+    | StopMusic
+    | SendDigits
+    | DetectTalking
+    | DetectBeep
+    | CreateBridge
+    | DestroyBridge
+    | StartRecording
+    | StopRecording
+    | PlayMedia
+    | StopPlayback
+    | IdentifyCall
+    | FetchDocument
+    | FetchSounds
+    | PrepareSound
+    | WarmSounds
+    | ClaimName
+    | ReleaseName
+    | PostCallback
+    | StoreRecording
+    | ReportProblem
+)

@@ -1,0 +1,244 @@
+"""The elements of a document: what may stand in it, each attribute's name, kind and default, each once.
+
+`start_conference_on_enter` here is `startConferenceOnEnter` in XML. A field made by `attribute` is one; the others are
+made from the element's text and children. `document` reads XML into these by the fields' metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+from urllib.parse import urlsplit
+
+VOICES = ("WOMAN", "MAN")
+DIGITS = "0123456789*#"
+
+
+class NotAllowed(ValueError):
+    """The value can't stand here; the text says what can."""
+
+
+class NotAUrl(NotAllowed):
+    """A URL that is not absolute http(s): it makes the whole document invalid, not just the attribute."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    parse: Callable[[str], Any]
+
+
+def boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise NotAllowed("true or false")
+    return text == "true"
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise NotAllowed(" or ".join(words))
+        return text
+
+    return parse
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    allowed = f"a whole number from {low} to {high}" if high is not None else f"a whole number, {low} or more"
+
+    def parse(text: str) -> int:
+        # int() would take signs, underscores, white space and other scripts' digits as well.
+        if not (text.isascii() and text.isdigit() and len(text) <= 9):
+            raise NotAllowed(allowed)
+        value = int(text)
+        if value < low or (high is not None and value > high):
+            raise NotAllowed(allowed)
+        return value
+
+    return parse
+
+
+def url(text: str) -> str | None:
+    """None for an empty one: the SDKs write attributes that were not given as empty."""
+    text = text.strip()
+    if not text:
+        return None
+    try:
+        parts = urlsplit(text)
+        absolute = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        absolute = False
+    if not absolute or any(c.isspace() or ord(c) < 32 for c in text):
+        raise NotAUrl("an absolute http or https URL")
+    return text
+
+
+def sound(text: str) -> str | None:
+    text = text.strip()
+    if text in ("beep:1", "beep:2"):
+        return text
+    try:
+        return url(text)
+    except NotAUrl:
+        raise NotAllowed("beep:1, beep:2, an absolute http or https URL, or empty") from None
+
+
+def patterns(text: str) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in text.split(",")) if text.strip() else ()
+    if not all(0 < len(part) <= 100 and set(part) <= set(DIGITS) for part in found):
+        raise NotAllowed("patterns of the digits 0-9 * #, separated by commas")
+    return tuple(dict.fromkeys(found))
+
+
+def digit_set(text: str) -> str:
+    kept = "".join(c for c in text if c not in ", ")
+    if not set(kept) <= set(DIGITS) or kept.lower() == "none":
+        raise NotAllowed("the digits 0-9 * #")
+    return kept
+
+
+def finish_keys(text: str) -> str:
+    return "" if text in ("", "none") else digit_set(text)
+
+
+def digits_and_pauses(text: str) -> str:
+    if not set(text) <= set(DIGITS + "wW") or len(text) > 100:
+        raise NotAllowed("digits 0-9 * #, w (0.5 s) and W (1 s), at most 100")
+    return text
+
+
+def voice_name(text: str) -> str:
+    if text in VOICES or (text.startswith("Polly.") and text[6:].isalpha()):
+        return text
+    raise NotAllowed("WOMAN, MAN or Polly.Name")
+
+
+def language_code(text: str) -> str:
+    if not (2 <= len(text) <= 10 and text.replace("-", "").isalnum()):
+        raise NotAllowed("a language code such as en-US")
+    return text
+
+
+http_method = one_of("GET", "POST")
+transcription = one_of("auto", "hybrid", "manual")
+
+
+def attribute(kind: Callable[[str], Any], default: Any) -> Any:
+    return field(default=default, metadata={"kind": Kind(kind)})
+
+
+def attributes_of(element: type) -> dict[str, tuple[Field[Any], Callable[[str], Any]]]:
+    """XML name -> (field, its reader)."""
+    return {_camel(f.name): (f, f.metadata["kind"].parse) for f in fields(element) if "kind" in f.metadata}
+
+
+def _camel(name: str) -> str:
+    # Two names don't follow the rule, in Plivo's words: relayDTMF, and callbackUrl (which does).
+    special = {"relay_dtmf": "relayDTMF"}
+    head, *tail = name.split("_")
+    return special.get(name, head + "".join(part.capitalize() for part in tail))
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    url: str
+    loop: int = attribute(whole(0), 1)
+    """0: until hang-up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speak:
+    markup: str
+    """What stands inside the element: well-formed XML, plain text escaped, of elements only SSML's."""
+    voice: str = attribute(voice_name, "WOMAN")
+    language: str = attribute(language_code, "en-US")
+    loop: int = attribute(whole(0), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    length: int = attribute(whole(1), 1)
+    """Seconds."""
+    silence: bool = attribute(boolean, False)
+    min_silence: int = attribute(whole(1), 2000)
+    """Milliseconds."""
+    beep: bool = attribute(boolean, False)
+
+
+@dataclass(frozen=True, slots=True)
+class Hangup:
+    reason: str | None = attribute(one_of("rejected", "busy"), None)
+    schedule: int | None = attribute(whole(0), None)
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    url: str
+    method: str = attribute(http_method, "POST")
+
+
+Prompt = Play | Speak | Wait
+
+
+@dataclass(frozen=True, slots=True)
+class GetDigits:
+    prompt: tuple[Prompt, ...] = ()
+    action: str | None = attribute(url, None)
+    method: str = attribute(http_method, "POST")
+    timeout: int = attribute(whole(1), 5)
+    """Seconds until the first digit, from the prompt's end."""
+    digit_timeout: int = attribute(whole(1), 2)
+    finish_on_key: str = attribute(finish_keys, "#")
+    """Each of these ends the input; empty: none does."""
+    num_digits: int = attribute(whole(1), 99)
+    retries: int = attribute(whole(1), 1)
+    """How often the prompt is played, all in all."""
+    redirect: bool = attribute(boolean, True)
+    play_beep: bool = attribute(boolean, False)
+    valid_digits: str = attribute(digit_set, "1234567890*#")
+    invalid_digits_sound: str | None = attribute(url, None)
+    log: bool = attribute(boolean, True)
+
+
+@dataclass(frozen=True, slots=True)
+class PreAnswer:
+    children: tuple[Prompt | GetDigits | Redirect, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Conference:
+    name: str
+    muted: bool = attribute(boolean, False)
+    enter_sound: str | None = attribute(sound, None)
+    exit_sound: str | None = attribute(sound, None)
+    start_conference_on_enter: bool = attribute(boolean, True)
+    end_conference_on_exit: bool = attribute(boolean, False)
+    stay_alone: bool = attribute(boolean, True)
+    wait_sound: str | None = attribute(url, None)
+    max_members: int = attribute(whole(1, 20), 20)
+    record: bool = attribute(boolean, False)
+    record_file_format: str = attribute(one_of("mp3", "wav"), "mp3")
+    time_limit: int | None = attribute(whole(0), None)
+    """Seconds. None: not given, so another member's may be taken; at the end the server's cap (86400) holds."""
+    hangup_on_star: bool = attribute(boolean, False)
+    action: str | None = attribute(url, None)
+    method: str = attribute(http_method, "POST")
+    redirect: bool = attribute(boolean, True)
+    callback_url: str | None = attribute(url, None)
+    callback_method: str = attribute(http_method, "POST")
+    digits_match: tuple[str, ...] = attribute(patterns, ())
+    relay_dtmf: bool = attribute(boolean, True)
+    floor_event: bool = attribute(boolean, False)
+    transcription_type: str | None = attribute(transcription, None)
+    transcription_url: str | None = attribute(url, None)
+    transcription_method: str = attribute(http_method, "POST")
+    send_digits: str = attribute(digits_and_pauses, "")
+
+
+Element = Play | Speak | Wait | Hangup | Redirect | GetDigits | PreAnswer | Conference
+
+IGNORED_ATTRIBUTES = {"Conference": ("recordWhenAlone", "beep")}
+"""They occur in SDKs, undocumented: accepted without a warning, without effect."""
+
+SKIPPED_ELEMENTS = ("Dial", "Record", "Message", "MultiPartyCall", "GetInput", "Stream", "DTMF")

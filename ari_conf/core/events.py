@@ -1,0 +1,214 @@
+"""What has happened. Facts, in the past tense: from Asterisk, from what an effect brought, from the clock.
+
+Times are epoch milliseconds. An id that an effect carried comes back in its event: `playback_id` and `fetch_id` name
+their owner (see `ids`), so that nothing has to be remembered to find whom an answer is for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ari_conf.core.account import Account
+from ari_conf.core.elements import Element, Play, Prompt, Speak
+
+if TYPE_CHECKING:
+    from ari_conf.core.effects import Effect
+
+
+@dataclass(frozen=True, slots=True)
+class CallArrived:
+    """A channel entered `Stasis(ari_conf,AUTH_ID[,DOCUMENT[,METHOD]])`."""
+
+    channel_id: str
+    call_uuid: str
+    request_uuid: str
+    auth_id: str
+    from_: str
+    to: str
+    caller_name: str = ""
+    direction: str = "inbound"
+    document: str | None = None
+    """None: the account's answer URL. A URL: that. Else the name of a document kept here."""
+    method: str = "POST"
+    answered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CallIdentified:
+    """What `IdentifyCall` brought: the account (None: there is none of that id) and the INVITE's X-PH-* headers."""
+
+    call_uuid: str
+    account: Account | None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelHungUp:
+    """The channel has hung up or has left the application in another way. May be told more than once."""
+
+    channel_id: str
+    cause: int = 16
+    """Q.850; 0 if Asterisk said none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelEnteredBridge:
+    channel_id: str
+    bridge_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelLeftBridge:
+    channel_id: str
+    bridge_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeCreated:
+    bridge_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeDestroyed:
+    bridge_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DigitReceived:
+    channel_id: str
+    digit: str
+
+
+@dataclass(frozen=True, slots=True)
+class TalkingStarted:
+    channel_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TalkingFinished:
+    channel_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BeepHeard:
+    """A voicemail beep on a channel that `DetectBeep` listens to."""
+
+    channel_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SoundPrepared:
+    playback_id: str
+    media: str
+    """A media URI of Asterisk's: `sound:/path/without/extension` or `sound:http://…`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoundFailed:
+    playback_id: str
+    sound: Play | Speak
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlaybackFinished:
+    playback_id: str
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingStarted:
+    bridge_id: str
+    recording_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingFinished:
+    bridge_id: str
+    recording_id: str
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentFetched:
+    fetch_id: str
+    elements: tuple[Element, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentFailed:
+    fetch_id: str
+    invalid: bool
+    """True: it came, and can't be run. False: it could not be had."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SoundsFetched:
+    """The reply of a sound document: its Play, Speak and Wait in order; perhaps none."""
+
+    fetch_id: str
+    sounds: tuple[Prompt, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SoundsFailed:
+    fetch_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NameClaimed:
+    conference_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NameRefused:
+    """Another process holds a live conference of that account and name."""
+
+    conference_id: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class EffectFailed:
+    effect: Effect
+    reason: str
+    gone: bool = False
+    """What it was about exists no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """The deadline has come."""
+
+
+Event = (
+    CallArrived
+    | CallIdentified
+    | ChannelHungUp
+    | ChannelEnteredBridge
+    | ChannelLeftBridge
+    | BridgeCreated
+    | BridgeDestroyed
+    | DigitReceived
+    | TalkingStarted
+    | TalkingFinished
+    | BeepHeard
+    | SoundPrepared
+    | SoundFailed
+    | PlaybackFinished
+    | RecordingStarted
+    | RecordingFinished
+    | DocumentFetched
+    | DocumentFailed
+    | SoundsFetched
+    | SoundsFailed
+    | NameClaimed
+    | NameRefused
+    | EffectFailed
+    | TimePassed
+)

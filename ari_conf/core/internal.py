@@ -1,0 +1,72 @@
+"""What calls and conferences tell each other. The directory delivers these within the step; none of them leaves the core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ari_conf.core.effects import Effect, Params
+from ari_conf.core.elements import Conference
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """The call has come to this element."""
+
+    call_uuid: str
+    element: Conference
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The conference takes the call: it is to be answered."""
+
+    call_uuid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The element does not run; nor does its action."""
+
+    call_uuid: str
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The member's stay has ended: his call goes on, unless he has hung up."""
+
+    call_uuid: str
+    element: Conference
+    params: Params
+    """For the action: the conference's name and UUID, the member's id, the recording. Empty: he never entered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """A callback of the conference's; the directory adds what is known of the call."""
+
+    call_uuid: str
+    element: Conference
+    event: str
+    params: Params
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A sound document; the directory adds what is known of the call."""
+
+    call_uuid: str
+    fetch_id: str
+    url: str
+    params: Params
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Nothing of the conference is left."""
+
+    conference_id: str
+
+
+Internal = Join | Admitted | Skipped | Released | Notify | Fetch | Finished
+Out = list[Effect | Internal]

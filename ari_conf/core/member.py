@@ -1,0 +1,208 @@
+"""A member of a conference: what he hears while he waits, the sounds he brings, the digits he presses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ari_conf.core import ids
+from ari_conf.core.callbacks import frozen
+from ari_conf.core.digits import Matcher
+from ari_conf.core.effects import ReportProblem, StartMusic, StopMusic, Target
+from ari_conf.core.elements import Conference as Element
+from ari_conf.core.elements import Play, Prompt
+from ari_conf.core.events import Event, SoundFailed
+from ari_conf.core.internal import Fetch, Out
+from ari_conf.core.player import Player
+
+ASK_AGAIN_MS = 5000
+"""A wait sound's document without a sound is asked for again, but not more often than this (decided)."""
+
+State = Literal["arriving", "waiting", "joining", "adding", "mixed", "leaving"]
+"""arriving: the conference's name is being claimed. waiting: for its start. joining: for its bridge. adding: AddChannel is
+under way. mixed: he is in the bridge. leaving: he is on his way out of it."""
+
+Reason = Literal["hangup", "star", "kick", "api_hangup", "time_limit", "host_left", "left_alone", "conference_ended"]
+
+
+@dataclass(slots=True)
+class Sounds:
+    """An enter, exit or wait sound: known at once (a beep, none), or to be fetched."""
+
+    action: Literal["enterSound", "exitSound", "waitSound"]
+    url: str | None = None
+    """What to ask; None: there is nothing to ask."""
+    items: tuple[Prompt, ...] | None = None
+    """None: not known (yet)."""
+    asked: int = 0
+    """How often it was asked for: part of the request's id."""
+    asking: bool = False
+
+    @classmethod
+    def of(cls, action: Literal["enterSound", "exitSound", "waitSound"], attribute: str | None) -> Sounds:
+        if attribute is None:
+            return cls(action, items=())
+        if attribute.startswith("beep:"):
+            return cls(action, items=(Play(attribute),))
+        return cls(action, url=attribute)
+
+
+@dataclass(slots=True)
+class Member:
+    member_id: int
+    conference_id: str
+    auth_id: str
+    call_uuid: str
+    channel_id: str
+    element: Element
+    joined_at: int
+    recording_id: str
+    """Of the recording, should his element be the one that starts it."""
+    matcher: Matcher
+    enter_sound: Sounds
+    exit_sound: Sounds
+    wait_sound: Sounds
+    muted: bool = False
+    deaf: bool = False
+    state: State = "arriving"
+    reason: Reason | None = None
+    """Why he leaves."""
+    leaving_until: int | None = None
+    player: Player | None = None
+    """His wait sound."""
+    music: bool = False
+    """The default music is on."""
+    ask_again_at: int | None = None
+    rounds: int = 0
+    """Wait sounds started: part of their playbacks' ids."""
+    detected: bool = False
+    """Asterisk tells when he talks."""
+    talking: bool = False
+    enter_due: bool = False
+    """His enter sound is to be played as soon as he is in and it is known."""
+    sending: tuple[tuple[int, str], ...] = ()
+    """sendDigits: when, which."""
+
+    @classmethod
+    def of(
+        cls,
+        member_id: int,
+        conference_id: str,
+        auth_id: str,
+        call_uuid: str,
+        channel_id: str,
+        element: Element,
+        recording_id: str,
+    ) -> Member:
+        return cls(
+            member_id,
+            conference_id,
+            auth_id,
+            call_uuid,
+            channel_id,
+            element,
+            0,
+            recording_id,
+            Matcher(element.digits_match),
+            Sounds.of("enterSound", element.enter_sound),
+            Sounds.of("exitSound", element.exit_sound),
+            Sounds.of("waitSound", element.wait_sound),
+            muted=element.muted,
+        )
+
+    @property
+    def present(self) -> bool:
+        """Admitted, and not on his way out."""
+        return self.state not in ("arriving", "leaving")
+
+    @property
+    def deadline(self) -> int | None:
+        times = [self.leaving_until, self.ask_again_at, self.matcher.deadline]
+        times.append(self.player.deadline if self.player else None)
+        times.append(self.sending[0][0] if self.sending else None)
+        return min((t for t in times if t is not None), default=None)
+
+    def problem(self, text: str) -> ReportProblem:
+        return ReportProblem(self.auth_id, self.call_uuid, None, text)
+
+    # What he hears while he waits.
+
+    def wait(self, conference: str, now: int) -> Out:
+        """ "each member hears his own waitSound, or the default music-on-hold class if he has none"; "alone … none: silence"."""
+        sound = self.wait_sound
+        if self.player is not None or self.music or sound.asking or self.ask_again_at is not None:
+            return []
+        if sound.items is None:
+            return self.ask(sound, conference)
+        if sound.items:
+            self.rounds += 1
+            owner = ids.for_member(self.conference_id, self.member_id, "wait", self.rounds)
+            self.player = Player(owner, Target("channel", self.channel_id), sound.items, endless=True)
+            return [*self.player.start(now)]
+        if self.state == "mixed":
+            return []
+        self.music = True
+        return [StartMusic(self.channel_id)]
+
+    def stop_waiting(self) -> Out:
+        out: Out = []
+        self.ask_again_at = None
+        if self.player is not None:
+            out += self.player.stop()
+            self.player = None
+        if self.music:
+            self.music = False
+            out.append(StopMusic(self.channel_id))
+        return out
+
+    def playback(self, event: Event, now: int) -> Out:
+        if self.player is None:
+            return []
+        out: Out = [self.problem(event.reason)] if isinstance(event, SoundFailed) else []
+        out += self.player.receive(event, now)
+        if self.player.done:
+            # "asked for again only when the document held no sound": nothing of it could be heard.
+            self.player, self.wait_sound.items, self.ask_again_at = None, None, now + ASK_AGAIN_MS
+        return out
+
+    # Sound documents.
+
+    def ask(self, sound: Sounds, conference: str) -> Out:
+        if sound.url is None or sound.asking or sound.items is not None:
+            return []
+        sound.asking = True
+        sound.asked += 1
+        fetch_id = ids.for_member(self.conference_id, self.member_id, sound.action, sound.asked)
+        params = {"ConferenceName": conference, "ConferenceAction": sound.action}
+        return [Fetch(self.call_uuid, fetch_id, sound.url, frozen(params))]
+
+    def asked(self, fetch_id: str) -> Sounds | None:
+        """The sound that this answer is for; None: it is not awaited."""
+        _, _, _, action, number = fetch_id.split(".")
+        for sound in (self.enter_sound, self.exit_sound, self.wait_sound):
+            if sound.action == action and sound.asking and str(sound.asked) == number:
+                return sound
+        return None
+
+    def fetched(self, sound: Sounds, items: tuple[Prompt, ...], now: int) -> None:
+        sound.asking, sound.items = False, items
+        if sound is self.wait_sound and not items:
+            sound.items, self.ask_again_at = None, now + ASK_AGAIN_MS
+
+    def not_fetched(self, sound: Sounds) -> None:
+        """ "A fetch that fails means no sound (waiting for the start: default music) and a warning."""
+        sound.asking, sound.items = False, ()
+
+
+def schedule(send_digits: str, now: int) -> tuple[tuple[int, str], ...]:
+    """sendDigits as (when, digits): "`w` = 0.5 s, `W` = 1 s"."""
+    runs: list[tuple[int, str]] = []
+    at, run = now, ""
+    for c in send_digits + "w":
+        if c not in "wW":
+            run += c
+            continue
+        if run:
+            runs.append((at, run))
+        run, at = "", at + (500 if c == "w" else 1000)
+    return tuple(runs)

@@ -1,0 +1,53 @@
+"""The recording of a conference, from its first instant to the file being handed on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ari_conf.core.effects import Effect, StartRecording, StopRecording
+from ari_conf.core.elements import Conference as Element
+
+STOPPING_MS = 5000
+"""Asterisk says at once that a recording has stopped; one of which it never does counts as stopped then."""
+
+
+@dataclass(slots=True)
+class Recording:
+    recording_id: str
+    bridge_id: str
+    auth_id: str
+    call_uuid: str
+    """The call whose element asked for it."""
+    element: Element
+    """"that member's element decides the format, the transcription and where the record callback goes"."""
+    started_at: int
+    state: Literal["running", "stopping", "stopped", "failed"] = "running"
+    ended_at: int | None = None
+    deadline: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.state in ("stopped", "failed")
+
+    def url(self, public_url: str) -> str:
+        form = self.element.record_file_format
+        return f"{public_url}/v1/Account/{self.auth_id}/Recording/{self.recording_id}.{form}"
+
+    def start(self) -> list[Effect]:
+        return [StartRecording(self.bridge_id, self.recording_id, self.auth_id)]
+
+    def stop(self, now: int) -> list[Effect]:
+        if self.state != "running":
+            return []
+        self.state, self.ended_at, self.deadline = "stopping", now, now + STOPPING_MS
+        return [StopRecording(self.bridge_id, self.recording_id, self.auth_id)]
+
+    def stopped(self, now: int, failed: bool = False) -> None:
+        if not self.finished:
+            self.state, self.deadline = "failed" if failed else "stopped", None
+            self.ended_at = self.ended_at or now
+
+    def time(self, now: int) -> None:
+        if self.deadline is not None and self.deadline <= now:
+            self.stopped(now)

@@ -1,0 +1,67 @@
+"""What can go wrong, in the user's words.
+
+AriConfError
+├── SettingsError          a setting is missing or wrong
+├── InvalidDocument        a document that can't be run (codes 8011, 8012, 8014)
+├── RequestFailed          a user's URL did not answer as needed, after all tries (codes 7011, 7012, 7014)
+│   └── RequestRefused     it points where no request may go
+├── SoundFailed            Play or Speak can't be turned into something that Asterisk plays
+├── AriError               Asterisk refused, or did not answer
+│   ├── AriNotFound        the channel, bridge, playback or recording is gone
+│   └── AriUnreachable     no connection, or the deadline passed
+├── StoreUnavailable       Redis can't be reached
+├── AccountRefused         an account can't be made, found or changed as asked
+└── SetupFailed            a part can't be started; says what to do
+"""
+
+
+class AriConfError(Exception):
+    """The root: its text is a sentence for the user."""
+
+
+class SettingsError(AriConfError):
+    pass
+
+
+class InvalidDocument(AriConfError):
+    pass
+
+
+class RequestFailed(AriConfError):
+    pass
+
+
+class RequestRefused(RequestFailed):
+    pass
+
+
+class SoundFailed(AriConfError):
+    pass
+
+
+class AriError(AriConfError):
+    """`status` is the HTTP status of Asterisk's answer, 0 if there was none."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class AriNotFound(AriError):
+    pass
+
+
+class AriUnreachable(AriError):
+    pass
+
+
+class StoreUnavailable(AriConfError):
+    pass
+
+
+class AccountRefused(AriConfError):
+    pass
+
+
+class SetupFailed(AriConfError):
+    pass

@@ -1,0 +1,194 @@
+"""Connections of `requests` that go to checked addresses, and that no drip can hold beyond a deadline.
+
+`requests-hardened` does the first, but looks the name up for each request (also when the connection is already there),
+takes the first address alone, and knows of no allowed networks. Here the check stands where urllib3 opens a socket: a
+connection kept alive is by construction one to a checked address.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+from requests import PreparedRequest
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from ari_conf.http import guard
+from ari_conf.http.guard import Networks
+from ari_conf.http.hop import KEPT_ALIVE_S, TryFailed, tls_context
+
+HOSTS_KEPT_ALIVE = 8
+"""By one thread."""
+LOOKUPS_AT_ONCE = 64
+"""Each may hang for as long as the system's resolver likes, long after its try gave up."""
+
+lookups = ThreadPoolExecutor(LOOKUPS_AT_ONCE, thread_name_prefix="lookup")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of the try that this thread is at."""
+
+    connect_s: float
+    read_s: float
+    deadline: float
+    """Of time.monotonic()."""
+    networks: Networks
+
+    def left(self, most: float) -> float:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("no time left")
+        return min(left, most)
+
+
+class _Here(threading.local):
+    limits: Limits
+    adapters: dict[Networks, PinnedAdapter]
+
+    def __init__(self) -> None:
+        self.adapters = {}
+
+
+here = _Here()
+
+
+class _TimedReads(io.RawIOBase):
+    """Before each packet: how long may it take? A socket's own timeout starts anew with every byte."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw, self._sock = raw, sock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(here.limits.left(here.limits.read_s))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        raw = self.fp.detach()
+        self.fp = io.BufferedReader(_TimedReads(raw, sock))
+
+
+def _connected(host: str, port: int) -> socket.socket:
+    """A socket connected to the first of the checked addresses that accepts."""
+    limits = here.limits
+    until = time.monotonic() + limits.left(limits.connect_s)
+    error: OSError = TimeoutError("timed out")
+    addresses = _addresses(host, port, until)
+    for index, (family, address) in enumerate(addresses):
+        left = (until - time.monotonic()) / (len(addresses) - index)
+        if left <= 0:
+            break
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.settimeout(left)
+            sock.connect(address)
+        except OSError as failed:
+            error = failed
+            sock.close()
+        else:
+            # ct is for the TLS handshake, too.
+            sock.settimeout(max(until - time.monotonic(), 0.001))
+            return sock
+    raise TryFailed("connect", f"no connection to {host}: {error.strerror or error}".lower()) from None
+
+
+def _addresses(host: str, port: int, until: float) -> Sequence[guard.Resolved]:
+    try:
+        # In another thread, since nothing else can end a look-up whose server stays silent.
+        looked_up = lookups.submit(guard.resolve, host, port, here.limits.networks)
+        return looked_up.result(until - time.monotonic())
+    except TimeoutError:
+        raise TryFailed("connect", f"no connection to {host}: its name was not resolved in time") from None
+    except OSError as error:
+        raise TryFailed("dns", f"the name {host} has no address: {error.strerror or error}") from None
+
+
+class _Http(HTTPConnection):
+    response_class = _TimedResponse
+    used_at = 0.0
+
+    def _new_conn(self) -> socket.socket:
+        return _connected(self.host.strip("[]"), self.port or self.default_port)
+
+
+class _Https(HTTPSConnection):
+    response_class = _TimedResponse
+    used_at = 0.0
+
+    def _new_conn(self) -> socket.socket:
+        return _connected(self.host.strip("[]"), self.port or self.default_port)
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except TimeoutError:
+            raise TryFailed("connect", f"no connection to {self.host}: timed out") from None
+        except (OSError, urllib3.exceptions.HTTPError) as error:
+            raise TryFailed("tls", f"no TLS connection: {error}") from None
+
+
+class _Kept:
+    """Of a pool: no connection that was idle for long."""
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        conn: Any = super()._get_conn(timeout)  # type: ignore[misc]
+        if conn.used_at < time.monotonic() - KEPT_ALIVE_S:
+            conn.close()  # it opens itself again, and is checked then
+        return conn
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.used_at = time.monotonic()
+        super()._put_conn(conn)  # type: ignore[misc]
+
+
+class _HttpPool(_Kept, HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(_Kept, HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
+class PinnedAdapter(HTTPAdapter):
+    def __init__(self) -> None:
+        super().__init__(pool_connections=HOSTS_KEPT_ALIVE, pool_maxsize=1)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+
+    def build_connection_pool_key_attributes(
+        self, request: PreparedRequest, verify: Any, cert: Any = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        scheme, host, port = request.pool_key  # type: ignore[attr-defined]  # set by `deliver`
+        tls = {"ssl_context": tls_context()} if scheme == "https" else {}
+        return {"scheme": scheme, "host": host, "port": port}, tls
+
+    def cert_verify(self, *args: Any) -> None:
+        """The context verifies; requests would load its certificates anew for each connection."""
+
+
+def adapter(networks: Networks) -> PinnedAdapter:
+    """This thread's. One for each set of networks: what was allowed under one is not reused under another."""
+    if networks not in here.adapters:
+        here.adapters[networks] = PinnedAdapter()
+    return here.adapters[networks]

@@ -1,0 +1,93 @@
+"""One try to deliver a request to a user's URL, for the workers: blocking, on `requests`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.hooks import default_hooks
+from requests.structures import CaseInsensitiveDict
+
+from ari_conf.errors import RequestRefused
+from ari_conf.http import connect_sync
+from ari_conf.http.guard import Networks
+from ari_conf.http.hop import MOST_REDIRECTS, NO_ANSWER, Hop, TryFailed, prepare, redirected, too_many_redirects
+from ari_conf.http.retry import Outcome, Policy, retry_after_ms
+from ari_conf.http.signature import Pairs
+
+MOST_BYTES = 100 * 1024
+"""Of an answer's body, which is thrown away: beyond it the connection is, too."""
+
+
+def attempt(
+    method: str,
+    url: str,
+    params: Pairs,
+    *,
+    tokens: Sequence[str],
+    policy: Policy,
+    allowed_networks: Networks,
+    remaining_ms: int,
+) -> Outcome:
+    """Ends within `remaining_ms`, whatever the receiver does, and never raises for what he does.
+
+    `url` is without its fragment. The body of a callback's answer matters to nobody: a 2xx whose body has no end is
+    delivered; one that breaks off is not known to have been, and is `broken`.
+    """
+    at_ms, started = time.time_ns() // 1_000_000, time.monotonic()
+    deadline = started + remaining_ms / 1000
+    connect_sync.here.limits = connect_sync.Limits(
+        policy.connect_ms / 1000, policy.read_ms / 1000, deadline, allowed_networks
+    )
+
+    def elapsed() -> int:
+        return int((time.monotonic() - started) * 1000)
+
+    try:
+        status, retry_after = _follow(method, url, params, tokens, allowed_networks)
+    except RequestRefused as error:
+        return Outcome(at_ms, elapsed(), failure="refused", reason=str(error))
+    except TryFailed as error:
+        return Outcome(at_ms, elapsed(), failure=error.failure, reason=error.reason)
+    now_ms = time.time_ns() // 1_000_000
+    return Outcome(at_ms, elapsed(), status, retry_after_ms=retry_after_ms(retry_after, now_ms))
+
+
+def _follow(method: str, url: str, params: Pairs, tokens: Sequence[str], networks: Networks) -> tuple[int, str | None]:
+    for _ in range(MOST_REDIRECTS + 1):
+        hop = prepare(method, url, params, tokens, networks)
+        response = _send(hop, networks)
+        further = redirected(hop, response.status, response.headers.get("Location"), params)
+        if further is None:
+            return response.status, response.headers.get("Retry-After")
+        method, url, params = further
+    raise too_many_redirects()
+
+
+def _send(hop: Hop, networks: Networks) -> urllib3.BaseHTTPResponse:
+    limits = connect_sync.here.limits
+    try:
+        timeout = urllib3.Timeout(connect=limits.left(limits.connect_s), read=limits.left(limits.read_s))
+        response = connect_sync.adapter(networks).send(_prepared(hop), stream=True, timeout=timeout)  # type: ignore[arg-type]
+        raw: urllib3.BaseHTTPResponse = response.raw
+        if len(raw.read(MOST_BYTES + 1, decode_content=False)) > MOST_BYTES:
+            raw.close()
+        raw.release_conn()
+        return raw
+    except (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):
+        raise TryFailed("read", NO_ANSWER) from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise TryFailed("broken", f"its answer broke off or is not HTTP ({type(error).__name__})") from None
+
+
+def _prepared(hop: Hop) -> requests.PreparedRequest:
+    """As is: `requests` would spell the URL in its own way, and add what it finds in .netrc."""
+    request = requests.PreparedRequest()
+    request.method, request.url, request.body = hop.method, hop.url, hop.body
+    request.headers = CaseInsensitiveDict(hop.headers)
+    request.hooks = default_hooks()
+    request.pool_key = (urlsplit(hop.url).scheme, hop.target.host, hop.target.port)  # type: ignore[attr-defined]
+    return request

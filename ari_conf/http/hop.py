@@ -1,0 +1,107 @@
+"""One request on its way: what is sent, and where its answer leads. For `fetch` and `deliver` alike."""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from urllib.parse import urlencode, urljoin
+
+import certifi
+
+from ari_conf.errors import RequestRefused
+from ari_conf.http import signature
+from ari_conf.http.guard import Networks, Target, check_address, check_url
+from ari_conf.http.retry import Failure
+
+MOST_REDIRECTS = 5
+NO_ANSWER = "it did not answer in time"
+REDIRECTS = (301, 302, 303, 307, 308)
+KEPT_ALIVE_S = 4.0
+"""Idle connections are dropped then: most servers close theirs after 5 s, and a POST that meets the closing is lost.
+It also bounds for how long a connection outlives a change in the DNS."""
+
+HEADERS = {
+    "User-Agent": "ari_conf/0.1",
+    "Accept": "*/*",
+    # A small compressed body can be a huge one.
+    "Accept-Encoding": "identity",
+}
+
+
+class TryFailed(Exception):
+    """A try came to nothing; what is known of it becomes an Outcome."""
+
+    def __init__(self, failure: Failure, reason: str) -> None:
+        super().__init__(reason)
+        self.failure: Failure = failure
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    method: str
+    target: Target
+    url: str
+    """As sent and as signed."""
+    body: bytes | None
+    headers: dict[str, str]
+
+
+def prepare(method: str, url: str, params: signature.Pairs, tokens: Sequence[str], networks: Networks) -> Hop:
+    """Raises RequestRefused."""
+    target = check_url(url)
+    if target.address is not None:
+        check_address(target.address, networks)
+    url = target.url
+    body = None
+    sent = HEADERS
+    # A lone surrogate can't be sent: "?" goes in its place, as in the signature.
+    form = urlencode(params, errors="replace")
+    if method == "POST":
+        body = form.encode()
+        sent = {**HEADERS, "Content-Type": "application/x-www-form-urlencoded", "Content-Length": str(len(body))}
+    elif form:
+        # "GET: in the query, added to what the URL already has."
+        url += ("&" if "?" in url else "?") + form
+    nonce = f"{secrets.randbelow(10**20):020d}"
+    signed = signature.headers(method, url, params if method == "POST" else (), tokens, nonce)
+    return Hop(method, target, url, body, {**sent, **signed})
+
+
+def redirected(
+    hop: Hop, status: int, location: str | None, params: signature.Pairs
+) -> tuple[str, str, signature.Pairs] | None:
+    """(method, URL, parameters) of the next hop; None if the answer leads nowhere else.
+
+    As browsers do: 307 and 308 repeat the request; the others make a POST a GET, without its body. A GET's parameters
+    are the Location's affair: they were in the query of the URL that was asked. Raises RequestRefused.
+    """
+    if status not in REDIRECTS or not location:
+        return None
+    try:
+        url = urljoin(hop.url, location.strip()).partition("#")[0]
+    except ValueError:
+        raise RequestRefused("it redirects to what is no URL") from None
+    if hop.method == "POST" and status in (307, 308):
+        return "POST", url, params
+    return "GET", url, ()
+
+
+def too_many_redirects() -> TryFailed:
+    return TryFailed("redirects", f"it redirects more than {MOST_REDIRECTS} times")
+
+
+def without_query(url: str) -> str:
+    """For messages and logs: a query may hold secrets."""
+    return url.partition("#")[0].partition("?")[0]
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """What the system trusts (SSL_CERT_FILE too), and, since a small machine may have no certificates, certifi's."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context

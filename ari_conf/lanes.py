@@ -1,0 +1,122 @@
+"""Lanes in Redis: what must be done in order, handed out fairly to a fleet of workers, one entry of a lane at a time.
+
+A lane is a Redis list. Its head stays there until it is done. A lane that isn't empty is in exactly one place:
+
+    ready:FLOW     a list: waits for a thread         FLOW = ACCOUNT:ORIGIN, the lanes of one account to one receiver
+    held:WORKER    a hash lane -> token: being served by a thread of that worker
+    waiting        a sorted set by time: to be tried again then
+
+`accounts` are those with ready flows, `flows:ACCOUNT` those with ready lanes: both go round, so that each gets its turn
+after every single entry. `workers` holds each worker's lease: what a worker without one holds is ready again. The clock
+is Redis' own, since workers run on any number of machines.
+
+Every script may be asked again after a lost answer: what is done is named by its token, which then holds no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from redis import Redis
+
+from ari_conf import lane_scripts
+
+PREFIX = "ari_conf:"
+LEASE_MS = 6_000
+BEAT_MS = 1_000
+TOKEN_MS = 2_000
+"""A token that no worker took up for so long is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    lane: str
+    token: int
+    entry: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of the entry that `taken` holds, by one of the functions below."""
+
+    taken: Taken
+    word: str
+    arguments: tuple[bytes | int, ...] = field(default=())
+
+
+def done(taken: Taken) -> Verdict:
+    return Verdict(taken, "done")
+
+
+def back(taken: Taken) -> Verdict:
+    """It was not tried; another may."""
+    return Verdict(taken, "back")
+
+
+def retry(taken: Taken, entry: bytes, delay_ms: int) -> Verdict:
+    return Verdict(taken, "retry", (entry, delay_ms))
+
+
+def dead(taken: Taken, entry: bytes, kept: int, kept_ms: int) -> Verdict:
+    """Out of the lane, to the account's dead letters: the newest `kept` of them, for `kept_ms`."""
+    return Verdict(taken, "dead", (entry, kept, kept_ms))
+
+
+class Lanes:
+    """The lanes of one Celery queue. Each method is one round trip and raises redis.RedisError."""
+
+    def __init__(self, redis: Redis, queue: str = "callbacks") -> None:
+        self.redis = redis
+        self.prefix = prefix(queue)
+        self._turn = redis.register_script(lane_scripts.TURN)
+        self._beat = redis.register_script(lane_scripts.BEAT)
+        self._tokens = redis.register_script(lane_scripts.TOKENS)
+        self._resend = redis.register_script(lane_scripts.RESEND)
+
+    def turn(self, worker: str, threads: int, token: int | None, verdict: Verdict | None = None) -> Taken | None:
+        """Tells what became of one entry, and takes the next as `token`: this worker's numbers, each above the last.
+
+        None: this worker may take nothing now. A verdict on a lane that it holds no more changes nothing.
+        """
+        told: tuple[str | bytes | int, ...] = ("", "", "", LEASE_MS)
+        if verdict:
+            told = (verdict.taken.lane, verdict.taken.token, verdict.word, LEASE_MS, *verdict.arguments)
+        answer = self._turn([self.prefix], [worker, threads, "" if token is None else token, *told])
+        if not answer or token is None:
+            return None
+        lane, entry = cast("list[bytes]", answer)
+        return Taken(lane.decode(), token, entry)
+
+    def beat(self, worker: str, threads: int, serving: Iterable[int], last: int, *, reclaim: bool) -> int:
+        """Renews the worker's lease. What it holds under a token up to `last` that it isn't `serving` is ready again (an
+        answer was lost); with `reclaim` also what workers without a lease hold. Returns how many lanes that were."""
+        return cast(int, self._beat([self.prefix], [worker, threads, LEASE_MS, last, int(reclaim), *serving]))
+
+    def leave(self, worker: str) -> None:
+        """The worker ends: what it holds is ready for others at once."""
+        self._beat([self.prefix], [worker, 0, 0, 0, 0])
+
+    def tokens(self, most: int = 1000) -> list[str]:
+        """Counts as on their way, and returns, as many new tokens as free threads are worth starting now."""
+        return [token.decode() for token in cast("list[bytes]", self._tokens([self.prefix], [most, TOKEN_MS]))]
+
+    def arrived(self, token: str) -> None:
+        self.redis.zrem(self.prefix + "tokens", token)
+
+    def resend(self, auth_id: str, letters: Iterable[tuple[str, bytes]]) -> int:
+        """Moves each dead letter (id, entry) to the end of its lane. Returns how many there still were."""
+        flat: list[str | bytes] = [part for letter in letters for part in letter]
+        return cast(int, self._resend([self.prefix], [auth_id, *flat]))
+
+
+def prefix(queue: str) -> str:
+    return f"{PREFIX}{queue}:"
+
+
+def enqueue(redis: Any, entries: Iterable[tuple[str, bytes]], queue: str = "callbacks") -> Any:
+    """Appends (lane, entry) pairs; `redis` may be a pipeline, sync or async. EVAL, since in a transaction there is no
+    second try for a script that a restarted Redis doesn't know."""
+    flat = [part for entry in entries for part in entry]
+    return redis.eval(lane_scripts.ENQUEUE, 1, prefix(queue), *flat)

@@ -1,0 +1,95 @@
+"""One line per log entry: readable on a terminal, a JSON object otherwise; the libraries' entries in the same form."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable
+from typing import IO, Any
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from ari_conf.settings import Settings
+
+SECRETS = frozenset({"token", "auth_token", "password", "secret", "secret_key", "digit", "digits", "authorization"})
+"""Fields that are never written, whoever gives them."""
+
+LOUD_LIBRARIES = ("aiohttp.access", "asyncio", "botocore", "boto3", "urllib3", "s3transfer", "kombu", "amqp")
+"""They tell at level info what is of no use to whoever watches calls."""
+
+_LOGIN_IN_URL = re.compile(r"(?<=://)[^/@\s]*@")
+
+
+def set_up(settings: Settings, stream: IO[str] | None = None) -> None:
+    """Once, before the first entry. Entries go to `stream`, or else to stderr."""
+    stream = stream or sys.stderr
+    text = settings.log_format == "text" or (settings.log_format == "auto" and stream.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        without_secrets,
+    ]
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *(_text(stream.isatty()) if text else _json()),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in LOUD_LIBRARIES:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def without_secrets(_logger: WrappedLogger, _method: str, entry: EventDict) -> EventDict:
+    """Leaves out the fields that are secrets, and a login that stands in a URL."""
+    return {
+        name: _LOGIN_IN_URL.sub("***@", value) if isinstance(value, str) else value
+        for name, value in entry.items()
+        if name.lower() not in SECRETS
+    }
+
+
+def reader(colours: bool) -> Callable[[str], str]:
+    """Makes a line that was written as JSON readable; any other line stays as it is."""
+    render = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
+
+    def read(line: str) -> str:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return line
+        if not (isinstance(entry, dict) and "event" in entry):
+            return line
+        entry["timestamp"] = str(entry.get("timestamp", ""))[11:23]
+        exception = entry.pop("exception", None)
+        return str(render(None, "", entry)) + (f"\n{exception}" if exception else "")
+
+    return read
+
+
+def _text(colours: bool) -> list[Processor]:
+    return [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
+
+
+def _json() -> list[Processor]:
+    def dumps(entry: Any, **_options: Any) -> str:
+        return json.dumps(entry, ensure_ascii=False, default=str)
+
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=dumps)]

@@ -1,0 +1,165 @@
+"""The callbacks that wait: how one is kept in its lane, and what an operator sees of the lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2s
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from redis import Redis
+
+from ari_conf.core.effects import PostCallback
+from ari_conf.lanes import prefix
+
+QUEUE = "callbacks"
+T = TypeVar("T")
+
+
+class Try(msgspec.Struct, frozen=True, omit_defaults=True):
+    """As `http.retry.Outcome` has it."""
+
+    at_ms: int
+    ms: int
+    status: int = 0
+    """0: there was no answer; then `error` says what happened."""
+    error: str = ""
+    delay_ms: int = 0
+    """How long was to be waited after it."""
+
+
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A callback in its lane, as JSON."""
+
+    auth_id: str
+    url: str
+    method: str
+    params: tuple[tuple[str, str], ...]
+    at_ms: int
+    tries: tuple[Try, ...] = ()
+    reason: str | None = None
+    """Why it is a dead letter, if its tries don't tell."""
+
+    @property
+    def elapsed_ms(self) -> int:
+        """Over all tries and the waits between them. Not by the clock: that we were stopped is not the receiver's fault."""
+        return sum(t.ms + t.delay_ms for t in self.tries)
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Entry).decode
+
+
+def _hash(*parts: str) -> str:
+    return blake2s("\0".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def lane_id(callback: PostCallback) -> str:
+    """ACCOUNT:ORIGIN:LANE. "The callbacks of one conference to one URL"; the origin is who receives them."""
+    parts = urlsplit(callback.url)
+    return f"{callback.auth_id}:{_hash(parts.scheme, parts.netloc.lower())}:{_hash(callback.lane, callback.url)}"
+
+
+def entry(callback: PostCallback, now_ms: int) -> tuple[str, bytes]:
+    """(lane, JSON), as `lanes.enqueue` takes them."""
+    kept = Entry(callback.auth_id, callback.url, callback.method, callback.params, now_ms)
+    return lane_id(callback), encode(kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    id: str
+    auth_id: str
+    url: str
+    depth: int
+    oldest_ms: int
+    """Age of the first callback in it."""
+    state: Literal["ready", "leased", "waiting"]
+    due_in_ms: int = 0
+    """waiting: until the next try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    waiting: int
+    """Callbacks not delivered yet, in all lanes."""
+    lanes: int
+    workers: int
+    threads: int
+    delivered: int
+    retried: int
+    dead: int
+    """Since ever: how many became dead letters."""
+
+
+def overview(client: Redis, limit: int = 1000) -> list[Lane]:
+    """The lanes, the one that waits for longest first; `limit` bounds how many are looked at."""
+    redis: Any = client  # as typed by redis-py, answers could be str as well
+    keys, now_ms = prefix(QUEUE), _now_ms(client)
+    places: dict[str, tuple[Literal["ready", "leased", "waiting"], int]] = {}
+    for lane, due in redis.zrange(keys + "waiting", 0, limit - 1, withscores=True):
+        places[lane.decode()] = ("waiting", max(0, int(due) - now_ms))
+    for worker in _workers(redis):
+        places.update((lane.decode(), ("leased", 0)) for lane in redis.hkeys(f"{keys}held:{worker}"))
+    for lane in _ready(redis, limit):
+        places[lane] = ("ready", 0)
+    found = []
+    for some in _chunks(list(places)[:limit], 500):
+        pipe = redis.pipeline(transaction=False)
+        for lane in some:
+            pipe.llen(f"{keys}lane:{lane}").lindex(f"{keys}lane:{lane}", 0)
+        answers = pipe.execute()
+        for lane, depth, head in zip(some, answers[::2], answers[1::2], strict=True):
+            if head is not None:  # else it was emptied meanwhile
+                first = decode(head)
+                state, due = places[lane]
+                found.append(Lane(lane, first.auth_id, first.url, depth, max(0, now_ms - first.at_ms), state, due))
+    return sorted(found, key=lambda lane: -lane.oldest_ms)
+
+
+def totals(client: Redis) -> Totals:
+    redis: Any = client
+    keys, lanes, waiting = prefix(QUEUE), 0, 0
+    for some in _chunks(redis.scan_iter(match=keys + "lane:*", count=1000), 500):
+        pipe = redis.pipeline(transaction=False)
+        for key in some:
+            pipe.llen(key)
+        depths = pipe.execute()
+        lanes, waiting = lanes + sum(1 for depth in depths if depth), waiting + sum(depths)
+    counts = {word.decode(): int(count) for word, count in redis.hgetall(keys + "counts").items()}
+    threads = [int(n) for n in redis.hvals(keys + "threads")]
+    words = (counts.get(word, 0) for word in ("done", "retry", "dead"))
+    return Totals(waiting, lanes, len(threads), sum(threads), *words)
+
+
+def _now_ms(redis: Redis) -> int:
+    seconds, micros = redis.time()
+    return seconds * 1000 + micros // 1000
+
+
+def _workers(redis: Any) -> list[str]:
+    return [worker.decode() for worker in redis.zrange(prefix(QUEUE) + "workers", 0, -1)]
+
+
+def _ready(redis: Any, limit: int) -> Iterator[str]:
+    keys = prefix(QUEUE)
+    for account in redis.lrange(keys + "accounts", 0, -1):
+        for flow in redis.lrange(f"{keys}flows:{account.decode()}", 0, -1):
+            for lane in redis.lrange(f"{keys}ready:{flow.decode()}", 0, limit - 1):
+                yield lane.decode()
+                limit -= 1
+                if limit <= 0:
+                    return
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    chunk: list[T] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

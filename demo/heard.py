@@ -1,0 +1,111 @@
+"""What a phone heard: each packet at the time at which it arrived, so that silence, gaps and delays can be seen."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demo.g711 import RATE, decode
+
+Samples = NDArray[np.int16]
+T = TypeVar("T", bound=np.generic)
+
+_PER_MS = RATE // 1000
+_DRIFT = 60 * _PER_MS
+"""A phone of the trade evens out this much jitter; what comes later or earlier than that starts a new run."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """int16 at 8 kHz from `start_ms` (epoch ms) on; `covered` is False where no packet said anything."""
+
+    start_ms: float
+    audio: Samples
+    covered: NDArray[np.bool_]
+    arrivals_ms: NDArray[np.float64]
+
+    @property
+    def end_ms(self) -> float:
+        return self.start_ms + len(self.audio) / _PER_MS
+
+    def between(self, start_ms: float, end_ms: float) -> Samples:
+        """Exactly that stretch of time; zeros where there was nothing."""
+        return _cut(self.audio, round((start_ms - self.start_ms) * _PER_MS), round((end_ms - start_ms) * _PER_MS))
+
+    def since(self, start_ms: float) -> Samples:
+        return self.between(start_ms, max(start_ms, self.end_ms))
+
+    def missing(self, start_ms: float, end_ms: float, longer_than_ms: float = 0) -> list[tuple[float, float]]:
+        """(from, to) in epoch ms of each stretch for which no packet came."""
+        first = round((start_ms - self.start_ms) * _PER_MS)
+        covered = _cut(self.covered, first, round((end_ms - start_ms) * _PER_MS))
+        edges = np.flatnonzero(np.diff(np.concatenate(([True], covered, [True])).astype(np.int8)))
+        spans = edges.reshape(-1, 2) / _PER_MS + start_ms
+        return [(float(a), float(b)) for a, b in spans if b - a > longer_than_ms]
+
+    def longest_wait(self, start_ms: float, end_ms: float) -> float:
+        """The longest time in ms between one packet's arrival and the next one's."""
+        inside = self.arrivals_ms[(self.arrivals_ms >= start_ms) & (self.arrivals_ms <= end_ms)]
+        return float(np.max(np.diff(np.concatenate(([start_ms], inside, [end_ms])))))
+
+
+def _cut(array: NDArray[T], first: int, count: int) -> NDArray[T]:
+    piece = np.zeros(count, array.dtype)
+    low, high = max(first, 0), min(first + count, len(array))
+    if low < high:
+        piece[low - first : high - first] = array[low:high]
+    return piece
+
+
+@dataclass
+class Recorder:
+    """Takes packets as they arrive and puts them into place when somebody asks.
+
+    A packet's place is its RTP timestamp, counted from the arrival of the first of its run: jitter that a phone evens
+    out leaves no trace, a lost packet or a pause is a hole, and a stream that jumps starts anew where it arrived.
+    """
+
+    arrived: list[tuple[int, bytes]] = field(default_factory=list)
+    """(arrival in epoch ns, the RTP packet); appended by the wire's thread."""
+    _placed: int = 0
+    _start_ns: int = 0
+    _source: int | None = None
+    _offset: int = 0
+    _length: int = 0
+    _audio: Samples = field(default_factory=lambda: np.zeros(10 * RATE, np.int16))
+    _covered: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(10 * RATE, np.bool_))
+
+    def heard(self) -> Heard:
+        known = len(self.arrived)
+        for arrival, packet in self.arrived[self._placed : known]:
+            self._place(arrival, packet)
+        self._placed = known
+        arrivals = np.array([arrival for arrival, _ in self.arrived[:known]], np.int64) / 1e6
+        audio, covered = self._audio[: self._length].copy(), self._covered[: self._length].copy()
+        return Heard(self._start_ns / 1e6, audio, covered, arrivals)
+
+    def _place(self, arrival: int, packet: bytes) -> None:
+        stamp, source = struct.unpack_from("!II", packet, 4)
+        payload = packet[12 + 4 * (packet[0] & 15) :]
+        if not self._start_ns:
+            self._start_ns = arrival
+        now = (arrival - self._start_ns) * RATE // 1_000_000_000
+        place = (stamp + self._offset) & 0xFFFFFFFF
+        place -= 1 << 32 if place >= 1 << 31 else 0
+        if source != self._source or abs(now - place) > _DRIFT:
+            self._source, self._offset, place = source, now - stamp, now
+        self._write(max(place, 0), decode(payload))
+
+    def _write(self, place: int, samples: Samples) -> None:
+        end = place + len(samples)
+        if end > len(self._audio):
+            more = max(len(self._audio), end)
+            self._audio = np.concatenate((self._audio, np.zeros(more, np.int16)))
+            self._covered = np.concatenate((self._covered, np.zeros(more, np.bool_)))
+        self._audio[place:end] = samples
+        self._covered[place:end] = True
+        self._length = max(self._length, end)

@@ -1,0 +1,46 @@
+"""The Celery application. `celery -A tasks worker` needs nothing more: what a worker is, stands here.
+
+What must not be lost lies in lanes of ours in Redis (`ari_conf.lanes`); Celery's messages only say that there is
+something to take. So nothing hangs on how soon Celery notices a dead worker.
+"""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from ari_conf.settings import settings
+
+QUEUES = ("callbacks", "recordings", "transcriptions")
+OTHER_THREADS = 4
+"""Beside those that deliver callbacks, so that a flood of them doesn't hold up recordings."""
+
+app = Celery("tasks", broker=settings().broker, include=["tasks.callbacks"])
+app.conf.update(
+    task_queues={name: {"exchange": "tasks", "routing_key": name} for name in QUEUES},
+    task_default_queue="callbacks",
+    task_routes={f"tasks.{name}.*": {"queue": name} for name in QUEUES},
+    task_serializer="json",
+    accept_content=["json"],
+    task_ignore_result=True,
+    # A message counts against the prefetch limit until its task ends: a worker whose threads are all busy hoards none.
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    worker_pool="threads",
+    worker_concurrency=settings().callback_threads + OTHER_THREADS,
+    worker_hijack_root_logger=False,
+    worker_send_task_events=False,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_transport_options={
+        # Longer than any task runs: what runs longer would be started again and again.
+        "visibility_timeout": 3600,
+        # kombu looks for messages of dead workers every interval x throttle seconds: 100 if nothing is said.
+        "unacked_restore_interval": 2,
+        "unacked_restore_throttle": 1,
+        "socket_connect_timeout": 2,
+        "socket_keepalive": True,
+    },
+    # A publisher must not hang for a broker that is gone: who asks for it asks again.
+    task_publish_retry=False,
+)

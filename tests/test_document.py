@@ -1,0 +1,422 @@
+"""The documents of spec and SDK: what they become, and what is said about a mistake."""
+
+import time
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from plivo import plivoxml
+
+from ari_conf.core.elements import Conference, GetDigits, Hangup, Play, PreAnswer, Redirect, Speak, Wait
+from ari_conf.document import MAX_BYTES, MAX_WARNINGS, Document, parse, parse_sounds
+from ari_conf.errors import InvalidDocument
+
+
+def response(inside: str) -> bytes:
+    return f"<Response>{inside}</Response>".encode()
+
+
+def only(inside: str) -> object:
+    document = parse(response(inside))
+    assert document.warnings == ()
+    (element,) = document.elements
+    return element
+
+
+def warned(inside: str) -> tuple[str, ...]:
+    return parse(response(inside)).warnings
+
+
+def refused(text: bytes) -> str:
+    with pytest.raises(InvalidDocument) as caught:
+        parse(text)
+    return str(caught.value)
+
+
+# Elements in order.
+
+
+def test_the_example_of_the_readme() -> None:
+    document = parse(
+        b"""<Response>
+          <Speak>Welcome.</Speak>
+          <Conference callbackUrl="https://example.com/events#rc=3&amp;rp=all" record="true" floorEvent="true">
+            standup
+          </Conference>
+          <Speak>Goodbye.</Speak>
+        </Response>"""
+    )
+    url = "https://example.com/events#rc=3&rp=all"
+    conference = Conference("standup", callback_url=url, record=True, floor_event=True)
+    assert document == Document((Speak("Welcome."), conference, Speak("Goodbye.")))
+
+
+def test_an_empty_response_is_a_document() -> None:
+    assert parse(b"<Response/>") == Document(())
+    assert parse(b"<Response>\n  <!-- nothing yet -->\n</Response>") == Document(())
+
+
+def test_every_attribute_of_a_conference() -> None:
+    assert only(
+        '<Conference muted="true" enterSound="beep:1" exitSound="https://e.x/bye" startConferenceOnEnter="false"'
+        ' endConferenceOnExit="true" stayAlone="false" waitSound="http://e.x/w" maxMembers="2" record="true"'
+        ' recordFileFormat="wav" timeLimit="60" hangupOnStar="true" action="https://e.x/a" method="GET"'
+        ' redirect="false" callbackUrl="https://e.x/c" callbackMethod="GET" digitsMatch="1,22" relayDTMF="false"'
+        ' floorEvent="true" transcriptionType="auto" transcriptionUrl="https://e.x/t" transcriptionMethod="GET"'
+        ' sendDigits="1w2" recordWhenAlone="true" beep="x">r</Conference>'
+    ) == Conference(
+        "r",
+        muted=True,
+        enter_sound="beep:1",
+        exit_sound="https://e.x/bye",
+        start_conference_on_enter=False,
+        end_conference_on_exit=True,
+        stay_alone=False,
+        wait_sound="http://e.x/w",
+        max_members=2,
+        record=True,
+        record_file_format="wav",
+        time_limit=60,
+        hangup_on_star=True,
+        action="https://e.x/a",
+        method="GET",
+        redirect=False,
+        callback_url="https://e.x/c",
+        callback_method="GET",
+        digits_match=("1", "22"),
+        relay_dtmf=False,
+        floor_event=True,
+        transcription_type="auto",
+        transcription_url="https://e.x/t",
+        transcription_method="GET",
+        send_digits="1w2",
+    )
+
+
+def test_the_name_is_trimmed_and_may_hold_anything() -> None:
+    assert only("<Conference>\n  Große Runde № 1 \n</Conference>") == Conference("Große Runde № 1")
+    assert only("<Conference>a &amp; <![CDATA[<b>]]></Conference>") == Conference("a & <b>")
+    assert only(f"<Conference>{'ä' * 200}</Conference>") == Conference("ä" * 200)
+
+
+def test_a_conference_without_a_usable_name_is_refused() -> None:
+    assert refused(response("<Conference> \n </Conference>")) == (
+        "Conference: it has no name; its text is the conference's name"
+    )
+    assert "201 characters; at most 200" in refused(response(f"<Conference>{'a' * 201}</Conference>"))
+
+
+def test_the_prompt_of_get_digits_and_the_children_of_pre_answer() -> None:
+    inside = "<Speak>PIN?</Speak><Play>https://e.x/a.mp3</Play><Wait length='2'/>"
+    prompt = (Speak("PIN?"), Play("https://e.x/a.mp3"), Wait(2))
+    assert only(f'<GetDigits action="https://e.x/d" numDigits="4">{inside}</GetDigits>') == GetDigits(
+        prompt, action="https://e.x/d", num_digits=4
+    )
+    redirect = Redirect("https://e.x/r")
+    pre_answer = f"<PreAnswer>{inside}<GetDigits/><Redirect>https://e.x/r</Redirect></PreAnswer>"
+    assert only(pre_answer) == PreAnswer((*prompt, GetDigits(), redirect))
+
+
+def test_what_cannot_stand_inside_is_skipped_by_name() -> None:
+    document = parse(response("<GetDigits><Conference>x</Conference><Wait/></GetDigits>"))
+    assert document.elements == (GetDigits((Wait(),)),)
+    assert document.warnings == ("Conference can't stand in GetDigits (only Play, Speak, Wait): it is skipped",)
+    assert warned("<Wait><Play>https://e.x/</Play></Wait>") == ("Play can't stand in Wait: it is skipped",)
+
+
+# Mistakes that cost an attribute.
+
+
+def test_a_bad_value_is_named_and_the_default_used() -> None:
+    document = parse(response('<Conference maxMembers="50" muted="True">r</Conference>'))
+    assert document.elements == (Conference("r"),)
+    assert document.warnings == (
+        'Conference: maxMembers="50" is not allowed (a whole number from 1 to 20); 20 is used',
+        'Conference: muted="True" is not allowed (true or false); false is used',
+    )
+
+
+@pytest.mark.parametrize(
+    ("inside", "complaint"),
+    [
+        ('<Play loop="-1">https://e.x/</Play>', 'Play: loop="-1" is not allowed (a whole number, 0 or more); 1 is'),
+        ('<Speak voice="Bob">x</Speak>', 'Speak: voice="Bob" is not allowed (WOMAN, MAN or Polly.Name); WOMAN is'),
+        ('<Hangup reason="tired"/>', 'Hangup: reason="tired" is not allowed (rejected or busy); none is used'),
+        ('<Conference digitsMatch="1,x">r</Conference>', 'digitsMatch="1,x" is not allowed (patterns of the digits'),
+        ('<Conference enterSound="beep:3">r</Conference>', 'enterSound="beep:3" is not allowed (beep:1, beep:2, an'),
+        ('<Conference callbackMethod="PUT">r</Conference>', 'callbackMethod="PUT" is not allowed (GET or POST); POST'),
+        ('<Wait length="0"/>', 'Wait: length="0" is not allowed (a whole number, 1 or more); 1 is used'),
+        ('<Conference maxmembers="2">r</Conference>', "maxmembers is unknown and ignored; did you mean maxMembers?"),
+        ('<PreAnswer colour="red"/>', "PreAnswer: the attribute colour is unknown and ignored"),
+    ],
+)
+def test_each_complaint_names_element_attribute_value_and_what_is_allowed(inside: str, complaint: str) -> None:
+    (warning,) = warned(inside)
+    assert complaint in warning
+
+
+def test_an_empty_url_is_as_if_not_given() -> None:
+    assert only('<Conference action="" waitSound="" enterSound="">r</Conference>') == Conference("r")
+
+
+# Mistakes that cost an element.
+
+
+@pytest.mark.parametrize("name", ["Dial", "Record", "Message", "MultiPartyCall", "GetInput", "Stream", "DTMF"])
+def test_what_is_not_run_here_is_skipped_by_name(name: str) -> None:
+    document = parse(response(f"<{name}><Number>1</Number></{name}><Wait/>"))
+    assert document.elements == (Wait(),)
+    assert document.warnings == (f"{name} is not run here: it is skipped, with all that is in it",)
+
+
+def test_names_are_case_sensitive() -> None:
+    document = parse(response("<conference>r</conference>"))
+    assert document.elements == ()
+    assert document.warnings == (
+        "<conference> is not an element that is known: it is skipped; did you mean Conference? "
+        "Names are case-sensitive",
+    )
+
+
+def test_text_between_elements_is_ignored() -> None:
+    document = parse(response("hello <Wait/>\n there"))
+    assert document.elements == (Wait(),)
+    assert [w.split(":")[0] for w in document.warnings] == ["Response", "Response"]
+    assert '"hello"' in document.warnings[0]
+    assert '"there"' in document.warnings[1]
+
+
+def test_complaints_are_counted_beyond_fifty() -> None:
+    warnings = warned("<X/>" * 60)
+    assert len(warnings) == MAX_WARNINGS + 1
+    assert warnings[-1] == "10 more complaints are not listed"
+
+
+# Mistakes that cost the document.
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (b"", "the document is empty"),
+        (b"hello", "not well-formed XML: syntax error, line 1, column 1"),
+        (b"<Response>\n<Wait></Response>", "not well-formed XML: mismatched tag, line 2, column 9"),
+        (b"<Response/><Response/>", "junk after document element"),
+        (b"<response/>", "root is <response>; it must be <Response>; names are case-sensitive"),
+        (b"<html/>", "root is <html>; it must be <Response>"),
+        (b"<Response>\n\xff</Response>", "line 2, column 1"),
+        (b'<?xml version="1.0" encoding="klingon"?><Response/>', "klingon"),
+        (b'<!DOCTYPE Response SYSTEM "http://127.0.0.1/x.dtd"><Response/>', "a DTD or entities"),
+        (b'<!DOCTYPE r [<!ENTITY a "b">]><Response>&a;</Response>', "a DTD or entities"),
+        (response("<!--" + "x" * MAX_BYTES + "-->"), "at most 102400 (100 KB)"),
+        (response("<a>" * 40 + "</a>" * 40), "nested too deep; at most 32 levels"),
+        (response("<Wait/>" * 2001), "2002 elements; at most 2000"),
+    ],
+)
+def test_a_bad_document_is_refused_with_a_sentence(text: bytes, complaint: str) -> None:
+    assert complaint in refused(text)
+
+
+@pytest.mark.parametrize("name", ["action", "waitSound", "callbackUrl", "transcriptionUrl"])
+@pytest.mark.parametrize("url", ["/events", "ftp://e.x/a", "https://", "https://e.x/a b", "javascript:alert(1)"])
+def test_a_url_that_is_not_absolute_http_makes_the_document_invalid(name: str, url: str) -> None:
+    assert refused(response(f'<Conference {name}="{url}">r</Conference>')) == (
+        f'Conference: {name}="{url}" is not allowed; it must be an absolute http or https URL'
+    )
+
+
+@pytest.mark.parametrize("name", ["Play", "Redirect"])
+@pytest.mark.parametrize("text", ["", "hello.mp3", "file:///etc/passwd"])
+def test_play_and_redirect_need_a_url(name: str, text: str) -> None:
+    assert refused(response(f"<{name}>{text}</{name}>")) == (
+        f'{name}: its text "{text}" must be an absolute http or https URL'
+    )
+
+
+def test_a_sound_that_is_no_url_costs_only_the_attribute() -> None:
+    assert len(warned('<Conference exitSound="/bye">r</Conference>')) == 1
+
+
+# Encodings.
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<Response><Conference>Käse</Conference></Response>".encode(),
+        b"\xef\xbb\xbf" + "<Response><Conference>Käse</Conference></Response>".encode(),
+        '<?xml version="1.0" encoding="ISO-8859-1"?><Response><Conference>Käse</Conference></Response>'.encode(
+            "latin-1"
+        ),
+        '<?xml version="1.0" encoding="UTF-8"?><Response><Conference>Käse</Conference></Response>'.encode(),
+        "<Response><Conference>Käse</Conference></Response>".encode("utf-16"),
+    ],
+)
+def test_the_declared_encoding_is_obeyed(text: bytes) -> None:
+    assert parse(text).elements == (Conference("Käse"),)
+
+
+# Speak.
+
+
+def test_markup_has_one_spelling() -> None:
+    inside = ' Hi,\n  <speak><prosody rate="fast" volume="loud">A &lt; B</prosody></speak> <break\ttime="1s" ></break>'
+    assert only(f"<Speak>{inside}</Speak>") == Speak(
+        'Hi, <prosody volume="loud" rate="fast">A &lt; B</prosody> <break time="1s"/>'
+    )
+    assert only('<Speak><lang xml:lang="fr-FR">Oui</lang></Speak>') == Speak('<lang xml:lang="fr-FR">Oui</lang>')
+
+
+def test_of_what_is_not_speech_the_text_is_kept() -> None:
+    document = parse(response('<Speak>a <audio src="x">b</audio> <p x="1">c</p></Speak>'))
+    assert document.elements == (Speak("a b <p>c</p>"),)
+    assert document.warnings == (
+        "Speak: <audio> is not an element of speech; only its text is spoken",
+        "Speak: the attribute x of p is unknown and ignored",
+    )
+
+
+def test_an_empty_speak_is_skipped_and_a_silent_one_is_not() -> None:
+    document = parse(response("<Speak> <p> </p> </Speak><Speak><break time='1s'/></Speak>"))
+    assert document.elements == (Speak('<break time="1s"/>'),)
+    assert document.warnings == ("Speak: it has no text; it is skipped",)
+
+
+def test_a_long_text_is_cut_at_a_word() -> None:
+    document = parse(response(f"<Speak>{'word ' * 700}<p>more</p></Speak>"))
+    (speak,) = document.elements
+    assert isinstance(speak, Speak)
+    assert speak.markup == ("word " * 600).strip() + "<p/>"
+    assert document.warnings == ("Speak: its text has 3504 characters; the first 3000 are spoken",)
+
+
+# Sound documents.
+
+
+def test_of_a_sound_document_only_what_sounds_counts() -> None:
+    sounds, warnings = parse_sounds(
+        response("<Wait/><Hangup/><Play loop='2'>https://e.x/a.mp3</Play><Conference/><Dial>1</Dial><Speak>x</Speak>")
+    )
+    assert sounds == (Wait(), Play("https://e.x/a.mp3", 2), Speak("x"))
+    assert len(warnings) == 3
+    assert parse_sounds(b"<Response/>") == ((), ())
+    with pytest.raises(InvalidDocument):
+        parse_sounds(b"<html/>")
+
+
+# What the SDK writes.
+
+
+def test_what_the_sdk_writes() -> None:
+    speak = plivoxml.SpeakElement("Hello", voice="Polly.Amy", language="en-GB", loop=2)
+    speak.add_break(strength="strong", time="300ms").add_emphasis("now", level="strong").add_lang("oui", "fr-FR")
+    speak.add_p("p").add_phoneme("pecan", alphabet="ipa", ph="pɪˈkɑːn").add_prosody("x", volume="loud", rate="slow")
+    speak.add_s("s").add_say_as("12", interpret_as="digits", format="").add_sub("W3C", alias="the consortium")
+    speak.add_w("lead", role="amazon:VB").add_cont("end")
+    digits = plivoxml.GetDigitsElement(
+        "https://e.x/d", "GET", timeout=7, digit_timeout=3, finish_on_key="*", num_digits=4, retries=2, redirect=False,
+        play_beep=True, valid_digits="12", invalid_digits_sound="https://e.x/no.mp3", log=False,
+    )  # fmt: skip
+    digits.add_speak("PIN?").add_play("https://e.x/p.mp3").add_wait(length=1)
+    written = plivoxml.ResponseElement()
+    written.add(plivoxml.WaitElement(length=2, silence=True, min_silence=500, beep=False)).add(speak)
+    written.add(plivoxml.PlayElement("https://e.x/a.mp3", loop=0)).add(digits)
+    written.add(plivoxml.PreAnswerElement().add_speak("Soon").add_wait(length=1).add_redirect("https://e.x/x"))
+    conference_element = plivoxml.ConferenceElement(
+        "a & b", muted=False, enter_sound="beep:2", start_conference_on_enter=True, max_members=5, time_limit=9,
+        callback_url="https://e.x/c", callback_method="GET", digits_match="1,2", record_when_alone=True,
+        relay_dtmf=False, transcription_type="hybrid", send_digits="1", floor_event=True,
+    )  # fmt: skip
+    written.add(conference_element)
+    written.add(plivoxml.RedirectElement("https://e.x/r", method="GET"))
+    written.add(plivoxml.HangupElement(reason="busy", schedule=60))
+
+    document = parse(written.to_string().encode())
+
+    assert document.warnings == ()
+    wait, spoken, play, get_digits, pre_answer, conference, redirect, hangup = document.elements
+    assert wait == Wait(2, True, 500, False)
+    assert isinstance(spoken, Speak)
+    assert (spoken.voice, spoken.language, spoken.loop) == ("Polly.Amy", "en-GB", 2)
+    assert spoken.markup.startswith('Hello<break strength="strong" time="300ms"/><emphasis level="strong">now')
+    assert spoken.markup.endswith('<w role="amazon:VB">lead</w> end')
+    assert play == Play("https://e.x/a.mp3", 0)
+    assert get_digits == GetDigits(
+        (Speak("PIN?"), Play("https://e.x/p.mp3"), Wait(1)), "https://e.x/d", "GET", 7, 3, "*", 4, 2, False, True,
+        "12", "https://e.x/no.mp3", False,
+    )  # fmt: skip
+    assert pre_answer == PreAnswer((Speak("Soon"), Wait(1), Redirect("https://e.x/x")))
+    assert conference == Conference(
+        "a & b", enter_sound="beep:2", max_members=5, time_limit=9, callback_url="https://e.x/c", callback_method="GET",
+        digits_match=("1", "2"), relay_dtmf=False, transcription_type="hybrid", send_digits="1", floor_event=True,
+    )  # fmt: skip
+    assert redirect == Redirect("https://e.x/r", "GET")
+    assert hangup == Hangup("busy", 60)
+
+
+# Anything at all.
+
+LAUGHS = b"<!DOCTYPE l [" + b"".join(
+    f'<!ENTITY l{n} "{f"&l{n - 1};" * 10 if n else "lol"}">'.encode() for n in range(10)
+)
+SCRAPS = st.sampled_from(
+    ["<Response>", "</Response>", "<Conference>", "</Conference>", "<Speak>", "</Speak>", "<break/>", "<Wait/>", "x",
+     "<Play>https://e.x/</Play>", '<Conference muted="', '">', "&amp;", "&#0;", "&l;", "<![CDATA[", "]]>", "<?xml ?>",
+     '<Wait length="9999999999"/>', "<a:b/>", '<GetDigits action="http://[">', "\0", "ü", "\ufeff", "<!--", "-->"]
+)  # fmt: skip
+ATTRIBUTES = st.sampled_from(
+    ["muted", "callbackUrl", "callbackMethod", "maxMembers", "digitsMatch", "length", "reason", "action", "x"]
+)
+
+
+def anything_or_refused(text: bytes) -> None:
+    for read in (parse, parse_sounds):
+        try:
+            read(text)
+        except InvalidDocument as error:
+            assert str(error)  # a sentence
+
+
+@given(st.binary(max_size=300))
+@example(LAUGHS + b"]><Response>&l9;</Response>")
+@example(b'<?xml version="1.0" encoding="utf-7"?><Response/>')
+@example(b'<?xml version="1.0" encoding="idna"?><Response/>')
+@example(b'<?xml version="1.0" encoding="\xff"?><Response/>')
+def test_any_bytes_are_a_document_or_refused(text: bytes) -> None:
+    anything_or_refused(text)
+
+
+@given(st.lists(SCRAPS, max_size=25))
+def test_any_scraps_of_xml_are_a_document_or_refused(scraps: list[str]) -> None:
+    anything_or_refused("".join(scraps).encode())
+    anything_or_refused(response("".join(scraps)))
+
+
+@given(st.dictionaries(ATTRIBUTES, st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]))))
+@settings(max_examples=200)
+def test_any_attribute_values_are_a_document_or_refused(values: dict[str, str]) -> None:
+    root = Element("Response")
+    for tag in ("Conference", "GetDigits", "Wait", "Hangup"):
+        SubElement(root, tag, values).text = "r"
+    anything_or_refused(tostring(root))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        response("<a>" * 20_000 + "</a>" * 20_000),
+        response("<a>" * 14_000 + "</a>" * 14_000),
+        response("<Speak>" + "<p>" * 14_000 + "</p>" * 14_000 + "</Speak>"),
+        response(f'<Conference digitsMatch="{"1," * 50_000}">r</Conference>'),
+        response("<Conference " + " ".join(f'a{n}="x"' for n in range(9_000)) + ">r</Conference>"),
+        response(f"<{'Conference' * 9_000}/>"),
+        response("<x/>" * 1_900),
+        LAUGHS + b"]><Response>&l9;</Response>",
+    ],
+    ids=["too big", "deep", "deep speech", "long value", "attributes", "long name", "unknown", "billion laughs"],
+)
+def test_hostile_documents_cost_little_time(text: bytes) -> None:
+    started = time.process_time()
+    anything_or_refused(text)
+    assert time.process_time() - started < 1
