@@ -16,7 +16,7 @@ import msgspec
 from redis import Redis
 
 from ari_conf.core.account import Account
-from ari_conf.core.elements import NotAllowed, method, url
+from ari_conf.core.elements import NotAllowed, http_method, url
 from ari_conf.errors import AccountRefused
 from ari_conf.lanes import PREFIX
 
@@ -163,7 +163,7 @@ def _rate(value: str) -> str:
     return format(rate, "f")
 
 
-_READ: dict[str, Callable[[Any], Any]] = {"url": _url, "method": method, "rate": _rate}
+_READ: dict[str, Callable[[Any], Any]] = {"url": _url, "method": http_method, "rate": _rate}
 
 
 def _none(auth_id: str) -> AccountRefused:

@@ -13,15 +13,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import boto3
+import boto3  # type: ignore[import-untyped]
 import redis
 import requests
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-from kombu import Connection
+from botocore.config import Config  # type: ignore[import-untyped]
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # type: ignore[import-untyped]
+from kombu.connection import Connection
 
 from ari_conf.parts.processes import port_answers
 from ari_conf.settings import Settings, address
@@ -39,6 +40,9 @@ MODULES = (
     "res_ari_events", "res_ari_playbacks", "res_ari_recordings", "res_http_websocket", "res_musiconhold",
     "res_stasis_answer", "res_stasis_playback", "res_stasis_recording",
 )  # fmt: skip
+
+ESTABLISHED = "01"
+"""As Linux writes it in /proc/net/tcp."""
 
 CLOCKS_APART = 3.0
 """Seconds. Two of the clocks are read from HTTP's Date, which has whole seconds."""
@@ -102,16 +106,35 @@ def asterisk_modules(settings: Settings) -> str:
 
 
 def application(settings: Settings) -> str:
-    if settings.ari_socket == "outbound" and not port_answers(*address(settings.ari_listen)):
-        raise Wrong(f"nothing listens on {settings.ari_listen}: start `ari-conf serve`")
-    answer = _ari(settings, f"/applications/{settings.ari_app}", missing_is_fine=True)
-    if answer.status_code == 404:
-        where = "websocket_client.conf and ari.conf (asterisk/ has both)"
-        hint = f"see {where}" if settings.ari_socket == "outbound" else "start `ari-conf serve`"
-        raise Wrong(
-            f"Asterisk is not connected to `ari-conf serve`: it knows no application {settings.ari_app}; {hint}"
-        )
-    return f"{settings.ari_app} is registered with Asterisk, over the {settings.ari_socket} WebSocket"
+    if settings.ari_socket == "outbound":
+        return _outbound(settings)
+    if _ari(settings, f"/applications/{settings.ari_app}", missing_is_fine=True).status_code == 404:
+        raise Wrong(f"Asterisk knows no application {settings.ari_app}: start `ari-conf serve`")
+    return f"{settings.ari_app} is connected to Asterisk"
+
+
+def _outbound(settings: Settings) -> str:
+    # Asterisk lists an outbound application whether it is connected or not: only the connection itself tells.
+    host, port = address(settings.ari_listen)
+    if _connected_to(port):
+        return f"Asterisk is connected to {settings.ari_listen}"
+    if not port_answers(host, port):
+        raise Wrong(f"nothing listens on {settings.ari_listen}: start `ari-conf serve` on this machine")
+    raise Wrong(
+        f"Asterisk has not connected to `ari-conf serve` on {settings.ari_listen}: "
+        "let its ari.conf and websocket_client.conf be as in asterisk/, with this address and ARI's password"
+    )
+
+
+def _connected_to(port: int) -> bool:
+    """Something is connected to that port of this machine."""
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        with suppress(OSError):
+            for line in table.read_text().splitlines()[1:]:
+                _, local, _, state, *_ = line.split()
+                if state == ESTABLISHED and int(local.rpartition(":")[2], 16) == port:
+                    return True
+    return False
 
 
 def recording_folder(settings: Settings) -> str:
@@ -174,7 +197,7 @@ def broker(settings: Settings) -> str:
     if settings.broker == settings.redis_url.get_secret_value():
         return "the same Redis"
     try:
-        with Connection(settings.broker, connect_timeout=DEADLINE) as connection:
+        with Connection(settings.broker, connect_timeout=DEADLINE) as connection:  # type: ignore[no-untyped-call]
             connection.ensure_connection(max_retries=1, timeout=DEADLINE)
             return str(connection.as_uri())
     except Exception as error:  # each transport of kombu's has exceptions of its own
@@ -251,9 +274,10 @@ def speech(settings: Settings) -> str:
     ]
     wanted = settings.voice
     if not engines or (wanted != "auto" and wanted not in engines):
+        what = "no speech engine is" if wanted == "auto" else f"{wanted} is not"
         raise Wrong(
-            f"{'no speech engine is' if wanted == 'auto' else f'{wanted} is not'} installed: `pip install ari_conf[speech]` "
-            "brings piper, `apt-get install flite` flite; without one Speak is silent"
+            f"{what} installed, without which Speak is silent: `pip install ari_conf[speech]` brings piper, "
+            "`apt-get install flite` flite"
         )
     return engines[0] if wanted == "auto" else wanted
 

@@ -1,4 +1,4 @@
-"""What `lanes` asks of Redis, each one atomic step. KEYS[1] is the prefix of the queue's keys: one Redis, not a cluster."""
+"""What `lanes` asks of Redis, each one atomic step. KEYS[1] is the prefix of the queue's keys: no Redis cluster."""
 
 READY = """
 local P = KEYS[1]

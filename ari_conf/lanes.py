@@ -90,8 +90,8 @@ class Lanes:
         return Taken(lane.decode(), token, entry)
 
     def beat(self, worker: str, threads: int, serving: Iterable[int], last: int, *, reclaim: bool) -> int:
-        """Renews the worker's lease. What it holds under a token up to `last` that it isn't `serving` is ready again (an
-        answer was lost); with `reclaim` also what workers without a lease hold. Returns how many lanes that were."""
+        """Renews the worker's lease. What it holds under a token up to `last` that it isn't `serving` is ready again:
+        an answer was lost. With `reclaim` also what workers without a lease hold. Returns how many lanes."""
         return cast(int, self._beat([self.prefix], [worker, threads, LEASE_MS, last, int(reclaim), *serving]))
 
     def leave(self, worker: str) -> None:

@@ -44,7 +44,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def elapsed_ms(self) -> int:
-        """Over all tries and the waits between them. Not by the clock: that we were stopped is not the receiver's fault."""
+        """Over all tries and the waits between them. Not by the clock: if we were stopped, he isn't to blame."""
         return sum(t.ms + t.delay_ms for t in self.tries)
 
 

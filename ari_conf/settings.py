@@ -55,8 +55,8 @@ class Settings(BaseSettings):
     """Where `serve` gives sounds out, host:port; only if sounds_url is set."""
     sounds_limit_mb: int = Field(1024, ge=10)
     """The cache's size; what was not used for longest goes first."""
-    voice: Literal["auto", "piper", "flite"] = "auto"
-    """The engine of Speak. auto: piper if it is installed, else flite."""
+    voice: Literal["auto", "piper", "festival", "flite"] = "auto"
+    """The engine of Speak. auto: the best that is installed for each voice (WOMAN: festival, MAN: piper), else flite."""
     ffmpeg: str = "ffmpeg"
     """The ffmpeg to run."""
 

@@ -155,8 +155,8 @@ class Store:
         return {name: (conference_id, owner) for name, (conference_id, _, owner) in pairs.items()}
 
     async def write(self, steps: Sequence[Step]) -> None:
-        """All of it or nothing, in one transaction. Steps must be written in their order; after StoreUnavailable the same
-        ones come first in the next write: those that were written all the same are then not written twice."""
+        """All of it or nothing, in one transaction. Steps must be written in their order; after StoreUnavailable the
+        same ones come first in the next write: what was written all the same is then not written twice."""
         pipe = self._redis.pipeline(transaction=True)
         state = {key: snapshot for step in steps for key, snapshot in step.state.items()}
         state_key = f"{PREFIX}state:{self._name}"
@@ -171,7 +171,7 @@ class Store:
                 add(pipe)
         if any(step.callbacks or step.problems for step in steps):
             flat = [part for step in steps for part in _items(step)]
-            # EVAL, not EVALSHA: in a transaction there is no second try for a script that a restarted Redis doesn't know.
+            # EVAL, since in a transaction there is no second try for a script that a restarted Redis doesn't know.
             pipe.eval(_OUTBOX, 2, prefix(outbox.QUEUE), f"{PREFIX}written:{self._name}", self._problems_kept, *flat)
         await self._asked(pipe.execute())
 

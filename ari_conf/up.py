@@ -13,6 +13,7 @@ import asyncio
 import fcntl
 import os
 import secrets
+import shlex
 import socket
 import sys
 import time
@@ -74,6 +75,7 @@ class System:
     async def __aenter__(self) -> System:
         self._lock_folder()
         try:
+            self._write_environment()
             await self._start_all()
         except BaseException:
             await self.stop_all()
@@ -91,6 +93,8 @@ class System:
         return f"{self._asterisk.host}:{self._asterisk.sip_port}"
 
     def log(self, part: str) -> Path:
+        if part == "asterisk" and self._asterisk:
+            return self._asterisk.log_file
         return self.folder / "logs" / f"{part}.log"
 
     def process(self, part: str) -> Process:
@@ -106,7 +110,11 @@ class System:
         return process
 
     async def stop(self, part: str) -> None:
-        await processes.stop(self._running.pop(part))
+        process = self._running.pop(part)
+        if part == "asterisk" and self._asterisk:
+            await asyncio.to_thread(self._asterisk.stop)
+        else:
+            await processes.stop(process)
 
     async def kill(self, part: str) -> None:
         """As a crash would end it."""
@@ -119,6 +127,17 @@ class System:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    @property
+    def environment_file(self) -> Path:
+        """For a shell: the settings of this system, so that the other commands find it."""
+        return self.folder / "environment"
+
+    def _write_environment(self) -> None:
+        # It holds passwords.
+        self.environment_file.touch(mode=0o600)
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.values.items()]
+        self.environment_file.write_text("".join(lines))
 
     def _lock_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -177,9 +196,16 @@ class System:
         own = self._asterisk
         assert own is not None, "made with the settings"
         own.account = self.account
-        # In a thread: it waits without giving way.
         own.where = own.where or await asyncio.to_thread(asterisk.get)
-        await asyncio.to_thread(own.start)
+        # In a thread, since it waits without giving way; and one can't be stopped: where another part fails meanwhile,
+        # it starts Asterisk all the same.
+        starting = asyncio.ensure_future(asyncio.to_thread(own.start))
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait([starting])
+            await asyncio.to_thread(own.stop)
+            raise
         assert own.process is not None, "start returned"
         return Process("asterisk", own.log_file, own.process)
 
@@ -228,7 +254,7 @@ def _an_account(settings: Settings) -> str:
     """The one that calls are for which name no other."""
     client = Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5.0)
     try:
-        known = accounts.listed(client)
+        known = accounts.list_all(client)
         return known[0].auth_id if known else accounts.add(client, int(time.time() * 1000), auth_id="demo").auth_id
     except (RedisError, OSError) as error:
         raise SetupFailed(f"Redis can't be used ({error}): correct ARI_CONF_REDIS_URL") from None

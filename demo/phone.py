@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import time
 import wave
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -88,40 +88,44 @@ class Phone:
         """By how many ms the latest of this caller's packets was sent too late: above 20, don't blame Asterisk."""
         return self._line.latest_ms if self._line else 0.0
 
-    async def call(
+    def call(
         self,
         uri: str,
         *,
         headers: Mapping[str, str] | None = None,
         from_user: str = "15551234",
         display_name: str = "",
-    ) -> None:
-        """Returns when answered; `ringing` and `early_media` tell of what comes before.
+    ) -> Coroutine[None, None, None]:
+        """Await it: it returns when answered; `ringing` and `early_media` tell of what comes before.
 
         Raises CallFailed, also when hang_up() ends the ringing.
         """
         address_of(uri)
         if self.state not in (None, "ended"):
-            raise RuntimeError(f"{self.name or 'this phone'} is in a call already: hang up first")
-        self._close()
+            raise RuntimeError(f"{self.name} is in a call already: hang up first")
+        # Before anything is awaited: who starts a call as a task and then waits for `ringing` waits for this call's.
         self._clear()
+        return self._call(Who(uri, from_user, display_name, tuple((headers or {}).items())))
+
+    async def _call(self, who: Who) -> None:
         loop = asyncio.get_running_loop()
         line = Line("127.0.0.1", lambda at, digit: _soon(loop, self._hear_digit, at, digit))
         line.sound = self._sound
         self._line, self._recorder = line, line.recorder
-        who = Who(uri, from_user, display_name, tuple((headers or {}).items()))
-        self._dialog = Dialog(who, line.port, self._change, lambda address: setattr(line, "far", address))
+        dialog = Dialog(who, line.port, self._change, lambda address: setattr(line, "far", address))
         self._wire.add(line)
-        await self._dialog.open()
+        await dialog.open()
+        self._close()
+        self._dialog = dialog
         self.called_at = now_ms()
         try:
-            await self._dialog.invite()
+            await dialog.invite()
         except asyncio.CancelledError:
             await self.hang_up()
             raise
 
     def say(self, what: Samples | Path | str, loop: bool = False) -> Sound:
-        """From now on he says this: int16 at 8 kHz, or a WAV file of that format. The Sound tells when it began and ended."""
+        """From now on he says this: int16 at 8 kHz, or a WAV file of that format. The Sound tells when that was."""
         samples = _wav(Path(what)) if isinstance(what, Path | str) else what
         return self._speak(Sound(g711.encode(samples), loop))
 
@@ -145,7 +149,7 @@ class Phone:
         if wrong := set(digits) - set(DIGITS):
             raise ValueError(f"there is no key {''.join(sorted(wrong))} on a phone: 0-9, *, # and A-D")
         if self._line is None or self.state == "ended":
-            raise RuntimeError(f"{self.name or 'this phone'} is not in a call")
+            raise RuntimeError(f"{self.name} is not in a call")
         loop = asyncio.get_running_loop()
         for digit in digits:
             self._line.press(digit, duration_ms, gap_ms, lambda at, key: _soon(loop, self._has_pressed, at, key))

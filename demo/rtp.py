@@ -1,6 +1,6 @@
 """The sound of all phones, on one thread: a packet each 20 ms from every phone, and all that comes in.
 
-The thread does as little as can be: sounds are encoded before they are sent, what arrives is decoded when somebody asks.
+The thread does little: sounds are encoded before they are sent, and what arrives is decoded when somebody asks.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ something to take. So nothing hangs on how soon Celery notices a dead worker.
 
 from __future__ import annotations
 
-from celery import Celery
+from celery import Celery  # type: ignore[import-untyped]
 
 from ari_conf.settings import settings
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
-from celery import signals
+from celery import signals  # type: ignore[import-untyped]
 from msgspec import structs
 from redis import Redis, RedisError
 
@@ -77,7 +77,7 @@ class Worker:
                 asked_at = time.monotonic()
                 taken = self.lanes.turn(self.id, self.threads, token, verdict)
             except (RedisError, OSError):
-                # Whether it took a lane is not known: this token's lane, if there is one, is given back by the next beat.
+                # Whether it took a lane is not known; if so, the next beat gives it back: nobody serves this token.
                 self._forget(token)
                 if self.stopping.wait(pause * random.uniform(0.5, 1)):
                     return None

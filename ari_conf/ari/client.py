@@ -214,7 +214,9 @@ class Client:
                 self._on_disconnected()
 
     async def _prepare(self, socket: Socket) -> None:
-        wanted = {"allowed": [{"type": name} for name in self._server.events]}
+        # The filter holds for answers on the WebSocket as well: without RESTResponse none would come (seen on 22.10.1).
+        names = (*self._server.events, "RESTResponse") if self._server.events else ()
+        wanted = {"allowed": [{"type": name} for name in names]}
         path = f"/applications/{self._server.app}/eventFilter"
         for _ in range(5):
             try:

@@ -41,8 +41,7 @@ def to_event(message: Any, new_id: Callable[[], str]) -> seen.Event | None:
         case {"type": "StasisStart", "channel": dict(channel)} if "replace_channel" not in message:
             return _arrived(channel, message.get("args"), new_id)
         case {"type": "StasisEnd" | "ChannelDestroyed" | "ChannelHangupRequest", "channel": {"id": str(channel_id)}}:
-            cause = message.get("cause")
-            return seen.ChannelHungUp(channel_id, cause if isinstance(cause, int) else 0)
+            return seen.ChannelHungUp(channel_id, _cause(message))
         case {"type": str(kind), "bridge": {"id": str(bridge_id)}}:
             return _of_bridge(kind, bridge_id, message)
         case {"type": "ChannelDtmfReceived", "digit": str(digit), "channel": {"id": str(channel_id)}}:
@@ -53,8 +52,8 @@ def to_event(message: Any, new_id: Callable[[], str]) -> seen.Event | None:
             return seen.TalkingFinished(channel_id)
         case {"type": "PlaybackFinished", "playback": {"id": str(playback_id)} as playback}:
             return seen.PlaybackFinished(playback_id, failed=playback.get("state") == "failed")
-        case {"type": str(kind), "recording": {"name": str(name)}}:
-            return _of_recording(kind, name.rpartition("/")[2])
+        case {"type": str(kind), "recording": {"name": str(name), "target_uri": str(target)}}:
+            return _of_recording(kind, target.removeprefix("bridge:"), name.rpartition("/")[2])
     return None
 
 
@@ -78,6 +77,12 @@ def _arrived(channel: Mapping[str, Any], args: Any, new_id: Callable[[], str]) -
     return None
 
 
+def _cause(message: Mapping[str, Any]) -> int:
+    # A soft hang-up is one from inside Asterisk (ours, for one), and its "cause" is an internal flag: 32.
+    cause = message.get("cause")
+    return cause if isinstance(cause, int) and not message.get("soft") else 0
+
+
 def _of_bridge(kind: str, bridge_id: str, message: Mapping[str, Any]) -> seen.Event | None:
     match kind, message.get("channel"):
         case "ChannelEnteredBridge", {"id": str(channel_id)}:
@@ -89,12 +94,12 @@ def _of_bridge(kind: str, bridge_id: str, message: Mapping[str, Any]) -> seen.Ev
     return None
 
 
-def _of_recording(kind: str, recording_id: str) -> seen.Event | None:
+def _of_recording(kind: str, bridge_id: str, recording_id: str) -> seen.Event | None:
     match kind:
         case "RecordingStarted":
-            return seen.RecordingStarted(recording_id)
+            return seen.RecordingStarted(bridge_id, recording_id)
         case "RecordingFinished" | "RecordingFailed":
-            return seen.RecordingFinished(recording_id, failed=kind == "RecordingFailed")
+            return seen.RecordingFinished(bridge_id, recording_id, failed=kind == "RecordingFailed")
     return None
 
 

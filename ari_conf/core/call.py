@@ -158,11 +158,11 @@ class Call:
         return self._run(event, now)
 
     def admitted(self, now: int) -> Out:
-        """ "Answer the call if it is not answered.\""""
+        # "Answer the call if it is not answered."
         return self._answer(now)
 
     def skipped(self, now: int) -> Out:
-        """ "Full? The element and its action are skipped; the next element runs.\""""
+        # "The element and its action are skipped; the next element runs."
         self.running = self.conference_id = None
         return self._next(now)
 
@@ -236,7 +236,7 @@ class Call:
         return out + self._next(now)
 
     def _no_document(self, purpose: Purpose, code: int, reason: str, now: int) -> Out:
-        """ "the account's fallback URL is asked if it has one, else the call is hung up"."""
+        # "the account's fallback URL is asked if it has one, else the call is hung up"
         out: Out = [self.problem(reason, code)]
         account = self.account
         if account is None or account.fallback_url is None or self.fallback_asked:

@@ -1,7 +1,7 @@
 """A conference: who is in it, what each hears, when it starts and ends.
 
-Nothing but its own events changes it. What can be derived from the members is derived: after each event `_settle` brings
-what Asterisk does for each member (wait sound, mix, talk detection, recording) to what the members now imply.
+Nothing but its own events changes it. What can be derived from the members is derived: after each event `_settle`
+brings what Asterisk does for each member (wait sound, mix, talk detection, recording) to what the members now imply.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ class Conference:
         return [*self.recording.start()]
 
     def _settle_talking(self) -> Out:
-        # Who holds the floor can be told only if all who talk are known. Detection costs Asterisk CPU: only when needed.
+        # Who holds the floor can be told only if all who talk are known. It costs Asterisk CPU: only when needed.
         if self.recording is None and not any(m.element.floor_event for m in self.members.values()):
             return []
         new = [m for m in self.mixed if not m.detected]
@@ -309,7 +309,7 @@ class Conference:
         return out
 
     def _relay(self, member: Member, digits: str) -> Out:
-        """ "sent to all others": to those who hear the conference."""
+        # "sent to all others": to those who hear the conference.
         if member.state != "mixed":
             return []
         return [SendDigits(m.channel_id, digits) for m in self.mixed if m is not member and not m.deaf]
@@ -366,7 +366,7 @@ class Conference:
         return self._out(member, now) if member.state == "leaving" else []
 
     def _out(self, member: Member, now: int) -> Out:
-        """ "Order: 1. he is out of the mix; exit callback; 2. exitSound, what follows from his leaving; 3. his action"."""
+        """In this order: out of the mix, exit callback, exitSound, what follows from his leaving, his action."""
         del self.members[member.member_id]
         reason = member.reason or "conference_ended"
         if self.floor == member.member_id:

@@ -1,4 +1,4 @@
-"""What calls and conferences tell each other. The directory delivers these within the step; none of them leaves the core."""
+"""What calls and conferences tell each other: the directory delivers it within the step, none of it leaves the core."""
 
 from __future__ import annotations
 

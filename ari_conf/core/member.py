@@ -19,8 +19,8 @@ ASK_AGAIN_MS = 5000
 """A wait sound's document without a sound is asked for again, but not more often than this (decided)."""
 
 State = Literal["arriving", "waiting", "joining", "adding", "mixed", "leaving"]
-"""arriving: the conference's name is being claimed. waiting: for its start. joining: for its bridge. adding: AddChannel is
-under way. mixed: he is in the bridge. leaving: he is on his way out of it."""
+"""arriving: the conference's name is being claimed. waiting: for its start. joining: for its bridge. adding:
+AddChannel is under way. mixed: he is in the bridge. leaving: he is on his way out of it."""
 
 Reason = Literal["hangup", "star", "kick", "api_hangup", "time_limit", "host_left", "left_alone", "conference_ended"]
 
@@ -128,7 +128,7 @@ class Member:
     # What he hears while he waits.
 
     def wait(self, conference: str, now: int) -> Out:
-        """ "each member hears his own waitSound, or the default music-on-hold class if he has none"; "alone … none: silence"."""
+        """His own waitSound; without one the default music before the start, silence when alone after it."""
         sound = self.wait_sound
         if self.player is not None or self.music or sound.asking or self.ask_again_at is not None:
             return []
@@ -190,7 +190,7 @@ class Member:
             sound.items, self.ask_again_at = None, now + ASK_AGAIN_MS
 
     def not_fetched(self, sound: Sounds) -> None:
-        """ "A fetch that fails means no sound (waiting for the start: default music) and a warning."""
+        # "A fetch that fails means no sound (waiting for the start: default music) and a warning."
         sound.asking, sound.items = False, ()
 
 

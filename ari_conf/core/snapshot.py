@@ -8,8 +8,8 @@ from __future__ import annotations
 import types
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from functools import lru_cache
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 KIND = "_"
@@ -23,23 +23,23 @@ def snapshot(value: Any) -> Any:
     if isinstance(value, dict):
         # JSON's keys are strings; `restore` knows what they were.
         return {str(k): snapshot(v) for k, v in value.items()}
-    shot = {name: snapshot(getattr(value, name)) for name in _names(type(value))}
+    shot = {name: snapshot(getattr(value, name)) for name in _names(value.__class__)}
     shot[KIND] = type(value).__name__
     return shot
 
 
 def restore(shot: Any, kind: type[T]) -> T:
     """Raises KeyError, TypeError or ValueError if it was not made from that type."""
-    result: T = _reader(kind)(shot)
+    result: T = _reader(cast(Any, kind))(shot)
     return result
 
 
-@cache
-def _names(kind: type) -> tuple[str, ...]:
+@lru_cache(maxsize=None)
+def _names(kind: Any) -> tuple[str, ...]:
     return tuple(f.name for f in fields(kind))
 
 
-@cache
+@lru_cache(maxsize=None)
 def _reader(kind: Any) -> Callable[[Any], Any]:
     origin, args = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
@@ -69,8 +69,8 @@ def _dataclass_reader(kind: Any) -> Callable[[Any], Any]:
 
 
 def _union_reader(args: tuple[Any, ...]) -> Callable[[Any], Any]:
-    classes = {a.__name__: a for a in args if is_dataclass(a)}
-    plain = next((a for a in args if a is not types.NoneType and not is_dataclass(a)), types.NoneType)
+    classes: dict[str, Any] = {getattr(a, "__name__", ""): a for a in args if is_dataclass(a)}
+    plain: Any = next((a for a in args if a is not types.NoneType and not is_dataclass(a)), types.NoneType)
 
     def read(shot: Any) -> Any:
         if isinstance(shot, dict) and shot.get(KIND) in classes:

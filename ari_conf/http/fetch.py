@@ -59,6 +59,7 @@ class FileReply:
     content_type: str
     etag: str | None
     last_modified: str | None
+    cache_control: str | None
 
 
 class Fetcher:
@@ -116,7 +117,14 @@ class Fetcher:
         async def take(response: aiohttp.ClientResponse) -> FileReply:
             size = 0 if response.status == 304 else await _write(response, path, limit_bytes)
             told = response.headers
-            return FileReply(response.status, size, response.content_type, told.get("ETag"), told.get("Last-Modified"))
+            return FileReply(
+                response.status,
+                size,
+                response.content_type,
+                told.get("ETag"),
+                told.get("Last-Modified"),
+                told.get("Cache-Control"),
+            )
 
         conditions = {"If-None-Match": etag, "If-Modified-Since": last_modified}
         headers = {name: value for name, value in conditions.items() if value}

@@ -51,6 +51,7 @@ FORBIDDEN_6 = [
 NAT64 = IPv6Network("64:ff9b::/96")
 
 LABEL = re.compile(r"[a-z0-9_-]{1,63}")
+BRACKETED = re.compile(r"\[[^\[\]]*\](:[0-9]*)?")
 NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 NOT_IN_PATH = re.compile(r"%[0-9A-Fa-f]{2}|[^A-Za-z0-9\-._~!$&'()*+,;=:@/]")
 NOT_IN_QUERY = re.compile(r"%[0-9A-Fa-f]{2}|[^A-Za-z0-9\-._~!$&'()*+,;=:@/?]")
@@ -107,7 +108,9 @@ def _host(parts: SplitResult) -> tuple[str, Address | None]:
     host = (parts.hostname or "").lower()
     if not host:
         raise RequestRefused("a URL must name a host")
-    if parts.netloc.startswith("["):
+    if "[" in parts.netloc or "]" in parts.netloc:
+        if not BRACKETED.fullmatch(parts.netloc):
+            raise RequestRefused("a URL's host must not have brackets, except around an IPv6 address")
         return _ipv6(host)
     if not host.isascii():
         try:

@@ -127,10 +127,6 @@ class EmbeddedAsterisk:
         root = self.where.removeprefix("root ")
         return [*_as_root(self.where), *bound, _script("run-in"), root, str(self.folder), *words]
 
-    def originate(self, extension: str, channel_id: str) -> None:
-        """A call without a phone, from this Asterisk to itself: it dials `extension`, and answers with silence."""
-        self.ask("POST", f"/channels?endpoint=Local/{extension}@ari_conf&context=ari_conf&channelId={channel_id}")
-
     def ask(self, method: str, path: str) -> object:
         """One request of ARI's. Raises OSError (urllib's HTTPError is one)."""
         request = urllib.request.Request(self.url + path, method=method, headers={"Authorization": self._authorization})

@@ -1,0 +1,93 @@
+"""The commands, and how they are shown. What they do is in commands/, imported when one runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.padding import Padding
+from rich.text import Text
+from typer.core import TyperCommand
+
+from ari_conf.commands import accounts, callbacks
+from ari_conf.commands.terminal import console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Conferencing in Plivo's XML on your own Asterisk. `ari-conf serve --help` lists the settings.",
+)
+documents = typer.Typer(no_args_is_help=True, help="The XML documents that calls are run by.")
+
+
+class WithSettings(TyperCommand):
+    """Its help ends with every setting."""
+
+    def get_help(self, ctx: typer.Context) -> str:  # type: ignore[override]
+        text = super().get_help(ctx)
+        print_settings()
+        return text
+
+
+def print_settings() -> None:
+    from ari_conf.settings import table
+
+    console.print("[bold]Settings[/], from the environment:\n")
+    for variable, default, meaning in table():
+        console.print(f"  {variable}" + (f"  [dim]({default})[/]" if default else ""))
+        console.print(Padding(Text(meaning), (0, 0, 0, 6)))
+    console.print()
+
+
+@app.command(cls=WithSettings)
+def serve() -> None:
+    """The application: takes the calls of one Asterisk and runs their documents."""
+    from ari_conf.commands import serve as command
+
+    command.serve()
+
+
+@app.command()
+def web() -> None:
+    """The web process: /healthz. Listens on ARI_CONF_WEB_LISTEN."""
+    from ari_conf.commands import serve as command
+
+    command.web()
+
+
+@app.command()
+def up(
+    folder: Annotated[
+        Path | None, typer.Option(help="For all that it keeps.", show_default=".local/up of the project")
+    ] = None,
+) -> None:
+    """The whole system on this machine, in the foreground: Redis, S3 and Asterisk too, where none is configured."""
+    from ari_conf.commands import up as command
+    from ari_conf.up import PROJECT
+
+    command.run(folder or PROJECT / ".local" / "up")
+
+
+@app.command()
+def doctor() -> None:
+    """Examines every part that is configured, and says what to do for each that fails. Exit code 1 if one does."""
+    from ari_conf.commands import doctor as command
+
+    raise typer.Exit(command.run())
+
+
+@documents.command()
+def check(files: Annotated[list[Path], typer.Argument(metavar="FILE...")]) -> None:
+    """Reads documents as a call would, and prints what is wrong with them. Exit code 1 if one can't be run."""
+    from ari_conf.commands import documents as command
+
+    raise typer.Exit(command.check(files))
+
+
+app.add_typer(accounts.app, name="account")
+app.command()(callbacks.problems)
+app.command()(callbacks.lanes)
+app.add_typer(callbacks.app, name="dead-letters")
+app.add_typer(documents, name="documents")

@@ -1,0 +1,56 @@
+"""What all commands share: how they print, and how they reach Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from redis import Redis, RedisError
+from rich.console import Console
+from rich.table import Table
+
+from ari_conf.errors import StoreUnavailable
+from ari_conf.settings import settings
+
+console = Console(highlight=False)
+
+
+@contextmanager
+def redis() -> Iterator[Redis]:
+    """Raises StoreUnavailable."""
+    client = Redis.from_url(settings().redis_url.get_secret_value(), socket_timeout=5.0, socket_connect_timeout=5.0)
+    try:
+        yield client
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable(f"Redis can't be used ({error}): start it, or correct ARI_CONF_REDIS_URL") from None
+    finally:
+        client.close()
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], empty: str) -> None:
+    """On a terminal a table; else tab-separated lines without a head, for other programs."""
+    found = [[str(cell) for cell in row] for row in rows]
+    if not console.is_terminal:
+        for row in found:
+            print("\t".join(row))  # noqa: T201
+        return
+    if not found:
+        console.print(empty)
+        return
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in found:
+        table.add_row(*row)
+    console.print(table)
+
+
+def moment(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def duration(ms: int) -> str:
+    seconds = ms / 1000
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"

@@ -1,0 +1,90 @@
+"""`ari-conf up` on the terminal: what was started and where it is, then its log until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+from ari_conf.commands.terminal import console
+from ari_conf.errors import SetupFailed
+from ari_conf.logs import reader
+from ari_conf.up import System, of_this_environment
+
+OURS = ("serve", "worker", "web")
+"""The parts whose log is shown; the others' would drown it."""
+
+LOOK_AGAIN = 0.1
+
+
+def run(folder: Path) -> None:
+    """Until Ctrl-C or SIGTERM. Raises SetupFailed if a part can't be started, or ends by itself."""
+    until_stopped(lambda: _run(System(folder, of_this_environment(), usual_ports=True)))
+
+
+def until_stopped(work: Callable[[], Awaitable[None]]) -> None:
+    """Runs it; Ctrl-C and SIGTERM cancel it, so that it stops what it started, and are then no error."""
+
+    async def cancellable() -> None:
+        task = asyncio.ensure_future(work())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
+    asyncio.run(cancellable())
+
+
+async def _run(system: System) -> None:
+    console.print(f"Starting {', '.join(system.parts)} …", style="dim")
+    async with system:
+        _introduce(system)
+        try:
+            await _show_logs(system)
+        finally:
+            console.print("\nStopping what was started …", style="dim")
+
+
+def _introduce(system: System) -> None:
+    settings = system.settings
+    console.print()
+    if "asterisk" in system.parts:
+        documents = sorted(path.stem for path in settings.documents.glob("*.xml"))
+        console.print(f"[bold]Call[/]       with any SIP phone on this machine, for the account {system.account}:")
+        for name in documents:
+            console.print(f"             sip:{name}@{system.sip_address}", style="cyan")
+        console.print(f"           the document of that name in {settings.documents}; a number: its answer URL")
+    console.print(f"[bold]Account[/]    {system.account}; its token: ari-conf account rotate-token {system.account}")
+    console.print(f"[bold]Web[/]        {settings.public_url}/healthz")
+    console.print(f"[bold]Recordings[/] {settings.s3_endpoint or 'AWS'}, bucket {settings.s3_bucket}")
+    console.print(f"[bold]Logs[/]       {system.log('serve').parent} and {system.log('asterisk')}")
+    console.print(f"[bold]Commands[/]   in another terminal, after  . {system.environment_file}")
+    console.print("             ari-conf doctor, account list, problems ACCOUNT, lanes …")
+    console.print("[bold]Stop[/]       Ctrl-C\n")
+
+
+async def _show_logs(system: System) -> None:
+    read = reader(console.is_terminal) if console.is_terminal else str
+    places = {part: system.process(part).log_start for part in OURS if part in system.parts}
+    while True:
+        for part, place in places.items():
+            places[part] = _show(system.log(part), place, part, read)
+        if ended := system.ended():
+            words = "; ".join(f"{process.name} ended: {process.last_words(3)}" for process in ended)
+            raise SetupFailed(f"{words}\nits whole log is {system.log(ended[0].name)}")
+        await asyncio.sleep(LOOK_AGAIN)
+
+
+def _show(log: Path, place: int, part: str, read: Callable[[str], str]) -> int:
+    """Prints the lines after `place`; returns the end of the last whole one."""
+    with suppress(OSError), log.open("rb") as file:
+        file.seek(place)
+        text, newline, _ = file.read().rpartition(b"\n")
+        for line in text.decode(errors="replace").splitlines():
+            print(f"{part:6} {read(line)}" if console.is_terminal else read(line), flush=True)  # noqa: T201
+        return place + len(text) + len(newline)
+    return place

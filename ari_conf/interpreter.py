@@ -1,0 +1,237 @@
+"""Runs the core's effects, and brings what came of them back as events.
+
+Those about one channel run one after another, likewise those about one bridge; all others side by side. Raises on an
+effect that it does not know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import structlog
+
+from ari_conf import document
+from ari_conf.ari.client import Client
+from ari_conf.ari.translate import ForAsterisk, to_requests
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.core.elements import Play, Speak
+from ari_conf.errors import AriError, AriNotFound, InvalidDocument, RequestFailed, SoundFailed, StoreUnavailable
+from ari_conf.http.fetch import Fetcher
+from ari_conf.store import Store
+
+log = structlog.get_logger()
+
+Deliver = Callable[[ev.Event], None]
+
+DOCUMENT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+ACCOUNT_TRIES = 5
+"""Seconds for which an account is looked up again while Redis is away."""
+
+
+class Sounds(Protocol):
+    async def prepare(self, sound: Play | Speak) -> str: ...
+
+    def warm(self, sounds: tuple[Play | Speak, ...]) -> None: ...
+
+
+class Interpreter:
+    def __init__(
+        self, ari: Client, store: Store, fetcher: Fetcher, sounds: Sounds, documents: Path, deliver: Deliver
+    ) -> None:
+        self._ari = ari
+        self._store = store
+        self._fetcher = fetcher
+        self._sounds = sounds
+        self._documents = documents
+        self._deliver = deliver
+        self._lanes: dict[str, deque[ForAsterisk]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, effect: do.Effect) -> None:
+        """Starts it."""
+        match effect:
+            case do.PlayMedia(target) | do.StopPlayback(target):
+                self._in_order(target.id, effect)
+            case do.CreateBridge() | do.DestroyBridge() | do.StartRecording() | do.StopRecording():
+                self._in_order(effect.bridge_id, effect)
+            case do.IdentifyCall():
+                self._spawn(self._identify(effect))
+            case do.FetchDocument():
+                self._spawn(self._fetch_document(effect))
+            case do.FetchSounds():
+                self._spawn(self._fetch_sounds(effect))
+            case do.PrepareSound():
+                self._spawn(self._prepare(effect))
+            case do.WarmSounds(sounds):
+                self._sounds.warm(sounds)
+            case do.ClaimName():
+                self._spawn(self._claim(effect))
+            case do.DetectBeep():
+                self._beeps(effect)
+            case do.PostCallback() | do.ReportProblem() | do.ReleaseName() | do.StoreRecording():
+                raise TypeError(f"{type(effect).__name__} belongs to the step that is written, not here")
+            case _:
+                self._in_order(effect.channel_id, effect)
+
+    async def close(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # Asterisk.
+
+    def _in_order(self, key: str, effect: ForAsterisk) -> None:
+        lane = self._lanes.get(key)
+        if lane is not None:
+            lane.append(effect)
+            return
+        self._lanes[key] = lane = deque([effect])
+        self._spawn(self._drain(key, lane))
+
+    async def _drain(self, key: str, lane: deque[ForAsterisk]) -> None:
+        while lane:
+            await self._obey(lane[0])
+            lane.popleft()
+        del self._lanes[key]
+
+    async def _obey(self, effect: ForAsterisk) -> None:
+        try:
+            for request in to_requests(effect):
+                await self._ari.request(request.method, request.path, request.query, over=request.over)
+        except AriError as error:
+            gone = isinstance(error, AriNotFound)
+            log.log(10 if gone else 30, "effect failed", effect=type(effect).__name__, reason=str(error))
+            self._deliver(ev.EffectFailed(effect, str(error), gone))
+            return
+        match effect:
+            case do.CreateBridge(bridge_id):
+                self._deliver(ev.BridgeCreated(bridge_id))
+            case do.DestroyBridge(bridge_id):
+                self._deliver(ev.BridgeDestroyed(bridge_id))
+
+    def _beeps(self, effect: do.DetectBeep) -> None:
+        if effect.on:
+            log.warning("beeps are not listened for: Wait ends after its length", channel_id=effect.channel_id)
+
+    async def _identify(self, effect: do.IdentifyCall) -> None:
+        (record, headers) = await asyncio.gather(self._account(effect.auth_id), self._headers(effect.channel_id))
+        account = record.account() if record else None
+        self._deliver(ev.CallIdentified(effect.call_uuid, account, headers))
+
+    async def _account(self, auth_id: str) -> Any:
+        for _ in range(ACCOUNT_TRIES):
+            try:
+                return await self._store.account(auth_id)
+            except StoreUnavailable as error:
+                log.error("account not looked up", auth_id=auth_id, reason=str(error))
+                await asyncio.sleep(1.0)
+        return None
+
+    async def _headers(self, channel_id: str) -> tuple[tuple[str, str], ...]:
+        """ "X-PH-* SIP headers of the INVITE"; none if the call did not come by SIP."""
+        names = await self._variable(channel_id, "PJSIP_HEADERS(X-PH-)")
+        wanted = [name for name in names.split(",") if name.upper().startswith("X-PH-")]
+        values = await asyncio.gather(*(self._variable(channel_id, f"PJSIP_HEADER(read,{n})") for n in wanted))
+        return tuple(zip(wanted, values, strict=True))
+
+    async def _variable(self, channel_id: str, name: str) -> str:
+        path = f"/channels/{quote(channel_id, safe='')}/variable"
+        try:
+            answer = await self._ari.request("GET", path, {"variable": name}, over="socket")
+        except AriError:
+            return ""
+        return str(answer.get("value", "")) if isinstance(answer, dict) else ""
+
+    # The outside.
+
+    async def _tokens(self, auth_id: str) -> list[str]:
+        record = await self._account(auth_id)
+        return record.tokens(_now()) if record else []
+
+    async def _fetch_document(self, effect: do.FetchDocument) -> None:
+        try:
+            text = await self._document_text(effect)
+            found = document.parse(text)
+        except InvalidDocument as error:
+            reason = f"the document of {_named(effect.source)} can't be run: {error}"
+            self._deliver(ev.DocumentFailed(effect.fetch_id, True, reason))
+        except RequestFailed as error:
+            self._deliver(ev.DocumentFailed(effect.fetch_id, False, str(error)))
+        else:
+            self._deliver(ev.DocumentFetched(effect.fetch_id, found.elements, found.warnings))
+
+    async def _document_text(self, effect: do.FetchDocument) -> bytes:
+        if "://" in effect.source:
+            tokens = await self._tokens(effect.auth_id)
+            return await self._text(effect.method, effect.source, effect.params, tokens)
+        return await asyncio.to_thread(self._kept, effect.source)
+
+    async def _text(self, method: str, url: str, params: do.Params, tokens: list[str]) -> bytes:
+        reply = await self._fetcher.request(method, url, params, tokens=tokens, limit_bytes=document.MAX_BYTES)
+        return reply.body
+
+    def _kept(self, name: str) -> bytes:
+        """A document of the folder that `documents` names."""
+        if not DOCUMENT_NAME.fullmatch(name):
+            raise InvalidDocument("it is neither an http or https URL nor a document's name (letters, digits, _ . -)")
+        path = self._documents / (name if name.endswith(".xml") else f"{name}.xml")
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise RequestFailed(f"the document {name!r} can't be read: {path}: {error.strerror}") from None
+
+    async def _fetch_sounds(self, effect: do.FetchSounds) -> None:
+        try:
+            text = await self._text("POST", effect.url, effect.params, await self._tokens(effect.auth_id))
+            sounds, warnings = document.parse_sounds(text)
+        except (InvalidDocument, RequestFailed) as error:
+            self._deliver(ev.SoundsFailed(effect.fetch_id, str(error)))
+            return
+        self._sounds.warm(tuple(s for s in sounds if isinstance(s, Play | Speak)))
+        self._deliver(ev.SoundsFetched(effect.fetch_id, sounds, warnings))
+
+    async def _prepare(self, effect: do.PrepareSound) -> None:
+        try:
+            media = await self._sounds.prepare(effect.sound)
+        except SoundFailed as error:
+            self._deliver(ev.SoundFailed(effect.playback_id, effect.sound, str(error)))
+        else:
+            self._deliver(ev.SoundPrepared(effect.playback_id, media))
+
+    async def _claim(self, effect: do.ClaimName) -> None:
+        try:
+            owner = await self._store.claim(effect.auth_id, effect.name, effect.conference_id)
+        except StoreUnavailable as error:
+            # Conferences go on without Redis: the name is ours until it is asked again.
+            log.error("name claimed here alone", auth_id=effect.auth_id, name=effect.name, reason=str(error))
+            owner = None
+        if owner is None:
+            self._deliver(ev.NameClaimed(effect.conference_id))
+        else:
+            self._deliver(ev.NameRefused(effect.conference_id, owner))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("an effect broke: this is a defect of ari_conf, please report it", exc_info=error)
+
+
+def _named(source: str) -> str:
+    return source.partition("?")[0].partition("#")[0]
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,96 @@
+"""Written before done: a step's effects run once the step is in Redis.
+
+Steps that come while a write is under way are written together in the next one. While Redis can't be reached, effects
+run at once (conferences go on from memory) and the steps wait, in their order, until it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+
+from ari_conf.core.effects import Effect
+from ari_conf.errors import StoreUnavailable
+from ari_conf.store import Step
+
+log = structlog.get_logger()
+
+PATIENCE_S = 0.25
+"""A write that takes longer doesn't hold up the calls any more."""
+TRY_AGAIN_S = 0.5
+
+
+class Steps(Protocol):
+    async def write(self, steps: Sequence[Step]) -> None: ...
+
+
+class Writer:
+    def __init__(self, store: Steps, run: Callable[[Effect], None], written: Callable[[], None]) -> None:
+        """`run` starts an effect; `written` is told after each write."""
+        self._store = store
+        self._run = run
+        self._written = written
+        self._steps: list[Step] = []
+        self._effects: list[Effect] = []
+        self._wanted = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.away = False
+        """Redis can't be reached."""
+
+    @property
+    def waiting(self) -> int:
+        """Steps that are not written yet."""
+        return len(self._steps)
+
+    def put(self, step: Step, effects: Sequence[Effect]) -> None:
+        self._steps.append(step)
+        self._effects += effects
+        self._idle.clear()
+        self._wanted.set()
+        if self.away:
+            self._release()
+
+    async def run(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            await self._write()
+
+    async def drained(self) -> None:
+        """Until all that was put is written."""
+        await self._idle.wait()
+
+    async def _write(self) -> None:
+        while self._steps:
+            steps, effects = self._steps[:], self._effects
+            self._effects = []
+            writing = asyncio.ensure_future(self._store.write(steps))
+            try:
+                await asyncio.wait([writing], timeout=None if self.away else PATIENCE_S)
+                for effect in effects:
+                    self._run(effect)
+                await writing
+            except StoreUnavailable as error:
+                if not self.away:
+                    log.error("redis away: conferences go on, what is to be written waits", reason=str(error))
+                self.away = True
+                self._release()
+                await asyncio.sleep(TRY_AGAIN_S)
+                continue
+            finally:
+                writing.cancel()
+            if self.away:
+                log.info("redis is back", steps=len(steps))
+            self.away = False
+            del self._steps[: len(steps)]
+            self._written()
+        self._idle.set()
+
+    def _release(self) -> None:
+        effects, self._effects = self._effects, []
+        for effect in effects:
+            self._run(effect)

@@ -1,0 +1,251 @@
+"""What is in a piece of sound. Pure functions on int16 samples at 8 kHz; times are ms from the start of the piece.
+
+Levels are in dBFS, where 0 is the loudest sine. Callers that are to be told apart each take one of PITCHES: these lie
+far enough apart for windows of 20 ms, and none of them is a beep's (700 Hz).
+"""
+
+from __future__ import annotations
+
+import math
+import wave
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demo.g711 import RATE
+
+Samples = NDArray[np.int16]
+Spans = list[tuple[float, float]]
+
+PITCHES = tuple(475 + 150 * number for number in range(20))
+"""Hz. With a conference's 20 members at -30 dBFS each the mix stays below the limit."""
+SILENT = -55.0
+"""dBFS; the noise of G.711 on a quiet line lies below it, a whisper above."""
+
+_WINDOW, _HOP = 160, 40
+
+
+def level_dbfs(samples: Samples) -> float:
+    """-120 for nothing at all."""
+    power = float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
+    return max(-120.0, 10 * math.log10(2 * power / 32768**2 + 1e-30))
+
+
+def silent(samples: Samples, below: float = SILENT) -> bool:
+    """True if no 20 ms of it are as loud as `below`."""
+    whole = samples[: len(samples) // _WINDOW * _WINDOW].reshape(-1, _WINDOW)
+    return all(level_dbfs(window) < below for window in whole)
+
+
+def levels(samples: Samples, pitches: Sequence[int]) -> NDArray[np.float64]:
+    """dBFS of each pitch (rows) in windows of 20 ms, each 5 ms after the one before (columns)."""
+    if len(samples) < _WINDOW:
+        return np.full((len(pitches), 0), -120.0)
+    windows = np.lib.stride_tricks.sliding_window_view(samples, _WINDOW)[::_HOP].astype(np.float64)
+    turns = np.outer(np.array(pitches), np.arange(_WINDOW)) * (2j * np.pi / RATE)
+    hann = np.hanning(_WINDOW + 1)[:-1]
+    amplitude = 2 * np.abs(np.exp(-turns) * hann @ windows.T) / hann.sum() / 32768
+    quiet: NDArray[np.float64] = np.maximum(20 * np.log10(amplitude + 1e-9), -120.0)
+    return quiet
+
+
+def tones(samples: Samples, pitches: Sequence[int] = PITCHES, above: float = -45.0) -> dict[int, Spans]:
+    """When each of the pitches sounds; those that never do are left out.
+
+    A tone's edge is where it is 6 dB below its usual level: so an edge is exact to 5 ms. Shorter than 40 ms is no tone.
+    """
+    found = {}
+    for pitch, row in zip(pitches, levels(samples, pitches), strict=True):
+        loud = row[row > above]
+        if len(loud):
+            spans = [span for span in _spans(row > max(above, np.percentile(loud, 75) - 6)) if span[1] - span[0] >= 40]
+            if spans:
+                found[pitch] = spans
+    return found
+
+
+def intervals_of(samples: Samples, hz: int, above: float = -45.0) -> Spans:
+    return tones(samples, [hz], above).get(hz, [])
+
+
+def sounds(samples: Samples, hz: int, share: float = 0.9, above: float = -45.0) -> bool:
+    """True if the tone is there for at least this share of the time."""
+    time = sum(end - start for start, end in intervals_of(samples, hz, above))
+    return time >= share * len(samples) * 1000 / RATE
+
+
+def gaps(samples: Samples, hz: int, longest_ms: float = 0.0, above: float = -45.0) -> Spans:
+    """The pauses of a tone between its first and its last sound that are longer than `longest_ms`."""
+    spans = intervals_of(samples, hz, above)
+    pauses = [(end, start) for (_, end), (start, _) in pairwise(spans)]
+    return [(start, end) for start, end in pauses if end - start > longest_ms]
+
+
+def _spans(on: NDArray[np.bool_]) -> Spans:
+    """Runs of windows as (start, end) in ms: a window stands for the 5 ms in its middle."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], on, [False])).astype(np.int8))).reshape(-1, 2)
+    edge = (_WINDOW - _HOP) / 2
+    last = len(on)
+    # At the very start and end nothing more can be told apart: a tone in the first window began with the piece.
+    return [
+        (
+            0.0 if start == 0 else float(start * _HOP + edge) * 1000 / RATE,
+            float((end - 1) * _HOP + (_WINDOW if end == last else edge + _HOP)) * 1000 / RATE,
+        )
+        for start, end in edges
+    ]
+
+
+@dataclass(frozen=True)
+class Beep:
+    start_ms: float
+    length_ms: float
+    hz: int
+
+
+def beeps(samples: Samples, above: float = -40.0, shortest_ms: float = 60, longest_ms: float = 1000) -> list[Beep]:
+    """Short pure tones: each window's strength lies in one pitch, and that pitch stays.
+
+    Nothing else may sound as loudly at the same time: for a beep over other sounds ask for its pitch (`intervals_of`).
+    """
+    if len(samples) < 320:
+        return []
+    windows = np.lib.stride_tricks.sliding_window_view(samples, 320)[::80].astype(np.float64)
+    power = np.abs(np.fft.rfft(windows * np.hanning(320), 1600)) ** 2
+    peak = power.argmax(axis=1)
+    near = np.abs(np.arange(power.shape[1])[None, :] - peak[:, None]) <= 10
+    pure = (power * near).sum(axis=1) > 0.97 * power.sum(axis=1)
+    loud = 10 * np.log10(2 * np.mean(windows**2, axis=1) / 32768**2 + 1e-30) > above
+    found = []
+    start = 0
+    for at in range(1, len(peak) + 1):
+        on = pure & loud
+        if at == len(peak) or not on[at] or abs(int(peak[at]) - int(peak[start])) > 4:
+            length = (at - start) * 10.0 + 20.0
+            if on[start] and shortest_ms <= length - 20.0 <= longest_ms:
+                hz = round(float(np.median(peak[start:at])) * 5)
+                found.append(_trimmed(samples, start * 10.0, length, hz))
+            start = at
+    return found
+
+
+def _trimmed(samples: Samples, start: float, length: float, hz: int) -> Beep:
+    first, last = int(max(0, start - 30)) * 8, int(start + length + 30) * 8
+    spans = intervals_of(samples[first:last], hz)
+    if not spans:
+        return Beep(start, length, hz)
+    return Beep(first / 8 + spans[0][0], spans[-1][1] - spans[0][0], hz)
+
+
+@dataclass(frozen=True)
+class Match:
+    """`score` is the share (0..1) of the shorter piece's sounding parts that are in the longer one, all at one offset.
+
+    `offset_ms` is where the reference begins in the sound; negative if the sound begins within the reference.
+    `strength` is the median correlation: near 1 alone, 0.5 as one of four equally loud.
+    """
+
+    score: float
+    offset_ms: float
+    strength: float
+
+
+FOUND = 0.5
+"""The score from which on a recording counts as heard."""
+_PIECE = RATE * 4 // 10
+_SLIP = RATE // 10
+"""A conference's mixer may leave out or repeat some frames: the pieces may slip by so much around the common offset."""
+_SURE = 0.17
+
+
+def contains(samples: Samples, reference: Samples) -> Match:
+    """Whether a recording can be heard in the sound, also under other voices, and where.
+
+    By waveform: the path is digital and keeps the clock, so that the very samples come out, but for noise and others'.
+    """
+    whiten = _whitener(reference)
+    sound, known = whiten(samples), whiten(reference)
+    long, short, sign = (sound, known, 1) if len(sound) >= len(known) else (known, sound, -1)
+    starts = _sounding(samples if sign < 0 else reference)
+    if not starts or len(long) < _PIECE:
+        return Match(0.0, 0.0, 0.0)
+    best = Match(0.0, 0.0, 0.0)
+    for offset in _candidates(long, short, starts):
+        found = [_correlation(long, short[start : start + _PIECE], start + offset) for start in starts]
+        score = sum(value > _SURE for value in found) / len(found)
+        match = Match(score, sign * offset * 1000 / RATE, float(np.median(found)))
+        best = max(best, match, key=lambda one: (one.score, one.strength))
+    return best
+
+
+def loudest(samples: Samples, references: Iterable[Path]) -> tuple[Path, Match]:
+    """Which of the WAV files is heard best, such as the folder of the music on hold."""
+    matches = [(path, contains(samples, wav(path))) for path in references]
+    return max(matches, key=lambda one: (one[1].score, one[1].strength))
+
+
+@cache
+def wav(path: Path) -> Samples:
+    """int16 at 8 kHz of a WAV file of that format. Raises ValueError for another one."""
+    with wave.open(str(path)) as file:
+        if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, RATE):
+            raise ValueError(f"{path} must be a WAV file of 8 kHz, 16 bit, one channel")
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.int16)
+
+
+def _whitener(reference: Samples) -> Callable[[Samples], NDArray[np.float32]]:
+    """One filter for both, which makes the reference's spectrum flat: else a voice's loudest band decides alone."""
+    blocks = np.resize(reference, (max(1, len(reference) // 256), 256)) * np.hanning(256)
+    power = np.mean(np.abs(np.fft.rfft(blocks)) ** 2, axis=0)
+    taps = np.roll(np.fft.irfft(1 / np.sqrt(power + power.max() * 1e-4 + 1)), 128).astype(np.float32)
+
+    def whiten(samples: Samples) -> NDArray[np.float32]:
+        size = _size(len(samples) + 256)
+        spectrum = np.fft.rfft(samples.astype(np.float32), size) * np.fft.rfft(taps, size)
+        return np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32)
+
+    return whiten
+
+
+def _size(length: int) -> int:
+    return 1 << max(length - 1, 1).bit_length()
+
+
+def _sounding(samples: Samples) -> list[int]:
+    """The starts of its pieces of 400 ms in which somebody can be heard."""
+    starts = range(0, len(samples) - _PIECE + 1, _PIECE)
+    loudness = {start: level_dbfs(samples[start : start + _PIECE]) for start in starts}
+    least = max([SILENT, *(value - 20 for value in loudness.values())])
+    return [start for start in starts if loudness[start] > least]
+
+
+def _candidates(long: NDArray[np.float32], short: NDArray[np.float32], starts: list[int]) -> set[int]:
+    """Offsets at which a few of the pieces fit best."""
+    size = _size(len(long) + _PIECE)
+    spectrum = np.fft.rfft(long, size)
+    energy = np.concatenate(([0.0], np.cumsum(np.square(long, dtype=np.float64))))
+    local = np.sqrt(np.maximum(energy[_PIECE:] - energy[:-_PIECE], energy[-1] * 1e-6 + 1e-20))
+    offsets = set()
+    for start in starts[:: max(1, len(starts) // 6)]:
+        piece = short[start : start + _PIECE]
+        fit = np.fft.irfft(spectrum * np.conj(np.fft.rfft(piece, size)), size)[: len(local)] / local
+        offsets.add(int(np.argmax(fit)) - start)
+    return offsets
+
+
+def _correlation(long: NDArray[np.float32], piece: NDArray[np.float32], place: int) -> float:
+    """The best normalised correlation around a place; 0 where the longer one has ended."""
+    low, high = max(place - _SLIP, 0), min(place + len(piece) + _SLIP, len(long))
+    if high - low < len(piece):
+        return 0.0
+    window = long[low:high].astype(np.float64)
+    energy = np.concatenate(([0.0], np.cumsum(window**2)))
+    norm = (
+        np.sqrt((energy[len(piece) :] - energy[: -len(piece)]) * float(np.sum(piece.astype(np.float64) ** 2))) + 1e-12
+    )
+    return float(np.max(np.correlate(window, piece.astype(np.float64), "valid") / norm))

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from ari_conf.http import connect_sync, deliver
+from ari_conf.http.fetch import Fetcher, whole
+from ari_conf.http.guard import Networks
+from ari_conf.http.retry import Outcome, Policy
+from ari_conf.http.signature import Pairs
+from tests.http.misbehaving import Receiver, receiving
+
+LOOPBACK: Networks = (ip_network("127.0.0.0/8"),)
+PATIENT = Policy(connect_ms=5000, read_ms=5000, total_ms=20_000)
+"""For what must succeed, on a machine that is busy."""
+
+Attempt = Callable[..., Awaitable[Outcome]]
+
+
+@pytest.fixture(scope="session")
+def shared_receiver() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def receiver(shared_receiver: Receiver) -> Receiver:
+    shared_receiver.seen.clear()
+    return shared_receiver
+
+
+@pytest.fixture(params=["deliver", "fetch"])
+def attempt(request: pytest.FixtureRequest) -> Attempt:
+    """One try, by the workers' way or by the application's: the same is expected of both."""
+
+    async def one(
+        url: str,
+        params: Pairs = (),
+        *,
+        method: str = "POST",
+        policy: Policy = PATIENT,
+        networks: Networks = LOOPBACK,
+        tokens: tuple[str, ...] = ("my_auth_token",),
+    ) -> Outcome:
+        if request.param == "deliver":
+            connect_sync.here.adapters.clear()
+            return deliver.attempt(
+                method,
+                url,
+                params,
+                tokens=tokens,
+                policy=policy,
+                allowed_networks=networks,
+                remaining_ms=policy.total_ms,
+            )
+        async with Fetcher(networks) as fetcher:
+            take = partial(whole, limit_bytes=deliver.MOST_BYTES)
+            outcome, reply = await fetcher.attempt(
+                method, url, params, take, tokens=tokens, policy=policy, remaining_ms=policy.total_ms, headers={}
+            )
+            assert (reply is not None) == outcome.ok
+            return outcome
+
+    one.way = request.param  # type: ignore[attr-defined]
+    return one
+
+
+@dataclass
+class Names:
+    """A resolver whose answers the test decides; the last one is repeated."""
+
+    answers: dict[str, list[list[str]]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    """Names; an address that is only brought into its binary form is no look-up."""
+
+    def getaddrinfo(self, host: object, port: int, *args: object, **kwargs: object) -> list[object]:
+        name = host.decode() if isinstance(host, bytes) else str(host)
+        if name[0].isdigit() or ":" in name:
+            return list(self.real(name, port, type=socket.SOCK_STREAM))
+        self.asked.append(name)
+        answers = self.answers.get(name)
+        if answers is None:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        addresses = answers.pop(0) if len(answers) > 1 else answers[0]
+        return [found for address in addresses for found in self.real(address, port, type=socket.SOCK_STREAM)]
+
+    real = staticmethod(socket.getaddrinfo)
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    names = Names()
+    monkeypatch.setattr(socket, "getaddrinfo", names.getaddrinfo)
+    return names
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For answer.test, signed by itself, with its key in the same file."""
+    path = tmp_path_factory.mktemp("tls") / "answer.test.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=answer.test"
+    extension = ["-addext", "subjectAltName=DNS:answer.test", "-keyout", str(path), "-out", f"{path}.crt"]
+    subprocess.run([*command.split(), *extension], check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
+    return path

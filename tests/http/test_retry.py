@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ari_conf.http.retry import KINDS, RETRIED_AS, Outcome, Policy, next_try, parse, retry_after_ms
+
+FAILED = Outcome(0, 10, failure="connect", reason="refused")
+
+
+def status(number: int, retry_after: int | None = None) -> Outcome:
+    return Outcome(0, 10, number, retry_after_ms=retry_after)
+
+
+def test_without_a_fragment_the_defaults_of_the_specification_hold() -> None:
+    assert parse("https://example.com/cb?a=1") == (
+        "https://example.com/cb?a=1",
+        Policy(2000, 40_000, 55_000, 1, frozenset({"ct", "rt"})),
+        (),
+    )
+
+
+def test_the_fragment_is_taken_off_and_read() -> None:
+    url, policy, warnings = parse("https://example.com/events?x=%23#ct=500&rt=3000&tt=9000&rc=3&rp=4xx,5xx&er=us-east")
+    assert url == "https://example.com/events?x=%23"
+    assert policy == Policy(500, 3000, 9000, 3, frozenset({"4xx", "5xx"}))
+    assert warnings == ()
+
+
+def test_all_is_every_kind() -> None:
+    assert parse("http://a/#rp=all")[1].retry_on == frozenset(KINDS)
+    assert parse("http://a/#rp=rt,all")[1].retry_on == frozenset(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("fragment", "expected", "warned"),
+    [
+        ("ct=99", Policy(connect_ms=100), "ct=99"),
+        ("ct=10001", Policy(connect_ms=10_000), "100 to 10000"),
+        ("rt=40001", Policy(read_ms=40_000), "100 to 40000"),
+        ("tt=60000", Policy(total_ms=55_000), "100 to 55000"),
+        ("rc=6", Policy(retries=5), "0 to 5"),
+        ("rc=-1", Policy(retries=0), "0 to 5"),
+        ("rc=" + "9" * 5000, Policy(retries=5), "0 to 5"),
+        ("rc=many", Policy(), "no whole number"),
+        ("rc=", Policy(), "no whole number"),
+        ("rc=٣", Policy(), "no whole number"),
+        ("section", Policy(), "section="),
+        ("timeout=3", Policy(), "timeout="),
+        ("rp=5xx,6xx", Policy(retry_on=frozenset({"5xx"})), "6xx"),
+        ("rp=", Policy(), "rp="),
+    ],
+)
+def test_what_is_wrong_is_clamped_or_ignored_with_a_warning(fragment: str, expected: Policy, warned: str) -> None:
+    _, policy, warnings = parse(f"https://example.com/#{fragment}")
+    assert policy == expected
+    assert len(warnings) == 1
+    assert warned in warnings[0]
+
+
+@given(st.text())
+def test_no_fragment_breaks_the_policy(fragment: str) -> None:
+    _, policy, _ = parse("https://example.com/#" + fragment)
+    assert 100 <= policy.connect_ms <= 10_000
+    assert 100 <= policy.read_ms <= 40_000
+    assert 100 <= policy.total_ms <= 55_000
+    assert 0 <= policy.retries <= 5
+    assert policy.retry_on <= set(KINDS)
+
+
+def test_a_delivered_request_is_not_tried_again() -> None:
+    assert next_try(Policy(retry_on=frozenset(KINDS)), [status(204)], 10, 0.5) is None
+
+
+def test_rc_retries_then_no_more() -> None:
+    policy = Policy(retries=2)
+    assert next_try(policy, [FAILED] * 2, 10, 0.0) == 0
+    assert next_try(policy, [FAILED] * 3, 10, 0.0) is None
+    assert next_try(replace(policy, retries=0), [FAILED], 10, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind"),
+    [
+        *((replace(FAILED, failure=failure), kind) for failure, kind in RETRIED_AS.items()),
+        (status(404), "4xx"),
+        (status(429), "4xx"),
+        (status(500), "5xx"),
+        (status(304), None),
+        (replace(FAILED, failure="body"), None),
+        (replace(FAILED, failure="redirects"), None),
+        (replace(FAILED, failure="refused"), None),
+    ],
+)
+def test_only_what_rp_names_is_retried(outcome: Outcome, kind: str | None) -> None:
+    retried = {k for k in KINDS if next_try(Policy(retry_on=frozenset({k})), [outcome], 10, 0.0) is not None}
+    assert retried == ({kind} if kind else set())
+
+
+def test_backoff_doubles_from_250_ms_with_full_jitter() -> None:
+    policy = Policy(retries=5)
+    longest = [next_try(policy, [FAILED] * count, 0, 0.999_999) for count in range(1, 6)]
+    assert longest == [249, 499, 999, 1999, 3999]
+    assert [next_try(policy, [FAILED] * count, 0, 0.0) for count in range(1, 6)] == [0] * 5
+
+
+def test_backoff_stays_within_tt() -> None:
+    assert next_try(Policy(total_ms=1000), [FAILED], 900, 0.999_999) == 99
+    assert next_try(Policy(total_ms=1000), [FAILED], 1000, 0.0) is None
+
+
+def test_retry_after_is_honoured_within_tt() -> None:
+    policy = Policy(total_ms=5000, retry_on=frozenset({"5xx"}))
+    assert next_try(policy, [status(503, 3000)], 1000, 0.5) == 3000
+    assert next_try(policy, [status(503, 4000)], 1000, 0.5) is None
+    assert next_try(policy, [status(503, 0)], 1000, 0.5) == 125
+
+
+@given(st.integers(0, 5), st.integers(0, 60_000), st.floats(0, 1, exclude_max=True), st.none() | st.integers(0, 99_999))
+def test_the_next_try_begins_before_tt_is_over(made: int, elapsed: int, random: float, retry_after: int | None) -> None:
+    policy = Policy(retries=5, retry_on=frozenset(KINDS))
+    delay = next_try(policy, [status(503, retry_after)] * (made + 1), elapsed, random)
+    assert delay is None or (delay >= 0 and elapsed + delay < policy.total_ms)
+
+
+def test_retry_after_in_seconds_and_as_a_date() -> None:
+    now_ms = 1_700_000_000_000
+    assert retry_after_ms("120", now_ms) == 120_000
+    assert retry_after_ms(" 0 ", now_ms) == 0
+    assert retry_after_ms(formatdate(1_700_000_030, usegmt=True), now_ms) == 30_000
+    assert retry_after_ms("Sunday, 06-Nov-94 08:49:37 GMT", now_ms) == 0
+
+
+@pytest.mark.parametrize("value", [None, "", "soon", "-5", "1.5", "٣", "Fri, 99 Foo 2026 00:00:00 GMT"])
+def test_a_retry_after_that_says_nothing_is_none(value: str | None) -> None:
+    assert retry_after_ms(value, 0) is None
+
+
+def test_a_retry_after_of_a_thousand_digits_is_only_long() -> None:
+    assert (retry_after_ms("9" * 5000, 0) or 0) > 55_000

@@ -1,0 +1,305 @@
+"""The client and the translation against a real Asterisk, called by a phone of a few lines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from ari_conf.ari.client import Client, Server
+from ari_conf.ari.translate import EVENTS, ForAsterisk, recording_name, to_event, to_requests
+from ari_conf.core import effects as do
+from ari_conf.core import events as seen
+from ari_conf.errors import AriError, AriNotFound, AriUnreachable
+from ari_conf.parts.asterisk import DEFAULT_ROOT, EmbeddedAsterisk, present, running
+from tests.integration.phone import Phone, call
+
+ROOT = Path(os.environ.get("ARI_CONF_ASTERISK_ROOT", DEFAULT_ROOT))
+
+
+@pytest.fixture
+def asterisk(tmp_path: Path) -> Iterator[EmbeddedAsterisk]:
+    with running(EmbeddedAsterisk(tmp_path, present(ROOT), account="MADEFAULT")) as started:
+        yield started
+
+
+@pytest.fixture
+def inbound_asterisk(tmp_path: Path) -> Iterator[EmbeddedAsterisk]:
+    with running(EmbeddedAsterisk(tmp_path, present(ROOT), account="MADEFAULT", outbound=False)) as started:
+        yield started
+
+
+class Application:
+    """What happened, in order, and a way to do something about it."""
+
+    def __init__(self, asterisk: EmbeddedAsterisk, deadline: float = 5.0) -> None:
+        listen = (asterisk.host, asterisk.websocket_port) if asterisk.outbound else None
+        server = Server(
+            asterisk.url, asterisk.app, asterisk.user, asterisk.password, listen, deadline=deadline, events=EVENTS
+        )
+        self.client = Client(server, self._receive, lambda: self._connection(True), lambda: self._connection(False))
+        self.connected, self.disconnected = asyncio.Event(), asyncio.Event()
+        self._happened: asyncio.Queue[seen.Event] = asyncio.Queue()
+        self.types: list[str] = []
+
+    def _receive(self, message: dict[str, object]) -> None:
+        self.types.append(str(message["type"]))
+        if (event := to_event(message, lambda: "some-id")) is not None:
+            self._happened.put_nowait(event)
+
+    def _connection(self, stands: bool) -> None:
+        now, before = (self.connected, self.disconnected) if stands else (self.disconnected, self.connected)
+        before.clear()
+        now.set()
+
+    async def next(self, kind: type[seen.Event], within: float = 5.0) -> seen.Event:
+        """The next event of this kind; those before it are passed over."""
+        async with asyncio.timeout(within):
+            while not isinstance(event := await self._happened.get(), kind):
+                pass
+        return event
+
+    async def arrived(self) -> seen.CallArrived:
+        event = await self.next(seen.CallArrived)
+        assert isinstance(event, seen.CallArrived)
+        return event
+
+    async def perform(self, *effects: ForAsterisk) -> None:
+        for effect in effects:
+            for request in to_requests(effect):
+                await self.client.request(request.method, request.path, request.query, over=request.over)
+
+
+@asynccontextmanager
+async def application(asterisk: EmbeddedAsterisk, deadline: float = 5.0) -> AsyncIterator[Application]:
+    app = Application(asterisk, deadline)
+    await app.client.start()
+    try:
+        async with asyncio.timeout(5):
+            await app.connected.wait()
+        yield app
+    finally:
+        await app.client.close()
+
+
+@asynccontextmanager
+async def conference_of_two(
+    app: Application, asterisk: EmbeddedAsterisk
+) -> AsyncIterator[tuple[Phone, Phone, str, str]]:
+    async with call(asterisk, "14155550101") as ada, call(asterisk, "14155550102") as bob:
+        first, second = (await app.arrived()).channel_id, (await app.arrived()).channel_id
+        await app.perform(do.Answer(first), do.Answer(second), do.CreateBridge("b1"))
+        await ada.answered()
+        await bob.answered()
+        await app.perform(do.AddChannel(first, "b1"), do.AddChannel(second, "b1"))
+        assert await app.next(seen.ChannelEnteredBridge) == seen.ChannelEnteredBridge(first, "b1")
+        assert await app.next(seen.ChannelEnteredBridge) == seen.ChannelEnteredBridge(second, "b1")
+        yield ada, bob, first, second
+
+
+async def test_a_call_comes_in_over_the_websocket_that_asterisk_opened(asterisk: EmbeddedAsterisk) -> None:
+    async with application(asterisk) as app, call(asterisk, "+14155550199"):
+        arrived = await app.arrived()
+
+    assert (arrived.auth_id, arrived.document) == ("MADEFAULT", None)
+    assert (arrived.from_, arrived.to, arrived.caller_name) == ("+14155550100", "+14155550199", "Ada Caller")
+    assert not arrived.answered
+
+
+async def test_a_call_comes_in_over_the_websocket_that_we_opened(inbound_asterisk: EmbeddedAsterisk) -> None:
+    async with application(inbound_asterisk) as app, call(inbound_asterisk, "lunch"):
+        arrived = await app.arrived()
+
+    assert (arrived.auth_id, arrived.document, arrived.to) == ("MADEFAULT", "lunch", "lunch")
+
+
+@pytest.mark.parametrize(
+    ("dialled", "headers", "account", "document"),
+    [
+        ("MAOTHER*14155550199", (), "MAOTHER", None),
+        ("MAOTHER*lunch-2_b", (), "MAOTHER", "lunch-2_b"),
+        ("lunch", ("X-Ari-Conf-Account: MAOTHER",), "MAOTHER", "lunch"),
+        ("1234", ("X-Ari-Conf-Document: http://127.0.0.1/a,b?c=d&e",), "MADEFAULT", "http://127.0.0.1/a,b?c=d&e"),
+    ],
+)
+async def test_a_trusted_caller_chooses_account_and_document(
+    asterisk: EmbeddedAsterisk, dialled: str, headers: tuple[str, ...], account: str, document: str | None
+) -> None:
+    async with application(asterisk) as app, call(asterisk, dialled, *headers):
+        arrived = await app.arrived()
+
+    assert (arrived.auth_id, arrived.document) == (account, document)
+    assert arrived.to == dialled.rpartition("*")[2]
+
+
+async def test_another_caller_does_not(tmp_path: Path) -> None:
+    with running(EmbeddedAsterisk(tmp_path, present(ROOT), account="MADEFAULT", trust_callers=False)) as asterisk:
+        async with application(asterisk) as app:
+            async with call(asterisk, "MAOTHER*1234", "X-Ari-Conf-Account: MAOTHER"):
+                assert (await app.arrived()).auth_id == "MADEFAULT"
+
+
+async def test_headers_of_the_invite_are_read_from_the_channel(asterisk: EmbeddedAsterisk) -> None:
+    async with application(asterisk) as app, call(asterisk, "1234", "X-PH-Colour: blue, green", "X-PH-Size: 7"):
+        path = f"/channels/{(await app.arrived()).channel_id}/variable"
+        names = await app.client.request("GET", path, {"variable": "PJSIP_HEADERS(X-PH-)"})
+        colour = await app.client.request("GET", path, {"variable": "PJSIP_HEADER(read,X-PH-Colour)"})
+
+    assert names == {"value": "X-PH-Colour,X-PH-Size"}
+    assert colour == {"value": "blue, green"}
+
+
+@pytest.mark.parametrize("opened_by", ["asterisk", "inbound_asterisk"])
+async def test_a_call_placed_while_we_were_away_is_not_lost(opened_by: str, request: pytest.FixtureRequest) -> None:
+    away: EmbeddedAsterisk = request.getfixturevalue(opened_by)
+    async with application(away) as app:
+        assert app.client.connected
+    async with call(away, "1234") as phone:
+        if not away.outbound:
+            assert await phone.response() == 180  # it rings in the dialplan
+        async with application(away) as app:
+            assert (await app.arrived()).to == "1234"
+
+
+async def test_only_what_we_asked_for_is_sent(asterisk: EmbeddedAsterisk) -> None:
+    async with application(asterisk) as app, conference_of_two(app, asterisk) as (_, _, first, _):
+        await app.perform(do.HangUp(first))
+        await app.next(seen.ChannelHungUp)
+
+        assert set(app.types) <= {*EVENTS, "ApplicationRegistered"}
+
+
+async def test_members_talk_and_press_keys(asterisk: EmbeddedAsterisk) -> None:
+    async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, bob, first, second):
+        await app.perform(do.DetectTalking(first, 300))
+        await ada.talk(0.5)
+        assert await app.next(seen.TalkingStarted) == seen.TalkingStarted(first)
+        await ada.be_silent(1.0)
+        assert await app.next(seen.TalkingFinished) == seen.TalkingFinished(first)
+
+        ada.press("5")
+        assert await app.next(seen.DigitReceived) == seen.DigitReceived(first, "5")
+        assert bob.digits == []  # absorbed; what goes on to others is our decision
+
+        await app.perform(do.SendDigits(second, "42"))
+        await bob.until(lambda: bob.digits == ["4", "2"])
+
+
+async def test_who_is_muted_is_not_heard_and_who_is_deaf_hears_nothing(asterisk: EmbeddedAsterisk) -> None:
+    async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, bob, first, second):
+        await ada.talk(0.3)
+        await bob.until(lambda: bob.hears_sound)
+
+        for silenced, again in (
+            (do.MuteChannel(first, True), do.MuteChannel(first, False)),
+            (do.DeafenChannel(second, True), do.DeafenChannel(second, False)),
+        ):
+            await app.perform(silenced)
+            await ada.talk(0.2)
+            bob.forget()
+            await ada.talk(0.3)
+            assert not bob.hears_sound
+            await app.perform(again)
+            await ada.talk(0.3)
+            await bob.until(lambda: bob.hears_sound)
+
+
+async def test_sounds_are_played_to_one_or_to_all(asterisk: EmbeddedAsterisk) -> None:
+    async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, bob, first, _):
+        await app.perform(do.StartMusic(first))
+        await ada.until(lambda: ada.hears_sound)
+        assert not bob.hears_sound
+        await app.perform(do.StopMusic(first))
+
+        await app.perform(do.PlayMedia(do.Target("bridge", "b1"), "p1", ("sound:beep", "sound:beep")))
+        assert await app.next(seen.PlaybackFinished) == seen.PlaybackFinished("p1")
+        await bob.until(lambda: bob.hears_sound)
+
+        to_ada = do.Target("channel", first)
+        await app.perform(do.PlayMedia(to_ada, "p2", ("sound:demo-congrats",)), do.StopPlayback(to_ada, "p2"))
+        assert await app.next(seen.PlaybackFinished) == seen.PlaybackFinished("p2")
+
+        await app.perform(do.PlayMedia(to_ada, "p3", ("sound:/there/is/none",)))
+        assert await app.next(seen.PlaybackFinished) == seen.PlaybackFinished("p3", failed=True)
+
+
+async def test_a_bridge_is_recorded(asterisk: EmbeddedAsterisk) -> None:
+    async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, _, _, _):
+        await app.perform(do.StartRecording("b1", "r1", "MADEFAULT"))
+        assert await app.next(seen.RecordingStarted) == seen.RecordingStarted("r1")
+        await ada.talk(1.0)
+        await app.perform(do.StopRecording("b1", "r1", "MADEFAULT"))
+        assert await app.next(seen.RecordingFinished) == seen.RecordingFinished("r1")
+
+    recorded = asterisk.recordings / f"{recording_name('MADEFAULT', 'r1')}.wav"
+    assert recorded.stat().st_size > 8000
+
+
+async def test_a_recording_ends_with_its_bridge(asterisk: EmbeddedAsterisk) -> None:
+    async with application(asterisk) as app, conference_of_two(app, asterisk):
+        await app.perform(do.StartRecording("b1", "r1", "MADEFAULT"))
+        await app.next(seen.RecordingStarted)
+        await app.perform(do.DestroyBridge("b1"))
+        ended = await app.next(seen.RecordingFinished)
+
+    assert isinstance(ended, seen.RecordingFinished)
+    assert ended.recording_id == "r1"
+
+
+async def test_members_leave(asterisk: EmbeddedAsterisk) -> None:
+    async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, bob, first, second):
+        await app.perform(do.RemoveChannel(first, "b1"))
+        assert await app.next(seen.ChannelLeftBridge) == seen.ChannelLeftBridge(first, "b1")
+
+        bob.hang_up()
+        assert await app.next(seen.ChannelHungUp) == seen.ChannelHungUp(second, 16)
+
+        await app.perform(do.DestroyBridge("b1"))
+        assert await app.next(seen.BridgeDestroyed) == seen.BridgeDestroyed("b1")
+
+        await app.perform(do.HangUp(first))
+        await ada.until(lambda: ada.hung_up)
+        assert await app.next(seen.ChannelHungUp) == seen.ChannelHungUp(first, 0)
+
+
+@pytest.mark.parametrize(("reason", "status"), [("busy", 486), ("rejected", 403), ("normal", 603)])
+async def test_a_call_is_refused(asterisk: EmbeddedAsterisk, reason: str, status: int) -> None:
+    async with application(asterisk) as app, call(asterisk, "1234") as phone:
+        await app.perform(do.HangUp((await app.arrived()).channel_id, reason))  # type: ignore[arg-type]
+
+        assert await phone.response() == status
+
+
+@pytest.mark.parametrize("over", ["http", "socket"])
+async def test_asterisk_says_what_is_wrong(asterisk: EmbeddedAsterisk, over: str) -> None:
+    async with application(asterisk) as app:
+        with pytest.raises(AriNotFound, match="POST /channels/none/answer: Channel not found"):
+            await app.client.request("POST", "/channels/none/answer", over=over)  # type: ignore[arg-type]
+        with pytest.raises(AriError, match="400") as wrong:
+            await app.client.request("POST", "/bridges/none/addChannel", over=over)  # type: ignore[arg-type]
+        assert wrong.value.status == 400
+
+
+async def test_a_silent_asterisk_is_noticed_and_taken_back(asterisk: EmbeddedAsterisk) -> None:
+    assert asterisk.process is not None
+    async with application(asterisk, deadline=0.5) as app:
+        os.kill(asterisk.process.pid, signal.SIGSTOP)
+        try:
+            for over in ("http", "socket"):
+                with pytest.raises(AriUnreachable, match=r"within 0\.5 s"):
+                    await app.client.request("GET", "/asterisk/ping", over=over)  # type: ignore[arg-type]
+            async with asyncio.timeout(5):
+                await app.disconnected.wait()
+            with pytest.raises(AriUnreachable):
+                await app.client.request("GET", "/asterisk/ping", over="socket")
+        finally:
+            os.kill(asterisk.process.pid, signal.SIGCONT)
+        async with asyncio.timeout(5):
+            await app.connected.wait()
+        async with call(asterisk, "1234"):
+            assert (await app.arrived()).to == "1234"

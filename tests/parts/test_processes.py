@@ -1,0 +1,102 @@
+"""Programs that are started, waited for and stopped. The programs are small Pythons."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ari_conf.errors import SetupFailed
+from ari_conf.parts import processes
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def is_there(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(pid: int) -> bool:
+    end = time.monotonic() + 5
+    while is_there(pid) and time.monotonic() < end:
+        time.sleep(0.02)
+    return not is_there(pid)
+
+
+SLEEP = "import time; print('here I am', flush=True); time.sleep(60)"
+
+
+async def test_it_is_ready_once_its_log_says_so(tmp_path):
+    process = await processes.start("one", python(SLEEP), tmp_path / "one.log", ready=processes.logs("here I am"))
+    assert process.running
+    await processes.stop(process)
+    assert not process.running
+
+
+async def test_it_is_ready_once_its_port_answers(tmp_path):
+    port = processes.free_port()
+    server = python(f"import http.server; http.server.HTTPServer(('127.0.0.1', {port}), None).serve_forever()")
+    process = await processes.start("server", server, tmp_path / "log", ready=processes.answers("127.0.0.1", port))
+    assert processes.port_answers("127.0.0.1", port) and not processes.is_free(port)
+    await processes.stop(process)
+    assert not processes.port_answers("127.0.0.1", port) and processes.is_free(port)
+
+
+async def test_one_that_ends_before_it_is_ready_says_why(tmp_path):
+    with pytest.raises(SetupFailed, match=r"(?s)one ended with code 3; the end of .*no such thing"):
+        code = "print('no such thing'); raise SystemExit(3)"
+        await processes.start("one", python(code), tmp_path / "one.log", ready=processes.logs("never"))
+
+
+async def test_one_that_is_never_ready_is_stopped_and_says_how_far_it_came(tmp_path):
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    with pytest.raises(SetupFailed, match="was not ready after 1 s"):
+        await processes.start("one", python(code), tmp_path / "log", ready=processes.logs("never"), deadline=1)
+    assert gone(int((tmp_path / "log").read_text()))
+
+
+async def test_what_an_earlier_run_logged_is_not_taken_for_this_one(tmp_path):
+    (tmp_path / "log").write_text("here I am\n")
+    with pytest.raises(SetupFailed, match="ended with code 0"):
+        await processes.start("one", python("pass"), tmp_path / "log", ready=processes.logs("here I am"))
+
+
+async def test_a_program_that_is_missing_is_named(tmp_path):
+    with pytest.raises(SetupFailed, match="one can't be started: No such file or directory: /nowhere/one"):
+        await processes.start("one", ["/nowhere/one"], tmp_path / "log")
+
+
+async def test_one_that_ignores_sigterm_is_killed_after_the_grace(tmp_path):
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    process = await processes.start("deaf", python(deaf), tmp_path / "log", ready=processes.logs("deaf"))
+    await processes.stop(process, grace=0.2)
+    assert process.popen.returncode == -signal.SIGKILL
+
+
+async def test_kill_reaches_what_it_started_too(tmp_path):
+    child = "import subprocess, sys, time; c = subprocess.Popen(['sleep', '60']); print(c.pid, flush=True); time.sleep(60)"
+    process = await processes.start("one", python(child), tmp_path / "log", ready=processes.logs(r"\d+\n"))
+    processes.kill(process)
+    assert gone(int((tmp_path / "log").read_text()))
+
+
+def test_it_does_not_outlive_a_parent_that_was_killed(tmp_path):
+    code = f"""
+import asyncio, os, pathlib, signal
+from ari_conf.parts import processes
+log = pathlib.Path({str(tmp_path / "log")!r})
+process = asyncio.run(processes.start("one", [{sys.executable!r}, "-c", {SLEEP!r}], log, ready=processes.logs("here")))
+print(process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    parent = subprocess.run(python(code), capture_output=True, text=True, env=os.environ)
+    assert parent.returncode == -signal.SIGKILL
+    assert gone(int(parent.stdout))

@@ -1,0 +1,61 @@
+"""A real redis-server of a test's own: on a free port of 127.0.0.1, in its temporary folder, appendonly."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+
+class RedisServer:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.client = redis.Redis.from_url(self.url)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        options += ["--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"]
+        self._process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                self.client.ping()
+                return
+            except redis.RedisError:
+                assert self._process.poll() is None, "redis-server ended"
+                assert time.monotonic() < deadline, "redis-server did not start within 20 s"
+                time.sleep(0.01)
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def start(folder: Path) -> RedisServer:
+    if not shutil.which("redis-server"):
+        pytest.skip("redis-server is not installed")
+    folder.mkdir(parents=True, exist_ok=True)
+    server = RedisServer(folder)
+    server.start()
+    return server
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = start(tmp_path / "redis")
+    yield server
+    server.kill()

@@ -1,0 +1,132 @@
+"""A fleet for tests: a receiver of callbacks, and real `celery -A tasks worker` processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from ari_conf import lanes, outbox
+from ari_conf.core.effects import PostCallback
+from tests.redis import RedisServer
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Received:
+    path: str
+    params: dict[str, str]
+    headers: dict[str, str]
+    at: float
+
+
+@dataclass
+class Receiver:
+    """Answers 200 at once, or what `answer(received)` returns, as late as that returns."""
+
+    answer: Callable[[Received], int] = lambda _: 200
+    received: list[Received] = field(default_factory=list)
+
+    def __enter__(self) -> Receiver:
+        receiver = self
+        self.changed = threading.Condition()
+
+        class Requests(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = -1
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                got = Received(self.path, dict(parse_qsl(body)), dict(self.headers), time.monotonic())
+                with receiver.changed:
+                    receiver.received.append(got)
+                    receiver.changed.notify_all()
+                try:
+                    self.send_response(receiver.answer(got))
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                except OSError:
+                    pass  # who asked was killed
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 256
+            daemon_threads = True
+            block_on_close = False
+
+            def handle_error(self, *args: Any) -> None:
+                pass
+
+        self.server = Server(("127.0.0.1", 0), Requests)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def numbers(self, path: str) -> list[int]:
+        return [int(got.params["N"]) for got in list(self.received) if got.path == path]
+
+    def wait(self, condition: Callable[[], bool], seconds: float = 20) -> None:
+        with self.changed:
+            assert self.changed.wait_for(condition, seconds), f"not within {seconds} s: {len(self.received)} received"
+
+
+class Worker:
+    """A process of its own; `threads` callbacks at once."""
+
+    def __init__(self, redis_server: RedisServer, folder: Path, threads: int = 8, **more: str) -> None:
+        environment = os.environ | {
+            "ARI_CONF_REDIS_URL": redis_server.url,
+            "ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8",
+            "ARI_CONF_CALLBACK_THREADS": str(threads),
+            "PYTHONPATH": str(ROOT),
+            **more,
+        }
+        command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-n", f"{time.monotonic_ns()}@%h"]
+        self.log = (folder / f"worker-{time.monotonic_ns()}.log").open("wb")
+        self.process = subprocess.Popen(command, env=environment, cwd=folder, stdout=self.log, stderr=self.log)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self.log.close()
+
+
+def callback(url: str, number: int, *, lane: str = "conference", auth_id: str = "MA1") -> PostCallback:
+    return PostCallback(lane, auth_id, url, "POST", (("N", str(number)), ("Event", "ConferenceEnter")))
+
+
+def post(redis_server: RedisServer, callbacks: Iterable[PostCallback]) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    lanes.enqueue(redis_server.client, [outbox.entry(callback, now_ms) for callback in callbacks])
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """For what can't be waited on: asks Redis again and again."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.02)
