@@ -53,7 +53,9 @@ def resend(redis: Redis, auth_id: str, ids: list[str] | None = None) -> int:
     if ids is not None:
         chosen = [letter for id in ids if (letter := show(redis, auth_id, id))]
         return lanes.resend(auth_id, [(letter.id, _fresh(letter)) for letter in chosen])
-    while found := cast("list[tuple[bytes, Fields]]", redis.xrange(_key(auth_id), after, "+", count=200)):
+    newest = listed(redis, auth_id, 1)
+    end = newest[0].id if newest else "-"  # those that die again meanwhile are not sent again
+    while found := cast("list[tuple[bytes, Fields]]", redis.xrange(_key(auth_id), after, end, count=200)):
         letters = [_letter(*letter) for letter in found]
         sent += lanes.resend(auth_id, [(letter.id, _fresh(letter)) for letter in letters])
         after = f"({letters[-1].id}"

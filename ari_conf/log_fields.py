@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import fields
 from functools import lru_cache
 from typing import Any, cast
@@ -15,12 +15,13 @@ UNTOLD = {"digit", "digits", "params", "elements", "sounds", "sound", "headers",
 """Digits and parameters are the caller's own affair; documents are long."""
 
 
-def fields_of(thing: Event | Effect) -> dict[str, Any]:
-    """A line's fields. Phone numbers stand only in `from_` and `to`, URLs only in `url` and `source`, without query."""
+def fields_of(thing: Event | Effect, whose: Callable[[str], dict[str, str]]) -> dict[str, Any]:
+    """A line's fields. Phone numbers stand only in `from_` and `to`, URLs only in `url` and `source`, without query.
+    `whose` tells the call and the conference of a channel."""
     if isinstance(thing, EffectFailed):
-        return {"effect": type(thing.effect).__name__, "reason": thing.reason, **fields_of(thing.effect)}
+        return {"effect": type(thing.effect).__name__, "reason": thing.reason, **fields_of(thing.effect, whose)}
     found: dict[str, Any] = {}
-    for name in _names(type(thing)):
+    for name in _names(cast(Hashable, type(thing))):
         value = getattr(thing, name)
         if isinstance(value, Target):
             found[f"{value.kind}_id"] = value.id
@@ -32,6 +33,10 @@ def fields_of(thing: Event | Effect) -> dict[str, Any]:
         found["call_uuid"] = call_uuid
     if owned and (conference_id := ids.conference_of(owned)):
         found["conference_id"] = conference_id
+    if "bridge_id" in found:
+        found["conference_id"] = found.pop("bridge_id")
+    if "channel_id" in found:
+        found |= whose(found["channel_id"])
     return found
 
 

@@ -17,7 +17,18 @@ from ari_conf.settings import Settings
 SECRETS = frozenset({"token", "auth_token", "password", "secret", "secret_key", "digit", "digits", "authorization"})
 """Fields that are never written, whoever gives them."""
 
-LOUD_LIBRARIES = ("aiohttp.access", "asyncio", "botocore", "boto3", "urllib3", "s3transfer", "kombu", "amqp")
+LOUD_LIBRARIES = (
+    "aiohttp.access",
+    "celery.app.trace",
+    "celery.worker.strategy",
+    "asyncio",
+    "botocore",
+    "boto3",
+    "urllib3",
+    "s3transfer",
+    "kombu",
+    "amqp",
+)
 """They tell at level info what is of no use to whoever watches calls."""
 
 _LOGIN_IN_URL = re.compile(r"(?<=://)[^/@\s]*@")

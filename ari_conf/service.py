@@ -36,6 +36,9 @@ QUIET = (ev.TimePassed, ev.TalkingStarted, ev.TalkingFinished, do.WarmSounds)
 """Told at level debug only: there are many, and they say little."""
 
 
+COMPARE_AGAIN_S = 0.2
+
+
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
@@ -85,14 +88,16 @@ class Service:
 
     def deliver(self, event: ev.Event) -> None:
         now = now_ms()
+        whose = self._directory.whose
+        told = fields_of(event, whose)
         effects = self._directory.receive(event, now)
         step = Step(now)
         for key, thing in self._directory.touched().items():
             step.state[key] = encode(snapshot(thing)) if thing is not None else None
-        _tell("event", event)
+        _tell("event", event, told)
         run: list[do.Effect] = []
         for effect in effects:
-            _tell("effect", effect)
+            _tell("effect", effect, fields_of(effect, whose))
             match effect:
                 case do.PostCallback():
                     step.callbacks.append(effect)
@@ -130,11 +135,14 @@ class Service:
     async def _compare(self) -> None:
         """What happened while we were away: calls that are gone, calls that came."""
         known = {call.channel_id for call in self._directory.calls.values()}
-        try:
-            channels = await self._ari.request("GET", "/channels")
-        except AriError as error:
-            log.error("channels not compared", reason=str(error))
-            return
+        channels = None
+        while channels is None:
+            try:
+                channels = await self._ari.request("GET", "/channels")
+            except AriError as error:
+                # It connects before it has started to its end.
+                log.info("channels can't be compared yet", reason=str(error))
+                await asyncio.sleep(COMPARE_AGAIN_S)
         there = {channel["id"] for channel in channels}
         for channel_id in known - there:
             self.deliver(ev.ChannelHungUp(channel_id, 0))
@@ -153,12 +161,12 @@ def _server(settings: Settings) -> Server:
     )
 
 
-def _tell(kind: str, thing: ev.Event | do.Effect) -> None:
+def _tell(kind: str, thing: ev.Event | do.Effect, fields: dict[str, Any]) -> None:
     """One line for each event and each effect."""
     tell = log.debug if isinstance(thing, QUIET) else log.info
     if isinstance(thing, do.ReportProblem):
         tell = log.warning
-    tell(type(thing).__name__, kind=kind, **fields_of(thing))
+    tell(type(thing).__name__, kind=kind, **fields)
 
 
 async def serve(settings: Settings, *, stop: asyncio.Event) -> None:

@@ -196,7 +196,7 @@ class System:
         own = self._asterisk
         assert own is not None, "made with the settings"
         own.account = self.account
-        own.where = own.where or await asyncio.to_thread(asterisk.get)
+        own.where = own.where or await asyncio.to_thread(_an_asterisk)
         # In a thread, since it waits without giving way; and one can't be stopped: where another part fails meanwhile,
         # it starts Asterisk all the same.
         starting = asyncio.ensure_future(asyncio.to_thread(own.start))
@@ -260,6 +260,13 @@ def _an_account(settings: Settings) -> str:
         raise SetupFailed(f"Redis can't be used ({error}): correct ARI_CONF_REDIS_URL") from None
     finally:
         client.close()
+
+
+def _an_asterisk() -> str:
+    try:
+        return asterisk.present()
+    except SetupFailed:
+        return asterisk.get()
 
 
 def _first(failed: BaseExceptionGroup[SetupFailed]) -> SetupFailed:

@@ -125,10 +125,10 @@ def beeps(samples: Samples, above: float = -40.0, shortest_ms: float = 60, longe
     start = 0
     for at in range(1, len(peak) + 1):
         on = pure & loud
-        if at == len(peak) or not on[at] or abs(int(peak[at]) - int(peak[start])) > 4:
+        if at == len(peak) or not on[at] or not on[start] or abs(int(peak[at]) - int(peak[start])) > 4:
             length = (at - start) * 10.0 + 20.0
-            if on[start] and shortest_ms <= length - 20.0 <= longest_ms:
-                hz = round(float(np.median(peak[start:at])) * 5)
+            hz = round(float(np.median(peak[start:at])) * 5)
+            if on[start] and hz >= 200 and shortest_ms <= length - 20.0 <= longest_ms:
                 found.append(_trimmed(samples, start * 10.0, length, hz))
             start = at
     return found
@@ -158,17 +158,19 @@ class Match:
 FOUND = 0.5
 """The score from which on a recording counts as heard."""
 _PIECE = RATE * 4 // 10
-_SLIP = RATE // 10
-"""A conference's mixer may leave out or repeat some frames: the pieces may slip by so much around the common offset."""
-_SURE = 0.17
+_SLIP = RATE * 3 // 100
+"""A conference's mixer may leave out or repeat a frame: the pieces may slip by so much around the common offset."""
+_AROUND = RATE * 4
+_SURE, _LEAST, _CLEAR = 0.5, 0.05, 1.25
 
 
 def contains(samples: Samples, reference: Samples) -> Match:
     """Whether a recording can be heard in the sound, also under other voices, and where.
 
     By waveform: the path is digital and keeps the clock, so that the very samples come out, but for noise and others'.
+    A piece of 400 ms is found if it fits clearly better at the common offset than anywhere in the 4 s around it.
     """
-    whiten = _whitener(reference)
+    whiten = _whitener(samples, reference)
     sound, known = whiten(samples), whiten(reference)
     long, short, sign = (sound, known, 1) if len(sound) >= len(known) else (known, sound, -1)
     starts = _sounding(samples if sign < 0 else reference)
@@ -176,9 +178,11 @@ def contains(samples: Samples, reference: Samples) -> Match:
         return Match(0.0, 0.0, 0.0)
     best = Match(0.0, 0.0, 0.0)
     for offset in _candidates(long, short, starts):
-        found = [_correlation(long, short[start : start + _PIECE], start + offset) for start in starts]
-        score = sum(value > _SURE for value in found) / len(found)
-        match = Match(score, sign * offset * 1000 / RATE, float(np.median(found)))
+        fits = [_fit(long, short[start : start + _PIECE], start + offset) for start in starts]
+        found = [here > _SURE or (here > _LEAST and here > _CLEAR * elsewhere) for here, elsewhere in fits]
+        match = Match(
+            sum(found) / len(found), sign * offset * 1000 / RATE, float(np.median([here for here, _ in fits]))
+        )
         best = max(best, match, key=lambda one: (one.score, one.strength))
     return best
 
@@ -198,22 +202,38 @@ def wav(path: Path) -> Samples:
         return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.int16)
 
 
-def _whitener(reference: Samples) -> Callable[[Samples], NDArray[np.float32]]:
-    """One filter for both, which makes the reference's spectrum flat: else a voice's loudest band decides alone."""
-    blocks = np.resize(reference, (max(1, len(reference) // 256), 256)) * np.hanning(256)
-    power = np.mean(np.abs(np.fft.rfft(blocks)) ** 2, axis=0)
-    taps = np.roll(np.fft.irfft(1 / np.sqrt(power + power.max() * 1e-4 + 1)), 128).astype(np.float32)
-
-    def whiten(samples: Samples) -> NDArray[np.float32]:
-        size = _size(len(samples) + 256)
-        spectrum = np.fft.rfft(samples.astype(np.float32), size) * np.fft.rfft(taps, size)
-        return np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32)
-
-    return whiten
+def _whitener(samples: Samples, reference: Samples) -> Callable[[Samples], NDArray[np.float32]]:
+    """One filter for both, which makes both spectra flat together: else the loudest band, or a loud tone, decides alone."""
+    power = _spectrum(samples) + _spectrum(reference)
+    taps = np.roll(np.fft.irfft(1 / np.sqrt(power + power.max() * 1e-5 + 1e-9)), 512).astype(np.float32)
+    return lambda what: _correlate(np.pad(what.astype(np.float32), (512, 511)), taps[::-1])
 
 
-def _size(length: int) -> int:
-    return 1 << max(length - 1, 1).bit_length()
+def _spectrum(samples: Samples) -> NDArray[np.float64]:
+    blocks = np.resize(samples, (max(1, len(samples) // 1024), 1024)) * np.hanning(1024)
+    power: NDArray[np.float64] = np.mean(np.abs(np.fft.rfft(blocks)) ** 2, axis=0)
+    return power / (power.mean() + 1e-9)
+
+
+def _correlate(long: NDArray[np.float32], piece: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As np.correlate(long, piece, "valid"), by blocks that stay in the processor's cache."""
+    size = 1 << 15
+    step = size - len(piece) + 1
+    count = max(1, -(-(len(long) - len(piece) + 1) // step))
+    padded = np.concatenate((long, np.zeros(count * step + size - len(long), np.float32)))
+    turned = np.conj(np.fft.rfft(piece, size))
+    blocks = [np.fft.irfft(np.fft.rfft(padded[at * step : at * step + size]) * turned)[:step] for at in range(count)]
+    return np.concatenate(blocks)[: len(long) - len(piece) + 1].astype(np.float32)
+
+
+def _normalised(long: NDArray[np.float32], piece: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The correlation coefficient (-1..1) of the piece with each place of the long one."""
+    energy = np.concatenate(([0.0], np.cumsum(np.square(long, dtype=np.float64))))
+    local = np.maximum(energy[len(piece) :] - energy[: -len(piece)], energy[-1] / len(long) + 1e-12)
+    fit: NDArray[np.float64] = _correlate(long, piece) / np.sqrt(
+        local * np.sum(np.square(piece, dtype=np.float64)) + 1e-12
+    )
+    return fit
 
 
 def _sounding(samples: Samples) -> list[int]:
@@ -226,26 +246,17 @@ def _sounding(samples: Samples) -> list[int]:
 
 def _candidates(long: NDArray[np.float32], short: NDArray[np.float32], starts: list[int]) -> set[int]:
     """Offsets at which a few of the pieces fit best."""
-    size = _size(len(long) + _PIECE)
-    spectrum = np.fft.rfft(long, size)
-    energy = np.concatenate(([0.0], np.cumsum(np.square(long, dtype=np.float64))))
-    local = np.sqrt(np.maximum(energy[_PIECE:] - energy[:-_PIECE], energy[-1] * 1e-6 + 1e-20))
-    offsets = set()
-    for start in starts[:: max(1, len(starts) // 6)]:
-        piece = short[start : start + _PIECE]
-        fit = np.fft.irfft(spectrum * np.conj(np.fft.rfft(piece, size)), size)[: len(local)] / local
-        offsets.add(int(np.argmax(fit)) - start)
-    return offsets
+    some = starts[:: max(1, len(starts) // 5)]
+    return {int(np.argmax(_normalised(long, short[start : start + _PIECE]))) - start for start in some}
 
 
-def _correlation(long: NDArray[np.float32], piece: NDArray[np.float32], place: int) -> float:
-    """The best normalised correlation around a place; 0 where the longer one has ended."""
-    low, high = max(place - _SLIP, 0), min(place + len(piece) + _SLIP, len(long))
-    if high - low < len(piece):
-        return 0.0
-    window = long[low:high].astype(np.float64)
-    energy = np.concatenate(([0.0], np.cumsum(window**2)))
-    norm = (
-        np.sqrt((energy[len(piece) :] - energy[: -len(piece)]) * float(np.sum(piece.astype(np.float64) ** 2))) + 1e-12
-    )
-    return float(np.max(np.correlate(window, piece.astype(np.float64), "valid") / norm))
+def _fit(long: NDArray[np.float32], piece: NDArray[np.float32], place: int) -> tuple[float, float]:
+    """How well it fits (there, elsewhere in the 4 s around); (0, 0) where the longer one has ended."""
+    low = max(place - _AROUND, 0)
+    near = long[low : place + len(piece) + _AROUND]
+    if place + _SLIP < 0 or place - _SLIP > len(long) - len(piece) or len(near) < len(piece):
+        return 0.0, 0.0
+    fit = _normalised(near, piece)
+    first, last = max(place - _SLIP - low, 0), place + _SLIP - low
+    here, elsewhere = fit[first:last], np.concatenate((fit[:first], fit[last:], [0.0]))
+    return float(here.max(initial=0.0)), float(elsewhere.max())

@@ -6,8 +6,11 @@ something to take. So nothing hangs on how soon Celery notices a dead worker.
 
 from __future__ import annotations
 
-from celery import Celery  # type: ignore[import-untyped]
+from typing import Any
 
+from celery import Celery, signals  # type: ignore[import-untyped]
+
+from ari_conf import logs
 from ari_conf.settings import settings
 
 QUEUES = ("callbacks", "recordings", "transcriptions")
@@ -44,3 +47,9 @@ app.conf.update(
     # A publisher must not hang for a broker that is gone: who asks for it asks again.
     task_publish_retry=False,
 )
+
+
+@signals.setup_logging.connect  # type: ignore[untyped-decorator]
+def _logs(**_: Any) -> None:
+    # As the other parts write theirs; with a receiver here Celery sets up none of its own.
+    logs.set_up(settings())

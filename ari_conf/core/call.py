@@ -46,6 +46,7 @@ from ari_conf.core.gather import Gather
 from ari_conf.core.internal import Join, Out, Released
 from ari_conf.core.player import Player
 
+NORMAL_CLEARING = 16
 HANGING_UP_MS = 5000
 """Asterisk says at once that a channel is gone; a call of which it never does is let go all the same."""
 
@@ -358,7 +359,8 @@ class Call:
     def _hung_up(self, cause: int, now: int) -> Out:
         if self.ended_at is not None:
             return []
-        self.ended_at, self.cause = now, cause
+        # Asterisk often knows none yet when a caller hangs up: that is a normal one.
+        self.ended_at, self.cause = now, cause or NORMAL_CLEARING
         self.hang_up_at = self.hanging_up_until = None
         self.fetching = None
         self._stop_running()

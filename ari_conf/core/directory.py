@@ -73,6 +73,14 @@ class Directory:
         touched, self._touched = self._touched, set()
         return {key: self.calls.get(key) or self.conferences.get(key) for key in sorted(touched)}
 
+    def whose(self, channel_id: str) -> dict[str, str]:
+        """The call and the conference of a channel, as far as it has them."""
+        call = self.calls.get(self._channels.get(channel_id, ""))
+        if call is None:
+            return {}
+        found = {"call_uuid": call.call_uuid}
+        return found | {"conference_id": call.conference_id} if call.conference_id else found
+
     def receive(self, event: ev.Event, now: int) -> list[Effect]:
         return self._settle(deque(self._deliver(event, now)), now)
 

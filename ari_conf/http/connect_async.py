@@ -9,7 +9,7 @@ from functools import partial
 from ipaddress import ip_address
 
 import aiohttp
-from aiohappyeyeballs import AddrInfoType
+from aiohttp import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from ari_conf.http import guard

@@ -18,6 +18,7 @@ from ari_conf.http.hop import MOST_REDIRECTS, NO_ANSWER, Hop, TryFailed, prepare
 from ari_conf.http.retry import Outcome, Policy, retry_after_ms
 from ari_conf.http.signature import Pairs
 
+READ_AT_ONCE = 16 * 1024
 MOST_BYTES = 100 * 1024
 """Of an answer's body, which is thrown away: beyond it the connection is, too."""
 
@@ -73,14 +74,23 @@ def _send(hop: Hop, networks: Networks) -> urllib3.BaseHTTPResponse:
         timeout = urllib3.Timeout(connect=limits.left(limits.connect_s), read=limits.left(limits.read_s))
         response = connect_sync.adapter(networks).send(_prepared(hop), stream=True, timeout=timeout)  # type: ignore[arg-type]
         raw: urllib3.BaseHTTPResponse = response.raw
-        if len(raw.read(MOST_BYTES + 1, decode_content=False)) > MOST_BYTES:
-            raw.close()
-        raw.release_conn()
+        _throw_away(raw)
         return raw
     except (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):
         raise TryFailed("read", NO_ANSWER) from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise TryFailed("broken", f"its answer broke off or is not HTTP ({type(error).__name__})") from None
+
+
+def _throw_away(raw: urllib3.BaseHTTPResponse) -> None:
+    """Up to the body's end, so that the connection can be used again; beyond MOST_BYTES that is not worth it."""
+    left = MOST_BYTES
+    while chunk := raw.read(min(READ_AT_ONCE, left + 1), decode_content=False):
+        left -= len(chunk)
+        if left < 0:
+            raw.close()
+            return
+    raw.release_conn()
 
 
 def _prepared(hop: Hop) -> requests.PreparedRequest:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
 import secrets
 import time
@@ -15,7 +17,6 @@ from typing import TypeVar
 
 import aiohttp
 import structlog
-from multidict import CIMultiDictProxy
 from yarl import URL
 
 from ari_conf.errors import RequestFailed, RequestRefused
@@ -45,7 +46,8 @@ Take = Callable[[aiohttp.ClientResponse], Awaitable[T]]
 class Reply:
     status: int
     body: bytes
-    headers: CIMultiDictProxy[str]
+    headers: Mapping[str, str]
+    """Whatever the case of their names."""
     url: str
     """The one that answered, after redirects."""
 
@@ -276,6 +278,8 @@ def _told(error: aiohttp.ClientError, hop: Hop) -> TryFailed:
     host = hop.target.host
     cause = getattr(error, "os_error", None)
     why = getattr(cause, "strerror", None) or cause or error
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno in errno.errorcode:
+        why = os.strerror(cause.errno)  # asyncio's own text repeats the address
     match error:
         case aiohttp.ConnectionTimeoutError():
             return TryFailed("connect", f"no connection to {host}: timed out")

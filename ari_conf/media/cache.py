@@ -89,7 +89,8 @@ class Cache:
         except OSError as error:
             raise SoundFailed(f"the sounds folder {self.folder} can't be used: {error.strerror or error}") from None
         finally:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink()
 
     def served(self, path: str) -> Path | None:
         """The file for an HTTP request's path, if it names a sound."""

@@ -199,8 +199,8 @@ def _said(node: Node) -> str:
 
 
 def _digits(text: str, _: str) -> str:
-    words = (_DIGITS[int(c)] if c in "0123456789" else "," if c in "-. ()" else c for c in text)
-    return " ".join(words).replace(" ,", ",").strip(", ")
+    groups = re.findall(r"[^-. ()]+", text)
+    return ", ".join(" ".join(_DIGITS[int(c)] if c in "0123456789" else c for c in group) for group in groups)
 
 
 def _characters(text: str, _: str) -> str:

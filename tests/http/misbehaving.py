@@ -43,7 +43,11 @@ class Receiver:
         writer.close()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        first = await reader.readexactly(1)
+        if first == b"\x16":  # a TLS handshake, to one who doesn't speak it
+            writer.write(response("400"))
+            return False
+        lines = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         method, target, _ = lines[0].split(" ")
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
@@ -81,7 +85,8 @@ def simple(word: str, rest: str, headers: dict[str, str]) -> bytes:
 
 
 def response(status: str, header: str = "X-Nothing: 1", body: bytes = b"ok") -> bytes:
-    body = b"" if status == "304" else body
+    if status in ("204", "304"):
+        return f"HTTP/1.1 {status} Said\r\n{header}\r\n\r\n".encode()
     return f"HTTP/1.1 {status} Said\r\n{header}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 

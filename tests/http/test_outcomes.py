@@ -1,4 +1,4 @@
-"""The table of `ari_conf.http.retry`, row by row, through `deliver` and through `fetch`: the same is expected of both."""
+"""The table of `ari_conf.http.retry` through `deliver` and through `fetch`: the same is expected of both."""
 
 from __future__ import annotations
 

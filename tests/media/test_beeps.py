@@ -1,6 +1,7 @@
 import io
 import wave
 from array import array
+from itertools import pairwise
 
 import pytest
 
@@ -14,7 +15,7 @@ def samples(name: str, rate: int) -> array:  # type: ignore[type-arg]
 
 
 def hertz(tone: array, rate: int) -> float:  # type: ignore[type-arg]
-    rising = sum(1 for before, after in zip(tone, tone[1:], strict=False) if before < 0 <= after)
+    rising = sum(1 for before, after in pairwise(tone) if before < 0 <= after)
     return rising * rate / len(tone)
 
 

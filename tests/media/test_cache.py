@@ -99,9 +99,9 @@ def test_only_sounds_are_served(cache: Cache) -> None:
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(SoundFailed, match=r"the sounds folder .*/file can't be used: Not a directory"):
-        with Cache(tmp_path / "file", 1).part():
-            pass
+    unusable = Cache(tmp_path / "file", 1)
+    with pytest.raises(SoundFailed, match=r"the sounds folder .*/file can't be used: Not a directory"), unusable.part():
+        pass
 
 
 def test_nothing_unfinished_is_left(cache: Cache, tmp_path: Path) -> None:

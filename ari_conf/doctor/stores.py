@@ -1,0 +1,91 @@
+"""Redis, the broker, S3."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import boto3  # type: ignore[import-untyped]
+import redis
+from botocore.config import Config  # type: ignore[import-untyped]
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # type: ignore[import-untyped]
+from kombu.connection import Connection
+
+from ari_conf.doctor.found import DEADLINE, Wrong
+from ari_conf.settings import Settings
+
+
+def redis_server(settings: Settings) -> str:
+    client = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    try:
+        version = client.info("server")["redis_version"]
+        found = client.config_get("appendonly", "maxmemory-policy", "maxmemory")
+    except redis.AuthenticationError:
+        raise Wrong("Redis refuses the password: correct the one in ARI_CONF_REDIS_URL") from None
+    except redis.ResponseError as error:
+        return f"answers, but doesn't tell its configuration ({error}): see that appendonly is yes, nothing is evicted"
+    except (redis.RedisError, OSError) as error:
+        raise Wrong(f"Redis does not answer ({error}): start it, or correct ARI_CONF_REDIS_URL") from None
+    if found["maxmemory-policy"] != "noeviction":
+        raise Wrong(
+            f"Redis throws keys out when its memory is full (maxmemory-policy {found['maxmemory-policy']}), "
+            "callbacks among them: set it to noeviction"
+        )
+    if found["appendonly"] != "yes":
+        raise Wrong("Redis forgets what is newer than its last snapshot when it crashes: set appendonly to yes")
+    return f"Redis {version}, appendonly, noeviction"
+
+
+def broker(settings: Settings) -> str:
+    if settings.broker == settings.redis_url.get_secret_value():
+        return "the same Redis"
+    try:
+        with Connection(settings.broker, connect_timeout=DEADLINE) as connection:  # type: ignore[no-untyped-call]
+            connection.ensure_connection(max_retries=1, timeout=DEADLINE)
+            return str(connection.as_uri())
+    except Exception as error:  # each transport of kombu's has exceptions of its own
+        raise Wrong(f"Celery's broker does not answer ({error}): start it, or correct ARI_CONF_BROKER_URL") from None
+
+
+def bucket(settings: Settings) -> str:
+    client, name = s3_client(settings), settings.s3_bucket
+    where = settings.s3_endpoint or "AWS"
+    key, body = f".ari_conf/doctor-{uuid4()}", b"a probe of ari-conf doctor"
+    try:
+        client.put_object(Bucket=name, Key=key, Body=body)
+        try:
+            if client.get_object(Bucket=name, Key=key)["Body"].read() != body:
+                raise Wrong(f"the bucket {name} at {where} gives back other bytes than were put into it")
+        finally:
+            client.delete_object(Bucket=name, Key=key)
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        todo = {
+            "NoSuchBucket": "make it, or correct ARI_CONF_S3_BUCKET",
+            "AccessDenied": "let the key put, get and delete objects in it",
+            "InvalidAccessKeyId": "correct ARI_CONF_S3_ACCESS_KEY",
+            "SignatureDoesNotMatch": "correct ARI_CONF_S3_SECRET_KEY",
+        }.get(code, "see what its server logs")
+        raise Wrong(f"the bucket {name} at {where} refuses ({code}): {todo}") from None
+    except NoCredentialsError:
+        raise Wrong("there is no key for S3: set ARI_CONF_S3_ACCESS_KEY and ARI_CONF_S3_SECRET_KEY") from None
+    except BotoCoreError as error:
+        raise Wrong(f"S3 does not answer at {where} ({error}): start it, or correct ARI_CONF_S3_ENDPOINT") from None
+    return f"{name} at {where}: a probe was put, read and deleted"
+
+
+def s3_client(settings: Settings) -> Any:
+    key, secret = settings.s3_access_key, settings.s3_secret_key
+    return boto3.client(
+        "s3",
+        endpoint_url=settings.s3_endpoint,
+        region_name=settings.s3_region,
+        aws_access_key_id=key.get_secret_value() if key else None,
+        aws_secret_access_key=secret.get_secret_value() if secret else None,
+        config=Config(
+            connect_timeout=DEADLINE,
+            read_timeout=DEADLINE,
+            retries={"total_max_attempts": 1},
+            s3={"addressing_style": "path" if settings.s3_path_style else "virtual"},
+        ),
+    )

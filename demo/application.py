@@ -1,0 +1,80 @@
+"""The program that a user of ari_conf writes, in small: it answers calls with documents, and is told what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+from aiohttp import web
+
+from ari_conf.http.signature import headers
+
+
+@dataclass(frozen=True)
+class Told:
+    """A request that arrived."""
+
+    at: float
+    """Epoch seconds."""
+    path: str
+    params: Mapping[str, str]
+    signed: bool
+    """By the account's token, as the program's own SDK would check it."""
+
+    def __getitem__(self, name: str) -> str:
+        return self.params.get(name, "")
+
+
+class Application:
+    """`documents`: the document of each caller, by the number that he calls from."""
+
+    def __init__(self, documents: Mapping[str, str], tell: Callable[[Told], None]) -> None:
+        self.told: list[Told] = []
+        self.token = ""
+        self._documents = documents
+        self._tell = tell
+        self._came = asyncio.Condition()
+        self._runner: web.AppRunner | None = None
+        self.url = ""
+
+    async def __aenter__(self) -> Application:
+        app = web.Application()
+        app.router.add_post("/{path:.*}", self._answer)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._runner:
+            await self._runner.cleanup()
+
+    async def was_told(self, what: Callable[[Told], bool], times: int = 1, within: float = 15.0) -> bool:
+        """True once so many such requests have arrived; False if they don't in that time, in seconds."""
+        try:
+            async with asyncio.timeout(within), self._came:
+                await self._came.wait_for(lambda: sum(map(what, self.told)) >= times)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        params = {name: str(value) for name, value in (await request.post()).items()}
+        told = Told(time.time(), request.path, params, self._is_signed(request, params))
+        self.told.append(told)
+        self._tell(told)
+        async with self._came:
+            self._came.notify_all()
+        document = self._documents.get(told["From"], "<Response/>") if request.path == "/answer" else ""
+        return web.Response(text=document.replace("APPLICATION", self.url), content_type="application/xml")
+
+    def _is_signed(self, request: web.Request, params: Mapping[str, str]) -> bool:
+        nonce = request.headers.get("X-Plivo-Signature-V3-Nonce", "")
+        expected = headers("POST", self.url + request.path, list(params.items()), [self.token], nonce)
+        given = request.headers.get("X-Plivo-Signature-V3", "").split(",")
+        return expected["X-Plivo-Signature-V3"] in given

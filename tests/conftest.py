@@ -1,0 +1,3 @@
+"""Fixtures of all tests."""
+
+from tests.redis import redis_server as redis_server

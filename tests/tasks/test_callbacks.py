@@ -1,0 +1,188 @@
+"""Callbacks as a receiver sees them, by real workers on a real Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import plivo.utils
+import pytest
+
+from ari_conf import accounts, dead_letters, outbox
+from tests.redis import RedisServer
+from tests.tasks.fleet import Received, Receiver, Worker, callback, post, until
+
+TAKEN_OVER_S = 15
+"""> everything still arrives, in order, within 15 s of the kill"""
+
+Start = Callable[..., Worker]
+
+
+@pytest.fixture
+def start_worker(redis_server: RedisServer, tmp_path: Path) -> Iterator[Start]:
+    accounts.add(redis_server.client, 1, "MA1")
+    workers: list[Worker] = []
+
+    def start(threads: int = 8, **more: str) -> Worker:
+        workers.append(Worker(redis_server, tmp_path, threads, **more))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.end()
+
+
+def all_run(server: RedisServer, workers: int) -> None:
+    until(lambda: server.client.zcard("ari_conf:callbacks:workers") == workers, 30)
+
+
+def letters(server: RedisServer) -> list[dead_letters.DeadLetter]:
+    return dead_letters.listed(server.client, "MA1")
+
+
+def test_each_lane_arrives_in_order_signed_and_lanes_dont_wait(redis_server: RedisServer, start_worker: Start):
+    """A receiver that never answers holds up only its own lane."""
+    hanging = Receiver(lambda _: time.sleep(30) or 200)
+    with Receiver() as receiver, hanging:
+        start_worker()
+        post(redis_server, [callback(hanging.url + "/x#rt=30000", n) for n in range(5)])
+        urls = [f"{receiver.url}/{lane}" for lane in range(6)]
+        post(redis_server, [callback(url, n) for n in range(20) for url in urls])
+        receiver.wait(lambda: len(receiver.received) == 120)
+        assert [receiver.numbers(f"/{lane}") for lane in range(6)] == [list(range(20))] * 6
+        assert len(hanging.received) <= 1
+        until(lambda: outbox.totals(redis_server.client).waiting == 5)
+        got, token = receiver.received[0], accounts.get(redis_server.client, "MA1").token
+        nonce, signature = (got.headers[f"X-Plivo-Signature-V3{end}"] for end in ("-Nonce", ""))
+        url = receiver.url + got.path
+        assert plivo.utils.validate_v3_signature("POST", url, nonce, token, signature, got.params)
+
+
+def test_what_can_not_be_delivered_becomes_a_dead_letter_and_is_resent(redis_server: RedisServer, start_worker: Start):
+    broken = {"1"}
+    with Receiver(lambda got: 503 if got.params["N"] in broken else 200) as receiver:
+        start_worker(ARI_CONF_DEAD_LETTERS_KEPT="2")
+        url = receiver.url + "/cb#rc=2&rp=5xx"
+        post(redis_server, [callback(url, n) for n in range(3)])
+        receiver.wait(lambda: len(receiver.received) == 5)
+        assert receiver.numbers("/cb") == [0, 1, 1, 1, 2]
+
+        (letter,) = letters(redis_server)
+        assert dict(letter.entry.params)["N"] == "1"
+        assert [tried.status for tried in letter.entry.tries] == [503, 503, 503]
+        assert all(tried.at_ms > 1_000_000_000_000 and tried.ms >= 0 for tried in letter.entry.tries)
+
+        broken.clear()
+        assert dead_letters.resend(redis_server.client, "MA1") == 1
+        receiver.wait(lambda: receiver.numbers("/cb") == [0, 1, 1, 1, 2, 1])
+        assert letters(redis_server) == []
+
+        broken.update("0123456789")
+        post(redis_server, [callback(url, n) for n in range(4)])
+        until(lambda: outbox.totals(redis_server.client).waiting == 0)
+        assert [dict(letter.entry.params)["N"] for letter in letters(redis_server)] == ["3", "2"]
+
+
+def test_what_has_no_receiver_tells_why(redis_server: RedisServer, start_worker: Start):
+    with Receiver() as receiver:
+        gone = receiver.url
+    start_worker()
+    post(redis_server, [callback(gone, 1), callback("http://10.0.0.1/", 2), callback(gone, 3, auth_id="MAREMOVED")])
+    until(lambda: outbox.totals(redis_server.client).dead == 3)
+    reasons = {dict(letter.entry.params)["N"]: letter.entry.tries for letter in letters(redis_server)}
+    assert ["refused" in tried.error for tried in reasons["1"]] == [True, True]
+    assert len(reasons["2"]) == 1
+    assert "10.0.0.1" in reasons["2"][0].error
+    (removed,) = dead_letters.listed(redis_server.client, "MAREMOVED")
+    assert "account was removed" in removed.entry.reason
+
+
+def test_after_kill_9_another_worker_goes_on(redis_server: RedisServer, start_worker: Start):
+    """Deliveries in flight, retries waiting, and lanes that nobody has begun."""
+    lanes, each = 12, 6
+    killed_at = float("inf")
+
+    def answer(got: Received) -> int:
+        if killed_at == float("inf"):
+            time.sleep(0.3)
+        first = sum(one.params == got.params and one.path == got.path for one in list(receiver.received)) == 1
+        return 503 if first and got.params["N"] == "1" else 200
+
+    with Receiver(answer) as receiver:
+        first = start_worker()
+        all_run(redis_server, 1)
+        urls = [f"{receiver.url}/{lane}#rp=all&rc=3" for lane in range(lanes)]
+        post(redis_server, [callback(url, n) for n in range(each) for url in urls])
+        receiver.wait(lambda: sum(len(receiver.numbers(f"/{lane}")) >= 2 for lane in range(lanes)) >= 6)
+        start_worker()
+        all_run(redis_server, 2)
+        first.kill()
+        killed_at = time.monotonic()
+        until(lambda: outbox.totals(redis_server.client).waiting == 0, TAKEN_OVER_S)
+        print(f"all delivered {time.monotonic() - killed_at:.1f} s after the kill")
+        for lane in range(lanes):
+            numbers = receiver.numbers(f"/{lane}")
+            assert numbers == sorted(numbers), f"lane {lane} out of order"
+            assert sorted(set(numbers)) == list(range(each)), f"lane {lane} lost some"
+        assert letters(redis_server) == []
+
+
+def test_a_restart_of_redis_loses_nothing(redis_server: RedisServer, start_worker: Start):
+    lanes, each = 6, 30
+    with Receiver(lambda _: time.sleep(0.05) or 200) as receiver:
+        start_worker()
+        urls = [f"{receiver.url}/{lane}" for lane in range(lanes)]
+        post(redis_server, [callback(url, n) for n in range(each) for url in urls])
+        receiver.wait(lambda: len(receiver.received) >= 30)
+        redis_server.kill()
+        time.sleep(1)  # an outage takes its time
+        redis_server.start()
+        until(lambda: outbox.totals(redis_server.client).waiting == 0, 40)
+        for lane in range(lanes):
+            numbers = receiver.numbers(f"/{lane}")
+            assert numbers == sorted(numbers), f"lane {lane} out of order"
+            assert sorted(set(numbers)) == list(range(each)), f"lane {lane} lost some"
+        post(redis_server, [callback(urls[0], each)])
+        receiver.wait(lambda: receiver.numbers("/0")[-1] == each, 40)
+
+
+def test_messages_that_celery_lost_are_replaced(redis_server: RedisServer, start_worker: Start):
+    with Receiver() as receiver:
+        start_worker()
+        all_run(redis_server, 1)
+        # A token that was counted as sent, and isn't in any queue.
+        redis_server.client.zadd("ari_conf:callbacks:tokens", {f"lost {n}": time.time() * 1000 for n in range(8)})
+        post(redis_server, [callback(receiver.url, 1)])
+        receiver.wait(lambda: len(receiver.received) == 1, 5)
+
+
+def test_a_flood_of_one_account_delays_another_by_less_than_a_second(redis_server: RedisServer, start_worker: Start):
+    """To a receiver that takes 3 s; a worker of 8 threads would need minutes for it."""
+    accounts.add(redis_server.client, 1, "MA2")
+    with Receiver(lambda _: time.sleep(3) or 200) as slow, Receiver() as receiver:
+        start_worker()
+        all_run(redis_server, 1)
+        post(redis_server, [callback(slow.url, 1, lane=str(n)) for n in range(1000)])
+        slow.wait(lambda: len(slow.received) >= 5)
+        for n in range(5):
+            began = time.monotonic()
+            post(redis_server, [callback(receiver.url, n, lane=str(n), auth_id="MA2")])
+            receiver.wait(lambda n=n: len(receiver.received) > n)
+            assert time.monotonic() - began < 1
+        assert len(slow.received) < 20, "the flood was gone before it could delay anything"
+
+
+def test_a_worker_that_is_told_to_end_leaves_nothing_behind(redis_server: RedisServer, start_worker: Start):
+    with Receiver(lambda _: time.sleep(0.2) or 200) as receiver:
+        worker = start_worker()
+        post(redis_server, [callback(receiver.url, n, lane=str(n % 4)) for n in range(400)])
+        receiver.wait(lambda: len(receiver.received) >= 8)
+        worker.end()
+        assert worker.process.returncode == 0
+        assert redis_server.client.keys("ari_conf:callbacks:held:*") == []
+        assert redis_server.client.zcard("ari_conf:callbacks:workers") == 0
+        start_worker()
+        until(lambda: receiver.received[-1].at > 0 and outbox.totals(redis_server.client).waiting == 0, 60)
+        assert sorted(set(receiver.numbers("/"))) == list(range(400))
+        assert len(receiver.received) == 400, "a worker that ended in peace sent something twice"

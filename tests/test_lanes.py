@@ -1,0 +1,227 @@
+import pytest
+
+from ari_conf import lanes
+from ari_conf.lanes import Lanes, Taken, back, dead, done, enqueue, retry
+from tests.redis import RedisServer
+
+
+class Play:
+    """Workers that take and tell, one after another."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.server, self.lanes, self.last = server, Lanes(server.client), 0
+
+    def take(self, worker: str = "w1", threads: int = 64, verdict: lanes.Verdict | None = None) -> Taken | None:
+        self.last += 1
+        return self.lanes.turn(worker, threads, self.last, verdict)
+
+    def tell(self, verdict: lanes.Verdict, worker: str = "w1") -> None:
+        self.lanes.turn(worker, 64, None, verdict)
+
+    def put(self, lane: str, *texts: str) -> None:
+        enqueue(self.server.client, [(lane, text.encode()) for text in texts])
+
+    def take_all(self, worker: str = "w1", threads: int = 64) -> list[str]:
+        found = []
+        while taken := self.take(worker, threads):
+            found.append(taken.lane)
+        return found
+
+
+@pytest.fixture
+def play(redis_server: RedisServer) -> Play:
+    return Play(redis_server)
+
+
+def test_a_lane_is_served_in_order_one_entry_at_a_time(play: Play):
+    play.put("A:o:1", "a", "b")
+    first = play.take("w1")
+    assert first.entry == b"a"
+    assert play.take("w2") is None, "the next entry was given out before the first was done"
+    second = play.take("w1", verdict=done(first))
+    assert second.entry == b"b"
+    play.put("A:o:1", "c")
+    assert play.take("w2") is None
+    assert play.take("w1", verdict=done(second)).entry == b"c"
+
+
+def test_lanes_dont_wait_for_each_other(play: Play):
+    play.put("A:o:1", "a")
+    play.put("A:o:2", "b")
+    assert [play.take().entry, play.take().entry] == [b"a", b"b"]
+
+
+def test_after_each_entry_the_next_account_has_its_turn(play: Play):
+    play.put("A:o:1", "a1", "a2", "a3")
+    play.put("B:o:1", "b1", "b2")
+    seen, verdict = [], None
+    while taken := play.take(verdict=verdict):
+        seen.append(taken.entry.decode())
+        verdict = done(taken)
+    assert seen == ["a1", "b1", "a2", "b2", "a3"]
+
+
+def test_a_retry_waits_at_the_head_of_its_lane(play: Play):
+    play.put("A:o:1", "a", "b")
+    play.tell(retry(play.take(), b"a, tried once", 0))
+    assert play.take().entry == b"a, tried once"
+
+
+def test_a_retry_is_not_due_early(play: Play):
+    play.put("A:o:1", "a")
+    play.tell(retry(play.take(), b"a", 60_000))
+    assert play.take() is None
+    assert play.lanes.tokens() == []
+
+
+def test_a_dead_letter_leaves_the_lane_to_the_next(play: Play):
+    play.put("A:o:1", "a", "b")
+    assert play.take(verdict=dead(play.take(), b"a, given up", 10, 60_000)).entry == b"b"
+    ((_, fields),) = play.server.client.xrange("ari_conf:callbacks:dead:A")
+    assert fields == {b"lane": b"A:o:1", b"entry": b"a, given up"}
+
+
+def test_the_newest_dead_letters_are_kept(play: Play):
+    play.put("A:o:1", "a", "b", "c")
+    for text in (b"a", b"b", b"c"):
+        play.tell(dead(play.take(), text, 2, 60_000))
+    letters = play.server.client.xrange("ari_conf:callbacks:dead:A")
+    assert [fields[b"entry"] for _, fields in letters] == [b"b", b"c"]
+
+
+def test_dead_letters_that_are_too_old_go(play: Play):
+    play.server.client.xadd("ari_conf:callbacks:dead:A", {"lane": "A:o:1", "entry": "old"}, id="1000-0")
+    play.put("A:o:1", "a")
+    play.tell(dead(play.take(), b"a", 10, 60_000))
+    letters = play.server.client.xrange("ari_conf:callbacks:dead:A")
+    assert [fields[b"entry"] for _, fields in letters] == [b"a"]
+    assert 0 < play.server.client.pttl("ari_conf:callbacks:dead:A") <= 60_000
+
+
+def test_a_flood_leaves_a_quarter_of_the_threads_to_other_accounts(play: Play):
+    for n in range(100):
+        play.put(f"A:slow:{n}", "x")
+    flood = play.take_all(threads=64)
+    assert len(flood) == 42  # 64 x 3/4 x 7/8
+    play.put("B:o:1", "x")
+    assert play.take(threads=64).lane == "B:o:1"
+
+
+def test_a_dead_receiver_leaves_threads_to_the_same_accounts_others(play: Play):
+    for n in range(100):
+        play.put(f"A:slow:{n}", "x")
+    play.take_all(threads=64)
+    play.put("A:good:1", "x")
+    assert play.take(threads=64).lane == "A:good:1"
+
+
+@pytest.mark.parametrize(("threads", "taken"), [(1, 1), (2, 1), (4, 2), (8, 5)])
+def test_a_small_worker_serves_a_flood_too(play: Play, threads: int, taken: int):
+    for n in range(10):
+        play.put(f"A:o:{n}", "x")
+    assert len(play.take_all(threads=threads)) == taken
+
+
+def test_many_floods_dont_take_everything(play: Play):
+    for account in "ABCD":
+        for n in range(100):
+            play.put(f"{account}:slow:{n}", "x")
+    assert len(play.take_all(threads=64)) < 64
+    play.put("E:o:1", "x")
+    assert play.take(threads=64).lane == "E:o:1"
+
+
+def test_the_lanes_of_a_dead_worker_are_taken_over(play: Play, monkeypatch: pytest.MonkeyPatch):
+    play.put("A:o:1", "a", "b")
+    monkeypatch.setattr(lanes, "LEASE_MS", 1)
+    first = play.take("w1")
+    monkeypatch.setattr(lanes, "LEASE_MS", 60_000)
+    while not play.lanes.beat("w2", 64, [], 0, reclaim=True):
+        pass
+    again = play.take("w2")
+    assert again.entry == b"a"
+    play.tell(done(first), "w1")
+    assert play.take("w2", verdict=done(again)).entry == b"b", "the late verdict of the dead worker counted"
+
+
+def test_while_its_lease_runs_nobody_takes_a_workers_lanes(play: Play):
+    play.put("A:o:1", "a")
+    play.take("w1")
+    assert play.lanes.beat("w2", 64, [], 0, reclaim=True) == 0
+    assert play.take("w2") is None
+
+
+def test_a_verdict_that_is_told_twice_counts_once(play: Play):
+    play.put("A:o:1", "a", "b")
+    first = play.take()
+    play.tell(done(first))
+    play.tell(done(first))
+    assert play.take().entry == b"b"
+
+
+def test_a_lane_that_was_taken_while_the_answer_got_lost_is_given_back(play: Play):
+    play.put("A:o:1", "a")
+    play.put("A:o:2", "b")
+    lost, kept = play.take(), play.take()
+    assert play.lanes.beat("w1", 64, [kept.token], kept.token, reclaim=False) == 1
+    assert play.take().lane == lost.lane
+
+
+def test_a_beat_leaves_what_was_taken_after_it_looked(play: Play):
+    play.put("A:o:1", "a")
+    looked_at = play.last
+    play.take()
+    assert play.lanes.beat("w1", 64, [], looked_at, reclaim=False) == 0
+
+
+def test_a_worker_that_leaves_gives_its_lanes_back(play: Play):
+    play.put("A:o:1", "a")
+    play.take("w1")
+    play.lanes.leave("w1")
+    assert play.take("w2").entry == b"a"
+
+
+def test_what_was_not_tried_is_ready_again(play: Play):
+    play.put("A:o:1", "a", "b")
+    assert play.take(verdict=back(play.take())).entry == b"a"
+
+
+def test_there_are_no_more_tokens_than_lanes_and_free_threads(play: Play):
+    play.put("A:o:1", "a", "b", "c")
+    assert play.lanes.tokens() == [], "a token without a worker"
+    play.lanes.beat("w1", 4, [], 0, reclaim=True)
+    assert len(play.lanes.tokens()) == 1, "one lane, one token"
+    assert play.lanes.tokens() == []
+    for n in range(100):
+        play.put(f"B{n}:o:1", "x")
+    tokens = play.lanes.tokens()
+    assert len(tokens) == 3
+    play.lanes.arrived(tokens[0])
+    assert len(play.lanes.tokens()) == 1
+
+
+def test_for_a_flood_that_has_its_share_there_are_no_tokens(play: Play):
+    for n in range(100):
+        play.put(f"A:slow:{n}", "x")
+    play.take_all(threads=64)
+    assert play.lanes.tokens() == []
+    play.put("B:o:1", "x")
+    assert len(play.lanes.tokens()) == 1
+
+
+def test_a_token_that_is_lost_is_replaced(play: Play, monkeypatch: pytest.MonkeyPatch):
+    play.put("A:o:1", "a")
+    play.lanes.beat("w1", 4, [], 0, reclaim=True)
+    assert len(play.lanes.tokens()) == 1
+    monkeypatch.setattr(lanes, "TOKEN_MS", -1)
+    assert len(play.lanes.tokens()) == 1
+
+
+def test_nothing_is_left_behind(play: Play):
+    for n in range(20):
+        play.put(f"A:o:{n}", "a", "b")
+    verdict = None
+    while taken := play.take(verdict=verdict):
+        verdict = done(taken)
+    play.lanes.leave("w1")
+    assert play.server.client.keys("*") == [b"ari_conf:callbacks:counts"]

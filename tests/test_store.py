@@ -1,0 +1,140 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ari_conf import accounts, store
+from ari_conf.core.effects import PostCallback, ReleaseName, ReportProblem
+from ari_conf.errors import StoreUnavailable
+from ari_conf.store import Step, Store
+from tests.redis import RedisServer
+
+NOW = 1_790_000_000_000
+
+
+@pytest.fixture
+async def kept(redis_server: RedisServer) -> AsyncIterator[Store]:
+    client = store.connect(redis_server.url)
+    yield Store(client, "asterisk one", problems_kept=3)
+    await client.aclose()
+
+
+def callback(number: int, lane: str = "c1") -> PostCallback:
+    return PostCallback(lane, "MA1", "https://example.com/cb", "POST", (("ConferenceSequence", str(number)),))
+
+
+def problem(text: str) -> ReportProblem:
+    return ReportProblem("MA1", "u1", 8011, text)
+
+
+def waiting(server: RedisServer) -> list[bytes]:
+    return [entry for key in server.client.scan_iter("*:lane:*") for entry in server.client.lrange(key, 0, -1)]
+
+
+async def test_one_transaction_holds_the_state_and_what_follows_from_it(redis_server: RedisServer, kept: Store):
+    await kept.write([Step(NOW, {"call:u1": b"\x00snapshot", "conference:c1": b"c"}, [callback(1)], [problem("odd")])])
+    assert await kept.load() == {"call:u1": b"\x00snapshot", "conference:c1": b"c"}
+    assert len(waiting(redis_server)) == 1
+    (found,) = store.problems(redis_server.client, "MA1")
+    assert (found.at_ms, found.code, found.text) == (NOW, 8011, "odd")
+
+
+async def test_of_several_steps_the_last_state_holds(kept: Store):
+    await kept.write([Step(NOW, {"call:u1": b"1", "call:u2": b"1"}), Step(NOW, {"call:u1": b"2", "call:u2": None})])
+    assert await kept.load() == {"call:u1": b"2"}
+
+
+async def test_each_asterisk_has_its_own_state(redis_server: RedisServer, kept: Store):
+    await kept.write([Step(NOW, {"call:u1": b"1"})])
+    client = store.connect(redis_server.url)
+    assert await Store(client, "asterisk two").load() == {}
+    await client.aclose()
+
+
+async def test_steps_that_come_again_are_written_once(redis_server: RedisServer, kept: Store):
+    """Redis did it, and its answer was lost: the application writes the same steps again, and what came meanwhile."""
+    steps = [Step(NOW, callbacks=[callback(n)], problems=[problem(str(n))]) for n in range(3)]
+    await kept.write(steps[:2])
+    await kept.write(steps)
+    assert [entry.count(b'"%d"' % n) for n, entry in enumerate(waiting(redis_server))] == [1, 1, 1]
+    assert [found.text for found in store.problems(redis_server.client, "MA1")] == ["2", "1", "0"]
+
+
+async def test_the_oldest_problems_go(redis_server: RedisServer, kept: Store):
+    await kept.write([Step(NOW, problems=[problem(str(n))]) for n in range(5)])
+    assert [found.text for found in store.problems(redis_server.client, "MA1")] == ["4", "3", "2"]
+
+
+async def test_a_name_belongs_to_one_process(kept: Store):
+    assert await kept.claim("MA1", "weekly", "c1") is None
+    assert await kept.claim("MA1", "weekly", "c9", "asterisk two") == "asterisk one"
+    assert await kept.claim("MA2", "weekly", "c9", "asterisk two") is None
+    assert await kept.names("MA1") == {"weekly": ("c1", "asterisk one")}
+
+
+async def test_of_two_claims_at_once_one_is_refused(redis_server: RedisServer, kept: Store):
+    names = [f"name {n}" for n in range(50)]
+    claims = [kept.claim("MA1", name, "c", owner) for name in names for owner in ("one", "two")]
+    answers = await asyncio.gather(*claims)
+    assert [sum(answer is None for answer in answers[i : i + 2]) for i in range(0, 100, 2)] == [1] * 50
+
+
+async def test_a_process_may_claim_its_name_again_for_the_next_conference(kept: Store):
+    await kept.claim("MA1", "weekly", "c1")
+    assert await kept.claim("MA1", "weekly", "c2") is None
+    await kept.write([Step(NOW, released=[ReleaseName("MA1", "weekly", "c1")])])
+    assert await kept.names("MA1") == {"weekly": ("c2", "asterisk one")}, "a late release took the next one's name"
+    await kept.write([Step(NOW, released=[ReleaseName("MA1", "weekly", "c2")])])
+    assert await kept.names("MA1") == {}
+
+
+async def test_an_account_is_read_again_after_five_seconds(
+    redis_server: RedisServer, kept: Store, monkeypatch: pytest.MonkeyPatch
+):
+    accounts.add(redis_server.client, NOW, "MA1", answer_url="https://example.com/1")
+    assert (await kept.account("MA1")).answer_url == "https://example.com/1"
+    accounts.update(redis_server.client, "MA1", answer_url="https://example.com/2")
+    assert (await kept.account("MA1")).answer_url == "https://example.com/1"
+    monkeypatch.setattr(store, "ACCOUNT_CACHE_S", 0.0)
+    assert (await kept.account("MA1")).answer_url == "https://example.com/2"
+    accounts.remove(redis_server.client, "MA1")
+    assert await kept.account("MA1") is None
+
+
+async def test_while_redis_is_gone_an_account_is_as_it_was(
+    redis_server: RedisServer, kept: Store, monkeypatch: pytest.MonkeyPatch
+):
+    accounts.add(redis_server.client, NOW, "MA1")
+    before = await kept.account("MA1")
+    monkeypatch.setattr(store, "ACCOUNT_CACHE_S", 0.0)
+    redis_server.kill()
+    assert await kept.account("MA1") == before
+    with pytest.raises(StoreUnavailable, match="Redis can't be used"):
+        await kept.account("MA2")
+
+
+async def test_what_was_written_survives_kill_9_of_redis(redis_server: RedisServer, kept: Store):
+    await kept.write([Step(NOW, {"call:u1": b"1"}, [callback(1)])])
+    redis_server.kill()
+    lost = Step(NOW, {"call:u1": b"2"}, [callback(2)])
+    with pytest.raises(StoreUnavailable):
+        await kept.write([lost])
+    redis_server.start()
+    assert await kept.load() == {"call:u1": b"1"}
+    await kept.write([lost])
+    assert await kept.load() == {"call:u1": b"2"}
+    assert len(waiting(redis_server)) == 2
+
+
+async def test_other_parts_add_to_the_transaction(redis_server: RedisServer, kept: Store):
+    await kept.write([Step(NOW, {"call:u1": b"1"}, also=[lambda pipe: pipe.hset("more", "a", "b")])])
+    assert redis_server.client.hget("more", "a") == b"b"
+
+
+async def test_a_full_redis_takes_all_or_nothing(kept: Store, redis_server: RedisServer):
+    redis_server.client.config_set("maxmemory", "1mb")
+    with pytest.raises(StoreUnavailable):
+        await kept.write([Step(NOW, {"call:u1": b"1"}, [callback(1)])])
+    redis_server.client.config_set("maxmemory", "0")
+    assert await kept.load() == {}
+    assert waiting(redis_server) == []
