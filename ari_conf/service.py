@@ -23,6 +23,7 @@ from ari_conf.errors import AriError
 from ari_conf.http.fetch import Fetcher
 from ari_conf.interpreter import Interpreter
 from ari_conf.log_fields import fields_of
+from ari_conf.media import server as sound_server
 from ari_conf.media.sounds import Sounds
 from ari_conf.settings import Settings, address
 from ari_conf.store import Step, Store
@@ -67,7 +68,10 @@ class Service:
     async def run(self, stop: asyncio.Event) -> None:
         writing = asyncio.create_task(self._writer.run())
         self._tokens.start()
+        serving = None
         try:
+            if self._settings.sounds_url:
+                serving = await sound_server.start(self._sounds, *address(self._settings.sounds_listen))
             await self._ari.start()
             await stop.wait()
             with contextlib.suppress(TimeoutError):
@@ -80,6 +84,8 @@ class Service:
             for task in self._tasks:
                 task.cancel()
             self._tokens.end()
+            if serving is not None:
+                await serving.cleanup()
             await self._sounds.close()
             await self._fetcher.close()
             await self._redis.aclose()

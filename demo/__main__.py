@@ -53,4 +53,5 @@ class Caller:
     joined_ms: float = 0.0
     style: str = "cyan"
 
+
 ...

@@ -109,7 +109,7 @@ class Beep:
 
 
 def beeps(samples: Samples, above: float = -40.0, shortest_ms: float = 60, longest_ms: float = 1000) -> list[Beep]:
-    """Short pure tones: each window's strength lies in one pitch, and that pitch stays.
+    """Short pure tones of 400 Hz or more (below, a voice can be as pure): all strength in one pitch, and that stays.
 
     Nothing else may sound as loudly at the same time: for a beep over other sounds ask for its pitch (`intervals_of`).
     """
@@ -128,7 +128,7 @@ def beeps(samples: Samples, above: float = -40.0, shortest_ms: float = 60, longe
         if at == len(peak) or not on[at] or not on[start] or abs(int(peak[at]) - int(peak[start])) > 4:
             length = (at - start) * 10.0 + 20.0
             hz = round(float(np.median(peak[start:at])) * 5)
-            if on[start] and hz >= 200 and shortest_ms <= length - 20.0 <= longest_ms:
+            if on[start] and hz >= 400 and shortest_ms <= length - 20.0 <= longest_ms:
                 found.append(_trimmed(samples, start * 10.0, length, hz))
             start = at
     return found
@@ -155,7 +155,7 @@ class Match:
     strength: float
 
 
-FOUND = 0.5
+FOUND = 0.6
 """The score from which on a recording counts as heard."""
 _PIECE = RATE * 4 // 10
 _SLIP = RATE * 3 // 100
@@ -203,7 +203,7 @@ def wav(path: Path) -> Samples:
 
 
 def _whitener(samples: Samples, reference: Samples) -> Callable[[Samples], NDArray[np.float32]]:
-    """One filter for both, which makes both spectra flat together: else the loudest band, or a loud tone, decides alone."""
+    """One filter for both, which makes their spectra flat: else the loudest band, or a loud tone, decides alone."""
     power = _spectrum(samples) + _spectrum(reference)
     taps = np.roll(np.fft.irfft(1 / np.sqrt(power + power.max() * 1e-5 + 1e-9)), 512).astype(np.float32)
     return lambda what: _correlate(np.pad(what.astype(np.float32), (512, 511)), taps[::-1])
@@ -211,8 +211,9 @@ def _whitener(samples: Samples, reference: Samples) -> Callable[[Samples], NDArr
 
 def _spectrum(samples: Samples) -> NDArray[np.float64]:
     blocks = np.resize(samples, (max(1, len(samples) // 1024), 1024)) * np.hanning(1024)
-    power: NDArray[np.float64] = np.mean(np.abs(np.fft.rfft(blocks)) ** 2, axis=0)
-    return power / (power.mean() + 1e-9)
+    power = np.mean(np.abs(np.fft.rfft(blocks)) ** 2, axis=0)
+    flat: NDArray[np.float64] = power / (power.mean() + 1e-9)
+    return flat
 
 
 def _correlate(long: NDArray[np.float32], piece: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -238,7 +239,9 @@ def _normalised(long: NDArray[np.float32], piece: NDArray[np.float32]) -> NDArra
 
 def _sounding(samples: Samples) -> list[int]:
     """The starts of its pieces of 400 ms in which somebody can be heard."""
-    starts = range(0, len(samples) - _PIECE + 1, _PIECE)
+    # Of a short recording few pieces would decide: there they overlap.
+    step = _PIECE if len(samples) > 20 * _PIECE else _PIECE // 2
+    starts = range(0, len(samples) - _PIECE + 1, step)
     loudness = {start: level_dbfs(samples[start : start + _PIECE]) for start in starts}
     least = max([SILENT, *(value - 20 for value in loudness.values())])
     return [start for start in starts if loudness[start] > least]

@@ -25,7 +25,7 @@ def give_up(server: RedisServer, token: int, worker: str = "w1") -> None:
     entry = outbox.decode(taken.entry)
     tries = (Try(1, 5, 503, delay_ms=10), Try(16, 2000, error="no connection"))
     tried = Entry(entry.auth_id, entry.url, entry.method, entry.params, entry.at_ms, tries)
-    Lanes(server.client).turn(worker, 8, None, lanes.dead(taken, outbox.encode(tried), 100, 60_000))
+    Lanes(server.client).turn(worker, 8, None, lanes.dead(taken, outbox.encode(tried), 1000, 60_000))
 
 
 def test_a_conference_and_a_url_make_a_lane():

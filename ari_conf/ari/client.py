@@ -103,6 +103,9 @@ class Client:
             await self._listen(*self._server.listen)
 
     async def close(self) -> None:
+        # First no new ones: Asterisk is back within a millisecond, and waits for ever for an answer to its handshake.
+        for site in tuple(self._runner.sites) if self._runner is not None else ():
+            await site.stop()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

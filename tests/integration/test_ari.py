@@ -139,9 +139,8 @@ async def test_a_trusted_caller_chooses_account_and_document(
 
 async def test_another_caller_does_not(tmp_path: Path) -> None:
     with running(EmbeddedAsterisk(tmp_path, present(ROOT), account="MADEFAULT", trust_callers=False)) as asterisk:
-        async with application(asterisk) as app:
-            async with call(asterisk, "MAOTHER*1234", "X-Ari-Conf-Account: MAOTHER"):
-                assert (await app.arrived()).auth_id == "MADEFAULT"
+        async with application(asterisk) as app, call(asterisk, "MAOTHER*1234", "X-Ari-Conf-Account: MAOTHER"):
+            assert (await app.arrived()).auth_id == "MADEFAULT"
 
 
 async def test_headers_of_the_invite_are_read_from_the_channel(asterisk: EmbeddedAsterisk) -> None:
@@ -231,10 +230,10 @@ async def test_sounds_are_played_to_one_or_to_all(asterisk: EmbeddedAsterisk) ->
 async def test_a_bridge_is_recorded(asterisk: EmbeddedAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, _, _, _):
         await app.perform(do.StartRecording("b1", "r1", "MADEFAULT"))
-        assert await app.next(seen.RecordingStarted) == seen.RecordingStarted("r1")
+        assert await app.next(seen.RecordingStarted) == seen.RecordingStarted("b1", "r1")
         await ada.talk(1.0)
         await app.perform(do.StopRecording("b1", "r1", "MADEFAULT"))
-        assert await app.next(seen.RecordingFinished) == seen.RecordingFinished("r1")
+        assert await app.next(seen.RecordingFinished) == seen.RecordingFinished("b1", "r1")
 
     recorded = asterisk.recordings / f"{recording_name('MADEFAULT', 'r1')}.wav"
     assert recorded.stat().st_size > 8000

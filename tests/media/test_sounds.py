@@ -180,8 +180,13 @@ async def test_what_is_no_sound_is_refused(world: World, body: bytes) -> None:
     assert list((world.folder / "parts").iterdir()) == []
 
 
-async def test_formats_other_than_mp3_and_wav_are_refused(world: World, tmp_path: Path) -> None:
-    world.origin.body = made(tmp_path, ".flac", *SINE)
+@pytest.mark.parametrize(
+    "arguments", [(".flac", *SINE), (".mkv", *SINE, "-c:a", "mp3"), (".avi", *SINE, "-c:a", "mp3")]
+)
+async def test_other_formats_are_refused_also_around_mp3(
+    world: World, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    world.origin.body = made(tmp_path, *arguments)
     with pytest.raises(SoundFailed, match="mp3 and wav can"):
         await world.sounds().prepare(Play(URL))
 

@@ -44,7 +44,7 @@ VOICES = [
     (wish, voice, engine)
     for wish in ("festival", "piper", "flite")
     for voice in ("WOMAN", "MAN")
-    for engine in [next((v.name for v in installed(wish)[voice]), "")]  # type: ignore[index]
+    for engine in [next((v.name for v in installed(wish)[voice]), "")]
     if wish in engine
 ]
 

@@ -1,4 +1,7 @@
-"""How fast callbacks are delivered, how fair, and what they weigh: `python -m tests.tasks.bench`. A bare requests.Session is the yardstick."""
+"""How fast callbacks are delivered, how fair, and what they weigh: `python -m tests.tasks.bench`.
+
+The yardstick is a bare loop of requests.Session with as many threads.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from pathlib import Path
 
 import requests
 
-from ari_conf import accounts, outbox
+from ari_conf import accounts
 from tests.redis import RedisServer, start
 from tests.tasks.fleet import Receiver, Worker, callback, post, until
 
@@ -106,7 +109,7 @@ def rate(redis: RedisServer, folder: Path, receiver: FastReceiver, number: int, 
 
 
 def fairness(redis: RedisServer, folder: Path) -> list[float]:
-    """Seconds until each of 50 callbacks of one account arrived, while another has 10,000 for a receiver that takes 10 s."""
+    """Seconds until each of 50 callbacks of one account arrived, while another has 10,000 that take 10 s each."""
     accounts.add(redis.client, 1, "MA2")
     worker, slow = Worker(redis, folder, THREADS), FastReceiver(10.0)
     try:

@@ -93,7 +93,7 @@ def test_what_has_no_receiver_tells_why(redis_server: RedisServer, start_worker:
     reasons = {dict(letter.entry.params)["N"]: letter.entry.tries for letter in letters(redis_server)}
     assert ["refused" in tried.error for tried in reasons["1"]] == [True, True]
     assert len(reasons["2"]) == 1
-    assert "10.0.0.1" in reasons["2"][0].error
+    assert "ARI_CONF_ALLOWED_NETWORKS" in reasons["2"][0].error
     (removed,) = dead_letters.listed(redis_server.client, "MAREMOVED")
     assert "account was removed" in removed.entry.reason
 
