@@ -10,48 +10,142 @@ import asyncio
 import shutil
 import sys
 import tempfile
-import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 from redis import Redis
-from rich.console import Console
-from rich.table import Table
 
 from ari_conf import accounts
 from ari_conf.commands.up import until_stopped
 from ari_conf.errors import AriConfError
 from ari_conf.up import PROJECT, System
-from demo import listen
 from demo.application import Application, Told
-from demo.phone import CallFailed, Phone, Switchboard, now_ms
+from demo.callers import DIALLED, Caller, three
+from demo.phone import CallFailed, Switchboard, now_ms
+from demo.show import Progress, console, summary
 
-console = Console(highlight=False)
-SPEECH = Path(__file__).parent / "speech"
-
-GUEST = """<Response>
-  <Conference startConferenceOnEnter="false" callbackUrl="APPLICATION/events">demo</Conference>
-  <Speak>The conference is over. Goodbye.</Speak>
-</Response>"""
-
-HOST = """<Response>
-  <Conference endConferenceOnExit="true" enterSound="beep:1" callbackUrl="APPLICATION/events">demo</Conference>
-</Response>"""
+FOLDER = PROJECT / ".local" / "demo"
 
 
 class Failed(AriConfError):
     """The demo did not show what it promises."""
 
 
-@dataclass
-class Caller:
-    name: str
-    number: str
-    speech: Path
-    document: str
-    phone: Phone | None = None
-    joined_ms: float = 0.0
-    style: str = "cyan"
+def main() -> int:
+    """The exit code."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    # A folder of its own for each run, so that none is disturbed by what another left.
+    folder = Path(tempfile.mkdtemp(dir=FOLDER))
+    finished = False
+
+    async def run() -> None:
+        nonlocal finished
+        await _run(folder)
+        finished = True
+
+    try:
+        until_stopped(run)
+    except AriConfError as error:
+        console.print(f"\n[bold red]The demo failed:[/] {error}", soft_wrap=True)
+        console.print(f"What each part logged is in {folder}; `make demo` runs it again.", soft_wrap=True)
+        return 1
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0 if finished else 130
 
 
-...
+async def _run(folder: Path) -> None:
+    progress = Progress()
+    system = System(folder, {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"})
+    progress.line(f"starting {', '.join(system.parts)}, all on free ports of 127.0.0.1 …")
+    async with system, Switchboard(3) as phones:
+        callers = progress.callers = three(list(phones))
+        documents = {caller.number: caller.document for caller in callers}
+        async with Application(documents, progress.told) as application:
+            await asyncio.to_thread(_introduce, system, application)
+            progress.line(f"all run; calls go to sip:{DIALLED}@{system.sip_address}")
+            until = await _conference(system, application, progress, callers)
+    missing = summary(callers, until)
+    if missing:
+        raise Failed("; ".join(missing))
+    callbacks = sum(told.path == "/events" for told in application.told)
+    console.print(
+        f"\n[bold green]Each of the three heard the other two.[/] {callbacks} callbacks came, in order, all signed.\n"
+        "Call it yourself: `make up` tells the address for your softphone.",
+        soft_wrap=True,
+    )
+
+
+def _introduce(system: System, application: Application) -> None:
+    """The account learns where its application is, and the application what it is signed with."""
+    client = Redis.from_url(system.settings.redis_url.get_secret_value())
+    answer, hangup = f"{application.url}/answer", f"{application.url}/hangup"
+    record = accounts.update(client, system.account, answer_url=answer, hangup_url=hangup)
+    application.token = record.token
+    client.close()
+
+
+async def _conference(system: System, application: Application, progress: Progress, callers: list[Caller]) -> float:
+    """From the first call to the last hang-up; returns when the talking was over, epoch ms."""
+    *guests, host = callers
+    for caller in callers:
+        await _enter(system, application, progress, caller)
+    progress.line("all three are in, and all speak at once …")
+    for caller in callers:
+        caller.in_since_ms = now_ms()
+        caller.phone.say(caller.speech)
+    await asyncio.sleep(max(len(caller.speech) for caller in callers) / 8000 + 0.5)
+    until = now_ms()
+    first, rest = guests[0], guests[1:]
+    progress.line(f"{progress.name(first.number)} hangs up")
+    await first.phone.hang_up()
+    await _expect(application, _of(first, "ConferenceExit"), f"no callback told that {first.name} left")
+    progress.line(f"{progress.name(host.number)}, the host, hangs up: that ends the conference for all")
+    await host.phone.hang_up()
+    for caller in (host, *rest):
+        await _expect(application, _of(caller, "ConferenceExit"), f"no callback told that {caller.name} left")
+    for caller in rest:
+        progress.line(f"{progress.name(caller.number)} hears the rest of his document, and is hung up")
+        try:
+            await caller.phone.hung_up(within=20)
+        except TimeoutError:
+            raise Failed(f"{caller.name} was not hung up at his document's end") from None
+    for caller in callers:
+        await _expect(
+            application, _of(caller, "Hangup"), f"the hangup URL was not told of the end of {caller.name}'s call"
+        )
+    _check_callbacks(application)
+    return until
+
+
+async def _enter(system: System, application: Application, progress: Progress, caller: Caller) -> None:
+    progress.line(f"{progress.name(caller.number)} calls {DIALLED}")
+    calling = caller.phone.call(
+        f"sip:{DIALLED}@{system.sip_address}", from_user=caller.number, display_name=caller.name
+    )
+    try:
+        await asyncio.wait_for(calling, 20)
+    except (CallFailed, TimeoutError) as error:
+        raise Failed(f"{caller.name}'s call was not answered: {error or 'nothing came within 20 s'}") from None
+    await _expect(application, _of(caller, "ConferenceEnter"), f"no callback told that {caller.name} entered")
+
+
+def _of(caller: Caller, event: str) -> Callable[[Told], bool]:
+    return lambda told: told["From"] == caller.number and told["Event"] == event
+
+
+async def _expect(application: Application, what: Callable[[Told], bool], otherwise: str) -> None:
+    if not await application.was_told(what):
+        raise Failed(f"{otherwise} within 15 s")
+
+
+def _check_callbacks(application: Application) -> None:
+    events = [told for told in application.told if told.path == "/events"]
+    numbers = [int(told["ConferenceSequence"]) for told in events]
+    if numbers != list(range(1, len(numbers) + 1)):
+        raise Failed(f"the conference's callbacks came as {numbers}, not in their order")
+    if unsigned := [told for told in application.told if not told.signed]:
+        raise Failed(f"{len(unsigned)} requests were not signed with the account's token")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -56,10 +56,10 @@ class Message:
 
     @property
     def cause(self) -> int | None:
-        """The Q.850 cause of a Reason header (RFC 3326), or Asterisk's own header of it."""
+        """The Q.850 cause of a Reason header (RFC 3326), or Asterisk's own header of it; 0 says nothing."""
         found = re.search(r"Q\.850\s*;.*?cause=(\d+)", self.first("reason"), re.I)
         code = found[1] if found else self.first("x-asterisk-hangupcausecode")
-        return int(code) if code.isdigit() else None
+        return int(code) or None if code.isdigit() else None
 
 
 def read(datagram: bytes) -> Message | None:

@@ -12,11 +12,13 @@ from celery import Celery, signals  # type: ignore[import-untyped]
 
 from ari_conf import logs
 from ari_conf.settings import settings
+from tasks import broker
 
 QUEUES = ("callbacks", "recordings", "transcriptions")
 OTHER_THREADS = 4
 """Beside those that deliver callbacks, so that a flood of them doesn't hold up recordings."""
 
+broker.mend()
 app = Celery("tasks", broker=settings().broker, include=["tasks.callbacks"])
 app.conf.update(
     task_queues={name: {"exchange": "tasks", "routing_key": name} for name in QUEUES},

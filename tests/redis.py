@@ -47,7 +47,7 @@ class RedisServer:
 
 def start(folder: Path) -> RedisServer:
     if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
+        pytest.fail("redis-server is not installed: `make test` installs it")
     folder.mkdir(parents=True, exist_ok=True)
     server = RedisServer(folder)
     server.start()

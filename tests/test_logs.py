@@ -75,6 +75,6 @@ def test_an_exception_stays_on_its_line():
 
 def test_the_reader_makes_json_readable_and_leaves_the_rest():
     read = logs.reader(colours=False)
-    line = read('{"event": "call arrived", "call_uuid": "u1", "level": "info", "timestamp": "2026-01-01T10:11:12.345678Z"}')
+    line = read('{"event": "call arrived", "call_uuid": "u1", "timestamp": "2026-01-01T10:11:12.345678Z"}')
     assert "10:11:12.345" in line and "call arrived" in line and "call_uuid=u1" in line
     assert read("* Ready to accept connections") == "* Ready to accept connections"

@@ -96,7 +96,8 @@ class Conference:
 
     @property
     def full(self) -> bool:
-        return self.staying >= self.max_members
+        # One on his way out is a member until he is out: never are there more, nor do the callbacks tell of more.
+        return len(self.members) >= self.max_members
 
     @property
     def done(self) -> bool:

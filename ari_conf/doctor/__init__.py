@@ -23,27 +23,27 @@ Check = Callable[[Settings], str]
 """What was found; raises Wrong."""
 
 
-CHECKS: tuple[tuple[str, Check], ...] = (
-    ("Asterisk", asterisk.version),
-    ("its modules", asterisk.modules),
-    ("application", asterisk.application),
-    ("recording folder", asterisk.recording_folder),
-    ("Redis", stores.redis_server),
-    ("broker", stores.broker),
-    ("bucket", stores.bucket),
-    ("ffmpeg", machine.ffmpeg),
-    ("speech", machine.speech),
-    ("clock", machine.clock),
-)
+CHECKS: dict[str, Check] = {
+    "Asterisk": asterisk.version,
+    "its modules": asterisk.modules,
+    "application": asterisk.application,
+    "recording folder": asterisk.recording_folder,
+    "Redis": stores.redis_server,
+    "broker": stores.broker,
+    "bucket": stores.bucket,
+    "ffmpeg": machine.ffmpeg,
+    "speech": machine.speech,
+    "clock": machine.clock,
+}
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    return await asyncio.gather(*(asyncio.to_thread(_finding, part, check, settings) for part, check in CHECKS))
+    return await asyncio.gather(*(asyncio.to_thread(examined, part, settings) for part in CHECKS))
 
 
-def _finding(part: str, check: Check, settings: Settings) -> Finding:
+def examined(part: str, settings: Settings) -> Finding:
     try:
-        return Finding(part, True, check(settings))
+        return Finding(part, True, CHECKS[part](settings))
     except Wrong as wrong:
         return Finding(part, False, str(wrong))
     except Exception as error:  # a part that is ill can answer anything; the others are still of interest

@@ -31,7 +31,9 @@ ESTABLISHED = "01"
 def version(settings: Settings) -> str:
     found = str(ask(settings, "/asterisk/info").json()["system"]["version"])
     numbers = re.match(r"(?:certified[/-])?(\d+)\.(\d+)", found)
-    version = (int(numbers[1]), int(numbers[2])) if numbers else OLDEST
+    if not numbers:  # built from the source's newest
+        return f"Asterisk {found} at {settings.ari_url}; whether it is new enough can't be told from that"
+    version = int(numbers[1]), int(numbers[2])
     if version < OLDEST:
         raise Wrong(f"Asterisk {found} is too old: 20 or newer is needed")
     if settings.ari_socket == "outbound" and version < OUTBOUND_SINCE.get(version[0], OLDEST):

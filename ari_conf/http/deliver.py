@@ -59,7 +59,7 @@ def attempt(
 
 def _follow(method: str, url: str, params: Pairs, tokens: Sequence[str], networks: Networks) -> tuple[int, str | None]:
     for _ in range(MOST_REDIRECTS + 1):
-        hop = prepare(method, url, params, tokens, networks)
+        hop = prepare(method, url, params, tokens)
         response = _send(hop, networks)
         further = redirected(hop, response.status, response.headers.get("Location"), params)
         if further is None:

@@ -6,9 +6,8 @@ import asyncio
 import errno
 import os
 import random
-import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ import structlog
 from yarl import URL
 
 from ari_conf.errors import RequestFailed, RequestRefused
+from ari_conf.http.body import pieces, write
 from ari_conf.http.connect_async import pinned_session
 from ari_conf.http.guard import Networks
 from ari_conf.http.hop import (
@@ -34,8 +34,6 @@ from ari_conf.http.hop import (
 )
 from ari_conf.http.retry import Outcome, Policy, next_try, parse, retry_after_ms
 from ari_conf.http.signature import Pairs
-
-WRITTEN_AT_ONCE = 1024 * 1024
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -117,7 +115,7 @@ class Fetcher:
         earlier FileReply told them, only if it changed since. Raises RequestRefused, RequestFailed."""
 
         async def take(response: aiohttp.ClientResponse) -> FileReply:
-            size = 0 if response.status == 304 else await _write(response, path, limit_bytes)
+            size = 0 if response.status == 304 else await write(response, path, limit_bytes)
             told = response.headers
             return FileReply(
                 response.status,
@@ -195,7 +193,7 @@ class Fetcher:
     ) -> tuple[aiohttp.ClientResponse, T | None]:
         sent_params = params
         for _ in range(MOST_REDIRECTS + 1):
-            hop = prepare(method, url, sent_params, tokens, self._networks)
+            hop = prepare(method, url, sent_params, tokens)
             response, taken = await self._send(hop, policy, headers, take)
             further = redirected(hop, response.status, response.headers.get("Location"), sent_params)
             if further is None:
@@ -228,50 +226,10 @@ class Fetcher:
 
 async def whole(response: aiohttp.ClientResponse, limit_bytes: int) -> Reply:
     body = bytearray()
-    async with aclosing(_body(response, limit_bytes)) as chunks:
+    async with aclosing(pieces(response, limit_bytes)) as chunks:
         async for chunk in chunks:
             body += chunk
     return Reply(response.status, bytes(body), response.headers, str(response.url))
-
-
-async def _body(response: aiohttp.ClientResponse, limit_bytes: int) -> AsyncGenerator[bytes]:
-    encoding = response.headers.get("Content-Encoding", "identity")
-    if encoding.lower() != "identity":
-        raise TryFailed("body", f"it answered with Content-Encoding {encoding}, which was not asked for")
-    size = response.content_length or 0
-    if size <= limit_bytes:
-        size = 0
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > limit_bytes:
-                break
-            yield chunk
-    if size > limit_bytes:
-        raise TryFailed("body", f"its answer is longer than the {limit_bytes} bytes that are allowed")
-
-
-async def _write(response: aiohttp.ClientResponse, path: Path, limit_bytes: int) -> int:
-    """Written elsewhere, then renamed: whoever reads `path` meanwhile has the old file or the new one."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    size, waiting = 0, bytearray()
-    try:
-        async with aclosing(_body(response, limit_bytes)) as chunks:
-            async for chunk in chunks:
-                size += len(chunk)
-                waiting += chunk
-                if len(waiting) >= WRITTEN_AT_ONCE:
-                    await asyncio.to_thread(_append, part, bytes(waiting))
-                    waiting.clear()
-        await asyncio.to_thread(_append, part, bytes(waiting))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return size
-
-
-def _append(path: Path, content: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(content)
 
 
 def _told(error: aiohttp.ClientError, hop: Hop) -> TryFailed:

@@ -2,7 +2,7 @@
 
 "Users' URLs come from outside. Only http and https; host resolved once, every address checked, and the connection goes
 to the checked address (no second look-up)". Two gates: `check_url` before anything is asked of the network, and
-`resolve` (or, for an address that is at hand, `check_address`) where the connection is made.
+`resolve` (or `check_address`) where the connection is made.
 """
 
 from __future__ import annotations
@@ -67,8 +67,6 @@ class Target:
     host: str
     """Without brackets."""
     port: int
-    address: Address | None
-    """If the host is one."""
 
 
 @lru_cache(maxsize=1024)
@@ -90,13 +88,13 @@ def check_url(url: str) -> Target:
         raise RequestRefused("a URL must not have a user name or a password before its host")
     if port == 0:
         raise RequestRefused("a URL's port must be 1 to 65535")
-    host, address = _host(parts)
+    host = _host(parts)
     default = 443 if parts.scheme == "https" else 80
     shown = f"[{host}]" if ":" in host else host
     netloc = shown if port in (None, default) else f"{shown}:{port}"
     path = NOT_IN_PATH.sub(_escaped, parts.path) or "/"
     query = NOT_IN_QUERY.sub(_escaped, parts.query)
-    return Target(f"{parts.scheme}://{netloc}{path}{'?' if query else ''}{query}", host, port or default, address)
+    return Target(f"{parts.scheme}://{netloc}{path}{'?' if query else ''}{query}", host, port or default)
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -104,7 +102,7 @@ def _escaped(found: re.Match[str]) -> str:
     return text.upper() if len(text) == 3 else quote(text, safe="", errors="replace")
 
 
-def _host(parts: SplitResult) -> tuple[str, Address | None]:
+def _host(parts: SplitResult) -> str:
     host = (parts.hostname or "").lower()
     if not host:
         raise RequestRefused("a URL must name a host")
@@ -125,21 +123,21 @@ def _host(parts: SplitResult) -> tuple[str, Address | None]:
     # What ends in a number is an address (as browsers have it), and must be written as one: 2130706433, 0177.0.0.1,
     # 0x7f.1 and 127.1 all are 127.0.0.1 to some resolver.
     if not NUMBER.fullmatch(labels[-1]):
-        return host, None
+        return host
     try:
-        return host, IPv4Address(host)
+        return str(IPv4Address(host))
     except ValueError:
         raise RequestRefused(f"{host} is no address: write four decimal numbers, such as 198.51.100.7") from None
 
 
-def _ipv6(host: str) -> tuple[str, Address]:
+def _ipv6(host: str) -> str:
     try:
         address = IPv6Address(host)
     except ValueError:
         raise RequestRefused(f"[{host}] is no IPv6 address") from None
     if address.scope_id is not None:
         raise RequestRefused("a URL's address must not name a network interface")
-    return str(address), address
+    return str(address)
 
 
 @lru_cache(maxsize=4096)

@@ -13,7 +13,7 @@ import certifi
 
 from ari_conf.errors import RequestRefused
 from ari_conf.http import signature
-from ari_conf.http.guard import Networks, Target, check_address, check_url
+from ari_conf.http.guard import Target, check_url
 from ari_conf.http.retry import Failure
 
 MOST_REDIRECTS = 5
@@ -50,11 +50,9 @@ class Hop:
     headers: dict[str, str]
 
 
-def prepare(method: str, url: str, params: signature.Pairs, tokens: Sequence[str], networks: Networks) -> Hop:
-    """Raises RequestRefused."""
+def prepare(method: str, url: str, params: signature.Pairs, tokens: Sequence[str]) -> Hop:
+    """Raises RequestRefused for the URL itself; its host's addresses are judged where the connection is made."""
     target = check_url(url)
-    if target.address is not None:
-        check_address(target.address, networks)
     url = target.url
     body = None
     sent = HEADERS

@@ -8,7 +8,6 @@ import re
 import shutil
 import sys
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -146,6 +145,3 @@ def _piper_model() -> Path | None:
 def _folder(package: str) -> Path | None:
     spec = importlib.util.find_spec(package)
     return Path(spec.origin).parent if spec and spec.origin else None
-
-
-Installed = Callable[[str], dict[Gender, list[Voice]]]

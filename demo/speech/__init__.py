@@ -19,8 +19,9 @@ _TEXTS = {
         "All circuits are busy now. Your call cannot be completed as dialed. Please check the number and dial again."
     ),
     "austen": (
-        "And Mr. John Dashwood had then leisure to consider how much there might be prudently in his power to do for them. "
-        "He was not an ill-disposed young man, unless to be rather cold-hearted and rather selfish is to be ill-disposed."
+        "And Mr. John Dashwood had then leisure to consider how much there might be prudently in his power to do for "
+        "them. He was not an ill-disposed young man, unless to be rather cold-hearted and rather selfish is to be "
+        "ill-disposed."
     ),
     "cards": (
         "Go somewhere and do something. Go forward ten meters. Eight of spades, four of clubs, seven of hearts. "

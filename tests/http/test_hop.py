@@ -70,7 +70,7 @@ async def test_nothing_of_ours_goes_along(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    path=st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=8).map(lambda t: t.replace(";", "")),
+    path=st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=8),
     query=st.text(st.characters(max_codepoint=0x7E, min_codepoint=0x20), max_size=12),
     params=st.lists(st.tuples(st.sampled_from(["a", "b"]), st.text(max_size=5)), max_size=3),
     method=st.sampled_from(["GET", "POST"]),
@@ -87,7 +87,9 @@ async def test_what_arrives_is_what_was_signed(
     if method == "POST":
         assert f"http://{seen.headers['host']}{seen.target}" == check_url(url).url
     # A query such as %ff decodes to what is not ASCII, which the SDK can't check.
-    if all(value.isascii() for pair in parse_qsl(seen.target.partition("?")[2]) for value in pair):
+    if all(
+        value.isascii() for pair in parse_qsl(seen.target.partition("?")[2], keep_blank_values=True) for value in pair
+    ):
         assert validates(seen, receiver.port)
 
 

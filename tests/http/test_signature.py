@@ -81,8 +81,8 @@ letters = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_siz
 """In a query: of anything else the SDK makes an exception (UnicodeEncodeError on Python 3.11)."""
 keys = st.sampled_from(["a", "b", "A", "a b", "CallUUID", "X-PH-One", "é", "10", "9"])
 ascii_keys = st.sampled_from(["a", "b", "A", "a b", "CallUUID", "X-PH-One", "%41", "10", "9"])
-paths = st.lists(st.text(st.characters(codec="utf-8", exclude_characters=";"), max_size=6), max_size=3).map(
-    lambda parts: "".join("/" + quote(part, safe="") for part in parts)
+paths = st.lists(st.text(st.characters(codec="utf-8"), max_size=6), max_size=3).map(
+    lambda parts: "".join("/" + quote(part, safe=";") for part in parts)
 )
 hosts = st.sampled_from(["answer.url", "answer.url:8080", "127.0.0.1:9", "[2001:db8::1]:81"])
 queries = st.lists(st.tuples(ascii_keys, letters), max_size=4)

@@ -91,15 +91,17 @@ async def application(asterisk: EmbeddedAsterisk, deadline: float = 5.0) -> Asyn
 async def conference_of_two(
     app: Application, asterisk: EmbeddedAsterisk
 ) -> AsyncIterator[tuple[Phone, Phone, str, str]]:
-    async with call(asterisk, "14155550101") as ada, call(asterisk, "14155550102") as bob:
-        first, second = (await app.arrived()).channel_id, (await app.arrived()).channel_id
-        await app.perform(do.Answer(first), do.Answer(second), do.CreateBridge("b1"))
-        await ada.answered()
-        await bob.answered()
-        await app.perform(do.AddChannel(first, "b1"), do.AddChannel(second, "b1"))
-        assert await app.next(seen.ChannelEnteredBridge) == seen.ChannelEnteredBridge(first, "b1")
-        assert await app.next(seen.ChannelEnteredBridge) == seen.ChannelEnteredBridge(second, "b1")
-        yield ada, bob, first, second
+    async with call(asterisk, "14155550101") as ada:
+        first = (await app.arrived()).channel_id
+        async with call(asterisk, "14155550102") as bob:
+            second = (await app.arrived()).channel_id
+            await app.perform(do.Answer(first), do.Answer(second), do.CreateBridge("b1"))
+            await ada.answered()
+            await bob.answered()
+            await app.perform(do.AddChannel(first, "b1"), do.AddChannel(second, "b1"))
+            joined = [await app.next(seen.ChannelEnteredBridge), await app.next(seen.ChannelEnteredBridge)]
+            assert joined == [seen.ChannelEnteredBridge(first, "b1"), seen.ChannelEnteredBridge(second, "b1")]
+            yield ada, bob, first, second
 
 
 async def test_a_call_comes_in_over_the_websocket_that_asterisk_opened(asterisk: EmbeddedAsterisk) -> None:
@@ -256,7 +258,7 @@ async def test_members_leave(asterisk: EmbeddedAsterisk) -> None:
         assert await app.next(seen.ChannelLeftBridge) == seen.ChannelLeftBridge(first, "b1")
 
         bob.hang_up()
-        assert await app.next(seen.ChannelHungUp) == seen.ChannelHungUp(second, 16)
+        assert await app.next(seen.ChannelHungUp) == seen.ChannelHungUp(second, 0)
 
         await app.perform(do.DestroyBridge("b1"))
         assert await app.next(seen.BridgeDestroyed) == seen.BridgeDestroyed("b1")
@@ -280,7 +282,7 @@ async def test_asterisk_says_what_is_wrong(asterisk: EmbeddedAsterisk, over: str
         with pytest.raises(AriNotFound, match="POST /channels/none/answer: Channel not found"):
             await app.client.request("POST", "/channels/none/answer", over=over)  # type: ignore[arg-type]
         with pytest.raises(AriError, match="400") as wrong:
-            await app.client.request("POST", "/bridges/none/addChannel", over=over)  # type: ignore[arg-type]
+            await app.client.request("POST", "/channels", over=over)  # type: ignore[arg-type]
         assert wrong.value.status == 400
 
 

@@ -5,12 +5,16 @@ import subprocess
 import wave
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
 from ari_conf.core.elements import Play, Speak
 from ari_conf.errors import RequestFailed, RequestRefused, SoundFailed
+from ari_conf.http.fetch import Fetcher
 from ari_conf.media.beeps import beep
 from ari_conf.media.freshness import STALE_S, UNTOLD_S
 from ari_conf.media.sounds import LIMIT_BYTES, Sounds
@@ -181,7 +185,13 @@ async def test_what_is_no_sound_is_refused(world: World, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(".flac", *SINE), (".mkv", *SINE, "-c:a", "mp3"), (".avi", *SINE, "-c:a", "mp3")]
+    "arguments",
+    [
+        (".flac", *SINE),
+        (".mkv", *SINE, "-c:a", "mp3"),
+        (".avi", *SINE, "-c:a", "mp3"),
+        (".wav", *SINE, "-c:a", "wmav2"),
+    ],
 )
 async def test_other_formats_are_refused_also_around_mp3(
     world: World, tmp_path: Path, arguments: tuple[str, ...]
@@ -358,3 +368,28 @@ async def test_an_ffmpeg_that_is_not_there_is_named(world: World) -> None:
     sounds = Sounds(Settings(sounds_folder=world.folder, ffmpeg="/nowhere/ffmpeg"), world.origin, world.engine)
     with pytest.raises(SoundFailed, match=r"ffmpeg"):
         await sounds.prepare(Play(URL))
+
+
+async def test_with_the_real_fetcher_and_a_real_origin(world: World, httpserver: HTTPServer) -> None:
+    conditions: list[str | None] = []
+
+    def answer(request: Request) -> Response:
+        conditions.append(request.headers.get("If-None-Match"))
+        headers = {"ETag": '"1"', "Cache-Control": "max-age=5"}
+        return Response(status=304, headers=headers) if conditions[-1] else Response(world.origin.body, headers=headers)
+
+    httpserver.expect_request("/hello.wav").respond_with_handler(answer)
+    httpserver.expect_request("/gone.wav").respond_with_data("gone", status=404)
+    play = Play(httpserver.url_for("/hello.wav"))
+    async with Fetcher((ip_network("127.0.0.0/8"),)) as fetcher:
+        sounds = Sounds(Settings(sounds_folder=world.folder), fetcher, world.engine, lambda: world.now)
+        first = await sounds.prepare(play)
+        world.now += 5
+        assert await sounds.prepare(play) == first
+        with pytest.raises(SoundFailed, match="404"):
+            await sounds.prepare(Play(httpserver.url_for("/gone.wav")))
+    async with Fetcher() as careful:
+        with pytest.raises(SoundFailed, match="no request may go there"):
+            await Sounds(Settings(sounds_folder=world.folder), careful, world.engine).prepare(Play(play.url + "?2"))
+    assert conditions == [None, '"1"']
+    assert length(first) == (8000, 0.3)

@@ -35,6 +35,7 @@ class Receiver:
     """Answers 200 at once, or what `answer(received)` returns, as late as that returns."""
 
     answer: Callable[[Received], int] = lambda _: 200
+    retry_after: str | None = None
     received: list[Received] = field(default_factory=list)
 
     def __enter__(self) -> Receiver:
@@ -54,6 +55,8 @@ class Receiver:
                 try:
                     self.send_response(receiver.answer(got))
                     self.send_header("Content-Length", "0")
+                    if receiver.retry_after:
+                        self.send_header("Retry-After", receiver.retry_after)
                     self.end_headers()
                 except OSError:
                     pass  # who asked was killed

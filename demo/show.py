@@ -1,0 +1,75 @@
+"""What the demo shows on the terminal while it runs, and at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from demo import listen
+from demo.application import Told
+from demo.callers import Caller
+
+console = Console(highlight=False)
+
+
+class Progress:
+    """A line for each thing that happens, with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self.callers: Sequence[Caller] = ()
+
+    def line(self, text: str) -> None:
+        console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/]  {text}", soft_wrap=True)
+
+    def told(self, request: Told) -> None:
+        name = self.name(request["From"])
+        what = {
+            "StartApp": f"which document is for {name}?",
+            "ConferenceEnter": f"{name} has entered as member {escape(request['ConferenceMemberID'])}",
+            "ConferenceExit": f"{name} has left ({escape(request['ConferenceExitReason'])})",
+            "Hangup": f"{name}'s call has ended after {escape(request['Duration'])} s",
+        }.get(request["Event"], escape(f"{request['Event']}, {name}"))
+        signed = "signed" if request.signed else "[red]not signed[/]"
+        self.line(f"  [dim]callback →[/] {escape(request.path):8} {what}  [dim]{signed}[/]")
+
+    def name(self, number: str) -> str:
+        caller = next((caller for caller in self.callers if caller.number == number), None)
+        return f"[{caller.style}]{caller.name}[/]" if caller else escape(number)
+
+
+def summary(callers: Sequence[Caller], until_ms: float) -> list[str]:
+    """Prints who heard whom, and returns a sentence for each who did not hear another."""
+    table = Table(
+        title="Who heard whom, as found in the sound that each phone received",
+        title_justify="left",
+        title_style="bold",
+        min_width=66,
+    )
+    table.add_column("")
+    for speaker in callers:
+        table.add_column(f"{speaker.name}'s words", justify="center")
+    deaf = []
+    for listener in callers:
+        heard = listener.phone.heard.between(listener.in_since_ms, until_ms)
+        cells = []
+        for speaker in callers:
+            share = listen.contains(heard, speaker.speech).score
+            if speaker is listener:
+                # His own words must not come back to him.
+                cells.append("[dim]no echo[/]" if share < listen.FOUND else f"[red]echo, {share:.0%}[/]")
+                if share >= listen.FOUND:
+                    deaf.append(f"{listener.name} heard himself")
+            elif share >= listen.FOUND:
+                cells.append(f"[green]heard[/] {share:.0%}")
+            else:
+                cells.append(f"[red]not heard[/] {share:.0%}")
+                deaf.append(f"{listener.name} did not hear {speaker.name}")
+        table.add_row(f"[{listener.style}]{listener.name}[/] heard", *cells)
+    console.print()
+    console.print(table)
+    return deaf

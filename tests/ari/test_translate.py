@@ -1,0 +1,203 @@
+"""Messages as Asterisk 22.10.1 sent them, less what is not read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from ari_conf.ari.translate import EVENTS, Request, to_event, to_requests
+from ari_conf.core import effects as do
+from ari_conf.core import events as seen
+
+CHANNEL = {
+    "id": "1795342997.0",
+    "name": "PJSIP/anonymous-00000000",
+    "state": "Ring",
+    "caller": {"name": "Ada Caller", "number": "+14155550100"},
+    "dialplan": {"context": "ari_conf", "exten": "14155550199", "app_data": 'ari_conf,MA1,""'},
+}
+
+
+def start(*args: Any, **channel: Any) -> dict[str, Any]:
+    return {"type": "StasisStart", "args": list(args), "channel": CHANNEL | channel}
+
+
+def event(message: Any) -> seen.Event | None:
+    ids = iter(("call-uuid", "request-uuid"))
+    return to_event(message, lambda: next(ids))
+
+
+def test_a_call_arrives() -> None:
+    assert event(start("MA1", "")) == seen.CallArrived(
+        channel_id="1795342997.0",
+        call_uuid="call-uuid",
+        request_uuid="request-uuid",
+        auth_id="MA1",
+        from_="+14155550100",
+        to="14155550199",
+        caller_name="Ada Caller",
+        document=None,
+        method="POST",
+        answered=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "auth_id", "document", "method"),
+    [
+        (("MA1",), "MA1", None, "POST"),
+        (("MA1", "lunch"), "MA1", "lunch", "POST"),
+        (("MA1", "http://127.0.0.1/a,b", "get"), "MA1", "http://127.0.0.1/a,b", "GET"),
+        (("MA1", "lunch", "DELETE"), "MA1", "lunch", "POST"),
+        (("MA1", "lunch", "GET", "more"), "MA1", "lunch", "GET"),
+        # A dialplan that names no account: the call must be ended by somebody, so it is told of.
+        ((), "", None, "POST"),
+    ],
+)
+def test_the_arguments_of_stasis(args: tuple[str, ...], auth_id: str, document: str | None, method: str) -> None:
+    arrived = event(start(*args))
+
+    assert isinstance(arrived, seen.CallArrived)
+    assert (arrived.auth_id, arrived.document, arrived.method) == (auth_id, document, method)
+
+
+def test_a_call_that_the_dialplan_answered() -> None:
+    arrived = event(start("MA1", state="Up"))
+
+    assert isinstance(arrived, seen.CallArrived)
+    assert arrived.answered
+
+
+@pytest.mark.parametrize(
+    "name", ["Snoop/1795342997.0-00000000", "UnicastRTP/127.0.0.1:4000-0x1", "WebSocket/INCOMING/1"]
+)
+def test_a_channel_of_our_own_is_no_call(name: str) -> None:
+    assert event(start(name=name)) is None
+
+
+def test_a_channel_that_takes_another_ones_place_is_no_call() -> None:
+    assert event(start("MA1") | {"replace_channel": CHANNEL}) is None
+
+
+ON_CHANNEL = {"channel": CHANNEL}
+ON_BRIDGE = {"bridge": {"id": "b1"}}
+RECORDING = {"recording": {"name": "MA1/r1", "target_uri": "bridge:b1", "state": "done"}}
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"type": "StasisEnd", **ON_CHANNEL}, seen.ChannelHungUp("1795342997.0", 0)),
+        ({"type": "ChannelDestroyed", "cause": 17, **ON_CHANNEL}, seen.ChannelHungUp("1795342997.0", 17)),
+        ({"type": "ChannelHangupRequest", "cause": 127, **ON_CHANNEL}, seen.ChannelHungUp("1795342997.0", 127)),
+        # 32 is no cause here, but a flag of Asterisk's own.
+        (
+            {"type": "ChannelHangupRequest", "cause": 32, "soft": True, **ON_CHANNEL},
+            seen.ChannelHungUp("1795342997.0", 0),
+        ),
+        ({"type": "ChannelEnteredBridge", **ON_CHANNEL, **ON_BRIDGE}, seen.ChannelEnteredBridge("1795342997.0", "b1")),
+        ({"type": "ChannelLeftBridge", **ON_CHANNEL, **ON_BRIDGE}, seen.ChannelLeftBridge("1795342997.0", "b1")),
+        ({"type": "BridgeDestroyed", **ON_BRIDGE}, seen.BridgeDestroyed("b1")),
+        ({"type": "ChannelDtmfReceived", "digit": "#", **ON_CHANNEL}, seen.DigitReceived("1795342997.0", "#")),
+        ({"type": "ChannelTalkingStarted", **ON_CHANNEL}, seen.TalkingStarted("1795342997.0")),
+        ({"type": "ChannelTalkingFinished", "duration": 9, **ON_CHANNEL}, seen.TalkingFinished("1795342997.0")),
+        ({"type": "PlaybackFinished", "playback": {"id": "p", "state": "done"}}, seen.PlaybackFinished("p")),
+        (
+            {"type": "PlaybackFinished", "playback": {"id": "p", "state": "failed"}},
+            seen.PlaybackFinished("p", failed=True),
+        ),
+        ({"type": "RecordingStarted", **RECORDING}, seen.RecordingStarted("b1", "r1")),
+        ({"type": "RecordingFinished", **RECORDING}, seen.RecordingFinished("b1", "r1")),
+        ({"type": "RecordingFailed", **RECORDING}, seen.RecordingFinished("b1", "r1", failed=True)),
+    ],
+)
+def test_what_asterisk_tells(message: dict[str, Any], expected: seen.Event) -> None:
+    assert message["type"] in EVENTS
+    assert event(message) == expected
+
+
+@pytest.mark.parametrize("type_", ["ChannelVarset", "BridgeCreated", "ApplicationReplaced", "PlaybackStarted"])
+def test_what_is_not_for_us(type_: str) -> None:
+    assert event({"type": type_, **ON_CHANNEL, **ON_BRIDGE, **RECORDING, "playback": {"id": "p"}}) is None
+
+
+anything = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats() | some.text(),
+    lambda inner: (
+        some.lists(inner) | some.dictionaries(some.text() | some.sampled_from(("id", "name", "state")), inner)
+    ),
+)
+KEYS = ("args", "channel", "bridge", "playback", "recording", "digit", "cause", "soft", "caller")
+
+
+@given(
+    some.dictionaries(some.sampled_from(KEYS), anything | some.fixed_dictionaries({"id": anything, "name": anything}))
+)
+@pytest.mark.parametrize("type_", [*EVENTS, None, 7])
+def test_no_message_is_an_exception(type_: object, message: dict[str, Any]) -> None:
+    found = to_event(message | {"type": type_}, lambda: "id")
+
+    assert found is None or isinstance(found, seen.Event)
+
+
+@given(anything)
+def test_nor_is_what_is_no_message(message: Any) -> None:
+    assert event(message) is None
+
+
+CHANNEL_SOUND, BRIDGE_SOUND = do.Target("channel", "c 1"), do.Target("bridge", "b1")
+
+
+@pytest.mark.parametrize(
+    ("effect", "request_"),
+    [
+        (do.Answer("c 1"), Request("POST", "/channels/c%201/answer", over="http")),
+        (do.HangUp("c1", "busy"), Request("DELETE", "/channels/c1", {"reason": "busy"})),
+        (do.MuteChannel("c1", True), Request("POST", "/channels/c1/mute", {"direction": "in"})),
+        (do.MuteChannel("c1", False), Request("DELETE", "/channels/c1/mute", {"direction": "in"})),
+        (do.DeafenChannel("c1", True), Request("POST", "/channels/c1/mute", {"direction": "out"})),
+        (do.DeafenChannel("c1", False), Request("DELETE", "/channels/c1/mute", {"direction": "out"})),
+        (do.StartMusic("c1"), Request("POST", "/channels/c1/moh")),
+        (do.StopMusic("c1"), Request("DELETE", "/channels/c1/moh")),
+        (do.SendDigits("c1", "1#*"), Request("POST", "/channels/c1/dtmf", {"dtmf": "1#*"})),
+        (
+            do.DetectTalking("c1", 500),
+            Request("POST", "/channels/c1/variable", {"variable": "TALK_DETECT(set)", "value": "500,256"}),
+        ),
+        (
+            do.DetectTalking("c1", None),
+            Request("POST", "/channels/c1/variable", {"variable": "TALK_DETECT(remove)", "value": ""}),
+        ),
+        (
+            do.AddChannel("c1", "b1"),
+            Request("POST", "/bridges/b1/addChannel", {"channel": "c1", "absorbDTMF": "true"}, over="http"),
+        ),
+        (do.RemoveChannel("c1", "b1"), Request("POST", "/bridges/b1/removeChannel", {"channel": "c1"}, over="http")),
+        (do.CreateBridge("b1"), Request("POST", "/bridges", {"type": "mixing,dtmf_events", "bridgeId": "b1"})),
+        (do.DestroyBridge("b1"), Request("DELETE", "/bridges/b1")),
+        (
+            do.StartRecording("b1", "r1", "MA1"),
+            Request("POST", "/bridges/b1/record", {"name": "MA1/r1", "format": "wav", "ifExists": "fail"}, over="http"),
+        ),
+        (do.StopRecording("b1", "r1", "MA1"), Request("POST", "/recordings/live/MA1%2Fr1/stop", over="http")),
+        (
+            do.PlayMedia(CHANNEL_SOUND, "p/1", ("sound:a", "sound:b")),
+            Request("POST", "/channels/c%201/play", {"media": "sound:a,sound:b", "playbackId": "p/1"}),
+        ),
+        (
+            do.PlayMedia(BRIDGE_SOUND, "p1", ("sound:a",)),
+            Request("POST", "/bridges/b1/play", {"media": "sound:a", "playbackId": "p1"}),
+        ),
+        (do.StopPlayback(BRIDGE_SOUND, "p/1"), Request("DELETE", "/playbacks/p%2F1")),
+    ],
+)
+def test_what_is_asked_of_asterisk(effect: Any, request_: Request) -> None:
+    assert to_requests(effect) == (request_,)
+
+
+def test_an_effect_for_somebody_else() -> None:
+    with pytest.raises(TypeError, match="ReleaseName is not an effect for Asterisk"):
+        to_requests(do.ReleaseName("MA1", "lunch", "c1"))  # type: ignore[arg-type]

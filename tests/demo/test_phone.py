@@ -1,0 +1,189 @@
+"""The phones, against a real Asterisk."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from demo import listen
+from demo.heard import Recorder
+from demo.phone import CallFailed, Phone, Switchboard, now_ms
+from demo.speech import speech_files
+
+Dial = Callable[[str], str]
+
+
+async def test_hears_its_own_tone_from_an_echo_in_time(dial: Dial) -> None:
+    async with Switchboard(1) as (ann,):
+        ann.silence()
+        await ann.call(dial("echo"))
+        tone = ann.tone(475)
+        await ann.hears(lambda heard: listen.sounds(heard, 475), window_ms=500)
+        heard = ann.heard
+        assert tone.started_ms is not None
+        ((start, _),) = listen.intervals_of(heard.audio, 475)
+        assert 0 <= heard.start_ms + start - tone.started_ms < 60
+        assert abs(listen.level_dbfs(heard.since(heard.end_ms - 300)) - -20) < 0.5
+        await ann.hang_up()
+        assert ann.state == "ended"
+
+
+async def test_three_in_a_conference_each_hear_the_other_two(dial: Dial) -> None:
+    async with Switchboard(3) as phones:
+        for phone, pitch in zip(phones, listen.PITCHES, strict=False):
+            phone.tone(pitch, -24)
+            await phone.call(dial("standup"))
+        pitches = listen.PITCHES[:3]
+        for phone, own in zip(phones, pitches, strict=True):
+            others = set(pitches) - {own}
+            await phone.hears(partial(_only, others), window_ms=400)
+
+
+def _only(pitches: set[int], heard: listen.Samples) -> bool:
+    return set(listen.tones(heard)) == pitches
+
+
+async def test_digits_go_both_ways(dial: Dial) -> None:
+    async with Switchboard(2) as (ann, bob):
+        await ann.call(dial("digits"))
+        await ann.receives("1379*#0")
+        await ann.hung_up()
+        assert ann.cause == 16
+        await bob.call(dial("repeat"))
+        await bob.press("15*37")
+        await bob.receives("15*37")
+        assert [digit for _, digit in bob.pressed] == list("15*37")
+        steps = np.diff([at for at, _ in bob.pressed])
+        assert np.all(np.abs(steps - 200) < 15)
+
+
+async def test_speech_goes_on_under_digits_and_stays_in_time(dial: Dial) -> None:
+    async with Switchboard(1) as (ann,):
+        await ann.call(dial("echo"))
+        speech = speech_files()[0]
+        said = ann.say(speech.path)
+        await ann.press("12")
+        await ann.hears(lambda heard: not listen.silent(heard), window_ms=3000)
+        match = listen.contains(ann.heard.audio, listen.wav(speech.path)[:24000])
+        assert match.score > listen.FOUND
+        assert said.started_ms is not None
+        assert abs(ann.heard.start_ms + match.offset_ms - said.started_ms) < 60
+
+
+async def test_early_media_is_heard_before_the_answer(dial: Dial) -> None:
+    async with Switchboard(1) as (ann,):
+        call = asyncio.create_task(ann.call(dial("early")))
+        await ann.early_media.wait()
+        assert ann.answered_at is None
+        await call
+        assert ann.answered_at is not None
+        assert listen.sounds(ann.heard.between(ann.answered_at - 600, ann.answered_at - 100), 600)
+
+
+async def test_a_refused_call_says_why(dial: Dial) -> None:
+    async with Switchboard(1) as (ann,):
+        with pytest.raises(CallFailed, match="486 Busy Here") as busy:
+            await ann.call(dial("busy"))
+        assert (busy.value.status, busy.value.cause) == (486, 17)
+        with pytest.raises(CallFailed, match="404"):
+            await ann.call(dial("nobody"))
+
+
+async def test_hanging_up_while_it_rings_cancels_the_call(dial: Dial) -> None:
+    async with Switchboard(1) as (ann,):
+        call = asyncio.create_task(ann.call(dial("ringing")))
+        await ann.ringing.wait()
+        await ann.hang_up()
+        with pytest.raises(CallFailed, match="487"):
+            await call
+        assert ann.answered_at is None
+
+
+async def test_headers_and_caller_arrive(dial: Dial) -> None:
+    async with Switchboard(1) as (ann,):
+        await ann.call(dial("who"), headers={"X-Greeting": "hello"}, from_user="15550001", display_name="Ann")
+        await ann.hung_up()
+        with pytest.raises(CallFailed):
+            await ann.call(dial("who"), headers={"X-Greeting": "bye"}, from_user="15550001", display_name="Ann")
+
+
+async def test_music_on_hold_is_told_from_speech(dial: Dial, sounds: Path) -> None:
+    async with Switchboard(2) as (ann, bob):
+        await asyncio.gather(ann.call(dial("music")), bob.call(dial("speech")))
+        await ann.hears(lambda heard: not listen.silent(heard), window_ms=3000)
+        await bob.hears(lambda heard: not listen.silent(heard), window_ms=3000)
+        songs = sorted((sounds / "moh").glob("*.wav"))
+        _, music = listen.loudest(ann.heard.audio, songs)
+        _, speech = listen.loudest(bob.heard.audio, songs)
+        assert music.score > 0.9
+        assert speech.score < 0.3
+        congratulations = listen.wav(sounds / "sounds/en_US_f_Allison/demo-congrats.wav")
+        assert listen.contains(bob.heard.audio, congratulations).score > 0.9
+        assert listen.contains(ann.heard.audio, congratulations).score < 0.3
+
+
+async def test_who_speaks_in_a_conference_can_be_told(dial: Dial) -> None:
+    first, second, third = speech_files()
+    async with Switchboard(3) as (ann, bob, cid):
+        for phone in (ann, bob, cid):
+            await phone.call(dial("standup"))
+        ann.say(first.path)
+        bob.say(second.path)
+        start = now_ms()
+        await cid.hears(lambda heard: not listen.silent(heard), within=15, window_ms=6000)
+        heard = cid.heard.since(start)
+        for speech, there in ((first, True), (second, True), (third, False)):
+            score = listen.contains(heard, listen.wav(speech.path)[: 8 * 6000]).score
+            assert (score > 0.8) if there else (score < 0.3), (speech.name, score)
+
+
+async def _talk(phones: list[Phone], uri: str, seconds: float) -> tuple[float, float]:
+    """All in one conference, for so long; returns (start, end) in epoch ms of the time in which all were in."""
+    for phone, pitch in zip(phones, listen.PITCHES * 2, strict=False):
+        phone.tone(pitch, -32)
+    await asyncio.gather(*(phone.call(uri, from_user=f"1555{at:04}") for at, phone in enumerate(phones)))
+    start = now_ms() + 300
+    await asyncio.sleep(seconds + 0.3)
+    return start, start + seconds * 1000
+
+
+async def test_twenty_in_a_conference_hear_nineteen_without_gaps(dial: Dial) -> None:
+    async with Switchboard(20) as board:
+        cpu = time.process_time()
+        start, end = await _talk(board.phones, dial("standup"), 4)
+        print(f"CPU of the phones: {(time.process_time() - cpu) / 4.3:.0%}")
+        for phone, own in zip(board.phones, listen.PITCHES, strict=True):
+            assert phone.heard.missing(start, end, longer_than_ms=60) == []
+            audio = phone.heard.between(start, end)
+            others = set(listen.PITCHES) - {own}
+            assert set(listen.tones(audio)) == others
+            assert {pitch: listen.gaps(audio, pitch, 60) for pitch in others} == {pitch: [] for pitch in others}
+
+
+def test_a_lost_packet_is_a_hole_and_jitter_is_not() -> None:
+    recorder = Recorder()
+    tone = np.full(160, 0x80, np.uint8).tobytes()
+    for number in range(20):
+        if number != 7:
+            late = 12_000_000 if number % 3 else 0
+            head = bytes([0x80, 0]) + number.to_bytes(2, "big") + (number * 160).to_bytes(4, "big") + b"abcd"
+            recorder.arrived.append((1_000_000_000 + number * 20_000_000 + late, head + tone))
+    heard = recorder.heard()
+    assert heard.start_ms == 1000
+    assert heard.missing(1000, 1400) == [(1140.0, 1160.0)]
+    assert not heard.between(1140, 1160).any()
+    assert heard.between(1160, 1400).all()
+    assert heard.longest_wait(1000, 1400) == pytest.approx(52)
+
+
+async def test_a_switchboard_ends_the_calls_that_are_left(dial: Dial) -> None:
+    async with Switchboard(2) as (ann, bob):
+        await ann.call(dial("echo"))
+        await bob.call(dial("echo"))
+    assert (ann.state, bob.state) == ("ended", "ended")

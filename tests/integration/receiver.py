@@ -1,0 +1,121 @@
+"""A user's web application: gives documents out, is told of events, and checks with Plivo's SDK who asks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+from plivo.utils import validate_signature, validate_v3_signature  # type: ignore[import-untyped]
+
+Document = str | Callable[[Mapping[str, str]], str]
+"""XML, or what makes it from the request's parameters."""
+
+
+@dataclass(frozen=True)
+class Request:
+    at_ms: float
+    """Epoch ms at which its body was there."""
+    method: str
+    path: str
+    query: Mapping[str, str]
+    params: Mapping[str, str]
+    """The form's fields; of a GET those of the query."""
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+    def signed_with(self, token: str) -> bool:
+        """By the SDK, V3 and V2 both."""
+        form = dict(self.params) if self.method == "POST" else {}
+        v3, nonce = self.headers.get("X-Plivo-Signature-V3", ""), self.headers.get("X-Plivo-Signature-V3-Nonce", "")
+        v2, nonce_2 = self.headers.get("X-Plivo-Signature-V2", ""), self.headers.get("X-Plivo-Signature-V2-Nonce", "")
+        return bool(
+            validate_v3_signature(self.method, self.url, nonce, token, v3, form)
+            and validate_signature(self.url, nonce_2, v2, token)
+        )
+
+
+class Receiver:
+    """Listens on a free port of 127.0.0.1 while it is entered. All of its tables may be changed at any time.
+
+    A path without a document is answered 200 with an empty body, and is in `requests` like any other.
+    """
+
+    def __init__(self, documents: Mapping[str, Document] | None = None, token: str | None = None) -> None:
+        self.documents = dict(documents or {})
+        self.delays: dict[str, float] = {}
+        """Seconds between a path's request and its answer."""
+        self.statuses: dict[str, list[int]] = {}
+        """A path's next answers; the last one stays."""
+        self.token = token
+        self.requests: list[Request] = []
+        self._arrived = asyncio.Condition()
+
+    async def __aenter__(self) -> Receiver:
+        app = web.Application(client_max_size=1 << 24)
+        app.router.add_route("*", "/{path:.*}", self._receive)
+        # An answer that is delayed on purpose must not hold up the end of the test.
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = int(self._runner.addresses[0][1])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    def url(self, path: str) -> str:
+        """Of a path that may have a query and a fragment."""
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def requests_to(self, path: str) -> list[Request]:
+        return [request for request in self.requests if request.path == path]
+
+    async def wait_for(self, predicate: Callable[[Request], bool], timeout: float = 10.0) -> Request:
+        """The first request, past or to come, for which it holds. Raises TimeoutError, saying what came."""
+        try:
+            async with asyncio.timeout(timeout), self._arrived:
+                while True:
+                    for request in self.requests:
+                        if predicate(request):
+                            return request
+                    await self._arrived.wait()
+        except TimeoutError:
+            came = "\n".join(f"{one.method} {one.path} {dict(one.params)}" for one in self.requests)
+            raise TimeoutError(f"no such request within {timeout} s; these came:\n{came or '(none)'}") from None
+
+    async def event(self, name: str, timeout: float = 10.0, **params: str) -> Request:
+        """The first request of that Event, and of those parameters."""
+        wanted = {"Event": name, **params}
+        return await self.wait_for(lambda request: wanted.items() <= request.params.items(), timeout)
+
+    def all_signed(self) -> None:
+        """Fails with the first request that is not signed with the token."""
+        assert self.token, "give the Receiver a token"
+        for request in self.requests:
+            assert request.signed_with(self.token), f"not signed: {request.method} {request.url} {dict(request.params)}"
+
+    async def _receive(self, request: web.Request) -> web.StreamResponse:
+        query = dict(request.query)
+        body = await request.read()
+        form = {name: str(value) for name, value in (await request.post()).items()}
+        params = form if request.method == "POST" else query
+        # As the sender wrote it: the signature is over that.
+        url = f"http://{request.host}{request.raw_path}"
+        seen = Request(
+            time.time() * 1000, request.method, request.path, query, params, request.headers.copy(), body, url
+        )
+        async with self._arrived:
+            self.requests.append(seen)
+            self._arrived.notify_all()
+        await asyncio.sleep(self.delays.get(request.path, 0))
+        status = 200
+        if statuses := self.statuses.get(request.path):
+            status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
+        document = self.documents.get(request.path, "")
+        text = document if isinstance(document, str) else document(params)
+        return web.Response(status=status, text=text, content_type="application/xml" if text else "text/plain")

@@ -1,0 +1,169 @@
+"""Where a scenario plays: a whole system, an account of its own, a receiver of its own, and phones that call.
+
+async with stage.callers(2) as (ann, bob):
+    await stage.call(ann, '<Conference callbackUrl="{url}/events">standup</Conference>')
+    await stage.event("ConferenceEnter", ConferenceFirstMember="true")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import uuid4
+
+from redis import Redis
+
+from ari_conf import accounts
+from ari_conf.ari.client import Client, Server
+from ari_conf.parts import asterisk
+from ari_conf.store import problems
+from ari_conf.up import System
+from demo import listen
+from demo.heard import Samples
+from demo.phone import Phone, Switchboard, now_ms
+from tests.integration.receiver import Receiver, Request
+
+ON_ITS_WAY_MS = 60
+"""Until what is said now has been heard."""
+SETTLED_S = 10.0
+"""By then nothing of a scenario may be left anywhere."""
+
+
+def _music() -> list[Path]:
+    root = asterisk.DEFAULT_ROOT if (asterisk.DEFAULT_ROOT / ".complete").exists() else Path("/")
+    return sorted((root / "usr/share/asterisk/moh").glob("*.wav"))
+
+
+MUSIC = _music()
+
+
+class Stage:
+    last_music: ClassVar[Path | None] = None
+    """Asterisk mostly begins with the same file: looked for first."""
+
+    def __init__(self, system: System, receiver: Receiver, redis: Redis, ari: Client) -> None:
+        self.system = system
+        self.receiver = receiver
+        self.redis = redis
+        self.ari = ari
+        self.account = f"T{uuid4().hex[:12]}"
+        self.token = accounts.add(redis, int(time.time() * 1000), self.account).token
+        receiver.token = self.token
+        self.calls = 0
+        self.seen: list[str] = []
+        """What the scenario reports of itself, for the table."""
+
+    def saw(self, what: str) -> None:
+        """For the table of conformance."""
+        self.seen.append(what)
+
+    @property
+    def url(self) -> str:
+        return self.receiver.url("")
+
+    def set_account(self, **fields: str) -> None:
+        """Of the account: answer_url, fallback_url, hangup_url, …; `{url}` in them is the receiver."""
+        accounts.update(self.redis, self.account, **{name: self._filled(text) for name, text in fields.items()})
+
+    def document(self, path: str, body: str) -> str:
+        """Puts a document up: `body` is what stands in <Response>; `{url}` in it is the receiver. Returns its URL."""
+        self.receiver.documents[path] = f"<Response>{self._filled(body)}</Response>"
+        return self.receiver.url(path)
+
+    def _filled(self, text: str) -> str:
+        return text.replace("{url}", self.url)
+
+    @asynccontextmanager
+    async def callers(self, count: int) -> AsyncGenerator[tuple[Phone, ...]]:
+        async with Switchboard(count) as phones:
+            yield phones
+
+    async def call(self, phone: Phone, body: str, *, account: str | None = None, **more: Any) -> float:
+        """The phone calls, its document is `body`. Returns when it is answered: epoch ms of that."""
+        self.calls += 1
+        source = self.document(f"/document/{self.calls}", body)
+        await self.dial(phone, source, account=account, **more)
+        return now_ms()
+
+    async def dial(self, phone: Phone, document: str | None, *, account: str | None = None, **more: Any) -> None:
+        """`document`: a URL, a kept document's name, or None for the account's answer URL."""
+        headers = dict(more.pop("headers", {}))
+        headers["X-Ari-Conf-Account"] = account or self.account
+        if document is not None:
+            headers["X-Ari-Conf-Document"] = document
+        await phone.call(f"sip:15550100@{self.system.sip_address}", headers=headers, **more)
+
+    async def event(self, name: str, timeout: float = 10.0, **params: str) -> Request:
+        return await self.receiver.event(name, timeout, **params)
+
+    def events(self, name: str) -> list[Request]:
+        return [request for request in self.receiver.requests if request.params.get("Event") == name]
+
+    def problems(self) -> list[str]:
+        return [problem.text for problem in problems(self.redis, self.account)]
+
+    async def until(self, what: Callable[[], Any], within: float = 10.0, told: str = "") -> Any:
+        """Waits for what no event tells, such as enough audio; looks every 20 ms."""
+        end = time.monotonic() + within
+        while not (found := what()):
+            assert time.monotonic() < end, f"not within {within} s: {told or what}"
+            await asyncio.sleep(0.02)
+        return found
+
+    # What is heard.
+
+    async def listen(self, phone: Phone, ms: float = 1000) -> Samples:
+        """What the phone hears in the next `ms`."""
+        start = now_ms()
+        # In real time. By the clock, since Asterisk sends nothing at all while there is nothing to be heard.
+        await asyncio.sleep((ms + ON_ITS_WAY_MS) / 1000)
+        return phone.heard.between(start, start + ms)
+
+    async def hears(self, phone: Phone, hz: int, within: float = 5.0) -> float:
+        """Waits until the phone hears that tone; epoch ms since when (of all that it heard in this call)."""
+
+        def since() -> float | None:
+            heard = phone.heard
+            spans = listen.intervals_of(heard.audio, hz)
+            return heard.start_ms + spans[0][0] if spans else None
+
+        return float(await self.until(since, within, f"{phone.name} does not hear {hz} Hz"))
+
+    def is_music(self, heard: Samples) -> bool:
+        """The default music on hold, known by its samples."""
+        for path in sorted(MUSIC, key=lambda path: path != Stage.last_music):
+            if listen.contains(heard, listen.wav(path)).score > listen.FOUND:
+                Stage.last_music = path
+                return True
+        return False
+
+    # The end.
+
+    async def nothing_left(self) -> None:
+        """No channel, bridge, state, name or waiting callback of anybody's. (A recording or a playback is a channel.)"""
+        end = time.monotonic() + SETTLED_S
+        while left := await self._left():
+            assert time.monotonic() < end, f"left after the scenario: {left}"
+            await asyncio.sleep(0.05)
+
+    async def _left(self) -> dict[str, Any]:
+        there = {path: await self.ari.request("GET", path) for path in ("/channels", "/bridges")}
+        left: dict[str, Any] = {path: [o.get("id") or o.get("name") for o in found] for path, found in there.items()}
+        left["state"] = self.redis.hkeys(f"ari_conf:state:{self.system.settings.asterisk_name}")
+        left["names"] = self.redis.hgetall(f"ari_conf:names:{self.account}")
+        left["lanes"] = [*self.redis.scan_iter("ari_conf:callbacks:lane:*")]
+        return {what: found for what, found in left.items() if found}
+
+
+def ari_of(system: System) -> Client:
+    """A client of the test's own: for requests only."""
+    s = system.settings
+    return Client(Server(s.ari_url, "nobody", s.ari_user, s.ari_password.get_secret_value(), ("127.0.0.1", 0)), _ignore)
+
+
+def _ignore(_event: dict[str, Any]) -> None:
+    pass

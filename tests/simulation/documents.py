@@ -1,0 +1,86 @@
+"""Documents drawn from a number: the same number gives the same document, and a smaller one ends sooner."""
+
+from __future__ import annotations
+
+from random import Random
+
+from ari_conf.core import elements as el
+
+NAMES = ("standup", "Ω two words")
+SOUND = "http://sounds.example/two"
+WAITS = (None, None, SOUND, SOUND, "http://sounds.example/empty", "http://sounds.example/fails",
+         "http://sounds.example/broken", "http://sounds.example/pause")  # fmt: skip
+SOUNDS = (None, None, "beep:1", "beep:2", SOUND, "http://sounds.example/fails", "http://sounds.example/broken")
+PATTERNS: tuple[tuple[str, ...], ...] = ((), (), ("1", "12", "123"), ("12", "23", "#"), ("11",))
+
+
+def document(number: int) -> tuple[el.Element, ...]:
+    """None is left at 0, so that no chain of redirects and actions is endless."""
+    if number <= 0:
+        return ()
+    dice = Random(number)
+    before = [other(dice, number) for _ in range(dice.choice((0, 0, 0, 1, 2)))]
+    stays = [e for _ in range(dice.choice((1, 1, 1, 2))) for e in (conference(dice, number), other(dice, number))]
+    return tuple(before + stays[: dice.choice((1, 2, 4))])
+
+
+def conference(dice: Random, number: int) -> el.Conference:
+    def now_and_then(value: object, otherwise: object, chance: float = 0.25) -> object:
+        return value if dice.random() < chance else otherwise
+
+    return el.Conference(
+        name=dice.choice(NAMES[:1] * 3 + NAMES[1:]),
+        muted=dice.random() < 0.25,
+        enter_sound=dice.choice(SOUNDS),
+        exit_sound=dice.choice(SOUNDS),
+        start_conference_on_enter=dice.random() < 0.6,
+        end_conference_on_exit=dice.random() < 0.15,
+        stay_alone=dice.random() < 0.75,
+        wait_sound=dice.choice(WAITS),
+        max_members=dice.choice((1, 2, 3, 4, 20, 20, 20)),
+        record=dice.random() < 0.35,
+        record_file_format=dice.choice(("mp3", "wav")),
+        time_limit=dice.choice((None, None, None, 0, 4, 30)),
+        hangup_on_star=dice.random() < 0.5,
+        action=now_and_then(f"http://action.example/{number // 3}", None, 0.7),  # type: ignore[arg-type]
+        method=dice.choice(("GET", "POST")),
+        redirect=dice.random() < 0.6,
+        callback_url=dice.choice(("http://callback.example/1", "http://callback.example/2")),
+        callback_method=dice.choice(("GET", "POST")),
+        digits_match=dice.choice(PATTERNS),
+        relay_dtmf=dice.random() < 0.7,
+        floor_event=dice.random() < 0.4,
+        send_digits=dice.choice(("", "", "", "9", "w9W99")),
+    )
+
+
+def other(dice: Random, number: int) -> el.Element:
+    sound = dice.choice(("http://media.example/a.mp3", "http://media.example/broken.mp3"))
+    prompt: tuple[el.Prompt, ...] = (el.Play(sound), el.Wait(1))
+    return dice.choice(
+        (
+            el.Play(sound, loop=dice.choice((0, 1, 2))),
+            el.Speak("hello"),
+            el.Wait(2),
+            el.Wait(5, silence=True, min_silence=700),
+            el.Wait(5, beep=True),
+            el.GetDigits(prompt, action=f"http://action.example/{number // 3}", num_digits=2, retries=2),
+            el.GetDigits((), redirect=False, action="http://action.example/0", valid_digits="12"),
+            el.PreAnswer((el.Play(sound), el.GetDigits(prompt, num_digits=1))),
+            el.Redirect(f"http://document.example/{number // 3}"),
+            el.Hangup(schedule=6),
+            el.Hangup(),
+        )
+    )
+
+
+def sounds(url: str) -> tuple[el.Prompt, ...]:
+    """What a sound document at this URL holds."""
+    match url.rpartition("/")[2]:
+        case "two":
+            return (el.Play("http://media.example/a.mp3"), el.Speak("please hold"))
+        case "broken":
+            return (el.Play("http://media.example/broken.mp3"),)
+        case "pause":
+            return (el.Wait(1), el.Play("http://media.example/a.mp3"))
+    return ()

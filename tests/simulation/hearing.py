@@ -1,0 +1,165 @@
+"""Who hears what: at every step from the effects as they are given, and, once all has come about, from Asterisk itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.core import ids
+from ari_conf.core.conference import Conference
+from ari_conf.core.directory import Directory
+from ari_conf.core.member import Member
+from tests.fakes.asterisk import Asterisk
+
+SOUNDING = (do.StartMusic, do.StopMusic, do.PlayMedia, do.StopPlayback)
+
+
+@dataclass
+class Told:
+    """What a channel was told to do."""
+
+    music: bool = False
+    muted: bool = False
+    silence_ms: int | None = None
+    playing: set[str] = field(default_factory=set)
+
+    @property
+    def quiet(self) -> bool:
+        return not self.music and not self.playing
+
+
+class Hearing:
+    def __init__(self, directory: Directory, asterisk: Asterisk) -> None:
+        self.directory = directory
+        self.asterisk = asterisk
+        self.tainted: set[str] = set()
+        self._told: dict[str, Told] = {}
+        self._waiting: dict[str, Member] = {}
+
+    def told(self, channel_id: str) -> Told:
+        return self._told.setdefault(channel_id, Told())
+
+    def before(self, event: ev.Event) -> None:
+        match event:
+            case ev.PlaybackFinished(playback_id) | ev.EffectFailed(do.PlayMedia(_, playback_id)):
+                for told in self._told.values():
+                    told.playing.discard(playback_id)
+        self._waiting = {m.channel_id: m for c in self._conferences() for m in c.members.values() if _waits(c, m)}
+
+    def after(self, event: ev.Event, effects: list[do.Effect]) -> None:
+        for effect in effects:
+            self._tell(effect)
+        self._undisturbed(event, effects)
+        for conference in self._conferences():
+            present = [m for m in conference.members.values() if m.present]
+            for member in present:
+                told = self.told(member.channel_id)
+                assert not (told.music and told.playing), "music and a wait sound at once"
+                if conference.started and len(present) > 1:
+                    assert told.quiet, "it stops the instant that a second member enters"
+                if not conference.started:
+                    assert member.state == "waiting", "until the start nobody hears anybody"
+
+    def left(self, channel_id: str, hung_up: bool, effects: list[do.Effect]) -> None:
+        """He is out, and these effects of the step were given before that was told."""
+        if hung_up:
+            return
+        last: dict[type, do.Effect] = {type(e): e for e in effects if getattr(e, "channel_id", "") == channel_id}
+        told = self.told(channel_id)
+        unmuted = last.get(do.MuteChannel)
+        assert not told.muted or (isinstance(unmuted, do.MuteChannel) and not unmuted.muted), "he stays muted"
+        deafened = last.get(do.DetectTalking)
+        listening = told.silence_ms is not None
+        assert not listening or (isinstance(deafened, do.DetectTalking) and deafened.silence_ms is None)
+        stopped = {e.playback_id for e in effects if isinstance(e, do.StopPlayback)}
+        assert not told.music or do.StopMusic in last, "music that never stops"
+        assert told.playing <= stopped, "a wait sound that never stops"
+
+    def settled(self) -> None:
+        for conference in self._conferences():
+            if conference.conference_id in self.tainted or conference.ending:
+                continue
+            members = [m for m in conference.members.values() if m.channel_id in self.asterisk.channels]
+            for member in members:
+                if not {m.channel_id for m in members} & self.tainted:
+                    self._hears_one(conference, member, members)
+
+    def _hears_one(self, conference: Conference, member: Member, members: list[Member]) -> None:
+        """Exactly one of wait sound and conference."""
+        channel = self.asterisk.channels[member.channel_id]
+        own, mix = self.asterisk.own(member.channel_id), self.asterisk.mix(member.channel_id)
+        speaking = {m.channel_id for m in members if m is not member and not m.element.muted}
+        others = mix & set(self.asterisk.channels)
+        assert channel.up, "a member's call is answered"
+        assert channel.muted == member.element.muted
+        if not conference.started:
+            assert channel.bridge is None and not mix, "nobody hears anybody"
+            sounding = member.player is not None and member.player.state not in ("gap", "waiting")
+            # None known yet, or it held no sound: he waits in silence until it is asked for again.
+            silent = member.ask_again_at is not None
+            assert bool(own) == (sounding or member.music) and (own or silent or member.player), "his own wait sound"
+            assert not (member.wait_sound.items == () and own != {"music"}), "the default music if he has none"
+            return
+        assert channel.bridge == conference.bridge_id
+        assert others == speaking, "all others are heard, but not the muted ones"
+        if len(members) > 1:
+            assert not own, "a wait sound while others are there"
+        else:
+            assert own <= set(channel.playbacks), "alone he hears his waitSound, or silence; no default music"
+            asked = member.element.wait_sound is not None
+            assert bool(member.player or member.ask_again_at or member.wait_sound.items == ()) == asked or not asked
+
+    def _undisturbed(self, event: ev.Event, effects: list[do.Effect]) -> None:
+        """ "another's coming or going does not restart it" """
+        if isinstance(event, ev.TimePassed):
+            return
+        own = {getattr(event, "channel_id", None)}
+        about = {ids.member_of(getattr(event, name, "") or "") for name in ("playback_id", "fetch_id")} - {None}
+        if isinstance(event, ev.EffectFailed) and isinstance(event.effect, do.PlayMedia):
+            about.add(ids.member_of(event.effect.playback_id))
+        still = {m.channel_id: m for c in self._conferences() for m in c.members.values() if _waits(c, m)}
+        for effect in effects:
+            if not isinstance(effect, SOUNDING):
+                continue
+            channel_id = getattr(effect, "channel_id", None) or effect.target.id  # type: ignore[union-attr]
+            member = still.get(channel_id)
+            if member is None or self._waiting.get(channel_id) is not member or channel_id in own:
+                continue
+            assert member.member_id in about, f"{effect} disturbs one who waits"
+
+    def _tell(self, effect: do.Effect) -> None:
+        match effect:
+            case do.StartMusic(channel_id):
+                assert not self.told(channel_id).music, "music is started twice"
+                self.told(channel_id).music = True
+            case do.StopMusic(channel_id):
+                self.told(channel_id).music = False
+            case do.MuteChannel(channel_id, muted):
+                self.told(channel_id).muted = muted
+            case do.DetectTalking(channel_id, silence_ms):
+                self.told(channel_id).silence_ms = silence_ms
+            case do.PlayMedia(target, playback_id) if target.kind == "channel":
+                self.told(target.id).playing.add(playback_id)
+                owner = ids.member_of(playback_id)
+                assert owner is None or self._of(owner) == target.id, "one member's music never reaches another"
+            case do.PlayMedia(_, playback_id):
+                assert ids.member_of(playback_id) is None, "a wait sound is heard by one alone"
+                assert self.directory.conferences[playback_id.split(".")[1]].started, "to a started conference"
+            case do.StopPlayback(target, playback_id):
+                self.told(target.id).playing.discard(playback_id)
+            case do.AddChannel(channel_id):
+                assert self.told(channel_id).quiet, "what he hears is stopped before he comes to the others"
+                member = next(m for c in self._conferences() for m in c.members.values() if m.channel_id == channel_id)
+                assert self.told(channel_id).muted == member.element.muted
+
+    def _of(self, member_id: int) -> str | None:
+        found = (c.members[member_id].channel_id for c in self._conferences() if member_id in c.members)
+        return next(found, None)
+
+    def _conferences(self) -> list[Conference]:
+        return list(self.directory.conferences.values())
+
+
+def _waits(conference: Conference, member: Member) -> bool:
+    return not conference.started and member.state == "waiting"

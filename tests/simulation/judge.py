@@ -1,0 +1,313 @@
+"""What the specification promises, checked at every step from what can be seen: requests, effects, and the state.
+
+It keeps its own account of who is in which conference, from the callbacks alone, and has no part in how the core decides.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from ari_conf.core import effects as do
+from ari_conf.core import elements as el
+from ari_conf.core import events as ev
+from ari_conf.core.call import Call
+from ari_conf.core.conference import Conference
+from ari_conf.core.directory import Directory
+from ari_conf.core.snapshot import restore, snapshot
+from tests.fakes.asterisk import Asterisk, Refused
+from tests.simulation.hearing import Hearing
+
+BUSY_LOOP = 20
+
+
+@dataclass
+class Stay:
+    member_id: int
+    call_uuid: str
+    channel_id: str
+    element: el.Conference
+
+
+@dataclass
+class Seen:
+    """A conference as its callbacks tell of it."""
+
+    conference_id: str
+    auth_id: str
+    name: str
+    max_members: int
+    inside: dict[int, Stay] = field(default_factory=dict)
+    entered: list[Stay] = field(default_factory=list)
+    left: list[Stay] = field(default_factory=list)
+    ends_at: int | None = None
+    sequence: int = 0
+    recording_id: str | None = None
+    floor: int | None = None
+    talking: set[int] = field(default_factory=set)
+
+    @property
+    def ought_to_end(self) -> str | None:
+        if any(stay.element.end_conference_on_exit for stay in self.left):
+            return "host_left"
+        if not self.inside and self.entered:
+            return "conference_ended"
+        if self.left and len(self.inside) == 1 and not all(stay.element.stay_alone for stay in self.entered):
+            return "left_alone"
+        return None
+
+
+class Judge:
+    def __init__(self, directory: Directory, asterisk: Asterisk) -> None:
+        self.directory = directory
+        self.asterisk = asterisk
+        self.hearing = Hearing(directory, asterisk)
+        self.seen: dict[str, Seen] = {}
+        self.live: set[str] = set()
+        self.member_ids: set[int] = set()
+        self.tainted: set[str] = set()
+        """Channels and bridges that something was done to which Asterisk doesn't do by itself."""
+        self._moments = (0, 0)
+        self._mixed: dict[str, tuple[str, int, bool]] = {}
+        self.effects: list[do.Effect] = []
+
+    def provoked(self, *ids: str) -> None:
+        self.tainted.update(ids)
+        self.hearing.tainted.update(ids)
+
+    # Around each step.
+
+    def before(self, event: ev.Event, now: int) -> None:
+        self.hearing.before(event)
+        self._mixed = {
+            m.channel_id: (c.conference_id, m.member_id, m.muted)
+            for c in self.directory.conferences.values()
+            for m in c.mixed
+        }
+
+    def after(self, event: ev.Event, effects: list[do.Effect], now: int) -> None:
+        self.effects = effects
+        floors = self._floor_expected(event)
+        for at, effect in enumerate(effects):
+            match effect:
+                case do.PostCallback(lane, _, _, _, params) if "ConferenceAction" in dict(params):
+                    self._callback(lane, dict(params), effects[at + 1 :], floors, now)
+                case do.StartRecording(bridge_id, recording_id):
+                    self._recording_starts(bridge_id, recording_id)
+        assert not floors, f"these took the floor, and nobody was told: {floors}"
+        self._no_stray_actions(effects)
+        self._state(now)
+        self._relayed(event, effects)
+        self.hearing.after(event, effects)
+
+    def time_moved_on(self, now: int) -> None:
+        deadline = self.directory.deadline
+        assert deadline is None or deadline >= now, "a deadline in the past: a busy loop"
+        self._moments = (now, self._moments[1] + 1 if self._moments[0] == now else 0)
+        assert self._moments[1] < BUSY_LOOP, "the same instant again and again: a busy loop"
+        for conference in self._live_ones():
+            ends_at = self.seen[conference.conference_id].ends_at if conference.conference_id in self.seen else None
+            assert ends_at is None or ends_at > now, "timeLimit: the conference ends after it"
+
+    def gone(self, names: dict[tuple[str, str], str]) -> None:
+        """ "Ended means: recording stopped, bridge destroyed, name free, nothing left in Asterisk or in Redis." """
+        for conference_id in self.live - set(self.directory.conferences):
+            assert conference_id not in names.values(), "ended, and its name is not free"
+            assert conference_id not in self.seen or not self.seen[conference_id].inside
+            if conference_id not in self.tainted:
+                assert conference_id not in self.asterisk.bridges, "ended, and its bridge stands"
+                assert conference_id not in self.asterisk.recordings.values(), "ended, and its recording runs"
+        self.live = set(self.directory.conferences)
+
+    def refused(self, effect: do.Effect, refused: Refused) -> None:
+        """Asterisk refuses only what news under way explains."""
+        channel_id = getattr(effect, "channel_id", None)
+        target = getattr(effect, "target", None)
+        about = {channel_id, getattr(effect, "bridge_id", None), target and target.id}
+        left = {i for i in (channel_id, target and target.kind == "channel" and target.id) if i} - set(
+            self.asterisk.channels
+        )
+        # A playback may have ended just before; and a member of whom Asterisk said nothing for long is let go.
+        finished = isinstance(effect, do.StopPlayback | do.RemoveChannel) and refused.gone
+        assert left or finished or about & self.tainted, f"Asterisk refuses {effect}: {refused.reason}"
+
+    def settled(self) -> None:
+        self.hearing.settled()
+        for conference in self._live_ones():
+            if conference.started and any(m.element.record for m in conference.mixed):
+                assert conference.conference_id in self.seen
+                assert self.seen[conference.conference_id].recording_id, "record: it begins when such a member is in"
+
+    def over(self, names: dict[tuple[str, str], str]) -> None:
+        """All have hung up long ago."""
+        assert not self.directory.calls, "a call is stuck for ever"
+        assert not self.directory.conferences, "a conference is stuck for ever"
+        assert self.directory.deadline is None, "a timer is left"
+        assert not names, "a name is left"
+        assert not any(seen.inside for seen in self.seen.values()), "somebody entered and never left"
+        assert not set(self.asterisk.bridges) - self.tainted, "a bridge is left"
+        assert not {b for b in self.asterisk.recordings.values() if b not in self.tainted}, "a recording is left"
+        if not self.tainted:
+            assert not self.asterisk.playbacks, "a playback is left"
+
+    # The callbacks.
+
+    def _callback(
+        self, lane: str, params: dict[str, str], following: list[do.Effect], floors: list[int], now: int
+    ) -> None:
+        conference_id, member_id = params["ConferenceUUID"], int(params["ConferenceMemberID"])
+        assert lane == conference_id
+        assert params["Timestamp"] == str(now)
+        if params["ConferenceAction"] == "enter":
+            self._enters(conference_id, member_id, params, now)
+        seen = self.seen[conference_id]
+        seen.sequence += 1
+        assert params["ConferenceSequence"] == str(seen.sequence), "1, 2, 3 … without gaps"
+        assert params["ConferenceName"] == seen.name
+        stay = seen.inside[member_id]
+        assert params["CallUUID"] == stay.call_uuid
+        match params["ConferenceAction"]:
+            case "exit":
+                self._exits(seen, stay, params, following, now)
+            case "floor":
+                floors.remove(member_id)
+            case "digits":
+                assert params["ConferenceDigitsMatch"] in stay.element.digits_match
+
+    def _enters(self, conference_id: str, member_id: int, params: dict[str, str], now: int) -> None:
+        call = self.directory.calls[params["CallUUID"]]
+        element = call.running
+        assert isinstance(element, el.Conference)
+        seen = self.seen.setdefault(
+            conference_id,
+            Seen(
+                conference_id, call.auth_id, element.name, self.directory.conferences[conference_id].max_members
+            ),
+        )
+        assert (call.auth_id, element.name) == (seen.auth_id, seen.name)
+        assert params["ConferenceFirstMember"] == ("false" if seen.entered else "true")
+        assert member_id not in self.member_ids, "an ID comes from a counter that all conferences share"
+        self.member_ids.add(member_id)
+        for other in self.seen.values():
+            assert call.call_uuid not in {stay.call_uuid for stay in other.inside.values()}, "in two conferences"
+            if other is not seen and (other.auth_id, other.name) == (seen.auth_id, seen.name) and other.inside:
+                assert self.directory.conferences[other.conference_id].ending, "two live conferences of one name"
+        stay = Stay(member_id, call.call_uuid, call.channel_id, element)
+        seen.inside[member_id] = stay
+        seen.entered.append(stay)
+        assert len(seen.inside) <= seen.max_members, "more than maxMembers"
+        if element.time_limit is not None and seen.ends_at is None:
+            seen.ends_at = now + (element.time_limit or 86400) * 1000
+
+    def _exits(self, seen: Seen, stay: Stay, params: dict[str, str], following: list[do.Effect], now: int) -> None:
+        del seen.inside[stay.member_id]
+        assert params["ConferenceLastMember"] == ("false" if seen.inside else "true")
+        reason = params["ConferenceExitReason"]
+        call = self.directory.calls.get(stay.call_uuid)
+        hung_up = call is None or call.over
+        # The consequences of earlier exits; this one's own come after it.
+        why = {
+            "hangup": hung_up,
+            "star": stay.element.hangup_on_star,
+            "time_limit": seen.ends_at is not None and seen.ends_at <= now,
+            "host_left": any(other.element.end_conference_on_exit for other in seen.left),
+            "left_alone": bool(seen.left) and not all(other.element.stay_alone for other in seen.entered),
+            "conference_ended": bool({seen.conference_id, stay.channel_id} & self.tainted),
+        }
+        assert why[reason], f"{reason} is not why he left"
+        seen.left.append(stay)
+        seen.talking.discard(stay.member_id)
+        seen.floor = None if seen.floor == stay.member_id else seen.floor
+        self.hearing.left(stay.channel_id, hung_up, self.effects[: -len(following) or None])
+        if stay.element.action is not None:
+            self._action(seen, stay, hung_up, following)
+
+    def _action(self, seen: Seen, stay: Stay, hung_up: bool, following: list[do.Effect]) -> None:
+        """ "his action is requested, also if he hung up (then the reply is ignored)": once, after his exit."""
+        requests = [e for e in following if _action_of(e) == str(stay.member_id)]
+        assert len(requests) == 1, "every leaver's action is requested once"
+        request = requests[0]
+        ignored = hung_up or not stay.element.redirect
+        assert isinstance(request, do.PostCallback if ignored else do.FetchDocument)
+        assert request.method == stay.element.method
+        params = dict(request.params)
+        assert (params["ConferenceUUID"], params["ConferenceName"]) == (seen.conference_id, seen.name)
+        recorded = seen.recording_id if stay.element.record else None
+        assert params.get("RecordingID") == recorded, "RecordingID with record=true, from the recording's beginning"
+        assert ("RecordUrl" in params) == (recorded is not None)
+
+    def _no_stray_actions(self, effects: list[do.Effect]) -> None:
+        exits = {
+            dict(e.params)["ConferenceMemberID"]
+            for e in effects
+            if isinstance(e, do.PostCallback) and dict(e.params).get("ConferenceAction") == "exit"
+        }
+        assert {a for e in effects if (a := _action_of(e))} <= exits, "an action for one who hasn't left"
+
+    def _recording_starts(self, conference_id: str, recording_id: str) -> None:
+        conference, seen = self.directory.conferences[conference_id], self.seen[conference_id]
+        assert seen.recording_id is None, "one recording per conference"
+        assert conference.started and any(m.element.record for m in conference.mixed)
+        assert recording_id, "an id is there before the recording is"
+        seen.recording_id = recording_id
+
+    # Floor and digits.
+
+    def _floor_expected(self, event: ev.Event) -> list[int]:
+        channel_id = getattr(event, "channel_id", "")
+        for seen in self.seen.values():
+            stay = next((s for s in seen.inside.values() if s.channel_id == channel_id), None)
+            if stay is None:
+                continue
+            if isinstance(event, ev.TalkingFinished):
+                seen.talking.discard(stay.member_id)
+            elif isinstance(event, ev.TalkingStarted):
+                seen.talking.add(stay.member_id)
+                _, _, muted = self._mixed.get(channel_id, ("", 0, True))
+                free = seen.floor is None or (seen.floor != stay.member_id and seen.floor not in seen.talking)
+                if not muted and free:
+                    seen.floor = stay.member_id
+                    return [stay.member_id] if stay.element.floor_event else []
+        return []
+
+    def _relayed(self, event: ev.Event, effects: list[do.Effect]) -> None:
+        if not isinstance(event, ev.DigitReceived):
+            return
+        sent = [e for e in effects if isinstance(e, do.SendDigits)]
+        stays = [s for seen in self.seen.values() for s in seen.inside.values() if s.channel_id == event.channel_id]
+        for stay in stays if sent else ():
+            assert stay.element.relay_dtmf
+            assert event.channel_id not in {e.channel_id for e in sent}, "digits are sent to all others"
+            assert not any(p in e.digits for p in stay.element.digits_match for e in sent), "matched digits never are"
+
+    # The state.
+
+    def _live_ones(self) -> list[Conference]:
+        return [c for c in self.directory.conferences.values() if not c.ending]
+
+    def _state(self, now: int) -> None:
+        for thing in self.directory.touched().values():
+            if thing is not None:
+                kind: type[Call | Conference] = type(thing)
+                assert restore(json.loads(json.dumps(snapshot(thing))), kind) == thing
+        names = [(c.auth_id, c.name) for c in self._live_ones()]
+        assert len(names) == len(set(names)), "never two live conferences of one account and name"
+        for conference in self._live_ones():
+            if (seen := self.seen.get(conference.conference_id)) is not None:
+                assert seen.ought_to_end is None, f"it ought to have ended: {seen.ought_to_end}"
+        where: dict[str, int] = {}
+        for conference in self.directory.conferences.values():
+            for member in conference.members.values():
+                where[member.call_uuid] = where.get(member.call_uuid, 0) + 1
+        for call in self.directory.calls.values():
+            assert where.pop(call.call_uuid, 0) == int(call.in_conference), "a call is in one conference, or in none"
+            busy = call.running is not None or call.fetching is not None or call.account is None
+            assert busy or call.over, "the document goes on after each element"
+        assert not where, "a member without a call"
+
+
+def _action_of(effect: do.Effect) -> str | None:
+    if not isinstance(effect, do.PostCallback | do.FetchDocument):
+        return None
+    params = dict(effect.params)
+    return params.get("ConferenceMemberID") if "ConferenceAction" not in params else None

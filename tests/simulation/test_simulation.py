@@ -1,0 +1,89 @@
+"""Anything may happen at any moment, and every promise holds. ARI_CONF_SIMULATION=long runs it for minutes instead."""
+
+from __future__ import annotations
+
+import os
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.simulation.world import CHANCE, World
+
+LONG = os.environ.get("ARI_CONF_SIMULATION") == "long"
+EXAMPLES, SEEDS, STEPS = (3000, 2000, 600) if LONG else (120, 60, 250)
+
+SMOOTH = ("arrive",) * 3 + ("go on",) * 12 + ("press", "talk", "finish", "time", "hang up", "settle")
+ROUGH = (*SMOOTH, *("go on",) * 6, "twice", "late again", "refused", "reply lost", "lost", "destroy")
+CHANCES: dict[str, CHANCE] = {
+    "go on": "well",
+    "twice": "twice",
+    "late again": "late again",
+    "refused": "refused",
+    "reply lost": "reply lost",
+    "lost": "lost",
+}
+MOMENTS = (1, 100, 500, 800, 1500, 2000, 5000, 10_000)
+
+Action = tuple[str, int]
+
+
+def play(world: World, action: Action) -> None:
+    what, number = action
+    match what:
+        case "arrive":
+            world.arrive(number)
+        case "hang up":
+            world.hang_up(number)
+        case "press":
+            world.press(number // 12, "0123456789*#11223**"[number % 19])
+        case "talk":
+            world.talk(number // 2, number % 2 == 0)
+        case "finish":
+            world.finish(number)
+        case "time":
+            world.pass_time(MOMENTS[number % len(MOMENTS)])
+        case "settle":
+            world.settle()
+        case "destroy":
+            world.destroy_bridge(number)
+        case _:
+            world.go_on(number, CHANCES[what])
+
+
+def actions(kinds: tuple[str, ...]) -> st.SearchStrategy[list[Action]]:
+    return st.lists(st.tuples(st.sampled_from(kinds), st.integers(0, 9999)), min_size=30, max_size=150)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=not LONG)
+@given(actions(SMOOTH))
+def test_every_promise_holds_whatever_the_callers_do(course: list[Action]) -> None:
+    world = World()
+    for action in course:
+        play(world, action)
+    world.end()
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=not LONG)
+@given(actions(ROUGH))
+def test_every_promise_holds_whatever_goes_wrong(course: list[Action]) -> None:
+    world = World()
+    for action in course:
+        play(world, action)
+    world.end()
+
+
+@pytest.mark.parametrize("kinds", [SMOOTH, ROUGH], ids=["smooth", "rough"])
+def test_long_courses(kinds: tuple[str, ...]) -> None:
+    """No shrinking here, but many members: the seed that fails is named."""
+    for seed in range(SEEDS):
+        dice = Random(seed)
+        world = World()
+        try:
+            for _ in range(STEPS):
+                play(world, (dice.choice(kinds), dice.randrange(10_000)))
+            world.end()
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise

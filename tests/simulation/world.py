@@ -1,0 +1,263 @@
+"""Everything around the core: a strict Asterisk, callers, web servers, names, a clock; all of it as late as one likes.
+
+Each thing under way stands in a lane: effects by channel or bridge, news by its source, each reply in one of its own.
+Within a lane the order is kept; which lane comes next, and what goes wrong, is chosen from outside.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import count
+from typing import Literal
+
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.core.account import Account
+from ari_conf.core.directory import Directory
+from tests.fakes.asterisk import Asterisk, Refused
+from tests.simulation import documents
+from tests.simulation.judge import Judge
+
+START = 1_700_000_000_000
+CHANCE = Literal["well", "twice", "late again", "lost", "refused", "reply lost"]
+AGAIN_LATE = (ev.ChannelHungUp, ev.BridgeCreated, ev.BridgeDestroyed, ev.PlaybackFinished, ev.RecordingFinished,
+              ev.RecordingStarted, ev.DocumentFetched, ev.SoundsFetched, ev.SoundPrepared, ev.NameClaimed,
+              ev.CallIdentified)  # fmt: skip
+AGAIN = (*AGAIN_LATE, ev.ChannelEnteredBridge, ev.ChannelLeftBridge, ev.TalkingStarted, ev.TalkingFinished)
+"""Told twice it is the same: not so a digit, nor an effect's failure."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    kind: Literal["effect", "news", "reply"]
+    key: str
+
+
+class World:
+    def __init__(self) -> None:
+        self._ids = count(1)
+        self.now = START
+        self.directory = Directory(self._new_id, "https://conference.example")
+        self.asterisk = Asterisk(lambda source, event: self._put(Lane("news", source), event))
+        self.judge = Judge(self.directory, self.asterisk)
+        self.lanes: dict[Lane, deque[do.Effect | ev.Event]] = {}
+        self.names: dict[tuple[str, str], str] = {}
+        """(account, name) -> conference, as the store has it."""
+        self.held_elsewhere = False
+        """Another process holds the name that is asked for next."""
+        self.lost = False
+        self.callers: list[str] = []
+
+    def _new_id(self) -> str:
+        return f"id{next(self._ids)}"
+
+    # What may be chosen.
+
+    def arrive(self, number: int) -> None:
+        n = next(self._ids)
+        channel_id = f"channel{n}"
+        self.callers.append(channel_id)
+        self.asterisk.call(channel_id)
+        auth_id = "B" if number % 5 == 0 else "A"
+        source = f"http://document.example/{number}"
+        self.receive(ev.CallArrived(channel_id, f"call{n}", f"request{n}", auth_id, "+4930", "100", document=source))
+
+    def hang_up(self, which: int) -> None:
+        if channel := self._caller(which):
+            self.asterisk.hang_up(channel)
+
+    def press(self, which: int, digit: str) -> None:
+        if channel := self._caller(which):
+            self.asterisk.press(channel, digit)
+
+    def talk(self, which: int, starts: bool) -> None:
+        if channel := self._caller(which):
+            self.asterisk.talk(channel, starts)
+
+    def finish(self, which: int) -> None:
+        if playing := list(self.asterisk.playbacks):
+            self.asterisk.finish(playing[which % len(playing)])
+
+    def destroy_bridge(self, which: int) -> None:
+        if bridges := list(self.asterisk.bridges):
+            bridge_id = bridges[which % len(bridges)]
+            self.judge.provoked(bridge_id, *self.asterisk.bridges[bridge_id].channels)
+            self.asterisk.destroy(bridge_id)
+
+    def go_on(self, which: int, chance: CHANCE = "well") -> None:
+        """One of the things under way happens."""
+        if self.lanes:
+            self._happen(list(self.lanes)[which % len(self.lanes)], chance)
+
+    def pass_time(self, ms: int) -> None:
+        until = self.now + ms
+        while (deadline := self.directory.deadline) is not None and deadline <= until:
+            self.now = max(self.now, deadline)
+            self.receive(ev.TimePassed())
+            self.judge.time_moved_on(self.now)
+        self.now = until
+
+    def settle(self) -> None:
+        """All that is under way has come about; no time has passed."""
+        self._drain()
+        while self.lost:
+            self._reconcile()
+            self._drain()
+        self.judge.settled()
+
+    def _drain(self) -> None:
+        while self.lanes:
+            self._happen(next(iter(self.lanes)), "well")
+
+    def end(self) -> None:
+        """Everybody hangs up."""
+        for channel_id in list(self.asterisk.channels):
+            self.asterisk.hang_up(channel_id)
+        self.settle()
+        for _ in range(30):
+            self.pass_time(1000)
+            self.settle()
+        self.judge.over(self.names)
+
+    # How it comes about.
+
+    def receive(self, event: ev.Event) -> None:
+        self.judge.before(event, self.now)
+        effects = self.directory.receive(event, self.now)
+        self.judge.after(event, effects, self.now)
+        for effect in effects:
+            match effect:
+                case do.PostCallback() | do.ReportProblem() | do.StoreRecording() | do.WarmSounds():
+                    pass
+                case do.ReleaseName(auth_id, name, conference_id):
+                    # It is written with the step.
+                    if self.names.get((auth_id, name)) == conference_id:
+                        del self.names[auth_id, name]
+                case do.PlayMedia(target) | do.StopPlayback(target):
+                    self._put(Lane("effect", target.id), effect)
+                case do.CreateBridge() | do.DestroyBridge() | do.StartRecording() | do.StopRecording():
+                    self._put(Lane("effect", effect.bridge_id), effect)
+                case do.IdentifyCall() | do.FetchDocument() | do.FetchSounds() | do.PrepareSound() | do.ClaimName():
+                    self._put(Lane("reply", str(next(self._ids))), effect)
+                case _:
+                    self._put(Lane("effect", effect.channel_id), effect)
+        self.judge.gone(self.names)
+
+    def _put(self, lane: Lane, item: do.Effect | ev.Event) -> None:
+        self.lanes.setdefault(lane, deque()).append(item)
+
+    def _happen(self, lane: Lane, chance: CHANCE) -> None:
+        item = self.lanes[lane].popleft()
+        if not self.lanes[lane]:
+            del self.lanes[lane]
+        if isinstance(item, do.Effect):
+            if lane.kind == "effect":
+                self._obey(item, chance)
+            else:
+                self._reply(item, chance)
+            return
+        if chance == "lost" and lane.kind == "news":
+            # Only a broken connection loses news: at the next one the state is compared with Asterisk's.
+            self.lost = True
+            self.judge.provoked(*self.directory.conferences, *self.asterisk.channels)
+            return
+        if chance == "late again" and isinstance(item, AGAIN_LATE):
+            self._put(Lane("reply", str(next(self._ids))), item)
+        self.receive(item)
+        if chance == "twice" and isinstance(item, AGAIN):
+            self.receive(item)
+
+    def _obey(self, effect: do.Effect, chance: CHANCE) -> None:
+        key = str(next(self._ids))
+        if chance in ("refused", "reply lost"):
+            self.judge.provoked(*(getattr(effect, field, "") for field in ("channel_id", "bridge_id")))
+            if isinstance(effect, do.PlayMedia | do.StopPlayback):
+                self.judge.provoked(effect.target.id)
+        if chance == "refused":
+            self._put(Lane("reply", key), ev.EffectFailed(effect, "Asterisk is tired"))
+            return
+        try:
+            self.asterisk.obey(effect)
+        except Refused as refused:
+            self.judge.refused(effect, refused)
+            self._put(Lane("reply", key), ev.EffectFailed(effect, refused.reason, refused.gone))
+            return
+        if chance == "reply lost":
+            self._put(Lane("reply", key), ev.EffectFailed(effect, "no answer in time"))
+        elif isinstance(effect, do.CreateBridge):
+            self._put(Lane("reply", key), ev.BridgeCreated(effect.bridge_id))
+        elif isinstance(effect, do.DestroyBridge):
+            self._put(Lane("reply", key), ev.BridgeDestroyed(effect.bridge_id))
+
+    def _reply(self, effect: do.Effect, chance: CHANCE) -> None:
+        failed = chance in ("lost", "refused", "reply lost")
+        reply = self._answer(effect, failed)
+        if chance == "late again" and isinstance(reply, AGAIN_LATE):
+            self._put(Lane("reply", str(next(self._ids))), reply)
+        self.receive(reply)
+
+    def _answer(self, effect: do.Effect, failed: bool) -> ev.Event:
+        match effect:
+            case do.IdentifyCall(call_uuid, _, auth_id):
+                account = Account(auth_id, fallback_url="http://document.example/0", hangup_url="http://hangup.example/")
+                return ev.CallIdentified(call_uuid, None if failed else account, (("X-PH-Team", "blue"),))
+            case do.FetchDocument(fetch_id, _, source):
+                if failed:
+                    return ev.DocumentFailed(fetch_id, invalid=len(fetch_id) % 2 == 0, reason="the server is away")
+                return ev.DocumentFetched(fetch_id, documents.document(int(source.rpartition("/")[2])))
+            case do.FetchSounds(fetch_id, _, url):
+                if failed or url.endswith("fails"):
+                    return ev.SoundsFailed(fetch_id, "the server is away")
+                return ev.SoundsFetched(fetch_id, documents.sounds(url))
+            case do.PrepareSound(playback_id, sound):
+                if failed or "broken" in getattr(sound, "url", ""):
+                    return ev.SoundFailed(playback_id, sound, "no sound")
+                return ev.SoundPrepared(playback_id, f"sound:{playback_id}")
+            case do.ClaimName(auth_id, name, conference_id):
+                if failed:
+                    return ev.NameRefused(conference_id, "another")
+                self.names[auth_id, name] = conference_id
+                return ev.NameClaimed(conference_id)
+        raise TypeError(f"nobody replies to {type(effect).__name__}")
+
+    def _reconcile(self) -> None:
+        """What a new connection finds: each difference between the core's state and Asterisk's, as the event it missed."""
+        self.lost = False
+        for call in list(self.directory.calls.values()):
+            if call.channel_id not in self.asterisk.channels:
+                self.receive(ev.ChannelHungUp(call.channel_id, 0))
+        for conference in list(self.directory.conferences.values()):
+            bridge_id = conference.bridge_id
+            if conference.bridge in ("ready", "destroying") and bridge_id not in self.asterisk.bridges:
+                self.receive(ev.BridgeDestroyed(bridge_id))
+                continue
+            recording = conference.recording
+            if recording and recording.recording_id not in self.asterisk.recordings:
+                self.receive(ev.RecordingFinished(bridge_id, recording.recording_id))
+            for member in list(conference.members.values()):
+                self._reconcile_member(member.channel_id, member.state, bridge_id)
+            for player in [*conference.players.values(), *(m.player for m in conference.members.values() if m.player)]:
+                self._reconcile_playback(player.playback_id, player.state)
+        for call in list(self.directory.calls.values()):
+            player = getattr(call.running, "player", call.running)
+            if state := getattr(player, "state", None):
+                self._reconcile_playback(player.playback_id, state)
+
+    def _reconcile_member(self, channel_id: str, state: str, bridge_id: str) -> None:
+        channel = self.asterisk.channels.get(channel_id)
+        if channel is None:
+            return
+        if channel.bridge == bridge_id and state == "adding":
+            self.receive(ev.ChannelEnteredBridge(channel_id, bridge_id))
+        elif channel.bridge != bridge_id and state in ("adding", "mixed", "leaving"):
+            self.receive(ev.ChannelEnteredBridge(channel_id, bridge_id))
+            self.receive(ev.ChannelLeftBridge(channel_id, bridge_id))
+
+    def _reconcile_playback(self, playback_id: str, state: str) -> None:
+        if state == "playing" and playback_id not in self.asterisk.playbacks:
+            self.receive(ev.PlaybackFinished(playback_id))
+
+    def _caller(self, which: int) -> str | None:
+        alive = [c for c in self.callers if c in self.asterisk.channels]
+        return alive[which % len(alive)] if alive else None

@@ -1,0 +1,158 @@
+"""The commands, as they are typed: what they print, and their exit codes."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from ari_conf import settings as settings_module
+from ari_conf.accounts import get
+from ari_conf.cli import app
+from ari_conf.core.effects import ReportProblem
+from ari_conf.settings import table
+from ari_conf.store import Step, Store, connect
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """As a shell would run it."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("ARI_CONF_")}
+    command = [sys.executable, "-m", "ari_conf", *words]
+    return subprocess.run(command, env=others | environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def typed(redis_server, monkeypatch):
+    """Runs a command within this process, which is quicker: (exit code, what it printed)."""
+    monkeypatch.setenv("ARI_CONF_REDIS_URL", redis_server.url)
+    settings_module.settings.cache_clear()
+
+    def type_(*words: str) -> str:
+        result = CliRunner().invoke(app, words)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    yield type_
+    settings_module.settings.cache_clear()
+
+
+# How it fails.
+
+
+def test_without_a_command_it_tells_what_there_is():
+    said = run().stdout
+    assert all(command in said for command in ("serve", "web", "up", "doctor", "account", "problems", "lanes"))
+
+
+def test_an_error_is_one_sentence_on_stderr_and_exit_code_1():
+    result = run("account", "list", ARI_CONF_REDIS_URL="redis://127.0.0.1:1/0")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("ari-conf: Redis can't be used") and result.stderr.count("\n") == 1
+
+
+def test_a_setting_that_is_wrong_is_named():
+    result = run("serve", ARI_CONF_ARI_LISTEN="8089")
+    assert result.returncode == 1
+    assert "ARI_CONF_ARI_LISTEN" in result.stderr and "host:port" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["account", "show"], ["serve", "--nonsense"], ["problems"]])
+def test_wrong_usage_is_exit_code_2(words):
+    assert run(*words).returncode == 2
+
+
+def test_the_help_of_serve_lists_every_setting():
+    said = run("serve", "--help").stdout
+    assert all(variable in said for variable, _, _ in table())
+
+
+# Accounts.
+
+
+def test_a_token_is_shown_when_it_is_made_and_never_again(typed, redis_server):
+    made = typed("account", "add", "acme", "--answer-url", "https://acme.example/answer")
+    token = get(redis_server.client, "acme").token
+    assert token in made
+    assert token not in typed("account", "show", "acme") + typed("account", "list")
+    assert "https://acme.example/answer" in typed("account", "show", "acme")
+
+
+def test_a_rotated_token_is_a_new_one_and_the_old_one_is_kept_for_a_while(typed, redis_server):
+    typed("account", "add", "acme")
+    old = get(redis_server.client, "acme").token
+    said = typed("account", "rotate-token", "acme", "--keep", "1")
+    record = get(redis_server.client, "acme")
+    assert record.token in said and record.token != old and old not in said
+    assert [kept.token for kept in record.old_tokens] == [old]
+    assert "an older token signs until" in typed("account", "show", "acme")
+
+
+def test_a_removed_account_is_gone(typed, redis_server):
+    typed("account", "add", "acme")
+    typed("account", "remove", "acme")
+    assert get(redis_server.client, "acme") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["show", "nobody"], "there is no account nobody"),
+        (["remove", "nobody"], "there is no account nobody"),
+        (["rotate-token", "nobody"], "there is no account nobody"),
+        (["add", "a,b"], "only 1 to 40 letters and digits"),
+        (["add", "acme", "--answer-url", "ftp://acme"], "absolute http or https URL"),
+        (["add", "acme", "--answer-method", "PUT"], "GET or POST"),
+    ],
+)
+def test_what_an_account_can_not_be(redis_server, words, says):
+    result = run("account", *words, ARI_CONF_REDIS_URL=redis_server.url)
+    assert result.returncode == 1 and says in result.stderr
+
+
+# Problems and callbacks.
+
+
+async def test_the_problems_of_an_account(typed, redis_server):
+    client = connect(redis_server.url)
+    await Store(client, "here").write(
+        [Step(1_700_000_000_000, problems=[ReportProblem("acme", "call-1", 8011, "the document is no XML")])]
+    )
+    await client.aclose()
+    assert "2023-11-14 22:13:20 UTC\t8011\tcall-1\tthe document is no XML" in typed("problems", "acme")
+    assert typed("problems", "other") == ""
+
+
+def test_no_lane_and_no_dead_letter(typed):
+    assert typed("lanes") == typed("dead-letters", "list", "acme") == ""
+    assert "0 callbacks will be sent again" in typed("dead-letters", "resend", "acme")
+
+
+def test_a_dead_letter_that_is_not_there(redis_server):
+    result = run("dead-letters", "show", "acme", "1-1", ARI_CONF_REDIS_URL=redis_server.url)
+    assert result.returncode == 1 and "no dead letter 1-1" in result.stderr
+
+
+# Documents.
+
+
+def test_a_document_that_can_be_run(tmp_path):
+    (tmp_path / "good.xml").write_text("<Response><Speak>Hi</Speak><Conference>demo</Conference></Response>")
+    result = run("documents", "check", str(tmp_path / "good.xml"))
+    assert result.returncode == 0 and "Speak, Conference" in result.stdout
+
+
+def test_a_warning_is_told_but_is_no_failure(tmp_path):
+    (tmp_path / "odd.xml").write_text('<Response><Conference muted="yes">demo</Conference></Response>')
+    result = run("documents", "check", str(tmp_path / "odd.xml"))
+    assert result.returncode == 0 and "muted" in result.stdout and "true or false" in result.stdout
+
+
+def test_documents_that_can_not_be_run(tmp_path):
+    (tmp_path / "bad.xml").write_text("<Response><Conference>")
+    result = run("documents", "check", str(tmp_path / "bad.xml"), str(tmp_path / "none.xml"))
+    assert result.returncode == 1
+    assert "bad.xml: can't be run" in result.stdout and "none.xml: can't be read" in result.stdout

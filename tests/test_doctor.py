@@ -1,0 +1,225 @@
+"""What the doctor says of parts that are well, and of each that isn't. Redis and S3 are real, Asterisk is pretended."""
+
+import asyncio
+import contextlib
+from email.utils import formatdate
+from time import time
+from types import SimpleNamespace
+
+import pytest
+from pytest_httpserver import HTTPServer
+
+from ari_conf import doctor
+from ari_conf.doctor import asterisk, machine
+from ari_conf.parts import processes
+from ari_conf.settings import Settings, from_environment
+from ari_conf.up import System
+
+NOTHING_THERE = "127.0.0.1:1"
+
+
+def found(settings: Settings, part: str) -> doctor.Finding:
+    return doctor.examined(part, settings)
+
+
+def told(settings: Settings, part: str) -> str:
+    """What is wrong with it."""
+    finding = found(settings, part)
+    assert not finding.good, finding.text
+    return finding.text
+
+
+def settings_of(**values: str) -> Settings:
+    nowhere = {"ari_url": f"http://{NOTHING_THERE}/ari", "redis_url": f"redis://{NOTHING_THERE}/0"}
+    nowhere |= {"s3_endpoint": f"http://{NOTHING_THERE}", "s3_access_key": "k", "s3_secret_key": "s"}
+    return from_environment({f"ARI_CONF_{name.upper()}": value for name, value in (nowhere | values).items()})
+
+
+@pytest.fixture
+def pretended(httpserver: HTTPServer):
+    """An Asterisk that says what the test wants; returns the settings that lead to it."""
+
+    def pretend(version="22.10.1", modules=(*asterisk.MODULES, "res_websocket_client"), **values) -> Settings:
+        running = [{"name": f"{name}.so", "status": "Running"} for name in modules]
+        httpserver.expect_request("/ari/asterisk/info").respond_with_json({"system": {"version": version}})
+        httpserver.expect_request("/ari/asterisk/modules").respond_with_json(running)
+        httpserver.expect_request("/ari/asterisk/ping").respond_with_json({})
+        return settings_of(ari_url=httpserver.url_for("/ari"), **values)
+
+    return pretend
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """The settings of a real Redis and S3."""
+
+    async def start(system: System) -> None:
+        await system.__aenter__()
+
+    with asyncio.Runner() as runner:
+        system = System(tmp_path_factory.mktemp("stores"), parts=("redis", "s3"))
+        runner.run(start(system))
+        yield system.settings
+        runner.run(system.stop_all())
+
+
+# Asterisk.
+
+
+def test_an_asterisk_that_is_new_enough(pretended):
+    assert "Asterisk 22.10.1" in found(pretended(), "Asterisk").text
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        ("18.26.4", "too old: 20 or newer is needed"),
+        ("20.14.1", "set ARI_CONF_ARI_SOCKET=inbound"),
+        ("21.9.0", "set ARI_CONF_ARI_SOCKET=inbound"),
+        ("22.4.1~dfsg", "set ARI_CONF_ARI_SOCKET=inbound"),
+    ],
+)
+def test_an_asterisk_that_is_too_old(pretended, version, says):
+    assert says in told(pretended(version), "Asterisk")
+
+
+@pytest.mark.parametrize(
+    "version", ["20.15.0", "21.10.0", "22.5.0", "23.0.0", "certified/20.17-cert1", "GIT-master-1a2b"]
+)
+def test_versions_that_open_the_websocket(pretended, version):
+    assert found(pretended(version), "Asterisk").good
+
+
+def test_an_older_one_is_good_enough_for_an_inbound_websocket(pretended):
+    assert found(pretended("20.5.2", ari_socket="inbound"), "Asterisk").good
+
+
+def test_an_asterisk_that_is_not_there():
+    said = told(settings_of(), "Asterisk")
+    assert (
+        f"does not answer at http://{NOTHING_THERE}/ari (" in said and "refused" in said and "ARI_CONF_ARI_URL" in said
+    )
+
+
+def test_an_asterisk_that_refuses_the_user(httpserver):
+    httpserver.expect_request("/ari/asterisk/info").respond_with_data(status=401)
+    said = told(settings_of(ari_url=httpserver.url_for("/ari"), ari_user="joe", ari_password="hush"), "Asterisk")
+    assert "refuses ARI's user joe" in said and "hush" not in said
+
+
+def test_each_module_that_is_missing_is_named(pretended):
+    said = told(pretended(modules=set(asterisk.MODULES) - {"bridge_softmix"}), "its modules")
+    assert (
+        "bridge_softmix" in said
+        and "res_websocket_client" in said
+        and "`module load" in said
+        and "chan_pjsip" not in said
+    )
+
+
+def test_all_modules(pretended):
+    assert found(pretended(), "its modules").good
+
+
+def test_nobody_listens_for_asterisk(pretended):
+    port = processes.free_port()
+    said = told(pretended(ari_listen=f"127.0.0.1:{port}"), "application")
+    assert said == f"nothing listens on 127.0.0.1:{port}: start `ari-conf serve` on this machine"
+
+
+async def test_asterisk_has_not_connected_and_then_it_has(pretended):
+    server = await asyncio.start_server(lambda reader, writer: reader.read(), "127.0.0.1", 0)
+    listen = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    settings = pretended(ari_listen=listen)
+
+    async with server:
+        with pytest.raises(doctor.Wrong, match=f"Asterisk has not connected to `ari-conf serve` on {listen}"):
+            await asyncio.to_thread(asterisk.application, settings)
+        _, writer = await asyncio.open_connection(*listen.split(":"))
+        assert await asyncio.to_thread(asterisk.application, settings) == f"Asterisk is connected to {listen}"
+        writer.close()
+
+
+def test_a_recording_folder_that_is_missing(tmp_path):
+    assert "doesn't exist" in told(settings_of(recording_folder=str(tmp_path / "none")), "recording folder")
+    assert found(settings_of(recording_folder=str(tmp_path)), "recording folder").good
+
+
+# Redis and S3.
+
+
+def test_a_redis_and_a_bucket_that_are_well(stores):
+    assert [found(stores, part).good for part in ("Redis", "broker", "bucket")] == [True] * 3
+
+
+def test_a_redis_that_is_not_there():
+    assert "start it, or correct ARI_CONF_REDIS_URL" in told(settings_of(), "Redis")
+
+
+@contextlib.contextmanager
+def configured(settings: Settings, name: str, value: str):
+    import redis
+
+    client = redis.Redis.from_url(settings.redis_url.get_secret_value())
+    before = client.config_get(name)[name]
+    client.config_set(name, value)
+    yield
+    client.config_set(name, before)
+
+
+def test_a_redis_that_evicts(stores):
+    with configured(stores, "maxmemory-policy", "allkeys-lru"):
+        assert "set it to noeviction" in told(stores, "Redis")
+
+
+def test_a_redis_that_forgets(stores):
+    with configured(stores, "appendonly", "no"):
+        assert "set appendonly to yes" in told(stores, "Redis")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("s3_bucket", "nobodys", "correct ARI_CONF_S3_BUCKET"),
+        ("s3_access_key", "nobody", "correct ARI_CONF_S3_ACCESS_KEY"),
+        ("s3_secret_key", "wrong-secret", "correct ARI_CONF_S3_SECRET_KEY"),
+        ("s3_endpoint", f"http://{NOTHING_THERE}", "correct ARI_CONF_S3_ENDPOINT"),
+    ],
+)
+def test_a_bucket_that_refuses(stores, name, value, says):
+    values = {"s3_endpoint": stores.s3_endpoint, "s3_access_key": "ari_conf"}
+    values["s3_secret_key"] = stores.s3_secret_key.get_secret_value()
+    said = told(settings_of(**(values | {name: value})), "bucket")
+    assert says in said and "wrong-secret" not in said
+
+
+# This machine.
+
+
+def test_an_ffmpeg_that_is_missing():
+    assert "apt-get install ffmpeg" in told(settings_of(ffmpeg="/nowhere/ffmpeg"), "ffmpeg")
+
+
+def test_a_voice_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert "flite is not installed" in told(settings_of(voice="flite"), "speech")
+
+
+def test_clocks_that_agree(pretended, stores):
+    assert found(pretended(), "clock").text == "as that of Asterisk"
+    assert found(stores, "clock").text == "as that of Redis, S3"
+
+
+@pytest.mark.parametrize(("seconds", "says"), [(60, "s ahead"), (-60, "s behind")])
+def test_a_clock_that_is_wrong(monkeypatch, seconds, says):
+    answer = SimpleNamespace(headers={"Date": formatdate(time() + seconds, usegmt=True)})
+    monkeypatch.setattr(asterisk, "ask", lambda *_: answer)
+    with pytest.raises(doctor.Wrong, match=f"Asterisk's is (59|60|61) {says}; run an NTP client"):
+        machine.clock(settings_of())
+
+
+def test_a_check_that_breaks_leaves_the_others_alone(httpserver):
+    httpserver.expect_request("/ari/asterisk/info").respond_with_json(["nonsense"])
+    findings = asyncio.run(doctor.examine(settings_of(ari_url=httpserver.url_for("/ari"))))
+    assert len(findings) == len(doctor.CHECKS)
+    assert "could not be examined: TypeError" in findings[0].text

@@ -1,0 +1,128 @@
+"""The parts of a system that need no telephone: started together, stopped together, killed and started again."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from ari_conf import accounts
+from ari_conf.errors import SetupFailed
+from ari_conf.parts import processes
+from ari_conf.up import PARTS, System
+
+
+def client(system: System) -> Redis:
+    return Redis.from_url(system.settings.redis_url.get_secret_value())
+
+
+def has_ended(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+async def test_the_parts_find_each_other_and_end_together(tmp_path):
+    async with System(tmp_path, parts=("redis", "s3", "worker", "web")) as system:
+        pids = [system.process(part).pid for part in system.parts]
+        assert client(system).ping()
+        assert processes.port_answers("127.0.0.1", int(system.settings.public_url.rpartition(":")[2]))
+        assert '"event": "' in system.log("worker").read_text()
+    assert all(has_ended(pid) for pid in pids)
+
+
+async def test_it_makes_an_account_if_there_is_none(tmp_path):
+    async with System(tmp_path, parts=("redis",)) as system:
+        assert system.account == "demo"
+        assert [record.auth_id for record in accounts.list_all(client(system))] == ["demo"]
+
+
+async def test_what_it_keeps_is_there_the_next_time(tmp_path):
+    async with System(tmp_path, parts=("redis",)) as system:
+        token = accounts.get(client(system), "demo").token
+    async with System(tmp_path, parts=("redis",)) as system:
+        assert accounts.get(client(system), "demo").token == token
+
+
+async def test_two_systems_run_side_by_side_but_not_in_one_folder(tmp_path):
+    async with System(tmp_path / "one", parts=("redis",)) as one, System(tmp_path / "two", parts=("redis",)) as two:
+        client(one).set("whose", "one")
+        assert client(two).get("whose") is None
+        with pytest.raises(SetupFailed, match="another system runs in"):
+            await System(tmp_path / "one", parts=("redis",)).__aenter__()
+        assert client(one).get("whose") == b"one", "the attempt left it alone"
+
+
+async def test_what_is_configured_elsewhere_is_not_started_and_not_stopped(tmp_path, redis_server):
+    async with System(tmp_path, {"ARI_CONF_REDIS_URL": redis_server.url}, ("redis", "web")) as system:
+        assert system.parts == ("web",)
+        assert system.settings.redis_url.get_secret_value() == redis_server.url
+    assert redis_server.client.ping()
+
+
+async def test_what_this_process_is_configured_with_is_none_of_its_business(tmp_path, monkeypatch):
+    monkeypatch.setenv("ARI_CONF_REDIS_URL", "redis://127.0.0.1:1/0")
+    async with System(tmp_path, parts=("redis",)) as system:
+        assert client(system).ping()
+
+
+async def test_a_part_that_was_killed_can_be_started_again(tmp_path):
+    async with System(tmp_path, parts=("redis", "web")) as system:
+        accounts.add(client(system), 0, "acme")
+        await system.kill("redis")
+        assert not processes.port_answers("127.0.0.1", client(system).connection_pool.connection_kwargs["port"])
+        await system.start("redis")
+        assert accounts.get(client(system), "acme")
+
+
+async def test_a_part_that_ends_by_itself_is_noticed(tmp_path):
+    async with System(tmp_path, parts=("redis", "web")) as system:
+        assert system.ended() == []
+        os.kill(system.process("web").pid, signal.SIGTERM)
+        assert await processes.ended(system.process("web"), within=10)
+        assert [process.name for process in system.ended()] == ["web"]
+
+
+async def test_if_one_part_can_not_be_started_the_others_are_stopped(tmp_path):
+    # The port that web is told to take is taken.
+    with pytest.raises(SetupFailed, match="web ended with code"):
+        async with asyncio.timeout(60):
+            taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+            listen = f"127.0.0.1:{taken.sockets[0].getsockname()[1]}"
+            async with taken:
+                system = System(tmp_path, {"ARI_CONF_WEB_LISTEN": listen}, ("redis", "s3", "web"))
+                await system.__aenter__()
+    assert not processes.port_answers("127.0.0.1", client(system).connection_pool.connection_kwargs["port"])
+
+
+def test_the_parts_stop_in_the_reverse_order():
+    assert PARTS.index("redis") < PARTS.index("worker") and PARTS.index("asterisk") < PARTS.index("serve")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_up_stops_all_that_it_started_and_is_content(tmp_path, redis_server, number):
+    """Everything but Asterisk, which is said to be elsewhere."""
+    elsewhere = {
+        "ARI_CONF_ARI_URL": "http://127.0.0.1:1/ari",
+        "ARI_CONF_REDIS_URL": redis_server.url,
+        "ARI_CONF_S3_ENDPOINT": "http://127.0.0.1:1",
+        "ARI_CONF_ARI_LISTEN": f"127.0.0.1:{processes.free_port()}",
+    }
+    command = [sys.executable, "-m", "ari_conf", "up", "--folder", str(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=os.environ | elsewhere, stdout=pipe, stderr=pipe, text=True) as up:
+        try:
+            for line in up.stdout:
+                if "Ctrl-C" in line:
+                    break
+            children = Path(f"/proc/{up.pid}/task/{up.pid}/children").read_text().split()
+            assert len(children) == 3, "worker, serve, web"
+            up.send_signal(number)
+            _, errors = up.communicate(timeout=30)
+            assert (up.returncode, errors) == (0, "")
+            assert all(has_ended(int(child)) for child in children)
+        finally:
+            up.kill()
+    assert redis_server.client.ping()
