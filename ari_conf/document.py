@@ -22,6 +22,7 @@ from defusedxml.ElementTree import fromstring
 
 from ari_conf.core import elements as el
 from ari_conf.errors import InvalidDocument
+from ari_conf.http import retry
 from ari_conf.media.ssml import canonical
 
 MAX_BYTES = 100 * 1024
@@ -142,7 +143,10 @@ def _attributes(node: Node, element: type, warnings: list[str]) -> dict[str, Any
         field, read = known[name]
         given = f'{node.tag}: {name}="{_cut(text)}"'
         try:
-            values[field.name] = read(text)
+            values[field.name] = value = read(text)
+            if isinstance(value, str) and "://" in value:
+                # "A value out of range is clamped, an unknown key ignored, both with a warning": said once, here.
+                warnings += (f"{node.tag}: {name}: {warning}" for warning in retry.parse(value)[2])
         except el.NotAUrl as error:
             raise InvalidDocument(f"{given} is not allowed; it must be {error}") from None
         except el.NotAllowed as error:

@@ -4,7 +4,8 @@ AriConfError
 ├── SettingsError          a setting is missing or wrong
 ├── InvalidDocument        a document that can't be run (codes 8011, 8012, 8014)
 ├── RequestFailed          a user's URL did not answer as needed, after all tries (codes 7011, 7012, 7014)
-│   └── RequestRefused     it points where no request may go
+│   ├── RequestRefused     it points where no request may go
+│   └── AnswerRefused      there is an answer, too long or encoded in a way that was not asked for
 ├── SoundFailed            Play or Speak can't be turned into something that Asterisk plays
 ├── AriError               Asterisk refused, or did not answer
 │   ├── AriNotFound        the channel, bridge, playback or recording is gone
@@ -32,6 +33,10 @@ class RequestFailed(AriConfError):
 
 
 class RequestRefused(RequestFailed):
+    pass
+
+
+class AnswerRefused(RequestFailed):
     pass
 
 

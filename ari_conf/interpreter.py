@@ -23,7 +23,15 @@ from ari_conf.ari.translate import ForAsterisk, to_requests
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Play, Speak
-from ari_conf.errors import AriError, AriNotFound, InvalidDocument, RequestFailed, SoundFailed, StoreUnavailable
+from ari_conf.errors import (
+    AnswerRefused,
+    AriError,
+    AriNotFound,
+    InvalidDocument,
+    RequestFailed,
+    SoundFailed,
+    StoreUnavailable,
+)
 from ari_conf.http.fetch import Fetcher
 from ari_conf.store import Store
 
@@ -164,7 +172,8 @@ class Interpreter:
             reason = f"the document of {_named(effect.source)} can't be run: {error}"
             self._deliver(ev.DocumentFailed(effect.fetch_id, True, reason))
         except RequestFailed as error:
-            self._deliver(ev.DocumentFailed(effect.fetch_id, False, str(error)))
+            # "over 100 KB" is a bad document; one that did not come is an unreachable URL.
+            self._deliver(ev.DocumentFailed(effect.fetch_id, isinstance(error, AnswerRefused), str(error)))
         else:
             self._deliver(ev.DocumentFetched(effect.fetch_id, found.elements, found.warnings))
 

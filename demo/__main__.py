@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from redis import Redis
+from rich.markup import escape
 
 from ari_conf import accounts
 from ari_conf.commands.up import until_stopped
@@ -46,7 +47,7 @@ def main() -> int:
     try:
         until_stopped(run)
     except AriConfError as error:
-        console.print(f"\n[bold red]The demo failed:[/] {error}", soft_wrap=True)
+        console.print(f"\n[bold red]The demo failed:[/] {escape(str(error))}", soft_wrap=True)
         console.print(f"What each part logged is in {folder}; `make demo` runs it again.", soft_wrap=True)
         return 1
     shutil.rmtree(folder, ignore_errors=True)

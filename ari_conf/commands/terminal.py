@@ -33,7 +33,7 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], empty:
     found = [[str(cell) for cell in row] for row in rows]
     if not console.is_terminal:
         for row in found:
-            print("\t".join(row))  # noqa: T201
+            print("\t".join(row))
         return
     if not found:
         console.print(empty)

@@ -54,10 +54,10 @@ def _introduce(system: System) -> None:
     console.print()
     if "asterisk" in system.parts:
         documents = sorted(path.stem for path in settings.documents.glob("*.xml"))
-        console.print(f"[bold]Call[/]       with any SIP phone on this machine, for the account {system.account}:")
+        console.print(f"[bold]Call[/]       from any SIP phone on this machine, for the account {system.account}:")
         for name in documents:
             console.print(f"             sip:{name}@{system.sip_address}", style="cyan")
-        console.print(f"           the document of that name in {settings.documents}; a number: its answer URL")
+        console.print(f"           a document in {settings.documents}; a number asks the account's answer URL")
     console.print(f"[bold]Account[/]    {system.account}; its token: ari-conf account rotate-token {system.account}")
     console.print(f"[bold]Web[/]        {settings.public_url}/healthz")
     console.print(f"[bold]Recordings[/] {settings.s3_endpoint or 'AWS'}, bucket {settings.s3_bucket}")
@@ -84,7 +84,8 @@ def _show(log: Path, place: int, part: str, read: Callable[[str], str]) -> int:
     with suppress(OSError), log.open("rb") as file:
         file.seek(place)
         text, newline, _ = file.read().rpartition(b"\n")
-        for line in text.decode(errors="replace").splitlines():
-            print(f"{part:6} {read(line)}" if console.is_terminal else read(line), flush=True)  # noqa: T201
+        # The rest is Celery's banner and the like; it stays in the file.
+        for line in (line for line in text.decode(errors="replace").splitlines() if line.startswith("{")):
+            print(f"{part:6} {read(line)}" if console.is_terminal else read(line), flush=True)
         return place + len(text) + len(newline)
     return place

@@ -349,6 +349,7 @@ class Conference:
     def _leave(self, member: Member, reason: Reason, now: int) -> Out:
         if member.state == "leaving":
             # He was on his way out of the bridge and has hung up meanwhile: nothing more will be heard of him.
+            member.reason = member.reason or reason
             return self._out(member, now) if reason == "hangup" else []
         out = member.stop_waiting() + self._found(member, member.matcher.flush(), now)
         was, member.state, member.reason, member.sending = member.state, "leaving", reason, ()
@@ -449,11 +450,14 @@ class Conference:
 
     def _not_moved(self, member: Member, failure: ev.EffectFailed, now: int) -> Out:
         if member.state == "leaving" and isinstance(failure.effect, RemoveChannel):
-            return self._out(member, now)
+            # Without a reason he was refused: why, is still to be heard.
+            return self._out(member, now) if member.reason is not None else []
         if member.state == "adding" and isinstance(failure.effect, AddChannel):
-            member.state, member.reason = "leaving", "hangup" if failure.gone else "conference_ended"
+            # He has hung up, or the bridge is gone, and that news is under way; or Asterisk can't, or it was done and
+            # the answer was lost. So: out of the bridge, and what is heard first says why.
+            member.state, member.sending, member.leaving_until = "leaving", (), now + LEAVING_MS
             trouble: Out = [] if failure.gone else [member.problem(failure.reason)]
-            return trouble + self._out(member, now)
+            return [*trouble, RemoveChannel(member.channel_id, self.bridge_id)]
         return []
 
     def _time(self, now: int) -> Out:

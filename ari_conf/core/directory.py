@@ -82,7 +82,9 @@ class Directory:
         return found | {"conference_id": call.conference_id} if call.conference_id else found
 
     def receive(self, event: ev.Event, now: int) -> list[Effect]:
-        return self._settle(deque(self._deliver(event, now)), now)
+        if isinstance(event, ev.TimePassed):
+            return self._time(now)
+        return self._settle(self._deliver(event, now), now)
 
     def _deliver(self, event: ev.Event, now: int) -> Out:
         match event:
@@ -96,7 +98,7 @@ class Directory:
             case ev.CallIdentified(call_uuid):
                 return self._call(call_uuid, event, now)
             case ev.ChannelHungUp(channel_id):
-                return self._hung_up(channel_id, event, now)
+                return self._call(self._channels.get(channel_id, ""), event, now)
             case ev.ChannelEnteredBridge(_, bridge_id) | ev.ChannelLeftBridge(_, bridge_id):
                 return self._conference(bridge_id, event, now)
             case ev.BridgeCreated(bridge_id) | ev.BridgeDestroyed(bridge_id):
@@ -108,7 +110,7 @@ class Directory:
             case ev.EffectFailed():
                 return self._failed(event, now)
             case ev.TimePassed():
-                return self._time(now)
+                return []
             case ev.SoundPrepared() | ev.SoundFailed() | ev.PlaybackFinished():
                 return self._owner(event.playback_id, event, now)
             case ev.DocumentFetched() | ev.DocumentFailed() | ev.SoundsFetched() | ev.SoundsFailed():
@@ -123,7 +125,13 @@ class Directory:
         if call is None:
             return []
         self._touched.add(call_uuid)
-        return call.receive(event, now)
+        out = call.receive(event, now)
+        conference = self._conference_of(call)
+        if call.ended_at is not None and conference is not None:
+            # However that became known: by the event, or because the channel could not be hung up any more.
+            self._touched.add(conference.conference_id)
+            out += conference.leave(call_uuid, "hangup", now)
+        return out
 
     def _conference(self, conference_id: str, event: ev.Event, now: int) -> Out:
         conference = self.conferences.get(conference_id)
@@ -150,17 +158,6 @@ class Directory:
     def _conference_of(self, call: Call) -> Conference | None:
         return self.conferences.get(call.conference_id) if call.conference_id else None
 
-    def _hung_up(self, channel_id: str, event: ev.ChannelHungUp, now: int) -> Out:
-        call = self.calls.get(self._channels.get(channel_id, ""))
-        if call is None:
-            return []
-        out = self._call(call.call_uuid, event, now)
-        conference = self._conference_of(call)
-        if conference is not None:
-            self._touched.add(conference.conference_id)
-            out += conference.leave(call.call_uuid, "hangup", now)
-        return out
-
     def _failed(self, event: ev.EffectFailed, now: int) -> Out:
         match event.effect:
             case AddChannel(_, bridge_id) | RemoveChannel(_, bridge_id):
@@ -177,12 +174,19 @@ class Directory:
 
     # Within a step.
 
-    def _settle(self, pending: deque[Effect | Internal], now: int) -> list[Effect]:
-        """Delivers what calls and conferences tell each other until only effects are left, in their order."""
+    def _settle(self, out: Out, now: int) -> list[Effect]:
+        """Delivers what calls and conferences tell each other until only effects are left, in their order.
+
+        A call goes on only when all that the conference had to say is said: it may come back to it at once, and what
+        it then does must not come before what was decided earlier.
+        """
         effects: list[Effect] = []
-        while pending:
-            item = pending.popleft()
-            if isinstance(item, Internal):
+        pending, going_on = deque(out), deque[Internal]()
+        while pending or going_on:
+            item = pending.popleft() if pending else going_on.popleft()
+            if isinstance(item, Released | Skipped) and pending:
+                going_on.append(item)
+            elif isinstance(item, Internal):
                 pending.extendleft(reversed(self._tell(item, now)))
             else:
                 effects.append(item)
@@ -273,15 +277,17 @@ class Directory:
         if self._names.get(name) == conference.conference_id:
             del self._names[name]
 
-    def _time(self, now: int) -> Out:
+    def _time(self, now: int) -> list[Effect]:
         """To all whose deadline has come, each once: one of them may have a new one at once."""
         due: list[str] = []
         while (deadline := self.deadline) is not None and deadline <= now:
             key = heapq.heappop(self._deadlines)[1]
             del self._due[key]
             due.append(key)
-        out: Out = []
+        effects: list[Effect] = []
         for key in due:
+            # One after another: what the one leads to may concern the next.
+            self._touched.add(key)
             deliver = self._call if key in self.calls else self._conference
-            out += deliver(key, ev.TimePassed(), now)
-        return out
+            effects += self._settle(deliver(key, ev.TimePassed(), now), now)
+        return effects

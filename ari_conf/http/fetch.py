@@ -18,7 +18,7 @@ import aiohttp
 import structlog
 from yarl import URL
 
-from ari_conf.errors import RequestFailed, RequestRefused
+from ari_conf.errors import AnswerRefused, RequestFailed, RequestRefused
 from ari_conf.http.body import pieces, write
 from ari_conf.http.connect_async import pinned_session
 from ari_conf.http.guard import Networks
@@ -256,4 +256,5 @@ def _failed(url: str, tries: Sequence[Outcome]) -> RequestFailed:
     count = f"{len(tries)} tries" if len(tries) > 1 else "1 try"
     if tries[-1].failure == "refused":
         return RequestRefused(f"{without_query(url)}: no request may go there: {tries[-1].told}")
-    return RequestFailed(f"{without_query(url)}: {tries[-1].told} ({count})")
+    kind = AnswerRefused if tries[-1].failure == "body" else RequestFailed
+    return kind(f"{without_query(url)}: {tries[-1].told} ({count})")

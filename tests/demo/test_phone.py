@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +16,7 @@ import pytest
 from demo import listen
 from demo.heard import Recorder
 from demo.phone import CallFailed, Phone, Switchboard, now_ms
+from demo.rtp import Line
 from demo.speech import speech_files
 
 Dial = Callable[[str], str]
@@ -63,6 +66,29 @@ async def test_digits_go_both_ways(dial: Dial) -> None:
         assert np.all(np.abs(steps - 200) < 15)
 
 
+def test_an_event_keeps_its_timestamp_grows_and_says_its_end_three_times() -> None:
+    """Not by Asterisk, which guesses an end that was never said."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+        far.bind(("127.0.0.1", 0))
+        far.settimeout(1)
+        line = Line("127.0.0.1", lambda at, digit: None)
+        line.far = far.getsockname()
+        line.press("#", 60, 20, lambda at, digit: None)
+        for _ in range(4):
+            line.send(0)
+        packets = [far.recv(200) for _ in range(6)]
+        line.close()
+    marked = [packet[1] >> 7 for packet in packets]
+    kinds = [packet[1] & 0x7F for packet in packets]
+    events = [struct.unpack("!BBH", packet[12:]) for packet in packets[:5]]
+    stamps = [struct.unpack_from("!I", packet, 4)[0] for packet in packets]
+    assert kinds == [101] * 5 + [0]
+    assert marked[:5] == [1, 0, 0, 0, 0]
+    assert events == [(11, 10, 160), (11, 10, 320), *[(11, 0x8A, 480)] * 3]
+    assert stamps[:5] == [stamps[0]] * 5
+    assert (stamps[5] - stamps[0]) % (1 << 32) == 480
+
+
 async def test_speech_goes_on_under_digits_and_stays_in_time(dial: Dial) -> None:
     async with Switchboard(1) as (ann,):
         await ann.call(dial("echo"))
@@ -100,7 +126,7 @@ async def test_hanging_up_while_it_rings_cancels_the_call(dial: Dial) -> None:
         call = asyncio.create_task(ann.call(dial("ringing")))
         await ann.ringing.wait()
         await ann.hang_up()
-        with pytest.raises(CallFailed, match="487"):
+        with pytest.raises(CallFailed, match="487 Request Terminated"):
             await call
         assert ann.answered_at is None
 

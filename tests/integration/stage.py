@@ -15,17 +15,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
 
+import numpy as np
 from redis import Redis
 
 from ari_conf import accounts
 from ari_conf.ari.client import Client, Server
+from ari_conf.media.beeps import wav
 from ari_conf.parts import asterisk
 from ari_conf.store import problems
 from ari_conf.up import System
 from demo import listen
 from demo.heard import Samples
 from demo.phone import Phone, Switchboard, now_ms
-from tests.integration.receiver import Receiver, Request
+from tests.integration.receiver import SOUNDS, Receiver, Request
 
 ON_ITS_WAY_MS = 60
 """Until what is said now has been heard."""
@@ -73,6 +75,16 @@ class Stage:
         """Puts a document up: `body` is what stands in <Response>; `{url}` in it is the receiver. Returns its URL."""
         self.receiver.documents[path] = f"<Response>{self._filled(body)}</Response>"
         return self.receiver.url(path)
+
+    def sound(self, name: str, file: bytes) -> str:
+        """Puts a sound file up for Play. Returns its URL."""
+        self.receiver.documents[SOUNDS + name] = file
+        return self.receiver.url(SOUNDS + name)
+
+    def tone(self, hz: int, ms: int) -> str:
+        """Puts a wav up for Play: a steady tone. Returns its URL."""
+        wave = np.sin(2 * np.pi * hz * np.arange(ms * 8) / 8000) * 6000
+        return self.sound(f"{hz}-{ms}.wav", wav(np.round(wave).astype("<i2").tobytes(), 8000))
 
     def _filled(self, text: str) -> str:
         return text.replace("{url}", self.url)

@@ -75,14 +75,14 @@ async def test_a_program_that_is_missing_is_named(tmp_path):
 
 
 async def test_one_that_ignores_sigterm_is_killed_after_the_grace(tmp_path):
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
-    process = await processes.start("deaf", python(deaf), tmp_path / "log", ready=processes.logs("deaf"))
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEP
+    process = await processes.start("deaf", python(deaf), tmp_path / "log", ready=processes.logs("here I am"))
     await processes.stop(process, grace=0.2)
     assert process.popen.returncode == -signal.SIGKILL
 
 
 async def test_kill_reaches_what_it_started_too(tmp_path):
-    child = "import subprocess, sys, time; c = subprocess.Popen(['sleep', '60']); print(c.pid, flush=True); time.sleep(60)"
+    child = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); import time; time.sleep(60)"
     process = await processes.start("one", python(child), tmp_path / "log", ready=processes.logs(r"\d+\n"))
     processes.kill(process)
     assert gone(int((tmp_path / "log").read_text()))

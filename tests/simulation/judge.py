@@ -127,8 +127,7 @@ class Judge:
         left = {i for i in (channel_id, target and target.kind == "channel" and target.id) if i} - set(
             self.asterisk.channels
         )
-        # A playback may have ended just before; and a member of whom Asterisk said nothing for long is let go.
-        finished = isinstance(effect, do.StopPlayback | do.RemoveChannel) and refused.gone
+        finished = isinstance(effect, do.StopPlayback) and refused.gone
         assert left or finished or about & self.tainted, f"Asterisk refuses {effect}: {refused.reason}"
 
     def settled(self) -> None:
@@ -293,7 +292,8 @@ class Judge:
         names = [(c.auth_id, c.name) for c in self._live_ones()]
         assert len(names) == len(set(names)), "never two live conferences of one account and name"
         for conference in self._live_ones():
-            if (seen := self.seen.get(conference.conference_id)) is not None:
+            seen = self.seen.get(conference.conference_id)
+            if seen is not None and not any(m.state == "leaving" for m in conference.members.values()):
                 assert seen.ought_to_end is None, f"it ought to have ended: {seen.ought_to_end}"
         where: dict[str, int] = {}
         for conference in self.directory.conferences.values():

@@ -21,6 +21,8 @@ from tests.simulation.judge import Judge
 
 START = 1_700_000_000_000
 CHANCE = Literal["well", "twice", "late again", "lost", "refused", "reply lost"]
+PROMPT_MS = 1000
+"""Asterisk does within it what it is asked, and tells what has happened; others may take any time."""
 AGAIN_LATE = (ev.ChannelHungUp, ev.BridgeCreated, ev.BridgeDestroyed, ev.PlaybackFinished, ev.RecordingFinished,
               ev.RecordingStarted, ev.DocumentFetched, ev.SoundsFetched, ev.SoundPrepared, ev.NameClaimed,
               ev.CallIdentified)  # fmt: skip
@@ -30,7 +32,7 @@ AGAIN = (*AGAIN_LATE, ev.ChannelEnteredBridge, ev.ChannelLeftBridge, ev.TalkingS
 
 @dataclass(frozen=True)
 class Lane:
-    kind: Literal["effect", "news", "reply"]
+    kind: Literal["effect", "news", "answer", "reply"]
     key: str
 
 
@@ -41,7 +43,8 @@ class World:
         self.directory = Directory(self._new_id, "https://conference.example")
         self.asterisk = Asterisk(lambda source, event: self._put(Lane("news", source), event))
         self.judge = Judge(self.directory, self.asterisk)
-        self.lanes: dict[Lane, deque[do.Effect | ev.Event]] = {}
+        self.lanes: dict[Lane, deque[tuple[int, do.Effect | ev.Event]]] = {}
+        """What is under way, since when."""
         self.names: dict[tuple[str, str], str] = {}
         """(account, name) -> conference, as the store has it."""
         self.held_elsewhere = False
@@ -93,10 +96,22 @@ class World:
     def pass_time(self, ms: int) -> None:
         until = self.now + ms
         while (deadline := self.directory.deadline) is not None and deadline <= until:
+            if self._overdue(deadline):
+                continue
             self.now = max(self.now, deadline)
             self.receive(ev.TimePassed())
             self.judge.time_moved_on(self.now)
+        while self._overdue(until):
+            pass
         self.now = until
+
+    def _overdue(self, until: int) -> bool:
+        """What Asterisk owes by then has come about first."""
+        for lane, items in self.lanes.items():
+            if lane.kind != "reply" and items[0][0] + PROMPT_MS < until:
+                self._happen(lane, "well")
+                return True
+        return False
 
     def settle(self) -> None:
         """All that is under way has come about; no time has passed."""
@@ -145,10 +160,10 @@ class World:
         self.judge.gone(self.names)
 
     def _put(self, lane: Lane, item: do.Effect | ev.Event) -> None:
-        self.lanes.setdefault(lane, deque()).append(item)
+        self.lanes.setdefault(lane, deque()).append((self.now, item))
 
     def _happen(self, lane: Lane, chance: CHANCE) -> None:
-        item = self.lanes[lane].popleft()
+        _, item = self.lanes[lane].popleft()
         if not self.lanes[lane]:
             del self.lanes[lane]
         if isinstance(item, do.Effect):
@@ -175,20 +190,20 @@ class World:
             if isinstance(effect, do.PlayMedia | do.StopPlayback):
                 self.judge.provoked(effect.target.id)
         if chance == "refused":
-            self._put(Lane("reply", key), ev.EffectFailed(effect, "Asterisk is tired"))
+            self._put(Lane("answer", key), ev.EffectFailed(effect, "Asterisk is tired"))
             return
         try:
             self.asterisk.obey(effect)
         except Refused as refused:
             self.judge.refused(effect, refused)
-            self._put(Lane("reply", key), ev.EffectFailed(effect, refused.reason, refused.gone))
+            self._put(Lane("answer", key), ev.EffectFailed(effect, refused.reason, refused.gone))
             return
         if chance == "reply lost":
-            self._put(Lane("reply", key), ev.EffectFailed(effect, "no answer in time"))
+            self._put(Lane("answer", key), ev.EffectFailed(effect, "no answer in time"))
         elif isinstance(effect, do.CreateBridge):
-            self._put(Lane("reply", key), ev.BridgeCreated(effect.bridge_id))
+            self._put(Lane("answer", key), ev.BridgeCreated(effect.bridge_id))
         elif isinstance(effect, do.DestroyBridge):
-            self._put(Lane("reply", key), ev.BridgeDestroyed(effect.bridge_id))
+            self._put(Lane("answer", key), ev.BridgeDestroyed(effect.bridge_id))
 
     def _reply(self, effect: do.Effect, chance: CHANCE) -> None:
         failed = chance in ("lost", "refused", "reply lost")

@@ -1,0 +1,296 @@
+"""The client against an Asterisk of a few lines: what a real one does only seldom."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from ari_conf.ari import client as client_module
+from ari_conf.ari.client import Client, Server
+from ari_conf.errors import AriError, AriNotFound, AriUnreachable, SetupFailed
+from ari_conf.parts.asterisk import free_port
+
+AUTHORIZATION = aiohttp.encode_basic_auth("ada", "secret")
+Serve = Callable[[web.WebSocketResponse], Awaitable[None]]
+
+
+class FakeAsterisk:
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.seen: list[tuple[str, str, Any]] = []
+        self.connections = 0
+        self.serve: Serve = self.take_requests
+        self.answer: Callable[[web.Request], Awaitable[web.Response]] = self.no_content
+        app = web.Application()
+        app.router.add_get("/ari/events", self.events)
+        app.router.add_route("*", "/ari/{path:.*}", self.requests)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+
+    async def start(self) -> None:
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    async def events(self, request: web.Request) -> web.WebSocketResponse:
+        assert request.headers["Authorization"] == AUTHORIZATION
+        assert dict(request.query) == {"app": "app", "subscribeAll": "false"}
+        self.connections += 1
+        websocket = web.WebSocketResponse(autoping=True)
+        await websocket.prepare(request)
+        await self.serve(websocket)
+        return websocket
+
+    async def requests(self, request: web.Request) -> web.Response:
+        assert request.headers["Authorization"] == AUTHORIZATION
+        text = await request.text()
+        self.seen.append((request.method, request.path_qs, json.loads(text) if text else None))
+        return await self.answer(request)
+
+    async def no_content(self, _: web.Request) -> web.Response:
+        return web.Response(status=204)
+
+    async def take_requests(self, websocket: web.WebSocketResponse) -> None:
+        async for message in websocket:
+            asked = json.loads(message.data)
+            self.seen.append((asked["method"], asked["uri"], asked["query_strings"]))
+            answer = {"status_code": 200, "reason_phrase": "OK", "message_body": '{"ping": "pong"}'}
+            await websocket.send_json({"type": "RESTResponse", "request_id": asked["request_id"], **answer})
+
+    async def read_on(self, websocket: web.WebSocketResponse) -> None:
+        """As an Asterisk that is too old for requests here."""
+        async for _ in websocket:
+            pass
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.changed = asyncio.Event()
+
+    def tell(self, what: str) -> None:
+        self.told.append(what)
+        self.changed.set()
+
+    async def until(self, *expected: str) -> None:
+        async with asyncio.timeout(8):
+            while self.told != list(expected):
+                self.changed.clear()
+                await self.changed.wait()
+
+
+@pytest.fixture
+async def asterisk() -> AsyncIterator[FakeAsterisk]:
+    fake = FakeAsterisk()
+    await fake.start()
+    yield fake
+    await fake.stop()
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
+
+
+Made = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture
+async def connect(listener: Listener) -> AsyncIterator[Made]:
+    made: list[Client] = []
+
+    async def start(port: int, **settings: Any) -> Client:
+        server = Server(f"http://127.0.0.1:{port}/ari", "app", "ada", "secret", **settings)
+
+        def take(message: dict[str, Any]) -> None:
+            listener.tell(message["type"])
+            if message["type"] == "Poison":
+                raise ValueError
+
+        client = Client(server, take, lambda: listener.tell("connected"), lambda: listener.tell("disconnected"))
+        made.append(client)
+        await client.start()
+        return client
+
+    yield start
+    for client in made:
+        await client.close()
+
+
+async def test_events_come_in_order_and_none_stops_those_after_it(
+    asterisk: FakeAsterisk, connect: Made, listener: Listener
+) -> None:
+    async def serve(websocket: web.WebSocketResponse) -> None:
+        await websocket.send_str('{"type": "First"}')
+        await websocket.send_str("no JSON")
+        await websocket.send_str("[]")
+        await websocket.send_str('{"type": "Poison"}')
+        await websocket.send_str('{"type": "Last"}')
+        await asterisk.read_on(websocket)
+
+    asterisk.serve = serve
+    await connect(asterisk.port)
+
+    await listener.until("connected", "First", "Poison", "Last")
+
+
+async def test_it_connects_again_and_says_so(asterisk: FakeAsterisk, connect: Made, listener: Listener) -> None:
+    async def hang_up_once(websocket: web.WebSocketResponse) -> None:
+        if asterisk.connections > 1:
+            await asterisk.read_on(websocket)
+
+    asterisk.serve = hang_up_once
+    await connect(asterisk.port)
+
+    await listener.until("connected", "disconnected", "connected")
+
+
+async def test_a_dead_connection_is_noticed(
+    asterisk: FakeAsterisk, connect: Made, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "HEARTBEAT", 0.2)
+
+    async def say_nothing(websocket: web.WebSocketResponse) -> None:
+        await asyncio.sleep(60 if asterisk.connections == 1 else 0)
+        await asterisk.read_on(websocket)
+
+    asterisk.serve = say_nothing
+    await connect(asterisk.port)
+
+    await listener.until("connected", "disconnected", "connected")
+
+
+async def test_requests_go_over_the_socket_where_it_takes_them(
+    asterisk: FakeAsterisk, connect: Made, listener: Listener
+) -> None:
+    client = await connect(asterisk.port, events=("StasisStart",))
+    await listener.until("connected")
+    async with asyncio.timeout(5):
+        while await client.request("GET", "/again", over="socket") is None:  # over HTTP it is None, until it is tried
+            pass
+    assert await client.request("POST", "/a%2Fb", {"q": "1 & 2"}, over="socket") == {"ping": "pong"}
+
+    assert asterisk.seen[-1] == ("POST", "a%2Fb", [{"name": "q", "value": "1 & 2"}])
+    # RESTResponse is an event to the filter: without it no answer would come over the socket.
+    wanted = {"allowed": [{"type": "StasisStart"}, {"type": "RESTResponse"}]}
+    assert ("PUT", "/ari/applications/app/eventFilter", wanted) in asterisk.seen
+
+
+async def test_and_over_http_where_it_does_not(asterisk: FakeAsterisk, connect: Made, listener: Listener) -> None:
+    asterisk.serve = asterisk.read_on
+    client = await connect(asterisk.port)
+    await listener.until("connected")
+
+    assert await client.request("POST", "/a%2Fb", {"q": "1+1 & 2"}, {"body": 1}, over="socket") is None
+    assert ("POST", "/ari/a%2Fb?q=1%2B1+%26+2", {"body": 1}) in asterisk.seen
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "words"),
+    [
+        (404, '{"message": "Channel not found"}', AriNotFound, "404 to GET /x: Channel not found"),
+        (409, '{"message": "Not in Stasis"}', AriError, "409 to GET /x: Not in Stasis"),
+        (401, '{"error": "Authentication required"}', AriError, "401 to GET /x: Authentication required"),
+        (503, "<html>busy</html>", AriError, "503 to GET /x: Service Unavailable"),
+    ],
+)
+async def test_a_refusal_in_asterisks_words(
+    asterisk: FakeAsterisk, connect: Made, status: int, body: str, error: type[AriError], words: str
+) -> None:
+    async def refuse(_: web.Request) -> web.Response:
+        return web.Response(status=status, text=body)
+
+    asterisk.answer = refuse
+    client = await connect(asterisk.port)
+
+    with pytest.raises(error, match=words) as raised:
+        await client.request("GET", "/x")
+    assert raised.value.status == status
+
+
+async def test_an_answer_that_is_late(asterisk: FakeAsterisk, connect: Made) -> None:
+    async def later(_: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    asterisk.answer = later
+    client = await connect(asterisk.port, deadline=0.2)
+
+    with pytest.raises(AriUnreachable, match=r"did not answer GET /x within 0\.2 s"):
+        await client.request("GET", "/x")
+
+
+async def test_nobody_there(connect: Made) -> None:
+    client = await connect(free_port())
+
+    with pytest.raises(AriUnreachable, match="can't be reached"):
+        await client.request("GET", "/x", over="socket")
+
+
+async def test_a_request_that_waits_as_the_socket_ends(
+    asterisk: FakeAsterisk, connect: Made, listener: Listener
+) -> None:
+    async def answer_pings(websocket: web.WebSocketResponse) -> None:
+        asked = json.loads((await websocket.receive()).data)
+        answer = {"request_id": asked["request_id"], "status_code": 200}
+        await websocket.send_json({"type": "RESTResponse", **answer})
+        await websocket.receive()  # the next request: no answer, and the end
+
+    asterisk.serve = answer_pings
+    client = await connect(asterisk.port)
+    await listener.until("connected")
+
+    with pytest.raises(AriUnreachable, match="ended before the answer came"):
+        while asterisk.connections == 1:
+            await client.request("GET", "/x", over="socket")
+
+
+# Asterisk opens the WebSocket.
+
+
+async def opened(http: aiohttp.ClientSession, port: int, authorization: str) -> aiohttp.ClientWebSocketResponse[Any]:
+    headers = {"Authorization": authorization}
+    return await http.ws_connect(f"http://127.0.0.1:{port}/ari", headers=headers, protocols=("ari",))
+
+
+async def test_whoever_opens_it_must_know_the_password(
+    asterisk: FakeAsterisk, connect: Made, listener: Listener
+) -> None:
+    port = free_port()
+    await connect(asterisk.port, listen=("127.0.0.1", port))
+
+    async with aiohttp.ClientSession() as http:
+        for wrong in ("", "Basic", aiohttp.encode_basic_auth("ada", "guess"), AUTHORIZATION + "=", "Basic \u00e4"):
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
+                await opened(http, port, wrong)
+    assert listener.told == []
+
+
+async def test_a_newer_one_takes_the_place_of_an_older(
+    asterisk: FakeAsterisk, connect: Made, listener: Listener
+) -> None:
+    port = free_port()
+    client = await connect(asterisk.port, listen=("127.0.0.1", port))
+
+    async with aiohttp.ClientSession() as http:
+        older = await opened(http, port, AUTHORIZATION)
+        assert older.protocol == "ari"
+        newer = await opened(http, port, AUTHORIZATION)
+        while (await older.receive()).type is aiohttp.WSMsgType.TEXT:
+            pass
+        assert older.closed
+        await newer.send_str('{"type": "News"}')
+        await listener.until("connected", "disconnected", "connected", "News")
+        assert client.connected
+
+
+async def test_a_port_that_is_taken(asterisk: FakeAsterisk, connect: Made) -> None:
+    with pytest.raises(SetupFailed, match=f"can't listen on 127.0.0.1:{asterisk.port}"):
+        await connect(asterisk.port, listen=("127.0.0.1", asterisk.port))
