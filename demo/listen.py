@@ -144,8 +144,9 @@ def _trimmed(samples: Samples, start: float, length: float, hz: int) -> Beep:
 
 @dataclass(frozen=True)
 class Match:
-    """`score` is the share (0..1) of the shorter piece's sounding parts that are in the longer one, all at one offset.
+    """`score` is the share (0..1) of the reference's sounding parts that are in the sound, all at one offset.
 
+    Of a reference more than twice as long as the sound: the share of the sound's parts that are in the reference.
     `offset_ms` is where the reference begins in the sound; negative if the sound begins within the reference.
     `strength` is the median correlation: near 1 alone, 0.5 as one of four equally loud.
     """
@@ -172,7 +173,8 @@ def contains(samples: Samples, reference: Samples) -> Match:
     """
     whiten = _whitener(samples, reference)
     sound, known = whiten(samples), whiten(reference)
-    long, short, sign = (sound, known, 1) if len(sound) >= len(known) else (known, sound, -1)
+    # Some seconds of a long song: then it is the sound whose pieces are looked for.
+    long, short, sign = (known, sound, -1) if 2 * len(sound) < len(known) else (sound, known, 1)
     starts = _sounding(samples if sign < 0 else reference)
     if not starts or len(long) < _PIECE:
         return Match(0.0, 0.0, 0.0)

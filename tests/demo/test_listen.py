@@ -107,6 +107,11 @@ def test_a_short_piece_is_found_in_its_recording() -> None:
     assert match.offset_ms == pytest.approx(-5000, abs=1)
 
 
+def test_a_voice_that_is_cut_short_counts_for_what_was_heard() -> None:
+    heard = _mixed((SPEECH["austen"], 0.4, 0), (SPEECH["cards"], 0.4, 0))[: len(SPEECH["austen"]) * 3 // 4]
+    assert 0.6 < listen.contains(heard, SPEECH["austen"]).score < 0.85
+
+
 def test_no_recording_is_found_in_another_in_noise_or_in_silence() -> None:
     noise = np.random.default_rng(1).normal(0, 1000, 80_000).astype(np.int16)
     for one, other in permutations(SPEECH, 2):

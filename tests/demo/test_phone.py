@@ -165,7 +165,7 @@ async def test_who_speaks_in_a_conference_can_be_told(dial: Dial) -> None:
         await cid.hears(lambda heard: not listen.silent(heard), within=15, window_ms=6000)
         heard = cid.heard.since(start)
         for speech, there in ((first, True), (second, True), (third, False)):
-            score = listen.contains(heard, listen.wav(speech.path)[: 8 * 6000]).score
+            score = listen.contains(heard, listen.wav(speech.path)[: 8 * 5000]).score
             assert (score > 0.8) if there else (score < 0.3), (speech.name, score)
 
 

@@ -21,10 +21,12 @@ from redis import Redis
 from ari_conf import accounts
 from ari_conf.ari.client import Client, Server
 from ari_conf.media.beeps import wav
+from ari_conf.media.beeps import wav
 from ari_conf.parts import asterisk
 from ari_conf.store import problems
 from ari_conf.up import System
 from demo import listen
+from demo.g711 import RATE
 from demo.heard import Samples
 from demo.phone import Phone, Switchboard, now_ms
 from tests.integration.receiver import SOUNDS, Receiver, Request
@@ -86,6 +88,13 @@ class Stage:
         wave = np.sin(2 * np.pi * hz * np.arange(ms * 8) / 8000) * 6000
         return self.sound(f"{hz}-{ms}.wav", wav(np.round(wave).astype("<i2").tobytes(), 8000))
 
+    def tones(self, path: str, *parts: tuple[int, int]) -> str:
+        """Puts a sound file up: (Hz, ms) one after another, 0 Hz is silence. Returns its URL."""
+        at = np.concatenate([np.full(ms * RATE // 1000, hz) for hz, ms in parts])
+        pcm = np.round(np.sin(2 * np.pi * np.cumsum(at) / RATE) * 8000).astype("<i2")
+        self.receiver.documents[path] = wav(pcm.tobytes(), RATE)
+        return self.receiver.url(path)
+
     def _filled(self, text: str) -> str:
         return text.replace("{url}", self.url)
 
@@ -103,14 +112,27 @@ class Stage:
 
     async def dial(self, phone: Phone, document: str | None, *, account: str | None = None, **more: Any) -> None:
         """`document`: a URL, a kept document's name, or None for the account's answer URL."""
+        more.setdefault("from_user", self.number(phone))
         headers = dict(more.pop("headers", {}))
         headers["X-Ari-Conf-Account"] = account or self.account
         if document is not None:
             headers["X-Ari-Conf-Document"] = document
         await phone.call(f"sip:15550100@{self.system.sip_address}", headers=headers, **more)
 
-    async def event(self, name: str, timeout: float = 10.0, **params: str) -> Request:
-        return await self.receiver.event(name, timeout, **params)
+    def number(self, phone: Phone) -> str:
+        """That the phone calls from: From in the requests."""
+        return f"1555{phone.name.split()[-1]:0>4}"
+
+    async def event(self, name: str, timeout: float = 10.0, of: Phone | None = None, **params: str) -> Request:
+        """The first request of that Event: about that phone's call, with those parameters."""
+        who = {"From": self.number(of)} if of else {}
+        return await self.receiver.event(name, timeout, **who, **params)
+
+    async def enters(self, phone: Phone, **params: str) -> Request:
+        return await self.event("ConferenceEnter", of=phone, **params)
+
+    async def leaves(self, phone: Phone, **params: str) -> Request:
+        return await self.event("ConferenceExit", of=phone, **params)
 
     def events(self, name: str) -> list[Request]:
         return [request for request in self.receiver.requests if request.params.get("Event") == name]
@@ -135,13 +157,14 @@ class Stage:
         await asyncio.sleep((ms + ON_ITS_WAY_MS) / 1000)
         return phone.heard.between(start, start + ms)
 
-    async def hears(self, phone: Phone, hz: int, within: float = 5.0) -> float:
-        """Waits until the phone hears that tone; epoch ms since when (of all that it heard in this call)."""
+    async def hears(self, phone: Phone, hz: int, within: float = 10.0, after: float = 0.0) -> float:
+        """Waits until the phone hears that tone; epoch ms since when (of what it heard since `after`, epoch ms)."""
 
         def since() -> float | None:
             heard = phone.heard
-            spans = listen.intervals_of(heard.audio, hz)
-            return heard.start_ms + spans[0][0] if spans else None
+            start = max(after, heard.start_ms)
+            spans = listen.intervals_of(heard.since(start), hz)
+            return start + spans[0][0] if spans else None
 
         return float(await self.until(since, within, f"{phone.name} does not hear {hz} Hz"))
 
@@ -156,7 +179,7 @@ class Stage:
     # The end.
 
     async def nothing_left(self) -> None:
-        """No channel, bridge, state, name or waiting callback of anybody's. (A recording or a playback is a channel.)"""
+        """No channel (a recording or a playback is one), bridge, state, name or waiting callback of anybody's."""
         end = time.monotonic() + SETTLED_S
         while left := await self._left():
             assert time.monotonic() < end, f"left after the scenario: {left}"

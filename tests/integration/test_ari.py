@@ -175,14 +175,17 @@ async def test_only_what_we_asked_for_is_sent(asterisk: EmbeddedAsterisk) -> Non
         assert set(app.types) <= {*EVENTS, "ApplicationRegistered"}
 
 
-async def test_members_talk_and_press_keys(asterisk: EmbeddedAsterisk) -> None:
-    async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, bob, first, second):
+async def test_members_talk(asterisk: EmbeddedAsterisk) -> None:
+    async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, _, first, _):
         await app.perform(do.DetectTalking(first, 300))
         await ada.talk(0.5)
         assert await app.next(seen.TalkingStarted) == seen.TalkingStarted(first)
         await ada.be_silent(1.0)
         assert await app.next(seen.TalkingFinished) == seen.TalkingFinished(first)
 
+
+async def test_members_press_keys(asterisk: EmbeddedAsterisk) -> None:
+    async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, bob, first, second):
         ada.press("5")
         assert await app.next(seen.DigitReceived) == seen.DigitReceived(first, "5")
         assert bob.digits == []  # absorbed; what goes on to others is our decision
