@@ -11,6 +11,7 @@ from pytest_httpserver import HTTPServer
 
 from ari_conf import doctor
 from ari_conf.doctor import asterisk, machine
+from ari_conf.media.voices import Flite
 from ari_conf.parts import processes
 from ari_conf.settings import Settings, from_environment
 from ari_conf.up import System
@@ -200,9 +201,16 @@ def test_an_ffmpeg_that_is_missing():
     assert "apt-get install ffmpeg" in told(settings_of(ffmpeg="/nowhere/ffmpeg"), "ffmpeg")
 
 
-def test_a_voice_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    assert "flite is not installed" in told(settings_of(voice="flite"), "speech")
+def test_without_an_engine_speak_is_silent(monkeypatch):
+    monkeypatch.setattr(machine, "installed", lambda wish: {"WOMAN": [], "MAN": []})
+    assert "no WOMAN and no MAN voice" in told(settings_of(), "speech")
+
+
+def test_a_voice_that_is_wished_but_not_installed(monkeypatch):
+    flite = {"WOMAN": [Flite("slt")], "MAN": [Flite("rms")]}
+    monkeypatch.setattr(machine, "installed", lambda wish: flite)
+    assert found(settings_of(), "speech").text == "WOMAN: flite slt, MAN: flite rms"
+    assert "festival, which ARI_CONF_VOICE names, is not installed" in told(settings_of(voice="festival"), "speech")
 
 
 def test_clocks_that_agree(pretended, stores):

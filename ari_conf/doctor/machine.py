@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import time
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
-from importlib.util import find_spec
 
 import redis
 import requests
 
 from ari_conf.doctor import asterisk
 from ari_conf.doctor.found import DEADLINE, Wrong
+from ari_conf.media.voices import installed
 from ari_conf.settings import Settings
 
 CLOCKS_APART = 3.0
@@ -33,19 +32,20 @@ def ffmpeg(settings: Settings) -> str:
 
 
 def speech(settings: Settings) -> str:
-    engines = [
-        name
-        for name, is_here in (("piper", find_spec("piper") is not None), ("flite", shutil.which("flite") is not None))
-        if is_here
-    ]
-    wanted = settings.voice
-    if not engines or (wanted != "auto" and wanted not in engines):
-        what = "no speech engine is" if wanted == "auto" else f"{wanted} is not"
+    voices = installed(settings.voice)
+    if not all(voices.values()):
+        missing = " and no ".join(gender for gender, found in voices.items() if not found)
         raise Wrong(
-            f"{what} installed, without which Speak is silent: `pip install ari_conf[speech]` brings piper, "
-            "`apt-get install flite` flite"
+            f"there is no {missing} voice, without which Speak is silent: `apt-get install flite`; "
+            "better ones are festival with festvox-us-slt-hts (WOMAN) and "
+            "`pip install ari_conf[speech]` (MAN)"
         )
-    return engines[0] if wanted == "auto" else wanted
+    best = {gender: found[0].name for gender, found in voices.items()}
+    if settings.voice != "auto" and not any(name.startswith(settings.voice) for name in best.values()):
+        raise Wrong(
+            f"{settings.voice}, which ARI_CONF_VOICE names, is not installed: install it, or set ARI_CONF_VOICE=auto"
+        )
+    return ", ".join(f"{gender}: {name}" for gender, name in best.items())
 
 
 def clock(settings: Settings) -> str:

@@ -21,7 +21,6 @@ from redis import Redis
 from ari_conf import accounts
 from ari_conf.ari.client import Client, Server
 from ari_conf.media.beeps import wav
-from ari_conf.media.beeps import wav
 from ari_conf.parts import asterisk
 from ari_conf.store import problems
 from ari_conf.up import System
@@ -29,7 +28,7 @@ from demo import listen
 from demo.g711 import RATE
 from demo.heard import Samples
 from demo.phone import Phone, Switchboard, now_ms
-from tests.integration.receiver import SOUNDS, Receiver, Request
+from tests.integration.receiver import Receiver, Request
 
 ON_ITS_WAY_MS = 60
 """Until what is said now has been heard."""
@@ -77,16 +76,6 @@ class Stage:
         """Puts a document up: `body` is what stands in <Response>; `{url}` in it is the receiver. Returns its URL."""
         self.receiver.documents[path] = f"<Response>{self._filled(body)}</Response>"
         return self.receiver.url(path)
-
-    def sound(self, name: str, file: bytes) -> str:
-        """Puts a sound file up for Play. Returns its URL."""
-        self.receiver.documents[SOUNDS + name] = file
-        return self.receiver.url(SOUNDS + name)
-
-    def tone(self, hz: int, ms: int) -> str:
-        """Puts a wav up for Play: a steady tone. Returns its URL."""
-        wave = np.sin(2 * np.pi * hz * np.arange(ms * 8) / 8000) * 6000
-        return self.sound(f"{hz}-{ms}.wav", wav(np.round(wave).astype("<i2").tobytes(), 8000))
 
     def tones(self, path: str, *parts: tuple[int, int]) -> str:
         """Puts a sound file up: (Hz, ms) one after another, 0 Hz is silence. Returns its URL."""
@@ -167,6 +156,20 @@ class Stage:
             return start + spans[0][0] if spans else None
 
         return float(await self.until(since, within, f"{phone.name} does not hear {hz} Hz"))
+
+    async def goes_quiet(self, phone: Phone, for_ms: float = 400, within: float = 10.0) -> float:
+        """Waits until the phone has heard nothing for so long; epoch ms since when."""
+
+        def quiet() -> float | None:
+            now = now_ms() - ON_ITS_WAY_MS
+            heard = phone.heard
+            if not listen.silent(heard.between(now - for_ms, now)):
+                return None
+            before = heard.between(now - 10_000, now)
+            loud = [at for at in range(0, len(before), 160) if not listen.silent(before[at : at + 160])]
+            return now - 10_000 + (loud[-1] + 160) * 1000 / RATE if loud else now - for_ms
+
+        return float(await self.until(quiet, within, f"{phone.name} still hears something"))
 
     def is_music(self, heard: Samples) -> bool:
         """The default music on hold, known by its samples."""

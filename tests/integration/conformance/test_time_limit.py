@@ -12,7 +12,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 def conference(limit: str) -> str:
     attribute = f'timeLimit="{limit}"' if limit else ""
-    return f'<Conference {attribute} callbackUrl="{{url}}/events">c</Conference><Play>{{url}}/sounds/after.wav</Play>'
+    return f'<Conference {attribute} callbackUrl="{{url}}/events">c</Conference><Play>{{url}}/after.wav</Play>'
 
 
 def ms_between(earlier: Request, later: Request) -> float:
@@ -23,14 +23,9 @@ def reasons(stage: Stage) -> list[str]:
     return [request.params["ConferenceExitReason"] for request in stage.events("ConferenceExit")]
 
 
-def tone_after(stage: Stage) -> None:
-    stage.receiver.documents["/sounds/after.wav"] = stage.receiver.documents["/sounds/3325-300.wav"]
-
-
 @pytest.mark.row("timeLimit", "the conference ends after it, for all; the others go on with their next element")
 async def test_it_ends_for_all(stage: Stage) -> None:
-    stage.tone(3325, 300)
-    tone_after(stage)
+    stage.tones("/after.wav", (3325, 300))
     async with stage.callers(2) as (ann, bob):
         await stage.call(ann, conference("2"))
         # "the first member whose element gives one sets it, from his entry on; later ones are ignored"
@@ -48,8 +43,7 @@ async def test_it_ends_for_all(stage: Stage) -> None:
 
 @pytest.mark.row("timeLimit", "the first member whose element gives one sets it, from his entry on")
 async def test_a_later_member_may_be_the_first_to_give_one(stage: Stage) -> None:
-    stage.tone(3325, 300)
-    tone_after(stage)
+    stage.tones("/after.wav", (3325, 300))
     async with stage.callers(2) as (ann, bob):
         ann.tone(2575)
         await stage.call(ann, conference(""))

@@ -1,0 +1,174 @@
+"""record, recordFileFormat and the transcription attributes: the recording itself."""
+
+from __future__ import annotations
+
+import json
+import wave
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pytest
+
+from demo import listen
+from demo.heard import Samples
+from tests.integration.stage import Stage
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def files(stage: Stage) -> list[Path]:
+    """The account's recordings under Asterisk's recording folder."""
+    folder = stage.system.settings.recording_folder
+    assert folder is not None
+    return sorted((folder / stage.account).glob("*"))
+
+
+@dataclass
+class Tape:
+    """A recording that goes on. Opened while it is there: once it is complete it is handed on, and may be gone."""
+
+    path: Path
+    file: IO[bytes]
+
+    def audio(self) -> Samples:
+        """All of it; only after its end."""
+        self.file.seek(0)
+        with self.file, wave.open(self.file) as sound:
+            assert (sound.getnchannels(), sound.getsampwidth(), sound.getframerate()) == (1, 2, 8000)
+            return np.frombuffer(sound.readframes(sound.getnframes()), "<i2")
+
+
+async def tape(stage: Stage) -> Tape:
+    """The account's only recording, as soon as it is there."""
+    (path,) = await stage.until(lambda: files(stage), told="a recording")
+    return Tape(path, path.open("rb"))
+
+
+def state(stage: Stage) -> Mapping[str, object]:
+    """Of the only conference, as it is kept in Redis."""
+    kept = stage.redis.hgetall(f"ari_conf:state:{stage.system.settings.asterisk_name}")
+    found = [json.loads(text) for text in kept.values()]
+    (conference,) = [one for one in found if one["_"] == "Conference" and one["auth_id"] == stage.account]
+    return dict(conference)
+
+
+def conference(attributes: str, action: str) -> str:
+    return f'<Conference {attributes} callbackUrl="{{url}}/events" action="{{url}}{action}">c</Conference>'
+
+
+@pytest.mark.row(
+    "record", "begins when the conference has started and a member whose record is true is in; ends with the conference"
+)
+async def test_a_waiting_member_is_recorded_from_the_start_on(stage: Stage) -> None:
+    async with stage.callers(2) as (ann, bob):
+        ann.tone(2575)
+        bob.tone(2875)
+        await stage.call(ann, conference('record="true" startConferenceOnEnter="false" recordFileFormat="wav"', "/ann"))
+        await stage.listen(ann, 1000)
+        assert files(stage) == []
+        await stage.call(bob, conference("", "/bob"))
+        heard_since = await stage.hears(bob, 2575)
+        tape_ = await tape(stage)
+        await stage.listen(bob, 1000)
+        # It stops with the conference, not with the member who asked for it.
+        await ann.hang_up()
+        asked = await stage.receiver.wait_for(lambda request: request.path == "/ann")
+        alone_since = await stage.until(lambda: stage.events("ConferenceExit"))
+        await stage.listen(bob, 1000)
+        await bob.hang_up()
+        await stage.nothing_left()
+    recorded = tape_.audio()
+    tones = listen.tones(recorded)
+    assert set(tones) == {2575, 2875}
+    both = tones[2575][0]
+    assert both[0] < 300  # from the start on: no second of waiting before it
+    length = len(recorded) / 8
+    alone = length - both[1]
+    assert alone >= 900
+    assert listen.sounds(recorded[round(both[1] + 100) * 8 :], 2875)
+    assert alone_since and heard_since
+    # "RecordUrl and RecordingID are known from its beginning", in the action request of those with record=true.
+    assert asked.params["RecordingID"] == tape_.path.stem
+    assert asked.params["RecordUrl"].endswith(f"/{tape_.path.stem}.wav")
+    assert not [name for name in stage.receiver.requests_to("/bob")[0].params if name.startswith("Record")]
+    stage.saw(
+        f"both tones in the WAV from {both[0]:.0f} ms on, {length:.0f} ms in all, {alone:.0f} ms of them without her"
+    )
+
+
+@pytest.mark.row(
+    "record", "one per conference; others' record=true changes nothing, they get RecordUrl and RecordingID too"
+)
+async def test_the_second_who_asks_for_it_gets_the_same(stage: Stage) -> None:
+    async with stage.callers(3) as (ann, bob, cid):
+        ann.tone(2575)
+        bob.tone(2875)
+        await stage.call(ann, conference("", "/ann"))
+        await stage.call(bob, conference("", "/bob"))
+        await stage.hears(ann, 2875)
+        await stage.listen(ann, 500)
+        assert files(stage) == []
+        await bob.hang_up()
+        bob.tone(3025)
+        await stage.call(bob, conference('record="true"', "/bob2"))
+        began = await tape(stage)
+        cid.tone(3175)
+        await stage.call(cid, conference('record="true" recordFileFormat="wav"', "/cid"))
+        await stage.hears(bob, 3175)
+        await stage.listen(bob, 500)
+        for phone in (ann, bob, cid):
+            await phone.hang_up()
+        await stage.nothing_left()
+        requests = [stage.receiver.requests_to(path)[0].params for path in ("/ann", "/bob", "/bob2", "/cid")]
+    urls = [params.get("RecordUrl") for params in requests]
+    # "that member's element decides the format": mp3 is the default.
+    assert urls[:2] == [None, None]
+    assert urls[2] == urls[3]
+    assert str(urls[2]).endswith(f"/{began.path.stem}.mp3")
+    assert requests[2]["RecordingID"] == requests[3]["RecordingID"] == began.path.stem
+    recorded = began.audio()
+    assert set(listen.tones(recorded)) == {2575, 3025, 3175}
+    stage.saw("begins with the first who asks for it; what was said before is not in it; both get the same RecordUrl")
+
+
+@pytest.mark.row("record", "false: nothing is recorded")
+async def test_nobody_asks_for_it(stage: Stage) -> None:
+    async with stage.callers(1) as (ann,):
+        ann.tone(2575)
+        await stage.call(ann, conference('record="false" recordFileFormat="wav"', "/ann"))
+        await stage.enters(ann)
+        await stage.listen(ann, 300)
+        assert files(stage) == []
+        await ann.hang_up()
+        left = await stage.receiver.wait_for(lambda request: request.path == "/ann")
+    assert "RecordUrl" not in left.params
+    assert "RecordingID" not in left.params
+    assert files(stage) == []
+    stage.saw("no file, no RecordUrl")
+
+
+@pytest.mark.row(
+    "transcriptionType", "auto, hybrid and manual are accepted; type, URL and method are carried to the recording"
+)
+@pytest.mark.parametrize("kind", ["auto", "hybrid", "manual"])
+async def test_the_transcription_is_carried_to_the_recording(stage: Stage, kind: str) -> None:
+    asked = f'transcriptionType="{kind}" transcriptionUrl="{{url}}/transcription#rc=2" transcriptionMethod="GET"'
+    async with stage.callers(1) as (ann,):
+        ann.tone(2575)
+        await stage.call(ann, conference(f'record="true" {asked}', "/ann"))
+        began = await tape(stage)
+        recording = state(stage)["recording"]
+        assert isinstance(recording, dict)
+        element = recording["element"]
+        assert recording["recording_id"] == began.path.stem
+        assert element["transcription_type"] == kind
+        assert element["transcription_url"] == f"{stage.url}/transcription#rc=2"
+        assert element["transcription_method"] == "GET"
+        await ann.hang_up()
+        await stage.leaves(ann)
+        began.file.close()
+    assert stage.problems() == []
+    stage.saw(f"{kind}: all three are in the state of the recording")
