@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import fields
-from functools import lru_cache
+from functools import cache
 from typing import Any, cast
 
 from ari_conf.core import ids
@@ -40,6 +40,6 @@ def fields_of(thing: Event | Effect, whose: Callable[[str], dict[str, str]]) -> 
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def _names(kind: Hashable) -> tuple[str, ...]:
     return tuple(f.name for f in fields(cast(Any, kind)))

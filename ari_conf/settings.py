@@ -1,4 +1,4 @@
-"""Every setting, read once from the environment (`ARI_CONF_` and the field's name in capitals) into one frozen object."""
+"""Every setting, read once from the environment (`ARI_CONF_` and the field's name) into one frozen object."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     ari_app: str = "ari_conf"
     """The name in the dialplan's Stasis()."""
     ari_socket: Literal["outbound", "inbound"] = "outbound"
-    """Who opens the events' WebSocket. outbound: Asterisk (20.15, 21.10, 22.5 and later), calls survive a restart of ours; inbound: we."""
+    """Who opens the events' WebSocket. outbound: Asterisk (20.15, 21.10, 22.5 and later); inbound: we, for older ones."""
     ari_listen: str = "127.0.0.1:8089"
     """Where Asterisk's outbound WebSocket is awaited, host:port."""
     ari_deadline: float = Field(5.0, gt=0)
@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     sounds_limit_mb: int = Field(1024, ge=10)
     """The cache's size; what was not used for longest goes first."""
     voice: Literal["auto", "piper", "festival", "flite"] = "auto"
-    """The engine of Speak. auto: the best that is installed for each voice (WOMAN: festival, MAN: piper), else flite."""
+    """The engine of Speak. auto: for each voice the best that is installed (WOMAN: festival, MAN: piper, or flite)."""
     ffmpeg: str = "ffmpeg"
     """The ffmpeg to run."""
 

@@ -19,7 +19,7 @@ class Gather:
     owner: str
     target: Target
     phase: Literal["prompt", "first", "more", "invalid", "complete", "nothing"] = "prompt"
-    """prompt: it is being played. first, more: a digit is awaited. invalid: that sound is played. Then, the two ends."""
+    """prompt: it is played. first, more: a digit is awaited. invalid: that sound is played. Then, the two ends."""
     tries: int = 0
     digits: str = ""
     player: Player | None = None
