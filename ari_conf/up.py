@@ -160,12 +160,23 @@ class System:
             self.account = await asyncio.to_thread(_an_account, self.settings)
             await those("asterisk", "worker", "serve", "web")
 
+        if self._asterisk is not None:
+            await asyncio.to_thread(self._get_asterisk, self._asterisk)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(those("s3"))
                 group.create_task(redis_and_its_users())
         except* SetupFailed as failed:
             raise _first(failed) from None
+
+    def _get_asterisk(self, own: asterisk.EmbeddedAsterisk) -> None:
+        """And who opens the events' WebSocket: an older one can't."""
+        own.where = own.where or _an_asterisk()
+        own.folder.mkdir(parents=True, exist_ok=True)
+        wish = self._configured.get(PREFIX + "ARI_SOCKET")
+        own.outbound = wish == "outbound" if wish else asterisk.opens_websockets(own.version())
+        self.values[PREFIX + "ARI_SOCKET"] = "outbound" if own.outbound else "inbound"
+        self.settings = from_environment(self.values)
 
     def _starters(self) -> dict[str, Callable[[], Awaitable[Process]]]:
         python = [sys.executable, "-m"]
@@ -196,7 +207,6 @@ class System:
         own = self._asterisk
         assert own is not None, "made with the settings"
         own.account = self.account
-        own.where = own.where or await asyncio.to_thread(_an_asterisk)
         # In a thread, since it waits without giving way; and one can't be stopped: where another part fails meanwhile,
         # it starts Asterisk all the same.
         starting = asyncio.ensure_future(asyncio.to_thread(own.start))

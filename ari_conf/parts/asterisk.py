@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import random
+import re
 import secrets
 import shutil
 import socket
@@ -23,6 +24,8 @@ from ari_conf.errors import SetupFailed
 SCRIPTS = Path(__file__).parents[2] / "asterisk"
 DEFAULT_ROOT = Path(__file__).parents[2] / ".local" / "asterisk"
 OLDEST = 20
+OUTBOUND_SINCE = {20: 15, 21: 10, 22: 5}
+"""The minor versions from which on Asterisk can open the events' WebSocket itself; later majors all can."""
 
 
 def present(root: Path = DEFAULT_ROOT) -> str:
@@ -44,6 +47,15 @@ def get(root: Path = DEFAULT_ROOT) -> str:
     if found.returncode:
         raise SetupFailed("asterisk/get could not get an Asterisk onto this machine; see above")
     return found.stdout.strip()
+
+
+def opens_websockets(version: str) -> bool:
+    """Of what `asterisk -V` prints, such as "Asterisk 22.10.1~dfsg"."""
+    found = re.match(r"Asterisk (\d+)\.(\d+)", version)
+    if found is None:
+        return False
+    major, minor = int(found[1]), int(found[2])
+    return minor >= OUTBOUND_SINCE.get(major, 0) if major >= OLDEST else False
 
 
 @dataclass
@@ -126,6 +138,10 @@ class EmbeddedAsterisk:
             return [*bound, *words]
         root = self.where.removeprefix("root ")
         return [*_as_root(self.where), *bound, _script("run-in"), root, str(self.folder), *words]
+
+    def version(self) -> str:
+        """What `asterisk -V` prints."""
+        return subprocess.run(self.command("asterisk", "-V"), capture_output=True, text=True).stdout.strip()
 
     def ask(self, method: str, path: str) -> object:
         """One request of ARI's. Raises OSError (urllib's HTTPError is one)."""

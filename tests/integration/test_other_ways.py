@@ -1,0 +1,60 @@
+"""The ways of running it that are not the default: an older Asterisk, an Asterisk elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from ari_conf.parts.processes import free_port
+from ari_conf.up import System
+from demo import listen
+from tests.integration.receiver import Receiver
+from tests.integration.stage import Stage, ari_of
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@asynccontextmanager
+async def stage_of(folder: Path, **configured: str) -> AsyncGenerator[Stage]:
+    values = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8", **configured}
+    async with System(folder, values, ("redis", "asterisk", "worker", "serve")) as system, Receiver() as receiver:
+        redis = Redis.from_url(system.settings.redis_url.get_secret_value())
+        ari = ari_of(system)
+        await ari.start()
+        stage = Stage(system, receiver, redis, ari)
+        yield stage
+        await stage.nothing_left()
+        await ari.close()
+        redis.close()
+
+
+async def test_an_older_asterisk_to_which_we_connect(tmp_path: Path) -> None:
+    async with stage_of(tmp_path, ARI_CONF_ARI_SOCKET="inbound") as stage, stage.callers(2) as (ann, bob):
+        ann.tone(2575)
+        bob.tone(2875)
+        await stage.call(ann, "<Conference>standup</Conference>")
+        await stage.call(bob, "<Conference>standup</Conference>")
+        await asyncio.gather(stage.hears(ann, 2875), stage.hears(bob, 2575))
+        await ann.hang_up()
+        await bob.hang_up()
+
+
+async def test_an_asterisk_elsewhere_fetches_sounds_by_http(tmp_path: Path) -> None:
+    port = free_port()
+    elsewhere = {
+        "ARI_CONF_SOUNDS_URL": f"http://127.0.0.1:{port}/sounds",
+        "ARI_CONF_SOUNDS_LISTEN": f"127.0.0.1:{port}",
+        # A folder that this Asterisk can't see: what is heard came by HTTP.
+        "ARI_CONF_SOUNDS_FOLDER": str(tmp_path / "sounds"),
+    }
+    async with stage_of(tmp_path / "system", **elsewhere) as stage, stage.callers(1) as (ann,):
+        await stage.call(ann, '<Conference enterSound="beep:2">standup</Conference>')
+        await stage.hears(ann, 700)
+        heard = await stage.listen(ann, 1000)
+        assert [beep.hz for beep in listen.beeps(ann.heard.audio)] == [700, 700], listen.level_dbfs(heard)
+        await ann.hang_up()
