@@ -84,10 +84,14 @@ class Interpreter:
                 self._spawn(self._claim(effect))
             case do.DetectBeep():
                 self._beeps(effect)
-            case do.PostCallback() | do.ReportProblem() | do.ReleaseName() | do.StoreRecording():
+            case do.PostCallback() | do.ReportProblem() | do.ReleaseName() | do.StoreRecording() | do.Reply():
                 raise TypeError(f"{type(effect).__name__} belongs to the step that is written, not here")
             case _:
                 self._in_order(effect.channel_id, effect)
+
+    def busy(self, key: str) -> bool:
+        """Something is being done, or about to be, with that channel or bridge."""
+        return key in self._lanes
 
     async def close(self) -> None:
         for task in tuple(self._tasks):

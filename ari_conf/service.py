@@ -13,13 +13,15 @@ import structlog
 from redis import Redis
 
 from ari_conf import store as redis_store
+from ari_conf import takeover
 from ari_conf.ari import translate
 from ari_conf.ari.client import Client, Server
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
+from ari_conf.core import reconcile
 from ari_conf.core.directory import Directory
 from ari_conf.core.snapshot import snapshot
-from ari_conf.errors import AriError
+from ari_conf.errors import StoreUnavailable
 from ari_conf.http.fetch import Fetcher
 from ari_conf.interpreter import Interpreter
 from ari_conf.log_fields import fields_of
@@ -37,7 +39,7 @@ QUIET = (ev.TimePassed, ev.TalkingStarted, ev.TalkingFinished, do.WarmSounds)
 """Told at level debug only: there are many, and they say little."""
 
 
-COMPARE_AGAIN_S = 0.2
+REDIS_AGAIN_S = 0.5
 
 
 def now_ms() -> int:
@@ -63,6 +65,9 @@ class Service:
         self._tokens = Tokens(Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5.0))
         self._writer = Writer(self._store, self._interpreter.run, self._tokens.wake)
         self._timer: asyncio.TimerHandle | None = None
+        self._first = True
+        """No connection to Asterisk has been compared yet."""
+        self._member_id_written = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -72,6 +77,7 @@ class Service:
         try:
             if self._settings.sounds_url:
                 serving = await sound_server.start(self._sounds, *address(self._settings.sounds_listen))
+            await self._restore()
             await self._ari.start()
             await stop.wait()
             with contextlib.suppress(TimeoutError):
@@ -94,13 +100,20 @@ class Service:
 
     def deliver(self, event: ev.Event) -> None:
         now = now_ms()
-        whose = self._directory.whose
-        told = fields_of(event, whose)
+        told = fields_of(event, self._directory.whose)
         effects = self._directory.receive(event, now)
+        _tell("event", event, told)
+        self._put(effects, now)
+
+    def _put(self, effects: list[do.Effect], now: int) -> None:
+        """The step that has just been made: to be written, then run."""
+        whose = self._directory.whose
         step = Step(now)
+        if self._directory.next_member_id != self._member_id_written:
+            self._member_id_written = self._directory.next_member_id
+            step.state[takeover.NEXT_MEMBER_ID] = str(self._member_id_written).encode()
         for key, thing in self._directory.touched().items():
             step.state[key] = encode(snapshot(thing)) if thing is not None else None
-        _tell("event", event, told)
         run: list[do.Effect] = []
         for effect in effects:
             _tell("effect", effect, fields_of(effect, whose))
@@ -131,27 +144,44 @@ class Service:
         if event is not None:
             self.deliver(event)
 
-    # At each connection.
+    # At the start, and at each connection.
+
+    async def _restore(self) -> None:
+        """What the process before us has written."""
+        while True:
+            try:
+                state = await self._store.load()
+                break
+            except StoreUnavailable as error:
+                # Without it we would take the calls that are there for new ones.
+                log.error("waiting for redis, which has the calls' state", reason=str(error))
+                await asyncio.sleep(REDIS_AGAIN_S)
+        calls, conferences, next_member_id = takeover.restored(state)
+        self._directory.restore(calls, conferences, next_member_id)
+        if calls or conferences:
+            log.info("taking over", calls=len(calls), conferences=len(conferences))
 
     def _connected(self) -> None:
-        task = asyncio.create_task(self._compare())
+        task = asyncio.create_task(self._compare(self._first))
+        self._first = False
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _compare(self) -> None:
-        """What happened while we were away: calls that are gone, calls that came."""
+    async def _compare(self, first: bool) -> None:
+        """What happened while nobody listened; and at the first time what the process before us left undone."""
         known = {call.channel_id for call in self._directory.calls.values()}
-        channels = None
-        while channels is None:
-            try:
-                channels = await self._ari.request("GET", "/channels")
-            except AriError as error:
-                # It connects before it has started to its end.
-                log.info("channels can't be compared yet", reason=str(error))
-                await asyncio.sleep(COMPARE_AGAIN_S)
-        there = {channel["id"] for channel in channels}
-        for channel_id in known - there:
-            self.deliver(ev.ChannelHungUp(channel_id, 0))
+        expected = [e for e in reconcile.expected(self._directory) if not self._interpreter.busy(e.lane)]
+        there, channels = await takeover.look(self._ari, expected)
+        if first:
+            self._put(self._directory.resume(reconcile.again(self._directory, there), now_ms()), now_ms())
+            ours = await takeover.ours(self._ari, self._settings.ari_app)
+            for bridge_id in reconcile.strangers(self._directory, there, ours.__contains__):
+                log.warning("bridge of nobody removed", conference_id=bridge_id)
+                self._interpreter.run(do.DestroyBridge(bridge_id))
+        for event in reconcile.missed(expected, there):
+            self.deliver(event)
+        for message in takeover.arrivals(channels, self._settings.ari_app, known):
+            self._heard(message)
 
 
 def _server(settings: Settings) -> Server:

@@ -28,6 +28,9 @@ EVENTS = (
 )
 """What `to_event` understands. Ask Asterisk for no others: a join alone would bring a ChannelVarset to every member."""
 
+BRIDGE_NAME = "ari_conf"
+"""Of each bridge that we make: others' are not touched."""
+
 OWN_CHANNELS = ("Snoop/", "UnicastRTP/", "WebSocket/", "AudioSocket/")
 """Channels that we make to listen in: they enter the application as calls do, and aren't any."""
 
@@ -206,7 +209,7 @@ def _about_bridge(effect: do.CreateBridge | do.DestroyBridge | do.StartRecording
     match effect:
         case do.CreateBridge(bridge_id):
             # dtmf_events: without it two members that are bridged send us no digits.
-            return Request("POST", "/bridges", {"type": "mixing,dtmf_events", "bridgeId": bridge_id})
+            return Request("POST", "/bridges", {"type": "mixing,dtmf_events", "bridgeId": bridge_id, "name": BRIDGE_NAME})
         case do.DestroyBridge(bridge_id):
             # The socket's requests run one after another, as deletes of bridges must (asterisk#211, #1201).
             return Request("DELETE", _path("bridges", bridge_id))

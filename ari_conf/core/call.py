@@ -46,7 +46,8 @@ from ari_conf.core.gather import Gather
 from ari_conf.core.internal import Join, Out, Released
 from ari_conf.core.player import Player
 
-NORMAL_CLEARING = 16
+HANGUP_CAUSES = {"normal": 16, "busy": 17, "rejected": 21}
+"""Q.850, by the reason that ARI is given."""
 HANGING_UP_MS = 5000
 """Asterisk says at once that a channel is gone; a call of which it never does is let go all the same."""
 
@@ -84,6 +85,8 @@ class Call:
     first: bool = True
     """No element of the call has run yet."""
     fetching: Purpose | None = None
+    asked: FetchDocument | None = None
+    """The latest request for a document: made again if who made it has died."""
     fallback_asked: bool = False
     running: Player | Gather | Conference | None = None
     conference_id: str | None = None
@@ -185,6 +188,7 @@ class Call:
         if self.over:
             return []
         self.code, self.hanging_up_until, self.hang_up_at = code, now + HANGING_UP_MS, None
+        self.cause = HANGUP_CAUSES[reason]
         return [*self._stop_running(), HangUp(self.channel_id, reason)]
 
     def problem(self, text: str, code: int | None = None) -> ReportProblem:
@@ -219,14 +223,15 @@ class Call:
         self.fetching = purpose
         self.serial += 1
         whole = frozen(standard(self, event, now) | params)
-        return [FetchDocument(ids.for_call(self.call_uuid, self.serial), self.auth_id, source, method, whole)]
+        self.asked = FetchDocument(ids.for_call(self.call_uuid, self.serial), self.auth_id, source, method, whole)
+        return [self.asked]
 
     def _awaits(self, fetch_id: str) -> bool:
         return self.fetching is not None and ids.last_part(fetch_id) == str(self.serial)
 
     def _document(self, event: ev.DocumentFetched | ev.DocumentFailed, now: int) -> Out:
         purpose = self.fetching or "answer"
-        self.fetching = None
+        self.fetching = self.asked = None
         if isinstance(event, ev.DocumentFailed):
             return self._no_document(purpose, (INVALID if event.invalid else UNREACHABLE)[purpose], event.reason, now)
         self.elements, self.position, self.early, self.fallback_asked = event.elements, 0, 0, False
@@ -359,8 +364,8 @@ class Call:
     def _hung_up(self, cause: int, now: int) -> Out:
         if self.ended_at is not None:
             return []
-        # Asterisk often knows none yet when a caller hangs up: that is a normal one.
-        self.ended_at, self.cause = now, cause or NORMAL_CLEARING
+        # Asterisk often knows none yet: then it is ours, or of a caller who hung up, a normal one.
+        self.ended_at, self.cause = now, cause or self.cause
         self.hang_up_at = self.hanging_up_until = None
         self.fetching = None
         self._stop_running()

@@ -17,6 +17,7 @@ from ari_conf.core.effects import (
     AddChannel,
     ClaimName,
     CreateBridge,
+    DeafenChannel,
     DestroyBridge,
     DetectTalking,
     MuteChannel,
@@ -33,6 +34,7 @@ from ari_conf.core.effects import (
 from ari_conf.core.elements import Prompt
 from ari_conf.core.internal import Admitted, Finished, Notify, Out, Released, Skipped
 from ari_conf.core.member import Member, Reason, schedule
+from ari_conf.core.obey import obey
 from ari_conf.core.player import Player
 from ari_conf.core.recording import Recording
 
@@ -75,6 +77,8 @@ class Conference:
     sounds: int = 0
     """How many of them there were: part of their playbacks' ids."""
     recording: Recording | None = None
+    locked: bool = False
+    """Nobody else is let in."""
 
     def __post_init__(self) -> None:
         self.ends_at = self.ends_at or self.created_at + CAP_S * 1000
@@ -131,6 +135,13 @@ class Conference:
         member = next((m for m in self.members.values() if m.call_uuid == call_uuid), None)
         out = self._leave(member, reason, now) if member else []
         return out + self._settle(now)
+
+    def end(self, reason: Reason, now: int) -> Out:
+        return self._end(reason, now) + self._settle(now)
+
+    def command(self, received: ev.CommandReceived, now: int) -> Out:
+        """A command of the API: what it leads to, and the reply."""
+        return obey(self, received, now) + self._settle(now)
 
     def _receive(self, event: ev.Event, now: int) -> Out:
         match event:
@@ -218,7 +229,8 @@ class Conference:
         if member.state != "adding":
             return []
         member.state = "mixed"
-        member.sending = schedule(member.element.send_digits, now)
+        if not member.been_in:
+            member.been_in, member.sending = True, schedule(member.element.send_digits, now)
         return self._announce_entry(member, now)
 
     def _announce_entry(self, member: Member, now: int) -> Out:
@@ -226,15 +238,17 @@ class Conference:
         if member.state != "mixed" or not member.enter_due or items is None:
             return []
         member.enter_due = False
-        return self._announce(items, now)
+        return self._announce(member, items, now)
 
-    def _announce(self, items: tuple[Prompt, ...], now: int) -> Out:
+    def _announce(self, member: Member, items: tuple[Prompt, ...], now: int) -> Out:
         """To the whole conference."""
         if not items or self.ending or self.bridge != "ready":
             return []
         self.sounds += 1
         owner = ids.for_conference(self.conference_id, self.sounds)
-        self.players[owner] = player = Player(owner, Target("bridge", self.bridge_id), items)
+        self.players[owner] = player = Player(
+            owner, Target("bridge", self.bridge_id), items, call_uuid=member.call_uuid
+        )
         return [*player.start(now)]
 
     # What the members now imply.
@@ -251,16 +265,40 @@ class Conference:
         return out + (self._settle_end(now) if self.ending and not self.members else [])
 
     def _settle_member(self, member: Member, alone: bool, now: int) -> Out:
+        parts = member.state == "mixed" and member.held
+        out = self._settle_hold(member)
         # "While no member with startConferenceOnEnter=true has come, nobody hears anybody: each member hears his own
         # waitSound"; "A lone member hears his waitSound. It stops the instant that a second member enters"
         waits = member.state == "waiting" if not self.started else alone and member.state == "mixed"
-        out = member.wait(self.name, now) if waits and not self.ending else member.stop_waiting()
-        if self.started and member.state == "waiting":
-            member.state = "joining"
+        if self.ending or member.aside.queue:
+            out += member.stop_waiting()
+        elif member.state == "held":
+            out += member.hold(now)
+        else:
+            out += member.wait(self.name, now) if waits else member.stop_waiting()
+        # After the other has stopped, and before he is moved: his channel plays, or is moved, one after another.
+        out += member.speak_aside(now)
+        if parts:
+            out.append(RemoveChannel(member.channel_id, self.bridge_id))
         if member.state == "joining" and self.bridge == "ready":
             member.state = "adding"
             out.append(AddChannel(member.channel_id, self.bridge_id))
         return out
+
+    def _settle_hold(self, member: Member) -> Out:
+        """He is held outside the bridge: so neither does he hear the others, nor they him, whatever he is played."""
+        if self.started and member.state == "waiting":
+            member.state = "joining"
+        if member.state == "mixed" and member.held:
+            member.state = "parting"
+            self.floor = None if self.floor == member.member_id else self.floor
+        elif member.state == "joining" and member.held:
+            member.state = "held"
+            return [DeafenChannel(member.channel_id, False)] if member.deaf else []
+        elif member.state == "held" and not member.held:
+            member.state = "joining"
+            return [DeafenChannel(member.channel_id, True)] if member.deaf else []
+        return []
 
     def _settle_recording(self, now: int) -> Out:
         # "It begins when the conference has started and a member whose record is true is in"
@@ -330,7 +368,12 @@ class Conference:
         if member is not None:
             return member.playback(event, now)
         player = self.players.get(playback_id.rpartition(".")[0])
-        return [*player.receive(event, now)] if player else []
+        if player is None:
+            return []
+        out: Out = []
+        if isinstance(event, ev.SoundFailed):
+            out.append(ReportProblem(self.auth_id, player.call_uuid, None, event.reason))
+        return [*out, *player.receive(event, now)]
 
     def _sounds(self, event: ev.SoundsFetched | ev.SoundsFailed, now: int) -> Out:
         member = self.members.get(ids.member_of(event.fetch_id) or 0)
@@ -351,12 +394,12 @@ class Conference:
             # He was on his way out of the bridge and has hung up meanwhile: nothing more will be heard of him.
             member.reason = member.reason or reason
             return self._out(member, now) if reason == "hangup" else []
-        out = member.stop_waiting() + self._found(member, member.matcher.flush(), now)
+        out = member.fall_silent() + self._found(member, member.matcher.flush(), now)
         was, member.state, member.reason, member.sending = member.state, "leaving", reason, ()
         if was == "arriving":
             del self.members[member.member_id]
             return [*out, Released(member.call_uuid, member.element, ())]
-        if reason == "hangup" or was in ("waiting", "joining"):
+        if reason == "hangup" or was in ("waiting", "joining", "held"):
             return out + self._out(member, now)
         member.leaving_until = now + LEAVING_MS
         return [*out, RemoveChannel(member.channel_id, self.bridge_id)]
@@ -365,6 +408,9 @@ class Conference:
         if member.state == "mixed":
             # Somebody else took him out of the bridge: he goes on with his document.
             member.reason, member.state = "conference_ended", "leaving"
+        elif member.state == "parting":
+            # To be held, or, should he not be wanted held any more, to come back.
+            member.state = "joining"
         return self._out(member, now) if member.state == "leaving" else []
 
     def _out(self, member: Member, now: int) -> Out:
@@ -373,10 +419,11 @@ class Conference:
         reason = member.reason or "conference_ended"
         if self.floor == member.member_id:
             self.floor = None
-        out = member.stop_waiting()
+        out = member.fall_silent()
         if reason != "hangup":
             out += [DetectTalking(member.channel_id, None)] if member.detected else []
             out += [MuteChannel(member.channel_id, False)] if member.muted else []
+            out += [DeafenChannel(member.channel_id, False)] if member.deaf else []
         last = {"ConferenceLastMember": truth(not self.members), "ConferenceExitReason": reason}
         out += self._notify(member, "exit", last, now)
         out += self._consequences(member, now)
@@ -391,7 +438,7 @@ class Conference:
             return self._end("conference_ended", now)
         if not self.stay_alone and self.staying == 1:
             return self._end("left_alone", now)
-        return self._announce(member.exit_sound.items or (), now) if self.started and self.mixed else []
+        return self._announce(member, member.exit_sound.items or (), now) if self.started and self.mixed else []
 
     def _action_params(self, member: Member) -> Params:
         params = {
@@ -452,6 +499,9 @@ class Conference:
         if member.state == "leaving" and isinstance(failure.effect, RemoveChannel):
             # Without a reason he was refused: why, is still to be heard.
             return self._out(member, now) if member.reason is not None else []
+        if member.state == "parting" and isinstance(failure.effect, RemoveChannel):
+            member.state, member.held = "mixed", False
+            return [] if failure.gone else [member.problem(f"not held: {failure.reason}")]
         if member.state == "adding" and isinstance(failure.effect, AddChannel):
             # He has hung up, or the bridge is gone, and that news is under way; or Asterisk can't, or it was done and
             # the answer was lost. So: out of the bridge, and what is heard first says why.

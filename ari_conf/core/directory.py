@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.call import Call
-from ari_conf.core.callbacks import frozen, standard
+from ari_conf.core.callbacks import NORMAL, frozen, standard
 from ari_conf.core.conference import Conference
 from ari_conf.core.effects import (
     AddChannel,
@@ -32,6 +32,7 @@ from ari_conf.core.internal import (
     Admitted,
     Fetch,
     Finished,
+    HangUpCall,
     Internal,
     Join,
     Notify,
@@ -40,6 +41,7 @@ from ari_conf.core.internal import (
     Skipped,
 )
 from ari_conf.core.member import Member
+from ari_conf.core.obey import refused
 
 
 @dataclass(slots=True)
@@ -72,6 +74,23 @@ class Directory:
         """What the last steps may have changed, since this was last asked: id -> as it is now, None if it is gone."""
         touched, self._touched = self._touched, set()
         return {key: self.calls.get(key) or self.conferences.get(key) for key in sorted(touched)}
+
+    def restore(self, calls: list[Call], conferences: list[Conference], next_member_id: int) -> None:
+        """What another process has written. Each deadline that has passed meanwhile is due at once."""
+        self.next_member_id = max(self.next_member_id, next_member_id)
+        for call in calls:
+            self.calls[call.call_uuid] = call
+            self._channels[call.channel_id] = call.call_uuid
+            self._bookkeep(call.call_uuid)
+        for conference in conferences:
+            self.conferences[conference.conference_id] = conference
+            if not conference.ending:
+                self._names[conference.auth_id, conference.name] = conference.conference_id
+            self._bookkeep(conference.conference_id)
+
+    def resume(self, out: Out, now: int) -> list[Effect]:
+        """Effects of what is to be done again: see `reconcile`."""
+        return self._settle(out, now)
 
     def whose(self, channel_id: str) -> dict[str, str]:
         """The call and the conference of a channel, as far as it has them."""
@@ -109,6 +128,8 @@ class Directory:
                 return self._conference(conference_id, event, now)
             case ev.EffectFailed():
                 return self._failed(event, now)
+            case ev.CommandReceived():
+                return self._command(event, now)
             case ev.TimePassed():
                 return []
             case ev.SoundPrepared() | ev.SoundFailed() | ev.PlaybackFinished():
@@ -157,6 +178,15 @@ class Directory:
 
     def _conference_of(self, call: Call) -> Conference | None:
         return self.conferences.get(call.conference_id) if call.conference_id else None
+
+    def _command(self, event: ev.CommandReceived, now: int) -> Out:
+        if event.expires_at <= now:
+            return [refused(event.command_id, 503, "the command came too late to be done: try again")]
+        conference = self.conferences.get(self._names.get((event.auth_id, event.conference_name), ""))
+        if conference is None or conference.ending or conference.claim != "held":
+            return [refused(event.command_id, 404, "conference not found")]
+        self._touched.add(conference.conference_id)
+        return conference.command(event, now)
 
     def _failed(self, event: ev.EffectFailed, now: int) -> Out:
         match event.effect:
@@ -210,6 +240,8 @@ class Directory:
                 return ([call.problem(problem)] if problem else []) + call.skipped(now)
             case Released():
                 return call.released(item, now)
+            case HangUpCall():
+                return call.hang_up("normal", NORMAL, now)
             case Notify(_, element, event, params):
                 return [self._callback(call, element.callback_url or "", element.callback_method, event, params, now)]
             case Fetch(_, fetch_id, url, params):
@@ -234,8 +266,8 @@ class Directory:
             self.conferences[conference.conference_id] = conference
             self._names[call.auth_id, conference.name] = conference.conference_id
             out += conference.create()
-        elif conference.full:
-            # "Full (maxMembers)? The element and its action are skipped; the next element runs. No callback."
+        elif conference.full or conference.locked:
+            # Locked (decided): as when it is full. "Full (maxMembers)? The element and its action are skipped; the next element runs. No callback."
             return [Skipped(call.call_uuid, None)]
         self._touched.update((conference.conference_id, call.call_uuid))
         call.conference_id = conference.conference_id

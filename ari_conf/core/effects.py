@@ -248,6 +248,19 @@ class ReportProblem:
     text: str
 
 
+Field = tuple[str, str | tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a command of the API is answered, once it is written what it changed."""
+
+    command_id: str
+    status: int
+    """As in HTTP."""
+    body: tuple[Field, ...] = ()
+
+
 Effect = (
     Answer
     | HangUp
@@ -276,4 +289,5 @@ Effect = (
     | PostCallback
     | StoreRecording
     | ReportProblem
+    | Reply
 )

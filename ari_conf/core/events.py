@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ari_conf.core.account import Account
+from ari_conf.core.commands import Command
 from ari_conf.core.elements import Element, Play, Prompt, Speak
 
 if TYPE_CHECKING:
@@ -182,6 +183,18 @@ class EffectFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandReceived:
+    """From the API. Each is received once: its `Reply` is written with what it changes."""
+
+    command_id: str
+    auth_id: str
+    conference_name: str
+    command: Command
+    expires_at: int
+    """Who asked no longer waits then: it must not be done any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     """The deadline has come."""
 
@@ -210,5 +223,6 @@ Event = (
     | NameClaimed
     | NameRefused
     | EffectFailed
+    | CommandReceived
     | TimePassed
 )

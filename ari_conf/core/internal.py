@@ -42,6 +42,13 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
+class HangUpCall:
+    """The API wants it."""
+
+    call_uuid: str
+
+
+@dataclass(frozen=True, slots=True)
 class Notify:
     """A callback of the conference's; the directory adds what is known of the call."""
 
@@ -68,5 +75,5 @@ class Finished:
     conference_id: str
 
 
-Internal = Join | Admitted | Skipped | Released | Notify | Fetch | Finished
+Internal = Join | Admitted | Skipped | Released | HangUpCall | Notify | Fetch | Finished
 Out = list[Effect | Internal]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ari_conf.core import ids
+from ari_conf.core.aside import Aside
 from ari_conf.core.callbacks import frozen
 from ari_conf.core.digits import Matcher
 from ari_conf.core.effects import ReportProblem, StartMusic, StopMusic, Target
@@ -18,9 +19,10 @@ from ari_conf.core.player import Player
 ASK_AGAIN_MS = 5000
 """A wait sound's document without a sound is asked for again, but not more often than this (decided)."""
 
-State = Literal["arriving", "waiting", "joining", "adding", "mixed", "leaving"]
+State = Literal["arriving", "waiting", "joining", "adding", "mixed", "parting", "held", "leaving"]
 """arriving: the conference's name is being claimed. waiting: for its start. joining: for its bridge. adding:
-AddChannel is under way. mixed: he is in the bridge. leaving: he is on his way out of it."""
+AddChannel is under way. mixed: he is in the bridge. parting: on his way out of it, to be held. held: out of it, with
+music, and still a member. leaving: he is on his way out of the conference."""
 
 Reason = Literal["hangup", "star", "kick", "api_hangup", "time_limit", "host_left", "left_alone", "conference_ended"]
 
@@ -82,6 +84,13 @@ class Member:
     """His enter sound is to be played as soon as he is in and it is known."""
     sending: tuple[tuple[int, str], ...] = ()
     """sendDigits: when, which."""
+    been_in: bool = False
+    """In the bridge, once at least."""
+    held: bool = False
+    """The API wants it: from the conference's start on he is out of the bridge, and hears music."""
+    hold_url: str | None = None
+    """None: the default music."""
+    aside: Aside = field(default_factory=Aside)
 
     @classmethod
     def of(
@@ -144,6 +153,28 @@ class Member:
         self.music = True
         return [StartMusic(self.channel_id)]
 
+    def hold(self, now: int) -> Out:
+        """The sound that the API named, again and again; without one the default music."""
+        if self.player is not None or self.music:
+            return []
+        if self.hold_url is None:
+            self.music = True
+            return [StartMusic(self.channel_id)]
+        self.rounds += 1
+        owner = ids.for_member(self.conference_id, self.member_id, "hold", self.rounds)
+        self.player = Player(owner, Target("channel", self.channel_id), (Play(self.hold_url),), endless=True)
+        return [*self.player.start(now)]
+
+    def speak_aside(self, now: int) -> Out:
+        owner = ids.for_member(self.conference_id, self.member_id, "aside")
+        # Nor to one whose call is not answered yet, or who is on his way.
+        may_play = self.state in ("waiting", "mixed", "held")
+        return [*self.aside.settle(owner, Target("channel", self.channel_id), may_play, now)]
+
+    def fall_silent(self) -> Out:
+        """Nothing is played to him any more."""
+        return self.stop_waiting() + [*self.aside.stop()]
+
     def stop_waiting(self) -> Out:
         out: Out = []
         self.ask_again_at = None
@@ -156,11 +187,17 @@ class Member:
         return out
 
     def playback(self, event: Event, now: int) -> Out:
+        players = [p for p in (self.player, self.aside.player) if p is not None]
+        awaited = isinstance(event, SoundFailed) and any(p.playback_id == event.playback_id for p in players)
+        out: Out = [self.problem(event.reason)] if isinstance(event, SoundFailed) and awaited else []
+        out += self.aside.receive(event, now)
         if self.player is None:
-            return []
-        out: Out = [self.problem(event.reason)] if isinstance(event, SoundFailed) else []
+            return out
         out += self.player.receive(event, now)
-        if self.player.done:
+        if self.player.done and self.state == "held":
+            # Nothing of it could be heard: the default music then.
+            self.player = self.hold_url = None
+        elif self.player.done:
             # "asked for again only when the document held no sound": nothing of it could be heard.
             self.player, self.wait_sound.items, self.ask_again_at = None, None, now + ASK_AGAIN_MS
         return out

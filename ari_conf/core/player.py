@@ -45,6 +45,8 @@ class Player:
     """Wait silence="true": it ends then unless somebody talks."""
     heard: bool = False
     """A sound of this round was heard."""
+    call_uuid: str = ""
+    """Of a conference's sound: the call that brought it, whose problem it is if it can't be played."""
 
     @property
     def playback_id(self) -> str:
@@ -84,7 +86,8 @@ class Player:
                 return self._begin(now) if self.state == "gap" else self._waited(now)
             case TalkingStarted() if self.quiet_until is not None:
                 self.quiet_until = None
-            case TalkingFinished() if self._waits_for_silence():
+            case TalkingFinished() if self._waits_for_silence() and self.quiet_until is None:
+                # The end of a talk that began in this wait; not late news of an earlier one.
                 return self._waited(now)
             case BeepHeard() if self._waits_for_beep():
                 return self._waited(now)

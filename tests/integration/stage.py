@@ -23,6 +23,7 @@ from ari_conf.ari.client import Client, Server
 from ari_conf.media.beeps import wav
 from ari_conf.parts import asterisk
 from ari_conf.store import problems
+from ari_conf.takeover import NEXT_MEMBER_ID
 from ari_conf.up import System
 from demo import listen
 from demo.g711 import RATE
@@ -106,7 +107,8 @@ class Stage:
         headers["X-Ari-Conf-Account"] = account or self.account
         if document is not None:
             headers["X-Ari-Conf-Document"] = document
-        await phone.call(f"sip:15550100@{self.system.sip_address}", headers=headers, **more)
+        to = more.pop("to", "15550100")
+        await phone.call(f"sip:{to}@{self.system.sip_address}", headers=headers, **more)
 
     def number(self, phone: Phone) -> str:
         """That the phone calls from: From in the requests."""
@@ -161,9 +163,8 @@ class Stage:
         """Waits until the phone has heard nothing for so long; epoch ms since when."""
 
         def quiet() -> float | None:
-            now = now_ms() - ON_ITS_WAY_MS
-            heard = phone.heard
-            if not listen.silent(heard.between(now - for_ms, now)):
+            now, heard = now_ms(), phone.heard
+            if not listen.silent(heard.between(now - for_ms - ON_ITS_WAY_MS, now)):
                 return None
             before = heard.between(now - 10_000, now)
             loud = [at for at in range(0, len(before), 160) if not listen.silent(before[at : at + 160])]
@@ -188,10 +189,14 @@ class Stage:
             assert time.monotonic() < end, f"left after the scenario: {left}"
             await asyncio.sleep(0.05)
 
+    def _state(self) -> list[str]:
+        keys = self.redis.hkeys(f"ari_conf:state:{self.system.settings.asterisk_name}")
+        return [key.decode() for key in keys if key.decode() != NEXT_MEMBER_ID]
+
     async def _left(self) -> dict[str, Any]:
         there = {path: await self.ari.request("GET", path) for path in ("/channels", "/bridges")}
         left: dict[str, Any] = {path: [o.get("id") or o.get("name") for o in found] for path, found in there.items()}
-        left["state"] = self.redis.hkeys(f"ari_conf:state:{self.system.settings.asterisk_name}")
+        left["state"] = self._state()
         left["names"] = self.redis.hgetall(f"ari_conf:names:{self.account}")
         left["lanes"] = [*self.redis.scan_iter("ari_conf:callbacks:lane:*")]
         return {what: found for what, found in left.items() if found}
