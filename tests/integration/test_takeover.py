@@ -100,3 +100,42 @@ async def test_waiting_music_goes_on(own: Stage) -> None:
         assert set(listen.tones(await own.listen(ann, 1000))) == {3175}
         await ann.hang_up()
         await host.hang_up()
+
+
+async def test_redis_away_and_conferences_go_on_and_nothing_is_lost(own: Stage) -> None:
+    async with own.callers(3) as (ann, bob, cid):
+        for phone, hz in zip((ann, bob, cid), (2575, 2875, 3175), strict=True):
+            phone.tone(hz)
+        await own.call(ann, ROOM)
+        await own.call(bob, ROOM)
+        await own.hears(ann, 2875)
+        away = now_ms()
+        await own.system.kill("redis")
+        await own.call(cid, ROOM)
+        await asyncio.gather(own.hears(ann, 3175), own.hears(cid, 2575))
+        await bob.hang_up()
+        await own.system.start("redis")
+        assert listen.gaps(cid.heard.since(away), 2575, longest_ms=100) == []
+        await ann.hang_up()
+        await cid.hang_up()
+        await own.event("ConferenceExit", timeout=40, ConferenceLastMember="true")
+    numbers = [int(number) for number, _ in sequence(own)]
+    assert list(dict.fromkeys(numbers)) == [1, 2, 3, 4, 5, 6], numbers
+
+
+async def test_asterisk_dies_and_every_member_has_left(own: Stage) -> None:
+    async with own.callers(2) as (ann, bob):
+        await own.call(ann, ROOM)
+        await own.call(bob, ROOM)
+        await own.event("ConferenceEnter", ConferenceSequence="2")
+        await own.system.kill("asterisk")
+        await own.system.start("asterisk")
+        await own.event("ConferenceExit", ConferenceLastMember="true")
+    assert [action for _, action in sequence(own)] == ["enter", "enter", "exit", "exit"]
+    async with own.callers(2) as (ann, bob):
+        ann.tone(2575)
+        await own.call(ann, ROOM)
+        await own.call(bob, ROOM)
+        await own.hears(bob, 2575)
+        await ann.hang_up()
+        await bob.hang_up()
