@@ -5,10 +5,11 @@ core/        PURE: what a call and a conference do. Events in, effects out; noth
 ari/         Asterisk: client (WebSocket and HTTP), translate (its JSON <-> our events and effects)
 http/        requests to users' URLs: retry (policy), signature, guard (where one may go), fetch
 media/       Play and Speak: sounds (fetch, convert, cache), speech (text to a file)
-service      the loop: event -> core -> store -> effects -> next deadline
-store        Redis: accounts, state, names, the outbox of callbacks, problems
+service      the loop: event -> core -> writer -> interpreter -> next deadline
+writer       each step into Redis, before its effects; interpreter: runs the effects; takeover: after a crash
+store        Redis: accounts, state, names, problems; lanes, outbox, dead_letters: callbacks that wait, in their order
 web/         its own process: API and dashboard
-cli, up      the commands, and everything on one machine
+cli, commands/, up, parts/, doctor/   the commands, and everything on one machine
 settings     one frozen object from the environment
 errors       our exceptions
 ../tasks/    the Celery application: callbacks, recordings, transcriptions
