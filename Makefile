@@ -4,10 +4,10 @@ VENV := .venv
 LOCAL := .local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint format asterisk clean
+.PHONY: help demo up test lint format bench-callbacks asterisk clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: $(VENV)/.installed asterisk  ## a conference of three callers on this machine, from nothing
 	@$(VENV)/bin/python -m demo
@@ -23,6 +23,9 @@ lint: $(VENV)/.tox  ## the checks of the code, without the tests
 
 format: $(VENV)/.tox  ## the code in its one format
 	@$(VENV)/bin/tox exec -q -e lint -- sh -c 'ruff format . && ruff check --fix .'
+
+bench-callbacks: $(VENV)/.tox  ## how fast, how soon and how fairly callbacks are delivered, beside a bare loop of requests
+	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.callbacks $(BENCH)
 
 clean:  ## removes the virtual environments and what `up` and `demo` keep; not Asterisk, which takes a minute to get
 	rm -rf $(VENV) .tox $(LOCAL)/up $(LOCAL)/demo

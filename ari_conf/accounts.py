@@ -95,6 +95,10 @@ def get(redis: Redis, auth_id: str) -> AccountRecord | None:
     return decode(found) if found else None
 
 
+def ids(redis: Redis) -> list[str]:
+    return [auth_id.decode() for auth_id in cast("list[bytes]", redis.hkeys(KEY))]
+
+
 def list_all(redis: Redis) -> list[AccountRecord]:
     """By auth id."""
     found = cast("dict[bytes, bytes]", redis.hgetall(KEY))

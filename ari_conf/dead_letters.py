@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -60,6 +61,15 @@ def resend(redis: Redis, auth_id: str, ids: list[str] | None = None) -> int:
         sent += lanes.resend(auth_id, [(letter.id, _fresh(letter)) for letter in letters])
         after = f"({letters[-1].id}"
     return sent
+
+
+def forget_old(redis: Redis, auth_ids: Iterable[str], kept_ms: int) -> None:
+    """Those that died longer ago. Each new one makes room as well; this is for accounts without new ones."""
+    seconds, _ = redis.time()
+    pipe = redis.pipeline(transaction=False)
+    for auth_id in auth_ids:
+        pipe.xtrim(_key(auth_id), minid=str(max(0, seconds * 1000 - kept_ms)), approximate=False)
+    pipe.execute()
 
 
 def _fresh(letter: DeadLetter) -> bytes:

@@ -19,6 +19,7 @@ import structlog
 
 from ari_conf import document
 from ari_conf.ari.client import Client
+from ari_conf.ari.listening import Listening
 from ari_conf.ari.translate import ForAsterisk, to_requests
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
@@ -40,6 +41,8 @@ log = structlog.get_logger()
 Deliver = Callable[[ev.Event], None]
 
 DOCUMENT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+NARROWBAND = {"", "ulaw", "alaw", "gsm", "g726", "g726aal2", "g729", "g723", "ilbc", "lpc10", "adpcm", "slin", "speex"}
+"""Codecs of 8 kHz; empty: Asterisk said none."""
 ACCOUNT_TRIES = 5
 """Seconds for which an account is looked up again while Redis is away."""
 
@@ -60,6 +63,7 @@ class Interpreter:
         self._sounds = sounds
         self._documents = documents
         self._deliver = deliver
+        self._listening = Listening(ari, lambda channel_id: deliver(ev.BeepHeard(channel_id)))
         self._lanes: dict[str, deque[ForAsterisk]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -82,8 +86,8 @@ class Interpreter:
                 self._sounds.warm(sounds)
             case do.ClaimName():
                 self._spawn(self._claim(effect))
-            case do.DetectBeep():
-                self._beeps(effect)
+            case do.DetectBeep(channel_id, on):
+                (self._listening.start if on else self._listening.stop)(channel_id)
             case do.PostCallback() | do.ReportProblem() | do.ReleaseName() | do.StoreRecording() | do.Reply():
                 raise TypeError(f"{type(effect).__name__} belongs to the step that is written, not here")
             case _:
@@ -92,6 +96,10 @@ class Interpreter:
     def busy(self, key: str) -> bool:
         """Something is being done, or about to be, with that channel or bridge."""
         return key in self._lanes
+
+    async def stop_listening(self) -> None:
+        """For beeps; Asterisk must still be reachable."""
+        await self._listening.close()
 
     async def close(self) -> None:
         for task in tuple(self._tasks):
@@ -129,14 +137,15 @@ class Interpreter:
             case do.DestroyBridge(bridge_id):
                 self._deliver(ev.BridgeDestroyed(bridge_id))
 
-    def _beeps(self, effect: do.DetectBeep) -> None:
-        if effect.on:
-            log.warning("beeps are not listened for: Wait ends after its length", channel_id=effect.channel_id)
-
     async def _identify(self, effect: do.IdentifyCall) -> None:
-        (record, headers) = await asyncio.gather(self._account(effect.auth_id), self._headers(effect.channel_id))
+        record, headers, codec = await asyncio.gather(
+            self._account(effect.auth_id),
+            self._headers(effect.channel_id),
+            self._variable(effect.channel_id, "CHANNEL(audionativeformat)"),
+        )
         account = record.account() if record else None
-        self._deliver(ev.CallIdentified(effect.call_uuid, account, headers))
+        wideband = not NARROWBAND.issuperset(codec.strip("()").split("|"))
+        self._deliver(ev.CallIdentified(effect.call_uuid, account, headers, wideband))
 
     async def _account(self, auth_id: str) -> Any:
         for _ in range(ACCOUNT_TRIES):

@@ -56,10 +56,23 @@ end
 """
 )
 
+# A receiver that is down for an hour is one problem, and doesn't push all others out: the same text's older one goes.
+PROBLEM = """
+local function problem(list, told, kept)
+  local text = cjson.decode(told).text
+  for _, older in ipairs(redis.call('LRANGE', list, 0, 19)) do
+    if cjson.decode(older).text == text then redis.call('LREM', list, 1, older) end
+  end
+  redis.call('LPUSH', list, told)
+  redis.call('LTRIM', list, 0, kept - 1)
+end
+"""
+
 TURN = (
     READY
     + SHARES
     + DUE
+    + PROBLEM
     + """
 local worker, threads, token, done, held_as, verdict = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local now, mine = clock(), P..'held:'..worker
@@ -77,6 +90,7 @@ if done ~= '' and redis.call('HGET', mine, done) == held_as then
       redis.call('XADD', letters, 'MAXLEN', ARGV[9], '*', 'lane', done, 'entry', ARGV[8])
       redis.call('XTRIM', letters, 'MINID', string.format('%.0f', math.max(0, now - kept_ms)))
       redis.call('PEXPIRE', letters, kept_ms)
+      if ARGV[11] then problem(ARGV[11], ARGV[12], tonumber(ARGV[13])) end
     end
     if verdict ~= 'back' then redis.call('LPOP', lane) end
     if redis.call('EXISTS', lane) == 1 then ready(done) end

@@ -43,7 +43,7 @@ class Verdict:
 
     taken: Taken
     word: str
-    arguments: tuple[bytes | int, ...] = field(default=())
+    arguments: tuple[bytes | str | int, ...] = field(default=())
 
 
 def done(taken: Taken) -> Verdict:
@@ -59,9 +59,12 @@ def retry(taken: Taken, entry: bytes, delay_ms: int) -> Verdict:
     return Verdict(taken, "retry", (entry, delay_ms))
 
 
-def dead(taken: Taken, entry: bytes, kept: int, kept_ms: int) -> Verdict:
-    """Out of the lane, to the account's dead letters: the newest `kept` of them, for `kept_ms`."""
-    return Verdict(taken, "dead", (entry, kept, kept_ms))
+def dead(taken: Taken, entry: bytes, kept: int, kept_ms: int, told: tuple[str, bytes, int] | None = None) -> Verdict:
+    """Out of the lane, to the account's dead letters: the newest `kept` of them, for `kept_ms`.
+
+    In the same step `told`, a problem: the list's key, the problem as JSON, and how many are kept.
+    """
+    return Verdict(taken, "dead", (entry, kept, kept_ms, *(told or ())))
 
 
 class Lanes:

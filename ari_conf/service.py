@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import time
 import uuid
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import structlog
+from aiohttp.web import AppRunner
 from redis import Redis
 
 from ari_conf import store as redis_store
 from ari_conf import takeover
 from ari_conf.ari import translate
 from ari_conf.ari.client import Client, Server
+from ari_conf.command_queue import Commands
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core import reconcile
@@ -27,6 +29,7 @@ from ari_conf.interpreter import Interpreter
 from ari_conf.log_fields import fields_of
 from ari_conf.media import server as sound_server
 from ari_conf.media.sounds import Sounds
+from ari_conf.metrics import Serve
 from ari_conf.settings import Settings, address
 from ari_conf.store import Step, Store
 from ari_conf.writer import Writer
@@ -64,6 +67,8 @@ class Service:
         )
         self._tokens = Tokens(Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5.0))
         self._writer = Writer(self._store, self._interpreter.run, self._tokens.wake)
+        self._commands = Commands(self._redis, settings.asterisk_name, self.deliver, lambda: self._ari.connected)
+        self._measured = Serve(self._directory, self._writer, lambda: self._ari.connected)
         self._timer: asyncio.TimerHandle | None = None
         self._first = True
         """No connection to Asterisk has been compared yet."""
@@ -73,34 +78,50 @@ class Service:
     async def run(self, stop: asyncio.Event) -> None:
         writing = asyncio.create_task(self._writer.run())
         self._tokens.start()
-        serving = None
+        serving = measuring = None
         try:
             if self._settings.sounds_url:
                 serving = await sound_server.start(self._sounds, *address(self._settings.sounds_listen))
             await self._restore()
             await self._ari.start()
+            commanding = asyncio.create_task(self._commands.run())
+            self._tasks.add(commanding)
+            measuring = await self._measure()
             await stop.wait()
+            commanding.cancel()
             with contextlib.suppress(TimeoutError):
                 # What was decided is written before we go; if Redis is away, it can't be.
                 await asyncio.wait_for(self._writer.drained(), 2.0)
         finally:
+            await self._interpreter.stop_listening()
             await self._ari.close()
             await self._interpreter.close()
             writing.cancel()
             for task in self._tasks:
                 task.cancel()
             self._tokens.end()
-            if serving is not None:
-                await serving.cleanup()
+            for runner in (serving, measuring):
+                if runner is not None:
+                    await runner.cleanup()
             await self._sounds.close()
             await self._fetcher.close()
             await self._redis.aclose()
+
+    async def _measure(self) -> AppRunner | None:
+        probing = self._measured.probe(lambda: self._ari.request("GET", "/asterisk/ping"), lambda: self._ping())
+        self._tasks.update((asyncio.create_task(probing), asyncio.create_task(self._measured.watch_loop())))
+        listen = self._settings.metrics_listen
+        return await self._measured.start(*address(listen)) if listen else None
+
+    async def _ping(self) -> None:
+        await cast(Any, self._redis).ping()
 
     # The one door.
 
     def deliver(self, event: ev.Event) -> None:
         now = now_ms()
         told = fields_of(event, self._directory.whose)
+        self._measured.before(event, now)
         effects = self._directory.receive(event, now)
         _tell("event", event, told)
         self._put(effects, now)
@@ -124,9 +145,11 @@ class Service:
                     step.problems.append(effect)
                 case do.ReleaseName():
                     step.released.append(effect)
+                case do.Reply():
+                    step.also.append(self._commands.answer(effect))
                 case _:
                     run.append(effect)
-        if step.state or run or step.callbacks or step.problems:
+        if step.state or run or step.callbacks or step.problems or step.also:
             self._writer.put(step, run)
         self._set_timer(now)
 
@@ -162,6 +185,7 @@ class Service:
             log.info("taking over", calls=len(calls), conferences=len(conferences))
 
     def _connected(self) -> None:
+        self._measured.connected()
         task = asyncio.create_task(self._compare(self._first))
         self._first = False
         self._tasks.add(task)

@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ari_conf.errors import SettingsError
@@ -65,6 +65,18 @@ class Settings(BaseSettings):
     web_listen: str = "127.0.0.1:8080"
     """Where `ari-conf web` listens, host:port."""
 
+    api_rate: int = Field(100, ge=0)
+    """Requests to the API that an account may make in a second; 0: any number."""
+    auth_failures: int = Field(10, ge=1)
+    """Wrong tokens for an account from one address in a minute, after which it must wait."""
+    command_deadline: float = Field(5.0, gt=0)
+    """Seconds within which the process that owns a conference must have answered `web`."""
+    metrics_listen: str = "127.0.0.1:8091"
+    """Where `serve` gives its /metrics, /healthz and /readyz, host:port; empty: nowhere. (`web` gives its own where it
+    listens.)"""
+    trusted_proxies: str = "127.0.0.1"
+    """Addresses and networks, by comma, of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+
     allowed_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
     """Networks, by comma, to which users' URLs may point although they are private or loopback."""
 
@@ -100,9 +112,11 @@ class Settings(BaseSettings):
     def _by_comma(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
-    @field_validator("ari_listen", "web_listen", "sounds_listen")
+    @field_validator("ari_listen", "web_listen", "sounds_listen", "metrics_listen")
     @classmethod
-    def _host_and_port(cls, value: str) -> str:
+    def _host_and_port(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name == "metrics_listen":
+            return value
         host, _, port = value.rpartition(":")
         if not host or not port.isdigit() or not 0 < int(port) < 65536:
             raise ValueError("must be host:port, such as 127.0.0.1:8089")

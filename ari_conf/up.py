@@ -230,6 +230,7 @@ class System:
         values = {
             "LOG_FORMAT": "json",
             "WEB_LISTEN": f"127.0.0.1:{self._port(8080)}",
+            "METRICS_LISTEN": f"127.0.0.1:{self._port(8091)}",
             "DOCUMENTS": str(PROJECT / "documents"),
             "SOUNDS_FOLDER": str(self.folder / "asterisk" / "cache"),
         }

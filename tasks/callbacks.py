@@ -17,12 +17,13 @@ from typing import Any
 
 import structlog
 from celery import signals  # type: ignore[import-untyped]
-from msgspec import structs
+from msgspec import json, structs
 from redis import Redis, RedisError
 
-from ari_conf import accounts, lanes, outbox
+from ari_conf import accounts, dead_letters, lanes, outbox, store
 from ari_conf.accounts import AccountRecord
 from ari_conf.http.deliver import attempt
+from ari_conf.http.hop import without_query
 from ari_conf.http.retry import Outcome, next_try, parse
 from ari_conf.lanes import Lanes, Taken, Verdict
 from ari_conf.settings import settings
@@ -35,6 +36,8 @@ RUN_S = 10.0
 LOOK_S = 0.25
 BROKEN_MS = 10_000
 ACCOUNT_CACHE_S = 5.0
+FORGET_S = 600.0
+"""Between two looks for dead letters that are too old."""
 
 
 class Worker:
@@ -52,6 +55,7 @@ class Worker:
         self._serving: set[int] = set()
         self._leased_at = float("-inf")
         self._failed_at = float("-inf")
+        self._forgot_at = float("-inf")
         self._accounts: dict[str, tuple[float, AccountRecord | None]] = {}
 
     def start(self) -> None:
@@ -117,6 +121,7 @@ class Worker:
             reclaim = asked_at - self._failed_at > lanes.LEASE_MS / 1000
             try:
                 count = self.lanes.beat(self.id, self.threads, serving, last, reclaim=reclaim)
+                self._forget_old_letters(asked_at)
             except (RedisError, OSError):
                 self._failed_at = time.monotonic()
             else:
@@ -125,6 +130,15 @@ class Worker:
                     log.warning("lanes taken over", count=count)
                     self.tokens.wake()
             self.stopping.wait(lanes.BEAT_MS / 1000)
+
+    def _forget_old_letters(self, now: float) -> None:
+        if now - self._forgot_at > FORGET_S:
+            self._forgot_at = now
+            dead_letters.forget_old(self.redis, accounts.ids(self.redis), _letters_kept_ms())
+
+
+def _letters_kept_ms() -> int:
+    return settings().dead_letters_days * accounts.DAY_MS
 
 
 _worker: Worker | None = None
@@ -186,20 +200,17 @@ def run(worker: Worker, until: float) -> None:
 
 def serve(worker: Worker, taken: Taken) -> Verdict:
     """Makes one try."""
-    kept, kept_ms = settings().dead_letters_kept, settings().dead_letters_days * accounts.DAY_MS
-
-    def dead(entry: outbox.Entry) -> Verdict:
-        last = entry.reason or entry.tries[-1].error or entry.tries[-1].status
-        log.warning("callback not delivered", auth_id=entry.auth_id, url=entry.url, tries=len(entry.tries), last=last)
-        return lanes.dead(taken, outbox.encode(entry), kept, kept_ms)
-
     entry = outbox.decode(taken.entry)
     record = worker.account(entry.auth_id)
     if record is None:
-        return dead(structs.replace(entry, reason="its account was removed: nothing can sign it"))
+        reason = "its account was removed: nothing can sign it"
+        return _dead(taken, structs.replace(entry, reason=reason), reason, tell=False)
     if not worker.leased:
         return lanes.back(taken)  # we were stopped for long: another worker may be at it
-    bare, policy, _ = parse(entry.url)
+    bare, policy, warnings = parse(entry.url)
+    if not entry.tries:
+        for warning in warnings:
+            log.warning("url fragment", auth_id=entry.auth_id, url=without_query(bare), warning=warning)
     outcome = attempt(
         entry.method,
         bare,
@@ -215,6 +226,19 @@ def serve(worker: Worker, taken: Taken) -> Verdict:
     tries = [*(Outcome(t.at_ms, t.ms, t.status) for t in entry.tries), outcome]
     delay_ms = next_try(policy, tries, entry.elapsed_ms + outcome.ms, random.random())
     if delay_ms is None:
-        return dead(structs.replace(entry, tries=(*entry.tries, tried)))
+        return _dead(taken, structs.replace(entry, tries=(*entry.tries, tried)), outcome.told, tell=True)
     tried = structs.replace(tried, delay_ms=delay_ms)
     return lanes.retry(taken, outbox.encode(structs.replace(entry, tries=(*entry.tries, tried))), delay_ms)
+
+
+def _dead(taken: Taken, entry: outbox.Entry, why: str, *, tell: bool) -> Verdict:
+    """`tell`: the account's problem list as well, since a user looks there."""
+    count, url = len(entry.tries), without_query(entry.url)
+    log.warning("callback not delivered", auth_id=entry.auth_id, url=url, tries=count, reason=why)
+    told = None
+    if tell:
+        tries = f"{count} tries" if count > 1 else "1 try"
+        text = f"a callback to {url} is a dead letter after {tries}: {why}"
+        problem = store.Problem(time.time_ns() // 1_000_000, dict(entry.params).get("CallUUID", ""), text)
+        told = (store.problems_key(entry.auth_id), json.encode(problem), settings().problems_kept)
+    return lanes.dead(taken, outbox.encode(entry), settings().dead_letters_kept, _letters_kept_ms(), told)

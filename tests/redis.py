@@ -37,6 +37,13 @@ class RedisServer:
                 assert time.monotonic() < deadline, "redis-server did not start within 20 s"
                 time.sleep(0.01)
 
+    def stop(self) -> None:
+        """As `systemctl restart` does it."""
+        if self._process:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
     def kill(self) -> None:
         """kill -9."""
         if self._process:

@@ -102,6 +102,18 @@ def test_all_are_resent_in_the_order_in_which_they_died(redis_server: RedisServe
     assert Lanes(redis_server.client).turn("w1", 8, 1000), "the lane was not made ready"
 
 
+def test_what_died_too_long_ago_is_forgotten(redis_server: RedisServer):
+    key = "ari_conf:callbacks:dead:MA1"
+    redis_server.client.xadd(key, {"lane": "MA1:o:1", "entry": outbox.entry(callback(1), 1)[1]}, id="1000-0")
+    post(redis_server, callback(2))
+    give_up(redis_server, 1)
+    redis_server.client.xadd(key, {"lane": "MA1:o:1", "entry": outbox.entry(callback(3), 1)[1]})
+    dead_letters.forget_old(redis_server.client, ["MA1", "MA2"], 60_000)
+    found = dead_letters.listed(redis_server.client, "MA1")
+    assert [dict(letter.entry.params)["N"] for letter in found] == ["3", "2"]
+    assert redis_server.client.keys("*MA2*") == []
+
+
 @pytest.mark.parametrize("id", ["1-0", "99999999999999-0"])
 def test_what_is_not_there_is_not_shown(redis_server: RedisServer, id: str):
     assert dead_letters.show(redis_server.client, "MA1", id) is None

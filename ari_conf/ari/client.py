@@ -29,6 +29,8 @@ from ari_conf.ari.wire import Answer, Socket, content
 from ari_conf.errors import AriError, AriUnreachable, SetupFailed
 
 if TYPE_CHECKING:
+    from aiohttp import ClientWebSocketResponse
+
     from ari_conf.ari.wire import WebSocket
 
 log = structlog.get_logger()
@@ -80,9 +82,14 @@ class Client:
         self._on_event, self._on_connected, self._on_disconnected = on_event, on_connected, on_disconnected
         self._authorization = aiohttp.encode_basic_auth(server.user, server.password)
         self._http: aiohttp.ClientSession | None = None
+        self._media: aiohttp.ClientSession | None = None
         self._runner: web.AppRunner | None = None
         self._socket: Socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def app(self) -> str:
+        return self._server.app
 
     @property
     def connected(self) -> bool:
@@ -96,6 +103,10 @@ class Client:
             connector=aiohttp.TCPConnector(limit=self._server.connections + 1, keepalive_timeout=IDLE),
             headers={"Authorization": self._authorization},
             timeout=aiohttp.ClientTimeout(total=None),
+        )
+        # Each of them is a connection as well: they must not take those of the requests.
+        self._media = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), headers={"Authorization": self._authorization}
         )
         if self._server.listen is None:
             self._spawn(self._connect_for_ever(self._http))
@@ -113,8 +124,9 @@ class Client:
             await self._socket.close()
         if self._runner is not None:
             await self._runner.cleanup()
-        if self._http is not None:
-            await self._http.close()
+        for http in (self._http, self._media):
+            if http is not None:
+                await http.close()
 
     async def request(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None, *, over: Over = "http"
@@ -148,6 +160,20 @@ class Client:
                 return Answer(response.status, response.reason or "", await response.read())
         except aiohttp.ClientError as error:
             raise AriUnreachable(f"Asterisk can't be reached at {self._server.url}: {error}") from None
+
+    async def media(self, connection_id: str) -> ClientWebSocketResponse[Literal[False]]:
+        """The sound of a channel that `POST /channels/externalMedia` made, with `external_host=INCOMING`; to be closed.
+
+        Raises AriUnreachable.
+        """
+        if self._media is None:
+            raise AriUnreachable("the connection to Asterisk was not started")
+        url = URL(self._server.url.rstrip("/")).parent / "media" / connection_id
+        try:
+            async with asyncio.timeout(self._server.deadline):
+                return await self._media.ws_connect(url, heartbeat=HEARTBEAT, decode_text=False)
+        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            raise AriUnreachable(f"Asterisk's media can't be reached: {error or 'no answer in time'}") from None
 
     # The WebSocket, opened by Asterisk.
 

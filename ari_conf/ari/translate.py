@@ -41,6 +41,8 @@ def to_event(message: Any, new_id: Callable[[], str]) -> seen.Event | None:
     `new_id` gives the call's UUID and its request's.
     """
     match message:
+        case {"channel": {"name": str(name)}} if name.startswith(OWN_CHANNELS):
+            return None
         case {"type": "StasisStart", "channel": dict(channel)} if "replace_channel" not in message:
             return _arrived(channel, message.get("args"), new_id)
         case {"type": "StasisEnd" | "ChannelDestroyed" | "ChannelHangupRequest", "channel": {"id": str(channel_id)}}:
@@ -63,7 +65,7 @@ def to_event(message: Any, new_id: Callable[[], str]) -> seen.Event | None:
 def _arrived(channel: Mapping[str, Any], args: Any, new_id: Callable[[], str]) -> seen.CallArrived | None:
     """`Stasis(ari_conf,ACCOUNT[,DOCUMENT[,METHOD]])`. Without an account it is a call all the same: one to be ended."""
     match channel:
-        case {"id": str(channel_id), "name": str(name)} if not name.startswith(OWN_CHANNELS):
+        case {"id": str(channel_id), "name": str()}:
             account, document, method, *_ = (*_texts(args), "", "", "")
             return seen.CallArrived(
                 channel_id=channel_id,
@@ -168,21 +170,21 @@ def to_requests(effect: ForAsterisk) -> tuple[Request, ...]:
 def _about_channel(effect: ForAsterisk) -> Request:
     match effect:
         case do.Answer(channel_id):
-            return Request("POST", _path("channels", channel_id, "answer"), over="http")
+            return Request("POST", path("channels", channel_id, "answer"), over="http")
         case do.HangUp(channel_id, reason):
-            return Request("DELETE", _path("channels", channel_id), {"reason": reason})
+            return Request("DELETE", path("channels", channel_id), {"reason": reason})
         case do.MuteChannel(channel_id, on):
-            return Request("POST" if on else "DELETE", _path("channels", channel_id, "mute"), {"direction": "in"})
+            return Request("POST" if on else "DELETE", path("channels", channel_id, "mute"), {"direction": "in"})
         case do.DeafenChannel(channel_id, on):
-            return Request("POST" if on else "DELETE", _path("channels", channel_id, "mute"), {"direction": "out"})
+            return Request("POST" if on else "DELETE", path("channels", channel_id, "mute"), {"direction": "out"})
         case do.StartMusic(channel_id):
-            return Request("POST", _path("channels", channel_id, "moh"))
+            return Request("POST", path("channels", channel_id, "moh"))
         case do.StopMusic(channel_id):
-            return Request("DELETE", _path("channels", channel_id, "moh"))
+            return Request("DELETE", path("channels", channel_id, "moh"))
         case do.SendDigits(channel_id, digits):
-            return Request("POST", _path("channels", channel_id, "dtmf"), {"dtmf": digits})
+            return Request("POST", path("channels", channel_id, "dtmf"), {"dtmf": digits})
         case do.DetectTalking(channel_id, silence_ms):
-            return Request("POST", _path("channels", channel_id, "variable"), _talk_detect(silence_ms))
+            return Request("POST", path("channels", channel_id, "variable"), _talk_detect(silence_ms))
     raise TypeError(f"{type(effect).__name__} is not an effect for Asterisk")
 
 
@@ -199,36 +201,40 @@ def _about_membership(effect: do.AddChannel | do.RemoveChannel) -> Request:
         case do.AddChannel(channel_id, bridge_id):
             # absorbDTMF: a digit reaches us, and not the others. Relaying is ours, so that digitsMatch can be silent.
             query = {"channel": channel_id, "absorbDTMF": "true"}
-            return Request("POST", _path("bridges", bridge_id, "addChannel"), query, over="http")
+            return Request("POST", path("bridges", bridge_id, "addChannel"), query, over="http")
         case do.RemoveChannel(channel_id, bridge_id):
             query = {"channel": channel_id}
-            return Request("POST", _path("bridges", bridge_id, "removeChannel"), query, over="http")
+            return Request("POST", path("bridges", bridge_id, "removeChannel"), query, over="http")
 
 
 def _about_bridge(effect: do.CreateBridge | do.DestroyBridge | do.StartRecording | do.StopRecording) -> Request:
     match effect:
         case do.CreateBridge(bridge_id):
             # dtmf_events: without it two members that are bridged send us no digits.
-            return Request("POST", "/bridges", {"type": "mixing,dtmf_events", "bridgeId": bridge_id, "name": BRIDGE_NAME})
+            return Request(
+                "POST", "/bridges", {"type": "mixing,dtmf_events", "bridgeId": bridge_id, "name": BRIDGE_NAME}
+            )
         case do.DestroyBridge(bridge_id):
             # The socket's requests run one after another, as deletes of bridges must (asterisk#211, #1201).
-            return Request("DELETE", _path("bridges", bridge_id))
-        case do.StartRecording(bridge_id, recording_id, auth_id):
+            return Request("DELETE", path("bridges", bridge_id))
+        case do.StartRecording(bridge_id, recording_id, auth_id, wideband):
             query = {"name": recording_name(auth_id, recording_id), "format": "wav", "ifExists": "fail"}
-            return Request("POST", _path("bridges", bridge_id, "record"), query, over="http")
+            if wideband:
+                query |= {"format": "wav16", "recorder_format": "slin16"}
+            return Request("POST", path("bridges", bridge_id, "record"), query, over="http")
         case do.StopRecording(_, recording_id, auth_id):
             name = recording_name(auth_id, recording_id)
-            return Request("POST", _path("recordings", "live", name, "stop"), over="http")
+            return Request("POST", path("recordings", "live", name, "stop"), over="http")
 
 
 def _about_playback(effect: do.PlayMedia | do.StopPlayback) -> Request:
     match effect:
         case do.PlayMedia(target, playback_id, media):
             query = {"media": ",".join(media), "playbackId": playback_id}
-            return Request("POST", _path(f"{target.kind}s", target.id, "play"), query)
+            return Request("POST", path(f"{target.kind}s", target.id, "play"), query)
         case do.StopPlayback(_, playback_id):
-            return Request("DELETE", _path("playbacks", playback_id))
+            return Request("DELETE", path("playbacks", playback_id))
 
 
-def _path(*parts: str) -> str:
+def path(*parts: str) -> str:
     return "".join(f"/{quote(part, safe='')}" for part in parts)

@@ -8,6 +8,9 @@ import signal
 from ari_conf import logs
 from ari_conf.settings import address, settings
 
+MOST_OF_A_HEAD = 256 * 1024
+"""Bytes of a request's line and headers: a name of 10,000 characters may be 120,000, URL-encoded."""
+
 
 def serve() -> None:
     """Until SIGTERM or Ctrl-C; calls go on in Asterisk, and the next one takes them over."""
@@ -26,7 +29,19 @@ def serve() -> None:
 def web() -> None:
     import uvicorn
 
+    from ari_conf.web.app import create
+
     host, port = address(settings().web_listen)
     logs.set_up(settings())
     # Its own logging would write a second form beside ours.
-    uvicorn.run("ari_conf.web.app:app", host=host, port=port, log_config=None, access_log=False)
+    uvicorn.run(
+        create(settings()),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        forwarded_allow_ips=settings().trusted_proxies,
+        h11_max_incomplete_event_size=MOST_OF_A_HEAD,
+        timeout_graceful_shutdown=10,
+    )

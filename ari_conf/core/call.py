@@ -69,6 +69,7 @@ class Call:
     document_method: str = "POST"
     account: Account | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    wideband: bool = False
     """The INVITE's X-PH-* headers."""
     answered_at: int | None = None
     ended_at: int | None = None
@@ -153,7 +154,8 @@ class Call:
         if self.over:
             return []
         match event:
-            case ev.CallIdentified(_, account, headers) if self.account is None:
+            case ev.CallIdentified(_, account, headers, wideband) if self.account is None:
+                self.wideband = wideband
                 return self._identified(account, dict(headers), now)
             case ev.DocumentFetched() | ev.DocumentFailed() if self._awaits(event.fetch_id):
                 return self._document(event, now)
@@ -178,11 +180,11 @@ class Call:
             # "also if he hung up (then the reply is ignored)"; "false: request it, ignore the reply"
             requested: Out = []
             if element.action is not None and params:
-                requested = [self.post(element.action, element.method, None, params, now)]
+                requested = [self.post(element.action, element.method, "Redirect", params, now)]
             return requested + (self._finished(now) if self.over else self._next(now))
         if element.action is None:
             return self._next(now)
-        return self._fetch("action", element.action, element.method, None, params, now)
+        return self._fetch("action", element.action, element.method, "Redirect", params, now)
 
     def hang_up(self, reason: Literal["normal", "busy", "rejected"], code: int, now: int) -> Out:
         if self.over:
@@ -195,7 +197,7 @@ class Call:
         return ReportProblem(self.auth_id, self.call_uuid, code, text)
 
     def post(
-        self, url: str, method: str, event: str | None, params: dict[str, str], now: int, lane: str = ""
+        self, url: str, method: str, event: str, params: dict[str, str], now: int, lane: str = ""
     ) -> PostCallback:
         """A request whose reply is of no interest, with the standard parameters."""
         whole = standard(self, event, now) | params
@@ -218,7 +220,7 @@ class Call:
         return self._no_document("answer", UNREACHABLE["answer"], text, now)
 
     def _fetch(
-        self, purpose: Purpose, source: str, method: str, event: str | None, params: dict[str, str], now: int
+        self, purpose: Purpose, source: str, method: str, event: str, params: dict[str, str], now: int
     ) -> Out:
         self.fetching = purpose
         self.serial += 1
@@ -344,8 +346,8 @@ class Call:
             return self._next(now)
         params = {"Digits": gather.digits}
         if element.redirect:
-            return self._fetch("action", element.action, element.method, None, params, now)
-        return [self.post(element.action, element.method, None, params, now), *self._next(now)]
+            return self._fetch("action", element.action, element.method, "Redirect", params, now)
+        return [self.post(element.action, element.method, "Redirect", params, now), *self._next(now)]
 
     # The end.
 

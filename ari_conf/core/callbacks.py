@@ -37,7 +37,7 @@ CAUSES = {
 }
 
 
-def standard(call: Call, event: str | None, now: int) -> dict[str, str]:
+def standard(call: Call, event: str, now: int) -> dict[str, str]:
     """The standard parameters of a request about this call at `now`."""
     params = {
         "CallUUID": call.call_uuid,
@@ -50,9 +50,8 @@ def standard(call: Call, event: str | None, now: int) -> dict[str, str]:
         "SessionStart": moment(call.started_at, "%Y-%m-%d %H:%M:%S.%f"),
         "ParentAuthID": call.auth_id,
         "RequestUUID": call.request_uuid,
+        "Event": event,
     }
-    if event is not None:
-        params["Event"] = event
     params.update(call.headers)
     if call.ended_at is not None:
         params.update(ended(call, call.ended_at))

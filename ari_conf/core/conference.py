@@ -21,6 +21,7 @@ from ari_conf.core.effects import (
     DestroyBridge,
     DetectTalking,
     MuteChannel,
+    NoteTalk,
     Params,
     PlayMedia,
     ReleaseName,
@@ -32,7 +33,7 @@ from ari_conf.core.effects import (
     Target,
 )
 from ari_conf.core.elements import Prompt
-from ari_conf.core.internal import Admitted, Finished, Notify, Out, Released, Skipped
+from ari_conf.core.internal import Admitted, Finished, Notify, Out, RecordingAsked, Released, Skipped, Stayed
 from ari_conf.core.member import Member, Reason, schedule
 from ari_conf.core.obey import obey
 from ari_conf.core.player import Player
@@ -105,8 +106,8 @@ class Conference:
 
     @property
     def done(self) -> bool:
-        """Ended means: "recording stopped, bridge destroyed, name free"."""
-        recorded = self.recording is None or self.recording.finished
+        """Ended means: "recording stopped, bridge destroyed, name free"; what was recorded is others' to keep."""
+        recorded = self.recording is None or self.recording.handed_on
         return self.ending and not self.members and self.bridge in ("none", "gone") and recorded
 
     @property
@@ -155,6 +156,9 @@ class Conference:
                 return self._playback(event.playback_id, event, now)
             case ev.SoundsFetched() | ev.SoundsFailed():
                 return self._sounds(event, now)
+            case ev.RecordingStarted(_, recording_id) if self.recording is not None:
+                if recording_id == self.recording.recording_id:
+                    self.recording.sounds(now)
             case ev.RecordingFinished(_, recording_id, failed) if self.recording is not None:
                 if recording_id == self.recording.recording_id:
                     self.recording.stopped(now, failed)
@@ -177,7 +181,9 @@ class Conference:
             case ev.TalkingStarted():
                 return self._talks(member, now)
             case ev.TalkingFinished():
+                out = self._note_talk(member, now - FLOOR_SILENCE_MS)
                 member.talking = False
+                return out
         return []
 
     def _by_channel(self, channel_id: str) -> Member | None:
@@ -261,6 +267,7 @@ class Conference:
         if not self.ending and self.bridge == "ready":
             out += self._settle_recording(now)
             out += self._settle_talking()
+        out += self._settle_recorded(now)
         self.players = {owner: p for owner, p in self.players.items() if not p.done}
         return out + (self._settle_end(now) if self.ending and not self.members else [])
 
@@ -306,9 +313,42 @@ class Conference:
         if self.recording is not None or member is None:
             return []
         self.recording = Recording(
-            member.recording_id, self.bridge_id, self.auth_id, member.call_uuid, member.element, now
-        )
-        return [*self.recording.start()]
+            member.recording_id, self.bridge_id, self.auth_id, member.call_uuid, member.element, now,
+            # Also for the sake of those who still wait for their bridge.
+            wideband=any(m.wideband for m in self.members.values()),
+        )  # fmt: skip
+        return [RecordingAsked(member.call_uuid, self.conference_id), *self.recording.start()]
+
+    def recording_params(self, params: dict[str, str]) -> None:
+        """The standard ones of the call that asked. "No ConferenceMemberID, no CallUUID"."""
+        if self.recording is not None:
+            self.recording.params = frozen({name: value for name, value in params.items() if name != "CallUUID"})
+
+    def _settle_recorded(self, now: int) -> Out:
+        """What Asterisk has is handed on, with who was in and who spoke; then the conference has nothing to do with it."""
+        recording = self.recording
+        if recording is None or not recording.finished or recording.handed_on:
+            return []
+        out: Out = []
+        for member in self.members.values():
+            out += self._note_stay(member, now, None)
+        if recording.element.callback_url is not None:
+            self.sequence += 1
+        return [*out, recording.hand_on(self.conference_id, self.name, self.sequence, self.public_url)]
+
+    def _note_stay(self, member: Member, now: int, left: int | None) -> Out:
+        recording = self.recording
+        if recording is None or recording.handed_on or not member.been_in:
+            return []
+        stay = Stayed(member.call_uuid, recording.recording_id, member.member_id, member.joined_at, left)
+        return [*self._note_talk(member, now), stay]
+
+    def _note_talk(self, member: Member, end: int) -> Out:
+        recording = self.recording
+        if recording is None or recording.handed_on or not member.talking or member.muted:
+            return []
+        start = max(member.talking_at, recording.started_at)
+        return [NoteTalk(recording.recording_id, member.member_id, start, end)] if end > start else []
 
     def _settle_talking(self) -> Out:
         # Who holds the floor can be told only if all who talk are known. It costs Asterisk CPU: only when needed.
@@ -354,6 +394,7 @@ class Conference:
         return [SendDigits(m.channel_id, digits) for m in self.mixed if m is not member and not m.deaf]
 
     def _talks(self, member: Member, now: int) -> Out:
+        member.talking_at = member.talking_at if member.talking else now
         member.talking = True
         holder = self.members.get(self.floor) if self.floor is not None else None
         # "An unmuted member who starts to talk takes it if nobody holds it or the holder is silent"
@@ -420,6 +461,7 @@ class Conference:
         if self.floor == member.member_id:
             self.floor = None
         out = member.fall_silent()
+        out += self._note_stay(member, now, now)
         if reason != "hangup":
             out += [DetectTalking(member.channel_id, None)] if member.detected else []
             out += [MuteChannel(member.channel_id, False)] if member.muted else []

@@ -22,6 +22,7 @@ from ari_conf.core.effects import (
     DestroyBridge,
     Effect,
     FetchSounds,
+    NoteStay,
     PlayMedia,
     PostCallback,
     RemoveChannel,
@@ -37,8 +38,10 @@ from ari_conf.core.internal import (
     Join,
     Notify,
     Out,
+    RecordingAsked,
     Released,
     Skipped,
+    Stayed,
 )
 from ari_conf.core.member import Member
 from ari_conf.core.obey import refused
@@ -213,8 +216,9 @@ class Directory:
         effects: list[Effect] = []
         pending, going_on = deque(out), deque[Internal]()
         while pending or going_on:
-            item = pending.popleft() if pending else going_on.popleft()
-            if isinstance(item, Released | Skipped) and pending:
+            goes_on = not pending
+            item = going_on.popleft() if goes_on else pending.popleft()
+            if isinstance(item, Released | Skipped) and not goes_on:
                 going_on.append(item)
             elif isinstance(item, Internal):
                 pending.extendleft(reversed(self._tell(item, now)))
@@ -244,6 +248,12 @@ class Directory:
                 return call.hang_up("normal", NORMAL, now)
             case Notify(_, element, event, params):
                 return [self._callback(call, element.callback_url or "", element.callback_method, event, params, now)]
+            case RecordingAsked(_, conference_id):
+                self.conferences[conference_id].recording_params(standard(call, "ConferenceRecord", now))
+                return []
+            case Stayed(_, recording_id, member_id, entered_ms, left_ms):
+                numbers = call.from_.removeprefix("+"), call.to.removeprefix("+")
+                return [NoteStay(recording_id, member_id, call.call_uuid, *numbers, entered_ms, left_ms)]
             case Fetch(_, fetch_id, url, params):
                 whole = standard(call, "ConferenceRemoteSounds", now) | dict(params)
                 return [FetchSounds(fetch_id, call.auth_id, url, frozen(whole))]
@@ -267,7 +277,8 @@ class Directory:
             self._names[call.auth_id, conference.name] = conference.conference_id
             out += conference.create()
         elif conference.full or conference.locked:
-            # Locked (decided): as when it is full. "Full (maxMembers)? The element and its action are skipped; the next element runs. No callback."
+            # Locked (decided): as when it is full.
+            # "Full (maxMembers)? The element and its action are skipped; the next element runs. No callback."
             return [Skipped(call.call_uuid, None)]
         self._touched.update((conference.conference_id, call.call_uuid))
         call.conference_id = conference.conference_id
@@ -283,6 +294,7 @@ class Directory:
             join.element,
             recording_id,
         )
+        member.wideband = call.wideband
         return out + conference.join(member, now)
 
     def _bookkeep(self, key: str) -> None:

@@ -108,6 +108,8 @@ class StartRecording:
     bridge_id: str
     recording_id: str
     auth_id: str
+    wideband: bool = False
+    """At 16 kHz; else at 8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +221,32 @@ class PostCallback:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteStay:
+    """Kept beside the recording: who was in the conference meanwhile. The same note twice is one."""
+
+    recording_id: str
+    member_id: int
+    call_uuid: str
+    from_: str
+    to: str
+    entered_ms: int
+    left_ms: int | None
+    """None: he was still in when the recording ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoteTalk:
+    """Kept beside the recording: who spoke when, epoch ms. The same note twice is one."""
+
+    recording_id: str
+    member_id: int
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoreRecording:
-    """Put the file that Asterisk has into the bucket, then send the callback."""
+    """Put the file that Asterisk has into the bucket, then send the callback, then have it transcribed."""
 
     recording_id: str
     auth_id: str
@@ -233,9 +259,11 @@ class StoreRecording:
     end_ms: int
     callback: PostCallback | None
     """Without the parameters that only the file tells."""
+    transcribe: bool
     transcription_url: str | None
     transcription_method: str
-    members: tuple[Params, ...] = ()
+    failed: bool = False
+    """Asterisk said that it failed: there may be no file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +315,8 @@ Effect = (
     | ClaimName
     | ReleaseName
     | PostCallback
+    | NoteStay
+    | NoteTalk
     | StoreRecording
     | ReportProblem
     | Reply

@@ -42,6 +42,8 @@ class CallIdentified:
     call_uuid: str
     account: Account | None
     headers: tuple[tuple[str, str], ...] = ()
+    wideband: bool = False
+    """His codec carries more than 8 kHz sampled."""
 
 
 @dataclass(frozen=True, slots=True)

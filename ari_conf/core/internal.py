@@ -69,11 +69,30 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordingAsked:
+    """The conference's recording begins for this call's element; the directory adds what is known of the call."""
+
+    call_uuid: str
+    conference_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stayed:
+    """He was in while it was recorded; the directory adds what is known of the call."""
+
+    call_uuid: str
+    recording_id: str
+    member_id: int
+    entered_ms: int
+    left_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """Nothing of the conference is left."""
 
     conference_id: str
 
 
-Internal = Join | Admitted | Skipped | Released | HangUpCall | Notify | Fetch | Finished
+Internal = Join | Admitted | Skipped | Released | HangUpCall | Notify | Fetch | RecordingAsked | Stayed | Finished
 Out = list[Effect | Internal]

@@ -64,6 +64,7 @@ class Member:
     enter_sound: Sounds
     exit_sound: Sounds
     wait_sound: Sounds
+    wideband: bool = False
     muted: bool = False
     deaf: bool = False
     state: State = "arriving"
@@ -80,6 +81,8 @@ class Member:
     detected: bool = False
     """Asterisk tells when he talks."""
     talking: bool = False
+    talking_at: int = 0
+    """Since when."""
     enter_due: bool = False
     """His enter sound is to be played as soon as he is in and it is known."""
     sending: tuple[tuple[int, str], ...] = ()
@@ -173,7 +176,7 @@ class Member:
 
     def fall_silent(self) -> Out:
         """Nothing is played to him any more."""
-        return self.stop_waiting() + [*self.aside.stop()]
+        return [*self.stop_waiting(), *self.aside.stop()]
 
     def stop_waiting(self) -> Out:
         out: Out = []

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ari_conf.core.effects import Effect, StartRecording, StopRecording
+from ari_conf.core.callbacks import frozen
+from ari_conf.core.effects import Effect, Params, PostCallback, StartRecording, StopRecording, StoreRecording
 from ari_conf.core.elements import Conference as Element
 
 STOPPING_MS = 5000
@@ -22,9 +23,14 @@ class Recording:
     element: Element
     """"that member's element decides the format, the transcription and where the record callback goes"."""
     started_at: int
+    """From when on it sounds, once Asterisk has said so."""
+    wideband: bool = False
+    params: Params = ()
+    """The standard parameters of the record callback: those of the call whose element asked, as they were then."""
     state: Literal["running", "stopping", "stopped", "failed"] = "running"
     ended_at: int | None = None
     deadline: int | None = None
+    handed_on: bool = False
 
     @property
     def finished(self) -> bool:
@@ -35,7 +41,11 @@ class Recording:
         return f"{public_url}/v1/Account/{self.auth_id}/Recording/{self.recording_id}.{form}"
 
     def start(self) -> list[Effect]:
-        return [StartRecording(self.bridge_id, self.recording_id, self.auth_id)]
+        return [StartRecording(self.bridge_id, self.recording_id, self.auth_id, self.wideband)]
+
+    def sounds(self, now: int) -> None:
+        if self.state == "running":
+            self.started_at = now
 
     def stop(self, now: int) -> list[Effect]:
         if self.state != "running":
@@ -51,3 +61,34 @@ class Recording:
     def time(self, now: int) -> None:
         if self.deadline is not None and self.deadline <= now:
             self.stopped(now)
+
+    def hand_on(self, conference_id: str, name: str, sequence: int, public_url: str) -> StoreRecording:
+        element, ended_at = self.element, self.ended_at or self.started_at
+        params = dict(self.params) | {
+            "ConferenceAction": "record",
+            "ConferenceName": name,
+            "ConferenceUUID": conference_id,
+            "RecordUrl": self.url(public_url),
+            "RecordingID": self.recording_id,
+            "RecordingStartMs": str(self.started_at),
+            "RecordingEndMs": str(ended_at),
+            "ConferenceSequence": str(sequence),
+            "Timestamp": str(ended_at),
+        }
+        url, method = element.callback_url, element.callback_method
+        self.handed_on = True
+        return StoreRecording(
+            self.recording_id,
+            self.auth_id,
+            conference_id,
+            name,
+            self.call_uuid,
+            element.record_file_format,
+            self.started_at,
+            ended_at,
+            PostCallback(conference_id, self.auth_id, url, method, frozen(params)) if url else None,
+            element.transcription_type is not None,
+            element.transcription_url,
+            element.transcription_method,
+            self.state == "failed",
+        )

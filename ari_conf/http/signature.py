@@ -1,7 +1,7 @@
 """Signatures of a request, so that its receiver can check it with Plivo's SDK (`plivo.utils`), the referee of this.
 
 "During a token's rotation several signatures stand in the header, joined by a comma": so in V3. The SDK compares V2 as
-a whole, so that a joined V2 is valid for nobody: it is made with the first token alone.
+a whole, so that a joined V2 is valid for nobody: it is made with the newest token alone.
 
 Where the SDK (4.63) contradicts itself: of a path it leaves out what follows a semicolon in the last segment (as
 `urlparse` does), which is followed here; of a query with anything but ASCII it raises, so that nobody can be followed
@@ -22,7 +22,7 @@ def headers(method: str, url: str, params: Pairs, tokens: Sequence[str], nonce: 
     """The five headers for a request to `url`, none if there is no token.
 
     `url` is what the receiver sees. GET: the parameters may stand in its query already, then `params` is empty.
-    `tokens`: all that are valid, the one that receivers have for certain first. `nonce`: 20 decimal digits.
+    `tokens`: all that are valid, the newest first. `nonce`: 20 decimal digits.
     """
     if not tokens:
         return {}

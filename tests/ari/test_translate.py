@@ -74,8 +74,10 @@ def test_a_call_that_the_dialplan_answered() -> None:
 @pytest.mark.parametrize(
     "name", ["Snoop/1795342997.0-00000000", "UnicastRTP/127.0.0.1:4000-0x1", "WebSocket/INCOMING/1"]
 )
-def test_a_channel_of_our_own_is_no_call(name: str) -> None:
+def test_a_channel_of_our_own_is_no_call_and_no_member(name: str) -> None:
     assert event(start(name=name)) is None
+    for kind in ("StasisEnd", "ChannelDestroyed", "ChannelHangupRequest", "ChannelEnteredBridge", "ChannelLeftBridge"):
+        assert event({"type": kind, "channel": CHANNEL | {"name": name}, "bridge": {"id": "b1"}}) is None
 
 
 def test_a_channel_that_takes_another_ones_place_is_no_call() -> None:
@@ -171,7 +173,10 @@ CHANNEL_SOUND, BRIDGE_SOUND = do.Target("channel", "c 1"), do.Target("bridge", "
             Request("POST", "/bridges/b1/addChannel", {"channel": "c1", "absorbDTMF": "true"}, over="http"),
         ),
         (do.RemoveChannel("c1", "b1"), Request("POST", "/bridges/b1/removeChannel", {"channel": "c1"}, over="http")),
-        (do.CreateBridge("b1"), Request("POST", "/bridges", {"type": "mixing,dtmf_events", "bridgeId": "b1"})),
+        (
+            do.CreateBridge("b1"),
+            Request("POST", "/bridges", {"type": "mixing,dtmf_events", "bridgeId": "b1", "name": "ari_conf"}),
+        ),
         (do.DestroyBridge("b1"), Request("DELETE", "/bridges/b1")),
         (
             do.StartRecording("b1", "r1", "MA1"),

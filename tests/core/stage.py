@@ -7,13 +7,13 @@ from itertools import count
 from typing import Any, TypeVar
 
 from ari_conf.core import effects as do
+from ari_conf.core import elements as el
 from ari_conf.core import events as ev
 from ari_conf.core.account import Account
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
 from ari_conf.core.directory import Directory
-from ari_conf.core.elements import Element, Prompt
-from tests.fakes.asterisk import Asterisk, Refused
+from tests.fakes.asterisk import FOR_ASTERISK, Asterisk, Refused, lane
 
 START = 1_700_000_000_000
 E = TypeVar("E")
@@ -21,9 +21,21 @@ E = TypeVar("E")
 CALLBACK = "http://callback.example/"
 ACTION = "http://action.example/"
 MUSIC = "http://sounds.example/music"
-FOR_ASTERISK = (do.Answer, do.HangUp, do.AddChannel, do.RemoveChannel, do.MuteChannel, do.DeafenChannel, do.StartMusic,
-                do.StopMusic, do.SendDigits, do.DetectTalking, do.DetectBeep, do.CreateBridge, do.DestroyBridge,
-                do.StartRecording, do.StopRecording, do.PlayMedia, do.StopPlayback)  # fmt: skip
+
+
+def stay(name: str = "standup", **attributes: Any) -> el.Conference:
+    return el.Conference(name, **{"callback_url": CALLBACK, **attributes})
+
+
+def waiting(**attributes: Any) -> el.Conference:
+    """Of one who does not start the conference."""
+    return stay(start_conference_on_enter=False, **attributes)
+
+
+def players(stage: Stage, *names: str, **attributes: Any) -> None:
+    """They join one after another."""
+    for name in names:
+        stage.call(name, stay(**attributes))
 
 
 class Stage:
@@ -33,20 +45,21 @@ class Stage:
         ids = count(1)
         self.directory = Directory(lambda: f"id{next(ids)}", "https://conference.example")
         self.asterisk = Asterisk(lambda _, event: self._events.append(event))
-        self.documents: dict[str, tuple[Element, ...] | ev.DocumentFailed] = {}
+        self.documents: dict[str, tuple[el.Element, ...] | ev.DocumentFailed] = {}
         """What is at a URL; nothing: it is away."""
-        self.sounds: dict[str, tuple[Prompt, ...]] = {}
+        self.sounds: dict[str, tuple[el.Prompt, ...]] = {}
         self.names_elsewhere: set[str] = set()
         self.held: set[type] = set()
         """Effects of these kinds are not carried out until `let_go`."""
         self.waiting: list[do.Effect] = []
         self.effects: list[do.Effect] = []
         """All so far."""
+        self.events: list[ev.Event] = []
         self._events: deque[ev.Event] = deque()
 
     # What happens.
 
-    def call(self, name: str, *elements: Element, auth: str = "A", answered: bool = False, **more: Any) -> None:
+    def call(self, name: str, *elements: el.Element, auth: str = "A", answered: bool = False, **more: Any) -> None:
         """`name` calls, and this is the document that he gets."""
         url = f"http://document.example/{name}"
         self.documents[url] = elements
@@ -95,9 +108,10 @@ class Stage:
 
     def go_on(self) -> None:
         while self._events:
-            for effect in self.directory.receive(self._events.popleft(), self.now):
+            self.events.append(self._events.popleft())
+            for effect in self.directory.receive(self.events[-1], self.now):
                 self.effects.append(effect)
-                if type(effect) in self.held or _lane(effect) in {_lane(e) for e in self.waiting} - {None}:
+                if type(effect) in self.held or lane(effect) in {lane(e) for e in self.waiting} - {None}:
                     self.waiting.append(effect)
                 else:
                     self._carry_out(effect)
@@ -236,16 +250,6 @@ class Stage:
             return
         if isinstance(effect, do.CreateBridge):
             self._events.append(ev.BridgeCreated(effect.bridge_id))
-
-
-def _lane(effect: do.Effect) -> str | None:
-    """Within which the order is kept."""
-    match effect:
-        case do.PlayMedia(target) | do.StopPlayback(target):
-            return target.id
-        case _ if isinstance(effect, FOR_ASTERISK):
-            return getattr(effect, "channel_id", None) or getattr(effect, "bridge_id", None)
-    return None
 
 
 def _fields(event: ev.CallArrived) -> dict[str, Any]:

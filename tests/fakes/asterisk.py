@@ -1,4 +1,4 @@
-"""A strict Asterisk at the level of effects and events: it refuses what Asterisk refuses, and knows what each channel hears.
+"""A strict Asterisk at the level of effects and events: it refuses what Asterisk refuses, and knows who hears what.
 
 `obey` does one effect or raises Refused; what happens then is told through `tell(source, event)`. What comes from one
 source keeps its order; how late it is heard, and what of another source is heard first, is the caller's to choose.
@@ -15,6 +15,21 @@ from ari_conf.core import events as ev
 Tell = Callable[[str, ev.Event], None]
 
 NORMAL_CLEARING = 16
+
+
+FOR_ASTERISK = (do.Answer, do.HangUp, do.AddChannel, do.RemoveChannel, do.MuteChannel, do.DeafenChannel, do.StartMusic,
+                do.StopMusic, do.SendDigits, do.DetectTalking, do.DetectBeep, do.CreateBridge, do.DestroyBridge,
+                do.StartRecording, do.StopRecording, do.PlayMedia, do.StopPlayback)  # fmt: skip
+
+
+def lane(effect: do.Effect) -> str | None:
+    """The channel or bridge whose effects keep their order; None: it is not for Asterisk."""
+    match effect:
+        case do.PlayMedia(target) | do.StopPlayback(target):
+            return target.id
+        case _ if isinstance(effect, FOR_ASTERISK):
+            return getattr(effect, "channel_id", None) or getattr(effect, "bridge_id", None)
+    return None
 
 
 class Refused(Exception):

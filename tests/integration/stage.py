@@ -33,6 +33,7 @@ from tests.integration.receiver import Receiver, Request
 
 ON_ITS_WAY_MS = 60
 """Until what is said now has been heard."""
+LATE_MS = 100
 SETTLED_S = 10.0
 """By then nothing of a scenario may be left anywhere."""
 
@@ -200,6 +201,16 @@ class Stage:
         left["names"] = self.redis.hgetall(f"ari_conf:names:{self.account}")
         left["lanes"] = [*self.redis.scan_iter("ari_conf:callbacks:lane:*")]
         return {what: found for what, found in left.items() if found}
+
+
+def spans_of(samples: Samples, hz: int) -> listen.Spans:
+    """When the tone sounds, in ms from the start. On a busy machine packets come late: such a hole is no pause."""
+    spans: listen.Spans = []
+    for start, end in listen.intervals_of(samples, hz):
+        if spans and start - spans[-1][1] < LATE_MS:
+            start, _ = spans.pop()
+        spans.append((start, end))
+    return spans
 
 
 def ari_of(system: System) -> Client:

@@ -1,4 +1,4 @@
-"""Who hears what: at every step from the effects as they are given, and, once all has come about, from Asterisk itself."""
+"""Who hears what: at every step from the effects as they are given, and, once all is done, from Asterisk itself."""
 
 from __future__ import annotations
 

@@ -1,13 +1,11 @@
 """What the specification promises, checked at every step from what can be seen: requests, effects, and the state.
 
-It keeps its own account of who is in which conference, from the callbacks alone, and has no part in how the core decides.
+It keeps its own account of who is in which conference, from the callbacks alone, and shares nothing with the core.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-
 from ari_conf.core import effects as do
 from ari_conf.core import elements as el
 from ari_conf.core import events as ev
@@ -17,44 +15,9 @@ from ari_conf.core.directory import Directory
 from ari_conf.core.snapshot import restore, snapshot
 from tests.fakes.asterisk import Asterisk, Refused
 from tests.simulation.hearing import Hearing
+from tests.simulation.seen import Seen, Stay
 
 BUSY_LOOP = 20
-
-
-@dataclass
-class Stay:
-    member_id: int
-    call_uuid: str
-    channel_id: str
-    element: el.Conference
-
-
-@dataclass
-class Seen:
-    """A conference as its callbacks tell of it."""
-
-    conference_id: str
-    auth_id: str
-    name: str
-    max_members: int
-    inside: dict[int, Stay] = field(default_factory=dict)
-    entered: list[Stay] = field(default_factory=list)
-    left: list[Stay] = field(default_factory=list)
-    ends_at: int | None = None
-    sequence: int = 0
-    recording_id: str | None = None
-    floor: int | None = None
-    talking: set[int] = field(default_factory=set)
-
-    @property
-    def ought_to_end(self) -> str | None:
-        if any(stay.element.end_conference_on_exit for stay in self.left):
-            return "host_left"
-        if not self.inside and self.entered:
-            return "conference_ended"
-        if self.left and len(self.inside) == 1 and not all(stay.element.stay_alone for stay in self.entered):
-            return "left_alone"
-        return None
 
 
 class Judge:
@@ -94,6 +57,8 @@ class Judge:
                     self._callback(lane, dict(params), effects[at + 1 :], floors, now)
                 case do.StartRecording(bridge_id, recording_id):
                     self._recording_starts(bridge_id, recording_id)
+                case do.StoreRecording():
+                    self._recording_is_handed_on(effect)
         assert not floors, f"these took the floor, and nobody was told: {floors}"
         self._no_stray_actions(effects)
         self._state(now)
@@ -113,7 +78,9 @@ class Judge:
         """ "Ended means: recording stopped, bridge destroyed, name free, nothing left in Asterisk or in Redis." """
         for conference_id in self.live - set(self.directory.conferences):
             assert conference_id not in names.values(), "ended, and its name is not free"
-            assert conference_id not in self.seen or not self.seen[conference_id].inside
+            seen = self.seen.get(conference_id)
+            assert seen is None or not seen.inside
+            assert seen is None or seen.recording_id is None or seen.handed_on, "ended, and the recording not handed on"
             if conference_id not in self.tainted:
                 assert conference_id not in self.asterisk.bridges, "ended, and its bridge stands"
                 assert conference_id not in self.asterisk.recordings.values(), "ended, and its recording runs"
@@ -179,9 +146,7 @@ class Judge:
         assert isinstance(element, el.Conference)
         seen = self.seen.setdefault(
             conference_id,
-            Seen(
-                conference_id, call.auth_id, element.name, self.directory.conferences[conference_id].max_members
-            ),
+            Seen(conference_id, call.auth_id, element.name, self.directory.conferences[conference_id].max_members),
         )
         assert (call.auth_id, element.name) == (seen.auth_id, seen.name)
         assert params["ConferenceFirstMember"] == ("false" if seen.entered else "true")
@@ -210,11 +175,15 @@ class Judge:
             "star": stay.element.hangup_on_star,
             "time_limit": seen.ends_at is not None and seen.ends_at <= now,
             "host_left": any(other.element.end_conference_on_exit for other in seen.left),
-            "left_alone": bool(seen.left) and not all(other.element.stay_alone for other in seen.entered),
+            # One at most is left alone.
+            "left_alone": bool(seen.left)
+            and not all(other.element.stay_alone for other in seen.entered)
+            and "left_alone" not in seen.reasons,
             "conference_ended": bool({seen.conference_id, stay.channel_id} & self.tainted),
         }
         assert why[reason], f"{reason} is not why he left"
         seen.left.append(stay)
+        seen.reasons.append(reason)
         seen.talking.discard(stay.member_id)
         seen.floor = None if seen.floor == stay.member_id else seen.floor
         self.hearing.left(stay.channel_id, hung_up, self.effects[: -len(following) or None])
@@ -249,6 +218,15 @@ class Judge:
         assert conference.started and any(m.element.record for m in conference.mixed)
         assert recording_id, "an id is there before the recording is"
         seen.recording_id = recording_id
+
+    def _recording_is_handed_on(self, effect: do.StoreRecording) -> None:
+        seen = self.seen[effect.conference_id]
+        assert effect.recording_id == seen.recording_id and not seen.handed_on, "once, and the one that ran"
+        assert effect.start_ms <= effect.end_ms
+        seen.handed_on = True
+        if effect.callback is not None:
+            seen.sequence += 1
+            assert dict(effect.callback.params)["ConferenceSequence"] == str(seen.sequence), "1, 2, 3 … without gaps"
 
     # Floor and digits.
 
@@ -293,6 +271,8 @@ class Judge:
         assert len(names) == len(set(names)), "never two live conferences of one account and name"
         for conference in self._live_ones():
             seen = self.seen.get(conference.conference_id)
+            begun = any(stay.element.start_conference_on_enter for stay in seen.entered) if seen else False
+            assert conference.started == begun, "the first member with startConferenceOnEnter=true starts it for good"
             if seen is not None and not any(m.state == "leaving" for m in conference.members.values()):
                 assert seen.ought_to_end is None, f"it ought to have ended: {seen.ought_to_end}"
         where: dict[str, int] = {}

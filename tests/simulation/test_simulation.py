@@ -1,4 +1,7 @@
-"""Anything may happen at any moment, and every promise holds. ARI_CONF_SIMULATION=long runs it for minutes instead."""
+"""Anything may happen at any moment, and every promise holds.
+
+ARI_CONF_SIMULATION=long runs it for minutes, and shrinks what it finds.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import os
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.simulation.world import CHANCE, World
@@ -27,6 +30,15 @@ CHANCES: dict[str, CHANCE] = {
 MOMENTS = (1, 100, 500, 800, 1500, 2000, 5000, 10_000)
 
 Action = tuple[str, int]
+
+# Shrinking may take minutes: the long profile does it.
+PROFILE = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=not LONG,
+    phases=[p for p in Phase if LONG or p is not Phase.shrink],
+)
 
 
 def play(world: World, action: Action) -> None:
@@ -56,7 +68,7 @@ def actions(kinds: tuple[str, ...]) -> st.SearchStrategy[list[Action]]:
     return st.lists(st.tuples(st.sampled_from(kinds), st.integers(0, 9999)), min_size=30, max_size=150)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=not LONG)
+@PROFILE
 @given(actions(SMOOTH))
 def test_every_promise_holds_whatever_the_callers_do(course: list[Action]) -> None:
     world = World()
@@ -65,7 +77,7 @@ def test_every_promise_holds_whatever_the_callers_do(course: list[Action]) -> No
     world.end()
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=not LONG)
+@PROFILE
 @given(actions(ROUGH))
 def test_every_promise_holds_whatever_goes_wrong(course: list[Action]) -> None:
     world = World()
@@ -74,16 +86,23 @@ def test_every_promise_holds_whatever_goes_wrong(course: list[Action]) -> None:
     world.end()
 
 
-@pytest.mark.parametrize("kinds", [SMOOTH, ROUGH], ids=["smooth", "rough"])
-def test_long_courses(kinds: tuple[str, ...]) -> None:
+COURSES = {"smooth": SMOOTH, "rough": ROUGH}
+
+
+def long_courses(kinds: str, seeds: int, steps: int = STEPS) -> None:
     """No shrinking here, but many members: the seed that fails is named."""
-    for seed in range(SEEDS):
+    for seed in range(seeds):
         dice = Random(seed)
         world = World()
         try:
-            for _ in range(STEPS):
-                play(world, (dice.choice(kinds), dice.randrange(10_000)))
+            for _ in range(steps):
+                play(world, (dice.choice(COURSES[kinds]), dice.randrange(10_000)))
             world.end()
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise
+
+
+@pytest.mark.parametrize("kinds", COURSES)
+def test_long_courses(kinds: str) -> None:
+    long_courses(kinds, SEEDS)

@@ -15,7 +15,8 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.account import Account
 from ari_conf.core.directory import Directory
-from tests.fakes.asterisk import Asterisk, Refused
+from ari_conf.core.reconcile import There, expected, missed
+from tests.fakes.asterisk import Asterisk, Refused, lane
 from tests.simulation import documents
 from tests.simulation.judge import Judge
 
@@ -26,6 +27,7 @@ PROMPT_MS = 1000
 AGAIN_LATE = (ev.ChannelHungUp, ev.BridgeCreated, ev.BridgeDestroyed, ev.PlaybackFinished, ev.RecordingFinished,
               ev.RecordingStarted, ev.DocumentFetched, ev.SoundsFetched, ev.SoundPrepared, ev.NameClaimed,
               ev.CallIdentified)  # fmt: skip
+REPLIED = (do.IdentifyCall, do.FetchDocument, do.FetchSounds, do.PrepareSound, do.ClaimName)
 AGAIN = (*AGAIN_LATE, ev.ChannelEnteredBridge, ev.ChannelLeftBridge, ev.TalkingStarted, ev.TalkingFinished)
 """Told twice it is the same: not so a digit, nor an effect's failure."""
 
@@ -107,11 +109,11 @@ class World:
 
     def _overdue(self, until: int) -> bool:
         """What Asterisk owes by then has come about first."""
-        for lane, items in self.lanes.items():
-            if lane.kind != "reply" and items[0][0] + PROMPT_MS < until:
-                self._happen(lane, "well")
-                return True
-        return False
+        late = (where for where, items in self.lanes.items() if items[0][0] + PROMPT_MS < until)
+        where = next((where for where in late if where.kind != "reply"), None)
+        if where is not None:
+            self._happen(where, "well")
+        return where is not None
 
     def settle(self) -> None:
         """All that is under way has come about; no time has passed."""
@@ -142,21 +144,15 @@ class World:
         effects = self.directory.receive(event, self.now)
         self.judge.after(event, effects, self.now)
         for effect in effects:
-            match effect:
-                case do.PostCallback() | do.ReportProblem() | do.StoreRecording() | do.WarmSounds():
-                    pass
-                case do.ReleaseName(auth_id, name, conference_id):
-                    # It is written with the step.
-                    if self.names.get((auth_id, name)) == conference_id:
-                        del self.names[auth_id, name]
-                case do.PlayMedia(target) | do.StopPlayback(target):
-                    self._put(Lane("effect", target.id), effect)
-                case do.CreateBridge() | do.DestroyBridge() | do.StartRecording() | do.StopRecording():
-                    self._put(Lane("effect", effect.bridge_id), effect)
-                case do.IdentifyCall() | do.FetchDocument() | do.FetchSounds() | do.PrepareSound() | do.ClaimName():
-                    self._put(Lane("reply", str(next(self._ids))), effect)
-                case _:
-                    self._put(Lane("effect", effect.channel_id), effect)
+            key = lane(effect)
+            if key is not None:
+                self._put(Lane("effect", key), effect)
+            elif isinstance(effect, REPLIED):
+                self._put(Lane("reply", str(next(self._ids))), effect)
+            elif isinstance(effect, do.ReleaseName):
+                # It is written with the step, and only of that conference.
+                gone = (effect.auth_id, effect.name), effect.conference_id
+                self.names = dict(item for item in self.names.items() if item != gone)
         self.judge.gone(self.names)
 
     def _put(self, lane: Lane, item: do.Effect | ev.Event) -> None:
@@ -215,7 +211,9 @@ class World:
     def _answer(self, effect: do.Effect, failed: bool) -> ev.Event:
         match effect:
             case do.IdentifyCall(call_uuid, _, auth_id):
-                account = Account(auth_id, fallback_url="http://document.example/0", hangup_url="http://hangup.example/")
+                account = Account(
+                    auth_id, fallback_url="http://document.example/0", hangup_url="http://hangup.example/"
+                )
                 return ev.CallIdentified(call_uuid, None if failed else account, (("X-PH-Team", "blue"),))
             case do.FetchDocument(fetch_id, _, source):
                 if failed:
@@ -237,41 +235,16 @@ class World:
         raise TypeError(f"nobody replies to {type(effect).__name__}")
 
     def _reconcile(self) -> None:
-        """What a new connection finds: each difference between the core's state and Asterisk's, as the event it missed."""
+        """What a new connection finds: each difference between the state and Asterisk, as the event it missed."""
         self.lost = False
-        for call in list(self.directory.calls.values()):
-            if call.channel_id not in self.asterisk.channels:
-                self.receive(ev.ChannelHungUp(call.channel_id, 0))
-        for conference in list(self.directory.conferences.values()):
-            bridge_id = conference.bridge_id
-            if conference.bridge in ("ready", "destroying") and bridge_id not in self.asterisk.bridges:
-                self.receive(ev.BridgeDestroyed(bridge_id))
-                continue
-            recording = conference.recording
-            if recording and recording.recording_id not in self.asterisk.recordings:
-                self.receive(ev.RecordingFinished(bridge_id, recording.recording_id))
-            for member in list(conference.members.values()):
-                self._reconcile_member(member.channel_id, member.state, bridge_id)
-            for player in [*conference.players.values(), *(m.player for m in conference.members.values() if m.player)]:
-                self._reconcile_playback(player.playback_id, player.state)
-        for call in list(self.directory.calls.values()):
-            player = getattr(call.running, "player", call.running)
-            if state := getattr(player, "state", None):
-                self._reconcile_playback(player.playback_id, state)
-
-    def _reconcile_member(self, channel_id: str, state: str, bridge_id: str) -> None:
-        channel = self.asterisk.channels.get(channel_id)
-        if channel is None:
-            return
-        if channel.bridge == bridge_id and state == "adding":
-            self.receive(ev.ChannelEnteredBridge(channel_id, bridge_id))
-        elif channel.bridge != bridge_id and state in ("adding", "mixed", "leaving"):
-            self.receive(ev.ChannelEnteredBridge(channel_id, bridge_id))
-            self.receive(ev.ChannelLeftBridge(channel_id, bridge_id))
-
-    def _reconcile_playback(self, playback_id: str, state: str) -> None:
-        if state == "playing" and playback_id not in self.asterisk.playbacks:
-            self.receive(ev.PlaybackFinished(playback_id))
+        there = There(
+            {c.channel_id: c.up for c in self.asterisk.channels.values()},
+            {b.bridge_id: frozenset(b.channels) for b in self.asterisk.bridges.values()},
+            frozenset(self.asterisk.playbacks),
+            frozenset(self.asterisk.recordings),
+        )
+        for event in missed(expected(self.directory), there):
+            self.receive(event)
 
     def _caller(self, which: int) -> str | None:
         alive = [c for c in self.callers if c in self.asterisk.channels]

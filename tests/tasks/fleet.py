@@ -32,7 +32,7 @@ class Received:
 
 @dataclass
 class Receiver:
-    """Answers 200 at once, or what `answer(received)` returns, as late as that returns."""
+    """Answers 200 at once, or what `answer(received)` returns, as late as that returns; 0: hangs up without a word."""
 
     answer: Callable[[Received], int] = lambda _: 200
     retry_after: str | None = None
@@ -47,13 +47,21 @@ class Receiver:
             wbufsize = -1
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                got = Received(self.path, dict(parse_qsl(body)), dict(self.headers), time.monotonic())
+                length = int(self.headers["Content-Length"])
+                body = self.rfile.read(length)
+                if len(body) < length:  # who asked was killed while he did
+                    self.close_connection = True
+                    return
+                got = Received(self.path, dict(parse_qsl(body.decode())), dict(self.headers), time.monotonic())
                 with receiver.changed:
                     receiver.received.append(got)
                     receiver.changed.notify_all()
+                status = receiver.answer(got)
+                if not status:
+                    self.close_connection = True
+                    return
                 try:
-                    self.send_response(receiver.answer(got))
+                    self.send_response(status)
                     self.send_header("Content-Length", "0")
                     if receiver.retry_after:
                         self.send_header("Retry-After", receiver.retry_after)

@@ -128,13 +128,13 @@ async def test_two_conferences_one_after_the_other(stage: Stage) -> None:
         await stage.hears(cid, 3175)
         await stage.hears(dee, 3025)
         assert set(listen.tones(await stage.listen(cid, 300))) == {3175}
-        assert set(listen.tones(ann.heard.audio[-2400:])) == {2875}
+        assert set(listen.tones(await stage.listen(ann, 300))) == {2875}
         await ann.press("*")
         await stage.hears(cid, 2575)
         await stage.hears(ann, 3025)
         await stage.hears(ann, 3175)
         assert set(listen.tones(await stage.listen(ann, 300))) == {3025, 3175}
-        assert listen.silent(bob.heard.audio[-2400:]) or listen.silent(await stage.listen(bob, 300))
+        assert listen.silent(await stage.listen(bob, 300))
         for phone in (ann, bob, cid, dee):
             await phone.hang_up()
         await stage.until(lambda: len(stage.events("ConferenceExit")) == 5)

@@ -130,7 +130,9 @@ async def test_who_arrives_while_it_is_ending_gets_a_new_one(stage: Stage) -> No
         )
 
 
-@pytest.mark.row("maxMembers", "set by the first member, fixed afterwards")
+@pytest.mark.row(
+    "maxMembers", "set by the first, fixed afterwards; full: the element and its action are skipped, no callback"
+)
 async def test_full_skips_the_element_and_its_action(stage: Stage) -> None:
     stage.tones("/otherwise", (1300, 500))
     late = '<Conference callbackUrl="{url}/late" action="{url}/action" maxMembers="20">standup</Conference>'

@@ -62,6 +62,7 @@ async def test_a_later_member_may_be_the_first_to_give_one(stage: Stage) -> None
 @pytest.mark.row("timeLimit", "0: no limit of its own; a value above the cap: the cap holds")
 @pytest.mark.parametrize("limit", ["0", "999999999", "99999999999999999999"])
 async def test_no_limit_of_its_own(stage: Stage, limit: str) -> None:
+    stage.tones("/after.wav", (3325, 300))
     async with stage.callers(2) as (ann, bob):
         ann.tone(2575)
         await stage.call(ann, conference(limit))

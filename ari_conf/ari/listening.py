@@ -1,0 +1,221 @@
+"""Listens to channels for a beep: a snoop channel, and one whose audio goes to us by WebSocket, in a bridge of two.
+
+Needs an Asterisk with chan_websocket (20.16, 21.11, 22.6 and later).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import structlog
+from aiohttp import WSMsgType
+
+from ari_conf.ari.beep import BeepDetector
+from ari_conf.ari.client import Client
+from ari_conf.ari.translate import BRIDGE_NAME, path
+from ari_conf.errors import AriError, AriNotFound
+
+if TYPE_CHECKING:
+    from ari_conf.ari.wire import WebSocket
+
+log = structlog.get_logger()
+
+MOST = 50
+"""Channels listened to at once: each takes up to 1 % of a core, and the same loop reads Asterisk's events."""
+SILENT_S = 0.5
+"""A snoop channel sends a frame each 20 ms, come what may. After as long without one: is it still there?"""
+TRIES, AGAIN_S = 25, 0.02
+"""A channel is made before it has entered the application, and until then it can't be put into a bridge."""
+GOODBYE_S = 1.0
+"""What is given to Asterisk for removing our channels when we end; the next process removes what is left."""
+
+
+@dataclass(slots=True)
+class Ear:
+    """What listens to one channel."""
+
+    channel_id: str
+    name: str
+    websocket: WebSocket | None = None
+
+    @property
+    def snoop(self) -> str:
+        return f"{self.name}.snoop"
+
+    @property
+    def media(self) -> str:
+        return f"{self.name}.media"
+
+
+class Listening:
+    """`heard` gets the channel's id, once for each `start`."""
+
+    def __init__(self, ari: Client, heard: Callable[[str], None]) -> None:
+        self._ari = ari
+        self._heard = heard
+        self._all = f"{ari.app}.listens."
+        self._mine = f"{self._all}{uuid4().hex}."
+        """Ids of what this process makes begin with it."""
+        self._ears: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._numbers = count(1)
+        self._sweep: asyncio.Task[None] | None = None
+        self._told = False
+        """That it can't listen; told again only after it could."""
+
+    def start(self, channel_id: str) -> None:
+        """Until it has heard a beep, `stop`, or the channel's end. If it can't, it warns, and `heard` isn't called."""
+        self._swept()
+        if channel_id in self._ears:
+            return
+        if len(self._ears) >= MOST:
+            log.warning("not listened for a beep: too many at once", channel_id=channel_id, most=MOST)
+            return
+        task = self._spawn(self._listen(Ear(channel_id, f"{self._mine}{next(self._numbers)}")))
+        self._ears[channel_id] = task
+
+    def stop(self, channel_id: str) -> None:
+        self._swept()
+        if (task := self._ears.pop(channel_id, None)) is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Asterisk must still be reachable, so that our channels can be removed."""
+        for task in self._ears.values():
+            task.cancel()
+        self._ears.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                while self._tasks:  # what ends leaves something to be removed
+                    await asyncio.wait(self._tasks)
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    async def _listen(self, ear: Ear) -> None:
+        # Not to be cancelled: Asterisk would do a request whose end we don't await, perhaps after our removing it.
+        opening = asyncio.ensure_future(self._open(ear))
+        try:
+            if await self._is_open(ear, opening) and await self._hears_beep(ear):
+                self._heard(ear.channel_id)
+        finally:
+            if self._ears.get(ear.channel_id) is asyncio.current_task():
+                del self._ears[ear.channel_id]
+            self._spawn(self._remove(ear, opening))
+
+    async def _is_open(self, ear: Ear, opening: asyncio.Future[None]) -> bool:
+        try:
+            await asyncio.shield(opening)
+        except AriNotFound:
+            return False  # the call has ended meanwhile
+        except AriError as error:
+            tell = log.debug if self._told else log.warning
+            self._told = True
+            tell("not listened for a beep: Wait ends after its length", channel_id=ear.channel_id, reason=str(error))
+            return False
+        self._told = False
+        return True
+
+    async def _open(self, ear: Ear) -> None:
+        # INCOMING: Asterisk waits for us, so that it needs no configuration of where we are.
+        to_us = {"external_host": "INCOMING", "connection_type": "server", "transport": "websocket"}
+        sound = {"encapsulation": "none", "format": "slin"}
+        query = {"app": self._ari.app, "channelId": ear.media} | to_us | sound
+        made = await self._ari.request("POST", "/channels/externalMedia", query, over="socket")
+        try:
+            connection_id = made["channelvars"]["MEDIA_WEBSOCKET_CONNECTION_ID"]
+        except (KeyError, TypeError):
+            raise AriError("Asterisk said no MEDIA_WEBSOCKET_CONNECTION_ID") from None
+        ear.websocket = await self._ari.media(connection_id)
+        query = {"spy": "in", "app": self._ari.app}
+        await self._ari.request("POST", path("channels", ear.channel_id, "snoop", ear.snoop), query, over="socket")
+        # By its name the next process knows it for ours, should we die.
+        query = {"type": "mixing", "bridgeId": ear.name, "name": BRIDGE_NAME}
+        await self._ari.request("POST", "/bridges", query, over="socket")
+        await self._join(ear)
+
+    async def _join(self, ear: Ear) -> None:
+        for left in reversed(range(TRIES)):
+            try:
+                query = {"channel": f"{ear.snoop},{ear.media}"}
+                await self._ari.request("POST", path("bridges", ear.name, "addChannel"), query)
+                return
+            except AriError as error:
+                if error.status == 400:  # Asterisk's answer for a channel that isn't there
+                    raise AriNotFound(str(error), error.status) from None
+                if error.status not in (409, 422) or not left:
+                    raise
+            await asyncio.sleep(AGAIN_S)
+
+    async def _hears_beep(self, ear: Ear) -> bool:
+        """False: it ended before."""
+        assert ear.websocket is not None
+        detector = BeepDetector()
+        while True:
+            try:
+                message = await ear.websocket.receive(SILENT_S)
+            except TimeoutError:
+                if await self._is_gone(ear.snoop):
+                    return False
+                continue
+            if message.type is WSMsgType.BINARY:
+                if detector.hear(message.data):
+                    return True
+            elif message.type is not WSMsgType.TEXT:
+                log.warning("no longer listened for a beep: the WebSocket has ended", channel_id=ear.channel_id)
+                return False
+
+    async def _is_gone(self, channel_id: str) -> bool:
+        try:
+            await self._ari.request("GET", path("channels", channel_id), over="socket")
+        except AriError as error:
+            return isinstance(error, AriNotFound)
+        return False
+
+    async def _remove(self, ear: Ear, opening: asyncio.Future[None]) -> None:
+        await asyncio.gather(opening, return_exceptions=True)
+        for gone in (path("channels", ear.snoop), path("channels", ear.media), path("bridges", ear.name)):
+            await self._delete(gone)
+        if ear.websocket is not None:
+            await ear.websocket.close()
+
+    async def _delete(self, what: str) -> None:
+        try:
+            # Over the socket they are done in this order, and after what `_open` has asked for.
+            await self._ari.request("DELETE", what, over="socket")
+        except AriNotFound:
+            pass
+        except AriError as error:
+            log.warning("left in Asterisk", path=what, reason=str(error))
+
+    def _swept(self) -> None:
+        """At the first use: what a process before us has left. Its bridges are removed with those of conferences."""
+        if self._sweep is None:
+            self._sweep = self._spawn(self._remove_strangers())
+
+    async def _remove_strangers(self) -> None:
+        try:
+            channels = await self._ari.request("GET", "/channels", over="socket")
+        except AriError as error:
+            log.warning("not asked what an earlier process left in Asterisk", reason=str(error))
+            return
+        for channel in channels:
+            stranger = str(channel["id"])
+            if stranger.startswith(self._all) and not stranger.startswith(self._mine):
+                await self._delete(path("channels", stranger))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("listening broke: this is a defect of ari_conf, please report it", exc_info=error)

@@ -1,0 +1,218 @@
+"""The API's commands on their way to the process that owns the conference, and the replies on their way back.
+
+| key | is |
+|---|---|
+| ari_conf:commands:ASTERISK | stream: commands for the owner, in order |
+| ari_conf:commands-done:ASTERISK | the stream's id up to which they are done |
+| ari_conf:reply:COMMAND | a command's reply, for a day |
+| ari_conf:replies:ASKER | pub/sub: "COMMAND REPLY" to the process that asked |
+
+Exactly once: a reply, how far the owner has come, and what the command has changed are one transaction. A command that
+the owner's death leaves undone is done by the next process, unless whoever asked waits no longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgspec
+import redis.asyncio
+import structlog
+from redis import RedisError
+
+from ari_conf.core.commands import Command
+from ari_conf.core.effects import Reply
+from ari_conf.core.events import CommandReceived
+from ari_conf.core.snapshot import restore, snapshot
+from ari_conf.lanes import PREFIX
+
+log = structlog.get_logger()
+
+KEPT = 10_000
+"""Commands that a stream holds."""
+REPLY_KEPT_S = 24 * 3600
+BLOCK_MS = 2000
+"""Less than the time after which a silent connection counts as dead."""
+TRY_AGAIN_S = 0.5
+AT_ONCE = 100
+
+
+class Queued(msgspec.Struct, frozen=True):
+    command_id: str
+    auth_id: str
+    conference_name: str
+    command: Any
+    """As `snapshot` writes it."""
+    expires_at: int
+    asker: str
+
+
+def connect(url: str) -> redis.asyncio.Redis:
+    """For the web: many requests at once share some connections, and wait for one rather than fail."""
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        url, max_connections=50, timeout=2.0, socket_connect_timeout=2.0, socket_timeout=5.0, retry=None
+    )
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+def queue_key(asterisk_name: str) -> str:
+    return f"{PREFIX}commands:{asterisk_name}"
+
+
+def reply_key(command_id: str) -> str:
+    return f"{PREFIX}reply:{command_id}"
+
+
+def replies_key(asker: str) -> str:
+    return f"{PREFIX}replies:{asker}"
+
+
+def _done_key(asterisk_name: str) -> str:
+    return f"{PREFIX}commands-done:{asterisk_name}"
+
+
+def encode(command: Command, command_id: str, auth_id: str, name: str, expires_at: int, asker: str) -> bytes:
+    return msgspec.json.encode(Queued(command_id, auth_id, name, snapshot(command), expires_at, asker))
+
+
+def encode_reply(reply: Reply) -> bytes:
+    return msgspec.json.encode({"command_id": reply.command_id, "status": reply.status, "body": dict(reply.body)})
+
+
+def decode_reply(text: bytes) -> Reply:
+    told = msgspec.json.decode(text)
+    body = ((name, tuple(value) if isinstance(value, list) else value) for name, value in told["body"].items())
+    return Reply(told["command_id"], told["status"], tuple(body))
+
+
+class Commands:
+    """The owner's side: commands in their order, each delivered once."""
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        asterisk_name: str,
+        deliver: Callable[[CommandReceived], None],
+        asterisk_is_there: Callable[[], bool],
+    ) -> None:
+        self._redis = client
+        self._name = asterisk_name
+        self._deliver = deliver
+        self._asterisk_is_there = asterisk_is_there
+        self._place: str | None = None
+        """The stream's id of the last one that was read."""
+        self._askers: dict[str, tuple[str, str]] = {}
+        """command id -> (its place in the stream, who asked), until it is replied to"""
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self._read()
+            except (RedisError, OSError) as error:
+                log.warning("commands can't be read", reason=str(error) or type(error).__name__)
+                await asyncio.sleep(TRY_AGAIN_S)
+
+    async def _read(self) -> None:
+        if self._place is None:
+            done = await cast(Any, self._redis.get(_done_key(self._name)))
+            self._place = done.decode() if done else "0"
+        streams: dict[Any, Any] = {queue_key(self._name): self._place}
+        found = cast(Any, await self._redis.xread(streams, count=AT_ONCE, block=BLOCK_MS))
+        for _, entries in found.items() if isinstance(found, dict) else found or ():
+            # As of RESP3 the entries of a stream come in one more list.
+            for entry in entries[0] if entries and isinstance(entries[0], list) else entries:
+                self._place = entry[0].decode()
+                await self._take(self._place, entry[1][b"command"])
+
+    async def _take(self, place: str, text: bytes) -> None:
+        try:
+            queued = msgspec.json.decode(text, type=Queued)
+            command: Command = restore(queued.command, cast(Any, Command))
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+            # Of a web process of another version.
+            log.error("a command can't be read", reason=str(error))
+            return
+        self._askers[queued.command_id] = (place, queued.asker)
+        if not self._asterisk_is_there():
+            # "503 with Retry-After when the call's Asterisk can't be reached"
+            reply = Reply(queued.command_id, 503, (("error", "the call's Asterisk can't be reached: try again"),))
+            pipe = self._redis.pipeline(transaction=True)
+            self.answer(reply)(pipe)
+            await pipe.execute()
+            return
+        self._deliver(
+            CommandReceived(queued.command_id, queued.auth_id, queued.conference_name, command, queued.expires_at)
+        )
+
+    def answer(self, reply: Reply) -> Callable[[Any], Any]:
+        """Adds to the transaction of the command's step what may be done twice."""
+        place, asker = self._askers.pop(reply.command_id, ("", ""))
+        text = encode_reply(reply)
+
+        def add(pipe: Any) -> None:
+            pipe.set(reply_key(reply.command_id), text, ex=REPLY_KEPT_S)
+            if place:
+                pipe.set(_done_key(self._name), place)
+                pipe.publish(replies_key(asker), f"{reply.command_id} ".encode() + text)
+
+        return add
+
+
+class Asker:
+    """The web's side: asks owners, and hears their replies. Its methods raise RedisError."""
+
+    def __init__(self, client: redis.asyncio.Redis, name: str) -> None:
+        self._redis = client
+        self._name = name
+        self._waiting: dict[str, asyncio.Future[Reply]] = {}
+        self._subscribed = asyncio.Event()
+
+    async def listen(self) -> None:
+        """For ever."""
+        while True:
+            pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
+            try:
+                await pubsub.subscribe(replies_key(self._name))
+                self._subscribed.set()
+                while True:
+                    message = await pubsub.get_message(timeout=BLOCK_MS / 1000)
+                    if message is not None:
+                        self._heard(message["data"])
+            except (RedisError, OSError) as error:
+                log.warning("replies can't be heard", reason=str(error) or type(error).__name__)
+                await asyncio.sleep(TRY_AGAIN_S)
+            finally:
+                self._subscribed.clear()
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    async def ask(
+        self, asterisk_name: str, command: Command, command_id: str, auth_id: str, name: str, deadline_s: float
+    ) -> Reply | None:
+        """None: no reply in time; then it is not done any more either."""
+        expires_at = int((time.time() + deadline_s) * 1000)
+        text = encode(command, command_id, auth_id, name, expires_at, self._name)
+        self._waiting[command_id] = waiting = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._subscribed.wait()
+                await self._redis.xadd(queue_key(asterisk_name), {"command": text}, maxlen=KEPT, approximate=True)
+                reply: Reply | None = await waiting
+        except TimeoutError:
+            # It may have been said while the subscription was broken.
+            reply = await self.replied(command_id)
+        finally:
+            del self._waiting[command_id]
+        return reply
+
+    async def replied(self, command_id: str) -> Reply | None:
+        found = await cast(Any, self._redis.get(reply_key(command_id)))
+        return decode_reply(found) if found else None
+
+    def _heard(self, message: bytes) -> None:
+        command_id, _, text = message.partition(b" ")
+        waiting = self._waiting.get(command_id.decode())
+        if waiting is not None and not waiting.done():
+            waiting.set_result(decode_reply(text))

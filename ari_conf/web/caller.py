@@ -1,0 +1,115 @@
+"""Who calls: HTTP Basic with auth_id and auth_token, and how often he may."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
+
+from fastapi import Depends, HTTPException, Path, Request
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
+
+from ari_conf import accounts
+from ari_conf.accounts import AccountRecord
+from ari_conf.lanes import PREFIX
+from ari_conf.web.errors import Refused
+from ari_conf.web.parts import Parts, parts_of
+from ari_conf.web.paths import ACCOUNT, decoded
+
+FAILURES_KEPT_S = 60
+NOBODY = secrets.token_hex(20)
+"""What the token of an account that there isn't is compared with: so that it takes as long."""
+WINDOW_S = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An account that may do what it asks for, and what answers it."""
+
+    auth_id: str
+    api_id: str
+    parts: Parts
+
+
+class _Credentials(HTTPBasic):
+    """As FastAPI's, but what is malformed is a wrong one."""
+
+    async def __call__(self, request: Request) -> HTTPBasicCredentials | None:  # type: ignore[override]
+        try:
+            return await super().__call__(request)
+        except HTTPException:
+            return HTTPBasicCredentials(username="", password="")
+
+
+basic = _Credentials(
+    auto_error=False, scheme_name="Basic", description="auth_id and auth_token, as `ari-conf account add` gave them."
+)
+
+
+async def caller(
+    request: Request,
+    auth_id: Annotated[str, Path(description="The account.", min_length=1)],
+    credentials: Annotated[HTTPBasicCredentials | None, Depends(basic)],
+) -> Caller:
+    parts = parts_of(request)
+    # A router's routes don't know what they were included under.
+    request.scope["routes"].append(ACCOUNT + request.scope["route"].path.removeprefix(ACCOUNT))
+    if credentials is None:
+        raise _unauthorized("this needs HTTP Basic authentication with auth_id and auth_token")
+    record = await _authenticate(parts, request, credentials)
+    await _not_too_often(parts, record.auth_id)
+    if decoded(auth_id) != record.auth_id:
+        # Whether there is such an account is not this one's to know.
+        raise Refused(404, "not found")
+    return Caller(record.auth_id, request.scope["api_id"], parts)
+
+
+Calling = Annotated[Caller, Depends(caller)]
+
+
+def _unauthorized(error: str) -> Refused:
+    return Refused(401, error, {"WWW-Authenticate": 'Basic realm="ari_conf"'})
+
+
+async def _authenticate(parts: Parts, request: Request, credentials: HTTPBasicCredentials) -> AccountRecord:
+    """Raises Refused: 401, or 429 after repeated failures of this address with this account."""
+    address = request.client.host if request.client else ""
+    failures = f"{PREFIX}auth-failures:{address}:{credentials.username[:40]}"
+    redis: Any = parts.redis
+    found, failed, ttl = await (
+        redis.pipeline(transaction=False).hget(accounts.KEY, credentials.username).get(failures).ttl(failures)
+    ).execute()
+    if failed and int(failed) >= parts.settings.auth_failures:
+        wait = str(max(1, cast(int, ttl)))
+        raise Refused(429, f"too many wrong tokens: try again in {wait} s", {"Retry-After": wait})
+    record = accounts.decode(found) if found else None
+    if record is None or not _is_right(record, credentials.password):
+        if record is None:
+            _same(NOBODY, credentials.password)
+        await redis.pipeline(transaction=True).incr(failures).expire(failures, FAILURES_KEPT_S).execute()
+        raise _unauthorized("auth_id or auth_token is wrong")
+    return record
+
+
+def _is_right(record: AccountRecord, token: str) -> bool:
+    """Each is compared, whichever is right: an old token holds as long as it signs."""
+    return any([_same(kept, token) for kept in record.tokens(int(time.time() * 1000))])  # noqa: C419
+
+
+def _same(kept: str, given: str) -> bool:
+    return hmac.compare_digest(kept.encode(), given.encode(errors="replace"))
+
+
+async def _not_too_often(parts: Parts, auth_id: str) -> None:
+    """Raises Refused 429."""
+    limit = parts.settings.api_rate
+    if not limit:
+        return
+    redis: Any = parts.redis
+    key = f"{PREFIX}api-rate:{auth_id}:{int(time.time() / WINDOW_S)}"
+    count, _ = await redis.pipeline(transaction=True).incr(key).expire(key, 5 * WINDOW_S).execute()
+    if count > limit:
+        error = f"more than {limit} requests in a second: try again"
+        raise Refused(429, error, {"Retry-After": str(WINDOW_S)})

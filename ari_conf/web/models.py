@@ -1,0 +1,195 @@
+"""The parameters of the calls and their replies: what OpenAPI tells, and what is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from ari_conf.core import elements
+from ari_conf.core.elements import NotAllowed
+
+
+def _as(read: Callable[[str], Any]) -> AfterValidator:
+    """As the same attribute of a document is read."""
+
+    def check(value: str) -> Any:
+        try:
+            return read(value)
+        except NotAllowed as allowed:
+            raise ValueError(f"{value[:100]!r} can't be; allowed is {allowed}") from None
+
+    return AfterValidator(check)
+
+
+def _some_url(text: str) -> str:
+    found = elements.url(text)
+    if found is None or len(found) > 2000:
+        raise NotAllowed("an absolute http or https URL of at most 2000 characters")
+    return found
+
+
+def _nothing(value: Any) -> Any:
+    """SDKs send what was not given as empty, or as null."""
+    return None if value == "" else value
+
+
+def _speakable(text: str) -> str:
+    if not text.strip() or any((ord(c) < 32 and c not in "\t\n\r") or c in "\ufffe\uffff" for c in text):
+        raise NotAllowed("some text, without control characters")
+    return text
+
+
+URL_SCHEMA = {
+    "type": "string",
+    "format": "uri",
+    "pattern": r"^https?://[a-zA-Z0-9.-]+(:[0-9]+)?(/.*)?$",
+    "maxLength": 2000,
+}
+Url = Annotated[str, _as(_some_url), WithJsonSchema(URL_SCHEMA)]
+OptionalUrl = Annotated[Annotated[str, _as(_some_url)] | None, BeforeValidator(_nothing), WithJsonSchema(URL_SCHEMA)]
+Method = Annotated[
+    Literal["GET", "POST"],
+    BeforeValidator(lambda value: value or "POST"),
+    WithJsonSchema({"enum": ["GET", "POST"], "default": "POST"}),
+]
+Text = Annotated[str, Field(min_length=1, max_length=3000), _as(_speakable)]
+VOICE_SCHEMA = {"type": "string", "pattern": r"^(WOMAN|MAN|Polly\.[A-Za-z]+)$", "default": "WOMAN"}
+Voice = Annotated[
+    str, BeforeValidator(lambda value: value or "WOMAN"), _as(elements.voice_name), WithJsonSchema(VOICE_SCHEMA)
+]
+LANGUAGE_SCHEMA = {"type": "string", "pattern": r"^[A-Za-z]{2,3}-[A-Za-z]{2}$", "default": "en-US"}
+Language = Annotated[
+    str, BeforeValidator(lambda value: value or "en-US"), _as(elements.language_code), WithJsonSchema(LANGUAGE_SCHEMA)
+]
+
+
+class Asynchronous(BaseModel):
+    """ "callback_url (and callback_method) on any call makes it asynchronous" """
+
+    model_config = ConfigDict(extra="ignore")
+
+    callback_url: OptionalUrl = None
+    callback_method: Method = "POST"
+
+
+class Playing(Asynchronous):
+    url: Url
+
+
+class Holding(Asynchronous):
+    url: OptionalUrl = None
+
+
+class Speaking(Asynchronous):
+    text: Text
+    voice: Voice = "WOMAN"
+    language: Language = "en-US"
+
+
+class SpeakingToMember(Speaking):
+    @classmethod
+    def model_validate(cls, obj: Any, **named: Any) -> Any:
+        # "plivo-go sends Speak's voice as length"
+        if isinstance(obj, dict) and "voice" not in obj and isinstance(obj.get("length"), str):
+            obj = obj | {"voice": obj["length"]}
+        return super().model_validate(obj, **named)
+
+
+class Announcing(Asynchronous):
+    """Either a sound or a text."""
+
+    url: OptionalUrl = None
+    text: Annotated[
+        Text | None, BeforeValidator(_nothing), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 3000})
+    ] = None
+    voice: Voice = "WOMAN"
+    language: Language = "en-US"
+
+
+# Replies.
+
+
+class Reply(BaseModel):
+    api_id: str
+
+
+class Error(Reply):
+    error: str
+
+
+class Message(Reply):
+    message: str
+
+
+class OfMembers(Message):
+    member_id: list[str]
+
+
+class Names(Reply):
+    conferences: list[str]
+
+
+class Member(BaseModel):
+    member_id: str
+    muted: bool
+    deaf: bool
+    held: bool
+    from_: Annotated[str, Field(alias="from")]
+    to: str
+    caller_name: str
+    direction: str
+    call_uuid: str
+    join_time: str
+
+
+class OneConference(Reply):
+    conference_name: str
+    conference_run_time: str
+    conference_member_count: str
+    conference_uuid: str
+    started: bool
+    locked: bool
+    members: list[Member]
+
+
+class Problem(BaseModel):
+    time: str
+    call_uuid: str
+    code: int | None
+    text: str
+
+
+class Problems(Reply):
+    problems: list[Problem]
+
+
+class Try(BaseModel):
+    time: str
+    status: int
+    error: str
+    ms: int
+
+
+class DeadLetter(BaseModel):
+    id: str
+    url: str
+    method: str
+    params: dict[str, str]
+    time: str
+    given_up: str
+    reason: str | None
+    tries: list[Try]
+
+
+class DeadLetters(Reply):
+    dead_letters: list[DeadLetter]
+
+
+class OneDeadLetter(Reply):
+    dead_letter: DeadLetter
+
+
+class Resent(Message):
+    resent: int

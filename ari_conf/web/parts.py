@@ -1,0 +1,69 @@
+"""What the requests of this process share, made when it starts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+from uuid import uuid4
+
+import structlog
+from fastapi import FastAPI, Request
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from ari_conf import command_queue
+from ari_conf.command_queue import Asker
+from ari_conf.settings import Settings
+
+log = structlog.get_logger()
+
+LAST_CALLBACKS_S = 10.0
+
+
+@dataclass(slots=True)
+class Parts:
+    settings: Settings
+    redis: AsyncRedis
+    blocking: Redis
+    """For what is shared with the commands and the workers: only in a thread."""
+    asker: Asker
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """It goes on when its request is answered, and is waited for when the process ends."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    async def finish(self) -> None:
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=LAST_CALLBACKS_S)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("an asynchronous call broke", exc_info=error)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Parts]:
+    url = settings.redis_url.get_secret_value()
+    client = command_queue.connect(url)
+    blocking = Redis.from_url(url, socket_timeout=5.0, socket_connect_timeout=2.0)
+    parts = Parts(settings, client, blocking, Asker(client, f"web-{uuid4()}"))
+    listening = asyncio.create_task(parts.asker.listen())
+    try:
+        yield parts
+    finally:
+        await parts.finish()
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        blocking.close()
+        await client.aclose()
+
+
+def parts_of(request: Request) -> Parts:
+    return cast(Parts, cast(FastAPI, request.app).state.parts)

@@ -1,0 +1,65 @@
+"""Around each request: its api_id, its path as it was sent, its line in the log and in the metrics."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from urllib.parse import unquote
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ari_conf.web.errors import Refused
+
+log = structlog.get_logger()
+
+ACCOUNT = "/v1/Account/{auth_id}"
+"""What every call of the API begins with."""
+
+Observe = Callable[[str, str, int, float], None]
+"""(method, the route's path, status, seconds)"""
+
+
+class Paths:
+    """A name may hold a `/`: routes are found in the path as it was sent, still percent-encoded."""
+
+    def __init__(self, app: ASGIApp, observe: Observe) -> None:
+        self._app = app
+        self._observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope["api_id"] = api_id = str(uuid.uuid4())
+        # A list, since a router hands on a copy of the scope.
+        scope["routes"] = routes = list[str]()
+        path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
+        # "A trailing slash is optional."
+        scope["path"] = path if path.endswith("/") or not path.startswith("/v1/") else path + "/"
+        began, status = time.perf_counter(), 500
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            seconds = time.perf_counter() - began
+            place = routes[0] if routes else "none"
+            self._observe(scope["method"], place, status, seconds)
+            if routes:
+                ms = round(seconds * 1000)
+                log.info("api", method=scope["method"], path=place, status=status, ms=ms, api_id=api_id)
+
+
+def decoded(part: str) -> str:
+    """Of a path's part."""
+    try:
+        return unquote(part, errors="strict")
+    except UnicodeDecodeError:
+        raise Refused(404, "not found") from None

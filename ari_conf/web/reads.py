@@ -1,0 +1,89 @@
+"""Conferences as Redis has them: the names, and the state that the owner writes at each step."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from ari_conf.lanes import PREFIX
+from ari_conf.store import names_key
+from ari_conf.web.errors import Refused
+from ari_conf.web.parts import Parts
+
+NOT_IN = ("arriving", "leaving")
+MOST_OF_A_NAME = 200
+
+not_found = Refused(404, "conference not found")
+
+
+async def names(parts: Parts, auth_id: str) -> list[str]:
+    redis: Any = parts.redis
+    return sorted(name.decode() for name in await redis.hkeys(names_key(auth_id)))
+
+
+async def owners(parts: Parts, auth_id: str) -> list[tuple[str, str]]:
+    """(name, owner) of each conference of the account."""
+    redis: Any = parts.redis
+    found = await redis.hgetall(names_key(auth_id))
+    return [(name.decode(), _holder(holder)[1]) for name, holder in found.items()]
+
+
+async def owner(parts: Parts, auth_id: str, name: str) -> tuple[str, str]:
+    """(conference id, owner). Raises Refused 404."""
+    redis: Any = parts.redis
+    found = await redis.hget(names_key(auth_id), name) if len(name) <= MOST_OF_A_NAME else None
+    if found is None:
+        raise not_found
+    return _holder(found)
+
+
+async def conference(parts: Parts, auth_id: str, name: str) -> dict[str, Any]:
+    """As the API tells of it. Raises Refused 404."""
+    conference_id, asterisk = await owner(parts, auth_id, name)
+    redis: Any = parts.redis
+    key = f"{PREFIX}state:{asterisk}"
+    text = await redis.hget(key, conference_id)
+    found: dict[str, Any] = msgspec.json.decode(text) if text else {}
+    if not found or found["ending"] or found["auth_id"] != auth_id:
+        raise not_found
+    members = [m for m in found["members"].values() if m["state"] not in NOT_IN]
+    if not members:
+        raise not_found
+    calls = await redis.hmget(key, [m["call_uuid"] for m in members])
+    now = time.time() * 1000
+    told = [_member(m, msgspec.json.decode(call), now) for m, call in zip(members, calls, strict=True) if call]
+    return {
+        "conference_name": found["name"],
+        "conference_run_time": _seconds(now - found["created_at"]),
+        "conference_member_count": str(len(told)),
+        "conference_uuid": conference_id,
+        "started": found["started"],
+        "locked": found["locked"],
+        "members": told,
+    }
+
+
+def _member(member: dict[str, Any], call: dict[str, Any], now: float) -> dict[str, Any]:
+    return {
+        "member_id": str(member["member_id"]),
+        "muted": member["muted"],
+        "deaf": member["deaf"],
+        "held": member["held"],
+        "from": call["from_"].removeprefix("+"),
+        "to": call["to"].removeprefix("+"),
+        "caller_name": call["caller_name"],
+        "direction": call["direction"],
+        "call_uuid": member["call_uuid"],
+        "join_time": _seconds(now - member["joined_at"]),
+    }
+
+
+def _seconds(ms: float) -> str:
+    return str(max(0, int(ms // 1000)))
+
+
+def _holder(text: bytes) -> tuple[str, str]:
+    conference_id, _, asterisk = text.decode().partition(" ")
+    return conference_id, asterisk

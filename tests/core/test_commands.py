@@ -1,0 +1,359 @@
+"""The API's commands, as plays: what they do to a live conference, and what is replied."""
+
+from __future__ import annotations
+
+import pytest
+
+from ari_conf.core import commands as do
+from ari_conf.core import effects
+from ari_conf.core import events as ev
+from ari_conf.core.directory import Directory
+from ari_conf.core.elements import Play, Speak
+from ari_conf.core.snapshot import restore, snapshot
+from tests.core.stage import ACTION, START, Stage, players, stay, waiting
+
+HELLO, AGAIN = Play("hello"), Play("again")
+
+
+def api(stage: Stage, command: do.Command, name: str = "standup", auth: str = "A", late: bool = False) -> dict:
+    """What is replied: its status and its body."""
+    expires_at = stage.now + (0 if late else 5000)
+    told = stage.tell(ev.CommandReceived(f"command{len(stage.effects)}", auth, name, command, expires_at))
+    (reply,) = [effect for effect in told if isinstance(effect, effects.Reply)]
+    return {"status": reply.status, **dict(reply.body)}
+
+
+def member(stage: Stage, name: str):
+    conference = next(iter(stage.directory.conferences.values()))
+    return next(m for m in conference.members.values() if m.channel_id == name)
+
+
+@pytest.fixture
+def stage() -> Stage:
+    stage = Stage()
+    players(stage, "ann", "bob", "cid")
+    return stage
+
+
+# Mute, deaf.
+
+
+def test_one_is_muted_and_heard_again(stage: Stage):
+    assert api(stage, do.Mute((2,), True)) == {"status": 202, "message": "muted", "member_id": ("2",)}
+    assert stage.hears("ann") == {"cid"}
+    assert api(stage, do.Mute((2,), False)) == {"status": 204}
+    assert stage.hears("ann") == {"bob", "cid"}
+
+
+def test_several_and_all(stage: Stage):
+    assert api(stage, do.Mute((1, 3, 1), True))["member_id"] == ("1", "3")
+    assert stage.hears("cid") == {"bob"}
+    assert api(stage, do.Mute(None, True))["member_id"] == ("1", "2", "3")
+    assert stage.hears("ann") == stage.hears("cid") == set()
+
+
+def test_of_several_those_who_are_in_are_told(stage: Stage):
+    assert api(stage, do.Deafen((2, 77), True)) == {"status": 202, "message": "deaf", "member_id": ("2",)}
+    assert stage.hears("bob") == set()
+    assert stage.hears("ann") == {"bob", "cid"}
+    assert api(stage, do.Deafen((2,), False)) == {"status": 204}
+    assert stage.hears("bob") == {"ann", "cid"}
+
+
+def test_the_floor_is_free_when_its_holder_is_muted():
+    stage = Stage()
+    players(stage, "ann", "bob", floor_event=True)
+    stage.talk("ann")
+    api(stage, do.Mute((1,), True))
+    stage.talk("bob")
+    assert [c["ConferenceMemberID"] for c in stage.callbacks(ConferenceAction="floor")] == ["1", "2"]
+
+
+def test_mute_and_deaf_end_with_the_stay(stage: Stage):
+    stage.call("dan", stay(hangup_on_star=True), Speak("bye"))
+    api(stage, do.Mute((4,), True))
+    api(stage, do.Deafen((4,), True))
+    stage.press("dan", "*")
+    channel = stage.asterisk.channels["dan"]
+    assert (channel.muted, channel.deaf, stage.hears("dan") != set()) == (False, False, True)
+
+
+def test_one_who_waits_for_the_start_is_muted_from_it_on():
+    stage = Stage()
+    stage.call("ann", waiting())
+    assert api(stage, do.Mute((1,), True))["status"] == 202
+    stage.call("bob", stay())
+    assert stage.hears("bob") == set()
+
+
+# Out.
+
+
+def test_kicked_one_goes_on_with_his_next_element():
+    stage = Stage()
+    stage.call("ann", stay())
+    stage.call("bob", stay(), Speak("goodbye"))
+    assert api(stage, do.Kick((2,))) == {"status": 202, "message": "kicked", "member_id": ("2",)}
+    assert stage.media("bob") == ["goodbye"]
+    (told,) = stage.callbacks(ConferenceAction="exit")
+    assert (told["ConferenceMemberID"], told["ConferenceExitReason"]) == ("2", "kick")
+
+
+def test_a_member_is_hung_up_and_his_action_is_requested():
+    stage = Stage()
+    stage.call("ann", stay())
+    stage.call("bob", stay(action=ACTION), Speak("never"))
+    assert api(stage, do.HangUpMembers((2,))) == {"status": 204}
+    assert "bob" not in stage.asterisk.channels
+    assert stage.media("bob") == []
+    (told,) = stage.callbacks(ConferenceAction="exit")
+    assert told["ConferenceExitReason"] == "api_hangup"
+    assert [e.url for e in stage.all(effects.PostCallback)].count(ACTION) == 1
+
+
+def test_all_are_hung_up_and_nothing_is_left():
+    stage = Stage()
+    players(stage, "ann", "bob", end_conference_on_exit=True)
+    stage.call("cid", stay(), Speak("never"))
+    assert api(stage, do.HangUpAll()) == {"status": 204}
+    assert [c["ConferenceExitReason"] for c in stage.callbacks(ConferenceAction="exit")] == ["api_hangup"] * 3
+    assert not stage.asterisk.channels and not stage.asterisk.bridges
+    assert not stage.directory.conferences and not stage.directory.calls
+
+
+def test_all_who_wait_for_the_start_are_hung_up():
+    stage = Stage()
+    stage.call("ann", waiting(stay_alone=False))
+    stage.call("bob", waiting(), Speak("never"))
+    api(stage, do.HangUpAll())
+    assert [c["ConferenceExitReason"] for c in stage.callbacks(ConferenceAction="exit")] == ["api_hangup"] * 2
+    assert not stage.asterisk.channels and not stage.directory.calls
+
+
+# Play, Speak.
+
+
+def test_one_alone_hears_what_is_played_to_him(stage: Stage):
+    told = api(stage, do.PlayToMembers((2,), HELLO))
+    assert told == {"status": 202, "message": "play queued into conference", "member_id": ("2",)}
+    assert "hello" in stage.media("bob")
+    assert stage.media("ann") == stage.media(stage.conference_id()) == []
+
+
+def test_sounds_queue_one_after_another(stage: Stage):
+    api(stage, do.PlayToMembers((2,), HELLO))
+    api(stage, do.PlayToMembers((2,), Speak("word")))
+    assert stage.media("bob") == ["hello"]
+    stage.finish("bob")
+    assert stage.media("bob") == ["hello", "word"]
+    stage.finish("bob")
+    assert member(stage, "bob").aside.queue == []
+
+
+def test_stop_stops_what_is_played_and_what_is_queued_of_that_kind(stage: Stage):
+    for sound in (HELLO, Speak("word"), AGAIN):
+        api(stage, do.PlayToMembers(None, sound))
+    assert api(stage, do.StopPlaying((1,), "Play")) == {"status": 204}
+    assert stage.media("ann") == ["hello", "word"]
+    api(stage, do.StopPlaying((1,), "Speak"))
+    assert stage.asterisk.channels["ann"].playbacks == []
+    assert stage.media("bob") == ["hello"]
+    assert len(stage.asterisk.channels["bob"].playbacks) == 1
+
+
+def test_a_sound_that_fails_is_a_problem_and_the_next_one_plays(stage: Stage):
+    api(stage, do.PlayToMembers((1,), Play("broken")))
+    api(stage, do.PlayToMembers((1,), HELLO))
+    assert stage.media("ann") == ["hello"]
+    assert [p.call_uuid for p in stage.all(effects.ReportProblem)] == ["call-ann"]
+
+
+def test_a_wait_sound_gives_way_to_what_is_played():
+    stage = Stage()
+    stage.call("ann", waiting())
+    assert stage.hears("ann") == {"music"}
+    api(stage, do.PlayToMembers(None, HELLO))
+    assert (stage.media("ann"), stage.asterisk.channels["ann"].music) == (["hello"], False)
+    stage.finish("ann")
+    assert stage.hears("ann") == {"music"}
+
+
+def test_who_joins_meanwhile_hears_it_inside_from_its_beginning():
+    stage = Stage()
+    stage.call("ann", waiting())
+    api(stage, do.PlayToMembers(None, HELLO))
+    stage.call("bob", stay())
+    assert stage.media("ann") == ["hello", "hello"]
+    assert len(stage.asterisk.channels["ann"].playbacks) == 1
+    assert "bob" in stage.asterisk.mix("ann")
+
+
+def test_it_ends_with_his_stay(stage: Stage):
+    api(stage, do.PlayToMembers((1,), HELLO))
+    stage.call("dan", stay(), Speak("bye"))
+    api(stage, do.PlayToMembers((4,), HELLO))
+    api(stage, do.Kick((4,)))
+    stage.hang_up("ann")
+    assert stage.media("dan") == ["hello", "bye"]
+    assert stage.hears("dan") & {p for p in stage.asterisk.playbacks if "aside" in p} == set()
+
+
+def test_no_more_than_a_hundred_wait(stage: Stage):
+    assert {api(stage, do.PlayToMembers((1,), HELLO))["status"] for _ in range(100)} == {202}
+    assert api(stage, do.PlayToMembers(None, HELLO))["status"] == 409
+    assert member(stage, "bob").aside.queue == []
+
+
+# Hold.
+
+
+def test_held_one_hears_music_and_neither_hears_nor_is_heard(stage: Stage):
+    assert api(stage, do.Hold((2,), True)) == {"status": 202, "message": "held", "member_id": ("2",)}
+    assert stage.hears("bob") == {"music"}
+    assert stage.hears("ann") == {"cid"}
+    assert api(stage, do.Hold((2,), False)) == {"status": 204}
+    assert stage.hears("bob") == {"ann", "cid"}
+    assert stage.hears("ann") == {"bob", "cid"}
+    assert not stage.callbacks(ConferenceAction="exit")
+
+
+def test_held_with_a_sound_again_and_again(stage: Stage):
+    api(stage, do.Hold((2,), True, "tune"))
+    assert stage.media("bob") == ["tune"]
+    stage.finish("bob")
+    stage.pass_time(1)
+    assert stage.media("bob") == ["tune", "tune"]
+    api(stage, do.Hold((2,), True))
+    assert stage.hears("bob") == {"music"}
+
+
+def test_a_hold_sound_that_fails_is_the_default_music(stage: Stage):
+    api(stage, do.Hold((2,), True, "broken"))
+    assert stage.hears("bob") == {"music"}
+
+
+def test_a_deaf_one_hears_the_music_and_is_deaf_again_after_it(stage: Stage):
+    api(stage, do.Deafen((2,), True))
+    api(stage, do.Hold((2,), True))
+    assert not stage.asterisk.channels["bob"].deaf
+    api(stage, do.Hold((2,), False))
+    assert stage.asterisk.channels["bob"].deaf
+
+
+def test_held_before_the_start_he_stays_out():
+    stage = Stage()
+    stage.call("ann", waiting())
+    api(stage, do.Hold((1,), True))
+    stage.call("bob", stay())
+    assert stage.hears("ann") == {"music"}
+    assert stage.hears("bob") == set()
+    api(stage, do.Hold((1,), False))
+    assert stage.hears("ann") == {"bob"}
+
+
+def test_a_held_one_who_hangs_up_is_out(stage: Stage):
+    api(stage, do.Hold((2,), True))
+    stage.hang_up("bob")
+    (told,) = stage.callbacks(ConferenceAction="exit")
+    assert (told["ConferenceMemberID"], told["ConferenceExitReason"]) == ("2", "hangup")
+
+
+def test_a_held_one_goes_on_when_the_conference_ends():
+    stage = Stage()
+    stage.call("ann", stay(end_conference_on_exit=True))
+    stage.call("bob", stay(), Speak("bye"))
+    api(stage, do.Hold((2,), True))
+    stage.hang_up("ann")
+    assert stage.media("bob") == ["bye"]
+    assert not stage.asterisk.channels["bob"].music
+
+
+def test_hold_and_unhold_before_he_is_out_of_the_mix(stage: Stage):
+    stage.held = {effects.RemoveChannel}
+    api(stage, do.Hold((2,), True))
+    api(stage, do.Hold((2,), False))
+    stage.let_go()
+    assert stage.hears("bob") == {"ann", "cid"}
+
+
+def test_digits_of_send_digits_are_sent_once():
+    stage = Stage()
+    stage.call("ann", stay())
+    stage.call("bob", stay(send_digits="5"))
+    stage.pass_time(1)
+    api(stage, do.Hold((2,), True))
+    api(stage, do.Hold((2,), False))
+    stage.pass_time(1)
+    assert stage.asterisk.channels["ann"].heard_digits == "5"
+
+
+# The whole conference.
+
+
+def test_an_announcement_is_one_playback_for_all(stage: Stage):
+    assert api(stage, do.Announce(HELLO)) == {"status": 202, "message": "announcement queued into conference"}
+    assert stage.media(stage.conference_id()) == ["hello"]
+    assert api(stage, do.StopAnnouncing()) == {"status": 204}
+    assert not stage.asterisk.playbacks
+
+
+def test_before_the_start_there_is_nobody_to_announce_to():
+    stage = Stage()
+    stage.call("ann", waiting())
+    assert api(stage, do.Announce(HELLO))["status"] == 409
+
+
+def test_a_locked_conference_lets_nobody_in_until_it_is_unlocked(stage: Stage):
+    assert api(stage, do.Lock(True)) == {"status": 202, "message": "locked"}
+    stage.call("dan", stay(action=ACTION), Speak("next"))
+    assert stage.media("dan") == ["next"]
+    assert len(stage.callbacks(ConferenceAction="enter")) == 3
+    assert ACTION not in [e.url for e in stage.all(effects.PostCallback)]
+    assert api(stage, do.Lock(False)) == {"status": 204}
+    stage.call("eve", stay())
+    assert stage.hears("eve") == {"ann", "bob", "cid"}
+
+
+# Refused.
+
+
+@pytest.mark.parametrize(("name", "auth"), [("other", "A"), ("standup", "B"), ("Standup", "A"), ("", "A")])
+def test_no_other_conference_is_reached(stage: Stage, name: str, auth: str):
+    assert api(stage, do.HangUpAll(), name, auth) == {"status": 404, "error": "conference not found"}
+    assert len(stage.asterisk.channels) == 3
+
+
+@pytest.mark.parametrize("command", [do.Mute((9,), True), do.Kick((0, 9)), do.Hold((), True)])
+def test_nobody_of_those_is_in(stage: Stage, command: do.Command):
+    assert api(stage, command) == {"status": 404, "error": "member not found"}
+
+
+def test_too_late_it_is_not_done_any_more(stage: Stage):
+    assert api(stage, do.HangUpAll(), late=True)["status"] == 503
+    assert len(stage.asterisk.channels) == 3
+
+
+def test_an_ending_conference_is_not_found(stage: Stage):
+    stage.held = {effects.DestroyBridge}
+    stage.hang_up("ann", "bob", "cid")
+    assert api(stage, do.Lock(True))["status"] == 404
+
+
+@pytest.mark.parametrize(
+    "command",
+    [do.Mute(None, True), do.Hold((1, 2), True, "tune"), do.PlayToMembers((1,), Speak("a", "MAN")), do.HangUpAll()],
+)
+def test_a_command_stands_its_way_through_redis(command: do.Command):
+    assert restore(snapshot(command), do.Command) == command
+
+
+def test_the_state_with_all_of_it_can_be_written_down(stage: Stage):
+    for command in (do.Mute((1,), True), do.Hold((2,), True, "tune"), do.PlayToMembers(None, HELLO), do.Lock(True)):
+        api(stage, command)
+    (conference,) = stage.directory.conferences.values()
+    assert restore(snapshot(conference), type(conference)) == conference
+
+
+def test_a_directory_without_conferences_answers_too():
+    told = Directory(lambda: "id").receive(ev.CommandReceived("c", "A", "x", do.Lock(True), START + 1), START)
+    assert told == [effects.Reply("c", 404, (("error", "conference not found"),))]

@@ -1,0 +1,120 @@
+"""The one door: late news yields nothing, deadlines, who was touched."""
+
+from __future__ import annotations
+
+import pytest
+
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.core.elements import Play, Wait
+from tests.core.stage import MUSIC, START, Stage, players, stay
+
+LATE: list[ev.Event] = [
+    ev.CallIdentified("call-x", None),
+    ev.ChannelHungUp("x"),
+    ev.ChannelEnteredBridge("x", "id9"),
+    ev.ChannelLeftBridge("x", "id9"),
+    ev.BridgeCreated("id9"),
+    ev.BridgeDestroyed("id9"),
+    ev.DigitReceived("x", "1"),
+    ev.TalkingStarted("x"),
+    ev.TalkingFinished("x"),
+    ev.BeepHeard("x"),
+    ev.SoundPrepared("c.call-x.1.1", "a"),
+    ev.SoundPrepared("m.id9.7.wait.1.1", "a"),
+    ev.SoundFailed("b.id9.1.1", Play("a"), "no"),
+    ev.PlaybackFinished("somebody else's"),
+    ev.RecordingStarted("id9", "r"),
+    ev.RecordingFinished("id9", "r"),
+    ev.DocumentFetched("c.call-x.1", ()),
+    ev.DocumentFailed("c.call-x.1", False, "no"),
+    ev.SoundsFetched("m.id9.7.waitSound.1", ()),
+    ev.SoundsFailed("m.id9.7.waitSound.1", "no"),
+    ev.NameClaimed("id9"),
+    ev.NameRefused("id9", "another"),
+    ev.EffectFailed(do.AddChannel("x", "id9"), "no"),
+    ev.EffectFailed(do.StopMusic("x"), "no", gone=True),
+    ev.EffectFailed(do.ReleaseName("A", "standup", "id9"), "no"),
+    ev.TimePassed(),
+]
+
+
+@pytest.mark.parametrize("event", LATE, ids=repr)
+@pytest.mark.parametrize("busy", [True, False])
+def test_news_about_what_is_gone_or_never_was_yields_nothing(stage: Stage, event: ev.Event, busy: bool) -> None:
+    if busy:
+        stage.sounds[MUSIC] = (Play("jazz"),)
+        players(stage, "ann", wait_sound=MUSIC, record=True)
+    assert stage.tell(event) == []
+
+
+def test_all_that_happened_in_a_conference_told_again_at_its_end_yields_nothing(stage: Stage) -> None:
+    stage.sounds[MUSIC] = (Play("jazz"),)
+    players(stage, "ann", "bob", wait_sound=MUSIC, enter_sound=MUSIC, exit_sound="beep:1", record=True)
+    stage.hang_up("ann", "bob")
+    happened = [event for event in stage.events if not isinstance(event, ev.CallArrived)]
+    assert len(happened) > 20
+    assert stage.tell(*happened) == []
+    stage.assert_nothing_is_left()
+
+
+def test_a_call_that_arrives_twice_is_one(stage: Stage) -> None:
+    stage.call("ann", Wait(9))
+    again = ev.CallArrived("ann", "call-again", "request-again", "A", "1", "2")
+    assert stage.tell(again) == []
+    assert list(stage.directory.calls) == ["call-ann"]
+
+
+def test_the_deadline_is_the_next_of_all(stage: Stage) -> None:
+    assert stage.directory.deadline is None
+    stage.call("ann", Wait(9))
+    stage.call("bob", Wait(5))
+    assert stage.directory.deadline == START + 5000
+    stage.hang_up("bob")
+    assert stage.directory.deadline == START + 9000
+    stage.hang_up("ann")
+    assert stage.directory.deadline is None
+
+
+def test_before_its_deadline_time_changes_nothing(stage: Stage) -> None:
+    stage.call("ann", Wait(9))
+    stage.now += 8999
+    assert stage.tell(ev.TimePassed()) == []
+    stage.now += 1
+    assert stage.tell(ev.TimePassed()) != []
+
+
+def test_deadlines_that_are_put_off_again_and_again_do_not_pile_up(stage: Stage) -> None:
+    players(stage, "ann", digits_match=("1" * 99,))
+    for _ in range(60):
+        for _ in range(98):
+            stage.press("ann", "1")
+            stage.now += 1
+        stage.pass_time(2)
+    assert len(stage.directory._deadlines) < 200
+
+
+def test_touched_says_what_is_to_be_written(stage: Stage) -> None:
+    players(stage, "ann")
+    conference_id = stage.conference_id()
+    assert set(stage.directory.touched()) == {"call-ann", conference_id}
+    assert stage.directory.touched() == {}
+    stage.press("ann", "1")
+    assert set(stage.directory.touched()) == {conference_id}
+    stage.call("bob", Wait(9))
+    assert set(stage.directory.touched()) == {"call-bob"}
+    stage.hang_up("ann")
+    assert stage.directory.touched() == {"call-ann": None, conference_id: None}
+
+
+def test_one_call_s_trouble_is_not_anothers(stage: Stage) -> None:
+    """ "Other calls never notice." """
+    players(stage, "ann", "bob")
+    stage.call("cid", Play("broken"))
+    assert stage.hears("ann") == {"bob"}
+    assert {e.call_uuid for e in stage.all(do.ReportProblem)} == {"call-cid"}
+
+
+def test_what_waits_in_a_conference_when_a_second_document_comes_late(stage: Stage) -> None:
+    stage.call("ann", stay(), Wait(9))
+    assert stage.tell(ev.DocumentFetched("c.call-ann.1", (Wait(1),))) == []

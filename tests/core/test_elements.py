@@ -1,0 +1,94 @@
+"""Each attribute's name, default and what is allowed: the table of the specification, written once more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ari_conf.core import elements as el
+
+CONFERENCE = {
+    "muted": False, "enterSound": None, "exitSound": None, "startConferenceOnEnter": True,
+    "endConferenceOnExit": False, "stayAlone": True, "waitSound": None, "maxMembers": 20, "record": False,
+    "recordFileFormat": "mp3", "timeLimit": None, "hangupOnStar": False, "action": None, "method": "POST",
+    "redirect": True, "callbackUrl": None, "callbackMethod": "POST", "digitsMatch": (), "relayDTMF": True,
+    "floorEvent": False, "transcriptionType": None, "transcriptionUrl": None, "transcriptionMethod": "POST",
+    "sendDigits": "",
+}  # fmt: skip
+GET_DIGITS = {
+    "action": None, "method": "POST", "timeout": 5, "digitTimeout": 2, "finishOnKey": "#", "numDigits": 99,
+    "retries": 1, "redirect": True, "playBeep": False, "validDigits": "1234567890*#", "invalidDigitsSound": None,
+    "log": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("element", "defaults"),
+    [
+        (el.Conference, CONFERENCE),
+        (el.GetDigits, GET_DIGITS),
+        (el.Play, {"loop": 1}),
+        (el.Speak, {"voice": "WOMAN", "language": "en-US", "loop": 1}),
+        (el.Wait, {"length": 1, "silence": False, "minSilence": 2000, "beep": False}),
+        (el.Hangup, {"reason": None, "schedule": None}),
+        (el.Redirect, {"method": "POST"}),
+        (el.PreAnswer, {}),
+    ],
+)
+def test_names_and_defaults(element: type, defaults: dict[str, Any]) -> None:
+    assert {name: field.default for name, (field, _) in el.attributes_of(element).items()} == defaults
+
+
+def read(name: str, text: str, element: type = el.Conference) -> Any:
+    return el.attributes_of(element)[name][1](text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("muted", "true", True), ("muted", "false", False),
+        ("enterSound", "", None), ("enterSound", "beep:1", "beep:1"), ("exitSound", "beep:2", "beep:2"),
+        ("enterSound", "https://a.example/x", "https://a.example/x"),
+        ("maxMembers", "1", 1), ("maxMembers", "20", 20), ("timeLimit", "0", 0), ("timeLimit", "86400", 86400),
+        ("recordFileFormat", "wav", "wav"), ("method", "GET", "GET"),
+        ("digitsMatch", "1, 12 ,*#", ("1", "12", "*#")), ("digitsMatch", "", ()), ("digitsMatch", "1,1", ("1",)),
+        ("transcriptionType", "auto", "auto"), ("transcriptionType", "hybrid", "hybrid"),
+        ("transcriptionType", "manual", "manual"), ("waitSound", " http://a.example ", "http://a.example"),
+        ("sendDigits", "1w2W#", "1w2W#"),
+    ],
+)  # fmt: skip
+def test_what_is_allowed(name: str, text: str, value: Any) -> None:
+    assert read(name, text) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("muted", "True"), ("muted", "1"), ("muted", ""), ("muted", " true"),
+        ("enterSound", "beep:3"), ("enterSound", "ftp://a.example"), ("enterSound", "/relative"),
+        ("maxMembers", "0"), ("maxMembers", "21"), ("maxMembers", "+5"), ("maxMembers", "1_0"), ("maxMembers", "٣"),
+        ("timeLimit", "-1"), ("timeLimit", "1.5"), ("recordFileFormat", "ogg"), ("method", "post"),
+        ("digitsMatch", "1,,2"), ("digitsMatch", "1a"), ("transcriptionType", "Auto"), ("sendDigits", "1 2"),
+    ],
+)  # fmt: skip
+def test_what_is_not_says_what_is(name: str, text: str) -> None:
+    with pytest.raises(el.NotAllowed) as caught:
+        read(name, text)
+    assert not isinstance(caught.value, el.NotAUrl)
+    assert len(str(caught.value)) > 5
+
+
+@pytest.mark.parametrize("name", ["action", "callbackUrl", "waitSound", "transcriptionUrl"])
+@pytest.mark.parametrize(
+    "text", ["ftp://a.example/", "/a", "a.example", "http://", "http://a b/", "http://a.example:0/"]
+)
+def test_a_url_that_is_not_absolute_http(name: str, text: str) -> None:
+    """ "a URL that is not absolute http(s)" makes it a bad document"""
+    with pytest.raises(el.NotAUrl):
+        read(name, text)
+
+
+@pytest.mark.parametrize(("text", "keys"), [("#", "#"), ("", ""), ("none", ""), ("*#", "*#"), ("*, #", "*#")])
+def test_finish_on_key(text: str, keys: str) -> None:
+    assert read("finishOnKey", text, el.GetDigits) == keys

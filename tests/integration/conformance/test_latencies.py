@@ -1,0 +1,73 @@
+"""How long it takes until it is heard. Reported, not asserted: a busy machine is no fault of the conference's."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+
+from demo.phone import Phone
+from tests.integration.receiver import Request
+from tests.integration.stage import Stage
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+TIMES = 5
+ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
+WAITS = ROOM.replace("<Conference", '<Conference startConferenceOnEnter="false"')
+
+
+def told(ms: list[float]) -> str:
+    return f"median {statistics.median(ms):.0f} ms, longest {max(ms):.0f} ms of {len(ms)}"
+
+
+def timestamp(request: Request) -> float:
+    return float(request.params["Timestamp"])
+
+
+async def part(stage: Stage, *phones: Phone) -> None:
+    for phone in phones:
+        await phone.hang_up()
+    await stage.event("ConferenceExit", ConferenceLastMember="true")
+    await stage.nothing_left()
+    stage.receiver.requests.clear()
+
+
+@pytest.mark.row("latency", "from the second member's entry until each hears the other")
+async def test_until_each_hears_the_other(stage: Stage) -> None:
+    first, second = [], []
+    async with stage.callers(2) as (ann, bob):
+        ann.tone(2575)
+        bob.tone(2875)
+        for _ in range(TIMES):
+            await stage.call(ann, ROOM)
+            await stage.call(bob, ROOM)
+            entered = timestamp(await stage.enters(bob))
+            first.append(await stage.hears(ann, 2875) - entered)
+            second.append(await stage.hears(bob, 2575) - entered)
+            await part(stage, ann, bob)
+    stage.saw(f"the first hears the second: {told(first)}")
+    stage.saw(f"the second hears the first: {told(second)}")
+
+
+@pytest.mark.row("latency", "from the start until the waiting music is silent, and until the starter is heard")
+async def test_until_the_music_is_silent(stage: Stage) -> None:
+    silent, heard = [], []
+    async with stage.callers(2) as (ann, host):
+        for _ in range(TIMES):
+            host.silence()
+            await stage.call(ann, WAITS)
+            await stage.until(lambda: ann.heard.end_ms - ann.heard.start_ms > 500)
+            await stage.call(host, ROOM)
+            started = timestamp(await stage.enters(host))
+            silent.append(await stage.goes_quiet(ann) - started)
+            await part(stage, ann, host)
+        for _ in range(TIMES):
+            host.tone(2875)
+            await stage.call(ann, WAITS)
+            await stage.until(lambda: ann.heard.end_ms - ann.heard.start_ms > 200)
+            await stage.call(host, ROOM)
+            heard.append(await stage.hears(ann, 2875) - timestamp(await stage.enters(host)))
+            await part(stage, ann, host)
+    stage.saw(f"silent: {told(silent)}")
+    stage.saw(f"the starter is heard: {told(heard)}")

@@ -1,0 +1,255 @@
+"""The sounds that a member brings: at his entry to all, at his exit to those who remain."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from demo import listen
+from demo.phone import Phone, now_ms
+from tests.integration.receiver import Request
+from tests.integration.stage import Stage, spans_of
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
+BEEP = (240, 340)
+"""ms; while somebody comes or goes Asterisk changes the bridge, and may leave out a packet or two of it."""
+THEN = '<Wait length="20"/>'
+
+
+def room(**attributes: str) -> str:
+    return ROOM.replace(
+        "<Conference", "<Conference" + "".join(f' {key}="{value}"' for key, value in attributes.items())
+    )
+
+
+async def hang_up(*phones: Phone) -> None:
+    await asyncio.gather(*(phone.hang_up() for phone in phones))
+
+
+async def beeps(stage: Stage, phone: Phone, after: float, count: int) -> list[tuple[float, float]]:
+    """Waits for so many of 700 Hz, and that nothing more comes; (from, to) in ms since `after`."""
+
+    def found() -> list[tuple[float, float]]:
+        spans = spans_of(phone.heard.since(after), 700)
+        over = len(spans) >= count and now_ms() > after + spans[-1][1] + 300
+        return spans if over else []
+
+    return list(await stage.until(found, 10.0, f"{phone.name} does not hear {count} beeps"))
+
+
+@pytest.mark.row("enterSound, exitSound", "beep:1 is one tone, 700 Hz, 300 ms; beep:2 is two, 200 ms apart")
+async def test_beeps_at_entry_and_exit(stage: Stage) -> None:
+    async with stage.callers(3) as (ann, bob, cid):
+        await stage.call(ann, ROOM)
+        await stage.call(cid, ROOM)
+        await stage.enters(cid)
+        called = now_ms()
+        await stage.call(bob, room(enterSound="beep:1", exitSound="beep:2", hangupOnStar="true") + THEN)
+        entered = float((await stage.enters(bob)).params["Timestamp"])
+        for phone in (ann, cid, bob):
+            ((start, end),) = await beeps(stage, phone, called, 1)
+            assert BEEP[0] <= end - start <= BEEP[1]
+        heard = await asyncio.gather(*(stage.listen(phone, 500) for phone in (ann, bob, cid)))
+        assert all(listen.silent(samples) for samples in heard)
+        late = called + (await beeps(stage, ann, called, 1))[0][0] - entered
+        stage.saw(f"beep:1 is heard by all three, {late:.0f} ms after the enter, {end - start:.0f} ms long")
+
+        pressed = now_ms()
+        await bob.press("*")
+        gone = float((await stage.leaves(bob)).params["Timestamp"])
+        for phone in (ann, cid):
+            (one, one_end), (two, two_end) = await beeps(stage, phone, pressed, 2)
+            assert BEEP[0] <= one_end - one <= BEEP[1]
+            assert BEEP[0] <= two_end - two <= BEEP[1]
+            assert 180 <= two - one_end <= 220
+        assert pressed + one >= gone - 60, "before he was out of the mix"
+        assert listen.silent(bob.heard.since(gone)), "he who left"
+        stage.saw(
+            f"beep:2 by both who remain: {one_end - one:.0f} ms, a pause of {two - one_end:.0f}, {two_end - two:.0f} ms"
+        )
+        await hang_up(ann, bob, cid)
+
+
+@pytest.mark.row("enterSound, exitSound", '"" is no sound; the default is none')
+async def test_no_sound(stage: Stage) -> None:
+    async with stage.callers(2) as (ann, bob):
+        await stage.call(ann, ROOM)
+        for conference in (room(enterSound="", exitSound=""), ROOM):
+            called = now_ms()
+            await stage.call(bob, conference)
+            await stage.enters(bob)
+            await asyncio.sleep(0.5)
+            await bob.hang_up()
+            await stage.event("ConferenceExit", of=bob)
+            await stage.listen(ann, 500)
+            assert listen.silent(ann.heard.since(called))
+        assert not stage.problems()
+        stage.saw("silence at entry and exit")
+        await hang_up(ann)
+
+
+@pytest.mark.row("enterSound, exitSound", "play to a started conference: not while waiting")
+async def test_no_sounds_while_waiting(stage: Stage) -> None:
+    waits = {
+        "startConferenceOnEnter": "false",
+        "enterSound": "beep:1",
+        "exitSound": "beep:1",
+        "waitSound": "{url}/quiet",
+    }
+    stage.tones("/quiet.wav", (1675, 300))
+    stage.document("/quiet", '<Play>{url}/quiet.wav</Play><Wait length="30"/>')
+    async with stage.callers(3) as (ann, bob, host):
+        await stage.call(ann, room(**waits))
+        await stage.call(bob, room(**waits))
+        await stage.hears(bob, 1675)
+        await stage.goes_quiet(ann)
+        await bob.hang_up()
+        await stage.leaves(bob)
+        await stage.listen(ann, 700)
+        await stage.call(host, ROOM)
+        await stage.enters(host)
+        await stage.listen(ann, 700)
+        for phone in (ann, bob, host):
+            assert not spans_of(phone.heard.audio, 700)
+        # Now that it has started: his exit is heard.
+        left = now_ms()
+        await ann.hang_up()
+        ((start, end),) = await beeps(stage, host, left, 1)
+        assert BEEP[0] <= end - start <= BEEP[1]
+        stage.saw("two entered, one left, one started it: no beep; the exit after the start beeps")
+        await hang_up(host)
+
+
+@pytest.mark.row(
+    "enterSound, exitSound", "a URL: its Play, Speak and Wait run in order; those who remain hear the exit's"
+)
+async def test_sounds_of_documents(stage: Stage) -> None:
+    stage.tones("/low.wav", (1075, 300))
+    stage.tones("/high.wav", (1375, 300))
+    stage.document("/enter", '<Play>{url}/low.wav</Play><Wait length="1"/><Play>{url}/high.wav</Play>')
+    stage.document("/exit", "<Play>{url}/high.wav</Play><Redirect>{url}/no</Redirect><Play>{url}/low.wav</Play>")
+    async with stage.callers(2) as (ann, bob):
+        await stage.call(ann, ROOM)
+        await stage.call(bob, room(enterSound="{url}/enter", exitSound="{url}/exit", hangupOnStar="true") + THEN)
+        await stage.enters(bob)
+        for phone in (ann, bob):
+            await stage.hears(phone, 1375)
+            await stage.goes_quiet(phone)
+            heard = phone.heard
+            ((low, low_end),), ((high, _),) = (spans_of(heard.audio, hz) for hz in (1075, 1375))
+            assert 990 <= high - low_end < 1500
+        asked = {r.params["ConferenceAction"]: r for r in stage.events("ConferenceRemoteSounds")}
+        assert {action: r.path for action, r in asked.items()} == {"enterSound": "/enter", "exitSound": "/exit"}
+        for request in asked.values():
+            standard_parameters(stage, request, bob)
+        pressed = now_ms()
+        await bob.press("*")
+        gone = float((await stage.leaves(bob)).params["Timestamp"])
+        high = await stage.hears(ann, 1375, after=pressed)
+        low = await stage.hears(ann, 1075, after=pressed)
+        assert gone - 60 <= high < low
+        await stage.goes_quiet(ann)
+        assert listen.silent(bob.heard.since(gone))
+        assert len(stage.events("ConferenceRemoteSounds")) == 2
+        assert not stage.receiver.requests_to("/no")
+        stage.saw(f"heard by both; at the exit two by who remains, after {high - gone:.0f} ms; asked for once")
+        await hang_up(ann, bob)
+
+
+def standard_parameters(stage: Stage, request: Request, phone: Phone) -> None:
+    wanted = {
+        "Event": "ConferenceRemoteSounds",
+        "ConferenceName": "standup",
+        "From": stage.number(phone),
+        "To": "15550100",
+        "Direction": "inbound",
+        "CallStatus": "in-progress",
+        "ParentAuthID": stage.account,
+    }
+    assert request.method == "POST"
+    assert wanted.items() <= request.params.items()
+    assert {"CallUUID", "CallerName", "SessionStart", "RequestUUID"} <= request.params.keys()
+
+
+@pytest.mark.row(
+    "enterSound, exitSound", "URLs are fetched while the member joins, so that joining never waits for them"
+)
+async def test_joining_does_not_wait_for_a_slow_sound(stage: Stage) -> None:
+    stage.tones("/low.wav", (1075, 300))
+    stage.document("/slow", "<Play>{url}/low.wav</Play>")
+    stage.receiver.delays["/slow"] = 2.0
+    async with stage.callers(2) as (ann, bob):
+        bob.tone(2875)
+        await stage.call(ann, ROOM)
+        await stage.call(bob, room(enterSound="{url}/slow"))
+        await stage.enters(bob)
+        joined = await stage.hears(ann, 2875)
+        asked = await stage.receiver.wait_for(lambda r: r.path == "/slow")
+        assert joined < asked.at_ms + 1900
+        assert not stage.receiver.requests_to("/low.wav")
+        heard = await stage.hears(ann, 1075)
+        assert heard > asked.at_ms + 1900
+        stage.saw(
+            f"he is heard {joined - asked.at_ms:.0f} ms after the request, the sound {heard - asked.at_ms:.0f} ms after"
+        )
+        await hang_up(ann, bob)
+
+
+@pytest.mark.row(
+    "sound documents", "a fetch that fails means no sound and a warning; waiting for the start: default music"
+)
+async def test_sound_documents_that_fail(stage: Stage) -> None:
+    stage.document("/broken", "<Play>")
+    async with stage.callers(3) as (ann, bob, cid):
+        stage.receiver.statuses["/gone"] = [404]
+        await stage.call(ann, room(startConferenceOnEnter="false", waitSound="{url}/gone"))
+        await stage.enters(ann)
+        await stage.until(lambda: not listen.silent(ann.heard.audio))
+        assert stage.is_music(await stage.listen(ann, 3000))
+        await stage.call(bob, room(enterSound="{url}/broken", exitSound="{url}/gone"))
+        bob.tone(2875)
+        await stage.hears(ann, 2875)
+        bob.silence()
+        await stage.until(lambda: len(stage.problems()) >= 3)
+        await stage.goes_quiet(ann)
+        left = now_ms()
+        await bob.hang_up()
+        await stage.leaves(bob)
+        await stage.listen(ann, 500)
+        assert listen.silent(ann.heard.since(left)), "alone, and his waitSound failed: silence"
+        told = stage.problems()
+        for sound in ("waitSound", "enterSound", "exitSound"):
+            assert any(text.startswith(sound) for text in told), told
+        stage.saw("waiting: default music; entry and exit: silence; three problems")
+        await hang_up(ann, cid)
+
+
+@pytest.mark.row("sound documents", "a Play that can't be fetched is left out, and told")
+async def test_a_file_that_fails_is_left_out(stage: Stage) -> None:
+    stage.tones("/low.wav", (1075, 300))
+    stage.receiver.statuses["/none.wav"] = [404]
+    stage.receiver.documents["/none.wav"] = b""
+    stage.document("/enter", "<Play>{url}/none.wav</Play><Play>{url}/low.wav</Play>")
+    async with stage.callers(2) as (ann, bob):
+        await stage.call(ann, ROOM)
+        await stage.call(bob, room(enterSound="{url}/enter"))
+        await stage.hears(ann, 1075)
+        await stage.until(lambda: any("none.wav" in text for text in stage.problems()))
+        stage.saw("the second file is heard, the first is a problem")
+        await hang_up(ann, bob)
+
+
+@pytest.mark.row("waitSound", "asked for again only when the document held no sound")
+async def test_an_empty_wait_document_is_asked_again(stage: Stage) -> None:
+    replies = iter(("<Redirect>http://127.0.0.1/no</Redirect>", f"<Play>{stage.tones('/low.wav', (1075, 300))}</Play>"))
+    stage.receiver.documents["/wait"] = lambda _: f"<Response>{next(replies)}</Response>"
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, room(startConferenceOnEnter="false", waitSound="{url}/wait"))
+        await stage.hears(ann, 1075)
+        first, second = stage.receiver.requests_to("/wait")
+        assert second.params["ConferenceAction"] == "waitSound"
+        stage.saw(f"asked again after {(second.at_ms - first.at_ms) / 1000:.1f} s, and heard then")
+        await hang_up(ann)

@@ -1,0 +1,219 @@
+"""`<Wait beep="true">` on a real Asterisk: "ends at a voicemail beep (only without silence)"."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+
+from ari_conf.errors import AriNotFound
+from demo import g711, listen
+from demo.heard import Samples
+from demo.phone import Phone, now_ms
+from tests.integration.stage import MUSIC, Stage
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+BEFORE_HZ, AFTER_HZ = 2575, 3325
+PROMPTS = MUSIC[0].parents[1] / "sounds/en_US_f_Allison" if MUSIC else None
+MODULE = "/asterisk/modules/chan_websocket.so"
+
+
+@pytest.fixture(autouse=True)
+def around(stage: Stage) -> None:
+    """What is heard before a Wait, and after it."""
+    stage.tones("/before.wav", (BEFORE_HZ, 300))
+    stage.tones("/after.wav", (AFTER_HZ, 300))
+
+
+def wait(seconds: int, more: str = "") -> str:
+    return f'<Wait length="{seconds}" beep="true"{more}/><Play>{{url}}/after.wav</Play>'
+
+
+def beep(hz: int, ms: int, level: float = -15.0) -> Samples:
+    at = np.arange(ms * 8) / g711.RATE
+    return np.round(np.sin(2 * np.pi * hz * at) * 32767 * 10 ** (level / 20)).astype(np.int16)
+
+
+def spoken(name: str) -> Samples:
+    assert PROMPTS is not None, "Asterisk's prompts are not there: asterisk/get brings them"
+    return listen.wav(PROMPTS / f"{name}.wav")
+
+
+async def listens(stage: Stage) -> bool:
+    """This Asterisk can; the Asterisks before 20.16, 21.11 and 22.6 can't."""
+    try:
+        await stage.ari.request("GET", MODULE)
+    except AriNotFound:
+        return False
+    return True
+
+
+async def helpers(stage: Stage) -> int:
+    """Channels that listen to others."""
+    channels = await stage.ari.request("GET", "/channels")
+    return sum(channel["name"].startswith(("Snoop/", "WebSocket/")) for channel in channels)
+
+
+async def listened_to(stage: Stage, calls: int = 1) -> None:
+    """For each of them two channels are in a bridge."""
+    await bridges(stage, [2] * calls)
+
+
+async def nobody_listens(stage: Stage) -> None:
+    await bridges(stage, [])
+    assert await helpers(stage) == 0
+
+
+async def bridges(stage: Stage, expected: list[int]) -> None:
+    """Waits until there are so many, with so many channels in each."""
+    there: list[int] | None = None
+    async with asyncio.timeout(5):
+        while there != expected:
+            there = [len(bridge["channels"]) for bridge in await stage.ari.request("GET", "/bridges")]
+
+
+async def waits(stage: Stage, phone: Phone, body: str) -> float:
+    """Calls; epoch ms since when he is waited for."""
+    # Not the first element: that would wait before answering.
+    await stage.call(phone, f"<Play>{{url}}/before.wav</Play>{body}")
+    return await stage.hears(phone, BEFORE_HZ) + 300
+
+
+async def finished(stage: Stage, phone: Phone, what: Samples) -> float:
+    """He says it; epoch ms of its end."""
+    sound = phone.say(what)
+    return float(await stage.until(lambda: sound.ended_ms, 20.0, "it is said to its end"))
+
+
+async def ends_after(stage: Stage, phone: Phone, seconds: float, begun: float) -> None:
+    heard = await stage.hears(phone, AFTER_HZ, seconds + 5)
+    assert seconds * 1000 - 100 < heard - begun < seconds * 1000 + 1000
+
+
+@pytest.mark.parametrize(("hz", "ms", "level"), [(500, 200, -30), (850, 400, -20), (1000, 1000, -10), (1400, 150, -15)])
+async def test_a_wait_ends_at_a_beep(stage: Stage, hz: int, ms: int, level: int) -> None:
+    async with stage.callers(1) as (ann,):
+        begun = await waits(stage, ann, wait(20 if await listens(stage) else 3))
+        if not await listens(stage):
+            await ends_after(stage, ann, 3, begun)
+            return
+        await listened_to(stage)
+        greeting = np.concatenate([spoken("vm-goodbye"), beep(hz, ms, level)])
+        end = await finished(stage, ann, greeting)
+        heard = await stage.hears(ann, AFTER_HZ, 5)
+        assert 0 < heard - end < 500
+        stage.saw(f"{hz} Hz: goes on {heard - end:.0f} ms after the beep's end")
+        await ann.hung_up()
+
+
+async def test_speech_and_music_do_not_end_it(stage: Stage) -> None:
+    async with stage.callers(1) as (ann,):
+        begun = await waits(stage, ann, wait(8))
+        end = await finished(
+            stage, ann, np.concatenate([spoken("demo-abouttotry")[:24000], listen.wav(MUSIC[0])[:24000]])
+        )
+        assert end - begun < 7900
+        await ends_after(stage, ann, 8, begun)
+
+
+async def test_a_beep_does_not_end_a_wait_for_silence(stage: Stage) -> None:
+    async with stage.callers(1) as (ann,):
+        begun = await waits(stage, ann, wait(3, ' silence="true" minSilence="60000"'))
+        ann.say(np.concatenate([beep(0, 500), beep(1000, 400)]))
+        await ends_after(stage, ann, 3, begun)
+        assert await helpers(stage) == 0
+
+
+async def test_nobody_listens_after_a_wait_that_heard_nothing(stage: Stage) -> None:
+    async with stage.callers(1) as (ann,):
+        begun = await waits(stage, ann, wait(2) + '<Wait length="30"/>')
+        if await listens(stage):
+            await listened_to(stage)
+        await ends_after(stage, ann, 2, begun)
+        await nobody_listens(stage)
+        assert ann.state == "answered"
+
+
+async def test_nor_after_a_hang_up(stage: Stage) -> None:
+    async with stage.callers(1) as (ann,):
+        await waits(stage, ann, wait(30))
+        if await listens(stage):
+            await listened_to(stage)
+        hung_up = now_ms()
+        await ann.hang_up()
+        await nobody_listens(stage)
+        assert now_ms() - hung_up < 1500
+
+
+async def test_one_wait_after_another(stage: Stage) -> None:
+    if not await listens(stage):
+        return
+    async with stage.callers(1) as (ann,):
+        await waits(stage, ann, '<Wait length="20" beep="true"/>' + wait(20))
+        await listened_to(stage)
+        await finished(stage, ann, beep(1000, 300))
+        await asyncio.sleep(0.5)  # whatever this starts must not be heard as an end of the second
+        assert not listen.intervals_of(ann.heard.audio, AFTER_HZ)
+        await listened_to(stage)
+        end = await finished(stage, ann, beep(1000, 300))
+        assert await stage.hears(ann, AFTER_HZ, 5) - end < 500
+        await ann.hung_up()
+
+
+async def test_a_websocket_that_breaks(stage: Stage) -> None:
+    if not await listens(stage):
+        return
+    async with stage.callers(1) as (ann,):
+        begun = await waits(stage, ann, wait(3) + '<Wait length="30"/>')
+        await listened_to(stage)
+        for channel in await stage.ari.request("GET", "/channels"):
+            if channel["name"].startswith("WebSocket/"):
+                await stage.ari.request("DELETE", f"/channels/{channel['id']}")
+        await nobody_listens(stage)
+        assert now_ms() - begun < 3000
+        await ends_after(stage, ann, 3, begun)
+
+
+@asynccontextmanager
+async def without_the_module(stage: Stage) -> AsyncGenerator[None]:
+    had = await listens(stage)
+    if had:
+        await stage.ari.request("DELETE", MODULE)
+    try:
+        yield
+    finally:
+        if had:
+            await stage.ari.request("POST", MODULE)
+
+
+def warnings(stage: Stage) -> int:
+    lines = stage.system.log("serve").read_text().splitlines()
+    told = [json.loads(line) for line in lines if "not listened for a beep" in line]
+    return sum(line["level"] == "warning" for line in told)
+
+
+async def test_an_asterisk_that_cannot(stage: Stage) -> None:
+    before = warnings(stage) if await listens(stage) else 0
+    async with without_the_module(stage), stage.callers(1) as (ann,):
+        begun = await waits(stage, ann, '<Wait length="1" beep="true"/>' + wait(1))
+        await ends_after(stage, ann, 2, begun)
+        await ann.hung_up()
+    assert warnings(stage) - before == 1
+
+
+async def test_many_at_once(stage: Stage) -> None:
+    """Each is told of its own beep."""
+    if not await listens(stage):
+        return
+    async with stage.callers(8) as (*phones,):
+        await asyncio.gather(*(waits(stage, phone, wait(20)) for phone in phones))
+        await listened_to(stage, 8)
+        ends = await asyncio.gather(*(finished(stage, phone, beep(1000, 300)) for phone in phones[:4]))
+        heard = await asyncio.gather(*(stage.hears(phone, AFTER_HZ, 5) for phone in phones[:4]))
+        assert all(0 < at - end < 500 for at, end in zip(heard, ends, strict=True))
+        assert not any(listen.intervals_of(phone.heard.audio, AFTER_HZ) for phone in phones[4:])

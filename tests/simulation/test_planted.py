@@ -1,0 +1,33 @@
+"""The tests are tested: each planted bug is caught."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation import planted
+from tests.simulation.bugs import BUGS, Bug
+
+
+def test_each_attribute_has_two_bugs() -> None:
+    assert planted.fewer_than_two() == []
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.promise)
+def test_its_place_is_still_there(bug: Bug) -> None:
+    assert planted.plant(bug)
+
+
+def test_a_bug_whose_place_is_gone_is_not_counted_as_caught() -> None:
+    verdict = planted.judge(Bug("nothing", "digits.py", "this stands nowhere", "", "test_digits"))
+    assert not verdict.caught and "stands 0 times" in verdict.words
+
+
+def test_a_change_that_is_none_is_not_counted_as_caught() -> None:
+    same = "PAUSE_MS = 1500"
+    assert not planted.judge(Bug("nothing", "digits.py", same, same, "test_digits")).caught
+
+
+def test_every_bug_is_caught() -> None:
+    verdicts = planted.judge_all()
+    print("\n" + planted.table(verdicts))
+    assert [v.bug.promise for v in verdicts if not v.caught] == []

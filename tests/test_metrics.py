@@ -1,0 +1,102 @@
+"""What `serve` tells Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.metrics import Serve
+from ari_conf.parts.processes import free_port
+from tests.core.stage import Stage, stay, waiting
+
+
+class Steps:
+    away, waiting = False, 3
+
+
+class Place:
+    def __init__(self) -> None:
+        self.stage = Stage()
+        self.connected = True
+        self.steps = Steps()
+        self.serve = Serve(self.stage.directory, self.steps, lambda: self.connected)
+
+    async def get(self, path: str) -> tuple[int, str]:
+        async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{self.port}{path}") as response:
+            return response.status, await response.text()
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Place]:
+    place = Place()
+    place.port = free_port()
+    runner = await place.serve.start("127.0.0.1", place.port)
+    assert runner is not None
+    yield place
+    await runner.cleanup()
+
+
+def values(text: str) -> dict[str, float]:
+    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
+
+
+async def test_what_is_there_now(place: Place):
+    place.stage.call("ann", stay())
+    place.stage.call("bob", stay())
+    place.serve.connected()
+    status, text = await place.get("/metrics")
+    found = values(text)
+    assert status == 200
+    assert (found["ari_conf_calls"], found["ari_conf_conferences"], found["ari_conf_members"]) == (2, 1, 2)
+    assert (found["ari_conf_asterisk_connections_total"], found["ari_conf_asterisk_connected"]) == (1, 1)
+    assert found["ari_conf_steps_waiting"] == 3
+
+
+async def test_the_latency_of_a_join_but_not_of_a_wait_for_the_start(place: Place):
+    stage = place.stage
+    stage.call("ann", waiting())
+    stage.held = {do.AddChannel}
+    stage.call("bob", stay())
+    stage.now += 120
+    for effect in stage.waiting:
+        place.serve.before(ev.ChannelEnteredBridge(effect.channel_id, effect.bridge_id), stage.now)
+    found = values((await place.get("/metrics"))[1])
+    assert found["ari_conf_join_seconds_count"] == 1
+    assert found["ari_conf_join_seconds_sum"] == pytest.approx(0.12)
+
+
+async def test_ready_as_long_as_asterisk_is_there(place: Place):
+    assert (await place.get("/readyz"))[0] == 200
+    place.steps.away = True
+    assert (await place.get("/readyz"))[0] == 200
+    place.connected = False
+    assert (await place.get("/readyz"))[0] == 503
+    assert (await place.get("/healthz"))[0] == 200
+
+
+async def test_round_trips_are_measured_and_failures_are_not(place: Place):
+    asked = asyncio.Event()
+
+    async def well() -> None: ...
+
+    async def badly() -> Any:
+        asked.set()
+        raise OSError("away")
+
+    probing = asyncio.create_task(place.serve.probe(well, badly))
+    await asked.wait()
+    probing.cancel()
+    found = values((await place.get("/metrics"))[1])
+    assert found["ari_conf_asterisk_seconds_count"] == 1
+    assert found["ari_conf_redis_seconds_count"] == 0
+
+
+async def test_a_port_that_is_taken_is_no_reason_not_to_start(place: Place):
+    assert await place.serve.start("127.0.0.1", place.port) is None

@@ -1,0 +1,236 @@
+"""The API as a process would serve it, on a real Redis; behind it a real core, whose Asterisk is the strict fake."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import pytest
+import uvicorn
+from redis import Redis
+
+from ari_conf import accounts, store
+from ari_conf.command_queue import Commands, connect
+from ari_conf.core import effects as do
+from ari_conf.core.events import CommandReceived
+from ari_conf.core.snapshot import snapshot
+from ari_conf.parts.processes import free_port
+from ari_conf.settings import Settings, from_environment
+from ari_conf.web.app import create
+from tests import redis as redis_of
+from tests.core.stage import START, Stage, stay
+
+ASTERISK = "fake"
+
+
+class Owner:
+    """What `serve` is, without an Asterisk: its conferences stand in Redis after each step."""
+
+    def __init__(self, url: str) -> None:
+        self.stage = Stage()
+        self.stage.now = START
+        self.redis = Redis.from_url(url)
+        self.url = url
+        self.lock = threading.Lock()
+        self.commands: list[CommandReceived] = []
+        self.asterisk_is_there = True
+        self.deaf = False
+        """Takes commands, and never replies."""
+
+    def joins(self, name: str, conference: str = "standup", auth: str = "A", **attributes: Any) -> str:
+        """Returns his member id."""
+        with self.lock:
+            self.stage.call(name, stay(conference, **attributes), auth=auth)
+            self._write()
+            live = self.stage.conference(conference, auth)
+            assert live is not None
+            return str(max(live.members))
+
+    def hears(self, name: str) -> set[str]:
+        with self.lock:
+            return self.stage.hears(name)
+
+    @property
+    def channels(self) -> set[str]:
+        with self.lock:
+            return set(self.stage.asterisk.channels)
+
+    def _write(self) -> None:
+        for key, thing in self.stage.directory.touched().items():
+            where = f"ari_conf:state:{ASTERISK}"
+            if thing is None:
+                self.redis.hdel(where, key)
+            else:
+                self.redis.hset(where, key, msgspec.json.encode(snapshot(thing)))
+        live = [c for c in self.stage.directory.conferences.values() if not c.ending]
+        for key in self.redis.scan_iter("ari_conf:names:*"):
+            self.redis.delete(key)
+        for c in live:
+            self.redis.hset(store.names_key(c.auth_id), c.name, f"{c.conference_id} {ASTERISK}")
+
+    async def run(self) -> None:
+        client = connect(self.url)
+        queue = Commands(client, ASTERISK, lambda event: self._obey(event, queue), lambda: self.asterisk_is_there)
+        try:
+            await queue.run()
+        finally:
+            await client.aclose()
+
+    def _obey(self, event: CommandReceived, queue: Commands) -> None:
+        self.commands.append(event)
+        if self.deaf:
+            return
+        # The core's clock is the play's; the deadline is of the real one.
+        late = event.expires_at <= time.time() * 1000
+        with self.lock:
+            now = self.stage.now
+            patient = CommandReceived(
+                event.command_id, event.auth_id, event.conference_name, event.command, now + (0 if late else 1)
+            )
+            (reply,) = [effect for effect in self.stage.tell(patient) if isinstance(effect, do.Reply)]
+            self._write()
+        pipe = self.redis.pipeline(transaction=True)
+        queue.answer(reply)(pipe)
+        pipe.execute()
+
+
+class Answered:
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.text = response.read()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+class Api:
+    """Sends requests as they are given: no path is tidied up, no body mended."""
+
+    def __init__(self, port: int, auth_id: str, token: str) -> None:
+        self.port, self.auth_id, self.token = port, auth_id, token
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        account: str | None = None,
+        raw: bytes | None = None,
+        **headers: str,
+    ) -> Answered:
+        """`path` is below the account's, percent-encoded."""
+        whole = path if path.startswith("/") else f"/v1/Account/{account or self.auth_id}/{path}"
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        named.setdefault("Authorization", basic(self.auth_id, self.token))
+        sent = raw if raw is not None else json.dumps(body).encode() if body is not None else None
+        if sent is not None:
+            named.setdefault("Content-Type", "application/json")
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request(method, whole, sent, {name: value for name, value in named.items() if value})
+            return Answered(connection.getresponse())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **more: Any) -> Answered:
+        return self.send("GET", path, **more)
+
+    def post(self, path: str, body: Any = None, **more: Any) -> Answered:
+        return self.send("POST", path, body, **more)
+
+    def delete(self, path: str, body: Any = None, **more: Any) -> Answered:
+        return self.send("DELETE", path, body, **more)
+
+
+def basic(auth_id: str, token: str) -> str:
+    return "Basic " + b64encode(f"{auth_id}:{token}".encode()).decode()
+
+
+def part(text: str) -> str:
+    """Of a path."""
+    return quote(text, safe="")
+
+
+class Served:
+    """`ari-conf web` in a thread of its own, and the owner beside it."""
+
+    def __init__(self, settings: Settings, owner: Owner) -> None:
+        self.settings, self.owner = settings, owner
+        self.port = free_port()
+        config = uvicorn.Config(
+            create(settings), host="127.0.0.1", port=self.port, log_config=None, h11_max_incomplete_event_size=1 << 18
+        )
+        self.server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+
+    async def _run(self) -> None:
+        owning = asyncio.create_task(self.owner.run())
+        try:
+            await self.server.serve()
+        finally:
+            owning.cancel()
+            with suppress(asyncio.CancelledError):
+                await owning
+
+    def __enter__(self) -> Served:
+        self._thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+            assert self._thread.is_alive()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.should_exit = True
+        self._thread.join(15)
+
+
+@pytest.fixture(scope="session")
+def redis_for_web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_of.RedisServer]:
+    server = redis_of.start(tmp_path_factory.mktemp("web") / "redis")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def variables() -> dict[str, str]:
+    """Settings of a test's own."""
+    return {}
+
+
+@pytest.fixture
+def owner(redis_for_web: redis_of.RedisServer) -> Iterator[Owner]:
+    redis_for_web.client.flushall()
+    owner = Owner(redis_for_web.url)
+    yield owner
+    owner.redis.close()
+
+
+@pytest.fixture
+def served(owner: Owner, variables: dict[str, str], tmp_path: Path) -> Iterator[Served]:
+    given = {"ARI_CONF_REDIS_URL": owner.url, "ARI_CONF_API_RATE": "0", "ARI_CONF_COMMAND_DEADLINE": "3", **variables}
+    with Served(from_environment(given), owner) as served:
+        yield served
+
+
+@pytest.fixture
+def api(served: Served) -> Api:
+    """Of the account A."""
+    return account(served, "A")
+
+
+def account(served: Served, auth_id: str) -> Api:
+    token = accounts.add(served.owner.redis, 0, auth_id).token
+    return Api(served.port, auth_id, token)

@@ -1,0 +1,248 @@
+"""The calls about conferences: what is replied, and what the conference then is."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from tests.web.conftest import Api, Owner, part
+
+
+@pytest.fixture
+def ids(owner: Owner) -> dict[str, str]:
+    return {name: owner.joins(name) for name in ("ann", "bob", "cid")}
+
+
+def test_the_list_of_conferences(api: Api, owner: Owner):
+    assert api.get("Conference/").json["conferences"] == []
+    owner.joins("ann", "standup")
+    owner.joins("bob", "Größe ☕ / %2F")
+    owner.joins("eve", "another's", auth="B")
+    told = api.get("Conference/")
+    assert told.status == 200
+    assert set(told.json) == {"api_id", "conferences"}
+    assert told.json["conferences"] == ["Größe ☕ / %2F", "standup"]
+
+
+def test_a_conference_in_plivos_words(api: Api, owner: Owner):
+    first = owner.joins("ann", muted=True)
+    second = owner.joins("bob")
+    told = api.get("Conference/standup/").json
+    assert told["conference_name"] == "standup"
+    assert told["conference_member_count"] == "2"
+    assert told["conference_run_time"].isdigit()
+    ann, bob = told["members"]
+    assert ann.keys() >= {
+        "muted",
+        "deaf",
+        "member_id",
+        "from",
+        "to",
+        "caller_name",
+        "direction",
+        "call_uuid",
+        "join_time",
+    }
+    assert (ann["member_id"], bob["member_id"]) == (first, second)
+    assert (ann["muted"], ann["deaf"], bob["muted"]) == (True, False, False)
+    assert (ann["from"], ann["to"], ann["call_uuid"], ann["direction"]) == ("4930123", "100", "call-ann", "inbound")
+    assert ann["join_time"].isdigit()
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_trailing_slash_is_optional(api: Api, ids: dict[str, str], slash: str):
+    assert api.get(f"Conference{slash}").status == 200
+    assert api.get(f"Conference/standup{slash}").status == 200
+    assert api.post(f"Conference/standup/Member/all/Mute{slash}").status == 202
+
+
+def test_mute(api: Api, owner: Owner, ids: dict[str, str]):
+    told = api.post(f"Conference/standup/Member/{ids['ann']}/Mute/")
+    assert told.status == 202
+    assert told.json == {"api_id": told.json["api_id"], "message": "muted", "member_id": [ids["ann"]]}
+    assert owner.hears("bob") == {"cid"}
+    # What is read next is what was done.
+    assert [m["muted"] for m in api.get("Conference/standup/").json["members"]] == [True, False, False]
+    told = api.delete(f"Conference/standup/Member/{ids['ann']}/Mute/")
+    assert (told.status, told.text) == (204, b"")
+    assert owner.hears("bob") == {"ann", "cid"}
+
+
+def test_a_list_and_all(api: Api, owner: Owner, ids: dict[str, str]):
+    told = api.post(f"Conference/standup/Member/{ids['ann']},{ids['cid']}/Deaf/")
+    assert (told.json["message"], told.json["member_id"]) == ("deaf", [ids["ann"], ids["cid"]])
+    assert (owner.hears("ann"), owner.hears("bob")) == (set(), {"ann", "cid"})
+    encoded = f"{ids['ann']}%2C{ids['bob']}"
+    assert api.post(f"Conference/standup/Member/{encoded}/Deaf/").json["member_id"] == [ids["ann"], ids["bob"]]
+    assert api.delete("Conference/standup/Member/all/Deaf/").status == 204
+    assert owner.hears("ann") == {"bob", "cid"}
+
+
+def test_kick_and_hang_up(api: Api, owner: Owner, ids: dict[str, str]):
+    told = api.post(f"Conference/standup/Member/{ids['ann']}/Kick/")
+    assert (told.status, told.json["message"], told.json["member_id"]) == (202, "kicked", [ids["ann"]])
+    assert api.delete(f"Conference/standup/Member/{ids['bob']}/").status == 204
+    assert api.get("Conference/standup/").json["conference_member_count"] == "1"
+    assert "bob" not in owner.channels
+
+
+def test_play_and_speak(api: Api, owner: Owner, ids: dict[str, str]):
+    told = api.post("Conference/standup/Member/all/Play/", {"url": "https://example.com/hello.mp3"})
+    assert (told.status, told.json["message"]) == (202, "play queued into conference")
+    assert owner.stage.media("ann") == ["https://example.com/hello.mp3"]
+    member = f"Conference/standup/Member/{ids['ann']}"
+    told = api.post(f"{member}/Speak/", {"text": "cats & <dogs>", "voice": "MAN"})
+    assert (told.status, told.json["message"]) == (202, "speak queued into conference")
+    assert api.delete(f"{member}/Play/").status == 204
+    assert owner.stage.media("ann")[-1] == "cats &amp; &lt;dogs&gt;"
+    assert api.delete(f"{member}/Speak/").status == 204
+    assert owner.stage.asterisk.channels["ann"].playbacks == []
+
+
+def test_plivo_go_sends_the_voice_as_length(api: Api, owner: Owner, ids: dict[str, str]):
+    assert api.post("Conference/standup/Member/all/Speak/", {"text": "hello", "length": "MAN"}).status == 202
+    assert owner.commands[-1].command.sound.voice == "MAN"
+
+
+def test_a_form_is_as_good_as_json(api: Api, owner: Owner, ids: dict[str, str]):
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    told = api.post("Conference/standup/Member/all/Speak/", raw=b"text=Gr%C3%BC%C3%9Fe+an+alle&voice=", **form)
+    assert told.status == 202
+    assert owner.stage.media("ann") == ["Grüße an alle"]
+
+
+def test_hold(api: Api, owner: Owner, ids: dict[str, str]):
+    told = api.post(f"Conference/standup/Member/{ids['ann']}/Hold/")
+    assert (told.status, told.json["message"]) == (202, "held")
+    assert owner.hears("ann") == {"music"}
+    assert api.get("Conference/standup/").json["members"][0]["held"] is True
+    assert api.delete(f"Conference/standup/Member/{ids['ann']}/Hold/").status == 204
+    assert owner.hears("ann") == {"bob", "cid"}
+
+
+def test_announce(api: Api, owner: Owner, ids: dict[str, str]):
+    assert api.post("Conference/standup/Announce/", {"text": "hello"}).status == 202
+    assert owner.stage.media(owner.stage.conference_id()) == ["hello"]
+    assert api.delete("Conference/standup/Announce/").status == 204
+    for body in ({}, {"text": "hello", "url": "https://example.com/x.mp3"}):
+        assert api.post("Conference/standup/Announce/", body).status == 400
+
+
+def test_lock(api: Api, owner: Owner, ids: dict[str, str]):
+    assert api.post("Conference/standup/Lock/").json["message"] == "locked"
+    assert api.get("Conference/standup/").json["locked"] is True
+    assert api.delete("Conference/standup/Lock/").status == 204
+    assert api.get("Conference/standup/").json["locked"] is False
+
+
+def test_hang_up_a_conference_and_all(api: Api, owner: Owner, ids: dict[str, str]):
+    owner.joins("dan", "other")
+    owner.joins("fay", "third")
+    owner.joins("eve", "standup", auth="B")
+    assert api.delete("Conference/standup/").status == 204
+    assert owner.channels == {"dan", "fay", "eve"}
+    assert api.get("Conference/standup/").status == 404
+    assert api.delete("Conference/").status == 204
+    assert owner.channels == {"eve"}
+    assert api.delete("Conference/").status == 204
+
+
+# Not as hoped.
+
+
+def test_none_of_that_name_and_no_such_member(api: Api, ids: dict[str, str]):
+    told = api.get("Conference/nothing/")
+    assert (told.status, told.json) == (404, {"api_id": told.json["api_id"], "error": "conference not found"})
+    assert api.post("Conference/nothing/Member/all/Mute/").json["error"] == "conference not found"
+    assert api.post("Conference/standup/Member/999999/Mute/").json["error"] == "member not found"
+
+
+def test_an_owner_that_does_not_answer(api: Api, owner: Owner, ids: dict[str, str]):
+    owner.deaf = True
+    told = api.post("Conference/standup/Member/all/Mute/")
+    assert (told.status, told.headers["Retry-After"]) == (503, "1")
+    assert "did not answer" in told.json["error"]
+
+
+def test_an_asterisk_that_can_not_be_reached(api: Api, owner: Owner, ids: dict[str, str]):
+    owner.asterisk_is_there = False
+    told = api.delete("Conference/standup/")
+    assert (told.status, told.headers["Retry-After"]) == (503, "1")
+    assert "can't be reached" in told.json["error"]
+    assert len(owner.channels) == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a/b", "100%", "..", ".", "../../x", "Größe ☕ 会议", "a b+c", "%2F", "?q=1#f", "Member", "\u202e", "x" * 200],
+)
+def test_any_name(api: Api, owner: Owner, name: str):
+    owner.joins("ann", name)
+    owner.joins("bob", name)
+    place = f"Conference/{part(name)}"
+    assert api.get(f"{place}/").json["conference_name"] == name
+    assert api.post(f"{place}/Member/all/Mute/").json["message"] == "muted"
+    assert api.delete(f"{place}").status == 204
+    assert not owner.channels
+
+
+@pytest.mark.parametrize("name", ["x" * 10_000, "☕" * 10_000, "%00", "%ff", "%zz", "%", "a\u0000b"])
+def test_any_name_that_there_is_not(api: Api, name: str):
+    for encoded in {name, part(name)}:
+        if encoded.isascii() and encoded.isprintable():
+            told = api.get(f"Conference/{encoded}/")
+            assert (told.status, set(told.json)) == (404, {"api_id", "error"})
+
+
+# Idempotency.
+
+
+def test_a_repetition_gets_the_first_answer(api: Api, owner: Owner, ids: dict[str, str]):
+    speak = "Conference/standup/Member/all/Speak/"
+    first = api.post(speak, {"text": "once"}, Idempotency_Key="k1")
+    again = api.post(speak, {"text": "once"}, Idempotency_Key="k1")
+    assert (again.status, again.json) == (first.status, first.json) and first.status == 202
+    assert len(owner.commands) == 1
+    other = api.post(speak, {"text": "once"}, Idempotency_Key="k2")
+    assert other.json["api_id"] != first.json["api_id"]
+    assert len(owner.commands) == 2
+
+
+def test_repetitions_at_the_same_time_are_done_once(api: Api, owner: Owner, ids: dict[str, str]):
+    answers = []
+    many = [
+        threading.Thread(
+            target=lambda: answers.append(
+                api.post("Conference/standup/Member/all/Speak/", {"text": "once"}, Idempotency_Key="k").text
+            )
+        )
+        for _ in range(8)
+    ]
+    for one in many:
+        one.start()
+    for one in many:
+        one.join()
+    assert len(set(answers)) == 1
+    assert len(owner.commands) == 1
+
+
+def test_a_refusal_is_repeated_too_but_not_that_it_could_not_be_done(api: Api, owner: Owner, ids: dict[str, str]):
+    mute = "Conference/standup/Member/all/Mute/"
+    owner.asterisk_is_there = False
+    assert api.post(mute, Idempotency_Key="k1").status == 503
+    owner.asterisk_is_there = True
+    assert api.post(mute, Idempotency_Key="k1").status == 202
+    gone = "Conference/standup/Member/999/Mute/"
+    first, again = (api.post(gone, Idempotency_Key="k2") for _ in range(2))
+    assert first.status == again.status == 404
+    assert first.json == again.json
+
+
+def test_a_key_stands_for_one_request(api: Api, ids: dict[str, str]):
+    speak = "Conference/standup/Member/all/Speak/"
+    assert api.post(speak, {"text": "one"}, Idempotency_Key="k").status == 202
+    assert api.post(speak, {"text": "two"}, Idempotency_Key="k").status == 400
+    assert api.post(speak, {"text": "one"}, Idempotency_Key="k" * 256).status == 400
+    # Elsewhere it is another.
+    assert api.post("Conference/standup/Member/all/Mute/", Idempotency_Key="k").status == 202

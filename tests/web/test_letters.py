@@ -1,0 +1,143 @@
+"""Dead letters and problems, asynchronous calls, and what is measured: what stands in Redis."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from ari_conf import lanes, outbox, store
+from ari_conf.core.effects import PostCallback
+from ari_conf.lanes import prefix
+from tests.web.conftest import Api, Owner, Served, account
+
+
+def dies(owner: Owner, auth_id: str = "A", url: str = "http://example.com/events") -> str:
+    """A callback that could not be delivered. Its id."""
+    tries = (outbox.Try(1_700_000_000_000, 12, status=500), outbox.Try(1_700_000_000_300, 2000, error="no answer"))
+    entry = outbox.Entry(auth_id, url, "POST", (("Event", "ConferenceEnter"),), 1_700_000_000_000, tries)
+    fields = {"lane": f"{auth_id}:o:l", "entry": outbox.encode(entry)}
+    return owner.redis.xadd(f"{prefix(outbox.QUEUE)}dead:{auth_id}", fields).decode()
+
+
+def waiting(owner: Owner) -> list[outbox.Entry]:
+    """What the workers have to deliver."""
+    keys = sorted(owner.redis.scan_iter(f"{prefix(outbox.QUEUE)}lane:*"))
+    return [outbox.decode(text) for key in keys for text in owner.redis.lrange(key, 0, -1)]
+
+
+def test_dead_letters_are_listed_the_newest_first(api: Api, owner: Owner):
+    ids = [dies(owner) for _ in range(3)]
+    dies(owner, "B")
+    told = api.get("DeadLetter/").json["dead_letters"]
+    assert [letter["id"] for letter in told] == ids[::-1]
+    assert told[0]["url"] == "http://example.com/events"
+    assert told[0]["params"] == {"Event": "ConferenceEnter"}
+    assert told[0]["tries"] == [
+        {"time": "2023-11-14T22:13:20.000+00:00", "status": 500, "error": "", "ms": 12},
+        {"time": "2023-11-14T22:13:20.300+00:00", "status": 0, "error": "no answer", "ms": 2000},
+    ]
+    assert [letter["id"] for letter in api.get(f"DeadLetter/?limit=1&before={ids[2]}").json["dead_letters"]] == [ids[1]]
+
+
+def test_one_is_shown(api: Api, owner: Owner):
+    id = dies(owner)
+    assert api.get(f"DeadLetter/{id}/").json["dead_letter"]["id"] == id
+    of_another = dies(owner, "B")
+    for wrong in ("1-1", "x", "%2A", of_another, "-", "+"):
+        assert api.get(f"DeadLetter/{wrong}/").json["error"] == "dead letter not found"
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=1000", "before=x"])
+def test_a_bad_page(api: Api, query: str):
+    told = api.get(f"DeadLetter/?{query}")
+    assert told.status == 400
+    assert told.json["error"].startswith(query.partition("=")[0])
+
+
+def test_one_is_sent_again(api: Api, owner: Owner):
+    id = dies(owner)
+    dies(owner)
+    told = api.post(f"DeadLetter/{id}/Resend/")
+    assert (told.status, told.json["resent"]) == (202, 1)
+    (entry,) = waiting(owner)
+    assert (entry.url, entry.tries) == ("http://example.com/events", ())
+    assert api.post(f"DeadLetter/{id}/Resend/").status == 404
+    assert len(api.get("DeadLetter/").json["dead_letters"]) == 1
+
+
+def test_all_are_sent_again_and_none_of_anothers(api: Api, owner: Owner):
+    for _ in range(3):
+        dies(owner)
+    dies(owner, "B")
+    first = api.post("DeadLetter/Resend/", Idempotency_Key="k")
+    assert first.json["resent"] == 3
+    assert {entry.auth_id for entry in waiting(owner)} == {"A"}
+    assert api.post("DeadLetter/Resend/", Idempotency_Key="k").json == first.json
+    assert api.post("DeadLetter/Resend/").json["resent"] == 0
+
+
+def test_problems(api: Api, served: Served, owner: Owner):
+    problem = {"at_ms": 1_700_000_000_000, "call_uuid": "c1", "text": "the answer URL is away", "code": 7011}
+    owner.redis.lpush(store.problems_key("A"), json.dumps(problem))
+    (told,) = api.get("Problem/").json["problems"]
+    assert told == {"time": "2023-11-14T22:13:20.000+00:00", "call_uuid": "c1", "code": 7011, "text": problem["text"]}
+    assert account(served, "B").get("Problem/").json["problems"] == []
+
+
+# Asynchronous calls.
+
+
+def test_the_result_is_sent_to_the_callback_url(api: Api, owner: Owner):
+    owner.joins("ann")
+    url = "https://example.com/result#rc=2"
+    told = api.post("Conference/standup/Member/all/Mute/", {"callback_url": url, "callback_method": "GET"})
+    assert (told.status, set(told.json)) == (202, {"api_id"})
+    entry = soon(owner)
+    assert (entry.url, entry.method, entry.auth_id) == (url, "GET", "A")
+    params = dict(entry.params)
+    assert (params["api_id"], params["status_code"]) == (told.json["api_id"], "202")
+    assert json.loads(params["response"]) == {"api_id": told.json["api_id"], "message": "muted", "member_id": ["1"]}
+
+
+def test_so_is_an_error(api: Api, owner: Owner):
+    told = api.delete("Conference/nothing/", {"callback_url": "https://example.com/result"})
+    assert told.status == 202
+    params = dict(soon(owner).params)
+    assert params["status_code"] == "404"
+    assert json.loads(params["response"]) == {"api_id": told.json["api_id"], "error": "conference not found"}
+
+
+def test_a_get_may_be_asynchronous(api: Api, owner: Owner):
+    assert api.get("Conference/?callback_url=https%3A%2F%2Fexample.com%2Fresult").status == 202
+    assert json.loads(dict(soon(owner).params)["response"])["conferences"] == []
+
+
+def soon(owner: Owner) -> outbox.Entry:
+    end = time.monotonic() + 5
+    while not (found := waiting(owner)):
+        assert time.monotonic() < end, "nothing is to be delivered"
+        time.sleep(0.01)
+    (entry,) = found
+    return entry
+
+
+# What is measured.
+
+
+def test_metrics(api: Api, owner: Owner):
+    callback = PostCallback("lane", "A", "http://example.com/", "POST", ())
+    lanes.enqueue(owner.redis, [outbox.entry(callback, int(time.time() * 1000) - 5000)])
+    api.get("Conference/")
+    api.get("Conference/nothing/")
+    api.send("BREW", "Conference/")
+    text = api.get("/metrics", Authorization="").text.decode()
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    place = "/v1/Account/{auth_id}/Conference/"
+    assert lines[f'ari_conf_api_requests_total{{method="GET",path="{place}",status="200"}}'] == "1.0"
+    assert lines[f'ari_conf_api_requests_total{{method="GET",path="{place}{{name}}/",status="404"}}'] == "1.0"
+    assert any('method="other"' in line for line in lines) and "BREW" not in text
+    assert lines["ari_conf_callbacks_waiting"] == "1.0"
+    assert float(lines["ari_conf_callbacks_oldest_seconds"]) >= 5
+    assert "standup" not in text and "nothing" not in text
