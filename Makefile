@@ -4,7 +4,7 @@ VENV := .venv
 LOCAL := .local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint format bench-callbacks asterisk clean
+.PHONY: help demo up test conformance lint format bench-callbacks asterisk clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -17,6 +17,10 @@ up: $(VENV)/.installed asterisk  ## the whole system in the foreground, to call 
 
 test: $(VENV)/.tox asterisk  ## everything that CI runs
 	@$(VENV)/bin/tox run
+
+conformance: $(VENV)/.tox asterisk  ## the specification, row by row, with callers on a real Asterisk: docs/conformance.md
+	@CONFORMANCE_TABLE=docs/conformance.md $(VENV)/bin/tox run -e py -- -q tests/integration/conformance; \
+	    held=$$?; cat docs/conformance.md; exit $$held
 
 lint: $(VENV)/.tox  ## the checks of the code, without the tests
 	@$(VENV)/bin/tox run -e lint
