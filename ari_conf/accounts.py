@@ -16,7 +16,7 @@ import msgspec
 from redis import Redis
 
 from ari_conf.core.account import Account
-from ari_conf.core.elements import NotAllowed, http_method, url
+from ari_conf.core.elements import NotAllowed, http_method, one_of, url
 from ari_conf.errors import AccountRefused
 from ari_conf.lanes import PREFIX
 
@@ -44,6 +44,8 @@ class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     hangup_url: str | None = None
     hangup_method: str = "POST"
     transcription_rate: str = "0"
+    recording_auth: str = "none"
+    """basic: RecordUrl asks for auth_id and token; none: whoever knows it may hear it."""
 
     def tokens(self, now_ms: int) -> list[str]:
         """What signs, the newest first: "During a token's rotation several signatures stand in the header"."""
@@ -61,7 +63,9 @@ class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(AccountRecord).decode
 
-SETTABLE = tuple(name for name in AccountRecord.__struct_fields__ if name.endswith(("_url", "_method", "_rate")))
+SETTABLE = tuple(
+    name for name in AccountRecord.__struct_fields__ if name.endswith(("_url", "_method", "_rate", "_auth"))
+)
 
 
 def new_auth_id() -> str:
@@ -167,7 +171,12 @@ def _rate(value: str) -> str:
     return format(rate, "f")
 
 
-_READ: dict[str, Callable[[Any], Any]] = {"url": _url, "method": http_method, "rate": _rate}
+_READ: dict[str, Callable[[Any], Any]] = {
+    "url": _url,
+    "method": http_method,
+    "rate": _rate,
+    "auth": one_of("none", "basic"),
+}
 
 
 def _none(auth_id: str) -> AccountRefused:

@@ -51,7 +51,7 @@ def serve() -> None:
 
 @app.command()
 def web() -> None:
-    """The web process: /healthz. Listens on ARI_CONF_WEB_LISTEN."""
+    """The REST API, on ARI_CONF_WEB_LISTEN; any number of them."""
     from ari_conf.commands import serve as command
 
     command.web()

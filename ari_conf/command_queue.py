@@ -38,6 +38,7 @@ BLOCK_MS = 2000
 """Less than the time after which a silent connection counts as dead."""
 TRY_AGAIN_S = 0.5
 AT_ONCE = 100
+GRACE_S = 1.0
 
 
 class Queued(msgspec.Struct, frozen=True):
@@ -191,12 +192,16 @@ class Asker:
     async def ask(
         self, asterisk_name: str, command: Command, command_id: str, auth_id: str, name: str, deadline_s: float
     ) -> Reply | None:
-        """None: no reply in time; then it is not done any more either."""
+        """None: no reply in time; then it is not done any more either.
+
+        `deadline_s`: until when the owner may begin with it; the reply is awaited a second longer.
+        """
         expires_at = int((time.time() + deadline_s) * 1000)
         text = encode(command, command_id, auth_id, name, expires_at, self._name)
         self._waiting[command_id] = waiting = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(deadline_s):
+            # Longer than the owner may take to decide: what he decided at the last moment is heard of.
+            async with asyncio.timeout(deadline_s + GRACE_S):
                 await self._subscribed.wait()
                 await self._redis.xadd(queue_key(asterisk_name), {"command": text}, maxlen=KEPT, approximate=True)
                 reply: Reply | None = await waiting

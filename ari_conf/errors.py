@@ -11,6 +11,9 @@ AriConfError
 │   ├── AriNotFound        the channel, bridge, playback or recording is gone
 │   └── AriUnreachable     no connection, or the deadline passed
 ├── StoreUnavailable       Redis can't be reached
+├── RecordingFailed        a recording can't be stored now
+│   └── RecordingLost      Asterisk has no such file, nor has S3
+├── TranscriptionFailed    no engine can transcribe it now
 ├── AccountRefused         an account can't be made, found or changed as asked
 └── SetupFailed            a part can't be started; says what to do
 """
@@ -61,6 +64,18 @@ class AriUnreachable(AriError):
 
 
 class StoreUnavailable(AriConfError):
+    pass
+
+
+class RecordingFailed(AriConfError):
+    pass
+
+
+class RecordingLost(RecordingFailed):
+    pass
+
+
+class TranscriptionFailed(AriConfError):
     pass
 
 

@@ -88,7 +88,15 @@ class Interpreter:
                 self._spawn(self._claim(effect))
             case do.DetectBeep(channel_id, on):
                 (self._listening.start if on else self._listening.stop)(channel_id)
-            case do.PostCallback() | do.ReportProblem() | do.ReleaseName() | do.StoreRecording() | do.Reply():
+            case (
+                do.PostCallback()
+                | do.ReportProblem()
+                | do.ReleaseName()
+                | do.StoreRecording()
+                | do.Reply()
+                | do.NoteStay()
+                | do.NoteTalk()
+            ):
                 raise TypeError(f"{type(effect).__name__} belongs to the step that is written, not here")
             case _:
                 self._in_order(effect.channel_id, effect)

@@ -15,6 +15,8 @@ from ari_conf.core.effects import PostCallback
 from ari_conf.lanes import prefix
 
 QUEUE = "callbacks"
+Place = tuple[Literal["ready", "leased", "waiting"], int]
+"""Where a lane is; if it waits, in how many ms it is due."""
 T = TypeVar("T")
 
 
@@ -96,14 +98,23 @@ class Totals:
 
 def overview(client: Redis, limit: int = 1000) -> list[Lane]:
     """The lanes, the one that waits for longest first; `limit` bounds how many are looked at."""
+    now_ms, found = _now_ms(client), []
+    for lane, (state, due), depth, head in heads(client, QUEUE, limit):
+        first = decode(head)
+        found.append(Lane(lane, first.auth_id, first.url, depth, max(0, now_ms - first.at_ms), state, due))
+    return sorted(found, key=lambda lane: -lane.oldest_ms)
+
+
+def heads(client: Redis, queue: str, limit: int = 1000) -> list[tuple[str, Place, int, bytes]]:
+    """(lane, where it is, how many entries it has, the first of them) of the lanes of a queue."""
     redis: Any = client  # as typed by redis-py, answers could be str as well
-    keys, now_ms = prefix(QUEUE), _now_ms(client)
-    places: dict[str, tuple[Literal["ready", "leased", "waiting"], int]] = {}
+    keys, now_ms = prefix(queue), _now_ms(client)
+    places: dict[str, Place] = {}
     for lane, due in redis.zrange(keys + "waiting", 0, limit - 1, withscores=True):
         places[lane.decode()] = ("waiting", max(0, int(due) - now_ms))
-    for worker in _workers(redis):
+    for worker in _workers(redis, queue):
         places.update((lane.decode(), ("leased", 0)) for lane in redis.hkeys(f"{keys}held:{worker}"))
-    for lane in _ready(redis, limit):
+    for lane in _ready(redis, queue, limit):
         places[lane] = ("ready", 0)
     found = []
     for some in _chunks(list(places)[:limit], 500):
@@ -113,10 +124,8 @@ def overview(client: Redis, limit: int = 1000) -> list[Lane]:
         answers = pipe.execute()
         for lane, depth, head in zip(some, answers[::2], answers[1::2], strict=True):
             if head is not None:  # else it was emptied meanwhile
-                first = decode(head)
-                state, due = places[lane]
-                found.append(Lane(lane, first.auth_id, first.url, depth, max(0, now_ms - first.at_ms), state, due))
-    return sorted(found, key=lambda lane: -lane.oldest_ms)
+                found.append((lane, places[lane], depth, head))
+    return found
 
 
 def totals(client: Redis) -> Totals:
@@ -139,12 +148,12 @@ def _now_ms(redis: Redis) -> int:
     return seconds * 1000 + micros // 1000
 
 
-def _workers(redis: Any) -> list[str]:
-    return [worker.decode() for worker in redis.zrange(prefix(QUEUE) + "workers", 0, -1)]
+def _workers(redis: Any, queue: str) -> list[str]:
+    return [worker.decode() for worker in redis.zrange(prefix(queue) + "workers", 0, -1)]
 
 
-def _ready(redis: Any, limit: int) -> Iterator[str]:
-    keys = prefix(QUEUE)
+def _ready(redis: Any, queue: str, limit: int) -> Iterator[str]:
+    keys = prefix(queue)
     for account in redis.lrange(keys + "accounts", 0, -1):
         for flow in redis.lrange(f"{keys}flows:{account.decode()}", 0, -1):
             for lane in redis.lrange(f"{keys}ready:{flow.decode()}", 0, limit - 1):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -13,6 +14,7 @@ import structlog
 from aiohttp.web import AppRunner
 from redis import Redis
 
+from ari_conf import lanes, recordings
 from ari_conf import store as redis_store
 from ari_conf import takeover
 from ari_conf.ari import translate
@@ -145,6 +147,10 @@ class Service:
                     step.problems.append(effect)
                 case do.ReleaseName():
                     step.released.append(effect)
+                case do.StoreRecording():
+                    step.also.append(partial(_hand_on, effect, self._settings, now))
+                case do.NoteStay() | do.NoteTalk():
+                    step.also.append(partial(recordings.note, effect=effect))
                 case do.Reply():
                     step.also.append(self._commands.answer(effect))
                 case _:
@@ -206,6 +212,11 @@ class Service:
             self.deliver(event)
         for message in takeover.arrivals(channels, self._settings.ari_app, known):
             self._heard(message)
+
+
+def _hand_on(effect: do.StoreRecording, settings: Settings, now: int, pipe: Any) -> Any:
+    # Twice is once: whoever stores it sees that it is stored.
+    return lanes.enqueue(pipe, [recordings.entry(effect, settings, now)], recordings.QUEUE)
 
 
 def _server(settings: Settings) -> Server:

@@ -69,11 +69,10 @@ class Settings(BaseSettings):
     """Requests to the API that an account may make in a second; 0: any number."""
     auth_failures: int = Field(10, ge=1)
     """Wrong tokens for an account from one address in a minute, after which it must wait."""
-    command_deadline: float = Field(5.0, gt=0)
-    """Seconds within which the process that owns a conference must have answered `web`."""
+    command_deadline: float = Field(3.0, gt=0)
+    """Seconds within which the owner of a conference must take up `web`'s command; Plivo's SDK waits 5 for the reply."""
     metrics_listen: str = "127.0.0.1:8091"
-    """Where `serve` gives its /metrics, /healthz and /readyz, host:port; empty: nowhere. (`web` gives its own where it
-    listens.)"""
+    """Where `serve` gives /metrics, /healthz and /readyz, host:port; empty: nowhere. `web` has its own."""
     trusted_proxies: str = "127.0.0.1"
     """Addresses and networks, by comma, of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
 
@@ -92,6 +91,34 @@ class Settings(BaseSettings):
     """If not set: what boto3 finds by itself (environment, instance role)."""
     s3_secret_key: SecretStr | None = None
     """With s3_access_key."""
+    s3_public_endpoint: str | None = None
+    """Under which those who follow a RecordUrl reach the S3 server, if not under s3_endpoint."""
+    s3_encryption: Literal["", "AES256", "aws:kms"] = ""
+    """Server-side encryption to ask for; empty: what the bucket does by itself."""
+    s3_kms_key: str | None = None
+    """With aws:kms: the key's id."""
+    s3_storage_class: str = "STANDARD"
+    """Of the recordings' objects."""
+
+    ari_url_for_workers: str | None = None
+    """Asterisk's REST interface for workers on other machines, if they reach it in another way: they take recordings from it."""
+    recording_threads: int = Field(2, ge=1)
+    """Recordings that one worker stores at once."""
+    recordings_limit_mb: int = Field(10_000, ge=1)
+    """More than this in recording_folder is a warning: recordings wait there as long as S3 is away."""
+    record_url_s: int = Field(3600, ge=1, le=604800)
+    """Seconds for which the address that RecordUrl leads to holds."""
+
+    transcription_engine: Literal["local", "http"] = "local"
+    """local: faster-whisper in the worker (the extra `transcription`). http: an OpenAI-compatible server."""
+    transcription_model: str = ""
+    """local: a faster-whisper model's folder; empty: the tiny.en that comes with the extra. http: the model's name."""
+    transcription_url: str = "https://api.openai.com/v1/audio/transcriptions"
+    """http: the server's address."""
+    transcription_key: SecretStr | None = None
+    """http: its key, sent as a bearer token."""
+    transcription_cpus: int = Field(1, ge=1)
+    """local: processor cores for one transcription."""
 
     problems_kept: int = Field(200, ge=1)
     """Problems kept for an account, the newest."""

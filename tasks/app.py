@@ -19,7 +19,9 @@ OTHER_THREADS = 4
 """Beside those that deliver callbacks, so that a flood of them doesn't hold up recordings."""
 
 broker.mend()
-app = Celery("tasks", broker=settings().broker, amqp="tasks.broker:Amqp", include=["tasks.callbacks"])
+app = Celery(
+    "tasks", broker=settings().broker, amqp="tasks.broker:Amqp", include=["tasks.callbacks", "tasks.recordings"]
+)
 app.conf.update(
     task_queues={name: {"exchange": "tasks", "routing_key": name} for name in QUEUES},
     task_default_queue="callbacks",

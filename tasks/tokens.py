@@ -1,4 +1,4 @@
-"""Tells Celery that there are callbacks to deliver: as many messages as free threads are worth starting, never more."""
+"""Tells Celery that there is something to do: as many messages as free threads are worth starting, never more."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from ari_conf.lanes import Lanes
 from tasks.app import app
 
 log = structlog.get_logger()
+TASKS = {
+    "callbacks": "tasks.callbacks.deliver",
+    "recordings": "tasks.recordings.store",
+    "transcriptions": "tasks.transcriptions.transcribe",
+}
 REST_S = 0.005
 """Between two rounds: what became ready meanwhile is one round's work."""
 
@@ -18,9 +23,10 @@ REST_S = 0.005
 class Tokens(threading.Thread):
     """`wake` says that lanes may have become ready, and never blocks. With `every_s` it also looks by itself."""
 
-    def __init__(self, redis: Redis, every_s: float | None = None) -> None:
-        super().__init__(name="tokens", daemon=True)
-        self._lanes = Lanes(redis)
+    def __init__(self, redis: Redis, every_s: float | None = None, queue: str = "callbacks") -> None:
+        super().__init__(name=f"tokens {queue}", daemon=True)
+        self._queue = queue
+        self._lanes = Lanes(redis, queue)
         self._every_s = every_s
         self._woken = threading.Event()
         self._ended = threading.Event()
@@ -38,10 +44,10 @@ class Tokens(threading.Thread):
             self._woken.wait(self._every_s)
             self._woken.clear()
             try:
-                publish(self._lanes.tokens())
+                publish(self._lanes.tokens(), self._queue)
             except Exception as error:  # of Redis, of the broker: this thread must outlive them
                 if working:
-                    log.warning("workers not told of callbacks", reason=str(error))
+                    log.warning("workers not told of what waits", queue=self._queue, reason=str(error))
                 working = False
                 self._ended.wait(0.5)
             else:
@@ -49,8 +55,8 @@ class Tokens(threading.Thread):
                 self._ended.wait(REST_S)
 
 
-def publish(tokens: list[str]) -> None:
+def publish(tokens: list[str], queue: str) -> None:
     if tokens:
         with app.producer_or_acquire() as producer:
             for token in tokens:
-                app.send_task("tasks.callbacks.deliver", (token,), producer=producer, queue="callbacks")
+                app.send_task(TASKS[queue], (token,), producer=producer, queue=queue)

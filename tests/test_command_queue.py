@@ -137,3 +137,14 @@ async def test_what_is_no_command_is_passed_over(redis_server):
     redis_server.client.xadd(queue_key("here"), {"command": b'{"no": "command"}'})
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
         assert await asker.ask("here", Lock(True), "c1", "MA1", "x", 5) is not None
+
+
+async def test_what_was_decided_at_the_last_moment_is_heard_of(redis_server):
+    owner = Owner(redis_server.url)
+    owner.silent = True
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        asked = asyncio.ensure_future(asker.ask("here", Lock(True), "c1", "MA1", "x", 0.3))
+        await asyncio.sleep(0.5)  # the command has expired, its reply is on its way
+        assert [event.command_id for event in owner.got] == ["c1"]
+        await owner.write(Reply("c1", 202))
+        assert await asked == Reply("c1", 202)

@@ -18,7 +18,7 @@ from aiohttp import WSMsgType
 
 from ari_conf.ari.beep import BeepDetector
 from ari_conf.ari.client import Client
-from ari_conf.ari.translate import BRIDGE_NAME, path
+from ari_conf.ari.translate import BRIDGE_NAME, LISTENS, path
 from ari_conf.errors import AriError, AriNotFound
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Listening:
     def __init__(self, ari: Client, heard: Callable[[str], None]) -> None:
         self._ari = ari
         self._heard = heard
-        self._all = f"{ari.app}.listens."
+        self._all = ari.app + LISTENS
         self._mine = f"{self._all}{uuid4().hex}."
         """Ids of what this process makes begin with it."""
         self._ears: dict[str, asyncio.Task[None]] = {}
@@ -116,7 +116,9 @@ class Listening:
         except AriError as error:
             tell = log.debug if self._told else log.warning
             self._told = True
-            tell("not listened for a beep: Wait ends after its length", channel_id=ear.channel_id, reason=str(error))
+            # Where there is no chan_websocket, its own words are "internal error".
+            event = "not listened for a beep, Wait ends after its length: has this Asterisk chan_websocket?"
+            tell(event, channel_id=ear.channel_id, reason=str(error))
             return False
         self._told = False
         return True

@@ -33,6 +33,8 @@ BRIDGE_NAME = "ari_conf"
 
 OWN_CHANNELS = ("Snoop/", "UnicastRTP/", "WebSocket/", "AudioSocket/")
 """Channels that we make to listen in: they enter the application as calls do, and aren't any."""
+LISTENS = ".listens."
+"""Stands in the ids of bridges in which they are: no conferences."""
 
 
 def to_event(message: Any, new_id: Callable[[], str]) -> seen.Event | None:
@@ -42,6 +44,8 @@ def to_event(message: Any, new_id: Callable[[], str]) -> seen.Event | None:
     """
     match message:
         case {"channel": {"name": str(name)}} if name.startswith(OWN_CHANNELS):
+            return None
+        case {"bridge": {"id": str(bridge_id)}} if LISTENS in bridge_id:
             return None
         case {"type": "StasisStart", "channel": dict(channel)} if "replace_channel" not in message:
             return _arrived(channel, message.get("args"), new_id)

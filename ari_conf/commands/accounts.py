@@ -32,6 +32,9 @@ def add(
     hangup_url: Url = None,
     hangup_method: Method = "POST",
     transcription_rate: Annotated[str, typer.Option(metavar="PRICE", help="Of a minute.")] = "0",
+    recording_auth: Annotated[
+        str, typer.Option(metavar="none|basic", help="Whether RecordUrl asks for a login.")
+    ] = "none",
 ) -> None:
     """Makes an account and shows its token: now, and never again."""
     fields = {
@@ -42,6 +45,7 @@ def add(
         "hangup_url": hangup_url,
         "hangup_method": hangup_method,
         "transcription_rate": transcription_rate,
+        "recording_auth": recording_auth,
     }
     with redis() as client:
         record = accounts.add(client, _now_ms(), auth_id, **fields)

@@ -196,9 +196,7 @@ class Call:
     def problem(self, text: str, code: int | None = None) -> ReportProblem:
         return ReportProblem(self.auth_id, self.call_uuid, code, text)
 
-    def post(
-        self, url: str, method: str, event: str, params: dict[str, str], now: int, lane: str = ""
-    ) -> PostCallback:
+    def post(self, url: str, method: str, event: str, params: dict[str, str], now: int, lane: str = "") -> PostCallback:
         """A request whose reply is of no interest, with the standard parameters."""
         whole = standard(self, event, now) | params
         return PostCallback(lane or self.call_uuid, self.auth_id, url, method, frozen(whole))
@@ -219,9 +217,7 @@ class Call:
         text = f"the account {self.auth_id} has no answer URL, and the dialplan names no document"
         return self._no_document("answer", UNREACHABLE["answer"], text, now)
 
-    def _fetch(
-        self, purpose: Purpose, source: str, method: str, event: str, params: dict[str, str], now: int
-    ) -> Out:
+    def _fetch(self, purpose: Purpose, source: str, method: str, event: str, params: dict[str, str], now: int) -> Out:
         self.fetching = purpose
         self.serial += 1
         whole = frozen(standard(self, event, now) | params)

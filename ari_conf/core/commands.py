@@ -79,6 +79,24 @@ class Lock:
 
 
 @dataclass(frozen=True, slots=True)
+class Record:
+    recording_id: str
+    file_format: Literal["mp3", "wav"] = "mp3"
+    time_limit: int | None = None
+    """Seconds. None: until it is stopped, or the conference ends."""
+    callback_url: str | None = None
+    callback_method: str = "POST"
+    transcription_type: str | None = None
+    transcription_url: str | None = None
+    transcription_method: str = "POST"
+
+
+@dataclass(frozen=True, slots=True)
+class StopRecording:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class HangUpAll:
     pass
 
@@ -94,5 +112,7 @@ Command = (
     | Announce
     | StopAnnouncing
     | Lock
+    | Record
+    | StopRecording
     | HangUpAll
 )

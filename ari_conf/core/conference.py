@@ -309,8 +309,11 @@ class Conference:
 
     def _settle_recording(self, now: int) -> Out:
         # "It begins when the conference has started and a member whose record is true is in"
-        member = next((m for m in self.mixed if m.element.record), None)
-        if self.recording is not None or member is None:
+        # The API's recordings come and go: who enters after one asks anew.
+        last = self.recording
+        over = last.ended_at if last is not None and last.api_id and last.handed_on else None
+        member = next((m for m in self.mixed if m.element.record and m.joined_at > (over or -1)), None)
+        if (last is not None and over is None) or member is None:
             return []
         self.recording = Recording(
             member.recording_id, self.bridge_id, self.auth_id, member.call_uuid, member.element, now,
@@ -332,7 +335,7 @@ class Conference:
         out: Out = []
         for member in self.members.values():
             out += self._note_stay(member, now, None)
-        if recording.element.callback_url is not None:
+        if recording.element.callback_url is not None and not recording.api_id:
             self.sequence += 1
         return [*out, recording.hand_on(self.conference_id, self.name, self.sequence, self.public_url)]
 
@@ -443,7 +446,8 @@ class Conference:
         if reason == "hangup" or was in ("waiting", "joining", "held"):
             return out + self._out(member, now)
         member.leaving_until = now + LEAVING_MS
-        return [*out, RemoveChannel(member.channel_id, self.bridge_id)]
+        # One who was to be held is on his way out of the bridge already.
+        return out if was == "parting" else [*out, RemoveChannel(member.channel_id, self.bridge_id)]
 
     def _left(self, member: Member, now: int) -> Out:
         if member.state == "mixed":
@@ -559,7 +563,7 @@ class Conference:
         for player in self.players.values():
             out += player.receive(ev.TimePassed(), now)
         if self.recording is not None:
-            self.recording.time(now)
+            out += self.recording.time(now)
         if self.ends_at <= now:
             # "the conference ends after it"
             out += self._end("time_limit", now)

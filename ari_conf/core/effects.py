@@ -254,11 +254,13 @@ class StoreRecording:
     conference_name: str
     call_uuid: str
     """The call whose element asked for it."""
+    record_url: str
     file_format: str
     start_ms: int
     end_ms: int
     callback: PostCallback | None
-    """Without the parameters that only the file tells."""
+    """Without the parameters that only the file tells: RecordingDuration, RecordingDurationMs. If the API asked for the
+    recording (`api_id` is among them) these are recording_duration, recording_duration_ms."""
     transcribe: bool
     transcription_url: str | None
     transcription_method: str

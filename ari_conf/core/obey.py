@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from ari_conf.core import commands as do
 from ari_conf.core import ids
 from ari_conf.core.effects import DeafenChannel, Field, MuteChannel, Reply, Target
+from ari_conf.core.elements import Conference as Element
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.internal import HangUpCall, Out
 from ari_conf.core.player import Player
+from ari_conf.core.recording import Recording
 
 if TYPE_CHECKING:
     from ari_conf.core.conference import Conference
@@ -42,6 +44,13 @@ def obey(conference: Conference, received: CommandReceived, now: int) -> Out:
         case do.StopAnnouncing():
             announced = [p for owner, p in conference.players.items() if f".{ANNOUNCEMENT}." in owner]
             return [*(effect for player in announced for effect in player.stop()), Reply(command_id, 204)]
+        case do.Record():
+            return _record(conference, command_id, command, now)
+        case do.StopRecording():
+            recording = conference.recording
+            if recording is None or recording.state != "running":
+                return [refused(command_id, 404, "the conference is not being recorded")]
+            return [*recording.stop(now), Reply(command_id, 204)]
     members = _chosen(conference, command.members)
     if not members:
         return [refused(command_id, 404, "member not found")]
@@ -111,6 +120,36 @@ def _announce(conference: Conference, command_id: str, sound: Play | Speak, now:
     player = Player(owner, Target("bridge", conference.bridge_id), (sound,))
     conference.players[owner] = player
     return [*player.start(now), Reply(command_id, 202, (("message", "announcement queued into conference"),))]
+
+
+def _record(conference: Conference, command_id: str, wanted: do.Record, now: int) -> Out:
+    last = conference.recording
+    if last is not None and not last.handed_on:
+        # "POST …/Record/ when a recording runs: 409."
+        return [refused(command_id, 409, "the conference is being recorded already")]
+    if not conference.mixed:
+        return [refused(command_id, 409, "the conference has not started: there is nothing to record")]
+    element = Element(
+        conference.name,
+        record=True,
+        record_file_format=wanted.file_format,
+        callback_url=wanted.callback_url,
+        callback_method=wanted.callback_method,
+        transcription_type=wanted.transcription_type,
+        transcription_url=wanted.transcription_url,
+        transcription_method=wanted.transcription_method,
+    )
+    ids_ = (wanted.recording_id, conference.bridge_id, conference.auth_id, "")
+    wideband = any(m.wideband for m in conference.members.values())
+    recording = Recording(*ids_, element, now, wideband=wideband, api_id=command_id)
+    recording.deadline = now + wanted.time_limit * 1000 if wanted.time_limit else None
+    conference.recording = recording
+    body = (
+        ("message", "conference recording started"),
+        ("recording_id", recording.recording_id),
+        ("url", recording.url(conference.public_url)),
+    )
+    return [*recording.start(), Reply(command_id, 202, body)]
 
 
 def _told(command: do.Command, members: list[Member]) -> tuple[int, tuple[Field, ...]]:

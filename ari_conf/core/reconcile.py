@@ -110,11 +110,12 @@ def _of_member(member: Member, bridge_id: str) -> Iterator[Expected]:
     if member.state == "adding":
         entered = ev.ChannelEnteredBridge(channel_id, bridge_id)
         yield Expected("member", channel_id, channel_id, bridge_id, if_there=entered)
-    elif member.state in ("mixed", "leaving"):
+    elif member.state in ("mixed", "parting", "leaving"):
         left = ev.ChannelLeftBridge(channel_id, bridge_id)
         yield Expected("member", channel_id, channel_id, bridge_id, if_gone=left)
-    if member.player is not None:
-        yield from _of_player(member.player)
+    for player in (member.player, member.aside.player):
+        if player is not None:
+            yield from _of_player(player)
 
 
 # What is to be done again.
@@ -183,11 +184,11 @@ def _member_again(member: Member, conference: Conference, is_in: bool) -> Out:
     out: Out = []
     if member.state == "adding" and not is_in:
         out.append(do.AddChannel(channel_id, bridge_id))
-    if member.state == "leaving" and is_in:
+    if member.state in ("parting", "leaving") and is_in:
         out.append(do.RemoveChannel(channel_id, bridge_id))
     if member.muted:
         out.append(do.MuteChannel(channel_id, True))
-    if member.deaf:
+    if member.deaf and member.state != "held":
         out.append(do.DeafenChannel(channel_id, True))
     if member.detected:
         out.append(do.DetectTalking(channel_id, FLOOR_SILENCE_MS))
@@ -197,7 +198,9 @@ def _member_again(member: Member, conference: Conference, is_in: bool) -> Out:
         if sound.asking:
             sound.asking = False
             out += member.ask(sound, conference.name)
-    return out + (_player_again(member.player) if member.player else [])
+    for player in (member.player, member.aside.player):
+        out += _player_again(player) if player else []
+    return out
 
 
 def strangers(directory: Directory, there: There, is_ours: Callable[[str], bool]) -> list[str]:

@@ -31,6 +31,8 @@ class Recording:
     ended_at: int | None = None
     deadline: int | None = None
     handed_on: bool = False
+    api_id: str = ""
+    """Of the API's call that asked for it, rather than an element."""
 
     @property
     def finished(self) -> bool:
@@ -58,9 +60,14 @@ class Recording:
             self.state, self.deadline = "failed" if failed else "stopped", None
             self.ended_at = self.ended_at or now
 
-    def time(self, now: int) -> None:
-        if self.deadline is not None and self.deadline <= now:
-            self.stopped(now)
+    def time(self, now: int) -> list[Effect]:
+        if self.deadline is None or self.deadline > now:
+            return []
+        if self.state == "running":
+            # The API's time_limit.
+            return self.stop(now)
+        self.stopped(now)
+        return []
 
     def hand_on(self, conference_id: str, name: str, sequence: int, public_url: str) -> StoreRecording:
         element, ended_at = self.element, self.ended_at or self.started_at
@@ -75,6 +82,16 @@ class Recording:
             "ConferenceSequence": str(sequence),
             "Timestamp": str(ended_at),
         }
+        if self.api_id:
+            # "Its callback is snake_case"
+            params = {
+                "api_id": self.api_id,
+                "record_url": self.url(public_url),
+                "recording_id": self.recording_id,
+                "conference_name": name,
+                "recording_start_ms": str(self.started_at),
+                "recording_end_ms": str(ended_at),
+            }
         url, method = element.callback_url, element.callback_method
         self.handed_on = True
         return StoreRecording(
@@ -83,6 +100,7 @@ class Recording:
             conference_id,
             name,
             self.call_uuid,
+            self.url(public_url),
             element.record_file_format,
             self.started_at,
             ended_at,

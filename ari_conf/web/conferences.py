@@ -129,6 +129,31 @@ async def hang_up_conference(request: Request, caller: Calling, name: Name, body
     return await _to_conference(request, caller, name, body, do.HangUpAll())
 
 
+Recording = Annotated[m.Recording, Depends(read(m.Recording))]
+
+
+@router.post(ONE + "Record/", **replies(202, m.RecordingStarted), openapi_extra=described(m.Recording))
+async def record(request: Request, caller: Calling, name: Name, body: Recording) -> Response:
+    wanted = do.Record(
+        str(uuid4()),
+        body.file_format,
+        body.time_limit,
+        body.callback_url,
+        body.callback_method,
+        body.transcription_type,
+        body.transcription_url,
+        body.transcription_method,
+    )
+    # "Its callback": callback_url is the recording's here, told when that is there.
+    at_once = body.model_copy(update={"callback_url": None})
+    return await _to_conference(request, caller, name, at_once, wanted)
+
+
+@router.delete(ONE + "Record/", **replies(204, None), openapi_extra=NOTHING)
+async def stop_recording(request: Request, caller: Calling, name: Name, body: Nothing) -> Response:
+    return await _to_conference(request, caller, name, body, do.StopRecording())
+
+
 # Members.
 
 

@@ -108,6 +108,33 @@ class Announcing(Asynchronous):
     language: Language = "en-US"
 
 
+def _seconds(value: Any) -> Any:
+    # Of a form it is text.
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10 else value
+
+
+class Recording(Asynchronous):
+    """callback_url is told when the recording is there; the call itself is answered at once."""
+
+    file_format: Annotated[
+        Literal["mp3", "wav"],
+        BeforeValidator(lambda value: value or "mp3"),
+        WithJsonSchema({"enum": ["mp3", "wav"], "default": "mp3"}),
+    ] = "mp3"
+    time_limit: Annotated[
+        Annotated[int, Field(ge=1, le=86400, strict=True)] | None,
+        BeforeValidator(lambda value: _nothing(_seconds(value))),
+        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 86400}),
+    ] = None
+    transcription_type: Annotated[
+        Literal["auto", "hybrid", "manual"] | None,
+        BeforeValidator(_nothing),
+        WithJsonSchema({"enum": ["auto", "hybrid", "manual"]}),
+    ] = None
+    transcription_url: OptionalUrl = None
+    transcription_method: Method = "POST"
+
+
 # Replies.
 
 
@@ -125,6 +152,11 @@ class Message(Reply):
 
 class OfMembers(Message):
     member_id: list[str]
+
+
+class RecordingStarted(Message):
+    recording_id: str
+    url: str
 
 
 class Names(Reply):

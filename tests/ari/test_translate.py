@@ -80,6 +80,10 @@ def test_a_channel_of_our_own_is_no_call_and_no_member(name: str) -> None:
         assert event({"type": kind, "channel": CHANNEL | {"name": name}, "bridge": {"id": "b1"}}) is None
 
 
+def test_nor_is_their_bridge_a_conference() -> None:
+    assert event({"type": "BridgeDestroyed", "bridge": {"id": "conf.listens.0a.1"}}) is None
+
+
 def test_a_channel_that_takes_another_ones_place_is_no_call() -> None:
     assert event(start("MA1") | {"replace_channel": CHANNEL}) is None
 

@@ -38,7 +38,7 @@ FLOOD = 10_000
 BESIDE = 50
 """Callbacks that are sent beside the flood."""
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 
 def progress(text: str) -> None:

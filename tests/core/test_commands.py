@@ -357,3 +357,96 @@ def test_the_state_with_all_of_it_can_be_written_down(stage: Stage):
 def test_a_directory_without_conferences_answers_too():
     told = Directory(lambda: "id").receive(ev.CommandReceived("c", "A", "x", do.Lock(True), START + 1), START)
     assert told == [effects.Reply("c", 404, (("error", "conference not found"),))]
+
+
+# Record.
+
+
+def stored(stage: Stage) -> effects.StoreRecording:
+    (found,) = stage.all(effects.StoreRecording)
+    return found
+
+
+def test_a_conference_is_recorded_until_it_is_told_to_stop(stage: Stage):
+    told = api(stage, do.Record("r1", "wav", callback_url="http://callback.example/record"))
+    assert (told["status"], told["message"], told["recording_id"]) == (202, "conference recording started", "r1")
+    assert told["url"] == "https://conference.example/v1/Account/A/Recording/r1.wav"
+    assert stage.asterisk.recordings == {"r1": stage.conference_id()}
+    assert api(stage, do.Record("r2"))["status"] == 409
+    stage.pass_time(5)
+    assert api(stage, do.StopRecording()) == {"status": 204}
+    assert not stage.asterisk.recordings
+    assert (stored(stage).recording_id, stored(stage).file_format, stored(stage).call_uuid) == ("r1", "wav", "")
+    assert stored(stage).end_ms - stored(stage).start_ms == 5000
+    callback = stored(stage).callback
+    assert callback is not None
+    assert dict(callback.params) == {
+        "api_id": dict(callback.params)["api_id"],
+        "record_url": told["url"],
+        "recording_id": "r1",
+        "conference_name": "standup",
+        "recording_start_ms": str(stored(stage).start_ms),
+        "recording_end_ms": str(stored(stage).end_ms),
+    }
+    assert api(stage, do.StopRecording())["status"] == 404
+
+
+def test_a_recording_follows_another(stage: Stage):
+    for recording_id in ("r1", "r2"):
+        assert api(stage, do.Record(recording_id))["status"] == 202
+        assert api(stage, do.StopRecording())["status"] == 204
+    assert [s.recording_id for s in stage.all(effects.StoreRecording)] == ["r1", "r2"]
+    stage.hang_up("ann", "bob", "cid")
+    assert not stage.directory.conferences
+
+
+def test_a_recording_ends_after_its_time(stage: Stage):
+    api(stage, do.Record("r1", time_limit=10))
+    stage.pass_time(9)
+    assert stage.asterisk.recordings
+    stage.pass_time(1)
+    assert not stage.asterisk.recordings
+    assert stored(stage).end_ms - stored(stage).start_ms == 10_000
+
+
+def test_a_recording_ends_with_the_conference(stage: Stage):
+    api(stage, do.Record("r1"))
+    stage.hang_up("ann", "bob", "cid")
+    assert stored(stage).recording_id == "r1"
+    assert not stage.directory.conferences and not stage.asterisk.bridges
+
+
+def test_what_an_element_records_is_stopped_for_good():
+    stage = Stage()
+    players(stage, "ann", "bob", record=True)
+    assert api(stage, do.Record("r1"))["status"] == 409
+    assert api(stage, do.StopRecording()) == {"status": 204}
+    stage.call("cid", stay(record=True))
+    assert not stage.asterisk.recordings
+
+
+def test_who_enters_after_the_apis_recording_and_wants_one_gets_it(stage: Stage):
+    api(stage, do.Record("r1"))
+    stage.call("dan", stay(record=True))
+    stage.pass_time(1)
+    api(stage, do.StopRecording())
+    assert not stage.asterisk.recordings
+    stage.pass_time(1)
+    stage.call("eve", stay(record=True))
+    assert len(stage.asterisk.recordings) == 1
+
+
+def test_there_is_nothing_to_record_before_the_start():
+    stage = Stage()
+    stage.call("ann", waiting())
+    assert api(stage, do.Record("r1"))["status"] == 409
+
+
+@pytest.mark.parametrize("command", [do.Kick((1,)), do.Hold((1,), True)])
+def test_a_sound_is_stopped_before_he_is_moved(stage: Stage, command: do.Command):
+    """Asterisk would move him only when it has ended."""
+    api(stage, do.PlayToMembers((1,), HELLO))
+    before = len(stage.effects)
+    api(stage, command)
+    kinds = [type(effect) for effect in stage.effects[before:]]
+    assert kinds.index(effects.StopPlayback) < kinds.index(effects.RemoveChannel)

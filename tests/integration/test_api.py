@@ -260,3 +260,45 @@ async def test_a_mute_outlives_the_application(stage: Stage, api: plivo.RestClie
             await becomes(stage, bob, set())
             await do(api.conferences.member_mute_stop, NAME, a)
             await becomes(stage, bob, {ANN})
+
+
+async def test_record_and_its_callback(stage: Stage, api: plivo.RestClient) -> None:
+    do = asyncio.to_thread
+    async with stage.callers(2) as (ann, bob):
+        await three(stage, ann, bob)
+        told = await do(
+            api.conferences.record,
+            NAME,
+            file_format="wav",
+            callback_url=stage.url + "/recorded",
+            callback_method="POST",
+        )
+        assert told.message == "conference recording started"
+        assert (
+            told.url
+            == f"{stage.system.settings.public_url}/v1/Account/{stage.account}/Recording/{told.recording_id}.wav"
+        )
+        with pytest.raises(plivo.exceptions.InvalidRequestError, match="recorded already"):
+            await do(api.conferences.record, NAME)
+        await asyncio.sleep(1.5)  # in real time: that is what is recorded
+        await do(api.conferences.record_stop, NAME)
+        with pytest.raises(ResourceNotFoundError):
+            await do(api.conferences.record_stop, NAME)
+        callback = await stage.receiver.wait_for(lambda r: r.path == "/recorded", 20)
+        params = callback.params
+        assert params.keys() == {
+            "api_id",
+            "record_url",
+            "recording_id",
+            "conference_name",
+            "recording_duration",
+            "recording_duration_ms",
+            "recording_start_ms",
+            "recording_end_ms",
+        }
+        assert (params["api_id"], params["record_url"]) == (told.api_id, told.url)
+        assert (params["recording_id"], params["conference_name"]) == (told.recording_id, "stand/up ☕")
+        assert 1000 < int(params["recording_duration_ms"]) < 5000
+        # The conference goes on, and may be recorded again.
+        assert (await do(api.conferences.record, NAME)).recording_id != told.recording_id
+        await do(api.conferences.record_stop, NAME)

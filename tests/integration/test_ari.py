@@ -1,4 +1,4 @@
-"""The client and the translation against a real Asterisk, called by a phone of a few lines."""
+"""The client and the translation against a real Asterisk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,8 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as seen
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable
 from ari_conf.parts.asterisk import DEFAULT_ROOT, EmbeddedAsterisk, present, running
-from tests.integration.phone import Phone, call
+from demo import listen
+from demo.phone import CallFailed, Phone, Switchboard, now_ms
 
 ROOT = Path(os.environ.get("ARI_CONF_ASTERISK_ROOT", DEFAULT_ROOT))
 
@@ -87,6 +88,51 @@ async def application(asterisk: EmbeddedAsterisk, deadline: float = 5.0) -> Asyn
         await app.client.close()
 
 
+class Caller:
+    def __init__(self, phone: Phone, calling: asyncio.Task[None]) -> None:
+        self.phone, self._calling = phone, calling
+
+    async def answered(self) -> None:
+        async with asyncio.timeout(5):
+            await self._calling
+
+    async def refused(self) -> int:
+        """SIP's status."""
+        with pytest.raises(CallFailed) as failed:
+            await self.answered()
+        return failed.value.status
+
+
+@asynccontextmanager
+async def call(asterisk: EmbeddedAsterisk, dialled: str, **headers: str) -> AsyncIterator[Caller]:
+    """Goes on once it calls; `headers` with _ for -."""
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    async with Switchboard(1) as (ada,):
+        uri = f"sip:{dialled}@{asterisk.host}:{asterisk.sip_port}"
+        calling = ada.call(uri, headers=named, from_user="+14155550100", display_name="Ada Caller")
+        task = asyncio.create_task(calling)
+        try:
+            yield Caller(ada, task)
+        finally:
+            await ada.hang_up()
+            with suppress(CallFailed):
+                await task
+
+
+async def hears_something(phone: Phone) -> None:
+    """From now on, within 5 s."""
+    start = now_ms()
+    async with asyncio.timeout(5):
+        while listen.silent(phone.heard.since(start)):  # noqa: ASYNC110  what it waits for is made by packets
+            await asyncio.sleep(0.02)
+
+
+async def hears_nothing(phone: Phone, ms: float = 300) -> None:
+    start = now_ms()
+    await asyncio.sleep((ms + 60) / 1000)
+    assert listen.silent(phone.heard.between(start, start + ms))
+
+
 @asynccontextmanager
 async def conference_of_two(
     app: Application, asterisk: EmbeddedAsterisk
@@ -101,7 +147,7 @@ async def conference_of_two(
             await app.perform(do.AddChannel(first, "b1"), do.AddChannel(second, "b1"))
             joined = [await app.next(seen.ChannelEnteredBridge), await app.next(seen.ChannelEnteredBridge)]
             assert joined == [seen.ChannelEnteredBridge(first, "b1"), seen.ChannelEnteredBridge(second, "b1")]
-            yield ada, bob, first, second
+            yield ada.phone, bob.phone, first, second
 
 
 async def test_a_call_comes_in_over_the_websocket_that_asterisk_opened(asterisk: EmbeddedAsterisk) -> None:
@@ -123,16 +169,16 @@ async def test_a_call_comes_in_over_the_websocket_that_we_opened(inbound_asteris
 @pytest.mark.parametrize(
     ("dialled", "headers", "account", "document"),
     [
-        ("MAOTHER*14155550199", (), "MAOTHER", None),
-        ("MAOTHER*lunch-2_b", (), "MAOTHER", "lunch-2_b"),
-        ("lunch", ("X-Ari-Conf-Account: MAOTHER",), "MAOTHER", "lunch"),
-        ("1234", ("X-Ari-Conf-Document: http://127.0.0.1/a,b?c=d&e",), "MADEFAULT", "http://127.0.0.1/a,b?c=d&e"),
+        ("MAOTHER*14155550199", {}, "MAOTHER", None),
+        ("MAOTHER*lunch-2_b", {}, "MAOTHER", "lunch-2_b"),
+        ("lunch", {"X_Ari_Conf_Account": "MAOTHER"}, "MAOTHER", "lunch"),
+        ("1234", {"X_Ari_Conf_Document": "http://127.0.0.1/a,b?c=d&e"}, "MADEFAULT", "http://127.0.0.1/a,b?c=d&e"),
     ],
 )
 async def test_a_trusted_caller_chooses_account_and_document(
-    asterisk: EmbeddedAsterisk, dialled: str, headers: tuple[str, ...], account: str, document: str | None
+    asterisk: EmbeddedAsterisk, dialled: str, headers: dict[str, str], account: str, document: str | None
 ) -> None:
-    async with application(asterisk) as app, call(asterisk, dialled, *headers):
+    async with application(asterisk) as app, call(asterisk, dialled, **headers):
         arrived = await app.arrived()
 
     assert (arrived.auth_id, arrived.document) == (account, document)
@@ -141,12 +187,12 @@ async def test_a_trusted_caller_chooses_account_and_document(
 
 async def test_another_caller_does_not(tmp_path: Path) -> None:
     with running(EmbeddedAsterisk(tmp_path, present(ROOT), account="MADEFAULT", trust_callers=False)) as asterisk:
-        async with application(asterisk) as app, call(asterisk, "MAOTHER*1234", "X-Ari-Conf-Account: MAOTHER"):
+        async with application(asterisk) as app, call(asterisk, "MAOTHER*1234", X_Ari_Conf_Account="MAOTHER"):
             assert (await app.arrived()).auth_id == "MADEFAULT"
 
 
 async def test_headers_of_the_invite_are_read_from_the_channel(asterisk: EmbeddedAsterisk) -> None:
-    async with application(asterisk) as app, call(asterisk, "1234", "X-PH-Colour: blue, green", "X-PH-Size: 7"):
+    async with application(asterisk) as app, call(asterisk, "1234", X_PH_Colour="blue, green", X_PH_Size="7"):
         path = f"/channels/{(await app.arrived()).channel_id}/variable"
         names = await app.client.request("GET", path, {"variable": "PJSIP_HEADERS(X-PH-)"})
         colour = await app.client.request("GET", path, {"variable": "PJSIP_HEADER(read,X-PH-Colour)"})
@@ -160,9 +206,10 @@ async def test_a_call_placed_while_we_were_away_is_not_lost(opened_by: str, requ
     away: EmbeddedAsterisk = request.getfixturevalue(opened_by)
     async with application(away) as app:
         assert app.client.connected
-    async with call(away, "1234") as phone:
+    async with call(away, "1234") as caller:
         if not away.outbound:
-            assert await phone.response() == 180  # it rings in the dialplan
+            async with asyncio.timeout(5):
+                await caller.phone.ringing.wait()  # in the dialplan
         async with application(away) as app:
             assert (await app.arrived()).to == "1234"
 
@@ -178,51 +225,49 @@ async def test_only_what_we_asked_for_is_sent(asterisk: EmbeddedAsterisk) -> Non
 async def test_members_talk(asterisk: EmbeddedAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, _, first, _):
         await app.perform(do.DetectTalking(first, 300))
-        await ada.talk(0.5)
+        ada.tone(1000)
         assert await app.next(seen.TalkingStarted) == seen.TalkingStarted(first)
-        await ada.be_silent(1.0)
+        ada.silence()
         assert await app.next(seen.TalkingFinished) == seen.TalkingFinished(first)
 
 
 async def test_members_press_keys(asterisk: EmbeddedAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, bob, first, second):
-        ada.press("5")
+        await ada.press("5")
         assert await app.next(seen.DigitReceived) == seen.DigitReceived(first, "5")
-        assert bob.digits == []  # absorbed; what goes on to others is our decision
+        assert bob.received == []  # absorbed; what goes on to others is our decision
 
         await app.perform(do.SendDigits(second, "42"))
-        await bob.until(lambda: bob.digits == ["4", "2"])
+        await bob.receives("42")
 
 
 async def test_who_is_muted_is_not_heard_and_who_is_deaf_hears_nothing(asterisk: EmbeddedAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, bob, first, second):
-        await ada.talk(0.3)
-        await bob.until(lambda: bob.hears_sound)
+        ada.tone(1000)
+        await hears_something(bob)
 
         for silenced, again in (
             (do.MuteChannel(first, True), do.MuteChannel(first, False)),
             (do.DeafenChannel(second, True), do.DeafenChannel(second, False)),
         ):
             await app.perform(silenced)
-            await ada.talk(0.2)
-            bob.forget()
-            await ada.talk(0.3)
-            assert not bob.hears_sound
+            await asyncio.sleep(0.2)  # what was on its way
+            await hears_nothing(bob)
             await app.perform(again)
-            await ada.talk(0.3)
-            await bob.until(lambda: bob.hears_sound)
+            await hears_something(bob)
 
 
 async def test_sounds_are_played_to_one_or_to_all(asterisk: EmbeddedAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, bob, first, _):
+        start = now_ms()
         await app.perform(do.StartMusic(first))
-        await ada.until(lambda: ada.hears_sound)
-        assert not bob.hears_sound
+        await hears_something(ada)
+        assert listen.silent(bob.heard.between(start, now_ms()))
         await app.perform(do.StopMusic(first))
 
         await app.perform(do.PlayMedia(do.Target("bridge", "b1"), "p1", ("sound:beep", "sound:beep")))
+        await hears_something(bob)
         assert await app.next(seen.PlaybackFinished) == seen.PlaybackFinished("p1")
-        await bob.until(lambda: bob.hears_sound)
 
         to_ada = do.Target("channel", first)
         await app.perform(do.PlayMedia(to_ada, "p2", ("sound:demo-congrats",)), do.StopPlayback(to_ada, "p2"))
@@ -236,7 +281,8 @@ async def test_a_bridge_is_recorded(asterisk: EmbeddedAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, _, _, _):
         await app.perform(do.StartRecording("b1", "r1", "MADEFAULT"))
         assert await app.next(seen.RecordingStarted) == seen.RecordingStarted("b1", "r1")
-        await ada.talk(1.0)
+        ada.tone(1000)
+        await asyncio.sleep(1.0)
         await app.perform(do.StopRecording("b1", "r1", "MADEFAULT"))
         assert await app.next(seen.RecordingFinished) == seen.RecordingFinished("b1", "r1")
 
@@ -258,23 +304,23 @@ async def test_members_leave(asterisk: EmbeddedAsterisk) -> None:
         await app.perform(do.RemoveChannel(first, "b1"))
         assert await app.next(seen.ChannelLeftBridge) == seen.ChannelLeftBridge(first, "b1")
 
-        bob.hang_up()
+        await bob.hang_up()
         assert await app.next(seen.ChannelHungUp) == seen.ChannelHungUp(second, 0)
 
         await app.perform(do.DestroyBridge("b1"))
         assert await app.next(seen.BridgeDestroyed) == seen.BridgeDestroyed("b1")
 
         await app.perform(do.HangUp(first))
-        await ada.until(lambda: ada.hung_up)
+        await ada.hung_up(within=5)
         assert await app.next(seen.ChannelHungUp) == seen.ChannelHungUp(first, 0)
 
 
 @pytest.mark.parametrize(("reason", "status"), [("busy", 486), ("rejected", 403), ("normal", 603)])
 async def test_a_call_is_refused(asterisk: EmbeddedAsterisk, reason: str, status: int) -> None:
-    async with application(asterisk) as app, call(asterisk, "1234") as phone:
+    async with application(asterisk) as app, call(asterisk, "1234") as caller:
         await app.perform(do.HangUp((await app.arrived()).channel_id, reason))  # type: ignore[arg-type]
 
-        assert await phone.response() == status
+        assert await caller.refused() == status
 
 
 @pytest.mark.parametrize("over", ["http", "socket"])

@@ -53,10 +53,10 @@ async def listens(stage: Stage) -> bool:
     return True
 
 
-async def helpers(stage: Stage) -> int:
+async def ears(stage: Stage) -> set[str]:
     """Channels that listen to others."""
     channels = await stage.ari.request("GET", "/channels")
-    return sum(channel["name"].startswith(("Snoop/", "WebSocket/")) for channel in channels)
+    return {channel["id"] for channel in channels if channel["name"].startswith(("Snoop/", "WebSocket/"))}
 
 
 async def listened_to(stage: Stage, calls: int = 1) -> None:
@@ -66,7 +66,7 @@ async def listened_to(stage: Stage, calls: int = 1) -> None:
 
 async def nobody_listens(stage: Stage) -> None:
     await bridges(stage, [])
-    assert await helpers(stage) == 0
+    assert await ears(stage) == set()
 
 
 async def bridges(stage: Stage, expected: list[int]) -> None:
@@ -126,7 +126,7 @@ async def test_a_beep_does_not_end_a_wait_for_silence(stage: Stage) -> None:
         begun = await waits(stage, ann, wait(3, ' silence="true" minSilence="60000"'))
         ann.say(np.concatenate([beep(0, 500), beep(1000, 400)]))
         await ends_after(stage, ann, 3, begun)
-        assert await helpers(stage) == 0
+        assert await ears(stage) == set()
 
 
 async def test_nobody_listens_after_a_wait_that_heard_nothing(stage: Stage) -> None:
@@ -177,6 +177,25 @@ async def test_a_websocket_that_breaks(stage: Stage) -> None:
         await nobody_listens(stage)
         assert now_ms() - begun < 3000
         await ends_after(stage, ann, 3, begun)
+
+
+async def test_the_application_dies_and_another_listens_on(stage: Stage) -> None:
+    if not await listens(stage):
+        return
+    async with stage.callers(1) as (ann,):
+        await waits(stage, ann, wait(40))
+        await listened_to(stage)
+        before = await ears(stage)
+        await stage.system.kill("serve")
+        await stage.system.start("serve")
+        there = before
+        async with asyncio.timeout(10):
+            while there & before or len(there) != 2:
+                there = await ears(stage)
+        await listened_to(stage)
+        end = await finished(stage, ann, np.concatenate([beep(0, 300), beep(1000, 400)]))
+        assert 0 < await stage.hears(ann, AFTER_HZ, 5) - end < 500
+        await ann.hung_up()
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ It keeps its own account of who is in which conference, from the callbacks alone
 from __future__ import annotations
 
 import json
+
 from ari_conf.core import effects as do
 from ari_conf.core import elements as el
 from ari_conf.core import events as ev
@@ -169,16 +170,17 @@ class Judge:
         reason = params["ConferenceExitReason"]
         call = self.directory.calls.get(stay.call_uuid)
         hung_up = call is None or call.over
+        provoked = bool({seen.conference_id, *(other.channel_id for other in seen.entered)} & self.tainted)
         # The consequences of earlier exits; this one's own come after it.
         why = {
             "hangup": hung_up,
             "star": stay.element.hangup_on_star,
             "time_limit": seen.ends_at is not None and seen.ends_at <= now,
             "host_left": any(other.element.end_conference_on_exit for other in seen.left),
-            # One at most is left alone.
+            # One at most is left alone; and with him goes who could not be let in.
             "left_alone": bool(seen.left)
             and not all(other.element.stay_alone for other in seen.entered)
-            and "left_alone" not in seen.reasons,
+            and ("left_alone" not in seen.reasons or provoked),
             "conference_ended": bool({seen.conference_id, stay.channel_id} & self.tainted),
         }
         assert why[reason], f"{reason} is not why he left"

@@ -246,3 +246,30 @@ def test_a_key_stands_for_one_request(api: Api, ids: dict[str, str]):
     assert api.post(speak, {"text": "one"}, Idempotency_Key="k" * 256).status == 400
     # Elsewhere it is another.
     assert api.post("Conference/standup/Member/all/Mute/", Idempotency_Key="k").status == 202
+
+
+# Record.
+
+
+def test_record(api: Api, owner: Owner, ids: dict[str, str]):
+    told = api.post("Conference/standup/Record/", {"file_format": "wav", "time_limit": 60})
+    assert (told.status, told.json["message"]) == (202, "conference recording started")
+    assert told.json["url"].endswith(f"/v1/Account/A/Recording/{told.json['recording_id']}.wav")
+    assert list(owner.stage.asterisk.recordings) == [told.json["recording_id"]]
+    again = api.post("Conference/standup/Record/")
+    assert (again.status, again.json["error"]) == (409, "the conference is being recorded already")
+    assert api.delete("Conference/standup/Record/").status == 204
+    assert api.delete("Conference/standup/Record/").status == 404
+
+
+def test_callback_url_is_the_recordings(api: Api, owner: Owner, ids: dict[str, str]):
+    told = api.post("Conference/standup/Record/", {"callback_url": "https://example.com/recorded"})
+    assert told.json["message"] == "conference recording started"
+    assert owner.commands[-1].command.callback_url == "https://example.com/recorded"
+
+
+@pytest.mark.parametrize("given", [{"time_limit": 0}, {"time_limit": "x"}, {"time_limit": 1.5}, {"file_format": "ogg"}])
+def test_bad_parameters_of_a_recording(api: Api, given: dict):
+    told = api.post("Conference/standup/Record/", given)
+    assert told.status == 400
+    assert told.json["error"].startswith(next(iter(given)))

@@ -1,0 +1,203 @@
+"""The recordings' bucket: uploads that stream, what is there, addresses that hold for a while. Blocks."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote
+
+import boto3  # type: ignore[import-untyped]
+from botocore.config import Config  # type: ignore[import-untyped]
+from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+
+from ari_conf.errors import RecordingFailed
+from ari_conf.settings import Settings
+
+PART_BYTES = 8 * 1024 * 1024
+"""S3 takes at most 10,000 parts: of this size 80 GB. An upload holds one of them in memory."""
+CHUNK_BYTES = 256 * 1024
+ANSWER_S = 30
+_making = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    size: int
+    sha256: str
+
+
+class Bucket:
+    """Each method raises RecordingFailed when S3 refuses, or doesn't answer in time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.name = settings.s3_bucket
+        self._s3 = _client(settings, settings.s3_endpoint)
+        self._outside = _client(settings, settings.s3_public_endpoint or settings.s3_endpoint)
+        self._kept: dict[str, str] = {"StorageClass": settings.s3_storage_class}
+        if settings.s3_encryption:
+            self._kept["ServerSideEncryption"] = settings.s3_encryption
+        if settings.s3_encryption == "aws:kms" and settings.s3_kms_key:
+            self._kept["SSEKMSKeyId"] = settings.s3_kms_key
+
+    def upload(self, key: str, content_type: str, metadata: Mapping[str, str]) -> Upload:
+        return Upload(self, key, content_type, metadata)
+
+    def abort_uploads(self, key: str) -> int:
+        """Those of this key that somebody began and never ended: their parts cost, and nobody sees them."""
+        found = self.call("list_multipart_uploads", Prefix=key).get("Uploads", [])
+        for one in found:
+            if one["Key"] == key:
+                self.call("abort_multipart_upload", Key=key, UploadId=one["UploadId"])
+        return len(found)
+
+    def verify(self, key: str, uploaded: Uploaded, etag: str) -> None:
+        """What S3 has is what was sent: by its size, and by the checksum that it made of it; where that can't be
+        compared (another encryption, another server), by reading it. Raises RecordingFailed."""
+        head = self.call("head_object", Key=key)
+        if head["ContentLength"] != uploaded.size:
+            raise RecordingFailed(f"S3 has {head['ContentLength']} bytes of {key}, {uploaded.size} were sent")
+        if head["ETag"].strip('"') == etag:
+            return
+        digest = hashlib.sha256()
+        for chunk in self.read(key):
+            digest.update(chunk)
+        if digest.hexdigest() != uploaded.sha256:
+            raise RecordingFailed(f"S3 has another content of {key} than was sent")
+
+    def read(self, key: str) -> Iterator[bytes]:
+        body = self.call("get_object", Key=key)["Body"]
+        try:
+            yield from body.iter_chunks(CHUNK_BYTES)
+        except (BotoCoreError, OSError) as error:
+            raise RecordingFailed(f"S3 broke off: {error}") from error
+
+    def put_json(self, key: str, content: Mapping[str, Any]) -> None:
+        body = json.dumps(content, ensure_ascii=False, indent=1).encode()
+        self.call("put_object", Key=key, Body=body, ContentType="application/json", **self._kept)
+
+    def get_json(self, key: str) -> dict[str, Any] | None:
+        """None: there is none."""
+        try:
+            text = b"".join(self.read(key))
+        except RecordingFailed as error:
+            if _status(error.__cause__) == 404:
+                return None
+            raise
+        content: dict[str, Any] = json.loads(text)
+        return content
+
+    def delete(self, *keys: str) -> None:
+        for key in keys:
+            self.call("delete_object", Key=key)
+
+    def address(self, key: str, seconds: int) -> str:
+        """From which it can be fetched without a login for so long."""
+        asked = {"Bucket": self.name, "Key": key}
+        return str(self._outside.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds))
+
+    def call(self, operation: str, **asked: Any) -> Any:
+        try:
+            return getattr(self._s3, operation)(Bucket=self.name, **asked)
+        except (BotoCoreError, ClientError, OSError) as error:
+            raise RecordingFailed(f"S3, {operation}: {error}") from error
+
+
+class Upload:
+    """Parts are sent as they are full; what is smaller than one is sent at once at the end."""
+
+    def __init__(self, bucket: Bucket, key: str, content_type: str, metadata: Mapping[str, str]) -> None:
+        self.key = key
+        self.etag = ""
+        self._bucket = bucket
+        # In ASCII: S3 takes nothing else there.
+        ascii_only = {name: quote(text, safe=" /:+") for name, text in metadata.items()}
+        self._of_object = {"ContentType": content_type, "Metadata": ascii_only, **bucket._kept}
+        self._buffer = bytearray()
+        self._id: str | None = None
+        self._parts: list[dict[str, Any]] = []
+        self._digests = b""
+        self._sha256 = hashlib.sha256()
+        self._size = 0
+
+    def write(self, some: bytes | bytearray) -> None:
+        self._sha256.update(some)
+        self._size += len(some)
+        self._buffer += some
+        while len(self._buffer) >= PART_BYTES:
+            self._send(PART_BYTES)
+
+    def finish(self) -> Uploaded:
+        if self._id is None:
+            body = bytes(self._buffer)
+            self._bucket.call("put_object", Key=self.key, Body=body, ContentMD5=_md5(body)[1], **self._of_object)
+            self.etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
+        else:
+            if self._buffer:
+                self._send(len(self._buffer))
+            parts = {"Parts": self._parts}
+            self._bucket.call("complete_multipart_upload", Key=self.key, UploadId=self._id, MultipartUpload=parts)
+            digest = hashlib.md5(self._digests, usedforsecurity=False).hexdigest()
+            self.etag = f"{digest}-{len(self._parts)}"
+        return Uploaded(self._size, self._sha256.hexdigest())
+
+    def _send(self, size: int) -> None:
+        if self._id is None:
+            self._id = self._bucket.call("create_multipart_upload", Key=self.key, **self._of_object)["UploadId"]
+        number = len(self._parts) + 1
+        body = bytes(memoryview(self._buffer)[:size])
+        del self._buffer[:size]
+        digest, sent_as = _md5(body)
+        told = self._bucket.call(
+            "upload_part", Key=self.key, UploadId=self._id, PartNumber=number, Body=body, ContentMD5=sent_as
+        )
+        self._parts.append({"PartNumber": number, "ETag": told["ETag"]})
+        self._digests += digest
+
+
+@lru_cache(maxsize=4)
+def _made(endpoint: str | None, region: str, key: str | None, secret: str | None, path_style: bool) -> Any:
+    with _making:
+        return boto3.session.Session().client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name=region,
+            aws_access_key_id=key,
+            aws_secret_access_key=secret,
+            config=Config(
+                signature_version="s3v4",
+                connect_timeout=5,
+                read_timeout=ANSWER_S,
+                retries={"mode": "standard", "max_attempts": 2},
+                s3={"addressing_style": "path" if path_style else "virtual"},
+                # Servers other than Amazon's don't all know its newer checksums; each part has its MD5.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+
+def _client(settings: Settings, endpoint: str | None) -> Any:
+    key, secret = settings.s3_access_key, settings.s3_secret_key
+    return _made(
+        endpoint,
+        settings.s3_region,
+        key.get_secret_value() if key else None,
+        secret.get_secret_value() if secret else None,
+        settings.s3_path_style,
+    )
+
+
+def _md5(body: bytes) -> tuple[bytes, str]:
+    digest = hashlib.md5(body, usedforsecurity=False).digest()
+    return digest, base64.b64encode(digest).decode()
+
+
+def _status(error: BaseException | None) -> int:
+    found = error.response if isinstance(error, ClientError) else {}
+    return int(found.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

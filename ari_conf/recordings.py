@@ -1,0 +1,288 @@
+"""Recordings in Redis: those that wait to be stored or transcribed, and the index of those that are in the bucket.
+
+| key | is |
+|---|---|
+| ari_conf:recordings:…, ari_conf:transcriptions:… | see `lanes`: a lane for each recording |
+| ari_conf:recording:ID | JSON of a stored one |
+| ari_conf:recording-index:ACCOUNT:… | sorted set by start: id; of all, of a conference's name, of its UUID, of a call |
+| ari_conf:recording-notes:ID | sorted set: who was in and who spoke, until it is stored |
+| ari_conf:recording-progress | hash, id -> percent, of what is being worked at |
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2s
+from typing import Any, cast
+
+import msgspec
+from redis import Redis
+
+from ari_conf import lanes, outbox
+from ari_conf.core.effects import NoteStay, NoteTalk, PostCallback, StoreRecording
+from ari_conf.lanes import PREFIX
+from ari_conf.settings import Settings
+
+QUEUE, TRANSCRIPTIONS = "recordings", "transcriptions"
+NOTES_KEPT_S = 30 * 24 * 3600
+PROGRESS = PREFIX + "recording-progress"
+
+
+class Job(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A recording that is to be stored, in its lane."""
+
+    recording_id: str
+    auth_id: str
+    conference_id: str
+    conference_name: str
+    call_uuid: str
+    file_format: str
+    start_ms: int
+    end_ms: int
+    ari_url: str
+    """Of the Asterisk that has the file."""
+    at_ms: int
+    record_url: str
+    failed: bool = False
+    callback: tuple[str, str, tuple[tuple[str, str], ...]] | None = None
+    """URL, method, parameters without those that only the file tells."""
+    transcribe: bool = False
+    transcription_url: str | None = None
+    transcription_method: str = "POST"
+    tries: int = 0
+    error: str = ""
+    """Of the last try."""
+
+
+class Transcribing(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A stored recording that is to be transcribed, in its lane."""
+
+    recording_id: str
+    auth_id: str
+    at_ms: int
+    url: str | None = None
+    method: str = "POST"
+    tries: int = 0
+    error: str = ""
+
+
+class Stored(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A recording in the bucket."""
+
+    recording_id: str
+    auth_id: str
+    conference_id: str
+    conference_name: str
+    call_uuid: str
+    file_format: str
+    key: str
+    size: int
+    duration_ms: int
+    start_ms: int
+    end_ms: int
+    stored_ms: int
+    record_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    members: tuple[dict[str, Any], ...]
+    talk: tuple[tuple[int, int, int], ...]
+    """(member id, start, end), epoch ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """One that waits, or is being worked at."""
+
+    job: Job | Transcribing
+    kind: str
+    state: str
+    due_in_ms: int
+    percent: int | None
+
+
+def entry(effect: StoreRecording, settings: Settings, now_ms: int) -> tuple[str, bytes]:
+    """(lane, JSON), as `lanes.enqueue` takes them."""
+    post = effect.callback
+    ari_url = settings.ari_url_for_workers or settings.ari_url
+    job = Job(
+        recording_id=effect.recording_id,
+        auth_id=effect.auth_id,
+        conference_id=effect.conference_id,
+        conference_name=effect.conference_name,
+        call_uuid=effect.call_uuid,
+        file_format=effect.file_format,
+        start_ms=effect.start_ms,
+        end_ms=effect.end_ms,
+        ari_url=ari_url,
+        at_ms=now_ms,
+        record_url=effect.record_url,
+        failed=effect.failed,
+        callback=(post.url, post.method, post.params) if post else None,
+        transcribe=effect.transcribe,
+        transcription_url=effect.transcription_url,
+        transcription_method=effect.transcription_method,
+    )
+    return lane(effect.auth_id, ari_url, effect.recording_id), msgspec.json.encode(job)
+
+
+def lane(auth_id: str, origin: str, recording_id: str) -> str:
+    """ACCOUNT:ORIGIN:LANE; the origin is the Asterisk that has the file."""
+    return f"{auth_id}:{blake2s(origin.encode(), digest_size=8).hexdigest()}:{recording_id}"
+
+
+def callback(job: Job, more: dict[str, str], now_ms: int) -> list[tuple[str, bytes]]:
+    """Its `record` callback with what the file tells, for `lanes.enqueue`; in the lane of its conference's others."""
+    if job.callback is None:
+        return []
+    url, method, params = job.callback
+    if "api_id" in dict(params):
+        # The API asked for it: "Its callback is snake_case".
+        more = {re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(): value for name, value in more.items()}
+    post = PostCallback(job.conference_id, job.auth_id, url, method, (*params, *more.items()))
+    return [outbox.entry(post, now_ms)]
+
+
+# Beside a recording, while it goes on.
+
+
+def note(pipe: Any, effect: NoteStay | NoteTalk) -> None:
+    """The same one twice is one."""
+    if isinstance(effect, NoteStay):
+        told = ["stay", effect.member_id, effect.call_uuid, effect.from_, effect.to, effect.entered_ms, effect.left_ms]
+        at = effect.entered_ms
+    else:
+        told, at = ["talk", effect.member_id, effect.start_ms, effect.end_ms], effect.start_ms
+    key = _notes_key(effect.recording_id)
+    pipe.zadd(key, {json.dumps(told): at})
+    pipe.expire(key, NOTES_KEPT_S)
+
+
+def notes(redis: Redis, recording_id: str) -> Notes:
+    found = [json.loads(one) for one in cast("list[bytes]", redis.zrange(_notes_key(recording_id), 0, -1))]
+    names = ("member_id", "call_uuid", "from", "to", "entered_ms", "left_ms")
+    members = tuple(dict(zip(names, one[1:], strict=True)) for one in found if one[0] == "stay")
+    return Notes(members, tuple((one[1], one[2], one[3]) for one in found if one[0] == "talk"))
+
+
+# The index.
+
+
+def add(
+    redis: Redis, stored: Stored, callbacks: list[tuple[str, bytes]], transcription: tuple[str, bytes] | None
+) -> bool:
+    """In one step, once: it is in the index, and what follows from that is under way. False: it was before."""
+
+    def transaction(pipe: Any) -> bool:
+        if pipe.exists(_key(stored.recording_id)):
+            pipe.multi()
+            return False
+        pipe.multi()
+        pipe.set(_key(stored.recording_id), msgspec.json.encode(stored))
+        for index in _indexes(stored):
+            pipe.zadd(index, {stored.recording_id: stored.start_ms})
+        if callbacks:
+            lanes.enqueue(pipe, callbacks)
+        if transcription:
+            lanes.enqueue(pipe, [transcription], TRANSCRIPTIONS)
+        pipe.delete(_notes_key(stored.recording_id))
+        pipe.hdel(PROGRESS, stored.recording_id)
+        return True
+
+    return bool(cast(Any, redis).transaction(transaction, _key(stored.recording_id), value_from_callable=True))
+
+
+def get(redis: Redis, recording_id: str) -> Stored | None:
+    found = cast("bytes | None", redis.get(_key(recording_id)))
+    return msgspec.json.decode(found, type=Stored) if found else None
+
+
+def remove(redis: Redis, stored: Stored) -> None:
+    pipe = redis.pipeline(transaction=True)
+    for index in _indexes(stored):
+        pipe.zrem(index, stored.recording_id)
+    pipe.delete(_key(stored.recording_id))
+    pipe.execute()
+
+
+def listed(
+    redis: Redis,
+    auth_id: str,
+    *,
+    by: tuple[str, str] = ("all", ""),
+    since_ms: float = float("-inf"),
+    until_ms: float = float("inf"),
+    limit: int = 20,
+    offset: int = 0,
+) -> tuple[int, list[Stored]]:
+    """(how many there are, a page of them, the latest first). `by`: ("name" | "uuid" | "call", value)."""
+    index = _index(auth_id, *by)
+    total = redis.zcount(index, since_ms, until_ms)
+    ids = cast("list[bytes]", redis.zrevrangebyscore(index, until_ms, since_ms, start=offset, num=limit))
+    found = cast("list[bytes | None]", redis.mget([_key(id.decode()) for id in ids])) if ids else []
+    return total, [msgspec.json.decode(one, type=Stored) for one in found if one]
+
+
+# Those that wait.
+
+
+def progress(redis: Redis, recording_id: str, percent: int) -> None:
+    redis.hset(PROGRESS, recording_id, percent)
+
+
+def pending(redis: Redis, limit: int = 1000) -> list[Pending]:
+    """The one that waits for longest first."""
+    percents = {id.decode(): int(done) for id, done in cast("dict[bytes, bytes]", redis.hgetall(PROGRESS)).items()}
+    found = []
+    kinds: tuple[tuple[str, type[Job] | type[Transcribing]], ...] = ((QUEUE, Job), (TRANSCRIPTIONS, Transcribing))
+    for queue, kind in kinds:
+        for _, place, _, head in outbox.heads(redis, queue, limit):
+            job = msgspec.json.decode(head, type=kind)
+            percent = percents.get(job.recording_id) if place[0] == "leased" else None
+            found.append(Pending(job, queue, *place, percent))
+    return sorted(found, key=lambda one: one.job.at_ms)
+
+
+def lost(redis: Redis, auth_ids: Sequence[str]) -> list[tuple[str, str, Job | Transcribing]]:
+    """(id, kind, job) of those that were given up: their `error` says why."""
+    found: list[tuple[str, str, Job | Transcribing]] = []
+    kinds: tuple[tuple[str, type[Job] | type[Transcribing]], ...] = ((QUEUE, Job), (TRANSCRIPTIONS, Transcribing))
+    for auth_id in auth_ids:
+        for queue, kind in kinds:
+            letters = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrevrange(_dead(queue, auth_id)))
+            found += [(id.decode(), queue, msgspec.json.decode(kept[b"entry"], type=kind)) for id, kept in letters]
+    return found
+
+
+def retry(redis: Redis, auth_ids: Sequence[str]) -> int:
+    """Those that were given up are tried again. Returns how many."""
+    sent = 0
+    for id, queue, job in lost(redis, auth_ids):
+        fresh = msgspec.json.encode(msgspec.structs.replace(job, tries=0, error=""))
+        sent += lanes.Lanes(redis, queue).resend(job.auth_id, [(id, fresh)])
+    return sent
+
+
+def _dead(queue: str, auth_id: str) -> str:
+    return f"{lanes.prefix(queue)}dead:{auth_id}"
+
+
+def _key(recording_id: str) -> str:
+    return f"{PREFIX}recording:{recording_id}"
+
+
+def _notes_key(recording_id: str) -> str:
+    return f"{PREFIX}recording-notes:{recording_id}"
+
+
+def _index(auth_id: str, kind: str, value: str) -> str:
+    return f"{PREFIX}recording-index:{auth_id}:{kind}:{value}"
+
+
+def _indexes(stored: Stored) -> list[str]:
+    kinds = {"all": "", "name": stored.conference_name, "uuid": stored.conference_id, "call": stored.call_uuid}
+    return [_index(stored.auth_id, kind, value) for kind, value in kinds.items()]

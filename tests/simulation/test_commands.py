@@ -1,0 +1,119 @@
+"""The API's commands at any moment, while anything happens and anything fails: nobody is stuck, and what is heard is
+what was commanded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+
+from ari_conf.core import commands as do
+from ari_conf.core import effects
+from ari_conf.core import events as ev
+from ari_conf.core.conference import Conference
+from ari_conf.core.elements import Play, Speak
+from ari_conf.core.member import Member
+from ari_conf.core.snapshot import restore, snapshot
+from tests.simulation.judge import Judge
+from tests.simulation.test_simulation import LONG, ROUGH, SMOOTH, play
+from tests.simulation.world import World
+
+SEEDS, STEPS = (1500, 500) if LONG else (60, 250)
+
+KINDS: tuple[Callable[[do.Members, bool, int], do.Command], ...] = (
+    lambda who, on, n: do.Mute(who, on),
+    lambda who, on, n: do.Deafen(who, on),
+    lambda who, on, n: do.Hold(who, on, (None, "tune", "broken")[n % 3]),
+    lambda who, on, n: do.Hold(who, on),
+    lambda who, on, n: do.PlayToMembers(who, (Play("hello"), Speak("word"), Play("broken"))[n % 3]),
+    lambda who, on, n: do.PlayToMembers(who, Play("hello")),
+    lambda who, on, n: do.StopPlaying(who, "Play" if on else "Speak"),
+    lambda who, on, n: do.Announce(Play("all")) if on else do.StopAnnouncing(),
+    lambda who, on, n: do.Lock(on),
+    lambda who, on, n: do.Record(f"r{n}", time_limit=5 if n % 2 else None) if on else do.StopRecording(),
+    lambda who, on, n: do.Kick(who),
+    lambda who, on, n: do.HangUpMembers(who),
+    lambda who, on, n: do.HangUpAll(),
+)
+WEIGHTS = (6, 3, 6, 3, 4, 4, 2, 3, 1, 2, 1, 1, 0.3)
+
+
+class Lenient(Judge):
+    """Of the promises those that no command changes, and what the commands promise."""
+
+    def before(self, event: ev.Event, now: int) -> None:
+        pass
+
+    def after(self, event: ev.Event, effects: list[effects.Effect], now: int) -> None:
+        self.effects = effects
+
+    def gone(self, names: dict[tuple[str, str], str]) -> None:
+        for conference_id in self.live - set(self.directory.conferences):
+            assert conference_id not in names.values(), "ended, and its name is not free"
+        self.live = set(self.directory.conferences)
+
+    def settled(self) -> None:
+        for conference in self.directory.conferences.values():
+            if conference.conference_id in self.tainted or conference.ending:
+                continue
+            members = [m for m in conference.members.values() if m.channel_id in self.asterisk.channels]
+            if not {m.channel_id for m in members} & self.tainted:
+                for member in members:
+                    self._is_as_commanded(conference, member, members)
+
+    def _is_as_commanded(self, conference: Conference, member: Member, members: list[Member]) -> None:
+        channel = self.asterisk.channels[member.channel_id]
+        own, mix = self.asterisk.own(member.channel_id), self.asterisk.mix(member.channel_id)
+        assert channel.muted == member.muted
+        assert len(channel.playbacks) <= 1, "one sound at a time"
+        playing = {p.playback_id for p in (member.player, member.aside.player) if p and p.state == "playing"}
+        assert set(channel.playbacks) == playing, "what is played is known"
+        assert not (member.aside.queue and member.aside.player is None), "what is queued begins"
+        if not conference.started:
+            assert (member.state, channel.bridge) == ("waiting", None)
+            return
+        assert member.state == ("held" if member.held else "mixed")
+        if member.held:
+            assert channel.bridge is None and not channel.deaf
+            assert own or member.player or member.aside.player, "one who is held is not left in silence"
+            return
+        assert channel.bridge == conference.bridge_id
+        assert channel.deaf == member.deaf
+        others = {m.channel_id for m in members if m is not member and not m.muted and not m.held}
+        assert mix & set(self.asterisk.channels) == (set() if member.deaf else others)
+
+
+class Commanded(World):
+    def __init__(self) -> None:
+        super().__init__()
+        self.judge: Lenient = Lenient(self.directory, self.asterisk)
+
+    def command(self, random: Random) -> None:
+        live = [c for c in self.directory.conferences.values() if not c.ending]
+        if not live:
+            return
+        conference = random.choice(live)
+        ids = list(conference.members)
+        some = tuple(random.sample(ids, random.randint(1, min(2, len(ids))))) if ids else (1,)
+        (make,) = random.choices(KINDS, WEIGHTS)
+        command = make(None if random.random() < 0.2 else some, random.random() < 0.6, random.randrange(10**9))
+        command_id = f"command{random.randrange(10**12)}"
+        name = (conference.auth_id, conference.name)
+        self.receive(ev.CommandReceived(command_id, *name, command, self.now + 5000))
+        replies = [effect for effect in self.judge.effects if isinstance(effect, effects.Reply)]
+        assert [reply.command_id for reply in replies] == [command_id], "each command gets one reply"
+        for found in self.directory.conferences.values():
+            assert restore(snapshot(found), Conference) == found, "it can't be written down"
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("kinds", [SMOOTH, ROUGH], ids=["smooth", "rough"])
+def test_commands_at_any_moment(kinds: tuple[str, ...], seed: int) -> None:
+    random, world = Random(f"{len(kinds)} {seed}"), Commanded()
+    for _ in range(STEPS):
+        if random.random() < 0.12:
+            world.command(random)
+        else:
+            play(world, (random.choice(kinds), random.randrange(10_000)))
+    world.end()
