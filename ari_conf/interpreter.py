@@ -135,7 +135,8 @@ class Interpreter:
             for request in to_requests(effect):
                 await self._ari.request(request.method, request.path, request.query, over=request.over)
         except AriError as error:
-            gone = isinstance(error, AriNotFound)
+            # Of a channel that is gone, addChannel says 400, or 422 once it has left the application.
+            gone = isinstance(error, AriNotFound) or (isinstance(effect, do.AddChannel) and error.status in (400, 422))
             log.log(10 if gone else 30, "effect failed", effect=type(effect).__name__, reason=str(error))
             self._deliver(ev.EffectFailed(effect, str(error), gone))
             return

@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     """Of the recordings' objects."""
 
     ari_url_for_workers: str | None = None
-    """Asterisk's REST interface for workers on other machines, if they reach it in another way: they take recordings from it."""
+    """Asterisk's REST interface for workers elsewhere, if they reach it in another way."""
     recording_threads: int = Field(2, ge=1)
     """Recordings that one worker stores at once."""
     recordings_limit_mb: int = Field(10_000, ge=1)

@@ -228,11 +228,14 @@ class Call:
         return self.fetching is not None and ids.last_part(fetch_id) == str(self.serial)
 
     def _document(self, event: ev.DocumentFetched | ev.DocumentFailed, now: int) -> Out:
-        purpose = self.fetching or "answer"
+        purpose, asked = self.fetching or "answer", self.asked
         self.fetching = self.asked = None
         if isinstance(event, ev.DocumentFailed):
             return self._no_document(purpose, (INVALID if event.invalid else UNREACHABLE)[purpose], event.reason, now)
-        self.elements, self.position, self.early, self.fallback_asked = event.elements, 0, 0, False
+        self.elements, self.position, self.early = event.elements, 0, 0
+        # What the fallback itself leads to is not rescued by it: it would be asked for ever.
+        was_fallback = asked is not None and self.account is not None and asked.source == self.account.fallback_url
+        self.fallback_asked = self.fallback_asked and was_fallback
         out: Out = [self.problem(w) for w in event.warnings]
         if sounds := tuple(_sounds_of(event.elements)):
             # "Playing never waits for a cold cache if it can be warmed while the call sets up"
@@ -320,7 +323,7 @@ class Call:
         if isinstance(event, ev.SoundFailed):
             out.append(self.problem(event.reason))
         if isinstance(event, ev.EffectFailed) and isinstance(event.effect, PlayMedia):
-            out.append(self.problem(event.reason))
+            out += [] if event.gone else [self.problem(event.reason)]
             event = ev.PlaybackFinished(event.effect.playback_id, failed=True)
         out += running.receive(event, now)
         return out + self._step_ended(now)

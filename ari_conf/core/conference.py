@@ -328,7 +328,7 @@ class Conference:
             self.recording.params = frozen({name: value for name, value in params.items() if name != "CallUUID"})
 
     def _settle_recorded(self, now: int) -> Out:
-        """What Asterisk has is handed on, with who was in and who spoke; then the conference has nothing to do with it."""
+        """What Asterisk has is handed on, with who was in and who spoke."""
         recording = self.recording
         if recording is None or not recording.finished or recording.handed_on:
             return []
@@ -526,7 +526,8 @@ class Conference:
         match failure.effect:
             case CreateBridge():
                 trouble: Out = [m.problem(failure.reason) for m in self.members.values()]
-                return trouble + self._bridge_gone(now)
+                # It may have been made all the same, the answer lost.
+                return [*trouble, *self._bridge_gone(now), DestroyBridge(self.bridge_id)]
             case DestroyBridge():
                 return self._bridge_gone(now)
             case AddChannel(channel_id) | RemoveChannel(channel_id):

@@ -179,7 +179,7 @@ CHANNEL_SOUND, BRIDGE_SOUND = do.Target("channel", "c 1"), do.Target("bridge", "
         (do.RemoveChannel("c1", "b1"), Request("POST", "/bridges/b1/removeChannel", {"channel": "c1"}, over="http")),
         (
             do.CreateBridge("b1"),
-            Request("POST", "/bridges", {"type": "mixing,dtmf_events", "bridgeId": "b1", "name": "ari_conf"}),
+            Request("POST", "/bridges", {"type": "mixing,dtmf_events,video_sfu", "bridgeId": "b1", "name": "ari_conf"}),
         ),
         (do.DestroyBridge("b1"), Request("DELETE", "/bridges/b1")),
         (

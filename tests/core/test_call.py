@@ -143,9 +143,21 @@ def test_the_fallback_url_fails_as_well() -> None:
 def test_after_a_good_document_the_fallback_may_be_asked_again() -> None:
     stage = Stage(answer_url="http://answer.example/", fallback_url=FALLBACK)
     stage.documents[FALLBACK] = (Speak("sorry"), Redirect(NEXT))
+    stage.documents[NEXT] = (Speak("next"), Redirect("http://later.example/"))
     stage.ring("ann")
     stage.finish("ann")
-    assert [f.source for f in stage.all(do.FetchDocument)] == ["http://answer.example/", FALLBACK, NEXT, FALLBACK]
+    stage.finish("ann")
+    asked = [f.source for f in stage.all(do.FetchDocument)]
+    assert asked == ["http://answer.example/", FALLBACK, NEXT, "http://later.example/", FALLBACK]
+
+
+def test_what_the_fallback_itself_leads_to_is_not_rescued_by_it() -> None:
+    stage = Stage(answer_url="http://answer.example/", fallback_url=FALLBACK)
+    stage.documents[FALLBACK] = (Redirect(NEXT),)
+    stage.ring("ann")
+    assert [f.source for f in stage.all(do.FetchDocument)] == ["http://answer.example/", FALLBACK, NEXT]
+    assert stage.codes() == [7011, 7014]
+    stage.assert_nothing_is_left()
 
 
 # Play, Speak, Wait.
@@ -371,3 +383,4 @@ def test_he_hangs_up_while_something_is_awaited(stage: Stage, held: type) -> Non
     assert stage.all(do.PlayMedia) == stage.all(do.AddChannel) == []
     assert stage.all(do.HangUp) == [] and not stage.directory.calls
     assert stage.now == START
+

@@ -1,0 +1,203 @@
+"""From record="true" to a file in the bucket: what those who consume it find, and what is told."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from typing import Any
+
+import jsonschema_rs
+import numpy as np
+import plivo
+import pytest
+import requests
+from plivo.exceptions import ResourceNotFoundError
+from plivo.rest import client as sdk
+
+from ari_conf import accounts, recordings
+from ari_conf.bucket import Bucket
+from ari_conf.recording_document import object_key, schema
+from demo import listen
+from demo.heard import Samples
+from tests.integration.receiver import Request
+from tests.integration.stage import Stage
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+RECORDED = '<Conference record="true" recordFileFormat="{form}" callbackUrl="{{url}}/events">stand up</Conference>'
+ANN, BOB = 1075, 1675
+
+
+def decoded(file: bytes, rate: int = 8000) -> Samples:
+    command = ["ffmpeg", "-v", "error", "-i", "-", "-f", "s16le", "-ac", "1", "-ar", str(rate), "-"]
+    return np.frombuffer(subprocess.run(command, input=file, capture_output=True, check=True).stdout, "<i2")
+
+
+def fetched(url: str, **more: Any) -> requests.Response:
+    return requests.get(url, timeout=10, **more)
+
+
+async def recorded(stage: Stage, form: str) -> Request:
+    """Ann and Bob, each with a tone, one after the other. Returns the `record` callback."""
+    async with stage.callers(2) as (ann, bob):
+        await stage.call(ann, RECORDED.format(form=form))
+        await stage.enters(ann)
+        await stage.call(bob, RECORDED.format(form=form))
+        await stage.enters(bob)
+        ann.tone(ANN)
+        await stage.hears(bob, ANN)
+        await stage.listen(bob, 1200)
+        ann.silence()
+        await stage.listen(bob, 800)
+        bob.tone(BOB)
+        await stage.hears(ann, BOB)
+        await stage.listen(bob, 1200)
+        await ann.hang_up()
+        await stage.leaves(ann)
+        await bob.hang_up()
+    return await stage.event("ConferenceRecord", 20)
+
+
+@pytest.mark.parametrize("form", ["mp3", "wav"])
+async def test_the_file_is_there_when_it_is_told(stage: Stage, form: str) -> None:
+    """ "`record` is sent when the file is in the bucket and RecordUrl can be fetched, never before." """
+    told = (await recorded(stage, form)).params
+    assert not {"ConferenceMemberID", "CallUUID"} & told.keys()
+    assert told["ConferenceAction"] == "record"
+    numbers = [int(one.params["ConferenceSequence"]) for one in stage.receiver.requests_to("/events")]
+    assert numbers == list(range(1, len(numbers) + 1)), "record is the last of them"
+    file = fetched(told["RecordUrl"])
+    assert file.status_code == 200
+    assert file.headers["Content-Type"] == {"mp3": "audio/mpeg", "wav": "audio/wav"}[form]
+    audio, ms = decoded(file.content), int(told["RecordingDurationMs"])
+    # Of what was heard it lasts as long, and as the clock between its ends says.
+    assert abs(len(audio) / 8 - ms) < 300
+    assert abs(int(told["RecordingEndMs"]) - int(told["RecordingStartMs"]) - ms) < 300
+    assert int(told["RecordingDuration"]) == round(ms / 1000)
+    tones = listen.tones(audio, (ANN, BOB))
+    assert tones[ANN][0][1] < tones[BOB][0][0]
+    stage.saw(f"{ms} ms told, {len(audio) / 8:.0f} ms in the {form}")
+    # Asterisk has nothing of it any more.
+    folder = stage.system.settings.recording_folder
+    assert folder is not None and not [*(folder / stage.account).glob("*")]
+
+
+async def test_what_stands_beside_it(stage: Stage) -> None:
+    told = (await recorded(stage, "wav")).params
+    bucket = Bucket(stage.system.settings)
+    start_ms = int(told["RecordingStartMs"])
+    key = object_key(stage.account, told["RecordingID"], start_ms, "wav")
+    assert key.startswith(time.strftime(f"recordings/{stage.account}/%Y/%m/%d/", time.gmtime(start_ms / 1000)))
+    metadata = bucket.call("head_object", Key=key)["Metadata"]
+    assert metadata["conference-name"] == "stand up"
+    assert metadata["start-ms"] == told["RecordingStartMs"]
+    document = bucket.get_json(key.replace(".wav", ".json"))
+    assert document is not None
+    jsonschema_rs.validate(schema(), document)
+    with pytest.raises(jsonschema_rs.ValidationError):
+        jsonschema_rs.validate(schema(), document | {"size": -1})
+    assert document["size"] == len(b"".join(bucket.read(key)))
+    assert document["sample_rate"] == 8000
+    ann, bob = document["members"]
+    enters, exits = stage.events("ConferenceEnter"), stage.events("ConferenceExit")
+    for member, number, enter, exit_ in zip((ann, bob), ("15550001", "15550002"), enters, exits, strict=True):
+        assert member["from"] == number
+        assert member["call_uuid"] == enter.params["CallUUID"]
+        assert member["entered_ms"] == int(enter.params["Timestamp"])
+        assert member["left_ms"] == int(exit_.params["Timestamp"])
+    # Who spoke when, as the audio itself has it.
+    heard = listen.tones(decoded(b"".join(bucket.read(key))), (ANN, BOB))
+    spoke = {member["member_id"]: [] for member in (ann, bob)}
+    for one in document["talk"]:
+        spoke[one["member_id"]].append((one["start_ms"], one["end_ms"]))
+    for member, hz in ((ann, ANN), (bob, BOB)):
+        ((start, end),) = spoke[member["member_id"]]
+        assert abs(start - heard[hz][0][0]) < 200 and abs(end - heard[hz][-1][1]) < 400
+    stage.saw(f"said by the timeline {document['talk']}, heard {heard}")
+
+
+async def test_the_sdk_lists_shows_and_deletes(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = f"{stage.system.settings.public_url}/v1/Account"
+    for name in ("API_VOICE_BASE_URI", "API_VOICE_BASE_URI_FALLBACK_1", "API_VOICE_BASE_URI_FALLBACK_2"):
+        monkeypatch.setattr(sdk, name, base)
+    stage.account = f"MA{stage.account[1:].upper():A<18}"[:20]
+    stage.token = stage.receiver.token = accounts.add(stage.redis, int(time.time() * 1000), stage.account).token
+    api = plivo.RestClient(stage.account, stage.token)
+    told = (await recorded(stage, "mp3")).params
+    (listed,) = api.recordings.list(conference_name="stand up")
+    shown = api.recordings.get(told["RecordingID"])
+    for one in (listed, shown):
+        assert one.recording_id == told["RecordingID"]
+        assert one.recording_url == told["RecordUrl"]
+        assert float(one.recording_duration_ms) == int(told["RecordingDurationMs"])
+        assert one.conference_name == "stand up"
+    assert api.recordings.list(conference_name="another").objects == []
+    assert api.recordings.list(add_time__lt="2020-01-01 00:00").objects == []
+    assert len(api.recordings.list(add_time__gt="2020-01-01 00:00").objects) == 1
+    api.recordings.delete(told["RecordingID"])
+    with pytest.raises(ResourceNotFoundError):
+        api.recordings.get(told["RecordingID"])
+    assert fetched(told["RecordUrl"]).status_code == 404
+    start_ms = int(told["RecordingStartMs"])
+    for extension in ("mp3", "json"):
+        key = object_key(stage.account, told["RecordingID"], start_ms, extension)
+        assert Bucket(stage.system.settings).get_json(key) is None
+
+
+async def test_an_account_may_ask_for_a_login(stage: Stage) -> None:
+    stage.set_account(recording_auth="basic")
+    told = (await recorded(stage, "mp3")).params
+    refused = fetched(told["RecordUrl"])
+    assert refused.status_code == 401 and refused.json()["api_id"]
+    assert fetched(told["RecordUrl"], auth=(stage.account, "wrong")).status_code == 401
+    assert fetched(told["RecordUrl"], auth=(stage.account, stage.token)).status_code == 200
+
+
+async def test_before_it_is_stored(stage: Stage) -> None:
+    """ "before the upload is done 404 with a JSON error that says so" """
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, RECORDED.format(form="mp3").replace("callback", 'action="{url}/ann" callback'))
+        await stage.enters(ann)
+        await stage.until(lambda: stage.redis.hgetall(f"ari_conf:state:{stage.system.settings.asterisk_name}"))
+        await stage.listen(ann, 500)
+        await stage.system.stop("worker")
+        await ann.hang_up()
+        await stage.until(lambda: recordings.pending(stage.redis), told="a recording that waits")
+        (waits,) = recordings.pending(stage.redis)
+        answer = fetched(waits.job.record_url)
+        assert answer.status_code == 404
+        assert "not stored yet" in answer.json()["error"]
+        await stage.system.start("worker")
+    told = (await stage.event("ConferenceRecord", 30)).params
+    assert told["RecordUrl"] == waits.job.record_url
+    assert fetched(told["RecordUrl"]).status_code == 200
+
+
+async def test_a_muted_member_alone_is_recorded_as_silence(stage: Stage) -> None:
+    """The recording lasts as long as the conference, whoever speaks in it."""
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, RECORDED.format(form="wav").replace("<Conference", '<Conference muted="true"'))
+        await stage.enters(ann)
+        await stage.listen(ann, 2000)
+        await ann.hang_up()
+    told = (await stage.event("ConferenceRecord", 20)).params
+    between = int(told["RecordingEndMs"]) - int(told["RecordingStartMs"])
+    assert abs(int(told["RecordingDurationMs"]) - between) < 300
+    assert between >= 2000
+    assert listen.silent(decoded(fetched(told["RecordUrl"]).content))
+
+
+async def test_a_conference_that_ends_at_once(stage: Stage) -> None:
+    """Within 100 ms of its start: told, once, with a file that can be played."""
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, RECORDED.format(form="mp3"))
+        await stage.enters(ann)
+        await ann.hang_up()
+        await stage.leaves(ann)
+    await stage.nothing_left()
+    said = stage.events("ConferenceRecord")
+    if said:
+        (told,) = said
+        assert fetched(told.params["RecordUrl"]).status_code == 200
+        assert len(decoded(fetched(told.params["RecordUrl"]).content)) < 8000
+        stage.saw(f"{told.params['RecordingDurationMs']} ms")
