@@ -144,9 +144,13 @@ class Commands:
             self.answer(reply)(pipe)
             await pipe.execute()
             return
-        self._deliver(
-            CommandReceived(queued.command_id, queued.auth_id, queued.conference_name, command, queued.expires_at)
-        )
+        names = (queued.command_id, queued.auth_id, queued.conference_name)
+        try:
+            self._deliver(CommandReceived(*names, command, queued.expires_at))
+        except Exception as error:
+            # The others' commands must not wait for ever because of one.
+            self._askers.pop(queued.command_id, None)
+            log.error("a command broke: this is a defect of ari_conf, please report it", exc_info=error)
 
     def answer(self, reply: Reply) -> Callable[[Any], Any]:
         """Adds to the transaction of the command's step what may be done twice."""

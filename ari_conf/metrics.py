@@ -73,13 +73,12 @@ class Serve:
     async def probe(self, asterisk: Callable[[], Awaitable[Any]], redis: Callable[[], Awaitable[Any]]) -> None:
         """For ever."""
         while True:
-            for there, ping, seconds in (
-                (self._asterisk_is_there(), asterisk, self._asterisk),
-                (not self._steps.away, redis, self._redis),
-            ):
-                if there:
-                    await _time(ping, seconds)
-            await asyncio.sleep(PROBE_EVERY_S)
+            if not self._steps.away:
+                await _time(redis, self._redis)
+            asterisk_is_there = self._asterisk_is_there()
+            if asterisk_is_there:
+                await _time(asterisk, self._asterisk)
+            await asyncio.sleep(PROBE_EVERY_S if asterisk_is_there else LAG_EVERY_S)
 
     async def watch_loop(self) -> None:
         """For ever."""

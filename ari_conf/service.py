@@ -14,9 +14,8 @@ import structlog
 from aiohttp.web import AppRunner
 from redis import Redis
 
-from ari_conf import lanes, recordings
+from ari_conf import lanes, recordings, takeover
 from ari_conf import store as redis_store
-from ari_conf import takeover
 from ari_conf.ari import translate
 from ari_conf.ari.client import Client, Server
 from ari_conf.command_queue import Commands

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     ari_app: str = "ari_conf"
     """The name in the dialplan's Stasis()."""
     ari_socket: Literal["outbound", "inbound"] = "outbound"
-    """Who opens the events' WebSocket. outbound: Asterisk (20.15, 21.10, 22.5 and later); inbound: we, for older ones."""
+    """Who opens the events' WebSocket. outbound: Asterisk (20.15, 21.10, 22.5 and later); inbound: we, for older."""
     ari_listen: str = "127.0.0.1:8089"
     """Where Asterisk's outbound WebSocket is awaited, host:port."""
     ari_deadline: float = Field(5.0, gt=0)
@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     auth_failures: int = Field(10, ge=1)
     """Wrong tokens for an account from one address in a minute, after which it must wait."""
     command_deadline: float = Field(3.0, gt=0)
-    """Seconds within which the owner of a conference must take up `web`'s command; Plivo's SDK waits 5 for the reply."""
+    """Seconds within which the owner of a conference must take up `web`'s command; Plivo's SDK waits 5 for a reply."""
     metrics_listen: str = "127.0.0.1:8091"
     """Where `serve` gives /metrics, /healthz and /readyz, host:port; empty: nowhere. `web` has its own."""
     trusted_proxies: str = "127.0.0.1"

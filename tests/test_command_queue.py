@@ -148,3 +148,18 @@ async def test_what_was_decided_at_the_last_moment_is_heard_of(redis_server):
         assert [event.command_id for event in owner.got] == ["c1"]
         await owner.write(Reply("c1", 202))
         assert await asked == Reply("c1", 202)
+
+
+async def test_one_that_breaks_does_not_hold_up_the_next(redis_server):
+    owner = Owner(redis_server.url)
+    deliver = owner.deliver
+
+    def breaks(event: CommandReceived) -> None:
+        if isinstance(event.command, HangUpAll):
+            raise KeyError("a defect")
+        deliver(event)
+
+    owner.commands._deliver = breaks
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        assert await asker.ask("here", HangUpAll(), "c1", "MA1", "x", 0.1) is None
+        assert await asker.ask("here", Lock(True), "c2", "MA1", "x", 5) is not None

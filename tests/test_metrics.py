@@ -84,10 +84,10 @@ async def test_ready_as_long_as_asterisk_is_there(place: Place):
 async def test_round_trips_are_measured_and_failures_are_not(place: Place):
     asked = asyncio.Event()
 
-    async def well() -> None: ...
+    async def well() -> None:
+        asyncio.get_running_loop().call_soon(asked.set)
 
     async def badly() -> Any:
-        asked.set()
         raise OSError("away")
 
     probing = asyncio.create_task(place.serve.probe(well, badly))

@@ -215,8 +215,8 @@ def _about_membership(effect: do.AddChannel | do.RemoveChannel) -> Request:
 def _about_bridge(effect: do.CreateBridge | do.DestroyBridge | do.StartRecording | do.StopRecording) -> Request:
     match effect:
         case do.CreateBridge(bridge_id):
-            # dtmf_events: without it two members that are bridged send us no digits. video_sfu (there is no video): it is
-            # always mixed. Else Asterisk mixes from the third member on, each change leaves out 0.1 s, and of one or
+            # dtmf_events: without it two members that are bridged send us no digits. video_sfu (there is no video): it
+            # is always mixed. Else Asterisk mixes from the third member on, each change leaves out 0.1 s, and of one or
             # two who are silent nothing at all is recorded: a recording would be shorter than what it records.
             return Request("POST", "/bridges", {"type": BRIDGE_TYPE, "bridgeId": bridge_id, "name": BRIDGE_NAME})
         case do.DestroyBridge(bridge_id):

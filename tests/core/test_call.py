@@ -383,4 +383,3 @@ def test_he_hangs_up_while_something_is_awaited(stage: Stage, held: type) -> Non
     assert stage.all(do.PlayMedia) == stage.all(do.AddChannel) == []
     assert stage.all(do.HangUp) == [] and not stage.directory.calls
     assert stage.now == START
-

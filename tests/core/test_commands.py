@@ -9,6 +9,7 @@ from ari_conf.core import effects
 from ari_conf.core import events as ev
 from ari_conf.core.directory import Directory
 from ari_conf.core.elements import Play, Speak
+from ari_conf.core.reconcile import There, again, expected, missed
 from ari_conf.core.snapshot import restore, snapshot
 from tests.core.stage import ACTION, START, Stage, players, stay, waiting
 
@@ -450,3 +451,52 @@ def test_a_sound_is_stopped_before_he_is_moved(stage: Stage, command: do.Command
     api(stage, command)
     kinds = [type(effect) for effect in stage.effects[before:]]
     assert kinds.index(effects.StopPlayback) < kinds.index(effects.RemoveChannel)
+
+
+# After a crash.
+
+
+def what_is_there(stage: Stage) -> There:
+    asterisk = stage.asterisk
+    bridges = {b.bridge_id: frozenset(b.channels) for b in asterisk.bridges.values()}
+    return There({c.channel_id: c.up for c in asterisk.channels.values()}, bridges, frozenset(asterisk.playbacks))
+
+
+def test_who_was_about_to_be_held_is_held_by_the_next_process(stage: Stage):
+    stage.held = {effects.RemoveChannel}
+    api(stage, do.Hold((2,), True))
+    lost = stage.give_up()
+    assert again(stage.directory, what_is_there(stage)).count(lost) == 1
+    stage._obey(lost)
+    stage.go_on()
+    assert stage.hears("bob") == {"music"}
+
+
+def test_one_who_was_taken_out_meanwhile_is_held(stage: Stage):
+    stage.held = {effects.RemoveChannel}
+    api(stage, do.Hold((2,), True))
+    lost = stage.give_up()
+    stage.asterisk._tell = lambda *_: None  # the process is dead when it happens
+    stage.asterisk.obey(lost)
+    there = what_is_there(stage)
+    for event in missed(expected(stage.directory), there):
+        told = stage.directory.receive(event, stage.now)
+    assert effects.StartMusic("bob") in told
+    assert member(stage, "bob").state == "held"
+
+
+def test_a_held_one_is_not_deafened_again_by_the_next_process(stage: Stage):
+    for command in (do.Deafen((2,), True), do.Deafen((3,), True), do.Mute((2,), True), do.Hold((2,), True)):
+        api(stage, command)
+    done = again(stage.directory, what_is_there(stage))
+    assert effects.MuteChannel("bob", True) in done
+    assert [e.channel_id for e in done if isinstance(e, effects.DeafenChannel)] == ["cid"]
+
+
+def test_a_sound_that_ended_meanwhile_makes_way_for_the_next(stage: Stage):
+    api(stage, do.PlayToMembers((1,), HELLO))
+    api(stage, do.PlayToMembers((1,), AGAIN))
+    there = There(what_is_there(stage).channels, what_is_there(stage).bridges)
+    for event in missed(expected(stage.directory), there):
+        stage.tell(event)
+    assert stage.media("ann") == ["hello", "again"]
