@@ -14,6 +14,7 @@ AriConfError
 ├── RecordingFailed        a recording can't be stored now
 │   └── RecordingLost      Asterisk has no such file, nor has S3
 ├── TranscriptionFailed    no engine can transcribe it now
+├── TranscriptionRefused   none ever will
 ├── AccountRefused         an account can't be made, found or changed as asked
 └── SetupFailed            a part can't be started; says what to do
 """
@@ -76,6 +77,10 @@ class RecordingLost(RecordingFailed):
 
 
 class TranscriptionFailed(AriConfError):
+    pass
+
+
+class TranscriptionRefused(AriConfError):
     pass
 
 

@@ -85,6 +85,8 @@ class Stored(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     end_ms: int
     stored_ms: int
     record_url: str
+    transcript: str = ""
+    """done or failed, once that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,26 @@ def add(
 def get(redis: Redis, recording_id: str) -> Stored | None:
     found = cast("bytes | None", redis.get(_key(recording_id)))
     return msgspec.json.decode(found, type=Stored) if found else None
+
+
+def transcribed(redis: Redis, stored: Stored, state: str, callbacks: list[tuple[str, bytes]]) -> bool | None:
+    """In one step, once: it is known, and its callback is under way. None: there is no such recording any more."""
+    key = _key(stored.recording_id)
+
+    def transaction(pipe: Any) -> bool | None:
+        found = pipe.get(key)
+        known = msgspec.json.decode(found, type=Stored) if found else None
+        pipe.multi()
+        if known is None or known.transcript:
+            return None if known is None else False
+        pipe.set(key, msgspec.json.encode(msgspec.structs.replace(known, transcript=state)))
+        if callbacks:
+            lanes.enqueue(pipe, callbacks)
+        pipe.hdel(PROGRESS, stored.recording_id)
+        return True
+
+    done: bool | None = cast(Any, redis).transaction(transaction, key, value_from_callable=True)
+    return done
 
 
 def remove(redis: Redis, stored: Stored) -> None:

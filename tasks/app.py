@@ -20,7 +20,10 @@ OTHER_THREADS = 4
 
 broker.mend()
 app = Celery(
-    "tasks", broker=settings().broker, amqp="tasks.broker:Amqp", include=["tasks.callbacks", "tasks.recordings"]
+    "tasks",
+    broker=settings().broker,
+    amqp="tasks.broker:Amqp",
+    include=["tasks.callbacks", "tasks.recordings", "tasks.transcriptions"],
 )
 app.conf.update(
     task_queues={name: {"exchange": "tasks", "routing_key": name} for name in QUEUES},

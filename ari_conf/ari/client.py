@@ -13,6 +13,7 @@ one that waits for a channel (answer, addChannel) would hold up all those behind
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import random
 from collections.abc import Callable, Coroutine, Mapping
@@ -41,6 +42,8 @@ HEARTBEAT = 3.0
 """Seconds without a message until a ping; half of it later, without a pong, the connection is taken for dead."""
 IDLE = 30.0
 """Seconds an idle HTTP connection is kept: less than `session_keep_alive` in http.conf, so that we close it first."""
+LEFT_ALONE = 3.0
+"""Seconds for which Asterisk is given time to open its WebSocket."""
 FIRST_RETRY, LAST_RETRY = 0.25, 5.0
 """Seconds between tries to connect (inbound): doubled each time, with jitter."""
 
@@ -85,6 +88,7 @@ class Client:
         self._media: aiohttp.ClientSession | None = None
         self._runner: web.AppRunner | None = None
         self._socket: Socket | None = None
+        self._alone_since = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -112,6 +116,8 @@ class Client:
             self._spawn(self._connect_for_ever(self._http))
         else:
             await self._listen(*self._server.listen)
+            self._alone_since = asyncio.get_running_loop().time()
+            self._spawn(self._connect_if_left_alone(self._http))
 
     async def close(self) -> None:
         # First no new ones: Asterisk is back within a millisecond, and waits for ever for an answer to its handshake.
@@ -205,14 +211,7 @@ class Client:
         wait = FIRST_RETRY
         while True:
             try:
-                async with asyncio.timeout(self._server.deadline):
-                    websocket = await http.ws_connect(
-                        self._server.url.rstrip("/") + "/events",
-                        params={"app": self._server.app, "subscribeAll": "false"},
-                        heartbeat=HEARTBEAT,
-                        max_msg_size=0,
-                        decode_text=False,
-                    )
+                websocket = await self._connect(http)
             except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
                 log.warning("asterisk not reached", url=self._server.url, reason=str(error) or "no answer in time")
             else:
@@ -220,6 +219,28 @@ class Client:
                 await self._serve(websocket)
             await asyncio.sleep(random.uniform(wait / 2, wait))
             wait = min(wait * 2, LAST_RETRY)
+
+    async def _connect_if_left_alone(self, http: aiohttp.ClientSession) -> None:
+        """An Asterisk that was stopped for a while sometimes never opens its WebSocket again (seen on 22.10.1), though
+        it answers requests: then we open one. Should its own come after all, that takes the place of ours."""
+        while True:
+            await asyncio.sleep(LEFT_ALONE / 2)
+            if self._socket is not None or asyncio.get_running_loop().time() < self._alone_since + LEFT_ALONE:
+                continue
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                websocket = await self._connect(http)
+                log.warning("asterisk did not open its websocket: we opened one", app=self._server.app)
+                await self._serve(websocket)
+
+    async def _connect(self, http: aiohttp.ClientSession) -> WebSocket:
+        async with asyncio.timeout(self._server.deadline):
+            return await http.ws_connect(
+                self._server.url.rstrip("/") + "/events",
+                params={"app": self._server.app, "subscribeAll": "false"},
+                heartbeat=HEARTBEAT,
+                max_msg_size=0,
+                decode_text=False,
+            )
 
     # Either way.
 
@@ -239,6 +260,7 @@ class Client:
             preparing.cancel()
             if self._socket is socket:
                 self._socket = None
+                self._alone_since = asyncio.get_running_loop().time()
                 log.warning("asterisk disconnected", app=self._server.app)
                 self._on_disconnected()
 

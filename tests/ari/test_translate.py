@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from ari_conf.ari.translate import EVENTS, Request, to_event, to_requests
@@ -137,6 +137,7 @@ KEYS = ("args", "channel", "bridge", "playback", "recording", "digit", "cause", 
 CHANNELS = some.fixed_dictionaries({"id": leaf, "name": leaf, "caller": anything, "dialplan": anything})
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(some.sampled_from((*EVENTS, None, 7)), some.dictionaries(some.sampled_from(KEYS), anything | CHANNELS))
 def test_no_message_is_an_exception(type_: object, message: dict[str, Any]) -> None:
     found = to_event(message | {"type": type_}, lambda: "id")

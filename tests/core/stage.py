@@ -49,6 +49,8 @@ class Stage:
         """What is at a URL; nothing: it is away."""
         self.sounds: dict[str, tuple[el.Prompt, ...]] = {}
         self.names_elsewhere: set[str] = set()
+        self.wideband: set[str] = set()
+        """Who calls with a wideband codec."""
         self.held: set[type] = set()
         """Effects of these kinds are not carried out until `let_go`."""
         self.waiting: list[do.Effect] = []
@@ -215,7 +217,8 @@ class Stage:
         match effect:
             case do.IdentifyCall(call_uuid, _, auth_id):
                 account = None if auth_id == "nobody" else Account(auth_id, **self.account)
-                self._events.append(ev.CallIdentified(call_uuid, account, (("X-PH-Team", "blue"),)))
+                wideband = call_uuid.removeprefix("call-") in self.wideband
+                self._events.append(ev.CallIdentified(call_uuid, account, (("X-PH-Team", "blue"),), wideband))
             case do.FetchDocument(fetch_id, _, source):
                 self._events.append(self._document(fetch_id, source))
             case do.FetchSounds(fetch_id, _, url) if url in self.sounds:

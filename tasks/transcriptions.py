@@ -1,0 +1,129 @@
+"""Has stored recordings transcribed: the words go beside the recording and to the transcriptionUrl, once."""
+
+from __future__ import annotations
+
+import time
+from decimal import Decimal
+
+import structlog
+from msgspec import json, structs
+
+from ari_conf import lanes, outbox, recordings
+from ari_conf.bucket import Bucket
+from ari_conf.core.effects import PostCallback
+from ari_conf.errors import RecordingFailed, TranscriptionFailed, TranscriptionRefused
+from ari_conf.lanes import Taken, Verdict
+from ari_conf.recording_document import object_key, with_transcript
+from ari_conf.recordings import Stored, Transcribing
+from ari_conf.settings import settings
+from tasks import speech
+from tasks.app import app
+from tasks.engines import RATE, Word, engine
+from tasks.recordings import Interrupted, checked, retry_ms
+from tasks.turns import Talk, turns
+from tasks.worker import Worker, come, serves
+
+log = structlog.get_logger()
+SHORTEST_MS, LONGEST_MS, LARGEST = 500, 4 * 3600 * 1000, 2 * 1000**3
+"""> A recording must be longer than 500 ms, shorter than 4 hours and smaller than 2 GB"""
+MINUTE_MS = 60_000
+
+
+@app.task(name="tasks.transcriptions.transcribe")  # type: ignore[untyped-decorator]
+def transcribe(token: str) -> None:
+    come(recordings.TRANSCRIPTIONS, token)
+
+
+def serve(worker: Worker, taken: Taken) -> Verdict:
+    """Makes one try."""
+    job = json.decode(taken.entry, type=Transcribing)
+    stored = recordings.get(worker.redis, job.recording_id)
+    if stored is None or stored.transcript:
+        return lanes.done(taken)  # deleted meanwhile, or it was told and only that was lost
+    try:
+        _transcribe(worker, job, stored)
+    except Interrupted:
+        return lanes.back(taken)
+    except (TranscriptionFailed, RecordingFailed) as failure:
+        tried = structs.replace(job, error=str(failure), tries=job.tries + 1)
+        log.warning("not transcribed yet", recording_id=job.recording_id, tries=tried.tries, reason=tried.error)
+        return lanes.retry(taken, json.encode(tried), retry_ms(tried.tries))
+    return lanes.done(taken)
+
+
+def refusal(duration_ms: int, size: int) -> str | None:
+    if duration_ms <= SHORTEST_MS:
+        return "Recording duration too short for transcription"
+    if duration_ms >= LONGEST_MS:
+        return "Recording duration too long for transcription"
+    return "Recording file size too large for transcription" if size >= LARGEST else None
+
+
+def charge(rate: str, duration_ms: int) -> str:
+    """> charge = rate x minutes, each started minute counted."""
+    return format(Decimal(rate) * -(-duration_ms // MINUTE_MS), "f")
+
+
+def _transcribe(worker: Worker, job: Transcribing, stored: Stored) -> None:
+    checked(worker)
+    bucket, beside = Bucket(settings()), object_key(stored.auth_id, stored.recording_id, stored.start_ms, "json")
+    document = bucket.get_json(beside)
+    if document is None:
+        return
+    error = refusal(stored.duration_ms, stored.size)
+    words: list[Word] = []
+    if error is None:
+        try:
+            words = _words(worker, stored, bucket)
+        except TranscriptionRefused as refused:
+            error = str(refused)
+    text = " ".join(word.text for word in words)
+    if error:
+        transcript: dict[str, object] = {"state": "failed", "error": error}
+    else:
+        talk = [Talk(one["member_id"], one["start_ms"], one["end_ms"]) for one in document["talk"]]
+        numbers = {one["member_id"]: one["from"] for one in document["members"]}
+        name = engine(settings()).name
+        said = turns(words, talk, numbers)
+        transcript = {"state": "done", "language": "en", "engine": name, "text": text, "turns": said}
+    checked(worker)
+    bucket.put_json(beside, with_transcript(document, transcript))
+    told = _callback(worker, job, stored, text, error)
+    if recordings.transcribed(worker.redis, stored, str(transcript["state"]), told) is None:
+        bucket.delete(beside)  # it was deleted meanwhile
+    log.info("transcribed", recording_id=job.recording_id, auth_id=job.auth_id, words=len(words), error=error)
+
+
+def _words(worker: Worker, stored: Stored, bucket: Bucket) -> list[Word]:
+    using, found, done_ms = engine(settings()), list[Word](), 0
+    for piece in speech.pieces(bucket.read(stored.key), settings().ffmpeg):
+        percent = 100 * done_ms // max(1, stored.duration_ms)
+        recordings.progress(worker.redis, stored.recording_id, min(99, percent))
+        heard = using.transcribe(piece)
+        found += [Word(done_ms + word.start_ms, done_ms + word.end_ms, word.text) for word in heard]
+        done_ms += len(piece) // 2 * 1000 // RATE
+        checked(worker)
+    return found
+
+
+def _callback(
+    worker: Worker, job: Transcribing, stored: Stored, text: str, error: str | None
+) -> list[tuple[str, bytes]]:
+    if job.url is None:
+        return []
+    account = worker.account(job.auth_id)
+    rate = account.transcription_rate if account else "0"
+    params = (
+        ("transcription", text),
+        ("transcription_charge", "0" if error else charge(rate, stored.duration_ms)),
+        ("transcription_rate", rate),
+        ("duration", str(round(stored.duration_ms / 1000))),
+        ("call_uuid", stored.call_uuid),
+        ("recording_id", stored.recording_id),
+        ("error", error or ""),
+    )
+    post = PostCallback(stored.conference_id, stored.auth_id, job.url, job.method, params)
+    return [outbox.entry(post, time.time_ns() // 1_000_000)]
+
+
+serves(recordings.TRANSCRIPTIONS, lambda: 1, serve)
