@@ -16,7 +16,7 @@ from ari_conf.http.retry import RETRIED_AS, Failure, Policy
 from tests.http.conftest import Attempt, Names
 from tests.http.misbehaving import Receiver, full, receiving, refusing, silent
 
-HASTY = Policy(connect_ms=150, read_ms=150, total_ms=2000)
+HASTY = Policy(connect_ms=400, read_ms=400, total_ms=4000)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ async def test_failures(attempt: Attempt, receiver: Receiver, path: str, failure
     assert (outcome.failure, outcome.status) == (failure, 0)
     assert outcome.told
     # rt is what ended the wait, not tt.
-    assert outcome.ms < 1500
+    assert outcome.ms < 3500
 
 
 @pytest.mark.parametrize("path", ["/slow-headers", "/slow-body"])
@@ -100,21 +100,21 @@ async def test_ct_bounds_the_connection(attempt: Attempt, scheme: str) -> None:
     with full() as port:
         outcome = await attempt(f"{scheme}://127.0.0.1:{port}/cb", policy=HASTY)
     assert outcome.failure == "connect"
-    assert 140 <= outcome.ms < 1500
+    assert 390 <= outcome.ms < 3500
 
 
 async def test_ct_bounds_the_tls_handshake(attempt: Attempt) -> None:
     with silent() as port:
         outcome = await attempt(f"https://127.0.0.1:{port}/cb", policy=HASTY)
     assert outcome.failure == "connect"
-    assert 140 <= outcome.ms < 1500
+    assert 390 <= outcome.ms < 3500
 
 
 async def test_rt_bounds_the_wait_for_an_answer(attempt: Attempt) -> None:
     with silent() as port:
         outcome = await attempt(f"http://127.0.0.1:{port}/cb", policy=HASTY)
     assert outcome.failure == "read"
-    assert 140 <= outcome.ms < 1500
+    assert 390 <= outcome.ms < 3500
 
 
 async def test_tt_bounds_what_ct_would_allow(attempt: Attempt) -> None:
@@ -139,7 +139,7 @@ async def test_ct_bounds_the_look_up(attempt: Attempt, monkeypatch: pytest.Monke
     finally:
         over.set()
     assert outcome.failure == "connect"
-    assert 140 <= outcome.ms < 1500
+    assert 390 <= outcome.ms < 3500
 
 
 async def test_the_second_address_is_tried_where_the_first_refuses(

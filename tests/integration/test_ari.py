@@ -312,7 +312,10 @@ async def test_members_leave(asterisk: EmbeddedAsterisk) -> None:
 
         await app.perform(do.HangUp(first))
         await ada.hung_up(within=5)
-        assert await app.next(seen.ChannelHungUp) == seen.ChannelHungUp(first, 0)
+        # A hang-up is told more than once: more of the other's may come before.
+        while (gone := await app.next(seen.ChannelHungUp)).channel_id == second:
+            pass
+        assert gone == seen.ChannelHungUp(first, 0)
 
 
 @pytest.mark.parametrize(("reason", "status"), [("busy", 486), ("rejected", 403), ("normal", 603)])

@@ -32,7 +32,8 @@ async def hang_up(*phones: Phone) -> None:
 
 
 def nobody_speaks_in(heard: Samples) -> bool:
-    return not listen.tones(heard, (2575, 2725, 2875, 3025, 3175))
+    # For some of the time music may have such a pitch; who speaks, speaks all the time.
+    return not any(listen.sounds(heard, hz, share=0.4) for hz in (2575, 2725, 2875, 3025, 3175))
 
 
 @pytest.mark.row("startConferenceOnEnter", "until someone starts it nobody hears anybody: each hears his own waitSound")
