@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 
+import aiohttp
 import pytest
 
-from demo.phone import Phone
+from demo.phone import Phone, now_ms
 from tests.integration.receiver import Request
 from tests.integration.stage import Stage
 
@@ -71,3 +72,26 @@ async def test_until_the_music_is_silent(stage: Stage) -> None:
             await part(stage, ann, host)
     stage.saw(f"silent: {told(silent)}")
     stage.saw(f"the starter is heard: {told(heard)}")
+
+
+@pytest.mark.row("latency", "from the request to mute until the others hear nothing")
+async def test_from_mute_to_silence(stage: Stage) -> None:
+    silent = []
+    base = f"{stage.system.settings.public_url}/v1/Account/{stage.account}/Conference/standup/Member"
+    async with stage.callers(2) as (ann, bob), aiohttp.ClientSession() as http:
+        login = {"Authorization": aiohttp.encode_basic_auth(stage.account, stage.token)}
+        ann.tone(2575)
+        await stage.call(bob, ROOM)
+        for _ in range(TIMES):
+            await stage.call(ann, ROOM)
+            member = (await stage.enters(ann)).params["ConferenceMemberID"]
+            await stage.hears(bob, 2575, after=now_ms())
+            asked = now_ms()
+            async with http.post(f"{base}/{member}/Mute/", headers=login) as response:
+                assert response.status == 202, await response.text()
+            silent.append(await stage.goes_quiet(bob) - asked)
+            await ann.hang_up()
+            await stage.leaves(ann)
+            stage.receiver.requests.clear()
+        await bob.hang_up()
+    stage.saw(f"silent: {told(silent)}")

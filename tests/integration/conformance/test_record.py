@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import aiohttp
 import numpy as np
 import pytest
 
@@ -172,3 +173,28 @@ async def test_the_transcription_is_carried_to_the_recording(stage: Stage, kind:
         began.file.close()
     assert stage.problems() == []
     stage.saw(f"{kind}: all three are in the state of the recording")
+
+
+@pytest.mark.row("callbackUrl", "record: when the file is in the bucket and RecordUrl can be fetched; the last of all")
+async def test_the_record_callback(stage: Stage) -> None:
+    room = '<Conference callbackUrl="{url}/events" record="true" recordFileFormat="wav">standup</Conference>'
+    async with stage.callers(2) as (ann, bob):
+        ann.tone(2575)
+        await stage.call(ann, room)
+        await stage.call(bob, room)
+        await stage.hears(bob, 2575)
+        await stage.listen(bob, 1500)
+        await ann.hang_up()
+        await bob.hang_up()
+        record = (await stage.event("ConferenceRecord", timeout=30)).params
+    assert record["ConferenceAction"] == "record" and record["RecordUrl"].endswith(f"/{record['RecordingID']}.wav")
+    assert not {"ConferenceMemberID", "CallUUID"} & set(record)
+    length = int(record["RecordingDurationMs"])
+    assert int(record["RecordingDuration"]) == round(length / 1000) and length > 1000
+    assert abs(int(record["RecordingEndMs"]) - int(record["RecordingStartMs"]) - length) < 500
+    numbers = [request.params["ConferenceSequence"] for request in stage.receiver.requests_to("/events")]
+    assert numbers == ["1", "2", "3", "4", "5"] and record["ConferenceSequence"] == "5"
+    async with aiohttp.ClientSession() as http, http.get(record["RecordUrl"]) as response:
+        file = await response.read()
+    assert response.status == 200 and file[:4] == b"RIFF"
+    stage.saw(f"the last of five; {length} ms, {len(file)} bytes fetched from RecordUrl at once")
