@@ -4,7 +4,7 @@ VENV := .venv
 LOCAL := .local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test conformance lint format bench-callbacks asterisk clean
+.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings asterisk clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -30,6 +30,9 @@ format: $(VENV)/.tox  ## the code in its one format
 
 bench-callbacks: $(VENV)/.tox  ## how fast, how soon and how fairly callbacks are delivered, beside a bare loop of requests
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.callbacks $(BENCH)
+
+bench-recordings: $(VENV)/.tox asterisk  ## how fast recordings are stored, beside the encoder and boto3 by hand, and in how much memory
+	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.recordings
 
 clean:  ## removes the virtual environments and what `up` and `demo` keep; not Asterisk, which takes a minute to get
 	rm -rf $(VENV) .tox $(LOCAL)/up $(LOCAL)/demo

@@ -22,7 +22,6 @@ from ari_conf.settings import Settings
 PART_BYTES = 8 * 1024 * 1024
 """S3 takes at most 10,000 parts: of this size 80 GB. An upload holds one of them in memory."""
 CHUNK_BYTES = 256 * 1024
-ANSWER_S = 30
 _making = threading.Lock()
 
 
@@ -161,7 +160,9 @@ class Upload:
 
 
 @lru_cache(maxsize=4)
-def _made(endpoint: str | None, region: str, key: str | None, secret: str | None, path_style: bool) -> Any:
+def _made(
+    endpoint: str | None, region: str, key: str | None, secret: str | None, path_style: bool, deadline: float
+) -> Any:
     with _making:
         return boto3.session.Session().client(
             "s3",
@@ -172,7 +173,7 @@ def _made(endpoint: str | None, region: str, key: str | None, secret: str | None
             config=Config(
                 signature_version="s3v4",
                 connect_timeout=5,
-                read_timeout=ANSWER_S,
+                read_timeout=deadline,
                 retries={"mode": "standard", "max_attempts": 2},
                 s3={"addressing_style": "path" if path_style else "virtual"},
                 # Servers other than Amazon's don't all know its newer checksums; each part has its MD5.
@@ -190,6 +191,7 @@ def _client(settings: Settings, endpoint: str | None) -> Any:
         key.get_secret_value() if key else None,
         secret.get_secret_value() if secret else None,
         settings.s3_path_style,
+        settings.s3_deadline,
     )
 
 

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 from typer.core import TyperCommand
 
-from ari_conf.commands import accounts, callbacks
+from ari_conf.commands import accounts, callbacks, recordings
 from ari_conf.commands.terminal import console
 
 app = typer.Typer(
@@ -90,4 +90,5 @@ app.add_typer(accounts.app, name="account")
 app.command()(callbacks.problems)
 app.command()(callbacks.lanes)
 app.add_typer(callbacks.app, name="dead-letters")
+app.add_typer(recordings.app, name="recordings")
 app.add_typer(documents, name="documents")

@@ -48,6 +48,7 @@ class Serve:
         self._asterisk = Histogram("ari_conf_asterisk_seconds", "A ping.", buckets=SHORT, registry=registry)
         self._redis = Histogram("ari_conf_redis_seconds", "A ping.", buckets=SHORT, registry=registry)
         self._lag = Histogram("ari_conf_loop_lag_seconds", "How late we are.", buckets=SHORT, registry=registry)
+        self._recorded = Gauge("ari_conf_recording_folder_bytes", "Recordings that wait.", registry=registry)
         for name, count in (
             ("calls", lambda: len(directory.calls)),
             ("conferences", lambda: len(directory.conferences)),
@@ -69,6 +70,10 @@ class Serve:
 
     def connected(self) -> None:
         self._connections.inc()
+
+    def recorded(self, waiting_bytes: int) -> None:
+        """In Asterisk's recording folder."""
+        self._recorded.set(waiting_bytes)
 
     async def probe(self, asterisk: Callable[[], Awaitable[Any]], redis: Callable[[], Awaitable[Any]]) -> None:
         """For ever."""

@@ -14,7 +14,7 @@ import structlog
 from aiohttp.web import AppRunner
 from redis import Redis
 
-from ari_conf import lanes, recordings, takeover
+from ari_conf import disk, lanes, recordings, takeover
 from ari_conf import store as redis_store
 from ari_conf.ari import translate
 from ari_conf.ari.client import Client, Server
@@ -88,6 +88,9 @@ class Service:
             commanding = asyncio.create_task(self._commands.run())
             self._tasks.add(commanding)
             measuring = await self._measure()
+            if folder := self._settings.recording_folder:
+                watching = disk.watch(folder, self._settings.recordings_limit_mb, self._fills, self._measured.recorded)
+                self._tasks.add(asyncio.create_task(watching))
             await stop.wait()
             commanding.cancel()
             with contextlib.suppress(TimeoutError):
@@ -113,6 +116,9 @@ class Service:
         self._tasks.update((asyncio.create_task(probing), asyncio.create_task(self._measured.watch_loop())))
         listen = self._settings.metrics_listen
         return await self._measured.start(*address(listen)) if listen else None
+
+    def _fills(self, auth_id: str, text: str) -> None:
+        self._put([do.ReportProblem(auth_id, "", None, text)], now_ms())
 
     async def _ping(self) -> None:
         await cast(Any, self._redis).ping()

@@ -99,6 +99,8 @@ class Settings(BaseSettings):
     """With aws:kms: the key's id."""
     s3_storage_class: str = "STANDARD"
     """Of the recordings' objects."""
+    s3_deadline: float = Field(30.0, gt=0)
+    """Seconds after which a request to S3 that isn't answered has failed."""
 
     ari_url_for_workers: str | None = None
     """Asterisk's REST interface for workers elsewhere, if they reach it in another way."""

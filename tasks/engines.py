@@ -8,6 +8,7 @@ import io
 import os
 import threading
 import wave
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,8 +72,18 @@ class Local:
         segments, _ = self._model.transcribe(
             audio, language="en", word_timestamps=True, vad_filter=True, condition_on_previous_text=False
         )
-        found = [word for segment in segments for word in segment.words or ()]
-        return [Word(_ms(word.start), _ms(word.end), word.word.strip()) for word in found if word.word.strip()]
+        return _whole(word for segment in segments for word in segment.words or ())
+
+
+def _whole(parts: Iterable[Any]) -> list[Word]:
+    """The model's parts of words, such as "open" and "-source": only the first of a word begins with a space."""
+    found: list[Word] = []
+    for part in parts:
+        if found and not part.word.startswith(" "):
+            found[-1] = Word(found[-1].start_ms, _ms(part.end), found[-1].text + part.word)
+        elif part.word.strip():
+            found.append(Word(_ms(part.start), _ms(part.end), part.word.strip()))
+    return found
 
 
 @cache

@@ -58,6 +58,9 @@ async def recorded(stage: Stage, form: str) -> Request:
     return await stage.event("ConferenceRecord", 20)
 
 
+@pytest.mark.row(
+    "record", "the callback is the last, and tells of a file that is there, with the duration of its audio"
+)
 @pytest.mark.parametrize("form", ["mp3", "wav"])
 async def test_the_file_is_there_when_it_is_told(stage: Stage, form: str) -> None:
     """ "`record` is sent when the file is in the bucket and RecordUrl can be fetched, never before." """
@@ -82,6 +85,7 @@ async def test_the_file_is_there_when_it_is_told(stage: Stage, form: str) -> Non
     assert folder is not None and not [*(folder / stage.account).glob("*")]
 
 
+@pytest.mark.row("record", "beside it: members, who spoke when, by a schema")
 async def test_what_stands_beside_it(stage: Stage) -> None:
     told = (await recorded(stage, "wav")).params
     bucket = Bucket(stage.system.settings)
@@ -116,6 +120,7 @@ async def test_what_stands_beside_it(stage: Stage) -> None:
     stage.saw(f"said by the timeline {document['talk']}, heard {heard}")
 
 
+@pytest.mark.row("record", "Plivo's SDK lists, shows and deletes it")
 async def test_the_sdk_lists_shows_and_deletes(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     base = f"{stage.system.settings.public_url}/v1/Account"
     for name in ("API_VOICE_BASE_URI", "API_VOICE_BASE_URI_FALLBACK_1", "API_VOICE_BASE_URI_FALLBACK_2"):
@@ -153,6 +158,7 @@ async def test_an_account_may_ask_for_a_login(stage: Stage) -> None:
     assert fetched(told["RecordUrl"], auth=(stage.account, stage.token)).status_code == 200
 
 
+@pytest.mark.row("record", "before it is stored RecordUrl is a 404 that says so")
 async def test_before_it_is_stored(stage: Stage) -> None:
     """ "before the upload is done 404 with a JSON error that says so" """
     async with stage.callers(1) as (ann,):
@@ -173,6 +179,7 @@ async def test_before_it_is_stored(stage: Stage) -> None:
     assert fetched(told["RecordUrl"]).status_code == 200
 
 
+@pytest.mark.row("record", "one who is muted and alone: silence, as long as it lasts")
 async def test_a_muted_member_alone_is_recorded_as_silence(stage: Stage) -> None:
     """The recording lasts as long as the conference, whoever speaks in it."""
     async with stage.callers(1) as (ann,):
@@ -187,6 +194,7 @@ async def test_a_muted_member_alone_is_recorded_as_silence(stage: Stage) -> None
     assert listen.silent(decoded(fetched(told["RecordUrl"]).content))
 
 
+@pytest.mark.row("record", "a conference that ends at once")
 async def test_a_conference_that_ends_at_once(stage: Stage) -> None:
     """Within 100 ms of its start: told, once, with a file that can be played."""
     async with stage.callers(1) as (ann,):

@@ -100,7 +100,9 @@ class Receiver:
 class Worker:
     """A process of its own; `threads` callbacks at once."""
 
-    def __init__(self, redis_server: RedisServer, folder: Path, threads: int = 8, **more: str) -> None:
+    def __init__(
+        self, redis_server: RedisServer, folder: Path, threads: int = 8, prefix: list[str] | None = None, **more: str
+    ) -> None:
         environment = os.environ | {
             "ARI_CONF_REDIS_URL": redis_server.url,
             "ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8",
@@ -108,7 +110,17 @@ class Worker:
             "PYTHONPATH": str(ROOT),
             **more,
         }
-        command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-n", f"{time.monotonic_ns()}@%h"]
+        command = [
+            *(prefix or []),
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "tasks",
+            "worker",
+            "-n",
+            f"{time.monotonic_ns()}@%h",
+        ]
         self.log = (folder / f"worker-{time.monotonic_ns()}.log").open("wb")
         self.process = subprocess.Popen(command, env=environment, cwd=folder, stdout=self.log, stderr=self.log)
 

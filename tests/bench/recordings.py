@@ -1,0 +1,109 @@
+"""How fast and in how much memory recordings are stored: `make bench-recordings`.
+
+A worker of the fleet against the same done by hand, one after the other in the same run: the encoder alone on samples
+in memory, then boto3 with the encoded file in memory. Real Asterisk, real S3.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tempfile
+import time
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+
+import numpy as np
+
+from ari_conf.parts.asterisk import EmbeddedAsterisk, present, running
+from demo import listen
+from demo.speech import speech_files
+from tasks.tape import CHUNK_BYTES, ENCODERS, Tape
+from tests import redis
+from tests.tasks.store_stage import S3Server, StoreStage
+
+WITHIN, MEMORY_MB, MOST_MB = 1.10, 10, 100
+HOURS = 4.0
+
+
+def speech(seconds: float) -> bytes:
+    """People speaking, as long as that."""
+    once = np.concatenate([listen.wav(one.path) for one in speech_files()])
+    return np.resize(once, round(seconds * 8000)).astype("<i2").tobytes()
+
+
+def by_hand(stage: StoreStage, samples: bytes, form: str) -> float:
+    """Seconds for encoding and for uploading it."""
+    began = time.perf_counter()
+    encoder = ENCODERS[form](Tape(8000, len(samples), iter(())))
+    whole = bytearray(encoder.begin())
+    for at in range(0, len(samples), CHUNK_BYTES):
+        whole += encoder.feed(samples[at : at + CHUNK_BYTES])
+    whole += encoder.finish()
+    # boto3's own way, with its threads.
+    stage.bucket._s3.upload_fileobj(io.BytesIO(whole), stage.bucket.name, "by-hand")
+    return time.perf_counter() - began
+
+
+def by_worker(stage: StoreStage, samples: bytes, form: str) -> tuple[float, float]:
+    """(seconds, the worker's greatest memory in MB)"""
+    write(stage, samples)
+    worker = stage.worker(ARI_CONF_LOG_FORMAT="json", ARI_CONF_S3_ENDPOINT=str(stage.direct.s3_endpoint))
+    stage.until(lambda: stage.redis.zcard("ari_conf:recordings:workers"), 30)
+    stage.hand_on(form)
+    stage.is_told(900)
+    status = Path(f"/proc/{worker.process.pid}/status").read_text()
+    (peak,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+    worker.end()
+    log = Path(worker.log.name).read_text().splitlines()
+    (line,) = [json.loads(one) for one in log if '"recording stored"' in one]
+    stage.receiver.received.clear()
+    return float(line["seconds"]), int(peak) / 1024
+
+
+def write(stage: StoreStage, samples: bytes) -> None:
+    stage.recording_id = f"bench{time.monotonic_ns()}"
+    stage.tape.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(stage.tape), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(samples)
+
+
+def main(out: Callable[[str], None] = print) -> bool:
+    short, long = speech(60), speech(HOURS * 3600)
+    folder = Path(tempfile.mkdtemp())
+    redis_server, s3_server = redis.start(folder / "redis"), S3Server(folder)
+    good = True
+    with running(EmbeddedAsterisk(folder / "asterisk", present(), outbound=False)) as asterisk:
+        stage = StoreStage(redis_server, s3_server, asterisk, folder)
+        stage.ari_proxy = SimpleNamespace(port=asterisk.http_port, let_go=lambda: None, end=lambda: None)  # type: ignore[assignment]
+        try:
+            for form in ("mp3", "wav"):
+                _, small = by_worker(stage, short, form)
+                runs = [(by_hand(stage, long, form), *by_worker(stage, long, form)) for _ in range(3)]
+                hand, ours, peak = (median(run[n] for run in runs) for n in range(3))
+                fast, lean = ours <= hand * WITHIN, abs(peak - small) <= MEMORY_MB and peak <= MOST_MB
+                good = good and fast and lean
+                out(
+                    f"{form}: {HOURS:g} h in {ours:.1f} s, {HOURS * 3600 / ours:.0f} x real time; by hand {hand:.1f} s, "
+                    f"{HOURS * 3600 / hand:.0f} x ({'within' if fast else 'NOT within'} 10 %)"
+                )
+                out(
+                    f"     the worker's peak: {small:.0f} MB for 1 min, {peak:.0f} MB for {HOURS:g} h "
+                    f"({'' if lean else 'NOT '}within {MEMORY_MB} MB, and below {MOST_MB} MB)"
+                )
+        finally:
+            stage.end()
+            s3_server.end()
+            redis_server.kill()
+    return good
+
+
+if __name__ == "__main__":
+    sys.exit(0 if main() else 1)

@@ -1,0 +1,118 @@
+"""Real people's speech in a conference: what was understood of it, and whose it was said to be."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from ari_conf import accounts
+from ari_conf.bucket import Bucket
+from ari_conf.recording_document import object_key, schema
+from demo import listen
+from demo.phone import Phone
+from demo.speech import Speech, speech_files
+from tests.integration.stage import Stage
+from tests.integration.test_recordings import decoded, fetched
+from tests.tasks.words import error_rate, plain
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+DOCUMENT = (
+    '<Conference record="true" callbackUrl="{url}/events" transcriptionType="auto" '
+    'transcriptionUrl="{url}/transcription">talk</Conference>'
+)
+CLEAN = {"prompts": 0.0, "austen": 0.03, "cards": 0.13}
+"""The engine's own word error rates on the clean files."""
+WORSE_BY = 0.12
+
+
+async def says(phone: Phone, speech: Speech, listener: Phone) -> None:
+    audio = listen.wav(speech.path)
+    phone.say(audio)
+    await asyncio.sleep(len(audio) / 8000 + 1.0)
+    assert listen.contains(listener.heard.audio[-len(audio) - 16000 :], audio).score > listen.FOUND
+
+
+async def document_of(stage: Stage, told: dict[str, str]) -> dict[str, Any]:
+    key = object_key(stage.account, told["RecordingID"], int(told["RecordingStartMs"]), "json")
+    found = Bucket(stage.system.settings).get_json(key)
+    assert found is not None
+    jsonschema_rs.validate(schema(), found)
+    return found
+
+
+@pytest.mark.row("transcriptionType", "three callers, real speech, in turns: the words in order, each with its speaker")
+async def test_three_callers_take_turns(stage: Stage) -> None:
+    accounts.update(stage.redis, stage.account, transcription_rate="0.0095")
+    speeches = speech_files()
+    async with stage.callers(3) as switchboard:
+        phones = list(switchboard)
+        for phone in phones:
+            await stage.call(phone, DOCUMENT)
+            await stage.enters(phone)
+        for phone, speech in zip(phones, speeches, strict=True):
+            await says(phone, speech, phones[(phones.index(phone) + 1) % 3])
+        for phone in phones:
+            await phone.hang_up()
+            await stage.leaves(phone)
+    told = dict((await stage.event("ConferenceRecord", 30)).params)
+    sent = (await stage.receiver.wait_for(lambda one: one.path == "/transcription", 90)).params
+    ms = int(told["RecordingDurationMs"])
+    assert abs(len(decoded(fetched(told["RecordUrl"]).content)) / 8 - ms) < 300
+    assert sent["recording_id"] == told["RecordingID"] and sent["error"] == ""
+    assert (sent["transcription_rate"], sent["duration"]) == ("0.0095", str(round(ms / 1000)))
+    assert sent["transcription_charge"] == "0.0095"
+    document = await document_of(stage, told)
+    assert document["transcript"]["text"] == sent["transcription"]
+    numbers = [stage.number(phone) for phone in phones]
+    turns = document["transcript"]["turns"]
+    order = [turn["from"] for turn in turns]
+    assert order == sorted(order, key=numbers.index), "each after the one before him"
+    for number, speech in zip(numbers, speeches, strict=True):
+        heard = " ".join(turn["text"] for turn in turns if turn["from"] == number)
+        rate = error_rate(plain(speech.text), plain(heard))
+        stage.saw(f"{speech.name}: WER {rate:.3f} in the conference, {CLEAN[speech.name]:.3f} on the clean file")
+        assert rate <= CLEAN[speech.name] + WORSE_BY, heard
+
+
+@pytest.mark.row("transcriptionType", "two who speak at once")
+async def test_two_who_speak_at_once(stage: Stage) -> None:
+    """Honestly: of two voices at once the engine understands mostly one. No word is lost on the way to it."""
+    first, second, _ = speech_files()
+    async with stage.callers(2) as (ann, bob):
+        for phone in (ann, bob):
+            await stage.call(phone, DOCUMENT)
+            await stage.enters(phone)
+        ann.say(listen.wav(first.path))
+        bob.say(listen.wav(second.path))
+        await asyncio.sleep(18)
+        for phone in (ann, bob):
+            await phone.hang_up()
+            await stage.leaves(phone)
+    told = dict((await stage.event("ConferenceRecord", 30)).params)
+    sent = (await stage.receiver.wait_for(lambda one: one.path == "/transcription", 90)).params
+    document = await document_of(stage, told)
+    recorded = decoded(fetched(told["RecordUrl"]).content)
+    for speech in (first, second):
+        found = listen.contains(recorded, listen.wav(speech.path))
+        rate = error_rate(plain(speech.text), plain(sent["transcription"]))
+        stage.saw(f"{speech.name}: {found.score:.2f} of its sound is in the recording; WER {rate:.2f} of what was said")
+    talk = {one["member_id"]: one for one in document["talk"]}
+    assert len(talk) == 2, "both are in the timeline"
+    assert sent["error"] == ""
+
+
+@pytest.mark.row("transcriptionUrl", "too short: error, nothing charged")
+async def test_what_is_too_short(stage: Stage) -> None:
+    """ "A recording must be longer than 500 ms": error, and nothing is charged."""
+    accounts.update(stage.redis, stage.account, transcription_rate="0.0095")
+    async with stage.callers(1) as (ann,):
+        await stage.call(ann, DOCUMENT)
+        await stage.enters(ann)
+        await ann.hang_up()
+    sent = (await stage.receiver.wait_for(lambda one: one.path == "/transcription", 30)).params
+    assert sent["error"] == "Recording duration too short for transcription"
+    assert (sent["transcription"], sent["transcription_charge"]) == ("", "0")

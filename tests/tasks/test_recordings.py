@@ -1,0 +1,275 @@
+"""Recordings on bad days: nothing is lost, nothing comes twice, and it can be seen what is the matter."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+
+from ari_conf import recordings
+from ari_conf.parts.asterisk import EmbeddedAsterisk, present, running
+from ari_conf.recording_document import schema
+from tests.redis import RedisServer
+from tests.tasks.store_stage import ACCOUNT, DAY, S3Server, StoreStage
+
+LONG_S = 900
+"""Of 8 kHz: 14.4 MB, two parts of an upload."""
+
+
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="module")
+def asterisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAsterisk]:
+    with running(EmbeddedAsterisk(tmp_path_factory.mktemp("asterisk"), present(), outbound=False)) as started:
+        yield started
+
+
+@pytest.fixture
+def stage(
+    redis_server: RedisServer, s3_server: S3Server, asterisk: EmbeddedAsterisk, tmp_path: Path
+) -> Iterator[StoreStage]:
+    stage = StoreStage(redis_server, s3_server, asterisk, tmp_path)
+    yield stage
+    stage.end()
+
+
+def samples_of(file: bytes) -> bytes:
+    with wave.open(io.BytesIO(file)) as sound:
+        return sound.readframes(sound.getnframes())
+
+
+def lasts_ms(file: bytes) -> float:
+    command = ["ffmpeg", "-v", "error", "-i", "-", "-f", "s16le", "-ac", "1", "-ar", "8000", "-"]
+    return len(subprocess.run(command, input=file, capture_output=True, check=True).stdout) / 16
+
+
+# On a good day.
+
+
+@pytest.mark.parametrize("rate", [8000, 16000])
+def test_wav_is_kept_as_it_is_and_described(stage: StoreStage, rate: int) -> None:
+    samples = stage.records(LONG_S * 8000 / rate, rate)
+    stage.worker()
+    stage.hand_on("wav")
+    assert samples_of(stage.stored_once("wav")) == samples
+    assert stage.key("wav") == f"recordings/{ACCOUNT}/{DAY}/{stage.recording_id}.wav"
+    document = stage.bucket.get_json(stage.key("json"))
+    jsonschema_rs.validate(schema(), document)
+    assert document is not None and document["sample_rate"] == rate
+    assert document["duration_ms"] == LONG_S * 8_000_000 // rate
+    assert document["talk"] == [{"member_id": 1, "start_ms": 1000, "end_ms": 2000}]
+    metadata = stage.bucket.call("head_object", Key=stage.key("wav"))["Metadata"]
+    assert metadata["conference-name"] == "gr%C3%B6%C3%9Fer", "S3 takes ASCII there"
+
+
+@pytest.mark.parametrize("rate", [8000, 16000])
+def test_mp3_lasts_as_long(stage: StoreStage, rate: int) -> None:
+    stage.records(65.4, rate)
+    stage.worker()
+    stage.hand_on("mp3")
+    assert abs(lasts_ms(stage.stored_once("mp3")) - 65_400) < 300
+    assert stage.receiver.received[0].params["RecordingDuration"] == "65"
+
+
+def test_started_twice_and_by_two_workers(stage: StoreStage) -> None:
+    samples = stage.records(LONG_S)
+    stage.worker(), stage.worker()
+    stage.hand_on()
+    stage.hand_on()
+    assert samples_of(stage.stored_once()) == samples
+
+
+@pytest.mark.parametrize("form", ["mp3", "wav"])
+def test_of_no_length(stage: StoreStage, form: str) -> None:
+    stage.records(0)
+    stage.worker()
+    stage.hand_on(form)
+    file = stage.stored_once(form)
+    assert lasts_ms(file) < 300
+    assert stage.receiver.received[0].params["RecordingDurationMs"] == "0"
+
+
+def test_one_that_asterisk_broke_off(stage: StoreStage) -> None:
+    """When Asterisk dies its head says that there is nothing: what counts is what there is."""
+    samples = stage.records(3)
+    whole = stage.tape.read_bytes()
+    stage.tape.write_bytes(whole[:40] + bytes(4) + whole[44:])
+    stage.worker()
+    stage.hand_on()
+    assert samples_of(stage.stored_once()) == samples
+
+
+# S3.
+
+
+def test_s3_is_away_for_a_while(stage: StoreStage) -> None:
+    samples = stage.records(5)
+    stage.s3_proxy.refuse()
+    stage.worker()
+    stage.hand_on()
+    stage.until(lambda: stage.pending() and stage.pending()[0].job.tries >= 2)
+    (waits,) = stage.pending()
+    assert "S3" in waits.job.error
+    assert stage.tape.exists() and not stage.receiver.received
+    stage.s3_proxy.accept_again()
+    assert samples_of(stage.stored_once()) == samples
+
+
+def test_s3_stalls(stage: StoreStage) -> None:
+    samples = stage.records(LONG_S)
+    stage.s3_proxy.hold = b"partNumber=1"
+    stage.worker()
+    stage.hand_on()
+    assert stage.s3_proxy.held.wait(30)
+    stage.until(lambda: stage.pending()[0].job.tries >= 1)
+    assert "upload_part" in stage.pending()[0].job.error
+    assert stage.tape.exists() and not stage.receiver.received
+    stage.s3_proxy.let_go()
+    assert samples_of(stage.stored_once()) == samples
+
+
+def test_s3_breaks_off_in_the_middle_of_a_part(stage: StoreStage) -> None:
+    samples = stage.records(LONG_S)
+    stage.s3_proxy.cut = b"partNumber=2"
+    stage.worker()
+    stage.hand_on()
+    assert stage.s3_proxy.held.wait(30)
+    assert samples_of(stage.stored_once()) == samples
+
+
+def test_an_upload_that_somebody_abandoned_is_aborted(stage: StoreStage) -> None:
+    stage.records(LONG_S)
+    upload = stage.bucket.upload(stage.key("wav"), "audio/wav", {})
+    upload.write(bytes(9 * 1024 * 1024))
+    assert stage.bucket.call("list_multipart_uploads", Prefix=stage.key("wav"))["Uploads"]
+    stage.worker()
+    stage.hand_on()
+    stage.stored_once()
+
+
+# The worker.
+
+
+def test_killed_while_it_downloads_and_encodes(stage: StoreStage) -> None:
+    stage.records(LONG_S)
+    stage.ari_proxy.slow_s = 0.05
+    first = stage.worker()
+    stage.hand_on("mp3")
+    stage.until(lambda: any(one.percent for one in stage.pending()))
+    first.kill()
+    stage.ari_proxy.let_go()
+    assert stage.tape.exists() and not stage.receiver.received
+    stage.worker()
+    assert abs(lasts_ms(stage.stored_once("mp3")) - LONG_S * 1000) < 300
+
+
+@pytest.mark.parametrize("where", [b"partNumber=1", b"partNumber=2", b"uploadId=", b".json HTTP"])
+def test_killed_while_it_uploads(stage: StoreStage, where: bytes) -> None:
+    """In a part, before the end of the upload, and while it describes what is there."""
+    samples = stage.records(LONG_S)
+    stage.s3_proxy.hold = {b".json HTTP": b"PUT /recordings/" + stage.key("json").encode()}.get(where, where)
+    first = stage.worker()
+    stage.hand_on()
+    assert stage.s3_proxy.held.wait(30)
+    first.kill()
+    stage.s3_proxy.let_go()
+    assert stage.tape.exists() and not stage.receiver.received
+    stage.worker()
+    assert samples_of(stage.stored_once()) == samples
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["before the delete", "after the delete"])
+def test_killed_around_the_delete(stage: StoreStage, deleted: bool) -> None:
+    samples = stage.records(LONG_S)
+    if deleted:
+        stage.ari_proxy.hold_replies_to = b"DELETE /ari/recordings"
+    else:
+        stage.ari_proxy.hold = b"DELETE /ari/recordings"
+    first = stage.worker()
+    stage.hand_on()
+    assert stage.ari_proxy.held.wait(30)
+    first.kill()
+    assert stage.tape.exists() is not deleted and not stage.receiver.received
+    stage.ari_proxy.let_go()
+    stage.worker()
+    assert samples_of(stage.stored_once()) == samples
+
+
+def test_told_to_end_in_the_middle(stage: StoreStage) -> None:
+    """It gives the recording back at once, to be taken by another."""
+    stage.records(LONG_S)
+    stage.ari_proxy.slow_s = 0.05
+    first = stage.worker()
+    stage.hand_on("mp3")
+    stage.until(lambda: any(one.percent for one in stage.pending()))
+    first.end()
+    assert first.process.returncode == 0
+    assert [one.state for one in stage.pending()] == ["ready"]
+    stage.ari_proxy.let_go()
+    stage.worker()
+    stage.stored_once("mp3")
+
+
+def test_no_room_on_the_workers_disk(stage: StoreStage) -> None:
+    """It needs none: no file of its may grow by a byte."""
+    samples = stage.records(LONG_S)
+    stage.worker(["bash", "-c", 'ulimit -f 0; exec "$@" >/dev/null 2>&1', "-"])
+    stage.hand_on()
+    assert samples_of(stage.stored_once()) == samples
+
+
+# Asterisk.
+
+
+def test_asterisk_is_restarted_between_stop_and_download(stage: StoreStage) -> None:
+    samples = stage.records(5)
+    stage.asterisk.stop()
+    stage.worker()
+    stage.hand_on()
+    stage.until(lambda: stage.pending() and stage.pending()[0].job.tries >= 2)
+    assert "Asterisk can't be reached" in stage.pending()[0].job.error
+    stage.asterisk.start()
+    assert samples_of(stage.stored_once()) == samples
+
+
+def test_asterisk_breaks_off(stage: StoreStage) -> None:
+    samples = stage.records(LONG_S)
+    stage.ari_proxy.slow_s = 0.05
+    stage.worker()
+    stage.hand_on()
+    stage.until(lambda: any(one.percent for one in stage.pending()))
+    stage.ari_proxy.let_go()
+    assert samples_of(stage.stored_once()) == samples
+
+
+def test_one_that_nobody_has_is_listed_told_and_may_come_back(stage: StoreStage) -> None:
+    stage.worker()
+    stage.hand_on()
+    stage.until(lambda: recordings.lost(stage.redis, [ACCOUNT]))
+    ((_, kind, job),) = recordings.lost(stage.redis, [ACCOUNT])
+    assert (kind, job.recording_id, job.error) == ("recordings", stage.recording_id, "Asterisk has no such recording")
+    assert stage.recording_id in stage.problems()[0] and "lost" in stage.problems()[0]
+    assert not stage.pending() and not stage.receiver.received
+    samples = stage.records(2)
+    assert recordings.retry(stage.redis, [ACCOUNT]) == 1
+    assert samples_of(stage.stored_once()) == samples
+    assert recordings.lost(stage.redis, [ACCOUNT]) == []
+
+
+def test_one_that_never_began_is_no_loss(stage: StoreStage) -> None:
+    """That it could not be begun was told then."""
+    stage.worker()
+    stage.hand_on(failed=True)
+    stage.until(lambda: not stage.pending() and stage.redis.hget("ari_conf:recordings:counts", "done"))
+    assert recordings.lost(stage.redis, [ACCOUNT]) == [] and stage.problems() == []
+    assert not stage.receiver.received

@@ -1,0 +1,141 @@
+"""Transcriptions: limits, price, once; and what an engine that fails leads to."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+
+from ari_conf import accounts
+from ari_conf.parts.asterisk import EmbeddedAsterisk, present, running
+from ari_conf.recording_document import schema
+from demo.speech import speech_files
+from tasks.transcriptions import charge, refusal
+from tests.redis import RedisServer
+from tests.tasks.store_stage import ACCOUNT, S3Server, StoreStage
+from tests.tasks.whisper_server import WhisperServer
+from tests.tasks.words import error_rate, plain
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="module")
+def asterisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAsterisk]:
+    with running(EmbeddedAsterisk(tmp_path_factory.mktemp("asterisk"), present(), outbound=False)) as started:
+        yield started
+
+
+@pytest.fixture
+def stage(
+    redis_server: RedisServer, s3_server: S3Server, asterisk: EmbeddedAsterisk, tmp_path: Path
+) -> Iterator[StoreStage]:
+    stage = StoreStage(redis_server, s3_server, asterisk, tmp_path)
+    accounts.update(redis_server.client, ACCOUNT, transcription_rate="0.0095")
+    yield stage
+    stage.end()
+
+
+@pytest.mark.parametrize(
+    ("duration_ms", "size", "error"),
+    [
+        (500, 1, "Recording duration too short for transcription"),
+        (501, 1, None),
+        (4 * HOUR_MS - 1, 1, None),
+        (4 * HOUR_MS, 1, "Recording duration too long for transcription"),
+        (60_000, 2_000_000_000 - 1, None),
+        (60_000, 2_000_000_000, "Recording file size too large for transcription"),
+    ],
+)
+def test_limits(duration_ms: int, size: int, error: str | None) -> None:
+    """ "A recording must be longer than 500 ms, shorter than 4 hours and smaller than 2 GB" """
+    assert refusal(duration_ms, size) == error
+
+
+@pytest.mark.parametrize(("ms", "price"), [(1, "0.0095"), (60_000, "0.0095"), (60_001, "0.0190"), (HOUR_MS, "0.5700")])
+def test_charge(ms: int, price: str) -> None:
+    """ "charge = rate x minutes, each started minute counted" """
+    assert charge("0.0095", ms) == price
+
+
+def records_speech(stage: StoreStage) -> str:
+    speech = speech_files()[0]
+    stage.tape.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(speech.path, stage.tape)
+    return speech.text
+
+
+def hand_on(stage: StoreStage) -> None:
+    stage.hand_on("mp3", callback=None, transcribe=True, transcription_url=f"{stage.receiver.url}/transcription")
+
+
+def told_once(stage: StoreStage) -> dict[str, str]:
+    stage.is_told(60)
+    stage.until(lambda: not stage.pending())
+    stage.until(lambda: not stage.redis.keys("ari_conf:callbacks:lane:*"))
+    (received,) = stage.receiver.received
+    document = stage.bucket.get_json(stage.key("json"))
+    jsonschema_rs.validate(schema(), document)
+    return received.params
+
+
+def http(server: WhisperServer) -> dict[str, str]:
+    return {
+        "ARI_CONF_TRANSCRIPTION_ENGINE": "http",
+        "ARI_CONF_TRANSCRIPTION_URL": server.url,
+        "ARI_CONF_TRANSCRIPTION_KEY": "sk-test",
+    }
+
+
+def test_an_engine_that_fails_is_asked_again_and_it_is_told_once(stage: StoreStage) -> None:
+    said = records_speech(stage)
+    statuses = [500, 503]
+    with WhisperServer(answer=lambda: statuses.pop() if statuses else None) as server:
+        stage.worker(**http(server))
+        hand_on(stage)
+        params = told_once(stage)
+        assert len(server.asked) == 3
+    assert error_rate(plain(said), plain(params["transcription"])) <= 0.1
+    assert not params.get("error")
+    assert (params["transcription_rate"], params["transcription_charge"]) == ("0.0095", "0.0095")
+    assert (params["call_uuid"], params["duration"]) == ("u1", "17")
+
+
+def test_one_that_refuses_it_is_told_as_an_error(stage: StoreStage) -> None:
+    records_speech(stage)
+    with WhisperServer(answer=lambda: 400) as server:
+        stage.worker(**http(server))
+        hand_on(stage)
+        params = told_once(stage)
+    assert "status 400" in params["error"] and params["transcription_charge"] == "0"
+    document = stage.bucket.get_json(stage.key("json"))
+    assert document is not None and document["transcript"]["state"] == "failed"
+
+
+def test_killed_in_the_middle_another_goes_on(stage: StoreStage) -> None:
+    records_speech(stage)
+    with WhisperServer() as server:
+        killed = []
+
+        def answer() -> int | None:
+            if not killed:
+                killed.append(first.kill())
+            return None
+
+        server.answer = answer
+        first = stage.worker(**http(server))
+        hand_on(stage)
+        stage.until(lambda: killed)
+        assert [one.kind for one in stage.pending()] == ["transcriptions"]
+        stage.worker(**http(server))
+        told_once(stage)
+        assert len(server.asked) == 2
