@@ -91,7 +91,8 @@ def main(out: Callable[[str], None] = print) -> bool:
                 fast, lean = ours <= hand * WITHIN, abs(peak - small) <= MEMORY_MB and peak <= MOST_MB
                 good = good and fast and lean
                 out(
-                    f"{form}: {HOURS:g} h in {ours:.1f} s, {HOURS * 3600 / ours:.0f} x real time; by hand {hand:.1f} s, "
+                    f"{form}: {HOURS:g} h in {ours:.1f} s, {HOURS * 3600 / ours:.0f} x real time; "
+                    f"by hand {hand:.1f} s, "
                     f"{HOURS * 3600 / hand:.0f} x ({'within' if fast else 'NOT within'} 10 %)"
                 )
                 out(
