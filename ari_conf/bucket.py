@@ -19,8 +19,8 @@ from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[impor
 from ari_conf.errors import RecordingFailed
 from ari_conf.settings import Settings
 
-PART_BYTES = 8 * 1024 * 1024
-"""S3 takes at most 10,000 parts: of this size 80 GB. An upload holds one of them in memory."""
+PART_BYTES = 5 * 1024 * 1024
+"""The smallest that S3 takes, and at most 10,000 of them: 50 GB. An upload holds one of them in memory."""
 CHUNK_BYTES = 256 * 1024
 _making = threading.Lock()
 
@@ -127,9 +127,14 @@ class Upload:
     def write(self, some: bytes | bytearray) -> None:
         self._sha256.update(some)
         self._size += len(some)
-        self._buffer += some
-        while len(self._buffer) >= PART_BYTES:
-            self._send(PART_BYTES)
+        rest = memoryview(some)
+        while rest:
+            # All of one size but the last: some servers want it so.
+            room = PART_BYTES - len(self._buffer)
+            self._buffer += rest[:room]
+            rest = rest[room:]
+            if len(self._buffer) == PART_BYTES:
+                self._send()
 
     def finish(self) -> Uploaded:
         if self._id is None:
@@ -138,19 +143,18 @@ class Upload:
             self.etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
         else:
             if self._buffer:
-                self._send(len(self._buffer))
+                self._send()
             parts = {"Parts": self._parts}
             self._bucket.call("complete_multipart_upload", Key=self.key, UploadId=self._id, MultipartUpload=parts)
             digest = hashlib.md5(self._digests, usedforsecurity=False).hexdigest()
             self.etag = f"{digest}-{len(self._parts)}"
         return Uploaded(self._size, self._sha256.hexdigest())
 
-    def _send(self, size: int) -> None:
+    def _send(self) -> None:
         if self._id is None:
             self._id = self._bucket.call("create_multipart_upload", Key=self.key, **self._of_object)["UploadId"]
         number = len(self._parts) + 1
-        body = bytes(memoryview(self._buffer)[:size])
-        del self._buffer[:size]
+        body, self._buffer = self._buffer, bytearray()
         digest, sent_as = _md5(body)
         told = self._bucket.call(
             "upload_part", Key=self.key, UploadId=self._id, PartNumber=number, Body=body, ContentMD5=sent_as
@@ -195,7 +199,7 @@ def _client(settings: Settings, endpoint: str | None) -> Any:
     )
 
 
-def _md5(body: bytes) -> tuple[bytes, str]:
+def _md5(body: bytes | bytearray) -> tuple[bytes, str]:
     digest = hashlib.md5(body, usedforsecurity=False).digest()
     return digest, base64.b64encode(digest).decode()
 

@@ -42,8 +42,6 @@ HEARTBEAT = 3.0
 """Seconds without a message until a ping; half of it later, without a pong, the connection is taken for dead."""
 IDLE = 30.0
 """Seconds an idle HTTP connection is kept: less than `session_keep_alive` in http.conf, so that we close it first."""
-LEFT_ALONE = 3.0
-"""Seconds for which Asterisk is given time to open its WebSocket."""
 FIRST_RETRY, LAST_RETRY = 0.25, 5.0
 """Seconds between tries to connect (inbound): doubled each time, with jitter."""
 
@@ -63,6 +61,8 @@ class Server:
     """Seconds for each request, waiting for a free connection included."""
     connections: int = 16
     """HTTP connections at most; `sessionlimit` in http.conf must be above it."""
+    patience: float = 3.0
+    """outbound: seconds for which Asterisk is given time to open its WebSocket; then we open one."""
     events: tuple[str, ...] = ()
     """The types of events that are wanted; Asterisk sends no others. Empty: all."""
 
@@ -223,9 +223,10 @@ class Client:
     async def _connect_if_left_alone(self, http: aiohttp.ClientSession) -> None:
         """An Asterisk that was stopped for a while sometimes never opens its WebSocket again (seen on 22.10.1), though
         it answers requests: then we open one. Should its own come after all, that takes the place of ours."""
+        patience = self._server.patience
         while True:
-            await asyncio.sleep(LEFT_ALONE / 2)
-            if self._socket is not None or asyncio.get_running_loop().time() < self._alone_since + LEFT_ALONE:
+            await asyncio.sleep(patience / 2)
+            if self._socket is not None or asyncio.get_running_loop().time() < self._alone_since + patience:
                 continue
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 websocket = await self._connect(http)

@@ -1,7 +1,7 @@
 """How fast and in how much memory recordings are stored: `make bench-recordings`.
 
-A worker of the fleet against the same done by hand, one after the other in the same run: the encoder alone on samples
-in memory, then boto3 with the encoded file in memory. Real Asterisk, real S3.
+A worker of the fleet against the same done by hand, one after the other in the same run: Asterisk's file read to its
+end, the encoder alone on samples in memory, then boto3 with the encoded file in memory. Real Asterisk, real S3.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
 from ari_conf.parts.asterisk import EmbeddedAsterisk, present, running
 from demo import listen
 from demo.speech import speech_files
-from tasks.tape import CHUNK_BYTES, ENCODERS, Tape
+from tasks.tape import CHUNK_BYTES, ENCODERS, Recordings, Tape
 from tests import redis
-from tests.tasks.store_stage import S3Server, StoreStage
+from tests.tasks.store_stage import ACCOUNT, S3Server, StoreStage
 
-WITHIN, MEMORY_MB, MOST_MB = 1.10, 10, 100
+WITHIN, MEMORY_MB = 1.10, 10
 HOURS = 4.0
 
 
@@ -36,8 +37,15 @@ def speech(seconds: float) -> bytes:
     return np.resize(once, round(seconds * 8000)).astype("<i2").tobytes()
 
 
-def by_hand(stage: StoreStage, samples: bytes, form: str) -> float:
-    """Seconds for encoding and for uploading it."""
+def by_hand(stage: StoreStage, samples: bytes, form: str) -> tuple[float, float]:
+    """Seconds for downloading it, and for encoding and uploading it."""
+    write(stage, samples)
+    began = time.perf_counter()
+    asterisk = Recordings(stage.direct.ari_url, stage.direct)
+    with asterisk.tape(ACCOUNT, stage.recording_id) as tape:
+        assert sum(map(len, tape)) == len(samples)
+    downloaded = time.perf_counter() - began
+    asterisk.delete(ACCOUNT, stage.recording_id)
     began = time.perf_counter()
     encoder = ENCODERS[form](Tape(8000, len(samples), iter(())))
     whole = bytearray(encoder.begin())
@@ -46,7 +54,7 @@ def by_hand(stage: StoreStage, samples: bytes, form: str) -> float:
     whole += encoder.finish()
     # boto3's own way, with its threads.
     stage.bucket._s3.upload_fileobj(io.BytesIO(whole), stage.bucket.name, "by-hand")
-    return time.perf_counter() - began
+    return downloaded, time.perf_counter() - began
 
 
 def by_worker(stage: StoreStage, samples: bytes, form: str) -> tuple[float, float]:
@@ -82,22 +90,24 @@ def main(out: Callable[[str], None] = print) -> bool:
     good = True
     with running(EmbeddedAsterisk(folder / "asterisk", present(), outbound=False)) as asterisk:
         stage = StoreStage(redis_server, s3_server, asterisk, folder)
-        stage.ari_proxy = SimpleNamespace(port=asterisk.http_port, let_go=lambda: None, end=lambda: None)  # type: ignore[assignment]
+        stage.ari_proxy.end()
+        straight: Any = SimpleNamespace(port=asterisk.http_port, let_go=lambda: None, end=lambda: None)
+        stage.ari_proxy = straight
         try:
             for form in ("mp3", "wav"):
                 _, small = by_worker(stage, short, form)
-                runs = [(by_hand(stage, long, form), *by_worker(stage, long, form)) for _ in range(3)]
-                hand, ours, peak = (median(run[n] for run in runs) for n in range(3))
-                fast, lean = ours <= hand * WITHIN, abs(peak - small) <= MEMORY_MB and peak <= MOST_MB
+                runs = [(*by_hand(stage, long, form), *by_worker(stage, long, form)) for _ in range(3)]
+                download, hand, ours, peak = (median(run[n] for run in runs) for n in range(4))
+                fast, lean = ours <= (download + hand) * WITHIN, abs(peak - small) <= MEMORY_MB
                 good = good and fast and lean
+                speed = f"{HOURS:g} h in {ours:.1f} s, {HOURS * 3600 / ours:.0f} x real time"
                 out(
-                    f"{form}: {HOURS:g} h in {ours:.1f} s, {HOURS * 3600 / ours:.0f} x real time; "
-                    f"by hand {hand:.1f} s, "
-                    f"{HOURS * 3600 / hand:.0f} x ({'within' if fast else 'NOT within'} 10 %)"
+                    f"{form}: {speed}; by hand {download:.1f} s from Asterisk and {hand:.1f} s for encoder and upload "
+                    f"({'within' if fast else 'NOT within'} 10 %)"
                 )
                 out(
                     f"     the worker's peak: {small:.0f} MB for 1 min, {peak:.0f} MB for {HOURS:g} h "
-                    f"({'' if lean else 'NOT '}within {MEMORY_MB} MB, and below {MOST_MB} MB)"
+                    f"({'' if lean else 'NOT '}within {MEMORY_MB} MB)"
                 )
         finally:
             stage.end()

@@ -16,7 +16,7 @@ from ari_conf.http.retry import RETRIED_AS, Failure, Policy
 from tests.http.conftest import Attempt, Names
 from tests.http.misbehaving import Receiver, full, receiving, refusing, silent
 
-HASTY = Policy(connect_ms=400, read_ms=400, total_ms=4000)
+HASTY = Policy(connect_ms=400, read_ms=1000, total_ms=4000)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ async with stage.callers(2) as (ann, bob):
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -34,7 +35,13 @@ from tests.integration.receiver import Receiver, Request
 ON_ITS_WAY_MS = 60
 """Until what is said now has been heard."""
 LATE_MS = 100
-SETTLED_S = 10.0
+KEPT = re.compile(
+    r"ari_conf:(accounts$|problems:|written:|state:|recording|commands|repl|idempotency:|auth-failures:|api-rate:"
+    r"|(callbacks|recordings|transcriptions):(counts|threads|token|workers|dead:.*)$)"
+)
+"""What Redis is to keep: accounts, what is told of them and their recordings; workers; the answers of commands, for a
+while. `state:` holds the next member's id; what else it holds is looked at by itself."""
+SETTLED_S = 20.0
 """By then nothing of a scenario may be left anywhere."""
 
 
@@ -190,6 +197,14 @@ class Stage:
             assert time.monotonic() < end, f"left after the scenario: {left}"
             await asyncio.sleep(0.05)
 
+    def _files(self) -> list[str]:
+        """What is unfinished, and recordings that Asterisk still has: each is handed on and deleted there."""
+        settings = self.system.settings
+        folders = [settings.sounds_folder / "parts"]
+        if {"worker", "s3"} <= set(self.system.parts) and settings.recording_folder is not None:
+            folders.append(settings.recording_folder)
+        return [str(path) for folder in folders for path in folder.rglob("*") if path.is_file()]
+
     def _state(self) -> list[str]:
         keys = self.redis.hkeys(f"ari_conf:state:{self.system.settings.asterisk_name}")
         return [key.decode() for key in keys if key.decode() != NEXT_MEMBER_ID]
@@ -199,7 +214,9 @@ class Stage:
         left: dict[str, Any] = {path: [o.get("id") or o.get("name") for o in found] for path, found in there.items()}
         left["state"] = self._state()
         left["names"] = self.redis.hgetall(f"ari_conf:names:{self.account}")
-        left["lanes"] = [*self.redis.scan_iter("ari_conf:callbacks:lane:*")]
+        keys = [key.decode() for key in self.redis.scan_iter("ari_conf:*")]
+        left["keys"] = [key for key in keys if not KEPT.match(key)]
+        left["files"] = self._files()
         return {what: found for what, found in left.items() if found}
 
 
@@ -216,7 +233,10 @@ def spans_of(samples: Samples, hz: int) -> listen.Spans:
 def ari_of(system: System) -> Client:
     """A client of the test's own: for requests only."""
     s = system.settings
-    return Client(Server(s.ari_url, "nobody", s.ari_user, s.ari_password.get_secret_value(), ("127.0.0.1", 0)), _ignore)
+    nobody = Server(
+        s.ari_url, "nobody", s.ari_user, s.ari_password.get_secret_value(), ("127.0.0.1", 0), patience=86400.0
+    )
+    return Client(nobody, _ignore)
 
 
 def _ignore(_event: dict[str, Any]) -> None:

@@ -162,6 +162,7 @@ class StoreStage:
         self.until(lambda: not self.pending())
         self.until(lambda: not self.redis.keys("ari_conf:callbacks:lane:*"))
         assert len(self.receiver.received) == 1, "one callback"
+        assert recordings.lost(self.redis, [ACCOUNT]) == [], "it was stored, and taken for lost as well"
         told = self.receiver.received[0].params
         keys = [one["Key"] for one in self.bucket.call("list_objects_v2", Prefix=f"recordings/{ACCOUNT}/")["Contents"]]
         assert sorted(key for key in keys if self.recording_id in key) == sorted([self.key(form), self.key("json")])
