@@ -69,6 +69,9 @@ class Transcribing(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     error: str = ""
 
 
+KINDS: tuple[tuple[str, type[Job] | type[Transcribing]], ...] = ((QUEUE, Job), (TRANSCRIPTIONS, Transcribing))
+
+
 class Stored(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A recording in the bucket."""
 
@@ -260,8 +263,7 @@ def pending(redis: Redis, limit: int = 1000) -> list[Pending]:
     """The one that waits for longest first."""
     percents = {id.decode(): int(done) for id, done in cast("dict[bytes, bytes]", redis.hgetall(PROGRESS)).items()}
     found = []
-    kinds: tuple[tuple[str, type[Job] | type[Transcribing]], ...] = ((QUEUE, Job), (TRANSCRIPTIONS, Transcribing))
-    for queue, kind in kinds:
+    for queue, kind in KINDS:
         for _, place, _, head in outbox.heads(redis, queue, limit):
             job = msgspec.json.decode(head, type=kind)
             percent = percents.get(job.recording_id) if place[0] == "leased" else None
@@ -272,9 +274,8 @@ def pending(redis: Redis, limit: int = 1000) -> list[Pending]:
 def lost(redis: Redis, auth_ids: Sequence[str]) -> list[tuple[str, str, Job | Transcribing]]:
     """(id, kind, job) of those that were given up: their `error` says why."""
     found: list[tuple[str, str, Job | Transcribing]] = []
-    kinds: tuple[tuple[str, type[Job] | type[Transcribing]], ...] = ((QUEUE, Job), (TRANSCRIPTIONS, Transcribing))
     for auth_id in auth_ids:
-        for queue, kind in kinds:
+        for queue, kind in KINDS:
             letters = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrevrange(_dead(queue, auth_id)))
             found += [(id.decode(), queue, msgspec.json.decode(kept[b"entry"], type=kind)) for id, kept in letters]
     return found

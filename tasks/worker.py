@@ -32,7 +32,7 @@ RUN_S = 10.0
 """A task takes no new entry after it, so that other queues get the thread as well."""
 LOOK_S = 0.25
 BROKEN_MS = 10_000
-FORGET_S = 3600.0
+FORGET_S = 600.0
 ACCOUNT_CACHE_S = 5.0
 
 

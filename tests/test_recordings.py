@@ -1,0 +1,98 @@
+"""The index of what is in the bucket, and the list of what waits."""
+
+from __future__ import annotations
+
+import msgspec
+from typer.testing import CliRunner
+
+from ari_conf import accounts, lanes, outbox, recordings
+from ari_conf.cli import app
+from ari_conf.recordings import Job, Stored
+from ari_conf.settings import settings
+from tests.redis import RedisServer
+
+
+def stored(number: int, **more: object) -> Stored:
+    fields: dict[str, object] = {
+        "recording_id": f"r{number}",
+        "auth_id": "MA1",
+        "conference_id": f"c{number}",
+        "conference_name": "standup",
+        "call_uuid": f"u{number}",
+        "file_format": "mp3",
+        "key": f"recordings/MA1/2026/01/01/r{number}.mp3",
+        "size": 1,
+        "duration_ms": 1,
+        "start_ms": number * 1000,
+        "end_ms": number * 1000 + 1,
+        "stored_ms": 0,
+        "record_url": "",
+        **more,
+    }
+    return Stored(**fields)  # type: ignore[arg-type]
+
+
+def job(**more: object) -> Job:
+    fields = {name: getattr(stored(1), name) for name in Job.__struct_fields__ if hasattr(stored(1), name)}
+    return Job(**{**fields, "ari_url": "http://127.0.0.1:1/ari", "at_ms": 1, **more})  # type: ignore[arg-type]
+
+
+def ids(found: tuple[int, list[Stored]]) -> tuple[int, list[str]]:
+    return found[0], [one.recording_id for one in found[1]]
+
+
+def test_what_follows_from_a_stored_one_follows_once(redis_server: RedisServer) -> None:
+    redis, callbacks = redis_server.client, [("MA1:o:lane", b"{}")]
+    assert recordings.add(redis, stored(1), callbacks, ("MA1:o:r1", b"{}"))
+    assert not recordings.add(redis, stored(1), callbacks, ("MA1:o:r1", b"{}"))
+    assert redis.llen("ari_conf:callbacks:lane:MA1:o:lane") == 1
+    assert redis.llen("ari_conf:transcriptions:lane:MA1:o:r1") == 1
+    assert recordings.transcribed(redis, stored(1), "done", callbacks)
+    assert recordings.transcribed(redis, stored(1), "done", callbacks) is False
+    assert recordings.transcribed(redis, stored(2), "done", callbacks) is None
+    assert redis.llen("ari_conf:callbacks:lane:MA1:o:lane") == 2
+
+
+def test_they_are_listed_by_time_and_by_what_they_are_of(redis_server: RedisServer) -> None:
+    redis = redis_server.client
+    for one in (stored(1), stored(2, conference_name="other"), stored(3), stored(4, auth_id="MA2")):
+        recordings.add(redis, one, [], None)
+    assert ids(recordings.listed(redis, "MA1")) == (3, ["r3", "r2", "r1"])
+    assert ids(recordings.listed(redis, "MA1", limit=1, offset=1)) == (3, ["r2"])
+    assert ids(recordings.listed(redis, "MA1", by=("name", "standup"))) == (2, ["r3", "r1"])
+    assert ids(recordings.listed(redis, "MA1", by=("uuid", "c2"))) == (1, ["r2"])
+    assert ids(recordings.listed(redis, "MA1", since_ms=1001, until_ms=2000)) == (1, ["r2"])
+    recordings.remove(redis, stored(3))
+    assert ids(recordings.listed(redis, "MA1", by=("name", "standup"))) == (1, ["r1"])
+    assert recordings.get(redis, "r3") is None
+    assert not redis.keys("*:uuid:c3")
+
+
+def test_the_commands_tell_what_waits_and_what_was_given_up(redis_server: RedisServer, monkeypatch) -> None:
+    redis, lane = redis_server.client, recordings.lane("MA1", "asterisk", "r1")
+    accounts.add(redis, 1, "MA1")
+    monkeypatch.setenv("ARI_CONF_REDIS_URL", redis_server.url)
+    settings.cache_clear()
+
+    def said(*words: str) -> str:
+        return CliRunner().invoke(app, ["recordings", *words], catch_exceptions=False).stdout
+
+    lanes.enqueue(redis, [(lane, msgspec.json.encode(job()))], recordings.QUEUE)
+    assert "r1\tto be stored\t" in said("pending")
+    fleet = lanes.Lanes(redis, recordings.QUEUE)
+    taken = fleet.turn("worker", 1, 1)
+    assert taken is not None and recordings.progress(redis, "r1", 40) is None
+    assert "r1\tbeing stored, 40 %\t" in said("pending")
+    tried = msgspec.json.encode(job(tries=3, error="S3 is away"))
+    fleet.turn("worker", 1, None, lanes.retry(taken, tried, 60_000))
+    assert "to be stored, tried 3 times, again in " in said("pending")
+    assert "S3 is away" in said("pending") and said("lost") == ""
+    redis.zadd("ari_conf:recordings:waiting", {lane: 0})
+    again = fleet.turn("worker", 1, 2)
+    assert again is not None
+    fleet.turn("worker", 1, None, lanes.dead(again, msgspec.json.encode(job(error="no such file")), 10, 10**9))
+    assert said("pending") == "" and "no such file" in said("lost")
+    assert "1 recording will be tried again" in said("retry")
+    assert [one.job.error for one in recordings.pending(redis)] == [""]
+    assert outbox.heads(redis, recordings.QUEUE)[0][2] == 1
+    settings.cache_clear()
