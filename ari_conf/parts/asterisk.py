@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ari_conf.errors import SetupFailed
+from ari_conf.parts.processes import free_port
 
 SCRIPTS = Path(__file__).parents[2] / "asterisk"
 DEFAULT_ROOT = Path(__file__).parents[2] / ".local" / "asterisk"
@@ -81,9 +82,9 @@ class EmbeddedAsterisk:
 
     def __post_init__(self) -> None:
         self.folder = self.folder.resolve()
-        self.sip_port = self.sip_port or free_port(self.host, socket.SOCK_DGRAM)
-        self.http_port = self.http_port or free_port(self.host)
-        self.websocket_port = self.websocket_port or free_port(self.host)
+        self.sip_port = self.sip_port or free_port(socket.SOCK_DGRAM, self.host)
+        self.http_port = self.http_port or free_port(host=self.host)
+        self.websocket_port = self.websocket_port or free_port(host=self.host)
 
     @property
     def url(self) -> str:
@@ -206,13 +207,6 @@ def running(asterisk: EmbeddedAsterisk) -> Iterator[EmbeddedAsterisk]:
         yield asterisk
     finally:
         asterisk.stop()
-
-
-def free_port(host: str = "127.0.0.1", kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _options(host: str, sip_port: int, port: int) -> bytes:

@@ -14,7 +14,7 @@ from aiohttp import web
 from ari_conf.ari import client as client_module
 from ari_conf.ari.client import Client, Server
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable, SetupFailed
-from ari_conf.parts.asterisk import free_port
+from ari_conf.parts.processes import free_port
 
 AUTHORIZATION = aiohttp.encode_basic_auth("ada", "secret")
 Serve = Callable[[web.WebSocketResponse], Awaitable[None]]

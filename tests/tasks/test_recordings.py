@@ -5,42 +5,16 @@ from __future__ import annotations
 import io
 import subprocess
 import wave
-from collections.abc import Iterator
-from pathlib import Path
 
 import jsonschema_rs
 import pytest
 
 from ari_conf import recordings
-from ari_conf.parts.asterisk import EmbeddedAsterisk, present, running
 from ari_conf.recording_document import schema
-from tests.redis import RedisServer
-from tests.tasks.store_stage import ACCOUNT, DAY, S3Server, StoreStage
+from tests.tasks.store_stage import ACCOUNT, DAY, StoreStage
 
 LONG_S = 900
 """Of 8 kHz: 14.4 MB, two parts of an upload."""
-
-
-@pytest.fixture(scope="module")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    server = S3Server(tmp_path_factory.mktemp("s3"))
-    yield server
-    server.end()
-
-
-@pytest.fixture(scope="module")
-def asterisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAsterisk]:
-    with running(EmbeddedAsterisk(tmp_path_factory.mktemp("asterisk"), present(), outbound=False)) as started:
-        yield started
-
-
-@pytest.fixture
-def stage(
-    redis_server: RedisServer, s3_server: S3Server, asterisk: EmbeddedAsterisk, tmp_path: Path
-) -> Iterator[StoreStage]:
-    stage = StoreStage(redis_server, s3_server, asterisk, tmp_path)
-    yield stage
-    stage.end()
 
 
 def samples_of(file: bytes) -> bytes:

@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import jsonschema_rs
 import pytest
 
 from ari_conf import accounts
-from ari_conf.parts.asterisk import EmbeddedAsterisk, present, running
 from ari_conf.recording_document import schema
 from demo.speech import speech_files
 from tasks.transcriptions import charge, refusal
 from tests.redis import RedisServer
-from tests.tasks.store_stage import ACCOUNT, S3Server, StoreStage
+from tests.tasks.store_stage import ACCOUNT, StoreStage
 from tests.tasks.whisper_server import WhisperServer
 from tests.tasks.words import error_rate, plain
 
 HOUR_MS = 3_600_000
 
 
-@pytest.fixture(scope="module")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    server = S3Server(tmp_path_factory.mktemp("s3"))
-    yield server
-    server.end()
-
-
-@pytest.fixture(scope="module")
-def asterisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAsterisk]:
-    with running(EmbeddedAsterisk(tmp_path_factory.mktemp("asterisk"), present(), outbound=False)) as started:
-        yield started
-
-
-@pytest.fixture
-def stage(
-    redis_server: RedisServer, s3_server: S3Server, asterisk: EmbeddedAsterisk, tmp_path: Path
-) -> Iterator[StoreStage]:
-    stage = StoreStage(redis_server, s3_server, asterisk, tmp_path)
+@pytest.fixture(autouse=True)
+def _rate(stage: StoreStage, redis_server: RedisServer) -> None:
     accounts.update(redis_server.client, ACCOUNT, transcription_rate="0.0095")
-    yield stage
-    stage.end()
 
 
 @pytest.mark.parametrize(
