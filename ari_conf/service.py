@@ -9,7 +9,6 @@ import uuid
 from functools import partial
 from typing import Any, cast
 
-import msgspec
 import structlog
 from aiohttp.web import AppRunner
 from redis import Redis
@@ -23,7 +22,6 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core import reconcile
 from ari_conf.core.directory import Directory
-from ari_conf.core.snapshot import snapshot
 from ari_conf.errors import StoreUnavailable
 from ari_conf.http.fetch import Fetcher
 from ari_conf.interpreter import Interpreter
@@ -34,10 +32,10 @@ from ari_conf.metrics import Serve
 from ari_conf.settings import Settings, address
 from ari_conf.store import Step, Store
 from ari_conf.writer import Writer
+from ari_conf.written import encoded
 from tasks.tokens import Tokens
 
 log = structlog.get_logger()
-encode = msgspec.json.Encoder().encode
 
 QUIET = (ev.TimePassed, ev.TalkingStarted, ev.TalkingFinished, do.WarmSounds)
 """Told at level debug only: there are many, and they say little."""
@@ -141,7 +139,7 @@ class Service:
             self._member_id_written = self._directory.next_member_id
             step.state[takeover.NEXT_MEMBER_ID] = str(self._member_id_written).encode()
         for key, thing in self._directory.touched().items():
-            step.state[key] = encode(snapshot(thing)) if thing is not None else None
+            step.state[key] = encoded(thing) if thing is not None else None
         run: list[do.Effect] = []
         for effect in effects:
             _tell("effect", effect, fields_of(effect, whose))

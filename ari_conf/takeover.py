@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
 import structlog
 
 from ari_conf.ari.client import Client
@@ -16,8 +15,9 @@ from ari_conf.ari.translate import BRIDGE_NAME, recording_name
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
 from ari_conf.core.reconcile import Expected, There
-from ari_conf.core.snapshot import KIND, restore
+from ari_conf.core.snapshot import Shared
 from ari_conf.errors import AriError, AriNotFound
+from ari_conf.written import decoded
 
 log = structlog.get_logger()
 
@@ -67,17 +67,16 @@ def restored(state: Mapping[str, bytes]) -> tuple[list[Call], list[Conference], 
     """Calls, conferences, and the next member's id. What can't be read (another version wrote it) is left out."""
     calls: list[Call] = []
     conferences: list[Conference] = []
+    shared: Shared = {}
     for key, written in state.items():
         if key == NEXT_MEMBER_ID:
             continue
         try:
-            shot = msgspec.json.decode(written)
-            if shot[KIND] == "Call":
-                calls.append(restore(shot, Call))
-            else:
-                conferences.append(restore(shot, Conference))
+            thing = decoded(written, shared)
         except (KeyError, TypeError, ValueError) as error:
             log.error("state can't be read: its call is taken for a new one", id=key, reason=repr(error))
+        else:
+            calls.append(thing) if isinstance(thing, Call) else conferences.append(thing)
     highest = max((id for conference in conferences for id in conference.members), default=0)
     return calls, conferences, max(int(state.get(NEXT_MEMBER_ID, b"1")), highest + 1)
 

@@ -1,21 +1,28 @@
-"""Calls and conferences as plain values (dict, list, str, int, bool, None), and back: restore(snapshot(x)) == x.
+"""Calls and conferences, read back from plain values (dict, list, str, int, bool, None) as JSON holds them.
 
-The fields' types say how to read them back; a value whose type is one of several dataclasses carries its class's name.
+The fields' types say how. Where a type is one of several dataclasses, the one is told by its fields' names, or by its
+class's name in the field `_` (so did versions before write all of them; so does `snapshot`, for classes that have the
+same fields). A field that is missing, since the version that wrote it had none, has its default.
 """
 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
+from operator import itemgetter
+from sys import intern
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 KIND = "_"
+Shared = dict[Hashable, Any]
+Reader = Callable[[Any, Shared], Any]
 
 
 def snapshot(value: Any) -> Any:
+    """As plain values, each dataclass with its class's name: restore(snapshot(x)) == x."""
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, tuple | list):
@@ -28,9 +35,13 @@ def snapshot(value: Any) -> Any:
     return shot
 
 
-def restore(shot: Any, kind: type[T]) -> T:
-    """Raises KeyError, TypeError or ValueError if it was not made from that type."""
-    result: T = _reader(cast(Any, kind))(shot)
+def restore(shot: Any, kind: type[T], shared: Shared | None = None) -> T:
+    """Raises KeyError, TypeError or ValueError if it was not made from that type.
+
+    What is restored with the same `shared` has its equal elements and accounts in common, as it had when it lived:
+    in most conferences all members have the same document.
+    """
+    result: T = _reader(cast(Any, kind))(shot, {} if shared is None else shared)
     return result
 
 
@@ -40,41 +51,98 @@ def _names(kind: Any) -> tuple[str, ...]:
 
 
 @cache
-def _reader(kind: Any) -> Callable[[Any], Any]:
+def _reader(kind: Any) -> Reader:
+    return _needed(kind) or (lambda shot, _: shot)
+
+
+@cache
+def _needed(kind: Any) -> Reader | None:
+    """None: it is as JSON holds it."""
     origin, args = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return _dataclass_reader(kind)
-    if origin is tuple and args[-1] is Ellipsis:
-        return lambda shot: tuple(_reader(args[0])(v) for v in shot)
-    if origin is tuple:
-        return lambda shot: tuple(_reader(a)(v) for a, v in zip(args, shot, strict=True))
-    if origin is list:
-        return lambda shot: [_reader(args[0])(v) for v in shot]
-    if origin is dict:
-        return lambda shot: {args[0](k): _reader(args[1])(v) for k, v in shot.items()}
+    if origin in (tuple, list, dict):
+        return _collection_reader(origin, args)
     if origin in (Union, types.UnionType):
         return _union_reader(args)
-    if origin is Literal or kind in (str, int, bool, types.NoneType):
-        return lambda shot: shot
+    if kind is str or origin is Literal:
+        # The same ids and words stand in many places: each is kept once.
+        return lambda shot, _: intern(shot)
+    if kind in (int, bool, types.NoneType):
+        return None
     raise TypeError(f"a snapshot can't hold {kind}")
 
 
-def _dataclass_reader(kind: Any) -> Callable[[Any], Any]:
-    hints = get_type_hints(kind)
+def _collection_reader(origin: Any, args: tuple[Any, ...]) -> Reader:
+    if origin is dict:
+        key, value = args[0], _reader(args[1])
+        return lambda shot, shared: {key(k): value(v, shared) for k, v in shot.items()}
+    if origin is list:
+        item = _reader(args[0])
+        return lambda shot, shared: [item(v, shared) for v in shot]
+    if args[-1] is Ellipsis:
+        item = _reader(args[0])
+        return lambda shot, shared: tuple([item(v, shared) for v in shot]) if shot else ()
+    items = [_reader(a) for a in args]
+    return lambda shot, shared: tuple(item(v, shared) for item, v in zip(items, shot, strict=True))
 
-    def read(shot: Any) -> Any:
-        return kind(**{name: _reader(hints[name])(shot[name]) for name in _names(kind)})
+
+def _dataclass_reader(kind: Any) -> Reader:
+    hints = get_type_hints(kind)
+    names = _names(kind)
+    if not names:
+        return lambda _, __: kind()
+    # With the last twice, since for a single name it would give no tuple.
+    values_of = itemgetter(*names, names[-1])
+    readers = [(n, reader) for n, name in enumerate(names) if (reader := _needed(hints[name])) is not None]
+    frozen = kind.__dataclass_params__.frozen
+
+    def read(shot: Any, shared: Shared) -> Any:
+        try:
+            values = list(values_of(shot)[:-1])
+        except KeyError:
+            values = [shot[f.name] if f.name in shot else _default(f) for f in fields(kind)]
+        for n, reader in readers:
+            if values[n] is not None:
+                values[n] = reader(values[n], shared)
+        if not frozen:
+            return kind(*values)
+        key = (kind, *values)
+        found = shared.get(key)
+        if found is None:
+            found = shared[key] = kind(*values)
+        return found
 
     return read
 
 
-def _union_reader(args: tuple[Any, ...]) -> Callable[[Any], Any]:
-    classes: dict[str, Any] = {getattr(a, "__name__", ""): a for a in args if is_dataclass(a)}
-    plain: Any = next((a for a in args if a is not types.NoneType and not is_dataclass(a)), types.NoneType)
+def _default(field: Field[Any]) -> Any:
+    if field.default_factory is not MISSING:
+        return snapshot(field.default_factory())
+    if field.default is MISSING:
+        raise KeyError(field.name)
+    return snapshot(field.default)
 
-    def read(shot: Any) -> Any:
-        if isinstance(shot, dict) and shot.get(KIND) in classes:
-            return _reader(classes[shot[KIND]])(shot)
-        return None if shot is None else _reader(plain)(shot)
+
+def _union_reader(args: tuple[Any, ...]) -> Reader | None:
+    classes: list[Any] = [a for a in args if is_dataclass(a)]
+    plain = [a for a in args if a is not types.NoneType and not is_dataclass(a)]
+    if not classes:
+        return _needed(plain[0]) if len(plain) == 1 else None
+    by_name = {a.__name__: a for a in classes}
+
+    @cache
+    def reader_of(names: tuple[str, ...]) -> Reader:
+        """Of the class that has most of them, and fewest others."""
+        best = max(classes, key=lambda a: (len(set(names) & set(_names(a))), -len(_names(a))))
+        return _reader(best)
+
+    def read(shot: Any, shared: Shared) -> Any:
+        if shot is None:
+            return None
+        if not isinstance(shot, dict):
+            return _reader(plain[0])(shot, shared) if plain else shot
+        kind = by_name.get(shot.get(KIND, ""))
+        return (_reader(kind) if kind else reader_of(tuple(shot)))(shot, shared)
 
     return read

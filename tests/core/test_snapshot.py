@@ -1,8 +1,10 @@
-"""restore(snapshot(x)) == x, through JSON."""
+"""What is written is read as it was: as the application writes it, and as it did before."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
+from typing import Any
 
 import pytest
 
@@ -10,14 +12,21 @@ from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
 from ari_conf.core.elements import GetDigits, Hangup, Play, PreAnswer, Redirect, Speak, Wait
 from ari_conf.core.snapshot import restore, snapshot
+from ari_conf.written import decoded, encoded
 from tests.core.stage import MUSIC, Stage, players, stay, waiting
 
 
 def there_and_back(stage: Stage) -> None:
     for call in stage.directory.calls.values():
-        assert restore(json.loads(json.dumps(snapshot(call))), Call) == call
+        _as_it_was(call, Call)
     for conference in stage.directory.conferences.values():
-        assert restore(json.loads(json.dumps(snapshot(conference))), Conference) == conference
+        _as_it_was(conference, Conference)
+
+
+def _as_it_was(thing: Call | Conference, kind: type) -> None:
+    assert restore(json.loads(encoded(thing)), kind) == thing
+    assert restore(json.loads(json.dumps(snapshot(thing))), kind) == thing
+    assert decoded(encoded(thing), {}) == decoded(json.dumps(snapshot(thing)).encode(), {}) == thing
 
 
 @pytest.mark.parametrize(
@@ -61,10 +70,32 @@ def test_the_restored_one_goes_on_as_the_other_would(stage: Stage) -> None:
     stage.press("ann", "1")
     for shelf, kind in ((stage.directory.calls, Call), (stage.directory.conferences, Conference)):
         for key, thing in list(shelf.items()):
-            shelf[key] = restore(json.loads(json.dumps(snapshot(thing))), kind)  # type: ignore[index]
+            shelf[key] = restore(json.loads(encoded(thing)), kind)  # type: ignore[index]
     stage.press("ann", "2*")
     assert stage.told() == ["enter ann", "digits ann 12", "exit ann star"]
     assert stage.media("ann") == ["jazz", "next"]
+
+
+def test_equal_documents_are_one_again(stage: Stage) -> None:
+    players(stage, "ann", "bob", digits_match=("1",))
+    shared: dict[Hashable, Any] = {}
+    calls = [decoded(encoded(call), shared) for call in stage.directory.calls.values()]
+    conferences = [decoded(encoded(conference), shared) for conference in stage.directory.conferences.values()]
+    elements = [e for c in calls if isinstance(c, Call) for e in (*c.elements, c.running)]
+    elements += [m.element for c in conferences if isinstance(c, Conference) for m in c.members.values()]
+    assert len(elements) == 6
+    assert len({id(e) for e in elements}) == 1
+
+
+def test_what_a_version_before_did_not_write_has_its_default(stage: Stage) -> None:
+    stage.call("ann", stay(), Speak("next"))
+    (conference,) = stage.directory.conferences.values()
+    shot = json.loads(encoded(conference))
+    del shot["locked"], shot["sounds"], shot["members"]["1"]["aside"], shot["members"]["1"]["element"]["relay_dtmf"]
+    assert restore(shot, Conference) == conference
+    del shot["name"]
+    with pytest.raises(KeyError, match="name"):
+        restore(shot, Conference)
 
 
 def test_what_it_can_not_have_been_made_from() -> None:

@@ -13,7 +13,8 @@ from ari_conf.core import events as ev
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
 from ari_conf.core.directory import Directory
-from ari_conf.core.snapshot import restore, snapshot
+from ari_conf.core.snapshot import restore
+from ari_conf.written import encoded
 from tests.fakes.asterisk import Asterisk, Refused
 from tests.simulation.hearing import Hearing
 from tests.simulation.seen import Seen, Stay
@@ -268,7 +269,7 @@ class Judge:
         for thing in self.directory.touched().values():
             if thing is not None:
                 kind: type[Call | Conference] = type(thing)
-                assert restore(json.loads(json.dumps(snapshot(thing))), kind) == thing
+                assert restore(json.loads(encoded(thing)), kind) == thing
         names = [(c.auth_id, c.name) for c in self._live_ones()]
         assert len(names) == len(set(names)), "never two live conferences of one account and name"
         for conference in self._live_ones():

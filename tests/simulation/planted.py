@@ -62,6 +62,7 @@ def _copy(folder: Path) -> None:
     without = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "ari_conf/core", folder / "ari_conf/core", ignore=without)
     (folder / "ari_conf/__init__.py").touch()
+    shutil.copy(ROOT / "ari_conf/written.py", folder / "ari_conf")
     for part in ("core", "fakes", "simulation"):
         shutil.copytree(ROOT / "tests" / part, folder / "tests" / part, ignore=without)
     (folder / "tests/__init__.py").touch()

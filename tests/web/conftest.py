@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
 import pytest
 import uvicorn
 from redis import Redis
@@ -23,10 +22,10 @@ from ari_conf import accounts, store
 from ari_conf.command_queue import Commands, connect
 from ari_conf.core import effects as do
 from ari_conf.core.events import CommandReceived
-from ari_conf.core.snapshot import snapshot
 from ari_conf.parts.processes import free_port
 from ari_conf.settings import Settings, from_environment
 from ari_conf.web.app import create
+from ari_conf.written import encoded
 from tests import redis as redis_of
 from tests.core.stage import START, Stage, stay
 
@@ -71,7 +70,7 @@ class Owner:
             if thing is None:
                 self.redis.hdel(where, key)
             else:
-                self.redis.hset(where, key, msgspec.json.encode(snapshot(thing)))
+                self.redis.hset(where, key, encoded(thing))
         live = [c for c in self.stage.directory.conferences.values() if not c.ending]
         for key in self.redis.scan_iter("ari_conf:names:*"):
             self.redis.delete(key)

@@ -1,0 +1,158 @@
+"""Callers on the fake ARI server, in its process: `python -m tests.bench.callers PORT APP_URL`.
+
+It is told what to do by POST /bench/…, each with JSON in and out:
+
+/bench/seed   {members, redis, name}: so many are in their conferences already, and the state of an application that
+              held them is in Redis: for the next one to take over
+/bench/ready  until that has happened, and a caller who came after it is in his conference
+/bench/churn  {seconds, at_once, talks}: callers leave, and others come in their place, `at_once` of them at any time;
+              `talks` times a member begins to talk, and ends, for each who comes
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any
+
+from aiohttp import web
+from redis import Redis
+
+from ari_conf.core import events as ev
+from ari_conf.store import names_key
+from ari_conf.takeover import NEXT_MEMBER_ID
+from ari_conf.written import encoded
+from tests.bench.fake_ari import APP, FakeAri, answered
+from tests.bench.plays import ACCOUNT, SIZE, TALKING, Recorder
+
+LATE_S = 30.0
+
+
+class Callers:
+    def __init__(self, ari: FakeAri) -> None:
+        self._ari = ari
+        self._random = random.Random(1)
+        self._numbers = count(1)
+        self._joining: dict[str, asyncio.Future[None]] = {}
+        """channel id -> done when it is in its bridge"""
+        self._leaving: dict[str, asyncio.Future[None]] = {}
+        self._members: list[str] = []
+        ari.told = self._told
+        self._compared = asyncio.Event()
+        ari.asked = self._asked
+
+    def _told(self, event: ev.Event) -> None:
+        if isinstance(event, ev.ChannelEnteredBridge) and (joining := self._joining.pop(event.channel_id, None)):
+            joining.set_result(None)
+
+    def _asked(self, method: str, path: str) -> None:
+        if (method, path) == ("GET", f"/applications/{APP}"):
+            self._compared.set()
+
+    async def seed(self, members: int, redis: str, name: str) -> dict[str, Any]:
+        recorder = Recorder(TALKING, now=time.time_ns() // 1_000_000)
+        for n in range(members // SIZE):
+            for _ in range(SIZE):
+                recorder.arrives(str(n))
+                recorder.go_on()
+            # Whoever counts them all is to have no time to: the recorder's own books are not looked at.
+            recorder.timeline.clear(), recorder.events.clear()
+        fake, theirs = self._ari.asterisk, recorder.asterisk
+        fake.channels, fake.bridges, fake._used = theirs.channels, theirs.bridges, theirs._used
+        self._ari.exten = dict(recorder.conference_of)
+        self._members = list(fake.channels)
+        client = Redis.from_url(redis)
+        directory = recorder.directory
+        weight = 0
+        with client.pipeline(transaction=False) as pipe:
+            pipe.hset(f"ari_conf:state:{name}", NEXT_MEMBER_ID, directory.next_member_id)
+            for n, (key, thing) in enumerate((directory.calls | directory.conferences).items()):
+                text = encoded(thing)
+                weight += len(text)
+                pipe.hset(f"ari_conf:state:{name}", key, text)
+                if n % 500 == 499:
+                    pipe.execute()
+            for conference in directory.conferences.values():
+                pipe.hset(names_key(ACCOUNT.auth_id), conference.name, f"{conference.conference_id} {name}")
+            pipe.execute()
+        return {"calls": len(directory.calls), "conferences": len(directory.conferences), "bytes": weight}
+
+    async def ready(self) -> dict[str, Any]:
+        async with asyncio.timeout(600):
+            await self._ari.connected.wait()
+            await self._compared.wait()
+            await self._comes("ready")
+        return {"at": time.time()}
+
+    async def churn(self, seconds: float, at_once: int, talks: int, conferences: int) -> dict[str, Any]:
+        sent, requests, began = self._ari.sent, self._ari.requests, time.monotonic()
+        joins: list[float] = []
+        until = began + seconds
+        here = self._members
+
+        async def one() -> None:
+            while time.monotonic() < until:
+                conference = str(self._random.randrange(conferences))
+                if len(here) >= conferences * SIZE * 0.9:
+                    who = here.pop(self._random.randrange(len(here)))
+                    conference = self._ari.exten[who]
+                    self._ari.asterisk.hang_up(who)
+                came = time.monotonic()
+                here.append(await self._comes(conference))
+                joins.append(time.monotonic() - came)
+                for _ in range(talks):
+                    who = self._random.choice(here)
+                    self._ari.asterisk.talk(who, True)
+                    await asyncio.sleep(0)
+                    if who in self._ari.asterisk.channels:
+                        self._ari.asterisk.talk(who, False)
+
+        await asyncio.gather(*(one() for _ in range(at_once)))
+        spent = time.monotonic() - began
+        return {
+            "seconds": spent,
+            "events": self._ari.sent - sent,
+            "requests": self._ari.requests - requests,
+            "joins": len(joins),
+            "median_ms": sorted(joins)[len(joins) // 2] * 1000,
+            "p99_ms": sorted(joins)[len(joins) * 99 // 100] * 1000,
+            "unknown": self._ari.unknown[:5],
+            "refused": self._ari.refused[:5],
+        }
+
+    async def _comes(self, exten: str) -> str:
+        channel_id = f"1800000000.{next(self._numbers)}"
+        joining = self._joining[channel_id] = asyncio.get_running_loop().create_future()
+        self._ari.call(channel_id, exten)
+        async with asyncio.timeout(LATE_S):
+            await joining
+        return channel_id
+
+
+async def main(port: int, app_url: str) -> None:
+    ari = FakeAri(app_url)
+    callers = Callers(ari)
+
+    def told(do: Callable[..., Awaitable[dict[str, Any]]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def answer(request: web.Request) -> web.Response:
+            return web.json_response(await do(**(await request.json())))
+
+        return answer
+
+    server = web.Application(client_max_size=1 << 30)
+    server.router.add_route("*", "/ari/{path:.*}", ari.http)
+    server.router.add_post("/answer", answered)
+    for name in ("seed", "ready", "churn"):
+        server.router.add_post(f"/bench/{name}", told(getattr(callers, name)))
+    runner = web.AppRunner(server, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await ari.connect_for_ever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), sys.argv[2]))
