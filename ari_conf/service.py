@@ -32,7 +32,6 @@ from ari_conf.metrics import Serve
 from ari_conf.settings import Settings, address
 from ari_conf.store import Step, Store
 from ari_conf.writer import Writer
-from ari_conf.written import encoded
 from tasks.tokens import Tokens
 
 log = structlog.get_logger()
@@ -138,8 +137,7 @@ class Service:
         if self._directory.next_member_id != self._member_id_written:
             self._member_id_written = self._directory.next_member_id
             step.state[takeover.NEXT_MEMBER_ID] = str(self._member_id_written).encode()
-        for key, thing in self._directory.touched().items():
-            step.state[key] = encoded(thing) if thing is not None else None
+        step.state |= self._directory.touched()
         run: list[do.Effect] = []
         for effect in effects:
             _tell("effect", effect, fields_of(effect, whose))

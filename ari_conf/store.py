@@ -15,7 +15,7 @@ Redis is written, never asked, to decide; the one exception is claiming a name, 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from secrets import token_hex
@@ -24,6 +24,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 import redis.asyncio
 from redis import RedisError
+from redis.asyncio.client import Pipeline
 
 from ari_conf import accounts, outbox
 from ari_conf.accounts import AccountRecord
@@ -31,6 +32,7 @@ from ari_conf.core.effects import PostCallback, ReleaseName, ReportProblem
 from ari_conf.errors import StoreUnavailable
 from ari_conf.lane_scripts import READY
 from ari_conf.lanes import PREFIX, prefix
+from ari_conf.written import Thing, encoded
 
 T = TypeVar("T")
 ACCOUNT_CACHE_S = 5.0
@@ -52,8 +54,9 @@ class Step:
     """What one decision changes. `id` tells a step that is written again from a new one: Redis' answer may be lost."""
 
     now_ms: int
-    state: dict[str, bytes | None] = field(default_factory=dict)
-    """None: delete it."""
+    state: dict[str, Thing | bytes | None] = field(default_factory=dict)
+    """None: delete it. A call or a conference is written as it is when its step is: steps that are written together
+    have all their state in one."""
     callbacks: list[PostCallback] = field(default_factory=list)
     problems: list[ReportProblem] = field(default_factory=list)
     released: list[ReleaseName] = field(default_factory=list)
@@ -154,15 +157,21 @@ class Store:
         pairs = {name.decode(): holder.decode().partition(" ") for name, holder in found.items()}
         return {name: (conference_id, owner) for name, (conference_id, _, owner) in pairs.items()}
 
-    async def write(self, steps: Sequence[Step]) -> None:
+    def write(self, steps: Sequence[Step]) -> Coroutine[Any, Any, None]:
         """All of it or nothing, in one transaction. Steps must be written in their order; after StoreUnavailable the
-        same ones come first in the next write: what was written all the same is then not written twice."""
+        same ones come first in the next write: what was written all the same is then not written twice.
+
+        What is written is the state at the time of the call, not of the await: that of all steps so far, no later one.
+        """
+        return self._executed(self._transaction(steps))
+
+    def _transaction(self, steps: Sequence[Step]) -> Pipeline:
         pipe = self._redis.pipeline(transaction=True)
-        state = {key: snapshot for step in steps for key, snapshot in step.state.items()}
+        state = {key: thing for step in steps for key, thing in step.state.items()}
         state_key = f"{PREFIX}state:{self._name}"
-        if kept := {key: snapshot for key, snapshot in state.items() if snapshot is not None}:
+        if kept := {key: _text(thing) for key, thing in state.items() if thing is not None}:
             pipe.hset(state_key, mapping=cast(Any, kept))
-        if gone := [key for key, snapshot in state.items() if snapshot is None]:
+        if gone := [key for key, thing in state.items() if thing is None]:
             pipe.hdel(state_key, *gone)
         for step in steps:
             for name in step.released:
@@ -173,6 +182,9 @@ class Store:
             flat = [part for step in steps for part in _items(step)]
             # EVAL, since in a transaction there is no second try for a script that a restarted Redis doesn't know.
             pipe.eval(_OUTBOX, 2, prefix(outbox.QUEUE), f"{PREFIX}written:{self._name}", self._problems_kept, *flat)
+        return pipe
+
+    async def _executed(self, pipe: Pipeline) -> None:
         await self._asked(pipe.execute())
 
     async def load(self) -> dict[str, bytes]:
@@ -186,6 +198,10 @@ class Store:
             return await answer
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"Redis can't be used: {error or type(error).__name__}") from error
+
+
+def _text(thing: Thing | bytes) -> bytes:
+    return thing if isinstance(thing, bytes) else encoded(thing)
 
 
 def names_key(auth_id: str) -> str:

@@ -4,9 +4,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ari_conf import accounts, store
+from ari_conf.core.call import Call
 from ari_conf.core.effects import PostCallback, ReleaseName, ReportProblem
+from ari_conf.core.events import CallArrived
 from ari_conf.errors import StoreUnavailable
 from ari_conf.store import Step, Store
+from ari_conf.written import encoded
 from tests.redis import RedisServer
 
 NOW = 1_790_000_000_000
@@ -42,6 +45,16 @@ async def test_one_transaction_holds_the_state_and_what_follows_from_it(redis_se
 async def test_of_several_steps_the_last_state_holds(kept: Store):
     await kept.write([Step(NOW, {"call:u1": b"1", "call:u2": b"1"}), Step(NOW, {"call:u1": b"2", "call:u2": None})])
     assert await kept.load() == {"call:u1": b"2"}
+
+
+async def test_what_changes_while_it_is_written_waits_for_its_own_step(kept: Store):
+    """Else its callbacks could be lost: the state would say that they were sent."""
+    call, _ = Call.arrived(CallArrived("channel", "u1", "request", "MA1", "+4930", "100"), NOW)
+    writing = kept.write([Step(NOW, {"u1": call})])
+    as_it_was = encoded(call)
+    call.hang_up("normal", 4000, NOW)
+    await writing
+    assert (await kept.load())["u1"] == as_it_was != encoded(call)
 
 
 async def test_each_asterisk_has_its_own_state(redis_server: RedisServer, kept: Store):
