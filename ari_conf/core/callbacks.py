@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ari_conf.core.effects import Params
@@ -79,6 +80,7 @@ def ended(call: Call, at: int) -> dict[str, str]:
     return params
 
 
+@lru_cache(4096)
 def moment(at: int, form: str) -> str:
     return datetime.fromtimestamp(at / 1000, UTC).strftime(form)
 

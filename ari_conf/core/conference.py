@@ -6,6 +6,7 @@ brings what Asterisk does for each member (wait sound, mix, talk detection, reco
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -45,6 +46,12 @@ LEAVING_MS = 3000
 """Asterisk says at once that a channel has left a bridge; a member of whom it never does is let go all the same."""
 FLOOR_SILENCE_MS = 500
 """This much silence is the end of talking."""
+
+
+OF_TALKING = (ev.TalkingStarted, ev.TalkingFinished)
+OF_MEMBER = (ev.ChannelEnteredBridge, ev.ChannelLeftBridge, ev.DigitReceived)
+OF_PLAYBACK = (ev.SoundPrepared, ev.SoundFailed, ev.PlaybackFinished)
+Common = tuple[bool, bool, str, bool]
 
 
 @dataclass(slots=True)
@@ -112,30 +119,72 @@ class Conference:
 
     @property
     def deadline(self) -> int | None:
-        times = [m.deadline for m in self.members.values()]
-        times += [p.deadline for p in self.players.values()]
-        times.append(self.recording.deadline if self.recording else None)
-        times.append(None if self.ending else self.ends_at)
-        return min((t for t in times if t is not None), default=None)
+        times = [t for m in self.members.values() if (t := m.deadline) is not None]
+        times += [t for p in self.players.values() if (t := p.deadline) is not None]
+        if self.recording is not None and self.recording.deadline is not None:
+            times.append(self.recording.deadline)
+        if not self.ending:
+            times.append(self.ends_at)
+        return min(times, default=None)
+
+    @property
+    def _alone(self) -> bool:
+        """Exactly one is present."""
+        found = False
+        for member in self.members.values():
+            if member.present:
+                if found:
+                    return False
+                found = True
+        return found
+
+    @property
+    def _common(self) -> Common:
+        """On what it depends what each member hears, besides himself."""
+        return self.started, self.ending, self.bridge, self._alone
 
     # The door.
 
     def receive(self, event: ev.Event, now: int) -> Out:
-        return self._receive(event, now) + self._settle(now)
+        if isinstance(event, OF_TALKING):
+            # What the members imply does not depend on who talks.
+            member = self._by_channel(event.channel_id)
+            return self._talks_or_not(member, event, now) if member is not None else []
+        if isinstance(event, OF_MEMBER):
+            member = self._by_channel(event.channel_id)
+        elif isinstance(event, OF_PLAYBACK):
+            member = self.members.get(ids.member_of(event.playback_id) or 0)
+        else:
+            return self._receive(event, now) + self._settle(now)
+        before = self._common
+        if member is not None:
+            out = self._about(member, event, now)
+        else:
+            out = self._announced(event.playback_id, event, now) if isinstance(event, OF_PLAYBACK) else []
+        return out + self._settled_for(member, before, now)
+
+    def _settled_for(self, member: Member | None, before: Common, now: int) -> Out:
+        """Nothing follows for the others unless what concerns them all has changed since `before`."""
+        if before != self._common:
+            return self._settle(now)
+        return self._settle(now, (member,) if member is not None and member.member_id in self.members else ())
 
     def create(self) -> Out:
         return [ClaimName(self.auth_id, self.name, self.conference_id)]
 
     def join(self, member: Member, now: int) -> Out:
         """The directory has seen that the conference is live and not full."""
+        before = self._common
         self.members[member.member_id] = member
         out = self._admit(member, now) if self.claim == "held" else []
-        return out + self._settle(now)
+        # Who wants to be told of the floor wants all to be listened to.
+        return out + (self._settle(now) if member.element.floor_event else self._settled_for(member, before, now))
 
     def leave(self, call_uuid: str, reason: Reason, now: int) -> Out:
         member = next((m for m in self.members.values() if m.call_uuid == call_uuid), None)
-        out = self._leave(member, reason, now) if member else []
-        return out + self._settle(now)
+        before = self._common
+        out = self._leave(member, reason, now) if member is not None else []
+        return out + self._settled_for(member, before, now)
 
     def end(self, reason: Reason, now: int) -> Out:
         return self._end(reason, now) + self._settle(now)
@@ -152,8 +201,6 @@ class Conference:
                 self.bridge = "ready"
             case ev.BridgeDestroyed():
                 return self._bridge_gone(now)
-            case ev.SoundPrepared() | ev.SoundFailed() | ev.PlaybackFinished():
-                return self._playback(event.playback_id, event, now)
             case ev.SoundsFetched() | ev.SoundsFailed():
                 return self._sounds(event, now)
             case ev.RecordingStarted(_, recording_id) if self.recording is not None:
@@ -166,8 +213,6 @@ class Conference:
                 return self._failed(event, now)
             case ev.TimePassed():
                 return self._time(now)
-            case _ if (member := self._by_channel(getattr(event, "channel_id", ""))) is not None:
-                return self._about(member, event, now)
         return []
 
     def _about(self, member: Member, event: ev.Event, now: int) -> Out:
@@ -178,16 +223,20 @@ class Conference:
                 return self._left(member, now)
             case ev.DigitReceived(_, digit):
                 return self._pressed(member, digit, now)
-            case ev.TalkingStarted():
-                return self._talks(member, now)
-            case ev.TalkingFinished():
-                out = self._note_talk(member, now - FLOOR_SILENCE_MS)
-                member.talking = False
-                return out
-        return []
+        return member.playback(event, now)
+
+    def _talks_or_not(self, member: Member, event: ev.TalkingStarted | ev.TalkingFinished, now: int) -> Out:
+        if isinstance(event, ev.TalkingStarted):
+            return self._talks(member, now)
+        out = self._note_talk(member, now - FLOOR_SILENCE_MS)
+        member.talking = False
+        return out
 
     def _by_channel(self, channel_id: str) -> Member | None:
-        return next((m for m in self.members.values() if m.channel_id == channel_id), None)
+        for member in self.members.values():
+            if member.channel_id == channel_id:
+                return member
+        return None
 
     # Joining.
 
@@ -259,21 +308,27 @@ class Conference:
 
     # What the members now imply.
 
-    def _settle(self, now: int) -> Out:
+    def _settle(self, now: int, changed: tuple[Member, ...] | None = None) -> Out:
+        """`changed`: who may be another than when this was last done; None: all."""
         out: Out = []
-        alone = sum(m.present for m in self.members.values()) == 1
-        for member in self.members.values():
+        members = self.members.values() if changed is None else changed
+        alone = self._alone
+        for member in members:
             out += self._settle_member(member, alone, now)
-        if not self.ending and self.bridge == "ready":
-            out += self._settle_recording(now)
-            out += self._settle_talking()
+        if members and not self.ending and self.bridge == "ready":
+            begins = self._settle_recording(members, now)
+            out += begins
+            out += self._settle_talking(self.members.values() if begins else members)
         out += self._settle_recorded(now)
-        self.players = {owner: p for owner, p in self.players.items() if not p.done}
+        if self.players:
+            self.players = {owner: p for owner, p in self.players.items() if not p.done}
         return out + (self._settle_end(now) if self.ending and not self.members else [])
 
     def _settle_member(self, member: Member, alone: bool, now: int) -> Out:
         parts = member.state == "mixed" and member.held
         out = self._settle_hold(member)
+        if member.state == "mixed" and not alone and member.at_rest:
+            return out
         # "While no member with startConferenceOnEnter=true has come, nobody hears anybody: each member hears his own
         # waitSound"; "A lone member hears his waitSound. It stops the instant that a second member enters"
         waits = member.state == "waiting" if not self.started else alone and member.state == "mixed"
@@ -307,14 +362,17 @@ class Conference:
             return [DeafenChannel(member.channel_id, True)] if member.deaf else []
         return []
 
-    def _settle_recording(self, now: int) -> Out:
+    def _settle_recording(self, members: Collection[Member], now: int) -> Out:
         # "It begins when the conference has started and a member whose record is true is in"
         # The API's recordings come and go: who enters after one asks anew.
         last = self.recording
-        over = last.ended_at if last is not None and last.api_id and last.handed_on else None
-        member = next((m for m in self.mixed if m.element.record and m.joined_at > (over or -1)), None)
-        if (last is not None and over is None) or member is None:
+        if last is not None and not (last.api_id and last.handed_on):
             return []
+        over = last.ended_at if last is not None else None
+        asks = [m for m in members if m.element.record and m.state == "mixed" and m.joined_at > (over or -1)]
+        if not asks:
+            return []
+        member = asks[0]
         self.recording = Recording(
             member.recording_id, self.bridge_id, self.auth_id, member.call_uuid, member.element, now,
             # Also for the sake of those who still wait for their bridge.
@@ -322,10 +380,10 @@ class Conference:
         )  # fmt: skip
         return [RecordingAsked(member.call_uuid, self.conference_id), *self.recording.start()]
 
-    def recording_params(self, params: dict[str, str]) -> None:
+    def recording_params(self, params: Params) -> None:
         """The standard ones of the call that asked. "No ConferenceMemberID, no CallUUID"."""
         if self.recording is not None:
-            self.recording.params = frozen({name: value for name, value in params.items() if name != "CallUUID"})
+            self.recording.params = tuple(param for param in params if param[0] != "CallUUID")
 
     def _settle_recorded(self, now: int) -> Out:
         """What Asterisk has is handed on, with who was in and who spoke."""
@@ -353,11 +411,11 @@ class Conference:
         start = max(member.talking_at, recording.started_at)
         return [NoteTalk(recording.recording_id, member.member_id, start, end)] if end > start else []
 
-    def _settle_talking(self) -> Out:
+    def _settle_talking(self, members: Collection[Member]) -> Out:
         # Who holds the floor can be told only if all who talk are known. It costs Asterisk CPU: only when needed.
-        if self.recording is None and not any(m.element.floor_event for m in self.members.values()):
+        new = [m for m in members if not m.detected and m.state == "mixed"]
+        if not new or (self.recording is None and not any(m.element.floor_event for m in self.members.values())):
             return []
-        new = [m for m in self.mixed if not m.detected]
         for member in new:
             member.detected = True
         return [DetectTalking(m.channel_id, FLOOR_SILENCE_MS) for m in new]
@@ -409,8 +467,9 @@ class Conference:
 
     def _playback(self, playback_id: str, event: ev.Event, now: int) -> Out:
         member = self.members.get(ids.member_of(playback_id) or 0)
-        if member is not None:
-            return member.playback(event, now)
+        return member.playback(event, now) if member is not None else self._announced(playback_id, event, now)
+
+    def _announced(self, playback_id: str, event: ev.Event, now: int) -> Out:
         player = self.players.get(playback_id.rpartition(".")[0])
         if player is None:
             return []

@@ -10,6 +10,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, cast, get_args
 
 from ari_conf.core import events as ev
 from ari_conf.core import ids
@@ -23,13 +24,16 @@ from ari_conf.core.effects import (
     Effect,
     FetchSounds,
     NoteStay,
+    Params,
     PlayMedia,
     PostCallback,
     RemoveChannel,
     StartRecording,
     StopRecording,
 )
+from ari_conf.core.elements import Conference as Element
 from ari_conf.core.internal import (
+    INTERNALS,
     Admitted,
     Fetch,
     Finished,
@@ -104,43 +108,20 @@ class Directory:
         return found | {"conference_id": call.conference_id} if call.conference_id else found
 
     def receive(self, event: ev.Event, now: int) -> list[Effect]:
-        if isinstance(event, ev.TimePassed):
+        kind = type(event)
+        if kind is ev.TimePassed:
             return self._time(now)
-        return self._settle(self._deliver(event, now), now)
+        if kind is ev.TalkingStarted or kind is ev.TalkingFinished:
+            return self._talk(event, now)  # type: ignore[arg-type]
+        return self._settle(ROUTES[kind](self, event, now), now)
 
-    def _deliver(self, event: ev.Event, now: int) -> Out:
-        match event:
-            case ev.CallArrived(channel_id, call_uuid) if channel_id not in self._channels:
-                self.calls[call_uuid], out = Call.arrived(event, now)
-                self._channels[channel_id] = call_uuid
-                self._touched.add(call_uuid)
-                return out
-            case ev.CallArrived():
-                return []
-            case ev.CallIdentified(call_uuid):
-                return self._call(call_uuid, event, now)
-            case ev.ChannelHungUp(channel_id):
-                return self._call(self._channels.get(channel_id, ""), event, now)
-            case ev.ChannelEnteredBridge(_, bridge_id) | ev.ChannelLeftBridge(_, bridge_id):
-                return self._conference(bridge_id, event, now)
-            case ev.BridgeCreated(bridge_id) | ev.BridgeDestroyed(bridge_id):
-                return self._conference(bridge_id, event, now)
-            case ev.RecordingStarted(bridge_id) | ev.RecordingFinished(bridge_id):
-                return self._conference(bridge_id, event, now)
-            case ev.NameClaimed(conference_id) | ev.NameRefused(conference_id):
-                return self._conference(conference_id, event, now)
-            case ev.EffectFailed():
-                return self._failed(event, now)
-            case ev.CommandReceived():
-                return self._command(event, now)
-            case ev.TimePassed():
-                return []
-            case ev.SoundPrepared() | ev.SoundFailed() | ev.PlaybackFinished():
-                return self._owner(event.playback_id, event, now)
-            case ev.DocumentFetched() | ev.DocumentFailed() | ev.SoundsFetched() | ev.SoundsFailed():
-                return self._owner(event.fetch_id, event, now)
-            case ev.DigitReceived() | ev.TalkingStarted() | ev.TalkingFinished() | ev.BeepHeard():
-                return self._channel(event.channel_id, event, now)
+    def _arrived(self, event: ev.CallArrived, now: int) -> Out:
+        if event.channel_id in self._channels:
+            return []
+        self.calls[event.call_uuid], out = Call.arrived(event, now)
+        self._channels[event.channel_id] = event.call_uuid
+        self._touched.add(event.call_uuid)
+        return out
 
     # Whom an event is for.
 
@@ -164,14 +145,43 @@ class Directory:
         self._touched.add(conference_id)
         return conference.receive(event, now)
 
+    def _of_conference(self, event: _OfConference, now: int) -> Out:
+        return self._conference(event.conference_id, event, now)
+
+    def _of_bridge(self, event: _OfBridge, now: int) -> Out:
+        return self._conference(event.bridge_id, event, now)
+
+    def _of_playback(self, event: _OfPlayback, now: int) -> Out:
+        return self._owner(event.playback_id, event, now)
+
+    def _of_fetch(self, event: _OfFetch, now: int) -> Out:
+        return self._owner(event.fetch_id, event, now)
+
+    def _of_call(self, event: ev.CallIdentified, now: int) -> Out:
+        return self._call(event.call_uuid, event, now)
+
+    def _hung_up(self, event: ev.ChannelHungUp, now: int) -> Out:
+        return self._call(self._channels.get(event.channel_id, ""), event, now)
+
     def _owner(self, owned_id: str, event: ev.Event, now: int) -> Out:
-        call_uuid, conference_id = ids.call_of(owned_id), ids.conference_of(owned_id)
+        call_uuid = ids.call_of(owned_id)
         if call_uuid is not None:
             return self._call(call_uuid, event, now)
+        conference_id = ids.conference_of(owned_id)
         return self._conference(conference_id, event, now) if conference_id is not None else []
 
-    def _channel(self, channel_id: str, event: ev.Event, now: int) -> Out:
-        call = self.calls.get(self._channels.get(channel_id, ""))
+    def _talk(self, event: ev.TalkingStarted | ev.TalkingFinished, now: int) -> list[Effect]:
+        """The most frequent by far, and no deadline of a conference's depends on them."""
+        call = self.calls.get(self._channels.get(event.channel_id, ""))
+        conference = self._conference_of(call) if call is not None else None
+        if conference is None:
+            return self._settle(self._call(call.call_uuid, event, now), now) if call is not None else []
+        self._touched.add(conference.conference_id)
+        out = conference.receive(event, now)
+        return self._effects_of(out, now) if out else []
+
+    def _of_channel(self, event: ev.DigitReceived | ev.BeepHeard, now: int) -> Out:
+        call = self.calls.get(self._channels.get(event.channel_id, ""))
         if call is None:
             return []
         conference = self._conference_of(call)
@@ -213,28 +223,49 @@ class Directory:
         A call goes on only when all that the conference had to say is said: it may come back to it at once, and what
         it then does must not come before what was decided earlier.
         """
+        effects = self._effects_of(out, now) if out else []
+        for key in self._touched:
+            self._bookkeep(key)
+        return effects
+
+    def _effects_of(self, out: Out, now: int) -> list[Effect]:
+        if INTERNALS.isdisjoint(map(type, out)):
+            return cast("list[Effect]", out)
         effects: list[Effect] = []
         pending, going_on = deque(out), deque[Internal]()
         while pending or going_on:
             goes_on = not pending
             item = going_on.popleft() if goes_on else pending.popleft()
-            if isinstance(item, Released | Skipped) and not goes_on:
-                going_on.append(item)
-            elif isinstance(item, Internal):
-                pending.extendleft(reversed(self._tell(item, now)))
+            kind = type(item)
+            if kind not in INTERNALS:
+                effects.append(item)  # type: ignore[arg-type]
+            elif not goes_on and (kind is Released or kind is Skipped):
+                going_on.append(item)  # type: ignore[arg-type]
             else:
-                effects.append(item)
-        for key in self._touched:
-            self._bookkeep(key)
+                pending.extendleft(reversed(self._tell(item, now)))  # type: ignore[arg-type]
         return effects
 
     def _tell(self, item: Internal, now: int) -> Out:
         match item:
+            case Notify(call_uuid, element, event, params):
+                return [self._callback(self.calls[call_uuid], element, event, params, now)]
             case Finished(conference_id):
                 self._forget_name(self.conferences.pop(conference_id))
                 return []
             case Join():
                 return self._join(item, now)
+            case Fetch(call_uuid, fetch_id, url, params):
+                call = self.calls[call_uuid]
+                whole = standard(call, "ConferenceRemoteSounds", now)
+                return [FetchSounds(fetch_id, call.auth_id, url, frozen(whole) + params)]
+            case RecordingAsked(call_uuid, conference_id):
+                params = frozen(standard(self.calls[call_uuid], "ConferenceRecord", now))
+                self.conferences[conference_id].recording_params(params)
+                return []
+            case Stayed(call_uuid, recording_id, member_id, entered_ms, left_ms):
+                call = self.calls[call_uuid]
+                numbers = call.from_.removeprefix("+"), call.to.removeprefix("+")
+                return [NoteStay(recording_id, member_id, call_uuid, *numbers, entered_ms, left_ms)]
         call = self.calls[item.call_uuid]
         self._touched.add(call.call_uuid)
         match item:
@@ -246,23 +277,11 @@ class Directory:
                 return call.released(item, now)
             case HangUpCall():
                 return call.hang_up("normal", NORMAL, now)
-            case Notify(_, element, event, params):
-                return [self._callback(call, element.callback_url or "", element.callback_method, event, params, now)]
-            case RecordingAsked(_, conference_id):
-                self.conferences[conference_id].recording_params(standard(call, "ConferenceRecord", now))
-                return []
-            case Stayed(_, recording_id, member_id, entered_ms, left_ms):
-                numbers = call.from_.removeprefix("+"), call.to.removeprefix("+")
-                return [NoteStay(recording_id, member_id, call.call_uuid, *numbers, entered_ms, left_ms)]
-            case Fetch(_, fetch_id, url, params):
-                whole = standard(call, "ConferenceRemoteSounds", now) | dict(params)
-                return [FetchSounds(fetch_id, call.auth_id, url, frozen(whole))]
 
-    def _callback(
-        self, call: Call, url: str, method: str, event: str, params: tuple[tuple[str, str], ...], now: int
-    ) -> PostCallback:
-        whole = dict(params)
-        return call.post(url, method, event, whole, now, lane=whole["ConferenceUUID"])
+    def _callback(self, call: Call, element: Element, event: str, params: Params, now: int) -> PostCallback:
+        lane = next(value for name, value in params if name == "ConferenceUUID")
+        whole = frozen(standard(call, event, now)) + params
+        return PostCallback(lane, call.auth_id, element.callback_url or "", element.callback_method, whole)
 
     def _join(self, join: Join, now: int) -> Out:
         call = self.calls[join.call_uuid]
@@ -298,14 +317,17 @@ class Directory:
         return out + conference.join(member, now)
 
     def _bookkeep(self, key: str) -> None:
-        call, conference = self.calls.get(key), self.conferences.get(key)
-        if call is not None and call.done:
-            del self.calls[key]
-            del self._channels[call.channel_id]
-        if conference is not None and conference.ending:
-            self._forget_name(conference)
-        owner = self.calls.get(key) or conference
-        deadline = owner.deadline if owner is not None else None
+        deadline = None
+        if (call := self.calls.get(key)) is not None:
+            if call.done:
+                del self.calls[key]
+                del self._channels[call.channel_id]
+            else:
+                deadline = call.deadline
+        elif (conference := self.conferences.get(key)) is not None:
+            if conference.ending:
+                self._forget_name(conference)
+            deadline = conference.deadline
         if deadline is None:
             self._due.pop(key, None)
         elif self._due.get(key) != deadline:
@@ -335,3 +357,31 @@ class Directory:
             deliver = self._call if key in self.calls else self._conference
             effects += self._settle(deliver(key, ev.TimePassed(), now), now)
         return effects
+
+
+_OfConference = ev.NameClaimed | ev.NameRefused
+_OfBridge = (
+    ev.ChannelEnteredBridge
+    | ev.ChannelLeftBridge
+    | ev.BridgeCreated
+    | ev.BridgeDestroyed
+    | ev.RecordingStarted
+    | ev.RecordingFinished
+)
+_OfPlayback = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackFinished
+_OfFetch = ev.DocumentFetched | ev.DocumentFailed | ev.SoundsFetched | ev.SoundsFailed
+
+# By the event's class: trying one pattern after another takes as long as what then follows.
+ROUTES: dict[type, Callable[[Directory, Any, int], Out]] = {
+    ev.CallArrived: Directory._arrived,
+    ev.CallIdentified: Directory._of_call,
+    ev.ChannelHungUp: Directory._hung_up,
+    ev.EffectFailed: Directory._failed,
+    ev.CommandReceived: Directory._command,
+    ev.DigitReceived: Directory._of_channel,
+    ev.BeepHeard: Directory._of_channel,
+    **dict.fromkeys(get_args(_OfConference), Directory._of_conference),
+    **dict.fromkeys(get_args(_OfBridge), Directory._of_bridge),
+    **dict.fromkeys(get_args(_OfPlayback), Directory._of_playback),
+    **dict.fromkeys(get_args(_OfFetch), Directory._of_fetch),
+}

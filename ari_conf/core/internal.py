@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from ari_conf.core.effects import Effect, Params
 from ari_conf.core.elements import Conference
@@ -95,4 +96,5 @@ class Finished:
 
 
 Internal = Join | Admitted | Skipped | Released | HangUpCall | Notify | Fetch | RecordingAsked | Stayed | Finished
+INTERNALS = frozenset(get_args(Internal))
 Out = list[Effect | Internal]

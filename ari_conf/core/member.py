@@ -125,10 +125,17 @@ class Member:
     @property
     def present(self) -> bool:
         """Admitted, and not on his way out."""
-        return self.state not in ("arriving", "leaving")
+        return self.state != "arriving" and self.state != "leaving"
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing is played to him alone, nor to be."""
+        return not (self.player or self.music or self.ask_again_at or self.aside.queue)
 
     @property
     def deadline(self) -> int | None:
+        if not (self.leaving_until or self.ask_again_at or self.matcher.deadline or self.player or self.sending):
+            return None
         times = [self.leaving_until, self.ask_again_at, self.matcher.deadline]
         times.append(self.player.deadline if self.player else None)
         times.append(self.sending[0][0] if self.sending else None)
