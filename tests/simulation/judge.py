@@ -33,6 +33,8 @@ class Judge:
         self.tainted: set[str] = set()
         """Channels and bridges that something was done to which Asterisk doesn't do by itself."""
         self._moments = (0, 0)
+        self._written: dict[str, bytes] = {}
+        """As a crash would leave it."""
         self._mixed: dict[str, tuple[str, int, bool]] = {}
         self.effects: list[do.Effect] = []
 
@@ -101,6 +103,8 @@ class Judge:
 
     def settled(self) -> None:
         self.hearing.settled()
+        as_it_is = {key: encoded(thing) for key, thing in (self.directory.calls | self.directory.conferences).items()}
+        assert self._written == as_it_is, "what is written is what is"
         for conference in self._live_ones():
             if conference.started and any(m.element.record for m in conference.mixed):
                 assert conference.conference_id in self.seen
@@ -266,13 +270,16 @@ class Judge:
         return [c for c in self.directory.conferences.values() if not c.ending]
 
     def _state(self, now: int) -> None:
-        for thing in self.directory.touched().values():
+        for key, thing in self.directory.touched().items():
+            self._written.pop(key, None)
             if thing is not None:
+                self._written[key] = encoded(thing)
                 kind: type[Call | Conference] = type(thing)
-                assert restore(json.loads(encoded(thing)), kind) == thing
+                assert restore(json.loads(self._written[key]), kind) == thing
         names = [(c.auth_id, c.name) for c in self._live_ones()]
         assert len(names) == len(set(names)), "never two live conferences of one account and name"
         for conference in self._live_ones():
+            assert conference._settle(now) == [], "whom an event is not about, nothing follows for"
             seen = self.seen.get(conference.conference_id)
             begun = any(stay.element.start_conference_on_enter for stay in seen.entered) if seen else False
             assert conference.started == begun, "the first member with startConferenceOnEnter=true starts it for good"
