@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any
 
+import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -31,6 +32,7 @@ LOUD_LIBRARIES = (
 )
 """They tell at level info what is of no use to whoever watches calls."""
 
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 _LOGIN_IN_URL = re.compile(r"(?<=://)[^/@\s]*@")
 
 
@@ -39,26 +41,24 @@ def set_up(settings: Settings, stream: IO[str] | None = None) -> None:
     stream = stream or sys.stderr
     text = settings.log_format == "text" or (settings.log_format == "auto" and stream.isatty())
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
+        structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         without_secrets,
     ]
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    render = _text(stream.isatty()) if text else _json()
+    # Ours don't go by way of the library's loggers: that took three quarters of a line's time (docs/performance.md).
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *(_text(stream.isatty()) if text else _json()),
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
         )
     )
     root = logging.getLogger()
@@ -70,11 +70,13 @@ def set_up(settings: Settings, stream: IO[str] | None = None) -> None:
 
 def without_secrets(_logger: WrappedLogger, _method: str, entry: EventDict) -> EventDict:
     """Leaves out the fields that are secrets, and a login that stands in a URL."""
-    return {
-        name: _LOGIN_IN_URL.sub("***@", value) if isinstance(value, str) else value
-        for name, value in entry.items()
-        if name.lower() not in SECRETS
-    }
+    for name, value in tuple(entry.items()):
+        if isinstance(value, str) and "@" in value:
+            entry[name] = _LOGIN_IN_URL.sub("***@", value)
+    for name in tuple(entry):
+        if name in SECRETS or name.lower() in SECRETS:
+            del entry[name]
+    return entry
 
 
 def reader(colours: bool) -> Callable[[str], str]:
@@ -100,7 +102,11 @@ def _text(colours: bool) -> list[Processor]:
 
 
 def _json() -> list[Processor]:
-    def dumps(entry: Any, **_options: Any) -> str:
-        return json.dumps(entry, ensure_ascii=False, default=str)
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_dumps)]
 
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=dumps)]
+
+def _dumps(entry: Any, **_options: Any) -> str:
+    try:
+        return _encode(entry).decode()
+    except (TypeError, ValueError):  # half a character, which UTF-8 can't say; a key that is no text
+        return json.dumps(entry, default=str, skipkeys=True)

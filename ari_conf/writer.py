@@ -1,7 +1,8 @@
 """Written before done: a step's effects run once the step is in Redis.
 
-Steps that come while a write is under way are written together in the next one. While Redis can't be reached, effects
-run at once (conferences go on from memory) and the steps wait, in their order, until it is back.
+Steps that come while a write is under way are written together in the next one, and one that nothing waits for lingers
+a little, so that it goes with the next. While Redis can't be reached, effects run at once (conferences go on from memory)
+and the steps wait, in their order, until it is back.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from ari_conf.core.effects import Effect
+from ari_conf.core.effects import Effect, IdentifyCall, PrepareSound, WarmSounds
 from ari_conf.errors import StoreUnavailable
 from ari_conf.store import Step
 
@@ -21,6 +22,11 @@ log = structlog.get_logger()
 PATIENCE_S = 0.25
 """A write that takes longer doesn't hold up the calls any more."""
 TRY_AGAIN_S = 0.5
+LINGER_S = 0.02
+"""For which a step that changes state alone may wait for others: a call's first steps follow each other closely. Should
+we be killed meanwhile, Asterisk tells our successor the same."""
+ONLY_ASK = (IdentifyCall, PrepareSound, WarmSounds)
+"""These change nothing, anywhere: done before their step is written they can't be wrong."""
 
 
 class Steps(Protocol):
@@ -29,7 +35,7 @@ class Steps(Protocol):
 
 class Writer:
     def __init__(self, store: Steps, run: Callable[[Effect], None], written: Callable[[], None]) -> None:
-        """`run` starts an effect; `written` is told after each write."""
+        """`run` starts an effect; `written` is told after each write that had callbacks in it."""
         self._store = store
         self._run = run
         self._written = written
@@ -38,6 +44,7 @@ class Writer:
         self._wanted = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._lingering: asyncio.TimerHandle | None = None
         self.away = False
         """Redis can't be reached."""
 
@@ -47,12 +54,25 @@ class Writer:
         return len(self._steps)
 
     def put(self, step: Step, effects: Sequence[Effect]) -> None:
+        waits = [effect for effect in effects if not isinstance(effect, ONLY_ASK)]
         self._steps.append(step)
-        self._effects += effects
+        self._effects += waits
         self._idle.clear()
-        self._wanted.set()
+        if waits or step.callbacks or step.problems or step.released or step.also:
+            self._write_now()
+        elif self._lingering is None:
+            self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self._write_now)
+        for effect in effects:
+            if isinstance(effect, ONLY_ASK):
+                self._run(effect)
         if self.away:
             self._release()
+
+    def _write_now(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        self._wanted.set()
 
     async def run(self) -> None:
         while True:
@@ -87,7 +107,8 @@ class Writer:
                 log.info("redis is back", steps=len(steps))
             self.away = False
             del self._steps[: len(steps)]
-            self._written()
+            if any(step.callbacks for step in steps):
+                self._written()
         self._idle.set()
 
     def _release(self) -> None:

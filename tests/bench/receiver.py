@@ -7,6 +7,7 @@ import ctypes
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +21,10 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class _Requests(asyncio.Protocol):
-    def __init__(self, count: Any, timed: Any, took_ms: Any, answer_s: float) -> None:
-        self.count, self.timed, self.took_ms, self.answer_s = count, timed, took_ms, answer_s
+    def __init__(
+        self, count: Any, timed: Any, took_ms: Any, answer_s: float, answer: Callable[[bytes], bytes]
+    ) -> None:
+        self.count, self.timed, self.took_ms, self.answer_s, self.answer = count, timed, took_ms, answer_s, answer
         self.buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -49,9 +52,9 @@ class _Requests(asyncio.Protocol):
             self.timed.value += 1
         self.count.value += 1
         if self.answer_s:
-            asyncio.get_running_loop().call_later(self.answer_s, self.transport.write, ANSWER)
+            asyncio.get_running_loop().call_later(self.answer_s, self.transport.write, self.answer(request))
         else:
-            self.transport.write(ANSWER)
+            self.transport.write(self.answer(request))
 
 
 def _serve(port: Synchronized[int], *shared: Any) -> None:
@@ -65,14 +68,14 @@ def _serve(port: Synchronized[int], *shared: Any) -> None:
 
 
 class FastReceiver:
-    """Answers each request 200, `answer_s` after it came."""
+    """Answers each request 200, `answer_s` after it came; or what `answer` makes of it, both as HTTP has them."""
 
-    def __init__(self, answer_s: float = 0.0) -> None:
+    def __init__(self, answer_s: float = 0.0, answer: Callable[[bytes], bytes] = lambda _: ANSWER) -> None:
         port = multiprocessing.Value("i", 0)
         self._count, self._timed = (multiprocessing.Value(ctypes.c_long, 0, lock=False) for _ in range(2))
         self._took_ms = multiprocessing.Array(ctypes.c_double, MOST_TIMED, lock=False)
         self._process = multiprocessing.Process(
-            target=_serve, args=(port, self._count, self._timed, self._took_ms, answer_s), daemon=True
+            target=_serve, args=(port, self._count, self._timed, self._took_ms, answer_s, answer), daemon=True
         )
         self._process.start()
         until(lambda: bool(port.value))

@@ -1,0 +1,185 @@
+"""What is measured of one variant that stands: each function is one part, and returns plain figures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from statistics import quantiles
+from typing import Any
+
+from demo import listen
+from demo.phone import Phone, Switchboard
+from tests.bench import sip_load
+from tests.bench.sip_cpu import Used, machine_s, memory_kb
+from tests.bench.sip_variants import CALLBACKS_A_CALL, Stand
+
+Found = dict[str, Any]
+
+WARM_UP = 40
+RATE = 60
+SETTLE_S = 1.0
+JOINED_WITHIN_MS = 250.0
+PAIR_HZ = (2575, 2875)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is done in each part."""
+
+    calls: int = 300
+    hold_s: float = 8.0
+    pairs: int = 10
+    rate_s: float = 4.0
+    """Seconds for which each rate is tried."""
+    highest_rate: float = 400.0
+    batch: int = 100
+    """Callers by which the number of those held is raised."""
+    most: int = 3000
+    listen_s: float = 8.0
+    members: int = 600
+    """Whose memory is measured."""
+
+
+TINY = Size(calls=10, hold_s=1.0, pairs=1, rate_s=0.3, highest_rate=30.0, batch=10, most=10, listen_s=1.0, members=20)
+QUICK = Size(calls=200, hold_s=4.0, pairs=5, rate_s=3.0, listen_s=4.0, members=300)
+
+
+async def calls(stand: Stand, size: Size) -> Found:
+    """Calls that come at a steady rate, stay for a while with sound both ways, and go."""
+    await _warm_up(stand)
+    used, machine, began = Used(stand.pids), machine_s(), time.monotonic()
+    made = await sip_load.run(stand.asterisk, sip_load.lines(stand.prefix, size.calls), RATE, size.hold_s)
+    await _callbacks_delivered(stand, size.calls + WARM_UP)
+    seconds, cpu, now = time.monotonic() - began, used.so_far(), machine_s()
+    took = sorted(call.took_ms for call in made)
+    return {
+        "calls": len(made),
+        "failed": sum(call.answered_ms is None for call in made),
+        "answered_ms": [round(ms, 3) for ms in took],
+        "median_ms": took[len(took) // 2],
+        "p95_ms": quantiles(took, n=20)[-1],
+        "cpu_ms_per_call": {name: s * 1000 / size.calls for name, s in cpu.items()},
+        "seconds": seconds,
+        "machine_busy": (now[0] - machine[0]) / (now[1] - machine[1]),
+    }
+
+
+async def pairs(stand: Stand, size: Size) -> Found:
+    """From the second's INVITE until each hears the other, by the time at which the kernel got the packets."""
+    took, late = [], 0.0
+    async with Switchboard(2) as (ann, bob):
+        for number in range(size.pairs):
+            ann.tone(PAIR_HZ[0])
+            bob.tone(PAIR_HZ[1])
+            took.append(await _pair(stand, ann, bob, f"{stand.prefix}{5000 + number}"))
+            late = max(late, ann.latest_ms, bob.latest_ms)
+    return {"heard_ms": took, "phones_latest_ms": late}
+
+
+async def _pair(stand: Stand, ann: Phone, bob: Phone, number: str) -> float:
+    target = f"sip:{number}@{stand.asterisk.host}:{stand.asterisk.sip_port}"
+    await ann.call(target, from_user="15550001")
+    await asyncio.sleep(SETTLE_S)
+    await bob.call(target, from_user="15550002")
+    assert bob.called_at is not None
+    end, since = time.monotonic() + 5, []
+    while len(since) < 2:
+        # Listening costs time that those who are measured need: seldom.
+        await asyncio.sleep(0.5)
+        heard = ((ann, PAIR_HZ[1]), (bob, PAIR_HZ[0]))
+        spans = [listen.intervals_of(phone.heard.since(bob.called_at), hz) for phone, hz in heard]
+        since = [found[0][0] for found in spans if found]
+        if time.monotonic() > end:
+            raise RuntimeError(f"{stand.name}: two callers did not hear each other within 5 s")
+    await bob.hang_up()
+    await ann.hang_up()
+    await asyncio.sleep(0.2)
+    return max(since)
+
+
+async def rate(stand: Stand, size: Size) -> Found:
+    """The highest at which every caller is in the bridge within 250 ms of his INVITE: by steps of a half, then by halves."""
+    await _warm_up(stand)
+    tried: dict[float, float] = {}
+    first = 100
+
+    async def holds(at: float) -> bool:
+        nonlocal first
+        # Twice, before it is taken for too much: others may use the machine, too.
+        for _ in range(2):
+            tried[at] = await _longest_join(stand, at, max(5, round(at * size.rate_s)), first)
+            first += 500
+            await asyncio.sleep(SETTLE_S)
+            if tried[at] <= JOINED_WITHIN_MS:
+                return True
+        return False
+
+    good, at = 0.0, min(40.0, size.highest_rate)
+    while await holds(at):
+        good = at
+        if at >= size.highest_rate:
+            break
+        at = min(at * 1.5, size.highest_rate)
+    bad = at
+    while good < bad and good and bad / good > 1.06:
+        at = (good + bad) / 2
+        good, bad = (at, bad) if await holds(at) else (good, at)
+    return {"highest": good, "longest_join_ms": {f"{at:g}": ms for at, ms in sorted(tried.items())}}
+
+
+async def _longest_join(stand: Stand, at: float, count: int, first: int) -> float:
+    made = await sip_load.run(stand.asterisk, sip_load.lines(stand.prefix, count, first=first % 9000), at, 2.0)
+    entries = stand.entries()
+    return max((entries.get(call.caller, float("inf")) - call.invited_ms for call in made), default=float("inf"))
+
+
+async def memory(stand: Stand, size: Size) -> Found:
+    """Of the application. As many members twice, in large conferences and in small ones: two equations."""
+    await _warm_up(stand)
+    # A tenth as many conferences, then half as many as members.
+    seen = [memory_kb(stand.pids["application"])]
+    sippers = []
+    counts = []
+    try:
+        for per_conference, first in ((20, 100), (2, 1000)):
+            callers = sip_load.lines(stand.prefix, size.members, per_conference, first)
+            sippers.append(sip_load.Callers(stand.asterisk, callers, RATE, 600.0, sound=False))
+            await sippers[-1].start()
+            if not await sippers[-1].answered():
+                raise RuntimeError(f"{stand.name}: not all of {size.members} were answered")
+            await asyncio.sleep(3 * SETTLE_S)
+            seen.append(memory_kb(stand.pids["application"]))
+            counts.append(len({dialled for _, dialled in callers}))
+    finally:
+        for sipp in sippers:
+            await sipp.stop()
+    result: Found = {"members": size.members, "conferences": counts}
+    for kind, place in (("rss", 0), ("pss", 1)):
+        first_kb, second_kb = (seen[n + 1][place] - seen[n][place] for n in (0, 1))
+        per_conference = (second_kb - first_kb) / (counts[1] - counts[0])
+        member_kb = (first_kb - per_conference * counts[0]) / size.members
+        result[kind] = {
+            "before_kb": seen[0][place],
+            "grown_kb": [first_kb, second_kb],
+            "member_kb": member_kb,
+            "conference_kb": per_conference,
+        }
+    return result
+
+
+async def _warm_up(stand: Stand) -> None:
+    """So that connections stand and what is loaded at the first call is loaded."""
+    await sip_load.run(stand.asterisk, sip_load.lines(stand.prefix, WARM_UP, first=9900), RATE, 1.0)
+    await asyncio.sleep(SETTLE_S)
+
+
+async def _callbacks_delivered(stand: Stand, calls_made: int) -> None:
+    """And each call's document asked for. Floor events come on top, so that these are waited for as well."""
+    if stand.outside is None:
+        return
+    awaited, end = calls_made * (CALLBACKS_A_CALL + 1), time.monotonic() + 30
+    while stand.outside.count < awaited:
+        if time.monotonic() > end:
+            raise RuntimeError(f"{stand.name}: {stand.outside.count} of {awaited} requests arrived")
+        await asyncio.sleep(0.05)

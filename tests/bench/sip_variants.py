@@ -1,0 +1,147 @@
+"""What is compared: each with a fresh Asterisk, whose configuration is the same for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from redis import Redis
+
+from ari_conf import accounts
+from ari_conf.parts import asterisk as parts_asterisk
+from ari_conf.parts import processes
+from tests.bench.receiver import ANSWER, FastReceiver
+from tests.bench.sip_asterisk import BARE, BARE_APP, NATIVE, OURS, BenchAsterisk, BenchSystem
+
+Entries = dict[str, float]
+"""Caller -> epoch ms at which the application heard that he is in the bridge."""
+
+CALLBACKS_A_CALL = 2
+"""enter and exit."""
+
+
+@dataclass
+class Stand:
+    """A variant that runs."""
+
+    name: str
+    asterisk: BenchAsterisk
+    prefix: str
+    """What is dialled for it."""
+    pids: dict[str, int]
+    """Of all that counts, by name."""
+    entries: Callable[[], Entries]
+    outside: FastReceiver | None = None
+    """The answer server and the receiver of callbacks."""
+
+
+@asynccontextmanager
+async def native(folder: Path) -> AsyncGenerator[Stand]:
+    """ConfBridge() in the dialplan."""
+    with parts_asterisk.running(_asterisk(folder)) as asterisk:
+        assert asterisk.process is not None
+        yield Stand("ConfBridge", asterisk, NATIVE, {"asterisk": asterisk.process.pid}, dict)
+
+
+@asynccontextmanager
+async def bare(folder: Path) -> AsyncGenerator[Stand]:
+    """The floor of what a Stasis application can be."""
+    with parts_asterisk.running(_asterisk(folder)) as asterisk:
+        assert asterisk.process is not None
+        application = await processes.start(
+            "bare",
+            [sys.executable, "-m", "tests.bench.bare", asterisk.url, BARE_APP, asterisk.user],
+            folder / "bare.log",
+            ready=processes.logs("ready"),
+            environment=os.environ | {"BARE_PASSWORD": asterisk.password},
+        )
+        pids = {"asterisk": asterisk.process.pid, "application": application.pid}
+        try:
+            yield Stand("bare", asterisk, BARE, pids, lambda: _bare_entries(application.logged()))
+        finally:
+            await processes.stop(application)
+
+
+@asynccontextmanager
+async def ours(folder: Path) -> AsyncGenerator[Stand]:
+    async with _ours(folder, floor=False) as stand:
+        yield stand
+
+
+@asynccontextmanager
+async def floor(folder: Path) -> AsyncGenerator[Stand]:
+    async with _ours(folder, floor=True) as stand:
+        yield stand
+
+
+VARIANTS = {"ConfBridge": native, "bare": bare, "ours": ours, "ours, floor events": floor}
+
+
+@asynccontextmanager
+async def _ours(folder: Path, *, floor: bool) -> AsyncGenerator[Stand]:
+    """All of it: answer URL, callbacks by a worker, state in Redis; each part as `ari-conf up` starts it."""
+    with FastReceiver(answer=lambda request: _answer(request, floor)) as outside:
+        configured = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"}
+        system = BenchSystem(folder, configured, ("redis", "asterisk", "worker", "serve"))
+        async with system:
+            redis = Redis.from_url(system.settings.redis_url.get_secret_value())
+            accounts.update(redis, system.account, answer_url=f"{outside.url}/answer")
+            redis.close()
+            names = {"asterisk": "asterisk", "serve": "application", "worker": "worker", "redis": "redis"}
+            pids = {name: system.process(part).pid for part, name in names.items()}
+            log = system.log("serve")
+            yield Stand("ours", system.asterisk, OURS, pids, lambda: _our_entries(log), outside)
+
+
+def _answer(request: bytes, floor: bool) -> bytes:
+    """A document for who asks for one; nothing for a callback."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    if not head.startswith(b"POST /answer"):
+        return ANSWER
+    to = parse_qs(body.decode())["To"][0]
+    host = next(line[5:].strip() for line in head.split(b"\r\n") if line.lower().startswith(b"host:")).decode()
+    attributes = f'callbackUrl="http://{host}/callback" floorEvent="{"true" if floor else "false"}"'
+    document = f"<Response><Conference {attributes}>conference {to}</Conference></Response>".encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: %d\r\n\r\n%s" % (len(document), document)
+
+
+def _asterisk(folder: Path) -> BenchAsterisk:
+    # Nobody opens its WebSocket here: outbound, it would try for ever to reach us.
+    return BenchAsterisk(folder / "asterisk", parts_asterisk.present(), outbound=False)
+
+
+def _bare_entries(log: str) -> Entries:
+    rows = [line.split() for line in log.splitlines()]
+    return {row[0]: float(row[1]) for row in rows if len(row) == 2}
+
+
+def _our_entries(log: Path) -> Entries:
+    """From the application's own log: one line for each event."""
+    callers: dict[str, str] = {}
+    entries: Entries = {}
+    for line in log.read_text().splitlines():
+        entry = json.loads(line)
+        match entry.get("event"):
+            case "CallArrived":
+                callers[entry["channel_id"]] = entry["from_"]
+            case "ChannelEnteredBridge" if entry["channel_id"] in callers:
+                at = datetime.fromisoformat(entry["timestamp"]).timestamp() * 1000
+                entries.setdefault(callers[entry["channel_id"]], at)
+    return entries
+
+
+@asynccontextmanager
+async def standing(variant: str) -> AsyncGenerator[Stand]:
+    """It, in a folder that goes with it."""
+    with tempfile.TemporaryDirectory(prefix="ari_conf-bench-") as folder:
+        async with VARIANTS[variant](Path(folder)) as stand:
+            stand.name = variant
+            yield stand
