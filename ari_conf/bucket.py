@@ -5,24 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
-import boto3  # type: ignore[import-untyped]
-from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
+from ari_conf.bucket_client import client
 from ari_conf.errors import RecordingFailed
 from ari_conf.settings import Settings
 
 PART_BYTES = 5 * 1024 * 1024
 """The smallest that S3 takes, and at most 10,000 of them: 50 GB. An upload holds one of them in memory."""
 CHUNK_BYTES = 256 * 1024
-_making = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +32,8 @@ class Bucket:
 
     def __init__(self, settings: Settings) -> None:
         self.name = settings.s3_bucket
-        self._s3 = _client(settings, settings.s3_endpoint)
-        self._outside = _client(settings, settings.s3_public_endpoint or settings.s3_endpoint)
+        self._s3 = client(settings, settings.s3_endpoint)
+        self._outside = client(settings, settings.s3_public_endpoint or settings.s3_endpoint)
         self._kept: dict[str, str] = {"StorageClass": settings.s3_storage_class}
         if settings.s3_encryption:
             self._kept["ServerSideEncryption"] = settings.s3_encryption
@@ -161,42 +157,6 @@ class Upload:
         )
         self._parts.append({"PartNumber": number, "ETag": told["ETag"]})
         self._digests += digest
-
-
-@lru_cache(maxsize=4)
-def _made(
-    endpoint: str | None, region: str, key: str | None, secret: str | None, path_style: bool, deadline: float
-) -> Any:
-    with _making:
-        return boto3.session.Session().client(
-            "s3",
-            endpoint_url=endpoint,
-            region_name=region,
-            aws_access_key_id=key,
-            aws_secret_access_key=secret,
-            config=Config(
-                signature_version="s3v4",
-                connect_timeout=5,
-                read_timeout=deadline,
-                retries={"mode": "standard", "max_attempts": 2},
-                s3={"addressing_style": "path" if path_style else "virtual"},
-                # Servers other than Amazon's don't all know its newer checksums; each part has its MD5.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-        )
-
-
-def _client(settings: Settings, endpoint: str | None) -> Any:
-    key, secret = settings.s3_access_key, settings.s3_secret_key
-    return _made(
-        endpoint,
-        settings.s3_region,
-        key.get_secret_value() if key else None,
-        secret.get_secret_value() if secret else None,
-        settings.s3_path_style,
-        settings.s3_deadline,
-    )
 
 
 def _md5(body: bytes | bytearray) -> tuple[bytes, str]:

@@ -110,12 +110,13 @@ def heads(client: Redis, queue: str, limit: int = 1000) -> list[tuple[str, Place
     redis: Any = client  # as typed by redis-py, answers could be str as well
     keys, now_ms = prefix(queue), _now_ms(client)
     places: dict[str, Place] = {}
-    for lane, due in redis.zrange(keys + "waiting", 0, limit - 1, withscores=True):
-        places[lane.decode()] = ("waiting", max(0, int(due) - now_ms))
+    # In the order in which a lane goes from one to the next: one that moves meanwhile is met again, not missed.
+    places.update((lane, ("ready", 0)) for lane in _ready(redis, queue, limit))
     for worker in _workers(redis, queue):
         places.update((lane.decode(), ("leased", 0)) for lane in redis.hkeys(f"{keys}held:{worker}"))
-    for lane in _ready(redis, queue, limit):
-        places[lane] = ("ready", 0)
+    for lane, due in redis.zrange(keys + "waiting", 0, limit - 1, withscores=True):
+        places[lane.decode()] = ("waiting", max(0, int(due) - now_ms))
+    places.update((lane, ("ready", 0)) for lane in _ready(redis, queue, limit))
     found = []
     for some in _chunks(list(places)[:limit], 500):
         pipe = redis.pipeline(transaction=False)

@@ -1,5 +1,9 @@
 """The Celery application: `celery -A tasks worker`."""
 
-from tasks.app import app
+from tasks import memory
+
+memory.spare()
+
+from tasks.app import app  # noqa: E402
 
 __all__ = ["app"]

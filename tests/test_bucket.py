@@ -1,0 +1,130 @@
+"""What reaches an S3 server of what was set. SeaweedFS takes no notice of it: here each request is kept as it came."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from ari_conf import bucket_client
+from ari_conf.bucket import PART_BYTES, Bucket
+from ari_conf.settings import from_environment
+
+KEY = "recordings/MA1/2026/11/22/r.mp3"
+STARTED = b"<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>"
+COMPLETED = b"<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>"
+
+
+class S3:
+    """Agrees with everything."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, dict[str, str]]] = []
+        """(method, path and query, headers)"""
+        server = self
+
+        class Requests(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _serve(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                server.asked.append((self.command, self.path, headers))
+                body = STARTED if "uploads" in self.path else COMPLETED if self.command == "POST" else b""
+                self.send_response(200)
+                self.send_header("ETag", '"e"')
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_PUT = do_POST = _serve
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Requests)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def end(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def s3() -> Iterator[S3]:
+    server = S3()
+    yield server
+    server.end()
+
+
+def bucket(s3: S3, **more: str) -> Bucket:
+    login = {"ARI_CONF_S3_ACCESS_KEY": "key", "ARI_CONF_S3_SECRET_KEY": "secret"}
+    return Bucket(from_environment({"ARI_CONF_S3_ENDPOINT": s3.url, **login, **more}))
+
+
+def stores(bucket: Bucket, size: int) -> None:
+    upload = bucket.upload(KEY, "audio/mpeg", {"account": "MA1"})
+    upload.write(bytes(size))
+    upload.finish()
+    bucket.put_json(KEY.replace(".mp3", ".json"), {"size": size})
+
+
+KMS = {"ARI_CONF_S3_ENCRYPTION": "aws:kms", "ARI_CONF_S3_KMS_KEY": "arn:aws:kms:eu-west-1:1:key/k"}
+
+
+@pytest.mark.parametrize("size", [1000, PART_BYTES + 1], ids=["at once", "in parts"])
+@pytest.mark.parametrize(
+    ("settings", "encryption", "key", "storage_class"),
+    [
+        ({}, None, None, "STANDARD"),
+        ({"ARI_CONF_S3_ENCRYPTION": "AES256"}, "AES256", None, "STANDARD"),
+        (KMS | {"ARI_CONF_S3_STORAGE_CLASS": "STANDARD_IA"}, "aws:kms", "arn:aws:kms:eu-west-1:1:key/k", "STANDARD_IA"),
+        ({"ARI_CONF_S3_ENCRYPTION": "aws:kms"}, "aws:kms", None, "STANDARD"),
+    ],
+    ids=["nothing", "AES256", "a key of ours in another class", "the bucket's own key"],
+)
+def test_encryption_and_storage_class_are_asked_for(
+    s3: S3, size: int, settings: dict[str, str], encryption: str | None, key: str | None, storage_class: str
+) -> None:
+    """By what begins an object: the file, whether in parts or at once, and what stands beside it."""
+    stores(bucket(s3, **settings), size)
+    begins = [one for one in s3.asked if "partNumber" not in one[1] and "uploadId" not in one[1]]
+    assert [path.partition("?")[0] for _, path, _ in begins] == [f"/recordings/{KEY}", f"/recordings/{KEY[:-4]}.json"]
+    for _, _, headers in begins:
+        assert headers.get("x-amz-server-side-encryption") == encryption
+        assert headers.get("x-amz-server-side-encryption-aws-kms-key-id") == key
+        assert headers["x-amz-storage-class"] == storage_class
+
+
+@pytest.mark.parametrize("size", [1000, PART_BYTES + 1])
+def test_each_body_has_its_checksum_and_a_signature(s3: S3, size: int) -> None:
+    stores(bucket(s3, ARI_CONF_S3_REGION="eu-west-1"), size)
+    bodies = [one for one in s3.asked if one[0] == "PUT" and ".json" not in one[1]]
+    assert len(bodies) == -(-size // PART_BYTES)
+    for _, _, headers in bodies:
+        assert headers["content-md5"]
+        assert "/eu-west-1/s3/aws4_request" in headers["authorization"]
+
+
+@pytest.mark.parametrize("path_style", [True, False])
+@pytest.mark.parametrize("region", ["us-east-1", "eu-central-1", "cn-north-1", "us-gov-west-1"])
+def test_amazons_addresses_are_those_of_boto3(region: str, path_style: bool) -> None:
+    """Whatever of boto3's descriptions we don't keep: it leads to the same hosts, in Amazon's other partitions too."""
+    login = {"ARI_CONF_S3_ACCESS_KEY": "key", "ARI_CONF_S3_SECRET_KEY": "secret"}
+    style = {"ARI_CONF_S3_PATH_STYLE": str(path_style).lower(), "ARI_CONF_S3_REGION": region}
+    ours = bucket_client.client(from_environment(login | style), None)
+    as_usual = boto3.session.Session("key", "secret", region_name=region).client(
+        "s3", config=Config(signature_version="s3v4", s3={"addressing_style": "path" if path_style else "virtual"})
+    )
+    found = [
+        urlsplit(client.generate_presigned_url("get_object", Params={"Bucket": "recordings", "Key": KEY}))
+        for client in (ours, as_usual)
+    ]
+    assert (found[0].netloc, found[0].path) == (found[1].netloc, found[1].path)
+    assert found[0].netloc.endswith((".amazonaws.com", ".amazonaws.com.cn"))
