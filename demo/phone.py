@@ -88,6 +88,11 @@ class Phone:
         """By how many ms the latest of this caller's packets was sent too late: above 20, don't blame Asterisk."""
         return self._line.latest_ms if self._line else 0.0
 
+    @property
+    def late(self) -> list[tuple[float, float]]:
+        """(epoch ms, by how many ms) of each of them that was later than 20 ms, in the order of their sending."""
+        return self._line.late if self._line else []
+
     def call(
         self,
         uri: str,

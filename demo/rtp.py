@@ -24,6 +24,7 @@ from demo.heard import Recorder
 from demo.sip import EVENT_TYPE
 
 DIGITS = "0123456789*#ABCD"
+LATE_MS = 20.0
 _TICK = 0.020
 # Arrival is timed by the kernel (socket.7; Python has no name for it): a busy interpreter doesn't blur what was heard.
 _SO_TIMESTAMPNS = 35
@@ -77,6 +78,8 @@ class Line:
         """Where to send; None: not yet."""
         self.latest_ms = 0.0
         """By how much the latest packet so far was sent too late."""
+        self.late: list[tuple[float, float]] = []
+        """(epoch ms, by how many ms) of each packet that was sent later than LATE_MS."""
         self.due = 0.0
         self._on_digit = on_digit
         self._presses: deque[_Press] = deque()
@@ -93,7 +96,10 @@ class Line:
         """What is due now."""
         if self.far is None:
             return
-        self.latest_ms = max(self.latest_ms, (now - self.due) * 1000)
+        late_ms = (now - self.due) * 1000
+        self.latest_ms = max(self.latest_ms, late_ms)
+        if late_ms > LATE_MS:
+            self.late.append((time.time() * 1000, late_ms))
         sound = self.sound.frame()
         press = self._presses[0] if self._presses else None
         if press is None or press.tick >= press.ticks:

@@ -1,0 +1,79 @@
+"""The callers' process: nothing that dies, starts or is judged meanwhile makes them send late."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from multiprocessing.connection import Connection
+from typing import Literal
+
+from demo.phone import Switchboard, now_ms
+from tests.chaos.callers import Callers, Where
+from tests.chaos.seen import Counts, Leg, Life
+
+Word = Literal["died", "back", "over"]
+"""Of Asterisk, and of the run."""
+ENDS_S = 30.0
+_spawn = multiprocessing.get_context("spawn")
+
+
+class Calling:
+    """Use as a context manager; `over` returns what there is to be judged."""
+
+    def __init__(self, where: Where) -> None:
+        self._ours, theirs = _spawn.Pipe()
+        self._process = _spawn.Process(target=_main, args=(theirs, where), name="callers", daemon=True)
+
+    def __enter__(self) -> Calling:
+        self._process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ours.close()
+        self._process.join(5)
+        self._process.kill()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.is_alive()
+
+    def say(self, word: Word) -> None:
+        self._ours.send((word, now_ms()))
+
+    async def over(self) -> tuple[list[Leg], Counts]:
+        self.say("over")
+        if not await asyncio.to_thread(self._ours.poll, ENDS_S):
+            raise RuntimeError("the callers' process does not end")
+        legs, counts = await asyncio.to_thread(self._ours.recv)
+        return legs, counts
+
+
+def _main(theirs: Connection, where: Where) -> None:
+    asyncio.run(_call(theirs, where))
+
+
+async def _call(theirs: Connection, where: Where) -> None:
+    async with Switchboard(where.count) as board:
+        callers = Callers(where, list(board))
+
+        def listen() -> None:
+            try:
+                word, at_ms = theirs.recv()
+            except EOFError:  # whoever started us is gone
+                asyncio.get_running_loop().remove_reader(theirs.fileno())
+                callers.over.set()
+                return
+            life = callers.lives[-1]
+            if word == "died":
+                life.died_ms = at_ms
+                callers.lives.append(Life(life.number + 1))
+                life.died.set()
+            elif word == "back":
+                callers.lives[-2].back.set()
+            else:
+                callers.over.set()
+
+        asyncio.get_running_loop().add_reader(theirs.fileno(), listen)
+        await callers.run()
+        asyncio.get_running_loop().remove_reader(theirs.fileno())
+    theirs.send((callers.legs, callers.counts))

@@ -1,0 +1,113 @@
+"""Does what the schedule says, and notes when each part was whole again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from ari_conf.up import System
+from demo.phone import now_ms
+from tests.chaos.schedule import BY_NAME, Fault
+from tests.chaos.seen import Injected
+from tests.chaos.socket_proxy import SocketProxy
+
+NOTICED_S = 5.0
+"""A half-open WebSocket is noticed by then."""
+RECONNECTED_S = 1.0
+
+
+Told = Literal["died", "back"]
+
+
+class Faults:
+    def __init__(
+        self, system: System, proxy: SocketProxy, asterisk: Callable[[Told], None], tell: Callable[[str], None]
+    ) -> None:
+        """`asterisk` is told of its death and its return."""
+        self.system = system
+        self.injected: list[Injected] = []
+        self._proxy, self._asterisk, self._tell = proxy, asterisk, tell
+        self._parts: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def run(self, schedule: Sequence[Fault], began_ms: float) -> None:
+        """Returns once all has happened, and every part is whole again."""
+        async with asyncio.TaskGroup() as group:
+            for fault in schedule:
+                await asyncio.sleep(max(0.0, fault.at_s - (now_ms() - began_ms) / 1000))
+                group.create_task(self._inject(fault, began_ms))
+
+    async def _inject(self, fault: Fault, began_ms: float) -> None:
+        kind = BY_NAME[fault.kind]
+        async with self._parts[kind.part]:
+            start_ms = now_ms()
+            ready_s = await self._do(kind.part, fault)
+            self.injected.append(Injected(fault.kind, start_ms, now_ms(), ready_s))
+        ready = f", ready in {ready_s:.1f} s" if ready_s else ""
+        self._tell(f"{(start_ms - began_ms) / 1000:6.1f} s  {fault.kind}{ready}")
+
+    async def _do(self, part: str, fault: Fault) -> float:
+        match fault.kind.split()[-1]:
+            case "paused":
+                return await self._pause(part, fault.for_s)
+            case "closed":
+                self._proxy.close_all()
+                await asyncio.sleep(RECONNECTED_S)
+                return 0.0
+            case "half-open":
+                return await self._freeze(fault.for_s)
+            case "stopped":
+                await self.system.stop(part)
+            case "killed" if part == "asterisk":
+                return await self._kill_asterisk(fault.for_s)
+            case "killed":
+                await self.system.kill(part)
+            case other:
+                raise AssertionError(f"nobody knows how to do this: {other}")
+        await asyncio.sleep(fault.for_s)
+        return await self._start(part)
+
+    async def _start(self, part: str) -> float:
+        began = time.monotonic()
+        await self.system.start(part)
+        return time.monotonic() - began
+
+    async def _pause(self, part: str, seconds: float) -> float:
+        pid = self.system.process(part).pid
+        # And what it has started.
+        os.killpg(pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            os.killpg(pid, signal.SIGCONT)
+        return 0.0
+
+    async def _freeze(self, seconds: float) -> float:
+        links = self._proxy.freeze()
+        await asyncio.sleep(seconds)
+        for link in links:
+            link.abort()
+        return 0.0
+
+    async def _kill_asterisk(self, seconds: float) -> float:
+        self._asterisk("died")
+        await self.system.kill("asterisk")
+        await asyncio.sleep(seconds)
+        ready_s = await self._start("asterisk")
+        prefer(self.system.process("asterisk").pid)
+        self._asterisk("back")
+        return ready_s
+
+
+def prefer(pid: int) -> None:
+    """Before all that starts, dies and listens on the same two cores: an Asterisk in earnest is not alone with them
+    either, but has what it needs. Where we may not, we don't."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), -10)

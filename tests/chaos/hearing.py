@@ -1,0 +1,229 @@
+"""Listens: what every caller heard of each of the others, in steps of 5 ms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demo import listen
+from demo.heard import Heard
+from tests.chaos.seen import Injected, Leg, Span, due
+
+GAP_MS = 100.0
+"""The longest pause in somebody's voice that nobody notices."""
+SERVED_MS = 5000.0
+"""Who calls is heard by then, counted from when he could be served."""
+CHANGED_MS = 1000.0
+"""So long after its answer a mute is heard, or heard no more."""
+EDGE_MS = 80.0
+"""What is said now is heard a little later."""
+STRANGER_MS = 60.0
+WAIT_GAP_MS = 3000.0
+"""Between the end of a wait sound and its next beginning, beyond what held the application up."""
+STEP_MS = 5.0
+WINDOW_MS = 20.0
+ABOVE = -45.0
+WAIT_HZ = listen.PITCHES[-1]
+BEEP_HZ = 700
+VOICES = tuple(hz for hz in listen.PITCHES[:-1] if abs(hz - BEEP_HZ) > 100)
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Finding:
+    at_ms: float
+    text: str
+
+
+@dataclass
+class Listened:
+    """The figures, and what is wrong."""
+
+    pair_seconds: float = 0.0
+    """One second in which one caller had to hear one other."""
+    member_seconds: float = 0.0
+    longest_gap_ms: float = 0.0
+    gaps: int = 0
+    """Longer than GAP_MS, by nobody's own making."""
+    own_gaps: int = 0
+    """Longer than GAP_MS because this machine sent a phone's packets late."""
+    slowest_ms: float = 0.0
+    """From the answer (or from when it could be served) until heard."""
+    muted_seconds: float = 0.0
+    longest_wait_gap_ms: float = 0.0
+    findings: list[Finding] = field(default_factory=list)
+
+    def wrong(self, at_ms: float, text: str) -> None:
+        self.findings.append(Finding(at_ms, text))
+
+
+@dataclass(frozen=True)
+class Track:
+    """Which of the pitches sounds when, in what one phone heard."""
+
+    start_ms: float
+    loud: Mask
+    """Pitches by steps."""
+
+    @property
+    def steps(self) -> int:
+        return int(self.loud.shape[1])
+
+    def of(self, hz: int) -> Mask:
+        row: Mask = self.loud[listen.PITCHES.index(hz)]
+        return row
+
+    def within(self, spans: Sequence[Span]) -> Mask:
+        """The steps whose middles lie in them."""
+        mask = np.zeros(self.steps, np.bool_)
+        for start, end in spans:
+            first, last = self.step(start), self.step(end)
+            if first < last:
+                mask[first:last] = True
+        return mask
+
+    def step(self, at_ms: float) -> int:
+        """The first whose middle is not before it."""
+        at = np.ceil((np.clip(at_ms - self.start_ms, -1e12, 1e12) - WINDOW_MS / 2) / STEP_MS)
+        return int(np.clip(at, 0, self.steps))
+
+    def at(self, step: int) -> float:
+        return self.start_ms + step * STEP_MS + WINDOW_MS / 2 - STEP_MS / 2
+
+
+def track(heard: Heard) -> Track:
+    piece = 20 * 8000
+    parts = [
+        listen.levels(heard.audio[at : at + piece + 120], listen.PITCHES) for at in range(0, len(heard.audio), piece)
+    ]
+    levels = np.concatenate(parts, axis=1) if parts else np.zeros((len(listen.PITCHES), 0))
+    loud = np.zeros(levels.shape, np.bool_)
+    for row, level in enumerate(levels):
+        there = level[level > ABOVE]
+        if len(there):
+            # A tone's edge is where it is 6 dB below its usual level.
+            loud[row] = level > max(ABOVE, float(np.percentile(there, 75)) - 6)
+    return Track(heard.start_ms, loud)
+
+
+def runs(mask: Mask) -> Iterator[tuple[int, int]]:
+    """(first, after the last) of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False])).astype(np.int8)))
+    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+
+
+def judge(legs: Sequence[Leg], faults: Sequence[Injected]) -> Listened:
+    told = Listened()
+    for ear in legs:
+        heard = track(ear.ear.heard())
+        told.member_seconds += max(0.0, min(ear.to_ms, _end(heard)) - ear.from_ms) / 1000
+        _ends(told, ear, faults)
+        others = [leg for leg in legs if leg.caller != ear.caller and leg.conference == ear.conference]
+        for voice in others:
+            _pair(told, ear, heard, voice, faults)
+        _strangers(told, ear, heard, others)
+        _waiting(told, ear, heard, faults)
+    told.findings.sort(key=lambda finding: finding.at_ms)
+    return told
+
+
+def _pair(told: Listened, ear: Leg, heard: Track, voice: Leg, faults: Sequence[Injected]) -> None:
+    """Wherever both are in, the one must hear the other."""
+    start, end = max(ear.from_ms, voice.from_ms), min(ear.to_ms, voice.to_ms)
+    if end - start < 1000:
+        return
+    name = f"{_name(ear)} and {_name(voice)}"
+    loud = heard.of(voice.hz)
+    first_step = heard.step(start)
+    sounding = np.flatnonzero(loud[first_step : heard.step(end)])
+    could = due(start, faults)
+    if not len(sounding):
+        if end > could + SERVED_MS and not _excused(voice, could, end):
+            told.wrong(start, f"{name} are in one conference, and the first never hears the second")
+        return
+    first = heard.at(first_step + int(sounding[0]))
+    told.slowest_ms = max(told.slowest_ms, first - could)
+    if first > could + SERVED_MS and not _excused(voice, could, first):
+        told.wrong(start, f"{name} are in one conference, and the first hears the second after {first - start:.0f} ms")
+    quiet = [(from_ms, due(to_ms, faults) + CHANGED_MS) for from_ms, to_ms in voice.quiet]
+    # A phone that hears nothing any more gets no packets: what is not there at the end is silence as well.
+    expected = heard.within([(first, end)]) & ~heard.within(quiet)
+    told.pair_seconds += float(expected.sum()) * STEP_MS / 1000
+    missing = list(runs(expected & ~loud))
+    for a, b in missing:
+        _gap(told, name, heard.at(a), (b - a) * STEP_MS, voice)
+    _tail(told, name, heard, expected, end, quiet, voice)
+    _muted(told, name, heard, loud, ear, voice, faults)
+
+
+def _gap(told: Listened, name: str, at_ms: float, ms: float, voice: Leg) -> None:
+    own = max((by for when, by in voice.late if at_ms - 100 <= when <= at_ms + ms + 100), default=0.0)
+    if ms - own > GAP_MS:
+        told.gaps += 1
+        told.wrong(at_ms, f"{name}: the first does not hear the second for {ms:.0f} ms")
+    elif ms > GAP_MS:
+        told.own_gaps += 1
+        return
+    told.longest_gap_ms = max(told.longest_gap_ms, ms)
+
+
+def _tail(told: Listened, name: str, heard: Track, expected: Mask, end: float, quiet: list[Span], voice: Leg) -> None:
+    """The recording of the phone may have ended before the conference."""
+    missing = end - EDGE_MS - _end(heard)
+    if missing > 0 and not any(from_ms <= end and to_ms >= _end(heard) for from_ms, to_ms in quiet):
+        _gap(told, name, _end(heard), missing, voice)
+
+
+def _muted(
+    told: Listened, name: str, heard: Track, loud: Mask, ear: Leg, voice: Leg, faults: Sequence[Injected]
+) -> None:
+    spans = [(due(a, faults) + CHANGED_MS, b) for a, b in voice.muted]
+    spans = [(max(a, ear.from_ms), min(b, ear.to_ms)) for a, b in spans]
+    mask = heard.within(spans)
+    told.muted_seconds += float(mask.sum()) * STEP_MS / 1000
+    for a, b in runs(mask & loud):
+        if (b - a) * STEP_MS > GAP_MS:
+            told.wrong(heard.at(a), f"{name}: the second is muted, and is heard for {(b - a) * STEP_MS:.0f} ms")
+
+
+def _strangers(told: Listened, ear: Leg, heard: Track, others: Sequence[Leg]) -> None:
+    """Nobody hears himself, nor anybody of another conference."""
+    known = {leg.hz for leg in others} | {WAIT_HZ}
+    for hz in set(VOICES) - known:
+        for a, b in runs(heard.of(hz)):
+            if (b - a) * STEP_MS > STRANGER_MS:
+                who = "himself" if hz == ear.hz else f"somebody of another conference ({hz} Hz)"
+                told.wrong(heard.at(a), f"{_name(ear)} hears {who} for {(b - a) * STEP_MS:.0f} ms")
+
+
+def _waiting(told: Listened, ear: Leg, heard: Track, faults: Sequence[Injected]) -> None:
+    for start, end in ear.waits:
+        spans = heard.within([(due(start, faults), end)])
+        for a, b in runs(spans & ~heard.of(WAIT_HZ)):
+            at_ms, ms = heard.at(a), (b - a) * STEP_MS
+            held = due(at_ms, faults) - at_ms
+            told.longest_wait_gap_ms = max(told.longest_wait_gap_ms, ms)
+            if ms > held + WAIT_GAP_MS:
+                told.wrong(at_ms, f"{_name(ear)} waits, and hears no wait sound for {ms:.0f} ms")
+
+
+def _ends(told: Listened, leg: Leg, faults: Sequence[Injected]) -> None:
+    if leg.must_end_ms is not None and leg.ended_ms > due(leg.must_end_ms, faults) + SERVED_MS:
+        told.wrong(leg.must_end_ms, f"{_name(leg)}: the conference ended for all, and his call did not")
+
+
+def _excused(voice: Leg, start: float, end: float) -> bool:
+    """He was muted from the start, or nearly."""
+    return any(from_ms <= start + SERVED_MS and to_ms >= end for from_ms, to_ms in voice.quiet)
+
+
+def _end(heard: Track) -> float:
+    return heard.start_ms + (heard.steps - 1) * STEP_MS + WINDOW_MS
+
+
+def _name(leg: Leg) -> str:
+    return f"caller {leg.caller} ({leg.conference})"

@@ -1,0 +1,153 @@
+"""What a run leaves behind: recordings, each once and to be played; and nothing else anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ari_conf.bucket import Bucket
+from ari_conf.recording_document import object_key
+from demo import listen
+from demo.heard import Samples
+from tests.chaos.hearing import GAP_MS, Finding
+from tests.chaos.seen import Leg
+from tests.chaos.told import Told
+from tests.integration.stage import Stage
+
+SETTLED_S = 60.0
+"""By then all that waits is delivered and stored, and all that was made is removed."""
+LENGTH_MS = 500.0
+"""By how much a recording may be longer or shorter than its callback says."""
+
+
+@dataclass
+class Recordings:
+    told: int = 0
+    seconds: float = 0.0
+    longest_gap_ms: float = 0.0
+    findings: list[Finding] = field(default_factory=list)
+
+    def wrong(self, at_ms: float, text: str) -> None:
+        self.findings.append(Finding(at_ms, text))
+
+
+async def settled(stage: Stage) -> Mapping[str, Any]:
+    """What is left of what should not be, when nothing of it goes away any more."""
+    end = time.monotonic() + SETTLED_S
+    while left := await _left(stage):
+        if time.monotonic() > end:
+            break
+        await asyncio.sleep(0.2)
+    return left
+
+
+async def _left(stage: Stage) -> dict[str, Any]:
+    left = await stage._left()
+    if stored := await stage.ari.request("GET", "/recordings/stored"):
+        left["recordings in Asterisk"] = stored
+    uploads = await asyncio.to_thread(Bucket(stage.system.settings).call, "list_multipart_uploads")
+    if begun := uploads.get("Uploads"):
+        left["uploads"] = [one["Key"] for one in begun]
+    return left
+
+
+def judge(
+    bucket: Bucket, account: str, requests: Iterable[Told], recorders: Mapping[str, set[str]], legs: Sequence[Leg]
+) -> Recordings:
+    """`recorders`: by conference name, the numbers whose entering makes a recording begin.
+
+    `legs`: of callers who were in a recorded conference from its start, or came and stayed to its end: of them the
+    recording must have no gap either.
+    """
+    found = Recordings()
+    once = {
+        (r.params["ConferenceUUID"], r.params["ConferenceSequence"]): r
+        for r in requests
+        if "ConferenceUUID" in r.params
+    }
+    records = [r for r in once.values() if r.params["ConferenceAction"] == "record"]
+    found.told = len(records)
+    _one_each(found, once.values(), records, recorders)
+    keys: set[str] = set()
+    for record in records:
+        params = record.params
+        form = params["RecordUrl"].rstrip("/").rpartition(".")[2]
+        names = [object_key(account, params["RecordingID"], int(params["RecordingStartMs"]), e) for e in (form, "json")]
+        keys.update(names)
+        if bucket.get_json(names[1]) is None:
+            found.wrong(record.at_ms, f"recording {params['RecordingID']}: its document is not in the bucket")
+        try:
+            audio = decoded(b"".join(bucket.read(names[0])))
+        except Exception as error:  # whatever it is, it can't be played
+            found.wrong(record.at_ms, f"recording {params['RecordingID']} can't be played: {error}")
+            continue
+        _plays(found, record, audio)
+        _no_gap(found, record, audio, legs)
+    _orphans(found, bucket, account, keys)
+    return found
+
+
+def _one_each(
+    found: Recordings, once: Iterable[Told], records: Sequence[Told], recorders: Mapping[str, set[str]]
+) -> None:
+    """A conference into which somebody came who wanted it recorded has one recording."""
+    wanted = {
+        r.params["ConferenceUUID"]: r
+        for r in once
+        if r.params["ConferenceAction"] == "enter" and r.params["From"] in recorders.get(r.params["ConferenceName"], ())
+    }
+    stored = Counter(r.params["ConferenceUUID"] for r in records)
+    for conference, enter in wanted.items():
+        if stored[conference] != 1:
+            name = f"{enter.params['ConferenceName']} ({conference[:8]})"
+            found.wrong(enter.at_ms, f"{name} was to be recorded, and has {stored[conference]} recordings")
+    for conference in set(stored) - set(wanted):
+        found.wrong(records[0].at_ms, f"conference {conference[:8]} was not to be recorded, and was")
+    for recording_id, times in Counter(r.params["RecordingID"] for r in records).items():
+        if times > 1:
+            found.wrong(records[0].at_ms, f"recording {recording_id} was told {times} times")
+
+
+def _plays(found: Recordings, record: Told, audio: Samples) -> None:
+    lasts = len(audio) / 8
+    found.seconds += lasts / 1000
+    if abs(lasts - int(record.params["RecordingDurationMs"])) > LENGTH_MS:
+        said = record.params["RecordingDurationMs"]
+        found.wrong(record.at_ms, f"recording {record.params['RecordingID']} lasts {lasts:.0f} ms, told were {said}")
+
+
+def _no_gap(found: Recordings, record: Told, audio: Samples, legs: Sequence[Leg]) -> None:
+    start, end = int(record.params["RecordingStartMs"]), int(record.params["RecordingEndMs"])
+    for leg in legs:
+        inside = min(leg.to_ms, end) - max(leg.from_ms, start)
+        if not leg.conference.startswith(f"{record.params['ConferenceName']},") or inside < 3000:
+            continue
+        if not listen.intervals_of(audio, leg.hz):
+            found.wrong(record.at_ms, f"recording {record.params['RecordingID']}: caller {leg.caller} is not in it")
+        for a, b in listen.gaps(audio, leg.hz):
+            found.longest_gap_ms = max(found.longest_gap_ms, b - a)
+            if b - a > GAP_MS:
+                text = f"recording {record.params['RecordingID']}: caller {leg.caller} is missing for {b - a:.0f} ms"
+                found.wrong(start + a, text)
+
+
+def _orphans(found: Recordings, bucket: Bucket, account: str, keys: set[str]) -> None:
+    there: set[str] = set()
+    for page in bucket._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket.name):
+        there.update(one["Key"] for one in page.get("Contents", ()))
+    for key in sorted(there - keys):
+        found.wrong(0.0, f"{key} is in the bucket, and belongs to no recording that was told")
+    for key in sorted(keys - there):
+        found.wrong(0.0, f"{key} is not in the bucket, and was told")
+
+
+def decoded(file: bytes) -> Samples:
+    command = ["ffmpeg", "-v", "error", "-i", "-", "-f", "s16le", "-ac", "1", "-ar", "8000", "-"]
+    return np.frombuffer(subprocess.run(command, input=file, capture_output=True, check=True).stdout, "<i2")

@@ -1,0 +1,160 @@
+"""A run: a system, callers, faults; then everything that can be judged is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+
+from redis import Redis
+
+from ari_conf import dead_letters
+from ari_conf.bucket import Bucket
+from ari_conf.parts.processes import free_port
+from ari_conf.up import System
+from demo.phone import now_ms
+from tests.chaos import hearing, remains, told
+from tests.chaos.callers import OF_ONE, Where, number, role_of, room_of
+from tests.chaos.calling import Calling
+from tests.chaos.faults import Faults, prefer
+from tests.chaos.hearing import WAIT_HZ, Finding
+from tests.chaos.report import Report
+from tests.chaos.schedule import BY_NAME, Fault
+from tests.chaos.seen import Counts, Leg
+from tests.chaos.socket_proxy import SocketProxy
+from tests.integration.receiver import Receiver
+from tests.integration.stage import Stage, ari_of
+
+WAIT_MS = 3000
+ATTRIBUTES = {
+    "plain": "",
+    "recorded": 'record="true" recordFileFormat="wav" ',
+    "waiting": 'startConferenceOnEnter="false" waitSound="{url}/wait" ',
+    "host": 'endConferenceOnExit="true" record="true" recordFileFormat="mp3" ',
+    "muted": "",
+    "two": "",
+    "digits": 'digitsMatch="5" relayDTMF="false" enterSound="beep:1" exitSound="beep:2" ',
+}
+"""Of <Conference>, by what happens in it."""
+LAST_S = 5.0
+"""After the last fault they talk on for so long."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    seed: int = 1
+    minutes: float = 2.0
+    callers: int = 24
+    kinds: Sequence[str] = tuple(BY_NAME)
+
+
+@asynccontextmanager
+async def prepared(folder: Path) -> AsyncGenerator[tuple[Stage, SocketProxy]]:
+    """A system that may be killed, and a proxy before the application's end of the events' WebSocket."""
+    behind = free_port()
+    configured = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8", "ARI_CONF_ARI_LISTEN": f"127.0.0.1:{behind}"}
+    system = System(folder, configured)
+    assert system._asterisk is not None, "it has one of its own"
+    async with SocketProxy(system._asterisk.websocket_port, behind) as proxy, system, Receiver() as receiver:
+        redis = Redis.from_url(system.settings.redis_url.get_secret_value())
+        ari = ari_of(system)
+        await ari.start()
+        try:
+            yield Stage(system, receiver, redis, ari), proxy
+        finally:
+            await ari.close()
+            redis.close()
+
+
+async def run(plan: Plan, folder: Path, planned: Sequence[Fault], tell: Callable[[str], None] = print) -> Report:
+    async with prepared(folder) as (stage, proxy):
+        stage.set_account(hangup_url="{url}/hangup")
+        with Calling(_where(plan, stage)) as calling:
+            faults = Faults(stage.system, proxy, calling.say, tell)
+            prefer(stage.system.process("asterisk").pid)
+            report = Report(plan.seed, plan.minutes, plan.callers, -(-plan.callers // OF_ONE), now_ms())
+            await faults.run(planned, report.began_ms)
+            await asyncio.sleep(max(LAST_S, plan.minutes * 60 - (now_ms() - report.began_ms) / 1000))
+            legs, counts = await calling.over()
+        tell("everybody has hung up; waiting until nothing is left")
+        report.left = dict(await remains.settled(stage))
+        report.faults = sorted(faults.injected, key=lambda one: one.start_ms)
+        tell("listening to what everybody heard")
+        await asyncio.to_thread(_judge, report, stage, legs, counts)
+        return report
+
+
+def _where(plan: Plan, stage: Stage) -> Where:
+    sound = stage.tones("/wait.wav", (WAIT_HZ, WAIT_MS))
+    stage.document("/wait", f"<Play>{sound}</Play>")
+    documents: dict[str, str] = {}
+    for caller in range(0, plan.callers, OF_ONE):
+        for kind in (role_of(caller), "host"):
+            element = f'<Conference {ATTRIBUTES[kind]}callbackUrl="{{url}}/events">{room_of(caller)}</Conference>'
+            documents[f"{room_of(caller)} {kind}"] = stage.document(f"/{caller}/{kind}", element)
+    settings = stage.system.settings
+    api = f"{settings.public_url}/v1/Account"
+    return Where(plan.callers, plan.seed, stage.system.sip_address, api, stage.account, stage.token, documents)
+
+
+def _judge(report: Report, stage: Stage, legs: Sequence[Leg], counts: Counts) -> None:
+    events, hangups = stage.receiver.requests_to("/events"), stage.receiver.requests_to("/hangup")
+    listened = hearing.judge(legs, report.faults)
+    callbacks = told.judge(events, stage.token)
+    bucket = Bucket(stage.system.settings)
+    recorded = remains.judge(bucket, stage.account, events, _recorders(report.callers), _stayed(legs))
+    letters = dead_letters.listed(stage.redis, stage.account, 1000)
+    entered = {request.params["CallUUID"] for request in events if "CallUUID" in request.params}
+    for found in (listened.findings, callbacks.findings, recorded.findings, told.hangups(hangups, entered)):
+        report.add(found)
+    for kind, those in (
+        ("not answered", counts.unanswered),
+        ("ended by nobody", counts.dropped),
+        ("the API", counts.commands),
+    ):
+        report.add([Finding(at_ms, f"{kind}: {text}") for at_ms, text in those])
+    report.add([Finding(letter.entry.at_ms, f"a dead letter to {letter.entry.url}") for letter in letters])
+    if (digits := callbacks.by_action["digits"]) != counts.pressed:
+        report.add([Finding(0.0, f"{counts.pressed} digits were pressed, {digits} were told")])
+    report.figures = {
+        "calls": counts.calls,
+        "member-seconds in conferences": listened.member_seconds,
+        "pair-seconds listened to": listened.pair_seconds,
+        "gaps over 100 ms": listened.gaps,
+        "longest gap, ms": listened.longest_gap_ms,
+        "gaps of the phones' own making": listened.own_gaps,
+        "slowest to be heard, ms": listened.slowest_ms,
+        "longest without wait sound, ms": listened.longest_wait_gap_ms,
+        "seconds muted, and not heard": listened.muted_seconds,
+        "mutes by the API": counts.mutes,
+        "digits pressed": counts.pressed,
+        "callbacks": callbacks.arrived + len(hangups),
+        "callbacks that came again": callbacks.duplicates + len(hangups) - len({r.params["CallUUID"] for r in hangups}),
+        "conferences": callbacks.conferences,
+        "recordings": recorded.told,
+        "seconds recorded": recorded.seconds,
+        "longest gap in a recording, ms": recorded.longest_gap_ms,
+        "dead letters": len(letters),
+        "slowest start of the application, s": max(
+            (fault.ready_s for fault in report.faults if fault.kind.startswith("application")), default=0.0
+        ),
+        "wrong": len(report.findings) + len(report.left),
+    }
+
+
+def _recorders(count: int) -> dict[str, set[str]]:
+    """Whose entering begins a recording, by the conference's name."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for caller in range(count):
+        role = role_of(caller)
+        if role == "recorded" or (role == "waiting" and caller % OF_ONE == 0):
+            found[room_of(caller)].add(number(caller))
+    return found
+
+
+def _stayed(legs: Sequence[Leg]) -> list[Leg]:
+    return [leg for leg in legs if leg.caller % OF_ONE and leg.from_ms < inf]
