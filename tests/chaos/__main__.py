@@ -11,14 +11,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.chaos.run import Plan, run
+from tests.chaos.run import PLANTS, Plan, run
 from tests.chaos.schedule import BY_NAME, schedule
 
 
 def main() -> int:
     options = _options()
     seed = random.randrange(100_000) if options.seed is None else options.seed
-    plan = Plan(seed, options.minutes, options.callers, tuple(options.only or BY_NAME))
+    plan = Plan(seed, options.minutes, options.callers, tuple(options.only or BY_NAME), frozenset(options.plant))
     faults = schedule(seed, plan.minutes * 60, plan.kinds) if not options.calm else []
     print(f"seed {seed}: again with `make chaos CHAOS='{_again(plan)}'`")
     print("the schedule:", *faults, sep="\n", flush=True)
@@ -42,6 +42,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--callers", type=int, default=24, help="four to a conference (default: 24)")
     parser.add_argument("--only", action="append", choices=sorted(BY_NAME), metavar="KIND", help=_kinds())
     parser.add_argument("--calm", action="store_true", help="no faults at all: what the machine can carry")
+    plants = "; ".join(f"{name}: {what}" for name, what in PLANTS.items())
+    parser.add_argument(
+        "--plant", action="append", default=[], choices=sorted(PLANTS), help=f"a defect that must be found ({plants})"
+    )
     parser.add_argument("--plan", action="store_true", help="only print the schedule")
     parser.add_argument("--json", type=Path, default=Path("chaos.json"), help="the figures (default: chaos.json)")
     parser.add_argument("--folder", type=Path, help="where the system keeps what it writes; a new one if not given")

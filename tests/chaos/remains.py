@@ -38,9 +38,9 @@ class Recordings:
         self.findings.append(Finding(at_ms, text))
 
 
-async def settled(stage: Stage) -> Mapping[str, Any]:
+async def settled(stage: Stage, within_s: float = SETTLED_S) -> Mapping[str, Any]:
     """What is left of what should not be, when nothing of it goes away any more."""
-    end = time.monotonic() + SETTLED_S
+    end = time.monotonic() + within_s
     while left := await _left(stage):
         if time.monotonic() > end:
             break

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import inf
@@ -30,6 +32,9 @@ from tests.integration.receiver import Receiver
 from tests.integration.stage import Stage, ari_of
 
 WAIT_MS = 3000
+EVERYBODY_S = 3.0
+"""By then all who have called are in."""
+PLANTED_S = 0.15
 ATTRIBUTES = {
     "plain": "",
     "recorded": 'record="true" recordFileFormat="wav" ',
@@ -50,6 +55,9 @@ class Plan:
     minutes: float = 2.0
     callers: int = 24
     kinds: Sequence[str] = tuple(BY_NAME)
+    plant: frozenset[str] = frozenset()
+    """Of PLANTS: done by us, and to be found."""
+    settles_s: float = remains.SETTLED_S
 
 
 @asynccontextmanager
@@ -78,14 +86,37 @@ async def run(plan: Plan, folder: Path, planned: Sequence[Fault], tell: Callable
             prefer(stage.system.process("asterisk").pid)
             report = Report(plan.seed, plan.minutes, plan.callers, -(-plan.callers // OF_ONE), now_ms())
             await faults.run(planned, report.began_ms)
+            await _plant(plan.plant, stage)
             await asyncio.sleep(max(LAST_S, plan.minutes * 60 - (now_ms() - report.began_ms) / 1000))
             legs, counts = await calling.over()
         tell("everybody has hung up; waiting until nothing is left")
-        report.left = dict(await remains.settled(stage))
+        report.left = dict(await remains.settled(stage, plan.settles_s))
         report.faults = sorted(faults.injected, key=lambda one: one.start_ms)
         tell("listening to what everybody heard")
         await asyncio.to_thread(_judge, report, stage, legs, counts)
         return report
+
+
+PLANTS = {
+    "silence": f"Asterisk stands still for {PLANTED_S:g} s",
+    "callback": "one callback that came is taken away",
+    "bridge": "a bridge is left behind",
+}
+
+
+async def _plant(what: Collection[str], stage: Stage) -> None:
+    """Proves the judges: each of these must make the run fail."""
+    if "silence" in what:
+        await asyncio.sleep(EVERYBODY_S)
+        pid = stage.system.process("asterisk").pid
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(PLANTED_S)
+        os.kill(pid, signal.SIGCONT)
+    if "callback" in what:
+        taken = await stage.event("ConferenceEnter")
+        stage.receiver.requests.remove(taken)
+    if "bridge" in what:
+        await stage.ari.request("POST", "/bridges", {"type": "mixing", "bridgeId": "planted"})
 
 
 def _where(plan: Plan, stage: Stage) -> Where:

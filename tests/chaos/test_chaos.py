@@ -1,0 +1,36 @@
+"""`make chaos`, short: the same each time, but for what the machine makes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.chaos.report import Report
+from tests.chaos.run import Plan, run
+from tests.chaos.schedule import BY_NAME, schedule
+
+SEED, MINUTES = 3, 1.0
+
+
+def shown(report: Report) -> str:
+    return "\n".join([report.table(), *report.wrong()])
+
+
+async def test_nobody_on_the_phone_notices(tmp_path: Path):
+    faults = schedule(SEED, MINUTES * 60)
+    report = await run(Plan(SEED, MINUTES), tmp_path, faults)
+    print(shown(report))
+    assert report.passed, shown(report)
+    # And it was a test: of all kinds, with everybody there.
+    assert set(report.by_kind()) >= set(BY_NAME) - {"s3 killed"}
+    assert report.figures["pair-seconds listened to"] > 24 * 3 * 60 * 0.4
+    assert report.figures["recordings"] >= 3
+    assert report.figures["mutes by the API"] >= 2
+
+
+async def test_what_is_planted_is_found(tmp_path: Path):
+    plan = Plan(1, 0.1, callers=4, plant=frozenset({"silence", "callback", "bridge"}), settles_s=2.0)
+    report = await run(plan, tmp_path, [])
+    assert report.left == {"/bridges": ["planted"]}
+    texts = [finding.text for finding in report.findings]
+    assert any("does not hear" in text for text in texts), texts
+    assert any("these numbers never came" in text for text in texts), texts

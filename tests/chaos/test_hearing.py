@@ -1,0 +1,220 @@
+"""The ears of the chaos test, with sounds in which something is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+
+import numpy as np
+import pytest
+
+from demo.heard import Heard
+from tests.chaos.hearing import VOICES, WAIT_HZ, Listened, judge
+from tests.chaos.seen import Injected, Leg, Span
+
+T0 = 1_000_000.0
+END = 10_000.0
+"""Ms of the whole."""
+ANN, BOB, CID = VOICES[3], VOICES[4], VOICES[9]
+
+
+@dataclass
+class Sounds:
+    """Tones, each where it sounds; ms from T0."""
+
+    tones: dict[int, list[Span]]
+    start: float = 0.0
+    end: float = END
+
+    def heard(self) -> Heard:
+        audio = np.random.default_rng(1).normal(0, 20, round((self.end - self.start) * 8))
+        at = np.arange(len(audio))
+        for hz, spans in self.tones.items():
+            for a, b in spans:
+                on = (at >= (a - self.start) * 8) & (at < (b - self.start) * 8)
+                audio[on] += 3277 * np.sin(2 * np.pi * hz * at[on] / 8000)
+        samples = np.round(audio).astype(np.int16)
+        return Heard(T0 + self.start, samples, np.ones(len(samples), np.bool_), np.zeros(0))
+
+
+@dataclass
+class Talk:
+    """Three who hear each other all the time, but for what a test changes."""
+
+    legs: list[Leg] = field(default_factory=list)
+    faults: list[Injected] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for caller, hz in enumerate((ANN, BOB, CID)):
+            others = {one: [(0.0, END)] for one in (ANN, BOB, CID) if one != hz}
+            self.legs.append(Leg(caller, "standup", hz, T0, Sounds(others), from_ms=T0, to_ms=T0 + END))
+
+    def hears(self, caller: int, hz: int, *spans: Span) -> None:
+        ear = self.legs[caller].ear
+        assert isinstance(ear, Sounds)
+        ear.tones[hz] = list(spans)
+
+    def fault(self, kind: str, start: float, end: float) -> None:
+        self.faults.append(Injected(kind, T0 + start, T0 + end))
+
+    def judged(self) -> Listened:
+        return judge(self.legs, self.faults)
+
+    def wrong(self) -> list[str]:
+        return [finding.text for finding in self.judged().findings]
+
+
+def test_nothing_is_wrong_and_all_of_it_was_listened_to():
+    told = Talk().judged()
+    assert told.findings == []
+    assert told.gaps == 0
+    assert told.longest_gap_ms < 20
+    assert told.pair_seconds == pytest.approx(60, abs=0.5)
+    assert told.member_seconds == pytest.approx(30, abs=0.5)
+
+
+@pytest.mark.parametrize("ms", [110, 150, 400, 3000])
+def test_a_gap_is_noticed(ms: float):
+    talk = Talk()
+    talk.hears(0, BOB, (0, 4000), (4000 + ms, END))
+    told = talk.judged()
+    (finding,) = told.findings
+    assert finding.text.startswith("caller 0 (standup) and caller 1 (standup): the first does not hear the second for ")
+    assert finding.at_ms == pytest.approx(T0 + 4000, abs=10)
+    assert told.longest_gap_ms == pytest.approx(ms, abs=10)
+
+
+@pytest.mark.parametrize("ms", [20, 60, 90])
+def test_a_pause_that_nobody_notices_is_none(ms: float):
+    talk = Talk()
+    talk.hears(0, BOB, (0, 4000), (4000 + ms, END))
+    told = talk.judged()
+    assert told.findings == []
+    assert told.longest_gap_ms == pytest.approx(ms, abs=10)
+
+
+def test_a_voice_that_stops_for_good_is_a_gap():
+    talk = Talk()
+    talk.hears(1, CID, (0, 7000))
+    assert talk.judged().longest_gap_ms == pytest.approx(3000, abs=30)
+
+
+def test_a_phone_that_gets_no_packets_any_more_hears_a_gap():
+    talk = Talk()
+    talk.legs[0].ear = Sounds({BOB: [(0, END)], CID: [(0, END)]}, end=8000)
+    told = talk.judged()
+    assert told.gaps == 2
+    assert told.longest_gap_ms == pytest.approx(2000, abs=100)
+
+
+def test_what_a_phone_sent_late_is_its_own_making():
+    talk = Talk()
+    talk.hears(0, BOB, (0, 4000), (4150, END))
+    talk.legs[1].late = [(T0 + 4120, 120.0)]
+    told = talk.judged()
+    assert told.findings == []
+    assert (told.gaps, told.own_gaps) == (0, 1)
+
+
+def test_who_sent_late_at_another_time_has_no_excuse():
+    talk = Talk()
+    talk.hears(0, BOB, (0, 4000), (4150, END))
+    talk.legs[1].late = [(T0 + 8000, 120.0), (T0 + 4120, 30.0)]
+    assert talk.judged().gaps == 1
+
+
+def test_one_who_is_never_heard():
+    talk = Talk()
+    talk.hears(2, ANN)
+    (text,) = talk.wrong()
+    assert (
+        text == "caller 2 (standup) and caller 0 (standup) are in one conference, and the first never hears the second"
+    )
+
+
+def test_one_who_is_heard_late():
+    talk = Talk()
+    talk.hears(2, ANN, (6000, END))
+    (text,) = talk.wrong()
+    assert "the first hears the second after 60" in text
+    # It could not be sooner: the application was away until then.
+    talk.fault("application killed", -100, 5500)
+    assert talk.wrong() == []
+
+
+def test_a_gap_has_no_such_excuse():
+    talk = Talk()
+    talk.fault("application killed", 3900, 6000)
+    talk.hears(0, BOB, (0, 4000), (5900, END))
+    assert talk.judged().gaps == 1
+
+
+def test_before_a_call_and_after_it_nothing_is_expected():
+    talk = Talk()
+    talk.legs[2].answered_ms = talk.legs[2].from_ms = T0 + 3000
+    talk.legs[1].to_ms = T0 + 8000
+    talk.hears(0, CID, (3100, END))
+    talk.hears(1, CID, (3100, END))
+    talk.hears(0, BOB, (0, 8000))
+    talk.hears(2, BOB, (0, 8000))
+    assert talk.wrong() == []
+
+
+def test_one_who_is_muted_is_not_to_be_heard():
+    talk = Talk()
+    talk.legs[1].quiet = [(T0 + 3000, T0 + 6000)]
+    talk.legs[1].muted = [(T0 + 3100, T0 + 5900)]
+    talk.hears(0, BOB, (0, 3200), (6300, END))
+    talk.hears(2, BOB, (0, 3200), (6300, END))
+    told = talk.judged()
+    assert told.findings == []
+    assert told.muted_seconds == pytest.approx(2 * 1.8, abs=0.1)
+    talk.hears(2, BOB, (0, 3200), (5000, 5200), (6300, END))
+    (text,) = talk.wrong()
+    assert text.startswith("caller 2 (standup) and caller 1 (standup): the second is muted, and is heard for ")
+
+
+def test_one_who_is_not_heard_again_after_his_mute():
+    talk = Talk()
+    talk.legs[1].quiet = [(T0 + 3000, T0 + 4000)]
+    talk.hears(0, BOB, (0, 3200))
+    talk.hears(2, BOB, (0, 3200), (4500, END))
+    assert talk.judged().gaps == 1
+
+
+def test_strangers():
+    talk = Talk()
+    talk.hears(0, VOICES[12], (2000, 2200))
+    assert [text.partition(" for")[0] for text in talk.wrong()] == [
+        f"caller 0 (standup) hears somebody of another conference ({VOICES[12]} Hz)"
+    ]
+
+
+def test_oneself():
+    talk = Talk()
+    talk.hears(0, ANN, (2000, 2200))
+    assert [text.partition(" for")[0] for text in talk.wrong()] == ["caller 0 (standup) hears himself"]
+
+
+def test_the_wait_sound():
+    talk = Talk()
+    waits = Leg(4, "doors", ANN, T0, Sounds({WAIT_HZ: [(1000, 4000), (4200, END)]}), waits=[(T0, T0 + END)])
+    talk.legs.append(waits)
+    told = talk.judged()
+    assert told.findings == []
+    assert told.longest_wait_gap_ms == pytest.approx(1000, abs=30)
+    waits.ear = Sounds({WAIT_HZ: [(1000, 4000), (8000, END)]})
+    (text,) = talk.wrong()
+    assert text.startswith("caller 4 (doors) waits, and hears no wait sound for 40")
+    talk.fault("application killed", 3000, 6500)
+    assert talk.wrong() == []
+
+
+def test_a_conference_that_ends_for_all():
+    talk = Talk()
+    for leg in talk.legs[:2]:
+        leg.to_ms = leg.must_end_ms = T0 + 8000
+    talk.legs[0].ended_ms = T0 + 8300
+    talk.legs[1].ended_ms = inf
+    talk.legs[2].to_ms = T0 + 8000
+    assert talk.wrong() == ["caller 1 (standup): the conference ended for all, and his call did not"]
