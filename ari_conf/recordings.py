@@ -4,7 +4,7 @@
 |---|---|
 | ari_conf:recordings:…, ari_conf:transcriptions:… | see `lanes`: a lane for each recording |
 | ari_conf:recording:ID | JSON of a stored one |
-| ari_conf:recording-index:ACCOUNT:… | sorted set by start: id; of all, of a conference's name, of its UUID, of a call |
+| ari_conf:recording-index:… | see `recording_index` |
 | ari_conf:recording-notes:ID | sorted set: who was in and who spoke, until it is stored |
 | ari_conf:recording-progress | hash, id -> percent, of what is being worked at |
 """
@@ -21,9 +21,10 @@ from typing import Any, cast
 import msgspec
 from redis import Redis
 
-from ari_conf import lanes, outbox
+from ari_conf import lanes, outbox, recording_index
 from ari_conf.core.effects import NoteStay, NoteTalk, PostCallback, StoreRecording
 from ari_conf.lanes import PREFIX
+from ari_conf.recording_index import Stored
 from ari_conf.settings import Settings
 
 QUEUE, TRANSCRIPTIONS = "recordings", "transcriptions"
@@ -70,26 +71,6 @@ class Transcribing(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
 
 
 KINDS: tuple[tuple[str, type[Job] | type[Transcribing]], ...] = ((QUEUE, Job), (TRANSCRIPTIONS, Transcribing))
-
-
-class Stored(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A recording in the bucket."""
-
-    recording_id: str
-    auth_id: str
-    conference_id: str
-    conference_name: str
-    call_uuid: str
-    file_format: str
-    key: str
-    size: int
-    duration_ms: int
-    start_ms: int
-    end_ms: int
-    stored_ms: int
-    record_url: str
-    transcript: str = ""
-    """done or failed, once that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +164,12 @@ def add(
     """In one step, once: it is in the index, and what follows from that is under way. False: it was before."""
 
     def transaction(pipe: Any) -> bool:
-        if pipe.exists(_key(stored.recording_id)):
+        if pipe.exists(recording_index.key(stored.recording_id)):
             pipe.multi()
             return False
         pipe.multi()
-        pipe.set(_key(stored.recording_id), msgspec.json.encode(stored))
-        for index in _indexes(stored):
+        pipe.set(recording_index.key(stored.recording_id), msgspec.json.encode(stored))
+        for index in recording_index.keys(stored):
             pipe.zadd(index, {stored.recording_id: stored.start_ms})
         if callbacks:
             lanes.enqueue(pipe, callbacks)
@@ -198,17 +179,19 @@ def add(
         pipe.hdel(PROGRESS, stored.recording_id)
         return True
 
-    return bool(cast(Any, redis).transaction(transaction, _key(stored.recording_id), value_from_callable=True))
+    return bool(
+        cast(Any, redis).transaction(transaction, recording_index.key(stored.recording_id), value_from_callable=True)
+    )
 
 
 def get(redis: Redis, recording_id: str) -> Stored | None:
-    found = cast("bytes | None", redis.get(_key(recording_id)))
+    found = cast("bytes | None", redis.get(recording_index.key(recording_id)))
     return msgspec.json.decode(found, type=Stored) if found else None
 
 
 def transcribed(redis: Redis, stored: Stored, state: str, callbacks: list[tuple[str, bytes]]) -> bool | None:
     """In one step, once: it is known, and its callback is under way. None: there is no such recording any more."""
-    key = _key(stored.recording_id)
+    key = recording_index.key(stored.recording_id)
 
     def transaction(pipe: Any) -> bool | None:
         found = pipe.get(key)
@@ -228,28 +211,10 @@ def transcribed(redis: Redis, stored: Stored, state: str, callbacks: list[tuple[
 
 def remove(redis: Redis, stored: Stored) -> None:
     pipe = redis.pipeline(transaction=True)
-    for index in _indexes(stored):
+    for index in recording_index.keys(stored):
         pipe.zrem(index, stored.recording_id)
-    pipe.delete(_key(stored.recording_id))
+    pipe.delete(recording_index.key(stored.recording_id))
     pipe.execute()
-
-
-def listed(
-    redis: Redis,
-    auth_id: str,
-    *,
-    by: tuple[str, str] = ("all", ""),
-    since_ms: float = float("-inf"),
-    until_ms: float = float("inf"),
-    limit: int = 20,
-    offset: int = 0,
-) -> tuple[int, list[Stored]]:
-    """(how many there are, a page of them, the latest first). `by`: ("name" | "uuid" | "call", value)."""
-    index = _index(auth_id, *by)
-    total = redis.zcount(index, since_ms, until_ms)
-    ids = cast("list[bytes]", redis.zrevrangebyscore(index, until_ms, since_ms, start=offset, num=limit))
-    found = cast("list[bytes | None]", redis.mget([_key(id.decode()) for id in ids])) if ids else []
-    return total, [msgspec.json.decode(one, type=Stored) for one in found if one]
 
 
 # Those that wait.
@@ -294,18 +259,5 @@ def _dead(queue: str, auth_id: str) -> str:
     return f"{lanes.prefix(queue)}dead:{auth_id}"
 
 
-def _key(recording_id: str) -> str:
-    return f"{PREFIX}recording:{recording_id}"
-
-
 def _notes_key(recording_id: str) -> str:
     return f"{PREFIX}recording-notes:{recording_id}"
-
-
-def _index(auth_id: str, kind: str, value: str) -> str:
-    return f"{PREFIX}recording-index:{auth_id}:{kind}:{value}"
-
-
-def _indexes(stored: Stored) -> list[str]:
-    kinds = {"all": "", "name": stored.conference_name, "uuid": stored.conference_id, "call": stored.call_uuid}
-    return [_index(stored.auth_id, kind, value) for kind, value in kinds.items()]

@@ -8,6 +8,7 @@ only then, in one step of Redis that is done once, is it told.
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import structlog
 from msgspec import json, structs
@@ -17,7 +18,8 @@ from ari_conf.bucket import Bucket
 from ari_conf.errors import RecordingFailed, RecordingLost
 from ari_conf.lanes import Taken, Verdict
 from ari_conf.recording_document import described, metadata, object_key
-from ari_conf.recordings import Job, Stored, Transcribing
+from ari_conf.recording_index import Stored
+from ari_conf.recordings import Job, Transcribing
 from ari_conf.settings import settings
 from tasks.app import app
 from tasks.tape import CONTENT_TYPES, ENCODERS, Recordings
@@ -88,7 +90,7 @@ def _store(worker: Worker, job: Job) -> None:
         asterisk.close()
 
 
-def _upload(worker: Worker, job: Job, asterisk: Recordings, bucket: Bucket) -> dict[str, object]:
+def _upload(worker: Worker, job: Job, asterisk: Recordings, bucket: Bucket) -> dict[str, Any]:
     """Returns its description, which is in the bucket too then."""
     if asterisk.runs(job.auth_id, job.recording_id):
         raise RecordingFailed("Asterisk has not ended it yet")
@@ -118,8 +120,8 @@ def _upload(worker: Worker, job: Job, asterisk: Recordings, bucket: Bucket) -> d
     return document
 
 
-def _tell(worker: Worker, job: Job, document: dict[str, object]) -> None:
-    now_ms, duration_ms = time.time_ns() // 1_000_000, int(str(document["duration_ms"]))
+def _tell(worker: Worker, job: Job, document: dict[str, Any]) -> None:
+    now_ms, duration_ms = time.time_ns() // 1_000_000, int(document["duration_ms"])
     stored = Stored(
         recording_id=job.recording_id,
         auth_id=job.auth_id,
@@ -128,18 +130,21 @@ def _tell(worker: Worker, job: Job, document: dict[str, object]) -> None:
         call_uuid=job.call_uuid,
         file_format=job.file_format,
         key=str(document["key"]),
-        size=int(str(document["size"])),
+        size=int(document["size"]),
         duration_ms=duration_ms,
         start_ms=job.start_ms,
         end_ms=job.end_ms,
         stored_ms=now_ms,
         record_url=job.record_url,
+        numbers=_numbers(job, document),
     )
     more = {"RecordingDuration": str(round(duration_ms / 1000)), "RecordingDurationMs": str(duration_ms)}
-    if job.callback and "record_url" in dict(job.callback[2]):
-        # The API's: "Its callback is snake_case".
-        more = {"recording_duration": more["RecordingDuration"], "recording_duration_ms": str(duration_ms)}
     recordings.add(worker.redis, stored, recordings.callback(job, more, now_ms), _transcription(job, now_ms))
+
+
+def _numbers(job: Job, document: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    members = sorted(document["members"], key=lambda one: bool(one["call_uuid"] != job.call_uuid))
+    return tuple(dict.fromkeys((str(one["from"]), str(one["to"])) for one in members))
 
 
 def _transcription(job: Job, now_ms: int) -> tuple[str, bytes] | None:

@@ -14,7 +14,8 @@ from ari_conf.core.effects import PostCallback
 from ari_conf.errors import RecordingFailed, TranscriptionFailed, TranscriptionRefused
 from ari_conf.lanes import Taken, Verdict
 from ari_conf.recording_document import object_key, with_transcript
-from ari_conf.recordings import Stored, Transcribing
+from ari_conf.recording_index import Stored
+from ari_conf.recordings import Transcribing
 from ari_conf.settings import settings
 from tasks import speech
 from tasks.app import app

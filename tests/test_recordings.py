@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 from typer.testing import CliRunner
 
-from ari_conf import accounts, lanes, outbox, recordings
+from ari_conf import accounts, lanes, outbox, recording_index, recordings
 from ari_conf.cli import app
-from ari_conf.recordings import Job, Stored
+from ari_conf.recording_index import Stored
+from ari_conf.recordings import Job
 from ari_conf.settings import settings
 from tests.redis import RedisServer
 
@@ -57,15 +58,40 @@ def test_they_are_listed_by_time_and_by_what_they_are_of(redis_server: RedisServ
     redis = redis_server.client
     for one in (stored(1), stored(2, conference_name="other"), stored(3), stored(4, auth_id="MA2")):
         recordings.add(redis, one, [], None)
-    assert ids(recordings.listed(redis, "MA1")) == (3, ["r3", "r2", "r1"])
-    assert ids(recordings.listed(redis, "MA1", limit=1, offset=1)) == (3, ["r2"])
-    assert ids(recordings.listed(redis, "MA1", by=("name", "standup"))) == (2, ["r3", "r1"])
-    assert ids(recordings.listed(redis, "MA1", by=("uuid", "c2"))) == (1, ["r2"])
-    assert ids(recordings.listed(redis, "MA1", since_ms=1001, until_ms=2000)) == (1, ["r2"])
+    assert ids(recording_index.listed(redis, "MA1")) == (3, ["r3", "r2", "r1"])
+    assert ids(recording_index.listed(redis, "MA1", limit=1, offset=1)) == (3, ["r2"])
+    assert ids(recording_index.listed(redis, "MA1", by={"name": "standup"})) == (2, ["r3", "r1"])
+    assert ids(recording_index.listed(redis, "MA1", by={"uuid": "c2"})) == (1, ["r2"])
+    assert ids(recording_index.listed(redis, "MA1", since_ms=1001, until_ms=2000)) == (1, ["r2"])
     recordings.remove(redis, stored(3))
-    assert ids(recordings.listed(redis, "MA1", by=("name", "standup"))) == (1, ["r1"])
+    assert ids(recording_index.listed(redis, "MA1", by={"name": "standup"})) == (1, ["r1"])
     assert recordings.get(redis, "r3") is None
     assert not redis.keys("*:uuid:c3")
+
+
+def test_all_that_is_asked_for_must_hold(redis_server: RedisServer) -> None:
+    redis = redis_server.client
+    ann, bob = ("15550001", "15559999"), ("15550002", "15559999")
+    made = [
+        stored(1, numbers=(ann,)),
+        stored(2, numbers=(ann, bob)),
+        stored(3, numbers=(bob,), conference_name="other"),
+    ]
+    for one in made:
+        recordings.add(redis, one, [], None)
+
+    def found(**more: object) -> tuple[int, list[str]]:
+        return ids(recording_index.listed(redis, "MA1", **more))  # type: ignore[arg-type]
+
+    assert found(by={"from": "15550001"}) == (2, ["r2", "r1"])
+    assert found(by={"to": "15559999", "name": "standup"}) == (2, ["r2", "r1"])
+    assert found(by={"from": "15550002", "name": "standup"}) == (1, ["r2"])
+    assert found(by={"from": "15550002", "to": "15559999"}, until_ms=2000) == (1, ["r2"])
+    assert found(by={"from": "15550002", "to": "15559999"}, limit=1, offset=1) == (2, ["r2"])
+    assert found(by={"from": "15550002", "to": "15550002"}) == (0, [])
+    for one in made:
+        recordings.remove(redis, one)
+    assert not redis.keys("ari_conf:recording*")
 
 
 def test_the_commands_tell_what_waits_and_what_was_given_up(redis_server: RedisServer, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -11,13 +12,13 @@ import structlog
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import RedirectResponse, Response
 from fastapi.security import HTTPBasicCredentials
-from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from ari_conf import accounts, recordings
+from ari_conf import accounts, recording_index, recordings
+from ari_conf.accounts import DAY_MS
 from ari_conf.bucket import Bucket
 from ari_conf.errors import RecordingFailed
 from ari_conf.recording_document import object_key
-from ari_conf.recordings import Stored
+from ari_conf.recording_index import Stored
 from ari_conf.web import models as m
 from ari_conf.web.answer import Answer, answer
 from ari_conf.web.body import described, described_query, read
@@ -26,52 +27,10 @@ from ari_conf.web.conferences import replies
 from ari_conf.web.errors import Refused, unavailable
 from ari_conf.web.parts import Parts, parts_of
 from ari_conf.web.paths import decoded
+from ari_conf.web.recording_filters import Filters
 
 log = structlog.get_logger()
 router = APIRouter()
-
-
-def _moment(value: Any) -> Any:
-    """Epoch ms of `YYYY-MM-DD HH:MM[:SS[.ffffff]]`, UTC."""
-    if value in ("", None):
-        return None
-    try:
-        return round(datetime.fromisoformat(str(value)).replace(tzinfo=UTC).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise ValueError(f"{str(value)[:40]!r} can't be; allowed is YYYY-MM-DD HH:MM[:SS[.ffffff]]") from None
-
-
-TIME_SCHEMA = {"type": "string", "pattern": r"^20[0-9]{2}-0[1-9]-[01][1-9] [01][0-9]:[0-5][0-9]$"}
-Moment = Annotated[int | None, BeforeValidator(_moment), WithJsonSchema(TIME_SCHEMA)]
-
-
-class Filters(m.Asynchronous):
-    limit: Annotated[int, Field(ge=1, le=20)] = 20
-    offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    conference_name: str = ""
-    conference_uuid: str = ""
-    call_uuid: str = ""
-    add_time: Moment = None
-    add_time__gt: Moment = None
-    add_time__gte: Moment = None
-    add_time__lt: Moment = None
-    add_time__lte: Moment = None
-
-    @property
-    def by(self) -> tuple[str, str]:
-        """Raises Refused: at most one of them."""
-        given = {"name": self.conference_name, "uuid": self.conference_uuid, "call": self.call_uuid}
-        chosen = [(kind, value) for kind, value in given.items() if value]
-        if len(chosen) > 1:
-            raise Refused(400, "give one of conference_name, conference_uuid and call_uuid")
-        return chosen[0] if chosen else ("all", "")
-
-    @property
-    def span(self) -> tuple[float, float]:
-        since = [self.add_time, self.add_time__gte, *(t + 1 for t in [self.add_time__gt] if t is not None)]
-        until = [self.add_time, self.add_time__lte, *(t - 1 for t in [self.add_time__lt] if t is not None)]
-        first = max((t for t in since if t is not None), default=float("-inf"))
-        return first, min((t for t in until if t is not None), default=float("inf"))
 
 
 class OneRecording(m.Reply):
@@ -87,6 +46,9 @@ class OneRecording(m.Reply):
     conference_name: str
     conference_uuid: str
     call_uuid: str
+    from_number: str
+    to_number: str
+    recording_storage_duration: int
     size: int
     resource_uri: str
 
@@ -142,12 +104,12 @@ def _address(parts: Parts, stored: Stored) -> str:
 @router.get("/Recording/", **replies(200, RecordingsList, of_owner=False), openapi_extra=described_query(Filters))
 async def list_recordings(request: Request, caller: Calling, body: Annotated[Filters, Depends(read(Filters))]) -> Any:
     async def work() -> Answer:
-        by, (since_ms, until_ms) = body.by, body.span
+        since_ms, until_ms = body.span(time.time())
         total, found = await asyncio.to_thread(
-            lambda: recordings.listed(
+            lambda: recording_index.listed(
                 caller.parts.blocking,
                 caller.auth_id,
-                by=by,
+                by=body.by,
                 since_ms=since_ms,
                 until_ms=until_ms,
                 limit=body.limit,
@@ -237,6 +199,9 @@ def _told(one: Stored) -> dict[str, Any]:
         "conference_name": one.conference_name,
         "conference_uuid": one.conference_id,
         "call_uuid": one.call_uuid,
+        "from_number": one.numbers[0][0] if one.numbers else "",
+        "to_number": one.numbers[0][1] if one.numbers else "",
+        "recording_storage_duration": int((time.time() * 1000 - one.start_ms) // DAY_MS),
         "size": one.size,
         "resource_uri": f"/v1/Account/{one.auth_id}/Recording/{one.recording_id}/",
     }

@@ -12,6 +12,7 @@ import plivo
 import pytest
 import requests
 from plivo.exceptions import ResourceNotFoundError
+from plivo.exceptions import ValidationError as PlivoValidationError
 from plivo.rest import client as sdk
 
 from ari_conf import accounts, recordings
@@ -136,9 +137,16 @@ async def test_the_sdk_lists_shows_and_deletes(stage: Stage, monkeypatch: pytest
         assert one.recording_url == told["RecordUrl"]
         assert float(one.recording_duration_ms) == int(told["RecordingDurationMs"])
         assert one.conference_name == "stand up"
+        assert (one.from_number, one.to_number, one.recording_storage_duration) == ("15550001", "15550100", 0)
     assert api.recordings.list(conference_name="another").objects == []
     assert api.recordings.list(add_time__lt="2020-01-01 00:00").objects == []
     assert len(api.recordings.list(add_time__gt="2020-01-01 00:00").objects) == 1
+    for both, count in (("15550002", 1), ("15550003", 0)):
+        assert len(api.recordings.list(from_number=both, conference_name="stand up").objects) == count
+    assert len(api.recordings.list(to_number="15550100", recording_storage_duration=0).objects) == 1
+    assert api.recordings.list(recording_storage_duration__gte=1).objects == []
+    with pytest.raises(PlivoValidationError, match="no multi-party calls here"):
+        api.recordings.list(mpc_name="stand up")
     api.recordings.delete(told["RecordingID"])
     with pytest.raises(ResourceNotFoundError):
         api.recordings.get(told["RecordingID"])

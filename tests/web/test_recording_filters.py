@@ -1,0 +1,60 @@
+"""What Plivo's SDK can ask for when it lists recordings."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from ari_conf.accounts import DAY_MS
+from ari_conf.web.recording_filters import Filters
+
+NOW_MS = 1_795_000_000_000
+
+
+def meant(**given: object) -> list[float]:
+    """The ages, in ms, of those that are meant."""
+    first, last = Filters.model_validate(given).span(NOW_MS / 1000)
+    return [age for age in AGES if first <= NOW_MS - age <= last]
+
+
+AGES = [0, DAY_MS - 1, DAY_MS, 2 * DAY_MS - 1, 2 * DAY_MS, 3 * DAY_MS - 1, 3 * DAY_MS]
+
+
+@pytest.mark.parametrize(
+    ("given", "ages"),
+    [
+        ({}, AGES),
+        ({"recording_storage_duration": 1}, AGES[2:4]),
+        ({"recording_storage_duration": "0"}, AGES[:2]),
+        ({"recording_storage_duration__gt": 1}, AGES[4:]),
+        ({"recording_storage_duration__gte": 1}, AGES[2:]),
+        ({"recording_storage_duration__lt": 1}, AGES[:2]),
+        ({"recording_storage_duration__lte": 1}, AGES[:4]),
+        ({"recording_storage_duration__gt": 0, "recording_storage_duration__lt": 2}, AGES[2:4]),
+    ],
+)
+def test_for_how_many_whole_days_they_have_been_kept(given: dict[str, object], ages: list[float]) -> None:
+    assert meant(**given) == ages
+
+
+def test_when_they_were_made() -> None:
+    filters = Filters.model_validate({"add_time__gt": "2026-11-22 10:00", "add_time__lte": "2026-11-22 10:00:01.5"})
+    first, last = filters.span(NOW_MS / 1000)
+    assert (last - first, first % 60_000) == (1499, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("mpc_name", "allowed is conference_name"),
+        ("mpc_uuid", "allowed is conference_uuid"),
+        ("subaccount", "no subaccounts here"),
+        ("cursor", "limit and offset"),
+        ("recording_storage_duration", "valid integer"),
+        ("add_time__gt", "YYYY-MM-DD"),
+    ],
+)
+def test_what_is_not_here_is_refused_rather_than_passed_over(name: str, told: str) -> None:
+    assert Filters.model_validate({name: ""}).by == {}
+    with pytest.raises(ValidationError, match=told):
+        Filters.model_validate({name: "x"})
