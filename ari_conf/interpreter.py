@@ -20,7 +20,7 @@ import structlog
 from ari_conf import document
 from ari_conf.ari.client import Client
 from ari_conf.ari.listening import Listening
-from ari_conf.ari.translate import ForAsterisk, to_requests
+from ari_conf.ari.translate import ForAsterisk, Request, to_requests
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Play, Speak
@@ -28,6 +28,7 @@ from ari_conf.errors import (
     AnswerRefused,
     AriError,
     AriNotFound,
+    AriUnreachable,
     InvalidDocument,
     RequestFailed,
     SoundFailed,
@@ -43,6 +44,18 @@ Deliver = Callable[[ev.Event], None]
 DOCUMENT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 NARROWBAND = {"", "ulaw", "alaw", "gsm", "g726", "g726aal2", "g729", "g723", "ilbc", "lpc10", "adpcm", "slin", "speex"}
 """Codecs of 8 kHz; empty: Asterisk said none."""
+AGAIN = (
+    do.MuteChannel,
+    do.DeafenChannel,
+    do.DetectTalking,
+    do.StartMusic,
+    do.StopMusic,
+    do.StopPlayback,
+    do.HangUp,
+)
+"""Whether these were done when the connection broke nobody knows, and twice they do no harm: they are asked for again.
+Of none of them an event tells later that it was not done: one who is no longer muted would not be heard, for ever."""
+TRIES, AGAIN_S = 5, 0.5
 ACCOUNT_TRIES = 5
 """Seconds for which an account is looked up again while Redis is away."""
 
@@ -133,7 +146,7 @@ class Interpreter:
     async def _obey(self, effect: ForAsterisk) -> None:
         try:
             for request in to_requests(effect):
-                await self._ari.request(request.method, request.path, request.query, over=request.over)
+                await self._ask(request, again=isinstance(effect, AGAIN))
         except AriError as error:
             # Of a channel that is gone, addChannel says 400, or 422 once it has left the application.
             gone = isinstance(error, AriNotFound) or (isinstance(effect, do.AddChannel) and error.status in (400, 422))
@@ -145,6 +158,20 @@ class Interpreter:
                 self._deliver(ev.BridgeCreated(bridge_id))
             case do.DestroyBridge(bridge_id):
                 self._deliver(ev.BridgeDestroyed(bridge_id))
+
+    async def _ask(self, request: Request, again: bool) -> None:
+        over = request.over
+        for left in reversed(range(TRIES)):
+            try:
+                await self._ari.request(request.method, request.path, request.query, over=over)
+                return
+            except AriUnreachable as error:
+                if not again or not left:
+                    raise
+                log.info("asked again", path=request.path, reason=str(error))
+            # The WebSocket may be the very thing that is broken.
+            over = "http"
+            await asyncio.sleep(AGAIN_S)
 
     async def _identify(self, effect: do.IdentifyCall) -> None:
         record, headers, codec = await asyncio.gather(

@@ -186,10 +186,11 @@ def _member_again(member: Member, conference: Conference, is_in: bool) -> Out:
         out.append(do.AddChannel(channel_id, bridge_id))
     if member.state in ("parting", "leaving") and is_in:
         out.append(do.RemoveChannel(channel_id, bridge_id))
-    if member.muted:
-        out.append(do.MuteChannel(channel_id, True))
-    if member.deaf and member.state != "held":
-        out.append(do.DeafenChannel(channel_id, True))
+    # Asterisk doesn't say who is muted; and one who was just to be heard again may have died with who did it.
+    if member.muted or is_in:
+        out.append(do.MuteChannel(channel_id, member.muted))
+    if (member.deaf or is_in) and member.state != "held":
+        out.append(do.DeafenChannel(channel_id, member.deaf))
     if member.detected:
         out.append(do.DetectTalking(channel_id, FLOOR_SILENCE_MS))
     if member.music:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ari_conf.core import commands as do
@@ -490,7 +492,17 @@ def test_a_held_one_is_not_deafened_again_by_the_next_process(stage: Stage):
         api(stage, command)
     done = again(stage.directory, what_is_there(stage))
     assert effects.MuteChannel("bob", True) in done
-    assert [e.channel_id for e in done if isinstance(e, effects.DeafenChannel)] == ["cid"]
+    deafened = [e for e in done if isinstance(e, effects.DeafenChannel)]
+    assert deafened == [effects.DeafenChannel("ann", False), effects.DeafenChannel("cid", True)]
+
+
+@pytest.mark.parametrize("command", [do.Mute, do.Deafen])
+def test_one_who_was_about_to_speak_and_hear_again_does_so_by_the_next_process(stage: Stage, command: Any):
+    api(stage, command((2,), True))
+    stage.held = {effects.MuteChannel, effects.DeafenChannel}
+    api(stage, command((2,), False))
+    lost = stage.give_up()
+    assert again(stage.directory, what_is_there(stage)).count(lost) == 1
 
 
 def test_a_sound_that_ended_meanwhile_makes_way_for_the_next(stage: Stage):
