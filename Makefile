@@ -4,7 +4,7 @@ VENV := .venv
 LOCAL := .local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings asterisk clean
+.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak asterisk clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -33,6 +33,12 @@ bench-callbacks: $(VENV)/.tox  ## how fast, how soon and how fairly callbacks ar
 
 bench-recordings: $(VENV)/.tox asterisk  ## how fast recordings are stored, beside the encoder and boto3 by hand, and in how much memory
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.recordings
+
+chaos: $(VENV)/.tox asterisk  ## everything is killed while callers talk, and nobody may notice; CHAOS="--seed 7 --minutes 5", --help
+	@$(VENV)/bin/tox exec -q -e py -- python -m tests.chaos $(CHAOS)
+
+soak: $(VENV)/.tox asterisk  ## thousands of short calls, and what is left of them in memory; SOAK="--calls 5000", --help
+	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.soak $(SOAK)
 
 clean:  ## removes the virtual environments and what `up` and `demo` keep; not Asterisk, which takes a minute to get
 	rm -rf $(VENV) .tox $(LOCAL)/up $(LOCAL)/demo

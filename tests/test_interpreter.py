@@ -42,13 +42,13 @@ async def done(effect: do.Effect, ari: Broken, monkeypatch: pytest.MonkeyPatch) 
     return told
 
 
-async def test_a_mute_is_asked_for_again_by_another_way(monkeypatch: pytest.MonkeyPatch):
+async def test_a_mute_is_asked_for_again_by_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
     ari = Broken(failures=2)
     assert await done(do.MuteChannel("c1", False), ari, monkeypatch) == []
     assert [over for _, over in ari.asked] == ["socket", "http", "http"]
 
 
-async def test_not_for_ever(monkeypatch: pytest.MonkeyPatch):
+async def test_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     ari = Broken(failures=100)
     effect = do.MuteChannel("c1", True)
     (failed,) = await done(effect, ari, monkeypatch)
@@ -56,7 +56,7 @@ async def test_not_for_ever(monkeypatch: pytest.MonkeyPatch):
     assert len(ari.asked) == interpreter.TRIES
 
 
-async def test_what_would_be_heard_twice_is_not(monkeypatch: pytest.MonkeyPatch):
+async def test_what_would_be_heard_twice_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     ari = Broken(failures=1)
     effect = do.SendDigits("c1", "12")
     (failed,) = await done(effect, ari, monkeypatch)

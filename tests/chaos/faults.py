@@ -17,6 +17,7 @@ from demo.phone import now_ms
 from tests.chaos.schedule import BY_NAME, Fault
 from tests.chaos.seen import Injected
 from tests.chaos.socket_proxy import SocketProxy
+from tests.chaos.witness import NICE
 
 NOTICED_S = 5.0
 """A half-open WebSocket is noticed by then."""
@@ -110,4 +111,4 @@ def prefer(pid: int) -> None:
     either, but has what it needs. Where we may not, we don't."""
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, int(thread.name), -10)
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), NICE)

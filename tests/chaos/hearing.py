@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from demo import listen
 from demo.heard import Heard
-from tests.chaos.seen import Injected, Leg, Span, due
+from tests.chaos.seen import Injected, Leg, Span, Stall, due
 
 GAP_MS = 100.0
 """The longest pause in somebody's voice that nobody notices."""
@@ -43,6 +43,8 @@ class Finding:
 class Listened:
     """The figures, and what is wrong."""
 
+    stalls: Sequence[Stall] = ()
+    """Of the machine, while it lasted."""
     pair_seconds: float = 0.0
     """One second in which one caller had to hear one other."""
     member_seconds: float = 0.0
@@ -50,7 +52,7 @@ class Listened:
     gaps: int = 0
     """Longer than GAP_MS, by nobody's own making."""
     own_gaps: int = 0
-    """Longer than GAP_MS because this machine sent a phone's packets late."""
+    """Longer than GAP_MS because this machine stood still, or sent a phone's packets late."""
     slowest_ms: float = 0.0
     """From the answer (or from when it could be served) until heard."""
     muted_seconds: float = 0.0
@@ -116,8 +118,8 @@ def runs(mask: Mask) -> Iterator[tuple[int, int]]:
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
-def judge(legs: Sequence[Leg], faults: Sequence[Injected]) -> Listened:
-    told = Listened()
+def judge(legs: Sequence[Leg], faults: Sequence[Injected], stalls: Sequence[Stall] = ()) -> Listened:
+    told = Listened(stalls)
     for ear in legs:
         heard = track(ear.ear.heard())
         told.member_seconds += max(0.0, min(ear.to_ms, _end(heard)) - ear.from_ms) / 1000
@@ -161,7 +163,7 @@ def _pair(told: Listened, ear: Leg, heard: Track, voice: Leg, faults: Sequence[I
 
 
 def _gap(told: Listened, name: str, at_ms: float, ms: float, voice: Leg) -> None:
-    own = max((by for when, by in voice.late if at_ms - 100 <= when <= at_ms + ms + 100), default=0.0)
+    own = max((by for when, by in [*voice.late, *told.stalls] if at_ms - 100 <= when <= at_ms + ms + 100), default=0.0)
     if ms - own > GAP_MS:
         told.gaps += 1
         told.wrong(at_ms, f"{name}: the first does not hear the second for {ms:.0f} ms")
@@ -182,7 +184,7 @@ def _muted(
     told: Listened, name: str, heard: Track, loud: Mask, ear: Leg, voice: Leg, faults: Sequence[Injected]
 ) -> None:
     spans = [(due(a, faults) + CHANGED_MS, b) for a, b in voice.muted]
-    spans = [(max(a, ear.from_ms), min(b, ear.to_ms)) for a, b in spans]
+    spans = [(max(a, ear.from_ms), min(b, ear.to_ms, voice.to_ms)) for a, b in spans]
     mask = heard.within(spans)
     told.muted_seconds += float(mask.sum()) * STEP_MS / 1000
     for a, b in runs(mask & loud):

@@ -17,7 +17,7 @@ from ari_conf.recording_document import object_key
 from demo import listen
 from demo.heard import Samples
 from tests.chaos.hearing import GAP_MS, Finding
-from tests.chaos.seen import Leg
+from tests.chaos.seen import Leg, Stall
 from tests.chaos.told import Told
 from tests.integration.stage import Stage
 
@@ -59,7 +59,12 @@ async def _left(stage: Stage) -> dict[str, Any]:
 
 
 def judge(
-    bucket: Bucket, account: str, requests: Iterable[Told], recorders: Mapping[str, set[str]], legs: Sequence[Leg]
+    bucket: Bucket,
+    account: str,
+    requests: Iterable[Told],
+    recorders: Mapping[str, set[str]],
+    legs: Sequence[Leg],
+    stalls: Sequence[Stall] = (),
 ) -> Recordings:
     """`recorders`: by conference name, the numbers whose entering makes a recording begin.
 
@@ -89,7 +94,7 @@ def judge(
             found.wrong(record.at_ms, f"recording {params['RecordingID']} can't be played: {error}")
             continue
         _plays(found, record, audio)
-        _no_gap(found, record, audio, legs)
+        _no_gap(found, record, audio, legs, stalls)
     _orphans(found, bucket, account, keys)
     return found
 
@@ -123,7 +128,7 @@ def _plays(found: Recordings, record: Told, audio: Samples) -> None:
         found.wrong(record.at_ms, f"recording {record.params['RecordingID']} lasts {lasts:.0f} ms, told were {said}")
 
 
-def _no_gap(found: Recordings, record: Told, audio: Samples, legs: Sequence[Leg]) -> None:
+def _no_gap(found: Recordings, record: Told, audio: Samples, legs: Sequence[Leg], stalls: Sequence[Stall]) -> None:
     start, end = int(record.params["RecordingStartMs"]), int(record.params["RecordingEndMs"])
     for leg in legs:
         inside = min(leg.to_ms, end) - max(leg.from_ms, start)
@@ -132,6 +137,9 @@ def _no_gap(found: Recordings, record: Told, audio: Samples, legs: Sequence[Leg]
         if not listen.intervals_of(audio, leg.hz):
             found.wrong(record.at_ms, f"recording {record.params['RecordingID']}: caller {leg.caller} is not in it")
         for a, b in listen.gaps(audio, leg.hz):
+            own = max((ms for when, ms in [*leg.late, *stalls] if a - 200 <= when - start <= b + 200), default=0.0)
+            if b - a - own <= GAP_MS < b - a:
+                continue
             found.longest_gap_ms = max(found.longest_gap_ms, b - a)
             if b - a > GAP_MS:
                 text = f"recording {record.params['RecordingID']}: caller {leg.caller} is missing for {b - a:.0f} ms"

@@ -26,8 +26,9 @@ from tests.chaos.faults import Faults, prefer
 from tests.chaos.hearing import WAIT_HZ, Finding
 from tests.chaos.report import Report
 from tests.chaos.schedule import BY_NAME, Fault
-from tests.chaos.seen import Counts, Leg
+from tests.chaos.seen import Counts, Leg, Stall
 from tests.chaos.socket_proxy import SocketProxy
+from tests.chaos.witness import Witness
 from tests.integration.receiver import Receiver
 from tests.integration.stage import Stage, ari_of
 
@@ -81,7 +82,7 @@ async def prepared(folder: Path) -> AsyncGenerator[tuple[Stage, SocketProxy]]:
 async def run(plan: Plan, folder: Path, planned: Sequence[Fault], tell: Callable[[str], None] = print) -> Report:
     async with prepared(folder) as (stage, proxy):
         stage.set_account(hangup_url="{url}/hangup")
-        with Calling(_where(plan, stage)) as calling:
+        with Witness() as witness, Calling(_where(plan, stage)) as calling:
             faults = Faults(stage.system, proxy, calling.say, tell)
             prefer(stage.system.process("asterisk").pid)
             report = Report(plan.seed, plan.minutes, plan.callers, -(-plan.callers // OF_ONE), now_ms())
@@ -89,11 +90,12 @@ async def run(plan: Plan, folder: Path, planned: Sequence[Fault], tell: Callable
             await _plant(plan.plant, stage)
             await asyncio.sleep(max(LAST_S, plan.minutes * 60 - (now_ms() - report.began_ms) / 1000))
             legs, counts = await calling.over()
+            stalls = witness.stalls()
         tell("everybody has hung up; waiting until nothing is left")
         report.left = dict(await remains.settled(stage, plan.settles_s))
         report.faults = sorted(faults.injected, key=lambda one: one.start_ms)
         tell("listening to what everybody heard")
-        await asyncio.to_thread(_judge, report, stage, legs, counts)
+        await asyncio.to_thread(_judge, report, stage, legs, counts, stalls)
         return report
 
 
@@ -132,12 +134,12 @@ def _where(plan: Plan, stage: Stage) -> Where:
     return Where(plan.callers, plan.seed, stage.system.sip_address, api, stage.account, stage.token, documents)
 
 
-def _judge(report: Report, stage: Stage, legs: Sequence[Leg], counts: Counts) -> None:
+def _judge(report: Report, stage: Stage, legs: Sequence[Leg], counts: Counts, stalls: Sequence[Stall]) -> None:
     events, hangups = stage.receiver.requests_to("/events"), stage.receiver.requests_to("/hangup")
-    listened = hearing.judge(legs, report.faults)
+    listened = hearing.judge(legs, report.faults, stalls)
     callbacks = told.judge(events, stage.token)
     bucket = Bucket(stage.system.settings)
-    recorded = remains.judge(bucket, stage.account, events, _recorders(report.callers), _stayed(legs))
+    recorded = remains.judge(bucket, stage.account, events, _recorders(report.callers), _stayed(legs), stalls)
     letters = dead_letters.listed(stage.redis, stage.account, 1000)
     entered = {request.params["CallUUID"] for request in events if "CallUUID" in request.params}
     for found in (listened.findings, callbacks.findings, recorded.findings, told.hangups(hangups, entered)):
@@ -157,7 +159,8 @@ def _judge(report: Report, stage: Stage, legs: Sequence[Leg], counts: Counts) ->
         "pair-seconds listened to": listened.pair_seconds,
         "gaps over 100 ms": listened.gaps,
         "longest gap, ms": listened.longest_gap_ms,
-        "gaps of the phones' own making": listened.own_gaps,
+        "gaps of the machine's own making": listened.own_gaps,
+        "longest the machine stood still, ms": max((ms for _, ms in stalls), default=0.0),
         "slowest to be heard, ms": listened.slowest_ms,
         "longest without wait sound, ms": listened.longest_wait_gap_ms,
         "seconds muted, and not heard": listened.muted_seconds,

@@ -15,6 +15,10 @@ Span = tuple[float, float]
 """(from, to) in epoch ms."""
 
 
+Stall = tuple[float, float]
+"""(end in epoch ms, its length in ms) of a time in which the machine did not let run what wanted to."""
+
+
 class Ear(Protocol):
     """What a phone heard in one call, such as demo.heard.Recorder."""
 

@@ -15,7 +15,7 @@ def shown(report: Report) -> str:
     return "\n".join([report.table(), *report.wrong()])
 
 
-async def test_nobody_on_the_phone_notices(tmp_path: Path):
+async def test_nobody_on_the_phone_notices(tmp_path: Path) -> None:
     faults = schedule(SEED, MINUTES * 60)
     report = await run(Plan(SEED, MINUTES), tmp_path, faults)
     print(shown(report))
@@ -27,7 +27,7 @@ async def test_nobody_on_the_phone_notices(tmp_path: Path):
     assert report.figures["mutes by the API"] >= 2
 
 
-async def test_what_is_planted_is_found(tmp_path: Path):
+async def test_what_is_planted_is_found(tmp_path: Path) -> None:
     plan = Plan(1, 0.1, callers=4, plant=frozenset({"silence", "callback", "bridge"}), settles_s=2.0)
     report = await run(plan, tmp_path, [])
     assert report.left == {"/bridges": ["planted"]}

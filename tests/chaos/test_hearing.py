@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 import numpy as np
@@ -64,7 +64,7 @@ class Talk:
         return [finding.text for finding in self.judged().findings]
 
 
-def test_nothing_is_wrong_and_all_of_it_was_listened_to():
+def test_nothing_is_wrong_and_all_of_it_was_listened_to() -> None:
     told = Talk().judged()
     assert told.findings == []
     assert told.gaps == 0
@@ -74,7 +74,7 @@ def test_nothing_is_wrong_and_all_of_it_was_listened_to():
 
 
 @pytest.mark.parametrize("ms", [110, 150, 400, 3000])
-def test_a_gap_is_noticed(ms: float):
+def test_a_gap_is_noticed(ms: float) -> None:
     talk = Talk()
     talk.hears(0, BOB, (0, 4000), (4000 + ms, END))
     told = talk.judged()
@@ -85,7 +85,7 @@ def test_a_gap_is_noticed(ms: float):
 
 
 @pytest.mark.parametrize("ms", [20, 60, 90])
-def test_a_pause_that_nobody_notices_is_none(ms: float):
+def test_a_pause_that_nobody_notices_is_none(ms: float) -> None:
     talk = Talk()
     talk.hears(0, BOB, (0, 4000), (4000 + ms, END))
     told = talk.judged()
@@ -93,13 +93,13 @@ def test_a_pause_that_nobody_notices_is_none(ms: float):
     assert told.longest_gap_ms == pytest.approx(ms, abs=10)
 
 
-def test_a_voice_that_stops_for_good_is_a_gap():
+def test_a_voice_that_stops_for_good_is_a_gap() -> None:
     talk = Talk()
     talk.hears(1, CID, (0, 7000))
     assert talk.judged().longest_gap_ms == pytest.approx(3000, abs=30)
 
 
-def test_a_phone_that_gets_no_packets_any_more_hears_a_gap():
+def test_a_phone_that_gets_no_packets_any_more_hears_a_gap() -> None:
     talk = Talk()
     talk.legs[0].ear = Sounds({BOB: [(0, END)], CID: [(0, END)]}, end=8000)
     told = talk.judged()
@@ -107,7 +107,7 @@ def test_a_phone_that_gets_no_packets_any_more_hears_a_gap():
     assert told.longest_gap_ms == pytest.approx(2000, abs=100)
 
 
-def test_what_a_phone_sent_late_is_its_own_making():
+def test_what_a_phone_sent_late_is_its_own_making() -> None:
     talk = Talk()
     talk.hears(0, BOB, (0, 4000), (4150, END))
     talk.legs[1].late = [(T0 + 4120, 120.0)]
@@ -116,14 +116,23 @@ def test_what_a_phone_sent_late_is_its_own_making():
     assert (told.gaps, told.own_gaps) == (0, 1)
 
 
-def test_who_sent_late_at_another_time_has_no_excuse():
+def test_what_stood_still_with_the_whole_machine_is_its_making() -> None:
+    talk = Talk()
+    talk.hears(0, BOB, (0, 4000), (4150, END))
+    told = judge(talk.legs, [], [(T0 + 4150, 140.0)])
+    assert (told.gaps, told.own_gaps) == (0, 1)
+    told = judge(talk.legs, [], [(T0 + 4150, 40.0), (T0 + 9000, 300.0)])
+    assert (told.gaps, told.own_gaps) == (1, 0)
+
+
+def test_who_sent_late_at_another_time_has_no_excuse() -> None:
     talk = Talk()
     talk.hears(0, BOB, (0, 4000), (4150, END))
     talk.legs[1].late = [(T0 + 8000, 120.0), (T0 + 4120, 30.0)]
     assert talk.judged().gaps == 1
 
 
-def test_one_who_is_never_heard():
+def test_one_who_is_never_heard() -> None:
     talk = Talk()
     talk.hears(2, ANN)
     (text,) = talk.wrong()
@@ -132,7 +141,7 @@ def test_one_who_is_never_heard():
     )
 
 
-def test_one_who_is_heard_late():
+def test_one_who_is_heard_late() -> None:
     talk = Talk()
     talk.hears(2, ANN, (6000, END))
     (text,) = talk.wrong()
@@ -142,14 +151,14 @@ def test_one_who_is_heard_late():
     assert talk.wrong() == []
 
 
-def test_a_gap_has_no_such_excuse():
+def test_a_gap_has_no_such_excuse() -> None:
     talk = Talk()
     talk.fault("application killed", 3900, 6000)
     talk.hears(0, BOB, (0, 4000), (5900, END))
     assert talk.judged().gaps == 1
 
 
-def test_before_a_call_and_after_it_nothing_is_expected():
+def test_before_a_call_and_after_it_nothing_is_expected() -> None:
     talk = Talk()
     talk.legs[2].answered_ms = talk.legs[2].from_ms = T0 + 3000
     talk.legs[1].to_ms = T0 + 8000
@@ -160,7 +169,7 @@ def test_before_a_call_and_after_it_nothing_is_expected():
     assert talk.wrong() == []
 
 
-def test_one_who_is_muted_is_not_to_be_heard():
+def test_one_who_is_muted_is_not_to_be_heard() -> None:
     talk = Talk()
     talk.legs[1].quiet = [(T0 + 3000, T0 + 6000)]
     talk.legs[1].muted = [(T0 + 3100, T0 + 5900)]
@@ -174,7 +183,17 @@ def test_one_who_is_muted_is_not_to_be_heard():
     assert text.startswith("caller 2 (standup) and caller 1 (standup): the second is muted, and is heard for ")
 
 
-def test_one_who_is_not_heard_again_after_his_mute():
+def test_one_who_left_muted_and_calls_again_is_to_be_heard() -> None:
+    talk = Talk()
+    talk.legs[1].quiet = talk.legs[1].muted = [(T0 + 3000, T0 + 8000)]
+    talk.legs[1].to_ms = T0 + 5000
+    talk.legs.append(replace(talk.legs[1], from_ms=T0 + 6000, to_ms=T0 + END, quiet=[], muted=[]))
+    for caller in (0, 2):
+        talk.hears(caller, BOB, (0, 3200), (6100, END))
+    assert talk.wrong() == []
+
+
+def test_one_who_is_not_heard_again_after_his_mute() -> None:
     talk = Talk()
     talk.legs[1].quiet = [(T0 + 3000, T0 + 4000)]
     talk.hears(0, BOB, (0, 3200))
@@ -182,7 +201,7 @@ def test_one_who_is_not_heard_again_after_his_mute():
     assert talk.judged().gaps == 1
 
 
-def test_strangers():
+def test_strangers() -> None:
     talk = Talk()
     talk.hears(0, VOICES[12], (2000, 2200))
     assert [text.partition(" for")[0] for text in talk.wrong()] == [
@@ -190,13 +209,13 @@ def test_strangers():
     ]
 
 
-def test_oneself():
+def test_oneself() -> None:
     talk = Talk()
     talk.hears(0, ANN, (2000, 2200))
     assert [text.partition(" for")[0] for text in talk.wrong()] == ["caller 0 (standup) hears himself"]
 
 
-def test_the_wait_sound():
+def test_the_wait_sound() -> None:
     talk = Talk()
     waits = Leg(4, "doors", ANN, T0, Sounds({WAIT_HZ: [(1000, 4000), (4200, END)]}), waits=[(T0, T0 + END)])
     talk.legs.append(waits)
@@ -210,7 +229,7 @@ def test_the_wait_sound():
     assert talk.wrong() == []
 
 
-def test_a_conference_that_ends_for_all():
+def test_a_conference_that_ends_for_all() -> None:
     talk = Talk()
     for leg in talk.legs[:2]:
         leg.to_ms = leg.must_end_ms = T0 + 8000

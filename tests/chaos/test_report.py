@@ -10,7 +10,7 @@ def report() -> Report:
     return Report(7, 2.0, 24, 6, 10_000, faults, {"calls": 31, "longest gap, ms": 45.5})
 
 
-def test_it_passes_when_nothing_is_wrong_and_nothing_is_left():
+def test_it_passes_when_nothing_is_wrong_and_nothing_is_left() -> None:
     assert report().passed
     one = report()
     one.left = {"/bridges": ["b1"]}
@@ -18,7 +18,7 @@ def test_it_passes_when_nothing_is_wrong_and_nothing_is_left():
     assert one.wrong() == ["left behind: /bridges: ['b1']; seed 7"]
 
 
-def test_what_is_wrong_names_the_fault_before_it_and_the_seed():
+def test_what_is_wrong_names_the_fault_before_it_and_the_seed() -> None:
     one = report()
     one.add([Finding(21_000, "a gap"), Finding(11_000, "early"), Finding(0.0, "once")])
     assert not one.passed
@@ -29,14 +29,14 @@ def test_what_is_wrong_names_the_fault_before_it_and_the_seed():
     ]
 
 
-def test_the_figures():
+def test_the_figures() -> None:
     text = report().table()
     assert text.splitlines()[0] == "seed 7, 2 min, 24 callers"
     assert [line.split("  ")[-1].strip() for line in text.splitlines()[1:]] == ["2", "1", "1", "31", "45.5"]
     assert report().json()["by_kind"] == {"application killed": 1, "worker killed": 1}
 
 
-def test_what_is_due_while_something_is_away_is_due_when_it_is_back():
+def test_what_is_due_while_something_is_away_is_due_when_it_is_back() -> None:
     faults = [*report().faults, Injected("application paused", 23_000, 25_000)]
     assert due(15_000, faults) == 15_000
     assert due(12_500, faults) == 12_500, "a worker holds nobody up"

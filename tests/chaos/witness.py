@@ -1,0 +1,66 @@
+"""Watches the machine itself: what stands still on it for as long is not the fault of what runs there.
+
+One process for each processor, of Asterisk's own priority, that wants to run each 5 ms and notes when it could not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import time
+from multiprocessing.connection import Connection
+
+from tests.chaos.seen import Stall
+
+TICK_S = 0.005
+STALL_MS = 30.0
+"""Shorter ones nobody needs as an excuse."""
+NICE = -10
+"""As Asterisk's, of the chaos test, and its phones'."""
+_spawn = multiprocessing.get_context("spawn")
+
+
+class Witness:
+    """Use as a context manager; `stalls` says what was seen so far."""
+
+    def __enter__(self) -> Witness:
+        self._watching = []
+        for processor in sorted(os.sched_getaffinity(0)):
+            ours, theirs = _spawn.Pipe()
+            process = _spawn.Process(target=_watch, args=(theirs, processor), daemon=True)
+            process.start()
+            theirs.close()
+            self._watching.append((process, ours))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process, ours in self._watching:
+            ours.close()
+            process.kill()
+            process.join()
+
+    def stalls(self) -> list[Stall]:
+        found: list[Stall] = []
+        for _, ours in self._watching:
+            ours.send("tell")
+            found += ours.recv()
+        return sorted(found)
+
+
+def _watch(theirs: Connection, processor: int) -> None:
+    os.sched_setaffinity(0, {processor})
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
+    stalls: list[Stall] = []
+    before = time.monotonic()
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            if theirs.poll(TICK_S):
+                theirs.recv()
+                theirs.send(stalls)
+            now = time.monotonic()
+            late_ms = (now - before - TICK_S) * 1000
+            if late_ms > STALL_MS:
+                stalls.append((time.time() * 1000, late_ms))
+            before = now
