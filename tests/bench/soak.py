@@ -148,7 +148,7 @@ async def soak(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Soaked:
             left = ""
         except AssertionError as error:
             left = str(error)
-        found = _judged(plan, samples, time.monotonic() - began)
+        found = judged(plan, samples, time.monotonic() - began)
         told = [request.params for request in receiver.requests_to("/events")]
         found.callbacks = len(told) + len(receiver.requests_to("/hangup"))
         found.keys = _kinds(redis)
@@ -203,7 +203,7 @@ def _told(sample: Sample) -> str:
     return ", ".join(f"{name} {one.kb / 1024:.1f} MB {one.fds} fds" for name, one in sample.processes.items())
 
 
-def _judged(plan: Plan, samples: Sequence[Sample], seconds: float) -> Soaked:
+def judged(plan: Plan, samples: Sequence[Sample], seconds: float) -> Soaked:
     found = Soaked(samples[-1].calls, seconds, 0)
     warm = [sample for sample in samples if sample.calls >= plan.calls * WARM]
     calls = [sample.calls for sample in warm]
