@@ -7,6 +7,7 @@ http/        requests to users' URLs: retry (policy), signature, guard (where on
 media/       Play and Speak: sounds (fetch, convert, cache), speech (text to a file)
 service      the loop: event -> core -> writer -> interpreter -> next deadline
 writer       each step into Redis, before its effects; interpreter: runs the effects; takeover: after a crash
+lease        which of several processes owns the calls; fenced: no other writes; holder: where a process lives
 metrics      what `serve` tells Prometheus
 command_queue the API's commands to the owner of a conference, and its replies
 store        Redis: accounts, state, names, problems; lanes, outbox, dead_letters: callbacks that wait, in their order

@@ -98,11 +98,14 @@ class Commands:
         asterisk_name: str,
         deliver: Callable[[CommandReceived], None],
         asterisk_is_there: Callable[[], bool],
+        refuse: Callable[[Reply], None],
     ) -> None:
+        """`refuse` writes a reply to what is not delivered."""
         self._redis = client
         self._name = asterisk_name
         self._deliver = deliver
         self._asterisk_is_there = asterisk_is_there
+        self._refuse = refuse
         self._place: str | None = None
         """The stream's id of the last one that was read."""
         self._askers: dict[str, tuple[str, str]] = {}
@@ -126,9 +129,9 @@ class Commands:
             # As of RESP3 the entries of a stream come in one more list.
             for entry in entries[0] if entries and isinstance(entries[0], list) else entries:
                 self._place = entry[0].decode()
-                await self._take(self._place, entry[1][b"command"])
+                self._take(self._place, entry[1][b"command"])
 
-    async def _take(self, place: str, text: bytes) -> None:
+    def _take(self, place: str, text: bytes) -> None:
         try:
             queued = msgspec.json.decode(text, type=Queued)
             command: Command = restore(queued.command, cast(Any, Command))
@@ -139,10 +142,8 @@ class Commands:
         self._askers[queued.command_id] = (place, queued.asker)
         if not self._asterisk_is_there():
             # "503 with Retry-After when the call's Asterisk can't be reached"
-            reply = Reply(queued.command_id, 503, (("error", "the call's Asterisk can't be reached: try again"),))
-            pipe = self._redis.pipeline(transaction=True)
-            self.answer(reply)(pipe)
-            await pipe.execute()
+            why = "the call's Asterisk can't be reached: try again"
+            self._refuse(Reply(queued.command_id, 503, (("error", why),)))
             return
         names = (queued.command_id, queued.auth_id, queued.conference_name)
         try:

@@ -11,6 +11,7 @@ AriConfError
 │   ├── AriNotFound        the channel, bridge, playback or recording is gone
 │   └── AriUnreachable     no connection, or the deadline passed
 ├── StoreUnavailable       Redis can't be reached
+├── LeaseLost              another process has taken over
 ├── RecordingFailed        a recording can't be stored now
 │   └── RecordingLost      Asterisk has no such file, nor has S3
 ├── TranscriptionFailed    no engine can transcribe it now
@@ -65,6 +66,10 @@ class AriUnreachable(AriError):
 
 
 class StoreUnavailable(AriConfError):
+    pass
+
+
+class LeaseLost(AriConfError):
     pass
 
 

@@ -30,6 +30,7 @@ from ari_conf.errors import (
     AriNotFound,
     AriUnreachable,
     InvalidDocument,
+    LeaseLost,
     RequestFailed,
     SoundFailed,
     StoreUnavailable,
@@ -68,14 +69,23 @@ class Sounds(Protocol):
 
 class Interpreter:
     def __init__(
-        self, ari: Client, store: Store, fetcher: Fetcher, sounds: Sounds, documents: Path, deliver: Deliver
+        self,
+        ari: Client,
+        store: Store,
+        fetcher: Fetcher,
+        sounds: Sounds,
+        documents: Path,
+        deliver: Deliver,
+        claim_later: Callable[[do.ClaimName], None],
     ) -> None:
+        """`claim_later`: a name was taken for ours, which Redis is still to be told."""
         self._ari = ari
         self._store = store
         self._fetcher = fetcher
         self._sounds = sounds
         self._documents = documents
         self._deliver = deliver
+        self._claim_later = claim_later
         self._listening = Listening(ari, lambda channel_id: deliver(ev.BeepHeard(channel_id)))
         self._lanes: dict[str, deque[ForAsterisk]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -117,6 +127,11 @@ class Interpreter:
     def busy(self, key: str) -> bool:
         """Something is being done, or about to be, with that channel or bridge."""
         return key in self._lanes
+
+    async def settled(self) -> None:
+        """Until Asterisk has been asked for all that was to be done. What others are asked for may take longer."""
+        while self._lanes:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
 
     async def stop_listening(self) -> None:
         """For beeps; Asterisk must still be reachable."""
@@ -233,6 +248,7 @@ class Interpreter:
         return await asyncio.to_thread(self._kept, effect.source)
 
     async def _text(self, method: str, url: str, params: do.Params, tokens: list[str]) -> bytes:
+        await self._ari.permitted()
         reply = await self._fetcher.request(method, url, params, tokens=tokens, limit_bytes=document.MAX_BYTES)
         return reply.body
 
@@ -270,7 +286,10 @@ class Interpreter:
         except StoreUnavailable as error:
             # Conferences go on without Redis: the name is ours until it is asked again.
             log.error("name claimed here alone", auth_id=effect.auth_id, name=effect.name, reason=str(error))
+            self._claim_later(effect)
             owner = None
+        except LeaseLost:
+            return
         if owner is None:
             self._deliver(ev.NameClaimed(effect.conference_id))
         else:

@@ -8,6 +8,7 @@
 | ari_conf_asterisk_connected | 1 while it is |
 | ari_conf_asterisk_seconds, ari_conf_redis_seconds | round trips |
 | ari_conf_loop_lag_seconds | by how much this process is late |
+| ari_conf_owner | 1 if this process owns the calls, 0 if it is a standby |
 | ari_conf_steps_waiting | steps not written to Redis yet |
 """
 
@@ -39,9 +40,19 @@ class Steps(Protocol):
     def waiting(self) -> int: ...
 
 
+class Owning(Protocol):
+    @property
+    def state(self) -> str: ...
+    @property
+    def waiting_for(self) -> str: ...
+
+
 class Serve:
-    def __init__(self, directory: Directory, steps: Steps, asterisk_is_there: Callable[[], bool]) -> None:
+    def __init__(
+        self, directory: Directory, steps: Steps, asterisk_is_there: Callable[[], bool], lease: Owning
+    ) -> None:
         self._directory, self._steps, self._asterisk_is_there = directory, steps, asterisk_is_there
+        self._lease = lease
         self.registry = registry = CollectorRegistry()
         self._joins = Histogram("ari_conf_join_seconds", "Let in, to in the bridge.", buckets=SHORT, registry=registry)
         self._connections = Counter("ari_conf_asterisk_connections", "Asterisk's.", registry=registry)
@@ -54,6 +65,7 @@ class Serve:
             ("conferences", lambda: len(directory.conferences)),
             ("members", lambda: sum(len(c.members) for c in directory.conferences.values())),
             ("asterisk_connected", lambda: asterisk_is_there()),
+            ("owner", lambda: lease.state == "owner"),
             ("steps_waiting", lambda: steps.waiting),
         ):
             Gauge(f"ari_conf_{name}", "Now.", registry=registry).set_function(count)
@@ -112,10 +124,17 @@ class Serve:
         return web.json_response({"status": "ok"})
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        """Without Redis calls go on, so only Asterisk decides."""
+        """Without Redis calls go on, so only Asterisk decides; and a standby is not ready."""
+        if self._lease.state != "owner":
+            return web.json_response({"standby": self._standby()}, status=503)
         there = self._asterisk_is_there()
         told = {"asterisk": "connected" if there else "away", "redis": "away" if self._steps.away else "connected"}
         return web.json_response(told, status=200 if there else 503)
+
+    def _standby(self) -> str:
+        if self._lease.state == "standby":
+            return f"{self._lease.waiting_for} is the owner; this process takes over when that one ends"
+        return "this process is about to become the owner, or was it"
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self.registry), headers={"Content-Type": "text/plain; version=0.0.4"})

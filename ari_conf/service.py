@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
+from collections.abc import AsyncGenerator, Coroutine
 from functools import partial
 from typing import Any, cast
 
@@ -22,9 +23,10 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core import reconcile
 from ari_conf.core.directory import Directory
-from ari_conf.errors import StoreUnavailable
+from ari_conf.errors import LeaseLost, StoreUnavailable
 from ari_conf.http.fetch import Fetcher
 from ari_conf.interpreter import Interpreter
+from ari_conf.lease import Lease
 from ari_conf.log_fields import fields_of
 from ari_conf.media import server as sound_server
 from ari_conf.media.sounds import Sounds
@@ -41,6 +43,10 @@ QUIET = (ev.TimePassed, ev.TalkingStarted, ev.TalkingFinished, do.WarmSounds)
 
 
 REDIS_AGAIN_S = 0.5
+HAND_OVER_S = 2.0
+"""At the end: for what was decided to be written and done. What isn't then, the next process does."""
+PATIENCE_AFTER_ANOTHER_S = 1.5
+"""Seconds for which Asterisk is given time to open its WebSocket, if the calls were another process'."""
 
 
 def now_ms() -> int:
@@ -56,17 +62,28 @@ class Service:
         self._settings = settings
         self._directory = Directory(new_id, settings.public_url.rstrip("/"))
         self._redis = redis_store.connect(settings.redis_url.get_secret_value())
-        self._store = Store(self._redis, settings.asterisk_name, settings.problems_kept)
+        self._lease = Lease(self._redis, settings.asterisk_name, forgotten=self._write_all)
+        self._store = Store(
+            self._redis,
+            settings.asterisk_name,
+            settings.problems_kept,
+            token=lambda: self._lease.token,
+            names_kept_s=settings.names_kept_minutes * 60,
+        )
         self._fetcher = Fetcher(settings.allowed_networks)
         self._sounds = Sounds(settings, self._fetcher)
-        self._ari = Client(_server(settings), self._heard, self._connected)
+        self._ari = Client(_server(settings), self._heard, self._connected, permitted=self._lease.confirmed)
         self._interpreter = Interpreter(
-            self._ari, self._store, self._fetcher, self._sounds, settings.documents, self.deliver
+            self._ari, self._store, self._fetcher, self._sounds, settings.documents, self.deliver, self._claim_later
         )
         self._tokens = Tokens(Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5.0))
-        self._writer = Writer(self._store, self._interpreter.run, self._tokens.wake)
-        self._commands = Commands(self._redis, settings.asterisk_name, self.deliver, lambda: self._ari.connected)
-        self._measured = Serve(self._directory, self._writer, lambda: self._ari.connected)
+        self._writer = Writer(self._store, self._interpreter.run, self._tokens.wake, self._lease.lose)
+        self._commands = Commands(
+            self._redis, settings.asterisk_name, self.deliver, lambda: self._ari.connected, self._refuse
+        )
+        self._measured = Serve(self._directory, self._writer, lambda: self._ari.connected, self._lease)
+        self._held: list[ev.Event] = []
+        """Events of a time in which this process was stopped: whether they still are for it must be asked first."""
         self._timer: asyncio.TimerHandle | None = None
         self._first = True
         """No connection to Asterisk has been compared yet."""
@@ -74,45 +91,86 @@ class Service:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        writing = asyncio.create_task(self._writer.run())
+        """Raises LeaseLost if another process has taken over."""
+        measuring = await self._measure()
+        try:
+            async with self._until(stop, self._lease.acquire()) as owner:
+                if owner:
+                    await self._own(stop)
+        finally:
+            self._cancel_tasks()
+            if measuring is not None:
+                await measuring.cleanup()
+            await self._store.close()
+            await self._redis.aclose()
+        if self._lease.state == "lost" and not stop.is_set():
+            raise LeaseLost("another process has taken over: this one was stopped, or Redis was out of its reach")
+
+    async def _own(self, stop: asyncio.Event) -> None:
+        self._tasks.update(asyncio.create_task(work) for work in (self._writer.run(), self._lease.keep()))
         self._tokens.start()
-        serving = measuring = None
+        serving = None
         try:
             if self._settings.sounds_url:
                 serving = await sound_server.start(self._sounds, *address(self._settings.sounds_listen))
             await self._restore()
-            await self._ari.start()
+            await self._ari.start(PATIENCE_AFTER_ANOTHER_S if self._lease.after_another else None)
             commanding = asyncio.create_task(self._commands.run())
             self._tasks.add(commanding)
-            measuring = await self._measure()
             if folder := self._settings.recording_folder:
                 watching = disk.watch(folder, self._settings.recordings_limit_mb, self._fills, self._measured.recorded)
                 self._tasks.add(asyncio.create_task(watching))
-            await stop.wait()
-            commanding.cancel()
-            with contextlib.suppress(TimeoutError):
-                # What was decided is written before we go; if Redis is away, it can't be.
-                await asyncio.wait_for(self._writer.drained(), 2.0)
+            async with self._until(stop, self._lease.until_lost()) as lost:
+                if not lost:
+                    commanding.cancel()
+                    await self._hand_over()
         finally:
-            await self._interpreter.stop_listening()
+            self._cancel_tasks()
             await self._ari.close()
             await self._interpreter.close()
-            writing.cancel()
-            for task in self._tasks:
-                task.cancel()
             self._tokens.end()
-            for runner in (serving, measuring):
-                if runner is not None:
-                    await runner.cleanup()
+            if serving is not None:
+                await serving.cleanup()
             await self._sounds.close()
             await self._fetcher.close()
-            await self._redis.aclose()
+
+    async def _hand_over(self) -> None:
+        """Nothing more is heard; what was decided is written and done; then another may take the lease at once."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S):
+                await self._ari.finish()
+                # If Redis is away, it can't be written.
+                await self._writer.drained()
+                await self._interpreter.settled()
+                await self._writer.drained()
+        await self._interpreter.stop_listening()
+        await self._lease.release()
+
+    @contextlib.asynccontextmanager
+    async def _until(self, stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> AsyncGenerator[bool]:
+        """Whether the work was done before it was time to stop."""
+        working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+            yield working.done() and not stop.is_set()
+        finally:
+            working.cancel()
+            stopping.cancel()
+
+    def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
 
     async def _measure(self) -> AppRunner | None:
         probing = self._measured.probe(lambda: self._ari.request("GET", "/asterisk/ping"), lambda: self._ping())
         self._tasks.update((asyncio.create_task(probing), asyncio.create_task(self._measured.watch_loop())))
         listen = self._settings.metrics_listen
         return await self._measured.start(*address(listen)) if listen else None
+
+    def _refuse(self, reply: do.Reply) -> None:
+        self._put([reply], now_ms())
 
     def _fills(self, auth_id: str, text: str) -> None:
         self._put([do.ReportProblem(auth_id, "", None, text)], now_ms())
@@ -123,6 +181,29 @@ class Service:
     # The one door.
 
     def deliver(self, event: ev.Event) -> None:
+        if not self._lease.fresh:
+            self._hold(event)
+            return
+        if self._held:
+            held, self._held = self._held, []
+            for earlier in held:
+                self._deliver(earlier)
+        self._deliver(event)
+
+    def _hold(self, event: ev.Event) -> None:
+        self._held.append(event)
+        if len(self._held) == 1:
+            task = asyncio.create_task(self._release_held())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _release_held(self) -> None:
+        await self._lease.confirmed()
+        held, self._held = self._held, []
+        for event in held:
+            self._deliver(event)
+
+    def _deliver(self, event: ev.Event) -> None:
         now = now_ms()
         told = fields_of(event, self._directory.whose)
         self._measured.before(event, now)
@@ -174,6 +255,35 @@ class Service:
         if event is not None:
             self.deliver(event)
 
+    # Names and state that Redis doesn't have.
+
+    def _claim_later(self, claim: do.ClaimName) -> None:
+        step = Step(now_ms())
+        step.claims.append((claim, partial(self._name_is_elsewhere, claim)))
+        self._writer.put(step, [])
+
+    def _claim_all(self) -> None:
+        for conference in self._directory.conferences.values():
+            if conference.claim == "held":
+                self._claim_later(do.ClaimName(conference.auth_id, conference.name, conference.conference_id))
+
+    def _name_is_elsewhere(self, claim: do.ClaimName, owner: str) -> None:
+        # Nobody on the phone is to notice: both conferences go on, and the map of names leads to the other one.
+        text = (
+            f"the conference {claim.name!r} goes on at two Asterisks: while one of them was out of reach, {owner} took "
+            "the name. Their callers don't hear each other; new callers and the API come to the one there"
+        )
+        self._put([do.ReportProblem(claim.auth_id, "", None, text)], now_ms())
+
+    def _write_all(self) -> None:
+        """Redis came back empty, or as it was earlier: what lives is in memory."""
+        step = Step(now_ms())
+        step.state[takeover.NEXT_MEMBER_ID] = str(self._directory.next_member_id).encode()
+        step.state |= self._directory.calls
+        step.state |= self._directory.conferences
+        self._writer.put(step, [])
+        self._claim_all()
+
     # At the start, and at each connection.
 
     async def _restore(self) -> None:
@@ -190,6 +300,8 @@ class Service:
         self._directory.restore(calls, conferences, next_member_id)
         if calls or conferences:
             log.info("taking over", calls=len(calls), conferences=len(conferences))
+        # Names that were taken while nobody served them; or that a process before us could not claim in Redis.
+        self._claim_all()
 
     def _connected(self) -> None:
         self._measured.connected()
@@ -213,6 +325,7 @@ class Service:
             self.deliver(event)
         for message in takeover.arrivals(channels, self._settings.ari_app, known):
             self._heard(message)
+        log.info("compared with asterisk", calls=len(self._directory.calls), first=first)
 
 
 def _hand_on(effect: do.StoreRecording, settings: Settings, now: int, pipe: Any) -> Any:

@@ -122,6 +122,8 @@ class Settings(BaseSettings):
     transcription_cpus: int = Field(1, ge=1)
     """local: processor cores for one transcription."""
 
+    names_kept_minutes: float = Field(15, gt=0)
+    """Minutes after which the conference names of an Asterisk that nobody serves any more may be used by others."""
     problems_kept: int = Field(200, ge=1)
     """Problems kept for an account, the newest."""
     dead_letters_kept: int = Field(10_000, ge=1)

@@ -9,6 +9,7 @@ Redis is written, never asked, to decide; the one exception is claiming a name, 
 | ari_conf:names:ACCOUNT | hash, conference name -> "conference_id owner" |
 | ari_conf:problems:ACCOUNT | list of JSON, the newest first |
 | ari_conf:written:ASTERISK | the id of the last step written |
+| ari_conf:owner:, lease:, standby:ASTERISK | see `lease` |
 | ari_conf:callbacks:… | see `lanes` |
 """
 
@@ -28,10 +29,12 @@ from redis.asyncio.client import Pipeline
 
 from ari_conf import accounts, outbox
 from ari_conf.accounts import AccountRecord
-from ari_conf.core.effects import PostCallback, ReleaseName, ReportProblem
-from ari_conf.errors import StoreUnavailable
+from ari_conf.core.effects import ClaimName, PostCallback, ReleaseName, ReportProblem
+from ari_conf.errors import LeaseLost, StoreUnavailable
+from ari_conf.fenced import Fenced
 from ari_conf.lane_scripts import READY
 from ari_conf.lanes import PREFIX, prefix
+from ari_conf.lease import lease_key, owner_key
 from ari_conf.written import Thing, encoded
 
 T = TypeVar("T")
@@ -60,6 +63,8 @@ class Step:
     callbacks: list[PostCallback] = field(default_factory=list)
     problems: list[ReportProblem] = field(default_factory=list)
     released: list[ReleaseName] = field(default_factory=list)
+    claims: list[tuple[ClaimName, Callable[[str], None]]] = field(default_factory=list)
+    """Names that are taken for ours; if one is another's, whose it is is told, once the rest is written."""
     also: list[Callable[[Any], Any]] = field(default_factory=list)
     """Each is called with the transaction's pipeline, and adds commands that may be done twice."""
     id: str = field(default_factory=lambda: f"{_process}-{next(_steps)}")
@@ -95,10 +100,23 @@ end
 """
 )
 
+# KEYS: names, our owner key. ARGV: name, conference, who claims, token ("" if it isn't fenced), the prefix of leases,
+# ms for which names are kept. A name whose owner has renewed no lease for so long may be taken; of one without a lease
+# the time counts from the first time that somebody asked.
 _CLAIM = """
+if ARGV[4] ~= '' then
+  local token = redis.call('GET', KEYS[2])
+  if not token then return redis.error_reply('FORGOTTEN') end
+  if token ~= ARGV[4] then return redis.error_reply('LOST') end
+end
 local holder = redis.call('HGET', KEYS[1], ARGV[1])
 local owner = holder and holder:match('^%S+ (.*)$')
-if owner and owner ~= ARGV[3] then return owner end
+if owner and owner ~= ARGV[3] then
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  redis.call('HSETNX', ARGV[5]..owner, 'at', now)
+  if now - redis.call('HGET', ARGV[5]..owner, 'at') <= tonumber(ARGV[6]) then return owner end
+end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]..' '..ARGV[3])
 return false
 """
@@ -119,11 +137,26 @@ def connect(url: str) -> redis.asyncio.Redis:
 class Store:
     """Each method may raise StoreUnavailable; what was asked may then have been done or not, and can be asked again."""
 
-    def __init__(self, client: redis.asyncio.Redis, asterisk_name: str, problems_kept: int = 200) -> None:
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        asterisk_name: str,
+        problems_kept: int = 200,
+        *,
+        token: Callable[[], str] = lambda: "",
+        names_kept_s: float = 900.0,
+    ) -> None:
+        """`token`: of the lease under which is written; "" if nobody else may be writing."""
         self._redis = client
         self._name = asterisk_name
         self._problems_kept = problems_kept
+        self._token = token
+        self._names_kept_ms = int(names_kept_s * 1000)
+        self._fenced = Fenced(client, owner_key(asterisk_name))
         self._accounts: dict[str, tuple[float, AccountRecord]] = {}
+
+    async def close(self) -> None:
+        await self._fenced.close()
 
     async def account(self, auth_id: str) -> AccountRecord | None:
         """At most 5 s old; while Redis can't be reached as it was last, or StoreUnavailable if it was never seen."""
@@ -147,9 +180,13 @@ class Store:
 
     async def claim(self, auth_id: str, name: str, conference_id: str, owner: str | None = None) -> str | None:
         """None: the name is ours, for this conference. Else who owns it. `owner` is this asterisk_name if not given."""
-        asked = self._redis.eval(_CLAIM, 1, names_key(auth_id), name, conference_id, owner or self._name)
+        asked = self._redis.eval(*cast(Any, self._claim(auth_id, name, conference_id, owner or self._name)))
         holder = await self._asked(cast("Awaitable[bytes | None]", asked))
         return holder.decode() if holder else None
+
+    def _claim(self, auth_id: str, name: str, conference_id: str, owner: str) -> tuple[str | int, ...]:
+        arguments = (name, conference_id, owner, self._token(), lease_key(""), self._names_kept_ms)
+        return _CLAIM, 2, names_key(auth_id), owner_key(self._name), *arguments
 
     async def names(self, auth_id: str) -> dict[str, tuple[str, str]]:
         """The account's map of conference names: name -> (conference_id, owner)."""
@@ -160,13 +197,15 @@ class Store:
     def write(self, steps: Sequence[Step]) -> Coroutine[Any, Any, None]:
         """All of it or nothing, in one transaction. Steps must be written in their order; after StoreUnavailable the
         same ones come first in the next write: what was written all the same is then not written twice.
-
         What is written is the state at the time of the call, not of the await: that of all steps so far, no later one.
+        Raises LeaseLost if another process owns these calls now.
         """
-        return self._executed(self._transaction(steps))
-
-    def _transaction(self, steps: Sequence[Step]) -> Pipeline:
         pipe = self._redis.pipeline(transaction=True)
+        return self._executed(pipe, self._collect(pipe, steps))
+
+    def _collect(self, pipe: Pipeline, steps: Sequence[Step]) -> list[tuple[int, Callable[[str], None]]]:
+        """Returns which of the answers are those of claims."""
+        claims = []
         state = {key: thing for step in steps for key, thing in step.state.items()}
         state_key = f"{PREFIX}state:{self._name}"
         if kept := {key: _text(thing) for key, thing in state.items() if thing is not None}:
@@ -174,6 +213,9 @@ class Store:
         if gone := [key for key, thing in state.items() if thing is None]:
             pipe.hdel(state_key, *gone)
         for step in steps:
+            for claim, tell in step.claims:
+                claims.append((len(pipe.command_stack), tell))
+                pipe.eval(*cast(Any, self._claim(claim.auth_id, claim.name, claim.conference_id, self._name)))
             for name in step.released:
                 pipe.eval(_RELEASE, 1, names_key(name.auth_id), name.name, name.conference_id)
             for add in step.also:
@@ -182,10 +224,17 @@ class Store:
             flat = [part for step in steps for part in _items(step)]
             # EVAL, since in a transaction there is no second try for a script that a restarted Redis doesn't know.
             pipe.eval(_OUTBOX, 2, prefix(outbox.QUEUE), f"{PREFIX}written:{self._name}", self._problems_kept, *flat)
-        return pipe
+        return claims
 
-    async def _executed(self, pipe: Pipeline) -> None:
-        await self._asked(pipe.execute())
+    async def _executed(self, pipe: Pipeline, claims: list[tuple[int, Callable[[str], None]]]) -> None:
+        if token := self._token():
+            commands = [command for command, _ in pipe.command_stack]
+            answers = await self._asked(self._fenced.execute(commands, token))
+        else:
+            answers = await self._asked(pipe.execute())
+        for place, tell in claims:
+            if owner := answers[place]:
+                tell(owner.decode())
 
     async def load(self) -> dict[str, bytes]:
         """The state of this asterisk_name."""
@@ -197,6 +246,8 @@ class Store:
         try:
             return await answer
         except (RedisError, OSError) as error:
+            if str(error).startswith("LOST"):
+                raise LeaseLost("another process has taken over") from None
             raise StoreUnavailable(f"Redis can't be used: {error or type(error).__name__}") from error
 
 

@@ -1,8 +1,8 @@
 """Written before done: a step's effects run once the step is in Redis.
 
 Steps that come while a write is under way are written together in the next one, and one that nothing waits for lingers
-a little, so that it goes with the next. While Redis can't be reached, effects run at once (conferences go on from memory)
-and the steps wait, in their order, until it is back.
+a little, so that it goes with the next. While Redis can't be reached, effects run at once (conferences go on from
+memory) and the steps wait, in their order, until it is back.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from ari_conf.core.effects import Effect, IdentifyCall, PrepareSound, WarmSounds
-from ari_conf.errors import StoreUnavailable
+from ari_conf.errors import LeaseLost, StoreUnavailable
 from ari_conf.store import Step
 
 log = structlog.get_logger()
@@ -34,11 +34,19 @@ class Steps(Protocol):
 
 
 class Writer:
-    def __init__(self, store: Steps, run: Callable[[Effect], None], written: Callable[[], None]) -> None:
-        """`run` starts an effect; `written` is told after each write that had callbacks in it."""
+    def __init__(
+        self,
+        store: Steps,
+        run: Callable[[Effect], None],
+        written: Callable[[], None],
+        lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`run` starts an effect; `written` is told after each write that had callbacks in it; `lost`, that another
+        process has taken over."""
         self._store = store
         self._run = run
         self._written = written
+        self._lost = lost
         self._steps: list[Step] = []
         self._effects: list[Effect] = []
         self._wanted = asyncio.Event()
@@ -58,7 +66,7 @@ class Writer:
         self._steps.append(step)
         self._effects += waits
         self._idle.clear()
-        if waits or step.callbacks or step.problems or step.released or step.also:
+        if waits or step.callbacks or step.problems or step.released or step.claims or step.also:
             self._write_now()
         elif self._lingering is None:
             self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self._write_now)
@@ -91,9 +99,16 @@ class Writer:
             writing = asyncio.ensure_future(self._store.write(steps))
             try:
                 await asyncio.wait([writing], timeout=None if self.away else PATIENCE_S)
-                for effect in effects:
-                    self._run(effect)
+                if not _is_refused(writing):
+                    for effect in effects:
+                        self._run(effect)
                 await writing
+            except LeaseLost:
+                # What another process does now, this one must not do.
+                self._steps.clear()
+                self._effects.clear()
+                self._lost()
+                return
             except StoreUnavailable as error:
                 if not self.away:
                     log.error("redis away: conferences go on, what is to be written waits", reason=str(error))
@@ -115,3 +130,7 @@ class Writer:
         effects, self._effects = self._effects, []
         for effect in effects:
             self._run(effect)
+
+
+def _is_refused(writing: asyncio.Future[None]) -> bool:
+    return writing.done() and not writing.cancelled() and isinstance(writing.exception(), LeaseLost)

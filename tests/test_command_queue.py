@@ -21,12 +21,15 @@ class Owner:
         self.got: list[CommandReceived] = []
         self.asterisk_is_there = True
         self.silent = False
-        self.commands = Commands(self.redis, asterisk, self.deliver, lambda: self.asterisk_is_there)
+        self.commands = Commands(self.redis, asterisk, self.deliver, lambda: self.asterisk_is_there, self.reply)
 
     def deliver(self, event: CommandReceived) -> None:
         self.got.append(event)
         if not self.silent:
-            self.task = asyncio.ensure_future(self.write(Reply(event.command_id, 202, (("member_id", ("1", "2")),))))
+            self.reply(Reply(event.command_id, 202, (("member_id", ("1", "2")),)))
+
+    def reply(self, reply: Reply) -> None:
+        self.task = asyncio.ensure_future(self.write(reply))
 
     async def write(self, reply: Reply) -> None:
         pipe = self.redis.pipeline(transaction=True)

@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+import os
 from email.utils import formatdate
 from time import time
 from types import SimpleNamespace
 
 import pytest
+import redis
 from pytest_httpserver import HTTPServer
 
-from ari_conf import doctor
+from ari_conf import doctor, lease, store
 from ari_conf.doctor import asterisk, machine
 from ari_conf.media.voices import Flite
 from ari_conf.parts import processes
@@ -231,3 +233,29 @@ def test_a_check_that_breaks_leaves_the_others_alone(httpserver):
     findings = asyncio.run(doctor.examine(settings_of(ari_url=httpserver.url_for("/ari"))))
     assert len(findings) == len(doctor.CHECKS)
     assert "could not be examined: TypeError" in findings[0].text
+
+
+# Whose the calls are.
+
+
+async def _owned(url: str, name: str) -> None:
+    client = store.connect(url)
+    await lease.Lease(client, name).acquire()
+    await client.aclose()
+
+
+def test_who_has_the_calls(stores):
+    settings = stores.model_copy(update={"asterisk_name": "pbx7"})
+    assert "nobody has the calls of pbx7: start `ari-conf serve`" in told(settings, "owner")
+    asyncio.run(_owned(settings.redis_url.get_secret_value(), "pbx7"))
+    said = found(settings, "owner").text
+    assert f"pid {os.getpid()} has the calls of pbx7; nobody stands by" in said
+
+
+def test_an_owner_who_was_not_heard_of_for_long(stores):
+    settings = stores.model_copy(update={"asterisk_name": "pbx8"})
+    asyncio.run(_owned(settings.redis_url.get_secret_value(), "pbx8"))
+    client = redis.Redis.from_url(settings.redis_url.get_secret_value())
+    client.hincrby(lease.lease_key("pbx8"), "at", -60_000)
+    assert "last heard of 60 s ago: start `ari-conf serve`, which takes over" in told(settings, "owner")
+    client.close()

@@ -20,12 +20,17 @@ class Steps:
     away, waiting = False, 3
 
 
+class Lease:
+    state, waiting_for = "owner", ""
+
+
 class Place:
     def __init__(self) -> None:
         self.stage = Stage()
         self.connected = True
         self.steps = Steps()
-        self.serve = Serve(self.stage.directory, self.steps, lambda: self.connected)
+        self.lease = Lease()
+        self.serve = Serve(self.stage.directory, self.steps, lambda: self.connected, self.lease)
 
     async def get(self, path: str) -> tuple[int, str]:
         async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{self.port}{path}") as response:
@@ -100,3 +105,13 @@ async def test_round_trips_are_measured_and_failures_are_not(place: Place):
 
 async def test_a_port_that_is_taken_is_no_reason_not_to_start(place: Place):
     assert await place.serve.start("127.0.0.1", place.port) is None
+
+
+async def test_a_standby_is_not_ready_and_says_for_whom_it_waits(place: Place):
+    place.lease.state, place.lease.waiting_for = "standby", "pbx1 pid 42"
+    status, text = await place.get("/readyz")
+    assert status == 503
+    assert "pbx1 pid 42 is the owner; this process takes over when that one ends" in text
+    assert values((await place.get("/metrics"))[1])["ari_conf_owner"] == 0
+    place.lease.state = "owner"
+    assert values((await place.get("/metrics"))[1])["ari_conf_owner"] == 1

@@ -13,37 +13,25 @@ one that waits for a channel (answer, addChannel) would hold up all those behind
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hmac
-import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import aiohttp
 import msgspec
-import structlog
-from aiohttp import web
 from yarl import URL
 
-from ari_conf.ari.wire import Answer, Socket, content
-from ari_conf.errors import AriError, AriUnreachable, SetupFailed
+from ari_conf.ari.sockets import HEARTBEAT, Sockets, Told
+from ari_conf.ari.wire import Answer, content
+from ari_conf.errors import AriUnreachable
 
 if TYPE_CHECKING:
     from aiohttp import ClientWebSocketResponse
 
-    from ari_conf.ari.wire import WebSocket
-
-log = structlog.get_logger()
-
 Over = Literal["http", "socket"]
 
-HEARTBEAT = 3.0
-"""Seconds without a message until a ping; half of it later, without a pong, the connection is taken for dead."""
 IDLE = 30.0
 """Seconds an idle HTTP connection is kept: less than `session_keep_alive` in http.conf, so that we close it first."""
-FIRST_RETRY, LAST_RETRY = 0.25, 5.0
-"""Seconds between tries to connect (inbound): doubled each time, with jitter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +55,10 @@ class Server:
     """The types of events that are wanted; Asterisk sends no others. Empty: all."""
 
 
+async def always() -> None:
+    return
+
+
 class Client:
     """`on_event` gets each event, decoded, in order; all three callbacks must return at once.
 
@@ -80,16 +72,15 @@ class Client:
         on_event: Callable[[dict[str, Any]], None],
         on_connected: Callable[[], None] = lambda: None,
         on_disconnected: Callable[[], None] = lambda: None,
+        permitted: Callable[[], Awaitable[None]] = always,
     ) -> None:
+        """`permitted` is awaited before anything is asked of Asterisk: it returns when that may be done."""
         self._server = server
-        self._on_event, self._on_connected, self._on_disconnected = on_event, on_connected, on_disconnected
+        self._permitted = permitted
+        self._sockets = Sockets(server, self, Told(on_event, on_connected, on_disconnected))
         self._authorization = aiohttp.encode_basic_auth(server.user, server.password)
         self._http: aiohttp.ClientSession | None = None
         self._media: aiohttp.ClientSession | None = None
-        self._runner: web.AppRunner | None = None
-        self._socket: Socket | None = None
-        self._alone_since = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def app(self) -> str:
@@ -98,41 +89,37 @@ class Client:
     @property
     def connected(self) -> bool:
         """The events' WebSocket stands."""
-        return self._socket is not None
+        return self._sockets.newest is not None
 
-    async def start(self) -> None:
-        """Returns at once; the connection comes when it comes. Raises SetupFailed if `listen` can't be had."""
+    async def start(self, patience: float | None = None) -> None:
+        """Returns at once; the connection comes when it comes. Raises SetupFailed if `listen` can't be had.
+        `patience`: another than the server's, for the first connection."""
         self._http = aiohttp.ClientSession(
             # One more: an inbound WebSocket takes a connection as well.
             connector=aiohttp.TCPConnector(limit=self._server.connections + 1, keepalive_timeout=IDLE),
             headers={"Authorization": self._authorization},
             timeout=aiohttp.ClientTimeout(total=None),
+            trace_configs=[self._before_sending()],
         )
         # Each of them is a connection as well: they must not take those of the requests.
         self._media = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), headers={"Authorization": self._authorization}
         )
-        if self._server.listen is None:
-            self._spawn(self._connect_for_ever(self._http))
-        else:
-            await self._listen(*self._server.listen)
-            self._alone_since = asyncio.get_running_loop().time()
-            self._spawn(self._connect_if_left_alone(self._http))
+        await self._sockets.start(self._http, self._server.patience if patience is None else patience)
+
+    async def finish(self, within: float = 1.0) -> None:
+        """Ends the events' WebSocket: what Asterisk has sent until then is heard, and nothing after it. Requests can
+        still be made."""
+        await self._sockets.finish(within)
 
     async def close(self) -> None:
-        # First no new ones: Asterisk is back within a millisecond, and waits for ever for an answer to its handshake.
-        for site in tuple(self._runner.sites) if self._runner is not None else ():
-            await site.stop()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._socket is not None:
-            await self._socket.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._sockets.close()
         for http in (self._http, self._media):
             if http is not None:
                 await http.close()
+
+    async def permitted(self) -> None:
+        await self._permitted()
 
     async def request(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None, *, over: Over = "http"
@@ -143,7 +130,8 @@ class Client:
         or if this Asterisk takes no requests there, "socket" means HTTP.
         Raises AriNotFound (404), AriUnreachable (no connection, or no answer in time), AriError (anything else).
         """
-        socket = self._socket if over == "socket" else None
+        await self._permitted()
+        socket = self._sockets.newest if over == "socket" else None
         sent = msgspec.json.encode(body) if body is not None else None
         try:
             async with asyncio.timeout(self._server.deadline):
@@ -167,6 +155,17 @@ class Client:
         except aiohttp.ClientError as error:
             raise AriUnreachable(f"Asterisk can't be reached at {self._server.url}: {error}") from None
 
+    def _before_sending(self) -> aiohttp.TraceConfig:
+        """It may have waited long for a free connection."""
+        tracing = aiohttp.TraceConfig()
+
+        async def about_to_send(*_: object) -> None:
+            await self._permitted()
+
+        tracing.on_connection_create_end.append(about_to_send)
+        tracing.on_connection_reuseconn.append(about_to_send)
+        return tracing
+
     async def media(self, connection_id: str) -> ClientWebSocketResponse[Literal[False]]:
         """The sound of a channel that `POST /channels/externalMedia` made, with `external_host=INCOMING`; to be closed.
 
@@ -180,113 +179,3 @@ class Client:
                 return await self._media.ws_connect(url, heartbeat=HEARTBEAT, decode_text=False)
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             raise AriUnreachable(f"Asterisk's media can't be reached: {error or 'no answer in time'}") from None
-
-    # The WebSocket, opened by Asterisk.
-
-    async def _listen(self, host: str, port: int) -> None:
-        app = web.Application()
-        app.router.add_get("/{path:.*}", self._accept)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, host, port).start()
-        except OSError as error:
-            raise SetupFailed(f"can't listen on {host}:{port} for Asterisk's WebSocket: {error.strerror}") from None
-
-    async def _accept(self, request: web.Request) -> web.StreamResponse:
-        offered = request.headers.get("Authorization", "")
-        if not hmac.compare_digest(offered.encode(errors="replace"), self._authorization.encode()):
-            log.warning("websocket refused: wrong user or password", remote=request.remote)
-            raise web.HTTPUnauthorized(headers={"WWW-Authenticate": 'Basic realm="ari"'})
-        websocket: web.WebSocketResponse[Literal[False]] = web.WebSocketResponse(
-            protocols=("ari",), heartbeat=HEARTBEAT, compress=False, max_msg_size=0, decode_text=False
-        )
-        await websocket.prepare(request)
-        await self._serve(websocket)
-        return websocket
-
-    # The WebSocket, opened by us.
-
-    async def _connect_for_ever(self, http: aiohttp.ClientSession) -> None:
-        wait = FIRST_RETRY
-        while True:
-            try:
-                websocket = await self._connect(http)
-            except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-                log.warning("asterisk not reached", url=self._server.url, reason=str(error) or "no answer in time")
-            else:
-                wait = FIRST_RETRY
-                await self._serve(websocket)
-            await asyncio.sleep(random.uniform(wait / 2, wait))
-            wait = min(wait * 2, LAST_RETRY)
-
-    async def _connect_if_left_alone(self, http: aiohttp.ClientSession) -> None:
-        """An Asterisk that was stopped for a while sometimes never opens its WebSocket again (seen on 22.10.1), though
-        it answers requests: then we open one. Should its own come after all, that takes the place of ours."""
-        patience = self._server.patience
-        while True:
-            await asyncio.sleep(patience / 2)
-            if self._socket is not None or asyncio.get_running_loop().time() < self._alone_since + patience:
-                continue
-            with contextlib.suppress(aiohttp.ClientError, OSError):
-                websocket = await self._connect(http)
-                log.warning("asterisk did not open its websocket: we opened one", app=self._server.app)
-                await self._serve(websocket)
-
-    async def _connect(self, http: aiohttp.ClientSession) -> WebSocket:
-        async with asyncio.timeout(self._server.deadline):
-            return await http.ws_connect(
-                self._server.url.rstrip("/") + "/events",
-                params={"app": self._server.app, "subscribeAll": "false"},
-                heartbeat=HEARTBEAT,
-                max_msg_size=0,
-                decode_text=False,
-            )
-
-    # Either way.
-
-    async def _serve(self, websocket: WebSocket) -> None:
-        """Until it ends, or a newer one takes its place (Asterisk may be back before we notice that it was gone)."""
-        socket = Socket(websocket, self._on_event)
-        older, self._socket = self._socket, socket
-        if older is not None:
-            self._on_disconnected()
-            self._spawn(older.close())  # a dead one would make us wait for its goodbye
-        log.info("asterisk connected", app=self._server.app)
-        self._on_connected()
-        preparing = self._spawn(self._prepare(socket))
-        try:
-            await socket.read()
-        finally:
-            preparing.cancel()
-            if self._socket is socket:
-                self._socket = None
-                self._alone_since = asyncio.get_running_loop().time()
-                log.warning("asterisk disconnected", app=self._server.app)
-                self._on_disconnected()
-
-    async def _prepare(self, socket: Socket) -> None:
-        # The filter holds for answers on the WebSocket as well: without RESTResponse none would come (seen on 22.10.1).
-        names = (*self._server.events, "RESTResponse") if self._server.events else ()
-        wanted = {"allowed": [{"type": name} for name in names]}
-        path = f"/applications/{self._server.app}/eventFilter"
-        for _ in range(5):
-            try:
-                await self.request("PUT", path, body=wanted)
-                break
-            except AriError as error:
-                log.warning("event filter not set", reason=str(error))
-                await asyncio.sleep(1.0)
-        # An Asterisk that is too old ignores what it gets here, so that it is asked rather than told by its version.
-        try:
-            async with asyncio.timeout(self._server.deadline):
-                await socket.request("GET", "/asterisk/ping", {}, None)
-            socket.answers = True
-        except (TimeoutError, AriError):
-            log.info("asterisk takes no requests over the websocket: all go over HTTP")
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task

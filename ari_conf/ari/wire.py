@@ -7,7 +7,9 @@ The reader only decodes and hands on. Asterisk drops a client that doesn't read 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import structlog
-from aiohttp import WSMsgType
+from aiohttp import WSCloseCode, WSMsgType
 
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable
 
@@ -50,9 +52,11 @@ def content(method: str, path: str, answer: Answer) -> Any:
 
 
 class Socket:
-    def __init__(self, websocket: WebSocket, on_event: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, websocket: WebSocket, on_event: Callable[[dict[str, Any]], None], ours: bool = False) -> None:
         self._websocket = websocket
         self._on_event = on_event
+        self.ours = ours
+        """Opened by us, not by Asterisk."""
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
         self._ids = count(1)
         self.answers = False
@@ -93,6 +97,11 @@ class Socket:
             raise AriUnreachable(f"the WebSocket to Asterisk is gone: {error}") from None
         finally:
             self._waiting.pop(request_id, None)
+
+    async def finish(self) -> None:
+        """Says goodbye. What Asterisk has sent before it says so as well is still read: `read` then returns."""
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            await self._websocket.send_frame(struct.pack("!H", WSCloseCode.OK), WSMsgType.CLOSE)
 
     async def close(self) -> None:
         await self._websocket.close()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
+
+import structlog
 
 from ari_conf import logs
+from ari_conf.errors import LeaseLost
 from ari_conf.settings import address, settings
 
 MOST_OF_A_HEAD = 256 * 1024
@@ -23,7 +28,12 @@ def serve() -> None:
         await service.serve(settings(), stop=stop)
 
     logs.set_up(settings())
-    asyncio.run(until_signal())
+    try:
+        asyncio.run(until_signal())
+    except LeaseLost as lost:
+        structlog.get_logger().warning("beginning anew, as a standby", reason=str(lost))
+        # As a new process, in which nothing of what this one had in mind can be left.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def web() -> None:

@@ -29,6 +29,7 @@ CHECKS: dict[str, Check] = {
     "application": asterisk.application,
     "recording folder": asterisk.recording_folder,
     "Redis": stores.redis_server,
+    "owner": stores.owner,
     "broker": stores.broker,
     "bucket": stores.bucket,
     "ffmpeg": machine.ffmpeg,

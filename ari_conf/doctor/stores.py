@@ -11,6 +11,7 @@ from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # type: ignore[import-untyped]
 from kombu.connection import Connection
 
+from ari_conf import lease
 from ari_conf.doctor.found import DEADLINE, Wrong
 from ari_conf.settings import Settings
 
@@ -34,6 +35,27 @@ def redis_server(settings: Settings) -> str:
     if found["appendonly"] != "yes":
         raise Wrong("Redis forgets what is newer than its last snapshot when it crashes: set appendonly to yes")
     return f"Redis {version}, appendonly, noeviction"
+
+
+def owner(settings: Settings) -> str:
+    """Which `ari-conf serve` has this Asterisk's calls, and who would take them over."""
+    client = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    name = settings.asterisk_name
+    try:
+        found = lease.seen(client, name)
+    except (redis.RedisError, OSError) as error:
+        raise Wrong(f"not known, since Redis does not answer ({error})") from None
+    finally:
+        client.close()
+    if not found.owner:
+        raise Wrong(f"nobody has the calls of {name}: start `ari-conf serve`, with ARI_CONF_ASTERISK_NAME={name}")
+    if found.age_ms > lease.LEASE_S * 1000:
+        raise Wrong(
+            f"{found.owner} has the calls of {name}, and was last heard of {found.age_ms / 1000:.0f} s ago: "
+            "start `ari-conf serve`, which takes over"
+        )
+    waiting = ", ".join(f"{one} stands by" for one in found.standbys) or "nobody stands by"
+    return f"{found.owner} has the calls of {name}; {waiting}"
 
 
 def broker(settings: Settings) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from ari_conf.ari import client as client_module
+from ari_conf.ari import sockets as sockets_module
 from ari_conf.ari.client import Client, Server
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable, SetupFailed
 from ari_conf.parts.processes import free_port
@@ -25,6 +26,8 @@ class FakeAsterisk:
         self.port = free_port()
         self.seen: list[tuple[str, str, Any]] = []
         self.connections = 0
+        self.own_event = 503
+        """What is answered to the event that a client sends itself; 503: whether it hears it can't be told."""
         self.serve: Serve = self.take_requests
         self.answer: Callable[[web.Request], Awaitable[web.Response]] = self.no_content
         app = web.Application()
@@ -50,6 +53,8 @@ class FakeAsterisk:
 
     async def requests(self, request: web.Request) -> web.Response:
         assert request.headers["Authorization"] == AUTHORIZATION
+        if "/events/user/" in request.path:
+            return web.Response(status=self.own_event)
         text = await request.text()
         self.seen.append((request.method, request.path_qs, json.loads(text) if text else None))
         return await self.answer(request)
@@ -155,7 +160,7 @@ async def test_it_connects_again_and_says_so(asterisk: FakeAsterisk, connect: Ma
 async def test_a_dead_connection_is_noticed(
     asterisk: FakeAsterisk, connect: Made, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "HEARTBEAT", 0.2)
+    monkeypatch.setattr(sockets_module, "HEARTBEAT", 0.2)
 
     async def say_nothing(websocket: web.WebSocketResponse) -> None:
         await asyncio.sleep(60 if asterisk.connections == 1 else 0)
@@ -179,7 +184,8 @@ async def test_requests_go_over_the_socket_where_it_takes_them(
 
     assert asterisk.seen[-1] == ("POST", "a%2Fb", [{"name": "q", "value": "1 & 2"}])
     # RESTResponse is an event to the filter: without it no answer would come over the socket.
-    wanted = {"allowed": [{"type": "StasisStart"}, {"type": "RESTResponse"}]}
+    names = ("StasisStart", "RESTResponse", "ChannelUserevent", "ApplicationReplaced")
+    wanted = {"allowed": [{"type": name} for name in names]}
     assert ("PUT", "/ari/applications/app/eventFilter", wanted) in asterisk.seen
 
 
@@ -291,6 +297,40 @@ async def test_a_newer_one_takes_the_place_of_an_older(
         assert client.connected
 
 
-async def test_a_port_that_is_taken(asterisk: FakeAsterisk, connect: Made) -> None:
-    with pytest.raises(SetupFailed, match=f"can't listen on 127.0.0.1:{asterisk.port}"):
-        await connect(asterisk.port, listen=("127.0.0.1", asterisk.port))
+async def test_a_port_that_is_taken_by_an_owner_who_is_stopped(
+    asterisk: FakeAsterisk, connect: Made, listener: Listener
+) -> None:
+    """We open one at once; and once the port is free, Asterisk can."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        await connect(asterisk.port, listen=("127.0.0.1", port))
+        await listener.until("connected")
+    async with aiohttp.ClientSession() as http, asyncio.timeout(5):
+        while True:
+            try:
+                await opened(http, port, AUTHORIZATION)
+                break
+            except aiohttp.ClientConnectorError:
+                await asyncio.sleep(0.05)
+        await listener.until("connected", "connected")
+
+
+async def test_a_port_that_can_not_be_had(asterisk: FakeAsterisk, connect: Made) -> None:
+    with pytest.raises(SetupFailed, match=r"can't listen on 192\.0\.2\.1:99"):
+        await connect(asterisk.port, listen=("192.0.2.1", 99))
+
+
+async def test_an_application_that_is_gone_is_had_again_by_a_websocket_of_ours(
+    asterisk: FakeAsterisk, connect: Made, listener: Listener
+) -> None:
+    """Asterisk's own is there, and would never say anything."""
+    port = free_port()
+    asterisk.own_event = 404
+    await connect(asterisk.port, listen=("127.0.0.1", port))
+    async with aiohttp.ClientSession() as http:
+        own = await opened(http, port, AUTHORIZATION)
+        await listener.until("connected", "connected")
+        assert asterisk.connections == 1
+        assert not own.closed

@@ -47,6 +47,22 @@ async def stage(system: System, request: pytest.FixtureRequest) -> AsyncGenerato
         redis.close()
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def own(tmp_path: Path) -> AsyncGenerator[Stage]:
+    """A system that may be killed."""
+    parts = ("redis", "asterisk", "worker", "serve")
+    async with System(tmp_path, {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"}, parts) as system, Receiver() as receiver:
+        redis = Redis.from_url(system.settings.redis_url.get_secret_value())
+        ari = ari_of(system)
+        await ari.start()
+        stage = Stage(system, receiver, redis, ari)
+        yield stage
+        await stage.nothing_left()
+        receiver.all_signed()
+        await ari.close()
+        redis.close()
+
+
 SEEN = pytest.StashKey[list[str]]()
 
 

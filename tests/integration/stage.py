@@ -36,7 +36,7 @@ ON_ITS_WAY_MS = 60
 """Until what is said now has been heard."""
 LATE_MS = 100
 KEPT = re.compile(
-    r"ari_conf:(accounts$|problems:|written:|state:|recording|commands|repl|idempotency:|auth-failures:|api-rate:"
+    r"ari_conf:(accounts$|owner:|lease:|standby:|problems:|written:|state:|recording|commands|repl|idempotency:|auth-failures:|api-rate:"
     r"|(callbacks|recordings|transcriptions):(counts|threads|token|workers|dead:.*)$)"
 )
 """What Redis is to keep: accounts, what is told of them and their recordings; workers; the answers of commands, for a

@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
-from redis import Redis
 
-from ari_conf.up import System
 from demo import listen
 from demo.phone import now_ms
-from tests.integration.receiver import Receiver
-from tests.integration.stage import Stage, ari_of
+from tests.integration.stage import Stage
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def own(tmp_path: Path) -> AsyncGenerator[Stage]:
-    """A system that may be killed."""
-    parts = ("redis", "asterisk", "worker", "serve")
-    async with System(tmp_path, {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"}, parts) as system, Receiver() as receiver:
-        redis = Redis.from_url(system.settings.redis_url.get_secret_value())
-        ari = ari_of(system)
-        await ari.start()
-        stage = Stage(system, receiver, redis, ari)
-        yield stage
-        await stage.nothing_left()
-        receiver.all_signed()
-        await ari.close()
-        redis.close()
 
 
 def sequence(stage: Stage) -> list[tuple[str, str]]:

@@ -79,7 +79,13 @@ class Owner:
 
     async def run(self) -> None:
         client = connect(self.url)
-        queue = Commands(client, ASTERISK, lambda event: self._obey(event, queue), lambda: self.asterisk_is_there)
+        queue = Commands(
+            client,
+            ASTERISK,
+            lambda event: self._obey(event, queue),
+            lambda: self.asterisk_is_there,
+            lambda reply: self._reply(reply, queue),
+        )
         try:
             await queue.run()
         finally:
@@ -98,6 +104,9 @@ class Owner:
             )
             (reply,) = [effect for effect in self.stage.tell(patient) if isinstance(effect, do.Reply)]
             self._write()
+        self._reply(reply, queue)
+
+    def _reply(self, reply: do.Reply, queue: Commands) -> None:
         pipe = self.redis.pipeline(transaction=True)
         queue.answer(reply)(pipe)
         pipe.execute()

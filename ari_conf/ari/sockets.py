@@ -1,0 +1,287 @@
+"""The WebSockets over which Asterisk tells what happens: opened by it, by us, or (after a takeover) one of each.
+
+Asterisk tells of an application on one of them only, and which it is can't be asked. An application that was taken over
+by a WebSocket that we opened is gone once that ends: Asterisk's own is back then, and says nothing (seen on 22.10.1,
+until ari.conf changes or Asterisk restarts). So whenever one comes or goes we send ourselves an event, and where it
+isn't heard we open one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hmac
+import random
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from ari_conf.ari.wire import Socket
+from ari_conf.errors import AriError, AriNotFound, SetupFailed
+
+if TYPE_CHECKING:
+    from ari_conf.ari.client import Server
+    from ari_conf.ari.wire import WebSocket
+
+log = structlog.get_logger()
+
+HEARTBEAT = 3.0
+"""Seconds without a message until a ping; half of it later, without a pong, the connection is taken for dead."""
+FIRST_RETRY, LAST_RETRY = 0.25, 5.0
+"""Seconds between tries to connect (inbound): doubled each time, with jitter."""
+HEARS = "ari_conf_hears"
+"""The event that we send ourselves."""
+HEARS_S, HEARS_TRIES = 0.8, 2
+"""Twice, since an Asterisk that has much to do should not be taken for one that says nothing."""
+LISTEN_AGAIN_S, LOOK_AGAIN_S = 1.0, 0.25
+NEEDED = ("RESTResponse", "ChannelUserevent", "ApplicationReplaced")
+"""The filter holds for answers on the WebSocket as well: without RESTResponse none would come (seen on 22.10.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Who hears of it. All must return at once."""
+
+    event: Callable[[dict[str, Any]], None]
+    connected: Callable[[], None]
+    disconnected: Callable[[], None]
+
+
+class Asks(Protocol):
+    async def request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        *,
+        over: Literal["http", "socket"] = "http",
+    ) -> Any: ...
+
+    async def permitted(self) -> None: ...
+
+
+class Sockets:
+    def __init__(self, server: Server, asks: Asks, told: Told) -> None:
+        self._server, self._asks, self._told = server, asks, told
+        self._authorization = aiohttp.encode_basic_auth(server.user, server.password)
+        self._open: list[Socket] = []
+        """The newest last."""
+        self._runner: web.AppRunner | None = None
+        self._alone_since = 0.0
+        self._finished = False
+        self._doubt, self._heard, self._empty = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._empty.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def newest(self) -> Socket | None:
+        return self._open[-1] if self._open else None
+
+    async def start(self, http: aiohttp.ClientSession, patience: float) -> None:
+        """`patience`: for the first connection. Raises SetupFailed if `listen` can't be had."""
+        if self._server.listen is None:
+            self._spawn(self._connect_for_ever(http))
+            return
+        self._alone_since = asyncio.get_running_loop().time() - self._server.patience + patience
+        await self._listen(*self._server.listen)
+        self._spawn(self._connect_if_deaf(http))
+
+    async def finish(self, within: float) -> None:
+        self._finished = True
+        await self._accept_no_more()
+        for socket in tuple(self._open):
+            await socket.finish()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), within)
+
+    async def close(self) -> None:
+        self._finished = True
+        await self._accept_no_more()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for socket in tuple(self._open):
+            await socket.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    # Opened by Asterisk.
+
+    async def _listen(self, host: str, port: int) -> None:
+        app = web.Application()
+        app.router.add_get("/{path:.*}", self._accept)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                reason = error.strerror
+                raise SetupFailed(f"can't listen on {host}:{port} for Asterisk's WebSocket: {reason}") from None
+            # By an owner before us, who is stopped and doesn't know yet that he is none.
+            log.error("the port for Asterisk's WebSocket is taken: we open one meanwhile", listen=f"{host}:{port}")
+            self._alone_since = float("-inf")
+            self._spawn(self._listen_again(self._runner, host, port))
+
+    async def _listen_again(self, runner: web.AppRunner, host: str, port: int) -> None:
+        while True:
+            await asyncio.sleep(LISTEN_AGAIN_S)
+            with contextlib.suppress(OSError):
+                await web.TCPSite(runner, host, port).start()
+                log.info("the port for Asterisk's WebSocket is free again", listen=f"{host}:{port}")
+                return
+
+    async def _accept_no_more(self) -> None:
+        # Asterisk is back within a millisecond, and waits for ever for an answer to its handshake.
+        for site in tuple(self._runner.sites) if self._runner is not None else ():
+            await site.stop()
+
+    async def _accept(self, request: web.Request) -> web.StreamResponse:
+        offered = request.headers.get("Authorization", "")
+        if not hmac.compare_digest(offered.encode(errors="replace"), self._authorization.encode()):
+            log.warning("websocket refused: wrong user or password", remote=request.remote)
+            raise web.HTTPUnauthorized(headers={"WWW-Authenticate": 'Basic realm="ari"'})
+        await self._asks.permitted()
+        websocket: web.WebSocketResponse[Literal[False]] = web.WebSocketResponse(
+            protocols=("ari",), heartbeat=HEARTBEAT, compress=False, max_msg_size=0, decode_text=False
+        )
+        await websocket.prepare(request)
+        await self._serve(websocket, ours=False)
+        return websocket
+
+    # Opened by us.
+
+    async def _connect_for_ever(self, http: aiohttp.ClientSession) -> None:
+        wait = FIRST_RETRY
+        while not self._finished:
+            try:
+                websocket = await self._connect(http)
+            except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+                log.warning("asterisk not reached", url=self._server.url, reason=str(error) or "no answer in time")
+            else:
+                wait = FIRST_RETRY
+                await self._serve(websocket, ours=True)
+            await asyncio.sleep(random.uniform(wait / 2, wait))
+            wait = min(wait * 2, LAST_RETRY)
+
+    async def _connect_if_deaf(self, http: aiohttp.ClientSession) -> None:
+        """Should Asterisk's own come after all, both stay: we hear on one of them."""
+        while not self._finished:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._doubt.wait(), min(self._server.patience / 2, LOOK_AGAIN_S))
+            in_doubt = self._doubt.is_set()
+            self._doubt.clear()
+            if self._open and (not in_doubt or await self._hears()):
+                continue
+            if not self._open and asyncio.get_running_loop().time() < self._alone_since + self._server.patience:
+                continue
+            try:
+                websocket = await self._connect(http)
+            except (aiohttp.ClientError, OSError):
+                self._doubt.set()
+                await asyncio.sleep(FIRST_RETRY)
+                continue
+            log.warning("asterisk tells nothing on a websocket of its own: we opened one", app=self._server.app)
+            self._spawn(self._serve(websocket, ours=True))
+
+    async def _connect(self, http: aiohttp.ClientSession) -> WebSocket:
+        await self._asks.permitted()
+        async with asyncio.timeout(self._server.deadline):
+            return await http.ws_connect(
+                self._server.url.rstrip("/") + "/events",
+                params={"app": self._server.app, "subscribeAll": "false"},
+                heartbeat=HEARTBEAT,
+                max_msg_size=0,
+                decode_text=False,
+            )
+
+    async def _hears(self) -> bool:
+        """Whether Asterisk's events come to us. True if that can't be told."""
+        self._heard.clear()
+        for _ in range(HEARS_TRIES):
+            try:
+                await self._asks.request("POST", f"/events/user/{HEARS}", {"application": self._server.app})
+                await asyncio.wait_for(self._heard.wait(), HEARS_S)
+            except AriNotFound:
+                return False  # the application is gone
+            except TimeoutError:
+                continue
+            except AriError as error:
+                log.debug("not known whether we hear", reason=str(error))
+            return True
+        return False
+
+    # Either way.
+
+    async def _serve(self, websocket: WebSocket, *, ours: bool) -> None:
+        """Until it ends, or a newer one takes its place (Asterisk may be back before we notice that it was gone)."""
+        socket = Socket(websocket, self._receive, ours)
+        older = [one for one in self._open if one.ours == ours]
+        self._open = [one for one in self._open if one not in older] + [socket]
+        self._empty.clear()
+        if older:
+            self._told.disconnected()
+        for one in older:
+            self._spawn(one.close())  # a dead one would make us wait for its goodbye
+        log.info("asterisk connected", app=self._server.app, opened_by="us" if ours else "asterisk")
+        self._told.connected()
+        preparing = self._spawn(self._prepare(socket))
+        try:
+            await socket.read()
+        finally:
+            preparing.cancel()
+            if socket in self._open:
+                self._open.remove(socket)
+                self._doubt.set()
+                self._ended()
+
+    def _ended(self) -> None:
+        if self._open:
+            return
+        self._alone_since = asyncio.get_running_loop().time()
+        self._empty.set()
+        log.log(20 if self._finished else 30, "asterisk disconnected", app=self._server.app)
+        self._told.disconnected()
+
+    def _receive(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"type": "ChannelUserevent", "eventname": name} if name == HEARS:
+                self._heard.set()
+            case {"type": "ApplicationReplaced"}:
+                self._doubt.set()
+            case _:
+                self._told.event(message)
+
+    async def _prepare(self, socket: Socket) -> None:
+        names = (*self._server.events, *NEEDED) if self._server.events else ()
+        wanted = {"allowed": [{"type": name} for name in names]}
+        path = f"/applications/{self._server.app}/eventFilter"
+        for _ in range(5):
+            try:
+                await self._asks.request("PUT", path, body=wanted)
+                break
+            except AriNotFound:
+                break  # Asterisk tells nothing there: in doubt we open one
+            except AriError as error:
+                log.warning("event filter not set", reason=str(error))
+                await asyncio.sleep(1.0)
+        self._doubt.set()
+        # An Asterisk that is too old ignores what it gets here, so that it is asked rather than told by its version.
+        try:
+            async with asyncio.timeout(self._server.deadline):
+                await socket.request("GET", "/asterisk/ping", {}, None)
+            socket.answers = True
+        except (TimeoutError, AriError):
+            log.info("asterisk takes no requests over the websocket: all go over HTTP")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

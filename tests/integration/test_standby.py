@@ -1,0 +1,197 @@
+"""Two applications for one Asterisk: the second takes over when the first dies, is stopped, or goes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from ari_conf import lease
+from ari_conf.doctor import stores
+from ari_conf.parts import processes
+from ari_conf.parts.processes import Process, free_port
+from demo import listen
+from demo.phone import Phone, now_ms
+from tests.integration.stage import Stage
+from tests.integration.test_takeover import ROOM, sequence
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+SERVES = r"compared with asterisk"
+"""Said when what the state says and what Asterisk has agree."""
+TAKEN_OVER_S = 5.0
+
+
+class Second:
+    """Another `ari-conf serve` of the same system."""
+
+    def __init__(self, process: Process, port: int) -> None:
+        self.process, self.port = process, port
+
+    async def ready(self) -> tuple[int, str]:
+        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{self.port}/readyz") as answer:
+            return answer.status, await answer.text()
+
+
+@asynccontextmanager
+async def second(stage: Stage, name: str = "second") -> AsyncGenerator[Second]:
+    port = free_port()
+    command = [sys.executable, "-m", "ari_conf", "serve"]
+    environment = os.environ | stage.system.values | {"ARI_CONF_METRICS_LISTEN": f"127.0.0.1:{port}"}
+    log = stage.system.folder / "logs" / f"{name}.log"
+    waits = processes.logs("standby: waiting")
+    process = await processes.start(name, command, log, ready=waits, environment=environment)
+    try:
+        yield Second(process, port)
+    finally:
+        await processes.stop(process)
+
+
+async def says(process: Process, pattern: str, within: float = 10.0, after: int = 0) -> float:
+    """Seconds until its log has that line."""
+    began = time.monotonic()
+    while not re.search(pattern, process.logged()[after:]):
+        assert time.monotonic() < began + within, f"not said within {within} s: {pattern}\n{process.last_words(20)}"
+        await asyncio.sleep(0.01)
+    return time.monotonic() - began
+
+
+async def talking(stage: Stage, phones: tuple[Phone, ...]) -> Callable[[float], None]:
+    """They all talk with each other; returns what asserts that they did so since then, without a gap."""
+    tones = (2575, 2875, 3175, 3475)[: len(phones)]
+    for phone, hz in zip(phones, tones, strict=True):
+        phone.tone(hz)
+        await stage.call(phone, ROOM)
+    await asyncio.gather(
+        *(stage.hears(phone, hz) for phone in phones for hz in tones if hz != tones[phones.index(phone)])
+    )
+
+    def no_gap(since: float) -> None:
+        for i, phone in enumerate(phones):
+            for hz in tones[:i] + tones[i + 1 :]:
+                assert listen.gaps(phone.heard.since(since), hz, longest_ms=100) == []
+
+    return no_gap
+
+
+async def over(stage: Stage, phones: tuple[Phone, ...], joined: int) -> None:
+    """All hang up; every callback came once, in its order."""
+    for phone in phones:
+        await phone.hang_up()
+    await stage.event("ConferenceExit", ConferenceLastMember="true")
+    told = sequence(stage)
+    assert [number for number, _ in told] == [str(n) for n in range(1, 2 * joined + 1)]
+    assert sorted(action for _, action in told) == ["enter"] * joined + ["exit"] * joined
+
+
+async def test_the_second_takes_over_when_the_first_is_killed(own: Stage) -> None:
+    async with second(own) as standby, own.callers(4) as board:
+        phones = tuple(board)
+        status, text = await standby.ready()
+        assert status == 503 and "is the owner; this process takes over" in text
+        assert f"pid {own.system.process('serve').pid}" in text
+        assert f"pid {standby.process.pid} stands by" in await asyncio.to_thread(stores.owner, own.system.settings)
+        no_gap = await talking(own, phones[:3])
+        died = now_ms()
+        await own.system.kill("serve")
+        took = await says(standby.process, SERVES)
+        assert took < TAKEN_OVER_S
+        await own.call(phones[3], ROOM)
+        await own.hears(phones[3], 2575)
+        no_gap(died)
+        own.saw(f"standby on this machine: {took:.2f} s after the death")
+        assert (await standby.ready())[0] == 200
+        await over(own, phones, 4)
+
+
+async def test_the_first_goes_and_the_second_takes_over_at_once(own: Stage) -> None:
+    async with second(own) as standby, own.callers(2) as board:
+        phones = tuple(board)
+        no_gap = await talking(own, phones)
+        went = now_ms()
+        stopping = asyncio.create_task(own.system.stop("serve"))
+        took = await says(standby.process, SERVES)
+        assert took < TAKEN_OVER_S
+        await stopping
+        no_gap(went)
+        own.saw(f"handed over: {took:.2f} s after SIGTERM")
+        await over(own, phones, 2)
+
+
+async def test_one_who_was_stopped_wakes_up_after_the_takeover_and_does_no_harm(own: Stage) -> None:
+    first = own.system.process("serve")
+    async with second(own) as standby, own.callers(4) as (ann, bob, cid, dan):
+        no_gap = await talking(own, (ann, bob))
+        stopped = now_ms()
+        os.kill(first.pid, signal.SIGSTOP)
+        # What is told to the stopped one: it must do nothing with it when it wakes up.
+        arriving = asyncio.create_task(own.call(cid, ROOM))
+        took = await says(standby.process, SERVES)
+        assert took < TAKEN_OVER_S
+        await arriving
+        await own.hears(cid, 2575)
+        await own.call(dan, ROOM)
+        await own.enters(dan)
+        words = len(first.logged())
+        os.kill(first.pid, signal.SIGCONT)
+        await says(first, "standby: waiting", after=words)
+        woken = first.logged()[words:]
+        assert "another process has taken over" in woken
+        assert '"kind": "effect"' not in woken and '"kind":"effect"' not in woken, "it decided something"
+        no_gap(stopped)
+        # It stands by now, and takes over when the second dies.
+        processes.kill(standby.process)
+        again = await says(first, SERVES, after=words)
+        assert again < TAKEN_OVER_S
+        no_gap(stopped)
+        own.saw(
+            f"stopped: taken over after {took:.2f} s; woken, and took over again {again:.2f} s after the next death"
+        )
+        await over(own, (ann, bob, cid, dan), 4)
+
+
+async def test_a_takeover_of_a_stopped_one_leaves_an_asterisk_that_can_still_be_served(own: Stage) -> None:
+    """Asterisk's own WebSocket then says nothing any more, to nobody: whoever comes next must notice it."""
+    async with own.callers(2) as (ann, bob):
+        ann.tone(2575)
+        first = own.system.process("serve")
+        async with second(own) as standby:
+            os.kill(first.pid, signal.SIGSTOP)
+            await says(standby.process, SERVES)
+            await own.call(ann, ROOM)
+            await own.enters(ann)
+            await own.system.kill("serve")
+            processes.kill(standby.process)
+        await own.system.start("serve")
+        await own.call(bob, ROOM)
+        await own.hears(bob, 2575)
+        await over(own, (ann, bob), 2)
+
+
+async def test_redis_is_emptied_and_the_owner_writes_everything_again(own: Stage) -> None:
+    async with second(own) as standby, own.callers(3) as board:
+        phones = tuple(board)
+        no_gap = await talking(own, phones[:2])
+        await own.event("ConferenceEnter", ConferenceSequence="2")
+        names = own.redis.hgetall(f"ari_conf:names:{own.account}")
+        account = own.redis.hget("ari_conf:accounts", own.account)
+        since = now_ms()
+        own.redis.flushall()
+        own.redis.hset("ari_conf:accounts", own.account, account)  # the operator's
+        await own.until(lambda: own.redis.hgetall(f"ari_conf:names:{own.account}") == names, 3)
+        assert own.redis.hlen(f"ari_conf:state:{own.system.settings.asterisk_name}") == 4
+        await own.system.kill("serve")
+        await says(standby.process, SERVES)
+        await own.call(phones[2], ROOM)
+        await own.hears(phones[2], 2575)
+        no_gap(since)
+        assert lease.seen(own.redis, own.system.settings.asterisk_name).standbys == []
+        await over(own, phones, 3)
