@@ -4,7 +4,7 @@ VENV := .venv
 LOCAL := .local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak asterisk clean
+.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench asterisk clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -27,6 +27,9 @@ lint: $(VENV)/.tox  ## the checks of the code, without the tests
 
 format: $(VENV)/.tox  ## the code in its one format
 	@$(VENV)/bin/tox exec -q -e lint -- sh -c 'ruff format . && ruff check --fix .'
+
+bench: $(VENV)/.tox asterisk  ## what ours costs beside ConfBridge() and a bare Stasis application; BENCH="--quick", "--help"
+	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench $(BENCH)
 
 bench-callbacks: $(VENV)/.tox  ## how fast, how soon and how fairly callbacks are delivered, beside a bare loop of requests
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.callbacks $(BENCH)

@@ -41,25 +41,25 @@ async def run(url: str, app: str, authorization: str) -> None:
             await ask("DELETE", f"/bridges/{bridge_id}")
 
     connector = aiohttp.TCPConnector(limit=17)
-    async with aiohttp.ClientSession(headers={"Authorization": authorization}, connector=connector) as http:
-        async with http.ws_connect(f"{url}/events?app={app}&subscribeAll=false") as socket:
-            await ask("PUT", f"/applications/{app}/eventFilter", {"allowed": [{"type": name} for name in EVENTS]})
-            print("ready", flush=True)
-            async for message in socket:
-                event = msgspec.json.decode(message.data)
-                match event["type"]:
-                    case "StasisStart":
-                        work = join(event["channel"]["id"], event["args"][0])
-                    case "ChannelEnteredBridge":
-                        inside[event["bridge"]["id"]] += 1
-                        print(event["channel"]["caller"]["number"], time.time() * 1000, flush=True)
-                        continue
-                    case "ChannelLeftBridge":
-                        inside[event["bridge"]["id"]] -= 1
-                        work = leave(event["bridge"]["id"])
-                task = asyncio.create_task(work)
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+    session = aiohttp.ClientSession(headers={"Authorization": authorization}, connector=connector)
+    async with session as http, http.ws_connect(f"{url}/events?app={app}&subscribeAll=false") as socket:
+        await ask("PUT", f"/applications/{app}/eventFilter", {"allowed": [{"type": name} for name in EVENTS]})
+        print("ready", flush=True)
+        async for message in socket:
+            event = msgspec.json.decode(message.data)
+            match event["type"]:
+                case "StasisStart":
+                    work = join(event["channel"]["id"], event["args"][0])
+                case "ChannelEnteredBridge":
+                    inside[event["bridge"]["id"]] += 1
+                    print(event["channel"]["caller"]["number"], time.time() * 1000, flush=True)
+                    continue
+                case "ChannelLeftBridge":
+                    inside[event["bridge"]["id"]] -= 1
+                    work = leave(event["bridge"]["id"])
+            task = asyncio.create_task(work)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class _Requests(asyncio.Protocol):
-    def __init__(
-        self, count: Any, timed: Any, took_ms: Any, answer_s: float, answer: Callable[[bytes], bytes]
-    ) -> None:
+    def __init__(self, count: Any, timed: Any, took_ms: Any, answer_s: float, answer: Callable[[bytes], bytes]) -> None:
         self.count, self.timed, self.took_ms, self.answer_s, self.answer = count, timed, took_ms, answer_s, answer
         self.buffer = b""
 

@@ -52,9 +52,7 @@ class BenchAsterisk(EmbeddedAsterisk):
         _add(etc / "extensions.conf", _DIALPLAN)
         (etc / "confbridge.conf").write_text(_CONFBRIDGE)
         first = random.randrange(10000, 20000, 2)
-        (etc / "rtp.conf").write_text(
-            f"[general]\nrtpstart = {first}\nrtpend = {first + RTP_PORTS}\nicesupport = no\n"
-        )
+        (etc / "rtp.conf").write_text(f"[general]\nrtpstart = {first}\nrtpend = {first + RTP_PORTS}\nicesupport = no\n")
 
 
 class BenchSystem(System):

@@ -28,7 +28,7 @@ class Size:
     """How much is done in each part."""
 
     calls: int = 300
-    hold_s: float = 8.0
+    hold_s: float = 20.0
     pairs: int = 10
     rate_s: float = 4.0
     """Seconds for which each rate is tried."""
@@ -99,7 +99,7 @@ async def _pair(stand: Stand, ann: Phone, bob: Phone, number: str) -> float:
 
 
 async def rate(stand: Stand, size: Size) -> Found:
-    """The highest at which every caller is in the bridge within 250 ms of his INVITE: by steps of a half, then by halves."""
+    """The highest at which all are in the bridge within 250 ms of their INVITE: by steps of a half, then by halves."""
     await _warm_up(stand)
     tried: dict[float, float] = {}
     first = 100

@@ -1,0 +1,45 @@
+"""That the benchmark works: its figures are for a quiet machine, and none is asserted."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from tests.bench.__main__ import run
+from tests.bench.sip_figures import figures, markdown
+from tests.bench.sip_parts import TINY
+
+
+def test_all_variants_take_calls_and_are_compared(tmp_path: Path):
+    found = run(["calls"], 1, TINY, tmp_path)
+    [turn] = json.loads((tmp_path / "results.json").read_text())["turns"]
+    assert set(turn) == {"ConfBridge", "bare", "ours", "ours, floor events"}
+    for variant in turn.values():
+        assert variant["calls"]["failed"] == 0 and len(variant["calls"]["answered_ms"]) == TINY.calls
+    assert "INVITE to 200, median: ours / ConfBridge" in {figure.name for figure in found}
+    charts = {path.name: ET.parse(path).getroot() for path in tmp_path.glob("*.svg")}
+    assert set(charts) == {"cpu.svg", "answered.svg"}
+
+
+def test_a_ratio_is_that_of_one_turn():
+    def turn(ours: float, native: float) -> dict[str, dict[str, dict[str, float]]]:
+        calls = {"median_ms": 1.0, "p95_ms": 1.0, "cpu_ms_per_call": {"asterisk": 1.0, "application": 1.0}}
+        return {
+            "ours": {"calls": calls | {"median_ms": ours}},
+            "ConfBridge": {"calls": calls | {"median_ms": native}},
+        }
+
+    # In the second turn the machine was busy, for both.
+    found = {f.name: f for f in figures([turn(1.2, 1.0), turn(12.0, 10.0), turn(1.6, 1.0)])}
+    median = found["INVITE to 200, median: ours / ConfBridge"]
+    assert median.values == pytest.approx((1.2, 1.2, 1.6)) and median.holds is True
+    assert found["CPU of Asterisk, per call: ours / ConfBridge"].holds is True
+    assert found["CPU of everything, per call: ours / ConfBridge"].holds is True
+    assert "1.20 (1.20 to 1.60)" in markdown([median])
+
+
+def test_what_was_not_measured_is_no_figure():
+    assert figures([{"ours": {}}]) == []
