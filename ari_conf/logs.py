@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable
-from typing import IO, Any
+from typing import Any, TextIO
 
 import msgspec
 import structlog
@@ -36,7 +36,7 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 _LOGIN_IN_URL = re.compile(r"(?<=://)[^/@\s]*@")
 
 
-def set_up(settings: Settings, stream: IO[str] | None = None) -> None:
+def set_up(settings: Settings, stream: TextIO | None = None) -> None:
     """Once, before the first entry. Entries go to `stream`, or else to stderr."""
     stream = stream or sys.stderr
     text = settings.log_format == "text" or (settings.log_format == "auto" and stream.isatty())
