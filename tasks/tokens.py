@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
 
 import structlog
+from kombu import serialization
 from redis import Redis
 
 from ari_conf.lanes import Lanes
@@ -56,7 +63,46 @@ class Tokens(threading.Thread):
 
 
 def publish(tokens: list[str], queue: str) -> None:
-    if tokens:
-        with app.producer_or_acquire() as producer:
-            for token in tokens:
-                app.send_task(TASKS[queue], (token,), producer=producer, queue=queue)
+    """All in one round trip. As `app.send_task` does it, at a tenth of its cost (docs/performance.md)."""
+    if not tokens:
+        return
+    with app.producer_or_acquire() as producer:
+        channel = producer.channel
+        channel.client.lpush(queue, *(text(queue, token, channel) for token in tokens))
+
+
+def text(queue: str, token: str, channel: Any) -> str:
+    """The message that tells of a token, as it lies in the broker's queue. `channel` is one of kombu's to Redis."""
+    letter = _letter(queue, channel)
+    body = b64encode(letter.body.replace(_TOKEN, token).encode()).decode()
+    new = {_BODY: body, _ID: str(uuid4()), _TAG: str(uuid4())}
+    filled = (piece + new[mark] for piece, mark in zip(letter.pieces, letter.marks, strict=False))
+    return "".join(filled) + letter.pieces[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A message of Celery's (protocol 2, in kombu's envelope), cut where one differs from the next."""
+
+    pieces: tuple[str, ...]
+    """Between them stand the marks that follow."""
+    marks: tuple[str, ...]
+    body: str
+
+
+_BODY, _ID, _TAG, _TOKEN = "@BODY@", "@ID@", "@TAG@", "@TOKEN@"
+_letters: dict[str, _Letter] = {}
+
+
+def _letter(queue: str, channel: Any) -> _Letter:
+    """Made by Celery and kombu themselves, once."""
+    if queue not in _letters:
+        headers, properties, body, _ = app.amqp.create_task_message(_ID, TASKS[queue], (_TOKEN,), {})
+        content_type, encoding, payload = serialization.dumps(body, "json")  # type: ignore[no-untyped-call]
+        properties |= {"delivery_mode": 2}
+        message = channel.prepare_message(_BODY, 0, content_type, encoding, headers, properties)
+        channel._inplace_augment_message(message, "", queue)
+        message["body"], message["properties"]["delivery_tag"] = _BODY, _TAG
+        parts = re.split(f"({_BODY}|{_ID}|{_TAG})", json.dumps(message))
+        _letters[queue] = _Letter(tuple(parts[::2]), tuple(parts[1::2]), payload)
+    return _letters[queue]
