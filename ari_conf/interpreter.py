@@ -11,6 +11,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -57,6 +58,7 @@ AGAIN = (
 """Whether these were done when the connection broke nobody knows, and twice they do no harm: they are asked for again.
 Of none of them an event tells later that it was not done: one who is no longer muted would not be heard, for ever."""
 TRIES, AGAIN_S = 5, 0.5
+CODEC, HEADERS = "CHANNEL(audionativeformat)", "PJSIP_HEADERS(X-PH-)"
 ACCOUNT_TRIES = 5
 """Seconds for which an account is looked up again while Redis is away."""
 
@@ -189,14 +191,26 @@ class Interpreter:
             await asyncio.sleep(AGAIN_S)
 
     async def _identify(self, effect: do.IdentifyCall) -> None:
-        record, headers, codec = await asyncio.gather(
-            self._account(effect.auth_id),
-            self._headers(effect.channel_id),
-            self._variable(effect.channel_id, "CHANNEL(audionativeformat)"),
+        record, (codec, names) = await asyncio.gather(
+            self._account(effect.auth_id), self._codec_and_headers(effect.channel_id)
         )
+        wanted = [name for name in names.split(",") if name.upper().startswith("X-PH-")]
+        header = partial(self._variable, effect.channel_id)
+        values = await asyncio.gather(*(header(f"PJSIP_HEADER(read,{name})") for name in wanted))
         account = record.account() if record else None
         wideband = not NARROWBAND.issuperset(codec.strip("()").split("|"))
+        headers = tuple(zip(wanted, values, strict=True))
         self._deliver(ev.CallIdentified(effect.call_uuid, account, headers, wideband))
+
+    async def _codec_and_headers(self, channel_id: str) -> tuple[str, str]:
+        """In one request; in two, if this Asterisk has no EVAL(). "X-PH-* SIP headers of the INVITE": none if the call
+        did not come by SIP."""
+        # What a caller wrote into his headers comes out of it, and is not evaluated.
+        both = await self._variable(channel_id, f"EVAL(${{{CODEC}}};${{{HEADERS}}})")
+        codec, semicolon, names = both.partition(";")
+        if semicolon:
+            return codec, names
+        return await self._variable(channel_id, CODEC), await self._variable(channel_id, HEADERS)
 
     async def _account(self, auth_id: str) -> Any:
         for _ in range(ACCOUNT_TRIES):
@@ -206,13 +220,6 @@ class Interpreter:
                 log.error("account not looked up", auth_id=auth_id, reason=str(error))
                 await asyncio.sleep(1.0)
         return None
-
-    async def _headers(self, channel_id: str) -> tuple[tuple[str, str], ...]:
-        """ "X-PH-* SIP headers of the INVITE"; none if the call did not come by SIP."""
-        names = await self._variable(channel_id, "PJSIP_HEADERS(X-PH-)")
-        wanted = [name for name in names.split(",") if name.upper().startswith("X-PH-")]
-        values = await asyncio.gather(*(self._variable(channel_id, f"PJSIP_HEADER(read,{n})") for n in wanted))
-        return tuple(zip(wanted, values, strict=True))
 
     async def _variable(self, channel_id: str, name: str) -> str:
         path = f"/channels/{quote(channel_id, safe='')}/variable"
