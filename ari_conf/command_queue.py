@@ -135,7 +135,7 @@ class Commands:
         try:
             queued = msgspec.json.decode(text, type=Queued)
             command: Command = restore(queued.command, cast(Any, Command))
-        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError) as error:
             # Of a web process of another version.
             log.error("a command can't be read", reason=str(error))
             return

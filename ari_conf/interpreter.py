@@ -100,17 +100,17 @@ class Interpreter:
             case do.CreateBridge() | do.DestroyBridge() | do.StartRecording() | do.StopRecording():
                 self._in_order(effect.bridge_id, effect)
             case do.IdentifyCall():
-                self._spawn(self._identify(effect))
+                self._spawn(self._replied(effect, self._identify(effect)))
             case do.FetchDocument():
-                self._spawn(self._fetch_document(effect))
+                self._spawn(self._replied(effect, self._fetch_document(effect)))
             case do.FetchSounds():
-                self._spawn(self._fetch_sounds(effect))
+                self._spawn(self._replied(effect, self._fetch_sounds(effect)))
             case do.PrepareSound():
-                self._spawn(self._prepare(effect))
+                self._spawn(self._replied(effect, self._prepare(effect)))
             case do.WarmSounds(sounds):
                 self._sounds.warm(sounds)
             case do.ClaimName():
-                self._spawn(self._claim(effect))
+                self._spawn(self._replied(effect, self._claim(effect)))
             case do.DetectBeep(channel_id, on):
                 (self._listening.start if on else self._listening.stop)(channel_id)
             case (
@@ -156,17 +156,27 @@ class Interpreter:
 
     async def _drain(self, key: str, lane: deque[ForAsterisk]) -> None:
         while lane:
-            await self._obey(lane[0])
+            await self._replied(lane[0], self._obey(lane[0]))
             lane.popleft()
         del self._lanes[key]
+
+    async def _replied(self, effect: do.Effect, work: Coroutine[Any, Any, None]) -> None:
+        """Also one that breaks comes back: whose it is must not wait for ever."""
+        try:
+            await work
+        except Exception as error:
+            log.exception("an effect broke: this is a defect of ari_conf, please report it")
+            self._deliver(ev.EffectFailed(effect, f"{type(effect).__name__} broke: {type(error).__name__}"))
 
     async def _obey(self, effect: ForAsterisk) -> None:
         try:
             for request in to_requests(effect):
                 await self._ask(request, again=isinstance(effect, AGAIN))
         except AriError as error:
-            # Of a channel that is gone, addChannel says 400, or 422 once it has left the application.
-            gone = isinstance(error, AriNotFound) or (isinstance(effect, do.AddChannel) and error.status in (400, 422))
+            # Of a channel that is gone, addChannel says 400, or 422 once it has left the application; removeChannel
+            # says 400, or 422 if it is not in the bridge.
+            moved = isinstance(effect, do.AddChannel | do.RemoveChannel)
+            gone = isinstance(error, AriNotFound) or (moved and error.status in (400, 422))
             log.log(10 if gone else 30, "effect failed", effect=type(effect).__name__, reason=str(error))
             self._deliver(ev.EffectFailed(effect, str(error), gone))
             return
@@ -310,7 +320,7 @@ class Interpreter:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("an effect broke: this is a defect of ari_conf, please report it", exc_info=error)
+            log.error("a task broke: this is a defect of ari_conf, please report it", exc_info=error)
 
 
 def _named(source: str) -> str:

@@ -207,7 +207,13 @@ class Service:
         now = now_ms()
         told = fields_of(event, self._directory.whose)
         self._measured.before(event, now)
-        effects = self._directory.receive(event, now)
+        try:
+            effects = self._directory.receive(event, now)
+        except Exception:
+            log.exception(
+                "a step broke: this is a defect of ari_conf, please report it", event_type=type(event).__name__
+            )
+            effects = self._directory.give_up()
         _tell("event", event, told)
         self._put(effects, now)
 
@@ -315,13 +321,11 @@ class Service:
         known = {call.channel_id for call in self._directory.calls.values()}
         expected = [e for e in reconcile.expected(self._directory) if not self._interpreter.busy(e.lane)]
         there, channels = await takeover.look(self._ari, expected)
-        if first:
-            self._put(self._directory.resume(reconcile.again(self._directory, there), now_ms()), now_ms())
-            ours = await takeover.ours(self._ari, self._settings.ari_app)
-            for bridge_id in reconcile.strangers(self._directory, there, ours.__contains__):
-                log.warning("bridge of nobody removed", conference_id=bridge_id)
-                self._interpreter.run(do.DestroyBridge(bridge_id))
-        for event in reconcile.missed(expected, there):
+        ours = await takeover.ours(self._ari, self._settings.ari_app) if first else set()
+        expected = [e for e in expected if not self._interpreter.busy(e.lane)]
+        found = reconcile.compared(self._directory, expected, there, took_over=first, ours=ours.__contains__)
+        self._put(self._directory.resume(found.again, now_ms()), now_ms())
+        for event in found.missed:
             self.deliver(event)
         for message in takeover.arrivals(channels, self._settings.ari_app, known):
             self._heard(message)

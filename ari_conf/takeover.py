@@ -73,12 +73,13 @@ def restored(state: Mapping[str, bytes]) -> tuple[list[Call], list[Conference], 
             continue
         try:
             thing = decoded(written, shared)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             log.error("state can't be read: its call is taken for a new one", id=key, reason=repr(error))
         else:
             calls.append(thing) if isinstance(thing, Call) else conferences.append(thing)
     highest = max((id for conference in conferences for id in conference.members), default=0)
-    return calls, conferences, max(int(state.get(NEXT_MEMBER_ID, b"1")), highest + 1)
+    written = state.get(NEXT_MEMBER_ID, b"1")
+    return calls, conferences, max(int(written) if written.isdigit() and len(written) < 19 else 1, highest + 1)
 
 
 async def _answer(ari: Client, path: str) -> Any:

@@ -20,6 +20,7 @@ EVENTS = (
     "ChannelDtmfReceived",
     "ChannelTalkingStarted",
     "ChannelTalkingFinished",
+    "PlaybackStarted",
     "PlaybackFinished",
     "RecordingStarted",
     "RecordingFinished",
@@ -60,6 +61,8 @@ def to_event(message: Any, new_id: Callable[[], str]) -> seen.Event | None:
             return seen.TalkingStarted(channel_id)
         case {"type": "ChannelTalkingFinished", "channel": {"id": str(channel_id)}}:
             return seen.TalkingFinished(channel_id)
+        case {"type": "PlaybackStarted", "playback": {"id": str(playback_id)}}:
+            return seen.PlaybackStarted(playback_id)
         case {"type": "PlaybackFinished", "playback": {"id": str(playback_id)} as playback}:
             return seen.PlaybackFinished(playback_id, failed=playback.get("state") == "failed")
         case {"type": str(kind), "recording": {"name": str(name), "target_uri": str(target)}}:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -42,7 +44,7 @@ def content(method: str, path: str, answer: Answer) -> Any:
     """What the answer's JSON says, None if it is empty. Raises AriNotFound or AriError in Asterisk's own words."""
     try:
         found = msgspec.json.decode(answer.body) if answer.body else None
-    except msgspec.DecodeError:
+    except NOT_JSON:
         found = None
     if 200 <= answer.status < 300:
         return found
@@ -109,7 +111,7 @@ class Socket:
     def _receive(self, received: bytes | str) -> None:
         try:
             message = msgspec.json.decode(received)
-        except msgspec.DecodeError as error:
+        except NOT_JSON as error:
             log.warning("asterisk sent no JSON", reason=str(error))
             return
         if not isinstance(message, dict):
@@ -128,7 +130,8 @@ class Socket:
         if waiting is not None and not waiting.done():
             status, reason = message.get("status_code"), message.get("reason_phrase")
             body = message.get("message_body")
-            waiting.set_result(Answer(status if isinstance(status, int) else 0, str(reason or ""), body or ""))
+            status = status if isinstance(status, int) else 0
+            waiting.set_result(Answer(status, str(reason or ""), body if isinstance(body, str) else ""))
 
 
 def _acknowledge(websocket: WebSocket) -> None:

@@ -28,6 +28,7 @@ from ari_conf.core.effects import (
     PostCallback,
     ReportProblem,
     Target,
+    Undone,
     WarmSounds,
 )
 from ari_conf.core.elements import (
@@ -49,7 +50,13 @@ from ari_conf.core.player import Player
 HANGUP_CAUSES = {"normal": 16, "busy": 17, "rejected": 21}
 """Q.850, by the reason that ARI is given."""
 HANGING_UP_MS = 5000
-"""Asterisk says at once that a channel is gone; a call of which it never does is let go all the same."""
+"""Asterisk says at once that a channel is gone. If it does not within this time, it is asked again."""
+HANG_UPS = 3
+"""So often; then the call is let go all the same."""
+MOST_HOPS = 20
+"""Documents in a row of which none took a second: a document that leads to itself would be asked for as fast as its
+server answers, for ever (decided)."""
+HOP_MS = 1000
 
 Purpose = Literal["answer", "action", "redirect"]
 
@@ -97,6 +104,14 @@ class Call:
     hang_up_at: int | None = None
     """Hangup schedule."""
     hanging_up_until: int | None = None
+    hang_ups: int = 0
+    """How often Asterisk was asked to."""
+    document_at: int = 0
+    """When the document came."""
+    hops: int = 0
+    """Documents in a row that took no time."""
+    undone: Undone = ()
+    """Of the channel."""
 
     # What is derived.
 
@@ -148,12 +163,16 @@ class Call:
             case ev.ChannelHungUp(_, cause):
                 return self._hung_up(cause, now)
             case ev.TimePassed() if self.hanging_up_until is not None and self.hanging_up_until <= now:
-                return self._hung_up(self.cause, now)
+                return self._hang_up_again(now)
             case ev.EffectFailed(HangUp() | Answer() as effect, reason, gone):
                 return self._not_obeyed(effect, reason, gone, now)
         if self.over:
             return []
         match event:
+            case ev.EffectFailed(IdentifyCall(), reason) if self.account is None:
+                self.account = Account(self.auth_id)
+                code = UNREACHABLE["answer"]
+                return [self.problem(f"the call can't be begun: {reason}", code), *self.hang_up("normal", code, now)]
             case ev.CallIdentified(_, account, headers, wideband) if self.account is None:
                 self.wideband = wideband
                 return self._identified(account, dict(headers), now)
@@ -190,6 +209,7 @@ class Call:
         if self.over:
             return []
         self.code, self.hanging_up_until, self.hang_up_at = code, now + HANGING_UP_MS, None
+        self.hang_ups = 1
         self.cause = HANGUP_CAUSES[reason]
         return [*self._stop_running(), HangUp(self.channel_id, reason)]
 
@@ -218,6 +238,13 @@ class Call:
         return self._no_document("answer", UNREACHABLE["answer"], text, now)
 
     def _fetch(self, purpose: Purpose, source: str, method: str, event: str, params: dict[str, str], now: int) -> Out:
+        self.hops = self.hops + 1 if now - self.document_at < HOP_MS else 0
+        if self.hops > MOST_HOPS:
+            code = INVALID[purpose]
+            text = (
+                f"{MOST_HOPS} documents in a row led on to another at once: the call is ended, lest it goes on for ever"
+            )
+            return [self.problem(text, code), *self.hang_up("normal", code, now)]
         self.fetching = purpose
         self.serial += 1
         whole = frozen(standard(self, event, now) | params)
@@ -232,7 +259,7 @@ class Call:
         self.fetching = self.asked = None
         if isinstance(event, ev.DocumentFailed):
             return self._no_document(purpose, (INVALID if event.invalid else UNREACHABLE)[purpose], event.reason, now)
-        self.elements, self.position, self.early = event.elements, 0, 0
+        self.elements, self.position, self.early, self.document_at = event.elements, 0, 0, now
         # What the fallback itself leads to is not rescued by it: it would be asked for ever.
         was_fallback = asked is not None and self.account is not None and asked.source == self.account.fallback_url
         self.fallback_asked = self.fallback_asked and was_fallback
@@ -358,9 +385,16 @@ class Call:
         return []
 
     def _not_obeyed(self, effect: HangUp | Answer, reason: str, gone: bool, now: int) -> Out:
-        if gone or self.over:
+        if gone:
             return self._hung_up(self.cause, now)
-        return [self.problem(reason), *self.hang_up("normal", NORMAL, now)]
+        # One that could not be hung up is tried again in a while: it must not stay in Asterisk without us.
+        return [] if self.over else [self.problem(reason), *self.hang_up("normal", NORMAL, now)]
+
+    def _hang_up_again(self, now: int) -> Out:
+        if self.hang_ups >= HANG_UPS:
+            return self._hung_up(self.cause, now)
+        self.hang_ups, self.hanging_up_until = self.hang_ups + 1, now + HANGING_UP_MS
+        return [HangUp(self.channel_id)]
 
     def _hung_up(self, cause: int, now: int) -> Out:
         if self.ended_at is not None:

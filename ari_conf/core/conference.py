@@ -21,6 +21,7 @@ from ari_conf.core.effects import (
     DeafenChannel,
     DestroyBridge,
     DetectTalking,
+    Effect,
     MuteChannel,
     NoteTalk,
     Params,
@@ -32,6 +33,7 @@ from ari_conf.core.effects import (
     StartRecording,
     StopRecording,
     Target,
+    Undone,
 )
 from ari_conf.core.elements import Prompt
 from ari_conf.core.internal import Admitted, Finished, Notify, Out, RecordingAsked, Released, Skipped, Stayed
@@ -44,13 +46,15 @@ CAP_S = 86400
 """The server's cap on a conference's length."""
 LEAVING_MS = 3000
 """Asterisk says at once that a channel has left a bridge; a member of whom it never does is let go all the same."""
+DESTROYS = 3
+DESTROY_AGAIN_MS = 5000
 FLOOR_SILENCE_MS = 500
 """This much silence is the end of talking."""
 
 
 OF_TALKING = (ev.TalkingStarted, ev.TalkingFinished)
 OF_MEMBER = (ev.ChannelEnteredBridge, ev.ChannelLeftBridge, ev.DigitReceived)
-OF_PLAYBACK = (ev.SoundPrepared, ev.SoundFailed, ev.PlaybackFinished)
+OF_PLAYBACK = (ev.SoundPrepared, ev.SoundFailed, ev.PlaybackStarted, ev.PlaybackFinished)
 Common = tuple[bool, bool, str, bool]
 
 
@@ -87,6 +91,11 @@ class Conference:
     recording: Recording | None = None
     locked: bool = False
     """Nobody else is let in."""
+    undone: Undone = ()
+    """Of the bridge."""
+    destroys: int = 0
+    destroy_again_at: int | None = None
+    """Asterisk could not destroy the bridge: how often so far, and when it is asked again."""
 
     def __post_init__(self) -> None:
         self.ends_at = self.ends_at or self.created_at + CAP_S * 1000
@@ -125,6 +134,8 @@ class Conference:
             times.append(self.recording.deadline)
         if not self.ending:
             times.append(self.ends_at)
+        elif self.destroy_again_at is not None:
+            times.append(self.destroy_again_at)
         return min(times, default=None)
 
     @property
@@ -203,9 +214,9 @@ class Conference:
                 return self._bridge_gone(now)
             case ev.SoundsFetched() | ev.SoundsFailed():
                 return self._sounds(event, now)
-            case ev.RecordingStarted(_, recording_id) if self.recording is not None:
+            case ev.RecordingStarted(_, recording_id, found) if self.recording is not None:
                 if recording_id == self.recording.recording_id:
-                    self.recording.sounds(now)
+                    self.recording.sounds(self.recording.started_at if found else now)
             case ev.RecordingFinished(_, recording_id, failed) if self.recording is not None:
                 if recording_id == self.recording.recording_id:
                     self.recording.stopped(now, failed)
@@ -245,10 +256,7 @@ class Conference:
             return []
         members = list(self.members.values())
         if isinstance(event, ev.NameRefused):
-            self.claim, self.ending = "released", True
-            self.members.clear()
-            problem = f"the conference {self.name!r} is held by {event.owner}; a conference can't span two Asterisks"
-            return [Skipped(m.call_uuid, problem) for m in members]
+            return self._not_claimed(f"is held by {event.owner}; a conference can't span two Asterisks")
         self.claim = "held"
         if not members:
             return self._end("conference_ended", now)
@@ -257,6 +265,12 @@ class Conference:
         for member in members:
             out += self._admit(member, now)
         return out
+
+    def _not_claimed(self, why: str) -> Out:
+        members = list(self.members.values())
+        self.claim, self.ending = "released", True
+        self.members.clear()
+        return [Skipped(m.call_uuid, f"the conference {self.name!r} {why}") for m in members]
 
     def _admit(self, member: Member, now: int) -> Out:
         element = member.element
@@ -573,7 +587,7 @@ class Conference:
     # What went wrong, and time.
 
     def _bridge_gone(self, now: int) -> Out:
-        self.bridge = "gone"
+        self.bridge, self.destroy_again_at = "gone", None
         if self.recording is not None:
             self.recording.stopped(now)
         out = self._end("conference_ended", now)
@@ -583,12 +597,18 @@ class Conference:
 
     def _failed(self, failure: ev.EffectFailed, now: int) -> Out:
         match failure.effect:
-            case CreateBridge():
+            case CreateBridge() if self.bridge == "creating":
                 trouble: Out = [m.problem(failure.reason) for m in self.members.values()]
                 # It may have been made all the same, the answer lost.
-                return [*trouble, *self._bridge_gone(now), DestroyBridge(self.bridge_id)]
-            case DestroyBridge():
+                self.bridge = "destroying"
+                return [*trouble, *self._end("conference_ended", now), DestroyBridge(self.bridge_id)]
+            case DestroyBridge() if failure.gone or self.destroys >= DESTROYS:
                 return self._bridge_gone(now)
+            case DestroyBridge() if self.bridge == "destroying":
+                # It must not stand there without us.
+                self.destroy_again_at = now + DESTROY_AGAIN_MS
+            case ClaimName() if self.claim == "asked":
+                return self._not_claimed(f"can't be had: {failure.reason}")
             case AddChannel(channel_id) | RemoveChannel(channel_id):
                 member = self._by_channel(channel_id)
                 return self._not_moved(member, failure, now) if member else []
@@ -603,6 +623,9 @@ class Conference:
 
     def _not_moved(self, member: Member, failure: ev.EffectFailed, now: int) -> Out:
         if member.state == "leaving" and isinstance(failure.effect, RemoveChannel):
+            if not failure.gone:
+                # He may be heard by the others as yet, or be out, and that news is under way: it is tried once more.
+                return []
             # Without a reason he was refused: why, is still to be heard.
             return self._out(member, now) if member.reason is not None else []
         if member.state == "parting" and isinstance(failure.effect, RemoveChannel):
@@ -618,6 +641,9 @@ class Conference:
 
     def _time(self, now: int) -> Out:
         out: Out = []
+        if self.destroy_again_at is not None and self.destroy_again_at <= now:
+            self.destroys, self.destroy_again_at = self.destroys + 1, None
+            out.append(DestroyBridge(self.bridge_id))
         for member in list(self.members.values()):
             out += self._member_time(member, now)
         for player in self.players.values():
@@ -631,7 +657,7 @@ class Conference:
 
     def _member_time(self, member: Member, now: int) -> Out:
         if member.leaving_until is not None and member.leaving_until <= now:
-            return self._out(member, now)
+            return [RemoveChannel(member.channel_id, self.bridge_id), *self._out(member, now)]
         out: Out = []
         if member.matcher.deadline is not None and member.matcher.deadline <= now:
             out += self._found(member, member.matcher.flush(), now)
@@ -657,3 +683,9 @@ class Conference:
             "Timestamp": str(now),
         }
         return [Notify(member.call_uuid, member.element, f"Conference{event}", frozen(whole))]
+
+
+def given_up(conference: Conference) -> list[Effect]:
+    """What removes it from Asterisk and frees its name, whatever it is like inside."""
+    out: list[Effect] = [ReleaseName(conference.auth_id, conference.name, conference.conference_id)]
+    return [*out, DestroyBridge(conference.bridge_id)] if conference.bridge not in ("none", "gone") else out

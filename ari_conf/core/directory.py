@@ -16,20 +16,27 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.call import Call
 from ari_conf.core.callbacks import NORMAL, frozen, standard
-from ari_conf.core.conference import Conference
+from ari_conf.core.conference import Conference, given_up
 from ari_conf.core.effects import (
     AddChannel,
+    ClaimName,
     CreateBridge,
     DestroyBridge,
     Effect,
+    FetchDocument,
     FetchSounds,
+    HangUp,
     NoteStay,
     Params,
     PlayMedia,
     PostCallback,
+    PrepareSound,
     RemoveChannel,
+    ReportProblem,
     StartRecording,
+    StopPlayback,
     StopRecording,
+    Undoing,
 )
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.internal import (
@@ -50,6 +57,11 @@ from ari_conf.core.internal import (
 from ari_conf.core.member import Member
 from ari_conf.core.obey import refused
 
+UNDOING = frozenset(get_args(Undoing))
+UNDONE_MS = 30_000
+"""By then Asterisk has done it, or never will."""
+BROKEN = "the call has met a defect of ari_conf and is ended: please report it, with what the log says"
+
 
 @dataclass(slots=True)
 class Directory:
@@ -69,6 +81,8 @@ class Directory:
     _deadlines: list[tuple[int, str]] = field(default_factory=list)
     """A heap of these; one that is not in `_due` any more is stale."""
     _touched: set[str] = field(default_factory=set)
+    _whole: tuple[list[Effect], set[str]] = field(default_factory=lambda: ([], set()))
+    """Of a step that broke: what was decided before, and whom that changed."""
 
     @property
     def deadline(self) -> int | None:
@@ -122,6 +136,27 @@ class Directory:
         self._channels[event.channel_id] = event.call_uuid
         self._touched.add(event.call_uuid)
         return out
+
+    def give_up(self) -> list[Effect]:
+        """After `receive` raised, which is a defect: those whom the step concerned are half changed. They are ended, so
+        that nobody stays on the phone with what does not answer any more; all others go on."""
+        broken, (effects, earlier) = self._touched, self._whole
+        self._whole = [], set()
+        conferences = [c for key in broken if (c := self.conferences.pop(key, None)) is not None]
+        members = {m.call_uuid for c in conferences for m in c.members.values()}
+        for conference in conferences:
+            effects += given_up(conference)
+            self._forget_name(conference)
+        for key in sorted(broken | members):
+            call = self.calls.pop(key, None)
+            if call is not None:
+                self._channels.pop(call.channel_id, None)
+                effects += [ReportProblem(call.auth_id, key, None, BROKEN), HangUp(call.channel_id)]
+        self._touched = broken | members
+        for key in self._touched:
+            self._bookkeep(key)
+        self._touched |= earlier
+        return effects
 
     # Whom an event is for.
 
@@ -211,6 +246,15 @@ class Directory:
                 return self._conference(bridge_id, event, now)
             case PlayMedia(_, playback_id):
                 return self._owner(playback_id, event, now)
+            case ClaimName(_, _, conference_id):
+                return self._conference(conference_id, event, now)
+            # Those that say by themselves how they failed: so they do unless what runs them is broken.
+            case FetchDocument(fetch_id):
+                return self._owner(fetch_id, ev.DocumentFailed(fetch_id, False, event.reason), now)
+            case FetchSounds(fetch_id):
+                return self._owner(fetch_id, ev.SoundsFailed(fetch_id, event.reason), now)
+            case PrepareSound(playback_id, sound):
+                return self._owner(playback_id, ev.SoundFailed(playback_id, sound, event.reason), now)
             case _:
                 channel_id = getattr(event.effect, "channel_id", None)
                 return self._call(self._channels.get(channel_id or "", ""), event, now)
@@ -224,6 +268,9 @@ class Directory:
         it then does must not come before what was decided earlier.
         """
         effects = self._effects_of(out, now) if out else []
+        for effect in effects:
+            if type(effect) in UNDOING:
+                self._remember(effect, now)  # type: ignore[arg-type]
         for key in self._touched:
             self._bookkeep(key)
         return effects
@@ -244,6 +291,19 @@ class Directory:
             else:
                 pending.extendleft(reversed(self._tell(item, now)))  # type: ignore[arg-type]
         return effects
+
+    def _remember(self, effect: Undoing, now: int) -> None:
+        """What is no longer to be leaves no other trace in the state: after a crash it may be there as yet."""
+        channel_id = effect.target.id if isinstance(effect, StopPlayback) else getattr(effect, "channel_id", "")
+        if getattr(effect, "muted", False) or getattr(effect, "deaf", False) or getattr(effect, "silence_ms", None):
+            return
+        conference = self.conferences.get(channel_id)
+        call = self.calls.get(self._channels.get(channel_id, "")) if conference is None else None
+        owner = conference or call
+        if owner is not None:
+            recent = (u for u in owner.undone if u[0] > now - UNDONE_MS)
+            owner.undone = (*recent, (now, effect))
+            self._touched.add(call.call_uuid if call else channel_id)
 
     def _tell(self, item: Internal, now: int) -> Out:
         match item:
@@ -351,11 +411,22 @@ class Directory:
             del self._due[key]
             due.append(key)
         effects: list[Effect] = []
-        for key in due:
+        earlier, self._touched = self._touched, set()
+        for at, key in enumerate(due):
             # One after another: what the one leads to may concern the next.
             self._touched.add(key)
             deliver = self._call if key in self.calls else self._conference
-            effects += self._settle(deliver(key, ev.TimePassed(), now), now)
+            try:
+                effects += self._settle(deliver(key, ev.TimePassed(), now), now)
+            except Exception:
+                # Whose turn it was is to be given up; the others' comes again, or is done.
+                self._whole = effects, earlier
+                for other in {*due[at + 1 :], *earlier}:
+                    self._bookkeep(other)
+                raise
+            earlier |= self._touched
+            self._touched = set()
+        self._touched = earlier
         return effects
 
 
@@ -368,7 +439,7 @@ _OfBridge = (
     | ev.RecordingStarted
     | ev.RecordingFinished
 )
-_OfPlayback = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackFinished
+_OfPlayback = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackStarted | ev.PlaybackFinished
 _OfFetch = ev.DocumentFetched | ev.DocumentFailed | ev.SoundsFetched | ev.SoundsFailed
 
 # By the event's class: trying one pattern after another takes as long as what then follows.

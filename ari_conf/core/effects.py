@@ -278,6 +278,10 @@ class ReportProblem:
     text: str
 
 
+Undoing = StopMusic | StopPlayback | MuteChannel | DeafenChannel | DetectTalking
+Undone = tuple[tuple[int, Undoing], ...]
+"""When, and what was no longer to be: done again after a crash."""
+
 Field = tuple[str, str | tuple[str, ...]]
 
 

@@ -115,6 +115,13 @@ class SoundFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaybackStarted:
+    """It is heard now."""
+
+    playback_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlaybackFinished:
     playback_id: str
     failed: bool = False
@@ -124,6 +131,8 @@ class PlaybackFinished:
 class RecordingStarted:
     bridge_id: str
     recording_id: str
+    found: bool = False
+    """It was found running: it began earlier, when nobody listened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +224,7 @@ Event = (
     | BeepHeard
     | SoundPrepared
     | SoundFailed
+    | PlaybackStarted
     | PlaybackFinished
     | RecordingStarted
     | RecordingFinished

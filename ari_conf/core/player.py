@@ -15,6 +15,7 @@ from ari_conf.core.events import (
     EffectFailed,
     Event,
     PlaybackFinished,
+    PlaybackStarted,
     SoundFailed,
     SoundPrepared,
     TalkingFinished,
@@ -40,6 +41,8 @@ class Player:
     media: str = ""
     """The current item's, once it is prepared."""
     count: int = 0
+    begun: bool = False
+    """The playback has been heard to begin: if it is there no more it has ended, and was not lost before it began."""
     until: int | None = None
     quiet_until: int | None = None
     """Wait silence="true": it ends then unless somebody talks."""
@@ -78,6 +81,8 @@ class Player:
                 return self._play()
             case SoundFailed(playback_id) if self.state == "preparing" and playback_id == self.playback_id:
                 return self._next_item(now)
+            case PlaybackStarted(playback_id) if self.state == "playing" and playback_id == self.playback_id:
+                self.begun = True
             case PlaybackFinished(playback_id, failed) if self.state == "playing" and playback_id == self.playback_id:
                 return self._played(failed, now)
             case EffectFailed(PlayMedia(_, playback_id)) if self.state == "playing" and playback_id == self.playback_id:
@@ -128,9 +133,12 @@ class Player:
         self.state = "preparing"
         return [PrepareSound(self.playback_id, item)]
 
-    def _play(self) -> list[Effect]:
-        self.state = "playing"
+    def again(self) -> list[Effect]:
         return [PlayMedia(self.target, self.playback_id, (self.media,))]
+
+    def _play(self) -> list[Effect]:
+        self.state, self.begun = "playing", False
+        return self.again()
 
     def _played(self, failed: bool, now: int) -> list[Effect]:
         item = self._current()

@@ -7,8 +7,8 @@ be done still is being done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ari_conf.core import effects as do
@@ -47,6 +47,8 @@ class Expected:
     auth_id: str = ""
     if_gone: ev.Event | None = None
     if_there: ev.Event | None = None
+    begun: bool = True
+    """False: nobody has heard yet that it began. Who takes over begins it then, rather than taking it for ended."""
 
     def seen(self, there: There) -> ev.Event | None:
         match self.kind:
@@ -69,10 +71,70 @@ def expected(directory: Directory) -> list[Expected]:
     return found + [e for conference in directory.conferences.values() for e in _of_conference(conference)]
 
 
-def missed(expectations: list[Expected], there: There) -> list[ev.Event]:
+def missed(expectations: Iterable[Expected], there: There) -> list[ev.Event]:
     """What must have happened. Hang-ups first: they explain the rest."""
     seen = [event for event in (e.seen(there) for e in expectations) if event is not None]
     return sorted(seen, key=lambda event: not isinstance(event, ev.ChannelHungUp))
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    again: Out
+    """To be done first."""
+    missed: list[ev.Event]
+    """To be delivered then, in this order."""
+
+
+def compared(
+    directory: Directory, before: Iterable[Expected], there: There, *, took_over: bool, ours: Callable[[str], bool]
+) -> Compared:
+    """What follows from what Asterisk has. `before` is what was `expected` before anybody looked, less what effects
+    were just changing; only what is still expected counts, since the rest was told by events meanwhile.
+
+    `ours` knows the bridges that this application has made: others are not touched.
+    """
+    still = set(expected(directory))
+    expectations = [e for e in before if e in still]
+    if took_over:
+        expectations = [replace(e, if_gone=None) if not e.begun else e for e in expectations]
+    out = again(directory, there) if took_over else []
+    out += [*_floors(directory), *_astray(directory, there, before)]
+    if took_over:
+        out += [do.DestroyBridge(bridge_id) for bridge_id in strangers(directory, there, ours)]
+    return Compared(out, [*missed(expectations, there), *_silent(directory)])
+
+
+def _holders(directory: Directory) -> Iterator[Member]:
+    """Who holds a floor and talks, as far as is known."""
+    for conference in directory.conferences.values():
+        holder = conference.members.get(conference.floor) if conference.floor is not None else None
+        if holder is not None and holder.talking and holder.state == "mixed":
+            yield holder
+
+
+def _floors(directory: Directory) -> Out:
+    # Whether he has fallen silent meanwhile can't be asked: so it is begun anew, and he who talks is told of again.
+    out: Out = []
+    for member in _holders(directory):
+        out += [do.DetectTalking(member.channel_id, None), do.DetectTalking(member.channel_id, FLOOR_SILENCE_MS)]
+    return out
+
+
+def _silent(directory: Directory) -> list[ev.Event]:
+    """Else nobody could take the floor from one who fell silent while nobody listened."""
+    return [ev.TalkingFinished(member.channel_id) for member in _holders(directory)]
+
+
+def _astray(directory: Directory, there: There, before: Iterable[Expected]) -> Out:
+    """Channels in a conference's bridge that are not among its members: nobody would ever take them out of it."""
+    known = {e.id for e in before if e.kind == "bridge"}
+    return [
+        do.RemoveChannel(channel_id, conference.bridge_id)
+        for conference in directory.conferences.values()
+        if conference.bridge == "ready" and conference.bridge_id in known
+        for channel_id in sorted(there.bridges.get(conference.bridge_id, ()))
+        if channel_id not in {member.channel_id for member in conference.members.values()}
+    ]
 
 
 def _of_call(call: Call) -> Iterator[Expected]:
@@ -86,7 +148,9 @@ def _of_call(call: Call) -> Iterator[Expected]:
 def _of_player(player: Player) -> Iterator[Expected]:
     if player.state == "playing":
         playback_id = player.playback_id
-        yield Expected("playback", playback_id, player.target.id, if_gone=ev.PlaybackFinished(playback_id))
+        over = ev.PlaybackFinished(playback_id)
+        heard = None if player.begun else ev.PlaybackStarted(playback_id)
+        yield Expected("playback", playback_id, player.target.id, if_gone=over, if_there=heard, begun=player.begun)
 
 
 def _of_conference(conference: Conference) -> Iterator[Expected]:
@@ -102,7 +166,9 @@ def _of_conference(conference: Conference) -> Iterator[Expected]:
     recording = conference.recording
     if recording is not None and not recording.finished:
         over = ev.RecordingFinished(bridge_id, recording.recording_id)
-        yield Expected("recording", recording.recording_id, bridge_id, auth_id=conference.auth_id, if_gone=over)
+        begun = recording.begun or recording.state != "running"
+        runs = None if begun else ev.RecordingStarted(bridge_id, recording.recording_id, found=True)
+        yield Expected("recording", recording.recording_id, bridge_id, "", conference.auth_id, over, runs, begun)
 
 
 def _of_member(member: Member, bridge_id: str) -> Iterator[Expected]:
@@ -123,19 +189,19 @@ def _of_member(member: Member, bridge_id: str) -> Iterator[Expected]:
 
 def again(directory: Directory, there: There) -> Out:
     """What the state says is under way, and may have died with who did it. Each may be done twice without harm."""
+    calls = [call for call in directory.calls.values() if call.channel_id in there.channels]
     out: Out = []
-    for call in directory.calls.values():
-        if call.channel_id in there.channels:
-            out += _call_again(call, there)
+    for call in calls:
+        out += _call_again(call, there) if not call.over else []
     for conference in directory.conferences.values():
         out += _conference_again(conference, there)
-    return out
+    # One who leaves and is hung up leaves first, as it was decided.
+    return out + [do.HangUp(call.channel_id) for call in calls if call.over]
 
 
 def _call_again(call: Call, there: There) -> Out:
-    if call.over:
-        return [do.HangUp(call.channel_id)]
-    out: Out = []
+    # First what is no longer to be; then what is.
+    out: Out = [effect for _, effect in call.undone]
     if call.account is None:
         out.append(do.IdentifyCall(call.call_uuid, call.channel_id, call.auth_id))
     if call.answered_at is not None and not there.channels[call.channel_id]:
@@ -143,10 +209,10 @@ def _call_again(call: Call, there: There) -> Out:
     if call.asked is not None:
         out.append(call.asked)
     player = call.running.player if isinstance(call.running, Gather) else call.running
-    return out + (_player_again(player) if isinstance(player, Player) else [])
+    return out + (_player_again(player, there) if isinstance(player, Player) else [])
 
 
-def _player_again(player: Player) -> Out:
+def _player_again(player: Player, there: There) -> Out:
     item = player.items[player.position] if player.position < len(player.items) else None
     if item is None or player.done:
         return []
@@ -155,13 +221,14 @@ def _player_again(player: Player) -> Out:
         if listens and item.silence:
             return [do.DetectTalking(player.target.id, item.min_silence)]
         return [do.DetectBeep(player.target.id, True)] if listens and item.beep else []
+    if player.state == "playing" and not player.begun and player.playback_id not in there.playbacks:
+        return [*player.again()]
     return [do.PrepareSound(player.playback_id, item)] if player.state == "preparing" else []
 
 
 def _conference_again(conference: Conference, there: There) -> Out:
     bridge_id = conference.bridge_id
-    in_bridge = there.bridges.get(bridge_id, frozenset())
-    out: Out = []
+    out: Out = [effect for _, effect in conference.undone if bridge_id in there.bridges]
     if conference.claim == "asked":
         out += conference.create()
     if conference.bridge == "creating" and bridge_id not in there.bridges:
@@ -170,27 +237,30 @@ def _conference_again(conference: Conference, there: There) -> Out:
         out.append(do.DestroyBridge(bridge_id))
     for member in conference.members.values():
         if member.channel_id in there.channels:
-            out += _member_again(member, conference, member.channel_id in in_bridge)
+            out += _member_again(member, conference, there)
     for player in conference.players.values():
-        out += _player_again(player)
+        out += _player_again(player, there)
     recording = conference.recording
+    if recording is not None and recording.state == "running" and not recording.begun:
+        out += recording.start() if recording.recording_id not in there.recordings else []
     if recording is not None and recording.state == "stopping":
         out.append(do.StopRecording(bridge_id, recording.recording_id, conference.auth_id))
     return out
 
 
-def _member_again(member: Member, conference: Conference, is_in: bool) -> Out:
+def _member_again(member: Member, conference: Conference, there: There) -> Out:
     channel_id, bridge_id = member.channel_id, conference.bridge_id
+    is_in = channel_id in there.bridges.get(bridge_id, ())
     out: Out = []
     if member.state == "adding" and not is_in:
         out.append(do.AddChannel(channel_id, bridge_id))
     if member.state in ("parting", "leaving") and is_in:
         out.append(do.RemoveChannel(channel_id, bridge_id))
-    # Asterisk doesn't say who is muted; and one who was just to be heard again may have died with who did it.
-    if member.muted or is_in:
-        out.append(do.MuteChannel(channel_id, member.muted))
-    if (member.deaf or is_in) and member.state != "held":
-        out.append(do.DeafenChannel(channel_id, member.deaf))
+    # Asterisk doesn't say who is muted.
+    if member.muted:
+        out.append(do.MuteChannel(channel_id, True))
+    if member.deaf and member.state != "held":
+        out.append(do.DeafenChannel(channel_id, True))
     if member.detected:
         out.append(do.DetectTalking(channel_id, FLOOR_SILENCE_MS))
     if member.music:
@@ -200,7 +270,7 @@ def _member_again(member: Member, conference: Conference, is_in: bool) -> Out:
             sound.asking = False
             out += member.ask(sound, conference.name)
     for player in (member.player, member.aside.player):
-        out += _player_again(player) if player else []
+        out += _player_again(player, there) if player else []
     return out
 
 

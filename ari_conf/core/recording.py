@@ -28,6 +28,8 @@ class Recording:
     params: Params = ()
     """The standard parameters of the record callback: those of the call whose element asked, as they were then."""
     state: Literal["running", "stopping", "stopped", "failed"] = "running"
+    begun: bool = False
+    """Asterisk has said so: if it is there no more it has ended, and was not lost before it began."""
     ended_at: int | None = None
     deadline: int | None = None
     handed_on: bool = False
@@ -47,7 +49,7 @@ class Recording:
 
     def sounds(self, now: int) -> None:
         if self.state == "running":
-            self.started_at = now
+            self.started_at, self.begun = now, True
 
     def stop(self, now: int) -> list[Effect]:
         if self.state != "running":

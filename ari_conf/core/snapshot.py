@@ -65,9 +65,12 @@ def _needed(kind: Any) -> Reader | None:
         return _collection_reader(origin, args)
     if origin in (Union, types.UnionType):
         return _union_reader(args)
-    if kind is str or origin is Literal:
+    if kind is str:
         # The same ids and words stand in many places: each is kept once.
         return lambda shot, _: intern(shot)
+    if origin is Literal:
+        words = {word: word for word in args}
+        return lambda shot, _: words[shot]
     if kind in (int, bool, types.NoneType):
         return None
     raise TypeError(f"a snapshot can't hold {kind}")
@@ -96,12 +99,17 @@ def _dataclass_reader(kind: Any) -> Reader:
     values_of = itemgetter(*names, names[-1])
     readers = [(n, reader) for n, name in enumerate(names) if (reader := _needed(hints[name])) is not None]
     frozen = kind.__dataclass_params__.frozen
+    allowed = [_plain(hints[name]) for name in names]
 
     def read(shot: Any, shared: Shared) -> Any:
         try:
             values = list(values_of(shot)[:-1])
         except KeyError:
             values = [shot[f.name] if f.name in shot else _default(f) for f in fields(kind)]
+        for value, kinds in zip(values, allowed, strict=True):
+            # What is damaged is to be seen here, and not in the middle of a call.
+            if type(value) not in kinds:
+                raise TypeError(f"{kind.__name__} can't hold {value!r:.80}")
         for n, reader in readers:
             if values[n] is not None:
                 values[n] = reader(values[n], shared)
@@ -114,6 +122,18 @@ def _dataclass_reader(kind: Any) -> Reader:
         return found
 
     return read
+
+
+def _plain(kind: Any) -> frozenset[type]:
+    """What JSON has in its place: a bool is no number there, and a text no list."""
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return frozenset().union(*map(_plain, get_args(kind)))
+    if is_dataclass(kind) or origin is dict:
+        return frozenset({dict})
+    if origin in (tuple, list):
+        return frozenset({list})
+    return frozenset({str if origin is Literal else kind})
 
 
 def _default(field: Field[Any]) -> Any:
@@ -141,7 +161,9 @@ def _union_reader(args: tuple[Any, ...]) -> Reader | None:
         if shot is None:
             return None
         if not isinstance(shot, dict):
-            return _reader(plain[0])(shot, shared) if plain else shot
+            if not plain:
+                raise TypeError(f"{shot!r:.80} is none of {', '.join(by_name)}")
+            return _reader(plain[0])(shot, shared)
         kind = by_name.get(shot.get(KIND, ""))
         return (_reader(kind) if kind else reader_of(tuple(shot)))(shot, shared)
 

@@ -35,6 +35,7 @@ RETRIED_AS: dict[Failure, str] = {"dns": "ct", "connect": "ct", "tls": "ct", "re
 KINDS = ("ct", "rt", "4xx", "5xx")
 FIRST_BACKOFF_MS = 250
 LONGEST_RETRY_AFTER_DIGITS = 9
+MAX_WARNINGS = 10
 RANGES = {"ct": (100, 10_000), "rt": (100, 40_000), "tt": (100, 55_000), "rc": (0, 5)}
 FIELDS = {"ct": "connect_ms", "rt": "read_ms", "tt": "total_ms", "rc": "retries"}
 
@@ -91,22 +92,28 @@ def parse(url: str) -> tuple[str, Policy, tuple[str, ...]]:
             retry_on = _kinds(value, warnings) or retry_on
         # "er | region | accepted, ignored"
         elif key != "er":
-            warnings.append(f"{key}= in the URL's fragment means nothing: known are ct, rt, tt, rc, rp")
-    return bare, Policy(**numbers, retry_on=retry_on), tuple(warnings)
+            warnings.append(f"{_cut(key)}= in the URL's fragment means nothing: known are ct, rt, tt, rc, rp")
+    more = len(warnings) - MAX_WARNINGS
+    last = (f"{more} more complaints about the URL's fragment are not listed",) if more > 0 else ()
+    return bare, Policy(**numbers, retry_on=retry_on), (*warnings[:MAX_WARNINGS], *last)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _number(key: str, value: str, warnings: list[str]) -> int | None:
     low, high = RANGES[key]
     digits = value.removeprefix("-")
     if not (digits.isascii() and digits.isdigit()):
-        warnings.append(f"{key}={value} in the URL's fragment is no whole number: the default is used")
+        warnings.append(f"{key}={_cut(value)} in the URL's fragment is no whole number: the default is used")
         return None
     # Only the sign and nine digits count: Python refuses to convert numbers of thousands of digits.
     number = int(digits[:9]) * (-1 if value.startswith("-") else 1)
     # "A value out of range is clamped, an unknown key ignored, both with a warning."
     clamped = min(max(number, low), high)
     if clamped != number:
-        warnings.append(f"{key}={value} in the URL's fragment must be {low} to {high}: {clamped} is used")
+        warnings.append(f"{key}={_cut(value)} in the URL's fragment must be {low} to {high}: {clamped} is used")
     return clamped
 
 
@@ -115,7 +122,7 @@ def _kinds(value: str, warnings: list[str]) -> frozenset[str]:
     wrong = sorted(words - {*KINDS, "all"})
     if wrong or not words:
         warnings.append(
-            f"rp={value} in the URL's fragment: allowed are ct, rt, 4xx, 5xx, all, by comma; the rest is ignored"
+            f"rp={_cut(value)} in the URL's fragment: allowed are ct, rt, 4xx, 5xx, all, by comma; the rest is ignored"
         )
     return frozenset(KINDS) if "all" in words else frozenset(words - set(wrong))
 

@@ -110,6 +110,7 @@ RECORDING = {"recording": {"name": "MA1/r1", "target_uri": "bridge:b1", "state":
         ({"type": "ChannelDtmfReceived", "digit": "#", **ON_CHANNEL}, seen.DigitReceived("1795342997.0", "#")),
         ({"type": "ChannelTalkingStarted", **ON_CHANNEL}, seen.TalkingStarted("1795342997.0")),
         ({"type": "ChannelTalkingFinished", "duration": 9, **ON_CHANNEL}, seen.TalkingFinished("1795342997.0")),
+        ({"type": "PlaybackStarted", "playback": {"id": "p", "state": "playing"}}, seen.PlaybackStarted("p")),
         ({"type": "PlaybackFinished", "playback": {"id": "p", "state": "done"}}, seen.PlaybackFinished("p")),
         (
             {"type": "PlaybackFinished", "playback": {"id": "p", "state": "failed"}},

@@ -295,7 +295,9 @@ def test_a_schedule_holds_in_the_next_document_and_in_a_conference(stage: Stage)
 def test_asterisk_never_says_that_the_channel_is_gone(stage: Stage) -> None:
     stage.held = {do.HangUp}
     stage.call("ann")
-    stage.pass_time(5)
+    stage.pass_time(14)
+    assert stage.directory.calls and len(stage.all(do.HangUp)) == 3
+    stage.pass_time(1)
     assert not stage.directory.calls
 
 

@@ -37,7 +37,7 @@ class Refused(Exception):
         super().__init__(reason)
         self.reason = reason
         self.gone = gone
-        """A 404. Adding or removing a channel that is gone is a 400 instead."""
+        """A 404; of a channel that is to be added or removed a 400, or 422 if it is not in that bridge."""
 
 
 @dataclass
@@ -104,8 +104,11 @@ class Asterisk:
         """The playback has come to its end."""
         target = self.playbacks.pop(playback_id).target
         whose = self.channels[target.id].playbacks if target.kind == "channel" else self.bridges[target.id].playbacks
+        is_heard = whose[0] == playback_id
         whose.remove(playback_id)
         self._tell(playback_id, ev.PlaybackFinished(playback_id, failed))
+        if is_heard and whose:
+            self._tell(whose[0], ev.PlaybackStarted(whose[0]))
 
     def destroy(self, bridge_id: str) -> None:
         bridge = self.bridges[bridge_id]
@@ -133,6 +136,11 @@ class Asterisk:
         bridge = self.bridges[channel.bridge]
         talkers = {other for other in bridge.channels if other != channel_id and not self.channels[other].muted}
         return talkers | set(bridge.playbacks[:1])
+
+    def forget(self, playback_id: str) -> None:
+        """One that has ended may come again: it does after a crash."""
+        if playback_id not in self.playbacks:
+            self._used.discard(playback_id)
 
     # Effects.
 
@@ -164,7 +172,8 @@ class Asterisk:
             case do.Answer():
                 channel.up = True
             case do.HangUp():
-                self.hang_up(channel.channel_id)
+                # It tells no cause of a hang-up that it was asked for.
+                self.hang_up(channel.channel_id, 0)
             case do.MuteChannel(_, on):
                 channel.muted = on
             case do.DeafenChannel(_, on):
@@ -191,6 +200,8 @@ class Asterisk:
         self._new(playback_id)
         self.playbacks[playback_id] = effect
         whose.playbacks.append(playback_id)
+        if whose.playbacks == [playback_id]:
+            self._tell(playback_id, ev.PlaybackStarted(playback_id))
 
     def _record(self, effect: do.StartRecording | do.StopRecording) -> None:
         if isinstance(effect, do.StartRecording):
@@ -213,10 +224,10 @@ class Asterisk:
         bridge = self._bridge(effect.bridge_id)
         channel = self.channels.get(effect.channel_id)
         if channel is None:
-            raise Refused("Channel not found")
+            raise Refused("Channel not found", gone=True)
         if isinstance(effect, do.RemoveChannel):
             if channel.bridge != bridge.bridge_id:
-                raise Refused("Channel not in this bridge")
+                raise Refused("Channel not in this bridge", gone=True)
             self._leave(channel)
             return
         if not channel.up:

@@ -72,6 +72,12 @@ def test_no_fragment_breaks_the_policy(fragment: str) -> None:
     assert policy.retry_on <= set(KINDS)
 
 
+def test_a_fragment_of_complaints_is_told_in_short() -> None:
+    warnings = parse("http://example.com/#" + "&".join(f"{'x' * 5000}=1&ct={'y' * 5000}" for _ in range(50)))[2]
+    assert len(warnings) == 11 and "90 more" in warnings[-1]
+    assert all(len(warning) < 200 for warning in warnings)
+
+
 def test_a_delivered_request_is_not_tried_again() -> None:
     assert next_try(Policy(retry_on=frozenset(KINDS)), [status(204)], 10, 0.5) is None
 

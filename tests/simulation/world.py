@@ -144,16 +144,22 @@ class World:
         effects = self.directory.receive(event, self.now)
         self.judge.after(event, effects, self.now)
         for effect in effects:
-            key = lane(effect)
-            if key is not None:
-                self._put(Lane("effect", key), effect)
-            elif isinstance(effect, REPLIED):
-                self._put(Lane("reply", str(next(self._ids))), effect)
-            elif isinstance(effect, do.ReleaseName):
-                # It is written with the step, and only of that conference.
-                gone = (effect.auth_id, effect.name), effect.conference_id
-                self.names = dict(item for item in self.names.items() if item != gone)
+            self._under_way(effect)
+            if isinstance(effect, do.ReleaseName):
+                self._release(effect)
         self.judge.gone(self.names)
+
+    def _under_way(self, effect: do.Effect) -> None:
+        key = lane(effect)
+        if key is not None:
+            self._put(Lane("effect", key), effect)
+        elif isinstance(effect, REPLIED):
+            self._put(Lane("reply", str(next(self._ids))), effect)
+
+    def _release(self, effect: do.ReleaseName) -> None:
+        # It is written with the step, and only of that conference.
+        gone = (effect.auth_id, effect.name), effect.conference_id
+        self.names = dict(item for item in self.names.items() if item != gone)
 
     def _put(self, lane: Lane, item: do.Effect | ev.Event) -> None:
         self.lanes.setdefault(lane, deque()).append((self.now, item))

@@ -1,0 +1,174 @@
+"""What goes wrong around the core, and that nobody waits for ever, and nothing stays in Asterisk without us."""
+
+from __future__ import annotations
+
+import pytest
+
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.core.directory import BROKEN
+from ari_conf.core.elements import Play, Redirect, Speak, Wait
+from tests.core.stage import MUSIC, Stage, players, stay
+
+NEXT = "http://document.example/next"
+
+
+def fails(stage: Stage, kind: type[do.Effect], gone: bool = False) -> None:
+    """What was held back of that kind could not be done."""
+    (effect,) = [e for e in stage.waiting if isinstance(e, kind)]
+    stage.waiting = [e for e in stage.waiting if e is not effect]
+    stage.held -= {kind}
+    stage.tell(ev.EffectFailed(effect, "it broke", gone))
+
+
+@pytest.mark.parametrize("kind", [do.IdentifyCall, do.FetchDocument])
+def test_a_call_of_which_nothing_can_be_learnt_is_ended(stage: Stage, kind: type[do.Effect]) -> None:
+    stage.held = {kind}
+    stage.call("ann", Wait(60))
+    fails(stage, kind)
+    assert any("it broke" in text for _, text in stage.problems())
+    assert stage.codes() == [7011]
+    assert "ann" not in stage.asterisk.channels and not stage.directory.calls
+
+
+def test_a_sound_whose_making_broke_is_passed_over(stage: Stage) -> None:
+    stage.held = {do.PrepareSound}
+    stage.call("ann", Play("song"), Speak("next"))
+    fails(stage, do.PrepareSound)
+    assert stage.media("ann") == ["next"]
+
+
+def test_a_sound_document_whose_asking_broke_means_no_sound(stage: Stage) -> None:
+    stage.held = {do.FetchSounds}
+    stage.call("ann", stay(wait_sound=MUSIC, start_conference_on_enter=False))
+    fails(stage, do.FetchSounds)
+    assert stage.hears("ann") == {"music"}
+
+
+def test_a_name_whose_claim_broke_is_passed_over(stage: Stage) -> None:
+    stage.held = {do.ClaimName}
+    stage.call("ann", stay(), Speak("next"))
+    fails(stage, do.ClaimName)
+    assert stage.media("ann") == ["next"] and not stage.directory.conferences
+
+
+def test_who_could_not_be_hung_up_is_tried_again(stage: Stage) -> None:
+    stage.held = {do.HangUp}
+    stage.call("ann")
+    fails(stage, do.HangUp)
+    assert "ann" in stage.asterisk.channels and stage.directory.calls
+    stage.pass_time(5)
+    assert "ann" not in stage.asterisk.channels and not stage.directory.calls
+
+
+def test_a_bridge_that_could_not_be_destroyed_is_tried_again(stage: Stage) -> None:
+    stage.call("ann", stay())
+    stage.held = {do.DestroyBridge}
+    stage.hang_up("ann")
+    fails(stage, do.DestroyBridge)
+    assert stage.asterisk.bridges and stage.told()[-1] == "exit ann hangup"
+    stage.pass_time(5)
+    assert not stage.asterisk.bridges and not stage.directory.conferences
+
+
+def test_a_bridge_that_can_never_be_destroyed_is_let_go(stage: Stage) -> None:
+    stage.call("ann", stay())
+    for _ in range(4):
+        stage.held = {do.DestroyBridge}
+        stage.hang_up(*stage.asterisk.channels)
+        fails(stage, do.DestroyBridge)
+        stage.held = {do.DestroyBridge}
+        stage.pass_time(5)
+    assert not stage.directory.conferences
+
+
+def test_who_could_not_be_removed_is_removed_once_more_before_he_goes_on(stage: Stage) -> None:
+    players(stage, "bob")
+    stage.call("ann", stay(hangup_on_star=True), Speak("next"))
+    stage.held = {do.RemoveChannel}
+    stage.press("ann", "*")
+    fails(stage, do.RemoveChannel)
+    assert "exit ann star" not in stage.told()
+    stage.pass_time(3)
+    assert stage.told()[-1] == "exit ann star" and stage.media("ann") == ["next"]
+    assert stage.asterisk.channels["ann"].bridge is None
+
+
+@pytest.mark.parametrize("stays", [(), (Speak("one moment"),)])
+def test_a_document_that_leads_to_itself_ends(stage: Stage, stays: tuple[Speak, ...]) -> None:
+    stage.documents[NEXT] = (*stays, Redirect(NEXT))
+    stage.call("ann", Redirect(NEXT))
+    while stage.asterisk.playbacks:
+        stage.finish("ann")
+    code, text = stage.problems()[-1]
+    assert code == 8014 and "20 documents in a row" in text
+    assert "ann" not in stage.asterisk.channels and len(stage.all(do.FetchDocument)) < 30
+
+
+def test_a_document_that_takes_its_time_may_lead_to_itself(stage: Stage) -> None:
+    stage.documents[NEXT] = (Wait(1), Redirect(NEXT))
+    stage.call("ann", Redirect(NEXT))
+    stage.pass_time(100)
+    assert "ann" in stage.asterisk.channels and not stage.problems()
+    assert len(stage.all(do.FetchDocument)) > 90
+
+
+class Broken(Exception):
+    pass
+
+
+def test_a_step_that_breaks_ends_those_whom_it_concerns_and_no_other(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    players(stage, "ann", "bob")
+    stage.call("cid", stay("other"))
+    stage.call("dan", Wait(60))
+    stage.directory.touched()
+    broken, other = stage.conference_id(), stage.conference_id("other")
+
+    def breaks(*_: object) -> None:
+        raise Broken
+
+    with monkeypatch.context() as patch, pytest.raises(Broken):
+        patch.setattr("ari_conf.core.conference.Conference._pressed", breaks)
+        stage.press("ann", "1")
+    ended = stage.directory.give_up()
+    assert {e.channel_id for e in ended if isinstance(e, do.HangUp)} == {"ann", "bob"}
+    assert {e.bridge_id for e in ended if isinstance(e, do.DestroyBridge)} == {broken}
+    assert {e.text for e in ended if isinstance(e, do.ReportProblem)} == {BROKEN}
+    assert [e.conference_id for e in ended if isinstance(e, do.ReleaseName)] == [broken]
+    assert set(stage.directory.calls) == {"call-cid", "call-dan"} and set(stage.directory.conferences) == {other}
+    assert {key for key, thing in stage.directory.touched().items() if thing is None} >= {
+        broken,
+        "call-ann",
+        "call-bob",
+    }
+    # The name is free, and the others go on.
+    stage.call("eve", stay())
+    assert stage.told()[-1] == "enter eve"
+    stage.pass_time(60)
+    assert stage.call_of("dan") is None and stage.call_of("cid") is not None
+
+
+def test_a_deadline_that_breaks_costs_no_other_his(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ann", "bob", "cid"):
+        stage.call(name, Wait(5), Speak(name))
+    real = type(stage.directory.calls["call-bob"])._run
+
+    def breaks(call: object, *more: object) -> object:
+        if getattr(call, "channel_id", "") == "bob":
+            raise Broken
+        return real(call, *more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ari_conf.core.call.Call._run", breaks)
+        with pytest.raises(Broken):
+            stage.pass_time(5)
+        stage.now += 5000
+        for effect in stage.directory.give_up():
+            stage.effects.append(effect)
+            stage._carry_out(effect)
+    stage.go_on()
+    stage.pass_time(1)
+    assert sorted(e.media[0] for e in stage.all(do.PlayMedia)) == ["ann", "cid"]
+    assert set(stage.directory.calls) == {"call-ann", "call-cid"} and "bob" not in stage.asterisk.channels

@@ -1,0 +1,292 @@
+"""An application that may die at every step, in a world that lives on: what is written survives, nothing else does.
+
+One step is: an event is taken, decided, written, and its effects are done one after another. `dies` says before which
+of these moments it dies, counted from the first; it rises at once, or after what happens while it is away, as
+`service._compare` has it: restored, compared with what Asterisk has, what is missed and to be done again worked off.
+It may die of the moments of that as well.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal
+from zlib import crc32
+
+from ari_conf.core import commands as api
+from ari_conf.core import effects as do
+from ari_conf.core import elements as el
+from ari_conf.core import events as ev
+from ari_conf.core import reconcile
+from ari_conf.core.call import Call
+from ari_conf.core.conference import Conference
+from ari_conf.core.directory import Directory
+from ari_conf.core.reconcile import There
+from ari_conf.core.snapshot import restore, snapshot
+from tests.simulation.world import Lane, World
+
+Deed = tuple[Literal["arrive", "hang up", "press", "talk", "silent", "finish", "time", "destroy", "command"], int]
+ROOM = "standup"
+COMMANDS: tuple[api.Command, ...] = (
+    api.Mute(None, True), api.Mute(None, False), api.Deafen(None, True), api.Deafen(None, False),
+    api.Hold(None, True), api.Hold(None, False), api.Hold(None, True, "tune"),
+    api.PlayToMembers(None, el.Play("hello")), api.StopPlaying(None, "Play"),
+    api.Announce(el.Play("all")), api.StopAnnouncing(), api.Record("r1"),
+    api.StopRecording(), api.Kick((1,)), api.HangUpMembers((2,)), api.HangUpAll(), api.Lock(True),
+)  # fmt: skip
+DIGITS = "1*23#"
+UNHEARD = (ev.DigitReceived, ev.TalkingStarted, ev.TalkingFinished)
+"""Asterisk tells it once and keeps nothing of it: told to nobody, it never happened."""
+
+
+class Death(Exception):
+    pass
+
+
+class Silent:
+    """No judge: what a mortal does is compared with what an immortal does."""
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_: None
+
+
+@dataclass
+class Written:
+    """As Redis has it."""
+
+    state: dict[str, str] = field(default_factory=dict)
+    next_member_id: int = 1
+    outbox: list[do.Effect] = field(default_factory=list)
+
+
+class Mortal(World):
+    def __init__(self, dies: frozenset[int] = frozenset(), away: int = 0, order: int = 0) -> None:
+        super().__init__()
+        self._order = Random(order) if order else None
+        """Of what is under way at the same time; None: as it was begun."""
+        self._seed, self._drawn = "", 0
+        self.judge = Silent()  # type: ignore[assignment]
+        self.dies = dies
+        self.away = away
+        """How many deeds are done by others before it rises."""
+        self.absent = 0
+        self.moments = 0
+        self.deaths = 0
+        self.written = Written()
+        self.unheard: set[int] = set()
+        """The deeds that nobody was told of."""
+        self.deed = -1
+        self.told: dict[int, ev.Event] = {}
+        self.arrived: dict[str, ev.CallArrived] = {}
+        self.commanded: list[ev.CommandReceived] = []
+        """Those not replied to: they stay in their queue."""
+        self.requests: list[do.FetchDocument | do.FetchSounds] = []
+        """To web servers, as they were made."""
+        self.recorded: list[str] = []
+
+    def _new_id(self) -> str:
+        # Of what led to it: so two runs have the same ids for the same things.
+        self._drawn += 1
+        return f"id{crc32(f'{self._seed} {self._drawn}'.encode()):x}"
+
+    # Deeds of others.
+
+    def do(self, at: int, deed: Deed) -> None:
+        what, number = deed
+        self.deed = at
+        if self.absent:
+            self._unseen(at, deed)
+            return
+        if what == "time":
+            self._wait(number)
+            return
+        self._others(at, what, number)
+        self._go_on()
+
+    def _unseen(self, at: int, deed: Deed) -> None:
+        what, number = deed
+        self.now += number if what == "time" else 0
+        self._others(at, what, number)
+        self.absent -= 1
+        if not self.absent:
+            self._rise()
+            self._go_on()
+
+    def _others(self, at: int, what: str, number: int) -> None:
+        match what:
+            case "arrive":
+                self._call(f"channel{at}", number)
+            case "command":
+                command = COMMANDS[number % len(COMMANDS)]
+                received = ev.CommandReceived(f"command{at}", "A", ROOM, command, self.now + 10**9)
+                self.commanded.append(received)
+                self._put(Lane("news", "commands"), received)
+            case "finish" if playing := sorted(self.asterisk.playbacks):
+                self.asterisk.finish(playing[number % len(playing)])
+            case "destroy" if bridges := sorted(self.asterisk.bridges):
+                self.asterisk.destroy(bridges[number % len(bridges)])
+            case "hang up" | "press" | "talk" | "silent" if self.callers:
+                self._caller_does(what, self.callers[number % len(self.callers)], number)
+
+    def _call(self, channel_id: str, number: int) -> None:
+        self.callers.append(channel_id)
+        self.asterisk.call(channel_id)
+        source = f"http://document.example/{number}"
+        arrived = ev.CallArrived(channel_id, f"call-{channel_id}", "request", "A", "+4930", "100", document=source)
+        self.arrived[channel_id] = arrived
+        self._put(Lane("news", channel_id), arrived)
+
+    def _caller_does(self, what: str, channel_id: str, number: int) -> None:
+        if channel_id not in self.asterisk.channels:
+            return
+        if what == "hang up":
+            self.asterisk.hang_up(channel_id)
+        elif what == "press":
+            self.asterisk.press(channel_id, DIGITS[number // 7 % len(DIGITS)])
+        else:
+            self.asterisk.talk(channel_id, what == "talk")
+
+    def finish_all(self) -> None:
+        """Everybody hangs up, and time passes."""
+        if self.absent:
+            self.absent = 0
+            self._rise()
+        self.away = 0
+        self._go_on()
+        for channel_id in list(self.asterisk.channels):
+            if channel_id in self.asterisk.channels:
+                self.asterisk.hang_up(channel_id)
+            self._go_on()
+        self._wait(40_000)
+
+    def _wait(self, ms: int) -> None:
+        until = self.now + ms
+        while not self.absent and (deadline := self.directory.deadline) is not None and deadline <= until:
+            self.now = max(self.now, deadline)
+            self._put(Lane("news", "time"), ev.TimePassed())
+            self._go_on()
+        self.now = until
+        self._go_on()
+
+    def _put(self, lane: Lane, item: do.Effect | ev.Event) -> None:
+        if lane.kind == "news" and isinstance(item, UNHEARD):
+            self.unheard.add(self.deed)
+        if self.absent and lane.kind == "news":
+            return
+        super()._put(lane, item)
+
+    # Life.
+
+    def _go_on(self) -> None:
+        """Until nothing is under way; or it stays away."""
+        while self.lanes:
+            try:
+                self._happen(self._order.choice(list(self.lanes)) if self._order else next(iter(self.lanes)), "well")
+            except Death:
+                self._die()
+                if self.absent:
+                    return
+
+    def _moment(self) -> None:
+        self.moments += 1
+        if self.moments in self.dies:
+            raise Death
+
+    def _die(self) -> None:
+        self.deaths += 1
+        self.lanes.clear()
+        if self.away:
+            self.absent, self.away = self.away, 0
+            return
+        self._rise()
+
+    def _rise(self) -> None:
+        while True:
+            try:
+                self._rise_once()
+                return
+            except Death:
+                self.deaths += 1
+                self.lanes.clear()
+
+    def _rise_once(self) -> None:
+        calls, conferences = [], []
+        for text in self.written.state.values():
+            shot = json.loads(text)
+            if shot["_"] == "Call":
+                calls.append(restore(shot, Call))
+            else:
+                conferences.append(restore(shot, Conference))
+        self.directory = Directory(self._new_id, "https://conference.example")
+        self.directory.restore(calls, conferences, self.written.next_member_id)
+        known = {call.channel_id for call in calls}
+        before = reconcile.expected(self.directory)
+        there = self._looks()
+        found = reconcile.compared(self.directory, before, there, took_over=True, ours=lambda id: id.startswith("id"))
+        self._step(self.directory.resume(found.again, self.now))
+        for event in found.missed:
+            self.receive(event)
+        for channel_id in there.channels:
+            if channel_id not in known:
+                self.receive(self.arrived[channel_id])
+        if (deadline := self.directory.deadline) is not None and deadline <= self.now:
+            self.receive(ev.TimePassed())
+        for received in list(self.commanded):
+            self._put(Lane("news", "commands"), received)
+
+    def _looks(self) -> There:
+        return There(
+            {c.channel_id: c.up for c in self.asterisk.channels.values()},
+            {b.bridge_id: frozenset(b.channels) for b in self.asterisk.bridges.values()},
+            frozenset(self.asterisk.playbacks),
+            frozenset(self.asterisk.recordings),
+        )
+
+    # A step.
+
+    def receive(self, event: ev.Event) -> None:
+        self._moment()
+        self._seed, self._drawn = f"{self.now} {event}", 0
+        self._step(self.directory.receive(event, self.now), event)
+
+    def _step(self, effects: list[do.Effect], event: ev.Event | None = None) -> None:
+        self._moment()
+        self._write(effects)
+        if isinstance(event, UNHEARD):
+            self.unheard.discard(self.deed)
+        for effect in effects:
+            self._under_way(effect)
+        self._moment()
+
+    def _write(self, effects: list[do.Effect]) -> None:
+        self.written.next_member_id = self.directory.next_member_id
+        for key, thing in self.directory.touched().items():
+            if thing is None:
+                self.written.state.pop(key, None)
+            else:
+                self.written.state[key] = json.dumps(snapshot(thing))
+        for effect in effects:
+            match effect:
+                case do.PostCallback() | do.StoreRecording() | do.ReportProblem() | do.NoteStay() | do.NoteTalk():
+                    self.written.outbox.append(effect)
+                case do.Reply(command_id):
+                    self.written.outbox.append(effect)
+                    self.commanded = [c for c in self.commanded if c.command_id != command_id]
+                case do.ReleaseName():
+                    self._release(effect)
+
+    def _obey(self, effect: do.Effect, chance: Any) -> None:
+        self._moment()
+        if isinstance(effect, do.StartRecording):
+            self.recorded.append(effect.recording_id)
+        if isinstance(effect, do.PlayMedia):
+            # Of one whose beginning and end were both told to nobody: it is heard twice, and Asterisk lets it be.
+            self.asterisk.forget(effect.playback_id)
+        super()._obey(effect, chance)
+
+    def _reply(self, effect: do.Effect, chance: Any) -> None:
+        self._moment()
+        if isinstance(effect, do.FetchDocument | do.FetchSounds):
+            self.requests.append(effect)
+        super()._reply(effect, chance)
