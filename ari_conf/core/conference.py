@@ -96,6 +96,8 @@ class Conference:
     destroys: int = 0
     destroy_again_at: int | None = None
     """Asterisk could not destroy the bridge: how often so far, and when it is asked again."""
+    watched_until: int | None = None
+    """Somebody looks, and sees who talks."""
 
     def __post_init__(self) -> None:
         self.ends_at = self.ends_at or self.created_at + CAP_S * 1000
@@ -136,6 +138,8 @@ class Conference:
             times.append(self.ends_at)
         elif self.destroy_again_at is not None:
             times.append(self.destroy_again_at)
+        if self.watched_until is not None:
+            times.append(self.watched_until)
         return min(times, default=None)
 
     @property
@@ -204,6 +208,10 @@ class Conference:
         """A command of the API: what it leads to, and the reply."""
         return obey(self, received, now) + self._settle(now)
 
+    def watch(self, until: int, now: int) -> Out:
+        self.watched_until = max(until, self.watched_until or 0)
+        return self._settle(now)
+
     def _receive(self, event: ev.Event, now: int) -> Out:
         match event:
             case ev.NameClaimed() | ev.NameRefused():
@@ -238,8 +246,8 @@ class Conference:
 
     def _talks_or_not(self, member: Member, event: ev.TalkingStarted | ev.TalkingFinished, now: int) -> Out:
         if isinstance(event, ev.TalkingStarted):
-            return self._talks(member, now)
-        out = self._note_talk(member, now - FLOOR_SILENCE_MS)
+            return self._talks(member, now) if member.detected else []
+        out = self.note_talk(member, now - FLOOR_SILENCE_MS)
         member.talking = False
         return out
 
@@ -416,23 +424,41 @@ class Conference:
         if recording is None or recording.handed_on or not member.been_in:
             return []
         stay = Stayed(member.call_uuid, recording.recording_id, member.member_id, member.joined_at, left)
-        return [*self._note_talk(member, now), stay]
+        return [*self.note_talk(member, now), stay]
 
-    def _note_talk(self, member: Member, end: int) -> Out:
+    def note_talk(self, member: Member, end: int) -> Out:
         recording = self.recording
         if recording is None or recording.handed_on or not member.talking or member.muted:
             return []
         start = max(member.talking_at, recording.started_at)
         return [NoteTalk(recording.recording_id, member.member_id, start, end)] if end > start else []
 
+    @property
+    def _listens(self) -> bool:
+        if self.recording is not None or self.watched_until is not None:
+            return True
+        return any(m.element.floor_event for m in self.members.values())
+
     def _settle_talking(self, members: Collection[Member]) -> Out:
         # Who holds the floor can be told only if all who talk are known. It costs Asterisk CPU: only when needed.
         new = [m for m in members if not m.detected and m.state == "mixed"]
-        if not new or (self.recording is None and not any(m.element.floor_event for m in self.members.values())):
+        if not new or not self._listens:
             return []
         for member in new:
             member.detected = True
         return [DetectTalking(m.channel_id, FLOOR_SILENCE_MS) for m in new]
+
+    def _looked_away(self) -> Out:
+        """Nobody watches any more: talking is no longer detected for their sake."""
+        self.watched_until = None
+        if self._listens:
+            return []
+        # Who holds it is not known from here on.
+        self.floor = None
+        deaf = [m for m in self.members.values() if m.detected and m.state != "leaving"]
+        for member in deaf:
+            member.detected = member.talking = False
+        return [DetectTalking(m.channel_id, None) for m in deaf]
 
     def _settle_end(self, now: int) -> Out:
         out: Out = []
@@ -650,6 +676,8 @@ class Conference:
             out += player.receive(ev.TimePassed(), now)
         if self.recording is not None:
             out += self.recording.time(now)
+        if self.watched_until is not None and self.watched_until <= now:
+            out += self._looked_away()
         if self.ends_at <= now:
             # "the conference ends after it"
             out += self._end("time_limit", now)

@@ -83,6 +83,8 @@ class Directory:
     _touched: set[str] = field(default_factory=set)
     _whole: tuple[list[Effect], set[str]] = field(default_factory=lambda: ([], set()))
     """Of a step that broke: what was decided before, and whom that changed."""
+    _watched: dict[str, int] = field(default_factory=dict)
+    """account -> until when"""
 
     @property
     def deadline(self) -> int | None:
@@ -236,6 +238,19 @@ class Directory:
         self._touched.add(conference.conference_id)
         return conference.command(event, now)
 
+    def _watch(self, event: ev.AccountWatched, now: int) -> Out:
+        auth_id, until = event.auth_id, event.until
+        # Of the others those that nobody has looked at for some time are forgotten.
+        self._watched = {account: end for account, end in self._watched.items() if end > now}
+        if until <= now:
+            return []
+        self._watched[auth_id] = until
+        out: Out = []
+        for conference in [c for c in self.conferences.values() if c.auth_id == auth_id and not c.ending]:
+            self._touched.add(conference.conference_id)
+            out += conference.watch(until, now)
+        return out
+
     def _failed(self, event: ev.EffectFailed, now: int) -> Out:
         match event.effect:
             case AddChannel(_, bridge_id) | RemoveChannel(_, bridge_id):
@@ -354,6 +369,8 @@ class Directory:
             )
             self.conferences[conference.conference_id] = conference
             self._names[call.auth_id, conference.name] = conference.conference_id
+            until = self._watched.get(call.auth_id, now)
+            conference.watched_until = until if until > now else None
             out += conference.create()
         elif conference.full or conference.locked:
             # Locked (decided): as when it is full.
@@ -449,6 +466,7 @@ ROUTES: dict[type, Callable[[Directory, Any, int], Out]] = {
     ev.ChannelHungUp: Directory._hung_up,
     ev.EffectFailed: Directory._failed,
     ev.CommandReceived: Directory._command,
+    ev.AccountWatched: Directory._watch,
     ev.DigitReceived: Directory._of_channel,
     ev.BeepHeard: Directory._of_channel,
     **dict.fromkeys(get_args(_OfConference), Directory._of_conference),

@@ -206,6 +206,15 @@ class CommandReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountWatched:
+    """Somebody looks at the account's conferences, and wants to see who talks."""
+
+    auth_id: str
+    until: int
+    """It is said again while somebody does."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     """The deadline has come."""
 
@@ -236,5 +245,6 @@ Event = (
     | NameRefused
     | EffectFailed
     | CommandReceived
+    | AccountWatched
     | TimePassed
 )

@@ -71,7 +71,7 @@ def _chosen(conference: Conference, wanted: do.Members) -> list[Member]:
 def _obey(conference: Conference, member: Member, command: do.Command, now: int) -> Out:
     match command:
         case do.Mute(_, on):
-            return _mute(conference, member, on)
+            return _mute(conference, member, on, now)
         case do.Deafen(_, on):
             return _deafen(member, on)
         case do.Hold(_, on, url):
@@ -87,14 +87,17 @@ def _obey(conference: Conference, member: Member, command: do.Command, now: int)
     return []
 
 
-def _mute(conference: Conference, member: Member, on: bool) -> Out:
+def _mute(conference: Conference, member: Member, on: bool, now: int) -> Out:
     if member.muted == on:
         return []
+    # What he has said so far was heard, and what he says meanwhile is not.
+    out = conference.note_talk(member, now)
     member.muted = on
+    member.talking_at = now
     if on and conference.floor == member.member_id:
         # "it is free when he leaves or is muted"
         conference.floor = None
-    return [MuteChannel(member.channel_id, on)]
+    return [*out, MuteChannel(member.channel_id, on)]
 
 
 def _deafen(member: Member, on: bool) -> Out:

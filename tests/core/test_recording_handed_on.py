@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ari_conf.core import commands
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from tests.core.stage import CALLBACK, START, Stage, players, stay
@@ -102,6 +103,23 @@ def test_a_muted_member_does_not_speak(stage: Stage) -> None:
     stage.fall_silent("ann")
     stage.hang_up("ann")
     assert stage.all(do.NoteTalk) == []
+
+
+def test_what_was_said_before_the_mute_was_said_and_what_is_said_meanwhile_is_not(stage: Stage) -> None:
+    players(stage, "ann", "bob", record=True)
+    stage.talk("ann")
+    stage.pass_time(2)
+    mute(stage, True)
+    stage.pass_time(3)
+    mute(stage, False)
+    stage.pass_time(4)
+    stage.fall_silent("ann")
+    assert [(n.start_ms - START, n.end_ms - START) for n in stage.all(do.NoteTalk)] == [(0, 2000), (5000, 8500)]
+
+
+def mute(stage: Stage, on: bool) -> None:
+    command = commands.Mute((1,), on)
+    stage.tell(ev.CommandReceived(f"mute {on}", "A", "standup", command, stage.now + 1))
 
 
 def test_one_that_failed_is_handed_on_as_such(stage: Stage) -> None:

@@ -37,6 +37,8 @@ class Judge:
         """As a crash would leave it."""
         self._mixed: dict[str, tuple[str, int, bool]] = {}
         self.effects: list[do.Effect] = []
+        self.touched: set[str] = set()
+        """What the steps so far have changed."""
 
     def provoked(self, *ids: str) -> None:
         self.tainted.update(ids)
@@ -271,6 +273,7 @@ class Judge:
 
     def _state(self, now: int) -> None:
         for key, thing in self.directory.touched().items():
+            self.touched.add(key)
             self._written.pop(key, None)
             if thing is not None:
                 self._written[key] = encoded(thing)

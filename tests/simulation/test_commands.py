@@ -94,6 +94,8 @@ class Commanded(World):
         if not live:
             return
         conference = random.choice(live)
+        if random.random() < 0.1:
+            self.receive(ev.AccountWatched(conference.auth_id, self.now + random.choice((100, 5000, 60_000))))
         ids = list(conference.members)
         some = tuple(random.sample(ids, random.randint(1, min(2, len(ids))))) if ids else (1,)
         (make,) = random.choices(KINDS, WEIGHTS)

@@ -1,0 +1,108 @@
+"""Somebody looks at an account's conferences: who talks is detected as long as he does."""
+
+from __future__ import annotations
+
+import pytest
+
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.core.elements import Wait
+from tests.core.stage import START, Stage, players, stay, waiting
+
+LEASE_MS = 30_000
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+def watch(stage: Stage, auth: str = "A") -> None:
+    stage.tell(ev.AccountWatched(auth, stage.now + LEASE_MS))
+
+
+def detected(stage: Stage) -> list[tuple[str, bool]]:
+    return [(effect.channel_id, effect.silence_ms is not None) for effect in stage.all(do.DetectTalking)]
+
+
+def talking(stage: Stage) -> set[str]:
+    conference = stage.conference()
+    assert conference is not None
+    return {m.channel_id for m in conference.members.values() if m.talking}
+
+
+def test_talking_is_detected_while_somebody_looks_and_no_longer(stage: Stage) -> None:
+    players(stage, "ann", "bob")
+    watch(stage)
+    assert detected(stage) == [("ann", True), ("bob", True)]
+    stage.talk("ann")
+    assert talking(stage) == {"ann"}
+    stage.pass_time(29)
+    watch(stage)
+    stage.pass_time(29)
+    assert len(detected(stage)) == 2, "it was said again in time"
+    stage.pass_time(1)
+    assert detected(stage)[2:] == [("ann", False), ("bob", False)]
+    assert talking(stage) == set()
+    assert stage.asterisk.channels["ann"].silence_ms is None
+
+
+def test_what_is_told_late_of_one_who_is_not_listened_to_is_nothing(stage: Stage) -> None:
+    players(stage, "ann", "bob")
+    watch(stage)
+    stage.pass_time(31)
+    stage.talk("ann")
+    assert talking(stage) == set()
+
+
+def test_it_holds_for_those_who_come_later_and_for_conferences_that_begin_later(stage: Stage) -> None:
+    watch(stage)
+    players(stage, "ann")
+    stage.call("bob", waiting())
+    assert detected(stage) == [("ann", True), ("bob", True)]
+    stage.pass_time(31)
+    assert len(detected(stage)) == 4
+    stage.hang_up("ann", "bob")
+    players(stage, "cid")
+    assert len(detected(stage)) == 4
+
+
+def test_others_conferences_are_not_concerned(stage: Stage) -> None:
+    players(stage, "ann", "bob")
+    watch(stage, "B")
+    assert detected(stage) == []
+
+
+def test_what_is_over_already_is_nothing(stage: Stage) -> None:
+    players(stage, "ann", "bob")
+    stage.tell(ev.AccountWatched("A", START))
+    players(stage, "cid")
+    assert detected(stage) == []
+
+
+@pytest.mark.parametrize("needed", [{"floor_event": True}, {"record": True}], ids=["floorEvent", "record"])
+def test_who_needs_it_otherwise_keeps_it(stage: Stage, needed: dict[str, bool]) -> None:
+    players(stage, "ann", "bob", **needed)
+    watch(stage)
+    stage.talk("ann")
+    stage.pass_time(31)
+    assert (detected(stage), talking(stage)) == ([("ann", True), ("bob", True)], {"ann"})
+
+
+def test_one_who_goes_on_is_not_listened_to_any_more(stage: Stage) -> None:
+    players(stage, "ann")
+    stage.call("bob", stay(hangup_on_star=True), Wait(60))
+    watch(stage)
+    stage.press("bob", "*")
+    stage.pass_time(31)
+    assert detected(stage) == [("ann", True), ("bob", True), ("bob", False), ("ann", False)]
+
+
+def test_the_floor_of_a_conference_that_nobody_looked_at_is_free(stage: Stage) -> None:
+    players(stage, "ann", "bob")
+    watch(stage)
+    stage.talk("ann")
+    conference = stage.conference()
+    assert conference is not None and conference.floor == 1
+    stage.pass_time(31)
+    assert conference.floor is None
