@@ -15,7 +15,7 @@ demo: $(VENV)/.installed asterisk  ## a conference of three callers on this mach
 up: $(VENV)/.installed asterisk  ## the whole system in the foreground, to call with a softphone; Ctrl-C stops it
 	@$(VENV)/bin/ari-conf up
 
-test: $(VENV)/.tox asterisk  ## everything that CI runs
+test: $(VENV)/.tox asterisk $(LOCAL)/packages-of-tests  ## everything that CI runs
 	@$(VENV)/bin/tox run
 
 conformance: $(VENV)/.tox asterisk  ## the specification, row by row, with callers on a real Asterisk: docs/conformance.md
@@ -52,6 +52,10 @@ asterisk: $(LOCAL)/packages
 # The programs, from the distribution; again only if the list of them has changed.
 $(LOCAL)/packages: .ci/packages
 	@.ci/packages
+	@mkdir -p $(LOCAL) && touch $@
+
+$(LOCAL)/packages-of-tests: .ci/packages
+	@.ci/packages tests
 	@mkdir -p $(LOCAL) && touch $@
 
 $(VENV)/bin/pip: | $(LOCAL)/packages

@@ -1,0 +1,56 @@
+// One conference: what state it is in, what can be done with all of it, who is in it.
+import { announce } from "./announce.js";
+import { place, post, remove } from "./api.js";
+import { ask, show } from "./dialog.js";
+import { html } from "./dom.js";
+import { icon } from "./icons.js";
+import { Member } from "./member.js";
+import { doing } from "./notes.js";
+import { RecordForm } from "./record_form.js";
+import { count, Since } from "./words.js";
+
+export function Conference({ conference }) {
+  const { conference_uuid: uuid, conference_name: name, members } = conference;
+  const all = Object.entries(members).sort(([a, one], [b, other]) => one.joined_ms - other.joined_ms || a - b);
+  return html`<section class="conference" aria-labelledby=${`name-${uuid}`} data-home data-conference=${name}>
+    <div class="top">
+      <div class="title">
+        <h2 id=${`name-${uuid}`} tabindex="-1" data-focus>${name}</h2>
+        <${Tags} conference=${conference} />
+        <p class="hint">${count(all.length, "member")}, for <${Since} ms=${conference.created_ms} /></p>
+      </div>
+      <${Commands} conference=${conference} />
+    </div>
+    <ul class="members" aria-label=${`Members of ${name}`}>
+      ${all.map(([id, member]) => html`<${Member} key=${id} id=${id} member=${member} conference=${conference} />`)}
+    </ul>
+  </section>`;
+}
+
+function Tags({ conference }) {
+  return html`<p class="tags">
+    ${conference.started ? html`<span class="tag good">Started</span>` : html`<span class="tag warn">${icon("wait")}Waiting for its start</span>`}
+    ${conference.locked && html`<span class="tag">${icon("lock")}Locked</span>`}
+    ${conference.recording && html`<span class="tag bad recording"><span class="dot"></span>Recording <${Since} ms=${conference.recording.since_ms} /></span>`}
+  </p>`;
+}
+
+function Commands({ conference }) {
+  const { conference_name: name, started, locked, recording } = conference;
+  const lock = () => doing(() => (locked ? remove : post)(place("Conference", name, "Lock")));
+  const record = () => {
+    if (recording) return doing(() => remove(place("Conference", name, "Record")), `The recording of ${name} has ended. It is under Recordings as soon as it is stored.`);
+    return show(`Record ${name}`, ({ close }) => html`<${RecordForm} name=${name} close=${close} />`);
+  };
+  const end = () =>
+    ask(`Hang all of ${name} up?`, `${count(Object.keys(conference.members).length, "call")} will end at once.`, "Hang all up", () =>
+      doing(() => remove(place("Conference", name))));
+  // What can't be done before the start isn't hidden: it says why.
+  const why = started ? undefined : "Not before the conference has started";
+  return html`<div class="commands" role="group" aria-label=${`Conference ${name}`}>
+    <button disabled=${!started} title=${why} onClick=${() => announce(name)}>${icon("announce")}Announce</button>
+    <button onClick=${lock} title=${locked ? "Let others in again" : "Nobody else is let in"}>${icon(locked ? "unlock" : "lock")}${locked ? "Unlock" : "Lock"}</button>
+    <button disabled=${!started && !recording} title=${why} class=${recording ? "on" : ""} onClick=${record}>${icon(recording ? "stop" : "record")}${recording ? "Stop recording" : "Record"}</button>
+    <button class="danger" onClick=${end}>${icon("hangUp")}Hang all up</button>
+  </div>`;
+}

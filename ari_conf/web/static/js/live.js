@@ -1,0 +1,62 @@
+// The account's live conferences, as they change.
+import { Conference } from "./conference.js";
+import { html, useEffect, useMemo, useRef } from "./dom.js";
+import { icon } from "./icons.js";
+import { say } from "./notes.js";
+import { useStore } from "./store.js";
+import { live } from "./stream.js";
+import { count } from "./words.js";
+
+const SAY_AFTER_MS = 800;
+
+export function Live() {
+  const { state, conferences } = useStore(live);
+  useSpoken(conferences);
+  if (!conferences) return html`<${Heading} text=${state === "lost" ? "Reconnecting to the server…" : "Loading…"} />`;
+  // The oldest first: a new one comes last, and moves nothing that somebody is about to click.
+  const all = Object.values(conferences).sort((a, b) => a.created_ms - b.created_ms || (a.conference_uuid < b.conference_uuid ? -1 : 1));
+  const members = all.reduce((sum, each) => sum + Object.keys(each.members).length, 0);
+  return html`
+    <${Heading} text=${all.length ? `${count(all.length, "conference")}, ${count(members, "member")}` : ""} />
+    ${state === "lost" && html`<p class="banner warn">${icon("warning")}The connection to the server was lost. What you see may be old; it is tried again by itself.</p>`}
+    ${all.length ? all.map((each) => html`<${Same} key=${each.conference_uuid} conference=${each} />`) : html`<${Nobody} />`}`;
+}
+
+function Heading({ text }) {
+  return html`<div class="heading"><h1 tabindex="-1">Live conferences</h1><p>${text}</p></div>`;
+}
+
+/** A conference that did not change is the same object, and is not drawn anew: of a hundred only those in which something happens. */
+function Same({ conference }) {
+  return useMemo(() => html`<${Conference} conference=${conference} />`, [conference]);
+}
+
+function Nobody() {
+  return html`<div class="empty">
+    ${icon("live")}
+    <h2>Nobody is in a conference</h2>
+    <p>As soon as a call reaches a <code>${"<Conference>"}</code> of this account, it shows up here by itself.</p>
+  </div>`;
+}
+
+/** Who came and went, for screen readers: gathered, so that ten who join at once are one sentence. Not who talks: that would never end. */
+function useSpoken(conferences) {
+  const before = useRef(null);
+  useEffect(() => {
+    if (!conferences) return undefined;
+    if (!before.current) before.current = conferences;
+    const timer = setTimeout(() => {
+      const text = difference(before.current, conferences);
+      before.current = conferences;
+      if (text) say(text);
+    }, SAY_AFTER_MS);
+    return () => clearTimeout(timer);
+  }, [conferences]);
+}
+
+function difference(old, now) {
+  const names = (conferences) => new Map(Object.values(conferences).flatMap((each) => Object.entries(each.members).map(([id, m]) => [id, [m.from, each.conference_name]])));
+  const [was, is] = [names(old), names(now)];
+  const told = (from, to, verb) => [...from].filter(([id]) => !to.has(id)).map(([, [who, name]]) => `${who} ${verb} ${name}`);
+  return [...told(is, was, "joined"), ...told(was, is, "left")].join(". ");
+}

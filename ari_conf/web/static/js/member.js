@@ -1,0 +1,66 @@
+// One member: who, since when, what he is doing now, and what can be done with him.
+import { place, post, remove } from "./api.js";
+import { ask } from "./dialog.js";
+import { html, useState } from "./dom.js";
+import { icon } from "./icons.js";
+import { doing } from "./notes.js";
+import { Since } from "./words.js";
+
+export function Member({ id, member, conference }) {
+  const { from, to, caller_name: called, talking } = member;
+  const who = from || "A caller without a number";
+  const name = called && called !== from ? called : "";
+  return html`<li class=${`member ${talking ? "talking" : ""}`} data-member=${id}>
+    <span class="face" aria-hidden="true">${icon(member.state === "held" ? "hold" : member.muted ? "micOff" : "mic")}</span>
+    <div class="person">
+      <p class="number">${who}</p>
+      <p class="hint">${[name, to && `called ${to}`].filter(Boolean).join(", ")}</p>
+    </div>
+    <p class="tags"><${Doing} member=${member} /></p>
+    <${Since} ms=${member.joined_ms} label="Time in" />
+    <${Commands} id=${id} who=${who} member=${member} name=${conference.conference_name} />
+  </li>`;
+}
+
+function Doing({ member }) {
+  const { state, muted, deaf, talking, floor } = member;
+  return html`
+    ${talking && html`<span class="tag good"><span class="bars"><i></i><i></i><i></i></span>Talking</span>`}
+    ${floor && html`<span class="tag info">${icon("floor")}Has the floor</span>`}
+    ${state === "waiting" && html`<span class="tag warn">${icon("wait")}Waiting</span>`}
+    ${(state === "held" || member.held) && html`<span class="tag warn">${icon("hold")}On hold</span>`}
+    ${muted && html`<span class="tag">${icon("micOff")}Muted</span>`}
+    ${deaf && html`<span class="tag">${icon("earOff")}Deaf</span>`}`;
+}
+
+/** verb, picture, what it leads to: each as it is now, and as it is once it was pressed. */
+const SWITCHES = [
+  { field: "muted", path: "Mute", off: ["Mute", "micOff", "The others no longer hear this member"], on: ["Unmute", "mic", "The others hear this member again"] },
+  { field: "deaf", path: "Deaf", off: ["Deafen", "earOff", "This member no longer hears the conference"], on: ["Undeafen", "ear", "This member hears the conference again"] },
+  { field: "held", path: "Hold", off: ["Hold", "hold", "Out of the conference for a while, with music"], on: ["Resume", "resume", "Back into the conference"] },
+];
+
+function Commands({ id, who, member, name }) {
+  const at = (...more) => place("Conference", name, "Member", id, ...more);
+  const kick = () =>
+    ask(`Kick ${who}?`, `This member leaves ${name}; the call goes on with what follows the conference in its document.`, "Kick", () => doing(() => post(at("Kick"))));
+  const hangUp = () => ask(`Hang ${who} up?`, "The call ends at once.", "Hang up", () => doing(() => remove(at())));
+  return html`<div class="commands small" role="group" aria-label=${`Member ${who}`}>
+    ${SWITCHES.map((each) => html`<${Switch} key=${each.field} each=${each} isOn=${member[each.field]} who=${who} where=${at(each.path)} />`)}
+    <button aria-label=${`Kick ${who}`} title="Out of the conference, on to the next element" onClick=${kick}>${icon("kick")}<span>Kick</span></button>
+    <button class="danger" aria-label=${`Hang up ${who}`} title="End this call" onClick=${hangUp}>${icon("hangUp")}<span>Hang up</span></button>
+  </div>`;
+}
+
+/** The button says what it will do; it changes when the conference has, not when it was pressed. */
+function Switch({ each, isOn, who, where }) {
+  const [busy, setBusy] = useState(false);
+  const [verb, picture, title] = isOn ? each.on : each.off;
+  const press = async () => {
+    if (busy) return;
+    setBusy(true);
+    await doing(() => (isOn ? remove : post)(where));
+    setBusy(false);
+  };
+  return html`<button class=${isOn ? "on" : ""} aria-label=${`${verb} ${who}`} aria-disabled=${busy} title=${title} onClick=${press}>${icon(picture)}<span>${verb}</span></button>`;
+}

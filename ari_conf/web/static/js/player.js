@@ -1,0 +1,79 @@
+// The player: the browser's audio, with controls that work by mouse, finger and keyboard alike.
+import { html, useEffect, useMemo, useRef, useState } from "./dom.js";
+import { icon } from "./icons.js";
+import { failed } from "./notes.js";
+import { clock, words } from "./words.js";
+
+const STEP_MS = 10_000;
+const SPEEDS = [1, 1.25, 1.5, 2];
+
+/** {at, playing, length, speed: state; toggle(), seek(ms), setSpeed(n): what can be done}. Times in ms. */
+export function usePlayer(source, length) {
+  const audio = useMemo(() => Object.assign(new Audio(), { preload: "metadata", src: source }), [source]);
+  const [at, setAt] = useState(0);
+  const [playing, setPlaying] = useState(false);
+  const [speed, setSpeed] = useState(1);
+  useEffect(() => {
+    const now = () => setAt(audio.currentTime * 1000);
+    const state = () => setPlaying(!audio.paused);
+    const broken = () => failed(new Error("The recording's file could not be fetched. Try again in a moment."));
+    const heard = [["timeupdate", now], ["seeked", now], ["play", state], ["pause", state], ["ended", state], ["error", broken]];
+    for (const [event, listen] of heard) audio.addEventListener(event, listen);
+    // For tests, and for whoever looks into the page: an element that is in no document can't be found otherwise.
+    globalThis.recording = audio;
+    return () => {
+      for (const [event, listen] of heard) audio.removeEventListener(event, listen);
+      audio.pause();
+      audio.removeAttribute("src");
+    };
+  }, [audio]);
+  useSmooth(audio, playing, setAt);
+  return {
+    at: Math.min(at, length),
+    playing,
+    length,
+    speed,
+    toggle: () => (audio.paused ? audio.play().catch(() => {}) : audio.pause()),
+    seek: (ms) => {
+      audio.currentTime = Math.max(0, Math.min(ms, length)) / 1000;
+      setAt(audio.currentTime * 1000);
+    },
+    setSpeed: (value) => {
+      audio.playbackRate = value;
+      setSpeed(value);
+    },
+  };
+}
+
+/** The browser tells the time four times a second: too seldom for a line that moves. */
+function useSmooth(audio, playing, setAt) {
+  useEffect(() => {
+    if (!playing) return undefined;
+    let frame = requestAnimationFrame(function next() {
+      setAt(audio.currentTime * 1000);
+      frame = requestAnimationFrame(next);
+    });
+    return () => cancelAnimationFrame(frame);
+  }, [audio, playing]);
+}
+
+export function Controls({ player }) {
+  const { at, playing, length, speed, toggle, seek, setSpeed } = player;
+  return html`<div class="controls">
+    <button class="main round" aria-label=${playing ? "Pause" : "Play"} onClick=${toggle}>${icon(playing ? "pause" : "play")}</button>
+    <button class="bare" aria-label="10 seconds back" title="10 seconds back" onClick=${() => seek(at - STEP_MS)}>${icon("earlier")}</button>
+    <button class="bare" aria-label="10 seconds on" title="10 seconds on" onClick=${() => seek(at + STEP_MS)}>${icon("later")}</button>
+    <${Position} at=${at} length=${length} seek=${seek} />
+    <span class="clock" aria-hidden="true">${clock(at)} / ${clock(length)}</span>
+    <label class="speed"><span class="unseen">Speed</span>
+      <select value=${speed} onChange=${(event) => setSpeed(Number(event.target.value))}>${SPEEDS.map((each) => html`<option key=${each} value=${each}>${each}×</option>`)}</select></label>
+  </div>`;
+}
+
+function Position({ at, length, seek }) {
+  const bar = useRef(null);
+  const part = length ? (at / length) * 100 : 0;
+  useEffect(() => bar.current.style.setProperty("--part", `${part}%`), [part]);
+  return html`<input ref=${bar} type="range" class="position" aria-label="Position" min="0" max=${Math.max(1, length)} step="1000" value=${at}
+    aria-valuetext=${`${words(at)} of ${words(length)}`} onInput=${(event) => seek(Number(event.target.value))} />`;
+}

@@ -1,0 +1,22 @@
+// Before a recording begins: as what, and whether it is written down.
+import { place, post } from "./api.js";
+import { Actions } from "./dialog.js";
+import { html, useState } from "./dom.js";
+import { doing } from "./notes.js";
+
+export function RecordForm({ name, close }) {
+  const [form, setForm] = useState("mp3");
+  const [written, setWritten] = useState(false);
+  const start = () => {
+    const body = { file_format: form, ...(written ? { transcription_type: "auto" } : {}) };
+    return doing(() => post(place("Conference", name, "Record"), body), `${name} is being recorded.`);
+  };
+  return html`
+    <p class="hint">Everybody in the conference is recorded until you stop it, or it ends. Tell them: an announcement does.</p>
+    <fieldset class="choices"><legend>File</legend>
+      <label class="choice"><input type="radio" name="form" checked=${form === "mp3"} onChange=${() => setForm("mp3")} />mp3, small</label>
+      <label class="choice"><input type="radio" name="form" checked=${form === "wav"} onChange=${() => setForm("wav")} />wav, as it was</label>
+    </fieldset>
+    <label class="choice"><input type="checkbox" checked=${written} onChange=${(event) => setWritten(event.target.checked)} />Write down what is said (English)</label>
+    <${Actions} close=${close} verb="Start recording" act=${start} />`;
+}

@@ -1,0 +1,68 @@
+// One recording: heard, seen (who spoke when), read (what was said). All three are at the same moment.
+import { get, place, remove } from "./api.js";
+import { ask } from "./dialog.js";
+import { html } from "./dom.js";
+import { Loading, Trouble, useFetched } from "./fetched.js";
+import { icon } from "./icons.js";
+import { doing } from "./notes.js";
+import { Controls, usePlayer } from "./player.js";
+import { Timeline } from "./timeline.js";
+import { Transcript } from "./transcript.js";
+import { clock, moment, size } from "./words.js";
+
+const ANEW_MS = 5000;
+
+export function Recording({ id }) {
+  const at = place("Recording", id);
+  const { found, error, again } = useFetched(async () => {
+    const [told, { document }] = await Promise.all([get(at), get(place("Recording", id, "Document"))]);
+    return { told, document };
+  }, [id]);
+  // Until it is written down it is looked at again; then no more, so that nothing moves under who reads.
+  const waits = found?.document.transcript?.state === "waiting";
+  useFetched(async () => waits && again(), [waits], waits ? ANEW_MS : 0);
+  return html`
+    <p class="up"><a href="#/recordings">${icon("back")}All recordings</a></p>
+    <${Trouble} error=${error} again=${again} />
+    ${!found && !error && html`<${Loading} what="the recording" />`}
+    ${!found && error && html`<h1 tabindex="-1">Recording</h1>`}
+    ${found && html`<${Whole} told=${found.told} document=${found.document} at=${at} />`}`;
+}
+
+function Whole({ told, document: about, at }) {
+  // From here, whatever address it has for others: the cookie and the page's rules hold for this one.
+  const source = `${at.slice(0, -1)}.${told.recording_format}/`;
+  const player = usePlayer(source, about.duration_ms);
+  const whose = speakers(about);
+  const bin = () =>
+    ask(`Delete this recording of ${told.conference_name}?`, "The file, its timeline and its transcript are gone for good, also for programs that know its address.", "Delete", async () => {
+      const gone = await doing(() => remove(at), "The recording was deleted.");
+      if (gone) location.hash = "#/recordings";
+      return gone;
+    });
+  return html`
+    <div class="heading">
+      <h1 tabindex="-1">${told.conference_name}</h1>
+      <p>${moment(about.start_ms)}, ${clock(about.duration_ms)}, ${told.recording_format}, ${size(told.size)}</p>
+      <div class="commands end">
+        <a class="button" href=${source} download>${icon("download")}Download</a>
+        <button class="danger" onClick=${bin}>${icon("bin")}Delete</button>
+      </div>
+    </div>
+    <section class="card player" aria-label="Player">
+      <${Controls} player=${player} />
+      <${Timeline} document=${about} whose=${whose} player=${player} />
+    </section>
+    <${Transcript} transcript=${about.transcript} whose=${whose} player=${player} />`;
+}
+
+/** Member id -> {name, tone}: a number that called twice is told apart, and each has a colour of its own. */
+function speakers(about) {
+  const whose = new Map();
+  about.members.forEach((member, place) => {
+    const same = about.members.filter((other) => other.from === member.from);
+    const name = member.from || "No number";
+    whose.set(member.member_id, { name: same.length > 1 ? `${name} (${same.indexOf(member) + 1})` : name, tone: place % 6 });
+  });
+  return whose;
+}

@@ -1,0 +1,59 @@
+// The account's recordings, the newest first.
+import { get, place } from "./api.js";
+import { html, useEffect, useState } from "./dom.js";
+import { Empty, Loading, Trouble, useFetched } from "./fetched.js";
+import { clock, count, moment, size, words } from "./words.js";
+
+const PAGE = 20;
+const ANEW_MS = 10_000;
+const TYPED_MS = 350;
+
+export function Recordings() {
+  const [offset, setOffset] = useState(0);
+  const [typed, setTyped] = useState("");
+  const name = useSettled(typed.trim());
+  useEffect(() => setOffset(0), [name]);
+  const query = { limit: PAGE, offset, ...(name ? { conference_name: name } : {}) };
+  const { found, error, again } = useFetched(() => get(place("Recording"), query), [offset, name], ANEW_MS);
+  const total = found?.meta.total_count ?? 0;
+  return html`
+    <div class="heading"><h1 tabindex="-1">Recordings</h1><p role="status">${found ? count(total, "recording") : ""}</p></div>
+    <${Trouble} error=${error} again=${again} />
+    <div class="field narrow"><label for="of">Of the conference</label>
+      <input id="of" type="search" placeholder="Its whole name; empty: all" value=${typed} onInput=${(event) => setTyped(event.target.value)} /></div>
+    ${!found && !error && html`<${Loading} what="recordings" />`}
+    ${found && !total && (name
+      ? html`<${Empty} picture="recordings" title="No recording of ${name}" text="Names are compared as a whole, capitals too." />`
+      : html`<${Empty} picture="recordings" title="No recordings yet" text="Record a live conference by its button, or with record=&quot;true&quot; in its document." />`)}
+    ${total > 0 && html`<ul class="card list" aria-label="Recordings">${found.objects.map((one) => html`<${Row} key=${one.recording_id} one=${one} />`)}</ul>`}
+    ${total > PAGE && html`<${Pages} offset=${offset} total=${total} go=${setOffset} />`}`;
+}
+
+/** What was typed, once the typing has paused. */
+function useSettled(text) {
+  const [settled, set] = useState(text);
+  useEffect(() => {
+    const timer = setTimeout(() => set(text), TYPED_MS);
+    return () => clearTimeout(timer);
+  }, [text]);
+  return settled;
+}
+
+function Row({ one }) {
+  const ms = Number(one.recording_duration_ms);
+  return html`<li><a class="row" href=${`#/recordings/${encodeURIComponent(one.recording_id)}`}>
+    <span class="name">${one.conference_name}</span>
+    <span class="hint">${moment(Number(one.recording_start_ms))}</span>
+    <span class="clock"><span aria-hidden="true">${clock(ms)}</span><span class="unseen">${words(ms)}</span></span>
+    <span class="hint right">${one.recording_format}, ${size(one.size)}</span>
+  </a></li>`;
+}
+
+function Pages({ offset, total, go }) {
+  const last = Math.min(offset + PAGE, total);
+  return html`<nav class="pages" aria-label="Pages">
+    <button disabled=${offset === 0} onClick=${() => go(Math.max(0, offset - PAGE))}>Newer</button>
+    <p class="hint">${offset + 1} to ${last} of ${total}</p>
+    <button disabled=${last >= total} onClick=${() => go(offset + PAGE)}>Older</button>
+  </nav>`;
+}

@@ -1,0 +1,68 @@
+// Numbers, moments and durations, as people read them.
+import { skew } from "./api.js";
+import { html, useEffect, useState } from "./dom.js";
+
+export const count = (number, one) => `${number} ${one}${number === 1 ? "" : "s"}`;
+
+const two = (number) => String(number).padStart(2, "0");
+
+/** 75000 -> "1:15", 3675000 -> "1:01:15". */
+export function clock(ms) {
+  const seconds = Math.max(0, Math.floor(ms / 1000));
+  const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
+  return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+}
+
+/** 75000 -> "1 minute 15 seconds": what a screen reader says of a time. */
+export function words(ms) {
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  const parts = [
+    [Math.floor(seconds / 3600), "hour"],
+    [Math.floor(seconds / 60) % 60, "minute"],
+    [seconds % 60, "second"],
+  ];
+  const said = parts.filter(([number]) => number).map(([number, unit]) => count(number, unit));
+  return said.join(" ") || "0 seconds";
+}
+
+const dayOf = (date) => date.toLocaleDateString(undefined, { day: "numeric", month: "short", year: "numeric" });
+const timeOf = (date, more = {}) => date.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", ...more });
+
+/** Of an ISO string or epoch ms: "14:05" of today, "21 Nov 2026, 14:05" of any other day; in the reader's own zone. */
+export function moment(when, now = Date.now()) {
+  const date = new Date(when);
+  const today = new Date(now).toDateString() === date.toDateString();
+  return today ? `today, ${timeOf(date, { second: "2-digit" })}` : `${dayOf(date)}, ${timeOf(date)}`;
+}
+
+export function size(bytes) {
+  if (bytes < 1024 * 1024) return `${Math.max(1, Math.round(bytes / 1024))} KB`;
+  return `${(bytes / 1024 / 1024).toFixed(1)} MB`;
+}
+
+// One timer for all that tick, so that they tick together.
+const ticking = new Set();
+let timer = 0;
+
+function tick() {
+  for (const each of ticking) each(Date.now());
+}
+
+/** Epoch ms of this machine, anew every second. */
+export function useNow() {
+  const [now, set] = useState(Date.now());
+  useEffect(() => {
+    ticking.add(set);
+    timer ||= setInterval(tick, 1000);
+    return () => {
+      ticking.delete(set);
+      if (!ticking.size) timer = clearInterval(timer) ?? 0;
+    };
+  }, []);
+  return now;
+}
+
+/** How long ago, ticking; a screen reader isn't told each second. */
+export function Since({ ms, label }) {
+  return html`<span class="clock">${label && html`<span class="unseen">${label} </span>`}${clock(useNow() + skew() - ms)}</span>`;
+}
