@@ -29,6 +29,8 @@ export async function begin() {
 
 /** Of a path's parts below the account: place("Conference", name) -> its address, closed by a slash. */
 export function place(...parts) {
+  // A browser takes these out of any address, also where they are encoded: the address would be that of something else.
+  if (parts.some((part) => part === "." || part === "..")) throw new Failed(0, "A conference of this name can't be reached by the page. Give it another name.");
   return account + parts.map((part) => `${encodeURIComponent(part)}/`).join("");
 }
 

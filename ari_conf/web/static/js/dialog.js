@@ -1,5 +1,5 @@
 // Questions: the browser's own <dialog> keeps the focus inside, closes by Escape and gives the focus back.
-import { html, useEffect, useRef, useState } from "./dom.js";
+import { html, useLayoutEffect, useRef, useState } from "./dom.js";
 import { store, useStore } from "./store.js";
 
 const open = store(null);
@@ -37,7 +37,8 @@ export function Actions({ close, verb, danger = false, act }) {
 export function Dialog() {
   const shown = useStore(open);
   const element = useRef(null);
-  useEffect(() => {
+  // At once: the next key that somebody presses is meant for it.
+  useLayoutEffect(() => {
     if (shown) element.current.showModal();
   }, [shown]);
   if (!shown) return null;

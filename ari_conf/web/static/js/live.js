@@ -41,17 +41,20 @@ function Nobody() {
 
 /** Who came and went, for screen readers: gathered, so that ten who join at once are one sentence. Not who talks: that would never end. */
 function useSpoken(conferences) {
-  const before = useRef(null);
+  const known = useRef(null);
+  const waits = useRef(0);
   useEffect(() => {
-    if (!conferences) return undefined;
-    if (!before.current) before.current = conferences;
-    const timer = setTimeout(() => {
-      const text = difference(before.current, conferences);
-      before.current = conferences;
+    if (!conferences || waits.current) return;
+    known.current ??= conferences;
+    waits.current = setTimeout(() => {
+      waits.current = 0;
+      const now = live.get().conferences;
+      const text = difference(known.current, now);
+      known.current = now;
       if (text) say(text);
     }, SAY_AFTER_MS);
-    return () => clearTimeout(timer);
   }, [conferences]);
+  useEffect(() => () => clearTimeout(waits.current), []);
 }
 
 function difference(old, now) {

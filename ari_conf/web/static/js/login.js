@@ -1,7 +1,7 @@
 // Says why the log-in page is shown again.
 const WHY = {
   wrong: "Auth ID or auth token is wrong.",
-  ended: "You were logged out because you had not been here for a while. Log in again.",
+  ended: "You are no longer logged in. Log in again.",
   often: "Too many wrong tokens. Wait a minute, then try again.",
 };
 

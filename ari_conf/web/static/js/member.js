@@ -46,7 +46,7 @@ function Commands({ id, who, member, name }) {
     ask(`Kick ${who}?`, `This member leaves ${name}; the call goes on with what follows the conference in its document.`, "Kick", () => doing(() => post(at("Kick"))));
   const hangUp = () => ask(`Hang ${who} up?`, "The call ends at once.", "Hang up", () => doing(() => remove(at())));
   return html`<div class="commands small" role="group" aria-label=${`Member ${who}`}>
-    ${SWITCHES.map((each) => html`<${Switch} key=${each.field} each=${each} isOn=${member[each.field]} who=${who} where=${at(each.path)} />`)}
+    ${SWITCHES.map((each) => html`<${Switch} key=${each.field} each=${each} isOn=${member[each.field]} who=${who} where=${() => at(each.path)} />`)}
     <button aria-label=${`Kick ${who}`} title="Out of the conference, on to the next element" onClick=${kick}>${icon("kick")}<span>Kick</span></button>
     <button class="danger" aria-label=${`Hang up ${who}`} title="End this call" onClick=${hangUp}>${icon("hangUp")}<span>Hang up</span></button>
   </div>`;
@@ -59,7 +59,7 @@ function Switch({ each, isOn, who, where }) {
   const press = async () => {
     if (busy) return;
     setBusy(true);
-    await doing(() => (isOn ? remove : post)(where));
+    await doing(() => (isOn ? remove : post)(where()));
     setBusy(false);
   };
   return html`<button class=${isOn ? "on" : ""} aria-label=${`${verb} ${who}`} aria-disabled=${busy} title=${title} onClick=${press}>${icon(picture)}<span>${verb}</span></button>`;

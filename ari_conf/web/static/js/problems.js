@@ -6,7 +6,7 @@ import { icon } from "./icons.js";
 import { count, moment } from "./words.js";
 
 const MOST = 100;
-const ANEW_MS = 10_000;
+const ANEW_MS = 5000;
 
 // The first whose words are in the problem. A problem's own text names what is wrong and often what is allowed; here stands
 // where to go with it.

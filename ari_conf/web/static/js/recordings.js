@@ -5,7 +5,7 @@ import { Empty, Loading, Trouble, useFetched } from "./fetched.js";
 import { clock, count, moment, size, words } from "./words.js";
 
 const PAGE = 20;
-const ANEW_MS = 10_000;
+const ANEW_MS = 5000;
 const TYPED_MS = 350;
 
 export function Recordings() {
