@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import msgspec
@@ -25,7 +26,7 @@ from redis import RedisError
 
 from ari_conf.core.commands import Command
 from ari_conf.core.effects import Reply
-from ari_conf.core.events import CommandReceived
+from ari_conf.core.events import AccountWatched, CommandReceived
 from ari_conf.core.snapshot import restore, snapshot
 from ari_conf.lanes import PREFIX
 
@@ -39,6 +40,12 @@ BLOCK_MS = 2000
 TRY_AGAIN_S = 0.5
 AT_ONCE = 100
 GRACE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """No command of the API: said to every owner while somebody looks at an account's conferences. Gets no reply, and
+    told twice is the same."""
 
 
 class Queued(msgspec.Struct, frozen=True):
@@ -75,7 +82,7 @@ def _done_key(asterisk_name: str) -> str:
     return f"{PREFIX}commands-done:{asterisk_name}"
 
 
-def encode(command: Command, command_id: str, auth_id: str, name: str, expires_at: int, asker: str) -> bytes:
+def encode(command: Command | Watch, command_id: str, auth_id: str, name: str, expires_at: int, asker: str) -> bytes:
     return msgspec.json.encode(Queued(command_id, auth_id, name, snapshot(command), expires_at, asker))
 
 
@@ -96,7 +103,7 @@ class Commands:
         self,
         client: redis.asyncio.Redis,
         asterisk_name: str,
-        deliver: Callable[[CommandReceived], None],
+        deliver: Callable[[CommandReceived | AccountWatched], None],
         asterisk_is_there: Callable[[], bool],
         refuse: Callable[[Reply], None],
     ) -> None:
@@ -134,10 +141,13 @@ class Commands:
     def _take(self, place: str, text: bytes) -> None:
         try:
             queued = msgspec.json.decode(text, type=Queued)
-            command: Command = restore(queued.command, cast(Any, Command))
+            command: Command | Watch = restore(queued.command, cast(Any, Command | Watch))
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError) as error:
             # Of a web process of another version.
             log.error("a command can't be read", reason=str(error))
+            return
+        if isinstance(command, Watch):
+            self._hand_in(AccountWatched(queued.auth_id, queued.expires_at))
             return
         self._askers[queued.command_id] = (place, queued.asker)
         if not self._asterisk_is_there():
@@ -146,11 +156,14 @@ class Commands:
             self._refuse(Reply(queued.command_id, 503, (("error", why),)))
             return
         names = (queued.command_id, queued.auth_id, queued.conference_name)
+        self._hand_in(CommandReceived(*names, command, queued.expires_at))
+
+    def _hand_in(self, event: CommandReceived | AccountWatched) -> None:
         try:
-            self._deliver(CommandReceived(*names, command, queued.expires_at))
+            self._deliver(event)
         except Exception as error:
             # The others' commands must not wait for ever because of one.
-            self._askers.pop(queued.command_id, None)
+            self._askers.pop(getattr(event, "command_id", ""), None)
             log.error("a command broke: this is a defect of ari_conf, please report it", exc_info=error)
 
     def answer(self, reply: Reply) -> Callable[[Any], Any]:
@@ -216,6 +229,11 @@ class Asker:
         finally:
             del self._waiting[command_id]
         return reply
+
+    async def watch(self, asterisk_name: str, auth_id: str, until: int) -> None:
+        """Says to an owner that the account's conferences are looked at until then."""
+        text = encode(Watch(), "", auth_id, "", until, self._name)
+        await self._redis.xadd(queue_key(asterisk_name), {"command": text}, maxlen=KEPT, approximate=True)
 
     async def replied(self, command_id: str) -> Reply | None:
         found = await cast(Any, self._redis.get(reply_key(command_id)))

@@ -38,7 +38,7 @@ from tasks.tokens import Tokens
 
 log = structlog.get_logger()
 
-QUIET = (ev.TimePassed, ev.TalkingStarted, ev.TalkingFinished, do.WarmSounds)
+QUIET = (ev.TimePassed, ev.AccountWatched, ev.TalkingStarted, ev.TalkingFinished, do.WarmSounds)
 """Told at level debug only: there are many, and they say little."""
 
 

@@ -71,6 +71,12 @@ class Settings(BaseSettings):
     """Wrong tokens for an account from one address in a minute, after which it must wait."""
     command_deadline: float = Field(3.0, gt=0)
     """Seconds within which the owner of a conference must take up `web`'s command; Plivo's SDK waits 5 for a reply."""
+    event_streams: int = Field(20, ge=1)
+    """Event streams that an account may have open at one `web`: each page that shows live conferences is one."""
+    login_hours: float = Field(12.0, gt=0)
+    """For how long a log-in on the page holds."""
+    web_connections: int = Field(1000, ge=10)
+    """Connections that one `web` has open at once; who comes when there are more gets a 503."""
     metrics_listen: str = "127.0.0.1:8091"
     """Where `serve` gives /metrics, /healthz and /readyz, host:port; empty: nowhere. `web` has its own."""
     trusted_proxies: str = "127.0.0.1"

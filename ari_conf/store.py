@@ -10,6 +10,7 @@ Redis is written, never asked, to decide; the one exception is claiming a name, 
 | ari_conf:problems:ACCOUNT | list of JSON, the newest first |
 | ari_conf:written:ASTERISK | the id of the last step written |
 | ari_conf:owner:, lease:, standby:ASTERISK | see `lease` |
+| ari_conf:changes:ACCOUNT | pub/sub: "conference_id owner" of each conference whose state has just been written |
 | ari_conf:callbacks:… | see `lanes` |
 """
 
@@ -29,6 +30,7 @@ from redis.asyncio.client import Pipeline
 
 from ari_conf import accounts, outbox
 from ari_conf.accounts import AccountRecord
+from ari_conf.core.conference import Conference
 from ari_conf.core.effects import ClaimName, PostCallback, ReleaseName, ReportProblem
 from ari_conf.errors import LeaseLost, StoreUnavailable
 from ari_conf.fenced import Fenced
@@ -220,6 +222,11 @@ class Store:
                 pipe.eval(_RELEASE, 1, names_key(name.auth_id), name.name, name.conference_id)
             for add in step.also:
                 add(pipe)
+        # In the transaction of the state: who then reads reads this. One that is gone had its name, and released it.
+        changed = {(thing.auth_id, key) for key, thing in state.items() if isinstance(thing, Conference)}
+        changed |= {(name.auth_id, name.conference_id) for step in steps for name in step.released}
+        for auth_id, conference_id in sorted(changed):
+            pipe.publish(changes_key(auth_id), f"{conference_id} {self._name}")
         if any(step.callbacks or step.problems for step in steps):
             flat = [part for step in steps for part in _items(step)]
             # EVAL, since in a transaction there is no second try for a script that a restarted Redis doesn't know.
@@ -257,6 +264,10 @@ def _text(thing: Thing | bytes) -> bytes:
 
 def names_key(auth_id: str) -> str:
     return f"{PREFIX}names:{auth_id}"
+
+
+def changes_key(auth_id: str) -> str:
+    return f"{PREFIX}changes:{auth_id}"
 
 
 def problems_key(auth_id: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from ari_conf.command_queue import Asker, Commands, connect, queue_key
 from ari_conf.core.commands import HangUpAll, Lock, Mute
 from ari_conf.core.effects import Reply
-from ari_conf.core.events import CommandReceived
+from ari_conf.core.events import AccountWatched, CommandReceived
 
 
 class Owner:
@@ -19,11 +19,15 @@ class Owner:
     def __init__(self, url: str, asterisk: str = "here") -> None:
         self.redis = connect(url)
         self.got: list[CommandReceived] = []
+        self.watched: list[AccountWatched] = []
         self.asterisk_is_there = True
         self.silent = False
         self.commands = Commands(self.redis, asterisk, self.deliver, lambda: self.asterisk_is_there, self.reply)
 
-    def deliver(self, event: CommandReceived) -> None:
+    def deliver(self, event: CommandReceived | AccountWatched) -> None:
+        if isinstance(event, AccountWatched):
+            self.watched.append(event)
+            return
         self.got.append(event)
         if not self.silent:
             self.reply(Reply(event.command_id, 202, (("member_id", ("1", "2")),)))
@@ -166,3 +170,12 @@ async def test_one_that_breaks_does_not_hold_up_the_next(redis_server):
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
         assert await asker.ask("here", HangUpAll(), "c1", "MA1", "x", 0.1) is None
         assert await asker.ask("here", Lock(True), "c2", "MA1", "x", 5) is not None
+
+
+async def test_that_somebody_looks_is_no_command_and_gets_no_reply(redis_server):
+    owner = Owner(redis_server.url)
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        await asker.watch("here", "MA1", 1_790_000_000_000)
+        assert await asker.ask("here", Lock(True), "c1", "MA1", "x", 5) is not None
+        assert owner.watched == [AccountWatched("MA1", 1_790_000_000_000)]
+        assert [key.decode() for key in redis_server.client.keys("ari_conf:reply:*")] == ["ari_conf:reply:c1"]

@@ -5,6 +5,7 @@ import pytest
 
 from ari_conf import accounts, store
 from ari_conf.core.call import Call
+from ari_conf.core.conference import Conference
 from ari_conf.core.effects import PostCallback, ReleaseName, ReportProblem
 from ari_conf.core.events import CallArrived
 from ari_conf.errors import StoreUnavailable
@@ -55,6 +56,19 @@ async def test_what_changes_while_it_is_written_waits_for_its_own_step(kept: Sto
     call.hang_up("normal", 4000, NOW)
     await writing
     assert (await kept.load())["u1"] == as_it_was != encoded(call)
+
+
+async def test_who_watches_the_account_is_told_once_when_the_state_is_there(redis_server: RedisServer, kept: Store):
+    with redis_server.client.pubsub(ignore_subscribe_messages=True) as watching:
+        watching.subscribe(store.changes_key("MA1"))
+        watching.get_message(timeout=5)
+        one, other = (Conference(f"c{n}", f"MA{n}", "standup", NOW, 20, "http://x") for n in (1, 2))
+        await kept.write([Step(NOW, {"c1": one}), Step(NOW, {"c1": one, "c2": other})])
+        assert watching.get_message(timeout=5)["data"] == b"c1 asterisk one"
+        assert (await kept.load())["c1"] == encoded(one)
+        assert watching.get_message(timeout=0.1) is None
+        await kept.write([Step(NOW, {"c1": None}, released=[ReleaseName("MA1", "standup", "c1")])])
+        assert watching.get_message(timeout=5)["data"] == b"c1 asterisk one"
 
 
 async def test_each_asterisk_has_its_own_state(redis_server: RedisServer, kept: Store):

@@ -11,10 +11,7 @@ import structlog
 
 from ari_conf import logs
 from ari_conf.errors import LeaseLost
-from ari_conf.settings import address, settings
-
-MOST_OF_A_HEAD = 256 * 1024
-"""Bytes of a request's line and headers: a name of 10,000 characters may be 120,000, URL-encoded."""
+from ari_conf.settings import settings
 
 
 def serve() -> None:
@@ -37,21 +34,8 @@ def serve() -> None:
 
 
 def web() -> None:
-    import uvicorn
-
     from ari_conf.web.app import create
+    from ari_conf.web.server import Server
 
-    host, port = address(settings().web_listen)
     logs.set_up(settings())
-    # Its own logging would write a second form beside ours.
-    uvicorn.run(
-        create(settings()),
-        host=host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        forwarded_allow_ips=settings().trusted_proxies,
-        h11_max_incomplete_event_size=MOST_OF_A_HEAD,
-        timeout_graceful_shutdown=10,
-    )
+    Server(create(settings()), settings()).run()

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 
 import ari_conf
 from ari_conf.settings import Settings
-from ari_conf.web import conferences, errors, letters, metrics, parts, recordings
+from ari_conf.web import conferences, errors, events, letters, metrics, page, parts, recordings
 from ari_conf.web.paths import ACCOUNT, Paths
 
 
@@ -35,8 +35,9 @@ def create(settings: Settings) -> FastAPI:
     measured = metrics.Web()
     app.add_middleware(Paths, observe=measured.observe)
     errors.install(app)
-    for router in (conferences.router, letters.router, recordings.router):
+    for router in (conferences.router, letters.router, recordings.router, events.router):
         app.include_router(router, prefix=ACCOUNT)
+    app.include_router(page.router)
     _add_operating(app, measured)
     whole = app.openapi
     app.openapi = lambda: _corrected(whole())  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Who calls: HTTP Basic with auth_id and auth_token, and how often he may."""
+"""Who calls: HTTP Basic with auth_id and auth_token, or the cookie of a log-in; and how often he may."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from ari_conf import accounts
 from ari_conf.accounts import AccountRecord
 from ari_conf.lanes import PREFIX
+from ari_conf.web import logins
 from ari_conf.web.errors import Refused
 from ari_conf.web.parts import Parts, parts_of
 from ari_conf.web.paths import ACCOUNT, decoded
@@ -56,9 +57,7 @@ async def caller(
     parts = parts_of(request)
     # A router's routes don't know what they were included under.
     request.scope["routes"].append(ACCOUNT + request.scope["route"].path.removeprefix(ACCOUNT))
-    if credentials is None:
-        raise _unauthorized("this needs HTTP Basic authentication with auth_id and auth_token")
-    record = await _authenticate(parts, request, credentials)
+    record = await _whose(parts, request, credentials)
     await _not_too_often(parts, record.auth_id)
     if decoded(auth_id) != record.auth_id:
         # Whether there is such an account is not this one's to know.
@@ -69,27 +68,54 @@ async def caller(
 Calling = Annotated[Caller, Depends(caller)]
 
 
-def _unauthorized(error: str) -> Refused:
-    return Refused(401, error, {"WWW-Authenticate": 'Basic realm="ari_conf"'})
+def _unauthorized(request: Request, error: str) -> Refused:
+    return Refused(401, error, None if _by_page(request) else {"WWW-Authenticate": 'Basic realm="ari_conf"'})
 
 
-async def _authenticate(parts: Parts, request: Request, credentials: HTTPBasicCredentials) -> AccountRecord:
+def _by_page(request: Request) -> bool:
+    """A browser that is told of Basic asks for it itself, over the page, which would have sent to the log-in."""
+    headers = request.headers
+    return (
+        headers.get(logins.ASKED_BY[0]) == logins.ASKED_BY[1]
+        or headers.get("accept") == "text/event-stream"
+        or headers.get("sec-fetch-mode", "navigate") != "navigate"
+    )
+
+
+async def holds(request: Request, caller: Caller) -> bool:
+    """Whether who has called may still do so: his account may be gone, his token or log-in too. Raises Refused."""
+    record = await _whose(caller.parts, request, await basic(request))
+    return record.auth_id == caller.auth_id
+
+
+async def _whose(parts: Parts, request: Request, credentials: HTTPBasicCredentials | None) -> AccountRecord:
+    """By Basic, or else by the cookie of a log-in. Raises Refused: 401, 403, 429."""
+    if credentials is not None:
+        return await authenticate(parts, request, credentials.username, credentials.password)
+    record = await logins.account(parts, request)
+    if record is None:
+        raise _unauthorized(request, "this needs HTTP Basic authentication with auth_id and auth_token")
+    logins.check(request)
+    return record
+
+
+async def authenticate(parts: Parts, request: Request, auth_id: str, token: str) -> AccountRecord:
     """Raises Refused: 401, or 429 after repeated failures of this address with this account."""
     address = request.client.host if request.client else ""
-    failures = f"{PREFIX}auth-failures:{address}:{credentials.username[:40]}"
+    failures = f"{PREFIX}auth-failures:{address}:{auth_id[:40]}"
     redis: Any = parts.redis
     found, failed, ttl = await (
-        redis.pipeline(transaction=False).hget(accounts.KEY, credentials.username).get(failures).ttl(failures)
+        redis.pipeline(transaction=False).hget(accounts.KEY, auth_id).get(failures).ttl(failures)
     ).execute()
     if failed and int(failed) >= parts.settings.auth_failures:
         wait = str(max(1, cast(int, ttl)))
         raise Refused(429, f"too many wrong tokens: try again in {wait} s", {"Retry-After": wait})
     record = accounts.decode(found) if found else None
-    if record is None or not _is_right(record, credentials.password):
+    if record is None or not _is_right(record, token):
         if record is None:
-            _same(NOBODY, credentials.password)
+            _same(NOBODY, token)
         await redis.pipeline(transaction=True).incr(failures).expire(failures, FAILURES_KEPT_S).execute()
-        raise _unauthorized("auth_id or auth_token is wrong")
+        raise _unauthorized(request, "auth_id or auth_token is wrong")
     return record
 
 

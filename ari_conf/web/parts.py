@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,10 +18,18 @@ from redis.asyncio import Redis as AsyncRedis
 from ari_conf import command_queue
 from ari_conf.command_queue import Asker
 from ari_conf.settings import Settings
+from ari_conf.web.feeds import Feeds
 
 log = structlog.get_logger()
 
 LAST_CALLBACKS_S = 10.0
+LISTENING: dict[str, Any] = {
+    "socket_connect_timeout": 2.0,
+    "retry": None,
+    # A connection that is silently dead looks like one on which nothing happens.
+    "socket_keepalive": True,
+    "socket_keepalive_options": {socket.TCP_KEEPIDLE: 10, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3},
+}
 
 
 @dataclass(slots=True)
@@ -30,6 +39,7 @@ class Parts:
     blocking: Redis
     """For what is shared with the commands and the workers: only in a thread."""
     asker: Asker
+    feeds: Feeds
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -53,7 +63,10 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
     url = settings.redis_url.get_secret_value()
     client = command_queue.connect(url)
     blocking = Redis.from_url(url, socket_timeout=5.0, socket_connect_timeout=2.0)
-    parts = Parts(settings, client, blocking, Asker(client, f"web-{uuid4()}"))
+    # Those who listen keep their connections for long: not those of the requests.
+    listening_client = AsyncRedis.from_url(url, **LISTENING)
+    asker = Asker(client, f"web-{uuid4()}")
+    parts = Parts(settings, client, blocking, asker, Feeds(listening_client, asker, settings.event_streams))
     listening = asyncio.create_task(parts.asker.listen())
     try:
         yield parts
@@ -62,6 +75,7 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
         blocking.close()
+        await listening_client.aclose()
         await client.aclose()
 
 

@@ -38,18 +38,18 @@ class Paths:
         path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
         # "A trailing slash is optional."
         scope["path"] = path if path.endswith("/") or not path.startswith("/v1/") else path + "/"
-        began, status = time.perf_counter(), 500
+        began, status, seconds = time.perf_counter(), 500, 0.0
 
         async def sending(message: Message) -> None:
-            nonlocal status
+            nonlocal status, seconds
             if message["type"] == "http.response.start":
-                status = message["status"]
+                # Until the answer begins: an event stream's goes on for hours.
+                status, seconds = message["status"], time.perf_counter() - began
             await send(message)
 
         try:
             await self._app(scope, receive, sending)
         finally:
-            seconds = time.perf_counter() - began
             place = routes[0] if routes else "none"
             self._observe(scope["method"], place, status, seconds)
             if routes:

@@ -8,23 +8,24 @@ import json
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-import uvicorn
 from redis import Redis
 
 from ari_conf import accounts, store
 from ari_conf.command_queue import Commands, connect
 from ari_conf.core import effects as do
-from ari_conf.core.events import CommandReceived
+from ari_conf.core.conference import Conference
+from ari_conf.core.events import AccountWatched, CommandReceived
 from ari_conf.parts.processes import free_port
 from ari_conf.settings import Settings, from_environment
 from ari_conf.web.app import create
+from ari_conf.web.server import Server
 from ari_conf.written import encoded
 from tests import redis as redis_of
 from tests.core.stage import START, Stage, stay
@@ -45,6 +46,8 @@ class Owner:
         self.asterisk_is_there = True
         self.deaf = False
         """Takes commands, and never replies."""
+        self.written = 0
+        """Effects."""
 
     def joins(self, name: str, conference: str = "standup", auth: str = "A", **attributes: Any) -> str:
         """Returns his member id."""
@@ -64,18 +67,32 @@ class Owner:
         with self.lock:
             return set(self.stage.asterisk.channels)
 
+    def plays(self, what: Callable[[Stage], Any]) -> None:
+        with self.lock:
+            what(self.stage)
+            self._write()
+
     def _write(self) -> None:
+        changed: list[tuple[str, str]] = []
         for key, thing in self.stage.directory.touched().items():
             where = f"ari_conf:state:{ASTERISK}"
             if thing is None:
                 self.redis.hdel(where, key)
             else:
                 self.redis.hset(where, key, encoded(thing))
+            if isinstance(thing, Conference):
+                changed.append((thing.auth_id, key))
         live = [c for c in self.stage.directory.conferences.values() if not c.ending]
         for key in self.redis.scan_iter("ari_conf:names:*"):
             self.redis.delete(key)
         for c in live:
             self.redis.hset(store.names_key(c.auth_id), c.name, f"{c.conference_id} {ASTERISK}")
+        for effect in self.stage.effects[self.written :]:
+            if isinstance(effect, do.ReleaseName):
+                changed.append((effect.auth_id, effect.conference_id))
+        self.written = len(self.stage.effects)
+        for auth_id, conference_id in changed:
+            self.redis.publish(store.changes_key(auth_id), f"{conference_id} {ASTERISK}")
 
     async def run(self) -> None:
         client = connect(self.url)
@@ -91,7 +108,11 @@ class Owner:
         finally:
             await client.aclose()
 
-    def _obey(self, event: CommandReceived, queue: Commands) -> None:
+    def _obey(self, event: CommandReceived | AccountWatched, queue: Commands) -> None:
+        if isinstance(event, AccountWatched):
+            lease = event.until - round(time.time() * 1000)
+            self.plays(lambda stage: stage.tell(AccountWatched(event.auth_id, stage.now + lease)))
+            return
         self.commands.append(event)
         if self.deaf:
             return
@@ -178,13 +199,11 @@ class Served:
     def __init__(self, settings: Settings, owner: Owner) -> None:
         self.settings, self.owner = settings, owner
         self.port = free_port()
-        config = uvicorn.Config(
-            create(settings), host="127.0.0.1", port=self.port, log_config=None, h11_max_incomplete_event_size=1 << 18
-        )
-        self.server = uvicorn.Server(config)
+        self.server = Server(create(settings), settings, host="127.0.0.1", port=self.port)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
     async def _run(self) -> None:
+        self.loop = asyncio.get_running_loop()
         owning = asyncio.create_task(self.owner.run())
         try:
             await self.server.serve()

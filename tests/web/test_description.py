@@ -80,6 +80,8 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 def test_it_is_true(api: Api, owner: Owner, there: bool):
     """Calls made up from the description are answered as it says, whether or not there is a conference."""
     schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{api.port}/openapi.json")
+    # A stream of events has no end: test_events looks at it.
+    schema = schema.exclude(path_regex="/Events/$")
     for result in schema.get_all_operations():
         operation = result.ok()
 

@@ -1,0 +1,87 @@
+"""The event stream of an account: `GET /v1/Account/{auth_id}/Events/`, server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ari_conf.web import models as m
+from ari_conf.web.caller import Calling, holds
+from ari_conf.web.errors import Refused
+from ari_conf.web.feeds import Feeds, Stream
+
+HEARTBEAT_S = 15.0
+"""Proxies close a connection on which nothing comes: often after 60 s."""
+KIND = "text/event-stream"
+
+router = APIRouter()
+
+REPLIES: dict[int | str, Any] = {
+    200: {"description": "Events, for ever.", "content": {KIND: {"schema": {"type": "string"}}}},
+    **{status: {"model": m.Error} for status in (400, 401, 404, 429, 503)},
+}
+
+
+@router.get("/Events/", response_class=Response, responses=REPLIES)
+async def events(request: Request, caller: Calling) -> Response:
+    """The account's conferences and their members: the event `snapshot`, then `change` for what is different."""
+    stream = caller.parts.feeds.open(caller.auth_id)
+
+    async def may() -> bool:
+        try:
+            return await holds(request, caller)
+        except Refused:
+            return False
+
+    return EventStream(caller.parts.feeds, caller.auth_id, stream, may)
+
+
+class EventStream(Response):
+    media_type = KIND
+    charset = "utf-8"
+
+    def __init__(self, feeds: Feeds, auth_id: str, stream: Stream, may: Callable[[], Awaitable[bool]]) -> None:
+        # nginx buffers what comes unless it is told not to.
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._feeds, self._auth_id, self._stream, self._may = feeds, auth_id, stream, may
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        writing = asyncio.create_task(self._write(send))
+        gone = asyncio.create_task(_until_gone(receive))
+        ended = asyncio.create_task(self._stream.ended.wait())
+        try:
+            await asyncio.wait((writing, gone, ended), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._feeds.close(self._auth_id, self._stream)
+            for task in (writing, gone, ended):
+                task.cancel()
+            await asyncio.gather(writing, gone, ended, return_exceptions=True)
+        if self._stream.too_slow and "abort" in scope:
+            # Nothing more can be said to one who does not read.
+            scope["abort"]()
+        with suppress(OSError):
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _write(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        text = b"retry: 1000\n\n"
+        while True:
+            await send({"type": "http.response.body", "body": text, "more_body": True})
+            try:
+                text = await asyncio.wait_for(self._stream.next(), HEARTBEAT_S)
+            except TimeoutError:
+                text = b":\n\n"
+                if not await self._may():
+                    return
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

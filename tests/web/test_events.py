@@ -1,0 +1,297 @@
+"""The event stream: what happens is there within a second, snapshot and changes agree, nobody is waited for."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ari_conf import accounts
+from ari_conf.core import effects as do
+from ari_conf.settings import from_environment
+from ari_conf.web import events, feeds, live
+from tests import redis as redis_of
+from tests.web.conftest import Api, Owner, Served, account, basic
+
+WITHIN_S = 1.0
+
+
+class Listener:
+    def __init__(self, api: Api, **headers: str) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=10)
+        given = headers or {"Authorization": basic(api.auth_id, api.token)}
+        self.connection.request("GET", f"/v1/Account/{api.auth_id}/Events/", headers=given)
+        self.response = self.connection.getresponse()
+        self.view: live.View = {}
+        self.heartbeats = 0
+        self.ids: list[int] = []
+
+    def next(self) -> tuple[str, Any]:
+        """("", None): it has ended."""
+        found: dict[str, str] = {}
+        while line := self.response.readline().decode():
+            if line == "\n" and "event" in found:
+                self.ids.append(int(found["id"]))
+                return found["event"], json.loads(found["data"])
+            self.heartbeats += line.startswith(":")
+            name, _, value = line.rstrip("\n").partition(": ")
+            found[name] = value
+        return "", None
+
+    def follow(self) -> str:
+        kind, told = self.next()
+        if kind in ("snapshot", "change"):
+            self.view = told if kind == "snapshot" else live.apply(self.view, told)
+        return kind
+
+    def until(self, seen: Callable[[live.View], bool]) -> float:
+        """Returns how long it took."""
+        began = time.monotonic()
+        while not seen(self.view):
+            assert self.follow()
+        return time.monotonic() - began
+
+    def members(self) -> dict[str, dict[str, Any]]:
+        """By call."""
+        return {m["call_uuid"]: m for one in self.view.values() for m in one["members"].values()}
+
+    def close(self) -> None:
+        self.response.close()
+        self.connection.close()
+
+
+@contextmanager
+def listening(api: Api, **headers: str) -> Iterator[Listener]:
+    listener = Listener(api, **headers)
+    try:
+        yield listener
+    finally:
+        listener.close()
+
+
+def fresh(api: Api) -> live.View:
+    with listening(api) as other:
+        assert other.follow() == "snapshot"
+        return other.view
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 5
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_it_begins_with_what_is(api: Api, owner: Owner):
+    owner.joins("ann")
+    with listening(api) as ear:
+        assert ear.response.status == 200
+        assert ear.response.headers["Content-Type"].startswith("text/event-stream")
+        assert ear.response.headers["X-Accel-Buffering"] == "no"
+        kind, told = ear.next()
+        assert kind == "snapshot"
+        (conference,) = told.values()
+        assert conference["conference_name"] == "standup"
+        assert [m["call_uuid"] for m in conference["members"].values()] == ["call-ann"]
+
+
+def test_each_thing_that_happens_is_there_within_a_second_and_agrees_with_a_fresh_snapshot(api: Api, owner: Owner):
+    with listening(api) as ear:
+        assert ear.follow() == "snapshot"
+        assert ear.view == {}
+
+        def happens(what: Callable[[], Any], seen: Callable[[live.View], bool]) -> None:
+            what()
+            assert ear.until(seen) < WITHIN_S
+            assert fresh(api) == ear.view
+
+        happens(lambda: owner.joins("ann"), lambda view: "call-ann" in ear.members())
+        happens(lambda: owner.joins("bob"), lambda view: "call-bob" in ear.members())
+        happens(lambda: owner.joins("eve", "other"), lambda view: len(view) == 2)
+        happens(lambda: api.post("Conference/standup/Member/1/Mute/"), lambda view: ear.members()["call-ann"]["muted"])
+        happens(
+            lambda: api.post("Conference/standup/Member/2/Hold/"),
+            lambda view: ear.members()["call-bob"]["state"] == "held",
+        )
+        happens(lambda: api.post("Conference/standup/Lock/"), lambda view: any(c["locked"] for c in view.values()))
+        happens(lambda: api.post("Conference/other/Record/"), lambda view: any(c["recording"] for c in view.values()))
+        happens(lambda: owner.plays(lambda s: s.hang_up("ann")), lambda view: "call-ann" not in ear.members())
+        happens(lambda: api.delete("Conference/other/"), lambda view: len(view) == 1)
+        happens(lambda: owner.plays(lambda s: s.hang_up("bob")), lambda view: view == {})
+        assert ear.ids == sorted(set(ear.ids))
+
+
+def test_another_account_hears_nothing_of_it(api: Api, owner: Owner, served: Served):
+    with listening(account(served, "B")) as other, listening(api) as ear:
+        assert (other.follow(), ear.follow()) == ("snapshot", "snapshot")
+        owner.joins("ann")
+        ear.until(lambda view: bool(view))
+        owner.joins("eve", "standup", auth="B")
+        assert other.until(lambda view: bool(view)) < WITHIN_S
+        assert list(other.members()) == ["call-eve"]
+        assert list(ear.members()) == ["call-ann"]
+
+
+def test_who_talks_is_detected_because_somebody_looks(api: Api, owner: Owner):
+    owner.joins("ann")
+    owner.joins("bob")
+    assert owner.stage.all(do.DetectTalking) == []
+    with listening(api) as ear:
+        eventually(lambda: len(owner.stage.all(do.DetectTalking)) == 2)
+        owner.plays(lambda stage: stage.talk("ann"))
+        assert ear.until(lambda view: any(m["talking"] and m["floor"] for m in ear.members().values())) < WITHIN_S
+        owner.plays(lambda stage: stage.fall_silent("ann"))
+        assert ear.until(lambda view: not any(m["talking"] for m in ear.members().values())) < WITHIN_S
+
+
+def test_a_conference_that_begins_while_somebody_looks_is_listened_to(api: Api, owner: Owner):
+    with listening(api) as ear:
+        assert ear.follow() == "snapshot"
+        owner.joins("ann")
+        eventually(lambda: len(owner.stage.all(do.DetectTalking)) == 1)
+
+
+def test_that_somebody_looks_is_said_again_as_long_as_he_does(api: Api, owner: Owner, monkeypatch: Any):
+    monkeypatch.setattr(feeds, "RENEW_MS", 300)
+    monkeypatch.setattr(feeds, "LEASE_MS", 900)
+    monkeypatch.setattr(feeds, "LISTEN_S", 0.1)
+    owner.joins("ann")
+
+    def until() -> int:
+        conference = owner.stage.conference()
+        assert conference is not None
+        return conference.watched_until or 0
+
+    with listening(api):
+        eventually(lambda: until() > 0)
+        owner.plays(lambda stage: stage.pass_time(0.5))
+        first = until()
+        eventually(lambda: until() > first)
+    eventually(lambda: owner.redis.pubsub_channels("ari_conf:changes:*") == [])
+    said = owner.redis.xlen("ari_conf:commands:fake")
+    time.sleep(0.6)
+    assert owner.redis.xlen("ari_conf:commands:fake") == said
+    owner.plays(lambda stage: stage.pass_time(2))
+    assert owner.stage.all(do.DetectTalking)[-1].silence_ms is None
+
+
+def test_a_hundred_things_at_once_are_a_few_changes(api: Api, owner: Owner):
+    owner.joins("ann", max_members=100)
+    with listening(api) as ear:
+        ear.until(lambda view: bool(view))
+        before = len(ear.ids)
+        for n in range(60):
+            owner.joins(f"caller{n}")
+        ear.until(lambda view: len(ear.members()) == 61)
+        assert len(ear.ids) - before < 40
+        assert fresh(api) == ear.view
+
+
+def test_several_look_by_one_subscription(api: Api, owner: Owner):
+    with listening(api) as one, listening(api) as two:
+        assert (one.follow(), two.follow()) == ("snapshot", "snapshot")
+        assert owner.redis.pubsub_numsub("ari_conf:changes:A") == [(b"ari_conf:changes:A", 1)]
+        owner.joins("ann")
+        one.until(bool)
+        two.until(bool)
+        assert one.view == two.view
+
+
+def test_a_heartbeat_comes_and_who_may_no_more_is_shown_out(api: Api, owner: Owner, monkeypatch: Any):
+    monkeypatch.setattr(events, "HEARTBEAT_S", 0.2)
+    with listening(api) as ear:
+        assert ear.follow() == "snapshot"
+        threading.Timer(0.5, lambda: accounts.remove(owner.redis, "A")).start()
+        assert ear.next() == ("", None)
+        assert ear.heartbeats >= 1
+
+
+def test_no_more_streams_than_the_setting_says(api: Api, variables: dict[str, str], served: Served):
+    most = served.settings.event_streams
+    ears = [Listener(api) for _ in range(most)]
+    assert {ear.response.status for ear in ears} == {200}
+    told = api.get("Events/")
+    assert (told.status, "event streams" in told.json["error"]) == (429, True)
+    assert int(told.headers["Retry-After"]) > 0
+    for ear in ears:
+        ear.close()
+    # One that is closed makes room: that is noticed at once.
+    eventually(lambda: feeds_of(served).streams == 0)
+    with listening(api) as ear:
+        assert ear.response.status == 200
+
+
+def feeds_of(served: Served) -> feeds.Feeds:
+    found: feeds.Feeds = served.server._app.state.parts.feeds
+    return found
+
+
+def test_one_who_does_not_read_is_cut_off_and_holds_up_nobody(api: Api, served: Served):
+    with listening(api) as ear, slow_listener(api) as slow:
+        assert ear.follow() == "snapshot"
+        eventually(lambda: feeds_of(served).streams == 2)
+        feed, _ = feeds_of(served)._feeds["A"]
+        seen = threading.Thread(target=lambda: ear.until(lambda view: "end" in view), daemon=True)
+        seen.start()
+        while feeds_of(served).streams == 2:
+            served.loop.call_soon_threadsafe(lambda: feed._tell("change", {"c": {"text": "x" * 50_000}}))
+            time.sleep(0.002)
+        served.loop.call_soon_threadsafe(lambda: feed._tell("change", {"end": {}}))
+        seen.join(5)
+        assert not seen.is_alive()
+        last = got = b"-"
+        while got:
+            last, got = got, slow.recv(1 << 20)
+        assert not last.endswith(b"0\r\n\r\n"), "cut off, not ended"
+    with listening(api) as again:
+        assert again.follow() == "snapshot"
+
+
+@contextmanager
+def slow_listener(api: Api) -> Iterator[socket.socket]:
+    """Asks, and reads nothing."""
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", api.port))
+        slow.settimeout(5)
+        authorization = basic(api.auth_id, api.token)
+        asked = f"GET /v1/Account/A/Events/ HTTP/1.1\r\nHost: x\r\nAuthorization: {authorization}\r\n\r\n"
+        slow.sendall(asked.encode())
+        yield slow
+
+
+def test_when_redis_is_back_there_is_a_new_snapshot(tmp_path: Path):
+    server = redis_of.start(tmp_path / "redis")
+    owner = Owner(server.url)
+    given = {"ARI_CONF_REDIS_URL": server.url, "ARI_CONF_API_RATE": "0"}
+    with Served(from_environment(given), owner) as served:
+        api = account(served, "A")
+        owner.joins("ann")
+        with listening(api) as ear:
+            assert ear.follow() == "snapshot"
+            eventually(lambda: len(owner.stage.all(do.DetectTalking)) == 1)
+            server.kill()
+            assert ear.follow() == "away"
+            server.start()
+            owner.joins("bob")
+            assert ear.follow() == "snapshot"
+            ear.until(lambda view: len(ear.members()) == 2)
+            # Of its other connections each finds out by itself that it is dead.
+            eventually(lambda: api.get("Conference/").status == 200)
+            assert fresh(api) == ear.view
+    server.kill()
+
+
+def test_the_process_ends_at_once_whoever_listens(api: Api, served: Served):
+    with listening(api) as ear:
+        assert ear.follow() == "snapshot"
+        began = time.monotonic()
+        served.__exit__()
+        assert time.monotonic() - began < 3
+        assert ear.next() == ("", None)
