@@ -2,7 +2,8 @@
 //
 // Every request carries a header that a form of another site can't: so none of them is taken for ours.
 const HEADERS = { "X-Requested-With": "ari_conf", Accept: "application/json" };
-const UNREACHABLE = "The server can't be reached. Check your connection; nothing was changed.";
+const UNREACHABLE = "The server can't be reached. Check your connection, then try again.";
+const PATIENCE_MS = 15_000;
 
 let account = "";
 let ahead = 0;
@@ -42,7 +43,7 @@ async function ask(method, where, body) {
   const headers = body ? { ...HEADERS, "Content-Type": "application/json" } : HEADERS;
   let reply;
   try {
-    reply = await fetch(where, { method, headers, body: body && JSON.stringify(body), credentials: "same-origin" });
+    reply = await fetch(where, { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(PATIENCE_MS) });
   } catch {
     throw new Failed(0, UNREACHABLE);
   }

@@ -6,6 +6,7 @@ import { store } from "./store.js";
 
 const TRY_AGAIN_MS = [500, 1000, 2000, 5000];
 const QUIET_MS = 20_000;
+const UNSEEN_MS = 60_000;
 
 /** {state: "connecting" | "live" | "lost", conferences: {uuid: conference} | null}; null: none are known yet. */
 export const live = store({ state: "connecting", conferences: null });
@@ -37,6 +38,7 @@ let tries = 0;
 let heard = 0;
 
 export function watch() {
+  source?.close();
   source = new EventSource(place("Events"));
   const on = (event, then) =>
     source.addEventListener(event, ({ data }) => {
@@ -54,6 +56,7 @@ export function watch() {
 }
 
 function lost() {
+  if (!source) return;
   put({ state: "lost" });
   // The browser would try again by itself, but not after an answer such as 503, and never would it see a log-in that has ended.
   source.close();
@@ -63,7 +66,7 @@ function lost() {
 async function again() {
   try {
     await begin();
-    watch();
+    if (source) watch();
   } catch {
     lost();
   }
@@ -77,4 +80,22 @@ export function keepWatch() {
     await begin().catch(lost);
   }, QUIET_MS / 4);
   addEventListener("online", () => live.get().state === "live" && lost());
+  sleepUnseen();
+}
+
+/** A tab that nobody looks at lets go: a browser has six connections to a server for all of its tabs together, and none is left
+ * for the buttons when six are open. It also tells Asterisk that it need not find out who talks. */
+function sleepUnseen() {
+  let timer = 0;
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(timer);
+    if (document.hidden) timer = setTimeout(sleep, UNSEEN_MS);
+    else if (!source) watch();
+  });
+}
+
+function sleep() {
+  source.close();
+  source = null;
+  put({ state: "connecting" });
 }
