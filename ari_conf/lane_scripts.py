@@ -92,6 +92,12 @@ if done ~= '' and redis.call('HGET', mine, done) == held_as then
       redis.call('PEXPIRE', letters, kept_ms)
       if ARGV[11] then problem(ARGV[11], ARGV[12], tonumber(ARGV[13])) end
     end
+    if verdict == 'done' and ARGV[8] then
+      local newest = P..'delivered:'..done:match('^([^:]*):')
+      redis.call('LPUSH', newest, ARGV[8])
+      redis.call('LTRIM', newest, 0, tonumber(ARGV[9]) - 1)
+      redis.call('PEXPIRE', newest, ARGV[10])
+    end
     if verdict ~= 'back' then redis.call('LPOP', lane) end
     if redis.call('EXISTS', lane) == 1 then ready(done) end
   end

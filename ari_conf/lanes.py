@@ -46,8 +46,9 @@ class Verdict:
     arguments: tuple[bytes | str | int, ...] = field(default=())
 
 
-def done(taken: Taken) -> Verdict:
-    return Verdict(taken, "done")
+def done(taken: Taken, entry: bytes = b"", kept: int = 0, kept_ms: int = 1) -> Verdict:
+    """With an entry: it is shown among the account's newest `kept` that are done, for `kept_ms` after the last."""
+    return Verdict(taken, "done", (entry, kept, kept_ms) if entry and kept else ())
 
 
 def back(taken: Taken) -> Verdict:

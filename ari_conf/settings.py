@@ -132,6 +132,8 @@ class Settings(BaseSettings):
     """Minutes after which the conference names of an Asterisk that nobody serves any more may be used by others."""
     problems_kept: int = Field(200, ge=1)
     """Problems kept for an account, the newest."""
+    callbacks_kept: int = Field(1000, ge=0)
+    """Delivered callbacks kept for an account, the newest, for a week; 0: none."""
     dead_letters_kept: int = Field(10_000, ge=1)
     """Callbacks that could not be delivered, kept for an account, the newest."""
     dead_letters_days: int = Field(30, ge=1)

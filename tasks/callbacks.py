@@ -8,7 +8,7 @@ import time
 import structlog
 from msgspec import json, structs
 
-from ari_conf import lanes, outbox, store
+from ari_conf import callback_history, lanes, outbox, store
 from ari_conf.http.deliver import attempt
 from ari_conf.http.hop import without_query
 from ari_conf.http.retry import Outcome, next_try, parse
@@ -47,9 +47,10 @@ def serve(worker: Worker, taken: Taken) -> Verdict:
         allowed_networks=settings().allowed_networks,
         remaining_ms=max(1, policy.total_ms - entry.elapsed_ms),
     )
+    tried = outbox.Try(outcome.at_ms, outcome.ms, outcome.status, "" if outcome.ok else outcome.reason)
     if outcome.ok:
-        return lanes.done(taken)
-    tried = outbox.Try(outcome.at_ms, outcome.ms, outcome.status, outcome.reason)
+        whole = outbox.encode(structs.replace(entry, tries=(*entry.tries, tried)))
+        return lanes.done(taken, whole, settings().callbacks_kept, callback_history.KEPT_MS)
     tries = [*(Outcome(t.at_ms, t.ms, t.status) for t in entry.tries), outcome]
     delay_ms = next_try(policy, tries, entry.elapsed_ms + outcome.ms, random.random())
     if delay_ms is None:

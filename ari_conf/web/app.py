@@ -11,7 +11,18 @@ from fastapi.responses import JSONResponse, Response
 
 import ari_conf
 from ari_conf.settings import Settings
-from ari_conf.web import conferences, errors, events, letters, metrics, page, parts, recordings
+from ari_conf.web import (
+    callbacks,
+    conferences,
+    errors,
+    events,
+    letters,
+    metrics,
+    page,
+    parts,
+    recording_documents,
+    recordings,
+)
 from ari_conf.web.paths import ACCOUNT, Paths
 
 
@@ -35,7 +46,14 @@ def create(settings: Settings) -> FastAPI:
     measured = metrics.Web()
     app.add_middleware(Paths, observe=measured.observe)
     errors.install(app)
-    for router in (conferences.router, letters.router, recordings.router, events.router):
+    for router in (
+        conferences.router,
+        letters.router,
+        callbacks.router,
+        recordings.router,
+        recording_documents.router,
+        events.router,
+    ):
         app.include_router(router, prefix=ACCOUNT)
     app.include_router(page.router)
     _add_operating(app, measured)

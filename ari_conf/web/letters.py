@@ -13,6 +13,7 @@ from pydantic import Field
 
 from ari_conf import dead_letters, store
 from ari_conf.dead_letters import DeadLetter
+from ari_conf.outbox import Entry
 from ari_conf.web import models as m
 from ari_conf.web.answer import Answer, answer
 from ari_conf.web.body import described, described_query, read
@@ -113,7 +114,6 @@ async def resend_one(request: Request, caller: Calling, id: Id, body: Query) -> 
 
 def _told(letter: DeadLetter) -> dict[str, Any]:
     entry = letter.entry
-    tries = [{"time": moment(t.at_ms), "status": t.status, "error": t.error, "ms": t.ms} for t in entry.tries]
     return {
         "id": letter.id,
         "url": entry.url,
@@ -122,8 +122,12 @@ def _told(letter: DeadLetter) -> dict[str, Any]:
         "time": moment(entry.at_ms),
         "given_up": moment(letter.died_ms),
         "reason": entry.reason,
-        "tries": tries,
+        "tries": tried(entry),
     }
+
+
+def tried(entry: Entry) -> list[dict[str, Any]]:
+    return [{"time": moment(t.at_ms), "status": t.status, "error": t.error, "ms": t.ms} for t in entry.tries]
 
 
 def moment(at_ms: int) -> str:

@@ -130,7 +130,7 @@ async def get_recording(
     request: Request, caller: Calling, id: Id, body: Annotated[m.Asynchronous, Depends(read(m.Asynchronous))]
 ) -> Response:
     async def work() -> Answer:
-        return Answer(200, _told(await _own(caller, id)))
+        return Answer(200, _told(await own(caller, id)))
 
     return await answer(request, caller, body, work)
 
@@ -144,7 +144,7 @@ async def delete_recording(
     """The file, and what stands beside it."""
 
     async def work() -> Answer:
-        stored = await _own(caller, id)
+        stored = await own(caller, id)
         try:
             await asyncio.to_thread(_delete, caller.parts, stored)
         except RecordingFailed as failure:
@@ -155,7 +155,7 @@ async def delete_recording(
     return await answer(request, caller, body, work)
 
 
-async def _own(caller: Caller, recording_id: str) -> Stored:
+async def own(caller: Caller, recording_id: str) -> Stored:
     """Raises Refused 404."""
     stored = await asyncio.to_thread(recordings.get, caller.parts.blocking, recording_id)
     if stored is None or stored.auth_id != caller.auth_id:

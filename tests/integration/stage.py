@@ -37,7 +37,7 @@ ON_ITS_WAY_MS = 60
 LATE_MS = 100
 KEPT = re.compile(
     r"ari_conf:(accounts$|owner:|lease:|standby:|problems:|written:|state:|recording|commands|repl|idempotency:|auth-failures:|api-rate:"
-    r"|(callbacks|recordings|transcriptions):(counts|threads|token|workers|dead:.*)$)"
+    r"|(callbacks|recordings|transcriptions):(counts|threads|token|workers|dead:.*|delivered:.*)$)"
 )
 """What Redis is to keep: accounts, what is told of them and their recordings; workers; the answers of commands, for a
 while. `state:` holds the next member's id; what else it holds is looked at by itself."""

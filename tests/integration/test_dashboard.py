@@ -1,0 +1,238 @@
+"""The page in a real Chromium, on real calls: what is shown is what happens, and what is pressed is heard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, expect
+
+from demo import listen
+from demo.phone import CallFailed
+from tests.integration.dashboard import chromium, looking, seconds_until
+from tests.integration.stage import Stage
+from tests.integration.test_api import ANN, BOB, CID, SOUND, becomes, three
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+NEXT = 2275
+STANDUP = '<Conference callbackUrl="{url}/events">Weekly stand-up</Conference>'
+CALLERS = (("15551234567", "Ann Baker"), ("15557654321", "Bob"), ("4915112345678", ""), ("15558675309", "Dora Ortega"))
+SAID = (
+    "Good morning. Shall we begin with what is left of last week?",
+    "The new trunk is in place, and the failover worked on the second try.",
+    "What went wrong on the first?",
+    "The old address was still in the firewall's list.",
+    "Then I take the next point: the greeting.",
+)
+ROOM = '<Conference callbackUrl="{url}/events">Stand-up</Conference>'
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def browser() -> AsyncGenerator[Browser]:
+    async with chromium() as browser:
+        yield browser
+
+
+async def test_logging_in_and_out(stage: Stage, browser: Browser) -> None:
+    async with looking(browser, stage) as seen:
+        page = seen.page
+        await page.goto(seen.url)
+        await expect(page).to_have_url(f"{seen.url}/login")
+        await expect(page.get_by_label("Auth ID")).to_be_focused()
+        await page.keyboard.type(stage.account)
+        await page.keyboard.press("Tab")
+        await page.keyboard.type("wrong")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("alert")).to_have_text("Auth ID or auth token is wrong.")
+        await seen.is_sound()
+        await seen.log_in()
+        await seen.sees("Nobody is in a conference", stage.account)
+        await seen.press("Log out")
+        await expect(page).to_have_url(f"{seen.url}/login")
+        assert await page.context.cookies() == []
+        # What the browser still has of it shows nothing.
+        await page.go_back()
+        await seen.sees("You are no longer logged in.")
+        seen.takes_note("401")
+
+
+async def test_who_speaks_is_shown_talking(stage: Stage, browser: Browser) -> None:
+    async with looking(browser, stage) as seen, stage.callers(2) as (ann, bob):
+        await seen.log_in()
+        await stage.call(ann, ROOM, display_name="Ann Baker")
+        await stage.enters(ann)
+        assert await seconds_until(seen.member(stage.number(ann))) < 1
+        await stage.call(bob, ROOM)
+        await seen.sees("1 conference, 2 members")
+        row = seen.member(stage.number(ann))
+        await seen.sees("Ann Baker, called 15550100", within=row)
+        ann.tone(ANN)
+        took = await seconds_until(row.get_by_text("Talking"))
+        await seen.sees("Has the floor", within=row)
+        await expect(seen.member(stage.number(bob)).get_by_text("Talking")).to_have_count(0)
+        ann.silence()
+        await seen.sees_not("Talking")
+        await bob.hang_up()
+        left = await stage.leaves(bob)
+        assert left and await seconds_until(seen.member(stage.number(bob)), gone=True) < 1
+        stage.saw(f"shown {took * 1000:.0f} ms after the first word")
+        assert took < 1
+
+
+async def test_mute_deaf_and_hold_are_heard(stage: Stage, browser: Browser) -> None:
+    async with looking(browser, stage) as seen, stage.callers(2) as (ann, bob):
+        await seen.log_in()
+        await three(stage, ann, bob, body=ROOM)
+        a, row = stage.number(ann), seen.member(stage.number(ann))
+        await seen.press(f"Mute {a}")
+        await becomes(stage, bob, set())
+        await seen.sees("Muted", within=row)
+        await seen.sees_not("Talking", within=row)
+        await seen.press(f"Unmute {a}")
+        await becomes(stage, bob, {ANN})
+        await seen.press(f"Deafen {a}")
+        await becomes(stage, ann, set())
+        await seen.sees("Deaf", within=row)
+        await seen.press(f"Undeafen {a}")
+        await becomes(stage, ann, {BOB})
+        await seen.press(f"Hold {a}")
+        await becomes(stage, bob, set())
+        await seen.sees("On hold", within=row)
+        assert stage.is_music(await stage.listen(ann, 2000))
+        await seen.press(f"Resume {a}")
+        await becomes(stage, bob, {ANN})
+        await seen.sees_not("On hold")
+
+
+async def test_kick_and_hang_up_after_a_question(stage: Stage, browser: Browser) -> None:
+    stage.tones("/next.wav", (NEXT, 20_000))
+    async with looking(browser, stage) as seen, stage.callers(3) as (ann, bob, cid):
+        await seen.log_in()
+        await three(stage, ann, bob, cid, body=ROOM + "<Play>{url}/next.wav</Play>")
+        a, b = stage.number(ann), stage.number(bob)
+        await seen.press(f"Kick {a}")
+        # Who didn't mean it presses Enter, or Escape, and nothing is done.
+        await expect(seen.page.get_by_role("button", name="Cancel")).to_be_focused()
+        await seen.page.keyboard.press("Escape")
+        await expect(seen.page.get_by_role("button", name=f"Kick {a}")).to_be_focused()
+        await becomes(stage, bob, {ANN, CID})
+        await seen.press(f"Kick {a}", "Kick")
+        await stage.hears(ann, NEXT)
+        await expect(seen.member(a)).to_have_count(0)
+        await seen.press(f"Hang up {b}", "Hang up")
+        await bob.hung_up(5)
+        assert ann.state == cid.state == "answered"
+        await seen.press("Hang all up")
+        await seen.sees("1 call will end at once.")
+        await seen.page.get_by_role("dialog").get_by_role("button", name="Hang all up").click()
+        await cid.hung_up(5)
+        await seen.sees("Nobody is in a conference")
+        assert ann.state == "answered"
+
+
+async def test_lock_and_announce(stage: Stage, browser: Browser) -> None:
+    name = 'a/b? <img src=x onerror="alert(1)"> ☕'
+    body = ROOM.replace("Stand-up", name.replace("<", "&lt;"))
+    url = stage.tones("/sound.wav", (SOUND, 20_000))
+    async with looking(browser, stage) as seen, stage.callers(3) as (ann, bob, cid):
+        await seen.log_in()
+        await three(stage, ann, bob, body=body)
+        ann.silence()
+        bob.silence()
+        room = seen.conference(name)
+        await seen.press("Lock")
+        await seen.sees("Locked", within=room)
+        with pytest.raises(CallFailed):
+            await stage.call(cid, body)
+        await seen.press("Unlock")
+        await seen.sees_not("Locked", within=room)
+        await seen.press("Announce")
+        dialog = seen.page.get_by_role("dialog", name=f"Announce to {name}")
+        await dialog.get_by_role("button", name="Announce").click()
+        await seen.sees("Write what is to be said.", within=dialog)
+        await seen.page.get_by_label("Text", exact=True).fill("Five minutes left.")
+        await dialog.get_by_role("button", name="Announce").click()
+        for phone in (ann, bob):
+            await stage.until(lambda p=phone: not listen.silent(p.heard.since(p.heard.end_ms - 400)), 10, "speech")
+        await stage.goes_quiet(ann)
+        await seen.press("Announce")
+        await seen.page.get_by_label("A sound file").check()
+        await seen.page.get_by_label("Address").fill(url)
+        await seen.page.keyboard.press("Enter")
+        await asyncio.gather(stage.hears(ann, SOUND), stage.hears(bob, SOUND))
+
+
+async def test_a_dead_letter_is_resent(stage: Stage, browser: Browser) -> None:
+    stage.receiver.statuses["/events"] = [404, 200]
+    async with looking(browser, stage) as seen, stage.callers(1) as (ann,):
+        await seen.log_in("callbacks")
+        await stage.call(ann, ROOM.replace("<Conference", '<Conference maxMembers="99"'))
+        letter = seen.page.get_by_role("list", name="Given up").get_by_role("listitem").first
+        await seen.sees("enter, Stand-up", "after 1 try: the last one was answered 404", within=letter)
+        await letter.get_by_text("Tries and parameters").click()
+        await seen.sees("ConferenceMemberID", within=letter)
+        await letter.get_by_role("button", name="Resend").click()
+        await seen.sees("enter, Stand-up is sent again.")
+        await stage.until(lambda: len(stage.receiver.requests_to("/events")) == 2)
+        first, again = stage.receiver.requests_to("/events")
+        assert first.params == again.params
+        await seen.sees("A callback that its receiver refuses for good")
+        await seen.go("problems")
+        await seen.sees("is a dead letter after 1 try", "maxMembers")
+        await seen.sees("See what the receiver answered, mend it", "Correct it in the document")
+
+
+async def test_without_a_mouse(stage: Stage, browser: Browser) -> None:
+    async with looking(browser, stage) as seen, stage.callers(3) as (ann, bob, cid):
+        keys = seen.page.keyboard
+        await seen.log_in()
+        await three(stage, ann, bob, body=ROOM)
+        a = stage.number(ann)
+
+        async def tab_to(name: str) -> None:
+            for _ in range(60):
+                await keys.press("Tab")
+                if (
+                    await seen.page.evaluate("document.activeElement.ariaLabel || document.activeElement.innerText")
+                    == name
+                ):
+                    return
+            raise AssertionError(f"no way to {name}")
+
+        await keys.press("Home")
+        await tab_to("Skip to the content")
+        await keys.press("Enter")
+        await tab_to(f"Mute {a}")
+        await keys.press("Enter")
+        await becomes(stage, bob, set())
+        unmute = seen.page.get_by_role("button", name=f"Unmute {a}")
+        await expect(unmute).to_be_focused()
+        # The list changes by itself: the focus stays where it is.
+        await stage.call(cid, ROOM)
+        await seen.sees("1 conference, 3 members")
+        await expect(unmute).to_be_focused()
+        # What a screen reader is told, once.
+        await expect(seen.page.locator("#spoken")).to_have_text(f"{stage.number(cid)} joined Stand-up")
+        await tab_to(f"Hang up {a}")
+        await keys.press("Enter")
+        await expect(seen.page.get_by_role("button", name="Cancel")).to_be_focused()
+        await keys.press("Tab")
+        await keys.press("Enter")
+        await ann.hung_up(5)
+        # Where it was is gone: it is at the next thing around it.
+        await expect(seen.page.get_by_role("heading", name="Stand-up")).to_be_focused()
+
+
+async def test_it_comes_back_by_itself(stage: Stage, browser: Browser) -> None:
+    async with looking(browser, stage) as seen, stage.callers(1) as (ann,):
+        await seen.log_in()
+        await stage.system.stop("web")
+        await seen.sees("Reconnecting…", "The connection to the server was lost.")
+        await stage.call(ann, ROOM)
+        await stage.system.start("web")
+        await seen.connected()
+        await seen.sees(stage.number(ann))
+        seen.takes_note("ERR_|Failed to load")
