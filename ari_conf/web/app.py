@@ -46,15 +46,8 @@ def create(settings: Settings) -> FastAPI:
     measured = metrics.Web()
     app.add_middleware(Paths, observe=measured.observe)
     errors.install(app)
-    for router in (
-        conferences.router,
-        letters.router,
-        callbacks.router,
-        recordings.router,
-        recording_documents.router,
-        events.router,
-    ):
-        app.include_router(router, prefix=ACCOUNT)
+    for part in (conferences, letters, callbacks, recordings, recording_documents, events):
+        app.include_router(part.router, prefix=ACCOUNT)
     app.include_router(page.router)
     _add_operating(app, measured)
     whole = app.openapi
