@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import uuid
 from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ari_conf.settings import Settings, address
+from ari_conf.web.errors import RETRY_AFTER_S
 from ari_conf.web.parts import Parts
 
 MOST_OF_A_HEAD = 256 * 1024
@@ -30,8 +33,9 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        most = self.limit_concurrency
-        if most is not None and len(self.connections) > most + most // 4 + 1:
+        # uvicorn would answer with a word of text.
+        most, self.limit_concurrency = self.limit_concurrency or 0, None
+        if len(self.connections) > most + most // 4 + 1:
             # Those above the limit are told so, if they ask something; but they, too, are so many and no more.
             transport.abort()
             return
@@ -41,7 +45,7 @@ class Connection(H11Protocol):
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             scope["abort"] = transport.abort
-            await inner(scope, receive, send)
+            await (too_many if len(self.connections) > most else inner)(scope, receive, send)
 
         self.app = cast(Any, app)
         self._await_head()
@@ -64,6 +68,12 @@ class Connection(H11Protocol):
         if self._head is not None:
             self._head.cancel()
             self._head = None
+
+
+async def too_many(scope: Scope, receive: Receive, send: Send) -> None:
+    told = {"api_id": str(uuid.uuid4()), "error": "too many connections are open: try again"}
+    headers = {"Retry-After": str(RETRY_AFTER_S), "Connection": "close"}
+    await JSONResponse(told, 503, headers)(scope, receive, send)
 
 
 class Server(uvicorn.Server):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +15,11 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from ari_conf import lanes, outbox, recordings, store
+from ari_conf.core.effects import PostCallback
 from tests.web.conftest import Api, Owner, Served, account
+from tests.web.test_letters import dies
+from tests.web.test_page import Browser
 
 BODIES = {"Play": {"url": "https://example.com/a.mp3"}, "Speak": {"text": "hello"}, "Announce": {"text": "hello"}}
 
@@ -43,34 +48,74 @@ def _body(path: str) -> dict[str, Any]:
     return BODIES.get(path.rstrip("/").rpartition("/")[2], {})
 
 
-def _filled(path: str, auth_id: str) -> str:
-    """Of another account's: its conference, all of its members, its dead letter."""
-    values = {"auth_id": auth_id, "name": "standup", "member_id": "all", "id": "1-1", "recording_id": "r1"}
-    for name, value in values.items():
-        path = path.replace(f"{{{name}}}", value)
-    assert "{" not in path, f"{path}: say here what another account has of that"
-    return path
+class Others:
+    """What another account has: a conference with two members, a recording, a dead letter, a callback, a problem."""
+
+    def __init__(self, served: Served, owner: Owner) -> None:
+        self.api = account(served, "B")
+        for name in ("ann", "bob"):
+            owner.joins(name, "standup", auth="B")
+        self.letter = dies(owner, "B", "http://example.com/of-B")
+        callback = PostCallback("c1", "B", "http://example.com/of-B", "POST", (("Event", "ConferenceEnter"),))
+        lanes.enqueue(owner.redis, [outbox.entry(callback, 1)])
+        problem = store.Problem(1, "u1", "of-B")
+        owner.redis.lpush(store.problems_key("B"), msgspec.json.encode(problem))
+        kept = recordings.Stored(
+            recording_id="r1",
+            auth_id="B",
+            conference_id="c1",
+            conference_name="of-B",
+            call_uuid="u1",
+            file_format="mp3",
+            key="recordings/B/2026/01/01/r1.mp3",
+            size=1,
+            duration_ms=1,
+            start_ms=1,
+            end_ms=2,
+            stored_ms=3,
+            record_url="http://127.0.0.1/of-B",
+        )
+        recordings.add(owner.redis, kept, [], None)
+
+    def filled(self, path: str, auth_id: str) -> str:
+        values = {"auth_id": auth_id, "name": "standup", "member_id": "all", "id": self.letter, "recording_id": "r1"}
+        for name, value in values.items():
+            path = path.replace(f"{{{name}}}", value)
+        assert "{" not in path, f"{path}: say here what another account has of that"
+        return path
 
 
 def test_no_call_reaches_another_account(api: Api, served: Served, owner: Owner):
-    """Enumerated from the description: a call that is new is tested without being named here."""
-    other = account(served, "B")
-    for name in ("ann", "bob"):
-        owner.joins(name, "standup", auth="B")
-    before = other.get("Conference/standup/").json["members"]
-    for method, path in calls(api.get("/openapi.json").json):
-        told = api.send(method, _filled(path, "B"), _body(path))
-        assert (told.status, told.json["error"]) == (404, "not found"), (method, path)
-        if "{name}" in path or "{id}" in path:
-            told = api.send(method, _filled(path, "A"), _body(path))
-            assert told.status == 404, (method, path)
-        told = api.send(method, _filled(path, "B"), _body(path), Authorization="")
-        assert told.status == 401, (method, path)
+    """Enumerated from the description, so that none is forgotten; by Basic and by cookie."""
+    others = Others(served, owner)
+    browser = Browser(api)
+    before = others.api.get("Conference/standup/").json["members"]
+    found = calls(api.get("/openapi.json").json)
+    for method, path in found:
+        whole, body = others.filled(path, "B"), _body(path)
+        for told in (api.send(method, whole, body), browser.send(method, whole, body)):
+            assert (told.status, told.json["error"]) == (404, "not found"), (method, path)
+        if path.partition("{auth_id}")[2].count("{"):
+            own = others.filled(path, "A")
+            for told in (api.send(method, own, body), browser.send(method, own, body)):
+                assert (told.status, "not found" in told.json["error"]) == (404, True), (method, path)
+        for cookie in ("", "ari_conf=" + "x" * 43):
+            assert api.send(method, whole, body, Authorization="", Cookie=cookie).status == 401, (method, path)
     assert not owner.commands
-    after = other.get("Conference/standup/").json["members"]
+    after = others.api.get("Conference/standup/").json["members"]
     assert [m | {"join_time": ""} for m in after] == [m | {"join_time": ""} for m in before]
+    _is_in_no_list(api, others, [path for method, path in found if method == "GET"])
     # They would have been done, had they been the account's own.
-    assert other.post("Conference/standup/Member/all/Mute/").status == 202
+    assert others.api.post("Conference/standup/Member/all/Mute/").status == 202
+
+
+def _is_in_no_list(api: Api, others: Others, paths: list[str]) -> None:
+    lists = [path for path in paths if path.count("{") == 1 and not path.endswith("/Events/")]
+    assert len(lists) >= 5
+    for path in lists:
+        assert b"of-B" not in api.get(others.filled(path, "A")).text
+        told = others.api.get(others.filled(path, "B")).text
+        assert b"of-B" in told or path.endswith("/Conference/"), f"{path}: there is nothing that could be seen"
 
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import time
 from http.cookies import Morsel, SimpleCookie
@@ -16,7 +15,7 @@ from setuptools.dist import Distribution
 
 from ari_conf import accounts
 from ari_conf.settings import from_environment
-from ari_conf.web import page, server
+from ari_conf.web import page
 from tests.web.conftest import Answered, Api, Owner, Served, account
 
 FORM = "application/x-www-form-urlencoded"
@@ -292,13 +291,3 @@ def test_all_of_it_is_shipped():
     files = {str(path) for path in page.FOLDER.rglob("*") if path.is_file()}
     assert files
     assert files <= {str(Path(name)) for name in found}
-
-
-def test_a_connection_that_brings_no_request_is_closed(api: Api, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(server, "HEAD_S", 0.3)
-    connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=5)
-    connection.connect()
-    connection.sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-    began = time.monotonic()
-    assert connection.sock.recv(100) == b""
-    assert time.monotonic() - began < 3
