@@ -91,9 +91,11 @@ class Bucket:
         for key in keys:
             self.call("delete_object", Key=key)
 
-    def address(self, key: str, seconds: int) -> str:
-        """From which it can be fetched without a login for so long."""
+    def address(self, key: str, seconds: int, file_name: str | None = None) -> str:
+        """From which it can be fetched without a login for so long; with a name a browser keeps it as a file."""
         asked = {"Bucket": self.name, "Key": key}
+        if file_name:
+            asked["ResponseContentDisposition"] = f"attachment; filename*=UTF-8''{quote(file_name, safe='')}"
         return str(self._outside.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds))
 
     def call(self, operation: str, **asked: Any) -> Any:

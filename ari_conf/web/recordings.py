@@ -80,7 +80,7 @@ async def _file(request: Request, auth_id: str, recording_id: str, form: str) ->
     stored = await asyncio.to_thread(recordings.get, parts.blocking, recording_id)
     if stored is None or stored.auth_id != auth_id or stored.file_format != form:
         raise Refused(404, "there is no such recording, or it is not stored yet: its record callback tells when it is")
-    address = await asyncio.to_thread(_address, parts, stored)
+    address = await asyncio.to_thread(_address, parts, stored, "download" in request.query_params)
     return RedirectResponse(address, 302, {"Cache-Control": "no-store"})
 
 
@@ -94,8 +94,11 @@ async def get_wav(request: Request, auth_id: str, recording_id: str) -> Response
     return await _file(request, auth_id, recording_id, "wav")
 
 
-def _address(parts: Parts, stored: Stored) -> str:
-    return Bucket(parts.settings).address(stored.key, parts.settings.record_url_s)
+def _address(parts: Parts, stored: Stored, as_file: bool) -> str:
+    """As a file it is called what its conference was."""
+    began = datetime.fromtimestamp(stored.start_ms / 1000, UTC).strftime("%Y-%m-%d %H.%M")
+    name = f"{stored.conference_name} {began}.{stored.file_format}" if as_file else None
+    return Bucket(parts.settings).address(stored.key, parts.settings.record_url_s, name)
 
 
 # The calls.

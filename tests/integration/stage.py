@@ -36,11 +36,12 @@ ON_ITS_WAY_MS = 60
 """Until what is said now has been heard."""
 LATE_MS = 100
 KEPT = re.compile(
-    r"ari_conf:(accounts$|owner:|lease:|standby:|problems:|written:|state:|recording|commands|repl|idempotency:|auth-failures:|api-rate:"
+    r"ari_conf:(accounts$|owner:|lease:|standby:|problems:|written:|state:|recording|commands|repl|idempotency:|login:"
+    r"|auth-failures:|api-rate:"
     r"|(callbacks|recordings|transcriptions):(counts|threads|token|workers|dead:.*|delivered:.*)$)"
 )
-"""What Redis is to keep: accounts, what is told of them and their recordings; workers; the answers of commands, for a
-while. `state:` holds the next member's id; what else it holds is looked at by itself."""
+"""What Redis is to keep: accounts, what is told of them and their recordings; workers; the answers of commands and
+log-ins, for a while. `state:` holds the next member's id; what else it holds is looked at by itself."""
 SETTLED_S = 20.0
 """By then nothing of a scenario may be left anywhere."""
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
+from ari_conf import recordings
+from ari_conf.bucket import Bucket
+from ari_conf.recording_document import object_key, with_transcript
 from demo import listen
-from demo.phone import CallFailed
-from tests.integration.dashboard import chromium, looking, seconds_until
+from demo.phone import CallFailed, Phone
+from demo.speech import speech_files
+from tests.integration.dashboard import SIZES, SOON_MS, VIEWS, Dashboard, Look, chromium, looking, seconds_until
 from tests.integration.stage import Stage
 from tests.integration.test_api import ANN, BOB, CID, SOUND, becomes, three
 
@@ -171,7 +178,7 @@ async def test_a_dead_letter_is_resent(stage: Stage, browser: Browser) -> None:
         await seen.log_in("callbacks")
         await stage.call(ann, ROOM.replace("<Conference", '<Conference maxMembers="99"'))
         letter = seen.page.get_by_role("list", name="Given up").get_by_role("listitem").first
-        await seen.sees("enter, Stand-up", "after 1 try: the last one was answered 404", within=letter)
+        await seen.sees("enter, Stand-up", "1 try: the last one was answered 404", within=letter)
         await letter.get_by_text("Tries and parameters").click()
         await seen.sees("ConferenceMemberID", within=letter)
         await letter.get_by_role("button", name="Resend").click()
@@ -180,6 +187,12 @@ async def test_a_dead_letter_is_resent(stage: Stage, browser: Browser) -> None:
         first, again = stage.receiver.requests_to("/events")
         assert first.params == again.params
         await seen.sees("A callback that its receiver refuses for good")
+        # And in the list of all, which leads to its conference's.
+        told = seen.page.get_by_role("list", name="Callbacks").get_by_role("listitem")
+        await expect(told).to_have_attribute("data-state", "delivered")
+        await told.get_by_role("link", name="Stand-up").click()
+        await expect(seen.page.get_by_role("heading", level=1)).to_have_text("Callbacks of Stand-up")
+        await seen.sees("Delivered", within=told)
         await seen.go("problems")
         await seen.sees("is a dead letter after 1 try", "maxMembers")
         await seen.sees("See what the receiver answered, mend it", "Correct it in the document")
@@ -236,3 +249,153 @@ async def test_it_comes_back_by_itself(stage: Stage, browser: Browser) -> None:
         await seen.connected()
         await seen.sees(stage.number(ann))
         seen.takes_note("ERR_|Failed to load")
+
+
+async def test_a_recording_is_made_heard_and_read(stage: Stage, browser: Browser) -> None:
+    async with looking(browser, stage) as seen:
+        page = seen.page
+        await seen.log_in()
+        async with stage.callers(2) as (ann, bob):
+            await three(stage, ann, bob, body=ROOM)
+            bob.silence()
+            await seen.press("Record")
+            await page.get_by_label("wav, as it was").check()
+            await seen.press("Start recording")
+            await seen.sees("Recording 0:0", within=seen.conference("Stand-up"))
+            await stage.listen(bob, 2500)
+            ann.silence()
+            bob.tone(BOB)
+            await stage.hears(ann, BOB)
+            await stage.listen(ann, 2000)
+            await seen.press("Stop recording")
+            await seen.sees_not("Recording 0:")
+        await seen.go("recordings")
+        stored = page.get_by_role("list", name="Recordings").get_by_role("link")
+        await expect(stored).to_have_count(1, timeout=SOON_MS)
+        transcribed(stage)
+        await stored.click()
+        await seen.sees(stage.number(ann), "spoke for")
+        await expect(page.locator(".line").nth(1)).to_contain_text(stage.number(bob))
+        await plays_and_seeks(seen)
+        async with page.expect_download() as coming:
+            await page.get_by_role("link", name="Download").click()
+        file = await coming.value
+        assert re.fullmatch(r"Stand-up \d{4}-\d\d-\d\d \d\d\.\d\d\.wav", file.suggested_filename)
+        assert (await file.path()).read_bytes()[:4] == b"RIFF"
+        await seen.press("Delete")
+        await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        await seen.sees("No recordings yet")
+
+
+async def plays_and_seeks(seen: Dashboard) -> None:
+    """By the button, the slider, a turn and the timeline."""
+    page = seen.page
+
+    async def at() -> float:
+        return float(await page.evaluate("recording.currentTime"))
+
+    await seen.press("Play")
+    await seen.until("recording.currentTime > 0.3 && !recording.paused")
+    await seen.press("Pause")
+    slider = page.get_by_role("slider", name="Position")
+    await slider.focus()
+    await page.keyboard.press("Home")
+    await page.keyboard.press("ArrowRight")
+    await seen.until("recording.currentTime === 1")
+    await expect(slider).to_have_attribute("aria-valuetext", re.compile("^1 second of "))
+    turn = page.get_by_role("button", name=SAID[1])
+    await turn.click()
+    await expect(turn).to_have_attribute("aria-current", "true")
+    there = await at()
+    assert there > 1.5
+    await seen.press("Play")
+    await seen.until(f"recording.currentTime > {there + 0.2}")
+    await seen.press("Pause")
+    track = page.locator(".track").first
+    box = await track.bounding_box()
+    assert box is not None
+    await track.click(position={"x": box["width"] / 2, "y": 5})
+    assert abs(await at() - float(await page.evaluate("recording.duration")) / 2) < 0.2
+
+
+def transcribed(stage: Stage) -> None:
+    """A turn for each time that somebody spoke. As the worker writes it: its own tests are about what is understood."""
+    total, (stored,) = recordings.listed(stage.redis, stage.account)
+    assert total == 1
+    bucket, key = Bucket(stage.system.settings), object_key(stage.account, stored.recording_id, stored.start_ms, "json")
+    document = bucket.get_json(key)
+    assert document is not None
+    written = [{**one, "from": "", "text": text} for one, text in zip(document["talk"], SAID, strict=False)]
+    transcript = {"state": "done", "language": "en", "engine": "none", "text": "", "turns": written}
+    bucket.put_json(key, with_transcript(document, transcript))
+
+
+async def test_every_view(stage: Stage, browser: Browser, tmp_path: Path) -> None:
+    """axe finds nothing, all fits into the window, nothing is in the console; and pictures, to be looked at."""
+    folder = Path(os.environ.get("DASHBOARD_SCREENS", tmp_path))
+    async with looking(browser, stage) as seen, stage.callers(6) as phones:
+        await seen.log_in()
+        await seen.is_sound()
+        await seen.picture(folder, "light-empty")
+        await busy(stage, seen, phones)
+        for look in SIZES:
+            async with looking(browser, stage, look) as one:
+                await every_view(one, folder, look)
+
+
+async def every_view(seen: Dashboard, folder: Path, look: Look) -> None:
+    async def shows(name: str) -> None:
+        await seen.is_sound()
+        await seen.picture(folder, f"{look}-{name}")
+
+    await seen.page.goto(f"{seen.url}/login?error=wrong")
+    await shows("login")
+    await seen.log_in()
+    await seen.sees("Talking", "Recording ")
+    await shows("live")
+    for name in ("Announce", "Hang all up"):
+        await seen.page.get_by_role("button", name=name, exact=True).first.click()
+        await shows(name.lower().replace(" ", "-"))
+        await seen.page.keyboard.press("Escape")
+    for view in VIEWS[1:]:
+        await seen.go(view)
+        await expect(seen.page.get_by_role("main").get_by_role("listitem").first).to_be_visible()
+        await shows(view)
+    await seen.go("recordings")
+    await seen.page.get_by_role("list", name="Recordings").get_by_role("link").click()
+    await seen.page.get_by_role("button", name=SAID[1]).click()
+    await shows("recording")
+
+
+async def busy(stage: Stage, seen: Dashboard, phones: tuple[Phone, ...]) -> None:
+    """An account in which something of everything has happened, or is happening."""
+    ann, bob, cid, dora, eve, fay = phones
+    await talked(stage, ann, bob, cid)
+    stage.receiver.statuses["/events"] = [404, 404, 200]
+    for phone, (number, name) in zip((ann, bob, cid, dora), CALLERS, strict=True):
+        await stage.call(phone, STANDUP, from_user=number, display_name=name)
+        await seen.sees(number)
+    waiting = '<Conference startConferenceOnEnter="false" maxMembers="99">Support, Northwind</Conference>'
+    await stage.call(eve, waiting, from_user="15552223333", display_name="Eve")
+    await stage.call(fay, waiting, from_user="15554445555")
+    await seen.press(f"Mute {CALLERS[2][0]}", f"Hold {CALLERS[3][0]}")
+    await seen.conference("Weekly stand-up").get_by_role("button", name="Record").click()
+    await seen.press("Start recording")
+    ann.say(listen.wav(speech_files()[1].path), loop=True)
+    await seen.sees("Muted", "On hold", "Has the floor", "Recording 0:0", "Waiting for its start", "15554445555")
+
+
+async def talked(stage: Stage, *phones: Phone) -> None:
+    """A recording, of turns, with its transcript."""
+    for phone, (number, name) in zip(phones, CALLERS, strict=False):
+        await stage.call(
+            phone, STANDUP.replace(" callback", ' record="true" callback'), from_user=number, display_name=name
+        )
+    speech = listen.wav(speech_files()[1].path)
+    for turn, _ in enumerate(SAID):
+        phones[turn % 3].say(speech[: 8 * 500 * (1 + turn % 3)])
+        await stage.listen(phones[turn % 3], 500 * (1 + turn % 3) + 600)
+    for phone in phones:
+        await phone.hang_up()
+    await stage.event("ConferenceRecord", 20)
+    transcribed(stage)

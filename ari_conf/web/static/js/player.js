@@ -72,8 +72,15 @@ export function Controls({ player }) {
 
 function Position({ at, length, seek }) {
   const bar = useRef(null);
-  const part = length ? (at / length) * 100 : 0;
-  useEffect(() => bar.current.style.setProperty("--part", `${part}%`), [part]);
-  return html`<input ref=${bar} type="range" class="position" aria-label="Position" min="0" max=${Math.max(1, length)} step="1000" value=${at}
-    aria-valuetext=${`${words(at)} of ${words(length)}`} onInput=${(event) => seek(Number(event.target.value))} />`;
+  const part = length ? at / length : 0;
+  useEffect(() => bar.current.style.setProperty("--part", part), [part]);
+  // By finger to the tenth, by key to the second.
+  const keys = (event) => {
+    const by = { ArrowLeft: -1000, ArrowDown: -1000, ArrowRight: 1000, ArrowUp: 1000 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    seek(at + by);
+  };
+  return html`<input ref=${bar} type="range" class="position" aria-label="Position" min="0" max=${Math.max(1, length)} step="100" value=${at}
+    aria-valuetext=${`${words(at)} of ${words(length)}`} onInput=${(event) => seek(Number(event.target.value))} onKeyDown=${keys} />`;
 }

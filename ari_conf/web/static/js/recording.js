@@ -45,7 +45,7 @@ function Whole({ told, document: about, at }) {
       <h1 tabindex="-1">${told.conference_name}</h1>
       <p>${moment(about.start_ms)}, ${clock(about.duration_ms)}, ${told.recording_format}, ${size(told.size)}</p>
       <div class="commands end">
-        <a class="button" href=${source} download>${icon("download")}Download</a>
+        <a class="button" href=${`${source}?download`}>${icon("download")}Download</a>
         <button class="danger" onClick=${bin}>${icon("bin")}Delete</button>
       </div>
     </div>

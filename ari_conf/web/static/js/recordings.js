@@ -1,7 +1,7 @@
 // The account's recordings, the newest first.
 import { get, place } from "./api.js";
 import { html, useEffect, useState } from "./dom.js";
-import { Empty, Loading, Trouble, useFetched } from "./fetched.js";
+import { Empty, Loading, Pages, Trouble, useFetched } from "./fetched.js";
 import { clock, count, moment, size, words } from "./words.js";
 
 const PAGE = 20;
@@ -26,7 +26,7 @@ export function Recordings() {
       ? html`<${Empty} picture="recordings" title="No recording of ${name}" text="Names are compared as a whole, capitals too." />`
       : html`<${Empty} picture="recordings" title="No recordings yet" text="Record a live conference by its button, or with record=&quot;true&quot; in its document." />`)}
     ${total > 0 && html`<ul class="card list" aria-label="Recordings">${found.objects.map((one) => html`<${Row} key=${one.recording_id} one=${one} />`)}</ul>`}
-    ${total > PAGE && html`<${Pages} offset=${offset} total=${total} go=${setOffset} />`}`;
+    <${Pages} page=${PAGE} offset=${offset} total=${total} go=${setOffset} />`;
 }
 
 /** What was typed, once the typing has paused. */
@@ -47,13 +47,4 @@ function Row({ one }) {
     <span class="clock"><span aria-hidden="true">${clock(ms)}</span><span class="unseen">${words(ms)}</span></span>
     <span class="hint right">${one.recording_format}, ${size(one.size)}</span>
   </a></li>`;
-}
-
-function Pages({ offset, total, go }) {
-  const last = Math.min(offset + PAGE, total);
-  return html`<nav class="pages" aria-label="Pages">
-    <button disabled=${offset === 0} onClick=${() => go(Math.max(0, offset - PAGE))}>Newer</button>
-    <p class="hint">${offset + 1} to ${last} of ${total}</p>
-    <button disabled=${last >= total} onClick=${() => go(offset + PAGE)}>Older</button>
-  </nav>`;
 }
