@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from ari_conf.bucket import Bucket
 from ari_conf.errors import RecordingFailed
 from ari_conf.recording_document import object_key
-from ari_conf.recordings import Stored
+from ari_conf.recording_index import Stored
 from ari_conf.web import models as m
 from ari_conf.web.answer import Answer, answer
 from ari_conf.web.body import described_query, read
