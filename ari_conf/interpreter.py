@@ -123,6 +123,10 @@ class Interpreter:
                 | do.NoteTalk()
             ):
                 raise TypeError(f"{type(effect).__name__} belongs to the step that is written, not here")
+            case do.DetectTalking(channel_id):
+                # Setting a variable of a channel that plays waits for the playback's end (seen on 22.10.1): what else
+                # is to be done with that channel must not.
+                self._in_order(f"{channel_id} talking", effect)
             case _:
                 self._in_order(effect.channel_id, effect)
 

@@ -192,7 +192,7 @@ def _about_channel(effect: ForAsterisk) -> Request:
         case do.SendDigits(channel_id, digits):
             return Request("POST", path("channels", channel_id, "dtmf"), {"dtmf": digits})
         case do.DetectTalking(channel_id, silence_ms):
-            return Request("POST", path("channels", channel_id, "variable"), _talk_detect(silence_ms))
+            return Request("POST", path("channels", channel_id, "variable"), _talk_detect(silence_ms), over="http")
     raise TypeError(f"{type(effect).__name__} is not an effect for Asterisk")
 
 

@@ -168,11 +168,11 @@ CHANNEL_SOUND, BRIDGE_SOUND = do.Target("channel", "c 1"), do.Target("bridge", "
         (do.SendDigits("c1", "1#*"), Request("POST", "/channels/c1/dtmf", {"dtmf": "1#*"})),
         (
             do.DetectTalking("c1", 500),
-            Request("POST", "/channels/c1/variable", {"variable": "TALK_DETECT(set)", "value": "500,256"}),
+            Request("POST", "/channels/c1/variable", {"variable": "TALK_DETECT(set)", "value": "500,256"}, over="http"),
         ),
         (
             do.DetectTalking("c1", None),
-            Request("POST", "/channels/c1/variable", {"variable": "TALK_DETECT(remove)", "value": ""}),
+            Request("POST", "/channels/c1/variable", {"variable": "TALK_DETECT(remove)", "value": ""}, over="http"),
         ),
         (
             do.AddChannel("c1", "b1"),

@@ -35,6 +35,8 @@ from tests.integration.receiver import Receiver, Request
 ON_ITS_WAY_MS = 60
 """Until what is said now has been heard."""
 LATE_MS = 100
+GAP_MS = 100.0
+"""The longest pause in somebody's voice that nobody notices."""
 KEPT = re.compile(
     r"ari_conf:(accounts$|owner:|lease:|standby:|problems:|written:|state:|recording|commands|repl|idempotency:|login:"
     r"|auth-failures:|api-rate:"
@@ -180,6 +182,17 @@ class Stage:
             return now - 10_000 + (loud[-1] + 160) * 1000 / RATE if loud else now - for_ms
 
         return float(await self.until(quiet, within, f"{phone.name} still hears something"))
+
+    def gaps(self, ear: Phone, hz: int, since: float, voice: Phone | None = None) -> listen.Spans:
+        """Where that tone, of `voice`, was not heard for over 100 ms; less what this machine sent late itself."""
+        late = [*ear.late, *(voice.late if voice else ())]
+        start = max(since, ear.heard.start_ms)
+
+        def own(from_ms: float, to_ms: float) -> float:
+            return max((by for at, by in late if start + from_ms - 100 <= at <= start + to_ms + 100), default=0.0)
+
+        found = listen.gaps(ear.heard.since(start), hz, longest_ms=GAP_MS)
+        return [(a, b) for a, b in found if b - a - own(a, b) > GAP_MS]
 
     def is_music(self, heard: Samples) -> bool:
         """The default music on hold, known by its samples."""
