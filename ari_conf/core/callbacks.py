@@ -80,7 +80,7 @@ def ended(call: Call, at: int) -> dict[str, str]:
     return params
 
 
-@lru_cache(4096)
+@lru_cache(1024)
 def moment(at: int, form: str) -> str:
     return datetime.fromtimestamp(at / 1000, UTC).strftime(form)
 

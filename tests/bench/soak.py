@@ -28,7 +28,7 @@ from tests.integration.stage import Stage, ari_of
 
 OURS = ("serve", "worker", "web")
 WATCHED = (*OURS, "redis", "asterisk")
-WARM = 0.3
+WARM = 0.4
 """This share of the calls is left out: caches fill, pools open, the allocator takes what it will need."""
 MOST_KB = 1000.0
 """Per 1000 calls and process: more is a leak. An hour at 10 calls/s makes 36 times as much."""
