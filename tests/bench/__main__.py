@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import sip_charts, sip_held, sip_parts
-from tests.bench.sip_figures import BARE, FLOOR, NATIVE, OURS, Figure, Turn, figures, markdown
+from tests.bench.sip_figures import BARE, FLOOR, MIXED, NATIVE, OURS, Figure, Turn, figures, markdown
 from tests.bench.sip_parts import QUICK, TINY, Found, Size
 from tests.bench.sip_variants import Stand, standing
 
@@ -32,6 +32,7 @@ PARTS: dict[str, tuple[Callable[[Stand, Size], Awaitable[Found]], tuple[str, ...
     "rate": (sip_parts.rate, (BARE, OURS)),
     "held": (sip_held.held, (NATIVE, OURS)),
     "memory": (sip_parts.memory, (OURS,)),
+    "twos": (sip_parts.twos, (BARE, MIXED, NATIVE)),
 }
 """What is measured, and of which variants."""
 
@@ -71,6 +72,8 @@ def _short(found: Found) -> str:
             return f"{highest:.0f}/s"
         case {"held": held, "at_the_limit": limit}:
             return f"{held}" if limit else f"{held} or more"
+        case {"cores_per_100": cores}:
+            return f"{cores:.3f} cores of Asterisk for 100 members in twos"
         case {"pss": pss}:
             return f"{pss['member_kb']:.1f} KB a member, {pss['conference_kb']:.1f} KB a conference"
     return ""

@@ -1,6 +1,7 @@
 """The floor: a Stasis application that answers each call and puts it into the bridge that its argument names.
 
-`python -m tests.bench.bare ARI_URL APP USER`, the password in BARE_PASSWORD. Tells who entered when, a line for each.
+`python -m tests.bench.bare ARI_URL APP USER [TYPE]`, the password in BARE_PASSWORD, TYPE that of the bridges. Tells who
+entered when, a line for each.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 EVENTS = ("StasisStart", "ChannelEnteredBridge", "ChannelLeftBridge")
 
 
-async def run(url: str, app: str, authorization: str) -> None:
+async def run(url: str, app: str, authorization: str, bridge_type: str) -> None:
     bridges: dict[str, asyncio.Task[None]] = {}
     inside: Counter[str] = Counter()
     tasks: set[asyncio.Task[None]] = set()
@@ -30,7 +31,7 @@ async def run(url: str, app: str, authorization: str) -> None:
 
     async def join(channel_id: str, bridge_id: str) -> None:
         if bridge_id not in bridges:
-            bridges[bridge_id] = asyncio.create_task(ask("POST", "/bridges", type="mixing", bridgeId=bridge_id))
+            bridges[bridge_id] = asyncio.create_task(ask("POST", "/bridges", type=bridge_type, bridgeId=bridge_id))
         await ask("POST", f"/channels/{channel_id}/answer")
         await bridges[bridge_id]
         await ask("POST", f"/bridges/{bridge_id}/addChannel", channel=channel_id)
@@ -63,4 +64,6 @@ async def run(url: str, app: str, authorization: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(run(sys.argv[1], sys.argv[2], aiohttp.encode_basic_auth(sys.argv[3], os.environ["BARE_PASSWORD"])))
+    url, app, user, *bridge_type = sys.argv[1:]
+    login = aiohttp.encode_basic_auth(user, os.environ["BARE_PASSWORD"])
+    asyncio.run(run(url, app, login, *(bridge_type or ["mixing"])))

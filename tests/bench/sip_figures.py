@@ -10,7 +10,7 @@ from typing import Any
 Turn = dict[str, dict[str, Any]]
 """variant -> part -> what was found."""
 
-NATIVE, BARE, OURS, FLOOR = "ConfBridge", "bare", "ours", "ours, floor events"
+NATIVE, BARE, OURS, FLOOR, MIXED = "ConfBridge", "bare", "ours", "ours, floor events", "bare, always mixed"
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ def figures(turns: list[Turn]) -> list[Figure]:
     found += _ratios(
         turns, OURS, "joins a second, each within 250 ms", "", lambda t: t["rate"]["highest"], -0.8, True, BARE
     )
+    for beside in (BARE, NATIVE):
+        found += _ratios(
+            turns, MIXED, "100 in twos, cores of Asterisk", "", lambda t: t["twos"]["cores_per_100"], 1.0, False,
+            beside,
+        )  # fmt: skip
     return found
 
 

@@ -65,6 +65,21 @@ async def calls(stand: Stand, size: Size) -> Found:
     }
 
 
+async def twos(stand: Stand, size: Size) -> Found:
+    """Conferences of two: what Asterisk takes for them while they last."""
+    callers = sip_load.Callers(stand.asterisk, sip_load.lines(stand.prefix, size.calls, 2), RATE, 3600.0)
+    await callers.start()
+    try:
+        if not await callers.answered():
+            raise RuntimeError(f"{stand.name}: not all of {size.calls} were answered")
+        used, began = Used(stand.pids), time.monotonic()
+        await asyncio.sleep(size.listen_s)
+        cores = used.so_far()["asterisk"] / (time.monotonic() - began)
+    finally:
+        await callers.stop()
+    return {"cores_per_100": cores * 100 / size.calls}
+
+
 async def pairs(stand: Stand, size: Size) -> Found:
     """From the second's INVITE until each hears the other, by the time at which the kernel got the packets."""
     took, late = [], 0.0

@@ -10,12 +10,14 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs
 
 from redis import Redis
 
 from ari_conf import accounts
+from ari_conf.ari.translate import BRIDGE_TYPE
 from ari_conf.parts import asterisk as parts_asterisk
 from ari_conf.parts import processes
 from tests.bench.receiver import ANSWER, FastReceiver
@@ -52,13 +54,13 @@ async def native(folder: Path) -> AsyncGenerator[Stand]:
 
 
 @asynccontextmanager
-async def bare(folder: Path) -> AsyncGenerator[Stand]:
+async def bare(folder: Path, bridge_type: str = "mixing") -> AsyncGenerator[Stand]:
     """The floor of what a Stasis application can be."""
     with parts_asterisk.running(_asterisk(folder)) as asterisk:
         assert asterisk.process is not None
         application = await processes.start(
             "bare",
-            [sys.executable, "-m", "tests.bench.bare", asterisk.url, BARE_APP, asterisk.user],
+            [sys.executable, "-m", "tests.bench.bare", asterisk.url, BARE_APP, asterisk.user, bridge_type],
             folder / "bare.log",
             ready=processes.logs("ready"),
             environment=os.environ | {"BARE_PASSWORD": asterisk.password},
@@ -82,7 +84,14 @@ async def floor(folder: Path) -> AsyncGenerator[Stand]:
         yield stand
 
 
-VARIANTS = {"ConfBridge": native, "bare": bare, "ours": ours, "ours, floor events": floor}
+VARIANTS = {
+    "ConfBridge": native,
+    "bare": bare,
+    "bare, always mixed": partial(bare, bridge_type=BRIDGE_TYPE),
+    "ours": ours,
+    "ours, floor events": floor,
+}
+"""Always mixed, as ours are: else Asterisk mixes from the third member on."""
 
 
 @asynccontextmanager
