@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 from xml.etree.ElementTree import Element as Node
 from xml.etree.ElementTree import ParseError
@@ -30,6 +31,8 @@ MAX_DEPTH = 32
 MAX_ELEMENTS = 2000
 MAX_WARNINGS = 50
 MAX_NAME = 200
+REMEMBERED, REMEMBERED_BYTES = 1024, 4096
+"""How many documents are remembered, and up to which length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,17 @@ class Document:
 
 def parse(text: bytes) -> Document:
     """The document's elements in order; none is a document as well: it ends the call. Raises InvalidDocument."""
+    return _known(text) if len(text) <= REMEMBERED_BYTES else _read(text)
+
+
+def _read(text: bytes) -> Document:
     warnings: list[str] = []
     found = _children(_root(text), tuple(_READERS), warnings)
     return Document(found, _bounded(warnings))
+
+
+# Mostly all members of a conference have the same document: it is read, and kept, once for all of them.
+_known = lru_cache(REMEMBERED)(_read)
 
 
 def parse_sounds(text: bytes) -> tuple[tuple[el.Prompt, ...], tuple[str, ...]]:

@@ -132,7 +132,7 @@ def measured(members: int, seconds: float, at_once: int = 16) -> dict[str, Any]:
         time.sleep(1)
         kb = app.kb()
         found: dict[str, Any] = {"members": members, **seeded, "start-up s": up_s, "MB": kb / 1024}
-        for what, talks in (("joins", 0), ("talking", 30)):
+        for what, talks in (("joins", 0), ("talking", 30))[: int(os.environ.get("BENCH_PHASES", "2"))]:
             stalls = Stalls(system.metrics)
             stalls.start()
             cpu = app.cpu_s()
