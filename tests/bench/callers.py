@@ -16,6 +16,7 @@ import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -26,7 +27,7 @@ from ari_conf.core import events as ev
 from ari_conf.store import names_key
 from ari_conf.takeover import NEXT_MEMBER_ID
 from ari_conf.written import encoded
-from tests.bench.fake_ari import APP, FakeAri, answered
+from tests.bench.fake_ari import APP, LISTENED_TO, FakeAri, answered, listened_to
 from tests.bench.plays import ACCOUNT, SIZE, TALKING, Recorder
 
 LATE_S = 30.0
@@ -41,12 +42,14 @@ class Callers:
         """channel id -> done when it is in its bridge"""
         self._leaving: dict[str, asyncio.Future[None]] = {}
         self._members: list[str] = []
+        """Those who were there at first."""
         ari.told = self._told
         self._compared = asyncio.Event()
         ari.asked = self._asked
 
     def _told(self, event: ev.Event) -> None:
-        if isinstance(event, ev.ChannelEnteredBridge) and (joining := self._joining.pop(event.channel_id, None)):
+        joining = self._joining.pop(event.channel_id, None) if isinstance(event, ev.ChannelEnteredBridge) else None
+        if joining is not None and not joining.done():
             joining.set_result(None)
 
     def _asked(self, method: str, path: str) -> None:
@@ -54,7 +57,7 @@ class Callers:
             self._compared.set()
 
     async def seed(self, members: int, redis: str, name: str) -> dict[str, Any]:
-        recorder = Recorder(TALKING, now=time.time_ns() // 1_000_000)
+        recorder = Recorder(replace(TALKING, listened_to=LISTENED_TO), now=time.time_ns() // 1_000_000)
         for n in range(members // SIZE):
             for _ in range(SIZE):
                 recorder.arrives(str(n))
@@ -85,34 +88,36 @@ class Callers:
         async with asyncio.timeout(600):
             await self._ari.connected.wait()
             await self._compared.wait()
-            await self._comes("ready")
+            await self._comes("999999")
         return {"at": time.time()}
 
-    async def churn(self, seconds: float, at_once: int, talks: int, conferences: int) -> dict[str, Any]:
+    async def churn(self, seconds: float, at_once: int, talks: int) -> dict[str, Any]:
         sent, requests, began = self._ari.sent, self._ari.requests, time.monotonic()
         joins: list[float] = []
         until = began + seconds
         here = self._members
+        # They stay: whom one can talk to is known.
+        talkers = [who for who in here if listened_to(self._ari.exten[who])]
+        here = [who for who in here if not listened_to(self._ari.exten[who])]
 
         async def one() -> None:
             while time.monotonic() < until:
-                conference = str(self._random.randrange(conferences))
-                if len(here) >= conferences * SIZE * 0.9:
-                    who = here.pop(self._random.randrange(len(here)))
-                    conference = self._ari.exten[who]
-                    self._ari.asterisk.hang_up(who)
+                n = self._random.randrange(len(here))
+                here[n], who = here[-1], here[n]
+                here.pop()
+                conference = self._ari.exten[who]
+                self._ari.asterisk.hang_up(who)
                 came = time.monotonic()
                 here.append(await self._comes(conference))
                 joins.append(time.monotonic() - came)
                 for _ in range(talks):
-                    who = self._random.choice(here)
-                    self._ari.asterisk.talk(who, True)
-                    await asyncio.sleep(0)
-                    if who in self._ari.asterisk.channels:
-                        self._ari.asterisk.talk(who, False)
+                    who = self._random.choice(talkers)
+                    for begins in (True, False):
+                        self._ari.asterisk.talk(who, begins)
+                        await asyncio.sleep(0)
 
         await asyncio.gather(*(one() for _ in range(at_once)))
-        spent = time.monotonic() - began
+        spent, self._members = time.monotonic() - began, talkers + here
         return {
             "seconds": spent,
             "events": self._ari.sent - sent,

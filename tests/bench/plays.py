@@ -17,7 +17,7 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.account import Account
 from ari_conf.core.directory import Directory
-from ari_conf.core.elements import Conference, Element
+from ari_conf.core.elements import Conference
 from tests.fakes.asterisk import FOR_ASTERISK, Asterisk
 
 START = 1_700_000_000_000
@@ -36,6 +36,8 @@ class Mix:
     talk_every_s: float = 30.0
     """On average; 0: nobody is heard to talk, since nobody asked to be told."""
     talk_s: float = 3.0
+    listened_to: int = 1
+    """In each so-manieth conference somebody wants to be told who has the floor."""
     digits: int = 2
     """Pressed in a stay: half of them are a match, half are relayed to the others."""
 
@@ -45,9 +47,9 @@ JOINS = Mix(stay_s=(20, 60), talk_every_s=0.0, digits=0)
 """Callers come and go, and nothing else: the dearest events."""
 
 
-def element(name: str, mix: Mix) -> Conference:
+def element(number: str, floor: bool) -> Conference:
     return Conference(
-        name, callback_url=CALLBACK, enter_sound="beep:1", digits_match=("1",), floor_event=mix.talk_every_s > 0
+        f"room{number}", callback_url=CALLBACK, enter_sound="beep:1", digits_match=("1",), floor_event=floor
     )
 
 
@@ -129,13 +131,16 @@ class Recorder:
                 self._carry_out(effect)
             self.directory.touched()
 
+    def _element(self, number: str) -> Conference:
+        return element(number, self.mix.talk_every_s > 0 and int(number) % self.mix.listened_to == 0)
+
     def _carry_out(self, effect: do.Effect) -> None:
         match effect:
             case do.IdentifyCall(call_uuid):
                 self.news.append(ev.CallIdentified(call_uuid, ACCOUNT))
             case do.FetchDocument(fetch_id):
                 call = self.directory.calls[fetch_id.split(".")[1]]
-                found: tuple[Element, ...] = (element(f"room{self.conference_of[call.channel_id]}", self.mix),)
+                found = (self._element(self.conference_of[call.channel_id]),)
                 self.news.append(ev.DocumentFetched(fetch_id, found))
             case do.PrepareSound(playback_id):
                 self.news.append(ev.SoundPrepared(playback_id, "sound:beep"))

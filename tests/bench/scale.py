@@ -18,7 +18,7 @@ import requests
 from ari_conf import accounts
 from ari_conf.parts.processes import free_port
 from tests.bench.fake_ari import APP, PASSWORD, USER
-from tests.bench.plays import ACCOUNT, SIZE
+from tests.bench.plays import ACCOUNT
 from tests.redis import start
 
 ROOT = Path(__file__).parents[2]
@@ -136,9 +136,7 @@ def measured(members: int, seconds: float, at_once: int = 16) -> dict[str, Any]:
             stalls = Stalls(system.metrics)
             stalls.start()
             cpu = app.cpu_s()
-            churn = system.tell(
-                "churn", seconds=seconds, at_once=at_once, talks=talks, conferences=max(1, members // SIZE)
-            )
+            churn = system.tell("churn", seconds=seconds, at_once=at_once, talks=talks)
             cpu = app.cpu_s() - cpu
             stalls.stop.set()
             stalls.join()
