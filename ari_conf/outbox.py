@@ -129,9 +129,10 @@ def heads(client: Redis, queue: str, limit: int = 1000) -> list[tuple[str, Place
     return found
 
 
-def totals(client: Redis) -> Totals:
+def totals(client: Redis, queue: str = QUEUE) -> Totals:
+    """Of a queue: in those of recordings and transcriptions "delivered" are those that are done."""
     redis: Any = client
-    keys, lanes, waiting = prefix(QUEUE), 0, 0
+    keys, lanes, waiting = prefix(queue), 0, 0
     for some in _chunks(redis.scan_iter(match=keys + "lane:*", count=1000), 500):
         pipe = redis.pipeline(transaction=False)
         for key in some:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,10 +28,14 @@ from ari_conf.web.paths import ACCOUNT, Paths
 
 
 def create(settings: Settings) -> FastAPI:
+    measured = metrics.Web()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(measured.watch_loop())
         async with parts.running(settings) as app.state.parts:
             yield
+        watching.cancel()
 
     app = FastAPI(
         title="ari_conf",
@@ -43,7 +48,6 @@ def create(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         strict_content_type=False,
     )
-    measured = metrics.Web()
     app.add_middleware(Paths, observe=measured.observe)
     errors.install(app)
     for part in (conferences, letters, callbacks, recordings, recording_documents, events):

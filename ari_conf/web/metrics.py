@@ -1,4 +1,4 @@
-"""`/metrics` of `ari-conf web`, for Prometheus: its requests, and the callbacks that wait in Redis."""
+"""`/metrics` of `ari-conf web`, for Prometheus: its requests, and what waits in Redis."""
 
 from __future__ import annotations
 
@@ -6,12 +6,27 @@ import asyncio
 import time
 from typing import Any
 
+import msgspec
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from ari_conf import outbox
+from ari_conf import outbox, recordings
+from ari_conf.metrics import SHORT
 from ari_conf.web.parts import Parts
 
+QUEUES = (outbox.QUEUE, recordings.QUEUE, recordings.TRANSCRIPTIONS)
+WORKERS = {
+    outbox.QUEUE: "workers",
+    recordings.QUEUE: "recording_workers",
+    recordings.TRANSCRIPTIONS: "transcription_workers",
+}
+OUTCOMES = {
+    outbox.QUEUE: {"delivered": "delivered", "retried": "retried", "dead": "dead"},
+    recordings.QUEUE: {"delivered": "stored", "retried": "retried", "dead": "dead"},
+    recordings.TRANSCRIPTIONS: {"delivered": "done", "retried": "retried"},
+}
+"""What `outbox.Totals` calls them -> how they are told."""
+LAG_EVERY_S = 0.25
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -23,16 +38,24 @@ class Web:
         self._seconds = Histogram(
             "ari_conf_api_seconds", "How long they took.", ("method", "path"), buckets=SECONDS, registry=registry
         )
-        self._redis = Gauge("ari_conf_redis_ping_seconds", "How long Redis took to answer just now.", registry=registry)
-        self._waiting = Gauge("ari_conf_callbacks_waiting", "Callbacks not delivered yet.", registry=registry)
-        self._lanes = Gauge("ari_conf_callback_lanes", "Lanes in which they wait.", registry=registry)
-        self._oldest = Gauge(
-            "ari_conf_callbacks_oldest_seconds", "Age of the one that waits longest.", registry=registry
-        )
-        self._outcomes = Gauge(
-            "ari_conf_callbacks_total", "What became of callbacks, since ever.", ("outcome",), registry=registry
-        )
-        self._workers = Gauge("ari_conf_workers", "Workers that deliver callbacks.", registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"ari_conf_{name}", text, labels, registry=registry)
+
+        self._redis = gauge("redis_ping_seconds", "How long Redis took to answer just now.")
+        self._streams = gauge("event_streams", "Event streams that are open here.")
+        self._lag = Histogram("ari_conf_web_loop_lag_seconds", "How late we are.", buckets=SHORT, registry=registry)
+        self._lanes = gauge("callback_lanes", "Lanes in which callbacks wait.")
+        self._deepest = gauge("callback_lane_depth", "Callbacks in the lane that has most.")
+        self._queues = {
+            queue: (
+                gauge(f"{queue}_waiting", f"{queue.capitalize()} not done yet."),
+                gauge(f"{queue}_oldest_seconds", "Age of the one that waits longest."),
+                gauge(f"{queue}_total", f"What became of {queue}, since ever.", "outcome"),
+                gauge(WORKERS[queue], f"Workers for {queue}."),
+            )
+            for queue in QUEUES
+        }
 
     def observe(self, method: str, path: str, status: int, seconds: float) -> None:
         # A method may be any word: those that no route knows are one.
@@ -40,20 +63,45 @@ class Web:
         self._requests.labels(known, path, str(status)).inc()
         self._seconds.labels(known, path).observe(seconds)
 
+    async def watch_loop(self) -> None:
+        """For ever."""
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(LAG_EVERY_S)
+            self._lag.observe(max(0.0, time.perf_counter() - began - LAG_EVERY_S))
+
     async def response(self, parts: Parts) -> Response:
         redis: Any = parts.redis
         began = time.perf_counter()
         await redis.ping()
         self._redis.set(time.perf_counter() - began)
-        totals, lanes = await asyncio.to_thread(_look, parts)
-        self._waiting.set(totals.waiting)
-        self._lanes.set(totals.lanes)
-        self._workers.set(totals.workers)
-        self._oldest.set(max((lane.oldest_ms for lane in lanes), default=0) / 1000)
-        for outcome in ("delivered", "retried", "dead"):
-            self._outcomes.labels(outcome).set(getattr(totals, outcome))
+        self._streams.set(parts.feeds.streams)
+        for queue in QUEUES:
+            self._tell(queue, *await asyncio.to_thread(_look, parts, queue))
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
+    def _tell(self, queue: str, totals: outbox.Totals, depths: list[int], oldest_ms: int) -> None:
+        waiting, oldest, outcomes, workers = self._queues[queue]
+        waiting.set(totals.waiting)
+        oldest.set(oldest_ms / 1000)
+        workers.set(totals.workers)
+        for outcome, word in OUTCOMES[queue].items():
+            outcomes.labels(word).set(getattr(totals, outcome))
+        if queue == outbox.QUEUE:
+            self._lanes.set(totals.lanes)
+            self._deepest.set(max(depths, default=0))
 
-def _look(parts: Parts) -> tuple[outbox.Totals, list[outbox.Lane]]:
-    return outbox.totals(parts.blocking), outbox.overview(parts.blocking)
+
+class _Made(msgspec.Struct):
+    """Of any queue's entry, when it was made."""
+
+    at_ms: int
+
+
+def _look(parts: Parts, queue: str) -> tuple[outbox.Totals, list[int], int]:
+    """(numbers, how deep the lanes are, the age in ms of the oldest entry)"""
+    now_ms = int(time.time() * 1000)
+    heads = outbox.heads(parts.blocking, queue)
+    made = [msgspec.json.decode(head, type=_Made).at_ms for *_, head in heads]
+    oldest_ms = max(0, now_ms - min(made, default=now_ms))
+    return outbox.totals(parts.blocking, queue), [depth for _, _, depth, _ in heads], oldest_ms

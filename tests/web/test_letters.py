@@ -129,6 +129,8 @@ def soon(owner: Owner) -> outbox.Entry:
 def test_metrics(api: Api, owner: Owner):
     callback = PostCallback("lane", "A", "http://example.com/", "POST", ())
     lanes.enqueue(owner.redis, [outbox.entry(callback, int(time.time() * 1000) - 5000)])
+    made = int(time.time() * 1000) - 9000
+    lanes.enqueue(owner.redis, [("A:o:l", b'{"at_ms": %d}' % made) for _ in range(2)], "recordings")
     api.get("Conference/")
     api.get("Conference/nothing/")
     api.send("BREW", "Conference/")
@@ -138,6 +140,10 @@ def test_metrics(api: Api, owner: Owner):
     assert lines[f'ari_conf_api_requests_total{{method="GET",path="{place}",status="200"}}'] == "1.0"
     assert lines[f'ari_conf_api_requests_total{{method="GET",path="{place}{{name}}/",status="404"}}'] == "1.0"
     assert any('method="other"' in line for line in lines) and "BREW" not in text
-    assert lines["ari_conf_callbacks_waiting"] == "1.0"
+    assert lines["ari_conf_callbacks_waiting"] == lines["ari_conf_callback_lane_depth"] == "1.0"
+    assert lines["ari_conf_recordings_waiting"] == "2.0"
+    assert 9 <= float(lines["ari_conf_recordings_oldest_seconds"]) < 20
+    assert lines["ari_conf_transcriptions_waiting"] == "0.0"
+    assert lines["ari_conf_event_streams"] == "0.0"
     assert float(lines["ari_conf_callbacks_oldest_seconds"]) >= 5
     assert "standup" not in text and "nothing" not in text
