@@ -8,7 +8,8 @@
 | ari_conf:replies:ASKER | pub/sub: "COMMAND REPLY" to the process that asked |
 
 Exactly once: a reply, how far the owner has come, and what the command has changed are one transaction. A command that
-the owner's death leaves undone is done by the next process, unless whoever asked waits no longer.
+the owner's death leaves undone is done by the next process, unless whoever asked waits no longer. A command that comes
+again under its id, since Redis took long to say what became of it, gets the first one's reply.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ BLOCK_MS = 2000
 TRY_AGAIN_S = 0.5
 AT_ONCE = 100
 GRACE_S = 1.0
+REMEMBERED = 2000
+"""Replies: of a minute in which much is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +108,20 @@ class Commands:
         asterisk_name: str,
         deliver: Callable[[CommandReceived | AccountWatched], None],
         asterisk_is_there: Callable[[], bool],
-        refuse: Callable[[Reply], None],
+        reply: Callable[[Reply], None],
     ) -> None:
-        """`refuse` writes a reply to what is not delivered."""
+        """`reply` writes a reply to what is not delivered."""
         self._redis = client
         self._name = asterisk_name
         self._deliver = deliver
         self._asterisk_is_there = asterisk_is_there
-        self._refuse = refuse
+        self._reply = reply
         self._place: str | None = None
         """The stream's id of the last one that was read."""
         self._askers: dict[str, tuple[str, str]] = {}
         """command id -> (its place in the stream, who asked), until it is replied to"""
+        self._replied: dict[str, Reply] = {}
+        """The latest: a command that was given twice, since its reply came too late, is done once."""
 
     async def run(self) -> None:
         while True:
@@ -152,8 +157,11 @@ class Commands:
         self._askers[queued.command_id] = (place, queued.asker)
         if not self._asterisk_is_there():
             # "503 with Retry-After when the call's Asterisk can't be reached"
-            why = "the call's Asterisk can't be reached: try again"
-            self._refuse(Reply(queued.command_id, 503, (("error", why),)))
+            away = (("error", "the call's Asterisk can't be reached: try again"),)
+            self._reply(Reply(queued.command_id, 503, away))
+            return
+        if (reply := self._replied.get(queued.command_id)) is not None:
+            self._reply(reply)
             return
         names = (queued.command_id, queued.auth_id, queued.conference_name)
         self._hand_in(CommandReceived(*names, command, queued.expires_at))
@@ -169,6 +177,10 @@ class Commands:
     def answer(self, reply: Reply) -> Callable[[Any], Any]:
         """Adds to the transaction of the command's step what may be done twice."""
         place, asker = self._askers.pop(reply.command_id, ("", ""))
+        if reply.status != 503:
+            self._replied[reply.command_id] = reply
+            if len(self._replied) > REMEMBERED:
+                del self._replied[next(iter(self._replied))]
         text = encode_reply(reply)
 
         def add(pipe: Any) -> None:

@@ -79,7 +79,7 @@ class Service:
         self._tokens = Tokens(Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5.0))
         self._writer = Writer(self._store, self._interpreter.run, self._tokens.wake, self._lease.lose)
         self._commands = Commands(
-            self._redis, settings.asterisk_name, self.deliver, lambda: self._ari.connected, self._refuse
+            self._redis, settings.asterisk_name, self.deliver, lambda: self._ari.connected, self._reply
         )
         self._measured = Serve(self._directory, self._writer, lambda: self._ari.connected, self._lease)
         self._held: list[ev.Event] = []
@@ -169,7 +169,7 @@ class Service:
         listen = self._settings.metrics_listen
         return await self._measured.start(*address(listen)) if listen else None
 
-    def _refuse(self, reply: do.Reply) -> None:
+    def _reply(self, reply: do.Reply) -> None:
         self._put([reply], now_ms())
 
     def _fills(self, auth_id: str, text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from redis import RedisError
 
-from ari_conf import lanes, outbox
-from ari_conf.core.effects import PostCallback
 from ari_conf.lanes import PREFIX
+from ari_conf.web import later
 from ari_conf.web.caller import Caller
 from ari_conf.web.errors import RETRY_AFTER_S, Refused
 from ari_conf.web.models import Asynchronous
@@ -60,7 +58,8 @@ async def answer(request: Request, caller: Caller, body: Asynchronous, work: Wor
 async def _do(caller: Caller, body: Asynchronous, work: Work) -> Answer:
     if body.callback_url is None:
         return await work()
-    caller.parts.spawn(_later(caller, body, work))
+    await later.begin(caller.parts, caller.auth_id, caller.api_id, body)
+    caller.parts.spawn(_later(caller, work))
     # "makes it asynchronous: the reply is {"api_id"} with 202, the result is sent there"
     return Answer(202, {})
 
@@ -72,21 +71,16 @@ def _response(answer: Answer, api_id: str) -> Response:
     return JSONResponse({"api_id": api_id, **answer.body}, answer.status, headers)
 
 
-async def _later(caller: Caller, body: Asynchronous, work: Work) -> None:
+async def _later(caller: Caller, work: Work) -> None:
     try:
         result = await work()
     except Refused as refused:
         result = Answer(refused.status, {"error": refused.error})
     except RedisError:
         result = Answer(503, {"error": "the service can't be reached now: try again"})
-    # In ASCII: Plivo's SDK can't check the signature of a query that holds anything else.
-    text = json.dumps({"api_id": caller.api_id, **result.body})
-    params = (("api_id", caller.api_id), ("status_code", str(result.status)), ("response", text))
-    callback = PostCallback(caller.api_id, caller.auth_id, body.callback_url or "", body.callback_method, params)
-    entry = outbox.entry(callback, int(time.time() * 1000))
     while True:
         try:
-            await lanes.enqueue(caller.parts.redis, [entry])
+            await later.end(caller.parts, caller.api_id, result.status, result.body)
             return
         except RedisError:
             await asyncio.sleep(1)
@@ -123,8 +117,9 @@ async def _first(caller: Caller, body: Asynchronous, work: Work, place: str, min
         result = await _do(caller, body, work)
     except Refused as refused:
         if refused.status == 503:
-            # It was not done: a repetition may.
-            await redis.delete(place)
+            # A repetition may do it, unless it becomes known meanwhile that it was done.
+            mine.until_ms = 0
+            await redis.set(place, msgspec.json.encode(mine), ex=DAY_S)
             raise
         result = Answer(refused.status, {"error": refused.error})
     mine.status, mine.body = result.status, result.body

@@ -7,6 +7,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
+from uuid import NAMESPACE_URL, uuid5
 
 from fastapi import Depends, HTTPException, Path, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
@@ -62,7 +63,15 @@ async def caller(
     if decoded(auth_id) != record.auth_id:
         # Whether there is such an account is not this one's to know.
         raise Refused(404, "not found")
-    return Caller(record.auth_id, request.scope["api_id"], parts)
+    return Caller(record.auth_id, _api_id(request, record.auth_id), parts)
+
+
+def _api_id(request: Request, auth_id: str) -> str:
+    """With an Idempotency-Key always the same: so that the owner, too, knows what it has done already."""
+    key = request.headers.get("idempotency-key") if request.method == "POST" else None
+    if key is None:
+        return str(request.scope["api_id"])
+    return str(uuid5(NAMESPACE_URL, "\0".join((auth_id, request.scope["path"], key))))
 
 
 Calling = Annotated[Caller, Depends(caller)]

@@ -18,6 +18,7 @@ from redis.asyncio import Redis as AsyncRedis
 from ari_conf import command_queue
 from ari_conf.command_queue import Asker
 from ari_conf.settings import Settings
+from ari_conf.web import later
 from ari_conf.web.feeds import Feeds
 
 log = structlog.get_logger()
@@ -68,12 +69,14 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
     asker = Asker(client, f"web-{uuid4()}")
     parts = Parts(settings, client, blocking, asker, Feeds(listening_client, asker, settings.event_streams))
     listening = asyncio.create_task(parts.asker.listen())
+    keeping = asyncio.create_task(later.watch(parts, parts.asker.replied))
     try:
         yield parts
     finally:
         await parts.finish()
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        for task in (listening, keeping):
+            task.cancel()
+        await asyncio.gather(listening, keeping, return_exceptions=True)
         blocking.close()
         await listening_client.aclose()
         await client.aclose()

@@ -46,6 +46,9 @@ class Owner:
         self.asterisk_is_there = True
         self.deaf = False
         """Takes commands, and never replies."""
+        self.late = False
+        """Its replies are written when nobody waits for them any more."""
+        self._late: list[Any] = []
         self.written = 0
         """Effects."""
 
@@ -130,7 +133,14 @@ class Owner:
     def _reply(self, reply: do.Reply, queue: Commands) -> None:
         pipe = self.redis.pipeline(transaction=True)
         queue.answer(reply)(pipe)
-        pipe.execute()
+        if self.late:
+            self._late.append(pipe)
+        else:
+            pipe.execute()
+
+    def write_late_ones(self) -> None:
+        for pipe in self._late:
+            pipe.execute()
 
 
 class Answered:

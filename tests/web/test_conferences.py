@@ -239,6 +239,28 @@ def test_a_refusal_is_repeated_too_but_not_that_it_could_not_be_done(api: Api, o
     assert first.json == again.json
 
 
+def test_what_was_done_but_told_too_late_is_not_done_again(api: Api, owner: Owner, ids: dict[str, str]):
+    """Redis is slow: the owner has decided, and whoever asked waits no longer when that is written."""
+    speak = f"Conference/standup/Member/{ids['ann']}/Speak/"
+    owner.late = True
+    assert api.post(speak, {"text": "once"}, Idempotency_Key="k").status == 503
+    owner.late = False
+    assert api.post(speak, {"text": "other"}, Idempotency_Key="k").status == 400
+    first = api.post(speak, {"text": "once"}, Idempotency_Key="k")
+    assert first.status == 202
+    assert api.post(speak, {"text": "once"}, Idempotency_Key="k").json == first.json
+    assert len(owner.commands) == 1
+
+
+def test_nor_is_it_when_it_has_been_written_meanwhile(api: Api, owner: Owner, ids: dict[str, str]):
+    owner.late = True
+    speak = f"Conference/standup/Member/{ids['ann']}/Speak/"
+    assert api.post(speak, {"text": "once"}, Idempotency_Key="k").status == 503
+    owner.write_late_ones()
+    owner.deaf = True
+    assert api.post(speak, {"text": "once"}, Idempotency_Key="k").status == 202
+
+
 def test_a_key_stands_for_one_request(api: Api, ids: dict[str, str]):
     speak = "Conference/standup/Member/all/Speak/"
     assert api.post(speak, {"text": "one"}, Idempotency_Key="k").status == 202

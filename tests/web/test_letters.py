@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import time
 
+import msgspec
 import pytest
 
 from ari_conf import lanes, outbox, store
-from ari_conf.core.effects import PostCallback
+from ari_conf.command_queue import encode_reply, reply_key
+from ari_conf.core.effects import PostCallback, Reply
 from ari_conf.lanes import prefix
+from ari_conf.web import later
 from tests.web.conftest import Api, Owner, Served, account
 
 
@@ -112,6 +115,41 @@ def test_so_is_an_error(api: Api, owner: Owner):
 def test_a_get_may_be_asynchronous(api: Api, owner: Owner):
     assert api.get("Conference/?callback_url=https%3A%2F%2Fexample.com%2Fresult").status == 202
     assert json.loads(dict(soon(owner).params)["response"])["conferences"] == []
+
+
+class TestLeftUndone:
+    """The process that has promised it died over it: `ari_conf:later` is all that is left."""
+
+    @pytest.fixture(autouse=True)
+    def _often(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(later, "LOOK_EVERY_S", 0.05)
+
+    def left(self, owner: Owner, until_ms: int) -> None:
+        promised = later.Promised("A", "https://example.com/result", "POST", until_ms)
+        owner.redis.hset(later.KEY, "call-1", msgspec.json.encode(promised))
+
+    def test_what_the_owner_replied_is_told(self, owner: Owner, api: Api):
+        reply = Reply("call-1", 202, (("message", "muted"),))
+        owner.redis.set(reply_key("call-1"), encode_reply(reply))
+        self.left(owner, 1)
+        params = dict(soon(owner).params)
+        assert (params["api_id"], params["status_code"]) == ("call-1", "202")
+        assert json.loads(params["response"]) == {"api_id": "call-1", "message": "muted"}
+        assert not owner.redis.exists(later.KEY)
+
+    def test_without_a_reply_that_it_was_interrupted(self, owner: Owner, api: Api):
+        self.left(owner, 1)
+        params = dict(soon(owner).params)
+        assert (params["status_code"], "interrupted" in params["response"]) == ("503", True)
+
+    def test_not_while_it_may_still_be_under_way_and_once_by_several(self, owner: Owner, api: Api, served: Served):
+        self.left(owner, int(time.time() * 1000) + 700)
+        with Served(served.settings, Owner(owner.url)):
+            time.sleep(0.4)
+            assert waiting(owner) == []
+            soon(owner)
+            time.sleep(0.3)
+            assert len(waiting(owner)) == 1
 
 
 def soon(owner: Owner) -> outbox.Entry:
