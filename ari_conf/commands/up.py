@@ -59,7 +59,7 @@ def _introduce(system: System) -> None:
             console.print(f"             sip:{name}@{system.sip_address}", style="cyan")
         console.print(f"           a document in {settings.documents}; a number asks the account's answer URL")
     console.print(f"[bold]Account[/]    {system.account}; its token: ari-conf account rotate-token {system.account}")
-    console.print(f"[bold]Web[/]        {settings.public_url}/healthz")
+    console.print(f"[bold]Page[/]       {settings.public_url}/  (log in with the account and its token)")
     console.print(f"[bold]Recordings[/] {settings.s3_endpoint or 'AWS'}, bucket {settings.s3_bucket}")
     console.print(f"[bold]Logs[/]       {system.log('serve').parent} and {system.log('asterisk')}")
     console.print(f"[bold]Commands[/]   in another terminal, after  . {system.environment_file}")

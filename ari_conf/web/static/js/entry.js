@@ -23,8 +23,7 @@ export function Entry({ entry, changed, linked = false }) {
     <div class="line1"><span class=${`tag ${kind}`}>${words}</span>
       <span class="what">${event}${name && html`, ${linked && uuid ? html`<a href=${`#/callbacks/${encodeURIComponent(uuid)}`}>${name}</a>` : name}`}</span>
       ${entry.dead_letter_id && html`<${Resend} id=${entry.dead_letter_id} what=${name ? `${event}, ${name}` : event} time=${time} changed=${changed} />`}</div>
-    <p class="where">${moment(time)}${became(entry)}</p>
-    <p class="where">${entry.method} ${entry.url}</p>
+    <p class="where">${params.From && `${params.From}, `}${moment(time)}${became(entry)}. ${entry.method} ${entry.url}</p>
     <details><summary>${tries.length ? "Tries and parameters" : "Parameters"}</summary>
       <ol class="tries">${tries.map((each, place) => html`<li key=${place}>${place + 1}. ${moment(each.time)}: ${outcome(each)}, after ${each.ms} ms</li>`)}</ol>
       <dl class="params">${Object.entries(params).map(([key, value]) => html`<dt key=${key}>${key}</dt><dd>${value}</dd>`)}</dl>
