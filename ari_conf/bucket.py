@@ -19,6 +19,7 @@ from ari_conf.settings import Settings
 PART_BYTES = 5 * 1024 * 1024
 """The smallest that S3 takes, and at most 10,000 of them: 50 GB. An upload holds one of them in memory."""
 CHUNK_BYTES = 256 * 1024
+PIECE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,17 @@ class Bucket:
             yield from body.iter_chunks(CHUNK_BYTES)
         except (BotoCoreError, OSError) as error:
             raise RecordingFailed(f"S3 broke off: {error}") from error
+
+    def read_at_leisure(self, key: str) -> Iterator[bytes]:
+        """Piece by piece, each with a request of its own: however long one takes over a piece, nothing is held open
+        that the server would close meanwhile."""
+        size = self.call("head_object", Key=key)["ContentLength"]
+        for first in range(0, size, PIECE_BYTES):
+            body = self.call("get_object", Key=key, Range=f"bytes={first}-{first + PIECE_BYTES - 1}")["Body"]
+            try:
+                yield body.read()
+            except (BotoCoreError, OSError) as error:
+                raise RecordingFailed(f"S3 broke off: {error}") from error
 
     def put_json(self, key: str, content: Mapping[str, Any]) -> None:
         body = json.dumps(content, ensure_ascii=False, indent=1).encode()

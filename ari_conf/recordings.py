@@ -6,6 +6,7 @@
 | ari_conf:recording:ID | JSON of a stored one |
 | ari_conf:recording-index:… | see `recording_index` |
 | ari_conf:recording-notes:ID | sorted set: who was in and who spoke, until it is stored |
+| ari_conf:recording-words:ID | list: JSON of what was understood, piece by piece, until all is |
 | ari_conf:recording-progress | hash, id -> percent, of what is being worked at |
 """
 
@@ -28,6 +29,7 @@ from ari_conf.recording_index import Stored
 from ari_conf.settings import Settings
 
 QUEUE, TRANSCRIPTIONS = "recordings", "transcriptions"
+WORDS_KEPT_S = 7 * 24 * 3600
 NOTES_KEPT_S = 30 * 24 * 3600
 PROGRESS = PREFIX + "recording-progress"
 
@@ -189,6 +191,25 @@ def get(redis: Redis, recording_id: str) -> Stored | None:
     return msgspec.json.decode(found, type=Stored) if found else None
 
 
+def pieces_done(redis: Redis, recording_id: str) -> list[bytes]:
+    """What was understood of it so far: who goes on after another need not begin anew."""
+    return cast("list[bytes]", redis.lrange(_words_key(recording_id), 0, -1))
+
+
+def keep_piece(redis: Redis, recording_id: str, number: int, understood: bytes) -> None:
+    """Of piece `number`, from 0 on; done once."""
+    key = _words_key(recording_id)
+
+    def transaction(pipe: Any) -> None:
+        there = pipe.llen(key)
+        pipe.multi()
+        if there == number:
+            pipe.rpush(key, understood)
+            pipe.expire(key, WORDS_KEPT_S)
+
+    cast(Any, redis).transaction(transaction, key)
+
+
 def transcribed(redis: Redis, stored: Stored, state: str, callbacks: list[tuple[str, bytes]]) -> bool | None:
     """In one step, once: it is known, and its callback is under way. None: there is no such recording any more."""
     key = recording_index.key(stored.recording_id)
@@ -197,6 +218,7 @@ def transcribed(redis: Redis, stored: Stored, state: str, callbacks: list[tuple[
         found = pipe.get(key)
         known = msgspec.json.decode(found, type=Stored) if found else None
         pipe.multi()
+        pipe.delete(_words_key(stored.recording_id))
         if known is None or known.transcript:
             return None if known is None else False
         pipe.set(key, msgspec.json.encode(msgspec.structs.replace(known, transcript=state)))
@@ -257,6 +279,10 @@ def retry(redis: Redis, auth_ids: Sequence[str]) -> int:
 
 def _dead(queue: str, auth_id: str) -> str:
     return f"{lanes.prefix(queue)}dead:{auth_id}"
+
+
+def _words_key(recording_id: str) -> str:
+    return f"{PREFIX}recording-words:{recording_id}"
 
 
 def _notes_key(recording_id: str) -> str:

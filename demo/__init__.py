@@ -6,6 +6,7 @@ dialog     one SIP call, as the one who calls
 rtp        the one thread that sends and receives the sound of all phones
 heard      what a phone heard, each packet at its place in time
 g711       mu-law
+codec      mu-law or G.722
 listen     what is in a piece of sound: tones, silence, beeps, a known recording
 speech/    recorded people, to speak for the callers
 """

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from demo import sip
+from demo.codec import PCMU, Codec
 
 State = Literal["calling", "ringing", "early", "answered", "ended"]
 _T1 = 0.5
@@ -40,9 +41,15 @@ class Dialog(asyncio.DatagramProtocol):
     """`changed` is told each new state; `media` each address at which the far end wants our sound."""
 
     def __init__(
-        self, who: Who, rtp_port: int, changed: Callable[[State], None], media: Callable[[tuple[str, int]], None]
+        self,
+        who: Who,
+        rtp_port: int,
+        changed: Callable[[State], None],
+        media: Callable[[tuple[str, int]], None],
+        codec: Codec = PCMU,
     ) -> None:
         self._who, self._rtp_port, self._changed, self._media = who, rtp_port, changed, media
+        self._codec = codec
         self.state: State = "calling"
         self.end_reason = ""
         self.cause: int | None = None
@@ -74,7 +81,7 @@ class Dialog(asyncio.DatagramProtocol):
     async def invite(self) -> None:
         """Returns with the call answered; raises CallFailed."""
         extra = [_ALLOW, *self._who.headers]
-        body = sip.offer(self._host, self._rtp_port)
+        body = sip.offer(self._host, self._rtp_port, codec=self._codec)
         request = self._request("INVITE", extra, body)
         sender = asyncio.create_task(self._repeat(request, self._provisional))
         try:
@@ -208,7 +215,7 @@ class Dialog(asyncio.DatagramProtocol):
             if request.method == "INVITE":
                 self._hear_of(request)
                 self._version += 1
-                body = sip.offer(self._host, self._rtp_port, self._version)
+                body = sip.offer(self._host, self._rtp_port, self._version, self._codec)
             known = request.method in ("INVITE", "BYE", "OPTIONS", "INFO", "NOTIFY", "CANCEL")
             status = "200 OK" if known else "405 Method Not Allowed"
             self._answered[key] = sip.reply(request, status, [("Contact", self._contact), _ALLOW], body)

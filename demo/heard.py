@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.g711 import RATE, decode
+from demo.codec import PCMU, Codec
+from demo.g711 import RATE
 
 Samples = NDArray[np.int16]
 T = TypeVar("T", bound=np.generic)
@@ -53,6 +54,10 @@ class Heard:
         return float(np.max(np.diff(np.concatenate(([start_ms], inside, [end_ms])))))
 
 
+def _payload(packet: bytes) -> bytes:
+    return packet[12 + 4 * (packet[0] & 15) :]
+
+
 def _cut(array: NDArray[T], first: int, count: int) -> NDArray[T]:
     piece = np.zeros(count, array.dtype)
     low, high = max(first, 0), min(first + count, len(array))
@@ -69,6 +74,7 @@ class Recorder:
     out leaves no trace, a lost packet or a pause is a hole, and a stream that jumps starts anew where it arrived.
     """
 
+    codec: Codec = PCMU
     arrived: list[tuple[int, bytes]] = field(default_factory=list)
     """(arrival in epoch ns, the RTP packet); appended by the wire's thread."""
     _placed: int = 0
@@ -80,17 +86,21 @@ class Recorder:
     _covered: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(10 * RATE, np.bool_))
 
     def heard(self) -> Heard:
-        known = len(self.arrived)
-        for arrival, packet in self.arrived[self._placed : known]:
-            self._place(arrival, packet)
-        self._placed = known
+        there = len(self.arrived)
+        known = max(self._placed, there - self.codec.run_out)
+        if known > self._placed:
+            first = max(0, self._placed - self.codec.run_in)
+            decoded = self.codec.decode([_payload(packet) for _, packet in self.arrived[first:there]])
+            new = slice(self._placed, known)
+            for (arrival, packet), samples in zip(self.arrived[new], decoded[self._placed - first :], strict=False):
+                self._place(arrival, packet, samples)
+            self._placed = known
         arrivals = np.array([arrival for arrival, _ in self.arrived[:known]], np.int64) / 1e6
         audio, covered = self._audio[: self._length].copy(), self._covered[: self._length].copy()
         return Heard(self._start_ns / 1e6, audio, covered, arrivals)
 
-    def _place(self, arrival: int, packet: bytes) -> None:
+    def _place(self, arrival: int, packet: bytes, samples: Samples) -> None:
         stamp, source = struct.unpack_from("!II", packet, 4)
-        payload = packet[12 + 4 * (packet[0] & 15) :]
         if not self._start_ns:
             self._start_ns = arrival
         now = (arrival - self._start_ns) * RATE // 1_000_000_000
@@ -98,7 +108,7 @@ class Recorder:
         place -= 1 << 32 if place >= 1 << 31 else 0
         if source != self._source or abs(now - place) > _DRIFT:
             self._source, self._offset, place = source, now - stamp, now
-        self._write(max(place, 0), decode(payload))
+        self._write(max(place, 0), samples)
 
     def _write(self, place: int, samples: Samples) -> None:
         end = place + len(samples)

@@ -6,7 +6,7 @@
         ...
         assert listen.sounds(bob.heard.between(t0, t1), 440)
 
-All times are epoch ms. Everything is on 127.0.0.1, mu-law, 20 ms packets.
+All times are epoch ms. Everything is on 127.0.0.1, mu-law (or G.722, of a wideband caller), 20 ms packets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from demo import g711
+from demo.codec import PCMU, Codec
 from demo.dialog import CallFailed, Dialog, State, Who
 from demo.heard import Heard, Recorder
 from demo.rtp import DIGITS, Line, Sound, Wire
@@ -42,13 +42,14 @@ class Phone:
     What he heard, the digits and the times are the latest call's, and stay after it has ended.
     """
 
-    def __init__(self, wire: Wire, name: str = "") -> None:
+    def __init__(self, wire: Wire, name: str = "", codec: Codec = PCMU) -> None:
         self.name = name
+        self.codec = codec
         self._wire = wire
         self._dialog: Dialog | None = None
         self._line: Line | None = None
         self._recorder = Recorder()
-        self._sound = Sound(b"")
+        self._sound = Sound(b"", quiet=codec.silence)
         self._clear()
 
     def _clear(self) -> None:
@@ -114,10 +115,10 @@ class Phone:
 
     async def _call(self, who: Who) -> None:
         loop = asyncio.get_running_loop()
-        line = Line("127.0.0.1", lambda at, digit: _soon(loop, self._hear_digit, at, digit))
+        line = Line("127.0.0.1", lambda at, digit: _soon(loop, self._hear_digit, at, digit), self.codec)
         line.sound = self._sound
         self._line, self._recorder = line, line.recorder
-        dialog = Dialog(who, line.port, self._change, lambda address: setattr(line, "far", address))
+        dialog = Dialog(who, line.port, self._change, lambda address: setattr(line, "far", address), self.codec)
         self._wire.add(line)
         await dialog.open()
         self._close()
@@ -130,18 +131,19 @@ class Phone:
             raise
 
     def say(self, what: Samples | Path | str, loop: bool = False) -> Sound:
-        """From now on he says this: int16 at 8 kHz, or a WAV file of that format. The Sound tells when that was."""
-        samples = _wav(Path(what)) if isinstance(what, Path | str) else what
-        return self._speak(Sound(g711.encode(samples), loop))
+        """From now on he says this: int16 at his codec's rate, or a WAV file of that. The Sound tells when that was."""
+        samples = _wav(Path(what), self.codec.rate) if isinstance(what, Path | str) else what
+        return self._speak(Sound(self.codec.encode(samples), loop, self.codec.silence))
 
     def tone(self, hz: int, level: float = -20.0) -> Sound:
         """From now on a steady tone of whole Hz; `level` in dBFS, where 0 is the largest sine."""
-        wave_of_a_second = np.sin(2 * np.pi * hz * np.arange(g711.RATE) / g711.RATE) * 32767 * 10 ** (level / 20)
-        return self._speak(Sound(g711.encode(np.round(wave_of_a_second).astype(np.int16)), loop=True))
+        wave_of_a_second = np.sin(2 * np.pi * hz * np.arange(self.codec.rate) / self.codec.rate)
+        loud = np.round(wave_of_a_second * 32767 * 10 ** (level / 20)).astype(np.int16)
+        return self._speak(Sound(self.codec.encode(loud), True, self.codec.silence))
 
     def silence(self) -> Sound:
         """From now on nothing; packets go on."""
-        return self._speak(Sound(b""))
+        return self._speak(Sound(b"", quiet=self.codec.silence))
 
     def _speak(self, sound: Sound) -> Sound:
         self._sound = sound
@@ -245,8 +247,8 @@ class Switchboard:
         self._wire = Wire()
         self.phones = [Phone(self._wire, f"phone {number + 1}") for number in range(count)]
 
-    def phone(self, name: str = "") -> Phone:
-        self.phones.append(Phone(self._wire, name or f"phone {len(self.phones) + 1}"))
+    def phone(self, name: str = "", codec: Codec = PCMU) -> Phone:
+        self.phones.append(Phone(self._wire, name or f"phone {len(self.phones) + 1}", codec))
         return self.phones[-1]
 
     def __iter__(self) -> Iterator[Phone]:
@@ -268,8 +270,8 @@ def _soon(loop: asyncio.AbstractEventLoop, what: Callable[[float, str], None], a
         loop.call_soon_threadsafe(what, at, digit)
 
 
-def _wav(path: Path) -> Samples:
+def _wav(path: Path, rate: int) -> Samples:
     with wave.open(str(path)) as file:
-        if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, g711.RATE):
-            raise ValueError(f"{path} must be a WAV file of 8 kHz, 16 bit, one channel")
+        if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, rate):
+            raise ValueError(f"{path} must be a WAV file of {rate} Hz, 16 bit, one channel")
         return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.int16)

@@ -19,7 +19,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from demo.g711 import FRAME, SILENCE
+from demo.codec import PCMU, Codec
+from demo.g711 import FRAME
 from demo.heard import Recorder
 from demo.sip import EVENT_TYPE
 
@@ -28,15 +29,16 @@ LATE_MS = 20.0
 _TICK = 0.020
 # Arrival is timed by the kernel (socket.7; Python has no name for it): a busy interpreter doesn't blur what was heard.
 _SO_TIMESTAMPNS = 35
-_QUIET = SILENCE * FRAME
 
 
 @dataclass(eq=False)
 class Sound:
-    """Something that a caller says, as mu-law; it goes on in real time once it is his turn."""
+    """Something that a caller says, encoded; it goes on in real time once it is his turn."""
 
     payload: bytes
     loop: bool = False
+    quiet: bytes = PCMU.silence
+    """A packet of silence."""
     started_ms: float | None = None
     """Epoch ms of its first packet."""
     ended_ms: float | None = None
@@ -47,13 +49,13 @@ class Sound:
         if self._position >= len(self.payload):
             if not self.loop or not self.payload:
                 self.ended_ms = self.ended_ms or time.time() * 1000
-                return _QUIET
+                return self.quiet
             self._position = 0
         if self.started_ms is None:
             self.started_ms = time.time() * 1000
         piece = self.payload[self._position : self._position + FRAME]
         self._position += FRAME
-        return piece if len(piece) == FRAME else piece + SILENCE * (FRAME - len(piece))
+        return piece + self.quiet[len(piece) :]
 
 
 @dataclass
@@ -69,11 +71,12 @@ class _Press:
 class Line:
     """One phone's RTP. Made and steered by the phone, run by the Wire."""
 
-    def __init__(self, host: str, on_digit: Callable[[float, str], None]) -> None:
+    def __init__(self, host: str, on_digit: Callable[[float, str], None], codec: Codec = PCMU) -> None:
         self.rtp, self._rtcp = _bind(host)
         self.port: int = self.rtp.getsockname()[1]
-        self.recorder = Recorder()
-        self.sound = Sound(b"")
+        self.recorder = Recorder(codec)
+        self.sound = Sound(b"", quiet=codec.silence)
+        self._kind = codec.payload_type
         self.far: tuple[str, int] | None = None
         """Where to send; None: not yet."""
         self.latest_ms = 0.0
@@ -103,7 +106,7 @@ class Line:
         sound = self.sound.frame()
         press = self._presses[0] if self._presses else None
         if press is None or press.tick >= press.ticks:
-            self._packet(0, self._stamp, sound, self._marker)
+            self._packet(self._kind, self._stamp, sound, self._marker)
             self._marker = 0
         else:
             self._press(press)
@@ -139,7 +142,7 @@ class Line:
         if len(packet) < 12 or (self.far is not None and origin[1] != self.far[1]):
             return
         kind = packet[1] & 0x7F
-        if kind == 0:
+        if kind == self._kind:
             self.recorder.arrived.append((_stamped(ancillary), packet))
         elif kind == EVENT_TYPE and len(packet) >= 16:
             stamp = struct.unpack_from("!I", packet, 4)[0]

@@ -1,9 +1,11 @@
-"""SIP as text: messages and the SDP of a phone that speaks mu-law and RFC 4733 (RFC 3261, 4566)."""
+"""SIP as text: messages and the SDP of a phone that speaks one codec and RFC 4733 (RFC 3261, 4566)."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+
+from demo.codec import PCMU, Codec
 
 _SHORT = {
     "v": "via",
@@ -89,15 +91,15 @@ def reply(request: Message, status: str, extra: list[tuple[str, str]], body: str
     return write(f"SIP/2.0 {status}", [*kept, *extra], body)
 
 
-def offer(host: str, port: int, version: int = 1) -> str:
+def offer(host: str, port: int, version: int = 1, codec: Codec = PCMU) -> str:
     lines = [
         "v=0",
         f"o=- {port} {version} IN IP4 {host}",
         "s=call",
         f"c=IN IP4 {host}",
         "t=0 0",
-        f"m=audio {port} RTP/AVP 0 {EVENT_TYPE}",
-        "a=rtpmap:0 PCMU/8000",
+        f"m=audio {port} RTP/AVP {codec.payload_type} {EVENT_TYPE}",
+        f"a=rtpmap:{codec.payload_type} {codec.name}/8000",
         f"a=rtpmap:{EVENT_TYPE} telephone-event/8000",
         f"a=fmtp:{EVENT_TYPE} 0-16",
         "a=ptime:20",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from ari_conf.errors import TranscriptionFailed, TranscriptionRefused
@@ -27,13 +27,16 @@ def pieces(file: Iterable[bytes], ffmpeg: str) -> Iterator[bytes]:
     broken: list[Exception] = []
     feeding = threading.Thread(target=_feed, args=(program, file, broken), daemon=True)
     feeding.start()
-    try:
-        yield from _cut(program)
+
+    def ended() -> None:
         feeding.join()
         if broken:
             raise TranscriptionFailed(f"the recording can't be read: {broken[0]}")
         if program.wait():
             raise TranscriptionRefused("the recording can't be decoded")
+
+    try:
+        yield from _cut(program, ended)
     finally:
         program.kill()
         program.wait()
@@ -53,7 +56,8 @@ def _feed(program: subprocess.Popen[bytes], file: Iterable[bytes], broken: list[
             program.stdin.close()
 
 
-def _cut(program: subprocess.Popen[bytes]) -> Iterator[bytes]:
+def _cut(program: subprocess.Popen[bytes], ended: Callable[[], None]) -> Iterator[bytes]:
+    """`ended` raises if what came is not all: the last piece counts only then."""
     assert program.stdout
     held = bytearray()
     while chunk := program.stdout.read(BLOCK * 10):
@@ -62,6 +66,7 @@ def _cut(program: subprocess.Popen[bytes]) -> Iterator[bytes]:
             end = quietest(held, (PIECE_S - CUT_WITHIN_S) * RATE * 2)
             yield bytes(held[:end])
             del held[:end]
+    ended()
     if held:
         yield bytes(held[: len(held) & ~1])
 

@@ -17,7 +17,8 @@ ROOT = Path(os.environ.get("ARI_CONF_ASTERISK_ROOT", DEFAULT_ROOT))
 MODULES = """
 res_timing_timerfd res_rtp_asterisk res_pjproject res_sorcery_config res_sorcery_memory res_sorcery_astdb res_statsd
 res_pjsip res_pjsip_pubsub res_pjsip_session res_pjsip_sdp_rtp res_pjsip_endpoint_identifier_anonymous
-res_pjsip_rfc3326 res_pjsip_caller_id res_pjsip_header_funcs chan_pjsip codec_ulaw codec_resample format_wav pbx_config
+res_pjsip_rfc3326 res_pjsip_caller_id res_pjsip_header_funcs chan_pjsip codec_ulaw codec_g722 codec_resample format_wav
+pbx_config
 app_echo app_playback app_playtones app_senddtmf app_confbridge app_read func_callerid bridge_softmix bridge_simple
 res_musiconhold res_stasis
 """
@@ -30,7 +31,7 @@ bind=127.0.0.1:{sip}
 type=endpoint
 context=calls
 disallow=all
-allow=ulaw
+allow=ulaw,g722
 direct_media=no
 media_address=127.0.0.1
 trust_id_inbound=yes

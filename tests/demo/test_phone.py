@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from demo import listen
+from demo.codec import G722
 from demo.heard import Recorder
 from demo.phone import CallFailed, Phone, Switchboard, now_ms
 from demo.rtp import Line
@@ -213,3 +214,20 @@ async def test_a_switchboard_ends_the_calls_that_are_left(dial: Dial) -> None:
         await ann.call(dial("echo"))
         await bob.call(dial("echo"))
     assert (ann.state, bob.state) == ("ended", "ended")
+
+
+async def test_a_wideband_caller_is_heard_and_hears(dial: Dial) -> None:
+    """G.722, in a conference with one who speaks mu-law."""
+    async with Switchboard() as board:
+        ann, bob = board.phone(codec=G722), board.phone()
+        for phone, pitch in zip((ann, bob), listen.PITCHES, strict=False):
+            phone.tone(pitch)
+            await phone.call(dial("standup"))
+        await bob.hears(partial(_only, {listen.PITCHES[0]}), window_ms=400)
+        await ann.hears(partial(_only, {listen.PITCHES[1]}), window_ms=400)
+        level = listen.level_dbfs(ann.heard.audio[-3200:])
+        assert abs(level - -20) < 1.5
+        ann.silence()
+        bob.silence()
+        for phone in (ann, bob):
+            await phone.hears(listen.silent, window_ms=400)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import time
+import wave
 from typing import Any
 
 import jsonschema_rs
@@ -19,7 +21,9 @@ from ari_conf import accounts, recordings
 from ari_conf.bucket import Bucket
 from ari_conf.recording_document import object_key, schema
 from demo import listen
+from demo.codec import G722, PCMU, Codec
 from demo.heard import Samples
+from demo.phone import Switchboard
 from tests.integration.receiver import Request
 from tests.integration.stage import Stage
 
@@ -217,3 +221,50 @@ async def test_a_conference_that_ends_at_once(stage: Stage) -> None:
         assert fetched(told.params["RecordUrl"]).status_code == 200
         assert len(decoded(fetched(told.params["RecordUrl"]).content)) < 8000
         stage.saw(f"{told.params['RecordingDurationMs']} ms")
+
+
+HIGH_HZ = 6000
+"""Above what 8000 samples a second can hold."""
+
+
+def strength(audio: Samples, hz: int, rate: int) -> float:
+    """dBFS of that tone in the loudest half second."""
+    pieces = np.split(audio[: len(audio) // (rate // 2) * (rate // 2)], len(audio) // (rate // 2))
+    turn = np.exp(-2j * np.pi * hz * np.arange(rate // 2) / rate)
+    return float(max(20 * np.log10(2 * abs(np.dot(piece, turn)) / len(piece) / 32768 + 1e-9) for piece in pieces))
+
+
+@pytest.mark.row("record", "16 kHz with a wideband caller in it, and what is above 4 kHz; else 8 kHz")
+@pytest.mark.parametrize(("codec", "form", "rate"), [(G722, "wav", 16000), (G722, "mp3", 16000), (PCMU, "wav", 8000)])
+async def test_of_the_best_rate_that_the_conference_has(stage: Stage, codec: Codec, form: str, rate: int) -> None:
+    """Bob, who calls with mu-law, waits for the start; Ann starts it, with G.722 in the first two. What she says above
+    4 kHz is in the file."""
+    asks = RECORDED.format(form=form)
+    async with Switchboard() as board:
+        bob, ann = board.phone(), board.phone(codec=codec)
+        await stage.call(bob, asks.replace("<Conference", '<Conference startConferenceOnEnter="false"'))
+        ann.tone(BOB)
+        await stage.call(ann, asks)
+        for phone in (bob, ann):
+            await stage.enters(phone)
+        await stage.hears(bob, BOB)
+        await stage.listen(bob, 1000)
+        ann.tone(HIGH_HZ if codec is G722 else ANN)
+        await stage.listen(bob, 1500)
+        for phone in (ann, bob):
+            await phone.hang_up()
+            await stage.leaves(phone)
+    told = (await stage.event("ConferenceRecord", 20)).params
+    key = object_key(stage.account, told["RecordingID"], int(told["RecordingStartMs"]), "json")
+    document = Bucket(stage.system.settings).get_json(key)
+    assert document is not None and document["sample_rate"] == rate
+    file = fetched(told["RecordUrl"]).content
+    if form == "wav":
+        with wave.open(io.BytesIO(file)) as sound:
+            assert (sound.getframerate(), sound.getnchannels()) == (rate, 1)
+    audio = decoded(file, rate)
+    assert abs(len(audio) * 1000 / rate - int(told["RecordingDurationMs"])) < 300
+    low, high = strength(audio, BOB, rate), strength(audio, HIGH_HZ, rate) if rate == 16000 else -np.inf
+    stage.saw(f"{codec.name}, {form} of {rate} Hz: {BOB} Hz at {low:.0f} dBFS, {HIGH_HZ} Hz at {high:.0f} dBFS")
+    assert low > -25
+    assert high > -25 if codec is G722 else high == -np.inf

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
+import wave
 
 import jsonschema_rs
+import numpy as np
 import pytest
+from celery import Celery
 
-from ari_conf import accounts
+from ari_conf import accounts, lanes
 from ari_conf.recording_document import schema
+from demo import listen
 from demo.speech import speech_files
+from tasks.engines import Word
+from tasks.speech import PIECE_S
 from tasks.transcriptions import charge, refusal
 from tests.redis import RedisServer
 from tests.tasks.store_stage import ACCOUNT, StoreStage
@@ -118,3 +126,47 @@ def test_killed_in_the_middle_another_goes_on(stage: StoreStage) -> None:
         stage.worker(**http(server))
         told_once(stage)
         assert len(server.asked) == 2
+
+
+def records_long_speech(stage: StoreStage, seconds: int) -> None:
+    samples = np.resize(np.concatenate([listen.wav(one.path) for one in speech_files()]), seconds * 8000)
+    stage.tape.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(stage.tape), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(samples.astype("<i2").tobytes())
+
+
+def test_a_long_one_is_not_begun_twice_and_goes_on_where_it_was(stage: StoreStage) -> None:
+    """For longer than a lease, and although Celery gives its message out again, as it does after an hour; then its
+    worker is killed. How far it is can be seen."""
+    records_long_speech(stage, 2 * PIECE_S)
+    celery = Celery(broker=stage.redis_server.url)
+    second, go_on = threading.Event(), threading.Event()
+
+    def answer() -> int | None:
+        if len(server.asked) == 2:
+            second.set()
+            go_on.wait(60)
+        return None
+
+    with WhisperServer(answer=answer, understand=lambda samples: [Word(0, 1000, f"piece{len(samples)}")]) as server:
+        first = stage.worker(**http(server))
+        hand_on(stage)
+        assert second.wait(60)
+        (being_done,) = stage.pending()
+        assert being_done.kind == "transcriptions" and being_done.percent and 40 <= being_done.percent <= 60
+        for token in ("again", "and again"):
+            celery.send_task("tasks.transcriptions.transcribe", (token,), queue="transcriptions")
+        other = stage.worker(**http(server))
+        stage.until(lambda: stage.redis.zcard("ari_conf:transcriptions:workers") == 2)
+        time.sleep(lanes.LEASE_MS / 1000 + 1)  # that is what is tried: a lease runs out if nobody renews it
+        assert len(server.asked) == 2 and stage.pending()[0].state == "leased"
+        first.kill()
+        go_on.set()
+        params = told_once(stage)
+        assert other.process.poll() is None
+    assert len(server.asked) == 4, "the second piece again, and the rest; not the first"
+    assert len(params["transcription"].split()) == 3
+    assert not stage.redis.keys("ari_conf:recording-words:*")

@@ -1,0 +1,55 @@
+"""What a phone speaks: mu-law, or G.722 if it is a wideband one. Both have 160 bytes in a packet of 20 ms."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demo import g711
+
+Samples = NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class Codec:
+    payload_type: int
+    name: str
+    """As in SDP; of both it counts 8000 a second (RFC 3551, 4.5.2: for G.722 that was a mistake, and stays)."""
+    rate: int
+    """Of the samples that `encode` takes."""
+    encode: Callable[[Samples], bytes]
+    decode: Callable[[Sequence[bytes]], list[Samples]]
+    """8 kHz samples of each packet."""
+    silence: bytes
+    """Of one packet."""
+    run_in: int = 0
+    run_out: int = 0
+    """Packets before and after a stretch that its decoder needs to be right about it."""
+
+
+def _mulaw(packets: Sequence[bytes]) -> list[Samples]:
+    return [g711.decode(packet) for packet in packets]
+
+
+def _g722_encode(samples: Samples) -> bytes:
+    return _ffmpeg(samples.astype("<i2").tobytes(), "-f s16le -ar 16000 -ac 1", "-f g722")
+
+
+def _g722_decode(packets: Sequence[bytes]) -> list[Samples]:
+    decoded = _ffmpeg(b"".join(packets), "-f g722", "-f s16le -ar 8000 -ac 1")
+    edges = np.cumsum([len(packet) for packet in packets])[:-1]
+    return list(np.split(np.frombuffer(decoded, "<i2").astype(np.int16), edges))
+
+
+def _ffmpeg(what: bytes, given: str, wanted: str) -> bytes:
+    command = ["ffmpeg", "-v", "error", *given.split(), "-i", "pipe:0", *wanted.split(), "pipe:1"]
+    return subprocess.run(command, input=what, capture_output=True, check=True).stdout
+
+
+PCMU = Codec(0, "PCMU", 8000, g711.encode, _mulaw, g711.SILENCE * g711.FRAME)
+# Of the bytes that can be repeated for ever the one that is decoded to the least noise.
+G722 = Codec(9, "G722", 16000, _g722_encode, _g722_decode, b"\xff" * g711.FRAME, run_in=10, run_out=1)
