@@ -182,7 +182,7 @@ class Interpreter:
             moved = isinstance(effect, do.AddChannel | do.RemoveChannel)
             gone = isinstance(error, AriNotFound) or (moved and error.status in (400, 422))
             log.log(10 if gone else 30, "effect failed", effect=type(effect).__name__, reason=str(error))
-            self._deliver(ev.EffectFailed(effect, str(error), gone))
+            self._deliver(ev.EffectFailed(effect, str(error), gone, not isinstance(error, AriUnreachable)))
             return
         match effect:
             case do.CreateBridge(bridge_id):

@@ -640,11 +640,17 @@ class Conference:
                 return self._not_moved(member, failure, now) if member else []
             case PlayMedia(_, playback_id):
                 return self._playback(playback_id, ev.PlaybackFinished(playback_id, failed=True), now)
-            case StartRecording() | StopRecording() if self.recording is not None:
-                never_ran = isinstance(failure.effect, StartRecording)
-                self.recording.stopped(now, failed=never_ran)
-                if never_ran:
-                    return [ReportProblem(self.auth_id, self.recording.call_uuid, None, failure.reason)]
+            case StopRecording() if self.recording is not None:
+                self.recording.stopped(now)
+            case StartRecording(recording_id=recording_id) if self.recording is not None:
+                if recording_id != self.recording.recording_id:
+                    return []
+                if failure.refused:
+                    self.recording.refused()
+                else:
+                    self.recording.doubtful = True
+                text = f"the recording {recording_id} of the conference {self.name!r} did not begin: {failure.reason}"
+                return [ReportProblem(self.auth_id, self.recording.call_uuid, None, text)]
         return []
 
     def _not_moved(self, member: Member, failure: ev.EffectFailed, now: int) -> Out:

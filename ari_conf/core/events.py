@@ -191,6 +191,8 @@ class EffectFailed:
     reason: str
     gone: bool = False
     """What it was about exists no more."""
+    refused: bool = False
+    """Asterisk said no: it was not done, nor will it be. Else that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

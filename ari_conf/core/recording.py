@@ -27,9 +27,11 @@ class Recording:
     wideband: bool = False
     params: Params = ()
     """The standard parameters of the record callback: those of the call whose element asked, as they were then."""
-    state: Literal["running", "stopping", "stopped", "failed"] = "running"
+    state: Literal["running", "stopping", "stopped", "refused"] = "running"
     begun: bool = False
     """Asterisk has said so: if it is there no more it has ended, and was not lost before it began."""
+    doubtful: bool = False
+    """Asterisk did not say whether it began: only its disk says whether there is a file."""
     ended_at: int | None = None
     deadline: int | None = None
     handed_on: bool = False
@@ -38,7 +40,7 @@ class Recording:
 
     @property
     def finished(self) -> bool:
-        return self.state in ("stopped", "failed")
+        return self.state in ("stopped", "refused")
 
     def url(self, public_url: str) -> str:
         form = self.element.record_file_format
@@ -59,8 +61,13 @@ class Recording:
 
     def stopped(self, now: int, failed: bool = False) -> None:
         if not self.finished:
-            self.state, self.deadline = "failed" if failed else "stopped", None
+            self.state, self.deadline = "stopped", None
+            self.doubtful = self.doubtful or failed
             self.ended_at = self.ended_at or now
+
+    def refused(self) -> None:
+        """There is nothing of it, and never will be: no callback, and no number that one would have had."""
+        self.state, self.deadline, self.handed_on = "refused", None, True
 
     def time(self, now: int) -> list[Effect]:
         if self.deadline is None or self.deadline > now:
@@ -110,5 +117,5 @@ class Recording:
             element.transcription_type is not None,
             element.transcription_url,
             element.transcription_method,
-            self.state == "failed",
+            self.doubtful,
         )

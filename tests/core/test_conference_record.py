@@ -86,8 +86,10 @@ def test_a_recording_that_cannot_start_is_a_problem_and_the_conference_goes_on(s
     stage.held = {do.StartRecording}
     players(stage, "ann", "bob", record=True)
     effect = stage.give_up()
-    stage.tell(ev.EffectFailed(effect, "no folder"))
-    assert stage.problems() == [(None, "no folder")]
+    stage.tell(ev.EffectFailed(effect, "no folder", refused=True))
+    ((_, problem),) = stage.problems()
+    assert "the recording id" in problem and "did not begin: no folder" in problem
     assert stage.hears("ann") == {"bob"}
     stage.hang_up("ann", "bob")
     assert not stage.directory.conferences
+    assert stage.all(do.StoreRecording) == stage.all(do.StopRecording) == [], "there is nothing to store"

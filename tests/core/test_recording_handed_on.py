@@ -127,7 +127,11 @@ def test_one_that_failed_is_handed_on_as_such(stage: Stage) -> None:
     stage.held = {do.StartRecording}
     stage.call("ann", stay(record=True))
     stage.tell(ev.EffectFailed(stage.give_up(), "no answer in time"))
+    stage.call("bob", stay())
+    stage.hang_up("bob")
+    assert stage.all(do.StoreRecording) == [], "it may go on"
     stage.hang_up("ann")
+    assert len(stage.all(do.StopRecording)) == 1
     assert handed_on(stage).failed
 
 

@@ -268,3 +268,54 @@ async def test_of_the_best_rate_that_the_conference_has(stage: Stage, codec: Cod
     stage.saw(f"{codec.name}, {form} of {rate} Hz: {BOB} Hz at {low:.0f} dBFS, {HIGH_HZ} Hz at {high:.0f} dBFS")
     assert low > -25
     assert high > -25 if codec is G722 else high == -np.inf
+
+
+@pytest.mark.row("record", "Asterisk refuses to record: a problem is told, no number is left out, nothing waits")
+async def test_asterisk_refuses_to_record(stage: Stage) -> None:
+    """As it does when the folder of its recordings is missing."""
+    folder = stage.system.settings.recording_folder
+    assert folder is not None
+    folder.rename(folder.with_name("away"))
+    try:
+        async with stage.callers(2) as (ann, bob):
+            for phone in (ann, bob):
+                await stage.call(phone, RECORDED.format(form="mp3"))
+                await stage.enters(phone)
+            (problem,) = await stage.until(stage.problems, told="a problem")
+            assert "did not begin" in problem
+            ann.tone(ANN)
+            await stage.hears(bob, ANN)
+            for phone in (ann, bob):
+                await phone.hang_up()
+                await stage.leaves(phone)
+    finally:
+        folder.with_name("away").rename(folder)
+    await stage.nothing_left()
+    assert recordings.pending(stage.redis) == []
+    assert recordings.lost(stage.redis, [stage.account]) == []
+    requests = stage.receiver.requests_to("/events")
+    assert [int(one.params["ConferenceSequence"]) for one in requests] == [1, 2, 3, 4]
+    assert stage.events("ConferenceRecord") == [] and stage.problems() == [problem]
+    stage.saw(problem.partition("did not begin: ")[2])
+
+
+async def test_asterisk_can_not_write_the_file(stage: Stage) -> None:
+    """It says that it records, and at once that it has ended: there is no file. That is told, and nothing waits."""
+    folder = stage.system.settings.recording_folder
+    assert folder is not None
+    in_the_way = folder / stage.account
+    in_the_way.write_text("not a folder")
+    try:
+        async with stage.callers(1) as (ann,):
+            await stage.call(ann, RECORDED.format(form="mp3"))
+            await stage.enters(ann)
+            (problem,) = await stage.until(stage.problems, told="a problem")
+            assert "is lost: Asterisk has no such recording" in problem
+            await ann.hang_up()
+            await stage.leaves(ann)
+    finally:
+        in_the_way.unlink()
+    await stage.nothing_left()
+    assert recordings.pending(stage.redis) == []
+    ((_, _, job),) = recordings.lost(stage.redis, [stage.account])
+    assert job.recording_id in problem
