@@ -139,6 +139,10 @@ class Interpreter:
         while self._lanes:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
 
+    def sweep(self) -> None:
+        """Removes what an earlier process has left of its listening."""
+        self._listening.sweep()
+
     async def stop_listening(self) -> None:
         """For beeps; Asterisk must still be reachable."""
         await self._listening.close()

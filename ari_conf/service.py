@@ -320,6 +320,8 @@ class Service:
         """What happened while nobody listened; and at the first time what the process before us left undone."""
         known = {call.channel_id for call in self._directory.calls.values()}
         expected = [e for e in reconcile.expected(self._directory) if not self._interpreter.busy(e.lane)]
+        if first:
+            self._interpreter.sweep()
         there, channels = await takeover.look(self._ari, expected)
         ours = await takeover.ours(self._ari, self._settings.ari_app) if first else set()
         expected = [e for e in expected if not self._interpreter.busy(e.lane)]

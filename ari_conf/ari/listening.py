@@ -71,7 +71,7 @@ class Listening:
 
     def start(self, channel_id: str) -> None:
         """Until it has heard a beep, `stop`, or the channel's end. If it can't, it warns, and `heard` isn't called."""
-        self._swept()
+        self.sweep()
         if channel_id in self._ears:
             return
         if len(self._ears) >= MOST:
@@ -81,7 +81,7 @@ class Listening:
         self._ears[channel_id] = task
 
     def stop(self, channel_id: str) -> None:
-        self._swept()
+        self.sweep()
         if (task := self._ears.pop(channel_id, None)) is not None:
             task.cancel()
 
@@ -195,8 +195,8 @@ class Listening:
         except AriError as error:
             log.warning("left in Asterisk", path=what, reason=str(error))
 
-    def _swept(self) -> None:
-        """At the first use: what a process before us has left. Its bridges are removed with those of conferences."""
+    def sweep(self) -> None:
+        """Once: what a process before us has left. Its bridges are removed with those of conferences."""
         if self._sweep is None:
             self._sweep = self._spawn(self._remove_strangers())
 

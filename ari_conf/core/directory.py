@@ -316,7 +316,7 @@ class Directory:
         call = self.calls.get(self._channels.get(channel_id, "")) if conference is None else None
         owner = conference or call
         if owner is not None:
-            recent = (u for u in owner.undone if u[0] > now - UNDONE_MS)
+            recent = (u for u in owner.undone if u[0] > now - UNDONE_MS and u[1] != effect)
             owner.undone = (*recent, (now, effect))
             self._touched.add(call.call_uuid if call else channel_id)
 

@@ -122,7 +122,7 @@ class Mortal(World):
                 received = ev.CommandReceived(f"command{at}", "A", ROOM, command, self.now + 10**9)
                 self.commanded.append(received)
                 self._put(Lane("news", "commands"), received)
-            case "finish" if playing := sorted(self.asterisk.playbacks):
+            case "finish" if playing := sorted(self._heard()):
                 self.asterisk.finish(playing[number % len(playing)])
             case "destroy" if bridges := sorted(self.asterisk.bridges):
                 self.asterisk.destroy(bridges[number % len(bridges)])
@@ -136,6 +136,11 @@ class Mortal(World):
         arrived = ev.CallArrived(channel_id, f"call-{channel_id}", "request", "A", "+4930", "100", document=source)
         self.arrived[channel_id] = arrived
         self._put(Lane("news", channel_id), arrived)
+
+    def _heard(self) -> list[str]:
+        """Of those that wait for their turn none ends."""
+        where = (*self.asterisk.channels.values(), *self.asterisk.bridges.values())
+        return [playback_id for each in where for playback_id in each.playbacks[:1]]
 
     def _caller_does(self, what: str, channel_id: str, number: int) -> None:
         if channel_id not in self.asterisk.channels:
@@ -196,6 +201,9 @@ class Mortal(World):
     def _die(self) -> None:
         self.deaths += 1
         self.lanes.clear()
+        for channel in self.asterisk.channels.values():
+            # For beeps it listens itself: see `ari.listening`.
+            channel.beeps = False
         if self.away:
             self.absent, self.away = self.away, 0
             return
