@@ -49,6 +49,8 @@ class Expected:
     if_there: ev.Event | None = None
     begun: bool = True
     """False: nobody has heard yet that it began. Who takes over begins it then, rather than taking it for ended."""
+    decided: bool = False
+    """It was under way already, whatever happened then."""
 
     def seen(self, there: There) -> ev.Event | None:
         match self.kind:
@@ -72,9 +74,10 @@ def expected(directory: Directory) -> list[Expected]:
 
 
 def missed(expectations: Iterable[Expected], there: There) -> list[ev.Event]:
-    """What must have happened. Hang-ups first: they explain the rest."""
-    seen = [event for event in (e.seen(there) for e in expectations) if event is not None]
-    return sorted(seen, key=lambda event: not isinstance(event, ev.ChannelHungUp))
+    """What must have happened. First what was decided already; then hang-ups: they explain the rest."""
+    seen = [(e.decided, event) for e in expectations if (event := e.seen(there)) is not None]
+    in_order = sorted(seen, key=lambda each: (not each[0], not isinstance(each[1], ev.ChannelHungUp)))
+    return [event for _, event in in_order]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,8 @@ def _of_member(member: Member, bridge_id: str) -> Iterator[Expected]:
         yield Expected("member", channel_id, channel_id, bridge_id, if_there=entered)
     elif member.state in ("mixed", "parting", "leaving"):
         left = ev.ChannelLeftBridge(channel_id, bridge_id)
-        yield Expected("member", channel_id, channel_id, bridge_id, if_gone=left)
+        decided = member.state == "leaving" and member.reason is not None
+        yield Expected("member", channel_id, channel_id, bridge_id, if_gone=left, decided=decided)
     for player in (member.player, member.aside.player):
         if player is not None:
             yield from _of_player(player)
