@@ -159,7 +159,7 @@ async def test_other_parts_add_to_the_transaction(redis_server: RedisServer, kep
 
 
 async def test_a_full_redis_takes_all_or_nothing(kept: Store, redis_server: RedisServer):
-    redis_server.client.config_set("maxmemory", "1mb")
+    redis_server.client.config_set("maxmemory", "1")
     with pytest.raises(StoreUnavailable):
         await kept.write([Step(NOW, {"call:u1": b"1"}, [callback(1)])])
     redis_server.client.config_set("maxmemory", "0")
