@@ -46,12 +46,12 @@ class Engine(Protocol):
         ...
 
 
-def engine(settings: Settings) -> Engine:
-    """Raises TranscriptionFailed if there is none."""
+def engine(settings: Settings, answer_s: float = ANSWER_S) -> Engine:
+    """Raises TranscriptionFailed if there is none. `answer_s`: a server's deadline for one piece."""
     if settings.transcription_engine == "http":
         key = settings.transcription_key
         model = settings.transcription_model or "whisper-1"
-        return Http(settings.transcription_url, key.get_secret_value() if key else None, model)
+        return Http(settings.transcription_url, key.get_secret_value() if key else None, model, answer_s)
     with _loading:
         return _local(settings.transcription_model, settings.transcription_cpus)
 
@@ -107,8 +107,9 @@ def bundled_model() -> Path:
 
 
 class Http:
-    def __init__(self, url: str, key: str | None, model: str) -> None:
+    def __init__(self, url: str, key: str | None, model: str, answer_s: float = ANSWER_S) -> None:
         self.name = model
+        self._answer_s = answer_s
         self._url = url
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
@@ -121,7 +122,7 @@ class Http:
                 data=fields,
                 files={"file": ("recording.wav", _wav(samples), "audio/wav")},
                 headers=self._headers,
-                timeout=(CONNECT_S, ANSWER_S),
+                timeout=(CONNECT_S, self._answer_s),
                 allow_redirects=False,
             )
             found = answer.json() if answer.status_code == 200 else {}

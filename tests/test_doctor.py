@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import socket
 from email.utils import formatdate
 from time import time
 from types import SimpleNamespace
@@ -17,6 +18,8 @@ from ari_conf.media.voices import Flite
 from ari_conf.parts import processes
 from ari_conf.settings import Settings, from_environment
 from ari_conf.up import System
+from tasks import engines
+from tests.tasks.whisper_server import WhisperServer
 
 NOTHING_THERE = "127.0.0.1:1"
 
@@ -259,3 +262,70 @@ def test_an_owner_who_was_not_heard_of_for_long(stores):
     client.hincrby(lease.lease_key("pbx8"), "at", -60_000)
     assert "last heard of 60 s ago: start `ari-conf serve`, which takes over" in told(settings, "owner")
     client.close()
+
+
+# Who stores and transcribes recordings.
+
+
+def worker_on(stores: Settings, *hosts: str) -> None:
+    client = redis.Redis.from_url(stores.redis_url.get_secret_value())
+    client.delete("ari_conf:recordings:workers")
+    for host in hosts:
+        client.zadd("ari_conf:recordings:workers", {f"{host}-12-ab34": 1})
+    client.close()
+
+
+def test_a_worker_elsewhere_must_reach_asterisk(stores, pretended):
+    url = stores.redis_url.get_secret_value()
+    here = pretended(redis_url=url)
+    worker_on(stores)
+    assert "nobody stores recordings now" in found(here, "storing workers").text
+    worker_on(stores, "box-3")
+    assert "set ARI_CONF_ARI_URL_FOR_WORKERS" in told(here, "storing workers")
+    assert "box-3" in told(here, "storing workers")
+    reached = here.model_copy(update={"ari_url_for_workers": here.ari_url})
+    assert "box-3 store recordings" in found(reached, "storing workers").text
+    nowhere = here.model_copy(update={"ari_url_for_workers": f"http://{NOTHING_THERE}/ari"})
+    assert "or correct ARI_CONF_ARI_URL_FOR_WORKERS" in told(nowhere, "storing workers")
+    worker_on(stores, socket.gethostname())
+    assert found(here, "storing workers").good, "here 127.0.0.1 is the same for all"
+
+
+def test_workers_are_led_to_another_asterisk(stores, httpserver):
+    for path, entity in (("/a", "02:01"), ("/b", "02:02")):
+        info = {"system": {"version": "22.10.1", "entity_id": entity}}
+        httpserver.expect_request(f"{path}/asterisk/info").respond_with_json(info)
+    given = settings_of(
+        redis_url=stores.redis_url.get_secret_value(),
+        ari_url=httpserver.url_for("/a"),
+        ari_url_for_workers=httpserver.url_for("/b"),
+    )
+    assert "leads to another Asterisk" in told(given, "storing workers")
+
+
+def test_several_asterisks_share_a_redis(stores, pretended):
+    client = redis.Redis.from_url(stores.redis_url.get_secret_value())
+    client.hset("ari_conf:state:other-box", "x", "y")
+    try:
+        worker_on(stores, socket.gethostname())
+        here = pretended(redis_url=stores.redis_url.get_secret_value())
+        assert "other-box" in told(here, "storing workers")
+    finally:
+        client.delete("ari_conf:state:other-box")
+        client.close()
+
+
+def test_what_transcribes(monkeypatch, tmp_path):
+    assert "faster-whisper tiny.en" in found(settings_of(), "transcription").text
+    assert "can't be loaded" in told(settings_of(transcription_model=str(tmp_path)), "transcription")
+    monkeypatch.setattr(engines, "MODEL_SHA256", "0" * 64)
+    engines._local.cache_clear()
+    assert "install it anew" in told(settings_of(), "transcription")
+
+
+def test_a_server_that_transcribes():
+    with WhisperServer(understand=lambda _: []) as server:
+        values = {"transcription_engine": "http", "transcription_url": server.url}
+        assert found(settings_of(**values, transcription_key="sk-test"), "transcription").text == "whisper-1"
+        assert "status 401" in told(settings_of(**values, transcription_key="wrong"), "transcription")
+    assert "did not answer" in told(settings_of(**values, transcription_key="sk-test"), "transcription")

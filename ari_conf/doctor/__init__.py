@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ari_conf.doctor import asterisk, machine, stores
+from ari_conf.doctor import asterisk, machine, stores, storing
 from ari_conf.doctor.found import Wrong
 from ari_conf.settings import Settings
 
@@ -32,6 +32,8 @@ CHECKS: dict[str, Check] = {
     "owner": stores.owner,
     "broker": stores.broker,
     "bucket": stores.bucket,
+    "storing workers": storing.workers,
+    "transcription": storing.transcription,
     "ffmpeg": machine.ffmpeg,
     "speech": machine.speech,
     "clock": machine.clock,

@@ -69,8 +69,8 @@ class WhisperServer:
         with wave.open(io.BytesIO(file)) as sound:
             assert (sound.getnchannels(), sound.getframerate()) == (1, RATE)
             samples = sound.readframes(sound.getnframes())
-        assert np.frombuffer(samples, "<i2").any()
         if self.understand is None:
+            assert np.frombuffer(samples, "<i2").any()
             self._engine = self._engine or Local(bundled_model(), 1, "tiny.en")
             self.understand = self._engine.transcribe
         found = self.understand(samples)

@@ -1,0 +1,94 @@
+"""What those who store and transcribe recordings need."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+
+from ari_conf import recordings
+from ari_conf.doctor import asterisk
+from ari_conf.doctor.found import DEADLINE, Wrong
+from ari_conf.errors import TranscriptionFailed, TranscriptionRefused
+from ari_conf.lanes import PREFIX, prefix
+from ari_conf.settings import Settings
+
+LOOPBACK = ("127.", "localhost", "::1")
+LISTEN_S = 30.0
+HALF_A_SECOND = bytes(16_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    hosts: frozenset[str]
+    """Of the machines whose workers store recordings."""
+    asterisks: frozenset[str]
+    """Those that share this Redis."""
+
+
+def workers(settings: Settings) -> str:
+    """Each job names the Asterisk that has the file: by an address that the worker must be able to reach."""
+    fleet, given, here = _fleet(settings), settings.ari_url_for_workers, socket.gethostname()
+    if given:
+        _same_asterisk(settings, given)
+    elif (urlsplit(settings.ari_url).hostname or "").startswith(LOOPBACK):
+        others = fleet.asterisks - {settings.asterisk_name}
+        if elsewhere := sorted(fleet.hosts - {here}) or sorted(others):
+            raise Wrong(
+                f"a worker on another machine would look for this Asterisk's recordings at {settings.ari_url} on its "
+                f"own ({', '.join(elsewhere)} shares this Redis): set ARI_CONF_ARI_URL_FOR_WORKERS to an address that "
+                "all workers reach, and give all Asterisks the same ARI user and password"
+            )
+    if not fleet.hosts:
+        return "nobody stores recordings now: `celery -A tasks worker -Q recordings` does, on any machine"
+    return f"{', '.join(sorted(fleet.hosts))} store recordings, from {given or settings.ari_url}"
+
+
+def transcription(settings: Settings) -> str:
+    """What transcribes is loaded, or asked, as a worker does."""
+    from tasks.engines import engine  # the application itself needs nothing of it
+
+    if settings.transcription_engine == "local" and not settings.transcription_model:
+        if not importlib.util.find_spec("faster_whisper"):
+            return "not installed here; where transcriptions are made: `pip install ari_conf[transcription]`"
+    try:
+        found = engine(settings, LISTEN_S)
+        if settings.transcription_engine == "http":
+            found.transcribe(HALF_A_SECOND)
+    except (TranscriptionFailed, TranscriptionRefused) as error:
+        where = " (ARI_CONF_TRANSCRIPTION_URL, _KEY and _MODEL)" if settings.transcription_engine == "http" else ""
+        raise Wrong(f"{error}{where}") from None
+    except Exception as error:  # each of the engine's libraries has exceptions of its own
+        raise Wrong(f"the model can't be loaded: {error}; correct ARI_CONF_TRANSCRIPTION_MODEL") from None
+    return found.name
+
+
+def _fleet(settings: Settings) -> Fleet:
+    client: Any = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    try:
+        ids = [one.decode() for one in client.zrange(prefix(recordings.QUEUE) + "workers", 0, -1)]
+        states = [key.decode() for key in client.scan_iter(match=PREFIX + "state:*", count=1000)]
+    except (redis.RedisError, OSError) as error:
+        raise Wrong(f"not known, since Redis does not answer ({error})") from None
+    finally:
+        client.close()
+    # A worker's id is HOST-PID-RANDOM.
+    hosts = frozenset(one.rsplit("-", 2)[0] for one in ids)
+    return Fleet(hosts, frozenset(state.removeprefix(PREFIX + "state:") for state in states))
+
+
+def _same_asterisk(settings: Settings, given: str) -> None:
+    try:
+        there = asterisk.ask(settings.model_copy(update={"ari_url": given}), "/asterisk/info").json()
+    except Wrong as wrong:
+        text = str(wrong).replace("ARI_CONF_ARI_URL", "ARI_CONF_ARI_URL_FOR_WORKERS")
+        raise Wrong(f"where workers are to find it: {text}") from None
+    here = asterisk.ask(settings, "/asterisk/info").json()
+    if there["system"].get("entity_id") != here["system"].get("entity_id"):
+        raise Wrong(
+            f"ARI_CONF_ARI_URL_FOR_WORKERS ({given}) leads to another Asterisk than {settings.ari_url}: correct it"
+        )
