@@ -52,9 +52,9 @@ def transcription(settings: Settings) -> str:
     """What transcribes is loaded, or asked, as a worker does."""
     from tasks.engines import engine  # the application itself needs nothing of it
 
-    if settings.transcription_engine == "local" and not settings.transcription_model:
-        if not importlib.util.find_spec("faster_whisper"):
-            return "not installed here; where transcriptions are made: `pip install ari_conf[transcription]`"
+    ours = settings.transcription_engine == "local" and not settings.transcription_model
+    if ours and not importlib.util.find_spec("faster_whisper"):
+        return "not installed here; where transcriptions are made: `pip install ari_conf[transcription]`"
     try:
         found = engine(settings, LISTEN_S)
         if settings.transcription_engine == "http":

@@ -153,6 +153,23 @@ class StoreStage:
     def pending(self) -> list[recordings.Pending]:
         return recordings.pending(self.redis)
 
+    def retry(self, after: int) -> tuple[int, float]:
+        """Waits until more than `after` tries have failed; how many, and in how many s is the next."""
+        found: list[tuple[int, float]] = []
+
+        def failed_again() -> bool:
+            waiting = [(one.job.tries, one.due_in_ms / 1000) for one in self.pending() if one.state == "waiting"]
+            found[:] = [one for one in waiting if one[0] > after]
+            return bool(found)
+
+        self.until(failed_again)
+        return found[0]
+
+    def due_now(self) -> None:
+        """Whatever waits is tried now."""
+        waiting = self.redis.zrange("ari_conf:recordings:waiting", 0, -1)
+        self.redis.zadd("ari_conf:recordings:waiting", dict.fromkeys(waiting, 0), xx=True)
+
     def problems(self) -> list[str]:
         return [problem.text for problem in store.problems(self.redis, ACCOUNT)]
 

@@ -8,9 +8,12 @@ import wave
 
 import jsonschema_rs
 import pytest
+from typer.testing import CliRunner
 
-from ari_conf import recordings
+from ari_conf import disk, recordings
+from ari_conf.cli import app as cli
 from ari_conf.recording_document import schema
+from ari_conf.settings import settings
 from tests.tasks.store_stage import ACCOUNT, DAY, StoreStage
 
 LONG_S = 900
@@ -97,6 +100,35 @@ def test_s3_is_away_for_a_while(stage: StoreStage) -> None:
     assert stage.tape.exists() and not stage.receiver.received
     stage.s3_proxy.accept_again()
     assert samples_of(stage.stored_once()) == samples
+
+
+def test_s3_is_away_for_an_hour(stage: StoreStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hour is made of the waits that the worker asks for, each cut short: Redis' own clock can't be turned."""
+    samples = stage.records(5)
+    stage.s3_proxy.refuse()
+    stage.worker()
+    stage.hand_on()
+    for name, value in stage.values.items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    waited, tries, said = 0.0, 0, ""
+    while waited < 3600:
+        tries, wait_s = stage.retry(after=tries)
+        assert min(300, 2 ** (tries - 1)) - 2 <= wait_s <= min(300, 2 ** (tries - 1)) + 1
+        assert stage.tape.exists() and not stage.receiver.received
+        waited += wait_s
+        if not said and tries >= 8:
+            said = CliRunner().invoke(cli, ["recordings", "pending"], catch_exceptions=False).stdout
+            assert f"{stage.recording_id}\tto be stored, tried {tries} times, again in " in said and "S3" in said
+        if waited < 3600:
+            stage.due_now()
+    assert 15 <= tries <= 25
+    assert "more than 0 MB" in str(disk.warning(disk.used(stage.asterisk.recordings), 0)), "the disk's limit warns"
+    stage.s3_proxy.accept_again()
+    assert 298 < wait_s < 301, "5 minutes after S3 is back it is tried at the latest"
+    stage.due_now()
+    assert samples_of(stage.stored_once()) == samples
+    settings.cache_clear()
 
 
 def test_s3_stalls(stage: StoreStage) -> None:
