@@ -79,8 +79,10 @@ class Interpreter:
         documents: Path,
         deliver: Deliver,
         claim_later: Callable[[do.ClaimName], None],
+        always_wideband: bool = False,
     ) -> None:
-        """`claim_later`: a name was taken for ours, which Redis is still to be told."""
+        """`claim_later`: a name was taken for ours, which Redis is still to be told. `always_wideband`: whatever codec
+        calls have, they are recorded as if it were a wideband one."""
         self._ari = ari
         self._store = store
         self._fetcher = fetcher
@@ -88,6 +90,7 @@ class Interpreter:
         self._documents = documents
         self._deliver = deliver
         self._claim_later = claim_later
+        self._always_wideband = always_wideband
         self._listening = Listening(ari, lambda channel_id: deliver(ev.BeepHeard(channel_id)))
         self._lanes: dict[str, deque[ForAsterisk]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -216,7 +219,7 @@ class Interpreter:
         header = partial(self._variable, effect.channel_id)
         values = await asyncio.gather(*(header(f"PJSIP_HEADER(read,{name})") for name in wanted))
         account = record.account() if record else None
-        wideband = not NARROWBAND.issuperset(codec.strip("()").split("|"))
+        wideband = self._always_wideband or not NARROWBAND.issuperset(codec.strip("()").split("|"))
         headers = tuple(zip(wanted, values, strict=True))
         self._deliver(ev.CallIdentified(effect.call_uuid, account, headers, wideband))
 

@@ -74,7 +74,14 @@ class Service:
         self._sounds = Sounds(settings, self._fetcher)
         self._ari = Client(_server(settings), self._heard, self._connected, permitted=self._lease.confirmed)
         self._interpreter = Interpreter(
-            self._ari, self._store, self._fetcher, self._sounds, settings.documents, self.deliver, self._claim_later
+            self._ari,
+            self._store,
+            self._fetcher,
+            self._sounds,
+            settings.documents,
+            self.deliver,
+            self._claim_later,
+            settings.recordings_wideband == "always",
         )
         self._tokens = Tokens(Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5.0))
         self._writer = Writer(self._store, self._interpreter.run, self._tokens.wake, self._lease.lose)

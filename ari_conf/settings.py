@@ -112,6 +112,8 @@ class Settings(BaseSettings):
     """Asterisk's REST interface for workers elsewhere, if they reach it in another way."""
     recording_threads: int = Field(2, ge=1)
     """Recordings that one worker stores at once."""
+    recordings_wideband: Literal["auto", "always"] = "auto"
+    """auto: 16 kHz if a member called with a wideband codec before the recording began; always: whoever comes when."""
     recordings_limit_mb: int = Field(10_000, ge=1)
     """More than this in recording_folder is a warning: recordings wait there as long as S3 is away."""
     record_url_s: int = Field(3600, ge=1, le=604800)

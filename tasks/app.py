@@ -43,7 +43,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_transport_options={
-        # Longer than any task runs: what runs longer would be started again and again.
+        # Longer than most tasks run. A transcription of hours is only told of again: its lane is leased.
         "visibility_timeout": 3600,
         # kombu looks for messages of dead workers every interval x throttle seconds: 100 if nothing is said.
         "unacked_restore_interval": 2,

@@ -34,7 +34,7 @@ async def done(effect: do.Effect, ari: Broken, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(interpreter, "AGAIN_S", 0.0)
     nothing: Any = None
     told: list[ev.Event] = []
-    one = Interpreter(cast(Any, ari), nothing, nothing, nothing, Path(), told.append)
+    one = Interpreter(cast(Any, ari), nothing, nothing, nothing, Path(), told.append, nothing)
     one.run(effect)
     while one.busy("c1"):  # noqa: ASYNC110
         await asyncio.sleep(0)

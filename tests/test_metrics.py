@@ -56,9 +56,11 @@ async def test_what_is_there_now(place: Place):
     place.stage.call("ann", stay())
     place.stage.call("bob", stay())
     place.serve.connected()
+    place.serve.recorded(5_000_000)
     status, text = await place.get("/metrics")
     found = values(text)
     assert status == 200
+    assert found["ari_conf_recording_folder_bytes"] == 5_000_000
     assert (found["ari_conf_calls"], found["ari_conf_conferences"], found["ari_conf_members"]) == (2, 1, 2)
     assert (found["ari_conf_asterisk_connections_total"], found["ari_conf_asterisk_connected"]) == (1, 1)
     assert found["ari_conf_steps_waiting"] == 3

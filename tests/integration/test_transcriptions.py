@@ -109,9 +109,11 @@ async def test_two_who_speak_at_once(stage: Stage) -> None:
 async def test_what_is_too_short(stage: Stage) -> None:
     """ "A recording must be longer than 500 ms": error, and nothing is charged."""
     accounts.update(stage.redis, stage.account, transcription_rate="0.0095")
+    folder = stage.system.settings.recording_folder
+    assert folder is not None
     async with stage.callers(1) as (ann,):
         await stage.call(ann, DOCUMENT)
-        await stage.enters(ann)
+        await stage.until(lambda: [*(folder / stage.account).glob("*")], told="a recording has begun")
         await ann.hang_up()
     sent = (await stage.receiver.wait_for(lambda one: one.path == "/transcription", 30)).params
     assert sent["error"] == "Recording duration too short for transcription"

@@ -38,7 +38,8 @@ def test_wav_is_kept_as_it_is_and_described(stage: StoreStage, rate: int) -> Non
     samples = stage.records(LONG_S * 8000 / rate, rate)
     stage.worker()
     stage.hand_on("wav")
-    assert samples_of(stage.stored_once("wav")) == samples
+    assert samples_of(file := stage.stored_once("wav")) == samples
+    assert b"".join(stage.bucket.read_at_leisure(stage.key("wav"))) == file
     assert stage.key("wav") == f"recordings/{ACCOUNT}/{DAY}/{stage.recording_id}.wav"
     document = stage.bucket.get_json(stage.key("json"))
     jsonschema_rs.validate(schema(), document)
