@@ -62,3 +62,44 @@ async def test_what_would_be_heard_twice_is_not(monkeypatch: pytest.MonkeyPatch)
     (failed,) = await done(effect, ari, monkeypatch)
     assert isinstance(failed, ev.EffectFailed) and failed.effect == effect
     assert len(ari.asked) == 1
+
+
+class Codec:
+    """A client that knows a call's codec, and no SIP headers."""
+
+    app = "ari_conf"
+
+    def __init__(self, codec: str) -> None:
+        self.codec = codec
+
+    async def request(self, *_: Any, **__: Any) -> dict[str, str]:
+        return {"value": f"({self.codec});"}
+
+
+class NoAccounts:
+    async def account(self, _: str) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("codec", "always", "wideband"),
+    [
+        ("ulaw", False, False),
+        ("alaw|ulaw", False, False),
+        ("g722", False, True),
+        ("ulaw|opus", False, True),
+        ("ulaw", True, True),
+    ],
+)
+async def test_who_is_a_wideband_caller(codec: str, always: bool, wideband: bool) -> None:
+    told: list[ev.Event] = []
+    nothing: Any = None
+    ari, store = cast(Any, Codec(codec)), cast(Any, NoAccounts())
+    one = Interpreter(ari, store, nothing, nothing, Path(), told.append, nothing, always)
+    one.run(do.IdentifyCall("u1", "c1", "MA1"))
+    async with asyncio.timeout(5):
+        while not told:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    await one.close()
+    (identified,) = told
+    assert isinstance(identified, ev.CallIdentified) and identified.wideband is wideband
