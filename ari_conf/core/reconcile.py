@@ -101,31 +101,29 @@ def compared(
     if took_over:
         expectations = [replace(e, if_gone=None) if not e.begun else e for e in expectations]
     out = again(directory, there) if took_over else []
-    out += [*_floors(directory), *_astray(directory, there, before)]
+    out += [*_listened_to_anew(directory), *_astray(directory, there, before)]
     if took_over:
         out += [do.DestroyBridge(bridge_id) for bridge_id in strangers(directory, there, ours)]
     return Compared(out, [*missed(expectations, there), *_silent(directory)])
 
 
-def _holders(directory: Directory) -> Iterator[Member]:
-    """Who holds a floor and talks, as far as is known."""
+def _talkers(directory: Directory) -> Iterator[Member]:
+    """As far as is known."""
     for conference in directory.conferences.values():
-        holder = conference.members.get(conference.floor) if conference.floor is not None else None
-        if holder is not None and holder.talking and holder.state == "mixed":
-            yield holder
+        yield from (m for m in conference.members.values() if m.talking and m.state == "mixed")
 
 
-def _floors(directory: Directory) -> Out:
-    # Whether he has fallen silent meanwhile can't be asked: so it is begun anew, and he who talks is told of again.
+def _listened_to_anew(directory: Directory) -> Out:
+    # Who has fallen silent meanwhile can't be asked: so it is begun anew, and who talks is told of again.
     out: Out = []
-    for member in _holders(directory):
+    for member in _talkers(directory):
         out += [do.DetectTalking(member.channel_id, None), do.DetectTalking(member.channel_id, FLOOR_SILENCE_MS)]
     return out
 
 
 def _silent(directory: Directory) -> list[ev.Event]:
-    """Else nobody could take the floor from one who fell silent while nobody listened."""
-    return [ev.TalkingFinished(member.channel_id) for member in _holders(directory)]
+    """Else one who fell silent while nobody listened would talk for ever, and nobody could take the floor from him."""
+    return [ev.TalkingFinished(member.channel_id) for member in _talkers(directory)]
 
 
 def _astray(directory: Directory, there: There, before: Iterable[Expected]) -> Out:

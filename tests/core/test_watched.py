@@ -7,6 +7,7 @@ import pytest
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Wait
+from ari_conf.core.reconcile import There, compared, expected
 from tests.core.stage import START, Stage, players, stay, waiting
 
 LEASE_MS = 30_000
@@ -106,3 +107,22 @@ def test_the_floor_of_a_conference_that_nobody_looked_at_is_free(stage: Stage) -
     assert conference is not None and conference.floor == 1
     stage.pass_time(31)
     assert conference.floor is None
+
+
+def test_who_talked_when_the_connection_broke_is_listened_to_anew(stage: Stage) -> None:
+    """ann holds the floor, and bob talks as well: whether they still do, nobody has told."""
+    players(stage, "ann", "bob", "cid")
+    watch(stage)
+    stage.talk("ann")
+    stage.talk("bob")
+    channels = dict.fromkeys(("ann", "bob", "cid"), True)
+    there = There(channels, {stage.conference_id(): frozenset(channels)}, frozenset(), frozenset())
+    expectations = expected(stage.directory)
+    found = compared(stage.directory, expectations, there, took_over=False, ours=lambda _: False)
+    assert found.missed == [ev.TalkingFinished("ann"), ev.TalkingFinished("bob")]
+    assert found.again == [
+        do.DetectTalking("ann", None),
+        do.DetectTalking("ann", 500),
+        do.DetectTalking("bob", None),
+        do.DetectTalking("bob", 500),
+    ]
