@@ -19,7 +19,8 @@ from tests.integration.stage import Stage
 
 Look = Literal["light", "dark", "phone"]
 SIZES: dict[Look, tuple[int, int]] = {"light": (1280, 800), "dark": (1280, 800), "phone": (375, 740)}
-SOON_MS = 10_000
+SOON_MS = 20_000
+"""Patience, where no promise is looked at: a busy machine is slow."""
 VIEWS = ("live", "recordings", "callbacks", "problems")
 
 
@@ -95,6 +96,11 @@ class Dashboard:
     async def sees_not(self, *texts: str, within: Locator | None = None) -> None:
         for text in texts:
             await expect((within or self.page).get_by_text(text)).to_have_count(0, timeout=SOON_MS)
+
+    async def known(self) -> dict[str, Any]:
+        """The conferences, as the page has them."""
+        found = await self.page.evaluate("import('/static/js/stream.js').then(({ live }) => live.get().conferences)")
+        return dict(found)
 
     async def until(self, expression: str) -> None:
         """Waits until that is true in the page. (The page's own rules forbid Playwright's way to wait for it.)"""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
-from ari_conf import recordings
+from ari_conf import recording_index
 from ari_conf.bucket import Bucket
 from ari_conf.recording_document import object_key, with_transcript
 from demo import listen
@@ -292,16 +292,16 @@ async def plays_and_seeks(seen: Dashboard) -> None:
     page = seen.page
 
     async def at() -> float:
-        return float(await page.evaluate("recording.currentTime"))
+        return float(await page.evaluate("document.querySelector('audio').currentTime"))
 
     await seen.press("Play")
-    await seen.until("recording.currentTime > 0.3 && !recording.paused")
+    await seen.until("document.querySelector('audio').currentTime > 0.3 && !document.querySelector('audio').paused")
     await seen.press("Pause")
     slider = page.get_by_role("slider", name="Position")
     await slider.focus()
     await page.keyboard.press("Home")
     await page.keyboard.press("ArrowRight")
-    await seen.until("recording.currentTime === 1")
+    await seen.until("document.querySelector('audio').currentTime === 1")
     await expect(slider).to_have_attribute("aria-valuetext", re.compile("^1 second of "))
     turn = page.get_by_role("button", name=SAID[1])
     await turn.click()
@@ -309,18 +309,23 @@ async def plays_and_seeks(seen: Dashboard) -> None:
     there = await at()
     assert there > 1.5
     await seen.press("Play")
-    await seen.until(f"recording.currentTime > {there + 0.2}")
+    await seen.until(f"document.querySelector('audio').currentTime > {there + 0.2}")
+    # The transcript follows, from the first turn to the second.
+    await page.get_by_role("button", name=SAID[0]).click()
+    await page.get_by_label("Speed").select_option("2×")
+    await expect(turn).not_to_have_attribute("aria-current", "true")
+    await expect(turn).to_have_attribute("aria-current", "true")
     await seen.press("Pause")
     track = page.locator(".track").first
     box = await track.bounding_box()
     assert box is not None
     await track.click(position={"x": box["width"] / 2, "y": 5})
-    assert abs(await at() - float(await page.evaluate("recording.duration")) / 2) < 0.2
+    assert abs(await at() - float(await page.evaluate("document.querySelector('audio').duration")) / 2) < 0.2
 
 
 def transcribed(stage: Stage) -> None:
     """A turn for each time that somebody spoke. As the worker writes it: its own tests are about what is understood."""
-    total, (stored,) = recordings.listed(stage.redis, stage.account)
+    total, (stored,) = recording_index.listed(stage.redis, stage.account)
     assert total == 1
     bucket, key = Bucket(stage.system.settings), object_key(stage.account, stored.recording_id, stored.start_ms, "json")
     document = bucket.get_json(key)
@@ -335,12 +340,21 @@ async def test_every_view(stage: Stage, browser: Browser, tmp_path: Path) -> Non
     folder = Path(os.environ.get("DASHBOARD_SCREENS", tmp_path))
     async with looking(browser, stage) as seen, stage.callers(6) as phones:
         await seen.log_in()
+        await expect(seen.page).to_have_title("Live · ari_conf")
         await seen.is_sound()
         await seen.picture(folder, "light-empty")
         await busy(stage, seen, phones)
         for look in SIZES:
             async with looking(browser, stage, look) as one:
                 await every_view(one, folder, look)
+        # Who has seen it all happen has what is told to one who comes now.
+        async with looking(browser, stage) as late:
+            await late.log_in()
+            ann, *_ = phones
+            ann.silence()
+            await seen.sees_not("Talking")
+            await late.sees_not("Talking")
+            assert await seen.known() == await late.known() != {}
 
 
 async def every_view(seen: Dashboard, folder: Path, look: Look) -> None:
@@ -367,7 +381,7 @@ async def every_view(seen: Dashboard, folder: Path, look: Look) -> None:
     await shows("recording")
 
 
-async def busy(stage: Stage, seen: Dashboard, phones: tuple[Phone, ...]) -> None:
+async def busy(stage: Stage, seen: Dashboard, phones: Iterable[Phone]) -> None:
     """An account in which something of everything has happened, or is happening."""
     ann, bob, cid, dora, eve, fay = phones
     await talked(stage, ann, bob, cid)

@@ -61,6 +61,8 @@ function Frame({ account }) {
   const View = section === "recordings" && id ? Recording : SECTIONS.find(([name]) => name === section)[3];
   const [arrived, setArrived] = useState(false);
   useEffect(() => {
+    const [, words] = SECTIONS.find(([name]) => name === section);
+    document.title = `${words} · ari_conf`;
     // As when a page is loaded: from its top, and a screen reader reads its heading. Not at the very first, which the browser does.
     if (arrived) document.querySelector("h1")?.focus();
     scrollTo(0, 0);

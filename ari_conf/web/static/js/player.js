@@ -1,5 +1,5 @@
 // The player: the browser's audio, with controls that work by mouse, finger and keyboard alike.
-import { html, useEffect, useMemo, useRef, useState } from "./dom.js";
+import { html, useEffect, useRef, useState } from "./dom.js";
 import { icon } from "./icons.js";
 import { failed } from "./notes.js";
 import { clock, words } from "./words.js";
@@ -7,59 +7,60 @@ import { clock, words } from "./words.js";
 const STEP_MS = 10_000;
 const SPEEDS = [1, 1.25, 1.5, 2];
 
-/** {at, playing, length, speed: state; toggle(), seek(ms), setSpeed(n): what can be done}. Times in ms. */
+/** {at, playing, length, speed: state; toggle(), seek(ms), setSpeed(n): what can be done; sound: its element}. Times in ms. */
 export function usePlayer(source, length) {
-  const audio = useMemo(() => Object.assign(new Audio(), { preload: "metadata", src: source }), [source]);
+  const sound = useRef(null);
   const [at, setAt] = useState(0);
   const [playing, setPlaying] = useState(false);
   const [speed, setSpeed] = useState(1);
   useEffect(() => {
+    const audio = sound.current;
     const now = () => setAt(audio.currentTime * 1000);
     const state = () => setPlaying(!audio.paused);
     const broken = () => failed(new Error("The recording's file could not be fetched. Try again in a moment."));
     const heard = [["timeupdate", now], ["seeked", now], ["play", state], ["pause", state], ["ended", state], ["error", broken]];
     for (const [event, listen] of heard) audio.addEventListener(event, listen);
-    // For tests, and for whoever looks into the page: an element that is in no document can't be found otherwise.
-    globalThis.recording = audio;
     return () => {
       for (const [event, listen] of heard) audio.removeEventListener(event, listen);
       audio.pause();
-      audio.removeAttribute("src");
     };
-  }, [audio]);
-  useSmooth(audio, playing, setAt);
+  }, [source]);
+  useSmooth(sound, playing, setAt);
   return {
+    sound: html`<audio ref=${sound} preload="metadata" src=${source}></audio>`,
     at: Math.min(at, length),
     playing,
     length,
     speed,
-    toggle: () => (audio.paused ? audio.play().catch(() => {}) : audio.pause()),
+    toggle: () => (playing ? sound.current.pause() : sound.current.play().catch(() => {})),
     seek: (ms) => {
+      const audio = sound.current;
       audio.currentTime = Math.max(0, Math.min(ms, length)) / 1000;
       setAt(audio.currentTime * 1000);
     },
     setSpeed: (value) => {
-      audio.playbackRate = value;
+      sound.current.playbackRate = value;
       setSpeed(value);
     },
   };
 }
 
 /** The browser tells the time four times a second: too seldom for a line that moves. */
-function useSmooth(audio, playing, setAt) {
+function useSmooth(sound, playing, setAt) {
   useEffect(() => {
     if (!playing) return undefined;
     let frame = requestAnimationFrame(function next() {
-      setAt(audio.currentTime * 1000);
+      setAt(sound.current.currentTime * 1000);
       frame = requestAnimationFrame(next);
     });
     return () => cancelAnimationFrame(frame);
-  }, [audio, playing]);
+  }, [playing]);
 }
 
 export function Controls({ player }) {
   const { at, playing, length, speed, toggle, seek, setSpeed } = player;
   return html`<div class="controls">
+    ${player.sound}
     <button class="main round" aria-label=${playing ? "Pause" : "Play"} onClick=${toggle}>${icon(playing ? "pause" : "play")}</button>
     <button class="bare" aria-label="10 seconds back" title="10 seconds back" onClick=${() => seek(at - STEP_MS)}>${icon("earlier")}</button>
     <button class="bare" aria-label="10 seconds on" title="10 seconds on" onClick=${() => seek(at + STEP_MS)}>${icon("later")}</button>
