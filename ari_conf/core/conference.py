@@ -227,12 +227,21 @@ class Conference:
                     self.recording.sounds(self.recording.started_at if found else now)
             case ev.RecordingFinished(_, recording_id, failed) if self.recording is not None:
                 if recording_id == self.recording.recording_id:
-                    self.recording.stopped(now, failed)
+                    return self._recording_over(self.recording, failed, now)
             case ev.EffectFailed():
                 return self._failed(event, now)
             case ev.TimePassed():
                 return self._time(now)
         return []
+
+    def _recording_over(self, recording: Recording, failed: bool, now: int) -> Out:
+        by_itself = recording.state == "running" and self.bridge == "ready" and bool(self.members)
+        recording.stopped(now, failed)
+        if not by_itself:
+            return []
+        what = f"the recording of the conference {self.name!r} ended by itself, the conference goes on"
+        text = f"{what}: is Asterisk's disk full?"
+        return [ReportProblem(self.auth_id, recording.call_uuid, None, text)]
 
     def _about(self, member: Member, event: ev.Event, now: int) -> Out:
         match event:

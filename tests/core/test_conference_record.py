@@ -46,6 +46,19 @@ def test_it_ends_with_the_conference(stage: Stage) -> None:
     stage.assert_nothing_is_left()
 
 
+def test_a_recording_that_ends_by_itself_is_a_problem_and_the_conference_goes_on(stage: Stage) -> None:
+    stage.call("ann", stay(record=True))
+    (started,) = stage.all(do.StartRecording)
+    stage.tell(ev.RecordingFinished(stage.conference_id(), started.recording_id, failed=True))
+    (told,) = stage.all(do.ReportProblem)
+    assert "ended by itself, the conference goes on: is Asterisk's disk full?" in told.text
+    stage.call("bob", stay())
+    assert len(stage.conference().members) == 2
+    stage.hang_up("ann")
+    stage.hang_up("bob")
+    assert len(stage.all(do.ReportProblem)) == 1
+
+
 def test_a_recording_of_which_asterisk_never_says_that_it_stopped(stage: Stage) -> None:
     stage.call("ann", stay(record=True))
     conference_id = stage.conference_id()

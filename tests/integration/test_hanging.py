@@ -1,0 +1,145 @@
+"""Who accepts a connection and never answers holds up what depends on him, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from redis import Redis
+
+from ari_conf.up import System
+from demo.phone import Phone, now_ms
+from tests.integration.receiver import Receiver
+from tests.integration.stage import Stage, ari_of
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+ANN, BOB = 2575, 2875
+SOUND = 1825
+ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
+JOIN_S = 2.0
+"""From a call to its being heard, on a machine that has other things to do."""
+
+
+@contextmanager
+def silent() -> Generator[str]:
+    """host:port of one who takes connections, reads, and says nothing."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        # Nobody accepts: the kernel does, and keeps what is sent.
+        listening.listen(200)
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+async def joins(stage: Stage, phone: Phone, other: Phone, hz: int) -> float:
+    """Seconds from his call until he hears the other one."""
+    began = time.monotonic()
+    called = now_ms()
+    await stage.call(phone, ROOM)
+    await stage.hears(phone, hz, after=called)
+    return time.monotonic() - began
+
+
+async def nobody_waits(stage: Stage, hanging: Callable[[str, Phone], Coroutine[Any, Any, None]]) -> str:
+    """Meanwhile one joins, hears and is told of. Returns the silent one's address."""
+    with silent() as nobody:
+        async with stage.callers(7) as board:
+            ann, bob, *stuck = board
+            ann.tone(ANN)
+            bob.tone(BOB)
+            await stage.call(ann, ROOM)
+            await asyncio.gather(*(hanging(nobody, phone) for phone in stuck))
+            took = await joins(stage, bob, ann, ANN)
+            assert took < JOIN_S
+            since = now_ms()
+            told = await stage.enters(bob)
+            assert told.at_ms - float(told.params["Timestamp"]) < 1000, "his callback came late"
+            await stage.listen(bob, 1500)
+            assert stage.gaps(bob, ANN, since, ann) == []
+            stage.saw(f"with five that hang, a sixth was heard {took * 1000:.0f} ms after he called")
+            for phone in (ann, bob, *stuck):
+                await phone.hang_up()
+            await stage.leaves(bob)
+    return nobody
+
+
+async def test_an_answer_url(stage: Stage) -> None:
+    async def hanging(nobody: str, phone: Phone) -> None:
+        calling = asyncio.create_task(stage.dial(phone, f"http://{nobody}/answer#rt=20000"))
+        await phone.ringing.wait()
+        calling.cancel()
+
+    await nobody_waits(stage, hanging)
+
+
+async def test_a_sound(stage: Stage) -> None:
+    async def hanging(nobody: str, phone: Phone) -> None:
+        await stage.call(phone, f"<Play>http://{nobody}/sound.wav</Play>")
+
+    await nobody_waits(stage, hanging)
+
+
+async def test_a_receiver(stage: Stage) -> None:
+    """And the callbacks to another one aren't late, though each of these holds a thread of the worker."""
+
+    async def hanging(nobody: str, phone: Phone) -> None:
+        room = f'<Conference callbackUrl="http://{nobody}/events#rt=4000&amp;rc=0">of {phone.name}</Conference>'
+        await stage.call(phone, room)
+
+    await nobody_waits(stage, hanging)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def without_s3(tmp_path: Path) -> AsyncGenerator[Stage]:
+    """Its S3 is one who never answers."""
+    parts = ("redis", "asterisk", "worker", "serve")
+    with silent() as nobody:
+        configured = {
+            "ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8",
+            "ARI_CONF_S3_ENDPOINT": f"http://{nobody}",
+            "ARI_CONF_S3_ACCESS_KEY": "key",
+            "ARI_CONF_S3_SECRET_KEY": "secret",
+            "ARI_CONF_S3_DEADLINE": "2",
+        }
+        async with System(tmp_path, configured, parts) as system, Receiver() as receiver:
+            redis = Redis.from_url(system.settings.redis_url.get_secret_value())
+            ari = ari_of(system)
+            await ari.start()
+            yield Stage(system, receiver, redis, ari)
+            await ari.close()
+            redis.close()
+
+
+async def test_s3(without_s3: Stage) -> None:
+    """Recordings wait on Asterisk's disk; calls and callbacks don't."""
+    stage = without_s3
+    recorded = '<Conference callbackUrl="{url}/events" record="true">recorded</Conference>'
+    async with stage.callers(3) as (ann, bob, cid):
+        await stage.call(cid, recorded)
+        await stage.enters(cid)
+        await stage.listen(cid, 500)
+        await cid.hang_up()
+        await stage.leaves(cid)
+        ann.tone(ANN)
+        await stage.call(ann, ROOM)
+        took = await joins(stage, bob, ann, ANN)
+        assert took < JOIN_S
+        told = await stage.enters(bob)
+        assert told.at_ms - float(told.params["Timestamp"]) < 1000
+        await bob.hang_up()
+        await ann.hang_up()
+        await stage.leaves(ann)
+    assert stage.events("ConferenceRecord") == []
+    folder = stage.system.settings.recording_folder
+    assert folder is not None and len([*(folder / stage.account).glob("*.wav")]) == 1
+
+
+async def test_names_that_are_never_looked_up(stage: Stage) -> None:
+    """Whoever looks names up for us is away: a name of a length that resolvers refuse fails, and others aren't later."""
