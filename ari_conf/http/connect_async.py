@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_address
 
@@ -15,6 +14,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from ari_conf.http import guard
 from ari_conf.http.guard import Networks
 from ari_conf.http.hop import KEPT_ALIVE_S, tls_context
+from ari_conf.http.lookup import Lookups
 
 LOOKUPS_AT_ONCE = 32
 """In threads of their own: the default executor has few, and others need them."""
@@ -25,13 +25,13 @@ class Resolver(AbstractResolver):
 
     def __init__(self, networks: Networks) -> None:
         self._networks = networks
-        self._threads = ThreadPoolExecutor(LOOKUPS_AT_ONCE, thread_name_prefix="lookup")
+        self._lookups = Lookups(LOOKUPS_AT_ONCE)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads, guard.resolve, host, port, self._networks)
+        # Who gives up must not end it for the others who ask for that name.
+        found = await asyncio.shield(asyncio.wrap_future(self._lookups.start(host, port, self._networks)))
         return [
             ResolveResult(
                 hostname=host, host=address[0], port=port, family=of, proto=0, flags=int(socket.AI_NUMERICHOST)
@@ -40,7 +40,7 @@ class Resolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._lookups.close()
 
 
 def pinned_session(networks: Networks) -> aiohttp.ClientSession:

@@ -13,7 +13,6 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +25,12 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from ari_conf.http import guard
 from ari_conf.http.guard import Networks
 from ari_conf.http.hop import KEPT_ALIVE_S, TryFailed, tls_context
+from ari_conf.http.lookup import Lookups
 
 HOSTS_KEPT_ALIVE = 8
 """By one thread."""
 LOOKUPS_AT_ONCE = 64
-"""Each may hang for as long as the system's resolver likes, long after its try gave up."""
-
-lookups = ThreadPoolExecutor(LOOKUPS_AT_ONCE, thread_name_prefix="lookup")
+lookups = Lookups(LOOKUPS_AT_ONCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +113,7 @@ def _connected(host: str, port: int) -> socket.socket:
 
 def _addresses(host: str, port: int, until: float) -> Sequence[guard.Resolved]:
     try:
-        # In another thread, since nothing else can end a look-up whose server stays silent.
-        looked_up = lookups.submit(guard.resolve, host, port, here.limits.networks)
-        return looked_up.result(until - time.monotonic())
+        return lookups.start(host, port, here.limits.networks).result(until - time.monotonic())
     except TimeoutError:
         raise TryFailed("connect", f"no connection to {host}: its name was not resolved in time") from None
     except OSError as error:

@@ -72,11 +72,13 @@ async def nobody_waits(stage: Stage, hanging: Callable[[str, Phone], Coroutine[A
 
 async def test_an_answer_url(stage: Stage) -> None:
     async def hanging(nobody: str, phone: Phone) -> None:
-        calling = asyncio.create_task(stage.dial(phone, f"http://{nobody}/answer#rt=20000"))
-        await phone.ringing.wait()
-        calling.cancel()
+        calling.append(asyncio.create_task(stage.dial(phone, f"http://{nobody}/answer#rt=20000")))
 
+    calling: list[asyncio.Task[None]] = []
+    asked = stage.system.process("serve").logged().count('"FetchDocument"')
     await nobody_waits(stage, hanging)
+    assert stage.system.process("serve").logged().count('"FetchDocument"') >= asked + 5
+    await asyncio.gather(*calling, return_exceptions=True)
 
 
 async def test_a_sound(stage: Stage) -> None:
@@ -139,7 +141,4 @@ async def test_s3(without_s3: Stage) -> None:
     assert stage.events("ConferenceRecord") == []
     folder = stage.system.settings.recording_folder
     assert folder is not None and len([*(folder / stage.account).glob("*.wav")]) == 1
-
-
-async def test_names_that_are_never_looked_up(stage: Stage) -> None:
-    """Whoever looks names up for us is away: a name of a length that resolvers refuse fails, and others aren't later."""
+    await stage.system.kill("worker")  # it would try until it is killed

@@ -83,7 +83,7 @@ async def test_waiting_music_goes_on(own: Stage) -> None:
 
 
 async def test_redis_away_and_conferences_go_on_and_nothing_is_lost(own: Stage) -> None:
-    async with own.callers(3) as (ann, bob, cid):
+    async with own.callers(4) as (ann, bob, cid, dan):
         for phone, hz in zip((ann, bob, cid), (2575, 2875, 3175), strict=True):
             phone.tone(hz)
         await own.call(ann, ROOM)
@@ -94,7 +94,13 @@ async def test_redis_away_and_conferences_go_on_and_nothing_is_lost(own: Stage) 
         await own.call(cid, ROOM)
         await asyncio.gather(own.hears(ann, 3175), own.hears(cid, 2575))
         await bob.hang_up()
+        await own.call(dan, "<Conference>begun meanwhile</Conference>")
         await own.system.start("redis")
+        # The name that was claimed without Redis stands there now.
+        names = f"ari_conf:names:{own.account}"
+        await own.until(lambda: own.redis.hexists(names, "begun meanwhile"))
+        await dan.hang_up()
+        await own.until(lambda: not own.redis.hexists(names, "begun meanwhile"))
         assert own.gaps(cid, 2575, away, ann) == []
         await ann.hang_up()
         await cid.hang_up()
