@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Coroutine
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from aiohttp.web import AppRunner
@@ -34,7 +34,9 @@ from ari_conf.metrics import Serve
 from ari_conf.settings import Settings, address
 from ari_conf.store import Step, Store
 from ari_conf.writer import Writer
-from tasks.tokens import Tokens
+
+if TYPE_CHECKING:
+    from tasks.tokens import Tokens
 
 log = structlog.get_logger()
 
@@ -43,6 +45,7 @@ QUIET = (ev.TimePassed, ev.AccountWatched, ev.TalkingStarted, ev.TalkingFinished
 
 
 REDIS_AGAIN_S = 0.5
+CELERY_WAITS_S = 3.0
 HAND_OVER_S = 2.0
 """At the end: for what was decided to be written and done. What isn't then, the next process does."""
 PATIENCE_AFTER_ANOTHER_S = 1.5
@@ -83,8 +86,8 @@ class Service:
             self._claim_later,
             settings.recordings_wideband == "always",
         )
-        self._tokens = Tokens(Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5.0))
-        self._writer = Writer(self._store, self._interpreter.run, self._tokens.wake, self._lease.lose)
+        self._tokens: Tokens | None = None
+        self._writer = Writer(self._store, self._interpreter.run, self._wake_workers, self._lease.lose)
         self._commands = Commands(
             self._redis, settings.asterisk_name, self.deliver, lambda: self._ari.connected, self._reply
         )
@@ -94,6 +97,7 @@ class Service:
         self._timer: asyncio.TimerHandle | None = None
         self._first = True
         """No connection to Asterisk has been compared yet."""
+        self._compared = asyncio.Event()
         self._member_id_written = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -115,12 +119,12 @@ class Service:
 
     async def _own(self, stop: asyncio.Event) -> None:
         self._tasks.update(asyncio.create_task(work) for work in (self._writer.run(), self._lease.keep()))
-        self._tokens.start()
         serving = None
         try:
             if self._settings.sounds_url:
                 serving = await sound_server.start(self._sounds, *address(self._settings.sounds_listen))
             await self._restore()
+            self._spawn(self._tell_workers())
             await self._ari.start(PATIENCE_AFTER_ANOTHER_S if self._lease.after_another else None)
             commanding = asyncio.create_task(self._commands.run())
             self._tasks.add(commanding)
@@ -135,11 +139,29 @@ class Service:
             self._cancel_tasks()
             await self._ari.close()
             await self._interpreter.close()
-            self._tokens.end()
+            if self._tokens is not None:
+                self._tokens.end()
             if serving is not None:
                 await serving.cleanup()
             await self._sounds.close()
             await self._fetcher.close()
+
+    async def _tell_workers(self) -> None:
+        """Celery is a third of the time that we take to start, and calls don't wait for it."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._compared.wait(), CELERY_WAITS_S)
+        self._tokens = await asyncio.to_thread(_tokens, self._settings.redis_url.get_secret_value())
+        self._tokens.start()
+        self._tokens.wake()
+
+    def _wake_workers(self) -> None:
+        if self._tokens is not None:
+            self._tokens.wake()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _hand_over(self) -> None:
         """Nothing more is heard; what was decided is written and done; then another may take the lease at once."""
@@ -200,9 +222,7 @@ class Service:
     def _hold(self, event: ev.Event) -> None:
         self._held.append(event)
         if len(self._held) == 1:
-            task = asyncio.create_task(self._release_held())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._release_held())
 
     async def _release_held(self) -> None:
         await self._lease.confirmed()
@@ -318,10 +338,8 @@ class Service:
 
     def _connected(self) -> None:
         self._measured.connected()
-        task = asyncio.create_task(self._compare(self._first))
+        self._spawn(self._compare(self._first))
         self._first = False
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _compare(self, first: bool) -> None:
         """What happened while nobody listened; and at the first time what the process before us left undone."""
@@ -338,7 +356,14 @@ class Service:
             self.deliver(event)
         for message in takeover.arrivals(channels, self._settings.ari_app, known):
             self._heard(message)
+        self._compared.set()
         log.info("compared with asterisk", calls=len(self._directory.calls), first=first)
+
+
+def _tokens(redis_url: str) -> Tokens:
+    from tasks.tokens import Tokens
+
+    return Tokens(Redis.from_url(redis_url, socket_timeout=5.0))
 
 
 def _hand_on(effect: do.StoreRecording, settings: Settings, now: int, pipe: Any) -> Any:
