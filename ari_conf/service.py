@@ -329,7 +329,7 @@ class Service:
                 # Without it we would take the calls that are there for new ones.
                 log.error("waiting for redis, which has the calls' state", reason=str(error))
                 await asyncio.sleep(REDIS_AGAIN_S)
-        calls, conferences, next_member_id = takeover.restored(state)
+        calls, conferences, next_member_id = await takeover.restored_in_parts(state)
         self._directory.restore(calls, conferences, next_member_id)
         if calls or conferences:
             log.info("taking over", calls=len(calls), conferences=len(conferences))

@@ -42,6 +42,7 @@ from ari_conf.written import Thing, encoded
 T = TypeVar("T")
 ACCOUNT_CACHE_S = 5.0
 CONNECT_S, ANSWER_S = 2.0, 5.0
+LOADED_AT_ONCE = 1000
 
 _process = token_hex(8)
 _steps = count(1)
@@ -244,10 +245,18 @@ class Store:
                 tell(owner.decode())
 
     async def load(self) -> dict[str, bytes]:
-        """The state of this asterisk_name."""
-        asked = self._redis.hgetall(f"{PREFIX}state:{self._name}")
-        found = await self._asked(cast("Awaitable[dict[bytes, bytes]]", asked))
-        return {key.decode(): snapshot for key, snapshot in found.items()}
+        """The state of this asterisk_name. Nobody else may be writing it.
+
+        Asked for in parts: all of it at once may take Redis and us longer than a single answer is waited for.
+        """
+        found: dict[str, bytes] = {}
+        cursor = 0
+        while True:
+            asked = self._redis.hscan(f"{PREFIX}state:{self._name}", cursor, count=LOADED_AT_ONCE)
+            cursor, part = await self._asked(cast("Awaitable[tuple[int, dict[bytes, bytes]]]", asked))
+            found.update((key.decode(), snapshot) for key, snapshot in part.items())
+            if cursor == 0:
+                return found
 
     async def _asked(self, answer: Awaitable[T]) -> T:
         try:
