@@ -4,7 +4,7 @@ VENV := .venv
 LOCAL := .local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench asterisk clean
+.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core asterisk clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -30,6 +30,9 @@ format: $(VENV)/.tox  ## the code in its one format
 
 bench: $(VENV)/.tox asterisk  ## what ours costs beside ConfBridge() and a bare Stasis application; BENCH="--quick", "--help"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench $(BENCH)
+
+bench-core: $(VENV)/.tox  ## the core alone, and the whole application without Asterisk, at up to 100,000 members; BENCH="--help"
+	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.application $(BENCH)
 
 bench-callbacks: $(VENV)/.tox  ## how fast, how soon and how fairly callbacks are delivered, beside a bare loop of requests
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.callbacks $(BENCH)

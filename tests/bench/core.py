@@ -1,48 +1,63 @@
-"""How many events a second the core alone takes, on one processor core."""
+"""The core alone, on one processor core: how many events a second, and what members and conferences weigh."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections import Counter
+import tracemalloc
 from itertools import count
 
 from ari_conf.core import events as ev
 from ari_conf.core.directory import Directory
-from tests.bench.plays import JOINS, TALKING, Mix, recorded
+from tests.bench.plays import JOINS, SIZE, TALKING, Mix, Recorder, recorded
 
-MIXES = {"a meeting": TALKING, "joins and leaves only": JOINS}
+MIXES = {"a meeting": TALKING, "joins and leaves alone": JOINS}
 
 
-def replay(events: list[tuple[int, ev.Event]]) -> tuple[float, int]:
-    """CPU seconds, and how many effects there were. As `serve` asks the core, and nothing else."""
+def replay(events: list[tuple[int, ev.Event]]) -> float:
+    """CPU seconds. The core is asked as `serve` asks it, and nothing else is done."""
     ids = count(1)
     directory = Directory(lambda: f"00000000-0000-4000-8000-{next(ids):012x}")
-    # The arrivals' ids are events' own, and the recorder took them from the same counter.
-    effects = 0
     gc.collect()
-    gc.freeze()  # as `serve` does once it is up
+    gc.freeze()  # as `serve` does when it is up
     began = time.process_time()
     for now, event in events:
         if type(event) is ev.CallArrived:
+            # Its two ids are of the event, and came from the recorder's counter.
             next(ids), next(ids)
-        effects += len(directory.receive(event, now))
+        directory.receive(event, now)
         directory.touched()
         directory.deadline  # noqa: B018
     spent = time.process_time() - began
+    gc.unfreeze()
     assert not directory.calls and not directory.conferences, "the play has not come to its end"
-    return spent, effects
+    return spent
 
 
-def rate(mix: Mix, conferences: int, rounds: int = 3) -> tuple[float, int, Counter[str]]:
-    """Events a second in the best round, how many events there were, and of which kinds."""
+def rates(mix: Mix, conferences: int, rounds: int) -> tuple[list[float], int]:
+    """Events a second in each round, and how many there were."""
     events = recorded(mix, conferences)
-    best = min(replay(events)[0] for _ in range(rounds))
-    return len(events) / best, len(events), Counter(type(event).__name__ for _, event in events)
+    return [len(events) / replay(events) for _ in range(rounds)], len(events)
 
 
-if __name__ == "__main__":
-    for name, mix in MIXES.items():
-        found, number, kinds = rate(mix, 50)
-        print(f"{name}: {found:.0f} events/s ({number} events), {1e6 / found:.1f} us each")
-        print("  ", dict(kinds.most_common()))
+def weights(conferences: int = 100) -> tuple[float, float]:
+    """Bytes of one more member with his call, and of one more conference without its members."""
+    full, lone = _weight(conferences, SIZE), _weight(conferences, 1)
+    member = (full - lone) / (conferences * (SIZE - 1))
+    return member, lone / conferences - member
+
+
+def _weight(conferences: int, members: int) -> int:
+    recorder = Recorder(TALKING)
+    tracemalloc.start()
+    try:
+        for n in range(conferences):
+            for _ in range(members):
+                recorder.arrives(str(n))
+                recorder.go_on()
+        recorder.timeline.clear(), recorder.events.clear(), recorder.conference_of.clear()
+        recorder.asterisk.channels.clear(), recorder.asterisk.bridges.clear(), recorder.asterisk._used.clear()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()

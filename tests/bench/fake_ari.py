@@ -129,6 +129,9 @@ class FakeAri:
             case ["PUT", "applications", _, "eventFilter"]:
                 self._wanted = {one["type"] for one in json.loads(body)["allowed"]}
                 return 200, b"{}"
+            case ["POST", "events", "user", name]:
+                self._event("ChannelUserevent", b'"eventname":"%s","userevent":{}' % name.encode())
+                return 204, b""
             case ["GET", "applications", _]:
                 return 200, json.dumps({"name": APP, "bridge_ids": list(self.asterisk.bridges)}).encode()
             case ["GET", "channels"]:
@@ -136,7 +139,8 @@ class FakeAri:
             case ["GET", "bridges"]:
                 return 200, b"[" + b",".join(map(self.bridge, self.asterisk.bridges)) + b"]"
             case ["GET", "channels", channel_id, "variable"] if channel_id in self.asterisk.channels:
-                value = "(ulaw)" if query["variable"].startswith("CHANNEL(") else ""
+                # Nobody called by SIP: there is a codec, and no header.
+                value = "(ulaw);" if query["variable"].startswith("EVAL(") else ""
                 return 200, json.dumps({"value": value}).encode()
             case words:
                 return self._effect(words, query)
@@ -191,9 +195,10 @@ class FakeAri:
                 self._event("ChannelDtmfReceived", fields)
             case ev.TalkingStarted(channel_id) | ev.TalkingFinished(channel_id):
                 self._event(f"Channel{type(event).__name__}", b'"channel":' + self.channel(channel_id))
-            case ev.PlaybackFinished(playback_id):
-                playback = {"id": playback_id, "media_uri": "sound:beep", "language": "en", "state": "done"}
-                self._event("PlaybackFinished", b'"playback":' + json.dumps(playback).encode())
+            case ev.PlaybackStarted(playback_id) | ev.PlaybackFinished(playback_id):
+                state = "playing" if isinstance(event, ev.PlaybackStarted) else "done"
+                playback = {"id": playback_id, "media_uri": "sound:beep", "language": "en", "state": state}
+                self._event(type(event).__name__, b'"playback":' + json.dumps(playback).encode())
             case _:
                 raise TypeError(f"the fake tells of no {type(event).__name__}")
 

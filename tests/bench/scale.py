@@ -1,14 +1,16 @@
-"""The whole application at 1,000, 10,000 and 100,000 members in conferences of 20."""
+"""The whole application against the fake ARI server: each size a system of its own, all of them in turns."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from tests.redis import start
 
 ROOT = Path(__file__).parents[2]
 NAME = "bench"
+TALKS = 30
+"""For each who leaves and comes: so often somebody begins to talk, and ends."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -71,7 +75,8 @@ class Stalls(threading.Thread):
         with requests.Session() as session:
             while not self.stop.wait(0.02):
                 began = time.monotonic()
-                session.get(self._url, timeout=60)
+                with contextlib.suppress(requests.RequestException):  # it has just closed an idle connection
+                    session.get(self._url, timeout=60)
                 self.longest = max(self.longest, time.monotonic() - began)
 
 
@@ -117,43 +122,75 @@ class System:
             "ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8",
             "ARI_CONF_SOUNDS_FOLDER": str(self.folder / "sounds"),
         }
-        wrapped = os.environ.get("BENCH_WRAP", "").split()
-        self.app = Process([*(wrapped or ["-m", "ari_conf"]), "serve"], self.folder, environment)
+        self.app = Process(["-m", "ari_conf", "serve"], self.folder, environment)
         self._stack.callback(self.app.end)
         return self.app
 
 
-def measured(members: int, seconds: float, at_once: int = 16) -> dict[str, Any]:
+class Sized:
+    """A system that holds so many members, taken over from a process before."""
+
+    def __init__(self, members: int, folder: Path, stack: ExitStack) -> None:
+        self.members = members
+        self.system = System(folder, stack)
+        seeded = self.system.tell("seed", members=members, redis=self.system.redis.url, name=NAME)
+        self.app = self.system.start()
+        ready = self.system.tell("ready")["at"] - self.app.began
+        self.found: dict[str, float] = {
+            "start_up_s": ready,
+            "start_up_cpu_s": self.app.cpu_s(),
+            "state_bytes": seeded["bytes"],
+            "rss_mb": self.app.kb() / 1024,
+        }
+
+    def churn(self, seconds: float, at_once: int, talks: int) -> dict[str, float]:
+        """`talks` for each who leaves and comes. CPU is the application's alone."""
+        stalls = Stalls(self.system.metrics)
+        stalls.start()
+        began = self.app.cpu_s()
+        churn = self.system.tell("churn", seconds=seconds, at_once=at_once, talks=talks)
+        cpu = self.app.cpu_s() - began
+        stalls.stop.set()
+        stalls.join()
+        if churn["unknown"]:
+            raise SystemExit(f"the fake does not know these requests: {churn['unknown']}")
+        return {
+            "cpu_us_per_event": cpu / churn["events"] * 1e6,
+            "events_per_cpu_s": churn["events"] / max(cpu, 1 / TICKS),
+            "cpu_ms_per_join_and_leave": cpu / churn["joins"] * 1000,
+            "joins_per_s": churn["joins"] / churn["seconds"],
+            "median_ms": churn["median_ms"],
+            "p99_ms": churn["p99_ms"],
+            "stall_ms": stalls.longest * 1000,
+            "busy": cpu / churn["seconds"],
+        }
+
+
+def in_turns(sizes: list[int], rounds: int, seconds: float, at_once: int, told: Callable[[str], None]) -> list[Sized]:
+    """All sizes side by side, each with its own processes, but only one at work at any time: what else the machine does
+    concerns all of them. Each one's `found` then has the medians of the rounds."""
     with tempfile.TemporaryDirectory(prefix="ari_conf-bench-") as folder, ExitStack() as stack:
-        system = System(Path(folder), stack)
-        seeded = system.tell("seed", members=members, redis=system.redis.url, name=NAME)
-        app = system.start()
-        up_s = system.tell("ready")["at"] - app.began
+        systems: list[Sized] = []
+        for members in sizes:
+            told(f"{members} members: making them, and taking them over …")
+            place = Path(folder) / str(members)
+            place.mkdir()
+            systems.append(Sized(members, place, stack))
+            told(f"{members} members: taken over in {systems[-1].found['start_up_s']:.1f} s")
         time.sleep(1)
-        kb = app.kb()
-        found: dict[str, Any] = {"members": members, **seeded, "start-up s": up_s, "MB": kb / 1024}
-        for what, talks in (("joins", 0), ("talking", 30))[: int(os.environ.get("BENCH_PHASES", "2"))]:
-            stalls = Stalls(system.metrics)
-            stalls.start()
-            cpu = app.cpu_s()
-            churn = system.tell("churn", seconds=seconds, at_once=at_once, talks=talks)
-            cpu = app.cpu_s() - cpu
-            stalls.stop.set()
-            stalls.join()
-            found[what] = {
-                **churn,
-                "cpu_s": cpu,
-                "busy": cpu / churn["seconds"],
-                "us_per_event": cpu / churn["events"] * 1e6,
-                "events_per_s_and_core": churn["events"] / cpu,
-                "cpu_ms_per_join_and_leave": cpu / churn["joins"] * 1000,
-                "stall_ms": stalls.longest * 1000,
-                "redis_mb": system.redis.client.info("memory")["used_memory"] / 1e6,
-            }
-        found["MB after"] = app.kb() / 1024
-        return found
-
-
-if __name__ == "__main__":
-    for size in map(int, sys.argv[2:]):
-        print(json.dumps(measured(size, float(sys.argv[1])), indent=1), flush=True)
+        for sized in systems:
+            # The first ones that come find nothing warm.
+            sized.churn(min(1.0, seconds), at_once, 1)
+        for what, talks in (("joins", 0), ("talks", TALKS)):
+            rows: list[list[dict[str, float]]] = []
+            for number in range(rounds):
+                rows.append([sized.churn(seconds, at_once, talks) for sized in systems])
+                spent = ", ".join(f"{row['cpu_us_per_event']:.0f}" for row in rows[-1])
+                told(f"{what}, round {number + 1} of {rounds}: {spent} us of CPU an event")
+            for n, sized in enumerate(systems):
+                for name in rows[0][0]:
+                    worst = max if name == "stall_ms" else statistics.median
+                    sized.found[f"{what}_{name}"] = worst([row[n][name] for row in rows])
+                beside = [row[n]["cpu_us_per_event"] / row[0]["cpu_us_per_event"] for row in rows]
+                sized.found[f"{what}_beside_the_smallest"] = statistics.median(beside)
+    return systems

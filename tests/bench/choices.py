@@ -1,0 +1,177 @@
+"""Which library, by measurement: `python -m tests.bench.choices`. What is not installed is left out.
+
+In turns, so that what else the machine does concerns all alike; told is the best turn of each, since all that can
+happen to a turn makes it slower.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from ari_conf.core.snapshot import restore, snapshot
+from ari_conf.written import decoded, encoded
+from tests.bench.fake_ari import _bridge, _channel
+from tests.bench.plays import SIZE, TALKING, Recorder
+
+TURNS, TIMES = 7, 300
+MESSAGES = 20_000
+
+
+def an_event() -> bytes:
+    channels = [f"1700000000.{n}" for n in range(SIZE)]
+    head = b'{"type":"ChannelEnteredBridge","timestamp":"2026-11-22T12:00:00.000+0000","application":"ari_conf",'
+    return head + b'"bridge":%s,"channel":%s}' % (_bridge("b", channels), _channel(channels[0], "100", True))
+
+
+def of_a_conference() -> dict[str, dict[str, Callable[[], Any]]]:
+    recorder = Recorder(TALKING)
+    for _ in range(SIZE):
+        recorder.arrives("0")
+        recorder.go_on()
+    (conference,) = recorder.directory.conferences.values()
+    text, kind = encoded(conference), type(conference)
+    return {
+        f"writing a conference of {SIZE}": {
+            "msgspec, from the dataclasses": lambda: encoded(conference),
+            "plain values, then msgspec": lambda: msgspec.json.encode(snapshot(conference)),
+            "plain values, then json": lambda: json.dumps(snapshot(conference)),
+        },
+        f"reading a conference of {SIZE}": {
+            "msgspec, then restore": lambda: decoded(text, {}),
+            "json, then restore": lambda: restore(json.loads(text), kind),
+        },
+    }
+
+
+def of_an_event() -> dict[str, dict[str, Callable[[], Any]]]:
+    text = an_event()
+    ways: dict[str, Callable[[], Any]] = {
+        "msgspec": lambda: msgspec.json.decode(text),
+        "json": lambda: json.loads(text),
+    }
+    if importlib.util.find_spec("orjson"):
+        loads = importlib.import_module("orjson").loads
+        ways["orjson"] = lambda: loads(text)
+    return {f"reading an ARI event of {len(text)} bytes": ways}
+
+
+def measured(ways: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Microseconds of CPU for one."""
+    best = dict.fromkeys(ways, float("inf"))
+    for _ in range(TURNS):
+        for name, work in ways.items():
+            began = time.process_time()
+            for _ in range(TIMES):
+                work()
+            best[name] = min(best[name], (time.process_time() - began) / TIMES * 1e6)
+    return best
+
+
+# The WebSocket and the event loop: one process sends, another reads and decodes; told is the reader's CPU.
+
+
+async def send(port: int) -> None:
+    from aiohttp import web
+
+    async def give(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(compress=False)
+        await socket.prepare(request)
+        text = an_event().decode()
+        for _ in range(MESSAGES):
+            await socket.send_str(text)
+        await socket.close()
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/", give)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    print("ready", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+async def read_with_aiohttp(port: int) -> int:
+    import aiohttp
+
+    number = 0
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"ws://127.0.0.1:{port}/", max_msg_size=0, decode_text=False) as socket,
+    ):
+        async for message in socket:
+            msgspec.json.decode(message.data)
+            number += 1
+    return number
+
+
+async def read_with_websockets(port: int) -> int:
+    connect = importlib.import_module("websockets.asyncio.client").connect
+    number = 0
+    async with connect(f"ws://127.0.0.1:{port}/", max_size=None, compression=None) as socket:
+        async for message in socket:
+            msgspec.json.decode(message)
+            number += 1
+    return number
+
+
+def read(way: str, port: int) -> None:
+    """In a process of its own: prints microseconds of CPU for one message."""
+    library, loop = way.split(" on ")
+    if loop == "uvloop":
+        importlib.import_module("uvloop").install()
+    began = time.process_time()
+    number = asyncio.run({"aiohttp": read_with_aiohttp, "websockets": read_with_websockets}[library](port))
+    assert number == MESSAGES
+    print((time.process_time() - began) / number * 1e6)
+
+
+def of_sockets(turns: int) -> dict[str, float]:
+    from ari_conf.parts.processes import free_port
+
+    libraries = [name for name in ("aiohttp", "websockets") if importlib.util.find_spec(name)]
+    loops = ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]
+    port, best = free_port(), {f"{library} on {loop}": float("inf") for library in libraries for loop in loops}
+    me = [sys.executable, "-m", "tests.bench.choices"]
+    sending = subprocess.Popen([*me, "send", str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert sending.stdout and sending.stdout.readline() == b"ready\n"
+        for _ in range(turns):
+            for way in best:
+                told = subprocess.run([*me, "read", way, str(port)], capture_output=True, text=True, check=True)
+                best[way] = min(best[way], float(told.stdout))
+    finally:
+        sending.kill()
+        sending.wait()
+    return best
+
+
+def main() -> None:
+    table = Table("what for", "how", "us of CPU", "beside the best", box=None, pad_edge=False)
+    found = {what: measured(ways) for what, ways in (of_an_event() | of_a_conference()).items()}
+    found["receiving and reading such an event"] = of_sockets(3)
+    for what, best in found.items():
+        for name, spent in sorted(best.items(), key=lambda pair: pair[1]):
+            table.add_row(what, name, f"{spent:.1f}", f"{spent / min(best.values()):.2f}")
+    Console(highlight=False, width=120).print(table)
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["send", port]:
+            asyncio.run(send(int(port)))
+        case ["read", way, port]:
+            read(way, int(port))
+        case _:
+            main()
