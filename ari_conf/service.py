@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Coroutine
@@ -44,6 +46,9 @@ QUIET = (ev.TimePassed, ev.AccountWatched, ev.TalkingStarted, ev.TalkingFinished
 """Told at level debug only: there are many, and they say little."""
 
 
+TIMER_SET_MS = 1000
+COLLECT = 10_000, 20, 50
+"""The garbage collector's thresholds."""
 REDIS_AGAIN_S = 0.5
 CELERY_WAITS_S = 3.0
 HAND_OVER_S = 2.0
@@ -95,6 +100,8 @@ class Service:
         self._held: list[ev.Event] = []
         """Events of a time in which this process was stopped: whether they still are for it must be asked first."""
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_set: tuple[int, int | None] = 0, None
+        """When, for which deadline."""
         self._first = True
         """No connection to Asterisk has been compared yet."""
         self._compared = asyncio.Event()
@@ -232,7 +239,7 @@ class Service:
 
     def _deliver(self, event: ev.Event) -> None:
         now = now_ms()
-        told = fields_of(event, self._directory.whose)
+        told = self._told(event)
         self._measured.before(event, now)
         try:
             effects = self._directory.receive(event, now)
@@ -246,7 +253,6 @@ class Service:
 
     def _put(self, effects: list[do.Effect], now: int) -> None:
         """The step that has just been made: to be written, then run."""
-        whose = self._directory.whose
         step = Step(now)
         if self._directory.next_member_id != self._member_id_written:
             self._member_id_written = self._directory.next_member_id
@@ -254,7 +260,7 @@ class Service:
         step.state |= self._directory.touched()
         run: list[do.Effect] = []
         for effect in effects:
-            _tell("effect", effect, fields_of(effect, whose))
+            _tell("effect", effect, self._told(effect))
             match effect:
                 case do.PostCallback():
                     step.callbacks.append(effect)
@@ -274,14 +280,25 @@ class Service:
             self._writer.put(step, run)
         self._set_timer(now)
 
+    def _told(self, thing: ev.Event | do.Effect) -> dict[str, Any]:
+        untold = isinstance(thing, QUIET) and not log.is_enabled_for(logging.DEBUG)
+        return {} if untold else fields_of(thing, self._directory.whose)
+
     def _set_timer(self, now: int) -> None:
+        deadline, (since, awaited) = self._directory.deadline, self._timer_set
+        # Not at every event: but again and again, since the clock may be set.
+        if self._timer is not None and awaited == deadline and 0 <= now - since < TIMER_SET_MS:
+            return
         if self._timer is not None:
             self._timer.cancel()
-        deadline = self._directory.deadline
-        self._timer = None
+        self._timer, self._timer_set = None, (now, deadline)
         if deadline is not None:
             wait = max(0.0, (deadline - now) / 1000)
-            self._timer = asyncio.get_running_loop().call_later(wait, self.deliver, ev.TimePassed())
+            self._timer = asyncio.get_running_loop().call_later(wait, self._time_passed)
+
+    def _time_passed(self) -> None:
+        self._timer = None
+        self.deliver(ev.TimePassed())
 
     def _heard(self, message: dict[str, Any]) -> None:
         event = translate.to_event(message, new_id)
@@ -394,4 +411,6 @@ def _tell(kind: str, thing: ev.Event | do.Effect, fields: dict[str, Any]) -> Non
 
 async def serve(settings: Settings, *, stop: asyncio.Event) -> None:
     """Until `stop` is set. Raises SetupFailed."""
+    # Calls and conferences hold no circles, so that there is little to be found: not after every 700 things.
+    gc.set_threshold(*COLLECT)
     await Service(settings).run(stop)
