@@ -31,6 +31,8 @@ from tests.bench.fake_ari import APP, LISTENED_TO, FakeAri, answered, listened_t
 from tests.bench.plays import ACCOUNT, SIZE, TALKING, Recorder
 
 LATE_S = 30.0
+BUSY = 47
+"""Conferences in which callers come and go, and some more in which they talk: all that 1,000 members have."""
 
 
 class Callers:
@@ -95,10 +97,12 @@ class Callers:
         sent, requests, began = self._ari.sent, self._ari.requests, time.monotonic()
         joins: list[float] = []
         until = began + seconds
-        here = self._members
-        # They stay: whom one can talk to is known.
-        talkers = [who for who in here if listened_to(self._ari.exten[who])]
-        here = [who for who in here if not listened_to(self._ari.exten[who])]
+        # As many conferences are busy at any size, the others hold still: else one that holds more conferences would
+        # seldom have two events of the same one to write together, and more would be compared than the size.
+        busy = self._busy()
+        resting = [who for who in self._members if self._ari.exten[who] not in busy]
+        talkers = [who for who in self._members if self._ari.exten[who] in busy and listened_to(self._ari.exten[who])]
+        here = [who for who in self._members if self._ari.exten[who] in busy and not listened_to(self._ari.exten[who])]
 
         async def one() -> None:
             while time.monotonic() < until:
@@ -117,7 +121,7 @@ class Callers:
                         await asyncio.sleep(0)
 
         await asyncio.gather(*(one() for _ in range(at_once)))
-        spent, self._members = time.monotonic() - began, talkers + here
+        spent, self._members = time.monotonic() - began, resting + talkers + here
         return {
             "seconds": spent,
             "events": self._ari.sent - sent,
@@ -128,6 +132,14 @@ class Callers:
             "unknown": self._ari.unknown[:5],
             "refused": self._ari.refused[:5],
         }
+
+    def _busy(self) -> set[str]:
+        """From all over."""
+        conferences = sorted({self._ari.exten[who] for who in self._members}, key=int)
+        listened = [c for c in conferences if listened_to(c)]
+        others = [c for c in conferences if not listened_to(c)]
+        few = BUSY // LISTENED_TO + 1
+        return {*listened[:: max(1, len(listened) // few)][:few], *others[:: max(1, len(others) // BUSY)][:BUSY]}
 
     async def _comes(self, exten: str) -> str:
         channel_id = f"1800000000.{next(self._numbers)}"
