@@ -129,7 +129,7 @@ class Callers:
             leg.quiet.append((start - 40, start + PRESSED_MS))
             with contextlib.suppress(RuntimeError):
                 await phone.press("5")
-                self.counts.pressed += 1
+                self.counts.pressed.append(start)
 
     async def _mutes(self, room: Room) -> None:
         """By the API: one of those who stay, again and again."""

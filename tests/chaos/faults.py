@@ -14,6 +14,7 @@ from typing import Literal
 
 from ari_conf.up import System
 from demo.phone import now_ms
+from tests.chaos.applications import NAMES, Applications
 from tests.chaos.schedule import BY_NAME, Fault
 from tests.chaos.seen import Injected
 from tests.chaos.socket_proxy import SocketProxy
@@ -29,11 +30,18 @@ Told = Literal["died", "back"]
 
 class Faults:
     def __init__(
-        self, system: System, proxy: SocketProxy, asterisk: Callable[[Told], None], tell: Callable[[str], None]
+        self,
+        system: System,
+        applications: Applications,
+        proxy: SocketProxy,
+        asterisk: Callable[[Told], None],
+        tell: Callable[[str], None],
     ) -> None:
         """`asterisk` is told of its death and its return."""
         self.system = system
+        self._applications = applications
         self.injected: list[Injected] = []
+        self._returning: asyncio.Task[None] | None = None
         self._proxy, self._asterisk, self._tell = proxy, asterisk, tell
         self._parts: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -50,13 +58,19 @@ class Faults:
             start_ms = now_ms()
             ready_s = await self._do(kind.part, fault)
             self.injected.append(Injected(fault.kind, start_ms, now_ms(), ready_s))
+            if self._returning is not None:
+                await self._returning
+                self._returning = None
         ready = f", ready in {ready_s:.1f} s" if ready_s else ""
         self._tell(f"{(start_ms - began_ms) / 1000:6.1f} s  {fault.kind}{ready}")
 
     async def _do(self, part: str, fault: Fault) -> float:
+        if part == "serve":
+            return await self._application(fault)
         match fault.kind.split()[-1]:
             case "paused":
-                return await self._pause(part, fault.for_s)
+                await self._pause(self.system.process(part).pid, fault.for_s)
+                return 0.0
             case "closed":
                 self._proxy.close_all()
                 await asyncio.sleep(RECONNECTED_S)
@@ -79,15 +93,50 @@ class Faults:
         await self.system.start(part)
         return time.monotonic() - began
 
-    async def _pause(self, part: str, seconds: float) -> float:
-        pid = self.system.process(part).pid
+    async def _application(self, fault: Fault) -> float:
+        """That which serves; the seconds until one serves again."""
+        applications = self._applications
+        owner = applications.owner
+        match fault.kind:
+            case "application paused":
+                await self._pause(applications.pid(owner), fault.for_s)
+                return await applications.served()
+            case "application stopped":
+                began = time.monotonic()
+                await applications.stop(owner)
+                await applications.served()
+                took = time.monotonic() - began
+            case "application killed":
+                applications.kill(owner)
+                took = await applications.served()
+            case "both applications killed":
+                applications.kill(*NAMES)
+                await asyncio.sleep(fault.for_s)
+                began = time.monotonic()
+                await applications.start_missing()
+                await applications.served()
+                return time.monotonic() - began
+            case other:
+                raise AssertionError(f"nobody knows how to do this: {other}")
+        self._back(owner, fault.for_s)
+        return took
+
+    def _back(self, name: str, after_s: float) -> None:
+        """As a standby."""
+
+        async def later() -> None:
+            await asyncio.sleep(after_s)
+            await self._applications.start(name)
+
+        self._returning = asyncio.create_task(later())
+
+    async def _pause(self, pid: int, seconds: float) -> None:
         # And what it has started.
         os.killpg(pid, signal.SIGSTOP)
         try:
             await asyncio.sleep(seconds)
         finally:
             os.killpg(pid, signal.SIGCONT)
-        return 0.0
 
     async def _freeze(self, seconds: float) -> float:
         links = self._proxy.freeze()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from demo import listen
 from demo.heard import Heard
-from tests.chaos.seen import Injected, Leg, Span, Stall, due
+from tests.chaos.seen import Injected, Leg, Span, Stall, due, stood_still
 
 GAP_MS = 100.0
 """The longest pause in somebody's voice that nobody notices."""
@@ -163,7 +163,7 @@ def _pair(told: Listened, ear: Leg, heard: Track, voice: Leg, faults: Sequence[I
 
 
 def _gap(told: Listened, name: str, at_ms: float, ms: float, voice: Leg) -> None:
-    own = max((by for when, by in [*voice.late, *told.stalls] if at_ms - 100 <= when <= at_ms + ms + 100), default=0.0)
+    own = stood_still(at_ms, ms, [*voice.late, *told.stalls])
     if ms - own > GAP_MS:
         told.gaps += 1
         told.wrong(at_ms, f"{name}: the first does not hear the second for {ms:.0f} ms")

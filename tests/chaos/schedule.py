@@ -24,6 +24,7 @@ KINDS = (
     Kind("application killed", "serve", 0.2, 3.0, holds_up=True),
     Kind("application stopped", "serve", 0.0, 2.0, holds_up=True),
     Kind("application paused", "serve", 1.0, 7.0, holds_up=True),
+    Kind("both applications killed", "serve", 0.2, 2.0, holds_up=True),
     Kind("worker killed", "worker", 0.0, 3.0, holds_up=False),
     Kind("worker stopped", "worker", 0.0, 2.0, holds_up=False),
     Kind("worker paused", "worker", 1.0, 5.0, holds_up=False),

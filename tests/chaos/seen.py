@@ -85,6 +85,21 @@ def due(at_ms: float, faults: Iterable[Injected]) -> float:
 SOON_MS = 1500.0
 
 
+def stood_still(at_ms: float, ms: float, stalls: Iterable[Stall]) -> float:
+    """For how many ms of that time, or just beside it, the machine let something not run."""
+    low, high, total = at_ms - BESIDE_MS, at_ms + ms + BESIDE_MS, 0.0
+    until = low
+    for start, end in sorted((end - length, end) for end, length in stalls):
+        first, last = max(start, until), min(end, high)
+        if last > first:
+            total += last - first
+            until = last
+    return total
+
+
+BESIDE_MS = 100.0
+
+
 def before(at_ms: float, faults: Iterable[Injected]) -> Injected | None:
     """The last that had begun by then."""
     begun = [fault for fault in faults if fault.start_ms <= at_ms]
@@ -106,7 +121,8 @@ class Counts:
     calls: int = 0
     """Answered."""
     mutes: int = 0
-    pressed: int = 0
+    pressed: list[float] = field(default_factory=list)
+    """When each digit was."""
     unanswered: list[tuple[float, str]] = field(default_factory=list)
     """(when, why), but for those whom Asterisk's death explains."""
     dropped: list[tuple[float, str]] = field(default_factory=list)

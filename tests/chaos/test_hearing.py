@@ -121,7 +121,9 @@ def test_what_stood_still_with_the_whole_machine_is_its_making() -> None:
     talk.hears(0, BOB, (0, 4000), (4150, END))
     told = judge(talk.legs, [], [(T0 + 4150, 140.0)])
     assert (told.gaps, told.own_gaps) == (0, 1)
-    told = judge(talk.legs, [], [(T0 + 4150, 40.0), (T0 + 9000, 300.0)])
+    told = judge(talk.legs, [], [(T0 + 4100, 30.0), (T0 + 4160, 30.0)])
+    assert (told.gaps, told.own_gaps) == (0, 1), "together they explain it"
+    told = judge(talk.legs, [], [(T0 + 4150, 40.0), (T0 + 4150, 40.0), (T0 + 9000, 300.0)])
     assert (told.gaps, told.own_gaps) == (1, 0)
 
 

@@ -1,0 +1,91 @@
+"""Two `ari-conf serve` for one Asterisk: what dies is whichever owns the calls, and the other is to take over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from ari_conf.parts import processes
+from ari_conf.parts.processes import Process, free_port
+from ari_conf.up import PREFIX, System
+
+SERVES, WAITS = "compared with asterisk", "standby: waiting"
+"""What they log: the first when what the state says and what Asterisk has agree."""
+SAYS = re.compile(f"{SERVES}|{WAITS}")
+NAMES = ("serve", "standby")
+TAKEN_S = 30.0
+"""Later nobody takes over any more, and the callers will say so."""
+LOOK_S = 0.05
+
+
+class Applications:
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._running = {"serve": system.process("serve")}
+        self._metrics = {"serve": system.values[PREFIX + "METRICS_LISTEN"], "standby": f"127.0.0.1:{free_port()}"}
+
+    @property
+    def owner(self) -> str:
+        """The name of the one that serves; if none does, or it can't be told, of any that runs."""
+        return next((name for name in self._running if self._last_word(name) == SERVES), next(iter(self._running)))
+
+    def pid(self, name: str) -> int:
+        return self._running[name].pid
+
+    async def start(self, name: str) -> float:
+        """Seconds until it serves or waits."""
+        began = time.monotonic()
+        others = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
+        self._running[name] = await processes.start(
+            name,
+            [sys.executable, "-m", "ari_conf", "serve"],
+            self._system.log(name),
+            ready=processes.logs(SAYS.pattern),
+            environment=others | self._system.values | {PREFIX + "METRICS_LISTEN": self._metrics[name]},
+        )
+        return time.monotonic() - began
+
+    async def start_missing(self) -> None:
+        await asyncio.gather(*(self.start(name) for name in NAMES if name not in self._running))
+
+    def kill(self, *names: str) -> None:
+        # All at once, so that none sees the other's death.
+        gone = [self._forget(name) for name in names]
+        for process in gone:
+            processes.kill(process)
+
+    async def stop(self, name: str) -> None:
+        await processes.stop(self._forget(name))
+
+    async def served(self) -> float:
+        """Seconds until one of them serves."""
+        began = time.monotonic()
+        while time.monotonic() < began + TAKEN_S:
+            if any(self._last_word(name) == SERVES for name in self._running):
+                break
+            await asyncio.sleep(LOOK_S)
+        return time.monotonic() - began
+
+    def _last_word(self, name: str) -> str:
+        words: list[str] = SAYS.findall(self._running[name].logged())
+        return words[-1] if words else ""
+
+    def _forget(self, name: str) -> Process:
+        self._system._running.pop(name, None)  # it is ours to end
+        return self._running.pop(name)
+
+
+@asynccontextmanager
+async def two(system: System) -> AsyncGenerator[Applications]:
+    applications = Applications(system)
+    await applications.start_missing()
+    try:
+        yield applications
+    finally:
+        for name in tuple(applications._running):
+            await applications.stop(name)
