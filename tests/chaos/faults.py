@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from ari_conf.errors import SetupFailed
 from ari_conf.up import System
 from demo.phone import now_ms
 from tests.chaos.applications import NAMES, Applications
@@ -23,6 +24,7 @@ from tests.chaos.witness import NICE
 NOTICED_S = 5.0
 """A half-open WebSocket is noticed by then."""
 RECONNECTED_S = 1.0
+STARTS = 3
 
 
 Told = Literal["died", "back"]
@@ -41,6 +43,8 @@ class Faults:
         self.system = system
         self._applications = applications
         self.injected: list[Injected] = []
+        self.failed: list[tuple[float, str]] = []
+        """(when, why) a part did not start."""
         self._returning: asyncio.Task[None] | None = None
         self._proxy, self._asterisk, self._tell = proxy, asterisk, tell
         self._parts: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -90,7 +94,13 @@ class Faults:
 
     async def _start(self, part: str) -> float:
         began = time.monotonic()
-        await self.system.start(part)
+        for _ in range(STARTS):
+            try:
+                await self.system.start(part)
+                break
+            except SetupFailed as error:
+                # Told, and not the end: what comes after it is to be judged as well.
+                self.failed.append((now_ms(), f"{part} did not start: {str(error).splitlines()[0]}"))
         return time.monotonic() - began
 
     async def _application(self, fault: Fault) -> float:

@@ -96,6 +96,7 @@ async def run(plan: Plan, folder: Path, planned: Sequence[Fault], tell: Callable
             stalls = witness.stalls()
         tell("everybody has hung up; waiting until nothing is left")
         report.left = dict(await remains.settled(stage, plan.settles_s))
+        report.add([Finding(at_ms, text) for at_ms, text in faults.failed])
         report.faults = sorted(faults.injected, key=lambda one: one.start_ms)
         tell("listening to what everybody heard")
         await asyncio.to_thread(_judge, report, stage, legs, counts, stalls)
