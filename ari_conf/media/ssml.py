@@ -143,7 +143,10 @@ def segments(markup: str) -> tuple[Text | Pause, ...]:
     except (ParseError, ValueError) as error:
         raise SoundFailed(f"Speak: its text is not well-formed XML: {error}") from None
     found: list[Text | Pause] = []
-    _walk(root, 1.0, found)
+    try:
+        _walk(root, 1.0, found)
+    except RecursionError:
+        raise SoundFailed("Speak: its elements are nested too deep") from None
     tidy = [Text(" ".join(s.text.split()), s.rate) if isinstance(s, Text) else s for s in found]
     # A lone full stop between two breaks is nothing that an engine could say.
     return tuple(s for s in tidy if isinstance(s, Pause) or any(c.isalnum() for c in s.text))

@@ -19,6 +19,8 @@ from tests.simulation.bugs import ATTRIBUTES, BUGS, Bug
 
 ROOT = Path(__file__).parents[2]
 SIMULATE = "from tests.simulation.test_simulation import long_courses as run; run({kinds!r}, {seeds})"
+CUT = "from tests.simulation.test_crashes import cut_courses as run; run(14, 9)"
+SIMULATED = ("smooth", "rough", "cut")
 SEEDS = 60
 DEADLINE_S = 120
 
@@ -70,8 +72,8 @@ def _copy(folder: Path) -> None:
 
 def _run(folder: Path, by: str) -> tuple[bool, str]:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", f"tests/core/{by}.py"]
-    if by in ("smooth", "rough"):
-        command = [sys.executable, "-c", SIMULATE.format(kinds=by, seeds=SEEDS)]
+    if by in SIMULATED:
+        command = [sys.executable, "-c", CUT if by == "cut" else SIMULATE.format(kinds=by, seeds=SEEDS)]
     else:
         (folder / "tox.ini").write_text("[pytest]\n")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "PYTHONPATH", "COV"))}
@@ -83,7 +85,7 @@ def _run(folder: Path, by: str) -> tuple[bool, str]:
     except subprocess.TimeoutExpired:
         return False, f"{by}: not ended after {DEADLINE_S} s"
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()] or [""]
-    if by in ("smooth", "rough"):
+    if by in SIMULATED:
         # A promise that does not hold, or a core that breaks: each is seen. That it can't be imported is not.
         found = [line for line in lines if line.startswith(("seed ", "AssertionError", "KeyError"))]
         return done.returncode == 1 and bool(found), found[0] if found else lines[-1]

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation import planted
-from tests.simulation.bugs import BUGS, Bug
+from tests.simulation.bugs import BUGS, OF_CRASHES, Bug
+from tests.simulation.test_simulation import LONG
+
+CUT = tuple(bug for bug in OF_CRASHES if bug.by == "cut")
+LATER = () if LONG else tuple(bug for n, bug in enumerate(CUT) if n % 4)
+"""A bug of crashes takes seconds to be caught: here only some of them. `python -m tests.simulation.planted` has all."""
 
 
 def test_each_attribute_has_two_bugs() -> None:
@@ -28,6 +33,6 @@ def test_a_change_that_is_none_is_not_counted_as_caught() -> None:
 
 
 def test_every_bug_is_caught() -> None:
-    verdicts = planted.judge_all()
+    verdicts = planted.judge_all(tuple(bug for bug in BUGS if bug not in LATER))
     print("\n" + planted.table(verdicts))
     assert [v.bug.promise for v in verdicts if not v.caught] == []

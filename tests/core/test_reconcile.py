@@ -1,0 +1,152 @@
+"""What follows from what Asterisk has, where it is the order, or what is left alone, that counts.
+
+That a run which is cut ends as one that is not: tests/simulation/test_crashes.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ari_conf.core import commands as api
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.core.conference import FLOOR_SILENCE_MS
+from ari_conf.core.elements import Play, Speak, Wait
+from ari_conf.core.reconcile import Compared, There, compared, expected
+from tests.core.stage import Stage, players
+
+
+def there(stage: Stage, **instead: Any) -> There:
+    asterisk = stage.asterisk
+    found = {
+        "channels": {c.channel_id: c.up for c in asterisk.channels.values()},
+        "bridges": {b.bridge_id: frozenset(b.channels) for b in asterisk.bridges.values()},
+        "playbacks": frozenset(asterisk.playbacks),
+        "recordings": frozenset(asterisk.recordings),
+    }
+    return There(**{**found, **instead})
+
+
+def found(stage: Stage, took_over: bool = True, ours: tuple[str, ...] = (), **instead: Any) -> Compared:
+    before = expected(stage.directory)
+    return compared(stage.directory, before, there(stage, **instead), took_over=took_over, ours=ours.__contains__)
+
+
+def nothing_of(channel_id: str, effects: list[Any]) -> bool:
+    return not any(getattr(effect, "channel_id", "") == channel_id for effect in effects)
+
+
+def test_where_all_is_as_it_was_nothing_is_missed(stage: Stage) -> None:
+    players(stage, "ann", "bob", record=True)
+    stage.call("cid", Play("song"), Wait(5))
+    assert found(stage).missed == []
+    assert found(stage, took_over=False) == Compared([], [])
+
+
+def test_who_hung_up_has_hung_up_before_his_sound_ended(stage: Stage) -> None:
+    stage.call("bob", Play("song"))
+    stage.call("ann", Play("song"), Speak("next"))
+    missed = found(stage, channels={"bob": True}, playbacks=frozenset()).missed
+    assert missed[0] == ev.ChannelHungUp("ann", 0)
+    assert [type(event) for event in missed[1:]] == [ev.PlaybackFinished, ev.PlaybackFinished]
+
+
+def test_who_was_on_his_way_out_has_left_before_he_hung_up(stage: Stage) -> None:
+    players(stage, "ann", "bob")
+    stage.held = {do.RemoveChannel, do.HangUp}
+    member = ev.CommandReceived("c1", "A", "standup", api.HangUpMembers((1,)), stage.now + 5000)
+    stage.tell(member)
+    bridge = stage.conference_id()
+    again = [type(effect) for effect in found(stage).again if getattr(effect, "channel_id", "") == "ann"]
+    assert again.index(do.RemoveChannel) < again.index(do.HangUp)
+    missed = found(stage, channels={"bob": True}, bridges={bridge: frozenset({"bob"})}).missed
+    assert missed == [ev.ChannelLeftBridge("ann", bridge), ev.ChannelHungUp("ann", 0)]
+
+
+def test_a_sound_that_has_begun_and_is_gone_has_ended(stage: Stage) -> None:
+    stage.call("ann", Play("song"))
+    seen = found(stage, playbacks=frozenset())
+    assert not [effect for effect in seen.again if isinstance(effect, do.PlayMedia)]
+    assert seen.missed == [ev.PlaybackFinished("c.call-ann.2.1")]
+
+
+def test_one_that_was_never_heard_to_begin_begins_for_who_takes_over(stage: Stage) -> None:
+    stage.held = {do.PlayMedia}
+    stage.call("ann", Play("song"))
+    assert do.PlayMedia(do.Target("channel", "ann"), "c.call-ann.2.1", ("song",)) in found(stage).again
+    assert found(stage).missed == []
+    # Who goes on is doing it, or has heard neither the beginning nor the end.
+    assert found(stage, took_over=False) == Compared([], [ev.PlaybackFinished("c.call-ann.2.1")])
+
+
+def test_a_beep_is_listened_for_again(stage: Stage) -> None:
+    stage.call("ann", Wait(60, beep=True))
+    assert do.DetectBeep("ann", True) in found(stage).again
+
+
+def test_an_announcement_that_was_to_stop_is_stopped(stage: Stage) -> None:
+    players(stage, "ann")
+    stage.tell(ev.CommandReceived("c1", "A", "standup", api.Announce(Play("all")), stage.now + 5000))
+    stage.held = {do.StopPlayback}
+    stage.tell(ev.CommandReceived("c2", "A", "standup", api.StopAnnouncing(), stage.now + 5000))
+    (stopping,) = stage.waiting
+    assert stopping in found(stage).again
+    assert stopping not in found(stage, bridges={}).again, "gone with its bridge"
+
+
+def test_a_recording_that_ran_and_is_gone_is_not_begun_again(stage: Stage) -> None:
+    players(stage, "ann", record=True)
+    seen = found(stage, recordings=frozenset())
+    assert not [effect for effect in seen.again if isinstance(effect, do.StartRecording)]
+    assert [type(event) for event in seen.missed] == [ev.RecordingFinished]
+
+
+def test_one_of_which_only_the_beginning_was_missed_began_when_it_was_asked_for(stage: Stage) -> None:
+    stage.held = {do.StartRecording}
+    players(stage, "ann", record=True)
+    conference = stage.conference()
+    assert conference is not None and conference.recording is not None
+    (missed,) = found(stage, recordings=frozenset({conference.recording.recording_id})).missed
+    asked, stage.now = stage.now, stage.now + 3000
+    stage.tell(missed)
+    assert conference.recording.begun and conference.recording.started_at == asked
+
+
+def test_the_floor_is_not_held_for_ever_by_one_who_fell_silent_meanwhile(stage: Stage) -> None:
+    players(stage, "ann", "bob", floor_event=True)
+    stage.talk("ann")
+    seen = found(stage, took_over=False)
+    assert seen.missed == [ev.TalkingFinished("ann")]
+    # If he talks on, Asterisk says so anew; and he has it still.
+    assert seen.again == [do.DetectTalking("ann", None), do.DetectTalking("ann", FLOOR_SILENCE_MS)]
+    stage.tell(*seen.missed, ev.TalkingStarted("ann"))
+    assert stage.told().count("floor ann") == 1
+    stage.tell(ev.TalkingFinished("ann"), ev.TalkingStarted("bob"))
+    assert stage.told()[-1] == "floor bob"
+
+
+def test_one_in_the_bridge_who_is_no_member_is_removed(stage: Stage) -> None:
+    players(stage, "ann")
+    bridge = stage.conference_id()
+    seen = found(stage, took_over=False, bridges={bridge: frozenset({"ann", "ghost"})})
+    assert seen.again == [do.RemoveChannel("ghost", bridge)]
+
+
+def test_a_bridge_of_nobody_is_removed_and_anothers_is_not(stage: Stage) -> None:
+    players(stage, "ann")
+    bridge = stage.conference_id()
+    bridges = {bridge: frozenset({"ann"}), "orphan": frozenset({"x"}), "another's": frozenset({"y"})}
+    again = found(stage, ours=(bridge, "orphan"), bridges=bridges).again
+    assert [effect for effect in again if isinstance(effect, do.DestroyBridge)] == [do.DestroyBridge("orphan")]
+    assert not [effect for effect in again if isinstance(effect, do.RemoveChannel)]
+    assert nothing_of("x", again) and nothing_of("y", again)
+
+
+def test_what_events_have_told_meanwhile_is_not_told_once_more(stage: Stage) -> None:
+    players(stage, "ann", "bob")
+    before, seen = expected(stage.directory), there(stage)
+    before_he_is_held = there(stage, bridges={stage.conference_id(): frozenset({"bob"})})
+    assert compared(stage.directory, before, before_he_is_held, took_over=False, ours=bool).missed
+    stage.tell(ev.CommandReceived("c1", "A", "standup", api.Hold((1,), True), stage.now + 5000))
+    assert compared(stage.directory, before, before_he_is_held, took_over=False, ours=bool).missed == []
+    assert seen.bridges
