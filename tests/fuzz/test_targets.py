@@ -20,7 +20,7 @@ from tests.fuzz.targets import TARGETS
 
 LONG = os.environ.get("ARI_CONF_SIMULATION") == "long"
 PROFILE = settings(
-    max_examples=20_000 if LONG else 150,
+    max_examples=20_000 if LONG else 40,
     deadline=None,
     derandomize=not LONG,
     suppress_health_check=list(HealthCheck),
@@ -145,10 +145,9 @@ LONG_ONES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "at"), [(name, at) for name, all_of in LONG_ONES.items() for at in range(len(all_of))]
-)
-def test_long_and_deep_ones_are_soon_done_with(name: str, at: int) -> None:
-    began = time.process_time()
-    TARGETS[name](LONG_ONES[name][at])
-    assert time.process_time() - began < SLOWEST_S
+@pytest.mark.parametrize("name", LONG_ONES)
+def test_long_and_deep_ones_are_soon_done_with(name: str) -> None:
+    for long in LONG_ONES[name]:
+        began = time.process_time()
+        TARGETS[name](long)
+        assert time.process_time() - began < SLOWEST_S, long[:40]
