@@ -4,7 +4,7 @@ VENV := .venv
 LOCAL := .local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core asterisk clean
+.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz asterisk clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -21,6 +21,9 @@ test: $(VENV)/.tox asterisk $(LOCAL)/packages-of-tests  ## everything that CI ru
 conformance: $(VENV)/.tox asterisk  ## the specification, row by row, with callers on a real Asterisk: docs/conformance.md
 	@CONFORMANCE_TABLE=docs/conformance.md $(VENV)/bin/tox run -e py -- -q tests/integration/conformance; \
 	    held=$$?; cat docs/conformance.md; exit $$held
+
+fuzz: $(VENV)/.tox  ## bad input by the million, guided by what code it reaches: docs/fuzzing.md; FUZZ="--seconds 600 document"
+	@$(VENV)/bin/tox run -q -e fuzz -- $(FUZZ)
 
 lint: $(VENV)/.tox  ## the checks of the code, without the tests
 	@$(VENV)/bin/tox run -e lint
