@@ -23,6 +23,9 @@ from ari_conf.core.events import (
     TimePassed,
 )
 
+SHORT_MS, MOST_SHORT = 200, 10
+"""A sound that is over sooner than that, so often in a row, waits before it is played again: one of a thousandth of a
+second with loop="0" would keep Asterisk busy for as long as the call lasts (decided)."""
 GAP_MS = 750
 """waitSound loops "with 750 ms of silence before each repetition"."""
 
@@ -41,6 +44,9 @@ class Player:
     media: str = ""
     """The current item's, once it is prepared."""
     count: int = 0
+    played_at: int = 0
+    short: int = 0
+    """Turns in a row that were over at once."""
     begun: bool = False
     """The playback has been heard to begin: if it is there no more it has ended, and was not lost before it began."""
     until: int | None = None
@@ -78,7 +84,7 @@ class Player:
         match event:
             case SoundPrepared(playback_id, media) if self.state == "preparing" and playback_id == self.playback_id:
                 self.media = media
-                return self._play()
+                return self._play(now)
             case SoundFailed(playback_id) if self.state == "preparing" and playback_id == self.playback_id:
                 return self._next_item(now)
             case PlaybackStarted(playback_id) if self.state == "playing" and playback_id == self.playback_id:
@@ -129,15 +135,15 @@ class Player:
             return self._wait(item, now)
         self.count += 1
         if self.media:
-            return self._play()
+            return self._play(now)
         self.state = "preparing"
         return [PrepareSound(self.playback_id, item)]
 
     def again(self) -> list[Effect]:
         return [PlayMedia(self.target, self.playback_id, (self.media,))]
 
-    def _play(self) -> list[Effect]:
-        self.state, self.begun = "playing", False
+    def _play(self, now: int) -> list[Effect]:
+        self.state, self.begun, self.played_at = "playing", False, now
         return self.again()
 
     def _played(self, failed: bool, now: int) -> list[Effect]:
@@ -145,9 +151,13 @@ class Player:
         assert isinstance(item, Play | Speak)
         self.heard = self.heard or not failed
         self.turn += 1
-        if not failed and (item.loop == 0 or self.turn < item.loop):
+        if failed or (item.loop != 0 and self.turn >= item.loop):
+            return self._next_item(now)
+        self.short = self.short + 1 if now - self.played_at < SHORT_MS else 0
+        if self.short < MOST_SHORT:
             return self._begin(now)
-        return self._next_item(now)
+        self.state, self.until = "gap", now + SHORT_MS
+        return []
 
     def _wait(self, item: Wait, now: int) -> list[Effect]:
         self.state, self.until = "waiting", now + item.length * 1000

@@ -176,6 +176,7 @@ def test_loop_0_is_until_hang_up(stage: Stage) -> None:
     """ "0 = until hang-up" """
     stage.call("ann", Speak("song", loop=0), Speak("never"))
     for _ in range(50):
+        stage.pass_time(1)
         stage.finish("ann")
     assert stage.media("ann") == ["song"] * 51
     stage.hang_up("ann")

@@ -107,3 +107,22 @@ def test_an_endless_one_of_which_nothing_could_be_heard_ends() -> None:
     player.start(0)
     player.receive(ev.TimePassed(), 1000)
     assert player.done
+
+
+def test_a_sound_without_length_keeps_nobody_busy(stage: Stage) -> None:
+    stage.call("ann", Play("click", loop=0))
+    for _ in range(25):
+        while stage.asterisk.playbacks:
+            stage.finish("ann")
+        stage.pass_time(0.2)
+    assert len(stage.media("ann")) == 10 + 25
+    stage.hang_up("ann")
+    stage.assert_nothing_is_left()
+
+
+def test_one_with_a_length_goes_on_without_a_pause(stage: Stage) -> None:
+    stage.call("ann", Play("song", loop=0))
+    for _ in range(30):
+        stage.pass_time(1)
+        stage.finish("ann")
+    assert len(stage.media("ann")) == 31
