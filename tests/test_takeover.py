@@ -1,14 +1,27 @@
+"""State that is much; and state that is damaged, or of another version: it costs whose it is and nobody else."""
+
+from __future__ import annotations
+
 import asyncio
 import gc
+import json
+from typing import Any
+
+import pytest
 
 from ari_conf import store, takeover
 from ari_conf.core.call import Call
+from ari_conf.core.elements import Wait
 from ari_conf.core.events import CallArrived
+from ari_conf.core.snapshot import snapshot
 from ari_conf.store import Step, Store
+from ari_conf.takeover import NEXT_MEMBER_ID, restored
 from ari_conf.written import encoded
+from tests.core.stage import Stage, players
 from tests.redis import RedisServer
 
 MANY = 3000
+
 
 
 def calls() -> dict[str, bytes]:
@@ -42,3 +55,42 @@ async def test_others_have_their_turn_while_much_is_read():
     assert found == takeover.restored(state)
     assert len(found[0]) == MANY
     assert gc.isenabled()
+
+
+def written(**instead: Any) -> dict[str, bytes]:
+    stage = Stage()
+    players(stage, "ann")
+    stage.call("bob", Wait(60))
+    things = {**stage.directory.calls, **stage.directory.conferences}
+    state = {key: json.dumps(snapshot(thing)).encode() for key, thing in things.items()}
+    damaged = json.loads(state["call-bob"]) | instead
+    return {**state, "call-bob": json.dumps(damaged).encode(), NEXT_MEMBER_ID: b"9"}
+
+
+def test_what_is_whole_is_restored() -> None:
+    calls, conferences, next_member_id = restored(written())
+    assert {call.channel_id for call in calls} == {"ann", "bob"}
+    assert len(conferences) == 1 and next_member_id == 9
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [{"position": "1"}, {"position": True}, {"position": None}, {"elements": {}}, {"elements": "abc"}, {"account": 5},
+     {"account": []}, {"fetching": "nothing"}, {"running": ["x"]}, {"running": 5}, {"channel_id": 7},
+     {"headers": []}, {"undone": [[1]]}, {"undone": [["1", {}]]}],
+    ids=repr,
+)  # fmt: skip
+def test_one_that_is_damaged_is_left_out_alone(instead: dict[str, Any]) -> None:
+    calls, conferences, _ = restored(written(**instead))
+    assert [call.channel_id for call in calls] == ["ann"] and len(conferences) == 1
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"5", b"null", b"\xff", b"[" * 100_000, b'{"_": "Call"}'])
+def test_one_that_is_nothing_is_left_out_alone(text: bytes) -> None:
+    calls, conferences, _ = restored({**written(), "call-bob": text})
+    assert [call.channel_id for call in calls] == ["ann"] and len(conferences) == 1
+
+
+@pytest.mark.parametrize("text", [b"", b"x", b"true", b"-5", b"1.5", b"9" * 400])
+def test_a_counter_that_is_damaged_is_counted_anew(text: bytes) -> None:
+    assert restored({**written(), NEXT_MEMBER_ID: text})[2] == 2

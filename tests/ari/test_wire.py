@@ -1,0 +1,45 @@
+"""What comes over the WebSocket and is no JSON of Asterisk's: it costs nothing but itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from ari_conf.ari.wire import Answer, Socket, content
+from ari_conf.errors import AriError
+
+HOSTILE = [b"", b"{", b"\xff", b'"\xff"', b"[" * 100_000, b'{"a":' * 100_000, b"[]", b"5", b"null"]
+
+
+class Wire:
+    async def send_str(self, text: str) -> None:
+        self.sent = json.loads(text)
+
+
+@pytest.mark.parametrize("received", HOSTILE, ids=lambda received: repr(received[:10]))
+def test_what_is_no_message_is_passed_over(received: bytes) -> None:
+    heard: list[dict[str, Any]] = []
+    socket = Socket(Wire(), heard.append)  # type: ignore[arg-type]
+    socket._receive(received)
+    socket._receive(b'{"type": "StasisEnd"}')
+    assert heard == [{"type": "StasisEnd"}]
+
+
+@pytest.mark.parametrize("body", [{"a": 1}, ["x"], 5, True])
+async def test_an_answer_whose_body_is_no_text_is_an_empty_one(body: object) -> None:
+    wire = Wire()
+    socket = Socket(wire, lambda _: None)  # type: ignore[arg-type]
+    asking = asyncio.create_task(socket.request("GET", "/channels", {}, None))
+    await asyncio.sleep(0)
+    answer = {"type": "RESTResponse", "request_id": wire.sent["request_id"], "status_code": 200, "message_body": body}
+    socket._receive(json.dumps(answer).encode())
+    assert content("GET", "/channels", await asking) is None
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff", b'{"message": {"x": 1}}', b"<html>"])
+def test_an_answer_that_can_not_be_read_is_an_error_in_a_sentence(body: bytes) -> None:
+    with pytest.raises(AriError, match="Asterisk answered 500 to GET /channels"):
+        content("GET", "/channels", Answer(500, "no", body))

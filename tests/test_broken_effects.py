@@ -1,0 +1,42 @@
+"""An effect that breaks, which is a defect of ours, comes back like one that fails: nobody waits for it for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.core.elements import Play
+from ari_conf.interpreter import Interpreter
+
+
+class Broken:
+    """Whatever is asked of it breaks."""
+
+    app = "ari_conf"
+
+    def __getattr__(self, name: str) -> Any:
+        raise ZeroDivisionError(name)
+
+
+async def test_what_breaks_comes_back_and_what_comes_after_it_is_done() -> None:
+    told: asyncio.Queue[ev.Event] = asyncio.Queue()
+    broken: Any = Broken()
+    interpreter = Interpreter(broken, broken, broken, broken, Path(), told.put_nowait)
+    given = [
+        do.IdentifyCall("call", "ann", "A"), do.FetchDocument("f", "A", "http://document.example/", "GET", ()),
+        do.FetchSounds("f", "A", "http://document.example/", ()), do.PrepareSound("p", Play("song")),
+        do.ClaimName("A", "standup", "c"), do.Answer("ann"), do.HangUp("ann"), do.CreateBridge("b"),
+        do.DestroyBridge("b"),
+    ]  # fmt: skip
+    for effect in given:
+        interpreter.run(effect)
+    async with asyncio.timeout(5):
+        events = [await told.get() for _ in given]
+    failed = [event.effect for event in events if isinstance(event, ev.EffectFailed)]
+    assert sorted(map(repr, failed)) == sorted(map(repr, given))
+    await asyncio.sleep(0)
+    assert not interpreter.busy("ann") and not interpreter.busy("b")
+    await interpreter.close()
