@@ -24,7 +24,7 @@ class Broken:
 async def test_what_breaks_comes_back_and_what_comes_after_it_is_done() -> None:
     told: asyncio.Queue[ev.Event] = asyncio.Queue()
     broken: Any = Broken()
-    interpreter = Interpreter(broken, broken, broken, broken, Path(), told.put_nowait)
+    interpreter = Interpreter(broken, broken, broken, broken, Path(), told.put_nowait, broken)
     given = [
         do.IdentifyCall("call", "ann", "A"), do.FetchDocument("f", "A", "http://document.example/", "GET", ()),
         do.FetchSounds("f", "A", "http://document.example/", ()), do.PrepareSound("p", Play("song")),
