@@ -23,7 +23,6 @@ from tests.redis import RedisServer
 MANY = 3000
 
 
-
 def calls() -> dict[str, bytes]:
     arrived = [CallArrived(f"channel{n}", f"u{n}", "request", "MA1", "+4930", "100") for n in range(MANY)]
     return {event.call_uuid: encoded(Call.arrived(event, 1)[0]) for event in arrived}
