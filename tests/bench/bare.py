@@ -30,15 +30,18 @@ async def run(url: str, app: str, authorization: str, bridge_type: str) -> None:
                 print(f"{method} {path}: {response.status}", file=sys.stderr)
 
     async def join(channel_id: str, bridge_id: str) -> None:
-        if bridge_id not in bridges:
-            bridges[bridge_id] = asyncio.create_task(ask("POST", "/bridges", type=bridge_type, bridgeId=bridge_id))
+        bridge = bridges.get(bridge_id)
+        if bridge is None:
+            bridge = bridges[bridge_id] = asyncio.create_task(
+                ask("POST", "/bridges", type=bridge_type, bridgeId=bridge_id)
+            )
         await ask("POST", f"/channels/{channel_id}/answer")
-        await bridges[bridge_id]
+        await bridge
         await ask("POST", f"/bridges/{bridge_id}/addChannel", channel=channel_id)
 
     async def leave(bridge_id: str) -> None:
         if not inside[bridge_id]:
-            del bridges[bridge_id]
+            bridges.pop(bridge_id, None)
             await ask("DELETE", f"/bridges/{bridge_id}")
 
     connector = aiohttp.TCPConnector(limit=17)

@@ -17,6 +17,8 @@ TONE_HZ, TONE_DBFS = 425, -36.0
 """Loud enough to be taken for talking; twenty at once are not too loud."""
 TALKS_S, PAUSES_S = 1, 4
 """One in five talks: with floor events there are some all the time."""
+NEVER_MS = 60_000.0
+"""Said of what did not come: longer than anybody waits."""
 ENDS_S = 30.0
 """After the last caller's hold: until all calls have ended."""
 
@@ -34,7 +36,7 @@ class Call:
 
     @property
     def took_ms(self) -> float:
-        return (self.answered_ms or float("inf")) - self.invited_ms
+        return self.answered_ms - self.invited_ms if self.answered_ms else NEVER_MS
 
 
 def lines(prefix: str, count: int, per_conference: int = 20, first: int = 0) -> list[Line]:

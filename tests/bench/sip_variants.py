@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable
@@ -128,8 +129,7 @@ def _asterisk(folder: Path) -> BenchAsterisk:
 
 
 def _bare_entries(log: str) -> Entries:
-    rows = [line.split() for line in log.splitlines()]
-    return {row[0]: float(row[1]) for row in rows if len(row) == 2}
+    return {caller: float(at) for caller, at in re.findall(r"^(\d+) (\d+\.\d+)$", log, re.MULTILINE)}
 
 
 def _our_entries(log: Path) -> Entries:
