@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from rich.table import Table
 from tests.bench import sip_charts, sip_held, sip_parts
 from tests.bench.sip_figures import BARE, FLOOR, MIXED, NATIVE, OURS, Figure, Turn, figures, markdown
 from tests.bench.sip_parts import QUICK, TINY, Found, Size
-from tests.bench.sip_variants import Stand, standing
+from tests.bench.sip_variants import VARIANTS, Stand, standing
 
 PARTS: dict[str, tuple[Callable[[Stand, Size], Awaitable[Found]], tuple[str, ...]]] = {
     "calls": (sip_parts.calls, (NATIVE, BARE, OURS, FLOOR)),
@@ -43,14 +43,14 @@ def progress(text: str) -> None:
     console.print(f"{time.strftime('%H:%M:%S')}  {text}", style="dim")
 
 
-async def go(parts: list[str], turns: int, size: Size) -> list[Turn]:
+async def go(parts: list[str], turns: int, size: Size, only: Collection[str]) -> list[Turn]:
     found: list[Turn] = []
     for number in range(turns):
         turn: Turn = {}
         found.append(turn)
         for part in parts:
             measure, variants = PARTS[part]
-            for variant in variants:
+            for variant in [name for name in variants if name in only]:
                 began = time.monotonic()
                 async with standing(variant) as stand:
                     result = await measure(stand, size)
@@ -103,6 +103,7 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all if none is named")
+    parser.add_argument("--only", action="append", choices=VARIANTS, help="this variant, and others so named")
     parser.add_argument("--turns", type=int, help="how often each variant has its go (3; with --quick 1)")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="fewer and shorter calls: some five minutes, rough")
@@ -117,15 +118,17 @@ def main() -> None:
         given.turns or (1 if short else 3),
         TINY if given.tiny else QUICK if given.quick else Size(),
         given.out,
+        given.only or tuple(VARIANTS),
     )
 
 
-def run(parts: list[str], turns: int, size: Size, out: Path) -> list[Figure]:
+def run(parts: list[str], turns: int, size: Size, out: Path, only: Collection[str] = tuple(VARIANTS)) -> list[Figure]:
+    """`only`: the variants that are wanted."""
     about = machine()
     progress(
         f"{turns} turn{'s' if turns > 1 else ''} of {', '.join(parts)}; load of the machine {os.getloadavg()[0]:.1f}"
     )
-    measured = asyncio.run(go(parts, turns, size))
+    measured = asyncio.run(go(parts, turns, size, only))
     found = figures(measured)
     drawn = sip_charts.draw(measured, out)
     results = {"machine": about, "figures": [figure.as_json() for figure in found], "turns": measured}
