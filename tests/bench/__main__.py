@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=VARIANTS, help="this variant, and others so named")
     parser.add_argument("--turns", type=int, help="how often each variant has its go (3; with --quick 1)")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="fewer and shorter calls: some five minutes, rough")
+    size.add_argument("--quick", action="store_true", help="fewer and shorter calls: some eight minutes, rough")
     size.add_argument("--tiny", action="store_true", help="a handful of calls: shows only that it works")
     parser.add_argument("--out", type=Path, default=Path(".local/bench"), help="folder for results.json and the charts")
     given = parser.parse_args()
