@@ -131,6 +131,8 @@ async def looking(browser: Browser, stage: Stage, look: Look = "light", **more: 
         viewport={"width": width, "height": height},
         color_scheme="dark" if look == "dark" else "light",
         has_touch=look == "phone",
+        # Else the processor draws small movements all the time, for nobody.
+        reduced_motion="reduce",
         locale="en-GB",
         timezone_id="UTC",
         **more,
