@@ -85,10 +85,18 @@ class Writer:
         self._wanted.set()
 
     async def run(self) -> None:
-        while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            await self._write()
+        """Until another process has taken over."""
+        try:
+            while True:
+                await self._wanted.wait()
+                self._wanted.clear()
+                await self._write()
+        except LeaseLost:
+            # What the other one does now, this one must not do.
+            self._steps.clear()
+            self._effects.clear()
+            self.away = False
+            self._lost()
 
     async def drained(self) -> None:
         """Until all that was put is written."""
@@ -105,12 +113,6 @@ class Writer:
                     for effect in effects:
                         self._run(effect)
                 await writing
-            except LeaseLost:
-                # What another process does now, this one must not do.
-                self._steps.clear()
-                self._effects.clear()
-                self._lost()
-                return
             except StoreUnavailable as error:
                 if not self.away:
                     log.error("redis away: conferences go on, what is to be written waits", reason=str(error))
