@@ -47,7 +47,7 @@ async def second(stage: Stage, name: str = "second") -> AsyncGenerator[Second]:
     environment = os.environ | stage.system.values | {"ARI_CONF_METRICS_LISTEN": f"127.0.0.1:{port}"}
     log = stage.system.folder / "logs" / f"{name}.log"
     waits = processes.logs("standby: waiting")
-    process = await processes.start(name, command, log, ready=waits, environment=environment)
+    process = await processes.start(name, command, log, ready=waits, deadline=90.0, environment=environment)
     try:
         yield Second(process, port)
     finally:
