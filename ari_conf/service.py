@@ -104,6 +104,7 @@ class Service:
         """When, for which deadline."""
         self._first = True
         """No connection to Asterisk has been compared yet."""
+        self._arriving = takeover.Arriving(self.deliver)
         self._compared = asyncio.Event()
         self._member_id_written = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -303,7 +304,7 @@ class Service:
     def _heard(self, message: dict[str, Any]) -> None:
         event = translate.to_event(message, new_id)
         if event is not None:
-            self.deliver(event)
+            self._arriving.take(event)
 
     # Names and state that Redis doesn't have.
 
@@ -355,10 +356,17 @@ class Service:
 
     def _connected(self) -> None:
         self._measured.connected()
+        self._arriving.begin()
         self._spawn(self._compare(self._first))
         self._first = False
 
     async def _compare(self, first: bool) -> None:
+        try:
+            await self._find_out(first)
+        finally:
+            self._arriving.end()
+
+    async def _find_out(self, first: bool) -> None:
         """What happened while nobody listened; and at the first time what the process before us left undone."""
         known = {call.channel_id for call in self._directory.calls.values()}
         expected = [e for e in reconcile.expected(self._directory) if not self._interpreter.busy(e.lane)]

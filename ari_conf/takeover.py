@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import gc
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +16,7 @@ from ari_conf.ari.client import Client
 from ari_conf.ari.translate import BRIDGE_NAME, recording_name
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
+from ari_conf.core.events import CallArrived, ChannelHungUp, Event
 from ari_conf.core.reconcile import Expected, There
 from ari_conf.core.snapshot import Shared
 from ari_conf.errors import AriError, AriNotFound
@@ -89,6 +90,36 @@ class Restoring:
     def next_member_id(self, written: bytes) -> int:
         highest = max((id for conference in self.conferences for id in conference.members), default=0)
         return max(int(written) if written.isdigit() and len(written) < 19 else 1, highest + 1)
+
+
+class Arriving:
+    """Calls that come while it is still being found out what Asterisk has. They wait for that: the conference whose
+    name they ask for may be one that died with Asterisk, and whose end is about to be told."""
+
+    def __init__(self, deliver: Callable[[Event], None]) -> None:
+        self._deliver = deliver
+        self._comparisons = 0
+        self._waiting: dict[str, CallArrived] = {}
+
+    def begin(self) -> None:
+        """One compares; comparisons may overlap."""
+        self._comparisons += 1
+
+    def end(self) -> None:
+        self._comparisons -= 1
+        if not self._comparisons:
+            waiting, self._waiting = self._waiting, {}
+            for event in waiting.values():
+                self._deliver(event)
+
+    def take(self, event: Event) -> None:
+        if isinstance(event, CallArrived) and self._comparisons:
+            # It may be told twice: by Asterisk, and as one of its channels.
+            self._waiting.setdefault(event.channel_id, event)
+            return
+        if isinstance(event, ChannelHungUp):
+            self._waiting.pop(event.channel_id, None)
+        self._deliver(event)
 
 
 def restored(state: Mapping[str, bytes]) -> tuple[list[Call], list[Conference], int]:

@@ -12,7 +12,7 @@ import pytest
 from ari_conf import store, takeover
 from ari_conf.core.call import Call
 from ari_conf.core.elements import Wait
-from ari_conf.core.events import CallArrived
+from ari_conf.core.events import CallArrived, ChannelHungUp, DigitReceived, Event
 from ari_conf.core.snapshot import snapshot
 from ari_conf.store import Step, Store
 from ari_conf.takeover import NEXT_MEMBER_ID, restored
@@ -93,3 +93,46 @@ def test_one_that_is_nothing_is_left_out_alone(text: bytes) -> None:
 @pytest.mark.parametrize("text", [b"", b"x", b"true", b"-5", b"1.5", b"9" * 400])
 def test_a_counter_that_is_damaged_is_counted_anew(text: bytes) -> None:
     assert restored({**written(), NEXT_MEMBER_ID: text})[2] == 2
+
+
+def arrived(channel_id: str, call_uuid: str = "u1") -> CallArrived:
+    return CallArrived(channel_id, call_uuid, "request", "MA1", "+4930", "100")
+
+
+def test_calls_wait_until_it_is_known_what_asterisk_has():
+    told: list[Event] = []
+    arriving = takeover.Arriving(told.append)
+    arriving.take(arrived("before"))
+    arriving.begin()
+    arriving.take(arrived("meanwhile"))
+    arriving.take(DigitReceived("before", "1"))
+    arriving.take(ChannelHungUp("of the dead conference", 0))
+    arriving.take(arrived("meanwhile", "told again, as one of its channels"))
+    waiting = told[1:]
+    arriving.end()
+    assert waiting == [DigitReceived("before", "1"), ChannelHungUp("of the dead conference", 0)]
+    assert told == [arrived("before"), *waiting, arrived("meanwhile")]
+    arriving.take(arrived("after"))
+    assert told[-1] == arrived("after")
+
+
+def test_one_who_hangs_up_while_he_waits_never_came():
+    told: list[Event] = []
+    arriving = takeover.Arriving(told.append)
+    arriving.begin()
+    arriving.take(arrived("ann"))
+    arriving.take(ChannelHungUp("ann", 0))
+    arriving.end()
+    assert arrived("ann") not in told
+
+
+def test_they_wait_for_the_last_of_several_comparisons():
+    told: list[Event] = []
+    arriving = takeover.Arriving(told.append)
+    arriving.begin()
+    arriving.begin()
+    arriving.take(arrived("ann"))
+    arriving.end()
+    assert told == []
+    arriving.end()
+    assert told == [arrived("ann")]
