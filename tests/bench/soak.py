@@ -37,7 +37,8 @@ TOGETHER = 5
 """Callers of one conference."""
 RECORDED_EACH = 20
 """Every so many conferences one is recorded."""
-SETTLED_S = 30.0
+CONFIGURED = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8", "ARI_CONF_CALLBACK_THREADS": "8"}
+"""Few threads: all of them, and their connections, are there before the first sample that counts."""
 
 SCENARIO = """<?xml version="1.0" encoding="UTF-8"?>
 <scenario name="a short call">
@@ -134,7 +135,7 @@ class Soaked:
 
 
 async def soak(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Soaked:
-    async with System(folder, {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"}) as system, Receiver() as receiver:
+    async with System(folder, CONFIGURED) as system, Receiver() as receiver:
         redis = Redis.from_url(system.settings.redis_url.get_secret_value())
         ari = ari_of(system)
         await ari.start()

@@ -144,12 +144,12 @@ def _pair(told: Listened, ear: Leg, heard: Track, voice: Leg, faults: Sequence[I
     sounding = np.flatnonzero(loud[first_step : heard.step(end)])
     could = due(start, faults)
     if not len(sounding):
-        if end > could + SERVED_MS and not _excused(voice, could, end):
+        if end > could + _patience(told, could, end) and not _excused(voice, could, end):
             told.wrong(start, f"{name} are in one conference, and the first never hears the second")
         return
     first = heard.at(first_step + int(sounding[0]))
     told.slowest_ms = max(told.slowest_ms, first - could)
-    if first > could + SERVED_MS and not _excused(voice, could, first):
+    if first > could + _patience(told, could, first) and not _excused(voice, could, first):
         told.wrong(start, f"{name} are in one conference, and the first hears the second after {first - start:.0f} ms")
     quiet = [(from_ms, due(to_ms, faults) + CHANGED_MS) for from_ms, to_ms in voice.quiet]
     # A phone that hears nothing any more gets no packets: what is not there at the end is silence as well.
@@ -214,8 +214,16 @@ def _waiting(told: Listened, ear: Leg, heard: Track, faults: Sequence[Injected])
 
 
 def _ends(told: Listened, leg: Leg, faults: Sequence[Injected]) -> None:
-    if leg.must_end_ms is not None and leg.ended_ms > due(leg.must_end_ms, faults) + SERVED_MS:
+    if leg.must_end_ms is None:
+        return
+    could = due(leg.must_end_ms, faults)
+    if leg.ended_ms > could + _patience(told, could, min(leg.ended_ms, could + 60_000)):
         told.wrong(leg.must_end_ms, f"{_name(leg)}: the conference ended for all, and his call did not")
+
+
+def _patience(told: Listened, could: float, until: float) -> float:
+    """While the machine stands still nobody is served."""
+    return SERVED_MS + stood_still(could, max(0.0, until - could), told.stalls)
 
 
 def _excused(voice: Leg, start: float, end: float) -> bool:

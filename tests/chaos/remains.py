@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ari_conf.bucket import Bucket
+from ari_conf.media.cache import PLAYING_S, Cache
 from ari_conf.recording_document import object_key
 from demo import listen
 from demo.heard import Samples
@@ -40,8 +41,15 @@ class Recordings:
         self.findings.append(Finding(at_ms, text))
 
 
+def swept(stage: Stage) -> None:
+    """What one who was killed had not finished is removed later, by whoever serves then: here at once."""
+    settings = stage.system.settings
+    Cache(settings.sounds_folder, settings.sounds_limit_mb * 1_000_000).sweep(time.time() + PLAYING_S + 1)
+
+
 async def settled(stage: Stage, within_s: float = SETTLED_S) -> Mapping[str, Any]:
     """What is left of what should not be, when nothing of it goes away any more."""
+    await asyncio.to_thread(swept, stage)
     end = time.monotonic() + within_s
     while left := await _left(stage):
         if time.monotonic() > end:
