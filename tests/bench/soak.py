@@ -100,8 +100,8 @@ Content-Length: 0
 
 @dataclass(frozen=True)
 class Plan:
-    calls: int = 3000
-    rate: float = 10.0
+    calls: int = 5000
+    rate: float = 12.0
     """Calls a second."""
     stay_s: float = 5.0
     every_s: float = 2.0
@@ -277,8 +277,8 @@ def _json(plan: Plan, found: Soaked) -> Mapping[str, object]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make soak", description="Thousands of short calls; what is left of them.")
-    parser.add_argument("--calls", type=int, default=3000, help="how many (default: 3000)")
-    parser.add_argument("--rate", type=float, default=10.0, help="begun in a second (default: 10)")
+    parser.add_argument("--calls", type=int, default=5000, help="how many (default: 5000)")
+    parser.add_argument("--rate", type=float, default=12.0, help="begun in a second (default: 12)")
     parser.add_argument("--stay", type=float, default=5.0, help="seconds for which each lasts (default: 5)")
     parser.add_argument("--json", type=Path, default=Path("soak.json"), help="the figures (default: soak.json)")
     return parser.parse_args()

@@ -29,13 +29,13 @@ def samples(leak_kb: float = 0.0, leak_fds: float = 0.0, redis_kb: float = 0.0) 
 
 
 def test_what_is_flat_is_flat() -> None:
-    found = judged(Plan(), samples(), 300)
+    found = judged(Plan(3000, 10.0), samples(), 300)
     assert found.wrong == []
     assert all(abs(found.slopes[name].kb_per_1000) < 100 for name in OURS)
 
 
 def test_a_leak_of_memory() -> None:
-    found = judged(Plan(), samples(leak_kb=1500), 300)
+    found = judged(Plan(3000, 10.0), samples(leak_kb=1500), 300)
     (wrong,) = found.wrong
     assert wrong.startswith("serve grows by 1")
     assert found.slopes["serve"].kb_per_1000 == pytest.approx(1500, abs=100)
@@ -43,12 +43,12 @@ def test_a_leak_of_memory() -> None:
 
 
 def test_a_leak_of_file_descriptors() -> None:
-    (wrong,) = judged(Plan(), samples(leak_fds=10), 300).wrong
+    (wrong,) = judged(Plan(3000, 10.0), samples(leak_fds=10), 300).wrong
     assert wrong.startswith("serve: ") and wrong.endswith("more file descriptors per 1000 calls")
 
 
 def test_what_stays_in_redis() -> None:
-    (wrong,) = judged(Plan(), samples(redis_kb=2000), 300).wrong
+    (wrong,) = judged(Plan(3000, 10.0), samples(redis_kb=2000), 300).wrong
     assert wrong == "Redis holds 2000 kB more per 1000 calls"
 
 
