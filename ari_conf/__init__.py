@@ -10,6 +10,7 @@ writer       each step into Redis, before its effects; interpreter: runs the eff
 lease        which of several processes owns the calls; fenced: no other writes; holder: where a process lives
 metrics      what `serve` tells Prometheus
 command_queue the API's commands to the owner of a conference, and its replies
+written      how calls and conferences are written down
 store        Redis: accounts, state, names, problems; lanes, outbox, dead_letters: callbacks that wait, in their order
 recordings   those that wait, and the index of those that are in the bucket; recording_document: the JSON beside them
 web/         its own process: API and dashboard; any number of them
