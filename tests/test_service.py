@@ -19,7 +19,7 @@ async def test_a_step_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     put: list[tuple[Step, Sequence[do.Effect]]] = []
     monkeypatch.setattr(service._writer, "put", lambda step, effects, *more: put.append((step, effects)))
     for name in ("ann", "bob"):
-        service.deliver(ev.CallArrived(name, f"call-{name}", "r", "A", "1", "2"))
+        service._deliver(ev.CallArrived(name, f"call-{name}", "r", "A", "1", "2"))
     put.clear()
 
     def breaks(*_: object) -> Any:
@@ -27,10 +27,10 @@ async def test_a_step_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr("ari_conf.core.call.Call._run", breaks)
-        service.deliver(ev.DigitReceived("ann", "1"))
+        service._deliver(ev.DigitReceived("ann", "1"))
     ((step, effects),) = put
     assert list(effects) == [do.HangUp("ann")]
     assert step.state["call-ann"] is None and "call-bob" not in step.state
     assert [problem.call_uuid for problem in step.problems] == ["call-ann"]
-    service.deliver(ev.DigitReceived("bob", "1"))
+    service._deliver(ev.DigitReceived("bob", "1"))
     assert set(service._directory.calls) == {"call-bob"}

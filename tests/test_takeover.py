@@ -76,7 +76,8 @@ def test_what_is_whole_is_restored() -> None:
     "instead",
     [{"position": "1"}, {"position": True}, {"position": None}, {"elements": {}}, {"elements": "abc"}, {"account": 5},
      {"account": []}, {"fetching": "nothing"}, {"running": ["x"]}, {"running": 5}, {"channel_id": 7},
-     {"headers": []}, {"undone": [[1]]}, {"undone": [["1", {}]]}],
+     {"headers": []}, {"undone": [[1]]}, {"undone": [["1", {}]]},
+     {"undone": [[{}, {"_": "StopMusic", "channel_id": "bob"}]]}],
     ids=repr,
 )  # fmt: skip
 def test_one_that_is_damaged_is_left_out_alone(instead: dict[str, Any]) -> None:

@@ -52,7 +52,16 @@ def _names(kind: Any) -> tuple[str, ...]:
 
 @cache
 def _reader(kind: Any) -> Reader:
-    return _needed(kind) or (lambda shot, _: shot)
+    return _needed(kind) or _as_it_is(_plain(kind))
+
+
+def _as_it_is(kinds: frozenset[type]) -> Reader:
+    def read(shot: Any, _: Shared) -> Any:
+        if type(shot) not in kinds:
+            raise TypeError(f"{shot!r:.80} can't stand here")
+        return shot
+
+    return read
 
 
 @cache
