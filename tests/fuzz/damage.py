@@ -44,8 +44,10 @@ def written() -> dict[str, bytes]:
 
 def play(given: bytes, restored: Restored) -> None:
     """`given`: three bytes choose what is damaged, where and how; with 255 first, the rest is what is written there."""
-    state = dict(written())
-    keys = sorted(state)
+    whole = written()
+    # A few of them, else each input takes long.
+    keys = sorted(whole)[sum(given[:1]) % 7 :: len(whole) // 12]
+    state = {key: whole[key] for key in keys}
     if given[:1] == b"\xff":
         state[keys[len(given) % len(keys)]] = given[1:]
     else:
