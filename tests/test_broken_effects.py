@@ -6,6 +6,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from structlog.testing import capture_logs
+
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Play
@@ -31,10 +33,13 @@ async def test_what_breaks_comes_back_and_what_comes_after_it_is_done() -> None:
         do.ClaimName("A", "standup", "c"), do.Answer("ann"), do.HangUp("ann"), do.CreateBridge("b"),
         do.DestroyBridge("b"),
     ]  # fmt: skip
-    for effect in given:
-        interpreter.run(effect)
-    async with asyncio.timeout(5):
-        events = [await told.get() for _ in given]
+    # Not written out: each traceback on a console takes longer than all else here.
+    with capture_logs() as logged:
+        for effect in given:
+            interpreter.run(effect)
+        async with asyncio.timeout(20):
+            events = [await told.get() for _ in given]
+    assert len([line for line in logged if "defect of ari_conf" in line["event"]]) == len(given)
     failed = [event.effect for event in events if isinstance(event, ev.EffectFailed)]
     assert sorted(map(repr, failed)) == sorted(map(repr, given))
     await asyncio.sleep(0)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
@@ -25,9 +26,10 @@ async def test_a_step_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(*_: object) -> Any:
         raise ZeroDivisionError
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, capture_logs() as logged:
         patch.setattr("ari_conf.core.call.Call._run", breaks)
         service._deliver(ev.DigitReceived("ann", "1"))
+    assert any("defect of ari_conf" in line["event"] for line in logged)
     ((step, effects),) = put
     assert list(effects) == [do.HangUp("ann")]
     assert step.state["call-ann"] is None and "call-bob" not in step.state
