@@ -25,7 +25,7 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core import reconcile
 from ari_conf.core.directory import Directory
-from ari_conf.errors import LeaseLost, StoreUnavailable
+from ari_conf.errors import AriError, LeaseLost, StoreUnavailable
 from ari_conf.http.fetch import Fetcher
 from ari_conf.interpreter import Interpreter
 from ari_conf.lease import Lease
@@ -103,7 +103,7 @@ class Service:
         self._timer_set: tuple[int, int | None] = 0, None
         """When, for which deadline."""
         self._first = True
-        """No connection to Asterisk has been compared yet."""
+        """Nothing of what Asterisk has has been compared yet."""
         self._arriving = takeover.Arriving(self.deliver)
         self._compared = asyncio.Event()
         self._member_id_written = 0
@@ -357,12 +357,16 @@ class Service:
     def _connected(self) -> None:
         self._measured.connected()
         self._arriving.begin()
-        self._spawn(self._compare(self._first))
-        self._first = False
+        self._spawn(self._compare())
 
-    async def _compare(self, first: bool) -> None:
+    async def _compare(self) -> None:
         try:
-            await self._find_out(first)
+            await self._find_out(self._first)
+        except AriError as error:
+            # The connection that comes next is compared, and as the first one if this was.
+            log.warning("not compared with asterisk", reason=str(error))
+        except Exception:
+            log.exception("comparing with asterisk broke: this is a defect of ari_conf, please report it")
         finally:
             self._arriving.end()
 
@@ -377,6 +381,7 @@ class Service:
         expected = [e for e in expected if not self._interpreter.busy(e.lane)]
         found = reconcile.compared(self._directory, expected, there, took_over=first, ours=ours.__contains__)
         self._put(self._directory.resume(found.again, now_ms()), now_ms())
+        self._first = False
         for event in found.missed:
             self.deliver(event)
         for message in takeover.arrivals(channels, self._settings.ari_app, known):
