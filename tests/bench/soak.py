@@ -32,7 +32,8 @@ WARM = 0.4
 """This share of the calls is left out: caches fill, pools open, the allocator takes what it will need."""
 MOST_KB = 1000.0
 """Per 1000 calls and process: more is a leak. An hour at 10 calls/s makes 36 times as much."""
-MOST_FDS = 1.0
+MOST_FDS = 20.0
+"""Per 1000 calls: pools breathe by some."""
 TOGETHER = 5
 """Callers of one conference."""
 RECORDED_EACH = 20

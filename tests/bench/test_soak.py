@@ -43,7 +43,7 @@ def test_a_leak_of_memory() -> None:
 
 
 def test_a_leak_of_file_descriptors() -> None:
-    (wrong,) = judged(Plan(3000, 10.0), samples(leak_fds=10), 300).wrong
+    (wrong,) = judged(Plan(3000, 10.0), samples(leak_fds=50), 300).wrong
     assert wrong.startswith("serve: ") and wrong.endswith("more file descriptors per 1000 calls")
 
 

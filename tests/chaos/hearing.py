@@ -142,14 +142,14 @@ def _pair(told: Listened, ear: Leg, heard: Track, voice: Leg, faults: Sequence[I
     loud = heard.of(voice.hz)
     first_step = heard.step(start)
     sounding = np.flatnonzero(loud[first_step : heard.step(end)])
-    could = due(start, faults)
+    could = _could(voice, due(start, faults), faults)
     if not len(sounding):
-        if end > could + _patience(told, could, end) and not _excused(voice, could, end):
+        if end > could + _patience(told, could, end):
             told.wrong(start, f"{name} are in one conference, and the first never hears the second")
         return
     first = heard.at(first_step + int(sounding[0]))
     told.slowest_ms = max(told.slowest_ms, first - could)
-    if first > could + _patience(told, could, first) and not _excused(voice, could, first):
+    if first > could + _patience(told, could, first):
         told.wrong(start, f"{name} are in one conference, and the first hears the second after {first - start:.0f} ms")
     quiet = [(from_ms, due(to_ms, faults) + CHANGED_MS) for from_ms, to_ms in voice.quiet]
     # A phone that hears nothing any more gets no packets: what is not there at the end is silence as well.
@@ -226,9 +226,12 @@ def _patience(told: Listened, could: float, until: float) -> float:
     return SERVED_MS + stood_still(could, max(0.0, until - could), told.stalls)
 
 
-def _excused(voice: Leg, start: float, end: float) -> bool:
-    """He was muted from the start, or nearly."""
-    return any(from_ms <= start + SERVED_MS and to_ms >= end for from_ms, to_ms in voice.quiet)
+def _could(voice: Leg, at_ms: float, faults: Sequence[Injected]) -> float:
+    """One who is muted when another comes is heard after that."""
+    for start, end in sorted(voice.quiet):
+        if start <= at_ms + SERVED_MS and end > at_ms:
+            at_ms = due(end, faults) + CHANGED_MS
+    return at_ms
 
 
 def _end(heard: Track) -> float:

@@ -153,6 +153,16 @@ def test_one_who_is_heard_late() -> None:
     assert talk.wrong() == []
 
 
+def test_one_who_was_muted_when_another_came_is_heard_after_that() -> None:
+    talk = Talk()
+    talk.hears(2, ANN, (6300, END))
+    talk.legs[0].quiet = [(T0 - 500, T0 + 6000)]
+    assert talk.wrong() == []
+    talk.legs[0].quiet = [(T0 - 500, T0 + 100)]
+    (text,) = talk.wrong()
+    assert "the first hears the second after 63" in text
+
+
 def test_a_gap_has_no_such_excuse() -> None:
     talk = Talk()
     talk.fault("application killed", 3900, 6000)
