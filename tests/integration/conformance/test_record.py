@@ -53,7 +53,7 @@ def state(stage: Stage) -> Mapping[str, object]:
     kept = stage.redis.hgetall(f"ari_conf:state:{stage.system.settings.asterisk_name}")
     found = [json.loads(text) for text in kept.values()]
     mine = [one for one in found if isinstance(one, dict) and one.get("auth_id") == stage.account]
-    (conference,) = [one for one in mine if one["_"] == "Conference"]
+    (conference,) = [one for one in mine if "members" in one]
     return dict(conference)
 
 
