@@ -66,7 +66,9 @@ async def listened_to(stage: Stage, calls: int = 1) -> None:
 
 async def nobody_listens(stage: Stage) -> None:
     await bridges(stage, [])
-    assert await ears(stage) == set()
+    async with asyncio.timeout(5):  # Asterisk's own thread of each channel ends it, soon after the bridge's end
+        while await ears(stage):
+            await asyncio.sleep(0.01)
 
 
 async def bridges(stage: Stage, expected: list[int]) -> None:
