@@ -193,6 +193,7 @@ async def test_everything_is_where_it_was(stage: Stage) -> None:
         assert pin.params["Digits"] == "1234"
         assert stage.is_music(await stage.listen(fay, 4000))
         await fay.hang_up()
+        await stage.event("ConferenceExit", LIMIT_S)
         ended = [await stage.leaves(phone) for phone in (ann, bob, cid, dan)]
         assert {request.params["ConferenceExitReason"] for request in ended} == {"time_limit"}
         entered = await stage.enters(ann)
