@@ -1,7 +1,7 @@
 """boto3's client for the recordings' bucket, made in less memory than boto3 takes by itself.
 
 botocore keeps the description of S3 with all its documentation, and the addresses of all of Amazon's services in all
-regions: 10 MB in each worker, of which nothing is ever read.
+regions: 9 MB in each worker, of which nothing is ever read.
 """
 
 from __future__ import annotations

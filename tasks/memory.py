@@ -17,7 +17,7 @@ def spare() -> None:
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        # One heap for all threads, and what is large goes back at once: 3 MB with 6 threads, more with more.
+        # One heap for all threads, and what is large goes back at once: about 3 MB.
         libc.mallopt(M_ARENA_MAX, 1)
         libc.mallopt(M_MMAP_THRESHOLD, BLOCK_BYTES)
         libc.mallopt(M_TRIM_THRESHOLD, BLOCK_BYTES)
