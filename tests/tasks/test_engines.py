@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from ari_conf.errors import TranscriptionFailed, TranscriptionRefused
 from ari_conf.settings import from_environment
-from demo.speech import Speech, speech_files
+from demo.speech import speech_files
 from tasks import engines
 from tasks.engines import RATE, Http, Word, engine, words_of
 from tests.tasks.whisper_server import WhisperServer
-from tests.tasks.words import error_rate, plain
-
-
-def samples(speech: Speech) -> bytes:
-    command = ["ffmpeg", "-v", "error", "-i", str(speech.path), "-f", "s16le", "-ar", str(RATE), "-"]
-    return subprocess.run(command, capture_output=True, check=True).stdout
+from tests.tasks.words import error_rate, plain, samples
 
 
 def test_the_local_one_understands_people() -> None:

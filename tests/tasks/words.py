@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterable
+
+from demo.speech import Speech
+from tasks.engines import RATE, Engine
 
 NUMBERS = {"2": "two", "4": "four", "7": "seven", "8": "eight", "10": "ten"}
 
@@ -22,3 +26,14 @@ def error_rate(said: Iterable[str], heard: Iterable[str]) -> float:
         for to, other in enumerate(heard, 1):
             before, row[to] = row[to], min(row[to] + 1, row[to - 1] + 1, before + (word != other))
     return row[-1] / max(1, len(said))
+
+
+def samples(speech: Speech) -> bytes:
+    """As an engine takes them."""
+    command = ["ffmpeg", "-v", "error", "-i", str(speech.path), "-f", "s16le", "-ar", str(RATE), "-"]
+    return subprocess.run(command, capture_output=True, check=True).stdout
+
+
+def clean_rate(speech: Speech, using: Engine) -> float:
+    """The engine's own word error rate: of the file itself, before any telephone."""
+    return error_rate(plain(speech.text), plain(" ".join(word.text for word in using.transcribe(samples(speech)))))
