@@ -239,6 +239,7 @@ def _kinds(redis: Redis) -> dict[str, int]:
     kinds: dict[str, int] = {}
     for key in redis.scan_iter():
         name = re.sub(r":[^:]*[0-9a-f]{8}[^:]*", ":*", key.decode())
+        name = re.sub(r"(index:\*:\w+):.*", r"\1:*", name)
         kinds[name] = kinds.get(name, 0) + 1
     return dict(sorted(kinds.items(), key=lambda kind: -kind[1]))
 
