@@ -194,8 +194,7 @@ class Store:
     async def names(self, auth_id: str) -> dict[str, tuple[str, str]]:
         """The account's map of conference names: name -> (conference_id, owner)."""
         found = await self._asked(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(names_key(auth_id))))
-        pairs = {name.decode(): holder.decode().partition(" ") for name, holder in found.items()}
-        return {name: (conference_id, owner) for name, (conference_id, _, owner) in pairs.items()}
+        return {name.decode(): holder(text) for name, text in found.items()}
 
     def write(self, steps: Sequence[Step]) -> Coroutine[Any, Any, None]:
         """All of it or nothing, in one transaction. Steps must be written in their order; after StoreUnavailable the
@@ -210,11 +209,11 @@ class Store:
         """Returns which of the answers are those of claims."""
         claims = []
         state = {key: thing for step in steps for key, thing in step.state.items()}
-        state_key = f"{PREFIX}state:{self._name}"
+        place = state_key(self._name)
         if kept := {key: _text(thing) for key, thing in state.items() if thing is not None}:
-            pipe.hset(state_key, mapping=cast(Any, kept))
+            pipe.hset(place, mapping=cast(Any, kept))
         if gone := [key for key, thing in state.items() if thing is None]:
-            pipe.hdel(state_key, *gone)
+            pipe.hdel(place, *gone)
         for step in steps:
             for claim, tell in step.claims:
                 claims.append((len(pipe.command_stack), tell))
@@ -252,7 +251,7 @@ class Store:
         found: dict[str, bytes] = {}
         cursor = 0
         while True:
-            asked = self._redis.hscan(f"{PREFIX}state:{self._name}", cursor, count=LOADED_AT_ONCE)
+            asked = self._redis.hscan(state_key(self._name), cursor, count=LOADED_AT_ONCE)
             cursor, part = await self._asked(cast("Awaitable[tuple[int, dict[bytes, bytes]]]", asked))
             found.update((key.decode(), snapshot) for key, snapshot in part.items())
             if cursor == 0:
@@ -269,6 +268,16 @@ class Store:
 
 def _text(thing: Thing | bytes) -> bytes:
     return thing if isinstance(thing, bytes) else encoded(thing)
+
+
+def state_key(asterisk_name: str) -> str:
+    return f"{PREFIX}state:{asterisk_name}"
+
+
+def holder(text: bytes) -> tuple[str, str]:
+    """(conference id, owner), as a name's field and a change's message have them."""
+    conference_id, _, owner = text.decode().partition(" ")
+    return conference_id, owner
 
 
 def names_key(auth_id: str) -> str:

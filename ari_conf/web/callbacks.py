@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from typing import Annotated, Any, Literal
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
@@ -18,6 +17,7 @@ from ari_conf.web.body import described_query, read
 from ari_conf.web.caller import Calling
 from ari_conf.web.conferences import replies
 from ari_conf.web.letters import moment, tried
+from ari_conf.web.paging import paged
 
 router = APIRouter()
 
@@ -57,22 +57,6 @@ async def list_callbacks(request: Request, caller: Calling, body: Annotated[Want
         return Answer(200, {"meta": paged(request, body.limit, body.offset, total), "objects": list(map(_told, found))})
 
     return await answer(request, caller, body, work)
-
-
-def paged(request: Request, limit: int, offset: int, total: int) -> dict[str, Any]:
-    """As Plivo tells which part of a list this is."""
-
-    def page(at: int) -> str:
-        asked = {**request.query_params, "limit": str(limit), "offset": str(at)}
-        return f"{request.scope['path']}?{urlencode(asked)}"
-
-    return {
-        "limit": limit,
-        "offset": offset,
-        "total_count": total,
-        "next": page(offset + limit) if offset + limit < total else None,
-        "previous": page(max(0, offset - limit)) if offset else None,
-    }
 
 
 def _told(one: Callback) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from redis import RedisError
 from redis.asyncio import Redis
 
 from ari_conf.command_queue import Asker
-from ari_conf.lanes import PREFIX
-from ari_conf.store import changes_key, names_key
+from ari_conf.store import changes_key, holder, names_key, state_key
 from ari_conf.web import live
 from ari_conf.web.errors import Refused
 
@@ -108,7 +107,7 @@ class Feed:
             changed = dict[str, str]()
             wait = LISTEN_S
             while (message := await listening.get_message(timeout=wait)) is not None:
-                conference_id, _, asterisk = message["data"].decode().partition(" ")
+                conference_id, asterisk = holder(message["data"])
                 changed[conference_id] = asterisk
                 wait = 0.0
             if changed:
@@ -119,9 +118,8 @@ class Feed:
 
     async def _look(self) -> None:
         names = await self._redis.hgetall(names_key(self._auth_id))
-        holders = (holder.decode().partition(" ") for holder in names.values())
         self._owners, self._calls, self._leases = {}, {}, {}
-        self._view = await self._read({conference_id: asterisk for conference_id, _, asterisk in holders})
+        self._view = await self._read(dict(map(holder, names.values())))
         self._tell("snapshot", self._view)
         await self._say_that_somebody_looks()
 
@@ -138,7 +136,7 @@ class Feed:
         shots = []
         for asterisk in set(wanted.values()):
             ids = [conference_id for conference_id, owner in wanted.items() if owner == asterisk]
-            found = await self._redis.hmget(_state_key(asterisk), ids)
+            found = await self._redis.hmget(state_key(asterisk), ids)
             read = [msgspec.json.decode(text) for text in found if text is not None]
             mine = [shot for shot in read if shot["auth_id"] == self._auth_id]
             await self._read_calls(asterisk, mine)
@@ -154,7 +152,7 @@ class Feed:
     async def _read_calls(self, asterisk: str, shots: Iterable[live.Shot]) -> None:
         members = {m["call_uuid"] for shot in shots for m in live.present(shot)}
         new = sorted(members - self._calls.keys())
-        texts = await self._redis.hmget(_state_key(asterisk), new) if new else ()
+        texts = await self._redis.hmget(state_key(asterisk), new) if new else ()
         self._calls |= {key: _kept(text) for key, text in zip(new, texts, strict=True) if text is not None}
 
     def _forget_calls(self, view: live.View, read: Iterable[str]) -> None:
@@ -220,10 +218,6 @@ class Feeds:
         for feed, _ in self._feeds.values():
             for stream in feed.streams:
                 stream.ended.set()
-
-
-def _state_key(asterisk: str) -> str:
-    return f"{PREFIX}state:{asterisk}"
 
 
 def _kept(text: bytes) -> live.Shot:

@@ -7,12 +7,11 @@ from typing import Any
 
 import msgspec
 
-from ari_conf.lanes import PREFIX
-from ari_conf.store import names_key
+from ari_conf.store import holder, names_key, state_key
+from ari_conf.web import live
 from ari_conf.web.errors import Refused
 from ari_conf.web.parts import Parts
 
-NOT_IN = ("arriving", "leaving")
 MOST_OF_A_NAME = 200
 
 not_found = Refused(404, "conference not found")
@@ -27,7 +26,7 @@ async def owners(parts: Parts, auth_id: str) -> list[tuple[str, str]]:
     """(name, owner) of each conference of the account."""
     redis: Any = parts.redis
     found = await redis.hgetall(names_key(auth_id))
-    return [(name.decode(), _holder(holder)[1]) for name, holder in found.items()]
+    return [(name.decode(), holder(text)[1]) for name, text in found.items()]
 
 
 async def owner(parts: Parts, auth_id: str, name: str) -> tuple[str, str]:
@@ -36,19 +35,17 @@ async def owner(parts: Parts, auth_id: str, name: str) -> tuple[str, str]:
     found = await redis.hget(names_key(auth_id), name) if len(name) <= MOST_OF_A_NAME else None
     if found is None:
         raise not_found
-    return _holder(found)
+    return holder(found)
 
 
 async def conference(parts: Parts, auth_id: str, name: str) -> dict[str, Any]:
     """As the API tells of it. Raises Refused 404."""
     conference_id, asterisk = await owner(parts, auth_id, name)
     redis: Any = parts.redis
-    key = f"{PREFIX}state:{asterisk}"
+    key = state_key(asterisk)
     text = await redis.hget(key, conference_id)
     found: dict[str, Any] = msgspec.json.decode(text) if text else {}
-    if not found or found["ending"] or found["auth_id"] != auth_id:
-        raise not_found
-    members = [m for m in found["members"].values() if m["state"] not in NOT_IN]
+    members = live.present(found) if found and found["auth_id"] == auth_id else []
     if not members:
         raise not_found
     calls = await redis.hmget(key, [m["call_uuid"] for m in members])
@@ -65,7 +62,7 @@ async def conference(parts: Parts, auth_id: str, name: str) -> dict[str, Any]:
     }
 
 
-def _member(member: dict[str, Any], call: dict[str, Any], now: float) -> dict[str, Any]:
+def _member(member: live.Shot, call: dict[str, Any], now: float) -> dict[str, Any]:
     return {
         "member_id": str(member["member_id"]),
         "muted": member["muted"],
@@ -82,8 +79,3 @@ def _member(member: dict[str, Any], call: dict[str, Any], now: float) -> dict[st
 
 def _seconds(ms: float) -> str:
     return str(max(0, int(ms // 1000)))
-
-
-def _holder(text: bytes) -> tuple[str, str]:
-    conference_id, _, asterisk = text.decode().partition(" ")
-    return conference_id, asterisk

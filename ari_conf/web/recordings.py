@@ -6,7 +6,6 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 import structlog
 from fastapi import APIRouter, Depends, Path, Request
@@ -25,6 +24,7 @@ from ari_conf.web.body import described, described_query, read
 from ari_conf.web.caller import Caller, Calling, basic, caller
 from ari_conf.web.conferences import replies
 from ari_conf.web.errors import Refused, unavailable
+from ari_conf.web.paging import paged
 from ari_conf.web.parts import Parts, parts_of
 from ari_conf.web.paths import decoded
 from ari_conf.web.recording_filters import Filters
@@ -119,7 +119,7 @@ async def list_recordings(request: Request, caller: Calling, body: Annotated[Fil
                 offset=body.offset,
             )
         )
-        return Answer(200, {"meta": _meta(request, body, total), "objects": [_told(one) for one in found]})
+        return Answer(200, {"meta": paged(request, body.limit, body.offset, total), "objects": list(map(_told, found))})
 
     return await answer(request, caller, body, work)
 
@@ -171,21 +171,6 @@ def _delete(parts: Parts, stored: Stored) -> None:
     # The index last: what was broken off can be asked for again.
     Bucket(parts.settings).delete(stored.key, beside)
     recordings.remove(parts.blocking, stored)
-
-
-def _meta(request: Request, body: Filters, total: int) -> dict[str, Any]:
-    def page(offset: int) -> str:
-        asked = {**request.query_params, "limit": str(body.limit), "offset": str(offset)}
-        return f"{request.scope['path']}?{urlencode(asked)}"
-
-    after, before = body.offset + body.limit, max(0, body.offset - body.limit)
-    return {
-        "limit": body.limit,
-        "offset": body.offset,
-        "total_count": total,
-        "next": page(after) if after < total else None,
-        "previous": page(before) if body.offset else None,
-    }
 
 
 def _told(one: Stored) -> dict[str, Any]:
