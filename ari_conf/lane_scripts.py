@@ -164,34 +164,40 @@ return taken_over
 """
 )
 
-# As many tokens as there are lanes that some worker may take now, less those on their way.
+# As many tokens as there are lanes that some worker may take now, less those on their way; they are lost after a while.
+ROOM = """
+local function room(now, lost_ms)
+  local accounts, found = redis.call('LRANGE', P..'accounts', 0, 199), 0
+  if #accounts == 0 then return 0 end
+  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P..'workers', now, '+inf')) do
+    local threads = tonumber(redis.call('HGET', P..'threads', worker) or 0)
+    local free, of_account, of_flow = shares(redis.call('HKEYS', P..'held:'..worker), threads)
+    local takes = 0
+    for _, account in ipairs(accounts) do
+      local account_room = of_account(account)
+      for _, flow in ipairs(redis.call('LRANGE', P..'flows:'..account, 0, 199)) do
+        if account_room <= 0 or takes >= free then break end
+        local n = math.min(account_room, math.max(0, of_flow(account, flow)), redis.call('LLEN', P..'ready:'..flow))
+        takes, account_room = takes + n, account_room - n
+      end
+      if takes >= free then break end
+    end
+    found = found + math.min(takes, free)
+  end
+  redis.call('ZREMRANGEBYSCORE', P..'tokens', '-inf', now - lost_ms)
+  return found - redis.call('ZCARD', P..'tokens')
+end
+"""
+
 TOKENS = (
     READY
     + SHARES
     + DUE
+    + ROOM
     + """
-local now, most, ready_lanes, room = clock(), tonumber(ARGV[1]), 0, 0
+local now, made = clock(), {}
 due(now)
-local accounts = redis.call('LRANGE', P..'accounts', 0, 199)
-if #accounts == 0 then return {} end
-for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P..'workers', now, '+inf')) do
-  local threads = tonumber(redis.call('HGET', P..'threads', worker) or 0)
-  local free, of_account, of_flow = shares(redis.call('HKEYS', P..'held:'..worker), threads)
-  local takes = 0
-  for _, account in ipairs(accounts) do
-    local account_room = of_account(account)
-    for _, flow in ipairs(redis.call('LRANGE', P..'flows:'..account, 0, 199)) do
-      if account_room <= 0 or takes >= free then break end
-      local n = math.min(account_room, math.max(0, of_flow(account, flow)), redis.call('LLEN', P..'ready:'..flow))
-      takes, account_room = takes + n, account_room - n
-    end
-    if takes >= free then break end
-  end
-  room = room + math.min(takes, free)
-end
-redis.call('ZREMRANGEBYSCORE', P..'tokens', '-inf', now - tonumber(ARGV[2]))
-local made = {}
-for _ = 1, math.min(most, room - redis.call('ZCARD', P..'tokens')) do
+for _ = 1, math.min(tonumber(ARGV[1]), room(now, ARGV[2])) do
   local token = string.format('%.0f', redis.call('INCR', P..'token'))
   redis.call('ZADD', P..'tokens', now, token)
   made[#made + 1] = token

@@ -16,7 +16,7 @@ import structlog
 from aiohttp.web import AppRunner
 from redis import Redis
 
-from ari_conf import disk, lanes, recordings, takeover
+from ari_conf import disk, recordings, takeover
 from ari_conf import store as redis_store
 from ari_conf.ari import translate
 from ari_conf.ari.client import Client, Server
@@ -51,6 +51,7 @@ COLLECT = 10_000, 20, 50
 """The garbage collector's thresholds."""
 REDIS_AGAIN_S = 0.5
 CELERY_WAITS_S = 3.0
+TELL_S = 0.005
 HAND_OVER_S = 2.0
 """At the end: for what was decided to be written and done. What isn't then, the next process does."""
 PATIENCE_AFTER_ANOTHER_S = 1.5
@@ -77,6 +78,7 @@ class Service:
             settings.problems_kept,
             token=lambda: self._lease.token,
             names_kept_s=settings.names_kept_minutes * 60,
+            letter=lambda token: self._tokens.letter(token) if self._tokens else None,
         )
         self._fetcher = Fetcher(settings.allowed_networks)
         self._sounds = Sounds(settings, self._fetcher)
@@ -163,8 +165,9 @@ class Service:
         self._tokens.wake()
 
     def _wake_workers(self) -> None:
-        if self._tokens is not None:
-            self._tokens.wake()
+        # What is to be done now goes first: who is told works in a thread of his own, for which this one would wait.
+        if self._tokens is not None and self._tokens.letter("") is None:
+            asyncio.get_running_loop().call_later(TELL_S, self._tokens.wake)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -270,14 +273,15 @@ class Service:
                 case do.ReleaseName():
                     step.released.append(effect)
                 case do.StoreRecording():
-                    step.also.append(partial(_hand_on, effect, self._settings, now))
+                    # Twice is once: whoever stores it sees that it is stored.
+                    step.jobs.append((recordings.QUEUE, *recordings.entry(effect, self._settings, now)))
                 case do.NoteStay() | do.NoteTalk():
                     step.also.append(partial(recordings.note, effect=effect))
                 case do.Reply():
                     step.also.append(self._commands.answer(effect))
                 case _:
                     run.append(effect)
-        if step.state or run or step.callbacks or step.problems or step.also:
+        if step.state or run or step.callbacks or step.problems or step.also or step.jobs:
             self._writer.put(step, run)
         self._set_timer(now)
 
@@ -394,11 +398,6 @@ def _tokens(redis_url: str) -> Tokens:
     from tasks.tokens import Tokens
 
     return Tokens(Redis.from_url(redis_url, socket_timeout=5.0))
-
-
-def _hand_on(effect: do.StoreRecording, settings: Settings, now: int, pipe: Any) -> Any:
-    # Twice is once: whoever stores it sees that it is stored.
-    return lanes.enqueue(pipe, [recordings.entry(effect, settings, now)], recordings.QUEUE)
 
 
 def _server(settings: Settings) -> Server:

@@ -26,23 +26,26 @@ from typing import Any, TypeVar, cast
 import msgspec
 import redis.asyncio
 from redis import RedisError
-from redis.asyncio.client import Pipeline
 
 from ari_conf import accounts, outbox
 from ari_conf.accounts import AccountRecord
 from ari_conf.core.conference import Conference
 from ari_conf.core.effects import ClaimName, PostCallback, ReleaseName, ReportProblem
 from ari_conf.errors import LeaseLost, StoreUnavailable
-from ari_conf.fenced import Fenced
-from ari_conf.lane_scripts import READY
-from ari_conf.lanes import PREFIX, prefix
+from ari_conf.fenced import Fenced, Part
+from ari_conf.lanes import PREFIX, TOKEN_MS, prefix
 from ari_conf.lease import lease_key, owner_key
+from ari_conf.store_scripts import CLAIM, WRITE
 from ari_conf.written import Thing, encoded
 
 T = TypeVar("T")
 ACCOUNT_CACHE_S = 5.0
 CONNECT_S, ANSWER_S = 2.0, 5.0
 LOADED_AT_ONCE = 1000
+MOST_PARTS = 2000
+"""Of a command within a script: Lua takes some 8000."""
+MOST_LETTERS = 64
+_CALLBACKS = prefix(outbox.QUEUE)
 
 _process = token_hex(8)
 _steps = count(1)
@@ -68,66 +71,11 @@ class Step:
     released: list[ReleaseName] = field(default_factory=list)
     claims: list[tuple[ClaimName, Callable[[str], None]]] = field(default_factory=list)
     """Names that are taken for ours; if one is another's, whose it is is told, once the rest is written."""
+    jobs: list[tuple[str, str, bytes]] = field(default_factory=list)
+    """(queue, lane, entry): what else workers are to do."""
     also: list[Callable[[Any], Any]] = field(default_factory=list)
-    """Each is called with the transaction's pipeline, and adds commands that may be done twice."""
+    """Each is called with a pipeline, and adds commands that may be done twice; no scripts."""
     id: str = field(default_factory=lambda: f"{_process}-{next(_steps)}")
-
-
-# Steps up to the last one that was written are left out: they come again because an answer was lost. ARGV: how many
-# problems are kept, then for each step its id, how many items, and for each item its kind, lane or list, and text.
-_OUTBOX = (
-    READY
-    + """
-local first, at, last = 2, 2, redis.call('GET', KEYS[2])
-while last and at <= #ARGV do
-  local next_step = at + 2 + 3 * tonumber(ARGV[at + 1])
-  if ARGV[at] == last then first = next_step end
-  at = next_step
-end
-at = first
-while at <= #ARGV do
-  local id, items = ARGV[at], tonumber(ARGV[at + 1])
-  at = at + 2
-  for _ = 1, items do
-    local kind, where, text = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-    if kind == 'callback' then
-      if redis.call('RPUSH', P..'lane:'..where, text) == 1 then ready(where) end
-    else
-      redis.call('LPUSH', where, text)
-      redis.call('LTRIM', where, 0, tonumber(ARGV[1]) - 1)
-    end
-    at = at + 3
-  end
-  redis.call('SET', KEYS[2], id)
-end
-"""
-)
-
-# KEYS: names, our owner key. ARGV: name, conference, who claims, token ("" if it isn't fenced), the prefix of leases,
-# ms for which names are kept. A name whose owner has renewed no lease for so long may be taken; of one without a lease
-# the time counts from the first time that somebody asked.
-_CLAIM = """
-if ARGV[4] ~= '' then
-  local token = redis.call('GET', KEYS[2])
-  if not token then return redis.error_reply('FORGOTTEN') end
-  if token ~= ARGV[4] then return redis.error_reply('LOST') end
-end
-local holder = redis.call('HGET', KEYS[1], ARGV[1])
-local owner = holder and holder:match('^%S+ (.*)$')
-if owner and owner ~= ARGV[3] then
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  redis.call('HSETNX', ARGV[5]..owner, 'at', now)
-  if now - redis.call('HGET', ARGV[5]..owner, 'at') <= tonumber(ARGV[6]) then return owner end
-end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]..' '..ARGV[3])
-return false
-"""
-
-_RELEASE = """
-local holder = redis.call('HGET', KEYS[1], ARGV[1])
-if holder and holder:match('^%S+') == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
-"""
 
 
 def connect(url: str) -> redis.asyncio.Redis:
@@ -148,14 +96,17 @@ class Store:
         *,
         token: Callable[[], str] = lambda: "",
         names_kept_s: float = 900.0,
+        letter: Callable[[str], str | None] = lambda token: None,
     ) -> None:
-        """`token`: of the lease under which is written; "" if nobody else may be writing."""
+        """`token`: of the lease under which is written; "" if nobody else may be writing. `letter`: Celery's message
+        that brings a worker this token; None if workers are told otherwise."""
         self._redis = client
         self._name = asterisk_name
         self._problems_kept = problems_kept
         self._token = token
         self._names_kept_ms = int(names_kept_s * 1000)
-        self._fenced = Fenced(client, owner_key(asterisk_name))
+        self._letter = letter
+        self._fenced = Fenced(client, WRITE)
         self._accounts: dict[str, tuple[float, AccountRecord]] = {}
 
     async def close(self) -> None:
@@ -183,13 +134,14 @@ class Store:
 
     async def claim(self, auth_id: str, name: str, conference_id: str, owner: str | None = None) -> str | None:
         """None: the name is ours, for this conference. Else who owns it. `owner` is this asterisk_name if not given."""
-        asked = self._redis.eval(*cast(Any, self._claim(auth_id, name, conference_id, owner or self._name)))
+        keys = names_key(auth_id), owner_key(self._name)
+        rest = self._token(), *self._claim(name, conference_id, owner or self._name)
+        asked = self._redis.eval(*cast(Any, (CLAIM, len(keys), *keys, *rest)))
         holder = await self._asked(cast("Awaitable[bytes | None]", asked))
         return holder.decode() if holder else None
 
-    def _claim(self, auth_id: str, name: str, conference_id: str, owner: str) -> tuple[str | int, ...]:
-        arguments = (name, conference_id, owner, self._token(), lease_key(""), self._names_kept_ms)
-        return _CLAIM, 2, names_key(auth_id), owner_key(self._name), *arguments
+    def _claim(self, name: str, conference_id: str, owner: str) -> tuple[str | int, ...]:
+        return name, conference_id, owner, lease_key(""), self._names_kept_ms
 
     async def names(self, auth_id: str) -> dict[str, tuple[str, str]]:
         """The account's map of conference names: name -> (conference_id, owner)."""
@@ -197,50 +149,67 @@ class Store:
         return {name.decode(): holder(text) for name, text in found.items()}
 
     def write(self, steps: Sequence[Step]) -> Coroutine[Any, Any, None]:
-        """All of it or nothing, in one transaction. Steps must be written in their order; after StoreUnavailable the
+        """All of it or nothing, in one step of Redis'. Steps must be written in their order; after StoreUnavailable the
         same ones come first in the next write: what was written all the same is then not written twice.
         What is written is the state at the time of the call, not of the await: that of all steps so far, no later one.
         Raises LeaseLost if another process owns these calls now.
         """
-        pipe = self._redis.pipeline(transaction=True)
-        return self._executed(pipe, self._collect(pipe, steps))
-
-    def _collect(self, pipe: Pipeline, steps: Sequence[Step]) -> list[tuple[int, Callable[[str], None]]]:
-        """Returns which of the answers are those of claims."""
-        claims = []
-        state = {key: thing for step in steps for key, thing in step.state.items()}
-        place = state_key(self._name)
-        if kept := {key: _text(thing) for key, thing in state.items() if thing is not None}:
-            pipe.hset(place, mapping=cast(Any, kept))
-        if gone := [key for key, thing in state.items() if thing is None]:
-            pipe.hdel(place, *gone)
+        arguments: list[Part] = [self._token(), self._problems_kept, TOKEN_MS]
+        commands = self._commands(steps)
+        arguments.append(len(commands))
+        for command in commands:
+            arguments += (len(command), *command)
+        letters = self._letters(steps)
+        arguments += (len(letters) // 2, *letters)
         for step in steps:
-            for claim, tell in step.claims:
-                claims.append((len(pipe.command_stack), tell))
-                pipe.eval(*cast(Any, self._claim(claim.auth_id, claim.name, claim.conference_id, self._name)))
+            if step.callbacks or step.problems or step.jobs:
+                arguments += _items(step)
+        return self._written(arguments, [tell for step in steps for _, tell in step.claims])
+
+    def _commands(self, steps: Sequence[Step]) -> list[Sequence[Part]]:
+        state = {key: thing for step in steps for key, thing in step.state.items()}
+        commands: list[Sequence[Part]] = []
+        place = state_key(self._name)
+        kept = [part for key, thing in state.items() if thing is not None for part in (key, _text(thing))]
+        for first in range(0, len(kept), MOST_PARTS):
+            commands.append(("HSET", place, *kept[first : first + MOST_PARTS]))
+        gone = [key for key, thing in state.items() if thing is None]
+        for first in range(0, len(gone), MOST_PARTS):
+            commands.append(("HDEL", place, *gone[first : first + MOST_PARTS]))
+        for step in steps:
+            for claim, _ in step.claims:
+                what = self._claim(claim.name, claim.conference_id, self._name)
+                commands.append(("CLAIM", names_key(claim.auth_id), *what))
             for name in step.released:
-                pipe.eval(_RELEASE, 1, names_key(name.auth_id), name.name, name.conference_id)
-            for add in step.also:
+                commands.append(("RELEASE", names_key(name.auth_id), name.name, name.conference_id))
+        if adds := [add for step in steps for add in step.also]:
+            pipe = self._redis.pipeline(transaction=False)
+            for add in adds:
                 add(pipe)
-        # In the transaction of the state: who then reads reads this. One that is gone had its name, and released it.
+            commands += [command for command, _ in pipe.command_stack]
+        # In one with the state: who then reads reads this. One that is gone had its name, and released it.
         changed = {(thing.auth_id, key) for key, thing in state.items() if isinstance(thing, Conference)}
         changed |= {(name.auth_id, name.conference_id) for step in steps for name in step.released}
         for auth_id, conference_id in sorted(changed):
-            pipe.publish(changes_key(auth_id), f"{conference_id} {self._name}")
-        if any(step.callbacks or step.problems for step in steps):
-            flat = [part for step in steps for part in _items(step)]
-            # EVAL, since in a transaction there is no second try for a script that a restarted Redis doesn't know.
-            pipe.eval(_OUTBOX, 2, prefix(outbox.QUEUE), f"{PREFIX}written:{self._name}", self._problems_kept, *flat)
-        return claims
+            commands.append(("PUBLISH", changes_key(auth_id), f"{conference_id} {self._name}"))
+        return commands
 
-    async def _executed(self, pipe: Pipeline, claims: list[tuple[int, Callable[[str], None]]]) -> None:
-        if token := self._token():
-            commands = [command for command, _ in pipe.command_stack]
-            answers = await self._asked(self._fenced.execute(commands, token))
-        else:
-            answers = await self._asked(pipe.execute())
-        for place, tell in claims:
-            if owner := answers[place]:
+    def _letters(self, steps: Sequence[Step]) -> list[str]:
+        """For each callback one, with its token; Redis knows how many workers have room for."""
+        letters: list[str] = []
+        for step in steps:
+            for n in range(len(step.callbacks)):
+                token = f"{step.id}.{n}"
+                if len(letters) == 2 * MOST_LETTERS or (letter := self._letter(token)) is None:
+                    return letters
+                letters += (token, letter)
+        return letters
+
+    async def _written(self, arguments: Sequence[Part], claims: Sequence[Callable[[str], None]]) -> None:
+        keys = _CALLBACKS, f"{PREFIX}written:{self._name}", owner_key(self._name), outbox.QUEUE
+        owners = await self._asked(self._fenced.run(keys, arguments))
+        for tell, owner in zip(claims, owners, strict=True):
+            if owner:
                 tell(owner.decode())
 
     async def load(self) -> dict[str, bytes]:
@@ -263,6 +232,8 @@ class Store:
         except (RedisError, OSError) as error:
             if str(error).startswith("LOST"):
                 raise LeaseLost("another process has taken over") from None
+            if str(error).startswith("FORGOTTEN"):
+                raise StoreUnavailable("Redis has forgotten whose the calls are: it is about to be told") from None
             raise StoreUnavailable(f"Redis can't be used: {error or type(error).__name__}") from error
 
 
@@ -298,11 +269,13 @@ def problems(client: redis.Redis, auth_id: str, limit: int = 200) -> list[Proble
     return [msgspec.json.decode(problem, type=Problem) for problem in found]
 
 
-def _items(step: Step) -> list[str | bytes | int]:
-    flat: list[str | bytes | int] = [step.id, len(step.callbacks) + len(step.problems)]
+def _items(step: Step) -> list[Part]:
+    flat: list[Part] = [step.id, len(step.callbacks) + len(step.jobs) + len(step.problems)]
     for callback in step.callbacks:
-        flat += ("callback", *outbox.entry(callback, step.now_ms))
+        flat += (_CALLBACKS, *outbox.entry(callback, step.now_ms))
+    for queue, lane, entry in step.jobs:
+        flat += (prefix(queue), lane, entry)
     for report in step.problems:
         problem = Problem(step.now_ms, report.call_uuid, report.text, report.code)
-        flat += ("problem", problems_key(report.auth_id), msgspec.json.encode(problem))
+        flat += (problems_key(report.auth_id), "", msgspec.json.encode(problem))
     return flat

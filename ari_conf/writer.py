@@ -25,8 +25,6 @@ TRY_AGAIN_S = 0.5
 LINGER_S = 0.02
 """For which a step that changes state alone may wait for others: a call's first steps follow each other closely. Should
 we be killed meanwhile, Asterisk tells our successor the same."""
-TELL_S = 0.005
-"""What is to be done now goes first: who is told works in a thread of his own, for which this one would wait."""
 ONLY_ASK = (IdentifyCall, PrepareSound, WarmSounds)
 """These change nothing, anywhere: done before their step is written they can't be wrong."""
 
@@ -68,7 +66,7 @@ class Writer:
         self._steps.append(step)
         self._effects += waits
         self._idle.clear()
-        if waits or step.callbacks or step.problems or step.released or step.claims or step.also:
+        if waits or step.callbacks or step.problems or step.released or step.claims or step.jobs or step.also:
             self._write_now()
         elif self._lingering is None:
             self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self._write_now)
@@ -127,7 +125,7 @@ class Writer:
             self.away = False
             del self._steps[: len(steps)]
             if any(step.callbacks for step in steps):
-                asyncio.get_running_loop().call_later(TELL_S, self._written)
+                self._written()
         self._idle.set()
 
     def _release(self) -> None:

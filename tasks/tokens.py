@@ -15,6 +15,7 @@ from kombu import serialization
 from redis import Redis
 
 from ari_conf.lanes import Lanes
+from ari_conf.settings import settings
 from tasks.app import app
 
 log = structlog.get_logger()
@@ -28,18 +29,27 @@ REST_S = 0.005
 
 
 class Tokens(threading.Thread):
-    """`wake` says that lanes may have become ready, and never blocks. With `every_s` it also looks by itself."""
+    """`wake` says that lanes may have become ready, and never blocks. With `every_s` it also looks by itself.
+
+    Who fills lanes in a script of his own can tell workers in it: then nobody need look."""
 
     def __init__(self, redis: Redis, every_s: float | None = None, queue: str = "callbacks") -> None:
         super().__init__(name=f"tokens {queue}", daemon=True)
         self._queue = queue
         self._lanes = Lanes(redis, queue)
         self._every_s = every_s
+        self.near = settings().broker == settings().redis_url.get_secret_value()
         self._woken = threading.Event()
         self._ended = threading.Event()
 
     def wake(self) -> None:
         self._woken.set()
+
+    def letter(self, token: str) -> str | None:
+        """Celery's message that brings a worker this token, to be put into the queue's list; None until it is known
+        how it is made, or if that list is not in the Redis that has the lanes."""
+        letter = _letters.get(self._queue)
+        return text(letter, token) if letter is not None and self.near else None
 
     def end(self) -> None:
         self._ended.set()
@@ -64,16 +74,16 @@ class Tokens(threading.Thread):
 
 def publish(tokens: list[str], queue: str) -> None:
     """All in one round trip. As `app.send_task` does it, at a tenth of its cost (docs/performance.md)."""
-    if not tokens:
+    if not tokens and queue in _letters:
         return
     with app.producer_or_acquire() as producer:
-        channel = producer.channel
-        channel.client.lpush(queue, *(text(queue, token, channel) for token in tokens))
+        letter = letter_of(queue, producer.channel)
+        if tokens:
+            producer.channel.client.lpush(queue, *(text(letter, token) for token in tokens))
 
 
-def text(queue: str, token: str, channel: Any) -> str:
-    """The message that tells of a token, as it lies in the broker's queue. `channel` is one of kombu's to Redis."""
-    letter = _letter(queue, channel)
+def text(letter: Letter, token: str) -> str:
+    """The message that tells of a token, as it lies in the broker's queue."""
     body = b64encode(letter.body.replace(_TOKEN, token).encode()).decode()
     new = {_BODY: body, _ID: str(uuid4()), _TAG: str(uuid4())}
     filled = (piece + new[mark] for piece, mark in zip(letter.pieces, letter.marks, strict=False))
@@ -81,7 +91,7 @@ def text(queue: str, token: str, channel: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Letter:
+class Letter:
     """A message of Celery's (protocol 2, in kombu's envelope), cut where one differs from the next."""
 
     pieces: tuple[str, ...]
@@ -91,11 +101,11 @@ class _Letter:
 
 
 _BODY, _ID, _TAG, _TOKEN = "@BODY@", "@ID@", "@TAG@", "@TOKEN@"
-_letters: dict[str, _Letter] = {}
+_letters: dict[str, Letter] = {}
 
 
-def _letter(queue: str, channel: Any) -> _Letter:
-    """Made by Celery and kombu themselves, once."""
+def letter_of(queue: str, channel: Any) -> Letter:
+    """Made by Celery and kombu themselves, once. `channel` is one of kombu's to Redis."""
     if queue not in _letters:
         headers, properties, body, _ = app.amqp.create_task_message(_ID, TASKS[queue], (_TOKEN,), {})
         content_type, encoding, payload = serialization.dumps(body, "json")  # type: ignore[no-untyped-call]
@@ -104,5 +114,5 @@ def _letter(queue: str, channel: Any) -> _Letter:
         channel._inplace_augment_message(message, "", queue)
         message["body"], message["properties"]["delivery_tag"] = _BODY, _TAG
         parts = re.split(f"({_BODY}|{_ID}|{_TAG})", json.dumps(message))
-        _letters[queue] = _Letter(tuple(parts[::2]), tuple(parts[1::2]), payload)
+        _letters[queue] = Letter(tuple(parts[::2]), tuple(parts[1::2]), payload)
     return _letters[queue]

@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ari_conf import accounts, store
+from ari_conf import accounts, lanes, store
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
 from ari_conf.core.effects import PostCallback, ReleaseName, ReportProblem
@@ -156,6 +156,46 @@ async def test_what_was_written_survives_kill_9_of_redis(redis_server: RedisServ
 async def test_other_parts_add_to_the_transaction(redis_server: RedisServer, kept: Store):
     await kept.write([Step(NOW, {"call:u1": b"1"}, also=[lambda pipe: pipe.hset("more", "a", "b")])])
     assert redis_server.client.hget("more", "a") == b"b"
+
+
+async def test_a_worker_with_room_is_told_in_the_same_step(redis_server: RedisServer, kept: Store):
+    client = store.connect(redis_server.url)
+    telling = Store(client, "asterisk two", letter=lambda token: f"come for {token}")
+    steps = [Step(NOW, callbacks=[callback(n, f"lane {n}")]) for n in range(4)]
+    await telling.write(steps[:1])
+    assert redis_server.client.lrange("callbacks", 0, -1) == [], "there was no worker"
+    lanes.Lanes(redis_server.client).beat("w1", 8, [], 0, reclaim=True)
+    await telling.write(steps[1:])
+    letters = redis_server.client.lrange("callbacks", 0, -1)
+    assert letters == [f"come for {step.id}.0".encode() for step in (steps[3], steps[2], steps[1])]
+    tokens = set(redis_server.client.zrange("ari_conf:callbacks:tokens", 0, -1))
+    assert tokens == {letter.removeprefix(b"come for ") for letter in letters}
+    await telling.write([Step(NOW, callbacks=[callback(n, f"lane {n}")]) for n in range(9, 19)])
+    assert redis_server.client.llen("callbacks") == 5, "it has no room for more to this receiver"
+    await client.aclose()
+
+
+async def test_a_job_for_another_queue_is_written_once(redis_server: RedisServer, kept: Store):
+    step = Step(NOW, jobs=[("recordings", "MA1:o:1", b"store it")])
+    await kept.write([step])
+    await kept.write([step])
+    assert redis_server.client.lrange("ari_conf:recordings:lane:MA1:o:1", 0, -1) == [b"store it"]
+    assert redis_server.client.lrange("ari_conf:recordings:accounts", 0, -1) == [b"MA1"]
+
+
+async def test_a_restarted_redis_is_told_the_script_again(redis_server: RedisServer, kept: Store):
+    await kept.write([Step(NOW, {"call:u1": b"1"})])
+    redis_server.client.script_flush()
+    await kept.write([Step(NOW, {"call:u1": b"2"})])
+    assert await kept.load() == {"call:u1": b"2"}
+
+
+async def test_all_the_state_of_a_large_asterisk_is_one_write(kept: Store):
+    state = {f"call:u{n}": b"%d" % n for n in range(30_000)}
+    await kept.write([Step(NOW, state)])
+    assert await kept.load() == state
+    await kept.write([Step(NOW, dict.fromkeys(state))])
+    assert await kept.load() == {}
 
 
 async def test_a_full_redis_takes_all_or_nothing(kept: Store, redis_server: RedisServer):

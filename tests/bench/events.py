@@ -31,7 +31,7 @@ async def run(url: str, rate: int, seconds: float) -> None:
     redis = store.connect(settings().redis_url.get_secret_value())
     tokens = Tokens(Redis.from_url(settings().redis_url.get_secret_value()))
     tokens.start()
-    writer = Writer(Store(redis, "bench"), lambda _: None, tokens.wake)
+    writer = Writer(Store(redis, "bench", letter=tokens.letter), lambda _: None, lambda: None)
     writing = asyncio.create_task(writer.run())
     began, name = time.monotonic(), SENT_AT.decode().rstrip("=")
     for n in range(int(rate * (WARM_UP_S + seconds))):

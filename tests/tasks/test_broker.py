@@ -31,10 +31,11 @@ def test_a_token_is_the_message_that_celery_would_send(redis_server: RedisServer
     """What differs: ids, and whom to answer, since nobody is answered."""
     with app.connection_for_write(redis_server.url) as connection, app.amqp.Producer(connection) as producer:
         app.send_task("tasks.callbacks.deliver", ("12-34",), producer=producer, queue="callbacks")
-        text = tokens.text("callbacks", "12-34", producer.channel)
+        letter = tokens.letter_of("callbacks", producer.channel)
+        text = tokens.text(letter, "12-34")
     [theirs] = redis_server.client.lrange("callbacks", 0, -1)
     assert _without_ids(text) == _without_ids(theirs)
-    assert tokens.text("callbacks", "12-34", producer.channel) != text
+    assert tokens.text(letter, "12-34") != text
 
 
 def _without_ids(text: str | bytes) -> dict[str, Any]:
