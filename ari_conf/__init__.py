@@ -2,7 +2,7 @@
 
 document     XML text -> elements; each complaint names element, attribute, value and what is allowed
 core/        PURE: what a call and a conference do. Events in, effects out; nothing there waits, logs or asks the time
-ari/         Asterisk: client (WebSocket and HTTP), translate (its JSON <-> our events and effects)
+ari/         Asterisk: client (sockets: events; rest: requests), translate (its JSON <-> our events and effects)
 http/        requests to users' URLs: retry (policy), signature, guard (where one may go), fetch
 media/       Play and Speak: sounds (fetch, convert, cache), speech (text to a file)
 service      the loop: event -> core -> writer -> interpreter -> next deadline

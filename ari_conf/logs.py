@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TextIO
+from typing import TextIO
 
 import msgspec
 import structlog

@@ -16,22 +16,21 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
 from yarl import URL
 
+from ari_conf.ari.rest import Connections
 from ari_conf.ari.sockets import HEARTBEAT, Sockets, Told
-from ari_conf.ari.wire import Answer, content
+from ari_conf.ari.wire import content
 from ari_conf.errors import AriUnreachable
 
 if TYPE_CHECKING:
     from aiohttp import ClientWebSocketResponse
 
 Over = Literal["http", "socket"]
-
-IDLE = 30.0
-"""Seconds an idle HTTP connection is kept: less than `session_keep_alive` in http.conf, so that we close it first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +78,8 @@ class Client:
         self._permitted = permitted
         self._sockets = Sockets(server, self, Told(on_event, on_connected, on_disconnected))
         self._authorization = aiohttp.encode_basic_auth(server.user, server.password)
-        self._http: aiohttp.ClientSession | None = None
-        self._media: aiohttp.ClientSession | None = None
+        self._rest = Connections(server.url, self._authorization, server.connections, permitted)
+        self._websockets: aiohttp.ClientSession | None = None
 
     @property
     def app(self) -> str:
@@ -94,18 +93,12 @@ class Client:
     async def start(self, patience: float | None = None) -> None:
         """Returns at once; the connection comes when it comes. Raises SetupFailed if `listen` can't be had.
         `patience`: another than the server's, for the first connection."""
-        self._http = aiohttp.ClientSession(
-            # One more: an inbound WebSocket takes a connection as well.
-            connector=aiohttp.TCPConnector(limit=self._server.connections + 1, keepalive_timeout=IDLE),
+        self._websockets = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
             headers={"Authorization": self._authorization},
             timeout=aiohttp.ClientTimeout(total=None),
-            trace_configs=[self._before_sending()],
         )
-        # Each of them is a connection as well: they must not take those of the requests.
-        self._media = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), headers={"Authorization": self._authorization}
-        )
-        await self._sockets.start(self._http, self._server.patience if patience is None else patience)
+        await self._sockets.start(self._websockets, self._server.patience if patience is None else patience)
 
     async def finish(self, within: float = 1.0) -> None:
         """Ends the events' WebSocket: what Asterisk has sent until then is heard, and nothing after it. Requests can
@@ -114,9 +107,9 @@ class Client:
 
     async def close(self) -> None:
         await self._sockets.close()
-        for http in (self._http, self._media):
-            if http is not None:
-                await http.close()
+        self._rest.close()
+        if self._websockets is not None:
+            await self._websockets.close()
 
     async def permitted(self) -> None:
         await self._permitted()
@@ -138,44 +131,23 @@ class Client:
                 if socket is not None and socket.answers:
                     answer = await socket.request(method, path, query or {}, sent)
                 else:
-                    answer = await self._over_http(method, path, query or {}, sent)
+                    asked = urlencode(query, quote_via=quote) if query else ""
+                    answer = await self._rest.request(method, path, asked, sent)
         except TimeoutError:
             late = f"Asterisk did not answer {method} {path} within {self._server.deadline:g} s"
             raise AriUnreachable(late) from None
         return content(method, path, answer)
-
-    async def _over_http(self, method: str, path: str, query: Mapping[str, str], body: bytes | None) -> Answer:
-        if self._http is None:
-            raise AriUnreachable("the connection to Asterisk was not started")
-        url = URL(self._server.url.rstrip("/") + path, encoded=True).with_query(query)
-        headers = {"Content-Type": "application/json"} if body is not None else None
-        try:
-            async with self._http.request(method, url, data=body, headers=headers) as response:
-                return Answer(response.status, response.reason or "", await response.read())
-        except aiohttp.ClientError as error:
-            raise AriUnreachable(f"Asterisk can't be reached at {self._server.url}: {error}") from None
-
-    def _before_sending(self) -> aiohttp.TraceConfig:
-        """It may have waited long for a free connection."""
-        tracing = aiohttp.TraceConfig()
-
-        async def about_to_send(*_: object) -> None:
-            await self._permitted()
-
-        tracing.on_connection_create_end.append(about_to_send)
-        tracing.on_connection_reuseconn.append(about_to_send)
-        return tracing
 
     async def media(self, connection_id: str) -> ClientWebSocketResponse[Literal[False]]:
         """The sound of a channel that `POST /channels/externalMedia` made, with `external_host=INCOMING`; to be closed.
 
         Raises AriUnreachable.
         """
-        if self._media is None:
+        if self._websockets is None:
             raise AriUnreachable("the connection to Asterisk was not started")
         url = URL(self._server.url.rstrip("/")).parent / "media" / connection_id
         try:
             async with asyncio.timeout(self._server.deadline):
-                return await self._media.ws_connect(url, heartbeat=HEARTBEAT, decode_text=False)
+                return await self._websockets.ws_connect(url, heartbeat=HEARTBEAT, decode_text=False)
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             raise AriUnreachable(f"Asterisk's media can't be reached: {error or 'no answer in time'}") from None

@@ -195,7 +195,7 @@ async def test_and_over_http_where_it_does_not(asterisk: FakeAsterisk, connect: 
     await listener.until("connected")
 
     assert await client.request("POST", "/a%2Fb", {"q": "1+1 & 2"}, {"body": 1}, over="socket") is None
-    assert ("POST", "/ari/a%2Fb?q=1%2B1+%26+2", {"body": 1}) in asterisk.seen
+    assert ("POST", "/ari/a%2Fb?q=1%2B1%20%26%202", {"body": 1}) in asterisk.seen
 
 
 @pytest.mark.parametrize(
