@@ -6,6 +6,7 @@ application takes a third of that for each step that it writes (docs/performance
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from hashlib import sha1
 from typing import Any, cast
@@ -25,17 +26,21 @@ class Fenced:
         self._script = script
         self._sha = sha1(script.encode(), usedforsecurity=False).hexdigest()
         self._connection: Any = None
+        self._answer_s: float | None = None
 
     async def run(self, keys: Sequence[str], arguments: Sequence[Part]) -> Any:
-        """Its answer. Raises RedisError; if that is a ResponseError Redis has said no, else it may have done it."""
+        """Its answer. Raises ResponseError if Redis says no; RedisError or TimeoutError: it may have done it."""
         parts = (len(keys), *keys, *arguments)
         try:
             if self._connection is None:
                 self._connection = await self._pool.get_connection()
-            try:
-                return await self._ask("EVALSHA", self._sha, parts)
-            except NoScriptError:  # Redis was started meanwhile
-                return await self._ask("EVAL", self._script, parts)
+                # Its own way takes a task and a timer for each half of a question.
+                self._answer_s, self._connection.socket_timeout = self._connection.socket_timeout, None
+            async with asyncio.timeout(self._answer_s):
+                try:
+                    return await self._ask("EVALSHA", self._sha, parts)
+                except NoScriptError:  # Redis was started meanwhile
+                    return await self._ask("EVAL", self._script, parts)
         except ResponseError:
             raise
         except BaseException:  # whatever is still to be read there is no longer known
@@ -51,5 +56,6 @@ class Fenced:
     async def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
+            connection.socket_timeout = self._answer_s
             await connection.disconnect(nowait=True)
             await self._pool.release(connection)

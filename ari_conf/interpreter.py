@@ -212,9 +212,8 @@ class Interpreter:
             await asyncio.sleep(AGAIN_S)
 
     async def _identify(self, effect: do.IdentifyCall) -> None:
-        record, (codec, names) = await asyncio.gather(
-            self._account(effect.auth_id), self._codec_and_headers(effect.channel_id)
-        )
+        record = await self._account(effect.auth_id)  # which is known nearly always
+        codec, names = await self._codec_and_headers(effect.channel_id)
         wanted = [name for name in names.split(",") if name.upper().startswith("X-PH-")]
         header = partial(self._variable, effect.channel_id)
         values = await asyncio.gather(*(header(f"PJSIP_HEADER(read,{name})") for name in wanted))

@@ -49,6 +49,9 @@ class Writer:
         self._lost = lost
         self._steps: list[Step] = []
         self._effects: list[Effect] = []
+        """They wait for the next write."""
+        self._due: list[Effect] = []
+        """They wait for the one that is under way."""
         self._wanted = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -93,6 +96,7 @@ class Writer:
             # What the other one does now, this one must not do.
             self._steps.clear()
             self._effects.clear()
+            self._due.clear()
             self.away = False
             self._lost()
 
@@ -102,24 +106,21 @@ class Writer:
 
     async def _write(self) -> None:
         while self._steps:
-            steps, effects = self._steps[:], self._effects
-            self._effects = []
-            writing = asyncio.ensure_future(self._store.write(steps))
+            steps, self._due, self._effects = self._steps[:], self._effects, []
+            patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._release_due)
             try:
-                await asyncio.wait([writing], timeout=None if self.away else PATIENCE_S)
-                if not _is_refused(writing):
-                    for effect in effects:
-                        self._run(effect)
-                await writing
+                await self._store.write(steps)
             except StoreUnavailable as error:
                 if not self.away:
                     log.error("redis away: conferences go on, what is to be written waits", reason=str(error))
                 self.away = True
+                self._release_due()
                 self._release()
                 await asyncio.sleep(TRY_AGAIN_S)
                 continue
             finally:
-                writing.cancel()
+                patience.cancel()
+            self._release_due()
             if self.away:
                 log.info("redis is back", steps=len(steps))
             self.away = False
@@ -128,11 +129,12 @@ class Writer:
                 self._written()
         self._idle.set()
 
+    def _release_due(self) -> None:
+        due, self._due = self._due, []
+        for effect in due:
+            self._run(effect)
+
     def _release(self) -> None:
         effects, self._effects = self._effects, []
         for effect in effects:
             self._run(effect)
-
-
-def _is_refused(writing: asyncio.Future[None]) -> bool:
-    return writing.done() and not writing.cancelled() and isinstance(writing.exception(), LeaseLost)

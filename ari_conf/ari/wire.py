@@ -93,7 +93,7 @@ class Socket:
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[request_id] = answer
         try:
-            await self._websocket.send_str(msgspec.json.encode(request).decode())
+            await self._websocket.send_frame(msgspec.json.encode(request), WSMsgType.TEXT)
             return await answer
         except (ConnectionError, RuntimeError) as error:  # aiohttp says RuntimeError for a WebSocket that is closing
             raise AriUnreachable(f"the WebSocket to Asterisk is gone: {error}") from None

@@ -15,7 +15,7 @@ HOSTILE = [b"", b"{", b"\xff", b'"\xff"', b"[" * 100_000, b'{"a":' * 100_000, b"
 
 
 class Wire:
-    async def send_str(self, text: str) -> None:
+    async def send_frame(self, text: bytes, _opcode: object) -> None:
         self.sent = json.loads(text)
 
 

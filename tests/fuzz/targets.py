@@ -123,7 +123,7 @@ def wire(given: bytes) -> None:
 
 
 class _Silent:
-    async def send_str(self, text: str) -> None:
+    async def send_frame(self, text: bytes, _opcode: object) -> None:
         pass
 
 
