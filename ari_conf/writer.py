@@ -22,8 +22,8 @@ log = structlog.get_logger()
 PATIENCE_S = 0.25
 """A write that takes longer doesn't hold up the calls any more."""
 TRY_AGAIN_S = 0.5
-LINGER_S = 0.02
-"""For which a step that changes state alone may wait for others: a call's first steps follow each other closely. Should
+LINGER_S = 0.1
+"""For which a step that changes state alone may wait for others: while many talk that is most of them. Should
 we be killed meanwhile, Asterisk tells our successor the same."""
 ONLY_ASK = (IdentifyCall, PrepareSound, WarmSounds)
 """These change nothing, anywhere: done before their step is written they can't be wrong."""
