@@ -10,7 +10,7 @@ from ari_conf.parts.asterisk import EmbeddedAsterisk
 from ari_conf.up import System
 
 BARE_APP = "bare"
-NATIVE, BARE, OURS = "71", "72", "15550"
+NATIVE, BARE, OURS, ANSWERED = "71", "72", "15550", "73"
 """What is dialled begins with it; the conference's number of four digits follows."""
 RTP_PORTS = 8000
 """Two for each call. Below the ports that the kernel gives out by itself."""
@@ -34,6 +34,8 @@ exten => _{NATIVE}XXXX,1,ConfBridge(${{EXTEN}})
  same => n,Hangup()
 exten => _{BARE}XXXX,1,Stasis({BARE_APP},${{EXTEN}})
  same => n,Hangup()
+exten => _{ANSWERED}XXXX,1,Answer()
+ same => n,Goto({OURS}${{EXTEN:{len(ANSWERED)}}},1)
 """
 
 _MODULES = """

@@ -22,7 +22,7 @@ from ari_conf.ari.translate import BRIDGE_TYPE
 from ari_conf.parts import asterisk as parts_asterisk
 from ari_conf.parts import processes
 from tests.bench.receiver import ANSWER, FastReceiver
-from tests.bench.sip_asterisk import BARE, BARE_APP, NATIVE, OURS, BenchAsterisk, BenchSystem
+from tests.bench.sip_asterisk import ANSWERED, BARE, BARE_APP, NATIVE, OURS, BenchAsterisk, BenchSystem
 
 Entries = dict[str, float]
 """Caller -> epoch ms at which the application heard that he is in the bridge."""
@@ -80,6 +80,14 @@ async def ours(folder: Path) -> AsyncGenerator[Stand]:
 
 
 @asynccontextmanager
+async def answered(folder: Path) -> AsyncGenerator[Stand]:
+    """The dialplan answers before it hands the call over, as ConfBridge() does before it asks anybody."""
+    async with _ours(folder, floor=False) as stand:
+        stand.prefix = ANSWERED
+        yield stand
+
+
+@asynccontextmanager
 async def floor(folder: Path) -> AsyncGenerator[Stand]:
     async with _ours(folder, floor=True) as stand:
         yield stand
@@ -91,6 +99,7 @@ VARIANTS = {
     "bare, always mixed": partial(bare, bridge_type=BRIDGE_TYPE),
     "ours": ours,
     "ours, floor events": floor,
+    "ours, answered first": answered,
 }
 """Always mixed, as ours are: else Asterisk mixes from the third member on."""
 
