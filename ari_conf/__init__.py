@@ -6,6 +6,7 @@ ari/         Asterisk: client (sockets: events; rest: requests), translate (its 
 http/        requests to users' URLs: retry (policy), signature, guard (where one may go), fetch
 media/       Play and Speak: sounds (fetch, convert, cache), speech (text to a file)
 service      the loop: event -> core -> writer -> interpreter -> next deadline
+documents    those of calls: from their servers, or kept ones
 writer       each step into Redis, before its effects; interpreter: runs the effects; takeover: after a crash
 lease        which of several processes owns the calls; fenced: no other writes; holder: where a process lives
 metrics      what `serve` tells Prometheus

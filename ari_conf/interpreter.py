@@ -7,32 +7,26 @@ effect that it does not know.
 from __future__ import annotations
 
 import asyncio
-import re
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 import structlog
 
-from ari_conf import document
 from ari_conf.ari.client import Client
 from ari_conf.ari.listening import Listening
 from ari_conf.ari.translate import ForAsterisk, Request, to_requests
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
-from ari_conf.core.elements import Play, Speak
+from ari_conf.documents import Documents, Sounds
 from ari_conf.errors import (
-    AnswerRefused,
     AriError,
     AriNotFound,
     AriUnreachable,
-    InvalidDocument,
     LeaseLost,
-    RequestFailed,
     SoundFailed,
     StoreUnavailable,
 )
@@ -43,7 +37,6 @@ log = structlog.get_logger()
 
 Deliver = Callable[[ev.Event], None]
 
-DOCUMENT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 NARROWBAND = {"", "ulaw", "alaw", "gsm", "g726", "g726aal2", "g729", "g723", "ilbc", "lpc10", "adpcm", "slin", "speex"}
 """Codecs of 8 kHz; empty: Asterisk said none."""
 AGAIN = (
@@ -59,14 +52,6 @@ AGAIN = (
 Of none of them an event tells later that it was not done: one who is no longer muted would not be heard, for ever."""
 TRIES, AGAIN_S = 5, 0.5
 CODEC, HEADERS = "CHANNEL(audionativeformat)", "PJSIP_HEADERS(X-PH-)"
-ACCOUNT_TRIES = 5
-"""Seconds for which an account is looked up again while Redis is away."""
-
-
-class Sounds(Protocol):
-    async def prepare(self, sound: Play | Speak) -> str: ...
-
-    def warm(self, sounds: tuple[Play | Speak, ...]) -> None: ...
 
 
 class Interpreter:
@@ -85,9 +70,8 @@ class Interpreter:
         calls have, they are recorded as if it were a wideband one."""
         self._ari = ari
         self._store = store
-        self._fetcher = fetcher
         self._sounds = sounds
-        self._documents = documents
+        self._documents = Documents(store, fetcher, sounds, documents, ari)
         self._deliver = deliver
         self._claim_later = claim_later
         self._always_wideband = always_wideband
@@ -105,9 +89,9 @@ class Interpreter:
             case do.IdentifyCall():
                 self._spawn(self._replied(effect, self._identify(effect)))
             case do.FetchDocument():
-                self._spawn(self._replied(effect, self._fetch_document(effect)))
+                self._spawn(self._replied(effect, self._told(self._documents.fetch(effect))))
             case do.FetchSounds():
-                self._spawn(self._replied(effect, self._fetch_sounds(effect)))
+                self._spawn(self._replied(effect, self._told(self._documents.fetch_sounds(effect))))
             case do.PrepareSound():
                 self._spawn(self._replied(effect, self._prepare(effect)))
             case do.WarmSounds(sounds):
@@ -212,7 +196,7 @@ class Interpreter:
             await asyncio.sleep(AGAIN_S)
 
     async def _identify(self, effect: do.IdentifyCall) -> None:
-        record = await self._account(effect.auth_id)  # which is known nearly always
+        record = await self._documents.account(effect.auth_id)  # which is known nearly always
         codec, names = await self._codec_and_headers(effect.channel_id)
         wanted = [name for name in names.split(",") if name.upper().startswith("X-PH-")]
         header = partial(self._variable, effect.channel_id)
@@ -232,15 +216,6 @@ class Interpreter:
             return codec, names
         return await self._variable(channel_id, CODEC), await self._variable(channel_id, HEADERS)
 
-    async def _account(self, auth_id: str) -> Any:
-        for _ in range(ACCOUNT_TRIES):
-            try:
-                return await self._store.account(auth_id)
-            except StoreUnavailable as error:
-                log.error("account not looked up", auth_id=auth_id, reason=str(error))
-                await asyncio.sleep(1.0)
-        return None
-
     async def _variable(self, channel_id: str, name: str) -> str:
         path = f"/channels/{quote(channel_id, safe='')}/variable"
         try:
@@ -251,53 +226,8 @@ class Interpreter:
 
     # The outside.
 
-    async def _tokens(self, auth_id: str) -> list[str]:
-        record = await self._account(auth_id)
-        return record.tokens(_now()) if record else []
-
-    async def _fetch_document(self, effect: do.FetchDocument) -> None:
-        try:
-            text = await self._document_text(effect)
-            found = document.parse(text)
-        except InvalidDocument as error:
-            reason = f"the document of {_named(effect.source)} can't be run: {error}"
-            self._deliver(ev.DocumentFailed(effect.fetch_id, True, reason))
-        except RequestFailed as error:
-            # "over 100 KB" is a bad document; one that did not come is an unreachable URL.
-            self._deliver(ev.DocumentFailed(effect.fetch_id, isinstance(error, AnswerRefused), str(error)))
-        else:
-            self._deliver(ev.DocumentFetched(effect.fetch_id, found.elements, found.warnings))
-
-    async def _document_text(self, effect: do.FetchDocument) -> bytes:
-        if "://" in effect.source:
-            tokens = await self._tokens(effect.auth_id)
-            return await self._text(effect.method, effect.source, effect.params, tokens)
-        return await asyncio.to_thread(self._kept, effect.source)
-
-    async def _text(self, method: str, url: str, params: do.Params, tokens: list[str]) -> bytes:
-        await self._ari.permitted()
-        reply = await self._fetcher.request(method, url, params, tokens=tokens, limit_bytes=document.MAX_BYTES)
-        return reply.body
-
-    def _kept(self, name: str) -> bytes:
-        """A document of the folder that `documents` names."""
-        if not DOCUMENT_NAME.fullmatch(name):
-            raise InvalidDocument("it is neither an http or https URL nor a document's name (letters, digits, _ . -)")
-        path = self._documents / (name if name.endswith(".xml") else f"{name}.xml")
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise RequestFailed(f"the document {name!r} can't be read: {path}: {error.strerror}") from None
-
-    async def _fetch_sounds(self, effect: do.FetchSounds) -> None:
-        try:
-            text = await self._text("POST", effect.url, effect.params, await self._tokens(effect.auth_id))
-            sounds, warnings = document.parse_sounds(text)
-        except (InvalidDocument, RequestFailed) as error:
-            self._deliver(ev.SoundsFailed(effect.fetch_id, str(error)))
-            return
-        self._sounds.warm(tuple(s for s in sounds if isinstance(s, Play | Speak)))
-        self._deliver(ev.SoundsFetched(effect.fetch_id, sounds, warnings))
+    async def _told(self, work: Coroutine[Any, Any, ev.Event]) -> None:
+        self._deliver(await work)
 
     async def _prepare(self, effect: do.PrepareSound) -> None:
         try:
@@ -331,11 +261,3 @@ class Interpreter:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task broke: this is a defect of ari_conf, please report it", exc_info=error)
-
-
-def _named(source: str) -> str:
-    return source.partition("?")[0].partition("#")[0]
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
