@@ -23,6 +23,7 @@ app = Celery(
     "tasks",
     broker=settings().broker,
     amqp="tasks.broker:Amqp",
+    task_cls="tasks.received:Told",
     include=["tasks.callbacks", "tasks.recordings", "tasks.transcriptions"],
 )
 app.conf.update(
@@ -43,11 +44,8 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_transport_options={
-        # Longer than most tasks run. A transcription of hours is only told of again: its lane is leased.
-        "visibility_timeout": 3600,
-        # kombu looks for messages of dead workers every interval x throttle seconds: 100 if nothing is said.
-        "unacked_restore_interval": 2,
-        "unacked_restore_throttle": 1,
+        # Nothing of a message is kept in Redis while its task runs: who is lost is told of again (`lanes.TOKEN_MS`).
+        "ack_emulation": False,
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
     },

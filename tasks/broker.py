@@ -1,9 +1,9 @@
-"""Mends two things of kombu 5.7 and Celery 5.7 on Redis.
+"""How Celery's worker and its publishers stand to Redis: what kombu 5.7 and Celery 5.7 do otherwise.
 
-When the connection breaks while a late-acknowledged task runs, the worker must not end. kombu gives back what was not
-acknowledged, and later acknowledges it, through the closed connection's channel: `AttributeError: 'NoneType' object has
-no attribute 'hostname'`, which Celery calls unrecoverable. Nothing can be told through that channel any more; Redis
-keeps such messages and gives them out again after the visibility timeout.
+A message that was received is kept nowhere until its task ends. kombu copies each into a hash and a sorted set, and
+takes it out again, in two transactions; but ours only say that there is something to take, and who doesn't come is
+told of again (`lanes.TOKEN_MS`). So nothing must be given back or acknowledged when the connection breaks, either,
+which ends a worker of Celery's: `AttributeError: 'NoneType' object has no attribute 'hostname'`, "unrecoverable".
 
 When Redis is away, a worker asks for it again after 2, 4, 6 … 30 s, whatever is set: after an outage of some minutes
 callbacks would wait half a minute more. It asks each second.
@@ -11,40 +11,53 @@ callbacks would wait half a minute more. It asks each second.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from celery.app import amqp  # type: ignore[import-untyped]
 from kombu import connection as untyped_connection
+from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as untyped
 from kombu.transport import virtual
 
 redis: Any = untyped
 qos: Any = virtual.QoS
+loop: Any = get_event_loop
 connection: Any = untyped_connection
 AGAIN_S = 1
 
 
-class QoS(redis.QoS):  # type: ignore[misc]
-    def restore_unacked(self, client: Any = None) -> None:
-        if self._gone():
-            self._delivered.clear()
-        else:
-            super().restore_unacked(client)
+def _nothing() -> None:
+    pass
+
+
+class QoS(qos):  # type: ignore[misc]
+    """Counts the messages whose tasks run, so that a worker whose threads are all busy takes no more."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._lock = threading.Lock()
 
     def ack(self, delivery_tag: str) -> None:
-        if self._gone():
-            qos.ack(self, delivery_tag)
-        else:
+        """By any thread. Who waits for room, in the thread that receives, is woken."""
+        with self._lock:  # of all that end at once, one sees the first room that there is
             super().ack(delivery_tag)
+            was_full = self.prefetch_count and len(self._delivered) - len(self._dirty) >= self.prefetch_count - 1
+        hub = loop() if was_full else None
+        if hub:
+            hub.call_soon(_nothing)
 
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        if self._gone():
-            qos.ack(self, delivery_tag)
+    def restore_unacked(self) -> None:
+        if getattr(self.channel.connection, "client", None) is None:
+            self._delivered.clear()
         else:
-            super().reject(delivery_tag, requeue)
+            super().restore_unacked()
 
-    def _gone(self) -> bool:
-        return getattr(self.channel.connection, "client", None) is None
+
+class Channel(redis.Channel):  # type: ignore[misc]
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.QoS = QoS
 
 
 class EagerConnection(connection.Connection):  # type: ignore[misc]
@@ -58,4 +71,4 @@ class Amqp(amqp.AMQP):  # type: ignore[misc]
 
 
 def mend() -> None:
-    redis.Channel.QoS = QoS
+    redis.Transport.Channel = Channel

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import socket
 from base64 import b64decode
+from types import SimpleNamespace
 from typing import Any
 
 import kombu.exceptions
 import pytest
 
-from tasks import tokens
+from tasks import broker, tokens
 from tasks.app import app
 from tests.redis import RedisServer
 
@@ -36,6 +37,33 @@ def test_a_token_is_the_message_that_celery_would_send(redis_server: RedisServer
     [theirs] = redis_server.client.lrange("callbacks", 0, -1)
     assert _without_ids(text) == _without_ids(theirs)
     assert tokens.text(letter, "12-34") != text
+
+
+def test_a_worker_takes_no_more_than_it_has_threads_and_keeps_nothing_in_redis(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+):
+    woken: list[object] = []
+    monkeypatch.setattr(broker, "loop", lambda: SimpleNamespace(call_soon=woken.append))
+    with app.connection_for_read(redis_server.url) as connection:
+        channel, received = connection.channel(), []
+        queue = app.amqp.queues["callbacks"].bind(channel)
+        consumer = app.amqp.TaskConsumer(channel, queues=[queue], on_message=received.append, prefetch_count=3)
+        for n in range(5):
+            redis_server.client.lpush("callbacks", tokens.text("callbacks", str(n), channel))
+        with consumer:
+            for _ in range(3):
+                connection.drain_events(timeout=5)
+            with pytest.raises(TimeoutError):
+                connection.drain_events(timeout=0.2)
+            assert [message.payload[0] for message in received] == [["0"], ["1"], ["2"]]
+            assert redis_server.client.keys("unacked*") == []
+            received[1].ack()
+            assert len(woken) == 1, "who waits for room is told"
+            connection.drain_events(timeout=5)
+            for message in received:
+                if not message.acknowledged:
+                    message.ack()
+            assert len(woken) == 2, "and nobody, once there is room"
 
 
 def _without_ids(text: str | bytes) -> dict[str, Any]:
