@@ -74,29 +74,33 @@ TURN = (
     + DUE
     + PROBLEM
     + """
-local worker, threads, token, done, held_as, verdict = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local worker, threads, token, lease, came = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local done, held_as, verdict = ARGV[6], ARGV[7], ARGV[8]
 local now, mine = clock(), P..'held:'..worker
-redis.call('ZADD', P..'workers', now + tonumber(ARGV[7]), worker)
-redis.call('HSET', P..'threads', worker, threads)
+if tonumber(redis.call('ZSCORE', P..'workers', worker) or 0) - now < tonumber(ARGV[9]) then
+  redis.call('ZADD', P..'workers', now + lease, worker)
+  redis.call('HSET', P..'threads', worker, threads)
+end
+if came ~= '' then redis.call('ZREM', P..'tokens', came) end
 if done ~= '' and redis.call('HGET', mine, done) == held_as then
   local lane = P..'lane:'..done
   redis.call('HDEL', mine, done)
   if verdict == 'retry' then
-    redis.call('LSET', lane, 0, ARGV[8])
-    redis.call('ZADD', P..'waiting', now + tonumber(ARGV[9]), done)
+    redis.call('LSET', lane, 0, ARGV[10])
+    redis.call('ZADD', P..'waiting', now + tonumber(ARGV[11]), done)
   else
     if verdict == 'dead' then
-      local letters, kept_ms = P..'dead:'..done:match('^([^:]*):'), tonumber(ARGV[10])
-      redis.call('XADD', letters, 'MAXLEN', ARGV[9], '*', 'lane', done, 'entry', ARGV[8])
+      local letters, kept_ms = P..'dead:'..done:match('^([^:]*):'), tonumber(ARGV[12])
+      redis.call('XADD', letters, 'MAXLEN', ARGV[11], '*', 'lane', done, 'entry', ARGV[10])
       redis.call('XTRIM', letters, 'MINID', string.format('%.0f', math.max(0, now - kept_ms)))
       redis.call('PEXPIRE', letters, kept_ms)
-      if ARGV[11] then problem(ARGV[11], ARGV[12], tonumber(ARGV[13])) end
+      if ARGV[13] then problem(ARGV[13], ARGV[14], tonumber(ARGV[15])) end
     end
-    if verdict == 'done' and ARGV[8] then
+    if verdict == 'done' and ARGV[10] then
       local newest = P..'delivered:'..done:match('^([^:]*):')
-      redis.call('LPUSH', newest, ARGV[8])
-      redis.call('LTRIM', newest, 0, tonumber(ARGV[9]) - 1)
-      redis.call('PEXPIRE', newest, ARGV[10])
+      redis.call('LPUSH', newest, ARGV[10])
+      redis.call('LTRIM', newest, 0, tonumber(ARGV[11]) - 1)
+      redis.call('PEXPIRE', newest, ARGV[12])
     end
     if verdict ~= 'back' then redis.call('LPOP', lane) end
     if redis.call('EXISTS', lane) == 1 then ready(done) end

@@ -20,11 +20,15 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from redis import Redis
+from redis.commands.core import Script
+from redis.exceptions import NoScriptError
 
 from ari_conf import lane_scripts
 
 PREFIX = "ari_conf:"
 LEASE_MS = 6_000
+SURE_MS = 4_500
+"""How much of a lease is left after each turn: one that finds as much doesn't renew it."""
 BEAT_MS = 1_000
 TOKEN_MS = 2_000
 """A token that no worker took up for so long is lost."""
@@ -79,19 +83,30 @@ class Lanes:
         self._tokens = redis.register_script(lane_scripts.TOKENS)
         self._resend = redis.register_script(lane_scripts.RESEND)
 
-    def turn(self, worker: str, threads: int, token: int | None, verdict: Verdict | None = None) -> Taken | None:
+    def turn(
+        self, worker: str, threads: int, token: int | None, verdict: Verdict | None = None, came: str = ""
+    ) -> Taken | None:
         """Tells what became of one entry, and takes the next as `token`: this worker's numbers, each above the last.
 
-        None: this worker may take nothing now. A verdict on a lane that it holds no more changes nothing.
+        `came`: one of `tokens` that somebody came for. None: this worker may take nothing now. A verdict on a lane that
+        it holds no more changes nothing.
         """
-        told: tuple[str | bytes | int, ...] = ("", "", "", LEASE_MS)
+        told: tuple[str | bytes | int, ...] = ("", "", "", SURE_MS)
         if verdict:
-            told = (verdict.taken.lane, verdict.taken.token, verdict.word, LEASE_MS, *verdict.arguments)
-        answer = self._turn([self.prefix], [worker, threads, "" if token is None else token, *told])
+            told = (verdict.taken.lane, verdict.taken.token, verdict.word, SURE_MS, *verdict.arguments)
+        answer = self._asked(self._turn, worker, threads, "" if token is None else token, LEASE_MS, came, *told)
         if not answer or token is None:
             return None
-        lane, entry = cast("list[bytes]", answer)
+        lane, entry = answer
         return Taken(lane.decode(), token, entry)
+
+    def _asked(self, script: Script, *arguments: str | bytes | int) -> Any:
+        """As `script(...)`, at two thirds of its time."""
+        redis: Any = self.redis
+        try:
+            return redis.execute_command("EVALSHA", script.sha, 1, self.prefix, *arguments)
+        except NoScriptError:
+            return script([self.prefix], arguments)
 
     def beat(self, worker: str, threads: int, serving: Iterable[int], last: int, *, reclaim: bool) -> int:
         """Renews the worker's lease. What it holds under a token up to `last` that it isn't `serving` is ready again:
@@ -105,9 +120,6 @@ class Lanes:
     def tokens(self, most: int = 1000) -> list[str]:
         """Counts as on their way, and returns, as many new tokens as free threads are worth starting now."""
         return [token.decode() for token in cast("list[bytes]", self._tokens([self.prefix], [most, TOKEN_MS]))]
-
-    def arrived(self, token: str) -> None:
-        self.redis.zrem(self.prefix + "tokens", token)
 
     def resend(self, auth_id: str, letters: Iterable[tuple[str, bytes]]) -> int:
         """Moves each dead letter (id, entry) to the end of its lane. Returns how many there still were."""

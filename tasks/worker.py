@@ -67,16 +67,16 @@ class Worker:
 
     @property
     def leased(self) -> bool:
-        return time.monotonic() - self._leased_at < lanes.LEASE_MS / 1000
+        return time.monotonic() - self._leased_at < lanes.SURE_MS / 1000
 
-    def turn(self, verdict: Verdict | None, take: bool) -> Taken | None:
+    def turn(self, verdict: Verdict | None, take: bool, came: str = "") -> Taken | None:
         """As `Lanes.turn`; asks until Redis answers, since a verdict must not be lost."""
         pause = 0.05
         while True:
             token = self._new_token() if take else None
             try:
                 asked_at = time.monotonic()
-                taken = self.lanes.turn(self.id, self.threads, token, verdict)
+                taken = self.lanes.turn(self.id, self.threads, token, verdict, came)
             except (RedisError, OSError):
                 # Whether it took a lane is not known; if so, the next beat gives it back: nobody serves this token.
                 self._forget(token)
@@ -182,17 +182,17 @@ def come(queue: str, token: str) -> None:
     worker = _workers.get(queue)
     if worker is None:
         return
-    worker.lanes.arrived(token)
-    run(worker, time.monotonic() + RUN_S, _served[queue].serve)
+    run(worker, token, time.monotonic() + RUN_S, _served[queue].serve)
 
 
-def run(worker: Worker, until: float, serve: Callable[[Worker, Taken], Verdict]) -> None:
+def run(worker: Worker, came: str, until: float, serve: Callable[[Worker, Taken], Verdict]) -> None:
     verdict: Verdict | None = None
     while True:
         take = time.monotonic() < until and not worker.stopping.is_set()
-        taken = worker.turn(verdict, take)
+        taken = worker.turn(verdict, take, came)
         if taken is None:
             break
+        came = ""
         try:
             verdict = serve(worker, taken)
         except RedisError:

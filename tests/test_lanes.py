@@ -196,8 +196,23 @@ def test_there_are_no_more_tokens_than_lanes_and_free_threads(play: Play):
         play.put(f"B{n}:o:1", "x")
     tokens = play.lanes.tokens()
     assert len(tokens) == 3
-    play.lanes.arrived(tokens[0])
+    assert play.lanes.turn("w1", 4, None, came=tokens[0]) is None
     assert len(play.lanes.tokens()) == 1
+
+
+def test_a_turn_leaves_a_lease_of_at_least_what_it_promises(play: Play):
+    def until_ms() -> float:
+        return play.server.client.zscore("ari_conf:callbacks:workers", "w1")
+
+    for left_ms, renews in ((lanes.SURE_MS - 500, True), (lanes.SURE_MS + 500, False)):
+        seconds, micros = play.server.client.time()
+        was = seconds * 1000 + micros // 1000 + left_ms
+        play.server.client.zadd("ari_conf:callbacks:workers", {"w1": was})
+        play.take("w1")
+        assert (until_ms() > was) is renews
+    play.lanes.leave("w1")
+    play.take("w1")
+    assert until_ms() and play.server.client.hgetall("ari_conf:callbacks:threads") == {b"w1": b"64"}
 
 
 def test_for_a_flood_that_has_its_share_there_are_no_tokens(play: Play):
