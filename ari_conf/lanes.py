@@ -15,6 +15,7 @@ Every script may be asked again after a lost answer: what is done is named by it
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -78,6 +79,7 @@ class Lanes:
     def __init__(self, redis: Redis, queue: str = "callbacks") -> None:
         self.redis = redis
         self.prefix = prefix(queue)
+        self._own = threading.local()
         self._turn = redis.register_script(lane_scripts.TURN)
         self._beat = redis.register_script(lane_scripts.BEAT)
         self._tokens = redis.register_script(lane_scripts.TOKENS)
@@ -101,12 +103,22 @@ class Lanes:
         return Taken(lane.decode(), token, entry)
 
     def _asked(self, script: Script, *arguments: str | bytes | int) -> Any:
-        """As `script(...)`, at two thirds of its time."""
-        redis: Any = self.redis
+        """As `script(...)`, over a connection that this thread keeps: that takes a third of its time."""
+        connection = getattr(self._own, "connection", None)
+        if connection is None:
+            connection = self._own.connection = self._connection()
         try:
-            return redis.execute_command("EVALSHA", script.sha, 1, self.prefix, *arguments)
+            connection.send_command("EVALSHA", script.sha, 1, self.prefix, *arguments)
+            return connection.read_response()
         except NoScriptError:
             return script([self.prefix], arguments)
+        except BaseException:
+            connection.disconnect()  # an answer that comes late must not be the next one's
+            raise
+
+    def _connection(self) -> Any:
+        pool = self.redis.connection_pool
+        return pool.connection_class(**pool.connection_kwargs)
 
     def beat(self, worker: str, threads: int, serving: Iterable[int], last: int, *, reclaim: bool) -> int:
         """Renews the worker's lease. What it holds under a token up to `last` that it isn't `serving` is ready again:

@@ -38,6 +38,7 @@ app.conf.update(
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
     worker_pool="threads",
+    worker_consumer="tasks.broker:Consumer",
     worker_concurrency=settings().callback_threads + OTHER_THREADS,
     worker_hijack_root_logger=False,
     worker_send_task_events=False,
@@ -46,6 +47,8 @@ app.conf.update(
     broker_transport_options={
         # Nothing of a message is kept in Redis while its task runs: who is lost is told of again (`lanes.TOKEN_MS`).
         "ack_emulation": False,
+        # One list for each queue, where kombu has four and waits for all of them.
+        "priority_steps": [0],
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
     },

@@ -15,6 +15,7 @@ import threading
 from typing import Any
 
 from celery.app import amqp  # type: ignore[import-untyped]
+from celery.worker import consumer  # type: ignore[import-untyped]
 from kombu import connection as untyped_connection
 from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as untyped
@@ -58,6 +59,15 @@ class Channel(redis.Channel):  # type: ignore[misc]
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self.QoS = QoS
+
+
+class Consumer(consumer.Consumer):  # type: ignore[misc]
+    """Workers of ours know of each other by Redis (`ari-conf lanes`); they needn't listen to each other's events, nor
+    wait a second for them when they start. Heartbeats are sent if somebody wants events: `celery worker -E`."""
+
+    def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **named: Any) -> None:
+        alone = {"without_gossip": True, "without_mingle": True, "without_heartbeat": not named.get("task_events")}
+        super().__init__(*args, worker_options={**(worker_options or {}), **alone}, **named)
 
 
 class EagerConnection(connection.Connection):  # type: ignore[misc]

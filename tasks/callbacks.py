@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from functools import lru_cache
 
 import structlog
 from msgspec import json, structs
@@ -18,6 +19,7 @@ from tasks.app import app
 from tasks.worker import Worker, come, letters_kept_ms, serves
 
 log = structlog.get_logger()
+parsed = lru_cache(maxsize=1024)(parse)
 
 
 @app.task(name="tasks.callbacks.deliver")  # type: ignore[untyped-decorator]
@@ -34,7 +36,7 @@ def serve(worker: Worker, taken: Taken) -> Verdict:
         return _dead(taken, structs.replace(entry, reason=reason), reason, tell=False)
     if not worker.leased:
         return lanes.back(taken)  # we were stopped for long: another worker may be at it
-    bare, policy, warnings = parse(entry.url)
+    bare, policy, warnings = parsed(entry.url)
     if not entry.tries:
         for warning in warnings:
             log.warning("url fragment", auth_id=entry.auth_id, url=without_query(bare), warning=warning)

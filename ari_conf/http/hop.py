@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from urllib.parse import urlencode, urljoin
+from urllib.parse import quote_plus, urljoin
 
 import certifi
 
@@ -18,6 +19,7 @@ from ari_conf.http.retry import Failure
 
 MOST_REDIRECTS = 5
 NO_ANSWER = "it did not answer in time"
+PLAIN = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 REDIRECTS = (301, 302, 303, 307, 308)
 KEPT_ALIVE_S = 4.0
 """Idle connections are dropped then: most servers close theirs after 5 s, and a POST that meets the closing is lost.
@@ -56,8 +58,7 @@ def prepare(method: str, url: str, params: signature.Pairs, tokens: Sequence[str
     url = target.url
     body = None
     sent = HEADERS
-    # A lone surrogate can't be sent: "?" goes in its place, as in the signature.
-    form = urlencode(params, errors="replace")
+    form = _form(params)
     if method == "POST":
         body = form.encode()
         sent = {**HEADERS, "Content-Type": "application/x-www-form-urlencoded", "Content-Length": str(len(body))}
@@ -67,6 +68,16 @@ def prepare(method: str, url: str, params: signature.Pairs, tokens: Sequence[str
     nonce = f"{secrets.randbelow(10**20):020d}"
     signed = signature.headers(method, url, params if method == "POST" else (), tokens, nonce)
     return Hop(method, target, url, body, {**sent, **signed})
+
+
+def _form(params: signature.Pairs) -> str:
+    """As urlencode, which takes four times as long where there is nothing to escape."""
+    return "&".join([f"{_quoted(name)}={_quoted(value)}" for name, value in params])
+
+
+def _quoted(text: str) -> str:
+    # A lone surrogate can't be sent: "?" goes in its place, as in the signature.
+    return text if PLAIN(text) else quote_plus(text, errors="replace")
 
 
 def redirected(
@@ -102,4 +113,5 @@ def tls_context() -> ssl.SSLContext:
     """What the system trusts (SSL_CERT_FILE too), and, since a small machine may have no certificates, certifi's."""
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
+    context.set_alpn_protocols(["http/1.1"])
     return context
