@@ -26,6 +26,7 @@ from ari_conf import accounts, lanes, outbox
 from ari_conf.core.effects import PostCallback
 from tests.bench.events import FILLING
 from tests.bench.receiver import FastReceiver, flat_out
+from tests.bench.sip_cpu import Used
 from tests.redis import RedisServer, start
 from tests.tasks.fleet import ROOT, Receiver, Worker, callback, post, until
 
@@ -33,6 +34,7 @@ THREADS = 64
 LANES = 500
 SLOW_S = 0.1
 EVENTS_A_SECOND = 200
+CPU_AT = 120
 WAITING = 100_000
 FLOOD = 10_000
 BESIDE = 50
@@ -147,6 +149,19 @@ class Bench:
         command = [sys.executable, "-m", "tests.bench.events", receiver.url + "/cb", str(rate), str(seconds)]
         subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"ARI_CONF_REDIS_URL": redis.url})
 
+    # CPU.
+
+    def cpu(self) -> None:
+        """As at 60 calls/s: each callback wakes the worker by itself, which costs more than in a flood."""
+        progress(f"{CPU_AT} events/s for {self.seconds:.0f} s …")
+        redis = self.empty()
+        with FastReceiver() as receiver, ExitStack() as stack:
+            (worker,) = self.workers(stack, 1)
+            used = Used({"worker": worker.process.pid, "Redis": redis.client.info()["process_id"]})
+            self._events(redis, receiver, CPU_AT, self.seconds)
+            per = {name: f"{name} {s * 1000 / receiver.count:.2f} ms" for name, s in used.so_far().items()}
+        self.row(f"CPU per callback, {CPU_AT} events/s, 1 worker", ", ".join(per.values()), "(Redis' with the steps')")
+
     # Fairness, memory.
 
     def fairness(self) -> None:
@@ -194,7 +209,7 @@ def _request() -> bytes:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="0.1: a tenth of the callbacks")
-    parser.add_argument("parts", nargs="*", default=["rates", "slow", "latency", "fairness", "memory"])
+    parser.add_argument("parts", nargs="*", default=["rates", "slow", "latency", "cpu", "fairness", "memory"])
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), given.scale)
@@ -202,6 +217,7 @@ def main() -> None:
             "rates": lambda: bench.rates(0.0),
             "slow": lambda: bench.rates(SLOW_S),
             "latency": bench.latency,
+            "cpu": bench.cpu,
             "fairness": bench.fairness,
             "memory": bench.memory,
         }

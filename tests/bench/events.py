@@ -31,6 +31,7 @@ async def run(url: str, rate: int, seconds: float) -> None:
     redis = store.connect(settings().redis_url.get_secret_value())
     tokens = Tokens(Redis.from_url(settings().redis_url.get_secret_value()))
     tokens.start()
+    tokens.wake()  # then it knows how a message is made
     writer = Writer(Store(redis, "bench", letter=tokens.letter), lambda _: None, lambda: None)
     writing = asyncio.create_task(writer.run())
     began, name = time.monotonic(), SENT_AT.decode().rstrip("=")
