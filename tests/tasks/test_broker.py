@@ -46,10 +46,10 @@ def test_a_worker_takes_no_more_than_it_has_threads_and_keeps_nothing_in_redis(
     monkeypatch.setattr(broker, "loop", lambda: SimpleNamespace(call_soon=woken.append))
     with app.connection_for_read(redis_server.url) as connection:
         channel, received = connection.channel(), []
-        queue = app.amqp.queues["callbacks"].bind(channel)
+        queue, letter = app.amqp.queues["callbacks"].bind(channel), tokens.letter_of("callbacks", channel)
         consumer = app.amqp.TaskConsumer(channel, queues=[queue], on_message=received.append, prefetch_count=3)
         for n in range(5):
-            redis_server.client.lpush("callbacks", tokens.text("callbacks", str(n), channel))
+            redis_server.client.lpush("callbacks", tokens.text(letter, str(n)))
         with consumer:
             for _ in range(3):
                 connection.drain_events(timeout=5)
