@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ari_conf.core.fact import fact
+
 PAUSE_MS = 1500
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Found:
     text: str
     matched: bool

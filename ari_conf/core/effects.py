@@ -7,10 +7,10 @@ back as `EffectFailed`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from ari_conf.core.elements import Play, Speak
+from ari_conf.core.fact import fact
 
 Params = tuple[tuple[str, str], ...]
 
@@ -18,30 +18,30 @@ Params = tuple[tuple[str, str], ...]
 # To Asterisk, about a channel.
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Answer:
     channel_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class HangUp:
     channel_id: str
     reason: Literal["normal", "busy", "rejected"] = "normal"
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class AddChannel:
     channel_id: str
     bridge_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class RemoveChannel:
     channel_id: str
     bridge_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class MuteChannel:
     """What the channel says is heard by nobody, or is heard again."""
 
@@ -49,25 +49,25 @@ class MuteChannel:
     muted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class DeafenChannel:
     channel_id: str
     deaf: bool
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class StartMusic:
     """The default music-on-hold class, for this channel alone."""
 
     channel_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class StopMusic:
     channel_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class SendDigits:
     """To the phone: RFC 4733 events, one after another."""
 
@@ -75,7 +75,7 @@ class SendDigits:
     digits: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class DetectTalking:
     """TalkingStarted and TalkingFinished from now on, or no longer (silence_ms None)."""
 
@@ -84,7 +84,7 @@ class DetectTalking:
     """How much silence ends talking."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class DetectBeep:
     channel_id: str
     on: bool
@@ -93,17 +93,17 @@ class DetectBeep:
 # To Asterisk, about a bridge.
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class CreateBridge:
     bridge_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class DestroyBridge:
     bridge_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class StartRecording:
     bridge_id: str
     recording_id: str
@@ -112,7 +112,7 @@ class StartRecording:
     """At 16 kHz; else at 8."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class StopRecording:
     bridge_id: str
     recording_id: str
@@ -122,7 +122,7 @@ class StopRecording:
 # To Asterisk, about one or the other.
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Target:
     """Who hears a sound."""
 
@@ -130,14 +130,14 @@ class Target:
     id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class PlayMedia:
     target: Target
     playback_id: str
     media: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class StopPlayback:
     target: Target
     playback_id: str
@@ -146,7 +146,7 @@ class StopPlayback:
 # To the outside.
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class IdentifyCall:
     """Look the account up, and read the INVITE's X-PH-* headers: CallIdentified."""
 
@@ -155,7 +155,7 @@ class IdentifyCall:
     auth_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class FetchDocument:
     """DocumentFetched or DocumentFailed."""
 
@@ -167,7 +167,7 @@ class FetchDocument:
     params: Params
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class FetchSounds:
     """SoundsFetched or SoundsFailed."""
 
@@ -177,7 +177,7 @@ class FetchSounds:
     params: Params
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class PrepareSound:
     """SoundPrepared or SoundFailed."""
 
@@ -185,14 +185,14 @@ class PrepareSound:
     sound: Play | Speak
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class WarmSounds:
     """Prepare these, since they may be wanted soon. Nothing comes back."""
 
     sounds: tuple[Play | Speak, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class ClaimName:
     """NameClaimed or NameRefused."""
 
@@ -201,14 +201,14 @@ class ClaimName:
     conference_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class ReleaseName:
     auth_id: str
     name: str
     conference_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class PostCallback:
     """Deliver it, in the order of its lane; nothing comes back to the core."""
 
@@ -220,7 +220,7 @@ class PostCallback:
     params: Params
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class NoteStay:
     """Kept beside the recording: who was in the conference meanwhile. The same note twice is one."""
 
@@ -234,7 +234,7 @@ class NoteStay:
     """None: he was still in when the recording ended."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class NoteTalk:
     """Kept beside the recording: who spoke when, epoch ms. The same note twice is one."""
 
@@ -244,7 +244,7 @@ class NoteTalk:
     end_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class StoreRecording:
     """Put the file that Asterisk has into the bucket, then send the callback, then have it transcribed."""
 
@@ -268,7 +268,7 @@ class StoreRecording:
     """Asterisk said that it failed: there may be no file."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class ReportProblem:
     """A sentence for the account's problem list and the log."""
 
@@ -285,7 +285,7 @@ Undone = tuple[tuple[int, Undoing], ...]
 Field = tuple[str, str | tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Reply:
     """What a command of the API is answered, once it is written what it changed."""
 

@@ -6,18 +6,18 @@ their owner (see `ids`), so that nothing has to be remembered to find whom an an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ari_conf.core.account import Account
 from ari_conf.core.commands import Command
 from ari_conf.core.elements import Element, Play, Prompt, Speak
+from ari_conf.core.fact import fact
 
 if TYPE_CHECKING:
     from ari_conf.core.effects import Effect
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class CallArrived:
     """A channel entered `Stasis(ari_conf,AUTH_ID[,DOCUMENT[,METHOD]])`."""
 
@@ -35,7 +35,7 @@ class CallArrived:
     answered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class CallIdentified:
     """What `IdentifyCall` brought: the account (None: there is none of that id) and the INVITE's X-PH-* headers."""
 
@@ -46,7 +46,7 @@ class CallIdentified:
     """His codec carries more than 8 kHz sampled."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class ChannelHungUp:
     """The channel has hung up or has left the application in another way. May be told more than once."""
 
@@ -55,79 +55,79 @@ class ChannelHungUp:
     """Q.850; 0 if Asterisk said none."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class ChannelEnteredBridge:
     channel_id: str
     bridge_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class ChannelLeftBridge:
     channel_id: str
     bridge_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class BridgeCreated:
     bridge_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class BridgeDestroyed:
     bridge_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class DigitReceived:
     channel_id: str
     digit: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class TalkingStarted:
     channel_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class TalkingFinished:
     channel_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class BeepHeard:
     """A voicemail beep on a channel that `DetectBeep` listens to."""
 
     channel_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class SoundPrepared:
     playback_id: str
     media: str
     """A media URI of Asterisk's: `sound:/path/without/extension` or `sound:http://…`."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class SoundFailed:
     playback_id: str
     sound: Play | Speak
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class PlaybackStarted:
     """It is heard now."""
 
     playback_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class PlaybackFinished:
     playback_id: str
     failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class RecordingStarted:
     bridge_id: str
     recording_id: str
@@ -135,21 +135,21 @@ class RecordingStarted:
     """It was found running: it began earlier, when nobody listened."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class RecordingFinished:
     bridge_id: str
     recording_id: str
     failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class DocumentFetched:
     fetch_id: str
     elements: tuple[Element, ...]
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class DocumentFailed:
     fetch_id: str
     invalid: bool
@@ -157,7 +157,7 @@ class DocumentFailed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class SoundsFetched:
     """The reply of a sound document: its Play, Speak and Wait in order; perhaps none."""
 
@@ -166,18 +166,18 @@ class SoundsFetched:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class SoundsFailed:
     fetch_id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class NameClaimed:
     conference_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class NameRefused:
     """Another process holds a live conference of that account and name."""
 
@@ -185,7 +185,7 @@ class NameRefused:
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class EffectFailed:
     effect: Effect
     reason: str
@@ -195,7 +195,7 @@ class EffectFailed:
     """Asterisk said no: it was not done, nor will it be. Else that is not known."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class CommandReceived:
     """From the API. Each is received once: its `Reply` is written with what it changes."""
 
@@ -207,7 +207,7 @@ class CommandReceived:
     """Who asked no longer waits then: it must not be done any more."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class AccountWatched:
     """Somebody looks at the account's conferences, and wants to see who talks."""
 
@@ -216,7 +216,7 @@ class AccountWatched:
     """It is said again while somebody does."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class TimePassed:
     """The deadline has come."""
 

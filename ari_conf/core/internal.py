@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import get_args
 
 from ari_conf.core.effects import Effect, Params
 from ari_conf.core.elements import Conference
+from ari_conf.core.fact import fact
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Join:
     """The call has come to this element."""
 
@@ -17,14 +17,14 @@ class Join:
     element: Conference
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Admitted:
     """The conference takes the call: it is to be answered."""
 
     call_uuid: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Skipped:
     """The element does not run; nor does its action."""
 
@@ -32,7 +32,7 @@ class Skipped:
     problem: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Released:
     """The member's stay has ended: his call goes on, unless he has hung up."""
 
@@ -42,14 +42,14 @@ class Released:
     """For the action: the conference's name and UUID, the member's id, the recording. Empty: he never entered."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class HangUpCall:
     """The API wants it."""
 
     call_uuid: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Notify:
     """A callback of the conference's; the directory adds what is known of the call."""
 
@@ -59,7 +59,7 @@ class Notify:
     params: Params
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Fetch:
     """A sound document; the directory adds what is known of the call."""
 
@@ -69,7 +69,7 @@ class Fetch:
     params: Params
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class RecordingAsked:
     """The conference's recording begins for this call's element; the directory adds what is known of the call."""
 
@@ -77,7 +77,7 @@ class RecordingAsked:
     conference_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Stayed:
     """He was in while it was recorded; the directory adds what is known of the call."""
 
@@ -88,7 +88,7 @@ class Stayed:
     left_ms: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Finished:
     """Nothing of the conference is left."""
 
