@@ -16,7 +16,6 @@ from ari_conf.core.callbacks import (
     REJECTED,
     SCHEDULED,
     UNREACHABLE,
-    frozen,
     standard,
 )
 from ari_conf.core.effects import (
@@ -24,6 +23,7 @@ from ari_conf.core.effects import (
     FetchDocument,
     HangUp,
     IdentifyCall,
+    Params,
     PlayMedia,
     PostCallback,
     ReportProblem,
@@ -61,8 +61,23 @@ HOP_MS = 1000
 Purpose = Literal["answer", "action", "redirect"]
 
 
+class Standing:
+    """Beside what a call is, and so not written with it: made when it is first wanted."""
+
+    __slots__ = ("standing",)
+    standing: tuple[Params, Params] | None
+    """Of the standard parameters: see `callbacks.standard`."""
+
+    def __post_init__(self) -> None:
+        self.standing = None
+
+    def stand(self, before: Params, after: Params) -> tuple[Params, Params]:
+        self.standing = before, after
+        return self.standing
+
+
 @dataclass(slots=True)
-class Call:
+class Call(Standing):
     call_uuid: str
     request_uuid: str
     channel_id: str
@@ -194,12 +209,12 @@ class Call:
     def released(self, released: Released, now: int) -> Out:
         """His stay in the conference has ended: its action, or the next element."""
         self.running = self.conference_id = None
-        element, params = released.element, dict(released.params)
+        element, params = released.element, released.params
         if self.over or not element.redirect:
             # "also if he hung up (then the reply is ignored)"; "false: request it, ignore the reply"
             requested: Out = []
             if element.action is not None and params:
-                requested = [self.post(element.action, element.method, "Redirect", params, now)]
+                requested = [self.post(element.action, element.method, "Redirect", params)]
             return requested + (self._finished(now) if self.over else self._next(now))
         if element.action is None:
             return self._next(now)
@@ -216,10 +231,9 @@ class Call:
     def problem(self, text: str, code: int | None = None) -> ReportProblem:
         return ReportProblem(self.auth_id, self.call_uuid, code, text)
 
-    def post(self, url: str, method: str, event: str, params: dict[str, str], now: int, lane: str = "") -> PostCallback:
+    def post(self, url: str, method: str, event: str, params: Params) -> PostCallback:
         """A request whose reply is of no interest, with the standard parameters."""
-        whole = standard(self, event, now) | params
-        return PostCallback(lane or self.call_uuid, self.auth_id, url, method, frozen(whole))
+        return PostCallback(self.call_uuid, self.auth_id, url, method, standard(self, event) + params)
 
     # The document.
 
@@ -231,13 +245,13 @@ class Call:
             return [self.problem(text, UNREACHABLE["answer"]), *self.hang_up("rejected", UNREACHABLE["answer"], now)]
         self.account = account
         if self.document is not None:
-            return self._fetch("answer", self.document, self.document_method, "StartApp", {}, now)
+            return self._fetch("answer", self.document, self.document_method, "StartApp", (), now)
         if account.answer_url is not None:
-            return self._fetch("answer", account.answer_url, account.answer_method, "StartApp", {}, now)
+            return self._fetch("answer", account.answer_url, account.answer_method, "StartApp", (), now)
         text = f"the account {self.auth_id} has no answer URL, and the dialplan names no document"
         return self._no_document("answer", UNREACHABLE["answer"], text, now)
 
-    def _fetch(self, purpose: Purpose, source: str, method: str, event: str, params: dict[str, str], now: int) -> Out:
+    def _fetch(self, purpose: Purpose, source: str, method: str, event: str, params: Params, now: int) -> Out:
         self.hops = self.hops + 1 if now - self.document_at < HOP_MS else 0
         if self.hops > MOST_HOPS:
             code = INVALID[purpose]
@@ -247,7 +261,7 @@ class Call:
             return [self.problem(text, code), *self.hang_up("normal", code, now)]
         self.fetching = purpose
         self.serial += 1
-        whole = frozen(standard(self, event, now) | params)
+        whole = standard(self, event) + params
         self.asked = FetchDocument(ids.for_call(self.call_uuid, self.serial), self.auth_id, source, method, whole)
         return [self.asked]
 
@@ -277,7 +291,7 @@ class Call:
             return out + self.hang_up("normal", code, now)
         self.fallback_asked = True
         event = "Redirect" if purpose == "redirect" else "StartApp"
-        return out + self._fetch(purpose, account.fallback_url, account.fallback_method, event, {}, now)
+        return out + self._fetch(purpose, account.fallback_url, account.fallback_method, event, (), now)
 
     # The elements.
 
@@ -314,7 +328,7 @@ class Call:
                 self.running = element
                 return [Join(self.call_uuid, element)]
             case Redirect(url, method):
-                return self._fetch("redirect", url, method, "Redirect", {}, now)
+                return self._fetch("redirect", url, method, "Redirect", (), now)
             case Hangup():
                 return self._hangup(element, now)
 
@@ -370,10 +384,10 @@ class Call:
         # "Nothing entered: the next element, action not called."
         if gather.phase == "nothing" or element.action is None:
             return self._next(now)
-        params = {"Digits": gather.digits}
+        params = (("Digits", gather.digits),)
         if element.redirect:
             return self._fetch("action", element.action, element.method, "Redirect", params, now)
-        return [self.post(element.action, element.method, "Redirect", params, now), *self._next(now)]
+        return [self.post(element.action, element.method, "Redirect", params), *self._next(now)]
 
     # The end.
 
@@ -411,7 +425,7 @@ class Call:
         account = self.account
         if self.ended_at is None or account is None or account.hangup_url is None:
             return []
-        return [self.post(account.hangup_url, account.hangup_method, "Hangup", {}, now)]
+        return [self.post(account.hangup_url, account.hangup_method, "Hangup", ())]
 
 
 def _sounds_of(elements: tuple[Element | Prompt, ...]) -> list[Play | Speak]:

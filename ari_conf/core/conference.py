@@ -12,7 +12,7 @@ from typing import Literal
 
 from ari_conf.core import events as ev
 from ari_conf.core import ids
-from ari_conf.core.callbacks import frozen, truth
+from ari_conf.core.callbacks import truth
 from ari_conf.core.digits import Found
 from ari_conf.core.effects import (
     AddChannel,
@@ -55,6 +55,14 @@ FLOOR_SILENCE_MS = 500
 OF_TALKING = (ev.TalkingStarted, ev.TalkingFinished)
 OF_MEMBER = (ev.ChannelEnteredBridge, ev.ChannelLeftBridge, ev.DigitReceived)
 OF_PLAYBACK = (ev.SoundPrepared, ev.SoundFailed, ev.PlaybackStarted, ev.PlaybackFinished)
+Action = Literal["enter", "exit", "digits", "floor"]
+EVENTS: dict[Action, str] = {
+    "enter": "ConferenceEnter",
+    "exit": "ConferenceExit",
+    "digits": "ConferenceDigitsMatch",
+    "floor": "ConferenceFloor",
+}
+"""By the ConferenceAction that their callbacks say."""
 Common = tuple[bool, bool, str, bool]
 
 
@@ -295,7 +303,7 @@ class Conference:
         member.state, member.joined_at = "waiting", now
         self.entered += 1
         # "enter callback, also while waiting for the start"
-        out += self._notify(member, "enter", {"ConferenceFirstMember": truth(self.entered == 1)}, now)
+        out += self._notify(member, "enter", now, ("ConferenceFirstMember", truth(self.entered == 1)))
         # "The first member with startConferenceOnEnter=true starts the conference for good"
         self.started = self.started or element.start_conference_on_enter
         self.stay_alone = self.stay_alone and element.stay_alone
@@ -492,7 +500,7 @@ class Conference:
         out: Out = []
         for part in found:
             if part.matched:
-                out += self._notify(member, "digits", {"ConferenceDigitsMatch": part.text}, now)
+                out += self._notify(member, "digits", now, ("ConferenceDigitsMatch", part.text))
             elif member.element.relay_dtmf:
                 out += self._relay(member, part.text)
         return out
@@ -512,7 +520,7 @@ class Conference:
             return []
         self.floor = member.member_id
         # "One event for each taking"
-        return self._notify(member, "floor", {}, now) if member.element.floor_event else []
+        return self._notify(member, "floor", now) if member.element.floor_event else []
 
     def _playback(self, playback_id: str, event: ev.Event, now: int) -> Out:
         member = self.members.get(ids.member_of(playback_id) or 0)
@@ -578,8 +586,8 @@ class Conference:
             out += [DetectTalking(member.channel_id, None)] if member.detected else []
             out += [MuteChannel(member.channel_id, False)] if member.muted else []
             out += [DeafenChannel(member.channel_id, False)] if member.deaf else []
-        last = {"ConferenceLastMember": truth(not self.members), "ConferenceExitReason": reason}
-        out += self._notify(member, "exit", last, now)
+        last = ("ConferenceLastMember", truth(not self.members))
+        out += self._notify(member, "exit", now, last, ("ConferenceExitReason", reason))
         out += self._consequences(member, now)
         out.append(Released(member.call_uuid, member.element, self._action_params(member)))
         return out
@@ -595,15 +603,15 @@ class Conference:
         return self._announce(member, member.exit_sound.items or (), now) if self.started and self.mixed else []
 
     def _action_params(self, member: Member) -> Params:
-        params = {
-            "ConferenceName": self.name,
-            "ConferenceUUID": self.conference_id,
-            "ConferenceMemberID": str(member.member_id),
-        }
+        params = (
+            ("ConferenceName", self.name),
+            ("ConferenceUUID", self.conference_id),
+            ("ConferenceMemberID", str(member.member_id)),
+        )
         if member.element.record and self.recording is not None:
-            params["RecordUrl"] = self.recording.url(self.public_url)
-            params["RecordingID"] = self.recording.recording_id
-        return frozen(params)
+            recording = self.recording
+            return (*params, ("RecordUrl", recording.url(self.public_url)), ("RecordingID", recording.recording_id))
+        return params
 
     def _end(self, reason: Reason, now: int) -> Out:
         if self.ending:
@@ -711,21 +719,21 @@ class Conference:
             member.sending = member.sending[1:]
         return out + member.playback(ev.TimePassed(), now)
 
-    def _notify(self, member: Member, action: str, params: dict[str, str], now: int) -> Out:
-        if member.element.callback_url is None:
+    def _notify(self, member: Member, action: Action, now: int, *params: tuple[str, str]) -> Out:
+        element = member.element
+        if element.callback_url is None:
             return []
         self.sequence += 1
-        event = {"enter": "Enter", "exit": "Exit", "digits": "DigitsMatch", "floor": "Floor"}[action]
-        whole = {
-            "ConferenceAction": action,
-            "ConferenceName": self.name,
-            "ConferenceUUID": self.conference_id,
-            "ConferenceMemberID": str(member.member_id),
-            **params,
-            "ConferenceSequence": str(self.sequence),
-            "Timestamp": str(now),
-        }
-        return [Notify(member.call_uuid, member.element, f"Conference{event}", frozen(whole))]
+        whole = (
+            ("ConferenceAction", action),
+            ("ConferenceName", self.name),
+            ("ConferenceUUID", self.conference_id),
+            ("ConferenceMemberID", str(member.member_id)),
+            *params,
+            ("ConferenceSequence", str(self.sequence)),
+            ("Timestamp", str(now)),
+        )
+        return [Notify(member.call_uuid, self.conference_id, element, EVENTS[action], whole)]
 
 
 def given_up(conference: Conference) -> list[Effect]:

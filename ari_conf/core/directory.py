@@ -15,7 +15,7 @@ from typing import Any, cast, get_args
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.call import Call
-from ari_conf.core.callbacks import NORMAL, frozen, standard
+from ari_conf.core.callbacks import NORMAL, standard
 from ari_conf.core.conference import Conference, given_up
 from ari_conf.core.effects import (
     AddChannel,
@@ -27,7 +27,6 @@ from ari_conf.core.effects import (
     FetchSounds,
     HangUp,
     NoteStay,
-    Params,
     PlayMedia,
     PostCallback,
     PrepareSound,
@@ -38,7 +37,6 @@ from ari_conf.core.effects import (
     StopRecording,
     Undoing,
 )
-from ari_conf.core.elements import Conference as Element
 from ari_conf.core.internal import (
     INTERNALS,
     Admitted,
@@ -322,8 +320,8 @@ class Directory:
 
     def _tell(self, item: Internal, now: int) -> Out:
         match item:
-            case Notify(call_uuid, element, event, params):
-                return [self._callback(self.calls[call_uuid], element, event, params, now)]
+            case Notify():
+                return [self._callback(item)]
             case Finished(conference_id):
                 self._forget_name(self.conferences.pop(conference_id))
                 return []
@@ -331,10 +329,10 @@ class Directory:
                 return self._join(item, now)
             case Fetch(call_uuid, fetch_id, url, params):
                 call = self.calls[call_uuid]
-                whole = standard(call, "ConferenceRemoteSounds", now)
-                return [FetchSounds(fetch_id, call.auth_id, url, frozen(whole) + params)]
+                whole = standard(call, "ConferenceRemoteSounds") + params
+                return [FetchSounds(fetch_id, call.auth_id, url, whole)]
             case RecordingAsked(call_uuid, conference_id):
-                params = frozen(standard(self.calls[call_uuid], "ConferenceRecord", now))
+                params = standard(self.calls[call_uuid], "ConferenceRecord")
                 self.conferences[conference_id].recording_params(params)
                 return []
             case Stayed(call_uuid, recording_id, member_id, entered_ms, left_ms):
@@ -353,10 +351,11 @@ class Directory:
             case HangUpCall():
                 return call.hang_up("normal", NORMAL, now)
 
-    def _callback(self, call: Call, element: Element, event: str, params: Params, now: int) -> PostCallback:
-        lane = next(value for name, value in params if name == "ConferenceUUID")
-        whole = frozen(standard(call, event, now)) + params
-        return PostCallback(lane, call.auth_id, element.callback_url or "", element.callback_method, whole)
+    def _callback(self, notify: Notify) -> PostCallback:
+        call, element = self.calls[notify.call_uuid], notify.element
+        whole = standard(call, notify.event) + notify.params
+        url = element.callback_url or ""
+        return PostCallback(notify.conference_id, call.auth_id, url, element.callback_method, whole)
 
     def _join(self, join: Join, now: int) -> Out:
         call = self.calls[join.call_uuid]

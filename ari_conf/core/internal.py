@@ -54,6 +54,7 @@ class Notify:
     """A callback of the conference's; the directory adds what is known of the call."""
 
     call_uuid: str
+    conference_id: str
     element: Conference
     event: str
     params: Params

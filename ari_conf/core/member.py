@@ -7,7 +7,6 @@ from typing import Literal
 
 from ari_conf.core import ids
 from ari_conf.core.aside import Aside
-from ari_conf.core.callbacks import frozen
 from ari_conf.core.digits import Matcher
 from ari_conf.core.effects import ReportProblem, StartMusic, StopMusic, Target
 from ari_conf.core.elements import Conference as Element
@@ -220,8 +219,8 @@ class Member:
         sound.asking = True
         sound.asked += 1
         fetch_id = ids.for_member(self.conference_id, self.member_id, sound.action, sound.asked)
-        params = {"ConferenceName": conference, "ConferenceAction": sound.action}
-        return [Fetch(self.call_uuid, fetch_id, sound.url, frozen(params))]
+        params = (("ConferenceName", conference), ("ConferenceAction", sound.action))
+        return [Fetch(self.call_uuid, fetch_id, sound.url, params)]
 
     def asked(self, fetch_id: str) -> Sounds | None:
         """The sound that this answer is for; None: it is not awaited."""
