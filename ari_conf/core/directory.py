@@ -7,7 +7,6 @@ deadline. An event about what is gone, or never was, yields nothing.
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
@@ -87,12 +86,19 @@ class Directory:
     @property
     def deadline(self) -> int | None:
         """Epoch ms of the next TimePassed, None if nothing is awaited."""
-        while self._deadlines and self._due.get(self._deadlines[0][1]) != self._deadlines[0][0]:
+        while self._deadlines:
+            at, key = self._deadlines[0]
+            if self._due.get(key) == at:
+                return at
             heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
+        return None
 
     def touched(self) -> dict[str, Call | Conference | None]:
         """What the last steps may have changed, since this was last asked: id -> as it is now, None if it is gone."""
+        if len(self._touched) == 1:
+            # As a rule: nothing to put in order.
+            key = self._touched.pop()
+            return {key: self.calls.get(key) or self.conferences.get(key)}
         touched, self._touched = self._touched, set()
         return {key: self.calls.get(key) or self.conferences.get(key) for key in sorted(touched)}
 
@@ -281,9 +287,10 @@ class Directory:
         it then does must not come before what was decided earlier.
         """
         effects = self._effects_of(out, now) if out else []
-        for effect in effects:
-            if type(effect) in UNDOING:
-                self._remember(effect, now)  # type: ignore[arg-type]
+        if not UNDOING.isdisjoint(map(type, effects)):
+            for effect in effects:
+                if type(effect) in UNDOING:
+                    self._remember(effect, now)  # type: ignore[arg-type]
         for key in self._touched:
             self._bookkeep(key)
         return effects
@@ -292,18 +299,25 @@ class Directory:
         if INTERNALS.isdisjoint(map(type, out)):
             return cast("list[Effect]", out)
         effects: list[Effect] = []
-        pending, going_on = deque(out), deque[Internal]()
-        while pending or going_on:
-            goes_on = not pending
-            item = going_on.popleft() if goes_on else pending.popleft()
-            kind = type(item)
-            if kind not in INTERNALS:
-                effects.append(item)  # type: ignore[arg-type]
-            elif not goes_on and (kind is Released or kind is Skipped):
-                going_on.append(item)  # type: ignore[arg-type]
-            else:
-                pending.extendleft(reversed(self._tell(item, now)))  # type: ignore[arg-type]
+        going_on: list[Internal] = []
+        self._deliver(out, effects, going_on, now)
+        for item in going_on:
+            # Meanwhile there may be more of them.
+            self._deliver(TELLS[type(item)](self, item, now), effects, going_on, now)
         return effects
+
+    def _deliver(self, out: Out, effects: list[Effect], going_on: list[Internal], now: int) -> None:
+        for item in out:
+            kind = type(item)
+            if kind is Notify:
+                # The most frequent, and nothing else follows from it.
+                effects.append(self._callback(item))  # type: ignore[arg-type]
+            elif kind is Released or kind is Skipped:
+                going_on.append(item)  # type: ignore[arg-type]
+            elif kind in TELLS:
+                self._deliver(TELLS[kind](self, item, now), effects, going_on, now)
+            else:
+                effects.append(item)  # type: ignore[arg-type]
 
     def _remember(self, effect: Undoing, now: int) -> None:
         """What is no longer to be leaves no other trace in the state: after a crash it may be there as yet."""
@@ -318,38 +332,44 @@ class Directory:
             owner.undone = (*recent, (now, effect))
             self._touched.add(call.call_uuid if call else channel_id)
 
-    def _tell(self, item: Internal, now: int) -> Out:
-        match item:
-            case Notify():
-                return [self._callback(item)]
-            case Finished(conference_id):
-                self._forget_name(self.conferences.pop(conference_id))
-                return []
-            case Join():
-                return self._join(item, now)
-            case Fetch(call_uuid, fetch_id, url, params):
-                call = self.calls[call_uuid]
-                whole = standard(call, "ConferenceRemoteSounds") + params
-                return [FetchSounds(fetch_id, call.auth_id, url, whole)]
-            case RecordingAsked(call_uuid, conference_id):
-                params = standard(self.calls[call_uuid], "ConferenceRecord")
-                self.conferences[conference_id].recording_params(params)
-                return []
-            case Stayed(call_uuid, recording_id, member_id, entered_ms, left_ms):
-                call = self.calls[call_uuid]
-                numbers = call.from_.removeprefix("+"), call.to.removeprefix("+")
-                return [NoteStay(recording_id, member_id, call_uuid, *numbers, entered_ms, left_ms)]
-        call = self.calls[item.call_uuid]
-        self._touched.add(call.call_uuid)
-        match item:
-            case Admitted():
-                return call.admitted(now)
-            case Skipped(_, problem):
-                return ([call.problem(problem)] if problem else []) + call.skipped(now)
-            case Released():
-                return call.released(item, now)
-            case HangUpCall():
-                return call.hang_up("normal", NORMAL, now)
+    # What they tell each other.
+
+    def _finished(self, finished: Finished, now: int) -> Out:
+        self._forget_name(self.conferences.pop(finished.conference_id))
+        return []
+
+    def _fetch(self, fetch: Fetch, now: int) -> Out:
+        call = self.calls[fetch.call_uuid]
+        params = standard(call, "ConferenceRemoteSounds") + fetch.params
+        return [FetchSounds(fetch.fetch_id, call.auth_id, fetch.url, params)]
+
+    def _recording_asked(self, asked: RecordingAsked, now: int) -> Out:
+        params = standard(self.calls[asked.call_uuid], "ConferenceRecord")
+        self.conferences[asked.conference_id].recording_params(params)
+        return []
+
+    def _stayed(self, stayed: Stayed, now: int) -> Out:
+        call = self.calls[stayed.call_uuid]
+        numbers = call.from_.removeprefix("+"), call.to.removeprefix("+")
+        who = (stayed.recording_id, stayed.member_id, stayed.call_uuid, *numbers)
+        return [NoteStay(*who, stayed.entered_ms, stayed.left_ms)]
+
+    def _admitted(self, admitted: Admitted, now: int) -> Out:
+        return self._changed(admitted.call_uuid).admitted(now)
+
+    def _skipped(self, skipped: Skipped, now: int) -> Out:
+        call = self._changed(skipped.call_uuid)
+        return ([call.problem(skipped.problem)] if skipped.problem else []) + call.skipped(now)
+
+    def _released(self, released: Released, now: int) -> Out:
+        return self._changed(released.call_uuid).released(released, now)
+
+    def _hang_up(self, wanted: HangUpCall, now: int) -> Out:
+        return self._changed(wanted.call_uuid).hang_up("normal", NORMAL, now)
+
+    def _changed(self, call_uuid: str) -> Call:
+        self._touched.add(call_uuid)
+        return self.calls[call_uuid]
 
     def _callback(self, notify: Notify) -> PostCallback:
         call, element = self.calls[notify.call_uuid], notify.element
@@ -473,3 +493,16 @@ ROUTES: dict[type, Callable[[Directory, Any, int], Out]] = {
     **dict.fromkeys(get_args(_OfPlayback), Directory._of_playback),
     **dict.fromkeys(get_args(_OfFetch), Directory._of_fetch),
 }
+
+TELLS: dict[type, Callable[[Directory, Any, int], Out]] = {
+    Join: Directory._join,
+    Admitted: Directory._admitted,
+    Skipped: Directory._skipped,
+    Released: Directory._released,
+    HangUpCall: Directory._hang_up,
+    Fetch: Directory._fetch,
+    RecordingAsked: Directory._recording_asked,
+    Stayed: Directory._stayed,
+    Finished: Directory._finished,
+}
+"""All that calls and conferences tell each other but Notify."""
