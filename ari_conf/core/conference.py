@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from ari_conf.core import events as ev
 from ari_conf.core import ids
@@ -52,9 +52,10 @@ FLOOR_SILENCE_MS = 500
 """This much silence is the end of talking."""
 
 
-OF_TALKING = (ev.TalkingStarted, ev.TalkingFinished)
-OF_MEMBER = (ev.ChannelEnteredBridge, ev.ChannelLeftBridge, ev.DigitReceived)
-OF_PLAYBACK = (ev.SoundPrepared, ev.SoundFailed, ev.PlaybackStarted, ev.PlaybackFinished)
+OfMember = ev.ChannelEnteredBridge | ev.ChannelLeftBridge | ev.DigitReceived
+OfPlayback = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackStarted | ev.PlaybackFinished
+OF_TALKING = frozenset({ev.TalkingStarted, ev.TalkingFinished})
+OF_MEMBER, OF_PLAYBACK = frozenset(get_args(OfMember)), frozenset(get_args(OfPlayback))
 Action = Literal["enter", "exit", "digits", "floor"]
 EVENTS: dict[Action, str] = {
     "enter": "ConferenceEnter",
@@ -138,30 +139,33 @@ class Conference:
 
     @property
     def deadline(self) -> int | None:
-        times = [t for m in self.members.values() if (t := m.deadline) is not None]
-        times += [t for p in self.players.values() if (t := p.deadline) is not None]
-        if self.recording is not None and self.recording.deadline is not None:
+        # Asked after each event, and nearly all members wait for nothing: so that is asked here, in one go, and only of
+        # the others their deadline.
+        times = [
+            m.deadline
+            for m in self.members.values()
+            if m.player or m.matcher.deadline or m.leaving_until or m.sending or m.ask_again_at
+        ]
+        times += [p.deadline for p in self.players.values()]
+        times.append(self.destroy_again_at if self.ending else self.ends_at)
+        if self.recording is not None:
             times.append(self.recording.deadline)
-        if not self.ending:
-            times.append(self.ends_at)
-        elif self.destroy_again_at is not None:
-            times.append(self.destroy_again_at)
         if self.watched_until is not None:
             times.append(self.watched_until)
-        return min(times, default=None)
+        return min([t for t in times if t is not None], default=None)
 
     @property
     def _alone(self) -> bool:
         """Exactly one is present."""
         found = False
         for member in self.members.values():
-            if member.present:
+            # `member.present`, asked up to three times for each event.
+            if member.state != "arriving" and member.state != "leaving":
                 if found:
                     return False
                 found = True
         return found
 
-    @property
     def _common(self) -> Common:
         """On what it depends what each member hears, besides himself."""
         return self.started, self.ending, self.bridge, self._alone
@@ -169,26 +173,49 @@ class Conference:
     # The door.
 
     def receive(self, event: ev.Event, now: int) -> Out:
-        if isinstance(event, OF_TALKING):
+        kind = type(event)
+        if kind in OF_TALKING:
             # What the members imply does not depend on who talks.
-            member = self._by_channel(event.channel_id)
-            return self._talks_or_not(member, event, now) if member is not None else []
-        if isinstance(event, OF_MEMBER):
-            member = self._by_channel(event.channel_id)
-        elif isinstance(event, OF_PLAYBACK):
-            member = self.members.get(ids.member_of(event.playback_id) or 0)
-        else:
-            return self._receive(event, now) + self._settle(now)
-        before = self._common
-        if member is not None:
-            out = self._about(member, event, now)
-        else:
-            out = self._announced(event.playback_id, event, now) if isinstance(event, OF_PLAYBACK) else []
+            return self.talk(event, now)  # type: ignore[arg-type]
+        if kind in OF_PLAYBACK:
+            return self._of_playback(event, now)  # type: ignore[arg-type]
+        if kind in OF_MEMBER:
+            return self._of_member(event, now)  # type: ignore[arg-type]
+        return self._receive(event, now) + self._settle(now)
+
+    def talk(self, event: ev.TalkingStarted | ev.TalkingFinished, now: int) -> Out:
+        member = self._by_channel(event.channel_id)
+        if member is None:
+            return []
+        if type(event) is ev.TalkingStarted:
+            return self._talks(member, now) if member.detected else []
+        out = self.note_talk(member, now - FLOOR_SILENCE_MS)
+        member.talking = False
+        return out
+
+    def _of_member(self, event: OfMember, now: int) -> Out:
+        member = self._by_channel(event.channel_id)
+        if member is None:
+            return []
+        before = self._common()
+        match event:
+            case ev.ChannelEnteredBridge():
+                out = self._entered(member, now)
+            case ev.ChannelLeftBridge():
+                out = self._left(member, now)
+            case ev.DigitReceived(_, digit):
+                out = self._pressed(member, digit, now)
         return out + self._settled_for(member, before, now)
+
+    def _of_playback(self, event: OfPlayback, now: int) -> Out:
+        before, member = self._common(), self.members.get(ids.member_of(event.playback_id) or 0)
+        if member is not None:
+            return member.playback(event, now) + self._settled_for(member, before, now)
+        return self._announced(event.playback_id, event, now) + self._settled_for(None, before, now)
 
     def _settled_for(self, member: Member | None, before: Common, now: int) -> Out:
         """Nothing follows for the others unless what concerns them all has changed since `before`."""
-        if before != self._common:
+        if before != self._common():
             return self._settle(now)
         return self._settle(now, (member,) if member is not None and member.member_id in self.members else ())
 
@@ -197,7 +224,7 @@ class Conference:
 
     def join(self, member: Member, now: int) -> Out:
         """The directory has seen that the conference is live and not full."""
-        before = self._common
+        before = self._common()
         self.members[member.member_id] = member
         out = self._admit(member, now) if self.claim == "held" else []
         # Who wants to be told of the floor wants all to be listened to.
@@ -205,7 +232,7 @@ class Conference:
 
     def leave(self, call_uuid: str, reason: Reason, now: int) -> Out:
         member = next((m for m in self.members.values() if m.call_uuid == call_uuid), None)
-        before = self._common
+        before = self._common()
         out = self._leave(member, reason, now) if member is not None else []
         return out + self._settled_for(member, before, now)
 
@@ -250,23 +277,6 @@ class Conference:
         what = f"the recording of the conference {self.name!r} ended by itself, the conference goes on"
         text = f"{what}: is Asterisk's disk full?"
         return [ReportProblem(self.auth_id, recording.call_uuid, None, text)]
-
-    def _about(self, member: Member, event: ev.Event, now: int) -> Out:
-        match event:
-            case ev.ChannelEnteredBridge():
-                return self._entered(member, now)
-            case ev.ChannelLeftBridge():
-                return self._left(member, now)
-            case ev.DigitReceived(_, digit):
-                return self._pressed(member, digit, now)
-        return member.playback(event, now)
-
-    def _talks_or_not(self, member: Member, event: ev.TalkingStarted | ev.TalkingFinished, now: int) -> Out:
-        if isinstance(event, ev.TalkingStarted):
-            return self._talks(member, now) if member.detected else []
-        out = self.note_talk(member, now - FLOOR_SILENCE_MS)
-        member.talking = False
-        return out
 
     def _by_channel(self, channel_id: str) -> Member | None:
         for member in self.members.values():
@@ -353,12 +363,14 @@ class Conference:
         members = self.members.values() if changed is None else changed
         alone = self._alone
         for member in members:
-            out += self._settle_member(member, alone, now)
+            if alone or member.state != "mixed" or member.held or not member.at_rest:
+                out += self._settle_member(member, alone, now)
         if members and not self.ending and self.bridge == "ready":
             begins = self._settle_recording(members, now)
             out += begins
             out += self._settle_talking(self.members.values() if begins else members)
-        out += self._settle_recorded(now)
+        if self.recording is not None:
+            out += self._settle_recorded(self.recording, now)
         if self.players:
             self.players = {owner: p for owner, p in self.players.items() if not p.done}
         return out + (self._settle_end(now) if self.ending and not self.members else [])
@@ -366,8 +378,6 @@ class Conference:
     def _settle_member(self, member: Member, alone: bool, now: int) -> Out:
         parts = member.state == "mixed" and member.held
         out = self._settle_hold(member)
-        if member.state == "mixed" and not alone and member.at_rest:
-            return out
         # "While no member with startConferenceOnEnter=true has come, nobody hears anybody: each member hears his own
         # waitSound"; "A lone member hears his waitSound. It stops the instant that a second member enters"
         waits = member.state == "waiting" if not self.started else alone and member.state == "mixed"
@@ -424,10 +434,9 @@ class Conference:
         if self.recording is not None:
             self.recording.params = tuple(param for param in params if param[0] != "CallUUID")
 
-    def _settle_recorded(self, now: int) -> Out:
+    def _settle_recorded(self, recording: Recording, now: int) -> Out:
         """What Asterisk has is handed on, with who was in and who spoke."""
-        recording = self.recording
-        if recording is None or not recording.finished or recording.handed_on:
+        if not recording.finished or recording.handed_on:
             return []
         out: Out = []
         for member in self.members.values():

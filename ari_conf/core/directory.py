@@ -218,7 +218,7 @@ class Directory:
         if conference is None:
             return self._settle(self._call(call.call_uuid, event, now), now) if call is not None else []
         self._touched.add(conference.conference_id)
-        out = conference.receive(event, now)
+        out = conference.talk(event, now)
         return self._effects_of(out, now) if out else []
 
     def _of_channel(self, event: ev.DigitReceived | ev.BeepHeard, now: int) -> Out:
