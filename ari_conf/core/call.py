@@ -149,9 +149,12 @@ class Call(Standing):
 
     @property
     def deadline(self) -> int | None:
-        running = None if isinstance(self.running, Conference | None) else self.running.deadline
-        times = (running, self.hang_up_at, self.hanging_up_until)
-        return min((t for t in times if t is not None), default=None)
+        running = self.running
+        soonest = None if running is None or isinstance(running, Conference) else running.deadline
+        if self.hang_up_at is None and self.hanging_up_until is None:
+            return soonest
+        times = (soonest, self.hang_up_at, self.hanging_up_until)
+        return min([t for t in times if t is not None], default=None)
 
     # The door.
 

@@ -67,8 +67,31 @@ EVENTS: dict[Action, str] = {
 Common = tuple[bool, bool, str, bool]
 
 
+class Beside:
+    """What is known of the members at a glance, so that none has to be looked for at each event. It is beside what a
+    conference is: it is never written, and the simulation compares it with the members after each event."""
+
+    __slots__ = ("_by_channel", "_due")
+    _by_channel: dict[str, Member]
+    _due: dict[int, int]
+    """The deadlines of those who have one, by their ids."""
+
+    def _see(self, members: Collection[Member]) -> None:
+        self._by_channel = {m.channel_id: m for m in members}
+        self._due = {}
+        self._see_due(members)
+
+    def _see_due(self, members: Collection[Member]) -> None:
+        for member in members:
+            deadline = member.deadline
+            if deadline is not None:
+                self._due[member.member_id] = deadline
+            elif self._due:
+                self._due.pop(member.member_id, None)
+
+
 @dataclass(slots=True)
-class Conference:
+class Conference(Beside):
     conference_id: str
     auth_id: str
     name: str
@@ -110,6 +133,7 @@ class Conference:
 
     def __post_init__(self) -> None:
         self.ends_at = self.ends_at or self.created_at + CAP_S * 1000
+        self._see(self.members.values())
 
     # What is derived.
 
@@ -139,19 +163,12 @@ class Conference:
 
     @property
     def deadline(self) -> int | None:
-        # Asked after each event, and nearly all members wait for nothing: so that is asked here, in one go, and only of
-        # the others their deadline.
-        times = [
-            m.deadline
-            for m in self.members.values()
-            if m.player or m.matcher.deadline or m.leaving_until or m.sending or m.ask_again_at
-        ]
-        times += [p.deadline for p in self.players.values()]
-        times.append(self.destroy_again_at if self.ending else self.ends_at)
+        times: list[int | None] = [*self._due.values()]
+        for player in self.players.values():
+            times.append(player.deadline)
+        times += (self.destroy_again_at if self.ending else self.ends_at, self.watched_until)
         if self.recording is not None:
             times.append(self.recording.deadline)
-        if self.watched_until is not None:
-            times.append(self.watched_until)
         return min([t for t in times if t is not None], default=None)
 
     @property
@@ -184,7 +201,7 @@ class Conference:
         return self._receive(event, now) + self._settle(now)
 
     def talk(self, event: ev.TalkingStarted | ev.TalkingFinished, now: int) -> Out:
-        member = self._by_channel(event.channel_id)
+        member = self._by_channel.get(event.channel_id)
         if member is None:
             return []
         if type(event) is ev.TalkingStarted:
@@ -194,7 +211,7 @@ class Conference:
         return out
 
     def _of_member(self, event: OfMember, now: int) -> Out:
-        member = self._by_channel(event.channel_id)
+        member = self._by_channel.get(event.channel_id)
         if member is None:
             return []
         before = self._common()
@@ -225,7 +242,7 @@ class Conference:
     def join(self, member: Member, now: int) -> Out:
         """The directory has seen that the conference is live and not full."""
         before = self._common()
-        self.members[member.member_id] = member
+        self.members[member.member_id] = self._by_channel[member.channel_id] = member
         out = self._admit(member, now) if self.claim == "held" else []
         # Who wants to be told of the floor wants all to be listened to.
         return out + (self._settle(now) if member.element.floor_event else self._settled_for(member, before, now))
@@ -278,12 +295,6 @@ class Conference:
         text = f"{what}: is Asterisk's disk full?"
         return [ReportProblem(self.auth_id, recording.call_uuid, None, text)]
 
-    def _by_channel(self, channel_id: str) -> Member | None:
-        for member in self.members.values():
-            if member.channel_id == channel_id:
-                return member
-        return None
-
     # Joining.
 
     def _claim_answered(self, event: ev.NameClaimed | ev.NameRefused, now: int) -> Out:
@@ -304,7 +315,8 @@ class Conference:
     def _not_claimed(self, why: str) -> Out:
         members = list(self.members.values())
         self.claim, self.ending = "released", True
-        self.members.clear()
+        for member in members:
+            self._let_out(member)
         return [Skipped(m.call_uuid, f"the conference {self.name!r} {why}") for m in members]
 
     def _admit(self, member: Member, now: int) -> Out:
@@ -365,6 +377,7 @@ class Conference:
         for member in members:
             if alone or member.state != "mixed" or member.held or not member.at_rest:
                 out += self._settle_member(member, alone, now)
+        self._see_due(members)
         if members and not self.ending and self.bridge == "ready":
             begins = self._settle_recording(members, now)
             out += begins
@@ -566,7 +579,7 @@ class Conference:
         out = member.fall_silent() + self._found(member, member.matcher.flush(), now)
         was, member.state, member.reason, member.sending = member.state, "leaving", reason, ()
         if was == "arriving":
-            del self.members[member.member_id]
+            self._let_out(member)
             return [*out, Released(member.call_uuid, member.element, ())]
         if reason == "hangup" or was in ("waiting", "joining", "held"):
             return out + self._out(member, now)
@@ -585,7 +598,7 @@ class Conference:
 
     def _out(self, member: Member, now: int) -> Out:
         """In this order: out of the mix, exit callback, exitSound, what follows from his leaving, his action."""
-        del self.members[member.member_id]
+        self._let_out(member)
         reason = member.reason or "conference_ended"
         if self.floor == member.member_id:
             self.floor = None
@@ -600,6 +613,10 @@ class Conference:
         out += self._consequences(member, now)
         out.append(Released(member.call_uuid, member.element, self._action_params(member)))
         return out
+
+    def _let_out(self, member: Member) -> None:
+        del self.members[member.member_id], self._by_channel[member.channel_id]
+        self._due.pop(member.member_id, None)
 
     def _consequences(self, member: Member, now: int) -> Out:
         if member.element.end_conference_on_exit:
@@ -662,7 +679,7 @@ class Conference:
             case ClaimName() if self.claim == "asked":
                 return self._not_claimed(f"can't be had: {failure.reason}")
             case AddChannel(channel_id) | RemoveChannel(channel_id):
-                member = self._by_channel(channel_id)
+                member = self._by_channel.get(channel_id)
                 return self._not_moved(member, failure, now) if member else []
             case PlayMedia(_, playback_id):
                 return self._playback(playback_id, ev.PlaybackFinished(playback_id, failed=True), now)

@@ -67,7 +67,9 @@ class Player:
 
     @property
     def deadline(self) -> int | None:
-        return min((t for t in (self.until, self.quiet_until) if t is not None), default=None)
+        if self.until is None or self.quiet_until is None:
+            return self.quiet_until if self.until is None else self.until
+        return min(self.until, self.quiet_until)
 
     def start(self, now: int) -> list[Effect]:
         return self._begin(now)

@@ -176,6 +176,8 @@ OF_PROMISES = (
     Bug("one that is ending is not live", C, "        self.ending = True\n        out: Out = []\n        for player",
         "        self.ending = not self.members\n        out: Out = []\n        for player", "smooth"),
     Bug("nobody hears who waits for AddChannel twice", C, '            member.state = "adding"\n', "", "smooth"),
+    Bug("deadlines: of all who wait", C, "        self._see_due(members)\n        if members and", "        if members and", "smooth"),
+    Bug("deadlines: of nobody who is out", C, "        self._due.pop(member.member_id, None)\n\n    def _conseq", "\n    def _conseq", "smooth"),
     Bug("deadlines: no busy loop", C, "            member.ask_again_at = None\n", "            pass\n", "smooth"),
     Bug("deadlines: a matcher's is over when it is decided", "digits.py",
         '        """No further digit will come."""\n        self.deadline = None\n', '        """No further digit will come."""\n', "smooth"),

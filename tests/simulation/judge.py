@@ -279,6 +279,11 @@ class Judge:
                 self._written[key] = encoded(thing)
                 kind: type[Call | Conference] = type(thing)
                 assert restore(json.loads(self._written[key]), kind) == thing
+        for conference in self.directory.conferences.values():
+            members = conference.members.values()
+            due = {m.member_id: m.deadline for m in members if m.deadline is not None}
+            assert conference._due == due, "whoever waits for something is looked after in time"
+            assert conference._by_channel == {m.channel_id: m for m in members}, "each member is found by his channel"
         names = [(c.auth_id, c.name) for c in self._live_ones()]
         assert len(names) == len(set(names)), "never two live conferences of one account and name"
         for conference in self._live_ones():
