@@ -241,11 +241,12 @@ class Conference(Beside):
 
     def join(self, member: Member, now: int) -> Out:
         """The directory has seen that the conference is live and not full."""
-        before = self._common()
+        before, listened = self._common(), self._listens
         self.members[member.member_id] = self._by_channel[member.channel_id] = member
         out = self._admit(member, now) if self.claim == "held" else []
-        # Who wants to be told of the floor wants all to be listened to.
-        return out + (self._settle(now) if member.element.floor_event else self._settled_for(member, before, now))
+        # The first who wants to be told of the floor wants all to be listened to.
+        listens = member.element.floor_event and not listened
+        return out + (self._settle(now) if listens else self._settled_for(member, before, now))
 
     def leave(self, call_uuid: str, reason: Reason, now: int) -> Out:
         member = next((m for m in self.members.values() if m.call_uuid == call_uuid), None)
@@ -371,22 +372,28 @@ class Conference(Beside):
 
     def _settle(self, now: int, changed: tuple[Member, ...] | None = None) -> Out:
         """`changed`: who may be another than when this was last done; None: all."""
-        out: Out = []
         members = self.members.values() if changed is None else changed
-        alone = self._alone
-        for member in members:
-            if alone or member.state != "mixed" or member.held or not member.at_rest:
-                out += self._settle_member(member, alone, now)
-        self._see_due(members)
-        if members and not self.ending and self.bridge == "ready":
-            begins = self._settle_recording(members, now)
-            out += begins
-            out += self._settle_talking(self.members.values() if begins else members)
+        out = self._settle_members(members, now) if members else []
         if self.recording is not None:
             out += self._settle_recorded(self.recording, now)
         if self.players:
             self.players = {owner: p for owner, p in self.players.items() if not p.done}
         return out + (self._settle_end(now) if self.ending and not self.members else [])
+
+    def _settle_members(self, members: Collection[Member], now: int) -> Out:
+        out: Out = []
+        alone, asks = self._alone, False
+        for member in members:
+            if alone or member.state != "mixed" or member.held or not member.at_rest:
+                out += self._settle_member(member, alone, now)
+            # As a rule nobody: who is in is listened to already.
+            asks = asks or (member.state == "mixed" and (not member.detected or member.element.record))
+        self._see_due(members)
+        if asks and not self.ending and self.bridge == "ready":
+            begins = self._settle_recording(members, now)
+            out += begins
+            out += self._settle_talking(self.members.values() if begins else members)
+        return out
 
     def _settle_member(self, member: Member, alone: bool, now: int) -> Out:
         parts = member.state == "mixed" and member.held
@@ -531,7 +538,8 @@ class Conference(Beside):
         # "sent to all others": to those who hear the conference.
         if member.state != "mixed":
             return []
-        return [SendDigits(m.channel_id, digits) for m in self.mixed if m is not member and not m.deaf]
+        hear = [m for m in self.members.values() if m.state == "mixed" and m is not member and not m.deaf]
+        return [SendDigits(m.channel_id, digits) for m in hear]
 
     def _talks(self, member: Member, now: int) -> Out:
         member.talking_at = member.talking_at if member.talking else now

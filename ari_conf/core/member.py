@@ -175,6 +175,8 @@ class Member:
         return [*self.player.start(now)]
 
     def speak_aside(self, now: int) -> Out:
+        if self.aside.player is None and not self.aside.queue:
+            return []
         owner = ids.for_member(self.conference_id, self.member_id, "aside")
         # Nor to one whose call is not answered yet, or who is on his way.
         may_play = self.state in ("waiting", "mixed", "held")
