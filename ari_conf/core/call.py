@@ -58,6 +58,8 @@ MOST_HOPS = 20
 server answers, for ever (decided)."""
 HOP_MS = 1000
 
+ANSWERING = (Play, Speak, Wait, GetDigits)
+
 Purpose = Literal["answer", "action", "redirect"]
 
 
@@ -177,27 +179,27 @@ class Call(Standing):
         return call, [IdentifyCall(call.call_uuid, call.channel_id, call.auth_id)]
 
     def receive(self, event: ev.Event, now: int) -> Out:
+        if isinstance(event, ev.ChannelHungUp):
+            return self._hung_up(event.cause, now)
+        if isinstance(event, ev.TimePassed) and self.hanging_up_until is not None and self.hanging_up_until <= now:
+            return self._hang_up_again(now)
+        if isinstance(event, ev.EffectFailed) and isinstance(event.effect, HangUp | Answer):
+            return self._not_obeyed(event.effect, event.reason, event.gone, now)
+        return [] if self.over else self._goes_on(event, now)
+
+    def _goes_on(self, event: ev.Event, now: int) -> Out:
         match event:
-            case ev.ChannelHungUp(_, cause):
-                return self._hung_up(cause, now)
-            case ev.TimePassed() if self.hanging_up_until is not None and self.hanging_up_until <= now:
-                return self._hang_up_again(now)
-            case ev.EffectFailed(HangUp() | Answer() as effect, reason, gone):
-                return self._not_obeyed(effect, reason, gone, now)
-        if self.over:
-            return []
-        match event:
+            case ev.DocumentFetched() | ev.DocumentFailed() if self._awaits(event.fetch_id):
+                return self._document(event, now)
+            case ev.CallIdentified(_, account, headers, wideband) if self.account is None:
+                self.wideband = wideband
+                return self._identified(account, dict(headers), now)
+            case ev.TimePassed() if self.hang_up_at is not None and self.hang_up_at <= now:
+                return self.hang_up("normal", SCHEDULED, now)
             case ev.EffectFailed(IdentifyCall(), reason) if self.account is None:
                 self.account = Account(self.auth_id)
                 code = UNREACHABLE["answer"]
                 return [self.problem(f"the call can't be begun: {reason}", code), *self.hang_up("normal", code, now)]
-            case ev.CallIdentified(_, account, headers, wideband) if self.account is None:
-                self.wideband = wideband
-                return self._identified(account, dict(headers), now)
-            case ev.DocumentFetched() | ev.DocumentFailed() if self._awaits(event.fetch_id):
-                return self._document(event, now)
-            case ev.TimePassed() if self.hang_up_at is not None and self.hang_up_at <= now:
-                return self.hang_up("normal", SCHEDULED, now)
         return self._run(event, now)
 
     def admitted(self, now: int) -> Out:
@@ -318,7 +320,7 @@ class Call(Standing):
         # "Play, Speak, Wait, GetDigits and Conference answer the call; Hangup, Redirect, PreAnswer and a first Wait
         # don't." A conference answers when it has admitted the call.
         early = self.position <= self.early
-        answers = isinstance(element, Play | Speak | Wait | GetDigits) and not early
+        answers = isinstance(element, ANSWERING) and not early
         out: Out = self._answer(now) if answers and not (self.first and isinstance(element, Wait)) else []
         match element:
             case Play() | Speak() | Wait():

@@ -129,10 +129,10 @@ class Directory:
 
     def receive(self, event: ev.Event, now: int) -> list[Effect]:
         kind = type(event)
-        if kind is ev.TimePassed:
-            return self._time(now)
         if kind is ev.TalkingStarted or kind is ev.TalkingFinished:
             return self._talk(event, now)  # type: ignore[arg-type]
+        if kind is ev.TimePassed:
+            return self._time(now)
         return self._settle(ROUTES[kind](self, event, now), now)
 
     def _arrived(self, event: ev.CallArrived, now: int) -> Out:
@@ -205,18 +205,17 @@ class Directory:
         return self._call(self._channels.get(event.channel_id, ""), event, now)
 
     def _owner(self, owned_id: str, event: ev.Event, now: int) -> Out:
-        call_uuid = ids.call_of(owned_id)
-        if call_uuid is not None:
-            return self._call(call_uuid, event, now)
-        conference_id = ids.conference_of(owned_id)
-        return self._conference(conference_id, event, now) if conference_id is not None else []
+        kind, owner = ids.owner_of(owned_id)
+        return self._call(owner, event, now) if kind == "c" else self._conference(owner, event, now)
 
     def _talk(self, event: ev.TalkingStarted | ev.TalkingFinished, now: int) -> list[Effect]:
         """The most frequent by far, and no deadline of a conference's depends on them."""
         call = self.calls.get(self._channels.get(event.channel_id, ""))
-        conference = self._conference_of(call) if call is not None else None
+        if call is None:
+            return []
+        conference = self.conferences.get(call.conference_id or "")
         if conference is None:
-            return self._settle(self._call(call.call_uuid, event, now), now) if call is not None else []
+            return self._settle(self._call(call.call_uuid, event, now), now)
         self._touched.add(conference.conference_id)
         out = conference.talk(event, now)
         return self._effects_of(out, now) if out else []
@@ -287,37 +286,39 @@ class Directory:
         it then does must not come before what was decided earlier.
         """
         effects = self._effects_of(out, now) if out else []
-        if not UNDOING.isdisjoint(map(type, effects)):
-            for effect in effects:
-                if type(effect) in UNDOING:
-                    self._remember(effect, now)  # type: ignore[arg-type]
+        for effect in effects:
+            if type(effect) in UNDOING:
+                self._remember(effect, now)  # type: ignore[arg-type]
         for key in self._touched:
             self._bookkeep(key)
         return effects
 
     def _effects_of(self, out: Out, now: int) -> list[Effect]:
-        if INTERNALS.isdisjoint(map(type, out)):
+        for item in out:
+            if type(item) in INTERNALS:
+                break
+        else:
             return cast("list[Effect]", out)
         effects: list[Effect] = []
         going_on: list[Internal] = []
         self._deliver(out, effects, going_on, now)
-        for item in going_on:
+        for waiting in going_on:
             # Meanwhile there may be more of them.
-            self._deliver(TELLS[type(item)](self, item, now), effects, going_on, now)
+            self._deliver(TELLS[type(waiting)](self, waiting, now), effects, going_on, now)
         return effects
 
     def _deliver(self, out: Out, effects: list[Effect], going_on: list[Internal], now: int) -> None:
         for item in out:
             kind = type(item)
-            if kind is Notify:
+            if kind not in INTERNALS:
+                effects.append(item)  # type: ignore[arg-type]
+            elif kind is Notify:
                 # The most frequent, and nothing else follows from it.
                 effects.append(self._callback(item))  # type: ignore[arg-type]
             elif kind is Released or kind is Skipped:
                 going_on.append(item)  # type: ignore[arg-type]
-            elif kind in TELLS:
-                self._deliver(TELLS[kind](self, item, now), effects, going_on, now)
             else:
-                effects.append(item)  # type: ignore[arg-type]
+                self._deliver(TELLS[kind](self, item, now), effects, going_on, now)
 
     def _remember(self, effect: Undoing, now: int) -> None:
         """What is no longer to be leaves no other trace in the state: after a crash it may be there as yet."""

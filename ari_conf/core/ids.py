@@ -19,6 +19,12 @@ def for_conference(conference_id: str, *rest: object) -> str:
     return ".".join(("b", conference_id, *map(str, rest)))
 
 
+def owner_of(owned_id: str) -> tuple[str, str]:
+    """ "c" and the call, or another letter and the conference that the id belongs to."""
+    kind, _, rest = owned_id.partition(".")
+    return kind, rest.partition(".")[0]
+
+
 def call_of(owned_id: str) -> str | None:
     """The call that the id belongs to, None if it is not a call's."""
     kind, _, rest = owned_id.partition(".")

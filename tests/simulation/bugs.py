@@ -160,7 +160,7 @@ OF_PROMISES = (
         '        if member.state == "waiting":\n', "smooth"),
     Bug("every leaver gets an exit", C, "        out += self._notify(member, \"exit\", now, last, (\"ConferenceExitReason\", reason))\n",
         '        out += self._notify(member, "exit", last, now) if not self.ending else []\n', "smooth"),
-    Bug("exit comes before the action", D, "        self._deliver(out, effects, going_on, now)\n        for item in going_on:\n            # Meanwhile there may be more of them.\n            self._deliver(TELLS[type(item)](self, item, now), effects, going_on, now)\n",
+    Bug("exit comes before the action", D, "        self._deliver(out, effects, going_on, now)\n        for waiting in going_on:\n            # Meanwhile there may be more of them.\n            self._deliver(TELLS[type(waiting)](self, waiting, now), effects, going_on, now)\n",
         "        self._deliver([i for i in out if type(i) is not Notify], effects, going_on, now)\n        for item in going_on:\n            self._deliver(TELLS[type(item)](self, item, now), effects, going_on, now)\n        self._deliver([i for i in out if type(i) is Notify], effects, going_on, now)\n", "smooth"),
     Bug("sequence without gaps", C, "        self.sequence += 1\n        whole", "        self.sequence += 1 + self.sequence // 4\n        whole", "smooth"),
     Bug("ConferenceFirstMember once", C, "truth(self.entered == 1)", "truth(len(self.members) == 1)", "smooth"),
