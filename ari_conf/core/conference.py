@@ -163,10 +163,13 @@ class Conference(Beside):
 
     @property
     def deadline(self) -> int | None:
-        times: list[int | None] = [*self._due.values()]
+        end = self.destroy_again_at if self.ending else self.ends_at
+        if not (self._due or self.players or self.recording or self.watched_until):
+            # As a rule.
+            return end
+        times: list[int | None] = [end, self.watched_until, *self._due.values()]
         for player in self.players.values():
             times.append(player.deadline)
-        times += (self.destroy_again_at if self.ending else self.ends_at, self.watched_until)
         if self.recording is not None:
             times.append(self.recording.deadline)
         return min([t for t in times if t is not None], default=None)
@@ -248,8 +251,8 @@ class Conference(Beside):
         listens = member.element.floor_event and not listened
         return out + (self._settle(now) if listens else self._settled_for(member, before, now))
 
-    def leave(self, call_uuid: str, reason: Reason, now: int) -> Out:
-        member = next((m for m in self.members.values() if m.call_uuid == call_uuid), None)
+    def leave(self, channel_id: str, reason: Reason, now: int) -> Out:
+        member = self._by_channel.get(channel_id)
         before = self._common()
         out = self._leave(member, reason, now) if member is not None else []
         return out + self._settled_for(member, before, now)
@@ -634,7 +637,8 @@ class Conference(Beside):
             return self._end("conference_ended", now)
         if not self.stay_alone and self.staying == 1:
             return self._end("left_alone", now)
-        return self._announce(member, member.exit_sound.items or (), now) if self.started and self.mixed else []
+        items = member.exit_sound.items
+        return self._announce(member, items, now) if items and self.started and self.mixed else []
 
     def _action_params(self, member: Member) -> Params:
         params = (

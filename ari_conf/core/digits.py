@@ -41,10 +41,14 @@ class Matcher:
     def _decide(self, final: bool) -> list[Found]:
         found: list[Found] = []
         while self.pressed:
-            longer = [p for p in self.patterns if p.startswith(self.pressed) and p != self.pressed]
+            match, longer = "", False
+            for pattern in self.patterns:
+                if self.pressed.startswith(pattern):
+                    match = max(match, pattern, key=len)
+                elif pattern.startswith(self.pressed):
+                    longer = True
             if longer and not final:
                 break
-            match = max([p for p in self.patterns if self.pressed.startswith(p)], key=len, default="")
             text = match or self.pressed[0]
             self.pressed = self.pressed[len(text) :]
             if found and not match and not found[-1].matched:

@@ -172,11 +172,10 @@ class Directory:
             return []
         self._touched.add(call_uuid)
         out = call.receive(event, now)
-        conference = self._conference_of(call)
-        if call.ended_at is not None and conference is not None:
+        if call.ended_at is not None and (conference := self._conference_of(call)) is not None:
             # However that became known: by the event, or because the channel could not be hung up any more.
             self._touched.add(conference.conference_id)
-            out += conference.leave(call_uuid, "hangup", now)
+            out += conference.leave(call.channel_id, "hangup", now)
         return out
 
     def _conference(self, conference_id: str, event: ev.Event, now: int) -> Out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
 from ari_conf.core import ids
@@ -26,6 +27,11 @@ music, and still a member. leaving: he is on his way out of the conference."""
 Reason = Literal["hangup", "star", "kick", "api_hangup", "time_limit", "host_left", "left_alone", "conference_ended"]
 
 
+@cache
+def _beep(name: str) -> tuple[Prompt, ...]:
+    return (Play(name),)
+
+
 @dataclass(slots=True)
 class Sounds:
     """An enter, exit or wait sound: known at once (a beep, none), or to be fetched."""
@@ -44,7 +50,7 @@ class Sounds:
         if attribute is None:
             return cls(action, items=())
         if attribute.startswith("beep:"):
-            return cls(action, items=(Play(attribute),))
+            return cls(action, items=_beep(attribute))
         return cls(action, url=attribute)
 
 
@@ -184,7 +190,7 @@ class Member:
 
     def fall_silent(self) -> Out:
         """Nothing is played to him any more."""
-        return [*self.stop_waiting(), *self.aside.stop()]
+        return [] if self.at_rest else [*self.stop_waiting(), *self.aside.stop()]
 
     def stop_waiting(self) -> Out:
         out: Out = []

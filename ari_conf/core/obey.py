@@ -77,9 +77,9 @@ def _obey(conference: Conference, member: Member, command: do.Command, now: int)
         case do.Hold(_, on, url):
             return _hold(member, on, url)
         case do.Kick():
-            return conference.leave(member.call_uuid, "kick", now)
+            return conference.leave(member.channel_id, "kick", now)
         case do.HangUpMembers():
-            return [*conference.leave(member.call_uuid, "api_hangup", now), HangUpCall(member.call_uuid)]
+            return [*conference.leave(member.channel_id, "api_hangup", now), HangUpCall(member.call_uuid)]
         case do.PlayToMembers(_, sound):
             member.aside.queue.append(sound)
         case do.StopPlaying(_, kind):
