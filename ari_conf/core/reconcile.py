@@ -14,10 +14,11 @@ from typing import Literal
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.call import Call
-from ari_conf.core.conference import FLOOR_SILENCE_MS, Conference
+from ari_conf.core.conference import Conference
 from ari_conf.core.directory import Directory
 from ari_conf.core.elements import Wait
 from ari_conf.core.gather import Gather
+from ari_conf.core.hearing import FLOOR_SILENCE_MS
 from ari_conf.core.internal import Out
 from ari_conf.core.member import Member
 from ari_conf.core.player import Player

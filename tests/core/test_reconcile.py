@@ -10,8 +10,8 @@ from typing import Any
 from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
-from ari_conf.core.conference import FLOOR_SILENCE_MS
 from ari_conf.core.elements import Play, Speak, Wait
+from ari_conf.core.hearing import FLOOR_SILENCE_MS
 from ari_conf.core.reconcile import Compared, There, compared, expected
 from tests.core.stage import Stage, players
 

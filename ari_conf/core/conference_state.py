@@ -1,0 +1,152 @@
+"""What a conference is: the fields that are written, what follows from them, and what is kept beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ari_conf.core.effects import Undone
+from ari_conf.core.member import Member
+from ari_conf.core.player import Player
+from ari_conf.core.recording import Recording
+
+CAP_S = 86400
+"""The server's cap on a conference's length."""
+Common = tuple[bool, bool, str, bool]
+
+
+class Beside:
+    """What is known of the members at a glance, so that none has to be looked for at each event. It is beside what a
+    conference is: it is never written, and the simulation compares it with the members after each event."""
+
+    __slots__ = ("_by_channel", "_due")
+    _by_channel: dict[str, Member]
+    _due: dict[int, int]
+    """The deadlines of those who have one, by their ids."""
+
+    def _see(self, members: Collection[Member]) -> None:
+        self._by_channel = {m.channel_id: m for m in members}
+        self._due = {}
+        self._see_due(members)
+
+    def _see_due(self, members: Collection[Member]) -> None:
+        for member in members:
+            deadline = member.deadline
+            if deadline is not None:
+                self._due[member.member_id] = deadline
+            elif self._due:
+                self._due.pop(member.member_id, None)
+
+
+@dataclass(slots=True)
+class ConferenceState(Beside):
+    conference_id: str
+    auth_id: str
+    name: str
+    created_at: int
+    max_members: int
+    """"set by the first member, fixed afterwards"."""
+    public_url: str
+    members: dict[int, Member] = field(default_factory=dict)
+    claim: Literal["asked", "held", "released"] = "asked"
+    bridge: Literal["none", "creating", "ready", "destroying", "gone"] = "none"
+    started: bool = False
+    """"it stays started until it ends, also if that member leaves"."""
+    ending: bool = False
+    stay_alone: bool = True
+    """"Once false it stays false"."""
+    ends_at: int = 0
+    limit_given: bool = False
+    """The first member whose element gives a timeLimit sets it, be it 0."""
+    entered: int = 0
+    """How many have entered so far."""
+    sequence: int = 0
+    """Of the last callback."""
+    floor: int | None = None
+    """The member who holds it."""
+    players: dict[str, Player] = field(default_factory=dict)
+    """Enter and exit sounds that are being played."""
+    sounds: int = 0
+    """How many of them there were: part of their playbacks' ids."""
+    recording: Recording | None = None
+    locked: bool = False
+    """Nobody else is let in."""
+    undone: Undone = ()
+    """Of the bridge."""
+    destroys: int = 0
+    destroy_again_at: int | None = None
+    """Asterisk could not destroy the bridge: how often so far, and when it is asked again."""
+    watched_until: int | None = None
+    """Somebody looks, and sees who talks."""
+
+    def __post_init__(self) -> None:
+        self.ends_at = self.ends_at or self.created_at + CAP_S * 1000
+        self._see(self.members.values())
+
+    # What is derived.
+
+    @property
+    def bridge_id(self) -> str:
+        return self.conference_id
+
+    @property
+    def mixed(self) -> list[Member]:
+        return [m for m in self.members.values() if m.state == "mixed"]
+
+    @property
+    def staying(self) -> int:
+        """How many are in or about to be in, those on their way out not counted."""
+        return sum(m.state != "leaving" for m in self.members.values())
+
+    @property
+    def full(self) -> bool:
+        # One on his way out is a member until he is out: never are there more, nor do the callbacks tell of more.
+        return len(self.members) >= self.max_members
+
+    @property
+    def done(self) -> bool:
+        """Ended means: "recording stopped, bridge destroyed, name free"; what was recorded is others' to keep."""
+        recorded = self.recording is None or self.recording.handed_on
+        return self.ending and not self.members and self.bridge in ("none", "gone") and recorded
+
+    @property
+    def deadline(self) -> int | None:
+        end = self.destroy_again_at if self.ending else self.ends_at
+        if not (self._due or self.players or self.recording or self.watched_until):
+            # As a rule.
+            return end
+        times: list[int | None] = [end, self.watched_until, *self._due.values()]
+        for player in self.players.values():
+            times.append(player.deadline)
+        if self.recording is not None:
+            times.append(self.recording.deadline)
+        return min([t for t in times if t is not None], default=None)
+
+    @property
+    def _alone(self) -> bool:
+        """Exactly one is present."""
+        found = False
+        for member in self.members.values():
+            # `member.present`, asked up to three times for each event.
+            if member.state != "arriving" and member.state != "leaving":
+                if found:
+                    return False
+                found = True
+        return found
+
+    def _common(self) -> Common:
+        """On what it depends what each member hears, besides himself."""
+        return self.started, self.ending, self.bridge, self._alone
+
+    @property
+    def _listens(self) -> bool:
+        if self.recording is not None or self.watched_until is not None:
+            return True
+        return any(m.element.floor_event for m in self.members.values())
+
+    # Who is in.
+
+    def _let_out(self, member: Member) -> None:
+        del self.members[member.member_id], self._by_channel[member.channel_id]
+        self._due.pop(member.member_id, None)

@@ -1,0 +1,135 @@
+"""What went wrong, and what time brings."""
+
+from __future__ import annotations
+
+from ari_conf.core import events as ev
+from ari_conf.core.effects import (
+    AddChannel,
+    ClaimName,
+    CreateBridge,
+    DestroyBridge,
+    PlayMedia,
+    RemoveChannel,
+    ReportProblem,
+    StartRecording,
+    StopRecording,
+)
+from ari_conf.core.internal import Out, Skipped
+from ari_conf.core.member import Member
+from ari_conf.core.recording import Recording
+from ari_conf.core.staying import LEAVING_MS, Staying
+
+DESTROYS = 3
+DESTROY_AGAIN_MS = 5000
+
+
+class Mishaps(Staying):
+    __slots__ = ()
+
+    def _not_claimed(self, why: str) -> Out:
+        members = list(self.members.values())
+        self.claim, self.ending = "released", True
+        for member in members:
+            self._let_out(member)
+        return [Skipped(m.call_uuid, f"the conference {self.name!r} {why}") for m in members]
+
+    def _bridge_gone(self, now: int) -> Out:
+        self.bridge, self.destroy_again_at = "gone", None
+        if self.recording is not None:
+            self.recording.stopped(now)
+        out = self._end("conference_ended", now)
+        for member in list(self.members.values()):
+            out += self._out(member, now)
+        return out
+
+    def _failed(self, failure: ev.EffectFailed, now: int) -> Out:
+        match failure.effect:
+            case CreateBridge() if self.bridge == "creating":
+                trouble: Out = [m.problem(failure.reason) for m in self.members.values()]
+                # It may have been made all the same, the answer lost.
+                self.bridge = "destroying"
+                return [*trouble, *self._end("conference_ended", now), DestroyBridge(self.bridge_id)]
+            case DestroyBridge() if failure.gone or self.destroys >= DESTROYS:
+                return self._bridge_gone(now)
+            case DestroyBridge() if self.bridge == "destroying":
+                # It must not stand there without us.
+                self.destroy_again_at = now + DESTROY_AGAIN_MS
+            case ClaimName() if self.claim == "asked":
+                return self._not_claimed(f"can't be had: {failure.reason}")
+            case AddChannel(channel_id) | RemoveChannel(channel_id):
+                member = self._by_channel.get(channel_id)
+                return self._not_moved(member, failure, now) if member else []
+            case PlayMedia(_, playback_id):
+                return self._playback(playback_id, ev.PlaybackFinished(playback_id, failed=True), now)
+            case StopRecording() if self.recording is not None:
+                self.recording.stopped(now)
+            case StartRecording(recording_id=recording_id) if self.recording is not None:
+                if recording_id != self.recording.recording_id:
+                    return []
+                if failure.refused:
+                    self.recording.refused()
+                else:
+                    self.recording.doubtful = True
+                text = f"the recording {recording_id} of the conference {self.name!r} did not begin: {failure.reason}"
+                return [ReportProblem(self.auth_id, self.recording.call_uuid, None, text)]
+        return []
+
+    def _not_moved(self, member: Member, failure: ev.EffectFailed, now: int) -> Out:
+        if member.state == "leaving" and isinstance(failure.effect, RemoveChannel):
+            if not failure.gone:
+                # He may be heard by the others as yet, or be out, and that news is under way: it is tried once more.
+                return []
+            # Without a reason he was refused: why, is still to be heard.
+            return self._out(member, now) if member.reason is not None else []
+        if member.state == "parting" and isinstance(failure.effect, RemoveChannel):
+            member.state, member.held = "mixed", False
+            return [] if failure.gone else [member.problem(f"not held: {failure.reason}")]
+        if member.state == "adding" and isinstance(failure.effect, AddChannel):
+            # He has hung up, or the bridge is gone, and that news is under way; or Asterisk can't, or it was done and
+            # the answer was lost. So: out of the bridge, and what is heard first says why.
+            member.state, member.sending, member.leaving_until = "leaving", (), now + LEAVING_MS
+            trouble: Out = [] if failure.gone else [member.problem(failure.reason)]
+            return [*trouble, RemoveChannel(member.channel_id, self.bridge_id)]
+        return []
+
+    def _recording_over(self, recording: Recording, failed: bool, now: int) -> Out:
+        by_itself = recording.state == "running" and self.bridge == "ready" and bool(self.members)
+        recording.stopped(now, failed)
+        if not by_itself:
+            return []
+        what = f"the recording of the conference {self.name!r} ended by itself, the conference goes on"
+        text = f"{what}: is Asterisk's disk full?"
+        return [ReportProblem(self.auth_id, recording.call_uuid, None, text)]
+
+    # Time.
+
+    def _time(self, now: int) -> Out:
+        out: Out = []
+        if self.destroy_again_at is not None and self.destroy_again_at <= now:
+            self.destroys, self.destroy_again_at = self.destroys + 1, None
+            out.append(DestroyBridge(self.bridge_id))
+        for member in list(self.members.values()):
+            out += self._member_time(member, now)
+        for player in self.players.values():
+            out += player.receive(ev.TimePassed(), now)
+        if self.recording is not None:
+            out += self.recording.time(now)
+        if self.watched_until is not None and self.watched_until <= now:
+            out += self._looked_away()
+        if self.ends_at <= now:
+            # "the conference ends after it"
+            out += self._end("time_limit", now)
+        return out
+
+    def _member_time(self, member: Member, now: int) -> Out:
+        if member.leaving_until is not None and member.leaving_until <= now:
+            return [RemoveChannel(member.channel_id, self.bridge_id), *self._out(member, now)]
+        out: Out = []
+        if member.matcher.deadline is not None and member.matcher.deadline <= now:
+            out += self._found(member, member.matcher.flush(), now)
+        if member.ask_again_at is not None and member.ask_again_at <= now:
+            member.ask_again_at = None
+        while member.sending and member.sending[0][0] <= now:
+            out += self._relay(member, member.sending[0][1])
+            member.sending = member.sending[1:]
+        return out + member.playback(ev.TimePassed(), now)
