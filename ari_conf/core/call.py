@@ -1,36 +1,16 @@
-"""A call: who calls, and its document, run from top to bottom."""
+"""A call: who calls, and its document, run from top to bottom.
+
+Here is its door and its document. It stands on `hanging_up`, and that on `call_state`: neither knows what is above it.
+"""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
-from typing import Literal
 
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.account import Account
-from ari_conf.core.callbacks import (
-    BUSY,
-    END_OF_DOCUMENT,
-    INVALID,
-    NORMAL,
-    REJECTED,
-    SCHEDULED,
-    UNREACHABLE,
-    standard,
-)
-from ari_conf.core.effects import (
-    Answer,
-    FetchDocument,
-    HangUp,
-    IdentifyCall,
-    Params,
-    PlayMedia,
-    PostCallback,
-    ReportProblem,
-    Target,
-    Undone,
-    WarmSounds,
-)
+from ari_conf.core.call_state import Purpose
+from ari_conf.core.callbacks import BUSY, END_OF_DOCUMENT, INVALID, NORMAL, REJECTED, SCHEDULED, UNREACHABLE, standard
+from ari_conf.core.effects import Answer, FetchDocument, HangUp, IdentifyCall, Params, PlayMedia, WarmSounds
 from ari_conf.core.elements import (
     Conference,
     Element,
@@ -44,119 +24,19 @@ from ari_conf.core.elements import (
     Wait,
 )
 from ari_conf.core.gather import Gather
+from ari_conf.core.hanging_up import HangingUp
 from ari_conf.core.internal import Join, Out, Released
 from ari_conf.core.player import Player
 
-HANGUP_CAUSES = {"normal": 16, "busy": 17, "rejected": 21}
-"""Q.850, by the reason that ARI is given."""
-HANGING_UP_MS = 5000
-"""Asterisk says at once that a channel is gone. If it does not within this time, it is asked again."""
-HANG_UPS = 3
-"""So often; then the call is let go all the same."""
 MOST_HOPS = 20
 """Documents in a row of which none took a second: a document that leads to itself would be asked for as fast as its
 server answers, for ever (decided)."""
 HOP_MS = 1000
-
 ANSWERING = (Play, Speak, Wait, GetDigits)
 
-Purpose = Literal["answer", "action", "redirect"]
 
-
-class Standing:
-    """Beside what a call is, and so not written with it: made when it is first wanted."""
-
-    __slots__ = ("standing",)
-    standing: tuple[Params, Params] | None
-    """Of the standard parameters: see `callbacks.standard`."""
-
-    def __post_init__(self) -> None:
-        self.standing = None
-
-    def stand(self, before: Params, after: Params) -> tuple[Params, Params]:
-        self.standing = before, after
-        return self.standing
-
-
-@dataclass(slots=True)
-class Call(Standing):
-    call_uuid: str
-    request_uuid: str
-    channel_id: str
-    auth_id: str
-    from_: str
-    to: str
-    caller_name: str
-    direction: str
-    started_at: int
-    document: str | None = None
-    document_method: str = "POST"
-    account: Account | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    wideband: bool = False
-    """The INVITE's X-PH-* headers."""
-    answered_at: int | None = None
-    ended_at: int | None = None
-    """When the channel was gone."""
-    cause: int = 16
-    """Q.850."""
-    code: int = NORMAL
-    """HangupCauseCode."""
-    elements: tuple[Element, ...] = ()
-    position: int = 0
-    """Of the next element."""
-    early: int = 0
-    """The elements before this position are PreAnswer's: they run without answering."""
-    first: bool = True
-    """No element of the call has run yet."""
-    fetching: Purpose | None = None
-    asked: FetchDocument | None = None
-    """The latest request for a document: made again if who made it has died."""
-    fallback_asked: bool = False
-    running: Player | Gather | Conference | None = None
-    conference_id: str | None = None
-    """The conference that the running element has joined."""
-    serial: int = 0
-    """Fetches and players so far: part of their ids."""
-    hang_up_at: int | None = None
-    """Hangup schedule."""
-    hanging_up_until: int | None = None
-    hang_ups: int = 0
-    """How often Asterisk was asked to."""
-    document_at: int = 0
-    """When the document came."""
-    hops: int = 0
-    """Documents in a row that took no time."""
-    undone: Undone = ()
-    """Of the channel."""
-
-    # What is derived.
-
-    @property
-    def over(self) -> bool:
-        """Hung up, by whomever, or about to be."""
-        return self.ended_at is not None or self.hanging_up_until is not None
-
-    @property
-    def in_conference(self) -> bool:
-        return isinstance(self.running, Conference)
-
-    @property
-    def done(self) -> bool:
-        return self.ended_at is not None and not self.in_conference
-
-    @property
-    def target(self) -> Target:
-        return Target("channel", self.channel_id)
-
-    @property
-    def deadline(self) -> int | None:
-        running = self.running
-        soonest = None if running is None or isinstance(running, Conference) else running.deadline
-        if self.hang_up_at is None and self.hanging_up_until is None:
-            return soonest
-        times = (soonest, self.hang_up_at, self.hanging_up_until)
-        return min([t for t in times if t is not None], default=None)
+class Call(HangingUp):
+    __slots__ = ()
 
     # The door.
 
@@ -224,21 +104,6 @@ class Call(Standing):
         if element.action is None:
             return self._next(now)
         return self._fetch("action", element.action, element.method, "Redirect", params, now)
-
-    def hang_up(self, reason: Literal["normal", "busy", "rejected"], code: int, now: int) -> Out:
-        if self.over:
-            return []
-        self.code, self.hanging_up_until, self.hang_up_at = code, now + HANGING_UP_MS, None
-        self.hang_ups = 1
-        self.cause = HANGUP_CAUSES[reason]
-        return [*self._stop_running(), HangUp(self.channel_id, reason)]
-
-    def problem(self, text: str, code: int | None = None) -> ReportProblem:
-        return ReportProblem(self.auth_id, self.call_uuid, code, text)
-
-    def post(self, url: str, method: str, event: str, params: Params) -> PostCallback:
-        """A request whose reply is of no interest, with the standard parameters."""
-        return PostCallback(self.call_uuid, self.auth_id, url, method, standard(self, event) + params)
 
     # The document.
 
@@ -393,44 +258,6 @@ class Call(Standing):
         if element.redirect:
             return self._fetch("action", element.action, element.method, "Redirect", params, now)
         return [self.post(element.action, element.method, "Redirect", params), *self._next(now)]
-
-    # The end.
-
-    def _stop_running(self) -> Out:
-        running = self.running
-        if isinstance(running, Player | Gather):
-            self.running = None
-            return [*running.stop()]
-        return []
-
-    def _not_obeyed(self, effect: HangUp | Answer, reason: str, gone: bool, now: int) -> Out:
-        if gone:
-            return self._hung_up(self.cause, now)
-        # One that could not be hung up is tried again in a while: it must not stay in Asterisk without us.
-        return [] if self.over else [self.problem(reason), *self.hang_up("normal", NORMAL, now)]
-
-    def _hang_up_again(self, now: int) -> Out:
-        if self.hang_ups >= HANG_UPS:
-            return self._hung_up(self.cause, now)
-        self.hang_ups, self.hanging_up_until = self.hang_ups + 1, now + HANGING_UP_MS
-        return [HangUp(self.channel_id)]
-
-    def _hung_up(self, cause: int, now: int) -> Out:
-        if self.ended_at is not None:
-            return []
-        # Asterisk often knows none yet: then it is ours, or of a caller who hung up, a normal one.
-        self.ended_at, self.cause = now, cause or self.cause
-        self.hang_up_at = self.hanging_up_until = None
-        self.fetching = None
-        self._stop_running()
-        return [] if self.in_conference else self._finished(now)
-
-    def _finished(self, now: int) -> Out:
-        """hangup_url "is told at a call's end"."""
-        account = self.account
-        if self.ended_at is None or account is None or account.hangup_url is None:
-            return []
-        return [self.post(account.hangup_url, account.hangup_method, "Hangup", ())]
 
 
 def _sounds_of(elements: tuple[Element | Prompt, ...]) -> list[Play | Speak]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ari_conf.core.effects import Params
 
 if TYPE_CHECKING:
-    from ari_conf.core.call import Call
+    from ari_conf.core.call_state import CallState
 
 NORMAL, END_OF_DOCUMENT, BUSY, REJECTED, SCHEDULED = 4000, 4010, 3010, 3020, 6000
 UNREACHABLE = {"answer": 7011, "action": 7012, "redirect": 7014}
@@ -41,7 +41,7 @@ CAUSES = {
 }
 
 
-def standard(call: Call, event: str) -> Params:
+def standard(call: CallState, event: str) -> Params:
     """The standard parameters of a request about this call, as it is now."""
     before, after = call.standing or _stand(call)
     told = (*before, ("CallStatus", status(call)), *after, ("Event", event))
@@ -50,7 +50,7 @@ def standard(call: Call, event: str) -> Params:
     return told if call.ended_at is None else told + ended(call, call.ended_at)
 
 
-def _stand(call: Call) -> tuple[Params, Params]:
+def _stand(call: CallState) -> tuple[Params, Params]:
     """What of them never changes, and is half of what a callback costs if it is made for each."""
     before = (
         ("CallUUID", call.call_uuid),
@@ -69,13 +69,13 @@ def _stand(call: Call) -> tuple[Params, Params]:
     return call.stand(before, after)
 
 
-def status(call: Call) -> str:
+def status(call: CallState) -> str:
     if call.ended_at is not None:
         return "completed"
     return "ringing" if call.answered_at is None else "in-progress"
 
 
-def ended(call: Call, at: int) -> Params:
+def ended(call: CallState, at: int) -> Params:
     answered = call.answered_at
     return (
         ("HangupCause", CAUSES.get(call.cause, "NORMAL_UNSPECIFIED")),

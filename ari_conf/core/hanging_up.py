@@ -1,0 +1,67 @@
+"""How a call ends."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ari_conf.core.call_state import CallState
+from ari_conf.core.callbacks import NORMAL
+from ari_conf.core.effects import Answer, HangUp
+from ari_conf.core.gather import Gather
+from ari_conf.core.internal import Out
+from ari_conf.core.player import Player
+
+HANGUP_CAUSES = {"normal": 16, "busy": 17, "rejected": 21}
+"""Q.850, by the reason that ARI is given."""
+HANGING_UP_MS = 5000
+"""Asterisk says at once that a channel is gone. If it does not within this time, it is asked again."""
+HANG_UPS = 3
+"""So often; then the call is let go all the same."""
+
+
+class HangingUp(CallState):
+    __slots__ = ()
+
+    def hang_up(self, reason: Literal["normal", "busy", "rejected"], code: int, now: int) -> Out:
+        if self.over:
+            return []
+        self.code, self.hanging_up_until, self.hang_up_at = code, now + HANGING_UP_MS, None
+        self.hang_ups = 1
+        self.cause = HANGUP_CAUSES[reason]
+        return [*self._stop_running(), HangUp(self.channel_id, reason)]
+
+    def _stop_running(self) -> Out:
+        running = self.running
+        if isinstance(running, Player | Gather):
+            self.running = None
+            return [*running.stop()]
+        return []
+
+    def _not_obeyed(self, effect: HangUp | Answer, reason: str, gone: bool, now: int) -> Out:
+        if gone:
+            return self._hung_up(self.cause, now)
+        # One that could not be hung up is tried again in a while: it must not stay in Asterisk without us.
+        return [] if self.over else [self.problem(reason), *self.hang_up("normal", NORMAL, now)]
+
+    def _hang_up_again(self, now: int) -> Out:
+        if self.hang_ups >= HANG_UPS:
+            return self._hung_up(self.cause, now)
+        self.hang_ups, self.hanging_up_until = self.hang_ups + 1, now + HANGING_UP_MS
+        return [HangUp(self.channel_id)]
+
+    def _hung_up(self, cause: int, now: int) -> Out:
+        if self.ended_at is not None:
+            return []
+        # Asterisk often knows none yet: then it is ours, or of a caller who hung up, a normal one.
+        self.ended_at, self.cause = now, cause or self.cause
+        self.hang_up_at = self.hanging_up_until = None
+        self.fetching = None
+        self._stop_running()
+        return [] if self.in_conference else self._finished(now)
+
+    def _finished(self, now: int) -> Out:
+        """hangup_url "is told at a call's end"."""
+        account = self.account
+        if self.ended_at is None or account is None or account.hangup_url is None:
+            return []
+        return [self.post(account.hangup_url, account.hangup_method, "Hangup", ())]
