@@ -107,8 +107,7 @@ def _dataclass_reader(kind: Any) -> Reader:
     # With the last twice, since for a single name it would give no tuple.
     values_of = itemgetter(*names, names[-1])
     readers = [(n, reader) for n, name in enumerate(names) if (reader := _needed(hints[name])) is not None]
-    # Who can be compared by what he is, and not changed meanwhile, can be had in common.
-    frozen = kind.__hash__ is not None
+    frozen = kind.__dataclass_params__.frozen
     allowed = [_plain(hints[name]) for name in names]
 
     def read(shot: Any, shared: Shared) -> Any:

@@ -4,6 +4,7 @@ import pytest
 
 from ari_conf.core.effects import AddChannel, RemoveChannel
 from ari_conf.core.fact import fact
+from ari_conf.core.snapshot import Shared, restore
 
 
 @fact
@@ -24,6 +25,11 @@ def test_what_is_said_of_another_thing_is_another_fact() -> None:
 def test_nothing_can_be_noted_on_one_beside_what_it_says() -> None:
     with pytest.raises(AttributeError):
         Seen("a").where = "here"  # type: ignore[attr-defined]
+
+
+def test_what_is_read_twice_is_one() -> None:
+    shared: Shared = {}
+    assert restore({"what": "a", "often": 1}, Seen, shared) is restore({"what": "a", "often": 1}, Seen, shared)
 
 
 def test_it_is_matched_by_its_fields() -> None:
