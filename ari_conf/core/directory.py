@@ -2,19 +2,19 @@
 
 It finds whom an event is for, carries what calls and conferences tell each other within the step, and knows the next
 deadline. An event about what is gone, or never was, yields nothing.
+
+Here is the door, and whom an event is for. It stands on `telling`, and that on `directory_state`.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.call import Call
-from ari_conf.core.callbacks import NORMAL, standard
 from ari_conf.core.conference import Conference, given_up
 from ari_conf.core.effects import (
     AddChannel,
@@ -25,82 +25,22 @@ from ari_conf.core.effects import (
     FetchDocument,
     FetchSounds,
     HangUp,
-    NoteStay,
     PlayMedia,
-    PostCallback,
     PrepareSound,
     RemoveChannel,
     ReportProblem,
     StartRecording,
-    StopPlayback,
     StopRecording,
-    Undoing,
 )
-from ari_conf.core.internal import (
-    INTERNALS,
-    Admitted,
-    Fetch,
-    Finished,
-    HangUpCall,
-    Internal,
-    Join,
-    Notify,
-    Out,
-    RecordingAsked,
-    Released,
-    Skipped,
-    Stayed,
-)
-from ari_conf.core.member import Member
+from ari_conf.core.internal import Out
 from ari_conf.core.obey import refused
+from ari_conf.core.telling import Telling
 
-UNDOING = frozenset(get_args(Undoing))
-UNDONE_MS = 30_000
-"""By then Asterisk has done it, or never will."""
 BROKEN = "the call has met a defect of ari_conf and is ended: please report it, with what the log says"
 
 
-@dataclass(slots=True)
-class Directory:
-    new_id: Callable[[], str]
-    """Makes conferences' and recordings' ids: unguessable, never the same twice."""
-    public_url: str = "http://127.0.0.1:8080"
-    calls: dict[str, Call] = field(default_factory=dict)
-    conferences: dict[str, Conference] = field(default_factory=dict)
-    next_member_id: int = 1
-    """"a small integer, from a counter that all conferences share"."""
-    _channels: dict[str, str] = field(default_factory=dict)
-    """channel id -> call uuid"""
-    _names: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(account, name) -> the live conference: a name belongs to one account"""
-    _due: dict[str, int] = field(default_factory=dict)
-    """call uuid or conference id -> its deadline"""
-    _deadlines: list[tuple[int, str]] = field(default_factory=list)
-    """A heap of these; one that is not in `_due` any more is stale."""
-    _touched: set[str] = field(default_factory=set)
-    _whole: tuple[list[Effect], set[str]] = field(default_factory=lambda: ([], set()))
-    """Of a step that broke: what was decided before, and whom that changed."""
-    _watched: dict[str, int] = field(default_factory=dict)
-    """account -> until when"""
-
-    @property
-    def deadline(self) -> int | None:
-        """Epoch ms of the next TimePassed, None if nothing is awaited."""
-        while self._deadlines:
-            at, key = self._deadlines[0]
-            if self._due.get(key) == at:
-                return at
-            heapq.heappop(self._deadlines)
-        return None
-
-    def touched(self) -> dict[str, Call | Conference | None]:
-        """What the last steps may have changed, since this was last asked: id -> as it is now, None if it is gone."""
-        if len(self._touched) == 1:
-            # As a rule: nothing to put in order.
-            key = self._touched.pop()
-            return {key: self.calls.get(key) or self.conferences.get(key)}
-        touched, self._touched = self._touched, set()
-        return {key: self.calls.get(key) or self.conferences.get(key) for key in sorted(touched)}
+class Directory(Telling):
+    __slots__ = ()
 
     def restore(self, calls: list[Call], conferences: list[Conference], next_member_id: int) -> None:
         """What another process has written. Each deadline that has passed meanwhile is due at once."""
@@ -228,9 +168,6 @@ class Directory:
             return self._conference(conference.conference_id, event, now)
         return self._call(call.call_uuid, event, now)
 
-    def _conference_of(self, call: Call) -> Conference | None:
-        return self.conferences.get(call.conference_id) if call.conference_id else None
-
     def _command(self, event: ev.CommandReceived, now: int) -> Out:
         if event.expires_at <= now:
             return [refused(event.command_id, 503, "the command came too late to be done: try again")]
@@ -275,169 +212,6 @@ class Directory:
             case _:
                 channel_id = getattr(event.effect, "channel_id", None)
                 return self._call(self._channels.get(channel_id or "", ""), event, now)
-
-    # Within a step.
-
-    def _settle(self, out: Out, now: int) -> list[Effect]:
-        """Delivers what calls and conferences tell each other until only effects are left, in their order.
-
-        A call goes on only when all that the conference had to say is said: it may come back to it at once, and what
-        it then does must not come before what was decided earlier.
-        """
-        effects = self._effects_of(out, now) if out else []
-        for effect in effects:
-            if type(effect) in UNDOING:
-                self._remember(effect, now)  # type: ignore[arg-type]
-        for key in self._touched:
-            self._bookkeep(key)
-        return effects
-
-    def _effects_of(self, out: Out, now: int) -> list[Effect]:
-        for item in out:
-            if type(item) in INTERNALS:
-                break
-        else:
-            return cast("list[Effect]", out)
-        effects: list[Effect] = []
-        going_on: list[Internal] = []
-        self._deliver(out, effects, going_on, now)
-        for waiting in going_on:
-            # Meanwhile there may be more of them.
-            self._deliver(TELLS[type(waiting)](self, waiting, now), effects, going_on, now)
-        return effects
-
-    def _deliver(self, out: Out, effects: list[Effect], going_on: list[Internal], now: int) -> None:
-        for item in out:
-            kind = type(item)
-            if kind not in INTERNALS:
-                effects.append(item)  # type: ignore[arg-type]
-            elif kind is Notify:
-                # The most frequent, and nothing else follows from it.
-                effects.append(self._callback(item))  # type: ignore[arg-type]
-            elif kind is Released or kind is Skipped:
-                going_on.append(item)  # type: ignore[arg-type]
-            else:
-                self._deliver(TELLS[kind](self, item, now), effects, going_on, now)
-
-    def _remember(self, effect: Undoing, now: int) -> None:
-        """What is no longer to be leaves no other trace in the state: after a crash it may be there as yet."""
-        channel_id = effect.target.id if isinstance(effect, StopPlayback) else getattr(effect, "channel_id", "")
-        if getattr(effect, "muted", False) or getattr(effect, "deaf", False) or getattr(effect, "silence_ms", None):
-            return
-        conference = self.conferences.get(channel_id)
-        call = self.calls.get(self._channels.get(channel_id, "")) if conference is None else None
-        owner = conference or call
-        if owner is not None:
-            recent = (u for u in owner.undone if u[0] > now - UNDONE_MS and u[1] != effect)
-            owner.undone = (*recent, (now, effect))
-            self._touched.add(call.call_uuid if call else channel_id)
-
-    # What they tell each other.
-
-    def _finished(self, finished: Finished, now: int) -> Out:
-        self._forget_name(self.conferences.pop(finished.conference_id))
-        return []
-
-    def _fetch(self, fetch: Fetch, now: int) -> Out:
-        call = self.calls[fetch.call_uuid]
-        params = standard(call, "ConferenceRemoteSounds") + fetch.params
-        return [FetchSounds(fetch.fetch_id, call.auth_id, fetch.url, params)]
-
-    def _recording_asked(self, asked: RecordingAsked, now: int) -> Out:
-        params = standard(self.calls[asked.call_uuid], "ConferenceRecord")
-        self.conferences[asked.conference_id].recording_params(params)
-        return []
-
-    def _stayed(self, stayed: Stayed, now: int) -> Out:
-        call = self.calls[stayed.call_uuid]
-        numbers = call.from_.removeprefix("+"), call.to.removeprefix("+")
-        who = (stayed.recording_id, stayed.member_id, stayed.call_uuid, *numbers)
-        return [NoteStay(*who, stayed.entered_ms, stayed.left_ms)]
-
-    def _admitted(self, admitted: Admitted, now: int) -> Out:
-        return self._changed(admitted.call_uuid).admitted(now)
-
-    def _skipped(self, skipped: Skipped, now: int) -> Out:
-        call = self._changed(skipped.call_uuid)
-        return ([call.problem(skipped.problem)] if skipped.problem else []) + call.skipped(now)
-
-    def _released(self, released: Released, now: int) -> Out:
-        return self._changed(released.call_uuid).released(released, now)
-
-    def _hang_up(self, wanted: HangUpCall, now: int) -> Out:
-        return self._changed(wanted.call_uuid).hang_up("normal", NORMAL, now)
-
-    def _changed(self, call_uuid: str) -> Call:
-        self._touched.add(call_uuid)
-        return self.calls[call_uuid]
-
-    def _callback(self, notify: Notify) -> PostCallback:
-        call, element = self.calls[notify.call_uuid], notify.element
-        whole = standard(call, notify.event) + notify.params
-        url = element.callback_url or ""
-        return PostCallback(notify.conference_id, call.auth_id, url, element.callback_method, whole)
-
-    def _join(self, join: Join, now: int) -> Out:
-        call = self.calls[join.call_uuid]
-        conference = self.conferences.get(self._names.get((call.auth_id, join.element.name), ""))
-        out: Out = []
-        # "One that is ending is not live: a caller who arrives then gets a new one, with a new UUID."
-        if conference is None or conference.ending:
-            conference = Conference(
-                self.new_id(), call.auth_id, join.element.name, now, join.element.max_members, self.public_url
-            )
-            self.conferences[conference.conference_id] = conference
-            self._names[call.auth_id, conference.name] = conference.conference_id
-            until = self._watched.get(call.auth_id, now)
-            conference.watched_until = until if until > now else None
-            out += conference.create()
-        elif conference.full or conference.locked:
-            # Locked (decided): as when it is full.
-            # "Full (maxMembers)? The element and its action are skipped; the next element runs. No callback."
-            return [Skipped(call.call_uuid, None)]
-        self._touched.update((conference.conference_id, call.call_uuid))
-        call.conference_id = conference.conference_id
-        recording_id = self.new_id() if join.element.record else ""
-        member_id = self.next_member_id
-        self.next_member_id += 1
-        member = Member.of(
-            member_id,
-            conference.conference_id,
-            call.auth_id,
-            call.call_uuid,
-            call.channel_id,
-            join.element,
-            recording_id,
-        )
-        member.wideband = call.wideband
-        return out + conference.join(member, now)
-
-    def _bookkeep(self, key: str) -> None:
-        deadline = None
-        if (call := self.calls.get(key)) is not None:
-            if call.done:
-                del self.calls[key]
-                del self._channels[call.channel_id]
-            else:
-                deadline = call.deadline
-        elif (conference := self.conferences.get(key)) is not None:
-            if conference.ending:
-                self._forget_name(conference)
-            deadline = conference.deadline
-        if deadline is None:
-            self._due.pop(key, None)
-        elif self._due.get(key) != deadline:
-            self._due[key] = deadline
-            heapq.heappush(self._deadlines, (deadline, key))
-            if len(self._deadlines) > 2 * len(self._due) + 100:
-                # Those that were put off stay in the heap until they come to its top: now and then make it anew.
-                self._deadlines = [(at, k) for k, at in self._due.items()]
-                heapq.heapify(self._deadlines)
-
-    def _forget_name(self, conference: Conference) -> None:
-        name = (conference.auth_id, conference.name)
-        if self._names.get(name) == conference.conference_id:
-            del self._names[name]
 
     def _time(self, now: int) -> list[Effect]:
         """To all whose deadline has come, each once: one of them may have a new one at once."""
@@ -493,16 +267,3 @@ ROUTES: dict[type, Callable[[Directory, Any, int], Out]] = {
     **dict.fromkeys(get_args(_OfPlayback), Directory._of_playback),
     **dict.fromkeys(get_args(_OfFetch), Directory._of_fetch),
 }
-
-TELLS: dict[type, Callable[[Directory, Any, int], Out]] = {
-    Join: Directory._join,
-    Admitted: Directory._admitted,
-    Skipped: Directory._skipped,
-    Released: Directory._released,
-    HangUpCall: Directory._hang_up,
-    Fetch: Directory._fetch,
-    RecordingAsked: Directory._recording_asked,
-    Stayed: Directory._stayed,
-    Finished: Directory._finished,
-}
-"""All that calls and conferences tell each other but Notify."""

@@ -1,0 +1,84 @@
+"""All calls and conferences, by what they are looked for, and what is due next."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ari_conf.core.call import Call
+from ari_conf.core.conference import Conference
+from ari_conf.core.effects import Effect
+
+
+@dataclass(slots=True)
+class DirectoryState:
+    new_id: Callable[[], str]
+    """Makes conferences' and recordings' ids: unguessable, never the same twice."""
+    public_url: str = "http://127.0.0.1:8080"
+    calls: dict[str, Call] = field(default_factory=dict)
+    conferences: dict[str, Conference] = field(default_factory=dict)
+    next_member_id: int = 1
+    """"a small integer, from a counter that all conferences share"."""
+    _channels: dict[str, str] = field(default_factory=dict)
+    """channel id -> call uuid"""
+    _names: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(account, name) -> the live conference: a name belongs to one account"""
+    _due: dict[str, int] = field(default_factory=dict)
+    """call uuid or conference id -> its deadline"""
+    _deadlines: list[tuple[int, str]] = field(default_factory=list)
+    """A heap of these; one that is not in `_due` any more is stale."""
+    _touched: set[str] = field(default_factory=set)
+    _whole: tuple[list[Effect], set[str]] = field(default_factory=lambda: ([], set()))
+    """Of a step that broke: what was decided before, and whom that changed."""
+    _watched: dict[str, int] = field(default_factory=dict)
+    """account -> until when"""
+
+    @property
+    def deadline(self) -> int | None:
+        """Epoch ms of the next TimePassed, None if nothing is awaited."""
+        while self._deadlines:
+            at, key = self._deadlines[0]
+            if self._due.get(key) == at:
+                return at
+            heapq.heappop(self._deadlines)
+        return None
+
+    def touched(self) -> dict[str, Call | Conference | None]:
+        """What the last steps may have changed, since this was last asked: id -> as it is now, None if it is gone."""
+        if len(self._touched) == 1:
+            # As a rule: nothing to put in order.
+            key = self._touched.pop()
+            return {key: self.calls.get(key) or self.conferences.get(key)}
+        touched, self._touched = self._touched, set()
+        return {key: self.calls.get(key) or self.conferences.get(key) for key in sorted(touched)}
+
+    def _conference_of(self, call: Call) -> Conference | None:
+        return self.conferences.get(call.conference_id) if call.conference_id else None
+
+    def _bookkeep(self, key: str) -> None:
+        deadline = None
+        if (call := self.calls.get(key)) is not None:
+            if call.done:
+                del self.calls[key]
+                del self._channels[call.channel_id]
+            else:
+                deadline = call.deadline
+        elif (conference := self.conferences.get(key)) is not None:
+            if conference.ending:
+                self._forget_name(conference)
+            deadline = conference.deadline
+        if deadline is None:
+            self._due.pop(key, None)
+        elif self._due.get(key) != deadline:
+            self._due[key] = deadline
+            heapq.heappush(self._deadlines, (deadline, key))
+            if len(self._deadlines) > 2 * len(self._due) + 100:
+                # Those that were put off stay in the heap until they come to its top: now and then make it anew.
+                self._deadlines = [(at, k) for k, at in self._due.items()]
+                heapq.heapify(self._deadlines)
+
+    def _forget_name(self, conference: Conference) -> None:
+        name = (conference.auth_id, conference.name)
+        if self._names.get(name) == conference.conference_id:
+            del self._names[name]
