@@ -69,10 +69,12 @@ class Conference(Mishaps):
         return out + self._settled_for(member, before, now)
 
     def _of_playback(self, event: OfPlayback, now: int) -> Out:
-        before, member = self._common(), self.members.get(ids.member_of(event.playback_id) or 0)
-        if member is not None:
-            return member.playback(event, now) + self._settled_for(member, before, now)
-        return self._announced(event.playback_id, event, now) + self._settled_for(None, before, now)
+        member = self.members.get(ids.member_of(event.playback_id) or 0)
+        if member is None:
+            # Of an announcement, from which nothing follows for anybody.
+            return self._announced(event.playback_id, event, now)
+        before = self._common()
+        return member.playback(event, now) + self._settled_for(member, before, now)
 
     def _settled_for(self, member: Member | None, before: Common, now: int) -> Out:
         """Nothing follows for the others unless what concerns them all has changed since `before`."""

@@ -73,7 +73,10 @@ class Staying(Hearing):
         out: Out = []
         if isinstance(event, ev.SoundFailed):
             out.append(ReportProblem(self.auth_id, player.call_uuid, None, event.reason))
-        return [*out, *player.receive(event, now)]
+        out += player.receive(event, now)
+        if player.done:
+            del self.players[player.owner]
+        return out
 
     def _sounds(self, event: ev.SoundsFetched | ev.SoundsFailed, now: int) -> Out:
         member = self.members.get(ids.member_of(event.fetch_id) or 0)
