@@ -24,7 +24,6 @@ from ari_conf.core.obey import obey
 
 OfMember = ev.ChannelEnteredBridge | ev.ChannelLeftBridge | ev.DigitReceived
 OfPlayback = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackStarted | ev.PlaybackFinished
-OF_TALKING = frozenset({ev.TalkingStarted, ev.TalkingFinished})
 OF_MEMBER, OF_PLAYBACK = frozenset(get_args(OfMember)), frozenset(get_args(OfPlayback))
 
 
@@ -34,10 +33,8 @@ class Conference(Mishaps):
     # The door.
 
     def receive(self, event: ev.Event, now: int) -> Out:
+        """All but who talks: that is `talk`'s."""
         kind = type(event)
-        if kind in OF_TALKING:
-            # What the members imply does not depend on who talks.
-            return self.talk(event, now)  # type: ignore[arg-type]
         if kind in OF_PLAYBACK:
             return self._of_playback(event, now)  # type: ignore[arg-type]
         if kind in OF_MEMBER:
@@ -45,6 +42,7 @@ class Conference(Mishaps):
         return self._receive(event, now) + self._settle(now)
 
     def talk(self, event: ev.TalkingStarted | ev.TalkingFinished, now: int) -> Out:
+        """What the members imply does not depend on who talks: nothing is settled."""
         member = self._by_channel.get(event.channel_id)
         if member is None:
             return []
