@@ -148,5 +148,6 @@ class ConferenceState(Beside):
     # Who is in.
 
     def _let_out(self, member: Member) -> None:
-        del self.members[member.member_id], self._by_channel[member.channel_id]
+        del self.members[member.member_id]
+        self._by_channel.pop(member.channel_id, None)
         self._due.pop(member.member_id, None)
