@@ -345,13 +345,13 @@ class Service:
         """What the process before us has written."""
         while True:
             try:
-                state = await self._store.load()
+                found = await takeover.restored_in_parts(self._store.parts())
                 break
             except StoreUnavailable as error:
                 # Without it we would take the calls that are there for new ones.
                 log.error("waiting for redis, which has the calls' state", reason=str(error))
                 await asyncio.sleep(REDIS_AGAIN_S)
-        calls, conferences, next_member_id = await takeover.restored_in_parts(state)
+        calls, conferences, next_member_id = found
         self._directory.restore(calls, conferences, next_member_id)
         if calls or conferences:
             log.info("taking over", calls=len(calls), conferences=len(conferences))

@@ -16,8 +16,9 @@ Redis is written, never asked, to decide; the one exception is claiming a name, 
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from secrets import token_hex
@@ -213,18 +214,30 @@ class Store:
                 tell(owner.decode())
 
     async def load(self) -> dict[str, bytes]:
-        """The state of this asterisk_name. Nobody else may be writing it.
-
-        Asked for in parts: all of it at once may take Redis and us longer than a single answer is waited for.
-        """
+        """The state of this asterisk_name. Nobody else may be writing it."""
         found: dict[str, bytes] = {}
-        cursor = 0
-        while True:
-            asked = self._redis.hscan(state_key(self._name), cursor, count=LOADED_AT_ONCE)
-            cursor, part = await self._asked(cast("Awaitable[tuple[int, dict[bytes, bytes]]]", asked))
-            found.update((key.decode(), snapshot) for key, snapshot in part.items())
-            if cursor == 0:
-                return found
+        async for part in self.parts():
+            found.update(part)
+        return found
+
+    async def parts(self) -> AsyncGenerator[dict[str, bytes]]:
+        """What `load` loads; some of it may come twice. What is next is on its way while one part is worked on.
+
+        In parts, since all of it at once may take Redis and us longer than a single answer is waited for.
+        """
+        asked: asyncio.Task[tuple[int, dict[bytes, bytes]]] | None = asyncio.create_task(self._part(0))
+        try:
+            while asked is not None:
+                cursor, part = await asked
+                asked = asyncio.create_task(self._part(cursor)) if cursor else None
+                yield {key.decode(): snapshot for key, snapshot in part.items()}
+        finally:
+            if asked is not None:
+                asked.cancel()
+
+    async def _part(self, cursor: int) -> tuple[int, dict[bytes, bytes]]:
+        scan = self._redis.hscan(state_key(self._name), cursor, count=LOADED_AT_ONCE)
+        return await self._asked(cast("Awaitable[tuple[int, dict[bytes, bytes]]]", scan))
 
     async def _asked(self, answer: Awaitable[T]) -> T:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import gc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any
 from urllib.parse import quote
@@ -71,25 +71,28 @@ class Restoring:
     """What a process before has written, read in parts: so that who has much to read is not late for all else."""
 
     def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.conferences: list[Conference] = []
+        self._things: dict[str, Call | Conference] = {}
+        self._next_member_id = b"1"
         self._shared: Shared = {}
 
     def read(self, state: Iterable[tuple[str, bytes]]) -> None:
         """What can't be read (another version wrote it) is left out."""
         for key, written in state:
             if key == NEXT_MEMBER_ID:
+                self._next_member_id = written
                 continue
             try:
-                thing = decoded(written, self._shared)
+                self._things[key] = decoded(written, self._shared)
             except (KeyError, TypeError, ValueError, RecursionError) as error:
                 log.error("state can't be read: its call is taken for a new one", id=key, reason=repr(error))
-            else:
-                self.calls.append(thing) if isinstance(thing, Call) else self.conferences.append(thing)
 
-    def next_member_id(self, written: bytes) -> int:
-        highest = max((id for conference in self.conferences for id in conference.members), default=0)
-        return max(int(written) if written.isdigit() and len(written) < 19 else 1, highest + 1)
+    def found(self) -> tuple[list[Call], list[Conference], int]:
+        """Calls, conferences, and the next member's id."""
+        calls = [thing for thing in self._things.values() if isinstance(thing, Call)]
+        conferences = [thing for thing in self._things.values() if isinstance(thing, Conference)]
+        highest = max((id for conference in conferences for id in conference.members), default=0)
+        written = self._next_member_id
+        return calls, conferences, max(int(written) if written.isdigit() and len(written) < 19 else 1, highest + 1)
 
 
 class Arriving:
@@ -126,23 +129,25 @@ def restored(state: Mapping[str, bytes]) -> tuple[list[Call], list[Conference], 
     """Calls, conferences, and the next member's id."""
     found = Restoring()
     found.read(state.items())
-    return found.calls, found.conferences, found.next_member_id(state.get(NEXT_MEMBER_ID, b"1"))
+    return found.found()
 
 
-async def restored_in_parts(state: Mapping[str, bytes]) -> tuple[list[Call], list[Conference], int]:
+async def restored_in_parts(state: AsyncIterable[Mapping[str, bytes]]) -> tuple[list[Call], list[Conference], int]:
     """As `restored`; others have their turn meanwhile, such as the lease's renewal."""
-    found, items = Restoring(), iter(state.items())
+    found = Restoring()
     # Nothing of it is garbage: to look for some again and again would take a third of the time. Nor will there be much
     # later: it need not be looked at any more.
     gc.disable()
     try:
-        while part := list(islice(items, RESTORED_AT_ONCE)):
-            found.read(part)
-            await asyncio.sleep(0)
+        async for mapping in state:
+            items = iter(mapping.items())
+            while part := list(islice(items, RESTORED_AT_ONCE)):
+                found.read(part)
+                await asyncio.sleep(0)
+        return found.found()
     finally:
         gc.enable()
         gc.freeze()
-    return found.calls, found.conferences, found.next_member_id(state.get(NEXT_MEMBER_ID, b"1"))
 
 
 async def _answer(ari: Client, path: str) -> Any:

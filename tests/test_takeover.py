@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -28,6 +29,10 @@ def calls() -> dict[str, bytes]:
     return {event.call_uuid: encoded(Call.arrived(event, 1)[0]) for event in arrived}
 
 
+async def at_once(state: dict[str, bytes]) -> AsyncIterator[dict[str, bytes]]:
+    yield state
+
+
 async def test_what_is_too_much_for_one_answer_is_loaded_all_the_same(redis_server: RedisServer):
     client = store.connect(redis_server.url)
     kept, state = Store(client, "one"), calls()
@@ -48,7 +53,7 @@ async def test_others_have_their_turn_while_much_is_read():
 
     waiting = asyncio.create_task(another())
     state = calls()
-    found = await takeover.restored_in_parts(state)
+    found = await takeover.restored_in_parts(at_once(state))
     waiting.cancel()
     assert turns >= MANY // takeover.RESTORED_AT_ONCE - 1
     assert found == takeover.restored(state)

@@ -45,6 +45,18 @@ def restore(shot: Any, kind: type[T], shared: Shared | None = None) -> T:
     return result
 
 
+def part_reader(kind: Any) -> Reader:
+    """Reads the plain values of a field's type. Raises as `restore` does."""
+    needed, kinds = _needed(kind), _plain(kind)
+
+    def read(shot: Any, shared: Shared) -> Any:
+        if type(shot) not in kinds:
+            raise TypeError(f"{shot!r:.80} can't stand here")
+        return shot if needed is None or shot is None else needed(shot, shared)
+
+    return read
+
+
 @cache
 def _names(kind: Any) -> tuple[str, ...]:
     return tuple(f.name for f in fields(kind))

@@ -87,15 +87,28 @@ def test_equal_documents_are_one_again(stage: Stage) -> None:
     assert len({id(e) for e in elements}) == 1
 
 
+def test_what_changes_is_each_ones_own(stage: Stage) -> None:
+    players(stage, "ann", "bob", digits_match=("1",), enter_sound="beep:1")
+    (conference,) = stage.directory.conferences.values()
+    shared: dict[Hashable, Any] = {}
+    one, another = (decoded(encoded(conference), shared) for _ in range(2))
+    assert isinstance(one, Conference) and isinstance(another, Conference)
+    members = [*one.members.values(), *another.members.values()]
+    parts = [p for m in members for p in (m.matcher, m.enter_sound, m.exit_sound, m.aside, m.aside.queue)]
+    assert len({id(p) for p in parts}) == len(parts)
+
+
 def test_what_a_version_before_did_not_write_has_its_default(stage: Stage) -> None:
     stage.call("ann", stay(), Speak("next"))
     (conference,) = stage.directory.conferences.values()
     shot = json.loads(encoded(conference))
     del shot["locked"], shot["sounds"], shot["members"]["1"]["aside"], shot["members"]["1"]["element"]["relay_dtmf"]
-    assert restore(shot, Conference) == conference
+    assert restore(shot, Conference) == decoded(json.dumps(shot).encode(), {}) == conference
     del shot["name"]
     with pytest.raises(KeyError, match="name"):
         restore(shot, Conference)
+    with pytest.raises(ValueError, match="name"):
+        decoded(json.dumps(shot).encode(), {})
 
 
 def test_what_it_can_not_have_been_made_from() -> None:
