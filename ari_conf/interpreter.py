@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,15 +111,19 @@ class Interpreter:
             ):
                 raise TypeError(f"{type(effect).__name__} belongs to the step that is written, not here")
             case do.DetectTalking(channel_id):
-                # Setting a variable of a channel that plays waits for the playback's end (seen on 22.10.1): what else
-                # is to be done with that channel must not.
-                self._in_order(f"{channel_id} talking", effect)
+                self._in_order(_talking(channel_id), effect)
             case _:
                 self._in_order(effect.channel_id, effect)
 
     def busy(self, key: str) -> bool:
         """Something is being done, or about to be, with that channel or bridge."""
         return key in self._lanes
+
+    async def done(self, channel_ids: Iterable[str]) -> None:
+        """Until nothing is under way any more with these channels."""
+        lanes = {lane for channel_id in channel_ids for lane in (channel_id, _talking(channel_id))}
+        while not lanes.isdisjoint(self._lanes):
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
 
     async def settled(self) -> None:
         """Until Asterisk has been asked for all that was to be done. What others are asked for may take longer."""
@@ -261,3 +265,9 @@ class Interpreter:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task broke: this is a defect of ari_conf, please report it", exc_info=error)
+
+
+def _talking(channel_id: str) -> str:
+    """Setting a variable of a channel that plays waits for the playback's end (seen on 22.10.1): what else is to be
+    done with that channel must not."""
+    return f"{channel_id} talking"

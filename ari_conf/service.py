@@ -8,8 +8,10 @@ import gc
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Coroutine
+from collections import deque
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -25,6 +27,7 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core import reconcile
 from ari_conf.core.directory import Directory
+from ari_conf.core.reconcile_parts import Likely, compared_in_parts, put_off, still_wanted
 from ari_conf.errors import AriError, LeaseLost, StoreUnavailable
 from ari_conf.http.fetch import Fetcher
 from ari_conf.interpreter import Interpreter
@@ -51,6 +54,9 @@ COLLECT = 10_000, 20, 50
 """The garbage collector's thresholds."""
 REDIS_AGAIN_S = 0.5
 CELERY_WAITS_S = 3.0
+NAMES_WAIT_S, CLAIMED_AT_ONCE = 10.0, 200
+LATER_AT_ONCE = 8
+"""Of the connections to Asterisk half are left for calls."""
 TELL_S = 0.005
 HAND_OVER_S = 2.0
 """At the end: for what was decided to be written and done. What isn't then, the next process does."""
@@ -108,6 +114,9 @@ class Service:
         """Nothing of what Asterisk has has been compared yet."""
         self._arriving = takeover.Arriving(self.deliver)
         self._compared = asyncio.Event()
+        self._comparing = 0
+        """So many comparisons are being worked off."""
+        self._put_off: deque[Likely] = deque()
         self._member_id_written = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -303,7 +312,9 @@ class Service:
 
     def _time_passed(self) -> None:
         self._timer = None
-        self.deliver(ev.TimePassed())
+        # What is due would be done before it is known what happened earlier.
+        if not self._comparing:
+            self.deliver(ev.TimePassed())
 
     def _heard(self, message: dict[str, Any]) -> None:
         event = translate.to_event(message, new_id)
@@ -312,15 +323,28 @@ class Service:
 
     # Names and state that Redis doesn't have.
 
-    def _claim_later(self, claim: do.ClaimName) -> None:
+    def _claim_later(self, *claims: do.ClaimName) -> None:
         step = Step(now_ms())
-        step.claims.append((claim, partial(self._name_is_elsewhere, claim)))
+        step.claims += [(claim, partial(self._name_is_elsewhere, claim)) for claim in claims]
         self._writer.put(step, [])
 
     def _claim_all(self) -> None:
-        for conference in self._directory.conferences.values():
-            if conference.claim == "held":
-                self._claim_later(do.ClaimName(conference.auth_id, conference.name, conference.conference_id))
+        self._claim_later(*self._held_names(self._directory.conferences))
+
+    async def _claim_in_parts(self) -> None:
+        """Names that were taken while nobody served them; or that a process before us could not claim in Redis. New
+        callers are first: they come to the conference that is here, whatever is found."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._compared.wait(), NAMES_WAIT_S)
+        left = iter(tuple(self._directory.conferences))
+        while part := tuple(islice(left, CLAIMED_AT_ONCE)):
+            if claims := self._held_names(part):
+                self._claim_later(*claims)
+            await self._writer.drained()
+
+    def _held_names(self, conference_ids: Iterable[str]) -> list[do.ClaimName]:
+        found = (self._directory.conferences.get(conference_id) for conference_id in conference_ids)
+        return [do.ClaimName(c.auth_id, c.name, c.conference_id) for c in found if c is not None and c.claim == "held"]
 
     def _name_is_elsewhere(self, claim: do.ClaimName, owner: str) -> None:
         # Nobody on the phone is to notice: both conferences go on, and the map of names leads to the other one.
@@ -355,8 +379,7 @@ class Service:
         self._directory.restore(calls, conferences, next_member_id)
         if calls or conferences:
             log.info("taking over", calls=len(calls), conferences=len(conferences))
-        # Names that were taken while nobody served them; or that a process before us could not claim in Redis.
-        self._claim_all()
+        self._spawn(self._claim_in_parts())
 
     def _connected(self) -> None:
         self._measured.connected()
@@ -373,25 +396,51 @@ class Service:
             log.exception("comparing with asterisk broke: this is a defect of ari_conf, please report it")
         finally:
             self._arriving.end()
+            self._spawn(self._do_later())
 
     async def _find_out(self, first: bool) -> None:
         """What happened while nobody listened; and at the first time what the process before us left undone."""
-        known = {call.channel_id for call in self._directory.calls.values()}
-        expected = [e for e in reconcile.expected(self._directory) if not self._interpreter.busy(e.lane)]
         if first:
             self._interpreter.sweep()
-        there, channels = await takeover.look(self._ari, expected)
-        ours = await takeover.ours(self._ari, self._settings.ari_app) if first else set()
-        expected = [e for e in expected if not self._interpreter.busy(e.lane)]
-        found = reconcile.compared(self._directory, expected, there, took_over=first, ours=ours.__contains__)
-        self._put(self._directory.resume(found.again, now_ms()), now_ms())
+        app, busy = self._settings.ari_app, self._interpreter.busy
+        known = {call.channel_id for call in self._directory.calls.values()}
+        before = await takeover.expected(self._directory, busy)
+        seen = await takeover.look(self._ari, before, app, known)
+        ours = await takeover.ours(self._ari, app, seen.named) if first else frozenset()
         self._first = False
-        for event in found.missed:
-            self.deliver(event)
-        for message in takeover.arrivals(channels, self._settings.ari_app, known):
+        self._comparing += 1
+        try:
+            parts = compared_in_parts(
+                self._directory, before, seen.there, took_over=first, ours=ours.__contains__, busy=busy
+            )
+            for found in parts:
+                self._work_off(found)
+                await asyncio.sleep(0)
+        finally:
+            self._comparing -= 1
+            self._set_timer(now_ms())
+        for message in takeover.arrivals(seen.arrived):
             self._heard(message)
         self._compared.set()
         log.info("compared with asterisk", calls=len(self._directory.calls), first=first)
+
+    def _work_off(self, found: reconcile.Compared) -> None:
+        at_once, later = put_off(self._directory, found.again)
+        if at_once:
+            self._put(self._directory.resume(at_once, now_ms()), now_ms())
+        for event in found.missed:
+            self.deliver(event)
+        self._put_off += later
+
+    async def _do_later(self) -> None:
+        """A few at a time, since new calls are not to wait for all of it; nothing of the state changes by it."""
+        while self._put_off:
+            some = [self._put_off.popleft() for _ in range(min(LATER_AT_ONCE, len(self._put_off)))]
+            wanted = [effect for effect in some if still_wanted(self._directory, effect)]
+            for effect in wanted:
+                _tell("effect", effect, self._told(effect))
+                self._interpreter.run(effect)
+            await self._interpreter.done(effect.channel_id for effect in wanted)
 
 
 def _tokens(redis_url: str) -> Tokens:

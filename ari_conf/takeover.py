@@ -5,66 +5,127 @@ from __future__ import annotations
 import asyncio
 import csv
 import gc
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
+import msgspec
 import structlog
 
 from ari_conf.ari.client import Client
 from ari_conf.ari.translate import BRIDGE_NAME, recording_name
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
+from ari_conf.core.directory import Directory
 from ari_conf.core.events import CallArrived, ChannelHungUp, Event
 from ari_conf.core.reconcile import Expected, There
+from ari_conf.core.reconcile_parts import expected_of_each
 from ari_conf.core.snapshot import Shared
 from ari_conf.errors import AriError, AriNotFound
 from ari_conf.written import decoded
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
 AGAIN_S = 0.2
-RESTORED_AT_ONCE = 200
+RESTORED_AT_ONCE, LOOKED_AT_AT_ONCE = 200, 1000
 NEXT_MEMBER_ID = "next_member_id"
 """Stands among the state; all other keys are ids of calls and conferences."""
 
 
-async def look(ari: Client, expectations: list[Expected]) -> tuple[There, list[dict[str, Any]]]:
-    """And its channels in full, for those that nobody knows. Asks until it is answered: it may still be starting."""
+class Dialplan(msgspec.Struct):
+    app_name: str = ""
+    app_data: str = ""
+
+
+class Channel(msgspec.Struct):
+    """Of what Asterisk tells of one, what is needed of all of them."""
+
+    id: str
+    state: str = ""
+    dialplan: Dialplan = msgspec.field(default_factory=Dialplan)
+
+
+class Bridge(msgspec.Struct):
+    id: str
+    name: str = ""
+    channels: list[str] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    there: There
+    arrived: list[dict[str, Any]]
+    """Channels of the application that nobody knows, in full."""
+    named: frozenset[str]
+    """The bridges that have this application's name."""
+
+
+async def expected(directory: Directory, busy: Callable[[str], bool]) -> dict[str, list[Expected]]:
+    """By whose it is; not of channels and bridges that are `busy`: effects are just changing them."""
+    found: dict[str, list[Expected]] = {}
+    for key, expectations in expected_of_each(directory):
+        found[key] = [e for e in expectations if not busy(e.lane)]
+        if len(found) % LOOKED_AT_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return found
+
+
+async def look(ari: Client, before: Mapping[str, list[Expected]], app: str, known: Container[str]) -> Seen:
+    """Asks until it is answered: Asterisk may still be starting. `known`: the channels of the calls that there are."""
     channels, bridges = await asyncio.gather(_answer(ari, "/channels"), _answer(ari, "/bridges"))
-    there = [e for e in expectations if e.kind in ("playback", "recording")]
-    found = await asyncio.gather(*(_exists(ari, _path(e)) for e in there))
-    kept = {(e.kind, e.id) for e, exists in zip(there, found, strict=True) if exists}
-    return There(
-        channels={channel["id"]: channel.get("state") == "Up" for channel in channels},
-        bridges={bridge["id"]: frozenset(bridge.get("channels", ())) for bridge in bridges},
+    asked = [e for expectations in before.values() for e in expectations if e.kind in ("playback", "recording")]
+    found = await asyncio.gather(*(_exists(ari, _path(e)) for e in asked))
+    kept = {(e.kind, e.id) for e, exists in zip(asked, found, strict=True) if exists}
+    answered: dict[str, bool] = {}
+    arrived: list[dict[str, Any]] = []
+    async for raw, channel in _each(channels, Channel):
+        answered[channel.id] = channel.state == "Up"
+        if channel.id not in known and _is_for(app, channel):
+            arrived.append(msgspec.json.decode(raw))
+    seen = [bridge async for _, bridge in _each(bridges, Bridge)]
+    there = There(
+        channels=answered,
+        bridges={bridge.id: frozenset(bridge.channels) for bridge in seen},
         playbacks=frozenset(id for kind, id in kept if kind == "playback"),
         recordings=frozenset(id for kind, id in kept if kind == "recording"),
-    ), channels
+    )
+    return Seen(there, arrived, frozenset(bridge.id for bridge in seen if bridge.name == BRIDGE_NAME))
 
 
-async def ours(ari: Client, app: str) -> set[str]:
+async def _each(raws: list[msgspec.Raw], kind: type[T]) -> AsyncIterator[tuple[msgspec.Raw, T]]:
+    decoder = msgspec.json.Decoder(kind)
+    for n, raw in enumerate(raws):
+        if n % LOOKED_AT_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        yield raw, decoder.decode(raw)
+
+
+async def ours(ari: Client, app: str, named: frozenset[str]) -> frozenset[str]:
     """The bridges that this application made: by their name, and by whom Asterisk tells of them."""
-    bridges = await _answer(ari, "/bridges")
     try:
-        told = set((await ari.request("GET", f"/applications/{quote(app, safe='')}")).get("bridge_ids", ()))
+        told = await ari.request("GET", f"/applications/{quote(app, safe='')}")
     except AriError:
-        return set()
-    return {bridge["id"] for bridge in bridges if bridge.get("name") == BRIDGE_NAME and bridge["id"] in told}
+        return frozenset()
+    return named & set(told.get("bridge_ids", ()))
 
 
-def arrivals(channels: Iterable[Mapping[str, Any]], app: str, known: set[str]) -> list[dict[str, Any]]:
+def _is_for(app: str, channel: Channel) -> bool:
+    return channel.dialplan.app_name == "Stasis" and _arguments(channel.dialplan.app_data)[0] == app
+
+
+def _arguments(app_data: str) -> list[str]:
+    return next(csv.reader([app_data]), [""])
+
+
+def arrivals(channels: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """StasisStart, as Asterisk would have told it, for calls that came while nobody listened."""
-    found = []
-    for channel in channels:
-        dialplan = channel.get("dialplan", {})
-        if channel["id"] in known or dialplan.get("app_name") != "Stasis":
-            continue
-        name, *args = next(csv.reader([dialplan.get("app_data", "")]), [""])
-        if name == app:
-            found.append({"type": "StasisStart", "args": args, "channel": dict(channel)})
-    return found
+    return [
+        {"type": "StasisStart", "args": _arguments(channel["dialplan"]["app_data"])[1:], "channel": dict(channel)}
+        for channel in channels
+    ]
 
 
 class Restoring:
@@ -150,10 +211,13 @@ async def restored_in_parts(state: AsyncIterable[Mapping[str, bytes]]) -> tuple[
         gc.freeze()
 
 
-async def _answer(ari: Client, path: str) -> Any:
+async def _answer(ari: Client, path: str) -> list[msgspec.Raw]:
     while True:
         try:
-            return await ari.request("GET", path)
+            found: list[msgspec.Raw] | None = await ari.request("GET", path, kind=list[msgspec.Raw])
+            if found is not None:
+                return found
+            raise AriError(f"Asterisk answered GET {path} with something else than a list")
         except AriError as error:
             # It connects before it has started to its end.
             log.info("asterisk does not answer yet", path=path, reason=str(error))

@@ -115,9 +115,16 @@ class Client:
         await self._permitted()
 
     async def request(
-        self, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None, *, over: Over = "http"
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        *,
+        over: Over = "http",
+        kind: Any = Any,
     ) -> Any:
-        """What Asterisk answers, decoded; None if it is empty.
+        """What Asterisk answers, decoded as that `kind`; None if it is empty.
 
         `path` begins with a slash, below /ari, its parts percent-encoded; `body` is sent as JSON. Without a WebSocket,
         or if this Asterisk takes no requests there, "socket" means HTTP.
@@ -136,7 +143,7 @@ class Client:
         except TimeoutError:
             late = f"Asterisk did not answer {method} {path} within {self._server.deadline:g} s"
             raise AriUnreachable(late) from None
-        return content(method, path, answer)
+        return content(method, path, answer, kind)
 
     async def media(self, connection_id: str) -> ClientWebSocketResponse[Literal[False]]:
         """The sound of a channel that `POST /channels/externalMedia` made, with `external_host=INCOMING`; to be closed.

@@ -40,10 +40,12 @@ class Answer:
     body: bytes | str
 
 
-def content(method: str, path: str, answer: Answer) -> Any:
-    """What the answer's JSON says, None if it is empty. Raises AriNotFound or AriError in Asterisk's own words."""
+def content(method: str, path: str, answer: Answer, kind: Any = Any) -> Any:
+    """What the answer's JSON says, as a `kind` that msgspec knows; None if it is empty, or no JSON, or no such kind.
+    Raises AriNotFound or AriError in Asterisk's own words."""
     try:
-        found = msgspec.json.decode(answer.body) if answer.body else None
+        asked = kind if 200 <= answer.status < 300 else Any
+        found = msgspec.json.decode(answer.body, type=asked) if answer.body else None
     except NOT_JSON:
         found = None
     if 200 <= answer.status < 300:

@@ -200,7 +200,7 @@ OF_PROMISES = (
     Bug("a playback that fails is over", W, "return self._playback(playback_id, ev.PlaybackFinished(playback_id, failed=True), now)", "return []", "test_conference_sounds"),
 )  # fmt: skip
 
-R = "reconcile.py"
+R, P = "reconcile.py", "reconcile_parts.py"
 OF_CRASHES = (
     Bug("crash: who hung up meanwhile has left", R, "if_gone=ev.ChannelHungUp(channel_id, 0)", "if_gone=None", "cut"),
     Bug("crash: hang-ups explain the rest", R, "not isinstance(each[1], ev.ChannelHungUp)", "isinstance(each[1], ev.ChannelHungUp)", "test_reconcile"),
@@ -243,8 +243,13 @@ OF_CRASHES = (
     Bug("crash: who is in a bridge and no member is removed", R, "    out += [*_listened_to_anew(directory), *_astray(directory, there, before)]\n", "    out += _listened_to_anew(directory)\n", "test_reconcile"),
     Bug("crash: a bridge of nobody is removed", R, "for bridge_id in strangers(directory, there, ours)]", "for bridge_id in ()]", "test_reconcile"),
     Bug("crash: what is not ours is not touched", R, "if is_ours(bridge_id) and bridge_id not in", "if bridge_id not in", "test_reconcile"),
-    Bug("crash: what was told meanwhile is not told again", R, "    expectations = [e for e in before if e in still]\n", "    expectations = [*before]\n", "test_reconcile"),
+    Bug("crash: what was told meanwhile is not told again", R, "    expectations = [e for e in otherwise if e in still]\n", "    expectations = otherwise\n", "test_reconcile"),
     Bug("crash: what goes on is not done again", R, "    out = again(directory, there) if took_over else []\n", "    out = again(directory, there)\n", "test_reconcile"),
+    Bug("crash: each call is compared in one part", P, "        done.update(calls)\n", "        pass\n", "test_reconcile_parts"),
+    Bug("crash: what effects are changing is not missed", P, "if not busy(e.lane)]", "]", "test_reconcile_parts"),
+    Bug("crash: a wait's listening is not put off", P, "    likely = [effect for effect in likely if \"conference_id\" in directory.whose(effect.channel_id)]\n", "", "test_reconcile_parts"),
+    Bug("crash: what is put off keeps its order", P, "[effect for effect in likely if effect.channel_id not in busy]", "likely", "test_reconcile_parts"),
+    Bug("crash: what was put off may not be wanted any more", P, "            return member.muted\n", "            return True\n", "test_reconcile_parts"),
 )  # fmt: skip
 
 BUGS = OF_ATTRIBUTES + OF_PROMISES + OF_CRASHES

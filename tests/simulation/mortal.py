@@ -18,7 +18,7 @@ from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import elements as el
 from ari_conf.core import events as ev
-from ari_conf.core import reconcile
+from ari_conf.core import reconcile_parts
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
 from ari_conf.core.directory import Directory
@@ -229,12 +229,16 @@ class Mortal(World):
         self.directory = Directory(self._new_id, "https://conference.example")
         self.directory.restore(calls, conferences, self.written.next_member_id)
         known = {call.channel_id for call in calls}
-        before = reconcile.expected(self.directory)
+        before = dict(reconcile_parts.expected_of_each(self.directory))
         there = self._looks()
-        found = reconcile.compared(self.directory, before, there, took_over=True, ours=lambda id: id.startswith("id"))
-        self._step(self.directory.resume(found.again, self.now))
-        for event in found.missed:
-            self.receive(event)
+        for found in reconcile_parts.compared_in_parts(
+            self.directory, before, there, took_over=True, ours=lambda id: id.startswith("id"), conferences=1
+        ):
+            at_once, later = reconcile_parts.put_off(self.directory, found.again)
+            self._step(self.directory.resume(at_once, self.now))
+            for event in found.missed:
+                self.receive(event)
+            self._step([effect for effect in later if reconcile_parts.still_wanted(self.directory, effect)])
         for channel_id in there.channels:
             if channel_id not in known:
                 self.receive(self.arrived[channel_id])
