@@ -130,9 +130,9 @@ class Interpreter:
         while self._lanes:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
 
-    def sweep(self) -> None:
-        """Removes what an earlier process has left of its listening."""
-        self._listening.sweep()
+    def sweep(self, channel_ids: Iterable[str]) -> None:
+        """Removes what an earlier process has left of its listening among Asterisk's channels, which these are."""
+        self._listening.sweep(channel_ids)
 
     async def stop_listening(self) -> None:
         """For beeps; Asterisk must still be reachable."""

@@ -55,6 +55,7 @@ COLLECT = 10_000, 20, 50
 REDIS_AGAIN_S = 0.5
 CELERY_WAITS_S = 3.0
 NAMES_WAIT_S, CLAIMED_AT_ONCE = 10.0, 200
+RESTORED_AT_ONCE = 2000
 LATER_AT_ONCE = 8
 """Of the connections to Asterisk half are left for calls."""
 TELL_S = 0.005
@@ -376,7 +377,10 @@ class Service:
                 log.error("waiting for redis, which has the calls' state", reason=str(error))
                 await asyncio.sleep(REDIS_AGAIN_S)
         calls, conferences, next_member_id = found
-        self._directory.restore(calls, conferences, next_member_id)
+        for first in range(0, max(len(calls), len(conferences)), RESTORED_AT_ONCE):
+            part = slice(first, first + RESTORED_AT_ONCE)
+            self._directory.restore(calls[part], conferences[part], next_member_id)
+            await asyncio.sleep(0)
         if calls or conferences:
             log.info("taking over", calls=len(calls), conferences=len(conferences))
         self._spawn(self._claim_in_parts())
@@ -400,12 +404,12 @@ class Service:
 
     async def _find_out(self, first: bool) -> None:
         """What happened while nobody listened; and at the first time what the process before us left undone."""
-        if first:
-            self._interpreter.sweep()
         app, busy = self._settings.ari_app, self._interpreter.busy
         known = {call.channel_id for call in self._directory.calls.values()}
         before = await takeover.expected(self._directory, busy)
         seen = await takeover.look(self._ari, before, app, known)
+        if first:
+            self._interpreter.sweep(seen.there.channels)
         ours = await takeover.ours(self._ari, app, seen.named) if first else frozenset()
         self._first = False
         self._comparing += 1

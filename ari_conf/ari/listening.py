@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -195,19 +195,21 @@ class Listening:
         except AriError as error:
             log.warning("left in Asterisk", path=what, reason=str(error))
 
-    def sweep(self) -> None:
-        """Once: what a process before us has left. Its bridges are removed with those of conferences."""
+    def sweep(self, channel_ids: Iterable[str] | None = None) -> None:
+        """Once: what a process before us has left. Its bridges are removed with those of conferences. `channel_ids`:
+        all that Asterisk has, if that is known already; there may be much to tell."""
         if self._sweep is None:
-            self._sweep = self._spawn(self._remove_strangers())
+            self._sweep = self._spawn(self._remove_strangers(None if channel_ids is None else tuple(channel_ids)))
 
-    async def _remove_strangers(self) -> None:
-        try:
-            channels = await self._ari.request("GET", "/channels", over="socket")
-        except AriError as error:
-            log.warning("not asked what an earlier process left in Asterisk", reason=str(error))
-            return
-        for channel in channels:
-            stranger = str(channel["id"])
+    async def _remove_strangers(self, channel_ids: tuple[str, ...] | None) -> None:
+        if channel_ids is None:
+            try:
+                channels = await self._ari.request("GET", "/channels", over="socket")
+            except AriError as error:
+                log.warning("not asked what an earlier process left in Asterisk", reason=str(error))
+                return
+            channel_ids = tuple(str(channel["id"]) for channel in channels)
+        for stranger in channel_ids:
             if stranger.startswith(self._all) and not stranger.startswith(self._mine):
                 await self._delete(path("channels", stranger))
 

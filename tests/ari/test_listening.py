@@ -253,6 +253,15 @@ async def test_what_a_dead_process_left_is_removed(asterisk: Asterisk, listening
     asterisk.there.remove("/channels/other.listens.dead.1.snoop")
 
 
+async def test_who_knows_what_asterisk_has_need_not_ask_for_it(asterisk: Asterisk, listening: Listening) -> None:
+    dead = "conf.listens.dead.1.snoop"
+    asterisk.there |= {f"/channels/{dead}", "/channels/conf.listens.dead.2.snoop"}
+    listening.sweep([dead, "ann"])
+    await asterisk.has(1)
+    assert asterisk.mine() == {"/channels/conf.listens.dead.2.snoop"}
+    asterisk.there -= asterisk.mine()
+
+
 async def test_asterisk_is_gone_as_we_end(asterisk: Asterisk, listening: Listening) -> None:
     listening.start("ann")
     await asterisk.has(3)
