@@ -8,7 +8,6 @@ import gc
 import logging
 import time
 import uuid
-from collections import deque
 from collections.abc import AsyncGenerator, Coroutine, Iterable
 from functools import partial
 from itertools import islice
@@ -23,12 +22,12 @@ from ari_conf import store as redis_store
 from ari_conf.ari import translate
 from ari_conf.ari.client import Client, Server
 from ari_conf.command_queue import Commands
+from ari_conf.comparing import Comparing
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
-from ari_conf.core import reconcile
 from ari_conf.core.directory import Directory
-from ari_conf.core.reconcile_parts import Likely, compared_in_parts, put_off, still_wanted
-from ari_conf.errors import AriError, LeaseLost, StoreUnavailable
+from ari_conf.core.internal import Out
+from ari_conf.errors import LeaseLost, StoreUnavailable
 from ari_conf.http.fetch import Fetcher
 from ari_conf.interpreter import Interpreter
 from ari_conf.lease import Lease
@@ -56,8 +55,6 @@ REDIS_AGAIN_S = 0.5
 CELERY_WAITS_S = 3.0
 NAMES_WAIT_S, CLAIMED_AT_ONCE = 10.0, 200
 RESTORED_AT_ONCE = 2000
-LATER_AT_ONCE = 8
-"""Of the connections to Asterisk half are left for calls."""
 TELL_S = 0.005
 HAND_OVER_S = 2.0
 """At the end: for what was decided to be written and done. What isn't then, the next process does."""
@@ -111,13 +108,16 @@ class Service:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_set: tuple[int, int | None] = 0, None
         """When, for which deadline."""
-        self._first = True
-        """Nothing of what Asterisk has has been compared yet."""
-        self._arriving = takeover.Arriving(self.deliver)
-        self._compared = asyncio.Event()
-        self._comparing = 0
-        """So many comparisons are being worked off."""
-        self._put_off: deque[Likely] = deque()
+        self._comparing = Comparing(
+            self._ari,
+            self._directory,
+            self._interpreter,
+            deliver=self.deliver,
+            heard=self._heard,
+            again=self._again,
+            run=self._run,
+            worked_off=lambda: self._set_timer(now_ms()),
+        )
         self._member_id_written = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -169,7 +169,7 @@ class Service:
     async def _tell_workers(self) -> None:
         """Celery is a third of the time that we take to start, and calls don't wait for it."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._compared.wait(), CELERY_WAITS_S)
+            await asyncio.wait_for(self._comparing.done.wait(), CELERY_WAITS_S)
         self._tokens = await asyncio.to_thread(_tokens, self._settings.redis_url.get_secret_value())
         self._tokens.start()
         self._tokens.wake()
@@ -313,14 +313,13 @@ class Service:
 
     def _time_passed(self) -> None:
         self._timer = None
-        # What is due would be done before it is known what happened earlier.
-        if not self._comparing:
+        if not self._comparing.holds_time:
             self.deliver(ev.TimePassed())
 
     def _heard(self, message: dict[str, Any]) -> None:
         event = translate.to_event(message, new_id)
         if event is not None:
-            self._arriving.take(event)
+            self._comparing.arriving.take(event)
 
     # Names and state that Redis doesn't have.
 
@@ -336,7 +335,7 @@ class Service:
         """Names that were taken while nobody served them; or that a process before us could not claim in Redis. New
         callers are first: they come to the conference that is here, whatever is found."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._compared.wait(), NAMES_WAIT_S)
+            await asyncio.wait_for(self._comparing.done.wait(), NAMES_WAIT_S)
         left = iter(tuple(self._directory.conferences))
         while part := tuple(islice(left, CLAIMED_AT_ONCE)):
             if claims := self._held_names(part):
@@ -387,64 +386,15 @@ class Service:
 
     def _connected(self) -> None:
         self._measured.connected()
-        self._arriving.begin()
-        self._spawn(self._compare())
+        self._comparing.begin()
+        self._spawn(self._comparing.compare())
 
-    async def _compare(self) -> None:
-        try:
-            await self._find_out(self._first)
-        except AriError as error:
-            # The connection that comes next is compared, and as the first one if this was.
-            log.warning("not compared with asterisk", reason=str(error))
-        except Exception:
-            log.exception("comparing with asterisk broke: this is a defect of ari_conf, please report it")
-        finally:
-            self._arriving.end()
-            self._spawn(self._do_later())
+    def _again(self, out: Out) -> None:
+        self._put(self._directory.resume(out, now_ms()), now_ms())
 
-    async def _find_out(self, first: bool) -> None:
-        """What happened while nobody listened; and at the first time what the process before us left undone."""
-        app, busy = self._settings.ari_app, self._interpreter.busy
-        known = {call.channel_id for call in self._directory.calls.values()}
-        before = await takeover.expected(self._directory, busy)
-        seen = await takeover.look(self._ari, before, app, known)
-        if first:
-            self._interpreter.sweep(seen.there.channels)
-        ours = await takeover.ours(self._ari, app, seen.named) if first else frozenset()
-        self._first = False
-        self._comparing += 1
-        try:
-            parts = compared_in_parts(
-                self._directory, before, seen.there, took_over=first, ours=ours.__contains__, busy=busy
-            )
-            for found in parts:
-                self._work_off(found)
-                await asyncio.sleep(0)
-        finally:
-            self._comparing -= 1
-            self._set_timer(now_ms())
-        for message in takeover.arrivals(seen.arrived):
-            self._heard(message)
-        self._compared.set()
-        log.info("compared with asterisk", calls=len(self._directory.calls), first=first)
-
-    def _work_off(self, found: reconcile.Compared) -> None:
-        at_once, later = put_off(self._directory, found.again)
-        if at_once:
-            self._put(self._directory.resume(at_once, now_ms()), now_ms())
-        for event in found.missed:
-            self.deliver(event)
-        self._put_off += later
-
-    async def _do_later(self) -> None:
-        """A few at a time, since new calls are not to wait for all of it; nothing of the state changes by it."""
-        while self._put_off:
-            some = [self._put_off.popleft() for _ in range(min(LATER_AT_ONCE, len(self._put_off)))]
-            wanted = [effect for effect in some if still_wanted(self._directory, effect)]
-            for effect in wanted:
-                _tell("effect", effect, self._told(effect))
-                self._interpreter.run(effect)
-            await self._interpreter.done(effect.channel_id for effect in wanted)
+    def _run(self, effect: do.Effect) -> None:
+        _tell("effect", effect, self._told(effect))
+        self._interpreter.run(effect)
 
 
 def _tokens(redis_url: str) -> Tokens:
