@@ -142,6 +142,8 @@ class Settings(BaseSettings):
     """For how long."""
     callback_threads: int = Field(64, ge=1)
     """Callbacks that one worker delivers at once."""
+    worker_nice: int = Field(10, ge=0, le=19)
+    """By how much workers yield to what else runs on their machine, as nice(1) has it: calls come first."""
 
     log_format: Literal["auto", "text", "json"] = "auto"
     """auto: readable on a terminal, else JSON."""

@@ -6,6 +6,7 @@ something to take. So nothing hangs on how soon Celery notices a dead worker.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from celery import Celery, signals  # type: ignore[import-untyped]
@@ -55,6 +56,12 @@ app.conf.update(
     # A publisher must not hang for a broker that is gone: who asks for it asks again.
     task_publish_retry=False,
 )
+
+
+@signals.worker_init.connect  # type: ignore[untyped-decorator]
+def _yields(**_: Any) -> None:
+    """Who speaks on the phone must not wait for who is told of it, or for a transcription: see `worker_nice`."""
+    os.nice(settings().worker_nice)
 
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]

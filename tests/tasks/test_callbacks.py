@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -216,3 +217,13 @@ def test_a_worker_that_is_told_to_end_leaves_nothing_behind(redis_server: RedisS
         until(lambda: outbox.totals(redis_server.client).waiting == 0)
         assert sorted(set(receiver.numbers("/"))) == list(range(200))
         assert len(receiver.received) == 200, "a worker that ended in peace sent something twice"
+
+
+def test_a_worker_yields_to_calls(redis_server: RedisServer, start_worker: Start):
+    """All its threads, those too that came later: else a transcription takes what the mixing of sound needs."""
+    worker = start_worker(ARI_CONF_WORKER_NICE="7")
+    all_run(redis_server, 1)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    threads = [int(one) for one in os.listdir(f"/proc/{worker.process.pid}/task")]
+    nice = {os.getpriority(os.PRIO_PROCESS, thread) - before for thread in threads}
+    assert nice == {min(7, 19 - before)} and len(threads) > 2
