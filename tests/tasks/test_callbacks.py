@@ -224,6 +224,6 @@ def test_a_worker_yields_to_calls(redis_server: RedisServer, start_worker: Start
     worker = start_worker(ARI_CONF_WORKER_NICE="7")
     all_run(redis_server, 1)
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    threads = [int(one) for one in os.listdir(f"/proc/{worker.process.pid}/task")]
+    threads = [int(one.name) for one in Path(f"/proc/{worker.process.pid}/task").iterdir()]
     nice = {os.getpriority(os.PRIO_PROCESS, thread) - before for thread in threads}
     assert nice == {min(7, 19 - before)} and len(threads) > 2
