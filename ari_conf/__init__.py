@@ -7,6 +7,7 @@ http/        requests to users' URLs: retry (policy), signature, guard (where on
 media/       Play and Speak: sounds (fetch, convert, cache), speech (text to a file)
 service      the loop: event -> core -> writer -> interpreter -> next deadline
 documents    those of calls: from their servers, or kept ones
+names        those of conferences that Redis is still to be told are ours
 writer       each step into Redis, before its effects; interpreter: runs the effects
 takeover     reads what a crashed process has written, and what Asterisk has; comparing: works off the difference
 lease        which of several processes owns the calls; fenced: no other writes; holder: where a process lives

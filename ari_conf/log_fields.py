@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable
 from dataclasses import fields
 from functools import cache
 from typing import Any, cast
 
+import structlog
+
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.effects import Effect, Target
 from ari_conf.core.events import EffectFailed, Event
 
+log = structlog.get_logger()
+
 UNTOLD = {"digit", "digits", "params", "elements", "sounds", "sound", "headers", "account", "members", "callback"}
 """Digits and parameters are the caller's own affair; documents are long."""
+QUIET = (ev.TimePassed, ev.AccountWatched, ev.TalkingStarted, ev.TalkingFinished, do.WarmSounds)
+"""Told at level debug only: there are many, and they say little."""
+
+
+def tell(kind: str, thing: Event | Effect, fields: dict[str, Any]) -> None:
+    """One line for each event and each effect."""
+    write = log.debug if isinstance(thing, QUIET) else log.info
+    if isinstance(thing, do.ReportProblem):
+        write = log.warning
+    write(type(thing).__name__, kind=kind, **fields)
 
 
 def fields_of(thing: Event | Effect, whose: Callable[[str], dict[str, str]]) -> dict[str, Any]:
     """A line's fields. Phone numbers stand only in `from_` and `to`, URLs only in `url` and `source`, without query.
-    `whose` tells the call and the conference of a channel."""
+    `whose` tells the call and the conference of a channel. None, if the line is not written."""
+    if isinstance(thing, QUIET) and not log.is_enabled_for(logging.DEBUG):
+        return {}
     if isinstance(thing, EffectFailed):
         return {"effect": type(thing.effect).__name__, "reason": thing.reason, **fields_of(thing.effect, whose)}
     found: dict[str, Any] = {}

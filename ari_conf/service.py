@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Coroutine
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -27,14 +25,15 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.directory import Directory
 from ari_conf.core.internal import Out
-from ari_conf.errors import LeaseLost, StoreUnavailable
+from ari_conf.errors import LeaseLost
 from ari_conf.http.fetch import Fetcher
 from ari_conf.interpreter import Interpreter
 from ari_conf.lease import Lease
-from ari_conf.log_fields import fields_of
+from ari_conf.log_fields import fields_of, tell
 from ari_conf.media import server as sound_server
 from ari_conf.media.sounds import Sounds
 from ari_conf.metrics import Serve
+from ari_conf.names import Names
 from ari_conf.settings import Settings, address
 from ari_conf.store import Step, Store
 from ari_conf.writer import Writer
@@ -44,17 +43,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-QUIET = (ev.TimePassed, ev.AccountWatched, ev.TalkingStarted, ev.TalkingFinished, do.WarmSounds)
-"""Told at level debug only: there are many, and they say little."""
-
-
 TIMER_SET_MS = 1000
 COLLECT = 10_000, 20, 50
 """The garbage collector's thresholds."""
-REDIS_AGAIN_S = 0.5
 CELERY_WAITS_S = 3.0
-NAMES_WAIT_S, CLAIMED_AT_ONCE = 10.0, 200
-RESTORED_AT_ONCE = 2000
 TELL_S = 0.005
 HAND_OVER_S = 2.0
 """At the end: for what was decided to be written and done. What isn't then, the next process does."""
@@ -94,7 +86,7 @@ class Service:
             self._sounds,
             settings.documents,
             self.deliver,
-            self._claim_later,
+            lambda claim: self._names.claim_later(claim),
             settings.recordings_wideband == "always",
         )
         self._tokens: Tokens | None = None
@@ -118,6 +110,7 @@ class Service:
             run=self._run,
             worked_off=lambda: self._set_timer(now_ms()),
         )
+        self._names = Names(self._directory, self._writer, self._report, self._comparing.done)
         self._member_id_written = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -143,13 +136,14 @@ class Service:
         try:
             if self._settings.sounds_url:
                 serving = await sound_server.start(self._sounds, *address(self._settings.sounds_listen))
-            await self._restore()
+            await takeover.restore(self._store, self._directory)
+            self._spawn(self._names.claim_in_parts())
             self._spawn(self._tell_workers())
             await self._ari.start(PATIENCE_AFTER_ANOTHER_S if self._lease.after_another else None)
             commanding = asyncio.create_task(self._commands.run())
             self._tasks.add(commanding)
             if folder := self._settings.recording_folder:
-                watching = disk.watch(folder, self._settings.recordings_limit_mb, self._fills, self._measured.recorded)
+                watching = disk.watch(folder, self._settings.recordings_limit_mb, self._report, self._measured.recorded)
                 self._tasks.add(asyncio.create_task(watching))
             async with self._until(stop, self._lease.until_lost()) as lost:
                 if not lost:
@@ -222,7 +216,8 @@ class Service:
     def _reply(self, reply: do.Reply) -> None:
         self._put([reply], now_ms())
 
-    def _fills(self, auth_id: str, text: str) -> None:
+    def _report(self, auth_id: str, text: str) -> None:
+        """Among the account's problems."""
         self._put([do.ReportProblem(auth_id, "", None, text)], now_ms())
 
     async def _ping(self) -> None:
@@ -253,7 +248,7 @@ class Service:
 
     def _deliver(self, event: ev.Event) -> None:
         now = now_ms()
-        told = self._told(event)
+        told = fields_of(event, self._directory.whose)
         self._measured.before(event, now)
         try:
             effects = self._directory.receive(event, now)
@@ -262,7 +257,7 @@ class Service:
                 "a step broke: this is a defect of ari_conf, please report it", event_type=type(event).__name__
             )
             effects = self._directory.give_up()
-        _tell("event", event, told)
+        tell("event", event, told)
         self._put(effects, now)
 
     def _put(self, effects: list[do.Effect], now: int) -> None:
@@ -274,7 +269,7 @@ class Service:
         step.state |= self._directory.touched()
         run: list[do.Effect] = []
         for effect in effects:
-            _tell("effect", effect, self._told(effect))
+            tell("effect", effect, fields_of(effect, self._directory.whose))
             match effect:
                 case do.PostCallback():
                     step.callbacks.append(effect)
@@ -294,10 +289,6 @@ class Service:
         if step.state or run or step.callbacks or step.problems or step.also or step.jobs:
             self._writer.put(step, run)
         self._set_timer(now)
-
-    def _told(self, thing: ev.Event | do.Effect) -> dict[str, Any]:
-        untold = isinstance(thing, QUIET) and not log.is_enabled_for(logging.DEBUG)
-        return {} if untold else fields_of(thing, self._directory.whose)
 
     def _set_timer(self, now: int) -> None:
         deadline, (since, awaited) = self._directory.deadline, self._timer_set
@@ -321,38 +312,7 @@ class Service:
         if event is not None:
             self._comparing.arriving.take(event)
 
-    # Names and state that Redis doesn't have.
-
-    def _claim_later(self, *claims: do.ClaimName) -> None:
-        step = Step(now_ms())
-        step.claims += [(claim, partial(self._name_is_elsewhere, claim)) for claim in claims]
-        self._writer.put(step, [])
-
-    def _claim_all(self) -> None:
-        self._claim_later(*self._held_names(self._directory.conferences))
-
-    async def _claim_in_parts(self) -> None:
-        """Names that were taken while nobody served them; or that a process before us could not claim in Redis. New
-        callers are first: they come to the conference that is here, whatever is found."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._comparing.done.wait(), NAMES_WAIT_S)
-        left = iter(tuple(self._directory.conferences))
-        while part := tuple(islice(left, CLAIMED_AT_ONCE)):
-            if claims := self._held_names(part):
-                self._claim_later(*claims)
-            await self._writer.drained()
-
-    def _held_names(self, conference_ids: Iterable[str]) -> list[do.ClaimName]:
-        found = (self._directory.conferences.get(conference_id) for conference_id in conference_ids)
-        return [do.ClaimName(c.auth_id, c.name, c.conference_id) for c in found if c is not None and c.claim == "held"]
-
-    def _name_is_elsewhere(self, claim: do.ClaimName, owner: str) -> None:
-        # Nobody on the phone is to notice: both conferences go on, and the map of names leads to the other one.
-        text = (
-            f"the conference {claim.name!r} goes on at two Asterisks: while one of them was out of reach, {owner} took "
-            "the name. Their callers don't hear each other; new callers and the API come to the one there"
-        )
-        self._put([do.ReportProblem(claim.auth_id, "", None, text)], now_ms())
+    # State that Redis doesn't have.
 
     def _write_all(self) -> None:
         """Redis came back empty, or as it was earlier: what lives is in memory."""
@@ -361,28 +321,9 @@ class Service:
         step.state |= self._directory.calls
         step.state |= self._directory.conferences
         self._writer.put(step, [])
-        self._claim_all()
+        self._names.claim_all()
 
     # At the start, and at each connection.
-
-    async def _restore(self) -> None:
-        """What the process before us has written."""
-        while True:
-            try:
-                found = await takeover.restored_in_parts(self._store.parts())
-                break
-            except StoreUnavailable as error:
-                # Without it we would take the calls that are there for new ones.
-                log.error("waiting for redis, which has the calls' state", reason=str(error))
-                await asyncio.sleep(REDIS_AGAIN_S)
-        calls, conferences, next_member_id = found
-        for first in range(0, max(len(calls), len(conferences)), RESTORED_AT_ONCE):
-            part = slice(first, first + RESTORED_AT_ONCE)
-            self._directory.restore(calls[part], conferences[part], next_member_id)
-            await asyncio.sleep(0)
-        if calls or conferences:
-            log.info("taking over", calls=len(calls), conferences=len(conferences))
-        self._spawn(self._claim_in_parts())
 
     def _connected(self) -> None:
         self._measured.connected()
@@ -393,7 +334,7 @@ class Service:
         self._put(self._directory.resume(out, now_ms()), now_ms())
 
     def _run(self, effect: do.Effect) -> None:
-        _tell("effect", effect, self._told(effect))
+        tell("effect", effect, fields_of(effect, self._directory.whose))
         self._interpreter.run(effect)
 
 
@@ -414,14 +355,6 @@ def _server(settings: Settings) -> Server:
         connections=settings.ari_connections,
         events=translate.EVENTS,
     )
-
-
-def _tell(kind: str, thing: ev.Event | do.Effect, fields: dict[str, Any]) -> None:
-    """One line for each event and each effect."""
-    tell = log.debug if isinstance(thing, QUIET) else log.info
-    if isinstance(thing, do.ReportProblem):
-        tell = log.warning
-    tell(type(thing).__name__, kind=kind, **fields)
 
 
 async def serve(settings: Settings, *, stop: asyncio.Event) -> None:

@@ -23,14 +23,16 @@ from ari_conf.core.events import CallArrived, ChannelHungUp, Event
 from ari_conf.core.reconcile import Expected, There
 from ari_conf.core.reconcile_parts import expected_of_each
 from ari_conf.core.snapshot import Shared
-from ari_conf.errors import AriError, AriNotFound
+from ari_conf.errors import AriError, AriNotFound, StoreUnavailable
+from ari_conf.store import Store
 from ari_conf.written import decoded
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 AGAIN_S = 0.2
-RESTORED_AT_ONCE, LOOKED_AT_AT_ONCE = 200, 1000
+REDIS_AGAIN_S = 0.5
+READ_AT_ONCE, RESTORED_AT_ONCE, LOOKED_AT_AT_ONCE = 200, 2000, 1000
 NEXT_MEMBER_ID = "next_member_id"
 """Stands among the state; all other keys are ids of calls and conferences."""
 
@@ -193,6 +195,24 @@ def restored(state: Mapping[str, bytes]) -> tuple[list[Call], list[Conference], 
     return found.found()
 
 
+async def restore(store: Store, directory: Directory) -> None:
+    """What the process before us has written."""
+    while True:
+        try:
+            calls, conferences, next_member_id = await restored_in_parts(store.parts())
+            break
+        except StoreUnavailable as error:
+            # Without it we would take the calls that are there for new ones.
+            log.error("waiting for redis, which has the calls' state", reason=str(error))
+            await asyncio.sleep(REDIS_AGAIN_S)
+    for first in range(0, max(len(calls), len(conferences)), RESTORED_AT_ONCE):
+        part = slice(first, first + RESTORED_AT_ONCE)
+        directory.restore(calls[part], conferences[part], next_member_id)
+        await asyncio.sleep(0)
+    if calls or conferences:
+        log.info("taking over", calls=len(calls), conferences=len(conferences))
+
+
 async def restored_in_parts(state: AsyncIterable[Mapping[str, bytes]]) -> tuple[list[Call], list[Conference], int]:
     """As `restored`; others have their turn meanwhile, such as the lease's renewal."""
     found = Restoring()
@@ -202,7 +222,7 @@ async def restored_in_parts(state: AsyncIterable[Mapping[str, bytes]]) -> tuple[
     try:
         async for mapping in state:
             items = iter(mapping.items())
-            while part := list(islice(items, RESTORED_AT_ONCE)):
+            while part := list(islice(items, READ_AT_ONCE)):
                 found.read(part)
                 await asyncio.sleep(0)
         return found.found()

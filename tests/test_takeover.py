@@ -55,7 +55,7 @@ async def test_others_have_their_turn_while_much_is_read():
     state = calls()
     found = await takeover.restored_in_parts(at_once(state))
     waiting.cancel()
-    assert turns >= MANY // takeover.RESTORED_AT_ONCE - 1
+    assert turns >= MANY // takeover.READ_AT_ONCE - 1
     assert found == takeover.restored(state)
     assert len(found[0]) == MANY
     assert gc.isenabled()
