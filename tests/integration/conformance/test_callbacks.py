@@ -153,10 +153,12 @@ async def test_order(stage: Stage) -> None:
         await stage.hears(bob, 2575)
         await stage.hears(cid, 2575)
         await ann.press("123", gap_ms=60, duration_ms=80)
-        for phone in (cid, ann, bob):
-            await phone.hang_up()
+        await cid.hang_up()
+        await ann.hang_up()
+        # Of two who hang up at once Asterisk may tell in any order.
+        await stage.leaves(ann)
+        await bob.hang_up()
         await stage.leaves(bob)
-        await stage.event("ConferenceExit", of=ann)
     at_ann, at_bob = stage.receiver.requests_to("/ann"), stage.receiver.requests_to("/bob")
     told = [int(request.params["ConferenceSequence"]) for request in at_ann]
     # The first was refused and came again, before all others.
