@@ -1,18 +1,31 @@
 """What `lanes` asks of Redis, each one atomic step. KEYS[1] is the prefix of the queue's keys: no Redis cluster."""
 
-READY = """
-local P = KEYS[1]
+# Of Redis', in ms: who asks runs on any machine.
+CLOCK = """
 local function clock()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
+"""
+
+# An entry that finds its lane's list empty makes the lane ready; else it is in one of the three places already.
+READY = (
+    """
+local P = KEYS[1]
+"""
+    + CLOCK
+    + """
 local function ready(lane)
   local account, flow = lane:match('^([^:]*):'), lane:match('^([^:]*:[^:]*):')
   if redis.call('RPUSH', P..'ready:'..flow, lane) == 1 and redis.call('RPUSH', P..'flows:'..account, flow) == 1 then
     redis.call('RPUSH', P..'accounts', account)
   end
 end
+local function append(lane, entry)
+  if redis.call('RPUSH', P..'lane:'..lane, entry) == 1 then ready(lane) end
+end
 """
+)
 
 # Three quarters of what the other accounts leave, and within an account seven eighths of what its other receivers
 # leave: however many threads a flood could use, some stay free for the next account, and in it for the next receiver.
@@ -46,13 +59,10 @@ local function due(now)
 end
 """
 
-# An entry that finds the list empty makes the lane ready; else it is in one of the three places already.
 ENQUEUE = (
     READY
     + """
-for i = 1, #ARGV, 2 do
-  if redis.call('RPUSH', P..'lane:'..ARGV[i], ARGV[i + 1]) == 1 then ready(ARGV[i]) end
-end
+for i = 1, #ARGV, 2 do append(ARGV[i], ARGV[i + 1]) end
 """
 )
 
@@ -219,7 +229,7 @@ for i = 2, #ARGV, 2 do
   if found[1] then
     local lane = found[1][2][2]
     redis.call('XDEL', P..'dead:'..ARGV[1], ARGV[i])
-    if redis.call('RPUSH', P..'lane:'..lane, ARGV[i + 1]) == 1 then ready(lane) end
+    append(lane, ARGV[i + 1])
     sent = sent + 1
   end
 end

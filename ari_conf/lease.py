@@ -27,6 +27,7 @@ import structlog
 from redis import RedisError
 
 from ari_conf import holder
+from ari_conf.lane_scripts import CLOCK
 from ari_conf.lanes import PREFIX
 
 log = structlog.get_logger()
@@ -43,10 +44,12 @@ EMPTY_S = 1.2
 
 State = Literal["waiting", "standby", "owner", "lost"]
 
-_NOW = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+_NOW = (
+    CLOCK
+    + """
+local now = clock()
 """
+)
 
 # KEYS: owner, lease. ARGV: the token and the beat that were seen, a word of one's own, holder.
 _TAKE = (

@@ -170,7 +170,7 @@ class Service:
 
     def _wake_workers(self) -> None:
         # What is to be done now goes first: who is told works in a thread of his own, for which this one would wait.
-        if self._tokens is not None and self._tokens.letter("") is None:
+        if self._tokens is not None and not self._tokens.has_letters:
             asyncio.get_running_loop().call_later(TELL_S, self._tokens.wake)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -286,7 +286,7 @@ class Service:
                     step.also.append(self._commands.answer(effect))
                 case _:
                     run.append(effect)
-        if step.state or run or step.callbacks or step.problems or step.also or step.jobs:
+        if step.state or run or step.more:
             self._writer.put(step, run)
         self._set_timer(now)
 

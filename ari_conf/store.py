@@ -78,6 +78,11 @@ class Step:
     """Each is called with a pipeline, and adds commands that may be done twice; no scripts."""
     id: str = field(default_factory=lambda: f"{_process}-{next(_steps)}")
 
+    @property
+    def more(self) -> bool:
+        """Than state."""
+        return bool(self.callbacks or self.problems or self.released or self.claims or self.jobs or self.also)
+
 
 def connect(url: str) -> redis.asyncio.Redis:
     """Fails within seconds, and doesn't try again by itself: who writes decides that."""
@@ -172,17 +177,16 @@ class Store:
         commands: list[Sequence[Part]] = []
         place = state_key(self._name)
         kept = [part for key, thing in state.items() if thing is not None for part in (key, _text(thing))]
-        for first in range(0, len(kept), MOST_PARTS):
-            commands.append(("HSET", place, *kept[first : first + MOST_PARTS]))
         gone = [key for key, thing in state.items() if thing is None]
-        for first in range(0, len(gone), MOST_PARTS):
-            commands.append(("HDEL", place, *gone[first : first + MOST_PARTS]))
+        for name, parts in (("HSET", kept), ("HDEL", gone)):
+            for first in range(0, len(parts), MOST_PARTS):
+                commands.append((name, place, *parts[first : first + MOST_PARTS]))
         for step in steps:
             for claim, _ in step.claims:
                 what = self._claim(claim.name, claim.conference_id, self._name)
                 commands.append(("CLAIM", names_key(claim.auth_id), *what))
-            for name in step.released:
-                commands.append(("RELEASE", names_key(name.auth_id), name.name, name.conference_id))
+            for freed in step.released:
+                commands.append(("RELEASE", names_key(freed.auth_id), freed.name, freed.conference_id))
         if adds := [add for step in steps for add in step.also]:
             pipe = self._redis.pipeline(transaction=False)
             for add in adds:

@@ -1,6 +1,6 @@
 """What `store` asks of Redis, each one atomic step."""
 
-from ari_conf.lane_scripts import DUE, READY, ROOM, SHARES
+from ari_conf.lane_scripts import CLOCK, DUE, READY, ROOM, SHARES
 
 OWNER = """
 local function not_owner(key, token)
@@ -11,15 +11,14 @@ local function not_owner(key, token)
 end
 """
 
-# `leases` is the prefix of leases, `kept_ms` for how long names are kept. A name whose owner has renewed no lease for
-# so long may be taken; of one without a lease the time counts from the first time that somebody asked.
+# After CLOCK or READY. `leases` is the prefix of leases, `kept_ms` for how long names are kept. A name whose owner has
+# renewed no lease for so long may be taken; of one without a lease the time counts from the first that somebody asked.
 NAMES = """
 local function claim(names, name, conference, who, leases, kept_ms)
   local holder = redis.call('HGET', names, name)
   local owner = holder and holder:match('^%S+ (.*)$')
   if owner and owner ~= who then
-    local time = redis.call('TIME')
-    local now = time[1] * 1000 + math.floor(time[2] / 1000)
+    local now = clock()
     redis.call('HSETNX', leases..owner, 'at', now)
     if now - redis.call('HGET', leases..owner, 'at') <= tonumber(kept_ms) then return owner end
   end
@@ -34,7 +33,8 @@ end
 
 # KEYS: names, the owner's key. ARGV: the token ("" if it isn't fenced), then as `claim`.
 CLAIM = (
-    OWNER
+    CLOCK
+    + OWNER
     + NAMES
     + """
 return not_owner(KEYS[2], ARGV[1]) or claim(KEYS[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6])
@@ -87,7 +87,7 @@ if at <= #ARGV then
       local where, lane, text = ARGV[at], ARGV[at + 1], ARGV[at + 2]
       if lane ~= '' then
         P = where
-        if redis.call('RPUSH', P..'lane:'..lane, text) == 1 then ready(lane) end
+        append(lane, text)
       else
         redis.call('LPUSH', where, text)
         redis.call('LTRIM', where, 0, tonumber(ARGV[2]) - 1)

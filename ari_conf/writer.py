@@ -69,7 +69,7 @@ class Writer:
         self._steps.append(step)
         self._effects += waits
         self._idle.clear()
-        if waits or step.callbacks or step.problems or step.released or step.claims or step.jobs or step.also:
+        if waits or step.more:
             self._write_now()
         elif self._lingering is None:
             self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self._write_now)

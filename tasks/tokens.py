@@ -38,18 +38,21 @@ class Tokens(threading.Thread):
         self._queue = queue
         self._lanes = Lanes(redis, queue)
         self._every_s = every_s
-        self.near = settings().broker == settings().redis_url.get_secret_value()
+        self._near = settings().broker == settings().redis_url.get_secret_value()
         self._woken = threading.Event()
         self._ended = threading.Event()
 
     def wake(self) -> None:
         self._woken.set()
 
+    @property
+    def has_letters(self) -> bool:
+        """Not until it is known how they are made, nor if the queue's list is not in the Redis that has the lanes."""
+        return self._near and self._queue in _letters
+
     def letter(self, token: str) -> str | None:
-        """Celery's message that brings a worker this token, to be put into the queue's list; None until it is known
-        how it is made, or if that list is not in the Redis that has the lanes."""
-        letter = _letters.get(self._queue)
-        return text(letter, token) if letter is not None and self.near else None
+        """Celery's message that brings a worker this token, to be put into the queue's list; None: it has none."""
+        return text(_letters[self._queue], token) if self.has_letters else None
 
     def end(self) -> None:
         self._ended.set()
