@@ -15,7 +15,7 @@ import structlog
 from aiohttp.web import AppRunner
 from redis import Redis
 
-from ari_conf import disk, recordings, takeover
+from ari_conf import disk, member_fields, recordings, takeover
 from ari_conf import store as redis_store
 from ari_conf.ari import translate
 from ari_conf.ari.client import Client, Server
@@ -23,6 +23,7 @@ from ari_conf.command_queue import Commands
 from ari_conf.comparing import Comparing
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
+from ari_conf.core.conference import Conference
 from ari_conf.core.directory import Directory
 from ari_conf.core.internal import Out
 from ari_conf.errors import LeaseLost
@@ -266,7 +267,11 @@ class Service:
         if self._directory.next_member_id != self._member_id_written:
             self._member_id_written = self._directory.next_member_id
             step.state[takeover.NEXT_MEMBER_ID] = str(self._member_id_written).encode()
-        step.state |= self._directory.touched()
+        touched = self._directory.touched()
+        step.state |= touched
+        for key, thing in touched.items():
+            if isinstance(thing, Conference):
+                step.members[key] = thing.changed()
         run: list[do.Effect] = []
         for effect in effects:
             tell("effect", effect, fields_of(effect, self._directory.whose))
@@ -320,6 +325,9 @@ class Service:
         step.state[takeover.NEXT_MEMBER_ID] = str(self._directory.next_member_id).encode()
         step.state |= self._directory.calls
         step.state |= self._directory.conferences
+        step.members |= {key: dict(conference.members) for key, conference in self._directory.conferences.items()}
+        # An older copy may have some who are gone.
+        step.also.append(partial(member_fields.forget, conference_ids=tuple(step.members)))
         self._writer.put(step, [])
         self._names.claim_all()
 

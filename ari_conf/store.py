@@ -5,7 +5,8 @@ Redis is written, never asked, to decide; the one exception is claiming a name, 
 | key | is |
 |---|---|
 | ari_conf:accounts | hash, auth id -> account |
-| ari_conf:state:ASTERISK | hash, "call:UUID" or "conference:UUID" -> snapshot |
+| ari_conf:state:ASTERISK | hash, a call's UUID or a conference's -> its JSON |
+| ari_conf:members:CONFERENCE | see `member_fields` |
 | ari_conf:names:ACCOUNT | hash, conference name -> "conference_id owner" |
 | ari_conf:problems:ACCOUNT | list of JSON, the newest first |
 | ari_conf:written:ASTERISK | the id of the last step written |
@@ -28,16 +29,17 @@ import msgspec
 import redis.asyncio
 from redis import RedisError
 
-from ari_conf import accounts, outbox
+from ari_conf import accounts, member_fields, outbox
 from ari_conf.accounts import AccountRecord
 from ari_conf.core.conference import Conference
 from ari_conf.core.effects import ClaimName, PostCallback, ReleaseName, ReportProblem
+from ari_conf.core.member import Member
 from ari_conf.errors import LeaseLost, StoreUnavailable
 from ari_conf.fenced import Fenced, Part
 from ari_conf.lanes import PREFIX, TOKEN_MS, prefix
 from ari_conf.lease import lease_key, owner_key
 from ari_conf.store_scripts import CLAIM, WRITE
-from ari_conf.written import Thing, encoded
+from ari_conf.written import Thing, encoded, is_conference, without_members
 
 T = TypeVar("T")
 ACCOUNT_CACHE_S = 5.0
@@ -75,7 +77,9 @@ class Step:
     jobs: list[tuple[str, str, bytes]] = field(default_factory=list)
     """(queue, lane, entry): what else workers are to do."""
     also: list[Callable[[Any], Any]] = field(default_factory=list)
-    """Each is called with a pipeline, and adds commands that may be done twice; no scripts."""
+    """Each is called with a pipeline, and adds commands that may be done twice, before the rest is; no scripts."""
+    members: dict[str, dict[int, Member | None]] = field(default_factory=dict)
+    """conference id -> member id -> who has changed; None: he is gone."""
     id: str = field(default_factory=lambda: f"{_process}-{next(_steps)}")
 
     @property
@@ -175,27 +179,32 @@ class Store:
     def _commands(self, steps: Sequence[Step]) -> list[Sequence[Part]]:
         state = {key: thing for step in steps for key, thing in step.state.items()}
         commands: list[Sequence[Part]] = []
+        if adds := [add for step in steps for add in step.also]:
+            pipe = self._redis.pipeline(transaction=False)
+            for add in adds:
+                add(pipe)
+            commands += [command for command, _ in pipe.command_stack]
         place = state_key(self._name)
         kept = [part for key, thing in state.items() if thing is not None for part in (key, _text(thing))]
         gone = [key for key, thing in state.items() if thing is None]
         for name, parts in (("HSET", kept), ("HDEL", gone)):
             for first in range(0, len(parts), MOST_PARTS):
                 commands.append((name, place, *parts[first : first + MOST_PARTS]))
+        members: dict[str, dict[int, Member | None]] = {}
+        for step in steps:
+            for key, changed in step.members.items():
+                members.setdefault(key, {}).update(changed)
+        commands += member_fields.commands(members, gone)
         for step in steps:
             for claim, _ in step.claims:
                 what = self._claim(claim.name, claim.conference_id, self._name)
                 commands.append(("CLAIM", names_key(claim.auth_id), *what))
             for freed in step.released:
                 commands.append(("RELEASE", names_key(freed.auth_id), freed.name, freed.conference_id))
-        if adds := [add for step in steps for add in step.also]:
-            pipe = self._redis.pipeline(transaction=False)
-            for add in adds:
-                add(pipe)
-            commands += [command for command, _ in pipe.command_stack]
         # In one with the state: who then reads reads this. One that is gone had its name, and released it.
-        changed = {(thing.auth_id, key) for key, thing in state.items() if isinstance(thing, Conference)}
-        changed |= {(name.auth_id, name.conference_id) for step in steps for name in step.released}
-        for auth_id, conference_id in sorted(changed):
+        published = {(thing.auth_id, key) for key, thing in state.items() if isinstance(thing, Conference)}
+        published |= {(name.auth_id, name.conference_id) for step in steps for name in step.released}
+        for auth_id, conference_id in sorted(published):
             commands.append(("PUBLISH", changes_key(auth_id), f"{conference_id} {self._name}"))
         return commands
 
@@ -240,8 +249,15 @@ class Store:
                 asked.cancel()
 
     async def _part(self, cursor: int) -> tuple[int, dict[bytes, bytes]]:
+        return await self._asked(self._read(cursor))
+
+    async def _read(self, cursor: int) -> tuple[int, dict[bytes, bytes]]:
         scan = self._redis.hscan(state_key(self._name), cursor, count=LOADED_AT_ONCE)
-        return await self._asked(cast("Awaitable[tuple[int, dict[bytes, bytes]]]", scan))
+        cursor, part = await cast("Awaitable[tuple[int, dict[bytes, bytes]]]", scan)
+        conferences = [(key.decode(), text) for key, text in part.items() if is_conference(text)]
+        texts = await member_fields.whole(self._redis, conferences)
+        part.update((key.encode(), text) for (key, _), text in zip(conferences, texts, strict=True))
+        return cursor, part
 
     async def _asked(self, answer: Awaitable[T]) -> T:
         try:
@@ -255,6 +271,8 @@ class Store:
 
 
 def _text(thing: Thing | bytes) -> bytes:
+    if isinstance(thing, Conference):
+        return without_members(thing)
     return thing if isinstance(thing, bytes) else encoded(thing)
 
 

@@ -1,4 +1,5 @@
-"""How calls and conferences are written down: each as one JSON object of its fields. `core.snapshot` reads them.
+"""How calls and conferences are written down: each as one JSON object of its fields, the members of a conference apart
+from it (`member_fields`). `core.snapshot` reads them.
 
 It reads plain values, which takes ten times as long as what msgspec can do by itself: numbers, words, and which fields
 there are. So the large ones are read by msgspec, and of their parts what many have in common (a document, a sound, an
@@ -8,9 +9,10 @@ account) is known by its text, and read once.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
+from operator import attrgetter
 from sys import intern
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
@@ -18,6 +20,7 @@ import msgspec
 
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
+from ari_conf.core.member import Member
 from ari_conf.core.snapshot import KIND, Reader, Shared, part_reader, restore
 
 Thing = Call | Conference
@@ -30,8 +33,34 @@ MOST_TEXTS = 50_000
 """Remembered at a time: where each has its own there is no use in it."""
 
 
-def encoded(thing: Thing) -> bytes:
+NO_MEMBERS = b',"members":{}}'
+
+
+def is_conference(text: bytes) -> bool:
+    return text.endswith(NO_MEMBERS)
+
+
+def encoded(thing: Thing | Member) -> bytes:
     return _encode(thing)
+
+
+def without_members(conference: Conference) -> bytes:
+    kind, values_of = _without_members()
+    return _encode(kind(*values_of(conference), {}))
+
+
+def joined(conference: bytes, members: Mapping[bytes, bytes]) -> bytes:
+    """The whole of it; the members' ids as digits."""
+    if not members or not is_conference(conference):
+        return conference
+    each = b",".join(b'"%b":%b' % (id, members[id]) for id in sorted(members, key=int))
+    return b"%b{%b}}" % (conference[: -len(b"{}}")], each)
+
+
+@cache
+def _without_members() -> tuple[Callable[..., Any], Callable[[Any], tuple[Any, ...]]]:
+    names = [f.name for f in fields(Conference) if f.name != "members"]
+    return msgspec.defstruct("ConferenceWithoutMembers", [*names, "members"], gc=False), attrgetter(*names)
 
 
 def decoded(text: bytes, shared: Shared) -> Thing:

@@ -20,18 +20,23 @@ class Beside:
     """What is known of the members at a glance, so that none has to be looked for at each event. It is beside what a
     conference is: it is never written, and the simulation compares it with the members after each event."""
 
-    __slots__ = ("_by_channel", "_due")
+    __slots__ = ("_by_channel", "_changed", "_due")
     _by_channel: dict[str, Member]
     _due: dict[int, int]
     """The deadlines of those who have one, by their ids."""
+    _changed: set[int]
+    """The ids of those who may be other than when this was last asked for, or gone."""
 
     def _see(self, members: Collection[Member]) -> None:
         self._by_channel = {m.channel_id: m for m in members}
         self._due = {}
-        self._see_due(members)
+        self._changed = set()
+        self._see_changed(members)
+        self._changed.clear()
 
-    def _see_due(self, members: Collection[Member]) -> None:
+    def _see_changed(self, members: Collection[Member]) -> None:
         for member in members:
+            self._changed.add(member.member_id)
             deadline = member.deadline
             if deadline is not None:
                 self._due[member.member_id] = deadline
@@ -83,6 +88,12 @@ class ConferenceState(Beside):
     def __post_init__(self) -> None:
         self.ends_at = self.ends_at or self.created_at + CAP_S * 1000
         self._see(self.members.values())
+
+    def changed(self) -> dict[int, Member | None]:
+        """The members who may be other than when this was last asked, by their ids; None: he is gone."""
+        found = {member_id: self.members.get(member_id) for member_id in self._changed}
+        self._changed.clear()
+        return found
 
     # What is derived.
 
@@ -149,5 +160,6 @@ class ConferenceState(Beside):
 
     def _let_out(self, member: Member) -> None:
         del self.members[member.member_id]
+        self._changed.add(member.member_id)
         self._by_channel.pop(member.channel_id, None)
         self._due.pop(member.member_id, None)

@@ -94,7 +94,7 @@ class Hearing(ConferenceState):
                 out += self._settle_member(member, alone, now)
             # As a rule nobody: who is in is listened to already.
             asks = asks or (member.state == "mixed" and (not member.detected or member.element.record))
-        self._see_due(members)
+        self._see_changed(members)
         if asks and not self.ending and self.bridge == "ready":
             begins = self._settle_recording(members, now)
             out += begins
@@ -192,6 +192,7 @@ class Hearing(ConferenceState):
             return []
         for member in new:
             member.detected = True
+            self._changed.add(member.member_id)
         return [DetectTalking(m.channel_id, FLOOR_SILENCE_MS) for m in new]
 
     def _looked_away(self) -> Out:

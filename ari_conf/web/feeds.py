@@ -16,6 +16,7 @@ import structlog
 from redis import RedisError
 from redis.asyncio import Redis
 
+from ari_conf import member_fields
 from ari_conf.command_queue import Asker
 from ari_conf.store import changes_key, holder, names_key, state_key
 from ari_conf.web import live
@@ -136,7 +137,7 @@ class Feed:
         shots = []
         for asterisk in set(wanted.values()):
             ids = [conference_id for conference_id, owner in wanted.items() if owner == asterisk]
-            found = await self._redis.hmget(state_key(asterisk), ids)
+            found = await member_fields.read(self._redis, state_key(asterisk), ids)
             read = [msgspec.json.decode(text) for text in found if text is not None]
             mine = [shot for shot in read if shot["auth_id"] == self._auth_id]
             await self._read_calls(asterisk, mine)

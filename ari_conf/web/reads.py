@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ari_conf import member_fields
 from ari_conf.store import holder, names_key, state_key
 from ari_conf.web import live
 from ari_conf.web.errors import Refused
@@ -43,7 +44,7 @@ async def conference(parts: Parts, auth_id: str, name: str) -> dict[str, Any]:
     conference_id, asterisk = await owner(parts, auth_id, name)
     redis: Any = parts.redis
     key = state_key(asterisk)
-    text = await redis.hget(key, conference_id)
+    (text,) = await member_fields.read(redis, key, [conference_id])
     found: dict[str, Any] = msgspec.json.decode(text) if text else {}
     members = live.present(found) if found and found["auth_id"] == auth_id else []
     if not members:

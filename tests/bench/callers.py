@@ -24,9 +24,11 @@ from aiohttp import web
 from redis import Redis
 
 from ari_conf.core import events as ev
+from ari_conf.core.conference import Conference
+from ari_conf.member_fields import members_key
 from ari_conf.store import names_key
 from ari_conf.takeover import NEXT_MEMBER_ID
-from ari_conf.written import encoded
+from ari_conf.written import encoded, without_members
 from tests.bench.fake_ari import APP, LISTENED_TO, FakeAri, answered, listened_to
 from tests.bench.plays import ACCOUNT, SIZE, TALKING, Recorder
 
@@ -76,8 +78,12 @@ class Callers:
         with client.pipeline(transaction=False) as pipe:
             pipe.hset(f"ari_conf:state:{name}", NEXT_MEMBER_ID, directory.next_member_id)
             for n, (key, thing) in enumerate((directory.calls | directory.conferences).items()):
-                text = encoded(thing)
+                text = without_members(thing) if isinstance(thing, Conference) else encoded(thing)
                 weight += len(text)
+                if isinstance(thing, Conference):
+                    members = {member_id: encoded(member) for member_id, member in thing.members.items()}
+                    weight += sum(map(len, members.values()))
+                    pipe.hset(members_key(key), mapping=members)
                 pipe.hset(f"ari_conf:state:{name}", key, text)
                 if n % 500 == 499:
                     pipe.execute()

@@ -177,7 +177,7 @@ OF_PROMISES = (
     Bug("one that is ending is not live", STAY, "        self.ending = True\n        out: Out = []\n        for player",
         "        self.ending = not self.members\n        out: Out = []\n        for player", "smooth"),
     Bug("nobody hears who waits for AddChannel twice", H, '            member.state = "adding"\n', "", "smooth"),
-    Bug("deadlines: of all who wait", H, "        self._see_due(members)\n        if asks and", "        if asks and", "smooth"),
+    Bug("deadlines: of all who wait", H, "        self._see_changed(members)\n        if asks and", "        if asks and", "smooth"),
     Bug("deadlines: of nobody who is out", S, "\n        self._due.pop(member.member_id, None)\n", "\n", "smooth"),
     Bug("deadlines: no busy loop", W, "            member.ask_again_at = None\n", "            pass\n", "smooth"),
     Bug("deadlines: a matcher's is over when it is decided", "digits.py",

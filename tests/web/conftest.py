@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pytest
 from redis import Redis
 
-from ari_conf import accounts, store
+from ari_conf import accounts, member_fields, store
 from ari_conf.command_queue import Commands, connect
 from ari_conf.core import effects as do
 from ari_conf.core.conference import Conference
@@ -26,7 +26,7 @@ from ari_conf.parts.processes import free_port
 from ari_conf.settings import Settings, from_environment
 from ari_conf.web.app import create
 from ari_conf.web.server import Server
-from ari_conf.written import encoded
+from ari_conf.written import encoded, without_members
 from tests import redis as redis_of
 from tests.core.stage import START, Stage, stay
 
@@ -81,10 +81,15 @@ class Owner:
             where = f"ari_conf:state:{ASTERISK}"
             if thing is None:
                 self.redis.hdel(where, key)
+            elif isinstance(thing, Conference):
+                with self.redis.pipeline() as pipe:
+                    pipe.hset(where, key, without_members(thing))
+                    for command in member_fields.commands({key: thing.changed()}, []):
+                        pipe.execute_command(*command)
+                    pipe.execute()
+                changed.append((thing.auth_id, key))
             else:
                 self.redis.hset(where, key, encoded(thing))
-            if isinstance(thing, Conference):
-                changed.append((thing.auth_id, key))
         live = [c for c in self.stage.directory.conferences.values() if not c.ending]
         for key in self.redis.scan_iter("ari_conf:names:*"):
             self.redis.delete(key)

@@ -1,0 +1,73 @@
+"""The members of conferences in Redis: of each conference a hash, its members' ids -> JSON.
+
+Beside the conference's own field, so that what changes with one who joins, talks or leaves is written, and not all the
+others who are in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ari_conf.core.member import Member
+from ari_conf.fenced import Part
+from ari_conf.lanes import PREFIX
+from ari_conf.written import encoded, joined
+
+READ_AT_ONCE = 100
+MOST_KEYS = 1000
+"""Of a command."""
+
+
+def members_key(conference_id: str) -> str:
+    return f"{PREFIX}members:{conference_id}"
+
+
+def commands(changed: Mapping[str, Mapping[int, Member | None]], ended: Sequence[str]) -> list[Sequence[Part]]:
+    """What writes these members by their conferences' ids, None: he is gone; and forgets those of conferences that have
+    ended. Other ids among `ended` do no harm."""
+    found = list[Sequence[Part]]()
+    for conference_id, members in changed.items():
+        key = members_key(conference_id)
+        if kept := [part for id, member in members.items() if member is not None for part in (id, encoded(member))]:
+            found.append(("HSET", key, *kept))
+        if gone := [id for id, member in members.items() if member is None]:
+            found.append(("HDEL", key, *gone))
+    return [*found, *(("DEL", *some) for some in _keys(ended))]
+
+
+def forget(pipe: Any, conference_ids: Sequence[str]) -> None:
+    for some in _keys(conference_ids):
+        pipe.delete(*some)
+
+
+def _keys(conference_ids: Sequence[str]) -> Iterator[list[str]]:
+    for first in range(0, len(conference_ids), MOST_KEYS):
+        yield [members_key(conference_id) for conference_id in conference_ids[first : first + MOST_KEYS]]
+
+
+async def whole(redis: Any, conferences: Iterable[tuple[str, bytes]]) -> list[bytes]:
+    """Of each conference (id, its field) all of its JSON; nobody may be writing it."""
+    texts: list[bytes] = []
+    rest = list(conferences)
+    while rest:
+        some, rest = rest[:READ_AT_ONCE], rest[READ_AT_ONCE:]
+        pipe = redis.pipeline(transaction=False)
+        for conference_id, _ in some:
+            pipe.hgetall(members_key(conference_id))
+        found = await pipe.execute()
+        texts += [joined(text, members) for (_, text), members in zip(some, found, strict=True)]
+    return texts
+
+
+async def read(redis: Any, state: str, conference_ids: Sequence[str]) -> list[bytes | None]:
+    """The same of these, as they are in one moment, whoever writes them meanwhile; None: there is none. `state` is the
+    key of their Asterisk's state."""
+    if not conference_ids:
+        return []
+    pipe = redis.pipeline(transaction=True)
+    pipe.hmget(state, conference_ids)
+    for conference_id in conference_ids:
+        pipe.hgetall(members_key(conference_id))
+    texts, *members = await pipe.execute()
+    return [text and joined(text, his) for text, his in zip(texts, members, strict=True)]
