@@ -7,6 +7,7 @@ import pytest
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Play, Wait
+from ari_conf.core.member import Member
 from tests.core.stage import MUSIC, START, Stage, players, stay
 
 LATE: list[ev.Event] = [
@@ -105,6 +106,30 @@ def test_touched_says_what_is_to_be_written(stage: Stage) -> None:
     assert set(stage.directory.touched()) == {"call-bob"}
     stage.hang_up("ann")
     assert stage.directory.touched() == {"call-ann": None, conference_id: None}
+
+
+def test_changed_says_of_which_members(stage: Stage) -> None:
+    players(stage, "ann", "bob", "cid")
+    (conference,) = stage.directory.conferences.values()
+    ann, bob, cid = conference.members.values()
+    assert set(conference.changed()) == {ann.member_id, bob.member_id, cid.member_id}
+    assert conference.changed() == {}
+    stage.press("bob", "1")
+    assert conference.changed() == {bob.member_id: bob}
+    stage.hang_up("bob")
+    assert conference.changed() == {bob.member_id: None}
+    stage.talk("ann")
+    assert conference.changed() == {ann.member_id: ann}
+
+
+def test_changed_are_all_who_are_listened_to_from_now_on(stage: Stage) -> None:
+    players(stage, "ann", "bob")
+    (conference,) = stage.directory.conferences.values()
+    cid = Member.of(9, conference.conference_id, "A", "call-cid", "cid", stay(record=True), "r")
+    conference.join(cid, stage.now)
+    conference.changed()
+    conference.receive(ev.ChannelEnteredBridge("cid", conference.conference_id), stage.now)
+    assert len(conference.changed()) == 3
 
 
 def test_one_call_s_trouble_is_not_anothers(stage: Stage) -> None:
