@@ -6,12 +6,11 @@ something to take. So nothing hangs on how soon Celery notices a dead worker.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from celery import Celery, signals  # type: ignore[import-untyped]
 
-from ari_conf import logs
+from ari_conf import logs, niceness
 from ari_conf.settings import settings
 from tasks import broker
 
@@ -61,7 +60,7 @@ app.conf.update(
 @signals.worker_init.connect  # type: ignore[untyped-decorator]
 def _yields(**_: Any) -> None:
     """Who speaks on the phone must not wait for who is told of it, or for a transcription: see `worker_nice`."""
-    os.nice(settings().worker_nice)
+    niceness.yields(settings().worker_nice)
 
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]

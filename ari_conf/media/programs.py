@@ -6,26 +6,34 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Sequence
 
 from ari_conf.errors import SoundFailed
+from ari_conf.niceness import session_yields
 
-NICE = ("nice", "-n", "10")
+NICE = 10
 """Asterisk mixes every 20 ms: what is rendered here waits for it."""
+
+
+async def start(args: Sequence[str], stdout: int) -> asyncio.subprocess.Process:
+    """With pipes to its standard input and from its standard error. To be ended by `end`. Raises OSError."""
+    process = await asyncio.create_subprocess_exec(
+        *("nice", "-n", str(NICE), *args),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=stdout,
+        stderr=asyncio.subprocess.PIPE,
+        # Its children go with it.
+        start_new_session=True,
+    )
+    session_yields(process.pid, NICE)
+    return process
 
 
 async def run(args: list[str], stdin: bytes = b"", seconds: float = 60) -> bytes:
     """What the program wrote to its standard output. Raises SoundFailed with its last complaint, or after `seconds`."""
     name = os.path.basename(args[0])  # noqa: PTH119 (not a path of ours, perhaps just a name)
     try:
-        process = await asyncio.create_subprocess_exec(
-            *NICE,
-            *args,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            # Its children go with it.
-            start_new_session=True,
-        )
+        process = await start(args, asyncio.subprocess.PIPE)
     except OSError as error:
         raise SoundFailed(f"{name} can't be started: {error.strerror}") from None
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ari_conf.errors import SoundFailed
-from ari_conf.media.programs import NICE, end, run
+from ari_conf.media.programs import end, run, start
 
 Gender = Literal["WOMAN", "MAN"]
 RENDER_S = 60.0
@@ -86,13 +86,7 @@ class Piper:
     async def _started(self, folder: Path) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
             arguments = ("-m", "piper", "-m", str(self._model), "--output-dir", str(folder))
-            self._process = await asyncio.create_subprocess_exec(
-                *(*NICE, sys.executable, *arguments),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
+            self._process = await start((sys.executable, *arguments), asyncio.subprocess.DEVNULL)
         return self._process
 
     async def _say(self, process: asyncio.subprocess.Process, text: str) -> Path:
