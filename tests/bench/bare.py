@@ -1,7 +1,9 @@
 """The floor: a Stasis application that answers each call and puts it into the bridge that its argument names.
 
-`python -m tests.bench.bare ARI_URL APP USER [TYPE]`, the password in BARE_PASSWORD, TYPE that of the bridges. Tells who
-entered when, a line for each.
+`python -m tests.bench.bare ARI_URL APP USER [TYPE [ANSWER_URL REDIS_URL]]`, the password in BARE_PASSWORD, TYPE that of
+the bridges. Tells who entered when, a line for each. With the last two it also goes the errands that a call can't do
+without if its document is fetched and what is decided is written: asks for the codec and the headers, writes, fetches,
+writes, and writes once more when somebody has left. It makes nothing of what it gets.
 """
 
 from __future__ import annotations
@@ -11,14 +13,23 @@ import os
 import sys
 import time
 from collections import Counter
+from typing import Any
 
 import aiohttp
 import msgspec
+from redis.asyncio import Redis
 
 EVENTS = ("StasisStart", "ChannelEnteredBridge", "ChannelLeftBridge")
 
 
-async def run(url: str, app: str, authorization: str, bridge_type: str) -> None:
+STATE = b"x" * 3000
+"""Of a call and what has changed of its conference."""
+
+
+async def run(
+    url: str, app: str, authorization: str, bridge_type: str, answer_url: str = "", redis_url: str = ""
+) -> None:
+    redis = Redis.from_url(redis_url) if redis_url else None
     bridges: dict[str, asyncio.Task[None]] = {}
     inside: Counter[str] = Counter()
     tasks: set[asyncio.Task[None]] = set()
@@ -29,7 +40,23 @@ async def run(url: str, app: str, authorization: str, bridge_type: str) -> None:
             if response.status >= 300 and response.status not in (400, 404):  # the caller is gone already
                 print(f"{method} {path}: {response.status}", file=sys.stderr)
 
-    async def join(channel_id: str, bridge_id: str) -> None:
+    async def write(channel_id: str) -> None:
+        if redis is not None:
+            await redis.hset("state", channel_id, STATE)
+
+    async def errands(channel: dict[str, Any]) -> None:
+        question = "EVAL(${CHANNEL(audionativeformat)};${PJSIP_HEADERS(X-PH-)})"
+        await ask("GET", f"/channels/{channel['id']}/variable", variable=question)
+        await write(channel["id"])
+        asked = {"From": channel["caller"]["number"], "To": channel["dialplan"]["exten"]}
+        async with outside.post(answer_url, data=asked) as response:
+            await response.read()
+        await write(channel["id"])
+
+    async def join(channel: dict[str, Any], bridge_id: str) -> None:
+        channel_id = channel["id"]
+        if answer_url:
+            await errands(channel)
         bridge = bridges.get(bridge_id)
         if bridge is None:
             bridge = bridges[bridge_id] = asyncio.create_task(
@@ -39,34 +66,36 @@ async def run(url: str, app: str, authorization: str, bridge_type: str) -> None:
         await bridge
         await ask("POST", f"/bridges/{bridge_id}/addChannel", channel=channel_id)
 
-    async def leave(bridge_id: str) -> None:
+    async def leave(channel_id: str, bridge_id: str) -> None:
+        await write(channel_id)
         if not inside[bridge_id]:
             bridges.pop(bridge_id, None)
             await ask("DELETE", f"/bridges/{bridge_id}")
 
     connector = aiohttp.TCPConnector(limit=17)
     session = aiohttp.ClientSession(headers={"Authorization": authorization}, connector=connector)
-    async with session as http, http.ws_connect(f"{url}/events?app={app}&subscribeAll=false") as socket:
+    outside = aiohttp.ClientSession()
+    async with outside, session as http, http.ws_connect(f"{url}/events?app={app}&subscribeAll=false") as socket:
         await ask("PUT", f"/applications/{app}/eventFilter", {"allowed": [{"type": name} for name in EVENTS]})
         print("ready", flush=True)
         async for message in socket:
             event = msgspec.json.decode(message.data)
             match event["type"]:
                 case "StasisStart":
-                    work = join(event["channel"]["id"], event["args"][0])
+                    work = join(event["channel"], event["args"][0])
                 case "ChannelEnteredBridge":
                     inside[event["bridge"]["id"]] += 1
                     print(event["channel"]["caller"]["number"], time.time() * 1000, flush=True)
                     continue
                 case "ChannelLeftBridge":
                     inside[event["bridge"]["id"]] -= 1
-                    work = leave(event["bridge"]["id"])
+                    work = leave(event["channel"]["id"], event["bridge"]["id"])
             task = asyncio.create_task(work)
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
 
 if __name__ == "__main__":
-    url, app, user, *bridge_type = sys.argv[1:]
+    url, app, user, *more = sys.argv[1:]
     login = aiohttp.encode_basic_auth(user, os.environ["BARE_PASSWORD"])
-    asyncio.run(run(url, app, login, *(bridge_type or ["mixing"])))
+    asyncio.run(run(url, app, login, *(more or ["mixing"])))

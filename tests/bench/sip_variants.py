@@ -55,13 +55,13 @@ async def native(folder: Path) -> AsyncGenerator[Stand]:
 
 
 @asynccontextmanager
-async def bare(folder: Path, bridge_type: str = "mixing") -> AsyncGenerator[Stand]:
+async def bare(folder: Path, bridge_type: str = "mixing", errands: tuple[str, ...] = ()) -> AsyncGenerator[Stand]:
     """The floor of what a Stasis application can be."""
     with parts_asterisk.running(_asterisk(folder)) as asterisk:
         assert asterisk.process is not None
         application = await processes.start(
             "bare",
-            [sys.executable, "-m", "tests.bench.bare", asterisk.url, BARE_APP, asterisk.user, bridge_type],
+            [sys.executable, "-m", "tests.bench.bare", asterisk.url, BARE_APP, asterisk.user, bridge_type, *errands],
             folder / "bare.log",
             ready=processes.logs("ready"),
             environment=os.environ | {"BARE_PASSWORD": asterisk.password},
@@ -71,6 +71,17 @@ async def bare(folder: Path, bridge_type: str = "mixing") -> AsyncGenerator[Stan
             yield Stand("bare", asterisk, BARE, pids, lambda: _bare_entries(application.logged()))
         finally:
             await processes.stop(application)
+
+
+@asynccontextmanager
+async def errands(folder: Path) -> AsyncGenerator[Stand]:
+    """The floor of one that fetches documents and writes what it decides, and does nothing else."""
+    with FastReceiver(answer=lambda request: _answer(request, floor=False)) as outside:
+        async with BenchSystem(folder / "redis", {}, ("redis",)) as system:
+            redis = system.settings.redis_url.get_secret_value()
+            async with bare(folder, errands=(f"{outside.url}/answer", redis)) as stand:
+                stand.pids["redis"] = system.process("redis").pid
+                yield stand
 
 
 @asynccontextmanager
@@ -97,6 +108,7 @@ VARIANTS = {
     "ConfBridge": native,
     "bare": bare,
     "bare, always mixed": partial(bare, bridge_type=BRIDGE_TYPE),
+    "bare, with errands": errands,
     "ours": ours,
     "ours, floor events": floor,
     "ours, answered first": answered,
