@@ -20,13 +20,13 @@ log = structlog.get_logger()
 
 UNTOLD = {"digit", "digits", "params", "elements", "sounds", "sound", "headers", "account", "members", "callback"}
 """Digits and parameters are the caller's own affair; documents are long."""
-QUIET = (ev.TimePassed, ev.AccountWatched, ev.TalkingStarted, ev.TalkingFinished, do.WarmSounds)
+QUIET = (ev.TimePassed, ev.AccountWatched, ev.TalkingStarted, ev.TalkingFinished, do.IdentifyCall, do.WarmSounds)
 """Told at level debug only: there are many, and they say little."""
 
 
-def tell(kind: str, thing: Event | Effect, fields: dict[str, Any]) -> None:
-    """One line for each event and each effect."""
-    write = log.debug if isinstance(thing, QUIET) else log.info
+def tell(kind: str, thing: Event | Effect, fields: dict[str, Any], quiet: bool = False) -> None:
+    """One line for each event and each effect. `quiet`: nothing has come of it."""
+    write = log.debug if quiet or isinstance(thing, QUIET) else log.info
     if isinstance(thing, do.ReportProblem):
         write = log.warning
     write(type(thing).__name__, kind=kind, **fields)

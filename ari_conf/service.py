@@ -258,7 +258,7 @@ class Service:
                 "a step broke: this is a defect of ari_conf, please report it", event_type=type(event).__name__
             )
             effects = self._directory.give_up()
-        tell("event", event, told)
+        tell("event", event, told, quiet=not effects and not self._directory.has_changed)
         self._put(effects, now)
 
     def _put(self, effects: list[do.Effect], now: int) -> None:

@@ -44,6 +44,11 @@ class DirectoryState:
             heapq.heappop(self._deadlines)
         return None
 
+    @property
+    def has_changed(self) -> bool:
+        """Since `touched` was last asked."""
+        return bool(self._touched)
+
     def touched(self) -> dict[str, Call | Conference | None]:
         """What the last steps may have changed, since this was last asked: id -> as it is now, None if it is gone."""
         if len(self._touched) == 1:
