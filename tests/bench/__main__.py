@@ -21,15 +21,15 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import sip_charts, sip_held, sip_parts
-from tests.bench.sip_figures import ANSWERED, BARE, FLOOR, MIXED, NATIVE, OURS, Figure, Turn, figures, markdown
+from tests.bench.sip_figures import ANSWERED, BARE, ERRANDS, FLOOR, MIXED, NATIVE, OURS, Figure, Turn, figures, markdown
 from tests.bench.sip_parts import QUICK, TINY, Found, Size
 from tests.bench.sip_variants import VARIANTS, Stand, standing
 
 PARTS: dict[str, tuple[Callable[[Stand, Size], Awaitable[Found]], tuple[str, ...]]] = {
-    "calls": (sip_parts.calls, (NATIVE, BARE, OURS, FLOOR, ANSWERED)),
+    "calls": (sip_parts.calls, (NATIVE, BARE, ERRANDS, OURS, FLOOR, ANSWERED)),
     "pairs": (sip_parts.pairs, (NATIVE, BARE, OURS)),
     # A member who joins by ConfBridge() is told of by nobody: the floor is what ours is compared with.
-    "rate": (sip_parts.rate, (BARE, OURS)),
+    "rate": (sip_parts.rate, (BARE, ERRANDS, OURS)),
     "held": (sip_held.held, (NATIVE, OURS)),
     "memory": (sip_parts.memory, (OURS,)),
     "twos": (sip_parts.twos, (BARE, MIXED, NATIVE)),
