@@ -38,6 +38,7 @@ from ari_conf.errors import LeaseLost, StoreUnavailable
 from ari_conf.fenced import Fenced, Part
 from ari_conf.lanes import PREFIX, TOKEN_MS, prefix
 from ari_conf.lease import lease_key, owner_key
+from ari_conf.problems import Problem, problems_key
 from ari_conf.store_scripts import CLAIM, WRITE
 from ari_conf.written import Thing, encoded, is_conference, without_members
 
@@ -52,13 +53,6 @@ _CALLBACKS = prefix(outbox.QUEUE)
 
 _process = token_hex(8)
 _steps = count(1)
-
-
-class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    at_ms: int
-    call_uuid: str
-    text: str
-    code: int | None = None
 
 
 @dataclass(slots=True)
@@ -292,16 +286,6 @@ def names_key(auth_id: str) -> str:
 
 def changes_key(auth_id: str) -> str:
     return f"{PREFIX}changes:{auth_id}"
-
-
-def problems_key(auth_id: str) -> str:
-    return f"{PREFIX}problems:{auth_id}"
-
-
-def problems(client: redis.Redis, auth_id: str, limit: int = 200) -> list[Problem]:
-    """An account's problems, the newest first."""
-    found = cast("list[bytes]", client.lrange(problems_key(auth_id), 0, limit - 1))
-    return [msgspec.json.decode(problem, type=Problem) for problem in found]
 
 
 def _items(step: Step) -> list[Part]:

@@ -9,11 +9,12 @@ from functools import lru_cache
 import structlog
 from msgspec import json, structs
 
-from ari_conf import callback_history, lanes, outbox, store
+from ari_conf import callback_history, lanes, outbox
 from ari_conf.http.deliver import attempt
 from ari_conf.http.hop import without_query
 from ari_conf.http.retry import Outcome, next_try, parse
 from ari_conf.lanes import Taken, Verdict
+from ari_conf.problems import Problem, problems_key
 from ari_conf.settings import settings
 from tasks.app import app
 from tasks.worker import Worker, come, letters_kept_ms, serves
@@ -69,8 +70,8 @@ def _dead(taken: Taken, entry: outbox.Entry, why: str, *, tell: bool) -> Verdict
     if tell:
         tries = f"{count} tries" if count > 1 else "1 try"
         text = f"a callback to {url} is a dead letter after {tries}: {why}"
-        problem = store.Problem(time.time_ns() // 1_000_000, dict(entry.params).get("CallUUID", ""), text)
-        told = (store.problems_key(entry.auth_id), json.encode(problem), settings().problems_kept)
+        problem = Problem(time.time_ns() // 1_000_000, dict(entry.params).get("CallUUID", ""), text)
+        told = (problems_key(entry.auth_id), json.encode(problem), settings().problems_kept)
     return lanes.dead(taken, outbox.encode(entry), settings().dead_letters_kept, letters_kept_ms(), told)
 
 

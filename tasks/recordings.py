@@ -13,10 +13,11 @@ from typing import Any
 import structlog
 from msgspec import json, structs
 
-from ari_conf import lanes, recordings, store
+from ari_conf import lanes, recordings
 from ari_conf.bucket import Bucket
 from ari_conf.errors import RecordingFailed, RecordingLost
 from ari_conf.lanes import Taken, Verdict
+from ari_conf.problems import Problem, problems_key
 from ari_conf.recording_document import described, metadata, object_key
 from ari_conf.recording_index import Stored
 from ari_conf.recordings import Job, Transcribing
@@ -164,8 +165,8 @@ def _lost(taken: Taken, job: Job) -> Verdict:
     """Nothing to be had: given up, listed, and told."""
     log.error("recording lost", **_named(job), reason=job.error)
     text = f"the recording {job.recording_id} of the conference {job.conference_name!r} is lost: {job.error}"
-    problem = store.Problem(time.time_ns() // 1_000_000, job.call_uuid, text)
-    told = (store.problems_key(job.auth_id), json.encode(problem), settings().problems_kept)
+    problem = Problem(time.time_ns() // 1_000_000, job.call_uuid, text)
+    told = (problems_key(job.auth_id), json.encode(problem), settings().problems_kept)
     return lanes.dead(taken, json.encode(job), KEPT, KEPT_MS, told)
 
 

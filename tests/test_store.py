@@ -13,6 +13,7 @@ from ari_conf.core.member import Member
 from ari_conf.core.snapshot import restore, snapshot
 from ari_conf.errors import StoreUnavailable
 from ari_conf.member_fields import members_key
+from ari_conf.problems import read_problems
 from ari_conf.store import Step, Store
 from ari_conf.written import decoded, encoded, without_members
 from tests.redis import RedisServer
@@ -43,7 +44,7 @@ async def test_one_transaction_holds_the_state_and_what_follows_from_it(redis_se
     await kept.write([Step(NOW, {"call:u1": b"\x00snapshot", "conference:c1": b"c"}, [callback(1)], [problem("odd")])])
     assert await kept.load() == {"call:u1": b"\x00snapshot", "conference:c1": b"c"}
     assert len(waiting(redis_server)) == 1
-    (found,) = store.problems(redis_server.client, "MA1")
+    (found,) = read_problems(redis_server.client, "MA1")
     assert (found.at_ms, found.code, found.text) == (NOW, 8011, "odd")
 
 
@@ -119,12 +120,12 @@ async def test_steps_that_come_again_are_written_once(redis_server: RedisServer,
     await kept.write(steps[:2])
     await kept.write(steps)
     assert [entry.count(b'"%d"' % n) for n, entry in enumerate(waiting(redis_server))] == [1, 1, 1]
-    assert [found.text for found in store.problems(redis_server.client, "MA1")] == ["2", "1", "0"]
+    assert [found.text for found in read_problems(redis_server.client, "MA1")] == ["2", "1", "0"]
 
 
 async def test_the_oldest_problems_go(redis_server: RedisServer, kept: Store):
     await kept.write([Step(NOW, problems=[problem(str(n))]) for n in range(5)])
-    assert [found.text for found in store.problems(redis_server.client, "MA1")] == ["4", "3", "2"]
+    assert [found.text for found in read_problems(redis_server.client, "MA1")] == ["4", "3", "2"]
 
 
 async def test_a_name_belongs_to_one_process(kept: Store):

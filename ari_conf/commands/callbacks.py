@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from ari_conf import dead_letters, outbox, store
+from ari_conf import dead_letters, outbox
 from ari_conf.commands.accounts import AuthId
 from ari_conf.commands.terminal import console, duration, moment, print_table, redis
 from ari_conf.errors import AriConfError
+from ari_conf.problems import read_problems
 
 app = typer.Typer(no_args_is_help=True, help="Callbacks that could not be delivered: see them, send them again.")
 
@@ -23,7 +24,7 @@ class NoSuchLetter(AriConfError):
 def problems(auth_id: AuthId, limit: Limit = 50) -> None:
     """What went wrong with an account's calls: invalid documents, URLs that did not answer, missing sounds."""
     with redis() as client:
-        found = store.problems(client, auth_id, limit)
+        found = read_problems(client, auth_id, limit)
     rows = [(moment(p.at_ms), p.code or "", p.call_uuid, p.text) for p in found]
     print_table(("when", "code", "call", "problem"), rows, f"The account {auth_id} has no problems.")
 

@@ -11,9 +11,10 @@ from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
 from pydantic import Field
 
-from ari_conf import dead_letters, store
+from ari_conf import dead_letters
 from ari_conf.dead_letters import DeadLetter
 from ari_conf.outbox import Entry
+from ari_conf.problems import read_problems
 from ari_conf.web import models as m
 from ari_conf.web.answer import Answer, answer
 from ari_conf.web.body import described, described_query, read
@@ -52,7 +53,7 @@ Id = Annotated[str, Depends(letter_id)]
 @router.get("/Problem/", **replies(200, m.Problems, of_owner=False), openapi_extra=described_query(Page))
 async def list_problems(request: Request, caller: Calling, body: Annotated[Page, Depends(read(Page))]) -> Response:
     async def work() -> Answer:
-        found = await asyncio.to_thread(store.problems, caller.parts.blocking, caller.auth_id, body.limit)
+        found = await asyncio.to_thread(read_problems, caller.parts.blocking, caller.auth_id, body.limit)
         told = [{"time": moment(p.at_ms), "call_uuid": p.call_uuid, "code": p.code, "text": p.text} for p in found]
         return Answer(200, {"problems": told})
 

@@ -23,7 +23,7 @@ from ari_conf import accounts
 from ari_conf.ari.client import Client, Server
 from ari_conf.media.beeps import wav
 from ari_conf.parts import asterisk
-from ari_conf.store import problems
+from ari_conf.problems import read_problems
 from ari_conf.takeover import NEXT_MEMBER_ID
 from ari_conf.up import System
 from demo import listen
@@ -140,7 +140,7 @@ class Stage:
         return [request for request in self.receiver.requests if request.params.get("Event") == name]
 
     def problems(self) -> list[str]:
-        return [problem.text for problem in problems(self.redis, self.account)]
+        return [problem.text for problem in read_problems(self.redis, self.account)]
 
     async def until(self, what: Callable[[], Any], within: float = 10.0, told: str = "") -> Any:
         """Waits for what no event tells, such as enough audio; looks every 20 ms."""

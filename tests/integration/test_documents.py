@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from ari_conf.store import Problem, problems
+from ari_conf.problems import Problem, read_problems
 from demo import listen
 from demo.phone import CallFailed, Phone
 from tests.integration.receiver import Request
@@ -21,7 +21,7 @@ FALLBACK_HZ = 3025
 
 
 def listed(stage: Stage) -> list[Problem]:
-    return problems(stage.redis, stage.account)
+    return read_problems(stage.redis, stage.account)
 
 
 def a_fallback(stage: Stage) -> None:
@@ -228,7 +228,7 @@ async def test_an_account_that_does_not_exist(stage: Stage) -> None:
         failed = await refused(stage, ann, stage.document("/answer", "<Hangup/>"), account="Nobody")
         assert failed.status == 403
     assert stage.receiver.requests == []
-    (problem, *_) = problems(stage.redis, "Nobody")
+    (problem, *_) = read_problems(stage.redis, "Nobody")
     assert "there is no account 'Nobody'" in problem.text
 
 

@@ -12,12 +12,13 @@ from uuid import uuid4
 
 import numpy as np
 
-from ari_conf import accounts, lanes, recordings, store
+from ari_conf import accounts, lanes, recordings
 from ari_conf.bucket import Bucket
 from ari_conf.core.effects import NoteStay, NoteTalk, PostCallback, StoreRecording
 from ari_conf.parts import processes, s3
 from ari_conf.parts.asterisk import EmbeddedAsterisk
 from ari_conf.parts.processes import Process
+from ari_conf.problems import read_problems
 from ari_conf.recording_document import object_key
 from ari_conf.settings import Settings, from_environment
 from tests.redis import RedisServer
@@ -171,7 +172,7 @@ class StoreStage:
         self.redis.zadd("ari_conf:recordings:waiting", dict.fromkeys(waiting, 0), xx=True)
 
     def problems(self) -> list[str]:
-        return [problem.text for problem in store.problems(self.redis, ACCOUNT)]
+        return [problem.text for problem in read_problems(self.redis, ACCOUNT)]
 
     def stored_once(self, form: str = "wav") -> bytes:
         """Waits for it; then: one object, one callback, no orphan, nothing left anywhere. Returns the object."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import plivo.utils
 import pytest
 
-from ari_conf import accounts, dead_letters, outbox, store
+from ari_conf import accounts, dead_letters, outbox
+from ari_conf.problems import problems_key, read_problems
 from tests.redis import RedisServer
 from tests.tasks.fleet import Received, Receiver, Worker, callback, post, until
 
@@ -100,20 +101,20 @@ def test_what_has_no_receiver_tells_why(redis_server: RedisServer, start_worker:
     assert "ARI_CONF_ALLOWED_NETWORKS" in reasons["2"][0].error
     (removed,) = dead_letters.listed(redis_server.client, "MAREMOVED")
     assert "account was removed" in removed.entry.reason
-    assert store.problems(redis_server.client, "MAREMOVED") == []
+    assert read_problems(redis_server.client, "MAREMOVED") == []
 
 
 def test_a_dead_letter_is_told_where_its_user_looks(redis_server: RedisServer, start_worker: Start):
     """In the account's problem list, once for what goes wrong again and again."""
     for n in range(3):
-        redis_server.client.lpush(store.problems_key("MA1"), f'{{"at_ms": {n}, "call_uuid": "u", "text": "earlier"}}')
+        redis_server.client.lpush(problems_key("MA1"), f'{{"at_ms": {n}, "call_uuid": "u", "text": "earlier"}}')
     with Receiver(lambda _: 404) as receiver:
         start_worker()
         url = f"{receiver.url}/cb?secret=1#rc=0"
         post(redis_server, [callback(url, n) for n in range(20)])
         post(redis_server, [callback("http://10.0.0.1/", 1)])
         until(lambda: outbox.totals(redis_server.client).dead == 21)
-    found = [problem.text for problem in store.problems(redis_server.client, "MA1")]
+    found = [problem.text for problem in read_problems(redis_server.client, "MA1")]
     assert sorted(found)[:2] == [
         "a callback to http://10.0.0.1/ is a dead letter after 1 try: it points to a private, loopback or reserved "
         "network; the operator can list that in ARI_CONF_ALLOWED_NETWORKS",

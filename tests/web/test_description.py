@@ -15,8 +15,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from ari_conf import lanes, outbox, recordings, store
+from ari_conf import lanes, outbox, recordings
 from ari_conf.core.effects import PostCallback
+from ari_conf.problems import Problem, problems_key
 from tests.web.conftest import Api, Owner, Served, account
 from tests.web.test_letters import dies
 from tests.web.test_page import Browser
@@ -58,8 +59,8 @@ class Others:
         self.letter = dies(owner, "B", "http://example.com/of-B")
         callback = PostCallback("c1", "B", "http://example.com/of-B", "POST", (("Event", "ConferenceEnter"),))
         lanes.enqueue(owner.redis, [outbox.entry(callback, 1)])
-        problem = store.Problem(1, "u1", "of-B")
-        owner.redis.lpush(store.problems_key("B"), msgspec.json.encode(problem))
+        problem = Problem(1, "u1", "of-B")
+        owner.redis.lpush(problems_key("B"), msgspec.json.encode(problem))
         kept = recordings.Stored(
             recording_id="r1",
             auth_id="B",

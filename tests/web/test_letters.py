@@ -8,10 +8,11 @@ import time
 import msgspec
 import pytest
 
-from ari_conf import lanes, outbox, store
+from ari_conf import lanes, outbox
 from ari_conf.command_queue import encode_reply, reply_key
 from ari_conf.core.effects import PostCallback, Reply
 from ari_conf.lanes import prefix
+from ari_conf.problems import problems_key
 from ari_conf.web import later
 from tests.web.conftest import Api, Owner, Served, account
 
@@ -83,7 +84,7 @@ def test_all_are_sent_again_and_none_of_anothers(api: Api, owner: Owner):
 
 def test_problems(api: Api, served: Served, owner: Owner):
     problem = {"at_ms": 1_700_000_000_000, "call_uuid": "c1", "text": "the answer URL is away", "code": 7011}
-    owner.redis.lpush(store.problems_key("A"), json.dumps(problem))
+    owner.redis.lpush(problems_key("A"), json.dumps(problem))
     (told,) = api.get("Problem/").json["problems"]
     assert told == {"time": "2023-11-14T22:13:20.000+00:00", "call_uuid": "c1", "code": 7011, "text": problem["text"]}
     assert account(served, "B").get("Problem/").json["problems"] == []
