@@ -88,6 +88,8 @@ class Server(uvicorn.Server):
             server_header=False,
             forwarded_allow_ips=settings.trusted_proxies,
             http=Connection,
+            # With uvloop, which uvicorn takes where it finds it, a port that is taken makes it hang instead of end.
+            loop="asyncio",
             ws="none",
             h11_max_incomplete_event_size=MOST_OF_A_HEAD,
             limit_concurrency=settings.web_connections,
