@@ -8,14 +8,12 @@ import gc
 import time
 import uuid
 from collections.abc import AsyncGenerator, Coroutine
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import structlog
 from aiohttp.web import AppRunner
-from redis import Redis
 
-from ari_conf import disk, member_fields, recordings, takeover
+from ari_conf import disk, takeover
 from ari_conf import store as redis_store
 from ari_conf.ari import translate
 from ari_conf.ari.client import Client, Server
@@ -23,9 +21,9 @@ from ari_conf.command_queue import Commands
 from ari_conf.comparing import Comparing
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
-from ari_conf.core.conference import Conference
 from ari_conf.core.directory import Directory
 from ari_conf.core.internal import Out
+from ari_conf.door import Door
 from ari_conf.errors import LeaseLost
 from ari_conf.http.fetch import Fetcher
 from ari_conf.interpreter import Interpreter
@@ -36,19 +34,16 @@ from ari_conf.media.sounds import Sounds
 from ari_conf.metrics import Serve
 from ari_conf.names import Names
 from ari_conf.settings import Settings, address
-from ari_conf.store import Step, Store
+from ari_conf.steps import Steps
+from ari_conf.store import Store
+from ari_conf.workers import Workers
 from ari_conf.writer import Writer
-
-if TYPE_CHECKING:
-    from tasks.tokens import Tokens
 
 log = structlog.get_logger()
 
 TIMER_SET_MS = 1000
 COLLECT = 10_000, 20, 50
 """The garbage collector's thresholds."""
-CELERY_WAITS_S = 3.0
-TELL_S = 0.005
 HAND_OVER_S = 2.0
 """At the end: for what was decided to be written and done. What isn't then, the next process does."""
 PATIENCE_AFTER_ANOTHER_S = 1.5
@@ -69,13 +64,15 @@ class Service:
         self._directory = Directory(new_id, settings.public_url.rstrip("/"))
         self._redis = redis_store.connect(settings.redis_url.get_secret_value())
         self._lease = Lease(self._redis, settings.asterisk_name, forgotten=self._write_all)
+        self._door = Door(self._lease, self._deliver)
+        self._workers = Workers(settings.redis_url.get_secret_value())
         self._store = Store(
             self._redis,
             settings.asterisk_name,
             settings.problems_kept,
             token=lambda: self._lease.token,
             names_kept_s=settings.names_kept_minutes * 60,
-            letter=lambda token: self._tokens.letter(token) if self._tokens else None,
+            letter=self._workers.letter,
         )
         self._fetcher = Fetcher(settings.allowed_networks)
         self._sounds = Sounds(settings, self._fetcher)
@@ -86,18 +83,16 @@ class Service:
             self._fetcher,
             self._sounds,
             settings.documents,
-            self.deliver,
+            self._door.take,
             lambda claim: self._names.claim_later(claim),
             settings.recordings_wideband == "always",
         )
-        self._tokens: Tokens | None = None
-        self._writer = Writer(self._store, self._interpreter.run, self._wake_workers, self._lease.lose)
+        self._writer = Writer(self._store, self._interpreter.run, self._workers.wake, self._lease.lose)
         self._commands = Commands(
-            self._redis, settings.asterisk_name, self.deliver, lambda: self._ari.connected, self._reply
+            self._redis, settings.asterisk_name, self._door.take, lambda: self._ari.connected, self._reply
         )
+        self._steps = Steps(self._directory, settings, self._commands.answer)
         self._measured = Serve(self._directory, self._writer, lambda: self._ari.connected, self._lease)
-        self._held: list[ev.Event] = []
-        """Events of a time in which this process was stopped: whether they still are for it must be asked first."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_set: tuple[int, int | None] = 0, None
         """When, for which deadline."""
@@ -105,14 +100,13 @@ class Service:
             self._ari,
             self._directory,
             self._interpreter,
-            deliver=self.deliver,
+            deliver=self._door.take,
             heard=self._heard,
             again=self._again,
             run=self._run,
             worked_off=lambda: self._set_timer(now_ms()),
         )
         self._names = Names(self._directory, self._writer, self._report, self._comparing.done)
-        self._member_id_written = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -139,7 +133,7 @@ class Service:
                 serving = await sound_server.start(self._sounds, *address(self._settings.sounds_listen))
             await takeover.restore(self._store, self._directory)
             self._spawn(self._names.claim_in_parts())
-            self._spawn(self._tell_workers())
+            self._spawn(self._workers.begin(self._comparing.done))
             await self._ari.start(PATIENCE_AFTER_ANOTHER_S if self._lease.after_another else None)
             commanding = asyncio.create_task(self._commands.run())
             self._tasks.add(commanding)
@@ -154,25 +148,11 @@ class Service:
             self._cancel_tasks()
             await self._ari.close()
             await self._interpreter.close()
-            if self._tokens is not None:
-                self._tokens.end()
+            self._workers.end()
             if serving is not None:
                 await serving.cleanup()
             await self._sounds.close()
             await self._fetcher.close()
-
-    async def _tell_workers(self) -> None:
-        """Celery is a third of the time that we take to start, and calls don't wait for it."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._comparing.done.wait(), CELERY_WAITS_S)
-        self._tokens = await asyncio.to_thread(_tokens, self._settings.redis_url.get_secret_value())
-        self._tokens.start()
-        self._tokens.wake()
-
-    def _wake_workers(self) -> None:
-        # What is to be done now goes first: who is told works in a thread of his own, for which this one would wait.
-        if self._tokens is not None and not self._tokens.has_letters:
-            asyncio.get_running_loop().call_later(TELL_S, self._tokens.wake)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -205,6 +185,7 @@ class Service:
             stopping.cancel()
 
     def _cancel_tasks(self) -> None:
+        self._door.shut()
         for task in self._tasks:
             task.cancel()
 
@@ -224,28 +205,7 @@ class Service:
     async def _ping(self) -> None:
         await cast(Any, self._redis).ping()
 
-    # The one door.
-
-    def deliver(self, event: ev.Event) -> None:
-        if not self._lease.fresh:
-            self._hold(event)
-            return
-        if self._held:
-            held, self._held = self._held, []
-            for earlier in held:
-                self._deliver(earlier)
-        self._deliver(event)
-
-    def _hold(self, event: ev.Event) -> None:
-        self._held.append(event)
-        if len(self._held) == 1:
-            self._spawn(self._release_held())
-
-    async def _release_held(self) -> None:
-        await self._lease.confirmed()
-        held, self._held = self._held, []
-        for event in held:
-            self._deliver(event)
+    # What comes.
 
     def _deliver(self, event: ev.Event) -> None:
         now = now_ms()
@@ -263,34 +223,7 @@ class Service:
 
     def _put(self, effects: list[do.Effect], now: int) -> None:
         """The step that has just been made: to be written, then run."""
-        step = Step(now)
-        if self._directory.next_member_id != self._member_id_written:
-            self._member_id_written = self._directory.next_member_id
-            step.state[takeover.NEXT_MEMBER_ID] = str(self._member_id_written).encode()
-        touched = self._directory.touched()
-        step.state |= touched
-        for key, thing in touched.items():
-            if isinstance(thing, Conference):
-                step.members[key] = thing.changed()
-        run: list[do.Effect] = []
-        for effect in effects:
-            tell("effect", effect, fields_of(effect, self._directory.whose))
-            match effect:
-                case do.PostCallback():
-                    step.callbacks.append(effect)
-                case do.ReportProblem():
-                    step.problems.append(effect)
-                case do.ReleaseName():
-                    step.released.append(effect)
-                case do.StoreRecording():
-                    # Twice is once: whoever stores it sees that it is stored.
-                    step.jobs.append((recordings.QUEUE, *recordings.entry(effect, self._settings, now)))
-                case do.NoteStay() | do.NoteTalk():
-                    step.also.append(partial(recordings.note, effect=effect))
-                case do.Reply():
-                    step.also.append(self._commands.answer(effect))
-                case _:
-                    run.append(effect)
+        step, run = self._steps.of(effects, now)
         if step.state or run or step.more:
             self._writer.put(step, run)
         self._set_timer(now)
@@ -310,7 +243,7 @@ class Service:
     def _time_passed(self) -> None:
         self._timer = None
         if not self._comparing.holds_time:
-            self.deliver(ev.TimePassed())
+            self._door.take(ev.TimePassed())
 
     def _heard(self, message: dict[str, Any]) -> None:
         event = translate.to_event(message, new_id)
@@ -321,14 +254,7 @@ class Service:
 
     def _write_all(self) -> None:
         """Redis came back empty, or as it was earlier: what lives is in memory."""
-        step = Step(now_ms())
-        step.state[takeover.NEXT_MEMBER_ID] = str(self._directory.next_member_id).encode()
-        step.state |= self._directory.calls
-        step.state |= self._directory.conferences
-        step.members |= {key: dict(conference.members) for key, conference in self._directory.conferences.items()}
-        # An older copy may have some who are gone.
-        step.also.append(partial(member_fields.forget, conference_ids=tuple(step.members)))
-        self._writer.put(step, [])
+        self._writer.put(self._steps.of_all(now_ms()), [])
         self._names.claim_all()
 
     # At the start, and at each connection.
@@ -344,12 +270,6 @@ class Service:
     def _run(self, effect: do.Effect) -> None:
         tell("effect", effect, fields_of(effect, self._directory.whose))
         self._interpreter.run(effect)
-
-
-def _tokens(redis_url: str) -> Tokens:
-    from tasks.tokens import Tokens
-
-    return Tokens(Redis.from_url(redis_url, socket_timeout=5.0))
 
 
 def _server(settings: Settings) -> Server:
