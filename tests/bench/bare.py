@@ -44,13 +44,19 @@ async def run(
         if redis is not None:
             await redis.hset("state", channel_id, STATE)
 
+    async def fetch(asked: dict[str, str]) -> None:
+        async with outside.post(answer_url, data=asked) as response:
+            await response.read()
+
     async def errands(channel: dict[str, Any]) -> None:
         question = "EVAL(${CHANNEL(audionativeformat)};${PJSIP_HEADERS(X-PH-)})"
         await ask("GET", f"/channels/{channel['id']}/variable", variable=question)
         await write(channel["id"])
         asked = {"From": channel["caller"]["number"], "To": channel["dialplan"]["exten"]}
-        async with outside.post(answer_url, data=asked) as response:
-            await response.read()
+        try:
+            await fetch(asked)
+        except aiohttp.ClientConnectionError:  # a kept connection was closed in the moment in which it was taken
+            await fetch(asked)
         await write(channel["id"])
 
     async def join(channel: dict[str, Any], bridge_id: str) -> None:
@@ -72,6 +78,11 @@ async def run(
             bridges.pop(bridge_id, None)
             await ask("DELETE", f"/bridges/{bridge_id}")
 
+    def ended(task: asyncio.Task[None]) -> None:
+        tasks.discard(task)
+        if task.exception() is not None:
+            print(f"a call is lost: {task.exception()!r}", file=sys.stderr, flush=True)
+
     connector = aiohttp.TCPConnector(limit=17)
     session = aiohttp.ClientSession(headers={"Authorization": authorization}, connector=connector)
     outside = aiohttp.ClientSession()
@@ -92,7 +103,7 @@ async def run(
                     work = leave(event["channel"]["id"], event["bridge"]["id"])
             task = asyncio.create_task(work)
             tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            task.add_done_callback(ended)
 
 
 if __name__ == "__main__":

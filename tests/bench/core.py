@@ -8,6 +8,7 @@ import tracemalloc
 from itertools import count
 
 from ari_conf.core import events as ev
+from ari_conf.core.conference import Conference
 from ari_conf.core.directory import Directory
 from tests.bench.plays import JOINS, SIZE, TALKING, Mix, Recorder, recorded
 
@@ -26,7 +27,9 @@ def replay(events: list[tuple[int, ev.Event]]) -> float:
             # Its two ids are of the event, and came from the recorder's counter.
             next(ids), next(ids)
         directory.receive(event, now)
-        directory.touched()
+        for thing in directory.touched().values():
+            if type(thing) is Conference:
+                thing.changed()
         directory.deadline  # noqa: B018
     spent = time.process_time() - began
     gc.unfreeze()
