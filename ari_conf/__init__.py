@@ -5,16 +5,18 @@ core/        PURE: what a call and a conference do. Events in, effects out; noth
 ari/         Asterisk: client (sockets: events; rest: requests), translate (its JSON <-> our events and effects)
 http/        requests to users' URLs: retry (policy), signature, guard (where one may go), fetch
 media/       Play and Speak: sounds (fetch, convert, cache), speech (text to a file)
-service      the loop: event -> core -> writer -> interpreter -> next deadline
+service      the loop: event -> door -> core -> steps -> writer -> interpreter -> next deadline
+door         shut while it isn't known whose the calls are; steps: what is written of a decision, and what is run
 documents    those of calls: from their servers, or kept ones
 names        those of conferences that Redis is still to be told are ours
 writer       each step into Redis, before its effects; interpreter: runs the effects
 takeover     reads what a crashed process has written, and what Asterisk has; comparing: works off the difference
 lease        which of several processes owns the calls; fenced: no other writes; holder: where a process lives
+workers      are told that there is something to take; niceness: they yield to calls
 metrics      what `serve` tells Prometheus
 command_queue the API's commands to the owner of a conference, and its replies
-written      how calls and conferences are written down
-store        Redis: accounts, state, names, problems; lanes, outbox, dead_letters: callbacks that wait, in their order
+written      how calls and conferences are written down; member_fields: each member apart
+store        Redis: accounts, state, names; problems; lanes, outbox, dead_letters: callbacks that wait, in their order
 recordings   those that wait, and the index of those that are in the bucket; recording_document: the JSON beside them
 web/         its own process: API and dashboard; any number of them
 cli, commands/, up, parts/, doctor/   the commands, and everything on one machine
