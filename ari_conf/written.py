@@ -31,8 +31,6 @@ LARGE: dict[bytes, type[Thing]] = {b'{"call_uuid"': Call, b'{"conference_id"': C
 """By how their text begins; one that begins otherwise is read as well."""
 MOST_TEXTS = 50_000
 """Remembered at a time: where each has its own there is no use in it."""
-
-
 NO_MEMBERS = b',"members":{}}'
 
 
@@ -51,9 +49,10 @@ def without_members(conference: Conference) -> bytes:
 
 def joined(conference: bytes, members: Mapping[bytes, bytes]) -> bytes:
     """The whole of it; the members' ids as digits."""
+    # What else may stand there is for `decoded` to refuse.
     if not members or not is_conference(conference):
         return conference
-    each = b",".join(b'"%b":%b' % (id, members[id]) for id in sorted(members, key=int))
+    each = b",".join(b'"%b":%b' % (id, members[id]) for id in sorted(members, key=lambda id: (len(id), id)))
     return b"%b{%b}}" % (conference[: -len(b"{}}")], each)
 
 

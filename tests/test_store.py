@@ -15,6 +15,7 @@ from ari_conf.errors import StoreUnavailable
 from ari_conf.member_fields import members_key
 from ari_conf.problems import read_problems
 from ari_conf.store import Step, Store
+from ari_conf.takeover import restored
 from ari_conf.written import decoded, encoded, without_members
 from tests.redis import RedisServer
 
@@ -77,6 +78,18 @@ async def test_of_a_conference_the_members_that_have_changed_are_written(redis_s
     assert b'"talking":true' in found[b"10"]
     await kept.write([Step(NOW, {"c1": None})])
     assert await kept.load() == {} and not redis_server.client.exists(theirs)
+
+
+@pytest.mark.parametrize(("field", "text"), [("x", "{}"), ("7", "{"), ("7", ""), ("", "5"), (b'\xff"', b"\xff")])
+async def test_damaged_members_cost_their_conference_and_no_other(
+    field: str | bytes, text: str | bytes, redis_server: RedisServer, kept: Store
+):
+    conferences = {id: Conference(id, "MA1", id, NOW, 20, "http://x") for id in ("c1", "c2")}
+    members = {id: {9: member(9, id)} for id in conferences}
+    await kept.write([Step(NOW, dict(conferences), members=members)])
+    redis_server.client.hset(members_key("c1"), field, text)
+    _, (found,), _ = restored(await kept.load())
+    assert found.conference_id == "c2" and list(found.members) == [9]
 
 
 def whole(conference: Conference) -> Conference:
