@@ -91,6 +91,10 @@ class ConferenceState(Beside):
 
     def changed(self) -> dict[int, Member | None]:
         """The members who may be other than when this was last asked, by their ids; None: he is gone."""
+        if len(self._changed) == 1:
+            # As a rule.
+            member_id = self._changed.pop()
+            return {member_id: self.members.get(member_id)}
         found = {member_id: self.members.get(member_id) for member_id in self._changed}
         self._changed.clear()
         return found
