@@ -46,7 +46,7 @@ class Conference(Mishaps):
         member = self._by_channel.get(event.channel_id)
         if member is None:
             return []
-        self._changed.add(member.member_id)
+        self._changed[member.member_id] = member
         if type(event) is ev.TalkingStarted:
             return self._talks(member, now) if member.detected else []
         out = self.note_talk(member, now - FLOOR_SILENCE_MS)

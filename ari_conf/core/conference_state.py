@@ -24,24 +24,29 @@ class Beside:
     _by_channel: dict[str, Member]
     _due: dict[int, int]
     """The deadlines of those who have one, by their ids."""
-    _changed: set[int]
-    """The ids of those who may be other than when this was last asked for, or gone."""
+    _changed: dict[int, Member | None]
+    """Those who may be other than when `changed` was last asked, by their ids; None: he is gone."""
 
     def _see(self, members: Collection[Member]) -> None:
         self._by_channel = {m.channel_id: m for m in members}
         self._due = {}
-        self._changed = set()
+        self._changed = {}
         self._see_changed(members)
-        self._changed.clear()
+        self._changed = {}
 
     def _see_changed(self, members: Collection[Member]) -> None:
         for member in members:
-            self._changed.add(member.member_id)
+            self._changed[member.member_id] = member
             deadline = member.deadline
             if deadline is not None:
                 self._due[member.member_id] = deadline
             elif self._due:
                 self._due.pop(member.member_id, None)
+
+    def changed(self) -> dict[int, Member | None]:
+        """The members who may be other than when this was last asked, by their ids; None: he is gone."""
+        found, self._changed = self._changed, {}
+        return found
 
 
 @dataclass(slots=True)
@@ -88,16 +93,6 @@ class ConferenceState(Beside):
     def __post_init__(self) -> None:
         self.ends_at = self.ends_at or self.created_at + CAP_S * 1000
         self._see(self.members.values())
-
-    def changed(self) -> dict[int, Member | None]:
-        """The members who may be other than when this was last asked, by their ids; None: he is gone."""
-        if len(self._changed) == 1:
-            # As a rule.
-            member_id = self._changed.pop()
-            return {member_id: self.members.get(member_id)}
-        found = {member_id: self.members.get(member_id) for member_id in self._changed}
-        self._changed.clear()
-        return found
 
     # What is derived.
 
@@ -164,6 +159,6 @@ class ConferenceState(Beside):
 
     def _let_out(self, member: Member) -> None:
         del self.members[member.member_id]
-        self._changed.add(member.member_id)
+        self._changed[member.member_id] = None
         self._by_channel.pop(member.channel_id, None)
         self._due.pop(member.member_id, None)

@@ -192,7 +192,7 @@ class Hearing(ConferenceState):
             return []
         for member in new:
             member.detected = True
-            self._changed.add(member.member_id)
+            self._changed[member.member_id] = member
         return [DetectTalking(m.channel_id, FLOOR_SILENCE_MS) for m in new]
 
     def _looked_away(self) -> Out:
