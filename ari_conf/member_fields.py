@@ -6,7 +6,7 @@ others who are in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ari_conf.core.member import Member
@@ -46,18 +46,18 @@ def _keys(conference_ids: Sequence[str]) -> Iterator[list[str]]:
         yield [members_key(conference_id) for conference_id in conference_ids[first : first + MOST_KEYS]]
 
 
-async def whole(redis: Any, conferences: Iterable[tuple[str, bytes]]) -> list[bytes]:
-    """Of each conference (id, its field) all of its JSON; nobody may be writing it."""
-    texts: list[bytes] = []
-    rest = list(conferences)
-    while rest:
-        some, rest = rest[:READ_AT_ONCE], rest[READ_AT_ONCE:]
+async def whole(redis: Any, conferences: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Of each conference (id -> its field) all of its JSON; nobody may be writing it."""
+    found: dict[bytes, bytes] = {}
+    ids = list(conferences)
+    for first in range(0, len(ids), READ_AT_ONCE):
+        some = ids[first : first + READ_AT_ONCE]
         pipe = redis.pipeline(transaction=False)
-        for conference_id, _ in some:
-            pipe.hgetall(members_key(conference_id))
-        found = await pipe.execute()
-        texts += [joined(text, members) for (_, text), members in zip(some, found, strict=True)]
-    return texts
+        for conference_id in some:
+            pipe.hgetall(members_key(conference_id.decode()))
+        for conference_id, members in zip(some, await pipe.execute(), strict=True):
+            found[conference_id] = joined(conferences[conference_id], members)
+    return found
 
 
 async def read(redis: Any, state: str, conference_ids: Sequence[str]) -> list[bytes | None]:

@@ -248,10 +248,8 @@ class Store:
     async def _read(self, cursor: int) -> tuple[int, dict[bytes, bytes]]:
         scan = self._redis.hscan(state_key(self._name), cursor, count=LOADED_AT_ONCE)
         cursor, part = await cast("Awaitable[tuple[int, dict[bytes, bytes]]]", scan)
-        conferences = [(key.decode(), text) for key, text in part.items() if is_conference(text)]
-        texts = await member_fields.whole(self._redis, conferences)
-        part.update((key.encode(), text) for (key, _), text in zip(conferences, texts, strict=True))
-        return cursor, part
+        conferences = {key: text for key, text in part.items() if is_conference(text)}
+        return cursor, part | await member_fields.whole(self._redis, conferences)
 
     async def _asked(self, answer: Awaitable[T]) -> T:
         try:

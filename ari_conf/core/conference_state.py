@@ -32,6 +32,7 @@ class Beside:
         self._due = {}
         self._changed = {}
         self._see_changed(members)
+        # They are as they were written.
         self._changed = {}
 
     def _see_changed(self, members: Collection[Member]) -> None:

@@ -20,8 +20,6 @@ import msgspec
 from redis.asyncio import Redis
 
 EVENTS = ("StasisStart", "ChannelEnteredBridge", "ChannelLeftBridge")
-
-
 STATE = b"x" * 3000
 """Of a call and what has changed of its conference."""
 
@@ -80,7 +78,7 @@ async def run(
 
     def ended(task: asyncio.Task[None]) -> None:
         tasks.discard(task)
-        if task.exception() is not None:
+        if not task.cancelled() and task.exception() is not None:
             print(f"a call is lost: {task.exception()!r}", file=sys.stderr, flush=True)
 
     connector = aiohttp.TCPConnector(limit=17)

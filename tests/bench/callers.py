@@ -78,12 +78,14 @@ class Callers:
         with client.pipeline(transaction=False) as pipe:
             pipe.hset(f"ari_conf:state:{name}", NEXT_MEMBER_ID, directory.next_member_id)
             for n, (key, thing) in enumerate((directory.calls | directory.conferences).items()):
-                text = without_members(thing) if isinstance(thing, Conference) else encoded(thing)
-                weight += len(text)
                 if isinstance(thing, Conference):
+                    text = without_members(thing)
                     members = {member_id: encoded(member) for member_id, member in thing.members.items()}
                     weight += sum(map(len, members.values()))
                     pipe.hset(members_key(key), mapping=members)
+                else:
+                    text = encoded(thing)
+                weight += len(text)
                 pipe.hset(f"ari_conf:state:{name}", key, text)
                 if n % 500 == 499:
                     pipe.execute()
