@@ -1,4 +1,5 @@
-"""Against the kernel's own account of it; one that knows no niceness of sessions tells none."""
+"""Against the kernel's own account of it; one that knows no niceness of sessions tells none, nor does any of a session
+that it began itself."""
 
 from __future__ import annotations
 
@@ -12,36 +13,47 @@ import pytest
 
 from ari_conf.media import programs
 
-SESSIONS = Path("/proc/self/autogroup").exists()
 TOLD = """
 import os
-from pathlib import Path
 from ari_conf import niceness
+from tests.test_niceness import session_nice
 niceness.yields(7)
-session = Path("/proc/self/autogroup")
-print(os.getpriority(os.PRIO_PROCESS, 0), session.read_text().split()[-1] if session.exists() else "")
+print(os.getpriority(os.PRIO_PROCESS, 0), session_nice("self"))
 """
+TOLD_OF_A_NEW_SESSION = "from tests.test_niceness import session_nice; print(session_nice('self'))"
 
 
 def session_nice(process: int | str) -> str:
-    return Path(f"/proc/{process}/autogroup").read_text().split()[-1] if SESSIONS else ""
+    """The nice of its session; none where the kernel tells none."""
+    told = Path(f"/proc/{process}/autogroup")
+    # "/autogroup-12126 nice 0", or nothing at all.
+    return "".join(told.read_text().split()[-1:]) if told.exists() else ""
+
+
+def new_session(code: str, leads: bool = True) -> str:
+    command = [sys.executable, "-c", code]
+    return subprocess.check_output(command, text=True, start_new_session=leads).strip("\n")
+
+
+@pytest.fixture(scope="module")
+def weighs_sessions() -> bool:
+    return bool(new_session(TOLD_OF_A_NEW_SESSION))
 
 
 @pytest.mark.parametrize("leads", [True, False])
-def test_a_process_yields_and_its_session_if_it_leads_it(leads: bool):
+def test_a_process_yields_and_its_session_if_it_leads_it(leads: bool, weighs_sessions: bool):
     own, ours = os.getpriority(os.PRIO_PROCESS, 0), session_nice("self")
-    command = [sys.executable, "-c", TOLD]
-    nice, session = subprocess.check_output(command, text=True, start_new_session=leads).strip("\n").split(" ")
+    nice, session = new_session(TOLD, leads).split(" ")
     assert int(nice) == own + 7
-    assert session == ((str(own + 7) if SESSIONS else "") if leads else ours)
+    assert session == ((str(own + 7) if weighs_sessions else "") if leads else ours)
     assert session_nice("self") == ours
 
 
-async def test_what_is_rendered_yields_to_calls():
+async def test_what_is_rendered_yields_to_calls(weighs_sessions: bool):
     process = await programs.start(["sleep", "60"], asyncio.subprocess.PIPE)
     try:
         own = os.getpriority(os.PRIO_PROCESS, 0)
-        assert session_nice(process.pid) == (str(own + programs.NICE) if SESSIONS else "")
+        assert session_nice(process.pid) == (str(own + programs.NICE) if weighs_sessions else "")
         async with asyncio.timeout(10):
             while os.getpriority(os.PRIO_PROCESS, process.pid) != own + programs.NICE:  # noqa: ASYNC110 (`nice` tells nobody)
                 await asyncio.sleep(0.01)

@@ -7,6 +7,8 @@ import { icon } from "./icons.js";
 import { Member } from "./member.js";
 import { doing } from "./notes.js";
 import { RecordForm } from "./record_form.js";
+import { useStore } from "./store.js";
+import { live } from "./stream.js";
 import { count, Since } from "./words.js";
 
 export function Conference({ conference }) {
@@ -35,15 +37,21 @@ function Tags({ conference }) {
   </p>`;
 }
 
+/** Who comes or goes while the question is open is counted in it. */
+function Ending({ uuid }) {
+  const { conferences } = useStore(live);
+  return html`${count(Object.keys(conferences?.[uuid]?.members ?? {}).length, "call")} will end at once.`;
+}
+
 function Commands({ conference }) {
-  const { conference_name: name, started, locked, recording } = conference;
+  const { conference_uuid: uuid, conference_name: name, started, locked, recording } = conference;
   const lock = () => doing(() => (locked ? remove : post)(place("Conference", name, "Lock")));
   const record = () => {
     if (recording) return doing(() => remove(place("Conference", name, "Record")), `The recording of ${name} has ended. It is under Recordings as soon as it is stored.`);
     return show(`Record ${name}`, ({ close }) => html`<${RecordForm} name=${name} close=${close} />`);
   };
   const end = () =>
-    ask(`Hang all of ${name} up?`, `${count(Object.keys(conference.members).length, "call")} will end at once.`, "Hang all up", () =>
+    ask(`Hang all of ${name} up?`, html`<${Ending} uuid=${uuid} />`, "Hang all up", () =>
       doing(() => remove(place("Conference", name))));
   // What can't be done before the start isn't hidden: it says why.
   const why = started ? undefined : "Not before the conference has started";

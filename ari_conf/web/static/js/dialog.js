@@ -9,7 +9,7 @@ export function show(title, draw) {
   open.set({ title, draw, from: document.activeElement });
 }
 
-/** Asks before something that can't be undone. `consequence` says what will happen, `verb` is the button. */
+/** Asks before something that can't be undone. `consequence`, a text or a component, says what will happen, `verb` is the button. */
 export function ask(title, consequence, verb, act) {
   show(title, ({ close }) => html`
     <p id="consequence">${consequence}</p>
