@@ -44,7 +44,7 @@ class Matcher:
             match, longer = "", False
             for pattern in self.patterns:
                 if self.pressed.startswith(pattern):
-                    match = max(match, pattern, key=len)
+                    match = pattern if len(pattern) > len(match) else match
                 elif pattern.startswith(self.pressed):
                     longer = True
             if longer and not final:

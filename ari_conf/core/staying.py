@@ -48,8 +48,11 @@ class Staying(Hearing):
         # "sent to all others": to those who hear the conference.
         if member.state != "mixed":
             return []
-        hear = [m for m in self.members.values() if m.state == "mixed" and m is not member and not m.deaf]
-        return [SendDigits(m.channel_id, digits) for m in hear]
+        return [
+            SendDigits(m.channel_id, digits)
+            for m in self.members.values()
+            if m.state == "mixed" and m is not member and not m.deaf
+        ]
 
     def _talks(self, member: Member, now: int) -> Out:
         member.talking_at = member.talking_at if member.talking else now

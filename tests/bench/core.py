@@ -10,6 +10,7 @@ from itertools import count
 from ari_conf.core import events as ev
 from ari_conf.core.conference import Conference
 from ari_conf.core.directory import Directory
+from ari_conf.service import COLLECT
 from tests.bench.plays import JOINS, SIZE, TALKING, Mix, Recorder, recorded
 
 MIXES = {"a meeting": TALKING, "joins and leaves alone": JOINS}
@@ -20,7 +21,10 @@ def replay(events: list[tuple[int, ev.Event]]) -> float:
     ids = count(1)
     directory = Directory(lambda: f"00000000-0000-4000-8000-{next(ids):012x}")
     gc.collect()
-    gc.freeze()  # as `serve` does when it is up
+    # As `serve` does.
+    gc.freeze()
+    found = gc.get_threshold()
+    gc.set_threshold(*COLLECT)
     began = time.process_time()
     for now, event in events:
         if type(event) is ev.CallArrived:
@@ -33,6 +37,7 @@ def replay(events: list[tuple[int, ev.Event]]) -> float:
         directory.deadline  # noqa: B018
     spent = time.process_time() - began
     gc.unfreeze()
+    gc.set_threshold(*found)
     assert not directory.calls and not directory.conferences, "the play has not come to its end"
     return spent
 
