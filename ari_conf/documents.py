@@ -79,7 +79,7 @@ class Documents:
     async def _asked(self, method: str, url: str, params: do.Params, auth_id: str) -> bytes:
         record = await self.account(auth_id)
         tokens = record.tokens(time.time_ns() // 1_000_000) if record else []
-        await self._ari.permitted()
+        await self._ari.permission.confirmed()
         reply = await self._fetcher.request(method, url, params, tokens=tokens, limit_bytes=document.MAX_BYTES)
         return reply.body
 

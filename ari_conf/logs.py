@@ -30,6 +30,7 @@ LOUD_LIBRARIES = (
     "urllib3",
     "s3transfer",
     "kombu",
+    "picows",
     "amqp",
 )
 """They tell at level info what is of no use to whoever watches calls."""

@@ -76,7 +76,7 @@ class Service:
         )
         self._fetcher = Fetcher(settings.allowed_networks)
         self._sounds = Sounds(settings, self._fetcher)
-        self._ari = Client(_server(settings), self._heard, self._connected, permitted=self._lease.confirmed)
+        self._ari = Client(_server(settings), self._heard, self._connected, permission=self._lease)
         self._interpreter = Interpreter(
             self._ari,
             self._store,

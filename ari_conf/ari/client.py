@@ -13,7 +13,7 @@ one that waits for a channel (answer, addChannel) would hold up all those behind
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlencode
@@ -23,7 +23,7 @@ import msgspec
 from yarl import URL
 
 from ari_conf.ari.rest import Connections
-from ari_conf.ari.sockets import HEARTBEAT, Sockets, Told
+from ari_conf.ari.sockets import HEARTBEAT, Permission, Sockets, Told
 from ari_conf.ari.wire import content
 from ari_conf.errors import AriUnreachable
 
@@ -54,8 +54,16 @@ class Server:
     """The types of events that are wanted; Asterisk sends no others. Empty: all."""
 
 
-async def always() -> None:
-    return
+class Always:
+    """Permission that is always had."""
+
+    fresh = True
+
+    async def confirmed(self) -> None:
+        return
+
+
+ALWAYS = Always()
 
 
 class Client:
@@ -71,15 +79,15 @@ class Client:
         on_event: Callable[[dict[str, Any]], None],
         on_connected: Callable[[], None] = lambda: None,
         on_disconnected: Callable[[], None] = lambda: None,
-        permitted: Callable[[], Awaitable[None]] = always,
+        permission: Permission = ALWAYS,
     ) -> None:
-        """`permitted` is awaited before anything is asked of Asterisk: it returns when that may be done."""
+        """`permission`: without it nothing is asked of Asterisk."""
         self._server = server
-        self._permitted = permitted
+        self.permission = permission
         self._sockets = Sockets(server, self, Told(on_event, on_connected, on_disconnected))
         self._authorization = aiohttp.encode_basic_auth(server.user, server.password)
-        self._rest = Connections(server.url, self._authorization, server.connections, permitted)
-        self._websockets: aiohttp.ClientSession | None = None
+        self._rest = Connections(server.url, self._authorization, server.connections, permission.confirmed)
+        self._media: aiohttp.ClientSession | None = None
 
     @property
     def app(self) -> str:
@@ -93,12 +101,12 @@ class Client:
     async def start(self, patience: float | None = None) -> None:
         """Returns at once; the connection comes when it comes. Raises SetupFailed if `listen` can't be had.
         `patience`: another than the server's, for the first connection."""
-        self._websockets = aiohttp.ClientSession(
+        self._media = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             headers={"Authorization": self._authorization},
             timeout=aiohttp.ClientTimeout(total=None),
         )
-        await self._sockets.start(self._websockets, self._server.patience if patience is None else patience)
+        await self._sockets.start(self._server.patience if patience is None else patience)
 
     async def finish(self, within: float = 1.0) -> None:
         """Ends the events' WebSocket: what Asterisk has sent until then is heard, and nothing after it. Requests can
@@ -108,11 +116,8 @@ class Client:
     async def close(self) -> None:
         await self._sockets.close()
         self._rest.close()
-        if self._websockets is not None:
-            await self._websockets.close()
-
-    async def permitted(self) -> None:
-        await self._permitted()
+        if self._media is not None:
+            await self._media.close()
 
     async def request(
         self,
@@ -130,7 +135,7 @@ class Client:
         or if this Asterisk takes no requests there, "socket" means HTTP.
         Raises AriNotFound (404), AriUnreachable (no connection, or no answer in time), AriError (anything else).
         """
-        await self._permitted()
+        await self.permission.confirmed()
         socket = self._sockets.newest if over == "socket" else None
         sent = msgspec.json.encode(body) if body is not None else None
         try:
@@ -150,11 +155,11 @@ class Client:
 
         Raises AriUnreachable.
         """
-        if self._websockets is None:
+        if self._media is None:
             raise AriUnreachable("the connection to Asterisk was not started")
         url = URL(self._server.url.rstrip("/")).parent / "media" / connection_id
         try:
             async with asyncio.timeout(self._server.deadline):
-                return await self._websockets.ws_connect(url, heartbeat=HEARTBEAT, decode_text=False)
+                return await self._media.ws_connect(url, heartbeat=HEARTBEAT, decode_text=False)
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             raise AriUnreachable(f"Asterisk's media can't be reached: {error or 'no answer in time'}") from None

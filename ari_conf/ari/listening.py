@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 import structlog
@@ -22,7 +22,7 @@ from ari_conf.ari.translate import BRIDGE_NAME, LISTENS, path
 from ari_conf.errors import AriError, AriNotFound
 
 if TYPE_CHECKING:
-    from ari_conf.ari.wire import WebSocket
+    from aiohttp import ClientWebSocketResponse
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ class Ear:
 
     channel_id: str
     name: str
-    websocket: WebSocket | None = None
+    websocket: ClientWebSocketResponse[Literal[False]] | None = None
 
     @property
     def snoop(self) -> str:

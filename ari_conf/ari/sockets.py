@@ -16,17 +16,19 @@ import random
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+from urllib.parse import urlencode
 
-import aiohttp
+import picows
 import structlog
-from aiohttp import web
+from aiohttp import encode_basic_auth
+from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
+from ari_conf.ari import wire
 from ari_conf.ari.wire import Socket
 from ari_conf.errors import AriError, AriNotFound, SetupFailed
 
 if TYPE_CHECKING:
     from ari_conf.ari.client import Server
-    from ari_conf.ari.wire import WebSocket
 
 log = structlog.get_logger()
 
@@ -38,9 +40,13 @@ HEARS = "ari_conf_hears"
 """The event that we send ourselves."""
 HEARS_S, HEARS_TRIES = 0.8, 2
 """Twice, since an Asterisk that has much to do should not be taken for one that says nothing."""
-LISTEN_AGAIN_S, LOOK_AGAIN_S = 1.0, 0.25
+LISTEN_AGAIN_S, LOOK_AGAIN_S, GOODBYE_S = 1.0, 0.25, 1.0
 NEEDED = ("RESTResponse", "ChannelUserevent", "ApplicationReplaced")
 """The filter holds for answers on the WebSocket as well: without RESTResponse none would come (seen on 22.10.1)."""
+
+
+UNREACHED = (picows.WSError, OSError)
+"""TimeoutError is an OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,63 +69,72 @@ class Asks(Protocol):
         over: Literal["http", "socket"] = "http",
     ) -> Any: ...
 
-    async def permitted(self) -> None: ...
+    @property
+    def permission(self) -> Permission: ...
+
+
+class Permission(Protocol):
+    """To act for these calls."""
+
+    @property
+    def fresh(self) -> bool:
+        """It is had."""
+
+    async def confirmed(self) -> None:
+        """Returns when it is had."""
 
 
 class Sockets:
     def __init__(self, server: Server, asks: Asks, told: Told) -> None:
         self._server, self._asks, self._told = server, asks, told
-        self._authorization = aiohttp.encode_basic_auth(server.user, server.password)
+        self._authorization = encode_basic_auth(server.user, server.password)
         self._open: list[Socket] = []
         """The newest last."""
-        self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
         self._alone_since = 0.0
         self._finished = False
         self._doubt, self._heard, self._empty = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._empty.set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._preparing: dict[Socket, asyncio.Task[None]] = {}
 
     @property
     def newest(self) -> Socket | None:
         return self._open[-1] if self._open else None
 
-    async def start(self, http: aiohttp.ClientSession, patience: float) -> None:
+    async def start(self, patience: float) -> None:
         """`patience`: for the first connection. Raises SetupFailed if `listen` can't be had."""
         if self._server.listen is None:
-            self._spawn(self._connect_for_ever(http))
+            self._spawn(self._connect_for_ever())
             return
         self._alone_since = asyncio.get_running_loop().time() - self._server.patience + patience
         await self._listen(*self._server.listen)
-        self._spawn(self._connect_if_deaf(http))
+        self._spawn(self._connect_if_deaf())
 
     async def finish(self, within: float) -> None:
         self._finished = True
-        await self._accept_no_more()
+        self._accept_no_more()
         for socket in tuple(self._open):
-            await socket.finish()
+            socket.finish()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._empty.wait(), within)
 
     async def close(self) -> None:
         self._finished = True
-        await self._accept_no_more()
+        self._accept_no_more()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for socket in tuple(self._open):
-            await socket.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
+            socket.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), GOODBYE_S)
 
     # Opened by Asterisk.
 
     async def _listen(self, host: str, port: int) -> None:
-        app = web.Application()
-        app.router.add_get("/{path:.*}", self._accept)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            await self._listen_on(host, port)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 reason = error.strerror
@@ -127,50 +142,52 @@ class Sockets:
             # By an owner before us, who is stopped and doesn't know yet that he is none.
             log.error("the port for Asterisk's WebSocket is taken: we open one meanwhile", listen=f"{host}:{port}")
             self._alone_since = float("-inf")
-            self._spawn(self._listen_again(self._runner, host, port))
+            self._spawn(self._listen_again(host, port))
 
-    async def _listen_again(self, runner: web.AppRunner, host: str, port: int) -> None:
+    async def _listen_again(self, host: str, port: int) -> None:
         while True:
             await asyncio.sleep(LISTEN_AGAIN_S)
             with contextlib.suppress(OSError):
-                await web.TCPSite(runner, host, port).start()
+                await self._listen_on(host, port)
                 log.info("the port for Asterisk's WebSocket is free again", listen=f"{host}:{port}")
                 return
 
-    async def _accept_no_more(self) -> None:
-        # Asterisk is back within a millisecond, and waits for ever for an answer to its handshake.
-        for site in tuple(self._runner.sites) if self._runner is not None else ():
-            await site.stop()
+    async def _listen_on(self, host: str, port: int) -> None:
+        self._listening = await picows.ws_create_server(self._accepted, host, port, **_options())
 
-    async def _accept(self, request: web.Request) -> web.StreamResponse:
+    def _accept_no_more(self) -> None:
+        # Asterisk is back within a millisecond, and waits for ever for an answer to its handshake.
+        if self._listening is not None:
+            self._listening.close()
+
+    def _accepted(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         offered = request.headers.get("Authorization", "")
         if not hmac.compare_digest(offered.encode(errors="replace"), self._authorization.encode()):
-            log.warning("websocket refused: wrong user or password", remote=request.remote)
-            raise web.HTTPUnauthorized(headers={"WWW-Authenticate": 'Basic realm="ari"'})
-        await self._asks.permitted()
-        websocket: web.WebSocketResponse[Literal[False]] = web.WebSocketResponse(
-            protocols=("ari",), heartbeat=HEARTBEAT, compress=False, max_msg_size=0, decode_text=False
-        )
-        await websocket.prepare(request)
-        await self._serve(websocket, ours=False)
-        return websocket
+            log.warning("websocket refused: wrong user or password")
+            return _refused(401, {"WWW-Authenticate": 'Basic realm="ari"'})
+        if not self._asks.permission.fresh:
+            # It is tried again in half a second; by then it is known, or another has it.
+            self._spawn(self._asks.permission.confirmed())
+            return _refused(503, {"Retry-After": "1"})
+        chosen = {"Sec-WebSocket-Protocol": "ari"} if "Sec-WebSocket-Protocol" in request.headers else {}
+        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(chosen), self._socket(ours=False))
 
     # Opened by us.
 
-    async def _connect_for_ever(self, http: aiohttp.ClientSession) -> None:
+    async def _connect_for_ever(self) -> None:
         wait = FIRST_RETRY
         while not self._finished:
             try:
-                websocket = await self._connect(http)
-            except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+                socket = await self._connect()
+            except UNREACHED as error:
                 log.warning("asterisk not reached", url=self._server.url, reason=str(error) or "no answer in time")
             else:
                 wait = FIRST_RETRY
-                await self._serve(websocket, ours=True)
+                await socket.end()
             await asyncio.sleep(random.uniform(wait / 2, wait))
             wait = min(wait * 2, LAST_RETRY)
 
-    async def _connect_if_deaf(self, http: aiohttp.ClientSession) -> None:
+    async def _connect_if_deaf(self) -> None:
         """Should Asterisk's own come after all, both stay: we hear on one of them."""
         while not self._finished:
             with contextlib.suppress(TimeoutError):
@@ -182,24 +199,22 @@ class Sockets:
             if not self._open and asyncio.get_running_loop().time() < self._alone_since + self._server.patience:
                 continue
             try:
-                websocket = await self._connect(http)
-            except (aiohttp.ClientError, OSError):
+                await self._connect()
+            except UNREACHED:
                 self._doubt.set()
                 await asyncio.sleep(FIRST_RETRY)
                 continue
             log.warning("asterisk tells nothing on a websocket of its own: we opened one", app=self._server.app)
-            self._spawn(self._serve(websocket, ours=True))
 
-    async def _connect(self, http: aiohttp.ClientSession) -> WebSocket:
-        await self._asks.permitted()
+    async def _connect(self) -> Socket:
+        await self._asks.permission.confirmed()
+        asked = urlencode({"app": self._server.app, "subscribeAll": "false"})
+        url = f"ws{self._server.url.rstrip('/').removeprefix('http')}/events?{asked}"
+        socket = self._socket(ours=True)
         async with asyncio.timeout(self._server.deadline):
-            return await http.ws_connect(
-                self._server.url.rstrip("/") + "/events",
-                params={"app": self._server.app, "subscribeAll": "false"},
-                heartbeat=HEARTBEAT,
-                max_msg_size=0,
-                decode_text=False,
-            )
+            login = {"Authorization": self._authorization}
+            await picows.ws_connect(lambda: socket, url, extra_headers=login, **_options())
+        return socket
 
     async def _hears(self) -> bool:
         """Whether Asterisk's events come to us. True if that can't be told."""
@@ -219,27 +234,29 @@ class Sockets:
 
     # Either way.
 
-    async def _serve(self, websocket: WebSocket, *, ours: bool) -> None:
-        """Until it ends, or a newer one takes its place (Asterisk may be back before we notice that it was gone)."""
-        socket = Socket(websocket, self._receive, ours)
-        older = [one for one in self._open if one.ours == ours]
+    def _socket(self, *, ours: bool) -> Socket:
+        return Socket(wire.Told(self._receive, self._opened, self._over), ours)
+
+    def _opened(self, socket: Socket) -> None:
+        """It may take an older one's place: Asterisk may be back before we notice that it was gone."""
+        older = [one for one in self._open if one.ours == socket.ours]
         self._open = [one for one in self._open if one not in older] + [socket]
         self._empty.clear()
         if older:
             self._told.disconnected()
         for one in older:
-            self._spawn(one.close())  # a dead one would make us wait for its goodbye
-        log.info("asterisk connected", app=self._server.app, opened_by="us" if ours else "asterisk")
+            one.close()
+        log.info("asterisk connected", app=self._server.app, opened_by="us" if socket.ours else "asterisk")
         self._told.connected()
-        preparing = self._spawn(self._prepare(socket))
-        try:
-            await socket.read()
-        finally:
+        self._preparing[socket] = self._spawn(self._prepare(socket))
+
+    def _over(self, socket: Socket) -> None:
+        if (preparing := self._preparing.pop(socket, None)) is not None:
             preparing.cancel()
-            if socket in self._open:
-                self._open.remove(socket)
-                self._doubt.set()
-                self._ended()
+        if socket in self._open:
+            self._open.remove(socket)
+            self._doubt.set()
+            self._ended()
 
     def _ended(self) -> None:
         if self._open:
@@ -285,3 +302,18 @@ class Sockets:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _options() -> dict[str, Any]:
+    """Of picows, whoever opens it."""
+    return {
+        "enable_auto_ping": True,
+        "auto_ping_idle_timeout": HEARTBEAT,
+        "auto_ping_reply_timeout": HEARTBEAT / 2,
+        "max_frame_size": 2**30,
+        "use_aiofastnet": False,
+    }
+
+
+def _refused(status: int, headers: Mapping[str, str]) -> WSUpgradeResponseWithListener:
+    return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, None, headers), None)

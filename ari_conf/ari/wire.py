@@ -1,36 +1,37 @@
 """One WebSocket of ARI's: events in, REST requests out and their answers back in. Knows nothing of who opened it.
 
-The reader only decodes and hands on. Asterisk drops a client that doesn't read for `websocket_write_timeout`, so
-`on_event` must put the event away and return.
+What comes is decoded and handed on within the call in which it was read from the connection: by way of a queue and a
+task that waits for it, it would take twice as long (docs/performance.md). Asterisk drops a client that doesn't read for
+`websocket_write_timeout`, so `on_event` must put the event away and return.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import msgspec
 import structlog
-from aiohttp import WSCloseCode, WSMsgType
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable
-
-if TYPE_CHECKING:
-    from aiohttp import ClientWebSocketResponse
-    from aiohttp.web import WebSocketResponse
-
-    # Not decoded to str: the JSON decoder takes bytes.
-    WebSocket = ClientWebSocketResponse[Literal[False]] | WebSocketResponse[Literal[False]]
 
 log = structlog.get_logger()
 
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Who hears of a WebSocket. All must return at once."""
+
+    event: Callable[[dict[str, Any]], None]
+    opened: Callable[[Socket], None] = lambda _: None
+    ended: Callable[[Socket], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +56,53 @@ def content(method: str, path: str, answer: Answer, kind: Any = Any) -> Any:
     raise (AriNotFound if answer.status == 404 else AriError)(what, answer.status)
 
 
-class Socket:
-    def __init__(self, websocket: WebSocket, on_event: Callable[[dict[str, Any]], None], ours: bool = False) -> None:
-        self._websocket = websocket
-        self._on_event = on_event
+class Socket(WSListener):
+    def __init__(self, told: Told, ours: bool = False) -> None:
+        self._told = told
         self.ours = ours
         """Opened by us, not by Asterisk."""
+        self._transport: WSTransport | None = None
+        self._connection: socket.socket | None = None
+        self._begun = bytearray()
+        """Of a message that comes in parts."""
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
         self._ids = count(1)
         self.answers = False
         """This Asterisk has shown that it takes requests here (20.14, 21.9, 22.4 and later do)."""
+        self._ended = asyncio.Event()
 
-    async def read(self) -> None:
-        """Until the WebSocket ends; then every request that still waits fails with AriUnreachable."""
-        try:
-            async for message in self._websocket:
-                _acknowledge(self._websocket)
-                if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                    self._receive(message.data)
-        finally:
-            for waiting in self._waiting.values():
-                if not waiting.done():
-                    waiting.set_exception(AriUnreachable("the WebSocket to Asterisk ended before the answer came"))
-            self._waiting.clear()
+    # Called by picows.
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        if hasattr(socket, "TCP_QUICKACK"):
+            self._connection = transport.underlying_transport.get_extra_info("socket")
+        self._told.opened(self)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        self._acknowledge()
+        kind = frame.msg_type
+        if kind is WSMsgType.CLOSE:
+            transport.send_close(WSCloseCode.OK)
+            transport.disconnect()
+        elif kind in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
+            if frame.fin and not self._begun:
+                self._receive(frame.get_payload_as_memoryview())
+                return
+            self._begun += frame.get_payload_as_memoryview()
+            if frame.fin:
+                whole, self._begun = self._begun, bytearray()
+                self._receive(whole)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """Every request that still waits fails with AriUnreachable."""
+        self._transport = self._connection = None
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(AriUnreachable("the WebSocket to Asterisk ended before the answer came"))
+        self._waiting.clear()
+        self._ended.set()
+        self._told.ended(self)
 
     async def request(self, method: str, path: str, query: Mapping[str, str], body: bytes | None) -> Answer:
         """The caller sets the deadline. `path` begins with a slash and is percent-encoded."""
@@ -92,25 +117,32 @@ class Socket:
         }
         if body is not None:
             request |= {"content_type": "application/json", "message_body": body.decode()}
+        if self._transport is None or self._transport.is_close_frame_sent:
+            raise AriUnreachable("the WebSocket to Asterisk is gone")
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[request_id] = answer
         try:
-            await self._websocket.send_frame(msgspec.json.encode(request), WSMsgType.TEXT)
+            self._transport.send(WSMsgType.TEXT, msgspec.json.encode(request))
             return await answer
-        except (ConnectionError, RuntimeError) as error:  # aiohttp says RuntimeError for a WebSocket that is closing
-            raise AriUnreachable(f"the WebSocket to Asterisk is gone: {error}") from None
         finally:
             self._waiting.pop(request_id, None)
 
-    async def finish(self) -> None:
-        """Says goodbye. What Asterisk has sent before it says so as well is still read: `read` then returns."""
-        with contextlib.suppress(ConnectionError, RuntimeError):
-            await self._websocket.send_frame(struct.pack("!H", WSCloseCode.OK), WSMsgType.CLOSE)
+    async def end(self) -> None:
+        """Returns when it has ended, by whomever."""
+        await self._ended.wait()
 
-    async def close(self) -> None:
-        await self._websocket.close()
+    def finish(self) -> None:
+        """Says goodbye. What Asterisk has sent before it says so as well is still heard; then it ends."""
+        if self._transport is not None:
+            self._transport.send_close(WSCloseCode.OK)
 
-    def _receive(self, received: bytes | str) -> None:
+    def close(self) -> None:
+        """Says goodbye and waits for no answer: nothing more is heard."""
+        if self._transport is not None:
+            self._transport.send_close(WSCloseCode.OK)
+            self._transport.disconnect()
+
+    def _receive(self, received: bytes | bytearray | memoryview) -> None:
         try:
             message = msgspec.json.decode(received)
         except NOT_JSON as error:
@@ -122,7 +154,7 @@ class Socket:
             self._answered(message)
             return
         try:
-            self._on_event(message)
+            self._told.event(message)
         except Exception:
             # One event that can't be taken must not cost all those after it.
             log.exception("event lost", type=message.get("type"))
@@ -135,11 +167,9 @@ class Socket:
             status = status if isinstance(status, int) else 0
             waiting.set_result(Answer(status, str(reason or ""), body if isinstance(body, str) else ""))
 
-
-def _acknowledge(websocket: WebSocket) -> None:
-    """At once, what has come. A WebSocket that Asterisk has opened sends by Nagle's rule (seen on 22.10.1): its next
-    message, an answer or an event, would wait for the acknowledgement of the last, which Linux puts off for 40 ms.
-    The option holds for this one time (tcp(7))."""
-    connection = websocket.get_extra_info("socket")
-    if connection is not None and hasattr(socket, "TCP_QUICKACK"):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    def _acknowledge(self) -> None:
+        """At once, what has come. A WebSocket that Asterisk has opened sends by Nagle's rule (seen on 22.10.1): its
+        next message, an answer or an event, would wait for the acknowledgement of the last, which Linux puts off for
+        40 ms. The option holds for this one time (tcp(7))."""
+        if self._connection is not None and not self.ours:
+            self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from ari_conf.ari import rest
-from ari_conf.ari.client import always
+from ari_conf.ari.client import ALWAYS
 from ari_conf.ari.rest import Connections
 from ari_conf.ari.wire import Answer
 from ari_conf.errors import AriUnreachable
@@ -67,7 +67,7 @@ async def connect(server: Server) -> AsyncIterator[Callable[..., Connections]]:
     made: list[Connections] = []
 
     def connected(most: int = 4) -> Connections:
-        made.append(Connections(f"http://127.0.0.1:{server.port}/ari/", "Basic YTpi", most, always))
+        made.append(Connections(f"http://127.0.0.1:{server.port}/ari/", "Basic YTpi", most, ALWAYS.confirmed))
         return made[-1]
 
     yield connected
@@ -189,7 +189,7 @@ async def test_no_more_at_a_time_than_there_may_be(server: Server, connect: Conn
 
 
 async def test_nobody_there():
-    connections = Connections("http://127.0.0.1:1/ari", "Basic YTpi", 1, always)
+    connections = Connections("http://127.0.0.1:1/ari", "Basic YTpi", 1, ALWAYS.confirmed)
     with pytest.raises(AriUnreachable, match=r"can.t be reached at http://127\.0\.0\.1:1/ari"):
         await connections.request("GET", "/x", "", None)
 

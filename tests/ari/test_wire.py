@@ -8,21 +8,23 @@ from typing import Any
 
 import pytest
 
-from ari_conf.ari.wire import Answer, Socket, content
+from ari_conf.ari.wire import Answer, Socket, Told, content
 from ari_conf.errors import AriError
 
 HOSTILE = [b"", b"{", b"\xff", b'"\xff"', b"[" * 100_000, b'{"a":' * 100_000, b"[]", b"5", b"null"]
 
 
 class Wire:
-    async def send_frame(self, text: bytes, _opcode: object) -> None:
+    is_close_frame_sent = False
+
+    def send(self, _kind: object, text: bytes) -> None:
         self.sent = json.loads(text)
 
 
 @pytest.mark.parametrize("received", HOSTILE, ids=lambda received: repr(received[:10]))
 def test_what_is_no_message_is_passed_over(received: bytes) -> None:
     heard: list[dict[str, Any]] = []
-    socket = Socket(Wire(), heard.append)  # type: ignore[arg-type]
+    socket = Socket(Told(heard.append))
     socket._receive(received)
     socket._receive(b'{"type": "StasisEnd"}')
     assert heard == [{"type": "StasisEnd"}]
@@ -31,7 +33,8 @@ def test_what_is_no_message_is_passed_over(received: bytes) -> None:
 @pytest.mark.parametrize("body", [{"a": 1}, ["x"], 5, True])
 async def test_an_answer_whose_body_is_no_text_is_an_empty_one(body: object) -> None:
     wire = Wire()
-    socket = Socket(wire, lambda _: None)  # type: ignore[arg-type]
+    socket = Socket(Told(lambda _: None))
+    socket._transport = wire  # type: ignore[assignment]
     asking = asyncio.create_task(socket.request("GET", "/channels", {}, None))
     await asyncio.sleep(0)
     answer = {"type": "RESTResponse", "request_id": wire.sent["request_id"], "status_code": 200, "message_body": body}

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 
 from ari_conf import document, takeover
 from ari_conf.ari.translate import to_event
-from ari_conf.ari.wire import Answer, Socket, content
+from ari_conf.ari.wire import Answer, Socket, Told, content
 from ari_conf.command_queue import Queued
 from ari_conf.core import elements as el
 from ari_conf.core.commands import Command
@@ -107,7 +107,8 @@ def wire(given: bytes) -> None:
 
     async def hears() -> None:
         seen: list[dict[str, Any]] = []
-        socket = Socket(_Silent(), seen.append)  # type: ignore[arg-type]
+        socket = Socket(Told(seen.append))
+        socket._transport = _Silent()  # type: ignore[assignment]
         asking = asyncio.create_task(socket.request("GET", "/channels", {}, None))
         await asyncio.sleep(0)
         socket._receive(given)
@@ -123,7 +124,9 @@ def wire(given: bytes) -> None:
 
 
 class _Silent:
-    async def send_frame(self, text: bytes, _opcode: object) -> None:
+    is_close_frame_sent = False
+
+    def send(self, _kind: object, text: bytes) -> None:
         pass
 
 
