@@ -87,7 +87,13 @@ class Service:
             lambda claim: self._names.claim_later(claim),
             settings.recordings_wideband == "always",
         )
-        self._writer = Writer(self._store, self._interpreter.run, self._workers.wake, self._lease.lose)
+        self._writer = Writer(
+            self._store,
+            self._interpreter.run,
+            self._workers.wake,
+            self._lease.lose,
+            lambda: self._steps.of_rest(now_ms()),
+        )
         self._commands = Commands(
             self._redis, settings.asterisk_name, self._door.take, lambda: self._ari.connected, self._reply
         )
@@ -223,9 +229,10 @@ class Service:
 
     def _put(self, effects: list[do.Effect], now: int) -> None:
         """The step that has just been made: to be written, then run."""
-        step, run = self._steps.of(effects, now)
-        if step.state or run or step.more:
-            self._writer.put(step, run)
+        if effects:
+            self._writer.put(*self._steps.of(effects, now))
+        elif self._directory.has_changed:
+            self._writer.linger()
         self._set_timer(now)
 
     def _set_timer(self, now: int) -> None:

@@ -56,6 +56,11 @@ class Steps:
                     run.append(effect)
         return step, run
 
+    def of_rest(self, now: int) -> Step | None:
+        """What the directory has changed since a step was last made; None: nothing."""
+        step, _ = self.of([], now)
+        return step if step.state else None
+
     def of_all(self, now: int) -> Step:
         """All that lives, for a Redis that came back empty, or as it was earlier."""
         step = Step(now)

@@ -22,9 +22,9 @@ log = structlog.get_logger()
 PATIENCE_S = 0.25
 """A write that takes longer doesn't hold up the calls any more."""
 TRY_AGAIN_S = 0.5
-LINGER_S = 0.1
-"""For which a step that changes state alone may wait for others: while many talk that is most of them. Should
-we be killed meanwhile, Asterisk tells our successor the same."""
+LINGER_S = 0.25
+"""For which a change of state alone may wait for others: while many talk that is most of them. Should we be killed
+meanwhile, Asterisk tells our successor the same."""
 ONLY_ASK = (IdentifyCall, PrepareSound, WarmSounds)
 """These change nothing, anywhere: done before their step is written they can't be wrong."""
 
@@ -40,13 +40,15 @@ class Writer:
         run: Callable[[Effect], None],
         written: Callable[[], None],
         lost: Callable[[], None] = lambda: None,
+        changed: Callable[[], Step | None] = lambda: None,
     ) -> None:
         """`run` starts an effect; `written` is told after each write that had callbacks in it; `lost`, that another
-        process has taken over."""
+        process has taken over; `changed` is asked before each write what has changed beside the steps."""
         self._store = store
         self._run = run
         self._written = written
         self._lost = lost
+        self._changed = changed
         self._steps: list[Step] = []
         self._effects: list[Effect] = []
         """They wait for the next write."""
@@ -71,13 +73,19 @@ class Writer:
         self._idle.clear()
         if waits or step.more:
             self._write_now()
-        elif self._lingering is None:
-            self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self._write_now)
+        else:
+            self.linger()
         for effect in effects:
             if isinstance(effect, ONLY_ASK):
                 self._run(effect)
         if self.away:
             self._release()
+
+    def linger(self) -> None:
+        """Something has changed, and nothing else: soon, or with the next step, it is written."""
+        self._idle.clear()
+        if self._lingering is None:
+            self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self._write_now)
 
     def _write_now(self) -> None:
         if self._lingering is not None:
@@ -102,10 +110,16 @@ class Writer:
 
     async def drained(self) -> None:
         """Until all that was put is written."""
+        if self._lingering is not None:
+            self._write_now()
         await self._idle.wait()
 
     async def _write(self) -> None:
-        while self._steps:
+        while True:
+            if (beside := self._changed()) is not None:
+                self._steps.append(beside)
+            if not self._steps:
+                break
             steps, self._due, self._effects = self._steps[:], self._effects, []
             patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._release_due)
             try:

@@ -10,25 +10,6 @@ from urllib.parse import quote
 from ari_conf.core import effects as do
 from ari_conf.core import events as seen
 
-EVENTS = (
-    "StasisStart",
-    "StasisEnd",
-    "ChannelDestroyed",
-    "ChannelHangupRequest",
-    "ChannelEnteredBridge",
-    "ChannelLeftBridge",
-    "ChannelDtmfReceived",
-    "ChannelTalkingStarted",
-    "ChannelTalkingFinished",
-    "PlaybackStarted",
-    "PlaybackFinished",
-    "RecordingStarted",
-    "RecordingFinished",
-    "RecordingFailed",
-    "BridgeDestroyed",
-)
-"""What `to_event` understands. Ask Asterisk for no others: a join alone would bring a ChannelVarset to every member."""
-
 BRIDGE_TYPE = "mixing,dtmf_events,video_sfu"
 BRIDGE_NAME = "ari_conf"
 """Of each bridge that we make: others' are not touched."""
@@ -51,22 +32,8 @@ def to_event(message: Any, new_id: Callable[[], str]) -> seen.Event | None:
             return None
         case {"type": "StasisStart", "channel": dict(channel)} if "replace_channel" not in message:
             return _arrived(channel, message.get("args"), new_id)
-        case {"type": "StasisEnd" | "ChannelDestroyed" | "ChannelHangupRequest", "channel": {"id": str(channel_id)}}:
-            return seen.ChannelHungUp(channel_id, _cause(message))
-        case {"type": str(kind), "bridge": {"id": str(bridge_id)}}:
-            return _of_bridge(kind, bridge_id, message)
-        case {"type": "ChannelDtmfReceived", "digit": str(digit), "channel": {"id": str(channel_id)}}:
-            return seen.DigitReceived(channel_id, digit)
-        case {"type": "ChannelTalkingStarted", "channel": {"id": str(channel_id)}}:
-            return seen.TalkingStarted(channel_id)
-        case {"type": "ChannelTalkingFinished", "channel": {"id": str(channel_id)}}:
-            return seen.TalkingFinished(channel_id)
-        case {"type": "PlaybackStarted", "playback": {"id": str(playback_id)}}:
-            return seen.PlaybackStarted(playback_id)
-        case {"type": "PlaybackFinished", "playback": {"id": str(playback_id)} as playback}:
-            return seen.PlaybackFinished(playback_id, failed=playback.get("state") == "failed")
-        case {"type": str(kind), "recording": {"name": str(name), "target_uri": str(target)}}:
-            return _of_recording(kind, target.removeprefix("bridge:"), name.rpartition("/")[2])
+        case {"type": str(kind)} if (read := _READ.get(kind)) is not None:
+            return read(kind, message)
     return None
 
 
@@ -96,24 +63,61 @@ def _cause(message: Mapping[str, Any]) -> int:
     return cause if isinstance(cause, int) and not message.get("soft") else 0
 
 
-def _of_bridge(kind: str, bridge_id: str, message: Mapping[str, Any]) -> seen.Event | None:
-    match kind, message.get("channel"):
-        case "ChannelEnteredBridge", {"id": str(channel_id)}:
+def _of_channel(kind: str, message: Mapping[str, Any]) -> seen.Event | None:
+    match message.get("channel"):
+        case {"id": str(channel_id)}:
+            match kind:
+                case "ChannelTalkingStarted":
+                    return seen.TalkingStarted(channel_id)
+                case "ChannelTalkingFinished":
+                    return seen.TalkingFinished(channel_id)
+                case "ChannelDtmfReceived":
+                    digit = message.get("digit")
+                    return seen.DigitReceived(channel_id, digit) if isinstance(digit, str) else None
+            return seen.ChannelHungUp(channel_id, _cause(message))
+    return None
+
+
+def _of_bridge(kind: str, message: Mapping[str, Any]) -> seen.Event | None:
+    match message.get("bridge"), kind, message.get("channel"):
+        case {"id": str(bridge_id)}, "ChannelEnteredBridge", {"id": str(channel_id)}:
             return seen.ChannelEnteredBridge(channel_id, bridge_id)
-        case "ChannelLeftBridge", {"id": str(channel_id)}:
+        case {"id": str(bridge_id)}, "ChannelLeftBridge", {"id": str(channel_id)}:
             return seen.ChannelLeftBridge(channel_id, bridge_id)
-        case "BridgeDestroyed", _:
+        case {"id": str(bridge_id)}, "BridgeDestroyed", _:
             return seen.BridgeDestroyed(bridge_id)
     return None
 
 
-def _of_recording(kind: str, bridge_id: str, recording_id: str) -> seen.Event | None:
-    match kind:
-        case "RecordingStarted":
-            return seen.RecordingStarted(bridge_id, recording_id)
-        case "RecordingFinished" | "RecordingFailed":
+def _of_playback(kind: str, message: Mapping[str, Any]) -> seen.Event | None:
+    playback: Any = message.get("playback")
+    match playback:
+        case {"id": str(playback_id)} if kind == "PlaybackStarted":
+            return seen.PlaybackStarted(playback_id)
+        case {"id": str(playback_id)}:
+            return seen.PlaybackFinished(playback_id, failed=playback.get("state") == "failed")
+    return None
+
+
+def _of_recording(kind: str, message: Mapping[str, Any]) -> seen.Event | None:
+    match message.get("recording"):
+        case {"name": str(name), "target_uri": str(target)}:
+            bridge_id, recording_id = target.removeprefix("bridge:"), name.rpartition("/")[2]
+            if kind == "RecordingStarted":
+                return seen.RecordingStarted(bridge_id, recording_id)
             return seen.RecordingFinished(bridge_id, recording_id, failed=kind == "RecordingFailed")
     return None
+
+
+_READ: dict[str, Callable[[str, Mapping[str, Any]], seen.Event | None]] = {
+    **dict.fromkeys(("StasisEnd", "ChannelDestroyed", "ChannelHangupRequest"), _of_channel),
+    **dict.fromkeys(("ChannelDtmfReceived", "ChannelTalkingStarted", "ChannelTalkingFinished"), _of_channel),
+    **dict.fromkeys(("ChannelEnteredBridge", "ChannelLeftBridge", "BridgeDestroyed"), _of_bridge),
+    **dict.fromkeys(("PlaybackStarted", "PlaybackFinished"), _of_playback),
+    **dict.fromkeys(("RecordingStarted", "RecordingFinished", "RecordingFailed"), _of_recording),
+}
+EVENTS = ("StasisStart", *_READ)
+"""What `to_event` understands. Ask Asterisk for no others: a join alone would bring a ChannelVarset to every member."""
 
 
 def _texts(args: Any) -> list[str]:

@@ -68,6 +68,7 @@ class Directory(Telling):
         return found | {"conference_id": call.conference_id} if call.conference_id else found
 
     def receive(self, event: ev.Event, now: int) -> list[Effect]:
+        self._next_step()
         kind = type(event)
         if kind is ev.TalkingStarted or kind is ev.TalkingFinished:
             return self._talk(event, now)  # type: ignore[arg-type]
@@ -86,8 +87,7 @@ class Directory(Telling):
     def give_up(self) -> list[Effect]:
         """After `receive` raised, which is a defect: those whom the step concerned are half changed. They are ended, so
         that nobody stays on the phone with what does not answer any more; all others go on."""
-        broken, (effects, earlier) = self._touched, self._whole
-        self._whole = [], set()
+        broken, effects, self._whole = self._touched, self._whole, []
         conferences = [c for key in broken if (c := self.conferences.pop(key, None)) is not None]
         members = {m.call_uuid for c in conferences for m in c.members.values()}
         for conference in conferences:
@@ -101,7 +101,6 @@ class Directory(Telling):
         self._touched = broken | members
         for key in self._touched:
             self._bookkeep(key)
-        self._touched |= earlier
         return effects
 
     # Whom an event is for.
@@ -221,22 +220,19 @@ class Directory(Telling):
             del self._due[key]
             due.append(key)
         effects: list[Effect] = []
-        earlier, self._touched = self._touched, set()
         for at, key in enumerate(due):
             # One after another: what the one leads to may concern the next.
+            self._next_step()
             self._touched.add(key)
             deliver = self._call if key in self.calls else self._conference
             try:
                 effects += self._settle(deliver(key, ev.TimePassed(), now), now)
             except Exception:
                 # Whose turn it was is to be given up; the others' comes again, or is done.
-                self._whole = effects, earlier
-                for other in {*due[at + 1 :], *earlier}:
+                self._whole = effects
+                for other in due[at + 1 :]:
                     self._bookkeep(other)
                 raise
-            earlier |= self._touched
-            self._touched = set()
-        self._touched = earlier
         return effects
 
 

@@ -29,8 +29,11 @@ class DirectoryState:
     _deadlines: list[tuple[int, str]] = field(default_factory=list)
     """A heap of these; one that is not in `_due` any more is stale."""
     _touched: set[str] = field(default_factory=set)
-    _whole: tuple[list[Effect], set[str]] = field(default_factory=lambda: ([], set()))
-    """Of a step that broke: what was decided before, and whom that changed."""
+    """By the last step, or the one that is being made."""
+    _earlier: set[str] = field(default_factory=set)
+    """By those before it, since `touched` was last asked."""
+    _whole: list[Effect] = field(default_factory=list)
+    """Of a step that broke: what was decided before."""
     _watched: dict[str, int] = field(default_factory=dict)
     """account -> until when"""
 
@@ -46,17 +49,23 @@ class DirectoryState:
 
     @property
     def has_changed(self) -> bool:
-        """Since `touched` was last asked."""
+        """By the last step."""
         return bool(self._touched)
 
     def touched(self) -> dict[str, Call | Conference | None]:
         """What the last steps may have changed, since this was last asked: id -> as it is now, None if it is gone."""
-        if len(self._touched) == 1:
+        if len(self._touched) == 1 and not self._earlier:
             # As a rule: nothing to put in order.
             key = self._touched.pop()
             return {key: self.calls.get(key) or self.conferences.get(key)}
-        touched, self._touched = self._touched, set()
+        touched = self._touched | self._earlier
+        self._touched, self._earlier = set(), set()
         return {key: self.calls.get(key) or self.conferences.get(key) for key in sorted(touched)}
+
+    def _next_step(self) -> None:
+        if self._touched:
+            self._earlier |= self._touched
+            self._touched = set()
 
     def _conference_of(self, call: Call) -> Conference | None:
         return self.conferences.get(call.conference_id) if call.conference_id else None

@@ -126,7 +126,7 @@ def test_what_asterisk_tells(message: dict[str, Any], expected: seen.Event) -> N
     assert event(message) == expected
 
 
-@pytest.mark.parametrize("type_", ["ChannelVarset", "BridgeCreated", "ApplicationReplaced", "PlaybackStarted"])
+@pytest.mark.parametrize("type_", ["ChannelVarset", "BridgeCreated", "ApplicationReplaced", "PlaybackContinuing"])
 def test_what_is_not_for_us(type_: str) -> None:
     assert event({"type": type_, **ON_CHANNEL, **ON_BRIDGE, **RECORDING, "playback": {"id": "p"}}) is None
 

@@ -120,7 +120,7 @@ OF_ATTRIBUTES = (
         "member.fall_silent() + self._found(member, member.matcher.flush(), now)", "member.fall_silent()",
         "test_conference_digits"),
     Bug("relayDTMF: false", STAY, "            elif member.element.relay_dtmf:", "            else:", "smooth"),
-    Bug("relayDTMF: to all others, not to himself", STAY, " and m is not member and not m.deaf]", " and not m.deaf]", "smooth"),
+    Bug("relayDTMF: to all others, not to himself", STAY, " and m is not member and not m.deaf\n", " and not m.deaf\n", "smooth"),
     Bug("relayDTMF: in order", "digits.py", "Found(found[-1].text + text, False)", "Found(text + found[-1].text, False)",
         "test_digits"),
     Bug("floorEvent: false", STAY, 'if member.element.floor_event else []', "", "smooth"),
