@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from rich.console import Console
@@ -80,6 +81,9 @@ def measured(ways: dict[str, Callable[[], Any]]) -> dict[str, float]:
 
 # The WebSocket and the event loop: one process sends, another reads and decodes; told is the reader's CPU.
 
+EVENTS = {"many at once": (MESSAGES, 0.0), "one by one": (1000, 1 / 300)}
+"""How many, and how many seconds between two."""
+
 
 async def send(port: int) -> None:
     from aiohttp import web
@@ -88,8 +92,11 @@ async def send(port: int) -> None:
         socket = web.WebSocketResponse(compress=False)
         await socket.prepare(request)
         text = an_event().decode()
-        for _ in range(MESSAGES):
+        number, pause = EVENTS[request.query["how"]]
+        for _ in range(number):
             await socket.send_str(text)
+            if pause:
+                await asyncio.sleep(pause)
         await socket.close()
         return socket
 
@@ -102,65 +109,85 @@ async def send(port: int) -> None:
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
-async def read_with_aiohttp(port: int) -> int:
+async def read_with_aiohttp(url: str, take: Callable[[Any], None]) -> None:
     import aiohttp
 
-    number = 0
     async with (
         aiohttp.ClientSession() as session,
-        session.ws_connect(f"ws://127.0.0.1:{port}/", max_msg_size=0, decode_text=False) as socket,
+        session.ws_connect(url, max_msg_size=0, decode_text=False) as socket,
     ):
         async for message in socket:
-            msgspec.json.decode(message.data)
-            number += 1
-    return number
+            take(message.data)
 
 
-async def read_with_websockets(port: int) -> int:
+async def read_with_websockets(url: str, take: Callable[[Any], None]) -> None:
     connect = importlib.import_module("websockets.asyncio.client").connect
-    number = 0
-    async with connect(f"ws://127.0.0.1:{port}/", max_size=None, compression=None) as socket:
+    async with connect(url, max_size=None, compression=None) as socket:
         async for message in socket:
-            msgspec.json.decode(message)
-            number += 1
-    return number
+            take(message)
 
 
-def read(way: str, port: int) -> None:
+async def read_with_picows(url: str, take: Callable[[Any], None]) -> None:
+    import picows
+
+    class Listener(picows.WSListener):
+        def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+            if frame.msg_type is picows.WSMsgType.CLOSE:
+                transport.disconnect()
+            else:
+                take(frame.get_payload_as_memoryview())
+
+    transport, _ = await picows.ws_connect(Listener, url, use_aiofastnet=False)
+    await transport.wait_disconnected()
+
+
+LIBRARIES = {"aiohttp": read_with_aiohttp, "websockets": read_with_websockets, "picows": read_with_picows}
+
+
+def read(way: str, how: str, port: int) -> None:
     """In a process of its own: prints microseconds of CPU for one message."""
     library, loop = way.split(" on ")
     if loop == "uvloop":
         importlib.import_module("uvloop").install()
-    began = time.process_time()
-    number = asyncio.run({"aiohttp": read_with_aiohttp, "websockets": read_with_websockets}[library](port))
-    assert number == MESSAGES
-    print((time.process_time() - began) / number * 1e6)
+    spent: list[float] = []
+
+    def take(message: Any) -> None:
+        msgspec.json.decode(message)
+        spent.append(time.process_time())
+
+    asyncio.run(LIBRARIES[library](f"ws://127.0.0.1:{port}/?how={quote(how)}", take))
+    assert len(spent) == EVENTS[how][0]
+    print((spent[-1] - spent[0]) / (len(spent) - 1) * 1e6)
 
 
-def of_sockets(turns: int) -> dict[str, float]:
+def of_sockets(turns: int) -> dict[str, dict[str, float]]:
     from ari_conf.parts.processes import free_port
 
-    libraries = [name for name in ("aiohttp", "websockets") if importlib.util.find_spec(name)]
+    libraries = [name for name in LIBRARIES if importlib.util.find_spec(name)]
     loops = ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]
-    port, best = free_port(), {f"{library} on {loop}": float("inf") for library in libraries for loop in loops}
+    ways = [f"{library} on {loop}" for library in libraries for loop in loops]
+    port, best = free_port(), {how: dict.fromkeys(ways, float("inf")) for how in EVENTS}
     me = [sys.executable, "-m", "tests.bench.choices"]
     sending = subprocess.Popen([*me, "send", str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert sending.stdout and sending.stdout.readline() == b"ready\n"
         for _ in range(turns):
-            for way in best:
-                told = subprocess.run([*me, "read", way, str(port)], capture_output=True, text=True, check=True)
-                best[way] = min(best[way], float(told.stdout))
+            for how, found in best.items():
+                for way in ways:
+                    told = subprocess.run(
+                        [*me, "read", way, how, str(port)], capture_output=True, text=True, check=True
+                    )
+                    found[way] = min(found[way], float(told.stdout))
     finally:
         sending.kill()
         sending.wait()
-    return best
+    return {f"receiving and reading such an event, {how}": found for how, found in best.items()}
 
 
 def main() -> None:
     table = Table("what for", "how", "us of CPU", "beside the best", box=None, pad_edge=False)
     found = {what: measured(ways) for what, ways in (of_an_event() | of_a_conference()).items()}
-    found["receiving and reading such an event"] = of_sockets(3)
+    found |= of_sockets(3)
     for what, best in found.items():
         for name, spent in sorted(best.items(), key=lambda pair: pair[1]):
             table.add_row(what, name, f"{spent:.1f}", f"{spent / min(best.values()):.2f}")
@@ -171,7 +198,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["send", port]:
             asyncio.run(send(int(port)))
-        case ["read", way, port]:
-            read(way, int(port))
+        case ["read", way, how, port]:
+            read(way, how, int(port))
         case _:
             main()
