@@ -17,7 +17,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 
 EVENTS = ("StasisStart", "ChannelEnteredBridge", "ChannelLeftBridge")
 STATE = b"x" * 3000
@@ -27,7 +27,10 @@ STATE = b"x" * 3000
 async def run(
     url: str, app: str, authorization: str, bridge_type: str, answer_url: str = "", redis_url: str = ""
 ) -> None:
-    redis = Redis.from_url(redis_url) if redis_url else None
+    redis = None
+    if redis_url:
+        # Who finds none free waits for one, however many come at once.
+        redis = Redis(connection_pool=BlockingConnectionPool.from_url(redis_url, max_connections=16, timeout=None))
     bridges: dict[str, asyncio.Task[None]] = {}
     inside: Counter[str] = Counter()
     tasks: set[asyncio.Task[None]] = set()
