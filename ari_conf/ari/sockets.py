@@ -23,7 +23,6 @@ import structlog
 from aiohttp import encode_basic_auth
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
-from ari_conf.ari import wire
 from ari_conf.ari.wire import Socket
 from ari_conf.errors import AriError, AriNotFound, SetupFailed
 
@@ -43,8 +42,6 @@ HEARS_S, HEARS_TRIES = 0.8, 2
 LISTEN_AGAIN_S, LOOK_AGAIN_S, GOODBYE_S = 1.0, 0.25, 1.0
 NEEDED = ("RESTResponse", "ChannelUserevent", "ApplicationReplaced")
 """The filter holds for answers on the WebSocket as well: without RESTResponse none would come (seen on 22.10.1)."""
-
-
 UNREACHED = (picows.WSError, OSError)
 """TimeoutError is an OSError."""
 
@@ -235,7 +232,7 @@ class Sockets:
     # Either way.
 
     def _socket(self, *, ours: bool) -> Socket:
-        return Socket(wire.Told(self._receive, self._opened, self._over), ours)
+        return Socket(self._receive, self._opened, self._over, ours)
 
     def _opened(self, socket: Socket) -> None:
         """It may take an older one's place: Asterisk may be back before we notice that it was gone."""

@@ -1,7 +1,7 @@
 """One WebSocket of ARI's: events in, REST requests out and their answers back in. Knows nothing of who opened it.
 
-What comes is decoded and handed on within the call in which it was read from the connection: by way of a queue and a
-task that waits for it, it would take twice as long (docs/performance.md). Asterisk drops a client that doesn't read for
+What comes is decoded and handed on within the call that reads it from the connection: by way of a queue and a task that
+waits for it, it would cost half as much again (docs/performance.md). Asterisk drops a client that doesn't read for
 `websocket_write_timeout`, so `on_event` must put the event away and return.
 """
 
@@ -23,15 +23,6 @@ from ari_conf.errors import AriError, AriNotFound, AriUnreachable
 log = structlog.get_logger()
 
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """Who hears of a WebSocket. All must return at once."""
-
-    event: Callable[[dict[str, Any]], None]
-    opened: Callable[[Socket], None] = lambda _: None
-    ended: Callable[[Socket], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +48,20 @@ def content(method: str, path: str, answer: Answer, kind: Any = Any) -> Any:
 
 
 class Socket(WSListener):
-    def __init__(self, told: Told, ours: bool = False) -> None:
-        self._told = told
+    def __init__(
+        self,
+        on_event: Callable[[dict[str, Any]], None],
+        on_opened: Callable[[Socket], None],
+        on_ended: Callable[[Socket], None],
+        ours: bool = False,
+    ) -> None:
+        """All three must return at once."""
+        self._on_event, self._on_opened, self._on_ended = on_event, on_opened, on_ended
         self.ours = ours
         """Opened by us, not by Asterisk."""
         self._transport: WSTransport | None = None
         self._connection: socket.socket | None = None
+        """Of one whose messages are to be acknowledged at once."""
         self._begun = bytearray()
         """Of a message that comes in parts."""
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
@@ -75,9 +74,9 @@ class Socket(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
-        if hasattr(socket, "TCP_QUICKACK"):
+        if not self.ours and hasattr(socket, "TCP_QUICKACK"):
             self._connection = transport.underlying_transport.get_extra_info("socket")
-        self._told.opened(self)
+        self._on_opened(self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         self._acknowledge()
@@ -102,7 +101,7 @@ class Socket(WSListener):
                 waiting.set_exception(AriUnreachable("the WebSocket to Asterisk ended before the answer came"))
         self._waiting.clear()
         self._ended.set()
-        self._told.ended(self)
+        self._on_ended(self)
 
     async def request(self, method: str, path: str, query: Mapping[str, str], body: bytes | None) -> Answer:
         """The caller sets the deadline. `path` begins with a slash and is percent-encoded."""
@@ -154,7 +153,7 @@ class Socket(WSListener):
             self._answered(message)
             return
         try:
-            self._told.event(message)
+            self._on_event(message)
         except Exception:
             # One event that can't be taken must not cost all those after it.
             log.exception("event lost", type=message.get("type"))
@@ -171,5 +170,5 @@ class Socket(WSListener):
         """At once, what has come. A WebSocket that Asterisk has opened sends by Nagle's rule (seen on 22.10.1): its
         next message, an answer or an event, would wait for the acknowledgement of the last, which Linux puts off for
         40 ms. The option holds for this one time (tcp(7))."""
-        if self._connection is not None and not self.ours:
+        if self._connection is not None:
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
-from ari_conf.ari.wire import Answer, Socket, Told, content
+from ari_conf.ari.wire import Answer, Socket, content
 from ari_conf.errors import AriError
 
 HOSTILE = [b"", b"{", b"\xff", b'"\xff"', b"[" * 100_000, b'{"a":' * 100_000, b"[]", b"5", b"null"]
+
+
+def ignore(_: object) -> None:
+    pass
 
 
 class Wire:
@@ -24,7 +28,7 @@ class Wire:
 @pytest.mark.parametrize("received", HOSTILE, ids=lambda received: repr(received[:10]))
 def test_what_is_no_message_is_passed_over(received: bytes) -> None:
     heard: list[dict[str, Any]] = []
-    socket = Socket(Told(heard.append))
+    socket = Socket(heard.append, ignore, ignore)
     socket._receive(received)
     socket._receive(b'{"type": "StasisEnd"}')
     assert heard == [{"type": "StasisEnd"}]
@@ -33,7 +37,7 @@ def test_what_is_no_message_is_passed_over(received: bytes) -> None:
 @pytest.mark.parametrize("body", [{"a": 1}, ["x"], 5, True])
 async def test_an_answer_whose_body_is_no_text_is_an_empty_one(body: object) -> None:
     wire = Wire()
-    socket = Socket(Told(lambda _: None))
+    socket = Socket(ignore, ignore, ignore)
     socket._transport = wire  # type: ignore[assignment]
     asking = asyncio.create_task(socket.request("GET", "/channels", {}, None))
     await asyncio.sleep(0)

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 
 from ari_conf import document, takeover
 from ari_conf.ari.translate import to_event
-from ari_conf.ari.wire import Answer, Socket, Told, content
+from ari_conf.ari.wire import Answer, Socket, content
 from ari_conf.command_queue import Queued
 from ari_conf.core import elements as el
 from ari_conf.core.commands import Command
@@ -107,7 +107,7 @@ def wire(given: bytes) -> None:
 
     async def hears() -> None:
         seen: list[dict[str, Any]] = []
-        socket = Socket(Told(seen.append))
+        socket = Socket(seen.append, _ignore, _ignore)
         socket._transport = _Silent()  # type: ignore[assignment]
         asking = asyncio.create_task(socket.request("GET", "/channels", {}, None))
         await asyncio.sleep(0)
@@ -121,6 +121,10 @@ def wire(given: bytes) -> None:
     asyncio.run(hears())
     for status in (200, 404, 500):
         _answer(Answer(status, "", given))
+
+
+def _ignore(_: object) -> None:
+    pass
 
 
 class _Silent:
