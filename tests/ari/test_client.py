@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 
 from ari_conf.ari import sockets as sockets_module
-from ari_conf.ari.client import Client, Server
+from ari_conf.ari.client import ALWAYS, Client, Server
+from ari_conf.ari.sockets import Permission
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable, SetupFailed
 from ari_conf.parts.processes import free_port
 
@@ -111,7 +112,7 @@ Made = Callable[..., Awaitable[Client]]
 async def connect(listener: Listener) -> AsyncIterator[Made]:
     made: list[Client] = []
 
-    async def start(port: int, **settings: Any) -> Client:
+    async def start(port: int, permission: Permission = ALWAYS, **settings: Any) -> Client:
         server = Server(f"http://127.0.0.1:{port}/ari", "app", "ada", "secret", **settings)
 
         def take(message: dict[str, Any]) -> None:
@@ -119,7 +120,8 @@ async def connect(listener: Listener) -> AsyncIterator[Made]:
             if message["type"] == "Poison":
                 raise ValueError
 
-        client = Client(server, take, lambda: listener.tell("connected"), lambda: listener.tell("disconnected"))
+        told = (lambda: listener.tell("connected"), lambda: listener.tell("disconnected"))
+        client = Client(server, take, *told, permission)
         made.append(client)
         await client.start()
         return client
@@ -277,6 +279,30 @@ async def test_whoever_opens_it_must_know_the_password(
             with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
                 await opened(http, port, wrong)
     assert listener.told == []
+
+
+class Lease:
+    """Not known to be had until it is asked for."""
+
+    fresh = False
+
+    async def confirmed(self) -> None:
+        self.fresh = True
+
+
+async def test_none_is_accepted_before_it_is_permitted(
+    asterisk: FakeAsterisk, connect: Made, listener: Listener
+) -> None:
+    """Else one who is stopped, and is not the owner any more, would take the application from who is."""
+    port, lease = free_port(), Lease()
+    await connect(asterisk.port, lease, listen=("127.0.0.1", port))
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
+            await opened(http, port, AUTHORIZATION)
+        # It was asked for, so that the next try finds it.
+        assert lease.fresh and listener.told == []
+        await opened(http, port, AUTHORIZATION)
+        await listener.until("connected")
 
 
 async def test_a_newer_one_takes_the_place_of_an_older(

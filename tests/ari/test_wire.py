@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 import pytest
+from picows import WSMsgType
+from picows.picows import _make_test_ws_frame
 
 from ari_conf.ari.wire import Answer, Socket, content
 from ari_conf.errors import AriError
@@ -32,6 +34,17 @@ def test_what_is_no_message_is_passed_over(received: bytes) -> None:
     socket._receive(received)
     socket._receive(b'{"type": "StasisEnd"}')
     assert heard == [{"type": "StasisEnd"}]
+
+
+def test_a_message_in_parts() -> None:
+    heard: list[dict[str, Any]] = []
+    socket = Socket(heard.append, ignore, ignore)
+    parts = (WSMsgType.TEXT, b'{"type": "S'), (WSMsgType.CONTINUATION, b"tasis"), (WSMsgType.CONTINUATION, b'End"}')
+    for n, (kind, text) in enumerate(parts, 1):
+        assert heard == []
+        socket.on_ws_frame(Wire(), _make_test_ws_frame(kind, text, n == len(parts), False))  # type: ignore[arg-type]
+    socket.on_ws_frame(Wire(), _make_test_ws_frame(WSMsgType.TEXT, b'{"type": "Next"}', True, False))  # type: ignore[arg-type]
+    assert heard == [{"type": "StasisEnd"}, {"type": "Next"}]
 
 
 @pytest.mark.parametrize("body", [{"a": 1}, ["x"], 5, True])
