@@ -1,4 +1,4 @@
-"""Connections of `requests` that go to checked addresses, and that no drip can hold beyond a deadline.
+"""Connections of urllib3 that go to checked addresses, and that no drip can hold beyond a deadline.
 
 `requests-hardened` does the first, but looks the name up for each request (also when the connection is already there),
 takes the first address alone, and knows of no allowed networks. Here the check stands where urllib3 opens a socket: a
@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import urllib3
-from requests import PreparedRequest
-from requests.adapters import HTTPAdapter
+from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -52,10 +51,10 @@ class Limits:
 
 class _Here(threading.local):
     limits: Limits
-    adapters: dict[Networks, PinnedAdapter]
+    pools: dict[Networks, _Pools]
 
     def __init__(self) -> None:
-        self.adapters = {}
+        self.pools = {}
 
 
 here = _Here()
@@ -167,24 +166,16 @@ class _HttpsPool(_Kept, HTTPSConnectionPool):
     ConnectionCls = _Https
 
 
-class PinnedAdapter(HTTPAdapter):
+class _Pools(PoolManager):
     def __init__(self) -> None:
-        super().__init__(pool_connections=HOSTS_KEPT_ALIVE, pool_maxsize=1)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
-
-    def build_connection_pool_key_attributes(
-        self, request: PreparedRequest, verify: Any, cert: Any = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        scheme, host, port = request.pool_key  # type: ignore[attr-defined]  # set by `deliver`
-        tls = {"ssl_context": tls_context()} if scheme == "https" else {}
-        return {"scheme": scheme, "host": host, "port": port}, tls
-
-    def cert_verify(self, *args: Any) -> None:
-        """The context verifies; requests would load its certificates anew for each connection."""
+        super().__init__(HOSTS_KEPT_ALIVE, maxsize=1)
+        self.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
 
-def adapter(networks: Networks) -> PinnedAdapter:
+def pool(scheme: str, host: str, port: int, networks: Networks) -> HTTPConnectionPool:
     """This thread's. One for each set of networks: what was allowed under one is not reused under another."""
-    if networks not in here.adapters:
-        here.adapters[networks] = PinnedAdapter()
-    return here.adapters[networks]
+    pools = here.pools.get(networks)
+    if pools is None:
+        pools = here.pools[networks] = _Pools()
+    # The context verifies; it is made once.
+    return pools.connection_from_host(host, port, scheme, {"ssl_context": tls_context()} if scheme == "https" else None)

@@ -1,4 +1,4 @@
-"""One try to deliver a request to a user's URL, for the workers: blocking, on `requests`."""
+"""One try to deliver a request to a user's URL, for the workers: blocking, on urllib3."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-import requests
 import urllib3
-from requests.hooks import default_hooks
-from requests.structures import CaseInsensitiveDict
 
 from ari_conf.errors import RequestRefused
 from ari_conf.http import connect_sync
@@ -70,15 +67,28 @@ def _follow(method: str, url: str, params: Pairs, tokens: Sequence[str], network
 
 def _send(hop: Hop, networks: Networks) -> urllib3.BaseHTTPResponse:
     limits = connect_sync.here.limits
+    url = urlsplit(hop.url)
     try:
-        timeout = urllib3.Timeout(connect=limits.left(limits.connect_s), read=limits.left(limits.read_s))
-        response = connect_sync.adapter(networks).send(_prepared(hop), stream=True, timeout=timeout)  # type: ignore[arg-type]
-        raw: urllib3.BaseHTTPResponse = response.raw
-        _throw_away(raw)
-        return raw
-    except (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):
+        pool = connect_sync.pool(url.scheme, hop.target.host, hop.target.port, networks)
+        # As it was signed: urllib3 spells it no other way.
+        target = f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
+        response = pool.urlopen(
+            hop.method,
+            target,
+            body=hop.body,
+            headers=hop.headers,
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            timeout=urllib3.Timeout(connect=limits.left(limits.connect_s), read=limits.left(limits.read_s)),
+            preload_content=False,
+            decode_content=False,
+        )
+        _throw_away(response)
+        return response
+    except (TimeoutError, urllib3.exceptions.TimeoutError):
         raise TryFailed("read", NO_ANSWER) from None
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+    except (urllib3.exceptions.HTTPError, OSError) as error:
         raise TryFailed("broken", f"its answer broke off or is not HTTP ({type(error).__name__})") from None
 
 
@@ -91,13 +101,3 @@ def _throw_away(raw: urllib3.BaseHTTPResponse) -> None:
             raw.close()
             return
     raw.release_conn()
-
-
-def _prepared(hop: Hop) -> requests.PreparedRequest:
-    """As is: `requests` would spell the URL in its own way, and add what it finds in .netrc."""
-    request = requests.PreparedRequest()
-    request.method, request.url, request.body = hop.method, hop.url, hop.body
-    request.headers = CaseInsensitiveDict(hop.headers)
-    request.hooks = default_hooks()
-    request.pool_key = (urlsplit(hop.url).scheme, hop.target.host, hop.target.port)  # type: ignore[attr-defined]
-    return request

@@ -50,7 +50,7 @@ def attempt(request: pytest.FixtureRequest) -> Attempt:
         tokens: tuple[str, ...] = ("my_auth_token",),
     ) -> Outcome:
         if request.param == "deliver":
-            connect_sync.here.adapters.clear()
+            connect_sync.here.pools.clear()
             return deliver.attempt(
                 method,
                 url,

@@ -14,9 +14,9 @@ from tests.http.misbehaving import Receiver
 
 @pytest.fixture(autouse=True)
 def _nothing_kept_alive() -> Iterator[None]:
-    connect_sync.here.adapters.clear()
+    connect_sync.here.pools.clear()
     yield
-    connect_sync.here.adapters.clear()
+    connect_sync.here.pools.clear()
 
 
 def post(url: str, networks: Networks = LOOPBACK, remaining_ms: int = 20_000) -> Outcome:
@@ -91,7 +91,7 @@ def test_few_hosts_are_kept_alive(receiver: Receiver, names: Names) -> None:
     names.answers = {host: [["127.0.0.1"]] for host in hosts}
     for host in hosts:
         assert post(receiver.url("/ok", host)).ok
-    assert len(connect_sync.adapter(LOOPBACK).poolmanager.pools) == connect_sync.HOSTS_KEPT_ALIVE
+    assert len(connect_sync.here.pools[LOOPBACK].pools) == connect_sync.HOSTS_KEPT_ALIVE
 
 
 def test_no_time_left_is_a_try_that_failed(receiver: Receiver) -> None:
