@@ -68,7 +68,8 @@ class Directory(Telling):
         return found | {"conference_id": call.conference_id} if call.conference_id else found
 
     def receive(self, event: ev.Event, now: int) -> list[Effect]:
-        self._next_step()
+        if self._touched:
+            self._next_step()
         kind = type(event)
         if kind is ev.TalkingStarted or kind is ev.TalkingFinished:
             return self._talk(event, now)  # type: ignore[arg-type]

@@ -63,9 +63,8 @@ class DirectoryState:
         return {key: self.calls.get(key) or self.conferences.get(key) for key in sorted(touched)}
 
     def _next_step(self) -> None:
-        if self._touched:
-            self._earlier |= self._touched
-            self._touched = set()
+        self._earlier |= self._touched
+        self._touched = set()
 
     def _conference_of(self, call: Call) -> Conference | None:
         return self.conferences.get(call.conference_id) if call.conference_id else None
