@@ -7,6 +7,7 @@ AriConfError
 │   ├── RequestRefused     it points where no request may go
 │   └── AnswerRefused      there is an answer, too long or encoded in a way that was not asked for
 ├── SoundFailed            Play or Speak can't be turned into something that Asterisk plays
+├── TooManyWaiting         an account asks for more at once than its share; what it asked for is refused
 ├── AriError               Asterisk refused, or did not answer
 │   ├── AriNotFound        the channel, bridge, playback or recording is gone
 │   └── AriUnreachable     no connection, or the deadline passed
@@ -46,6 +47,10 @@ class AnswerRefused(RequestFailed):
 
 
 class SoundFailed(AriConfError):
+    pass
+
+
+class TooManyWaiting(AriConfError):
     pass
 
 
