@@ -94,3 +94,21 @@ async def test_one_more_than_may_wait_is_refused() -> None:
             pytest.fail("it got a turn")
     await play.ends("a 1 x")
     assert play.order == ["a 1 x", "a 2 x"]
+
+
+async def test_all_may_give_up_at_once_those_who_have_a_turn_and_those_who_wait() -> None:
+    shares = Shares(most=3, each=2, waiting=10)
+
+    async def one() -> None:
+        async with shares.turn("a"):
+            await asyncio.Event().wait()
+
+    for _ in range(3):
+        tasks = [asyncio.create_task(one()) for _ in range(8)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(end, asyncio.CancelledError) for end in ended)
+    async with asyncio.timeout(5), shares.turn("a"), shares.turn("a"), shares.turn("b"):
+        pass  # all turns are free again
