@@ -6,8 +6,10 @@ made from the element's text and children. `document` reads XML into these by th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +17,9 @@ VOICES = ("WOMAN", "MAN")
 DIGITS = "0123456789*#"
 MOST = 999_999_999
 """Of any number in a document; as seconds 31 years."""
+MOST_URL = 2048
+"""Characters of a URL: each callback, problem and log line that names it holds them."""
+NOT_IN_URL = re.compile(r"[\s\x00-\x1f]")
 
 
 class NotAllowed(ValueError):
@@ -67,12 +72,14 @@ def url(text: str) -> str | None:
     text = text.strip()
     if not text:
         return None
+    if len(text) > MOST_URL:
+        raise NotAUrl(f"an absolute http or https URL of at most {MOST_URL} characters")
     try:
         parts = urlsplit(text)
         absolute = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         absolute = False
-    if not absolute or any(c.isspace() or ord(c) < 32 for c in text):
+    if not absolute or NOT_IN_URL.search(text):
         raise NotAUrl("an absolute http or https URL")
     return text
 
@@ -83,8 +90,8 @@ def sound(text: str) -> str | None:
         return text
     try:
         return url(text)
-    except NotAUrl:
-        raise NotAllowed("beep:1, beep:2, an absolute http or https URL, or empty") from None
+    except NotAUrl as error:
+        raise NotAllowed(f"beep:1, beep:2, {error}, or empty") from None
 
 
 def patterns(text: str) -> tuple[str, ...]:
@@ -95,8 +102,9 @@ def patterns(text: str) -> tuple[str, ...]:
 
 
 def digit_set(text: str) -> str:
-    kept = "".join(c for c in text if c not in ", ")
-    if not set(kept) <= set(DIGITS) or kept.lower() == "none":
+    # Each digit once: a text of thousands of digits means no more than these twelve.
+    kept = "".join(c for c in dict.fromkeys(text) if c not in ", ")
+    if not set(kept) <= set(DIGITS):
         raise NotAllowed("the digits 0-9 * #")
     return kept
 
@@ -112,7 +120,7 @@ def digits_and_pauses(text: str) -> str:
 
 
 def voice_name(text: str) -> str:
-    if text in VOICES or (text.startswith("Polly.") and text[6:].isalpha()):
+    if text in VOICES or (len(text) <= 40 and text.startswith("Polly.") and text[6:].isalpha()):
         return text
     raise NotAllowed("WOMAN, MAN or Polly.Name")
 
@@ -131,6 +139,7 @@ def attribute(kind: Callable[[str], Any], default: Any) -> Any:
     return field(default=default, metadata={"kind": Kind(kind)})
 
 
+@cache
 def attributes_of(element: type) -> dict[str, tuple[Field[Any], Callable[[str], Any]]]:
     """XML name -> (field, its reader)."""
     return {_camel(f.name): (f, f.metadata["kind"].parse) for f in fields(element) if "kind" in f.metadata}
