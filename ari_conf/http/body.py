@@ -19,7 +19,7 @@ async def pieces(response: aiohttp.ClientResponse, limit_bytes: int) -> AsyncGen
     """Raises TryFailed beyond `limit_bytes`, and if the body is encoded."""
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
-        raise TryFailed("body", f"it answered with Content-Encoding {encoding}, which was not asked for")
+        raise TryFailed("body", f"it answered with Content-Encoding {encoding[:40]}, which was not asked for")
     size = response.content_length or 0
     if size <= limit_bytes:
         size = 0

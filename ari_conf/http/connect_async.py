@@ -1,23 +1,43 @@
-"""Connections of aiohttp that go to checked addresses."""
+"""Connections of aiohttp that go to checked addresses, and over which only so much comes beside a body."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from functools import partial
 from ipaddress import ip_address
+from typing import Any
 
 import aiohttp
 from aiohttp import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 
-from ari_conf.http import guard
+from ari_conf.http import guard, lookup
 from ari_conf.http.guard import Networks
-from ari_conf.http.hop import KEPT_ALIVE_S, tls_context
-from ari_conf.http.lookup import Lookups
+from ari_conf.http.hop import (
+    FRAMING_PER_BYTE,
+    KEPT_ALIVE_S,
+    MOST_HEAD,
+    MOST_INTERIM,
+    TOO_MUCH_HEAD,
+    tls_context,
+)
+from ari_conf.shares import Shares
 
-LOOKUPS_AT_ONCE = 32
-"""In threads of their own: the default executor has few, and others need them."""
+LOOKUPS_WAITING = 1000
+"""Of an account; one more is refused."""
+PIECE = 8 * 1024
+"""What comes is looked at after so many bytes: a packet may hold ten thousand answers."""
+
+asker: ContextVar[str] = ContextVar("asker", default="")
+"""The account for which this task asks."""
+
+
+class TooMuch(aiohttp.ClientError):
+    """What comes is no answer to be waited for; the text is a sentence."""
 
 
 class Resolver(AbstractResolver):
@@ -25,27 +45,116 @@ class Resolver(AbstractResolver):
 
     def __init__(self, networks: Networks) -> None:
         self._networks = networks
-        self._lookups = Lookups(LOOKUPS_AT_ONCE)
+        self._turns = Shares(lookup.AT_ONCE, lookup.OF_ACCOUNT, LOOKUPS_WAITING)
+        self._under_way: dict[tuple[str, int], asyncio.Task[lookup.Found]] = {}
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        # Who gives up must not end it for the others who ask for that name.
-        found = await asyncio.shield(asyncio.wrap_future(self._lookups.start(host, port, self._networks)))
+        """Raises TooManyWaiting as well."""
         return [
             ResolveResult(
                 hostname=host, host=address[0], port=port, family=of, proto=0, flags=int(socket.AI_NUMERICHOST)
             )
-            for of, address in found
+            for of, address in await self._look_up(host, port)
         ]
 
+    async def _look_up(self, host: str, port: int) -> lookup.Found:
+        key = host, port
+        looking_up = self._under_way.get(key)
+        if looking_up is None:
+            async with AsyncExitStack() as turn:
+                # Whose it is isn't known of everything; then each name is on its own.
+                await turn.enter_async_context(self._turns.turn(asker.get() or host))
+                looking_up = self._under_way.get(key)
+                if looking_up is None:
+                    looking_up = asyncio.create_task(self._in_thread(key, turn.pop_all()))
+                    looking_up.add_done_callback(_seen)
+                    self._under_way[key] = looking_up
+        # Who gives up must not end it for the others who ask for that name, nor give its turn away: the thread is busy.
+        return await asyncio.shield(looking_up)
+
+    async def _in_thread(self, key: tuple[str, int], turn: AsyncExitStack) -> lookup.Found:
+        async with turn:
+            try:
+                return await asyncio.wrap_future(lookup.start(*key, self._networks))
+            finally:
+                del self._under_way[key]
+
     async def close(self) -> None:
-        self._lookups.close()
+        for looking_up in tuple(self._under_way.values()):
+            looking_up.cancel()
+
+
+def _seen(looking_up: asyncio.Task[lookup.Found]) -> None:
+    if not looking_up.cancelled():
+        looking_up.exception()  # also if nobody waits any more
+
+
+class _Handler(ResponseHandler):
+    """Bounds what aiohttp doesn't: interim answers, the head, and what frames a body (sizes of chunks, trailers)."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._begin()
+
+    def set_response_params(self, **params: Any) -> None:
+        """Called before each request."""
+        self._begin()
+        super().set_response_params(**params)
+
+    def _begin(self) -> None:
+        self._received = self._interim = self._answers = 0
+        self._body: aiohttp.StreamReader | None = None
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """Called for each answer, with (message, body)."""
+        if 100 <= data[0].code < 200:
+            self._interim += 1
+        else:
+            self._answers += 1
+            self._body = data[1]
+        if self._interim <= MOST_INTERIM:
+            super().feed_data(data, size)
+
+    def data_received(self, data: bytes) -> None:
+        if len(data) <= PIECE:
+            self._piece_received(data)
+            return
+        for first in range(0, len(data), PIECE):
+            if self.transport is None or self.transport.is_closing():
+                return
+            self._piece_received(data[first : first + PIECE])
+
+    def _piece_received(self, piece: bytes) -> None:
+        self._received += len(piece)
+        super().data_received(piece)
+        if self._interim > MOST_INTERIM or (self._received >= MOST_HEAD and not self._answers):
+            self._refuse(TOO_MUCH_HEAD)
+        elif self._answers > 1:
+            self._refuse("it answered more than once")
+        elif self._body and self._received > 2 * MOST_HEAD + FRAMING_PER_BYTE * self._body.total_bytes:
+            self._refuse("its answer has more around its body than in it")
+
+    def _refuse(self, why: str) -> None:
+        error = TooMuch(why)
+        self.set_exception(error)
+        if self._body is not None and not self._body.is_eof():
+            self._body.set_exception(error)
+        self._payload = None
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._factory = partial(_Handler, loop=self._loop)  # type: ignore[assignment]  # aiohttp has no public way
 
 
 def pinned_session(networks: Networks) -> aiohttp.ClientSession:
     """Without cookies, credentials, proxies; bodies as they come. To be made in a running loop."""
-    connector = aiohttp.TCPConnector(
+    connector = _Connector(
         resolver=Resolver(networks),
         use_dns_cache=False,
         socket_factory=partial(checked_socket, networks),

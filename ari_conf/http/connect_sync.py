@@ -23,13 +23,14 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ari_conf.http import guard
 from ari_conf.http.guard import Networks
-from ari_conf.http.hop import KEPT_ALIVE_S, TryFailed, tls_context
+from ari_conf.http.hop import KEPT_ALIVE_S, MOST_HEAD, MOST_INTERIM, TOO_MUCH_HEAD, TryFailed, tls_context
 from ari_conf.http.lookup import Lookups
 
 HOSTS_KEPT_ALIVE = 8
 """By one thread."""
-LOOKUPS_AT_ONCE = 64
-lookups = Lookups(LOOKUPS_AT_ONCE)
+MOST_BODY = 1024 * 1024
+"""Bytes that are read of a body, its framing included: what of it is wanted is far less."""
+lookups = Lookups()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Limits:
     deadline: float
     """Of time.monotonic()."""
     networks: Networks
+    account: str = ""
+    """For which names are looked up."""
 
     def left(self, most: float) -> float:
         left = self.deadline - time.monotonic()
@@ -60,18 +63,27 @@ class _Here(threading.local):
 here = _Here()
 
 
+class EnoughRead(Exception):
+    """More than `most` bytes came."""
+
+
 class _TimedReads(io.RawIOBase):
     """Before each packet: how long may it take? A socket's own timeout starts anew with every byte."""
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, most: int) -> None:
         self._raw, self._sock = raw, sock
+        self.left = most
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
+        if self.left <= 0:
+            raise EnoughRead
         self._sock.settimeout(here.limits.left(here.limits.read_s))
-        return self._raw.readinto(buffer)
+        count = self._raw.readinto(buffer)
+        self.left -= count or 0
+        return count
 
     def close(self) -> None:
         self._raw.close()
@@ -81,8 +93,24 @@ class _TimedReads(io.RawIOBase):
 class _TimedResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        raw = self.fp.detach()
-        self.fp = io.BufferedReader(_TimedReads(raw, sock))
+        self._reads = _TimedReads(self.fp.detach(), sock, MOST_HEAD)
+        self._interim = -1
+        self.fp = io.BufferedReader(self._reads)
+
+    def begin(self) -> None:
+        try:
+            super().begin()
+        except EnoughRead:
+            raise TryFailed("body", TOO_MUCH_HEAD) from None
+        self._reads.left = MOST_BODY
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Called for each answer, also for those before the one that counts."""
+        self._interim += 1
+        if self._interim > MOST_INTERIM:
+            raise TryFailed("body", TOO_MUCH_HEAD)
+        found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+        return found
 
 
 def _connected(host: str, port: int) -> socket.socket:
@@ -111,8 +139,9 @@ def _connected(host: str, port: int) -> socket.socket:
 
 
 def _addresses(host: str, port: int, until: float) -> Sequence[guard.Resolved]:
+    limits = here.limits
     try:
-        return lookups.start(host, port, here.limits.networks).result(until - time.monotonic())
+        return lookups.look_up(limits.account, host, port, limits.networks, until)
     except TimeoutError:
         raise TryFailed("connect", f"no connection to {host}: its name was not resolved in time") from None
     except OSError as error:

@@ -29,8 +29,9 @@ def attempt(
     policy: Policy,
     allowed_networks: Networks,
     remaining_ms: int,
+    account: str = "",
 ) -> Outcome:
-    """Ends within `remaining_ms`, whatever the receiver does, and never raises for what he does.
+    """Ends within `remaining_ms`, whatever the receiver does, and never raises for what they do.
 
     `url` is without its fragment. The body of a callback's answer matters to nobody: a 2xx whose body has no end is
     delivered; one that breaks off is not known to have been, and is `broken`.
@@ -38,7 +39,7 @@ def attempt(
     at_ms, started = time.time_ns() // 1_000_000, time.monotonic()
     deadline = started + remaining_ms / 1000
     connect_sync.here.limits = connect_sync.Limits(
-        policy.connect_ms / 1000, policy.read_ms / 1000, deadline, allowed_networks
+        policy.connect_ms / 1000, policy.read_ms / 1000, deadline, allowed_networks, account
     )
 
     def elapsed() -> int:
@@ -95,9 +96,12 @@ def _send(hop: Hop, networks: Networks) -> urllib3.BaseHTTPResponse:
 def _throw_away(raw: urllib3.BaseHTTPResponse) -> None:
     """Up to the body's end, so that the connection can be used again; beyond MOST_BYTES that is not worth it."""
     left = MOST_BYTES
-    while chunk := raw.read(min(READ_AT_ONCE, left + 1), decode_content=False):
-        left -= len(chunk)
-        if left < 0:
-            raw.close()
-            return
-    raw.release_conn()
+    try:
+        while left >= 0 and (chunk := raw.read(min(READ_AT_ONCE, left + 1), decode_content=False)):
+            left -= len(chunk)
+    except connect_sync.EnoughRead:
+        left = -1
+    if left < 0:
+        raw.close()
+    else:
+        raw.release_conn()

@@ -7,8 +7,8 @@ import errno
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,9 @@ import aiohttp
 import structlog
 from yarl import URL
 
-from ari_conf.errors import AnswerRefused, RequestFailed, RequestRefused
+from ari_conf.errors import AnswerRefused, RequestFailed, RequestRefused, TooManyWaiting
 from ari_conf.http.body import pieces, write
-from ari_conf.http.connect_async import pinned_session
+from ari_conf.http.connect_async import TooMuch, asker, pinned_session
 from ari_conf.http.guard import Networks
 from ari_conf.http.hop import (
     MOST_REDIRECTS,
@@ -34,6 +34,12 @@ from ari_conf.http.hop import (
 )
 from ari_conf.http.retry import Outcome, Policy, next_try, parse, retry_after_ms
 from ari_conf.http.signature import Pairs
+from ari_conf.shares import Shares
+
+AT_ONCE, OF_ACCOUNT, OF_RECEIVER, WAITING = 512, 64, 48, 1000
+"""Requests under way (each holds a socket and up to 0.3 MB), of these one account's, of these to one receiver; and how
+many more of an account's wait. Those for files don't count: whoever wants files bounds them."""
+NO_TURN = f"it was not asked: {OF_ACCOUNT} requests of the account, or {OF_RECEIVER} to this server, are under way"
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -67,6 +73,7 @@ class Fetcher:
 
     def __init__(self, allowed_networks: Networks = ()) -> None:
         self._networks = allowed_networks
+        self._turns = Shares(AT_ONCE, OF_ACCOUNT, WAITING, OF_RECEIVER)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Fetcher:
@@ -95,11 +102,16 @@ class Fetcher:
         tokens: Sequence[str],
         limit_bytes: int,
         headers: Mapping[str, str] | None = None,
+        account: str = "",
     ) -> Reply:
-        """A 2xx answer, after as many tries as the URL's fragment allows. Raises RequestRefused, RequestFailed."""
+        """A 2xx answer, after as many tries as the URL's fragment allows, each of them in this account's turn.
 
+        Raises RequestRefused, RequestFailed.
+        """
         take = partial(whole, limit_bytes=limit_bytes)
-        return await self._tries(method, url, params, tokens, headers or {}, take)
+        turn = partial(self._turns.turn, account, url.partition("://")[2].partition("/")[0])
+        with _asking(account):
+            return await self._tries(method, url, params, tokens, headers or {}, take, turn)
 
     async def get_file(
         self,
@@ -110,6 +122,7 @@ class Fetcher:
         last_modified: str | None = None,
         *,
         tokens: Sequence[str] = (),
+        account: str = "",
     ) -> FileReply:
         """Into `path`, which is replaced in one step and only by what came whole. With `etag` or `last_modified`, as an
         earlier FileReply told them, only if it changed since. Raises RequestRefused, RequestFailed."""
@@ -128,25 +141,50 @@ class Fetcher:
 
         conditions = {"If-None-Match": etag, "If-Modified-Since": last_modified}
         headers = {name: value for name, value in conditions.items() if value}
-        return await self._tries("GET", url, (), tokens, headers, take)
+        with _asking(account):
+            return await self._tries("GET", url, (), tokens, headers, take, nullcontext)
 
     async def _tries(
-        self, method: str, url: str, params: Pairs, tokens: Sequence[str], headers: Mapping[str, str], take: Take[T]
+        self,
+        method: str,
+        url: str,
+        params: Pairs,
+        tokens: Sequence[str],
+        headers: Mapping[str, str],
+        take: Take[T],
+        turn: Callable[[], AbstractAsyncContextManager[None]],
     ) -> T:
         bare, policy, warnings = parse(url)
         for warning in warnings:
             log.warning("url fragment", url=without_query(bare), warning=warning)
         started, tries = time.monotonic(), list[Outcome]()
+
+        def remaining_ms() -> int:
+            return policy.total_ms - int((time.monotonic() - started) * 1000)
+
         while True:
-            remaining_ms = policy.total_ms - int((time.monotonic() - started) * 1000)
-            outcome, taken = await self.attempt(
-                method, bare, params, take, tokens=tokens, policy=policy, remaining_ms=remaining_ms, headers=headers
-            )
+            try:
+                # What is waited for the turn counts: tt is what the caller on the phone waits.
+                async with asyncio.timeout(remaining_ms() / 1000) as waiting, turn():
+                    waiting.reschedule(None)
+                    outcome, taken = await self.attempt(
+                        method,
+                        bare,
+                        params,
+                        take,
+                        tokens=tokens,
+                        policy=policy,
+                        remaining_ms=remaining_ms(),
+                        headers=headers,
+                    )
+            except TimeoutError:
+                raise RequestFailed(f"{without_query(bare)}: {NO_TURN}") from None
+            except TooManyWaiting as error:
+                raise RequestFailed(f"{without_query(bare)}: {error}") from None
             if taken is not None:
                 return taken
             tries.append(outcome)
-            elapsed_ms = int((time.monotonic() - started) * 1000)
-            delay_ms = next_try(policy, tries, elapsed_ms, random.random())
+            delay_ms = next_try(policy, tries, policy.total_ms - remaining_ms(), random.random())
             if delay_ms is None:
                 raise _failed(bare, tries)
             await asyncio.sleep(delay_ms / 1000)
@@ -222,6 +260,18 @@ class Fetcher:
                 return response, await take(response) if fine else None
         except aiohttp.ClientError as error:
             raise _told(error, hop) from None
+        except TooManyWaiting as error:
+            raise TryFailed("connect", f"no connection to {hop.target.host}: {error}") from None
+
+
+@contextmanager
+def _asking(account: str) -> Iterator[None]:
+    """Names are looked up for this account meanwhile."""
+    before = asker.set(account)
+    try:
+        yield
+    finally:
+        asker.reset(before)
 
 
 async def whole(response: aiohttp.ClientResponse, limit_bytes: int) -> Reply:
@@ -236,9 +286,9 @@ def _told(error: aiohttp.ClientError, hop: Hop) -> TryFailed:
     host = hop.target.host
     cause = getattr(error, "os_error", None)
     why = getattr(cause, "strerror", None) or cause or error
-    if isinstance(cause, OSError) and cause.errno is not None and cause.errno in errno.errorcode:
-        why = os.strerror(cause.errno)  # asyncio's own text repeats the address
     match error:
+        case TooMuch():
+            return TryFailed("body", str(error))
         case aiohttp.ConnectionTimeoutError():
             return TryFailed("connect", f"no connection to {host}: timed out")
         case aiohttp.ClientConnectorDNSError():
@@ -246,10 +296,17 @@ def _told(error: aiohttp.ClientError, hop: Hop) -> TryFailed:
         case aiohttp.ClientSSLError():
             return TryFailed("tls", f"no TLS connection: {why}")
         case aiohttp.ClientConnectorError():
-            return TryFailed("connect", f"no connection to {host}: {why}".lower())
+            return TryFailed("connect", f"no connection to {host}: {_unconnected(error.os_error)}".lower())
         case aiohttp.ServerTimeoutError():
             return TryFailed("read", NO_ANSWER)
     return TryFailed("broken", f"its answer broke off or is not HTTP ({type(error).__name__})")
+
+
+def _unconnected(error: OSError) -> str:
+    """asyncio's own text names the addresses, which may be ones inside."""
+    if error.errno is None or error.errno not in errno.errorcode:
+        return "none of its addresses can be reached"
+    return os.strerror(error.errno)
 
 
 def _failed(url: str, tries: Sequence[Outcome]) -> RequestFailed:

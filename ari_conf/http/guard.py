@@ -80,7 +80,7 @@ def check_url(url: str) -> Target:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise RequestRefused(f"this is no URL: {error}") from None
+        raise RequestRefused(f"this is no URL: {str(error)[:100]}") from None
     if parts.scheme not in ("http", "https"):
         raise RequestRefused("a URL must begin with http:// or https://")
     # Whatever stands before an @ is read as the host by one program and as a password by the next.
@@ -106,6 +106,8 @@ def _host(parts: SplitResult) -> str:
     host = (parts.hostname or "").lower()
     if not host:
         raise RequestRefused("a URL must name a host")
+    if len(host) > LONGEST_HOST:
+        raise RequestRefused(f"{host[:40]}... is no valid host name: it has more than {LONGEST_HOST} characters")
     if "[" in parts.netloc or "]" in parts.netloc:
         if not BRACKETED.fullmatch(parts.netloc):
             raise RequestRefused("a URL's host must not have brackets, except around an IPv6 address")
@@ -118,6 +120,7 @@ def _host(parts: SplitResult) -> str:
     if host.endswith("."):
         raise RequestRefused("a URL's host must not end in a dot")
     labels = host.split(".")
+    # IDNA may have made it longer.
     if len(host) > LONGEST_HOST or not all(LABEL.fullmatch(label) for label in labels):
         raise RequestRefused(f"{host[:LONGEST_HOST]} is no valid host name")
     # What ends in a number is an address (as browsers have it), and must be written as one: 2130706433, 0177.0.0.1,

@@ -18,6 +18,13 @@ from ari_conf.http.guard import Target, check_url
 from ari_conf.http.retry import Failure
 
 MOST_REDIRECTS = 5
+MOST_HEAD = 64 * 1024
+"""Bytes until the answer's own body begins."""
+MOST_INTERIM = 16
+"""Answers such as `100 Continue` before the one that counts."""
+FRAMING_PER_BYTE = 2
+"""Bytes that come for each of a body's own, beyond the first 128 KB: chunks of less than five bytes have more."""
+TOO_MUCH_HEAD = f"its answer begins with more than {MOST_HEAD} bytes of headers, or {MOST_INTERIM} interim answers"
 NO_ANSWER = "it did not answer in time"
 PLAIN = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 REDIRECTS = (301, 302, 303, 307, 308)

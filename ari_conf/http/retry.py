@@ -35,6 +35,8 @@ RETRIED_AS: dict[Failure, str] = {"dns": "ct", "connect": "ct", "tls": "ct", "re
 KINDS = ("ct", "rt", "4xx", "5xx")
 FIRST_BACKOFF_MS = 250
 LONGEST_RETRY_AFTER_DIGITS = 9
+LONGEST_FRAGMENT = 8192
+"""Characters that are read; no URL of an element or an account is so long."""
 MAX_WARNINGS = 10
 RANGES = {"ct": (100, 10_000), "rt": (100, 40_000), "tt": (100, 55_000), "rc": (0, 5)}
 FIELDS = {"ct": "connect_ms", "rt": "read_ms", "tt": "total_ms", "rc": "retries"}
@@ -83,7 +85,9 @@ def parse(url: str) -> tuple[str, Policy, tuple[str, ...]]:
     numbers: dict[str, int] = {}
     retry_on = Policy().retry_on
     warnings: list[str] = []
-    for key, value in parse_qsl(fragment, keep_blank_values=True):
+    if len(fragment) > LONGEST_FRAGMENT:
+        warnings.append(f"the URL's fragment is cut after {LONGEST_FRAGMENT} characters")
+    for key, value in parse_qsl(fragment[:LONGEST_FRAGMENT], keep_blank_values=True):
         if key in RANGES:
             number = _number(key, value, warnings)
             if number is not None:

@@ -77,6 +77,13 @@ def simple(word: str, rest: str, headers: dict[str, str]) -> bytes:
             return response(status, f"Location: {location}")
         case "gzip":
             return response("200", "Content-Encoding: gzip")
+        case "interim":
+            return b"HTTP/1.1 100 Continue\r\n\r\n" * int(rest) + response("200")
+        case "headers":
+            return response("200", "\r\n".join(f"X-{n}: {'x' * 1000}" for n in range(int(rest))))
+        case "single-bytes":
+            chunks = b"1\r\nx\r\n" * int(rest)
+            return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
         case "large":
             return response("200", body=b"x" * int(rest))
         case "etag":
@@ -140,7 +147,59 @@ async def endless(writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
+async def repeated(writer: asyncio.StreamWriter, first: bytes, again: bytes) -> None:
+    """Without an end, as fast as it is read."""
+    writer.write(first)
+    while True:
+        writer.write(again * (16384 // len(again)))
+        await writer.drain()
+
+
+async def endless_interim(writer: asyncio.StreamWriter) -> None:
+    await repeated(writer, b"", b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def slow_interim(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(DRIP_S)
+
+
+async def endless_interim_headers(writer: asyncio.StreamWriter) -> None:
+    await repeated(writer, b"HTTP/1.1 100 Continue\r\n", b"X-Endless: x\r\n")
+
+
+async def endless_headers(writer: asyncio.StreamWriter) -> None:
+    await repeated(writer, b"HTTP/1.1 200 OK\r\n", b"X-Endless: " + b"x" * 4000 + b"\r\n")
+
+
+async def endless_header(writer: asyncio.StreamWriter) -> None:
+    await repeated(writer, b"HTTP/1.1 200 OK\r\nX-Endless: ", b"x")
+
+
+async def endless_trailers(writer: asyncio.StreamWriter) -> None:
+    await repeated(writer, CHUNKED + b"2\r\nok\r\n0\r\n", b"X-Endless: x\r\n")
+
+
+async def endless_extension(writer: asyncio.StreamWriter) -> None:
+    await repeated(writer, CHUNKED + b"2;x=", b"x")
+
+
+async def endless_answers(writer: asyncio.StreamWriter) -> None:
+    await repeated(writer, b"", b"HTTP/1.1 204 No\r\n\r\n")
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 BEHAVIOURS = {
+    "endless-interim": endless_interim,
+    "slow-interim": slow_interim,
+    "endless-interim-headers": endless_interim_headers,
+    "endless-headers": endless_headers,
+    "endless-header": endless_header,
+    "endless-trailers": endless_trailers,
+    "endless-extension": endless_extension,
+    "endless-answers": endless_answers,
     "late": late,
     "stall": stall,
     "slow-headers": slow_headers,

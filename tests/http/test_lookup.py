@@ -1,17 +1,22 @@
-"""A name that is never looked up holds up those who ask for it, and nobody else."""
+"""Names that are never looked up hold up those who ask for them, and nobody else."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from ari_conf.http import connect_async, guard
+from ari_conf.errors import TooManyWaiting
+from ari_conf.http import connect_async, guard, lookup
 from ari_conf.http.lookup import Lookups
 
 HERE = [(2, ("127.0.0.1", 80))]
+SOON_S = 10.0
+"""For what comes at once, on a machine that is busy."""
 
 
 class Resolver:
@@ -24,8 +29,11 @@ class Resolver:
     def resolve(self, host: str, port: int, networks: object) -> list[tuple[int, tuple[str, int]]]:
         self.asked.append(host)
         if host.startswith("hangs"):
-            self.answer.wait(10)
+            self.answer.wait(60)
         return HERE
+
+    def hanging(self) -> int:
+        return sum(thread.name == "lookup" for thread in threading.enumerate())
 
 
 @pytest.fixture
@@ -36,31 +44,164 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
     resolver.answer.set()
 
 
-def test_one_that_hangs_takes_one_thread_however_often_it_is_asked_for(resolver: Resolver):
-    lookups = Lookups(2)
-    hanging = [lookups.start("hangs.test", 80, ()) for _ in range(1000)]
-    assert lookups.start("lives.test", 80, ()).result(1) == HERE
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SOON_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+async def awaited(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SOON_S):
+        while not condition():  # noqa: ASYNC110  # threads are waited for
+            await asyncio.sleep(0.005)
+
+
+# The workers'.
+
+
+class Asking:
+    """Threads that look names up."""
+
+    def __init__(self, lookups: Lookups) -> None:
+        self.lookups = lookups
+        self.threads = ThreadPoolExecutor(200)
+
+    def ask(self, account: str, host: str, within_s: float = SOON_S) -> Future[lookup.Found]:
+        until = time.monotonic() + within_s
+        return self.threads.submit(self.lookups.look_up, account, host, 80, (), until)
+
+
+@pytest.fixture
+def asking(resolver: Resolver) -> Iterator[Asking]:
+    asking = Asking(Lookups(most=8, each=2))
+    yield asking
+    resolver.answer.set()
+    asking.threads.shutdown()
+
+
+def test_one_that_hangs_takes_one_thread_however_often_it_is_asked_for(resolver: Resolver, asking: Asking) -> None:
+    hanging = [asking.ask(f"account{n % 5}", "hangs.test") for n in range(100)]
+    until(lambda: bool(resolver.asked))
+    assert asking.ask("account0", "lives.test").result() == HERE
     assert not any(one.done() for one in hanging)
     resolver.answer.set()
-    assert [one.result(1) for one in hanging] == [HERE] * 1000
+    assert [one.result() for one in hanging] == [HERE] * 100
     assert resolver.asked == ["hangs.test", "lives.test"]
-    lookups.close()
 
 
-def test_it_is_looked_up_anew_each_time_that_nobody_else_asks(resolver: Resolver):
-    lookups = Lookups(2)
-    for _ in range(3):
-        lookups.start("lives.test", 80, ()).result(1)
-    assert resolver.asked == ["lives.test"] * 3
-    lookups.close()
+def test_many_names_of_an_account_that_hang_leave_the_others_their_threads(resolver: Resolver, asking: Asking) -> None:
+    hanging = [asking.ask("slow", f"hangs{n}.test") for n in range(40)]
+    until(lambda: len(resolver.asked) == 2)
+    for account in ("acme", "other"):
+        assert asking.ask(account, f"{account}.test").result() == HERE
+    with pytest.raises(TimeoutError):
+        asking.ask("slow", "lives.test", 0.05).result()
+    assert len(resolver.asked) == 4 and resolver.asked[2:] == ["acme.test", "other.test"]
+    resolver.answer.set()
+    assert all(one.result() == HERE for one in hanging)
+    until(lambda: not asking.lookups._under_way and not asking.lookups._of_account)
 
 
-async def test_one_who_gives_up_ends_it_for_nobody_else(resolver: Resolver):
+def test_a_thread_is_held_until_it_is_free_though_nobody_waits_any_more(resolver: Resolver, asking: Asking) -> None:
+    for n in range(2):
+        with pytest.raises(TimeoutError):
+            asking.ask("slow", f"hangs{n}.test", 0.05).result()
+    assert resolver.hanging() == 2
+    with pytest.raises(TimeoutError):
+        asking.ask("slow", "hangs2.test", 0.05).result()
+    assert resolver.hanging() == 2
+
+
+def test_it_is_looked_up_anew_each_time_that_nobody_else_asks(resolver: Resolver, asking: Asking) -> None:
+    for n in range(3):
+        assert asking.ask("acme", "lives.test").result() == HERE
+        until(lambda: not asking.lookups._under_way)
+        assert resolver.asked == ["lives.test"] * (n + 1)
+
+
+def test_what_the_resolver_raises_is_told_and_its_thread_is_free(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> lookup.Found:
+        raise OSError("no address")
+
+    monkeypatch.setattr(guard, "resolve", fails)
+    for _ in range(5):
+        with pytest.raises(OSError, match="no address"):
+            asking.ask("acme", "nowhere.test").result()
+
+
+# The application's.
+
+
+async def asked_by(account: str, resolver: connect_async.Resolver, host: str) -> str:
+    connect_async.asker.set(account)
+    (found,) = await resolver.resolve(host, 80)
+    return found["host"]
+
+
+async def test_one_who_gives_up_ends_it_for_nobody_else(resolver: Resolver) -> None:
     asked = connect_async.Resolver(())
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asked.resolve("hangs.test", 80), 0.05)
     other = asyncio.create_task(asked.resolve("hangs.test", 80))
     await asyncio.sleep(0)
     resolver.answer.set()
-    assert (await asyncio.wait_for(other, 1))[0]["host"] == "127.0.0.1"
+    assert (await asyncio.wait_for(other, SOON_S))[0]["host"] == "127.0.0.1"
+    assert resolver.asked == ["hangs.test"]
+    await asked.close()
+
+
+@pytest.mark.parametrize("names", [33, 300])
+async def test_names_of_an_account_that_hang_delay_no_other_account(resolver: Resolver, names: int) -> None:
+    """33: one more than there were threads for all accounts together once."""
+    asked = connect_async.Resolver(())
+    slow = [asyncio.create_task(asked_by("slow", asked, f"hangs{n}.test")) for n in range(names)]
+    await awaited(lambda: len(resolver.asked) == lookup.OF_ACCOUNT)
+    for account in ("acme", ""):
+        assert await asyncio.wait_for(asked_by(account, asked, f"lives{account}.test"), SOON_S) == "127.0.0.1"
+    own = asyncio.create_task(asked_by("slow", asked, "lives.of.slow.test"))
+    await asyncio.sleep(0.05)
+    assert not own.done() and resolver.hanging() == lookup.OF_ACCOUNT
+    resolver.answer.set()
+    async with asyncio.timeout(SOON_S):
+        assert set(await asyncio.gather(*slow, own)) == {"127.0.0.1"}
+    await asked.close()
+
+
+async def test_who_gives_up_leaves_the_thread_taken_and_the_queue_empty(resolver: Resolver) -> None:
+    """Else an account would have as many threads as it likes, by giving up sooner than the system's resolver."""
+    asked = connect_async.Resolver(())
+    for n in range(3 * lookup.OF_ACCOUNT):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asked_by("slow", asked, f"hangs{n}.test"), 0.02)
+    assert resolver.hanging() == lookup.OF_ACCOUNT
+    resolver.answer.set()
+    await awaited(lambda: not asked._under_way)
+    assert len(resolver.asked) == lookup.OF_ACCOUNT, "who had given up was looked up all the same"
+    await asked.close()
+
+
+async def test_a_name_that_is_looked_up_for_one_account_is_found_for_another(resolver: Resolver) -> None:
+    asked = connect_async.Resolver(())
+    slow = [asyncio.create_task(asked_by("slow", asked, f"hangs{n}.test")) for n in range(lookup.OF_ACCOUNT)]
+    await awaited(lambda: len(resolver.asked) == lookup.OF_ACCOUNT)
+    slow += [asyncio.create_task(asked_by(account, asked, "hangs0.test")) for account in ("acme", "slow")]
+    await asyncio.sleep(0.05)
+    assert len(resolver.asked) == lookup.OF_ACCOUNT
+    resolver.answer.set()
+    await asyncio.gather(*slow)
+    await asked.close()
+
+
+async def test_too_many_that_wait_are_refused(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect_async, "LOOKUPS_WAITING", 5)
+    asked = connect_async.Resolver(())
+    slow = [asyncio.create_task(asked_by("slow", asked, f"hangs{n}.test")) for n in range(lookup.OF_ACCOUNT + 5)]
+    await awaited(lambda: len(resolver.asked) == lookup.OF_ACCOUNT)
+    with pytest.raises(TooManyWaiting):
+        await asked_by("slow", asked, "one.more.test")
+    resolver.answer.set()
+    await asyncio.gather(*slow)
     await asked.close()

@@ -40,6 +40,46 @@ async def test_failures(attempt: Attempt, receiver: Receiver, path: str, failure
     assert outcome.ms < 3500
 
 
+@pytest.mark.parametrize(
+    ("path", "failures"),
+    [
+        ("/endless-interim", {"body"}),
+        ("/slow-interim", {"body"}),
+        ("/interim/17", {"body"}),
+        ("/headers/80", {"body"}),
+        ("/endless-headers", {"body"}),
+        # These may break limits of the libraries first.
+        ("/endless-interim-headers", {"body", "broken"}),
+        ("/endless-header", {"body", "broken"}),
+    ],
+)
+async def test_a_head_has_an_end(attempt: Attempt, receiver: Receiver, path: str, failures: set[str]) -> None:
+    outcome = await attempt(receiver.url(path), policy=Policy(connect_ms=5000, read_ms=20_000, total_ms=20_000))
+    assert outcome.failure in failures
+    # Neither rt nor tt ended it.
+    assert outcome.ms < 15_000
+
+
+@pytest.mark.parametrize("path", ["/interim/16", "/headers/50", "/single-bytes/3000"])
+async def test_what_is_unusual_is_an_answer_all_the_same(attempt: Attempt, receiver: Receiver, path: str) -> None:
+    assert (await attempt(receiver.url(path))).ok
+
+
+@pytest.mark.parametrize("path", ["/endless-trailers", "/endless-extension", "/single-bytes/60000"])
+async def test_what_is_around_a_body_has_an_end(attempt: Attempt, receiver: Receiver, path: str) -> None:
+    """As with an endless body: the application hasn't got it, and of a callback's the status is known."""
+    outcome = await attempt(receiver.url(path), policy=Policy(connect_ms=5000, read_ms=20_000, total_ms=20_000))
+    if attempt.way == "fetch":  # type: ignore[attr-defined]
+        assert outcome.failure in ("body", "broken")
+    else:
+        assert outcome.ok or outcome.failure == "broken"
+    assert outcome.ms < 15_000
+
+
+async def test_who_answers_more_than_once_is_not_heard_again(attempt: Attempt, receiver: Receiver) -> None:
+    assert (await attempt(receiver.url("/endless-answers"))).status == 204
+
+
 @pytest.mark.parametrize("path", ["/slow-headers", "/slow-body"])
 async def test_an_endless_drip_ends_with_tt(attempt: Attempt, receiver: Receiver, path: str) -> None:
     # Each byte comes well within rt.

@@ -36,6 +36,12 @@ def test_all_is_every_kind() -> None:
     assert parse("http://a/#rp=rt,all")[1].retry_on == frozenset(KINDS)
 
 
+def test_of_an_endless_fragment_the_beginning_is_read() -> None:
+    _, policy, warnings = parse("http://a/#ct=500&" + "x" * 10_000 + "&ct=600")
+    assert policy == Policy(connect_ms=500)
+    assert warnings[0] == "the URL's fragment is cut after 8192 characters"
+
+
 @pytest.mark.parametrize(
     ("fragment", "expected", "warned"),
     [
@@ -73,7 +79,7 @@ def test_no_fragment_breaks_the_policy(fragment: str) -> None:
 
 
 def test_a_fragment_of_complaints_is_told_in_short() -> None:
-    warnings = parse("http://example.com/#" + "&".join(f"{'x' * 5000}=1&ct={'y' * 5000}" for _ in range(50)))[2]
+    warnings = parse("http://example.com/#" + "&".join(f"{'x' * 60}=1&ct={'y' * 60}" for _ in range(50)))[2]
     assert len(warnings) == 11 and "90 more" in warnings[-1]
     assert all(len(warning) < 200 for warning in warnings)
 
