@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -16,15 +18,22 @@ from ari_conf.ari.client import Client
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Play, Speak
-from ari_conf.errors import AnswerRefused, InvalidDocument, RequestFailed, StoreUnavailable
+from ari_conf.errors import AnswerRefused, InvalidDocument, RequestFailed, StoreUnavailable, TooManyWaiting
 from ari_conf.http.fetch import Fetcher
+from ari_conf.http.hop import without_query
+from ari_conf.shares import Shares
 from ari_conf.store import Store
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-ACCOUNT_TRIES = 5
-"""Seconds for which an account is looked up again while Redis is away."""
+ACCOUNT_S = 5.0
+"""For which an account that was never seen is looked up again and again while Redis is away."""
+MOST_NAMED = 300
+"""Characters of a source in what is said of it."""
+MOST_UNREAD = 100
+"""Long documents of an account that wait to be read: 10 MB."""
 
 
 class Sounds(Protocol):
@@ -41,13 +50,19 @@ class Documents:
         self._sounds = sounds
         self._folder = folder
         self._ari = ari
+        self._looking_up: dict[str, asyncio.Task[AccountRecord | None]] = {}
+        # One thread, and one account after another: each that reads takes the interpreter from the loop for moments.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="document")
+        self._reading = Shares(most=1, each=1, waiting=MOST_UNREAD)
 
     async def fetch(self, effect: do.FetchDocument) -> ev.Event:
         try:
-            found = document.parse(await self._text_of(effect))
+            found = await self._read(document.parse, await self._text_of(effect), effect.auth_id)
         except InvalidDocument as error:
             reason = f"the document of {_named(effect.source)} can't be run: {error}"
             return ev.DocumentFailed(effect.fetch_id, True, reason)
+        except TooManyWaiting as error:
+            return ev.DocumentFailed(effect.fetch_id, False, f"the document of {_named(effect.source)}: {error}")
         except RequestFailed as error:
             # "over 100 KB" is a bad document; one that did not come is an unreachable URL.
             return ev.DocumentFailed(effect.fetch_id, isinstance(error, AnswerRefused), str(error))
@@ -56,20 +71,38 @@ class Documents:
     async def fetch_sounds(self, effect: do.FetchSounds) -> ev.Event:
         try:
             text = await self._asked("POST", effect.url, effect.params, effect.auth_id)
-            sounds, warnings = document.parse_sounds(text)
-        except (InvalidDocument, RequestFailed) as error:
+            sounds, warnings = await self._read(document.parse_sounds, text, effect.auth_id)
+        except (InvalidDocument, RequestFailed, TooManyWaiting) as error:
             return ev.SoundsFailed(effect.fetch_id, str(error))
         self._sounds.warm(tuple(s for s in sounds if isinstance(s, Play | Speak)))
         return ev.SoundsFetched(effect.fetch_id, sounds, warnings)
 
     async def account(self, auth_id: str) -> AccountRecord | None:
-        for _ in range(ACCOUNT_TRIES):
-            try:
-                return await self._store.account(auth_id)
-            except StoreUnavailable as error:
-                log.error("account not looked up", auth_id=auth_id, reason=str(error))
-                await asyncio.sleep(1.0)
-        return None
+        """None if there is none. All that ask for it at once share one look-up. Raises StoreUnavailable if Redis can't
+        be asked and it was never seen."""
+        looking_up = self._looking_up.get(auth_id)
+        if looking_up is None:
+            looking_up = self._looking_up[auth_id] = asyncio.create_task(self._looked_up(auth_id))
+            looking_up.add_done_callback(lambda task: self._found(auth_id, task))
+        # One call that gives up ends it for no other.
+        return await asyncio.shield(looking_up)
+
+    async def _looked_up(self, auth_id: str) -> AccountRecord | None:
+        try:
+            async with asyncio.timeout(ACCOUNT_S):
+                while True:
+                    try:
+                        return await self._store.account(auth_id)
+                    except StoreUnavailable as error:
+                        log.error("account not looked up", auth_id=auth_id, reason=str(error))
+                        await asyncio.sleep(1.0)
+        except TimeoutError:
+            raise StoreUnavailable(f"Redis can't be reached, and the account {auth_id} is not known yet") from None
+
+    def _found(self, auth_id: str, task: asyncio.Task[AccountRecord | None]) -> None:
+        del self._looking_up[auth_id]
+        if not task.cancelled():
+            task.exception()  # seen, also if nobody waits any more
 
     async def _text_of(self, effect: do.FetchDocument) -> bytes:
         if "://" in effect.source:
@@ -77,11 +110,28 @@ class Documents:
         return await asyncio.to_thread(self._kept, effect.source)
 
     async def _asked(self, method: str, url: str, params: do.Params, auth_id: str) -> bytes:
-        record = await self.account(auth_id)
-        tokens = record.tokens(time.time_ns() // 1_000_000) if record else []
+        """Never unsigned: whoever gets it could not tell it from a forged one."""
+        try:
+            record = await self.account(auth_id)
+        except StoreUnavailable as error:
+            raise RequestFailed(
+                f"{without_query(url)}: nothing was sent, since nothing could sign it: {error}"
+            ) from None
+        if record is None:
+            raise RequestFailed(f"{without_query(url)}: nothing was sent: there is no account {auth_id} any more")
         await self._ari.permission.confirmed()
-        reply = await self._fetcher.request(method, url, params, tokens=tokens, limit_bytes=document.MAX_BYTES)
+        tokens = record.tokens(time.time_ns() // 1_000_000)
+        reply = await self._fetcher.request(
+            method, url, params, tokens=tokens, limit_bytes=document.MAX_BYTES, account=auth_id
+        )
         return reply.body
+
+    async def _read(self, parse: Callable[[bytes], T], text: bytes, auth_id: str) -> T:
+        """In the loop only what is short. Raises what `parse` does, and TooManyWaiting."""
+        if len(text) <= document.SHORT_BYTES:
+            return parse(text)
+        async with self._reading.turn(auth_id):
+            return await asyncio.get_running_loop().run_in_executor(self._reader, parse, text)
 
     def _kept(self, name: str) -> bytes:
         if not NAME.fullmatch(name):
@@ -90,8 +140,11 @@ class Documents:
         try:
             return path.read_bytes()
         except OSError as error:
-            raise RequestFailed(f"the document {name!r} can't be read: {path}: {error.strerror}") from None
+            # Where it should be is for the operator, not for the account.
+            log.error("document not read", path=str(path), reason=error.strerror)
+            raise RequestFailed(f"the document {name!r} can't be read: {error.strerror}") from None
 
 
 def _named(source: str) -> str:
-    return source.partition("?")[0].partition("#")[0]
+    source = without_query(source)
+    return source if len(source) <= MOST_NAMED else source[: MOST_NAMED - 3] + "..."

@@ -200,7 +200,11 @@ class Interpreter:
             await asyncio.sleep(AGAIN_S)
 
     async def _identify(self, effect: do.IdentifyCall) -> None:
-        record = await self._documents.account(effect.auth_id)  # which is known nearly always
+        try:
+            record = await self._documents.account(effect.auth_id)  # which is known nearly always
+        except StoreUnavailable as error:
+            self._deliver(ev.EffectFailed(effect, str(error)))
+            return
         codec, names = await self._codec_and_headers(effect.channel_id)
         wanted = [name for name in names.split(",") if name.upper().startswith("X-PH-")]
         header = partial(self._variable, effect.channel_id)

@@ -28,10 +28,9 @@ from ari_conf.core.hanging_up import HangingUp
 from ari_conf.core.internal import Join, Out, Released
 from ari_conf.core.player import Player
 
-MOST_HOPS = 20
-"""Documents in a row of which none took a second: a document that leads to itself would be asked for as fast as its
-server answers, for ever (decided)."""
-HOP_MS = 1000
+MOST_HOPS, HOP_MS = 20, 1000
+"""A call may ask for so many further documents at once, and for one in HOP_MS on average: a document that leads to
+itself would be asked for as fast as its server answers, for ever (decided)."""
 ANSWERING = (Play, Speak, Wait, GetDigits)
 
 
@@ -111,7 +110,7 @@ class Call(HangingUp):
         self.headers = headers
         if account is None:
             self.account = Account(self.auth_id)
-            text = f"there is no account {self.auth_id!r}: make it with `ari-conf account add`, or mend the dialplan"
+            text = f"there is no account {self.auth_id!r}: add it with `ari-conf account add`, or correct the dialplan"
             return [self.problem(text, UNREACHABLE["answer"]), *self.hang_up("rejected", UNREACHABLE["answer"], now)]
         self.account = account
         if self.document is not None:
@@ -122,13 +121,17 @@ class Call(HangingUp):
         return self._no_document("answer", UNREACHABLE["answer"], text, now)
 
     def _fetch(self, purpose: Purpose, source: str, method: str, event: str, params: Params, now: int) -> Out:
-        self.hops = self.hops + 1 if now - self.document_at < HOP_MS else 0
-        if self.hops > MOST_HOPS:
+        ahead = self.paced_until - now
+        # A clock that was set may bring it anywhere.
+        ahead = ahead if 0 <= ahead <= (MOST_HOPS + 1) * HOP_MS else 0
+        if ahead > MOST_HOPS * HOP_MS:
             code = INVALID[purpose]
             text = (
-                f"{MOST_HOPS} documents in a row led on to another at once: the call is ended, lest it goes on for ever"
+                f"more than {MOST_HOPS} documents in a row led on to another within less than a second each: the call "
+                "is ended, as it might never end by itself; a Wait in the document makes it last"
             )
             return [self.problem(text, code), *self.hang_up("normal", code, now)]
+        self.paced_until = now + ahead + HOP_MS
         self.fetching = purpose
         self.serial += 1
         whole = standard(self, event) + params
@@ -143,7 +146,7 @@ class Call(HangingUp):
         self.fetching = self.asked = None
         if isinstance(event, ev.DocumentFailed):
             return self._no_document(purpose, (INVALID if event.invalid else UNREACHABLE)[purpose], event.reason, now)
-        self.elements, self.position, self.early, self.document_at = event.elements, 0, 0, now
+        self.elements, self.position, self.early = event.elements, 0, 0
         # What the fallback itself leads to is not rescued by it: it would be asked for ever.
         was_fallback = asked is not None and self.account is not None and asked.source == self.account.fallback_url
         self.fallback_asked = self.fallback_asked and was_fallback

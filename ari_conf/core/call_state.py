@@ -76,10 +76,8 @@ class CallState(Standing):
     hanging_up_until: int | None = None
     hang_ups: int = 0
     """How often Asterisk was asked to."""
-    document_at: int = 0
-    """When the document came."""
-    hops: int = 0
-    """Documents in a row that took no time."""
+    paced_until: int = 0
+    """Until when the documents so far last, at HOP_MS each."""
     undone: Undone = ()
     """Of the channel."""
 

@@ -8,7 +8,7 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.directory import BROKEN
 from ari_conf.core.elements import Play, Redirect, Speak, Wait
-from tests.core.stage import MUSIC, Stage, players, stay
+from tests.core.stage import MUSIC, START, Stage, players, stay
 
 NEXT = "http://document.example/next"
 
@@ -102,15 +102,51 @@ def test_a_document_that_leads_to_itself_ends(stage: Stage, stays: tuple[Speak, 
         stage.finish("ann")
     code, text = stage.problems()[-1]
     assert code == 8014 and "20 documents in a row" in text
-    assert "ann" not in stage.asterisk.channels and len(stage.all(do.FetchDocument)) < 30
+    assert "ann" not in stage.asterisk.channels
+    assert len(stage.all(do.FetchDocument)) == 21, "the first, and twenty more"
 
 
-def test_a_document_that_takes_its_time_may_lead_to_itself(stage: Stage) -> None:
+def asked_within(stage: Stage, seconds: int, *, quick: int, then_s: int) -> int:
+    """Documents that ann asks for: after so many that take no time one that takes some, again and again."""
+    for n in range(quick):
+        stage.documents[f"{NEXT}{n}"] = (Redirect(f"{NEXT}{n + 1}"),)
+    stage.documents[f"{NEXT}{quick}"] = (Wait(then_s), Redirect(f"{NEXT}0"))
+    stage.call("ann", Redirect(f"{NEXT}0"))
+    for _ in range(seconds):
+        stage.pass_time(1)
+        if "ann" not in stage.asterisk.channels:
+            break
+    return len(stage.all(do.FetchDocument))
+
+
+@pytest.mark.parametrize(("quick", "then_s"), [(19, 1), (15, 3), (2, 1), (3, 2)])
+def test_a_document_that_pauses_now_and_then_is_asked_for_once_a_second_on_average(
+    stage: Stage, quick: int, then_s: int
+) -> None:
+    """Nineteen at once, a second's rest, and nineteen again: none of them would be the twentieth in a row."""
+    asked = asked_within(stage, 100, quick=quick, then_s=then_s)
+    code, text = stage.problems()[-1]
+    assert code == 8014 and "20 documents in a row" in text
+    assert "ann" not in stage.asterisk.channels
+    assert 21 <= asked <= 21 + (stage.now - START) / 1000
+
+
+@pytest.mark.parametrize(("quick", "then_s"), [(0, 1), (19, 20), (4, 5)])
+def test_a_document_that_takes_its_time_may_lead_to_itself(stage: Stage, quick: int, then_s: int) -> None:
+    asked = asked_within(stage, 100, quick=quick, then_s=then_s)
+    assert "ann" in stage.asterisk.channels and not stage.problems()
+    assert 100 <= asked <= 121
+
+
+def test_documents_are_paced_by_no_clock_that_was_set_back(stage: Stage) -> None:
     stage.documents[NEXT] = (Wait(1), Redirect(NEXT))
     stage.call("ann", Redirect(NEXT))
-    stage.pass_time(100)
+    stage.pass_time(5)
+    (call,) = stage.directory.calls.values()
+    for step in (3_600_000, -3_600_000, 10_000):
+        call.paced_until += step
+        stage.pass_time(60)
     assert "ann" in stage.asterisk.channels and not stage.problems()
-    assert len(stage.all(do.FetchDocument)) > 90
 
 
 class Broken(Exception):

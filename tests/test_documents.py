@@ -1,0 +1,372 @@
+"""Documents: signed or not sent, permission asked first, an account that there isn't, kept documents, many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from ari_conf import document, documents
+from ari_conf.accounts import AccountRecord, OldToken
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.core.call import Call
+from ari_conf.core.elements import Play, Speak, Wait
+from ari_conf.documents import Documents
+from ari_conf.errors import AnswerRefused, RequestFailed, StoreUnavailable
+from ari_conf.interpreter import Interpreter
+from tests.fuzz import costly
+
+SOON_S = 10.0
+"""For what comes at once, on a machine that is busy."""
+URL = "https://customer.example/answer?secret=1"
+PARAMS = (("CallUUID", "c"),)
+ACME = AccountRecord(
+    auth_id="MA1", token="newest", created_ms=0, old_tokens=(OldToken("valid", 1 << 60), OldToken("over", 1))
+)
+
+
+class World:
+    """What documents are made with; `did` is what happened, in order."""
+
+    def __init__(self, folder: Path = Path()) -> None:
+        self.did: list[Any] = []
+        self.body = b"<Response><Wait/></Response>"
+        self.error: Exception | None = None
+        self.accounts: dict[str, AccountRecord | Exception | None] = {"MA1": ACME}
+        self.looked_up: list[str] = []
+        self.store_answers = asyncio.Event()
+        self.store_answers.set()
+        self.permitted = asyncio.Event()
+        self.permitted.set()
+        self.warmed: list[Any] = []
+        mine = cast(Any, self)
+        self.documents = Documents(mine, mine, mine, folder, cast(Any, SimpleNamespace(permission=self)))
+
+    # The store, and the permission to ask anybody for anything.
+
+    async def account(self, auth_id: str) -> AccountRecord | None:
+        self.looked_up.append(auth_id)
+        found = self.accounts.get(auth_id)
+        if found is ACME:
+            return ACME
+        await self.store_answers.wait()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def confirmed(self) -> None:
+        self.did.append("permission")
+        await self.permitted.wait()
+
+    # The fetcher, and sounds.
+
+    async def request(
+        self, method: str, url: str, params: do.Params, *, tokens: list[str], limit_bytes: int, account: str
+    ) -> Any:
+        self.did.append((method, url, params, tokens, limit_bytes, account))
+        if self.error is not None:
+            raise self.error
+        return SimpleNamespace(body=self.body)
+
+    def warm(self, sounds: tuple[Play | Speak, ...]) -> None:
+        self.warmed += sounds
+
+    # What is asked for.
+
+    async def fetch(self, source: str = URL, auth_id: str = "MA1") -> ev.Event:
+        return await self.documents.fetch(do.FetchDocument("c.u.1", auth_id, source, "POST", PARAMS))
+
+    async def fetch_sounds(self, auth_id: str = "MA1") -> ev.Event:
+        return await self.documents.fetch_sounds(do.FetchSounds("f.c.1", auth_id, URL, PARAMS))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def failed(event: ev.Event) -> str:
+    """What is told of one that is not the document's fault (codes 7011, 7012, 7014)."""
+    assert isinstance(event, ev.DocumentFailed | ev.SoundsFailed)
+    assert not getattr(event, "invalid", False)
+    return event.reason
+
+
+Fetch = Callable[[World], Awaitable[ev.Event]]
+BOTH = pytest.mark.parametrize("fetch", [World.fetch, World.fetch_sounds], ids=["document", "sounds"])
+
+
+# What is sent.
+
+
+@BOTH
+async def test_a_request_is_signed_with_the_tokens_that_are_valid_after_permission(world: World, fetch: Fetch) -> None:
+    event = await fetch(world)
+    assert isinstance(event, ev.DocumentFetched | ev.SoundsFetched)
+    assert world.did == ["permission", ("POST", URL, PARAMS, ["newest", "valid"], document.MAX_BYTES, "MA1")]
+
+
+@BOTH
+async def test_without_permission_nothing_is_sent(world: World, fetch: Fetch) -> None:
+    """Somebody else may own these calls by now."""
+    world.permitted.clear()
+    asking = asyncio.ensure_future(fetch(world))
+    await asyncio.sleep(0.02)
+    assert world.did == ["permission"]
+    world.permitted.set()
+    await asking
+    assert len(world.did) == 2
+
+
+@BOTH
+async def test_while_redis_is_away_nothing_is_sent_unsigned(
+    world: World, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "ACCOUNT_S", 0.1)
+    world.accounts["MA1"] = StoreUnavailable("Redis can't be used: refused")
+    reason = failed(await fetch(world))
+    assert reason == (
+        "https://customer.example/answer: nothing was sent, since nothing could sign it: "
+        "Redis can't be reached, and the account MA1 is not known yet"
+    )
+    assert world.did == []
+
+
+@BOTH
+async def test_nothing_is_sent_for_an_account_that_was_removed(world: World, fetch: Fetch) -> None:
+    world.accounts.clear()
+    reason = failed(await fetch(world))
+    assert reason == "https://customer.example/answer: nothing was sent: there is no account MA1 any more"
+    assert world.did == []
+
+
+async def test_an_account_is_looked_up_again_while_there_is_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def comes_back(_: float) -> None:
+        world.accounts["MA1"] = ACME
+
+    monkeypatch.setattr(documents.asyncio, "sleep", comes_back)
+    world.accounts["MA1"] = StoreUnavailable("Redis can't be used: refused")
+    assert await world.documents.account("MA1") is ACME
+    assert world.looked_up == ["MA1", "MA1"]
+
+
+# Accounts, while Redis says nothing.
+
+
+async def test_all_calls_of_an_account_share_one_look_up_that_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "ACCOUNT_S", 0.2)
+    world.accounts["MA2"] = None
+    world.store_answers.clear()
+    asking = [asyncio.create_task(world.documents.account("MA2")) for _ in range(100)]
+    assert await asyncio.wait_for(world.documents.account("MA1"), SOON_S) is ACME, "one that is known does not wait"
+    ended = await asyncio.gather(*asking, return_exceptions=True)
+    assert {type(end) for end in ended} == {StoreUnavailable}
+    assert world.looked_up == ["MA2", "MA1"]
+    world.store_answers.set()
+    assert await world.documents.account("MA2") is None
+    assert world.documents._looking_up == {}
+
+
+async def test_a_call_that_gives_up_ends_the_look_up_for_no_other(world: World) -> None:
+    world.accounts["MA2"] = None
+    world.store_answers.clear()
+    first, second = (asyncio.create_task(world.documents.account("MA2")) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    world.store_answers.set()
+    assert await second is None
+    assert world.looked_up == ["MA2"]
+
+
+@pytest.mark.parametrize("is_away", [True, False])
+async def test_a_call_is_told_whether_there_is_no_account_or_no_redis(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_away: bool
+) -> None:
+    """Nobody is to add an account that there is."""
+    monkeypatch.setattr(documents, "ACCOUNT_S", 0.1)
+    world.accounts["MA1"] = StoreUnavailable("Redis can't be used: refused") if is_away else None
+    told: list[ev.Event] = []
+    ari: Any = SimpleNamespace(app="ari_conf", request=_no_variable, permission=world)
+    mine = cast(Any, world)
+    interpreter = Interpreter(ari, mine, mine, mine, Path(), told.append, lambda _: None)
+    call, (identify,) = Call.arrived(ev.CallArrived("ch", "c", "r", "MA1", "+1", "+2"), 1000)
+    interpreter.run(cast(do.Effect, identify))
+    async with asyncio.timeout(SOON_S):
+        while not told:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    await interpreter.close()
+    problem, hang_up = call.receive(told[0], 2000)
+    assert isinstance(problem, do.ReportProblem) and problem.code == 7011
+    assert isinstance(hang_up, do.HangUp)
+    if is_away:
+        assert problem.text == ("the call can't be begun: Redis can't be reached, and the account MA1 is not known yet")
+        assert hang_up.reason == "normal"
+    else:
+        assert problem.text.startswith("there is no account 'MA1': add it with `ari-conf account add`")
+        assert hang_up.reason == "rejected"
+
+
+async def _no_variable(*_: Any, **__: Any) -> None:
+    return None
+
+
+# What comes of it.
+
+
+async def test_what_came_is_a_document_a_bad_one_or_none(world: World) -> None:
+    event = await world.fetch()
+    assert event == ev.DocumentFetched("c.u.1", (Wait(),), ())
+    world.body = b"<html/>"
+    event = await world.fetch()
+    assert isinstance(event, ev.DocumentFailed) and event.invalid
+    assert event.reason == (
+        "the document of https://customer.example/answer can't be run: "
+        "the document's root is <html>; it must be <Response>"
+    )
+    world.error = RequestFailed("https://customer.example/answer: it answered with status 500 (1 try)")
+    assert failed(await world.fetch()) == str(world.error)
+    world.error = AnswerRefused("https://customer.example/answer: its answer is longer than allowed")
+    event = await world.fetch()
+    assert isinstance(event, ev.DocumentFailed) and event.invalid
+
+
+async def test_sounds_are_prepared_as_soon_as_they_are_known(world: World) -> None:
+    world.body = b"<Response><Wait/><Play>https://e.x/a</Play><Speak>hi</Speak><Hangup/></Response>"
+    event = await world.fetch_sounds()
+    assert isinstance(event, ev.SoundsFetched)
+    assert event.sounds == (Wait(), Play("https://e.x/a"), Speak("hi")) and len(event.warnings) == 1
+    assert world.warmed == [Play("https://e.x/a"), Speak("hi")]
+    world.body = b"<html/>"
+    assert "root is <html>" in failed(await world.fetch_sounds())
+
+
+# Kept ones.
+
+
+async def test_a_kept_document_is_read_by_its_name_and_nobody_is_asked(world: World, tmp_path: Path) -> None:
+    (tmp_path / "standup.xml").write_text("<Response><Wait length='2'/></Response>")
+    for name in ("standup", "standup.xml"):
+        assert await world.fetch(name) == ev.DocumentFetched("c.u.1", (Wait(2),), ())
+    assert world.did == [] and world.looked_up == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../standup", "/etc/passwd", "a/b", ".hidden", "", "a b", "x" * 101, "standup\n", "..", "ftp:/x", "a\x00b", "é"],
+)
+async def test_a_name_leads_nowhere_else(world: World, tmp_path: Path, name: str) -> None:
+    (tmp_path.parent / "standup.xml").write_text("<Response/>")
+    event = await world.fetch(name)
+    assert isinstance(event, ev.DocumentFailed) and event.invalid
+    assert "it is neither an http or https URL nor a document's name" in event.reason
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_what_is_told_of_a_kept_document_names_no_path(
+    world: World, tmp_path: Path, is_there: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the server keeps its files is nothing to an account; its operator finds it in the log."""
+    if is_there:
+        (tmp_path / "standup.xml").mkdir()
+    reason = failed(await world.fetch("standup"))
+    why = "Is a directory" if is_there else "No such file or directory"
+    assert reason == f"the document 'standup' can't be read: {why}"
+    assert str(tmp_path) in capsys.readouterr().out
+
+
+async def test_what_is_told_names_little_of_a_long_source(world: World) -> None:
+    event = await world.fetch("x" * 5000)
+    assert isinstance(event, ev.DocumentFailed)
+    assert len(event.reason) < 500
+
+
+# Many, long and costly ones.
+
+
+async def latest(work: Awaitable[Any]) -> float:
+    """By how many seconds the loop was late at most, meanwhile."""
+    found = [0.0]
+
+    async def look() -> None:
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(0.002)
+            found.append(time.perf_counter() - began - 0.002)
+
+    looking = asyncio.create_task(look())
+    await work
+    looking.cancel()
+    return max(found)
+
+
+async def test_long_documents_are_read_beside_the_loop(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes its time keeps the loop from nothing."""
+    begun, goes_on = asyncio.Event(), []
+    loop = asyncio.get_running_loop()
+
+    def slow(text: bytes) -> document.Document:
+        loop.call_soon_threadsafe(begun.set)
+        deadline = time.monotonic() + SOON_S
+        while not goes_on:
+            assert time.monotonic() < deadline, "the loop stands still"
+            time.sleep(0.001)
+        return document.Document(())
+
+    monkeypatch.setattr(document, "parse", slow)
+    world.body = b" " * (document.SHORT_BYTES + 1)
+    reading = asyncio.create_task(world.fetch())
+    await asyncio.wait_for(begun.wait(), SOON_S)
+    goes_on.append(True)
+    assert await reading == ev.DocumentFetched("c.u.1", (), ())
+
+
+@pytest.mark.parametrize(
+    "name", ["names like a known one", "fragments", "spoken words", "a long namespace", "patterns of one"]
+)
+async def test_costly_documents_leave_the_loop_its_time(world: World, name: str) -> None:
+    """Each of them alone took up to a second of it."""
+    world.body = costly.documents()[name]
+    # The best of several: how late a busy machine is by itself is no affair of documents.
+    for _ in range(20):
+        late = await latest(asyncio.gather(*(world.fetch() for _ in range(5))))
+        if late < 0.05:
+            return
+    pytest.fail(f"the loop was late by {late:.2f} s, and each time by more than 0.05 s")
+
+
+async def test_an_account_s_many_long_documents_delay_another_s_by_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[bytes] = []
+
+    def noted(text: bytes) -> document.Document:
+        order.append(text.strip())
+        time.sleep(0.01)
+        return document.Document(())
+
+    monkeypatch.setattr(document, "parse", noted)
+    world.accounts["MA2"] = ACME
+    pad = b" " * document.SHORT_BYTES
+    reads = [asyncio.create_task(world.documents._read(document.parse, pad + b"MA1", "MA1")) for _ in range(50)]
+    await asyncio.sleep(0)
+    await world.documents._read(document.parse, pad + b"MA2", "MA2")
+    assert order.index(b"MA2") <= 2
+    await asyncio.gather(*reads)
+
+
+async def test_more_long_documents_than_can_wait_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document, "parse", lambda _: time.sleep(0.001) or document.Document(()))
+    world.body = b" " * (document.SHORT_BYTES + 1)
+    events = await asyncio.gather(*(world.fetch() for _ in range(documents.MOST_UNREAD + 50)))
+    refused = [event for event in events if isinstance(event, ev.DocumentFailed)]
+    assert 0 < len(refused) <= 50
+    assert all("it asks for too much at once" in failed(event) for event in refused)
