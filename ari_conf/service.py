@@ -288,6 +288,7 @@ def _server(settings: Settings) -> Server:
         listen=address(settings.ari_listen) if settings.ari_socket == "outbound" else None,
         deadline=settings.ari_deadline,
         connections=settings.ari_connections,
+        media_host=str(settings.media_listen),
         events=translate.EVENTS,
     )
 

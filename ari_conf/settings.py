@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Mapping
 from functools import cache
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,10 +32,12 @@ class Settings(BaseSettings):
     """ARI's password."""
     ari_app: str = "ari_conf"
     """The name in the dialplan's Stasis()."""
-    ari_socket: Literal["outbound", "inbound"] = "outbound"
-    """Who opens the events' WebSocket. outbound: Asterisk (20.15, 21.10, 22.5 and later); inbound: we, for older."""
+    ari_socket: Literal["inbound", "outbound"] = "inbound"
+    """Who opens the events' WebSocket. inbound: we. outbound: Asterisk, which may then crash when `serve` does."""
     ari_listen: str = "127.0.0.1:8089"
-    """Where Asterisk's outbound WebSocket is awaited, host:port."""
+    """outbound: where Asterisk's WebSocket is awaited, host:port."""
+    media_listen: IPv4Address = IPv4Address("127.0.0.1")
+    """For Wait's beep: an IPv4 address of this machine to which Asterisk may send sound, by UDP to any port."""
     ari_deadline: float = Field(5.0, gt=0)
     """Seconds after which a request to Asterisk has failed."""
     ari_connections: int = Field(16, ge=1, le=90)
@@ -154,6 +156,13 @@ class Settings(BaseSettings):
     @classmethod
     def _by_comma(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("media_listen")
+    @classmethod
+    def _can_be_sent_to(cls, value: IPv4Address) -> IPv4Address:
+        if value.is_unspecified or value.is_multicast:
+            raise ValueError("must be one address of this machine, such as 10.0.0.5: Asterisk sends to it")
+        return value
 
     @field_validator("ari_listen", "web_listen", "sounds_listen", "metrics_listen")
     @classmethod

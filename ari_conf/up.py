@@ -170,13 +170,9 @@ class System:
             raise _first(failed) from None
 
     def _get_asterisk(self, own: asterisk.EmbeddedAsterisk) -> None:
-        """And who opens the events' WebSocket: an older one can't."""
         own.where = own.where or _an_asterisk()
         own.folder.mkdir(parents=True, exist_ok=True)
-        wish = self._configured.get(PREFIX + "ARI_SOCKET")
-        own.outbound = wish == "outbound" if wish else asterisk.opens_websockets(own.version())
-        self.values[PREFIX + "ARI_SOCKET"] = "outbound" if own.outbound else "inbound"
-        self.settings = from_environment(self.values)
+        own.outbound = self.settings.ari_socket == "outbound"
 
     def _starters(self) -> dict[str, Callable[[], Awaitable[Process]]]:
         python = [sys.executable, "-m"]

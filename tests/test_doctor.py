@@ -86,18 +86,23 @@ def test_an_asterisk_that_is_new_enough(pretended):
     ],
 )
 def test_an_asterisk_that_is_too_old(pretended, version, says):
-    assert says in told(pretended(version), "Asterisk")
+    assert says in told(pretended(version, ari_socket="outbound"), "Asterisk")
 
 
 @pytest.mark.parametrize(
     "version", ["20.15.0", "21.10.0", "22.5.0", "23.0.0", "certified/20.17-cert1", "GIT-master-1a2b"]
 )
 def test_versions_that_open_the_websocket(pretended, version):
-    assert found(pretended(version), "Asterisk").good
+    assert found(pretended(version, ari_socket="outbound"), "Asterisk").good
 
 
 def test_an_older_one_is_good_enough_for_an_inbound_websocket(pretended):
-    assert found(pretended("20.5.2", ari_socket="inbound"), "Asterisk").good
+    assert found(pretended("20.5.2"), "Asterisk").good
+
+
+def test_a_websocket_that_may_cost_asterisk_s_life(pretended):
+    assert "may crash" in told(pretended(ari_socket="outbound"), "its WebSocket")
+    assert found(pretended(), "its WebSocket").good
 
 
 def test_an_asterisk_that_is_not_there():
@@ -114,7 +119,7 @@ def test_an_asterisk_that_refuses_the_user(httpserver):
 
 
 def test_each_module_that_is_missing_is_named(pretended):
-    said = told(pretended(modules=set(asterisk.MODULES) - {"bridge_softmix"}), "its modules")
+    said = told(pretended(modules=set(asterisk.MODULES) - {"bridge_softmix"}, ari_socket="outbound"), "its modules")
     assert (
         "bridge_softmix" in said
         and "res_websocket_client" in said
@@ -129,14 +134,14 @@ def test_all_modules(pretended):
 
 def test_nobody_listens_for_asterisk(pretended):
     port = processes.free_port()
-    said = told(pretended(ari_listen=f"127.0.0.1:{port}"), "application")
+    said = told(pretended(ari_socket="outbound", ari_listen=f"127.0.0.1:{port}"), "application")
     assert said == f"nothing listens on 127.0.0.1:{port}: start `ari-conf serve` on this machine"
 
 
 async def test_asterisk_has_not_connected_and_then_it_has(pretended):
     server = await asyncio.start_server(lambda reader, writer: reader.read(), "127.0.0.1", 0)
     listen = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    settings = pretended(ari_listen=listen)
+    settings = pretended(ari_socket="outbound", ari_listen=listen)
 
     async with server:
         with pytest.raises(doctor.Wrong, match=f"Asterisk has not connected to `ari-conf serve` on {listen}"):

@@ -15,20 +15,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote, urlencode
+from typing import Any, Literal
+from urllib.parse import quote, urlencode, urlsplit
 
-import aiohttp
 import msgspec
-from yarl import URL
+from aiohttp import encode_basic_auth
 
 from ari_conf.ari.rest import Connections
-from ari_conf.ari.sockets import HEARTBEAT, Permission, Sockets, Told
+from ari_conf.ari.sockets import Permission, Sockets, Told
 from ari_conf.ari.wire import content
 from ari_conf.errors import AriUnreachable
-
-if TYPE_CHECKING:
-    from aiohttp import ClientWebSocketResponse
 
 Over = Literal["http", "socket"]
 
@@ -50,6 +46,8 @@ class Server:
     """HTTP connections at most; `sessionlimit` in http.conf must be above it."""
     patience: float = 3.0
     """outbound: seconds for which Asterisk is given time to open its WebSocket; then we open one."""
+    media_host: str = "127.0.0.1"
+    """The IPv4 address of ours to which Asterisk may send a channel's sound."""
     events: tuple[str, ...] = ()
     """The types of events that are wanted; Asterisk sends no others. Empty: all."""
 
@@ -85,13 +83,21 @@ class Client:
         self._server = server
         self.permission = permission
         self._sockets = Sockets(server, self, Told(on_event, on_connected, on_disconnected))
-        self._authorization = aiohttp.encode_basic_auth(server.user, server.password)
-        self._rest = Connections(server.url, self._authorization, server.connections, permission.confirmed)
-        self._media: aiohttp.ClientSession | None = None
+        authorization = encode_basic_auth(server.user, server.password)
+        self._rest = Connections(server.url, authorization, server.connections, permission.confirmed)
 
     @property
     def app(self) -> str:
         return self._server.app
+
+    @property
+    def host(self) -> str:
+        """Asterisk's, by name or address."""
+        return urlsplit(self._server.url).hostname or ""
+
+    @property
+    def media_host(self) -> str:
+        return self._server.media_host
 
     @property
     def connected(self) -> bool:
@@ -101,11 +107,6 @@ class Client:
     async def start(self, patience: float | None = None) -> None:
         """Returns at once; the connection comes when it comes. Raises SetupFailed if `listen` can't be had.
         `patience`: another than the server's, for the first connection."""
-        self._media = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            headers={"Authorization": self._authorization},
-            timeout=aiohttp.ClientTimeout(total=None),
-        )
         await self._sockets.start(self._server.patience if patience is None else patience)
 
     async def finish(self, within: float = 1.0) -> None:
@@ -116,8 +117,6 @@ class Client:
     async def close(self) -> None:
         await self._sockets.close()
         self._rest.close()
-        if self._media is not None:
-            await self._media.close()
 
     async def request(
         self,
@@ -149,17 +148,3 @@ class Client:
             late = f"Asterisk did not answer {method} {path} within {self._server.deadline:g} s"
             raise AriUnreachable(late) from None
         return content(method, path, answer, kind)
-
-    async def media(self, connection_id: str) -> ClientWebSocketResponse[Literal[False]]:
-        """The sound of a channel that `POST /channels/externalMedia` made, with `external_host=INCOMING`; to be closed.
-
-        Raises AriUnreachable.
-        """
-        if self._media is None:
-            raise AriUnreachable("the connection to Asterisk was not started")
-        url = URL(self._server.url.rstrip("/")).parent / "media" / connection_id
-        try:
-            async with asyncio.timeout(self._server.deadline):
-                return await self._media.ws_connect(url, heartbeat=HEARTBEAT, decode_text=False)
-        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            raise AriUnreachable(f"Asterisk's media can't be reached: {error or 'no answer in time'}") from None

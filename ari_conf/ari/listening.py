@@ -1,28 +1,28 @@
-"""Listens to channels for a beep: a snoop channel, and one whose audio goes to us by WebSocket, in a bridge of two.
+"""Listens to channels for a beep: a snoop channel, and one that sends what it hears to us as RTP, in a bridge of two.
 
-Needs an Asterisk with chan_websocket (20.16, 21.11, 22.6 and later).
+The second is one of chan_rtp's MulticastRTP, which sends to whatever address it is given. Why not a WebSocket,
+AudioSocket or UnicastRTP: docs/chaos.md, "Taps".
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import structlog
-from aiohttp import WSMsgType
 
 from ari_conf.ari.beep import BeepDetector
 from ari_conf.ari.client import Client
+from ari_conf.ari.rtp import Receiver
 from ari_conf.ari.translate import BRIDGE_NAME, LISTENS, path
 from ari_conf.errors import AriError, AriNotFound
-
-if TYPE_CHECKING:
-    from aiohttp import ClientWebSocketResponse
 
 log = structlog.get_logger()
 
@@ -30,8 +30,12 @@ MOST = 50
 """Channels listened to at once: each takes up to 1 % of a core, and the same loop reads Asterisk's events."""
 SILENT_S = 0.5
 """A snoop channel sends a frame each 20 ms, come what may. After as long without one: is it still there?"""
+DEAF_S = 3.0
+"""After as long, if nothing has come at all, it is told: packets don't find their way to us."""
 TRIES, AGAIN_S = 25, 0.02
 """A channel is made before it has entered the application, and until then it can't be put into a bridge."""
+LOOKUP_S = 2.0
+"""For Asterisk's addresses."""
 GOODBYE_S = 1.0
 """What is given to Asterisk for removing our channels when we end; the next process removes what is left."""
 
@@ -42,7 +46,13 @@ class Ear:
 
     channel_id: str
     name: str
-    websocket: ClientWebSocketResponse[Literal[False]] | None = None
+    beep: asyncio.Event = field(default_factory=asyncio.Event)
+    detector: BeepDetector = field(default_factory=BeepDetector)
+    receiver: Receiver | None = None
+
+    def hear(self, sound: bytes) -> None:
+        if self.detector.hear(sound):
+            self.beep.set()
 
     @property
     def snoop(self) -> str:
@@ -113,33 +123,45 @@ class Listening:
             await asyncio.shield(opening)
         except AriNotFound:
             return False  # the call has ended meanwhile
-        except AriError as error:
-            tell = log.debug if self._told else log.warning
-            self._told = True
-            # Where there is no chan_websocket, its own words are "internal error".
-            event = "not listened for a beep, Wait ends after its length: has this Asterisk chan_websocket?"
-            tell(event, channel_id=ear.channel_id, reason=str(error))
+        except (AriError, OSError) as error:
+            # Where there is no chan_rtp, Asterisk's own words are "Allocation failed".
+            self._tell(
+                "not listened for a beep, Wait ends after its length: does this Asterisk load chan_rtp?",
+                channel_id=ear.channel_id,
+                reason=str(error),
+            )
             return False
-        self._told = False
         return True
 
+    def _tell(self, event: str, **fields: str) -> None:
+        """Once, until it can be done again."""
+        tell = log.debug if self._told else log.warning
+        self._told = True
+        tell(event, **fields)
+
     async def _open(self, ear: Ear) -> None:
-        # INCOMING: Asterisk waits for us, so that it needs no configuration of where we are.
-        to_us = {"external_host": "INCOMING", "connection_type": "server", "transport": "websocket"}
-        sound = {"encapsulation": "none", "format": "slin"}
-        query = {"app": self._ari.app, "channelId": ear.media} | to_us | sound
-        made = await self._ari.request("POST", "/channels/externalMedia", query, over="socket")
-        try:
-            connection_id = made["channelvars"]["MEDIA_WEBSOCKET_CONNECTION_ID"]
-        except (KeyError, TypeError):
-            raise AriError("Asterisk said no MEDIA_WEBSOCKET_CONNECTION_ID") from None
-        ear.websocket = await self._ari.media(connection_id)
+        if self._sweep is not None:
+            # What a dead process left still sends, perhaps to the port that we are given.
+            await asyncio.wait((self._sweep,))
+        ear.receiver = Receiver(self._ari.media_host, await self._senders(), ear.hear)
+        # The empty part is for another kind of receiver; mu-law, since of all that fits it alone has a number in RTP.
+        endpoint = f"MulticastRTP/basic/{ear.receiver.address}//c(ulaw)"
+        query = {"endpoint": endpoint, "app": self._ari.app, "channelId": ear.media}
+        await self._ari.request("POST", "/channels", query, over="socket")
         query = {"spy": "in", "app": self._ari.app}
         await self._ari.request("POST", path("channels", ear.channel_id, "snoop", ear.snoop), query, over="socket")
         # By its name the next process knows it for ours, should we die.
         query = {"type": "mixing", "bridgeId": ear.name, "name": BRIDGE_NAME}
         await self._ari.request("POST", "/bridges", query, over="socket")
         await self._join(ear)
+
+    async def _senders(self) -> frozenset[str]:
+        """Asterisk's addresses. None are needed on loopback, where nobody else can send."""
+        if ip_address(self._ari.media_host).is_loopback:
+            return frozenset()
+        async with asyncio.timeout(LOOKUP_S):
+            found = await asyncio.get_running_loop().getaddrinfo(self._ari.host, None, family=socket.AF_INET)
+        return frozenset(str(address[0]) for *_, address in found)
 
     async def _join(self, ear: Ear) -> None:
         for left in reversed(range(TRIES)):
@@ -156,21 +178,29 @@ class Listening:
 
     async def _hears_beep(self, ear: Ear) -> bool:
         """False: it ended before."""
-        assert ear.websocket is not None
-        detector = BeepDetector()
+        receiver = ear.receiver
+        assert receiver is not None, "opened"
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         while True:
-            try:
-                message = await ear.websocket.receive(SILENT_S)
-            except TimeoutError:
-                if await self._is_gone(ear.snoop):
-                    return False
+            before = receiver.packets
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ear.beep.wait(), SILENT_S)
+                return True
+            if receiver.packets > before:
+                self._told = False
                 continue
-            if message.type is WSMsgType.BINARY:
-                if detector.hear(message.data):
-                    return True
-            elif message.type is not WSMsgType.TEXT:
-                log.warning("no longer listened for a beep: the WebSocket has ended", channel_id=ear.channel_id)
+            if await self._is_gone(ear.snoop):
                 return False
+            if await self._is_gone(ear.media):
+                log.warning("no longer listened for a beep: our channel has ended", channel_id=ear.channel_id)
+                return False
+            if not receiver.packets and loop.time() >= begun + DEAF_S:
+                self._tell(
+                    "no sound arrives from Asterisk, Wait ends after its length: can it reach ARI_CONF_MEDIA_LISTEN?",
+                    channel_id=ear.channel_id,
+                    address=receiver.address,
+                )
 
     async def _is_gone(self, channel_id: str) -> bool:
         try:
@@ -183,8 +213,8 @@ class Listening:
         await asyncio.gather(opening, return_exceptions=True)
         for gone in (path("channels", ear.snoop), path("channels", ear.media), path("bridges", ear.name)):
             await self._delete(gone)
-        if ear.websocket is not None:
-            await ear.websocket.close()
+        if ear.receiver is not None:
+            ear.receiver.close()
 
     async def _delete(self, what: str) -> None:
         try:

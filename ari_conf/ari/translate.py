@@ -14,7 +14,7 @@ BRIDGE_TYPE = "mixing,dtmf_events,video_sfu"
 BRIDGE_NAME = "ari_conf"
 """Of each bridge that we make: others' are not touched."""
 
-OWN_CHANNELS = ("Snoop/", "UnicastRTP/", "WebSocket/", "AudioSocket/")
+OWN_CHANNELS = ("Snoop/", "MulticastRTP/", "UnicastRTP/", "WebSocket/", "AudioSocket/")
 """Channels that we make to listen in: they enter the application as calls do, and aren't any."""
 LISTENS = ".listens."
 """Stands in the ids of bridges in which they are: no conferences."""

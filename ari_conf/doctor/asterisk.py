@@ -18,10 +18,10 @@ OUTBOUND_SINCE = {20: (20, 15), 21: (21, 10), 22: (22, 5)}
 """The first version of each branch that opens the WebSocket itself; later branches all do."""
 
 MODULES = (
-    "app_stasis", "bridge_simple", "bridge_softmix", "chan_pjsip", "codec_alaw", "codec_ulaw", "format_wav",
+    "app_stasis", "bridge_simple", "bridge_softmix", "chan_pjsip", "chan_rtp", "codec_alaw", "codec_ulaw", "format_wav",
     "func_talkdetect", "res_ari", "res_ari_applications", "res_ari_asterisk", "res_ari_bridges", "res_ari_channels",
     "res_ari_events", "res_ari_playbacks", "res_ari_recordings", "res_http_websocket", "res_musiconhold",
-    "res_stasis_answer", "res_stasis_playback", "res_stasis_recording",
+    "res_rtp_multicast", "res_stasis_answer", "res_stasis_playback", "res_stasis_recording", "res_stasis_snoop",
 )  # fmt: skip
 
 ESTABLISHED = "01"
@@ -39,6 +39,18 @@ def version(settings: Settings) -> str:
     if settings.ari_socket == "outbound" and version < OUTBOUND_SINCE.get(version[0], OLDEST):
         raise Wrong(f"Asterisk {found} can't open the WebSocket itself: update it, or set ARI_CONF_ARI_SOCKET=inbound")
     return f"Asterisk {found} at {settings.ari_url}; it knows the user {settings.ari_user}"
+
+
+def websocket(settings: Settings) -> str:
+    """Seen on 22.10.1 (docs/chaos.md, "Taps"): of its thread that writes and the one that reads, the latter takes the
+    connection away from under the former."""
+    if settings.ari_socket == "inbound":
+        return "opened by `ari-conf serve`"
+    raise Wrong(
+        "it is opened by Asterisk, which may crash, calls and all, if `ari-conf serve` dies while events are on their "
+        "way (22.10.1 did; no version is known that doesn't): set ARI_CONF_ARI_SOCKET=inbound, here and for "
+        "asterisk/configure"
+    )
 
 
 def modules(settings: Settings) -> str:

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import random
-import re
 import secrets
 import shutil
 import socket
@@ -25,8 +24,6 @@ from ari_conf.parts.processes import free_port
 SCRIPTS = Path(__file__).parents[2] / "asterisk"
 DEFAULT_ROOT = Path(__file__).parents[2] / ".local" / "asterisk"
 OLDEST = 20
-OUTBOUND_SINCE = {20: 15, 21: 10, 22: 5}
-"""The minor versions from which on Asterisk can open the events' WebSocket itself; later majors all can."""
 
 
 def present(root: Path = DEFAULT_ROOT) -> str:
@@ -50,15 +47,6 @@ def get(root: Path = DEFAULT_ROOT) -> str:
     return found.stdout.strip()
 
 
-def opens_websockets(version: str) -> bool:
-    """Of what `asterisk -V` prints, such as "Asterisk 22.10.1~dfsg"."""
-    found = re.match(r"Asterisk (\d+)\.(\d+)", version)
-    if found is None:
-        return False
-    major, minor = int(found[1]), int(found[2])
-    return minor >= OUTBOUND_SINCE.get(major, 0) if major >= OLDEST else False
-
-
 @dataclass
 class EmbeddedAsterisk:
     """All that it writes lies in `folder`; it listens on loopback only. Any port not given is a free one."""
@@ -71,7 +59,7 @@ class EmbeddedAsterisk:
     app: str = "ari_conf"
     user: str = "ari_conf"
     password: str = field(default_factory=secrets.token_hex, repr=False)
-    outbound: bool = True
+    outbound: bool = False
     """Asterisk opens the events' WebSocket, to `websocket_port`; else the application does."""
     trust_callers: bool = True
     host: str = "127.0.0.1"

@@ -3,44 +3,62 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from aiohttp import WSMessage, WSMsgType
 from structlog.testing import capture_logs
 
 from ari_conf.ari import listening as module
 from ari_conf.ari.listening import Listening
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable
-
-SOUND = WSMessage(WSMsgType.BINARY, bytes(320), None)
-END = WSMessage(WSMsgType.CLOSED, None, None)
-
-
-def beep() -> WSMessage:
-    samples = np.zeros(8000)
-    samples[800:4000] = 8000 * np.sin(np.arange(3200) * 0.785)
-    return WSMessage(WSMsgType.BINARY, samples.astype(np.int16).tobytes(), None)
+from demo import g711
 
 
 class Wire:
-    def __init__(self) -> None:
-        self.frames: asyncio.Queue[WSMessage] = asyncio.Queue()
-        self.closed = False
+    """What a media channel sends, to the address in its endpoint."""
 
-    async def receive(self, timeout: float) -> WSMessage:
-        return await asyncio.wait_for(self.frames.get(), timeout)
+    def __init__(self, endpoint: str) -> None:
+        kind, how, address, nothing, codec = endpoint.split("/")
+        assert (kind, how, nothing, codec) == ("MulticastRTP", "basic", "", "c(ulaw)")
+        host, _, port = address.partition(":")
+        self.to = (host, int(port))
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._number = 0
 
-    async def close(self) -> None:
-        self.closed = True
+    def send(self, samples: np.ndarray) -> None:
+        for at in range(0, len(samples), 160):
+            head = struct.pack("!BBHII", 0x80, 0, self._number, self._number * 160, 1)
+            self._socket.sendto(head + g711.encode(samples[at : at + 160].astype(np.int16)), self.to)
+            self._number += 1
+
+    def silence(self) -> None:
+        self.send(np.zeros(160))
+
+    def beep(self) -> None:
+        samples = np.zeros(8000)
+        samples[800:4000] = 8000 * np.sin(np.arange(3200) * 0.785)
+        self.send(samples)
+
+    @property
+    def is_listened_to(self) -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as another:
+            try:
+                another.bind(self.to)
+            except OSError:
+                return True
+        return False
 
 
 class Asterisk:
     """`there` is what stands in it; `refusals` what it answers instead, once each."""
 
     app = "conf"
+    host = "localhost"
+    media_host = "127.0.0.1"
 
     def __init__(self) -> None:
         self.there = {"/channels/ann", "/channels/bob"}
@@ -57,7 +75,7 @@ class Asterisk:
         await asyncio.sleep(0)
         self.changed.set()
         for refusal in self.refusals:
-            if path.endswith(refusal[0]):
+            if f"{method} {path}".endswith(refusal[0]):
                 self.refusals.remove(refusal)
                 raise refusal[1]
         match method, path.split("/")[1:]:
@@ -68,10 +86,11 @@ class Asterisk:
                     raise AriNotFound("gone", 404)
                 if method == "DELETE":
                     self.there.remove(path)
-            case "POST", ["channels", "externalMedia"]:
+            case "POST", ["channels"]:
+                assert query["app"] == "conf"
                 # Asterisk does it, whether or not the answer is awaited.
                 await asyncio.shield(asyncio.ensure_future(self._slowly_add(f"/channels/{query['channelId']}")))
-                return {"channelvars": {"MEDIA_WEBSOCKET_CONNECTION_ID": "1"}}
+                self.wires.append(Wire(query["endpoint"]))
             case "POST", ["channels", channel_id, "snoop", snoop_id]:
                 if f"/channels/{channel_id}" not in self.there:
                     raise AriNotFound("Channel not found", 404)
@@ -90,11 +109,6 @@ class Asterisk:
         self.asked.set()
         await self.slow.wait()
         self.there.add(what)
-
-    async def media(self, connection_id: str) -> Any:
-        assert connection_id == "1"
-        self.wires.append(Wire())
-        return self.wires[-1]
 
     def mine(self) -> set[str]:
         return self.there - {"/channels/ann", "/channels/bob"}
@@ -124,7 +138,7 @@ async def listening(asterisk: Asterisk, heard: asyncio.Queue[str]) -> AsyncItera
     yield made
     await made.close()
     assert asterisk.mine() == set()
-    assert all(wire.closed for wire in asterisk.wires)
+    assert not any(wire.is_listened_to for wire in asterisk.wires)
 
 
 async def test_a_beep_is_told_and_nothing_is_left(
@@ -133,10 +147,10 @@ async def test_a_beep_is_told_and_nothing_is_left(
     listening.start("ann")
     listening.start("bob")
     await asterisk.has(6)
-    asterisk.wires[1].frames.put_nowait(beep())
+    asterisk.wires[1].beep()
     assert await asyncio.wait_for(heard.get(), 5) == "bob"
     await asterisk.has(3)
-    asterisk.wires[0].frames.put_nowait(beep())
+    asterisk.wires[0].beep()
     assert await asyncio.wait_for(heard.get(), 5) == "ann"
     await asterisk.has(0)
 
@@ -159,7 +173,7 @@ async def test_stopped_before_it_listens(asterisk: Asterisk, listening: Listenin
     asterisk.slow.set()
     await asterisk.has(3)
     for wire in asterisk.wires:
-        wire.frames.put_nowait(beep())
+        wire.beep()
     assert await asyncio.wait_for(heard.get(), 5) == "ann"
     await asterisk.has(0)
     assert heard.empty()
@@ -183,7 +197,7 @@ async def test_silence_is_not_the_end(
     for _ in range(3):
         asterisk.changed.clear()
         await asterisk.changed.wait()  # it asks whether the channel is there
-    asterisk.wires[0].frames.put_nowait(beep())
+    asterisk.wires[0].beep()
     assert await asyncio.wait_for(heard.get(), 5) == "ann"
 
 
@@ -191,9 +205,7 @@ async def test_a_channel_that_is_not_yet_in_the_application(asterisk: Asterisk, 
     asterisk.refusals = [("/addChannel", AriError("Channel not in Stasis application", 422))] * 3
     listening.start("ann")
     await asterisk.has(3)
-    asterisk.wires[0].frames.put_nowait(SOUND)
-    await asterisk.until(asterisk.wires[0].frames.empty)
-    assert asterisk.refusals == []
+    await asterisk.until(lambda: not asterisk.refusals)
     assert len(asterisk.mine()) == 3
 
 
@@ -210,7 +222,7 @@ async def test_a_call_that_ends_meanwhile_is_no_failure(
     assert logs == []
 
 
-@pytest.mark.parametrize("failed", ["/externalMedia", ".snoop", "/bridges", "/addChannel"])
+@pytest.mark.parametrize("failed", ["POST /channels", ".snoop", "/bridges", "/addChannel"])
 async def test_what_cannot_be_is_told_once_until_it_can(asterisk: Asterisk, listening: Listening, failed: str) -> None:
     with capture_logs() as logs:
         for expected in (1, 1):
@@ -220,13 +232,71 @@ async def test_what_cannot_be_is_told_once_until_it_can(asterisk: Asterisk, list
             assert [line["log_level"] for line in logs].count("warning") == expected
 
 
-async def test_a_websocket_that_ends(asterisk: Asterisk, listening: Listening) -> None:
+async def test_its_channel_is_removed_by_somebody_else(
+    asterisk: Asterisk, listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SILENT_S", 0.01)
     listening.start("ann")
     await asterisk.has(3)
     with capture_logs() as logs:
-        asterisk.wires[0].frames.put_nowait(END)
+        asterisk.there -= {name for name in asterisk.there if name.endswith(".media")}
         await asterisk.has(0)
     assert [line["log_level"] for line in logs] == ["warning"]
+
+
+async def test_sound_that_never_arrives_is_told_once_until_it_does(
+    asterisk: Asterisk, listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SILENT_S", 0.01)
+    monkeypatch.setattr(module, "DEAF_S", 0.02)
+    told = "no sound arrives from Asterisk, Wait ends after its length: can it reach ARI_CONF_MEDIA_LISTEN?"
+
+    def levels(logs: list[Any]) -> list[str]:
+        return [line["log_level"] for line in logs if line["event"] == told]
+
+    with capture_logs() as logs:
+        for expected in (["warning"], ["warning"], ["warning", "warning"]):
+            listening.start("ann")
+            await asterisk.has(3)
+            count = len(levels(logs))
+            await asterisk.until(lambda before=count: len(levels(logs)) > before)  # type: ignore[misc]
+            assert [level for level in levels(logs) if level == "warning"] == expected
+            if len(expected) == 1 and len(asterisk.wires) == 2:
+                asterisk.wires[-1].silence()
+                await asterisk.until(lambda: not listening._told)
+            listening.stop("ann")
+            await asterisk.has(0)
+
+
+async def test_elsewhere_only_asterisk_s_own_addresses_are_listened_to(
+    asterisk: Asterisk, listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asterisk, "media_host", "192.0.2.7", raising=False)
+    assert await listening._senders() == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("wrong", [("media_host", "192.0.2.7"), ("host", "nowhere.invalid")])
+async def test_no_port_and_no_address_are_told(
+    asterisk: Asterisk, listening: Listening, monkeypatch: pytest.MonkeyPatch, wrong: tuple[str, str]
+) -> None:
+    """An address that this machine doesn't have; a name that can't be looked up."""
+    monkeypatch.setattr(asterisk, "media_host", "192.0.2.7", raising=False)
+    monkeypatch.setattr(asterisk, *wrong, raising=False)
+    with capture_logs() as logs:
+        listening.start("ann")
+        await asterisk.until(lambda: not listening._ears)
+    assert [line["log_level"] for line in logs] == ["warning"]
+    assert asterisk.wires == []
+
+
+async def test_it_begins_when_what_a_dead_process_left_is_gone(asterisk: Asterisk, listening: Listening) -> None:
+    """Which still sends: perhaps to the port that we are given."""
+    dead = "/channels/conf.listens.dead.1.media"
+    asterisk.there.add(dead)
+    listening.start("ann")
+    await asterisk.asked.wait()
+    assert dead not in asterisk.there
+    await asterisk.has(3)
 
 
 async def test_no_more_than_it_can_take(

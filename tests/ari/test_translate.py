@@ -72,7 +72,13 @@ def test_a_call_that_the_dialplan_answered() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Snoop/1795342997.0-00000000", "UnicastRTP/127.0.0.1:4000-0x1", "WebSocket/INCOMING/1"]
+    "name",
+    [
+        "Snoop/1795342997.0-00000000",
+        "MulticastRTP/127.0.0.1:4000-0x1",
+        "UnicastRTP/127.0.0.1:4000-0x1",
+        "WebSocket/INCOMING/1",
+    ],
 )
 def test_a_channel_of_our_own_is_no_call_and_no_member(name: str) -> None:
     assert event(start(name=name)) is None

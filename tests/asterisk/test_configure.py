@@ -22,7 +22,7 @@ def configure(*words: str | Path, password: str | None = "secret", **settings: s
 
 
 def test_everything_is_written_and_filled_in(tmp_path: Path) -> None:
-    assert configure(tmp_path / "etc").returncode == 0
+    assert configure(tmp_path / "etc", ARI_SOCKET="outbound").returncode == 0
 
     written = {path.name: path.read_text() for path in (tmp_path / "etc").iterdir()}
     assert set(written) == FILES
@@ -74,8 +74,8 @@ def test_one_folder_for_all_that_asterisk_writes(tmp_path: Path) -> None:
     assert f"astspooldir => {tmp_path}/spool" in (tmp_path / "etc" / "asterisk.conf").read_text()
 
 
-def test_an_application_that_opens_the_websocket_itself(tmp_path: Path) -> None:
-    configure(tmp_path, ARI_SOCKET="inbound")
+def test_the_application_opens_the_websocket_unless_asterisk_is_to(tmp_path: Path) -> None:
+    configure(tmp_path)
 
     assert {path.name for path in tmp_path.iterdir()} == FILES - {"websocket_client.conf"}
     assert "outbound_websocket" not in (tmp_path / "ari.conf").read_text()

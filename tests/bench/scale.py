@@ -116,6 +116,7 @@ class System:
             "ARI_CONF_ARI_USER": USER,
             "ARI_CONF_ARI_PASSWORD": PASSWORD,
             "ARI_CONF_ARI_APP": APP,
+            "ARI_CONF_ARI_SOCKET": "outbound",
             "ARI_CONF_ARI_LISTEN": f"127.0.0.1:{self.listen}",
             "ARI_CONF_METRICS_LISTEN": f"127.0.0.1:{self.metrics}",
             "ARI_CONF_ASTERISK_NAME": NAME,

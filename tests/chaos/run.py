@@ -17,6 +17,7 @@ from redis import Redis
 from ari_conf import dead_letters
 from ari_conf.bucket import Bucket
 from ari_conf.parts.processes import free_port
+from ari_conf.settings import from_environment
 from ari_conf.up import System
 from demo.phone import now_ms
 from tests.chaos import hearing, remains, told
@@ -33,6 +34,8 @@ from tests.chaos.witness import Witness
 from tests.integration.receiver import Receiver
 from tests.integration.stage import Stage, ari_of
 
+EVENTS = b"GET /ari/events"
+"""So begins the connection that is to become the events' WebSocket."""
 WAIT_MS = 3000
 EVERYBODY_S = 2.0
 """After the first callbacks: by then they have heard each other for a while."""
@@ -66,12 +69,14 @@ class Plan:
 
 @asynccontextmanager
 async def prepared(folder: Path) -> AsyncGenerator[tuple[Stage, SocketProxy]]:
-    """A system that may be killed, and a proxy before the application's end of the events' WebSocket."""
-    behind = free_port()
-    configured = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8", "ARI_CONF_ARI_LISTEN": f"127.0.0.1:{behind}"}
-    system = System(folder, configured)
+    """A system that may be killed, and a proxy in which the events' WebSocket suffers."""
+    system = System(folder, {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"})
     assert system._asterisk is not None, "it has one of its own"
-    async with SocketProxy(system._asterisk.websocket_port, behind) as proxy, system, Receiver() as receiver:
+    port = free_port()
+    system.values["ARI_CONF_ARI_URL"] = f"http://127.0.0.1:{port}/ari"
+    system.settings = from_environment(system.values)
+    proxy = SocketProxy(port, system._asterisk.http_port, EVENTS)
+    async with proxy, system, Receiver() as receiver:
         redis = Redis.from_url(system.settings.redis_url.get_secret_value())
         ari = ari_of(system)
         await ari.start()

@@ -1,4 +1,4 @@
-"""Stands between Asterisk and the application, and does to the events' WebSocket what a network does."""
+"""Stands between the application and Asterisk, and does to the events' WebSocket what a network does."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import contextlib
 
 
 class SocketProxy:
-    """Listens where Asterisk was told that the application does, and passes on to where it is."""
+    """Listens where the application was told that Asterisk does, and passes on to where it is."""
 
-    def __init__(self, port: int, target: int) -> None:
-        self._port, self._target = port, target
+    def __init__(self, port: int, target: int, begins: bytes = b"") -> None:
+        """`begins`: the first bytes of the connections that things are done to; all others are only passed on."""
+        self._port, self._target, self._begins = port, target, begins
         self._links: set[Link] = set()
 
     async def __aenter__(self) -> SocketProxy:
@@ -32,27 +33,32 @@ class SocketProxy:
         return list(self._links)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = Link(writer)
+        with contextlib.suppress(OSError):
+            first = await reader.read(65536)
+            if first:
+                await self._pass_on(link, first, reader)
+        link.abort()
+
+    async def _pass_on(self, link: Link, first: bytes, reader: asyncio.StreamReader) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        link.ends.append(far_writer)
+        if first.startswith(self._begins):
+            self._links.add(link)
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:
-            writer.transport.abort()
-            return
-        link = Link(writer, far_writer)
-        self._links.add(link)
-        try:
+            far_writer.write(first)
             async with asyncio.TaskGroup() as group:
                 group.create_task(link.pump(reader, far_writer))
-                group.create_task(link.pump(far_reader, writer))
+                group.create_task(link.pump(far_reader, link.ends[0]))
         finally:
             self._links.discard(link)
-            link.abort()
 
 
 class Link:
-    """One connection of Asterisk's."""
+    """One connection of the application's."""
 
     def __init__(self, *ends: asyncio.StreamWriter) -> None:
-        self._ends = ends
+        self.ends = list(ends)
         self.passes = asyncio.Event()
         self.passes.set()
 
@@ -68,5 +74,5 @@ class Link:
 
     def abort(self) -> None:
         self.passes.set()
-        for end in self._ends:
+        for end in self.ends:
             end.transport.abort()

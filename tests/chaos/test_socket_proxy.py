@@ -37,6 +37,12 @@ class Caller:
         async with asyncio.timeout(0.5):
             return await self._reader.read(100)
 
+    async def is_closed(self) -> bool:
+        try:
+            return await self.says(b"still there?") == b""
+        except ConnectionError:
+            return True
+
 
 async def test_it_passes_on(proxy: tuple[SocketProxy, int]) -> None:
     caller = await Caller.to(proxy[1])
@@ -54,6 +60,24 @@ async def test_a_half_open_one_says_nothing_and_a_new_one_works(proxy: tuple[Soc
         link.abort()
     with pytest.raises(ConnectionError):
         await old.says(b"again")
+
+
+async def test_others_are_only_passed_on() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while packet := await reader.read(100):
+            writer.write(packet)
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = free_port()
+        async with SocketProxy(port, server.sockets[0].getsockname()[1], b"GET /events") as proxy:
+            events, other = await Caller.to(port), await Caller.to(port)
+            assert await events.says(b"GET /events") == b"GET /events"
+            assert await other.says(b"GET /channels") == b"GET /channels"
+            assert len(proxy.freeze()) == 1
+            assert await other.says(b"again") == b"again"
+            proxy.close_all()
+            assert await other.says(b"and again") == b"and again"
+            assert await events.is_closed()
 
 
 async def test_all_are_closed(proxy: tuple[SocketProxy, int]) -> None:

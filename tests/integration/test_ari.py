@@ -25,13 +25,13 @@ ROOT = Path(os.environ.get("ARI_CONF_ASTERISK_ROOT", DEFAULT_ROOT))
 
 @pytest.fixture
 def asterisk(tmp_path: Path) -> Iterator[EmbeddedAsterisk]:
-    with running(EmbeddedAsterisk(tmp_path, present(ROOT), account="MADEFAULT")) as started:
+    with running(EmbeddedAsterisk(tmp_path, present(ROOT), account="MADEFAULT", outbound=True)) as started:
         yield started
 
 
 @pytest.fixture
 def inbound_asterisk(tmp_path: Path) -> Iterator[EmbeddedAsterisk]:
-    with running(EmbeddedAsterisk(tmp_path, present(ROOT), account="MADEFAULT", outbound=False)) as started:
+    with running(EmbeddedAsterisk(tmp_path, present(ROOT), account="MADEFAULT")) as started:
         yield started
 
 

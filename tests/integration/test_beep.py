@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from ari_conf.errors import AriNotFound
 from demo import g711, listen
 from demo.heard import Samples
 from demo.phone import Phone, now_ms
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 BEFORE_HZ, AFTER_HZ = 2575, 3325
 PROMPTS = MUSIC[0].parents[1] / "sounds/en_US_f_Allison" if MUSIC else None
-MODULE = "/asterisk/modules/chan_websocket.so"
+MODULE = "/asterisk/modules/chan_rtp.so"
 
 
 @pytest.fixture(autouse=True)
@@ -44,19 +43,10 @@ def spoken(name: str) -> Samples:
     return listen.wav(PROMPTS / f"{name}.wav")
 
 
-async def listens(stage: Stage) -> bool:
-    """This Asterisk can; the Asterisks before 20.16, 21.11 and 22.6 can't."""
-    try:
-        await stage.ari.request("GET", MODULE)
-    except AriNotFound:
-        return False
-    return True
-
-
 async def ears(stage: Stage) -> set[str]:
     """Channels that listen to others."""
     channels = await stage.ari.request("GET", "/channels")
-    return {channel["id"] for channel in channels if channel["name"].startswith(("Snoop/", "WebSocket/"))}
+    return {channel["id"] for channel in channels if channel["name"].startswith(("Snoop/", "MulticastRTP/"))}
 
 
 async def listened_to(stage: Stage, calls: int = 1) -> None:
@@ -100,10 +90,7 @@ async def ends_after(stage: Stage, phone: Phone, seconds: float, begun: float) -
 @pytest.mark.parametrize(("hz", "ms", "level"), [(500, 200, -30), (850, 400, -20), (1000, 1000, -10), (1400, 150, -15)])
 async def test_a_wait_ends_at_a_beep(stage: Stage, hz: int, ms: int, level: int) -> None:
     async with stage.callers(1) as (ann,):
-        begun = await waits(stage, ann, wait(20 if await listens(stage) else 3))
-        if not await listens(stage):
-            await ends_after(stage, ann, 3, begun)
-            return
+        await waits(stage, ann, wait(20))
         await listened_to(stage)
         greeting = np.concatenate([spoken("vm-goodbye"), beep(hz, ms, level)])
         end = await finished(stage, ann, greeting)
@@ -134,8 +121,7 @@ async def test_a_beep_does_not_end_a_wait_for_silence(stage: Stage) -> None:
 async def test_nobody_listens_after_a_wait_that_heard_nothing(stage: Stage) -> None:
     async with stage.callers(1) as (ann,):
         begun = await waits(stage, ann, wait(2) + '<Wait length="30"/>')
-        if await listens(stage):
-            await listened_to(stage)
+        await listened_to(stage)
         await ends_after(stage, ann, 2, begun)
         await nobody_listens(stage)
         assert ann.state == "answered"
@@ -144,8 +130,7 @@ async def test_nobody_listens_after_a_wait_that_heard_nothing(stage: Stage) -> N
 async def test_nor_after_a_hang_up(stage: Stage) -> None:
     async with stage.callers(1) as (ann,):
         await waits(stage, ann, wait(30))
-        if await listens(stage):
-            await listened_to(stage)
+        await listened_to(stage)
         hung_up = now_ms()
         await ann.hang_up()
         await nobody_listens(stage)
@@ -153,8 +138,6 @@ async def test_nor_after_a_hang_up(stage: Stage) -> None:
 
 
 async def test_one_wait_after_another(stage: Stage) -> None:
-    if not await listens(stage):
-        return
     async with stage.callers(1) as (ann,):
         await waits(stage, ann, '<Wait length="20" beep="true"/>' + wait(20))
         await listened_to(stage)
@@ -167,14 +150,12 @@ async def test_one_wait_after_another(stage: Stage) -> None:
         await ann.hung_up()
 
 
-async def test_a_websocket_that_breaks(stage: Stage) -> None:
-    if not await listens(stage):
-        return
+async def test_our_channel_is_removed_by_somebody_else(stage: Stage) -> None:
     async with stage.callers(1) as (ann,):
         begun = await waits(stage, ann, wait(3) + '<Wait length="30"/>')
         await listened_to(stage)
         for channel in await stage.ari.request("GET", "/channels"):
-            if channel["name"].startswith("WebSocket/"):
+            if channel["name"].startswith("MulticastRTP/"):
                 await stage.ari.request("DELETE", f"/channels/{channel['id']}")
         await nobody_listens(stage)
         assert now_ms() - begun < 3000
@@ -182,8 +163,6 @@ async def test_a_websocket_that_breaks(stage: Stage) -> None:
 
 
 async def test_the_application_dies_and_another_listens_on(stage: Stage) -> None:
-    if not await listens(stage):
-        return
     async with stage.callers(1) as (ann,):
         await waits(stage, ann, wait(40))
         await listened_to(stage)
@@ -202,14 +181,11 @@ async def test_the_application_dies_and_another_listens_on(stage: Stage) -> None
 
 @asynccontextmanager
 async def without_the_module(stage: Stage) -> AsyncGenerator[None]:
-    had = await listens(stage)
-    if had:
-        await stage.ari.request("DELETE", MODULE)
+    await stage.ari.request("DELETE", MODULE)
     try:
         yield
     finally:
-        if had:
-            await stage.ari.request("POST", MODULE)
+        await stage.ari.request("POST", MODULE)
 
 
 def warnings(stage: Stage) -> int:
@@ -219,7 +195,7 @@ def warnings(stage: Stage) -> int:
 
 
 async def test_an_asterisk_that_cannot(stage: Stage) -> None:
-    before = warnings(stage) if await listens(stage) else 0
+    before = warnings(stage)
     async with without_the_module(stage), stage.callers(1) as (ann,):
         begun = await waits(stage, ann, '<Wait length="1" beep="true"/>' + wait(1))
         await ends_after(stage, ann, 2, begun)
@@ -229,8 +205,6 @@ async def test_an_asterisk_that_cannot(stage: Stage) -> None:
 
 async def test_many_at_once(stage: Stage) -> None:
     """Each is told of its own beep."""
-    if not await listens(stage):
-        return
     async with stage.callers(8) as (*phones,):
         await asyncio.gather(*(waits(stage, phone, wait(20)) for phone in phones))
         await listened_to(stage, 8)
