@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from pathlib import Path
@@ -40,6 +41,20 @@ def is_dead(text: str) -> bool:
     return _started(found.pid) != found.started
 
 
+def mark() -> str:
+    """This process, for the name of a file that it makes."""
+    return f"{os.getpid()}-{_started(os.getpid()) or ''}-{_short_place()}"
+
+
+def is_dead_mark(text: str) -> bool:
+    """False also if that can't be told from here, or if it is no mark."""
+    pid, _, rest = text.partition("-")
+    started, _, place = rest.partition("-")
+    if not pid.isdecimal() or not started or not place or place != _short_place():
+        return False
+    return _started(int(pid)) != started
+
+
 def _read(text: str) -> Holder | None:
     try:
         return msgspec.json.decode(text, type=Holder)
@@ -53,6 +68,11 @@ def _place() -> str:
         return f"{boot} {(PROC / 'self/ns/pid').readlink()}"
     except OSError:
         return ""
+
+
+def _short_place() -> str:
+    place = _place()
+    return hashlib.sha256(place.encode()).hexdigest()[:16] if place else ""
 
 
 def _started(pid: int) -> str | None:

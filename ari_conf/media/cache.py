@@ -3,7 +3,8 @@
 ab/cdef….wav, .wav16   named by a hash of what is in them: who does not have the sound can't name it, so the
                        folder may be served by HTTP, and the same sound under two URLs is kept once
 index/….json           what is known of a URL or a text; never served
-parts/                 not finished: each becomes a file by a rename, so that nobody plays half a sound
+parts/                 not finished: each becomes a file by a rename, so that nobody plays half a sound; its name says
+                       which process makes it, so that another removes it if that one was killed
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ari_conf import holder
 from ari_conf.errors import SoundFailed
 
 PLAYING_S = 3600
@@ -45,6 +47,7 @@ class Cache:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder = folder.absolute()
         self._limit = limit_bytes
+        self._mark = holder.mark()
 
     def find(self, key: str, now: float) -> Entry | None:
         """None also if its files are gone. What is found counts as used now."""
@@ -82,7 +85,7 @@ class Cache:
     @contextlib.contextmanager
     def part(self) -> Iterator[Path]:
         """A path for something unfinished, which is gone afterwards. Raises SoundFailed if the folder can't be used."""
-        part = self.folder / "parts" / secrets.token_hex(16)
+        part = self.folder / "parts" / f"{self._mark}-{secrets.token_hex(16)}"
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
             yield part
@@ -109,13 +112,18 @@ class Cache:
                 break
             path.unlink(missing_ok=True)
             total -= size
-        for path, stat in self._files("parts/*"):
-            if stat.st_mtime < now - PLAYING_S:
-                path.unlink(missing_ok=True)
+        self.remove_unfinished(now)
         for path, stat in self._files("index/*"):
             if stat.st_mtime < now - PLAYING_S and not self._points_to_files(path):
                 path.unlink(missing_ok=True)
         return total
+
+    def remove_unfinished(self, now: float) -> None:
+        """What nobody will finish: its process is dead, or, where that can't be told, it is old."""
+        for path, stat in self._files("parts/*"):
+            if stat.st_mtime < now - PLAYING_S or holder.is_dead_mark(path.name.rpartition("-")[0]):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _files(self, pattern: str) -> Iterator[tuple[Path, os.stat_result]]:
         for path in self.folder.glob(pattern):

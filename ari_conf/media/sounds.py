@@ -55,6 +55,7 @@ class Sounds:
         self, settings: Settings, fetch: Fetch, engine: Engine | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self._cache = Cache(settings.sounds_folder, settings.sounds_limit_mb * 1024 * 1024)
+        self._cache.remove_unfinished(clock())
         self._url = settings.sounds_url.rstrip("/") if settings.sounds_url else None
         self._ffmpeg = settings.ffmpeg
         self._fetch = fetch

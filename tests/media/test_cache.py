@@ -2,6 +2,9 @@
 
 import os
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -85,6 +88,29 @@ def test_what_a_crash_left_behind_goes(cache: Cache, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["new"]
     assert len(list((tmp_path / "index").iterdir())) == 1
     assert cache.find("here", NOW) is not None
+
+
+def test_what_a_killed_process_left_unfinished_goes_at_the_next_start(cache: Cache, tmp_path: Path) -> None:
+    begin = (
+        "import sys, time; from pathlib import Path; from ari_conf.media.cache import Cache\n"
+        "with Cache(Path(sys.argv[1]), 2500).part() as part:\n"
+        "    part.write_bytes(b'x'); print(part.name, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", begin, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        unfinished = other.stdout.readline().strip()
+        with cache.part() as ours:
+            ours.write_bytes(b"x")
+            Cache(tmp_path, 2500).remove_unfinished(time.time())
+            assert {path.name for path in (tmp_path / "parts").iterdir()} == {unfinished, ours.name}, "both still live"
+            other.kill()
+            other.wait()
+            # One of a machine that is not this one: who made it may well live.
+            pid, started, _, token = unfinished.split("-")
+            elsewhere = f"{pid}-{started}-{'0' * 16}-{token}"
+            (tmp_path / "parts" / elsewhere).write_bytes(b"x")
+            Cache(tmp_path, 2500).remove_unfinished(time.time())
+            assert {path.name for path in (tmp_path / "parts").iterdir()} == {ours.name, elsewhere}
 
 
 def test_only_sounds_are_served(cache: Cache) -> None:
