@@ -11,6 +11,7 @@ import pytest
 
 from ari_conf.errors import SetupFailed
 from ari_conf.parts import processes
+from tests.lateness import SOON_S, Patience
 
 
 def python(code: str) -> list[str]:
@@ -25,8 +26,8 @@ def is_there(pid: int) -> bool:
 
 
 def gone(pid: int) -> bool:
-    end = time.monotonic() + 5
-    while is_there(pid) and time.monotonic() < end:
+    patience = Patience(SOON_S)
+    while is_there(pid) and not patience.over:
         time.sleep(0.02)
     return not is_there(pid)
 
@@ -57,9 +58,9 @@ async def test_one_that_ends_before_it_is_ready_says_why(tmp_path):
 
 
 async def test_one_that_is_never_ready_is_stopped_and_says_how_far_it_came(tmp_path):
-    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    command = ["sh", "-c", "echo $$; exec sleep 60"]
     with pytest.raises(SetupFailed, match="was not ready after 1 s"):
-        await processes.start("one", python(code), tmp_path / "log", ready=processes.logs("never"), deadline=1)
+        await processes.start("one", command, tmp_path / "log", ready=processes.logs("never"), deadline=1)
     assert gone(int((tmp_path / "log").read_text()))
 
 
@@ -67,6 +68,20 @@ async def test_what_an_earlier_run_logged_is_not_taken_for_this_one(tmp_path):
     (tmp_path / "log").write_text("here I am\n")
     with pytest.raises(SetupFailed, match="ended with code 0"):
         await processes.start("one", python("pass"), tmp_path / "log", ready=processes.logs("here I am"))
+
+
+async def test_what_it_logs_at_once_is_not_taken_for_an_earlier_run_s(tmp_path, monkeypatch):
+    start, log = subprocess.Popen, tmp_path / "log"
+
+    def late(*arguments, **more):
+        popen = start(*arguments, **more)
+        while "here I am" not in log.read_text():
+            time.sleep(0.01)
+        return popen
+
+    monkeypatch.setattr(subprocess, "Popen", late)
+    process = await processes.start("one", python(SLEEP), log, ready=processes.logs("here I am"), deadline=5)
+    await processes.stop(process)
 
 
 async def test_a_program_that_is_missing_is_named(tmp_path):
