@@ -1,4 +1,4 @@
-"""That the benchmark of the core and of the whole application works: none of its figures is asserted."""
+"""That the benchmark of the core and of the whole application works, and that neither has become twice as slow."""
 
 from __future__ import annotations
 
@@ -6,14 +6,26 @@ import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import pytest
+
 from tests.bench import core
 from tests.bench.application import ROWS, run
+from tests.bench.calibrated import step_us
 from tests.bench.plays import TALKING, recorded
+
+CORE_STEPS = {"a meeting": 21, "joins and leaves alone": 33}
+"""What an event costs in the core, in steps of the calibrated loop."""
+JOIN_STEPS = 13_500
+"""What a join and a leave cost the application, likewise."""
+SLOWER = 1.7
+"""So much slower is a failure: beyond what machines and Pythons differ in, and below twice."""
 
 
 def test_two_sizes_are_taken_over_and_compared(tmp_path: Path):
-    sizes = ["--members", "40,80", "--conferences", "2", "--rounds", "1", "--seconds", "0.3", "--at-once", "2"]
+    sizes = ["--members", "40,80", "--conferences", "2", "--rounds", "2", "--seconds", "0.5", "--at-once", "2"]
+    before = step_us()
     results = json.loads(run([*sizes, "--folder", str(tmp_path)]).read_text())
+    step = max(before, step_us())
     assert set(results["application"]) == {"40", "80"}
     for found in results["application"].values():
         assert found.keys() >= ROWS.keys()
@@ -21,6 +33,18 @@ def test_two_sizes_are_taken_over_and_compared(tmp_path: Path):
     assert results["core"].keys() >= core.MIXES.keys()
     for path in tmp_path.glob("*.svg"):
         assert ET.parse(path).getroot().tag.endswith("svg")
+    join_us = min(found["joins_cpu_ms_per_join_and_leave"] for found in results["application"].values()) * 1000
+    print(f"a join and a leave: {join_us / step:.0f} steps")
+    assert join_us / step < JOIN_STEPS * SLOWER
+
+
+@pytest.mark.parametrize("mix", core.MIXES)
+def test_the_core_is_as_fast_as_it_was(mix: str):
+    events = recorded(core.MIXES[mix], 20)
+    # In turns, since a machine may become slower meanwhile; the best of them, since it may be disturbed in each.
+    steps = [core.replay(events) / len(events) * 1e6 / step_us() for _ in range(5)]
+    print(f"an event: {min(steps):.1f} to {max(steps):.1f} steps")
+    assert min(steps) < CORE_STEPS[mix] * SLOWER
 
 
 def test_a_play_is_the_same_each_time():
