@@ -18,6 +18,8 @@ T = TypeVar("T", bound=np.generic)
 _PER_MS = RATE // 1000
 _DRIFT = 60 * _PER_MS
 """A phone of the trade evens out this much jitter; what comes later or earlier than that starts a new run."""
+_LONGEST_PAUSE = 60 * RATE
+"""A longer one is a clock that jumped."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,22 @@ class Recorder:
         arrivals = np.array([arrival for arrival, _ in self.arrived[:known]], np.int64) / 1e6
         audio, covered = self._audio[: self._length].copy(), self._covered[: self._length].copy()
         return Heard(self._start_ns / 1e6, audio, covered, arrivals)
+
+    def as_sent(self) -> Samples:
+        """Each packet where its sender's clock puts it: what is heard by a phone that evens out whatever jitter."""
+        placed: list[Samples] = []
+        expected, before = 0, None
+        decoded = self.codec.decode([_payload(packet) for _, packet in self.arrived])
+        for (_, packet), samples in zip(self.arrived, decoded, strict=False):
+            stamp, source = struct.unpack_from("!II", packet, 4)
+            pause = stamp - expected & 0xFFFFFFFF if source == before else 0
+            if pause >= 1 << 31:
+                continue  # it has been overtaken
+            if pause < _LONGEST_PAUSE:
+                placed.append(np.zeros(pause, np.int16))
+            placed.append(samples)
+            expected, before = stamp + len(samples), source
+        return np.concatenate(placed) if placed else np.zeros(0, np.int16)
 
     def _place(self, arrival: int, packet: bytes, samples: Samples) -> None:
         stamp, source = struct.unpack_from("!II", packet, 4)

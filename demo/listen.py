@@ -159,18 +159,21 @@ class Match:
 FOUND = 0.6
 """The score from which on a recording counts as heard."""
 _PIECE = RATE * 4 // 10
-_SLIP = RATE * 3 // 100
+SLIP_MS = 30.0
 """A conference's mixer may leave out or repeat a frame: the pieces may slip by so much around the common offset."""
+MOST_SLIP_MS = 400.0
 _AROUND = RATE * 4
 _SURE, _LEAST, _CLEAR = 0.5, 0.05, 1.25
 
 
-def contains(samples: Samples, reference: Samples) -> Match:
+def contains(samples: Samples, reference: Samples, slip_ms: float = SLIP_MS) -> Match:
     """Whether a recording can be heard in the sound, also under other voices, and where.
 
     By waveform: the path is digital and keeps the clock, so that the very samples come out, but for noise and others'.
     A piece of 400 ms is found if it fits clearly better at the common offset than anywhere in the 4 s around it.
+    `slip_ms`: more than usual if the machine was late, so that the mixer had more to leave out.
     """
+    slip = round(min(slip_ms, MOST_SLIP_MS) * RATE / 1000)
     whiten = _whitener(samples, reference)
     sound, known = whiten(samples), whiten(reference)
     # Some seconds of a long song: then it is the sound whose pieces are looked for.
@@ -180,7 +183,7 @@ def contains(samples: Samples, reference: Samples) -> Match:
         return Match(0.0, 0.0, 0.0)
     best = Match(0.0, 0.0, 0.0)
     for offset in _candidates(long, short, starts):
-        fits = [_fit(long, short[start : start + _PIECE], start + offset) for start in starts]
+        fits = [_fit(long, short[start : start + _PIECE], start + offset, slip) for start in starts]
         found = [here > _SURE or (here > _LEAST and here > _CLEAR * elsewhere) for here, elsewhere in fits]
         match = Match(
             sum(found) / len(found), sign * offset * 1000 / RATE, float(np.median([here for here, _ in fits]))
@@ -255,13 +258,13 @@ def _candidates(long: NDArray[np.float32], short: NDArray[np.float32], starts: l
     return {int(np.argmax(_normalised(long, short[start : start + _PIECE]))) - start for start in some}
 
 
-def _fit(long: NDArray[np.float32], piece: NDArray[np.float32], place: int) -> tuple[float, float]:
+def _fit(long: NDArray[np.float32], piece: NDArray[np.float32], place: int, slip: int) -> tuple[float, float]:
     """How well it fits (there, elsewhere in the 4 s around); (0, 0) where the longer one has ended."""
     low = max(place - _AROUND, 0)
     near = long[low : place + len(piece) + _AROUND]
-    if place + _SLIP < 0 or place - _SLIP > len(long) - len(piece) or len(near) < len(piece):
+    if place + slip < 0 or place - slip > len(long) - len(piece) or len(near) < len(piece):
         return 0.0, 0.0
     fit = _normalised(near, piece)
-    first, last = max(place - _SLIP - low, 0), place + _SLIP - low
+    first, last = max(place - slip - low, 0), place + slip - low
     here, elsewhere = fit[first:last], np.concatenate((fit[:first], fit[last:], [0.0]))
     return float(here.max(initial=0.0)), float(elsewhere.max())

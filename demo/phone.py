@@ -84,6 +84,10 @@ class Phone:
     def heard(self) -> Heard:
         return self._recorder.heard()
 
+    def as_sent(self) -> Samples:
+        """What this caller hears of the latest call, however late it came; without its place in time."""
+        return self._recorder.as_sent()
+
     @property
     def latest_ms(self) -> float:
         """By how many ms the latest of this caller's packets was sent too late: above 20, don't blame Asterisk."""
@@ -173,7 +177,7 @@ class Phone:
         self.received.append((at, digit))
         self._digit.set()
 
-    async def receives(self, digits: str, within: float = 5.0) -> None:
+    async def receives(self, digits: str, within: float = 30.0) -> None:
         """Waits until exactly these came from the far end, all in all. Raises TimeoutError, saying what came."""
         try:
             async with asyncio.timeout(within):
@@ -183,7 +187,7 @@ class Phone:
             came = "".join(digit for _, digit in self.received)
             raise TimeoutError(f"{self.name}: {digits} awaited for {within} s, {came or 'nothing'} came") from None
 
-    async def hears(self, test: Callable[[Samples], bool], within: float = 5.0, window_ms: int = 200) -> float:
+    async def hears(self, test: Callable[[Samples], bool], within: float = 30.0, window_ms: int = 200) -> float:
         """Waits until `test` holds for the latest `window_ms` that he heard; returns when that window began.
 
         Raises TimeoutError.

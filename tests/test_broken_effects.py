@@ -12,6 +12,7 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Play
 from ari_conf.interpreter import Interpreter
+from tests import lateness
 
 
 class Broken:
@@ -37,7 +38,7 @@ async def test_what_breaks_comes_back_and_what_comes_after_it_is_done() -> None:
     with capture_logs() as logged:
         for effect in given:
             interpreter.run(effect)
-        async with asyncio.timeout(20):
+        async with lateness.timeout():
             events = [await told.get() for _ in given]
     assert len([line for line in logged if "defect of ari_conf" in line["event"]]) == len(given)
     failed = [event.effect for event in events if isinstance(event, ev.EffectFailed)]

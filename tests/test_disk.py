@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 from ari_conf import disk
+from tests import lateness
 
 
 async def test_each_account_that_has_some_of_it_is_told_once_until_it_is_less_again(tmp_path: Path) -> None:
@@ -20,7 +21,7 @@ async def test_each_account_that_has_some_of_it_is_told_once_until_it_is_less_ag
         measured.append(size)
 
     async def looks(count: int) -> None:
-        async with asyncio.timeout(5):
+        async with lateness.timeout():
             seen = len(measured)
             while len(measured) < seen + count:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)

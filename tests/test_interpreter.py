@@ -13,6 +13,7 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.errors import AriUnreachable
 from ari_conf.interpreter import Interpreter
+from tests import lateness
 
 
 class Broken:
@@ -97,7 +98,7 @@ async def test_who_is_a_wideband_caller(codec: str, always: bool, wideband: bool
     ari, store = cast(Any, Codec(codec)), cast(Any, NoAccounts())
     one = Interpreter(ari, store, nothing, nothing, Path(), told.append, nothing, always)
     one.run(do.IdentifyCall("u1", "c1", "MA1"))
-    async with asyncio.timeout(5):
+    async with lateness.timeout():
         while not told:  # noqa: ASYNC110
             await asyncio.sleep(0)
     await one.close()

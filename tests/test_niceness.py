@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ari_conf.media import programs
+from tests import lateness
 
 TOLD = """
 import os
@@ -54,7 +55,7 @@ async def test_what_is_rendered_yields_to_calls(weighs_sessions: bool):
     try:
         own = os.getpriority(os.PRIO_PROCESS, 0)
         assert session_nice(process.pid) == (str(own + programs.NICE) if weighs_sessions else "")
-        async with asyncio.timeout(10):
+        async with lateness.timeout():
             while os.getpriority(os.PRIO_PROCESS, process.pid) != own + programs.NICE:  # noqa: ASYNC110 (`nice` tells nobody)
                 await asyncio.sleep(0.01)
     finally:

@@ -14,6 +14,8 @@ from ari_conf import accounts
 from ari_conf.errors import SetupFailed
 from ari_conf.parts import processes
 from ari_conf.up import PARTS, System
+from tests import lateness
+from tests.lateness import SOON_S
 
 
 def client(system: System) -> Redis:
@@ -81,14 +83,14 @@ async def test_a_part_that_ends_by_itself_is_noticed(tmp_path):
     async with System(tmp_path, parts=("redis", "web")) as system:
         assert system.ended() == []
         os.kill(system.process("web").pid, signal.SIGTERM)
-        assert await processes.ended(system.process("web"), within=10)
+        assert await processes.ended(system.process("web"), within=SOON_S)
         assert [process.name for process in system.ended()] == ["web"]
 
 
 async def test_if_one_part_can_not_be_started_the_others_are_stopped(tmp_path):
     # The port that web is told to take is taken.
     with pytest.raises(SetupFailed, match="web ended with code"):
-        async with asyncio.timeout(60):
+        async with lateness.timeout():
             taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
             listen = f"127.0.0.1:{taken.sockets[0].getsockname()[1]}"
             async with taken:
@@ -120,7 +122,7 @@ def test_up_stops_all_that_it_started_and_is_content(tmp_path, redis_server, num
             children = Path(f"/proc/{up.pid}/task/{up.pid}/children").read_text().split()
             assert len(children) == 3, "worker, serve, web"
             up.send_signal(number)
-            _, errors = up.communicate(timeout=30)
+            _, errors = up.communicate(timeout=120)
             assert (up.returncode, errors) == (0, "")
             assert all(has_ended(int(child)) for child in children)
         finally:

@@ -9,6 +9,7 @@ from ari_conf.core import effects as do
 from ari_conf.errors import LeaseLost, StoreUnavailable
 from ari_conf.store import Step
 from ari_conf.writer import Writer
+from tests import lateness
 
 ANSWER = do.Answer("c1")
 
@@ -48,7 +49,8 @@ async def test_what_is_refused_is_not_done_and_nothing_after_it():
     writer = writer_of(store := Store(LeaseLost("another")), done)
     writer.put(Step(1), [ANSWER])
     # It has nothing more to do.
-    await asyncio.wait_for(writer.run(), 5)
+    async with lateness.timeout():
+        await writer.run()
     assert done == ["lost"]
     assert (store.written, writer.waiting) == ([1], 0)
 
@@ -60,7 +62,8 @@ async def test_without_redis_it_is_done_and_written_later_in_its_order():
     writer.put(Step(1), [ANSWER])
     await store.asked.wait()
     writer.put(Step(2), [do.HangUp("c1")])
-    await asyncio.wait_for(writer.drained(), 5)
+    async with lateness.timeout():
+        await writer.drained()
     assert done == ["Answer", "HangUp"]
     assert store.written == [1, 2] and not writer.away
     running.cancel()

@@ -17,6 +17,7 @@ from ari_conf.ari.client import ALWAYS, Client, Server
 from ari_conf.ari.sockets import Permission
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable, SetupFailed
 from ari_conf.parts.processes import free_port
+from tests import lateness
 
 AUTHORIZATION = aiohttp.encode_basic_auth("ada", "secret")
 Serve = Callable[[web.WebSocketResponse], Awaitable[None]]
@@ -86,7 +87,7 @@ class Listener:
         self.changed.set()
 
     async def until(self, *expected: str) -> None:
-        async with asyncio.timeout(8):
+        async with lateness.timeout():
             while self.told != list(expected):
                 self.changed.clear()
                 await self.changed.wait()
@@ -179,7 +180,7 @@ async def test_requests_go_over_the_socket_where_it_takes_them(
 ) -> None:
     client = await connect(asterisk.port, events=("StasisStart",))
     await listener.until("connected")
-    async with asyncio.timeout(5):
+    async with lateness.timeout():
         while await client.request("GET", "/again", over="socket") is None:  # over HTTP it is None, until it is tried
             pass
     assert await client.request("POST", "/a%2Fb", {"q": "1 & 2"}, over="socket") == {"ping": "pong"}
@@ -333,7 +334,7 @@ async def test_a_port_that_is_taken_by_an_owner_who_is_stopped(
         port = taken.getsockname()[1]
         await connect(asterisk.port, listen=("127.0.0.1", port))
         await listener.until("connected")
-    async with aiohttp.ClientSession() as http, asyncio.timeout(5):
+    async with aiohttp.ClientSession() as http, lateness.timeout():
         while True:
             try:
                 await opened(http, port, AUTHORIZATION)

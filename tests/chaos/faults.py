@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Literal
 
 from ari_conf.errors import SetupFailed
@@ -19,7 +17,7 @@ from tests.chaos.applications import NAMES, Applications
 from tests.chaos.schedule import BY_NAME, Fault
 from tests.chaos.seen import Injected
 from tests.chaos.socket_proxy import SocketProxy
-from tests.chaos.witness import NICE
+from tests.chaos.witness import prefer
 
 NOTICED_S = 5.0
 """A half-open WebSocket is noticed by then."""
@@ -163,11 +161,3 @@ class Faults:
         prefer(self.system.process("asterisk").pid)
         self._asterisk("back")
         return ready_s
-
-
-def prefer(pid: int) -> None:
-    """Before all that starts, dies and listens on the same two cores: an Asterisk in earnest is not alone with them
-    either, but has what it needs. Where we may not, we don't."""
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, int(thread.name), NICE)

@@ -24,13 +24,13 @@ from tests.chaos import hearing, remains, told
 from tests.chaos.applications import two
 from tests.chaos.callers import OF_ONE, Where, number, role_of, room_of
 from tests.chaos.calling import Calling
-from tests.chaos.faults import Faults, prefer
+from tests.chaos.faults import Faults
 from tests.chaos.hearing import WAIT_HZ, Finding
 from tests.chaos.report import Report
 from tests.chaos.schedule import BY_NAME, Fault
 from tests.chaos.seen import Counts, Injected, Leg, Stall
 from tests.chaos.socket_proxy import SocketProxy
-from tests.chaos.witness import Witness
+from tests.chaos.witness import Witness, prefer
 from tests.integration.receiver import Receiver
 from tests.integration.stage import Stage, ari_of
 

@@ -11,6 +11,7 @@ import pytest
 
 from ari_conf.parts.asterisk import DEFAULT_ROOT, EmbeddedAsterisk, present
 from ari_conf.parts.processes import free_port, logs, start, stop
+from tests.chaos.witness import prefer
 
 ROOT = Path(os.environ.get("ARI_CONF_ASTERISK_ROOT", DEFAULT_ROOT))
 
@@ -122,6 +123,7 @@ async def dial(tmp_path: Path) -> AsyncIterator[Callable[[str], str]]:
     asterisk_here = EmbeddedAsterisk(tmp_path, present(ROOT))
     command = asterisk_here.command("asterisk", "-f", "-C", str(_configure(tmp_path, sip)))
     asterisk = await start("asterisk", command, tmp_path / "out", ready=logs("Asterisk Ready"))
+    prefer(asterisk.pid)
     try:
         yield lambda extension: f"sip:{extension}@127.0.0.1:{sip}"
     finally:

@@ -8,6 +8,7 @@ import struct
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,12 @@ from demo.heard import Recorder
 from demo.phone import CallFailed, Phone, Switchboard, now_ms
 from demo.rtp import Line
 from demo.speech import speech_files
+from tests.lateness import lasted, took_ms
 
 Dial = Callable[[str], str]
+
+LATE_MS = 60
+"""What a phone of the trade evens out."""
 
 
 async def test_hears_its_own_tone_from_an_echo_in_time(dial: Dial) -> None:
@@ -32,7 +37,7 @@ async def test_hears_its_own_tone_from_an_echo_in_time(dial: Dial) -> None:
         heard = ann.heard
         assert tone.started_ms is not None
         ((start, _),) = listen.intervals_of(heard.audio, 475)
-        assert 0 <= heard.start_ms + start - tone.started_ms < 60
+        lasted(tone.started_ms, heard.start_ms + start, 0, 60)
         assert abs(listen.level_dbfs(heard.since(heard.end_ms - 300)) - -20) < 0.5
         await ann.hang_up()
         assert ann.state == "ended"
@@ -63,8 +68,9 @@ async def test_digits_go_both_ways(dial: Dial) -> None:
         await bob.press("15*37")
         await bob.receives("15*37")
         assert [digit for _, digit in bob.pressed] == list("15*37")
-        steps = np.diff([at for at, _ in bob.pressed])
-        assert np.all(np.abs(steps - 200) < 15)
+        pressed = [at for at, _ in bob.pressed]
+        for one, next_one in pairwise(pressed):
+            lasted(one, next_one, 185, 215)
 
 
 def test_an_event_keeps_its_timestamp_grows_and_says_its_end_three_times() -> None:
@@ -100,7 +106,7 @@ async def test_speech_goes_on_under_digits_and_stays_in_time(dial: Dial) -> None
         match = listen.contains(ann.heard.audio, listen.wav(speech.path)[:24000])
         assert match.score > listen.FOUND
         assert said.started_ms is not None
-        assert abs(ann.heard.start_ms + match.offset_ms - said.started_ms) < 60
+        lasted(said.started_ms, ann.heard.start_ms + match.offset_ms, 0, 60)
 
 
 async def test_early_media_is_heard_before_the_answer(dial: Dial) -> None:
@@ -146,13 +152,13 @@ async def test_music_on_hold_is_told_from_speech(dial: Dial, sounds: Path) -> No
         await ann.hears(lambda heard: not listen.silent(heard), window_ms=3000)
         await bob.hears(lambda heard: not listen.silent(heard), window_ms=3000)
         songs = sorted((sounds / "moh").glob("*.wav"))
-        _, music = listen.loudest(ann.heard.audio, songs)
-        _, speech = listen.loudest(bob.heard.audio, songs)
+        _, music = listen.loudest(ann.as_sent(), songs)
+        _, speech = listen.loudest(bob.as_sent(), songs)
         assert music.score > 0.9
         assert speech.score < 0.3
         congratulations = listen.wav(sounds / "sounds/en_US_f_Allison/demo-congrats.wav")
-        assert listen.contains(bob.heard.audio, congratulations).score > 0.9
-        assert listen.contains(ann.heard.audio, congratulations).score < 0.3
+        assert listen.contains(bob.as_sent(), congratulations).score > 0.9
+        assert listen.contains(ann.as_sent(), congratulations).score < 0.3
 
 
 async def test_who_speaks_in_a_conference_can_be_told(dial: Dial) -> None:
@@ -163,7 +169,7 @@ async def test_who_speaks_in_a_conference_can_be_told(dial: Dial) -> None:
         ann.say(first.path)
         bob.say(second.path)
         start = now_ms()
-        await cid.hears(lambda heard: not listen.silent(heard), within=15, window_ms=6000)
+        await cid.hears(lambda heard: not listen.silent(heard), window_ms=6000)
         heard = cid.heard.since(start)
         for speech, there in ((first, True), (second, True), (third, False)):
             score = listen.contains(heard, listen.wav(speech.path)[: 8 * 5000]).score
@@ -186,11 +192,14 @@ async def test_twenty_in_a_conference_hear_nineteen_without_gaps(dial: Dial) -> 
         start, end = await _talk(board.phones, dial("standup"), 4)
         print(f"CPU of the phones: {(time.process_time() - cpu) / 4.3:.0%}")
         for phone, own in zip(board.phones, listen.PITCHES, strict=True):
-            assert phone.heard.missing(start, end, longer_than_ms=60) == []
+            missing = phone.heard.missing(start, end, longer_than_ms=LATE_MS)
+            assert [span for span in missing if took_ms(*span) > LATE_MS] == []
             audio = phone.heard.between(start, end)
             others = set(listen.PITCHES) - {own}
             assert set(listen.tones(audio)) == others
-            assert {pitch: listen.gaps(audio, pitch, 60) for pitch in others} == {pitch: [] for pitch in others}
+            for pitch in others:
+                gaps = listen.gaps(audio, pitch, LATE_MS)
+                assert [gap for gap in gaps if took_ms(start + gap[0], start + gap[1]) > LATE_MS] == [], pitch
 
 
 def test_a_lost_packet_is_a_hole_and_jitter_is_not() -> None:
@@ -231,3 +240,22 @@ async def test_a_wideband_caller_is_heard_and_hears(dial: Dial) -> None:
         bob.silence()
         for phone in (ann, bob):
             await phone.hears(listen.silent, window_ms=400)
+
+
+def test_what_comes_late_is_heard_as_it_was_sent() -> None:
+    """Five packets in one burst, 80 ms late: a hole for who listens, and none in what was said. One is overtaken."""
+    recorder = Recorder()
+    tone = np.full(160, 0x80, np.uint8).tobytes()
+    for number in [*range(10), 11, 10, *range(25, 30)]:
+        arrives_ms = 20 * (number if number not in range(4, 9) else 8)
+        head = bytes([0x80, 0]) + number.to_bytes(2, "big") + (number * 160).to_bytes(4, "big") + b"abcd"
+        recorder.arrived.append((1_000_000_000 + arrives_ms * 1_000_000, head + tone))
+    spans = listen_to(recorder.as_sent())
+    assert spans == [(0, 200), (220, 240), (500, 600)]
+    assert listen_to(recorder.heard().audio) != spans
+
+
+def listen_to(samples: listen.Samples) -> list[tuple[float, float]]:
+    """(from, to) in ms of what is no silence."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], samples != 0, [False])).astype(np.int8)))
+    return [(float(a), float(b)) for a, b in edges.reshape(-1, 2) / 8]

@@ -12,11 +12,16 @@ from pathlib import Path
 import pytest
 
 from ari_conf.http import connect_async, connect_sync
-from ari_conf.http.retry import RETRIED_AS, Failure, Policy
+from ari_conf.http.retry import RETRIED_AS, Failure, Outcome, Policy
 from tests.http.conftest import Attempt, Names
 from tests.http.misbehaving import Receiver, full, receiving, refusing, silent
+from tests.lateness import lasted
 
 HASTY = Policy(connect_ms=400, read_ms=1000, total_ms=4000)
+
+
+def took(outcome: Outcome, least_ms: int, below_ms: int) -> None:
+    lasted(outcome.at_ms, outcome.at_ms + outcome.ms, least_ms, below_ms)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +42,7 @@ async def test_failures(attempt: Attempt, receiver: Receiver, path: str, failure
     assert (outcome.failure, outcome.status) == (failure, 0)
     assert outcome.told
     # rt is what ended the wait, not tt.
-    assert outcome.ms < 3500
+    took(outcome, 0, 3500)
 
 
 @pytest.mark.parametrize(
@@ -85,13 +90,13 @@ async def test_an_endless_drip_ends_with_tt(attempt: Attempt, receiver: Receiver
     # Each byte comes well within rt.
     outcome = await attempt(receiver.url(path), policy=Policy(read_ms=2000, total_ms=300))
     assert outcome.failure == "read"
-    assert 290 <= outcome.ms < 1500
+    took(outcome, 290, 1500)
 
 
 async def test_redirects_do_not_start_tt_anew(attempt: Attempt, receiver: Receiver) -> None:
     outcome = await attempt(receiver.url("/redirect/302//slow-body"), policy=Policy(read_ms=2000, total_ms=300))
     assert outcome.failure == "read"
-    assert outcome.ms < 1500
+    took(outcome, 0, 1500)
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 206, 299])
@@ -140,28 +145,28 @@ async def test_ct_bounds_the_connection(attempt: Attempt, scheme: str) -> None:
     with full() as port:
         outcome = await attempt(f"{scheme}://127.0.0.1:{port}/cb", policy=HASTY)
     assert outcome.failure == "connect"
-    assert 390 <= outcome.ms < 3500
+    took(outcome, 390, 3500)
 
 
 async def test_ct_bounds_the_tls_handshake(attempt: Attempt) -> None:
     with silent() as port:
         outcome = await attempt(f"https://127.0.0.1:{port}/cb", policy=HASTY)
     assert outcome.failure == "connect"
-    assert 390 <= outcome.ms < 3500
+    took(outcome, 390, 3500)
 
 
 async def test_rt_bounds_the_wait_for_an_answer(attempt: Attempt) -> None:
     with silent() as port:
         outcome = await attempt(f"http://127.0.0.1:{port}/cb", policy=HASTY)
     assert outcome.failure == "read"
-    assert 390 <= outcome.ms < 3500
+    took(outcome, 390, 3500)
 
 
 async def test_tt_bounds_what_ct_would_allow(attempt: Attempt) -> None:
     with full() as port:
         outcome = await attempt(f"http://127.0.0.1:{port}/cb", policy=Policy(connect_ms=10_000, total_ms=200))
     assert outcome.failure in ("connect", "read")
-    assert outcome.ms < 1500
+    took(outcome, 0, 1500)
 
 
 async def test_no_such_name(attempt: Attempt, names: Names) -> None:
@@ -179,7 +184,7 @@ async def test_ct_bounds_the_look_up(attempt: Attempt, monkeypatch: pytest.Monke
     finally:
         over.set()
     assert outcome.failure == "connect"
-    assert 390 <= outcome.ms < 3500
+    took(outcome, 390, 3500)
 
 
 async def test_the_second_address_is_tried_where_the_first_refuses(
@@ -233,7 +238,7 @@ async def test_rt_bounds_tls_as_well(
         assert outcome.failure == "read"
         outcome = await attempt(receiver.url("/slow-body", "answer.test"), policy=Policy(total_ms=400))
         assert outcome.failure == "read"
-        assert outcome.ms < 2000
+        took(outcome, 0, 2000)
 
 
 async def test_a_try_knows_when_it_began(attempt: Attempt, receiver: Receiver) -> None:

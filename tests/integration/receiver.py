@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
 from plivo.utils import validate_signature, validate_v3_signature  # type: ignore[import-untyped]
+
+from tests.lateness import SOON_S, Patience
+
+LOOK_AGAIN_S = 0.25
 
 Document = str | bytes | Callable[[Mapping[str, str]], str]
 """XML, or what makes it from the request's parameters; bytes: a file, as it is."""
@@ -48,10 +53,14 @@ class Receiver:
         self.documents = dict(documents or {})
         self.delays: dict[str, float] = {}
         """Seconds between a path's request and its answer."""
+        self.held: dict[str, asyncio.Event] = {}
+        """A path that is not answered before the event is set."""
         self.statuses: dict[str, list[int]] = {}
         """A path's next answers; the last one stays."""
         self.token = token
         self.requests: list[Request] = []
+        self.still_of_use: Callable[[], None] = lambda: None
+        """Looked at while something is awaited; raises once it can't come any more."""
         self._arrived = asyncio.Condition()
 
     async def __aenter__(self) -> Receiver:
@@ -72,23 +81,30 @@ class Receiver:
         """Of a path that may have a query and a fragment."""
         return f"http://127.0.0.1:{self.port}{path}"
 
+    def holds(self, path: str) -> asyncio.Event:
+        """Its answers wait until the event is set: so nothing that happens before can have waited for them."""
+        return self.held.setdefault(path, asyncio.Event())
+
     def requests_to(self, path: str) -> list[Request]:
         return [request for request in self.requests if request.path == path]
 
-    async def wait_for(self, predicate: Callable[[Request], bool], timeout: float = 10.0) -> Request:
+    async def wait_for(self, predicate: Callable[[Request], bool], timeout: float = SOON_S) -> Request:
         """The first request, past or to come, for which it holds. Raises TimeoutError, saying what came."""
-        try:
-            async with asyncio.timeout(timeout), self._arrived:
-                while True:
-                    for request in self.requests:
-                        if predicate(request):
-                            return request
-                    await self._arrived.wait()
-        except TimeoutError:
-            came = "\n".join(f"{one.method} {one.path} {dict(one.params)}" for one in self.requests)
-            raise TimeoutError(f"no such request within {timeout} s; these came:\n{came or '(none)'}") from None
+        patience = Patience(timeout)
+        async with self._arrived:
+            while True:
+                for request in self.requests:
+                    if predicate(request):
+                        return request
+                self.still_of_use()
+                if patience.over:
+                    came = "\n".join(f"{one.method} {one.path} {dict(one.params)}" for one in self.requests)
+                    raise TimeoutError(f"no such request within {timeout} s; these came:\n{came or '(none)'}")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(timeout, LOOK_AGAIN_S)):
+                        await self._arrived.wait()
 
-    async def event(self, name: str, timeout: float = 10.0, **params: str) -> Request:
+    async def event(self, name: str, timeout: float = SOON_S, **params: str) -> Request:
         """The first request of that Event, and of those parameters."""
         wanted = {"Event": name, **params}
         return await self.wait_for(lambda request: wanted.items() <= request.params.items(), timeout)
@@ -115,6 +131,8 @@ class Receiver:
             self.requests.append(seen)
             self._arrived.notify_all()
         await asyncio.sleep(self.delays.get(request.path, 0))
+        if request.path in self.held:
+            await self.held[request.path].wait()
         status = 200
         if statuses := self.statuses.get(request.path):
             status = statuses.pop(0) if len(statuses) > 1 else statuses[0]

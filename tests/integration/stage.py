@@ -23,6 +23,7 @@ from ari_conf import accounts
 from ari_conf.ari.client import Client, Server
 from ari_conf.media.beeps import wav
 from ari_conf.parts import asterisk
+from ari_conf.parts.processes import Process
 from ari_conf.problems import read_problems
 from ari_conf.takeover import NEXT_MEMBER_ID
 from ari_conf.up import System
@@ -30,7 +31,9 @@ from demo import listen
 from demo.g711 import RATE
 from demo.heard import Samples
 from demo.phone import Phone, Switchboard, now_ms
+from tests.chaos.witness import prefer
 from tests.integration.receiver import Receiver, Request
+from tests.lateness import SOON_S, Patience, stalled_ms
 
 ON_ITS_WAY_MS = 60
 """Until what is said now has been heard."""
@@ -46,6 +49,12 @@ KEPT = re.compile(
 log-ins, for a while. `state:` holds the next member's id; what else it holds is looked at by itself."""
 SETTLED_S = 20.0
 """By then nothing of a scenario may be left anywhere."""
+ALLOWED = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"}
+"""So that a system may ask the tests' own servers."""
+
+
+class PartEnded(AssertionError):
+    """A part of the system ended, and no scenario had asked for it."""
 
 
 def _music() -> list[Path]:
@@ -68,6 +77,7 @@ class Stage:
         self.account = f"T{uuid4().hex[:12]}"
         self.token = accounts.add(redis, int(time.time() * 1000), self.account).token
         receiver.token = self.token
+        receiver.still_of_use = self.all_run
         self.calls = 0
         self.seen: list[str] = []
         """What the scenario reports of itself, for the table."""
@@ -125,7 +135,7 @@ class Stage:
         """That the phone calls from: From in the requests."""
         return f"1555{phone.name.split()[-1]:0>4}"
 
-    async def event(self, name: str, timeout: float = 10.0, of: Phone | None = None, **params: str) -> Request:
+    async def event(self, name: str, timeout: float = SOON_S, of: Phone | None = None, **params: str) -> Request:
         """The first request of that Event: about that phone's call, with those parameters."""
         who = {"From": self.number(of)} if of else {}
         return await self.receiver.event(name, timeout, **who, **params)
@@ -142,11 +152,16 @@ class Stage:
     def problems(self) -> list[str]:
         return [problem.text for problem in read_problems(self.redis, self.account)]
 
-    async def until(self, what: Callable[[], Any], within: float = 10.0, told: str = "") -> Any:
+    async def asterisk(self) -> str:
+        """Which one it is."""
+        return f"Asterisk {(await self.ari.request('GET', '/asterisk/info'))['system']['version']}"
+
+    async def until(self, what: Callable[[], Any], within: float = SOON_S, told: str = "") -> Any:
         """Waits for what no event tells, such as enough audio; looks every 20 ms."""
-        end = time.monotonic() + within
+        patience = Patience(within)
         while not (found := what()):
-            assert time.monotonic() < end, f"not within {within} s: {told or what}"
+            self.all_run()
+            assert not patience.over, f"not within {within} s: {told or what}"
             await asyncio.sleep(0.02)
         return found
 
@@ -157,9 +172,12 @@ class Stage:
         start = now_ms()
         # In real time. By the clock, since Asterisk sends nothing at all while there is nothing to be heard.
         await asyncio.sleep((ms + ON_ITS_WAY_MS) / 1000)
+        if phone.heard.end_ms < start + ms:
+            # What a late machine has still to bring.
+            await asyncio.sleep(stalled_ms(start, now_ms()) / 1000)
         return phone.heard.between(start, start + ms)
 
-    async def hears(self, phone: Phone, hz: int, within: float = 10.0, after: float = 0.0) -> float:
+    async def hears(self, phone: Phone, hz: int, within: float = SOON_S, after: float = 0.0) -> float:
         """Waits until the phone hears that tone; epoch ms since when (of what it heard since `after`, epoch ms)."""
 
         def since() -> float | None:
@@ -170,12 +188,14 @@ class Stage:
 
         return float(await self.until(since, within, f"{phone.name} does not hear {hz} Hz"))
 
-    async def goes_quiet(self, phone: Phone, for_ms: float = 400, within: float = 10.0) -> float:
+    async def goes_quiet(self, phone: Phone, for_ms: float = 400, within: float = SOON_S) -> float:
         """Waits until the phone has heard nothing for so long; epoch ms since when."""
 
         def quiet() -> float | None:
             now, heard = now_ms(), phone.heard
-            if not listen.silent(heard.between(now - for_ms - ON_ITS_WAY_MS, now)):
+            since = now - for_ms - ON_ITS_WAY_MS
+            # Nothing may also come because the machine is late.
+            if now - since - stalled_ms(since, now) < for_ms or not listen.silent(heard.between(since, now)):
                 return None
             before = heard.between(now - 10_000, now)
             loud = [at for at in range(0, len(before), 160) if not listen.silent(before[at : at + 160])]
@@ -184,12 +204,13 @@ class Stage:
         return float(await self.until(quiet, within, f"{phone.name} still hears something"))
 
     def gaps(self, ear: Phone, hz: int, since: float, voice: Phone | None = None) -> listen.Spans:
-        """Where that tone, of `voice`, was not heard for over 100 ms; less what this machine sent late itself."""
+        """Where that tone, of `voice`, was not heard for over 100 ms; less what this machine was late itself."""
         late = [*ear.late, *(voice.late if voice else ())]
         start = max(since, ear.heard.start_ms)
 
         def own(from_ms: float, to_ms: float) -> float:
-            return max((by for at, by in late if start + from_ms - 100 <= at <= start + to_ms + 100), default=0.0)
+            first, last = start + from_ms - 100, start + to_ms + 100
+            return max([stalled_ms(first, last), *(by for at, by in late if first <= at <= last)])
 
         found = listen.gaps(ear.heard.since(start), hz, longest_ms=GAP_MS)
         return [(a, b) for a, b in found if b - a - own(a, b) > GAP_MS]
@@ -204,11 +225,29 @@ class Stage:
 
     # The end.
 
+    def all_run(self) -> None:
+        """Raises PartEnded, with the last words of that part."""
+        if ended := ended_parts(self.system, "during this scenario"):
+            raise PartEnded(ended)
+
+    async def ends_well(self) -> None:
+        """All parts run, nothing is left, and all requests were signed."""
+        if stopped := [part for part in self.system.parts if not _has(self.system, part)]:
+            raise PartEnded(f"this scenario stopped {' and '.join(stopped)}, and did not start it again")
+        self.all_run()
+        try:
+            await self.nothing_left()
+        except Exception:
+            self.all_run()
+            raise
+        self.receiver.all_signed()
+
     async def nothing_left(self) -> None:
         """No channel (a recording or a playback is one), bridge, state, name or waiting callback of anybody's."""
-        end = time.monotonic() + SETTLED_S
+        patience = Patience(SETTLED_S)
         while left := await self._left():
-            assert time.monotonic() < end, f"left after the scenario: {left}"
+            self.all_run()
+            assert not patience.over, f"left after the scenario: {left}"
             await asyncio.sleep(0.05)
 
     def _files(self) -> list[str]:
@@ -232,6 +271,43 @@ class Stage:
         left["keys"] = [key for key in keys if not KEPT.match(key)]
         left["files"] = self._files()
         return {what: found for what, found in left.items() if found}
+
+
+@asynccontextmanager
+async def staged(system: System) -> AsyncGenerator[Stage]:
+    """Raises if a part ends meanwhile, or if something is left in the end."""
+    if "asterisk" in system.parts:
+        prefer(system.process("asterisk").pid)
+    redis = Redis.from_url(system.settings.redis_url.get_secret_value())
+    ari = ari_of(system)
+    await ari.start()
+    try:
+        async with Receiver() as receiver:
+            stage = Stage(system, receiver, redis, ari)
+            yield stage
+            await stage.ends_well()
+    finally:
+        await ari.close()
+        redis.close()
+
+
+def _has(system: System, part: str) -> bool:
+    try:
+        return bool(system.process(part))
+    except KeyError:
+        return False
+
+
+def ended_parts(system: System, when: str) -> str:
+    """Those that nobody had asked to end, how they ended, and their last words; "" if there are none."""
+    return "\n".join(f"{_how_it_ended(part)} {when}; its last words:\n{part.last_words(3)}" for part in system.ended())
+
+
+def _how_it_ended(part: Process) -> str:
+    code = part.popen.returncode
+    # A program that a shell ran has 128 and the signal's number as its code.
+    number = -code if code < 0 else code - 128
+    return f"{part.name.capitalize()} ended with " + (f"signal {number}" if number > 0 else f"code {code}")
 
 
 def spans_of(samples: Samples, hz: int) -> listen.Spans:

@@ -19,6 +19,7 @@ from ari_conf.errors import AriError, AriNotFound, AriUnreachable
 from ari_conf.parts.asterisk import DEFAULT_ROOT, EmbeddedAsterisk, present, running
 from demo import listen
 from demo.phone import CallFailed, Phone, Switchboard, now_ms
+from tests import lateness
 
 ROOT = Path(os.environ.get("ARI_CONF_ASTERISK_ROOT", DEFAULT_ROOT))
 
@@ -58,9 +59,9 @@ class Application:
         before.clear()
         now.set()
 
-    async def next(self, kind: type[seen.Event], within: float = 5.0) -> seen.Event:
+    async def next(self, kind: type[seen.Event]) -> seen.Event:
         """The next event of this kind; those before it are passed over."""
-        async with asyncio.timeout(within):
+        async with lateness.timeout():
             while not isinstance(event := await self._happened.get(), kind):
                 pass
         return event
@@ -81,7 +82,7 @@ async def application(asterisk: EmbeddedAsterisk, deadline: float = 5.0) -> Asyn
     app = Application(asterisk, deadline)
     await app.client.start()
     try:
-        async with asyncio.timeout(5):
+        async with lateness.timeout():
             await app.connected.wait()
         yield app
     finally:
@@ -93,7 +94,7 @@ class Caller:
         self.phone, self._calling = phone, calling
 
     async def answered(self) -> None:
-        async with asyncio.timeout(5):
+        async with lateness.timeout():
             await self._calling
 
     async def refused(self) -> int:
@@ -120,9 +121,9 @@ async def call(asterisk: EmbeddedAsterisk, dialled: str, **headers: str) -> Asyn
 
 
 async def hears_something(phone: Phone) -> None:
-    """From now on, within 5 s."""
+    """From now on."""
     start = now_ms()
-    async with asyncio.timeout(5):
+    async with lateness.timeout():
         while listen.silent(phone.heard.since(start)):  # noqa: ASYNC110  what it waits for is made by packets
             await asyncio.sleep(0.02)
 
@@ -208,7 +209,7 @@ async def test_a_call_placed_while_we_were_away_is_not_lost(opened_by: str, requ
         assert app.client.connected
     async with call(away, "1234") as caller:
         if not away.outbound:
-            async with asyncio.timeout(5):
+            async with lateness.timeout():
                 await caller.phone.ringing.wait()  # in the dialplan
         async with application(away) as app:
             assert (await app.arrived()).to == "1234"
@@ -311,7 +312,7 @@ async def test_members_leave(asterisk: EmbeddedAsterisk) -> None:
         assert await app.next(seen.BridgeDestroyed) == seen.BridgeDestroyed("b1")
 
         await app.perform(do.HangUp(first))
-        await ada.hung_up(within=5)
+        await ada.hung_up()
         # A hang-up is told more than once: more of the other's may come before.
         while (gone := await app.next(seen.ChannelHungUp)).channel_id == second:
             pass
@@ -344,13 +345,13 @@ async def test_a_silent_asterisk_is_noticed_and_taken_back(asterisk: EmbeddedAst
             for over in ("http", "socket"):
                 with pytest.raises(AriUnreachable, match=r"within 0\.5 s"):
                     await app.client.request("GET", "/asterisk/ping", over=over)
-            async with asyncio.timeout(5):
+            async with lateness.timeout():
                 await app.disconnected.wait()
             with pytest.raises(AriUnreachable):
                 await app.client.request("GET", "/asterisk/ping", over="socket")
         finally:
             os.kill(asterisk.process.pid, signal.SIGCONT)
-        async with asyncio.timeout(15):
+        async with lateness.timeout():
             await app.connected.wait()
         async with call(asterisk, "1234"):
             assert (await app.arrived()).to == "1234"

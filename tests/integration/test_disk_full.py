@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from redis import Redis
 
 from ari_conf.up import System
 from demo.phone import now_ms
-from tests.integration.receiver import Receiver
-from tests.integration.stage import Stage, ari_of
+from tests.integration.stage import ALLOWED, Stage, staged
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -39,14 +37,8 @@ def disk(tmp_path: Path) -> Generator[Path]:
 async def small(disk: Path) -> AsyncGenerator[Stage]:
     """A system whose Asterisk has that disk."""
     parts = ("redis", "s3", "asterisk", "worker", "serve")
-    allowed = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"}
-    async with System(disk.parent, allowed, parts) as system, Receiver() as receiver:
-        redis = Redis.from_url(system.settings.redis_url.get_secret_value())
-        ari = ari_of(system)
-        await ari.start()
-        yield Stage(system, receiver, redis, ari)
-        await ari.close()
-        redis.close()
+    async with System(disk.parent, ALLOWED, parts) as system, staged(system) as stage:
+        yield stage
 
 
 def fill(stage: Stage) -> Path:
@@ -85,7 +77,7 @@ async def test_calls_go_on(small: Stage) -> None:
         for phone in (ann, bob, cid):
             await phone.hang_up()
         # What had been recorded is stored.
-        cut = await stage.event("ConferenceRecord", 20)
+        cut = await stage.event("ConferenceRecord")
         assert int(cut.params["RecordingDurationMs"]) > 0
         full.unlink()
         # There is room again: a sound is kept, a conference recorded to its end.
@@ -94,6 +86,6 @@ async def test_calls_go_on(small: Stage) -> None:
         entered = await stage.enters(dan)
         await stage.listen(dan, 1500)
         await dan.hang_up()
-        whole = await stage.event("ConferenceRecord", 20, ConferenceUUID=entered.params["ConferenceUUID"])
+        whole = await stage.event("ConferenceRecord", ConferenceUUID=entered.params["ConferenceUUID"])
         assert int(whole.params["RecordingDurationMs"]) > 1000
         assert len(stage.problems()) == 2

@@ -65,7 +65,7 @@ async def test_a_kept_document_by_its_name(stage: Stage) -> None:
         # Spoken, then the conference "standup".
         ann.tone(2575)
         await asyncio.gather(stage.dial(ann, "conference"), stage.dial(bob, "conference"))
-        await stage.hears(bob, 2575, within=30)
+        await stage.hears(bob, 2575)
         assert not listen.silent(bob.heard.audio)
         await ann.hang_up()
         await bob.hang_up()
@@ -142,9 +142,7 @@ async def test_a_bad_document_harms_no_other_call(stage: Stage) -> None:
             await refused(stage, others[number % 2], stage.receiver.url(f"/bad/{number}"))
         # They are refused so quickly that little else would have been heard.
         await stage.until(lambda: bob.heard.end_ms > began + 500)
-        heard = bob.heard.since(began + 100)
-        assert listen.sounds(heard, 2575, share=0.98)
-        assert len(heard) > 8 * 300
+        assert stage.gaps(bob, 2575, began + 100, ann) == []
         await ann.hang_up()
         await bob.hang_up()
     assert len(listed(stage)) == len(BAD)
@@ -191,7 +189,7 @@ async def test_a_later_url_that_fails(stage: Stage, element: str, code: str, rep
         await stage.listen(ann, 400)
         if "Redirect" not in element:
             await ann.press("*")
-        await ann.hung_up(10)
+        await ann.hung_up()
         ended = await stage.event("Hangup")
     assert ended.params["HangupCauseCode"] == code
     assert [problem.code for problem in listed(stage)] == [int(code)]

@@ -9,8 +9,9 @@ import pytest
 
 from demo import listen
 from demo.phone import CallFailed
-from tests.integration.stage import Stage
-from tests.integration.test_elements import AFTER, AFTER_HZ, after, begins, lengths
+from tests.integration.stage import Stage, spans_of
+from tests.integration.test_elements import AFTER, AFTER_HZ, after, begins, hears_tones
+from tests.lateness import lasted
 
 __all__ = ["after"]
 
@@ -38,7 +39,7 @@ async def test_a_pin_opens_the_conference(stage: Stage) -> None:
         # Wrong: she is told, and asked again. The prompt is cut short by the first digit.
         wrong = await stage.hears(ann, 3175)
         cut = listen.intervals_of(ann.heard.audio, 2875)[-1][1] + ann.heard.start_ms
-        assert cut - ann.pressed[0][0] < 500
+        lasted(ann.pressed[0][0], cut, -100, 500)
         await stage.hears(ann, 2875, after=wrong)
         await ann.press("1234")
         await stage.hears(ann, 2575)
@@ -57,9 +58,10 @@ async def test_nothing_entered(stage: Stage) -> None:
         await stage.call(ann, f"{ask}{AFTER}")
         await ann.hung_up()
     # "retries": the prompt is played so often; "timeout" from its end on; "action not called".
-    first, second = listen.intervals_of(ann.heard.audio, 2875)
-    assert 1000 <= second[0] - first[1] < 1400
-    assert 1000 <= begins(ann.heard.audio, AFTER_HZ) - second[1] < 1400
+    at = ann.heard.start_ms
+    first, second = spans_of(ann.heard.audio, 2875)
+    lasted(at + first[1], at + second[0], 1000, 1400)
+    lasted(at + second[1], at + begins(ann.heard.audio, AFTER_HZ), 1000, 1400)
     assert stage.receiver.requests_to("/pin") == []
 
 
@@ -86,7 +88,7 @@ async def test_when_the_input_is_complete(
         await ann.hung_up()
     assert asked.method == "GET"
     assert asked.params["Digits"] == digits
-    assert waited_ms <= asked.at_ms - last < waited_ms + 800
+    lasted(last, asked.at_ms, waited_ms, waited_ms + 800)
 
 
 async def test_redirect_false_goes_on_with_the_next_element(stage: Stage) -> None:
@@ -98,7 +100,7 @@ async def test_redirect_false_goes_on_with_the_next_element(stage: Stage) -> Non
         await ann.hung_up()
         asked = await stage.receiver.wait_for(lambda request: request.path == "/pin")
     assert asked.params["Digits"] == "7"
-    assert lengths(ann.heard.audio, AFTER_HZ) == pytest.approx([300], abs=25)
+    hears_tones(ann, AFTER_HZ, 300)
 
 
 async def test_an_invalid_digit_is_told_and_asked_again(stage: Stage) -> None:
@@ -120,7 +122,7 @@ async def test_an_invalid_digit_is_told_and_asked_again(stage: Stage) -> None:
         await ann.hung_up()
     assert first < told < again < second
     assert asked.params["Digits"] == "21"
-    assert lengths(ann.heard.audio, 2875) == pytest.approx([300, 300], abs=25)
+    hears_tones(ann, 2875, 300, 300)
 
 
 async def test_digits_stand_in_no_log(stage: Stage) -> None:

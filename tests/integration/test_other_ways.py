@@ -8,29 +8,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from redis import Redis
 
 from ari_conf.parts.processes import free_port
 from ari_conf.up import System
 from demo import listen
-from tests.integration.receiver import Receiver
-from tests.integration.stage import Stage, ari_of
+from tests.integration.stage import ALLOWED, Stage, staged
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @asynccontextmanager
 async def stage_of(folder: Path, **configured: str) -> AsyncGenerator[Stage]:
-    values = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8", **configured}
-    async with System(folder, values, ("redis", "asterisk", "worker", "serve")) as system, Receiver() as receiver:
-        redis = Redis.from_url(system.settings.redis_url.get_secret_value())
-        ari = ari_of(system)
-        await ari.start()
-        stage = Stage(system, receiver, redis, ari)
+    parts = ("redis", "asterisk", "worker", "serve")
+    async with System(folder, ALLOWED | configured, parts) as system, staged(system) as stage:
         yield stage
-        await stage.nothing_left()
-        await ari.close()
-        redis.close()
 
 
 async def test_an_older_asterisk_to_which_we_connect(tmp_path: Path) -> None:

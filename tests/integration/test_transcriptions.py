@@ -12,11 +12,13 @@ from ari_conf import accounts
 from ari_conf.bucket import Bucket
 from ari_conf.recording_document import object_key, schema
 from demo import listen
-from demo.phone import Phone
+from demo.g711 import RATE
+from demo.phone import Phone, now_ms
 from demo.speech import Speech, speech_files
 from tasks.engines import engine
 from tests.integration.stage import Stage
 from tests.integration.test_recordings import decoded, fetched
+from tests.lateness import SOON_S, late_ms
 from tests.tasks.words import clean_rate, error_rate, plain
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -26,13 +28,21 @@ DOCUMENT = (
     'transcriptionUrl="{url}/transcription">talk</Conference>'
 )
 WORSE_BY = 0.12
+PAUSE_MS = 1000
+"""Between one speaker and the next."""
 
 
-async def says(phone: Phone, speech: Speech, listener: Phone) -> None:
+async def says(stage: Stage, phone: Phone, speech: Speech, listener: Phone) -> None:
+    """All of it, and the listener has heard it."""
     audio = listen.wav(speech.path)
-    phone.say(audio)
-    await asyncio.sleep(len(audio) / 8000 + 1.0)
-    assert listen.contains(listener.heard.audio[-len(audio) - 16000 :], audio).score > listen.FOUND
+    said = phone.say(audio)
+    ended = await stage.until(lambda: said.ended_ms, within=len(audio) / RATE + SOON_S)
+    began = said.started_ms
+    assert began is not None
+    await stage.until(lambda: now_ms() > ended + PAUSE_MS)
+    heard = listener.heard.between(began, ended + PAUSE_MS)
+    slip_ms = listen.SLIP_MS + late_ms(began, ended)
+    assert listen.contains(heard, audio, slip_ms).score > listen.FOUND
 
 
 async def document_of(stage: Stage, told: dict[str, str]) -> dict[str, Any]:
@@ -55,11 +65,11 @@ async def test_three_callers_take_turns(stage: Stage) -> None:
             await stage.call(phone, DOCUMENT)
             await stage.enters(phone)
         for phone, speech in zip(phones, speeches, strict=True):
-            await says(phone, speech, phones[(phones.index(phone) + 1) % 3])
+            await says(stage, phone, speech, phones[(phones.index(phone) + 1) % 3])
         for phone in phones:
             await phone.hang_up()
             await stage.leaves(phone)
-    told = dict((await stage.event("ConferenceRecord", 30)).params)
+    told = dict((await stage.event("ConferenceRecord")).params)
     sent = (await stage.receiver.wait_for(lambda one: one.path == "/transcription", 90)).params
     ms = int(told["RecordingDurationMs"])
     assert abs(len(decoded(fetched(told["RecordUrl"]).content)) / 8 - ms) < 300
@@ -72,11 +82,16 @@ async def test_three_callers_take_turns(stage: Stage) -> None:
     turns = document["transcript"]["turns"]
     order = [turn["from"] for turn in turns]
     assert order == sorted(order, key=numbers.index), "each after the one before him"
+    words = {speech.name: plain(speech.text) for speech in speeches}
+    wrong, wrong_in_clean = 0.0, 0.0
     for number, speech in zip(numbers, speeches, strict=True):
         heard = " ".join(turn["text"] for turn in turns if turn["from"] == number)
-        rate = error_rate(plain(speech.text), plain(heard))
+        rate, count = error_rate(words[speech.name], plain(heard)), len(words[speech.name])
         stage.saw(f"{speech.name}: WER {rate:.3f} in the conference, {clean[speech.name]:.3f} on the clean file")
-        assert rate <= clean[speech.name] + WORSE_BY, heard
+        wrong, wrong_in_clean = wrong + rate * count, wrong_in_clean + clean[speech.name] * count
+        # Of few words, of which one comes four times, that one may be half of what is misunderstood.
+        assert rate <= clean[speech.name] + 2 * WORSE_BY, heard
+    assert wrong <= wrong_in_clean + WORSE_BY * sum(map(len, words.values())), turns
 
 
 @pytest.mark.row("transcriptionType", "two who speak at once")
@@ -87,13 +102,12 @@ async def test_two_who_speak_at_once(stage: Stage) -> None:
         for phone in (ann, bob):
             await stage.call(phone, DOCUMENT)
             await stage.enters(phone)
-        ann.say(listen.wav(first.path))
-        bob.say(listen.wav(second.path))
-        await asyncio.sleep(18)
+        both = [ann.say(listen.wav(first.path)), bob.say(listen.wav(second.path))]
+        await stage.until(lambda: all(one.ended_ms for one in both), within=18 + SOON_S)
         for phone in (ann, bob):
             await phone.hang_up()
             await stage.leaves(phone)
-    told = dict((await stage.event("ConferenceRecord", 30)).params)
+    told = dict((await stage.event("ConferenceRecord")).params)
     sent = (await stage.receiver.wait_for(lambda one: one.path == "/transcription", 90)).params
     document = await document_of(stage, told)
     recorded = decoded(fetched(told["RecordUrl"]).content)
@@ -116,6 +130,6 @@ async def test_what_is_too_short(stage: Stage) -> None:
         await stage.call(ann, DOCUMENT)
         await stage.until(lambda: [*(folder / stage.account).glob("*")], told="a recording has begun")
         await ann.hang_up()
-    sent = (await stage.receiver.wait_for(lambda one: one.path == "/transcription", 30)).params
+    sent = (await stage.receiver.wait_for(lambda one: one.path == "/transcription")).params
     assert sent["error"] == "Recording duration too short for transcription"
     assert (sent["transcription"], sent["transcription_charge"]) == ("", "0")

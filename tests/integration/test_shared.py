@@ -1,0 +1,64 @@
+"""The system that scenarios share: what one of them breaks is told as that, and the next one gets another."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.integration.conftest import Shared
+from tests.integration.receiver import Receiver
+from tests.integration.stage import PartEnded, Stage, ended_parts
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def small(tmp_path: Path) -> AsyncGenerator[Shared]:
+    """Shared systems of a Redis alone."""
+    folders = (tmp_path / str(number) for number in range(9))
+    small = Shared(lambda: next(folders), parts=("redis",))
+    yield small
+    await small.end()
+
+
+async def test_the_same_system_for_all(small: Shared) -> None:
+    assert await small.system() is await small.system()
+
+
+async def test_a_part_that_dies_is_named_with_its_signal(small: Shared) -> None:
+    system = await small.system()
+    assert ended_parts(system, "here") == ""
+    os.kill(system.process("redis").pid, signal.SIGABRT)
+    system.process("redis").popen.wait()
+    assert ended_parts(system, "here").startswith("Redis ended with signal 6 here; its last words:\n")
+    with pytest.raises(PartEnded, match="Redis ended with signal 6 after the scenario before this one"):
+        await small.system()
+    other = await small.system()
+    assert other is not system and other.process("redis").running
+
+
+async def test_a_scenario_that_waits_learns_it_at_once(small: Shared) -> None:
+    system = await small.system()
+    async with Receiver() as receiver:
+        stage = Stage.__new__(Stage)
+        stage.system, receiver.still_of_use = system, stage.all_run
+        os.kill(system.process("redis").pid, signal.SIGKILL)
+        system.process("redis").popen.wait()
+        for waiting in (receiver.event("ConferenceEnter"), stage.until(lambda: False)):
+            with pytest.raises(PartEnded, match="Redis ended with signal 9 during this scenario"):
+                await waiting
+
+
+async def test_one_that_was_stopped_on_purpose_has_not_ended(small: Shared) -> None:
+    system = await small.system()
+    await system.kill("redis")
+    assert ended_parts(system, "here") == ""
+    stage = Stage.__new__(Stage)
+    stage.system = system
+    with pytest.raises(PartEnded, match="this scenario stopped redis, and did not start it again"):
+        await stage.ends_well()

@@ -1,0 +1,78 @@
+"""That a late machine is told from one that is not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests import lateness
+from tests.lateness import MOST_PATIENCE, MOST_SHARE, TICK_S, Patience, Watch
+
+
+@pytest.fixture
+def watch() -> Watch:
+    """One whose ticks are told, not lived."""
+    watch = Watch()
+    watch._at = [0.0]
+    return watch
+
+
+def test_who_is_woken_in_time_is_not_late(watch: Watch) -> None:
+    for _ in range(100):
+        watch.tick(TICK_S + 0.001, 0.0)
+    assert watch.late_s(0, 1) == watch.stalled_s(0, 1) == 0
+
+
+def test_who_is_woken_late_is_late_by_that(watch: Watch) -> None:
+    for passed in (TICK_S, 0.5, TICK_S):
+        watch.tick(passed, 0.0)
+    for found in (watch.late_s, watch.stalled_s):
+        assert found(0, 10) == pytest.approx(0.5 - TICK_S, abs=0.005)
+        assert found(0, 0.005) == 0
+        assert found(0.26, 0.51) == pytest.approx(0.25 * MOST_SHARE, abs=0.02), "of a part of it, that part"
+
+
+def test_what_waits_for_a_processor_is_late_though_this_process_was_woken(watch: Watch) -> None:
+    for _ in range(100):
+        watch.tick(TICK_S, TICK_S / 4)
+    assert watch.late_s(0, 1) == pytest.approx(0.25)
+    assert watch.stalled_s(0, 1) == 0
+
+
+def test_a_limit_is_at_most_ten_times_as_long(watch: Watch) -> None:
+    watch.tick(100.0, 0.0)
+    assert watch.late_s(10, 20) == pytest.approx(9)
+
+
+async def test_a_late_machine_extends_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lateness._watch, "late_s", lambda began, ended: 0.5 * (ended - began))
+    patience = Patience(0.6)
+    async with lateness.timeout(0.6):
+        await asyncio.sleep(1)
+    assert not patience.over
+
+
+async def test_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lateness._watch, "late_s", lambda began, ended: MOST_SHARE * (ended - began))
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        async with lateness.timeout(0.1):
+            await asyncio.Event().wait()
+    assert time.monotonic() - began >= 0.1 * (1 + MOST_PATIENCE)
+    assert lateness.took_s(began) == pytest.approx((1 - MOST_SHARE) * (time.monotonic() - began), rel=0.1)
+
+
+async def test_one_who_waits_in_vain_is_told_so() -> None:
+    with pytest.raises(TimeoutError):
+        async with lateness.timeout(0.05):
+            await asyncio.Event().wait()
+
+
+def test_what_takes_too_long_fails_and_says_how_long() -> None:
+    now = time.time() * 1000
+    lateness.lasted(now - 1000, now, 990, 1010)
+    for least, below in ((0, 90), (12_000, 13_000)):
+        with pytest.raises(AssertionError, match="it lasted 1000 ms"):
+            lateness.lasted(now - 1000, now, least, below)
