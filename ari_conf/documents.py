@@ -6,7 +6,6 @@ import asyncio
 import re
 import time
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
@@ -15,7 +14,6 @@ from ari_conf.accounts import AccountRecord
 from ari_conf.ari.client import Client
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
-from ari_conf.core.elements import Play, Speak
 from ari_conf.errors import AnswerRefused, InvalidDocument, RequestFailed, StoreUnavailable
 from ari_conf.http.fetch import Fetcher
 from ari_conf.store import Store
@@ -27,18 +25,11 @@ ACCOUNT_TRIES = 5
 """Seconds for which an account is looked up again while Redis is away."""
 
 
-class Sounds(Protocol):
-    async def prepare(self, sound: Play | Speak) -> str: ...
-
-    def warm(self, sounds: tuple[Play | Speak, ...]) -> None: ...
-
-
 class Documents:
-    def __init__(self, store: Store, fetcher: Fetcher, sounds: Sounds, folder: Path, ari: Client) -> None:
-        """`sounds` are told of those that will soon be played; whoever may ask nothing of Asterisk asks nobody."""
+    def __init__(self, store: Store, fetcher: Fetcher, folder: Path, ari: Client) -> None:
+        """Whoever may ask nothing of Asterisk asks nobody."""
         self._store = store
         self._fetcher = fetcher
-        self._sounds = sounds
         self._folder = folder
         self._ari = ari
 
@@ -59,7 +50,6 @@ class Documents:
             sounds, warnings = document.parse_sounds(text)
         except (InvalidDocument, RequestFailed) as error:
             return ev.SoundsFailed(effect.fetch_id, str(error))
-        self._sounds.warm(tuple(s for s in sounds if isinstance(s, Play | Speak)))
         return ev.SoundsFetched(effect.fetch_id, sounds, warnings)
 
     async def account(self, auth_id: str) -> AccountRecord | None:

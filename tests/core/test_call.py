@@ -76,7 +76,8 @@ def test_neither_answer_url_nor_document() -> None:
 def test_what_will_be_played_is_warmed(stage: Stage) -> None:
     asked = GetDigits((Speak("c"), Wait(1)), invalid_digits_sound="d")
     stage.call("ann", Wait(9), Play("a"), PreAnswer((Play("b"),)), asked, Play("a"))
-    assert stage.all(do.WarmSounds) == [do.WarmSounds((Play("a"), Play("b"), Speak("c"), Play("d")))]
+    sounds = (Play("a"), Play("b"), Speak("c"), Play("d"))
+    assert stage.all(do.WarmSounds) == [do.WarmSounds("call-ann", "A", sounds)]
 
 
 # Codes.

@@ -65,8 +65,8 @@ async def test_what_is_spoken_is_understood(
     speech = Speech.of_this_machine(wish, "ffmpeg")
     assert speech.identity(voice, "en-US") == engine
     try:
-        await speech.speak("Thank you for calling. Your call is important to us.", voice, "en-US", tmp_path / "a")
-        await speech.speak("Please wait for the others to join.", voice, "en-US", tmp_path / "b")
+        await speech.speak("Thank you for calling. Your call is important to us.", voice, "en-US", tmp_path / "a", "A")
+        await speech.speak("Please wait for the others to join.", voice, "en-US", tmp_path / "b", "A")
     finally:
         await speech.close()
     assert hear(tmp_path / "a") == "thank you for calling your call is important to us"
@@ -104,16 +104,16 @@ def speech(*women: Voice) -> Speech:
     ],
 )
 async def test_pieces_and_silences_follow_each_other(tmp_path: Path, markup: str, expected: float) -> None:
-    await speech(Beeper()).speak(markup, "WOMAN", "en-US", tmp_path / "x")
+    await speech(Beeper()).speak(markup, "WOMAN", "en-US", tmp_path / "x", "A")
     assert seconds(tmp_path / "x") == pytest.approx(LEAD_MS / 1000 + expected, abs=0.03)
 
 
 async def test_the_next_voice_speaks_if_one_fails(tmp_path: Path) -> None:
     hoarse, well = Beeper("hoarse", fails=True), Beeper()
-    await speech(hoarse, well).speak("Hi.", "WOMAN", "en-US", tmp_path / "x")
+    await speech(hoarse, well).speak("Hi.", "WOMAN", "en-US", tmp_path / "x", "A")
     assert hoarse.said == well.said == ["Hi."]
     with pytest.raises(SoundFailed, match="no voice could speak it; the last one said: hoarse is hoarse"):
-        await speech(hoarse).speak("Hi.", "WOMAN", "en-US", tmp_path / "x")
+        await speech(hoarse).speak("Hi.", "WOMAN", "en-US", tmp_path / "x", "A")
 
 
 def test_without_any_engine_it_says_what_to_install() -> None:
@@ -124,7 +124,7 @@ def test_without_any_engine_it_says_what_to_install() -> None:
 @pytest.mark.parametrize(("language", "warnings"), [("en-US", 0), ("en-GB", 0), ("de-DE", 1), ("arb", 1)])
 async def test_a_language_that_no_engine_speaks(tmp_path: Path, language: str, warnings: int) -> None:
     with capture_logs() as logs:
-        await speech(Beeper()).speak("Hi.", "WOMAN", language, tmp_path / "x")
+        await speech(Beeper()).speak("Hi.", "WOMAN", language, tmp_path / "x", "A")
     told = {"event": "language not spoken", "log_level": "warning", "language": language, "spoken": "en-US"}
     assert logs == [told] * warnings
 
@@ -148,5 +148,5 @@ async def test_nothing_in_a_text_is_a_command(tmp_path: Path, hear: Hear) -> Non
     assert shutil.which("text2wave"), "festival is not installed: `make test` installs it"
     speech = Speech.of_this_machine("festival", "ffmpeg")
     markup = '-o /tmp/x (system "touch here") “Hello” – it’s time for café. <break/> The end.'
-    await speech.speak(markup, "WOMAN", "en-US", tmp_path / "x")
+    await speech.speak(markup, "WOMAN", "en-US", tmp_path / "x", "A")
     assert "the end" in hear(tmp_path / "x")
