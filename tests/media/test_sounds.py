@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import wave
+from array import array
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from pytest_httpserver import HTTPServer
+from structlog.testing import capture_logs
 from werkzeug import Request, Response
 
 from ari_conf.core.elements import Play, Speak
-from ari_conf.errors import RequestFailed, RequestRefused, SoundFailed
+from ari_conf.errors import AnswerRefused, RequestFailed, RequestRefused, SoundFailed
 from ari_conf.http.fetch import Fetcher
-from ari_conf.media.beeps import beep
+from ari_conf.media.beeps import beep, wav
 from ari_conf.media.freshness import STALE_S, UNTOLD_S
 from ari_conf.media import sounds as media_sounds
 from ari_conf.media.cache import PLAYING_S
@@ -301,6 +303,84 @@ async def test_nothing_stands_in_for_a_url_that_may_not_be_asked(world: World) -
     world.origin.fails = RequestRefused("example.com: no request may go there")
     with pytest.raises(SoundFailed, match="no request may go there"):
         await sounds.prepare(Play(URL), "A")
+
+
+@pytest.mark.parametrize(
+    ("fails", "heard"),
+    [
+        (RequestFailed("down", 500), True),
+        (RequestFailed("down", 503), True),
+        (RequestFailed("no connection"), True),
+        (RequestFailed("forbidden", 401), False),
+        (RequestFailed("forbidden", 403), False),
+        (RequestFailed("gone", 404), False),
+        (RequestFailed("gone", 410), False),
+        (RequestFailed("moved", 302), False),
+        (AnswerRefused("longer than allowed"), False),
+    ],
+    ids=lambda given: f"{type(given).__name__} {given.status}" if isinstance(given, RequestFailed) else None,
+)
+async def test_an_origin_that_answers_decides_what_is_played(world: World, fails: RequestFailed, heard: bool) -> None:
+    """RFC 5861: stale-if-error is for those that are broken, not for those that say no."""
+    sounds = world.sounds()
+    first = await sounds.prepare(Play(URL + "?key=secret"), "A")
+    world.now += UNTOLD_S
+    world.origin.fails = fails
+    with capture_logs() as logs:
+        if heard:
+            assert await sounds.prepare(Play(URL + "?key=secret"), "A") == first
+            assert [line["url"] for line in logs] == [URL]
+            assert "secret" not in str(logs)
+            return
+        with pytest.raises(SoundFailed):
+            await sounds.prepare(Play(URL + "?key=secret"), "A")
+    # Nor is it once the origin can't be reached any more.
+    world.origin.fails = RequestFailed("no connection")
+    with pytest.raises(SoundFailed, match="no connection"):
+        await sounds.prepare(Play(URL + "?key=secret"), "A")
+
+
+async def test_what_one_account_has_fetched_another_asks_for_itself(world: World) -> None:
+    world.origin.cache_control = "max-age=600"
+    sounds = world.sounds()
+    first = await sounds.prepare(Play(URL), "A")
+    world.origin.fails = RequestFailed("it answered with status 403", 403)
+    with pytest.raises(SoundFailed, match="403"):
+        await sounds.prepare(Play(URL), "B")
+    assert await sounds.prepare(Play(URL), "A") == first
+    world.origin.fails = None
+    assert await sounds.prepare(Play(URL), "B") == first
+    assert world.origin.seen == [(URL, None)] * 3
+
+
+async def test_a_sound_that_is_played_again_and_again_stays(world: World) -> None:
+    """Who plays it in a loop asks for it once."""
+    sounds = world.sounds()
+    media = await sounds.prepare(Play(URL), "A")
+    path = Path(media.removeprefix("sound:") + ".wav")
+    for _ in range(3):
+        world.now += PLAYING_S - 10
+        sounds.played([media, "sound:tt-monkeys", "sound:/nowhere/ab/" + "0" * 62])
+        await quiet(sounds)
+        assert path.stat().st_mtime == world.now
+    for _ in range(100):
+        sounds.played([media])
+    assert len(sounds._background) == 0, "not each time"
+
+
+async def test_a_sound_without_room_is_refused_in_the_user_s_words(world: World) -> None:
+    sounds = Sounds(Settings(sounds_folder=world.folder, sounds_limit_mb=10), world.origin, world.engine)
+    world.opened.append(sounds)
+    second = array("h", range(16000)).tobytes()
+    world.origin.body = wav(second * 50, 16000)
+    await sounds.prepare(Play(URL), "A")
+    world.origin.body = wav(second * 51, 16000)
+    told = r"^Play: https://example.com/hello.wav can't be played: there is no room for it: this account's .* 2 MB"
+    with pytest.raises(SoundFailed, match=told):
+        await sounds.prepare(Play(URL + "?2"), "A")
+    assert list((world.folder / "parts").iterdir()) == []
+    assert length(await sounds.prepare(Play("beep:1"), "A")) == (8000, 0.3)
+    assert await sounds.prepare(Play(URL + "?3"), "B")
 
 
 async def test_what_failed_is_tried_again(world: World) -> None:
