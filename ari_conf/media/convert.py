@@ -17,7 +17,7 @@ HIGHEST_BYTES = 2 * WIDE * MAX_SECONDS + 4096
 """Of a file that ffmpeg writes; there it ends by itself."""
 RATES = range(4000, 192_001)
 """Samples a second of a WAV file. At 1 Hz, 4 KB would be an hour of sound."""
-CONVERT_S = 50
+CONVERT_S = 60
 LIMITS = Limits(seconds=40, memory_mb=768)
 MOST_CHUNKS = 100
 """In which a WAV file's format is looked for."""

@@ -79,18 +79,20 @@ async def run(args: Sequence[str], stdin: bytes, seconds: float, limits: Limits)
             complaint, _ = await asyncio.gather(_last(process.stderr), _feed(process.stdin, stdin))
             status = await process.wait()
     except TimeoutError:
-        raise SoundFailed(f"{name} was not done after {seconds:g} s") from None
-    finally:
         await end(process)
+        raise SoundFailed(f"{name} was not done after {seconds:g} s") from None
+    except BaseException:
+        await end(process)
+        raise
     if status != 0:
         raise SoundFailed(f"{name} failed: {_reason(complaint, status, limits)}")
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+    """With all that it has started, also if it has ended: no other group has its number while one of them lives."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 @cache
@@ -123,7 +125,8 @@ def _limiting(limits: Limits) -> tuple[str, ...]:
     if not _limits():
         return ()
     mb = 1024 * 1024
-    time = () if limits.seconds is None else (f"--cpu={limits.seconds}",)
+    # Told first, then killed.
+    time = () if limits.seconds is None else (f"--cpu={limits.seconds}:{limits.seconds + 1}",)
     space = f"--as={limits.memory_mb * mb}", f"--fsize={limits.file_mb * mb}"
     return ("prlimit", *time, *space, f"--nofile={limits.files}", "--core=0")
 

@@ -73,7 +73,8 @@ class Speech:
         if language.split("-")[0].lower() != "en":
             # "A language that no engine speaks: warning, en-US"
             log.warning("language not spoken", language=language, spoken=LANGUAGE)
-        pieces = segments(markup)
+        # Of a text that is made for it that takes some ms.
+        pieces = await asyncio.to_thread(segments, markup)
         choice = self._choice(voice)
         spent = 0.0
         for engine in choice:
@@ -140,9 +141,7 @@ class _Rendering:
                 async with asyncio.timeout(allowed):
                     yield
             except TimeoutError:
-                raise SoundFailed(
-                    f"it can't be rendered in {SPEAK_S:g} s, which a Speak may take: make it shorter"
-                ) from None
+                raise SoundFailed(f"to render it takes more than {SPEAK_S:g} s: make it shorter") from None
             finally:
                 self.left -= time.monotonic() - began
 

@@ -143,6 +143,7 @@ class _Writer:
 
     def _fitting(self, text: str) -> str:
         text = re.sub(r"\s+", " ", text)
+        text = text if self.given else text.lstrip()
         self.given += len(text)
         kept = _cut(text, self._left)
         self._left = self._left - len(kept) if kept == text else 0
@@ -152,7 +153,8 @@ class _Writer:
 
 def _cut(text: str, most: int) -> str:
     """At the end of a word, if there is one."""
-    return text if len(text) <= most else text[:most].rpartition(" ")[0] or text[:most]
+    kept = text[:most]
+    return kept if len(text) <= most or text[most] == " " else kept.rpartition(" ")[0] or kept
 
 
 def segments(markup: str) -> tuple[Text | Pause, ...]:
@@ -183,8 +185,8 @@ def _bounded(found: Iterable[Text | Pause], given: int = 0) -> tuple[list[Text |
     said = sum(len(s.text) for s in pieces if isinstance(s, Text)) - 1
     silent = sum(_ms(s) for s in pieces)
     warnings = []
-    if max(said, given) > MAX_SPOKEN:
-        told = f"its text has {max(said, given)} characters; the first {MAX_SPOKEN} are spoken"
+    if said > MAX_SPOKEN or given:
+        told = f"its text has {said if said > MAX_SPOKEN else given} characters; the first {MAX_SPOKEN} are spoken"
         warnings.append(f"Speak: {told}")
         pieces = _first_texts(pieces)
     if silent > MAX_PAUSES_MS:

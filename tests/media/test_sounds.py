@@ -17,10 +17,11 @@ from werkzeug import Request, Response
 from ari_conf.core.elements import Play, Speak
 from ari_conf.errors import AnswerRefused, RequestFailed, RequestRefused, SoundFailed
 from ari_conf.http.fetch import Fetcher
-from ari_conf.media.beeps import beep, wav
-from ari_conf.media.freshness import STALE_S, UNTOLD_S
+from ari_conf.media import convert
 from ari_conf.media import sounds as media_sounds
+from ari_conf.media.beeps import beep, wav
 from ari_conf.media.cache import PLAYING_S
+from ari_conf.media.freshness import STALE_S, UNTOLD_S
 from ari_conf.media.sounds import LIMIT_BYTES, WARMED_OF_ACCOUNT, WARMED_OF_CALL, Sounds
 from ari_conf.settings import Settings
 
@@ -111,6 +112,13 @@ class World:
 
     def asked(self) -> int:
         return len(self.origin.seen)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine does besides: programs yield to it."""
+    monkeypatch.setattr(media_sounds, "PREPARED_S", 300.0)
+    monkeypatch.setattr(convert, "CONVERT_S", 300.0)
 
 
 @pytest.fixture
@@ -630,6 +638,8 @@ async def test_with_the_real_fetcher_and_a_real_origin(world: World, httpserver:
             await sounds.prepare(Play(httpserver.url_for("/gone.wav")), "A")
     async with Fetcher() as careful:
         with pytest.raises(SoundFailed, match="no request may go there"):
-            await Sounds(Settings(sounds_folder=world.folder), careful, world.engine).prepare(Play(play.url + "?2"), "A")
+            await Sounds(Settings(sounds_folder=world.folder), careful, world.engine).prepare(
+                Play(play.url + "?2"), "A"
+            )
     assert conditions == [None, '"1"']
     assert length(first) == (8000, 0.3)
