@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -17,7 +17,6 @@ from ari_conf.accounts import AccountRecord
 from ari_conf.ari.client import Client
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
-from ari_conf.core.elements import Play, Speak
 from ari_conf.errors import AnswerRefused, InvalidDocument, RequestFailed, StoreUnavailable, TooManyWaiting
 from ari_conf.http.fetch import Fetcher
 from ari_conf.http.hop import without_query
@@ -36,18 +35,11 @@ MOST_UNREAD = 100
 """Long documents of an account that wait to be read: 10 MB."""
 
 
-class Sounds(Protocol):
-    async def prepare(self, sound: Play | Speak) -> str: ...
-
-    def warm(self, sounds: tuple[Play | Speak, ...]) -> None: ...
-
-
 class Documents:
-    def __init__(self, store: Store, fetcher: Fetcher, sounds: Sounds, folder: Path, ari: Client) -> None:
-        """`sounds` are told of those that will soon be played; whoever may ask nothing of Asterisk asks nobody."""
+    def __init__(self, store: Store, fetcher: Fetcher, folder: Path, ari: Client) -> None:
+        """Whoever may ask nothing of Asterisk asks nobody."""
         self._store = store
         self._fetcher = fetcher
-        self._sounds = sounds
         self._folder = folder
         self._ari = ari
         self._looking_up: dict[str, asyncio.Task[AccountRecord | None]] = {}
@@ -74,7 +66,6 @@ class Documents:
             sounds, warnings = await self._read(document.parse_sounds, text, effect.auth_id)
         except (InvalidDocument, RequestFailed, TooManyWaiting) as error:
             return ev.SoundsFailed(effect.fetch_id, str(error))
-        self._sounds.warm(tuple(s for s in sounds if isinstance(s, Play | Speak)))
         return ev.SoundsFetched(effect.fetch_id, sounds, warnings)
 
     async def account(self, auth_id: str) -> AccountRecord | None:

@@ -35,7 +35,11 @@ class InvalidDocument(AriConfError):
 
 
 class RequestFailed(AriConfError):
-    pass
+    """`status` is the HTTP status of the last answer, 0 if there was none."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class RequestRefused(RequestFailed):

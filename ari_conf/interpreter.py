@@ -21,7 +21,8 @@ from ari_conf.ari.listening import Listening
 from ari_conf.ari.translate import ForAsterisk, Request, to_requests
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
-from ari_conf.documents import Documents, Sounds
+from ari_conf.core.elements import Play, Speak
+from ari_conf.documents import Documents
 from ari_conf.errors import (
     AriError,
     AriNotFound,
@@ -31,11 +32,14 @@ from ari_conf.errors import (
     StoreUnavailable,
 )
 from ari_conf.http.fetch import Fetcher
+from ari_conf.media.sounds import Sounds
 from ari_conf.store import Store
 
 log = structlog.get_logger()
 
 Deliver = Callable[[ev.Event], None]
+Owners = Callable[[str], tuple[str, tuple[str, ...]]]
+"""As `Directory.owners`."""
 
 NARROWBAND = {"", "ulaw", "alaw", "gsm", "g726", "g726aal2", "g729", "g723", "ilbc", "lpc10", "adpcm", "slin", "speex"}
 """Codecs of 8 kHz; empty: Asterisk said none."""
@@ -51,6 +55,8 @@ AGAIN = (
 """Whether these were done when the connection broke nobody knows, and twice they do no harm: they are asked for again.
 Of none of them an event tells later that it was not done: one who is no longer muted would not be heard, for ever."""
 TRIES, AGAIN_S = 5, 0.5
+LAST_WORDS_S = 5.0
+"""For which a request for a document of a call that has ended goes on: what it carries, digits say, is to arrive."""
 CODEC, HEADERS = "CHANNEL(audionativeformat)", "PJSIP_HEADERS(X-PH-)"
 
 
@@ -65,37 +71,46 @@ class Interpreter:
         deliver: Deliver,
         claim_later: Callable[[do.ClaimName], None],
         always_wideband: bool = False,
+        owners: Owners = lambda owned_id: ("", (owned_id,)),
     ) -> None:
         """`claim_later`: a name was taken for ours, which Redis is still to be told. `always_wideband`: whatever codec
-        calls have, they are recorded as if it were a wideband one."""
+        calls have, they are recorded as if it were a wideband one. `owners`: for whom something is prepared."""
         self._ari = ari
         self._store = store
         self._sounds = sounds
-        self._documents = Documents(store, fetcher, sounds, documents, ari)
+        self._documents = Documents(store, fetcher, documents, ari)
         self._deliver = deliver
         self._claim_later = claim_later
         self._always_wideband = always_wideband
+        self._owners = owners
         self._listening = Listening(ari, lambda channel_id: deliver(ev.BeepHeard(channel_id)))
         self._lanes: dict[str, deque[ForAsterisk]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._prepared_for: dict[str, dict[asyncio.Task[None], float]] = {}
+        """A call or a conference -> what is prepared or fetched for it, and for how long that goes on after its end."""
 
     def run(self, effect: do.Effect) -> None:
         """Starts it."""
         match effect:
-            case do.PlayMedia(target) | do.StopPlayback(target):
+            case do.PlayMedia(target, _, media):
+                self._sounds.played(media)
+                self._in_order(target.id, effect)
+            case do.StopPlayback(target):
                 self._in_order(target.id, effect)
             case do.CreateBridge() | do.DestroyBridge() | do.StartRecording() | do.StopRecording():
                 self._in_order(effect.bridge_id, effect)
             case do.IdentifyCall():
                 self._spawn(self._replied(effect, self._identify(effect)))
-            case do.FetchDocument():
-                self._spawn(self._replied(effect, self._told(self._documents.fetch(effect))))
-            case do.FetchSounds():
-                self._spawn(self._replied(effect, self._told(self._documents.fetch_sounds(effect))))
-            case do.PrepareSound():
-                self._spawn(self._replied(effect, self._prepare(effect)))
-            case do.WarmSounds(sounds):
-                self._sounds.warm(sounds)
+            case do.FetchDocument(fetch_id):
+                self._spawn_for(fetch_id, effect, self._told(self._documents.fetch(effect)), LAST_WORDS_S)
+            case do.FetchSounds(fetch_id):
+                self._spawn_for(fetch_id, effect, self._fetch_sounds(effect))
+            case do.PrepareSound(playback_id):
+                self._spawn_for(playback_id, effect, self._prepare(effect))
+            case do.WarmSounds(call_uuid, auth_id, sounds):
+                self._sounds.warm(sounds, auth_id, call_uuid)
+            case do.StopPreparing(owner):
+                self._stop_preparing(owner)
             case do.ClaimName():
                 self._spawn(self._replied(effect, self._claim(effect)))
             case do.DetectBeep(channel_id, on):
@@ -237,9 +252,20 @@ class Interpreter:
     async def _told(self, work: Coroutine[Any, Any, ev.Event]) -> None:
         self._deliver(await work)
 
+    async def _fetch_sounds(self, effect: do.FetchSounds) -> None:
+        event = await self._documents.fetch_sounds(effect)
+        if isinstance(event, ev.SoundsFetched):
+            _, owners = self._owners(effect.fetch_id)
+            sounds = [sound for sound in event.sounds if isinstance(sound, Play | Speak)]
+            self._sounds.warm(sounds, effect.auth_id, owners[-1] if owners else effect.fetch_id)
+        self._deliver(event)
+
     async def _prepare(self, effect: do.PrepareSound) -> None:
+        auth_id, owners = self._owners(effect.playback_id)
+        if not owners:
+            return  # nobody waits for it any more
         try:
-            media = await self._sounds.prepare(effect.sound)
+            media = await self._sounds.prepare(effect.sound, auth_id)
         except SoundFailed as error:
             self._deliver(ev.SoundFailed(effect.playback_id, effect.sound, str(error)))
         else:
@@ -260,10 +286,33 @@ class Interpreter:
         else:
             self._deliver(ev.NameRefused(effect.conference_id, owner))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn_for(
+        self, owned_id: str, effect: do.Effect, work: Coroutine[Any, Any, None], last_words_s: float = 0.0
+    ) -> None:
+        """Until whose it is has ended."""
+        _, owners = self._owners(owned_id)
+        task = self._spawn(self._replied(effect, work))
+        for owner in owners:
+            self._prepared_for.setdefault(owner, {})[task] = last_words_s
+        task.add_done_callback(lambda done: self._let_go(done, owners))
+
+    def _let_go(self, task: asyncio.Task[None], owners: Iterable[str]) -> None:
+        for owner in owners:
+            if (prepared := self._prepared_for.get(owner)) is not None:
+                prepared.pop(task, None)
+                if not prepared:
+                    del self._prepared_for[owner]
+
+    def _stop_preparing(self, owner: str) -> None:
+        self._sounds.stop_warming(owner)
+        for task, seconds in self._prepared_for.pop(owner, {}).items():
+            asyncio.get_running_loop().call_later(seconds, task.cancel)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -20,7 +20,10 @@ log = structlog.get_logger()
 
 UNTOLD = {"digit", "digits", "params", "elements", "sounds", "sound", "headers", "account", "members", "callback"}
 """Digits and parameters are the caller's own affair; documents are long."""
-QUIET = (ev.TimePassed, ev.AccountWatched, ev.TalkingStarted, ev.TalkingFinished, do.IdentifyCall, do.WarmSounds)
+QUIET = (
+    *(ev.TimePassed, ev.AccountWatched, ev.TalkingStarted, ev.TalkingFinished),
+    *(do.IdentifyCall, do.WarmSounds, do.StopPreparing),
+)
 """Told at level debug only: there are many, and they say little."""
 
 

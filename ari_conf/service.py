@@ -86,6 +86,7 @@ class Service:
             self._door.take,
             lambda claim: self._names.claim_later(claim),
             settings.recordings_wideband == "always",
+            self._directory.owners,
         )
         self._writer = Writer(
             self._store,

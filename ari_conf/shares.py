@@ -71,9 +71,8 @@ class Shares:
             if self._of_account[account] >= self._each:
                 continue
             for waiter in queue:
-                if waiter.turn.cancelled():
-                    continue  # it leaves the queue by itself, as soon as its task runs
-                if self._of_receiver[account, waiter.receiver] < self._per_receiver:
+                # One that was given up just now takes itself out of the queue.
+                if not waiter.turn.done() and self._of_receiver[account, waiter.receiver] < self._per_receiver:
                     queue.remove(waiter)
                     self._queues.move_to_end(account)
                     if not queue:

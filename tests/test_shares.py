@@ -85,6 +85,17 @@ async def test_who_gives_up_leaves_no_trace() -> None:
     )
 
 
+async def test_many_who_give_up_at_once_leave_no_trace() -> None:
+    """As when a call ends, or the process: who ends first must give none of the others a turn."""
+    shares = Shares(most=2, each=1, waiting=10)
+    play = Play(shares)
+    await play.asks("a 1 x", "a 2 x", "a 3 x", "b 1 x", "b 2 x", "c 1 x")
+    await asyncio.gather(*(play.gives_up(name) for name in ("a 1 x", "a 2 x", "b 2 x", "b 1 x", "c 1 x")))
+    assert play.order == ["a 1 x", "b 1 x", "a 3 x"]
+    await play.ends("a 3 x")
+    assert (shares._running, dict(shares._of_account), dict(shares._queues)) == (0, {}, {})
+
+
 async def test_one_more_than_may_wait_is_refused() -> None:
     shares = Shares(most=1, each=1, waiting=1)
     play = Play(shares)

@@ -153,7 +153,7 @@ class Call(HangingUp):
         out: Out = [self.problem(w) for w in event.warnings]
         if sounds := tuple(_sounds_of(event.elements)):
             # "Playing never waits for a cold cache if it can be warmed while the call sets up"
-            out.append(WarmSounds(sounds))
+            out.append(WarmSounds(self.call_uuid, self.auth_id, sounds))
         return out + self._next(now)
 
     def _no_document(self, purpose: Purpose, code: int, reason: str, now: int) -> Out:

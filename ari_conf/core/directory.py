@@ -67,6 +67,19 @@ class Directory(Telling):
         found = {"call_uuid": call.call_uuid}
         return found | {"conference_id": call.conference_id} if call.conference_id else found
 
+    def owners(self, owned_id: str) -> tuple[str, tuple[str, ...]]:
+        """Of a playback's or a fetch's id: the account, and the call and the conference with whose end nobody waits
+        for it any more. ("", ()) if they have ended."""
+        kind, owner = ids.owner_of(owned_id)
+        if kind == "c":
+            call = self.calls.get(owner)
+            return (call.auth_id, (owner,)) if call is not None and not call.over else ("", ())
+        conference = self.conferences.get(owner)
+        if conference is None:
+            return "", ()
+        member = conference.members.get(ids.member_of(owned_id) or 0)
+        return conference.auth_id, (owner, member.call_uuid) if member is not None else (owner,)
+
     def receive(self, event: ev.Event, now: int) -> list[Effect]:
         if self._touched:
             self._next_step()

@@ -187,9 +187,19 @@ class PrepareSound:
 
 @fact
 class WarmSounds:
-    """Prepare these, since they may be wanted soon. Nothing comes back."""
+    """Prepare these for the call, since they may be wanted soon. Nothing comes back."""
 
+    call_uuid: str
+    auth_id: str
     sounds: tuple[Play | Speak, ...]
+
+
+@fact
+class StopPreparing:
+    """The call or the conference has ended: nothing is prepared or fetched for it any more. Nothing comes back."""
+
+    owner: str
+    """The call's UUID, or the conference's id."""
 
 
 @fact
@@ -318,6 +328,7 @@ Effect = (
     | FetchSounds
     | PrepareSound
     | WarmSounds
+    | StopPreparing
     | ClaimName
     | ReleaseName
     | PostCallback

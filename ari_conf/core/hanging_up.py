@@ -6,7 +6,7 @@ from typing import Literal
 
 from ari_conf.core.call_state import CallState
 from ari_conf.core.callbacks import NORMAL
-from ari_conf.core.effects import Answer, HangUp
+from ari_conf.core.effects import Answer, HangUp, StopPreparing
 from ari_conf.core.gather import Gather
 from ari_conf.core.internal import Out
 from ari_conf.core.player import Player
@@ -28,7 +28,7 @@ class HangingUp(CallState):
         self.code, self.hanging_up_until, self.hang_up_at = code, now + HANGING_UP_MS, None
         self.hang_ups = 1
         self.cause = HANGUP_CAUSES[reason]
-        return [*self._stop_running(), HangUp(self.channel_id, reason)]
+        return [*self._stop_running(), HangUp(self.channel_id, reason), StopPreparing(self.call_uuid)]
 
     def _stop_running(self) -> Out:
         running = self.running
@@ -52,12 +52,13 @@ class HangingUp(CallState):
     def _hung_up(self, cause: int, now: int) -> Out:
         if self.ended_at is not None:
             return []
+        out: Out = [] if self.over else [StopPreparing(self.call_uuid)]
         # Asterisk often knows none yet: then it is ours, or of a caller who hung up, a normal one.
         self.ended_at, self.cause = now, cause or self.cause
         self.hang_up_at = self.hanging_up_until = None
         self.fetching = None
         self._stop_running()
-        return [] if self.in_conference else self._finished(now)
+        return out if self.in_conference else out + self._finished(now)
 
     def _finished(self, now: int) -> Out:
         """hangup_url "is told at a call's end"."""

@@ -9,7 +9,7 @@ from ari_conf.core.call import Call
 from ari_conf.core.callbacks import NORMAL, standard
 from ari_conf.core.conference import Conference
 from ari_conf.core.directory_state import DirectoryState
-from ari_conf.core.effects import Effect, FetchSounds, NoteStay, PostCallback, StopPlayback, Undoing
+from ari_conf.core.effects import Effect, FetchSounds, NoteStay, PostCallback, StopPlayback, StopPreparing, Undoing
 from ari_conf.core.internal import (
     INTERNALS,
     Admitted,
@@ -93,7 +93,7 @@ class Telling(DirectoryState):
 
     def _finished(self, finished: Finished, now: int) -> Out:
         self._forget_name(self.conferences.pop(finished.conference_id))
-        return []
+        return [StopPreparing(finished.conference_id)]
 
     def _fetch(self, fetch: Fetch, now: int) -> Out:
         call = self.calls[fetch.call_uuid]

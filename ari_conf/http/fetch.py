@@ -314,4 +314,4 @@ def _failed(url: str, tries: Sequence[Outcome]) -> RequestFailed:
     if tries[-1].failure == "refused":
         return RequestRefused(f"{without_query(url)}: no request may go there: {tries[-1].told}")
     kind = AnswerRefused if tries[-1].failure == "body" else RequestFailed
-    return kind(f"{without_query(url)}: {tries[-1].told} ({count})")
+    return kind(f"{without_query(url)}: {tries[-1].told} ({count})", tries[-1].status)

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
+import time
+import wave
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
 from ari_conf.errors import SoundFailed
-from ari_conf.media.beeps import wav
-from ari_conf.media.convert import to_pcm
-from ari_conf.media.ssml import Pause, Text, segments
+from ari_conf.media.convert import to_wav
+from ari_conf.media.programs import shares
+from ari_conf.media.ssml import Pause, Text, parts, segments
 from ari_conf.media.voices import Gender, Voice, installed
+from ari_conf.shares import Shares
 
 RATE = 16_000
 LEAD_MS = 100
 """Silence before the first word: what is sent at the instant of answering is often not heard."""
 LANGUAGE = "en-US"
+SPEAK_S = 30.0
+"""In which all of one Speak is rendered, its turns taken together; 3000 characters take the slowest voice here half."""
+LAST_VOICE_S = 10.0
+"""Of these: what is left for the next voice, if one is too slow for the text."""
+MAX_SECONDS = 600
+"""Of sound: 3000 characters are 200 s. What is longer, a thousand numbers say, ends there. It is a file of 19 MB."""
+COPIED_FRAMES = 32_768
 
 MEN = frozenset(
     (
@@ -37,8 +48,8 @@ class Engine(Protocol):
     def identity(self, voice: str, language: str) -> str:
         """Two Speaks of one markup and one identity sound the same."""
 
-    async def speak(self, markup: str, voice: str, language: str, path: Path) -> None:
-        """A WAV file of 16 bit, mono. Raises SoundFailed."""
+    async def speak(self, markup: str, voice: str, language: str, path: Path, account: str) -> None:
+        """A WAV file of 16 bit, mono; in the account's turns. Raises SoundFailed, TooManyWaiting."""
 
     async def close(self) -> None: ...
 
@@ -46,11 +57,10 @@ class Engine(Protocol):
 class Speech:
     """The engine of this machine: each voice's programs, the next one if one fails."""
 
-    def __init__(self, voices: dict[Gender, list[Voice]], ffmpeg: str, at_once: int | None = None) -> None:
+    def __init__(self, voices: dict[Gender, list[Voice]], ffmpeg: str, turns: Shares | None = None) -> None:
         self._voices = voices
         self._ffmpeg = ffmpeg
-        # Half of the machine at most: the rest is Asterisk's.
-        self._turn = asyncio.Semaphore(at_once or max(1, (os.cpu_count() or 1) // 2))
+        self._turns = turns or shares()
 
     @classmethod
     def of_this_machine(cls, wish: str, ffmpeg: str) -> Speech:
@@ -59,20 +69,26 @@ class Speech:
     def identity(self, voice: str, language: str) -> str:
         return self._choice(voice)[0].name
 
-    async def speak(self, markup: str, voice: str, language: str, path: Path) -> None:
+    async def speak(self, markup: str, voice: str, language: str, path: Path, account: str) -> None:
         if language.split("-")[0].lower() != "en":
             # "A language that no engine speaks: warning, en-US"
             log.warning("language not spoken", language=language, spoken=LANGUAGE)
-        pieces = segments(markup)
+        # Of a text that is made for it that takes some ms.
+        pieces = await asyncio.to_thread(segments, markup)
         choice = self._choice(voice)
+        spent = 0.0
         for engine in choice:
+            rendering = _Rendering(self._turns, account, SPEAK_S - spent)
+            if engine is not choice[-1]:
+                rendering.left -= LAST_VOICE_S
+            allowed = rendering.left
             try:
-                async with self._turn:
-                    path.write_bytes(await self._rendered(engine, pieces, path))
+                await self._render(engine, pieces, path, rendering)
                 return
             except SoundFailed as error:
                 log.warning("voice failed", voice=engine.name, reason=str(error))
                 failure = error
+            spent += allowed - rendering.left
         raise SoundFailed(f"Speak: no voice could speak it; the last one said: {failure}")
 
     async def close(self) -> None:
@@ -86,25 +102,80 @@ class Speech:
             raise SoundFailed("Speak: no engine is installed; install flite, or festival with festvox-us-slt-hts")
         return choice
 
-    async def _rendered(self, engine: Voice, pieces: tuple[Text | Pause, ...], path: Path) -> bytes:
-        pcm = bytearray(_silence(LEAD_MS))
-        said = path.with_name(path.name + ".said.wav")
+    async def _render(self, engine: Voice, pieces: tuple[Text | Pause, ...], path: Path, rendering: _Rendering) -> None:
+        said, fitted = path.with_name(path.name + ".said.wav"), path.with_name(path.name + ".fitted.wav")
+        # Files, and what is done to them in a thread: it is up to 19 MB, and the loop carries all calls.
+        tape = await asyncio.to_thread(_Tape, path)
         try:
             for piece in pieces:
                 if isinstance(piece, Pause):
-                    pcm += _silence(piece.ms)
-                else:
-                    await engine.render(piece.text, said)
-                    pcm += await to_pcm(self._ffmpeg, said, RATE, piece.rate)
+                    await asyncio.to_thread(tape.silence, piece.ms)
+                    continue
+                for part in parts(piece.text):
+                    # Others have their turn in between.
+                    async with rendering.turn():
+                        await engine.render(part, said)
+                        await to_wav(self._ffmpeg, said, fitted, RATE, piece.rate)
+                        await asyncio.to_thread(tape.append, fitted)
+                    if tape.full:
+                        log.warning("the end of a text is not spoken: it takes too long", seconds=MAX_SECONDS)
+                        return
         finally:
-            said.unlink(missing_ok=True)
-        return wav(bytes(pcm), RATE)
+            await asyncio.to_thread(tape.close)
+            for file in (said, fitted):
+                file.unlink(missing_ok=True)
+
+
+class _Rendering:
+    """Of one text by one voice: its turns, and the time that it may take in all of them together."""
+
+    def __init__(self, turns: Shares, account: str, seconds: float) -> None:
+        self._turns, self._account = turns, account
+        self.left = seconds
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncGenerator[None]:
+        async with self._turns.turn(self._account):
+            began, allowed = time.monotonic(), self.left
+            try:
+                async with asyncio.timeout(allowed):
+                    yield
+            except TimeoutError:
+                raise SoundFailed(f"to render it takes more than {SPEAK_S:g} s: make it shorter") from None
+            finally:
+                self.left -= time.monotonic() - began
+
+
+class _Tape:
+    """A WAV file that grows; only a little of it is in memory. Its methods do file I/O: call them in a thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._wave = wave.open(str(path), "wb")  # noqa: SIM115 (closed by `close`)
+        self._wave.setnchannels(1)
+        self._wave.setsampwidth(2)
+        self._wave.setframerate(RATE)
+        self.silence(LEAD_MS)
+
+    @property
+    def full(self) -> bool:
+        return self._left <= 0
+
+    @property
+    def _left(self) -> int:
+        return MAX_SECONDS * RATE - self._wave.tell()
+
+    def silence(self, ms: int) -> None:
+        self._wave.writeframesraw(bytes(2 * min(RATE * ms // 1000, max(self._left, 0))))
+
+    def append(self, path: Path) -> None:
+        with wave.open(str(path), "rb") as said:
+            while not self.full and (frames := said.readframes(min(COPIED_FRAMES, self._left))):
+                self._wave.writeframesraw(frames)
+
+    def close(self) -> None:
+        self._wave.close()
 
 
 def gender(voice: str) -> Gender:
     """Of WOMAN, MAN or Polly.Name. Most of Polly's are women, and so is the default."""
     return "MAN" if voice == "MAN" or voice.removeprefix("Polly.") in MEN else "WOMAN"
-
-
-def _silence(ms: int) -> bytes:
-    return bytes(2 * (RATE * ms // 1000))

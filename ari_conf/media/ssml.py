@@ -4,7 +4,7 @@ is spoken. Pure."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 from xml.etree.ElementTree import Element as Node
@@ -16,8 +16,20 @@ from defusedxml.ElementTree import fromstring
 from ari_conf.errors import SoundFailed
 
 MAX_SPOKEN = 3000
+"""Characters of one Speak that are said: sub's alias, and what say-as makes of a text, count as they are said."""
 MAX_PAUSE_MS = 10_000
 """The longest break, as Polly has it."""
+MAX_PAUSES_MS = 60_000
+"""All pauses of one Speak together."""
+MAX_PIECES = 100
+"""Texts and pauses of one Speak: each text is an engine that is started. What comes after them is one text."""
+MAX_PART, NUMBER_COUNTS = 300, 10
+"""An engine is given some sentences at a time, of no more than so many characters, of which each that is no letter but
+a digit or a sign counts as much as what is said for it: so that others have their turn soon, and no engine's memory
+grows with the text."""
+LIGHT = frozenset(" .,;:!?'\"()-")
+ENDS = r"(?<=[.!?;:]) ", r"(?<=,) ", " "
+"""Of a sentence, of a clause, of a word."""
 MIN_RATE, MAX_RATE = 0.5, 2.0
 
 ELEMENTS: dict[str, tuple[str, ...]] = {
@@ -73,12 +85,11 @@ def canonical(node: Node, warnings: list[str]) -> str:
     Rendered speech is cached by it. White space is one space, the attributes that are kept stand in a fixed order,
     an element that is not speech leaves its text, and the text ends after 3000 characters.
     """
-    spoken = len(re.sub(r"\s+", " ", "".join(node.itertext())).strip())
-    if spoken > MAX_SPOKEN:
-        # Cut, not refused: a caller who hears most of a text is better off than one whose call is hung up.
-        warnings.append(f"Speak: its text has {spoken} characters; the first {MAX_SPOKEN} are spoken")
     writer = _Writer(warnings)
     writer.content(node)
+    found: list[Text | Pause] = []
+    _walk(node, 1.0, found)
+    warnings += _bounded(found, writer.given if writer.cut else 0)[1]
     return "".join(writer.parts).strip() if writer.audible else ""
 
 
@@ -91,6 +102,9 @@ class _Writer:
     def __init__(self, warnings: list[str]) -> None:
         self.parts: list[str] = []
         self.audible = False
+        self.given = 0
+        """Characters of text, of which only the first are kept."""
+        self.cut = False
         self._left = MAX_SPOKEN
         self._warnings = warnings
 
@@ -113,6 +127,8 @@ class _Writer:
             if name not in kept
         ]
         self.audible |= node.tag in ("break", "sub")
+        if "alias" in given and node.tag == "sub":
+            given["alias"] = self._fitting(given["alias"])
         tag = node.tag + "".join(f" {name}={quoteattr(given[name])}" for name in kept if name in given)
         mark = len(self.parts)
         self.content(node)
@@ -120,20 +136,30 @@ class _Writer:
         self.parts[mark:] = [f"<{tag}>", *inner, f"</{node.tag}>"] if inner else [f"<{tag}/>"]
 
     def _text(self, text: str | None) -> None:
-        text = re.sub(r"\s+", " ", text or "")
-        if len(text) > self._left:
-            # At the end of a word, if there is one.
-            text = text[: self._left].rpartition(" ")[0] or text[: self._left]
-            self._left = 0
-        else:
-            self._left -= len(text)
+        text = self._fitting(text or "")
         if text:
             self.parts.append(escape(text))
             self.audible |= not text.isspace()
 
+    def _fitting(self, text: str) -> str:
+        text = re.sub(r"\s+", " ", text)
+        text = text if self.given else text.lstrip()
+        self.given += len(text)
+        kept = _cut(text, self._left)
+        self._left = self._left - len(kept) if kept == text else 0
+        self.cut |= not text[len(kept) :].isspace() and kept != text
+        return kept
+
+
+def _cut(text: str, most: int) -> str:
+    """At the end of a word, if there is one."""
+    kept = text[:most]
+    return kept if len(text) <= most or text[most] == " " else kept.rpartition(" ")[0] or kept
+
 
 def segments(markup: str) -> tuple[Text | Pause, ...]:
-    """What is to be said, and the silences between, in order. Raises SoundFailed if it is not well-formed.
+    """What is to be said, and the silences between, in order; all of it within the limits above. Raises SoundFailed if
+    it is not well-formed.
 
     Of prosody only the rate is obeyed; emphasis, lang, phoneme and w leave their text as it is: none of the engines
     can do more.
@@ -147,40 +173,122 @@ def segments(markup: str) -> tuple[Text | Pause, ...]:
         _walk(root, 1.0, found)
     except RecursionError:
         raise SoundFailed("Speak: its elements are nested too deep") from None
-    tidy = [Text(" ".join(s.text.split()), s.rate) if isinstance(s, Text) else s for s in found]
+    return tuple(_bounded(found)[0])
+
+
+def _bounded(found: Iterable[Text | Pause], given: int = 0) -> tuple[list[Text | Pause], list[str]]:
+    """What of it is spoken, and what is said of the rest. Cut, not refused: a caller who hears most of a text is better
+    off than one whose call is hung up. `given`: the characters that there were, if some of them are gone already."""
+    tidy = [Text(" ".join(s.text.split()) + " ", s.rate) if isinstance(s, Text) else s for s in _merged(found)]
     # A lone full stop between two breaks is nothing that an engine could say.
-    return tuple(s for s in tidy if isinstance(s, Pause) or any(c.isalnum() for c in s.text))
+    pieces = _merged(s for s in tidy if isinstance(s, Pause) or any(c.isalnum() for c in s.text))
+    said = sum(len(s.text) for s in pieces if isinstance(s, Text)) - 1
+    silent = sum(_ms(s) for s in pieces)
+    warnings = []
+    if said > MAX_SPOKEN or given:
+        told = f"its text has {said if said > MAX_SPOKEN else given} characters; the first {MAX_SPOKEN} are spoken"
+        warnings.append(f"Speak: {told}")
+        pieces = _first_texts(pieces)
+    if silent > MAX_PAUSES_MS:
+        told = f"its pauses take {silent / 1000:g} s; those after the first {MAX_PAUSES_MS // 1000} s are left out"
+        warnings.append(f"Speak: {told}")
+        pieces = _first_pauses(pieces)
+    if len(pieces) > MAX_PIECES:
+        told = f"it has {len(pieces)} texts and pauses; from the {MAX_PIECES}th on it is spoken without a pause"
+        warnings.append(f"Speak: {told}")
+        rest = [s for s in pieces[MAX_PIECES - 1 :] if isinstance(s, Text)]
+        pieces = [*pieces[: MAX_PIECES - 1], *(Text("".join(s.text for s in rest), s.rate) for s in rest[:1])]
+    return [Text(s.text.strip(), s.rate) if isinstance(s, Text) else s for s in pieces], warnings
+
+
+def _ms(piece: Text | Pause) -> int:
+    return piece.ms if isinstance(piece, Pause) else 0
+
+
+def _first_texts(pieces: list[Text | Pause]) -> list[Text | Pause]:
+    found, left = list[Text | Pause](), MAX_SPOKEN
+    for piece in pieces:
+        if isinstance(piece, Text):
+            if len(piece.text) > left:
+                return [*found, Text(_cut(piece.text, left), piece.rate)] if left else found
+            left -= len(piece.text)
+        found.append(piece)
+    return found
+
+
+def _first_pauses(pieces: list[Text | Pause]) -> list[Text | Pause]:
+    found, left = list[Text | Pause](), MAX_PAUSES_MS
+    for piece in pieces:
+        kept = Pause(min(piece.ms, left)) if isinstance(piece, Pause) else piece
+        left -= _ms(kept)
+        found.append(kept)
+    return _merged(found)
+
+
+def parts(text: str) -> list[str]:
+    """A text in parts that an engine is given one after another: whole sentences if they are short enough, else up to a
+    comma, or to the end of a word."""
+    found, part = list[str](), ""
+    for unit in _units(text, ENDS):
+        longer = f"{part} {unit}".strip()
+        if part and _counts(longer) > MAX_PART:
+            found.append(part)
+            longer = unit
+        part = longer
+    return [*found, part]
+
+
+def _units(text: str, ends: tuple[str, ...]) -> list[str]:
+    if not ends or _counts(text) <= MAX_PART:
+        return [text]
+    return [unit for longer in re.split(ends[0], text) for unit in _units(longer, ends[1:])]
+
+
+def _counts(text: str) -> int:
+    return sum(1 if c.isalpha() or c in LIGHT else NUMBER_COUNTS for c in text)
 
 
 def _walk(node: Node, rate: float, found: list[Text | Pause]) -> None:
     if node.tag == "break":
-        _add(found, Pause(_pause(node)))
+        found.append(Pause(_pause(node)))
     elif node.tag == "sub":
-        _add(found, Text(node.get("alias") or "".join(node.itertext()), rate))
+        found.append(Text(node.get("alias") or "".join(node.itertext()), rate))
     elif node.tag == "say-as":
-        _add(found, Text(_said(node), rate))
+        found.append(Text(_said(node), rate))
     else:
         if node.tag == "prosody":
             rate = min(max(rate * _rate(node.get("rate", "medium")), MIN_RATE), MAX_RATE)
-        _add(found, Text(node.text or "", rate))
+        found.append(Text(node.text or "", rate))
         for child in node:
             _walk(child, rate, found)
-            _add(found, Text(child.tail or "", rate))
+            found.append(Text(child.tail or "", rate))
         if node.tag in _AFTER_MS:
-            _add(found, Pause(_AFTER_MS[node.tag]))
+            found.append(Pause(_AFTER_MS[node.tag]))
 
 
-def _add(found: list[Text | Pause], new: Text | Pause) -> None:
+def _merged(pieces: Iterable[Text | Pause]) -> list[Text | Pause]:
     """One sentence stays one piece, so that it is spoken in one breath."""
-    last = found[-1] if found else None
-    if isinstance(new, Text) and not new.text.strip() and not isinstance(last, Text):
-        return
-    if isinstance(new, Pause) and isinstance(last, Pause):
-        found[-1] = Pause(min(last.ms + new.ms, MAX_PAUSE_MS))
-    elif isinstance(new, Text) and isinstance(last, Text) and (last.rate == new.rate or not new.text.strip()):
-        found[-1] = Text(last.text + new.text, last.rate)
-    elif not (isinstance(new, Pause) and new.ms == 0):
-        found.append(new)
+    found, texts, rate = list[Text | Pause](), list[str](), 1.0
+
+    def close() -> None:
+        if texts:
+            found.append(Text("".join(texts), rate))
+            texts.clear()
+
+    for piece in pieces:
+        if isinstance(piece, Text):
+            blank = not piece.text.strip()
+            if not blank and piece.rate != rate:
+                close()
+                rate = piece.rate
+            if texts or not blank:
+                texts.append(piece.text)
+        elif piece.ms:
+            close()
+            before = _ms(found.pop()) if found and isinstance(found[-1], Pause) else 0
+            found.append(Pause(min(before + piece.ms, MAX_PAUSE_MS)))
+    close()
+    return found
 
 
 def _pause(node: Node) -> int:

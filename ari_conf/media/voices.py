@@ -12,11 +12,19 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ari_conf.errors import SoundFailed
-from ari_conf.media.programs import end, run, start
+from ari_conf.media.programs import Limits, end, run, start
 
 Gender = Literal["WOMAN", "MAN"]
-RENDER_S = 60.0
-"""3000 characters are 200 s of speech; the slowest engine here needs 0.15 s for one."""
+RENDER_S = 20.0
+"""For one text of `ssml.MAX_PART`; the slowest engine here needs 2 s for it."""
+LIMITS = Limits(seconds=30, memory_mb=1024)
+PIPER_LIMITS = Limits(seconds=None, memory_mb=2048)
+"""It stays, so its time is not counted: who waits for it gives it up. It takes 30 MB for each second of one text."""
+PIPERS_KEPT = 2
+"""That wait for the next text; each takes 250 MB and more."""
+MOST_SIGNS, LONGEST_WORD = 3, 100
+"""Of what any engine is given, in a row: flite writes beyond its memory after some hundred signs, and none of them
+says more of a long one."""
 
 FESTIVAL_VOICES = Path("/usr/share/festival/voices/us/cmu_us_slt_arctic_hts")
 
@@ -40,7 +48,7 @@ class Flite:
 
     async def render(self, text: str, path: Path) -> None:
         # The text as a file, not as an argument: it may begin with a dash, and every user can read arguments.
-        await run(["flite", "-voice", self._voice, "-f", "/dev/stdin", "-o", str(path)], _ascii(text), RENDER_S)
+        await run(["flite", "-voice", self._voice, "-f", "/dev/stdin", "-o", str(path)], _ascii(text), RENDER_S, LIMITS)
 
     async def close(self) -> None:
         pass
@@ -53,65 +61,82 @@ class Festival:
 
     async def render(self, text: str, path: Path) -> None:
         choose = "(voice_cmu_us_slt_arctic_hts)"
-        await run(["text2wave", "-eval", choose, "-o", str(path)], _ascii(text), RENDER_S)
+        await run(["text2wave", "-eval", choose, "-o", str(path)], _ascii(text), RENDER_S, LIMITS)
 
     async def close(self) -> None:
         pass
 
 
 class Piper:
-    """One process that stays: loading the voice takes 2 s, a sentence then 0.5 s."""
+    """Processes that stay: loading the voice takes 2 s, a sentence then 0.5 s. As many as speak at once, so that nobody
+    waits for what another account has it say."""
 
     def __init__(self, model: Path) -> None:
         self.name = f"piper {model.stem}"
         self._model = model
-        self._process: asyncio.subprocess.Process | None = None
-        self._turn = asyncio.Lock()
+        self._idle: list[asyncio.subprocess.Process] = []
 
     async def render(self, text: str, path: Path) -> None:
-        async with self._turn:
-            done = False
-            try:
-                async with asyncio.timeout(RENDER_S):
-                    written = await self._say(await self._started(path.parent), text)
-                written.replace(path)
-                done = True
-            except (TimeoutError, OSError) as error:
-                raise SoundFailed(f"piper failed: {error or f'not done after {RENDER_S:g} s'}") from None
-            finally:
-                if not done:
-                    # Also if we were cancelled: its late answer would be taken for the next one's.
-                    await self.close()
+        process: asyncio.subprocess.Process | None = None
+        try:
+            async with asyncio.timeout(RENDER_S):
+                process = await self._started(path.parent)
+                written = await _say(process, tamed(text))
+            written.replace(path)
+            process = self._kept(process)
+        except (TimeoutError, OSError, ValueError) as error:
+            raise SoundFailed(f"piper failed: {error or f'not done after {RENDER_S:g} s'}") from None
+        finally:
+            if process is not None:
+                # Also if we were cancelled: its late answer would be taken for the next one's.
+                await end(process)
+
+    def _kept(self, process: asyncio.subprocess.Process) -> asyncio.subprocess.Process | None:
+        """None: it waits for the next text."""
+        if len(self._idle) >= PIPERS_KEPT:
+            return process
+        self._idle.append(process)
+        return None
 
     async def _started(self, folder: Path) -> asyncio.subprocess.Process:
-        if self._process is None or self._process.returncode is not None:
-            arguments = ("-m", "piper", "-m", str(self._model), "--output-dir", str(folder))
-            self._process = await start((sys.executable, *arguments), asyncio.subprocess.DEVNULL)
-        return self._process
-
-    async def _say(self, process: asyncio.subprocess.Process, text: str) -> Path:
-        assert process.stdin is not None and process.stderr is not None
-        # It takes a line for a text.
-        process.stdin.write(" ".join(text.split()).encode() + b"\n")
-        await process.stdin.drain()
-        last = "it ended"
-        while line := (await process.stderr.readline()).decode(errors="replace").strip():
-            if written := re.search(r"Wrote (.+\.wav)$", line):
-                return Path(written[1])
-            last = line[:200]
-        raise SoundFailed(f"piper failed: {last}")
+        while self._idle:
+            process = self._idle.pop()
+            if process.returncode is None:
+                return process
+        arguments = ("-P", "-m", "piper", "-m", str(self._model), "--output-dir", str(folder))
+        return await start((sys.executable, *arguments), asyncio.subprocess.DEVNULL, PIPER_LIMITS)
 
     async def close(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            await end(process)
+        while self._idle:
+            await end(self._idle.pop())
+
+
+async def _say(process: asyncio.subprocess.Process, text: str) -> Path:
+    assert process.stdin is not None and process.stderr is not None
+    # It takes a line for a text.
+    process.stdin.write(" ".join(text.split()).encode() + b"\n")
+    await process.stdin.drain()
+    last = "it ended"
+    while line := (await process.stderr.readline()).decode(errors="replace").strip():
+        if written := re.search(r"Wrote (.+\.wav)$", line):
+            return Path(written[1])
+        last = line[:200]
+    raise SoundFailed(f"piper failed: {last}")
+
+
+def tamed(text: str) -> str:
+    """Without long runs of signs and long words."""
+    sign = r"(?:[^\w\s]|_)"
+    text = re.sub(f"({sign}{{{MOST_SIGNS}}}){sign}+", r"\1", text)
+    return re.sub(f"(\\S{{{LONGEST_WORD}}})(?=\\S)", r"\1 ", text)
 
 
 def _ascii(text: str) -> bytes:
     """These engines know no other letters: é as e, “ as ", — as a comma."""
     for written, said in (("“”„«»", '"'), ("‘’", "'"), ("–—", ", ")):
         text = re.sub(f"[{written}]", said, text)
-    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore")
+    # What is left out may have stood between two runs of signs.
+    return tamed(unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()).encode()
 
 
 def installed(wish: str) -> dict[Gender, list[Voice]]:

@@ -76,7 +76,37 @@ def test_neither_answer_url_nor_document() -> None:
 def test_what_will_be_played_is_warmed(stage: Stage) -> None:
     asked = GetDigits((Speak("c"), Wait(1)), invalid_digits_sound="d")
     stage.call("ann", Wait(9), Play("a"), PreAnswer((Play("b"),)), asked, Play("a"))
-    assert stage.all(do.WarmSounds) == [do.WarmSounds((Play("a"), Play("b"), Speak("c"), Play("d")))]
+    sounds = (Play("a"), Play("b"), Speak("c"), Play("d"))
+    assert stage.all(do.WarmSounds) == [do.WarmSounds("call-ann", "A", sounds)]
+
+
+@pytest.mark.parametrize("ends", ["hangs up", "Hangup", "is refused"])
+def test_with_its_end_nothing_is_prepared_for_a_call_any_more(stage: Stage, ends: str) -> None:
+    if ends == "is refused":
+        stage.ring("ann", auth="nobody")
+    elif ends == "Hangup":
+        stage.call("ann", Hangup())
+    else:
+        stage.call("ann", Wait(9))
+        assert stage.all(do.StopPreparing) == []
+        stage.hang_up("ann")
+    assert stage.all(do.StopPreparing) == [do.StopPreparing("call-ann")]
+
+
+def test_for_whom_something_is_prepared(stage: Stage) -> None:
+    stage.call("ann", Wait(9))
+    stage.call("bob", stay())
+    room = stage.conference_id()
+    (member_id,) = stage.directory.conferences[room].members
+    owners = stage.directory.owners
+    assert owners("c.call-ann.3.1") == ("A", ("call-ann",))
+    assert owners(f"m.{room}.{member_id}.wait.1.1") == ("A", (room, "call-bob"))
+    assert owners(f"m.{room}.99.exitSound.1") == owners(f"b.{room}.1.1") == ("A", (room,))
+    assert owners("c.nobody.1") == owners("b.nothing.1") == owners("") == ("", ())
+    stage.hang_up("ann")
+    stage.hang_up("bob")
+    assert owners("c.call-ann.3.1") == owners(f"b.{room}.1.1") == ("", ())
+    assert stage.all(do.StopPreparing)[-1] == do.StopPreparing(room)
 
 
 # Codes.

@@ -42,7 +42,7 @@ def test_it_ends_with_the_conference(stage: Stage) -> None:
     stage.hang_up("bob")
     assert do.DestroyBridge(conference_id) not in stage.effects, "first the recording is stopped"
     stage.let_go()
-    assert stage.effects[-1] == do.DestroyBridge(conference_id)
+    assert stage.all(do.DestroyBridge) == [do.DestroyBridge(conference_id)]
     stage.assert_nothing_is_left()
 
 

@@ -21,7 +21,7 @@ from tests.fuzz.targets import TARGETS
 SLOWEST_S = 5
 """One input takes no longer: a document may come while a caller waits."""
 MOST_MB = 1024
-LENGTHS = {"document": 110_000, "directory": 600, "state": 400, "bodies": 70_000, "wire": 200_000}
+LENGTHS = {"document": 110_000, "speech": 60_000, "directory": 600, "state": 400, "bodies": 70_000, "wire": 200_000}
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 from xml.etree.ElementTree import Element as Node
+from xml.etree.ElementTree import ParseError
 
 import msgspec
+from defusedxml.ElementTree import fromstring
 from fastapi import Request
 from starlette.datastructures import Headers
 
@@ -27,13 +31,19 @@ from ari_conf.core.digits import Matcher
 from ari_conf.core.snapshot import restore, snapshot
 from ari_conf.errors import AriError, InvalidDocument, SoundFailed
 from ari_conf.http import retry
-from ari_conf.media import ssml
+from ari_conf.media import ssml, voices
 from ari_conf.web import body, models
 from ari_conf.web.errors import Refused
 from tests.fuzz import course, damage
 
 MOST_WARNING = 2000
 """Characters of one warning: it goes into a log line and a list of problems, whatever the document is."""
+
+SOON_S = 0.25
+"""For what the loop does with one input: all calls wait meanwhile. (Where coverage is measured it takes five times as
+long as it does.)"""
+LONGEST_S, SLOWEST_A_SECOND = 660, 10
+"""What one Speak may be, and how many characters of it are said in a second, at least."""
 
 Target = Callable[[bytes], None]
 
@@ -58,7 +68,7 @@ def _is_element(element: el.Element) -> None:
     assert restore(written, type(element)) == element
     match element:
         case el.Speak(markup):
-            ssml.segments(markup)
+            _spoken(markup)
         case el.GetDigits(prompt) | el.PreAnswer(prompt):
             for inner in prompt:
                 _is_element(inner)
@@ -163,25 +173,63 @@ def speech(given: bytes) -> None:
     text = given.decode("utf-8", "replace")
     _spoken(ssml.plain(text))
     try:
-        ssml.segments(text)
+        _bounded(ssml.segments(text))
     except SoundFailed as error:
         assert len(str(error)) <= MOST_WARNING
-    node = Node("Speak")
-    node.text = text
-    warnings: list[str] = []
     # A document can't hold what XML can't.
     if all(c in "\t\n\r" or (c >= " " and c not in "\ufffe\uffff") for c in text):
-        _spoken(ssml.canonical(node, warnings))
+        node = Node("Speak")
+        node.text = text
+        _in_speak(node)
+    with suppress(ParseError, ValueError):
+        _in_speak(fromstring(f"<Speak>{text}</Speak>", forbid_dtd=True))
+
+
+def _in_speak(node: Node) -> None:
+    warnings: list[str] = []
+    try:
+        began = time.thread_time()
+        markup = ssml.canonical(node, warnings)
+        _soon(began)
+    except RecursionError:
+        return  # a document is refused before it is nested that deep
+    assert all(len(warning) <= MOST_WARNING for warning in warnings)
+    _spoken(markup)
 
 
 def _spoken(markup: str) -> None:
     try:
+        began = time.thread_time()
         pieces = ssml.segments(markup)
+        _soon(began)
     except SoundFailed:
         assert any((c < " " and c not in "\t\n\r") or c in "\ufffe\uffff" for c in markup), "ours is well-formed"
         return
-    for piece in pieces:
-        assert 0 < piece.ms <= ssml.MAX_PAUSE_MS if isinstance(piece, ssml.Pause) else 0.5 <= piece.rate <= 2.0
+    _bounded(pieces)
+
+
+def _bounded(pieces: tuple[ssml.Text | ssml.Pause, ...]) -> None:
+    """All of it together, and what an engine is given of it."""
+    texts = [piece for piece in pieces if isinstance(piece, ssml.Text)]
+    pauses = [piece for piece in pieces if isinstance(piece, ssml.Pause)]
+    assert all(0 < pause.ms <= ssml.MAX_PAUSE_MS for pause in pauses)
+    assert all(0.5 <= text.rate <= 2.0 and any(map(str.isalnum, text.text)) for text in texts)
+    assert sum(pause.ms for pause in pauses) <= ssml.MAX_PAUSES_MS
+    assert sum(len(text.text) for text in texts) <= ssml.MAX_SPOKEN
+    assert len(pieces) <= ssml.MAX_PIECES
+    assert not any(isinstance(a, ssml.Pause) and isinstance(b, ssml.Pause) for a, b in pairwise(pieces)), "one silence"
+    seconds = sum(pause.ms for pause in pauses) / 1000 + sum(len(t.text) / SLOWEST_A_SECOND / t.rate for t in texts)
+    assert seconds <= LONGEST_S, "by what a voice needs for a character"
+    for text in texts:
+        parts = ssml.parts(text.text)
+        assert " ".join(parts) == text.text, "nothing is lost"
+        assert all(len(part) <= ssml.MAX_PART or " " not in part for part in parts)
+        assert all(len(word) <= voices.LONGEST_WORD for word in voices.tamed(text.text).split(" "))
+
+
+def _soon(began: float) -> None:
+    took = time.thread_time() - began
+    assert took < SOON_S, f"it took {took * 1000:.0f} ms of the time of all calls"
 
 
 def bodies(given: bytes) -> None:

@@ -5,26 +5,46 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from ari_conf.errors import SoundFailed
-from ari_conf.media.cache import PLAYING_S, Cache, Entry
+from ari_conf.media.cache import BYTES_A_SECOND, ENTRY_BYTES, NOBODY, PLAYING_S, SHARE, Cache, Entry
 
 NOW = 1_000_000_000.0
+LIMIT = 200_000
+SOUND = 20_000
+"""Ten of them are all of the limit; two, and what is known of them, all of an account's share."""
+LATER = NOW + PLAYING_S + 10
+"""When none of these is played any more."""
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
-    return Cache(tmp_path, limit_bytes=2500)
+    return Cache(tmp_path, LIMIT)
 
 
-def stored(cache: Cache, content: bytes, now: float = NOW) -> str:
+def stored(cache: Cache, content: bytes, now: float = NOW, account: str = "A") -> str:
     with cache.part() as narrow, cache.part() as wide:
         narrow.write_bytes(content)
         wide.write_bytes(content)
-        return cache.add(narrow, wide, now)
+        return cache.add(narrow, wide, now, account)
+
+
+def sound(letter: str) -> bytes:
+    return letter.encode() * (SOUND // 2)
+
+
+def there(cache: Cache, *names: str) -> list[bool]:
+    found = [[cache.path(name, suffix).exists() for suffix in (".wav", ".wav16")] for name in names]
+    assert all(narrow == wide for narrow, wide in found), "both or none"
+    return [narrow for narrow, _ in found]
+
+
+def on_disk(cache: Cache) -> int:
+    return sum(path.stat().st_size for path in cache.folder.rglob("*.wav*"))
 
 
 def test_the_same_sound_is_kept_once_under_a_name_that_only_the_sound_tells(cache: Cache) -> None:
@@ -42,7 +62,7 @@ def test_asterisk_may_read_it(cache: Cache) -> None:
 def test_what_one_process_keeps_another_finds(cache: Cache, tmp_path: Path) -> None:
     entry = Entry(stored(cache, b"a"), NOW, 60, 0, '"v1"', "Mon")
     cache.keep("play x", entry)
-    assert Cache(tmp_path, 2500).find("play x", NOW) == entry
+    assert Cache(tmp_path, LIMIT).find("play x", NOW) == entry
     cache.forget("play x")
     assert cache.find("play x", NOW) is None
 
@@ -60,20 +80,110 @@ def test_what_was_deleted_or_damaged_is_not_found(cache: Cache, tmp_path: Path) 
 
 
 def test_what_was_used_last_stays(cache: Cache) -> None:
-    later = NOW + PLAYING_S
-    names = [stored(cache, bytes([i]) * 500, NOW + i) for i in range(4)]
-    cache.keep("first", Entry(names[0], NOW, 60, 0))
-    assert cache.find("first", later - 10) is not None
-    assert cache.sweep(later + 10) <= 2500
-    left = [cache.path(name, ".wav").exists() and cache.path(name, ".wav16").exists() for name in names]
-    assert left == [True, False, False, True]
+    names = [stored(cache, sound(a), NOW + n, a) for n, a in enumerate("ABCDEFGHI")]
+    cache.keep("first", Entry(names[0], NOW, 60, 0, account="A"))
+    assert cache.find("first", LATER - 100) is not None
+    stored(cache, sound("J"), LATER, "J")
+    assert there(cache, *names) == [True, False, False, *[True] * 6]
+    assert on_disk(cache) <= LIMIT * 0.9
 
 
-def test_what_may_be_playing_stays_whatever_the_limit(cache: Cache) -> None:
-    names = [stored(cache, bytes([i]) * 1000) for i in range(4)]
-    assert cache.sweep(NOW + PLAYING_S - 1) == 8000
-    assert all(cache.path(name, ".wav").exists() for name in names)
-    assert cache.sweep(NOW + PLAYING_S + 1) == 2000
+def test_what_may_be_playing_stays_and_a_new_sound_is_refused(cache: Cache) -> None:
+    names = [stored(cache, sound(a), account=a) for a in "ABCDEFGHIJ"]
+    told = r"there is no room for it: all accounts' sounds .* may take 0 MB; the operator can raise ARI_CONF_SOUNDS_L"
+    with pytest.raises(SoundFailed, match=told):
+        stored(cache, sound("K"), NOW + PLAYING_S - 1, "K")
+    assert all(there(cache, *names))
+    assert on_disk(cache) <= LIMIT
+    assert cache.sweep(NOW + PLAYING_S - 1) == 10 * SOUND
+    stored(cache, b"beep", account=NOBODY)
+
+
+def test_a_long_one_stays_for_as_long_as_it_may_play(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 50 * BYTES_A_SECOND)
+    minutes = bytes(15 * BYTES_A_SECOND)
+    name = stored(cache, minutes[: len(minutes) // 3])
+    for after, stays in ((0, True), (9, True), (11, False)):
+        with suppress(SoundFailed):
+            stored(cache, minutes[: len(minutes) // 3 + 1], NOW + PLAYING_S + after)
+        assert there(cache, name) == [stays], after
+
+
+def test_an_account_has_no_more_than_its_share(cache: Cache) -> None:
+    others = stored(cache, sound("x"), account="B")
+    first, second = (stored(cache, sound(a), NOW + n) for n, a in enumerate("ab"))
+    with pytest.raises(SoundFailed, match="there is no room for it: this account's sounds of the last"):
+        stored(cache, sound("c"))
+    assert all(there(cache, stored(cache, sound("y"), account="B")))
+    # Of its own, and of nobody else's, what was not used for longest makes room.
+    third = stored(cache, sound("c"), LATER)
+    assert there(cache, others, first, second, third) == [True, False, True, True]
+    assert SHARE * 2 * SOUND <= LIMIT < SHARE * 3 * SOUND
+
+
+def test_what_others_have_too_is_not_taken_from_them(cache: Cache) -> None:
+    both = stored(cache, sound("a"))
+    assert stored(cache, sound("a"), account="B") == both
+    for account in "AB":
+        cache.keep(f"{account} x", Entry(both, NOW, 60, 0, account=account))
+    stored(cache, sound("b"), LATER)
+    stored(cache, sound("c"), LATER + 1)
+    assert there(cache, both) == [True]
+    assert cache.find("A x", LATER) is None
+    assert cache.find("B x", LATER) is not None
+
+
+def test_many_addresses_of_one_sound_are_counted(cache: Cache, tmp_path: Path) -> None:
+    entry = Entry(stored(cache, b"a"), NOW, 60, 0, account="A")
+    fit = LIMIT // SHARE // ENTRY_BYTES
+    with pytest.raises(SoundFailed, match="there is no room"):
+        for n in range(fit + 1):
+            cache.keep(f"play {n}", entry)
+    assert len(list((tmp_path / "index").iterdir())) == fit
+    cache.keep("play 0", entry)
+
+
+@pytest.mark.parametrize("sweeps", [True, False])
+def test_what_another_process_has_added_counts_too(cache: Cache, tmp_path: Path, sweeps: bool) -> None:
+    """An earlier one, or one beside this."""
+    if sweeps:
+        cache.sweep(NOW)
+    other = Cache(tmp_path, LIMIT)
+    for n, letter in enumerate("ab"):
+        other.keep(letter, Entry(stored(other, sound(letter)), NOW + n, 60, 0, account="A"))
+    if sweeps:
+        cache.sweep(NOW)
+    with pytest.raises(SoundFailed, match="this account's"):
+        stored(cache, sound("c"))
+
+
+@pytest.mark.parametrize("by", ["this process", "another"])
+def test_what_is_found_is_not_deleted_just_then(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    name = stored(cache, sound("a"))
+    cache.keep("a", Entry(name, NOW, 60, 0, account="A"))
+    finds = cache if by == "this process" else Cache(tmp_path, LIMIT)
+    look = cache._look
+
+    def looks() -> None:
+        look()
+        assert finds.find("a", LATER) is not None
+
+    monkeypatch.setattr(cache, "_look", looks)
+    monkeypatch.setattr(cache, "_limit", 1)
+    cache.sweep(LATER)
+    assert there(cache, name) == [True]
+    monkeypatch.setattr(cache, "_look", look)
+    cache.sweep(LATER + PLAYING_S + 10)
+    assert there(cache, name) == [False]
+
+
+def test_a_sound_s_name_by_what_asterisk_is_told(cache: Cache) -> None:
+    name = stored(cache, b"a")
+    for media in (f"sound:{cache.path(name)}", f"sound:http://10.0.0.5:8090/sounds/{name}.wav"):
+        assert Cache.name_of(media) == name
+    assert Cache.name_of("sound:tt-monkeys") is None
 
 
 def test_what_a_crash_left_behind_goes(cache: Cache, tmp_path: Path) -> None:

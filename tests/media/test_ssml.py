@@ -5,7 +5,19 @@ from xml.etree.ElementTree import fromstring
 import pytest
 
 from ari_conf.errors import SoundFailed
-from ari_conf.media.ssml import Pause, Text, canonical, plain, segments
+from ari_conf.media.ssml import (
+    MAX_PART,
+    MAX_PAUSES_MS,
+    MAX_PIECES,
+    MAX_SPOKEN,
+    NUMBER_COUNTS,
+    Pause,
+    Text,
+    canonical,
+    parts,
+    plain,
+    segments,
+)
 
 
 def test_plain_text_is_one_piece() -> None:
@@ -101,3 +113,126 @@ def test_what_was_made_canonical_stays_as_it_is() -> None:
     assert once == 'a<break time="1s"/> <p>b &amp; "c" </p>'
     assert canonical(fromstring(f"<Speak>{once}</Speak>"), warnings) == once
     assert warnings == []
+
+
+# What one Speak may cost, whatever is in it.
+
+BREAK = '<break time="10s"/>'
+WHOLE_TEXT = "Speak: its text has {} characters; the first 3000 are spoken"
+
+
+def read(inside: str) -> tuple[tuple[Text | Pause, ...], list[str]]:
+    """As a document is read, and then spoken."""
+    warnings: list[str] = []
+    return segments(canonical(fromstring(f"<Speak>{inside}</Speak>"), warnings)), warnings
+
+
+def sums(pieces: tuple[Text | Pause, ...]) -> tuple[int, int, int]:
+    """Characters, ms of silence, pieces."""
+    texts, pauses = [p for p in pieces if isinstance(p, Text)], [p for p in pieces if isinstance(p, Pause)]
+    return sum(len(text.text) for text in texts), sum(pause.ms for pause in pauses), len(pieces)
+
+
+def test_pauses_between_which_nothing_is_said_are_one() -> None:
+    """A full stop in between keeps them apart no longer than until it is left out."""
+    pieces, warnings = read("hello " + f".{BREAK}" * 1990 + "bye")
+    assert pieces == (Text("hello ."), Pause(10_000), Text("bye"))
+    assert warnings == []
+
+
+@pytest.mark.parametrize("between", ["a", "a.", '<prosody rate="50%">a</prosody>', '<sub alias="a"/>', "<p>a</p>"])
+def test_all_pauses_together_are_bounded(between: str) -> None:
+    pieces, warnings = read(f"{between}{BREAK}" * 40)
+    assert sums(pieces)[1] == MAX_PAUSES_MS
+    assert [text.text.strip(" .") for text in pieces if isinstance(text, Text)][:6] == ["a"] * 6
+    assert sum(text.text.count("a") for text in pieces if isinstance(text, Text)) == 40, "all that is said is said"
+    (told,) = warnings
+    assert "s; those after the first 60 s are left out" in told
+
+
+def test_within_the_bounds_nothing_is_cut() -> None:
+    text = f"{'word ' * 99}end{BREAK}" * 6
+    pieces, warnings = read(text)
+    assert sums(pieces) == (6 * 498, MAX_PAUSES_MS, 12)
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("inside", "characters"),
+    [
+        ("word " * 700, 3499),
+        (f'hi <sub alias="{"word " * 18_000}">x</sub>', 90_002),
+        (f'<sub alias="{"word " * 400}"/>' * 2, 3999),
+        ('<say-as interpret-as="digits">' + "1" * 1000 + "</say-as>", 3999),
+        ('<say-as interpret-as="characters">' + "1" * 90_000 + "</say-as>", 449_998),
+        ('<say-as interpret-as="expletive">' + "x" * 4000 + "</say-as> and more", 4009),
+        ("".join(f"<w>{'x' * 30} </w><break/>" for _ in range(200)), 6199),
+    ],
+    ids=["text", "alias", "two of them", "digits", "characters", "expletive", "pieces"],
+)
+def test_all_that_is_said_counts(inside: str, characters: int) -> None:
+    pieces, warnings = read(inside)
+    assert sums(pieces)[0] <= MAX_SPOKEN
+    assert WHOLE_TEXT.format(characters) in warnings
+
+
+def test_a_text_of_just_so_many_characters_is_spoken_whole() -> None:
+    for inside in ("\n  " + "word " * 599 + "words" + "\n", "x" * 1500 + '<sub alias="' + "y" * 1500 + '"/>'):
+        pieces, warnings = read(inside)
+        assert (sums(pieces)[0], warnings) == (MAX_SPOKEN, [])
+
+
+@pytest.mark.parametrize(
+    ("one", "letters"),
+    [
+        ("<s>a</s>", 1),
+        ('a<break time="1ms"/>', 1),
+        ('<prosody rate="fast">a</prosody>a', 2),
+        ('<p>a<break time="2ms"/>b</p>', 2),
+    ],
+)
+def test_pieces_are_bounded_and_no_word_is_lost(one: str, letters: int) -> None:
+    pieces, warnings = read(one * 400)
+    assert len(pieces) == MAX_PIECES
+    assert sum(c.isalpha() for p in pieces if isinstance(p, Text) for c in p.text) == 400 * letters
+    assert any("texts and pauses; from the 100th on it is spoken without a pause" in told for told in warnings)
+
+
+def test_what_an_older_version_has_written_is_bounded_too() -> None:
+    """And what the API is given: canonical has not seen them."""
+    for markup in (f"a{BREAK}" * 900, f'<sub alias="{"word " * 18_000}"/>', "<s>a</s>" * 900):
+        characters, ms, count = sums(segments(markup))
+        assert characters <= MAX_SPOKEN and ms <= MAX_PAUSES_MS and count <= MAX_PIECES
+
+
+# The parts that an engine is given.
+
+SENTENCE = "The quick brown fox jumps over the lazy dog, and goes home to sleep."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SENTENCE,
+        " ".join([SENTENCE] * 43),
+        "word " * 599 + "word",
+        ", ".join(["some words"] * 200),
+        "9 " * 1499 + "9",
+        "$9,999,999.99 " * 100 + "end",
+        "x" * 3000,
+        "a. " * 999 + "b",
+    ],
+)
+def test_parts_are_short_and_nothing_is_lost(text: str) -> None:
+    found = parts(text)
+    assert " ".join(found) == text
+    for part in found:
+        digits = sum(c.isdigit() for c in part)
+        assert len(part) <= MAX_PART or " " not in part
+        assert NUMBER_COUNTS * digits <= MAX_PART + NUMBER_COUNTS * 10
+
+
+def test_a_part_ends_with_a_sentence_if_it_can() -> None:
+    assert parts(" ".join([SENTENCE] * 5)) == [" ".join([SENTENCE] * 4), SENTENCE]
+    clauses = ", ".join(["some words"] * 50)
+    assert all(part.endswith((",", "words")) for part in parts(clauses))
