@@ -4,12 +4,15 @@
 |---|---|
 | ari_conf:commands:ASTERISK | stream: commands for the owner, in order |
 | ari_conf:commands-done:ASTERISK | the stream's id up to which they are done |
-| ari_conf:reply:COMMAND | a command's reply, for a day |
+| ari_conf:reply:COMMAND | a command's reply, for an hour |
 | ari_conf:replies:ASKER | pub/sub: "COMMAND REPLY" to the process that asked |
 
 Exactly once: a reply, how far the owner has come, and what the command has changed are one transaction. A command that
 the owner's death leaves undone is done by the next process, unless whoever asked waits no longer. A command that comes
 again under its id, since Redis took long to say what became of it, gets the first one's reply.
+
+Until when a command may be begun with is a time of Redis' clock, which both sides ask: their own may differ. Whoever
+asked then says that it came too late, so that it must not be done any more.
 """
 
 from __future__ import annotations
@@ -30,12 +33,15 @@ from ari_conf.core.effects import Reply
 from ari_conf.core.events import AccountWatched, CommandReceived
 from ari_conf.core.snapshot import restore, snapshot
 from ari_conf.lanes import PREFIX
+from ari_conf.lease import boottime
+from ari_conf.redis_client import following
 
 log = structlog.get_logger()
 
 KEPT = 10_000
 """Commands that a stream holds."""
-REPLY_KEPT_S = 24 * 3600
+REPLY_KEPT_S = 3600
+"""For whoever repeats a command whose process died before it had the reply. `web` keeps what it has answered longer."""
 BLOCK_MS = 2000
 """Less than the time after which a silent connection counts as dead."""
 TRY_AGAIN_S = 0.5
@@ -58,7 +64,10 @@ class Queued(msgspec.Struct, frozen=True):
     command: Any
     """As `snapshot` writes it."""
     expires_at: int
+    """Epoch milliseconds, by Redis' clock."""
     asker: str
+    within_ms: int = 0
+    """How far away that was when it was asked for: if it is farther now, Redis' clock was set back. 0: not told."""
 
 
 def connect(url: str) -> redis.asyncio.Redis:
@@ -66,7 +75,7 @@ def connect(url: str) -> redis.asyncio.Redis:
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         url, max_connections=50, timeout=2.0, socket_connect_timeout=2.0, socket_timeout=5.0, retry=None
     )
-    return redis.asyncio.Redis.from_pool(pool)
+    return following(redis.asyncio.Redis.from_pool(pool))
 
 
 def queue_key(asterisk_name: str) -> str:
@@ -85,8 +94,10 @@ def _done_key(asterisk_name: str) -> str:
     return f"{PREFIX}commands-done:{asterisk_name}"
 
 
-def encode(command: Command | Watch, command_id: str, auth_id: str, name: str, expires_at: int, asker: str) -> bytes:
-    return msgspec.json.encode(Queued(command_id, auth_id, name, snapshot(command), expires_at, asker))
+def encode(
+    command: Command | Watch, command_id: str, auth_id: str, name: str, expires_at: int, asker: str, within_ms: int = 0
+) -> bytes:
+    return msgspec.json.encode(Queued(command_id, auth_id, name, snapshot(command), expires_at, asker, within_ms))
 
 
 def encode_reply(reply: Reply) -> bytes:
@@ -109,13 +120,15 @@ class Commands:
         deliver: Callable[[CommandReceived | AccountWatched], None],
         asterisk_is_there: Callable[[], bool],
         reply: Callable[[Reply], None],
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """`reply` writes a reply to what is not delivered."""
+        """`reply` writes a reply to what is not delivered. `now_ms` is the clock by which events are delivered."""
         self._redis = client
         self._name = asterisk_name
         self._deliver = deliver
         self._asterisk_is_there = asterisk_is_there
         self._reply = reply
+        self._now_ms = now_ms
         self._place: str | None = None
         """The stream's id of the last one that was read."""
         self._askers: dict[str, tuple[str, str]] = {}
@@ -137,13 +150,23 @@ class Commands:
             self._place = done.decode() if done else "0"
         streams: dict[Any, Any] = {queue_key(self._name): self._place}
         found = cast(Any, await self._redis.xread(streams, count=AT_ONCE, block=BLOCK_MS))
-        for _, entries in found.items() if isinstance(found, dict) else found or ():
+        if not found:
+            return
+        asked = boottime()
+        redis_ms = await _redis_ms(self._redis)
+        for _, entries in found.items() if isinstance(found, dict) else found:
             # As of RESP3 the entries of a stream come in one more list.
             for entry in entries[0] if entries and isinstance(entries[0], list) else entries:
                 self._place = entry[0].decode()
-                self._take(self._place, entry[1][b"command"])
+                # It is not later than that there, however long we were stopped since we asked.
+                self._take(self._place, entry[1].get(b"command", b""), redis_ms + int((boottime() - asked) * 1000) + 1)
 
-    def _take(self, place: str, text: bytes) -> None:
+    def begin_anew(self) -> None:
+        """Redis has forgotten: its stream may have begun anew, with lower ids. What comes again has expired."""
+        self._place = None
+
+    def _take(self, place: str, text: bytes, redis_ms: int) -> None:
+        """`redis_ms`: what Redis' clock shows now, at most."""
         try:
             queued = msgspec.json.decode(text, type=Queued)
             command: Command | Watch = restore(queued.command, cast(Any, Command | Watch))
@@ -151,8 +174,12 @@ class Commands:
             # Of a web process of another version.
             log.error("a command can't be read", reason=str(error))
             return
+        left_ms = queued.expires_at - redis_ms
+        if queued.within_ms and left_ms > queued.within_ms:
+            left_ms = 0
+        expires_at = self._now_ms() + left_ms
         if isinstance(command, Watch):
-            self._hand_in(AccountWatched(queued.auth_id, queued.expires_at))
+            self._hand_in(AccountWatched(queued.auth_id, expires_at))
             return
         self._askers[queued.command_id] = (place, queued.asker)
         if not self._asterisk_is_there():
@@ -164,7 +191,7 @@ class Commands:
             self._reply(reply)
             return
         names = (queued.command_id, queued.auth_id, queued.conference_name)
-        self._hand_in(CommandReceived(*names, command, queued.expires_at))
+        self._hand_in(CommandReceived(*names, command, expires_at))
 
     def _hand_in(self, event: CommandReceived | AccountWatched) -> None:
         try:
@@ -226,13 +253,18 @@ class Asker:
 
         `deadline_s`: until when the owner may begin with it; the reply is awaited a second longer.
         """
-        expires_at = int((time.time() + deadline_s) * 1000)
-        text = encode(command, command_id, auth_id, name, expires_at, self._name)
         self._waiting[command_id] = waiting = asyncio.get_running_loop().create_future()
+        began = boottime()
         try:
-            # Longer than the owner may take to decide: what he decided at the last moment is heard of.
+            # Longer than the owner may take to decide: what was decided at the last moment is heard of.
             async with asyncio.timeout(deadline_s + GRACE_S):
                 await self._subscribed.wait()
+                redis_ms = await _redis_ms(self._redis)
+                # However long Redis takes to give it to the owner: by then we still wait.
+                within_ms = int((deadline_s - (boottime() - began)) * 1000)
+                if within_ms <= 0:
+                    return None
+                text = encode(command, command_id, auth_id, name, redis_ms + within_ms, self._name, within_ms)
                 await self._redis.xadd(queue_key(asterisk_name), {"command": text}, maxlen=KEPT, approximate=True)
                 reply: Reply | None = await waiting
         except TimeoutError:
@@ -242,9 +274,10 @@ class Asker:
             del self._waiting[command_id]
         return reply
 
-    async def watch(self, asterisk_name: str, auth_id: str, until: int) -> None:
-        """Says to an owner that the account's conferences are looked at until then."""
-        text = encode(Watch(), "", auth_id, "", until, self._name)
+    async def watch(self, asterisk_name: str, auth_id: str, for_ms: int) -> None:
+        """Says to an owner that the account's conferences are looked at for so long."""
+        until = await _redis_ms(self._redis) + for_ms
+        text = encode(Watch(), "", auth_id, "", until, self._name, for_ms)
         await self._redis.xadd(queue_key(asterisk_name), {"command": text}, maxlen=KEPT, approximate=True)
 
     async def replied(self, command_id: str) -> Reply | None:
@@ -256,3 +289,9 @@ class Asker:
         waiting = self._waiting.get(command_id.decode())
         if waiting is not None and not waiting.done():
             waiting.set_result(decode_reply(text))
+
+
+async def _redis_ms(client: redis.asyncio.Redis) -> int:
+    """Epoch milliseconds, by Redis' clock."""
+    seconds, micros = await client.time()
+    return int(seconds) * 1000 + int(micros) // 1000

@@ -11,7 +11,9 @@ AriConfError
 ├── AriError               Asterisk refused, or did not answer
 │   ├── AriNotFound        the channel, bridge, playback or recording is gone
 │   └── AriUnreachable     no connection, or the deadline passed
-├── StoreUnavailable       Redis can't be reached
+├── StoreUnavailable       Redis can't be reached, or can't do it now
+│   └── StoreRefused       it refuses it, and would refuse it again
+├── CallbackTooLong        a callback takes more than one may
 ├── LeaseLost              another process has taken over
 ├── RecordingFailed        a recording can't be stored now
 │   └── RecordingLost      Asterisk has no such file, nor has S3
@@ -75,6 +77,14 @@ class AriUnreachable(AriError):
 
 
 class StoreUnavailable(AriConfError):
+    pass
+
+
+class StoreRefused(StoreUnavailable):
+    pass
+
+
+class CallbackTooLong(AriConfError):
     pass
 
 

@@ -1,5 +1,17 @@
 """What `lanes` asks of Redis, each one atomic step. KEYS[1] is the prefix of the queue's keys: no Redis cluster."""
 
+MOST_IN_A_LANE = 10_000
+"""Callbacks that wait in one lane; what comes then is dropped, and told in the account's problems."""
+MOST_OF_AN_ACCOUNT, MOST_BYTES_OF_AN_ACCOUNT = 100_000, 256 * 1024**2
+"""Callbacks of one account that wait, and their bytes: likewise."""
+MOST_DEAD_BYTES = 64 * 1024**2
+"""Of an account's dead letters in Redis' memory: the oldest go."""
+COUNTED_AGAIN_MS = 60_000
+PROBLEMS_KEPT_MS, STRANGERS_PROBLEMS_KEPT_MS = 90 * 24 * 3600 * 1000, 24 * 3600 * 1000
+"""After the last one: an account's; and those under a name that no account has, such as a misspelt one."""
+MOST_STRANGERS = 1000
+"""Names that no account has, under which problems are kept: the newest."""
+
 # Of Redis', in ms: who asks runs on any machine.
 CLOCK = """
 local function clock()
@@ -8,21 +20,117 @@ local function clock()
 end
 """
 
+# What went wrong, newest first, in the list of an account. A receiver that is down for an hour is one problem, and
+# doesn't push all others out: the same text's older one goes.
+PROBLEM = f"""
+local function tell(list, told, kept)
+  redis.call('LPUSH', list, told)
+  redis.call('LTRIM', list, 0, kept - 1)
+  local account = list:match('([^:]*)$')
+  if redis.call('HEXISTS', 'ari_conf:accounts', account) == 1 then
+    redis.call('PEXPIRE', list, {PROBLEMS_KEPT_MS})
+    return
+  end
+  redis.call('PEXPIRE', list, {STRANGERS_PROBLEMS_KEPT_MS})
+  local t = redis.call('TIME')
+  redis.call('ZADD', 'ari_conf:strangers', t[1], account)
+  redis.call('PEXPIRE', 'ari_conf:strangers', {STRANGERS_PROBLEMS_KEPT_MS})
+  if redis.call('ZCARD', 'ari_conf:strangers') > {MOST_STRANGERS} then
+    redis.call('DEL', list:sub(1, -1 - #account)..redis.call('ZPOPMIN', 'ari_conf:strangers')[1])
+  end
+end
+local function text_of(told)
+  local well, read = pcall(cjson.decode, told)
+  return well and type(read) == 'table' and read.text
+end
+local function problem(list, told, kept)
+  local text = text_of(told)
+  for _, older in ipairs(redis.call('LRANGE', list, 0, 19)) do
+    if text_of(older) == text then redis.call('LREM', list, 1, older) end
+  end
+  tell(list, told, kept)
+end
+"""
+
 # An entry that finds its lane's list empty makes the lane ready; else it is in one of the three places already.
+# `append` is false if there is no room for it, which is told: callbacks of an account take no more of Redis than their
+# share. Other queues have no bounds: what they hold is on a disk anyway, and nobody but we can make more of it.
+# How much of an account waits is counted. Should the count be wrong (entries were removed by hand, or by a version that
+# didn't count), it is seen when there seems to be no room left: then it is counted again.
 READY = (
     """
 local P = KEYS[1]
 """
     + CLOCK
-    + """
+    + PROBLEM
+    + f"""
 local function ready(lane)
   local account, flow = lane:match('^([^:]*):'), lane:match('^([^:]*:[^:]*):')
   if redis.call('RPUSH', P..'ready:'..flow, lane) == 1 and redis.call('RPUSH', P..'flows:'..account, flow) == 1 then
     redis.call('RPUSH', P..'accounts', account)
   end
 end
+local function weigh(lane, entries, bytes)
+  if P ~= 'ari_conf:callbacks:' then return end
+  local account = lane:match('^([^:]*):')
+  if redis.call('HINCRBY', P..'entries', account, entries) <= 0 then
+    redis.call('HDEL', P..'entries', account)
+    redis.call('HDEL', P..'bytes', account)
+  else
+    redis.call('HINCRBY', P..'bytes', account, bytes)
+  end
+end
+local function count_again(account)
+  if not redis.call('SET', P..'counted:'..account, 1, 'NX', 'PX', {COUNTED_AGAIN_MS}) then return end
+  local entries, bytes, mine = 0, 0, account..':'
+  local function count(lanes)
+    for _, lane in ipairs(lanes) do
+      if lane:sub(1, #mine) == mine then
+        entries = entries + redis.call('LLEN', P..'lane:'..lane)
+        bytes = bytes + (redis.call('MEMORY', 'USAGE', P..'lane:'..lane) or 0)
+      end
+    end
+  end
+  for _, flow in ipairs(redis.call('LRANGE', P..'flows:'..account, 0, -1)) do
+    count(redis.call('LRANGE', P..'ready:'..flow, 0, -1))
+  end
+  for _, worker in ipairs(redis.call('ZRANGE', P..'workers', 0, -1)) do
+    count(redis.call('HKEYS', P..'held:'..worker))
+  end
+  count(redis.call('ZRANGE', P..'waiting', 0, -1))
+  redis.call('HSET', P..'entries', account, entries)
+  redis.call('HSET', P..'bytes', account, bytes)
+end
+local function no_room(lane, entry)
+  if P ~= 'ari_conf:callbacks:' then return nil end
+  if redis.call('LLEN', P..'lane:'..lane) >= {MOST_IN_A_LANE} then
+    return '{MOST_IN_A_LANE} callbacks of one conference to one URL wait already'
+  end
+  local account = lane:match('^([^:]*):')
+  local function is_full()
+    local entries = tonumber(redis.call('HGET', P..'entries', account) or 0)
+    local bytes = tonumber(redis.call('HGET', P..'bytes', account) or 0)
+    return entries >= {MOST_OF_AN_ACCOUNT} or bytes + #entry > {MOST_BYTES_OF_AN_ACCOUNT}
+  end
+  if is_full() then
+    count_again(account)
+    if is_full() then
+      return '{MOST_OF_AN_ACCOUNT} callbacks of this account, or {MOST_BYTES_OF_AN_ACCOUNT // 1024**2} MB, wait already'
+    end
+  end
+end
 local function append(lane, entry)
+  local full = no_room(lane, entry)
+  if full then
+    local account = lane:match('^([^:]*):')
+    local text = full..': newer ones are dropped until receivers answer (docs/callbacks.md, "Bounds")'
+    problem('ari_conf:problems:'..account, cjson.encode({{at_ms = clock(), call_uuid = '', text = text}}), 200)
+    redis.call('HINCRBY', P..'counts', 'dropped', 1)
+    return false
+  end
+  weigh(lane, 1, #entry)
   if redis.call('RPUSH', P..'lane:'..lane, entry) == 1 then ready(lane) end
+  return true
 end
 """
 )
@@ -66,24 +174,11 @@ for i = 1, #ARGV, 2 do append(ARGV[i], ARGV[i + 1]) end
 """
 )
 
-# A receiver that is down for an hour is one problem, and doesn't push all others out: the same text's older one goes.
-PROBLEM = """
-local function problem(list, told, kept)
-  local text = cjson.decode(told).text
-  for _, older in ipairs(redis.call('LRANGE', list, 0, 19)) do
-    if cjson.decode(older).text == text then redis.call('LREM', list, 1, older) end
-  end
-  redis.call('LPUSH', list, told)
-  redis.call('LTRIM', list, 0, kept - 1)
-end
-"""
-
 TURN = (
     READY
     + SHARES
     + DUE
-    + PROBLEM
-    + """
+    + f"""
 local worker, threads, token, lease, came = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local done, held_as, verdict = ARGV[6], ARGV[7], ARGV[8]
 local now, mine = clock(), P..'held:'..worker
@@ -96,15 +191,22 @@ if done ~= '' and redis.call('HGET', mine, done) == held_as then
   local lane = P..'lane:'..done
   redis.call('HDEL', mine, done)
   if verdict == 'retry' then
-    redis.call('LSET', lane, 0, ARGV[10])
-    redis.call('ZADD', P..'waiting', now + tonumber(ARGV[11]), done)
+    local before = redis.call('LINDEX', lane, 0)
+    if before then
+      weigh(done, 0, #ARGV[10] - #before)
+      redis.call('LSET', lane, 0, ARGV[10])
+      redis.call('ZADD', P..'waiting', now + tonumber(ARGV[11]), done)
+    end
   else
     if verdict == 'dead' then
       local letters, kept_ms = P..'dead:'..done:match('^([^:]*):'), tonumber(ARGV[12])
       redis.call('XADD', letters, 'MAXLEN', ARGV[11], '*', 'lane', done, 'entry', ARGV[10])
       redis.call('XTRIM', letters, 'MINID', string.format('%.0f', math.max(0, now - kept_ms)))
+      while redis.call('MEMORY', 'USAGE', letters) > {MOST_DEAD_BYTES} and redis.call('XLEN', letters) > 1 do
+        redis.call('XTRIM', letters, 'MAXLEN', math.floor(redis.call('XLEN', letters) * 0.9))
+      end
       redis.call('PEXPIRE', letters, kept_ms)
-      if ARGV[13] then problem(ARGV[13], ARGV[14], tonumber(ARGV[15])) end
+      if ARGV[13] then pcall(problem, ARGV[13], ARGV[14], tonumber(ARGV[15])) end
     end
     if verdict == 'done' and ARGV[10] then
       local newest = P..'delivered:'..done:match('^([^:]*):')
@@ -112,7 +214,8 @@ if done ~= '' and redis.call('HGET', mine, done) == held_as then
       redis.call('LTRIM', newest, 0, tonumber(ARGV[11]) - 1)
       redis.call('PEXPIRE', newest, ARGV[12])
     end
-    if verdict ~= 'back' then redis.call('LPOP', lane) end
+    local gone = verdict ~= 'back' and redis.call('LPOP', lane)
+    if gone then weigh(done, -1, -#gone) end
     if redis.call('EXISTS', lane) == 1 then ready(done) end
   end
   redis.call('HINCRBY', P..'counts', verdict, 1)
@@ -121,13 +224,22 @@ due(now)
 if token == '' then return false end
 local free, of_account, of_flow = shares(redis.call('HKEYS', mine), threads)
 if free == 0 then return false end
+-- A lane without entries, or a key that is no lane, is passed over.
+local function first_of(flow)
+  while true do
+    local lane = redis.call('LPOP', P..'ready:'..flow)
+    if not lane then return nil end
+    local well, entry = pcall(redis.call, 'LINDEX', P..'lane:'..lane, 0)
+    if well and entry then return lane end
+  end
+end
 for _ = 1, redis.call('LLEN', P..'accounts') do
   local account, lane = redis.call('LPOP', P..'accounts'), nil
   local flows = P..'flows:'..account
   if of_account(account) > 0 then
     for _ = 1, redis.call('LLEN', flows) do
       local flow = redis.call('LPOP', flows)
-      if of_flow(account, flow) > 0 then lane = redis.call('LPOP', P..'ready:'..flow) end
+      if of_flow(account, flow) > 0 then lane = first_of(flow) end
       if redis.call('EXISTS', P..'ready:'..flow) == 1 then redis.call('RPUSH', flows, flow) end
       if lane then break end
     end
@@ -135,7 +247,7 @@ for _ = 1, redis.call('LLEN', P..'accounts') do
   if redis.call('EXISTS', flows) == 1 then redis.call('RPUSH', P..'accounts', account) end
   if lane then
     redis.call('HSET', mine, lane, token)
-    return {lane, redis.call('LINDEX', P..'lane:'..lane, 0)}
+    return {{lane, redis.call('LINDEX', P..'lane:'..lane, 0)}}
   end
 end
 return false
@@ -227,10 +339,10 @@ local sent = 0
 for i = 2, #ARGV, 2 do
   local found = redis.call('XRANGE', P..'dead:'..ARGV[1], ARGV[i], ARGV[i])
   if found[1] then
-    local lane = found[1][2][2]
-    redis.call('XDEL', P..'dead:'..ARGV[1], ARGV[i])
-    append(lane, ARGV[i + 1])
-    sent = sent + 1
+    if append(found[1][2][2], ARGV[i + 1]) then
+      redis.call('XDEL', P..'dead:'..ARGV[1], ARGV[i])
+      sent = sent + 1
+    end
   end
 end
 return sent

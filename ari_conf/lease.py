@@ -4,6 +4,7 @@
 |---|---|
 | ari_conf:owner:ASTERISK | the owner's token, "" if he gave it back. Who has another token writes nothing |
 | ari_conf:lease:ASTERISK | hash: `number` of the lease, `beat` of its owner, `at` (ms, Redis' clock), `holder` |
+| ari_conf:written:ASTERISK | the id of the last batch of steps that the owner has written: see `store` |
 | ari_conf:standby:ASTERISK | hash: who waits -> ms (Redis' clock) when he last looked |
 
 No clock is compared with another machine's: who waits takes over when he has seen the same beat for LEASE_S, with Redis
@@ -64,9 +65,10 @@ return number
 """
 )
 
-# KEYS: owner, lease. ARGV: token, its number, the last beat that was confirmed, this beat, holder, 1 if he never
-# stopped. Redis that knows less than it confirmed has forgotten (it came back empty, or from an older copy): then the
-# owner goes on with what he has in memory. But not one that was stopped meanwhile, if somebody else is there.
+# KEYS: owner, lease, the id of the last batch written. ARGV: token, its number, the last beat that was confirmed, this
+# beat, holder, 1 if the owner never stopped. Redis that knows less than it confirmed has forgotten (it came back empty,
+# or from an older copy): then the owner goes on with what it has in memory. But not one that was stopped meanwhile, if
+# another is there. Answers what came of it, and that id.
 _RENEW = (
     _NOW
     + """
@@ -74,13 +76,13 @@ local token = redis.call('GET', KEYS[1])
 local number = tonumber(redis.call('HGET', KEYS[2], 'number') or 0)
 local beat = tonumber(redis.call('HGET', KEYS[2], 'beat') or -1)
 local mine, answer = token == ARGV[1], 'renewed'
-if token and not mine and not (number < tonumber(ARGV[2]) and ARGV[6] == '1') then return 'lost' end
+if token and not mine and not (number < tonumber(ARGV[2]) and ARGV[6] == '1') then return {'lost', ''} end
 if not mine or beat < tonumber(ARGV[3]) then
   redis.call('SET', KEYS[1], ARGV[1])
   answer = 'forgotten'
 end
 redis.call('HSET', KEYS[2], 'number', ARGV[2], 'beat', ARGV[4], 'at', now, 'holder', ARGV[5])
-return answer
+return {answer, redis.call('GET', KEYS[3]) or ''}
 """
 )
 
@@ -118,6 +120,20 @@ def boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def written_key(asterisk_name: str) -> str:
+    return f"{PREFIX}written:{asterisk_name}"
+
+
+def _is_older(found: str, confirmed: str) -> bool:
+    """Of ids of batches, PROCESS-NUMBER and perhaps more: Redis has lost one that it had confirmed."""
+    if not confirmed:
+        return False
+    process, number = confirmed.split("-")[:2]
+    found_process, _, rest = found.partition("-")
+    found_number = rest.partition("-")[0]
+    return found_process != process or not found_number.isdigit() or int(found_number) < int(number)
+
+
 @dataclass(slots=True)
 class Watch:
     """What one who waits has seen of the owner, and since when without a gap."""
@@ -142,17 +158,24 @@ class Lease:
         asterisk_name: str,
         *,
         forgotten: Callable[[], None] = lambda: None,
+        written: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = boottime,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`forgotten`: Redis has lost what was written; it is to be written again."""
+        """`forgotten`: Redis has lost what was written; it is to be written again. `written` tells the id of the last
+        batch that Redis has confirmed."""
         self._redis, self._name = client, asterisk_name
         self._keys = (owner_key(asterisk_name), lease_key(asterisk_name), standby_key(asterisk_name))
         self._forgotten = forgotten
+        self._written = written
         self._clock = clock
+        self._sleep = sleep
         self._holder = holder.this()
         self._checked = float("-inf")
         """When the last renewal began whose answer, or whose failing to come, is known."""
         self._beat = self._confirmed_beat = 0
+        self._lost: tuple[str, str] | None = None
+        """That Redis has this batch instead of that, which it had confirmed, was told already."""
         self._hurry = asyncio.Event()
         self._fresh = asyncio.Event()
         self._ended = asyncio.Event()
@@ -193,7 +216,7 @@ class Lease:
         while True:
             if await self._tried(watch):
                 return
-            await asyncio.sleep(LOOK_S)
+            await self._sleep(LOOK_S)
 
     async def _tried(self, watch: Watch) -> bool:
         try:
@@ -231,22 +254,30 @@ class Lease:
         """Renews it, until it is lost."""
         while self.state == "owner":
             await self._renew()
-            late = not self.fresh
-            try:
-                async with asyncio.timeout(0 if late else RENEW_S):
-                    await self._hurry.wait()
-            except TimeoutError:
-                pass
+            if self.fresh:
+                await self._rest()
+            else:
+                await asyncio.sleep(0)
             self._hurry.clear()
 
+    async def _rest(self) -> None:
+        """Until it is time to renew it, or somebody needs it now."""
+        resting = asyncio.ensure_future(self._sleep(RENEW_S))
+        hurried = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait((resting, hurried), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            resting.cancel()
+            hurried.cancel()
+
     async def _renew(self) -> None:
-        began, never_stopped = self._clock(), self.fresh
+        began, never_stopped, confirmed = self._clock(), self.fresh, self._written()
         self._beat += 1
         try:
             async with asyncio.timeout(ANSWER_S):
-                answer = await self._eval(
-                    _RENEW, 2, *self._keys[:2], self.token, self._number, self._confirmed_beat, self._beat,
-                    self._holder, int(never_stopped),
+                answer, found = await self._eval(
+                    _RENEW, 3, *self._keys[:2], written_key(self._name), self.token, self._number,
+                    self._confirmed_beat, self._beat, self._holder, int(never_stopped),
                 )  # fmt: skip
         except (RedisError, OSError):  # TimeoutError is an OSError
             # Nobody can take it from one who can't reach Redis; that he was not stopped meanwhile shows in `began`.
@@ -256,9 +287,11 @@ class Lease:
                 self.lose()
                 return
             self._confirmed_beat, self._checked = self._beat, began
-            if answer == b"forgotten":
+            lost = (found.decode(), confirmed) if _is_older(found.decode(), confirmed) else None
+            if answer == b"forgotten" or (lost is not None and lost != self._lost):
                 log.warning("redis has forgotten what was written: it is written again")
                 self._forgotten()
+            self._lost = lost
         if self.fresh:
             self._fresh.set()
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from redis import RedisError, ResponseError
+
 from ari_conf.core.member import Member
 from ari_conf.fenced import Part
 from ari_conf.lanes import PREFIX
@@ -23,15 +25,25 @@ def members_key(conference_id: str) -> str:
     return f"{PREFIX}members:{conference_id}"
 
 
+def texts(members: Mapping[int, Member | None]) -> dict[int, bytes | None]:
+    """As they are written; None: one is gone."""
+    return {id: None if member is None else encoded(member) for id, member in members.items()}
+
+
 def commands(changed: Mapping[str, Mapping[int, Member | None]], ended: Sequence[str]) -> list[Sequence[Part]]:
-    """What writes these members by their conferences' ids, None: he is gone; and forgets those of conferences that have
-    ended. Other ids among `ended` do no harm."""
+    """As `commands_of`, of the members as they are now."""
+    return commands_of({conference_id: texts(members) for conference_id, members in changed.items()}, ended)
+
+
+def commands_of(changed: Mapping[str, Mapping[int, bytes | None]], ended: Sequence[str]) -> list[Sequence[Part]]:
+    """What writes these members' texts by their conferences' ids, None: one is gone; and forgets those of conferences
+    that have ended. Other ids among `ended` do no harm."""
     found = list[Sequence[Part]]()
     for conference_id, members in changed.items():
         key = members_key(conference_id)
-        if kept := [part for id, member in members.items() if member is not None for part in (id, encoded(member))]:
+        if kept := [part for id, text in members.items() if text is not None for part in (id, text)]:
             found.append(("HSET", key, *kept))
-        if gone := [id for id, member in members.items() if member is None]:
+        if gone := [id for id, text in members.items() if text is None]:
             found.append(("HDEL", key, *gone))
     return [*found, *(("DEL", *some) for some in _keys(ended))]
 
@@ -54,9 +66,9 @@ async def whole(redis: Any, conferences: Mapping[bytes, bytes]) -> dict[bytes, b
         some = ids[first : first + READ_AT_ONCE]
         pipe = redis.pipeline(transaction=False)
         for conference_id in some:
-            pipe.hgetall(members_key(conference_id.decode()))
-        for conference_id, members in zip(some, await pipe.execute(), strict=True):
-            found[conference_id] = joined(conferences[conference_id], members)
+            pipe.hgetall(members_key(conference_id.decode(errors="replace")))
+        for conference_id, members in zip(some, await pipe.execute(raise_on_error=False), strict=True):
+            found[conference_id] = _joined(conferences[conference_id], members)
     return found
 
 
@@ -69,5 +81,16 @@ async def read(redis: Any, state: str, conference_ids: Sequence[str]) -> list[by
     pipe.hmget(state, conference_ids)
     for conference_id in conference_ids:
         pipe.hgetall(members_key(conference_id))
-    texts, *members = await pipe.execute()
-    return [text and joined(text, his) for text, his in zip(texts, members, strict=True)]
+    texts, *members = await pipe.execute(raise_on_error=False)
+    if isinstance(texts, RedisError):
+        raise texts
+    return [(text and _joined(text, theirs)) or None for text, theirs in zip(texts, members, strict=True)]
+
+
+def _joined(conference: bytes, members: Any) -> bytes:
+    """Empty if another kind of value stands where its members should be."""
+    if isinstance(members, ResponseError):
+        return b""
+    if isinstance(members, RedisError):
+        raise members
+    return joined(conference, members)

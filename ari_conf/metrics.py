@@ -10,6 +10,7 @@
 | ari_conf_loop_lag_seconds | by how much this process is late |
 | ari_conf_owner | 1 if this process owns the calls, 0 if it is a standby |
 | ari_conf_steps_waiting | steps not written to Redis yet |
+| ari_conf_callbacks_dropped_total | callbacks that found no room in Redis |
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Serve:
         self._asterisk = Histogram("ari_conf_asterisk_seconds", "A ping.", buckets=SHORT, registry=registry)
         self._redis = Histogram("ari_conf_redis_seconds", "A ping.", buckets=SHORT, registry=registry)
         self._lag = Histogram("ari_conf_loop_lag_seconds", "How late we are.", buckets=SHORT, registry=registry)
+        self._dropped = Counter("ari_conf_callbacks_dropped", "No room in Redis.", registry=registry)
         self._recorded = Gauge("ari_conf_recording_folder_bytes", "Recordings that wait.", registry=registry)
         for name, count in (
             ("calls", lambda: len(directory.calls)),
@@ -82,6 +84,10 @@ class Serve:
 
     def connected(self) -> None:
         self._connections.inc()
+
+    def dropped(self, callbacks: int) -> None:
+        """As many of an account, or of a conference to a URL, wait in Redis as may."""
+        self._dropped.inc(callbacks)
 
     def recorded(self, waiting_bytes: int) -> None:
         """In Asterisk's recording folder."""

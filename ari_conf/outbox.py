@@ -12,9 +12,16 @@ import msgspec
 from redis import Redis
 
 from ari_conf.core.effects import PostCallback
+from ari_conf.errors import CallbackTooLong
 from ari_conf.lanes import prefix
 
 QUEUE = "callbacks"
+MOST_BYTES = 64 * 1024
+"""Of a callback's entry. A longer one is not sent, which is told in the account's problems."""
+MOST_TRANSCRIPTION_BYTES = 1024 * 1024
+"""Of one that brings what was said in a recording, of up to four hours."""
+SHOWN = 200
+"""Characters of a URL that are told."""
 Place = tuple[Literal["ready", "leased", "waiting"], int]
 """Where a lane is; if it waits, in how many ms it is due."""
 T = TypeVar("T")
@@ -64,10 +71,16 @@ def lane_id(callback: PostCallback) -> str:
     return f"{callback.auth_id}:{_hash(parts.scheme, parts.netloc.lower())}:{_hash(callback.lane, callback.url)}"
 
 
-def entry(callback: PostCallback, now_ms: int) -> tuple[str, bytes]:
-    """(lane, JSON), as `lanes.enqueue` takes them."""
-    kept = Entry(callback.auth_id, callback.url, callback.method, callback.params, now_ms)
-    return lane_id(callback), encode(kept)
+def entry(callback: PostCallback, now_ms: int, most_bytes: int = MOST_BYTES) -> tuple[str, bytes]:
+    """(lane, JSON), as `lanes.enqueue` takes them. Raises CallbackTooLong."""
+    kept = encode(Entry(callback.auth_id, callback.url, callback.method, callback.params, now_ms))
+    if len(kept) > most_bytes:
+        url = callback.url.partition("?")[0].partition("#")[0]
+        raise CallbackTooLong(
+            f"a callback to {url[:SHOWN]} was dropped: it takes {len(kept)} bytes, {most_bytes} are allowed; "
+            "see what makes it so long, such as a URL or SIP headers"
+        )
+    return lane_id(callback), kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,9 @@ from redis import Redis
 
 from ari_conf.lanes import PREFIX
 
+MOST_TEXT = 1000
+"""Characters of a problem's text."""
+
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     at_ms: int
@@ -19,6 +22,13 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def problems_key(auth_id: str) -> str:
     return f"{PREFIX}problems:{auth_id}"
+
+
+def encoded(problem: Problem) -> bytes:
+    """As it stands in the list."""
+    if len(problem.text) > MOST_TEXT:
+        problem = msgspec.structs.replace(problem, text=problem.text[: MOST_TEXT - 1] + "…")
+    return msgspec.json.encode(problem)
 
 
 def read_problems(client: Redis, auth_id: str, limit: int = 200) -> list[Problem]:

@@ -33,6 +33,7 @@ from ari_conf.media import server as sound_server
 from ari_conf.media.sounds import Sounds
 from ari_conf.metrics import Serve
 from ari_conf.names import Names
+from ari_conf.rewriting import Rewriting
 from ari_conf.settings import Settings, address
 from ari_conf.steps import Steps
 from ari_conf.store import Store
@@ -44,8 +45,7 @@ log = structlog.get_logger()
 TIMER_SET_MS = 1000
 COLLECT = 10_000, 20, 50
 """The garbage collector's thresholds."""
-HAND_OVER_S = 2.0
-"""At the end: for what was decided to be written and done. What isn't then, the next process does."""
+TALK = (ev.TalkingStarted, ev.TalkingFinished)
 PATIENCE_AFTER_ANOTHER_S = 1.5
 """Seconds for which Asterisk is given time to open its WebSocket, if the calls were another process'."""
 
@@ -63,7 +63,12 @@ class Service:
         self._settings = settings
         self._directory = Directory(new_id, settings.public_url.rstrip("/"))
         self._redis = redis_store.connect(settings.redis_url.get_secret_value())
-        self._lease = Lease(self._redis, settings.asterisk_name, forgotten=self._write_all)
+        self._lease = Lease(
+            self._redis,
+            settings.asterisk_name,
+            forgotten=self._forgotten,
+            written=lambda: self._store.confirmed,
+        )
         self._door = Door(self._lease, self._deliver)
         self._workers = Workers(settings.redis_url.get_secret_value())
         self._store = Store(
@@ -73,6 +78,7 @@ class Service:
             token=lambda: self._lease.token,
             names_kept_s=settings.names_kept_minutes * 60,
             letter=self._workers.letter,
+            dropped=lambda number: self._measured.dropped(number),
         )
         self._fetcher = Fetcher(settings.allowed_networks)
         self._sounds = Sounds(settings, self._fetcher)
@@ -94,9 +100,10 @@ class Service:
             self._workers.wake,
             self._lease.lose,
             lambda: self._steps.of_rest(now_ms()),
+            lambda: self._rewriting.write_all(),
         )
         self._commands = Commands(
-            self._redis, settings.asterisk_name, self._door.take, lambda: self._ari.connected, self._reply
+            self._redis, settings.asterisk_name, self._door.take, lambda: self._ari.connected, self._reply, now_ms
         )
         self._steps = Steps(self._directory, settings, self._commands.answer)
         self._measured = Serve(self._directory, self._writer, lambda: self._ari.connected, self._lease)
@@ -114,6 +121,7 @@ class Service:
             worked_off=lambda: self._set_timer(now_ms()),
         )
         self._names = Names(self._directory, self._writer, self._report, self._comparing.done)
+        self._rewriting = Rewriting(self._directory, self._steps, self._store, self._writer, self._names, now_ms)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -133,7 +141,8 @@ class Service:
             raise LeaseLost("another process has taken over: this one was stopped, or Redis was out of its reach")
 
     async def _own(self, stop: asyncio.Event) -> None:
-        self._tasks.update(asyncio.create_task(work) for work in (self._writer.run(), self._lease.keep()))
+        works = (self._writer.run(), self._lease.keep(), self._rewriting.run())
+        self._tasks.update(asyncio.create_task(work) for work in works)
         serving = None
         try:
             if self._settings.sounds_url:
@@ -141,6 +150,7 @@ class Service:
             await takeover.restore(self._store, self._directory)
             self._spawn(self._names.claim_in_parts())
             self._spawn(self._workers.begin(self._comparing.done))
+            self._spawn(self._clean())
             await self._ari.start(PATIENCE_AFTER_ANOTHER_S if self._lease.after_another else None)
             commanding = asyncio.create_task(self._commands.run())
             self._tasks.add(commanding)
@@ -169,12 +179,22 @@ class Service:
     async def _hand_over(self) -> None:
         """Nothing more is heard; what was decided is written and done; then another may take the lease at once."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HAND_OVER_S):
+            async with asyncio.timeout(self._settings.stop_wait):
                 await self._ari.finish()
                 # If Redis is away, it can't be written.
                 await self._writer.drained()
                 await self._interpreter.settled()
                 await self._writer.drained()
+        if self._writer.waiting:
+            callbacks, recordings = self._writer.unwritten()
+            log.error(
+                "ended before redis took all that was to be written: the rest is lost; "
+                "ARI_CONF_STOP_WAIT says for how long is waited",
+                callbacks=callbacks,
+                recordings=recordings,
+                steps=self._writer.waiting,
+                waited_s=self._settings.stop_wait,
+            )
         await self._interpreter.stop_listening()
         await self._lease.release()
 
@@ -226,14 +246,15 @@ class Service:
             )
             effects = self._directory.give_up()
         tell("event", event, told, quiet=not effects and not self._directory.has_changed)
-        self._put(effects, now)
+        self._put(effects, now, may_linger=isinstance(event, TALK))
 
-    def _put(self, effects: list[do.Effect], now: int) -> None:
-        """The step that has just been made: to be written, then run."""
+    def _put(self, effects: list[do.Effect], now: int, *, may_linger: bool = False) -> None:
+        """The step that has just been made: to be written, then run. `may_linger`: it was made since somebody talks, or
+        is silent; of anything else Asterisk would tell our successor nothing."""
         if effects:
-            self._writer.put(*self._steps.of(effects, now))
+            self._writer.put(*self._steps.of(effects, now), may_linger=may_linger)
         elif self._directory.has_changed:
-            self._writer.linger()
+            (self._writer.linger if may_linger else self._writer.hurry)()
         self._set_timer(now)
 
     def _set_timer(self, now: int) -> None:
@@ -258,12 +279,16 @@ class Service:
         if event is not None:
             self._comparing.arriving.take(event)
 
-    # State that Redis doesn't have.
+    # State that Redis doesn't have, or should not have.
 
-    def _write_all(self) -> None:
-        """Redis came back empty, or as it was earlier: what lives is in memory."""
-        self._writer.put(self._steps.of_all(now_ms()), [])
-        self._names.claim_all()
+    def _forgotten(self) -> None:
+        self._rewriting.write_all()
+        self._commands.begin_anew()
+
+    async def _clean(self) -> None:
+        """What the process before us left in Redis, and nobody could read or needs any more."""
+        await self._comparing.done.wait()
+        self._rewriting.clean()
 
     # At the start, and at each connection.
 

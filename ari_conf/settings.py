@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     """HTTP connections to Asterisk; its sessionlimit must be above it."""
     asterisk_name: str = Field(default_factory=socket.gethostname)
     """This Asterisk among several that share a Redis: its calls and conferences are kept under this name."""
+    stop_wait: float = Field(2.0, ge=0)
+    """Seconds for which `serve`, told to stop, waits for what it has decided to be written to Redis, and done."""
     recording_folder: Path | None = None
     """Asterisk's recording folder, if it is on this machine: `doctor` checks it."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -61,13 +61,16 @@ class Steps:
         step, _ = self.of([], now)
         return step if step.state else None
 
-    def of_all(self, now: int) -> Step:
-        """All that lives, for a Redis that came back empty, or as it was earlier."""
+    def of_living(self, ids: Iterable[str], now: int) -> Step:
+        """Those of these calls and conferences that live, for a Redis that came back empty, or as it was earlier."""
         step = Step(now)
         self._count(step)
-        step.state |= self._directory.calls
-        step.state |= self._directory.conferences
-        step.members |= {key: dict(conference.members) for key, conference in self._directory.conferences.items()}
+        for id in ids:
+            if (call := self._directory.calls.get(id)) is not None:
+                step.state[id] = call
+            elif (conference := self._directory.conferences.get(id)) is not None:
+                step.state[id] = conference
+                step.members[id] = dict(conference.members)
         # As it was earlier it may have some who are gone.
         step.also.append(partial(member_fields.forget, conference_ids=tuple(step.members)))
         return step

@@ -8,8 +8,9 @@ Redis is written, never asked, to decide; the one exception is claiming a name, 
 | ari_conf:state:ASTERISK | hash, a call's UUID or a conference's -> its JSON |
 | ari_conf:members:CONFERENCE | see `member_fields` |
 | ari_conf:names:ACCOUNT | hash, conference name -> "conference_id owner" |
-| ari_conf:problems:ACCOUNT | list of JSON, the newest first |
-| ari_conf:written:ASTERISK | the id of the last step written |
+| ari_conf:problems:ACCOUNT | list of JSON, the newest first; expires |
+| ari_conf:strangers | sorted set by time: names that no account has, which have problems |
+| ari_conf:written:ASTERISK | the id of the last batch of steps written |
 | ari_conf:owner:, lease:, standby:ASTERISK | see `lease` |
 | ari_conf:changes:ACCOUNT | pub/sub: "conference_id owner" of each conference whose state has just been written |
 | ari_conf:callbacks:… | see `lanes` |
@@ -18,75 +19,54 @@ Redis is written, never asked, to decide; the one exception is claiming a name, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from secrets import token_hex
 from typing import Any, TypeVar, cast
 
-import msgspec
 import redis.asyncio
+import structlog
 from redis import RedisError
 
 from ari_conf import accounts, member_fields, outbox
 from ari_conf.accounts import AccountRecord
-from ari_conf.core.conference import Conference
-from ari_conf.core.effects import ClaimName, PostCallback, ReleaseName, ReportProblem
-from ari_conf.core.member import Member
-from ari_conf.errors import LeaseLost, StoreUnavailable
-from ari_conf.fenced import Fenced, Part
+from ari_conf.batch import Batch, Command
+from ari_conf.batch import Step as Step
+from ari_conf.core.effects import ClaimName, ReleaseName
+from ari_conf.errors import LeaseLost, StoreRefused, StoreUnavailable
+from ari_conf.fenced import Fenced
 from ari_conf.lanes import PREFIX, TOKEN_MS, prefix
-from ari_conf.lease import lease_key, owner_key
-from ari_conf.problems import Problem, problems_key
+from ari_conf.lease import lease_key, owner_key, written_key
+from ari_conf.redis_client import following, is_refused, why
 from ari_conf.store_scripts import CLAIM, WRITE
-from ari_conf.written import Thing, encoded, is_conference, without_members
+from ari_conf.written import is_conference
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 ACCOUNT_CACHE_S = 5.0
+MOST_ACCOUNTS = 100_000
+"""Remembered."""
 CONNECT_S, ANSWER_S = 2.0, 5.0
+ASK_S = 1.0
+"""A call waits no longer for a name or an account. Redis hangs then, and until it answers again no other call waits."""
+LOOK_AGAIN_S = 0.5
 LOADED_AT_ONCE = 1000
-MOST_PARTS = 2000
-"""Of a command within a script: Lua takes some 8000."""
-MOST_LETTERS = 64
+REFUSED_TOLD_S = 60.0
+MOST_REFUSED = 1000
+"""Keys that Redis refuses are told of so seldom each, and so many are remembered."""
 _CALLBACKS = prefix(outbox.QUEUE)
 
 _process = token_hex(8)
-_steps = count(1)
-
-
-@dataclass(slots=True)
-class Step:
-    """What one decision changes. `id` tells a step that is written again from a new one: Redis' answer may be lost."""
-
-    now_ms: int
-    state: dict[str, Thing | bytes | None] = field(default_factory=dict)
-    """None: delete it. A call or a conference is written as it is when its step is: steps that are written together
-    have all their state in one."""
-    callbacks: list[PostCallback] = field(default_factory=list)
-    problems: list[ReportProblem] = field(default_factory=list)
-    released: list[ReleaseName] = field(default_factory=list)
-    claims: list[tuple[ClaimName, Callable[[str], None]]] = field(default_factory=list)
-    """Names that are taken for ours; if one is another's, whose it is is told, once the rest is written."""
-    jobs: list[tuple[str, str, bytes]] = field(default_factory=list)
-    """(queue, lane, entry): what else workers are to do."""
-    also: list[Callable[[Any], Any]] = field(default_factory=list)
-    """Each is called with a pipeline, and adds commands that may be done twice, before the rest is; no scripts."""
-    members: dict[str, dict[int, Member | None]] = field(default_factory=dict)
-    """conference id -> member id -> who has changed; None: he is gone."""
-    id: str = field(default_factory=lambda: f"{_process}-{next(_steps)}")
-
-    @property
-    def more(self) -> bool:
-        """Than state."""
-        return bool(self.callbacks or self.problems or self.released or self.claims or self.jobs or self.also)
+_batches = count(1)
 
 
 def connect(url: str) -> redis.asyncio.Redis:
     """Fails within seconds, and doesn't try again by itself: who writes decides that."""
-    return redis.asyncio.from_url(
-        url, socket_connect_timeout=CONNECT_S, socket_timeout=ANSWER_S, retry=None, health_check_interval=0
-    )
+    options: dict[str, Any] = {"socket_connect_timeout": CONNECT_S, "socket_timeout": ANSWER_S}
+    return following(redis.asyncio.from_url(url, **options, retry=None, health_check_interval=0))
 
 
 class Store:
@@ -101,19 +81,29 @@ class Store:
         token: Callable[[], str] = lambda: "",
         names_kept_s: float = 900.0,
         letter: Callable[[str], str | None] = lambda token: None,
+        dropped: Callable[[int], None] = lambda number: None,
     ) -> None:
         """`token`: of the lease under which is written; "" if nobody else may be writing. `letter`: Celery's message
-        that brings a worker this token; None if workers are told otherwise."""
+        that brings a worker this token; None if workers are told otherwise. `dropped` is told how many callbacks
+        found no room in Redis."""
         self._redis = client
         self._name = asterisk_name
         self._problems_kept = problems_kept
         self._token = token
         self._names_kept_ms = int(names_kept_s * 1000)
         self._letter = letter
+        self._dropped = dropped
         self._fenced = Fenced(client, WRITE)
         self._accounts: dict[str, tuple[float, AccountRecord]] = {}
+        self._looking: asyncio.Task[None] | None = None
+        """While Redis hangs: waits until it answers."""
+        self._refused: dict[str, float] = {}
+        self.confirmed = ""
+        """The id of the last batch that Redis is known to have."""
 
     async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
         await self._fenced.close()
 
     async def account(self, auth_id: str) -> AccountRecord | None:
@@ -123,7 +113,7 @@ class Store:
         if record and now - read_at < ACCOUNT_CACHE_S:
             return record
         try:
-            found = await self._asked(self._redis.hget(accounts.KEY, auth_id))
+            found = await self._asked_for_a_call(cast(Any, self._redis.hget(accounts.KEY, auth_id)))
         except StoreUnavailable:
             if record is None:
                 raise
@@ -134,6 +124,8 @@ class Store:
             return None
         record = accounts.decode(cast(bytes, found))
         self._accounts[auth_id] = (now, record)
+        if len(self._accounts) > MOST_ACCOUNTS:
+            del self._accounts[next(iter(self._accounts))]
         return record
 
     async def claim(self, auth_id: str, name: str, conference_id: str, owner: str | None = None) -> str | None:
@@ -141,7 +133,7 @@ class Store:
         keys = names_key(auth_id), owner_key(self._name)
         rest = self._token(), *self._claim(name, conference_id, owner or self._name)
         asked = self._redis.eval(*cast(Any, (CLAIM, len(keys), *keys, *rest)))
-        holder = await self._asked(cast("Awaitable[bytes | None]", asked))
+        holder = await self._asked_for_a_call(cast("Coroutine[Any, Any, bytes | None]", asked))
         return holder.decode() if holder else None
 
     def _claim(self, name: str, conference_id: str, owner: str) -> tuple[str | int, ...]:
@@ -150,75 +142,77 @@ class Store:
     async def names(self, auth_id: str) -> dict[str, tuple[str, str]]:
         """The account's map of conference names: name -> (conference_id, owner)."""
         found = await self._asked(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(names_key(auth_id))))
-        return {name.decode(): holder(text) for name, text in found.items()}
+        return {name.decode(errors="replace"): holder(text) for name, text in found.items()}
 
-    def write(self, steps: Sequence[Step]) -> Coroutine[Any, Any, None]:
-        """All of it or nothing, in one step of Redis'. Steps must be written in their order; after StoreUnavailable the
-        same ones come first in the next write: what was written all the same is then not written twice.
-        What is written is the state at the time of the call, not of the await: that of all steps so far, no later one.
-        Raises LeaseLost if another process owns these calls now.
+    def batch(self) -> Batch:
+        """A new one, to be written after those that were made before."""
+        return Batch(f"{_process}-{next(_batches)}", self)
+
+    async def write(self, steps: Sequence[Step]) -> None:
+        """As `send`, of steps that are as they are now."""
+        batch = self.batch()
+        for step in steps:
+            batch.add(step)
+        batch.close()
+        await self.send(batch)
+
+    async def send(self, batch: Batch) -> None:
+        """All of it or nothing, in one step of Redis'. Batches must be written in their order. After StoreUnavailable
+        the same one comes next: if it was written all the same, it is not written twice.
+
+        Raises LeaseLost if another process owns these calls now, StoreRefused if Redis will never take it as a whole.
+        What it refuses of it, since a key holds something else, is left out, and told.
         """
-        arguments: list[Part] = [self._token(), self._problems_kept, TOKEN_MS]
-        commands = self._commands(steps)
-        arguments.append(len(commands))
-        for command in commands:
-            arguments += (len(command), *command)
-        letters = self._letters(steps)
-        arguments += (len(letters) // 2, *letters)
-        for step in steps:
-            if step.callbacks or step.problems or step.jobs:
-                arguments += _items(step)
-        return self._written(arguments, [tell for step in steps for _, tell in step.claims])
-
-    def _commands(self, steps: Sequence[Step]) -> list[Sequence[Part]]:
-        state = {key: thing for step in steps for key, thing in step.state.items()}
-        commands: list[Sequence[Part]] = []
-        if adds := [add for step in steps for add in step.also]:
-            pipe = self._redis.pipeline(transaction=False)
-            for add in adds:
-                add(pipe)
-            commands += [command for command, _ in pipe.command_stack]
-        place = state_key(self._name)
-        kept = [part for key, thing in state.items() if thing is not None for part in (key, _text(thing))]
-        gone = [key for key, thing in state.items() if thing is None]
-        for name, parts in (("HSET", kept), ("HDEL", gone)):
-            for first in range(0, len(parts), MOST_PARTS):
-                commands.append((name, place, *parts[first : first + MOST_PARTS]))
-        members: dict[str, dict[int, Member | None]] = {}
-        for step in steps:
-            for key, changed in step.members.items():
-                members.setdefault(key, {}).update(changed)
-        commands += member_fields.commands(members, gone)
-        for step in steps:
-            for claim, _ in step.claims:
-                what = self._claim(claim.name, claim.conference_id, self._name)
-                commands.append(("CLAIM", names_key(claim.auth_id), *what))
-            for freed in step.released:
-                commands.append(("RELEASE", names_key(freed.auth_id), freed.name, freed.conference_id))
-        # In one with the state: who then reads reads this. One that is gone had its name, and released it.
-        published = {(thing.auth_id, key) for key, thing in state.items() if isinstance(thing, Conference)}
-        published |= {(name.auth_id, name.conference_id) for step in steps for name in step.released}
-        for auth_id, conference_id in sorted(published):
-            commands.append(("PUBLISH", changes_key(auth_id), f"{conference_id} {self._name}"))
-        return commands
-
-    def _letters(self, steps: Sequence[Step]) -> list[str]:
-        """For each callback one, with its token; Redis knows how many workers have room for."""
-        letters: list[str] = []
-        for step in steps:
-            for n in range(len(step.callbacks)):
-                token = f"{step.id}.{n}"
-                if len(letters) == 2 * MOST_LETTERS or (letter := self._letter(token)) is None:
-                    return letters
-                letters += (token, letter)
-        return letters
-
-    async def _written(self, arguments: Sequence[Part], claims: Sequence[Callable[[str], None]]) -> None:
-        keys = _CALLBACKS, f"{PREFIX}written:{self._name}", owner_key(self._name), outbox.QUEUE
-        owners = await self._asked(self._fenced.run(keys, arguments))
-        for tell, owner in zip(claims, owners, strict=True):
+        keys = _CALLBACKS, written_key(self._name), owner_key(self._name), outbox.QUEUE
+        given = self._token(), batch.id, self._problems_kept, TOKEN_MS
+        try:
+            claims, wrong, full = await self._asked(self._fenced.run(keys, (*given, *batch.arguments())))
+        except (TypeError, ValueError) as error:
+            raise StoreRefused(f"it can't be sent to Redis: {error}") from error
+        self.confirmed = batch.id
+        for key, reason in zip(wrong[::2], wrong[1::2], strict=True):
+            self._tell_refused(key.decode(errors="replace"), reason.decode(errors="replace"))
+        if full:
+            self._dropped(full)
+        for tell, owner in zip(batch.tells, claims, strict=True):
             if owner:
                 tell(owner.decode())
+
+    def _tell_refused(self, key: str, reason: str) -> None:
+        now = time.monotonic()
+        if now - self._refused.get(key, float("-inf")) < REFUSED_TOLD_S:
+            return
+        self._refused[key] = now
+        if len(self._refused) > MOST_REFUSED:
+            del self._refused[next(iter(self._refused))]
+        log.error(
+            "redis refuses a part of what is to be written: it is left out; see what the key holds, and remove it",
+            key=key,
+            reason=reason,
+        )
+
+    # As `Batch` needs it.
+
+    def pipeline(self) -> Any:
+        return self._redis.pipeline(transaction=False)
+
+    def state_key(self) -> str:
+        return state_key(self._name)
+
+    def claim_command(self, claim: ClaimName) -> Command:
+        what = self._claim(claim.name, claim.conference_id, self._name)
+        return ("CLAIM", names_key(claim.auth_id), *what)
+
+    def release_command(self, freed: ReleaseName) -> Command:
+        return ("RELEASE", names_key(freed.auth_id), freed.name, freed.conference_id)
+
+    def publish_command(self, auth_id: str, conference_id: str) -> Command:
+        return ("PUBLISH", changes_key(auth_id), f"{conference_id} {self._name}")
+
+    def letter(self, token: str) -> str | None:
+        return self._letter(token)
+
+    # What another process has written.
 
     async def load(self) -> dict[str, bytes]:
         """The state of this asterisk_name. Nobody else may be writing it."""
@@ -237,7 +231,7 @@ class Store:
             while asked is not None:
                 cursor, part = await asked
                 asked = asyncio.create_task(self._part(cursor)) if cursor else None
-                yield {key.decode(): snapshot for key, snapshot in part.items()}
+                yield {key.decode(errors="backslashreplace"): snapshot for key, snapshot in part.items()}
         finally:
             if asked is not None:
                 asked.cancel()
@@ -251,6 +245,39 @@ class Store:
         conferences = {key: text for key, text in part.items() if is_conference(text)}
         return cursor, part | await member_fields.whole(self._redis, conferences)
 
+    # What is there that should not be.
+
+    async def ids(self) -> AsyncGenerator[list[bytes]]:
+        """Of all calls and conferences that are written, in parts; some may come twice."""
+        cursor = 0
+        while True:
+            scan = self._redis.hscan(state_key(self._name), cursor, count=LOADED_AT_ONCE)
+            cursor, part = await self._asked(cast("Awaitable[tuple[int, dict[bytes, bytes]]]", scan))
+            yield list(part)
+            if not cursor:
+                return
+
+    def forget(self, pipe: Any, ids: Sequence[bytes]) -> None:
+        """Calls and conferences that are no more: for `Step.also`."""
+        pipe.hdel(state_key(self._name), *ids)
+        member_fields.forget(pipe, [id.decode(errors="replace") for id in ids])
+
+    async def names_held(self) -> AsyncGenerator[list[ReleaseName]]:
+        """The names that are this asterisk_name's, in parts: as what releases them."""
+        cursor = 0
+        while True:
+            scan = self._redis.scan(cursor, match=names_key("*"), count=LOADED_AT_ONCE)
+            cursor, keys = await self._asked(cast("Awaitable[tuple[int, list[bytes]]]", scan))
+            for key in keys:
+                auth_id = key.decode(errors="replace").removeprefix(names_key(""))
+                with contextlib.suppress(StoreRefused):  # what else stands under such a key is not ours
+                    names = await self.names(auth_id)
+                    yield [ReleaseName(auth_id, name, id) for name, (id, owner) in names.items() if owner == self._name]
+            if not cursor:
+                return
+
+    # How Redis is.
+
     async def _asked(self, answer: Awaitable[T]) -> T:
         try:
             return await answer
@@ -259,13 +286,35 @@ class Store:
                 raise LeaseLost("another process has taken over") from None
             if str(error).startswith("FORGOTTEN"):
                 raise StoreUnavailable("Redis has forgotten whose the calls are: it is about to be told") from None
-            raise StoreUnavailable(f"Redis can't be used: {error or type(error).__name__}") from error
+            if is_refused(error):
+                raise StoreRefused(f"Redis refuses it: {error}") from error
+            raise StoreUnavailable(why(error)) from error
 
+    async def _asked_for_a_call(self, answer: Coroutine[Any, Any, T]) -> T:
+        """No call waits long for Redis, and one after another doesn't at all."""
+        if self._looking is not None:
+            answer.close()
+            raise StoreUnavailable("Redis does not answer")
+        try:
+            async with asyncio.timeout(ASK_S):
+                return await self._asked(answer)
+        except TimeoutError:
+            if self._looking is None:
+                log.error("redis hangs: no call waits for it until it answers again", seconds=ASK_S)
+                self._looking = asyncio.create_task(self._look())
+            raise StoreUnavailable(f"Redis has not answered within {ASK_S:g} s") from None
 
-def _text(thing: Thing | bytes) -> bytes:
-    if isinstance(thing, Conference):
-        return without_members(thing)
-    return thing if isinstance(thing, bytes) else encoded(thing)
+    async def _look(self) -> None:
+        """Until it answers."""
+        while True:
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    await cast(Any, self._redis).ping()
+                break
+            except (RedisError, OSError):
+                await asyncio.sleep(LOOK_AGAIN_S)
+        log.info("redis answers again")
+        self._looking = None
 
 
 def state_key(asterisk_name: str) -> str:
@@ -274,7 +323,7 @@ def state_key(asterisk_name: str) -> str:
 
 def holder(text: bytes) -> tuple[str, str]:
     """(conference id, owner), as a name's field and a change's message have them."""
-    conference_id, _, owner = text.decode().partition(" ")
+    conference_id, _, owner = text.decode(errors="replace").partition(" ")
     return conference_id, owner
 
 
@@ -284,15 +333,3 @@ def names_key(auth_id: str) -> str:
 
 def changes_key(auth_id: str) -> str:
     return f"{PREFIX}changes:{auth_id}"
-
-
-def _items(step: Step) -> list[Part]:
-    flat: list[Part] = [step.id, len(step.callbacks) + len(step.jobs) + len(step.problems)]
-    for callback in step.callbacks:
-        flat += (_CALLBACKS, *outbox.entry(callback, step.now_ms))
-    for queue, lane, entry in step.jobs:
-        flat += (prefix(queue), lane, entry)
-    for report in step.problems:
-        problem = Problem(step.now_ms, report.call_uuid, report.text, report.code)
-        flat += (problems_key(report.auth_id), "", msgspec.json.encode(problem))
-    return flat

@@ -41,12 +41,14 @@ return not_owner(KEYS[2], ARGV[1]) or claim(KEYS[1], ARGV[2], ARGV[3], ARGV[4], 
 """
 )
 
-# KEYS: the prefix of the callbacks' lanes, the id of the last step written, the owner's key, Celery's queue.
-# ARGV: the token; how many problems are kept; ms until a worker's token is lost; how many commands, and of each its
-# length and parts; how many messages for workers, and of each its token and text; then the steps, of each its id, how
-# many items, and of each item a list or the prefix of a queue's lanes, "" or the lane, and the text.
-# Commands may be done twice. Steps up to the last one that was written are left out: they come again because an answer
-# was lost. Answers what each claim was answered.
+# KEYS: the prefix of the callbacks' lanes, the id of the last batch written, the owner's key, Celery's queue.
+# ARGV: the token; the batch's id; how many problems are kept; ms until a worker's token is lost; how many commands, and
+# of each its length and parts; how many messages for workers, and of each its token and text; how many items, and of
+# each a list or the prefix of a queue's lanes, "" or the lane, and the text.
+# The id is written first: where Redis takes no writes (a replica; no memory, no disk) nothing is done at all. What it
+# refuses after that, since a key holds something else, is left out and answered, and the rest is done. Commands may be
+# done twice; items are not done again under the same id, which comes again because an answer was lost.
+# Answers what each claim was answered, what was left out, and how many callbacks found no room.
 WRITE = (
     READY
     + SHARES
@@ -57,55 +59,50 @@ WRITE = (
     + """
 local refused = not_owner(KEYS[3], ARGV[1])
 if refused then return refused end
-local claims, at = {}, 5
-for _ = 1, tonumber(ARGV[4]) do
-  local length, name = tonumber(ARGV[at]), ARGV[at + 1]
+local again = redis.call('GET', KEYS[2]) == ARGV[2]
+redis.call('SET', KEYS[2], ARGV[2])
+local wrong = {}
+local function done(key, ...)
+  local well, answer = pcall(...)
+  if well then return answer end
+  wrong[#wrong + 1] = key
+  wrong[#wrong + 1] = type(answer) == 'table' and answer.err or tostring(answer)
+end
+local claims, at = {}, 6
+for _ = 1, tonumber(ARGV[5]) do
+  local length, name, key = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2]
   if name == 'CLAIM' then
-    claims[#claims + 1] = claim(unpack(ARGV, at + 2, at + length))
+    claims[#claims + 1] = done(key, claim, unpack(ARGV, at + 2, at + length)) or false
   elseif name == 'RELEASE' then
-    release(unpack(ARGV, at + 2, at + length))
+    done(key, release, unpack(ARGV, at + 2, at + length))
   else
-    redis.call(unpack(ARGV, at + 1, at + length))
+    done(key, redis.call, unpack(ARGV, at + 1, at + length))
   end
   at = at + length + 1
 end
-local letters = at
+local letters, full = at, 0
 at = at + 1 + 2 * tonumber(ARGV[letters])
-if at <= #ARGV then
-  local first, last = at, redis.call('GET', KEYS[2])
-  local probe = at
-  while last and probe <= #ARGV do
-    local next_step = probe + 2 + 3 * tonumber(ARGV[probe + 1])
-    if ARGV[probe] == last then first = next_step end
-    probe = next_step
-  end
-  at = first
-  while at <= #ARGV do
-    local id, items = ARGV[at], tonumber(ARGV[at + 1])
-    at = at + 2
-    for _ = 1, items do
-      local where, lane, text = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-      if lane ~= '' then
-        P = where
-        append(lane, text)
-      else
-        redis.call('LPUSH', where, text)
-        redis.call('LTRIM', where, 0, tonumber(ARGV[2]) - 1)
-      end
-      at = at + 3
+if not again then
+  for item = at + 1, at + 3 * tonumber(ARGV[at]), 3 do
+    local where, lane, text = ARGV[item], ARGV[item + 1], ARGV[item + 2]
+    if lane ~= '' then
+      P = where
+      if done(where..'lane:'..lane, append, lane, text) == false then full = full + 1 end
+    else
+      done(where, tell, where, text, tonumber(ARGV[3]))
     end
-    redis.call('SET', KEYS[2], id)
   end
 end
-if ARGV[letters] ~= '0' then
-  P = KEYS[1]
+P = KEYS[1]
+done(P, function()
+  if ARGV[letters] == '0' then return end
   local now = clock()
   due(now)
-  for n = 1, math.min(tonumber(ARGV[letters]), room(now, ARGV[3])) do
+  for n = 1, math.min(tonumber(ARGV[letters]), room(now, ARGV[4])) do
     redis.call('ZADD', P..'tokens', now, ARGV[letters + 2 * n - 1])
     redis.call('LPUSH', KEYS[4], ARGV[letters + 2 * n])
   end
-end
-return claims
+end)
+return {claims, wrong, full}
 """
 )

@@ -1,36 +1,48 @@
 """Written before done: a step's effects run once the step is in Redis.
 
-Steps that come while a write is under way are written together in the next one, and one that nothing waits for lingers
-a little, so that it goes with the next. While Redis can't be reached, effects run at once (conferences go on from
-memory) and the steps wait, in their order, until it is back.
+Steps that come while a write is under way are written together in the next one, and one in which nothing but talk has
+changed lingers a little, so that it goes with the next.
+
+While Redis can't be reached or takes nothing, effects run at once (conferences go on from memory), and steps wait: each
+encoded once, in batches that are written one after another when it is back. At most MOST_BYTES of them wait. What comes
+then is dropped (callbacks, notes of who spoke), and said so, but for recordings that are to be stored; what lives is
+written again, all of it, at the end.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
 
-from ari_conf.core.effects import Effect, IdentifyCall, PrepareSound, WarmSounds
-from ari_conf.errors import LeaseLost, StoreUnavailable
-from ari_conf.store import Step
+from ari_conf.batch import Batch, Step
+from ari_conf.core.effects import Effect, IdentifyCall, PrepareSound, ReportProblem, WarmSounds
+from ari_conf.errors import LeaseLost, StoreRefused, StoreUnavailable
 
 log = structlog.get_logger()
 
 PATIENCE_S = 0.25
 """A write that takes longer doesn't hold up the calls any more."""
 TRY_AGAIN_S = 0.5
+SAID_AGAIN_S = 60.0
+"""While Redis is away its reason is said again so seldom."""
 LINGER_S = 0.25
-"""For which a change of state alone may wait for others: while many talk that is most of them. Should we be killed
-meanwhile, Asterisk tells our successor the same."""
+"""For which a change of who talks may wait for others: while many talk that is most of them. Should we be killed
+meanwhile, our successor has talk detection begun again, and is told the same."""
 ONLY_ASK = (IdentifyCall, PrepareSound, WarmSounds)
 """These change nothing, anywhere: done before their step is written they can't be wrong."""
+MOST_BYTES = 256 * 1024**2
+"""Of steps that wait for Redis, compressed: more than an hour of 300 callbacks a second."""
+MOST_JOBS = 20_000
+"""Recordings to be stored that are kept beyond that."""
 
 
 class Steps(Protocol):
-    async def write(self, steps: Sequence[Step]) -> None: ...
+    def batch(self) -> Batch: ...
+    async def send(self, batch: Batch) -> None: ...
 
 
 class Writer:
@@ -41,53 +53,79 @@ class Writer:
         written: Callable[[], None],
         lost: Callable[[], None] = lambda: None,
         changed: Callable[[], Step | None] = lambda: None,
+        write_all: Callable[[], None] = lambda: None,
     ) -> None:
         """`run` starts an effect; `written` is told after each write that had callbacks in it; `lost`, that another
-        process has taken over; `changed` is asked before each write what has changed beside the steps."""
+        process has taken over; `changed` is asked before each write what has changed beside the steps; `write_all` is
+        to have all that lives written again."""
         self._store = store
         self._run = run
         self._written = written
         self._lost = lost
         self._changed = changed
-        self._steps: list[Step] = []
-        self._effects: list[Effect] = []
-        """They wait for the next write."""
-        self._due: list[Effect] = []
-        """They wait for the one that is under way."""
+        self._write_all = write_all
+        self._open = store.batch()
+        """Takes the steps that come."""
+        self._closed: deque[Batch] = deque()
+        """Wait, the first of them is being written."""
+        self._bytes = 0
+        """Of those that are closed."""
+        self._jobs = 0
+        """Kept although there was no room."""
+        self.dropped = Counter[str]()
+        """Callbacks for which there was no room, by account, until that is told."""
+        self._incomplete = False
+        """Steps were dropped: what is written is not all that has changed."""
+        self._late = False
+        """The write that is under way takes long."""
         self._wanted = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._lingering: asyncio.TimerHandle | None = None
         self.away = False
-        """Redis can't be reached."""
+        """Redis can't be reached or takes nothing, or not all that waited for it is written yet."""
+        self._said = ""
+        """Why it is away."""
+        self._said_at = float("-inf")
+        self._now_ms = 0
+        """Of the last step."""
 
     @property
     def waiting(self) -> int:
         """Steps that are not written yet."""
-        return len(self._steps)
+        return self._open.steps + sum(batch.steps for batch in self._closed)
 
-    def put(self, step: Step, effects: Sequence[Effect]) -> None:
+    def unwritten(self) -> tuple[int, int]:
+        """How many callbacks and how many recordings to be stored wait to be written."""
+        batches = (self._open, *self._closed)
+        return sum(sum(batch.callbacks.values()) for batch in batches), sum(batch.jobs for batch in batches)
+
+    def put(self, step: Step, effects: Sequence[Effect], *, may_linger: bool = False) -> None:
+        """`may_linger`: nothing has changed but who talks."""
+        self._take(step)
         waits = [effect for effect in effects if not isinstance(effect, ONLY_ASK)]
-        self._steps.append(step)
-        self._effects += waits
-        self._idle.clear()
-        if waits or step.more:
-            self._write_now()
-        else:
+        self._open.effects += waits
+        if may_linger and not waits and not step.more:
             self.linger()
+        else:
+            self.hurry()
         for effect in effects:
             if isinstance(effect, ONLY_ASK):
                 self._run(effect)
-        if self.away:
-            self._release()
+        if self.away or self._late:
+            self._start(self._open)
+        if self._open.full:
+            self._close()
 
     def linger(self) -> None:
-        """Something has changed, and nothing else: soon, or with the next step, it is written."""
+        """Who talks has changed, and nothing else: soon, or with the next step, it is written."""
         self._idle.clear()
         if self._lingering is None:
-            self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self._write_now)
+            self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self.hurry)
 
-    def _write_now(self) -> None:
+    def hurry(self) -> None:
+        """Something has changed: it is written now."""
+        self._idle.clear()
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
@@ -102,53 +140,147 @@ class Writer:
                 await self._write()
         except LeaseLost:
             # What the other one does now, this one must not do.
-            self._steps.clear()
-            self._effects.clear()
-            self._due.clear()
-            self.away = False
+            self._open = self._store.batch()
+            self._closed.clear()
+            self.away = self._late = False
             self._lost()
 
     async def drained(self) -> None:
         """Until all that was put is written."""
         if self._lingering is not None:
-            self._write_now()
+            self.hurry()
         await self._idle.wait()
+
+    # What comes.
+
+    def _take(self, step: Step) -> None:
+        self._now_ms = step.now_ms
+        if self._bytes + self._open.bytes >= MOST_BYTES:
+            step = self._without_room(step)
+            if not step.jobs:
+                return
+        try:
+            self._open.add(step)
+        except Exception:
+            log.exception("a step can't be encoded: this is a defect of ari_conf, please report it")
+            self._open.steps += 1  # so that its effects have their turn
+
+    def _without_room(self, step: Step) -> Step:
+        """What of it is kept all the same."""
+        if not self._incomplete:
+            self._incomplete = self.away = True
+            self._release()
+            log.error(
+                "redis has been away for too long: callbacks that come now are dropped until it is back",
+                waiting_mb=MOST_BYTES // 1024**2,
+            )
+        self.dropped.update(callback.auth_id for callback in step.callbacks)
+        kept = step.jobs[: MOST_JOBS - self._jobs]
+        self._jobs += len(kept)
+        if len(kept) < len(step.jobs):
+            log.error("recordings are not stored: too many wait for redis; see Asterisk's recording folder")
+        return Step(step.now_ms, jobs=kept)
+
+    def _close(self) -> None:
+        self._open.close()
+        if self._closed:
+            self._open.park()
+        self._bytes += self._open.bytes
+        self._closed.append(self._open)
+        self._open = self._store.batch()
+
+    # What is written.
 
     async def _write(self) -> None:
         while True:
-            if (beside := self._changed()) is not None:
-                self._steps.append(beside)
-            if not self._steps:
-                break
-            steps, self._due, self._effects = self._steps[:], self._effects, []
-            patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._release_due)
+            if not self._closed:
+                if (beside := self._changed()) is not None:
+                    self._take(beside)
+                if not self._open:
+                    break
+                self._close()
+            batch = self._closed[0]
+            batch.unpark()
+            patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._is_late)
             try:
-                await self._store.write(steps)
+                await self._store.send(batch)
+            except StoreRefused as error:
+                self._split(batch, str(error))
+                continue
             except StoreUnavailable as error:
-                if not self.away:
-                    log.error("redis away: conferences go on, what is to be written waits", reason=str(error))
-                self.away = True
-                self._release_due()
-                self._release()
+                self._goes_away(str(error))
                 await asyncio.sleep(TRY_AGAIN_S)
                 continue
             finally:
                 patience.cancel()
-            self._release_due()
-            if self.away:
-                log.info("redis is back", steps=len(steps))
-            self.away = False
-            del self._steps[: len(steps)]
-            if any(step.callbacks for step in steps):
+            self._late = False
+            self._end(batch)
+            self._start(batch)
+            if batch.callbacks:
                 self._written()
+            if self._said:
+                log.info("redis is back", steps=self.waiting + batch.steps)
+                self._said = ""
+            if self.away and not self._closed:
+                self._comes_back()
         self._idle.set()
 
-    def _release_due(self) -> None:
-        due, self._due = self._due, []
-        for effect in due:
-            self._run(effect)
+    def _end(self, batch: Batch) -> None:
+        self._closed.popleft()
+        self._bytes -= batch.bytes
+
+    def _split(self, batch: Batch, reason: str) -> None:
+        """What Redis refuses for good costs itself, and not what stands before and behind it."""
+        halves = batch.halves()
+        self._end(batch)
+        if halves is not None:
+            self._closed.extendleft(reversed(halves))
+            return
+        self._start(batch)
+        log.error(
+            "redis refuses what is to be written: it is left out",
+            reason=reason,
+            callbacks=sum(batch.callbacks.values()),
+        )
+        for auth_id in batch.callbacks:
+            self._report(auth_id, f"a callback was dropped: {reason}")
+
+    def _report(self, auth_id: str, text: str) -> None:
+        self._open.add(Step(self._now_ms, problems=[ReportProblem(auth_id, "", None, text)]))
+
+    def _goes_away(self, reason: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if reason != self._said or now - self._said_at > SAID_AGAIN_S:
+            log.error("redis away: conferences go on, what is to be written waits", reason=reason, steps=self.waiting)
+            self._said, self._said_at = reason, now
+        self.away = True
+        self._release()
+
+    def _comes_back(self) -> None:
+        """All that waited is written."""
+        self.away, self._jobs = False, 0
+        for auth_id, count in self.dropped.items():
+            text = f"{count} callbacks were dropped: Redis was away for longer than ari_conf can keep them"
+            self._report(auth_id, text)
+        if self.dropped:
+            log.error("callbacks were dropped while redis was away", callbacks=self.dropped.total())
+        self.dropped.clear()
+        if self._incomplete:
+            self._incomplete = False
+            self._write_all()
+
+    # Effects.
+
+    def _is_late(self) -> None:
+        self._late = True
+        self._release()
 
     def _release(self) -> None:
-        effects, self._effects = self._effects, []
+        """All effects that wait, in their order."""
+        for batch in (*self._closed, self._open):
+            self._start(batch)
+
+    def _start(self, batch: Batch) -> None:
+        effects, batch.effects = batch.effects, []
         for effect in effects:
             self._run(effect)

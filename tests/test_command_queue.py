@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any
 
-from ari_conf.command_queue import Asker, Commands, connect, queue_key
+import pytest
+
+from ari_conf import command_queue
+from ari_conf.command_queue import Asker, Commands, connect, encode, queue_key
 from ari_conf.core.commands import HangUpAll, Lock, Mute
 from ari_conf.core.effects import Reply
 from ari_conf.core.events import AccountWatched, CommandReceived
+from tests.between import between
+from tests.redis import RedisServer
+
+HOUR_MS = 3600 * 1000
 
 
 class Owner:
     """Replies 202 to all, and writes that down as the application does: unless it dies before."""
 
-    def __init__(self, url: str, asterisk: str = "here") -> None:
+    def __init__(self, url: str, asterisk: str = "here", clock_ahead_ms: int = 0) -> None:
         self.redis = connect(url)
+        self.clock_ahead_ms = clock_ahead_ms
         self.got: list[CommandReceived] = []
         self.watched: list[AccountWatched] = []
         self.asterisk_is_there = True
         self.silent = False
-        self.commands = Commands(self.redis, asterisk, self.deliver, lambda: self.asterisk_is_there, self.reply)
+        self.commands = Commands(
+            self.redis, asterisk, self.deliver, lambda: self.asterisk_is_there, self.reply, self.now_ms
+        )
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self.clock_ahead_ms
+
+    def left_ms(self) -> int:
+        """What the last command that came has left of its time."""
+        return self.got[-1].expires_at - self.now_ms()
 
     def deliver(self, event: CommandReceived | AccountWatched) -> None:
         if isinstance(event, AccountWatched):
@@ -141,7 +160,8 @@ async def test_a_reply_is_kept_for_who_did_not_hear_it(redis_server):
 
 async def test_what_is_no_command_is_passed_over(redis_server):
     owner = Owner(redis_server.url)
-    redis_server.client.xadd(queue_key("here"), {"command": b'{"no": "command"}'})
+    for fields in ({"command": b'{"no": "command"}'}, {"command": b"\xff"}, {"other": b"5"}):
+        redis_server.client.xadd(queue_key("here"), fields)
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
         assert await asker.ask("here", Lock(True), "c1", "MA1", "x", 5) is not None
 
@@ -172,10 +192,113 @@ async def test_one_that_breaks_does_not_hold_up_the_next(redis_server):
         assert await asker.ask("here", Lock(True), "c2", "MA1", "x", 5) is not None
 
 
-async def test_that_somebody_looks_is_no_command_and_gets_no_reply(redis_server):
-    owner = Owner(redis_server.url)
+@pytest.mark.parametrize("ahead_ms", [-HOUR_MS, HOUR_MS])
+async def test_that_somebody_looks_is_no_command_and_gets_no_reply(redis_server, ahead_ms: int):
+    owner = Owner(redis_server.url, clock_ahead_ms=ahead_ms)
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
-        await asker.watch("here", "MA1", 1_790_000_000_000)
+        await asker.watch("here", "MA1", 30_000)
         assert await asker.ask("here", Lock(True), "c1", "MA1", "x", 5) is not None
-        assert owner.watched == [AccountWatched("MA1", 1_790_000_000_000)]
+        ((_, until),) = [(event.auth_id, event.until) for event in owner.watched]
+        assert 0 < until - owner.now_ms() <= 30_000
         assert [key.decode() for key in redis_server.client.keys("ari_conf:reply:*")] == ["ari_conf:reply:c1"]
+
+
+# Time.
+
+
+@pytest.mark.parametrize("ahead_ms", [-HOUR_MS, HOUR_MS])
+async def test_the_clocks_of_who_asks_and_who_owns_may_differ_by_any_time(redis_server, ahead_ms: int):
+    owner = Owner(redis_server.url, clock_ahead_ms=ahead_ms)
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        assert await asker.ask("here", Lock(True), "c1", "MA1", "x", 5) is not None
+    assert 0 < owner.left_ms() <= 5000
+
+
+def put(redis_server: RedisServer, expires_in_ms: int, within_ms: int) -> None:
+    seconds, micros = redis_server.client.time()
+    until = seconds * 1000 + micros // 1000 + expires_in_ms
+    text = encode(Lock(True), f"c{expires_in_ms}", "MA1", "x", until, "web", within_ms)
+    redis_server.client.xadd(queue_key("here"), {"command": text})
+
+
+async def got(owner: Owner, number: int) -> None:
+    async with asyncio.timeout(10):
+        while len(owner.got) < number:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_one_that_nobody_took_up_in_time_has_expired(redis_server):
+    owner = Owner(redis_server.url)
+    put(redis_server, -1, 3000)
+    async with running(owner.commands.run(), owner.redis):
+        await got(owner, 1)
+        assert owner.left_ms() <= 0
+
+
+async def test_when_redis_clock_is_set_back_what_waited_has_expired(redis_server):
+    """It would last an hour longer: nobody waits for it any more."""
+    owner = Owner(redis_server.url)
+    put(redis_server, HOUR_MS, 3000)
+    async with running(owner.commands.run(), owner.redis):
+        await got(owner, 1)
+        assert owner.left_ms() <= 0
+
+
+async def test_of_a_web_before_this_one_a_command_is_taken_as_it_is(redis_server):
+    owner = Owner(redis_server.url)
+    put(redis_server, 60_000, 0)
+    async with running(owner.commands.run(), owner.redis):
+        await got(owner, 1)
+        assert 0 < owner.left_ms() <= 60_000
+
+
+async def test_an_owner_that_was_stopped_between_reading_and_taking_takes_it_for_expired(
+    redis_server, monkeypatch: pytest.MonkeyPatch
+):
+    stopped_s = count(0, 10)
+    monkeypatch.setattr(command_queue, "boottime", lambda: float(next(stopped_s)))
+    owner = Owner(redis_server.url)
+    put(redis_server, 3000, 3000)
+    async with running(owner.commands.run(), owner.redis):
+        await got(owner, 1)
+        assert owner.left_ms() <= -6000
+
+
+async def test_who_was_told_503_never_has_it_done_later(redis_server):
+    """However long its way to Redis takes."""
+    owner = Owner(redis_server.url)
+    async with (
+        between(redis_server.port) as way,
+        asking(way.url) as asker,
+        running(owner.commands.run(), owner.redis),
+    ):
+        assert await asker.ask("here", Lock(True), "c1", "MA1", "x", 5) is not None
+        way.hold(b"XADD")
+        asked = asyncio.ensure_future(asker.ask("here", Lock(True), "c2", "MA1", "x", 0.2))
+        await way.held.wait()
+        assert await asked is None
+        way.let_through()
+        await got(owner, 2)
+        assert owner.got[-1].command_id == "c2" and owner.left_ms() <= 0
+
+
+async def test_what_comes_to_redis_too_late_is_not_asked_for(redis_server):
+    async with between(redis_server.port) as way, asking(way.url) as asker:
+        way.hold(b"TIME")
+        asked = asyncio.ensure_future(asker.ask("here", Lock(True), "c1", "MA1", "x", 0.1))
+        await way.held.wait()
+        await asyncio.sleep(0.15)
+        way.let_through()
+        assert await asked is None
+    assert redis_server.client.xlen(queue_key("here")) == 0
+
+
+async def test_a_stream_that_began_anew_with_lower_ids_is_read_again(redis_server):
+    owner = Owner(redis_server.url)
+    text = encode(Lock(True), "c1", "MA1", "x", 0, "web", 1)
+    redis_server.client.xadd(queue_key("here"), {"command": text}, id="99999999999999-0")
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        await got(owner, 1)
+        redis_server.client.flushall()  # by another server, say, whose clock is behind
+        owner.commands.begin_anew()
+        assert await asker.ask("here", Lock(True), "c2", "MA1", "x", 5) is not None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from itertools import count
+from typing import Any
 
 import pytest
 
@@ -15,107 +18,177 @@ from ari_conf.core.effects import ClaimName
 from ari_conf.errors import LeaseLost, StoreUnavailable
 from ari_conf.lease import LEASE_S, LOOK_S, OWN_S, Lease, Watch
 from ari_conf.store import Step, Store
+from tests.between import between
 from tests.redis import RedisServer
 
 NOW = 1_790_000_000_000
 Made = Callable[..., Lease]
 
 
-class Clock:
-    """Of one process; it goes by itself too, so that what waits comes to its end."""
+class Time:
+    """Of all processes of a test: it stands still while they ask Redis, and passes when the test says so."""
 
     def __init__(self) -> None:
+        self.now = 1000.0
+        self._sleeping: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._numbers = count()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def sleep(self, seconds: float) -> None:
+        waking = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleeping, (self.now + seconds, next(self._numbers), waking))
+        await waking
+
+    def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A process, which sleeps by this time."""
+        self._tasks.append(asyncio.create_task(work))
+        return self._tasks[-1]
+
+    async def passes(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> None:
+        end = self.now + seconds
+        while True:
+            await self._all_sleep()
+            if until():
+                return
+            if not self._sleeping or self._sleeping[0][0] > end:
+                break
+            self.now, _, waking = heapq.heappop(self._sleeping)
+            if not waking.done():
+                waking.set_result(None)
+        self.now = end
+
+    async def _all_sleep(self) -> None:
+        """Or have come to their end. What they ask of Redis takes as long as it takes."""
+        async with asyncio.timeout(60):
+            while True:
+                self._sleeping = [one for one in self._sleeping if not one[2].done()]
+                heapq.heapify(self._sleeping)
+                if sum(not task.done() for task in self._tasks) <= len(self._sleeping):
+                    return
+                await asyncio.sleep(0.001)
+
+    def end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+
+class Clock:
+    """Of one process, which may have been stopped: for it time has passed that it did not notice."""
+
+    def __init__(self, time: Time) -> None:
+        self._time = time
         self.ahead = 0.0
 
     def __call__(self) -> float:
-        return lease.boottime() + self.ahead
+        return self._time.now + self.ahead
 
 
 @pytest.fixture
-async def make(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Made]:
+async def time() -> AsyncIterator[Time]:
+    time = Time()
+    yield time
+    time.end()
+
+
+@pytest.fixture
+async def make(redis_server: RedisServer, time: Time, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Made]:
     clients = []
 
-    def made(host: str = "one", forgotten: Callable[[], None] = lambda: None, clock: Clock | None = None) -> Lease:
+    def made(host: str = "one", forgotten: Callable[[], None] = lambda: None, **more: Any) -> Lease:
         """On a machine of its own: whether it lives can't be told from the others."""
         monkeypatch.setattr(holder, "this", lambda: f'{{"host":"{host}","pid":1,"started":"1","place":"{host}"}}')
         clients.append(store.connect(redis_server.url))
-        return Lease(clients[-1], "pbx", forgotten=forgotten, clock=clock or Clock())
+        more = {"clock": Clock(time), "sleep": time.sleep} | more
+        return Lease(clients[-1], "pbx", forgotten=forgotten, **more)
 
     yield made
     for client in clients:
         await client.aclose()
 
 
+async def owner_of(time: Time, one: Lease) -> Lease:
+    time.run(one.acquire())
+    await time.passes(30, until=lambda: one.state == "owner")
+    assert one.fresh
+    return one
+
+
 async def fenced(redis_server: RedisServer, owner: Lease) -> Store:
     return Store(store.connect(redis_server.url), "pbx", token=lambda: owner.token)
 
 
-async def test_the_first_waits_only_for_one_who_may_have_been_forgotten(make: Made):
-    began = lease.boottime()
-    one = make()
-    await one.acquire()
-    assert one.fresh and not one.after_another
-    assert lease.EMPTY_S <= lease.boottime() - began < lease.EMPTY_S + 1.0
+async def test_the_first_waits_only_for_one_who_may_have_been_forgotten(make: Made, time: Time):
+    began = time.now
+    one = await owner_of(time, make())
+    assert not one.after_another
+    assert lease.EMPTY_S <= time.now - began <= lease.EMPTY_S + LOOK_S
 
 
-async def test_a_second_waits_as_long_as_the_first_renews_and_takes_over_when_it_does_no_more(make: Made):
+async def test_a_second_waits_as_long_as_the_first_renews_and_takes_over_when_it_does_no_more(make: Made, time: Time):
     one, two = make("one"), make("two")
-    await one.acquire()
-    keeping = asyncio.create_task(one.keep())
-    waiting = asyncio.create_task(two.acquire())
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(waiting), LEASE_S + 1.0)
+    await owner_of(time, one)
+    keeping = time.run(one.keep())
+    time.run(two.acquire())
+    await time.passes(60)
     assert (two.state, two.waiting_for) == ("standby", "one pid 1")
     keeping.cancel()
-    died = lease.boottime()
-    await waiting
-    assert LEASE_S - lease.RENEW_S <= lease.boottime() - died < LEASE_S + 3 * LOOK_S
+    died = time.now
+    await time.passes(30, until=lambda: two.state == "owner")
+    assert LEASE_S - lease.RENEW_S <= time.now - died <= LEASE_S + 2 * LOOK_S
     assert two.fresh and two.after_another
 
 
-async def test_what_was_given_back_is_taken_at_once(make: Made):
+async def test_what_was_given_back_is_taken_at_once(make: Made, time: Time):
     one, two = make("one"), make("two")
-    await one.acquire()
+    await owner_of(time, one)
     await one.release()
     assert not one.fresh
-    began = lease.boottime()
-    await two.acquire()
-    assert lease.boottime() - began < 0.2
-    assert not two.after_another
+    began = time.now
+    await owner_of(time, two)
+    assert time.now == began and not two.after_another
 
 
-async def test_of_ten_at_once_one_gets_it(make: Made):
+async def test_of_ten_at_once_one_gets_it(make: Made, time: Time):
     one, others = make("one"), [make(f"other {n}") for n in range(10)]
-    await one.acquire()
-    waiting = [asyncio.create_task(other.acquire()) for other in others]
+    await owner_of(time, one)
+    for other in others:
+        time.run(other.acquire())
     await one.release()
-    done, left = await asyncio.wait(waiting, timeout=1.0)
-    assert len(done) == 1 and len(left) == 9
-    for task in left:
-        task.cancel()
+    await time.passes(1.0)
+    assert sorted(other.state for other in others) == ["owner"] + 9 * ["standby"]
 
 
-async def test_one_who_was_stopped_does_not_act_before_he_has_asked(make: Made):
-    clock = Clock()
-    one = make(clock=clock)
-    await one.acquire()
-    assert one.fresh
-    clock.ahead += OWN_S
+async def test_one_who_was_stopped_does_not_act_before_it_has_asked(make: Made, time: Time):
+    clock = Clock(time)
+    one = await owner_of(time, make(clock=clock))
+    clock.ahead += OWN_S + 0.01
     assert not one.fresh
     asking = asyncio.create_task(one.confirmed())
     await asyncio.sleep(0)
     assert not asking.done()
-    keeping = asyncio.create_task(one.keep())
-    await asyncio.wait_for(asking, 0.3)
+    time.run(one.keep())
+    await asyncio.wait_for(asking, 10)
     assert one.fresh
-    keeping.cancel()
 
 
-async def test_one_who_wakes_up_after_another_took_over_never_acts_again(make: Made, redis_server: RedisServer):
-    clock = Clock()
+async def test_one_who_must_act_has_it_renewed_at_once(make: Made, time: Time):
+    clock = Clock(time)
+    one = await owner_of(time, make(clock=clock))
+    time.run(one.keep())
+    await time.passes(0)
+    clock.ahead += OWN_S + 0.01
+    # It sleeps until the next renewal, and is woken for this; no time passes.
+    await asyncio.wait_for(one.confirmed(), 10)
+    assert one.fresh
+
+
+async def test_one_who_wakes_up_after_another_took_over_never_acts_again(
+    make: Made, time: Time, redis_server: RedisServer
+):
+    clock = Clock(time)
     one, two = make("one", clock=clock), make("two")
-    await one.acquire()
-    await two.acquire()
+    await owner_of(time, one)
+    await owner_of(time, two)
     clock.ahead += 60
     asking = asyncio.create_task(one.confirmed())
     await one.keep()
@@ -127,12 +200,12 @@ async def test_one_who_wakes_up_after_another_took_over_never_acts_again(make: M
     assert lease.seen(redis_server.client, "pbx").owner == "two pid 1"
 
 
-async def test_what_a_former_owner_writes_is_refused_all_of_it(make: Made, redis_server: RedisServer):
+async def test_what_a_former_owner_writes_is_refused_all_of_it(make: Made, time: Time, redis_server: RedisServer):
     one, two = make("one"), make("two")
-    await one.acquire()
+    await owner_of(time, one)
     kept = await fenced(redis_server, one)
     await kept.write([Step(NOW, {"call:u1": b"1"})])
-    await two.acquire()
+    await owner_of(time, two)
     with pytest.raises(LeaseLost):
         await kept.write([Step(NOW, {"call:u1": b"2"}, also=[lambda pipe: pipe.set("more", "1")])])
     with pytest.raises(LeaseLost):
@@ -144,23 +217,32 @@ async def test_what_a_former_owner_writes_is_refused_all_of_it(make: Made, redis
     await kept.close()
 
 
-async def test_a_takeover_between_looking_and_writing_refuses_the_write(make: Made, redis_server: RedisServer):
-    """The transaction is under way when the key changes: what was watched no longer holds."""
-    one = make("one")
-    await one.acquire()
-    kept = await fenced(redis_server, one)
-    for n in range(50):
-        await kept.write([Step(NOW, {"call:u1": b"%d" % n})])
-    redis_server.client.set(lease.owner_key("pbx"), "another")
-    with pytest.raises(LeaseLost):
-        await kept.write([Step(NOW, {"call:u1": b"late"})])
-    assert await kept.load() == {"call:u1": b"49"}
+@pytest.mark.parametrize("what", ["a write", "a claim"])
+async def test_a_takeover_between_looking_and_writing_refuses_it(
+    make: Made, time: Time, redis_server: RedisServer, what: str
+):
+    """It was sent by one who was the owner, beyond doubt; and is still on its way when another takes over."""
+    one, two = make("one"), make("two")
+    await owner_of(time, one)
+    async with between(redis_server.port) as way:
+        kept = Store(store.connect(way.url), "pbx", token=lambda: one.token)
+        await kept.write([Step(NOW, {"call:u1": b"1"})])
+        way.hold(b"EVAL")
+        assert one.fresh
+        late = kept.write([Step(NOW, {"call:u1": b"2"})]) if what == "a write" else kept.claim("MA1", "weekly", "c1")
+        writing = asyncio.create_task(late)
+        await way.held.wait()
+        await owner_of(time, two)
+        way.let_through()
+        with pytest.raises(LeaseLost):
+            await writing
+    assert await (await fenced(redis_server, two)).load() == {"call:u1": b"1"}
+    assert redis_server.client.keys("ari_conf:names:*") == []
     await kept.close()
 
 
-async def test_after_giving_it_back_nothing_is_written(make: Made, redis_server: RedisServer):
-    one = make("one")
-    await one.acquire()
+async def test_after_giving_it_back_nothing_is_written(make: Made, time: Time, redis_server: RedisServer):
+    one = await owner_of(time, make("one"))
     kept = await fenced(redis_server, one)
     await one.release()
     with pytest.raises(LeaseLost):
@@ -168,76 +250,106 @@ async def test_after_giving_it_back_nothing_is_written(make: Made, redis_server:
     await kept.close()
 
 
-async def test_while_redis_is_away_a_lone_owner_goes_on_and_nobody_takes_his_place(
-    make: Made, redis_server: RedisServer
+async def test_while_redis_is_away_a_lone_owner_goes_on_and_nobody_takes_its_place(
+    make: Made, time: Time, redis_server: RedisServer
 ):
     one, two = make("one"), make("two")
-    await one.acquire()
-    keeping, waiting = asyncio.create_task(one.keep()), asyncio.create_task(two.acquire())
+    await owner_of(time, one)
+    time.run(one.keep())
+    time.run(two.acquire())
+    await time.passes(1)
     redis_server.kill()
-    for _ in range(40):  # two seconds longer than a lease lasts
-        await asyncio.sleep((LEASE_S + 2) / 40)
+    for _ in range(40):
+        await time.passes(LEASE_S / 10)
         assert one.fresh, "the owner held up a call"
     redis_server.start()
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(waiting), LEASE_S + 1.0)
-    assert one.fresh
-    keeping.cancel()
-    waiting.cancel()
+    await time.passes(60)
+    assert one.fresh and two.state == "standby"
 
 
-async def test_redis_comes_back_empty_and_the_owner_is_it_again_and_writes_all(make: Made, redis_server: RedisServer):
-    rewritten = asyncio.Event()
-    one, two = make("one", rewritten.set), make("two")
-    await one.acquire()
+async def test_redis_comes_back_empty_and_the_owner_is_it_again_and_writes_all(
+    make: Made, time: Time, redis_server: RedisServer
+):
+    forgotten: list[bool] = []
+    one, two = make("one", lambda: forgotten.append(True)), make("two")
+    await owner_of(time, one)
     kept = await fenced(redis_server, one)
     await kept.write([Step(NOW, {"call:u1": b"1"})])
-    keeping, waiting = asyncio.create_task(one.keep()), asyncio.create_task(two.acquire())
+    time.run(one.keep())
+    time.run(two.acquire())
+    await time.passes(1)
     redis_server.client.flushall()
     with pytest.raises(StoreUnavailable):
         await kept.write([Step(NOW, {"call:u1": b"2"})])
-    await asyncio.wait_for(rewritten.wait(), 2)
+    await time.passes(lease.RENEW_S + 0.01)
+    assert forgotten == [True]
     await kept.write([Step(NOW, {"call:u1": b"3"})])
     assert await kept.load() == {"call:u1": b"3"}
-    assert not waiting.done() and one.fresh
-    keeping.cancel()
-    waiting.cancel()
+    await time.passes(60)
+    assert one.fresh and two.state == "standby" and forgotten == [True]
     await kept.close()
 
 
-async def test_redis_comes_back_as_it_was_before_this_owner(make: Made, redis_server: RedisServer):
+async def test_redis_comes_back_as_it_was_before_this_owner(make: Made, time: Time, redis_server: RedisServer):
     """From an old copy: the owner in it is none any more."""
-    rewritten = asyncio.Event()
-    one = make("one", rewritten.set)
+    forgotten: list[bool] = []
+    one = make("one", lambda: forgotten.append(True))
     redis_server.client.hset(lease.lease_key("pbx"), mapping={"number": 4, "beat": 9, "at": 1, "holder": ""})
     redis_server.client.set(lease.owner_key("pbx"), "")
-    await one.acquire()
+    await owner_of(time, one)
     redis_server.client.hset(lease.lease_key("pbx"), "number", 4)
     redis_server.client.set(lease.owner_key("pbx"), "4.old")
-    keeping = asyncio.create_task(one.keep())
-    await asyncio.wait_for(rewritten.wait(), 2)
-    assert one.fresh
-    keeping.cancel()
+    time.run(one.keep())
+    await time.passes(0.1)
+    assert one.fresh and forgotten == [True]
+
+
+async def test_what_redis_has_lost_between_two_renewals_is_noticed(make: Made, time: Time, redis_server: RedisServer):
+    """A replica that became the primary had not heard of the last write, but of the renewal before it."""
+    forgotten: list[str] = []
+    kept: list[Store] = []
+    one = make("one", lambda: forgotten.append(kept[0].confirmed), written=lambda: kept[0].confirmed)
+    await owner_of(time, one)
+    kept.append(await fenced(redis_server, one))
+    time.run(one.keep())
+    for n in range(3):
+        await kept[0].write([Step(NOW, {"call:u1": b"%d" % n})])
+        copy = {key: redis_server.client.dump(key) for key in redis_server.client.keys("*")}
+        await time.passes(5)
+    assert forgotten == []
+    await kept[0].write([Step(NOW, {"call:u1": b"3"})])
+    for key, value in copy.items():
+        if key != lease.lease_key("pbx").encode():
+            redis_server.client.restore(key, 0, value, replace=True)
+    await time.passes(lease.RENEW_S + 0.01)
+    assert forgotten == [kept[0].confirmed]
+    await time.passes(60)
+    assert len(forgotten) == 1, "it was told again, although nothing more was lost"
+    await kept[0].write([Step(NOW, {"call:u1": b"4"})])
+    await time.passes(5)
+    redis_server.client.delete(lease.written_key("pbx"))
+    await time.passes(5)
+    assert len(forgotten) == 2
+    await kept[0].close()
 
 
 async def test_one_who_slept_while_redis_was_emptied_and_another_began_is_none_any_more(
-    make: Made, redis_server: RedisServer
+    make: Made, time: Time, redis_server: RedisServer
 ):
-    clock = Clock()
+    clock = Clock(time)
     one = make("one", clock=clock)
     for _ in range(3):  # so that its number is the higher one
-        await one.acquire()
+        await owner_of(time, one)
         await one.release()
-    await one.acquire()
+    await owner_of(time, one)
     redis_server.client.flushall()
-    two = make("two")
-    await two.acquire()
+    two = await owner_of(time, make("two"))
     clock.ahead += 60
     await one.keep()
     assert one.state == "lost" and two.fresh
 
 
-async def test_a_dead_process_of_this_machine_is_not_waited_for(redis_server: RedisServer):
+async def test_a_dead_process_of_this_machine_is_not_waited_for(redis_server: RedisServer, time: Time):
     def died() -> None:
         script = (
             "import asyncio, sys; from ari_conf import lease, store\n"
@@ -247,10 +359,9 @@ async def test_a_dead_process_of_this_machine_is_not_waited_for(redis_server: Re
 
     await asyncio.to_thread(died)
     client = store.connect(redis_server.url)
-    two = Lease(client, "pbx")
-    began = lease.boottime()
-    await two.acquire()
-    assert lease.boottime() - began < 0.5
+    began = time.now
+    two = await owner_of(time, Lease(client, "pbx", clock=Clock(time), sleep=time.sleep))
+    assert time.now == began
     assert two.after_another
     await client.aclose()
 
@@ -277,28 +388,38 @@ def test_a_watch_with_a_gap_begins_anew():
 # Names.
 
 
+def ago(redis_server: RedisServer, seconds: int) -> int:
+    """Redis' clock in ms, so long ago."""
+    return int((redis_server.client.time()[0] - seconds) * 1000)
+
+
 async def test_a_name_of_an_owner_who_never_returns_may_be_taken_after_a_while(redis_server: RedisServer):
     client = store.connect(redis_server.url)
-    one, two = Store(client, "one"), Store(client, "two", names_kept_s=0.2)
+    one, two = Store(client, "one"), Store(client, "two", names_kept_s=600)
     await one.claim("MA1", "weekly", "c1")
     assert await two.claim("MA1", "weekly", "c2") == "one", "the time counts from the first who asked"
-    await asyncio.sleep(0.25)
+    at = int(redis_server.client.hget(lease.lease_key("one"), "at"))
+    assert abs(at - ago(redis_server, 0)) < 60_000
+    redis_server.client.hset(lease.lease_key("one"), "at", at - 590_000)
+    assert await two.claim("MA1", "weekly", "c2") == "one"
+    redis_server.client.hset(lease.lease_key("one"), "at", at - 601_000)
     assert await two.claim("MA1", "weekly", "c2") is None
     assert await two.names("MA1") == {"weekly": ("c2", "two")}
     await client.aclose()
 
 
-async def test_a_name_of_an_owner_who_renews_is_kept(redis_server: RedisServer, make: Made):
-    one = make("one")
-    await one.acquire()
-    keeping = asyncio.create_task(one.keep())
+async def test_a_name_of_an_owner_who_renews_is_kept(redis_server: RedisServer, make: Made, time: Time):
+    one = await owner_of(time, make("one"))
+    time.run(one.keep())
     kept = await fenced(redis_server, one)
     await kept.claim("MA1", "weekly", "c1")
-    other = Store(store.connect(redis_server.url), "elsewhere", names_kept_s=0.8)
+    other = Store(store.connect(redis_server.url), "elsewhere", names_kept_s=600)
     for _ in range(4):
-        await asyncio.sleep(0.3)
+        redis_server.client.hset(lease.lease_key("pbx"), "at", ago(redis_server, 700))
+        await time.passes(lease.RENEW_S)
         assert await other.claim("MA1", "weekly", "c2") == "pbx"
-    keeping.cancel()
+    await kept.close()
+    await other.close()
 
 
 async def test_names_that_were_claimed_alone_are_written_later_and_a_conflict_is_told(redis_server: RedisServer):

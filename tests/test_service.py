@@ -18,7 +18,7 @@ from ari_conf.store import Step
 async def test_a_step_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     service = Service(from_environment({"ARI_CONF_REDIS_URL": "redis://127.0.0.1:1/0"}))
     put: list[tuple[Step, Sequence[do.Effect]]] = []
-    monkeypatch.setattr(service._writer, "put", lambda step, effects, *more: put.append((step, effects)))
+    monkeypatch.setattr(service._writer, "put", lambda step, effects, **more: put.append((step, effects)))
     for name in ("ann", "bob"):
         service._deliver(ev.CallArrived(name, f"call-{name}", "r", "A", "1", "2"))
     put.clear()

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ari_conf import accounts, lanes, store
+from ari_conf.batch import Batch
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
 from ari_conf.core.effects import PostCallback, ReleaseName, ReportProblem
@@ -35,6 +36,14 @@ def callback(number: int, lane: str = "c1") -> PostCallback:
 
 def problem(text: str) -> ReportProblem:
     return ReportProblem("MA1", "u1", 8011, text)
+
+
+def batch_of(kept: Store, *steps: Step) -> Batch:
+    batch = kept.batch()
+    for step in steps:
+        batch.add(step)
+    batch.close()
+    return batch
 
 
 def waiting(server: RedisServer) -> list[bytes]:
@@ -100,10 +109,10 @@ def whole(conference: Conference) -> Conference:
 async def test_what_changes_while_it_is_written_waits_for_its_own_step(kept: Store):
     """Else its callbacks could be lost: the state would say that they were sent."""
     call, _ = Call.arrived(CallArrived("channel", "u1", "request", "MA1", "+4930", "100"), NOW)
-    writing = kept.write([Step(NOW, {"u1": call})])
+    batch = batch_of(kept, Step(NOW, {"u1": call}))
     as_it_was = encoded(call)
     call.hang_up("normal", 4000, NOW)
-    await writing
+    await kept.send(batch)
     assert (await kept.load())["u1"] == as_it_was != encoded(call)
 
 
@@ -127,11 +136,15 @@ async def test_each_asterisk_has_its_own_state(redis_server: RedisServer, kept: 
     await client.aclose()
 
 
-async def test_steps_that_come_again_are_written_once(redis_server: RedisServer, kept: Store):
-    """Redis did it, and its answer was lost: the application writes the same steps again, and what came meanwhile."""
-    steps = [Step(NOW, callbacks=[callback(n)], problems=[problem(str(n))]) for n in range(3)]
-    await kept.write(steps[:2])
-    await kept.write(steps)
+@pytest.mark.parametrize("parked", [False, True])
+async def test_a_batch_that_comes_again_is_written_once(redis_server: RedisServer, kept: Store, parked: bool):
+    """Redis did it, and its answer was lost: the application writes the same batch again, and then what came since."""
+    first, second, third = (Step(NOW, callbacks=[callback(n)], problems=[problem(str(n))]) for n in range(3))
+    batches = [batch_of(kept, first, second), batch_of(kept, third)]
+    for batch in (batches[0], *batches):
+        if parked:
+            batch.park()
+        await kept.send(batch)
     assert [entry.count(b'"%d"' % n) for n, entry in enumerate(waiting(redis_server))] == [1, 1, 1]
     assert [found.text for found in read_problems(redis_server.client, "MA1")] == ["2", "1", "0"]
 
@@ -214,9 +227,10 @@ async def test_a_worker_with_room_is_told_in_the_same_step(redis_server: RedisSe
     await telling.write(steps[:1])
     assert redis_server.client.lrange("callbacks", 0, -1) == [], "there was no worker"
     lanes.Lanes(redis_server.client).beat("w1", 8, [], 0, reclaim=True)
-    await telling.write(steps[1:])
+    batch = batch_of(telling, *steps[1:])
+    await telling.send(batch)
     letters = redis_server.client.lrange("callbacks", 0, -1)
-    assert letters == [f"come for {step.id}.0".encode() for step in (steps[3], steps[2], steps[1])]
+    assert letters == [f"come for {batch.id}.{n}".encode() for n in (2, 1, 0)]
     tokens = set(redis_server.client.zrange("ari_conf:callbacks:tokens", 0, -1))
     assert tokens == {letter.removeprefix(b"come for ") for letter in letters}
     await telling.write([Step(NOW, callbacks=[callback(n, f"lane {n}")]) for n in range(9, 19)])
@@ -225,9 +239,9 @@ async def test_a_worker_with_room_is_told_in_the_same_step(redis_server: RedisSe
 
 
 async def test_a_job_for_another_queue_is_written_once(redis_server: RedisServer, kept: Store):
-    step = Step(NOW, jobs=[("recordings", "MA1:o:1", b"store it")])
-    await kept.write([step])
-    await kept.write([step])
+    batch = batch_of(kept, Step(NOW, jobs=[("recordings", "MA1:o:1", b"store it")]))
+    await kept.send(batch)
+    await kept.send(batch)
     assert redis_server.client.lrange("ari_conf:recordings:lane:MA1:o:1", 0, -1) == [b"store it"]
     assert redis_server.client.lrange("ari_conf:recordings:accounts", 0, -1) == [b"MA1"]
 

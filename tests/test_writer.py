@@ -3,67 +3,340 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable
+from itertools import count
+from typing import Any
 
+import pytest
+from structlog.testing import capture_logs
+
+from ari_conf import batch as batches
+from ari_conf import outbox, writer
+from ari_conf.batch import Batch, Step
 from ari_conf.core import effects as do
-from ari_conf.errors import LeaseLost, StoreUnavailable
-from ari_conf.store import Step
-from ari_conf.writer import Writer
-from tests import lateness
+from ari_conf.core.elements import Play
+from ari_conf.errors import LeaseLost, StoreRefused, StoreUnavailable
+from ari_conf.writer import ONLY_ASK, Writer
 
-ANSWER = do.Answer("c1")
+ANSWER, HANG_UP = do.Answer("c1"), do.HangUp("c1")
+ASKS = (
+    do.IdentifyCall("u1", "c1", "MA1"),
+    do.PrepareSound("p1", Play("http://x.example/a.wav")),
+    do.WarmSounds("u1", "MA1", ()),
+)
+SOON_S = 10.0
+"""Much longer than anything here takes on a busy machine, much shorter than forever."""
 
 
-class Store:
-    """Answers each write with what it is told to."""
+class Place:
+    def pipeline(self) -> Any:
+        raise AssertionError("not needed here")
+
+    def state_key(self) -> str:
+        return "state"
+
+    def claim_command(self, claim: do.ClaimName) -> tuple[str, ...]:
+        return ("CLAIM", claim.name)
+
+    def release_command(self, freed: do.ReleaseName) -> tuple[str, ...]:
+        return ("RELEASE", freed.name)
+
+    def publish_command(self, auth_id: str, conference_id: str) -> tuple[str, ...]:
+        return ("PUBLISH", conference_id)
+
+    def letter(self, token: str) -> str | None:
+        return None
+
+
+class Store(Place):
+    """Answers each write with what it is told to, and then well."""
 
     def __init__(self, *answers: Exception | None) -> None:
         self.answers = list(answers)
-        self.written: list[int] = []
         self.asked = asyncio.Event()
+        self.sent: list[tuple[str, list[Any]]] = []
+        """(id, arguments) of each batch, as often as it was sent."""
+        self.open = asyncio.Event()
+        self.open.set()
+        self.refuses = b"\0"
+        self._ids = count(1)
 
-    async def write(self, steps: Sequence[Step]) -> None:
-        self.written.append(len(steps))
+    def batch(self) -> Batch:
+        return Batch(f"p-{next(self._ids)}", self)
+
+    async def send(self, batch: Batch) -> None:
+        self.sent.append((batch.id, batch.arguments()))
         self.asked.set()
+        await self.open.wait()
         if (answer := self.answers.pop(0) if self.answers else None) is not None:
             raise answer
+        if any(isinstance(part, bytes) and self.refuses in part for part in batch.arguments()):
+            raise StoreRefused("it is refused")
+
+    def written(self) -> list[str]:
+        """The callbacks, in the order in which Redis has them: one that comes again under its id is not doubled."""
+        batches = dict(self.sent)
+        texts = [part for parts in batches.values() for part in parts if isinstance(part, bytes) and b'"url"' in part]
+        return [dict(outbox.decode(text).params)["N"] for text in texts]
 
 
-def writer_of(store: Store, done: list[str]) -> Writer:
-    return Writer(store, lambda effect: done.append(type(effect).__name__), lambda: None, lambda: done.append("lost"))
+class Course:
+    """A writer at work, and what it has done."""
+
+    def __init__(self, store: Store, **more: Any) -> None:
+        self.store = store
+        self.done: list[str] = []
+        self.lost = False
+        self.changes: list[Step] = []
+        self.writer = Writer(
+            store,
+            lambda effect: self.done.append(type(effect).__name__),
+            lambda: None,
+            self._lose,
+            lambda: self.changes.pop() if self.changes else None,
+            **more,
+        )
+        self.task = asyncio.create_task(self.writer.run())
+
+    def _lose(self) -> None:
+        self.lost = True
+
+    def put(self, number: int, *effects: do.Effect, size: int = 0) -> None:
+        self.writer.put(step(number, size), effects)
+
+    async def drained(self) -> None:
+        await asyncio.wait_for(self.writer.drained(), SOON_S)
 
 
-async def test_an_effect_runs_after_its_step_is_written():
-    done: list[str] = []
-    writer = writer_of(store := Store(), done)
-    writer.put(Step(1), [ANSWER])
-    assert done == []
-    running = asyncio.create_task(writer.run())
-    await writer.drained()
-    assert (done, store.written) == (["Answer"], [1])
-    running.cancel()
+def step(number: int, size: int = 0, auth_id: str = "MA1") -> Step:
+    params = (("N", str(number)), ("filling", "x" * size))
+    callback = do.PostCallback("c", auth_id, "http://x.example", "POST", params)
+    return Step(1, {f"u{number % 7}": b"%d" % number}, [callback])
 
 
-async def test_what_is_refused_is_not_done_and_nothing_after_it():
-    done: list[str] = []
-    writer = writer_of(store := Store(LeaseLost("another")), done)
-    writer.put(Step(1), [ANSWER])
+@pytest.fixture
+async def play() -> AsyncIterator[Callable[..., Course]]:
+    plays: list[Course] = []
+
+    def begin(*answers: Exception | None, **more: Any) -> Course:
+        plays.append(Course(Store(*answers), **more))
+        return plays[-1]
+
+    yield begin
+    for one in plays:
+        one.task.cancel()
+
+
+Begin = Callable[..., Course]
+
+
+async def turns(number: int = 20) -> None:
+    """As many of the loop's, without any time that passes."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def test_an_effect_runs_after_its_step_is_written(play: Begin):
+    one = play()
+    one.store.open.clear()
+    one.put(1, ANSWER)
+    await one.store.asked.wait()
+    assert one.done == []
+    one.store.open.set()
+    await one.drained()
+    assert (one.done, one.store.written()) == (["Answer"], ["1"])
+
+
+async def test_what_is_refused_is_not_done_and_nothing_after_it(play: Begin):
+    one = play(LeaseLost("another"))
+    one.put(1, ANSWER)
     # It has nothing more to do.
-    async with lateness.timeout():
-        await writer.run()
-    assert done == ["lost"]
-    assert (store.written, writer.waiting) == ([1], 0)
+    await asyncio.wait_for(one.task, SOON_S)
+    assert one.lost and one.done == []
+    assert len(one.store.sent) == 1 and one.writer.waiting == 0
 
 
-async def test_without_redis_it_is_done_and_written_later_in_its_order():
-    done: list[str] = []
-    writer = writer_of(store := Store(StoreUnavailable("away")), done)
-    running = asyncio.create_task(writer.run())
-    writer.put(Step(1), [ANSWER])
-    await store.asked.wait()
-    writer.put(Step(2), [do.HangUp("c1")])
-    async with lateness.timeout():
-        await writer.drained()
-    assert done == ["Answer", "HangUp"]
-    assert store.written == [1, 2] and not writer.away
-    running.cancel()
+@pytest.mark.parametrize("effect", ASKS, ids=lambda effect: type(effect).__name__)
+async def test_what_only_asks_waits_for_no_write(play: Begin, effect: do.Effect):
+    one = play()
+    one.put(1, effect)
+    assert one.done == [type(effect).__name__]
+    assert {type(each) for each in ASKS} == set(ONLY_ASK)
+
+
+async def test_a_slow_write_holds_no_call_up(play: Begin):
+    """Nor those that come while it is under way."""
+    one = play()
+    one.store.open.clear()
+    one.put(1, ANSWER)
+    await one.store.asked.wait()
+    one.put(2, HANG_UP)
+    assert one.done == []
+    async with asyncio.timeout(SOON_S):
+        while one.done != ["Answer", "HangUp"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    one.put(3, do.StopMusic("c1"))
+    assert one.done[2:] == ["StopMusic"]
+    one.store.open.set()
+    await one.drained()
+    one.store.open.clear()
+    one.put(4, ANSWER)
+    assert len(one.done) == 3, "a write that was slow once made all later effects run before theirs"
+
+
+async def test_who_talks_lingers_and_goes_with_the_next(play: Begin):
+    one = play()
+    one.writer.put(Step(1, {"c1": b"talks"}), [], may_linger=True)
+    one.changes.append(Step(1, {"c2": b"talks"}))
+    one.writer.linger()
+    await turns()
+    assert not one.store.asked.is_set()
+    one.put(2)
+    await one.drained()
+    ((_, parts),) = one.store.sent
+    assert parts.count(b"talks") == 2
+
+
+async def test_it_lingers_not_for_long(play: Begin):
+    one = play()
+    one.writer.put(Step(1, {"c1": b"talks"}), [], may_linger=True)
+    await asyncio.wait_for(one.store.asked.wait(), SOON_S)
+
+
+async def test_nothing_else_lingers(play: Begin):
+    """A digit is told once; it leads to no effect, and must be in Redis all the same if we die."""
+    one = play()
+    one.writer.put(Step(1, {"u1": b"digits: 1"}), [])
+    await turns()
+    assert len(one.store.sent) == 1
+    one.changes.append(Step(1, {"u1": b"digits: 12"}))
+    one.writer.hurry()
+    await turns()
+    assert len(one.store.sent) == 2
+
+
+async def test_without_redis_it_is_done_and_written_later_in_its_order(play: Begin):
+    one = play(StoreUnavailable("away"))
+    one.put(1, ANSWER)
+    await one.store.asked.wait()
+    await turns()
+    assert one.writer.away and one.done == ["Answer"]
+    one.put(2, HANG_UP)
+    assert one.done == ["Answer", "HangUp"], "an effect waited for a Redis that is away"
+    await one.drained()
+    assert one.store.written() == ["1", "2"] and not one.writer.away
+
+
+async def test_what_waits_is_encoded_once_and_written_in_parts_that_are_not_large(
+    play: Begin, monkeypatch: pytest.MonkeyPatch
+):
+    encoded: list[str] = []
+    entry = outbox.entry
+
+    def counted(callback: do.PostCallback, now_ms: int) -> tuple[str, bytes]:
+        encoded.append(dict(callback.params)["N"])
+        return entry(callback, now_ms)
+
+    monkeypatch.setattr(outbox, "entry", counted)
+    monkeypatch.setattr(writer, "TRY_AGAIN_S", 0.001)
+    one = play(*[StoreUnavailable("away")] * 20)
+    small, large = 3 * batches.MOST_STEPS, 40
+    for number in range(small):
+        one.put(number)
+    for number in range(large):
+        one.put(small + number, size=30_000)
+    await one.drained()
+    assert one.store.written() == encoded == [str(number) for number in range(small + large)]
+    tries = [id for id, _ in one.store.sent]
+    assert tries[:21] == [tries[0]] * 21
+    assert one.store.sent[0][1] == one.store.sent[20][1], "what is written again is not what was written before"
+    sizes = [sum(len(part) for part in parts if isinstance(part, bytes)) for _, parts in one.store.sent]
+    assert max(sizes) < batches.MOST_BYTES + 40_000
+    assert all(sum(b'"url"' in part for part in parts if isinstance(part, bytes)) <= 500 for _, parts in one.store.sent)
+
+
+async def test_each_part_has_the_state_of_its_last_step(play: Begin):
+    """Of a later one the callbacks would be lost, of an earlier one sent again, by who takes over in between."""
+    one = play(StoreUnavailable("away"))
+    for number in range(2 * batches.MOST_STEPS):
+        one.writer.put(Step(1, {"c1": b"state %d" % number}, step(number).callbacks), [])
+    await one.drained()
+    states = [[part for part in parts if str(part).startswith("b'state")] for _, parts in one.store.sent[1:]]
+    assert states == [[b"state 499"], [b"state 999"]]
+
+
+async def test_an_hour_without_redis_takes_little_memory(play: Begin):
+    """Callbacks resemble each other, and what waits is compressed."""
+    one = play(*[StoreUnavailable("away")] * 1000)
+    for number in range(5000):
+        one.put(number, size=800)
+    assert one.writer._bytes < 5000 * 100
+
+
+async def test_what_is_too_much_is_dropped_and_told_but_for_recordings(play: Begin, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(writer, "MOST_BYTES", 100_000)
+    written_all: list[bool] = []
+    one = play(*[StoreUnavailable("away")] * 2, write_all=lambda: written_all.append(True))
+    for number in range(3000):
+        one.put(number)
+    one.writer.put(Step(1, jobs=[("recordings", "MA2:o:r1", b"store it")]), [HANG_UP])
+    one.writer.put(Step(1, {"u1": b"late"}, step(0, auth_id="MA2").callbacks), [ANSWER])
+    await turns()
+    one.put(3000, do.StopMusic("c1"))
+    assert one.done == ["HangUp", "Answer", "StopMusic"], "what is dropped is done all the same"
+    assert one.writer._bytes < 200_000
+    with capture_logs() as logged:
+        await one.drained()
+    kept = one.store.written()
+    assert kept == [str(number) for number in range(len(kept))] and 100 < len(kept) < 3000
+    assert written_all == [True], "what changed meanwhile is not in Redis"
+    parts = [part for _, parts in one.store.sent for part in parts]
+    assert b"store it" in parts and b"late" not in parts
+    told = [part for part in parts if isinstance(part, bytes) and b"callbacks were dropped" in part]
+    assert len(told) == 2 and f"{3001 - len(kept)} callbacks".encode() in told[0] and b"1 callbacks" in told[1]
+    assert [line["callbacks"] for line in logged if "were dropped" in line["event"]] == [3002 - len(kept)]
+    one.put(4000)
+    await one.drained()
+    assert one.store.written()[-1] == "4000" and not one.writer.away
+
+
+async def test_what_redis_refuses_for_good_costs_itself_alone(play: Begin):
+    one = play(StoreUnavailable("away"))
+    one.store.refuses = b"poison"
+    await turns()
+    for number in range(20):
+        one.put(number, *([ANSWER] if number == 13 else []))
+    params = (("N", "poison"),)
+    one.writer.put(Step(1, {}, [do.PostCallback("c", "MA2", "http://x.example", "POST", params)]), [HANG_UP])
+    for number in range(20, 40):
+        one.put(number)
+    with capture_logs() as logged:
+        await one.drained()
+    # Written are those that were not refused, each once; in their order, whatever halves they came in.
+    assert one.done == ["Answer", "HangUp"]
+    sent = [[part for part in parts if isinstance(part, bytes)] for _, parts in one.store.sent]
+    good = [part for parts in sent if not any(b"poison" in part for part in parts) for part in parts]
+    numbers = [dict(outbox.decode(part).params)["N"] for part in good if b'"url"' in part]
+    assert numbers == [str(number) for number in range(40)]
+    assert [line["log_level"] for line in logged if "refuses" in line["event"]] == ["error"]
+    assert any(b"a callback was dropped" in part for part in good)
+
+
+async def test_a_step_that_can_not_be_encoded_costs_itself_alone(play: Begin):
+    one = play()
+    with capture_logs() as logged:
+        one.writer.put(Step(1, {"u1": object()}), [ANSWER])  # type: ignore[dict-item]
+        one.put(1, HANG_UP)
+    await one.drained()
+    assert one.done == ["Answer", "HangUp"] and one.store.written() == ["1"]
+    assert any("defect of ari_conf" in line["event"] for line in logged)
+
+
+async def test_why_redis_is_away_is_said_once_and_when_it_changes(play: Begin, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(writer, "TRY_AGAIN_S", 0.001)
+    one = play(*[StoreUnavailable("gone")] * 5, *[StoreUnavailable("full")] * 5)
+    with capture_logs() as logged:
+        one.put(1)
+        await one.drained()
+    said = [(line["event"].split(":")[0], line.get("reason")) for line in logged]
+    assert said == [("redis away", "gone"), ("redis away", "full"), ("redis is back", None)]

@@ -166,7 +166,7 @@ class Feed:
         for asterisk in set(self._owners.values()):
             if self._leases.get(asterisk, 0) - LEASE_MS + RENEW_MS <= now:
                 try:
-                    await self._asker.watch(asterisk, self._auth_id, now + LEASE_MS)
+                    await self._asker.watch(asterisk, self._auth_id, LEASE_MS)
                 except RedisError as error:
                     # Said again at the next turn; whether Redis is there is the subscription's to tell.
                     log.warning("talk detection is not asked for", reason=str(error) or type(error).__name__)
