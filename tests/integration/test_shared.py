@@ -61,4 +61,4 @@ async def test_one_that_was_stopped_on_purpose_has_not_ended(small: Shared) -> N
     stage = Stage.__new__(Stage)
     stage.system = system
     with pytest.raises(PartEnded, match="this scenario stopped redis, and did not start it again"):
-        await stage.ends_well()
+        stage.all_there()
