@@ -192,9 +192,9 @@ def contains(samples: Samples, reference: Samples, slip_ms: float = SLIP_MS) -> 
     return best
 
 
-def loudest(samples: Samples, references: Iterable[Path]) -> tuple[Path, Match]:
+def loudest(samples: Samples, references: Iterable[Path], slip_ms: float = SLIP_MS) -> tuple[Path, Match]:
     """Which of the WAV files is heard best, such as the folder of the music on hold."""
-    matches = [(path, contains(samples, wav(path))) for path in references]
+    matches = [(path, contains(samples, wav(path), slip_ms)) for path in references]
     return max(matches, key=lambda one: (one[1].score, one[1].strength))
 
 

@@ -209,7 +209,7 @@ class Phone:
                     await self._dialog.end()
         self._close()
 
-    async def hung_up(self, within: float = 30.0) -> None:
+    async def hung_up(self, within: float = 120.0) -> None:
         """Waits for the end of the call, whoever ends it. Raises TimeoutError."""
         try:
             await asyncio.wait_for(self._ended.wait(), within)

@@ -82,8 +82,8 @@ class Printing:
 
     def _say(self, what: str) -> None:
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
-        share = f"{len(self._done) * 100 // self._all:3} %" if self._all else ""
+        done = f"{len(self._done):4} of {self._all}"
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None:
             terminal.ensure_newline()
-            terminal.write_line(f"{minutes:3}:{seconds:02} {share} {what}")
+            terminal.write_line(f"{minutes:3}:{seconds:02} {done} {what}")

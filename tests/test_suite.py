@@ -68,7 +68,7 @@ def test_it_says_what_runs(tmp_path: Path) -> None:
     done = run(tmp_path, {f"test_{name}.py": "def test_one(): pass\n" for name in "ab"})
     assert done.returncode == 0
     for file in ("test_a.py", "test_b.py"):
-        assert re.search(rf"^ +\d+:\d\d +\d+ % gw\d {file}$", done.stdout, re.MULTILINE), done.stdout
+        assert re.search(rf"^ +\d+:\d\d +\d of 2 gw\d {file}$", done.stdout, re.MULTILINE), done.stdout
 
 
 def test_what_takes_long_is_begun_first(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ async def stage(shared: Shared, request: pytest.FixtureRequest) -> AsyncGenerato
             request.node.stash[table.SEEN] = stage.seen
             request.node.stash[table.ASTERISK] = await stage.asterisk()
             yield stage
+            stage.all_there()
     except BaseException:
         await shared.end()
         raise

@@ -230,10 +230,13 @@ class Stage:
         if ended := ended_parts(self.system, "during this scenario"):
             raise PartEnded(ended)
 
-    async def ends_well(self) -> None:
-        """All parts run, nothing is left, and all requests were signed."""
+    def all_there(self) -> None:
+        """Raises PartEnded also for what the scenario itself has stopped."""
         if stopped := [part for part in self.system.parts if not _has(self.system, part)]:
             raise PartEnded(f"this scenario stopped {' and '.join(stopped)}, and did not start it again")
+
+    async def ends_well(self) -> None:
+        """No part has ended by itself, nothing is left, and all requests were signed."""
         self.all_run()
         try:
             await self.nothing_left()

@@ -140,7 +140,7 @@ async def test_speak_is_understood(stage: Stage, words: Callable[[Samples], str]
     async with stage.callers(1) as (ann,):
         markup = 'Please wait for the others.<break time="800ms"/> Thank you for calling &amp; waiting.'
         await stage.call(ann, f'<Speak voice="MAN">{markup}</Speak><Speak loop="2">Welcome.</Speak>')
-        await ann.hung_up(60)
+        await ann.hung_up()
     heard = words(ann.as_sent())
     assert "please wait for the others" in heard
     assert "thank you for calling and waiting" in heard
@@ -151,7 +151,7 @@ async def test_speak_is_understood(stage: Stage, words: Callable[[Samples], str]
 async def test_speak_in_a_language_that_nobody_speaks(stage: Stage, words: Callable[[Samples], str]) -> None:
     async with stage.callers(1) as (ann,):
         await stage.call(ann, '<Speak language="da-DK">Please wait for the others to join.</Speak>')
-        await ann.hung_up(60)
+        await ann.hung_up()
     assert "please wait for the others to join" in words(ann.as_sent())
 
 
@@ -233,10 +233,10 @@ async def test_a_later_hangup_ends_the_call(stage: Stage) -> None:
 async def test_a_scheduled_hangup_lets_the_following_elements_run(stage: Stage) -> None:
     stage.set_account(hangup_url="{url}/hangup")
     async with stage.callers(1) as (ann,):
-        answered = await stage.call(ann, f'<Hangup schedule="1"/>{AFTER}<Conference>c</Conference>')
+        answered = await stage.call(ann, f'<Hangup schedule="3"/>{AFTER}<Conference>c</Conference>')
         await ann.hung_up()
         assert ann.ended_at is not None
-        lasted(answered, ann.ended_at, 800, 2000)
+        lasted(answered, ann.ended_at, 2800, 4000)
         ended = await stage.event("Hangup")
     hears_tones(ann, AFTER_HZ, 300)
     assert ended.params["HangupCauseCode"] == "6000"

@@ -47,5 +47,5 @@ async def test_an_asterisk_elsewhere_fetches_sounds_by_http(tmp_path: Path) -> N
         await stage.call(ann, '<Conference enterSound="beep:2">standup</Conference>')
         await stage.hears(ann, 700)
         heard = await stage.listen(ann, 1000)
-        assert [beep.hz for beep in listen.beeps(ann.heard.audio)] == [700, 700], listen.level_dbfs(heard)
+        assert [beep.hz for beep in listen.beeps(ann.as_sent())] == [700, 700], listen.level_dbfs(heard)
         await ann.hang_up()

@@ -6,10 +6,13 @@ import os
 import signal
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from ari_conf.parts import processes
 from tests.integration.conftest import Shared
 from tests.integration.receiver import Receiver
 from tests.integration.stage import PartEnded, Stage, ended_parts
@@ -30,13 +33,23 @@ async def test_the_same_system_for_all(small: Shared) -> None:
     assert await small.system() is await small.system()
 
 
-async def test_a_part_that_dies_is_named_with_its_signal(small: Shared) -> None:
+@pytest.mark.parametrize(
+    ("ends", "how"), [("kill -ABRT $$", "signal 6"), ("exit 134", "signal 6"), ("exit 3", "code 3")]
+)
+async def test_a_part_that_ends_by_itself_is_named_with_how_it_ended(tmp_path: Path, ends: str, how: str) -> None:
+    command = ["sh", "-c", f"echo one; echo two; {ends}"]
+    part = await processes.start("asterisk", command, tmp_path / "log")
+    part.popen.wait()
+    system: Any = SimpleNamespace(ended=lambda: [part])
+    assert ended_parts(system, "here") == f"Asterisk ended with {how} here; its last words:\none\ntwo"
+
+
+async def test_the_next_scenario_gets_another_system(small: Shared) -> None:
     system = await small.system()
     assert ended_parts(system, "here") == ""
-    os.kill(system.process("redis").pid, signal.SIGABRT)
+    os.kill(system.process("redis").pid, signal.SIGKILL)
     system.process("redis").popen.wait()
-    assert ended_parts(system, "here").startswith("Redis ended with signal 6 here; its last words:\n")
-    with pytest.raises(PartEnded, match="Redis ended with signal 6 after the scenario before this one"):
+    with pytest.raises(PartEnded, match="Redis ended with signal 9 after the scenario before this one"):
         await small.system()
     other = await small.system()
     assert other is not system and other.process("redis").running
@@ -61,4 +74,4 @@ async def test_one_that_was_stopped_on_purpose_has_not_ended(small: Shared) -> N
     stage = Stage.__new__(Stage)
     stage.system = system
     with pytest.raises(PartEnded, match="this scenario stopped redis, and did not start it again"):
-        await stage.ends_well()
+        stage.all_there()
