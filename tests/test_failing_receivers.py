@@ -165,6 +165,29 @@ def test_what_waits_for_more_than_a_minute_is_waited_for_no_more(play: Play) -> 
     assert after is not None and not after.given_up, "it is back"
 
 
+def test_one_that_answered_within_the_minute_is_waited_for(play: Play) -> None:
+    play.fail("A:down", MOST_FAILED + 1)
+    play.put(*(f"A:down:{n}" for n in range(50)))
+    for seconds in range(0, 110, 5):
+        play.pass_ms(5000)
+        taken = play.take()
+        assert taken is not None and not taken.given_up
+        if seconds == 50:
+            play.tell(done(taken, wasted=-1))
+        else:
+            play.tell(retry(taken, b"x", 0, wasted=1000))
+            assert play.take() is None, "what waits is still waited for"
+
+
+def test_however_many_came_to_nothing_it_is_asked_again_in_some_seconds(play: Play) -> None:
+    play.fail("A:down", 1, wasted=1000)
+    play.put("A:down:1")
+    play.pass_ms(9 * FAILED_MS)
+    assert play.take() is None
+    play.pass_ms(FAILED_MS)
+    assert play.take() is not None
+
+
 def test_what_is_known_is_forgotten(play: Play) -> None:
     play.fail("A:down", MOST_FAILED + 1)
     keys = list(play.server.client.scan_iter(FAILING + "*"))
@@ -191,8 +214,9 @@ def test_many_that_rest_leave_redis_its_time(play: Play) -> None:
         play.put(f"A:down{n}:1")
         play.server.client.set(f"{FAILING}A:down{n}", f"{1 << 52} {1 << 52}")
     play.put("A:up:1")
-    taken = [play.take() for _ in range(2)]
-    assert [one.lane for one in taken if one] == ["A:up:1"]
+    assert play.take() is None
+    taken = play.take()
+    assert taken is not None and taken.lane == "A:up:1"
 
 
 def test_other_queues_know_of_none(play: Play) -> None:

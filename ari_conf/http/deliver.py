@@ -59,15 +59,16 @@ def attempt(
 def _follow(
     method: str, url: str, params: Pairs, tokens: Sequence[str], networks: Networks, hops: list[str]
 ) -> tuple[int, str | None]:
-    """`hops` is told where each redirect led to."""
-    for _ in range(MOST_REDIRECTS + 1):
+    """`hops` is told of each redirect that is followed."""
+    for number in range(MOST_REDIRECTS + 1):
         hop = prepare(method, url, params, tokens)
+        if number:
+            hops.append(hop.url)
         response = _send(hop, networks)
         further = redirected(hop, response.status, response.headers.get("Location"), params)
         if further is None:
             return response.status, response.headers.get("Retry-After")
         method, url, params = further
-        hops.append(url)
     raise too_many_redirects()
 
 

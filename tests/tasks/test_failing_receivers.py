@@ -5,12 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from ari_conf import accounts, dead_letters, outbox
+from ari_conf.http.retry import Outcome
 from ari_conf.lane_scripts import FAILED_MS, GIVEN_UP_MS, MOST_FAILED
+from ari_conf.lanes import Taken, Verdict
 from ari_conf.problems import read_problems
+from tasks import callbacks
 from tests.http.misbehaving import receiving
 from tests.redis import RedisServer
 from tests.tasks.fleet import Receiver, Worker, callback, post, until
@@ -27,6 +32,43 @@ def workers(redis_server: RedisServer, tmp_path: Path) -> Iterator[None]:
     yield
     for worker in running:
         worker.end()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "wasted"),
+    [
+        (Outcome(0, 5, 200), -1),
+        (Outcome(0, 5, 200, redirects=2), -1),
+        (Outcome(0, 5, 200, redirects=5), 2),
+        (Outcome(0, 5, 500), 1),
+        (Outcome(0, 5, 404, redirects=5), 6),
+        (Outcome(0, 5, failure="connect", reason="refused"), 1),
+        (Outcome(0, 5, failure="redirects", reason="too many", redirects=5), 6),
+        (Outcome(0, 5, failure="refused", reason="private"), 0),
+        (Outcome(0, 5, failure="refused", reason="private", redirects=1), 1),
+    ],
+)
+@pytest.mark.parametrize("policy", ["", "#rc=5&rp=all"])
+def test_what_a_try_costs(outcome: Outcome, wasted: int, policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict, asked = served(monkeypatch, outcome, policy)
+    assert verdict.wasted == wasted
+    assert asked[0]["account"] == "MA1"
+
+
+def test_for_one_that_is_given_up_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict, asked = served(monkeypatch, Outcome(0, 5, 200), given_up=True)
+    assert asked == [] and (verdict.word, verdict.wasted) == ("dead", 0)
+
+
+def served(
+    monkeypatch: pytest.MonkeyPatch, outcome: Outcome, policy: str = "", *, given_up: bool = False
+) -> tuple[Verdict, list[dict[str, Any]]]:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(callbacks, "attempt", lambda *_, **more: asked.append(more) or outcome)
+    account = accounts.AccountRecord(auth_id="MA1", token="t", created_ms=0)
+    worker: Any = SimpleNamespace(account=lambda _: account, leased=True)
+    _, entry = outbox.entry(callback(f"http://receiver.test/{policy}", 1), 1)
+    return callbacks.serve(worker, Taken("MA1:o:1", 1, entry, given_up)), asked
 
 
 def most(began: float, each: int = 1) -> float:
