@@ -11,6 +11,14 @@ PROBLEMS_KEPT_MS, STRANGERS_PROBLEMS_KEPT_MS = 90 * 24 * 3600 * 1000, 24 * 3600 
 """After the last one: an account's; and those under a name that no account has, such as a misspelt one."""
 MOST_STRANGERS = 1000
 """Names that no account has, under which problems are kept: the newest."""
+MOST_FAILED, FAILED_MS = 60, 500
+"""Requests to one receiver of an account that may come to nothing in a row, and then one each FAILED_MS."""
+MOST_FAILED_OF_ACCOUNT, FAILED_OF_ACCOUNT_MS = 300, 100
+"""Likewise to all its receivers that fail: each name and port of one server is a receiver."""
+GIVEN_UP_MS = 60_000
+"""A receiver that has failed for so long, longer than all tries of a callback may take, is waited for no more."""
+MOST_FLOWS = 200
+"""Receivers of an account that are looked at in one turn; the next turn goes on with others."""
 
 # Of Redis', in ms: who asks runs on any machine.
 CLOCK = """
@@ -135,10 +143,46 @@ end
 """
 )
 
+# What came to nothing, of a flow and of its account: "UNTIL SINCE". UNTIL is when all of it will be forgotten, at one
+# request each FAILED_MS; SINCE is the first one after the last that was well.
+# A flow that has used up what it may is asked one at a time, and when it has used up more it rests until it may have
+# one. So a receiver that is down is found out when it is back, and nobody else's server is flooded with our tries.
+FAILING = f"""
+local MOST_FLOWS = {MOST_FLOWS}
+local function failing(of)
+  local known = redis.call('GET', P..'failing:'..of)
+  if not known then return 0, 0 end
+  local till, since = known:match('^(%d+) (%d+)$')
+  return tonumber(till), tonumber(since)
+end
+local function note_one(of, most, each, number, now)
+  local till, since = failing(of)
+  if till == 0 and number <= 0 then return end
+  till = math.min(math.max(till, now) + number * each, now + (most + 10) * each)
+  if till <= now then redis.call('DEL', P..'failing:'..of) return end
+  if number < 0 or since == 0 then since = now end
+  redis.call('SET', P..'failing:'..of, string.format('%.0f %.0f', till, since), 'PX', string.format('%.0f', till - now))
+end
+local function note(lane, number, now)
+  if number == 0 then return end
+  note_one(lane:match('^([^:]*:[^:]*):'), {MOST_FAILED}, {FAILED_MS}, number, now)
+  note_one(lane:match('^([^:]*):'), {MOST_FAILED_OF_ACCOUNT}, {FAILED_OF_ACCOUNT_MS}, number, now)
+end
+-- How many at once, and whether it is given up.
+local function allowed(account, flow, now)
+  local till, since = failing(flow)
+  if till <= now then return math.huge, false end
+  local most = {MOST_FAILED * FAILED_MS}
+  local rests = till - now > most or failing(account) - now > {MOST_FAILED_OF_ACCOUNT * FAILED_OF_ACCOUNT_MS}
+  if rests and now - since > {GIVEN_UP_MS} then return math.huge, true end
+  return rests and 0 or till - now > most / 2 and 1 or math.huge, false
+end
+"""
+
 # Three quarters of what the other accounts leave, and within an account seven eighths of what its other receivers
 # leave: however many threads a flood could use, some stay free for the next account, and in it for the next receiver.
 SHARES = """
-local function shares(held, threads)
+local function shares(held, threads, now)
   local total, by_account, by_flow = 0, {}, {}
   for _, lane in ipairs(held) do
     local account, flow = lane:match('^([^:]*):'), lane:match('^([^:]*:[^:]*):')
@@ -152,7 +196,7 @@ local function shares(held, threads)
   local function of_flow(account, flow)
     local _, share, all = of_account(account)
     local has = by_flow[flow] or 0
-    return math.max(1, math.floor((share - all + has) * 7 / 8)) - has
+    return math.min(math.max(1, math.floor((share - all + has) * 7 / 8)), (allowed(account, flow, now))) - has
   end
   return math.max(0, threads - total), of_account, of_flow
 end
@@ -176,6 +220,7 @@ for i = 1, #ARGV, 2 do append(ARGV[i], ARGV[i + 1]) end
 
 TURN = (
     READY
+    + FAILING
     + SHARES
     + DUE
     + f"""
@@ -188,31 +233,32 @@ if tonumber(redis.call('ZSCORE', P..'workers', worker) or 0) - now < tonumber(AR
 end
 if came ~= '' then redis.call('ZREM', P..'tokens', came) end
 if done ~= '' and redis.call('HGET', mine, done) == held_as then
+  note(done, tonumber(ARGV[10]), now)
   local lane = P..'lane:'..done
   redis.call('HDEL', mine, done)
   if verdict == 'retry' then
     local before = redis.call('LINDEX', lane, 0)
     if before then
-      weigh(done, 0, #ARGV[10] - #before)
-      redis.call('LSET', lane, 0, ARGV[10])
-      redis.call('ZADD', P..'waiting', now + tonumber(ARGV[11]), done)
+      weigh(done, 0, #ARGV[11] - #before)
+      redis.call('LSET', lane, 0, ARGV[11])
+      redis.call('ZADD', P..'waiting', now + tonumber(ARGV[12]), done)
     end
   else
     if verdict == 'dead' then
-      local letters, kept_ms = P..'dead:'..done:match('^([^:]*):'), tonumber(ARGV[12])
-      redis.call('XADD', letters, 'MAXLEN', ARGV[11], '*', 'lane', done, 'entry', ARGV[10])
+      local letters, kept_ms = P..'dead:'..done:match('^([^:]*):'), tonumber(ARGV[13])
+      redis.call('XADD', letters, 'MAXLEN', ARGV[12], '*', 'lane', done, 'entry', ARGV[11])
       redis.call('XTRIM', letters, 'MINID', string.format('%.0f', math.max(0, now - kept_ms)))
       while redis.call('MEMORY', 'USAGE', letters) > {MOST_DEAD_BYTES} and redis.call('XLEN', letters) > 1 do
         redis.call('XTRIM', letters, 'MAXLEN', math.floor(redis.call('XLEN', letters) * 0.9))
       end
       redis.call('PEXPIRE', letters, kept_ms)
-      if ARGV[13] then pcall(problem, ARGV[13], ARGV[14], tonumber(ARGV[15])) end
+      if ARGV[14] then pcall(problem, ARGV[14], ARGV[15], tonumber(ARGV[16])) end
     end
-    if verdict == 'done' and ARGV[10] then
+    if verdict == 'done' and ARGV[11] then
       local newest = P..'delivered:'..done:match('^([^:]*):')
-      redis.call('LPUSH', newest, ARGV[10])
-      redis.call('LTRIM', newest, 0, tonumber(ARGV[11]) - 1)
-      redis.call('PEXPIRE', newest, ARGV[12])
+      redis.call('LPUSH', newest, ARGV[11])
+      redis.call('LTRIM', newest, 0, tonumber(ARGV[12]) - 1)
+      redis.call('PEXPIRE', newest, ARGV[13])
     end
     local gone = verdict ~= 'back' and redis.call('LPOP', lane)
     if gone then weigh(done, -1, -#gone) end
@@ -222,7 +268,7 @@ if done ~= '' and redis.call('HGET', mine, done) == held_as then
 end
 due(now)
 if token == '' then return false end
-local free, of_account, of_flow = shares(redis.call('HKEYS', mine), threads)
+local free, of_account, of_flow = shares(redis.call('HKEYS', mine), threads, now)
 if free == 0 then return false end
 -- A lane without entries, or a key that is no lane, is passed over.
 local function first_of(flow)
@@ -237,7 +283,7 @@ for _ = 1, redis.call('LLEN', P..'accounts') do
   local account, lane = redis.call('LPOP', P..'accounts'), nil
   local flows = P..'flows:'..account
   if of_account(account) > 0 then
-    for _ = 1, redis.call('LLEN', flows) do
+    for _ = 1, math.min(redis.call('LLEN', flows), MOST_FLOWS) do
       local flow = redis.call('LPOP', flows)
       if of_flow(account, flow) > 0 then lane = first_of(flow) end
       if redis.call('EXISTS', P..'ready:'..flow) == 1 then redis.call('RPUSH', flows, flow) end
@@ -247,7 +293,8 @@ for _ = 1, redis.call('LLEN', P..'accounts') do
   if redis.call('EXISTS', flows) == 1 then redis.call('RPUSH', P..'accounts', account) end
   if lane then
     redis.call('HSET', mine, lane, token)
-    return {{lane, redis.call('LINDEX', P..'lane:'..lane, 0)}}
+    local _, given_up = allowed(account, lane:match('^([^:]*:[^:]*):'), now)
+    return {{lane, redis.call('LINDEX', P..'lane:'..lane, 0), given_up and 1 or 0}}
   end
 end
 return false
@@ -297,7 +344,7 @@ local function room(now, lost_ms)
   if #accounts == 0 then return 0 end
   for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P..'workers', now, '+inf')) do
     local threads = tonumber(redis.call('HGET', P..'threads', worker) or 0)
-    local free, of_account, of_flow = shares(redis.call('HKEYS', P..'held:'..worker), threads)
+    local free, of_account, of_flow = shares(redis.call('HKEYS', P..'held:'..worker), threads, now)
     local takes = 0
     for _, account in ipairs(accounts) do
       local account_room = of_account(account)
@@ -317,6 +364,7 @@ end
 
 TOKENS = (
     READY
+    + FAILING
     + SHARES
     + DUE
     + ROOM

@@ -7,8 +7,10 @@ A lane is a Redis list. Its head stays there until it is done. A lane that isn't
     waiting        a sorted set by time: to be tried again then
 
 `accounts` are those with ready flows, `flows:ACCOUNT` those with ready lanes: both go round, so that each gets its turn
-after every single entry. `workers` holds each worker's lease: what a worker without one holds is ready again. The clock
-is Redis' own, since workers run on any number of machines.
+after every single entry. `failing:FLOW` and `failing:ACCOUNT` say what came to nothing lately: such a flow's lanes stay
+ready, and are handed out more seldom (docs/callbacks.md, "When a receiver fails again and again"). `workers` holds each
+worker's lease: what a worker without one holds is ready again. The clock is Redis' own, since workers run on any number
+of machines.
 
 Every script may be asked again after a lost answer: what is done is named by its token, which then holds no more.
 """
@@ -40,6 +42,8 @@ class Taken:
     lane: str
     token: int
     entry: bytes
+    given_up: bool = False
+    """Its receiver has failed for so long that it isn't waited for: nothing is sent now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,13 @@ class Verdict:
     taken: Taken
     word: str
     arguments: tuple[bytes | str | int, ...] = field(default=())
+    wasted: int = 0
+    """Requests that came to nothing; below 0: as many of those before are forgotten."""
 
 
-def done(taken: Taken, entry: bytes = b"", kept: int = 0, kept_ms: int = 1) -> Verdict:
+def done(taken: Taken, entry: bytes = b"", kept: int = 0, kept_ms: int = 1, *, wasted: int = 0) -> Verdict:
     """With an entry: it is shown among the account's newest `kept` that are done, for `kept_ms` after the last."""
-    return Verdict(taken, "done", (entry, kept, kept_ms) if entry and kept else ())
+    return Verdict(taken, "done", (entry, kept, kept_ms) if entry and kept else (), wasted)
 
 
 def back(taken: Taken) -> Verdict:
@@ -61,16 +67,24 @@ def back(taken: Taken) -> Verdict:
     return Verdict(taken, "back")
 
 
-def retry(taken: Taken, entry: bytes, delay_ms: int) -> Verdict:
-    return Verdict(taken, "retry", (entry, delay_ms))
+def retry(taken: Taken, entry: bytes, delay_ms: int, *, wasted: int = 0) -> Verdict:
+    return Verdict(taken, "retry", (entry, delay_ms), wasted)
 
 
-def dead(taken: Taken, entry: bytes, kept: int, kept_ms: int, told: tuple[str, bytes, int] | None = None) -> Verdict:
+def dead(
+    taken: Taken,
+    entry: bytes,
+    kept: int,
+    kept_ms: int,
+    told: tuple[str, bytes, int] | None = None,
+    *,
+    wasted: int = 0,
+) -> Verdict:
     """Out of the lane, to the account's dead letters: the newest `kept` of them, for `kept_ms`.
 
     In the same step `told`, a problem: the list's key, the problem as JSON, and how many are kept.
     """
-    return Verdict(taken, "dead", (entry, kept, kept_ms, *(told or ())))
+    return Verdict(taken, "dead", (entry, kept, kept_ms, *(told or ())), wasted)
 
 
 class Lanes:
@@ -93,14 +107,15 @@ class Lanes:
         `came`: one of `tokens` that somebody came for. None: this worker may take nothing now. A verdict on a lane that
         it holds no more changes nothing.
         """
-        told: tuple[str | bytes | int, ...] = ("", "", "", SURE_MS)
+        told: tuple[str | bytes | int, ...] = ("", "", "", SURE_MS, 0)
         if verdict:
-            told = (verdict.taken.lane, verdict.taken.token, verdict.word, SURE_MS, *verdict.arguments)
+            taken = verdict.taken
+            told = (taken.lane, taken.token, verdict.word, SURE_MS, verdict.wasted, *verdict.arguments)
         answer = self._asked(self._turn, worker, threads, "" if token is None else token, LEASE_MS, came, *told)
         if not answer or token is None:
             return None
-        lane, entry = answer
-        return Taken(lane.decode(), token, entry)
+        lane, entry, given_up = answer
+        return Taken(lane.decode(), token, entry, bool(given_up))
 
     def _asked(self, script: Script, *arguments: str | bytes | int) -> Any:
         """As `script(...)`, over a connection that this thread keeps: that takes a third of its time."""

@@ -21,6 +21,8 @@ from tasks.worker import Worker, come, letters_kept_ms, serves
 
 log = structlog.get_logger()
 parsed = lru_cache(maxsize=1024)(parse)
+USUAL_REDIRECTS = 2
+GIVEN_UP = "its receiver has failed for more than a minute, and is asked only now and then until it answers"
 
 
 @app.task(name="tasks.callbacks.deliver")  # type: ignore[untyped-decorator]
@@ -37,6 +39,8 @@ def serve(worker: Worker, taken: Taken) -> Verdict:
         return _dead(taken, structs.replace(entry, reason=reason), reason, tell=False)
     if not worker.leased:
         return lanes.back(taken)  # we were stopped for long: another worker may be at it
+    if taken.given_up:
+        return _dead(taken, structs.replace(entry, reason=GIVEN_UP), GIVEN_UP, tell=True)
     bare, policy, warnings = parsed(entry.url)
     if not entry.tries:
         for warning in warnings:
@@ -49,30 +53,46 @@ def serve(worker: Worker, taken: Taken) -> Verdict:
         policy=policy,
         allowed_networks=settings().allowed_networks,
         remaining_ms=max(1, policy.total_ms - entry.elapsed_ms),
+        account=entry.auth_id,
     )
     tried = outbox.Try(outcome.at_ms, outcome.ms, outcome.status, "" if outcome.ok else outcome.reason)
     if outcome.ok:
         whole = outbox.encode(structs.replace(entry, tries=(*entry.tries, tried)))
-        return lanes.done(taken, whole, settings().callbacks_kept, callback_history.KEPT_MS)
+        return lanes.done(taken, whole, settings().callbacks_kept, callback_history.KEPT_MS, wasted=_wasted(outcome))
     tries = [*(Outcome(t.at_ms, t.ms, t.status) for t in entry.tries), outcome]
     delay_ms = next_try(policy, tries, entry.elapsed_ms + outcome.ms, random.random())
     if delay_ms is None:
-        return _dead(taken, structs.replace(entry, tries=(*entry.tries, tried)), outcome.told, tell=True)
+        tried_last = structs.replace(entry, tries=(*entry.tries, tried))
+        return _dead(taken, tried_last, outcome.told, tell=True, wasted=_wasted(outcome))
     tried = structs.replace(tried, delay_ms=delay_ms)
-    return lanes.retry(taken, outbox.encode(structs.replace(entry, tries=(*entry.tries, tried))), delay_ms)
+    again = outbox.encode(structs.replace(entry, tries=(*entry.tries, tried)))
+    return lanes.retry(taken, again, delay_ms, wasted=_wasted(outcome))
 
 
-def _dead(taken: Taken, entry: outbox.Entry, why: str, *, tell: bool) -> Verdict:
+def _wasted(outcome: Outcome) -> int:
+    """Requests that came to nothing, for which their receiver is left alone for a while if they become many.
+
+    One that is well forgives one that wasn't: who answers is not flooded by answering. Two redirects are usual (to
+    https, and to another name); more are requests to somebody who did not want them.
+    """
+    if outcome.ok:
+        return max(0, outcome.redirects - USUAL_REDIRECTS) - 1
+    # One that is refused was never sent.
+    return outcome.redirects + (outcome.failure != "refused")
+
+
+def _dead(taken: Taken, entry: outbox.Entry, why: str, *, tell: bool, wasted: int = 0) -> Verdict:
     """`tell`: the account's problem list as well, since a user looks there."""
     count, url = len(entry.tries), without_query(entry.url)
     log.warning("callback not delivered", auth_id=entry.auth_id, url=url, tries=count, reason=why)
     told = None
     if tell:
-        tries = f"{count} tries" if count > 1 else "1 try"
+        tries = "1 try" if count == 1 else f"{count} tries"
         text = f"a callback to {url} is a dead letter after {tries}: {why}"
         problem = Problem(time.time_ns() // 1_000_000, dict(entry.params).get("CallUUID", ""), text)
         told = (problems_key(entry.auth_id), json.encode(problem), settings().problems_kept)
-    return lanes.dead(taken, outbox.encode(entry), settings().dead_letters_kept, letters_kept_ms(), told)
+    kept = settings().dead_letters_kept, letters_kept_ms()
+    return lanes.dead(taken, outbox.encode(entry), *kept, told, wasted=wasted)
 
 
 serves(outbox.QUEUE, lambda: settings().callback_threads, serve)

@@ -222,6 +222,9 @@ def test_of_an_element_s_attributes_the_first_64_are_read() -> None:
 
 def test_a_warning_is_no_longer_than_it_can_be_shown() -> None:
     long = "x" * 5000
+    warnings = document._Warnings()
+    warnings.append(long)
+    assert len(warnings[0]) == MAX_WARNING
     for inside in (
         f"<{long}/>",
         f"<Wait {long}='1'/>",

@@ -45,19 +45,25 @@ def attempt(
     def elapsed() -> int:
         return int((time.monotonic() - started) * 1000)
 
+    hops: list[str] = []
     try:
-        status, retry_after = _follow(method, url, params, tokens, allowed_networks)
+        status, retry_after = _follow(method, url, params, tokens, allowed_networks, hops)
     except RequestRefused as error:
-        return Outcome(at_ms, elapsed(), failure="refused", reason=str(error))
+        return Outcome(at_ms, elapsed(), failure="refused", reason=str(error), redirects=len(hops))
     except TryFailed as error:
-        return Outcome(at_ms, elapsed(), failure=error.failure, reason=error.reason)
-    now_ms = time.time_ns() // 1_000_000
-    return Outcome(at_ms, elapsed(), status, retry_after_ms=retry_after_ms(retry_after, now_ms))
+        return Outcome(at_ms, elapsed(), failure=error.failure, reason=error.reason, redirects=len(hops))
+    wait_ms = retry_after_ms(retry_after, time.time_ns() // 1_000_000)
+    return Outcome(at_ms, elapsed(), status, retry_after_ms=wait_ms, redirects=len(hops))
 
 
-def _follow(method: str, url: str, params: Pairs, tokens: Sequence[str], networks: Networks) -> tuple[int, str | None]:
-    for _ in range(MOST_REDIRECTS + 1):
+def _follow(
+    method: str, url: str, params: Pairs, tokens: Sequence[str], networks: Networks, hops: list[str]
+) -> tuple[int, str | None]:
+    """`hops` is told of each redirect that is followed."""
+    for number in range(MOST_REDIRECTS + 1):
         hop = prepare(method, url, params, tokens)
+        if number:
+            hops.append(hop.url)
         response = _send(hop, networks)
         further = redirected(hop, response.status, response.headers.get("Location"), params)
         if further is None:

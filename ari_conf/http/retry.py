@@ -68,6 +68,8 @@ class Outcome:
     reason: str = ""
     """Of a failure: what happened, to be read after the URL's name and a colon."""
     retry_after_ms: int | None = None
+    redirects: int = 0
+    """That were followed."""
 
     @property
     def ok(self) -> bool:

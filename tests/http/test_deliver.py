@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from ari_conf.http import connect_sync, deliver
+from ari_conf.http import connect_sync, deliver, lookup
 from ari_conf.http.guard import Networks
 from ari_conf.http.retry import Outcome
 from tests.http.conftest import LOOPBACK, PATIENT, Names
@@ -92,6 +92,38 @@ def test_few_hosts_are_kept_alive(receiver: Receiver, names: Names) -> None:
     for host in hosts:
         assert post(receiver.url("/ok", host)).ok
     assert len(connect_sync.here.pools[LOOPBACK].pools) == connect_sync.HOSTS_KEPT_ALIVE
+
+
+def test_names_are_looked_up_for_the_account(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that one whose names hang has its own share of the threads."""
+    asked: list[str] = []
+
+    def look_up(account: str, *_: object) -> lookup.Found:
+        asked.append(account)
+        raise TimeoutError
+
+    monkeypatch.setattr(connect_sync.lookups, "look_up", look_up)
+    for account in ("acme", "other"):
+        outcome = deliver.attempt(
+            "POST",
+            "http://hangs.test/",
+            (),
+            tokens=["token"],
+            policy=PATIENT,
+            allowed_networks=LOOPBACK,
+            remaining_ms=5000,
+            account=account,
+        )
+        assert outcome.failure == "connect" and "its name was not resolved in time" in outcome.reason
+    assert asked == ["acme", "other"]
+
+
+def test_redirects_are_counted_whatever_they_lead_to(receiver: Receiver) -> None:
+    assert post(receiver.url("/ok")).redirects == 0
+    assert post(receiver.url("/hops/3")).redirects == 3
+    assert post(receiver.url("/loop")).redirects == 5
+    assert post(receiver.url("/redirect/302//status/500")).redirects == 1
+    assert post(receiver.url("/redirect/302/http://10.0.0.1/")).redirects == 1
 
 
 def test_no_time_left_is_a_try_that_failed(receiver: Receiver) -> None:
