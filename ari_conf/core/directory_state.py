@@ -12,7 +12,6 @@ from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
 from ari_conf.core.effects import Effect
 
-
 T = TypeVar("T")
 
 

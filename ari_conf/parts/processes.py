@@ -43,6 +43,17 @@ class Process:
     def running(self) -> bool:
         return self.popen.poll() is None
 
+    @property
+    def end(self) -> str:
+        """How it ended, such as "asterisk has ended with signal 11 (SIGSEGV)"; empty while it runs."""
+        code = self.popen.poll()
+        if code is None:
+            return ""
+        if code >= 0:
+            return f"{self.name} has ended with code {code}"
+        names = {number.value: f" ({number.name})" for number in signal.Signals}
+        return f"{self.name} has ended with signal {-code}{names.get(-code, '')}"
+
     def logged(self) -> str:
         """What this run has written to its log."""
         with suppress(OSError), self.log.open("rb") as file:
