@@ -45,14 +45,13 @@ class Process:
 
     @property
     def end(self) -> str:
-        """How it ended, such as "asterisk has ended with signal 11 (SIGSEGV)"; empty while it runs."""
+        """How it ended, such as "Asterisk ended with signal 11"; empty while it runs."""
         code = self.popen.poll()
         if code is None:
             return ""
-        if code >= 0:
-            return f"{self.name} has ended with code {code}"
-        names = {number.value: f" ({number.name})" for number in signal.Signals}
-        return f"{self.name} has ended with signal {-code}{names.get(-code, '')}"
+        # A program that a shell ran has 128 and the signal's number as its code.
+        number = -code if code < 0 else code - 128
+        return f"{self.name.capitalize()} ended with " + (f"signal {number}" if number > 0 else f"code {code}")
 
     def logged(self) -> str:
         """What this run has written to its log."""

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from redis import Redis
 
 from ari_conf.errors import AriNotFound
 from ari_conf.up import System
 from demo.phone import CallFailed, Phone, now_ms
-from tests.integration.receiver import Receiver
-from tests.integration.stage import Stage, ari_of
+from tests.integration.stage import ALLOWED, Stage, staged
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -33,18 +31,12 @@ ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
 @pytest_asyncio.fixture(loop_scope="session")
 async def quick(tmp_path: Path) -> AsyncGenerator[Stage]:
     """A system in which callers vanish after seconds."""
-    configured = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8", "ARI_CONF_CALLS_PER_ACCOUNT": str(OF_AN_ACCOUNT)}
+    configured = ALLOWED | {"ARI_CONF_CALLS_PER_ACCOUNT": str(OF_AN_ACCOUNT)}
     system = System(tmp_path, configured, ("redis", "asterisk", "worker", "serve"))
     assert system._asterisk is not None, "it has one of its own"
     system._asterisk.rtp_timeout, system._asterisk.max_calls = TIMEOUT_S, MOST_CALLS
-    async with system, Receiver() as receiver:
-        redis = Redis.from_url(system.settings.redis_url.get_secret_value())
-        ari = ari_of(system)
-        await ari.start()
-        yield (stage := Stage(system, receiver, redis, ari))
-        await stage.nothing_left()
-        await ari.close()
-        redis.close()
+    async with system, staged(system) as stage:
+        yield stage
 
 
 async def calls(stage: Stage) -> int:
