@@ -61,7 +61,7 @@ def new_id() -> str:
 class Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._directory = Directory(new_id, settings.public_url.rstrip("/"))
+        self._directory = Directory(new_id, settings.public_url.rstrip("/"), settings.calls_per_account)
         self._redis = redis_store.connect(settings.redis_url.get_secret_value())
         self._lease = Lease(
             self._redis,

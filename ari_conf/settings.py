@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     """Seconds after which a request to Asterisk has failed."""
     ari_connections: int = Field(16, ge=1, le=90)
     """HTTP connections to Asterisk; its sessionlimit must be above it."""
+    calls_per_account: int = Field(1000, ge=0)
+    """Calls that an account may have at once on this Asterisk; more are refused as busy. 0: any number."""
     asterisk_name: str = Field(default_factory=socket.gethostname)
     """This Asterisk among several that share a Redis: its calls and conferences are kept under this name."""
     stop_wait: float = Field(2.0, ge=0)

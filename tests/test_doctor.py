@@ -45,9 +45,12 @@ def settings_of(**values: str) -> Settings:
 def pretended(httpserver: HTTPServer):
     """An Asterisk that says what the test wants; returns the settings that lead to it."""
 
-    def pretend(version="22.10.1", modules=(*asterisk.MODULES, "res_websocket_client"), **values) -> Settings:
+    def pretend(
+        version="22.10.1", modules=(*asterisk.MODULES, "res_websocket_client"), most_calls=0, **values
+    ) -> Settings:
         running = [{"name": f"{name}.so", "status": "Running"} for name in modules]
-        httpserver.expect_request("/ari/asterisk/info").respond_with_json({"system": {"version": version}})
+        info = {"system": {"version": version}, "config": {"max_channels": most_calls} if most_calls else {}}
+        httpserver.expect_request("/ari/asterisk/info").respond_with_json(info)
         httpserver.expect_request("/ari/asterisk/modules").respond_with_json(running)
         httpserver.expect_request("/ari/asterisk/ping").respond_with_json({})
         return settings_of(ari_url=httpserver.url_for("/ari"), **values)
@@ -98,6 +101,14 @@ def test_versions_that_open_the_websocket(pretended, version):
 
 def test_an_older_one_is_good_enough_for_an_inbound_websocket(pretended):
     assert found(pretended("20.5.2"), "Asterisk").good
+
+
+def test_an_asterisk_that_takes_any_number_of_calls(pretended):
+    assert "set maxcalls in its asterisk.conf" in told(pretended(), "its limits")
+
+
+def test_an_asterisk_that_knows_when_it_has_enough(pretended):
+    assert found(pretended(most_calls=1000), "its limits").text == "at most 1000 calls at once"
 
 
 def test_a_websocket_that_may_cost_asterisk_s_life(pretended):

@@ -74,7 +74,7 @@ async def _show_logs(system: System) -> None:
         for part, place in places.items():
             places[part] = _show(system.log(part), place, part, read)
         if ended := system.ended():
-            words = "; ".join(f"{process.name} ended: {process.last_words(3)}" for process in ended)
+            words = "; ".join(f"{process.end}: {process.last_words(3)}" for process in ended)
             raise SetupFailed(f"{words}\nits whole log is {system.log(ended[0].name)}")
         await asyncio.sleep(LOOK_AGAIN)
 

@@ -15,6 +15,7 @@ from typing import Any, get_args
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.call import Call
+from ari_conf.core.callbacks import BUSY
 from ari_conf.core.conference import Conference, given_up
 from ari_conf.core.effects import (
     AddChannel,
@@ -36,6 +37,8 @@ from ari_conf.core.internal import Out
 from ari_conf.core.obey import refused
 from ari_conf.core.telling import Telling
 
+TOLD_AGAIN_MS = 60_000
+"""Of calls that are refused an account is told once in this time."""
 BROKEN = "the call has met a defect of ari_conf and is ended: please report it, with what the log says"
 
 
@@ -93,9 +96,24 @@ class Directory(Telling):
     def _arrived(self, event: ev.CallArrived, now: int) -> Out:
         if event.channel_id in self._channels:
             return []
+        if 0 < self.calls_per_account <= self.calls.of_account(event.auth_id):
+            return self._refuse(event, now)
         self.calls[event.call_uuid], out = Call.arrived(event, now)
         self._channels[event.channel_id] = event.call_uuid
         self._touched.add(event.call_uuid)
+        return out
+
+    def _refuse(self, event: ev.CallArrived, now: int) -> Out:
+        """Nothing is kept of it: however many come, they cost what their hanging up costs."""
+        out: Out = [HangUp(event.channel_id, "busy")]
+        if event.auth_id not in self._refused or not 0 <= now - self._refused[event.auth_id] < TOLD_AGAIN_MS:
+            self._refused = {who: at for who, at in self._refused.items() if 0 <= now - at < TOLD_AGAIN_MS}
+            self._refused[event.auth_id] = now
+            text = (
+                f"a call was refused as busy: the account has {self.calls_per_account} calls, and may have no more at "
+                "once (ARI_CONF_CALLS_PER_ACCOUNT); told once a minute"
+            )
+            out.append(ReportProblem(event.auth_id, event.call_uuid, BUSY, text))
         return out
 
     def give_up(self) -> list[Effect]:

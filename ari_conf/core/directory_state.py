@@ -3,12 +3,48 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar, overload
 
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
 from ari_conf.core.effects import Effect
+
+T = TypeVar("T")
+
+
+class Calls(dict[str, Call]):
+    """By their UUIDs; and how many of each account there are. Nothing else than what stands here changes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._of_account: Counter[str] = Counter()
+
+    def of_account(self, auth_id: str) -> int:
+        return self._of_account[auth_id]
+
+    def __setitem__(self, call_uuid: str, call: Call) -> None:
+        self.pop(call_uuid, None)
+        super().__setitem__(call_uuid, call)
+        self._of_account[call.auth_id] += 1
+
+    def __delitem__(self, call_uuid: str) -> None:
+        self.pop(call_uuid)
+
+    @overload
+    def pop(self, call_uuid: str, /) -> Call: ...
+    @overload
+    def pop(self, call_uuid: str, default: T, /) -> Call | T: ...
+    def pop(self, call_uuid: str, *default: T) -> Call | T:
+        before = len(self)
+        found = super().pop(call_uuid, *default)
+        if isinstance(found, Call) and len(self) < before:
+            self._of_account[found.auth_id] -= 1
+            if not self._of_account[found.auth_id]:
+                del self._of_account[found.auth_id]
+        return found
 
 
 @dataclass(slots=True)
@@ -16,7 +52,9 @@ class DirectoryState:
     new_id: Callable[[], str]
     """Makes conferences' and recordings' ids: unguessable, never the same twice."""
     public_url: str = "http://127.0.0.1:8080"
-    calls: dict[str, Call] = field(default_factory=dict)
+    calls_per_account: int = 0
+    """Calls that an account may have at once; 0: any number."""
+    calls: Calls = field(default_factory=Calls)
     conferences: dict[str, Conference] = field(default_factory=dict)
     next_member_id: int = 1
     """"a small integer, from a counter that all conferences share"."""
@@ -36,6 +74,8 @@ class DirectoryState:
     """Of a step that broke: what was decided before."""
     _watched: dict[str, int] = field(default_factory=dict)
     """account -> until when"""
+    _refused: dict[str, int] = field(default_factory=dict)
+    """account -> when it was last told that it has too many calls; those of the last minute"""
 
     @property
     def deadline(self) -> int | None:

@@ -26,6 +26,7 @@ Check = Callable[[Settings], str]
 CHECKS: dict[str, Check] = {
     "Asterisk": asterisk.version,
     "its WebSocket": asterisk.websocket,
+    "its limits": asterisk.limits,
     "its modules": asterisk.modules,
     "application": asterisk.application,
     "recording folder": asterisk.recording_folder,

@@ -41,6 +41,16 @@ def version(settings: Settings) -> str:
     return f"Asterisk {found} at {settings.ari_url}; it knows the user {settings.ari_user}"
 
 
+def limits(settings: Settings) -> str:
+    config = ask(settings, "/asterisk/info").json().get("config", {})
+    if not (most := config.get("max_channels")):
+        raise Wrong(
+            "Asterisk takes calls until its ports, files or processors are used up, and all calls suffer: set maxcalls "
+            "in its asterisk.conf, as asterisk/asterisk.conf does"
+        )
+    return f"at most {most} calls at once"
+
+
 def websocket(settings: Settings) -> str:
     """Seen on 22.10.1 (docs/chaos.md, "Taps"): of its thread that writes and the one that reads, the latter takes the
     connection away from under the former."""

@@ -24,6 +24,7 @@ from ari_conf.parts.processes import free_port
 SCRIPTS = Path(__file__).parents[2] / "asterisk"
 DEFAULT_ROOT = Path(__file__).parents[2] / ".local" / "asterisk"
 OLDEST = 20
+RTP_PORTS = 4000
 
 
 def present(root: Path = DEFAULT_ROOT) -> str:
@@ -62,6 +63,9 @@ class EmbeddedAsterisk:
     outbound: bool = False
     """Asterisk opens the events' WebSocket, to `websocket_port`; else the application does."""
     trust_callers: bool = True
+    rtp_timeout: int = 60
+    """Seconds without a packet after which a caller has vanished."""
+    max_calls: int = 1000
     host: str = "127.0.0.1"
     sip_port: int = 0
     http_port: int = 0
@@ -144,7 +148,7 @@ class EmbeddedAsterisk:
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
 
     def _configure(self) -> None:
-        first_rtp_port = random.randrange(10000, 30000, 2)
+        first_rtp_port = random.randrange(10000, 28000, 2)
         environment = {
             "ARI_CONF_ARI_USER": self.user,
             "ARI_CONF_ARI_PASSWORD": self.password,
@@ -154,7 +158,9 @@ class EmbeddedAsterisk:
             "ARI_CONF_HTTP_BIND": f"{self.host}:{self.http_port}",
             "ARI_CONF_SIP_BIND": f"{self.host}:{self.sip_port}",
             # A range that others use too is no harm: Asterisk takes the next port that is free.
-            "ARI_CONF_RTP_PORTS": f"{first_rtp_port}-{first_rtp_port + 2000}",
+            "ARI_CONF_RTP_PORTS": f"{first_rtp_port}-{first_rtp_port + RTP_PORTS}",
+            "ARI_CONF_RTP_TIMEOUT": str(self.rtp_timeout),
+            "ARI_CONF_MAX_CALLS": str(self.max_calls),
             "ARI_CONF_ACCOUNT": self.account,
             "ARI_CONF_TRUST_CALLERS": "yes" if self.trust_callers else "no",
             "ARI_CONF_RUN_FOLDER": str(self.folder),

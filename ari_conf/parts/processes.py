@@ -43,6 +43,16 @@ class Process:
     def running(self) -> bool:
         return self.popen.poll() is None
 
+    @property
+    def end(self) -> str:
+        """How it ended, such as "Asterisk ended with signal 11"; empty while it runs."""
+        code = self.popen.poll()
+        if code is None:
+            return ""
+        # A program that a shell ran has 128 and the signal's number as its code.
+        number = -code if code < 0 else code - 128
+        return f"{self.name.capitalize()} ended with " + (f"signal {number}" if number > 0 else f"code {code}")
+
     def logged(self) -> str:
         """What this run has written to its log."""
         with suppress(OSError), self.log.open("rb") as file:

@@ -90,6 +90,10 @@ def test_the_application_opens_the_websocket_unless_asterisk_is_to(tmp_path: Pat
         (("--print", "sip.conf"), {}, "there is no sip.conf; there are: ari.conf"),
         (("--print", "http.conf"), {"HTTP_BIND": "8088"}, "ARI_CONF_HTTP_BIND must be host:port"),
         (("--print", "rtp.conf"), {"RTP_PORTS": "10000"}, "must be two numbers such as 10000-20000"),
+        (("--print", "asterisk.conf"), {"MAX_CALLS": "many"}, "must be numbers, not many and 60"),
+        (("--print", "pjsip.conf"), {"RTP_TIMEOUT": "-1"}, "must be numbers, not 1000 and -1"),
+        (("--print", "rtp.conf"), {"RTP_PORTS": "10000-10100"}, "too few for ARI_CONF_MAX_CALLS=1000"),
+        (("--print", "rtp.conf"), {"RTP_PORTS": "10000-10100", "MAX_CALLS": "26"}, "four ports for each call"),
         (("--print", "ari.conf"), {"ARI_SOCKET": "both"}, "must be outbound or inbound, not both"),
         (("--print", "ari.conf"), {"password": "a;b"}, "may contain no ;"),
         (("--print", "ari.conf"), {"password": ""}, "set ARI_CONF_ARI_PASSWORD"),
@@ -100,6 +104,14 @@ def test_what_is_wrong_is_said(words: tuple[str, ...], settings: dict[str, str],
 
     assert done.returncode == 1
     assert complaint in done.stderr
+
+
+def test_callers_who_vanish_and_those_who_are_too_many(tmp_path: Path) -> None:
+    configure(tmp_path, RTP_PORTS="10000-10100", MAX_CALLS="25", RTP_TIMEOUT="20")
+
+    assert "\nmaxcalls = 25\n" in (tmp_path / "asterisk.conf").read_text()
+    endpoint = (tmp_path / "pjsip.conf").read_text().partition("[anonymous]")[2]
+    assert "\nrtp_timeout = 20\n" in endpoint and "\ntimers = always\n" in endpoint
 
 
 def test_every_setting_that_it_reads_stands_in_its_help() -> None:

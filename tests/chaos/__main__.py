@@ -39,7 +39,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make chaos", description="Kills everything while callers talk, and listens.")
     parser.add_argument("--seed", type=int, help="of the schedule and of what callers do; one at random if not given")
     parser.add_argument("--minutes", type=float, default=2.0, help="how long it lasts (default: 2)")
-    parser.add_argument("--callers", type=int, default=24, help="four to a conference (default: 24)")
+    parser.add_argument("--callers", type=int, default=25, help="four to a conference (default: 25)")
     parser.add_argument("--only", action="append", choices=sorted(BY_NAME), metavar="KIND", help=_kinds())
     parser.add_argument("--calm", action="store_true", help="no faults at all: what the machine can carry")
     plants = "; ".join(f"{name}: {what}" for name, what in PLANTS.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import AsyncGenerator
@@ -17,6 +18,8 @@ from ari_conf.up import PREFIX, System
 SERVES, WAITS = "compared with asterisk", "standby: waiting"
 """What they log: the first when what the state says and what Asterisk has agree."""
 SAYS = re.compile(f"{SERVES}|{WAITS}")
+OWNS = re.compile(r'"event": ?"owner"')
+"""The lease is its own, and it begins to take over."""
 NAMES = ("serve", "standby")
 TAKEN_S = 30.0
 """Later nobody takes over any more, and the callers will say so."""
@@ -58,6 +61,22 @@ class Applications:
         gone = [self._forget(name) for name in names]
         for process in gone:
             processes.kill(process)
+
+    def kill_alone(self, name: str) -> None:
+        """What it has started goes on: ffmpeg, a voice."""
+        process = self._forget(name)
+        os.kill(process.pid, signal.SIGKILL)
+        process.popen.wait()
+
+    def another(self, name: str) -> str:
+        return next(other for other in NAMES if other != name)
+
+    async def takes_over(self, name: str) -> None:
+        """Until it does, or the time is up within which it must."""
+        words = len(OWNS.findall(self._running[name].logged()))
+        end = time.monotonic() + TAKEN_S
+        while len(OWNS.findall(self._running[name].logged())) == words and time.monotonic() < end:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
 
     async def stop(self, name: str) -> None:
         await processes.stop(self._forget(name))

@@ -11,9 +11,11 @@ from math import inf
 from typing import Any
 
 import aiohttp
+import numpy as np
 
+from demo import listen
 from demo.phone import CallFailed, Phone, now_ms
-from tests.chaos.hearing import VOICES
+from tests.chaos.hearing import BEEP_HZ, VOICES
 from tests.chaos.seen import Counts, Leg, Life
 
 OF_ONE = 4
@@ -23,8 +25,10 @@ API_WITHIN_S = 30.0
 PRESSED_MS = 300.0
 """So much around a digit he isn't heard: a phone sends it in the place of its sound."""
 
-ROLES = ("plain", "recorded", "waiting", "muted", "two", "digits")
-"""What happens in the conferences; again from the first if there are more."""
+ROLES = ("plain", "recorded", "waiting", "muted", "two", "digits", "beep")
+"""What happens in the conferences; again from the first if there are more. "beep": no conference, but callers who are
+listened to until they beep, again and again."""
+BEEP_MS, BEEPS_WITHIN_S = 400, 8.0
 
 
 @dataclass
@@ -90,6 +94,8 @@ class Callers:
     def _caller(self, caller: int, room: Room) -> Coroutine[Any, Any, None]:
         dice = random.Random(f"{self._seed} {caller}")
         place = caller % OF_ONE
+        if room.role == "beep":
+            return self._is_listened_to(caller, room, dice)
         if place == 0 and room.role == "waiting":
             return self._host(caller, room, dice)
         if place == 0 or (place == 1 and room.role == "two"):
@@ -120,6 +126,34 @@ class Callers:
                 return
             if leg := await self._dial(caller, room, host=True):
                 await self._until(leg, caller, room, asyncio.create_task(asyncio.sleep(dice.uniform(8, 20))))
+
+    async def _is_listened_to(self, caller: int, room: Room, dice: random.Random) -> None:
+        while not self.over.is_set():
+            if leg := await self._dial(caller, room):
+                self.legs.remove(leg)  # there is nobody whom they should hear
+                beeping = asyncio.create_task(self._beeps(self._phones[caller], dice))
+                await self._until(leg, caller, room, None)
+                beeping.cancel()
+
+    async def _beeps(self, phone: Phone, dice: random.Random) -> None:
+        """Once they are asked to, or else after a while: one beep was lost, or it was lost that they were asked."""
+        at = np.arange(BEEP_MS * 8) / 8000
+        beep = np.round(8000 * np.sin(2 * np.pi * 1000 * at)).astype(np.int16)
+        while True:
+            asked = await self._is_asked(phone, now_ms())
+            await asyncio.sleep(dice.uniform(0.8, 1.5))
+            sound = phone.say(beep)
+            while sound.ended_ms is None:  # noqa: ASYNC110  the phones' thread tells nobody
+                await asyncio.sleep(0.02)
+            if asked:
+                self.counts.beeps.append(sound.ended_ms)
+
+    async def _is_asked(self, phone: Phone, since_ms: float) -> bool:
+        while now_ms() < since_ms + BEEPS_WITHIN_S * 1000:
+            if listen.intervals_of(phone.heard.since(since_ms), BEEP_HZ):
+                return True
+            await asyncio.sleep(0.05)
+        return False
 
     async def _presses(self, leg: Leg, caller: int, dice: random.Random) -> None:
         await self._sleep(dice.uniform(1, 2))
@@ -191,7 +225,10 @@ class Callers:
         """None: it was not answered; then it is to be tried again, if it isn't over."""
         phone, life = self._phones[caller], self._life
         hz = VOICES[caller % len(VOICES)]
-        phone.tone(hz)
+        if room.role == "beep":
+            phone.silence()
+        else:
+            phone.tone(hz)
         headers = {
             "X-Ari-Conf-Account": self._where.account,
             "X-Ari-Conf-Document": self._where.documents[f"{room.name} {'host' if host else room.role}"],

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from ari_conf.errors import SetupFailed
+from ari_conf.parts.processes import Process
 from ari_conf.up import System
 from demo.phone import now_ms
 from tests.chaos.applications import NAMES, Applications
@@ -19,9 +22,9 @@ from tests.chaos.seen import Injected
 from tests.chaos.socket_proxy import SocketProxy
 from tests.chaos.witness import prefer
 
-NOTICED_S = 5.0
-"""A half-open WebSocket is noticed by then."""
 RECONNECTED_S = 1.0
+MOMENT_S, LOOK_S = 15.0, 0.005
+"""By then somebody is listened to, or something is spoken or converted: there are callers for it."""
 STARTS = 3
 
 
@@ -43,6 +46,8 @@ class Faults:
         self.injected: list[Injected] = []
         self.failed: list[tuple[float, str]] = []
         """(when, why) a part did not start."""
+        self.moments = 0
+        """Of those that were waited for, so many came."""
         self._returning: asyncio.Task[None] | None = None
         self._proxy, self._asterisk, self._tell = proxy, asterisk, tell
         self._parts: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -54,9 +59,30 @@ class Faults:
                 await asyncio.sleep(max(0.0, fault.at_s - (now_ms() - began_ms) / 1000))
                 group.create_task(self._inject(fault, began_ms))
 
+    async def watch(self) -> None:
+        """Asterisk must not end unless it is killed. If it does, that is told, and another is started: what happens
+        after it is to be judged as well."""
+        while True:
+            for process in self.system.ended():
+                if process.name == "asterisk":
+                    async with self._parts["asterisk"]:
+                        await self._crashed(process)
+            await asyncio.sleep(LOOK_S)
+
+    async def _crashed(self, process: Process) -> None:
+        start_ms = now_ms()
+        self.failed.append((start_ms, f"{process.end}, and nobody had killed it"))
+        self._asterisk("died")
+        self.system._running.pop("asterisk")
+        ready_s = await self._start("asterisk")
+        prefer(self.system.process("asterisk").pid)
+        self._asterisk("back")
+        self.injected.append(Injected("asterisk killed", start_ms, now_ms(), ready_s))
+
     async def _inject(self, fault: Fault, began_ms: float) -> None:
         kind = BY_NAME[fault.kind]
         async with self._parts[kind.part]:
+            await self._moment(fault.kind)
             start_ms = now_ms()
             ready_s = await self._do(kind.part, fault)
             self.injected.append(Injected(fault.kind, start_ms, now_ms(), ready_s))
@@ -117,6 +143,11 @@ class Faults:
             case "application killed":
                 applications.kill(owner)
                 took = await applications.served()
+            case "application killed listening" | "application killed rendering":
+                applications.kill_alone(owner)
+                took = await applications.served()
+            case "application killed taking over":
+                return await self._kill_the_next(owner, fault.for_s)
             case "both applications killed":
                 applications.kill(*NAMES)
                 await asyncio.sleep(fault.for_s)
@@ -128,6 +159,44 @@ class Faults:
                 raise AssertionError(f"nobody knows how to do this: {other}")
         self._back(owner, fault.for_s)
         return took
+
+    async def _kill_the_next(self, owner: str, after_s: float) -> float:
+        next_one = self._applications.another(owner)
+        taking = asyncio.create_task(self._applications.takes_over(next_one))
+        await asyncio.sleep(0)  # it looks at what has been said so far
+        self._applications.kill(owner)
+        await taking
+        await asyncio.sleep(after_s)
+        self._applications.kill(next_one)
+        began = time.monotonic()
+        await self._applications.start_missing()
+        await self._applications.served()
+        return time.monotonic() - began
+
+    async def _moment(self, kind: str) -> None:
+        """If it never comes, the fault happens all the same; the figures say how often it came."""
+        is_so = {"application killed listening": self._listens, "application killed rendering": self._renders}.get(kind)
+        if is_so is None:
+            return
+        end = time.monotonic() + MOMENT_S
+        while not await asyncio.to_thread(is_so):
+            if time.monotonic() > end:
+                return
+            await asyncio.sleep(LOOK_S)
+        self.moments += 1
+
+    def _listens(self) -> bool:
+        """Asterisk sends a channel's sound to the application."""
+        assert self.system._asterisk is not None, "it has one of its own"
+        with contextlib.suppress(OSError):
+            channels: Any = self.system._asterisk.ask("GET", "/channels")
+            return any(channel["name"].startswith("MulticastRTP/") for channel in channels)
+        return False
+
+    def _renders(self) -> bool:
+        """The application waits for a program that it has started."""
+        pid = self._applications.pid(self._applications.owner)
+        return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
     def _back(self, name: str, after_s: float) -> None:
         """As a standby."""

@@ -22,6 +22,8 @@ class Report:
     figures: dict[str, float] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     left: dict[str, Any] = field(default_factory=dict)
+    moments: int = 0
+    """So often the application was killed just while it did what it was to be killed at."""
 
     @property
     def passed(self) -> bool:

@@ -6,9 +6,10 @@ import asyncio
 import os
 import signal
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from math import inf
 from pathlib import Path
 
@@ -22,13 +23,13 @@ from ari_conf.up import System
 from demo.phone import now_ms
 from tests.chaos import hearing, remains, told
 from tests.chaos.applications import two
-from tests.chaos.callers import OF_ONE, Where, number, role_of, room_of
+from tests.chaos.callers import BEEP_MS, OF_ONE, Where, number, role_of, room_of
 from tests.chaos.calling import Calling
 from tests.chaos.faults import Faults
-from tests.chaos.hearing import WAIT_HZ, Finding
+from tests.chaos.hearing import BEEP_HZ, WAIT_HZ, Finding
 from tests.chaos.report import Report
 from tests.chaos.schedule import BY_NAME, Fault
-from tests.chaos.seen import Counts, Injected, Leg, Stall
+from tests.chaos.seen import Counts, Injected, Leg, Stall, stood_still
 from tests.chaos.socket_proxy import SocketProxy
 from tests.chaos.witness import Witness, prefer
 from tests.integration.receiver import Receiver
@@ -51,6 +52,15 @@ ATTRIBUTES = {
     "digits": 'digitsMatch="5" relayDTMF="false" enterSound="beep:1" exitSound="beep:2" ',
 }
 """Of <Conference>, by what happens in it."""
+BEEPS = "/beeps"
+"""The document of callers who are listened to: at each beep it is asked for again."""
+BEEP_TOLD_MS, BESIDE_A_FAULT_MS = 3000.0, 6000.0
+TAKES_OVER = (
+    "application killed",
+    "application killed listening",
+    "application killed rendering",
+    "application stopped",
+)
 TAKEN_OVER_S = 5.0
 LAST_S = 5.0
 """After the last fault they talk on for so long."""
@@ -60,7 +70,7 @@ LAST_S = 5.0
 class Plan:
     seed: int = 1
     minutes: float = 2.0
-    callers: int = 24
+    callers: int = 25
     kinds: Sequence[str] = tuple(BY_NAME)
     plant: frozenset[str] = frozenset()
     """Of PLANTS: done by us, and to be found."""
@@ -93,16 +103,19 @@ async def run(plan: Plan, folder: Path, planned: Sequence[Fault], tell: Callable
         with Witness() as witness, Calling(_where(plan, stage)) as calling:
             faults = Faults(stage.system, applications, proxy, calling.say, tell)
             prefer(stage.system.process("asterisk").pid)
+            watching = asyncio.create_task(faults.watch())
             report = Report(plan.seed, plan.minutes, plan.callers, -(-plan.callers // OF_ONE), now_ms())
             await faults.run(planned, report.began_ms)
             await _plant(plan.plant, stage)
             await asyncio.sleep(max(LAST_S, plan.minutes * 60 - (now_ms() - report.began_ms) / 1000))
+            watching.cancel()
             legs, counts = await calling.over()
             stalls = witness.stalls()
         tell("everybody has hung up; waiting until nothing is left")
         report.left = dict(await remains.settled(stage, plan.settles_s))
         report.add([Finding(at_ms, text) for at_ms, text in faults.failed])
         report.faults = sorted(faults.injected, key=lambda one: one.start_ms)
+        report.moments = faults.moments
         tell("listening to what everybody heard")
         await asyncio.to_thread(_judge, report, stage, legs, counts, stalls)
         return report
@@ -112,11 +125,18 @@ PLANTS = {
     "silence": f"Asterisk stands still for {PLANTED_S:g} s",
     "callback": "one callback that came is taken away",
     "bridge": "a bridge is left behind",
+    "crash": "Asterisk crashes",
 }
 
 
 async def _plant(what: Collection[str], stage: Stage) -> None:
     """Proves the judges: each of these must make the run fail."""
+    if "crash" in what:
+        await stage.until(lambda: len(stage.events("ConferenceEnter")) >= 2, 60)
+        died = stage.system.process("asterisk")
+        os.kill(died.pid, signal.SIGABRT)
+        while stage.system._running.get("asterisk") in (None, died):  # noqa: ASYNC110  whoever sees it starts another
+            await asyncio.sleep(0.05)
     if "silence" in what:
         await stage.until(lambda: len(stage.events("ConferenceEnter")) >= OF_ONE, 60)
         await asyncio.sleep(EVERYBODY_S)
@@ -136,12 +156,42 @@ def _where(plan: Plan, stage: Stage) -> Where:
     stage.document("/wait", f"<Play>{sound}</Play>")
     documents: dict[str, str] = {}
     for caller in range(0, plan.callers, OF_ONE):
+        if role_of(caller) == "beep":
+            documents[f"{room_of(caller)} beep"] = _beeps(stage)
+            continue
         for kind in (role_of(caller), "host"):
             element = f'<Conference {ATTRIBUTES[kind]}callbackUrl="{{url}}/events">{room_of(caller)}</Conference>'
             documents[f"{room_of(caller)} {kind}"] = stage.document(f"/{caller}/{kind}", element)
     settings = stage.system.settings
     api = f"{settings.public_url}/v1/Account"
     return Where(plan.callers, plan.seed, stage.system.sip_address, api, stage.account, stage.token, documents)
+
+
+def _beeps(stage: Stage) -> str:
+    """Something new is spoken each time; then a tone says that a beep is awaited."""
+    tone, numbers = stage.tones("/ready.wav", (BEEP_HZ, 500)), count(1)
+
+    def document(_params: Mapping[str, str]) -> str:
+        return (
+            f"<Response><Speak>Please beep, number {next(numbers)}.</Speak><Play>{tone}</Play>"
+            f'<Wait length="60" beep="true"/><Redirect>{stage.receiver.url(BEEPS)}</Redirect></Response>'
+        )
+
+    stage.receiver.documents[BEEPS] = document
+    return stage.receiver.url(BEEPS)
+
+
+def _unheard(
+    beeps: Sequence[float], asked: Sequence[float], faults: Sequence[Injected], stalls: Sequence[Stall]
+) -> list[Finding]:
+    """Each beep that was far from all faults leads on to the next document."""
+    found = []
+    for at in beeps:
+        calm = all(one.end_ms < at - BESIDE_A_FAULT_MS or one.start_ms > at + BEEP_TOLD_MS for one in faults)
+        within = BEEP_TOLD_MS + stood_still(at, BEEP_TOLD_MS, stalls)
+        if calm and not any(at - BEEP_MS < when < at + within for when in asked):
+            found.append(Finding(at, "a beep was not heard"))
+    return found
 
 
 def _judge(report: Report, stage: Stage, legs: Sequence[Leg], counts: Counts, stalls: Sequence[Stall]) -> None:
@@ -151,6 +201,7 @@ def _judge(report: Report, stage: Stage, legs: Sequence[Leg], counts: Counts, st
     bucket = Bucket(stage.system.settings)
     recorded = remains.judge(bucket, stage.account, events, _recorders(report.callers), _stayed(legs), stalls)
     letters = dead_letters.listed(stage.redis, stage.account, 1000)
+    asked = [request.at_ms for request in stage.receiver.requests_to(BEEPS)]
     entered = {request.params["CallUUID"] for request in events if "CallUUID" in request.params}
     for found in (
         listened.findings,
@@ -158,6 +209,7 @@ def _judge(report: Report, stage: Stage, legs: Sequence[Leg], counts: Counts, st
         recorded.findings,
         told.hangups(hangups, entered),
         _slow(report.faults, stalls),
+        _unheard(counts.beeps, asked, report.faults, stalls),
     ):
         report.add(found)
     for kind, those in (
@@ -182,6 +234,8 @@ def _judge(report: Report, stage: Stage, legs: Sequence[Leg], counts: Counts, st
         "longest without wait sound, ms": listened.longest_wait_gap_ms,
         "seconds muted, and not heard": listened.muted_seconds,
         "mutes by the API": counts.mutes,
+        "beeps": len(counts.beeps),
+        "beeps heard": sum(any(at - BEEP_MS < when < at + BEEP_TOLD_MS for when in asked) for at in counts.beeps),
         "digits pressed": len(counts.pressed),
         "digits told": digits,
         "callbacks": callbacks.arrived + len(hangups),
@@ -204,7 +258,7 @@ def _deaf(pressed: Sequence[float], faults: Sequence[Injected]) -> int:
 
 
 def _takes_over(fault: Injected) -> bool:
-    return fault.kind in ("application killed", "application stopped")
+    return fault.kind in TAKES_OVER
 
 
 def _slow(faults: Sequence[Injected], stalls: Sequence[Stall]) -> list[Finding]:

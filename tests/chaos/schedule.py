@@ -22,6 +22,9 @@ class Kind:
 
 KINDS = (
     Kind("application killed", "serve", 0.2, 3.0, holds_up=True),
+    Kind("application killed listening", "serve", 0.2, 3.0, holds_up=True),
+    Kind("application killed rendering", "serve", 0.2, 3.0, holds_up=True),
+    Kind("application killed taking over", "serve", 0.0, 1.0, holds_up=True),
     Kind("application stopped", "serve", 0.0, 2.0, holds_up=True),
     Kind("application paused", "serve", 1.0, 7.0, holds_up=True),
     Kind("both applications killed", "serve", 0.2, 2.0, holds_up=True),

@@ -123,6 +123,8 @@ class Counts:
     mutes: int = 0
     pressed: list[float] = field(default_factory=list)
     """When each digit was."""
+    beeps: list[float] = field(default_factory=list)
+    """When each ended that somebody gave whom the application listened to."""
     unanswered: list[tuple[float, str]] = field(default_factory=list)
     """(when, why), but for those whom Asterisk's death explains."""
     dropped: list[tuple[float, str]] = field(default_factory=list)

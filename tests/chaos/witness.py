@@ -65,11 +65,12 @@ def _watch(theirs: Connection, processor: int) -> None:
     before = time.monotonic()
     with contextlib.suppress(EOFError, OSError):
         while True:
-            if theirs.poll(TICK_S):
-                theirs.recv()
-                theirs.send(stalls)
+            asked = theirs.poll(TICK_S)
             now = time.monotonic()
             late_ms = (now - before - TICK_S) * 1000
             if late_ms > STALL_MS:
                 stalls.append((time.time() * 1000, late_ms))
             before = now
+            if asked:
+                theirs.recv()
+                theirs.send(stalls)

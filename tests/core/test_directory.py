@@ -6,6 +6,8 @@ import pytest
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
+from ari_conf.core.call import Call
+from ari_conf.core.directory import Directory
 from ari_conf.core.elements import Play, Wait
 from ari_conf.core.member import Member
 from tests.core.stage import MUSIC, START, Stage, players, stay
@@ -143,3 +145,90 @@ def test_one_call_s_trouble_is_not_anothers(stage: Stage) -> None:
 def test_what_waits_in_a_conference_when_a_second_document_comes_late(stage: Stage) -> None:
     stage.call("ann", stay(), Wait(9))
     assert stage.tell(ev.DocumentFetched("c.call-ann.1", (Wait(1),))) == []
+
+
+# Calls of an account at once.
+
+
+def refused(stage: Stage) -> list[str]:
+    return [effect.channel_id for effect in stage.all(do.HangUp) if effect.reason == "busy"]
+
+
+def test_an_account_may_have_so_many_calls_and_no_more(stage: Stage) -> None:
+    stage.directory.calls_per_account = 2
+    for name in ("ann", "bob", "cid"):
+        stage.call(name, Wait(60))
+    assert refused(stage) == ["cid"]
+    assert sorted(stage.directory.calls) == ["call-ann", "call-bob"]
+    (problem,) = stage.all(do.ReportProblem)
+    assert (problem.auth_id, problem.call_uuid) == ("A", "call-cid")
+    assert "the account has 2 calls" in problem.text and "ARI_CONF_CALLS_PER_ACCOUNT" in problem.text
+
+
+def test_another_account_has_its_own(stage: Stage) -> None:
+    stage.directory.calls_per_account = 1
+    stage.call("ann", Wait(60))
+    stage.call("bob", Wait(60), auth="B")
+    assert refused(stage) == []
+
+
+def test_one_who_hung_up_makes_room(stage: Stage) -> None:
+    stage.directory.calls_per_account = 1
+    stage.call("ann", Wait(60))
+    stage.hang_up("ann")
+    stage.call("bob", Wait(60))
+    assert refused(stage) == [] and list(stage.directory.calls) == ["call-bob"]
+
+
+def test_any_number_where_there_is_no_limit(stage: Stage) -> None:
+    for number in range(50):
+        stage.call(f"c{number}", Wait(60))
+    assert refused(stage) == [] and len(stage.directory.calls) == 50
+
+
+def test_the_same_channel_again_is_no_second_call(stage: Stage) -> None:
+    stage.directory.calls_per_account = 1
+    stage.call("ann", Wait(60))
+    assert stage.tell(ev.CallArrived("ann", "again", "r", "A", "+1", "+2")) == []
+
+
+def test_refused_calls_are_told_once_a_minute_however_many(stage: Stage) -> None:
+    stage.directory.calls_per_account = 1
+    stage.call("ann", Wait(3600))
+    for number in range(100):
+        stage.ring(f"c{number}")
+    assert len(stage.all(do.ReportProblem)) == 1 and len(refused(stage)) == 100
+    stage.now += 60_000
+    stage.ring("late")
+    assert len(stage.all(do.ReportProblem)) == 2
+    stage.now -= 3_600_000  # the clock was set
+    stage.ring("early")
+    assert len(stage.all(do.ReportProblem)) == 3
+
+
+def test_nothing_is_kept_of_accounts_that_were_refused_once(stage: Stage) -> None:
+    stage.directory.calls_per_account = 1
+    for number in range(100):
+        stage.now += 10_000
+        stage.call(f"c{number}", Wait(3600), auth=f"A{number}")
+        stage.ring(f"d{number}", f"A{number}")
+    assert len(stage.directory._refused) <= 7
+
+
+def test_calls_of_a_process_before_count(stage: Stage) -> None:
+    stage.call("ann", Wait(3600))
+    calls = list(stage.directory.calls.values())
+    directory = Directory(lambda: "id", calls_per_account=1)
+    directory.restore(calls, [], 1)
+    effects = directory.receive(ev.CallArrived("bob", "call-bob", "r", "A", "+1", "+2"), stage.now)
+    assert do.HangUp("bob", "busy") in effects
+
+
+def test_a_call_that_is_given_up_counts_no_more(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.directory.calls_per_account = 1
+    stage.call("ann", Wait(3600))
+    monkeypatch.setattr(Call, "receive", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        stage.directory.receive(ev.DigitReceived("ann", "1"), stage.now)
+    stage.directory.give_up()
+    assert stage.directory.calls.of_account("A") == 0

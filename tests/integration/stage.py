@@ -23,7 +23,6 @@ from ari_conf import accounts
 from ari_conf.ari.client import Client, Server
 from ari_conf.media.beeps import wav
 from ari_conf.parts import asterisk
-from ari_conf.parts.processes import Process
 from ari_conf.problems import read_problems
 from ari_conf.takeover import NEXT_MEMBER_ID
 from ari_conf.up import System
@@ -303,14 +302,7 @@ def _has(system: System, part: str) -> bool:
 
 def ended_parts(system: System, when: str) -> str:
     """Those that nobody had asked to end, how they ended, and their last words; "" if there are none."""
-    return "\n".join(f"{_how_it_ended(part)} {when}; its last words:\n{part.last_words(3)}" for part in system.ended())
-
-
-def _how_it_ended(part: Process) -> str:
-    code = part.popen.returncode
-    # A program that a shell ran has 128 and the signal's number as its code.
-    number = -code if code < 0 else code - 128
-    return f"{part.name.capitalize()} ended with " + (f"signal {number}" if number > 0 else f"code {code}")
+    return "\n".join(f"{part.end} {when}; its last words:\n{part.last_words(3)}" for part in system.ended())
 
 
 def spans_of(samples: Samples, hz: int) -> listen.Spans:

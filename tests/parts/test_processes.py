@@ -115,3 +115,24 @@ os.kill(os.getpid(), signal.SIGKILL)
     parent = subprocess.run(python(code), capture_output=True, text=True, env=os.environ)
     assert parent.returncode == -signal.SIGKILL
     assert gone(int(parent.stdout))
+
+
+@pytest.mark.parametrize(
+    ("command", "end"),
+    [
+        ("exit 0", "Sh ended with code 0"),
+        ("exit 3", "Sh ended with code 3"),
+        ("kill -ABRT $$", "Sh ended with signal 6"),
+        ("exit 139", "Sh ended with signal 11"),
+    ],
+)
+async def test_how_it_ended(tmp_path: Path, command: str, end: str) -> None:
+    process = await processes.start("sh", ["sh", "-c", f"read wait; {command}"], tmp_path / "log")
+    assert await processes.ended(process, within=5)
+    assert process.end == end
+
+
+async def test_what_runs_has_not_ended(tmp_path: Path) -> None:
+    process = await processes.start("sleep", ["sleep", "60"], tmp_path / "log")
+    assert process.end == ""
+    await processes.stop(process)

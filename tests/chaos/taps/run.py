@@ -21,11 +21,10 @@ from ari_conf.parts.asterisk import EmbeddedAsterisk
 from ari_conf.parts.processes import free_port
 from demo.phone import now_ms
 from tests.chaos import hearing
-from tests.chaos.faults import prefer
 from tests.chaos.taps import receiver
 from tests.chaos.taps.phones import Phones, number
 from tests.chaos.taps.transports import HOST, TRANSPORTS, Slot
-from tests.chaos.witness import Witness
+from tests.chaos.witness import Witness, prefer
 
 SLOTS = 4
 """Receivers at a time. Each has a caller who waits, beside the conference."""

@@ -1,0 +1,188 @@
+"""Callers who are no longer there, and callers who are too many."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from ari_conf.errors import AriNotFound
+from ari_conf.up import System
+from demo.phone import CallFailed, Phone, now_ms
+from tests.integration.stage import ALLOWED, Stage, staged
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+TIMEOUT_S = 3
+"""`rtp_timeout`, of which Asterisk looks at the clock once a second."""
+LATE_S = 5.0
+"""A busy machine's."""
+MOST_CALLS, OF_AN_ACCOUNT = 8, 5
+THIRD_PARTY = "127.0.0.3"
+ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def quick(tmp_path: Path) -> AsyncGenerator[Stage]:
+    """A system in which callers vanish after seconds."""
+    configured = ALLOWED | {"ARI_CONF_CALLS_PER_ACCOUNT": str(OF_AN_ACCOUNT)}
+    system = System(tmp_path, configured, ("redis", "asterisk", "worker", "serve"))
+    assert system._asterisk is not None, "it has one of its own"
+    system._asterisk.rtp_timeout, system._asterisk.max_calls = TIMEOUT_S, MOST_CALLS
+    async with system, staged(system) as stage:
+        yield stage
+
+
+async def calls(stage: Stage) -> int:
+    return sum(one["name"].startswith("PJSIP/") for one in await stage.ari.request("GET", "/channels"))
+
+
+async def gone(stage: Stage, began_ms: float, left: int = 0) -> float:
+    """Seconds from then until no more calls than that are left."""
+    async with asyncio.timeout(TIMEOUT_S * 2 + LATE_S):
+        while await calls(stage) > left:  # noqa: ASYNC110  no event tells us
+            await asyncio.sleep(0.05)
+    return (now_ms() - began_ms) / 1000
+
+
+class Stranger:
+    """Asks for a call, acknowledges the answer, and is never heard of again."""
+
+    def __init__(self, stage: Stage) -> None:
+        host, _, port = stage.system.sip_address.partition(":")
+        self._to = (host, int(port))
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+        self._id = secrets.token_hex(6)
+        self.answer = ""
+
+    async def call(self, stage: Stage, document: str, media: tuple[str, int], direction: str = "sendrecv") -> None:
+        body = (
+            f"v=0\r\no=- 1 1 IN IP4 {media[0]}\r\ns=-\r\nc=IN IP4 {media[0]}\r\nt=0 0\r\n"
+            f"m=audio {media[1]} RTP/AVP 0\r\na={direction}\r\n"
+        )
+        headers = (f"X-Ari-Conf-Account: {stage.account}", f"X-Ari-Conf-Document: {document}")
+        to = f"To: <sip:15550100@{self._to[0]}>"
+        self._send("INVITE", to, body, *headers, "Content-Type: application/sdp")
+        while not self.answer.startswith("SIP/2.0 2"):
+            self.answer = (await asyncio.get_running_loop().sock_recv(self._socket, 8192)).decode()
+        to = next(line for line in self.answer.split("\r\n") if line.lower().startswith("to:"))
+        self._send("ACK", to)
+        self._socket.close()
+
+    def _send(self, method: str, to: str, body: str = "", *headers: str) -> None:
+        port = self._socket.getsockname()[1]
+        lines = (
+            f"{method} sip:15550100@{self._to[0]}:{self._to[1]} SIP/2.0",
+            f"Via: SIP/2.0/UDP 127.0.0.1:{port};branch=z9hG4bK{secrets.token_hex(6)};rport",
+            f"From: <sip:stranger@127.0.0.1>;tag={self._id}",
+            to,
+            f"Call-ID: {self._id}",
+            f"CSeq: 1 {method}",
+            f"Contact: <sip:stranger@127.0.0.1:{port}>",
+            "Max-Forwards: 70",
+            *headers,
+            f"Content-Length: {len(body)}",
+            "",
+            body,
+        )
+        self._socket.sendto("\r\n".join(lines).encode(), self._to)
+
+
+async def test_one_who_is_never_heard_costs_a_third_party_seconds_of_sound(quick: Stage) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as third_party:
+        third_party.bind((THIRD_PARTY, 0))
+        third_party.setblocking(False)
+        stranger = Stranger(quick)
+        async with asyncio.timeout(10):
+            await stranger.call(quick, quick.document("/room", ROOM), third_party.getsockname())
+        answered = now_ms()
+        assert "Session-Expires:" in stranger.answer, "and it would be asked whether it is still there"
+        await quick.event("ConferenceEnter")
+        took = await gone(quick, answered)
+        left = await quick.event("ConferenceExit")
+        assert left.params["ConferenceExitReason"] == "hangup"
+        packets = 0
+        with contextlib.suppress(BlockingIOError):
+            while third_party.recv(2000):
+                packets += 1
+    assert TIMEOUT_S - 1 < took < TIMEOUT_S + LATE_S
+    assert packets < (TIMEOUT_S + LATE_S) * 50
+    quick.saw(f"gone after {took:.1f} s; {packets} packets went to the address that it named")
+
+
+async def test_one_who_talked_and_vanishes(quick: Stage) -> None:
+    async with quick.callers(2) as (ann, bob):
+        for phone in (ann, bob):
+            await quick.call(phone, ROOM)
+            await quick.enters(phone)
+        vanished = now_ms()
+        falls_silent(ann)
+        took = await gone(quick, vanished, left=1)
+        assert (await quick.leaves(ann)).params["ConferenceExitReason"] == "hangup"
+        assert TIMEOUT_S - 1 < took < TIMEOUT_S + LATE_S
+        assert bob.state == "answered"
+        await bob.hang_up()
+
+
+def falls_silent(phone: Phone) -> socket.socket:
+    """It sends nothing any more. Returns its socket, which is connected to nobody."""
+    line = phone._line
+    assert line is not None
+    line.far = None
+    return line.rtp
+
+
+async def test_who_lives_stays_however_little_they_send(quick: Stage) -> None:
+    """Comfort noise, two bytes as keep-alive, RTCP; one who waits with music; one who has put us on hold."""
+    async with quick.callers(4) as (noise, alive, rtcp, waits):
+        for phone in (noise, alive, rtcp):
+            await quick.call(phone, ROOM)
+            await quick.enters(phone)
+        await quick.call(waits, '<Conference startConferenceOnEnter="false">later</Conference>')
+        holds = Stranger(quick)
+        async with asyncio.timeout(10):
+            await holds.call(quick, quick.document("/held", ROOM), ("127.0.0.1", 40000), "inactive")
+        far = [phone._line.far for phone in (noise, alive, rtcp) if phone._line is not None]
+        sockets = [falls_silent(phone) for phone in (noise, alive, rtcp)]
+        for number in range(TIMEOUT_S * 3):
+            await asyncio.sleep(1)
+            sockets[0].sendto(bytes((0x80, 13, 0x70, number)) + bytes(8) + b"\x30", far[0])
+            sockets[1].sendto(b"\0\0", far[1])
+            # Of RTCP's port: the one above.
+            report = bytes((0x80, 201, 0, 1)) + bytes((0, 0, 0, 7))
+            rtcp._line._rtcp.sendto(report, (far[2][0], far[2][1] + 1))  # type: ignore[union-attr]
+        assert [phone.state for phone in (noise, alive, rtcp, waits)] == ["answered"] * 4
+        assert await calls(quick) == 5
+        for phone in (noise, alive, rtcp, waits):
+            await phone.hang_up()
+        for channel in await quick.ari.request("GET", "/channels"):
+            with contextlib.suppress(AriNotFound):
+                await quick.ari.request("DELETE", f"/channels/{channel['id']}")
+
+
+async def test_more_calls_than_an_account_may_have_and_than_asterisk_takes(quick: Stage) -> None:
+    async with quick.callers(MOST_CALLS + 2) as board:
+        phones = list(board)
+        for phone in phones[:OF_AN_ACCOUNT]:
+            await quick.call(phone, ROOM)
+        with pytest.raises(CallFailed, match="486"):
+            await quick.call(phones[-1], ROOM)
+        (problem,) = quick.problems()
+        assert f"the account has {OF_AN_ACCOUNT} calls" in problem
+        # Another account isn't concerned, until Asterisk has enough.
+        other = Stage(quick.system, quick.receiver, quick.redis, quick.ari)
+        document = quick.document("/other", ROOM)
+        for phone in phones[OF_AN_ACCOUNT:MOST_CALLS]:
+            await other.dial(phone, document, account=other.account)
+        with pytest.raises(CallFailed, match="503"):
+            await other.dial(phones[-2], document, account=other.account)
+        for phone in phones[:MOST_CALLS]:
+            await phone.hang_up()
