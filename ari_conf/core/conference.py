@@ -120,12 +120,10 @@ class Conference(Mishaps):
                 return self._bridge_gone(now)
             case ev.SoundsFetched() | ev.SoundsFailed():
                 return self._sounds(event, now)
-            case ev.RecordingStarted(_, recording_id, found) if self.recording is not None:
-                if recording_id == self.recording.recording_id:
-                    self.recording.sounds(self.recording.started_at if found else now)
-            case ev.RecordingFinished(_, recording_id, failed) if self.recording is not None:
-                if recording_id == self.recording.recording_id:
-                    return self._recording_over(self.recording, failed, now)
+            case ev.RecordingStarted(_, recording_id, found) if recording := self._recording(recording_id):
+                recording.sounds(recording.started_at if found else now)
+            case ev.RecordingFinished(_, recording_id, failed) if recording := self._recording(recording_id):
+                return self._recording_over(recording, failed, now)
             case ev.EffectFailed():
                 return self._failed(event, now)
             case ev.TimePassed():

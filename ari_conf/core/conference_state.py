@@ -14,6 +14,8 @@ from ari_conf.core.recording import Recording
 CAP_S = 86400
 """The server's cap on a conference's length."""
 Common = tuple[bool, bool, str, bool]
+ANNOUNCEMENT = "announcement"
+"""Stands in the ids of the API's announcements; other sounds of a conference are its members' enter and exit sounds."""
 
 
 class Beside:
@@ -87,7 +89,7 @@ class ConferenceState(Beside):
     """Of the bridge."""
     destroys: int = 0
     destroy_again_at: int | None = None
-    """Asterisk could not destroy the bridge: how often so far, and when it is asked again."""
+    """How often Asterisk has not destroyed the bridge so far, and when it is asked again."""
     watched_until: int | None = None
     """Somebody looks, and sees who talks."""
 
@@ -134,6 +136,16 @@ class ConferenceState(Beside):
             times.append(self.recording.deadline)
         return min([t for t in times if t is not None], default=None)
 
+    def _recording(self, recording_id: str) -> Recording | None:
+        """The current one, if it is that."""
+        recording = self.recording
+        return recording if recording is not None and recording.recording_id == recording_id else None
+
+    @property
+    def announced(self) -> list[Player]:
+        """What the API plays to all."""
+        return [p for owner, p in self.players.items() if f".{ANNOUNCEMENT}." in owner]
+
     @property
     def _alone(self) -> bool:
         """Exactly one is present."""
@@ -157,6 +169,9 @@ class ConferenceState(Beside):
         return any(m.element.floor_event for m in self.members.values())
 
     # Who is in.
+
+    def member_of(self, channel_id: str) -> Member | None:
+        return self._by_channel.get(channel_id)
 
     def _let_out(self, member: Member) -> None:
         del self.members[member.member_id]

@@ -32,6 +32,7 @@ from ari_conf.core.effects import (
     StartRecording,
     StopRecording,
 )
+from ari_conf.core.insisting import Insisted, lane_of
 from ari_conf.core.internal import Out
 from ari_conf.core.obey import refused
 from ari_conf.core.telling import Telling
@@ -191,12 +192,15 @@ class Directory(Telling):
         return out
 
     def _failed(self, event: ev.EffectFailed, now: int) -> Out:
-        match event.effect:
+        effect = event.effect
+        if isinstance(effect, Insisted):
+            return self._not_done(effect, event, now)
+        match effect:
             case AddChannel(_, bridge_id) | RemoveChannel(_, bridge_id):
                 return self._conference(bridge_id, event, now)
             case CreateBridge(bridge_id) | DestroyBridge(bridge_id):
                 return self._conference(bridge_id, event, now)
-            case StartRecording(bridge_id) | StopRecording(bridge_id):
+            case StartRecording(bridge_id):
                 return self._conference(bridge_id, event, now)
             case PlayMedia(_, playback_id):
                 return self._owner(playback_id, event, now)
@@ -210,13 +214,25 @@ class Directory(Telling):
             case PrepareSound(playback_id, sound):
                 return self._owner(playback_id, ev.SoundFailed(playback_id, sound, event.reason), now)
             case _:
-                channel_id = getattr(event.effect, "channel_id", None)
+                channel_id = getattr(effect, "channel_id", None)
                 return self._call(self._channels.get(channel_id or "", ""), event, now)
+
+    def _not_done(self, effect: Insisted, event: ev.EffectFailed, now: int) -> Out:
+        where = lane_of(effect)
+        if event.gone:
+            self._insisting.settled(effect)
+        elif where in self.conferences or where in self._channels:
+            self._insisting.failed(effect, now)
+        return self._conference(where, event, now) if isinstance(effect, StopRecording) else []
+
+    def _ask_again(self, now: int) -> list[Effect]:
+        """As things are now: what failed may not be wanted any more."""
+        return self._settle([self.wanted(effect) for effect in self._insisting.due(now)], now)
 
     def _time(self, now: int) -> list[Effect]:
         """To all whose deadline has come, each once: one of them may have a new one at once."""
         due: list[str] = []
-        while (deadline := self.deadline) is not None and deadline <= now:
+        while (deadline := self._next_deadline()) is not None and deadline <= now:
             key = heapq.heappop(self._deadlines)[1]
             del self._due[key]
             due.append(key)
@@ -234,6 +250,9 @@ class Directory(Telling):
                 for other in due[at + 1 :]:
                     self._bookkeep(other)
                 raise
+        if self._insisting.at is not None and self._insisting.at <= now:
+            self._next_step()
+            effects += self._ask_again(now)
         return effects
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
 from ari_conf.core.effects import Effect
+from ari_conf.core.insisting import Insisted, Insisting, wanted
 
 
 @dataclass(slots=True)
@@ -36,10 +37,18 @@ class DirectoryState:
     """Of a step that broke: what was decided before."""
     _watched: dict[str, int] = field(default_factory=dict)
     """account -> until when"""
+    _insisting: Insisting = field(default_factory=Insisting)
 
     @property
     def deadline(self) -> int | None:
         """Epoch ms of the next TimePassed, None if nothing is awaited."""
+        soonest, again = self._next_deadline(), self._insisting.at
+        if soonest is None or again is None:
+            return again if soonest is None else soonest
+        return min(soonest, again)
+
+    def _next_deadline(self) -> int | None:
+        """Of a call or conference."""
         while self._deadlines:
             at, key = self._deadlines[0]
             if self._due.get(key) == at:
@@ -69,12 +78,19 @@ class DirectoryState:
     def _conference_of(self, call: Call) -> Conference | None:
         return self.conferences.get(call.conference_id) if call.conference_id else None
 
+    def wanted(self, effect: Insisted) -> Insisted:
+        """What is to be asked of Asterisk instead of this, as things are now."""
+        call = self.calls.get(self._channels.get(getattr(effect, "channel_id", ""), ""))
+        conference = self._conference_of(call) if call is not None else None
+        return wanted(effect, call, conference.member_of(call.channel_id) if call and conference else None)
+
     def _bookkeep(self, key: str) -> None:
         deadline = None
         if (call := self.calls.get(key)) is not None:
             if call.done:
                 del self.calls[key]
                 del self._channels[call.channel_id]
+                self._insisting.forget(call.channel_id)
             else:
                 deadline = call.deadline
         elif (conference := self.conferences.get(key)) is not None:

@@ -19,6 +19,7 @@ from ari_conf.core.directory import Directory
 from ari_conf.core.elements import Wait
 from ari_conf.core.gather import Gather
 from ari_conf.core.hearing import FLOOR_SILENCE_MS
+from ari_conf.core.insisting import wanted
 from ari_conf.core.internal import Out
 from ari_conf.core.member import Member
 from ari_conf.core.player import Player
@@ -207,16 +208,19 @@ def again(directory: Directory | Part, there: There) -> Out:
     calls = [call for call in directory.calls.values() if call.channel_id in there.channels]
     out: Out = []
     for call in calls:
-        out += _call_again(call, there) if not call.over else []
+        conference = directory.conferences.get(call.conference_id or "")
+        member = conference.member_of(call.channel_id) if conference is not None else None
+        out += _call_again(call, member, there) if not call.over else []
     for conference in directory.conferences.values():
         out += _conference_again(conference, there)
     # One who leaves and is hung up leaves first, as it was decided.
     return out + [do.HangUp(call.channel_id) for call in calls if call.over]
 
 
-def _call_again(call: Call, there: There) -> Out:
-    # First what is no longer to be; then what is.
-    out: Out = [effect for _, effect in call.undone]
+def _call_again(call: Call, member: Member | None, there: There) -> Out:
+    # First what is no longer to be; then what is. How long ago it was undone is not asked: that would compare the clock
+    # of the process that wrote it with ours.
+    out: Out = [effect for _, effect in call.undone if wanted(effect, call, member) == effect]
     if call.account is None:
         out.append(do.IdentifyCall(call.call_uuid, call.channel_id, call.auth_id))
     if call.answered_at is not None and not there.channels[call.channel_id]:
@@ -260,7 +264,8 @@ def _conference_again(conference: Conference, there: There) -> Out:
         out += recording.start() if recording.recording_id not in there.recordings else []
     if recording is not None and recording.state == "stopping":
         out.append(do.StopRecording(bridge_id, recording.recording_id, conference.auth_id))
-    return out
+    # That a recording is stopping is among what was undone, too.
+    return list(dict.fromkeys(out))
 
 
 def _member_again(member: Member, conference: Conference, there: There) -> Out:
@@ -268,9 +273,9 @@ def _member_again(member: Member, conference: Conference, there: There) -> Out:
     is_in = channel_id in there.bridges.get(bridge_id, ())
     out: Out = []
     if member.state == "adding" and not is_in:
-        out.append(do.AddChannel(channel_id, bridge_id))
+        out.append(do.AddChannel(channel_id, bridge_id, member.member_id))
     if member.state in ("parting", "leaving") and is_in:
-        out.append(do.RemoveChannel(channel_id, bridge_id))
+        out.append(do.RemoveChannel(channel_id, bridge_id, member.member_id))
     # Asterisk doesn't say who is muted.
     if member.muted:
         out.append(do.MuteChannel(channel_id, True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from itertools import count
 from typing import Any, TypeVar
 
@@ -54,6 +54,8 @@ class Stage:
         self.held: set[type] = set()
         """Effects of these kinds are not carried out until `let_go`."""
         self.waiting: list[do.Effect] = []
+        self.failing: Counter[type] = Counter()
+        """So many of the next effects of a kind fail: Asterisk does not answer, and does not do them."""
         self.effects: list[do.Effect] = []
         """All so far."""
         self.events: list[ev.Event] = []
@@ -246,6 +248,10 @@ class Stage:
         return ev.DocumentFetched(fetch_id, found)
 
     def _obey(self, effect: do.Effect) -> None:
+        if self.failing[type(effect)] > 0:
+            self.failing[type(effect)] -= 1
+            self._events.append(ev.EffectFailed(effect, "no answer in time"))
+            return
         try:
             self.asterisk.obey(effect)
         except Refused as refused:

@@ -71,29 +71,6 @@ def test_a_bridge_that_could_not_be_destroyed_is_tried_again(stage: Stage) -> No
     assert not stage.asterisk.bridges and not stage.directory.conferences
 
 
-def test_a_bridge_that_can_never_be_destroyed_is_let_go(stage: Stage) -> None:
-    stage.call("ann", stay())
-    for _ in range(4):
-        stage.held = {do.DestroyBridge}
-        stage.hang_up(*stage.asterisk.channels)
-        fails(stage, do.DestroyBridge)
-        stage.held = {do.DestroyBridge}
-        stage.pass_time(5)
-    assert not stage.directory.conferences
-
-
-def test_who_could_not_be_removed_is_removed_once_more_before_he_goes_on(stage: Stage) -> None:
-    players(stage, "bob")
-    stage.call("ann", stay(hangup_on_star=True), Speak("next"))
-    stage.held = {do.RemoveChannel}
-    stage.press("ann", "*")
-    fails(stage, do.RemoveChannel)
-    assert "exit ann star" not in stage.told()
-    stage.pass_time(3)
-    assert stage.told()[-1] == "exit ann star" and stage.media("ann") == ["next"]
-    assert stage.asterisk.channels["ann"].bridge is None
-
-
 @pytest.mark.parametrize("stays", [(), (Speak("one moment"),)])
 def test_a_document_that_leads_to_itself_ends(stage: Stage, stays: tuple[Speak, ...]) -> None:
     stage.documents[NEXT] = (*stays, Redirect(NEXT))
