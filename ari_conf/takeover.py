@@ -145,7 +145,10 @@ class Restoring:
                 self._next_member_id = written
                 continue
             try:
-                self._things[key] = decoded(written, self._shared)
+                thing = decoded(written, self._shared)
+                if key != (thing.call_uuid if isinstance(thing, Call) else thing.conference_id):
+                    raise ValueError("it is kept under another's id")
+                self._things[key] = thing
             except (KeyError, TypeError, ValueError, RecursionError) as error:
                 log.error("state can't be read: its call is taken for a new one", id=key, reason=repr(error))
 
@@ -196,7 +199,7 @@ def restored(state: Mapping[str, bytes]) -> tuple[list[Call], list[Conference], 
 
 
 async def restore(store: Store, directory: Directory) -> None:
-    """What the process before us has written."""
+    """What the process before us has written; then `Directory.restored` is to be called."""
     while True:
         try:
             calls, conferences, next_member_id = await restored_in_parts(store.parts())

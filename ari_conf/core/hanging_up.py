@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ari_conf.core.call_state import CallState
-from ari_conf.core.callbacks import NORMAL
+from ari_conf.core.callbacks import NORMAL, plausible
 from ari_conf.core.effects import Answer, HangUp
 from ari_conf.core.gather import Gather
 from ari_conf.core.internal import Out
@@ -28,6 +28,17 @@ class HangingUp(CallState):
         self.hang_ups = 1
         self.cause = HANGUP_CAUSES[reason]
         return [*self._stop_running(), HangUp(self.channel_id, reason)]
+
+    def give_up(self, why: str, now: int) -> Out:
+        """It is ended, whatever it is like inside; its hangup URL is told when the channel is gone."""
+        self.elements, self.position, self.early, self.undone = (), 0, 0, ()
+        self.running = self.conference_id = self.fetching = self.asked = self.hang_up_at = None
+        if not plausible(self.started_at, self.answered_at):
+            self.started_at, self.answered_at, self.standing = now, None, None
+        if self.ended_at is not None:
+            return [self.problem(why), *self._finished(now)]
+        again = [HangUp(self.channel_id)] if self.over else []
+        return [self.problem(why), *again, *self.hang_up("normal", NORMAL, now)]
 
     def _stop_running(self) -> Out:
         running = self.running

@@ -56,7 +56,9 @@ class Hearing(ConferenceState):
             ("ConferenceSequence", str(self.sequence)),
             ("Timestamp", str(now)),
         )
-        return [Notify(member.call_uuid, self.conference_id, element, EVENTS[action], whole)]
+        told = Notify(member.call_uuid, self.conference_id, element, EVENTS[action], whole)
+        self._owed.append(told)
+        return [told]
 
     def _announce_entry(self, member: Member, now: int) -> Out:
         items = member.enter_sound.items
@@ -171,9 +173,13 @@ class Hearing(ConferenceState):
         out: Out = []
         for member in self.members.values():
             out += self._note_stay(member, now, None)
+        sequence = self.sequence
         if recording.element.callback_url is not None and not recording.api_id:
-            self.sequence += 1
-        return [*out, recording.hand_on(self.conference_id, self.name, self.sequence, self.public_url)]
+            sequence += 1
+        stored = recording.hand_on(self.conference_id, self.name, sequence, self.public_url)
+        self.sequence = sequence
+        self._owed.append(stored)
+        return [*out, stored]
 
     def _note_stay(self, member: Member, now: int, left: int | None) -> Out:
         recording = self.recording

@@ -94,8 +94,7 @@ class Telling(DirectoryState):
     # What they tell each other.
 
     def _finished(self, finished: Finished, now: int) -> Out:
-        self._forget_name(self.conferences.pop(finished.conference_id))
-        self._insisting.forget(finished.conference_id)
+        self._forget_conference(self.conferences[finished.conference_id])
         return []
 
     def _fetch(self, fetch: Fetch, now: int) -> Out:

@@ -113,12 +113,20 @@ class Stage:
     def go_on(self) -> None:
         while self._events:
             self.events.append(self._events.popleft())
-            for effect in self.directory.receive(self.events[-1], self.now):
-                self.effects.append(effect)
-                if type(effect) in self.held or lane(effect) in {lane(e) for e in self.waiting} - {None}:
-                    self.waiting.append(effect)
-                else:
-                    self._carry_out(effect)
+            self._take(self.directory.receive(self.events[-1], self.now))
+
+    def _take(self, effects: list[do.Effect]) -> None:
+        for effect in effects:
+            self.effects.append(effect)
+            if type(effect) in self.held or lane(effect) in {lane(e) for e in self.waiting} - {None}:
+                self.waiting.append(effect)
+            else:
+                self._carry_out(effect)
+
+    def carry_out(self, effects: list[do.Effect]) -> None:
+        """What was not brought by an event."""
+        self._take(effects)
+        self.go_on()
 
     def let_go(self, *kinds: type) -> None:
         """What was held back is done now; without kinds all of it."""

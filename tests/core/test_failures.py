@@ -6,9 +6,8 @@ import pytest
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
-from ari_conf.core.directory import BROKEN
 from ari_conf.core.elements import Play, Redirect, Speak, Wait
-from tests.core.stage import MUSIC, Stage, players, stay
+from tests.core.stage import MUSIC, Stage, stay
 
 NEXT = "http://document.example/next"
 
@@ -88,64 +87,3 @@ def test_a_document_that_takes_its_time_may_lead_to_itself(stage: Stage) -> None
     stage.pass_time(100)
     assert "ann" in stage.asterisk.channels and not stage.problems()
     assert len(stage.all(do.FetchDocument)) > 90
-
-
-class Broken(Exception):
-    pass
-
-
-def test_a_step_that_breaks_ends_those_whom_it_concerns_and_no_other(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    players(stage, "ann", "bob")
-    stage.call("cid", stay("other"))
-    stage.call("dan", Wait(60))
-    stage.directory.touched()
-    broken, other = stage.conference_id(), stage.conference_id("other")
-
-    def breaks(*_: object) -> None:
-        raise Broken
-
-    with monkeypatch.context() as patch, pytest.raises(Broken):
-        patch.setattr("ari_conf.core.conference.Conference._pressed", breaks)
-        stage.press("ann", "1")
-    ended = stage.directory.give_up()
-    assert {e.channel_id for e in ended if isinstance(e, do.HangUp)} == {"ann", "bob"}
-    assert {e.bridge_id for e in ended if isinstance(e, do.DestroyBridge)} == {broken}
-    assert {e.text for e in ended if isinstance(e, do.ReportProblem)} == {BROKEN}
-    assert [e.conference_id for e in ended if isinstance(e, do.ReleaseName)] == [broken]
-    assert set(stage.directory.calls) == {"call-cid", "call-dan"} and set(stage.directory.conferences) == {other}
-    assert {key for key, thing in stage.directory.touched().items() if thing is None} >= {
-        broken,
-        "call-ann",
-        "call-bob",
-    }
-    # The name is free, and the others go on.
-    stage.call("eve", stay())
-    assert stage.told()[-1] == "enter eve"
-    stage.pass_time(60)
-    assert stage.call_of("dan") is None and stage.call_of("cid") is not None
-
-
-def test_a_deadline_that_breaks_costs_no_other_his(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ann", "bob", "cid"):
-        stage.call(name, Wait(5), Speak(name))
-    real = type(stage.directory.calls["call-bob"])._run
-
-    def breaks(call: object, *more: object) -> object:
-        if getattr(call, "channel_id", "") == "bob":
-            raise Broken
-        return real(call, *more)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr("ari_conf.core.call.Call._run", breaks)
-        with pytest.raises(Broken):
-            stage.pass_time(5)
-        stage.now += 5000
-        for effect in stage.directory.give_up():
-            stage.effects.append(effect)
-            stage._carry_out(effect)
-    stage.go_on()
-    stage.pass_time(1)
-    assert sorted(e.media[0] for e in stage.all(do.PlayMedia)) == ["ann", "cid"]
-    assert set(stage.directory.calls) == {"call-ann", "call-cid"} and "bob" not in stage.asterisk.channels
