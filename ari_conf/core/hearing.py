@@ -125,6 +125,7 @@ class Hearing(ConferenceState):
             out.append(RemoveChannel(member.channel_id, self.bridge_id, member.member_id))
         if member.state == "joining" and self.bridge == "ready":
             member.state = "adding"
+            member.additions += 1
             out.append(AddChannel(member.channel_id, self.bridge_id, member.member_id))
         return out
 

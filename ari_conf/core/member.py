@@ -75,6 +75,8 @@ class Member:
     state: State = "arriving"
     reason: Reason | None = None
     """Why he leaves."""
+    additions: int = 0
+    """How often Asterisk was asked to add the channel to the bridge."""
     leaving_until: int | None = None
     """When Asterisk is asked again to take the channel out of the bridge."""
     removals: int = 0

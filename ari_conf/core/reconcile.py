@@ -1,8 +1,9 @@
-"""After a time without news: the difference between what the state says and what Asterisk has, as events and effects.
+"""The difference between what the state says and what Asterisk has, as events and effects.
 
-Two uses. A new process takes over what a dead one has written: what was to be done may not have been done (`again`),
-and what happened meanwhile is told by nobody (`missed`). And after a lost connection only the latter, since what was to
-be done still is being done.
+Three uses. A new process takes over what a dead one has written: what was to be done may not have been done (`again`),
+and what happened meanwhile is told by nobody (`missed`). After a lost connection only the latter, since what was to be
+done still is being done. And now and then, on a connection that has broken nothing: should an event have been lost all
+the same, its call or conference does not wait for it for ever; where nothing differs nothing is done.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from ari_conf.core.insisting import wanted
 from ari_conf.core.internal import Out
 from ari_conf.core.member import Member
 from ari_conf.core.player import Player
+
+Why = Literal["takeover", "connection", "timer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class Expected(NamedTuple):
     """False: nobody has heard yet that it began. Who takes over begins it then, rather than taking it for ended."""
     decided: bool = False
     """It was under way already, whatever happened then."""
+    turn: int = 0
+    """A member may leave the bridge and come back: what was expected of the one time is not of the other."""
 
     def seen(self, there: There) -> ev.Event | None:
         match self.kind:
@@ -101,23 +106,26 @@ class Compared:
 
 
 def compared(
-    directory: Directory | Part, before: list[Expected], there: There, *, took_over: bool, ours: Callable[[str], bool]
+    directory: Directory | Part, before: list[Expected], there: There, *, why: Why, ours: Callable[[str], bool]
 ) -> Compared:
     """What follows from what Asterisk has. `before` is what was `expected` before anybody looked, less what effects
-    were just changing; only what is still expected counts, since the rest was told by events meanwhile.
+    were just changing; only what is still expected counts, since the rest was told by events meanwhile. On the timer
+    events may still be on their way: they are to be given time between looking and comparing.
 
     `ours` knows the bridges that this application has made: others are not touched.
     """
+    took_over, listened = why == "takeover", why == "timer"
     otherwise = [e for e in before if e.seen(there) is not None]
     still = set(expected(directory)) if otherwise else set()
     expectations = [e for e in otherwise if e in still]
     if took_over:
         expectations = [e if e.begun else e._replace(if_gone=None) for e in expectations]
     out = again(directory, there) if took_over else []
-    out += [*_listened_to_anew(directory), *_astray(directory, there, before)]
+    out += [] if listened else _listened_to_anew(directory)
+    out += _astray(directory, there, before)
     if took_over:
         out += [do.DestroyBridge(bridge_id) for bridge_id in strangers(directory, there, ours)]
-    return Compared(out, [*missed(expectations, there), *_silent(directory)])
+    return Compared(out, [*missed(expectations, there), *([] if listened else _silent(directory))])
 
 
 def _talkers(directory: Directory | Part) -> Iterator[Member]:
@@ -139,15 +147,21 @@ def _silent(directory: Directory | Part) -> list[ev.Event]:
     return [ev.TalkingFinished(member.channel_id) for member in _talkers(directory)]
 
 
+INSIDE = ("adding", "mixed", "parting", "leaving")
+"""The states of members who may be in the bridge."""
+
+
 def _astray(directory: Directory | Part, there: There, before: list[Expected]) -> Out:
-    """Channels in a conference's bridge that are not among its members: nobody would ever take them out of it."""
+    """Channels in a conference's bridge that are no members who may be in it, nor were any before anybody looked: they
+    hear the others and are heard, and nobody would ever take them out."""
     out: Out = []
     for conference in directory.conferences.values():
         if conference.bridge != "ready":
             continue
         inside = there.bridges.get(conference.bridge_id, frozenset())
-        others = inside.difference([member.channel_id for member in conference.members.values()])
+        others = inside.difference([m.channel_id for m in conference.members.values() if m.state in INSIDE])
         if others and any(e.kind == "bridge" and e.id == conference.bridge_id for e in before):
+            others = others.difference([e.id for e in before if e.bridge_id == conference.bridge_id])
             out += [do.RemoveChannel(channel_id, conference.bridge_id) for channel_id in sorted(others)]
     return out
 
@@ -190,11 +204,12 @@ def _of_member(member: Member, bridge_id: str) -> Iterator[Expected]:
     channel_id = member.channel_id
     if member.state == "adding":
         entered = ev.ChannelEnteredBridge(channel_id, bridge_id)
-        yield Expected("member", channel_id, channel_id, bridge_id, if_there=entered)
+        yield Expected("member", channel_id, channel_id, bridge_id, if_there=entered, turn=member.additions)
     elif member.state in ("mixed", "parting", "leaving"):
         left = ev.ChannelLeftBridge(channel_id, bridge_id)
         decided = member.state == "leaving" and member.reason is not None
-        yield Expected("member", channel_id, channel_id, bridge_id, if_gone=left, decided=decided)
+        of_member = Expected("member", channel_id, channel_id, bridge_id, if_gone=left, decided=decided)
+        yield of_member._replace(turn=member.additions)
     for player in (member.player, member.aside.player):
         if player is not None:
             yield from _of_player(player)

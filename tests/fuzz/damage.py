@@ -184,7 +184,7 @@ class _Life:
             frozenset(asterisk.recordings),
         )
         before = dict(expected_of_each(self._directory))
-        for found in compared_in_parts(self._directory, before, there, took_over=True, ours=bool, conferences=2):
+        for found in compared_in_parts(self._directory, before, there, why="takeover", ours=bool, conferences=2):
             self._take(self._directory.resume(found.again, self._now))
             for event in found.missed:
                 self._receive(event)

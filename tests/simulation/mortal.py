@@ -232,7 +232,7 @@ class Mortal(World):
         before = dict(reconcile_parts.expected_of_each(self.directory))
         there = self._looks()
         for found in reconcile_parts.compared_in_parts(
-            self.directory, before, there, took_over=True, ours=lambda id: id.startswith("id"), conferences=1
+            self.directory, before, there, why="takeover", ours=lambda id: id.startswith("id"), conferences=1
         ):
             at_once, later = reconcile_parts.put_off(self.directory, found.again)
             self._step(self.directory.resume(at_once, self.now))
