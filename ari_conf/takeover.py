@@ -66,10 +66,10 @@ class Seen:
 
 
 async def expected(directory: Directory, busy: Callable[[str], bool]) -> dict[str, list[Expected]]:
-    """By whose it is; not of channels and bridges that are `busy`: effects are just changing them."""
+    """By whose it is; unsure of channels and bridges that are `busy`: effects are just changing them."""
     found: dict[str, list[Expected]] = {}
     for key, expectations in expected_of_each(directory):
-        found[key] = [e for e in expectations if not busy(e.lane)]
+        found[key] = [e.unsure() if busy(e.lane) else e for e in expectations]
         if len(found) % LOOKED_AT_AT_ONCE == 0:
             await asyncio.sleep(0)
     return found

@@ -27,6 +27,7 @@ from ari_conf.core.effects import (
     PrepareSound,
     RemoveChannel,
     StartRecording,
+    StopPlayback,
     StopRecording,
 )
 from ari_conf.core.giving_up import GivingUp
@@ -168,8 +169,11 @@ class Directory(GivingUp):
                 return self._conference(bridge_id, event, now)
             case StartRecording(bridge_id):
                 return self._conference(bridge_id, event, now)
-            case PlayMedia(_, playback_id):
-                return self._owner(playback_id, event, now)
+            case PlayMedia(target, playback_id):
+                # It is passed over; if nobody knows whether it began, it must not go on behind what comes next.
+                doubtful = not (event.gone or event.refused)
+                stopped: Out = [StopPlayback(target, playback_id)] if doubtful else []
+                return [*stopped, *self._owner(playback_id, event, now)]
             case ClaimName(_, _, conference_id):
                 return self._conference(conference_id, event, now)
             # Those that say by themselves how they failed: so they do unless what runs them is broken.
@@ -187,13 +191,13 @@ class Directory(GivingUp):
         where = lane_of(effect)
         if event.gone:
             self._insisting.settled(effect)
-        elif where in self.conferences or where in self._channels:
+        elif (where in self.conferences or where in self._channels) and self.wanted(effect) == effect:
             self._insisting.failed(effect, now)
         return self._conference(where, event, now) if isinstance(effect, StopRecording) else []
 
     def _ask_again(self, now: int) -> list[Effect]:
-        """As things are now: what failed may not be wanted any more."""
-        return self._settle([self.wanted(effect) for effect in self._insisting.due(now)], now)
+        """What is still wanted of it; where it is not, something else has been asked for since."""
+        return self._settle([effect for effect in self._insisting.due(now) if self.wanted(effect) == effect], now)
 
     def _time(self, now: int) -> list[Effect]:
         """To all whose deadline has come, each once: one of them may have a new one at once."""

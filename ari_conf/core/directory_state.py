@@ -84,7 +84,7 @@ class DirectoryState:
         return self.conferences.get(call.conference_id) if call.conference_id else None
 
     def wanted(self, effect: Insisted) -> Insisted:
-        """What is to be asked of Asterisk instead of this, as things are now."""
+        """What Asterisk was last asked for in this respect."""
         call = self.calls.get(self._channels.get(getattr(effect, "channel_id", ""), ""))
         conference = self._conference_of(call) if call is not None else None
         return wanted(effect, call, conference.member_of(call.channel_id) if call and conference else None)

@@ -2,8 +2,8 @@
 channel or bridge is gone.
 
 No event tells that a mute, music, talk detection, or the end of a playback or of a recording was not done. Each is made
-again as it is wanted by then, not as it was when it failed (`wanted`). All other requests that fail are awaited by a
-call or a conference, which makes them again.
+again if it is still wanted by then. All other requests that fail are awaited by a call or a conference, which makes
+them again.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def _aspect(effect: Insisted) -> Aspect:
 
 
 def wanted(effect: Insisted, call: CallState | None, member: Member | None) -> Insisted:
-    """What is to be asked for instead of this, as things are now. `call` has the channel, `member` is its stay in a
-    conference."""
+    """What Asterisk was last asked for in this respect, as the state has it. `call` has the channel, `member` is its
+    stay in a conference."""
     match effect:
         case MuteChannel(channel_id):
             return MuteChannel(channel_id, member is not None and member.muted)

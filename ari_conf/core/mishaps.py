@@ -137,8 +137,6 @@ class Mishaps(Staying):
         return out
 
     def _member_time(self, member: Member, now: int) -> Out:
-        if member.state == "leaving":
-            return self._still_leaving(member, now)
         out: Out = []
         if member.matcher.deadline is not None and member.matcher.deadline <= now:
             out += self._found(member, member.matcher.flush(), now)
@@ -147,7 +145,8 @@ class Mishaps(Staying):
         while member.sending and member.sending[0][0] <= now:
             out += self._relay(member, member.sending[0][1])
             member.sending = member.sending[1:]
-        return out + member.playback(ev.TimePassed(), now)
+        out += member.playback(ev.TimePassed(), now)
+        return out + (self._still_leaving(member, now) if member.state == "leaving" else [])
 
     def _still_leaving(self, member: Member, now: int) -> Out:
         if member.leaving_until is None or member.leaving_until > now:

@@ -26,6 +26,8 @@ from ari_conf.core.member import Member
 from ari_conf.core.player import Player
 
 Why = Literal["takeover", "connection", "timer"]
+INSIDE = ("adding", "mixed", "parting", "leaving")
+"""The states of members who may be in the bridge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class Expected(NamedTuple):
     A tuple, since there are two for each member, and a dataclass that can't change is made at four times the cost.
     """
 
-    kind: Literal["channel", "bridge", "member", "playback", "recording"]
+    kind: Literal["channel", "bridge", "member", "outside", "playback", "recording"]
+    """outside: a member who is not in the bridge."""
     id: str
     lane: str
     """The channel or bridge whose effects may just be changing it."""
@@ -69,13 +72,17 @@ class Expected(NamedTuple):
     turn: int = 0
     """A member may leave the bridge and come back: what was expected of the one time is not of the other."""
 
+    def unsure(self) -> Expected:
+        """The same, if an effect is just changing it: nothing follows from how it is."""
+        return self._replace(if_gone=None, if_there=None)
+
     def seen(self, there: There) -> ev.Event | None:
         match self.kind:
             case "channel":
                 found = self.id in there.channels
             case "bridge":
                 found = self.id in there.bridges
-            case "member":
+            case "member" | "outside":
                 found = self.id in there.bridges.get(self.bridge_id, ())
             case "playback":
                 found = self.id in there.playbacks
@@ -120,6 +127,9 @@ def compared(
     expectations = [e for e in otherwise if e in still]
     if took_over:
         expectations = [e if e.begun else e._replace(if_gone=None) for e in expectations]
+    if listened:
+        # One that waits for another's end is there, and has not begun.
+        expectations = [e._replace(if_there=None) if e.kind == "playback" else e for e in expectations]
     out = again(directory, there) if took_over else []
     out += [] if listened else _listened_to_anew(directory)
     out += _astray(directory, there, before)
@@ -147,23 +157,27 @@ def _silent(directory: Directory | Part) -> list[ev.Event]:
     return [ev.TalkingFinished(member.channel_id) for member in _talkers(directory)]
 
 
-INSIDE = ("adding", "mixed", "parting", "leaving")
-"""The states of members who may be in the bridge."""
-
-
 def _astray(directory: Directory | Part, there: There, before: list[Expected]) -> Out:
-    """Channels in a conference's bridge that are no members who may be in it, nor were any before anybody looked: they
-    hear the others and are heard, and nobody would ever take them out."""
+    """Channels in a conference's bridge that are no members, or members outside, and were so before anybody looked:
+    they hear the others and are heard, and nobody would ever take them out."""
     out: Out = []
     for conference in directory.conferences.values():
-        if conference.bridge != "ready":
+        bridge_id = conference.bridge_id
+        inside = there.bridges.get(bridge_id, frozenset()) if conference.bridge == "ready" else ()
+        members = [m for m in conference.members.values() if m.channel_id in inside]
+        if len(members) == len(inside) and all(m.state in INSIDE for m in members):
             continue
-        inside = there.bridges.get(conference.bridge_id, frozenset())
-        others = inside.difference([m.channel_id for m in conference.members.values() if m.state in INSIDE])
-        if others and any(e.kind == "bridge" and e.id == conference.bridge_id for e in before):
-            others = others.difference([e.id for e in before if e.bridge_id == conference.bridge_id])
-            out += [do.RemoveChannel(channel_id, conference.bridge_id) for channel_id in sorted(others)]
+        if any(e.kind == "bridge" and e.id == bridge_id for e in before):
+            were = {e.id: e for e in before if e.bridge_id == bridge_id}
+            astray = set(inside).difference(were, [m.channel_id for m in members])
+            astray |= {m.channel_id for m in members if m.state not in INSIDE and _outside(m, were.get(m.channel_id))}
+            out += [do.RemoveChannel(channel_id, bridge_id) for channel_id in sorted(astray)]
     return out
+
+
+def _outside(member: Member, was: Expected | None) -> bool:
+    """All the time."""
+    return was is not None and was.kind == "outside" and was.turn == member.additions
 
 
 def of_call(call: Call) -> Iterator[Expected]:
@@ -205,11 +219,13 @@ def _of_member(member: Member, bridge_id: str) -> Iterator[Expected]:
     if member.state == "adding":
         entered = ev.ChannelEnteredBridge(channel_id, bridge_id)
         yield Expected("member", channel_id, channel_id, bridge_id, if_there=entered, turn=member.additions)
-    elif member.state in ("mixed", "parting", "leaving"):
+    elif member.state in INSIDE:
         left = ev.ChannelLeftBridge(channel_id, bridge_id)
         decided = member.state == "leaving" and member.reason is not None
         of_member = Expected("member", channel_id, channel_id, bridge_id, if_gone=left, decided=decided)
         yield of_member._replace(turn=member.additions)
+    else:
+        yield Expected("outside", channel_id, channel_id, bridge_id, turn=member.additions)
     for player in (member.player, member.aside.player):
         if player is not None:
             yield from _of_player(player)

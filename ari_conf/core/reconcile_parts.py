@@ -42,10 +42,11 @@ def compared_in_parts(
 ) -> Iterator[Compared]:
     """Each to be worked off before the next one is asked for; events may be taken in between, but time must not pass:
     what is due would be done before it is known what happened earlier. `before` is what was `expected_of_each`; of
-    channels and bridges that are `busy` nothing is taken for missed, since effects are just changing them. On the
-    timer ON_THE_WAY_S are to pass after looking."""
+    channels and bridges that are `busy` nothing is taken for missed, since effects are just changing them: nor of those
+    that were it then, which are `unsure` in `before`. On the timer ON_THE_WAY_S are to pass after looking."""
     for part in _parts(directory, conferences):
-        of_part = [e for key in (*part.calls, *part.conferences) for e in before.get(key, ()) if not busy(e.lane)]
+        found = [e for key in (*part.calls, *part.conferences) for e in before.get(key, ())]
+        of_part = [e.unsure() if busy(e.lane) else e for e in found]
         yield compared(part, of_part, there, why=why, ours=lambda _: False)
     if why == "takeover":
         yield Compared([do.DestroyBridge(bridge_id) for bridge_id in strangers(directory, there, ours)], [])

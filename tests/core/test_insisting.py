@@ -401,6 +401,29 @@ def test_a_sound_that_is_to_end_ends(stage: Stage, times: int) -> None:
     assert asked(stage, do.StopPlayback) == before
 
 
+@pytest.mark.parametrize("where", ["ann", "standup"])
+def test_a_sound_of_which_it_is_not_known_whether_it_began_is_stopped(stage: Stage, where: str) -> None:
+    stage.call("ann", stay(), Wait(HOURS))
+    stage.held = {do.PlayMedia}
+    command(stage, api.PlayToMembers((1,), Play("long")) if where == "ann" else api.Announce(Play("long")))
+    asked_for = stage.give_up()
+    stage.asterisk.obey(asked_for)
+    stage._events.clear()
+    stage.failing[do.StopPlayback] = 2
+    stage.tell(ev.EffectFailed(asked_for, "no answer in time"))
+    assert stage.asterisk.playbacks
+    stage.pass_time(60)
+    assert not stage.asterisk.playbacks
+
+
+def test_a_sound_that_asterisk_refuses_is_passed_over_and_no_more(stage: Stage) -> None:
+    stage.held = {do.PlayMedia}
+    stage.call("ann", Play("long"), Speak("next"))
+    refused = stage.give_up()
+    stage.tell(ev.EffectFailed(refused, "no", refused=True))
+    assert stage.media("ann")[-1] == "next" and asked(stage, do.StopPlayback) == 0
+
+
 def test_a_sound_that_has_ended_by_itself_is_stopped_no_more(stage: Stage) -> None:
     players(stage, "ann", "bob")
     command(stage, api.PlayToMembers((1,), Play("short")))

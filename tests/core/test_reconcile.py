@@ -211,7 +211,8 @@ def test_while_nothing_is_lost_nothing_is_done(stage: Stage) -> None:
     stage.call("dan", Wait(60, silence=True))
     stage.talk("ann")
     stage.talk("dan")
-    command(stage, api.Mute((2,), True), api.Hold((2,), True), api.Announce(Play("all")))
+    command(stage, api.Mute((2,), True), api.Hold((2,), True), api.Announce(Play("one")), api.Announce(Play("two")))
+    assert len(stage.asterisk.playbacks) == 3, "of which one waits"
     assert found(stage, why="timer") == Compared([], [])
     conference = stage.conference()
     assert conference is not None and conference.floor == 1 and conference.members[1].talking
