@@ -90,7 +90,12 @@ class Comparing:
         self._working_off += 1
         try:
             for found in compared_in_parts(
-                self._directory, before, seen.there, took_over=first, ours=ours.__contains__, busy=busy
+                self._directory,
+                before,
+                seen.there,
+                why="takeover" if first else "connection",
+                ours=ours.__contains__,
+                busy=busy,
             ):
                 self._work_off(found)
                 await asyncio.sleep(0)

@@ -139,9 +139,12 @@ class Service:
             if self._settings.sounds_url:
                 serving = await sound_server.start(self._sounds, *address(self._settings.sounds_listen))
             await takeover.restore(self._store, self._directory)
+            given_up = self._directory.restored(now_ms())
             self._spawn(self._names.claim_in_parts())
             self._spawn(self._workers.begin(self._comparing.done))
             await self._ari.start(PATIENCE_AFTER_ANOTHER_S if self._lease.after_another else None)
+            # Asterisk is asked for it as soon as it is there.
+            self._put(given_up, now_ms())
             commanding = asyncio.create_task(self._commands.run())
             self._tasks.add(commanding)
             if folder := self._settings.recording_folder:
@@ -224,7 +227,7 @@ class Service:
             log.exception(
                 "a step broke: this is a defect of ari_conf, please report it", event_type=type(event).__name__
             )
-            effects = self._directory.give_up()
+            effects = self._directory.give_up(event, now)
         tell("event", event, told, quiet=not effects and not self._directory.has_changed)
         self._put(effects, now)
 

@@ -66,10 +66,10 @@ class Seen:
 
 
 async def expected(directory: Directory, busy: Callable[[str], bool]) -> dict[str, list[Expected]]:
-    """By whose it is; not of channels and bridges that are `busy`: effects are just changing them."""
+    """By whose it is; unsure of channels and bridges that are `busy`: effects are just changing them."""
     found: dict[str, list[Expected]] = {}
     for key, expectations in expected_of_each(directory):
-        found[key] = [e for e in expectations if not busy(e.lane)]
+        found[key] = [e.unsure() if busy(e.lane) else e for e in expectations]
         if len(found) % LOOKED_AT_AT_ONCE == 0:
             await asyncio.sleep(0)
     return found
@@ -145,7 +145,10 @@ class Restoring:
                 self._next_member_id = written
                 continue
             try:
-                self._things[key] = decoded(written, self._shared)
+                thing = decoded(written, self._shared)
+                if key != (thing.call_uuid if isinstance(thing, Call) else thing.conference_id):
+                    raise ValueError("it is kept under another's id")
+                self._things[key] = thing
             except (KeyError, TypeError, ValueError, RecursionError) as error:
                 log.error("state can't be read: its call is taken for a new one", id=key, reason=repr(error))
 
@@ -196,7 +199,7 @@ def restored(state: Mapping[str, bytes]) -> tuple[list[Call], list[Conference], 
 
 
 async def restore(store: Store, directory: Directory) -> None:
-    """What the process before us has written."""
+    """What the process before us has written; then `Directory.restored` is to be called."""
     while True:
         try:
             calls, conferences, next_member_id = await restored_in_parts(store.parts())

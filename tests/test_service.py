@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
+from ari_conf.core.call import Call
 from ari_conf.service import Service
 from ari_conf.settings import from_environment
 from ari_conf.store import Step
@@ -32,7 +33,10 @@ async def test_a_step_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any("defect of ari_conf" in line["event"] for line in logged)
     ((step, effects),) = put
     assert list(effects) == [do.HangUp("ann")]
-    assert step.state["call-ann"] is None and "call-bob" not in step.state
+    ended = step.state["call-ann"]
+    assert isinstance(ended, Call) and ended.over, "until Asterisk says that it is gone"
+    assert "call-bob" not in step.state
     assert [problem.call_uuid for problem in step.problems] == ["call-ann"]
     service._deliver(ev.DigitReceived("bob", "1"))
+    service._deliver(ev.ChannelHungUp("ann", 16))
     assert set(service._directory.calls) == {"call-bob"}
