@@ -7,7 +7,7 @@ destroyed, the name is free, and a problem says why. What can't be told, since t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ari_conf.core import events as ev
 from ari_conf.core.call import Call
@@ -27,9 +27,11 @@ ABOUT_A_CALL = (HangUpCall, Released, Skipped)
 class GivingUp(Telling):
     __slots__ = ()
 
-    def give_up(self, event: ev.Event, now: int) -> list[Effect]:
-        """After `receive` raised, which is a defect: those whom the step concerned are half changed. They are ended, so
-        that nobody stays on the phone with what does not answer any more; all others go on."""
+    def give_up(self, event: ev.Event, now: int, keys: Iterable[str] = ()) -> list[Effect]:
+        """After `receive` or `resume` raised, which is a defect: those whom the step concerned, and `keys`, are half
+        changed. They are ended, so that nobody stays on the phone with what does not answer any more; all others go on.
+        """
+        self._touched |= {key for key in keys if key in self.calls or key in self.conferences}
         broken, effects, self._whole = set(self._touched), self._whole, []
         conferences = [c for key in sorted(broken) if (c := self.conferences.get(key)) is not None]
         members = {member.call_uuid for c in conferences for member in c.members.values()}

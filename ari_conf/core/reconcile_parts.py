@@ -44,15 +44,21 @@ def compared_in_parts(
     what is due would be done before it is known what happened earlier. `before` is what was `expected_of_each`; of
     channels and bridges that are `busy` nothing is taken for missed, since effects are just changing them: nor of those
     that were it then, which are `unsure` in `before`. On the timer ON_THE_WAY_S are to pass after looking."""
-    for part in _parts(directory, conferences):
-        found = [e for key in (*part.calls, *part.conferences) for e in before.get(key, ())]
-        of_part = [e.unsure() if busy(e.lane) else e for e in found]
-        yield compared(part, of_part, there, why=why, ours=lambda _: False)
+    for part in parts(directory, conferences):
+        yield compared_part(part, before, there, why=why, busy=busy)
     if why == "takeover":
         yield Compared([do.DestroyBridge(bridge_id) for bridge_id in strangers(directory, there, ours)], [])
 
 
-def _parts(directory: Directory, most: int) -> Iterator[Part]:
+def compared_part(
+    part: Part, before: Mapping[str, list[Expected]], there: There, *, why: Why, busy: Callable[[str], bool]
+) -> Compared:
+    found = [e for key in (*part.calls, *part.conferences) for e in before.get(key, ())]
+    of_part = [e.unsure() if busy(e.lane) else e for e in found]
+    return compared(part, of_part, there, why=why, ours=lambda _: False)
+
+
+def parts(directory: Directory, most: int = CONFERENCES) -> Iterator[Part]:
     done: set[str] = set()
     for keys in _chunks(tuple(directory.conferences), most):
         conferences = {key: c for key in keys if (c := directory.conferences.get(key)) is not None}
@@ -62,6 +68,18 @@ def _parts(directory: Directory, most: int) -> Iterator[Part]:
         yield Part(calls, conferences)
     for keys in _chunks([key for key in directory.calls if key not in done], CALLS):
         yield Part({key: call for key in keys if (call := directory.calls.get(key)) is not None}, {})
+
+
+def apart(part: Part) -> Iterator[Part]:
+    """Each conference with its calls, and each other call, alone."""
+    done: set[str] = set()
+    for key, conference in part.conferences.items():
+        theirs = {member.call_uuid for member in conference.members.values()}
+        done |= theirs
+        yield Part({call_uuid: part.calls[call_uuid] for call_uuid in theirs & part.calls.keys()}, {key: conference})
+    for key, call in part.calls.items():
+        if key not in done:
+            yield Part({key: call}, {})
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
