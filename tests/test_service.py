@@ -43,6 +43,7 @@ def environment(url: str, folder: Path, **more: str) -> dict[str, str]:
     return {
         "ARI_CONF_REDIS_URL": url,
         "ARI_CONF_ARI_URL": "http://127.0.0.1:1/ari",
+        "ARI_CONF_ARI_SOCKET": "outbound",
         "ARI_CONF_ARI_LISTEN": f"127.0.0.1:{free_port()}",
         "ARI_CONF_ASTERISK_NAME": NAME,
         "ARI_CONF_METRICS_LISTEN": "",
@@ -89,6 +90,19 @@ async def test_with_each_of_its_parts_the_whole_process_ends_and_the_calls_are_f
         with pytest.raises(TaskEnded, match=part):
             await lateness.soon(Service(settings).run(asyncio.Event()))
     assert owner(redis_server.client) == "", "the lease is given back"
+
+
+async def test_with_the_websocket_that_we_open_as_well(
+    redis_server: RedisServer, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("ari_conf.ari.sockets.Sockets._connect_for_ever", breaks)
+    inbound = from_environment(environment(redis_server.url, tmp_path, ARI_CONF_ARI_SOCKET="inbound"))
+    with pytest.raises(TaskEnded, match="the connection to Asterisk broke: ZeroDivisionError"):
+        await lateness.soon(Service(inbound).run(asyncio.Event()))
+    assert owner(redis_server.client) == ""
 
 
 async def test_a_setup_that_fails_is_said_as_it_is_and_gives_the_lease_back(
