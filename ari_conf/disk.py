@@ -14,7 +14,7 @@ LOOK_EVERY_S = 60.0
 
 
 def used(folder: Path) -> dict[str, int]:
-    """account -> bytes; each has a folder of its own in it."""
+    """account -> bytes; each has a folder of its own in it. Raises OSError."""
     found: dict[str, int] = {}
     for path in folder.glob("*/*"):
         with suppress(FileNotFoundError):  # it was stored meanwhile
@@ -40,10 +40,20 @@ async def watch(
     measured: Callable[[int], None],
     every_s: float = LOOK_EVERY_S,
 ) -> None:
-    """Tells the log, and each account that has some of it by `tell(auth_id, text)`, once until it is less again."""
-    told = False
+    """Tells the log, and each account that has some of it by `tell(auth_id, text)`, once until it is less again. Never
+    returns. What can't be read is told once, too, until it can."""
+    told = unread = False
     while True:
-        found = await asyncio.to_thread(used, folder)
+        try:
+            found = await asyncio.to_thread(used, folder)
+        except OSError as error:
+            if not unread:
+                reason = error.strerror or str(error)
+                log.error("the recording folder can't be read: how much waits there is not known", reason=reason)
+            unread = True
+            await asyncio.sleep(every_s)
+            continue
+        unread = False
         measured(sum(found.values()))
         text = warning(found, limit_mb)
         if text and not told:

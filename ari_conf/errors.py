@@ -10,7 +10,8 @@ AriConfError
 ├── TooManyWaiting         an account asks for more at once than its share; what it asked for is refused
 ├── AriError               Asterisk refused, or did not answer
 │   ├── AriNotFound        the channel, bridge, playback or recording is gone
-│   └── AriUnreachable     no connection, or the deadline passed
+│   └── AriUnreachable     there is no connection, or it ended before the answer came
+│       └── AriLate        the deadline passed: Asterisk may do it later
 ├── StoreUnavailable       Redis can't be reached, or can't do it now
 │   └── StoreRefused       it refuses it, and would refuse it again
 ├── CallbackTooLong        a callback takes more than one may
@@ -20,6 +21,7 @@ AriConfError
 ├── TranscriptionFailed    no engine can transcribe it now
 ├── TranscriptionRefused   none ever will
 ├── AccountRefused         an account can't be made, found or changed as asked
+├── TaskEnded              a task that runs as long as the process has ended: the process ends, too
 └── SetupFailed            a part can't be started; says what to do
 """
 
@@ -73,6 +75,14 @@ class AriNotFound(AriError):
 
 
 class AriUnreachable(AriError):
+    """`sent`: Asterisk may have done it all the same."""
+
+    def __init__(self, message: str, status: int = 0, *, sent: bool = True) -> None:
+        super().__init__(message, status)
+        self.sent = sent
+
+
+class AriLate(AriUnreachable):
     pass
 
 
@@ -109,6 +119,10 @@ class TranscriptionRefused(AriConfError):
 
 
 class AccountRefused(AriConfError):
+    pass
+
+
+class TaskEnded(AriConfError):
     pass
 
 

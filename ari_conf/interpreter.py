@@ -18,13 +18,14 @@ import structlog
 
 from ari_conf.ari.client import Client
 from ari_conf.ari.listening import Listening
-from ari_conf.ari.translate import ForAsterisk, Request, to_requests
+from ari_conf.ari.translate import ForAsterisk, Request, path, to_requests
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Play, Speak
 from ari_conf.documents import Documents
 from ari_conf.errors import (
     AriError,
+    AriLate,
     AriNotFound,
     AriUnreachable,
     LeaseLost,
@@ -34,6 +35,7 @@ from ari_conf.errors import (
 from ari_conf.http.fetch import Fetcher
 from ari_conf.media.sounds import Sounds
 from ari_conf.store import Store
+from ari_conf.supervision import Tasks
 
 log = structlog.get_logger()
 
@@ -43,7 +45,8 @@ Owners = Callable[[str], tuple[str, tuple[str, ...]]]
 
 NARROWBAND = {"", "ulaw", "alaw", "gsm", "g726", "g726aal2", "g729", "g723", "ilbc", "lpc10", "adpcm", "slin", "speex"}
 """Codecs of 8 kHz; empty: Asterisk said none."""
-AGAIN = (
+HARMLESS_TWICE = (
+    do.Answer,
     do.MuteChannel,
     do.DeafenChannel,
     do.DetectTalking,
@@ -51,10 +54,19 @@ AGAIN = (
     do.StopMusic,
     do.StopPlayback,
     do.HangUp,
+    do.RemoveChannel,
+    do.DestroyBridge,
+    do.StopRecording,
 )
-"""Whether these were done when the connection broke nobody knows, and twice they do no harm: they are asked for again.
-Of none of them an event tells later that it was not done: one who is no longer muted would not be heard, for ever."""
-TRIES, AGAIN_S = 5, 0.5
+"""Nobody knows whether these were done when the connection broke. Done twice they do no harm: they are asked again."""
+MADE_ONCE = (do.CreateBridge, do.StartRecording)
+"""Asterisk says 409 if these were done already (seen on 22.10.1)."""
+TRIES, AGAIN_S = 4, 0.5
+"""Whatever else is to be done with the same channel waits meanwhile. Later than that, the core asks again."""
+MOST_LATE = 2
+"""Of the tries: so many may wait for an answer until the deadline."""
+MOST_AUDIBLE = 1000
+"""Channels of which it is remembered that a mute failed."""
 LAST_WORDS_S = 5.0
 """For which a request for a document of a call that has ended goes on: what it carries, digits say, is to arrive."""
 CODEC, HEADERS = "CHANNEL(audionativeformat)", "PJSIP_HEADERS(X-PH-)"
@@ -85,7 +97,9 @@ class Interpreter:
         self._owners = owners
         self._listening = Listening(ari, lambda channel_id: deliver(ev.BeepHeard(channel_id)))
         self._lanes: dict[str, deque[ForAsterisk]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._audible: dict[str, do.MuteChannel] = {}
+        """Mutes that failed, by channel: until they are done, nobody is to hear it."""
+        self._tasks = Tasks()
         self._prepared_for: dict[str, dict[asyncio.Task[None], float]] = {}
         """A call or a conference -> what is prepared or fetched for it, and for how long that goes on after its end."""
 
@@ -100,7 +114,7 @@ class Interpreter:
             case do.CreateBridge() | do.DestroyBridge() | do.StartRecording() | do.StopRecording():
                 self._in_order(effect.bridge_id, effect)
             case do.IdentifyCall():
-                self._spawn(self._replied(effect, self._identify(effect)))
+                self._tasks.start(self._replied(effect, self._identify(effect)))
             case do.FetchDocument(fetch_id):
                 self._spawn_for(fetch_id, effect, self._told(self._documents.fetch(effect)), LAST_WORDS_S)
             case do.FetchSounds(fetch_id):
@@ -112,7 +126,7 @@ class Interpreter:
             case do.StopPreparing(owner):
                 self._stop_preparing(owner)
             case do.ClaimName():
-                self._spawn(self._replied(effect, self._claim(effect)))
+                self._tasks.start(self._replied(effect, self._claim(effect)))
             case do.DetectBeep(channel_id, on):
                 (self._listening.start if on else self._listening.stop)(channel_id)
             case (
@@ -138,12 +152,12 @@ class Interpreter:
         """Until nothing is under way any more with these channels."""
         lanes = {lane for channel_id in channel_ids for lane in (channel_id, _talking(channel_id))}
         while not lanes.isdisjoint(self._lanes):
-            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            await self._tasks.one_ended()
 
     async def settled(self) -> None:
         """Until Asterisk has been asked for all that was to be done. What others are asked for may take longer."""
         while self._lanes:
-            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            await self._tasks.one_ended()
 
     def sweep(self, channel_ids: Iterable[str]) -> None:
         """Removes what an earlier process has left of its listening among Asterisk's channels, which these are."""
@@ -154,9 +168,7 @@ class Interpreter:
         await self._listening.close()
 
     async def close(self) -> None:
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
 
     # Asterisk.
 
@@ -166,32 +178,41 @@ class Interpreter:
             lane.append(effect)
             return
         self._lanes[key] = lane = deque([effect])
-        self._spawn(self._drain(key, lane))
+        self._tasks.start(self._drain(key, lane))
 
     async def _drain(self, key: str, lane: deque[ForAsterisk]) -> None:
-        while lane:
-            await self._replied(lane[0], self._obey(lane[0]))
-            lane.popleft()
-        del self._lanes[key]
+        try:
+            while lane:
+                await self._replied(lane[0], self._obey(lane[0]))
+                lane.popleft()
+        finally:
+            del self._lanes[key]
 
     async def _replied(self, effect: do.Effect, work: Coroutine[Any, Any, None]) -> None:
-        """Also one that breaks comes back: whose it is must not wait for ever."""
+        """Also one that breaks comes back: whose it is must not wait for ever. Never raises."""
         try:
             await work
         except Exception as error:
             log.exception("an effect broke: this is a defect of ari_conf, please report it")
-            self._deliver(ev.EffectFailed(effect, f"{type(effect).__name__} broke: {type(error).__name__}"))
+            try:
+                self._deliver(ev.EffectFailed(effect, f"{type(effect).__name__} broke: {type(error).__name__}"))
+            except Exception:
+                log.exception("that an effect broke can't be told: this is a defect of ari_conf, please report it")
 
     async def _obey(self, effect: ForAsterisk) -> None:
         try:
-            for request in to_requests(effect):
-                await self._ask(request, again=isinstance(effect, AGAIN))
+            if isinstance(effect, do.AddChannel) and (mute := self._audible.get(effect.channel_id)) is not None:
+                await self._ask_all(mute)
+                self._mutes(mute, done=True)
+            await self._ask_all(effect)
         except AriError as error:
             # Of a channel that is gone, addChannel says 400, or 422 once it has left the application; removeChannel
             # says 400, or 422 if it is not in the bridge.
             moved = isinstance(effect, do.AddChannel | do.RemoveChannel)
             gone = isinstance(error, AriNotFound) or (moved and error.status in (400, 422))
             log.log(10 if gone else 30, "effect failed", effect=type(effect).__name__, reason=str(error))
+            if isinstance(effect, do.MuteChannel):
+                self._mutes(effect, done=gone)
             self._deliver(ev.EffectFailed(effect, str(error), gone, not isinstance(error, AriUnreachable)))
             return
         match effect:
@@ -199,20 +220,47 @@ class Interpreter:
                 self._deliver(ev.BridgeCreated(bridge_id))
             case do.DestroyBridge(bridge_id):
                 self._deliver(ev.BridgeDestroyed(bridge_id))
+            case do.MuteChannel():
+                self._mutes(effect, done=True)
 
-    async def _ask(self, request: Request, again: bool) -> None:
-        over = request.over
+    def _mutes(self, effect: do.MuteChannel, done: bool) -> None:
+        self._audible.pop(effect.channel_id, None)
+        if effect.muted and not done:
+            self._audible[effect.channel_id] = effect
+            if len(self._audible) > MOST_AUDIBLE:
+                del self._audible[next(iter(self._audible))]
+
+    async def _ask_all(self, effect: ForAsterisk) -> None:
+        for request in to_requests(effect):
+            await self._ask(effect, request)
+
+    async def _ask(self, effect: ForAsterisk, request: Request) -> None:
+        """Again where that does no harm, a few times."""
+        over, twice = request.over, isinstance(effect, HARMLESS_TWICE)
+        doubtful, late = False, 0
         for left in reversed(range(TRIES)):
             try:
-                await self._ari.request(request.method, request.path, request.query, over=over)
+                if doubtful and isinstance(effect, do.AddChannel) and await self._is_in(effect):
+                    return
+                await self._ari.request(request.method, request.path, request.query, over=over, twice=twice)
                 return
             except AriUnreachable as error:
-                if not again or not left:
+                doubtful, late = doubtful or error.sent, late + isinstance(error, AriLate)
+                if not left or late == MOST_LATE or not (twice or not doubtful or _can_tell(effect, error)):
                     raise
                 log.info("asked again", path=request.path, reason=str(error))
+            except AriError as error:
+                if doubtful and error.status == 409 and isinstance(effect, MADE_ONCE):
+                    return
+                raise
             # The WebSocket may be the very thing that is broken.
             over = "http"
             await asyncio.sleep(AGAIN_S)
+
+    async def _is_in(self, effect: do.AddChannel) -> bool:
+        """Added once more, a channel would leave the bridge and enter it again (seen on 22.10.1)."""
+        bridge = await self._ari.request("GET", path("bridges", effect.bridge_id))
+        return isinstance(bridge, dict) and effect.channel_id in bridge.get("channels", ())
 
     async def _identify(self, effect: do.IdentifyCall) -> None:
         try:
@@ -291,7 +339,7 @@ class Interpreter:
     ) -> None:
         """Until whose it is has ended."""
         _, owners = self._owners(owned_id)
-        task = self._spawn(self._replied(effect, work))
+        task = self._tasks.start(self._replied(effect, work))
         for owner in owners:
             self._prepared_for.setdefault(owner, {})[task] = last_words_s
         task.add_done_callback(lambda done: self._let_go(done, owners))
@@ -308,16 +356,10 @@ class Interpreter:
         for task, seconds in self._prepared_for.pop(owner, {}).items():
             asyncio.get_running_loop().call_later(seconds, task.cancel)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a task broke: this is a defect of ari_conf, please report it", exc_info=error)
+def _can_tell(effect: ForAsterisk, error: AriUnreachable) -> bool:
+    """Whether it can be seen if Asterisk has done it. Not while it may just be doing it."""
+    return isinstance(effect, (do.AddChannel, *MADE_ONCE)) and not isinstance(error, AriLate)
 
 
 def _talking(channel_id: str) -> str:

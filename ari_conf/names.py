@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
@@ -19,17 +18,23 @@ COMPARING_S, CLAIMED_AT_ONCE = 10.0, 200
 
 class Names:
     def __init__(
-        self, directory: Directory, writer: Writer, report: Callable[[str, str], None], compared: asyncio.Event
+        self,
+        directory: Directory,
+        writer: Writer,
+        report: Callable[[str, str], None],
+        compared: asyncio.Event,
+        now_ms: Callable[[], int],
     ) -> None:
         """`report` tells an account of a problem; `compared` is set once it is known what Asterisk has."""
         self._directory = directory
         self._writer = writer
         self._report = report
         self._compared = compared
+        self._now_ms = now_ms
 
     def claim_later(self, *claims: ClaimName) -> None:
         """With the next write."""
-        step = Step(time.time_ns() // 1_000_000)
+        step = Step(self._now_ms())
         step.claims += [(claim, partial(self._is_elsewhere, claim)) for claim in claims]
         self._writer.put(step, [])
 

@@ -1,13 +1,12 @@
-"""The application: event -> core -> store -> effects -> next deadline. The only wiring of its parts."""
+"""The application: the only wiring of its parts, and how it begins and ends."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
-import time
 import uuid
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import Coroutine
 from typing import Any, cast
 
 import structlog
@@ -17,18 +16,19 @@ from ari_conf import disk, takeover
 from ari_conf import store as redis_store
 from ari_conf.ari import translate
 from ari_conf.ari.client import Client, Server
+from ari_conf.clock import Clock
 from ari_conf.command_queue import Commands
 from ari_conf.comparing import Comparing
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.directory import Directory
-from ari_conf.core.internal import Out
 from ari_conf.door import Door
 from ari_conf.errors import LeaseLost
 from ari_conf.http.fetch import Fetcher
 from ari_conf.interpreter import Interpreter
 from ari_conf.lease import Lease
 from ari_conf.log_fields import fields_of, tell
+from ari_conf.loop import Loop
 from ari_conf.media import server as sound_server
 from ari_conf.media.sounds import Sounds
 from ari_conf.metrics import Serve
@@ -37,21 +37,16 @@ from ari_conf.rewriting import Rewriting
 from ari_conf.settings import Settings, address
 from ari_conf.steps import Steps
 from ari_conf.store import Store
+from ari_conf.supervision import LongLived, Tasks, ended
 from ari_conf.workers import Workers
 from ari_conf.writer import Writer
 
 log = structlog.get_logger()
 
-TIMER_SET_MS = 1000
 COLLECT = 10_000, 20, 50
 """The garbage collector's thresholds."""
-TALK = (ev.TalkingStarted, ev.TalkingFinished)
 PATIENCE_AFTER_ANOTHER_S = 1.5
 """Seconds for which Asterisk is given time to open its WebSocket, if the calls were another process'."""
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def new_id() -> str:
@@ -59,8 +54,10 @@ def new_id() -> str:
 
 
 class Service:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self._settings = settings
+        self._clock = clock or Clock()
+        now_ms = self._clock.now_ms
         self._directory = Directory(new_id, settings.public_url.rstrip("/"), settings.calls_per_account)
         self._redis = redis_store.connect(settings.redis_url.get_secret_value())
         self._lease = Lease(
@@ -69,7 +66,7 @@ class Service:
             forgotten=self._forgotten,
             written=lambda: self._store.confirmed,
         )
-        self._door = Door(self._lease, self._deliver)
+        self._door = Door(self._lease, lambda event: self._loop.receive(event))
         self._workers = Workers(settings.redis_url.get_secret_value())
         self._store = Store(
             self._redis,
@@ -103,66 +100,81 @@ class Service:
             lambda: self._rewriting.write_all(),
         )
         self._commands = Commands(
-            self._redis, settings.asterisk_name, self._door.take, lambda: self._ari.connected, self._reply, now_ms
+            self._redis,
+            settings.asterisk_name,
+            self._door.take,
+            lambda: self._ari.connected,
+            lambda reply: self._loop.reply(reply),
+            now_ms,
         )
         self._steps = Steps(self._directory, settings, self._commands.answer)
         self._measured = Serve(self._directory, self._writer, lambda: self._ari.connected, self._lease)
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_set: tuple[int, int | None] = 0, None
-        """When, for which deadline."""
+        self._loop = Loop(
+            self._directory,
+            self._steps,
+            self._writer,
+            now_ms,
+            before=self._measured.before,
+            time_passed=lambda: self._door.take(ev.TimePassed()),
+            holds_time=lambda: self._comparing.holds_time,
+        )
         self._comparing = Comparing(
             self._ari,
             self._directory,
             self._interpreter,
             deliver=self._door.take,
             heard=self._heard,
-            again=self._again,
+            again=self._loop.resume,
+            given_up=self._loop.give_up,
             run=self._run,
-            worked_off=lambda: self._set_timer(now_ms()),
+            worked_off=self._loop.set_timer,
         )
-        self._names = Names(self._directory, self._writer, self._report, self._comparing.done)
+        self._names = Names(self._directory, self._writer, self._loop.report, self._comparing.done, now_ms)
         self._rewriting = Rewriting(self._directory, self._steps, self._store, self._writer, self._names, now_ms)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Raises LeaseLost if another process has taken over."""
-        measuring = await self._measure()
+        """Raises LeaseLost if another process has taken over; TaskEnded if a part of this one broke."""
+        measuring: AppRunner | None = None
         try:
-            async with self._until(stop, self._lease.acquire()) as owner:
-                if owner:
-                    await self._own(stop)
+            async with LongLived() as tasks:
+                tasks.keep("what measures Asterisk and Redis", self._probe)
+                tasks.keep("what measures the loop", self._measured.watch_loop)
+                if listen := self._settings.metrics_listen:
+                    measuring = await self._measured.start(*address(listen))
+                if await self._in_time(stop, self._lease.acquire()):
+                    await self._own(tasks, stop)
         finally:
-            self._cancel_tasks()
+            self._door.shut()
             if measuring is not None:
                 await measuring.cleanup()
+            self._say_what_is_lost()
+            if not self._is_over():
+                # Nothing is done for these calls any more: the next process need not wait.
+                await self._lease.release()
             await self._store.close()
             await self._redis.aclose()
         if self._lease.state == "lost" and not stop.is_set():
             raise LeaseLost("another process has taken over: this one was stopped, or Redis was out of its reach")
 
-    async def _own(self, stop: asyncio.Event) -> None:
-        works = (self._writer.run(), self._lease.keep(), self._rewriting.run())
-        self._tasks.update(asyncio.create_task(work) for work in works)
+    def report(self, auth_id: str, text: str) -> None:
+        """Among the account's problems."""
+        self._loop.report(auth_id, text)
+
+    async def _own(self, tasks: LongLived, stop: asyncio.Event) -> None:
         serving = None
         try:
+            tasks.keep("the renewal of the lease", self._lease.keep, may_end=self._is_over)
+            tasks.keep("the writer", self._writer.run, may_end=self._is_over)
+            tasks.keep("the rewriting of Redis", self._rewriting.run)
             if self._settings.sounds_url:
                 serving = await sound_server.start(self._sounds, *address(self._settings.sounds_listen))
-            await takeover.restore(self._store, self._directory)
-            self._spawn(self._names.claim_in_parts())
-            self._spawn(self._workers.begin(self._comparing.done))
-            self._spawn(self._clean())
-            await self._ari.start(PATIENCE_AFTER_ANOTHER_S if self._lease.after_another else None)
-            commanding = asyncio.create_task(self._commands.run())
-            self._tasks.add(commanding)
-            if folder := self._settings.recording_folder:
-                watching = disk.watch(folder, self._settings.recordings_limit_mb, self._report, self._measured.recorded)
-                self._tasks.add(asyncio.create_task(watching))
-            async with self._until(stop, self._lease.until_lost()) as lost:
-                if not lost:
-                    commanding.cancel()
-                    await self._hand_over()
+            if await self._in_time(stop, self._restore()):
+                await self._serve(tasks, stop, self._directory.restored(self._clock.now_ms()))
         finally:
-            self._cancel_tasks()
+            self._door.shut()
+            self._loop.stop()
+            await self._tasks.close()
             await self._ari.close()
             await self._interpreter.close()
             self._workers.end()
@@ -171,10 +183,33 @@ class Service:
             await self._sounds.close()
             await self._fetcher.close()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _restore(self) -> None:
+        await takeover.restore(self._store, self._directory)
+        calls = bool(self._directory.calls or self._directory.conferences)
+        await self._clock.begin(self._redis, self._settings.asterisk_name, goes_on=calls)
+
+    async def _serve(self, tasks: LongLived, stop: asyncio.Event, given_up: list[do.Effect]) -> None:
+        """`given_up`: of what was restored, what did not fit."""
+        settings = self._settings
+        tasks.keep("the clock", lambda: self._clock.keep(self._redis, settings.asterisk_name))
+        self._tasks.start(self._names.claim_in_parts())
+        self._tasks.start(self._workers.begin(self._comparing.done))
+        self._tasks.start(self._clean())
+        await self._ari.start(PATIENCE_AFTER_ANOTHER_S if self._lease.after_another else None)
+        # Asterisk is asked for it as soon as it is there.
+        self._loop.put(given_up)
+        tasks.keep("the connection to Asterisk", self._ari.ended, may_end=stop.is_set)
+        tasks.keep("the comparison with Asterisk", self._comparing.keep)
+        commanding = tasks.keep("the reader of commands", self._commands.run, may_end=self._is_over)
+        if folder := settings.recording_folder:
+            tasks.keep(
+                "the look at the disk",
+                lambda: disk.watch(folder, settings.recordings_limit_mb, self.report, self._measured.recorded),
+            )
+        await self._in_time(stop, asyncio.Event().wait())
+        if not self._is_over():
+            commanding.cancel()
+            await self._hand_over()
 
     async def _hand_over(self) -> None:
         """Nothing more is heard; what was decided is written and done; then another may take the lease at once."""
@@ -185,6 +220,10 @@ class Service:
                 await self._writer.drained()
                 await self._interpreter.settled()
                 await self._writer.drained()
+        await self._interpreter.stop_listening()
+        await self._lease.release()
+
+    def _say_what_is_lost(self) -> None:
         if self._writer.waiting:
             callbacks, recordings = self._writer.unwritten()
             log.error(
@@ -194,94 +233,40 @@ class Service:
                 recordings=recordings,
                 steps=self._writer.waiting,
                 waited_s=self._settings.stop_wait,
+                redis="away" if self._writer.away else "there",
             )
-        await self._interpreter.stop_listening()
-        await self._lease.release()
 
-    @contextlib.asynccontextmanager
-    async def _until(self, stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> AsyncGenerator[bool]:
-        """Whether the work was done before it was time to stop."""
-        working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    async def _in_time(self, stop: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
+        """Whether the work was done before it was time to stop, or another process had taken over."""
+        working = asyncio.create_task(work)
+        over = [asyncio.create_task(stop.wait()), asyncio.create_task(self._lease.until_lost())]
         try:
-            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((working, *over), return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 working.result()
-            yield working.done() and not stop.is_set()
+            return working.done() and not any(one.done() for one in over)
         finally:
-            working.cancel()
-            stopping.cancel()
+            await ended(working, *over)
+            if not working.cancelled():
+                working.exception()  # seen, also if it was too late
 
-    def _cancel_tasks(self) -> None:
-        self._door.shut()
-        for task in self._tasks:
-            task.cancel()
+    def _is_over(self) -> bool:
+        """The calls are another process' now, or may be."""
+        return self._lease.state != "owner"
 
-    async def _measure(self) -> AppRunner | None:
-        probing = self._measured.probe(lambda: self._ari.request("GET", "/asterisk/ping"), lambda: self._ping())
-        self._tasks.update((asyncio.create_task(probing), asyncio.create_task(self._measured.watch_loop())))
-        listen = self._settings.metrics_listen
-        return await self._measured.start(*address(listen)) if listen else None
-
-    def _reply(self, reply: do.Reply) -> None:
-        self._put([reply], now_ms())
-
-    def _report(self, auth_id: str, text: str) -> None:
-        """Among the account's problems."""
-        self._put([do.ReportProblem(auth_id, "", None, text)], now_ms())
+    async def _probe(self) -> None:
+        await self._measured.probe(lambda: self._ari.request("GET", "/asterisk/ping"), self._ping)
 
     async def _ping(self) -> None:
         await cast(Any, self._redis).ping()
-
-    # What comes.
-
-    def _deliver(self, event: ev.Event) -> None:
-        now = now_ms()
-        told = fields_of(event, self._directory.whose)
-        self._measured.before(event, now)
-        try:
-            effects = self._directory.receive(event, now)
-        except Exception:
-            log.exception(
-                "a step broke: this is a defect of ari_conf, please report it", event_type=type(event).__name__
-            )
-            effects = self._directory.give_up()
-        tell("event", event, told, quiet=not effects and not self._directory.has_changed)
-        self._put(effects, now, may_linger=isinstance(event, TALK))
-
-    def _put(self, effects: list[do.Effect], now: int, *, may_linger: bool = False) -> None:
-        """The step that has just been made: to be written, then run. `may_linger`: it was made since somebody talks, or
-        is silent; of anything else Asterisk would tell our successor nothing."""
-        if effects:
-            self._writer.put(*self._steps.of(effects, now), may_linger=may_linger)
-        elif self._directory.has_changed:
-            (self._writer.linger if may_linger else self._writer.hurry)()
-        self._set_timer(now)
-
-    def _set_timer(self, now: int) -> None:
-        deadline, (since, awaited) = self._directory.deadline, self._timer_set
-        # Not at every event: but again and again, since the clock may be set.
-        if self._timer is not None and awaited == deadline and 0 <= now - since < TIMER_SET_MS:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_set = None, (now, deadline)
-        if deadline is not None:
-            wait = max(0.0, (deadline - now) / 1000)
-            self._timer = asyncio.get_running_loop().call_later(wait, self._time_passed)
-
-    def _time_passed(self) -> None:
-        self._timer = None
-        if not self._comparing.holds_time:
-            self._door.take(ev.TimePassed())
 
     def _heard(self, message: dict[str, Any]) -> None:
         event = translate.to_event(message, new_id)
         if event is not None:
             self._comparing.arriving.take(event)
 
-    # State that Redis doesn't have, or should not have.
-
     def _forgotten(self) -> None:
+        """Redis came back empty, or as it was earlier: what lives is in memory."""
         self._rewriting.write_all()
         self._commands.begin_anew()
 
@@ -290,15 +275,10 @@ class Service:
         await self._comparing.done.wait()
         self._rewriting.clean()
 
-    # At the start, and at each connection.
-
     def _connected(self) -> None:
         self._measured.connected()
         self._comparing.begin()
-        self._spawn(self._comparing.compare())
-
-    def _again(self, out: Out) -> None:
-        self._put(self._directory.resume(out, now_ms()), now_ms())
+        self._tasks.start(self._comparing.compare())
 
     def _run(self, effect: do.Effect) -> None:
         tell("effect", effect, fields_of(effect, self._directory.whose))

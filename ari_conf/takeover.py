@@ -32,6 +32,10 @@ log = structlog.get_logger()
 T = TypeVar("T")
 AGAIN_S = 0.2
 REDIS_AGAIN_S = 0.5
+ASKED_AT_ONCE = 8
+"""Playbacks and recordings: of the connections to Asterisk half are left for calls."""
+EXISTS_TRIES = 5
+"""For one playback or recording; then it is taken for still there until the next comparison."""
 READ_AT_ONCE, RESTORED_AT_ONCE, LOOKED_AT_AT_ONCE = 200, 2000, 1000
 NEXT_MEMBER_ID = "next_member_id"
 """Stands among the state; all other keys are ids of calls and conferences."""
@@ -66,21 +70,25 @@ class Seen:
 
 
 async def expected(directory: Directory, busy: Callable[[str], bool]) -> dict[str, list[Expected]]:
-    """By whose it is; not of channels and bridges that are `busy`: effects are just changing them."""
+    """By whose it is; unsure of channels and bridges that are `busy`: effects are just changing them."""
     found: dict[str, list[Expected]] = {}
     for key, expectations in expected_of_each(directory):
-        found[key] = [e for e in expectations if not busy(e.lane)]
+        found[key] = [e.unsure() if busy(e.lane) else e for e in expectations]
         if len(found) % LOOKED_AT_AT_ONCE == 0:
             await asyncio.sleep(0)
     return found
 
 
-async def look(ari: Client, before: Mapping[str, list[Expected]], app: str, known: Container[str]) -> Seen:
-    """Asks until it is answered: Asterisk may still be starting. `known`: the channels of the calls that there are."""
-    channels, bridges = await asyncio.gather(_answer(ari, "/channels"), _answer(ari, "/bridges"))
+async def look(
+    ari: Client, before: Mapping[str, list[Expected]], app: str, known: Container[str], *, patient: bool = True
+) -> Seen:
+    """`known`: the channels of the calls that there are. `patient`: asks until it is answered, since Asterisk may still
+    be starting; else raises AriError."""
+    channels, bridges = await asyncio.gather(
+        _answer(ari, "/channels", patient=patient), _answer(ari, "/bridges", patient=patient)
+    )
     asked = [e for expectations in before.values() for e in expectations if e.kind in ("playback", "recording")]
-    found = await asyncio.gather(*(_exists(ari, _path(e)) for e in asked))
-    kept = {(e.kind, e.id) for e, exists in zip(asked, found, strict=True) if exists}
+    kept = await _kept(ari, asked)
     answered: dict[str, bool] = {}
     arrived: list[dict[str, Any]] = []
     async for raw, channel in _each(channels, Channel):
@@ -145,7 +153,10 @@ class Restoring:
                 self._next_member_id = written
                 continue
             try:
-                self._things[key] = decoded(written, self._shared)
+                thing = decoded(written, self._shared)
+                if key != (thing.call_uuid if isinstance(thing, Call) else thing.conference_id):
+                    raise ValueError("it is kept under another's id")
+                self._things[key] = thing
             except (KeyError, TypeError, ValueError, RecursionError) as error:
                 log.error("state can't be read: its call is taken for a new one", id=key, reason=repr(error))
 
@@ -166,6 +177,10 @@ class Arriving:
         self._deliver = deliver
         self._comparisons = 0
         self._waiting: dict[str, CallArrived] = {}
+
+    @property
+    def waits(self) -> bool:
+        return self._comparisons > 0
 
     def begin(self) -> None:
         """One compares; comparisons may overlap."""
@@ -196,7 +211,7 @@ def restored(state: Mapping[str, bytes]) -> tuple[list[Call], list[Conference], 
 
 
 async def restore(store: Store, directory: Directory) -> None:
-    """What the process before us has written."""
+    """What the process before us has written; then `Directory.restored` is to be called."""
     while True:
         try:
             calls, conferences, next_member_id = await restored_in_parts(store.parts())
@@ -231,7 +246,7 @@ async def restored_in_parts(state: AsyncIterable[Mapping[str, bytes]]) -> tuple[
         gc.freeze()
 
 
-async def _answer(ari: Client, path: str) -> list[msgspec.Raw]:
+async def _answer(ari: Client, path: str, *, patient: bool) -> list[msgspec.Raw]:
     while True:
         try:
             found: list[msgspec.Raw] | None = await ari.request("GET", path, kind=list[msgspec.Raw])
@@ -239,18 +254,41 @@ async def _answer(ari: Client, path: str) -> list[msgspec.Raw]:
                 return found
             raise AriError(f"Asterisk answered GET {path} with something else than a list")
         except AriError as error:
+            if not patient:
+                raise
             # It connects before it has started to its end.
             log.info("asterisk does not answer yet", path=path, reason=str(error))
             await asyncio.sleep(AGAIN_S)
 
 
+async def _kept(ari: Client, asked: Iterable[Expected]) -> set[tuple[str, str]]:
+    """(kind, id) of those that Asterisk still has, or of which it does not say."""
+    kept: set[tuple[str, str]] = set()
+    left = iter(asked)
+
+    async def ask() -> None:
+        for one in left:
+            if await _exists(ari, _path(one)):
+                kept.add((one.kind, one.id))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(ASKED_AT_ONCE):
+            group.create_task(ask())
+    return kept
+
+
 async def _exists(ari: Client, path: str) -> bool:
-    try:
-        await ari.request("GET", path)
-    except AriNotFound:
-        return False
-    except AriError as error:
-        log.warning("taken for still there", path=path, reason=str(error))
+    for left in reversed(range(EXISTS_TRIES)):
+        try:
+            await ari.request("GET", path)
+            break
+        except AriNotFound:
+            return False
+        except AriError as error:
+            if not left:
+                log.warning("taken for still there, until it is asked again", path=path, reason=str(error))
+                break
+        await asyncio.sleep(AGAIN_S)
     return True
 
 

@@ -23,9 +23,11 @@ import os
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
+from typing import TypeVar
 
+T = TypeVar("T")
 PRESSURE = Path("/proc/pressure/cpu")
 """The kernel's own count; where it has none, what is left is how late this process wakes up."""
 SOON_S = 30.0
@@ -179,3 +181,8 @@ async def timeout(within_s: float = SOON_S) -> AsyncIterator[None]:
             yield
         finally:
             looking.cancel()
+
+
+async def soon(what: Awaitable[T], within_s: float = SOON_S) -> T:
+    async with timeout(within_s):
+        return await what

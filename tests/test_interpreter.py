@@ -4,67 +4,271 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from ari_conf import interpreter
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Play, Speak, Wait
-from ari_conf.errors import AriUnreachable
-from ari_conf.interpreter import Interpreter
+from ari_conf.errors import AriError, AriLate, AriNotFound, AriUnreachable
+from ari_conf.interpreter import HARMLESS_TWICE, MOST_LATE, TRIES, Interpreter
 from tests import lateness
 
+CHANNEL, BRIDGE = do.Target("channel", "c1"), do.Target("bridge", "c1")
+BROKE = AriUnreachable("the WebSocket to Asterisk ended before the answer came")
+REFUSED_CONNECTION = AriUnreachable("Asterisk can't be reached: connection refused", sent=False)
+LATE = AriLate("Asterisk did not answer within 5 s")
 
-class Broken:
-    """A client whose first requests don't arrive, or of which nobody knows."""
+
+class Asterisk:
+    """A client whose first answers are these; None: it is done. All later ones are None."""
 
     app = "ari_conf"
 
-    def __init__(self, failures: int) -> None:
-        self.failures = failures
-        self.asked: list[tuple[str, str]] = []
+    def __init__(self, *answers: Exception | None) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, str, str]] = []
+        self.inside: list[str] = []
+        """The channels in each bridge."""
+        self.looks = 0
 
-    async def request(self, method: str, path: str, query: Any = None, body: Any = None, *, over: str = "http") -> None:
-        self.asked.append((path, over))
-        if len(self.asked) <= self.failures:
-            raise AriUnreachable("the WebSocket to Asterisk ended before the answer came")
+    async def request(
+        self,
+        method: str,
+        path: str,
+        query: Any = None,
+        body: Any = None,
+        *,
+        over: str = "http",
+        twice: bool = False,
+    ) -> Any:
+        if method == "GET":
+            self.looks += 1
+            return {"channels": self.inside}
+        self.asked.append((method, path, over))
+        if (answer := self.answers.pop(0) if self.answers else None) is not None:
+            raise answer
+        return None
+
+    @property
+    def ways(self) -> list[str]:
+        return [over for _, _, over in self.asked]
 
 
-async def done(effect: do.Effect, ari: Broken, monkeypatch: pytest.MonkeyPatch) -> list[ev.Event]:
+def interpreter_of(ari: Any, deliver: Callable[[ev.Event], None], store: Any = None, **more: Any) -> Interpreter:
+    """That is given no documents, names or sounds to ask for."""
+    unused: Any = None
+    return Interpreter(cast(Any, ari), store, unused, unused, Path(), deliver, unused, **more)
+
+
+async def done(ari: Asterisk, monkeypatch: pytest.MonkeyPatch, *effects: do.Effect) -> list[ev.Event]:
+    """What is told of these effects, all about the channel or bridge c1."""
     monkeypatch.setattr(interpreter, "AGAIN_S", 0.0)
-    nothing: Any = None
     told: list[ev.Event] = []
-    one = Interpreter(cast(Any, ari), nothing, nothing, nothing, Path(), told.append, nothing)
-    one.run(effect)
-    while one.busy("c1"):  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    one = interpreter_of(ari, told.append)
+    for effect in effects:
+        one.run(effect)
+    await lateness.soon(one.settled())
     await one.close()
     return told
 
 
-async def test_a_mute_is_asked_for_again_by_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    ari = Broken(failures=2)
-    assert await done(do.MuteChannel("c1", False), ari, monkeypatch) == []
-    assert [over for _, over in ari.asked] == ["socket", "http", "http"]
+HARMLESS = [
+    do.Answer("c1"), do.MuteChannel("c1", False), do.DeafenChannel("c1", True), do.DetectTalking("c1", 500),
+    do.StartMusic("c1"), do.StopMusic("c1"), do.StopPlayback(CHANNEL, "p1"), do.StopPlayback(BRIDGE, "p1"),
+    do.HangUp("c1"), do.RemoveChannel("c1", "b1"), do.DestroyBridge("c1"), do.StopRecording("c1", "r1", "A"),
+]  # fmt: skip
 
 
-async def test_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    ari = Broken(failures=100)
-    effect = do.MuteChannel("c1", True)
-    (failed,) = await done(effect, ari, monkeypatch)
-    assert isinstance(failed, ev.EffectFailed) and failed.effect == effect and not failed.gone
-    assert len(ari.asked) == interpreter.TRIES
+@pytest.mark.parametrize("effect", HARMLESS, ids=repr)
+async def test_what_does_no_harm_twice_is_asked_for_again(effect: do.Effect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows whether it was done; and of most of these no event would tell that it was not."""
+    ari = Asterisk(BROKE, REFUSED_CONNECTION)
+    told = await done(ari, monkeypatch, effect)
+    assert [event for event in told if isinstance(event, ev.EffectFailed)] == []
+    assert len(ari.asked) == 3
 
 
-async def test_what_would_be_heard_twice_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    ari = Broken(failures=1)
-    effect = do.SendDigits("c1", "12")
-    (failed,) = await done(effect, ari, monkeypatch)
+def test_all_of_them_are_tried_here() -> None:
+    assert {type(effect) for effect in HARMLESS} == set(HARMLESS_TWICE)
+
+
+async def test_another_way_is_taken_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The WebSocket may be the very thing that is broken."""
+    ari = Asterisk(BROKE, BROKE)
+    await done(ari, monkeypatch, do.MuteChannel("c1", False))
+    assert ari.ways == ["socket", "http", "http"]
+
+
+@pytest.mark.parametrize(("error", "tries"), [(BROKE, TRIES), (REFUSED_CONNECTION, TRIES), (LATE, MOST_LATE)])
+async def test_not_for_ever(error: AriError, tries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is to be done with the same channel next must not wait too long: the core asks again later."""
+    ari = Asterisk(*[error] * 100)
+    effect = do.RemoveChannel("c1", "b1")
+    (failed,) = await done(ari, monkeypatch, effect)
+    assert failed == ev.EffectFailed(effect, str(error), gone=False, refused=False)
+    assert len(ari.asked) == tries
+
+
+@pytest.mark.parametrize(
+    "effect", [do.SendDigits("c1", "12"), do.PlayMedia(CHANNEL, "p1", ("sound:x",))], ids=lambda e: type(e).__name__
+)
+async def test_what_would_be_heard_twice_is_not_asked_for_again(
+    effect: do.Effect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ari = Asterisk(BROKE)
+    (failed,) = await done(ari, monkeypatch, effect)
     assert isinstance(failed, ev.EffectFailed) and failed.effect == effect
     assert len(ari.asked) == 1
+
+
+async def test_unless_it_was_never_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    ari = Asterisk(REFUSED_CONNECTION, REFUSED_CONNECTION)
+    assert await done(ari, monkeypatch, do.SendDigits("c1", "12")) == []
+    assert len(ari.asked) == 3
+    ari = Asterisk(REFUSED_CONNECTION, BROKE)
+    assert len(await done(ari, monkeypatch, do.SendDigits("c1", "12"))) == 1
+
+
+@pytest.mark.parametrize("effect", [do.CreateBridge("c1"), do.StartRecording("c1", "r1", "A")], ids=repr)
+async def test_what_is_there_already_was_made(effect: do.Effect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer was lost, and the second time Asterisk says that there is one."""
+    ari = Asterisk(BROKE, AriError("already exists", 409))
+    told = await done(ari, monkeypatch, effect)
+    assert not any(isinstance(event, ev.EffectFailed) for event in told)
+    assert told == ([ev.BridgeCreated("c1")] if isinstance(effect, do.CreateBridge) else [])
+
+
+async def test_what_another_has_made_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    ari = Asterisk(REFUSED_CONNECTION, AriError("already exists", 409))
+    (failed,) = await done(ari, monkeypatch, do.CreateBridge("c1"))
+    assert isinstance(failed, ev.EffectFailed) and failed.refused
+
+
+ADD = do.AddChannel("c1", "b1")
+
+
+async def test_one_who_is_in_already_is_not_added_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asterisk would take the channel out of the bridge, and put it in again."""
+    ari = Asterisk(BROKE)
+    ari.inside = ["other", "c1"]
+    assert await done(ari, monkeypatch, ADD) == []
+    assert (len(ari.asked), ari.looks) == (1, 1)
+
+
+async def test_one_who_is_not_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    ari = Asterisk(BROKE)
+    ari.inside = ["other"]
+    assert await done(ari, monkeypatch, ADD) == []
+    assert (len(ari.asked), ari.looks) == (2, 1)
+
+
+async def test_without_a_doubt_it_is_not_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+    ari = Asterisk(REFUSED_CONNECTION)
+    assert await done(ari, monkeypatch, ADD) == []
+    assert (len(ari.asked), ari.looks) == (2, 0)
+
+
+async def test_while_asterisk_may_just_be_adding_them_it_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    ari = Asterisk(LATE)
+    (failed,) = await done(ari, monkeypatch, ADD)
+    assert isinstance(failed, ev.EffectFailed) and not failed.gone
+    assert (len(ari.asked), ari.looks) == (1, 0)
+
+
+async def test_one_who_could_not_be_muted_is_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    mute = do.MuteChannel("c1", True)
+    ari = Asterisk(*[BROKE] * TRIES, *[BROKE] * TRIES)
+    told = await done(ari, monkeypatch, mute, ADD)
+    assert [event.effect for event in told if isinstance(event, ev.EffectFailed)] == [mute, ADD]
+    assert not any("addChannel" in path for _, path, _ in ari.asked)
+
+
+@pytest.mark.parametrize("then", [[], [do.MuteChannel("c1", True)], [do.MuteChannel("c1", False)]], ids=repr)
+async def test_and_is_let_in_once_they_are_muted_or_need_not_be(
+    then: list[do.Effect], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ari = Asterisk(*[BROKE] * TRIES)
+    (failed,) = await done(ari, monkeypatch, do.MuteChannel("c1", True), *then, ADD)
+    assert isinstance(failed, ev.EffectFailed)
+    methods = [(method, path.rpartition("/")[2]) for method, path, _ in ari.asked[TRIES:]]
+    unmuted = then == [do.MuteChannel("c1", False)]
+    assert methods == [("DELETE" if unmuted else "POST", "mute"), ("POST", "addChannel")]
+
+
+async def test_a_mute_of_a_channel_that_is_gone_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    ari = Asterisk(AriNotFound("no such channel", 404))
+    await done(ari, monkeypatch, do.MuteChannel("c1", True), ADD)
+    assert [path.rpartition("/")[2] for _, path, _ in ari.asked] == ["mute", "addChannel"]
+
+
+@pytest.mark.parametrize(
+    ("effect", "status", "gone"),
+    [
+        (do.Answer("c1"), 404, True),
+        (do.Answer("c1"), 409, False),
+        (ADD, 400, True),
+        (ADD, 422, True),
+        (ADD, 409, False),
+        (do.RemoveChannel("c1", "b1"), 422, True),
+        (do.StartMusic("c1"), 422, False),
+    ],
+)
+async def test_what_asterisk_refuses_is_told_at_once(
+    effect: do.Effect, status: int, gone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ari = Asterisk((AriNotFound if status == 404 else AriError)("no", status))
+    assert await done(ari, monkeypatch, effect) == [ev.EffectFailed(effect, "no", gone, refused=True)]
+    assert len(ari.asked) == 1
+
+
+async def test_the_effects_of_a_channel_keep_their_order_and_no_other_waits_for_them() -> None:
+    held, asked = asyncio.Event(), list[str]()
+
+    class Slow:
+        app = "ari_conf"
+
+        async def request(self, method: str, path: str, *_: Any, **__: Any) -> None:
+            asked.append(path)
+            if path == "/channels/c1/answer":
+                await held.wait()
+
+    one = interpreter_of(Slow(), lambda event: None)
+    for effect in (do.Answer("c1"), do.StartMusic("c1"), do.Answer("c2"), do.DetectTalking("c1", 500)):
+        one.run(effect)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert asked == ["/channels/c1/answer", "/channels/c2/answer", "/channels/c1/variable"]
+    assert one.busy("c1") and not one.busy("c2")
+    held.set()
+    await lateness.soon(one.settled())
+    assert asked[-1] == "/channels/c1/moh"
+    await one.close()
+
+
+async def test_an_outcome_that_can_not_be_told_does_not_stop_what_comes_after_it() -> None:
+    """That is a defect of ours; the channel must all the same be hung up one day."""
+
+    def breaks(_: ev.Event) -> None:
+        raise ZeroDivisionError
+
+    ari = Asterisk(AriError("no", 500))
+    one = interpreter_of(ari, breaks)
+    with capture_logs() as logged:  # each traceback on a console takes longer than all else here
+        for effect in (do.Answer("c1"), do.HangUp("c1")):
+            one.run(effect)
+        await lateness.soon(one.settled())
+        assert not one.busy("c1")
+        one.run(do.HangUp("c1"))
+        await lateness.soon(one.settled())
+    assert [method for method, _, _ in ari.asked] == ["POST", "DELETE", "DELETE"]
+    assert [line for line in logged if "defect of ari_conf" in line["event"]]
+    await one.close()
 
 
 class Codec:
@@ -96,9 +300,7 @@ class NoAccounts:
 )
 async def test_who_is_a_wideband_caller(codec: str, always: bool, wideband: bool) -> None:
     told: list[ev.Event] = []
-    nothing: Any = None
-    ari, store = cast(Any, Codec(codec)), cast(Any, NoAccounts())
-    one = Interpreter(ari, store, nothing, nothing, Path(), told.append, nothing, always)
+    one = interpreter_of(Codec(codec), told.append, NoAccounts(), always_wideband=always)
     one.run(do.IdentifyCall("u1", "c1", "MA1"))
     async with lateness.timeout():
         while not told:  # noqa: ASYNC110

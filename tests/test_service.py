@@ -1,38 +1,229 @@
-"""A step that breaks, which is a defect of ours, ends the call that it was for, and no other."""
+"""How `serve` begins and ends: a part of it that ends unexpectedly ends all of it, and the calls are another's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 from structlog.testing import capture_logs
 
-from ari_conf.core import effects as do
-from ari_conf.core import events as ev
+from ari_conf import lease
+from ari_conf.errors import SetupFailed, TaskEnded
+from ari_conf.parts.processes import free_port
 from ari_conf.service import Service
-from ari_conf.settings import from_environment
-from ari_conf.store import Step
+from ari_conf.settings import Settings, from_environment
+from tests import lateness
+from tests.redis import RedisServer
+
+NAME = "pbx"
+PARTS = {
+    "the renewal of the lease": "ari_conf.lease.Lease.keep",
+    "the writer": "ari_conf.writer.Writer.run",
+    "the rewriting of Redis": "ari_conf.rewriting.Rewriting.run",
+    "the reader of commands": "ari_conf.command_queue.Commands.run",
+    "the clock": "ari_conf.clock.Clock.keep",
+    "the comparison with Asterisk": "ari_conf.comparing.Comparing.keep",
+    "the connection to Asterisk": "ari_conf.ari.sockets.Sockets._connect_if_deaf",
+    "the look at the disk": "ari_conf.disk.watch",
+    "what measures Asterisk and Redis": "ari_conf.metrics.Serve.probe",
+    "what measures the loop": "ari_conf.metrics.Serve.watch_loop",
+}
 
 
-async def test_a_step_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    service = Service(from_environment({"ARI_CONF_REDIS_URL": "redis://127.0.0.1:1/0"}))
-    put: list[tuple[Step, Sequence[do.Effect]]] = []
-    monkeypatch.setattr(service._writer, "put", lambda step, effects, **more: put.append((step, effects)))
-    for name in ("ann", "bob"):
-        service._deliver(ev.CallArrived(name, f"call-{name}", "r", "A", "1", "2"))
-    put.clear()
+def environment(url: str, folder: Path, **more: str) -> dict[str, str]:
+    """No Asterisk is there: it is awaited."""
+    return {
+        "ARI_CONF_REDIS_URL": url,
+        "ARI_CONF_ARI_URL": "http://127.0.0.1:1/ari",
+        "ARI_CONF_ARI_SOCKET": "outbound",
+        "ARI_CONF_ARI_LISTEN": f"127.0.0.1:{free_port()}",
+        "ARI_CONF_ASTERISK_NAME": NAME,
+        "ARI_CONF_METRICS_LISTEN": "",
+        "ARI_CONF_RECORDING_FOLDER": str(folder),
+        "ARI_CONF_SOUNDS_FOLDER": str(folder / "sounds"),
+        **more,
+    }
 
-    def breaks(*_: object) -> Any:
+
+@pytest.fixture
+def settings(redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    # Nobody else is about to say that they have the calls.
+    monkeypatch.setattr(lease, "EMPTY_S", 0.0)
+    return from_environment(environment(redis_server.url, tmp_path))
+
+
+def owner(client: Any) -> str:
+    """The token of whoever owns the calls; "" if it was given back, "-" if there never was one."""
+    found = client.get(lease.owner_key(NAME))
+    return "-" if found is None else str(found.decode())
+
+
+async def until(what: Callable[[], Any], within: float = 20.0) -> None:
+    async with lateness.timeout():
+        while not what():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", ["ends", "breaks"])
+@pytest.mark.parametrize("part", PARTS)
+async def test_with_each_of_its_parts_the_whole_process_ends_and_the_calls_are_free(
+    part: str, how: str, settings: Settings, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them can end unnoticed: what they do would be done by nobody, and no standby would take over."""
+
+    with capture_logs() as logged:
+
+        async def ends(*_: object, **__: object) -> None:
+            await until(lambda: any(line["event"] == "owner" for line in logged))
+            if how == "breaks":
+                raise ZeroDivisionError
+
+        monkeypatch.setattr(PARTS[part], ends)
+        with pytest.raises(TaskEnded, match=part):
+            await lateness.soon(Service(settings).run(asyncio.Event()))
+    assert owner(redis_server.client) == "", "the lease is given back"
+
+
+async def test_with_the_websocket_that_we_open_as_well(
+    redis_server: RedisServer, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(_: object) -> None:
         raise ZeroDivisionError
 
-    with monkeypatch.context() as patch, capture_logs() as logged:
-        patch.setattr("ari_conf.core.call.Call._run", breaks)
-        service._deliver(ev.DigitReceived("ann", "1"))
-    assert any("defect of ari_conf" in line["event"] for line in logged)
-    ((step, effects),) = put
-    assert list(effects) == [do.HangUp("ann")]
-    assert step.state["call-ann"] is None and "call-bob" not in step.state
-    assert [problem.call_uuid for problem in step.problems] == ["call-ann"]
-    service._deliver(ev.DigitReceived("bob", "1"))
-    assert set(service._directory.calls) == {"call-bob"}
+    monkeypatch.setattr("ari_conf.ari.sockets.Sockets._connect_for_ever", breaks)
+    inbound = from_environment(environment(redis_server.url, tmp_path, ARI_CONF_ARI_SOCKET="inbound"))
+    with pytest.raises(TaskEnded, match="the connection to Asterisk broke: ZeroDivisionError"):
+        await lateness.soon(Service(inbound).run(asyncio.Event()))
+    assert owner(redis_server.client) == ""
+
+
+async def test_a_setup_that_fails_is_said_as_it_is_and_gives_the_lease_back(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    settings = from_environment(environment(redis_server.url, tmp_path, ARI_CONF_ARI_LISTEN="192.0.2.1:99"))
+    with pytest.raises(SetupFailed, match="can't listen"):
+        await lateness.soon(Service(settings).run(asyncio.Event()))
+    assert owner(redis_server.client) == ""
+
+
+async def test_told_to_stop_it_gives_the_lease_back(settings: Settings, redis_server: RedisServer) -> None:
+    stop = asyncio.Event()
+    running = asyncio.create_task(Service(settings).run(stop))
+    await until(lambda: owner(redis_server.client) not in ("", "-"))
+    stop.set()
+    await lateness.soon(running)
+    assert owner(redis_server.client) == ""
+
+
+async def test_told_to_stop_while_redis_is_away_it_stops(
+    settings: Settings, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between having the lease and having read the calls' state: that waits until Redis is back."""
+    stop, away = asyncio.Event(), asyncio.Event()
+    service = Service(settings)
+
+    async def restore(*_: object) -> None:
+        redis_server.kill()
+        away.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("ari_conf.takeover.restore", restore)
+    running = asyncio.create_task(service.run(stop))
+    await lateness.soon(away.wait())
+    stop.set()
+    await lateness.soon(running)
+
+
+async def test_another_who_takes_over_meanwhile_ends_the_wait_for_redis(
+    settings: Settings, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restoring = asyncio.Event()
+
+    async def restore(*_: object) -> None:
+        restoring.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("ari_conf.takeover.restore", restore)
+    running = asyncio.create_task(Service(settings).run(asyncio.Event()))
+    await lateness.soon(restoring.wait())
+    redis_server.client.set(lease.owner_key(NAME), "9.another")
+    redis_server.client.hset(lease.lease_key(NAME), "number", 9)
+    with pytest.raises(Exception, match="another process has taken over"):
+        await lateness.soon(running)
+    assert owner(redis_server.client) == "9.another"
+
+
+async def test_what_could_not_be_written_before_the_end_is_said(settings: Settings, redis_server: RedisServer) -> None:
+    stop = asyncio.Event()
+    service = Service(settings)
+    running = asyncio.create_task(service.run(stop))
+    await until(lambda: owner(redis_server.client) not in ("", "-"))
+    redis_server.kill()
+    with capture_logs() as logged:
+        for n in range(3):
+            service.report("A", f"problem {n}")
+        stop.set()
+        await lateness.soon(running)
+    (line,) = (line for line in logged if "ended before all was written" in line["event"])
+    assert line["steps"] == 3 and line["log_level"] == "error"
+
+
+@pytest.fixture
+def process(redis_server: RedisServer, tmp_path: Path) -> Any:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(broken: str) -> subprocess.Popen[str]:
+        """`ari-conf serve`, of which that function is broken after a while."""
+        code = f"""
+import sys, asyncio
+import ari_conf.service
+from ari_conf.__main__ import main
+async def breaks(*_, **__):
+    await asyncio.sleep(0.2)
+    raise ZeroDivisionError
+{broken}
+sys.argv[1:] = ["serve"]
+main()
+"""
+        env = os.environ | environment(redis_server.url, tmp_path, ARI_CONF_LOG_FORMAT="json")
+        command = [sys.executable, "-c", code]
+        started.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for each in started:
+        if each.poll() is None:
+            each.kill()
+        each.communicate()
+
+
+def test_the_process_ends_with_an_error_and_a_status(process: Any, redis_server: RedisServer) -> None:
+    """So that systemd starts it again."""
+    broken = process("from ari_conf.writer import Writer; Writer.run = breaks")
+    _, said = broken.communicate(timeout=60)
+    assert broken.returncode == 1
+    assert '"level":"critical"' in said and "the writer broke: ZeroDivisionError" in said
+    assert owner(redis_server.client) == ""
+
+
+def test_while_nothing_breaks_it_runs_and_a_signal_ends_it_with_status_0(
+    process: Any, redis_server: RedisServer
+) -> None:
+    whole = process("")
+    client = Redis.from_url(redis_server.url)
+    deadline = time.monotonic() + 60
+    while owner(client) in ("", "-"):
+        assert whole.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    whole.send_signal(signal.SIGTERM)
+    _, said = whole.communicate(timeout=60)
+    assert whole.returncode == 0, said

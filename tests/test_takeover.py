@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from ari_conf import store, takeover
+from ari_conf.core import effects as do
 from ari_conf.core.call import Call
+from ari_conf.core.directory import Directory
 from ari_conf.core.elements import Wait
 from ari_conf.core.events import CallArrived, ChannelHungUp, DigitReceived, Event
 from ari_conf.core.snapshot import snapshot
@@ -99,6 +101,55 @@ def test_one_that_is_nothing_is_left_out_alone(text: bytes) -> None:
 @pytest.mark.parametrize("text", [b"", b"x", b"true", b"-5", b"1.5", b"9" * 400])
 def test_a_counter_that_is_damaged_is_counted_anew(text: bytes) -> None:
     assert restored({**written(), NEXT_MEMBER_ID: text})[2] == 2
+
+
+def test_one_that_is_kept_under_anothers_id_is_left_out_alone() -> None:
+    """It would take the other's place."""
+    state = written()
+    calls, _, _ = restored({**state, "call-bob": state["call-ann"]})
+    assert [call.call_uuid for call in calls] == ["call-ann"]
+
+
+class Written:
+    """In place of the store."""
+
+    def __init__(self, state: dict[str, bytes]) -> None:
+        self._state = state
+
+    async def parts(self) -> AsyncIterator[dict[str, bytes]]:
+        for key, text in self._state.items():
+            yield {key: text}
+
+
+@pytest.mark.parametrize(
+    ("damaged", "hung_up"),
+    [
+        (("call-ann",), {"ann"}),
+        (("id1",), {"ann", "cid"}),
+        (("call-bob",), set()),
+        (("call-ann", "id1"), {"cid"}),
+        (("call-ann", "call-cid"), {"ann", "cid"}),
+    ],
+)
+async def test_what_refers_to_one_that_can_not_be_read_is_given_up_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, damaged: tuple[str, ...], hung_up: set[str]
+) -> None:
+    """Also where a call and its conference are restored in different parts."""
+    monkeypatch.setattr(takeover, "RESTORED_AT_ONCE", 1)
+    stage = Stage()
+    players(stage, "ann", "cid")
+    stage.call("bob", Wait(60))
+    players(stage, "dan", "eve", name="other")
+    things = {**stage.directory.calls, **stage.directory.conferences}
+    state = {key: b"{" if key in damaged else encoded(thing) for key, thing in things.items()}
+    directory = Directory(lambda: "new")
+    await takeover.restore(Written(state), directory)  # type: ignore[arg-type]
+    effects = directory.restored(stage.now)
+    assert {effect.channel_id for effect in effects if isinstance(effect, do.HangUp)} == hung_up
+    assert {"dan", "eve"} <= {call.channel_id for call in directory.calls.values() if not call.over}
+    for channel_id in ("ann", "bob", "cid", "dan", "eve"):
+        directory.receive(ChannelHungUp(channel_id, 16), stage.now)
+    assert not directory.calls
 
 
 def arrived(channel_id: str, call_uuid: str = "u1") -> CallArrived:

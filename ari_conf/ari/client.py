@@ -24,7 +24,7 @@ from aiohttp import encode_basic_auth
 from ari_conf.ari.rest import Connections
 from ari_conf.ari.sockets import Permission, Sockets, Told
 from ari_conf.ari.wire import content
-from ari_conf.errors import AriUnreachable
+from ari_conf.errors import AriLate
 
 Over = Literal["http", "socket"]
 
@@ -109,6 +109,10 @@ class Client:
         `patience`: another than the server's, for the first connection."""
         await self._sockets.start(self._server.patience if patience is None else patience)
 
+    async def ended(self) -> None:
+        """Wait until the events' WebSocket is no longer seen to: after `finish`, or by a defect, which is raised."""
+        await self._sockets.ended()
+
     async def finish(self, within: float = 1.0) -> None:
         """Ends the events' WebSocket: what Asterisk has sent until then is heard, and nothing after it. Requests can
         still be made."""
@@ -127,11 +131,12 @@ class Client:
         *,
         over: Over = "http",
         kind: Any = Any,
+        twice: bool = False,
     ) -> Any:
         """What Asterisk answers, decoded as that `kind`; None if it is empty.
 
         `path` begins with a slash, below /ari, its parts percent-encoded; `body` is sent as JSON. Without a WebSocket,
-        or if this Asterisk takes no requests there, "socket" means HTTP.
+        or if this Asterisk takes no requests there, "socket" means HTTP. `twice`: it does no harm if it is done twice.
         Raises AriNotFound (404), AriUnreachable (no connection, or no answer in time), AriError (anything else).
         """
         await self.permission.confirmed()
@@ -143,8 +148,8 @@ class Client:
                     answer = await socket.request(method, path, query or {}, sent)
                 else:
                     asked = urlencode(query, quote_via=quote) if query else ""
-                    answer = await self._rest.request(method, path, asked, sent)
+                    answer = await self._rest.request(method, path, asked, sent, twice)
         except TimeoutError:
             late = f"Asterisk did not answer {method} {path} within {self._server.deadline:g} s"
-            raise AriUnreachable(late) from None
+            raise AriLate(late) from None
         return content(method, path, answer, kind)

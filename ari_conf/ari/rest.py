@@ -17,17 +17,19 @@ from ari_conf.errors import AriUnreachable
 IDLE_S = 30.0
 """For which an idle connection is kept: less than `session_keep_alive` in http.conf, so that we close it first."""
 TWICE = ("GET", "PUT", "DELETE")
-"""Asked again if a kept connection is closed in the moment in which it is taken: they do no harm twice (RFC 9110)."""
+"""Sent again if a kept connection is closed at the moment when it is taken: they do no harm twice (RFC 9110)."""
 MOST_HEAD = 64 * 1024
 CLOSED = "it closed the connection"
 
 
 class Broken(Exception):
-    """The connection ended, or what came is not HTTP. Nothing of an answer was there if `unanswered`."""
+    """The connection ended, or what came is not HTTP. Nothing of an answer was there if `unanswered`; the request was
+    not even begun if not `sent`."""
 
-    def __init__(self, reason: str, unanswered: bool = False) -> None:
+    def __init__(self, reason: str, unanswered: bool = False, sent: bool = True) -> None:
         super().__init__(reason)
         self.unanswered = unanswered
+        self.sent = sent
 
 
 class Connection(asyncio.Protocol):
@@ -47,7 +49,7 @@ class Connection(asyncio.Protocol):
         """Raises Broken."""
         assert self._transport is not None
         if not self.open:
-            raise Broken(CLOSED, unanswered=True)
+            raise Broken(CLOSED, unanswered=True, sent=False)
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         try:
@@ -144,28 +146,37 @@ class Connections:
         self._kept: list[Connection] = []
         self._permitted = permitted
 
-    async def request(self, method: str, path: str, query: str, body: bytes | None) -> Answer:
-        """`path` and `query` percent-encoded, `body` JSON. The caller sets the deadline. Raises AriUnreachable."""
+    async def request(self, method: str, path: str, query: str, body: bytes | None, twice: bool = False) -> Answer:
+        """`path` and `query` percent-encoded, `body` JSON. The caller sets the deadline. `twice`: a POST that does no
+        harm if it is done twice. Raises AriUnreachable."""
         kind = "Content-Type: application/json\r\n" if body is not None else ""
         asked = f"{self._prefix}{path}?{query}" if query else self._prefix + path
         head = f"{method} {asked}{self._headers}{kind}Content-Length: {len(body or b'')}\r\n\r\n"
         async with self._free:
             try:
-                return await self._ask(method, head.encode() + (body or b""))
+                return await self._ask(head.encode() + (body or b""), twice or method in TWICE)
             except (OSError, Broken) as error:
-                raise AriUnreachable(f"Asterisk can't be reached at {self._url}: {error}") from None
+                # An OSError comes from connecting.
+                sent = isinstance(error, Broken) and error.sent
+                raise AriUnreachable(f"Asterisk can't be reached at {self._url}: {error}", sent=sent) from None
 
-    async def _ask(self, method: str, request: bytes) -> Answer:
+    async def _ask(self, request: bytes, twice: bool) -> Answer:
         connection, kept = await self._connection()
-        await self._permitted()
         try:
-            answer = await connection.ask(request)
+            return await self._asked(connection, request)
         except Broken as error:
-            if not (kept and error.unanswered and method in TWICE):
+            if not (kept and error.unanswered and (twice or not error.sent)):
                 raise
-            connection = await self._connect()
+        return await self._asked(await self._connect(), request)
+
+    async def _asked(self, connection: Connection, request: bytes) -> Answer:
+        try:
             await self._permitted()
             answer = await connection.ask(request)
+        except BaseException:
+            # Nobody else knows of it: while permission is waited for, a caller may give up.
+            connection.close()
+            raise
         if connection.open:
             connection.kept_since = asyncio.get_running_loop().time()
             self._kept.append(connection)

@@ -13,7 +13,7 @@ import contextlib
 import errno
 import hmac
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlencode
@@ -25,6 +25,7 @@ from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithLis
 
 from ari_conf.ari.wire import Socket
 from ari_conf.errors import AriError, AriNotFound, SetupFailed
+from ari_conf.supervision import Tasks
 
 if TYPE_CHECKING:
     from ari_conf.ari.client import Server
@@ -92,7 +93,8 @@ class Sockets:
         self._finished = False
         self._doubt, self._heard, self._empty = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._empty.set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
+        self._connecting: asyncio.Task[None] | None = None
         self._preparing: dict[Socket, asyncio.Task[None]] = {}
 
     @property
@@ -102,11 +104,18 @@ class Sockets:
     async def start(self, patience: float) -> None:
         """`patience`: for the first connection. Raises SetupFailed if `listen` can't be had."""
         if self._server.listen is None:
-            self._spawn(self._connect_for_ever())
+            self._connecting = self._tasks.start(self._connect_for_ever())
             return
         self._alone_since = asyncio.get_running_loop().time() - self._server.patience + patience
         await self._listen(*self._server.listen)
-        self._spawn(self._connect_if_deaf())
+        self._connecting = self._tasks.start(self._connect_if_deaf())
+
+    async def ended(self) -> None:
+        """Wait until nobody sees to it any more that there is a WebSocket: after `finish`, or, before it, by a defect,
+        which is raised."""
+        if self._connecting is not None:
+            await asyncio.wait([self._connecting])
+            self._connecting.result()
 
     async def finish(self, within: float) -> None:
         self._finished = True
@@ -119,9 +128,7 @@ class Sockets:
     async def close(self) -> None:
         self._finished = True
         self._accept_no_more()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
         for socket in tuple(self._open):
             socket.close()
         with contextlib.suppress(TimeoutError):
@@ -139,7 +146,7 @@ class Sockets:
             # By an owner before us, who is stopped and doesn't know yet that he is none.
             log.error("the port for Asterisk's WebSocket is taken: we open one meanwhile", listen=f"{host}:{port}")
             self._alone_since = float("-inf")
-            self._spawn(self._listen_again(host, port))
+            self._tasks.start(self._listen_again(host, port))
 
     async def _listen_again(self, host: str, port: int) -> None:
         while True:
@@ -164,7 +171,7 @@ class Sockets:
             return _refused(401, {"WWW-Authenticate": 'Basic realm="ari"'})
         if not self._asks.permission.fresh:
             # It is tried again in half a second; by then it is known, or another has it.
-            self._spawn(self._asks.permission.confirmed())
+            self._tasks.start(self._asks.permission.confirmed())
             return _refused(503, {"Retry-After": "1"})
         chosen = {"Sec-WebSocket-Protocol": "ari"} if "Sec-WebSocket-Protocol" in request.headers else {}
         return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(chosen), self._socket(ours=False))
@@ -245,7 +252,7 @@ class Sockets:
             one.close()
         log.info("asterisk connected", app=self._server.app, opened_by="us" if socket.ours else "asterisk")
         self._told.connected()
-        self._preparing[socket] = self._spawn(self._prepare(socket))
+        self._preparing[socket] = self._tasks.start(self._prepare(socket))
 
     def _over(self, socket: Socket) -> None:
         if (preparing := self._preparing.pop(socket, None)) is not None:
@@ -293,12 +300,6 @@ class Sockets:
             socket.answers = True
         except (TimeoutError, AriError):
             log.info("asterisk takes no requests over the websocket: all go over HTTP")
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 def _options() -> dict[str, Any]:

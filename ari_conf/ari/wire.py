@@ -117,7 +117,7 @@ class Socket(WSListener):
         if body is not None:
             request |= {"content_type": "application/json", "message_body": body.decode()}
         if self._transport is None or self._transport.is_close_frame_sent:
-            raise AriUnreachable("the WebSocket to Asterisk is gone")
+            raise AriUnreachable("the WebSocket to Asterisk is gone", sent=False)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[request_id] = answer
         try:

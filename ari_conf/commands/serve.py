@@ -10,7 +10,7 @@ import sys
 import structlog
 
 from ari_conf import logs
-from ari_conf.errors import LeaseLost
+from ari_conf.errors import LeaseLost, TaskEnded
 from ari_conf.settings import settings
 
 
@@ -27,6 +27,10 @@ def serve() -> None:
     logs.set_up(settings())
     try:
         asyncio.run(until_signal())
+    except TaskEnded as ended:
+        what = "a part of this process ended, and so does the process: this is a defect of ari_conf, please report it"
+        structlog.get_logger().critical(what, reason=str(ended), exc_info=ended.__cause__)
+        raise
     except LeaseLost as lost:
         structlog.get_logger().warning("beginning anew, as a standby", reason=str(lost))
         # As a new process, in which nothing of what this one had in mind can be left.

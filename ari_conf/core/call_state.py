@@ -74,6 +74,7 @@ class CallState(Standing):
     hang_up_at: int | None = None
     """Hangup schedule."""
     hanging_up_until: int | None = None
+    """Asterisk was asked to hang up: when it is asked again."""
     hang_ups: int = 0
     """How often Asterisk was asked to."""
     paced_until: int = 0

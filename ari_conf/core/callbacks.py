@@ -17,6 +17,8 @@ INVALID = {"answer": 8011, "action": 8012, "redirect": 8014}
 
 EPOCH = datetime(1970, 1, 1)
 """UTC, as all times here."""
+LATEST = 253_370_764_800_000
+"""The year 9999: no calendar goes further."""
 
 # Q.850, by the names that Plivo's applications know.
 CAUSES = {
@@ -93,6 +95,11 @@ def ended(call: CallState, at: int) -> Params:
 def second(since_1970: int) -> str:
     # Half of what strftime takes.
     return (EPOCH + timedelta(0, since_1970)).isoformat(" ")
+
+
+def plausible(*times: int | None) -> bool:
+    """They can be told: None, or epoch ms that a calendar has."""
+    return all(at is None or 0 <= at <= LATEST for at in times)
 
 
 def truth(value: bool) -> str:

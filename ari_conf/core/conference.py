@@ -9,15 +9,16 @@ Here are its door and how one joins. It stands on `mishaps`, that on `staying`, 
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Callable
+from typing import TypeVar, get_args
 
 from ari_conf.core import events as ev
 from ari_conf.core import ids
-from ari_conf.core.callbacks import truth
+from ari_conf.core.callbacks import plausible, truth
 from ari_conf.core.conference_state import Common
-from ari_conf.core.effects import ClaimName, CreateBridge, DestroyBridge, Effect, MuteChannel, ReleaseName
-from ari_conf.core.hearing import FLOOR_SILENCE_MS
-from ari_conf.core.internal import Admitted, Out
+from ari_conf.core.effects import ClaimName, CreateBridge, MuteChannel, ReleaseName
+from ari_conf.core.hearing import EVENTS, FLOOR_SILENCE_MS
+from ari_conf.core.internal import Admitted, Notify, Out
 from ari_conf.core.member import Member, Reason, schedule
 from ari_conf.core.mishaps import Mishaps
 from ari_conf.core.obey import obey
@@ -25,6 +26,7 @@ from ari_conf.core.obey import obey
 OfMember = ev.ChannelEnteredBridge | ev.ChannelLeftBridge | ev.DigitReceived
 OfPlayback = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackStarted | ev.PlaybackFinished
 OF_MEMBER, OF_PLAYBACK = frozenset(get_args(OfMember)), frozenset(get_args(OfPlayback))
+T = TypeVar("T")
 
 
 class Conference(Mishaps):
@@ -120,12 +122,10 @@ class Conference(Mishaps):
                 return self._bridge_gone(now)
             case ev.SoundsFetched() | ev.SoundsFailed():
                 return self._sounds(event, now)
-            case ev.RecordingStarted(_, recording_id, found) if self.recording is not None:
-                if recording_id == self.recording.recording_id:
-                    self.recording.sounds(self.recording.started_at if found else now)
-            case ev.RecordingFinished(_, recording_id, failed) if self.recording is not None:
-                if recording_id == self.recording.recording_id:
-                    return self._recording_over(self.recording, failed, now)
+            case ev.RecordingStarted(_, recording_id, found) if recording := self._recording(recording_id):
+                recording.sounds(recording.started_at if found else now)
+            case ev.RecordingFinished(_, recording_id, failed) if recording := self._recording(recording_id):
+                return self._recording_over(recording, failed, now)
             case ev.EffectFailed():
                 return self._failed(event, now)
             case ev.TimePassed():
@@ -179,8 +179,48 @@ class Conference(Mishaps):
             member.been_in, member.sending = True, schedule(member.element.send_digits, now)
         return self._announce_entry(member, now)
 
+    # Giving up.
 
-def given_up(conference: Conference) -> list[Effect]:
-    """What removes it from Asterisk and frees its name, whatever it is like inside."""
-    out: list[Effect] = [ReleaseName(conference.auth_id, conference.name, conference.conference_id)]
-    return [*out, DestroyBridge(conference.bridge_id)] if conference.bridge not in ("none", "gone") else out
+    def give_up(self, now: int) -> Out:
+        """It ends for all, whatever it is like inside; what can't be told any more is left out. Its members' calls are
+        others' to end."""
+        told: Out = [*self._owed]
+        have_left = {t.call_uuid for t in self._owed if isinstance(t, Notify) and t.event == EVENTS["exit"]}
+        # To be forgotten where they are written.
+        gone: dict[int, Member | None] = dict.fromkeys([*self._changed, *self.members])
+        for member in [m for m in (*self._gone, *self.members.values()) if m.call_uuid not in have_left]:
+            told += tried(lambda: self._exit(member, now))  # noqa: B023 -- done before the next one
+        told += tried(lambda: self._hand_over(now))
+        self.members, self.players, self.recording, self.undone = {}, {}, None, ()
+        self.claim, self.ending, self.floor, self.watched_until = "released", True, None, None
+        self._see(())
+        self._changed = gone
+        return [*told, ReleaseName(self.auth_id, self.name, self.conference_id), *self._destroy(now)]
+
+    def _exit(self, member: Member, now: int) -> Out:
+        self.members = {key: other for key, other in self.members.items() if other is not member}
+        if member.state == "arriving":
+            return []
+        member.joined_at = min(max(member.joined_at, 0), now)
+        last = ("ConferenceLastMember", truth(not self.members))
+        reason = ("ConferenceExitReason", "conference_ended")
+        return [*self._note_stay(member, now, now), *self._notify(member, "exit", now, last, reason)]
+
+    def _hand_over(self, now: int) -> Out:
+        """What is being recorded, or has been. It may still run: whoever stores it waits for its end."""
+        recording = self.recording
+        if recording is None or recording.handed_on:
+            return []
+        recording.bridge_id, recording.auth_id = self.bridge_id, self.auth_id
+        recording.started_at = recording.started_at if plausible(recording.started_at) else now
+        stopped = recording.stop(now)
+        recording.stopped(now)
+        return [*stopped, *self._settle_recorded(recording, now)]
+
+
+def tried(work: Callable[[], list[T]]) -> list[T]:
+    """What comes of it; of what breaks, since the state is half changed or damaged, nothing."""
+    try:
+        return work()
+    except Exception:
+        return []

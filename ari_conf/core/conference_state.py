@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ari_conf.core.effects import Undone
+from ari_conf.core.effects import Effect, Undone
+from ari_conf.core.internal import Notify
 from ari_conf.core.member import Member
 from ari_conf.core.player import Player
 from ari_conf.core.recording import Recording
@@ -14,23 +15,31 @@ from ari_conf.core.recording import Recording
 CAP_S = 86400
 """The server's cap on a conference's length."""
 Common = tuple[bool, bool, str, bool]
+ANNOUNCEMENT = "announcement"
+"""Stands in the ids of the API's announcements; other sounds of a conference are its members' enter and exit sounds."""
 
 
 class Beside:
     """What is known of the members at a glance, so that none has to be looked for at each event. It is beside what a
     conference is: it is never written, and the simulation compares it with the members after each event."""
 
-    __slots__ = ("_by_channel", "_changed", "_due")
+    __slots__ = ("_by_channel", "_changed", "_due", "_gone", "_owed")
     _by_channel: dict[str, Member]
     _due: dict[int, int]
     """The deadlines of those who have one, by their ids."""
     _changed: dict[int, Member | None]
     """Those who may be other than when `changed` was last asked, by their ids; None: he is gone."""
+    _owed: list[Effect | Notify]
+    """What the step that is being made has numbered for its receivers: should it break, they are told all the same."""
+    _gone: list[Member]
+    """Who has left in that step."""
 
     def _see(self, members: Collection[Member]) -> None:
         self._by_channel = {m.channel_id: m for m in members}
         self._due = {}
         self._changed = {}
+        self._owed = []
+        self._gone = []
         self._see_changed(members)
         # They are as they were written.
         self._changed = {}
@@ -43,6 +52,11 @@ class Beside:
                 self._due[member.member_id] = deadline
             elif self._due:
                 self._due.pop(member.member_id, None)
+
+    def step_ended(self) -> None:
+        """What it has decided is done."""
+        if self._owed or self._gone:
+            self._owed, self._gone = [], []
 
     def changed(self) -> dict[int, Member | None]:
         """The members who may be other than when this was last asked, by their ids; None: he is gone."""
@@ -87,7 +101,7 @@ class ConferenceState(Beside):
     """Of the bridge."""
     destroys: int = 0
     destroy_again_at: int | None = None
-    """Asterisk could not destroy the bridge: how often so far, and when it is asked again."""
+    """How often Asterisk has not destroyed the bridge so far, and when it is asked again."""
     watched_until: int | None = None
     """Somebody looks, and sees who talks."""
 
@@ -134,6 +148,16 @@ class ConferenceState(Beside):
             times.append(self.recording.deadline)
         return min([t for t in times if t is not None], default=None)
 
+    def _recording(self, recording_id: str) -> Recording | None:
+        """The current one, if it is that."""
+        recording = self.recording
+        return recording if recording is not None and recording.recording_id == recording_id else None
+
+    @property
+    def announced(self) -> list[Player]:
+        """What the API plays to all."""
+        return [p for owner, p in self.players.items() if f".{ANNOUNCEMENT}." in owner]
+
     @property
     def _alone(self) -> bool:
         """Exactly one is present."""
@@ -158,8 +182,12 @@ class ConferenceState(Beside):
 
     # Who is in.
 
+    def member_of(self, channel_id: str) -> Member | None:
+        return self._by_channel.get(channel_id)
+
     def _let_out(self, member: Member) -> None:
         del self.members[member.member_id]
+        self._gone.append(member)
         self._changed[member.member_id] = None
         self._by_channel.pop(member.channel_id, None)
         self._due.pop(member.member_id, None)

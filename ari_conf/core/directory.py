@@ -3,7 +3,7 @@
 It finds whom an event is for, carries what calls and conferences tell each other within the step, and knows the next
 deadline. An event about what is gone, or never was, yields nothing.
 
-Here is the door, and whom an event is for. It stands on `telling`, and that on `directory_state`.
+Here is the door, and whom an event is for. It stands on `giving_up`, that on `telling`, and that on `directory_state`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.call import Call
 from ari_conf.core.callbacks import BUSY
-from ari_conf.core.conference import Conference, given_up
 from ari_conf.core.effects import (
     AddChannel,
     ClaimName,
@@ -31,35 +30,24 @@ from ari_conf.core.effects import (
     RemoveChannel,
     ReportProblem,
     StartRecording,
+    StopPlayback,
     StopRecording,
 )
+from ari_conf.core.giving_up import GivingUp
+from ari_conf.core.insisting import Insisted, lane_of
 from ari_conf.core.internal import Out
 from ari_conf.core.obey import refused
-from ari_conf.core.telling import Telling
 
 TOLD_AGAIN_MS = 60_000
 """Of calls that are refused an account is told once in this time."""
-BROKEN = "the call has met a defect of ari_conf and is ended: please report it, with what the log says"
 
 
-class Directory(Telling):
+class Directory(GivingUp):
     __slots__ = ()
-
-    def restore(self, calls: list[Call], conferences: list[Conference], next_member_id: int) -> None:
-        """What another process has written. Each deadline that has passed meanwhile is due at once."""
-        self.next_member_id = max(self.next_member_id, next_member_id)
-        for call in calls:
-            self.calls[call.call_uuid] = call
-            self._channels[call.channel_id] = call.call_uuid
-            self._bookkeep(call.call_uuid)
-        for conference in conferences:
-            self.conferences[conference.conference_id] = conference
-            if not conference.ending:
-                self._names[conference.auth_id, conference.name] = conference.conference_id
-            self._bookkeep(conference.conference_id)
 
     def resume(self, out: Out, now: int) -> list[Effect]:
         """Effects of what is to be done again: see `reconcile`."""
+        self._next_step()
         return self._settle(out, now)
 
     def whose(self, channel_id: str) -> dict[str, str]:
@@ -116,25 +104,6 @@ class Directory(Telling):
             out.append(ReportProblem(event.auth_id, event.call_uuid, BUSY, text))
         return out
 
-    def give_up(self) -> list[Effect]:
-        """After `receive` raised, which is a defect: those whom the step concerned are half changed. They are ended, so
-        that nobody stays on the phone with what does not answer any more; all others go on."""
-        broken, effects, self._whole = self._touched, self._whole, []
-        conferences = [c for key in broken if (c := self.conferences.pop(key, None)) is not None]
-        members = {m.call_uuid for c in conferences for m in c.members.values()}
-        for conference in conferences:
-            effects += given_up(conference)
-            self._forget_name(conference)
-        for key in sorted(broken | members):
-            call = self.calls.pop(key, None)
-            if call is not None:
-                self._channels.pop(call.channel_id, None)
-                effects += [ReportProblem(call.auth_id, key, None, BROKEN), HangUp(call.channel_id)]
-        self._touched = broken | members
-        for key in self._touched:
-            self._bookkeep(key)
-        return effects
-
     # Whom an event is for.
 
     def _call(self, call_uuid: str, event: ev.Event, now: int) -> Out:
@@ -188,7 +157,9 @@ class Directory(Telling):
             return self._settle(self._call(call.call_uuid, event, now), now)
         self._touched.add(conference.conference_id)
         out = conference.talk(event, now)
-        return self._effects_of(out, now) if out else []
+        effects = self._effects_of(out, now) if out else []
+        conference.step_ended()
+        return effects
 
     def _of_channel(self, event: ev.DigitReceived | ev.BeepHeard, now: int) -> Out:
         call = self.calls.get(self._channels.get(event.channel_id, ""))
@@ -222,15 +193,21 @@ class Directory(Telling):
         return out
 
     def _failed(self, event: ev.EffectFailed, now: int) -> Out:
-        match event.effect:
+        effect = event.effect
+        if isinstance(effect, Insisted):
+            return self._not_done(effect, event, now)
+        match effect:
             case AddChannel(_, bridge_id) | RemoveChannel(_, bridge_id):
                 return self._conference(bridge_id, event, now)
             case CreateBridge(bridge_id) | DestroyBridge(bridge_id):
                 return self._conference(bridge_id, event, now)
-            case StartRecording(bridge_id) | StopRecording(bridge_id):
+            case StartRecording(bridge_id):
                 return self._conference(bridge_id, event, now)
-            case PlayMedia(_, playback_id):
-                return self._owner(playback_id, event, now)
+            case PlayMedia(target, playback_id):
+                # It is passed over; if nobody knows whether it began, it must not go on behind what comes next.
+                doubtful = not (event.gone or event.refused)
+                stopped: Out = [StopPlayback(target, playback_id)] if doubtful else []
+                return [*stopped, *self._owner(playback_id, event, now)]
             case ClaimName(_, _, conference_id):
                 return self._conference(conference_id, event, now)
             # Those that say by themselves how they failed: so they do unless what runs them is broken.
@@ -241,13 +218,25 @@ class Directory(Telling):
             case PrepareSound(playback_id, sound):
                 return self._owner(playback_id, ev.SoundFailed(playback_id, sound, event.reason), now)
             case _:
-                channel_id = getattr(event.effect, "channel_id", None)
+                channel_id = getattr(effect, "channel_id", None)
                 return self._call(self._channels.get(channel_id or "", ""), event, now)
+
+    def _not_done(self, effect: Insisted, event: ev.EffectFailed, now: int) -> Out:
+        where = lane_of(effect)
+        if event.gone:
+            self._insisting.settled(effect)
+        elif (where in self.conferences or where in self._channels) and self.wanted(effect) == effect:
+            self._insisting.failed(effect, now)
+        return self._conference(where, event, now) if isinstance(effect, StopRecording) else []
+
+    def _ask_again(self, now: int) -> list[Effect]:
+        """What is still wanted of it; where it is not, something else has been asked for since."""
+        return self._settle([effect for effect in self._insisting.due(now) if self.wanted(effect) == effect], now)
 
     def _time(self, now: int) -> list[Effect]:
         """To all whose deadline has come, each once: one of them may have a new one at once."""
         due: list[str] = []
-        while (deadline := self.deadline) is not None and deadline <= now:
+        while (deadline := self._next_deadline()) is not None and deadline <= now:
             key = heapq.heappop(self._deadlines)[1]
             del self._due[key]
             due.append(key)
@@ -265,6 +254,9 @@ class Directory(Telling):
                 for other in due[at + 1 :]:
                     self._bookkeep(other)
                 raise
+        if self._insisting.at is not None and self._insisting.at <= now:
+            self._next_step()
+            effects += self._ask_again(now)
         return effects
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar, overload
 
 from ari_conf.core.call import Call
+from ari_conf.core.callbacks import LATEST
 from ari_conf.core.conference import Conference
 from ari_conf.core.effects import Effect
+from ari_conf.core.insisting import Insisted, Insisting, wanted
 
 T = TypeVar("T")
 
@@ -76,10 +78,22 @@ class DirectoryState:
     """account -> until when"""
     _refused: dict[str, int] = field(default_factory=dict)
     """account -> when it was last told that it has too many calls; those of the last minute"""
+    _insisting: Insisting = field(default_factory=Insisting)
+    _odd: dict[str, str] = field(default_factory=dict)
+    """Of the calls and conferences that were restored, which can't be as they are, and why."""
+    _given_up: set[str] = field(default_factory=set)
+    """Calls and conferences that a defect has ended, until they are gone."""
 
     @property
     def deadline(self) -> int | None:
         """Epoch ms of the next TimePassed, None if nothing is awaited."""
+        soonest, again = self._next_deadline(), self._insisting.at
+        if soonest is None or again is None:
+            return again if soonest is None else soonest
+        return min(soonest, again)
+
+    def _next_deadline(self) -> int | None:
+        """Of a call or conference."""
         while self._deadlines:
             at, key = self._deadlines[0]
             if self._due.get(key) == at:
@@ -109,21 +123,33 @@ class DirectoryState:
     def _conference_of(self, call: Call) -> Conference | None:
         return self.conferences.get(call.conference_id) if call.conference_id else None
 
+    def wanted(self, effect: Insisted) -> Insisted:
+        """What Asterisk was last asked for in this respect."""
+        call = self.calls.get(self._channels.get(getattr(effect, "channel_id", ""), ""))
+        conference = self._conference_of(call) if call is not None else None
+        return wanted(effect, call, conference.member_of(call.channel_id) if call and conference else None)
+
     def _bookkeep(self, key: str) -> None:
         deadline = None
         if (call := self.calls.get(key)) is not None:
             if call.done:
-                del self.calls[key]
-                del self._channels[call.channel_id]
+                self._forget_call(call)
             else:
                 deadline = call.deadline
         elif (conference := self.conferences.get(key)) is not None:
+            conference.step_ended()
             if conference.ending:
                 self._forget_name(conference)
             deadline = conference.deadline
+        self._await(key, deadline)
+
+    def _await(self, key: str, deadline: int | None) -> None:
         if deadline is None:
             self._due.pop(key, None)
-        elif self._due.get(key) != deadline:
+            return
+        # Whoever sets an alarm for it must be able to.
+        deadline = min(deadline, LATEST)
+        if self._due.get(key) != deadline:
             self._due[key] = deadline
             heapq.heappush(self._deadlines, (deadline, key))
             if len(self._deadlines) > 2 * len(self._due) + 100:
@@ -131,7 +157,35 @@ class DirectoryState:
                 self._deadlines = [(at, k) for k, at in self._due.items()]
                 heapq.heapify(self._deadlines)
 
+    def _forget_call(self, call: Call) -> None:
+        self.calls.pop(call.call_uuid, None)
+        self._given_up.discard(call.call_uuid)
+        if self._channels.get(call.channel_id) == call.call_uuid:
+            del self._channels[call.channel_id]
+            self._insisting.forget(call.channel_id)
+
+    def _forget_conference(self, conference: Conference) -> None:
+        self.conferences.pop(conference.conference_id, None)
+        self._given_up.discard(conference.conference_id)
+        self._insisting.forget(conference.conference_id)
+        self._forget_name(conference)
+
+    def _take_name(self, conference: Conference) -> None:
+        """Of two of one name the newer one has it: when that began, the other had ended. Member ids tell which it is,
+        and no clock: they come from one counter."""
+        if conference.ending:
+            return
+        name = conference.auth_id, conference.name
+        other = self.conferences.get(self._names.get(name, ""))
+        if other is None or _age(other) < _age(conference):
+            self._names[name] = conference.conference_id
+
     def _forget_name(self, conference: Conference) -> None:
         name = (conference.auth_id, conference.name)
         if self._names.get(name) == conference.conference_id:
             del self._names[name]
+
+
+def _age(conference: Conference) -> tuple[int, int, str]:
+    """Comparable: the newer it is, the more."""
+    return max(conference.members, default=0), conference.created_at, conference.conference_id

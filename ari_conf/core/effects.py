@@ -33,12 +33,15 @@ class HangUp:
 class AddChannel:
     channel_id: str
     bridge_id: str
+    member_id: int = 0
+    """Whose stay it is for: a failure that comes late is not another's. 0: no member's."""
 
 
 @fact
 class RemoveChannel:
     channel_id: str
     bridge_id: str
+    member_id: int = 0
 
 
 @fact
@@ -288,9 +291,9 @@ class ReportProblem:
     text: str
 
 
-Undoing = StopMusic | StopPlayback | MuteChannel | DeafenChannel | DetectTalking
+Undoing = StopMusic | StopPlayback | MuteChannel | DeafenChannel | DetectTalking | StopRecording
 Undone = tuple[tuple[int, Undoing], ...]
-"""When, and what was no longer to be: done again after a crash."""
+"""When, and what was no longer to be: done again after a crash, unless it is to be once more."""
 
 Field = tuple[str, str | tuple[str, ...]]
 

@@ -13,6 +13,8 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
+from ari_conf.core.bounds import MOST_PATTERNS
+
 VOICES = ("WOMAN", "MAN")
 DIGITS = "0123456789*#"
 MOST = 999_999_999
@@ -95,10 +97,12 @@ def sound(text: str) -> str | None:
 
 
 def patterns(text: str) -> tuple[str, ...]:
-    found = tuple(part.strip() for part in text.split(",")) if text.strip() else ()
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text.strip() else ()
     if not all(0 < len(part) <= 100 and set(part) <= set(DIGITS) for part in found):
         raise NotAllowed("patterns of the digits 0-9 * #, separated by commas")
-    return tuple(dict.fromkeys(found))
+    if len(found) > MOST_PATTERNS:
+        raise NotAllowed(f"at most {MOST_PATTERNS} patterns")
+    return found
 
 
 def digit_set(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ari_conf.core.bounds import MOST_DIGITS
 from ari_conf.core.effects import Effect, Target
 from ari_conf.core.elements import GetDigits, Play, Prompt
 from ari_conf.core.events import DigitReceived, Event, TimePassed
@@ -82,7 +83,7 @@ class Gather:
             return effects + self._invalid(now)
         self.digits += digit
         self.phase = "more"
-        if len(self.digits) >= self.element.num_digits:
+        if len(self.digits) >= min(self.element.num_digits, MOST_DIGITS):
             return effects + self._try_ended(now)
         self.until = now + self.element.digit_timeout * 1000
         return effects

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Literal
 
 from ari_conf.core.call_state import CallState
-from ari_conf.core.callbacks import NORMAL
+from ari_conf.core.callbacks import NORMAL, plausible
 from ari_conf.core.effects import Answer, HangUp, StopPreparing
 from ari_conf.core.gather import Gather
 from ari_conf.core.internal import Out
+from ari_conf.core.patience import again_ms
 from ari_conf.core.player import Player
 
 HANGUP_CAUSES = {"normal": 16, "busy": 17, "rejected": 21}
 """Q.850, by the reason that ARI is given."""
-HANGING_UP_MS = 5000
-"""Asterisk says at once that a channel is gone. If it does not within this time, it is asked again."""
-HANG_UPS = 3
-"""So often; then the call is let go all the same."""
+HANG_UPS_TOLD = 3
+"""Asterisk says at once that a channel is gone, and is asked again until it does; after so many times that is told."""
 
 
 class HangingUp(CallState):
@@ -25,10 +24,21 @@ class HangingUp(CallState):
     def hang_up(self, reason: Literal["normal", "busy", "rejected"], code: int, now: int) -> Out:
         if self.over:
             return []
-        self.code, self.hanging_up_until, self.hang_up_at = code, now + HANGING_UP_MS, None
+        self.code, self.hanging_up_until, self.hang_up_at = code, now + again_ms(0), None
         self.hang_ups = 1
         self.cause = HANGUP_CAUSES[reason]
         return [*self._stop_running(), HangUp(self.channel_id, reason), StopPreparing(self.call_uuid)]
+
+    def give_up(self, why: str, now: int) -> Out:
+        """It is ended, whatever it is like inside; its hangup URL is told when the channel is gone."""
+        self.elements, self.position, self.early, self.undone = (), 0, 0, ()
+        self.running = self.conference_id = self.fetching = self.asked = self.hang_up_at = None
+        if not plausible(self.started_at, self.answered_at):
+            self.started_at, self.answered_at, self.standing = now, None, None
+        if self.ended_at is not None:
+            return [self.problem(why), *self._finished(now)]
+        again = [HangUp(self.channel_id)] if self.over else []
+        return [self.problem(why), *again, *self.hang_up("normal", NORMAL, now)]
 
     def _stop_running(self) -> Out:
         running = self.running
@@ -44,10 +54,13 @@ class HangingUp(CallState):
         return [] if self.over else [self.problem(reason), *self.hang_up("normal", NORMAL, now)]
 
     def _hang_up_again(self, now: int) -> Out:
-        if self.hang_ups >= HANG_UPS:
-            return self._hung_up(self.cause, now)
-        self.hang_ups, self.hanging_up_until = self.hang_ups + 1, now + HANGING_UP_MS
-        return [HangUp(self.channel_id)]
+        """Until it is known to be gone: nobody else would ever end it."""
+        self.hanging_up_until = now + again_ms(self.hang_ups)
+        self.hang_ups += 1
+        told: Out = []
+        if self.hang_ups == HANG_UPS_TOLD:
+            told.append(self.problem("Asterisk does not hang the call up, and is asked again until it does"))
+        return [*told, HangUp(self.channel_id)]
 
     def _hung_up(self, cause: int, now: int) -> Out:
         if self.ended_at is not None:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import Literal
 
 from ari_conf.core import ids
+from ari_conf.core.bounds import MOST_QUEUED
 from ari_conf.core.conference_state import ConferenceState
 from ari_conf.core.effects import (
     AddChannel,
@@ -22,6 +23,7 @@ from ari_conf.core.effects import (
 from ari_conf.core.elements import Prompt
 from ari_conf.core.internal import Finished, Notify, Out, RecordingAsked, Stayed
 from ari_conf.core.member import Member
+from ari_conf.core.patience import again_ms
 from ari_conf.core.player import Player
 from ari_conf.core.recording import Recording
 
@@ -54,7 +56,9 @@ class Hearing(ConferenceState):
             ("ConferenceSequence", str(self.sequence)),
             ("Timestamp", str(now)),
         )
-        return [Notify(member.call_uuid, self.conference_id, element, EVENTS[action], whole)]
+        told = Notify(member.call_uuid, self.conference_id, element, EVENTS[action], whole)
+        self._owed.append(told)
+        return [told]
 
     def _announce_entry(self, member: Member, now: int) -> Out:
         items = member.enter_sound.items
@@ -67,6 +71,8 @@ class Hearing(ConferenceState):
         """To the whole conference."""
         if not items or self.ending or self.bridge != "ready":
             return []
+        if len(self.players) - len(self.announced) >= MOST_QUEUED:
+            return [member.problem(f"{MOST_QUEUED} enter and exit sounds wait already: this one is left out")]
         self.sounds += 1
         owner = ids.for_conference(self.conference_id, self.sounds)
         self.players[owner] = player = Player(
@@ -116,10 +122,11 @@ class Hearing(ConferenceState):
         # After the other has stopped, and before he is moved: his channel plays, or is moved, one after another.
         out += member.speak_aside(now)
         if parts:
-            out.append(RemoveChannel(member.channel_id, self.bridge_id))
+            out.append(RemoveChannel(member.channel_id, self.bridge_id, member.member_id))
         if member.state == "joining" and self.bridge == "ready":
             member.state = "adding"
-            out.append(AddChannel(member.channel_id, self.bridge_id))
+            member.additions += 1
+            out.append(AddChannel(member.channel_id, self.bridge_id, member.member_id))
         return out
 
     def _settle_hold(self, member: Member) -> Out:
@@ -167,9 +174,13 @@ class Hearing(ConferenceState):
         out: Out = []
         for member in self.members.values():
             out += self._note_stay(member, now, None)
+        sequence = self.sequence
         if recording.element.callback_url is not None and not recording.api_id:
-            self.sequence += 1
-        return [*out, recording.hand_on(self.conference_id, self.name, self.sequence, self.public_url)]
+            sequence += 1
+        stored = recording.hand_on(self.conference_id, self.name, sequence, self.public_url)
+        self.sequence = sequence
+        self._owed.append(stored)
+        return [*out, stored]
 
     def _note_stay(self, member: Member, now: int, left: int | None) -> Out:
         recording = self.recording
@@ -212,6 +223,10 @@ class Hearing(ConferenceState):
         if self.recording is not None and self.bridge == "ready":
             out += self.recording.stop(now)
         if self.bridge in ("creating", "ready") and (self.recording is None or self.recording.finished):
-            self.bridge = "destroying"
-            out.append(DestroyBridge(self.bridge_id))
+            out += self._destroy(now)
         return out + ([Finished(self.conference_id)] if self.done else [])
+
+    def _destroy(self, now: int) -> Out:
+        """Again and again, until it is known to be gone; nobody waits for that."""
+        self.bridge, self.destroy_again_at = "destroying", now + again_ms(self.destroys)
+        return [DestroyBridge(self.bridge_id)]

@@ -75,7 +75,16 @@ class Member:
     state: State = "arriving"
     reason: Reason | None = None
     """Why he leaves."""
+    additions: int = 0
+    """How often Asterisk was asked to add the channel to the bridge."""
     leaving_until: int | None = None
+    """When Asterisk is asked again to take the channel out of the bridge."""
+    removals: int = 0
+    """How often it was asked again."""
+    stuck: bool = False
+    """Asterisk could not do it: the channel is muted and deafened until it is out."""
+    outside: bool = False
+    """Asterisk has said that the channel is not in the bridge."""
     player: Player | None = None
     """His wait sound."""
     music: bool = False
@@ -139,10 +148,13 @@ class Member:
 
     @property
     def deadline(self) -> int | None:
-        if not (self.leaving_until or self.ask_again_at or self.matcher.deadline or self.player or self.sending):
+        aside = self.aside.player
+        waits = self.leaving_until or self.ask_again_at or self.matcher.deadline
+        if not (waits or self.player or aside or self.sending):
             return None
         times = [self.leaving_until, self.ask_again_at, self.matcher.deadline]
         times.append(self.player.deadline if self.player else None)
+        times.append(aside.deadline if aside else None)
         times.append(self.sending[0][0] if self.sending else None)
         return min((t for t in times if t is not None), default=None)
 

@@ -7,20 +7,22 @@ from ari_conf.core.effects import (
     AddChannel,
     ClaimName,
     CreateBridge,
+    DeafenChannel,
     DestroyBridge,
+    MuteChannel,
     PlayMedia,
     RemoveChannel,
     ReportProblem,
     StartRecording,
     StopRecording,
 )
-from ari_conf.core.internal import Out, Skipped
+from ari_conf.core.internal import HangUpCall, Out, Skipped
 from ari_conf.core.member import Member
 from ari_conf.core.recording import Recording
 from ari_conf.core.staying import LEAVING_MS, Staying
 
-DESTROYS = 3
-DESTROY_AGAIN_MS = 5000
+REMOVAL_AGAIN_MS, REMOVALS = 5000, 120
+"""Asterisk is asked again and again to take a member out who leaves: for ten minutes; then the call is hung up."""
 
 
 class Mishaps(Staying):
@@ -47,40 +49,39 @@ class Mishaps(Staying):
             case CreateBridge() if self.bridge == "creating":
                 trouble: Out = [m.problem(failure.reason) for m in self.members.values()]
                 # It may have been made all the same, the answer lost.
-                self.bridge = "destroying"
-                return [*trouble, *self._end("conference_ended", now), DestroyBridge(self.bridge_id)]
-            case DestroyBridge() if failure.gone or self.destroys >= DESTROYS:
+                destroyed = self._destroy(now)
+                return [*trouble, *self._end("conference_ended", now), *destroyed]
+            case DestroyBridge() if failure.gone:
+                # Otherwise it is asked again at its time: the bridge must not stand there without us.
                 return self._bridge_gone(now)
-            case DestroyBridge() if self.bridge == "destroying":
-                # It must not stand there without us.
-                self.destroy_again_at = now + DESTROY_AGAIN_MS
             case ClaimName() if self.claim == "asked":
                 return self._not_claimed(f"can't be had: {failure.reason}")
-            case AddChannel(channel_id) | RemoveChannel(channel_id):
-                member = self._by_channel.get(channel_id)
+            case AddChannel(member_id=member_id) | RemoveChannel(member_id=member_id):
+                member = self.members.get(member_id)
                 return self._not_moved(member, failure, now) if member else []
             case PlayMedia(_, playback_id):
                 return self._playback(playback_id, ev.PlaybackFinished(playback_id, failed=True), now)
-            case StopRecording() if self.recording is not None:
-                self.recording.stopped(now)
-            case StartRecording(recording_id=recording_id) if self.recording is not None:
-                if recording_id != self.recording.recording_id:
-                    return []
+            case StopRecording(_, recording_id) if (recording := self._recording(recording_id)) and failure.gone:
+                # Otherwise it may still run: it is asked again, and the recording's deadline decides.
+                recording.stopped(now)
+            case StartRecording(_, recording_id) if (recording := self._recording(recording_id)) is not None:
                 if failure.refused:
-                    self.recording.refused()
+                    recording.refused()
                 else:
-                    self.recording.doubtful = True
+                    recording.doubtful = True
                 text = f"the recording {recording_id} of the conference {self.name!r} did not begin: {failure.reason}"
-                return [ReportProblem(self.auth_id, self.recording.call_uuid, None, text)]
+                return [ReportProblem(self.auth_id, recording.call_uuid, None, text)]
         return []
 
     def _not_moved(self, member: Member, failure: ev.EffectFailed, now: int) -> Out:
         if member.state == "leaving" and isinstance(failure.effect, RemoveChannel):
             if not failure.gone:
-                # He may be heard by the others as yet, or be out, and that news is under way: it is tried once more.
-                return []
-            # Without a reason he was refused: why, is still to be heard.
-            return self._out(member, now) if member.reason is not None else []
+                return self._not_removed(member, failure, now)
+            if member.reason is not None:
+                return self._out(member, now)
+            # Asterisk did not add the channel: the news that says why may be under way.
+            member.outside = True
+            return []
         if member.state == "parting" and isinstance(failure.effect, RemoveChannel):
             member.state, member.held = "mixed", False
             return [] if failure.gone else [member.problem(f"not held: {failure.reason}")]
@@ -89,8 +90,22 @@ class Mishaps(Staying):
             # the answer was lost. So: out of the bridge, and what is heard first says why.
             member.state, member.sending, member.leaving_until = "leaving", (), now + LEAVING_MS
             trouble: Out = [] if failure.gone else [member.problem(failure.reason)]
-            return [*trouble, RemoveChannel(member.channel_id, self.bridge_id)]
+            return [*trouble, RemoveChannel(member.channel_id, self.bridge_id, member.member_id)]
         return []
+
+    def _not_removed(self, member: Member, failure: ev.EffectFailed, now: int) -> Out:
+        """Whoever has left is neither to hear the others nor to be heard, even if the channel is still in the bridge:
+        it is muted and deafened meanwhile."""
+        if member.stuck:
+            return []
+        member.stuck = True
+        out: Out = [member.problem(f"not out of the conference yet, which is tried again: {failure.reason}")]
+        # What was said so far was heard.
+        out += self.note_talk(member, now)
+        out += [] if member.muted else [MuteChannel(member.channel_id, True)]
+        out += [] if member.deaf else [DeafenChannel(member.channel_id, True)]
+        member.muted = member.deaf = True
+        return out
 
     def _recording_over(self, recording: Recording, failed: bool, now: int) -> Out:
         by_itself = recording.state == "running" and self.bridge == "ready" and bool(self.members)
@@ -106,8 +121,8 @@ class Mishaps(Staying):
     def _time(self, now: int) -> Out:
         out: Out = []
         if self.destroy_again_at is not None and self.destroy_again_at <= now:
-            self.destroys, self.destroy_again_at = self.destroys + 1, None
-            out.append(DestroyBridge(self.bridge_id))
+            self.destroys += 1
+            out += self._destroy(now)
         for member in list(self.members.values()):
             out += self._member_time(member, now)
         for player in self.players.values():
@@ -122,8 +137,6 @@ class Mishaps(Staying):
         return out
 
     def _member_time(self, member: Member, now: int) -> Out:
-        if member.leaving_until is not None and member.leaving_until <= now:
-            return [RemoveChannel(member.channel_id, self.bridge_id), *self._out(member, now)]
         out: Out = []
         if member.matcher.deadline is not None and member.matcher.deadline <= now:
             out += self._found(member, member.matcher.flush(), now)
@@ -132,4 +145,18 @@ class Mishaps(Staying):
         while member.sending and member.sending[0][0] <= now:
             out += self._relay(member, member.sending[0][1])
             member.sending = member.sending[1:]
-        return out + member.playback(ev.TimePassed(), now)
+        out += member.playback(ev.TimePassed(), now)
+        return out + (self._still_leaving(member, now) if member.state == "leaving" else [])
+
+    def _still_leaving(self, member: Member, now: int) -> Out:
+        if member.leaving_until is None or member.leaving_until > now:
+            return []
+        if member.outside:
+            return self._out(member, now)
+        member.removals += 1
+        if member.removals > REMOVALS:
+            # There is no other way out of the bridge.
+            member.leaving_until = None
+            return [HangUpCall(member.call_uuid)]
+        member.leaving_until = now + REMOVAL_AGAIN_MS
+        return [RemoveChannel(member.channel_id, self.bridge_id, member.member_id)]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from ari_conf.core import commands as do
 from ari_conf.core import ids
+from ari_conf.core.bounds import MOST_QUEUED
+from ari_conf.core.conference_state import ANNOUNCEMENT
 from ari_conf.core.effects import DeafenChannel, Field, MuteChannel, Reply, Target
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.elements import Play, Speak
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
     from ari_conf.core.events import CommandReceived
     from ari_conf.core.member import Member
 
-MOST_QUEUED = 100
-"""Sounds that wait for one member."""
-ANNOUNCEMENT = "announcement"
 KINDS: dict[str, type[Play] | type[Speak]] = {"Play": Play, "Speak": Speak}
 
 
@@ -42,8 +41,8 @@ def obey(conference: Conference, received: CommandReceived, now: int) -> Out:
         case do.Announce(sound):
             return _announce(conference, command_id, sound, now)
         case do.StopAnnouncing():
-            announced = [p for owner, p in conference.players.items() if f".{ANNOUNCEMENT}." in owner]
-            return [*(effect for player in announced for effect in player.stop()), Reply(command_id, 204)]
+            stopped = [effect for player in conference.announced for effect in player.stop()]
+            return [*stopped, Reply(command_id, 204)]
         case do.Record():
             return _record(conference, command_id, command, now)
         case do.StopRecording():
@@ -118,6 +117,9 @@ def _announce(conference: Conference, command_id: str, sound: Play | Speak, now:
     if not conference.mixed:
         # Until it starts each hears his own waitSound: there is nothing yet that all hear.
         return [refused(command_id, 409, "the conference has not started: nobody would hear it")]
+    if len(conference.announced) >= MOST_QUEUED:
+        error = f"{MOST_QUEUED} announcements wait in this conference already: stop them, or wait"
+        return [refused(command_id, 409, error)]
     conference.sounds += 1
     owner = ids.for_conference(conference.conference_id, ANNOUNCEMENT, conference.sounds)
     player = Player(owner, Target("bridge", conference.bridge_id), (sound,))

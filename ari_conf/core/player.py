@@ -71,6 +71,12 @@ class Player:
             return self.quiet_until if self.until is None else self.until
         return min(self.until, self.quiet_until)
 
+    @property
+    def silence_ms(self) -> int | None:
+        """How much silence ends what it waits for; None: it does not wait for silence."""
+        item = self._current() if self._waits_for_silence() else None
+        return item.min_silence if isinstance(item, Wait) else None
+
     def start(self, now: int) -> list[Effect]:
         return self._begin(now)
 

@@ -1,8 +1,9 @@
-"""After a time without news: the difference between what the state says and what Asterisk has, as events and effects.
+"""The difference between what the state says and what Asterisk has, as events and effects.
 
-Two uses. A new process takes over what a dead one has written: what was to be done may not have been done (`again`),
-and what happened meanwhile is told by nobody (`missed`). And after a lost connection only the latter, since what was to
-be done still is being done.
+Three uses. A new process takes over what a dead one has written: what was to be done may not have been done (`again`),
+and what happened meanwhile is told by nobody (`missed`). After a lost connection only the latter, since what was to be
+done still is being done. And now and then, on a connection that has broken nothing: should an event have been lost all
+the same, its call or conference does not wait for it for ever; where nothing differs nothing is done.
 """
 
 from __future__ import annotations
@@ -19,9 +20,14 @@ from ari_conf.core.directory import Directory
 from ari_conf.core.elements import Wait
 from ari_conf.core.gather import Gather
 from ari_conf.core.hearing import FLOOR_SILENCE_MS
+from ari_conf.core.insisting import wanted
 from ari_conf.core.internal import Out
 from ari_conf.core.member import Member
 from ari_conf.core.player import Player
+
+Why = Literal["takeover", "connection", "timer"]
+INSIDE = ("adding", "mixed", "parting", "leaving")
+"""The states of members who may be in the bridge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,8 @@ class Expected(NamedTuple):
     A tuple, since there are two for each member, and a dataclass that can't change is made at four times the cost.
     """
 
-    kind: Literal["channel", "bridge", "member", "playback", "recording"]
+    kind: Literal["channel", "bridge", "member", "outside", "playback", "recording"]
+    """outside: a member who is not in the bridge."""
     id: str
     lane: str
     """The channel or bridge whose effects may just be changing it."""
@@ -62,6 +69,12 @@ class Expected(NamedTuple):
     """False: nobody has heard yet that it began. Who takes over begins it then, rather than taking it for ended."""
     decided: bool = False
     """It was under way already, whatever happened then."""
+    turn: int = 0
+    """A member may leave the bridge and come back: what was expected of the one time is not of the other."""
+
+    def unsure(self) -> Expected:
+        """The same, if an effect is just changing it: nothing follows from how it is."""
+        return self._replace(if_gone=None, if_there=None)
 
     def seen(self, there: There) -> ev.Event | None:
         match self.kind:
@@ -69,7 +82,7 @@ class Expected(NamedTuple):
                 found = self.id in there.channels
             case "bridge":
                 found = self.id in there.bridges
-            case "member":
+            case "member" | "outside":
                 found = self.id in there.bridges.get(self.bridge_id, ())
             case "playback":
                 found = self.id in there.playbacks
@@ -100,23 +113,29 @@ class Compared:
 
 
 def compared(
-    directory: Directory | Part, before: list[Expected], there: There, *, took_over: bool, ours: Callable[[str], bool]
+    directory: Directory | Part, before: list[Expected], there: There, *, why: Why, ours: Callable[[str], bool]
 ) -> Compared:
     """What follows from what Asterisk has. `before` is what was `expected` before anybody looked, less what effects
-    were just changing; only what is still expected counts, since the rest was told by events meanwhile.
+    were just changing; only what is still expected counts, since the rest was told by events meanwhile. On the timer
+    events may still be on their way: they are to be given time between looking and comparing.
 
     `ours` knows the bridges that this application has made: others are not touched.
     """
+    took_over, listened = why == "takeover", why == "timer"
     otherwise = [e for e in before if e.seen(there) is not None]
     still = set(expected(directory)) if otherwise else set()
     expectations = [e for e in otherwise if e in still]
     if took_over:
         expectations = [e if e.begun else e._replace(if_gone=None) for e in expectations]
+    if listened:
+        # One that waits for another's end is there, and has not begun.
+        expectations = [e._replace(if_there=None) if e.kind == "playback" else e for e in expectations]
     out = again(directory, there) if took_over else []
-    out += [*_listened_to_anew(directory), *_astray(directory, there, before)]
+    out += [] if listened else _listened_to_anew(directory)
+    out += _astray(directory, there, before)
     if took_over:
         out += [do.DestroyBridge(bridge_id) for bridge_id in strangers(directory, there, ours)]
-    return Compared(out, [*missed(expectations, there), *_silent(directory)])
+    return Compared(out, [*missed(expectations, there), *([] if listened else _silent(directory))])
 
 
 def _talkers(directory: Directory | Part) -> Iterator[Member]:
@@ -139,16 +158,26 @@ def _silent(directory: Directory | Part) -> list[ev.Event]:
 
 
 def _astray(directory: Directory | Part, there: There, before: list[Expected]) -> Out:
-    """Channels in a conference's bridge that are not among its members: nobody would ever take them out of it."""
+    """Channels in a conference's bridge that are no members, or members outside, and were so before anybody looked:
+    they hear the others and are heard, and nobody would ever take them out."""
     out: Out = []
     for conference in directory.conferences.values():
-        if conference.bridge != "ready":
+        bridge_id = conference.bridge_id
+        inside = there.bridges.get(bridge_id, frozenset()) if conference.bridge == "ready" else ()
+        members = [m for m in conference.members.values() if m.channel_id in inside]
+        if len(members) == len(inside) and all(m.state in INSIDE for m in members):
             continue
-        inside = there.bridges.get(conference.bridge_id, frozenset())
-        others = inside.difference([member.channel_id for member in conference.members.values()])
-        if others and any(e.kind == "bridge" and e.id == conference.bridge_id for e in before):
-            out += [do.RemoveChannel(channel_id, conference.bridge_id) for channel_id in sorted(others)]
+        if any(e.kind == "bridge" and e.id == bridge_id for e in before):
+            were = {e.id: e for e in before if e.bridge_id == bridge_id}
+            astray = set(inside).difference(were, [m.channel_id for m in members])
+            astray |= {m.channel_id for m in members if m.state not in INSIDE and _outside(m, were.get(m.channel_id))}
+            out += [do.RemoveChannel(channel_id, bridge_id) for channel_id in sorted(astray)]
     return out
+
+
+def _outside(member: Member, was: Expected | None) -> bool:
+    """All the time."""
+    return was is not None and was.kind == "outside" and was.turn == member.additions
 
 
 def of_call(call: Call) -> Iterator[Expected]:
@@ -189,11 +218,14 @@ def _of_member(member: Member, bridge_id: str) -> Iterator[Expected]:
     channel_id = member.channel_id
     if member.state == "adding":
         entered = ev.ChannelEnteredBridge(channel_id, bridge_id)
-        yield Expected("member", channel_id, channel_id, bridge_id, if_there=entered)
-    elif member.state in ("mixed", "parting", "leaving"):
+        yield Expected("member", channel_id, channel_id, bridge_id, if_there=entered, turn=member.additions)
+    elif member.state in INSIDE:
         left = ev.ChannelLeftBridge(channel_id, bridge_id)
         decided = member.state == "leaving" and member.reason is not None
-        yield Expected("member", channel_id, channel_id, bridge_id, if_gone=left, decided=decided)
+        of_member = Expected("member", channel_id, channel_id, bridge_id, if_gone=left, decided=decided)
+        yield of_member._replace(turn=member.additions)
+    else:
+        yield Expected("outside", channel_id, channel_id, bridge_id, turn=member.additions)
     for player in (member.player, member.aside.player):
         if player is not None:
             yield from _of_player(player)
@@ -207,16 +239,19 @@ def again(directory: Directory | Part, there: There) -> Out:
     calls = [call for call in directory.calls.values() if call.channel_id in there.channels]
     out: Out = []
     for call in calls:
-        out += _call_again(call, there) if not call.over else []
+        conference = directory.conferences.get(call.conference_id or "")
+        member = conference.member_of(call.channel_id) if conference is not None else None
+        out += _call_again(call, member, there) if not call.over else []
     for conference in directory.conferences.values():
         out += _conference_again(conference, there)
     # One who leaves and is hung up leaves first, as it was decided.
     return out + [do.HangUp(call.channel_id) for call in calls if call.over]
 
 
-def _call_again(call: Call, there: There) -> Out:
-    # First what is no longer to be; then what is.
-    out: Out = [effect for _, effect in call.undone]
+def _call_again(call: Call, member: Member | None, there: There) -> Out:
+    # First what is no longer to be; then what is. How long ago it was undone is not asked: that would compare the clock
+    # of the process that wrote it with ours.
+    out: Out = [effect for _, effect in call.undone if wanted(effect, call, member) == effect]
     if call.account is None:
         out.append(do.IdentifyCall(call.call_uuid, call.channel_id, call.auth_id))
     if call.answered_at is not None and not there.channels[call.channel_id]:
@@ -260,7 +295,8 @@ def _conference_again(conference: Conference, there: There) -> Out:
         out += recording.start() if recording.recording_id not in there.recordings else []
     if recording is not None and recording.state == "stopping":
         out.append(do.StopRecording(bridge_id, recording.recording_id, conference.auth_id))
-    return out
+    # That a recording is stopping is among what was undone, too.
+    return list(dict.fromkeys(out))
 
 
 def _member_again(member: Member, conference: Conference, there: There) -> Out:
@@ -268,9 +304,9 @@ def _member_again(member: Member, conference: Conference, there: There) -> Out:
     is_in = channel_id in there.bridges.get(bridge_id, ())
     out: Out = []
     if member.state == "adding" and not is_in:
-        out.append(do.AddChannel(channel_id, bridge_id))
+        out.append(do.AddChannel(channel_id, bridge_id, member.member_id))
     if member.state in ("parting", "leaving") and is_in:
-        out.append(do.RemoveChannel(channel_id, bridge_id))
+        out.append(do.RemoveChannel(channel_id, bridge_id, member.member_id))
     # Asterisk doesn't say who is muted.
     if member.muted:
         out.append(do.MuteChannel(channel_id, True))

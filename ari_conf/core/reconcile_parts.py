@@ -9,11 +9,13 @@ from typing import TypeVar
 from ari_conf.core import effects as do
 from ari_conf.core.directory import Directory
 from ari_conf.core.internal import Out
-from ari_conf.core.reconcile import Compared, Expected, Part, There, compared, of_call, of_conference, strangers
+from ari_conf.core.reconcile import Compared, Expected, Part, There, Why, compared, of_call, of_conference, strangers
 
 T = TypeVar("T")
 CONFERENCES, CALLS = 25, 500
 """In a part."""
+ON_THE_WAY_S = 2.0
+"""By then events that had happened when somebody looked have been told, unless they are lost."""
 Likely = do.MuteChannel | do.DeafenChannel | do.DetectTalking
 LIKELY_SO = (do.MuteChannel, do.DeafenChannel, do.DetectTalking)
 """In the order in which they count most."""
@@ -33,22 +35,30 @@ def compared_in_parts(
     before: Mapping[str, list[Expected]],
     there: There,
     *,
-    took_over: bool,
+    why: Why,
     ours: Callable[[str], bool],
     busy: Callable[[str], bool] = lambda _: False,
     conferences: int = CONFERENCES,
 ) -> Iterator[Compared]:
     """Each to be worked off before the next one is asked for; events may be taken in between, but time must not pass:
     what is due would be done before it is known what happened earlier. `before` is what was `expected_of_each`; of
-    channels and bridges that are `busy` nothing is taken for missed, since effects are just changing them."""
-    for part in _parts(directory, conferences):
-        of_part = [e for key in (*part.calls, *part.conferences) for e in before.get(key, ()) if not busy(e.lane)]
-        yield compared(part, of_part, there, took_over=took_over, ours=lambda _: False)
-    if took_over:
+    channels and bridges that are `busy` nothing is taken for missed, since effects are just changing them: nor of those
+    that were it then, which are `unsure` in `before`. On the timer ON_THE_WAY_S are to pass after looking."""
+    for part in parts(directory, conferences):
+        yield compared_part(part, before, there, why=why, busy=busy)
+    if why == "takeover":
         yield Compared([do.DestroyBridge(bridge_id) for bridge_id in strangers(directory, there, ours)], [])
 
 
-def _parts(directory: Directory, most: int) -> Iterator[Part]:
+def compared_part(
+    part: Part, before: Mapping[str, list[Expected]], there: There, *, why: Why, busy: Callable[[str], bool]
+) -> Compared:
+    found = [e for key in (*part.calls, *part.conferences) for e in before.get(key, ())]
+    of_part = [e.unsure() if busy(e.lane) else e for e in found]
+    return compared(part, of_part, there, why=why, ours=lambda _: False)
+
+
+def parts(directory: Directory, most: int = CONFERENCES) -> Iterator[Part]:
     done: set[str] = set()
     for keys in _chunks(tuple(directory.conferences), most):
         conferences = {key: c for key in keys if (c := directory.conferences.get(key)) is not None}
@@ -58,6 +68,18 @@ def _parts(directory: Directory, most: int) -> Iterator[Part]:
         yield Part(calls, conferences)
     for keys in _chunks([key for key in directory.calls if key not in done], CALLS):
         yield Part({key: call for key in keys if (call := directory.calls.get(key)) is not None}, {})
+
+
+def apart(part: Part) -> Iterator[Part]:
+    """Each conference with its calls, and each other call, alone."""
+    done: set[str] = set()
+    for key, conference in part.conferences.items():
+        theirs = {member.call_uuid for member in conference.members.values()}
+        done |= theirs
+        yield Part({call_uuid: part.calls[call_uuid] for call_uuid in theirs & part.calls.keys()}, {key: conference})
+    for key, call in part.calls.items():
+        if key not in done:
+            yield Part({key: call}, {})
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

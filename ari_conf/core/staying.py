@@ -21,7 +21,7 @@ from ari_conf.core.internal import Out, Released
 from ari_conf.core.member import Member, Reason
 
 LEAVING_MS = 3000
-"""Asterisk says at once that a channel has left a bridge; a member of whom it never does is let go all the same."""
+"""Asterisk says at once that a channel has left a bridge. It is asked again if it does not."""
 
 
 class Staying(Hearing):
@@ -109,7 +109,7 @@ class Staying(Hearing):
             return out + self._out(member, now)
         member.leaving_until = now + LEAVING_MS
         # One who was to be held is on his way out of the bridge already.
-        return out if was == "parting" else [*out, RemoveChannel(member.channel_id, self.bridge_id)]
+        return out if was == "parting" else [*out, RemoveChannel(member.channel_id, self.bridge_id, member.member_id)]
 
     def _left(self, member: Member, now: int) -> Out:
         if member.state == "mixed":

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast, get_args
 
+from ari_conf.core.bounds import MOST_UNDONE
 from ari_conf.core.call import Call
 from ari_conf.core.callbacks import NORMAL, standard
 from ari_conf.core.conference import Conference
 from ari_conf.core.directory_state import DirectoryState
-from ari_conf.core.effects import Effect, FetchSounds, NoteStay, PostCallback, StopPlayback, StopPreparing, Undoing
+from ari_conf.core.effects import Effect, FetchSounds, NoteStay, PostCallback, StopPreparing, Undoing
+from ari_conf.core.insisting import lane_of
 from ari_conf.core.internal import (
     INTERNALS,
     Admitted,
@@ -78,21 +80,21 @@ class Telling(DirectoryState):
 
     def _remember(self, effect: Undoing, now: int) -> None:
         """What is no longer to be leaves no other trace in the state: after a crash it may be there as yet."""
-        channel_id = effect.target.id if isinstance(effect, StopPlayback) else getattr(effect, "channel_id", "")
         if getattr(effect, "muted", False) or getattr(effect, "deaf", False) or getattr(effect, "silence_ms", None):
             return
-        conference = self.conferences.get(channel_id)
-        call = self.calls.get(self._channels.get(channel_id, "")) if conference is None else None
+        where = lane_of(effect)
+        conference = self.conferences.get(where)
+        call = self.calls.get(self._channels.get(where, "")) if conference is None else None
         owner = conference or call
         if owner is not None:
-            recent = (u for u in owner.undone if u[0] > now - UNDONE_MS and u[1] != effect)
-            owner.undone = (*recent, (now, effect))
-            self._touched.add(call.call_uuid if call else channel_id)
+            recent = [u for u in owner.undone if u[0] > now - UNDONE_MS and u[1] != effect]
+            owner.undone = (*recent[1 - MOST_UNDONE :], (now, effect))
+            self._touched.add(call.call_uuid if call else where)
 
     # What they tell each other.
 
     def _finished(self, finished: Finished, now: int) -> Out:
-        self._forget_name(self.conferences.pop(finished.conference_id))
+        self._forget_conference(self.conferences[finished.conference_id])
         return [StopPreparing(finished.conference_id)]
 
     def _fetch(self, fetch: Fetch, now: int) -> Out:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from itertools import count
 from typing import Any, TypeVar
 
@@ -54,6 +54,8 @@ class Stage:
         self.held: set[type] = set()
         """Effects of these kinds are not carried out until `let_go`."""
         self.waiting: list[do.Effect] = []
+        self.failing: Counter[type] = Counter()
+        """So many of the next effects of a kind fail: Asterisk does not answer, and does not do them."""
         self.effects: list[do.Effect] = []
         """All so far."""
         self.events: list[ev.Event] = []
@@ -111,12 +113,20 @@ class Stage:
     def go_on(self) -> None:
         while self._events:
             self.events.append(self._events.popleft())
-            for effect in self.directory.receive(self.events[-1], self.now):
-                self.effects.append(effect)
-                if type(effect) in self.held or lane(effect) in {lane(e) for e in self.waiting} - {None}:
-                    self.waiting.append(effect)
-                else:
-                    self._carry_out(effect)
+            self._take(self.directory.receive(self.events[-1], self.now))
+
+    def _take(self, effects: list[do.Effect]) -> None:
+        for effect in effects:
+            self.effects.append(effect)
+            if type(effect) in self.held or lane(effect) in {lane(e) for e in self.waiting} - {None}:
+                self.waiting.append(effect)
+            else:
+                self._carry_out(effect)
+
+    def carry_out(self, effects: list[do.Effect]) -> None:
+        """What was not brought by an event."""
+        self._take(effects)
+        self.go_on()
 
     def let_go(self, *kinds: type) -> None:
         """What was held back is done now; without kinds all of it."""
@@ -246,6 +256,10 @@ class Stage:
         return ev.DocumentFetched(fetch_id, found)
 
     def _obey(self, effect: do.Effect) -> None:
+        if self.failing[type(effect)] > 0:
+            self.failing[type(effect)] -= 1
+            self._events.append(ev.EffectFailed(effect, "no answer in time"))
+            return
         try:
             self.asterisk.obey(effect)
         except Refused as refused:

@@ -323,13 +323,21 @@ def test_a_schedule_holds_in_the_next_document_and_in_a_conference(stage: Stage)
     stage.assert_nothing_is_left()
 
 
-def test_asterisk_never_says_that_the_channel_is_gone(stage: Stage) -> None:
+def test_a_call_has_ended_when_asterisk_says_that_its_channel_is_gone_and_not_before() -> None:
+    stage = Stage(hangup_url=HANGUP)
     stage.held = {do.HangUp}
     stage.call("ann")
     stage.pass_time(14)
-    assert stage.directory.calls and len(stage.all(do.HangUp)) == 3
-    stage.pass_time(1)
-    assert not stage.directory.calls
+    assert len(stage.all(do.HangUp)) == 2
+    stage.pass_time(3600)
+    assert 60 <= len(stage.all(do.HangUp)) <= 70, "each minute, in the end"
+    assert [e for e in stage.all(do.PostCallback) if e.url == HANGUP] == []
+    assert [text for _, text in stage.problems() if "hang" in text] == [
+        "Asterisk does not hang the call up, and is asked again until it does"
+    ]
+    stage.let_go()
+    assert stage.hangup_request("ann")["Duration"] == "3614"
+    stage.assert_nothing_is_left()
 
 
 # Redirect, PreAnswer.

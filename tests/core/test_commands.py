@@ -9,6 +9,7 @@ import pytest
 from ari_conf.core import commands as do
 from ari_conf.core import effects
 from ari_conf.core import events as ev
+from ari_conf.core.bounds import MOST_UNDONE
 from ari_conf.core.directory import Directory
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.reconcile import There, again, expected, missed
@@ -205,6 +206,53 @@ def test_no_more_than_a_hundred_wait(stage: Stage):
     assert {api(stage, do.PlayToMembers((1,), HELLO))["status"] for _ in range(100)} == {202}
     assert api(stage, do.PlayToMembers(None, HELLO))["status"] == 409
     assert member(stage, "bob").aside.queue == []
+
+
+def test_no_more_than_a_hundred_announcements_wait(stage: Stage):
+    assert {api(stage, do.Announce(HELLO))["status"] for _ in range(100)} == {202}
+    refused = api(stage, do.Announce(HELLO))
+    assert refused == {
+        "status": 409,
+        "error": "100 announcements wait in this conference already: stop them, or wait",
+    }
+    conference = stage.conference()
+    assert conference is not None and len(conference.players) == 100
+    stage.finish(conference.bridge_id)
+    assert api(stage, do.Announce(HELLO))["status"] == 202, "one has ended"
+    assert api(stage, do.StopAnnouncing())["status"] == 204
+    assert conference.players == {} and api(stage, do.Announce(HELLO))["status"] == 202
+
+
+def test_no_more_than_a_hundred_enter_sounds_wait_and_they_keep_no_announcement_waiting(stage: Stage):
+    for n in range(110):
+        stage.call(f"guest{n}", stay(enter_sound="beep:2"))
+        stage.hang_up(f"guest{n}")
+    conference = stage.conference()
+    assert conference is not None and len(conference.players) == 100
+    assert [text for _, text in stage.problems()] == [
+        "100 enter and exit sounds wait already: this one is left out"
+    ] * 10
+    assert api(stage, do.Announce(HELLO))["status"] == 202
+
+
+def test_a_sound_of_an_instant_that_is_played_to_a_member_again_and_again_goes_on(stage: Stage):
+    api(stage, do.PlayToMembers((1,), Play("tick", loop=30)))
+    api(stage, do.PlayToMembers((1,), HELLO))
+    for _ in range(40):
+        if stage.asterisk.channels["ann"].playbacks:
+            stage.finish("ann")
+        else:
+            stage.pass_time(1)
+    assert stage.media("ann").count("tick") == 30 and stage.media("ann")[-1] == "hello"
+
+
+def test_what_was_undone_lately_is_bounded(stage: Stage):
+    for _ in range(2 * MOST_UNDONE):
+        api(stage, do.PlayToMembers((1,), HELLO))
+        api(stage, do.StopPlaying((1,), "Play"))
+    call = stage.call_of("ann")
+    assert call is not None and len(call.undone) == MOST_UNDONE
+    assert call.undone[-1][1] == stage.all(effects.StopPlayback)[-1]
 
 
 # Hold.

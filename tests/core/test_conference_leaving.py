@@ -27,11 +27,15 @@ def test_the_order_at_leaving(stage: Stage) -> None:
     assert kinds[:3] == [do.PostCallback, do.PrepareSound, do.FetchDocument]
 
 
-def test_he_is_let_go_even_if_asterisk_never_says_that_he_left(stage: Stage) -> None:
+def test_a_member_whose_leaving_asterisk_does_not_tell_is_asked_for_again_and_out_when_that_is_known(
+    stage: Stage,
+) -> None:
     stage.call("ann", stay(hangup_on_star=True), Speak("next"))
     stage.held = {do.RemoveChannel}
     stage.press("ann", "*")
     stage.pass_time(3)
+    assert len(stage.all(do.RemoveChannel)) == 2 and stage.told() == ["enter ann"]
+    stage.let_go()
     assert stage.told()[-1] == "exit ann star" and stage.media("ann") == ["next"]
 
 
@@ -133,7 +137,9 @@ def test_the_call_is_ended_by_its_schedule_and_asterisk_says_nothing(stage: Stag
     stage.call("ann", Hangup(schedule=10), stay())
     stage.held = {do.HangUp}
     stage.pass_time(10)
-    stage.pass_time(15)
+    stage.pass_time(600)
+    assert stage.told() == ["enter ann"], "the call is still there, and in the conference"
+    stage.let_go()
     assert stage.told() == ["enter ann", "exit ann hangup"]
     assert not stage.directory.calls and not stage.directory.conferences
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ari_conf.core import commands as api
 from ari_conf.core import effects as do
+from ari_conf.core import events as ev
 from ari_conf.core.elements import Play, Speak, Wait
-from tests.core.stage import ACTION, CALLBACK, MUSIC, START, Stage, players, stay
+from tests.core.stage import ACTION, CALLBACK, MUSIC, START, Stage, players, stay, waiting
 
 # action, method, redirect.
 
@@ -155,11 +157,8 @@ def test_without_a_callback_url_nobody_is_told(stage: Stage) -> None:
 
 def test_two_who_leave_in_one_instant_and_come_back_at_once(stage: Stage) -> None:
     for name in ("ann", "bob"):
-        stage.call(name, stay(hangup_on_star=True), stay())
-    players(stage, "cid")
-    stage.held = {do.RemoveChannel}
-    stage.press("ann", "*")
-    stage.press("bob", "*")
-    stage.pass_time(3)
-    assert stage.told()[3:] == ["exit ann star", "exit bob star", "enter ann", "enter bob"]
+        stage.call(name, waiting(), waiting())
+    stage.call("cid", waiting())
+    stage.tell(ev.CommandReceived("c1", "A", "standup", api.Kick((1, 2)), stage.now + 5000))
+    assert stage.told()[3:] == ["exit ann kick", "exit bob kick", "enter ann", "enter bob"]
     assert [c["ConferenceSequence"] for c in stage.callbacks()] == ["1", "2", "3", "4", "5", "6", "7"]

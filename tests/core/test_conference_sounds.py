@@ -72,7 +72,7 @@ def test_who_leaves_without_hanging_up_does_not_hear_his_exit_sound(stage: Stage
     stage.call("ann", stay())
     stage.call("bob", stay(exit_sound="beep:1", hangup_on_star=True), Wait(9))
     stage.press("bob", "*")
-    removed = stage.effects.index(do.RemoveChannel("bob", stage.conference_id()))
+    removed = stage.effects.index(do.RemoveChannel("bob", stage.conference_id(), member_id=2))
     (sound,) = [n for n, e in enumerate(stage.effects) if isinstance(e, do.PlayMedia)]
     assert removed < sound
     assert stage.hears("bob") == set()

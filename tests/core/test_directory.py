@@ -230,5 +230,5 @@ def test_a_call_that_is_given_up_counts_no_more(stage: Stage, monkeypatch: pytes
     monkeypatch.setattr(Call, "receive", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         stage.directory.receive(ev.DigitReceived("ann", "1"), stage.now)
-    stage.directory.give_up()
+    stage.directory.give_up(ev.DigitReceived("ann", "1"), stage.now)
     assert stage.directory.calls.of_account("A") == 0

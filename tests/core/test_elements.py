@@ -62,6 +62,19 @@ def test_what_is_allowed(name: str, text: str, value: Any) -> None:
     assert read(name, text) == value
 
 
+ALLOWED = {
+    "muted": "true or false",
+    "enterSound": "beep:1, beep:2, an absolute http or https URL, or empty",
+    "maxMembers": "a whole number from 1 to 20",
+    "timeLimit": "a whole number, 0 or more",
+    "recordFileFormat": "mp3 or wav",
+    "method": "GET or POST",
+    "digitsMatch": "patterns of the digits 0-9 * #, separated by commas",
+    "transcriptionType": "auto or hybrid or manual",
+    "sendDigits": "digits 0-9 * #, w (0.5 s) and W (1 s), at most 100",
+}
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -70,13 +83,21 @@ def test_what_is_allowed(name: str, text: str, value: Any) -> None:
         ("maxMembers", "0"), ("maxMembers", "21"), ("maxMembers", "+5"), ("maxMembers", "1_0"), ("maxMembers", "٣"),
         ("timeLimit", "-1"), ("timeLimit", "1.5"), ("recordFileFormat", "ogg"), ("method", "post"),
         ("digitsMatch", "1,,2"), ("digitsMatch", "1a"), ("transcriptionType", "Auto"), ("sendDigits", "1 2"),
+        ("sendDigits", "1" * 101), ("digitsMatch", "1" * 101),
     ],
 )  # fmt: skip
 def test_what_is_not_says_what_is(name: str, text: str) -> None:
     with pytest.raises(el.NotAllowed) as caught:
         read(name, text)
     assert not isinstance(caught.value, el.NotAUrl)
-    assert len(str(caught.value)) > 5
+    assert str(caught.value) == ALLOWED[name]
+
+
+def test_patterns_are_bounded() -> None:
+    assert len(read("digitsMatch", ",".join(map(str, range(1000))))) == 1000
+    assert read("digitsMatch", "1," * 5000 + "1") == ("1",)
+    with pytest.raises(el.NotAllowed, match=r"^at most 1000 patterns$"):
+        read("digitsMatch", ",".join(map(str, range(1001))))
 
 
 @pytest.mark.parametrize("name", ["action", "callbackUrl", "waitSound", "transcriptionUrl"])

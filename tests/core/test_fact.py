@@ -1,5 +1,9 @@
 """Facts: equal if they are of one class and say the same."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from ari_conf.core.effects import AddChannel, RemoveChannel
@@ -25,6 +29,42 @@ def test_what_is_said_of_another_thing_is_another_fact() -> None:
 def test_nothing_can_be_noted_on_one_beside_what_it_says() -> None:
     with pytest.raises(AttributeError):
         Seen("a").where = "here"  # type: ignore[attr-defined]
+
+
+def test_a_change_is_not_refused_and_must_not_happen() -> None:
+    """Refusing it would make each event and effect three times as expensive: see `fact`."""
+    seen = Seen("a")
+    kept = {seen}
+    seen.what = "b"  # type: ignore[misc]
+    assert seen.what == "b"
+    assert seen not in kept, "it can't be found any more"
+
+
+REFUSED = """
+import dataclasses
+from ari_conf.core import fact
+
+fact.fact = lambda cls: dataclasses.dataclass(frozen=True, slots=True)(cls)
+from ari_conf.core.effects import Answer
+from tests.simulation.test_commands import ROUGH, SMOOTH, test_commands_at_any_moment
+from tests.simulation.test_simulation import long_courses
+
+try:
+    Answer("a").channel_id = "b"
+except dataclasses.FrozenInstanceError:
+    for seed in range(5):
+        test_commands_at_any_moment(SMOOTH, seed)
+        test_commands_at_any_moment(ROUGH, seed)
+    long_courses("rough", 5)
+    print("nobody changed one")
+"""
+
+
+def test_nobody_changes_one() -> None:
+    """In simulated conferences whose facts refuse it."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout == "nobody changed one\n", done.stderr[-2000:]
 
 
 def test_what_is_read_twice_is_one() -> None:

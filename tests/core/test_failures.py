@@ -6,9 +6,8 @@ import pytest
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
-from ari_conf.core.directory import BROKEN
 from ari_conf.core.elements import Play, Redirect, Speak, Wait
-from tests.core.stage import MUSIC, START, Stage, players, stay
+from tests.core.stage import MUSIC, START, Stage, stay
 
 NEXT = "http://document.example/next"
 
@@ -71,29 +70,6 @@ def test_a_bridge_that_could_not_be_destroyed_is_tried_again(stage: Stage) -> No
     assert not stage.asterisk.bridges and not stage.directory.conferences
 
 
-def test_a_bridge_that_can_never_be_destroyed_is_let_go(stage: Stage) -> None:
-    stage.call("ann", stay())
-    for _ in range(4):
-        stage.held = {do.DestroyBridge}
-        stage.hang_up(*stage.asterisk.channels)
-        fails(stage, do.DestroyBridge)
-        stage.held = {do.DestroyBridge}
-        stage.pass_time(5)
-    assert not stage.directory.conferences
-
-
-def test_who_could_not_be_removed_is_removed_once_more_before_he_goes_on(stage: Stage) -> None:
-    players(stage, "bob")
-    stage.call("ann", stay(hangup_on_star=True), Speak("next"))
-    stage.held = {do.RemoveChannel}
-    stage.press("ann", "*")
-    fails(stage, do.RemoveChannel)
-    assert "exit ann star" not in stage.told()
-    stage.pass_time(3)
-    assert stage.told()[-1] == "exit ann star" and stage.media("ann") == ["next"]
-    assert stage.asterisk.channels["ann"].bridge is None
-
-
 @pytest.mark.parametrize("stays", [(), (Speak("one moment"),)])
 def test_a_document_that_leads_to_itself_ends(stage: Stage, stays: tuple[Speak, ...]) -> None:
     stage.documents[NEXT] = (*stays, Redirect(NEXT))
@@ -147,64 +123,3 @@ def test_documents_are_paced_by_no_clock_that_was_set_back(stage: Stage) -> None
         call.paced_until += step
         stage.pass_time(60)
     assert "ann" in stage.asterisk.channels and not stage.problems()
-
-
-class Broken(Exception):
-    pass
-
-
-def test_a_step_that_breaks_ends_those_whom_it_concerns_and_no_other(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    players(stage, "ann", "bob")
-    stage.call("cid", stay("other"))
-    stage.call("dan", Wait(60))
-    stage.directory.touched()
-    broken, other = stage.conference_id(), stage.conference_id("other")
-
-    def breaks(*_: object) -> None:
-        raise Broken
-
-    with monkeypatch.context() as patch, pytest.raises(Broken):
-        patch.setattr("ari_conf.core.conference.Conference._pressed", breaks)
-        stage.press("ann", "1")
-    ended = stage.directory.give_up()
-    assert {e.channel_id for e in ended if isinstance(e, do.HangUp)} == {"ann", "bob"}
-    assert {e.bridge_id for e in ended if isinstance(e, do.DestroyBridge)} == {broken}
-    assert {e.text for e in ended if isinstance(e, do.ReportProblem)} == {BROKEN}
-    assert [e.conference_id for e in ended if isinstance(e, do.ReleaseName)] == [broken]
-    assert set(stage.directory.calls) == {"call-cid", "call-dan"} and set(stage.directory.conferences) == {other}
-    assert {key for key, thing in stage.directory.touched().items() if thing is None} >= {
-        broken,
-        "call-ann",
-        "call-bob",
-    }
-    # The name is free, and the others go on.
-    stage.call("eve", stay())
-    assert stage.told()[-1] == "enter eve"
-    stage.pass_time(60)
-    assert stage.call_of("dan") is None and stage.call_of("cid") is not None
-
-
-def test_a_deadline_that_breaks_costs_no_other_his(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ann", "bob", "cid"):
-        stage.call(name, Wait(5), Speak(name))
-    real = type(stage.directory.calls["call-bob"])._run
-
-    def breaks(call: object, *more: object) -> object:
-        if getattr(call, "channel_id", "") == "bob":
-            raise Broken
-        return real(call, *more)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr("ari_conf.core.call.Call._run", breaks)
-        with pytest.raises(Broken):
-            stage.pass_time(5)
-        stage.now += 5000
-        for effect in stage.directory.give_up():
-            stage.effects.append(effect)
-            stage._carry_out(effect)
-    stage.go_on()
-    stage.pass_time(1)
-    assert sorted(e.media[0] for e in stage.all(do.PlayMedia)) == ["ann", "cid"]
-    assert set(stage.directory.calls) == {"call-ann", "call-cid"} and "bob" not in stage.asterisk.channels

@@ -170,3 +170,9 @@ def test_he_hangs_up(stage: Stage) -> None:
     stage.pass_time(10)
     assert digits(stage) == []
     stage.assert_nothing_is_left()
+
+
+def test_the_digits_of_one_input_are_bounded(stage: Stage) -> None:
+    asked(stage, num_digits=999_999_999, digit_timeout=99)
+    stage.press("ann", "1" * 1000)
+    assert digits(stage) == ["1" * 1000]

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Play, Speak, Wait
 from ari_conf.core.hearing import FLOOR_SILENCE_MS
-from ari_conf.core.reconcile import Compared, There, compared, expected
-from tests.core.stage import Stage, players
+from ari_conf.core.reconcile import Compared, There, Why, compared, expected
+from tests.core.stage import Stage, players, stay
 
 
 def there(stage: Stage, **instead: Any) -> There:
@@ -27,9 +29,9 @@ def there(stage: Stage, **instead: Any) -> There:
     return There(**{**found, **instead})
 
 
-def found(stage: Stage, took_over: bool = True, ours: tuple[str, ...] = (), **instead: Any) -> Compared:
+def found(stage: Stage, why: Why = "takeover", ours: tuple[str, ...] = (), **instead: Any) -> Compared:
     before = expected(stage.directory)
-    return compared(stage.directory, before, there(stage, **instead), took_over=took_over, ours=ours.__contains__)
+    return compared(stage.directory, before, there(stage, **instead), why=why, ours=ours.__contains__)
 
 
 def nothing_of(channel_id: str, effects: list[Any]) -> bool:
@@ -40,7 +42,7 @@ def test_where_all_is_as_it_was_nothing_is_missed(stage: Stage) -> None:
     players(stage, "ann", "bob", record=True)
     stage.call("cid", Play("song"), Wait(5))
     assert found(stage).missed == []
-    assert found(stage, took_over=False) == Compared([], [])
+    assert found(stage, why="connection") == Compared([], [])
 
 
 def test_who_hung_up_has_hung_up_before_his_sound_ended(stage: Stage) -> None:
@@ -76,7 +78,56 @@ def test_one_that_was_never_heard_to_begin_begins_for_who_takes_over(stage: Stag
     assert do.PlayMedia(do.Target("channel", "ann"), "c.call-ann.2.1", ("song",)) in found(stage).again
     assert found(stage).missed == []
     # Who goes on is doing it, or has heard neither the beginning nor the end.
-    assert found(stage, took_over=False) == Compared([], [ev.PlaybackFinished("c.call-ann.2.1")])
+    assert found(stage, why="connection") == Compared([], [ev.PlaybackFinished("c.call-ann.2.1")])
+
+
+def command(stage: Stage, *wanted: api.Command) -> None:
+    for each in wanted:
+        stage.tell(ev.CommandReceived(f"c{len(stage.effects)}", "A", "standup", each, stage.now + 5000))
+
+
+@pytest.mark.parametrize(
+    ("kind", "on", "off"),
+    [
+        (do.MuteChannel, api.Mute((1,), True), api.Mute((1,), False)),
+        (do.DeafenChannel, api.Deafen((1,), True), api.Deafen((1,), False)),
+        (do.StopMusic, api.Hold((1,), True), api.Hold((1,), False)),
+    ],
+)
+def test_what_was_undone_and_is_so_once_more_is_not_undone_again(
+    stage: Stage, kind: type[Any], on: api.Command, off: api.Command
+) -> None:
+    players(stage, "ann", "bob")
+    command(stage, on, off)
+    is_off = stage.all(kind)[-1]
+    assert is_off in found(stage).again, "its request may have died with who was to make it"
+    stage.pass_time(3600)
+    command(stage, on)
+    again = [effect for effect in found(stage).again if getattr(effect, "channel_id", "") == "ann"]
+    assert is_off not in again
+
+
+def test_listening_that_was_ended_and_has_begun_once_more_is_not_ended_again(stage: Stage) -> None:
+    players(stage, "ann", "bob")
+    for _ in range(2):
+        stage.tell(ev.AccountWatched("A", stage.now + 1000))
+        listened, stage_now = found(stage).again, stage.now
+        stage.pass_time(2)
+        assert do.DetectTalking("ann", None) not in listened, stage_now
+        assert do.DetectTalking("ann", None) in found(stage).again
+
+
+def test_a_recording_that_was_to_end_is_ended_also_if_another_has_begun(stage: Stage) -> None:
+    players(stage, "ann")
+    stage.held = {do.StopRecording}
+    command(stage, api.Record("first"), api.StopRecording())
+    (stop,) = stage.waiting
+    assert found(stage).again.count(stop) == 1
+    stage.pass_time(6)
+    stage.give_up()
+    command(stage, api.Record("second"))
+    assert stop in found(stage).again
+    assert not [e for e in found(stage).again if isinstance(e, do.StopRecording) and e.recording_id == "second"]
 
 
 def test_a_beep_is_listened_for_again(stage: Stage) -> None:
@@ -115,7 +166,7 @@ def test_one_of_which_only_the_beginning_was_missed_began_when_it_was_asked_for(
 def test_the_floor_is_not_held_for_ever_by_one_who_fell_silent_meanwhile(stage: Stage) -> None:
     players(stage, "ann", "bob", floor_event=True)
     stage.talk("ann")
-    seen = found(stage, took_over=False)
+    seen = found(stage, why="connection")
     assert seen.missed == [ev.TalkingFinished("ann")]
     # If he talks on, Asterisk says so anew; and he has it still.
     assert seen.again == [do.DetectTalking("ann", None), do.DetectTalking("ann", FLOOR_SILENCE_MS)]
@@ -128,7 +179,7 @@ def test_the_floor_is_not_held_for_ever_by_one_who_fell_silent_meanwhile(stage: 
 def test_one_in_the_bridge_who_is_no_member_is_removed(stage: Stage) -> None:
     players(stage, "ann")
     bridge = stage.conference_id()
-    seen = found(stage, took_over=False, bridges={bridge: frozenset({"ann", "ghost"})})
+    seen = found(stage, why="connection", bridges={bridge: frozenset({"ann", "ghost"})})
     assert seen.again == [do.RemoveChannel("ghost", bridge)]
 
 
@@ -144,9 +195,86 @@ def test_a_bridge_of_nobody_is_removed_and_anothers_is_not(stage: Stage) -> None
 
 def test_what_events_have_told_meanwhile_is_not_told_once_more(stage: Stage) -> None:
     players(stage, "ann", "bob")
-    before, seen = expected(stage.directory), there(stage)
+    before = expected(stage.directory)
     before_he_is_held = there(stage, bridges={stage.conference_id(): frozenset({"bob"})})
-    assert compared(stage.directory, before, before_he_is_held, took_over=False, ours=bool).missed
+    assert compared(stage.directory, before, before_he_is_held, why="connection", ours=bool).missed
     stage.tell(ev.CommandReceived("c1", "A", "standup", api.Hold((1,), True), stage.now + 5000))
-    assert compared(stage.directory, before, before_he_is_held, took_over=False, ours=bool).missed == []
-    assert seen.bridges
+    assert compared(stage.directory, before, before_he_is_held, why="connection", ours=bool).missed == []
+
+
+# On the timer.
+
+
+def test_while_nothing_is_lost_nothing_is_done(stage: Stage) -> None:
+    players(stage, "ann", "bob", floor_event=True, record=True)
+    stage.call("cid", Play("song"), Wait(5))
+    stage.call("dan", Wait(60, silence=True))
+    stage.talk("ann")
+    stage.talk("dan")
+    command(stage, api.Mute((2,), True), api.Hold((2,), True), api.Announce(Play("one")), api.Announce(Play("two")))
+    assert len(stage.asterisk.playbacks) == 3, "of which one waits"
+    assert found(stage, why="timer") == Compared([], [])
+    conference = stage.conference()
+    assert conference is not None and conference.floor == 1 and conference.members[1].talking
+
+
+def test_what_was_lost_is_found(stage: Stage) -> None:
+    """On a connection that has broken nothing."""
+    players(stage, "ann", "bob", record=True)
+    stage.call("cid", Play("song"), Wait(5))
+    stage.call("dan", Wait(60))
+    bridge = stage.conference_id()
+    seen = found(
+        stage,
+        why="timer",
+        channels={"ann": True, "bob": True, "cid": True},
+        bridges={bridge: frozenset({"ann"})},
+        playbacks=frozenset(),
+        recordings=frozenset(),
+    )
+    assert seen.again == []
+    assert seen.missed[0] == ev.ChannelHungUp("dan", 0)
+    assert set(seen.missed[1:]) == {
+        ev.ChannelLeftBridge("bob", bridge),
+        ev.PlaybackFinished("c.call-cid.2.1"),
+        ev.RecordingFinished(bridge, "id2"),
+    }
+    assert found(stage, why="timer", bridges={}).missed[0] == ev.BridgeDestroyed(bridge)
+
+
+@pytest.mark.parametrize("why", ["timer", "connection", "takeover"])
+def test_a_member_who_is_on_hold_and_in_the_bridge_is_removed(stage: Stage, why: Why) -> None:
+    players(stage, "ann", "bob")
+    command(stage, api.Hold((2,), True))
+    bridge = stage.conference_id()
+    again = found(stage, why, bridges={bridge: frozenset({"ann", "bob"})}).again
+    assert [effect for effect in again if isinstance(effect, do.RemoveChannel)] == [do.RemoveChannel("bob", bridge)]
+
+
+def test_a_member_who_left_and_came_back_since_somebody_looked_is_where_they_are(stage: Stage) -> None:
+    players(stage, "ann", "bob")
+    bridge = stage.conference_id()
+    before = expected(stage.directory)
+    command(stage, api.Hold((2,), True))
+    looked = there(stage)
+    assert looked.bridges[bridge] == {"ann"}
+    command(stage, api.Hold((2,), False))
+    assert compared(stage.directory, before, looked, why="timer", ours=bool) == Compared([], [])
+
+
+def test_a_member_who_has_left_since_somebody_looked_is_not_removed_once_more(stage: Stage) -> None:
+    players(stage, "ann", "bob")
+    stage.call("cid", stay(hangup_on_star=True), Wait(60))
+    before, looked = expected(stage.directory), there(stage)
+    stage.press("cid", "*")
+    command(stage, api.Hold((2,), True))
+    assert compared(stage.directory, before, looked, why="timer", ours=bool) == Compared([], [])
+
+
+def test_a_call_that_came_or_went_since_somebody_looked_is_left_alone(stage: Stage) -> None:
+    players(stage, "ann", "bob")
+    before, looked = expected(stage.directory), there(stage)
+    stage.hang_up("ann")
+    stage.call("cid", stay(), Play("song"))
+    stage.call("dan", Play("song"))
+    assert compared(stage.directory, before, looked, why="timer", ours=bool) == Compared([], [])

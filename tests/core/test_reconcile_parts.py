@@ -32,13 +32,13 @@ def there(stage: Stage, gone: tuple[str, ...] = ()) -> There:
 
 def parts(stage: Stage, seen: There) -> list[Compared]:
     before = dict(expected_of_each(stage.directory))
-    return list(compared_in_parts(stage.directory, before, seen, took_over=True, ours=lambda _: True, conferences=1))
+    return list(compared_in_parts(stage.directory, before, seen, why="takeover", ours=lambda _: True, conferences=1))
 
 
 def test_part_by_part_the_same_is_found_as_at_once(stage: Stage) -> None:
     many(stage)
     seen = there(stage, gone=("ann east", "bob west", "singer1"))
-    whole = compared(stage.directory, expected(stage.directory), seen, took_over=True, ours=lambda _: True)
+    whole = compared(stage.directory, expected(stage.directory), seen, why="takeover", ours=lambda _: True)
     found = parts(stage, seen)
     assert len(found) > 3
     assert sorted(map(repr, (e for part in found for e in part.again))) == sorted(map(repr, whole.again))
@@ -57,7 +57,7 @@ def test_what_events_tell_between_two_parts_is_not_told_once_more(stage: Stage) 
     many(stage)
     before = dict(expected_of_each(stage.directory))
     seen = there(stage, gone=("ann west",))
-    in_parts = compared_in_parts(stage.directory, before, seen, took_over=True, ours=bool, conferences=1)
+    in_parts = compared_in_parts(stage.directory, before, seen, why="takeover", ours=bool, conferences=1)
     assert next(in_parts).missed == []
     stage.hang_up("ann west")
     assert not [event for part in in_parts for event in part.missed]
@@ -67,7 +67,7 @@ def test_of_what_effects_are_just_changing_nothing_is_missed(stage: Stage) -> No
     many(stage)
     before, seen = dict(expected_of_each(stage.directory)), there(stage, gone=("ann east",))
     for busy, told in ((lambda _: False, 2), (lambda lane: lane == "ann east", 0)):
-        found = compared_in_parts(stage.directory, before, seen, took_over=True, ours=bool, busy=busy)
+        found = compared_in_parts(stage.directory, before, seen, why="takeover", ours=bool, busy=busy)
         assert sum(len(part.missed) for part in found) == told
 
 

@@ -118,7 +118,7 @@ def test_who_talked_when_the_connection_broke_is_listened_to_anew(stage: Stage) 
     channels = dict.fromkeys(("ann", "bob", "cid"), True)
     there = There(channels, {stage.conference_id(): frozenset(channels)}, frozenset(), frozenset())
     expectations = expected(stage.directory)
-    found = compared(stage.directory, expectations, there, took_over=False, ours=lambda _: False)
+    found = compared(stage.directory, expectations, there, why="connection", ours=lambda _: False)
     assert found.missed == [ev.TalkingFinished("ann"), ev.TalkingFinished("bob")]
     assert found.again == [
         do.DetectTalking("ann", None),

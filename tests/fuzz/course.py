@@ -68,15 +68,15 @@ class Course:
         self.under_way = owed + [e for e in self.under_way if not isinstance(e, OWED)][-100:]
 
     def end(self) -> None:
-        """All channels are gone, and what is asked fails."""
+        """All channels are gone, and what is asked fails: as it may, and then since nothing is there any more."""
         for call in list(self.directory.calls.values()):
             self.receive(ev.ChannelHungUp(call.channel_id))
-        for _ in range(60):
+        for turn in range(60):
             if not self.directory.calls and not self.directory.conferences:
                 break
-            self._pass(1000)
+            self._pass(1000 if turn < 30 else 60_000)
             while self.under_way:
-                self._fail(self.under_way.pop())
+                self._fail(self.under_way.pop(), gone=turn >= 30)
         assert not self.directory.calls, "a call is stuck"
         assert not self.directory.conferences, "a conference is stuck"
 
@@ -120,8 +120,8 @@ class Course:
             for event in self._well(effect, b):
                 self.receive(event)
 
-    def _fail(self, effect: do.Effect) -> None:
-        self.receive(ev.EffectFailed(effect, "Asterisk is tired", gone=len(self.under_way) % 2 == 0))
+    def _fail(self, effect: do.Effect, gone: bool = False) -> None:
+        self.receive(ev.EffectFailed(effect, "Asterisk is tired", gone or len(self.under_way) % 2 == 0))
 
     def _well(self, effect: do.Effect, b: int) -> Iterator[ev.Event]:
         match effect:

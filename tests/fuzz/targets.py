@@ -269,7 +269,7 @@ def queued_command(given: bytes) -> None:
 
 
 def state(given: bytes) -> None:
-    """Damaged state is left out, or does what state does: it never takes another's calls with it."""
+    """Damaged state costs its own call or conference: all others go on as they were, and nothing breaks later."""
     damage.play(given, takeover.restored)
 
 

@@ -45,6 +45,9 @@ class Hearing:
             case ev.PlaybackFinished(playback_id) | ev.EffectFailed(do.PlayMedia(_, playback_id)):
                 for told in self._told.values():
                     told.playing.discard(playback_id)
+            case ev.EffectFailed(do.StartMusic(channel_id)):
+                # It may be told once more.
+                self.told(channel_id).music = False
         self._waiting = {m.channel_id: m for c in self._conferences() for m in c.members.values() if _waits(c, m)}
 
     def after(self, event: ev.Event, effects: list[do.Effect]) -> None:

@@ -1,6 +1,8 @@
 """What the specification promises, checked at every step from what can be seen: requests, effects, and the state.
 
-It keeps its own account of who is in which conference, from the callbacks alone, and shares nothing with the core.
+Of who is in which conference it keeps an account of its own, from the callbacks alone (`seen`), and of what each
+channel was told to do, from the effects (`hearing`). Against these it holds what the core says of itself, as far as it
+looks into that: its state must be one that can be (`integrity`), must agree with them, and must be written whole.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import json
 from ari_conf.core import effects as do
 from ari_conf.core import elements as el
 from ari_conf.core import events as ev
+from ari_conf.core import integrity
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
 from ari_conf.core.directory import Directory
@@ -104,6 +107,12 @@ class Judge:
         finished = isinstance(effect, do.StopPlayback) and refused.gone
         assert left or finished or about & self.tainted, f"Asterisk refuses {effect}: {refused.reason}"
 
+    def calm(self) -> None:
+        """Nothing has failed for some time: whatever had failed before, all is as it should be now."""
+        self.tainted.clear()
+        self.hearing.tainted.clear()
+        self.settled()
+
     def settled(self) -> None:
         self.hearing.settled()
         calls = {key: encoded(call) for key, call in self.directory.calls.items()}
@@ -121,10 +130,21 @@ class Judge:
         assert self.directory.deadline is None, "a timer is left"
         assert not names, "a name is left"
         assert not any(seen.inside for seen in self.seen.values()), "somebody entered and never left"
-        assert not set(self.asterisk.bridges) - self.tainted, "a bridge is left"
-        assert not {b for b in self.asterisk.recordings.values() if b not in self.tainted}, "a recording is left"
-        if not self.tainted:
-            assert not self.asterisk.playbacks, "a playback is left"
+        assert not self.asterisk.channels, "a channel is left"
+        assert not self.asterisk.bridges, "a bridge is left"
+        assert not self.asterisk.recordings, "a recording is left"
+        assert not self.asterisk.playbacks, "a playback is left"
+
+    def out_is_out(self, channel_id: str, conference_id: str) -> None:
+        """Whoever is told to be out neither hears the others nor is heard, whatever fails."""
+        channel = self.asterisk.channels.get(channel_id)
+        assert channel is None or channel.bridge != conference_id, "told to be out, and still in the bridge"
+
+    def fits(self) -> None:
+        for call in self.directory.calls.values():
+            assert list(integrity.of_call(call)) == [], call
+        for conference in self.directory.conferences.values():
+            assert list(integrity.of_conference(conference)) == [], conference
 
     # The callbacks.
 
@@ -146,6 +166,7 @@ class Judge:
             case "exit":
                 self._exits(seen, stay, params, following, now)
             case "floor":
+                assert member_id in floors, "told of the floor, and has not taken it"
                 floors.remove(member_id)
             case "digits":
                 assert params["ConferenceDigitsMatch"] in stay.element.digits_match
@@ -195,6 +216,7 @@ class Judge:
         assert why[reason], f"{reason} is not why he left"
         seen.left.append(stay)
         seen.reasons.append(reason)
+        self.out_is_out(stay.channel_id, seen.conference_id)
         seen.talking.discard(stay.member_id)
         seen.floor = None if seen.floor == stay.member_id else seen.floor
         self.hearing.left(stay.channel_id, hung_up, self.effects[: -len(following) or None])
@@ -297,6 +319,7 @@ class Judge:
             due = {m.member_id: m.deadline for m in members if m.deadline is not None}
             assert conference._due == due, "whoever waits for something is looked after in time"
             assert conference._by_channel == {m.channel_id: m for m in members}, "each member is found by his channel"
+        self.fits()
         names = [(c.auth_id, c.name) for c in self._live_ones()]
         assert len(names) == len(set(names)), "never two live conferences of one account and name"
         for conference in self._live_ones():

@@ -22,7 +22,6 @@ from ari_conf.core import reconcile_parts
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
 from ari_conf.core.directory import Directory
-from ari_conf.core.reconcile import There
 from ari_conf.core.snapshot import restore, snapshot
 from tests.simulation.world import Lane, World
 
@@ -228,11 +227,12 @@ class Mortal(World):
                 conferences.append(restore(shot, Conference))
         self.directory = Directory(self._new_id, "https://conference.example")
         self.directory.restore(calls, conferences, self.written.next_member_id)
+        assert self.directory.restored(self.now) == [], "whatever is written fits together"
         known = {call.channel_id for call in calls}
         before = dict(reconcile_parts.expected_of_each(self.directory))
         there = self._looks()
         for found in reconcile_parts.compared_in_parts(
-            self.directory, before, there, took_over=True, ours=lambda id: id.startswith("id"), conferences=1
+            self.directory, before, there, why="takeover", ours=lambda id: id.startswith("id"), conferences=1
         ):
             at_once, later = reconcile_parts.put_off(self.directory, found.again)
             self._step(self.directory.resume(at_once, self.now))
@@ -246,14 +246,6 @@ class Mortal(World):
             self.receive(ev.TimePassed())
         for received in list(self.commanded):
             self._put(Lane("news", "commands"), received)
-
-    def _looks(self) -> There:
-        return There(
-            {c.channel_id: c.up for c in self.asterisk.channels.values()},
-            {b.bridge_id: frozenset(b.channels) for b in self.asterisk.bridges.values()},
-            frozenset(self.asterisk.playbacks),
-            frozenset(self.asterisk.recordings),
-        )
 
     # A step.
 

@@ -47,6 +47,11 @@ class Lenient(Judge):
 
     def after(self, event: ev.Event, effects: list[effects.Effect], now: int) -> None:
         self.effects = effects
+        self.fits()
+        for effect in effects:
+            params = dict(getattr(effect, "params", ()))
+            if params.get("ConferenceAction") == "exit":
+                self.out_is_out(params["CallUUID"].replace("call", "channel"), params["ConferenceUUID"])
 
     def gone(self, names: dict[tuple[str, str], str]) -> None:
         for conference_id in self.live - set(self.directory.conferences):

@@ -17,8 +17,8 @@ from tests.simulation.world import CHANCE, World
 LONG = os.environ.get("ARI_CONF_SIMULATION") == "long"
 EXAMPLES, SEEDS, STEPS = (3000, 2000, 600) if LONG else (120, 60, 250)
 
-SMOOTH = ("arrive",) * 3 + ("go on",) * 12 + ("press", "talk", "finish", "time", "hang up", "settle")
-ROUGH = (*SMOOTH, *("go on",) * 6, "twice", "late again", "refused", "reply lost", "lost", "destroy")
+SMOOTH = ("arrive",) * 3 + ("go on",) * 12 + ("press", "talk", "finish", "time", "hang up", "settle", "compare")
+ROUGH = (*SMOOTH, *("go on",) * 6, "twice", "late again", "refused", "reply lost", "lost", "destroy", "fail")
 CHANCES: dict[str, CHANCE] = {
     "go on": "well",
     "twice": "twice",
@@ -58,6 +58,10 @@ def play(world: World, action: Action) -> None:
             world.pass_time(MOMENTS[number % len(MOMENTS)])
         case "settle":
             world.settle()
+        case "compare":
+            world.compare()
+        case "fail":
+            world.fail(number)
         case "destroy":
             world.destroy_bridge(number)
         case _:

@@ -6,7 +6,7 @@ Within a lane the order is kept; which lane comes next, and what goes wrong, is 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal
@@ -15,7 +15,8 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.account import Account
 from ari_conf.core.directory import Directory
-from ari_conf.core.reconcile import There, expected, missed
+from ari_conf.core.reconcile import Compared, There, expected, missed
+from ari_conf.core.reconcile_parts import ON_THE_WAY_S, compared_in_parts, expected_of_each
 from tests.fakes.asterisk import Asterisk, Refused, lane
 from tests.simulation import documents
 from tests.simulation.judge import Judge
@@ -28,6 +29,9 @@ AGAIN_LATE = (ev.ChannelHungUp, ev.BridgeCreated, ev.BridgeDestroyed, ev.Playbac
               ev.RecordingStarted, ev.DocumentFetched, ev.SoundsFetched, ev.SoundPrepared, ev.NameClaimed,
               ev.CallIdentified)  # fmt: skip
 REPLIED = (do.IdentifyCall, do.FetchDocument, do.FetchSounds, do.PrepareSound, do.ClaimName)
+FAILING = (do.RemoveChannel, do.HangUp, do.DestroyBridge, do.MuteChannel, do.StopMusic, do.StopPlayback,
+           do.DetectTalking, do.StopRecording, do.DeafenChannel, do.StartMusic, do.AddChannel)  # fmt: skip
+TIMES = (1, 1, 2, 3, 10, 200)
 AGAIN = (*AGAIN_LATE, ev.ChannelEnteredBridge, ev.ChannelLeftBridge, ev.TalkingStarted, ev.TalkingFinished)
 """Told twice it is the same: not so a digit, nor an effect's failure."""
 
@@ -51,6 +55,8 @@ class World:
         """(account, name) -> conference, as the store has it."""
         self.held_elsewhere = False
         """Another process holds the name that is asked for next."""
+        self.failing: Counter[type] = Counter()
+        """So many of the next effects of a kind fail."""
         self.lost = False
         self.callers: list[str] = []
 
@@ -90,6 +96,29 @@ class World:
             self.judge.provoked(bridge_id, *self.asterisk.bridges[bridge_id].channels)
             self.asterisk.destroy(bridge_id)
 
+    def fail(self, number: int) -> None:
+        """Asterisk does not do what it is asked: some times, or for a long time."""
+        self.failing[FAILING[number % len(FAILING)]] = TIMES[number // 100 % len(TIMES)]
+
+    def compare(self) -> None:
+        """As it is done on a timer: what has happened, and was lost, is found; and nothing else."""
+        before = {
+            key: [e.unsure() if self._busy(e.lane) else e for e in expectations]
+            for key, expectations in expected_of_each(self.directory)
+        }
+        there = self._looks()
+        self.pass_time(round(ON_THE_WAY_S * 1000))
+        for found in compared_in_parts(self.directory, before, there, why="timer", ours=bool, busy=self._busy):
+            undisturbed = self.lost or self.judge.tainted
+            assert undisturbed or found == Compared([], []), f"nothing differs, and something is done: {found}"
+            for effect in self.directory.resume(found.again, self.now):
+                self._under_way(effect)
+            for event in found.missed:
+                self.receive(event)
+
+    def _busy(self, key: str) -> bool:
+        return Lane("effect", key) in self.lanes
+
     def go_on(self, which: int, chance: CHANCE = "well") -> None:
         """One of the things under way happens."""
         if self.lanes:
@@ -128,14 +157,21 @@ class World:
             self._happen(next(iter(self.lanes)), "well")
 
     def end(self) -> None:
-        """Everybody hangs up."""
+        """Nothing fails any more, so that all is as it should be; then everybody hangs up."""
+        self.calm_down()
+        self.judge.calm()
         for channel_id in list(self.asterisk.channels):
             self.asterisk.hang_up(channel_id)
-        self.settle()
-        for _ in range(30):
-            self.pass_time(1000)
-            self.settle()
+        self.calm_down()
         self.judge.over(self.names)
+
+    def calm_down(self) -> None:
+        """What failed so far is asked for again within this time."""
+        self.failing.clear()
+        self.settle()
+        for _ in range(14):
+            self.pass_time(5000)
+            self.settle()
 
     # How it comes about.
 
@@ -187,6 +223,9 @@ class World:
 
     def _obey(self, effect: do.Effect, chance: CHANCE) -> None:
         key = str(next(self._ids))
+        if self.failing[type(effect)] > 0:
+            self.failing[type(effect)] -= 1
+            chance = "refused"
         if chance in ("refused", "reply lost"):
             self.judge.provoked(*(getattr(effect, field, "") for field in ("channel_id", "bridge_id")))
             if isinstance(effect, do.PlayMedia | do.StopPlayback):
@@ -243,14 +282,16 @@ class World:
     def _reconcile(self) -> None:
         """What a new connection finds: each difference between the state and Asterisk, as the event it missed."""
         self.lost = False
-        there = There(
+        for event in missed(expected(self.directory), self._looks()):
+            self.receive(event)
+
+    def _looks(self) -> There:
+        return There(
             {c.channel_id: c.up for c in self.asterisk.channels.values()},
             {b.bridge_id: frozenset(b.channels) for b in self.asterisk.bridges.values()},
             frozenset(self.asterisk.playbacks),
             frozenset(self.asterisk.recordings),
         )
-        for event in missed(expected(self.directory), there):
-            self.receive(event)
 
     def _caller(self, which: int) -> str | None:
         alive = [c for c in self.callers if c in self.asterisk.channels]

@@ -1,0 +1,126 @@
+"""The clock of `serve`: epoch milliseconds that run on evenly, whatever is done to the wall clock of any machine.
+
+| key | is |
+|---|---|
+| ari_conf:clock:ASTERISK | hash: what this clock, CLOCK_BOOTTIME, Redis' clock said: `ms`, `steady`, `redis`; `place` |
+
+All deadlines of calls and conferences are in this clock's milliseconds, also where they are written. So a process that
+takes over continues the clock of the one before it. If both have run since the same boot of the same machine, it does
+so by CLOCK_BOOTTIME, which is exact. Else it adds what has passed on Redis' clock since the record was written: that is
+renewed every RECORD_EVERY_S. Where there are no calls, the clock begins with Redis' time.
+
+It never steps afterwards: every RECORD_EVERY_S it approaches Redis' clock by SLEW_MS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import redis.asyncio
+import structlog
+from redis import RedisError
+
+from ari_conf.lane_scripts import CLOCK
+from ari_conf.lanes import PREFIX
+
+log = structlog.get_logger()
+
+RECORD_EVERY_S = 1.0
+SLEW_MS = 1
+"""In each RECORD_EVERY_S: 0.1 %, so that no timeout becomes noticeably longer or shorter."""
+NEAR_MS = 20
+"""Closer than this the two clocks are equal: an answer from Redis takes some time."""
+AGAIN_S = 0.5
+PROC = Path("/proc")
+
+# KEYS: clock.
+_READ = (
+    CLOCK
+    + """
+local record = redis.call('HMGET', KEYS[1], 'ms', 'steady', 'place', 'redis')
+return {clock(), record[1] or '', record[2] or '', record[3] or '', record[4] or ''}
+"""
+)
+
+# KEYS: clock. ARGV: ms, steady, place.
+_RECORD = (
+    CLOCK
+    + """
+local now = clock()
+redis.call('HSET', KEYS[1], 'ms', ARGV[1], 'steady', ARGV[2], 'place', ARGV[3], 'redis', now)
+return now
+"""
+)
+
+
+def clock_key(asterisk_name: str) -> str:
+    return f"{PREFIX}clock:{asterisk_name}"
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def boottime_ms() -> int:
+    """Goes on while the machine sleeps, and no setting of the time moves it."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+def place() -> str:
+    """Boot and time namespace, within which CLOCK_BOOTTIME is the same for all processes; "" if that isn't known."""
+    try:
+        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {(PROC / 'self/ns/time').readlink()}"
+    except OSError:
+        return ""
+
+
+class Clock:
+    def __init__(
+        self, steady: Callable[[], int] = boottime_ms, wall: Callable[[], int] = wall_ms, where: str | None = None
+    ) -> None:
+        """Until `begin` it goes by the wall clock, as it was when the process started."""
+        self._steady = steady
+        self._place = place() if where is None else where
+        self._ahead = wall() - steady()
+        """Of the steady clock, in ms."""
+
+    def now_ms(self) -> int:
+        return self._steady() + self._ahead
+
+    async def begin(self, client: redis.asyncio.Redis, asterisk_name: str, *, goes_on: bool) -> None:
+        """Set it by Redis, for which it waits. `goes_on`: there are calls, with deadlines of the process before."""
+        while True:
+            try:
+                answer = client.eval(_READ, 1, clock_key(asterisk_name))
+                now, *record = cast("list[Any]", await cast(Any, answer))
+                break
+            except (RedisError, OSError) as error:
+                log.error("waiting for redis, which has the time", reason=str(error) or type(error).__name__)
+                await asyncio.sleep(AGAIN_S)
+        ms, steady, where, then = (part.decode() for part in record)
+        if not (goes_on and ms.isdigit() and then.isdigit() and steady.isdigit()):
+            self._ahead = int(now) - self._steady()
+        elif where and where == self._place:
+            self._ahead = int(ms) - int(steady)
+        else:
+            self._ahead = int(ms) + max(0, int(now) - int(then)) - self._steady()
+
+    async def keep(self, client: redis.asyncio.Redis, asterisk_name: str) -> None:
+        """Record it for the process after this one, and let it approach Redis' clock. Never returns."""
+        while True:
+            try:
+                answer = client.eval(_RECORD, 1, clock_key(asterisk_name), self.now_ms(), self._steady(), self._place)
+                self.approach(int(await cast(Any, answer)))
+            except (RedisError, OSError) as error:
+                log.debug("the time was not recorded", reason=str(error) or type(error).__name__)
+            await asyncio.sleep(RECORD_EVERY_S)
+
+    def approach(self, other_ms: int) -> None:
+        difference = other_ms - self.now_ms()
+        if abs(difference) > NEAR_MS:
+            self._ahead += SLEW_MS if difference > 0 else -SLEW_MS

@@ -1,0 +1,118 @@
+"""Tasks of which none ends unnoticed: short ones (`Tasks`); those that run as long as their process (`LongLived`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any
+
+import structlog
+
+from ari_conf.errors import TaskEnded
+
+log = structlog.get_logger()
+
+Work = Coroutine[Any, Any, Any]
+CANCEL_AGAIN_S = 1.0
+
+
+async def ended(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel them, and wait until they have ended. What they raise is theirs.
+
+    Again and again: `asyncio.wait_for` of Python 3.11, which redis-py uses, loses a cancellation that comes at the
+    moment when what it waits for is done."""
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+
+
+class Tasks:
+    """One part's short tasks. An exception that a task doesn't handle itself is a defect, and goes into the log."""
+
+    def __init__(self, defect: str = "a task broke: this is a defect of ari_conf, please report it") -> None:
+        """`defect`: the log event for an exception."""
+        self._defect = defect
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, work: Work) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def one_ended(self) -> None:
+        """Wait until at least one of the running tasks has ended."""
+        if self._running:
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.sleep(0)
+
+    async def all_ended(self) -> None:
+        """Wait until none is left, including those that are started in the meantime."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    def cancel(self) -> None:
+        for task in tuple(self._running):
+            task.cancel()
+
+    async def close(self) -> None:
+        """Cancel them all, and wait until they have ended."""
+        await ended(*self._running)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error(self._defect, exc_info=error)
+
+
+class LongLived:
+    """A TaskGroup for tasks that run as long as the body does:
+
+        async with LongLived() as tasks:
+            tasks.keep("the writer", writer.run)
+
+    If one of them ends, for whatever reason, the body and all others are canceled, and TaskEnded is raised. When the
+    body ends, they are canceled.
+    """
+
+    def __init__(self) -> None:
+        self._group = asyncio.TaskGroup()
+        self._kept: list[asyncio.Task[None]] = []
+
+    def keep(
+        self, name: str, work: Callable[[], Work], may_end: Callable[[], bool] = lambda: False
+    ) -> asyncio.Task[None]:
+        """`name`: the task as the log calls it. `may_end`: whether it is all right that the task has ended now."""
+        task = self._group.create_task(_kept(name, work, may_end))
+        self._kept.append(task)
+        return task
+
+    async def __aenter__(self) -> LongLived:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await ended(*self._kept)
+        try:
+            await self._group.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            # What the body raised is raised as it is; and of tasks that end nearly always one is the cause.
+            raise group.exceptions[0] from group.exceptions[0].__cause__
+
+
+async def _kept(name: str, work: Callable[[], Work], may_end: Callable[[], bool]) -> None:
+    try:
+        await work()
+    except Exception as error:
+        raise TaskEnded(f"{name} broke: {type(error).__name__}: {error}") from error
+    if not may_end():
+        raise TaskEnded(f"{name} has ended, which must not happen before the process ends")

@@ -1,0 +1,239 @@
+"""The loop around the core: what an event leads to is written and run, and what is due comes at its time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.core.account import Account
+from ari_conf.core.directory import Directory
+from ari_conf.core.elements import GetDigits, Hangup, Wait
+from ari_conf.core.internal import Fetch
+from ari_conf.loop import HELD_S, TIMER_SET_MS, Loop
+from ari_conf.settings import from_environment
+from ari_conf.steps import Steps
+from ari_conf.store import Step
+
+NOW = 1_790_000_000_000
+HOUR = 3_600_000
+
+
+class Written:
+    """In place of the writer."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[Step, list[do.Effect]]] = []
+        self.lingers = 0
+
+    def put(self, step: Step, effects: Sequence[do.Effect]) -> None:
+        self.steps.append((step, list(effects)))
+
+    def linger(self) -> None:
+        self.lingers += 1
+
+    @property
+    def effects(self) -> list[do.Effect]:
+        return [effect for _, effects in self.steps for effect in effects]
+
+
+class Timers:
+    """In place of the event loop's clock: its own, which is set by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.due: list[tuple[float, Callable[[], None]]] = []
+        self.set = 0
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", self.call_later)
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Any:
+        assert seconds >= 0
+        self.set += 1
+        entry = (self.now + seconds, call)
+        self.due.append(entry)
+
+        class Handle:
+            @staticmethod
+            def cancel() -> None:
+                if entry in self.due:
+                    self.due.remove(entry)
+
+        return Handle
+
+
+class Place:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = NOW
+        self.directory = Directory(iter(map(str, range(1000))).__next__)
+        self.written = Written()
+        self.held = False
+        self.seen: list[ev.Event] = []
+        self.timers = Timers(monkeypatch)
+        steps = Steps(self.directory, from_environment({}), lambda reply: lambda pipe: None)
+        self.loop = Loop(
+            self.directory,
+            steps,
+            self.written,  # type: ignore[arg-type]
+            lambda: self.now,
+            before=lambda event, now: self.seen.append(event),
+            time_passed=lambda: self.loop.receive(ev.TimePassed()),
+            holds_time=lambda: self.held,
+        )
+
+    def call(self, name: str, *document: Any) -> None:
+        """`name` has called, and got that document."""
+        uuid = f"call-{name}"
+        self.loop.receive(ev.CallArrived(name, uuid, "r", "A", "1", "2", document="http://d.example/", answered=True))
+        self.loop.receive(ev.CallIdentified(uuid, Account("A"), (), False))
+        (asked,) = (e for e in self.written.effects[-1:] if isinstance(e, do.FetchDocument))
+        self.loop.receive(ev.DocumentFetched(asked.fetch_id, document, ()))
+
+    def pass_ms(self, ms: int) -> None:
+        """On the event loop's clock and on ours."""
+        until = self.timers.now + ms / 1000
+        while soon := [entry for entry in self.timers.due if entry[0] <= until]:
+            entry = min(soon, key=lambda each: each[0])
+            self.timers.due.remove(entry)
+            self.now += round((entry[0] - self.timers.now) * 1000)
+            self.timers.now = entry[0]
+            entry[1]()
+        self.now += round((until - self.timers.now) * 1000)
+        self.timers.now = until
+
+    def hung_up(self) -> list[str]:
+        """In this order; each of them may be asked for again."""
+        asked = [effect.channel_id for effect in self.written.effects if isinstance(effect, do.HangUp)]
+        return list(dict.fromkeys(asked))
+
+
+@pytest.fixture
+async def place(monkeypatch: pytest.MonkeyPatch) -> Place:
+    return Place(monkeypatch)
+
+
+async def test_what_is_due_comes_at_its_time_and_then_what_is_due_next(place: Place) -> None:
+    place.call("ann", Wait(5), Wait(3), Hangup())
+    place.pass_ms(4999)
+    assert ev.TimePassed() not in place.seen
+    place.pass_ms(1)
+    assert place.seen.count(ev.TimePassed()) == 1 and place.hung_up() == []
+    place.pass_ms(3000)
+    assert place.hung_up() == ["ann"]
+
+
+async def test_an_earlier_deadline_takes_the_place_of_a_later_one(place: Place) -> None:
+    place.call("ann", Wait(60), Hangup())
+    place.call("bob", Wait(2), Hangup())
+    place.pass_ms(2000)
+    assert place.hung_up() == ["bob"]
+    place.pass_ms(58_000)
+    assert place.hung_up() == ["bob", "ann"]
+
+
+async def test_a_digit_puts_the_deadline_off(place: Place) -> None:
+    place.call("ann", GetDigits(timeout=5, digit_timeout=5, num_digits=9), Hangup())
+    place.pass_ms(4000)
+    place.loop.receive(ev.DigitReceived("ann", "1"))
+    place.pass_ms(4000)
+    assert place.hung_up() == []
+    place.pass_ms(1000)
+    assert place.hung_up() == ["ann"]
+
+
+async def test_the_timer_is_set_again_where_the_machine_slept(place: Place) -> None:
+    """The event loop's clock stood still meanwhile, ours didn't: the next event notices it."""
+    place.call("ann", Wait(60), Hangup())
+    place.now += 61_000
+    place.loop.receive(ev.TalkingStarted("nobody"))
+    place.pass_ms(0)
+    assert place.hung_up() == ["ann"]
+
+
+async def test_but_it_is_not_set_at_each_event(place: Place) -> None:
+    place.call("ann", Wait(60))
+    before = place.timers.set
+    for _ in range(100):
+        place.loop.receive(ev.TalkingStarted("ann"))
+        place.now += TIMER_SET_MS // 100
+    assert place.timers.set - before <= 2
+
+
+async def test_while_time_is_held_nothing_becomes_due(place: Place) -> None:
+    place.call("ann", Wait(5), Hangup())
+    place.held = True
+    place.pass_ms(HOUR)
+    assert ev.TimePassed() not in place.seen
+    place.held = False
+    place.loop.set_timer()
+    place.pass_ms(0)
+    assert place.hung_up() == ["ann"]
+
+
+async def test_it_is_looked_again_whether_it_is_still_held(place: Place) -> None:
+    place.call("ann", Wait(5), Hangup())
+    place.held = True
+    place.pass_ms(6000)
+    place.held = False
+    place.pass_ms(round(HELD_S * 1000))
+    assert place.hung_up() == ["ann"]
+
+
+async def test_after_the_end_nothing_becomes_due(place: Place) -> None:
+    place.call("ann", Wait(5), Hangup())
+    place.loop.stop()
+    place.pass_ms(HOUR)
+    assert place.hung_up() == []
+
+
+async def test_a_step_that_breaks_ends_the_call_that_it_was_for_and_no_other(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is a defect of ours."""
+    for name in ("ann", "bob"):
+        place.call(name, Wait(60))
+    place.written.steps.clear()
+
+    def breaks(*_: object) -> Any:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch, capture_logs() as logged:
+        patch.setattr("ari_conf.core.call.Call.receive", breaks)
+        place.loop.receive(ev.DigitReceived("ann", "1"))
+    assert any("defect of ari_conf" in line["event"] for line in logged)
+    ((step, effects),) = place.written.steps
+    assert do.HangUp("ann") in effects and place.hung_up() == ["ann"]
+    assert step.state["call-ann"] is None and step.state.get("call-bob", "unchanged") is not None
+    assert [problem.call_uuid for problem in step.problems] == ["call-ann"]
+    place.loop.receive(ev.DigitReceived("bob", "1"))
+    assert set(place.directory.calls) == {"call-bob"}
+
+
+async def test_whom_a_broken_resumption_concerned_is_given_up_alone(place: Place) -> None:
+    for name in ("ann", "bob"):
+        place.call(name, Wait(60))
+    place.written.steps.clear()
+    # What was changed before and is not written yet is nobody's fault.
+    place.loop.receive(ev.DigitReceived("bob", "1"))
+    with pytest.raises(KeyError):
+        place.loop.resume([Fetch("f", "nobody", "http://sounds.example/", ())])
+    place.loop.give_up(["call-ann", "call-gone"])
+    assert place.hung_up() == ["ann"] and set(place.directory.calls) == {"call-bob"}
+
+
+async def test_what_is_reported_is_among_the_problems_of_the_account(place: Place) -> None:
+    place.loop.report("A", "the disk is full")
+    ((step, effects),) = place.written.steps
+    assert [(problem.auth_id, problem.text) for problem in step.problems] == [("A", "the disk is full")]
+    assert effects == [] and step.now_ms == NOW
+
+
+async def test_a_step_carries_the_time_of_our_clock(place: Place) -> None:
+    place.now = NOW + 12_345
+    place.loop.reply(do.Reply("command", 404))
+    ((step, _),) = place.written.steps
+    assert step.now_ms == NOW + 12_345

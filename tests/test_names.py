@@ -1,0 +1,127 @@
+"""Names of conferences that Redis is still to be told are ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from ari_conf import names as names_module
+from ari_conf import store
+from ari_conf.core import effects as do
+from ari_conf.names import Names
+from ari_conf.store import Store, names_key
+from ari_conf.writer import Writer
+from tests import lateness
+from tests.core.stage import Stage, stay
+from tests.redis import RedisServer
+
+NOW = 1_790_000_000_000
+
+
+class Place:
+    """Conferences of this Asterisk, `pbx`, and the Redis that is to be told of their names."""
+
+    def __init__(self, server: RedisServer, kept: Store) -> None:
+        self.server, self.kept = server, kept
+        self.stage = Stage()
+        self.compared = asyncio.Event()
+        self.reported: list[tuple[str, str]] = []
+        self.writer = Writer(kept, lambda effect: None, lambda: None)
+        self.names = Names(
+            self.stage.directory, self.writer, lambda *told: self.reported.append(told), self.compared, lambda: NOW
+        )
+
+    def conferences(self, *names: str) -> None:
+        for name in names:
+            self.stage.call(f"caller of {name}", stay(name))
+
+    def ours(self) -> dict[str, str]:
+        """By name, whose each is."""
+        found = self.server.client.hgetall(names_key("A"))
+        return {name.decode(): text.decode().partition(" ")[2] for name, text in found.items()}  # type: ignore[union-attr]
+
+
+@pytest.fixture
+async def place(redis_server: RedisServer) -> AsyncIterator[Place]:
+    client = store.connect(redis_server.url)
+    made = Place(redis_server, Store(client, "pbx"))
+    writing = asyncio.create_task(made.writer.run())
+    yield made
+    writing.cancel()
+    await client.aclose()
+
+
+async def test_names_of_conferences_that_were_taken_over_are_claimed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In parts, once it is known what Asterisk has."""
+    monkeypatch.setattr(names_module, "CLAIMED_AT_ONCE", 2)
+    place.conferences("one", "two", "three")
+    claiming = asyncio.create_task(place.names.claim_in_parts())
+    await asyncio.wait([claiming], timeout=0.1)
+    assert place.ours() == {} and not claiming.done()
+    place.compared.set()
+    await lateness.soon(claiming)
+    assert place.ours() == {"one": "pbx", "two": "pbx", "three": "pbx"}
+
+
+async def test_they_are_claimed_also_if_asterisk_can_not_be_asked(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names_module, "COMPARING_S", 0.01)
+    place.conferences("one")
+    await lateness.soon(place.names.claim_in_parts())
+    assert place.ours() == {"one": "pbx"}
+
+
+async def test_a_conference_that_has_no_name_yet_or_no_more_claims_none(place: Place) -> None:
+    place.stage.held = {do.ClaimName}
+    place.conferences("asked")
+    place.stage.held = set()
+    place.conferences("over")
+    place.stage.hang_up("caller of over")
+    place.compared.set()
+    await place.names.claim_in_parts()
+    place.names.claim_all()
+    await place.writer.drained()
+    assert place.ours() == {}
+
+
+async def test_all_are_claimed_again(place: Place) -> None:
+    """Redis came back empty."""
+    place.conferences("one", "two")
+    place.names.claim_all()
+    await lateness.soon(place.writer.drained())
+    assert place.ours() == {"one": "pbx", "two": "pbx"}
+
+
+async def test_one_that_another_asterisk_has_stays_there_and_the_account_is_told(place: Place) -> None:
+    client = store.connect(place.server.url)
+    other = Store(client, "elsewhere")
+    place.server.client.hset("ari_conf:lease:elsewhere", "at", 2**52)
+    await other.claim("A", "one", "theirs")
+    await client.aclose()
+    place.conferences("one")
+    place.names.claim_all()
+    await lateness.soon(place.writer.drained())
+    assert place.ours() == {"one": "elsewhere"}
+    ((account, text),) = place.reported
+    assert account == "A" and "'one'" in text and "elsewhere took the name" in text
+
+
+async def test_a_claim_carries_the_time_of_our_clock(place: Place) -> None:
+    written: list[int] = []
+
+    class Told:
+        async def write(self, steps: Sequence[store.Step]) -> None:
+            written.extend(step.now_ms for step in steps)
+
+    place.writer = Writer(Told(), lambda effect: None, lambda: None)
+    names = Names(place.stage.directory, place.writer, lambda *_: None, place.compared, lambda: NOW)
+    names.claim_later(do.ClaimName("A", "one", "c1"))
+    writing = asyncio.create_task(place.writer.run())
+    await lateness.soon(place.writer.drained())
+    writing.cancel()
+    assert written == [NOW]
