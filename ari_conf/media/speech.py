@@ -112,14 +112,16 @@ class Speech:
                     await asyncio.to_thread(tape.silence, piece.ms)
                     continue
                 for part in parts(piece.text):
-                    # Others have their turn in between.
-                    async with rendering.turn():
-                        await engine.render(part, said)
-                        await to_wav(self._ffmpeg, said, fitted, RATE, piece.rate)
-                        await asyncio.to_thread(tape.append, fitted)
                     if tape.full:
                         log.warning("the end of a text is not spoken: it takes too long", seconds=MAX_SECONDS)
                         return
+                    # Others have their turn in between.
+                    async with rendering.turn():
+                        await engine.render(part, said)
+                        if piece.rate == 1 and await asyncio.to_thread(tape.append, said):
+                            continue
+                        await to_wav(self._ffmpeg, said, fitted, RATE, piece.rate)
+                        await asyncio.to_thread(tape.append, fitted)
         finally:
             await asyncio.to_thread(tape.close)
             for file in (said, fitted):
@@ -167,10 +169,17 @@ class _Tape:
     def silence(self, ms: int) -> None:
         self._wave.writeframesraw(bytes(2 * min(RATE * ms // 1000, max(self._left, 0))))
 
-    def append(self, path: Path) -> None:
-        with wave.open(str(path), "rb") as said:
-            while not self.full and (frames := said.readframes(min(COPIED_FRAMES, self._left))):
-                self._wave.writeframesraw(frames)
+    def append(self, path: Path) -> bool:
+        """False: it is of another rate, say, and must be converted first."""
+        try:
+            with wave.open(str(path), "rb") as said:
+                if said.getparams()[:3] != (1, 2, RATE):
+                    return False
+                while not self.full and (frames := said.readframes(min(COPIED_FRAMES, self._left))):
+                    self._wave.writeframesraw(frames)
+        except (wave.Error, EOFError):
+            return False
+        return True
 
     def close(self) -> None:
         self._wave.close()

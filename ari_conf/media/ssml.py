@@ -27,6 +27,8 @@ MAX_PART, NUMBER_COUNTS = 300, 10
 """An engine is given some sentences at a time, of no more than so many characters, of which each that is no letter but
 a digit or a sign counts as much as what is said for it: so that others have their turn soon, and no engine's memory
 grows with the text."""
+MOST_SIGNS, LONGEST_WORD = 3, 100
+"""In a row: flite writes beyond its memory after some hundred signs, and nobody says more for them."""
 LIGHT = frozenset(" .,;:!?'\"()-")
 ENDS = r"(?<=[.!?;:]) ", r"(?<=,) ", " "
 """Of a sentence, of a clause, of a word."""
@@ -229,13 +231,20 @@ def parts(text: str) -> list[str]:
     """A text in parts that an engine is given one after another: whole sentences if they are short enough, else up to a
     comma, or to the end of a word."""
     found, part = list[str](), ""
-    for unit in _units(text, ENDS):
+    for unit in _units(tamed(text), ENDS):
         longer = f"{part} {unit}".strip()
         if part and _counts(longer) > MAX_PART:
             found.append(part)
             longer = unit
         part = longer
     return [*found, part]
+
+
+def tamed(text: str) -> str:
+    """Without long runs of signs; long words are several."""
+    sign = r"(?:[^\w\s]|_)"
+    text = re.sub(f"({sign}{{{MOST_SIGNS}}}){sign}+", r"\1", text)
+    return re.sub(f"(\\S{{{LONGEST_WORD}}})(?=\\S)", r"\1 ", text)
 
 
 def _units(text: str, ends: tuple[str, ...]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from ari_conf.errors import SoundFailed
 from ari_conf.media.programs import Limits, end, run, start
+from ari_conf.media.ssml import tamed
 
 Gender = Literal["WOMAN", "MAN"]
 RENDER_S = 20.0
@@ -22,9 +23,6 @@ PIPER_LIMITS = Limits(seconds=None, memory_mb=2048)
 """It stays, so its time is not counted: who waits for it gives it up. It takes 30 MB for each second of one text."""
 PIPERS_KEPT = 2
 """That wait for the next text; each takes 250 MB and more."""
-MOST_SIGNS, LONGEST_WORD = 3, 100
-"""Of what any engine is given, in a row: flite writes beyond its memory after some hundred signs, and none of them
-says more of a long one."""
 
 FESTIVAL_VOICES = Path("/usr/share/festival/voices/us/cmu_us_slt_arctic_hts")
 
@@ -122,13 +120,6 @@ async def _say(process: asyncio.subprocess.Process, text: str) -> Path:
             return Path(written[1])
         last = line[:200]
     raise SoundFailed(f"piper failed: {last}")
-
-
-def tamed(text: str) -> str:
-    """Without long runs of signs and long words."""
-    sign = r"(?:[^\w\s]|_)"
-    text = re.sub(f"({sign}{{{MOST_SIGNS}}}){sign}+", r"\1", text)
-    return re.sub(f"(\\S{{{LONGEST_WORD}}})(?=\\S)", r"\1 ", text)
 
 
 def _ascii(text: str) -> bytes:

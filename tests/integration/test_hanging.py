@@ -1,8 +1,10 @@
-"""Who accepts a connection and never answers holds up what depends on him, and nothing else."""
+"""Who accepts a connection and never answers, or whose name is never found, holds up what depends on them, and nothing
+else."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
@@ -14,10 +16,13 @@ import pytest
 import pytest_asyncio
 from redis import Redis
 
+from ari_conf.http import lookup
+from ari_conf.media import sounds
 from ari_conf.up import System
 from demo.phone import Phone, now_ms
 from tests.integration.receiver import Receiver
-from tests.integration.stage import Stage, ari_of
+from tests.integration.stage import ALLOWED, Stage, ari_of, staged
+from tests.lateness import took_ms, took_s
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -26,6 +31,10 @@ SOUND = 1825
 ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
 JOIN_S = 2.0
 """From a call to its being heard, on a machine that has other things to do."""
+ASKED_MS = 1000
+"""By so much at most others' slow servers and names may delay a request."""
+MANY = 12
+"""Calls that hang: more than may be fetched for one account."""
 
 
 @contextmanager
@@ -39,12 +48,12 @@ def silent() -> Generator[str]:
 
 
 async def joins(stage: Stage, phone: Phone, other: Phone, hz: int) -> float:
-    """Seconds from his call until he hears the other one."""
+    """Seconds from their call until they hear the other one."""
     began = time.monotonic()
     called = now_ms()
     await stage.call(phone, ROOM)
     await stage.hears(phone, hz, after=called)
-    return time.monotonic() - began
+    return took_s(began)
 
 
 async def nobody_waits(stage: Stage, hanging: Callable[[str, Phone], Coroutine[Any, Any, None]]) -> str:
@@ -60,10 +69,10 @@ async def nobody_waits(stage: Stage, hanging: Callable[[str, Phone], Coroutine[A
             assert took < JOIN_S
             since = now_ms()
             told = await stage.enters(bob)
-            assert told.at_ms - float(told.params["Timestamp"]) < 1000, "his callback came late"
+            assert took_ms(float(told.params["Timestamp"]), told.at_ms) < 1000, "their callback came late"
             await stage.listen(bob, 1500)
             assert stage.gaps(bob, ANN, since, ann) == []
-            stage.saw(f"with five that hang, a sixth was heard {took * 1000:.0f} ms after he called")
+            stage.saw(f"with five that hang, a sixth was heard {took * 1000:.0f} ms after the call")
             for phone in (ann, bob, *stuck):
                 await phone.hang_up()
             await stage.leaves(bob)
@@ -86,6 +95,81 @@ async def test_a_sound(stage: Stage) -> None:
         await stage.call(phone, f"<Play>http://{nobody}/sound.wav</Play>")
 
     await nobody_waits(stage, hanging)
+
+
+async def heard_all_the_same(neighbor: Stage, phone: Phone, document: str, sound: str) -> None:
+    """Of another account: what it asks for is asked for at once, and heard."""
+    called = now_ms()
+    await neighbor.dial(phone, document)
+    answered = now_ms()
+    asked = await neighbor.until(lambda: [r for r in neighbor.receiver.requests if r.path == sound])
+    assert took_ms(called, asked[0].at_ms) < ASKED_MS
+    heard = await neighbor.hears(phone, SOUND, after=answered)
+    neighbor.saw(f"heard {heard - called:.0f} ms after the call")
+    await phone.hang_up()
+
+
+async def test_more_sounds_than_are_fetched_at_once(stage: Stage) -> None:
+    """They never come; each call names more of them, which are warmed. Another account's caller hears what they are to
+    hear, and when the callers of the first have hung up nothing is fetched for them any more."""
+    assert MANY > sounds.FETCHED_OF_ACCOUNT + sounds.WARMED_OF_ACCOUNT
+    with silent() as nobody:
+        async with staged(stage.system) as neighbor, stage.callers(MANY + 1) as (phone, *stuck):
+            for n, one in enumerate(stuck):
+                many = "".join(f"<Play>http://{nobody}/{n}.{more}.wav</Play>" for more in range(100))
+                await stage.call(one, many)
+            neighbor.tones("/tone.wav", (SOUND, 2000))
+            document = neighbor.document("/plays", "<Play>{url}/tone.wav</Play><Wait length='60'/>")
+            await heard_all_the_same(neighbor, phone, document, "/tone.wav")
+            for one in stuck:
+                await one.hang_up()
+        # At the end nothing is left in the folder: see `Stage.ends_well`.
+
+
+RESOLVER = """
+import socket, time
+found = socket.getaddrinfo
+def getaddrinfo(host, *others, **more):
+    if str(host).endswith(".hangs.example"):
+        time.sleep(3600)
+    return found("127.0.0.1" if str(host).endswith(".quick.example") else host, *others, **more)
+socket.getaddrinfo = getaddrinfo
+"""
+"""Of the system's processes: a resolver whose server never answers for some names."""
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def hanging_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Stage]:
+    (tmp_path / "sitecustomize.py").write_text(RESOLVER)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))))
+    parts = ("redis", "asterisk", "worker", "serve")
+    async with System(tmp_path / "system", ALLOWED, parts) as system, staged(system) as stage:
+        yield stage
+
+
+async def test_more_names_than_are_looked_up_at_once(hanging_names: Stage) -> None:
+    """Each of another host, of one account: for documents, and for sounds."""
+    stage = hanging_names
+    count = 40
+    assert count > 32 and count > lookup.OF_ACCOUNT
+    async with staged(stage.system) as neighbor, stage.callers(count + 1) as (phone, *stuck):
+        # For a document as long as may be: the caller hears nothing meanwhile.
+        patient = "ct=10000&tt=55000&rc=5"
+        calling = [
+            asyncio.create_task(stage.dial(one, f"http://n{n}.hangs.example/answer#{patient}"))
+            for n, one in enumerate(stuck[: count - MANY])
+        ]
+        for n, one in enumerate(stuck[count - MANY :]):
+            await stage.call(one, f"<Play>http://s{n}.hangs.example/sound.wav#{patient.replace('&', '&amp;')}</Play>")
+        neighbor.tones("/tone.wav", (SOUND, 2000))
+        sound, at = "/tone.wav", f"quick.example:{neighbor.receiver.port}"
+        neighbor.document("/plays", f"<Play>http://b.{at}{sound}</Play><Wait length='60'/>")
+        await heard_all_the_same(neighbor, phone, f"http://a.{at}/plays", sound)
+        for task in calling:
+            task.cancel()
+        await asyncio.gather(*calling, return_exceptions=True)
+        for one in stuck:
+            await one.hang_up()
 
 
 async def test_a_receiver(stage: Stage) -> None:
@@ -134,7 +218,7 @@ async def test_s3(without_s3: Stage) -> None:
         took = await joins(stage, bob, ann, ANN)
         assert took < JOIN_S
         told = await stage.enters(bob)
-        assert told.at_ms - float(told.params["Timestamp"]) < 1000
+        assert took_ms(float(told.params["Timestamp"]), told.at_ms) < 1000
         await bob.hang_up()
         await ann.hang_up()
         await stage.leaves(ann)

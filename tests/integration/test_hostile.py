@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import wave
 from contextlib import suppress
 
@@ -25,9 +26,19 @@ ENDED = {
 GO_ON = {
     "a sound of ten milliseconds, for ever": '<Play loop="0">{url}/click.wav</Play>',
     "no prompt, again and again": '<GetDigits retries="999999999" timeout="1" validDigits="1"/>',
+    "hours of silence": "<Speak>hello " + '.<break time="10s"/>' * 1990 + "</Speak>",
+    "hours of silence between words": "<Speak>" + 'a<break time="10s"/>' * 1990 + "</Speak>",
+    "what stands for a word": "<Speak>Hi <sub alias=\"a" + "." * 2500 + " W" * 20_000 + "\">x</sub></Speak>",
+    "many short texts": "<Speak>" + "".join(f"<s>a{n}<break time=\"1ms\"/></s>" for n in range(900)) + "</Speak>",
+    "sounds of an hour in 4 KB": "".join(f"<Play>{{url}}/bomb{n}.wav</Play>" for n in range(50)) + "<Wait/>" * 60,
     "all at once": '<Conference muted="maybe" record="yes" sendDigits="' + "9wW" * 33 + '" digitsMatch="'
     + ",".join("1" * n for n in range(1, 99)) + '" waitSound="{url}/itself" enterSound="{url}/itself">b</Conference>',
 }  # fmt: skip
+WORDS = (
+    *("documents in a row", "nested too deep", "at most 2000", "not well-formed"),
+    *("its sample rate is 1 Hz", "characters; the first 3000 are spoken", "those after the first 60 s are left out"),
+)
+"""Of the sentences in which the account is told."""
 
 
 def click() -> bytes:
@@ -38,6 +49,19 @@ def click() -> bytes:
         sound.setframerate(8000)
         sound.writeframes(b"\x00\x10" * 80)
     return file.getvalue()
+
+
+def bomb(number: int) -> bytes:
+    """A sound of one sample a second: each differs, so that each is one more."""
+    form = struct.pack("<HHIIHH", 1, 1, 1, 1, 1, 8)
+    content = struct.pack("<I", number) * 925
+    chunks = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(content)) + content
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+
+
+def cached_mb(stage: Stage) -> float:
+    files = (path for path in stage.system.settings.sounds_folder.rglob("*.wav*") if path.is_file())
+    return sum(path.stat().st_size for path in files) / 1e6
 
 
 def unexcused(gaps: listen.Spans, since: float, late: list[tuple[float, float]]) -> listen.Spans:
@@ -56,13 +80,16 @@ def unexcused(gaps: listen.Spans, since: float, late: list[tuple[float, float]])
 async def test_hostile_documents_harm_nobody_else(stage: Stage) -> None:
     stage.document("/itself", '<Redirect method="GET">{url}/itself</Redirect>')
     stage.receiver.documents["/click.wav"] = click()
+    stage.receiver.documents |= {f"/bomb{n}.wav": bomb(n) for n in range(50)}
+    before = cached_mb(stage)
     stage.set_account(hangup_url="{url}/hangup")
     with Witness() as witness:
         await among_hostile_ones(stage, witness)
     told = stage.problems()
-    for words in ("20 documents in a row", "nested too deep", "at most 2000", "not well-formed"):
+    for words in WORDS:
         assert any(words in text for text in told), (words, told)
     assert len(stage.receiver.requests_to("/itself")) < 100
+    assert cached_mb(stage) - before < 50, "ten minutes of speech are 30 MB; an hour of a sound would be 170"
 
 
 async def among_hostile_ones(stage: Stage, witness: Witness) -> None:
