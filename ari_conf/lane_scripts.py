@@ -150,10 +150,10 @@ end
 FAILING = f"""
 local MOST_FLOWS = {MOST_FLOWS}
 local function failing(of)
-  local known = redis.call('GET', P..'failing:'..of)
-  if not known then return 0, 0 end
+  local well, known = pcall(redis.call, 'GET', P..'failing:'..of)
+  if not well or not known then return 0, 0 end
   local till, since = known:match('^(%d+) (%d+)$')
-  return tonumber(till), tonumber(since)
+  return tonumber(till) or 0, tonumber(since) or 0
 end
 local function note_one(of, most, each, number, now)
   local till, since = failing(of)

@@ -219,6 +219,17 @@ def test_many_that_rest_leave_redis_its_time(play: Play) -> None:
     assert taken is not None and taken.lane == "A:up:1"
 
 
+def test_what_can_t_be_read_counts_as_nothing(play: Play) -> None:
+    play.server.client.set(FAILING + "A:o", "soon")
+    play.server.client.hset(FAILING + "A", "x", "y")
+    play.put("A:o:1", "A:o:2")
+    first, second = play.take(), play.take()
+    assert first is not None and second is not None
+    play.tell(retry(first, b"x", 60_000, wasted=1))
+    play.tell(done(second, wasted=-1))
+    assert play.take() is None
+
+
 def test_other_queues_know_of_none(play: Play) -> None:
     enqueue(play.server.client, [("A:recordings:1", b"x")], "recordings")
     recordings = Lanes(play.server.client, "recordings")

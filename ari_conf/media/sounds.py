@@ -57,7 +57,14 @@ class Fetched(Protocol):
 
 class Fetch(Protocol):
     async def get_file(
-        self, url: str, path: Path, limit_bytes: int, etag: str | None = None, last_modified: str | None = None
+        self,
+        url: str,
+        path: Path,
+        limit_bytes: int,
+        etag: str | None = None,
+        last_modified: str | None = None,
+        *,
+        account: str = "",
     ) -> Fetched: ...
 
 
@@ -201,7 +208,7 @@ class Sounds:
             turn = contextlib.nullcontext() if warms else self._fetching.turn(account, urlsplit(url).netloc)
             try:
                 async with turn:
-                    reply = await self._fetch.get_file(url, part, LIMIT_BYTES, etag, last_modified)
+                    reply = await self._fetch.get_file(url, part, LIMIT_BYTES, etag, last_modified, account=account)
             except RequestFailed as error:
                 if _answers(error):
                     await asyncio.to_thread(self._cache.forget, key)

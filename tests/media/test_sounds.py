@@ -55,8 +55,16 @@ class Origin:
         self.let_go.set()
 
     async def get_file(
-        self, url: str, path: Path, limit_bytes: int, etag: str | None = None, last_modified: str | None = None
+        self,
+        url: str,
+        path: Path,
+        limit_bytes: int,
+        etag: str | None = None,
+        last_modified: str | None = None,
+        *,
+        account: str,
     ) -> Reply:
+        assert account, "names are looked up in its share"
         assert limit_bytes == LIMIT_BYTES == 10 * 1024 * 1024
         self.seen.append((url, etag))
         self.arrived.put_nowait(url)
