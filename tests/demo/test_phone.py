@@ -159,10 +159,10 @@ async def test_music_on_hold_is_told_from_speech(dial: Dial, sounds: Path) -> No
         songs, slip_ms = sorted((sounds / "moh").glob("*.wav")), slips(ann)
         _, music = listen.loudest(ann.as_sent(), songs, slip_ms)
         _, speech = listen.loudest(bob.as_sent(), songs, slip_ms)
-        assert music.score > 0.9
+        assert music.score > listen.FOUND
         assert speech.score < 0.3
         congratulations = listen.wav(sounds / "sounds/en_US_f_Allison/demo-congrats.wav")
-        assert listen.contains(bob.as_sent(), congratulations, slip_ms).score > 0.9
+        assert listen.contains(bob.as_sent(), congratulations, slip_ms).score > listen.FOUND
         assert listen.contains(ann.as_sent(), congratulations, slip_ms).score < 0.3
 
 
@@ -178,7 +178,7 @@ async def test_who_speaks_in_a_conference_can_be_told(dial: Dial) -> None:
         heard = cid.heard.since(start)
         for speech, there in ((first, True), (second, True), (third, False)):
             score = listen.contains(heard, listen.wav(speech.path)[: 8 * 5000], slips(cid)).score
-            assert (score > 0.8) if there else (score < 0.3), (speech.name, score)
+            assert (score > listen.FOUND) if there else (score < 0.3), (speech.name, score)
 
 
 async def _talk(phones: list[Phone], uri: str, seconds: float) -> tuple[float, float]:

@@ -305,11 +305,11 @@ def ended_parts(system: System, when: str) -> str:
     return "\n".join(f"{part.end} {when}; its last words:\n{part.last_words(3)}" for part in system.ended())
 
 
-def spans_of(samples: Samples, hz: int) -> listen.Spans:
+def spans_of(samples: Samples, hz: int, hole_ms: float = LATE_MS) -> listen.Spans:
     """When the tone sounds, in ms from the start. On a busy machine packets come late: such a hole is no pause."""
     spans: listen.Spans = []
     for start, end in listen.intervals_of(samples, hz):
-        if spans and start - spans[-1][1] < LATE_MS:
+        if spans and start - spans[-1][1] < hole_ms:
             start, _ = spans.pop()
         spans.append((start, end))
     return spans
