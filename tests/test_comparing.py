@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
+from ari_conf import comparing as comparing_module
+from ari_conf import takeover
 from ari_conf.comparing import LATER_AT_ONCE, Comparing
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
+from ari_conf.core.elements import Play
 from ari_conf.core.internal import Out
+from ari_conf.errors import AriNotFound, AriUnreachable
+from tests import lateness
 from tests.core.stage import Stage, stay
 
 MANY = 20
@@ -27,13 +34,28 @@ class Asterisk:
     """Over ARI, what the stage's has."""
 
     app = "conf"
+    connected = True
 
     def __init__(self, stage: Stage) -> None:
         self._has = stage.asterisk
         self.asked: list[str] = []
+        self.answers_after = 0
+        """So many questions are not answered."""
+        self.held: asyncio.Event | None = None
+        """What is waited for before the channels are told."""
 
     async def request(self, method: str, path: str, *, kind: Any = Any) -> Any:
         self.asked.append(f"{method} {path}")
+        if self.held is not None and path == "/channels":
+            await self.held.wait()
+        if self.answers_after:
+            self.answers_after -= 1
+            raise AriUnreachable("Asterisk did not answer")
+        if path.startswith(("/playbacks/", "/channels/")):
+            there = (*self._has.playbacks, *self._has.channels)
+            if path.split("/")[2] not in there:
+                raise AriNotFound("not found", 404)
+            return {}
         stasis = {"app_name": "Stasis", "app_data": "conf,MA1"}
         answers: dict[str, Any] = {
             "/channels": [
@@ -55,6 +77,9 @@ class Comparison:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.happened: list[Any] = []
+        self.given_up: list[set[str]] = []
+        self.broken: set[str] = set()
+        """Channels whose effects break."""
         self.held: list[bool] = []
         """Whether time stood still when it should, and went on when it should."""
         self.asterisk = Asterisk(stage)
@@ -65,6 +90,7 @@ class Comparison:
             deliver=self.deliver,
             heard=lambda message: self.happened.append(message["channel"]["id"]),
             again=self.again,
+            given_up=lambda keys: self.given_up.append(set(keys)),
             run=self.happened.append,
             worked_off=lambda: self.happened.append("time goes on"),
         )
@@ -75,6 +101,8 @@ class Comparison:
         self.held.append(self.comparing.holds_time is not isinstance(event, ev.CallArrived))
 
     def again(self, out: Out) -> None:
+        if self.broken.intersection(getattr(effect, "channel_id", "") for effect in out):
+            raise ZeroDivisionError
         self.happened += out
         self.held.append(self.comparing.holds_time)
 
@@ -147,3 +175,280 @@ async def test_the_second_time_nothing_is_done_again(stage: Stage) -> None:
     comparison.happened.clear()
     await comparison.compare()
     assert not [what for what in comparison.happened if isinstance(what, do.MuteChannel)]
+
+
+# Time.
+
+
+async def test_nothing_becomes_due_before_asterisk_was_asked_for_the_first_time(stage: Stage) -> None:
+    comparison = Comparison(stage)
+    comparison.asterisk.held = asyncio.Event()
+    assert comparison.comparing.holds_time
+    comparing = asyncio.create_task(comparison.compare())
+    await asyncio.sleep(0)
+    assert comparison.comparing.holds_time
+    comparison.asterisk.held.set()
+    await comparing
+    assert not comparison.comparing.holds_time
+
+
+async def test_nor_while_it_is_looked_what_happened_while_nobody_listened(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for a while only: an Asterisk that tells events, and does not answer, is no reason to let nothing end."""
+    comparison = Comparison(stage)
+    await comparison.compare()
+    asterisk, comparing = comparison.asterisk, comparison.comparing
+    asterisk.held = asyncio.Event()
+    again = asyncio.create_task(comparison.compare())
+    await asyncio.sleep(0)
+    assert comparing.holds_time
+    clock = asyncio.get_running_loop().time() + comparing_module.HELD_S
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock)
+    assert not comparing.holds_time
+    monkeypatch.undo()
+    asterisk.held.set()
+    await again
+    assert not comparing.holds_time
+
+
+# What breaks.
+
+
+async def test_what_breaks_in_comparing_costs_whose_it_is_and_nobody_else(stage: Stage) -> None:
+    """One conference's part, or a call's, is a defect of ours: all others are worked off, and calls come in."""
+    stage.held = {do.AddChannel}
+    for name in ("ann", "bob", "cid"):
+        stage.call(name, stay(f"room of {name}"))
+    stage.asterisk.call("lost")
+    comparison = Comparison(stage)
+    comparison.broken = {"bob"}
+    with capture_logs() as logged:
+        await comparison.compare()
+    added = {effect.channel_id for effect in comparison.happened if isinstance(effect, do.AddChannel)}
+    assert added == {"ann", "cid"}
+    (room,) = (key for key, c in stage.directory.conferences.items() if c.name == "room of bob")
+    assert comparison.given_up == [{"call-bob", room}]
+    assert "lost" in comparison.happened and "time goes on" in comparison.happened
+    assert comparison.comparing.done.is_set()
+    assert [line for line in logged if "defect of ari_conf" in line["event"] and line.get("ids")]
+    # It is worked off: the next connection is none that takes over.
+    comparison.happened.clear()
+    await comparison.compare()
+    assert not [effect for effect in comparison.happened if isinstance(effect, do.AddChannel)]
+
+
+async def test_what_can_not_even_be_given_up_stops_nobody(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.held = {do.AddChannel}
+    for name in ("ann", "bob"):
+        stage.call(name, stay(f"room of {name}"))
+    comparison = Comparison(stage)
+    comparison.broken = {"bob"}
+
+    def breaks(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(comparison, "given_up", type("Given", (), {"append": staticmethod(breaks)})())
+    with capture_logs():
+        await comparison.compare()
+    added = {effect.channel_id for effect in comparison.happened if isinstance(effect, do.AddChannel)}
+    assert added == {"ann"} and comparison.comparing.done.is_set()
+
+
+async def test_a_comparison_that_broke_whole_is_done_again_as_the_first_one(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    muted(stage)
+    comparison = Comparison(stage)
+
+    async def breaks(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch, capture_logs() as logged:
+        patch.setattr(takeover, "look", breaks)
+        await comparison.compare()
+    assert [line for line in logged if "defect of ari_conf" in line["event"]]
+    assert comparison.comparing.done.is_set(), "who waits for it is not to wait for ever"
+    comparison.happened.clear()
+    await comparison.compare()
+    assert len([what for what in comparison.happened if isinstance(what, do.MuteChannel)]) == MANY
+
+
+async def test_two_connections_at_once_do_what_was_left_undone_once(stage: Stage) -> None:
+    """Added twice, a channel would leave the bridge in between."""
+    stage.held = {do.AddChannel}
+    stage.call("ann", stay())
+    comparison = Comparison(stage)
+    comparison.asterisk.held = asyncio.Event()
+    comparison.comparing.begin()
+    comparison.comparing.begin()
+    both = [asyncio.create_task(comparison.comparing.compare()) for _ in range(2)]
+    await asyncio.sleep(0)
+    comparison.asterisk.held.set()
+    await asyncio.gather(*both)
+    assert len([effect for effect in comparison.happened if isinstance(effect, do.AddChannel)]) == 1
+
+
+# By the clock.
+
+
+class Minutes:
+    """In which `keep` compares."""
+
+    def __init__(self, comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.comparison = comparison
+        monkeypatch.setattr(comparing_module, "EVERY_S", 0.01)
+        monkeypatch.setattr(comparing_module, "ON_THE_WAY_S", 0.01)
+        comparison.happened.clear()
+        comparison.asterisk.asked.clear()
+        self._keeping = asyncio.create_task(comparison.comparing.keep())
+
+    async def pass_some(self, count: int = 3) -> None:
+        """Until Asterisk has been looked at so often."""
+        asked = self.comparison.asterisk.asked
+        until = asked.count("GET /channels") + count
+        async with lateness.timeout():
+            while asked.count("GET /channels") < until:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    async def end(self) -> None:
+        self._keeping.cancel()
+        await asyncio.wait([self._keeping])
+
+
+@pytest.fixture
+async def compared(stage: Stage) -> Comparison:
+    """Of a conference, a call, and a playback."""
+    muted(stage)
+    stage.call("talks", stay())
+    stage.talk("talks")
+    stage.call("listens", Play("song"))
+    comparison = Comparison(stage)
+    await comparison.compare()
+    return comparison
+
+
+@pytest.fixture
+async def minutes(compared: Comparison, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Minutes]:
+    made = Minutes(compared, monkeypatch)
+    yield made
+    await made.end()
+
+
+def told(comparison: Comparison) -> list[Any]:
+    return [what for what in comparison.happened if what != "time goes on"]
+
+
+async def test_each_minute_it_is_compared_and_nothing_is_done_where_nothing_differs(
+    compared: Comparison, minutes: Minutes
+) -> None:
+    await minutes.pass_some(5)
+    assert told(compared) == [] and not compared.comparing.holds_time
+
+
+async def test_a_hang_up_that_was_lost_is_found(compared: Comparison, minutes: Minutes) -> None:
+    with capture_logs() as logged:
+        del compared.asterisk._has.channels["caller3"]
+        await minutes.pass_some()
+    assert ev.ChannelHungUp("caller3", 0) in told(compared)
+    assert [line for line in logged if "something else than it told" in line["event"]]
+
+
+async def test_a_channel_that_should_have_left_the_bridge_is_taken_out(compared: Comparison, minutes: Minutes) -> None:
+    has = compared.asterisk._has
+    has.call("astray")
+    (bridge,) = has.bridges.values()
+    bridge.channels.append("astray")
+    await minutes.pass_some()
+    assert do.RemoveChannel("astray", bridge.bridge_id) in told(compared)
+
+
+async def test_news_that_is_under_way_is_no_difference(
+    compared: Comparison, monkeypatch: pytest.MonkeyPatch, stage: Stage
+) -> None:
+    """The hang-up is told while it is waited for whether it was lost: with its own cause."""
+    monkeypatch.setattr(comparing_module, "EVERY_S", 0.0)
+    looked = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        if seconds == comparing_module.ON_THE_WAY_S and not looked.is_set():
+            stage.tell(ev.ChannelHungUp("caller3", 17))
+            looked.set()
+        await real(0.001)
+
+    real = asyncio.sleep
+    compared.happened.clear()
+    compared.asterisk._has.hang_up("caller3")
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    keeping = asyncio.create_task(compared.comparing.keep())
+    await lateness.soon(looked.wait())
+    for _ in range(20):
+        await real(0.001)
+    keeping.cancel()
+    assert not [what for what in told(compared) if getattr(what, "channel_id", "") == "caller3"]
+
+
+async def test_a_call_that_nobody_was_told_of_is_found(compared: Comparison, minutes: Minutes) -> None:
+    compared.asterisk._has.call("lost")
+    await minutes.pass_some()
+    assert "lost" in told(compared)
+
+
+async def test_one_that_has_come_and_gone_meanwhile_is_none(
+    compared: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asterisk = compared.asterisk
+    asterisk._has.call("brief")
+
+    async def sleep(seconds: float) -> None:
+        if seconds == comparing_module.ON_THE_WAY_S:
+            asterisk._has.channels.pop("brief", None)
+        await real(0.001)
+
+    real = asyncio.sleep
+    monkeypatch.setattr(comparing_module, "EVERY_S", 0.0)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    keeping = asyncio.create_task(compared.comparing.keep())
+    async with lateness.timeout():
+        while "GET /channels/brief" not in asterisk.asked:
+            await real(0.001)
+    keeping.cancel()
+    assert "brief" not in told(compared)
+
+
+async def test_an_asterisk_that_does_not_answer_is_asked_again_in_a_minute(
+    compared: Comparison, minutes: Minutes
+) -> None:
+    compared.asterisk.answers_after = 3
+    with capture_logs() as logged:
+        await minutes.pass_some(4)
+    assert [line for line in logged if line["event"] == "not compared with asterisk"]
+    del compared.asterisk._has.channels["caller3"]
+    await minutes.pass_some()
+    assert ev.ChannelHungUp("caller3", 0) in told(compared)
+
+
+async def test_without_a_connection_nothing_is_compared(compared: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared.asterisk.connected = False
+    minutes = Minutes(compared, monkeypatch)
+    await asyncio.sleep(0.1)
+    assert compared.asterisk.asked == []
+    await minutes.end()
+
+
+async def test_the_first_comparison_is_done_by_the_clock_if_it_broke(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    muted(stage)
+    comparison = Comparison(stage)
+
+    async def breaks(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch, capture_logs():
+        patch.setattr(takeover, "look", breaks)
+        await comparison.compare()
+    minutes = Minutes(comparison, monkeypatch)
+    await minutes.pass_some(2)
+    assert len([what for what in comparison.happened if isinstance(what, do.MuteChannel)]) == MANY
+    await minutes.end()

@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+from structlog.testing import capture_logs
+
 from ari_conf import disk
 from tests import lateness
 
@@ -41,3 +43,42 @@ async def test_each_account_that_has_some_of_it_is_told_once_until_it_is_less_ag
     assert len(told) == 4
     watching.cancel()
     assert first.exists()
+
+
+async def test_a_folder_that_can_not_be_read_is_told_once_and_looked_at_again(tmp_path: Path) -> None:
+    """Asterisk's folder may be another user's, or a disk may be away: that is no reason to end."""
+    folder, hidden = tmp_path / "recordings", tmp_path / "away"
+    (folder / "A").mkdir(parents=True)
+    (folder / "A" / "one.wav").write_bytes(bytes(1000))
+    measured: list[int] = []
+    looks = 0
+
+    def used(where: Path) -> dict[str, int]:
+        nonlocal looks
+        looks += 1
+        if hidden.exists():
+            raise PermissionError(13, "Permission denied")
+        return real(where)
+
+    async def looked(count: int) -> None:
+        until = looks + count
+        async with lateness.timeout():
+            while looks < until:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    real, disk.used = disk.used, used
+    try:
+        with capture_logs() as logged:
+            watching = asyncio.create_task(disk.watch(folder, 1, lambda *_: None, measured.append, every_s=0.01))
+            await looked(2)
+            for _ in range(2):
+                hidden.touch()
+                await looked(3)
+                hidden.unlink()
+                await looked(3)
+            assert not watching.done() and measured[-1] == 1000
+            watching.cancel()
+    finally:
+        disk.used = real
+    said = [line for line in logged if "can't be read" in line["event"]]
+    assert [line["reason"] for line in said] == ["Permission denied"] * 2

@@ -60,10 +60,17 @@ class Asterisk:
         return [over for _, _, over in self.asked]
 
 
+class Sounds:
+    """That are played, and never asked for."""
+
+    def played(self, media: tuple[str, ...]) -> None:
+        pass
+
+
 def interpreter_of(ari: Any, deliver: Callable[[ev.Event], None], store: Any = None, **more: Any) -> Interpreter:
     """That is given no documents, names or sounds to ask for."""
     unused: Any = None
-    return Interpreter(cast(Any, ari), store, unused, unused, Path(), deliver, unused, **more)
+    return Interpreter(cast(Any, ari), store, unused, cast(Any, Sounds()), Path(), deliver, unused, **more)
 
 
 async def done(ari: Asterisk, monkeypatch: pytest.MonkeyPatch, *effects: do.Effect) -> list[ev.Event]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from ari_conf import store, takeover
 from ari_conf.core import effects as do
 from ari_conf.core.call import Call
 from ari_conf.core.directory import Directory
 from ari_conf.core.elements import Wait
-from ari_conf.core.events import CallArrived, ChannelHungUp, DigitReceived, Event
+from ari_conf.core.events import CallArrived, ChannelHungUp, DigitReceived, Event, PlaybackFinished
+from ari_conf.core.reconcile import Expected
 from ari_conf.core.snapshot import snapshot
+from ari_conf.errors import AriError, AriNotFound, AriUnreachable
 from ari_conf.store import Step, Store
 from ari_conf.takeover import NEXT_MEMBER_ID, restored
 from ari_conf.written import encoded
@@ -193,3 +198,78 @@ def test_they_wait_for_the_last_of_several_comparisons():
     assert told == []
     arriving.end()
     assert told == [arrived("ann")]
+
+
+# What Asterisk has.
+
+
+class Asterisk:
+    """That has these channels and playbacks, and does not answer the first questions about each thing."""
+
+    def __init__(self, channels: list[str], playbacks: list[str], unanswered: int = 0, refuses: str = "") -> None:
+        self.channels, self.playbacks, self.unanswered, self.refuses = channels, playbacks, unanswered, refuses
+        self.asked: Counter[str] = Counter()
+        self.at_once = self.most_at_once = 0
+
+    async def request(self, method: str, path: str, *, kind: Any = Any) -> Any:
+        self.asked[path] += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(0)
+        self.at_once -= 1
+        if path == self.refuses:
+            raise AriError("refused", 500)
+        if self.asked[path] <= self.unanswered:
+            raise AriUnreachable("Asterisk did not answer")
+        if path == "/channels":
+            return msgspec.json.decode(json.dumps([{"id": id, "state": "Up"} for id in self.channels]), type=kind)
+        if path == "/bridges":
+            return msgspec.json.decode(b"[]", type=kind)
+        if path.rpartition("/")[2] not in self.playbacks:
+            raise AriNotFound("not found", 404)
+        return {}
+
+
+def playing(*playback_ids: str) -> dict[str, list[Expected]]:
+    return {id: [Expected("playback", id, "ann", if_gone=PlaybackFinished(id))] for id in playback_ids}
+
+
+async def seen(asterisk: Asterisk, *playback_ids: str, patient: bool = True) -> frozenset[str]:
+    found = await takeover.look(asterisk, playing(*playback_ids), "conf", set(), patient=patient)  # type: ignore[arg-type]
+    return found.there.playbacks
+
+
+async def test_a_playback_that_can_not_be_asked_about_is_asked_about_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have ended; taken for still there, its call would wait for its end for ever."""
+    monkeypatch.setattr(takeover, "AGAIN_S", 0.0)
+    asterisk = Asterisk([], ["plays"], unanswered=takeover.EXISTS_TRIES - 1)
+    assert await seen(asterisk, "ended", "plays") == {"plays"}
+    assert asterisk.asked["/playbacks/ended"] == takeover.EXISTS_TRIES
+
+
+async def test_but_none_holds_up_the_others_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is taken for still there until the next comparison, in a minute."""
+    monkeypatch.setattr(takeover, "AGAIN_S", 0.0)
+    asterisk = Asterisk([], [], refuses="/playbacks/odd")
+    with capture_logs() as logged:
+        assert await seen(asterisk, "odd", "ended") == {"odd"}
+    assert [line["path"] for line in logged if line["log_level"] == "warning"] == ["/playbacks/odd"]
+
+
+async def test_of_many_some_are_asked_about_at_once() -> None:
+    many = [f"p{n}" for n in range(100)]
+    asterisk = Asterisk([], many[::2])
+    assert await seen(asterisk, *many) == set(many[::2])
+    assert 2 <= asterisk.most_at_once <= takeover.ASKED_AT_ONCE
+
+
+async def test_an_asterisk_that_still_starts_is_asked_until_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(takeover, "AGAIN_S", 0.0)
+    asterisk = Asterisk(["ann"], [], unanswered=50)
+    found = await takeover.look(asterisk, {}, "conf", set())  # type: ignore[arg-type]
+    assert found.there.channels == {"ann": True}
+
+
+async def test_unless_nobody_has_the_patience() -> None:
+    with pytest.raises(AriUnreachable):
+        await seen(Asterisk([], [], unanswered=1), patient=False)

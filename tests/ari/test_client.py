@@ -11,11 +11,12 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from ari_conf.ari import sockets as sockets_module
 from ari_conf.ari.client import ALWAYS, Client, Server
 from ari_conf.ari.sockets import Permission
-from ari_conf.errors import AriError, AriNotFound, AriUnreachable, SetupFailed
+from ari_conf.errors import AriError, AriLate, AriNotFound, AriUnreachable, SetupFailed
 from ari_conf.parts.processes import free_port
 from tests import lateness
 
@@ -304,6 +305,92 @@ async def test_none_is_accepted_before_it_is_permitted(
         assert lease.fresh and listener.told == []
         await opened(http, port, AUTHORIZATION)
         await listener.until("connected")
+
+
+class Doubt:
+    """A lease that is had until it is in doubt; whoever asks then waits."""
+
+    def __init__(self) -> None:
+        self._had = asyncio.Event()
+        self._had.set()
+        self.asked = 0
+
+    @property
+    def fresh(self) -> bool:
+        return self._had.is_set()
+
+    async def confirmed(self) -> None:
+        self.asked += 1
+        await self._had.wait()
+
+    def set(self, had: bool) -> None:
+        (self._had.set if had else self._had.clear)()
+
+
+@pytest.mark.parametrize("over", ["http", "socket"])
+async def test_nothing_is_asked_of_asterisk_while_it_is_not_known_whose_the_calls_are(
+    asterisk: FakeAsterisk, connect: Made, listener: Listener, over: str
+) -> None:
+    """Whichever way it would go; and the time for which it waits is none of the request's."""
+    lease = Doubt()
+    client = await connect(asterisk.port, lease, deadline=1.0)
+    await listener.until("connected")
+    async with lateness.timeout():
+        while over == "socket" and await client.request("GET", "/again", over="socket") is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # until it is known that Asterisk takes requests there
+
+    def asked() -> list[str]:
+        return [path for _, path, _ in asterisk.seen if path.endswith("/answer")]
+
+    lease.set(False)
+    asking = asyncio.create_task(client.request("POST", "/channels/ann/answer", over=over))  # type: ignore[arg-type]
+    await asyncio.wait([asking], timeout=1.2)
+    assert not asking.done() and not asked()
+    lease.set(True)
+    await lateness.soon(asking)
+    assert [path.removeprefix("/ari/") for path in asked()] == ["channels/ann/answer"]
+
+
+async def test_a_late_answer_is_told_apart_from_none(asterisk: FakeAsterisk, connect: Made) -> None:
+    """What is late may be done yet."""
+    held = asyncio.Event()
+
+    async def late(_: web.Request) -> web.Response:
+        await held.wait()
+        return web.Response(status=204)
+
+    asterisk.answer = late
+    client = await connect(asterisk.port, deadline=0.2)
+    with pytest.raises(AriLate) as failed:
+        await client.request("POST", "/channels/ann/answer")
+    held.set()
+    assert failed.value.sent
+
+
+@pytest.mark.parametrize("listens", [True, False])
+async def test_who_sees_to_the_websocket_and_breaks_is_noticed(
+    asterisk: FakeAsterisk, connect: Made, monkeypatch: pytest.MonkeyPatch, listens: bool
+) -> None:
+    """Else the process would go on, and no event would ever come again."""
+
+    async def breaks(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sockets_module.picows, "ws_connect", breaks)
+    monkeypatch.setattr(sockets_module, "LOOK_AGAIN_S", 0.01)
+    client = await connect(asterisk.port, listen=("127.0.0.1", free_port()) if listens else None, patience=0.0)
+    with capture_logs(), pytest.raises(ZeroDivisionError):
+        await lateness.soon(client.ended())
+
+
+async def test_while_it_is_seen_to_nothing_has_ended(asterisk: FakeAsterisk, connect: Made, listener: Listener) -> None:
+    client = await connect(asterisk.port)
+    await listener.until("connected")
+    ended = asyncio.create_task(client.ended())
+    await asyncio.wait([ended], timeout=0.05)
+    assert not ended.done()
+    await client.finish()
+    await lateness.soon(ended)
 
 
 async def test_a_newer_one_takes_the_place_of_an_older(

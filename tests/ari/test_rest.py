@@ -12,6 +12,7 @@ from ari_conf.ari.client import ALWAYS
 from ari_conf.ari.rest import Connections
 from ari_conf.ari.wire import Answer
 from ari_conf.errors import AriUnreachable
+from tests import lateness
 
 FINE = b"HTTP/1.1 200 OK\r\nServer: Asterisk\r\nContent-Length: 2\r\nContent-type: application/json\r\n\r\n{}"
 CLOSES = object()
@@ -28,10 +29,12 @@ class Server:
         self.port = 0
         self.held: asyncio.Event | None = None
         """If there is one, it is waited for before an answer."""
-        self.began = asyncio.Event()
+        self.began, self.closed = asyncio.Event(), asyncio.Event()
+        self.open = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.open += 1
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -51,6 +54,8 @@ class Server:
             pass
         finally:
             writer.close()
+            self.open -= 1
+            self.closed.set()
 
 
 @pytest.fixture
@@ -140,6 +145,100 @@ async def test_a_kept_connection_that_is_closed_meanwhile_harms_nobody(server: S
     await connections.request("GET", "/1", "", None)
     assert (await connections.request("GET", "/2", "", None)).status == 200
     assert [asked.split(b" ")[1] for asked in server.asked] == [b"/ari/1", b"/ari/2", b"/ari/2"]
+
+
+async def test_nor_a_post_that_does_no_harm_twice(server: Server, connect: Connect):
+    connections = connect()
+    server.answers = [[FINE], [CLOSES], [FINE]]
+    await connections.request("GET", "/1", "", None)
+    assert (await connections.request("POST", "/2", "", None, twice=True)).status == 200
+    assert [asked.split(b" ")[1] for asked in server.asked] == [b"/ari/1", b"/ari/2", b"/ari/2"]
+
+
+async def test_a_connection_that_is_closed_before_anything_is_sent_harms_no_request(server: Server):
+    """It may be closed while permission is waited for: whatever is asked, it was not asked yet."""
+    permitted = asyncio.Event()
+    permitted.set()
+    connections = Connections(f"http://127.0.0.1:{server.port}/ari", "Basic YTpi", 1, permitted.wait)
+    server.answers = [[FINE, CLOSES]]
+    closed = server.closed
+    await connections.request("GET", "/1", "", None)
+    permitted.clear()
+    asking = asyncio.create_task(connections.request("POST", "/2", "", None))
+    await closed.wait()
+    await asyncio.sleep(0.01)
+    permitted.set()
+    assert (await asking).status == 200
+    assert [asked.split(b" ")[1] for asked in server.asked] == [b"/ari/1", b"/ari/2"]
+    connections.close()
+
+
+async def test_what_was_not_sent_is_known_not_to_be_done(server: Server, connect: Connect):
+    nobody = Connections("http://127.0.0.1:1/ari", "Basic YTpi", 1, ALWAYS.confirmed)
+    with pytest.raises(AriUnreachable) as never:
+        await nobody.request("POST", "/x", "", None)
+    assert not never.value.sent
+    server.answers = [[CLOSES]]
+    with pytest.raises(AriUnreachable) as perhaps:
+        await connect().request("POST", "/x", "", None)
+    assert perhaps.value.sent
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_who_gives_up_while_permission_is_waited_for_leaves_no_connection(server: Server, kept: bool):
+    """Asterisk lets us have so many, and each lapse of the lease would cost some of them."""
+    permitted = asyncio.Event()
+    permitted.set()
+    connections = Connections(f"http://127.0.0.1:{server.port}/ari", "Basic YTpi", 4, permitted.wait)
+    if kept:
+        await asyncio.gather(*(connections.request("GET", "/x", "", None) for _ in range(4)))
+    for _ in range(5):
+        permitted.clear()
+        asking = [asyncio.create_task(connections.request("GET", "/x", "", None)) for _ in range(4)]
+        await asyncio.wait(asking, timeout=0.05)
+        for task in asking:
+            task.cancel()
+        await asyncio.wait(asking)
+        permitted.set()
+        await asyncio.gather(*(connections.request("GET", "/x", "", None) for _ in range(4)))
+    async with lateness.timeout():
+        while server.open > 4:
+            server.closed.clear()
+            await server.closed.wait()
+    assert server.open <= 4
+    connections.close()
+
+
+async def test_one_that_is_refused_permission_leaves_none_either(server: Server):
+    class Lost(Exception):
+        pass
+
+    async def lost() -> None:
+        raise Lost
+
+    connections = Connections(f"http://127.0.0.1:{server.port}/ari", "Basic YTpi", 1, lost)
+    with pytest.raises(Lost):
+        await connections.request("GET", "/x", "", None)
+    async with lateness.timeout():
+        while server.open:
+            server.closed.clear()
+            await server.closed.wait()
+    assert server.asked == []
+
+
+async def test_permission_is_asked_each_time_something_is_sent(server: Server):
+    asked = 0
+
+    async def permitted() -> None:
+        nonlocal asked
+        asked += 1
+
+    connections = Connections(f"http://127.0.0.1:{server.port}/ari", "Basic YTpi", 1, permitted)
+    server.answers = [[FINE], [CLOSES]]
+    for _ in range(2):
+        await connections.request("GET", "/x", "", None)
+    assert asked == len(server.asked) == 3
+    connections.close()
 
 
 async def test_but_what_may_be_done_only_once_is_not_asked_again(server: Server, connect: Connect):
