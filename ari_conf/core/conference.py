@@ -16,7 +16,7 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.callbacks import plausible, truth
 from ari_conf.core.conference_state import Common
-from ari_conf.core.effects import ClaimName, CreateBridge, MuteChannel, ReleaseName
+from ari_conf.core.effects import ClaimName, CreateBridge, Effect, MuteChannel, ReleaseName, StoreRecording
 from ari_conf.core.hearing import EVENTS, FLOOR_SILENCE_MS
 from ari_conf.core.internal import Admitted, Notify, Out
 from ari_conf.core.member import Member, Reason, schedule
@@ -142,7 +142,7 @@ class Conference(Mishaps):
             return self._not_claimed(f"is held by {event.owner}; a conference can't span two Asterisks")
         self.claim = "held"
         if not members:
-            return self._end("conference_ended", now)
+            return self._end("conference_ended", now) + self._release()
         self.bridge = "creating"
         out: Out = [CreateBridge(self.bridge_id)]
         for member in members:
@@ -152,10 +152,10 @@ class Conference(Mishaps):
     def _admit(self, member: Member, now: int) -> Out:
         element = member.element
         out: Out = [Admitted(member.call_uuid)]
-        member.state, member.joined_at = "waiting", now
         self.entered += 1
         # "enter callback, also while waiting for the start"
         out += self._notify(member, "enter", now, ("ConferenceFirstMember", truth(self.entered == 1)))
+        member.state, member.joined_at = "waiting", now
         # "The first member with startConferenceOnEnter=true starts the conference for good"
         self.started = self.started or element.start_conference_on_enter
         self.stay_alone = self.stay_alone and element.stay_alone
@@ -185,22 +185,29 @@ class Conference(Mishaps):
         """It ends for all, whatever it is like inside; what can't be told any more is left out. Its members' calls are
         others' to end."""
         told: Out = [*self._owed]
-        have_left = {t.call_uuid for t in self._owed if isinstance(t, Notify) and t.event == EVENTS["exit"]}
+        self.sequence, begun = self._told + sum(map(_numbered, self._owed)), self._begun
+        have_left, have_entered = (
+            {t.call_uuid for t in self._owed if isinstance(t, Notify) and t.event == EVENTS[action]}
+            for action in ("exit", "enter")
+        )
         # To be forgotten where they are written.
         gone: dict[int, Member | None] = dict.fromkeys([*self._changed, *self.members])
         for member in [m for m in (*self._gone, *self.members.values()) if m.call_uuid not in have_left]:
-            told += tried(lambda: self._exit(member, now))  # noqa: B023 -- done before the next one
+            if member.state != "arriving" or member.call_uuid in have_entered:
+                told += tried(lambda: self._exit(member, now))  # noqa: B023 -- done before the next one
         told += tried(lambda: self._hand_over(now))
         self.members, self.players, self.recording, self.undone = {}, {}, None, ()
-        self.claim, self.ending, self.floor, self.watched_until = "released", True, None, None
-        self._see(())
+        self.ending, self.floor, self.watched_until = True, None, None
+        self._see((), self.sequence)
         self._changed = gone
+        if self.claim == "asked" and self.bridge == "none" and begun:
+            # There is no bridge as yet, and the name is released when it is ours.
+            return told
+        self.claim = "released"
         return [*told, ReleaseName(self.auth_id, self.name, self.conference_id), *self._destroy(now)]
 
     def _exit(self, member: Member, now: int) -> Out:
         self.members = {key: other for key, other in self.members.items() if other is not member}
-        if member.state == "arriving":
-            return []
         member.joined_at = min(max(member.joined_at, 0), now)
         last = ("ConferenceLastMember", truth(not self.members))
         reason = ("ConferenceExitReason", "conference_ended")
@@ -209,13 +216,18 @@ class Conference(Mishaps):
     def _hand_over(self, now: int) -> Out:
         """What is being recorded, or has been. It may still run: whoever stores it waits for its end."""
         recording = self.recording
-        if recording is None or recording.handed_on:
+        if recording is None or recording.handed_on or any(isinstance(told, StoreRecording) for told in self._owed):
             return []
         recording.bridge_id, recording.auth_id = self.bridge_id, self.auth_id
         recording.started_at = recording.started_at if plausible(recording.started_at) else now
         stopped = recording.stop(now)
         recording.stopped(now)
         return [*stopped, *self._settle_recorded(recording, now)]
+
+
+def _numbered(told: Effect | Notify) -> bool:
+    callback = told.callback if isinstance(told, StoreRecording) else told
+    return "ConferenceSequence" in dict(getattr(callback, "params", ()))
 
 
 def tried(work: Callable[[], list[T]]) -> list[T]:

@@ -23,26 +23,33 @@ class Beside:
     """What is known of the members at a glance, so that none has to be looked for at each event. It is beside what a
     conference is: it is never written, and the simulation compares it with the members after each event."""
 
-    __slots__ = ("_by_channel", "_changed", "_due", "_gone", "_owed")
+    __slots__ = ("_begun", "_by_channel", "_changed", "_due", "_gone", "_owed", "_told")
     _by_channel: dict[str, Member]
     _due: dict[int, int]
     """The deadlines of those who have one, by their ids."""
     _changed: dict[int, Member | None]
     """Those who may be other than when `changed` was last asked, by their ids; None: he is gone."""
     _owed: list[Effect | Notify]
-    """What the step that is being made has numbered for its receivers: should it break, they are told all the same."""
+    """What the step that is being made has for its receivers: should it break, they are told all the same."""
+    _told: int
+    """The number of the last callback before that step."""
+    _begun: bool
+    """The step that made it was whole, so that its name was asked for."""
     _gone: list[Member]
     """Who has left in that step."""
 
-    def _see(self, members: Collection[Member]) -> None:
+    def _see(self, members: Collection[Member], sequence: int) -> None:
         self._by_channel = {m.channel_id: m for m in members}
         self._due = {}
         self._changed = {}
-        self._owed = []
-        self._gone = []
+        self._owe_nothing(sequence)
         self._see_changed(members)
         # They are as they were written.
         self._changed = {}
+        self._begun = False
+
+    def _owe_nothing(self, sequence: int) -> None:
+        self._owed, self._gone, self._told, self._begun = [], [], sequence, True
 
     def _see_changed(self, members: Collection[Member]) -> None:
         for member in members:
@@ -52,11 +59,6 @@ class Beside:
                 self._due[member.member_id] = deadline
             elif self._due:
                 self._due.pop(member.member_id, None)
-
-    def step_ended(self) -> None:
-        """What it has decided is done."""
-        if self._owed or self._gone:
-            self._owed, self._gone = [], []
 
     def changed(self) -> dict[int, Member | None]:
         """The members who may be other than when this was last asked, by their ids; None: he is gone."""
@@ -107,7 +109,12 @@ class ConferenceState(Beside):
 
     def __post_init__(self) -> None:
         self.ends_at = self.ends_at or self.created_at + CAP_S * 1000
-        self._see(self.members.values())
+        self._see(self.members.values(), self.sequence)
+
+    def step_ended(self) -> None:
+        """What it has decided is done."""
+        if self._owed or self._gone or not self._begun:
+            self._owe_nothing(self.sequence)
 
     # What is derived.
 
@@ -133,7 +140,9 @@ class ConferenceState(Beside):
     def done(self) -> bool:
         """Ended means: "recording stopped, bridge destroyed, name free"; what was recorded is others' to keep."""
         recorded = self.recording is None or self.recording.handed_on
-        return self.ending and not self.members and self.bridge in ("none", "gone") and recorded
+        # What is being claimed is to be released when it is ours.
+        answered = self.claim != "asked"
+        return self.ending and answered and not self.members and self.bridge in ("none", "gone") and recorded
 
     @property
     def deadline(self) -> int | None:
@@ -187,7 +196,6 @@ class ConferenceState(Beside):
 
     def _let_out(self, member: Member) -> None:
         del self.members[member.member_id]
-        self._gone.append(member)
         self._changed[member.member_id] = None
         self._by_channel.pop(member.channel_id, None)
         self._due.pop(member.member_id, None)

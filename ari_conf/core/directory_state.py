@@ -72,8 +72,10 @@ class DirectoryState:
     """By the last step, or the one that is being made."""
     _earlier: set[str] = field(default_factory=set)
     """By those before it, since `touched` was last asked."""
+    _decided: list[Effect] | None = None
+    """By the step that is being made, once all of it is; None: it is not."""
     _whole: list[Effect] = field(default_factory=list)
-    """Of a step that broke: what was decided before."""
+    """Of several steps of which one broke: what those before it have decided."""
     _watched: dict[str, int] = field(default_factory=dict)
     """account -> until when"""
     _refused: dict[str, int] = field(default_factory=dict)
@@ -140,7 +142,10 @@ class DirectoryState:
             conference.step_ended()
             if conference.ending:
                 self._forget_name(conference)
-            deadline = conference.deadline
+            if conference.done:
+                self._forget_conference(conference)
+            else:
+                deadline = conference.deadline
         self._await(key, deadline)
 
     def _await(self, key: str, deadline: int | None) -> None:

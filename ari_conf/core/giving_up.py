@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from ari_conf.core import events as ev
+from ari_conf.core import ids
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference, tried
-from ari_conf.core.effects import DestroyBridge, Effect, HangUp, ReleaseName, Reply, ReportProblem, Target
+from ari_conf.core.effects import ClaimName, DestroyBridge, Effect, HangUp, ReleaseName, Reply, ReportProblem, Target
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.integrity import of_call, of_conference
 from ari_conf.core.internal import HangUpCall, Internal, Released, Skipped
@@ -31,19 +32,43 @@ class GivingUp(Telling):
         """After `receive` or `resume` raised, which is a defect: those whom the step concerned, and `keys`, are half
         changed. They are ended, so that nobody stays on the phone with what does not answer any more; all others go on.
         """
+        self._touched = self._touched or self._about(event)
         self._touched |= {key for key in keys if key in self.calls or key in self.conferences}
         broken, effects, self._whole = set(self._touched), self._whole, []
         conferences = [c for key in sorted(broken) if (c := self.conferences.get(key)) is not None]
+        if self._decided is not None:
+            effects, self._decided = effects + self._decided, None
+            self._have_done(conferences)
+        else:
+            effects += self._turned_away(event)
         members = {member.call_uuid for c in conferences for member in c.members.values()}
         rooms = {c.conference_id for c in conferences}
         calls = [c for key, c in self.calls.items() if key in broken | members or c.conference_id in rooms]
         for conference in conferences:
             effects += self._end_conference(conference, now)
+            if conference.claim == "asked" and _is_answer(event):
+                # No other will come.
+                effects += self._each(tried(lambda: conference.receive(event, now)), now)  # noqa: B023
         for call in calls:
             effects += self._end_call(call, BROKEN, now)
-        effects += self._turned_away(event)
         self._bookkeep_all()
         return effects
+
+    def _about(self, event: ev.Event) -> set[str]:
+        """Whom the event was for, if the step broke before it came to them: they wait for it."""
+        told = event.effect if isinstance(event, ev.EffectFailed) else event
+        owned_id = getattr(told, "playback_id", "") or getattr(told, "fetch_id", "")
+        keys = [getattr(told, name, "") for name in ("call_uuid", "conference_id", "bridge_id")]
+        keys += [self._channels.get(getattr(told, "channel_id", ""), ""), ids.owner_of(owned_id)[1]]
+        return {key for key in keys if key in self.calls or key in self.conferences}
+
+    def _have_done(self, conferences: list[Conference]) -> None:
+        """All was decided, so that all is told; what broke is what is noted of it."""
+        for conference in conferences:
+            conference.step_ended()
+        for call in [call for call in self.calls.values() if call.done]:
+            self._touched.add(call.call_uuid)
+            self._forget_call(call)
 
     def _turned_away(self, event: ev.Event) -> list[Effect]:
         """Who waits for what the event was to lead to."""
@@ -100,7 +125,7 @@ class GivingUp(Telling):
         """It would reach a call or a channel that only this member takes for its own."""
         if isinstance(item, ABOUT_A_CALL) and item.call_uuid == member.call_uuid:
             call = self.calls.get(member.call_uuid)
-            return call is None or not (call.over or call.conference_id == conference.conference_id)
+            return call is None or call.done or not (call.over or call.conference_id == conference.conference_id)
         target = getattr(item, "target", None)
         channel_id = target.id if isinstance(target, Target) else getattr(item, "channel_id", None)
         return channel_id == member.channel_id and self._channels.get(member.channel_id) != member.call_uuid
@@ -134,6 +159,7 @@ class GivingUp(Telling):
             self._await(call.call_uuid, call.deadline)
             self._look_at(call.call_uuid, of_call(call))
         for conference in conferences:
+            conference.step_ended()
             self.conferences[conference.conference_id] = conference
             self._take_name(conference)
             self._await(conference.conference_id, conference.deadline)
@@ -234,6 +260,7 @@ class GivingUp(Telling):
         if not key or key in self.conferences or key in self.calls or not isinstance(element, Element):
             return []
         conference = Conference(key, call.auth_id, element.name, now, element.max_members, self.public_url)
+        conference.claim, conference.bridge = "held", "ready"
         self.conferences[key] = conference
         return self._end_conference(conference, now)
 
@@ -252,3 +279,9 @@ class GivingUp(Telling):
                 )
                 effects.append(ReportProblem(conference.auth_id, "", None, text))
         return effects
+
+
+def _is_answer(event: ev.Event) -> bool:
+    """To a claim."""
+    claim = isinstance(event, ev.EffectFailed) and isinstance(event.effect, ClaimName)
+    return claim or isinstance(event, ev.NameClaimed | ev.NameRefused)

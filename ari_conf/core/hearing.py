@@ -21,7 +21,7 @@ from ari_conf.core.effects import (
     Target,
 )
 from ari_conf.core.elements import Prompt
-from ari_conf.core.internal import Finished, Notify, Out, RecordingAsked, Stayed
+from ari_conf.core.internal import Notify, Out, RecordingAsked, Stayed
 from ari_conf.core.member import Member
 from ari_conf.core.patience import again_ms
 from ari_conf.core.player import Player
@@ -178,8 +178,8 @@ class Hearing(ConferenceState):
         if recording.element.callback_url is not None and not recording.api_id:
             sequence += 1
         stored = recording.hand_on(self.conference_id, self.name, sequence, self.public_url)
-        self.sequence = sequence
         self._owed.append(stored)
+        self.sequence, recording.handed_on = sequence, True
         return [*out, stored]
 
     def _note_stay(self, member: Member, now: int, left: int | None) -> Out:
@@ -224,7 +224,7 @@ class Hearing(ConferenceState):
             out += self.recording.stop(now)
         if self.bridge in ("creating", "ready") and (self.recording is None or self.recording.finished):
             out += self._destroy(now)
-        return out + ([Finished(self.conference_id)] if self.done else [])
+        return out
 
     def _destroy(self, now: int) -> Out:
         """Again and again, until it is known to be gone; nobody waits for that."""

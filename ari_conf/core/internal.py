@@ -89,13 +89,6 @@ class Stayed:
     left_ms: int | None
 
 
-@fact
-class Finished:
-    """Nothing of the conference is left."""
-
-    conference_id: str
-
-
-Internal = Join | Admitted | Skipped | Released | HangUpCall | Notify | Fetch | RecordingAsked | Stayed | Finished
+Internal = Join | Admitted | Skipped | Released | HangUpCall | Notify | Fetch | RecordingAsked | Stayed
 INTERNALS = frozenset(get_args(Internal))
 Out = list[Effect | Internal]

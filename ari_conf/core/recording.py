@@ -102,7 +102,6 @@ class Recording:
                 "recording_end_ms": str(ended_at),
             }
         url, method = element.callback_url, element.callback_method
-        self.handed_on = True
         return StoreRecording(
             self.recording_id,
             self.auth_id,

@@ -15,6 +15,7 @@ from ari_conf.core.effects import (
     RemoveChannel,
     ReportProblem,
     SendDigits,
+    StopPreparing,
 )
 from ari_conf.core.hearing import Hearing
 from ari_conf.core.internal import Out, Released
@@ -101,10 +102,10 @@ class Staying(Hearing):
             member.reason = member.reason or reason
             return self._out(member, now) if reason == "hangup" else []
         out = member.fall_silent() + self._found(member, member.matcher.flush(), now)
-        was, member.state, member.reason, member.sending = member.state, "leaving", reason, ()
-        if was == "arriving":
+        if member.state == "arriving":
             self._let_out(member)
             return [*out, Released(member.call_uuid, member.element, ())]
+        was, member.state, member.reason, member.sending = member.state, "leaving", reason, ()
         if reason == "hangup" or was in ("waiting", "joining", "held"):
             return out + self._out(member, now)
         member.leaving_until = now + LEAVING_MS
@@ -123,6 +124,7 @@ class Staying(Hearing):
     def _out(self, member: Member, now: int) -> Out:
         """In this order: out of the mix, exit callback, exitSound, what follows from his leaving, his action."""
         self._let_out(member)
+        self._gone.append(member)
         reason = member.reason or "conference_ended"
         if self.floor == member.member_id:
             self.floor = None
@@ -167,9 +169,13 @@ class Staying(Hearing):
         out: Out = []
         for player in self.players.values():
             out += player.stop()
-        if self.claim == "held":
-            self.claim = "released"
-            out.append(ReleaseName(self.auth_id, self.name, self.conference_id))
+        out += self._release()
         for member in list(self.members.values()):
             out += self._leave(member, reason, now)
-        return out
+        return [*out, StopPreparing(self.conference_id)]
+
+    def _release(self) -> Out:
+        if self.claim != "held":
+            return []
+        self.claim = "released"
+        return [ReleaseName(self.auth_id, self.name, self.conference_id)]

@@ -10,13 +10,12 @@ from ari_conf.core.call import Call
 from ari_conf.core.callbacks import NORMAL, standard
 from ari_conf.core.conference import Conference
 from ari_conf.core.directory_state import DirectoryState
-from ari_conf.core.effects import Effect, FetchSounds, NoteStay, PostCallback, StopPreparing, Undoing
+from ari_conf.core.effects import Effect, FetchSounds, NoteStay, PostCallback, Undoing
 from ari_conf.core.insisting import lane_of
 from ari_conf.core.internal import (
     INTERNALS,
     Admitted,
     Fetch,
-    Finished,
     HangUpCall,
     Internal,
     Join,
@@ -44,11 +43,13 @@ class Telling(DirectoryState):
         it then does must not come before what was decided earlier.
         """
         effects = self._effects_of(out, now) if out else []
+        self._decided = effects
         for effect in effects:
             if type(effect) in UNDOING:
                 self._remember(effect, now)  # type: ignore[arg-type]
         for key in self._touched:
             self._bookkeep(key)
+        self._decided = None
         return effects
 
     def _effects_of(self, out: Out, now: int) -> list[Effect]:
@@ -92,10 +93,6 @@ class Telling(DirectoryState):
             self._touched.add(call.call_uuid if call else where)
 
     # What they tell each other.
-
-    def _finished(self, finished: Finished, now: int) -> Out:
-        self._forget_conference(self.conferences[finished.conference_id])
-        return [StopPreparing(finished.conference_id)]
 
     def _fetch(self, fetch: Fetch, now: int) -> Out:
         call = self.calls[fetch.call_uuid]
@@ -145,6 +142,7 @@ class Telling(DirectoryState):
             conference = Conference(
                 self.new_id(), call.auth_id, join.element.name, now, join.element.max_members, self.public_url
             )
+            self._touched.add(conference.conference_id)
             self.conferences[conference.conference_id] = conference
             self._names[call.auth_id, conference.name] = conference.conference_id
             until = self._watched.get(call.auth_id, now)
@@ -181,6 +179,5 @@ TELLS: dict[type, Callable[[Telling, Any, int], Out]] = {
     Fetch: Telling._fetch,
     RecordingAsked: Telling._recording_asked,
     Stayed: Telling._stayed,
-    Finished: Telling._finished,
 }
 """All that calls and conferences tell each other but Notify."""

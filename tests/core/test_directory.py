@@ -227,8 +227,11 @@ def test_calls_of_a_process_before_count(stage: Stage) -> None:
 def test_a_call_that_is_given_up_counts_no_more(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.directory.calls_per_account = 1
     stage.call("ann", Wait(3600))
-    monkeypatch.setattr(Call, "receive", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(Call, "receive", lambda *_: 1 / 0)
         stage.directory.receive(ev.DigitReceived("ann", "1"), stage.now)
     stage.directory.give_up(ev.DigitReceived("ann", "1"), stage.now)
+    # Until the channel is known to be gone it is a call like any other.
+    assert stage.directory.calls.of_account("A") == 1
+    stage.directory.receive(ev.ChannelHungUp("ann", 16), stage.now)
     assert stage.directory.calls.of_account("A") == 0

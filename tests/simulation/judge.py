@@ -12,7 +12,7 @@ import json
 from ari_conf.core import effects as do
 from ari_conf.core import elements as el
 from ari_conf.core import events as ev
-from ari_conf.core import integrity
+from ari_conf.core import ids, integrity
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
 from ari_conf.core.directory import Directory
@@ -40,6 +40,8 @@ class Judge:
         """As a crash would leave it."""
         self._members: dict[str, dict[bytes, bytes]] = {}
         self._mixed: dict[str, tuple[str, int, bool]] = {}
+        self._rooms: dict[str, list[el.Conference]] = {}
+        """Of the document that each call got last."""
         self.effects: list[do.Effect] = []
         self.touched: set[str] = set()
         """What the steps so far have changed."""
@@ -52,6 +54,9 @@ class Judge:
 
     def before(self, event: ev.Event, now: int) -> None:
         self.hearing.before(event)
+        if isinstance(event, ev.DocumentFetched):
+            rooms = [element for element in event.elements if isinstance(element, el.Conference)]
+            self._rooms[ids.call_of(event.fetch_id) or ""] = rooms
         self._mixed = {
             m.channel_id: (c.conference_id, m.member_id, m.muted)
             for c in self.directory.conferences.values()
@@ -173,8 +178,10 @@ class Judge:
 
     def _enters(self, conference_id: str, member_id: int, params: dict[str, str], now: int) -> None:
         call = self.directory.calls[params["CallUUID"]]
-        element = call.running
-        assert isinstance(element, el.Conference)
+        theirs = [room for room in self._rooms[call.call_uuid] if room.name == params["ConferenceName"]]
+        # Of several deadlines in one step a later one may have ended it already.
+        element = call.running if isinstance(call.running, el.Conference) else theirs[0]
+        assert element in theirs, "they enter what their document says"
         seen = self.seen.setdefault(
             conference_id,
             Seen(conference_id, call.auth_id, element.name, self.directory.conferences[conference_id].max_members),
