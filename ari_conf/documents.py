@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from pathlib import Path
 from typing import Protocol
 
@@ -78,7 +77,7 @@ class Documents:
 
     async def _asked(self, method: str, url: str, params: do.Params, auth_id: str) -> bytes:
         record = await self.account(auth_id)
-        tokens = record.tokens(time.time_ns() // 1_000_000) if record else []
+        tokens = record.tokens() if record else []
         await self._ari.permission.confirmed()
         reply = await self._fetcher.request(method, url, params, tokens=tokens, limit_bytes=document.MAX_BYTES)
         return reply.body
