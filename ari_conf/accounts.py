@@ -23,12 +23,14 @@ from ari_conf.lanes import PREFIX
 KEY = PREFIX + "accounts"
 LETTERS_AND_DIGITS = string.ascii_letters + string.digits
 DAY_MS = 24 * 3600 * 1000
+MOST_OLD_TOKENS = 10
+"""Of an account, that sign as well: each makes the signatures of each request longer."""
 
 
 class OldToken(msgspec.Struct, frozen=True):
     token: str
     until_ms: int
-    """Epoch milliseconds until which it still signs."""
+    """Epoch milliseconds until which it still signs, by Redis' clock: those of machines may differ."""
 
 
 class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -47,8 +49,15 @@ class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     recording_auth: str = "none"
     """basic: RecordUrl asks for auth_id and token; none: whoever knows it may hear it."""
 
-    def tokens(self, now_ms: int) -> list[str]:
-        """What signs, the newest first: "During a token's rotation several signatures stand in the header"."""
+    def current(self, now_ms: int) -> AccountRecord:
+        """Without tokens that sign no more; `now_ms` is Redis' clock."""
+        if not self.old_tokens:
+            return self
+        return msgspec.structs.replace(self, old_tokens=tuple(t for t in self.old_tokens if t.until_ms > now_ms))
+
+    def tokens(self, now_ms: int = 0) -> list[str]:
+        """What signs, the newest first: "During a token's rotation several signatures stand in the header". `now_ms` is
+        Redis' clock; it isn't needed for a record that is current."""
         return [self.token, *(old.token for old in self.old_tokens if old.until_ms > now_ms)]
 
     def account(self) -> Account:
@@ -95,8 +104,10 @@ def add(
 
 
 def get(redis: Redis, auth_id: str) -> AccountRecord | None:
-    found = cast("bytes | None", redis.hget(KEY, auth_id))
-    return decode(found) if found else None
+    """As it is now."""
+    pipe: Any = redis.pipeline(transaction=False)
+    found, time = pipe.hget(KEY, auth_id).time().execute()
+    return decode(found).current(time[0] * 1000) if found else None
 
 
 def ids(redis: Redis) -> list[str]:
@@ -121,11 +132,13 @@ def update(redis: Redis, auth_id: str, **fields: Any) -> AccountRecord:
     return _change(redis, auth_id, lambda record: msgspec.structs.replace(record, **checked))
 
 
-def rotate_token(redis: Redis, auth_id: str, now_ms: int, keep_ms: int = DAY_MS) -> AccountRecord:
-    """A new token; the one before also signs for `keep_ms` more, so that receivers can change theirs in that time."""
+def rotate_token(redis: Redis, auth_id: str, now_ms: int | None = None, keep_ms: int = DAY_MS) -> AccountRecord:
+    """A new token; the one before also signs for `keep_ms` more, so that receivers can change theirs in that time.
+    `now_ms`: Redis' clock, if not given."""
+    now = int(redis.time()[0]) * 1000 if now_ms is None else now_ms
 
     def rotated(record: AccountRecord) -> AccountRecord:
-        old = (OldToken(record.token, now_ms + keep_ms), *(t for t in record.old_tokens if t.until_ms > now_ms))
+        old = OldToken(record.token, now + keep_ms), *record.current(now).old_tokens[: MOST_OLD_TOKENS - 1]
         return msgspec.structs.replace(record, token=new_token(), old_tokens=old if keep_ms > 0 else ())
 
     return _change(redis, auth_id, rotated)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -111,7 +110,7 @@ class Documents:
         if record is None:
             raise RequestFailed(f"{without_query(url)}: nothing was sent: there is no account {auth_id} any more")
         await self._ari.permission.confirmed()
-        tokens = record.tokens(time.time_ns() // 1_000_000)
+        tokens = record.tokens()
         reply = await self._fetcher.request(
             method, url, params, tokens=tokens, limit_bytes=document.MAX_BYTES, account=auth_id
         )

@@ -20,6 +20,7 @@ MOST_BYTES = 64 * 1024
 """Of a callback's entry. A longer one is not sent, which is told in the account's problems."""
 MOST_TRANSCRIPTION_BYTES = 1024 * 1024
 """Of one that brings what was said in a recording, of up to four hours."""
+ALL = 1 << 40
 SHOWN = 200
 """Characters of a URL that are told."""
 Place = tuple[Literal["ready", "leased", "waiting"], int]
@@ -107,13 +108,18 @@ class Totals:
     retried: int
     dead: int
     """Since ever: how many became dead letters."""
+    dropped: int = 0
+    """Since ever: how many found no room in their lane, or of their account."""
 
 
 def overview(client: Redis, limit: int = 1000) -> list[Lane]:
     """The lanes, the one that waits for longest first; `limit` bounds how many are looked at."""
     now_ms, found = _now_ms(client), []
     for lane, (state, due), depth, head in heads(client, QUEUE, limit):
-        first = decode(head)
+        try:
+            first = decode(head)
+        except msgspec.MsgspecError:  # its worker says so
+            continue
         found.append(Lane(lane, first.auth_id, first.url, depth, max(0, now_ms - first.at_ms), state, due))
     return sorted(found, key=lambda lane: -lane.oldest_ms)
 
@@ -121,16 +127,7 @@ def overview(client: Redis, limit: int = 1000) -> list[Lane]:
 def heads(client: Redis, queue: str, limit: int = 1000) -> list[tuple[str, Place, int, bytes]]:
     """(lane, where it is, how many entries it has, the first of them) of the lanes of a queue."""
     redis: Any = client  # as typed by redis-py, answers could be str as well
-    keys, now_ms = prefix(queue), _now_ms(client)
-    places: dict[str, Place] = {}
-    # In the order in which a lane goes from one to the next: one that moves meanwhile is met again, not missed.
-    places.update((lane, ("ready", 0)) for lane in _ready(redis, queue, limit))
-    for worker in _workers(redis, queue):
-        places.update((lane.decode(), ("leased", 0)) for lane in redis.hkeys(f"{keys}held:{worker}"))
-    for lane, due in redis.zrange(keys + "waiting", 0, limit - 1, withscores=True):
-        places[lane.decode()] = ("waiting", max(0, int(due) - now_ms))
-    places.update((lane, ("ready", 0)) for lane in _ready(redis, queue, limit))
-    found = []
+    keys, places, found = prefix(queue), _places(redis, queue, limit), []
     for some in _chunks(list(places)[:limit], 500):
         pipe = redis.pipeline(transaction=False)
         for lane in some:
@@ -142,19 +139,33 @@ def heads(client: Redis, queue: str, limit: int = 1000) -> list[tuple[str, Place
     return found
 
 
+def _places(redis: Any, queue: str, limit: int) -> dict[str, Place]:
+    """Where each lane is. Never by looking through all keys: there may be millions of others."""
+    keys, now_ms = prefix(queue), _now_ms(redis)
+    places: dict[str, Place] = {}
+    # In the order in which a lane goes from one to the next: one that moves meanwhile is met again, not missed.
+    places.update((lane, ("ready", 0)) for lane in _ready(redis, queue, limit))
+    for worker in _workers(redis, queue):
+        places.update((lane.decode(), ("leased", 0)) for lane in redis.hkeys(f"{keys}held:{worker}"))
+    for lane, due in redis.zrange(keys + "waiting", 0, limit - 1, withscores=True):
+        places[lane.decode()] = ("waiting", max(0, int(due) - now_ms))
+    places.update((lane, ("ready", 0)) for lane in _ready(redis, queue, limit))
+    return places
+
+
 def totals(client: Redis, queue: str = QUEUE) -> Totals:
     """Of a queue: in those of recordings and transcriptions "delivered" are those that are done."""
     redis: Any = client
     keys, lanes, waiting = prefix(queue), 0, 0
-    for some in _chunks(redis.scan_iter(match=keys + "lane:*", count=1000), 500):
+    for some in _chunks(_places(redis, queue, ALL), 500):
         pipe = redis.pipeline(transaction=False)
-        for key in some:
-            pipe.llen(key)
+        for lane in some:
+            pipe.llen(f"{keys}lane:{lane}")
         depths = pipe.execute()
         lanes, waiting = lanes + sum(1 for depth in depths if depth), waiting + sum(depths)
     counts = {word.decode(): int(count) for word, count in redis.hgetall(keys + "counts").items()}
     threads = [int(n) for n in redis.hvals(keys + "threads")]
-    words = (counts.get(word, 0) for word in ("done", "retry", "dead"))
+    words = (counts.get(word, 0) for word in ("done", "retry", "dead", "dropped"))
     return Totals(waiting, lanes, len(threads), sum(threads), *words)
 
 

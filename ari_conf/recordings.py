@@ -7,11 +7,12 @@
 | ari_conf:recording-index:… | see `recording_index` |
 | ari_conf:recording-notes:ID | sorted set: who was in and who spoke, until it is stored |
 | ari_conf:recording-words:ID | list: JSON of what was understood, piece by piece, until all is |
-| ari_conf:recording-progress | hash, id -> percent, of what is being worked at |
+| ari_conf:recording-progress:ID | percent, of what is being worked at; it expires |
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -31,7 +32,10 @@ from ari_conf.settings import Settings
 QUEUE, TRANSCRIPTIONS = "recordings", "transcriptions"
 WORDS_KEPT_S = 7 * 24 * 3600
 NOTES_KEPT_S = 30 * 24 * 3600
-PROGRESS = PREFIX + "recording-progress"
+PROGRESS_KEPT_S = 3600
+"""After it was told last: a long piece of speech takes minutes."""
+MOST_NOTES = 100_000
+"""Of a recording: who was in and who spoke. What comes after that is not noted."""
 
 
 class Job(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -147,6 +151,7 @@ def note(pipe: Any, effect: NoteStay | NoteTalk) -> None:
         told, at = ["talk", effect.member_id, effect.start_ms, effect.end_ms], effect.start_ms
     key = _notes_key(effect.recording_id)
     pipe.zadd(key, {json.dumps(told): at})
+    pipe.zremrangebyrank(key, MOST_NOTES, -1)
     pipe.expire(key, NOTES_KEPT_S)
 
 
@@ -178,7 +183,6 @@ def add(
         if transcription:
             lanes.enqueue(pipe, [transcription], TRANSCRIPTIONS)
         pipe.delete(_notes_key(stored.recording_id))
-        pipe.hdel(PROGRESS, stored.recording_id)
         return True
 
     return bool(
@@ -224,7 +228,6 @@ def transcribed(redis: Redis, stored: Stored, state: str, callbacks: list[tuple[
         pipe.set(key, msgspec.json.encode(msgspec.structs.replace(known, transcript=state)))
         if callbacks:
             lanes.enqueue(pipe, callbacks)
-        pipe.hdel(PROGRESS, stored.recording_id)
         return True
 
     done: bool | None = cast(Any, redis).transaction(transaction, key, value_from_callable=True)
@@ -243,18 +246,20 @@ def remove(redis: Redis, stored: Stored) -> None:
 
 
 def progress(redis: Redis, recording_id: str, percent: int) -> None:
-    redis.hset(PROGRESS, recording_id, percent)
+    redis.set(_progress_key(recording_id), percent, ex=PROGRESS_KEPT_S)
 
 
 def pending(redis: Redis, limit: int = 1000) -> list[Pending]:
     """The one that waits for longest first."""
-    percents = {id.decode(): int(done) for id, done in cast("dict[bytes, bytes]", redis.hgetall(PROGRESS)).items()}
     found = []
     for queue, kind in KINDS:
         for _, place, _, head in outbox.heads(redis, queue, limit):
-            job = msgspec.json.decode(head, type=kind)
-            percent = percents.get(job.recording_id) if place[0] == "leased" else None
-            found.append(Pending(job, queue, *place, percent))
+            try:
+                job = msgspec.json.decode(head, type=kind)
+            except msgspec.MsgspecError:  # its worker says so
+                continue
+            done = cast("bytes | None", redis.get(_progress_key(job.recording_id))) if place[0] == "leased" else None
+            found.append(Pending(job, queue, *place, int(done) if done else None))
     return sorted(found, key=lambda one: one.job.at_ms)
 
 
@@ -264,7 +269,9 @@ def lost(redis: Redis, auth_ids: Sequence[str]) -> list[tuple[str, str, Job | Tr
     for auth_id in auth_ids:
         for queue, kind in KINDS:
             letters = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrevrange(_dead(queue, auth_id)))
-            found += [(id.decode(), queue, msgspec.json.decode(kept[b"entry"], type=kind)) for id, kept in letters]
+            for id, kept in letters:
+                with contextlib.suppress(msgspec.MsgspecError):
+                    found.append((id.decode(), queue, msgspec.json.decode(kept[b"entry"], type=kind)))
     return found
 
 
@@ -287,3 +294,7 @@ def _words_key(recording_id: str) -> str:
 
 def _notes_key(recording_id: str) -> str:
     return f"{PREFIX}recording-notes:{recording_id}"
+
+
+def _progress_key(recording_id: str) -> str:
+    return f"{PREFIX}recording-progress:{recording_id}"

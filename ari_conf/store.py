@@ -106,6 +106,11 @@ class Store:
             self._looking.cancel()
         await self._fenced.close()
 
+    @property
+    def hangs(self) -> bool:
+        """Redis takes long to answer: it is not waited for."""
+        return self._looking is not None
+
     async def account(self, auth_id: str) -> AccountRecord | None:
         """At most 5 s old; while Redis can't be reached as it was last, or StoreUnavailable if it was never seen."""
         read_at, record = self._accounts.get(auth_id, (float("-inf"), None))
@@ -113,7 +118,8 @@ class Store:
         if record and now - read_at < ACCOUNT_CACHE_S:
             return record
         try:
-            found = await self._asked_for_a_call(cast(Any, self._redis.hget(accounts.KEY, auth_id)))
+            pipe: Any = self._redis.pipeline(transaction=False)
+            found, redis_time = await self._asked_for_a_call(pipe.hget(accounts.KEY, auth_id).time().execute())
         except StoreUnavailable:
             if record is None:
                 raise
@@ -122,7 +128,7 @@ class Store:
         if found is None:
             self._accounts.pop(auth_id, None)
             return None
-        record = accounts.decode(cast(bytes, found))
+        record = accounts.decode(cast(bytes, found)).current(redis_time[0] * 1000)
         self._accounts[auth_id] = (now, record)
         if len(self._accounts) > MOST_ACCOUNTS:
             del self._accounts[next(iter(self._accounts))]

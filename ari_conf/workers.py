@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from redis import Redis
 
+from ari_conf.redis_client import following_in_threads
+
 if TYPE_CHECKING:
     from tasks.tokens import Tokens
 
@@ -45,4 +47,4 @@ class Workers:
 def _tokens(redis_url: str) -> Tokens:
     from tasks.tokens import Tokens
 
-    return Tokens(Redis.from_url(redis_url, socket_timeout=5.0))
+    return Tokens(following_in_threads(Redis.from_url(redis_url, socket_timeout=5.0)))

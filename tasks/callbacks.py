@@ -7,17 +7,17 @@ import time
 from functools import lru_cache
 
 import structlog
-from msgspec import json, structs
+from msgspec import MsgspecError, structs
 
 from ari_conf import callback_history, lanes, outbox
 from ari_conf.http.deliver import attempt
 from ari_conf.http.hop import without_query
 from ari_conf.http.retry import Outcome, next_try, parse
 from ari_conf.lanes import Taken, Verdict
-from ari_conf.problems import Problem, problems_key
+from ari_conf.problems import Problem, encoded, problems_key
 from ari_conf.settings import settings
 from tasks.app import app
-from tasks.worker import Worker, come, letters_kept_ms, serves
+from tasks.worker import Worker, come, letters_kept_ms, serves, unreadable
 
 log = structlog.get_logger()
 parsed = lru_cache(maxsize=1024)(parse)
@@ -32,7 +32,10 @@ def deliver(token: str) -> None:
 
 def serve(worker: Worker, taken: Taken) -> Verdict:
     """Makes one try."""
-    entry = outbox.decode(taken.entry)
+    try:
+        entry = outbox.decode(taken.entry)
+    except MsgspecError as error:
+        return unreadable(worker, taken, error)
     record = worker.account(entry.auth_id)
     if record is None:
         reason = "its account was removed: nothing can sign it"
@@ -49,7 +52,7 @@ def serve(worker: Worker, taken: Taken) -> Verdict:
         entry.method,
         bare,
         entry.params,
-        tokens=record.tokens(time.time_ns() // 1_000_000),
+        tokens=record.tokens(),
         policy=policy,
         allowed_networks=settings().allowed_networks,
         remaining_ms=max(1, policy.total_ms - entry.elapsed_ms),
@@ -90,7 +93,7 @@ def _dead(taken: Taken, entry: outbox.Entry, why: str, *, tell: bool, wasted: in
         tries = "1 try" if count == 1 else f"{count} tries"
         text = f"a callback to {url} is a dead letter after {tries}: {why}"
         problem = Problem(time.time_ns() // 1_000_000, dict(entry.params).get("CallUUID", ""), text)
-        told = (problems_key(entry.auth_id), json.encode(problem), settings().problems_kept)
+        told = (problems_key(entry.auth_id), encoded(problem), settings().problems_kept)
     kept = settings().dead_letters_kept, letters_kept_ms()
     return lanes.dead(taken, outbox.encode(entry), *kept, told, wasted=wasted)
 

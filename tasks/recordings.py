@@ -11,20 +11,20 @@ import time
 from typing import Any
 
 import structlog
-from msgspec import json, structs
+from msgspec import MsgspecError, json, structs
 
 from ari_conf import lanes, recordings
 from ari_conf.bucket import Bucket
 from ari_conf.errors import RecordingFailed, RecordingLost
 from ari_conf.lanes import Taken, Verdict
-from ari_conf.problems import Problem, problems_key
+from ari_conf.problems import Problem, encoded, problems_key
 from ari_conf.recording_document import described, metadata, object_key
 from ari_conf.recording_index import Stored
 from ari_conf.recordings import Job, Transcribing
 from ari_conf.settings import settings
 from tasks.app import app
 from tasks.tape import CONTENT_TYPES, ENCODERS, Recordings
-from tasks.worker import Worker, come, serves
+from tasks.worker import Worker, come, serves, unreadable
 
 log = structlog.get_logger()
 FIRST_RETRY_MS, MOST_RETRY_MS = 1_000, 300_000
@@ -45,7 +45,10 @@ def store_recording(token: str) -> None:
 
 def serve(worker: Worker, taken: Taken) -> Verdict:
     """Makes one try."""
-    job = json.decode(taken.entry, type=Job)
+    try:
+        job = json.decode(taken.entry, type=Job)
+    except MsgspecError as error:
+        return unreadable(worker, taken, error)
     try:
         _store(worker, job)
     except Interrupted:
@@ -166,7 +169,7 @@ def _lost(taken: Taken, job: Job) -> Verdict:
     log.error("recording lost", **_named(job), reason=job.error)
     text = f"the recording {job.recording_id} of the conference {job.conference_name!r} is lost: {job.error}"
     problem = Problem(time.time_ns() // 1_000_000, job.call_uuid, text)
-    told = (problems_key(job.auth_id), json.encode(problem), settings().problems_kept)
+    told = (problems_key(job.auth_id), encoded(problem), settings().problems_kept)
     return lanes.dead(taken, json.encode(job), KEPT, KEPT_MS, told)
 
 

@@ -6,7 +6,7 @@ import time
 from decimal import Decimal
 
 import structlog
-from msgspec import json, structs
+from msgspec import MsgspecError, json, structs
 
 from ari_conf import lanes, outbox, recordings
 from ari_conf.bucket import Bucket
@@ -22,7 +22,7 @@ from tasks.app import app
 from tasks.engines import RATE, Word, engine
 from tasks.recordings import Interrupted, checked, retry_ms
 from tasks.turns import Talk, turns
-from tasks.worker import Worker, come, serves
+from tasks.worker import Worker, come, serves, unreadable
 
 log = structlog.get_logger()
 SHORTEST_MS, LONGEST_MS, LARGEST = 500, 4 * 3600 * 1000, 2 * 1000**3
@@ -37,7 +37,10 @@ def transcribe(token: str) -> None:
 
 def serve(worker: Worker, taken: Taken) -> Verdict:
     """Makes one try."""
-    job = json.decode(taken.entry, type=Transcribing)
+    try:
+        job = json.decode(taken.entry, type=Transcribing)
+    except MsgspecError as error:
+        return unreadable(worker, taken, error)
     stored = recordings.get(worker.redis, job.recording_id)
     if stored is None or stored.transcript:
         return lanes.done(taken)  # deleted meanwhile, or it was told and only that was lost
@@ -128,7 +131,7 @@ def _callback(
         ("error", error or ""),
     )
     post = PostCallback(stored.conference_id, stored.auth_id, job.url, job.method, params)
-    return [outbox.entry(post, time.time_ns() // 1_000_000)]
+    return [outbox.entry(post, time.time_ns() // 1_000_000, outbox.MOST_TRANSCRIPTION_BYTES)]
 
 
 serves(recordings.TRANSCRIPTIONS, lambda: 1, serve)

@@ -24,6 +24,7 @@ from redis import Redis, RedisError
 from ari_conf import accounts, dead_letters, lanes, outbox
 from ari_conf.accounts import AccountRecord
 from ari_conf.lanes import Lanes, Taken, Verdict
+from ari_conf.redis_client import following_in_threads, is_refused
 from ari_conf.settings import settings
 from tasks.tokens import Tokens
 
@@ -77,7 +78,12 @@ class Worker:
             try:
                 asked_at = time.monotonic()
                 taken = self.lanes.turn(self.id, self.threads, token, verdict, came)
-            except (RedisError, OSError):
+            except (RedisError, OSError) as error:
+                if verdict and is_refused(error):
+                    # A key holds something else, say. The next beat gives its lane back.
+                    log.error("redis refuses what became of an entry", lane=verdict.taken.lane, reason=str(error))
+                    self._forget(verdict.taken.token)
+                    verdict = None
                 # Whether it took a lane is not known; if so, the next beat gives it back: nobody serves this token.
                 self._forget(token)
                 if self.stopping.wait(pause * random.uniform(0.5, 1)):
@@ -174,7 +180,14 @@ def _shutdown(**_: Any) -> None:
 
 
 def redis_client() -> Redis:
-    return Redis.from_url(settings().redis_url.get_secret_value(), socket_connect_timeout=2, socket_timeout=5)
+    url = settings().redis_url.get_secret_value()
+    return following_in_threads(Redis.from_url(url, socket_connect_timeout=2, socket_timeout=5))
+
+
+def unreadable(worker: Worker, taken: Taken, error: Exception) -> Verdict:
+    """Another version wrote it, or it is damaged: it is given up, so that the lane's others have their turn."""
+    log.error("an entry can't be read: it is given up", queue=worker.queue, lane=taken.lane, reason=str(error))
+    return lanes.dead(taken, taken.entry, settings().dead_letters_kept, letters_kept_ms())
 
 
 def come(queue: str, token: str) -> None:

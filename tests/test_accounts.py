@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from ari_conf import accounts
@@ -60,25 +62,43 @@ def test_an_update_changes_what_it_names(redis_server: RedisServer):
 
 def test_after_a_rotation_both_tokens_sign_for_a_day(redis_server: RedisServer):
     old = accounts.add(redis_server.client, NOW, "MA1").token
-    new = accounts.rotate_token(redis_server.client, "MA1", NOW).token
-    record = accounts.get(redis_server.client, "MA1")
-    assert new != old
-    assert record.tokens(NOW + DAY_MS - 1) == [new, old]
-    assert record.tokens(NOW + DAY_MS) == [new]
+    record = accounts.rotate_token(redis_server.client, "MA1", NOW)
+    assert record.token != old
+    assert record.tokens(NOW + DAY_MS - 1) == [record.token, old]
+    assert record.tokens(NOW + DAY_MS) == [record.token]
+
+
+@pytest.mark.parametrize("ahead_s", [-10 * 24 * 3600, 10 * 24 * 3600])
+def test_for_how_long_redis_clock_says(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, ahead_s: int):
+    """Those of the machine that rotates and of those that sign may be days off."""
+    there = time.time
+    monkeypatch.setattr(time, "time", lambda: there() + ahead_s)
+    monkeypatch.setattr(time, "time_ns", lambda: int(time.time() * 1e9))
+    old = accounts.add(redis_server.client, NOW, "MA1").token
+    new = accounts.rotate_token(redis_server.client, "MA1").token
+    assert accounts.get(redis_server.client, "MA1").tokens() == [new, old]
+    third = accounts.rotate_token(redis_server.client, "MA1", keep_ms=1).token
+    seconds = redis_server.client.time()[0]
+    while redis_server.client.time()[0] <= seconds + 1:  # it counts in whole seconds
+        time.sleep(0.05)
+    assert accounts.get(redis_server.client, "MA1").tokens() == [third, old]
 
 
 def test_rotations_that_follow_each_other_keep_the_newest_first(redis_server: RedisServer):
     first = accounts.add(redis_server.client, NOW, "MA1").token
-    second = accounts.rotate_token(redis_server.client, "MA1", NOW + 1).token
-    third = accounts.rotate_token(redis_server.client, "MA1", NOW + 2).token
-    assert accounts.get(redis_server.client, "MA1").tokens(NOW + 3) == [third, second, first]
+    second = accounts.rotate_token(redis_server.client, "MA1").token
+    third = accounts.rotate_token(redis_server.client, "MA1").token
+    assert accounts.get(redis_server.client, "MA1").tokens() == [third, second, first]
+    for _ in range(accounts.MOST_OLD_TOKENS + 1):
+        accounts.rotate_token(redis_server.client, "MA1")
+    assert third not in accounts.get(redis_server.client, "MA1").tokens(), "each one more makes all requests longer"
 
 
 def test_a_stolen_token_can_be_ended_at_once(redis_server: RedisServer):
     accounts.add(redis_server.client, NOW, "MA1")
-    accounts.rotate_token(redis_server.client, "MA1", NOW)
-    record = accounts.rotate_token(redis_server.client, "MA1", NOW, keep_ms=0)
-    assert record.tokens(NOW) == [record.token]
+    accounts.rotate_token(redis_server.client, "MA1")
+    record = accounts.rotate_token(redis_server.client, "MA1", keep_ms=0)
+    assert record.tokens() == accounts.get(redis_server.client, "MA1").tokens() == [record.token]
 
 
 def test_accounts_are_listed_and_removed(redis_server: RedisServer):

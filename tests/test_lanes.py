@@ -1,7 +1,11 @@
+import random
+from collections.abc import Callable
+
 import pytest
 
-from ari_conf import lanes
+from ari_conf import accounts, lane_scripts, lanes, outbox
 from ari_conf.lanes import Lanes, Taken, back, dead, done, enqueue, retry
+from ari_conf.problems import problems_key, read_problems
 from tests.redis import RedisServer
 
 
@@ -240,3 +244,178 @@ def test_nothing_is_left_behind(play: Play):
         verdict = done(taken)
     play.lanes.leave("w1")
     assert play.server.client.keys("*") == [b"ari_conf:callbacks:counts"]
+
+
+# Bounds.
+
+
+def counted(play: Play) -> dict[bytes, tuple[int, int]]:
+    """By account, how many callbacks wait, and their bytes: as Redis has counted them."""
+    entries, sizes = (play.server.client.hgetall(f"ari_conf:callbacks:{kind}") for kind in ("entries", "bytes"))
+    return {account: (int(number), int(sizes[account])) for account, number in entries.items()}
+
+
+def there(play: Play) -> dict[bytes, tuple[int, int]]:
+    """As they are."""
+    found: dict[bytes, tuple[int, int]] = {}
+    for key in play.server.client.scan_iter("ari_conf:callbacks:lane:*"):
+        account = key.split(b":")[3]
+        texts = play.server.client.lrange(key, 0, -1)
+        number, size = found.get(account, (0, 0))
+        found[account] = (number + len(texts), size + sum(map(len, texts)))
+    return found
+
+
+def told(play: Play, account: str = "A") -> list[str]:
+    return [one.text for one in read_problems(play.server.client, account)]
+
+
+def test_how_much_waits_is_counted_whatever_becomes_of_it(play: Play):
+    dice, verdicts = random.Random(5), []
+    for number in range(400):
+        if dice.random() < 0.5:
+            play.put(f"{dice.choice('AB')}:o:{dice.randrange(6)}", "x" * dice.randrange(1, 50))
+        elif taken := play.take(verdict=verdicts.pop() if verdicts else None):
+            text = b"y" * dice.randrange(1, 90)
+            verdicts.append(
+                dice.choice([done(taken), back(taken), retry(taken, text, 0), dead(taken, text, 100, 60_000)])
+            )
+        if number % 50 == 49:
+            letters = play.server.client.xrange("ari_conf:callbacks:dead:A", count=2)
+            play.lanes.resend("A", [(id.decode(), b"again") for id, _ in letters])
+        assert counted(play) == there(play)
+
+
+def test_a_lane_takes_no_more_than_it_may(play: Play):
+    accounts.add(play.server.client, 1, "A")
+    most = lane_scripts.MOST_IN_A_LANE
+    for first in range(0, most, 1000):
+        play.put("A:o:1", *(str(n) for n in range(first, min(most, first + 1000))))
+    play.put("A:o:1", "one more", "another")
+    play.put("A:o:2", "of another lane")
+    play.put("B:o:1", "of another account")
+    lane = play.server.client.lrange("ari_conf:callbacks:lane:A:o:1", 0, -1)
+    assert len(lane) == most and lane[-1] == str(most - 1).encode()
+    assert counted(play)[b"A"][0] == most + 1 and counted(play)[b"B"][0] == 1
+    (problem,) = told(play)
+    assert f"{most} callbacks of one conference to one URL wait already" in problem
+    assert told(play, "B") == [] and outbox.totals(play.server.client).dropped == 2
+    play.take(verdict=done(play.take()))
+    play.put("A:o:1", "there is room again")
+    assert play.server.client.lindex("ari_conf:callbacks:lane:A:o:1", -1) == b"there is room again"
+
+
+def test_an_account_takes_no_more_than_it_may(play: Play):
+    accounts.add(play.server.client, 1, "A")
+    most = lane_scripts.MOST_OF_AN_ACCOUNT
+    for lane in range(20):
+        for _ in range(0, most // 20, 1000):
+            play.put(f"A:o:{lane}", *["x"] * 1000)
+    play.put("A:o:new", "one more")
+    play.put("B:o:1", "of another account")
+    assert {account: number for account, (number, _) in counted(play).items()} == {b"A": most, b"B": 1}
+    (problem,) = told(play)
+    assert f"{most} callbacks of this account" in problem
+
+
+def test_an_account_takes_no_more_bytes_than_it_may(play: Play):
+    play.put("A:o:1", "x")
+    play.server.client.hset("ari_conf:callbacks:bytes", "A", lane_scripts.MOST_BYTES_OF_AN_ACCOUNT - 5)
+    play.server.client.set("ari_conf:callbacks:counted:A", 1)  # it is believed
+    play.put("A:o:2", "12345", "1")
+    assert play.server.client.lrange("ari_conf:callbacks:lane:A:o:2", 0, -1) == [b"12345"]
+
+
+def test_a_count_that_is_wrong_is_counted_again_before_anything_is_dropped(play: Play):
+    """By hand, or by a version that did not count, entries may have been taken out."""
+    play.put("A:o:1", "a", "b")
+    play.put("A:o:2", "c")
+    play.put("A:o:3", "d")
+    play.take()
+    play.tell(retry(play.take(), b"c, tried", 60_000))
+    play.server.client.hset("ari_conf:callbacks:entries", "A", 10**9)
+    play.put("A:o:4", "e")
+    assert play.server.client.exists("ari_conf:callbacks:lane:A:o:4") and told(play) == []
+    assert counted(play)[b"A"][0] == there(play)[b"A"][0] == 5
+
+
+def test_other_queues_have_no_bounds(play: Play):
+    """A recording that were dropped would be known to nobody."""
+    most = lane_scripts.MOST_IN_A_LANE
+    for _ in range(0, most, 1000):
+        enqueue(play.server.client, [("A:o:1", b"x")] * 1000, "recordings")
+    enqueue(play.server.client, [("A:o:1", b"x")], "recordings")
+    assert play.server.client.llen("ari_conf:recordings:lane:A:o:1") == most + 1
+
+
+def test_a_dead_letter_for_which_there_is_no_room_stays_one(play: Play):
+    play.put("A:o:1", "a")
+    play.tell(dead(play.take(), b"a", 10, 60_000))
+    ((id, _),) = play.server.client.xrange("ari_conf:callbacks:dead:A")
+    for _ in range(0, lane_scripts.MOST_IN_A_LANE, 1000):
+        play.put("A:o:1", *["x"] * 1000)
+    assert play.lanes.resend("A", [(id.decode(), b"a")]) == 0
+    assert play.server.client.xlen("ari_conf:callbacks:dead:A") == 1
+
+
+def test_dead_letters_take_no_more_bytes_than_they_may(play: Play):
+    size, most = 1024**2, lane_scripts.MOST_DEAD_BYTES
+    for number in range(most // size + 20):
+        play.put("A:o:1", "x")
+        play.tell(dead(play.take(), b"%d" % number + b"x" * size, 10_000, 60_000))
+        assert play.server.client.memory_usage("ari_conf:callbacks:dead:A", samples=0) <= most + 2 * size
+    ((_, newest),) = play.server.client.xrevrange("ari_conf:callbacks:dead:A", count=1)
+    assert newest[b"entry"].startswith(b"%dx" % number), "the newest went"
+    assert play.server.client.xlen("ari_conf:callbacks:dead:A") > most // size // 2
+
+
+# What is damaged costs itself.
+
+
+def test_a_lane_that_has_nothing_or_is_none_is_passed_over(play: Play):
+    for lane in ("A:o:1", "A:o:2", "A:o:3"):
+        play.put(lane, lane)
+    play.server.client.delete("ari_conf:callbacks:lane:A:o:1")
+    play.server.client.delete("ari_conf:callbacks:lane:A:o:2")
+    play.server.client.set("ari_conf:callbacks:lane:A:o:2", "no list")
+    taken = play.take()
+    assert taken.entry == b"A:o:3"
+    assert play.take(verdict=done(taken)) is None
+
+
+@pytest.mark.parametrize("verdict", [done, back, lambda taken: retry(taken, b"x", 0), lambda t: dead(t, b"x", 9, 9999)])
+def test_what_became_of_an_entry_that_is_gone_holds_nobody_up(play: Play, verdict: Callable[[Taken], lanes.Verdict]):
+    play.put("A:o:1", "a")
+    play.put("A:o:2", "b")
+    taken = play.take()
+    play.server.client.delete("ari_conf:callbacks:lane:A:o:1")
+    assert play.take(verdict=verdict(taken)).entry == b"b"
+
+
+@pytest.mark.parametrize("damage", [b"no JSON", b"5", b'{"text": 5}'])
+def test_problems_that_can_not_be_read_do_not_keep_a_verdict_from_counting(play: Play, damage: bytes):
+    play.server.client.lpush(problems_key("A"), damage)
+    play.put("A:o:1", "a", "b")
+    problem = (problems_key("A"), b'{"at_ms": 1, "call_uuid": "", "text": "down"}', 200)
+    second = play.take(verdict=dead(play.take(), b"a", 10, 60_000, problem))
+    assert second.entry == b"b"
+    play.server.client.delete(problems_key("A"))
+    play.server.client.set(problems_key("A"), "no list")
+    play.put("A:o:1", "c")
+    assert play.take(verdict=dead(second, b"b", 10, 60_000, problem)).entry == b"c"
+
+
+def test_problems_of_names_that_no_account_has_are_kept_for_a_day_and_of_so_many_names(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+):
+    client = play.server.client
+    accounts.add(client, 1, "A")
+    problem = b'{"at_ms": 1, "call_uuid": "", "text": "down"}'
+    for name in ("A", *(f"misspelt{n}" for n in range(lane_scripts.MOST_STRANGERS + 20))):
+        play.put(f"{name}:o:1", "x")
+        play.tell(dead(play.take(), b"x", 10, 60_000, (problems_key(name), problem, 200)))
+    kept = [key.decode() for key in client.scan_iter(problems_key("misspelt*"))]
+    assert len(kept) == lane_scripts.MOST_STRANGERS == client.zcard("ari_conf:strangers")
+    day_ms = lane_scripts.STRANGERS_PROBLEMS_KEPT_MS
+    assert all(0 < client.pttl(key) <= day_ms for key in kept)
+    assert client.pttl(problems_key("A")) > day_ms

@@ -4,6 +4,7 @@ import pytest
 
 from ari_conf import dead_letters, lanes, outbox
 from ari_conf.core.effects import PostCallback
+from ari_conf.errors import CallbackTooLong
 from ari_conf.lanes import Lanes
 from ari_conf.outbox import Entry, Try
 from tests.redis import RedisServer
@@ -48,6 +49,18 @@ def test_an_entry_is_kept_as_it_was():
     assert outbox.decode(kept) == Entry("MA1", "https://example.com/#rc=3", "GET", params, 7)
 
 
+def test_a_callback_that_is_too_long_is_none():
+    short, long = (
+        PostCallback("c1", "MA1", f"https://example.com/{n * 'a'}?token=secret", "POST", ()) for n in (60_000, 66_000)
+    )
+    assert len(outbox.entry(short, 1)[1]) > 60_000
+    with pytest.raises(CallbackTooLong) as refused:
+        outbox.entry(long, 1)
+    assert f"{outbox.MOST_BYTES} are allowed" in str(refused.value)
+    assert "secret" not in str(refused.value) and len(str(refused.value)) < 500
+    assert outbox.entry(long, 1, outbox.MOST_TRANSCRIPTION_BYTES), "what was said in four hours is long"
+
+
 def test_the_overview_tells_where_each_lane_is(redis_server: RedisServer):
     post(redis_server, callback(1, "leased"), callback(2, "leased"), age_ms=3000)
     Lanes(redis_server.client).turn("w1", 8, 1)
@@ -61,6 +74,9 @@ def test_the_overview_tells_where_each_lane_is(redis_server: RedisServer):
     assert {(lane.auth_id, lane.url) for lane in found} == {("MA1", "https://Example.com/cb")}
     assert 3000 <= found[0].oldest_ms < 10_000
     assert 50_000 < found[1].due_in_ms <= 60_000
+    lanes.enqueue(redis_server.client, [("MA1:o:damaged", b"no JSON")])
+    assert [lane.state for lane in outbox.overview(redis_server.client)] == ["leased", "waiting", "ready"]
+    redis_server.client.delete("ari_conf:callbacks:lane:MA1:o:damaged")
     totals = outbox.totals(redis_server.client)
     assert (totals.waiting, totals.lanes, totals.workers, totals.threads, totals.retried) == (4, 3, 1, 8, 1)
 

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from ari_conf import accounts, lanes, outbox, recording_index, recordings
 from ari_conf.cli import app
+from ari_conf.core.effects import NoteTalk
 from ari_conf.recording_index import Stored
 from ari_conf.recordings import Job
 from ari_conf.settings import settings
@@ -108,6 +109,7 @@ def test_the_commands_tell_what_waits_and_what_was_given_up(redis_server: RedisS
     fleet = lanes.Lanes(redis, recordings.QUEUE)
     taken = fleet.turn("worker", 1, 1)
     assert taken is not None and recordings.progress(redis, "r1", 40) is None
+    assert 0 < redis.ttl("ari_conf:recording-progress:r1") <= recordings.PROGRESS_KEPT_S, "it would stay for ever"
     assert "r1\tbeing stored, 40 %\t" in said("pending")
     tried = msgspec.json.encode(job(tries=3, error="S3 is away"))
     fleet.turn("worker", 1, None, lanes.retry(taken, tried, 60_000))
@@ -121,4 +123,17 @@ def test_the_commands_tell_what_waits_and_what_was_given_up(redis_server: RedisS
     assert "1 recording will be tried again" in said("retry")
     assert [one.job.error for one in recordings.pending(redis)] == [""]
     assert outbox.heads(redis, recordings.QUEUE)[0][2] == 1
+    lanes.enqueue(redis, [("MA1:o:r0", b"no JSON")], recordings.QUEUE)
+    redis.xadd("ari_conf:recordings:dead:MA1", {"lane": lane, "entry": b'{"other": "version"}'})
+    assert "r1\tto be stored" in said("pending") and said("lost") == "", "one that can't be read hides all others"
     settings.cache_clear()
+
+
+def test_who_was_in_and_who_spoke_is_noted_up_to_a_bound(redis_server: RedisServer, monkeypatch) -> None:
+    monkeypatch.setattr(recordings, "MOST_NOTES", 3)
+    pipe = redis_server.client.pipeline()
+    for at in (5, 1, 2, 3, 4):
+        recordings.note(pipe, NoteTalk("r1", 1, at, at + 1))
+    pipe.execute()
+    assert [start for _, start, _ in recordings.notes(redis_server.client, "r1").talk] == [1, 2, 3]
+    assert redis_server.client.ttl("ari_conf:recording-notes:r1") > 0

@@ -2,8 +2,9 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
-from ari_conf import accounts, lanes, store
+from ari_conf import accounts, lane_scripts, lanes, outbox, store
 from ari_conf.batch import Batch
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
@@ -18,6 +19,7 @@ from ari_conf.problems import read_problems
 from ari_conf.store import Step, Store
 from ari_conf.takeover import restored
 from ari_conf.written import decoded, encoded, without_members
+from tests.between import between
 from tests.redis import RedisServer
 
 NOW = 1_790_000_000_000
@@ -152,6 +154,104 @@ async def test_a_batch_that_comes_again_is_written_once(redis_server: RedisServe
 async def test_the_oldest_problems_go(redis_server: RedisServer, kept: Store):
     await kept.write([Step(NOW, problems=[problem(str(n))]) for n in range(5)])
     assert [found.text for found in read_problems(redis_server.client, "MA1")] == ["4", "3", "2"]
+
+
+async def test_a_callback_that_is_too_long_is_told_and_the_step_is_written(redis_server: RedisServer, kept: Store):
+    long = PostCallback("c1", "MA1", "https://example.com/" + "a" * 70_000, "POST", (("CallUUID", "u1"),))
+    await kept.write([Step(NOW, {"call:u1": b"1"}, [callback(1), long, callback(2)], [problem("x" * 5000)])])
+    assert await kept.load() == {"call:u1": b"1"}
+    assert len(waiting(redis_server)) == 2
+    too_long, cut = read_problems(redis_server.client, "MA1")
+    assert "it takes 70" in too_long.text and too_long.call_uuid == "u1"
+    assert len(cut.text) == 1000 and cut.code == 8011
+
+
+async def test_no_room_in_a_lane_is_told(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch):
+    client, dropped = store.connect(redis_server.url), list[int]()
+    kept = Store(client, "asterisk one", dropped=dropped.append)
+    await kept.write([Step(NOW, callbacks=[callback(n) for n in range(lane_scripts.MOST_IN_A_LANE - 1)])])
+    assert dropped == []
+    await kept.write([Step(NOW, {"call:u1": b"1"}, [callback(n) for n in range(3)])])
+    assert dropped == [2] and await kept.load() == {"call:u1": b"1"}
+    (told,) = read_problems(redis_server.client, "MA1")
+    assert "callbacks of one conference to one URL wait already" in told.text
+    await client.aclose()
+
+
+# What Redis refuses, since a key holds something else.
+
+
+WRONG = {
+    "members": members_key("c1"), "names": "ari_conf:names:MA1", "problems": "ari_conf:problems:MA1",
+    "a lane": f"ari_conf:callbacks:lane:{outbox.lane_id(callback(1))}", "tokens": "ari_conf:callbacks:tokens",
+    "Celery's queue": "callbacks", "accounts that are ready": "ari_conf:callbacks:accounts",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", WRONG.values(), ids=WRONG)
+async def test_a_key_that_holds_something_else_costs_what_belongs_there(redis_server: RedisServer, key: str):
+    client, there = store.connect(redis_server.url), redis_server.client
+    kept = Store(client, "asterisk one", letter=lambda token: token)
+    lanes.Lanes(there).beat("w1", 8, [], 0, reclaim=True)
+    there.set(key, "something else")
+    conference = Conference("c1", "MA1", "standup", NOW, 20, "http://x")
+    step = Step(NOW, {"c1": conference, "call:u1": b"1"}, [callback(1), callback(2, "c2")], [problem("odd")])
+    step.members["c1"] = {9: member(9)}
+    step.released.append(ReleaseName("MA1", "standup", "c1"))
+    step.also.append(lambda pipe: pipe.set("more", "1"))
+    batch = batch_of(kept, step)
+    with capture_logs() as logged:
+        for _ in range(2):
+            await kept.send(batch)
+    told = {line["event"].partition(":")[0] for line in logged if line["log_level"] == "error"}
+    assert told == {"redis refuses a part of what is to be written"}
+    assert there.hget("ari_conf:state:asterisk one", "call:u1") == b"1" and there.get("more") == b"1"
+    assert there.hlen(members_key("c1")) if key != members_key("c1") else True
+    waits = [text for each in there.scan_iter("*:lane:*", _type="list") for text in there.lrange(each, 0, -1)]
+    assert len(waits) == (1 if "lane:" in key else 2)
+    await client.aclose()
+
+
+async def test_a_conference_whose_members_can_not_be_read_costs_itself(redis_server: RedisServer, kept: Store):
+    conferences = {id: Conference(id, "MA1", id, NOW, 20, "http://x") for id in ("c1", "c2")}
+    await kept.write([Step(NOW, dict(conferences), members={id: {9: member(9, id)} for id in conferences})])
+    redis_server.client.delete(members_key("c1"))
+    redis_server.client.set(members_key("c1"), "no hash")
+    redis_server.client.hset("ari_conf:state:asterisk one", b"\xff", b"what is this")
+    _, (found,), _ = restored(await kept.load())
+    assert found.conference_id == "c2" and list(found.members) == [9]
+
+
+# Redis hangs.
+
+
+async def test_a_redis_that_hangs_makes_one_call_wait_and_no_other(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+):
+    accounts.add(redis_server.client, NOW, "MA1")
+    accounts.add(redis_server.client, NOW, "MA2")
+    monkeypatch.setattr(store, "ACCOUNT_CACHE_S", 0.0)
+    async with between(redis_server.port) as way:
+        client = store.connect(way.url)
+        kept = Store(client, "asterisk one")
+        seen = await kept.account("MA1")
+        way.hold()
+        with pytest.raises(StoreUnavailable, match="within 1 s"):
+            await kept.account("MA2")
+        # From here on nobody waits at all: the loop has not one turn in which time could pass.
+        for _ in range(50):
+            with pytest.raises(StoreUnavailable, match="does not answer"):
+                await kept.account("MA2")
+            with pytest.raises(StoreUnavailable, match="does not answer"):
+                await kept.claim("MA2", "weekly", "c1")
+            assert await kept.account("MA1") == seen
+        way.let_through()
+        async with asyncio.timeout(30):
+            while kept.hangs:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert await kept.account("MA2") and await kept.claim("MA2", "weekly", "c1") is None
+        await kept.close()
+        await client.aclose()
 
 
 async def test_a_name_belongs_to_one_process(kept: Store):

@@ -89,7 +89,7 @@ def rotate_token(
 ) -> None:
     """Makes a new token. The old one goes on to sign beside it, so that receivers have time to change theirs."""
     with redis() as client:
-        record = accounts.rotate_token(client, auth_id, _now_ms(), int(keep * 3_600_000))
+        record = accounts.rotate_token(client, auth_id, keep_ms=int(keep * 3_600_000))
     _print_token(record)
 
 
