@@ -16,6 +16,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, async_playwright, expect
 
 from tests.integration.stage import Stage
+from tests.lateness import took_s
 
 Look = Literal["light", "dark", "phone"]
 SIZES: dict[Look, tuple[int, int]] = {"light": (1280, 800), "dark": (1280, 800), "phone": (375, 740)}
@@ -146,9 +147,10 @@ async def looking(browser: Browser, stage: Stage, look: Look = "light", **more: 
 
 
 async def seconds_until(what: Locator, gone: bool = False) -> float:
+    """Less those that the machine was late."""
     began = time.monotonic()
     await what.first.wait_for(state="hidden" if gone else "visible", timeout=SOON_MS)
-    return time.monotonic() - began
+    return took_s(began)
 
 
 def exactly(text: str) -> re.Pattern[str]:

@@ -48,7 +48,7 @@ def silent() -> Generator[str]:
 
 
 async def joins(stage: Stage, phone: Phone, other: Phone, hz: int) -> float:
-    """Seconds from their call until they hear the other one."""
+    """Seconds from the call until the other one is heard, less those that the machine was late."""
     began = time.monotonic()
     called = now_ms()
     await stage.call(phone, ROOM)
@@ -69,7 +69,7 @@ async def nobody_waits(stage: Stage, hanging: Callable[[str, Phone], Coroutine[A
             assert took < JOIN_S
             since = now_ms()
             told = await stage.enters(bob)
-            assert took_ms(float(told.params["Timestamp"]), told.at_ms) < 1000, "their callback came late"
+            assert took_ms(float(told.params["Timestamp"]), told.at_ms) < 1000, "the callback came late"
             await stage.listen(bob, 1500)
             assert stage.gaps(bob, ANN, since, ann) == []
             stage.saw(f"with five that hang, a sixth was heard {took * 1000:.0f} ms after the call")

@@ -21,6 +21,7 @@ from ari_conf.parts.processes import Process, free_port
 from demo.phone import Phone, now_ms
 from tests.integration.stage import Stage
 from tests.integration.test_takeover import ROOM, sequence
+from tests.lateness import SOON_S, Patience, took_s
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -54,13 +55,13 @@ async def second(stage: Stage, name: str = "second") -> AsyncGenerator[Second]:
         await processes.stop(process)
 
 
-async def says(process: Process, pattern: str, within: float = 10.0, after: int = 0) -> float:
-    """Seconds until its log has that line."""
-    began = time.monotonic()
+async def says(process: Process, pattern: str, within: float = SOON_S, after: int = 0) -> float:
+    """Seconds until its log has that line, less those that the machine was late."""
+    began, patience = time.monotonic(), Patience(within)
     while not re.search(pattern, process.logged()[after:]):
-        assert time.monotonic() < began + within, f"not said within {within} s: {pattern}\n{process.last_words(20)}"
+        assert not patience.over, f"not said within {within} s: {pattern}\n{process.last_words(20)}"
         await asyncio.sleep(0.01)
-    return time.monotonic() - began
+    return took_s(began)
 
 
 async def talking(stage: Stage, phones: tuple[Phone, ...]) -> Callable[[float], None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 
 import pytest
@@ -12,6 +11,7 @@ import requests
 from demo import listen
 from demo.phone import Phone, now_ms
 from tests.integration.stage import Stage
+from tests.lateness import lasted, took_s
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -175,8 +175,8 @@ async def test_everything_is_where_it_was(stage: Stage) -> None:
         await stage.listen(ann, 500)
         starts = time.monotonic()
         serve = await stage.system.start("serve")
-        await stage.until(lambda: "compared with asterisk" in serve.logged(), 5)
-        took = time.monotonic() - starts
+        await stage.until(lambda: "compared with asterisk" in serve.logged())
+        took = took_s(starts)
         stage.saw(f"{took:.2f} s from the start of the process until all is as it was")
         # All the time, for all of them.
         await stage.listen(ann, 500)
@@ -199,15 +199,12 @@ async def test_everything_is_where_it_was(stage: Stage) -> None:
         ended = [await stage.leaves(phone) for phone in (ann, bob, cid, dan)]
         assert {request.params["ConferenceExitReason"] for request in ended} == {"time_limit"}
         entered = await stage.enters(ann)
-        lasted = float(ended[0].params["Timestamp"]) - float(entered.params["Timestamp"])
-        assert abs(lasted - LIMIT_S * 1000) < 500
-        told = await stage.event("ConferenceRecord", 20)
+        began_ms, ended_ms = float(entered.params["Timestamp"]), float(ended[0].params["Timestamp"])
+        lasted(began_ms, ended_ms, LIMIT_S * 1000 - 500, LIMIT_S * 1000 + 500)
+        told = await stage.event("ConferenceRecord")
     assert int(told.params["RecordingDurationMs"]) > (LIMIT_S - 3) * 1000
     assert [number for number, _ in sequence(stage)] == [str(n) for n in range(1, 10)]
-    # Where others use the processors too, Python alone takes longer to read the modules than all may take.
-    began = time.monotonic()
-    await (await asyncio.create_subprocess_exec(sys.executable, "-c", "import ari_conf.service")).wait()
-    assert took < max(TAKES_S, 2.0 + time.monotonic() - began)
+    assert took < TAKES_S
 
 
 async def test_a_graceful_stop_hands_over_with_events_in_flight(stage: Stage) -> None:
@@ -229,7 +226,7 @@ async def test_a_graceful_stop_hands_over_with_events_in_flight(stage: Stage) ->
         stops = time.monotonic()
         pressing = asyncio.create_task(ann.press("456"))
         await stage.system.stop("serve")
-        stopped = time.monotonic() - stops
+        stopped = took_s(stops)
         cid.tone(CID)
         arriving = asyncio.create_task(stage.call(cid, room))
         serve = await stage.system.start("serve")

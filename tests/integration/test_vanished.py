@@ -15,6 +15,7 @@ import pytest_asyncio
 from ari_conf.errors import AriNotFound
 from ari_conf.up import System
 from demo.phone import CallFailed, Phone, now_ms
+from tests import lateness
 from tests.integration.stage import ALLOWED, Stage, staged
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -45,7 +46,7 @@ async def calls(stage: Stage) -> int:
 
 async def gone(stage: Stage, began_ms: float, left: int = 0) -> float:
     """Seconds from then until no more calls than that are left."""
-    async with asyncio.timeout(TIMEOUT_S * 2 + LATE_S):
+    async with lateness.timeout(TIMEOUT_S * 2 + LATE_S):
         while await calls(stage) > left:  # noqa: ASYNC110  no event tells us
             await asyncio.sleep(0.05)
     return (now_ms() - began_ms) / 1000
@@ -101,7 +102,7 @@ async def test_one_who_is_never_heard_costs_a_third_party_seconds_of_sound(quick
         third_party.bind((THIRD_PARTY, 0))
         third_party.setblocking(False)
         stranger = Stranger(quick)
-        async with asyncio.timeout(10):
+        async with lateness.timeout():
             await stranger.call(quick, quick.document("/room", ROOM), third_party.getsockname())
         answered = now_ms()
         assert "Session-Expires:" in stranger.answer, "and it would be asked whether it is still there"
@@ -148,7 +149,7 @@ async def test_who_lives_stays_however_little_they_send(quick: Stage) -> None:
             await quick.enters(phone)
         await quick.call(waits, '<Conference startConferenceOnEnter="false">later</Conference>')
         holds = Stranger(quick)
-        async with asyncio.timeout(10):
+        async with lateness.timeout():
             await holds.call(quick, quick.document("/held", ROOM), ("127.0.0.1", 40000), "inactive")
         far = [phone._line.far for phone in (noise, alive, rtcp) if phone._line is not None]
         sockets = [falls_silent(phone) for phone in (noise, alive, rtcp)]
