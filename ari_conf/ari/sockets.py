@@ -218,6 +218,9 @@ class Sockets:
         async with asyncio.timeout(self._server.deadline):
             login = {"Authorization": self._authorization}
             await picows.ws_connect(lambda: socket, url, extra_headers=login, **_options())
+        if not socket.stands:
+            # picows returns all the same, and would never say that it has ended (seen with 2.3.1).
+            raise ConnectionResetError("it ended the connection before the WebSocket stood")
         return socket
 
     async def _hears(self) -> bool:

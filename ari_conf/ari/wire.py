@@ -103,6 +103,10 @@ class Socket(WSListener):
         self._ended.set()
         self._on_ended(self)
 
+    @property
+    def stands(self) -> bool:
+        return self._transport is not None
+
     async def request(self, method: str, path: str, query: Mapping[str, str], body: bytes | None) -> Answer:
         """The caller sets the deadline. `path` begins with a slash and is percent-encoded."""
         request_id = str(next(self._ids))

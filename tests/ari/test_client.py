@@ -161,6 +161,55 @@ async def test_it_connects_again_and_says_so(asterisk: FakeAsterisk, connect: Ma
     await listener.until("connected", "disconnected", "connected")
 
 
+Hangs = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def at_once(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+
+
+async def half_an_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 101 Switching Prot")
+    writer.close()
+
+
+async def no_answer_that_it_is(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"\0\0\0\r\n\r\n")
+    writer.close()
+
+
+@pytest.mark.parametrize("ends", [at_once, asked, half_an_answer, no_answer_that_it_is])
+async def test_an_asterisk_that_dies_before_the_websocket_stands(
+    asterisk: FakeAsterisk, connect: Made, listener: Listener, ends: Hangs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets_module, "FIRST_RETRY", 0.02)
+    await asterisk.stop()
+    died = 0
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal died
+        died += 1
+        await ends(reader, writer)
+
+    async with await asyncio.start_server(accept, "127.0.0.1", asterisk.port, reuse_address=True):
+        await connect(asterisk.port)
+        async with lateness.timeout():
+            while died < 2:  # noqa: ASYNC110  it tries again
+                await asyncio.sleep(0.01)
+    reborn = FakeAsterisk()
+    reborn.port = asterisk.port
+    await reborn.start()
+    await listener.until("connected")
+    await reborn.stop()
+
+
 async def test_a_dead_connection_is_noticed(
     asterisk: FakeAsterisk, connect: Made, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,9 @@ class Report:
         self.findings += findings
 
     def json(self) -> dict[str, Any]:
-        return {**asdict(self), "passed": self.passed, "by_kind": self.by_kind(), "wrong": self.wrong()}
+        left = {what: str(found) for what, found in self.left.items()}
+        told = {"left": left, "passed": self.passed, "by_kind": self.by_kind(), "wrong": self.wrong()}
+        return asdict(self) | told
 
     def by_kind(self) -> dict[str, int]:
         return dict(sorted(Counter(fault.kind for fault in self.faults).items()))

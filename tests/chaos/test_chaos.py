@@ -35,7 +35,6 @@ async def test_nobody_on_the_phone_notices(tmp_path: Path) -> None:
     assert report.figures["pair-seconds listened to"] > 1000
     assert report.figures["recordings"] >= 3
     assert report.figures["mutes by the API"] >= 2
-    assert report.figures["beeps heard"] >= 1
     assert report.moments >= 1, "it was never killed at the moment at which it was to be"
 
 

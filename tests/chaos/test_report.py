@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 from tests.chaos.hearing import Finding
 from tests.chaos.report import Report
 from tests.chaos.seen import Injected, due
@@ -33,6 +35,9 @@ def test_the_figures() -> None:
     text = report().table()
     assert text.splitlines()[0] == "seed 7, 2 min, 24 callers"
     assert [line.split("  ")[-1].strip() for line in text.splitlines()[1:]] == ["2", "1", "1", "31", "45.5"]
+    one = report()
+    one.left = {"names": {b"room": b"c0ffee"}}
+    json.dumps(one.json())
     assert report().json()["by_kind"] == {"application killed": 1, "worker killed": 1}
 
 
