@@ -5,6 +5,9 @@ takes it out again, in two transactions; but ours only say that there is somethi
 told of again (`lanes.TOKEN_MS`). So nothing must be given back or acknowledged when the connection breaks, either,
 which ends a worker of Celery's: `AttributeError: 'NoneType' object has no attribute 'hostname'`, "unrecoverable".
 
+A Redis that takes no writes (a replica, since another is the primary now; no memory, no disk) is one that is away: its
+errors are those of a connection. Celery takes them for defects, and such a worker consumes nothing any more.
+
 When Redis is away, a worker asks for it again after 2, 4, 6 … 30 s, whatever is set: after an outage of some minutes
 callbacks would wait half a minute more. It asks each second.
 """
@@ -14,12 +17,15 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import redis as redis_py
 from celery.app import amqp  # type: ignore[import-untyped]
 from celery.worker import consumer  # type: ignore[import-untyped]
 from kombu import connection as untyped_connection
 from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as untyped
 from kombu.transport import virtual
+
+from ari_conf.redis_client import PASSES, code_of, why
 
 redis: Any = untyped
 qos: Any = virtual.QoS
@@ -55,7 +61,30 @@ class QoS(qos):  # type: ignore[misc]
             super().restore_unacked()
 
 
+class _Away:
+    def read_response(self, *given: Any, **named: Any) -> Any:
+        connection: Any = super()
+        try:
+            return connection.read_response(*given, **named)
+        except redis_py.ResponseError as error:
+            if code_of(error) not in PASSES:
+                raise
+            connection.disconnect()
+            raise redis_py.ConnectionError(why(error)) from error
+
+
+class Connection(_Away, redis_py.Connection):
+    pass
+
+
+class SecureConnection(_Away, redis_py.SSLConnection):
+    pass
+
+
 class Channel(redis.Channel):  # type: ignore[misc]
+    connection_class = Connection
+    connection_class_ssl = SecureConnection
+
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self.QoS = QoS

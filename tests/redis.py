@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,9 +23,11 @@ class RedisServer:
         self.client = redis.Redis.from_url(self.url)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
+        """`more` options, such as "--appendonly", "no"."""
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
         options += ["--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"]
+        options += ["--repl-diskless-sync-delay", "0", *more]
         self._process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while True:
@@ -36,6 +38,25 @@ class RedisServer:
                 assert self._process.poll() is None, "redis-server ended"
                 assert time.monotonic() < deadline, "redis-server did not start within 20 s"
                 time.sleep(0.01)
+
+    def follow(self, primary: RedisServer) -> None:
+        """It becomes a replica, and returns when it has all that the primary has."""
+        self.client.replicaof("127.0.0.1", primary.port)
+        self._until(lambda: self.client.info("replication")["master_link_status"] == "up")
+        self._until(lambda: self._offset() == primary.client.info("replication")["master_repl_offset"])
+
+    def promote(self) -> None:
+        """It becomes the primary."""
+        self.client.replicaof("NO", "ONE")
+
+    def _offset(self) -> int:
+        return int(self.client.info("replication")["slave_repl_offset"])
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, "the replica does not follow within 30 s"
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """As `systemctl restart` does it."""
@@ -52,12 +73,12 @@ class RedisServer:
             self._process = None
 
 
-def start(folder: Path) -> RedisServer:
+def start(folder: Path, *more: str) -> RedisServer:
     if not shutil.which("redis-server"):
         pytest.fail("redis-server is not installed: `make test` installs it")
     folder.mkdir(parents=True, exist_ok=True)
     server = RedisServer(folder)
-    server.start()
+    server.start(*more)
     return server
 
 
