@@ -22,7 +22,9 @@ LIMITS = Limits(seconds=30, memory_mb=1024)
 PIPER_LIMITS = Limits(seconds=None, memory_mb=2048)
 """It stays, so its time is not counted: who waits for it gives it up. It takes 30 MB for each second of one text."""
 PIPERS_KEPT = 2
-"""That wait for the next text; each takes 250 MB and more."""
+"""That wait for the next text, and that go on with one that nobody waits for any more; each takes 250 MB and more."""
+LOAD_S = 60.0
+"""For a voice's first text, in addition: a process that is ended before it has loaded its voice was started in vain."""
 
 FESTIVAL_VOICES = Path("/usr/share/festival/voices/us/cmu_us_slt_arctic_hts")
 
@@ -73,38 +75,56 @@ class Piper:
         self.name = f"piper {model.stem}"
         self._model = model
         self._idle: list[asyncio.subprocess.Process] = []
+        self._going_on: set[asyncio.Task[Path]] = set()
 
     async def render(self, text: str, path: Path) -> None:
-        process: asyncio.subprocess.Process | None = None
+        rendering = asyncio.create_task(self._rendered(tamed(text), path.parent))
         try:
-            async with asyncio.timeout(RENDER_S):
-                process = await self._started(path.parent)
-                written = await _say(process, tamed(text))
-            written.replace(path)
-            process = self._kept(process)
+            (await asyncio.shield(rendering)).replace(path)
         except (TimeoutError, OSError, ValueError) as error:
-            raise SoundFailed(f"piper failed: {error or f'not done after {RENDER_S:g} s'}") from None
-        finally:
-            if process is not None:
-                # Also if we were cancelled: its late answer would be taken for the next one's.
-                await end(process)
+            raise SoundFailed(f"piper failed: {str(error) or f'it was not done after {RENDER_S:g} s'}") from None
+        except asyncio.CancelledError:
+            # Its late answer would be taken for the next one's, and to end it would have the next one wait for another.
+            self._going_on.add(rendering)
+            rendering.add_done_callback(self._unwanted)
+            if len(self._going_on) > PIPERS_KEPT:
+                rendering.cancel()
+            raise
 
-    def _kept(self, process: asyncio.subprocess.Process) -> asyncio.subprocess.Process | None:
-        """None: it waits for the next text."""
-        if len(self._idle) >= PIPERS_KEPT:
-            return process
-        self._idle.append(process)
-        return None
+    async def _rendered(self, text: str, folder: Path) -> Path:
+        process, seconds = await self._taken(folder)
+        try:
+            async with asyncio.timeout(seconds):
+                written = await _say(process, text)
+        except BaseException:
+            await end(process)
+            raise
+        if len(self._idle) < PIPERS_KEPT:
+            self._idle.append(process)
+        else:
+            await end(process)
+        return written
 
-    async def _started(self, folder: Path) -> asyncio.subprocess.Process:
+    async def _taken(self, folder: Path) -> tuple[asyncio.subprocess.Process, float]:
+        """And for how long it may speak."""
         while self._idle:
             process = self._idle.pop()
             if process.returncode is None:
-                return process
+                return process, RENDER_S
+        # Not from this folder: it may have something of piper's name in it.
         arguments = ("-P", "-m", "piper", "-m", str(self._model), "--output-dir", str(folder))
-        return await start((sys.executable, *arguments), asyncio.subprocess.DEVNULL, PIPER_LIMITS)
+        command = (sys.executable, *arguments)
+        return await start(command, asyncio.subprocess.DEVNULL, PIPER_LIMITS), LOAD_S + RENDER_S
+
+    def _unwanted(self, rendering: asyncio.Task[Path]) -> None:
+        self._going_on.discard(rendering)
+        if not rendering.cancelled() and rendering.exception() is None:
+            rendering.result().unlink(missing_ok=True)
 
     async def close(self) -> None:
+        for rendering in tuple(self._going_on):
+            rendering.cancel()
+        await asyncio.gather(*self._going_on, return_exceptions=True)
         while self._idle:
             await end(self._idle.pop())
 

