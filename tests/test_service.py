@@ -173,7 +173,7 @@ async def test_what_could_not_be_written_before_the_end_is_said(settings: Settin
             service.report("A", f"problem {n}")
         stop.set()
         await lateness.soon(running)
-    (line,) = (line for line in logged if "ended before all was written" in line["event"])
+    (line,) = (line for line in logged if "ended before redis took all" in line["event"])
     assert line["steps"] == 3 and line["log_level"] == "error"
 
 
