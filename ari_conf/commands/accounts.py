@@ -9,7 +9,7 @@ import typer
 
 from ari_conf import accounts
 from ari_conf.accounts import AccountRecord
-from ari_conf.commands.terminal import console, moment, print_table, redis
+from ari_conf.commands.terminal import console, moment, print_table, redis, say
 from ari_conf.errors import AccountRefused
 
 app = typer.Typer(no_args_is_help=True, help="Accounts: who may bring calls, where their documents come from.")
@@ -79,7 +79,7 @@ def remove(auth_id: AuthId) -> None:
     """Removes an account. Its calls are refused from now on; callbacks that still wait become dead letters."""
     with redis() as client:
         accounts.remove(client, auth_id)
-    console.print(f"The account {auth_id} is removed.")
+    say(f"The account {auth_id} is removed.")
 
 
 @app.command("rotate-token")
@@ -96,7 +96,7 @@ def rotate_token(
 def _print_token(record: AccountRecord) -> None:
     print_table(("", ""), [("auth_id", record.auth_id), ("auth_token", record.token)], "")
     if console.is_terminal:
-        console.print("The token is shown only now. It signs every request that is sent to your program.", style="dim")
+        say("The token is shown only now. It signs every request that is sent to your program.", style="dim")
 
 
 def _now_ms() -> int:
