@@ -223,13 +223,18 @@ return made
 RESEND = (
     READY
     + """
-local sent = 0
-for i = 2, #ARGV, 2 do
+local sent, pace_ms, before = 0, tonumber(ARGV[2]), tonumber(ARGV[3])
+for i = 4, #ARGV, 2 do
   local found = redis.call('XRANGE', P..'dead:'..ARGV[1], ARGV[i], ARGV[i])
   if found[1] then
-    local lane = found[1][2][2]
+    local lane, wait_ms = found[1][2][2], pace_ms * (before + sent)
     redis.call('XDEL', P..'dead:'..ARGV[1], ARGV[i])
-    append(lane, ARGV[i + 1])
+    if wait_ms > 0 and redis.call('EXISTS', P..'lane:'..lane) == 0 then
+      redis.call('RPUSH', P..'lane:'..lane, ARGV[i + 1])
+      redis.call('ZADD', P..'waiting', clock() + wait_ms, lane)
+    else
+      append(lane, ARGV[i + 1])
+    end
     sent = sent + 1
   end
 end

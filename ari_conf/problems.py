@@ -10,7 +10,6 @@ from redis import Redis
 from ari_conf.lanes import PREFIX
 from ari_conf.visible import visible
 
-
 MOST_OF_A_TEXT = 2000
 """Characters. What a problem quotes may be as long as a document."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
+from redis import Redis
 
 from ari_conf import accounts
 from ari_conf.accounts import AccountRecord
@@ -48,7 +48,7 @@ def add(
         "recording_auth": recording_auth,
     }
     with redis() as client:
-        record = accounts.add(client, _now_ms(), auth_id, **fields)
+        record = accounts.add(client, _now_ms(client), auth_id, **fields)
     _print_token(record)
 
 
@@ -89,7 +89,7 @@ def rotate_token(
 ) -> None:
     """Makes a new token. The old one goes on to sign beside it, so that receivers have time to change theirs."""
     with redis() as client:
-        record = accounts.rotate_token(client, auth_id, _now_ms(), int(keep * 3_600_000))
+        record = accounts.rotate_token(client, auth_id, _now_ms(client), int(keep * 3_600_000))
     _print_token(record)
 
 
@@ -99,5 +99,7 @@ def _print_token(record: AccountRecord) -> None:
         say("The token is shown only now. It signs every request that is sent to your program.", style="dim")
 
 
-def _now_ms() -> int:
-    return int(time.time() * 1000)
+def _now_ms(client: Redis) -> int:
+    """By Redis' clock: this machine's may differ from those that will look when an old token ends."""
+    seconds, micros = client.time()
+    return seconds * 1000 + micros // 1000

@@ -40,4 +40,7 @@ def web() -> None:
     from ari_conf.web.server import Server
 
     logs.set_up(settings(), in_thread=True)
-    Server(create(settings()), settings()).run()
+    server = Server(create(settings()), settings())
+    server.run()
+    if server.broken:
+        sys.exit(1)
