@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from ari_conf.errors import AriConfError
+from ari_conf.visible import visible
 
 
 def main() -> None:
@@ -20,7 +21,8 @@ def main() -> None:
 
             app(prog_name="ari-conf")
     except AriConfError as error:
-        print(f"ari-conf: {error}", file=sys.stderr)
+        # It may quote what another server said.
+        print(f"ari-conf: {visible(str(error), lines=True)}", file=sys.stderr)
         sys.exit(1)
 
 

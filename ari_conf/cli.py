@@ -11,7 +11,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from ari_conf.commands import accounts, callbacks, recordings
-from ari_conf.commands.terminal import console
+from ari_conf.commands.terminal import console, say, say_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,11 +34,12 @@ class WithSettings(TyperCommand):
 def print_settings() -> None:
     from ari_conf.settings import table
 
-    console.print("[bold]Settings[/], from the environment:\n")
+    say_of("Settings", ", from the environment:")
+    say("")
     for variable, default, meaning in table():
-        console.print(f"  {variable}" + (f"  [dim]({default})[/]" if default else ""))
+        console.print(Text.assemble(f"  {variable}", (f"  ({default})" if default else "", "dim")))
         console.print(Padding(Text(meaning), (0, 0, 0, 6)))
-    console.print()
+    say("")
 
 
 @app.command(cls=WithSettings)

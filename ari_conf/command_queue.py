@@ -4,7 +4,7 @@
 |---|---|
 | ari_conf:commands:ASTERISK | stream: commands for the owner, in order |
 | ari_conf:commands-done:ASTERISK | the stream's id up to which they are done |
-| ari_conf:reply:COMMAND | a command's reply, for an hour |
+| ari_conf:reply:COMMAND | a command's reply, for a quarter of an hour |
 | ari_conf:replies:ASKER | pub/sub: "COMMAND REPLY" to the process that asked |
 
 Exactly once: a reply, how far the owner has come, and what the command has changed are one transaction. A command that
@@ -40,8 +40,10 @@ log = structlog.get_logger()
 
 KEPT = 10_000
 """Commands that a stream holds."""
-REPLY_KEPT_S = 3600
-"""For whoever repeats a command whose process died before it had the reply. `web` keeps what it has answered longer."""
+REPLY_KEPT_S = 15 * 60
+"""For whoever repeats a command whose process died, or gave up, before it had the reply; `web` keeps what it has
+answered longer. At 100 commands a second of an account, which is the API's rate, these are 90,000 replies of some 300
+bytes."""
 BLOCK_MS = 2000
 """Less than the time after which a silent connection counts as dead."""
 TRY_AGAIN_S = 0.5

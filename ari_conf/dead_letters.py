@@ -6,17 +6,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
 import msgspec
+import structlog
 from redis import Redis
 
 from ari_conf.lanes import Lanes, prefix
 from ari_conf.outbox import QUEUE, Entry, decode, encode
 
+log = structlog.get_logger()
+
 Fields = dict[bytes, bytes]
+
+AT_ONCE = 16
+"""Read in one piece."""
+MOST_BYTES = 4 * 1024 * 1024
+"""Of entries, that are listed at once."""
+PACE_MS = 20
+"""Between two that are sent again, of all that are asked for together: the receiver was in trouble before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +42,30 @@ class DeadLetter:
 
 
 def listed(redis: Redis, auth_id: str, limit: int = 100, before: str | None = None) -> list[DeadLetter]:
-    """An account's dead letters, the newest first; `before` an id: the page after it."""
-    end = f"({before}" if before else "+"
-    found = cast("list[tuple[bytes, Fields]]", redis.xrevrange(_key(auth_id), end, "-", count=limit))
-    return [_letter(*letter) for letter in found]
+    """An account's dead letters, the newest first; `before` an id: the page after it. At most MOST_BYTES of them, so
+    there may be fewer than `limit` where there are more."""
+    found, left = list[DeadLetter](), MOST_BYTES
+    for letter, size in newest(redis, auth_id, before):
+        left -= size
+        if found and left < 0:
+            break
+        found.append(letter)
+        if len(found) >= limit:
+            break
+    return found
+
+
+def newest(redis: Redis, auth_id: str, before: str | None = None) -> Iterator[tuple[DeadLetter, int]]:
+    """(letter, bytes of its entry) of all of them, read piece by piece."""
+    while True:
+        end = f"({before}" if before else "+"
+        found = cast("list[tuple[bytes, Fields]]", redis.xrevrange(_key(auth_id), end, "-", count=AT_ONCE))
+        for id, fields in found:
+            if letter := _letter(id, fields):
+                yield letter, len(fields[b"entry"])
+        if len(found) < AT_ONCE:
+            return
+        before = found[-1][0].decode()
 
 
 def count(redis: Redis, auth_id: str) -> int:
@@ -47,19 +77,25 @@ def show(redis: Redis, auth_id: str, id: str) -> DeadLetter | None:
     return _letter(*found[0]) if found else None
 
 
-def resend(redis: Redis, auth_id: str, ids: list[str] | None = None) -> int:
-    """Puts these, or all, the oldest first, to the ends of their lanes with their tries forgotten, and takes each out
-    of the dead letters in the same step. Returns how many; one that is there no more doesn't count."""
+def resend(redis: Redis, auth_id: str, ids: list[str] | None = None, most: int | None = None) -> int:
+    """Puts these, or all (at most so many), the oldest first, to the ends of their lanes with their tries forgotten,
+    and takes each out of the dead letters in the same step. Of all, one begins each PACE_MS. Returns how many; one that
+    is there no more doesn't count."""
     lanes, sent, after = Lanes(redis, QUEUE), 0, "-"
     if ids is not None:
         chosen = [letter for id in ids if (letter := show(redis, auth_id, id))]
         return lanes.resend(auth_id, [(letter.id, _fresh(letter)) for letter in chosen])
-    newest = listed(redis, auth_id, 1)
-    end = newest[0].id if newest else "-"  # those that die again meanwhile are not sent again
-    while found := cast("list[tuple[bytes, Fields]]", redis.xrange(_key(auth_id), after, end, count=200)):
-        letters = [_letter(*letter) for letter in found]
-        sent += lanes.resend(auth_id, [(letter.id, _fresh(letter)) for letter in letters])
-        after = f"({letters[-1].id}"
+    found = cast("list[tuple[bytes, Fields]]", redis.xrevrange(_key(auth_id), count=1))
+    end = found[0][0].decode() if found else "-"  # those that die again meanwhile are not sent again
+    while most is None or sent < most:
+        count = AT_ONCE if most is None else min(AT_ONCE, most - sent)
+        found = cast("list[tuple[bytes, Fields]]", redis.xrange(_key(auth_id), after, end, count=count))
+        if not found:
+            break
+        letters = [letter for each in found if (letter := _letter(*each))]
+        pairs = [(letter.id, _fresh(letter)) for letter in letters]
+        sent += lanes.resend(auth_id, pairs, pace_ms=PACE_MS, before=sent)
+        after = f"({found[-1][0].decode()}"
     return sent
 
 
@@ -76,8 +112,13 @@ def _fresh(letter: DeadLetter) -> bytes:
     return encode(msgspec.structs.replace(letter.entry, tries=(), reason=None))
 
 
-def _letter(id: bytes, fields: Fields) -> DeadLetter:
-    return DeadLetter(id.decode(), fields[b"lane"].decode(), decode(fields[b"entry"]))
+def _letter(id: bytes, fields: Fields) -> DeadLetter | None:
+    """None: another version wrote it. It stays, and costs the others nothing."""
+    try:
+        return DeadLetter(id.decode(), fields[b"lane"].decode(), decode(fields[b"entry"]))
+    except (msgspec.MsgspecError, KeyError, ValueError) as error:
+        log.warning("a dead letter can't be read", id=id.decode(errors="replace"), reason=str(error))
+        return None
 
 
 def _key(auth_id: str) -> str:

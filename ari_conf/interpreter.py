@@ -36,6 +36,7 @@ from ari_conf.http.fetch import Fetcher
 from ari_conf.media.sounds import Sounds
 from ari_conf.store import Store
 from ari_conf.supervision import Tasks
+from ari_conf.visible import stripped
 
 log = structlog.get_logger()
 
@@ -274,7 +275,7 @@ class Interpreter:
         values = await asyncio.gather(*(header(f"PJSIP_HEADER(read,{name})") for name in wanted))
         account = record.account() if record else None
         wideband = self._always_wideband or not NARROWBAND.issuperset(codec.strip("()").split("|"))
-        headers = tuple(zip(wanted, values, strict=True))
+        headers = tuple((stripped(name), stripped(value)) for name, value in zip(wanted, values, strict=True))
         self._deliver(ev.CallIdentified(effect.call_uuid, account, headers, wideband))
 
     async def _codec_and_headers(self, channel_id: str) -> tuple[str, str]:

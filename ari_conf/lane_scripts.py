@@ -127,7 +127,7 @@ local function no_room(lane, entry)
     end
   end
 end
-local function append(lane, entry)
+local function append(lane, entry, wait_ms)
   local full = no_room(lane, entry)
   if full then
     local account = lane:match('^([^:]*):')
@@ -137,7 +137,9 @@ local function append(lane, entry)
     return false
   end
   weigh(lane, 1, #entry)
-  if redis.call('RPUSH', P..'lane:'..lane, entry) == 1 then ready(lane) end
+  if redis.call('RPUSH', P..'lane:'..lane, entry) == 1 then
+    if wait_ms and wait_ms > 0 then redis.call('ZADD', P..'waiting', clock() + wait_ms, lane) else ready(lane) end
+  end
   return true
 end
 """
@@ -384,11 +386,12 @@ return made
 RESEND = (
     READY
     + """
-local sent = 0
-for i = 2, #ARGV, 2 do
+local sent, pace_ms, before = 0, tonumber(ARGV[2]), tonumber(ARGV[3])
+for i = 4, #ARGV, 2 do
   local found = redis.call('XRANGE', P..'dead:'..ARGV[1], ARGV[i], ARGV[i])
   if found[1] then
-    if append(found[1][2][2], ARGV[i + 1]) then
+    local lane, wait_ms = found[1][2][2], pace_ms * (before + sent)
+    if append(lane, ARGV[i + 1], wait_ms) then
       redis.call('XDEL', P..'dead:'..ARGV[1], ARGV[i])
       sent = sent + 1
     end

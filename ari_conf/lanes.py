@@ -148,10 +148,11 @@ class Lanes:
         """Counts as on their way, and returns, as many new tokens as free threads are worth starting now."""
         return [token.decode() for token in cast("list[bytes]", self._tokens([self.prefix], [most, TOKEN_MS]))]
 
-    def resend(self, auth_id: str, letters: Iterable[tuple[str, bytes]]) -> int:
-        """Moves each dead letter (id, entry) to the end of its lane. Returns how many there still were."""
+    def resend(self, auth_id: str, letters: Iterable[tuple[str, bytes]], *, pace_ms: int = 0, before: int = 0) -> int:
+        """Moves each dead letter (id, entry) to the end of its lane. Returns how many there still were. With a pace a
+        lane that was empty begins so much later than the one before it; `before`: how many were sent already."""
         flat: list[str | bytes] = [part for letter in letters for part in letter]
-        return cast(int, self._resend([self.prefix], [auth_id, *flat]))
+        return cast(int, self._resend([self.prefix], [auth_id, pace_ms, before, *flat]))
 
 
 def prefix(queue: str) -> str:

@@ -15,6 +15,7 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.effects import Effect, Target
 from ari_conf.core.events import EffectFailed, Event
+from ari_conf.logs import bare_urls
 
 log = structlog.get_logger()
 
@@ -36,7 +37,7 @@ def tell(kind: str, thing: Event | Effect, fields: dict[str, Any], quiet: bool =
 
 
 def fields_of(thing: Event | Effect, whose: Callable[[str], dict[str, str]]) -> dict[str, Any]:
-    """A line's fields. Phone numbers stand only in `from_` and `to`, URLs only in `url` and `source`, without query.
+    """A line's fields. Phone numbers stand only in `from_` and `to`; URLs are cut, whatever their field is called.
     `whose` tells the call and the conference of a channel. None, if the line is not written."""
     if isinstance(thing, QUIET) and not log.is_enabled_for(logging.DEBUG):
         return {}
@@ -48,8 +49,7 @@ def fields_of(thing: Event | Effect, whose: Callable[[str], dict[str, str]]) -> 
         if isinstance(value, Target):
             found[f"{value.kind}_id"] = value.id
         elif value is not None and isinstance(value, str | int) and name not in UNTOLD:
-            address = isinstance(value, str) and name in ("url", "source", "document")
-            found[name] = str(value).partition("?")[0] if address else value
+            found[name] = bare_urls(value) if isinstance(value, str) else value
     owned = found.get("playback_id") or found.get("fetch_id")
     if owned and (call_uuid := ids.call_of(owned)):
         found["call_uuid"] = call_uuid

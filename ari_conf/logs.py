@@ -9,13 +9,15 @@ import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TextIO
+from typing import Any, TextIO, cast
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from ari_conf.log_writer import LogWriter
 from ari_conf.settings import Settings
+from ari_conf.visible import ACTING, C0, visible
 
 SECRETS = frozenset({"token", "auth_token", "password", "secret", "secret_key", "digit", "digits", "authorization"})
 """Fields that are never written, whoever gives them."""
@@ -36,16 +38,30 @@ LOUD_LIBRARIES = (
 """They tell at level info what is of no use to whoever watches calls."""
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
-_LOGIN_IN_URL = re.compile(r"(?<=://)[^/@\s]*@")
+_PLAIN = frozenset({int, float, bool, type(None)})
+_WHOLE_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^?#]*[?#]")
+_URL = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)(?P<login>[^\s/?#]*@)?(?P<path>[^\s?#]*)([?#]\S*)?")
+_PATH_WITH_QUERY = re.compile(r"(?<![\w/])(/[^\s?]*)\?\S+")
+_RECORDING = re.compile(r"(?<=/Recording/)[^\s/]+")
+_WORTH_CUTTING = ("?", "#", "@", "/Recording/")
+_ACTING_IN_JSON = re.compile(f"[{ACTING.replace(C0, '')}]")
 
 
-def set_up(settings: Settings, stream: TextIO | None = None) -> None:
-    """Once, before the first entry. Entries go to `stream`, or else to stderr."""
+def set_up(settings: Settings, stream: TextIO | None = None, *, in_thread: bool = False) -> LogWriter | None:
+    """Once, before the first entry. Entries go to `stream`, or else to stderr. `in_thread`: written by a thread, which
+    is returned, so that whoever logs never waits for the stream."""
     stream = stream or sys.stderr
-    text = settings.log_format == "text" or (settings.log_format == "auto" and stream.isatty())
-    shared: list[Processor] = [structlog.processors.add_log_level, _at, without_secrets]
+    terminal = stream.isatty()
+    text = settings.log_format == "text" or (settings.log_format == "auto" and terminal)
+    # An exception becomes text before secrets are looked for: its message may hold a URL.
+    format_exception = structlog.processors.format_exc_info
+    shared: list[Processor] = [structlog.processors.add_log_level, _at, format_exception, without_secrets]
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    render = _text(stream.isatty()) if text else _json()
+    render = _text(terminal) if text else [_dumps]
+    writer = LogWriter(stream) if in_thread else None
+    if writer is not None:
+        writer.start()
+        stream = cast(TextIO, writer)
     # Ours don't go by way of the library's loggers: that took three quarters of a line's time (docs/performance.md).
     structlog.configure(
         processors=[*shared, *render],
@@ -65,16 +81,46 @@ def set_up(settings: Settings, stream: TextIO | None = None) -> None:
     root.setLevel(level)
     for name in LOUD_LIBRARIES:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    return writer
 
 
 def without_secrets(_logger: WrappedLogger, _method: str, entry: EventDict) -> EventDict:
-    """Leaves out the fields that are secrets, and a login that stands in a URL."""
+    """Leaves out the fields that are secrets, and of each URL, in whichever field, what may be one."""
     for name, value in tuple(entry.items()):
         if name.lower() in SECRETS:
             del entry[name]
-        elif isinstance(value, str) and "@" in value:
-            entry[name] = _LOGIN_IN_URL.sub("***@", value)
+        elif type(value) is str:
+            if "/" in value:
+                entry[name] = bare_urls(value)
+        elif type(value) not in _PLAIN and name[0] != "_":  # the library's own
+            entry[name] = _without_secrets(value)
     return entry
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, str):
+        return bare_urls(value)
+    if isinstance(value, dict):
+        kept = ((name, text) for name, text in value.items() if str(name).lower() not in SECRETS)
+        return {bare_urls(str(name)): _without_secrets(text) for name, text in kept}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_without_secrets(item) for item in value]
+    return value if type(value) in _PLAIN else bare_urls(str(value))
+
+
+def bare_urls(text: str) -> str:
+    """The text with each URL cut: without login, query and fragment, which may be secrets, and without the id of a
+    recording, which opens it where accounts ask for no login. Also a path without a host, if it has a query."""
+    if "://" in text and any(mark in text for mark in _WORTH_CUTTING):
+        if _WHOLE_URL.match(text):
+            # Its query may hold spaces, so all of the rest counts as query.
+            text = re.split("[?#]", text, maxsplit=1)[0]
+        text = _URL.sub(_bare, text)
+    return _PATH_WITH_QUERY.sub(r"\1", text) if "?" in text else text
+
+
+def _bare(url: re.Match[str]) -> str:
+    return url["scheme"] + ("***@" if url["login"] else "") + _RECORDING.sub("***", url["path"])
 
 
 def _at(_logger: WrappedLogger, _method: str, entry: EventDict) -> EventDict:
@@ -90,33 +136,40 @@ def _second(seconds: int) -> str:
 
 
 def reader(colours: bool) -> Callable[[str], str]:
-    """Makes a line that was written as JSON readable; any other line stays as it is."""
+    """Makes a line that was written as JSON readable; any other line stays as it is, but for control characters."""
     render = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
 
     def read(line: str) -> str:
         try:
             entry = json.loads(line)
-        except ValueError:
-            return line
+        except (ValueError, RecursionError):
+            return visible(line)
         if not (isinstance(entry, dict) and "event" in entry):
-            return line
+            return visible(line)
         entry["timestamp"] = str(entry.get("timestamp", ""))[11:23]
-        exception = entry.pop("exception", None)
-        return str(render(None, "", entry)) + (f"\n{exception}" if exception else "")
+        return str(render(None, "", _shown(None, "", entry)))
 
     return read
 
 
 def _text(colours: bool) -> list[Processor]:
-    return [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
+    return [_shown, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
 
 
-def _json() -> list[Processor]:
-    return [structlog.processors.format_exc_info, _dumps]
+def _shown(_logger: WrappedLogger | None, _method: str, entry: EventDict) -> EventDict:
+    """As text: the renderer itself writes control characters as they are."""
+    return {
+        visible(name): visible(value, lines=name == "exception") if isinstance(value, str) else value
+        for name, value in entry.items()
+    }
 
 
 def _dumps(_logger: WrappedLogger, _method: str, entry: EventDict) -> str:
     try:
-        return _encode(entry).decode()
+        line = _encode(entry).decode()
     except (TypeError, ValueError):  # half a character, which UTF-8 can't say; a key that is no text
-        return json.dumps(entry, default=str, skipkeys=True)
+        line = json.dumps(entry, default=str, skipkeys=True)
+    if line.isprintable():
+        return line
+    # JSON escapes of these only C0 by itself, and whoever reads the file with `less` or `tail` is at a terminal, too.
+    return _ACTING_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", line)

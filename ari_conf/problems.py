@@ -8,6 +8,10 @@ import msgspec
 from redis import Redis
 
 from ari_conf.lanes import PREFIX
+from ari_conf.visible import visible
+
+MOST_OF_A_TEXT = 2000
+"""Characters. What a problem quotes may be as long as a document."""
 
 MOST_TEXT = 1000
 """Characters of a problem's text."""
@@ -17,7 +21,11 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     at_ms: int
     call_uuid: str
     text: str
+    """It quotes documents, servers and callers: control characters are written as their escapes."""
     code: int | None = None
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "text", visible(self.text[:MOST_OF_A_TEXT])[:MOST_OF_A_TEXT])
 
 
 def problems_key(auth_id: str) -> str:

@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import msgspec
+import structlog
 from redis import Redis
 
 from ari_conf.lanes import PREFIX
+
+log = structlog.get_logger()
 
 
 class Stored(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -78,7 +81,16 @@ def listed(
         found = [id for id, start_ms in reversed(both) if since_ms <= start_ms <= until_ms]
         total, ids = len(found), found[offset : offset + limit]
     kept = cast("list[bytes | None]", client.mget([key(id.decode()) for id in ids])) if ids else []
-    return total, [msgspec.json.decode(one, type=Stored) for one in kept if one]
+    return total, [stored for one in kept if one and (stored := decode(one))]
+
+
+def decode(text: bytes) -> Stored | None:
+    """None: another version wrote it. It is not listed, and costs the others nothing."""
+    try:
+        return msgspec.json.decode(text, type=Stored)
+    except msgspec.MsgspecError as error:
+        log.warning("a stored recording can't be read", reason=str(error))
+        return None
 
 
 def _index(auth_id: str, kind: str, value: str) -> str:

@@ -1,16 +1,24 @@
 """The commands, as they are typed: what they print, and their exit codes."""
 
+import json
 import os
+import pty
+import re
 import subprocess
 import sys
+from contextlib import suppress
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from ari_conf import accounts, lanes, outbox, recordings
 from ari_conf import settings as settings_module
 from ari_conf.accounts import get
 from ari_conf.cli import app
 from ari_conf.core.effects import ReportProblem
+from ari_conf.lanes import prefix
+from ari_conf.problems import problems_key
 from ari_conf.settings import table
 from ari_conf.store import Step, Store, connect
 
@@ -156,3 +164,72 @@ def test_documents_that_can_not_be_run(tmp_path):
     result = run("documents", "check", str(tmp_path / "bad.xml"), str(tmp_path / "none.xml"))
     assert result.returncode == 1
     assert "bad.xml: can't be run" in result.stdout and "none.xml: can't be read" in result.stdout
+
+
+# What callers, tenants and servers wrote, on a terminal.
+
+HOSTILE = "\x1b]0;PWNED\x07\x9b31m\u202e[/evil][link=http://evil.example][bold]x"
+OBEYED = re.compile("\x1b(?!\\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\u202e]")
+"""All but the styles that our own tables have, and line ends."""
+
+
+def on_a_terminal(*words: str, **environment: str) -> str:
+    """What the command writes to a terminal of its own."""
+    ours, its = pty.openpty()
+    others = {name: value for name, value in os.environ.items() if not name.startswith("ARI_CONF_")}
+    others |= {"TERM": "xterm-256color", "COLUMNS": "400"}
+    command = [sys.executable, "-m", "ari_conf", *words]
+    process = subprocess.Popen(command, env=others | environment, stdin=its, stdout=its, stderr=its)
+    os.close(its)
+    said = b""
+    with os.fdopen(ours, "rb", buffering=0) as terminal, suppress(OSError):  # which is how the other end's close looks
+        while chunk := terminal.read(65536):
+            said += chunk
+    assert process.wait(60) in (0, 1)
+    return said.decode(errors="backslashreplace")
+
+
+@pytest.fixture
+def hostile(redis_server, tmp_path):
+    """Data of every kind that a command prints, as an older version may have written it. The commands that print it."""
+    redis = redis_server.client
+    accounts.add(redis, 0, "acme")
+    redis.lpush(problems_key("acme"), json.dumps({"at_ms": 1, "call_uuid": HOSTILE, "text": HOSTILE}))
+    tries = (outbox.Try(1, 1, error=HOSTILE),)
+    entry = outbox.Entry("acme", f"http://example.com/{HOSTILE}", "POST", ((HOSTILE, HOSTILE),), 1, tries, HOSTILE)
+    lanes.enqueue(redis, [("acme:o:l", outbox.encode(entry))])
+    fields = {"lane": "acme:o:l", "entry": outbox.encode(entry)}
+    letter = redis.xadd(f"{prefix(outbox.QUEUE)}dead:acme", fields).decode()
+    job = recordings.Transcribing(recording_id=HOSTILE, auth_id="acme", at_ms=1, error=HOSTILE)
+    lanes.enqueue(redis, [("acme:o:r", msgspec.json.encode(job))], recordings.TRANSCRIPTIONS)
+    fields = {"lane": "acme:o:r", "entry": msgspec.json.encode(job)}
+    redis.xadd(f"{prefix(recordings.TRANSCRIPTIONS)}dead:acme", fields)
+    document = tmp_path / "hostile.xml"
+    document.write_text("<Response><Conference muted='&#x9b;31m\u202e[/evil]PWNED'>demo</Conference></Response>")
+    return [
+        ("problems", "acme"),
+        ("lanes",),
+        ("dead-letters", "list", "acme"),
+        ("dead-letters", "show", "acme", letter),
+        ("recordings", "pending"),
+        ("recordings", "lost"),
+        ("documents", "check", str(document)),
+        ("account", "show", HOSTILE.replace("\x00", "")),
+        ("problems", HOSTILE),
+    ]
+
+
+def test_nothing_acts_on_the_terminal_and_nothing_is_lost(hostile, redis_server):
+    for words in hostile:
+        said = on_a_terminal(*words, ARI_CONF_REDIS_URL=redis_server.url)
+        assert "PWNED" in said, words
+        assert "[/evil]" in said, f"{words}: its markup is taken for ours"
+        assert not OBEYED.search(said), words
+        assert "\x1b]8;" not in said
+
+
+def test_nor_does_it_act_on_what_reads_the_lines(hostile, redis_server):
+    for words in hostile[:-1]:  # who finds nothing prints nothing there
+        said = run(*words, ARI_CONF_REDIS_URL=redis_server.url)
+        assert "PWNED" in said.stdout + said.stderr, words
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", said.stdout + said.stderr), words

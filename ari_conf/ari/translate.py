@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as seen
+from ari_conf.visible import stripped
 
 BRIDGE_TYPE = "mixing,dtmf_events,video_sfu"
 BRIDGE_NAME = "ari_conf"
@@ -47,9 +48,9 @@ def _arrived(channel: Mapping[str, Any], args: Any, new_id: Callable[[], str]) -
                 call_uuid=new_id(),
                 request_uuid=new_id(),
                 auth_id=account,
-                from_=_text(channel, "caller", "number"),
-                to=_text(channel, "dialplan", "exten"),
-                caller_name=_text(channel, "caller", "name"),
+                from_=stripped(_text(channel, "caller", "number")),
+                to=stripped(_text(channel, "dialplan", "exten")),
+                caller_name=stripped(_text(channel, "caller", "name")),
                 document=document or None,
                 method=method.upper() if method.upper() in ("GET", "POST") else "POST",
                 answered=channel.get("state") == "Up",

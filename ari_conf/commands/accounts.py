@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
+from redis import Redis
 
 from ari_conf import accounts
 from ari_conf.accounts import AccountRecord
-from ari_conf.commands.terminal import console, moment, print_table, redis
+from ari_conf.commands.terminal import console, moment, print_table, redis, say
 from ari_conf.errors import AccountRefused
 
 app = typer.Typer(no_args_is_help=True, help="Accounts: who may bring calls, where their documents come from.")
@@ -48,7 +48,7 @@ def add(
         "recording_auth": recording_auth,
     }
     with redis() as client:
-        record = accounts.add(client, _now_ms(), auth_id, **fields)
+        record = accounts.add(client, _now_ms(client), auth_id, **fields)
     _print_token(record)
 
 
@@ -79,7 +79,7 @@ def remove(auth_id: AuthId) -> None:
     """Removes an account. Its calls are refused from now on; callbacks that still wait become dead letters."""
     with redis() as client:
         accounts.remove(client, auth_id)
-    console.print(f"The account {auth_id} is removed.")
+    say(f"The account {auth_id} is removed.")
 
 
 @app.command("rotate-token")
@@ -96,8 +96,10 @@ def rotate_token(
 def _print_token(record: AccountRecord) -> None:
     print_table(("", ""), [("auth_id", record.auth_id), ("auth_token", record.token)], "")
     if console.is_terminal:
-        console.print("The token is shown only now. It signs every request that is sent to your program.", style="dim")
+        say("The token is shown only now. It signs every request that is sent to your program.", style="dim")
 
 
-def _now_ms() -> int:
-    return int(time.time() * 1000)
+def _now_ms(client: Redis) -> int:
+    """By Redis' clock: this machine's may differ from those that will look when an old token ends."""
+    seconds, micros = client.time()
+    return seconds * 1000 + micros // 1000

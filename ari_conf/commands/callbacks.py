@@ -8,7 +8,7 @@ import typer
 
 from ari_conf import dead_letters, outbox
 from ari_conf.commands.accounts import AuthId
-from ari_conf.commands.terminal import console, duration, moment, print_table, redis
+from ari_conf.commands.terminal import console, duration, moment, print_table, redis, say
 from ari_conf.errors import AriConfError
 from ari_conf.problems import read_problems
 
@@ -34,7 +34,7 @@ def lanes(limit: Limit = 50) -> None:
     with redis() as client:
         totals, found = outbox.totals(client), outbox.overview(client, limit)
     if console.is_terminal:
-        console.print(
+        say(
             f"{totals.waiting} callbacks wait in {totals.lanes} lanes; {totals.workers} workers with {totals.threads} "
             f"threads. Since ever: {totals.delivered} delivered, {totals.retried} tried again, {totals.dead} given up."
         )
@@ -75,7 +75,7 @@ def resend(
     """Puts them back into their lanes, to be tried as if they were new."""
     with redis() as client:
         sent = dead_letters.resend(client, auth_id, ids or None)
-    console.print(f"{sent} callback{'' if sent == 1 else 's'} will be sent again.")
+    say(f"{sent} callback{'' if sent == 1 else 's'} will be sent again.")
 
 
 def _state(lane: outbox.Lane) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ari_conf import document
-from ari_conf.commands.terminal import console
+from ari_conf.commands.terminal import say
 from ari_conf.errors import InvalidDocument
 
 
@@ -29,5 +29,5 @@ def _runs(file: Path) -> bool:
 
 
 def _say(line: str, *, good: bool) -> bool:
-    console.print(line, markup=False, soft_wrap=True, style=None if good else "red")
+    say(line, soft_wrap=True, style="" if good else "red")
     return good

@@ -7,7 +7,7 @@ import time
 import typer
 
 from ari_conf import accounts, recordings
-from ari_conf.commands.terminal import console, duration, moment, print_table, redis
+from ari_conf.commands.terminal import duration, moment, print_table, redis, say
 from ari_conf.recordings import Pending
 
 app = typer.Typer(no_args_is_help=True, help="Recordings that wait to be stored or transcribed, or were given up.")
@@ -40,7 +40,7 @@ def retry() -> None:
     """Tries those that were given up again, such as when Asterisk's disk was brought back."""
     with redis() as client:
         sent = recordings.retry(client, accounts.ids(client))
-    console.print(f"{sent} recording{'' if sent == 1 else 's'} will be tried again.")
+    say(f"{sent} recording{'' if sent == 1 else 's'} will be tried again.")
 
 
 def what(one: Pending) -> str:

@@ -24,7 +24,7 @@ def serve() -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await service.serve(settings(), stop=stop)
 
-    logs.set_up(settings())
+    writer = logs.set_up(settings(), in_thread=True)
     try:
         asyncio.run(until_signal())
     except TaskEnded as ended:
@@ -33,6 +33,8 @@ def serve() -> None:
         raise
     except LeaseLost as lost:
         structlog.get_logger().warning("beginning anew, as a standby", reason=str(lost))
+        if writer is not None:
+            writer.written()
         # As a new process, in which nothing of what this one had in mind can be left.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
@@ -41,5 +43,8 @@ def web() -> None:
     from ari_conf.web.app import create
     from ari_conf.web.server import Server
 
-    logs.set_up(settings())
-    Server(create(settings()), settings()).run()
+    logs.set_up(settings(), in_thread=True)
+    server = Server(create(settings()), settings())
+    server.run()
+    if server.broken:
+        sys.exit(1)

@@ -9,11 +9,24 @@ from datetime import UTC, datetime
 from redis import Redis, RedisError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ari_conf.errors import StoreUnavailable
 from ari_conf.settings import settings
+from ari_conf.visible import visible
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)
+"""Markup is off: what is printed quotes callers, documents and servers, who could write some. See `say`."""
+
+
+def say(text: str, *, style: str = "", soft_wrap: bool = False) -> None:
+    """Prints a text, which may hold anything: nothing in it acts on the terminal."""
+    console.print(Text(visible(text, lines=True), style), soft_wrap=soft_wrap)
+
+
+def say_of(head: str, text: str) -> None:
+    """Prints a line under a bold head."""
+    console.print(Text.assemble((head, "bold"), visible(text)))
 
 
 @contextmanager
@@ -30,17 +43,17 @@ def redis() -> Iterator[Redis]:
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], empty: str) -> None:
     """On a terminal a table; else tab-separated lines without a head, for other programs."""
-    found = [[str(cell) for cell in row] for row in rows]
+    found = [[visible(str(cell)) for cell in row] for row in rows]
     if not console.is_terminal:
         for row in found:
             print("\t".join(row))
         return
     if not found:
-        console.print(empty)
+        say(empty)
         return
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in found:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console.print(table)
 
 

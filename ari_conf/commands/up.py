@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ari_conf.commands.terminal import console
+from ari_conf.commands.terminal import console, say, say_of
 from ari_conf.errors import SetupFailed
 from ari_conf.logs import reader
 from ari_conf.up import System, of_this_environment
+from ari_conf.visible import visible
 
 OURS = ("serve", "worker", "web")
 """The parts whose log is shown; the others' would drown it."""
@@ -40,35 +41,36 @@ def until_stopped(work: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _run(system: System) -> None:
-    console.print(f"Starting {', '.join(system.parts)} …", style="dim")
+    say(f"Starting {', '.join(system.parts)} …", style="dim")
     async with system:
         _introduce(system)
         try:
             await _show_logs(system)
         finally:
-            console.print("\nStopping what was started …", style="dim")
+            say("\nStopping what was started …", style="dim")
 
 
 def _introduce(system: System) -> None:
     settings = system.settings
-    console.print()
+    say("")
     if "asterisk" in system.parts:
         documents = sorted(path.stem for path in settings.documents.glob("*.xml"))
-        console.print(f"[bold]Call[/]       from any SIP phone on this machine, for the account {system.account}:")
+        say_of("Call       ", f"from any SIP phone on this machine, for the account {system.account}:")
         for name in documents:
-            console.print(f"             sip:{name}@{system.sip_address}", style="cyan")
-        console.print(f"           a document in {settings.documents}; a number asks the account's answer URL")
-    console.print(f"[bold]Account[/]    {system.account}; its token: ari-conf account rotate-token {system.account}")
-    console.print(f"[bold]Page[/]       {settings.public_url}/  (log in with the account and its token)")
-    console.print(f"[bold]Recordings[/] {settings.s3_endpoint or 'AWS'}, bucket {settings.s3_bucket}")
-    console.print(f"[bold]Logs[/]       {system.log('serve').parent} and {system.log('asterisk')}")
-    console.print(f"[bold]Commands[/]   in another terminal, after  . {system.environment_file}")
-    console.print("             ari-conf doctor, account list, problems ACCOUNT, lanes …")
-    console.print("[bold]Stop[/]       Ctrl-C\n")
+            say(f"             sip:{name}@{system.sip_address}", style="cyan")
+        say(f"           a document in {settings.documents}; a number asks the account's answer URL")
+    say_of("Account    ", f"{system.account}; its token: ari-conf account rotate-token {system.account}")
+    say_of("Page       ", f"{settings.public_url}/  (log in with the account and its token)")
+    say_of("Recordings ", f"{settings.s3_endpoint or 'AWS'}, bucket {settings.s3_bucket}")
+    say_of("Logs       ", f"{system.log('serve').parent} and {system.log('asterisk')}")
+    say_of("Commands   ", f"in another terminal, after  . {system.environment_file}")
+    say("             ari-conf doctor, account list, problems ACCOUNT, lanes …")
+    say_of("Stop       ", "Ctrl-C")
+    say("")
 
 
 async def _show_logs(system: System) -> None:
-    read = reader(console.is_terminal) if console.is_terminal else str
+    read = reader(console.is_terminal) if console.is_terminal else visible
     places = {part: system.process(part).log_start for part in OURS if part in system.parts}
     while True:
         for part, place in places.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -32,10 +31,8 @@ def create(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(measured.watch_loop())
-        async with parts.running(settings) as app.state.parts:
+        async with parts.running(settings, measured.watch_loop()) as app.state.parts:
             yield
-        watching.cancel()
 
     app = FastAPI(
         title="ari_conf",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
@@ -12,7 +11,7 @@ from pydantic import BaseModel, Field
 from ari_conf import callback_history
 from ari_conf.callback_history import Callback
 from ari_conf.web import models as m
-from ari_conf.web.answer import Answer, answer
+from ari_conf.web.answer import Answer, reply_only
 from ari_conf.web.body import described_query, read
 from ari_conf.web.caller import Calling
 from ari_conf.web.conferences import replies
@@ -22,7 +21,7 @@ from ari_conf.web.paging import paged
 router = APIRouter()
 
 
-class Wanted(m.Asynchronous):
+class Wanted(BaseModel):
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     conference_uuid: str = ""
@@ -47,16 +46,23 @@ class Callbacks(m.Reply):
     objects: list[OneCallback]
 
 
-@router.get("/Callback/", **replies(200, Callbacks, of_owner=False), openapi_extra=described_query(Wanted))
+@router.get(
+    "/Callback/",
+    **replies(200, Callbacks, of_owner=False, asynchronous=False),
+    openapi_extra=described_query(Wanted),
+)
 async def list_callbacks(request: Request, caller: Calling, body: Annotated[Wanted, Depends(read(Wanted))]) -> Response:
     async def work() -> Answer:
-        about = body.conference_uuid or None
-        listed = callback_history.listed
-        blocking, auth_id = caller.parts.blocking, caller.auth_id
-        total, found = await asyncio.to_thread(listed, blocking, auth_id, about, body.limit, body.offset)
-        return Answer(200, {"meta": paged(request, body.limit, body.offset, total), "objects": list(map(_told, found))})
+        total, objects = await caller.parts.reads.run(caller.auth_id, listed)
+        return Answer(200, {"meta": paged(request, body.limit, body.offset, total), "objects": objects})
 
-    return await answer(request, caller, body, work)
+    def listed() -> tuple[int, list[dict[str, Any]]]:
+        about = body.conference_uuid or None
+        blocking, auth_id = caller.parts.blocking, caller.auth_id
+        total, found = callback_history.listed(blocking, auth_id, about, body.limit, body.offset)
+        return total, list(map(_told, found))
+
+    return await reply_only(request, caller, work)
 
 
 def _told(one: Callback) -> dict[str, Any]:

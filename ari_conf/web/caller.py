@@ -1,12 +1,12 @@
-"""Who calls: HTTP Basic with auth_id and auth_token, or the cookie of a log-in; and how often he may."""
+"""Who calls: HTTP Basic with auth_id and auth_token, or the cookie of a log-in; and how often they may."""
 
 from __future__ import annotations
 
 import hmac
 import secrets
-import time
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from ipaddress import IPv6Address, IPv6Network, ip_address
+from typing import Annotated, Any
 from uuid import NAMESPACE_URL, uuid5
 
 from fastapi import Depends, HTTPException, Path, Request
@@ -16,11 +16,19 @@ from ari_conf import accounts
 from ari_conf.accounts import AccountRecord
 from ari_conf.lanes import PREFIX
 from ari_conf.web import logins
-from ari_conf.web.errors import Refused
+from ari_conf.web.errors import Refused, too_much
 from ari_conf.web.parts import Parts, parts_of
 from ari_conf.web.paths import ACCOUNT, decoded
 
 FAILURES_KEPT_S = 60
+IPV6_NETWORK = 64
+"""Bits of an IPv6 address that count: the rest is whatever its owner wants."""
+_COUNT = """
+local count = redis.call('INCR', KEYS[1])
+if count == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+return {count, redis.call('PTTL', KEYS[1])}
+"""
+"""How often in a window that begins with the first time, by Redis' clock, and what is left of it."""
 NOBODY = secrets.token_hex(20)
 """What the token of an account that there isn't is compared with: so that it takes as long."""
 WINDOW_S = 1
@@ -59,7 +67,7 @@ async def caller(
     # A router's routes don't know what they were included under.
     request.scope["routes"].append(ACCOUNT + request.scope["route"].path.removeprefix(ACCOUNT))
     record = await _whose(parts, request, credentials)
-    await _not_too_often(parts, record.auth_id)
+    await not_too_often(parts, record.auth_id)
     if decoded(auth_id) != record.auth_id:
         # Whether there is such an account is not this one's to know.
         raise Refused(404, "not found")
@@ -109,42 +117,73 @@ async def _whose(parts: Parts, request: Request, credentials: HTTPBasicCredentia
 
 
 async def authenticate(parts: Parts, request: Request, auth_id: str, token: str) -> AccountRecord:
-    """Raises Refused: 401, or 429 after repeated failures of this address with this account."""
-    address = request.client.host if request.client else ""
-    failures = f"{PREFIX}auth-failures:{address}:{auth_id[:40]}"
+    """Raises Refused: 401, or 429 after repeated failures of this address with this account. The right token is always
+    taken: an auth_id is no secret, so whoever shares the account's address could lock it out otherwise."""
     redis: Any = parts.redis
-    found, failed, ttl = await (
-        redis.pipeline(transaction=False).hget(accounts.KEY, auth_id).get(failures).ttl(failures)
-    ).execute()
-    if failed and int(failed) >= parts.settings.auth_failures:
-        wait = str(max(1, cast(int, ttl)))
-        raise Refused(429, f"too many wrong tokens: try again in {wait} s", {"Retry-After": wait})
+    found, now = await redis.pipeline(transaction=False).hget(accounts.KEY, auth_id).time().execute()
     record = accounts.decode(found) if found else None
-    if record is None or not _is_right(record, token):
-        if record is None:
-            _same(NOBODY, token)
-        await redis.pipeline(transaction=True).incr(failures).expire(failures, FAILURES_KEPT_S).execute()
-        raise _unauthorized(request, "auth_id or auth_token is wrong")
-    return record
+    if record is not None and _is_right(record, token, now[0] * 1000):
+        return record
+    if record is None:
+        _same(NOBODY, token)
+    # Of accounts that there aren't all are counted as one: else each made-up one would be a key.
+    await _count_failure(parts, address_of(request), auth_id if record else "-")
+    raise _unauthorized(request, "auth_id or auth_token is wrong")
 
 
-def _is_right(record: AccountRecord, token: str) -> bool:
+async def _count_failure(parts: Parts, address: str, auth_id: str) -> None:
+    """Raises Refused 429."""
+    failures = f"{PREFIX}auth-failures:{address}:{auth_id}"
+    redis: Any = parts.redis
+    count, left_ms = await redis.eval(_COUNT, 1, failures, FAILURES_KEPT_S * 1000)
+    if count > parts.settings.auth_failures:
+        wait = max(1, -(-left_ms // 1000))
+        raise too_much(f"too many wrong tokens: try again in {wait} s", wait)
+
+
+def address_of(request: Request) -> str:
+    return network_of(request.client.host if request.client else "")
+
+
+def network_of(host: str) -> str:
+    """By what an address is counted; of IPv6 its network, in which one machine may have any number of addresses. What
+    a proxy gives us that is no address counts as one."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return "unknown"
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        # From its bytes: a scope's name, which may follow, is any text.
+        return str(IPv6Network((address.packed, IPV6_NETWORK), strict=False))
+    return str(address)
+
+
+def _is_right(record: AccountRecord, token: str, now_ms: int) -> bool:
     """Each is compared, whichever is right: an old token holds as long as it signs."""
-    return any([_same(kept, token) for kept in record.tokens(int(time.time() * 1000))])  # noqa: C419
+    return any([_same(kept, token) for kept in record.tokens(now_ms)])  # noqa: C419
 
 
 def _same(kept: str, given: str) -> bool:
     return hmac.compare_digest(kept.encode(), given.encode(errors="replace"))
 
 
-async def _not_too_often(parts: Parts, auth_id: str) -> None:
+async def not_too_often(parts: Parts, auth_id: str) -> None:
     """Raises Refused 429."""
     limit = parts.settings.api_rate
     if not limit:
         return
     redis: Any = parts.redis
-    key = f"{PREFIX}api-rate:{auth_id}:{int(time.time() / WINDOW_S)}"
-    count, _ = await redis.pipeline(transaction=True).incr(key).expire(key, 5 * WINDOW_S).execute()
+    count, _ = await redis.eval(_COUNT, 1, f"{PREFIX}api-rate:{auth_id}", WINDOW_S * 1000)
     if count > limit:
-        error = f"more than {limit} requests in a second: try again"
-        raise Refused(429, error, {"Retry-After": str(WINDOW_S)})
+        raise too_much(f"more than {limit} requests in a second: try again", WINDOW_S)
+
+
+async def once_in(parts: Parts, auth_id: str, what: str, seconds: int) -> None:
+    """For what an account may do once in so long, whichever process is asked. Raises Refused 429."""
+    redis: Any = parts.redis
+    count, left_ms = await redis.eval(_COUNT, 1, f"{PREFIX}api-rate:{what}:{auth_id}", seconds * 1000)
+    if count > 1:
+        wait = max(1, -(-left_ms // 1000))
+        raise too_much(f"this is done once in {seconds} s: try again in {wait} s", wait)

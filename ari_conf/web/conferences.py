@@ -26,6 +26,8 @@ ONE = "/Conference/{name}/"
 MEMBER = "/Conference/{name}/Member/{member_id}/"
 IDS = r"^(all|[0-9]{1,9}(,[0-9]{1,9})*)$"
 MOST_IDS = 1000
+HUNG_UP_AT_ONCE = 100
+"""Conferences: their owners have others' commands to do, too."""
 
 router = APIRouter()
 
@@ -51,11 +53,12 @@ Nothing = Annotated[m.Asynchronous, Depends(read(m.Asynchronous))]
 NOTHING = described(m.Asynchronous)
 
 
-def replies(status: int, model: Any, *, of_owner: bool = True) -> dict[str, Any]:
+def replies(status: int, model: Any, *, of_owner: bool = True, asynchronous: bool = True) -> dict[str, Any]:
     """A call's status and replies, for OpenAPI."""
     refusals = [400, 401, 404, 429, 503] + ([409] if of_owner else [])
     told: dict[int | str, Any] = {code: {"model": m.Error} for code in refusals}
-    told[202] = {"model": m.Reply, "description": "With callback_url: the result is sent there."}
+    if asynchronous:
+        told[202] = {"model": m.Reply, "description": "With callback_url: the result is sent there."}
     if status == 204:
         told[204] = {"description": "Done.", "content": None}
     else:
@@ -115,10 +118,12 @@ async def hang_up_all_conferences(request: Request, caller: Calling, body: Nothi
 
     async def work() -> Answer:
         found = await reads.owners(caller.parts, caller.auth_id)
-        results = await asyncio.gather(*(one(*each) for each in found), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        for first in range(0, len(found), HUNG_UP_AT_ONCE):
+            some = found[first : first + HUNG_UP_AT_ONCE]
+            results = await asyncio.gather(*(one(*each) for each in some), return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
         return Answer(204, {})
 
     return await answer(request, caller, body, work)

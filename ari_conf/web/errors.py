@@ -13,12 +13,14 @@ from redis import RedisError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from ari_conf.errors import StoreUnavailable
+from ari_conf.errors import StoreUnavailable, TooManyWaiting
 
 log = structlog.get_logger()
 
 RETRY_AFTER_S = 1
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+NOT_KEPT = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+"""Of every answer that says nothing else: it is one account's, and what its type says."""
 SENTENCES = {
     404: "not found",
     405: "this method is not allowed here",
@@ -40,8 +42,13 @@ def unavailable(error: str) -> Refused:
     return Refused(503, error, {"Retry-After": str(RETRY_AFTER_S)})
 
 
+def too_much(error: str, retry_after_s: int = RETRY_AFTER_S) -> Refused:
+    return Refused(429, error, {"Retry-After": str(retry_after_s)})
+
+
 def json_error(request: Request, status: int, error: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"api_id": request.scope["api_id"], "error": error}, status, headers)
+    told = {"api_id": request.scope["api_id"], "error": error}
+    return JSONResponse(told, status, {**NOT_KEPT, **(headers or {})})
 
 
 def install(app: FastAPI) -> None:
@@ -51,6 +58,7 @@ def install(app: FastAPI) -> None:
         RequestValidationError: _invalid,
         RedisError: _no_redis,
         StoreUnavailable: _no_redis,
+        TooManyWaiting: _too_many,
         Exception: _broken,
     }
     for kind, answer in handlers.items():
@@ -82,6 +90,10 @@ async def _invalid(request: Request, error: RequestValidationError) -> JSONRespo
 async def _no_redis(request: Request, error: Exception) -> JSONResponse:
     log.error("redis away", reason=str(error) or type(error).__name__)
     return json_error(request, 503, "the service can't be reached now: try again", {"Retry-After": str(RETRY_AFTER_S)})
+
+
+async def _too_many(request: Request, error: Exception) -> JSONResponse:
+    return json_error(request, 429, str(error), {"Retry-After": str(RETRY_AFTER_S)})
 
 
 async def _broken(request: Request, error: Exception) -> JSONResponse:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from redis import RedisError
 from starlette.types import Receive, Scope, Send
 
 from ari_conf.web import models as m
@@ -18,6 +19,9 @@ from ari_conf.web.feeds import Feeds, Stream
 
 HEARTBEAT_S = 15.0
 """Proxies close a connection on which nothing comes: often after 60 s."""
+LOOK_EVERY_S = 10.0
+"""Whether who listens still may: by the clock, whatever happens meanwhile. With what Redis may take to answer it is
+known within 15 s that a token, a log-in or an account is no more."""
 KIND = "text/event-stream"
 
 router = APIRouter()
@@ -38,6 +42,8 @@ async def events(request: Request, caller: Calling) -> Response:
             return await holds(request, caller)
         except Refused:
             return False
+        except RedisError:
+            return True  # not known; and nothing is told either while Redis is away
 
     return EventStream(caller.parts.feeds, caller.auth_id, stream, may)
 
@@ -56,13 +62,15 @@ class EventStream(Response):
         writing = asyncio.create_task(self._write(send))
         gone = asyncio.create_task(_until_gone(receive))
         ended = asyncio.create_task(self._stream.ended.wait())
+        forbidden = asyncio.create_task(self._until_forbidden())
+        tasks = (writing, gone, ended, forbidden)
         try:
-            await asyncio.wait((writing, gone, ended), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._feeds.close(self._auth_id, self._stream)
-            for task in (writing, gone, ended):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(writing, gone, ended, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         if self._stream.too_slow and "abort" in scope:
             # Nothing more can be said to one who does not read.
             scope["abort"]()
@@ -78,8 +86,12 @@ class EventStream(Response):
                 text = await asyncio.wait_for(self._stream.next(), HEARTBEAT_S)
             except TimeoutError:
                 text = b":\n\n"
-                if not await self._may():
-                    return
+
+    async def _until_forbidden(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if not await self._may():
+                return
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -29,7 +29,11 @@ GATHER_S = 0.1
 LISTEN_S = 1.0
 TRY_AGAIN_S = 0.5
 MOST_WAITING = 200
-"""Events that wait for one client: some 20 s of a busy account. One who is slower gets a snapshot when he is back."""
+"""Events that wait for one client: some 20 s of a busy account. A slower client gets a snapshot when it is back."""
+MOST_WAITING_BYTES = 4 * 1024 * 1024
+"""The same, of more than one event; the clients of an account share the bytes."""
+CALLS_AT_ONCE = 20
+"""Read in one piece: a call is kept with its document, which may have 100 KB."""
 LEASE_MS = 30_000
 RENEW_MS = 10_000
 RETRY_AFTER_S = 5
@@ -42,18 +46,22 @@ class Stream:
 
     def __init__(self) -> None:
         self._waiting: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
+        self._bytes = 0
         self.ended = asyncio.Event()
         self.too_slow = False
 
     def put(self, event: bytes) -> None:
-        try:
-            self._waiting.put_nowait(event)
-        except asyncio.QueueFull:
+        if self._waiting.full() or (self._bytes and self._bytes + len(event) > MOST_WAITING_BYTES):
             self.too_slow = True
             self.ended.set()
+            return
+        self._waiting.put_nowait(event)
+        self._bytes += len(event)
 
     async def next(self) -> bytes:
-        return await self._waiting.get()
+        event = await self._waiting.get()
+        self._bytes -= len(event)
+        return event
 
 
 class Feed:
@@ -72,8 +80,8 @@ class Feed:
         """conference id -> its Asterisk"""
         self._calls: dict[str, live.Shot] = {}
         """Of all who are shown. What is shown of a call never changes: each is read once."""
-        self._leases: dict[str, int] = {}
-        """Asterisk -> until when it knows that somebody looks"""
+        self._said: dict[str, float] = {}
+        """Asterisk -> when it was last told that somebody looks, by our own clock"""
         self._last_id = time.time_ns() // 1_000_000
 
     def add(self) -> Stream:
@@ -91,6 +99,9 @@ class Feed:
                 await self._follow(listening)
             except (RedisError, OSError) as error:
                 log.warning("changes can't be heard", reason=str(error) or type(error).__name__)
+            except Exception as error:
+                # It costs this account's streams a moment, and other accounts nothing.
+                log.error("an event stream broke: this is a defect of ari_conf, please report it", exc_info=error)
             finally:
                 await listening.aclose()
             if self._view is not None:
@@ -119,7 +130,7 @@ class Feed:
 
     async def _look(self) -> None:
         names = await self._redis.hgetall(names_key(self._auth_id))
-        self._owners, self._calls, self._leases = {}, {}, {}
+        self._owners, self._calls, self._said = {}, {}, {}
         self._view = await self._read(dict(map(holder, names.values())))
         self._tell("snapshot", self._view)
         await self._say_that_somebody_looks()
@@ -138,8 +149,7 @@ class Feed:
         for asterisk in set(wanted.values()):
             ids = [conference_id for conference_id, owner in wanted.items() if owner == asterisk]
             found = await member_fields.read(self._redis, state_key(asterisk), ids)
-            read = [msgspec.json.decode(text) for text in found if text is not None]
-            mine = [shot for shot in read if shot["auth_id"] == self._auth_id]
+            mine = [shot for text in found if (shot := live.readable(text)) and shot["auth_id"] == self._auth_id]
             await self._read_calls(asterisk, mine)
             shots += mine
         view = live.view((shot, self._calls) for shot in shots)
@@ -153,8 +163,10 @@ class Feed:
     async def _read_calls(self, asterisk: str, shots: Iterable[live.Shot]) -> None:
         members = {m["call_uuid"] for shot in shots for m in live.present(shot)}
         new = sorted(members - self._calls.keys())
-        texts = await self._redis.hmget(state_key(asterisk), new) if new else ()
-        self._calls |= {key: _kept(text) for key, text in zip(new, texts, strict=True) if text is not None}
+        for first in range(0, len(new), CALLS_AT_ONCE):
+            some = new[first : first + CALLS_AT_ONCE]
+            texts = await self._redis.hmget(state_key(asterisk), some)
+            self._calls |= {key: call for key, text in zip(some, texts, strict=True) if (call := live.call(text))}
 
     def _forget_calls(self, view: live.View, read: Iterable[str]) -> None:
         others = {key: one for key, one in (self._view or {}).items() if key not in read}
@@ -162,16 +174,16 @@ class Feed:
         self._calls = {key: call for key, call in self._calls.items() if key in shown}
 
     async def _say_that_somebody_looks(self) -> None:
-        now = time.time_ns() // 1_000_000
+        now = time.monotonic()
         for asterisk in set(self._owners.values()):
-            if self._leases.get(asterisk, 0) - LEASE_MS + RENEW_MS <= now:
+            if now - self._said.get(asterisk, float("-inf")) >= RENEW_MS / 1000:
                 try:
                     await self._asker.watch(asterisk, self._auth_id, LEASE_MS)
                 except RedisError as error:
                     # Said again at the next turn; whether Redis is there is the subscription's to tell.
                     log.warning("talk detection is not asked for", reason=str(error) or type(error).__name__)
                     return
-                self._leases[asterisk] = now + LEASE_MS
+                self._said[asterisk] = now
 
     def _tell(self, kind: str, what: Any) -> None:
         event = self._event(kind, what)
@@ -189,6 +201,8 @@ class Feeds:
     def __init__(self, redis: Redis, asker: Asker, most: int) -> None:
         """`most`: streams of an account."""
         self._redis, self._asker, self._most = redis, asker, most
+        self.group: asyncio.TaskGroup | None = None
+        """Of the process' tasks; there while it runs."""
         self._feeds: dict[str, tuple[Feed, asyncio.Task[None]]] = {}
 
     @property
@@ -198,8 +212,9 @@ class Feeds:
     def open(self, auth_id: str) -> Stream:
         """Raises Refused 429."""
         if auth_id not in self._feeds:
+            assert self.group is not None, "requests come only while the process runs"
             feed = Feed(self._redis, self._asker, auth_id)
-            self._feeds[auth_id] = feed, asyncio.create_task(feed.run())
+            self._feeds[auth_id] = feed, self.group.create_task(feed.run())
         feed, _ = self._feeds[auth_id]
         if len(feed.streams) >= self._most:
             error = f"more than {self._most} event streams of this account are open: close one"
@@ -207,20 +222,25 @@ class Feeds:
         return feed.add()
 
     def close(self, auth_id: str, stream: Stream) -> None:
-        feed, running = self._feeds[auth_id]
+        found = self._feeds.get(auth_id)
+        if found is None:
+            return
+        feed, _ = found
         feed.streams.discard(stream)
         if not feed.streams:
-            feed.closed = True
-            running.cancel()
-            del self._feeds[auth_id]
+            self._close(auth_id)
+
+    def close_all(self) -> None:
+        for auth_id in tuple(self._feeds):
+            self._close(auth_id)
+
+    def _close(self, auth_id: str) -> None:
+        feed, running = self._feeds.pop(auth_id)
+        feed.closed = True
+        running.cancel()
 
     def end(self) -> None:
         """The process ends: who listens goes to another."""
         for feed, _ in self._feeds.values():
             for stream in feed.streams:
                 stream.ended.set()
-
-
-def _kept(text: bytes) -> live.Shot:
-    call = msgspec.json.decode(text)
-    return {name: call[name] for name in ("from_", "to", "caller_name")}

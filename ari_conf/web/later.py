@@ -2,16 +2,15 @@
 
 | key | is |
 |---|---|
-| ari_conf:later | hash, api_id -> JSON: whom to tell what becomes of it, and until when its process must have done so |
+| ari_conf:later | hash, api_id -> JSON: who receives the result, and until when its process must have sent it |
 
-Should that process die over it, another tells: the owner's reply, if there was one.
+Should that process die over it, another sends the result: the owner's reply, if there was one. The clock is Redis'.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -24,6 +23,7 @@ from ari_conf import outbox
 from ari_conf.core.effects import PostCallback, Reply
 from ari_conf.lane_scripts import READY
 from ari_conf.lanes import PREFIX, prefix
+from ari_conf.problems import Problem, problems_key
 from ari_conf.settings import Settings
 from ari_conf.web.models import Asynchronous
 
@@ -32,15 +32,26 @@ log = structlog.get_logger()
 KEY = f"{PREFIX}later"
 LOOK_EVERY_S = 5.0
 GRACE_S = 10.0
-"""Beyond the deadline of a command: within it the process that has taken the call has told."""
+"""Beyond the deadline of a command: within it the process that has taken the call has sent the result."""
+MOST_OF_AN_ACCOUNT = 100
+"""Asynchronous calls of an account that one process does at a time; one more is refused."""
+MOST_BYTES = 64 * 1024
+"""Of a result. A larger one is not sent; a 413 in its place says so."""
+AGAIN_S = 1.0
+TRIES = 60
+"""Of the process that has done the call, one a second, to put the result into its lane. Then it is left to `watch`."""
+GIVEN_UP_MS = 3600 * 1000
+"""For so long after that `watch` tries, while Redis answers but refuses; then the account has a problem instead."""
+READ_AT_ONCE = 100
 INTERRUPTED = Reply("", 503, (("error", "the service was interrupted: look whether it was done, or try again"),))
 
-# Whoever takes it out tells, and nobody else.
+# One process sends the result, and no other. If Redis refuses the result the script ends there: the promise stays.
 _END = (
     READY
     + """
-if redis.call('HDEL', KEYS[2], ARGV[1]) == 1 and redis.call('RPUSH', P..'lane:'..ARGV[2], ARGV[3]) == 1 then
-  ready(ARGV[2])
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
+  append(ARGV[2], ARGV[3])
+  redis.call('HDEL', KEYS[2], ARGV[1])
 end
 """
 )
@@ -59,15 +70,28 @@ class Parts(Protocol):
 
 
 async def begin(parts: Parts, auth_id: str, api_id: str, body: Asynchronous) -> None:
-    """From here on somebody will be told. Raises RedisError."""
+    """From here on the result will be sent. Raises RedisError."""
     redis: Any = parts.redis
-    until_ms = _now_ms() + int((parts.settings.command_deadline + GRACE_S) * 1000)
+    until_ms = await now_ms(redis) + int((parts.settings.command_deadline + GRACE_S) * 1000)
     promised = Promised(auth_id, body.callback_url or "", body.callback_method, until_ms)
     await redis.hset(KEY, api_id, msgspec.json.encode(promised))
 
 
+async def finish(parts: Parts, api_id: str, status: int, body: dict[str, Any]) -> None:
+    """Sends the result as soon as Redis takes it, within TRIES."""
+    reason = ""
+    for _ in range(TRIES):
+        try:
+            await end(parts, api_id, status, body)
+            return
+        except (RedisError, OSError) as error:
+            reason = str(error) or type(error).__name__
+        await asyncio.sleep(AGAIN_S)
+    log.error("an asynchronous call's result can't be queued yet", api_id=api_id, tries=TRIES, reason=reason)
+
+
 async def end(parts: Parts, api_id: str, status: int, body: dict[str, Any]) -> None:
-    """Tells it, unless it was told. Raises RedisError."""
+    """Sends the result, unless that was done. Raises RedisError."""
     redis: Any = parts.redis
     found = await redis.hget(KEY, api_id)
     if found is None:
@@ -75,13 +99,18 @@ async def end(parts: Parts, api_id: str, status: int, body: dict[str, Any]) -> N
     promised = msgspec.json.decode(found, type=Promised)
     # In ASCII: Plivo's SDK can't check the signature of a query that holds anything else.
     text = json.dumps({"api_id": api_id, **body})
+    if len(text) > MOST_BYTES:
+        status = 413
+        text = json.dumps(
+            {"api_id": api_id, "error": f"the result has more than {MOST_BYTES} bytes: ask without callback_url"}
+        )
     params = (("api_id", api_id), ("status_code", str(status)), ("response", text))
     callback = PostCallback(api_id, promised.auth_id, promised.url, promised.method, params)
-    await redis.eval(_END, 2, prefix(outbox.QUEUE), KEY, api_id, *outbox.entry(callback, _now_ms()))
+    await redis.eval(_END, 2, prefix(outbox.QUEUE), KEY, api_id, *outbox.entry(callback, await now_ms(redis)))
 
 
 async def watch(parts: Parts, replied: Callable[[str], Awaitable[Reply | None]]) -> None:
-    """For ever: what a process that died has promised is kept."""
+    """Runs until it is canceled: keeps what a process that died has promised."""
     while True:
         try:
             await _keep(parts, replied)
@@ -92,14 +121,50 @@ async def watch(parts: Parts, replied: Callable[[str], Awaitable[Reply | None]])
 
 async def _keep(parts: Parts, replied: Callable[[str], Awaitable[Reply | None]]) -> None:
     redis: Any = parts.redis
-    async for api_id, text in redis.hscan_iter(KEY):
-        if msgspec.json.decode(text, type=Promised).until_ms > _now_ms():
+    now = await now_ms(redis)
+    async for api_id, text in redis.hscan_iter(KEY, count=READ_AT_ONCE):
+        name = api_id.decode(errors="replace")
+        try:
+            promised = msgspec.json.decode(text, type=Promised)
+        except msgspec.MsgspecError as error:
+            # It can't be told whom it was promised, now or later.
+            log.error("an asynchronous call can't be read and is dropped", api_id=name, reason=str(error))
+            await redis.hdel(KEY, api_id)
             continue
-        name = api_id.decode()
-        reply = await replied(name) or INTERRUPTED
-        log.warning("an asynchronous call was left undone by its process", api_id=name, status=reply.status)
-        await end(parts, name, reply.status, dict(reply.body))
+        if promised.until_ms <= now:
+            await _keep_one(parts, name, promised, replied, given_up=promised.until_ms + GIVEN_UP_MS < now)
 
 
-def _now_ms() -> int:
-    return int(time.time() * 1000)
+async def _keep_one(
+    parts: Parts,
+    api_id: str,
+    promised: Promised,
+    replied: Callable[[str], Awaitable[Reply | None]],
+    *,
+    given_up: bool,
+) -> None:
+    try:
+        reply = await replied(api_id) or INTERRUPTED
+        log.warning("an asynchronous call was left undone by its process", api_id=api_id, status=reply.status)
+        await end(parts, api_id, reply.status, dict(reply.body))
+    except (RedisError, OSError, msgspec.MsgspecError, KeyError, TypeError) as error:
+        # This one alone: the others are looked at all the same.
+        reason = str(error) or type(error).__name__
+        log.error("an asynchronous call's result can't be queued", api_id=api_id, reason=reason, given_up=given_up)
+        if given_up:
+            await _give_up(parts, api_id, promised, reason)
+
+
+async def _give_up(parts: Parts, api_id: str, promised: Promised, reason: str) -> None:
+    redis: Any = parts.redis
+    text = f"the result of the asynchronous call {api_id} could not be queued and is not sent: {reason}"
+    problem, key = Problem(await now_ms(redis), "", text), problems_key(promised.auth_id)
+    pipe = redis.pipeline(transaction=True)
+    pipe.hdel(KEY, api_id).lpush(key, msgspec.json.encode(problem)).ltrim(key, 0, parts.settings.problems_kept - 1)
+    await pipe.execute()
+
+
+async def now_ms(redis: Any) -> int:
+    """By Redis' clock, which all processes share."""
+    seconds, micros = await redis.time()
+    return int(seconds) * 1000 + int(micros) // 1000

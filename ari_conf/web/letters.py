@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from ari_conf import dead_letters
 from ari_conf.dead_letters import DeadLetter
 from ari_conf.outbox import Entry
 from ari_conf.problems import read_problems
 from ari_conf.web import models as m
-from ari_conf.web.answer import Answer, answer
+from ari_conf.web.answer import Answer, answer, reply_only
 from ari_conf.web.body import described, described_query, read
-from ari_conf.web.caller import Calling
+from ari_conf.web.caller import Calling, once_in
 from ari_conf.web.conferences import replies
 from ari_conf.web.errors import Refused
 from ari_conf.web.paths import decoded
@@ -28,11 +27,18 @@ ID = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 router = APIRouter()
 
 
+MOST_RESENT = 1000
+"""Dead letters that one request sends again, the oldest."""
+RESENT_EVERY_S = 60
+"""Once in so long an account may send all of them again: each is up to six requests to its receiver."""
+
+
 class Page(m.Asynchronous):
     limit: Annotated[int, Field(ge=1, le=200)] = 20
 
 
-class LettersPage(Page):
+class LettersPage(BaseModel):
+    limit: Annotated[int, Field(ge=1, le=200)] = 20
     before: Annotated[str, Field(pattern=r"^[0-9]{1,15}-[0-9]{1,15}$")] | None = None
 
 
@@ -53,51 +59,46 @@ Id = Annotated[str, Depends(letter_id)]
 @router.get("/Problem/", **replies(200, m.Problems, of_owner=False), openapi_extra=described_query(Page))
 async def list_problems(request: Request, caller: Calling, body: Annotated[Page, Depends(read(Page))]) -> Response:
     async def work() -> Answer:
-        found = await asyncio.to_thread(read_problems, caller.parts.blocking, caller.auth_id, body.limit)
+        reads, blocking = caller.parts.reads, caller.parts.blocking
+        found = await reads.run(caller.auth_id, read_problems, blocking, caller.auth_id, body.limit)
         told = [{"time": moment(p.at_ms), "call_uuid": p.call_uuid, "code": p.code, "text": p.text} for p in found]
         return Answer(200, {"problems": told})
 
     return await answer(request, caller, body, work)
 
 
-@router.get("/DeadLetter/", **replies(200, m.DeadLetters, of_owner=False), openapi_extra=described_query(LettersPage))
+@router.get(
+    "/DeadLetter/",
+    **replies(200, m.DeadLetters, of_owner=False, asynchronous=False),
+    openapi_extra=described_query(LettersPage),
+)
 async def list_dead_letters(
     request: Request, caller: Calling, body: Annotated[LettersPage, Depends(read(LettersPage))]
 ) -> Response:
     async def work() -> Answer:
-        listed = dead_letters.listed
-        found = await asyncio.to_thread(listed, caller.parts.blocking, caller.auth_id, body.limit, body.before)
-        return Answer(200, {"dead_letters": [_told(letter) for letter in found]})
+        return Answer(200, {"dead_letters": await caller.parts.reads.run(caller.auth_id, listed)})
 
-    return await answer(request, caller, body, work)
+    def listed() -> list[dict[str, Any]]:
+        found = dead_letters.listed(caller.parts.blocking, caller.auth_id, body.limit, body.before)
+        return [_told(letter) for letter in found]
+
+    return await reply_only(request, caller, work)
 
 
 Query = Annotated[m.Asynchronous, Depends(read(m.Asynchronous))]
 
 
-@router.get(
-    "/DeadLetter/{id}/",
-    **replies(200, m.OneDeadLetter, of_owner=False),
-    openapi_extra=described_query(m.Asynchronous),
-)
-async def get_dead_letter(request: Request, caller: Calling, id: Id, body: Query) -> Response:
+@router.get("/DeadLetter/{id}/", **replies(200, m.OneDeadLetter, of_owner=False, asynchronous=False))
+async def get_dead_letter(request: Request, caller: Calling, id: Id) -> Response:
     async def work() -> Answer:
-        found = await asyncio.to_thread(dead_letters.show, caller.parts.blocking, caller.auth_id, id)
+        found = await caller.parts.reads.run(
+            caller.auth_id, dead_letters.show, caller.parts.blocking, caller.auth_id, id
+        )
         if found is None:
             raise not_found()
         return Answer(200, {"dead_letter": _told(found)})
 
-    return await answer(request, caller, body, work)
-
-
-async def _resend(request: Request, caller: Calling, body: m.Asynchronous, ids: list[str] | None) -> Response:
-    async def work() -> Answer:
-        sent = await asyncio.to_thread(dead_letters.resend, caller.parts.blocking, caller.auth_id, ids)
-        if ids and not sent:
-            raise not_found()
-        return Answer(202, {"message": "sent again", "resent": sent})
-
-    return await answer(request, caller, body, work)
+    return await reply_only(request, caller, work)
 
 
 NOTHING = described(m.Asynchronous)
@@ -105,12 +106,31 @@ NOTHING = described(m.Asynchronous)
 
 @router.post("/DeadLetter/Resend/", **replies(202, m.Resent, of_owner=False), openapi_extra=NOTHING)
 async def resend_all(request: Request, caller: Calling, body: Query) -> Response:
-    return await _resend(request, caller, body, None)
+    def resent() -> tuple[int, int]:
+        blocking, auth_id = caller.parts.blocking, caller.auth_id
+        return dead_letters.resend(blocking, auth_id, most=MOST_RESENT), dead_letters.count(blocking, auth_id)
+
+    async def work() -> Answer:
+        await once_in(caller.parts, caller.auth_id, "resend", RESENT_EVERY_S)
+        sent, left = await caller.parts.reads.run(caller.auth_id, resent)
+        return Answer(202, {"message": "sent again", "resent": sent, "left": left})
+
+    return await answer(request, caller, body, work)
 
 
 @router.post("/DeadLetter/{id}/Resend/", **replies(202, m.Resent, of_owner=False), openapi_extra=NOTHING)
 async def resend_one(request: Request, caller: Calling, id: Id, body: Query) -> Response:
-    return await _resend(request, caller, body, [id])
+    def resent() -> tuple[int, int]:
+        blocking, auth_id = caller.parts.blocking, caller.auth_id
+        return dead_letters.resend(blocking, auth_id, [id]), dead_letters.count(blocking, auth_id)
+
+    async def work() -> Answer:
+        sent, left = await caller.parts.reads.run(caller.auth_id, resent)
+        if not sent:
+            raise not_found()
+        return Answer(202, {"message": "sent again", "resent": sent, "left": left})
+
+    return await answer(request, caller, body, work)
 
 
 def _told(letter: DeadLetter) -> dict[str, Any]:

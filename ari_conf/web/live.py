@@ -15,6 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+import structlog
+
+log = structlog.get_logger()
+
 Shot = Mapping[str, Any]
 """Of a conference or a call, as `core.snapshot` writes it."""
 View = dict[str, Any]
@@ -23,6 +28,68 @@ Change = dict[str, Any]
 NOT_IN = ("arriving", "leaving")
 OUTSIDE = {"waiting": "waiting", "held": "held", "parting": "held"}
 """Of those who are in the conference, and not in the mix."""
+
+
+class _Member(msgspec.Struct):
+    """What is shown of a member: state in which this is not there, or is something else, is of another version."""
+
+    member_id: int
+    call_uuid: str
+    state: str
+    joined_at: int
+    muted: bool
+    deaf: bool
+    held: bool
+    talking: bool
+
+
+class _Recording(msgspec.Struct):
+    recording_id: str
+    state: str
+    started_at: int | None
+
+
+class _Conference(msgspec.Struct):
+    conference_id: str
+    auth_id: str
+    name: str
+    created_at: int
+    started: bool
+    locked: bool
+    ending: bool
+    floor: int | None
+    recording: _Recording | None
+    members: dict[str, _Member]
+
+
+class _Call(msgspec.Struct):
+    """Of a call: its document, which may be long, is passed over."""
+
+    from_: str
+    to: str
+    caller_name: str
+    direction: str
+
+
+def readable(text: bytes | None) -> Shot | None:
+    """A conference; None if there is none, or it can't be read: that costs it and no other."""
+    return _decoded(text, _Conference)
+
+
+def call(text: bytes | None) -> Shot | None:
+    """Of a member's call what is shown; None likewise."""
+    return _decoded(text, _Call)
+
+
+def _decoded(text: bytes | None, kind: type[msgspec.Struct]) -> Shot | None:
+    if text is None:
+        return None
+    try:
+        found: Shot = msgspec.to_builtins(msgspec.json.decode(text, type=kind))
+    except (msgspec.MsgspecError, RecursionError) as error:
+        log.warning("state can't be read: it is not shown", of=kind.__name__.strip("_"), reason=str(error))
+        return None
+    return found
 
 
 def view(conferences: Iterable[tuple[Shot, Mapping[str, Shot]]]) -> View:

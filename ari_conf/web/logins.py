@@ -3,6 +3,7 @@
 | key | is |
 |---|---|
 | ari_conf:login:HASH | JSON: the account, and what tells whether its token is still the one; expires |
+| ari_conf:login:of:ACCOUNT | list of the account's hashes, the newest first; expires with the last |
 
 The cookie holds a random id, Redis its hash: whoever can read the one can't use the other. The token is in neither.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-import time
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -30,6 +30,17 @@ ASKED_BY = ("x-requested-with", "ari_conf")
 """No form of another site can send a header, and no script of one without being asked first: the API allows none."""
 
 
+MOST_OF_AN_ACCOUNT = 100
+"""Log-ins at a time; one more ends the oldest."""
+_BEGIN = """
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+redis.call('LPUSH', KEYS[2], KEYS[1])
+redis.call('EXPIRE', KEYS[2], ARGV[2])
+for _, oldest in ipairs(redis.call('LRANGE', KEYS[2], ARGV[3], -1)) do redis.call('DEL', oldest) end
+redis.call('LTRIM', KEYS[2], 0, ARGV[3] - 1)
+"""
+
+
 class Login(msgspec.Struct, frozen=True):
     auth_id: str
     proof: str
@@ -40,26 +51,32 @@ async def begin(parts: Parts, record: AccountRecord, token: str) -> tuple[str, i
     cookie = secrets.token_urlsafe(32)
     login = Login(record.auth_id, _proof(cookie, token))
     seconds = round(parts.settings.login_hours * 3600)
-    await cast(Any, parts.redis).set(_key(cookie), msgspec.json.encode(login), ex=seconds)
+    keys = _key(cookie), _of(record.auth_id)
+    await cast(Any, parts.redis).eval(_BEGIN, 2, *keys, msgspec.json.encode(login), seconds, MOST_OF_AN_ACCOUNT)
     return cookie, seconds
 
 
 async def end(parts: Parts, request: Request) -> None:
-    if cookie := request.cookies.get(COOKIE):
-        await cast(Any, parts.redis).delete(_key(cookie))
+    redis: Any = parts.redis
+    cookie = request.cookies.get(COOKIE)
+    found = await redis.get(_key(cookie)) if cookie else None
+    if cookie and found is not None:
+        login = msgspec.json.decode(found, type=Login)
+        await redis.pipeline(transaction=True).delete(_key(cookie)).lrem(_of(login.auth_id), 0, _key(cookie)).execute()
 
 
 async def account(parts: Parts, request: Request) -> AccountRecord | None:
     """Whose log-in the request's cookie is; None: nobody's (any more)."""
     cookie = request.cookies.get(COOKIE)
-    found = await cast(Any, parts.redis).get(_key(cookie)) if cookie else None
+    redis: Any = parts.redis
+    found = await redis.get(_key(cookie)) if cookie else None
     if not cookie or found is None:
         return None
     login = msgspec.json.decode(found, type=Login)
-    kept = await cast(Any, parts.redis).hget(accounts.KEY, login.auth_id)
+    kept, now = await redis.pipeline(transaction=False).hget(accounts.KEY, login.auth_id).time().execute()
     record = accounts.decode(kept) if kept else None
     # It ends with the token with which it began, and with the account.
-    tokens = record.tokens(int(time.time() * 1000)) if record else []
+    tokens = record.tokens(now[0] * 1000) if record else []
     if not any(hmac.compare_digest(_proof(cookie, token), login.proof) for token in tokens):
         return None
     return record
@@ -88,6 +105,10 @@ def same_site(request: Request) -> bool:
 
 def _key(cookie: str) -> str:
     return f"{PREFIX}login:{hashlib.sha256(cookie.encode()).hexdigest()}"
+
+
+def _of(auth_id: str) -> str:
+    return f"{PREFIX}login:of:{auth_id}"
 
 
 def _proof(cookie: str, token: str) -> str:

@@ -225,3 +225,5 @@ class OneDeadLetter(Reply):
 
 class Resent(Message):
     resent: int
+    left: int
+    """Dead letters that are there after it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from ari_conf.settings import Settings
 from ari_conf.web import logins
 from ari_conf.web.body import read
-from ari_conf.web.caller import authenticate
+from ari_conf.web.caller import authenticate, not_too_often
 from ari_conf.web.errors import Refused
+from ari_conf.web.later import now_ms
 from ari_conf.web.parts import parts_of
 
 FOLDER = Path(__file__).parent / "static"
@@ -133,8 +133,8 @@ async def me(request: Request) -> Response:
     record = await logins.account(parts_of(request), request)
     if record is None:
         raise Refused(401, "nobody is logged in (any more)")
-    told = {"api_id": request.scope["api_id"], "auth_id": record.auth_id, "now_ms": int(time.time() * 1000)}
-    return JSONResponse(told, headers={"Cache-Control": "no-store"})
+    now = await now_ms(parts_of(request).redis)
+    return JSONResponse({"api_id": request.scope["api_id"], "auth_id": record.auth_id, "now_ms": now})
 
 
 class Given(BaseModel):
@@ -153,6 +153,7 @@ async def log_in(request: Request, given: Annotated[Given, Depends(read(Given))]
     parts = parts_of(request)
     try:
         record = await authenticate(parts, request, given.auth_id.strip(), given.auth_token.strip())
+        await not_too_often(parts, record.auth_id)
     except Refused as refused:
         return _to(f"/login?error={'often' if refused.status == 429 else 'wrong'}")
     await logins.end(parts, request)
@@ -175,4 +176,4 @@ def _with_cookie(response: Response, request: Request, cookie: str, seconds: int
 
 
 def _to(place: str) -> Response:
-    return RedirectResponse(place, 303, {"Cache-Control": "no-store"})
+    return RedirectResponse(place, 303)

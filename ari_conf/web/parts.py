@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,10 +21,17 @@ from ari_conf.command_queue import Asker
 from ari_conf.settings import Settings
 from ari_conf.web import later
 from ari_conf.web.feeds import Feeds
+from ari_conf.web.turns import Threads
 
 log = structlog.get_logger()
 
 LAST_CALLBACKS_S = 10.0
+READS, READS_EACH = 8, 2
+"""Lists that are read at once, and of these one account's."""
+STORAGE, STORAGE_EACH = 8, 2
+"""Requests to S3, likewise."""
+MOST_WAITING = 50
+"""More requests of an account that wait for one of these are refused."""
 LISTENING: dict[str, Any] = {
     "socket_connect_timeout": 2.0,
     "retry": None,
@@ -41,6 +49,11 @@ class Parts:
     """For what is shared with the commands and the workers: only in a thread."""
     asker: Asker
     feeds: Feeds
+    reads: Threads = field(default_factory=lambda: Threads("redis", READS, READS_EACH, MOST_WAITING))
+    storage: Threads = field(default_factory=lambda: Threads("s3", STORAGE, STORAGE_EACH, MOST_WAITING))
+    """S3 may take long: what asks Redis doesn't wait for it."""
+    promises: Counter[str] = field(default_factory=Counter)
+    """Of each account, asynchronous calls that are under way here."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -60,7 +73,8 @@ class Parts:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Parts]:
+async def running(settings: Settings, *watching: Coroutine[Any, Any, None]) -> AsyncIterator[Parts]:
+    """`watching`: what else runs as long as the process does."""
     url = settings.redis_url.get_secret_value()
     client = command_queue.connect(url)
     blocking = Redis.from_url(url, socket_timeout=5.0, socket_connect_timeout=2.0)
@@ -68,15 +82,19 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
     listening_client = AsyncRedis.from_url(url, **LISTENING)
     asker = Asker(client, f"web-{uuid4()}")
     parts = Parts(settings, client, blocking, asker, Feeds(listening_client, asker, settings.event_streams))
-    listening = asyncio.create_task(parts.asker.listen())
-    keeping = asyncio.create_task(later.watch(parts, parts.asker.replied))
     try:
-        yield parts
+        # What ends here by itself ends the process: see `server`.
+        async with asyncio.TaskGroup() as group:
+            parts.feeds.group = group
+            kept = [group.create_task(work) for work in (asker.listen(), later.watch(parts, asker.replied), *watching)]
+            yield parts
+            await parts.finish()
+            parts.feeds.close_all()
+            for task in kept:
+                task.cancel()
     finally:
-        await parts.finish()
-        for task in (listening, keeping):
-            task.cancel()
-        await asyncio.gather(listening, keeping, return_exceptions=True)
+        for threads in (parts.reads, parts.storage):
+            threads.close()
         blocking.close()
         await listening_client.aclose()
         await client.aclose()

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from urllib.parse import unquote
 
 import structlog
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ari_conf.web.errors import Refused
+from ari_conf.web.errors import NOT_KEPT, Refused
 
 log = structlog.get_logger()
 
@@ -43,6 +44,9 @@ class Paths:
         async def sending(message: Message) -> None:
             nonlocal status, seconds
             if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in NOT_KEPT.items():
+                    headers.setdefault(name, value)
                 # Until the answer begins: an event stream's goes on for hours.
                 status, seconds = message["status"], time.perf_counter() - began
             await send(message)

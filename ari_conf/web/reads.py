@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
-
-import msgspec
 
 from ari_conf import member_fields
 from ari_conf.store import holder, names_key, state_key
 from ari_conf.web import live
 from ari_conf.web.errors import Refused
+from ari_conf.web.feeds import CALLS_AT_ONCE
+from ari_conf.web.later import now_ms
 from ari_conf.web.parts import Parts
 
 MOST_OF_A_NAME = 200
@@ -45,13 +44,15 @@ async def conference(parts: Parts, auth_id: str, name: str) -> dict[str, Any]:
     redis: Any = parts.redis
     key = state_key(asterisk)
     (text,) = await member_fields.read(redis, key, [conference_id])
-    found: dict[str, Any] = msgspec.json.decode(text) if text else {}
+    found = live.readable(text)
     members = live.present(found) if found and found["auth_id"] == auth_id else []
-    if not members:
+    if not found or not members:
         raise not_found
-    calls = await redis.hmget(key, [m["call_uuid"] for m in members])
-    now = time.time() * 1000
-    told = [_member(m, msgspec.json.decode(call), now) for m, call in zip(members, calls, strict=True) if call]
+    now, told = await now_ms(redis), []
+    for first in range(0, len(members), CALLS_AT_ONCE):
+        some = members[first : first + CALLS_AT_ONCE]
+        calls = await redis.hmget(key, [m["call_uuid"] for m in some])
+        told += [_member(m, call, now) for m, text in zip(some, calls, strict=True) if (call := live.call(text))]
     return {
         "conference_name": found["name"],
         "conference_run_time": _seconds(now - found["created_at"]),
@@ -63,7 +64,7 @@ async def conference(parts: Parts, auth_id: str, name: str) -> dict[str, Any]:
     }
 
 
-def _member(member: live.Shot, call: dict[str, Any], now: float) -> dict[str, Any]:
+def _member(member: live.Shot, call: live.Shot, now: float) -> dict[str, Any]:
     return {
         "member_id": str(member["member_id"]),
         "muted": member["muted"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 import structlog
@@ -43,7 +42,7 @@ async def get_document(
     async def work() -> Answer:
         stored = await own(caller, id)
         try:
-            document = await asyncio.to_thread(_read, caller.parts, stored)
+            document = await caller.parts.storage.run(caller.auth_id, _read, caller.parts, stored)
         except RecordingFailed as failure:
             log.error("document not read", auth_id=caller.auth_id, recording_id=id, reason=str(failure))
             raise unavailable("the bucket can't be reached now: try again") from None

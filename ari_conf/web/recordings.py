@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -13,7 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 from fastapi.security import HTTPBasicCredentials
 
 from ari_conf import accounts, recording_index, recordings
-from ari_conf.accounts import DAY_MS
+from ari_conf.accounts import DAY_MS, AccountRecord
 from ari_conf.bucket import Bucket
 from ari_conf.errors import RecordingFailed
 from ari_conf.recording_document import object_key
@@ -24,6 +22,7 @@ from ari_conf.web.body import described, described_query, read
 from ari_conf.web.caller import Caller, Calling, basic, caller
 from ari_conf.web.conferences import replies
 from ari_conf.web.errors import Refused, unavailable
+from ari_conf.web.later import now_ms
 from ari_conf.web.paging import paged
 from ari_conf.web.parts import Parts, parts_of
 from ari_conf.web.paths import decoded
@@ -31,6 +30,8 @@ from ari_conf.web.recording_filters import Filters
 
 log = structlog.get_logger()
 router = APIRouter()
+
+MOST_OF_AN_ID = 100
 
 
 class OneRecording(m.Reply):
@@ -69,19 +70,27 @@ Id = Annotated[str, Depends(recording_id)]
 
 
 async def _file(request: Request, auth_id: str, recording_id: str, form: str) -> Response:
+    """Without a login, so what it says doesn't depend on whether there is such an account."""
     parts = parts_of(request)
     auth_id, recording_id = decoded(auth_id), decoded(recording_id)
-    account = await asyncio.to_thread(accounts.get, parts.blocking, auth_id)
-    if account is None:
-        raise Refused(404, "not found")
+    stored, account = await _look_up(parts, auth_id, recording_id)
+    if stored is None or account is None or stored.auth_id != auth_id or stored.file_format != form:
+        raise Refused(404, "there is no such recording, or it is not stored yet: its record callback tells when it is")
     if account.recording_auth == "basic":
         credentials: HTTPBasicCredentials | None = await basic(request)
         await caller(request, auth_id, credentials)
-    stored = await asyncio.to_thread(recordings.get, parts.blocking, recording_id)
-    if stored is None or stored.auth_id != auth_id or stored.file_format != form:
-        raise Refused(404, "there is no such recording, or it is not stored yet: its record callback tells when it is")
-    address = await asyncio.to_thread(_address, parts, stored, "download" in request.query_params)
-    return RedirectResponse(address, 302, {"Cache-Control": "no-store"})
+    address = await parts.storage.run(auth_id, _address, parts, stored, "download" in request.query_params)
+    return RedirectResponse(address, 302)
+
+
+async def _look_up(parts: Parts, auth_id: str, recording_id: str) -> tuple[Stored | None, AccountRecord | None]:
+    redis: Any = parts.redis
+    key = recording_index.key(recording_id[:MOST_OF_AN_ID])
+    stored, account = await redis.pipeline(transaction=False).get(key).hget(accounts.KEY, auth_id).execute()
+    return (
+        recording_index.decode(stored) if stored else None,
+        accounts.decode(account) if account else None,
+    )
 
 
 @router.api_route("/Recording/{recording_id}.mp3/", methods=["GET", "HEAD"], include_in_schema=False)
@@ -107,19 +116,21 @@ def _address(parts: Parts, stored: Stored, as_file: bool) -> str:
 @router.get("/Recording/", **replies(200, RecordingsList, of_owner=False), openapi_extra=described_query(Filters))
 async def list_recordings(request: Request, caller: Calling, body: Annotated[Filters, Depends(read(Filters))]) -> Any:
     async def work() -> Answer:
-        since_ms, until_ms = body.span(time.time())
-        total, found = await asyncio.to_thread(
-            lambda: recording_index.listed(
-                caller.parts.blocking,
-                caller.auth_id,
-                by=body.by,
-                since_ms=since_ms,
-                until_ms=until_ms,
-                limit=body.limit,
-                offset=body.offset,
-            )
+        now = await now_ms(caller.parts.redis)
+        since_ms, until_ms = body.span(now / 1000)
+        total, found = await caller.parts.reads.run(
+            caller.auth_id,
+            recording_index.listed,
+            caller.parts.blocking,
+            caller.auth_id,
+            by=body.by,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            limit=body.limit,
+            offset=body.offset,
         )
-        return Answer(200, {"meta": paged(request, body.limit, body.offset, total), "objects": list(map(_told, found))})
+        told = [_told(one, now) for one in found]
+        return Answer(200, {"meta": paged(request, body.limit, body.offset, total), "objects": told})
 
     return await answer(request, caller, body, work)
 
@@ -133,7 +144,7 @@ async def get_recording(
     request: Request, caller: Calling, id: Id, body: Annotated[m.Asynchronous, Depends(read(m.Asynchronous))]
 ) -> Response:
     async def work() -> Answer:
-        return Answer(200, _told(await own(caller, id)))
+        return Answer(200, _told(await own(caller, id), await now_ms(caller.parts.redis)))
 
     return await answer(request, caller, body, work)
 
@@ -149,7 +160,7 @@ async def delete_recording(
     async def work() -> Answer:
         stored = await own(caller, id)
         try:
-            await asyncio.to_thread(_delete, caller.parts, stored)
+            await caller.parts.storage.run(caller.auth_id, _delete, caller.parts, stored)
         except RecordingFailed as failure:
             log.error("recording not deleted", auth_id=caller.auth_id, recording_id=id, reason=str(failure))
             raise unavailable("the bucket can't be reached now: try again") from None
@@ -160,7 +171,8 @@ async def delete_recording(
 
 async def own(caller: Caller, recording_id: str) -> Stored:
     """Raises Refused 404."""
-    stored = await asyncio.to_thread(recordings.get, caller.parts.blocking, recording_id)
+    reads, blocking = caller.parts.reads, caller.parts.blocking
+    stored = await reads.run(caller.auth_id, recordings.get, blocking, recording_id[:MOST_OF_AN_ID])
     if stored is None or stored.auth_id != caller.auth_id:
         raise Refused(404, "recording not found")
     return stored
@@ -173,7 +185,7 @@ def _delete(parts: Parts, stored: Stored) -> None:
     recordings.remove(parts.blocking, stored)
 
 
-def _told(one: Stored) -> dict[str, Any]:
+def _told(one: Stored, now_ms: int) -> dict[str, Any]:
     return {
         "recording_id": one.recording_id,
         "recording_url": one.record_url,
@@ -189,7 +201,7 @@ def _told(one: Stored) -> dict[str, Any]:
         "call_uuid": one.call_uuid,
         "from_number": one.numbers[0][0] if one.numbers else "",
         "to_number": one.numbers[0][1] if one.numbers else "",
-        "recording_storage_duration": int((time.time() * 1000 - one.start_ms) // DAY_MS),
+        "recording_storage_duration": (now_ms - one.start_ms) // DAY_MS,
         "size": one.size,
         "resource_uri": f"/v1/Account/{one.auth_id}/Recording/{one.recording_id}/",
     }

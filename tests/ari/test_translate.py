@@ -45,6 +45,15 @@ def test_a_call_arrives() -> None:
     )
 
 
+def test_what_a_caller_chose_holds_no_control_characters() -> None:
+    """It goes on to callbacks, logs, the page and the API."""
+    told = event(
+        start("MA1", caller={"name": "\x1b]0;A\x07d\u202ea\r\n", "number": "\x9b1\x00"}, dialplan={"exten": "1\x1b"})
+    )
+    assert isinstance(told, seen.CallArrived)
+    assert (told.caller_name, told.from_, told.to) == ("]0;Ada", "1", "1")
+
+
 @pytest.mark.parametrize(
     ("args", "auth_id", "document", "method"),
     [

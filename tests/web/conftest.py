@@ -248,8 +248,13 @@ def redis_for_web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_of
 
 @pytest.fixture
 def variables() -> dict[str, str]:
-    """Settings of a test's own."""
+    """Settings of a test's own. It may give them by `within` as well."""
     return {}
+
+
+def within(seconds: int) -> pytest.MarkDecorator:
+    """For a test in which an owner doesn't answer in time: it waits as long."""
+    return pytest.mark.parametrize("variables", [{"ARI_CONF_COMMAND_DEADLINE": str(seconds)}], ids=[""])
 
 
 @pytest.fixture
@@ -262,7 +267,7 @@ def owner(redis_for_web: redis_of.RedisServer) -> Iterator[Owner]:
 
 @pytest.fixture
 def served(owner: Owner, variables: dict[str, str], tmp_path: Path) -> Iterator[Served]:
-    given = {"ARI_CONF_REDIS_URL": owner.url, "ARI_CONF_API_RATE": "0", "ARI_CONF_COMMAND_DEADLINE": "3", **variables}
+    given = {"ARI_CONF_REDIS_URL": owner.url, "ARI_CONF_API_RATE": "0", "ARI_CONF_COMMAND_DEADLINE": "10", **variables}
     with Served(from_environment(given), owner) as served:
         yield served
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import pytest
 
 from ari_conf import lanes, outbox
 from ari_conf.core.effects import PostCallback
 from ari_conf.lanes import Lanes
 from tests.web.conftest import Api, Owner, Served, account
+from tests.web.test_letters import dies
 
 KEPT_MS = 60_000
 
@@ -110,13 +114,101 @@ def test_with_none_kept_none_is(api: Api, owner: Owner):
     assert not owner.redis.exists("ari_conf:callbacks:delivered:A")
 
 
-def test_a_thousand_are_looked_through_quickly(api: Api, owner: Owner):
-    worker = Worker(owner)
+# What a list costs.
+
+
+class Reads:
+    """Of Redis, what was read since it was last asked."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self.since()
+
+    def since(self) -> int:
+        sent = int(self.owner.redis.info("stats")["total_net_output_bytes"])
+        read, self._sent = sent - getattr(self, "_sent", sent), sent
+        return read
+
+
+def large(owner: Owner, size: int, number: int, auth: str = "A") -> None:
+    """So many of each kind: waiting, delivered, dead; as the worker leaves them, whatever made them so large."""
+    entry = outbox.encode(
+        outbox.Entry(auth, "http://example.com/" + "a" * size, "POST", (("ConferenceUUID", "c1"),), 1)
+    )
+    pipe = owner.redis.pipeline(transaction=False)
+    for n in range(number):
+        pipe.xadd(f"ari_conf:callbacks:dead:{auth}", {"lane": f"{auth}:o:l", "entry": entry})
+        pipe.lpush(f"ari_conf:callbacks:delivered:{auth}", entry)
+        pipe.rpush(f"ari_conf:callbacks:lane:{auth}:o:{n % 50}", entry)
+        pipe.zadd("ari_conf:callbacks:waiting", {f"{auth}:o:{n % 50}": 1e15})
+        if n % 100 == 99:
+            pipe.execute()
+    pipe.execute()
+
+
+def test_a_page_reads_what_it_shows_and_not_all_that_there_is(api: Api, owner: Owner):
     for number in range(300):
         post(owner, number, lane=f"lane {number}")
-    for _ in range(200):
+    worker = Worker(owner)
+    for _ in range(300):
         taken = worker.take()
         worker.tell(lanes.done(taken, with_try(taken, 200), 1000, KEPT_MS))
-    began = time.monotonic()
-    assert api.get("Callback/").json["meta"]["total_count"] == 300
-    assert time.monotonic() - began < 0.5
+    for _ in range(300):
+        dies(owner)
+    reads = Reads(owner)
+    assert api.get("Callback/?limit=1").json["meta"]["total_count"] == 600
+    one = reads.since()
+    assert len(api.get("Callback/?limit=100&offset=400").json["objects"]) == 100
+    many = reads.since()
+    assert one < 30_000 < many
+
+
+LISTS = ["Callback/?limit=1", "Callback/?limit=100&offset=900", "Callback/?conference_uuid=c1", "DeadLetter/?limit=200"]
+
+
+@pytest.mark.parametrize("query", LISTS)
+def test_however_large_they_are_a_list_reads_and_gives_a_bounded_amount(api: Api, owner: Owner, query: str):
+    large(owner, 60_000, 300)
+    reads = Reads(owner)
+    told = api.get(query)
+    assert told.status == 200
+    assert reads.since() < 8_000_000
+    assert len(told.text) < 6_000_000
+
+
+def test_those_that_can_be_reached_are_all_that_are_counted(api: Api, owner: Owner):
+    """Else the page would lead to pages that are empty."""
+    large(owner, 60_000, 100)
+    seen, path = 0, "/Callback/?limit=20"
+    while path:
+        told = api.get(path.rpartition("/Account/A/")[2].lstrip("/")).json
+        seen += len(told["objects"])
+        path = told["meta"]["next"]
+    assert seen == told["meta"]["total_count"] > 20
+
+
+def test_one_accounts_expensive_lists_are_not_waited_for_by_another(api: Api, owner: Owner, served: Served):
+    """It asks for many at a time, each as large as it can be; the other one's are answered meanwhile."""
+    other = account(served, "B")
+    large(owner, 60_000, 80)
+    post(owner, 1, auth="B")
+    other.get("Callback/")
+    with ThreadPoolExecutor(60) as threads:
+        asked = [threads.submit(api.get, "Callback/?limit=100") for _ in range(60)]
+        answered = 0
+        while not all(one.done() for one in asked):
+            assert other.get("Callback/").json["meta"]["total_count"] == 1
+            answered += 1
+        statuses = Counter(one.result().status for one in asked)
+    assert statuses.keys() <= {200, 429}
+    assert statuses[200] >= 50, "so many wait"
+    print(f"answered {answered} times meanwhile")
+    assert answered > 10, "in their turn, not after those that came before"
+
+
+def test_what_can_not_be_read_is_left_out(api: Api, owner: Owner):
+    for number in range(2):
+        post(owner, number)
+        owner.redis.rpush(next(owner.redis.scan_iter("ari_conf:callbacks:lane:*")), "{")
+    owner.redis.lpush("ari_conf:callbacks:delivered:A", '{"auth_id": 1}')
+    assert [state for _, state, _ in listed(api)] == ["waiting", "waiting"]

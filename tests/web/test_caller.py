@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from ari_conf import accounts
@@ -37,16 +39,51 @@ def test_an_old_token_holds_as_long_as_it_signs(api: Api, owner: Owner):
     assert api.get("Conference/").status == 200
 
 
-def test_after_repeated_failures_he_must_wait(api: Api, served: Served):
+def test_after_repeated_failures_wrong_tokens_are_refused_and_the_right_one_is_taken(api: Api, served: Served):
     other = account(served, "B")
     right, api.token = api.token, "wrong"
-    assert [api.get("Conference/").status for _ in range(11)] == [401] * 10 + [429]
+    answers = [api.get("Conference/") for _ in range(12)]
+    assert [told.status for told in answers] == [401] * 10 + [429] * 2
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= 60
+    assert set(answers[-1].json) == {"api_id", "error"}
+    # Whoever shares the account's address (NAT, a platform, a proxy that isn't trusted) doesn't lock it out.
     api.token = right
-    told = api.get("Conference/")
-    assert told.status == 429
-    assert 0 < int(told.headers["Retry-After"]) <= 60
-    assert set(told.json) == {"api_id", "error"}
+    assert api.get("Conference/").status == 200
     assert other.get("Conference/").status == 200
+    api.token = "wrong"
+    assert api.get("Conference/").status == 429, "the right one in between opens nothing"
+
+
+ADDRESSES = [
+    ("203.0.113.9", "203.0.113.9"),
+    ("203.0.113.9:5060", "203.0.113.9"),
+    ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+    ("2001:db8:1:2::ffff", "2001:db8:1:2::/64"),
+    ("::ffff:203.0.113.9", "203.0.113.9"),
+    ("fe80::1%" + "x" * 5000, "fe80::/64"),
+    ("x" * 50_000, "unknown"),
+    ("no address", "unknown"),
+    ("203.0.113.9\t" + "y" * 300, "unknown"),
+    ("999.0.0.1", "unknown"),
+    ("10.0.0.1, " + "z" * 300, "unknown"),
+]
+
+
+def test_only_an_address_becomes_a_key(api: Api, owner: Owner):
+    """The test's address is a trusted proxy: it may say anything of where a request came from."""
+    api.token = "wrong"
+    for forwarded, _ in ADDRESSES:
+        assert api.get("Conference/", X_Forwarded_For=forwarded).status == 401
+    keys = {key.decode() for key in owner.redis.scan_iter("ari_conf:auth-failures:*")}
+    assert keys == {f"ari_conf:auth-failures:{address}:A" for _, address in ADDRESSES}
+
+
+def test_accounts_that_there_are_not_are_one_key(api: Api, owner: Owner):
+    answers = [api.get("Conference/", Authorization=basic(f"made-up{n}", "x")).status for n in range(30)]
+    answers += [api.get("Conference/", Authorization=basic("y" * n * 1000, "x")).status for n in range(5)]
+    assert answers == [401] * 10 + [429] * 25
+    assert owner.redis.keys("ari_conf:auth-failures:*") == [b"ari_conf:auth-failures:127.0.0.1:-"]
+    assert 0 < owner.redis.ttl("ari_conf:auth-failures:127.0.0.1:-") <= 60
 
 
 class TestRate:
@@ -60,6 +97,23 @@ class TestRate:
         assert {told.status for told in answers} == {200, 429}
         assert refused[0].headers["Retry-After"] == "1"
         assert account(served, "B").get("Conference/").status == 200
+
+    def test_the_second_is_redis_and_ends(self, api: Api, owner: Owner):
+        """Whichever `web` is asked, and whatever its clock says."""
+        while api.get("Conference/").status == 200:
+            pass
+        assert owner.redis.keys("ari_conf:api-rate:*") == [b"ari_conf:api-rate:A"]
+        assert 0 < owner.redis.pttl("ari_conf:api-rate:A") <= 1000
+        owner.redis.delete("ari_conf:api-rate:A")  # as time does
+        assert api.get("Conference/").status == 200
+
+
+def test_an_old_token_ends_by_the_clock_of_redis(api: Api, owner: Owner, monkeypatch: pytest.MonkeyPatch):
+    """Not by ours, which may be an hour behind that of the machine on which the token was rotated."""
+    now_ms = owner.redis.time()[0] * 1000
+    accounts.rotate_token(owner.redis, "A", now_ms - 10_000, 5_000)
+    monkeypatch.setattr(time, "time", lambda: (now_ms - 3_600_000) / 1000)
+    assert api.get("Conference/").status == 401
 
 
 def test_no_redis_is_a_503(served: Served, api: Api):

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tests.web.conftest import Api, Owner, part
+from tests.web.conftest import Api, Owner, part, within
 
 
 @pytest.fixture
@@ -158,6 +158,7 @@ def test_none_of_that_name_and_no_such_member(api: Api, ids: dict[str, str]):
     assert api.post("Conference/standup/Member/999999/Mute/").json["error"] == "member not found"
 
 
+@within(1)
 def test_an_owner_that_does_not_answer(api: Api, owner: Owner, ids: dict[str, str]):
     owner.deaf = True
     told = api.post("Conference/standup/Member/all/Mute/")
@@ -239,6 +240,7 @@ def test_a_refusal_is_repeated_too_but_not_that_it_could_not_be_done(api: Api, o
     assert first.json == again.json
 
 
+@within(3)
 def test_what_was_done_but_told_too_late_is_not_done_again(api: Api, owner: Owner, ids: dict[str, str]):
     """Redis is slow: the owner has decided, and whoever asked waits no longer when that is written."""
     speak = f"Conference/standup/Member/{ids['ann']}/Speak/"
@@ -252,6 +254,7 @@ def test_what_was_done_but_told_too_late_is_not_done_again(api: Api, owner: Owne
     assert len(owner.commands) == 1
 
 
+@within(3)
 def test_nor_is_it_when_it_has_been_written_meanwhile(api: Api, owner: Owner, ids: dict[str, str]):
     owner.late = True
     speak = f"Conference/standup/Member/{ids['ann']}/Speak/"

@@ -15,7 +15,7 @@ from setuptools.dist import Distribution
 
 from ari_conf import accounts
 from ari_conf.settings import from_environment
-from ari_conf.web import page
+from ari_conf.web import logins, page
 from tests.web.conftest import Answered, Api, Owner, Served, account
 
 FORM = "application/x-www-form-urlencoded"
@@ -61,7 +61,8 @@ def test_the_form_leads_to_the_page_with_a_cookie_that_no_script_and_no_other_si
     cookie = cookie_of(told)
     assert (cookie["httponly"], cookie["samesite"], cookie["path"], cookie["max-age"]) == (True, "strict", "/", "43200")
     assert not cookie["secure"]
-    (key,) = owner.redis.keys("ari_conf:login:*")
+    (key,) = owner.redis.lrange("ari_conf:login:of:A", 0, -1)
+    assert set(owner.redis.keys("ari_conf:login:*")) == {key, b"ari_conf:login:of:A"}
     kept = owner.redis.get(key)
     assert 0 < owner.redis.ttl(key) <= 43200
     for secret in (cookie.value, api.token):
@@ -94,12 +95,33 @@ def test_a_proxy_of_a_network_that_is_trusted_is_believed(owner: Owner):
         assert said == ["/login?error=wrong"] * 3, "each address for itself"
 
 
-def test_a_wrong_token_leads_back_and_too_many_of_them_are_not_even_looked_at(api: Api, served: Served):
+def test_a_wrong_token_leads_back_and_too_many_of_them_are_told_so(api: Api, served: Served):
     told = log_in(api, "wrong")
     assert (told.status, told.headers["Location"], told.headers["Set-Cookie"]) == (303, "/login?error=wrong", None)
     for _ in range(served.settings.auth_failures):
-        log_in(api, "wrong")
-    assert log_in(api).headers["Location"] == "/login?error=often", "also with the right one"
+        told = log_in(api, "wrong")
+    assert told.headers["Location"] == "/login?error=often"
+    assert log_in(api).headers["Location"] == "/", "the right one is always taken"
+
+
+def test_an_account_has_so_many_log_ins_and_no_more(api: Api, owner: Owner, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(logins, "MOST_OF_AN_ACCOUNT", 3)
+    browsers = [Browser(api) for _ in range(5)]
+    assert [one.send("GET", "Conference/").status for one in browsers] == [401, 401, 200, 200, 200]
+    browsers[3].send("POST", "/logout")
+    browsers.append(Browser(api))
+    assert [one.send("GET", "Conference/").status for one in browsers] == [401, 401, 200, 401, 200, 200]
+    assert len(owner.redis.keys("ari_conf:login:*")) == 4
+
+
+class TestOften:
+    @pytest.fixture
+    def variables(self) -> dict[str, str]:
+        return {"ARI_CONF_API_RATE": "5"}
+
+    def test_logging_in_is_counted_as_a_request(self, api: Api):
+        said = [log_in(api).headers["Location"] for _ in range(20)]
+        assert set(said) == {"/", "/login?error=often"}
 
 
 def test_nobody_is_logged_in_from_another_site(api: Api):

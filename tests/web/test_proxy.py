@@ -17,6 +17,7 @@ import pytest
 from ari_conf.parts.processes import free_port
 from ari_conf.settings import from_environment
 from tests.web.conftest import Answered, Api, Owner, Served, account, basic, part
+from tests.web.lateness import lateness
 from tests.web.test_page import cookie_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "proxy.md"
@@ -130,10 +131,10 @@ def test_events_come_as_they_happen(proxied: Proxied, owner: Owner):
             pass
 
     until("snapshot")
-    began = time.monotonic()
+    began, late = time.monotonic(), lateness.now()
     owner.joins("ann")
     until("change")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began - (lateness.now() - late) < 1
     stream.close()
 
 
@@ -141,5 +142,5 @@ def test_each_caller_is_counted_by_his_own_address_whatever_he_says(proxied: Pro
     path = "/v1/Account/A/Conference/"
     wrong = [proxied.get(path, "wrong", source="127.0.0.2", X_Forwarded_For=f"10.0.0.{n}") for n in range(4)]
     assert [told.status for told in wrong] == [401, 401, 401, 429]
-    assert proxied.get(path, source="127.0.0.2").status == 429
+    assert proxied.get(path, source="127.0.0.2").status == 200, "the right token is always taken"
     assert proxied.get(path, source="127.0.0.3").status == 200

@@ -1,0 +1,115 @@
+"""What an account's Idempotency-Keys stand for, in Redis, bounded in number and size.
+
+| key | is |
+|---|---|
+| ari_conf:idempotency:ACCOUNT | hash, a key's hash -> JSON: the request, and its answer; `bytes`: their size |
+| ari_conf:idempotency:ACCOUNT:order | sorted set of the same by when they began, by Redis' clock |
+
+Both expire when the account sent no key for a day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+import structlog
+
+from ari_conf.lane_scripts import CLOCK
+from ari_conf.lanes import PREFIX
+
+log = structlog.get_logger()
+
+KEPT_MS = 24 * 3600 * 1000
+MOST_KEYS = 10_000
+"""Of an account. The oldest go when there are more."""
+MOST_BYTES = 4 * 1024 * 1024
+"""The same, of their JSON: an ordinary one has some 250 bytes."""
+
+_FORGET = """
+local function forget(field)
+  redis.call('HINCRBY', KEYS[1], 'bytes', -redis.call('HSTRLEN', KEYS[1], field))
+  redis.call('HDEL', KEYS[1], field)
+  redis.call('ZREM', KEYS[2], field)
+end
+"""
+
+# In Redis' order: of several requests that come at a time with the same key one is the first.
+_BEGIN = (
+    CLOCK
+    + _FORGET
+    + """
+local field, mine, most, most_bytes, kept_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local now = clock()
+for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - kept_ms, 'LIMIT', 0, 100)) do forget(old) end
+local found, began = redis.call('HGET', KEYS[1], field), redis.call('ZSCORE', KEYS[2], field)
+if found and began and now - began < kept_ms then return {found, now - began} end
+if found then forget(field) end
+redis.call('HSET', KEYS[1], field, mine)
+redis.call('HINCRBY', KEYS[1], 'bytes', #mine)
+redis.call('ZADD', KEYS[2], now, field)
+while redis.call('ZCARD', KEYS[2]) > most or tonumber(redis.call('HGET', KEYS[1], 'bytes')) > most_bytes do
+  forget(redis.call('ZRANGE', KEYS[2], 0, 0)[1])
+end
+redis.call('PEXPIRE', KEYS[1], kept_ms)
+redis.call('PEXPIRE', KEYS[2], kept_ms)
+return false
+"""
+)
+
+_SETTLE = (
+    _FORGET
+    + """
+local before = redis.call('HSTRLEN', KEYS[1], ARGV[1])
+if before == 0 then return end
+if ARGV[2] == '' then return forget(ARGV[1]) end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('HINCRBY', KEYS[1], 'bytes', #ARGV[2] - before)
+"""
+)
+
+
+class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
+    fingerprint: str
+    api_id: str
+    status: int = 0
+    """0: there is no answer yet."""
+    body: dict[str, Any] = {}
+    undone: bool = False
+    """It could not be done when it was first asked for: a repetition may do it."""
+
+
+class Entry:
+    """Of one key. Its methods raise RedisError."""
+
+    def __init__(self, redis: Any, auth_id: str, path: str, key: str) -> None:
+        place = f"{PREFIX}idempotency:{auth_id}"
+        self._redis = redis
+        self._keys = place, f"{place}:order"
+        # The same key at another path is another.
+        self._field = fingerprint(f"{path}\0{key}")
+
+    async def begin(self, mine: Kept) -> tuple[Kept, int] | None:
+        """None: ours is the first request. Else what the first one left, and how many ms ago it began."""
+        asked = (self._field, msgspec.json.encode(mine), MOST_KEYS, MOST_BYTES, KEPT_MS)
+        found = await self._redis.eval(_BEGIN, 2, *self._keys, *asked)
+        if not found:
+            return None
+        try:
+            return msgspec.json.decode(found[0], type=Kept), int(found[1])
+        except msgspec.MsgspecError as error:
+            log.warning("what an Idempotency-Key stands for can't be read", reason=str(error))
+            await self.forget()
+            return await self.begin(mine)
+
+    async def settle(self, kept: Kept) -> None:
+        await self._redis.eval(_SETTLE, 2, *self._keys, self._field, msgspec.json.encode(kept))
+
+    async def forget(self) -> None:
+        """A repetition will be a first request."""
+        await self._redis.eval(_SETTLE, 2, *self._keys, self._field, "")
+
+
+def fingerprint(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

@@ -1,0 +1,21 @@
+"""Problems quote what others wrote: they are bounded, and safe to show."""
+
+import msgspec
+
+from ari_conf.problems import MOST_OF_A_TEXT, Problem, problems_key, read_problems
+
+OLD = '{"at_ms": 1, "call_uuid": "c", "text": "\\u001b]0;PWNED\\u0007"}'
+"""As it was written before texts were made visible."""
+
+
+def test_a_control_character_is_shown_as_its_escape_whoever_wrote_it(redis_server):
+    new = msgspec.json.encode(Problem(2, "c", "muted=\x1b[2J\u202e can't be", 8011))
+    redis_server.client.rpush(problems_key("A"), new, OLD)
+    texts = [problem.text for problem in read_problems(redis_server.client, "A")]
+    assert texts == [r"muted=\x1b[2J\u202e can't be", r"\x1b]0;PWNED\x07"]
+    assert b"\\u001b" not in new
+
+
+def test_it_quotes_no_whole_document():
+    assert len(Problem(1, "c", "x" * 100_000).text) == MOST_OF_A_TEXT
+    assert len(Problem(1, "c", "\x00" * 100_000).text) == MOST_OF_A_TEXT

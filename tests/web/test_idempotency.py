@@ -1,0 +1,123 @@
+"""What is kept of Idempotency-Keys is bounded for each account."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from ari_conf.web import idempotency
+from ari_conf.web.idempotency import Kept
+from tests.web.conftest import Api, Owner, Served, account
+
+MUTE = "Conference/standup/Member/all/Mute/"
+
+
+@pytest.fixture(autouse=True)
+def _there(owner: Owner) -> None:
+    owner.joins("ann")
+
+
+def kept(owner: Owner, auth_id: str = "A") -> tuple[int, int]:
+    """(how many, their bytes), which are as they are counted."""
+    place = f"ari_conf:idempotency:{auth_id}"
+    found = owner.redis.hgetall(place)
+    size = int(found.pop(b"bytes", 0))
+    assert size == sum(map(len, found.values()))
+    assert set(found) == set(owner.redis.zrange(f"{place}:order", 0, -1))
+    return len(found), size
+
+
+REFUSED: list[tuple[str, Any, int]] = [
+    ("Conference/none/Lock/", None, 404),
+    ("Conference/standup/Member/999/Mute/", None, 404),
+    ("DeadLetter/1-1/Resend/", None, 404),
+    ("Conference/standup/Member/all/Speak/", {"text": ""}, 400),
+    ("Conference/standup/Announce/", {}, 400),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "status"), REFUSED)
+def test_nothing_is_kept_of_what_was_refused(api: Api, owner: Owner, path: str, body: Any, status: int):
+    for number in range(20):
+        assert api.post(path, body, Idempotency_Key=f"k{number}").status == status
+    assert kept(owner) == (0, 0)
+
+
+def test_nor_of_what_can_not_be_done_now(api: Api, owner: Owner):
+    assert api.post("Conference/standup/Record/", Idempotency_Key="k").status == 202
+    assert api.post("Conference/standup/Record/", Idempotency_Key="k2").status == 409
+    assert kept(owner)[0] == 1
+    assert api.delete("Conference/standup/Record/").status == 204
+    assert api.post("Conference/standup/Record/", Idempotency_Key="k3").status == 202
+
+
+def test_an_account_has_so_many_and_the_oldest_go(api: Api, owner: Owner, served: Served, monkeypatch: Any):
+    monkeypatch.setattr(idempotency, "MOST_KEYS", 5)
+    other = account(served, "B")
+    owner.joins("eve", auth="B")
+    assert other.post(MUTE, Idempotency_Key="k0").status == 202
+    for number in range(12):
+        assert api.post(MUTE, Idempotency_Key=f"k{number}").status == 202
+        assert kept(owner)[0] <= 5
+    done = len(owner.commands)
+    for number in (7, 8, 9, 10, 11):
+        assert api.post(MUTE, Idempotency_Key=f"k{number}").status == 202
+    assert len(owner.commands) == done, "the newest are known"
+    assert other.post(MUTE, Idempotency_Key="k0").status == 202
+    assert len(owner.commands) == done, "another's are not touched"
+    before = owner.redis.zrange("ari_conf:idempotency:A:order", 0, -1)
+    assert api.post(MUTE, Idempotency_Key="k0").status == 202
+    after = owner.redis.zrange("ari_conf:idempotency:A:order", 0, -1)
+    assert after[:-1] == before[1:] and after[-1] not in before, "what went is a new one"
+
+
+def test_and_so_many_bytes(api: Api, owner: Owner, monkeypatch: Any):
+    monkeypatch.setattr(idempotency, "MOST_BYTES", 1000)
+    for number in range(12):
+        assert api.post(MUTE, Idempotency_Key=f"k{number}").status == 202
+        # An answer is known only after the place for it was made.
+        assert kept(owner)[1] <= 1000 + 300
+    assert 2 <= kept(owner)[0] <= 5
+
+
+def test_by_the_clock_of_redis_a_day(api: Api, owner: Owner, monkeypatch: Any):
+    assert 0 < idempotency.KEPT_MS == 24 * 3600 * 1000
+    assert api.post(MUTE, Idempotency_Key="k").status == 202
+    for place in ("ari_conf:idempotency:A", "ari_conf:idempotency:A:order"):
+        assert 0 < owner.redis.pttl(place) <= idempotency.KEPT_MS
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 2 * 24 * 3600)
+    done = len(owner.commands)
+    assert api.post(MUTE, Idempotency_Key="k").status == 202
+    assert len(owner.commands) == done
+    (field,) = owner.redis.zrange("ari_conf:idempotency:A:order", 0, -1)
+    owner.redis.zadd("ari_conf:idempotency:A:order", {field: 1})  # as if it were long ago
+    assert api.post(MUTE, Idempotency_Key="k").status == 202
+    assert kept(owner)[0] == 1
+
+
+def test_one_that_can_not_be_read_is_done_again(api: Api, owner: Owner):
+    assert api.post(MUTE, Idempotency_Key="k").status == 202
+    (field,) = owner.redis.zrange("ari_conf:idempotency:A:order", 0, -1)
+    owner.redis.hset("ari_conf:idempotency:A", field, "{")
+    assert api.post(MUTE, Idempotency_Key="k").status == 202
+
+
+def test_a_process_that_died_over_it_is_known_by_the_clock_of_redis(api: Api, owner: Owner, monkeypatch: Any):
+    """The `web` that looks is an hour ahead, and the request is still under way."""
+    before = len(owner.commands)
+    assert api.post(MUTE, Idempotency_Key="k").status == 202
+    (field,) = owner.redis.zrange("ari_conf:idempotency:A:order", 0, -1)
+    text = owner.redis.hget("ari_conf:idempotency:A", field)
+    under_way = msgspec.structs.replace(msgspec.json.decode(text, type=Kept), status=0, body={})
+    owner.redis.hset("ari_conf:idempotency:A", field, msgspec.json.encode(under_way))
+    owner.redis.zadd("ari_conf:idempotency:A:order", {field: owner.redis.time()[0] * 1000 - 11_000})  # of 12
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    began = time.monotonic()
+    assert api.post(MUTE, Idempotency_Key="k").status == 202
+    assert time.monotonic() - began > 0.1, "it was waited for"
+    assert len(owner.commands) == before + 1, "and what the owner had replied is the answer"
