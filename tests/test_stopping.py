@@ -60,7 +60,7 @@ async def test_who_waits_for_longer_loses_nothing(redis_server: RedisServer) -> 
     async with stopping(redis_server.url, 60) as service:
         with capture_logs() as logged:
             handing_over = asyncio.create_task(service._hand_over())
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(2.5)  # longer than it waits if nothing is set
             await asyncio.to_thread(redis_server.start)
             await asyncio.wait_for(handing_over, 50)
     assert not [line for line in logged if "the rest is lost" in line["event"]]
