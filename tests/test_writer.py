@@ -326,6 +326,7 @@ async def test_a_step_that_can_not_be_encoded_costs_itself_alone(play: Begin):
     one = play()
     with capture_logs() as logged:
         one.writer.put(Step(1, {"u1": object()}), [ANSWER])  # type: ignore[dict-item]
+        await one.drained()
         one.put(1, HANG_UP)
     await one.drained()
     assert one.done == ["Answer", "HangUp"] and one.store.written() == ["1"]
