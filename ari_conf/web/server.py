@@ -67,7 +67,8 @@ class Unused:
         """Ends one of the address that has most. False: there is none."""
         if not self._of:
             return False
-        self._end(next(iter(max(self._of.values(), key=lambda connections: len(connections)))))
+        largest = max(self._of.values(), key=len)
+        self._end(next(iter(largest)))
         return True
 
     def _trim(self, address: str, most: int) -> None:
