@@ -4,7 +4,7 @@ document     XML text -> elements; each complaint names element, attribute, valu
 core/        PURE: what a call and a conference do. Events in, effects out; nothing there waits, logs or asks the time
 ari/         Asterisk: client (sockets: events; rest: requests), translate (its JSON <-> our events and effects)
 http/        requests to users' URLs: retry (policy), signature, guard (where one may go), fetch
-media/       Play and Speak: sounds (fetch, convert, cache), speech (text to a file)
+media/       Play and Speak: sounds (fetch, convert, cache), speech (text to a file), programs (kept in limits)
 service      the loop: event -> door -> core -> steps -> writer -> interpreter -> next deadline
 door         shut while it isn't known whose the calls are; steps: what is written of a decision, and what is run
 documents    those of calls: from their servers, or kept ones

@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     sounds_listen: str = "127.0.0.1:8090"
     """Where `serve` gives sounds out, host:port; only if sounds_url is set."""
     sounds_limit_mb: int = Field(1024, ge=10)
-    """The cache's size; what was not used for longest goes first."""
+    """The cache's size, a quarter of it for one account at most; what was not used for longest goes first."""
     voice: Literal["auto", "piper", "festival", "flite"] = "auto"
     """The engine of Speak. auto: for each voice the best that is installed (WOMAN: festival, MAN: piper, or flite)."""
     ffmpeg: str = "ffmpeg"
