@@ -181,7 +181,9 @@ end
 
 # Three quarters of what the other accounts leave, and within an account seven eighths of what its other receivers
 # leave: however many threads a flood could use, some stay free for the next account, and in it for the next receiver.
-SHARES = """
+SHARES = (
+    FAILING
+    + """
 local function shares(held, threads, now)
   local total, by_account, by_flow = 0, {}, {}
   for _, lane in ipairs(held) do
@@ -201,6 +203,7 @@ local function shares(held, threads, now)
   return math.max(0, threads - total), of_account, of_flow
 end
 """
+)
 
 DUE = """
 local function due(now)
@@ -220,7 +223,6 @@ for i = 1, #ARGV, 2 do append(ARGV[i], ARGV[i + 1]) end
 
 TURN = (
     READY
-    + FAILING
     + SHARES
     + DUE
     + f"""
@@ -364,7 +366,6 @@ end
 
 TOKENS = (
     READY
-    + FAILING
     + SHARES
     + DUE
     + ROOM
