@@ -16,7 +16,7 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.callbacks import plausible, truth
 from ari_conf.core.conference_state import Common
-from ari_conf.core.effects import ClaimName, CreateBridge, Effect, MuteChannel, ReleaseName, StoreRecording
+from ari_conf.core.effects import ClaimName, CreateBridge, MuteChannel, ReleaseName, StoreRecording
 from ari_conf.core.hearing import EVENTS, FLOOR_SILENCE_MS
 from ari_conf.core.internal import Admitted, Notify, Out
 from ari_conf.core.member import Member, Reason, schedule
@@ -185,7 +185,7 @@ class Conference(Mishaps):
         """It ends for all, whatever it is like inside; what can't be told any more is left out. Its members' calls are
         others' to end."""
         told: Out = [*self._owed]
-        self.sequence, begun = self._told + sum(map(_numbered, self._owed)), self._begun
+        begun = self._begun
         have_left, have_entered = (
             {t.call_uuid for t in self._owed if isinstance(t, Notify) and t.event == EVENTS[action]}
             for action in ("exit", "enter")
@@ -198,7 +198,7 @@ class Conference(Mishaps):
         told += tried(lambda: self._hand_over(now))
         self.members, self.players, self.recording, self.undone = {}, {}, None, ()
         self.ending, self.floor, self.watched_until = True, None, None
-        self._see((), self.sequence)
+        self._see(())
         self._changed = gone
         if self.claim == "asked" and self.bridge == "none" and begun:
             # There is no bridge as yet, and the name is released when it is ours.
@@ -223,11 +223,6 @@ class Conference(Mishaps):
         stopped = recording.stop(now)
         recording.stopped(now)
         return [*stopped, *self._settle_recorded(recording, now)]
-
-
-def _numbered(told: Effect | Notify) -> bool:
-    callback = told.callback if isinstance(told, StoreRecording) else told
-    return "ConferenceSequence" in dict(getattr(callback, "params", ()))
 
 
 def tried(work: Callable[[], list[T]]) -> list[T]:

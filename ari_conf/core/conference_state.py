@@ -23,7 +23,7 @@ class Beside:
     """What is known of the members at a glance, so that none has to be looked for at each event. It is beside what a
     conference is: it is never written, and the simulation compares it with the members after each event."""
 
-    __slots__ = ("_begun", "_by_channel", "_changed", "_due", "_gone", "_owed", "_told")
+    __slots__ = ("_begun", "_by_channel", "_changed", "_due", "_gone", "_owed")
     _by_channel: dict[str, Member]
     _due: dict[int, int]
     """The deadlines of those who have one, by their ids."""
@@ -31,25 +31,26 @@ class Beside:
     """Those who may be other than when `changed` was last asked, by their ids; None: he is gone."""
     _owed: list[Effect | Notify]
     """What the step that is being made has for its receivers: should it break, they are told all the same."""
-    _told: int
-    """The number of the last callback before that step."""
     _begun: bool
     """The step that made it was whole, so that its name was asked for."""
     _gone: list[Member]
     """Who has left in that step."""
 
-    def _see(self, members: Collection[Member], sequence: int) -> None:
+    def _see(self, members: Collection[Member]) -> None:
         self._by_channel = {m.channel_id: m for m in members}
         self._due = {}
         self._changed = {}
-        self._owe_nothing(sequence)
+        self._owed = []
+        self._gone = []
         self._see_changed(members)
         # They are as they were written.
         self._changed = {}
         self._begun = False
 
-    def _owe_nothing(self, sequence: int) -> None:
-        self._owed, self._gone, self._told, self._begun = [], [], sequence, True
+    def step_ended(self) -> None:
+        """What it has decided is done."""
+        if self._owed or self._gone or not self._begun:
+            self._owed, self._gone, self._begun = [], [], True
 
     def _see_changed(self, members: Collection[Member]) -> None:
         for member in members:
@@ -109,12 +110,7 @@ class ConferenceState(Beside):
 
     def __post_init__(self) -> None:
         self.ends_at = self.ends_at or self.created_at + CAP_S * 1000
-        self._see(self.members.values(), self.sequence)
-
-    def step_ended(self) -> None:
-        """What it has decided is done."""
-        if self._owed or self._gone or not self._begun:
-            self._owe_nothing(self.sequence)
+        self._see(self.members.values())
 
     # What is derived.
 

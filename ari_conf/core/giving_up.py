@@ -210,12 +210,10 @@ class GivingUp(Telling):
         for key, call in self.calls.items():
             if key in odd:
                 found[key] = odd[key]
-            elif call.conference_id is not None and call.conference_id not in self.conferences:
-                found[key] = "its conference is missing"
             elif call.conference_id in odd:
                 found[key] = f"its conference: {odd[call.conference_id]}"
             elif call.conference_id is not None and self._member(call) is None:
-                found[key] = "its conference does not know it"
+                found[key] = "its conference is missing, or does not know it"
         return found
 
     def _member(self, call: Call) -> Member | None:

@@ -293,10 +293,7 @@ def _conference_again(conference: Conference, there: There) -> Out:
     recording = conference.recording
     if recording is not None and recording.state == "running" and not recording.begun:
         out += recording.start() if recording.recording_id not in there.recordings else []
-    if recording is not None and recording.state == "stopping":
-        out.append(do.StopRecording(bridge_id, recording.recording_id, conference.auth_id))
-    # That a recording is stopping is among what was undone, too.
-    return list(dict.fromkeys(out))
+    return out
 
 
 def _member_again(member: Member, conference: Conference, there: There) -> Out:

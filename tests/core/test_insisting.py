@@ -122,6 +122,17 @@ def test_a_member_who_could_not_be_added_is_taken_out_all_the_same(stage: Stage)
     assert stage.told()[-1] == "exit bob conference_ended" and stage.asterisk.channels["bob"].bridge is None
 
 
+def test_a_member_who_could_not_be_added_and_hangs_up_has_hung_up(stage: Stage) -> None:
+    players(stage, "ann")
+    stage.held = {do.AddChannel}
+    stage.call("bob", stay(), Wait(HOURS))
+    added = stage.give_up()
+    stage.tell(ev.EffectFailed(added, "Channel not in Stasis application", gone=True))
+    assert stage.told() == ["enter ann", "enter bob"]
+    stage.hang_up("bob")
+    assert stage.told()[-1] == "exit bob hangup"
+
+
 def test_what_was_said_before_the_failure_was_said(stage: Stage) -> None:
     players(stage, "ann", "bob", record=True)
     stage.talk("bob")

@@ -169,7 +169,7 @@ OF_PROMISES = (
     Bug("the last one out ends it", STAY,
         '        if not self.members:\n            # "The last one out ends it."\n            return self._end("conference_ended", now)\n', "", "smooth"),
     Bug("an ID comes once", T, "        self.next_member_id += 1\n", "", "smooth"),
-    Bug("the name is free", STAY, "            out.append(ReleaseName(self.auth_id, self.name, self.conference_id))\n", "", "smooth"),
+    Bug("the name is free", STAY, "        return [ReleaseName(self.auth_id, self.name, self.conference_id)]\n", "        return []\n", "smooth"),
     Bug("the bridge is destroyed", H, "            out += self._destroy(now)\n        return out\n", "            self.bridge = \"gone\"\n        return out\n", "smooth"),
     Bug("a name belongs to one account", T, "self._names.get((call.auth_id, join.element.name), \"\")",
         "next((i for (_, n), i in self._names.items() if n == join.element.name), \"\")", "smooth"),
@@ -200,11 +200,56 @@ OF_PROMISES = (
         "        if call.ended_at is not None and (", "        if isinstance(event, ev.ChannelHungUp) and (", "test_conference_leaving"),
     Bug("callbacks in the order of their numbers", T, "            elif kind is Released or kind is Skipped:\n",
         "            elif False:\n", "test_conference_requests"),
-    Bug("he hangs up while joining", STAY, "member.reason = member.reason or reason\n", "pass\n", "rough"),
+    Bug("he hangs up while joining", STAY, "member.reason = member.reason or reason\n", "pass\n", "test_insisting"),
     Bug("he is let go in the end", STAY, "        member.leaving_until = now + LEAVING_MS\n        #", "        #", "test_conference_leaving"),
     Bug("who can't be removed is let go at once", W, "            if member.reason is not None:\n                return self._out(member, now)\n", "", "test_conference_leaving"),
     Bug("a bridge destroyed from outside ends it", C, "            case ev.BridgeDestroyed():\n                return self._bridge_gone(now)\n", "", "rough"),
     Bug("a playback that fails is over", W, "return self._playback(playback_id, ev.PlaybackFinished(playback_id, failed=True), now)", "return []", "test_conference_sounds"),
+)  # fmt: skip
+
+G, HANG = "giving_up.py", "hanging_up.py"
+OF_FAILURES = (
+    Bug("failure: who could not be removed is asked for again", W,
+        "        return [RemoveChannel(member.channel_id, self.bridge_id, member.member_id)]\n",
+        "        return self._out(member, now)\n", "rough"),
+    Bug("failure: whoever is out neither hears nor is heard", W, "                return self._not_removed(member, failure, now)\n            if",
+        "                return self._out(member, now) if member.reason else []\n            if", "rough"),
+    Bug("failure: who can't be removed is deaf and muted", W, "        member.muted = member.deaf = True\n        return out\n", "        return []\n", "test_insisting"),
+    Bug("failure: what was said before it was said", W, "        out += self.note_talk(member, now)\n        out += [] if member.muted", "        out += [] if member.muted", "test_insisting"),
+    Bug("failure: in the end the call is hung up", W, "            return [HangUpCall(member.call_uuid)]\n", "            return []\n", "test_insisting"),
+    Bug("failure: a hang-up is never given up", HANG, "        self.hanging_up_until = now + again_ms(self.hang_ups)\n", "        self.hanging_up_until = None\n", "rough"),
+    Bug("failure: a bridge is destroyed in the end", W, "            out += self._destroy(now)\n        for member", "            self.destroy_again_at = None\n        for member", "rough"),
+    Bug("failure: of one stay is not another's", W, "                member = self.members.get(member_id)\n                return self._not_moved",
+        "                member = self._by_channel.get(getattr(failure.effect, \"channel_id\", \"\"))\n                return self._not_moved", "test_insisting"),
+    Bug("failure: of one recording's stop is not the next one's", W, "case StopRecording(_, recording_id) if (recording := self._recording(recording_id)) and failure.gone:",
+        "case StopRecording(_, recording_id) if (recording := self.recording):", "test_insisting"),
+    Bug("failure: a setting is asked for again", D, "            self._insisting.failed(effect, now)\n", "            pass\n", "rough"),
+    Bug("failure: so are a command's", D, "            self._insisting.failed(effect, now)\n", "            pass\n", "commanded"),
+    Bug("failure: only what is still wanted", D, "for effect in self._insisting.due(now) if self.wanted(effect) == effect]", "for effect in self._insisting.due(now)]", "test_insisting"),
+    Bug("failure: less often as time goes on", "patience.py", "return min(AGAIN_MS << min(times, 8), LATEST_AGAIN_MS)", "return AGAIN_MS", "test_call"),
+    Bug("failure: a channel that is gone is forgotten", "directory_state.py", "            self._insisting.forget(call.channel_id)\n", "            pass\n", "test_insisting"),
+    Bug("failure: a doubtful sound is stopped", D, "[StopPlayback(target, playback_id)] if doubtful else []", "[]", "commanded"),
+    Bug("failure: announcements are bounded", "obey.py", "    if len(conference.announced) >= MOST_QUEUED:\n", "    if False:\n", "test_commands"),
+    Bug("failure: a member's queue knows its deadline", M, "times.append(aside.deadline if aside else None)", "pass", "test_commands"),
+)  # fmt: skip
+
+OF_DEFECTS = (
+    Bug("defect: the exits of those who are in are told", C, "told += tried(lambda: self._exit(member, now))", "tried(lambda: self._exit(member, now))", "broken"),
+    Bug("defect: what the step has numbered is told", C, "        told: Out = [*self._owed]\n", "        told: Out = []\n", "broken"),
+    Bug("defect: recordings are handed over", C, "        told += tried(lambda: self._hand_over(now))\n", "", "broken"),
+    Bug("defect: names are free", C, "        return [*told, ReleaseName(self.auth_id, self.name, self.conference_id), *self._destroy(now)]\n", "        return [*told, *self._destroy(now)]\n", "broken"),
+    Bug("defect: bridges are destroyed", C, "self.conference_id), *self._destroy(now)]", "self.conference_id)]", "broken"),
+    Bug("defect: calls are hung up and told", G, "            effects += self._end_call(call, BROKEN, now)\n        self._bookkeep_all()", "            pass\n        self._bookkeep_all()", "broken"),
+    Bug("defect: a call that breaks leaves its conference", G, "            effects += self._let_go(conference, member, now)\n        return effects\n", "            pass\n        return effects\n", "test_giving_up"),
+    Bug("defect: what was decided is done", G, "effects, self._decided = effects + self._decided, None", "self._decided = None", "broken"),
+    Bug("defect: a command is replied to", G, "            effects += self._turned_away(event)\n", "            pass\n", "broken"),
+    Bug("defect: other deadlines come again", D, "                    self._bookkeep(other)\n                raise\n", "                    pass\n                raise\n", "test_giving_up"),
+    Bug("damage: a call that is missing", G, "                    doubtful[member.call_uuid] = \"it is missing\"\n", "", "test_giving_up"),
+    Bug("damage: a conference that is missing", G, "elif call.conference_id is not None and self._member(call) is None:", "elif False:", "test_giving_up"),
+    Bug("damage: a member whom the call does not know", G, "if self._member(self.calls[member.call_uuid]) is not member:", "if False:", "test_giving_up"),
+    Bug("damage: one channel, two calls", G, "            if len(calls) > 1:\n", "            if False:\n", "test_giving_up"),
+    Bug("damage: another's call is left alone", G, "if not self._is_anothers(item, conference, member)]", "]", "test_giving_up"),
+    Bug("damage: the newer one has the name", "directory_state.py", "if other is None or _age(other) < _age(conference):", "if True:", "test_giving_up"),
 )  # fmt: skip
 
 R, P = "reconcile.py", "reconcile_parts.py"
@@ -228,7 +273,7 @@ OF_CRASHES = (
     Bug("crash: a bridge is made after all", R, "        out.append(do.CreateBridge(bridge_id))\n", "        pass\n", "cut"),
     Bug("crash: a bridge that was made is known", R, "if_there=ev.BridgeCreated(bridge_id)", "if_there=None", "cut"),
     Bug("crash: a bridge is destroyed after all", R, "        out.append(do.DestroyBridge(bridge_id))\n", "        pass\n", "cut"),
-    Bug("crash: a bridge that is gone is known", R, "if_gone=ev.BridgeDestroyed(bridge_id)", "if_gone=None", "cut"),
+    Bug("crash: a bridge that is gone is known", R, "if_gone=ev.BridgeDestroyed(bridge_id)", "if_gone=None", "test_reconcile"),
     Bug("crash: a member is added after all", R, "        out.append(do.AddChannel(channel_id, bridge_id, member.member_id))\n", "        pass\n", "cut"),
     Bug("crash: a member who is in is known", R, "if_there=entered", "if_there=None", "cut"),
     Bug("crash: a member is removed after all", R, "        out.append(do.RemoveChannel(channel_id, bridge_id, member.member_id))\n", "        pass\n", "cut"),
@@ -244,7 +289,6 @@ OF_CRASHES = (
     Bug("crash: what is undone is written", T, "            owner.undone = (*recent[1 - MOST_UNDONE :], (now, effect))\n", "            pass\n", "cut"),
     Bug("crash: a recording begins after all", R, "        out += recording.start() if recording.recording_id not in there.recordings else []\n", "        pass\n", "cut"),
     Bug("crash: a recording that has begun is not begun again", "recording.py", "self.started_at, self.begun = now, True", "self.started_at = now", "test_reconcile"),
-    Bug("crash: a recording is stopped after all", R, "        out.append(do.StopRecording(bridge_id, recording.recording_id, conference.auth_id))\n", "        pass\n", "cut"),
     Bug("crash: a recording that has ended is handed on", R, "over = ev.RecordingFinished(bridge_id, recording.recording_id)", "over = None", "test_reconcile"),
     Bug("crash: the floor is free of one who fell silent", R, "    return [ev.TalkingFinished(member.channel_id) for member in _talkers(directory)]\n", "    return []\n", "test_reconcile"),
     Bug("crash: one who talks on is heard of", R, "        out += [do.DetectTalking(member.channel_id, None), do.DetectTalking(member.channel_id, FLOOR_SILENCE_MS)]\n", "        pass\n", "test_reconcile"),
@@ -264,4 +308,4 @@ OF_CRASHES = (
     Bug("crash: what was put off may not be wanted any more", P, "            return member.muted\n", "            return True\n", "test_reconcile_parts"),
 )  # fmt: skip
 
-BUGS = OF_ATTRIBUTES + OF_PROMISES + OF_CRASHES
+BUGS = OF_ATTRIBUTES + OF_PROMISES + OF_FAILURES + OF_DEFECTS + OF_CRASHES

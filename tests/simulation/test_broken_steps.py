@@ -98,6 +98,15 @@ class Breaking(Commanded):
                 self.recorded.append(recording_id)
 
 
+def broken_courses(seeds: int) -> None:
+    for seed in range(seeds):
+        try:
+            test_wherever_a_step_breaks_all_is_told_and_nothing_is_left(seed)
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+
+
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_wherever_a_step_breaks_all_is_told_and_nothing_is_left(seed: int) -> None:
     dice = Random(seed)

@@ -114,6 +114,15 @@ class Commanded(World):
             assert restore(snapshot(found), Conference) == found, "it can't be written down"
 
 
+def commanded_courses(seeds: int) -> None:
+    for seed in range(seeds):
+        try:
+            test_commands_at_any_moment(ROUGH, seed)
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+
+
 @pytest.mark.parametrize("seed", range(SEEDS))
 @pytest.mark.parametrize("kinds", [SMOOTH, ROUGH], ids=["smooth", "rough"])
 def test_commands_at_any_moment(kinds: tuple[str, ...], seed: int) -> None:
