@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
@@ -117,6 +117,17 @@ class Bucket:
             raise RecordingFailed(f"S3, {operation}: {error}") from error
 
 
+MOST_OF_METADATA = 400
+"""Bytes of one entry: S3 takes 2 KB of all together, and of ours only a conference's name can be long."""
+
+
+def _cut(quoted: str) -> str:
+    """Not within a character, which is up to four escapes of three bytes."""
+    if len(quoted) <= MOST_OF_METADATA:
+        return quoted
+    return quote(unquote(quoted[:MOST_OF_METADATA], errors="ignore"), safe=" /:+")
+
+
 class Upload:
     """Parts are sent as they are full; what is smaller than one is sent at once at the end."""
 
@@ -124,8 +135,8 @@ class Upload:
         self.key = key
         self.etag = ""
         self._bucket = bucket
-        # In ASCII: S3 takes nothing else there.
-        ascii_only = {name: quote(text, safe=" /:+") for name, text in metadata.items()}
+        # In ASCII: S3 takes nothing else there. What is cut stands whole in the JSON beside the recording.
+        ascii_only = {name: _cut(quote(text, safe=" /:+")) for name, text in metadata.items()}
         self._of_object = {"ContentType": content_type, "Metadata": ascii_only, **bucket._kept}
         self._buffer = bytearray()
         self._id: str | None = None

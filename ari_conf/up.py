@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 from redis import Redis, RedisError
 
@@ -140,7 +141,9 @@ class System:
         self.environment_file.write_text("".join(lines))
 
     def _lock_folder(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        # It holds tokens, recordings, and logs.
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
         self._lock = (self.folder / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -189,8 +192,9 @@ class System:
         }
 
     async def _start_redis(self) -> Process:
-        _, port = address(self.values["ARI_CONF_REDIS_URL"].removeprefix("redis://").partition("/")[0])
-        return await redis.start(self.folder / "redis", port, self.log("redis"))
+        url = urlsplit(self.values["ARI_CONF_REDIS_URL"])
+        assert url.port is not None
+        return await redis.start(self.folder / "redis", url.port, url.password or "", self.log("redis"))
 
     async def _start_s3(self) -> Process:
         settings = self.settings
@@ -232,7 +236,7 @@ class System:
         }
         values["PUBLIC_URL"] = f"http://{values['WEB_LISTEN']}"
         if "redis" in self.parts:
-            values["REDIS_URL"] = f"redis://127.0.0.1:{processes.free_port()}/0"
+            values["REDIS_URL"] = f"redis://:{secrets.token_hex(16)}@127.0.0.1:{processes.free_port()}/0"
         if "s3" in self.parts:
             values["S3_ENDPOINT"] = f"http://127.0.0.1:{processes.free_port()}"
             values["S3_ACCESS_KEY"], values["S3_SECRET_KEY"] = "ari_conf", secrets.token_urlsafe(24)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import boto3
 import pytest
@@ -128,3 +128,15 @@ def test_amazons_addresses_are_those_of_boto3(region: str, path_style: bool) -> 
     ]
     assert (found[0].netloc, found[0].path) == (found[1].netloc, found[1].path)
     assert found[0].netloc.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+
+
+@pytest.mark.parametrize("name", ["\N{GRINNING FACE}" * 200, "ü" * 200, "x" * 5000, "\N{GRINNING FACE}x" * 100])
+def test_metadata_is_within_what_s3_takes_and_ends_with_a_whole_character(s3: S3, name: str) -> None:
+    upload = bucket(s3).upload(KEY, "audio/mpeg", {"conference-name": name, "account": "MA1"})
+    upload.write(b"x")
+    upload.finish()
+    headers = next(headers for _, _, headers in s3.asked if "x-amz-meta-conference-name" in headers)
+    kept = headers["x-amz-meta-conference-name"]
+    assert 300 < len(kept) <= 400
+    assert name.startswith(unquote(kept, errors="strict"))
+    assert headers["x-amz-meta-account"] == "MA1"

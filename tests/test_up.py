@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from redis import Redis
+from redis import AuthenticationError, Redis
 
 from ari_conf import accounts
 from ari_conf.errors import SetupFailed
@@ -33,6 +35,20 @@ async def test_the_parts_find_each_other_and_end_together(tmp_path):
         assert processes.port_answers("127.0.0.1", int(system.settings.public_url.rpartition(":")[2]))
         assert '"event":"' in system.log("worker").read_text()
     assert all(has_ended(pid) for pid in pids)
+
+
+async def test_other_users_of_the_machine_read_nothing_of_it(tmp_path):
+    """Neither in its files (tokens and recordings are in them), nor by asking its Redis."""
+    (tmp_path / "system").mkdir(mode=0o755)
+    tmp_path.chmod(0o755)
+    async with System(tmp_path / "system", parts=("redis", "s3")) as system:
+        assert stat.S_IMODE(system.folder.stat().st_mode) == 0o700
+        url = urlsplit(system.settings.redis_url.get_secret_value())
+        with pytest.raises(AuthenticationError):
+            Redis(host="127.0.0.1", port=url.port).hgetall(accounts.KEY)
+        command = Path(f"/proc/{system.process('redis').pid}/cmdline").read_text()
+        assert url.password and url.password not in command
+        assert stat.S_IMODE((system.folder / "redis" / "redis.conf").stat().st_mode) == 0o600
 
 
 async def test_it_makes_an_account_if_there_is_none(tmp_path):

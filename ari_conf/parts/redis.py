@@ -12,13 +12,17 @@ from ari_conf.parts.processes import Process
 PROGRAMS = ("redis-server", "valkey-server")
 
 
-async def start(folder: Path, port: int, log: Path) -> Process:
-    """Redis at redis://127.0.0.1:PORT/0, with what `folder` holds from the last time. Raises SetupFailed."""
-    folder.mkdir(parents=True, exist_ok=True)
+async def start(folder: Path, port: int, password: str, log: Path) -> Process:
+    """Redis at redis://:PASSWORD@127.0.0.1:PORT/0, with what `folder` holds from the last time. Raises SetupFailed."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # In a file, since every user of the machine sees the command line.
+    configuration = folder / "redis.conf"
+    configuration.touch(mode=0o600)
+    configuration.write_text(f"requirepass {password}\n" if password else "")
     return await processes.start(
         "redis",
         [
-            program(), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder),
+            program(), str(configuration), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder),
             # What is acknowledged is on the disk a second later, and nothing is ever thrown out to make room: the
             # callbacks that wait in it are promises.
             "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
