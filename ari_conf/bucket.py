@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -125,7 +126,8 @@ def _cut(quoted: str) -> str:
     """Not within a character, which is up to four escapes of three bytes."""
     if len(quoted) <= MOST_OF_METADATA:
         return quoted
-    return quote(unquote(quoted[:MOST_OF_METADATA], errors="ignore"), safe=" /:+")
+    whole = re.sub("%[0-9A-F]?$", "", quoted[:MOST_OF_METADATA])
+    return quote(unquote(whole, errors="ignore"), safe=" /:+")
 
 
 class Upload:
