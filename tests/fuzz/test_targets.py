@@ -32,7 +32,9 @@ PROFILE = settings(
 )
 SLOWEST_S = 0.05
 """Of one input, in processor time: what handles it is the loop of all calls, or a thread that shares a processor with
-it. A target does more than that: it reads its input in several ways, and what comes of it once more."""
+it."""
+WAYS = {"document": 2, "speech": 4}
+"""In which a target reads its input, and what comes of it: each of them has SLOWEST_S."""
 
 ODD = st.sampled_from(["", "\x00", "\ud7ff", "\u202e", "٣", "💥", "&amp;", "]]>", "%00", "{" * 40, "9" * 400, " " * 99])
 TEXTS = st.one_of(st.text(max_size=60), ODD)
@@ -176,7 +178,7 @@ def cost_s(work: Callable[[bytes], object], given: bytes) -> float:
 @pytest.mark.parametrize("name", LONG_ONES)
 def test_long_and_deep_ones_are_soon_done_with(name: str) -> None:
     for long in LONG_ONES[name]:
-        assert cost_s(TARGETS[name], long) < SLOWEST_S, long[:40]
+        assert cost_s(TARGETS[name], long) < SLOWEST_S * WAYS.get(name, 1), long[:40]
 
 
 COSTLY = costly.documents()
