@@ -53,8 +53,9 @@ class Names:
             await self._writer.drained()
 
     def _held(self, conference_ids: Iterable[str]) -> list[ClaimName]:
-        found = (self._directory.conferences.get(conference_id) for conference_id in conference_ids)
-        return [ClaimName(c.auth_id, c.name, c.conference_id) for c in found if c is not None and c.claim == "held"]
+        found = [c for key in conference_ids if (c := self._directory.conferences.get(key)) is not None]
+        held = [c for c in found if c.claim == "held" and self._directory.has_name(c)]
+        return [ClaimName(c.auth_id, c.name, c.conference_id) for c in held]
 
     def _is_elsewhere(self, claim: ClaimName, owner: str) -> None:
         # Nobody on the phone is to notice: both conferences go on, and the map of names leads to the other one.

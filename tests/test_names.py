@@ -125,3 +125,13 @@ async def test_a_claim_carries_the_time_of_our_clock(place: Place) -> None:
     await lateness.soon(place.writer.drained())
     writing.cancel()
     assert written == [NOW]
+
+
+async def test_of_two_conferences_of_one_name_the_one_that_has_it_is_claimed(place: Place) -> None:
+    place.conferences("standup", "other")
+    one, other = place.stage.directory.conferences.values()
+    other.name = one.name
+    place.names.claim_all()
+    await place.writer.drained()
+    found = place.server.client.hgetall(names_key("A"))
+    assert found == {b"standup": f"{one.conference_id} pbx".encode()}

@@ -16,7 +16,7 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.callbacks import plausible, truth
 from ari_conf.core.conference_state import Common
-from ari_conf.core.effects import ClaimName, CreateBridge, MuteChannel, ReleaseName, StoreRecording
+from ari_conf.core.effects import ClaimName, CreateBridge, MuteChannel, ReleaseName, StopPreparing, StoreRecording
 from ari_conf.core.hearing import EVENTS, FLOOR_SILENCE_MS
 from ari_conf.core.internal import Admitted, Notify, Out
 from ari_conf.core.member import Member, Reason, schedule
@@ -200,6 +200,7 @@ class Conference(Mishaps):
         self.ending, self.floor, self.watched_until = True, None, None
         self._see(())
         self._changed = gone
+        told.append(StopPreparing(self.conference_id))
         if self.claim == "asked" and self.bridge == "none" and begun:
             # There is no bridge as yet, and the name is released when it is ours.
             return told

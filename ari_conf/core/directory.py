@@ -129,6 +129,8 @@ class Directory(GivingUp):
         return self._conference(event.conference_id, event, now)
 
     def _of_bridge(self, event: _OfBridge, now: int) -> Out:
+        if isinstance(event, ev.BridgeDestroyed):
+            self._insisting.forget(event.bridge_id)
         return self._conference(event.bridge_id, event, now)
 
     def _of_playback(self, event: _OfPlayback, now: int) -> Out:
@@ -141,6 +143,8 @@ class Directory(GivingUp):
         return self._call(event.call_uuid, event, now)
 
     def _hung_up(self, event: ev.ChannelHungUp, now: int) -> Out:
+        if event.channel_id not in self._channels:
+            self._insisting.forget(event.channel_id)
         return self._call(self._channels.get(event.channel_id, ""), event, now)
 
     def _owner(self, owned_id: str, event: ev.Event, now: int) -> Out:
@@ -194,7 +198,7 @@ class Directory(GivingUp):
 
     def _failed(self, event: ev.EffectFailed, now: int) -> Out:
         effect = event.effect
-        if isinstance(effect, Insisted):
+        if isinstance(effect, Insisted) and not self._awaited(effect):
             return self._not_done(effect, event, now)
         match effect:
             case AddChannel(_, bridge_id) | RemoveChannel(_, bridge_id):
@@ -221,17 +225,27 @@ class Directory(GivingUp):
                 channel_id = getattr(effect, "channel_id", None)
                 return self._call(self._channels.get(channel_id or "", ""), event, now)
 
+    def _awaited(self, effect: Insisted) -> bool:
+        """By the call or the conference that ends with it."""
+        ends = isinstance(effect, HangUp | DestroyBridge)
+        return ends and (lane_of(effect) in self._channels or lane_of(effect) in self.conferences)
+
     def _not_done(self, effect: Insisted, event: ev.EffectFailed, now: int) -> Out:
-        where = lane_of(effect)
         if event.gone:
             self._insisting.settled(effect)
-        elif (where in self.conferences or where in self._channels) and self.wanted(effect) == effect:
+        elif self._is_wanted(effect):
             self._insisting.failed(effect, now)
-        return self._conference(where, event, now) if isinstance(effect, StopRecording) else []
+        return self._conference(effect.bridge_id, event, now) if isinstance(effect, StopRecording) else []
+
+    def _is_wanted(self, effect: Insisted) -> bool:
+        """As yet; where it is not, something else has been asked for since."""
+        if isinstance(effect, HangUp | DestroyBridge):
+            return not self._awaited(effect)
+        where = lane_of(effect)
+        return (where in self.conferences or where in self._channels) and self.wanted(effect) == effect
 
     def _ask_again(self, now: int) -> list[Effect]:
-        """What is still wanted of it; where it is not, something else has been asked for since."""
-        return self._settle([effect for effect in self._insisting.due(now) if self.wanted(effect) == effect], now)
+        return self._settle([effect for effect in self._insisting.due(now) if self._is_wanted(effect)], now)
 
     def _time(self, now: int) -> list[Effect]:
         """To all whose deadline has come, each once: one of them may have a new one at once."""

@@ -185,6 +185,10 @@ class DirectoryState:
         if other is None or _age(other) < _age(conference):
             self._names[name] = conference.conference_id
 
+    def has_name(self, conference: Conference) -> bool:
+        """New callers, and the API, come to it."""
+        return self._names.get((conference.auth_id, conference.name)) == conference.conference_id
+
     def _forget_name(self, conference: Conference) -> None:
         name = (conference.auth_id, conference.name)
         if self._names.get(name) == conference.conference_id:

@@ -1,22 +1,22 @@
 """Requests to Asterisk that failed, and whose loss nobody would notice: they are made again until they are done, or the
 channel or bridge is gone.
 
-No event tells that a mute, music, talk detection, or the end of a playback or of a recording was not done. Each is made
-again if it is still wanted by then. All other requests that fail are awaited by a call or a conference, which makes
-them again.
+No event tells that a mute, music, talk detection, or the end of a playback or of a recording was not done. Nor does
+anybody wait for the end of a channel that is no call's, or of a bridge that is no conference's. Each is made again if
+it is still wanted by then. All other requests that fail are awaited by a call or a conference, which makes them again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import get_args
 
 from ari_conf.core.bounds import INSISTED_AT_ONCE, MOST_INSISTED
 from ari_conf.core.call_state import CallState
 from ari_conf.core.effects import (
     DeafenChannel,
+    DestroyBridge,
     DetectTalking,
+    HangUp,
     MuteChannel,
     StartMusic,
     StopMusic,
@@ -29,8 +29,10 @@ from ari_conf.core.member import Member
 from ari_conf.core.patience import again_ms
 from ari_conf.core.player import Player
 
-Insisted = MuteChannel | DeafenChannel | StartMusic | StopMusic | DetectTalking | StopPlayback | StopRecording
-INSISTED = frozenset(get_args(Insisted))
+Setting = MuteChannel | DeafenChannel | StartMusic | StopMusic | DetectTalking
+Insisted = Setting | StopPlayback | StopRecording | HangUp | DestroyBridge
+DONE_MS = 600_000
+"""What has not failed for so long since it was asked for again is done."""
 Aspect = tuple[type, str]
 """What of a channel or bridge a request is about: the newest request about it counts."""
 
@@ -39,8 +41,10 @@ Aspect = tuple[type, str]
 class Failed:
     effect: Insisted
     times: int
-    at: int | None
-    """When it is asked for again; None: it was, and has not failed since."""
+    at: int
+    """When it is asked for again, or was."""
+    asked: bool = False
+    """It was, and has not failed since."""
 
 
 @dataclass(slots=True)
@@ -64,26 +68,31 @@ class Insisting:
     def due(self, now: int) -> list[Insisted]:
         found: list[Insisted] = []
         for each in self._each():
-            if each.at is not None and each.at <= now:
+            if each.asked and each.at + DONE_MS <= now:
+                self.settled(each.effect)
+            elif not each.asked and each.at <= now:
                 if len(found) == INSISTED_AT_ONCE:
                     each.at = now + 1000
                     continue
                 found.append(each.effect)
-                each.at = None
-        self.at = min((each.at for each in self._each() if each.at is not None), default=None)
+                each.at, each.asked = now, True
+        self.at = min((each.at for each in self._each() if not each.asked), default=None)
         return found
 
     def settled(self, effect: Insisted) -> None:
-        """There is nothing any more of which it could be asked."""
-        self._failed.get(lane_of(effect), {}).pop(_aspect(effect), None)
+        """It is done, or there is nothing any more of which it could be asked."""
+        aspects = self._failed.get(lane_of(effect), {})
+        aspects.pop(_aspect(effect), None)
+        if not aspects:
+            self._failed.pop(lane_of(effect), None)
 
     def forget(self, lane: str) -> None:
         """The channel or bridge is gone."""
         if self._failed:
             self._failed.pop(lane, None)
 
-    def _each(self) -> Iterable[Failed]:
-        return (each for aspects in self._failed.values() for each in aspects.values())
+    def _each(self) -> list[Failed]:
+        return [each for aspects in self._failed.values() for each in aspects.values()]
 
 
 def lane_of(effect: Insisted) -> str:
@@ -91,7 +100,7 @@ def lane_of(effect: Insisted) -> str:
     match effect:
         case StopPlayback(target):
             return target.id
-        case StopRecording(bridge_id):
+        case StopRecording(bridge_id) | DestroyBridge(bridge_id):
             return bridge_id
     return effect.channel_id
 

@@ -309,6 +309,38 @@ def test_a_bridge_of_which_it_is_not_known_whether_it_was_made_is_destroyed_in_t
     stage.assert_nothing_is_left()
 
 
+def test_a_call_that_is_refused_is_hung_up_in_the_end(stage: Stage) -> None:
+    """It is no call of ours, and nobody waits for its end."""
+    stage.directory.calls_per_account = 1
+    stage.call("ann", Wait(HOURS))
+    stage.failing[do.HangUp] = 3
+    stage.call("bob", Wait(HOURS))
+    assert "bob" in stage.asterisk.channels and stage.call_of("bob") is None
+    stage.pass_time(60)
+    assert set(stage.asterisk.channels) == {"ann"} and asked(stage, do.HangUp) == 4
+    assert stage.all(do.HangUp)[-1] == do.HangUp("bob", "busy")
+    stage.pass_time(HOURS - 100)
+    assert asked(stage, do.HangUp) == 4 and stage.directory._insisting == Insisting()
+
+
+def test_a_bridge_of_nobody_is_destroyed_in_the_end(stage: Stage) -> None:
+    players(stage, "ann")
+    stage.asterisk.obey(do.CreateBridge("orphan"))
+    stage.failing[do.DestroyBridge] = 3
+    stage.carry_out(stage.directory.resume([do.DestroyBridge("orphan")], stage.now))
+    stage.pass_time(60)
+    assert set(stage.asterisk.bridges) == {stage.conference_id()} and asked(stage, do.DestroyBridge) == 4
+
+
+def test_what_has_not_failed_for_long_is_taken_for_done() -> None:
+    insisting = Insisting()
+    insisting.failed(do.HangUp("ann"), START)
+    assert insisting.due(START + 5000) == [do.HangUp("ann")]
+    insisting.failed(do.HangUp("bob"), START + 700_000)
+    assert insisting.due(START + 705_000) == [do.HangUp("bob")]
+    assert "ann" not in insisting._failed
+
+
 # A channel's settings.
 
 HELD_SOUND = "http://sounds.example/hold"

@@ -225,7 +225,7 @@ OF_FAILURES = (
         "case StopRecording(_, recording_id) if (recording := self.recording):", "test_insisting"),
     Bug("failure: a setting is asked for again", D, "            self._insisting.failed(effect, now)\n", "            pass\n", "rough"),
     Bug("failure: so are a command's", D, "            self._insisting.failed(effect, now)\n", "            pass\n", "commanded"),
-    Bug("failure: only what is still wanted", D, "for effect in self._insisting.due(now) if self.wanted(effect) == effect]", "for effect in self._insisting.due(now)]", "test_insisting"),
+    Bug("failure: only what is still wanted", D, "for effect in self._insisting.due(now) if self._is_wanted(effect)]", "for effect in self._insisting.due(now)]", "test_insisting"),
     Bug("failure: less often as time goes on", "patience.py", "return min(AGAIN_MS << min(times, 8), LATEST_AGAIN_MS)", "return AGAIN_MS", "test_call"),
     Bug("failure: a channel that is gone is forgotten", "directory_state.py", "            self._insisting.forget(call.channel_id)\n", "            pass\n", "test_insisting"),
     Bug("failure: a doubtful sound is stopped", D, "[StopPlayback(target, playback_id)] if doubtful else []", "[]", "commanded"),
