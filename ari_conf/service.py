@@ -33,6 +33,7 @@ from ari_conf.media import server as sound_server
 from ari_conf.media.sounds import Sounds
 from ari_conf.metrics import Serve
 from ari_conf.names import Names
+from ari_conf.owner_mark import OwnerMark
 from ari_conf.rewriting import Rewriting
 from ari_conf.settings import Settings, address
 from ari_conf.steps import Steps
@@ -153,6 +154,8 @@ class Service:
             await self._ari.start(PATIENCE_AFTER_ANOTHER_S if self._lease.after_another else None)
             commanding = asyncio.create_task(self._commands.run())
             self._tasks.add(commanding)
+            mark = OwnerMark(self._ari, self._settings.ari_app, self._lease)
+            self._tasks.add(asyncio.create_task(mark.run()))
             if folder := self._settings.recording_folder:
                 watching = disk.watch(folder, self._settings.recordings_limit_mb, self._report, self._measured.recorded)
                 self._tasks.add(asyncio.create_task(watching))
