@@ -111,6 +111,8 @@ async def start(
     log.parent.mkdir(parents=True, exist_ok=True)
     parent = os.getpid()
     with log.open("ab") as file:
+        # Before it is started: what it writes moves the place in the file, which it shares with us.
+        log_start = file.tell()
         try:
             # Not asyncio's: with this the kernel tells us of the end, whichever loop started it.
             popen = subprocess.Popen(  # noqa: ASYNC220
@@ -126,7 +128,7 @@ async def start(
             )
         except OSError as error:
             raise SetupFailed(f"{name} can't be started: {error.strerror}: {command[0]}") from None
-        process = Process(name, log, popen, log_start=file.tell())
+        process = Process(name, log, popen, log_start=log_start)
     try:
         await _wait_until_ready(process, ready, deadline)
     except BaseException:
