@@ -33,6 +33,7 @@ from ari_conf.media import server as sound_server
 from ari_conf.media.sounds import Sounds
 from ari_conf.metrics import Serve
 from ari_conf.names import Names
+from ari_conf.owner_mark import OwnerMark
 from ari_conf.rewriting import Rewriting
 from ari_conf.settings import Settings, address
 from ari_conf.steps import Steps
@@ -200,6 +201,8 @@ class Service:
         self._loop.put(given_up)
         tasks.keep("the connection to Asterisk", self._ari.ended, may_end=stop.is_set)
         tasks.keep("the comparison with Asterisk", self._comparing.keep)
+        mark = OwnerMark(self._ari, settings.ari_app, self._lease)
+        tasks.keep("the owner's mark in Asterisk", mark.run, may_end=self._is_over)
         commanding = tasks.keep("the reader of commands", self._commands.run, may_end=self._is_over)
         if folder := settings.recording_folder:
             tasks.keep(

@@ -31,6 +31,7 @@ PARTS = {
     "the rewriting of Redis": "ari_conf.rewriting.Rewriting.run",
     "the reader of commands": "ari_conf.command_queue.Commands.run",
     "the clock": "ari_conf.clock.Clock.keep",
+    "the owner.s mark in Asterisk": "ari_conf.owner_mark.OwnerMark.run",
     "the comparison with Asterisk": "ari_conf.comparing.Comparing.keep",
     "the connection to Asterisk": "ari_conf.ari.sockets.Sockets._connect_if_deaf",
     "the look at the disk": "ari_conf.disk.watch",

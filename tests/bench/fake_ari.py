@@ -48,6 +48,8 @@ class FakeAri:
         self.sent = 0
         """Events."""
         self.requests = 0
+        self._variables: dict[str, str] = {}
+        """Asterisk's global ones."""
         self.unknown: list[str] = []
         self.refused: list[str] = []
         self.connected = asyncio.Event()
@@ -126,6 +128,11 @@ class FakeAri:
         match [method, *(unquote(part) for part in urlsplit(path).path.strip("/").split("/"))]:
             case ["GET", "asterisk", "ping"]:
                 return 200, b'{"ping":"pong"}'
+            case ["GET", "asterisk", "variable"]:
+                return 200, json.dumps({"value": self._variables.get(query["variable"], "")}).encode()
+            case ["POST", "asterisk", "variable"]:
+                self._variables[query["variable"]] = query["value"]
+                return 204, b""
             case ["PUT", "applications", _, "eventFilter"]:
                 self._wanted = {one["type"] for one in json.loads(body)["allowed"]}
                 return 200, b"{}"

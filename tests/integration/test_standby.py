@@ -22,6 +22,7 @@ from demo.phone import Phone, now_ms
 from tests.integration.stage import Stage
 from tests.integration.test_takeover import ROOM, sequence
 from tests.lateness import SOON_S, Patience, took_s
+from tests.tasks.proxy import Proxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -42,10 +43,10 @@ class Second:
 
 
 @asynccontextmanager
-async def second(stage: Stage, name: str = "second") -> AsyncGenerator[Second]:
+async def second(stage: Stage, name: str = "second", **more: str) -> AsyncGenerator[Second]:
     port = free_port()
     command = [sys.executable, "-m", "ari_conf", "serve"]
-    environment = os.environ | stage.system.values | {"ARI_CONF_METRICS_LISTEN": f"127.0.0.1:{port}"}
+    environment = os.environ | stage.system.values | {"ARI_CONF_METRICS_LISTEN": f"127.0.0.1:{port}", **more}
     log = stage.system.folder / "logs" / f"{name}.log"
     waits = processes.logs("standby: waiting")
     process = await processes.start(name, command, log, ready=waits, deadline=90.0, environment=environment)
@@ -195,3 +196,26 @@ async def test_redis_is_emptied_and_the_owner_writes_everything_again(own: Stage
         no_gap(since)
         assert lease.seen(own.redis, own.system.settings.asterisk_name).standbys == []
         await over(own, phones, 3)
+
+
+async def test_an_owner_that_is_cut_off_from_redis_hears_from_asterisk_that_it_was_replaced(own: Stage) -> None:
+    """It still has Asterisk; without its word there would be two owners for as long as the network is cut."""
+    proxy = Proxy(own.redis.connection_pool.connection_kwargs["port"])
+    behind = {"ARI_CONF_REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0"}
+    try:
+        async with second(own, "cut off", **behind) as cut_off, own.callers(3) as board:
+            phones = tuple(board)
+            await own.system.kill("serve")
+            await says(cut_off.process, SERVES)
+            no_gap = await talking(own, phones[:2])
+            async with second(own, "third") as third:
+                cut = now_ms()
+                proxy.refuse()
+                await says(third.process, SERVES, within=30)
+                await says(cut_off.process, "another process has taken over, as asterisk says", within=30)
+                await own.call(phones[2], ROOM)
+                await own.hears(phones[2], 2575)
+                no_gap(cut)
+                await over(own, phones, 3)
+    finally:
+        proxy.end()
