@@ -40,7 +40,7 @@ LATE_MS = 100
 GAP_MS = 100.0
 """The longest pause in somebody's voice that nobody notices."""
 KEPT = re.compile(
-    r"ari_conf:(accounts$|owner:|lease:|standby:|problems:|written:|state:|recording|commands|repl|idempotency:|login:"
+    r"ari_conf:(accounts$|owner:|lease:|clock:|standby:|problems:|written:|state:|recording|commands|repl|idempotency:|login:"
     r"|auth-failures:|api-rate:"
     r"|(callbacks|recordings|transcriptions):(counts|threads|token|workers|dead:.*|delivered:.*)$)"
 )
