@@ -27,7 +27,7 @@ MOST_LOOKED_AT = 4000
 """Callbacks, of those that one page or the search for a conference's may look at."""
 MOST_BYTES = 4 * 1024 * 1024
 """The same, of their entries: ordinary ones are some hundred bytes, so this is only met where they are made large."""
-AT_ONCE = 16
+AT_ONCE = 8
 """Read in one piece."""
 LANES_AT_ONCE = 32
 """Whose callbacks are put in order of time among each other."""

@@ -288,9 +288,14 @@ class Asker:
 
     def _heard(self, message: bytes) -> None:
         command_id, _, text = message.partition(b" ")
-        waiting = self._waiting.get(command_id.decode())
-        if waiting is not None and not waiting.done():
+        waiting = self._waiting.get(command_id.decode(errors="replace"))
+        if waiting is None or waiting.done():
+            return
+        try:
             waiting.set_result(decode_reply(text))
+        except (msgspec.MsgspecError, KeyError, TypeError, AttributeError) as error:
+            # Of an owner of another version. Whoever asked gives up in time; all others' replies are heard.
+            log.error("a reply can't be read", reason=str(error))
 
 
 async def _redis_ms(client: redis.asyncio.Redis) -> int:

@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 Fields = dict[bytes, bytes]
 
-AT_ONCE = 16
+AT_ONCE = 8
 """Read in one piece."""
 MOST_BYTES = 4 * 1024 * 1024
 """Of entries, that are listed at once."""

@@ -10,11 +10,8 @@ from redis import Redis
 from ari_conf.lanes import PREFIX
 from ari_conf.visible import visible
 
-MOST_OF_A_TEXT = 2000
-"""Characters. What a problem quotes may be as long as a document."""
-
 MOST_TEXT = 1000
-"""Characters of a problem's text."""
+"""Characters of a problem's text: what it quotes may be as long as a document."""
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -25,7 +22,10 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     code: int | None = None
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "text", visible(self.text[:MOST_OF_A_TEXT])[:MOST_OF_A_TEXT])
+        text = visible(self.text[: MOST_TEXT + 1])
+        if len(text) > MOST_TEXT:
+            text = text[: MOST_TEXT - 1] + "…"
+        msgspec.structs.force_setattr(self, "text", text)
 
 
 def problems_key(auth_id: str) -> str:
@@ -34,8 +34,6 @@ def problems_key(auth_id: str) -> str:
 
 def encoded(problem: Problem) -> bytes:
     """As it stands in the list."""
-    if len(problem.text) > MOST_TEXT:
-        problem = msgspec.structs.replace(problem, text=problem.text[: MOST_TEXT - 1] + "…")
     return msgspec.json.encode(problem)
 
 

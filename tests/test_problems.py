@@ -2,7 +2,7 @@
 
 import msgspec
 
-from ari_conf.problems import MOST_OF_A_TEXT, Problem, problems_key, read_problems
+from ari_conf.problems import MOST_TEXT, Problem, problems_key, read_problems
 
 OLD = '{"at_ms": 1, "call_uuid": "c", "text": "\\u001b]0;PWNED\\u0007"}'
 """As it was written before texts were made visible."""
@@ -17,5 +17,5 @@ def test_a_control_character_is_shown_as_its_escape_whoever_wrote_it(redis_serve
 
 
 def test_it_quotes_no_whole_document():
-    assert len(Problem(1, "c", "x" * 100_000).text) == MOST_OF_A_TEXT
-    assert len(Problem(1, "c", "\x00" * 100_000).text) == MOST_OF_A_TEXT
+    assert len(Problem(1, "c", "x" * 100_000).text) == MOST_TEXT
+    assert len(Problem(1, "c", "\x00" * 100_000).text) == MOST_TEXT

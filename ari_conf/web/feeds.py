@@ -20,7 +20,7 @@ from ari_conf import member_fields
 from ari_conf.command_queue import Asker
 from ari_conf.store import changes_key, holder, names_key, state_key
 from ari_conf.web import live
-from ari_conf.web.errors import Refused
+from ari_conf.web.errors import Refused, unavailable
 
 log = structlog.get_logger()
 
@@ -203,6 +203,7 @@ class Feeds:
         self._redis, self._asker, self._most = redis, asker, most
         self.group: asyncio.TaskGroup | None = None
         """Of the process' tasks; there while it runs."""
+        self._ended = False
         self._feeds: dict[str, tuple[Feed, asyncio.Task[None]]] = {}
 
     @property
@@ -210,7 +211,9 @@ class Feeds:
         return sum(len(feed.streams) for feed, _ in self._feeds.values())
 
     def open(self, auth_id: str) -> Stream:
-        """Raises Refused 429."""
+        """Raises Refused: 429, 503."""
+        if self._ended:
+            raise unavailable("this process ends: try again")
         if auth_id not in self._feeds:
             assert self.group is not None, "requests come only while the process runs"
             feed = Feed(self._redis, self._asker, auth_id)
@@ -241,6 +244,7 @@ class Feeds:
 
     def end(self) -> None:
         """The process ends: who listens goes to another."""
+        self._ended = True
         for feed, _ in self._feeds.values():
             for stream in feed.streams:
                 stream.ended.set()

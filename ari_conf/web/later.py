@@ -4,7 +4,8 @@
 |---|---|
 | ari_conf:later | hash, api_id -> JSON: who receives the result, and until when its process must have sent it |
 
-Should that process die over it, another sends the result: the owner's reply, if there was one. The clock is Redis'.
+Should that process die over it, another sends the result: the owner's reply, if there was one. The clock is Redis'. A
+result that is longer than a callback may be is not sent; a 413 in its place says so.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from redis.asyncio import Redis
 
 from ari_conf import outbox
 from ari_conf.core.effects import PostCallback, Reply
+from ari_conf.errors import CallbackTooLong
 from ari_conf.lane_scripts import READY
 from ari_conf.lanes import PREFIX, prefix
 from ari_conf.problems import Problem, problems_key
@@ -35,8 +37,6 @@ GRACE_S = 10.0
 """Beyond the deadline of a command: within it the process that has taken the call has sent the result."""
 MOST_OF_AN_ACCOUNT = 100
 """Asynchronous calls of an account that one process does at a time; one more is refused."""
-MOST_BYTES = 64 * 1024
-"""Of a result. A larger one is not sent; a 413 in its place says so."""
 AGAIN_S = 1.0
 TRIES = 60
 """Of the process that has done the call, one a second, to put the result into its lane. Then it is left to `watch`."""
@@ -97,16 +97,20 @@ async def end(parts: Parts, api_id: str, status: int, body: dict[str, Any]) -> N
     if found is None:
         return
     promised = msgspec.json.decode(found, type=Promised)
+    now = await now_ms(redis)
+    try:
+        entry = outbox.entry(_callback(promised, api_id, status, body), now)
+    except CallbackTooLong:
+        error = "the result is too long to be sent: ask without callback_url"
+        entry = outbox.entry(_callback(promised, api_id, 413, {"error": error}), now)
+    await redis.eval(_END, 2, prefix(outbox.QUEUE), KEY, api_id, *entry)
+
+
+def _callback(promised: Promised, api_id: str, status: int, body: dict[str, Any]) -> PostCallback:
     # In ASCII: Plivo's SDK can't check the signature of a query that holds anything else.
     text = json.dumps({"api_id": api_id, **body})
-    if len(text) > MOST_BYTES:
-        status = 413
-        text = json.dumps(
-            {"api_id": api_id, "error": f"the result has more than {MOST_BYTES} bytes: ask without callback_url"}
-        )
     params = (("api_id", api_id), ("status_code", str(status)), ("response", text))
-    callback = PostCallback(api_id, promised.auth_id, promised.url, promised.method, params)
-    await redis.eval(_END, 2, prefix(outbox.QUEUE), KEY, api_id, *outbox.entry(callback, await now_ms(redis)))
+    return PostCallback(api_id, promised.auth_id, promised.url, promised.method, params)
 
 
 async def watch(parts: Parts, replied: Callable[[str], Awaitable[Reply | None]]) -> None:

@@ -182,7 +182,7 @@ class Api:
         sent = raw if raw is not None else json.dumps(body).encode() if body is not None else None
         if sent is not None:
             named.setdefault("Content-Type", "application/json")
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=90)
         try:
             connection.request(method, whole, sent, {name: value for name, value in named.items() if value})
             return Answered(connection.getresponse())

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from tests.web.conftest import Api, Owner, part, within
+from tests.web.test_events import eventually
 
 
 @pytest.fixture
@@ -164,6 +165,24 @@ def test_an_owner_that_does_not_answer(api: Api, owner: Owner, ids: dict[str, st
     told = api.post("Conference/standup/Member/all/Mute/")
     assert (told.status, told.headers["Retry-After"]) == (503, "1")
     assert "did not answer" in told.json["error"]
+
+
+@within(1)
+def test_a_reply_that_can_not_be_read_costs_itself_alone(api: Api, owner: Owner, ids: dict[str, str]):
+    """Of an owner of another version: those who ask after it hear their replies."""
+    owner.deaf = True
+    asked = threading.Thread(target=lambda: statuses.append(api.post("Conference/standup/Member/all/Mute/").status))
+    statuses = list[int]()
+    asked.start()
+    eventually(lambda: len(owner.commands) == 1)
+    (channel,) = owner.redis.pubsub_channels("ari_conf:replies:*")
+    for text in ("{", '{"command_id": "c", "status": 204}', '{"body": []}', "[]", '{"status": 202, "body": {}}'):
+        owner.redis.publish(channel, f"{owner.commands[0].command_id} {text}")
+    owner.redis.publish(channel, b"\xff\xfe")
+    asked.join()
+    assert statuses == [503]
+    owner.deaf = False
+    assert api.post("Conference/standup/Member/all/Mute/").status == 202
 
 
 def test_an_asterisk_that_can_not_be_reached(api: Api, owner: Owner, ids: dict[str, str]):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +16,7 @@ from ari_conf.command_queue import encode_reply, reply_key
 from ari_conf.core.effects import PostCallback, Reply
 from ari_conf.lanes import prefix
 from ari_conf.problems import problems_key
-from ari_conf.web import later
+from ari_conf.web import later, metrics
 from tests.web.conftest import Api, Owner, Served, account
 
 
@@ -183,7 +186,7 @@ def test_metrics(api: Api, owner: Owner):
     callback = PostCallback("lane", "A", "http://example.com/", "POST", ())
     lanes.enqueue(owner.redis, [outbox.entry(callback, int(time.time() * 1000) - 5000)])
     made = int(time.time() * 1000) - 9000
-    lanes.enqueue(owner.redis, [("A:o:l", b'{"at_ms": %d}' % made) for _ in range(2)], "recordings")
+    lanes.enqueue(owner.redis, [(f"A:o:{n}", b'{"at_ms": %d}' % made) for n in range(2)], "recordings")
     api.get("Conference/")
     api.get("Conference/nothing/")
     api.send("BREW", "Conference/")
@@ -200,3 +203,51 @@ def test_metrics(api: Api, owner: Owner):
     assert lines["ari_conf_event_streams"] == "0.0"
     assert float(lines["ari_conf_callbacks_oldest_seconds"]) >= 5
     assert "standup" not in text and "nothing" not in text
+
+
+MANY = "for i = 1, tonumber(ARGV[1]) do redis.call('SET', 'ari_conf:recording:'..i, 'x') end"
+
+
+def commands_of(owner: Owner, what: Callable[[], Any]) -> dict[str, int]:
+    """How often each command of Redis' was run meanwhile."""
+    owner.redis.config_resetstat()
+    what()
+    return {name: stats["calls"] for name, stats in owner.redis.info("commandstats").items()}
+
+
+def test_what_metrics_cost_does_not_grow_with_what_is_in_redis(api: Api, owner: Owner, monkeypatch: Any):
+    """They need no login. 400,000 keys are those of 100,000 recordings."""
+    monkeypatch.setattr(metrics, "LOOK_EVERY_S", 0.0)
+
+    def ask() -> None:
+        assert api.get("/metrics", Authorization="").status == 200
+
+    for number in range(300):
+        callback = PostCallback(f"c{number}", "A", f"http://example.com/{number}", "POST", ())
+        lanes.enqueue(owner.redis, [outbox.entry(callback, 1)])
+    few = commands_of(owner, ask)
+    owner.redis.eval(MANY, 0, 400_000)
+    many = commands_of(owner, ask)
+    assert "cmdstat_scan" not in many and "cmdstat_keys" not in many
+    for name in few.keys() | many.keys():
+        # The owner and the listeners ask something now and then.
+        assert abs(many.get(name, 0) - few.get(name, 0)) < 20, name
+
+
+def test_many_who_measure_at_once_are_told_the_same(api: Api, owner: Owner):
+    def ask() -> None:
+        with ThreadPoolExecutor(20) as threads:
+            asked = [threads.submit(api.get, "/metrics", Authorization="") for _ in range(60)]
+            assert {one.result().status for one in asked} == {200}
+
+    began = time.monotonic()
+    commands = commands_of(owner, ask)
+    looks = 1 + (time.monotonic() - began) / metrics.LOOK_EVERY_S
+    assert commands["cmdstat_zcard"] <= 3 * looks
+
+
+def test_what_can_not_be_read_is_counted_all_the_same(api: Api, owner: Owner):
+    lanes.enqueue(owner.redis, [("A:o:strange", b"{"), ("A:o:other", b'{"at_ms": "x"}')])
+    text = api.get("/metrics", Authorization="").text.decode()
+    assert "ari_conf_callbacks_waiting 2.0" in text
+    assert "ari_conf_callback_lanes 2.0" in text
