@@ -1,0 +1,55 @@
+"""The wall clock is set by an hour while calls wait for what is due: it comes when it would have come."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from ari_conf.up import System
+from tests import lateness
+from tests.integration.stage import ALLOWED, Stage, staged
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+STEPPED = Path(__file__).parent / "stepped"
+HOUR_S = 3600
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def stepped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Stage]:
+    """A system whose server reads the wall clock as the file `ahead` says."""
+    (tmp_path / "ahead").write_text("0")
+    monkeypatch.setenv("WALL_CLOCK_AHEAD", str(tmp_path / "ahead"))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(STEPPED), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
+    )
+    parts = ("redis", "asterisk", "worker", "serve")
+    async with System(tmp_path / "system", ALLOWED, parts) as system, staged(system) as stage:
+        yield stage
+
+
+@pytest.mark.parametrize("ahead_s", [HOUR_S, -HOUR_S], ids=["an hour ahead", "an hour back"])
+async def test_what_is_due_comes_in_its_time(stepped: Stage, tmp_path: Path, ahead_s: int) -> None:
+    stage = stepped
+    stage.set_account(hangup_url="{url}/hangup")
+    async with stage.callers(4) as (ann, bob, cid, dave):
+        await stage.call(dave, '<GetDigits timeout="120"/>')
+        answered = {
+            ann: await stage.call(ann, '<GetDigits timeout="6"/>'),
+            bob: await stage.call(bob, '<GetDigits timeout="1"/><Wait length="5"/>'),
+            cid: await stage.call(cid, '<Conference timeLimit="6" callbackUrl="{url}/events">clock</Conference>'),
+        }
+        await stage.enters(cid)
+        (tmp_path / "ahead").write_text(str(ahead_s))
+        # An event of anybody makes the server look at what is due.
+        await dave.press("1")
+        told = await stage.leaves(cid)
+        assert told.params["ConferenceExitReason"] == "time_limit"
+        for phone, since in answered.items():
+            over = await stage.event("Hangup", of=phone, timeout=30.0)
+            lateness.lasted(since, over.at_ms, 5500, 8500)
+        await dave.hang_up()
