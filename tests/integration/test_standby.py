@@ -200,8 +200,10 @@ async def test_redis_is_emptied_and_the_owner_writes_everything_again(own: Stage
 
 async def test_an_owner_that_is_cut_off_from_redis_hears_from_asterisk_that_it_was_replaced(own: Stage) -> None:
     """It still has Asterisk; without its word there would be two owners for as long as the network is cut."""
-    proxy = Proxy(own.redis.connection_pool.connection_kwargs["port"])
-    behind = {"ARI_CONF_REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0"}
+    url = own.system.settings.redis_url.get_secret_value()
+    port = own.redis.connection_pool.connection_kwargs["port"]
+    proxy = Proxy(port)
+    behind = {"ARI_CONF_REDIS_URL": url.replace(f":{port}/", f":{proxy.port}/")}
     try:
         async with second(own, "cut off", **behind) as cut_off, own.callers(3) as board:
             phones = tuple(board)
