@@ -166,7 +166,7 @@ LONG_ONES = {
 def cost_s(work: Callable[[bytes], object], given: bytes) -> float:
     """Of this thread alone, and the least of several: a busy machine makes each dearer."""
     least = math.inf
-    for _ in range(10):
+    for _ in range(40):
         began = time.thread_time()
         work(given)
         least = min(least, time.thread_time() - began)
