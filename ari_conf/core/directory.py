@@ -28,6 +28,7 @@ from ari_conf.core.effects import (
     PlayMedia,
     PrepareSound,
     RemoveChannel,
+    Reply,
     ReportProblem,
     StartRecording,
     StopPlayback,
@@ -181,7 +182,11 @@ class Directory(GivingUp):
         if conference is None or conference.ending or conference.claim != "held":
             return [refused(event.command_id, 404, "conference not found")]
         self._touched.add(conference.conference_id)
-        return conference.command(event, now)
+        out = conference.command(event, now)
+        if len(out) == 1 and isinstance(out[0], Reply) and out[0].status >= 400:
+            # It has changed nothing: whoever asks in vain, however often, is not to have the conference written.
+            self._touched.discard(conference.conference_id)
+        return out
 
     def _watch(self, event: ev.AccountWatched, now: int) -> Out:
         auth_id, until = event.auth_id, event.until

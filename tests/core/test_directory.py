@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.call import Call
@@ -108,6 +109,34 @@ def test_touched_says_what_is_to_be_written(stage: Stage) -> None:
     assert set(stage.directory.touched()) == {"call-bob"}
     stage.hang_up("ann")
     assert stage.directory.touched() == {"call-ann": None, conference_id: None}
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (api.Kick((9,)), 404),
+        (api.Record("r2"), 409),
+        (api.Announce(Play("one more")), 409),
+        (api.PlayToMembers((1,), Play("one more")), 409),
+    ],
+)
+def test_a_command_that_is_refused_changes_nothing_that_is_to_be_written(
+    stage: Stage, command: api.Command, status: int
+) -> None:
+    """However often it is given."""
+    players(stage, "ann")
+
+    def give(what: api.Command) -> do.Effect:
+        return stage.tell(ev.CommandReceived("c", "A", "standup", what, stage.now + 5000))[-1]
+
+    give(api.Record("r1"))
+    for _ in range(100):
+        give(api.Announce(Play("all")))
+        give(api.PlayToMembers((1,), Play("her alone")))
+    stage.directory.touched()
+    refused = give(command)
+    assert isinstance(refused, do.Reply) and refused.status == status
+    assert stage.directory.touched() == {}
 
 
 def test_changed_says_of_which_members(stage: Stage) -> None:
