@@ -40,8 +40,8 @@ LATE_MS = 100
 GAP_MS = 100.0
 """The longest pause in somebody's voice that nobody notices."""
 KEPT = re.compile(
-    r"ari_conf:(accounts$|owner:|lease:|standby:|problems:|written:|state:|recording|commands|repl|idempotency:|login:"
-    r"|auth-failures:|api-rate:"
+    r"ari_conf:(accounts$|owner:|lease:|standby:|clock:|problems:|written:|state:|recording|commands|repl|idempotency:"
+    r"|login:|auth-failures:|api-rate:"
     r"|(callbacks|recordings|transcriptions):(counts|threads|token|workers|dead:.*|delivered:.*)$)"
 )
 """What Redis is to keep: accounts, what is told of them and their recordings; workers; the answers of commands and
