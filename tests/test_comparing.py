@@ -351,6 +351,7 @@ async def test_a_hang_up_that_was_lost_is_found(compared: Comparison, minutes: M
         del compared.asterisk._has.channels["caller3"]
         await minutes.pass_some()
     assert ev.ChannelHungUp("caller3", 0) in told(compared)
+    assert all(compared.held), "nothing became due in between"
     assert [line for line in logged if "something else than it told" in line["event"]]
 
 

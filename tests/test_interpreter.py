@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ari_conf import interpreter
+from ari_conf.accounts import AccountRecord
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Play, Speak, Wait
@@ -330,8 +331,8 @@ class Quiet:
         self.permission = self
         self.asked, self.given_up = asyncio.Queue[str](), asyncio.Queue[str]()
 
-    async def account(self, _: str) -> None:
-        return None
+    async def account(self, auth_id: str) -> AccountRecord:
+        return AccountRecord(auth_id=auth_id, token="token", created_ms=0)
 
     async def confirmed(self) -> None:
         pass
@@ -387,10 +388,10 @@ async def test_what_is_prepared_ends_with_whom_it_is_for(ended: str, stop: set[s
     one = preparing(quiet)
     for effect in (FOR_THE_CALL, FOR_THE_MEMBER, FOR_THE_CONFERENCE, SOUNDS):
         one.run(effect)
-        await quiet.asked.get()
+        await lateness.soon(quiet.asked.get())
     one.run(do.StopPreparing(ended))
     assert quiet.given_up.get_nowait() == f"warming for {ended}"
-    assert {await quiet.given_up.get() for _ in stop} == stop
+    assert {await lateness.soon(quiet.given_up.get()) for _ in stop} == stop
     for _ in range(5):
         await asyncio.sleep(0)
     assert quiet.given_up.empty()
@@ -404,11 +405,11 @@ async def test_a_request_for_a_document_has_time_to_arrive(monkeypatch: pytest.M
     quiet = Quiet()
     one = preparing(quiet)
     one.run(do.FetchDocument("c.CALL.1", "MA1", "http://action.example/", "POST", ()))
-    await quiet.asked.get()
+    await lateness.soon(quiet.asked.get())
     began = time.monotonic()
     one.run(do.StopPreparing("CALL"))
-    assert await quiet.given_up.get() == "warming for CALL"
-    assert await quiet.given_up.get() == "http://action.example/"
+    assert await lateness.soon(quiet.given_up.get()) == "warming for CALL"
+    assert await lateness.soon(quiet.given_up.get()) == "http://action.example/"
     assert time.monotonic() - began >= 0.5
     await one.close()
 
@@ -438,7 +439,8 @@ async def test_sounds_are_warmed_for_the_call_that_named_them(monkeypatch: pytes
     monkeypatch.setattr(one._documents, "fetch_sounds", fetch_sounds)
     one.run(do.WarmSounds("CALL", "MA1", (Play("a"),)))
     one.run(SOUNDS)
-    while not told:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    async with lateness.timeout():
+        while not told:  # noqa: ASYNC110
+            await asyncio.sleep(0)
     assert warmed == [((Play("a"),), "MA1", "CALL"), ([Play("a"), Speak("b")], "MA1", "CALL")]
     await one.close()

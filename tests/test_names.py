@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -109,22 +109,6 @@ async def test_one_that_another_asterisk_has_stays_there_and_the_account_is_told
     assert place.ours() == {"one": "elsewhere"}
     ((account, text),) = place.reported
     assert account == "A" and "'one'" in text and "elsewhere took the name" in text
-
-
-async def test_a_claim_carries_the_time_of_our_clock(place: Place) -> None:
-    written: list[int] = []
-
-    class Told:
-        async def write(self, steps: Sequence[store.Step]) -> None:
-            written.extend(step.now_ms for step in steps)
-
-    place.writer = Writer(Told(), lambda effect: None, lambda: None)
-    names = Names(place.stage.directory, place.writer, lambda *_: None, place.compared, lambda: NOW)
-    names.claim_later(do.ClaimName("A", "one", "c1"))
-    writing = asyncio.create_task(place.writer.run())
-    await lateness.soon(place.writer.drained())
-    writing.cancel()
-    assert written == [NOW]
 
 
 async def test_of_two_conferences_of_one_name_the_one_that_has_it_is_claimed(place: Place) -> None:

@@ -65,7 +65,7 @@ async def test_the_end_of_a_long_lived_task_ends_the_body_and_the_others(work: o
             await asyncio.sleep(0)
             tasks.keep("the worker", work)  # type: ignore[arg-type]
             try:
-                await asyncio.Event().wait()
+                await lateness.soon(asyncio.Event().wait())
             except asyncio.CancelledError:
                 body_cancelled = True
                 raise

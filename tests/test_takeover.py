@@ -242,9 +242,9 @@ async def seen(asterisk: Asterisk, *playback_ids: str, patient: bool = True) -> 
 async def test_a_playback_that_can_not_be_asked_about_is_asked_about_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may have ended; taken for still there, its call would wait for its end for ever."""
     monkeypatch.setattr(takeover, "AGAIN_S", 0.0)
-    asterisk = Asterisk([], ["plays"], unanswered=takeover.EXISTS_TRIES - 1)
+    asterisk = Asterisk([], ["plays"], unanswered=3)
     assert await seen(asterisk, "ended", "plays") == {"plays"}
-    assert asterisk.asked["/playbacks/ended"] == takeover.EXISTS_TRIES
+    assert asterisk.asked["/playbacks/ended"] == 4
 
 
 async def test_but_none_holds_up_the_others_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
