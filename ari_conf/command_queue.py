@@ -166,6 +166,8 @@ class Commands:
     def begin_anew(self) -> None:
         """Redis has forgotten: its stream may have begun anew, with lower ids. What comes again has expired."""
         self._place = None
+        # Their places are those of the old stream: what comes in the new one is not done by them.
+        self._askers = {command_id: ("", asker) for command_id, (_, asker) in self._askers.items()}
 
     def _take(self, place: str, text: bytes, redis_ms: int) -> None:
         """`redis_ms`: what Redis' clock shows now, at most."""
@@ -216,6 +218,7 @@ class Commands:
             pipe.set(reply_key(reply.command_id), text, ex=REPLY_KEPT_S)
             if place:
                 pipe.set(_done_key(self._name), place)
+            if asker:
                 pipe.publish(replies_key(asker), f"{reply.command_id} ".encode() + text)
 
         return add

@@ -31,8 +31,11 @@ class Written:
         self.steps: list[tuple[Step, list[do.Effect]]] = []
         self.lingers = 0
 
-    def put(self, step: Step, effects: Sequence[do.Effect]) -> None:
+    def put(self, step: Step, effects: Sequence[do.Effect], *, may_linger: bool = False) -> None:
         self.steps.append((step, list(effects)))
+
+    def hurry(self) -> None:
+        pass
 
     def linger(self) -> None:
         self.lingers += 1

@@ -59,7 +59,9 @@ class Owner:
         compared = asyncio.Event()
         compared.set()
         self.problems: list[str] = []
-        names = Names(stage.directory, self.writer, lambda _, text: self.problems.append(text), compared)
+        names = Names(
+            stage.directory, self.writer, lambda _, text: self.problems.append(text), compared, lambda: stage.now
+        )
         self.rewriting = Rewriting(stage.directory, self.steps, self.store, self.writer, names, lambda: stage.now)
         self._written = 0
 

@@ -13,10 +13,9 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.effects import Reply
 from ari_conf.core.member import Member
-from ari_conf.member_fields import members_key
 from ari_conf.settings import from_environment
 from ari_conf.steps import Steps
-from ari_conf.store import Step, Store, names_key
+from ari_conf.store import Store, names_key
 from ari_conf.takeover import NEXT_MEMBER_ID
 from tests.core.stage import Stage, players, stay
 from tests.redis import RedisServer
@@ -114,22 +113,6 @@ def test_where_nothing_has_changed_there_is_no_step(stage: Stage, steps: Steps) 
     assert steps.of_rest(NOW) is None
 
 
-async def test_of_all_writes_what_lives_and_no_member_who_has_left(
-    stage: Stage, steps: Steps, kept: Store, redis_server: RedisServer
-) -> None:
-    """Redis came back from a copy in which bob is still there."""
-    players(stage, "ann", "bob")
-    await kept.write([steps.of([], NOW)[0]])
-    (conference_id,) = stage.directory.conferences
-    theirs = members_key(conference_id)
-    assert redis_server.client.hlen(theirs) == 2
-    stage.hang_up("bob")
-    redis_server.client.hdel("ari_conf:state:pbx", "call-ann")
-    await kept.write([steps.of_all(NOW)])
-    assert redis_server.client.hlen(theirs) == 1
-    assert set(await kept.load()) >= {"call-ann", conference_id, NEXT_MEMBER_ID}
-
-
 async def test_a_name_that_is_free_again_is_anybodys(
     stage: Stage, steps: Steps, kept: Store, redis_server: RedisServer
 ) -> None:
@@ -137,7 +120,3 @@ async def test_a_name_that_is_free_again_is_anybodys(
     assert redis_server.client.hlen(names_key("A")) == 1
     await kept.write([steps.of([do.ReleaseName("A", "standup", "c1")], NOW)[0]])
     assert redis_server.client.hlen(names_key("A")) == 0
-
-
-def test_a_step_has_an_id_of_its_own() -> None:
-    assert len({Step(NOW).id for _ in range(10)}) == 10

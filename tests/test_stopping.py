@@ -50,6 +50,7 @@ async def test_what_is_lost_is_said_with_its_number() -> None:
     async with stopping("redis://127.0.0.1:1/0", 0.2) as service:
         with capture_logs() as logged:
             await service._hand_over()
+            service._say_what_is_lost()
     (line,) = [line for line in logged if line["log_level"] == "error" and "the rest is lost" in line["event"]]
     assert (line["callbacks"], line["recordings"]) == (CALLBACKS, RECORDINGS)
     assert "ARI_CONF_STOP_WAIT" in line["event"]
@@ -63,6 +64,7 @@ async def test_who_waits_for_longer_loses_nothing(redis_server: RedisServer) -> 
             await asyncio.sleep(2.5)  # longer than it waits if nothing is set
             await asyncio.to_thread(redis_server.start)
             await asyncio.wait_for(handing_over, 50)
+            service._say_what_is_lost()
     assert not [line for line in logged if "the rest is lost" in line["event"]]
     assert outbox.totals(redis_server.client).waiting == CALLBACKS
     assert outbox.totals(redis_server.client, "recordings").waiting == RECORDINGS
@@ -82,9 +84,9 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
 
 def play(service: Service, name: str, *elements: el.Element) -> None:
     """`name` calls, and this is their document."""
-    service._deliver(ev.CallArrived(name, f"call-{name}", "r", "A", "1", "2", document="http://x.example/"))
-    service._deliver(ev.CallIdentified(f"call-{name}", Account("A"), (), False))
-    service._deliver(ev.DocumentFetched(f"c.call-{name}.1", elements, ()))
+    service._loop.receive(ev.CallArrived(name, f"call-{name}", "r", "A", "1", "2", document="http://x.example/"))
+    service._loop.receive(ev.CallIdentified(f"call-{name}", Account("A"), (), False))
+    service._loop.receive(ev.DocumentFetched(f"c.call-{name}.1", elements, ()))
     assert service._directory.calls[f"call-{name}"].elements
 
 
@@ -98,7 +100,7 @@ async def test_a_digit_is_written_at_once(service: Service) -> None:
     play(service, "ann", el.GetDigits(num_digits=4, timeout=30, digit_timeout=10, action="http://x.example/"))
     for digit in "123":
         service._writer._wanted.clear()
-        service._deliver(ev.DigitReceived("ann", digit))
+        service._loop.receive(ev.DigitReceived("ann", digit))
         gather = service._directory.calls["call-ann"].running
         assert isinstance(gather, Gather) and gather.digits.endswith(digit)
         assert waits_for(service) == "write", "should we die now, this digit was never pressed"
@@ -107,12 +109,12 @@ async def test_a_digit_is_written_at_once(service: Service) -> None:
 async def test_who_talks_may_linger(service: Service) -> None:
     play(service, "ann", el.Conference("standup", floor_event=True))
     (conference,) = service._directory.conferences.values()
-    service._deliver(ev.NameClaimed(conference.conference_id))
-    service._deliver(ev.BridgeCreated(conference.conference_id))
-    service._deliver(ev.ChannelEnteredBridge("ann", conference.conference_id))
+    service._loop.receive(ev.NameClaimed(conference.conference_id))
+    service._loop.receive(ev.BridgeCreated(conference.conference_id))
+    service._loop.receive(ev.ChannelEnteredBridge("ann", conference.conference_id))
     service._writer._wanted.clear()
-    service._deliver(ev.TalkingStarted("ann"))
+    service._loop.receive(ev.TalkingStarted("ann"))
     (member,) = conference.members.values()
     assert member.talking and waits_for(service) == "linger"
-    service._deliver(ev.DigitReceived("ann", "1"))
+    service._loop.receive(ev.DigitReceived("ann", "1"))
     assert waits_for(service) == "write"
