@@ -51,7 +51,7 @@ def test_a_process_yields_and_its_session_if_it_leads_it(leads: bool, weighs_ses
 
 
 async def test_what_is_rendered_yields_to_calls(weighs_sessions: bool):
-    process = await programs.start(["sleep", "60"], asyncio.subprocess.PIPE)
+    process = await programs.start(["sleep", "60"], asyncio.subprocess.PIPE, programs.Limits(None, 256))
     try:
         own = os.getpriority(os.PRIO_PROCESS, 0)
         assert session_nice(process.pid) == (str(own + programs.NICE) if weighs_sessions else "")
