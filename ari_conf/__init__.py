@@ -5,11 +5,15 @@ core/        PURE: what a call and a conference do. Events in, effects out; noth
 ari/         Asterisk: client (sockets: events; rest: requests), translate (its JSON <-> our events and effects)
 http/        requests to users' URLs: retry (policy), signature, guard (where one may go), fetch
 media/       Play and Speak: sounds (fetch, convert, cache), speech (text to a file), programs (kept in limits)
-service      the loop: event -> door -> core -> steps -> writer -> interpreter -> next deadline
+service      the wiring; loop: event -> door -> core -> steps -> writer -> interpreter -> next deadline
 door         shut while it isn't known whose the calls are; steps: what is written of a decision, and what is run
 documents    those of calls: from their servers, or kept ones
 names        those of conferences that Redis is still to be told are ours
 writer       each step into Redis, before its effects; interpreter: runs the effects
+batch        what is written together, encoded once; rewriting: writes again what a Redis that forgot must have
+clock        steady milliseconds, whatever is done to the wall clock; supervision: no task ends unnoticed
+owner_mark   what Asterisk knows of the owner, where Redis can't be reached; shares: turns that go round by account
+visible      text from outside, without what a terminal obeys
 takeover     reads what a crashed process has written, and what Asterisk has; comparing: works off the difference
 lease        which of several processes owns the calls; fenced: no other writes; holder: where a process lives
 workers      are told that there is something to take; niceness: they yield to calls
