@@ -37,6 +37,7 @@ LOUD_LIBRARIES = (
 )
 """They tell at level info what is of no use to whoever watches calls."""
 
+_writer: LogWriter | None = None
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 _PLAIN = frozenset({int, float, bool, type(None)})
 _WHOLE_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^?#]*[?#]")
@@ -49,7 +50,7 @@ _ACTING_IN_JSON = re.compile(f"[{ACTING.replace(C0, '')}]")
 
 def set_up(settings: Settings, stream: TextIO | None = None, *, in_thread: bool = False) -> LogWriter | None:
     """Once, before the first entry. Entries go to `stream`, or else to stderr. `in_thread`: written by a thread, which
-    is returned, so that whoever logs never waits for the stream."""
+    is returned, so that whoever logs never waits for the stream; see `flush`."""
     stream = stream or sys.stderr
     terminal = stream.isatty()
     text = settings.log_format == "text" or (settings.log_format == "auto" and terminal)
@@ -59,7 +60,9 @@ def set_up(settings: Settings, stream: TextIO | None = None, *, in_thread: bool 
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     render = _text(terminal) if text else [_dumps]
     writer = LogWriter(stream) if in_thread else None
+    global _writer
     if writer is not None:
+        _writer = writer
         writer.start()
         stream = cast(TextIO, writer)
     # Ours don't go by way of the library's loggers: that took three quarters of a line's time (docs/performance.md).
@@ -82,6 +85,12 @@ def set_up(settings: Settings, stream: TextIO | None = None, *, in_thread: bool 
     for name in LOUD_LIBRARIES:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     return writer
+
+
+def flush() -> None:
+    """What was logged so far is written, if its reader takes it in time: for a process that ends without a word."""
+    if _writer is not None:
+        _writer.written()
 
 
 def without_secrets(_logger: WrappedLogger, _method: str, entry: EventDict) -> EventDict:

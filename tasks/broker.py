@@ -8,6 +8,10 @@ which ends a worker of Celery's: `AttributeError: 'NoneType' object has no attri
 A Redis that takes no writes (a replica, since another is the primary now; no memory, no disk) is one that is away: its
 errors are those of a connection. Celery takes them for defects, and such a worker consumes nothing any more.
 
+What lies in Celery's list and is no message of Celery's is thrown away, which is logged: kombu and Celery take it for a
+defect, and the worker ends. Should one end for another reason, it ends within ENDED_S, with an exit code that says so:
+Celery waits for its threads, however long they take, and such a worker looks alive and serves nothing.
+
 When Redis is away, a worker asks for it again after 2, 4, 6 … 30 s, whatever is set: after an outage of some minutes
 callbacks would wait half a minute more. It asks each second.
 """
@@ -18,20 +22,26 @@ import threading
 from typing import Any
 
 import redis as redis_py
+import structlog
 from celery.app import amqp  # type: ignore[import-untyped]
 from celery.worker import consumer  # type: ignore[import-untyped]
 from kombu import connection as untyped_connection
 from kombu.asynchronous import get_event_loop
+from kombu.exceptions import KombuError
 from kombu.transport import redis as untyped
 from kombu.transport import virtual
 
 from ari_conf.redis_client import PASSES, code_of, why
+from tasks.supervised import end_process
 
+log = structlog.get_logger()
 redis: Any = untyped
 qos: Any = virtual.QoS
 loop: Any = get_event_loop
 connection: Any = untyped_connection
 AGAIN_S = 1
+ENDED_S = 20.0
+"""What a worker that can't go on has to give back what it holds."""
 
 
 def _nothing() -> None:
@@ -89,6 +99,34 @@ class Channel(redis.Channel):  # type: ignore[misc]
         super().__init__(*args, **named)
         self.QoS = QoS
 
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)
+        except (ValueError, RecursionError, KombuError) as error:
+            # Not of the connection: what it brought is no JSON.
+            log.error("what lies in Celery's list is no message: it is thrown away", reason=type(error).__name__)
+            return True
+
+
+def _deliver(transport: Any, message: Any, queue: str) -> None:
+    if _is_message(message):
+        _usual_delivery(transport, message, queue)
+    else:
+        log.error("what lies in Celery's list is no message: it is thrown away", queue=queue)
+
+
+def _is_message(message: Any) -> bool:
+    """With what kombu takes for granted, and of the kind that it must be."""
+    match message:
+        case {"properties": {"delivery_tag": str(), **properties}, "body": str(), "headers": {**headers}}:
+            kinds = (("delivery_info", dict), ("body_encoding", str))
+            known = all(isinstance(properties.get(name), kind | None) for name, kind in kinds)
+            return known and isinstance(headers.get("task"), str | None)
+    return False
+
+
+_usual_delivery = redis.Transport._deliver
+
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
     """Workers of ours know of each other by Redis (`ari-conf lanes`); they needn't listen to each other's events, nor
@@ -97,6 +135,16 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **named: Any) -> None:
         alone = {"without_gossip": True, "without_mingle": True, "without_heartbeat": not named.get("task_events")}
         super().__init__(*args, worker_options={**(worker_options or {}), **alone}, **named)
+
+    def start(self) -> None:
+        try:
+            super().start()
+        except Exception:
+            # Celery tells of it, and stops in peace; if it can.
+            ending = threading.Timer(ENDED_S, end_process, ("the worker could not stop",))
+            ending.daemon = True
+            ending.start()
+            raise
 
 
 class EagerConnection(connection.Connection):  # type: ignore[misc]
@@ -111,3 +159,4 @@ class Amqp(amqp.AMQP):  # type: ignore[misc]
 
 def mend() -> None:
     redis.Transport.Channel = Channel
+    redis.Transport._deliver = _deliver

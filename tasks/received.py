@@ -31,7 +31,13 @@ def strategy(task: Any, app: Any, consumer: Any) -> Received:
         if body is not None or message.headers.get("eta") or message.headers.get("expires"):
             usual(message, body, ack, reject, callbacks)
             return
-        args, named, _ = message.payload
+        match message.payload:
+            case [[*args], {**named}, _]:
+                pass
+            case _:
+                log.error("a message of Celery's can't be read: it is thrown away", task=task.name)
+                message.ack()
+                return
         state.total_count[task.name] += 1
         consumer.pool.apply_async(come, (task, args, named, message), callback=_nothing)
 

@@ -16,6 +16,7 @@ from redis import Redis
 
 from ari_conf.lanes import Lanes
 from ari_conf.settings import settings
+from tasks import supervised
 from tasks.app import app
 
 log = structlog.get_logger()
@@ -59,6 +60,9 @@ class Tokens(threading.Thread):
         self._woken.set()
 
     def run(self) -> None:
+        supervised.kept(self.name, self._tell, self._ended.is_set)
+
+    def _tell(self) -> None:
         working = True
         while not self._ended.is_set():
             self._woken.wait(self._every_s)

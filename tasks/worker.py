@@ -26,6 +26,7 @@ from ari_conf.accounts import AccountRecord
 from ari_conf.lanes import Lanes, Taken, Verdict
 from ari_conf.redis_client import following_in_threads, is_refused
 from ari_conf.settings import settings
+from tasks import supervised
 from tasks.tokens import Tokens
 
 log = structlog.get_logger()
@@ -35,6 +36,8 @@ LOOK_S = 0.25
 BROKEN_MS = 10_000
 FORGET_S = 600.0
 ACCOUNT_CACHE_S = 5.0
+MOST_ACCOUNTS = 10_000
+"""Remembered for so long."""
 
 
 class Worker:
@@ -57,7 +60,7 @@ class Worker:
         self._accounts: dict[str, tuple[float, AccountRecord | None]] = {}
 
     def start(self) -> None:
-        threading.Thread(target=self._beats, name=f"lease {self.queue}", daemon=True).start()
+        supervised.run(f"lease {self.queue}", self._beats, self.stopping.is_set)
         self.tokens.start()
 
     def stop(self) -> None:
@@ -102,6 +105,8 @@ class Worker:
         read_at, record = self._accounts.get(auth_id, (float("-inf"), None))
         if time.monotonic() - read_at > ACCOUNT_CACHE_S:
             record = accounts.get(self.redis, auth_id)
+            if len(self._accounts) >= MOST_ACCOUNTS:
+                self._accounts.clear()
             self._accounts[auth_id] = (time.monotonic(), record)
         return record
 

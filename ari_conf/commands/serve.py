@@ -24,7 +24,7 @@ def serve() -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await service.serve(settings(), stop=stop)
 
-    writer = logs.set_up(settings(), in_thread=True)
+    logs.set_up(settings(), in_thread=True)
     try:
         asyncio.run(until_signal())
     except TaskEnded as ended:
@@ -33,8 +33,7 @@ def serve() -> None:
         raise
     except LeaseLost as lost:
         structlog.get_logger().warning("beginning anew, as a standby", reason=str(lost))
-        if writer is not None:
-            writer.written()
+        logs.flush()
         # As a new process, in which nothing of what this one had in mind can be left.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
