@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 
 from ari_conf import lanes, outbox
 from ari_conf.core.effects import PostCallback
+from tests.lateness import Patience
 from tests.redis import RedisServer
 
 ROOT = Path(__file__).parents[2]
@@ -93,8 +94,10 @@ class Receiver:
         return [int(got.params["N"]) for got in list(self.received) if got.path == path]
 
     def wait(self, condition: Callable[[], bool], seconds: float = 20) -> None:
+        patience = Patience(seconds)
         with self.changed:
-            assert self.changed.wait_for(condition, seconds), f"not within {seconds} s: {len(self.received)} received"
+            while not self.changed.wait_for(condition, max(0.1, patience.left_s)):
+                assert not patience.over, f"not within {seconds} s: {len(self.received)} received"
 
 
 class Worker:
@@ -149,7 +152,7 @@ def post(redis_server: RedisServer, callbacks: Iterable[PostCallback]) -> None:
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     """For what can't be waited on: asks Redis again and again."""
-    deadline = time.monotonic() + seconds
+    patience = Patience(seconds)
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
+        assert not patience.over, f"not within {seconds} s"
         time.sleep(0.02)

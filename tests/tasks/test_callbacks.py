@@ -13,6 +13,7 @@ import pytest
 
 from ari_conf import accounts, dead_letters, outbox
 from ari_conf.problems import problems_key, read_problems
+from tests.lateness import took_s
 from tests.redis import RedisServer
 from tests.tasks.fleet import Received, Receiver, Worker, callback, post, until
 
@@ -186,23 +187,25 @@ def test_messages_that_celery_lost_are_replaced(redis_server: RedisServer, start
         # A token that was counted as sent, and isn't in any queue.
         redis_server.client.zadd("ari_conf:callbacks:tokens", {f"lost {n}": time.time() * 1000 for n in range(8)})
         post(redis_server, [callback(receiver.url, 1)])
-        receiver.wait(lambda: len(receiver.received) == 1, 5)
+        receiver.wait(lambda: len(receiver.received) == 1, 10)
 
 
 def test_a_flood_of_one_account_delays_another_by_less_than_a_second(redis_server: RedisServer, start_worker: Start):
-    """To a receiver that takes 3 s; a worker of 8 threads would need minutes for it."""
+    """To a receiver that doesn't answer before it is over: it has all threads that it can get."""
     accounts.add(redis_server.client, 1, "MA2")
-    with Receiver(lambda _: time.sleep(3) or 200) as slow, Receiver() as receiver:
+    over = threading.Event()
+    with Receiver(lambda _: 200 if over.wait(120) else 500) as slow, Receiver() as receiver:
         start_worker()
         all_run(redis_server, 1)
-        post(redis_server, [callback(slow.url, 1, lane=str(n)) for n in range(1000)])
+        post(redis_server, [callback(slow.url + "#rt=60000&tt=60000", 1, lane=str(n)) for n in range(1000)])
         slow.wait(lambda: len(slow.received) >= 5)
         for n in range(5):
             began = time.monotonic()
             post(redis_server, [callback(receiver.url, n, lane=str(n), auth_id="MA2")])
             receiver.wait(lambda n=n: len(receiver.received) > n)
-            assert time.monotonic() - began < 1
-        assert len(slow.received) < 20, "the flood was gone before it could delay anything"
+            assert took_s(began) < 1
+        assert len(slow.received) < 8, "one thread at least stayed free"
+        over.set()
 
 
 def test_a_worker_that_is_told_to_end_leaves_nothing_behind(redis_server: RedisServer, start_worker: Start):

@@ -25,7 +25,7 @@ export function Callbacks({ id }) {
     <div class="heading"><h1 tabindex="-1">${name ? `Callbacks of ${name}` : "Callbacks"}</h1>${id && found && html`<p>${count(total, "callback")}</p>`}</div>
     ${!id && html`<${Letters} letters=${letters} changed=${changed} />`}
     <section class="section" aria-labelledby="told">
-      <div class="heading"><h2 id="told" class=${id ? "unseen" : ""}>All, the newest first</h2>${!id && found && html`<p>${count(total, "callback")}</p>`}</div>
+      <div class="heading"><h2 id="told" class=${id ? "unseen" : ""}>All: those that wait, then the latest</h2>${!id && found && html`<p>${count(total, "callback")}</p>`}</div>
       <${Trouble} error=${error} again=${again} />
       ${!found && !error && html`<${Loading} what="callbacks" />`}
       ${found && !total && html`<${Empty} picture="callbacks" title="No callbacks" text="What a conference with a callbackUrl tells your program shows up here, with each try." />`}

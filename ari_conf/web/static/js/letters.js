@@ -17,7 +17,7 @@ export function Letters({ letters: { found, error, again }, changed }) {
   const all = found?.dead_letters ?? [];
   const resendAll = () =>
     ask("Resend all of them?", "Each is put at the end of its lane and tried anew, the oldest first.", "Resend all", async () => {
-      const sent = await doing(() => post(place("DeadLetter", "Resend")), "All of them are sent again.");
+      const sent = await doing(() => post(place("DeadLetter", "Resend")), "They are sent again, one after another.");
       await changed();
       return sent;
     });
