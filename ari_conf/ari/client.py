@@ -1,4 +1,5 @@
-"""A client of Asterisk's REST interface (ARI): its events, and requests to it. Of the project it needs only the errors.
+"""A client of Asterisk's REST interface (ARI): its events, and requests to it. Of the project it needs the errors and
+the supervision of tasks.
 
 Events come over one WebSocket, which either side may open:
 

@@ -29,6 +29,8 @@ ROLES = ("plain", "recorded", "waiting", "muted", "two", "digits", "beep")
 """What happens in the conferences; again from the first if there are more. "beep": no conference, but callers who are
 listened to until they beep, again and again."""
 BEEP_MS, BEEPS_WITHIN_S = 400, 8.0
+BEEP_TOLD_MS = 3000.0
+"""After a beep's end the next document has been asked for by then."""
 
 
 @dataclass
@@ -134,6 +136,8 @@ class Callers:
                 beeping = asyncio.create_task(self._beeps(self._phones[caller], dice))
                 await self._until(leg, caller, room, None)
                 beeping.cancel()
+                # Whoever hangs up right after it doesn't learn whether it was heard.
+                self.counts.beeps = [at for at in self.counts.beeps if at < leg.to_ms - BEEP_TOLD_MS]
 
     async def _beeps(self, phone: Phone, dice: random.Random) -> None:
         """Once they are asked to, or else after a while: one beep was lost, or it was lost that they were asked."""

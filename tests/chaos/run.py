@@ -23,7 +23,7 @@ from ari_conf.up import System
 from demo.phone import now_ms
 from tests.chaos import hearing, remains, told
 from tests.chaos.applications import two
-from tests.chaos.callers import BEEP_MS, OF_ONE, Where, number, role_of, room_of
+from tests.chaos.callers import BEEP_MS, BEEP_TOLD_MS, OF_ONE, Where, number, role_of, room_of
 from tests.chaos.calling import Calling
 from tests.chaos.faults import Faults
 from tests.chaos.hearing import BEEP_HZ, WAIT_HZ, Finding
@@ -54,7 +54,7 @@ ATTRIBUTES = {
 """Of <Conference>, by what happens in it."""
 BEEPS = "/beeps"
 """The document of callers who are listened to: at each beep it is asked for again."""
-BEEP_TOLD_MS, BESIDE_A_FAULT_MS = 3000.0, 6000.0
+BESIDE_A_FAULT_MS = 6000.0
 TAKES_OVER = (
     "application killed",
     "application killed listening",

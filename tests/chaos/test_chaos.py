@@ -41,7 +41,7 @@ async def test_nobody_on_the_phone_notices(tmp_path: Path) -> None:
 async def test_what_is_planted_is_found(tmp_path: Path) -> None:
     plan = Plan(1, 0.1, callers=4, plant=frozenset({"silence", "callback", "bridge", "crash"}), settles_s=10.0)
     report = await run(plan, tmp_path, [])
-    assert report.left == {"/bridges": ["planted"]}
+    assert report.left["/bridges"] == ["planted"]
     texts = [finding.text for finding in report.findings]
     assert any("does not hear" in text for text in texts), texts
     assert any("these numbers never came" in text for text in texts), texts
