@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     api_rate: int = Field(100, ge=0)
     """Requests to the API that an account may make in a second; 0: any number."""
     auth_failures: int = Field(10, ge=1)
-    """Wrong tokens for an account from one address in a minute; more of them are a 429. The right one is always taken."""
+    """Wrong tokens for an account from one address in a minute; more are a 429. The right one is always taken."""
     command_deadline: float = Field(3.0, gt=0)
     """Seconds within which the owner of a conference must take up `web`'s command; Plivo's SDK waits 5 for a reply."""
     event_streams: int = Field(20, ge=1)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from itertools import count
-from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -23,6 +22,7 @@ from ari_conf.ari.client import Client
 from ari_conf.ari.rtp import Receiver
 from ari_conf.ari.translate import BRIDGE_NAME, LISTENS, path
 from ari_conf.errors import AriError, AriNotFound
+from ari_conf.supervision import Tasks
 
 log = structlog.get_logger()
 
@@ -73,7 +73,7 @@ class Listening:
         self._mine = f"{self._all}{uuid4().hex}."
         """Ids of what this process makes begin with it."""
         self._ears: dict[str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks("listening broke: this is a defect of ari_conf, please report it")
         self._numbers = count(1)
         self._sweep: asyncio.Task[None] | None = None
         self._told = False
@@ -87,7 +87,7 @@ class Listening:
         if len(self._ears) >= MOST:
             log.warning("not listened for a beep: too many at once", channel_id=channel_id, most=MOST)
             return
-        task = self._spawn(self._listen(Ear(channel_id, f"{self._mine}{next(self._numbers)}")))
+        task = self._tasks.start(self._listen(Ear(channel_id, f"{self._mine}{next(self._numbers)}")))
         self._ears[channel_id] = task
 
     def stop(self, channel_id: str) -> None:
@@ -102,10 +102,8 @@ class Listening:
         self._ears.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
-                while self._tasks:  # what ends leaves something to be removed
-                    await asyncio.wait(self._tasks)
-        for task in tuple(self._tasks):
-            task.cancel()
+                await self._tasks.all_ended()  # what ends leaves something to be removed
+        await self._tasks.close()
 
     async def _listen(self, ear: Ear) -> None:
         # Not to be cancelled: Asterisk would do a request whose end we don't await, perhaps after our removing it.
@@ -116,7 +114,7 @@ class Listening:
         finally:
             if self._ears.get(ear.channel_id) is asyncio.current_task():
                 del self._ears[ear.channel_id]
-            self._spawn(self._remove(ear, opening))
+            self._tasks.start(self._remove(ear, opening))
 
     async def _is_open(self, ear: Ear, opening: asyncio.Future[None]) -> bool:
         try:
@@ -229,7 +227,7 @@ class Listening:
         """Once: what a process before us has left. Its bridges are removed with those of conferences. `channel_ids`:
         all that Asterisk has, if that is known already; there may be much to tell."""
         if self._sweep is None:
-            self._sweep = self._spawn(self._remove_strangers(None if channel_ids is None else tuple(channel_ids)))
+            self._sweep = self._tasks.start(self._remove_strangers(None if channel_ids is None else tuple(channel_ids)))
 
     async def _remove_strangers(self, channel_ids: tuple[str, ...] | None) -> None:
         if channel_ids is None:
@@ -242,14 +240,3 @@ class Listening:
         for stranger in channel_ids:
             if stranger.startswith(self._all) and not stranger.startswith(self._mine):
                 await self._delete(path("channels", stranger))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("listening broke: this is a defect of ari_conf, please report it", exc_info=error)

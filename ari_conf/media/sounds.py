@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from ari_conf.media.freshness import freshness
 from ari_conf.media.speech import Engine, Speech
 from ari_conf.settings import Settings
 from ari_conf.shares import Shares
+from ari_conf.supervision import Tasks, ended
 
 LIMIT_BYTES = 10 * 1024 * 1024
 """ "Play: URL of mp3 or wav, 10 MB at most" """
@@ -89,7 +90,7 @@ class Sounds:
         self._engine = engine or Speech.of_this_machine(settings.voice, settings.ffmpeg)
         self._clock = clock
         self._running: dict[str, _Preparation] = {}
-        self._background: set[asyncio.Task[Any]] = set()
+        self._background = Tasks()
         self._fetching = Shares(FETCHED_AT_ONCE, FETCHED_OF_ACCOUNT, programs.WAITING, FETCHED_OF_ORIGIN)
         self._converting = programs.shares()
         self._warming = Shares(WARMED, WARMED_OF_ACCOUNT, WARMING_OF_ACCOUNT)
@@ -111,7 +112,9 @@ class Sounds:
         tried again when it is wanted."""
         warming = self._warmed_for.get(owner, set())
         for sound in islice(sounds, WARMED_OF_CALL - len(warming)):
-            warming.add(self._later(self._warm(sound, account), owner))
+            task = self._background.start(self._warm(sound, account))
+            task.add_done_callback(lambda ended: self._warmed(ended, owner))
+            warming.add(task)
         if warming:
             self._warmed_for[owner] = warming
 
@@ -125,17 +128,15 @@ class Sounds:
         for name in filter(None, map(self._cache.name_of, media)):
             if now >= self._used.get(name, 0.0) + USED_EVERY_S:
                 self._used = {name: at for name, at in self._used.items() if now < at + USED_EVERY_S} | {name: now}
-                self._later(self._use(name, now))
+                self._background.start(self._use(name, now))
 
     def served(self, path: str) -> Path | None:
         """The file for a request's path below `sounds_url`, if there is one."""
         return self._cache.served(path)
 
     async def close(self) -> None:
-        tasks = [*(running.task for running in self._running.values()), *self._background]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(*(running.task for running in self._running.values()))
+        await self._background.close()
         await self._engine.close()
 
     async def _prepare(self, sound: Play | Speak, account: str, warms: bool) -> str:
@@ -257,7 +258,7 @@ class Sounds:
                     raise SoundFailed(f"{what} can't be played: {error}") from None
         if self._clock() >= self._swept + SWEPT_EVERY_S:
             self._swept = self._clock()
-            self._later(asyncio.to_thread(self._cache.sweep, self._swept))
+            self._background.start(asyncio.to_thread(self._cache.sweep, self._swept))
         return name
 
     async def _use(self, name: str, now: float) -> None:
@@ -265,15 +266,8 @@ class Sounds:
         with contextlib.suppress(OSError):
             await asyncio.to_thread(self._cache.use, name, now)
 
-    def _later(self, work: Coroutine[Any, Any, Any], owner: str | None = None) -> asyncio.Task[Any]:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(lambda done: self._ended(done, owner))
-        return task
-
-    def _ended(self, task: asyncio.Task[Any], owner: str | None) -> None:
-        self._background.discard(task)
-        if owner is not None and (warming := self._warmed_for.get(owner)) is not None:
+    def _warmed(self, task: asyncio.Task[Any], owner: str) -> None:
+        if (warming := self._warmed_for.get(owner)) is not None:
             warming.discard(task)
             if not warming:
                 del self._warmed_for[owner]

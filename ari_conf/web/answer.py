@@ -71,7 +71,7 @@ async def _do(caller: Caller, body: Asynchronous, work: Work) -> Answer:
     except BaseException:
         _one_less(caller)
         raise
-    caller.parts.spawn(_later(caller, work))
+    caller.parts.tasks.start(_later(caller, work))
     # "makes it asynchronous: the reply is {"api_id"} with 202, the result is sent there"
     return Answer(202, {})
 

@@ -6,12 +6,11 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import uuid4
 
-import structlog
 from fastapi import FastAPI, Request
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
@@ -19,11 +18,10 @@ from redis.asyncio import Redis as AsyncRedis
 from ari_conf import command_queue
 from ari_conf.command_queue import Asker
 from ari_conf.settings import Settings
+from ari_conf.supervision import Tasks
 from ari_conf.web import later
 from ari_conf.web.feeds import Feeds
 from ari_conf.web.turns import Threads
-
-log = structlog.get_logger()
 
 LAST_CALLBACKS_S = 10.0
 READS, READS_EACH = 8, 2
@@ -54,22 +52,14 @@ class Parts:
     """S3 may take long: what asks Redis doesn't wait for it."""
     promises: Counter[str] = field(default_factory=Counter)
     """Of each account, asynchronous calls that are under way here."""
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """It goes on when its request is answered, and is waited for when the process ends."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+    tasks: Tasks = field(default_factory=Tasks)
+    """What goes on when its request is answered."""
 
     async def finish(self) -> None:
-        if self._tasks:
-            await asyncio.wait(tuple(self._tasks), timeout=LAST_CALLBACKS_S)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("an asynchronous call broke", exc_info=error)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_CALLBACKS_S):
+                await self.tasks.all_ended()
+        await self.tasks.close()
 
 
 @asynccontextmanager

@@ -146,8 +146,7 @@ async def cancelled(tasks: list[asyncio.Task[str]]) -> None:
 async def quiet(sounds: Sounds) -> None:
     """Until nothing goes on any more behind the scenes."""
     async with asyncio.timeout(30):
-        while sounds._background:
-            await asyncio.wait(sounds._background)
+        await sounds._background.all_ended()
 
 
 def length(media: str, suffix: str = ".wav") -> tuple[int, float]:
