@@ -487,11 +487,11 @@ async def test_one_account_can_t_have_more_wait_than_there_is_room_for(
     monkeypatch.setattr("ari_conf.media.programs.WAITING", 3)
     sounds = world.sounds()
     world.origin.let_go.clear()
-    many = [Play(f"{URL}?{n}") for n in range(media_sounds.FETCHED_OF_ORIGIN + 3)]
+    many = [Play(f"{URL}?{n}") for n in range(media_sounds.FETCHED_OF_ORIGIN + 3 + 1)]
     asking = [asyncio.create_task(sounds.prepare(sound, "A")) for sound in many]
-    await world.origin.arrived.get()
+    (refused,), _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
     with pytest.raises(SoundFailed, match=r"^Play: https://example.com/hello.wav: .* it asks for too much at once"):
-        await sounds.prepare(Play(URL), "A")
+        refused.result()
     await cancelled(asking)
 
 

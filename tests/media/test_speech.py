@@ -416,6 +416,8 @@ async def test_who_hangs_up_ends_no_voice_that_others_would_have_to_load_again(
         await asyncio.gather(asking, return_exceptions=True)
         assert len([task for task in joe._going_on if not task.cancelling()]) == wanted
     (going_on,) = [task for task in joe._going_on if not task.cancelling()]
+    # What one who is just being ended takes out of the pipe, this one would wait for.
+    await asyncio.gather(*(joe._going_on - {going_on}), return_exceptions=True)
     pipe.write_text("goes on")
     await asyncio.wait([going_on])
     (kept,) = joe._idle
