@@ -11,7 +11,9 @@
 A moment is late if something that could run found no free processor, or if this process, which asked to be woken, was
 not: what works comes that much later. It is stalled if this process was not woken: that is what sound suffers, which
 needs little of a processor, but each 20 ms. On a machine where nothing else runs both are next to nothing, and limits
-hold as they are written. They never exceed nine tenths of the time that is judged: a limit is at most ten times as long
+hold as they are written. Of a process that is told by `watch`, Asterisk say, it counts as well for how long one of its
+threads waited for a processor: whoever needs more of one than this process does waits longer. They never exceed nine
+tenths of the time that is judged: a limit is at most ten times as long
 as written, on the busiest machine too.
 """
 
@@ -24,6 +26,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,6 +42,28 @@ MOST_SHARE = 0.9
 MOST_PATIENCE = 3
 KEPT = 200_000
 """Ticks that are remembered: half an hour of them, and 20 MB."""
+THREADS_EACH_TICKS = 5
+STARVED_S = 0.01
+"""A thread that waited for less of these ticks has had what it needs."""
+
+
+class Threads:
+    """Those of a process, and for how long they waited for a processor. The kernel counts it when they get one."""
+
+    def __init__(self, pid: int) -> None:
+        self._folder = Path(f"/proc/{pid}/task")
+        self._waited: dict[str, int] = {}
+        self.longest_s()
+
+    def longest_s(self) -> float:
+        """The longest that one of them waited, of what was counted since it was last asked; 0 of a process that is
+        gone, or where the kernel doesn't count."""
+        before, self._waited = self._waited, {}
+        with contextlib.suppress(OSError):
+            for thread in self._folder.iterdir():
+                with contextlib.suppress(OSError):
+                    self._waited[thread.name] = int((thread / "schedstat").read_bytes().split()[1])
+        return max((ns - before[thread] for thread, ns in self._waited.items() if thread in before), default=0) / 1e9
 
 
 class Watch:
@@ -49,6 +74,8 @@ class Watch:
         self._late = [0.0]
         """Seconds in all, until the time at the same place in `_at`."""
         self._stalled = [0.0]
+        self._threads: dict[int, Threads] = {}
+        self._starved: list[tuple[float, float]] = []
         self._lock = threading.Lock()
         self._processors = len(os.sched_getaffinity(0))
         self._file: int | None = None
@@ -66,22 +93,41 @@ class Watch:
     def stalled_s(self, began: float, ended: float) -> float:
         return self._of(self._stalled, began, ended)
 
-    def tick(self, passed_s: float, waited_s: float) -> None:
-        """One that was to last TICK_S has lasted `passed_s`; `waited_s` is what the kernel counts."""
-        stalled = max(passed_s - TICK_S - SLACK_S, 0.0)
+    def watch(self, pid: int) -> None:
+        with self._lock:
+            self._threads[pid] = Threads(pid)
+
+    def starved(self) -> list[tuple[float, float]]:
+        """(until when, for how long) a thread of what is watched waited."""
+        with self._lock:
+            return list(self._starved)
+
+    def tick(self, passed_s: float, waited_s: float, starved_s: float = 0.0) -> None:
+        """One that was to last TICK_S has lasted `passed_s`; `waited_s` is what the kernel counts of everything,
+        `starved_s` of what is watched."""
+        stalled = max(passed_s - TICK_S - SLACK_S, starved_s, 0.0)
         with self._lock:
             self._at.append(self._at[-1] + passed_s)
             self._late.append(self._late[-1] + min(passed_s, max(stalled, waited_s)))
             self._stalled.append(self._stalled[-1] + stalled)
+            if starved_s:
+                self._starved.append((self._at[-1], starved_s))
+                del self._starved[:-KEPT]
             if len(self._at) > 2 * KEPT:
                 del self._at[:KEPT], self._late[:KEPT], self._stalled[:KEPT]
 
     def _run(self) -> None:
-        while True:
+        for number in count(1):
             time.sleep(TICK_S)
+            starved = 0.0 if number % THREADS_EACH_TICKS else self._longest_s()
             now, waited = time.monotonic(), self._pressure()
-            self.tick(now - self._at[-1], waited - self._waited)
+            self.tick(now - self._at[-1], waited - self._waited, starved)
             self._waited = waited
+
+    def _longest_s(self) -> float:
+        with self._lock:
+            longest = max((threads.longest_s() for threads in self._threads.values()), default=0.0)
+        return longest if longest > STARVED_S else 0.0
 
     def _pressure(self) -> float:
         """Seconds for which something waited for a processor. The kernel gives the mean of the processors; who waits
@@ -111,6 +157,17 @@ _watch = Watch()
 
 def start() -> None:
     _watch.start()
+
+
+def watch(pid: int) -> None:
+    """What is served late by that process because it waited for a processor is the machine's making."""
+    _watch.watch(pid)
+
+
+def starved() -> list[tuple[float, float]]:
+    """(until when, in epoch ms; for how many ms) a thread of what is watched waited."""
+    offset = time.time() - time.monotonic()
+    return [((until + offset) * 1000, s * 1000) for until, s in _watch.starved()]
 
 
 def late_s(began: float, ended: float | None = None) -> float:

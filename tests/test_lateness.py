@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 from tests import lateness
-from tests.lateness import MOST_PATIENCE, MOST_SHARE, TICK_S, Patience, Watch
+from tests.lateness import MOST_PATIENCE, MOST_SHARE, TICK_S, Patience, Threads, Watch
 
 
 @pytest.fixture
@@ -39,6 +43,44 @@ def test_what_waits_for_a_processor_is_late_though_this_process_was_woken(watch:
         watch.tick(TICK_S, TICK_S / 4)
     assert watch.late_s(0, 1) == pytest.approx(0.25)
     assert watch.stalled_s(0, 1) == 0
+
+
+def test_who_watches_is_woken_but_what_is_watched_waits(watch: Watch) -> None:
+    for starved in (0.0, 0.3, 0.0):
+        watch.tick(TICK_S, 0.0, starved)
+    assert watch.stalled_s(0, 10) == pytest.approx(0.3)
+    assert [s for _, s in watch.starved()] == [0.3]
+
+
+def test_a_thread_that_shares_its_processor_waits() -> None:
+    processor = str(min(os.sched_getaffinity(0)))
+    busy = [subprocess.Popen(("taskset", "-c", processor, "sha256sum", "/dev/zero")) for _ in range(2)]
+    try:
+        threads = [Threads(process.pid) for process in busy]
+        patience, waited = Patience(10), [0.0, 0.0]
+        while min(waited) < 0.2:
+            assert not patience.over, waited
+            time.sleep(0.05)
+            waited = [before + each.longest_s() for before, each in zip(waited, threads, strict=True)]
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert [each.longest_s() for each in threads] == [0, 0], "of one that is gone"
+
+
+def test_one_that_is_stopped_does_not_wait() -> None:
+    """What stands still by its own or somebody's doing has no excuse."""
+    with subprocess.Popen(("sha256sum", "/dev/zero")) as process:
+        try:
+            os.kill(process.pid, signal.SIGSTOP)
+            while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+                time.sleep(0.01)
+            threads = Threads(process.pid)
+            time.sleep(0.3)
+            assert threads.longest_s() == 0
+        finally:
+            process.kill()
 
 
 def test_a_limit_is_at_most_ten_times_as_long(watch: Watch) -> None:

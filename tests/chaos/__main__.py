@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests import lateness
 from tests.chaos.run import PLANTS, Plan, run
 from tests.chaos.schedule import BY_NAME, schedule
 
@@ -26,6 +27,7 @@ def main() -> int:
         return 0
     folder = options.folder or Path(tempfile.mkdtemp(prefix="ari_conf-chaos-"))
     print(f"logs: {folder}/logs, {folder}/asterisk/log", flush=True)
+    lateness.start()
     began = time.monotonic()
     report = asyncio.run(run(plan, folder, faults, lambda text: print(text, flush=True)))
     print(report.table(), *report.wrong(), sep="\n")

@@ -8,6 +8,7 @@ from multiprocessing.connection import Connection
 from typing import Literal
 
 from demo.phone import Switchboard, now_ms
+from tests import lateness
 from tests.chaos.callers import Callers, Where
 from tests.chaos.seen import Counts, Leg, Life
 
@@ -26,6 +27,8 @@ class Calling:
 
     def __enter__(self) -> Calling:
         self._process.start()
+        assert self._process.pid is not None, "started"
+        lateness.watch(self._process.pid)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,6 +1,7 @@
 """Watches the machine itself: what stands still on it for as long is not the fault of what runs there.
 
 One process for each processor, of Asterisk's own priority, that wants to run each 5 ms and notes when it could not.
+One that needs so little is served sooner than Asterisk, so its threads are watched as well.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from tests import lateness
 from tests.chaos.seen import Stall
 
 TICK_S = 0.005
@@ -46,12 +48,13 @@ class Witness:
         for _, ours in self._watching:
             ours.send("tell")
             found += ours.recv()
-        return sorted(found)
+        return sorted(found + lateness.starved())
 
 
 def prefer(pid: int) -> None:
     """Before all that starts, works and listens on the same two cores: an Asterisk in earnest is not alone with them
-    either, but has what it needs. Where we may not, we don't."""
+    either, but has what it needs. Where we may not, we don't. What it has to wait for all the same is noted."""
+    lateness.watch(pid)
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, int(thread.name), NICE)
