@@ -15,6 +15,7 @@ clock        steady milliseconds, whatever is done to the wall clock; supervisio
 owner_mark   what Asterisk knows of the owner, where Redis can't be reached; shares: turns that go round by account
 visible      text from outside, without what a terminal obeys
 takeover     reads what a crashed process has written, and what Asterisk has; comparing: works off the difference
+unreadable   what is known of calls and conferences that it can't read, so that they are given up completely
 lease        which of several processes owns the calls; fenced: no other writes; holder: where a process lives
 workers      are told that there is something to take; niceness: they yield to calls
 metrics      what `serve` tells Prometheus

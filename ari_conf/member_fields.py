@@ -72,6 +72,21 @@ async def whole(redis: Any, conferences: Mapping[bytes, bytes]) -> dict[bytes, b
     return found
 
 
+async def each(redis: Any, ids: Sequence[str]) -> dict[str, dict[bytes, bytes]]:
+    """What stands where the members of these would be, by their ids."""
+    found: dict[str, dict[bytes, bytes]] = {}
+    for first in range(0, len(ids), READ_AT_ONCE):
+        some = ids[first : first + READ_AT_ONCE]
+        pipe = redis.pipeline(transaction=False)
+        for id in some:
+            pipe.hgetall(members_key(id))
+        for id, members in zip(some, await pipe.execute(raise_on_error=False), strict=True):
+            if isinstance(members, RedisError) and not isinstance(members, ResponseError):
+                raise members
+            found[id] = members if isinstance(members, dict) else {}
+    return found
+
+
 async def read(redis: Any, state: str, conference_ids: Sequence[str]) -> list[bytes | None]:
     """The same of these, as they are in one moment, whoever writes them meanwhile; None: there is none. `state` is the
     key of their Asterisk's state."""

@@ -12,7 +12,7 @@ from typing import Any, cast
 import structlog
 from aiohttp.web import AppRunner
 
-from ari_conf import disk, takeover
+from ari_conf import disk, takeover, unreadable
 from ari_conf import store as redis_store
 from ari_conf.ari import translate
 from ari_conf.ari.client import Client, Server
@@ -133,6 +133,8 @@ class Service:
         self._names = Names(self._directory, self._writer, self._loop.report, self._comparing.done, now_ms)
         self._rewriting = Rewriting(self._directory, self._steps, self._store, self._writer, self._names, now_ms)
         self._tasks = Tasks()
+        self._unreadable = list[do.ReportProblem]()
+        """What else accounts are to be told of what can't be read."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Raises LeaseLost if another process has taken over; TaskEnded if a part of this one broke."""
@@ -171,7 +173,8 @@ class Service:
             if self._settings.sounds_url:
                 serving = await sound_server.start(self._sounds, *address(self._settings.sounds_listen))
             if await self._in_time(stop, self._restore()):
-                await self._serve(tasks, stop, self._directory.restored(self._clock.now_ms()))
+                given_up = self._directory.restored(self._clock.now_ms())
+                await self._serve(tasks, stop, [*given_up, *self._unreadable])
         finally:
             self._door.shut()
             self._loop.stop()
@@ -185,9 +188,13 @@ class Service:
             await self._fetcher.close()
 
     async def _restore(self) -> None:
-        await takeover.restore(self._store, self._directory)
+        texts = await takeover.restore(self._store, self._directory)
         calls = bool(self._directory.calls or self._directory.conferences)
         await self._clock.begin(self._redis, self._settings.asterisk_name, goes_on=calls)
+        if texts:
+            known = await unreadable.known(texts, self._directory, self._store, self._ari, self._clock.now_ms())
+            self._directory.restore_unreadable(known.calls, known.conferences)
+            self._unreadable = known.problems
 
     async def _serve(self, tasks: LongLived, stop: asyncio.Event, given_up: list[do.Effect]) -> None:
         """`given_up`: of what was restored, what did not fit."""

@@ -251,6 +251,10 @@ class Store:
         conferences = {key: text for key, text in part.items() if is_conference(text)}
         return cursor, part | await member_fields.whole(self._redis, conferences)
 
+    async def members(self, ids: Sequence[str]) -> dict[str, dict[bytes, bytes]]:
+        """Of conferences that can't be read as a whole: their members' texts."""
+        return await self._asked(member_fields.each(self._redis, ids))
+
     # What is there that should not be.
 
     async def ids(self) -> AsyncGenerator[list[bytes]]:

@@ -85,7 +85,7 @@ async def look(
     """`known`: the channels of the calls that there are. `patient`: asks until it is answered, since Asterisk may still
     be starting; else raises AriError."""
     channels, bridges = await asyncio.gather(
-        _answer(ari, "/channels", patient=patient), _answer(ari, "/bridges", patient=patient)
+        answer(ari, "/channels", patient=patient), answer(ari, "/bridges", patient=patient)
     )
     asked = [e for expectations in before.values() for e in expectations if e.kind in ("playback", "recording")]
     kept = await _kept(ari, asked)
@@ -93,7 +93,7 @@ async def look(
     arrived: list[dict[str, Any]] = []
     async for raw, channel in _each(channels, Channel):
         answered[channel.id] = channel.state == "Up"
-        if channel.id not in known and _is_for(app, channel):
+        if channel.id not in known and is_for(app, channel):
             arrived.append(msgspec.json.decode(raw))
     seen = [bridge async for _, bridge in _each(bridges, Bridge)]
     there = There(
@@ -122,7 +122,7 @@ async def ours(ari: Client, app: str, named: frozenset[str]) -> frozenset[str]:
     return named & set(told.get("bridge_ids", ()))
 
 
-def _is_for(app: str, channel: Channel) -> bool:
+def is_for(app: str, channel: Channel) -> bool:
     return channel.dialplan.app_name == "Stasis" and _arguments(channel.dialplan.app_data)[0] == app
 
 
@@ -145,9 +145,11 @@ class Restoring:
         self._things: dict[str, Call | Conference] = {}
         self._next_member_id = b"1"
         self._shared: Shared = {}
+        self.unreadable: dict[str, bytes] = {}
+        """Left out, since another version wrote them or they are damaged."""
 
     def read(self, state: Iterable[tuple[str, bytes]]) -> None:
-        """What can't be read (another version wrote it) is left out."""
+        """Of what is not left out each is whole."""
         for key, written in state:
             if key == NEXT_MEMBER_ID:
                 self._next_member_id = written
@@ -157,8 +159,11 @@ class Restoring:
                 if key != (thing.call_uuid if isinstance(thing, Call) else thing.conference_id):
                     raise ValueError("it is kept under another's id")
                 self._things[key] = thing
+                self.unreadable.pop(key, None)
             except (KeyError, TypeError, ValueError, RecursionError) as error:
-                log.error("state can't be read: its call is taken for a new one", id=key, reason=repr(error))
+                if key not in self._things and key not in self.unreadable:
+                    self.unreadable[key] = written
+                    log.error("state can't be read: its call or conference is ended", id=key, reason=repr(error)[:300])
 
     def found(self) -> tuple[list[Call], list[Conference], int]:
         """Calls, conferences, and the next member's id."""
@@ -210,11 +215,13 @@ def restored(state: Mapping[str, bytes]) -> tuple[list[Call], list[Conference], 
     return found.found()
 
 
-async def restore(store: Store, directory: Directory) -> None:
-    """What the process before us has written; then `Directory.restored` is to be called."""
+async def restore(store: Store, directory: Directory) -> dict[str, bytes]:
+    """What the process before us has written; then `Directory.restored` is to be called. Returns what can't be read:
+    id -> text."""
     while True:
+        found = Restoring()
         try:
-            calls, conferences, next_member_id = await restored_in_parts(store.parts())
+            calls, conferences, next_member_id = await restored_in_parts(store.parts(), found)
             break
         except StoreUnavailable as error:
             # Without it we would take the calls that are there for new ones.
@@ -226,11 +233,14 @@ async def restore(store: Store, directory: Directory) -> None:
         await asyncio.sleep(0)
     if calls or conferences:
         log.info("taking over", calls=len(calls), conferences=len(conferences))
+    return found.unreadable
 
 
-async def restored_in_parts(state: AsyncIterable[Mapping[str, bytes]]) -> tuple[list[Call], list[Conference], int]:
+async def restored_in_parts(
+    state: AsyncIterable[Mapping[str, bytes]], found: Restoring | None = None
+) -> tuple[list[Call], list[Conference], int]:
     """As `restored`; others have their turn meanwhile, such as the lease's renewal."""
-    found = Restoring()
+    found = found or Restoring()
     # Nothing of it is garbage: to look for some again and again would take a third of the time. Nor will there be much
     # later: it need not be looked at any more.
     gc.disable()
@@ -246,7 +256,7 @@ async def restored_in_parts(state: AsyncIterable[Mapping[str, bytes]]) -> tuple[
         gc.freeze()
 
 
-async def _answer(ari: Client, path: str, *, patient: bool) -> list[msgspec.Raw]:
+async def answer(ari: Client, path: str, *, patient: bool) -> list[msgspec.Raw]:
     while True:
         try:
             found: list[msgspec.Raw] | None = await ari.request("GET", path, kind=list[msgspec.Raw])

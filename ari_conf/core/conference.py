@@ -221,6 +221,7 @@ class Conference(Mishaps):
             return []
         recording.bridge_id, recording.auth_id = self.bridge_id, self.auth_id
         recording.started_at = recording.started_at if plausible(recording.started_at) else now
+        recording.ended_at = recording.ended_at if plausible(recording.ended_at) else now
         stopped = recording.stop(now)
         recording.stopped(now)
         return [*stopped, *self._settle_recorded(recording, now)]

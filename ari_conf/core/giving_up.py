@@ -22,6 +22,7 @@ from ari_conf.core.telling import UNDOING, Telling
 
 BROKEN = "the call has met a defect of ari_conf and is ended: please report it, with what the log says"
 DOES_NOT_FIT = "what was stored of the call can't be used ({}): it is ended"
+UNREADABLE = "it can't be read"
 ABOUT_A_CALL = (HangUpCall, Released, Skipped)
 
 
@@ -164,6 +165,13 @@ class GivingUp(Telling):
             self._take_name(conference)
             self._await(conference.conference_id, conference.deadline)
             self._look_at(conference.conference_id, of_conference(conference))
+
+    def restore_unreadable(self, calls: list[Call], conferences: list[Conference]) -> None:
+        """What is known of those that can't be read: `restored` gives them up."""
+        highest = max((id for conference in conferences for id in conference.members), default=0)
+        self.restore(calls, conferences, highest + 1)
+        self._odd |= dict.fromkeys((c.call_uuid for c in calls), UNREADABLE)
+        self._odd |= dict.fromkeys((c.conference_id for c in conferences), UNREADABLE)
 
     def _look_at(self, key: str, reasons: Iterator[str]) -> None:
         try:

@@ -8,7 +8,7 @@ same fields). A field that is missing, since the version that wrote it had none,
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from operator import itemgetter
@@ -43,6 +43,17 @@ def restore(shot: Any, kind: type[T], shared: Shared | None = None) -> T:
     """
     result: T = _reader(cast(Any, kind))(shot, {} if shared is None else shared)
     return result
+
+
+def readable(shot: Any, kind: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Of a dataclass that can't be read as a whole these fields, those of them that can be."""
+    hints, found = get_type_hints(kind), dict[str, Any]()
+    for name in names:
+        try:
+            found[name] = part_reader(hints[name])(shot[name], {})
+        except (KeyError, TypeError, ValueError, RecursionError):
+            continue
+    return found
 
 
 def part_reader(kind: Any) -> Reader:

@@ -14,6 +14,7 @@ from ari_conf.core import events as ev
 from ari_conf.core import integrity
 from ari_conf.core.account import Account
 from ari_conf.core.call import Call
+from ari_conf.core.callbacks import plausible
 from ari_conf.core.conference import Conference
 from ari_conf.core.directory import Directory
 from ari_conf.core.elements import GetDigits, Play, Speak, Wait
@@ -429,6 +430,8 @@ DAMAGES: dict[str, tuple[Damage, set[str]]] = {
     "a recording without an id": (recording_with(recording_id=""), STANDUP),
     "a recording that stops for ever": (recording_with(state="stopping"), STANDUP),
     "a recording that began when no calendar says": (recording_with(started_at=FAR), STANDUP),
+    "a recording that ended when no calendar says": (
+        recording_with(state="stopping", ended_at=FAR, deadline=FAR), STANDUP),
     "a member who arrives": (member_with("bob", state="arriving"), STANDUP),
     "a member who waits": (member_with("bob", state="waiting"), STANDUP),
     "a member who joins": (member_with("bob", state="joining"), STANDUP),
@@ -464,6 +467,7 @@ def test_what_does_not_fit_costs_its_own_call_or_conference_and_nobody_else(
     if costs == STANDUP:
         assert not [c for c in stage.directory.conferences.values() if c.name == "standup"]
         assert "id1" not in stage.asterisk.bridges and not stage.asterisk.recordings
+        assert all(plausible(e.start_ms, e.end_ms) for e in stage.all(do.StoreRecording)), "a worker can write them"
         assert do.ReleaseName("A", "standup", "id1") in effects or what in ("another account's", "another name")
         players(stage, "new")
         assert stage.told()[-1] == "enter new", "the name is free"

@@ -1,0 +1,324 @@
+"""Calls and conferences that a process before has written and nobody can read: what is known of them all the same, so
+that they are given up completely.
+
+Of a text that is JSON each field by itself, and each member by themselves; what a conference was called, from Redis;
+which channel was whose and what is being recorded, from Asterisk. Nothing is guessed: what is not known is left out,
+and the account is told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import structlog
+
+from ari_conf import takeover
+from ari_conf.ari import translate
+from ari_conf.ari.client import Client
+from ari_conf.core.call import Call
+from ari_conf.core.callbacks import standard
+from ari_conf.core.conference import Conference
+from ari_conf.core.directory import Directory
+from ari_conf.core.effects import ReportProblem
+from ari_conf.core.elements import Conference as Element
+from ari_conf.core.events import CallArrived
+from ari_conf.core.member import Member
+from ari_conf.core.recording import Recording
+from ari_conf.core.snapshot import readable, restore
+from ari_conf.errors import AriError, AriNotFound, StoreRefused, StoreUnavailable
+from ari_conf.store import Store
+
+log = structlog.get_logger()
+
+OF_CALL = (
+    *("request_uuid", "channel_id", "auth_id", "from_", "to", "caller_name", "direction", "started_at", "account"),
+    *("headers", "wideband", "answered_at", "cause", "code"),
+)
+"""What its end is told with; what it was doing does not matter any more."""
+OF_CONFERENCE = ("auth_id", "name", "created_at", "entered", "sequence")
+OF_RECORDING = ("call_uuid", "element", "started_at", "wideband", "params", "api_id")
+MOST_ASKED = 10_000
+"""Recordings in Asterisk's folder of which is asked whether they still run."""
+NOT_READ = (KeyError, TypeError, ValueError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    calls: list[Call] = field(default_factory=list)
+    conferences: list[Conference] = field(default_factory=list)
+    problems: list[ReportProblem] = field(default_factory=list)
+
+
+class Live(msgspec.Struct):
+    """A recording that Asterisk is making."""
+
+    name: str
+    target_uri: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asterisk:
+    """What it has that nobody else knows."""
+
+    arrivals: list[CallArrived]
+    """The calls of the application in the order in which they came, as if they had just come."""
+    bridges: frozenset[str]
+    recordings: Mapping[str, tuple[str, str]]
+    """bridge id -> account, recording id"""
+
+
+async def known(unreadable: Mapping[str, bytes], directory: Directory, store: Store, ari: Client, now: int) -> Known:
+    """Waits for Asterisk, which may still be starting, and for Redis. Nothing may happen yet: what is destroyed is
+    recorded no more, and a call that comes later is a new one."""
+    shots = {key: _shot(key, text) for key, text in unreadable.items()}
+    members = {key: _members(shots[key], texts) for key, texts in (await _written(store, list(unreadable))).items()}
+    asterisk = await _asked(ari, _recorded(directory))
+    rooms = await _conferences(shots, members, asterisk, directory, store, now)
+    calls = await _calls([key for key in shots if key not in rooms], shots, rooms, asterisk, directory, store, now)
+    found = Known(list(calls.values()), list(rooms.values()))
+    for room in found.conferences:
+        found.problems.extend(_record(room, shots[room.conference_id], asterisk, {**directory.calls, **calls}, now))
+    return found
+
+
+def _shot(key: str, text: bytes) -> dict[str, Any]:
+    """What is written, as far as it is JSON; nothing if it is another's."""
+    try:
+        shot = msgspec.json.decode(text)
+    except NOT_READ:
+        return {}
+    return shot if isinstance(shot, dict) and key in (shot.get("call_uuid"), shot.get("conference_id")) else {}
+
+
+async def _written(store: Store, ids: list[str]) -> dict[str, dict[bytes, bytes]]:
+    while True:
+        try:
+            return await store.members(ids)
+        except StoreUnavailable as error:
+            log.error("waiting for redis, which has the conferences' members", reason=str(error))
+            await asyncio.sleep(takeover.REDIS_AGAIN_S)
+
+
+def _members(shot: Mapping[str, Any], texts: Mapping[bytes, bytes]) -> list[Member]:
+    """Those who can be read, in the order in which they came."""
+    inside = shot.get("members")
+    shots: list[Any] = list(inside.values()) if isinstance(inside, dict) else []
+    found: dict[int, Member] = {}
+    for text in texts.values():
+        try:
+            shots.append(msgspec.json.decode(text))
+        except NOT_READ:
+            continue
+    for each in shots:
+        try:
+            member = restore(each, Member)
+            found[member.member_id] = member
+        except NOT_READ:
+            continue
+    return [found[id] for id in sorted(found)]
+
+
+# What Asterisk has.
+
+
+def _recorded(directory: Directory) -> set[str]:
+    """Recordings that are somebody's."""
+    found = [(c.auth_id, c.recording.recording_id) for c in directory.conferences.values() if c.recording]
+    return {translate.recording_name(*each) for each in found}
+
+
+async def _asked(ari: Client, recorded: set[str]) -> Asterisk:
+    channels = await takeover.answer(ari, "/channels", patient=True)
+    bridges = await takeover.answer(ari, "/bridges", patient=True)
+    stored = await takeover.answer(ari, "/recordings/stored", patient=True)
+    names = [one.name for one in map(_decoder(Live), stored) if one.name not in recorded and "/" in one.name]
+    ours = [raw for raw in channels if takeover.is_for(ari.app, _decoder(takeover.Channel)(raw))]
+    told = takeover.arrivals(sorted(map(msgspec.json.decode, ours), key=lambda one: str(one.get("creationtime"))))
+    arrived = [event for message in told if isinstance(event := translate.to_event(message, lambda: ""), CallArrived)]
+    live = {one.target_uri: one.name for one in await _live(ari, names[:MOST_ASKED])}
+    return Asterisk(
+        arrived,
+        frozenset(_decoder(takeover.Bridge)(raw).id for raw in bridges),
+        {
+            target.removeprefix("bridge:"): (name.rpartition("/")[0], name.rpartition("/")[2])
+            for target, name in live.items()
+        },
+    )
+
+
+def _decoder(kind: Any) -> Any:
+    return msgspec.json.Decoder(kind).decode
+
+
+async def _live(ari: Client, names: Iterable[str]) -> list[Live]:
+    """Asterisk lists those that are stored, among them those that it is making, and not the latter alone."""
+    found: list[Live] = []
+    left = iter(names)
+
+    async def ask() -> None:
+        for name in left:
+            try:
+                found.append(await ari.request("GET", f"/recordings/live/{quote(name, safe='')}", kind=Live))
+            except AriNotFound:
+                continue
+            except AriError as error:
+                log.warning("not known whether it is being recorded", name=name, reason=str(error))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(takeover.ASKED_AT_ONCE):
+            group.create_task(ask())
+    return found
+
+
+# What is made of it.
+
+
+async def _conferences(
+    shots: Mapping[str, dict[str, Any]],
+    members: Mapping[str, list[Member]],
+    asterisk: Asterisk,
+    directory: Directory,
+    store: Store,
+    now: int,
+) -> dict[str, Conference]:
+    theirs = {c.conference_id: c for c in directory.calls.values() if isinstance(c.running, Element)}
+    named: dict[str, tuple[str, str]] | None = None
+    found: dict[str, Conference] = {}
+    for key, shot in shots.items():
+        inside = [member for member in members[key] if member.conference_id == key]
+        if not (inside or key in asterisk.bridges or key in theirs or shot.get("conference_id") == key):
+            continue
+        if key == shot.get("call_uuid"):
+            continue
+        fields = readable(shot, Conference, OF_CONFERENCE)
+        whose = [(m.auth_id, m.element.name) for m in inside]
+        if (call := theirs.get(key)) is not None and isinstance(call.running, Element):
+            whose.append((call.auth_id, call.running.name))
+        if not (whose or {"auth_id", "name"} <= fields.keys()):
+            named = await _names(store) if named is None else named
+            whose = [named[key]] if key in named else []
+        auth_id, name = whose[0] if whose else (fields.get("auth_id", ""), fields.get("name", ""))
+        auth_id = auth_id or asterisk.recordings.get(key, ("", ""))[0]
+        if not auth_id:
+            log.error("a conference can't be read, and nobody knows whose it is: its bridge is destroyed", id=key)
+            continue
+        fields |= {"auth_id": auth_id, "name": name}
+        room = Conference(key, created_at=fields.pop("created_at", now), max_members=1, public_url=directory.public_url,
+                          members={m.member_id: m for m in inside}, claim="held", bridge="ready", **fields)  # fmt: skip
+        found[key] = room
+    return found
+
+
+async def _names(store: Store) -> dict[str, tuple[str, str]]:
+    """conference id -> account, name"""
+    found: dict[str, tuple[str, str]] = {}
+    try:
+        async for names in store.names_held():
+            found |= {held.conference_id: (held.auth_id, held.name) for held in names}
+    except (StoreUnavailable, StoreRefused) as error:
+        log.error("names can't be looked up", reason=str(error))
+    return found
+
+
+async def _calls(
+    keys: list[str],
+    shots: Mapping[str, dict[str, Any]],
+    rooms: Mapping[str, Conference],
+    asterisk: Asterisk,
+    directory: Directory,
+    store: Store,
+    now: int,
+) -> dict[str, Call]:
+    conferences = (*directory.conferences.values(), *rooms.values())
+    of_call = {m.call_uuid: m for c in conferences for m in c.members.values()}
+    arrived = {event.channel_id: event for event in asterisk.arrivals}
+    found: dict[str, Call] = {}
+    lost: list[str] = []
+    for key in keys:
+        fields = readable(shots[key], Call, OF_CALL)
+        if (member := of_call.get(key)) is not None:
+            fields = {"channel_id": member.channel_id, "auth_id": member.auth_id} | fields
+        if not fields.get("channel_id"):
+            lost.append(key)
+            continue
+        found[key] = await _call(key, arrived.get(fields["channel_id"]), fields, store, now)
+    taken = {call.channel_id for call in (*directory.calls.values(), *found.values())}
+    taken |= {member.channel_id for member in of_call.values()}
+    nobodys = [event for event in asterisk.arrivals if event.channel_id not in taken]
+    return found | {call.call_uuid: call for call in await _without_record(lost, nobodys, directory, store, now)}
+
+
+async def _without_record(
+    lost: list[str], nobodys: list[CallArrived], directory: Directory, store: Store, now: int
+) -> list[Call]:
+    """Of each text of which not even the channel is left one call that nobody knows, the oldest first: those that came
+    after the death of the process before are younger. Which is whose is known only if there is one of each."""
+    found: list[Call] = []
+    for event in nobodys[: len(lost)]:
+        sure = len(lost) == len(nobodys) == 1
+        log.error("a call that nobody knows, while state can't be read: it is hung up", channel_id=event.channel_id)
+        call = await _call(lost[0] if sure else directory.new_id(), event, {}, store, now)
+        if not sure:
+            # Nobody who is told of its end would know which call that was.
+            call.account = None
+        found.append(call)
+    return found
+
+
+async def _call(key: str, event: CallArrived | None, fields: dict[str, Any], store: Store, now: int) -> Call:
+    """`fields`: what is known of it; the rest is as Asterisk has it, if it does."""
+    values: dict[str, Any] = {"request_uuid": "", "channel_id": "", "auth_id": "", "from_": "", "to": ""}
+    values |= {"caller_name": "", "direction": "inbound", "started_at": now}
+    if event is not None:
+        values |= {name: getattr(event, name) for name in ("channel_id", "auth_id", "from_", "to", "caller_name")}
+        values["answered_at"] = now if event.answered else None
+    call = Call(key, **(values | fields))
+    if call.account is None or call.account.auth_id != call.auth_id:
+        try:
+            record = await store.account(call.auth_id)
+        except (StoreUnavailable, StoreRefused, ValueError) as error:
+            log.error("account not looked up", auth_id=call.auth_id, reason=str(error))
+            record = None
+        call.account = record.account() if record is not None else None
+    return call
+
+
+def _record(
+    room: Conference, shot: Mapping[str, Any], asterisk: Asterisk, calls: Mapping[str, Call], now: int
+) -> Iterator[ReportProblem]:
+    """What is, or was, being recorded of it is to be handed over."""
+    key, written = room.conference_id, shot.get("recording")
+    auth_id, recording_id = asterisk.recordings.get(key, ("", ""))
+    try:
+        whole = restore(written, Recording) if written is not None else None
+    except NOT_READ:
+        whole = None
+    room.auth_id = auth_id or room.auth_id
+    if whole is not None and recording_id in ("", whole.recording_id):
+        room.recording = whole
+        return
+    if not recording_id:
+        part = written if isinstance(written, dict) else {}
+        if part.get("handed_on") is not False or not isinstance(part.get("recording_id"), str):
+            return
+        recording_id = part["recording_id"]
+    fields = readable(written, Recording, OF_RECORDING)
+    asked = next((m for m in room.members.values() if m.recording_id == recording_id), None)
+    if asked is not None and "element" not in fields and not fields.get("api_id"):
+        fields |= {"call_uuid": asked.call_uuid, "element": asked.element}
+        if "params" not in fields and (call := calls.get(asked.call_uuid)) is not None:
+            fields["params"] = tuple(each for each in standard(call, "ConferenceRecord") if each[0] != "CallUUID")
+    told = "element" in fields
+    values: dict[str, Any] = {"call_uuid": "", "element": Element(room.name), "started_at": now, "begun": True}
+    room.recording = Recording(recording_id, key, room.auth_id, **(values | fields))
+    if not told:
+        text = (
+            f"the recording {recording_id} of the conference {room.name!r} is stored as mp3, and no callback tells of "
+            "it: what was stored of the conference can't be read. Look it up by its id"
+        )
+        yield ReportProblem(room.auth_id, "", None, text)

@@ -1,0 +1,398 @@
+"""What can't be read at a takeover is given up completely, as far as anything is known of it; and nobody else is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+
+from ari_conf import accounts, member_fields, store, takeover, unreadable
+from ari_conf.ari.translate import recording_name
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.core.conference import Conference
+from ari_conf.core.directory import Directory
+from ari_conf.core.elements import Speak, Wait
+from ari_conf.errors import AriNotFound
+from ari_conf.store import Step, Store, state_key
+from tests.core.stage import CALLBACK, Stage, players
+from tests.redis import RedisServer
+
+HANGUP = "http://hangup.example/"
+NAME = "pbx"
+
+
+class Asterisk:
+    """Over ARI, what the stage's has."""
+
+    app = "conf"
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self.stored = {"other/thing", "A/stored"}
+        """Files that are nobody's recording any more."""
+        self.asked: list[str] = []
+
+    async def request(self, method: str, path: str, *, kind: Any = Any) -> Any:
+        self.asked.append(path)
+        return msgspec.json.decode(json.dumps(self._answer(path)), type=kind)
+
+    def _answer(self, path: str) -> Any:
+        has = self._stage.asterisk
+        live = {recording_name("A", id): bridge_id for id, bridge_id in has.recordings.items()}
+        if path == "/channels":
+            return [self._channel(at, id) for at, id in reversed([*enumerate(has.channels)])]
+        if path == "/bridges":
+            return [{"id": b.bridge_id, "name": "ari_conf", "channels": b.channels} for b in has.bridges.values()]
+        if path == "/recordings/stored":
+            return [{"name": name, "format": "wav"} for name in (*self.stored, *live, "alone")]
+        name = path.removeprefix("/recordings/live/").replace("%2F", "/")
+        if name not in live:
+            raise AriNotFound("not found", 404)
+        return {"name": name, "target_uri": f"bridge:{live[name]}", "state": "recording"}
+
+    def _channel(self, at: int, id: str) -> dict[str, Any]:
+        return {
+            "id": id,
+            "name": f"PJSIP/{id}",
+            "state": "Up",
+            "caller": {"number": f"+49{id}", "name": id},
+            "dialplan": {"exten": "100", "app_name": "Stasis", "app_data": "other" if id == "foreign" else "conf,A"},
+            "creationtime": f"2026-01-01T00:00:{at:02}.000+0000",
+        }
+
+
+class House:
+    """Ann, Bob and Cid are being recorded in a room; Dan is in another one, and Eve in none."""
+
+    def __init__(self, stage: Stage, redis: RedisServer, kept: Store) -> None:
+        self.stage, self.redis, self.store = stage, redis, kept
+        self.asterisk = Asterisk(stage)
+        self.known: unreadable.Known
+        players(stage, "ann", "bob", "cid", record=True, record_file_format="wav")
+        players(stage, "dan", name="other")
+        stage.call("eve", Wait(3600), Speak("after"))
+
+    async def write(self) -> None:
+        step = Step(self.stage.now)
+        step.state |= {**self.stage.directory.calls, **self.stage.directory.conferences}
+        for key, thing in self.stage.directory.conferences.items():
+            step.members[key] = dict(thing.members)
+        await self.store.write([step])
+
+    def spoil(self, key: str, how: Callable[[dict[str, Any]], Any] | bytes) -> None:
+        if isinstance(how, bytes):
+            self.redis.client.hset(state_key(NAME), key, how)
+            return
+        shot = json.loads(self.redis.client.hget(state_key(NAME), key) or b"")
+        how(shot)
+        self.redis.client.hset(state_key(NAME), key, json.dumps(shot).replace(" ", "").encode())
+
+    async def take_over(self) -> list[do.Effect]:
+        stage = self.stage
+        ids = iter(f"new{n}" for n in range(99))
+        directory = stage.directory = Directory(lambda: next(ids), "https://conference.example")
+        texts = await takeover.restore(self.store, directory)
+        ari: Any = self.asterisk
+        self.known = await unreadable.known(texts, directory, self.store, ari, stage.now)
+        directory.restore_unreadable(self.known.calls, self.known.conferences)
+        before = len(stage.effects)
+        stage.carry_out([*directory.restored(stage.now), *self.known.problems])
+        return stage.effects[before:]
+
+    def all_ends(self) -> None:
+        for who in tuple(self.stage.asterisk.channels):
+            if who != "foreign":
+                self.stage.hang_up(who)
+        self.stage.pass_time(600)
+        assert not self.stage.directory.calls and not self.stage.directory.conferences
+
+
+@pytest.fixture
+async def house(redis_server: RedisServer) -> AsyncIterator[House]:
+    client = store.connect(redis_server.url)
+    accounts.add(redis_server.client, 1, "A", hangup_url=HANGUP)
+    yield House(Stage(hangup_url=HANGUP), redis_server, Store(client, NAME))
+    await client.aclose()
+
+
+def ended(stage: Stage) -> dict[str, str]:
+    """Whose hangup URL was told, and who they were."""
+    told = [dict(e.params) for e in stage.all(do.PostCallback) if e.url == HANGUP]
+    return {params["CallUUID"].removeprefix("call-"): params["From"] for params in told}
+
+
+def stored(stage: Stage) -> do.StoreRecording:
+    (found,) = stage.all(do.StoreRecording)
+    return found
+
+
+def problems(effects: list[do.Effect]) -> list[str]:
+    return [effect.text for effect in effects if isinstance(effect, do.ReportProblem)]
+
+
+def set_to(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def spoil(shot: dict[str, Any]) -> None:
+        for name in path[:-1]:
+            shot = shot[name]
+        shot[path[-1]] = value
+
+    return spoil
+
+
+def without(*path: str) -> Callable[[dict[str, Any]], None]:
+    def spoil(shot: dict[str, Any]) -> None:
+        for name in path[:-1]:
+            shot = shot[name]
+        del shot[path[-1]]
+
+    return spoil
+
+
+ROOM: dict[str, Callable[[dict[str, Any]], Any] | bytes] = {
+    "nothing of it is left": b"{",
+    "it is empty": b"",
+    "it is another's": b'{"conference_id":"x"}',
+    "it is a list": b"[]",
+    "a name from another version": set_to("bridge", value="dreaming"),
+    "a number instead of a word": set_to("claim", value=5),
+    "its own name is gone": set_to("name", value=None),
+    "so is its account": set_to("auth_id", value=[]),
+    "the recording is of another version": set_to("recording", "state", value="paused"),
+    "when it began is gone": without("recording", "started_at"),
+    "nothing of the recording is left": set_to("recording", value=["x"]),
+    "nobody wrote of a recording": lambda shot: shot.update(recording=None, bridge="dreaming"),
+}
+
+
+@pytest.mark.parametrize("what", ROOM)
+async def test_what_asterisk_records_of_a_conference_that_can_not_be_read_is_handed_over(
+    house: House, what: str
+) -> None:
+    """Whatever is left of its record: the members know whose element asked for it, and Asterisk that it runs."""
+    stage = house.stage
+    await house.write()
+    (recording_id,) = stage.asterisk.recordings
+    house.spoil("id1", ROOM[what])
+    effects = await house.take_over()
+    found = stored(stage)
+    assert (found.recording_id, found.auth_id, found.conference_id) == (recording_id, "A", "id1")
+    assert (found.conference_name, found.file_format, found.call_uuid) == ("standup", "wav", "call-ann")
+    assert found.callback is not None and found.callback.url == CALLBACK
+    params = dict(found.callback.params)
+    assert params["RecordingID"] == recording_id and params["From"] == "4930123" and "CallUUID" not in params
+    assert not stage.asterisk.recordings, "it runs no more"
+    assert not any("no callback tells" in text for text in problems(effects))
+    # Given up completely.
+    assert set(stage.asterisk.channels) == {"dan", "eve"} and set(ended(stage)) == {"ann", "bob", "cid"}
+    assert [text for text in stage.told() if text.startswith("exit")] == [
+        f"exit {who} conference_ended" for who in ("ann", "bob", "cid")
+    ]
+    assert do.ReleaseName("A", "standup", "id1") in effects
+    house.all_ends()
+
+
+async def test_its_numbers_go_on_if_they_can_be_read(house: House) -> None:
+    await house.write()
+    house.spoil("id1", set_to("bridge", value="dreaming"))
+    await house.take_over()
+    callback = stored(house.stage).callback
+    told = [int(c["ConferenceSequence"]) for c in house.stage.callbacks(ConferenceName="standup")]
+    assert callback is not None
+    assert [*told, int(dict(callback.params)["ConferenceSequence"])] == list(range(1, 8))
+
+
+async def test_a_recording_of_which_only_asterisk_knows_is_stored_and_its_account_told_what_is_missing(
+    house: House,
+) -> None:
+    """Neither the conference nor who was in it can be read."""
+    await house.write()
+    for key in ("id1", "call-ann", "call-bob", "call-cid"):
+        house.spoil(key, b"{")
+    house.redis.client.delete(member_fields.members_key("id1"))
+    house.redis.client.hset("ari_conf:names:A", "standup", f"id1 {NAME}")
+    (recording_id,) = house.stage.asterisk.recordings
+    effects = await house.take_over()
+    found = stored(house.stage)
+    assert (found.recording_id, found.auth_id, found.conference_name) == (recording_id, "A", "standup")
+    assert found.callback is None and found.file_format == "mp3"
+    (text,) = [text for text in problems(effects) if "no callback tells" in text]
+    assert recording_id in text and "'standup'" in text
+    assert set(house.stage.asterisk.channels) == {"dan", "eve"}, "nobody stays on the phone without us"
+    assert "id1" not in house.stage.asterisk.bridges
+    house.all_ends()
+
+
+async def test_one_that_the_api_asked_for_is_told_as_the_api_was_promised(house: House) -> None:
+    await house.write()
+
+    def asked_by_the_api(shot: dict[str, Any]) -> None:
+        shot["recording"] |= {"api_id": "api1", "state": "of another version"}
+        shot["recording"]["element"]["callback_url"] = "http://api.example/"
+
+    house.spoil("id1", asked_by_the_api)
+    await house.take_over()
+    callback = stored(house.stage).callback
+    assert callback is not None and callback.url == "http://api.example/"
+    assert dict(callback.params)["api_id"] == "api1" and "record_url" in dict(callback.params)
+
+
+async def test_one_that_was_handed_over_is_not_handed_over_again(house: House) -> None:
+    house.stage.asterisk.recordings.clear()
+    await house.write()
+    house.spoil("id1", lambda shot: shot["recording"].update(state="another", handed_on=True) or shot.pop("claim"))
+    await house.take_over()
+    assert not house.stage.all(do.StoreRecording)
+
+
+async def test_one_that_had_ended_and_was_not_handed_over_is(house: House) -> None:
+    house.stage.asterisk.recordings.clear()
+    await house.write()
+    house.spoil("id1", lambda shot: shot["recording"].update(state="another", handed_on=False))
+    await house.take_over()
+    assert stored(house.stage).conference_id == "id1"
+
+
+async def test_other_conferences_recordings_go_on(house: House) -> None:
+    players(house.stage, "fay", "gus", name="third", record=True)
+    third = house.stage.conference_id("third")
+    await house.write()
+    house.spoil("id1", b"{")
+    await house.take_over()
+    assert [*house.stage.asterisk.recordings.values()] == [third] and stored(house.stage).conference_id == "id1"
+    assert house.stage.hears("fay") == {"gus"}
+
+
+async def test_a_member_who_can_not_be_read_costs_the_conference_and_the_others_are_told(house: House) -> None:
+    await house.write()
+    house.redis.client.hset(member_fields.members_key("id1"), "2", b'{"member_id":"two"}')
+    await house.take_over()
+    assert [t for t in house.stage.told() if t.startswith("exit")] == [
+        f"exit {who} conference_ended" for who in ("ann", "cid")
+    ]
+    assert set(ended(house.stage)) == {"ann", "bob", "cid"} and stored(house.stage).conference_id == "id1"
+
+
+# Calls.
+
+CALL: dict[str, Callable[[dict[str, Any]], Any] | bytes] = {
+    "nothing of it is left": b"{",
+    "it is nothing": b"5",
+    "it is another's": b'{"call_uuid":"call-dan","channel_id":"dan"}',
+    "of another version": set_to("position", value="first"),
+    "what it does is of another version": set_to("running", value={"_": "Dance"}),
+    "its channel is gone": without("channel_id"),
+    "its account's URLs are": set_to("account", value=5),
+    "who calls is": set_to("from_", value=None),
+}
+
+
+@pytest.mark.parametrize("what", CALL)
+async def test_a_call_that_can_not_be_read_and_is_in_no_conference_is_given_up_completely(
+    house: House, what: str
+) -> None:
+    """Else its caller would be taken for a new one, and hear it all again from the beginning."""
+    stage = house.stage
+    await house.write()
+    house.spoil("call-eve", CALL[what])
+    with capture_logs() as logged:
+        effects = await house.take_over()
+    assert set(stage.asterisk.channels) == {"ann", "bob", "cid", "dan"}
+    (text,) = problems(effects)
+    assert "it can't be read" in text
+    (problem,) = [effect for effect in effects if isinstance(effect, do.ReportProblem)]
+    assert (problem.auth_id, problem.call_uuid) == ("A", "call-eve")
+    assert set(ended(stage)) == {"eve"}, "its account in Redis has the hangup URL"
+    assert [line["id"] for line in logged if "can't be read: its call or conference is ended" in line["event"]] == [
+        "call-eve"
+    ]
+    assert stage.hears("ann") == {"bob", "cid"}
+    house.all_ends()
+
+
+async def test_of_several_of_which_nothing_is_left_all_are_hung_up_and_none_is_told_by_anothers_id(
+    house: House,
+) -> None:
+    house.stage.call("fay", Wait(3600))
+    await house.write()
+    house.spoil("call-eve", b"{")
+    house.spoil("call-fay", b"")
+    effects = await house.take_over()
+    assert set(house.stage.asterisk.channels) == {"ann", "bob", "cid", "dan"}
+    assert len(problems(effects)) == 2 and not ended(house.stage)
+    house.all_ends()
+
+
+async def test_a_call_that_came_while_nobody_listened_is_a_new_one(house: House) -> None:
+    """It is younger than those of which there is a record. And another application's is nobody's."""
+    await house.write()
+    house.stage.asterisk.call("new")
+    house.stage.asterisk.call("foreign")
+    house.spoil("call-eve", b"{")
+    await house.take_over()
+    assert {"new", "foreign"} <= set(house.stage.asterisk.channels) and "eve" not in house.stage.asterisk.channels
+    house.stage.tell(ev.CallArrived("new", "call-new", "request", "A", "+4930", "100"))
+    assert "call-new" in {asked.call_uuid for asked in house.stage.all(do.IdentifyCall)}
+    house.all_ends()
+
+
+async def test_a_call_that_has_hung_up_meanwhile_costs_nobody_else(house: House) -> None:
+    await house.write()
+    del house.stage.asterisk.channels["eve"]
+    house.spoil("call-eve", set_to("position", value="first"))
+    await house.take_over()
+    house.stage.tell(ev.ChannelHungUp("eve", 0))
+    assert set(house.stage.asterisk.channels) == {"ann", "bob", "cid", "dan"} and set(ended(house.stage)) == {"eve"}
+    house.all_ends()
+
+
+async def test_a_member_whose_call_can_not_be_read_is_told_of_like_all_others(house: House) -> None:
+    await house.write()
+    house.spoil("call-bob", set_to("position", value="first"))
+    await house.take_over()
+    assert house.stage.told()[-1] == "exit bob hangup" and house.stage.hears("ann") == {"cid"}
+    assert set(ended(house.stage)) == {"bob"} and house.stage.asterisk.recordings
+    house.all_ends()
+
+
+async def test_while_redis_does_not_know_the_account_it_is_hung_up_all_the_same(house: House) -> None:
+    await house.write()
+    house.spoil("call-eve", b"{")
+    house.redis.client.delete(accounts.KEY)
+    effects = await house.take_over()
+    assert "eve" not in house.stage.asterisk.channels and len(problems(effects)) == 1 and not ended(house.stage)
+
+
+async def test_what_is_whole_asks_nothing_of_asterisk(house: House) -> None:
+    await house.write()
+    directory = Directory(lambda: "new")
+    assert await takeover.restore(house.store, directory) == {}
+    assert {c.conference_id for c in directory.conferences.values()} == {"id1", house.stage.conference_id("other")}
+
+
+async def test_everything_is_of_another_version(house: House) -> None:
+    """All are given up, and none is taken for a new one."""
+    await house.write()
+    for key in (*house.stage.directory.calls, *house.stage.directory.conferences):
+        house.spoil(key, lambda shot: shot.pop("auth_id"))
+    await house.take_over()
+    assert not house.stage.asterisk.channels and not house.stage.asterisk.bridges
+    assert set(ended(house.stage)) == {"ann", "bob", "cid", "dan", "eve"}
+    assert stored(house.stage).callback is not None
+    house.all_ends()
+    assert not [c for c in house.stage.directory.conferences.values() if isinstance(c, Conference)]
+
+
+async def test_with_very_many_files_in_the_folder_not_all_are_asked_about(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unreadable, "MOST_ASKED", 10)
+    house.asterisk.stored |= {f"A/{n}" for n in range(100)}
+    await house.write()
+    house.spoil("call-eve", b"{")
+    await house.take_over()
+    assert len([path for path in house.asterisk.asked if path.startswith("/recordings/live/")]) == 10
