@@ -4,6 +4,9 @@ from it (`member_fields`). `core.snapshot` reads them.
 It reads plain values, which takes ten times as long as what msgspec can do by itself: numbers, words, and which fields
 there are. So the large ones are read by msgspec, and of their parts what many have in common (a document, a sound, an
 account) is known by its text, and read once.
+
+A long document is written without what is as by default: each step of its call writes it again, and of a hundred short
+elements it would make fifty KB.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import msgspec
 
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
+from ari_conf.core.elements import Element, PreAnswer
 from ari_conf.core.member import Member
 from ari_conf.core.snapshot import KIND, Reader, Shared, part_reader, restore
 
@@ -32,6 +36,8 @@ LARGE: dict[bytes, type[Thing]] = {b'{"call_uuid"': Call, b'{"conference_id"': C
 MOST_TEXTS = 50_000
 """Remembered at a time: where each has its own there is no use in it."""
 NO_MEMBERS = b',"members":{}}'
+FEW = 20
+"""Elements that are written as they are."""
 
 
 def is_conference(text: bytes) -> bool:
@@ -39,7 +45,46 @@ def is_conference(text: bytes) -> bool:
 
 
 def encoded(thing: Thing | Member) -> bytes:
+    if type(thing) is Call and _is_long(thing.elements):
+        kind, values_of = _with_raw_elements()
+        return _encode(kind(*values_of(thing), _long_text(thing)))
     return _encode(thing)
+
+
+def _is_long(elements: tuple[Element, ...]) -> bool:
+    return len(elements) > FEW or any(type(e) is PreAnswer and len(e.children) > FEW for e in elements)
+
+
+def _long_text(call: Call) -> Any:
+    """Made once for a document: it takes some milliseconds."""
+    if call.kept is None or call.kept[0] is not call.elements:
+        call.kept = call.elements, msgspec.Raw(_encode(_brief(call.elements)))
+    return call.kept[1]
+
+
+def _brief(value: Any) -> Any:
+    """With its class's name, since what is left of it no longer tells."""
+    if isinstance(value, tuple):
+        return [_brief(one) for one in value]
+    if not is_dataclass(value):
+        return value
+    brief: dict[str, Any] = {KIND: type(value).__name__}
+    for name, default in _defaults(cast(Any, type(value))):
+        one = getattr(value, name)
+        if one != default or type(one) is not type(default):
+            brief[name] = _brief(one)
+    return brief
+
+
+@cache
+def _defaults(kind: Any) -> tuple[tuple[str, Any], ...]:
+    return tuple((f.name, f.default) for f in fields(kind))
+
+
+@cache
+def _with_raw_elements() -> tuple[Callable[..., Any], Callable[[Any], tuple[Any, ...]]]:
+    names = [f.name for f in fields(Call) if f.name != "elements"]
+    return msgspec.defstruct("CallWithRawElements", [*names, "elements"], gc=False), attrgetter(*names)
 
 
 def without_members(conference: Conference) -> bytes:

@@ -18,12 +18,14 @@ Purpose = Literal["answer", "action", "redirect"]
 class Standing:
     """Beside what a call is, and so not written with it: made when it is first wanted."""
 
-    __slots__ = ("standing",)
+    __slots__ = ("kept", "standing")
     standing: tuple[Params, Params] | None
     """Of the standard parameters: see `callbacks.standard`."""
+    kept: tuple[object, object] | None
+    """Of whoever writes it down: its elements, and their text."""
 
     def __post_init__(self) -> None:
-        self.standing = None
+        self.standing = self.kept = None
 
     def stand(self, before: Params, after: Params) -> tuple[Params, Params]:
         self.standing = before, after

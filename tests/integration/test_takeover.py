@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
+import wave
+from functools import partial
 
 import pytest
 import requests
 
+from ari_conf.store import state_key
 from demo import listen
 from demo.phone import Phone, now_ms
+from tests.integration.receiver import Request
 from tests.integration.stage import Stage
 from tests.lateness import lasted, took_s
 
@@ -246,3 +251,46 @@ async def test_a_graceful_stop_hands_over_with_events_in_flight(stage: Stage) ->
     assert list(told()) == sorted(set(told()))
     numbers = [number for number, _ in sequence(stage)]
     assert numbers == [str(n) for n in range(1, len(numbers) + 1)]
+
+
+async def test_what_the_next_one_can_not_read_is_ended_completely(stage: Stage) -> None:
+    """A conference that is being recorded, of whose own record nothing is left, and a call that is in none; the others
+    hear nothing of it."""
+    stage.set_account(hangup_url="{url}/hangup")
+    recorded = '<Conference record="true" recordFileFormat="wav" callbackUrl="{url}/events">standup</Conference>'
+    state = state_key(stage.system.settings.asterisk_name)
+    async with stage.callers(4) as (ann, bob, cid, dan):
+        for phone, hz in ((ann, ANN), (cid, CID)):
+            phone.tone(hz)
+        await stage.call(ann, recorded)
+        await stage.enters(ann)
+        before = set(stage.redis.hkeys(state))
+        await stage.call(bob, '<GetDigits numDigits="4" timeout="60"/>')
+        waiting = (await stage.until(lambda: {*stage.redis.hkeys(state)} - before)).pop()
+        for phone in (cid, dan):
+            await stage.call(phone, "<Conference>other</Conference>")
+        await stage.hears(dan, CID)
+        await stage.listen(dan, 1000)
+        conference = (await stage.enters(ann)).params["ConferenceUUID"]
+        await stage.system.kill("serve")
+        for key in (waiting, conference):
+            stage.redis.hset(state, key, b"{")
+        dead = now_ms()
+        await stage.system.start("serve")
+        told = (await stage.event("ConferenceRecord")).params
+        for phone in (ann, bob):
+            await phone.hung_up()
+        ends = [await stage.receiver.wait_for(partial(_hangup_of, phone=stage.number(phone))) for phone in (ann, bob)]
+        assert ends[1].params["CallUUID"] == waiting.decode()
+        await stage.leaves(ann)
+        assert stage.gaps(dan, CID, dead, cid) == []
+        assert any("can't be read" in text for text in stage.problems())
+        for phone in (cid, dan):
+            await phone.hang_up()
+    file = await asyncio.to_thread(requests.get, told["RecordUrl"], timeout=10)
+    with wave.open(io.BytesIO(file.content)) as tape:
+        assert tape.getnframes() / tape.getframerate() > 1.0
+
+
+def _hangup_of(request: Request, phone: str) -> bool:
+    return request.path == "/hangup" and request.params["From"] == phone
