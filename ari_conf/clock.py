@@ -35,13 +35,16 @@ SLEW_MS = 1
 NEAR_MS = 20
 """Closer than this the two clocks are equal: an answer from Redis takes some time."""
 AGAIN_S = 0.5
+MOST_DIGITS = 15
+"""Of a time that makes sense: no calendar goes further."""
 PROC = Path("/proc")
 
 # KEYS: clock.
 _READ = (
     CLOCK
     + """
-local record = redis.call('HMGET', KEYS[1], 'ms', 'steady', 'place', 'redis')
+local well, record = pcall(redis.call, 'HMGET', KEYS[1], 'ms', 'steady', 'place', 'redis')
+if not well then record = {} end
 return {clock(), record[1] or '', record[2] or '', record[3] or '', record[4] or ''}
 """
 )
@@ -51,6 +54,8 @@ _RECORD = (
     CLOCK
     + """
 local now = clock()
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
 redis.call('HSET', KEYS[1], 'ms', ARGV[1], 'steady', ARGV[2], 'place', ARGV[3], 'redis', now)
 return now
 """
@@ -102,10 +107,10 @@ class Clock:
             except (RedisError, OSError) as error:
                 log.error("waiting for redis, which has the time", reason=str(error) or type(error).__name__)
                 await asyncio.sleep(AGAIN_S)
-        ms, steady, where, then = (part.decode() for part in record)
-        if not (goes_on and ms.isdigit() and then.isdigit() and steady.isdigit()):
+        ms, steady, where, then = cast("list[bytes]", record)
+        if not (goes_on and all(part.isdigit() and len(part) <= MOST_DIGITS for part in (ms, steady, then))):
             self._ahead = int(now) - self._steady()
-        elif where and where == self._place:
+        elif where and where == self._place.encode():
             self._ahead = int(ms) - int(steady)
         else:
             self._ahead = int(ms) + max(0, int(now) - int(then)) - self._steady()

@@ -118,13 +118,31 @@ async def test_redis_set_back_meanwhile_sets_nothing_back(machine: Machine, clie
     assert abs(second.now_ms() - first.now_ms()) <= SLEW_MS
 
 
+@pytest.mark.parametrize("text", ["x", "", b"\xff", "\u00b2", "9" * 400], ids=range(5))
 @pytest.mark.parametrize("damage", ["ms", "steady", "redis"])
-async def test_a_record_that_makes_no_sense_is_none(machine: Machine, client: redis.asyncio.Redis, damage: str) -> None:
+async def test_a_record_that_makes_no_sense_is_none(
+    machine: Machine, client: redis.asyncio.Redis, damage: str, text: str | bytes
+) -> None:
     await recorded(machine.clock(), client)
-    await client.hset(clock_key(NAME), damage, "x")  # type: ignore[misc]
+    await client.hset(clock_key(NAME), damage, text)  # type: ignore[misc,arg-type]
     clock = machine.clock()
     await clock.begin(client, NAME, goes_on=True)
     assert abs(clock.now_ms() - await redis_ms(client)) < 60_000
+
+
+async def test_a_key_that_holds_something_else_is_no_record_and_becomes_one(
+    machine: Machine, client: redis.asyncio.Redis
+) -> None:
+    """Waiting for it to make sense, nobody would ever take over."""
+    await client.set(clock_key(NAME), "x")
+    clock = machine.clock()
+    await lateness.soon(clock.begin(client, NAME, goes_on=True))
+    assert abs(clock.now_ms() - await redis_ms(client)) < 60_000
+    keeping = asyncio.create_task(clock.keep(client, NAME))
+    async with lateness.timeout():
+        while await client.type(clock_key(NAME)) != b"hash":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    keeping.cancel()
 
 
 async def test_it_waits_for_redis(
