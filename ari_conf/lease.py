@@ -131,7 +131,8 @@ def _is_older(found: str, confirmed: str) -> bool:
     process, number = confirmed.split("-")[:2]
     found_process, _, rest = found.partition("-")
     found_number = rest.partition("-")[0]
-    return found_process != process or not found_number.isdigit() or int(found_number) < int(number)
+    is_number = found_number.isascii() and found_number.isdigit()
+    return found_process != process or not is_number or int(found_number) < int(number)
 
 
 @dataclass(slots=True)
@@ -287,7 +288,8 @@ class Lease:
                 self.lose()
                 return
             self._confirmed_beat, self._checked = self._beat, began
-            lost = (found.decode(), confirmed) if _is_older(found.decode(), confirmed) else None
+            has = found.decode(errors="replace")
+            lost = (has, confirmed) if _is_older(has, confirmed) else None
             if answer == b"forgotten" or (lost is not None and lost != self._lost):
                 log.warning("redis has forgotten what was written: it is written again")
                 self._forgotten()

@@ -330,6 +330,11 @@ async def test_what_redis_has_lost_between_two_renewals_is_noticed(make: Made, t
     redis_server.client.delete(lease.written_key("pbx"))
     await time.passes(5)
     assert len(forgotten) == 2
+    for number, damaged in enumerate((b"\xff", f"{kept[0].confirmed.partition('-')[0]}-²".encode())):
+        redis_server.client.set(lease.written_key("pbx"), damaged)
+        await time.passes(5)
+        assert len(forgotten) == 3 + number, "what is written anew makes it whole again"
+    assert one.fresh
     await kept[0].close()
 
 
