@@ -277,7 +277,7 @@ async def test_what_the_next_one_can_not_read_is_ended_completely(stage: Stage) 
             stage.redis.hset(state, key, b"{")
         dead = now_ms()
         await stage.system.start("serve")
-        told = (await stage.event("ConferenceRecord")).params
+        told = (await stage.event("ConferenceRecord", timeout=90)).params
         for phone in (ann, bob):
             await phone.hung_up()
         ends = [await stage.receiver.wait_for(partial(_hangup_of, phone=stage.number(phone))) for phone in (ann, bob)]
