@@ -13,12 +13,15 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
 import msgspec
+import structlog
 from redis import Redis
 
 from ari_conf.core.account import Account
 from ari_conf.core.elements import NotAllowed, http_method, one_of, url
 from ari_conf.errors import AccountRefused
 from ari_conf.lanes import PREFIX
+
+log = structlog.get_logger()
 
 KEY = PREFIX + "accounts"
 LETTERS_AND_DIGITS = string.ascii_letters + string.digits
@@ -115,9 +118,14 @@ def ids(redis: Redis) -> list[str]:
 
 
 def list_all(redis: Redis) -> list[AccountRecord]:
-    """By auth id."""
-    found = cast("dict[bytes, bytes]", redis.hgetall(KEY))
-    return sorted((decode(record) for record in found.values()), key=lambda record: record.auth_id)
+    """By auth id. One that can't be read hides no other."""
+    found = []
+    for auth_id, record in cast("dict[bytes, bytes]", redis.hgetall(KEY)).items():
+        try:
+            found.append(decode(record))
+        except ValueError as error:
+            log.error("an account can't be read", auth_id=auth_id.decode(errors="replace"), reason=str(error))
+    return sorted(found, key=lambda record: record.auth_id)
 
 
 def remove(redis: Redis, auth_id: str) -> None:

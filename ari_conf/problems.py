@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import cast
 
 import msgspec
+import structlog
 from redis import Redis
 
 from ari_conf.lanes import PREFIX
 from ari_conf.visible import visible
+
+log = structlog.get_logger()
 
 MOST_TEXT = 1000
 """Characters of a problem's text: what it quotes may be as long as a document."""
@@ -38,6 +41,11 @@ def encoded(problem: Problem) -> bytes:
 
 
 def read_problems(client: Redis, auth_id: str, limit: int = 200) -> list[Problem]:
-    """An account's problems, the newest first."""
-    found = cast("list[bytes]", client.lrange(problems_key(auth_id), 0, limit - 1))
-    return [msgspec.json.decode(problem, type=Problem) for problem in found]
+    """An account's problems, the newest first. One that can't be read hides no other."""
+    found = []
+    for problem in cast("list[bytes]", client.lrange(problems_key(auth_id), 0, limit - 1)):
+        try:
+            found.append(msgspec.json.decode(problem, type=Problem))
+        except ValueError as error:
+            log.warning("a problem can't be read: it is not listed", auth_id=auth_id, reason=str(error))
+    return found

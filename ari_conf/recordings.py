@@ -21,6 +21,7 @@ from hashlib import blake2s
 from typing import Any, cast
 
 import msgspec
+import structlog
 from redis import Redis
 
 from ari_conf import lanes, outbox, recording_index
@@ -28,6 +29,8 @@ from ari_conf.core.effects import NoteStay, NoteTalk, PostCallback, StoreRecordi
 from ari_conf.lanes import PREFIX
 from ari_conf.recording_index import Stored
 from ari_conf.settings import Settings
+
+log = structlog.get_logger()
 
 QUEUE, TRANSCRIPTIONS = "recordings", "transcriptions"
 WORDS_KEPT_S = 7 * 24 * 3600
@@ -77,6 +80,21 @@ class Transcribing(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
 
 
 KINDS: tuple[tuple[str, type[Job] | type[Transcribing]], ...] = ((QUEUE, Job), (TRANSCRIPTIONS, Transcribing))
+
+
+class _Stay(msgspec.Struct, frozen=True, array_like=True, tag="stay"):
+    member_id: int
+    call_uuid: str
+    from_: str
+    to: str
+    entered_ms: int
+    left_ms: int | None
+
+
+class _Talk(msgspec.Struct, frozen=True, array_like=True, tag="talk"):
+    member_id: int
+    start_ms: int
+    end_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +174,20 @@ def note(pipe: Any, effect: NoteStay | NoteTalk) -> None:
 
 
 def notes(redis: Redis, recording_id: str) -> Notes:
-    found = [json.loads(one) for one in cast("list[bytes]", redis.zrange(_notes_key(recording_id), 0, -1))]
-    names = ("member_id", "call_uuid", "from", "to", "entered_ms", "left_ms")
-    members = tuple(dict(zip(names, one[1:], strict=True)) for one in found if one[0] == "stay")
-    return Notes(members, tuple((one[1], one[2], one[3]) for one in found if one[0] == "talk"))
+    """One that can't be read costs no recording."""
+    members: list[dict[str, Any]] = []
+    talk: list[tuple[int, int, int]] = []
+    for one in cast("list[bytes]", redis.zrange(_notes_key(recording_id), 0, -1)):
+        try:
+            note: _Stay | _Talk = msgspec.json.decode(one, type=_Stay | _Talk)
+        except ValueError as error:
+            log.error("a note beside a recording can't be read", recording_id=recording_id, reason=str(error))
+            continue
+        if isinstance(note, _Talk):
+            talk.append((note.member_id, note.start_ms, note.end_ms))
+        else:
+            members.append({name.rstrip("_"): value for name, value in msgspec.structs.asdict(note).items()})
+    return Notes(tuple(members), tuple(talk))
 
 
 # The index.

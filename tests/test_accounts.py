@@ -105,6 +105,8 @@ def test_accounts_are_listed_and_removed(redis_server: RedisServer):
     for auth_id in ("MB", "MA"):
         accounts.add(redis_server.client, NOW, auth_id)
     assert [record.auth_id for record in accounts.list_all(redis_server.client)] == ["MA", "MB"]
+    redis_server.client.hset(accounts.KEY, mapping={"MC": b"{", "MD": b'{"auth_id":5}'})
+    assert [record.auth_id for record in accounts.list_all(redis_server.client)] == ["MA", "MB"]
     accounts.remove(redis_server.client, "MA")
     assert accounts.get(redis_server.client, "MA") is None
     for refused in (accounts.remove, accounts.update):

@@ -16,6 +16,12 @@ def test_a_control_character_is_shown_as_its_escape_whoever_wrote_it(redis_serve
     assert b"\\u001b" not in new
 
 
+def test_one_that_can_not_be_read_hides_no_other(redis_server):
+    good = msgspec.json.encode(Problem(2, "c", "good"))
+    redis_server.client.rpush(problems_key("A"), b"{", good, b"\xff", b'{"at_ms":"soon","call_uuid":1,"text":[]}')
+    assert [problem.text for problem in read_problems(redis_server.client, "A")] == ["good"]
+
+
 def test_it_quotes_no_whole_document():
     assert len(Problem(1, "c", "x" * 100_000).text) == MOST_TEXT
     assert len(Problem(1, "c", "\x00" * 100_000).text) == MOST_TEXT

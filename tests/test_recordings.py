@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from typer.testing import CliRunner
 
 from ari_conf import accounts, lanes, outbox, recording_index, recordings
 from ari_conf.cli import app
-from ari_conf.core.effects import NoteTalk
+from ari_conf.core.effects import NoteStay, NoteTalk
 from ari_conf.recording_index import Stored
 from ari_conf.recordings import Job
 from ari_conf.settings import settings
@@ -137,3 +138,21 @@ def test_who_was_in_and_who_spoke_is_noted_up_to_a_bound(redis_server: RedisServ
     pipe.execute()
     assert [start for _, start, _ in recordings.notes(redis_server.client, "r1").talk] == [1, 2, 3]
     assert redis_server.client.ttl("ari_conf:recording-notes:r1") > 0
+
+
+@pytest.mark.parametrize("damaged", [b"{", b"\xff", b"[]", b'["stay"]', b'["talk",1,"x",3]', b'["sings",1,2,3]', b"{}"])
+def test_a_note_that_can_not_be_read_costs_no_recording(redis_server: RedisServer, damaged: bytes) -> None:
+    recordings.note(redis_server.client, NoteStay("r1", 1, "u1", "4930", "100", 5, 9))
+    recordings.note(redis_server.client, NoteStay("r1", 2, "u2", "4931", "100", 6, None))
+    recordings.note(redis_server.client, NoteTalk("r1", 1, 6, 7))
+    redis_server.client.zadd("ari_conf:recording-notes:r1", {damaged: 6})
+    found = recordings.notes(redis_server.client, "r1")
+    assert [member["from"] for member in found.members] == ["4930", "4931"] and found.talk == ((1, 6, 7),)
+    assert found.members[1] == {
+        "member_id": 2,
+        "call_uuid": "u2",
+        "from": "4931",
+        "to": "100",
+        "entered_ms": 6,
+        "left_ms": None,
+    }
