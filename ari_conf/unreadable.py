@@ -9,9 +9,9 @@ and the account is told so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -34,6 +34,7 @@ from ari_conf.errors import AriError, AriNotFound, StoreRefused, StoreUnavailabl
 from ari_conf.store import Store
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 OF_CALL = (
     *("request_uuid", "channel_id", "auth_id", "from_", "to", "caller_name", "direction", "started_at", "account"),
@@ -75,8 +76,9 @@ class Asterisk:
 async def known(unreadable: Mapping[str, bytes], directory: Directory, store: Store, ari: Client, now: int) -> Known:
     """Waits for Asterisk, which may still be starting, and for Redis. Nothing may happen yet: what is destroyed is
     recorded no more, and a call that comes later is a new one."""
-    shots = {key: _shot(key, text) for key, text in unreadable.items()}
-    members = {key: _members(shots[key], texts) for key, texts in (await _written(store, list(unreadable))).items()}
+    shots = {key: _shot(key, text) async for key, text in _with_turns(unreadable.items())}
+    written = await _written(store, list(unreadable))
+    members = {key: _members(shots[key], texts) async for key, texts in _with_turns(written.items())}
     asterisk = await _asked(ari, _recorded(directory))
     rooms = await _conferences(shots, members, asterisk, directory, store, now)
     calls = await _calls([key for key in shots if key not in rooms], shots, rooms, asterisk, directory, store, now)
@@ -84,6 +86,14 @@ async def known(unreadable: Mapping[str, bytes], directory: Directory, store: St
     for room in found.conferences:
         found.problems.extend(_record(room, shots[room.conference_id], asterisk, {**directory.calls, **calls}, now))
     return found
+
+
+async def _with_turns(things: Iterable[T]) -> AsyncIterator[T]:
+    """Others have their turn in between, such as the lease's renewal."""
+    for n, thing in enumerate(things):
+        if n % takeover.READ_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        yield thing
 
 
 def _shot(key: str, text: bytes) -> dict[str, Any]:
@@ -137,7 +147,8 @@ async def _asked(ari: Client, recorded: set[str]) -> Asterisk:
     bridges = await takeover.answer(ari, "/bridges", patient=True)
     stored = await takeover.answer(ari, "/recordings/stored", patient=True)
     names = [one.name for one in map(_decoder(Live), stored) if one.name not in recorded and "/" in one.name]
-    ours = [raw for raw in channels if takeover.is_for(ari.app, _decoder(takeover.Channel)(raw))]
+    decoded = _decoder(takeover.Channel)
+    ours = [raw async for raw in _with_turns(channels) if takeover.is_for(ari.app, decoded(raw))]
     told = takeover.arrivals(sorted(map(msgspec.json.decode, ours), key=lambda one: str(one.get("creationtime"))))
     arrived = [event for message in told if isinstance(event := translate.to_event(message, lambda: ""), CallArrived)]
     live = {one.target_uri: one.name for one in await _live(ari, names[:MOST_ASKED])}
@@ -189,7 +200,7 @@ async def _conferences(
     theirs = {c.conference_id: c for c in directory.calls.values() if isinstance(c.running, Element)}
     named: dict[str, tuple[str, str]] | None = None
     found: dict[str, Conference] = {}
-    for key, shot in shots.items():
+    async for key, shot in _with_turns(shots.items()):
         inside = [member for member in members[key] if member.conference_id == key]
         if not (inside or key in asterisk.bridges or key in theirs or shot.get("conference_id") == key):
             continue
@@ -239,7 +250,7 @@ async def _calls(
     arrived = {event.channel_id: event for event in asterisk.arrivals}
     found: dict[str, Call] = {}
     lost: list[str] = []
-    for key in keys:
+    async for key in _with_turns(keys):
         fields = readable(shots[key], Call, OF_CALL)
         if (member := of_call.get(key)) is not None:
             fields = {"channel_id": member.channel_id, "auth_id": member.auth_id} | fields

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -396,3 +397,22 @@ async def test_with_very_many_files_in_the_folder_not_all_are_asked_about(
     house.spoil("call-eve", b"{")
     await house.take_over()
     assert len([path for path in house.asterisk.asked if path.startswith("/recordings/live/")]) == 10
+
+
+async def test_others_have_their_turn_while_very_many_are_looked_at(house: House) -> None:
+    """A process that does not renew its lease in time loses it."""
+    turns = 0
+
+    async def another() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    texts = {f"u{n}": b'{"call_uuid":"u%d","channel_id":"c%d","auth_id":"A"}' % (n, n) for n in range(2000)}
+    ari: Any = house.asterisk
+    waiting = asyncio.create_task(another())
+    known = await unreadable.known(texts, Directory(lambda: "new"), house.store, ari, house.stage.now)
+    waiting.cancel()
+    assert len(known.calls) == 2000 and known.calls[7].account is not None
+    assert turns >= 4 * 2000 // takeover.READ_AT_ONCE
