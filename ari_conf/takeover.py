@@ -85,7 +85,7 @@ async def look(
     """`known`: the channels of the calls that there are. `patient`: asks until it is answered, since Asterisk may still
     be starting; else raises AriError."""
     channels, bridges = await asyncio.gather(
-        answer(ari, "/channels", patient=patient), answer(ari, "/bridges", patient=patient)
+        _answer(ari, "/channels", patient=patient), _answer(ari, "/bridges", patient=patient)
     )
     asked = [e for expectations in before.values() for e in expectations if e.kind in ("playback", "recording")]
     kept = await _kept(ari, asked)
@@ -93,7 +93,7 @@ async def look(
     arrived: list[dict[str, Any]] = []
     async for raw, channel in _each(channels, Channel):
         answered[channel.id] = channel.state == "Up"
-        if channel.id not in known and is_for(app, channel):
+        if channel.id not in known and _is_for(app, channel):
             arrived.append(msgspec.json.decode(raw))
     seen = [bridge async for _, bridge in _each(bridges, Bridge)]
     there = There(
@@ -122,7 +122,7 @@ async def ours(ari: Client, app: str, named: frozenset[str]) -> frozenset[str]:
     return named & set(told.get("bridge_ids", ()))
 
 
-def is_for(app: str, channel: Channel) -> bool:
+def _is_for(app: str, channel: Channel) -> bool:
     return channel.dialplan.app_name == "Stasis" and _arguments(channel.dialplan.app_data)[0] == app
 
 
@@ -256,7 +256,7 @@ async def restored_in_parts(
         gc.freeze()
 
 
-async def answer(ari: Client, path: str, *, patient: bool) -> list[msgspec.Raw]:
+async def _answer(ari: Client, path: str, *, patient: bool) -> list[msgspec.Raw]:
     while True:
         try:
             found: list[msgspec.Raw] | None = await ari.request("GET", path, kind=list[msgspec.Raw])

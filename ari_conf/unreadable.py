@@ -30,7 +30,7 @@ from ari_conf.core.events import CallArrived
 from ari_conf.core.member import Member
 from ari_conf.core.recording import Recording
 from ari_conf.core.snapshot import readable, restore
-from ari_conf.errors import AriError, AriNotFound, StoreRefused, StoreUnavailable
+from ari_conf.errors import AriError, AriNotFound, AriUnreachable, StoreRefused, StoreUnavailable
 from ari_conf.store import Store
 
 log = structlog.get_logger()
@@ -143,12 +143,10 @@ def _recorded(directory: Directory) -> set[str]:
 
 
 async def _asked(ari: Client, recorded: set[str]) -> Asterisk:
-    channels = await takeover.answer(ari, "/channels", patient=True)
-    bridges = await takeover.answer(ari, "/bridges", patient=True)
-    stored = await takeover.answer(ari, "/recordings/stored", patient=True)
+    channels, bridges, stored = [await _listed(ari, what) for what in ("/channels", "/bridges", "/recordings/stored")]
     names = [one.name for one in map(_decoder(Live), stored) if one.name not in recorded and "/" in one.name]
     decoded = _decoder(takeover.Channel)
-    ours = [raw async for raw in _with_turns(channels) if takeover.is_for(ari.app, decoded(raw))]
+    ours = [raw async for raw in _with_turns(channels) if takeover._is_for(ari.app, decoded(raw))]
     told = takeover.arrivals(sorted(map(msgspec.json.decode, ours), key=lambda one: str(one.get("creationtime"))))
     arrived = [event for message in told if isinstance(event := translate.to_event(message, lambda: ""), CallArrived)]
     live = {one.target_uri: one.name for one in await _live(ari, names[:MOST_ASKED])}
@@ -160,6 +158,23 @@ async def _asked(ari: Client, recorded: set[str]) -> Asterisk:
             for target, name in live.items()
         },
     )
+
+
+async def _listed(ari: Client, what: str) -> list[msgspec.Raw]:
+    """Nothing, if Asterisk can't tell it: then less is known, and nobody waits for it."""
+    while True:
+        try:
+            found: list[msgspec.Raw] | None = await ari.request("GET", what, kind=list[msgspec.Raw])
+            return found or []
+        except AriUnreachable as error:
+            # It connects before it has started to its end.
+            log.info("asterisk does not answer yet", path=what, reason=str(error))
+            await asyncio.sleep(takeover.AGAIN_S)
+        except AriError as error:
+            log.error(
+                "asterisk can't tell what it has: less is known of what can't be read", path=what, reason=str(error)
+            )
+            return []
 
 
 def _decoder(kind: Any) -> Any:

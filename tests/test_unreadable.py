@@ -18,7 +18,7 @@ from ari_conf.core import events as ev
 from ari_conf.core.conference import Conference
 from ari_conf.core.directory import Directory
 from ari_conf.core.elements import Speak, Wait
-from ari_conf.errors import AriNotFound
+from ari_conf.errors import AriError, AriNotFound, AriUnreachable
 from ari_conf.store import Step, Store, state_key
 from tests.core.stage import CALLBACK, Stage, players
 from tests.redis import RedisServer
@@ -37,9 +37,15 @@ class Asterisk:
         self.stored = {"other/thing", "A/stored"}
         """Files that are nobody's recording any more."""
         self.asked: list[str] = []
+        self.can_not_tell: tuple[str, ...] = ()
+        self.unanswered = 0
 
     async def request(self, method: str, path: str, *, kind: Any = Any) -> Any:
         self.asked.append(path)
+        if path in self.can_not_tell:
+            raise AriError("Allocation failed", 500)
+        if self.asked.count(path) <= self.unanswered and path.count("/") == 1:
+            raise AriUnreachable("it is starting")
         return msgspec.json.decode(json.dumps(self._answer(path)), type=kind)
 
     def _answer(self, path: str) -> Any:
@@ -386,6 +392,27 @@ async def test_everything_is_of_another_version(house: House) -> None:
     assert stored(house.stage).callback is not None
     house.all_ends()
     assert not [c for c in house.stage.directory.conferences.values() if isinstance(c, Conference)]
+
+
+async def test_an_asterisk_that_still_starts_is_asked_until_it_answers(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takeover, "AGAIN_S", 0.0)
+    house.asterisk.unanswered = 3
+    await house.write()
+    house.spoil("call-eve", b"{")
+    await house.take_over()
+    assert set(ended(house.stage)) == {"eve"}
+
+
+async def test_what_asterisk_can_not_tell_holds_nothing_up(house: House) -> None:
+    """What the texts and the members tell is told all the same."""
+    house.asterisk.can_not_tell = ("/channels", "/bridges", "/recordings/stored")
+    await house.write()
+    house.spoil("id1", set_to("bridge", value="dreaming"))
+    house.spoil("call-eve", set_to("position", value="first"))
+    await house.take_over()
+    assert stored(house.stage).callback is not None and set(ended(house.stage)) == {"ann", "bob", "cid", "eve"}
 
 
 async def test_with_very_many_files_in_the_folder_not_all_are_asked_about(
