@@ -78,14 +78,19 @@ local function ready(lane)
     redis.call('RPUSH', P..'accounts', account)
   end
 end
-local function weigh(lane, entries, bytes)
-  if P ~= 'ari_conf:callbacks:' then return end
-  local account = lane:match('^([^:]*):')
+local function weighed(account, entries, bytes)
   if redis.call('HINCRBY', P..'entries', account, entries) <= 0 then
     redis.call('HDEL', P..'entries', account)
     redis.call('HDEL', P..'bytes', account)
   else
     redis.call('HINCRBY', P..'bytes', account, bytes)
+  end
+end
+local function weigh(lane, entries, bytes)
+  if P ~= 'ari_conf:callbacks:' then return end
+  if not pcall(weighed, lane:match('^([^:]*):'), entries, bytes) then
+    -- Something else stands there: no callback is lost for it.
+    redis.call('DEL', P..'entries', P..'bytes')
   end
 end
 local function count_again(account)
@@ -120,7 +125,8 @@ local function no_room(lane, entry)
     local bytes = tonumber(redis.call('HGET', P..'bytes', account) or 0)
     return entries >= {MOST_OF_AN_ACCOUNT} or bytes + #entry > {MOST_BYTES_OF_AN_ACCOUNT}
   end
-  if is_full() then
+  local well, full = pcall(is_full)
+  if well and full then
     count_again(account)
     if is_full() then
       return '{MOST_OF_AN_ACCOUNT} callbacks of this account, or {MOST_BYTES_OF_AN_ACCOUNT // 1024**2} MB, wait already'

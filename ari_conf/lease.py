@@ -82,7 +82,8 @@ if not mine or beat < tonumber(ARGV[3]) then
   answer = 'forgotten'
 end
 redis.call('HSET', KEYS[2], 'number', ARGV[2], 'beat', ARGV[4], 'at', now, 'holder', ARGV[5])
-return {answer, redis.call('GET', KEYS[3]) or ''}
+local known, last = pcall(redis.call, 'GET', KEYS[3])
+return {answer, known and last or ''}
 """
 )
 

@@ -59,7 +59,8 @@ WRITE = (
     + """
 local refused = not_owner(KEYS[3], ARGV[1])
 if refused then return refused end
-local again = redis.call('GET', KEYS[2]) == ARGV[2]
+local known, last = pcall(redis.call, 'GET', KEYS[2])
+local again = known and last == ARGV[2]
 redis.call('SET', KEYS[2], ARGV[2])
 local wrong = {}
 local function done(key, ...)

@@ -334,7 +334,10 @@ async def test_what_redis_has_lost_between_two_renewals_is_noticed(make: Made, t
         redis_server.client.set(lease.written_key("pbx"), damaged)
         await time.passes(5)
         assert len(forgotten) == 3 + number, "what is written anew makes it whole again"
-    assert one.fresh
+    redis_server.client.delete(lease.written_key("pbx"))
+    redis_server.client.rpush(lease.written_key("pbx"), "something else")
+    await time.passes(5)
+    assert len(forgotten) == 5 and one.fresh
     await kept[0].close()
 
 

@@ -14,6 +14,7 @@ from ari_conf.core.events import CallArrived
 from ari_conf.core.member import Member
 from ari_conf.core.snapshot import restore, snapshot
 from ari_conf.errors import StoreUnavailable
+from ari_conf.lease import written_key
 from ari_conf.member_fields import members_key
 from ari_conf.problems import read_problems
 from ari_conf.store import Step, Store
@@ -210,6 +211,26 @@ async def test_a_key_that_holds_something_else_costs_what_belongs_there(redis_se
     waits = [text for each in there.scan_iter("*:lane:*", _type="list") for text in there.lrange(each, 0, -1)]
     assert len(waits) == (1 if "lane:" in key else 2)
     await client.aclose()
+
+
+@pytest.mark.parametrize("key", [written_key("asterisk one"), "ari_conf:callbacks:entries", "ari_conf:callbacks:bytes"])
+async def test_a_key_that_all_have_in_common_and_that_can_be_made_anew_costs_nothing(
+    redis_server: RedisServer, kept: Store, key: str
+):
+    there = redis_server.client
+    there.sadd(key, "something else")
+    batch = batch_of(kept, Step(NOW, {"call:u1": b"1"}, [callback(1), callback(2, "c2")]))
+    with capture_logs() as logged:
+        for _ in range(2):
+            await kept.send(batch)
+    assert logged == [] and there.type(key) != b"set"
+    waits = [text for each in there.scan_iter("*:lane:*", _type="list") for text in there.lrange(each, 0, -1)]
+    assert len(waits) == 2, "each is there, and once"
+    taken = lanes.Lanes(there).turn("w1", 8, 1, None)
+    assert taken is not None
+    lanes.Lanes(there).turn("w1", 8, None, lanes.done(taken))
+    left = [text for each in there.scan_iter("*:lane:*", _type="list") for text in there.lrange(each, 0, -1)]
+    assert len(left) == 1
 
 
 async def test_a_conference_whose_members_can_not_be_read_costs_itself(redis_server: RedisServer, kept: Store):
