@@ -9,6 +9,7 @@
 | digits of one sendDigits | 100 | the attribute is not allowed |
 | a member's digits that may still become a match | the longest pattern | they are decided |
 | digits of one GetDigits | MOST_DIGITS | the input is complete |
+| X-PH- headers of a call, as they are written | MOST_HEADER_BYTES | those beyond are left out, and a problem says so |
 | problems of one step | the warnings of a document, or one for each member | |
 | what one call or conference lately undid, for a process that takes over | MOST_UNDONE | the oldest is forgotten |
 | failed requests that are made again, of one channel or bridge | MOST_INSISTED | the oldest is given up |
@@ -21,6 +22,8 @@ MOST_QUEUED = 100
 MOST_PATTERNS = 1000
 """Each key that a member presses is compared with all of them."""
 MOST_DIGITS = 1000
+MOST_HEADER_BYTES = 32 * 1024
+"""Half of what a callback may take."""
 MOST_UNDONE = 50
 MOST_INSISTED = 20
 INSISTED_AT_ONCE = 200

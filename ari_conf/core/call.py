@@ -5,9 +5,12 @@ Here is its door and its document. It stands on `hanging_up`, and that on `call_
 
 from __future__ import annotations
 
+import json
+
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.account import Account
+from ari_conf.core.bounds import MOST_HEADER_BYTES
 from ari_conf.core.call_state import Purpose
 from ari_conf.core.callbacks import BUSY, END_OF_DOCUMENT, INVALID, NORMAL, REJECTED, SCHEDULED, UNREACHABLE, standard
 from ari_conf.core.effects import Answer, FetchDocument, HangUp, IdentifyCall, Params, PlayMedia, WarmSounds
@@ -107,7 +110,23 @@ class Call(HangingUp):
     # The document.
 
     def _identified(self, account: Account | None, headers: dict[str, str], now: int) -> Out:
-        self.headers = headers
+        return [*self._brings(headers), *self._is_of(account, now)]
+
+    def _brings(self, headers: dict[str, str]) -> Out:
+        """They stand in each request about the call, which could not be sent if its caller made them long enough."""
+        size = left_out = 0
+        for name, value in headers.items():
+            size += len(json.dumps([name, value], ensure_ascii=False).encode(errors="replace"))
+            if size > MOST_HEADER_BYTES:
+                left_out += 1
+            else:
+                self.headers[name] = value
+        if not left_out:
+            return []
+        text = f"{left_out} X-PH- headers of the call's INVITE are left out: all may take {MOST_HEADER_BYTES} bytes"
+        return [self.problem(text)]
+
+    def _is_of(self, account: Account | None, now: int) -> Out:
         if account is None:
             self.account = Account(self.auth_id)
             text = f"there is no account {self.auth_id!r}: add it with `ari-conf account add`, or correct the dialplan"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from ari_conf import outbox
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
+from ari_conf.core.account import Account
 from ari_conf.core.elements import GetDigits, Hangup, Play, PreAnswer, Redirect, Speak, Wait
 from tests.core.stage import ACTION, START, Stage, stay
 
@@ -424,3 +426,22 @@ def test_he_hangs_up_while_something_is_awaited(stage: Stage, held: type) -> Non
     assert stage.all(do.PlayMedia) == stage.all(do.AddChannel) == []
     assert stage.all(do.HangUp) == [] and not stage.directory.calls
     assert stage.now == START
+
+
+@pytest.mark.parametrize(
+    "value", ['"' * 3900, "\\" * 3900, "v" * 3900, "\u00e4" * 3900], ids=("quotes", "backslashes", "letters", "umlauts")
+)
+def test_no_caller_makes_the_callbacks_about_them_too_long_to_be_sent(value: str) -> None:
+    """Each header stands in each of them, and what is longer than 64 KB is not sent."""
+    stage = Stage()
+    stage.held = {do.IdentifyCall}
+    stage.call("ann", stay())
+    headers = tuple((f"X-PH-{n}", value) for n in range(16))
+    stage.give_up()
+    stage.tell(ev.CallIdentified("call-ann", Account("A"), headers, False))
+    enters = next(e for e in stage.all(do.PostCallback) if dict(e.params).get("ConferenceAction") == "enter")
+    assert outbox.entry(enters, stage.now)
+    told = [name for name, _ in enters.params if name.startswith("X-PH-")]
+    assert told == [name for name, _ in headers][: len(told)] and 3 <= len(told) < 16, "the first of them are told"
+    (problem,) = stage.all(do.ReportProblem)
+    assert f"{16 - len(told)} X-PH- headers" in problem.text
