@@ -36,8 +36,8 @@ def typed(redis_server, monkeypatch):
     monkeypatch.setenv("ARI_CONF_REDIS_URL", redis_server.url)
     settings_module.settings.cache_clear()
 
-    def type_(*words: str) -> str:
-        result = CliRunner().invoke(app, words)
+    def type_(*words: str, input: str | None = None) -> str:
+        result = CliRunner().invoke(app, words, input=input)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == 0, result.output
@@ -99,6 +99,40 @@ def test_a_rotated_token_is_a_new_one_and_the_old_one_is_kept_for_a_while(typed,
     assert "an older token signs until" in typed("account", "show", "acme")
 
 
+def test_an_account_is_changed_in_what_is_given_and_nothing_else(typed, redis_server):
+    typed("account", "add", "acme", "--answer-url", "https://acme.example/a", "--hangup-url", "https://acme.example/h")
+    token = get(redis_server.client, "acme").token
+    said = typed("account", "set", "acme", "--answer-url", "https://acme.example/b", "--hangup-method", "GET")
+    record = get(redis_server.client, "acme")
+    assert (record.answer_url, record.hangup_url) == ("https://acme.example/b", "https://acme.example/h")
+    assert (record.answer_method, record.hangup_method, record.token) == ("POST", "GET", token)
+    assert "https://acme.example/b" in said and token not in said
+    typed("account", "set", "acme", "--hangup-url", "")
+    assert get(redis_server.client, "acme").hangup_url is None
+
+
+def test_a_token_is_given_by_a_file_or_standard_input_and_not_shown(typed, redis_server, tmp_path):
+    file = tmp_path / "token"
+    file.write_text("a" * 40 + "\n")
+    assert "a" * 40 not in typed("account", "add", "acme", "--token-file", str(file))
+    assert get(redis_server.client, "acme").token == "a" * 40
+    assert "b" * 40 not in typed("account", "set", "acme", "--token-file", "-", input="b" * 40)
+    record = get(redis_server.client, "acme")
+    assert record.token == "b" * 40 and [old.token for old in record.old_tokens] == ["a" * 40]
+    assert typed("account", "show", "acme", "--token") == "b" * 40 + "\n"
+
+
+def test_an_address_that_no_request_may_go_to_is_said_at_once(typed):
+    said = typed("account", "add", "acme", "--answer-url", "http://192.168.1.7:5000/answer")
+    assert "no request goes to 192.168.1.7" in said and "ARI_CONF_ALLOWED_NETWORKS" in said
+    assert "no request goes to localhost" in typed("account", "set", "acme", "--hangup-url", "http://localhost/h")
+    assert "no request" not in typed("account", "set", "acme", "--answer-url", "https://acme.example/answer")
+
+
+def test_its_version():
+    assert re.fullmatch(r"ari-conf \d+\.\d+\S*\n", run("--version").stdout)
+
+
 def test_a_removed_account_is_gone(typed, redis_server):
     typed("account", "add", "acme")
     typed("account", "remove", "acme")
@@ -111,6 +145,10 @@ def test_a_removed_account_is_gone(typed, redis_server):
         (["show", "nobody"], "there is no account nobody"),
         (["remove", "nobody"], "there is no account nobody"),
         (["rotate-token", "nobody"], "there is no account nobody"),
+        (["set", "nobody", "--answer-url", "https://acme.example/"], "there is no account nobody"),
+        (["set", "nobody"], "nothing is to be changed: name an option"),
+        (["add", "acme", "--token-file", "/nowhere/token"], "can't be read from /nowhere/token: No such file"),
+        (["add", "acme", "--token-file", "/etc/hostname"], "16 to 100 letters and digits"),
         (["add", "a,b"], "only 1 to 40 letters and digits"),
         (["add", "acme", "--answer-url", "ftp://acme"], "absolute http or https URL"),
         (["add", "acme", "--answer-method", "PUT"], "GET or POST"),
@@ -124,6 +162,12 @@ def test_what_an_account_can_not_be(redis_server, words, says):
 # Problems and callbacks.
 
 
+@pytest.mark.parametrize("words", [["problems"], ["dead-letters", "list"]])
+def test_an_account_that_is_none_has_none(redis_server, words):
+    result = run(*words, "nobody", ARI_CONF_REDIS_URL=redis_server.url)
+    assert (result.returncode, result.stderr) == (1, "ari-conf: there is no account nobody\n")
+
+
 async def test_the_problems_of_an_account(typed, redis_server):
     client = connect(redis_server.url)
     await Store(client, "here").write(
@@ -131,10 +175,12 @@ async def test_the_problems_of_an_account(typed, redis_server):
     )
     await client.aclose()
     assert "2023-11-14 22:13:20 UTC\t8011\tcall-1\tthe document is no XML" in typed("problems", "acme")
+    typed("account", "add", "other")
     assert typed("problems", "other") == ""
 
 
 def test_no_lane_and_no_dead_letter(typed):
+    typed("account", "add", "acme")
     assert typed("lanes") == typed("dead-letters", "list", "acme") == ""
     assert "0 callbacks will be sent again" in typed("dead-letters", "resend", "acme")
 

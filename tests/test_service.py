@@ -37,6 +37,7 @@ PARTS = {
     "the look at the disk": "ari_conf.disk.watch",
     "what measures Asterisk and Redis": "ari_conf.metrics.Serve.probe",
     "what measures the loop": "ari_conf.metrics.Serve.watch_loop",
+    "the look at whose Asterisk this is": "ari_conf.identity.SameAsterisk.watch",
 }
 
 

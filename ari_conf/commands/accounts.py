@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from redis import Redis
@@ -11,12 +15,24 @@ from ari_conf import accounts
 from ari_conf.accounts import AccountRecord
 from ari_conf.commands.terminal import console, moment, print_table, redis, say
 from ari_conf.errors import AccountRefused
+from ari_conf.settings import settings
 
 app = typer.Typer(no_args_is_help=True, help="Accounts: who may bring calls, where their documents come from.")
 
 AuthId = Annotated[str, typer.Argument(metavar="ACCOUNT", help="The account's Auth ID.")]
 Url = Annotated[str | None, typer.Option(metavar="URL")]
 Method = Annotated[str, typer.Option(metavar="GET|POST")]
+NewUrl = Annotated[str | None, typer.Option(metavar="URL", help="'' for none.")]
+NewMethod = Annotated[str | None, typer.Option(metavar="GET|POST")]
+TokenFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Where its token is, 16 to 100 letters and digits; - is standard input. One is made if not given.",
+    ),
+]
+LONGEST_TOKEN_FILE = 1000
+"""Characters that are read of it."""
 
 
 @app.command()
@@ -35,8 +51,9 @@ def add(
     recording_auth: Annotated[
         str, typer.Option(metavar="none|basic", help="Whether RecordUrl asks for a login.")
     ] = "none",
+    token_file: TokenFile = None,
 ) -> None:
-    """Makes an account and shows its token: now, and never again."""
+    """Makes an account and shows its token."""
     fields = {
         "answer_url": answer_url,
         "answer_method": answer_method,
@@ -48,8 +65,48 @@ def add(
         "recording_auth": recording_auth,
     }
     with redis() as client:
-        record = accounts.add(client, _now_ms(client), auth_id, **fields)
-    _print_token(record)
+        record = accounts.add(client, _now_ms(client), auth_id, _token_in(token_file), **fields)
+    _print_token(record, shown=token_file is None)
+    _say_where_no_request_may_go(fields)
+
+
+@app.command("set")
+def set_(
+    auth_id: AuthId,
+    answer_url: NewUrl = None,
+    answer_method: NewMethod = None,
+    fallback_url: NewUrl = None,
+    fallback_method: NewMethod = None,
+    hangup_url: NewUrl = None,
+    hangup_method: NewMethod = None,
+    transcription_rate: Annotated[str | None, typer.Option(metavar="PRICE", help="Of a minute.")] = None,
+    recording_auth: Annotated[str | None, typer.Option(metavar="none|basic")] = None,
+    token_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A new token; - is standard input. The old one signs as well for 24 hours."),
+    ] = None,
+) -> None:
+    """Changes an account: what is given, and nothing else. Calls that come from now on are run by it."""
+    given = {
+        "answer_url": answer_url,
+        "answer_method": answer_method,
+        "fallback_url": fallback_url,
+        "fallback_method": fallback_method,
+        "hangup_url": hangup_url,
+        "hangup_method": hangup_method,
+        "transcription_rate": transcription_rate,
+        "recording_auth": recording_auth,
+    }
+    fields = {name: value for name, value in given.items() if value is not None}
+    if not fields and token_file is None:
+        raise AccountRefused("nothing is to be changed: name an option; see `ari-conf account set --help`")
+    with redis() as client:
+        if fields:
+            accounts.update(client, auth_id, **fields)
+        if token_file is not None:
+            accounts.rotate_token(client, auth_id, token=_token_in(token_file))
+    show(auth_id)
+    _say_where_no_request_may_go(fields)
 
 
 @app.command("list")
@@ -62,12 +119,17 @@ def list_() -> None:
 
 
 @app.command()
-def show(auth_id: AuthId) -> None:
+def show(
+    auth_id: AuthId, token: Annotated[bool, typer.Option("--token", help="Only its token, which is secret.")] = False
+) -> None:
     """All of an account but its token."""
     with redis() as client:
         record = accounts.get(client, auth_id)
     if record is None:
         raise AccountRefused(f"there is no account {auth_id}")
+    if token:
+        print(record.token)
+        return
     rows = [("auth_id", record.auth_id), ("created", moment(record.created_ms))]
     rows += [(name, str(getattr(record, name) or "")) for name in accounts.SETTABLE]
     rows += [("an older token signs until", moment(old.until_ms)) for old in record.old_tokens]
@@ -93,10 +155,42 @@ def rotate_token(
     _print_token(record)
 
 
-def _print_token(record: AccountRecord) -> None:
-    print_table(("", ""), [("auth_id", record.auth_id), ("auth_token", record.token)], "")
-    if console.is_terminal:
-        say("The token is shown only now. It signs every request that is sent to your program.", style="dim")
+def _print_token(record: AccountRecord, *, shown: bool = True) -> None:
+    token = [("auth_token", record.token)] if shown else []
+    print_table(("", ""), [("auth_id", record.auth_id), *token], "")
+    if console.is_terminal and shown:
+        say("The token is secret: it signs every request that is sent to your program.", style="dim")
+
+
+def _token_in(file: str | None) -> str | None:
+    """Raises AccountRefused."""
+    if file is None:
+        return None
+    try:
+        with sys.stdin if file == "-" else Path(file).open() as opened:
+            return opened.read(LONGEST_TOKEN_FILE).strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise AccountRefused(f"the token can't be read from {file}: {reason}") from None
+
+
+def _say_where_no_request_may_go(fields: dict[str, Any]) -> None:
+    """Of addresses that are written as such. A name may lead anywhere by the time it is asked for."""
+    allowed = settings().allowed_networks
+    for name, value in fields.items():
+        if not name.endswith("_url") or not value:
+            continue
+        host = urlsplit(value).hostname or ""
+        try:
+            address = ip_address("127.0.0.1" if host == "localhost" else host)
+        except ValueError:
+            continue
+        if not address.is_global and not any(address in network for network in allowed):
+            print(
+                f"ari-conf: {name}: no request goes to {host}, which is no public address, unless "
+                f"ARI_CONF_ALLOWED_NETWORKS of serve and workers has it, such as {address}/{address.max_prefixlen}",
+                file=sys.stderr,
+            )
 
 
 def _now_ms(client: Redis) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import random
@@ -50,7 +51,7 @@ def get(root: Path = DEFAULT_ROOT) -> str:
 
 @dataclass
 class EmbeddedAsterisk:
-    """All that it writes lies in `folder`; it listens on loopback only. Any port not given is a free one."""
+    """All that it writes lies in `folder`; ARI listens on loopback only. Any port not given is a free one."""
 
     folder: Path
     where: str
@@ -67,6 +68,8 @@ class EmbeddedAsterisk:
     """Seconds without a packet after which a caller has vanished."""
     max_calls: int = 1000
     host: str = "127.0.0.1"
+    sip_host: str = "127.0.0.1"
+    """Where phones call, and send their sound to."""
     sip_port: int = 0
     http_port: int = 0
     websocket_port: int = 0
@@ -74,13 +77,19 @@ class EmbeddedAsterisk:
 
     def __post_init__(self) -> None:
         self.folder = self.folder.resolve()
-        self.sip_port = self.sip_port or free_port(socket.SOCK_DGRAM, self.host)
+        self.sip_port = self.sip_port or free_port(socket.SOCK_DGRAM, self.sip_host)
         self.http_port = self.http_port or free_port(host=self.host)
         self.websocket_port = self.websocket_port or free_port(host=self.host)
 
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.http_port}/ari"
+
+    @property
+    def entity_id(self) -> str:
+        """The same for each Asterisk in this folder: what is kept in Redis is found again under it."""
+        digest = hashlib.sha256(f"{socket.gethostname()} {self.folder}".encode()).hexdigest()
+        return ":".join(("02", *(digest[i : i + 2] for i in range(0, 10, 2))))
 
     @property
     def log_file(self) -> Path:
@@ -156,7 +165,7 @@ class EmbeddedAsterisk:
             "ARI_CONF_ARI_SOCKET": "outbound" if self.outbound else "inbound",
             "ARI_CONF_ARI_LISTEN": f"{self.host}:{self.websocket_port}",
             "ARI_CONF_HTTP_BIND": f"{self.host}:{self.http_port}",
-            "ARI_CONF_SIP_BIND": f"{self.host}:{self.sip_port}",
+            "ARI_CONF_SIP_BIND": f"{self.sip_host}:{self.sip_port}",
             # A range that others use too is no harm: Asterisk takes the next port that is free.
             "ARI_CONF_RTP_PORTS": f"{first_rtp_port}-{first_rtp_port + RTP_PORTS}",
             "ARI_CONF_RTP_TIMEOUT": str(self.rtp_timeout),
@@ -171,6 +180,9 @@ class EmbeddedAsterisk:
         done = subprocess.run(command, env=inherited | environment, capture_output=True, text=True)
         if done.returncode:
             raise SetupFailed(done.stderr.strip())
+        # Its options are the last section there. Of the network card, which this machine's other Asterisks have, too.
+        with (self.folder / "etc" / "asterisk.conf").open("a") as options:
+            options.write(f"entityid = {self.entity_id}\n")
 
     def _ready(self) -> bool:
         try:
@@ -179,10 +191,10 @@ class EmbeddedAsterisk:
             return False
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:
             phone.settimeout(0.5)
-            phone.connect((self.host, self.sip_port))
+            phone.connect((self.sip_host, self.sip_port))
             port = phone.getsockname()[1]
             try:
-                phone.send(_options(self.host, self.sip_port, port))
+                phone.send(_options(self.sip_host, self.sip_port, port))
                 return phone.recv(4096).startswith(b"SIP/2.0 200")
             except OSError:
                 return False
