@@ -169,7 +169,7 @@ async def test_commands_of_another_terminal_find_the_system_that_runs_now(tmp_pa
         # As it would be written in a shell that knows nothing of the virtual environment.
         words = ["sh", "-c", read + f"{sys.executable} -m ari_conf account list"]
         bare = {"PATH": "/usr/bin:/bin", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-        said = subprocess.run(words, env=bare, capture_output=True, text=True, timeout=60)
+        said = await asyncio.to_thread(subprocess.run, words, env=bare, capture_output=True, text=True, timeout=60)
         assert "acme" in said.stdout, said.stderr
         beside = str(Path(sys.executable).parent)
         assert f"export PATH={beside}:$PATH" in system.environment_file.read_text()
