@@ -9,14 +9,16 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from ari_conf.errors import SetupFailed
@@ -26,6 +28,15 @@ SCRIPTS = Path(__file__).parents[2] / "asterisk"
 DEFAULT_ROOT = Path(__file__).parents[2] / ".local" / "asterisk"
 OLDEST = 20
 RTP_PORTS = 4000
+SUDO = ("sudo", "-n")
+ENDS_WITH_ITS_INPUT = """
+exec 3<&0
+"$@" </dev/null & child=$!
+(read -r _ <&3; kill "$child") & reader=$!
+wait "$child"; code=$?
+kill "$reader" 2>/dev/null
+exit "$code"
+"""
 
 
 def present(root: Path = DEFAULT_ROOT) -> str:
@@ -101,14 +112,22 @@ class EmbeddedAsterisk:
 
     def start(self, patience: float = 30.0) -> None:
         """Returns once it takes requests and calls. Raises SetupFailed, with the end of its log, if it never does."""
+        if self.by_sudo and not _sudo_works():
+            raise SetupFailed(
+                "Asterisk needs root here: this kernel lets users make no namespaces, and sudo wants a password or is "
+                "not there. Run `sudo -v` in this terminal before, or install an Asterisk 20 or newer: that needs no root"
+            )
         self._configure()
         with (self.folder / "log" / "output.log").open("ab") as output:
             self.process = subprocess.Popen(
-                self.command("asterisk", "-f", "-C", str(self.folder / "etc" / "asterisk.conf")),
-                stdin=subprocess.DEVNULL,
+                self._kept("asterisk", "-f", "-C", str(self.folder / "etc" / "asterisk.conf")),
+                stdin=subprocess.PIPE if self.by_sudo else subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is for us; we end it in our own order
+                # Ctrl-C is for us; we end it in our own order. In a session of its own sudo would ask for the password
+                # again.
+                start_new_session=not self.by_sudo,
+                process_group=0 if self.by_sudo else None,
             )
         deadline = time.monotonic() + patience
         while not self._ready():
@@ -123,9 +142,12 @@ class EmbeddedAsterisk:
         """Ends it, calls and all."""
         if self.process is None or self.process.poll() is not None:
             return
-        for name in ("TERM", "KILL"):
-            # By the command: where Asterisk runs as root, and we don't, we may not signal it.
-            subprocess.run([*_as_root(self.where), "kill", f"-{name}", str(self.process.pid)], check=False)
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            # Where Asterisk runs as root, and we don't, we may not signal it: it ends with its input.
+            with suppress(PermissionError):
+                self.process.send_signal(number)
             try:
                 self.process.wait(patience)
                 return
@@ -139,7 +161,19 @@ class EmbeddedAsterisk:
         if self.where == "native":
             return [*bound, *words]
         root = self.where.removeprefix("root ")
-        return [*_as_root(self.where), *bound, _script("run-in"), root, str(self.folder), *words]
+        sudo = SUDO if self.by_sudo else ()
+        return [*sudo, *bound, _script("run-in"), root, str(self.folder), *words]
+
+    def _kept(self, *words: str) -> list[str]:
+        """As `command`, of a program that goes on; by sudo it ends with its input, since later sudo may ask again."""
+        command = self.command(*words)
+        if not self.by_sudo:
+            return command
+        return [*SUDO, "bash", "-c", ENDS_WITH_ITS_INPUT, "asterisk", *command[len(SUDO) :]]
+
+    @property
+    def by_sudo(self) -> bool:
+        return self.where != "native" and os.geteuid() != 0 and not _may_make_namespaces()
 
     def version(self) -> str:
         """What `asterisk -V` prints."""
@@ -232,8 +266,20 @@ def _options(host: str, sip_port: int, port: int) -> bytes:
     return "\r\n".join(lines).encode()
 
 
-def _as_root(where: str) -> list[str]:
-    return [] if where == "native" or os.geteuid() == 0 else ["sudo", "-n"]
+def _sudo_works() -> bool:
+    try:
+        return subprocess.run([*SUDO, "true"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+@cache
+def _may_make_namespaces() -> bool:
+    try:
+        command = ["unshare", "--user", "--map-root-user", "--mount", "true"]
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        return False
 
 
 def _has(program: str) -> bool:
