@@ -75,6 +75,14 @@ def web() -> None:
     command.web()
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def worker(ctx: typer.Context) -> None:
+    """Delivers callbacks, stores recordings, transcribes; any number of them. Options are those of `celery worker`."""
+    from ari_conf.commands import serve as command
+
+    command.worker(ctx.args)
+
+
 @app.command()
 def up(
     folder: Annotated[

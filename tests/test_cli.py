@@ -52,7 +52,9 @@ def typed(redis_server, monkeypatch):
 
 def test_without_a_command_it_tells_what_there_is():
     said = run().stdout
-    assert all(command in said for command in ("serve", "web", "up", "doctor", "account", "problems", "lanes"))
+    assert all(
+        command in said for command in ("serve", "web", "worker", "up", "doctor", "account", "problems", "lanes")
+    )
 
 
 def test_an_error_is_one_sentence_on_stderr_and_exit_code_1():
@@ -127,6 +129,14 @@ def test_an_address_that_no_request_may_go_to_is_said_at_once(typed):
     assert "no request goes to 192.168.1.7" in said and "ARI_CONF_ALLOWED_NETWORKS" in said
     assert "no request goes to localhost" in typed("account", "set", "acme", "--hangup-url", "http://localhost/h")
     assert "no request" not in typed("account", "set", "acme", "--answer-url", "https://acme.example/answer")
+
+
+def test_a_worker_is_started_beside_somebody_else_s_tasks(tmp_path):
+    (tmp_path / "tasks.py").write_text("raise SystemExit('not these')")
+    # As the installed program: without the folder in which it is started.
+    command = [sys.executable, "-P", "-m", "ari_conf", "worker", "--help"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0 and "--queues" in ran.stdout, ran.stderr
 
 
 def test_its_version():

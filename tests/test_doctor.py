@@ -452,7 +452,7 @@ def test_nobody_delivers_callbacks_while_some_wait_and_while_none_do(empty, redi
 
     asyncio.run(waits())
     said = found(settings, "callback workers")
-    assert said.state == "failure" and "nobody delivers callbacks now, and 1 wait: start one" in said.text
+    assert said.state == "failure" and "nobody delivers callbacks now, and 1 wait: start `ari-conf worker`" in said.text
     worker = {"box-12-ab": 4}
     client.zadd("ari_conf:callbacks:workers", {"box-12-ab": 1})
     client.hset("ari_conf:callbacks:threads", mapping=worker)

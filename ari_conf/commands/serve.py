@@ -51,6 +51,13 @@ def web() -> None:
         sys.exit(1)
 
 
+def worker(arguments: list[str]) -> None:
+    """As `celery -A tasks worker`, wherever it is started: a tasks.py of somebody else's may be there."""
+    from tasks import app
+
+    app.worker_main(["worker", *arguments])
+
+
 def _warn_of_unknown_settings() -> None:
     for text in unknown(os.environ):
         structlog.get_logger().warning(text)

@@ -35,7 +35,7 @@ def callback_workers(settings: Settings) -> str:
 def nobody(settings: Settings, queue: str, does: str) -> Wrong | Doubtful:
     """To be raised where no worker is there: wrong if something waits."""
     totals, _ = _asked(settings, queue)
-    todo = f"start one, `celery -A tasks worker -Q {queue}` or without -Q for everything, on any machine"
+    todo = f"start `ari-conf worker`, or for this alone `ari-conf worker -Q {queue}`, on any machine"
     if totals.waiting:
         return Wrong(f"nobody {does} now, and {totals.waiting} wait: {todo}")
     return Doubtful(f"nobody {does} now; nothing waits yet: {todo}")

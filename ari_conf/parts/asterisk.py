@@ -115,7 +115,7 @@ class EmbeddedAsterisk:
         if self.by_sudo and not _sudo_works():
             raise SetupFailed(
                 "Asterisk needs root here: this kernel lets users make no namespaces, and sudo wants a password or is "
-                "not there. Run `sudo -v` in this terminal before, or install an Asterisk 20 or newer: that needs no root"
+                "not there. Run `sudo -v` in this terminal before, or install an Asterisk of 20 or newer: it needs none"
             )
         self._configure()
         with (self.folder / "log" / "output.log").open("ab") as output:
