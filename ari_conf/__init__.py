@@ -13,7 +13,8 @@ writer       each step into Redis, before its effects; interpreter: runs the eff
 batch        what is written together, encoded once; rewriting: writes again what a Redis that forgot must have
 clock        steady milliseconds, whatever is done to the wall clock; supervision: no task ends unnoticed
 owner_mark   what Asterisk knows of the owner, against rivals; identity: an Asterisk's own name
-shares       turns that go round by account; extras: how what is optional is installed
+shares       turns that go round by account; seldom: what is not told each time that it fails
+extras       how what is optional is installed
 visible      text from outside, without what a terminal obeys
 takeover     reads what a crashed process has written, and what Asterisk has; comparing: works off the difference
 lease        which of several processes owns the calls; fenced: no other writes; holder: where a process lives

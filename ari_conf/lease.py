@@ -33,6 +33,7 @@ from redis import RedisError
 from ari_conf import holder
 from ari_conf.lane_scripts import CLOCK
 from ari_conf.lanes import PREFIX
+from ari_conf.seldom import Seldom
 
 log = structlog.get_logger()
 
@@ -175,6 +176,7 @@ class Lease:
         self._clock = clock
         self._sleep = sleep
         self._holder = holder.this()
+        self._away = Seldom()
         self._checked = float("-inf")
         """When the last renewal began whose answer, or whose failing to come, is known."""
         self._beat = self._confirmed_beat = 0
@@ -236,8 +238,10 @@ class Lease:
         except (RedisError, OSError) as error:
             # An owner whom nobody can see may well be there.
             watch.looked = float("-inf")
-            log.error("waiting for redis, which has the calls' state", reason=str(error) or type(error).__name__)
+            if self._away.due():
+                log.error("waiting for redis, which has the calls' state", reason=str(error) or type(error).__name__)
             return False
+        self._away.well()
         if taken is None:
             return False
         number, self.realm = int(taken[0]), taken[1].decode()
