@@ -1,4 +1,6 @@
-"""Conferencing in Plivo's XML on your own Asterisk. The map:
+"""Conferencing in Plivo's XML on your own Asterisk.
+
+The map:
 
 document     XML text -> elements; each complaint names element, attribute, value and what is allowed
 core/        PURE: what a call and a conference do. Events in, effects out; nothing there waits, logs or asks the time

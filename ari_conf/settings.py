@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     """The ffmpeg to run."""
 
     public_url: str = "http://127.0.0.1:8080"
-    """Under which the outside reaches `ari-conf web`: RecordUrl begins with it."""
+    """The address under which `ari-conf web` is reached from outside: RecordUrl begins with it."""
     web_listen: str = "127.0.0.1:8080"
     """Where `ari-conf web` listens, host:port."""
 
@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     recording_threads: int = Field(2, ge=1)
     """Recordings that one worker stores at once."""
     recordings_wideband: Literal["auto", "always"] = "auto"
-    """auto: 16 kHz if a member called with a wideband codec before the recording began; always: whoever comes when."""
+    """auto: 16 kHz if a member called with a wideband codec before the recording began, else 8 kHz. always: 16 kHz."""
     recordings_limit_mb: int = Field(10_000, ge=1)
     """More than this in recording_folder is a warning: recordings wait there as long as S3 is away."""
     record_url_s: int = Field(3600, ge=1, le=604800)

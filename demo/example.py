@@ -4,8 +4,8 @@ prints what happens there. It uses Plivo's SDK for the documents and for the sig
     .venv/bin/python -m demo.example
     .venv/bin/ari-conf up --answer-url http://127.0.0.1:5000/answer     # in another terminal
 
-Then call any number, such as sip:15550100@127.0.0.1:5060; the PIN is 1234. AUTH_TOKEN, if it is set, is the account's
-token: requests that are not signed with it are refused.
+Then call any number, such as sip:15550100@127.0.0.1:5060; the PIN is 1234. With AUTH_TOKEN set to the account's token
+(`ari-conf account show demo --token`), requests that are not signed with it are refused.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.server.told.append(params)
             sys.stdout.write(f"{params.get('Event')}: {params.get('From')}, {params.get('ConferenceName')}\n")
+            sys.stdout.flush()
         self.send_response(200)
         self.send_header("Content-Type", "application/xml")
         self.end_headers()
@@ -84,6 +85,7 @@ def let_in(url: str) -> str:
 def main() -> None:
     with Example(token=os.environ.get("AUTH_TOKEN", "")) as example:
         sys.stdout.write(f"answer URL: {example.url}/answer; the PIN is {PIN}; Ctrl-C ends it\n")
+        sys.stdout.flush()
         try:
             example.serve_forever()
         except KeyboardInterrupt:

@@ -474,8 +474,19 @@ def test_folders_that_are_well(tmp_path):
     (tmp_path / "menu.xml").write_text("<Response/>")
     settings = settings_of(sounds_folder=str(tmp_path / "sounds"), documents=str(tmp_path))
     assert found(settings, "documents folder").text == f"{tmp_path}: menu"
-    assert found(settings, "sounds folder").state in ("ok", "warning"), "pytest's folder is closed to others"
+    assert found(settings, "sounds folder").good
     assert not list((tmp_path / "sounds" / "parts").iterdir()), "the probe is gone"
+
+
+def test_a_sounds_folder_that_asterisk_can_not_enter(pretended, httpserver, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    tmp_path.chmod(0o755)
+    info = {"system": {"version": "22.10.1"}, "config": {"setid": {"user": "asterisk", "group": "asterisk"}}}
+    httpserver.expect_request("/pbx/asterisk/info").respond_with_json(info)
+    settings = settings_of(ari_url=httpserver.url_for("/pbx"), sounds_folder=str(closed / "sounds"))
+    assert "is closed to other users, and Asterisk runs as asterisk" in told(settings, "sounds folder")
+    assert found(pretended(sounds_folder=str(closed / "sounds")), "sounds folder").good, "it runs as we do"
 
 
 def test_what_needs_redis_says_so_while_it_is_away(pretended):

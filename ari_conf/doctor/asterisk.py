@@ -65,6 +65,15 @@ def name(settings: Settings) -> str:
         raise Wrong(str(error)) from None
 
 
+def user(settings: Settings) -> str:
+    """As whom Asterisk runs, as far as it says so; "" if not, or if it does not answer."""
+    try:
+        config = ask(settings, "/asterisk/info").json()["config"]
+        return str(config.get("setid", {}).get("user", ""))
+    except (Wrong, KeyError, TypeError, AttributeError):
+        return ""
+
+
 def reached(settings: Settings) -> bool:
     try:
         ask(settings, "/asterisk/ping")

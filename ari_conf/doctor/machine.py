@@ -79,9 +79,11 @@ def sounds_folder(settings: Settings) -> str:
             f"{folder} can't be made or written ({error.strerror}), and without it Play and Speak are silent: make it, "
             f"owned by the user of `ari-conf serve` (this is {getuser()}), or set ARI_CONF_SOUNDS_FOLDER"
         ) from None
-    if settings.sounds_url is None and (closed := _closed(folder)):
-        raise Doubtful(
-            f"{closed} is closed to other users: Asterisk plays from {folder} only if it runs as one who may"
+    user = asterisk.user(settings)
+    if settings.sounds_url is None and user not in ("", "root", getuser()) and (closed := _closed(folder)):
+        raise Wrong(
+            f"{closed} is closed to other users, and Asterisk runs as {user}: it can't play what is in {folder}; "
+            f"`chmod o+x {closed}`, or set ARI_CONF_SOUNDS_FOLDER"
         )
     return str(folder)
 
