@@ -20,7 +20,7 @@ from ari_conf.core.effects import ReportProblem
 from ari_conf.lanes import prefix
 from ari_conf.problems import problems_key
 from ari_conf.settings import table
-from ari_conf.store import Step, Store, connect
+from ari_conf.store import Step, Store, connect, names_key
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -141,6 +141,29 @@ def test_a_worker_is_started_beside_somebody_else_s_tasks(tmp_path):
 
 def test_its_version():
     assert re.fullmatch(r"ari-conf \d+\.\d+\S*\n", run("--version").stdout)
+
+
+def test_an_account_with_live_conferences_is_not_removed_by_mistake(typed, redis_server):
+    typed("account", "add", "acme")
+    redis_server.client.hset(names_key("acme"), "standup", "c1 pbx")
+    result = run("account", "remove", "acme", ARI_CONF_REDIS_URL=redis_server.url)
+    assert result.returncode == 1 and "has live conferences (1), which nobody could end any more" in result.stderr
+    assert get(redis_server.client, "acme") is not None
+    typed("account", "remove", "acme", "--keep-calls")
+    assert get(redis_server.client, "acme") is None
+
+
+@pytest.mark.parametrize("left", ["recordings", "dead letters"])
+def test_what_a_removed_account_has_left_is_nobody_else_s(typed, redis_server, left):
+    if left == "recordings":
+        redis_server.client.zadd("ari_conf:recording-index:acme:all:", {"r1": 1})
+    else:
+        redis_server.client.xadd("ari_conf:callbacks:dead:acme", {"lane": "x", "entry": "x"})
+    result = run("account", "add", "acme", ARI_CONF_REDIS_URL=redis_server.url)
+    assert result.returncode == 1 and result.stderr.startswith(f"ari-conf: {left} of an account acme that was removed")
+    assert get(redis_server.client, "acme") is None
+    typed("account", "add", "acme", "--with-its-data")
+    typed("account", "add", "other")
 
 
 def test_a_removed_account_is_gone(typed, redis_server):

@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 import typer
 from redis import Redis
 
-from ari_conf import accounts
+from ari_conf import accounts, dead_letters, recording_index
 from ari_conf.accounts import AccountRecord
 from ari_conf.commands.terminal import console, moment, print_table, redis, say
 from ari_conf.errors import AccountRefused
 from ari_conf.settings import settings
+from ari_conf.store import names_key
 
 app = typer.Typer(no_args_is_help=True, help="Accounts: who may bring calls, where their documents come from.")
 
@@ -52,6 +53,9 @@ def add(
         str, typer.Option(metavar="none|basic", help="Whether RecordUrl asks for a login.")
     ] = "none",
     token_file: TokenFile = None,
+    with_its_data: Annotated[
+        bool, typer.Option("--with-its-data", help="Also if recordings of an account of this id are left.")
+    ] = False,
 ) -> None:
     """Makes an account and shows its token."""
     fields = {
@@ -65,6 +69,8 @@ def add(
         "recording_auth": recording_auth,
     }
     with redis() as client:
+        if auth_id is not None and not with_its_data:
+            _refuse_what_is_left(client, auth_id)
         record = accounts.add(client, _now_ms(client), auth_id, _token_in(token_file), **fields)
     _print_token(record, shown=token_file is None)
     _say_where_no_request_may_go(fields)
@@ -137,11 +143,22 @@ def show(
 
 
 @app.command()
-def remove(auth_id: AuthId) -> None:
+def remove(
+    auth_id: AuthId,
+    keep_calls: Annotated[
+        bool, typer.Option("--keep-calls", help="Also if it has live conferences, which then go on by themselves.")
+    ] = False,
+) -> None:
     """Removes an account. Its calls are refused from now on; callbacks that still wait become dead letters."""
     with redis() as client:
+        live = client.hlen(names_key(auth_id))
+        if live and not keep_calls:
+            raise AccountRefused(
+                f"the account {auth_id} has live conferences ({live}), which nobody could end any more: end them "
+                "before, or give --keep-calls"
+            )
         accounts.remove(client, auth_id)
-    say(f"The account {auth_id} is removed.")
+    say(f"The account {auth_id} is removed. What it has recorded stays in the bucket; its id stays taken by that.")
 
 
 @app.command("rotate-token")
@@ -153,6 +170,20 @@ def rotate_token(
     with redis() as client:
         record = accounts.rotate_token(client, auth_id, keep_ms=int(keep * 3_600_000))
     _print_token(record)
+
+
+def _refuse_what_is_left(client: Redis, auth_id: str) -> None:
+    """Recordings and dead letters of an account that was removed would be the new one's to read."""
+    left = {
+        "recordings": recording_index.listed(client, auth_id, limit=1)[0],
+        "dead letters": dead_letters.count(client, auth_id),
+    }
+    if accounts.get(client, auth_id) is None and any(left.values()):
+        what = " and ".join(name for name, there in left.items() if there)
+        raise AccountRefused(
+            f"{what} of an account {auth_id} that was removed are still there, and would be the new one's to read: "
+            "choose another auth id, or, if it is the same again, give --with-its-data"
+        )
 
 
 def _print_token(record: AccountRecord, *, shown: bool = True) -> None:
