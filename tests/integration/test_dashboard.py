@@ -195,7 +195,7 @@ async def test_a_dead_letter_is_resent(stage: Stage, browser: Browser) -> None:
         await seen.sees("Delivered", within=told)
         await seen.go("problems")
         await seen.sees("is a dead letter after 1 try", "maxMembers")
-        await seen.sees("See what the receiver answered, mend it", "Correct it in the document")
+        await seen.sees("See what the receiver answered, correct it", "Correct it in the document")
 
 
 async def test_without_a_mouse(stage: Stage, browser: Browser) -> None:
