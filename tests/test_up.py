@@ -17,6 +17,7 @@ from redis import AuthenticationError, Redis
 
 from ari_conf import accounts
 from ari_conf.bucket import Bucket
+from ari_conf.commands.up import _introduce_numbers, _token
 from ari_conf.errors import SetupFailed
 from ari_conf.parts import processes
 from ari_conf.up import PARTS, System, of_this_environment
@@ -208,6 +209,21 @@ def test_who_reaches_it_from_elsewhere_does_not_choose_the_account(tmp_path):
     assert here._asterisk.trust_callers and elsewhere.sip_address.startswith("127.0.0.2:")
     assert elsewhere.settings.web_listen.startswith("127.0.0.2:")
     assert elsewhere.settings.ari_url.startswith("http://127.0.0.1:"), "Asterisk's own interface stays here"
+
+
+@pytest.mark.parametrize("local", [True, False])
+async def test_it_says_who_can_call_and_what_answers(tmp_path, monkeypatch, capsys, local):
+    monkeypatch.setattr(System, "is_local", local)
+    monkeypatch.setattr(System, "sip_address", "192.168.1.20:5060")
+    async with System(tmp_path, parts=("redis",), answer_url="http://127.0.0.1:5000/answer") as system:
+        _introduce_numbers(system)
+        said = capsys.readouterr().out
+        assert "sip:conference@192.168.1.20:5060" in said and "answered by http://127.0.0.1:5000/answer" in said
+        assert "sip:pin@" not in said, "it needs a program at example.com"
+        assert ("that reaches it, without a password" in said) != local
+        assert ("Do not do this on an address that the Internet reaches" in said) != local
+        assert ("sip:ACCOUNT*15550100@" in said) == local, "who comes from elsewhere does not choose the account"
+        assert accounts.get(client(system), "demo").token not in _token(system), "this is no terminal"
 
 
 async def test_what_it_keeps_is_there_the_next_time(tmp_path):

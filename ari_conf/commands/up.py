@@ -78,18 +78,24 @@ def _introduce_numbers(system: System) -> None:
     for path in sorted(system.settings.documents.glob("*.xml")):
         if NEEDS_A_PROGRAM not in path.read_text(errors="replace"):
             say(f"             sip:{path.stem}@{system.sip_address}", style="cyan")
-    say(f"           each a document in {system.settings.documents}")
+    say(f"           each a document in {system.settings.documents}", soft_wrap=True)
     say(f"             sip:15550100@{system.sip_address}", style="cyan")
     with Redis.from_url(system.settings.redis_url.get_secret_value(), socket_timeout=5.0) as client:
         record = accounts.get(client, system.account)
     if record is not None and record.answer_url:
-        say(f"           or any other number: answered by {record.answer_url}")
+        say(f"           or any other number: answered by {record.answer_url}", soft_wrap=True)
     else:
-        say(f"           or any other number, once {system.account} has a program: `ari-conf up --answer-url URL`")
+        say(
+            f"           or any other number, once {system.account} has a program: `ari-conf up --answer-url URL`",
+            soft_wrap=True,
+        )
     if system.is_local:
         say("             sip:ACCOUNT*15550100@…  the same for another account", style="dim")
     else:
-        say("           Anybody in this network can call. Do not do this on an address that the Internet reaches.")
+        say(
+            "           Anybody in this network can call. Do not do this on an address that the Internet reaches.",
+            soft_wrap=True,
+        )
 
 
 def _token(system: System) -> str:
