@@ -124,6 +124,27 @@ def test_a_token_is_given_by_a_file_or_standard_input_and_not_shown(typed, redis
     assert typed("account", "show", "acme", "--token") == "b" * 40 + "\n"
 
 
+def test_accounts_are_exported_and_imported_with_their_tokens(typed, redis_server, tmp_path):
+    typed("account", "add", "acme", "--answer-url", "https://acme.example/a")
+    typed("account", "rotate-token", "acme")
+    typed("account", "add", "other")
+    before = {name: get(redis_server.client, name) for name in ("acme", "other")}
+    file = tmp_path / "accounts"
+    file.write_text(typed("account", "export"))
+    redis_server.client.delete(accounts.KEY)
+    assert "2 accounts are made" in typed("account", "import", str(file))
+    assert {name: get(redis_server.client, name) for name in before} == before
+    file.write_text('{"auth_id": "a,b", "token": "' + "x" * 40 + '", "created_ms": 0}\nnonsense\n' + file.read_text())
+    result = run("account", "import", str(file), ARI_CONF_REDIS_URL=redis_server.url)
+    assert result.returncode == 1 and "x" * 40 not in result.stderr
+    assert re.findall(r"line (\d): (\w+)", result.stderr) == [
+        ("1", "auth"),
+        ("2", "this"),
+        ("3", "there"),
+        ("4", "there"),
+    ]
+
+
 def test_an_address_that_no_request_may_go_to_is_said_at_once(typed):
     said = typed("account", "add", "acme", "--answer-url", "http://192.168.1.7:5000/answer")
     assert "no request goes to 192.168.1.7" in said and "ARI_CONF_ALLOWED_NETWORKS" in said

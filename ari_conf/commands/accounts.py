@@ -115,6 +115,34 @@ def set_(
     _say_where_no_request_may_go(fields)
 
 
+@app.command()
+def export() -> None:
+    """Prints all accounts, one a line, with their tokens: keep it where only you can read it. `import` reads it."""
+    with redis() as client:
+        for record in accounts.list_all(client):
+            print(accounts.encode(record).decode())
+
+
+@app.command("import")
+def import_(file: Annotated[Path, typer.Argument(metavar="FILE", help="What `export` has printed.")]) -> None:
+    """Makes the accounts of an export, with the tokens that they had. Those that are there stay as they are."""
+    made, refused = 0, list[str]()
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        raise AccountRefused(f"{file} can't be read: {error.strerror}") from None
+    with redis() as client:
+        for number, line in enumerate(lines, 1):
+            try:
+                accounts.restore(client, line)
+                made += 1
+            except AccountRefused as error:
+                refused.append(f"line {number}: {error}")
+    say(f"{made} accounts are made.")
+    if refused:
+        raise AccountRefused("\n".join(refused))
+
+
 @app.command("list")
 def list_() -> None:
     """All accounts."""
