@@ -12,8 +12,8 @@ help:  ## this list
 demo: $(VENV)/.installed asterisk  ## a conference of three callers on this machine, from nothing
 	@$(VENV)/bin/python -m demo
 
-up: $(VENV)/.installed asterisk  ## the whole system in the foreground, to call with a softphone; Ctrl-C stops it
-	@$(VENV)/bin/ari-conf up
+up: $(VENV)/.installed asterisk  ## the whole system in the foreground, to call with a softphone; UP="--answer-url URL", --help
+	@$(VENV)/bin/ari-conf up $(UP)
 
 test: $(VENV)/.tox asterisk $(LOCAL)/packages-of-tests  ## everything that CI runs
 	@$(VENV)/bin/tox run
@@ -71,7 +71,7 @@ $(VENV)/bin/pip: | $(LOCAL)/packages
 
 $(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/pip
 	@echo "ari_conf: installing it and what it needs into $(VENV)" >&2
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[speech,embedded,phones]'
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[speech,embedded,phones,example]'
 	@touch $@
 
 $(VENV)/.tox: | $(VENV)/bin/pip

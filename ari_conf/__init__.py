@@ -1,4 +1,6 @@
-"""Conferencing in Plivo's XML on your own Asterisk. The map:
+"""Conferencing in Plivo's XML on your own Asterisk.
+
+The map:
 
 document     XML text -> elements; each complaint names element, attribute, value and what is allowed
 core/        PURE: what a call and a conference do. Events in, effects out; nothing there waits, logs or asks the time
@@ -12,7 +14,9 @@ names        those of conferences that Redis is still to be told are ours
 writer       each step into Redis, before its effects; interpreter: runs the effects
 batch        what is written together, encoded once; rewriting: writes again what a Redis that forgot must have
 clock        steady milliseconds, whatever is done to the wall clock; supervision: no task ends unnoticed
-owner_mark   what Asterisk knows of the owner, where Redis can't be reached; shares: turns that go round by account
+owner_mark   what Asterisk knows of the owner, against rivals; identity: an Asterisk's own name
+shares       turns that go round by account; seldom: what is not told each time that it fails
+extras       how what is optional is installed
 visible      text from outside, without what a terminal obeys
 takeover     reads what a crashed process has written, and what Asterisk has; comparing: works off the difference
 unreadable   what is known of calls and conferences that it can't read, so that they are given up completely

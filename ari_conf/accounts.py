@@ -95,15 +95,29 @@ def add(
 ) -> AccountRecord:
     """A new account; `fields` are SETTABLE. Raises AccountRefused."""
     auth_id = new_auth_id() if auth_id is None else auth_id
-    # It stands in the dialplan's Stasis(), in URLs and in file names.
-    if not (0 < len(auth_id) <= 40 and set(auth_id) <= set(LETTERS_AND_DIGITS)):
-        raise AccountRefused(f"auth id {auth_id!r}: only 1 to 40 letters and digits are allowed")
-    if token is not None and not (16 <= len(token) <= 100 and token.isascii() and token.isalnum()):
-        raise AccountRefused("the token: 16 to 100 letters and digits are allowed")
-    record = AccountRecord(auth_id=auth_id, token=token or new_token(), created_ms=now_ms, **_checked(fields))
+    _checked_auth_id(auth_id)
+    record = AccountRecord(auth_id=auth_id, token=_token(token), created_ms=now_ms, **_checked(fields))
     if not redis.hsetnx(KEY, auth_id, cast(str, encode(record))):
-        raise AccountRefused(f"there is an account {auth_id} already: choose another auth id, or change that one")
+        raise AccountRefused(
+            f"there is an account {auth_id} already: choose another auth id, or change it by `ari-conf account set`"
+        )
     return record
+
+
+def restore(redis: Redis, line: bytes) -> str:
+    """An account as `encode` has written it, with its tokens; returns its auth id. Raises AccountRefused, also if there
+    is one of that auth id."""
+    try:
+        record = decode(line)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise AccountRefused(f"this is no exported account: {error}") from None
+    _checked_auth_id(record.auth_id)
+    for token in (record.token, *(old.token for old in record.old_tokens)):
+        _token(token)
+    checked = msgspec.structs.replace(record, **_checked({name: getattr(record, name) for name in SETTABLE}))
+    if not redis.hsetnx(KEY, record.auth_id, cast(str, encode(checked))):
+        raise AccountRefused(f"there is an account {record.auth_id} already: it stays as it is")
+    return record.auth_id
 
 
 def get(redis: Redis, auth_id: str) -> AccountRecord | None:
@@ -140,16 +154,34 @@ def update(redis: Redis, auth_id: str, **fields: Any) -> AccountRecord:
     return _change(redis, auth_id, lambda record: msgspec.structs.replace(record, **checked))
 
 
-def rotate_token(redis: Redis, auth_id: str, now_ms: int | None = None, keep_ms: int = DAY_MS) -> AccountRecord:
-    """A new token; the one before also signs for `keep_ms` more, so that receivers can change theirs in that time.
-    `now_ms`: Redis' clock, if not given."""
+def rotate_token(
+    redis: Redis, auth_id: str, now_ms: int | None = None, keep_ms: int = DAY_MS, token: str | None = None
+) -> AccountRecord:
+    """A new token, `token` if it is given; the one before also signs for `keep_ms` more, so that receivers can change
+    theirs in that time. `now_ms`: Redis' clock, if not given. Raises AccountRefused."""
+    new = _token(token)
     now = int(redis.time()[0]) * 1000 if now_ms is None else now_ms
 
     def rotated(record: AccountRecord) -> AccountRecord:
+        if record.token == new:
+            return record
         old = OldToken(record.token, now + keep_ms), *record.current(now).old_tokens[: MOST_OLD_TOKENS - 1]
-        return msgspec.structs.replace(record, token=new_token(), old_tokens=old if keep_ms > 0 else ())
+        return msgspec.structs.replace(record, token=new, old_tokens=old if keep_ms > 0 else ())
 
     return _change(redis, auth_id, rotated)
+
+
+def _checked_auth_id(auth_id: str) -> None:
+    # It stands in the dialplan's Stasis(), in URLs and in file names.
+    if not (0 < len(auth_id) <= 40 and set(auth_id) <= set(LETTERS_AND_DIGITS)):
+        raise AccountRefused(f"auth id {auth_id!r}: only 1 to 40 letters and digits are allowed")
+
+
+def _token(given: str | None) -> str:
+    """A new one if none is given."""
+    if given is not None and not (16 <= len(given) <= 100 and given.isascii() and given.isalnum()):
+        raise AccountRefused("the token: 16 to 100 letters and digits are allowed")
+    return given or new_token()
 
 
 def _change(redis: Redis, auth_id: str, change: Callable[[AccountRecord], AccountRecord]) -> AccountRecord:

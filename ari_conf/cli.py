@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +18,25 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Conferencing in Plivo's XML on your own Asterisk. `ari-conf serve --help` lists the settings.",
 )
 documents = typer.Typer(no_args_is_help=True, help="The XML documents that calls are run by.")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ari-conf {version('ari_conf')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Its version, and no more.")
+    ] = False,
+) -> None:
+    pass
 
 
 class WithSettings(TyperCommand):
@@ -58,25 +75,49 @@ def web() -> None:
     command.web()
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def worker(ctx: typer.Context) -> None:
+    """Delivers callbacks, stores recordings, transcribes; any number of them. Options are those of `celery worker`."""
+    from ari_conf.commands import serve as command
+
+    command.worker(ctx.args)
+
+
 @app.command()
 def up(
     folder: Annotated[
         Path | None, typer.Option(help="For all that it keeps.", show_default=".local/up of the project")
     ] = None,
+    answer_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Your program: calls to a number are answered by it.")
+    ] = None,
+    listen: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="The address of this machine on which phones and browsers reach it. Anybody who does can call: only "
+            "in a network that you trust.",
+        ),
+    ] = "127.0.0.1",
 ) -> None:
     """The whole system on this machine, in the foreground: Redis, S3 and Asterisk too, where none is configured."""
     from ari_conf.commands import up as command
     from ari_conf.up import PROJECT
 
-    command.run(folder or PROJECT / ".local" / "up")
+    command.run(folder or PROJECT / ".local" / "up", answer_url, listen)
 
 
 @app.command()
-def doctor() -> None:
-    """Examines every part that is configured, and says what to do for each that fails. Exit code 1 if one does."""
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="For programs: docs/operations/doctor.md.")] = False,
+) -> None:
+    """Examines every part that is configured, and says what to do for each that fails.
+
+    Exit code 0: all is well; 3: there are warnings; 1: something fails.
+    """
     from ari_conf.commands import doctor as command
 
-    raise typer.Exit(command.run())
+    raise typer.Exit(command.run(as_json=json))
 
 
 @documents.command()

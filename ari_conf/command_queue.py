@@ -35,6 +35,7 @@ from ari_conf.core.snapshot import restore, snapshot
 from ari_conf.lanes import PREFIX
 from ari_conf.lease import boottime
 from ari_conf.redis_client import following
+from ari_conf.seldom import Seldom
 
 log = structlog.get_logger()
 
@@ -139,11 +140,14 @@ class Commands:
         """The latest: a command that was given twice, since its reply came too late, is done once."""
 
     async def run(self) -> None:
+        away = Seldom()
         while True:
             try:
                 await self._read()
+                away.well()
             except (RedisError, OSError) as error:
-                log.warning("commands can't be read", reason=str(error) or type(error).__name__)
+                if away.due():
+                    log.warning("commands can't be read", reason=str(error) or type(error).__name__)
                 await asyncio.sleep(TRY_AGAIN_S)
 
     async def _read(self) -> None:
@@ -235,17 +239,20 @@ class Asker:
 
     async def listen(self) -> None:
         """For ever."""
+        away = Seldom()
         while True:
             pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
             try:
                 await pubsub.subscribe(replies_key(self._name))
                 self._subscribed.set()
+                away.well()
                 while True:
                     message = await pubsub.get_message(timeout=BLOCK_MS / 1000)
                     if message is not None:
                         self._heard(message["data"])
             except (RedisError, OSError) as error:
-                log.warning("replies can't be heard", reason=str(error) or type(error).__name__)
+                if away.due():
+                    log.warning("replies can't be heard", reason=str(error) or type(error).__name__)
                 await asyncio.sleep(TRY_AGAIN_S)
             finally:
                 self._subscribed.clear()

@@ -3,7 +3,7 @@
 | key | is |
 |---|---|
 | ari_conf:owner:ASTERISK | the owner's token, "" if he gave it back. Who has another token writes nothing |
-| ari_conf:lease:ASTERISK | hash: `number` of the lease, `beat` of its owner, `at` (ms, Redis' clock), `holder` |
+| ari_conf:lease:ASTERISK | hash: `number` of the lease, `beat` of its owner, `at` (Redis' clock), `holder`, `realm` |
 | ari_conf:written:ASTERISK | the id of the last batch of steps that the owner has written: see `store` |
 | ari_conf:standby:ASTERISK | hash: who waits -> ms (Redis' clock) when he last looked |
 
@@ -11,6 +11,9 @@ No clock is compared with another machine's: who waits takes over when he has se
 answering all the time. An owner acts only within OWN_S, which is less, of the beginning of his last renewal: one that
 was stopped and goes on doesn't act before he has asked. If Redis can't be reached, nobody can take the lease either,
 and the owner goes on.
+
+`realm` is a random word that all owners under one name in one Redis have in common: an owner with another one is a
+rival (see `owner_mark`).
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from redis import RedisError
 from ari_conf import holder
 from ari_conf.lane_scripts import CLOCK
 from ari_conf.lanes import PREFIX
+from ari_conf.seldom import Seldom
 
 log = structlog.get_logger()
 
@@ -52,7 +56,7 @@ local now = clock()
 """
 )
 
-# KEYS: owner, lease. ARGV: the token and the beat that were seen, a word of one's own, holder.
+# KEYS: owner, lease. ARGV: the token and the beat that were seen, a word of one's own, holder. Answers number, realm.
 _TAKE = (
     _NOW
     + """
@@ -60,15 +64,16 @@ if (redis.call('GET', KEYS[1]) or '-') ~= ARGV[1] then return false end
 if (redis.call('HGET', KEYS[2], 'beat') or '-') ~= ARGV[2] then return false end
 local number = redis.call('HINCRBY', KEYS[2], 'number', 1)
 redis.call('SET', KEYS[1], number..'.'..ARGV[3])
+redis.call('HSETNX', KEYS[2], 'realm', ARGV[3])
 redis.call('HSET', KEYS[2], 'beat', 0, 'at', now, 'holder', ARGV[4])
-return number
+return {number, redis.call('HGET', KEYS[2], 'realm')}
 """
 )
 
 # KEYS: owner, lease, the id of the last batch written. ARGV: token, its number, the last beat that was confirmed, this
-# beat, holder, 1 if the owner never stopped. Redis that knows less than it confirmed has forgotten (it came back empty,
-# or from an older copy): then the owner goes on with what it has in memory. But not one that was stopped meanwhile, if
-# another is there. Answers what came of it, and that id.
+# beat, holder, 1 if the owner never stopped, realm. Redis that knows less than it confirmed has forgotten (it came back
+# empty, or from an older copy): then the owner goes on with what it has in memory. But not one that was stopped
+# meanwhile, if another is there. Answers what came of it, and that id.
 _RENEW = (
     _NOW
     + """
@@ -81,7 +86,7 @@ if not mine or beat < tonumber(ARGV[3]) then
   redis.call('SET', KEYS[1], ARGV[1])
   answer = 'forgotten'
 end
-redis.call('HSET', KEYS[2], 'number', ARGV[2], 'beat', ARGV[4], 'at', now, 'holder', ARGV[5])
+redis.call('HSET', KEYS[2], 'number', ARGV[2], 'beat', ARGV[4], 'at', now, 'holder', ARGV[5], 'realm', ARGV[7])
 local known, last = pcall(redis.call, 'GET', KEYS[3])
 return {answer, known and last or ''}
 """
@@ -98,8 +103,8 @@ _LOOK = (
     + """
 redis.call('HSET', KEYS[3], ARGV[1], now)
 redis.call('PEXPIRE', KEYS[3], 10000)
-local lease = redis.call('HMGET', KEYS[2], 'beat', 'holder')
-return {redis.call('GET', KEYS[1]) or '-', lease[1] or '-', lease[2] or ''}
+local lease = redis.call('HMGET', KEYS[2], 'beat', 'holder', 'realm')
+return {redis.call('GET', KEYS[1]) or '-', lease[1] or '-', lease[2] or '', lease[3] or ''}
 """
 )
 
@@ -173,6 +178,7 @@ class Lease:
         self._clock = clock
         self._sleep = sleep
         self._holder = holder.this()
+        self._away = Seldom()
         self._checked = float("-inf")
         """When the last renewal began whose answer, or whose failing to come, is known."""
         self._beat = self._confirmed_beat = 0
@@ -187,6 +193,8 @@ class Lease:
         """The lease was another's, who did not give it back."""
         self.state: State = "waiting"
         self.token = ""
+        self.realm = ""
+        """Of whoever is the owner by this Redis, under this name: see the module."""
 
     @property
     def fresh(self) -> bool:
@@ -223,25 +231,28 @@ class Lease:
     async def _tried(self, watch: Watch) -> bool:
         try:
             asked = self._eval(_LOOK, 3, *self._keys, holder.named(self._holder))
-            token, beat, other = (part.decode() for part in cast("list[bytes]", await asked))
+            token, beat, other, self.realm = (part.decode() for part in cast("list[bytes]", await asked))
             if not watch.may_take(token, beat, other, self._clock()):
                 self._waits(token, other)
                 return False
             began, word = self._clock(), token_hex(8)
-            number = await self._eval(_TAKE, 2, *self._keys[:2], token, beat, word, self._holder)
+            taken = await self._eval(_TAKE, 2, *self._keys[:2], token, beat, word, self._holder)
         except (RedisError, OSError) as error:
             # An owner whom nobody can see may well be there.
             watch.looked = float("-inf")
-            log.error("waiting for redis, which has the calls' state", reason=str(error) or type(error).__name__)
+            if self._away.due():
+                log.error("waiting for redis, which has the calls' state", reason=str(error) or type(error).__name__)
             return False
-        if number is None:
+        self._away.well()
+        if taken is None:
             return False
-        self.token, self._number, self._checked = f"{number}.{word}", int(number), began
+        number, self.realm = int(taken[0]), taken[1].decode()
+        self.token, self._number, self._checked = f"{number}.{word}", number, began
         self._beat = self._confirmed_beat = 0
         self.after_another = bool(token.strip("-"))
         self.state, self.waiting_for = "owner", ""
         self._fresh.set()
-        log.info("owner", asterisk_name=self._name, lease=int(number), was=holder.named(other))
+        log.info("owner", asterisk_name=self._name, lease=number, was=holder.named(other))
         return True
 
     def _waits(self, token: str, other: str) -> None:
@@ -279,7 +290,7 @@ class Lease:
             async with asyncio.timeout(ANSWER_S):
                 answer, found = await self._eval(
                     _RENEW, 3, *self._keys[:2], written_key(self._name), self.token, self._number,
-                    self._confirmed_beat, self._beat, self._holder, int(never_stopped),
+                    self._confirmed_beat, self._beat, self._holder, int(never_stopped), self.realm,
                 )  # fmt: skip
         except (RedisError, OSError):  # TimeoutError is an OSError
             # Nobody can take it from one who can't reach Redis; that he was not stopped meanwhile shows in `began`.
@@ -320,6 +331,8 @@ class Seen:
     age_ms: int
     """Since its last renewal."""
     standbys: list[str]
+    token: str = ""
+    realm: str = ""
 
 
 def seen(client: redis.Redis, asterisk_name: str) -> Seen:
@@ -331,4 +344,10 @@ def seen(client: redis.Redis, asterisk_name: str) -> Seen:
     waiting = cast("dict[bytes, bytes]", client.hgetall(standby_key(asterisk_name)))
     owner = holder.named(lease.get(b"holder", b"").decode()) if token else ""
     looks = [name.decode() for name, at in waiting.items() if now - int(at) < LEASE_S * 1000]
-    return Seen(owner, now - int(lease.get(b"at", b"0")), sorted(name for name in looks if name != owner))
+    return Seen(
+        owner,
+        now - int(lease.get(b"at", b"0")),
+        sorted(name for name in looks if name != owner),
+        (token or b"").decode(),
+        lease.get(b"realm", b"").decode(),
+    )

@@ -21,25 +21,21 @@ log = structlog.get_logger()
 
 UNTOLD = {"digit", "digits", "params", "elements", "sounds", "sound", "headers", "account", "members", "callback"}
 """Digits and parameters are the caller's own affair; documents are long."""
-QUIET = (
-    *(ev.TimePassed, ev.AccountWatched, ev.TalkingStarted, ev.TalkingFinished),
-    *(do.IdentifyCall, do.WarmSounds, do.StopPreparing),
-)
-"""Told at level debug only: there are many, and they say little."""
+LOUD = (do.ReportProblem, ev.EffectFailed)
+"""Told at every level but error: somebody may have to do something. The others, of which a call has some thirty, are
+told at level debug; at info a call is one line (`call_log`)."""
 
 
-def tell(kind: str, thing: Event | Effect, fields: dict[str, Any], quiet: bool = False) -> None:
-    """One line for each event and each effect. `quiet`: nothing has come of it."""
-    write = log.debug if quiet or isinstance(thing, QUIET) else log.info
-    if isinstance(thing, do.ReportProblem):
-        write = log.warning
+def tell(kind: str, thing: Event | Effect, fields: dict[str, Any]) -> None:
+    """One line for each event and each effect."""
+    write = log.warning if isinstance(thing, do.ReportProblem) else log.info if isinstance(thing, LOUD) else log.debug
     write(type(thing).__name__, kind=kind, **fields)
 
 
 def fields_of(thing: Event | Effect, whose: Callable[[str], dict[str, str]]) -> dict[str, Any]:
-    """A line's fields. Phone numbers stand only in `from_` and `to`; URLs are cut, whatever their field is called.
+    """A line's fields. Phone numbers stand only in `from` and `to`; URLs are cut, whatever their field is called.
     `whose` tells the call and the conference of a channel. None, if the line is not written."""
-    if isinstance(thing, QUIET) and not log.is_enabled_for(logging.DEBUG):
+    if not isinstance(thing, LOUD) and not log.is_enabled_for(logging.DEBUG):
         return {}
     if isinstance(thing, EffectFailed):
         return {"effect": type(thing.effect).__name__, "reason": thing.reason, **fields_of(thing.effect, whose)}
@@ -49,7 +45,7 @@ def fields_of(thing: Event | Effect, whose: Callable[[str], dict[str, str]]) -> 
         if isinstance(value, Target):
             found[f"{value.kind}_id"] = value.id
         elif value is not None and isinstance(value, str | int) and name not in UNTOLD:
-            found[name] = bare_urls(value) if isinstance(value, str) else value
+            found[name.rstrip("_")] = bare_urls(value) if isinstance(value, str) else value
     owned = found.get("playback_id") or found.get("fetch_id")
     if owned and (call_uuid := ids.call_of(owned)):
         found["call_uuid"] = call_uuid

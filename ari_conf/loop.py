@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
+from ari_conf.call_log import CallLog
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.directory import Directory
@@ -40,6 +41,7 @@ class Loop:
         while `holds_time`, nothing becomes due."""
         self._directory = directory
         self._steps = steps
+        self._call_log = CallLog(directory)
         self._writer = writer
         self._now_ms = now_ms
         self._before = before
@@ -60,7 +62,7 @@ class Loop:
                 "a step broke: this is a defect of ari_conf, please report it", event_type=type(event).__name__
             )
             effects = self._directory.give_up(event, now)
-        tell("event", event, told, quiet=not effects and not self._directory.has_changed)
+        tell("event", event, told)
         self._put(effects, now, may_linger=isinstance(event, TALK))
 
     def resume(self, out: Out) -> None:
@@ -87,6 +89,7 @@ class Loop:
     def _put(self, effects: list[do.Effect], now: int, *, may_linger: bool = False) -> None:
         """The step that has just been made: to be written, then run. `may_linger`: it was made since somebody talks, or
         is silent; of anything else Asterisk would tell our successor nothing."""
+        self._call_log.step(effects)
         if effects:
             self._writer.put(*self._steps.of(effects, now), may_linger=may_linger)
         elif self._directory.has_changed:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import structlog
@@ -26,6 +27,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from ari_conf.core import events as ev
 from ari_conf.core.directory import Directory
+from ari_conf.settings import address
 
 log = structlog.get_logger()
 
@@ -50,8 +52,15 @@ class Owning(Protocol):
 
 class Serve:
     def __init__(
-        self, directory: Directory, steps: Steps, asterisk_is_there: Callable[[], bool], lease: Owning
+        self,
+        directory: Directory,
+        steps: Steps,
+        asterisk_is_there: Callable[[], bool],
+        lease: Owning,
+        hindered: Callable[[], str] = lambda: "",
     ) -> None:
+        """`hindered`: by what this process is kept from taking calls, in a sentence."""
+        self._hindered = hindered
         self._directory, self._steps, self._asterisk_is_there = directory, steps, asterisk_is_there
         self._lease = lease
         self.registry = registry = CollectorRegistry()
@@ -113,24 +122,15 @@ class Serve:
     async def start(self, host: str, port: int) -> web.AppRunner | None:
         """None if the address can't be had: calls go on without being measured."""
         app = web.Application()
-        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/healthz", _healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            log.warning("no metrics: set ARI_CONF_METRICS_LISTEN", listen=f"{host}:{port}", reason=error.strerror)
-            await runner.cleanup()
-            return None
-        return runner
-
-    async def _healthz(self, _: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
+        return await _listen(app, host, port)
 
     async def _readyz(self, _: web.Request) -> web.Response:
         """Without Redis calls go on, so only Asterisk decides; and a standby is not ready."""
+        if hindered := self._hindered():
+            return web.json_response({"hindered": hindered}, status=503)
         if self._lease.state != "owner":
             return web.json_response({"standby": self._standby()}, status=503)
         there = self._asterisk_is_there()
@@ -144,6 +144,40 @@ class Serve:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self.registry), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+
+@asynccontextmanager
+async def waiting(listen: str) -> AsyncGenerator[None]:
+    """As long as Asterisk did not tell its name: alive, not ready, and nothing to measure."""
+
+    async def readyz(_: web.Request) -> web.Response:
+        return web.json_response({"asterisk": "away"}, status=503)
+
+    app = web.Application()
+    app.router.add_get("/healthz", _healthz)
+    app.router.add_get("/readyz", readyz)
+    runner = await _listen(app, *address(listen)) if listen else None
+    try:
+        yield
+    finally:
+        if runner is not None:
+            await runner.cleanup()
+
+
+async def _healthz(_: web.Request) -> web.Response:
+    return web.json_response({"status": "ok"})
+
+
+async def _listen(app: web.Application, host: str, port: int) -> web.AppRunner | None:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        log.warning("no metrics: set ARI_CONF_METRICS_LISTEN", listen=f"{host}:{port}", reason=error.strerror)
+        await runner.cleanup()
+        return None
+    return runner
 
 
 async def _time(ping: Callable[[], Awaitable[Any]], seconds: Histogram) -> None:

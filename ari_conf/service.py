@@ -12,7 +12,7 @@ from typing import Any, cast
 import structlog
 from aiohttp.web import AppRunner
 
-from ari_conf import disk, takeover, unreadable
+from ari_conf import disk, identity, takeover, unreadable
 from ari_conf import store as redis_store
 from ari_conf.ari import translate
 from ari_conf.ari.client import Client, Server
@@ -32,6 +32,7 @@ from ari_conf.loop import Loop
 from ari_conf.media import server as sound_server
 from ari_conf.media.sounds import Sounds
 from ari_conf.metrics import Serve
+from ari_conf.metrics import waiting as metrics_meanwhile
 from ari_conf.names import Names
 from ari_conf.owner_mark import OwnerMark
 from ari_conf.rewriting import Rewriting
@@ -56,14 +57,16 @@ def new_id() -> str:
 
 class Service:
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
-        self._settings = settings
+        """`settings` name the Asterisk."""
+        assert settings.asterisk_name
+        self._settings, self._name = settings, settings.asterisk_name
         self._clock = clock or Clock()
         now_ms = self._clock.now_ms
         self._directory = Directory(new_id, settings.public_url.rstrip("/"), settings.calls_per_account)
         self._redis = redis_store.connect(settings.redis_url.get_secret_value())
         self._lease = Lease(
             self._redis,
-            settings.asterisk_name,
+            self._name,
             forgotten=self._forgotten,
             written=lambda: self._store.confirmed,
         )
@@ -71,7 +74,7 @@ class Service:
         self._workers = Workers(settings.redis_url.get_secret_value())
         self._store = Store(
             self._redis,
-            settings.asterisk_name,
+            self._name,
             settings.problems_kept,
             token=lambda: self._lease.token,
             names_kept_s=settings.names_kept_minutes * 60,
@@ -81,6 +84,10 @@ class Service:
         self._fetcher = Fetcher(settings.allowed_networks)
         self._sounds = Sounds(settings, self._fetcher)
         self._ari = Client(_server(settings), self._heard, self._connected, permission=self._lease)
+        self._mark = OwnerMark(self._ari, settings.ari_app, self._name, self._lease)
+        # Without permission, which only the owner has.
+        self._looking = Client(_server(settings), lambda _event: None)
+        self._same = identity.SameAsterisk(self._looking, settings.ari_app, self._name, self._lease)
         self._interpreter = Interpreter(
             self._ari,
             self._store,
@@ -102,14 +109,20 @@ class Service:
         )
         self._commands = Commands(
             self._redis,
-            settings.asterisk_name,
+            self._name,
             self._door.take,
             lambda: self._ari.connected,
             lambda reply: self._loop.reply(reply),
             now_ms,
         )
         self._steps = Steps(self._directory, settings, self._commands.answer)
-        self._measured = Serve(self._directory, self._writer, lambda: self._ari.connected, self._lease)
+        self._measured = Serve(
+            self._directory,
+            self._writer,
+            lambda: self._ari.connected,
+            self._lease,
+            lambda: self._mark.rival or self._same.other,
+        )
         self._loop = Loop(
             self._directory,
             self._steps,
@@ -143,6 +156,7 @@ class Service:
             async with LongLived() as tasks:
                 tasks.keep("what measures Asterisk and Redis", self._probe)
                 tasks.keep("what measures the loop", self._measured.watch_loop)
+                tasks.keep("the look at whose Asterisk this is", self._same.watch)
                 if listen := self._settings.metrics_listen:
                     measuring = await self._measured.start(*address(listen))
                 if await self._in_time(stop, self._lease.acquire()):
@@ -155,6 +169,7 @@ class Service:
             if not self._is_over():
                 # Nothing is done for these calls any more: the next process need not wait.
                 await self._lease.release()
+            await self._looking.close()
             await self._store.close()
             await self._redis.aclose()
         if self._lease.state == "lost" and not stop.is_set():
@@ -172,7 +187,7 @@ class Service:
             tasks.keep("the rewriting of Redis", self._rewriting.run)
             if self._settings.sounds_url:
                 serving = await sound_server.start(self._sounds, *address(self._settings.sounds_listen))
-            if await self._in_time(stop, self._restore()):
+            if await self._in_time(stop, self._mark.no_rival()) and await self._in_time(stop, self._restore()):
                 given_up = self._directory.restored(self._clock.now_ms())
                 await self._serve(tasks, stop, [*given_up, *self._unreadable])
         finally:
@@ -190,7 +205,7 @@ class Service:
     async def _restore(self) -> None:
         texts = await takeover.restore(self._store, self._directory)
         calls = bool(self._directory.calls or self._directory.conferences)
-        await self._clock.begin(self._redis, self._settings.asterisk_name, goes_on=calls)
+        await self._clock.begin(self._redis, self._name, goes_on=calls)
         if texts:
             known = await unreadable.known(texts, self._directory, self._store, self._ari, self._clock.now_ms())
             self._directory.restore_unreadable(known.calls, known.conferences)
@@ -199,7 +214,7 @@ class Service:
     async def _serve(self, tasks: LongLived, stop: asyncio.Event, given_up: list[do.Effect]) -> None:
         """`given_up`: of what was restored, what did not fit."""
         settings = self._settings
-        tasks.keep("the clock", lambda: self._clock.keep(self._redis, settings.asterisk_name))
+        tasks.keep("the clock", lambda: self._clock.keep(self._redis, self._name))
         self._tasks.start(self._names.claim_in_parts())
         self._tasks.start(self._workers.begin(self._comparing.done))
         self._tasks.start(self._clean())
@@ -208,8 +223,7 @@ class Service:
         self._loop.put(given_up)
         tasks.keep("the connection to Asterisk", self._ari.ended, may_end=stop.is_set)
         tasks.keep("the comparison with Asterisk", self._comparing.keep)
-        mark = OwnerMark(self._ari, settings.ari_app, self._lease)
-        tasks.keep("the owner's mark in Asterisk", mark.run, may_end=self._is_over)
+        tasks.keep("the owner's mark in Asterisk", self._mark.run, may_end=self._is_over)
         commanding = tasks.keep("the reader of commands", self._commands.run, may_end=self._is_over)
         if folder := settings.recording_folder:
             tasks.keep(
@@ -313,4 +327,20 @@ async def serve(settings: Settings, *, stop: asyncio.Event) -> None:
     """Until `stop` is set. Raises SetupFailed."""
     # Calls and conferences hold no circles, so that there is little to be found: not after every 700 things.
     gc.set_threshold(*COLLECT)
-    await Service(settings).run(stop)
+    if (named := await _named(settings, stop)) is not None:
+        await Service(named).run(stop)
+
+
+async def _named(settings: Settings, stop: asyncio.Event) -> Settings | None:
+    """With the name of this Asterisk, which it tells itself if it is not given. None: it was time to stop before."""
+    if settings.asterisk_name:
+        return settings
+    client = Client(_server(settings), lambda _event: None)
+    naming, stopping = asyncio.create_task(identity.name_of(client)), asyncio.create_task(stop.wait())
+    try:
+        async with metrics_meanwhile(settings.metrics_listen):
+            await asyncio.wait((naming, stopping), return_when=asyncio.FIRST_COMPLETED)
+        return settings.model_copy(update={"asterisk_name": naming.result()}) if naming.done() else None
+    finally:
+        await ended(naming, stopping)
+        await client.close()

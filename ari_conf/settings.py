@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
-import socket
+import re
 from collections.abc import Mapping
+from contextlib import suppress
+from difflib import get_close_matches
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
@@ -14,6 +17,12 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ari_conf.errors import SettingsError
+
+UP_FOLDER = "ARI_CONF_UP_FOLDER"
+"""The variable that leads commands to the system that `ari-conf up` has started in that folder."""
+VALUES = "values.json"
+"""In it: the variables that its parts get."""
+SCRIPTS = Path(__file__).parents[1] / "asterisk"
 
 
 class Settings(BaseSettings):
@@ -44,8 +53,8 @@ class Settings(BaseSettings):
     """HTTP connections to Asterisk; its sessionlimit must be above it."""
     calls_per_account: int = Field(1000, ge=0)
     """Calls that an account may have at once on this Asterisk; more are refused as busy. 0: any number."""
-    asterisk_name: str = Field(default_factory=socket.gethostname)
-    """This Asterisk among several that share a Redis: its calls and conferences are kept under this name."""
+    asterisk_name: str | None = Field(None, min_length=1)
+    """Under which this Asterisk's calls are kept in Redis. If not set: its own entity id, the same for each `serve`."""
     stop_wait: float = Field(2.0, ge=0)
     """Seconds for which `serve`, told to stop, waits for what it has decided to be written to Redis, and done."""
     recording_folder: Path | None = None
@@ -67,7 +76,7 @@ class Settings(BaseSettings):
     """The ffmpeg to run."""
 
     public_url: str = "http://127.0.0.1:8080"
-    """Under which the outside reaches `ari-conf web`: RecordUrl begins with it."""
+    """The address under which `ari-conf web` is reached from outside: RecordUrl begins with it."""
     web_listen: str = "127.0.0.1:8080"
     """Where `ari-conf web` listens, host:port."""
 
@@ -119,7 +128,7 @@ class Settings(BaseSettings):
     recording_threads: int = Field(2, ge=1)
     """Recordings that one worker stores at once."""
     recordings_wideband: Literal["auto", "always"] = "auto"
-    """auto: 16 kHz if a member called with a wideband codec before the recording began; always: whoever comes when."""
+    """auto: 16 kHz if a member called with a wideband codec before the recording began, else 8 kHz. always: 16 kHz."""
     recordings_limit_mb: int = Field(10_000, ge=1)
     """More than this in recording_folder is a warning: recordings wait there as long as S3 is away."""
     record_url_s: int = Field(3600, ge=1, le=604800)
@@ -154,7 +163,7 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "text", "json"] = "auto"
     """auto: readable on a terminal, else JSON."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """debug: also each event and effect that changes nothing."""
+    """info: a line for each call. debug: each event and effect as well."""
 
     @field_validator("allowed_networks", mode="before")
     @classmethod
@@ -192,7 +201,21 @@ def address(listen: str) -> tuple[str, int]:
 @cache
 def settings() -> Settings:
     """The settings of this process. Raises SettingsError, naming each variable that is wrong and what it must be."""
-    return from_environment(os.environ)
+    return from_environment(_of_up() | os.environ)
+
+
+def _of_up() -> dict[str, str]:
+    """Those of the system of `ari-conf up` in ARI_CONF_UP_FOLDER, as it runs now."""
+    if not (folder := os.environ.get(UP_FOLDER)):
+        return {}
+    try:
+        found = json.loads((Path(folder) / VALUES).read_bytes())
+    except (OSError, ValueError):
+        raise SettingsError(
+            f"no system was started in {folder}, which {UP_FOLDER} names: start it by `ari-conf up`, or "
+            f"`unset {UP_FOLDER}`"
+        ) from None
+    return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -206,13 +229,34 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         raise SettingsError(f"settings: {wrong}") from None
 
 
+def unknown(environment: Mapping[str, str]) -> list[str]:
+    """Of each variable that nothing reads, a sentence with the one that may be meant."""
+    ours = {f"ARI_CONF_{name.upper()}" for name in Settings.model_fields}
+    known = ours | _of_scripts()
+    found = []
+    for name in sorted(name for name in environment if name.startswith("ARI_CONF_") and name not in known):
+        meant = get_close_matches(name, sorted(known), 1, 0.8)
+        hint = f"did you mean {meant[0]}?" if meant else "`ari-conf serve --help` lists those that there are"
+        found.append(f"{name} is no setting and has no effect: {hint}")
+    return found
+
+
+def _of_scripts() -> set[str]:
+    """The variables that only the scripts in asterisk/ read, and `ari-conf up`."""
+    known = {UP_FOLDER}
+    for script in ("configure", "get"):
+        with suppress(OSError):
+            known |= set(re.findall(r"ARI_CONF_[A-Z0-9_]+", (SCRIPTS / script).read_text()))
+    return known
+
+
 def table() -> list[tuple[str, str, str]]:
     """(variable, default, meaning) of every setting, for --help and the README."""
     rows = []
     for name, field in Settings.model_fields.items():
-        default = field.get_default(call_default_factory=False)
+        default = field.default
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
-        shown = "the host's name" if name == "asterisk_name" else "" if default in (None, ()) else str(default)
+        shown = "" if default in (None, ()) else str(default)
         rows.append((f"ARI_CONF_{name.upper()}", shown, field.description or ""))
     return rows

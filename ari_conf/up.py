@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import secrets
 import shlex
@@ -19,6 +20,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -29,7 +31,7 @@ from ari_conf import accounts
 from ari_conf.errors import SetupFailed
 from ari_conf.parts import asterisk, processes, redis, s3
 from ari_conf.parts.processes import Process
-from ari_conf.settings import Settings, address, from_environment
+from ari_conf.settings import UP_FOLDER, VALUES, Settings, address, from_environment
 
 PROJECT = Path(__file__).parents[1]
 
@@ -40,10 +42,16 @@ CONFIGURED_BY = {"redis": "ARI_CONF_REDIS_URL", "s3": "ARI_CONF_S3_ENDPOINT", "a
 """With this variable set, the part runs elsewhere, and none is started here."""
 
 PREFIX = "ARI_CONF_"
+DEMO = "demo"
+"""The account that is made where there is none."""
 
 
 def of_this_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+    """What is configured. UP_FOLDER leads to a system that runs already: it says nothing of one to be started."""
+    return {name: value for name, value in os.environ.items() if name.startswith(PREFIX) and name != UP_FOLDER}
+
+
+LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
 class System:
@@ -54,12 +62,18 @@ class System:
         parts: tuple[str, ...] = PARTS,
         *,
         usual_ports: bool = False,
+        answer_url: str | None = None,
+        listen: str = "127.0.0.1",
     ) -> None:
         """`folder` takes all that the parts write, and keeps it for the next time.
 
         `configured` are the ARI_CONF_ variables that are given; this process' own are not looked at.
         `usual_ports`: those that the settings name, where they are free; else any, so that systems run side by side.
+        `answer_url`: becomes the account's; requests to its host are allowed, wherever it is. `listen`: the address of
+        this machine on which phones and browsers reach it. Raises SetupFailed.
         """
+        self._answer_url = answer_url
+        self._listen = _own_address(listen)
         self.folder = folder.resolve()
         self._configured = dict(configured or {})
         self.parts = tuple(part for part in parts if CONFIGURED_BY.get(part) not in self._configured)
@@ -68,9 +82,11 @@ class System:
         self._asterisk = self._own_asterisk() if "asterisk" in self.parts else None
         self._lock: IO[str] | None = None
         self.account = ""
-        """The account that calls are for: the first there is, made if there is none. Known once it has started."""
+        """The account that calls are for: demo, or else the first there is; known once it has started."""
         self.values = self._defaults() | self._configured
         """The ARI_CONF_ variables that the parts get."""
+        if answer_url is not None:
+            self._allow(answer_url)
         self.settings: Settings = from_environment(self.values)
 
     async def __aenter__(self) -> System:
@@ -91,7 +107,12 @@ class System:
         """host:port of Asterisk's SIP, UDP."""
         if self._asterisk is None:
             raise SetupFailed("this system has no Asterisk of its own: ARI_CONF_ARI_URL names another")
-        return f"{self._asterisk.host}:{self._asterisk.sip_port}"
+        return f"{self._asterisk.sip_host}:{self._asterisk.sip_port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Only who is on this machine reaches it."""
+        return self._listen.startswith("127.")
 
     def log(self, part: str) -> Path:
         if part == "asterisk" and self._asterisk:
@@ -131,20 +152,29 @@ class System:
 
     @property
     def environment_file(self) -> Path:
-        """For a shell: the settings of this system, so that the other commands find it."""
+        """For a shell: leads the other commands to this system, and the shell to the commands."""
         return self.folder / "environment"
 
     def _write_environment(self) -> None:
-        # It holds passwords.
-        self.environment_file.touch(mode=0o600)
-        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.values.items()]
-        self.environment_file.write_text("".join(lines))
+        # They hold passwords.
+        values = self.folder / VALUES
+        values.touch(mode=0o600)
+        values.write_text(json.dumps(self.values, indent=1))
+        programs = shlex.quote(str(Path(sys.executable).parent))
+        self.environment_file.write_text(
+            f"export {UP_FOLDER}={shlex.quote(str(self.folder))}\nexport PATH={programs}:$PATH\n"
+        )
 
     def _lock_folder(self) -> None:
         # It holds tokens, recordings, and logs.
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._close_to_others()
-        self._lock = (self.folder / "lock").open("w")
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._close_to_others()
+            self._lock = (self.folder / "lock").open("w")
+        except OSError as error:
+            raise SetupFailed(
+                f"{self.folder} can't be used ({error.strerror}): give a folder that you may write, by --folder"
+            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -171,7 +201,7 @@ class System:
         async def redis_and_its_users() -> None:
             await those("redis")
             # Asterisk is among them for the account's sake, which its dialplan names.
-            self.account = await asyncio.to_thread(_an_account, self.settings)
+            self.account = await asyncio.to_thread(_an_account, self.settings, self._answer_url)
             await those("asterisk", "worker", "serve", "web")
 
         if self._asterisk is not None:
@@ -240,7 +270,7 @@ class System:
         """What the parts are told where nothing is configured."""
         values = {
             "LOG_FORMAT": "json",
-            "WEB_LISTEN": f"127.0.0.1:{self._port(8080)}",
+            "WEB_LISTEN": f"{self._listen}:{self._port(8080, self._listen)}",
             "METRICS_LISTEN": f"127.0.0.1:{self._port(8091)}",
             "DOCUMENTS": str(PROJECT / "documents"),
             "SOUNDS_FOLDER": str(self.folder / "asterisk" / "cache"),
@@ -263,21 +293,53 @@ class System:
         return {PREFIX + name: value for name, value in values.items()}
 
     def _own_asterisk(self) -> asterisk.EmbeddedAsterisk:
-        own = asterisk.EmbeddedAsterisk(self.folder / "asterisk", "")
-        if self._usual_ports and processes.is_free(5060, socket.SOCK_DGRAM):
+        own = asterisk.EmbeddedAsterisk(self.folder / "asterisk", "", sip_host=self._listen)
+        # Who comes from elsewhere must not choose whose documents are run.
+        own.trust_callers = self._listen.startswith("127.")
+        if self._usual_ports and processes.is_free(5060, socket.SOCK_DGRAM, self._listen):
             own.sip_port = 5060
         return own
 
-    def _port(self, usual: int) -> int:
-        return usual if self._usual_ports and processes.is_free(usual) else processes.free_port()
+    def _port(self, usual: int, host: str = "127.0.0.1") -> int:
+        return usual if self._usual_ports and processes.is_free(usual, host=host) else processes.free_port(host=host)
+
+    def _allow(self, url: str) -> None:
+        """Requests to the host of this URL, although it may be this machine or one of the same network."""
+        host, name = urlsplit(url).hostname or "", PREFIX + "ALLOWED_NETWORKS"
+        try:
+            found = {str(place[4][0]) for place in socket.getaddrinfo(host, None)}
+        except OSError as error:
+            raise SetupFailed(f"the host of the answer URL, {host or url}, can't be found: {error.strerror}") from None
+        more = [one for one in sorted(found) if not ip_address(one).is_global]
+        networks = {network for one in more for network in (LOOPBACK if ip_address(one).is_loopback else (one,))}
+        self.values[name] = ",".join(filter(None, [self.values.get(name, ""), *sorted(networks)]))
 
 
-def _an_account(settings: Settings) -> str:
+def _own_address(host: str) -> str:
+    try:
+        if ip_address(host).version == 4 and not ip_address(host).is_unspecified:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as trying:
+                trying.bind((host, 0))
+            return host
+    except (OSError, ValueError):
+        pass
+    raise SetupFailed(
+        f"{host} is no IPv4 address of this machine: give the one by which phones reach it (`ip -4 -brief address` "
+        "lists them); it is told to them as where their sound goes, so 0.0.0.0 can't be"
+    )
+
+
+def _an_account(settings: Settings, answer_url: str | None = None) -> str:
     """The one that calls are for which name no other."""
     client = Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5.0)
     try:
-        known = accounts.list_all(client)
-        return known[0].auth_id if known else accounts.add(client, int(time.time() * 1000), auth_id="demo").auth_id
+        known = [record.auth_id for record in accounts.list_all(client)]
+        if not known:
+            accounts.add(client, int(time.time() * 1000), auth_id=DEMO)
+        account = DEMO if DEMO in known or not known else known[0]
+        if answer_url is not None:
+            accounts.update(client, account, answer_url=answer_url)
+        return account
     except (RedisError, OSError) as error:
         raise SetupFailed(f"Redis can't be used ({error}): correct ARI_CONF_REDIS_URL") from None
     finally:

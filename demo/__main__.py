@@ -1,7 +1,7 @@
 """`make demo`: three callers, who speak, in one conference on this machine; who heard whom is found in what they heard.
 
-Everything is real: Asterisk, Redis, S3, the worker, SIP and RTP on loopback, HTTP. Nothing is left behind but the logs
-of a run that failed.
+Everything is real: Asterisk, Redis, S3, the worker, SIP and RTP on loopback, HTTP. What each heard is left behind as
+sound files, and the logs of a run that failed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from ari_conf.up import PROJECT, System
 from demo.application import Application, Told
 from demo.callers import DIALLED, Caller, three
 from demo.phone import CallFailed, Switchboard, now_ms
-from demo.show import Progress, console, summary
+from demo.show import Progress, console, summary, written
 
 FOLDER = PROJECT / ".local" / "demo"
+HEARD = FOLDER / "heard"
+"""What each caller of the last run heard, as WAV files."""
 
 
 class Failed(AriConfError):
@@ -66,11 +68,13 @@ async def _run(folder: Path) -> None:
             progress.line(f"all run; calls go to sip:{DIALLED}@{system.sip_address}")
             until = await _conference(system, application, progress, callers)
     missing = summary(callers, until)
+    files = written(callers, until, HEARD)
     if missing:
         raise Failed("; ".join(missing))
     callbacks = sum(told.path == "/events" for told in application.told)
     console.print(
         f"\n[bold green]Each of the three heard the other two.[/] {callbacks} callbacks came, in order, all signed.\n"
+        f"Listen to what they heard: {escape(', '.join(map(str, files)))}\n"
         "Call it yourself: `make up` tells the address for your softphone.",
         soft_wrap=True,
     )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ari_conf.media.beeps import wav
 from demo import listen
 from demo.application import Told
 from demo.callers import Caller
+from demo.g711 import RATE
 
 console = Console(highlight=False)
 
@@ -44,6 +47,17 @@ class Progress:
     def name(self, number: str) -> str:
         caller = next((caller for caller in self.callers if caller.number == number), None)
         return f"[{caller.style}]{caller.name}[/]" if caller else escape(number)
+
+
+def written(callers: Sequence[Caller], until_ms: float, folder: Path) -> list[Path]:
+    """Writes what each heard while all spoke, to be listened to; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for caller in callers:
+        heard = caller.phone.heard.between(caller.in_since_ms, until_ms)
+        files.append(folder / f"{caller.name.lower()}.wav")
+        files[-1].write_bytes(wav(heard.astype("<i2").tobytes(), RATE))
+    return files
 
 
 def summary(callers: Sequence[Caller], until_ms: float) -> list[str]:

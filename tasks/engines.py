@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import requests
 
 from ari_conf.errors import TranscriptionFailed, TranscriptionRefused
+from ari_conf.extras import extra
 from ari_conf.settings import Settings
 
 RATE = 16_000
@@ -89,7 +90,7 @@ def _whole(parts: Iterable[Any]) -> list[Word]:
 @cache
 def _local(folder: str, cpus: int) -> Local:
     if not importlib.util.find_spec("faster_whisper"):
-        raise TranscriptionFailed("faster-whisper is not installed: pip install ari_conf[transcription]")
+        raise TranscriptionFailed(f"faster-whisper is not installed: {extra('transcription')} brings it")
     return Local(Path(folder), cpus, Path(folder).name) if folder else Local(bundled_model(), cpus, "tiny.en")
 
 
@@ -99,7 +100,7 @@ def bundled_model() -> Path:
     places = list(spec.submodule_search_locations or ()) if spec else []
     found = next((path for place in places for path in Path(place).rglob("model.bin")), None)
     if found is None:
-        raise TranscriptionFailed("there is no model: pip install ari_conf[transcription], or name a folder")
+        raise TranscriptionFailed(f"there is no model: {extra('transcription')} brings one, or name a folder")
     with found.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != MODEL_SHA256:
             raise TranscriptionFailed(f"{found} is not the model that it should be: install it anew")

@@ -20,7 +20,7 @@ from ari_conf.core.effects import ReportProblem
 from ari_conf.lanes import prefix
 from ari_conf.problems import problems_key
 from ari_conf.settings import table
-from ari_conf.store import Step, Store, connect
+from ari_conf.store import Step, Store, connect, names_key
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -36,8 +36,8 @@ def typed(redis_server, monkeypatch):
     monkeypatch.setenv("ARI_CONF_REDIS_URL", redis_server.url)
     settings_module.settings.cache_clear()
 
-    def type_(*words: str) -> str:
-        result = CliRunner().invoke(app, words)
+    def type_(*words: str, input: str | None = None) -> str:
+        result = CliRunner().invoke(app, words, input=input)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == 0, result.output
@@ -52,7 +52,9 @@ def typed(redis_server, monkeypatch):
 
 def test_without_a_command_it_tells_what_there_is():
     said = run().stdout
-    assert all(command in said for command in ("serve", "web", "up", "doctor", "account", "problems", "lanes"))
+    assert all(
+        command in said for command in ("serve", "web", "worker", "up", "doctor", "account", "problems", "lanes")
+    )
 
 
 def test_an_error_is_one_sentence_on_stderr_and_exit_code_1():
@@ -99,6 +101,92 @@ def test_a_rotated_token_is_a_new_one_and_the_old_one_is_kept_for_a_while(typed,
     assert "an older token signs until" in typed("account", "show", "acme")
 
 
+def test_an_account_is_changed_in_what_is_given_and_nothing_else(typed, redis_server):
+    typed("account", "add", "acme", "--answer-url", "https://acme.example/a", "--hangup-url", "https://acme.example/h")
+    token = get(redis_server.client, "acme").token
+    said = typed("account", "set", "acme", "--answer-url", "https://acme.example/b", "--hangup-method", "GET")
+    record = get(redis_server.client, "acme")
+    assert (record.answer_url, record.hangup_url) == ("https://acme.example/b", "https://acme.example/h")
+    assert (record.answer_method, record.hangup_method, record.token) == ("POST", "GET", token)
+    assert "https://acme.example/b" in said and token not in said
+    typed("account", "set", "acme", "--hangup-url", "")
+    assert get(redis_server.client, "acme").hangup_url is None
+
+
+def test_a_token_is_given_by_a_file_or_standard_input_and_not_shown(typed, redis_server, tmp_path):
+    file = tmp_path / "token"
+    file.write_text("a" * 40 + "\n")
+    assert "a" * 40 not in typed("account", "add", "acme", "--token-file", str(file))
+    assert get(redis_server.client, "acme").token == "a" * 40
+    assert "b" * 40 not in typed("account", "set", "acme", "--token-file", "-", input="b" * 40)
+    record = get(redis_server.client, "acme")
+    assert record.token == "b" * 40 and [old.token for old in record.old_tokens] == ["a" * 40]
+    assert typed("account", "show", "acme", "--token") == "b" * 40 + "\n"
+
+
+def test_accounts_are_exported_and_imported_with_their_tokens(typed, redis_server, tmp_path):
+    typed("account", "add", "acme", "--answer-url", "https://acme.example/a")
+    typed("account", "rotate-token", "acme")
+    typed("account", "add", "other")
+    before = {name: get(redis_server.client, name) for name in ("acme", "other")}
+    file = tmp_path / "accounts"
+    file.write_text(typed("account", "export"))
+    redis_server.client.delete(accounts.KEY)
+    assert "2 accounts are made" in typed("account", "import", str(file))
+    assert {name: get(redis_server.client, name) for name in before} == before
+    file.write_text('{"auth_id": "a,b", "token": "' + "x" * 40 + '", "created_ms": 0}\nnonsense\n' + file.read_text())
+    result = run("account", "import", str(file), ARI_CONF_REDIS_URL=redis_server.url)
+    assert result.returncode == 1 and "x" * 40 not in result.stderr
+    assert re.findall(r"line (\d): (\w+)", result.stderr) == [
+        ("1", "auth"),
+        ("2", "this"),
+        ("3", "there"),
+        ("4", "there"),
+    ]
+
+
+def test_an_address_that_no_request_may_go_to_is_said_at_once(typed):
+    said = typed("account", "add", "acme", "--answer-url", "http://192.168.1.7:5000/answer")
+    assert "no request goes to 192.168.1.7" in said and "ARI_CONF_ALLOWED_NETWORKS" in said
+    assert "no request goes to localhost" in typed("account", "set", "acme", "--hangup-url", "http://localhost/h")
+    assert "no request" not in typed("account", "set", "acme", "--answer-url", "https://acme.example/answer")
+
+
+def test_a_worker_is_started_beside_somebody_else_s_tasks(tmp_path):
+    (tmp_path / "tasks.py").write_text("raise SystemExit('not these')")
+    # As the installed program: without the folder in which it is started.
+    command = [sys.executable, "-P", "-m", "ari_conf", "worker", "--help"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0 and "--queues" in ran.stdout, ran.stderr
+
+
+def test_its_version():
+    assert re.fullmatch(r"ari-conf \d+\.\d+\S*\n", run("--version").stdout)
+
+
+def test_an_account_with_live_conferences_is_not_removed_by_mistake(typed, redis_server):
+    typed("account", "add", "acme")
+    redis_server.client.hset(names_key("acme"), "standup", "c1 pbx")
+    result = run("account", "remove", "acme", ARI_CONF_REDIS_URL=redis_server.url)
+    assert result.returncode == 1 and "has live conferences (1), which nobody could end any more" in result.stderr
+    assert get(redis_server.client, "acme") is not None
+    typed("account", "remove", "acme", "--keep-calls")
+    assert get(redis_server.client, "acme") is None
+
+
+@pytest.mark.parametrize("left", ["recordings", "dead letters"])
+def test_what_a_removed_account_has_left_is_nobody_else_s(typed, redis_server, left):
+    if left == "recordings":
+        redis_server.client.zadd("ari_conf:recording-index:acme:all:", {"r1": 1})
+    else:
+        redis_server.client.xadd("ari_conf:callbacks:dead:acme", {"lane": "x", "entry": "x"})
+    result = run("account", "add", "acme", ARI_CONF_REDIS_URL=redis_server.url)
+    assert result.returncode == 1 and result.stderr.startswith(f"ari-conf: {left} of an account acme that was removed")
+    assert get(redis_server.client, "acme") is None
+    typed("account", "add", "acme", "--with-its-data")
+    typed("account", "add", "other")
+
+
 def test_a_removed_account_is_gone(typed, redis_server):
     typed("account", "add", "acme")
     typed("account", "remove", "acme")
@@ -111,6 +199,10 @@ def test_a_removed_account_is_gone(typed, redis_server):
         (["show", "nobody"], "there is no account nobody"),
         (["remove", "nobody"], "there is no account nobody"),
         (["rotate-token", "nobody"], "there is no account nobody"),
+        (["set", "nobody", "--answer-url", "https://acme.example/"], "there is no account nobody"),
+        (["set", "nobody"], "nothing is to be changed: name an option"),
+        (["add", "acme", "--token-file", "/nowhere/token"], "can't be read from /nowhere/token: No such file"),
+        (["add", "acme", "--token-file", "/etc/hostname"], "16 to 100 letters and digits"),
         (["add", "a,b"], "only 1 to 40 letters and digits"),
         (["add", "acme", "--answer-url", "ftp://acme"], "absolute http or https URL"),
         (["add", "acme", "--answer-method", "PUT"], "GET or POST"),
@@ -124,6 +216,12 @@ def test_what_an_account_can_not_be(redis_server, words, says):
 # Problems and callbacks.
 
 
+@pytest.mark.parametrize("words", [["problems"], ["dead-letters", "list"]])
+def test_an_account_that_is_none_has_none(redis_server, words):
+    result = run(*words, "nobody", ARI_CONF_REDIS_URL=redis_server.url)
+    assert (result.returncode, result.stderr) == (1, "ari-conf: there is no account nobody\n")
+
+
 async def test_the_problems_of_an_account(typed, redis_server):
     client = connect(redis_server.url)
     await Store(client, "here").write(
@@ -131,10 +229,12 @@ async def test_the_problems_of_an_account(typed, redis_server):
     )
     await client.aclose()
     assert "2023-11-14 22:13:20 UTC\t8011\tcall-1\tthe document is no XML" in typed("problems", "acme")
+    typed("account", "add", "other")
     assert typed("problems", "other") == ""
 
 
 def test_no_lane_and_no_dead_letter(typed):
+    typed("account", "add", "acme")
     assert typed("lanes") == typed("dead-letters", "list", "acme") == ""
     assert "0 callbacks will be sent again" in typed("dead-letters", "resend", "acme")
 

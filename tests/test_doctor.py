@@ -2,9 +2,14 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
+import subprocess
+import sys
+import threading
 from email.utils import formatdate
+from pathlib import Path
 from time import time
 from types import SimpleNamespace
 
@@ -12,13 +17,15 @@ import pytest
 import redis
 from pytest_httpserver import HTTPServer
 
-from ari_conf import doctor, lease, store
+from ari_conf import accounts, doctor, holder, lease, store
+from ari_conf.core.effects import PostCallback, ReportProblem
 from ari_conf.doctor import asterisk, machine
 from ari_conf.media.voices import Flite
 from ari_conf.parts import processes
-from ari_conf.settings import Settings, from_environment
+from ari_conf.settings import Settings, from_environment, unknown
 from ari_conf.up import System
 from tasks import engines
+from tests.lateness import took_s
 from tests.tasks.whisper_server import WhisperServer
 
 NOTHING_THERE = "127.0.0.1:1"
@@ -46,13 +53,15 @@ def pretended(httpserver: HTTPServer):
     """An Asterisk that says what the test wants; returns the settings that lead to it."""
 
     def pretend(
-        version="22.10.1", modules=(*asterisk.MODULES, "res_websocket_client"), most_calls=0, **values
+        version="22.10.1", modules=(*asterisk.MODULES, "res_websocket_client"), most_calls=0, mark="", **values
     ) -> Settings:
         running = [{"name": f"{name}.so", "status": "Running"} for name in modules]
-        info = {"system": {"version": version}, "config": {"max_channels": most_calls} if most_calls else {}}
+        system = {"version": version, "entity_id": "02:00:00:00:00:07"}
+        info = {"system": system, "config": {"max_channels": most_calls} if most_calls else {}}
         httpserver.expect_request("/ari/asterisk/info").respond_with_json(info)
         httpserver.expect_request("/ari/asterisk/modules").respond_with_json(running)
         httpserver.expect_request("/ari/asterisk/ping").respond_with_json({})
+        httpserver.expect_request("/ari/asterisk/variable").respond_with_json({"value": mark})
         return settings_of(ari_url=httpserver.url_for("/ari"), **values)
 
     return pretend
@@ -263,7 +272,32 @@ async def _owned(url: str, name: str) -> None:
     await client.aclose()
 
 
-def test_who_has_the_calls(stores):
+def test_who_has_the_calls(stores, pretended, httpserver):
+    """Of this Asterisk, by the name that it tells itself."""
+    name = "02:00:00:00:00:07"
+    settings = pretended(redis_url=stores.redis_url.get_secret_value())
+    assert f"nobody has the calls of {name}: start `ari-conf serve`" in told(settings, "owner")
+    asyncio.run(_owned(settings.redis_url.get_secret_value(), name))
+    said = found(settings, "owner")
+    assert said.state == "warning" and "does not serve this Asterisk" in said.text, "it has left no mark there"
+    client = redis.Redis.from_url(settings.redis_url.get_secret_value())
+    token, realm = lease.seen(client, name).token, lease.seen(client, name).realm
+    client.close()
+
+    def marked(**fields: str) -> doctor.Finding:
+        kept = {"token": token, "realm": realm, "name": name, "holder": holder.this()} | fields
+        httpserver.clear()
+        return found(pretended(redis_url=settings.redis_url.get_secret_value(), mark=json.dumps(kept)), "owner")
+
+    assert f"pid {os.getpid()} has the calls of {name}; nobody stands by" in marked().text
+    assert marked(token="0.before").state == "ok", "the one before, of the same Redis"
+    other = marked(token="1.other", realm="other")
+    assert (
+        other.state == "failure" and f"pid {os.getpid()} serves this Asterisk already, from another Redis" in other.text
+    )
+
+
+def test_a_name_that_is_set_is_another_than_asterisks(stores):
     settings = stores.model_copy(update={"asterisk_name": "pbx7"})
     assert "nobody has the calls of pbx7: start `ari-conf serve`" in told(settings, "owner")
     asyncio.run(_owned(settings.redis_url.get_secret_value(), "pbx7"))
@@ -345,3 +379,170 @@ def test_a_server_that_transcribes():
         assert found(settings_of(**values, transcription_key="sk-test"), "transcription").text == "whisper-1"
         assert "status 401" in told(settings_of(**values, transcription_key="wrong"), "transcription")
     assert "did not answer" in told(settings_of(**values, transcription_key="sk-test"), "transcription")
+
+
+# What nobody would notice.
+
+
+@pytest.fixture
+def empty(redis_server, monkeypatch, tmp_path):
+    """The settings of a Redis with nothing in it, and it."""
+    client = redis.Redis.from_url(redis_server.url)
+    client.flushall()
+    monkeypatch.setattr("ari_conf.doctor.accounts.ETC", tmp_path)
+    yield settings_of(redis_url=redis_server.url), client
+    client.close()
+
+
+def test_a_redis_without_an_account_refuses_every_call(empty):
+    settings, client = empty
+    assert "so that every call is refused: `ari-conf account add" in told(settings, "accounts")
+    accounts.add(client, 0, "acme")
+    assert found(settings, "accounts").text == "1: acme"
+
+
+def test_calls_that_came_for_an_account_that_is_none(empty, redis_server):
+    settings, client = empty
+    accounts.add(client, 0, "acme")
+
+    async def refused() -> None:
+        kept = store.connect(redis_server.url)
+        await store.Store(kept, "pbx", 100).write(
+            [store.Step(0, problems=[ReportProblem("acmee", "call-1", None, "no such")])]
+        )
+        await kept.aclose()
+
+    asyncio.run(refused())
+    assert "calls came for acmee in the last day, which no account is" in told(settings, "dialplan")
+    accounts.add(client, 0, "acmee")
+    assert found(settings, "dialplan").good
+
+
+@pytest.mark.parametrize(
+    ("line", "account"),
+    [
+        ("exten => _X.,1,Stasis(ari_conf,acmee)", "acmee"),
+        (" same => n(enter),Stasis(ari_conf,acmee,menu,GET)", "acmee"),
+        (' same => n,ExecIf($[1]?Set(ACCOUNT=acmee))\n same => n,Stasis(ari_conf,${ACCOUNT},"x")', "acmee"),
+        ("exten => _X.,1,Stasis(other,acmee)", None),
+        ("; Stasis(ari_conf,acmee)", None),
+        ("exten => _X.,1,Stasis(ari_conf,acme)", None),
+    ],
+)
+def test_an_account_in_the_dialplan_that_is_none(empty, tmp_path, line, account):
+    settings, client = empty
+    accounts.add(client, 0, "acme")
+    (tmp_path / "extensions.conf").write_text(f"[default]\n{line}\n")
+    if account:
+        assert f"extensions.conf names the account {account}, which does not exist" in told(settings, "dialplan")
+    else:
+        assert found(settings, "dialplan").good
+
+
+def test_nobody_delivers_callbacks_while_some_wait_and_while_none_do(empty, redis_server):
+    settings, client = empty
+    assert found(settings, "callback workers").state == "warning"
+    assert found(settings, "storing workers").state == "warning"
+    post = PostCallback("acme", "https://acme.example/x", "POST", (("a", "b"),), "lane")
+
+    async def waits() -> None:
+        kept = store.connect(redis_server.url)
+        await store.Store(kept, "pbx", 100).write([store.Step(0, callbacks=[post])])
+        await kept.aclose()
+
+    asyncio.run(waits())
+    said = found(settings, "callback workers")
+    assert said.state == "failure" and "nobody delivers callbacks now, and 1 wait: start `ari-conf worker`" in said.text
+    worker = {"box-12-ab": 4}
+    client.zadd("ari_conf:callbacks:workers", {"box-12-ab": 1})
+    client.hset("ari_conf:callbacks:threads", mapping=worker)
+    said = found(settings, "callback workers")
+    assert said.state == "warning" and "start more workers" in said.text, "it was made in 1970"
+
+
+@pytest.mark.parametrize("part", ["sounds", "documents"])
+def test_folders_that_can_t_be_used(part, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    name = {"sounds": "sounds_folder", "documents": "documents"}[part]
+    assert f"{file / 'x'}" in told(settings_of(**{name: str(file / "x")}), f"{part} folder")
+    assert found(settings_of(**{name: str(file / "x")}), f"{part} folder").state == "failure"
+
+
+def test_folders_that_are_well(tmp_path):
+    tmp_path.chmod(0o755)
+    (tmp_path / "menu.xml").write_text("<Response/>")
+    settings = settings_of(sounds_folder=str(tmp_path / "sounds"), documents=str(tmp_path))
+    assert found(settings, "documents folder").text == f"{tmp_path}: menu"
+    assert found(settings, "sounds folder").good
+    assert not list((tmp_path / "sounds" / "parts").iterdir()), "the probe is gone"
+
+
+def test_a_sounds_folder_that_asterisk_can_not_enter(pretended, httpserver, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    tmp_path.chmod(0o755)
+    info = {"system": {"version": "22.10.1"}, "config": {"setid": {"user": "asterisk", "group": "asterisk"}}}
+    httpserver.expect_request("/pbx/asterisk/info").respond_with_json(info)
+    settings = settings_of(ari_url=httpserver.url_for("/pbx"), sounds_folder=str(closed / "sounds"))
+    assert "is closed to other users, and Asterisk runs as asterisk" in told(settings, "sounds folder")
+    assert found(pretended(sounds_folder=str(closed / "sounds")), "sounds folder").good, "it runs as we do"
+
+
+def test_what_needs_redis_says_so_while_it_is_away(pretended):
+    settings = pretended()
+    for part in ("Redis", "owner", "broker", "accounts", "dialplan", "callback workers", "storing workers"):
+        assert "does not answer" in told(settings, part), part
+    assert found(settings_of(s3_endpoint=f"http://{NOTHING_THERE}"), "clock").state == "warning"
+
+
+def test_a_build_that_drops_packets_is_named(pretended):
+    said = found(pretended("22.10.1+dfsg+~cs6.17.60671434-1"), "Asterisk")
+    assert said.good and "Debian's or Ubuntu's build" in said.text
+
+
+def test_a_build_of_the_unchanged_sources(pretended):
+    assert "Debian" not in found(pretended("22.10.1"), "Asterisk").text
+
+
+def test_a_misspelt_setting_is_named_with_what_was_meant():
+    assert unknown({"ARI_CONF_REDIS_ULR": "x"}) == [
+        "ARI_CONF_REDIS_ULR is no setting and has no effect: did you mean ARI_CONF_REDIS_URL?"
+    ]
+    (far,) = unknown({"ARI_CONF_ZZZ": "x"})
+    assert "`ari-conf serve --help` lists" in far
+    assert unknown({"ARI_CONF_SIP_BIND": "x", "ARI_CONF_REDIS_URL": "x", "PATH": "x"}) == []
+
+
+async def test_a_check_that_never_ends_holds_nothing_up(monkeypatch):
+    monkeypatch.setattr(doctor, "PATIENCE_S", 0.3)
+    never = threading.Event()
+    monkeypatch.setattr(doctor, "CHECKS", {"Asterisk": lambda _: str(never.wait()), "Redis": lambda _: "fine"})
+    began = time()
+    slow, quick = await doctor.examine(settings_of())
+    assert quick.good and slow.state == "failure" and "could not be examined within 0.3 s" in slow.text
+    assert took_s(began) < 20
+    never.set()
+
+
+def test_the_worst_decides_the_exit_code():
+    ok, warning, failure = (doctor.Finding("x", state, "") for state in ("ok", "warning", "failure"))
+    codes = [doctor.EXIT_CODES[doctor.worst(found)] for found in ([ok], [ok, warning], [warning, failure, ok])]
+    assert codes == [0, 3, 1]
+
+
+def test_programs_get_the_same_as_json():
+    command = [sys.executable, "-m", "ari_conf", "doctor", "--json"]
+    nowhere = {"ARI_CONF_REDIS_URL": f"redis://{NOTHING_THERE}/0", "ARI_CONF_ARI_URL": f"http://{NOTHING_THERE}/ari"}
+    nowhere |= {"ARI_CONF_S3_ENDPOINT": f"http://{NOTHING_THERE}", "ARI_CONF_SOUNDS_FOLDER": "/proc/x"}
+    ran = subprocess.run(command, env=os.environ | nowhere, capture_output=True, text=True, timeout=120)
+    told = json.loads(ran.stdout)
+    assert ran.returncode == 1 and told["state"] == "failure"
+    assert [check["id"] for check in told["checks"]] == [doctor.Finding(part, "ok", "").id for part in doctor.CHECKS]
+    assert {tuple(sorted(check)) for check in told["checks"]} == {("id", "part", "state", "text")}
+
+
+def test_the_page_of_the_doctor_has_each_check():
+    page = (Path(__file__).parents[1] / "docs" / "operations" / "doctor.md").read_text()
+    for part in doctor.CHECKS:
+        assert f"| `{doctor.Finding(part, 'ok', '').id}` |" in page

@@ -13,7 +13,7 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.account import Account
 from ari_conf.core.elements import GetDigits, Play, Speak
-from ari_conf.log_fields import QUIET, UNTOLD, fields_of, tell
+from ari_conf.log_fields import LOUD, UNTOLD, fields_of, tell
 
 SECRET = "271828"
 """What a caller presses, and whatever else must not be read."""
@@ -78,11 +78,11 @@ def test_whatever_has_a_field_for_digits_does_not_tell_it() -> None:
     assert secret and secret <= UNTOLD
 
 
-def test_what_comes_often_and_says_little_is_told_at_level_debug() -> None:
+def test_only_what_somebody_may_have_to_act_on_is_told_above_level_debug() -> None:
     with capture_logs() as logged:
         tell("event", ev.TimePassed(), {})
-        tell("event", ev.DigitReceived("ann", "1"), {}, quiet=True)
         tell("event", ev.DigitReceived("ann", "1"), {})
+        tell("event", ev.EffectFailed(do.Answer("ann"), "gone"), {})
         tell("effect", do.ReportProblem("A", "u1", None, "odd"), {})
     assert [line["log_level"] for line in logged] == ["debug", "debug", "info", "warning"]
-    assert ev.TimePassed in QUIET
+    assert do.ReportProblem in LOUD

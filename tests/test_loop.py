@@ -13,7 +13,7 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.account import Account
 from ari_conf.core.directory import Directory
-from ari_conf.core.elements import GetDigits, Hangup, Wait
+from ari_conf.core.elements import Conference, GetDigits, Hangup, Wait
 from ari_conf.core.internal import Fetch
 from ari_conf.loop import HELD_S, TIMER_SET_MS, Loop
 from ari_conf.settings import from_environment
@@ -242,3 +242,35 @@ async def test_a_step_carries_the_time_of_our_clock(place: Place) -> None:
     place.loop.reply(do.Reply("command", 404))
     ((step, _),) = place.written.steps
     assert step.now_ms == NOW + 12_345
+
+
+async def test_a_call_is_one_line_of_the_log_when_it_is_over(place: Place) -> None:
+    with capture_logs() as logged:
+        place.call("ann", Conference("standup"))
+        claim = next(effect for effect in reversed(place.written.effects) if isinstance(effect, do.ClaimName))
+        place.loop.receive(ev.NameClaimed(claim.conference_id))
+        place.loop.receive(ev.BridgeCreated(claim.conference_id))
+        place.call("bob", Wait(60))
+        assert [line["event"] for line in logged if line["log_level"] == "info"] == []
+        place.now += 7500
+        place.loop.receive(ev.ChannelHungUp("ann", 16))
+        place.loop.receive(ev.ChannelLeftBridge("ann", claim.conference_id))
+        place.loop.receive(ev.ChannelHungUp("bob", 38))
+    ann, bob = (line for line in logged if line["log_level"] == "info")
+    assert ann == {
+        "event": "call", "log_level": "info", "call_uuid": "call-ann", "auth_id": "A", "from": "1", "to": "2",
+        "document": "http://d.example/", "documents": 1, "conference": "standup", "answered": True,
+        "duration_s": 7.5, "cause": "NORMAL_CLEARING", "code": 4000,
+    }  # fmt: skip
+    assert "conference" not in bob and bob["cause"] == "NETWORK_OUT_OF_ORDER"
+    assert not place.directory.over
+
+
+async def test_a_line_for_a_call_holds_no_query_of_a_url(place: Place) -> None:
+    with capture_logs() as logged:
+        uuid = "call-ann"
+        place.loop.receive(ev.CallArrived("ann", uuid, "r", "A", "1", "2", document="http://d.example/a?pin=271828"))
+        place.loop.receive(ev.CallIdentified(uuid, Account("A"), (), False))
+        place.loop.receive(ev.ChannelHungUp("ann", 16))
+    (line,) = (line for line in logged if line["log_level"] == "info")
+    assert line["document"] == "http://d.example/a" and line["answered"] is False

@@ -12,6 +12,7 @@ import pytest
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.metrics import Serve
+from ari_conf.metrics import waiting as not_named
 from ari_conf.parts.processes import free_port
 from tests.core.stage import Stage, stay, waiting
 
@@ -27,10 +28,10 @@ class Lease:
 class Place:
     def __init__(self) -> None:
         self.stage = Stage()
-        self.connected = True
+        self.connected, self.hindered = True, ""
         self.steps = Steps()
         self.lease = Lease()
-        self.serve = Serve(self.stage.directory, self.steps, lambda: self.connected, self.lease)
+        self.serve = Serve(self.stage.directory, self.steps, lambda: self.connected, self.lease, lambda: self.hindered)
 
     async def get(self, path: str) -> tuple[int, str]:
         async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{self.port}{path}") as response:
@@ -117,3 +118,16 @@ async def test_a_standby_is_not_ready_and_says_for_whom_it_waits(place: Place):
     assert values((await place.get("/metrics"))[1])["ari_conf_owner"] == 0
     place.lease.state = "owner"
     assert values((await place.get("/metrics"))[1])["ari_conf_owner"] == 1
+
+
+async def test_who_is_hindered_says_by_what(place: Place):
+    place.hindered = "another serves this Asterisk already: stop it"
+    assert await place.get("/readyz") == (503, '{"hindered": "another serves this Asterisk already: stop it"}')
+
+
+async def test_as_long_as_asterisk_has_not_told_its_name_the_process_is_alive_and_not_ready():
+    port = free_port()
+    async with not_named(f"127.0.0.1:{port}"), aiohttp.ClientSession() as client:
+        for path, status in (("/healthz", 200), ("/readyz", 503)):
+            async with client.get(f"http://127.0.0.1:{port}{path}") as answer:
+                assert answer.status == status

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
+import msgspec
+import pytest
+
+from ari_conf import holder
 from ari_conf.errors import AriUnreachable
-from ari_conf.owner_mark import OwnerMark
+from ari_conf.holder import Holder
+from ari_conf.owner_mark import RIVAL_S, Mark, OwnerMark, parsed
 
 
 class Asterisk:
@@ -30,8 +36,8 @@ class Asterisk:
 
 
 class Lease:
-    def __init__(self, token: str) -> None:
-        self.token, self.lost = token, False
+    def __init__(self, token: str, realm: str = "r1") -> None:
+        self.token, self.realm, self.lost = token, realm, False
 
     def lose(self) -> None:
         self.lost = True
@@ -48,7 +54,20 @@ async def looks(asterisk: Asterisk, times: int = 3) -> None:
 
 def begin(asterisk: Asterisk, token: str, app: str = "ari_conf") -> tuple[Lease, asyncio.Task[None]]:
     lease = Lease(token)
-    return lease, asyncio.create_task(OwnerMark(asterisk, app, lease, every_s=0.0).run())
+    return lease, asyncio.create_task(OwnerMark(asterisk, app, "pbx", lease, every_s=0.0).run())
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def newcomer(asterisk: Asterisk, realm: str, name: str = "pbx") -> tuple[OwnerMark, Clock, asyncio.Task[None]]:
+    clock = Clock()
+    mark = OwnerMark(asterisk, "ari_conf", name, Lease("1.z", realm), every_s=0.0, clock=clock)
+    return mark, clock, asyncio.create_task(mark.no_rival())
 
 
 async def test_who_is_replaced_stops_and_who_replaced_it_goes_on():
@@ -77,7 +96,7 @@ async def test_an_asterisk_that_was_away_or_started_anew_replaces_nobody():
     asterisk.variables.clear()
     asterisk.away = False
     await looks(asterisk)
-    assert not owner.lost and list(asterisk.variables.values()) == ["1.a"]
+    assert not owner.lost and parsed(asterisk.variables["ARI_CONF_OWNER_ari_conf"]).token == "1.a"
     looking.cancel()
 
 
@@ -87,6 +106,71 @@ async def test_applications_of_other_names_have_marks_of_their_own():
     other, looking_too = begin(asterisk, "1.b", "other")
     await looks(asterisk, 8)
     assert not one.lost and not other.lost
-    assert set(asterisk.variables) == {"ARI_CONF_OWNER_one__test_", "ARI_CONF_OWNER_other"}, "() would be a function"
+    names = {"ARI_CONF_OWNER_one__test_", "ARI_CONF_BEAT_one__test_", "ARI_CONF_OWNER_other", "ARI_CONF_BEAT_other"}
+    assert set(asterisk.variables) == names, "() would be a function"
     looking.cancel()
     looking_too.cancel()
+
+
+async def test_an_owner_of_the_same_realm_is_no_rival():
+    asterisk = Asterisk()
+    _, looking = begin(asterisk, "1.a")
+    await looks(asterisk)
+    mark, _, entering = newcomer(asterisk, "r1")
+    await asyncio.wait_for(entering, 10)
+    assert mark.rival == ""
+    looking.cancel()
+
+
+async def test_a_live_rival_is_waited_for_and_one_without_a_beat_is_not():
+    asterisk = Asterisk()
+    _, looking = begin(asterisk, "1.a")
+    await looks(asterisk)
+    # A process of this machine that is known to be alive, since it is this one.
+    mark, clock, entering = newcomer(asterisk, "r2")
+    await looks(asterisk, 12)
+    clock.now += 10 * RIVAL_S
+    await looks(asterisk, 12)
+    assert f"pid {os.getpid()} serves this Asterisk already, from another Redis: stop it" in mark.rival
+    assert not entering.done()
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    while not entering.done():
+        clock.now += 1
+        await asyncio.sleep(0)
+    assert mark.rival == ""
+
+
+async def test_a_rival_of_another_name_is_named():
+    asterisk = Asterisk()
+    _, looking = begin(asterisk, "1.a")
+    await looks(asterisk)
+    mark, _, entering = newcomer(asterisk, "r2", "elsewhere")
+    async with asyncio.timeout(10):
+        while not mark.rival:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert "under the name pbx" in mark.rival
+    looking.cancel()
+    entering.cancel()
+
+
+@pytest.mark.parametrize("left", ["a dead process", "an older version", "nothing"])
+async def test_a_mark_that_nobody_keeps_is_in_nobody_s_way(left: str):
+    asterisk = Asterisk()
+    dead = msgspec.json.encode(Holder("box", 2**22 + 1, "1", holder._place())).decode()
+    found = {"a dead process": msgspec.json.encode(Mark("9.x", "r9", "pbx", dead)).decode(), "an older version": "9.x"}
+    asterisk.variables["ARI_CONF_OWNER_ari_conf"] = found.get(left, "")
+    mark, clock, entering = newcomer(asterisk, "r1")
+    if left == "an older version":
+        await looks(asterisk, 6)
+        assert not entering.done(), "it may be alive"
+        clock.now += RIVAL_S
+    await asyncio.wait_for(entering, 10)
+    assert mark.rival == ""
+
+
+async def test_an_asterisk_that_is_away_has_no_rival():
+    asterisk = Asterisk()
+    asterisk.away = True
+    _, _, entering = newcomer(asterisk, "r1")
+    await asyncio.wait_for(entering, 10)

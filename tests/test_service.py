@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_httpserver import HTTPServer
 from redis import Redis
 from structlog.testing import capture_logs
 
 from ari_conf import lease
+from ari_conf import service as service_module
 from ari_conf.errors import SetupFailed, TaskEnded
-from ari_conf.parts.processes import free_port
+from ari_conf.parts.processes import free_port, port_answers
 from ari_conf.service import Service
 from ari_conf.settings import Settings, from_environment
 from tests import lateness
@@ -37,6 +39,7 @@ PARTS = {
     "the look at the disk": "ari_conf.disk.watch",
     "what measures Asterisk and Redis": "ari_conf.metrics.Serve.probe",
     "what measures the loop": "ari_conf.metrics.Serve.watch_loop",
+    "the look at whose Asterisk this is": "ari_conf.identity.SameAsterisk.watch",
 }
 
 
@@ -228,3 +231,23 @@ def test_while_nothing_breaks_it_runs_and_a_signal_ends_it_with_status_0(
     whole.send_signal(signal.SIGTERM)
     _, said = whole.communicate(timeout=60)
     assert whole.returncode == 0, said
+
+
+async def test_its_calls_are_kept_under_the_name_that_asterisk_tells(httpserver: HTTPServer) -> None:
+    info = {"system": {"version": "22.10.1", "entity_id": "02:00:00:00:00:07"}}
+    httpserver.expect_request("/ari/asterisk/info").respond_with_json(info)
+    given = {"ARI_CONF_ARI_URL": httpserver.url_for("/ari"), "ARI_CONF_METRICS_LISTEN": ""}
+    named = await service_module._named(from_environment(given), asyncio.Event())
+    assert named is not None and named.asterisk_name == "02:00:00:00:00:07"
+    set_here = await service_module._named(from_environment(given | {"ARI_CONF_ASTERISK_NAME": "pbx"}), asyncio.Event())
+    assert set_here is not None and set_here.asterisk_name == "pbx"
+
+
+async def test_who_waits_for_asterisk_to_tell_its_name_can_be_stopped() -> None:
+    stop = asyncio.Event()
+    given = {"ARI_CONF_ARI_URL": "http://127.0.0.1:1/ari", "ARI_CONF_METRICS_LISTEN": f"127.0.0.1:{free_port()}"}
+    waiting = asyncio.create_task(service_module._named(from_environment(given), stop))
+    await until(lambda: port_answers("127.0.0.1", int(given["ARI_CONF_METRICS_LISTEN"].rpartition(":")[2])))
+    assert not waiting.done()
+    stop.set()
+    assert await lateness.soon(waiting) is None

@@ -26,9 +26,8 @@ CALLBACKS, RECORDINGS = 5, 2
 @asynccontextmanager
 async def stopping(url: str, wait_s: float) -> AsyncIterator[Service]:
     """It has decided something while Redis was away."""
-    service = Service(
-        from_environment({"ARI_CONF_REDIS_URL": url, "ARI_CONF_METRICS_LISTEN": "", "ARI_CONF_STOP_WAIT": str(wait_s)})
-    )
+    given = {"REDIS_URL": url, "METRICS_LISTEN": "", "STOP_WAIT": str(wait_s), "ASTERISK_NAME": "pbx"}
+    service = Service(from_environment({f"ARI_CONF_{name}": value for name, value in given.items()}))
     writing = asyncio.create_task(service._writer.run())
     for number in range(CALLBACKS):
         callback = do.PostCallback("c", "A", "http://x.example/", "POST", (("N", str(number)),))
@@ -75,7 +74,15 @@ async def test_who_waits_for_longer_loses_nothing(redis_server: RedisServer) -> 
 
 @pytest.fixture
 async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
-    service = Service(from_environment({"ARI_CONF_REDIS_URL": "redis://127.0.0.1:1/0", "ARI_CONF_METRICS_LISTEN": ""}))
+    service = Service(
+        from_environment(
+            {
+                "ARI_CONF_REDIS_URL": "redis://127.0.0.1:1/0",
+                "ARI_CONF_METRICS_LISTEN": "",
+                "ARI_CONF_ASTERISK_NAME": "pbx",
+            }
+        )
+    )
     monkeypatch.setattr(type(service._lease), "fresh", True)
     monkeypatch.setattr(service._writer, "_run", lambda effect: None)
     yield service

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,9 +17,10 @@ from redis import AuthenticationError, Redis
 
 from ari_conf import accounts
 from ari_conf.bucket import Bucket
+from ari_conf.commands.up import _introduce_numbers, _token
 from ari_conf.errors import SetupFailed
 from ari_conf.parts import processes
-from ari_conf.up import PARTS, System
+from ari_conf.up import PARTS, System, of_this_environment
 from tests import lateness
 from tests.lateness import SOON_S
 
@@ -133,6 +135,95 @@ async def test_it_makes_an_account_if_there_is_none(tmp_path):
     async with System(tmp_path, parts=("redis",)) as system:
         assert system.account == "demo"
         assert [record.auth_id for record in accounts.list_all(client(system))] == ["demo"]
+
+
+async def test_calls_stay_with_the_account_demo(tmp_path):
+    async with System(tmp_path, parts=("redis",)) as system:
+        accounts.add(client(system), 0, "acme")
+    async with System(tmp_path, parts=("redis",)) as system:
+        assert system.account == "demo"
+        accounts.remove(client(system), "demo")
+    async with System(tmp_path, parts=("redis",)) as system:
+        assert system.account == "acme"
+
+
+async def test_an_answer_url_is_the_account_s_and_may_be_asked(tmp_path):
+    url = "http://127.0.0.1:5000/answer"
+    async with System(tmp_path, parts=("redis",), answer_url=url) as system:
+        assert accounts.get(client(system), "demo").answer_url == url
+        assert ip_address("127.0.0.1") in system.settings.allowed_networks[0]
+    more = {"ARI_CONF_ALLOWED_NETWORKS": "10.0.0.0/8"}
+    system = System(tmp_path, more, ("redis",), answer_url="http://localhost:5000/")
+    assert {str(network) for network in system.settings.allowed_networks} >= {"10.0.0.0/8", "127.0.0.0/8"}
+    assert System(tmp_path, parts=("redis",), answer_url="http://93.184.216.34/").settings.allowed_networks == ()
+    with pytest.raises(SetupFailed, match=r"the host of the answer URL, nowhere.invalid, can't be found"):
+        System(tmp_path, parts=("redis",), answer_url="http://nowhere.invalid/")
+
+
+async def test_commands_of_another_terminal_find_the_system_that_runs_now(tmp_path):
+    """Also one that was started again, on other ports, after the file was read."""
+    system = System(tmp_path, parts=("redis",))
+    async with system:
+        read = f". {system.environment_file}; command -v ari-conf || echo none; "
+    async with System(tmp_path, parts=("redis",)) as system:
+        accounts.add(client(system), 0, "acme")
+        # As it would be written in a shell that knows nothing of the virtual environment.
+        words = ["sh", "-c", read + f"{sys.executable} -m ari_conf account list"]
+        bare = {"PATH": "/usr/bin:/bin", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+        said = await asyncio.to_thread(subprocess.run, words, env=bare, capture_output=True, text=True, timeout=60)
+        assert "acme" in said.stdout, said.stderr
+        beside = str(Path(sys.executable).parent)
+        assert f"export PATH={beside}:$PATH" in system.environment_file.read_text()
+
+
+async def test_a_terminal_in_which_it_was_read_can_start_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("ARI_CONF_UP_FOLDER", str(tmp_path))
+    assert "ARI_CONF_UP_FOLDER" not in of_this_environment()
+
+
+def test_commands_for_a_system_that_is_not_there(tmp_path):
+    command = [sys.executable, "-m", "ari_conf", "account", "list"]
+    ran = subprocess.run(
+        command, env=os.environ | {"ARI_CONF_UP_FOLDER": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert ran.returncode == 1 and ran.stderr.count("\n") == 1
+    assert f"no system was started in {tmp_path}" in ran.stderr
+
+
+@pytest.mark.parametrize("folder", ["/proc/x", "/dev/null/x"])
+def test_a_folder_that_can_t_be_written_is_one_sentence(folder):
+    command = [sys.executable, "-m", "ari_conf", "up", "--folder", folder]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 1 and "Traceback" not in ran.stderr
+    assert f"ari-conf: {folder} can't be used (" in ran.stderr
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "192.0.2.1", "nowhere", "::1"])
+def test_an_address_that_phones_can_t_be_told_is_refused(address, tmp_path):
+    with pytest.raises(SetupFailed, match="is no IPv4 address of this machine"):
+        System(tmp_path, parts=("redis",), listen=address)
+
+
+def test_who_reaches_it_from_elsewhere_does_not_choose_the_account(tmp_path):
+    here, elsewhere = System(tmp_path), System(tmp_path, listen="127.0.0.2")
+    assert here._asterisk.trust_callers and elsewhere.sip_address.startswith("127.0.0.2:")
+    assert elsewhere.settings.web_listen.startswith("127.0.0.2:")
+    assert elsewhere.settings.ari_url.startswith("http://127.0.0.1:"), "Asterisk's own interface stays here"
+
+
+@pytest.mark.parametrize("local", [True, False])
+async def test_it_says_who_can_call_and_what_answers(tmp_path, monkeypatch, capsys, local):
+    monkeypatch.setattr(System, "is_local", local)
+    monkeypatch.setattr(System, "sip_address", "192.168.1.20:5060")
+    async with System(tmp_path, parts=("redis",), answer_url="http://127.0.0.1:5000/answer") as system:
+        _introduce_numbers(system)
+        said = capsys.readouterr().out
+        assert "sip:conference@192.168.1.20:5060" in said and "answered by http://127.0.0.1:5000/answer" in said
+        assert "sip:pin@" not in said, "it needs a program at example.com"
+        assert ("that reaches it, without a password" in said) != local
+        assert ("Do not do this on an address that the Internet reaches" in said) != local
+        assert ("sip:ACCOUNT*15550100@" in said) == local, "who comes from elsewhere does not choose the account"
+        assert accounts.get(client(system), "demo").token not in _token(system), "this is no terminal"
 
 
 async def test_what_it_keeps_is_there_the_next_time(tmp_path):

@@ -5,16 +5,23 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from redis import Redis
 
-from ari_conf import dead_letters, outbox
+from ari_conf import accounts, dead_letters, outbox
 from ari_conf.commands.accounts import AuthId
 from ari_conf.commands.terminal import console, duration, moment, print_table, redis, say
-from ari_conf.errors import AriConfError
+from ari_conf.errors import AccountRefused, AriConfError
 from ari_conf.problems import read_problems
 
 app = typer.Typer(no_args_is_help=True, help="Callbacks that could not be delivered: see them, send them again.")
 
 Limit = Annotated[int, typer.Option(min=1, help="How many at most, the newest.")]
+
+
+def _known(client: Redis, auth_id: str) -> None:
+    """Raises AccountRefused. What is left of an account that was removed can still be seen."""
+    if accounts.get(client, auth_id) is None:
+        raise AccountRefused(f"there is no account {auth_id}")
 
 
 class NoSuchLetter(AriConfError):
@@ -25,6 +32,8 @@ def problems(auth_id: AuthId, limit: Limit = 50) -> None:
     """What went wrong with an account's calls: invalid documents, URLs that did not answer, missing sounds."""
     with redis() as client:
         found = read_problems(client, auth_id, limit)
+        if not found:
+            _known(client, auth_id)
     rows = [(moment(p.at_ms), p.code or "", p.call_uuid, p.text) for p in found]
     print_table(("when", "code", "call", "problem"), rows, f"The account {auth_id} has no problems.")
 
@@ -47,6 +56,8 @@ def list_(auth_id: AuthId, limit: Limit = 50) -> None:
     """An account's dead letters, the newest first."""
     with redis() as client:
         found = dead_letters.listed(client, auth_id, limit)
+        if not found:
+            _known(client, auth_id)
     rows = [(letter.id, moment(letter.died_ms), len(letter.entry.tries), letter.entry.url) for letter in found]
     print_table(("id", "given up", "tries", "URL"), rows, f"The account {auth_id} has no dead letters.")
 

@@ -3,27 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from rich.table import Table
 from rich.text import Text
 
 from ari_conf import doctor
 from ari_conf.commands.terminal import console, print_table, say
+from ari_conf.doctor import Finding
 from ari_conf.settings import settings
 from ari_conf.visible import visible
 
+WORDS: dict[doctor.State, tuple[str, str]] = {
+    "ok": ("ok", "green"),
+    "warning": ("WARNING", "bold yellow"),
+    "failure": ("FAILS", "bold red"),
+}
 
-def run() -> int:
-    """The exit code: 1 if a part is not well."""
+
+def run(*, as_json: bool = False) -> int:
+    """The exit code: see `doctor.EXIT_CODES`."""
     findings = asyncio.run(doctor.examine(settings()))
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for finding in findings:
-        mark = Text("ok", "green") if finding.good else Text("FAILS", "bold red")
-        table.add_row(finding.part, mark, Text(visible(finding.text), overflow="fold"))
+    state = doctor.worst(findings)
+    if as_json:
+        checks = [{"id": f.id, "part": f.part, "state": f.state, "text": f.text} for f in findings]
+        print(json.dumps({"state": state, "checks": checks}, indent=2))
+        return doctor.EXIT_CODES[state]
     if console.is_terminal:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for finding in findings:
+            table.add_row(finding.part, Text(*WORDS[finding.state]), Text(visible(finding.text), overflow="fold"))
         console.print(table)
     else:
-        print_table((), [(f.part, "ok" if f.good else "FAILS", f.text) for f in findings], "")
-    failed = sum(not finding.good for finding in findings)
-    say("\nAll is well." if not failed else f"\n{failed} of {len(findings)} fail.")
-    return 1 if failed else 0
+        print_table((), [(f.part, WORDS[f.state][0], f.text) for f in findings], "")
+    say("\n" + _summary(findings))
+    return doctor.EXIT_CODES[state]
+
+
+def _summary(findings: list[Finding]) -> str:
+    states = [finding.state for finding in findings]
+    failed, doubtful = states.count("failure"), states.count("warning")
+    if not failed and not doubtful:
+        return "All is well."
+    told = [f"{failed} of {len(findings)} fail"] if failed else []
+    told += [f"{doubtful} warning{'s' if doubtful > 1 else ''}"] if doubtful else []
+    return ", ".join(told) + "."

@@ -11,7 +11,7 @@ import structlog
 
 from ari_conf import logs
 from ari_conf.errors import LeaseLost, TaskEnded
-from ari_conf.settings import settings
+from ari_conf.settings import settings, unknown
 
 
 def serve() -> None:
@@ -25,6 +25,7 @@ def serve() -> None:
         await service.serve(settings(), stop=stop)
 
     logs.set_up(settings(), in_thread=True)
+    _warn_of_unknown_settings()
     try:
         asyncio.run(until_signal())
     except TaskEnded as ended:
@@ -43,7 +44,20 @@ def web() -> None:
     from ari_conf.web.server import Server
 
     logs.set_up(settings(), in_thread=True)
+    _warn_of_unknown_settings()
     server = Server(create(settings()), settings())
     server.run()
     if server.broken:
         sys.exit(1)
+
+
+def worker(arguments: list[str]) -> None:
+    """As `celery -A tasks worker`, wherever it is started: a tasks.py of somebody else's may be there."""
+    from tasks import app
+
+    app.worker_main(["worker", *arguments])
+
+
+def _warn_of_unknown_settings() -> None:
+    for text in unknown(os.environ):
+        structlog.get_logger().warning(text)

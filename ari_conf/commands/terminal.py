@@ -26,7 +26,7 @@ def say(text: str, *, style: str = "", soft_wrap: bool = False) -> None:
 
 def say_of(head: str, text: str) -> None:
     """Prints a line under a bold head."""
-    console.print(Text.assemble((head, "bold"), visible(text)))
+    console.print(Text.assemble((head, "bold"), visible(text)), soft_wrap=True)
 
 
 @contextmanager

@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
+from redis import Redis
+
+from ari_conf import accounts
 from ari_conf.commands.terminal import console, say, say_of
 from ari_conf.errors import SetupFailed
 from ari_conf.logs import reader
@@ -19,10 +22,14 @@ OURS = ("serve", "worker", "web")
 
 LOOK_AGAIN = 0.1
 
+NEEDS_A_PROGRAM = "://example.com/"
+"""In a document that is an example for a program of one's own: there is none to answer it."""
 
-def run(folder: Path) -> None:
+
+def run(folder: Path, answer_url: str | None = None, listen: str = "127.0.0.1") -> None:
     """Until Ctrl-C or SIGTERM. Raises SetupFailed if a part can't be started, or ends by itself."""
-    until_stopped(lambda: _run(System(folder, of_this_environment(), usual_ports=True)))
+    configured = of_this_environment()
+    until_stopped(lambda: _run(System(folder, configured, usual_ports=True, answer_url=answer_url, listen=listen)))
 
 
 def until_stopped(work: Callable[[], Awaitable[None]]) -> None:
@@ -54,19 +61,51 @@ def _introduce(system: System) -> None:
     settings = system.settings
     say("")
     if "asterisk" in system.parts:
-        documents = sorted(path.stem for path in settings.documents.glob("*.xml"))
-        say_of("Call       ", f"from any SIP phone on this machine, for the account {system.account}:")
-        for name in documents:
-            say(f"             sip:{name}@{system.sip_address}", style="cyan")
-        say(f"           a document in {settings.documents}; a number asks the account's answer URL")
-    say_of("Account    ", f"{system.account}; its token: ari-conf account rotate-token {system.account}")
+        _introduce_numbers(system)
+    say_of("Account    ", f"{system.account}, {_token(system)}")
     say_of("Page       ", f"{settings.public_url}/  (log in with the account and its token)")
     say_of("Recordings ", f"{settings.s3_endpoint or 'AWS'}, bucket {settings.s3_bucket}")
     say_of("Logs       ", f"{system.log('serve').parent} and {system.log('asterisk')}")
     say_of("Commands   ", f"in another terminal, after  . {system.environment_file}")
-    say("             ari-conf doctor, account list, problems ACCOUNT, lanes …")
+    say("             ari-conf doctor, account set, problems ACCOUNT, lanes …")
     say_of("Stop       ", "Ctrl-C")
     say("")
+
+
+def _introduce_numbers(system: System) -> None:
+    where = "on this machine" if system.is_local else "that reaches it, without a password"
+    say_of("Call       ", f"from any SIP phone {where}, for the account {system.account}:")
+    for path in sorted(system.settings.documents.glob("*.xml")):
+        if NEEDS_A_PROGRAM not in path.read_text(errors="replace"):
+            say(f"             sip:{path.stem}@{system.sip_address}", style="cyan")
+    say(f"           each a document in {system.settings.documents}", soft_wrap=True)
+    say(f"             sip:15550100@{system.sip_address}", style="cyan")
+    with Redis.from_url(system.settings.redis_url.get_secret_value(), socket_timeout=5.0) as client:
+        record = accounts.get(client, system.account)
+    if record is not None and record.answer_url:
+        say(f"           or any other number: answered by {record.answer_url}", soft_wrap=True)
+    else:
+        say(
+            f"           or any other number, once {system.account} has a program: `ari-conf up --answer-url URL`",
+            soft_wrap=True,
+        )
+    if system.is_local:
+        say("             sip:ACCOUNT*15550100@…  the same for another account", style="dim")
+    else:
+        say(
+            "           Anybody in this network can call. Do not do this on an address that the Internet reaches.",
+            soft_wrap=True,
+        )
+
+
+def _token(system: System) -> str:
+    """Not where the output may be kept: on a terminal it is for whoever sits there."""
+    show = f"ari-conf account show {system.account} --token"
+    if not console.is_terminal:
+        return f"its token: {show}"
+    with Redis.from_url(system.settings.redis_url.get_secret_value(), socket_timeout=5.0) as client:
+        record = accounts.get(client, system.account)
+    return f"its token: {record.token}" if record is not None else "which was removed"
 
 
 async def _show_logs(system: System) -> None:

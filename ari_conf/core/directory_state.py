@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, overload
@@ -49,6 +49,10 @@ class Calls(dict[str, Call]):
         return found
 
 
+OVER_KEPT = 1000
+"""Calls that have ended and were not told yet: after each step they are."""
+
+
 @dataclass(slots=True)
 class DirectoryState:
     new_id: Callable[[], str]
@@ -85,6 +89,9 @@ class DirectoryState:
     """Of the calls and conferences that were restored, which can't be as they are, and why."""
     _given_up: set[str] = field(default_factory=set)
     """Calls and conferences that a defect has ended, until they are gone."""
+
+    over: deque[Call] = field(default_factory=lambda: deque(maxlen=OVER_KEPT))
+    """Calls that have ended, for the log, which takes them out."""
 
     @property
     def deadline(self) -> int | None:
@@ -163,7 +170,8 @@ class DirectoryState:
                 heapq.heapify(self._deadlines)
 
     def _forget_call(self, call: Call) -> None:
-        self.calls.pop(call.call_uuid, None)
+        if self.calls.pop(call.call_uuid, None) is not None:
+            self.over.append(call)
         self._given_up.discard(call.call_uuid)
         if self._channels.get(call.channel_id) == call.call_uuid:
             del self._channels[call.channel_id]

@@ -6,13 +6,18 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 
-from ari_conf.doctor.found import DEADLINE, Wrong
+from ari_conf import identity
+from ari_conf.doctor.found import DEADLINE, Doubtful, Wrong
+from ari_conf.errors import SettingsError
+from ari_conf.owner_mark import Mark, parsed, variables
 from ari_conf.parts.processes import port_answers
 from ari_conf.settings import Settings, address
 
+LOOPBACK = ("127.", "localhost", "::1")
 OLDEST = (20, 0)
 OUTBOUND_SINCE = {20: (20, 15), 21: (21, 10), 22: (22, 5)}
 """The first version of each branch that opens the WebSocket itself; later branches all do."""
@@ -23,6 +28,9 @@ MODULES = (
     "res_ari_events", "res_ari_playbacks", "res_ari_recordings", "res_http_websocket", "res_musiconhold",
     "res_rtp_multicast", "res_stasis_answer", "res_stasis_playback", "res_stasis_recording", "res_stasis_snoop",
 )  # fmt: skip
+
+DEBIANS = "dfsg"
+"""In the version of Debian's and Ubuntu's packages: their patch 2016_opus_plc is in all of them."""
 
 ESTABLISHED = "01"
 """As Linux writes it in /proc/net/tcp."""
@@ -38,13 +46,56 @@ def version(settings: Settings) -> str:
         raise Wrong(f"Asterisk {found} is too old: 20 or newer is needed")
     if settings.ari_socket == "outbound" and version < OUTBOUND_SINCE.get(version[0], OLDEST):
         raise Wrong(f"Asterisk {found} can't open the WebSocket itself: update it, or set ARI_CONF_ARI_SOCKET=inbound")
-    return f"Asterisk {found} at {settings.ari_url}; it knows the user {settings.ari_user}"
+    build = ""
+    if DEBIANS in found:
+        build = (
+            ". It is Debian's or Ubuntu's build, whose patch drops a packet of sound if its number is below that "
+            "before (packets that overtake each other, a new stream within a call); upstream's does not"
+        )
+    return f"Asterisk {found} at {settings.ari_url}; it knows the user {settings.ari_user}{build}"
+
+
+def name(settings: Settings) -> str:
+    """Under which its calls are kept. Raises Wrong if Asterisk does not tell it."""
+    if settings.asterisk_name:
+        return settings.asterisk_name
+    try:
+        return identity.checked(ask(settings, "/asterisk/info").json())
+    except SettingsError as error:
+        raise Wrong(str(error)) from None
+
+
+def user(settings: Settings) -> str:
+    """As whom Asterisk runs, as far as it says so; "" if not, or if it does not answer."""
+    try:
+        config = ask(settings, "/asterisk/info").json()["config"]
+        return str(config.get("setid", {}).get("user", ""))
+    except (Wrong, KeyError, TypeError, AttributeError):
+        return ""
+
+
+def reached(settings: Settings) -> bool:
+    try:
+        ask(settings, "/asterisk/ping")
+    except Wrong:
+        return False
+    return True
+
+
+def mark(settings: Settings) -> Mark | None:
+    """Of the `ari-conf serve` that this Asterisk's calls belong to."""
+    variable, _ = variables(settings.ari_app)
+    try:
+        answer = ask(settings, f"/asterisk/variable?variable={variable}").json()
+    except Wrong:  # another check says so
+        return None
+    return parsed(str(answer.get("value", "")) if isinstance(answer, dict) else "")
 
 
 def limits(settings: Settings) -> str:
     config = ask(settings, "/asterisk/info").json().get("config", {})
     if not (most := config.get("max_channels")):
-        raise Wrong(
+        raise Doubtful(
             "Asterisk takes calls until its ports, files or processors are used up, and all calls suffer: set maxcalls "
             "in its asterisk.conf, as asterisk/asterisk.conf does"
         )
@@ -56,7 +107,7 @@ def websocket(settings: Settings) -> str:
     connection away from under the former."""
     if settings.ari_socket == "inbound":
         return "opened by `ari-conf serve`"
-    raise Wrong(
+    raise Doubtful(
         "it is opened by Asterisk, which may crash, calls and all, if `ari-conf serve` dies while events are on their "
         "way (22.10.1 did; no version is known that doesn't): set ARI_CONF_ARI_SOCKET=inbound, here and for "
         "asterisk/configure"
@@ -112,12 +163,21 @@ def _connected_to(port: int) -> bool:
 def recording_folder(settings: Settings) -> str:
     folder = settings.recording_folder
     if folder is None:
-        return "not looked at: ARI_CONF_RECORDING_FOLDER is not set"
+        if not _is_here(settings):
+            return "on another machine, with Asterisk: not looked at"
+        raise Doubtful(
+            "not looked at: set ARI_CONF_RECORDING_FOLDER to Asterisk's, such as /var/spool/asterisk/recording, so "
+            "that what waits there is watched"
+        )
     if not folder.is_dir():
         raise Wrong(f"{folder} doesn't exist: Asterisk can't record without it; make it, owned by Asterisk's user")
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise Wrong(f"{folder} can't be read and written by this user: add him to Asterisk's group")
+        raise Wrong(f"{folder} can't be read and written by this user: add this user to Asterisk's group")
     return str(folder)
+
+
+def _is_here(settings: Settings) -> bool:
+    return (urlsplit(settings.ari_url).hostname or "").startswith(LOOPBACK)
 
 
 def ask(settings: Settings, path: str, *, missing_is_fine: bool = False) -> requests.Response:

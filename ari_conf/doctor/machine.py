@@ -6,12 +6,16 @@ import subprocess
 import time
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from getpass import getuser
+from pathlib import Path
+from uuid import uuid4
 
 import redis
 import requests
 
 from ari_conf.doctor import asterisk
-from ari_conf.doctor.found import DEADLINE, Wrong
+from ari_conf.doctor.found import DEADLINE, Doubtful, Wrong
+from ari_conf.extras import extra
 from ari_conf.media.voices import installed
 from ari_conf.settings import Settings
 
@@ -26,7 +30,7 @@ def ffmpeg(settings: Settings) -> str:
     except (OSError, subprocess.SubprocessError):
         raise Wrong(
             f"{settings.ffmpeg} can't be run: `apt-get install ffmpeg`, or name one in ARI_CONF_FFMPEG; "
-            "without it Play has no sound"
+            "without it Play and Speak are silent"
         ) from None
     return " ".join(ran.stdout.split()[:3])
 
@@ -38,7 +42,7 @@ def speech(settings: Settings) -> str:
         raise Wrong(
             f"there is no {missing} voice, without which Speak is silent: `apt-get install flite`; "
             "better ones are festival with festvox-us-slt-hts (WOMAN) and "
-            "`pip install ari_conf[speech]` (MAN)"
+            f"{extra('speech')} (MAN)"
         )
     best = {gender: found[0].name for gender, found in voices.items()}
     if settings.voice != "auto" and not any(name.startswith(settings.voice) for name in best.values()):
@@ -57,7 +61,57 @@ def clock(settings: Settings) -> str:
     if wrong := {name: by for name, by in differences.items() if abs(by) > CLOCKS_APART}:
         said = ", ".join(f"{name}'s is {abs(by):.0f} s {'ahead' if by > 0 else 'behind'}" for name, by in wrong.items())
         raise Wrong(f"the clocks differ from this machine's: {said}; run an NTP client, such as chrony, on each")
-    return f"as that of {', '.join(differences)}" if differences else "nothing answered that it could be compared with"
+    if not differences:
+        raise Doubtful("not compared: neither Asterisk nor Redis nor S3 answers")
+    return f"as that of {', '.join(differences)}"
+
+
+def sounds_folder(settings: Settings) -> str:
+    """As `serve` needs it, by the user who runs the doctor."""
+    folder = settings.sounds_folder
+    probe = folder / "parts" / f"doctor-{uuid4()}"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"a probe of ari-conf doctor")
+        probe.unlink()
+    except OSError as error:
+        raise Wrong(
+            f"{folder} can't be made or written ({error.strerror}), and without it Play and Speak are silent: make it, "
+            f"owned by the user of `ari-conf serve` (this is {getuser()}), or set ARI_CONF_SOUNDS_FOLDER"
+        ) from None
+    user = asterisk.user(settings)
+    if settings.sounds_url is None and user not in ("", "root", getuser()) and (closed := _closed(folder)):
+        raise Wrong(
+            f"{closed} is closed to other users, and Asterisk runs as {user}: it can't play what is in {folder}; "
+            f"`chmod o+x {closed}`, or set ARI_CONF_SOUNDS_FOLDER"
+        )
+    return str(folder)
+
+
+def documents_folder(settings: Settings) -> str:
+    folder = settings.documents
+    if not folder.is_absolute():
+        where = f"{folder}, in the folder where `ari-conf serve` is started (here: {folder.absolute()})"
+    else:
+        where = str(folder)
+    try:
+        names = sorted(path.stem for path in folder.iterdir() if path.suffix == ".xml")
+    except FileNotFoundError:
+        raise Doubtful(
+            f"there is no {where}: set ARI_CONF_DOCUMENTS to its whole path if a dialplan names documents"
+        ) from None
+    except OSError as error:
+        raise Wrong(f"{where} can't be read ({error.strerror}): let {getuser()} read it") from None
+    return f"{where}: {', '.join(names) or 'no document'}"
+
+
+def _closed(folder: Path) -> Path | None:
+    """The first folder on the way there that not all users may enter."""
+    for one in (*reversed(folder.absolute().parents), folder):
+        with suppress(OSError):
+            if not one.stat().st_mode & 0o001:
+                return one
+    return None
 
 
 def _clock_of_asterisk(settings: Settings) -> float:

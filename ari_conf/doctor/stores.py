@@ -11,8 +11,9 @@ from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # type: ignore[import-untyped]
 from kombu.connection import Connection
 
-from ari_conf import lease
-from ari_conf.doctor.found import DEADLINE, Wrong
+from ari_conf import holder, identity, lease, owner_mark
+from ari_conf.doctor import asterisk
+from ari_conf.doctor.found import DEADLINE, Doubtful, Wrong
 from ari_conf.settings import Settings
 
 
@@ -40,26 +41,40 @@ def redis_server(settings: Settings) -> str:
 def owner(settings: Settings) -> str:
     """Which `ari-conf serve` has this Asterisk's calls, and who would take them over."""
     client = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
-    name = settings.asterisk_name
     try:
-        found = lease.seen(client, name)
+        found = lease.seen(client, name := asterisk.name(settings))
     except (redis.RedisError, OSError) as error:
         raise Wrong(f"not known, since Redis does not answer ({error})") from None
     finally:
         client.close()
     if not found.owner:
-        raise Wrong(f"nobody has the calls of {name}: start `ari-conf serve`, with ARI_CONF_ASTERISK_NAME={name}")
+        _no_rival(settings, name, found)
+        raise Wrong(f"nobody has the calls of {name}: start `ari-conf serve`")
     if found.age_ms > lease.LEASE_S * 1000:
         raise Wrong(
             f"{found.owner} has the calls of {name}, and was last heard of {found.age_ms / 1000:.0f} s ago: "
             "start `ari-conf serve`, which takes over"
         )
+    _no_rival(settings, name, found)
     waiting = ", ".join(f"{one} stands by" for one in found.standbys) or "nobody stands by"
     return f"{found.owner} has the calls of {name}; {waiting}"
 
 
+def _no_rival(settings: Settings, name: str, found: lease.Seen) -> None:
+    """Asterisk knows its owner, too: that of another name, or of another Redis, is a rival of this one."""
+    mark = asterisk.mark(settings)
+    if mark is None:
+        if found.owner and found.token and asterisk.reached(settings):
+            raise Doubtful(identity.other_asterisk(found.owner, name))
+        return
+    if mark.token == found.token or holder.is_dead(mark.holder) or mark.realm == found.realm:
+        return
+    raise Wrong(owner_mark.rival(mark, name))
+
+
 def broker(settings: Settings) -> str:
     if settings.broker == settings.redis_url.get_secret_value():
+        _pinged(settings)
         return "the same Redis"
     try:
         with Connection(settings.broker, connect_timeout=DEADLINE) as connection:  # type: ignore[no-untyped-call]
@@ -67,6 +82,16 @@ def broker(settings: Settings) -> str:
             return str(connection.as_uri())
     except Exception as error:  # each transport of kombu's has exceptions of its own
         raise Wrong(f"Celery's broker does not answer ({error}): start it, or correct ARI_CONF_BROKER_URL") from None
+
+
+def _pinged(settings: Settings) -> None:
+    client = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    try:
+        client.ping()
+    except (redis.RedisError, OSError) as error:
+        raise Wrong(f"it is the same Redis, which does not answer ({error})") from None
+    finally:
+        client.close()
 
 
 def bucket(settings: Settings) -> str:

@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 import redis
 
 from ari_conf import recordings
-from ari_conf.doctor import asterisk
+from ari_conf.doctor import asterisk, waiting
 from ari_conf.doctor.found import DEADLINE, Wrong
 from ari_conf.errors import TranscriptionFailed, TranscriptionRefused
+from ari_conf.extras import extra
 from ari_conf.lanes import PREFIX, prefix
 from ari_conf.settings import Settings
 
-LOOPBACK = ("127.", "localhost", "::1")
 LISTEN_S = 30.0
 HALF_A_SECOND = bytes(16_000)
 
@@ -35,8 +35,8 @@ def workers(settings: Settings) -> str:
     fleet, given, here = _fleet(settings), settings.ari_url_for_workers, socket.gethostname()
     if given:
         _same_asterisk(settings, given)
-    elif (urlsplit(settings.ari_url).hostname or "").startswith(LOOPBACK):
-        others = fleet.asterisks - {settings.asterisk_name}
+    elif (urlsplit(settings.ari_url).hostname or "").startswith(asterisk.LOOPBACK):
+        others = fleet.asterisks - {asterisk.name(settings)} if fleet.asterisks else fleet.asterisks
         if elsewhere := sorted(fleet.hosts - {here}) or sorted(others):
             raise Wrong(
                 f"a worker on another machine would look for this Asterisk's recordings at {settings.ari_url} on its "
@@ -44,7 +44,7 @@ def workers(settings: Settings) -> str:
                 "all workers reach, and give all Asterisks the same ARI user and password"
             )
     if not fleet.hosts:
-        return "nobody stores recordings now: `celery -A tasks worker -Q recordings` does, on any machine"
+        raise waiting.nobody(settings, recordings.QUEUE, "stores recordings")
     return f"{', '.join(sorted(fleet.hosts))} store recordings, from {given or settings.ari_url}"
 
 
@@ -54,7 +54,7 @@ def transcription(settings: Settings) -> str:
 
     ours = settings.transcription_engine == "local" and not settings.transcription_model
     if ours and not importlib.util.find_spec("faster_whisper"):
-        return "not installed here; where transcriptions are made: `pip install ari_conf[transcription]`"
+        return "not installed here; where transcriptions are made: " + extra("transcription")
     try:
         found = engine(settings, LISTEN_S)
         if settings.transcription_engine == "http":

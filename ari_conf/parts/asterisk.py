@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import random
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from ari_conf.errors import SetupFailed
@@ -25,6 +28,15 @@ SCRIPTS = Path(__file__).parents[2] / "asterisk"
 DEFAULT_ROOT = Path(__file__).parents[2] / ".local" / "asterisk"
 OLDEST = 20
 RTP_PORTS = 4000
+SUDO = ("sudo", "-n")
+ENDS_WITH_ITS_INPUT = """
+exec 3<&0
+"$@" </dev/null & child=$!
+(read -r _ <&3; kill "$child") & reader=$!
+wait "$child"; code=$?
+kill "$reader" 2>/dev/null
+exit "$code"
+"""
 
 
 def present(root: Path = DEFAULT_ROOT) -> str:
@@ -50,7 +62,7 @@ def get(root: Path = DEFAULT_ROOT) -> str:
 
 @dataclass
 class EmbeddedAsterisk:
-    """All that it writes lies in `folder`; it listens on loopback only. Any port not given is a free one."""
+    """All that it writes lies in `folder`; ARI listens on loopback only. Any port not given is a free one."""
 
     folder: Path
     where: str
@@ -67,6 +79,8 @@ class EmbeddedAsterisk:
     """Seconds without a packet after which a caller has vanished."""
     max_calls: int = 1000
     host: str = "127.0.0.1"
+    sip_host: str = "127.0.0.1"
+    """Where phones call, and send their sound to."""
     sip_port: int = 0
     http_port: int = 0
     websocket_port: int = 0
@@ -74,13 +88,19 @@ class EmbeddedAsterisk:
 
     def __post_init__(self) -> None:
         self.folder = self.folder.resolve()
-        self.sip_port = self.sip_port or free_port(socket.SOCK_DGRAM, self.host)
+        self.sip_port = self.sip_port or free_port(socket.SOCK_DGRAM, self.sip_host)
         self.http_port = self.http_port or free_port(host=self.host)
         self.websocket_port = self.websocket_port or free_port(host=self.host)
 
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.http_port}/ari"
+
+    @property
+    def entity_id(self) -> str:
+        """The same for each Asterisk in this folder: what is kept in Redis is found again under it."""
+        digest = hashlib.sha256(f"{socket.gethostname()} {self.folder}".encode()).hexdigest()
+        return ":".join(("02", *(digest[i : i + 2] for i in range(0, 10, 2))))
 
     @property
     def log_file(self) -> Path:
@@ -92,14 +112,22 @@ class EmbeddedAsterisk:
 
     def start(self, patience: float = 30.0) -> None:
         """Returns once it takes requests and calls. Raises SetupFailed, with the end of its log, if it never does."""
+        if self.by_sudo and not _sudo_works():
+            raise SetupFailed(
+                "Asterisk needs root here: this kernel lets users make no namespaces, and sudo wants a password or is "
+                "not there. Run `sudo -v` in this terminal before, or install an Asterisk of 20 or newer: it needs none"
+            )
         self._configure()
         with (self.folder / "log" / "output.log").open("ab") as output:
             self.process = subprocess.Popen(
-                self.command("asterisk", "-f", "-C", str(self.folder / "etc" / "asterisk.conf")),
-                stdin=subprocess.DEVNULL,
+                self._kept("asterisk", "-f", "-C", str(self.folder / "etc" / "asterisk.conf")),
+                stdin=subprocess.PIPE if self.by_sudo else subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is for us; we end it in our own order
+                # Ctrl-C is for us; we end it in our own order. In a session of its own sudo would ask for the password
+                # again.
+                start_new_session=not self.by_sudo,
+                process_group=0 if self.by_sudo else None,
             )
         deadline = time.monotonic() + patience
         while not self._ready():
@@ -114,9 +142,12 @@ class EmbeddedAsterisk:
         """Ends it, calls and all."""
         if self.process is None or self.process.poll() is not None:
             return
-        for name in ("TERM", "KILL"):
-            # By the command: where Asterisk runs as root, and we don't, we may not signal it.
-            subprocess.run([*_as_root(self.where), "kill", f"-{name}", str(self.process.pid)], check=False)
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            # Where Asterisk runs as root, and we don't, we may not signal it: it ends with its input.
+            with suppress(PermissionError):
+                self.process.send_signal(number)
             try:
                 self.process.wait(patience)
                 return
@@ -130,7 +161,19 @@ class EmbeddedAsterisk:
         if self.where == "native":
             return [*bound, *words]
         root = self.where.removeprefix("root ")
-        return [*_as_root(self.where), *bound, _script("run-in"), root, str(self.folder), *words]
+        sudo = SUDO if self.by_sudo else ()
+        return [*sudo, *bound, _script("run-in"), root, str(self.folder), *words]
+
+    def _kept(self, *words: str) -> list[str]:
+        """As `command`, of a program that goes on; by sudo it ends with its input, since later sudo may ask again."""
+        command = self.command(*words)
+        if not self.by_sudo:
+            return command
+        return [*SUDO, "bash", "-c", ENDS_WITH_ITS_INPUT, "asterisk", *command[len(SUDO) :]]
+
+    @property
+    def by_sudo(self) -> bool:
+        return self.where != "native" and os.geteuid() != 0 and not _may_make_namespaces()
 
     def version(self) -> str:
         """What `asterisk -V` prints."""
@@ -156,7 +199,7 @@ class EmbeddedAsterisk:
             "ARI_CONF_ARI_SOCKET": "outbound" if self.outbound else "inbound",
             "ARI_CONF_ARI_LISTEN": f"{self.host}:{self.websocket_port}",
             "ARI_CONF_HTTP_BIND": f"{self.host}:{self.http_port}",
-            "ARI_CONF_SIP_BIND": f"{self.host}:{self.sip_port}",
+            "ARI_CONF_SIP_BIND": f"{self.sip_host}:{self.sip_port}",
             # A range that others use too is no harm: Asterisk takes the next port that is free.
             "ARI_CONF_RTP_PORTS": f"{first_rtp_port}-{first_rtp_port + RTP_PORTS}",
             "ARI_CONF_RTP_TIMEOUT": str(self.rtp_timeout),
@@ -171,6 +214,9 @@ class EmbeddedAsterisk:
         done = subprocess.run(command, env=inherited | environment, capture_output=True, text=True)
         if done.returncode:
             raise SetupFailed(done.stderr.strip())
+        # Its options are the last section there. Of the network card, which this machine's other Asterisks have, too.
+        with (self.folder / "etc" / "asterisk.conf").open("a") as options:
+            options.write(f"entityid = {self.entity_id}\n")
 
     def _ready(self) -> bool:
         try:
@@ -179,10 +225,10 @@ class EmbeddedAsterisk:
             return False
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:
             phone.settimeout(0.5)
-            phone.connect((self.host, self.sip_port))
+            phone.connect((self.sip_host, self.sip_port))
             port = phone.getsockname()[1]
             try:
-                phone.send(_options(self.host, self.sip_port, port))
+                phone.send(_options(self.sip_host, self.sip_port, port))
                 return phone.recv(4096).startswith(b"SIP/2.0 200")
             except OSError:
                 return False
@@ -220,8 +266,20 @@ def _options(host: str, sip_port: int, port: int) -> bytes:
     return "\r\n".join(lines).encode()
 
 
-def _as_root(where: str) -> list[str]:
-    return [] if where == "native" or os.geteuid() == 0 else ["sudo", "-n"]
+def _sudo_works() -> bool:
+    try:
+        return subprocess.run([*SUDO, "true"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+@cache
+def _may_make_namespaces() -> bool:
+    try:
+        command = ["unshare", "--user", "--map-root-user", "--mount", "true"]
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        return False
 
 
 def _has(program: str) -> bool:

@@ -93,12 +93,12 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM, host: str = "127.0.0
         return int(taken.getsockname()[1])
 
 
-def is_free(port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> bool:
+def is_free(port: int, kind: socket.SocketKind = socket.SOCK_STREAM, host: str = "127.0.0.1") -> bool:
     with socket.socket(socket.AF_INET, kind) as taken, suppress(OSError):
         if kind is socket.SOCK_STREAM:
             # As servers do: what a closed connection leaves behind for a minute doesn't count.
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", port))
+        taken.bind((host, port))
         return True
     return False
 

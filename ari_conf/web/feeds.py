@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from ari_conf import member_fields
 from ari_conf.command_queue import Asker
+from ari_conf.seldom import Seldom
 from ari_conf.store import changes_key, holder, names_key, state_key
 from ari_conf.web import live
 from ari_conf.web.errors import Refused, unavailable
@@ -93,12 +94,14 @@ class Feed:
 
     async def run(self) -> None:
         """Until it is closed."""
+        away = Seldom()
         while not self.closed:
             listening = self._redis.pubsub(ignore_subscribe_messages=True)
             try:
                 await self._follow(listening)
             except (RedisError, OSError) as error:
-                log.warning("changes can't be heard", reason=str(error) or type(error).__name__)
+                if away.due():
+                    log.warning("changes can't be heard", reason=str(error) or type(error).__name__)
             except Exception as error:
                 # It costs this account's streams a moment, and other accounts nothing.
                 log.error("an event stream broke: this is a defect of ari_conf, please report it", exc_info=error)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from redis import Redis
 
-from ari_conf import dead_letters
+from ari_conf import dead_letters, identity
 from ari_conf.bucket import Bucket
 from ari_conf.parts.processes import free_port
 from ari_conf.settings import from_environment
@@ -91,7 +91,9 @@ async def prepared(folder: Path) -> AsyncGenerator[tuple[Stage, SocketProxy]]:
         ari = ari_of(system)
         await ari.start()
         try:
-            yield Stage(system, receiver, redis, ari), proxy
+            stage = Stage(system, receiver, redis, ari)
+            stage.asterisk_name = identity.checked(await ari.request("GET", "/asterisk/info"))
+            yield stage, proxy
         finally:
             await ari.close()
             redis.close()

@@ -7,7 +7,7 @@ import pytest
 
 from demo import listen
 from demo.callers import Caller
-from demo.show import summary
+from demo.show import summary, written
 from demo.speech import speech_files
 
 BOB, CID, ANN = (listen.wav(speech.path)[: 3 * 8000] for speech in speech_files())
@@ -47,3 +47,9 @@ def test_an_echo_is_no_conference():
 @pytest.mark.parametrize("heard", [mixed(CID[::-1], ANN), mixed(np.roll(CID, 1) * 0, ANN)])
 def test_other_words_are_not_his(heard):
     assert judged(heard, mixed(BOB, ANN), mixed(BOB, CID)) == ["Bob did not hear Cid"]
+
+
+def test_what_each_heard_is_left_to_be_listened_to(tmp_path):
+    heard = mixed(BOB, CID)
+    (file,) = written([caller("Ann", ANN, heard)], 0.0, tmp_path / "heard")
+    assert file.name == "ann.wav" and np.array_equal(listen.wav(file), heard)

@@ -19,7 +19,7 @@ from uuid import uuid4
 import numpy as np
 from redis import Redis
 
-from ari_conf import accounts
+from ari_conf import accounts, identity
 from ari_conf.ari.client import Client, Server
 from ari_conf.media.beeps import wav
 from ari_conf.parts import asterisk
@@ -48,8 +48,8 @@ KEPT = re.compile(
 log-ins, for a while. `state:` holds the next member's id; what else it holds is looked at by itself."""
 SETTLED_S = 20.0
 """By then nothing of a scenario may be left anywhere."""
-ALLOWED = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"}
-"""So that a system may ask the tests' own servers."""
+ALLOWED = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8", "ARI_CONF_LOG_LEVEL": "debug"}
+"""So that a system may ask the tests' own servers, and each event and effect is in its log."""
 
 
 class PartEnded(AssertionError):
@@ -78,6 +78,7 @@ class Stage:
         receiver.token = self.token
         receiver.still_of_use = self.all_run
         self.calls = 0
+        self.asterisk_name = ""
         self.seen: list[str] = []
         """What the scenario reports of itself, for the table."""
 
@@ -261,7 +262,7 @@ class Stage:
         return [str(path) for folder in folders for path in folder.rglob("*") if path.is_file()]
 
     def _state(self) -> list[str]:
-        keys = self.redis.hkeys(f"ari_conf:state:{self.system.settings.asterisk_name}")
+        keys = self.redis.hkeys(f"ari_conf:state:{self.asterisk_name}")
         return [key.decode() for key in keys if key.decode() != NEXT_MEMBER_ID]
 
     async def _left(self) -> dict[str, Any]:
@@ -286,6 +287,7 @@ async def staged(system: System) -> AsyncGenerator[Stage]:
     try:
         async with Receiver() as receiver:
             stage = Stage(system, receiver, redis, ari)
+            stage.asterisk_name = identity.checked(await ari.request("GET", "/asterisk/info"))
             yield stage
             await stage.ends_well()
     finally:

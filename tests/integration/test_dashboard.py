@@ -195,7 +195,7 @@ async def test_a_dead_letter_is_resent(stage: Stage, browser: Browser) -> None:
         await seen.sees("Delivered", within=told)
         await seen.go("problems")
         await seen.sees("is a dead letter after 1 try", "maxMembers")
-        await seen.sees("See what the receiver answered, mend it", "Correct it in the document")
+        await seen.sees("See what the receiver answered, correct it", "Correct it in the document")
 
 
 async def test_without_a_mouse(stage: Stage, browser: Browser) -> None:
@@ -259,7 +259,7 @@ async def test_a_recording_is_made_heard_and_read(stage: Stage, browser: Browser
             await three(stage, ann, bob, body=ROOM)
             bob.silence()
             await seen.press("Record")
-            await page.get_by_label("wav, as it was").check()
+            await page.get_by_label("wav, uncompressed").check()
             await seen.press("Start recording")
             await seen.sees("Recording 0:0", within=seen.conference("Stand-up"))
             await stage.listen(bob, 2500)

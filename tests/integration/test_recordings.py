@@ -179,7 +179,7 @@ async def test_before_it_is_stored(stage: Stage) -> None:
     async with stage.callers(1) as (ann,):
         await stage.call(ann, RECORDED.format(form="mp3").replace("callback", 'action="{url}/ann" callback'))
         await stage.enters(ann)
-        await stage.until(lambda: stage.redis.hgetall(f"ari_conf:state:{stage.system.settings.asterisk_name}"))
+        await stage.until(lambda: stage.redis.hgetall(f"ari_conf:state:{stage.asterisk_name}"))
         await stage.listen(ann, 500)
         await stage.system.stop("worker")
         await ann.hang_up()

@@ -15,9 +15,10 @@ import aiohttp
 import pytest
 
 from ari_conf import lease
-from ari_conf.doctor import stores
+from ari_conf.doctor import examined, stores
 from ari_conf.parts import processes
 from ari_conf.parts.processes import Process, free_port
+from ari_conf.settings import from_environment
 from demo.phone import Phone, now_ms
 from tests.integration.stage import Stage
 from tests.integration.test_takeover import ROOM, sequence
@@ -29,6 +30,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 SERVES = r"compared with asterisk"
 """Said when what the state says and what Asterisk has agree."""
 TAKEN_OVER_S = 5.0
+ELSEWHERE = """
+import socket, sys
+host = sys.argv.pop(1)
+socket.gethostname = lambda: host
+from ari_conf.__main__ import main
+main()
+"""
 
 
 class Second:
@@ -43,12 +51,17 @@ class Second:
 
 
 @asynccontextmanager
-async def second(stage: Stage, name: str = "second", **more: str) -> AsyncGenerator[Second]:
+async def second(
+    stage: Stage, name: str = "second", *, host: str = "", says: str = "standby: waiting", **more: str
+) -> AsyncGenerator[Second]:
+    """`host`: the name of the machine on which it believes to run."""
     port = free_port()
     command = [sys.executable, "-m", "ari_conf", "serve"]
+    if host:
+        command[1:] = ["-c", ELSEWHERE, host, "serve"]
     environment = os.environ | stage.system.values | {"ARI_CONF_METRICS_LISTEN": f"127.0.0.1:{port}", **more}
     log = stage.system.folder / "logs" / f"{name}.log"
-    waits = processes.logs("standby: waiting")
+    waits = processes.logs(says)
     process = await processes.start(name, command, log, ready=waits, deadline=90.0, environment=environment)
     try:
         yield Second(process, port)
@@ -111,6 +124,47 @@ async def test_the_second_takes_over_when_the_first_is_killed(own: Stage) -> Non
         own.saw(f"standby on this machine: {took:.2f} s after the death")
         assert (await standby.ready())[0] == 200
         await over(own, phones, 4)
+
+
+async def test_a_standby_on_another_machine_is_one(own: Stage) -> None:
+    async with second(own, host="elsewhere") as standby, own.callers(2) as board:
+        _, text = await standby.ready()
+        assert f"pid {own.system.process('serve').pid} is the owner" in text
+        no_gap = await talking(own, tuple(board))
+        died = now_ms()
+        await own.system.kill("serve")
+        await says(standby.process, SERVES)
+        owner = lease.seen(own.redis, own.asterisk_name).owner
+        assert owner == f"elsewhere pid {standby.process.pid}"
+        no_gap(died)
+        await over(own, tuple(board), 2)
+
+
+@pytest.mark.parametrize("how", ["another Redis", "another name"])
+async def test_a_rival_takes_no_call_away_and_says_what_to_do(own: Stage, how: str) -> None:
+    url = own.system.settings.redis_url.get_secret_value()
+    more = (
+        {"ARI_CONF_REDIS_URL": url.removesuffix("/0") + "/1"}
+        if how == "another Redis"
+        else {"ARI_CONF_ASTERISK_NAME": "elsewhere"}
+    )
+    async with second(own, "rival", says="serves this Asterisk already", **more) as rival, own.callers(3) as board:
+        ann, bob, _ = board
+        since = now_ms()
+        status, text = await rival.ready()
+        first = own.system.process("serve")
+        assert status == 503 and f"pid {first.pid} serves this Asterisk already" in text
+        told = await asyncio.to_thread(examined, "owner", from_environment(own.system.values | more))
+        assert told.state == "failure" and f"pid {first.pid} serves this Asterisk" in told.text
+        no_gap = await talking(own, (ann, bob))
+        no_gap(since)
+        assert "asterisk disconnected" not in first.logged() and "asterisk connected" not in rival.process.logged()
+        await over(own, (ann, bob), 2)
+        # When the first is gone for good, nobody is in the way.
+        await own.system.kill("serve")
+        await says(rival.process, "asterisk connected", within=30)
+        await processes.stop(rival.process)
+    await own.system.start("serve")
 
 
 async def test_the_first_goes_and_the_second_takes_over_at_once(own: Stage) -> None:
@@ -188,13 +242,13 @@ async def test_redis_is_emptied_and_the_owner_writes_everything_again(own: Stage
         own.redis.flushall()
         own.redis.hset("ari_conf:accounts", own.account, account)  # the operator's
         await own.until(lambda: own.redis.hgetall(f"ari_conf:names:{own.account}") == names, 3)
-        assert own.redis.hlen(f"ari_conf:state:{own.system.settings.asterisk_name}") == 4
+        assert own.redis.hlen(f"ari_conf:state:{own.asterisk_name}") == 4
         await own.system.kill("serve")
         await says(standby.process, SERVES)
         await own.call(phones[2], ROOM)
         await own.hears(phones[2], 2575)
         no_gap(since)
-        assert lease.seen(own.redis, own.system.settings.asterisk_name).standbys == []
+        assert lease.seen(own.redis, own.asterisk_name).standbys == []
         await over(own, phones, 3)
 
 

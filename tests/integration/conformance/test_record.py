@@ -51,7 +51,7 @@ async def tape(stage: Stage) -> Tape:
 
 def state(stage: Stage) -> Mapping[str, object]:
     """Of the only conference, as it is kept in Redis."""
-    kept = stage.redis.hgetall(f"ari_conf:state:{stage.system.settings.asterisk_name}")
+    kept = stage.redis.hgetall(f"ari_conf:state:{stage.asterisk_name}")
     found = [json.loads(text) for text in kept.values()]
     mine = [one for one in found if isinstance(one, dict) and one.get("auth_id") == stage.account]
     (conference,) = [one for one in mine if "members" in one]

@@ -19,7 +19,7 @@ export function Conference({ conference }) {
       <div class="title">
         <h2 id=${`name-${uuid}`} tabindex="-1" data-focus>${name}</h2>
         <${Tags} conference=${conference} />
-        <p class="hint">${count(all.length, "member")}, for <${Since} ms=${conference.created_ms} />. <a href=${`#/callbacks/${encodeURIComponent(uuid)}`}>Its callbacks</a></p>
+        <p class="hint">${count(all.length, "member")}, for <${Since} ms=${conference.created_ms} />. <a href=${`#/callbacks/${encodeURIComponent(uuid)}`}>Callbacks of this conference</a></p>
       </div>
       <${Commands} conference=${conference} />
     </div>

@@ -8,20 +8,18 @@ import { count, moment } from "./words.js";
 const MOST = 100;
 const ANEW_MS = 5000;
 
-const CHECK = html`<code>ari-conf documents check FILE</code>`;
-
 // The first whose words are in the problem. A problem's own text names what is wrong and often what is allowed; here stands
 // where to go with it.
 const ADVICE = [
-  [/dead letter/, html`See what the receiver answered, mend it, then resend: <a href="#/callbacks">Callbacks</a>.`],
+  [/dead letter/, html`See what the receiver answered, correct it, then resend: <a href="#/callbacks">Callbacks</a>.`],
   [/no request may go there/, html`The address is private or loopback. Use a public one, or have the operator add its network to <code>ARI_CONF_ALLOWED_NETWORKS</code>.`],
   [/is lost/, "The operator finds the reason in the worker's log; Asterisk's disk and the bucket must have room."],
-  [/ari-conf account|answer URL/, html`Give the account an answer URL, by <code>ari-conf account</code>.`],
+  [/ari-conf account|answer URL/, html`The account needs an answer URL: the operator sets it, by <code>ari-conf account set</code>.`],
   [/^(waitSound|enterSound|exitSound):/, "The conference went on without this sound. Open its URL yourself: it must answer a POST with XML that holds Play, Speak or Wait."],
   [/can't be played/, "Open the address yourself: it must give an mp3 or wav file, without a log-in."],
-  [/Speak:/, html`Correct the text in the document; ${CHECK} tells the rest.`],
+  [/Speak:/, html`Correct the text in the document that your program answers with.`],
   [/no connection|has no address|status \d|timed out|tries?\)|no TLS/, "Ask the URL yourself, from the server's own machine: it must answer within its time limits, with status 200."],
-  [/is used$|ignored|skipped|not allowed|not well-formed|root is|must be/, html`Correct it in the document; ${CHECK} tells all at once.`],
+  [/is used$|ignored|skipped|not allowed|not well-formed|root is|must be/, html`Correct it in the document that your program answers with.`],
 ];
 
 // What was done instead, by Plivo's hangup codes.
@@ -62,4 +60,5 @@ function Problem({ problem }) {
   </li>`;
 }
 
-const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
+// A URL keeps its small letter.
+const sentence = (text) => `${/^[a-z]+:\/\//.test(text) ? text.charAt(0) : text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;

@@ -15,7 +15,7 @@ export function RecordForm({ name, close }) {
     <p class="hint">Everybody in the conference is recorded until you stop it, or it ends. Tell them: an announcement does.</p>
     <fieldset class="choices"><legend>File</legend>
       <label class="choice"><input type="radio" name="form" checked=${form === "mp3"} onChange=${() => setForm("mp3")} />mp3, small</label>
-      <label class="choice"><input type="radio" name="form" checked=${form === "wav"} onChange=${() => setForm("wav")} />wav, as it was</label>
+      <label class="choice"><input type="radio" name="form" checked=${form === "wav"} onChange=${() => setForm("wav")} />wav, uncompressed</label>
     </fieldset>
     <label class="choice"><input type="checkbox" checked=${written} onChange=${(event) => setWritten(event.target.checked)} />Write down what is said (English)</label>
     <${Actions} close=${close} verb="Start recording" act=${start} />`;

@@ -1,0 +1,48 @@
+"""The example program: its documents are run without a warning, and only what is signed is answered."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from ari_conf import document
+from ari_conf.core import elements as el
+from ari_conf.http.signature import headers
+from demo.example import Example
+
+TOKEN = "t" * 40
+
+
+@pytest.fixture
+def example() -> Iterator[Example]:
+    with Example(0, TOKEN) as example:
+        serving = threading.Thread(target=example.serve_forever)
+        serving.start()
+        yield example
+        example.shutdown()
+        serving.join()
+
+
+def asked(example: Example, path: str, token: str = TOKEN, **params: str) -> requests.Response:
+    url = example.url + path
+    signed = headers("POST", url, list(params.items()), [token], "nonce")
+    return requests.post(url, params, headers=signed, timeout=10)
+
+
+def test_the_right_pin_leads_into_the_conference(example: Example) -> None:
+    first = document.parse(asked(example, "/answer", From="15550100").content)
+    assert isinstance(first.elements[0], el.GetDigits) and first.warnings == ()
+    again = document.parse(asked(example, "/pin", Digits="9999").content)
+    assert again.elements == first.elements
+    let_in = document.parse(asked(example, "/pin", Digits="1234").content)
+    assert isinstance(let_in.elements[-1], el.Conference) and let_in.warnings == ()
+    assert asked(example, "/events", Event="ConferenceEnter", From="15550100").status_code == 200
+    assert example.told == [{"Event": "ConferenceEnter", "From": "15550100"}]
+
+
+def test_what_is_not_signed_is_refused(example: Example) -> None:
+    assert asked(example, "/answer", token="x" * 40, From="15550100").status_code == 403
+    assert requests.post(example.url + "/answer", {"From": "15550100"}, timeout=10).status_code == 403
