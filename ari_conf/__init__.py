@@ -12,6 +12,7 @@ door         shut while it isn't known whose the calls are; steps: what is writt
 documents    those of calls: from their servers, or kept ones
 names        those of conferences that Redis is still to be told are ours
 writer       each step into Redis, before its effects; interpreter: runs the effects
+streams      looks at what phones send and are sent, of which Asterisk tells nothing
 batch        what is written together, encoded once; rewriting: writes again what a Redis that forgot must have
 clock        steady milliseconds, whatever is done to the wall clock; supervision: no task ends unnoticed
 owner_mark   what Asterisk knows of the owner, against rivals; identity: an Asterisk's own name

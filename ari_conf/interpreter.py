@@ -7,11 +7,13 @@ effect that it does not know.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import structlog
@@ -53,6 +55,7 @@ HARMLESS_TWICE = (
     do.DetectTalking,
     do.StartMusic,
     do.StopMusic,
+    do.SendSilence,
     do.StopPlayback,
     do.HangUp,
     do.RemoveChannel,
@@ -70,6 +73,10 @@ MOST_AUDIBLE = 1000
 """Channels of which it is remembered that a mute failed."""
 LAST_WORDS_S = 5.0
 """For which a request for a document of a call that has ended goes on: what it carries, digits say, is to arrive."""
+JitterBuffer = Literal["never", "internet", "always"]
+FAR = "${CHANNEL(pjsip,remote_addr)} ${CHANNEL(rtp,dest)}"
+"""Where the INVITE came from, and where sound is sent to: each as host:port; empty if the call did not come by SIP."""
+JITTER = {"variable": "JITTERBUFFER(adaptive)", "value": "default"}
 CODEC, HEADERS = "CHANNEL(audionativeformat)", "PJSIP_HEADERS(X-PH-)"
 
 
@@ -85,6 +92,7 @@ class Interpreter:
         claim_later: Callable[[do.ClaimName], None],
         always_wideband: bool = False,
         owners: Owners = lambda owned_id: ("", (owned_id,)),
+        jitter_buffer: JitterBuffer = "never",
     ) -> None:
         """`claim_later`: a name was taken for ours, which Redis is still to be told. `always_wideband`: whatever codec
         calls have, they are recorded as if it were a wideband one. `owners`: for whom something is prepared."""
@@ -96,6 +104,7 @@ class Interpreter:
         self._claim_later = claim_later
         self._always_wideband = always_wideband
         self._owners = owners
+        self._jitter_buffer: JitterBuffer = jitter_buffer
         self._listening = Listening(ari, lambda channel_id: deliver(ev.BeepHeard(channel_id)))
         self._lanes: dict[str, deque[ForAsterisk]] = {}
         self._audible: dict[str, do.MuteChannel] = {}
@@ -277,6 +286,16 @@ class Interpreter:
         wideband = self._always_wideband or not NARROWBAND.issuperset(codec.strip("()").split("|"))
         headers = tuple((stripped(name), stripped(value)) for name, value in zip(wanted, values, strict=True))
         self._deliver(ev.CallIdentified(effect.call_uuid, account, headers, wideband))
+        await self._put_in_order(effect.channel_id)
+
+    async def _put_in_order(self, channel_id: str) -> None:
+        """The packets of a call whose way is long enough for some of them to overtake others."""
+        if self._jitter_buffer == "never":
+            return
+        if self._jitter_buffer == "internet" and not is_far(await self._variable(channel_id, f"EVAL({FAR})")):
+            return
+        with contextlib.suppress(AriError):  # the call is as good as it was
+            await self._ari.request("POST", path("channels", channel_id, "variable"), JITTER)
 
     async def _codec_and_headers(self, channel_id: str) -> tuple[str, str]:
         """In one request; in two, if this Asterisk has no EVAL(). "X-PH-* SIP headers of the INVITE": none if the call
@@ -367,3 +386,14 @@ def _talking(channel_id: str) -> str:
     """Setting a variable of a channel that plays waits for the playback's end (seen on 22.10.1): what else is to be
     done with that channel must not."""
     return f"{channel_id} talking"
+
+
+def is_far(addresses: str) -> bool:
+    """host:port, separated by spaces: one of them is neither of this machine nor of a private network."""
+    for address in addresses.split():
+        try:
+            if ip_address(address.rpartition(":")[0].strip("[]")).is_global:
+                return True
+        except ValueError:
+            continue
+    return False

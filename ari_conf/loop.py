@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 TIMER_SET_MS = 1000
 """The event loop's clock stands still while the machine sleeps, and ours doesn't: the timer is set again and again."""
-TALK = (ev.TalkingStarted, ev.TalkingFinished)
+TALK = (ev.TalkingStarted, ev.TalkingFinished, ev.StreamSeen, ev.AudioStopped)
 HELD_S = 0.25
 """Until it is looked again whether time may pass."""
 

@@ -39,6 +39,7 @@ from ari_conf.rewriting import Rewriting
 from ari_conf.settings import Settings, address
 from ari_conf.steps import Steps
 from ari_conf.store import Store
+from ari_conf.streams import Streams
 from ari_conf.supervision import LongLived, Tasks, ended
 from ari_conf.workers import Workers
 from ari_conf.writer import Writer
@@ -98,6 +99,7 @@ class Service:
             lambda claim: self._names.claim_later(claim),
             settings.recordings_wideband == "always",
             self._directory.owners,
+            settings.jitter_buffer,
         )
         self._writer = Writer(
             self._store,
@@ -142,6 +144,13 @@ class Service:
             given_up=self._loop.give_up,
             run=self._run,
             worked_off=self._loop.set_timer,
+        )
+        self._streams = Streams(
+            self._ari,
+            self._directory,
+            self._door.take,
+            lambda: self._ari.connected and not self._comparing.holds_time,
+            settings.rtp_timeout,
         )
         self._names = Names(self._directory, self._writer, self._loop.report, self._comparing.done, now_ms)
         self._rewriting = Rewriting(self._directory, self._steps, self._store, self._writer, self._names, now_ms)
@@ -223,6 +232,7 @@ class Service:
         self._loop.put(given_up)
         tasks.keep("the connection to Asterisk", self._ari.ended, may_end=stop.is_set)
         tasks.keep("the comparison with Asterisk", self._comparing.keep)
+        tasks.keep("the look at phones' streams", self._streams.run)
         tasks.keep("the owner's mark in Asterisk", self._mark.run, may_end=self._is_over)
         commanding = tasks.keep("the reader of commands", self._commands.run, may_end=self._is_over)
         if folder := settings.recording_folder:
@@ -287,6 +297,7 @@ class Service:
     def _heard(self, message: dict[str, Any]) -> None:
         event = translate.to_event(message, new_id)
         if event is not None:
+            self._streams.heard(event)
             self._comparing.arriving.take(event)
 
     def _forgotten(self) -> None:
@@ -301,6 +312,7 @@ class Service:
 
     def _connected(self) -> None:
         self._measured.connected()
+        self._streams.connected()
         self._comparing.begin()
         self._tasks.start(self._comparing.compare())
 

@@ -53,6 +53,10 @@ class Settings(BaseSettings):
     """HTTP connections to Asterisk; its sessionlimit must be above it."""
     calls_per_account: int = Field(1000, ge=0)
     """Calls that an account may have at once on this Asterisk; more are refused as busy. 0: any number."""
+    rtp_timeout: int = Field(55, ge=0)
+    """`rtp_timeout` of the SIP endpoints: a phone that sends nothing is asked three times in it. 0: never."""
+    jitter_buffer: Literal["never", "internet", "always"] = "internet"
+    """For whose calls Asterisk puts packets in order (JITTERBUFFER): nobody's, those of public addresses, or all."""
     asterisk_name: str | None = Field(None, min_length=1)
     """Under which this Asterisk's calls are kept in Redis. If not set: its own entity id, the same for each `serve`."""
     stop_wait: float = Field(2.0, ge=0)

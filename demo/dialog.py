@@ -65,6 +65,9 @@ class Dialog(asyncio.DatagramProtocol):
         self._provisional = asyncio.Event()
         self._ack = b""
         self._version = 1
+        self._direction = "sendrecv"
+        self.vanished = False
+        """It answers nothing any more."""
 
     async def open(self) -> None:
         self._destination = sip.address_of(self._who.uri)
@@ -111,6 +114,19 @@ class Dialog(asyncio.DatagramProtocol):
             await self.end()
         else:
             self._end(final.reason, final.cause)
+
+    async def offer_again(self, direction: str, address: str = "") -> sip.Message:
+        """A re-INVITE; returns its final answer."""
+        self._sequence += 1
+        self._version += 1
+        self._direction = direction
+        body = sip.offer(self._host, self._rtp_port, self._version, self._codec, direction, address)
+        self._final, self._provisional = asyncio.get_running_loop().create_future(), asyncio.Event()
+        sender = asyncio.create_task(self._repeat(self._request("INVITE", [_ALLOW], body), self._provisional))
+        try:
+            return await asyncio.shield(self._final)
+        finally:
+            sender.cancel()
 
     async def _ask(self, method: str) -> None:
         self._sequence += 1
@@ -169,7 +185,7 @@ class Dialog(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str | object, int]) -> None:
         message = sip.read(data)
-        if message is None or message.first("call-id") != self._call_id:
+        if message is None or message.first("call-id") != self._call_id or self.vanished:
             return
         if not message.status:
             self._asked(message)
@@ -215,7 +231,7 @@ class Dialog(asyncio.DatagramProtocol):
             if request.method == "INVITE":
                 self._hear_of(request)
                 self._version += 1
-                body = sip.offer(self._host, self._rtp_port, self._version, self._codec)
+                body = sip.offer(self._host, self._rtp_port, self._version, self._codec, self._direction)
             known = request.method in ("INVITE", "BYE", "OPTIONS", "INFO", "NOTIFY", "CANCEL")
             status = "200 OK" if known else "405 Method Not Allowed"
             self._answered[key] = sip.reply(request, status, [("Contact", self._contact), _ALLOW], body)

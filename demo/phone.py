@@ -155,6 +155,37 @@ class Phone:
             self._line.sound = sound
         return sound
 
+    def begin_stream(self, ahead: int = -20000, *, source: bool = True) -> None:
+        """From now on another RTP stream, whose sequence numbers are so far ahead of the earlier one's, or behind."""
+        self._talking_line.begin_stream(ahead, source)
+
+    def send_packets(self, on: bool) -> None:
+        """False: none, as with silence suppression; digits neither."""
+        self._talking_line.sends = on
+
+    def vanish(self) -> None:
+        """Sends nothing any more and answers nothing, as a phone that has crashed. `hang_up` does nothing then."""
+        self.send_packets(False)
+        if self._dialog:
+            self._dialog.vanished = True
+
+    async def hold(self, direction: str = "sendonly", address: str = "") -> None:
+        """Puts the far end on hold, or with "sendrecv" takes it back; the sound goes on as it is. Raises CallFailed."""
+        if self._dialog is None or self.state != "answered":
+            raise RuntimeError(f"{self.name} is not in a call")
+        answer = await self._dialog.offer_again(direction, address)
+        if answer.status >= 300:
+            raise CallFailed(answer.status, answer.reason, answer.cause)
+
+    async def resume(self) -> None:
+        await self.hold("sendrecv")
+
+    @property
+    def _talking_line(self) -> Line:
+        if self._line is None or self.state == "ended":
+            raise RuntimeError(f"{self.name} is not in a call")
+        return self._line
+
     async def press(self, digits: str, gap_ms: int = 100, duration_ms: int = 100) -> None:
         """Presses them one after another; returns when the last has been sent. Times are rounded down to 20 ms."""
         if wrong := set(digits) - set(DIGITS):

@@ -91,13 +91,22 @@ class Line:
         self._source = random.randrange(1 << 32)
         self._event: int | None = None
         self._marker = 0x80
+        self.sends = True
+        """False: nothing is sent, as with silence suppression."""
+
+    def begin_stream(self, ahead: int, source: bool = True) -> None:
+        """The next packet's sequence number is so far ahead of the last one's (or behind it), with another SSRC if
+        `source`: as when a carrier or a PBX switches media."""
+        self._sequence = self._sequence + ahead & 0xFFFF
+        self._source = random.randrange(1 << 32) if source else self._source
+        self._marker = 0x80
 
     def press(self, digit: str, duration_ms: int, gap_ms: int, done: Callable[[float, str], None]) -> None:
         self._presses.append(_Press(digit, max(2, duration_ms // 20), max(1, gap_ms // 20), done))
 
     def send(self, now: float) -> None:
         """What is due now."""
-        if self.far is None:
+        if self.far is None or not self.sends:
             return
         late_ms = (now - self.due) * 1000
         self.latest_ms = max(self.latest_ms, late_ms)

@@ -91,19 +91,22 @@ def reply(request: Message, status: str, extra: list[tuple[str, str]], body: str
     return write(f"SIP/2.0 {status}", [*kept, *extra], body)
 
 
-def offer(host: str, port: int, version: int = 1, codec: Codec = PCMU) -> str:
+def offer(
+    host: str, port: int, version: int = 1, codec: Codec = PCMU, direction: str = "sendrecv", address: str = ""
+) -> str:
+    """`address`: another than `host` in the c= line, such as 0.0.0.0, the old way to hold."""
     lines = [
         "v=0",
         f"o=- {port} {version} IN IP4 {host}",
         "s=call",
-        f"c=IN IP4 {host}",
+        f"c=IN IP4 {address or host}",
         "t=0 0",
         f"m=audio {port} RTP/AVP {codec.payload_type} {EVENT_TYPE}",
         f"a=rtpmap:{codec.payload_type} {codec.name}/8000",
         f"a=rtpmap:{EVENT_TYPE} telephone-event/8000",
         f"a=fmtp:{EVENT_TYPE} 0-16",
         "a=ptime:20",
-        "a=sendrecv",
+        f"a={direction}",
     ]
     return "\r\n".join(lines) + "\r\n"
 

@@ -90,6 +90,7 @@ HARMLESS = [
     do.Answer("c1"), do.MuteChannel("c1", False), do.DeafenChannel("c1", True), do.DetectTalking("c1", 500),
     do.StartMusic("c1"), do.StopMusic("c1"), do.StopPlayback(CHANNEL, "p1"), do.StopPlayback(BRIDGE, "p1"),
     do.HangUp("c1"), do.RemoveChannel("c1", "b1"), do.DestroyBridge("c1"), do.StopRecording("c1", "r1", "A"),
+    do.SendSilence("c1", True), do.SendSilence("c1", False),
 ]  # fmt: skip
 
 

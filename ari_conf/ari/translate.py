@@ -72,6 +72,10 @@ def _of_channel(kind: str, message: Mapping[str, Any]) -> seen.Event | None:
                     return seen.TalkingStarted(channel_id)
                 case "ChannelTalkingFinished":
                     return seen.TalkingFinished(channel_id)
+                case "ChannelHold":
+                    return seen.PhoneHeld(channel_id)
+                case "ChannelUnhold":
+                    return seen.PhoneResumed(channel_id)
                 case "ChannelDtmfReceived":
                     digit = message.get("digit")
                     return seen.DigitReceived(channel_id, digit) if isinstance(digit, str) else None
@@ -113,6 +117,7 @@ def _of_recording(kind: str, message: Mapping[str, Any]) -> seen.Event | None:
 _READ: dict[str, Callable[[str, Mapping[str, Any]], seen.Event | None]] = {
     **dict.fromkeys(("StasisEnd", "ChannelDestroyed", "ChannelHangupRequest"), _of_channel),
     **dict.fromkeys(("ChannelDtmfReceived", "ChannelTalkingStarted", "ChannelTalkingFinished"), _of_channel),
+    **dict.fromkeys(("ChannelHold", "ChannelUnhold"), _of_channel),
     **dict.fromkeys(("ChannelEnteredBridge", "ChannelLeftBridge", "BridgeDestroyed"), _of_bridge),
     **dict.fromkeys(("PlaybackStarted", "PlaybackFinished"), _of_playback),
     **dict.fromkeys(("RecordingStarted", "RecordingFinished", "RecordingFailed"), _of_recording),
@@ -152,6 +157,7 @@ ForAsterisk = (
     | do.DeafenChannel
     | do.StartMusic
     | do.StopMusic
+    | do.SendSilence
     | do.SendDigits
     | do.DetectTalking
     | do.CreateBridge
@@ -194,6 +200,8 @@ def _about_channel(effect: ForAsterisk) -> Request:
             return Request("POST", path("channels", channel_id, "moh"))
         case do.StopMusic(channel_id):
             return Request("DELETE", path("channels", channel_id, "moh"))
+        case do.SendSilence(channel_id, on):
+            return Request("POST" if on else "DELETE", path("channels", channel_id, "silence"))
         case do.SendDigits(channel_id, digits):
             return Request("POST", path("channels", channel_id, "dtmf"), {"dtmf": digits})
         case do.DetectTalking(channel_id, silence_ms):

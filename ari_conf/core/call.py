@@ -13,7 +13,16 @@ from ari_conf.core.account import Account
 from ari_conf.core.bounds import MOST_HEADER_BYTES
 from ari_conf.core.call_state import Purpose
 from ari_conf.core.callbacks import BUSY, END_OF_DOCUMENT, INVALID, NORMAL, REJECTED, SCHEDULED, UNREACHABLE, standard
-from ari_conf.core.effects import Answer, FetchDocument, HangUp, IdentifyCall, Params, PlayMedia, WarmSounds
+from ari_conf.core.effects import (
+    Answer,
+    FetchDocument,
+    HangUp,
+    IdentifyCall,
+    Params,
+    PlayMedia,
+    SendSilence,
+    WarmSounds,
+)
 from ari_conf.core.elements import (
     Conference,
     Element,
@@ -78,6 +87,9 @@ class Call(HangingUp):
                 return self._identified(account, dict(headers), now)
             case ev.TimePassed() if self.hang_up_at is not None and self.hang_up_at <= now:
                 return self.hang_up("normal", SCHEDULED, now)
+            case ev.NothingSent() if self.answered_at is not None:
+                self.silence = True
+                return [SendSilence(self.channel_id, True)]
             case ev.EffectFailed(IdentifyCall(), reason) if self.account is None:
                 self.account = Account(self.auth_id)
                 code = UNREACHABLE["answer"]

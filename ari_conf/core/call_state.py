@@ -83,6 +83,12 @@ class CallState(Standing):
     """Until when the documents so far last, at HOP_MS each."""
     undone: Undone = ()
     """Of the channel."""
+    on_hold: bool = False
+    """The phone has put us on hold."""
+    stream: int | None = None
+    """The SSRC of what the phone sends, as it was last seen."""
+    silence: bool = False
+    """Asterisk was asked to send silence, and may still do so."""
 
     # What is derived.
 

@@ -23,7 +23,15 @@ from ari_conf.core.member import Member, Reason, schedule
 from ari_conf.core.mishaps import Mishaps
 from ari_conf.core.obey import obey
 
-OfMember = ev.ChannelEnteredBridge | ev.ChannelLeftBridge | ev.DigitReceived
+OfMember = (
+    ev.ChannelEnteredBridge
+    | ev.ChannelLeftBridge
+    | ev.DigitReceived
+    | ev.PhoneHeld
+    | ev.PhoneResumed
+    | ev.StreamSeen
+    | ev.AudioStopped
+)
 OfPlayback = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackStarted | ev.PlaybackFinished
 OF_MEMBER, OF_PLAYBACK = frozenset(get_args(OfMember)), frozenset(get_args(OfPlayback))
 T = TypeVar("T")
@@ -67,6 +75,14 @@ class Conference(Mishaps):
                 out = self._left(member, now)
             case ev.DigitReceived(_, digit):
                 out = self._pressed(member, digit, now)
+            case ev.PhoneHeld():
+                out = self._holds_us(member, now)
+            case ev.PhoneResumed():
+                out = self._takes_us_back(member)
+            case ev.StreamSeen():
+                out, member.restarted = [], member.state == "mixed"
+            case ev.AudioStopped(_, for_ms):
+                out = self._audio_stopped(member, for_ms, now)
         return out + self._settled_for(member, before, now)
 
     def _of_playback(self, event: OfPlayback, now: int) -> Out:
@@ -164,7 +180,7 @@ class Conference(Mishaps):
             self.limit_given = True
             if element.time_limit:
                 self.ends_at = min(self.ends_at, now + element.time_limit * 1000)
-        if member.muted:
+        if member.silenced:
             out.append(MuteChannel(member.channel_id, True))
         # "play to a started conference (decided: not while waiting)"
         member.enter_due = self.started
@@ -172,9 +188,12 @@ class Conference(Mishaps):
         return out + member.ask(member.enter_sound, self.name) + member.ask(member.exit_sound, self.name)
 
     def _entered(self, member: Member, now: int) -> Out:
+        if member.reentering:
+            member.reentering = member.outside = False
+            return []
         if member.state != "adding":
             return []
-        member.state = "mixed"
+        member.state, member.restarted = "mixed", False
         if not member.been_in:
             member.been_in, member.sending = True, schedule(member.element.send_digits, now)
         return self._announce_entry(member, now)

@@ -175,6 +175,24 @@ class Directory(GivingUp):
             return self._conference(conference.conference_id, event, now)
         return self._call(call.call_uuid, event, now)
 
+    def _of_phone(self, event: _OfPhone, now: int) -> Out:
+        call = self.calls.get(self._channels.get(event.channel_id, ""))
+        if call is None:
+            return []
+        if isinstance(event, ev.StreamSeen):
+            known, call.stream = call.stream, event.source
+            if known == event.source and not event.jumped:
+                return []
+            self._touched.add(call.call_uuid)
+            if known is None:
+                return []
+        elif isinstance(event, ev.PhoneHeld | ev.PhoneResumed):
+            call.on_hold = isinstance(event, ev.PhoneHeld)
+            self._touched.add(call.call_uuid)
+        if call.conference_id:
+            return [] if isinstance(event, ev.NothingSent) else self._conference(call.conference_id, event, now)
+        return self._call(call.call_uuid, event, now)
+
     def _command(self, event: ev.CommandReceived, now: int) -> Out:
         if event.expires_at <= now:
             return [refused(event.command_id, 503, "the command came too late to be done: try again")]
@@ -289,6 +307,7 @@ _OfBridge = (
     | ev.RecordingFinished
 )
 _OfPlayback = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackStarted | ev.PlaybackFinished
+_OfPhone = ev.PhoneHeld | ev.PhoneResumed | ev.StreamSeen | ev.AudioStopped | ev.NothingSent
 _OfFetch = ev.DocumentFetched | ev.DocumentFailed | ev.SoundsFetched | ev.SoundsFailed
 
 # By the event's class: trying one pattern after another takes as long as what then follows.
@@ -301,6 +320,7 @@ ROUTES: dict[type, Callable[[Directory, Any, int], Out]] = {
     ev.AccountWatched: Directory._watch,
     ev.DigitReceived: Directory._of_channel,
     ev.BeepHeard: Directory._of_channel,
+    **dict.fromkeys(get_args(_OfPhone), Directory._of_phone),
     **dict.fromkeys(get_args(_OfConference), Directory._of_conference),
     **dict.fromkeys(get_args(_OfBridge), Directory._of_bridge),
     **dict.fromkeys(get_args(_OfPlayback), Directory._of_playback),

@@ -71,6 +71,15 @@ class StopMusic:
 
 
 @fact
+class SendSilence:
+    """The phone is sent packets of silence, until something is played or this is undone: in a bridge it would hear
+    nothing else."""
+
+    channel_id: str
+    silence: bool
+
+
+@fact
 class SendDigits:
     """To the phone: RFC 4733 events, one after another."""
 
@@ -291,7 +300,7 @@ class ReportProblem:
     text: str
 
 
-Undoing = StopMusic | StopPlayback | MuteChannel | DeafenChannel | DetectTalking | StopRecording
+Undoing = StopMusic | SendSilence | StopPlayback | MuteChannel | DeafenChannel | DetectTalking | StopRecording
 Undone = tuple[tuple[int, Undoing], ...]
 """When, and what was no longer to be: done again after a crash, unless it is to be once more."""
 
@@ -317,6 +326,7 @@ Effect = (
     | DeafenChannel
     | StartMusic
     | StopMusic
+    | SendSilence
     | SendDigits
     | DetectTalking
     | DetectBeep

@@ -94,6 +94,44 @@ class TalkingFinished:
 
 
 @fact
+class PhoneHeld:
+    """The phone has put us on hold. What it sends now, music mostly, is nobody's talk."""
+
+    channel_id: str
+
+
+@fact
+class PhoneResumed:
+    channel_id: str
+
+
+@fact
+class StreamSeen:
+    """What the phone sends comes as this RTP stream."""
+
+    channel_id: str
+    source: int
+    """Its SSRC."""
+    jumped: bool = False
+    """Its sequence numbers have jumped, which comes to the same as another stream."""
+
+
+@fact
+class AudioStopped:
+    """No sound has come from the phone for so long, not even silence; who talked no longer does."""
+
+    channel_id: str
+    for_ms: int
+
+
+@fact
+class NothingSent:
+    """Asterisk sends nothing to the phone, which may take the call for dead."""
+
+    channel_id: str
+
+
+@fact
 class BeepHeard:
     """A voicemail beep on a channel that `DetectBeep` listens to."""
 
@@ -232,6 +270,11 @@ Event = (
     | DigitReceived
     | TalkingStarted
     | TalkingFinished
+    | PhoneHeld
+    | PhoneResumed
+    | StreamSeen
+    | AudioStopped
+    | NothingSent
     | BeepHeard
     | SoundPrepared
     | SoundFailed

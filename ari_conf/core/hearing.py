@@ -96,7 +96,7 @@ class Hearing(ConferenceState):
         out: Out = []
         alone, asks = self._alone, False
         for member in members:
-            if alone or member.state != "mixed" or member.held or not member.at_rest:
+            if alone or member.state != "mixed" or member.held or member.restarted or not member.at_rest:
                 out += self._settle_member(member, alone, now)
             # As a rule nobody: who is in is listened to already.
             asks = asks or (member.state == "mixed" and (not member.detected or member.element.record))
@@ -108,7 +108,7 @@ class Hearing(ConferenceState):
         return out
 
     def _settle_member(self, member: Member, alone: bool, now: int) -> Out:
-        parts = member.state == "mixed" and member.held
+        parts = member.state == "mixed" and member.held and not member.reentering
         out = self._settle_hold(member)
         # "While no member with startConferenceOnEnter=true has come, nobody hears anybody: each member hears his own
         # waitSound"; "A lone member hears his waitSound. It stops the instant that a second member enters"
@@ -127,13 +127,23 @@ class Hearing(ConferenceState):
             member.state = "adding"
             member.additions += 1
             out.append(AddChannel(member.channel_id, self.bridge_id, member.member_id))
-        return out
+        return out + self._settle_stream(member)
+
+    def _settle_stream(self, member: Member) -> Out:
+        """Added to the bridge in which it is, a channel leaves it and enters it again, within 20 ms (seen on 22.10.1).
+        While it plays something of its own it would do so only after that."""
+        if not member.restarted or member.reentering or member.state != "mixed" or not member.at_rest:
+            return []
+        if member.held or self.ending or self.bridge != "ready":
+            return []
+        member.restarted, member.reentering = False, True
+        return [AddChannel(member.channel_id, self.bridge_id, member.member_id)]
 
     def _settle_hold(self, member: Member) -> Out:
         """He is held outside the bridge: so neither does he hear the others, nor they him, whatever he is played."""
         if self.started and member.state == "waiting":
             member.state = "joining"
-        if member.state == "mixed" and member.held:
+        if member.state == "mixed" and member.held and not member.reentering:
             member.state = "parting"
             self.floor = None if self.floor == member.member_id else self.floor
         elif member.state == "joining" and member.held:
@@ -191,10 +201,16 @@ class Hearing(ConferenceState):
 
     def note_talk(self, member: Member, end: int) -> Out:
         recording = self.recording
-        if recording is None or recording.handed_on or not member.talking or member.muted:
+        if recording is None or recording.handed_on or not member.talking or member.silenced:
             return []
         start = max(member.talking_at, recording.started_at)
         return [NoteTalk(recording.recording_id, member.member_id, start, end)] if end > start else []
+
+    def _detect_anew(self, member: Member) -> Out:
+        """Asterisk takes who stopped without packets of silence for talking, and would not tell of the next talk."""
+        if not member.detected or member.state == "leaving":
+            return []
+        return [DetectTalking(member.channel_id, None), DetectTalking(member.channel_id, FLOOR_SILENCE_MS)]
 
     def _settle_talking(self, members: Collection[Member]) -> Out:
         # Who holds the floor can be told only if all who talk are known. It costs Asterisk CPU: only when needed.

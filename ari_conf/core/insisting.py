@@ -18,6 +18,7 @@ from ari_conf.core.effects import (
     DetectTalking,
     HangUp,
     MuteChannel,
+    SendSilence,
     StartMusic,
     StopMusic,
     StopPlayback,
@@ -29,7 +30,7 @@ from ari_conf.core.member import Member
 from ari_conf.core.patience import again_ms
 from ari_conf.core.player import Player
 
-Setting = MuteChannel | DeafenChannel | StartMusic | StopMusic | DetectTalking
+Setting = MuteChannel | DeafenChannel | StartMusic | StopMusic | SendSilence | DetectTalking
 Insisted = Setting | StopPlayback | StopRecording | HangUp | DestroyBridge
 DONE_MS = 600_000
 """What has not failed for so long since it was asked for again is done."""
@@ -121,11 +122,13 @@ def wanted(effect: Insisted, call: CallState | None, member: Member | None) -> I
     stay in a conference."""
     match effect:
         case MuteChannel(channel_id):
-            return MuteChannel(channel_id, member is not None and member.muted)
+            return MuteChannel(channel_id, member is not None and member.silenced)
         case DeafenChannel(channel_id):
             return DeafenChannel(channel_id, member is not None and member.deaf and member.state != "held")
         case StartMusic(channel_id) | StopMusic(channel_id):
             return StartMusic(channel_id) if member is not None and member.music else StopMusic(channel_id)
+        case SendSilence(channel_id):
+            return SendSilence(channel_id, call is not None and call.silence)
         case DetectTalking(channel_id):
             return DetectTalking(channel_id, _silence_ms(call, member))
     return effect

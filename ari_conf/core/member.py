@@ -103,6 +103,13 @@ class Member:
     """sendDigits: when, which."""
     been_in: bool = False
     """In the bridge, once at least."""
+    on_hold: bool = False
+    """The phone has put us on hold: nothing that it sends is heard."""
+    restarted: bool = False
+    """The phone's stream has begun over, and Asterisk may drop its packets until the channel has left the bridge and
+    entered it again: it is to, as soon as nothing is played to it alone."""
+    reentering: bool = False
+    """Asterisk was asked to let it leave and enter again."""
     held: bool = False
     """The API wants it: from the conference's start on he is out of the bridge, and hears music."""
     hold_url: str | None = None
@@ -140,6 +147,11 @@ class Member:
     def present(self) -> bool:
         """Admitted, and not on his way out."""
         return self.state != "arriving" and self.state != "leaving"
+
+    @property
+    def silenced(self) -> bool:
+        """Nothing from the channel is to be heard in the conference."""
+        return self.muted or self.on_hold
 
     @property
     def at_rest(self) -> bool:

@@ -74,6 +74,8 @@ class Mishaps(Staying):
         return []
 
     def _not_moved(self, member: Member, failure: ev.EffectFailed, now: int) -> Out:
+        if member.reentering and isinstance(failure.effect, AddChannel):
+            return self._not_reentered(member, failure, now)
         if member.state == "leaving" and isinstance(failure.effect, RemoveChannel):
             if not failure.gone:
                 return self._not_removed(member, failure, now)
@@ -93,6 +95,19 @@ class Mishaps(Staying):
             return [*trouble, RemoveChannel(member.channel_id, self.bridge_id, member.member_id)]
         return []
 
+    def _not_reentered(self, member: Member, failure: ev.EffectFailed, now: int) -> Out:
+        """Still in the bridge, they go on as they are; out of it, they are let in as one who comes."""
+        if not (failure.gone or failure.refused):
+            # It may be done as yet. Events tell, or the comparison with Asterisk; then it is done once more.
+            member.restarted = True
+            return []
+        out, member.outside, member.reentering = member.outside, False, False
+        trouble: Out = [] if failure.gone else [member.problem(f"perhaps not heard by the others: {failure.reason}")]
+        if out and member.state == "leaving":
+            return [*trouble, *self._out(member, now)]
+        member.state = "joining" if out and member.state == "mixed" else member.state
+        return trouble
+
     def _not_removed(self, member: Member, failure: ev.EffectFailed, now: int) -> Out:
         """Whoever has left is neither to hear the others nor to be heard, even if the channel is still in the bridge:
         it is muted and deafened meanwhile."""
@@ -102,7 +117,7 @@ class Mishaps(Staying):
         out: Out = [member.problem(f"not out of the conference yet, which is tried again: {failure.reason}")]
         # What was said so far was heard.
         out += self.note_talk(member, now)
-        out += [] if member.muted else [MuteChannel(member.channel_id, True)]
+        out += [] if member.silenced else [MuteChannel(member.channel_id, True)]
         out += [] if member.deaf else [DeafenChannel(member.channel_id, True)]
         member.muted = member.deaf = True
         return out

@@ -96,7 +96,8 @@ def _mute(conference: Conference, member: Member, on: bool, now: int) -> Out:
     if on and conference.floor == member.member_id:
         # "it is free when he leaves or is muted"
         conference.floor = None
-    return [*out, MuteChannel(member.channel_id, on)]
+    # Of a phone that holds us nothing is heard anyway, until it takes us back.
+    return out if member.on_hold else [*out, MuteChannel(member.channel_id, on)]
 
 
 def _deafen(member: Member, on: bool) -> Out:

@@ -11,6 +11,7 @@ from typing import Literal
 from ari_conf.core.effects import DetectBeep, DetectTalking, Effect, PlayMedia, PrepareSound, StopPlayback, Target
 from ari_conf.core.elements import Play, Prompt, Speak, Wait
 from ari_conf.core.events import (
+    AudioStopped,
     BeepHeard,
     EffectFailed,
     Event,
@@ -18,6 +19,7 @@ from ari_conf.core.events import (
     PlaybackStarted,
     SoundFailed,
     SoundPrepared,
+    StreamSeen,
     TalkingFinished,
     TalkingStarted,
     TimePassed,
@@ -108,6 +110,11 @@ class Player:
             case TalkingFinished() if self._waits_for_silence() and self.quiet_until is None:
                 # The end of a talk that began in this wait; not late news of an earlier one.
                 return self._waited(now)
+            case AudioStopped(_, for_ms) if self._waits_for_silence() and self.quiet_until is None:
+                return self._quiet_since(now - for_ms, now)
+            case StreamSeen() if self._waits_for_silence():
+                # Of the new stream Asterisk's detection may hear nothing.
+                return self._quiet_since(now, now)
             case BeepHeard() if self._waits_for_beep():
                 return self._waited(now)
         return []
@@ -176,6 +183,14 @@ class Player:
 
     def _waited(self, now: int) -> list[Effect]:
         return self._stop_listening() + self._next_item(now)
+
+    def _quiet_since(self, since: int, now: int) -> list[Effect]:
+        """Asterisk has not noticed: it takes the caller for talking, and would not tell of the next talk."""
+        ends_at = since + (self.silence_ms or 0)
+        if ends_at <= now:
+            return self._waited(now)
+        self.quiet_until = ends_at
+        return [DetectTalking(self.target.id, None), DetectTalking(self.target.id, self.silence_ms)]
 
     def _stop_listening(self) -> list[Effect]:
         if self._waits_for_silence():

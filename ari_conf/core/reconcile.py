@@ -127,6 +127,7 @@ def compared(
     expectations = [e for e in otherwise if e in still]
     if took_over:
         expectations = [e if e.begun else e._replace(if_gone=None) for e in expectations]
+        expectations = [e._replace(if_there=None) if e.kind == "member" and not e.begun else e for e in expectations]
     if listened:
         # One that waits for another's end is there, and has not begun.
         expectations = [e._replace(if_there=None) if e.kind == "playback" else e for e in expectations]
@@ -216,9 +217,11 @@ def of_conference(conference: Conference) -> Iterator[Expected]:
 
 def _of_member(member: Member, bridge_id: str) -> Iterator[Expected]:
     channel_id = member.channel_id
-    if member.state == "adding":
+    if member.state == "adding" or (member.state == "mixed" and member.reentering):
         entered = ev.ChannelEnteredBridge(channel_id, bridge_id)
-        yield Expected("member", channel_id, channel_id, bridge_id, if_there=entered, turn=member.additions)
+        # Whoever takes over adds one who is to leave and enter again once more, and is told of that.
+        awaited = Expected("member", channel_id, channel_id, bridge_id, if_there=entered, turn=member.additions)
+        yield awaited._replace(begun=not member.reentering)
     elif member.state in INSIDE:
         left = ev.ChannelLeftBridge(channel_id, bridge_id)
         decided = member.state == "leaving" and member.reason is not None
@@ -300,12 +303,12 @@ def _member_again(member: Member, conference: Conference, there: There) -> Out:
     channel_id, bridge_id = member.channel_id, conference.bridge_id
     is_in = channel_id in there.bridges.get(bridge_id, ())
     out: Out = []
-    if member.state == "adding" and not is_in:
+    if (member.state == "adding" and not is_in) or (member.state == "mixed" and member.reentering):
         out.append(do.AddChannel(channel_id, bridge_id, member.member_id))
     if member.state in ("parting", "leaving") and is_in:
         out.append(do.RemoveChannel(channel_id, bridge_id, member.member_id))
     # Asterisk doesn't say who is muted.
-    if member.muted:
+    if member.silenced:
         out.append(do.MuteChannel(channel_id, True))
     if member.deaf and member.state != "held":
         out.append(do.DeafenChannel(channel_id, True))

@@ -123,7 +123,7 @@ def still_wanted(directory: Directory, effect: Likely) -> bool:
         return False
     match effect:
         case do.MuteChannel():
-            return member.muted
+            return member.silenced
         case do.DeafenChannel():
             return member.deaf and member.state != "held"
     return member.detected

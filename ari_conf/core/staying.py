@@ -56,15 +56,60 @@ class Staying(Hearing):
         ]
 
     def _talks(self, member: Member, now: int) -> Out:
+        if member.on_hold:
+            return []
         member.talking_at = member.talking_at if member.talking else now
         member.talking = True
         holder = self.members.get(self.floor) if self.floor is not None else None
         # "An unmuted member who starts to talk takes it if nobody holds it or the holder is silent"
-        if member.state != "mixed" or member.muted or holder is member or (holder is not None and holder.talking):
+        if member.state != "mixed" or member.silenced or holder is member or (holder is not None and holder.talking):
             return []
+        return self._takes_floor(member, now)
+
+    def _takes_floor(self, member: Member, now: int) -> Out:
         self.floor = member.member_id
         # "One event for each taking"
         return self._notify(member, "floor", now) if member.element.floor_event else []
+
+    def _audio_stopped(self, member: Member, for_ms: int, now: int) -> Out:
+        if not member.talking:
+            return []
+        out = self.note_talk(member, now - for_ms)
+        member.talking = False
+        if self.floor == member.member_id:
+            out += self._pass_floor(now)
+        return out + self._detect_anew(member)
+
+    def _pass_floor(self, now: int) -> Out:
+        """Who began to talk while the holder was taken for talking has it now."""
+        talkers = [m for m in self.members.values() if m.state == "mixed" and m.talking and not m.silenced]
+        if not talkers:
+            return []
+        return self._takes_floor(min(talkers, key=lambda m: m.talking_at), now)
+
+    def _holds_us(self, member: Member, now: int) -> Out:
+        """Music that the phone may send instead of a voice is neither mixed nor recorded."""
+        if member.on_hold:
+            return []
+        out = self.note_talk(member, now)
+        was, member.on_hold, member.talking = member.silenced, True, False
+        if self.floor == member.member_id:
+            self.floor = None
+            out += self._pass_floor(now)
+        return out + self._silence(member, was)
+
+    def _takes_us_back(self, member: Member) -> Out:
+        if not member.on_hold:
+            return []
+        was, member.on_hold = member.silenced, False
+        # Whatever comes now may come as another stream.
+        member.restarted = member.state == "mixed"
+        return [*self._silence(member, was), *self._detect_anew(member)]
+
+    def _silence(self, member: Member, was: bool) -> Out:
+        if was == member.silenced or member.state in ("arriving", "leaving"):
+            return []
+        return [MuteChannel(member.channel_id, member.silenced)]
 
     def _playback(self, playback_id: str, event: ev.Event, now: int) -> Out:
         member = self.members.get(ids.member_of(playback_id) or 0)
@@ -113,13 +158,16 @@ class Staying(Hearing):
         return out if was == "parting" else [*out, RemoveChannel(member.channel_id, self.bridge_id, member.member_id)]
 
     def _left(self, member: Member, now: int) -> Out:
-        if member.state == "mixed":
+        if member.reentering:
+            # It is on its way into the bridge again.
+            member.outside = True
+        elif member.state == "mixed":
             # Somebody else took him out of the bridge: he goes on with his document.
             member.reason, member.state = "conference_ended", "leaving"
         elif member.state == "parting":
             # To be held, or, should he not be wanted held any more, to come back.
             member.state = "joining"
-        return self._out(member, now) if member.state == "leaving" else []
+        return self._out(member, now) if member.state == "leaving" and not member.reentering else []
 
     def _out(self, member: Member, now: int) -> Out:
         """In this order: out of the mix, exit callback, exitSound, what follows from his leaving, his action."""
@@ -132,7 +180,7 @@ class Staying(Hearing):
         out += self._note_stay(member, now, now)
         if reason != "hangup":
             out += [DetectTalking(member.channel_id, None)] if member.detected else []
-            out += [MuteChannel(member.channel_id, False)] if member.muted else []
+            out += [MuteChannel(member.channel_id, False)] if member.silenced else []
             out += [DeafenChannel(member.channel_id, False)] if member.deaf else []
         last = ("ConferenceLastMember", truth(not self.members))
         out += self._notify(member, "exit", now, last, ("ConferenceExitReason", reason))

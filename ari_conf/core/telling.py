@@ -10,7 +10,7 @@ from ari_conf.core.call import Call
 from ari_conf.core.callbacks import NORMAL, standard
 from ari_conf.core.conference import Conference
 from ari_conf.core.directory_state import DirectoryState
-from ari_conf.core.effects import Effect, FetchSounds, NoteStay, PostCallback, Undoing
+from ari_conf.core.effects import Effect, FetchSounds, NoteStay, PostCallback, SendSilence, Undoing
 from ari_conf.core.insisting import lane_of
 from ari_conf.core.internal import (
     INTERNALS,
@@ -81,7 +81,7 @@ class Telling(DirectoryState):
 
     def _remember(self, effect: Undoing, now: int) -> None:
         """What is no longer to be leaves no other trace in the state: after a crash it may be there as yet."""
-        if getattr(effect, "muted", False) or getattr(effect, "deaf", False) or getattr(effect, "silence_ms", None):
+        if any(getattr(effect, name, None) for name in ("muted", "deaf", "silence", "silence_ms")):
             return
         where = lane_of(effect)
         conference = self.conferences.get(where)
@@ -166,7 +166,10 @@ class Telling(DirectoryState):
             join.element,
             recording_id,
         )
-        member.wideband = call.wideband
+        member.wideband, member.on_hold = call.wideband, call.on_hold
+        if call.silence:
+            call.silence = False
+            out.append(SendSilence(call.channel_id, False))
         return out + conference.join(member, now)
 
 

@@ -75,7 +75,7 @@ class EmbeddedAsterisk:
     outbound: bool = False
     """Asterisk opens the events' WebSocket, to `websocket_port`; else the application does."""
     trust_callers: bool = True
-    rtp_timeout: int = 60
+    rtp_timeout: int = 55
     """Seconds without a packet after which a caller has vanished."""
     max_calls: int = 1000
     host: str = "127.0.0.1"

@@ -18,8 +18,9 @@ NORMAL_CLEARING = 16
 
 
 FOR_ASTERISK = (do.Answer, do.HangUp, do.AddChannel, do.RemoveChannel, do.MuteChannel, do.DeafenChannel, do.StartMusic,
-                do.StopMusic, do.SendDigits, do.DetectTalking, do.DetectBeep, do.CreateBridge, do.DestroyBridge,
-                do.StartRecording, do.StopRecording, do.PlayMedia, do.StopPlayback)  # fmt: skip
+                do.StopMusic, do.SendSilence, do.SendDigits, do.DetectTalking, do.DetectBeep,
+                do.CreateBridge, do.DestroyBridge, do.StartRecording, do.StopRecording, do.PlayMedia,
+                do.StopPlayback)  # fmt: skip
 
 
 def lane(effect: do.Effect) -> str | None:
@@ -46,8 +47,16 @@ class Channel:
     up: bool = False
     bridge: str | None = None
     music: bool = False
+    silence: bool = False
+    """It is sent silence, and nothing of its bridge."""
     muted: bool = False
     deaf: bool = False
+    on_hold: bool = False
+    """Its phone holds us."""
+    stream: int = 1
+    """The SSRC of what its phone sends."""
+    unheard: bool = False
+    """That began over in the bridge, and its packets are dropped until it has left it."""
     playbacks: list[str] = field(default_factory=list)
     """One after another: the first is heard."""
     silence_ms: int | None = None
@@ -100,6 +109,18 @@ class Asterisk:
         if channel is not None and channel.silence_ms is not None:
             self._tell(channel_id, ev.TalkingStarted(channel_id) if starts else ev.TalkingFinished(channel_id))
 
+    def hold(self, channel_id: str) -> None:
+        """Its phone puts us on hold, or takes us back."""
+        channel = self.channels[channel_id]
+        channel.on_hold = not channel.on_hold
+        self._tell(channel_id, ev.PhoneHeld(channel_id) if channel.on_hold else ev.PhoneResumed(channel_id))
+
+    def begin_stream(self, channel_id: str) -> None:
+        """Nothing tells of it: whoever looks sees it."""
+        channel = self.channels[channel_id]
+        channel.stream += 1
+        channel.unheard = channel.bridge is not None
+
     def finish(self, playback_id: str, failed: bool = False) -> None:
         """The playback has come to its end."""
         target = self.playbacks.pop(playback_id).target
@@ -131,10 +152,11 @@ class Asterisk:
     def mix(self, channel_id: str) -> set[str]:
         """Whom and what this channel hears through its bridge."""
         channel = self.channels[channel_id]
-        if channel.bridge is None or channel.deaf:
+        if channel.bridge is None or channel.deaf or channel.silence:
             return set()
         bridge = self.bridges[channel.bridge]
-        talkers = {other for other in bridge.channels if other != channel_id and not self.channels[other].muted}
+        others = {other: self.channels[other] for other in bridge.channels if other != channel_id}
+        talkers = {other for other, one in others.items() if not one.muted and not one.unheard}
         return talkers | set(bridge.playbacks[:1])
 
     def forget(self, playback_id: str) -> None:
@@ -178,8 +200,11 @@ class Asterisk:
                 channel.muted = on
             case do.DeafenChannel(_, on):
                 channel.deaf = on
+            case do.SendSilence(_, on):
+                channel.silence = on
             case do.StartMusic():
                 channel.music = True
+                channel.silence = False
             case do.StopMusic():
                 channel.music = False
             case do.SendDigits(_, digits):
@@ -200,6 +225,8 @@ class Asterisk:
         self._new(playback_id)
         self.playbacks[playback_id] = effect
         whose.playbacks.append(playback_id)
+        if isinstance(whose, Channel):
+            whose.silence = False
         if whose.playbacks == [playback_id]:
             self._tell(playback_id, ev.PlaybackStarted(playback_id))
 
@@ -233,8 +260,10 @@ class Asterisk:
         if not channel.up:
             # It can be done, and nobody would hear him: the phone still rings.
             raise Refused("Channel is not answered")
-        if channel.bridge is not None:
+        if channel.bridge is not None and channel.bridge != bridge.bridge_id:
             raise Refused("Channel is in a bridge already")
+        self._leave(channel)
+        channel.unheard = False
         channel.bridge = bridge.bridge_id
         bridge.channels.append(channel.channel_id)
         self._tell(channel.channel_id, ev.ChannelEnteredBridge(channel.channel_id, bridge.bridge_id))

@@ -26,11 +26,11 @@ S, H, STAY, W, T = "conference_state.py", "hearing.py", "staying.py", "mishaps.p
 LEAVE = "if member.element.end_conference_on_exit:"
 
 OF_ATTRIBUTES = (
-    Bug("muted: joins muted", C, "        if member.muted:\n            out.append(MuteChannel(member.channel_id, True))",
+    Bug("muted: joins muted", C, "        if member.silenced:\n            out.append(MuteChannel(member.channel_id, True))",
         "", "smooth"),
     Bug("muted: only in the conference", STAY,
-        "out += [MuteChannel(member.channel_id, False)] if member.muted else []", "", "smooth"),
-    Bug("muted: does not take the floor", STAY, 'member.state != "mixed" or member.muted or', 'member.state != "mixed" or',
+        "out += [MuteChannel(member.channel_id, False)] if member.silenced else []", "", "smooth"),
+    Bug("muted: does not take the floor", STAY, 'member.state != "mixed" or member.silenced or', 'member.state != "mixed" or',
         "smooth"),
     Bug("enterSound: not while waiting", C, "member.enter_due = self.started", "member.enter_due = True",
         "test_conference_sounds"),
@@ -215,7 +215,7 @@ OF_FAILURES = (
     Bug("failure: whoever is out neither hears nor is heard", W, "                return self._not_removed(member, failure, now)\n            if",
         "                return self._out(member, now) if member.reason else []\n            if", "rough"),
     Bug("failure: who can't be removed is deaf and muted", W, "        member.muted = member.deaf = True\n        return out\n", "        return []\n", "test_insisting"),
-    Bug("failure: what was said before it was said", W, "        out += self.note_talk(member, now)\n        out += [] if member.muted", "        out += [] if member.muted", "test_insisting"),
+    Bug("failure: what was said before it was said", W, "        out += self.note_talk(member, now)\n        out += [] if member.silenced", "        out += [] if member.silenced", "test_insisting"),
     Bug("failure: in the end the call is hung up", W, "            return [HangUpCall(member.call_uuid)]\n", "            return []\n", "test_insisting"),
     Bug("failure: a hang-up is never given up", HANG, "        self.hanging_up_until = now + again_ms(self.hang_ups)\n", "        self.hanging_up_until = None\n", "rough"),
     Bug("failure: a bridge is destroyed in the end", W, "            out += self._destroy(now)\n        for member", "            self.destroy_again_at = None\n        for member", "rough"),
@@ -305,7 +305,7 @@ OF_CRASHES = (
     Bug("crash: what effects are changing is not missed", P, "[e.unsure() if busy(e.lane) else e for e in found]", "found", "test_reconcile_parts"),
     Bug("crash: a wait's listening is not put off", P, "    likely = [effect for effect in likely if \"conference_id\" in directory.whose(effect.channel_id)]\n", "", "test_reconcile_parts"),
     Bug("crash: what is put off keeps its order", P, "[effect for effect in likely if effect.channel_id not in busy]", "likely", "test_reconcile_parts"),
-    Bug("crash: what was put off may not be wanted any more", P, "            return member.muted\n", "            return True\n", "test_reconcile_parts"),
+    Bug("crash: what was put off may not be wanted any more", P, "            return member.silenced\n", "            return True\n", "test_reconcile_parts"),
 )  # fmt: skip
 
 BUGS = OF_ATTRIBUTES + OF_PROMISES + OF_FAILURES + OF_DEFECTS + OF_CRASHES

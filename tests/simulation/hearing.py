@@ -92,10 +92,11 @@ class Hearing:
         """Exactly one of wait sound and conference."""
         channel = self.asterisk.channels[member.channel_id]
         own, mix = self.asterisk.own(member.channel_id), self.asterisk.mix(member.channel_id)
-        speaking = {m.channel_id for m in members if m is not member and not m.element.muted}
+        speaking = {m.channel_id for m in members if m is not member and not self._silenced(m)}
         others = mix & set(self.asterisk.channels)
         assert channel.up, "a member's call is answered"
-        assert channel.muted == member.element.muted
+        assert channel.muted == self._silenced(member)
+        assert not channel.silence, "silence that hides the conference"
         if not conference.started:
             assert channel.bridge is None and not mix, "nobody hears anybody"
             sounding = member.player is not None and member.player.state not in ("gap", "waiting")
@@ -105,7 +106,8 @@ class Hearing:
             assert not (member.wait_sound.items == () and own != {"music"}), "the default music if he has none"
             return
         assert channel.bridge == conference.bridge_id
-        assert others == speaking, "all others are heard, but not the muted ones"
+        later = {m.channel_id for m in members if m.restarted and not m.at_rest}
+        assert others | later == speaking | later, "all others are heard, but not the muted ones"
         if len(members) > 1:
             assert not own, "a wait sound while others are there"
         else:
@@ -154,7 +156,10 @@ class Hearing:
             case do.AddChannel(channel_id):
                 assert self.told(channel_id).quiet, "what he hears is stopped before he comes to the others"
                 member = next(m for c in self._conferences() for m in c.members.values() if m.channel_id == channel_id)
-                assert self.told(channel_id).muted == member.element.muted
+                assert self.told(channel_id).muted == member.silenced
+
+    def _silenced(self, member: Member) -> bool:
+        return member.element.muted or self.asterisk.channels[member.channel_id].on_hold
 
     def _of(self, member_id: int) -> str | None:
         found = (c.members[member_id].channel_id for c in self._conferences() if member_id in c.members)

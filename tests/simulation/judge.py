@@ -55,10 +55,13 @@ class Judge:
     def before(self, event: ev.Event, now: int) -> None:
         self.hearing.before(event)
         if isinstance(event, ev.DocumentFetched):
-            rooms = [element for element in event.elements if isinstance(element, el.Conference)]
-            self._rooms[ids.call_of(event.fetch_id) or ""] = rooms
+            call = self.directory.calls.get(ids.call_of(event.fetch_id) or "")
+            # One that comes a second time, after another, is not run.
+            if call is not None and call._awaits(event.fetch_id):
+                rooms = [element for element in event.elements if isinstance(element, el.Conference)]
+                self._rooms[call.call_uuid] = rooms
         self._mixed = {
-            m.channel_id: (c.conference_id, m.member_id, m.muted)
+            m.channel_id: (c.conference_id, m.member_id, m.silenced)
             for c in self.directory.conferences.values()
             for m in c.mixed
         }
@@ -276,9 +279,12 @@ class Judge:
             stay = next((s for s in seen.inside.values() if s.channel_id == channel_id), None)
             if stay is None:
                 continue
+            call = self.directory.calls.get(stay.call_uuid)
             if isinstance(event, ev.TalkingFinished):
                 seen.talking.discard(stay.member_id)
-            elif isinstance(event, ev.TalkingStarted):
+            elif isinstance(event, ev.AudioStopped | ev.PhoneHeld):
+                return self._floor_passed(seen, stay, event)
+            elif isinstance(event, ev.TalkingStarted) and not (call is not None and call.on_hold):
                 seen.talking.add(stay.member_id)
                 _, _, muted = self._mixed.get(channel_id, ("", 0, True))
                 free = seen.floor is None or (seen.floor != stay.member_id and seen.floor not in seen.talking)
@@ -286,6 +292,24 @@ class Judge:
                     seen.floor = stay.member_id
                     return [stay.member_id] if stay.element.floor_event else []
         return []
+
+    def _floor_passed(self, seen: Seen, stay: Stay, event: ev.AudioStopped | ev.PhoneHeld) -> list[int]:
+        """The floor of one who falls silent is another's who talks, if there is one."""
+        talked = stay.member_id in seen.talking
+        seen.talking.discard(stay.member_id)
+        if seen.floor != stay.member_id or (isinstance(event, ev.AudioStopped) and not talked):
+            return []
+        heard = {id: key for key, (room, id, muted) in self._mixed.items() if room == seen.conference_id and not muted}
+        talkers = seen.talking & set(heard) - {stay.member_id}
+        conference = self.directory.conferences.get(seen.conference_id)
+        holder = conference.floor if conference is not None else None
+        if not talkers:
+            seen.floor = None if isinstance(event, ev.PhoneHeld) else seen.floor
+            return []
+        assert holder in talkers, "whoever talks has the floor of one who has fallen silent"
+        seen.floor = holder
+        inside = seen.inside[holder]
+        return [holder] if inside.element.floor_event else []
 
     def _relayed(self, event: ev.Event, effects: list[do.Effect]) -> None:
         if not isinstance(event, ev.DigitReceived):

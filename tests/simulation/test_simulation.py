@@ -18,6 +18,8 @@ LONG = os.environ.get("ARI_CONF_SIMULATION") == "long"
 EXAMPLES, SEEDS, STEPS = (3000, 2000, 600) if LONG else (120, 60, 250)
 
 SMOOTH = ("arrive",) * 3 + ("go on",) * 12 + ("press", "talk", "finish", "time", "hang up", "settle", "compare")
+PHONES = ("hold", "stream", "audio stops", "nothing sent")
+SMOOTH += PHONES
 ROUGH = (*SMOOTH, *("go on",) * 6, "twice", "late again", "refused", "reply lost", "lost", "destroy", "fail")
 CHANCES: dict[str, CHANCE] = {
     "go on": "well",
@@ -52,6 +54,14 @@ def play(world: World, action: Action) -> None:
             world.press(number // 12, "0123456789*#11223**"[number % 19])
         case "talk":
             world.talk(number // 2, number % 2 == 0)
+        case "hold":
+            world.hold(number)
+        case "stream":
+            world.begin_stream(number)
+        case "audio stops":
+            world.stop_audio(number)
+        case "nothing sent":
+            world.send_nothing(number)
         case "finish":
             world.finish(number)
         case "time":

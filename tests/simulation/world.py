@@ -38,7 +38,7 @@ AGAIN = (*AGAIN_LATE, ev.ChannelEnteredBridge, ev.ChannelLeftBridge, ev.TalkingS
 
 @dataclass(frozen=True)
 class Lane:
-    kind: Literal["effect", "news", "answer", "reply"]
+    kind: Literal["effect", "news", "answer", "reply", "look"]
     key: str
 
 
@@ -85,6 +85,30 @@ class World:
     def talk(self, which: int, starts: bool) -> None:
         if channel := self._caller(which):
             self.asterisk.talk(channel, starts)
+
+    def hold(self, which: int) -> None:
+        if channel := self._caller(which):
+            self.asterisk.hold(channel)
+
+    def begin_stream(self, which: int) -> None:
+        """Where the one before was looked at: else nobody could tell."""
+        if channel := self._caller(which):
+            call = self.directory.calls.get(self.directory.whose(channel).get("call_uuid", ""))
+            if call is not None and call.stream is not None:
+                self.asterisk.begin_stream(channel)
+            self._seen_stream(channel)
+
+    def _seen_stream(self, channel_id: str) -> None:
+        source = self.asterisk.channels[channel_id].stream
+        self._put(Lane("look", channel_id), ev.StreamSeen(channel_id, source))
+
+    def stop_audio(self, which: int) -> None:
+        if channel := self._caller(which):
+            self._put(Lane("look", channel), ev.AudioStopped(channel, 1000))
+
+    def send_nothing(self, which: int) -> None:
+        if channel := self._caller(which):
+            self._put(Lane("look", channel), ev.NothingSent(channel))
 
     def finish(self, which: int) -> None:
         if playing := list(self.asterisk.playbacks):
@@ -284,6 +308,11 @@ class World:
         self.lost = False
         for event in missed(expected(self.directory), self._looks()):
             self.receive(event)
+        for call in list(self.directory.calls.values()):
+            channel = self.asterisk.channels.get(call.channel_id)
+            if channel is not None and channel.on_hold != call.on_hold:
+                held = ev.PhoneHeld if channel.on_hold else ev.PhoneResumed
+                self.receive(held(call.channel_id))
 
     def _looks(self) -> There:
         return There(
