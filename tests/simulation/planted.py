@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 PROMISE = "a promise does not hold:"
 SIMULATED = {
     "smooth": "test_simulation import long_courses as run; run('smooth', SEEDS)",
+    "phones": "test_simulation import long_courses as run; run('phones', SEEDS)",
     "rough": "test_simulation import long_courses as run; run('rough', SEEDS)",
     "commanded": "test_commands import commanded_courses as run; run(SEEDS)",
     "broken": "test_broken_steps import broken_courses as run; run(SEEDS)",
