@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from ari_conf.errors import AriNotFound
 from ari_conf.up import System
 from demo.phone import CallFailed, Phone, now_ms
 from tests import lateness
@@ -25,7 +24,7 @@ TIMEOUT_S = 3
 """`rtp_timeout`, of which Asterisk looks at the clock once a second."""
 LATE_S = 3.0
 """Until that is known here, and all that follows is done."""
-MOST_CALLS, OF_AN_ACCOUNT = 8, 5
+MOST_CALLS, OF_AN_ACCOUNT = 8, 6
 THIRD_PARTY = "127.0.0.3"
 ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
 
@@ -33,7 +32,10 @@ ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
 @pytest_asyncio.fixture(loop_scope="session")
 async def quick(tmp_path: Path) -> AsyncGenerator[Stage]:
     """A system in which callers vanish after seconds."""
-    configured = ALLOWED | {"ARI_CONF_CALLS_PER_ACCOUNT": str(OF_AN_ACCOUNT)}
+    configured = ALLOWED | {
+        "ARI_CONF_CALLS_PER_ACCOUNT": str(OF_AN_ACCOUNT),
+        "ARI_CONF_RTP_TIMEOUT": str(TIMEOUT_S),
+    }
     system = System(tmp_path, configured, ("redis", "asterisk", "worker", "serve"))
     assert system._asterisk is not None, "it has one of its own"
     system._asterisk.rtp_timeout, system._asterisk.max_calls = TIMEOUT_S, MOST_CALLS
@@ -126,7 +128,7 @@ async def test_one_who_talked_and_vanishes(quick: Stage) -> None:
             await quick.call(phone, ROOM)
             await quick.enters(phone)
         vanished = now_ms()
-        falls_silent(ann)
+        ann.vanish()
         await gone(quick, vanished, left=1)
         assert (await quick.leaves(ann)).params["ConferenceExitReason"] == "hangup"
         assert bob.state == "answered"
@@ -142,15 +144,15 @@ def falls_silent(phone: Phone) -> socket.socket:
 
 
 async def test_who_lives_stays_however_little_they_send(quick: Stage) -> None:
-    """Comfort noise, two bytes as keep-alive, RTCP; one who waits with music; one who has put us on hold."""
-    async with quick.callers(4) as (noise, alive, rtcp, waits):
-        for phone in (noise, alive, rtcp):
+    """Comfort noise, two bytes as keep-alive, RTCP; nothing at all, but answers; so while it holds us, and waits."""
+    async with quick.callers(6) as (noise, alive, rtcp, waits, nothing, holds):
+        for phone in (noise, alive, rtcp, nothing, holds):
             await quick.call(phone, ROOM)
             await quick.enters(phone)
         await quick.call(waits, '<Conference startConferenceOnEnter="false">later</Conference>')
-        holds = Stranger(quick)
-        async with lateness.timeout():
-            await holds.call(quick, quick.document("/held", ROOM), ("127.0.0.1", 40000), "inactive")
+        await holds.hold("inactive")
+        for phone in (waits, nothing, holds):
+            phone.send_packets(False)
         far = [phone._line.far for phone in (noise, alive, rtcp) if phone._line is not None]
         sockets = [falls_silent(phone) for phone in (noise, alive, rtcp)]
         for number in range(TIMEOUT_S * 3):
@@ -160,13 +162,27 @@ async def test_who_lives_stays_however_little_they_send(quick: Stage) -> None:
             # Of RTCP's port: the one above.
             report = bytes((0x80, 201, 0, 1)) + bytes((0, 0, 0, 7))
             rtcp._line._rtcp.sendto(report, (far[2][0], far[2][1] + 1))  # type: ignore[union-attr]
-        assert [phone.state for phone in (noise, alive, rtcp, waits)] == ["answered"] * 4
-        assert await calls(quick) == 5
-        for phone in (noise, alive, rtcp, waits):
+        everybody = (noise, alive, rtcp, waits, nothing, holds)
+        assert [phone.state for phone in everybody] == ["answered"] * 6
+        for phone in everybody:
             await phone.hang_up()
-        for channel in await quick.ari.request("GET", "/channels"):
-            with contextlib.suppress(AriNotFound):
-                await quick.ari.request("DELETE", f"/channels/{channel['id']}")
+
+
+async def test_who_holds_or_waits_and_vanishes_is_gone_as_well(quick: Stage) -> None:
+    async with quick.callers(4) as (holds, waits, listens, stays):
+        for phone in (holds, stays):
+            await quick.call(phone, ROOM)
+            await quick.enters(phone)
+        await quick.call(waits, '<Conference startConferenceOnEnter="false">later</Conference>')
+        await quick.call(listens, '<GetDigits timeout="60"/>')
+        await holds.hold("inactive")
+        vanished = now_ms()
+        for phone in (holds, waits, listens):
+            phone.vanish()
+        await gone(quick, vanished, left=1)
+        assert (await quick.leaves(holds)).params["ConferenceExitReason"] == "hangup"
+        assert stays.state == "answered"
+        await stays.hang_up()
 
 
 async def test_more_calls_than_an_account_may_have_and_than_asterisk_takes(quick: Stage) -> None:

@@ -1,0 +1,233 @@
+"""What phones do within a call: hold, stop sending, begin another stream; and what they are sent."""
+
+from __future__ import annotations
+
+import pytest
+
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.core.elements import GetDigits, Play, Wait
+from ari_conf.core.reconcile import There, compared, expected
+from tests.core.stage import START, Stage, players, stay, waiting
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+def floor(stage: Stage) -> list[str]:
+    return [told for told in stage.told() if told.startswith("floor")]
+
+
+def added(stage: Stage) -> list[str]:
+    return [effect.channel_id for effect in stage.all(do.AddChannel)]
+
+
+def muted(stage: Stage) -> list[tuple[str, bool]]:
+    return [(effect.channel_id, effect.muted) for effect in stage.all(do.MuteChannel)]
+
+
+def seen(stage: Stage, name: str, source: int) -> list[do.Effect]:
+    return stage.tell(ev.StreamSeen(name, source))
+
+
+# Hold.
+
+
+def test_who_holds_us_is_heard_by_nobody_until_they_take_us_back(stage: Stage) -> None:
+    players(stage, "ann", "bob")
+    stage.tell(ev.PhoneHeld("ann"), ev.PhoneHeld("ann"))
+    assert stage.hears("bob") == set()
+    stage.tell(ev.PhoneResumed("ann"), ev.PhoneResumed("ann"))
+    assert stage.hears("bob") == {"ann"}
+    assert muted(stage) == [("ann", True), ("ann", False)]
+    assert not [told for told in stage.told() if told.startswith("exit")]
+
+
+def test_hold_and_mute_end_each_by_itself(stage: Stage) -> None:
+    players(stage, "ann", muted=True)
+    players(stage, "bob")
+    stage.tell(ev.PhoneHeld("ann"), ev.PhoneResumed("ann"))
+    assert muted(stage) == [("ann", True)]
+    assert stage.hears("bob") == set()
+
+
+def test_who_held_us_before_they_came_is_not_heard(stage: Stage) -> None:
+    players(stage, "bob")
+    stage.call("ann", GetDigits(num_digits=1), stay())
+    stage.tell(ev.PhoneHeld("ann"))
+    stage.press("ann", "1")
+    stage.go_on()
+    assert stage.asterisk.channels["ann"].muted
+    stage.tell(ev.PhoneResumed("ann"))
+    assert not stage.asterisk.channels["ann"].muted
+
+
+def test_the_floor_of_one_who_holds_is_anothers_who_talks(stage: Stage) -> None:
+    players(stage, "ann", "bob", "cid", floor_event=True)
+    for name in ("ann", "bob", "cid"):
+        stage.talk(name)
+        stage.pass_time(1)
+    stage.tell(ev.PhoneHeld("ann"))
+    assert floor(stage) == ["floor ann", "floor bob"]
+    stage.tell(ev.TalkingStarted("ann"))
+    stage.fall_silent("bob")
+    stage.tell(ev.TalkingStarted("ann"))
+    assert floor(stage) == ["floor ann", "floor bob"], "music takes no floor"
+
+
+def test_talk_ends_with_the_hold(stage: Stage) -> None:
+    players(stage, "ann", "bob", record=True)
+    stage.talk("ann")
+    stage.pass_time(3)
+    stage.tell(ev.PhoneHeld("ann"))
+    stage.pass_time(5)
+    stage.hang_up("ann", "bob")
+    assert [(note.start_ms, note.end_ms - note.start_ms) for note in stage.all(do.NoteTalk)] == [(START, 3000)]
+
+
+# Sound that stops.
+
+
+def test_talk_ends_where_the_sound_does_and_the_next_one_is_told_of(stage: Stage) -> None:
+    players(stage, "ann", "bob", record=True, floor_event=True)
+    stage.talk("ann")
+    stage.talk("bob")
+    stage.pass_time(5)
+    stage.tell(ev.AudioStopped("ann", 1000))
+    assert floor(stage) == ["floor ann", "floor bob"]
+    assert [note.end_ms - note.start_ms for note in stage.all(do.NoteTalk)] == [4000]
+    assert [(e.channel_id, e.silence_ms) for e in stage.all(do.DetectTalking)][-2:] == [("ann", None), ("ann", 500)]
+    stage.tell(ev.AudioStopped("ann", 1500))
+    assert len(stage.all(do.NoteTalk)) == 1
+
+
+def test_who_stops_and_nobody_else_talks_keeps_the_floor(stage: Stage) -> None:
+    players(stage, "ann", "bob", floor_event=True)
+    stage.talk("ann")
+    stage.tell(ev.AudioStopped("ann", 1000))
+    stage.talk("ann")
+    assert floor(stage) == ["floor ann"]
+
+
+@pytest.mark.parametrize(("for_ms", "ends_after"), [(1000, 1.0), (2000, 0.0), (3000, 0.0)])
+def test_wait_silence_counts_from_the_last_sound(stage: Stage, for_ms: int, ends_after: float) -> None:
+    stage.call("ann", GetDigits(num_digits=1), Wait(60, silence=True, min_silence=2000))
+    stage.press("ann", "1")
+    stage.talk("ann")
+    stage.pass_time(5)
+    stage.tell(ev.AudioStopped("ann", for_ms))
+    stage.pass_time(max(ends_after - 0.1, 0))
+    assert bool(stage.all(do.HangUp)) == (ends_after == 0)
+    stage.pass_time(0.2)
+    assert stage.all(do.HangUp)
+
+
+def test_wait_silence_goes_on_when_they_talk_again(stage: Stage) -> None:
+    stage.call("ann", GetDigits(num_digits=1), Wait(60, silence=True, min_silence=2000))
+    stage.press("ann", "1")
+    stage.talk("ann")
+    stage.tell(ev.AudioStopped("ann", 1000))
+    stage.talk("ann")
+    stage.pass_time(10)
+    assert not stage.all(do.HangUp)
+
+
+# Another stream.
+
+
+def test_another_stream_lets_its_channel_leave_and_enter_again_and_nobody_notices(stage: Stage) -> None:
+    players(stage, "ann", "bob", floor_event=True, record=True)
+    stage.talk("ann")
+    before = stage.told(), len(stage.all(do.PlayMedia))
+    seen(stage, "ann", 1)
+    assert added(stage) == ["ann", "bob"], "the first one that is seen is the one that it has"
+    stage.asterisk.begin_stream("ann")
+    assert stage.hears("bob") == set()
+    seen(stage, "ann", 2)
+    seen(stage, "ann", 2)
+    assert added(stage) == ["ann", "bob", "ann"]
+    assert stage.hears("bob") == {"ann"}
+    assert (stage.told(), len(stage.all(do.PlayMedia))) == before
+    assert not stage.all(do.StopRecording) and not stage.all(do.NoteTalk)
+
+
+def test_numbers_that_jumped_are_another_stream(stage: Stage) -> None:
+    players(stage, "ann", "bob")
+    seen(stage, "ann", 1)
+    stage.tell(ev.StreamSeen("ann", 1, jumped=True))
+    assert added(stage) == ["ann", "bob", "ann"]
+
+
+def test_what_is_played_to_one_alone_comes_to_its_end_first(stage: Stage) -> None:
+    stage.sounds["http://s/1"] = (Play("http://media.example/a.mp3"),)
+    stage.call("ann", stay(wait_sound="http://s/1"))
+    seen(stage, "ann", 1)
+    seen(stage, "ann", 2)
+    assert added(stage) == ["ann"]
+    players(stage, "bob")
+    assert added(stage).count("ann") == 2
+
+
+@pytest.mark.parametrize("hangs_up", [True, False])
+def test_who_leaves_meanwhile_is_out_when_they_are_out(stage: Stage, hangs_up: bool) -> None:
+    players(stage, "ann", "bob", hangup_on_star=True)
+    seen(stage, "ann", 1)
+    stage.held.add(do.AddChannel)
+    seen(stage, "ann", 2)
+    if hangs_up:
+        stage.hang_up("ann")
+    else:
+        stage.press("ann", "*")
+    stage.let_go(do.AddChannel)
+    stage.pass_time(10)
+    assert len([told for told in stage.told() if told.startswith("exit ann")]) == 1
+    assert stage.asterisk.channels.get("ann") is None or stage.asterisk.channels["ann"].bridge is None
+
+
+def test_who_can_not_be_let_in_again_and_is_still_in_goes_on(stage: Stage) -> None:
+    players(stage, "ann", "bob")
+    seen(stage, "ann", 1)
+    effects = stage.directory.receive(ev.StreamSeen("ann", 2), stage.now)
+    (again,) = [effect for effect in effects if isinstance(effect, do.AddChannel)]
+    stage.tell(ev.EffectFailed(again, "Asterisk is tired", refused=True))
+    conference = stage.conference()
+    assert conference is not None
+    assert [m.state for m in conference.members.values()] == ["mixed", "mixed"]
+    assert len(stage.problems()) == 1
+
+
+def test_who_takes_over_lets_it_leave_and_enter(stage: Stage) -> None:
+    """Whether it was done died with who did it."""
+    players(stage, "ann", "bob")
+    seen(stage, "ann", 1)
+    stage.directory.receive(ev.StreamSeen("ann", 2), stage.now)
+    conference_id = stage.conference_id()
+    there = There({"ann": True, "bob": True}, {conference_id: frozenset({"ann", "bob"})})
+    found = compared(stage.directory, expected(stage.directory), there, why="takeover", ours=bool)
+    assert [effect for effect in found.again if isinstance(effect, do.AddChannel)] == [
+        do.AddChannel("ann", conference_id, 1)
+    ]
+    assert found.missed == []
+
+
+# What is sent.
+
+
+def test_who_is_sent_nothing_is_sent_silence_until_a_conference(stage: Stage) -> None:
+    stage.call("ann", GetDigits(num_digits=1), stay())
+    stage.tell(ev.NothingSent("ann"))
+    assert stage.asterisk.channels["ann"].silence
+    players(stage, "bob")
+    stage.press("ann", "1")
+    assert not stage.asterisk.channels["ann"].silence
+    assert stage.hears("ann") == {"bob"}
+    stage.tell(ev.NothingSent("ann"))
+    assert not stage.asterisk.channels["ann"].silence, "it would hear nothing else there"
+
+
+def test_nobody_is_sent_silence_before_the_answer(stage: Stage) -> None:
+    stage.call("ann", Wait(60), waiting())
+    stage.tell(ev.NothingSent("ann"))
+    assert not stage.asterisk.channels["ann"].silence
