@@ -52,6 +52,10 @@ HOLD_S = 60.0
 HELD, REFRESH = "CHANNEL(rtp,hold,audio)", "PJSIP_SEND_SESSION_REFRESH()"
 
 
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
 class Statistics(msgspec.Struct):
     """Of what Asterisk tells, what is needed."""
 
@@ -121,19 +125,18 @@ class Streams:
             case _:
                 return
         if (watched := self._watched.get(channel_id)) is not None:
-            watched.recent_until = asyncio.get_running_loop().time() + RECENT_S
+            watched.recent_until = _now() + RECENT_S
 
     async def run(self) -> None:
         """Never returns."""
-        loop = asyncio.get_running_loop()
         while True:
-            begun = loop.time()
+            begun = _now()
             if self._may_look():
                 try:
                     await self._round(begun)
                 except Exception:
                     log.exception("looking at streams broke: this is a defect of ari_conf, please report it")
-            await asyncio.sleep(max(ROUND_S - (loop.time() - begun), ROUND_S / 5))
+            await asyncio.sleep(max(ROUND_S - (_now() - begun), ROUND_S / 5))
 
     async def _round(self, now: float) -> None:
         wanted = {one.channel_id: one for one in map(self._wanted, self._directory.calls.values()) if one is not None}
@@ -171,7 +174,7 @@ class Streams:
         if watched is None:
             return
         try:
-            if asyncio.get_running_loop().time() - watched.hold_known_at > HOLD_S:
+            if _now() - watched.hold_known_at > HOLD_S:
                 await self._look_at_hold(one.channel_id, watched)
             where = path("channels", one.channel_id, "rtp_statistics")
             found = await self._ari.request("GET", where, kind=Statistics)
@@ -180,14 +183,14 @@ class Streams:
             watched.without = error.status == 404
             return
         if found is not None:
-            self._seen(one, watched, found, asyncio.get_running_loop().time())
+            self._seen(one, watched, found, _now())
             if self._is_to_be_asked(watched):
                 await self._ask(one.channel_id, watched)
 
     async def _look_at_hold(self, channel_id: str, watched: Watched) -> None:
         holds = watched.holds
         answer = await self._ari.request("GET", path("channels", channel_id, "variable"), {"variable": HELD})
-        watched.hold_known_at = asyncio.get_running_loop().time()
+        watched.hold_known_at = _now()
         on_hold = isinstance(answer, dict) and answer.get("value") == "1"
         call = self._call(channel_id)
         if call is not None and call.on_hold != on_hold and holds == watched.holds:
