@@ -163,6 +163,10 @@ class Phone:
         """False: none, as with silence suppression; digits neither."""
         self._talking_line.sends = on
 
+    def jitter(self, packets: int) -> None:
+        """From now on each packet comes up to so many packets later than it should."""
+        self._talking_line.jitter = packets
+
     def vanish(self) -> None:
         """Sends nothing any more and answers nothing, as a phone that has crashed. `hang_up` does nothing then."""
         self.send_packets(False)

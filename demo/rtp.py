@@ -93,6 +93,10 @@ class Line:
         self._marker = 0x80
         self.sends = True
         """False: nothing is sent, as with silence suppression."""
+        self.jitter = 0
+        """Each packet comes up to so many packets later than it should, so that some overtake others."""
+        self._on_its_way: list[tuple[int, bytes]] = []
+        self._tick = 0
 
     def begin_stream(self, ahead: int, source: bool = True) -> None:
         """The next packet's sequence number is so far ahead of the last one's (or behind it), with another SSRC if
@@ -124,6 +128,8 @@ class Line:
             if press.tick >= press.ticks + press.gap:
                 self._presses.popleft()
         self._stamp = self._stamp + FRAME & 0xFFFFFFFF
+        if self._on_its_way:
+            self._arrive()
 
     def _press(self, press: _Press) -> None:
         """An event keeps its first timestamp, its duration grows, its end is said three times (RFC 4733, 2.5.1)."""
@@ -138,9 +144,22 @@ class Line:
     def _packet(self, kind: int, stamp: int, payload: bytes, marker: int) -> None:
         head = struct.pack("!BBHII", 0x80, kind | marker, self._sequence, stamp, self._source)
         self._sequence = self._sequence + 1 & 0xFFFF
+        if self.jitter:
+            self._on_its_way.append((self._tick + random.randint(0, self.jitter), head + payload))
+        else:
+            self._post(head + payload)
+
+    def _arrive(self) -> None:
+        """What has been on its way for long enough."""
+        self._tick += 1
+        for entry in [entry for entry in self._on_its_way if entry[0] <= self._tick]:
+            self._on_its_way.remove(entry)
+            self._post(entry[1])
+
+    def _post(self, packet: bytes) -> None:
         # The far end may be gone already: then the kernel says so here, and the BYE says it to the phone.
         with contextlib.suppress(OSError):
-            self.rtp.sendto(head + payload, self.far or ("", 0))
+            self.rtp.sendto(packet, self.far or ("", 0))
 
     def receive(self) -> None:
         try:

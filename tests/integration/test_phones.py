@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ari_conf.bucket import Bucket
 from ari_conf.recording_document import object_key
+from ari_conf.up import System
 from demo import listen
 from demo.phone import Phone, now_ms
 from tests import lateness
-from tests.integration.stage import Stage
+from tests.integration.stage import ALLOWED, Stage, staged
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -22,6 +24,8 @@ STREAMS = int(os.environ.get("ARI_CONF_STREAMS", "4"))
 """How often the phone begins another stream; 20 or more to measure it."""
 SOON_MS = 1000
 """Within it who was inaudible is heard again."""
+COUNTED_MS = 7000
+"""A jump is seen when Asterisk counts what was lost, each 5 s."""
 STOPPED_MS = 2000
 """By then sound that has stopped has ended talk: two rounds, and the time until it is told."""
 FAR_AWAY_MS = 600
@@ -71,6 +75,38 @@ async def test_a_stream_that_begins_over_is_heard_within_a_second_and_nobody_not
         stage.saw(f"heard again {len(took)} of {STREAMS} times, after {max(took)} ms at most")
         # Who is muted is not heard for that.
         assert stage.problems() == []
+
+
+async def test_numbers_that_jump_in_one_stream(stage: Stage) -> None:
+    """Asterisk counts what is lost every five seconds."""
+    async with stage.callers(2) as (ann, bob):
+        await meet(stage, ann, bob)
+        ann.tone(A)
+        await stage.hears(bob, A)
+        await stage.listen(bob, 600)
+        over = now_ms()
+        ann.begin_stream(-20_000, source=False)
+        heard = await stage.hears(bob, A, after=over + 100)
+        lateness.lasted(over, heard, 0, COUNTED_MS)
+        stage.saw(f"heard again after {heard - over:.0f} ms")
+
+
+async def test_packets_that_overtake_each_other_are_put_in_order(tmp_path: Path) -> None:
+    configured = ALLOWED | {"ARI_CONF_JITTER_BUFFER": "always"}
+    async with (
+        System(tmp_path, configured, ("redis", "asterisk", "worker", "serve")) as system,
+        staged(system) as stage,
+    ):
+        async with stage.callers(2) as (ann, bob):
+            await meet(stage, ann, bob, document='<Conference callbackUrl="{url}/events">standup</Conference>')
+            ann.tone(A)
+            await stage.hears(bob, A)
+            ann.jitter(3)
+            await stage.listen(bob, 1500)
+            began = now_ms()
+            spans = listen.intervals_of(await stage.listen(bob, 4000), A)
+            late = lateness.late_ms(began, now_ms())
+        assert sum(end - start for start, end in spans) > 4000 * 0.95 - late
 
 
 async def test_who_is_muted_and_begins_a_stream_is_not_heard(stage: Stage) -> None:
