@@ -180,6 +180,8 @@ CHANNEL_SOUND, BRIDGE_SOUND = do.Target("channel", "c 1"), do.Target("bridge", "
         (do.DeafenChannel("c1", False), Request("DELETE", "/channels/c1/mute", {"direction": "out"})),
         (do.StartMusic("c1"), Request("POST", "/channels/c1/moh")),
         (do.StopMusic("c1"), Request("DELETE", "/channels/c1/moh")),
+        (do.SendSilence("c1", True), Request("POST", "/channels/c1/silence")),
+        (do.SendSilence("c1", False), Request("DELETE", "/channels/c1/silence")),
         (do.SendDigits("c1", "1#*"), Request("POST", "/channels/c1/dtmf", {"dtmf": "1#*"})),
         (
             do.DetectTalking("c1", 500),
@@ -222,3 +224,11 @@ def test_what_is_asked_of_asterisk(effect: Any, request_: Request) -> None:
 def test_an_effect_for_somebody_else() -> None:
     with pytest.raises(TypeError, match="ReleaseName is not an effect for Asterisk"):
         to_requests(do.ReleaseName("MA1", "lunch", "c1"))  # type: ignore[arg-type]
+
+
+def test_a_phones_hold_and_its_end() -> None:
+    told = [
+        to_event({"type": kind, "channel": {"id": "c1", "name": "PJSIP/x-1"}}, str)
+        for kind in ("ChannelHold", "ChannelUnhold")
+    ]
+    assert told == [seen.PhoneHeld("c1"), seen.PhoneResumed("c1")]
