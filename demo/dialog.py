@@ -99,6 +99,9 @@ class Dialog(asyncio.DatagramProtocol):
         """BYE or CANCEL, whichever fits; returns when the far end has confirmed, or will not."""
         if self.state == "ended":
             return
+        if self.vanished:
+            self._become("ended")
+            return
         if self.state == "answered":
             self._become("ended")
             self.end_reason = self.end_reason or "we hung up"
