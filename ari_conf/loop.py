@@ -63,7 +63,9 @@ class Loop:
             )
             effects = self._directory.give_up(event, now)
         tell("event", event, told)
-        self._put(effects, now, may_linger=isinstance(event, TALK))
+        # One who is inaudible is not to wait for it.
+        urgent = bool(effects) and isinstance(event, ev.StreamSeen)
+        self._put(effects, now, may_linger=isinstance(event, TALK) and not urgent)
 
     def resume(self, out: Out) -> None:
         """What is to be done again."""
