@@ -31,9 +31,11 @@ STOPPED_MS = 2000
 FAR_AWAY_MS = 600
 AS_SAID_MS = 1200
 """By so much what is written of a talk may differ from the talk."""
-SILENT_FOR_S = 7.0
-LONGEST_GAP_S = 5.9
-"""`rtp_keepalive` is 5 s."""
+SILENT_FOR_S = 10.0
+LONGEST_GAP_S, DEAF_GAP_S = 3.0, 5.9
+"""Of a deaf member `rtp_keepalive` decides: 5 s."""
+MOST_HOLES, QUIET = 0.03, 200
+"""Of the sound; without a jitter buffer a fifth is lost where Asterisk drops what was overtaken."""
 A, B, C = 475, 625, 775
 
 
@@ -104,9 +106,11 @@ async def test_packets_that_overtake_each_other_are_put_in_order(tmp_path: Path)
             ann.jitter(3)
             await stage.listen(bob, 1500)
             began = now_ms()
-            spans = listen.intervals_of(await stage.listen(bob, 4000), A)
+            heard = await stage.listen(bob, 4000)
             late = lateness.late_ms(began, now_ms())
-        assert sum(end - start for start, end in spans) > 4000 * 0.95 - late
+        pieces = heard[: len(heard) // 80 * 80].reshape(-1, 80)
+        holes = float(np.mean(np.abs(pieces.astype(int)).max(axis=1) < QUIET))
+        assert holes < MOST_HOLES + late / 4000
 
 
 async def test_who_is_muted_and_begins_a_stream_is_not_heard(stage: Stage) -> None:
@@ -249,7 +253,9 @@ async def test_a_phone_is_always_sent_something(stage: Stage) -> None:
         until = now_ms()
         gaps = [_longest_gap_s(phone, since, until) for phone in phones]
         stage.saw(f"the longest times without a packet: {', '.join(f'{gap:.1f}' for gap in gaps)} s")
-        assert max(gaps) < LONGEST_GAP_S + lateness.late_ms(since, until) / 1000
+        late = min(lateness.late_ms(since, until) / 1000, 3.0)
+        assert gaps[4] < DEAF_GAP_S + late
+        assert max(gaps[:4] + gaps[5:]) < LONGEST_GAP_S + late
         # Nobody is deaf for that: neither to what is played nor in a conference.
         stage.document("/slow", '<Conference callbackUrl="{url}/events">standup</Conference>')
         phones[5].tone(B)
