@@ -34,8 +34,8 @@ AS_SAID_MS = 1200
 SILENT_FOR_S = 10.0
 LONGEST_GAP_S, DEAF_GAP_S = 3.0, 5.9
 """Of a deaf member `rtp_keepalive` decides: 5 s."""
-MOST_HOLES, QUIET = 0.03, 200
-"""Of the sound; without a jitter buffer a fifth is lost where Asterisk drops what was overtaken."""
+MOST_HOLES, QUIET = 0.06, 200
+"""Of the sound; without a jitter buffer far more is lost where Asterisk drops what was overtaken."""
 A, B, C = 475, 625, 775
 
 
@@ -103,14 +103,14 @@ async def test_packets_that_overtake_each_other_are_put_in_order(tmp_path: Path)
             await meet(stage, ann, bob, document='<Conference callbackUrl="{url}/events">standup</Conference>')
             ann.tone(A)
             await stage.hears(bob, A)
-            ann.jitter(3)
+            ann.jitter(5)
             await stage.listen(bob, 1500)
             began = now_ms()
             heard = await stage.listen(bob, 4000)
             late = lateness.late_ms(began, now_ms())
         pieces = heard[: len(heard) // 80 * 80].reshape(-1, 80)
         holes = float(np.mean(np.abs(pieces.astype(int)).max(axis=1) < QUIET))
-        assert holes < MOST_HOLES + late / 4000
+        assert holes < MOST_HOLES + min(late / 4000, 0.06)
 
 
 async def test_who_is_muted_and_begins_a_stream_is_not_heard(stage: Stage) -> None:
