@@ -295,4 +295,5 @@ Element = Play | Speak | Wait | Hangup | Redirect | GetDigits | PreAnswer | Conf
 IGNORED_ATTRIBUTES = {"Conference": ("recordWhenAlone", "beep")}
 """They occur in SDKs, undocumented: accepted without a warning, without effect."""
 
-SKIPPED_ELEMENTS = ("Dial", "Record", "Message", "MultiPartyCall", "GetInput", "Stream", "DTMF")
+SKIPPED_ELEMENTS = ("Dial", "Number", "User", "Record", "Message", "MultiPartyCall", "GetInput", "Stream", "DTMF")
+"""Plivo's: told by their names where they stand."""
