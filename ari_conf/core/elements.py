@@ -40,7 +40,7 @@ class Kind:
     """What `none` means: Plivo's PHP and Ruby SDKs write it for false, null, 0 and empty."""
 
 
-BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "none": False}
+BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def boolean(text: str) -> bool:

@@ -115,6 +115,17 @@ def test_without_a_token_nothing_is_signed() -> None:
         ),
         (
             "POST",
+            "https://h.example:81/a%20b",
+            [],
+            [
+                "https://h.example:81/a%20b",
+                "https://h.example:81/a b",
+                "https://h.example/a%20b",
+                "https://h.example/a b",
+            ],
+        ),
+        (
+            "POST",
             "https://h.example/cb",
             [("Name", "Zoë +1")],
             ["https://h.example/cb?NameZoë +1", "https://h.example/cb?NameZoÃ« +1"],
