@@ -122,7 +122,8 @@ def doctor(
 
 @documents.command()
 def check(files: Annotated[list[Path], typer.Argument(metavar="FILE...")]) -> None:
-    """Reads documents as a call would, and prints what is wrong with them. Exit code 1 if one can't be run."""
+    """Reads documents as a call would, and prints what is wrong with them; - is standard input. Exit code 1 if one
+    can't be run, if an element of one is skipped, or if nothing of it runs."""
     from ari_conf.commands import documents as command
 
     raise typer.Exit(command.check(files))

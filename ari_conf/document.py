@@ -2,9 +2,11 @@
 
 Each complaint names element, attribute, value and what is allowed. What a mistake costs:
 
-- an attribute's value: that value; the default is used, with a warning
-- an element that is unknown, or that can't stand where it stands: that element, with a warning
-- XML itself, a URL, a conference's name: the whole document (InvalidDocument)
+- an attribute's value, also a URL: that value; the default is used, with a warning
+- an element that is unknown, that can't stand where it stands, or a Play without a URL: that element, with a warning
+- XML itself, a conference's name: the whole document (InvalidDocument)
+
+What SDKs are known to write (a bare `&`, `none` for false) means what its author meant, with a warning.
 
 What a document costs is bounded, whatever is in it: elements beyond the limits end the reading where they stand,
 and mistakes beyond MAX_WARNINGS are only counted.
@@ -12,6 +14,8 @@ and mistakes beyond MAX_WARNINGS are only counted.
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -42,12 +46,36 @@ SHORT_BYTES = 4096
 """A document of up to so many bytes is read in a few milliseconds; a longer one takes up to ten times as long."""
 REMEMBERED = 1024
 """How many short documents are remembered."""
+MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"} | {
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""Byte order marks; those of UTF-32 begin as those of UTF-16."""
+WIDE = {b"<\0\0\0": "utf-32-le", b"\0\0\0<": "utf-32-be", b"<\0": "utf-16-le", b"\0<": "utf-16-be"}
+"""How a document without a mark begins in an encoding of several bytes for each character."""
+CODECS = re.compile(
+    r"ascii|utf-8(-sig)?|(iso8859|koi8|mac|tis|hp)[-_].*|cp\d.*|shift_jis.*|euc_.*|iso2022_.*|gb.*|big5.*|hz"
+)
+"""Python's names of the encodings of texts; of its others some take long, and some are no encodings of texts."""
+DECLARED = re.compile(rb"""<\?xml[^>]{0,100}?encoding\s{0,9}=\s{0,9}["']([^"'>]{0,100000})""")
+DECLARATION = re.compile(r"<\?xml\s[^>]{0,200}\?>")
+REFERENCE = r"(?:[A-Za-z]\w{0,31}|#[0-9]{1,7}|#x[0-9A-Fa-f]{1,6});"
+BARE = re.compile(rf"<!\[CDATA\[|<!--|<\?|&(?!{REFERENCE})")
+"""An `&` that begins no reference; and where it may stand as it is."""
+CLOSED_BY = {"<![CDATA[": "]]>", "<!--": "-->", "<?": "?>"}
 
 
 class _Warnings(list[str]):
     """The first MAX_WARNINGS; of all others only the number: a document may hold thousands of mistakes."""
 
     more = 0
+    skipped = 0
+    """Elements that the document has, and that are not run."""
+
+    def skip(self, warning: str) -> None:
+        """An element is skipped."""
+        self.skipped += 1
+        self.append(warning)
 
     @property
     def full(self) -> bool:
@@ -73,31 +101,34 @@ class _Warnings(list[str]):
 class Document:
     elements: tuple[el.Element, ...]
     warnings: tuple[str, ...] = ()
+    skipped: int = 0
+    """Elements that it has, and that are not run."""
 
 
-def parse(text: bytes) -> Document:
-    """The document's elements in order; none is a document as well: it ends the call. Raises InvalidDocument."""
-    return _known(text) if len(text) <= SHORT_BYTES else _read(text)
+def parse(text: bytes, charset: str = "") -> Document:
+    """The document's elements in order; none is a document as well: it ends the call. `charset` is what the reply's
+    Content-Type names. Raises InvalidDocument."""
+    return _known(text, charset) if len(text) <= SHORT_BYTES else _read(text, charset)
 
 
-def _read(text: bytes) -> Document:
-    warnings = _Warnings()
-    found = _children(_root(text, warnings), tuple(_READERS), warnings)
-    return Document(found, warnings.told())
+def _read(text: bytes, charset: str = "") -> Document:
+    root, warnings = _root(text, charset)
+    found = _children(root, tuple(_READERS), warnings)
+    return Document(found, warnings.told(), warnings.skipped)
 
 
 # Mostly all members of a conference have the same document: it is read, and kept, once for all of them.
 _known = lru_cache(REMEMBERED)(_read)
 
 
-def parse_sounds(text: bytes) -> tuple[tuple[el.Prompt, ...], tuple[str, ...]]:
+def parse_sounds(text: bytes, charset: str = "") -> tuple[tuple[el.Prompt, ...], tuple[str, ...]]:
     """A sound document's Play, Speak and Wait in order, and the warnings. Raises InvalidDocument."""
-    return _known_sounds(text) if len(text) <= SHORT_BYTES else _read_sounds(text)
+    return _known_sounds(text, charset) if len(text) <= SHORT_BYTES else _read_sounds(text, charset)
 
 
-def _read_sounds(text: bytes) -> tuple[tuple[el.Prompt, ...], tuple[str, ...]]:
-    warnings = _Warnings()
-    found = _children(_root(text, warnings), ("Play", "Speak", "Wait"), warnings)
+def _read_sounds(text: bytes, charset: str = "") -> tuple[tuple[el.Prompt, ...], tuple[str, ...]]:
+    root, warnings = _root(text, charset)
+    found = _children(root, ("Play", "Speak", "Wait"), warnings)
     return tuple(e for e in found if isinstance(e, el.Prompt)), warnings.told()
 
 
@@ -111,8 +142,12 @@ class _Bounded(TreeBuilder):
         super().__init__()
         self._warnings = warnings
         self._elements = self._depth = 0
+        self._prefix = ""
 
     def start(self, tag: str, attributes: dict[str, str], /) -> Node:
+        if not self._elements and tag.endswith(":Response"):
+            self._prefix = tag.removesuffix("Response")
+        tag = tag.removeprefix(self._prefix)
         self._elements += 1
         self._depth += 1
         if self._depth > MAX_DEPTH:
@@ -130,18 +165,42 @@ class _Bounded(TreeBuilder):
 
     def end(self, tag: str, /) -> Node:
         self._depth -= 1
-        return super().end(tag)
+        return super().end(tag.removeprefix(self._prefix))
 
     def doctype(self, *_: object) -> NoReturn:
         raise InvalidDocument("the document has a DTD or entities; neither is allowed")
 
 
-def _root(text: bytes, warnings: _Warnings) -> Node:
+def _root(given: bytes, charset: str) -> tuple[Node, _Warnings]:
     # "not well-formed, root not Response, over 100 KB, DTD or entities"
-    if len(text) > MAX_BYTES:
-        raise InvalidDocument(f"the document has {len(text)} bytes; at most {MAX_BYTES} (100 KB) are allowed")
+    if len(given) > MAX_BYTES:
+        raise InvalidDocument(f"the document has {len(given)} bytes; at most {MAX_BYTES} (100 KB) are allowed")
+    text = _without_declaration(_decoded(given, charset))
     if not text.strip():
         raise InvalidDocument("the document is empty; it must be XML with the root <Response>")
+    warnings = _Warnings()
+    try:
+        root = _built(text, warnings)
+    except ExpatError as error:
+        # Looked for only where it is needed: most documents are well-formed.
+        escaped, count = _escaped(text)
+        if not count:
+            raise _not_well_formed(error) from None
+        warnings = _Warnings()
+        signs = "a bare & is" if count == 1 else f"{count} bare & are"
+        warnings.append(f"the document is not well-formed XML: {signs} read as &amp;")
+        try:
+            root = _built(escaped, warnings)
+        except ExpatError as second:
+            raise _not_well_formed(second) from None
+    if root.tag != "Response":
+        hint = "; names are case-sensitive" if root.tag.lower() == "response" else ""
+        raise InvalidDocument(f"the document's root is <{_cut(root.tag)}>; it must be <Response>{hint}")
+    return root, warnings
+
+
+def _built(text: str, warnings: _Warnings) -> Node:
+    """Raises ExpatError."""
     builder = _Bounded(warnings)
     # Without namespaces: with them expat copies the whole URI before each name, 60 KB before thousands of names.
     parser = ParserCreate()
@@ -151,19 +210,74 @@ def _root(text: bytes, warnings: _Warnings) -> Node:
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
+    parser.Parse(text, True)
+    return builder.close()
+
+
+def _not_well_formed(error: ExpatError) -> InvalidDocument:
+    why = ErrorString(error.code) or "can't be read"
+    return InvalidDocument(
+        f"the document is not well-formed XML: {why}, line {error.lineno}, column {error.offset + 1}"
+    )
+
+
+def _decoded(text: bytes, charset: str) -> str:
+    """By its byte order mark, what it declares, or what came with it; else it is UTF-8."""
+    name = next((name for mark, name in MARKS.items() if text.startswith(mark)), "") or next(
+        (name for begins, name in WIDE.items() if text.startswith(begins)), ""
+    )
+    if not name:
+        declared = DECLARED.search(text[: text.find(b"<Response") + 1 or None])
+        # .NET declares UTF-16 for what it then writes as UTF-8.
+        told = (declared[1].decode("latin-1") if declared else "", charset)
+        name = next(
+            (name for name in told if name and not name.lower().startswith(("utf-16", "utf16", "ucs"))), "utf-8"
+        )
+        try:
+            name = codecs.lookup(name[:100]).name
+        except (LookupError, ValueError):
+            name = f"unknown encoding: {name}"
+        if not CODECS.fullmatch(name):
+            raise InvalidDocument(f"the document's encoding can't be read: {_cut(name)}")
     try:
-        parser.Parse(text, True)
-    except ExpatError as error:
-        why = ErrorString(error.code) or "can't be read"
-        where = f"line {error.lineno}, column {error.offset + 1}"
-        raise InvalidDocument(f"the document is not well-formed XML: {why}, {where}") from None
-    except (ValueError, LookupError) as error:
-        raise InvalidDocument(f"the document's encoding can't be read: {_cut(str(error))}") from None
-    root = builder.close()
-    if root.tag != "Response":
-        hint = "; names are case-sensitive" if root.tag.lower() == "response" else ""
-        raise InvalidDocument(f"the document's root is <{_cut(root.tag)}>; it must be <Response>{hint}")
-    return root
+        return text.decode(name).removeprefix("\ufeff")
+    except UnicodeError as error:
+        raise InvalidDocument(_wrongly_encoded(text, name, error)) from None
+
+
+def _wrongly_encoded(text: bytes, name: str, error: UnicodeError) -> str:
+    if not isinstance(error, UnicodeDecodeError):
+        return f"the document is not in the encoding {name}"
+    before = text[: error.start]
+    lines = before.split(b"\n")
+    where = f"line {len(lines)}, column {len(lines[-1]) + 1}"
+    return f"the document is not in the encoding {name}: {error.reason}, {where}; its declaration can name another one"
+
+
+def _without_declaration(text: str) -> str:
+    """Nothing may stand before it; where something does, such as an empty line, or a mark, it is overlooked."""
+    found = DECLARATION.search(text)
+    if found is None or re.search("[<:]Response", text[: found.start()]):
+        return text
+    blank = re.sub(r"[^\n]", " ", found[0])
+    return text[: found.start()].replace("\ufeff", " ") + blank + text[found.end() :]
+
+
+def _escaped(text: str) -> tuple[str, int]:
+    """The text with each bare `&` as `&amp;`, and how many there are. In one pass: what is looked for once, and is not
+    there, is not looked for again."""
+    parts, count, kept, at = list[str](), 0, 0, 0
+    for found in BARE.finditer(text):
+        if found.start() < at:
+            continue
+        if found[0] != "&":
+            at = text.find(CLOSED_BY[found[0]], found.end())
+            if at < 0:
+                break
+            continue
+        parts += (text[kept : found.start()], "&amp;")
+        kept, count = found.end(), count + 1
+    return "".join((*parts, text[kept:])), count
 
 
 def _children(parent: Node, allowed: tuple[str, ...], warnings: _Warnings) -> tuple[el.Element, ...]:
@@ -188,13 +302,13 @@ def _stray(text: str | None, where: str, warnings: _Warnings) -> None:
 
 def _not_run(tag: str, where: str, allowed: tuple[str, ...], warnings: _Warnings) -> None:
     if tag in el.SKIPPED_ELEMENTS:
-        warnings.append(f"{tag} is not run here: it is skipped, with all that is in it")
+        warnings.skip(f"{tag} is not run here: it is skipped, with all that is in it")
     elif tag in _READERS:
         instead = f" (only {', '.join(allowed)})" if allowed else ""
-        warnings.append(f"{tag} can't stand in {where}{instead}: it is skipped")
+        warnings.skip(f"{tag} can't stand in {where}{instead}: it is skipped")
     else:
         meant = _meant(tag, allowed, warnings)
-        warnings.append(f"<{_cut(tag)}> is not an element that is known: it is skipped{meant}")
+        warnings.skip(f"<{_cut(tag)}> is not an element that is known: it is skipped{meant}")
 
 
 def _meant(name: str, known: Iterable[str], warnings: _Warnings) -> str:
@@ -208,33 +322,62 @@ def _meant(name: str, known: Iterable[str], warnings: _Warnings) -> str:
 
 
 def _attributes(node: Node, element: type, warnings: _Warnings) -> dict[str, Any]:
-    """By the field's name. "A bad attribute value (decided): the default is used, and a warning"; a bad URL raises."""
+    """By the field's name. "A bad attribute value (decided): the default is used, and a warning"."""
     known = el.attributes_of(element)
     values: dict[str, Any] = {}
+    meant: list[str] = []
     for name, text in node.attrib.items():
         if name not in known:
-            if name not in el.IGNORED_ATTRIBUTES.get(node.tag, ()):
-                meant = _meant(name, known, warnings)
-                warnings.append(f"{node.tag}: the attribute {_cut(name)} is unknown and ignored{meant}")
+            _unknown(name, node.tag, known, warnings)
             continue
         field, read = known[name]
-        given = f'{node.tag}: {name}="{_cut(text)}"'
         try:
-            values[field.name] = value = read(text)
-            if isinstance(value, str) and "://" in value and "#" in value:
-                # "A value out of range is clamped, an unknown key ignored, both with a warning": said once, here.
-                warnings += (f"{node.tag}: {name}: {warning}" for warning in retry.parse(value)[2])
-        except el.NotAUrl as error:
-            raise InvalidDocument(f"{given} is not allowed; it must be {error}") from None
+            value = read(text)
         except el.NotAllowed as error:
+            given = f'{node.tag}: {name}="{_cut(el.without_login(text))}"'
             warnings.append(f"{given} is not allowed ({error}); {_shown(field.default)} is used")
+            continue
+        if value is not el.NOT_GIVEN:
+            values[field.name] = value
+        if told := _read_as(field.name, text, value):
+            meant.append(f"{name}={told}")
+        if isinstance(value, str) and "://" in value:
+            _about_url(f"{node.tag}: {name}", text, value, warnings)
+    if meant:
+        warnings.append(f"{node.tag}: {', '.join(meant)}")
     return values
+
+
+def _unknown(name: str, tag: str, known: Iterable[str], warnings: _Warnings) -> None:
+    if name in el.IGNORED_ATTRIBUTES.get(tag, ()) or name == "xmlns" or ":" in name:
+        return
+    warnings.append(f"{tag}: the attribute {_cut(name)} is unknown and ignored{_meant(name, known, warnings)}")
+
+
+def _read_as(field: str, text: str, value: Any) -> str:
+    """What is said of a value that is written in another way than it should be; empty: nothing."""
+    bare = text.strip()
+    if bare.lower() == "none" and field != "finish_on_key":
+        return f'"{bare}" is read as {"not given" if value is el.NOT_GIVEN else _shown(value)}'
+    # Of numbers, digits and URLs the spelling is nobody's concern.
+    differs = isinstance(value, bool) or (isinstance(value, str) and value.lower() == bare.lower())
+    return f'"{bare}" is read as {_shown(value)}' if differs and bare != _shown(value) else ""
+
+
+def _about_url(where: str, text: str, url: str, warnings: _Warnings) -> None:
+    if re.search(r"\s", text.strip()):
+        warnings.append(f"{where}: the spaces and line breaks in it are percent-encoded")
+    if el.without_login(url) != url:
+        warnings.append(f'{where}: its user name and password are sent as "Authorization: Basic"')
+    if "#" in url:
+        # "A value out of range is clamped, an unknown key ignored, both with a warning": said once, here.
+        warnings += (f"{where}: {warning}" for warning in retry.parse(url)[2])
 
 
 def _shown(default: Any) -> str:
     if isinstance(default, bool):
         return str(default).lower()
-    return "none" if default in (None, "", ()) else str(default)
+    return "none" if default is None or default in ("", ()) else str(default)
 
 
 def _cut(text: str, most: int = 80) -> str:
@@ -245,15 +388,22 @@ def _text(node: Node) -> str:
     return "".join(node.itertext()).strip()
 
 
-def _address(node: Node) -> str:
+def _address(node: Node, warnings: _Warnings) -> str:
+    """Empty if the text is no URL, with a warning."""
     text = _text(node)
     must_be = "an absolute http or https URL"
     try:
         if found := el.url(text):
+            _about_url(node.tag, text, found, warnings)
             return found
-    except el.NotAUrl as error:
+    except el.NotAllowed as error:
         must_be = str(error)
-    raise InvalidDocument(f'{node.tag}: its text "{_cut(text)}" must be {must_be}')
+    told = f'{node.tag}: its text "{_cut(el.without_login(text))}" must be {must_be}'
+    if node.tag == "Play":
+        warnings.skip(f"{told}: it is skipped")
+    else:
+        warnings.append(f"{told}: it can't be reached")
+    return ""
 
 
 def _no_children(node: Node, warnings: _Warnings) -> None:
@@ -261,14 +411,16 @@ def _no_children(node: Node, warnings: _Warnings) -> None:
         _not_run(child.tag, node.tag, (), warnings)
 
 
-def _play(node: Node, warnings: _Warnings) -> el.Play:
+def _play(node: Node, warnings: _Warnings) -> el.Play | None:
     _no_children(node, warnings)
-    return el.Play(_address(node), **_attributes(node, el.Play, warnings))
+    attributes = _attributes(node, el.Play, warnings)
+    address = _address(node, warnings)
+    return el.Play(address, **attributes) if address else None
 
 
 def _redirect(node: Node, warnings: _Warnings) -> el.Redirect:
     _no_children(node, warnings)
-    return el.Redirect(_address(node), **_attributes(node, el.Redirect, warnings))
+    return el.Redirect(_address(node, warnings), **_attributes(node, el.Redirect, warnings))
 
 
 def _wait(node: Node, warnings: _Warnings) -> el.Wait:
@@ -310,7 +462,7 @@ def _speak(node: Node, warnings: _Warnings) -> el.Speak | None:
     attributes = _attributes(node, el.Speak, warnings)
     markup = canonical(node, warnings)
     if not markup:
-        warnings.append("Speak: it has no text; it is skipped")
+        warnings.skip("Speak: it has no text; it is skipped")
         return None
     return el.Speak(markup, **attributes)
 

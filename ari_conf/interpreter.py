@@ -99,7 +99,7 @@ class Interpreter:
         self._ari = ari
         self._store = store
         self._sounds = sounds
-        self._documents = Documents(store, fetcher, documents, ari)
+        self._documents = Documents(store, fetcher, documents, ari, lambda elements: sounds.complaints(elements))
         self._deliver = deliver
         self._claim_later = claim_later
         self._always_wideband = always_wideband

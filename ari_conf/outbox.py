@@ -13,6 +13,7 @@ import msgspec
 from redis import Redis
 
 from ari_conf.core.effects import PostCallback
+from ari_conf.core.elements import without_login
 from ari_conf.errors import CallbackTooLong
 from ari_conf.lanes import prefix
 
@@ -72,14 +73,15 @@ def _hash(*parts: str) -> str:
 def lane_id(callback: PostCallback) -> str:
     """ACCOUNT:ORIGIN:LANE. "The callbacks of one conference to one URL"; the origin is who receives them."""
     parts = urlsplit(callback.url)
-    return f"{callback.auth_id}:{_hash(parts.scheme, parts.netloc.lower())}:{_hash(callback.lane, callback.url)}"
+    receiver = parts.netloc.rpartition("@")[2].lower()
+    return f"{callback.auth_id}:{_hash(parts.scheme, receiver)}:{_hash(callback.lane, callback.url)}"
 
 
 def entry(callback: PostCallback, now_ms: int, most_bytes: int = MOST_BYTES) -> tuple[str, bytes]:
     """(lane, JSON), as `lanes.enqueue` takes them. Raises CallbackTooLong."""
     kept = encode(Entry(callback.auth_id, callback.url, callback.method, callback.params, now_ms))
     if len(kept) > most_bytes:
-        url = callback.url.partition("?")[0].partition("#")[0]
+        url = without_login(callback.url.partition("?")[0].partition("#")[0])
         raise CallbackTooLong(
             f"a callback to {url[:SHOWN]} was dropped: it takes {len(kept)} bytes, {most_bytes} are allowed; "
             "see what makes it so long, such as a URL or SIP headers"

@@ -23,11 +23,11 @@ from ari_conf.settings import table
 from ari_conf.store import Step, Store, connect, names_key
 
 
-def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*words: str, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """As a shell would run it."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("ARI_CONF_")}
     command = [sys.executable, "-m", "ari_conf", *words]
-    return subprocess.run(command, env=others | environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=others | environment, input=given, capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture
@@ -254,9 +254,40 @@ def test_a_document_that_can_be_run(tmp_path):
 
 
 def test_a_warning_is_told_but_is_no_failure(tmp_path):
-    (tmp_path / "odd.xml").write_text('<Response><Conference muted="yes">demo</Conference></Response>')
+    (tmp_path / "odd.xml").write_text('<Response><Conference muted="on">demo</Conference></Response>')
     result = run("documents", "check", str(tmp_path / "odd.xml"))
     assert result.returncode == 0 and "muted" in result.stdout and "true or false" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("inside", "told"),
+    [
+        ("", "nothing: the call is hung up"),
+        ("<Dial><Number>1</Number></Dial>", "Dial is not run here"),
+        ("<Conferense>demo</Conferense><Wait/>", "did you mean Conference?"),
+        ("<GetDigits><Record/></GetDigits>", "Record is not run here"),
+        ("<Speak> </Speak><Wait/>", "it has no text; it is skipped"),
+        ("<Play>hello.wav</Play><Wait/>", "must be an absolute http or https URL: it is skipped"),
+    ],
+)
+def test_a_document_of_which_something_does_not_run_is_a_failure(tmp_path, inside, told):
+    (tmp_path / "odd.xml").write_text(f"<Response>{inside}</Response>")
+    result = CliRunner().invoke(app, ["documents", "check", str(tmp_path / "odd.xml")])
+    assert result.exit_code == 1 and told in result.output
+
+
+def test_a_document_from_standard_input():
+    result = run("documents", "check", "-", given="<Response><Wait/></Response>")
+    assert (result.returncode, result.stdout) == (0, "standard input: Wait\n")
+    result = run("documents", "check", "-", given="<Response>" + " " * 200_000)
+    assert result.returncode == 1 and "at most 102400 (100 KB) are allowed" in result.stdout
+
+
+def test_documents_are_checked_with_the_voices_of_this_machine(tmp_path):
+    (tmp_path / "klingon.xml").write_text('<Response><Speak language="tlh">nuqneH</Speak></Response>')
+    result = CliRunner().invoke(app, ["documents", "check", str(tmp_path / "klingon.xml")])
+    assert result.exit_code == 0
+    assert 'no voice that is installed speaks language="tlh"; en-US is used' in result.output
 
 
 def test_documents_that_can_not_be_run(tmp_path):

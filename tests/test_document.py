@@ -130,11 +130,11 @@ def test_what_cannot_stand_inside_is_skipped_by_name() -> None:
 
 
 def test_a_bad_value_is_named_and_the_default_used() -> None:
-    found = parse(response('<Conference maxMembers="50" muted="True">r</Conference>'))
+    found = parse(response('<Conference maxMembers="50" muted="on">r</Conference>'))
     assert found.elements == (Conference("r"),)
     assert found.warnings == (
         'Conference: maxMembers="50" is not allowed (a whole number from 1 to 20); 20 is used',
-        'Conference: muted="True" is not allowed (true or false); false is used',
+        'Conference: muted="on" is not allowed (true or false); false is used',
     )
 
 
@@ -159,6 +159,106 @@ def test_each_complaint_names_element_attribute_value_and_what_is_allowed(inside
 
 def test_an_empty_url_is_as_if_not_given() -> None:
     assert only('<Conference action="" waitSound="" enterSound="">r</Conference>') == Conference("r")
+
+
+# What SDKs write.
+
+
+def test_what_the_php_sdk_writes_for_false_zero_and_empty() -> None:
+    found = parse(
+        response(
+            '<Play loop="none">https://e.x/a.mp3</Play><GetDigits action="none" finishOnKey="none" log="none"/>'
+            '<Conference startConferenceOnEnter="none" stayAlone="None" callbackUrl="none" enterSound="none"'
+            ' maxMembers="none" callbackMethod="none" digitsMatch="none">r</Conference>'
+        )
+    )
+    assert found.elements == (
+        Play("https://e.x/a.mp3", 0),
+        GetDigits(finish_on_key="", log=False),
+        Conference("r", start_conference_on_enter=False, stay_alone=False),
+    )
+    play, digits, conference = found.warnings
+    assert play == 'Play: loop="none" is read as 0'
+    assert digits == 'GetDigits: action="none" is read as not given, log="none" is read as false'
+    assert conference.startswith(
+        'Conference: startConferenceOnEnter="none" is read as false, stayAlone="None" is read as false,'
+        ' callbackUrl="none" is read as not given, '
+    )
+    assert found.skipped == 0
+
+
+def test_booleans_of_other_languages_are_read_with_a_warning() -> None:
+    found = parse(
+        response('<Conference muted="True" record="1" redirect="NO" method="get" maxMembers=" 5 ">r</Conference>')
+    )
+    assert found.elements == (Conference("r", muted=True, record=True, redirect=False, method="GET", max_members=5),)
+    assert found.warnings == (
+        'Conference: muted="True" is read as true, record="1" is read as true, redirect="NO" is read as false,'
+        ' method="get" is read as GET',
+    )
+
+
+def test_an_empty_value_is_as_if_not_given() -> None:
+    attributes = " ".join(
+        f'{name}=""' for name in ("muted", "maxMembers", "method", "digitsMatch", "sendDigits", "action")
+    )
+    assert only(f"<Conference {attributes} record=' '>r</Conference>") == Conference("r")
+    assert only("<GetDigits finishOnKey='' numDigits='' validDigits=''/>") == GetDigits()
+
+
+def test_a_bare_ampersand_is_read_as_what_it_stands_for() -> None:
+    found = parse(response('<Conference callbackUrl="https://e.x/cb?a=1&b=2&amp;lt=3&lt=4">Q&A</Conference>'))
+    assert found.elements == (Conference("Q&A", callback_url="https://e.x/cb?a=1&b=2&lt=3&lt=4"),)
+    assert found.warnings == ("the document is not well-formed XML: 3 bare & are read as &amp;",)
+    found = parse(response("<Redirect>https://e.x/next?a=1&b=2#ct=2000&rc=3</Redirect>"))
+    assert found.elements == (Redirect("https://e.x/next?a=1&b=2#ct=2000&rc=3"),)
+
+
+def test_what_is_no_bare_ampersand_stays_as_it_is() -> None:
+    found = parse(
+        response("<!-- a & b --><Conference>1 & <![CDATA[2 & 3 &amp; 4]]> &#53; &amp;amp;</Conference><?php a & b ?>")
+    )
+    assert found.elements == (Conference("1 & 2 & 3 &amp; 4 5 &amp;"),)
+    assert found.warnings[0].endswith(": a bare & is read as &amp;")
+    assert "undefined entity" in refused(response("<Speak>a&nbsp;b & c</Speak>"))
+
+
+def test_what_is_not_well_formed_beyond_that_is_refused() -> None:
+    assert "mismatched tag" in refused(response("<Speak>Q&A</Play>"))
+    assert "DTD" in refused(b'<!DOCTYPE r [<!ENTITY a "b">]><Response>&a; & b</Response>')
+    assert "not well-formed" in refused(b"<Response>&<![CDATA[</Response>")
+
+
+@pytest.mark.parametrize(
+    ("inside", "element"),
+    [
+        ("<Play>https://e.x/hold music.mp3</Play>", Play("https://e.x/hold%20music.mp3")),
+        ("<Redirect>https://e.x/a\n b</Redirect>", Redirect("https://e.x/a%0A%20b")),
+        ("<Conference waitSound='https://e.x/a b'>r</Conference>", Conference("r", wait_sound="https://e.x/a%20b")),
+        ("<Conference exitSound='https://e.x/a b'>r</Conference>", Conference("r", exit_sound="https://e.x/a%20b")),
+    ],
+)
+def test_spaces_and_line_breaks_in_a_url_are_percent_encoded(inside: str, element: object) -> None:
+    found = parse(response(inside))
+    assert found.elements == (element,)
+    (warning,) = found.warnings
+    assert warning.endswith(": the spaces and line breaks in it are percent-encoded")
+
+
+def test_no_warning_holds_a_password() -> None:
+    url, bad = "https://me:s3cret@e.x/a", "ftp://me:s3cret@e.x/a"
+    warnings: tuple[str, ...] = ()
+    for one in (url, bad, f"{url} b", f"https://me:s3cret@e.x:0/{'a' * 3000}", "https://me:s3cret@e.x:port/"):
+        for inside in (
+            f"<Play>{one}</Play>",
+            f"<Redirect>{one}</Redirect>",
+            f"<Conference callbackUrl='{one}' enterSound='{one}'>r</Conference>",
+        ):
+            told = warned(inside)
+            assert told and "s3cret" not in "".join(told)
+            warnings += told
+    assert 'Conference: callbackUrl: its user name and password are sent as "Authorization: Basic"' in warnings
+    assert parse(response(f"<Play>{url}</Play>")).elements == (Play(url),)
 
 
 # Mistakes that cost an element.
@@ -265,19 +365,25 @@ def test_a_bad_document_is_refused_with_a_sentence(text: bytes, complaint: str) 
 
 
 @pytest.mark.parametrize("name", ["action", "waitSound", "callbackUrl", "transcriptionUrl"])
-@pytest.mark.parametrize("url", ["/events", "ftp://e.x/a", "https://", "https://e.x/a b", "javascript:alert(1)"])
-def test_a_url_that_is_not_absolute_http_makes_the_document_invalid(name: str, url: str) -> None:
-    assert refused(response(f'<Conference {name}="{url}">r</Conference>')) == (
-        f'Conference: {name}="{url}" is not allowed; it must be an absolute http or https URL'
+@pytest.mark.parametrize("url", ["/events", "ftp://e.x/a", "https://", "https://e.x y/", "javascript:alert(1)"])
+def test_a_url_that_is_not_absolute_http_costs_the_attribute(name: str, url: str) -> None:
+    found = parse(response(f'<Conference {name}="{url}">r</Conference>'))
+    assert found.elements == (Conference("r"),)
+    assert found.warnings == (
+        f'Conference: {name}="{url}" is not allowed (an absolute http or https URL); none is used',
     )
+    assert found.skipped == 0
 
 
-@pytest.mark.parametrize("name", ["Play", "Redirect"])
 @pytest.mark.parametrize("text", ["", "hello.mp3", "file:///etc/passwd"])
-def test_play_and_redirect_need_a_url(name: str, text: str) -> None:
-    assert refused(response(f"<{name}>{text}</{name}>")) == (
-        f'{name}: its text "{text}" must be an absolute http or https URL'
+def test_a_play_without_a_url_is_skipped_and_a_redirect_can_t_be_reached(text: str) -> None:
+    found = parse(response(f"<Play>{text}</Play><Redirect>{text}</Redirect>"))
+    assert found.elements == (Redirect(""),)
+    assert found.warnings == (
+        f'Play: its text "{text}" must be an absolute http or https URL: it is skipped',
+        f'Redirect: its text "{text}" must be an absolute http or https URL: it can\'t be reached',
     )
+    assert found.skipped == 1
 
 
 LONGEST = "https://e.x/" + "a" * (2048 - 12)
@@ -287,12 +393,12 @@ def test_a_url_has_2048_characters_at_most() -> None:
     """Each callback, problem and log line holds it."""
     assert parse(response(f'<Conference callbackUrl="{LONGEST}">r</Conference>')).elements[0].callback_url == LONGEST
     for name in ("callbackUrl", "action", "waitSound", "transcriptionUrl"):
-        assert "an absolute http or https URL of at most 2048 characters" in refused(
-            response(f'<Conference {name}="{LONGEST}b">r</Conference>')
-        )
+        (warning,) = warned(f'<Conference {name}="{LONGEST}b">r</Conference>')
+        assert "an absolute http or https URL of at most 2048 characters" in warning
     for name in ("Play", "Redirect"):
         assert only(f"<{name}>{LONGEST}</{name}>").url == LONGEST
-        assert "at most 2048 characters" in refused(response(f"<{name}>{LONGEST}b</{name}>"))
+        (warning,) = warned(f"<{name}>{LONGEST}b</{name}>")
+        assert "at most 2048 characters" in warning
     (warning,) = warned(f'<Conference enterSound="{LONGEST}b">r</Conference>')
     assert "beep:1, beep:2, an absolute http or https URL of at most 2048 characters" in warning
 
@@ -309,8 +415,20 @@ def test_a_sound_that_is_no_url_costs_only_the_attribute() -> None:
 
 
 def test_namespaces_mean_nothing() -> None:
-    assert parse(b"<Response xmlns='urn:x' xmlns:y='urn:y'><Wait y:z='1'/></Response>").elements == (Wait(),)
-    assert "root is <y:Response>" in refused(b"<y:Response xmlns:y='urn:y'/>")
+    assert parse(b"<Response xmlns='urn:x' xmlns:y='urn:y'><Wait y:z='1' xmlns=''/></Response>") == Document((Wait(),))
+    prefixed = b"<y:Response xmlns:y='urn:y'><y:Speak>a <y:break/></y:Speak><Wait/></y:Response>"
+    assert parse(prefixed) == Document((Speak("a <break/>"), Wait()))
+    assert "root is <y:Answer>" in refused(b"<y:Answer xmlns:y='urn:y'/>")
+
+
+@pytest.mark.parametrize("before", ["\n\n", " \t", "\ufeff\n", "<!-- Plivo -->\n", "\ufeff"])
+def test_what_stands_before_the_declaration_is_overlooked(before: str) -> None:
+    for declaration in ("", '<?xml version="1.0" encoding="UTF-8"?>'):
+        assert parse(f"{before}{declaration}\n<Response><Wait/></Response>\n\n".encode()) == Document((Wait(),))
+
+
+def test_where_a_mistake_is_counts_what_was_overlooked() -> None:
+    assert "mismatched tag, line 4, column 6" in refused(b'\n\n<?xml version="1.0"?>\n<a></b>')
 
 
 # Encodings.
@@ -330,6 +448,43 @@ def test_namespaces_mean_nothing() -> None:
 )
 def test_the_declared_encoding_is_obeyed(text: bytes) -> None:
     assert parse(text).elements == (Conference("Käse"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [("Käse", "windows-1252"), ("Привет", "koi8-r"), ("Привет", "windows-1251"), ("会議", "Shift_JIS"),
+     ("会議", "EUC-JP"), ("会议", "GB2312"), ("會議", "Big5"), ("회의", "EUC-KR"), ("Ελλάδα", "ISO-8859-7"),
+     ("会議", "UTF-16LE"), ("会議", "UTF-32BE")],
+)  # fmt: skip
+def test_any_encoding_may_be_declared_or_come_with_the_reply(text: str, encoding: str) -> None:
+    inside = f"<Response><Conference>{text}</Conference></Response>"
+    assert parse(f'<?xml version="1.0" encoding="{encoding}"?>{inside}'.encode(encoding)).elements == (
+        Conference(text),
+    )
+    assert parse(inside.encode(encoding), encoding).elements == (Conference(text),)
+    declared = f'<?xml version="1.0" encoding="{encoding}"?>{inside}'.encode(encoding)
+    assert parse(declared, "iso-8859-1").elements == (Conference(text),), "what it declares itself comes first"
+
+
+def test_utf_16_that_is_declared_and_not_written_is_utf_8() -> None:
+    text = '<?xml version="1.0" encoding="utf-16"?><Response><Conference>Käse</Conference></Response>'.encode()
+    assert parse(text).elements == (Conference("Käse"),)
+
+
+@pytest.mark.parametrize(
+    "name", ["zlib", "rot13", "punycode", "idna", "utf-7", "unicode_escape", "undefined", "x" * 9000]
+)
+def test_what_is_no_encoding_of_texts_is_refused(name: str) -> None:
+    for read in (parse, parse_sounds):
+        with pytest.raises(InvalidDocument, match="the document's encoding can't be read"):
+            read(b"<Response/>", name)
+
+
+def test_what_is_not_in_its_encoding_says_where() -> None:
+    assert refused(b"<Response>\n<Speak>\xe4</Speak></Response>") == (
+        "the document is not in the encoding utf-8: invalid continuation byte, line 2, column 8;"
+        " its declaration can name another one"
+    )
 
 
 # Speak.

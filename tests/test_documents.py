@@ -35,7 +35,9 @@ class World:
     def __init__(self, folder: Path = Path()) -> None:
         self.did: list[Any] = []
         self.body = b"<Response><Wait/></Response>"
+        self.content_type = "text/xml"
         self.error: Exception | None = None
+        self.sounds_url = URL
         self.accounts: dict[str, AccountRecord | Exception | None] = {"MA1": ACME}
         self.looked_up: list[str] = []
         self.store_answers = asyncio.Event()
@@ -64,12 +66,20 @@ class World:
     # The fetcher.
 
     async def request(
-        self, method: str, url: str, params: do.Params, *, tokens: list[str], limit_bytes: int, account: str
+        self,
+        method: str,
+        url: str,
+        params: do.Params,
+        *,
+        tokens: list[str],
+        limit_bytes: int,
+        account: str,
+        enough: Any,
     ) -> Any:
         self.did.append((method, url, params, tokens, limit_bytes, account))
         if self.error is not None:
             raise self.error
-        return SimpleNamespace(body=self.body)
+        return SimpleNamespace(body=self.body, headers={"Content-Type": self.content_type})
 
     # What is asked for.
 
@@ -77,7 +87,7 @@ class World:
         return await self.documents.fetch(do.FetchDocument("c.u.1", auth_id, source, "POST", PARAMS))
 
     async def fetch_sounds(self, auth_id: str = "MA1") -> ev.Event:
-        return await self.documents.fetch_sounds(do.FetchSounds("f.c.1", auth_id, URL, PARAMS))
+        return await self.documents.fetch_sounds(do.FetchSounds("f.c.1", auth_id, self.sounds_url, PARAMS))
 
 
 @pytest.fixture
@@ -94,6 +104,69 @@ def failed(event: ev.Event) -> str:
 
 Fetch = Callable[[World], Awaitable[ev.Event]]
 BOTH = pytest.mark.parametrize("fetch", [World.fetch, World.fetch_sounds], ids=["document", "sounds"])
+
+
+# What comes back.
+
+
+@BOTH
+async def test_the_encoding_may_come_with_the_reply(world: World, fetch: Fetch) -> None:
+    world.body = "<Response><Speak>Käse</Speak></Response>".encode("latin-1")
+    world.content_type = 'Text/XML; Charset="ISO-8859-1"'
+    event = await fetch(world)
+    assert isinstance(event, ev.DocumentFetched | ev.SoundsFetched)
+    assert getattr(event, "elements", getattr(event, "sounds", None)) == (Speak("Käse"),)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("audio/mpeg", b""),
+        ("audio/x-wav", b"anything"),
+        ("application/octet-stream", b"ID3\x04\0"),
+        ("", b"RIFF\0\0\0\0WAVE"),
+        ("text/plain", b"\xff\xfb\x90\0"),
+        ("text/plain", b"\xff\xf3\x40\0"),
+    ],
+)
+async def test_a_sound_itself_is_played(world: World, content_type: str, body: bytes) -> None:
+    """ "A reply that is audio (by its Content-Type or its first bytes) is played as a Play of that URL would be" """
+    world.content_type, world.body = content_type, body
+    assert await world.fetch_sounds() == ev.SoundsFetched("f.c.1", (Play(URL),))
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("audio/mpeg", b"\n <Response><Wait/></Response>"),
+        ("text/xml", "<Response><Wait/></Response>".encode("utf-16")),
+        ("audio/wav", b"\xef\xbb\xbf<Response><Wait/></Response>"),
+    ],
+)
+async def test_a_document_is_no_sound_whatever_it_is_called(world: World, content_type: str, body: bytes) -> None:
+    world.content_type, world.body = content_type, body
+    assert await world.fetch_sounds() == ev.SoundsFetched("f.c.1", (Wait(),))
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "played"),
+    [
+        ("a.mp3", 405, True),
+        ("b.WAV", 403, True),
+        ("a.mp3", 404, False),
+        ("a.php", 405, False),
+        ("a.mp3", 500, False),
+        ("a.mp3", 0, False),
+    ],
+)
+async def test_a_server_of_files_that_knows_no_post_is_asked_for_the_sound(
+    world: World, name: str, status: int, played: bool
+) -> None:
+    world.sounds_url = f"https://files.example/{name}?key=1"
+    world.error = RequestFailed("no", status)
+    event = await world.fetch_sounds()
+    assert (event == ev.SoundsFetched("f.c.1", (Play(world.sounds_url),))) == played
+    assert isinstance(event, ev.SoundsFetched if played else ev.SoundsFailed)
 
 
 # What is sent.
@@ -309,7 +382,7 @@ async def test_long_documents_are_read_beside_the_loop(world: World, monkeypatch
     begun, goes_on = asyncio.Event(), []
     loop = asyncio.get_running_loop()
 
-    def slow(text: bytes) -> document.Document:
+    def slow(text: bytes, charset: str) -> document.Document:
         loop.call_soon_threadsafe(begun.set)
         deadline = time.monotonic() + SOON_S
         while not goes_on:
@@ -344,7 +417,7 @@ async def test_an_account_s_many_long_documents_delay_another_s_by_one(
 ) -> None:
     order: list[bytes] = []
 
-    def noted(text: bytes) -> document.Document:
+    def noted(text: bytes, charset: str = "") -> document.Document:
         order.append(text.strip())
         time.sleep(0.01)
         return document.Document(())
@@ -352,15 +425,15 @@ async def test_an_account_s_many_long_documents_delay_another_s_by_one(
     monkeypatch.setattr(document, "parse", noted)
     world.accounts["MA2"] = ACME
     pad = b" " * document.SHORT_BYTES
-    reads = [asyncio.create_task(world.documents._read(document.parse, pad + b"MA1", "MA1")) for _ in range(50)]
+    reads = [asyncio.create_task(world.documents._read(document.parse, "MA1", pad + b"MA1")) for _ in range(50)]
     await asyncio.sleep(0)
-    await world.documents._read(document.parse, pad + b"MA2", "MA2")
+    await world.documents._read(document.parse, "MA2", pad + b"MA2")
     assert order.index(b"MA2") <= 2
     await asyncio.gather(*reads)
 
 
 async def test_more_long_documents_than_can_wait_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(document, "parse", lambda _: time.sleep(0.001) or document.Document(()))
+    monkeypatch.setattr(document, "parse", lambda *_: time.sleep(0.001) or document.Document(()))
     world.body = b" " * (document.SHORT_BYTES + 1)
     events = await asyncio.gather(*(world.fetch() for _ in range(documents.MOST_UNREAD + 50)))
     refused = [event for event in events if isinstance(event, ev.DocumentFailed)]

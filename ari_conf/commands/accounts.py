@@ -14,6 +14,7 @@ from redis import Redis
 from ari_conf import accounts, dead_letters, recording_index
 from ari_conf.accounts import AccountRecord
 from ari_conf.commands.terminal import console, moment, print_table, redis, say
+from ari_conf.core.elements import without_login
 from ari_conf.errors import AccountRefused
 from ari_conf.settings import settings
 from ari_conf.store import names_key
@@ -148,7 +149,7 @@ def list_() -> None:
     """All accounts."""
     with redis() as client:
         records = accounts.list_all(client)
-    rows = [(record.auth_id, moment(record.created_ms), record.answer_url or "") for record in records]
+    rows = [(record.auth_id, moment(record.created_ms), without_login(record.answer_url or "")) for record in records]
     print_table(("account", "since", "answer URL"), rows, "There is no account; `ari-conf account add` makes one.")
 
 

@@ -10,6 +10,7 @@ from redis import Redis
 from ari_conf import accounts, dead_letters, outbox
 from ari_conf.commands.accounts import AuthId
 from ari_conf.commands.terminal import console, duration, moment, print_table, redis, say
+from ari_conf.core.elements import without_login
 from ari_conf.errors import AccountRefused, AriConfError
 from ari_conf.problems import read_problems
 
@@ -47,7 +48,9 @@ def lanes(limit: Limit = 50) -> None:
             f"{totals.waiting} callbacks wait in {totals.lanes} lanes; {totals.workers} workers with {totals.threads} "
             f"threads. Since ever: {totals.delivered} delivered, {totals.retried} tried again, {totals.dead} given up."
         )
-    rows = [(lane.auth_id, _state(lane), lane.depth, duration(lane.oldest_ms), lane.url) for lane in found]
+    rows = [
+        (lane.auth_id, _state(lane), lane.depth, duration(lane.oldest_ms), without_login(lane.url)) for lane in found
+    ]
     print_table(("account", "state", "waiting", "oldest", "URL"), rows, "No callback waits.")
 
 
@@ -58,7 +61,10 @@ def list_(auth_id: AuthId, limit: Limit = 50) -> None:
         found = dead_letters.listed(client, auth_id, limit)
         if not found:
             _known(client, auth_id)
-    rows = [(letter.id, moment(letter.died_ms), len(letter.entry.tries), letter.entry.url) for letter in found]
+    rows = [
+        (letter.id, moment(letter.died_ms), len(letter.entry.tries), without_login(letter.entry.url))
+        for letter in found
+    ]
     print_table(("id", "given up", "tries", "URL"), rows, f"The account {auth_id} has no dead letters.")
 
 
@@ -70,7 +76,10 @@ def show(auth_id: AuthId, id: Annotated[str, typer.Argument(metavar="ID")]) -> N
     if letter is None:
         raise NoSuchLetter(f"the account {auth_id} has no dead letter {id}; `ari-conf dead-letters list {auth_id}`")
     entry = letter.entry
-    rows: list[tuple[str, object]] = [("request", f"{entry.method} {entry.url}"), ("made", moment(entry.at_ms))]
+    rows: list[tuple[str, object]] = [
+        ("request", f"{entry.method} {without_login(entry.url)}"),
+        ("made", moment(entry.at_ms)),
+    ]
     if entry.reason:
         rows.append(("reason", entry.reason))
     rows += [(moment(t.at_ms), f"{t.status or t.error}, after {duration(t.ms)}") for t in entry.tries]

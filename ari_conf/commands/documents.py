@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ari_conf import document
 from ari_conf.commands.terminal import say
 from ari_conf.errors import InvalidDocument
+from ari_conf.media.speech import Speech
+
+STDIN = Path("-")
 
 
 def check(files: Sequence[Path]) -> int:
-    """The exit code: 1 if one of them can't be run. What is only a warning doesn't count."""
-    return 1 if sum(not _runs(file) for file in files) else 0
+    """The exit code: 1 if one of them can't be run, skips an element, or runs nothing. What is only a warning doesn't
+    count."""
+    speech = Speech.of_this_machine("auto", "ffmpeg")
+    return 1 if sum(not _runs(file, speech) for file in files) else 0
 
 
-def _runs(file: Path) -> bool:
+def _runs(file: Path, speech: Speech) -> bool:
+    name = "standard input" if file == STDIN else str(file)
     try:
-        found = document.parse(file.read_bytes())
+        found = document.parse(_bytes(file))
     except OSError as error:
-        return _say(f"{file}: can't be read: {error.strerror}", good=False)
+        return _say(f"{name}: can't be read: {error.strerror}", good=False)
     except InvalidDocument as error:
-        return _say(f"{file}: can't be run: {error}", good=False)
-    for warning in found.warnings:
-        _say(f"{file}: {warning}", good=True)
+        return _say(f"{name}: can't be run: {error}", good=False)
+    for warning in (*found.warnings, *speech.complaints(found.elements)):
+        _say(f"{name}: {warning}", good=True)
     elements = ", ".join(type(element).__name__ for element in found.elements)
-    return _say(f"{file}: {elements or 'nothing: the call is hung up'}", good=True)
+    skipped = f" ({found.skipped} skipped)" if found.skipped else ""
+    runs = bool(elements) and not found.skipped
+    return _say(f"{name}: {elements or 'nothing: the call is hung up'}{skipped}", good=runs)
+
+
+def _bytes(file: Path) -> bytes:
+    """No more than is needed to see that it is too long."""
+    if file == STDIN:
+        return sys.stdin.buffer.read(document.MAX_BYTES + 1)
+    with file.open("rb") as opened:
+        return opened.read(document.MAX_BYTES + 1)
 
 
 def _say(line: str, *, good: bool) -> bool:

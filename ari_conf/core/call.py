@@ -231,6 +231,9 @@ class Call(HangingUp):
             case Conference():
                 self.running = element
                 return [Join(self.call_uuid, element)]
+            case Redirect(""):
+                text = "Redirect: it names no absolute http or https URL"
+                return [*out, *self._no_document("redirect", UNREACHABLE["redirect"], text, now)]
             case Redirect(url, method):
                 return self._fetch("redirect", url, method, "Redirect", (), now)
             case Hangup():

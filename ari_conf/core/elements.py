@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from ari_conf.core.bounds import MOST_PATTERNS
 
@@ -21,33 +21,43 @@ MOST = 999_999_999
 """Of any number in a document; as seconds 31 years."""
 MOST_URL = 2048
 """Characters of a URL: each callback, problem and log line that names it holds them."""
-NOT_IN_URL = re.compile(r"[\s\x00-\x1f]")
+URL = re.compile(r"(https?://[^\s/?#]+)([/?#].*)?", re.DOTALL | re.IGNORECASE)
+"""Up to the end of the host, and the rest."""
+NOT_IN_URL = re.compile(r"[^\x21-\x7e]+")
+LOGIN = re.compile(r"(://)[^\s/?#]*@")
+NOT_GIVEN: Any = object()
+"""What a reader makes of a value that means that the attribute was not given."""
 
 
 class NotAllowed(ValueError):
     """The value can't stand here; the text says what can."""
 
 
-class NotAUrl(NotAllowed):
-    """A URL that is not absolute http(s): it makes the whole document invalid, not just the attribute."""
-
-
 @dataclass(frozen=True)
 class Kind:
     parse: Callable[[str], Any]
+    none: Any
+    """What `none` means: Plivo's PHP and Ruby SDKs write it for false, null, 0 and empty."""
+
+
+BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def boolean(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise NotAllowed("true or false")
-    return text == "true"
+    try:
+        return BOOLEANS[text.strip().lower()]
+    except KeyError:
+        raise NotAllowed("true or false") from None
 
 
 def one_of(*words: str) -> Callable[[str], str]:
+    by_lower = {word.lower(): word for word in words}
+
     def parse(text: str) -> str:
-        if text not in words:
-            raise NotAllowed(" or ".join(words))
-        return text
+        try:
+            return by_lower[text.strip().lower()]
+        except KeyError:
+            raise NotAllowed(" or ".join(words)) from None
 
     return parse
 
@@ -56,7 +66,8 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
     allowed = f"a whole number from {low} to {high}" if high is not None else f"a whole number, {low} or more"
 
     def parse(text: str) -> int:
-        # int() would take signs, underscores, white space and other scripts' digits as well.
+        text = text.strip()
+        # int() would take signs, underscores and other scripts' digits as well.
         if not (text.isascii() and text.isdigit()):
             raise NotAllowed(allowed)
         # It refuses numbers of thousands of digits, and a clock can't count so far: more than MOST is MOST.
@@ -70,20 +81,32 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
 
 
 def url(text: str) -> str | None:
-    """None for an empty one: the SDKs write attributes that were not given as empty."""
+    """None for an empty one: the SDKs write attributes that were not given as empty. What a URL can't contain (spaces,
+    line breaks, letters that are not ASCII) is percent-encoded, as browsers do."""
     text = text.strip()
     if not text:
         return None
     if len(text) > MOST_URL:
-        raise NotAUrl(f"an absolute http or https URL of at most {MOST_URL} characters")
+        raise NotAllowed(f"an absolute http or https URL of at most {MOST_URL} characters")
+    found = URL.fullmatch(text)
+    if found is None:
+        raise NotAllowed("an absolute http or https URL")
+    text = found[1] + NOT_IN_URL.sub(lambda part: quote(part[0], safe="", errors="replace"), found[2] or "")
     try:
         parts = urlsplit(text)
-        absolute = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        absolute = bool(parts.hostname) and parts.port != 0
     except ValueError:
         absolute = False
-    if not absolute or NOT_IN_URL.search(text):
-        raise NotAUrl("an absolute http or https URL")
+    if not absolute:
+        raise NotAllowed("an absolute http or https URL")
+    if len(text) > MOST_URL:
+        raise NotAllowed(f"an absolute http or https URL of at most {MOST_URL} characters, percent-encoded")
     return text
+
+
+def without_login(text: str) -> str:
+    """A URL, or a text with URLs in it, without their user names and passwords: for whatever is shown."""
+    return LOGIN.sub(r"\1***@", text) if "@" in text else text
 
 
 def sound(text: str) -> str | None:
@@ -92,7 +115,7 @@ def sound(text: str) -> str | None:
         return text
     try:
         return url(text)
-    except NotAUrl as error:
+    except NotAllowed as error:
         raise NotAllowed(f"beep:1, beep:2, {error}, or empty") from None
 
 
@@ -114,22 +137,27 @@ def digit_set(text: str) -> str:
 
 
 def finish_keys(text: str) -> str:
-    return "" if text in ("", "none") else digit_set(text)
+    return "" if text.strip().lower() == "none" else digit_set(text)
 
 
 def digits_and_pauses(text: str) -> str:
+    text = text.strip()
     if not set(text) <= set(DIGITS + "wW") or len(text) > 100:
         raise NotAllowed("digits 0-9 * #, w (0.5 s) and W (1 s), at most 100")
     return text
 
 
 def voice_name(text: str) -> str:
-    if text in VOICES or (len(text) <= 40 and text.startswith("Polly.") and text[6:].isalpha()):
+    text = text.strip()
+    if text.upper() in VOICES:
+        return text.upper()
+    if len(text) <= 40 and text.startswith("Polly.") and text[6:].isalpha():
         return text
     raise NotAllowed("WOMAN, MAN or Polly.Name")
 
 
 def language_code(text: str) -> str:
+    text = text.strip()
     if not (2 <= len(text) <= 10 and text.replace("-", "").isalnum()):
         raise NotAllowed("a language code such as en-US")
     return text
@@ -139,14 +167,22 @@ http_method = one_of("GET", "POST")
 transcription = one_of("auto", "hybrid", "manual")
 
 
-def attribute(kind: Callable[[str], Any], default: Any) -> Any:
-    return field(default=default, metadata={"kind": Kind(kind)})
+def attribute(kind: Callable[[str], Any], default: Any, none: Any = NOT_GIVEN) -> Any:
+    return field(default=default, metadata={"kind": Kind(kind, False if kind is boolean else none)})
 
 
 @cache
 def attributes_of(element: type) -> dict[str, tuple[Field[Any], Callable[[str], Any]]]:
     """XML name -> (field, its reader)."""
-    return {_camel(f.name): (f, f.metadata["kind"].parse) for f in fields(element) if "kind" in f.metadata}
+    return {_camel(f.name): (f, partial(_read, f.metadata["kind"])) for f in fields(element) if "kind" in f.metadata}
+
+
+def _read(kind: Kind, text: str) -> Any:
+    """The value, or NOT_GIVEN. Raises NotAllowed."""
+    bare = text.strip()
+    if not bare:
+        return NOT_GIVEN
+    return kind.none if bare.lower() == "none" else kind.parse(text)
 
 
 def _camel(name: str) -> str:
@@ -159,7 +195,7 @@ def _camel(name: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Play:
     url: str
-    loop: int = attribute(whole(0), 1)
+    loop: int = attribute(whole(0), 1, none=0)
     """0: until hang-up."""
 
 
@@ -169,7 +205,7 @@ class Speak:
     """What stands inside the element: well-formed XML, plain text escaped, of elements only SSML's."""
     voice: str = attribute(voice_name, "WOMAN")
     language: str = attribute(language_code, "en-US")
-    loop: int = attribute(whole(0), 1)
+    loop: int = attribute(whole(0), 1, none=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +228,7 @@ class Hangup:
 @dataclass(frozen=True, slots=True)
 class Redirect:
     url: str
+    """Empty: what the document names is no URL, so it can't be reached."""
     method: str = attribute(http_method, "POST")
 
 
@@ -206,7 +243,7 @@ class GetDigits:
     timeout: int = attribute(whole(1), 5)
     """Seconds until the first digit, from the prompt's end."""
     digit_timeout: int = attribute(whole(1), 2)
-    finish_on_key: str = attribute(finish_keys, "#")
+    finish_on_key: str = attribute(finish_keys, "#", none="")
     """Each of these ends the input; empty: none does."""
     num_digits: int = attribute(whole(1), 99)
     retries: int = attribute(whole(1), 1)
@@ -258,4 +295,5 @@ Element = Play | Speak | Wait | Hangup | Redirect | GetDigits | PreAnswer | Conf
 IGNORED_ATTRIBUTES = {"Conference": ("recordWhenAlone", "beep")}
 """They occur in SDKs, undocumented: accepted without a warning, without effect."""
 
-SKIPPED_ELEMENTS = ("Dial", "Record", "Message", "MultiPartyCall", "GetInput", "Stream", "DTMF")
+SKIPPED_ELEMENTS = ("Dial", "Number", "User", "Record", "Message", "MultiPartyCall", "GetInput", "Stream", "DTMF")
+"""Plivo's: told by their names where they stand."""

@@ -15,14 +15,14 @@ from ari_conf.http.hop import TryFailed
 WRITTEN_AT_ONCE = 1024 * 1024
 
 
-async def pieces(response: aiohttp.ClientResponse, limit_bytes: int) -> AsyncGenerator[bytes]:
-    """Raises TryFailed beyond `limit_bytes`, and if the body is encoded."""
+async def pieces(response: aiohttp.ClientResponse, limit_bytes: int, before: int = 0) -> AsyncGenerator[bytes]:
+    """Raises TryFailed beyond `limit_bytes`, of which `before` were read already, and if the body is encoded."""
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         raise TryFailed("body", f"it answered with Content-Encoding {encoding[:40]}, which was not asked for")
     size = response.content_length or 0
     if size <= limit_bytes:
-        size = 0
+        size = before
         async for chunk in response.content.iter_any():
             size += len(chunk)
             if size > limit_bytes:

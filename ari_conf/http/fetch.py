@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
@@ -39,11 +40,15 @@ from ari_conf.shares import Shares
 AT_ONCE, OF_ACCOUNT, OF_RECEIVER, WAITING = 512, 64, 48, 1000
 """Requests under way (each holds a socket and up to 0.3 MB), of these one account's, of these to one receiver; and how
 many more of an account's wait. Those for files don't count: whoever wants files bounds them."""
+BEGINNING = 64
+"""Bytes of a body by which it is judged whether the rest is wanted."""
 NO_TURN = f"it was not asked: {OF_ACCOUNT} requests of the account, or {OF_RECEIVER} to this server, are under way"
 
 log = structlog.get_logger()
 T = TypeVar("T")
 Take = Callable[[aiohttp.ClientResponse], Awaitable[T]]
+Enough = Callable[[str, bytes], bool]
+"""Whether no more of a body is wanted: by its Content-Type, in lower case, and its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +108,15 @@ class Fetcher:
         limit_bytes: int,
         headers: Mapping[str, str] | None = None,
         account: str = "",
+        enough: Enough | None = None,
     ) -> Reply:
-        """A 2xx answer, after as many tries as the URL's fragment allows, each of them in this account's turn.
+        """A 2xx answer, after as many tries as the URL's fragment allows, each of them in this account's turn. If its
+        beginning is `enough`, the body is no more than that.
 
         Raises RequestRefused, RequestFailed.
         """
-        take = partial(whole, limit_bytes=limit_bytes)
-        turn = partial(self._turns.turn, account, url.partition("://")[2].partition("/")[0])
+        take = partial(whole, limit_bytes=limit_bytes, enough=enough)
+        turn = partial(self._turns.turn, account, urlsplit(url).netloc.rpartition("@")[2])
         with _asking(account):
             return await self._tries(method, url, params, tokens, headers or {}, take, turn)
 
@@ -274,12 +281,25 @@ def _asking(account: str) -> Iterator[None]:
         asker.reset(before)
 
 
-async def whole(response: aiohttp.ClientResponse, limit_bytes: int) -> Reply:
+async def whole(response: aiohttp.ClientResponse, limit_bytes: int, enough: Enough | None = None) -> Reply:
     body = bytearray()
-    async with aclosing(pieces(response, limit_bytes)) as chunks:
+    if enough is not None and not response.headers.get("Content-Encoding"):
+        body += await _beginning(response)
+        if enough(response.headers.get("Content-Type", "").strip().lower(), bytes(body)):
+            # The rest is not waited for, and may be of any length.
+            response.close()
+            return Reply(response.status, bytes(body), response.headers, str(response.url))
+    async with aclosing(pieces(response, limit_bytes, len(body))) as chunks:
         async for chunk in chunks:
             body += chunk
     return Reply(response.status, bytes(body), response.headers, str(response.url))
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    found = bytearray()
+    while len(found) < BEGINNING and (chunk := await response.content.read(BEGINNING - len(found))):
+        found += chunk
+    return bytes(found)
 
 
 def _told(error: aiohttp.ClientError, hop: Hop) -> TryFailed:

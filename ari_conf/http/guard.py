@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import SplitResult, quote, urlsplit
@@ -55,6 +55,7 @@ BRACKETED = re.compile(r"\[[^\[\]]*\](:[0-9]*)?")
 NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 NOT_IN_PATH = re.compile(r"%[0-9A-Fa-f]{2}|[^A-Za-z0-9\-._~!$&'()*+,;=:@/]")
 NOT_IN_QUERY = re.compile(r"%[0-9A-Fa-f]{2}|[^A-Za-z0-9\-._~!$&'()*+,;=:@/?]")
+NOT_IN_LOGIN = re.compile(r"[@\[\]\\\s]")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -63,10 +64,12 @@ class Target:
     """A URL in the one spelling in which it is signed, sent and seen by its receiver."""
 
     url: str
-    """Host in lower case (IDNA), no default port, no fragment, a path, escapes in capitals."""
+    """Host in lower case (IDNA), no default port, no fragment, no login, a path, escapes in capitals."""
     host: str
     """Without brackets."""
     port: int
+    login: str = field(default="", repr=False)
+    """What stands before the host, as it is written: `name:password`."""
 
 
 @lru_cache(maxsize=1024)
@@ -83,9 +86,11 @@ def check_url(url: str) -> Target:
         raise RequestRefused(f"this is no URL: {str(error)[:100]}") from None
     if parts.scheme not in ("http", "https"):
         raise RequestRefused("a URL must begin with http:// or https://")
-    # Whatever stands before an @ is read as the host by one program and as a password by the next.
-    if "@" in parts.netloc:
-        raise RequestRefused("a URL must not have a user name or a password before its host")
+    login, _, after = parts.netloc.rpartition("@")
+    # What is read as the host by one program and as a password by the next.
+    if NOT_IN_LOGIN.search(login):
+        raise RequestRefused("a URL's user name and password must be percent-encoded")
+    parts = parts._replace(netloc=after)
     if port == 0:
         raise RequestRefused("a URL's port must be 1 to 65535")
     host = _host(parts)
@@ -94,7 +99,7 @@ def check_url(url: str) -> Target:
     netloc = shown if port in (None, default) else f"{shown}:{port}"
     path = NOT_IN_PATH.sub(_escaped, parts.path) or "/"
     query = NOT_IN_QUERY.sub(_escaped, parts.query)
-    return Target(f"{parts.scheme}://{netloc}{path}{'?' if query else ''}{query}", host, port or default)
+    return Target(f"{parts.scheme}://{netloc}{path}{'?' if query else ''}{query}", host, port or default, login)
 
 
 def _escaped(found: re.Match[str]) -> str:

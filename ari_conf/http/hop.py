@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import secrets
 import ssl
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from urllib.parse import quote_plus, urljoin
+from urllib.parse import quote_plus, unquote, urljoin, urlsplit
 
 import certifi
 
+from ari_conf.core.elements import without_login
 from ari_conf.errors import RequestRefused
 from ari_conf.http import signature
 from ari_conf.http.guard import Target, check_url
@@ -74,7 +76,15 @@ def prepare(method: str, url: str, params: signature.Pairs, tokens: Sequence[str
         url += ("&" if "?" in url else "?") + form
     nonce = f"{secrets.randbelow(10**20):020d}"
     signed = signature.headers(method, url, params if method == "POST" else (), tokens, nonce)
-    return Hop(method, target, url, body, {**sent, **signed})
+    return Hop(method, target, url, body, {**sent, **signed, **_authorization(target.login)})
+
+
+def _authorization(login: str) -> dict[str, str]:
+    """As browsers and curl send what stands before a URL's host."""
+    if not login:
+        return {}
+    name, _, password = (unquote(part) for part in login.partition(":"))
+    return {"Authorization": f"Basic {b64encode(f'{name}:{password}'.encode(errors='replace')).decode()}"}
 
 
 def _form(params: signature.Pairs) -> str:
@@ -99,11 +109,23 @@ def redirected(
         return None
     try:
         url = urljoin(hop.url, location.strip()).partition("#")[0]
+        login = "@" in urlsplit(url).netloc
     except ValueError:
         raise RequestRefused("it redirects to what is no URL") from None
+    if login:
+        raise RequestRefused("it redirects to a URL with a user name or a password before its host")
+    if hop.target.login and _same_origin(hop.target, url):
+        url = url.replace("://", f"://{hop.target.login}@", 1)
     if hop.method == "POST" and status in (307, 308):
         return "POST", url, params
     return "GET", url, ()
+
+
+def _same_origin(target: Target, url: str) -> bool:
+    """Only there is a login sent once more."""
+    further = check_url(url)
+    scheme = target.url.partition(":")[0]
+    return (further.host, further.port) == (target.host, target.port) and further.url.startswith(f"{scheme}:")
 
 
 def too_many_redirects() -> TryFailed:
@@ -111,8 +133,8 @@ def too_many_redirects() -> TryFailed:
 
 
 def without_query(url: str) -> str:
-    """For messages and logs: a query may hold secrets."""
-    return url.partition("#")[0].partition("?")[0]
+    """For messages and logs: a query may hold secrets, and what stands before the host does."""
+    return without_login(url.partition("#")[0].partition("?")[0])
 
 
 @cache

@@ -6,16 +6,24 @@ a whole, so that a joined V2 is valid for nobody: it is made with the newest tok
 Where the SDK (4.63) contradicts itself: of a path it leaves out what follows a semicolon in the last segment (as
 `urlparse` does), which is followed here; of a query with anything but ASCII it raises, so that nobody can be followed
 and the decoded text is signed.
+
+Plivo's SDKs of other languages read a URL in other ways: Ruby, Java and .NET leave its port out, Go, Java and .NET
+decode its path, Go and Ruby take one value for each key of the query, PHP decodes no query and encodes letters twice,
+and none but Python's leaves out what follows a semicolon. All of them split V3 at its commas. So each reading that
+differs is signed as well.
 """
 
 from __future__ import annotations
 
 import hmac
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from urllib.parse import parse_qsl, urlparse
+from urllib.parse import parse_qsl, unquote, urlencode, urlparse, urlsplit
 
 Pairs = Sequence[tuple[str, str]]
+ODD = re.compile(r"[;%+]|://[^/?]*:\d+(?:[/?]|$)")
+"""What is read in several ways: a semicolon, an escape, a port."""
 
 
 def headers(method: str, url: str, params: Pairs, tokens: Sequence[str], nonce: str) -> dict[str, str]:
@@ -26,12 +34,13 @@ def headers(method: str, url: str, params: Pairs, tokens: Sequence[str], nonce: 
     """
     if not tokens:
         return {}
+    if method == "GET" and params:
+        url += ("&" if "?" in url else "?") + urlencode(params, errors="replace")
+        params = ()
     parts = urlparse(url)
     base = f"{parts.scheme}://{parts.netloc}{parts.path}"
-    # keep_blank_values: the SDK does, and a receiver sees the key.
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    text = _get(base, [*query, *params]) if method == "GET" else _post(base, query, params)
-    signed = ",".join(_sign(token, f"{text}.{nonce}") for token in tokens)
+    texts = [f"{text}.{nonce}" for text in _readings(method, url, base, params)]
+    signed = ",".join(_sign(token, text) for token in tokens for text in texts)
     return {
         "X-Plivo-Signature-V3": signed,
         "X-Plivo-Signature-V3-Nonce": nonce,
@@ -40,6 +49,40 @@ def headers(method: str, url: str, params: Pairs, tokens: Sequence[str], nonce: 
         "X-Plivo-Signature-V2": _sign(tokens[0], base + nonce),
         "X-Plivo-Signature-V2-Nonce": nonce,
     }
+
+
+def _readings(method: str, url: str, base: str, params: Pairs) -> list[str]:
+    """What is signed: as Plivo's Python SDK reads it, then as those of other languages do, each once."""
+    parts = urlsplit(url)
+    # keep_blank_values: the SDK does, and a receiver sees the key.
+    query = parse_qsl(parts.query, keep_blank_values=True)
+
+    def text(base: str, query: Pairs) -> str:
+        found = _get(base, [*query, *params]) if method == "GET" else _post(base, query, params)
+        # A lone surrogate (a caller's name that is not UTF-8) becomes "?", as in the request itself.
+        return found.encode(errors="replace").decode()
+
+    first = text(base, query)
+    keys = {key for key, _ in query}
+    if not ODD.search(url) and len(keys) == len(query) and first.isascii():
+        return [first]
+    begins = f"{parts.scheme}://{parts.netloc}"
+    without_port = begins.rpartition(":")[0] if parts.port is not None else begins
+    decoded = unquote(parts.path)
+    last, raw = list(dict(query).items()), [_pair(part) for part in parts.query.split("&") if part]
+    readings = (
+        text(f"{begins}{parts.path}", query),  # Node
+        text(f"{begins}{decoded}", list(dict(reversed(query)).items())),  # Go
+        text(f"{without_port}{parts.path}", last),  # Ruby
+        text(f"{without_port}{decoded}", last),  # Java, .NET
+        text(f"{begins}{parts.path}", raw).encode().decode("latin-1"),  # PHP
+    )
+    return list(dict.fromkeys((first, *readings)))
+
+
+def _pair(part: str) -> tuple[str, str]:
+    key, _, value = part.partition("=")
+    return key, value
 
 
 def _get(base: str, merged: Pairs) -> str:
@@ -60,5 +103,4 @@ def _joined(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _sign(token: str, text: str) -> str:
-    # A lone surrogate (a caller's name that is not UTF-8) becomes "?", as in the request itself.
     return b64encode(hmac.digest(token.encode(), text.encode(errors="replace"), "sha256")).decode()

@@ -14,7 +14,7 @@ from urllib.parse import urldefrag, urlsplit
 
 import structlog
 
-from ari_conf.core.elements import Play, Speak
+from ari_conf.core.elements import Element, Play, Speak, without_login
 from ari_conf.errors import AnswerRefused, RequestFailed, RequestRefused, SoundFailed, TooManyWaiting
 from ari_conf.media import programs
 from ari_conf.media.beeps import TONES, beep
@@ -106,6 +106,10 @@ class Sounds:
         Raises SoundFailed with a sentence. A Play's URL may also be one of `beeps.TONES`.
         """
         return await self._prepare(sound, account, warms=False)
+
+    def complaints(self, elements: Iterable[Element]) -> list[str]:
+        """What an account is told of each Speak, once, that is not spoken as it should be."""
+        return self._engine.complaints(elements)
 
     def warm(self, sounds: Iterable[Play | Speak], account: str, owner: str) -> None:
         """Begins to prepare the first of them, some at a time, until `stop_warming(owner)`. What fails is logged, and
@@ -206,7 +210,11 @@ class Sounds:
         with self._cache.part() as part:
             etag, last_modified = (entry.etag, entry.last_modified) if entry else (None, None)
             # What is warmed has had its turn already: it takes no place of what somebody waits for.
-            turn = contextlib.nullcontext() if warms else self._fetching.turn(account, urlsplit(url).netloc)
+            turn = (
+                contextlib.nullcontext()
+                if warms
+                else self._fetching.turn(account, urlsplit(url).netloc.rpartition("@")[2])
+            )
             try:
                 async with turn:
                     reply = await self._fetch.get_file(url, part, LIMIT_BYTES, etag, last_modified, account=account)
@@ -287,8 +295,8 @@ def _named(sound: Play | Speak) -> str:
 
 
 def _bare(url: str) -> str:
-    """For messages and logs: a query may hold secrets."""
-    return url.partition("#")[0].partition("?")[0]
+    """For messages and logs: a query may hold secrets, and what stands before the host does."""
+    return without_login(url.partition("#")[0].partition("?")[0])
 
 
 def _answers(error: RequestFailed) -> bool:

@@ -6,23 +6,28 @@ import asyncio
 import contextlib
 import time
 import wave
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Set
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
+from ari_conf.core.elements import Element, GetDigits, PreAnswer, Speak
 from ari_conf.errors import SoundFailed
+from ari_conf.media.alphabets import FOREIGN, best_of, can_be_said, in_ascii, language_of, without_tags
 from ari_conf.media.convert import to_wav
 from ari_conf.media.programs import shares
 from ari_conf.media.ssml import Pause, Text, parts, segments
-from ari_conf.media.voices import Gender, Voice, installed
+from ari_conf.media.voices import Espeak, Gender, Voice, espeak_languages, installed
 from ari_conf.shares import Shares
 
 RATE = 16_000
 LEAD_MS = 100
 """Silence before the first word: what is sent at the instant of answering is often not heard."""
-LANGUAGE = "en-US"
+LANGUAGE, ENGLISH = "en-US", "en"
+NOTHING = "nothing of its text can be spoken"
+INSTALL = "Debian's espeak-ng speaks a hundred languages"
 SPEAK_S = 30.0
 """In which all of one Speak is rendered, its turns taken together; 3000 characters take the slowest voice here half."""
 LAST_VOICE_S = 10.0
@@ -30,6 +35,8 @@ LAST_VOICE_S = 10.0
 MAX_SECONDS = 600
 """Of sound: 3000 characters are 200 s. What is longer, a thousand numbers say, ends there. It is a file of 19 MB."""
 COPIED_FRAMES = 32_768
+MOST_COMPLAINTS = 10
+"""Of one document's Speaks."""
 
 MEN = frozenset(
     (
@@ -45,6 +52,9 @@ log = structlog.get_logger()
 
 
 class Engine(Protocol):
+    def complaints(self, elements: Iterable[Element]) -> list[str]:
+        """What an account is told of each Speak among them, once, that is not spoken as it should be."""
+
     def identity(self, voice: str, language: str) -> str:
         """Two Speaks of one markup and one identity sound the same."""
 
@@ -57,22 +67,48 @@ class Engine(Protocol):
 class Speech:
     """The engine of this machine: each voice's programs, the next one if one fails."""
 
-    def __init__(self, voices: dict[Gender, list[Voice]], ffmpeg: str, turns: Shares | None = None) -> None:
+    def __init__(
+        self,
+        voices: dict[Gender, list[Voice]],
+        ffmpeg: str,
+        turns: Shares | None = None,
+        foreign: Set[str] = frozenset(),
+    ) -> None:
+        """`voices` speak English; `foreign` are the languages that espeak-ng speaks."""
         self._voices = voices
+        self._foreign = foreign
         self._ffmpeg = ffmpeg
         self._turns = turns or shares()
 
     @classmethod
     def of_this_machine(cls, wish: str, ffmpeg: str) -> Speech:
-        return cls(installed(wish), ffmpeg)
+        return cls(installed(wish), ffmpeg, foreign=espeak_languages())
 
     def identity(self, voice: str, language: str) -> str:
-        return self._choice(voice)[0].name
+        # Texts in other alphabets are spoken by another voice than this one, if there is any.
+        return f"{self._choice(voice)[0].name}{' and espeak-ng' if self._foreign else ''}"
+
+    def complaints(self, elements: Iterable[Element]) -> list[str]:
+        told = (self.complaint(sound) for sound in _spoken(elements))
+        return list(islice(dict.fromkeys(complaint for complaint in told if complaint is not None), MOST_COMPLAINTS))
+
+    def complaint(self, sound: Speak) -> str | None:
+        text, language = without_tags(sound.markup), sound.language
+        if not can_be_said(text) and "<" not in sound.markup:
+            return f"Speak: {NOTHING}"
+        if self._foreigner(text, sound.voice, language) is not None:
+            return None
+        if (wanted := language_of(text, language)) != ENGLISH and FOREIGN.search(text):
+            return f"Speak: no voice that is installed speaks the letters of {wanted or 'its text'}: {INSTALL}"
+        if wanted != ENGLISH:
+            # "A language that no engine speaks: warning, en-US"
+            told = f'Speak: no voice that is installed speaks language="{language}"; {LANGUAGE} is used'
+            return f"{told}: {INSTALL}"
+        return None
 
     async def speak(self, markup: str, voice: str, language: str, path: Path, account: str) -> None:
-        if language.split("-")[0].lower() != "en":
-            # "A language that no engine speaks: warning, en-US"
-            log.warning("language not spoken", language=language, spoken=LANGUAGE)
+        if (told := self.complaint(Speak(markup, voice, language))) is not None:
+            log.warning("not spoken as it should be", reason=told)
         # Of a text that is made for it that takes some ms.
         pieces = await asyncio.to_thread(segments, markup)
         choice = self._choice(voice)
@@ -83,7 +119,7 @@ class Speech:
                 rendering.left -= LAST_VOICE_S
             allowed = rendering.left
             try:
-                await self._render(engine, pieces, path, rendering)
+                await self._render(engine, pieces, path, rendering, voice, language)
                 return
             except SoundFailed as error:
                 log.warning("voice failed", voice=engine.name, reason=str(error))
@@ -102,10 +138,25 @@ class Speech:
             raise SoundFailed("Speak: no engine is installed; install flite, or festival with festvox-us-slt-hts")
         return choice
 
-    async def _render(self, engine: Voice, pieces: tuple[Text | Pause, ...], path: Path, rendering: _Rendering) -> None:
+    def _foreigner(self, text: str, voice: str, language: str) -> Voice | None:
+        """For what the voices here can't say: other alphabets, other languages."""
+        wanted = language_of(text, language)
+        found = best_of(language, wanted, self._foreign)
+        return None if wanted == ENGLISH or found is None else Espeak(found, gender(voice))
+
+    async def _render(
+        self,
+        engine: Voice,
+        pieces: tuple[Text | Pause, ...],
+        path: Path,
+        rendering: _Rendering,
+        voice: str,
+        language: str,
+    ) -> None:
         said, fitted = path.with_name(path.name + ".said.wav"), path.with_name(path.name + ".fitted.wav")
         # Files, and what is done to them in a thread: it is up to 19 MB, and the loop carries all calls.
         tape = await asyncio.to_thread(_Tape, path)
+        silent = not any(isinstance(piece, Pause) for piece in pieces)
         try:
             for piece in pieces:
                 if isinstance(piece, Pause):
@@ -115,13 +166,19 @@ class Speech:
                     if tape.full:
                         log.warning("the end of a text is not spoken: it takes too long", seconds=MAX_SECONDS)
                         return
+                    speaker = self._foreigner(part, voice, language) or engine
+                    if speaker is engine and not can_be_said(in_ascii(part)):
+                        continue
+                    silent = False
                     # Others have their turn in between.
                     async with rendering.turn():
-                        await engine.render(part, said)
+                        await speaker.render(part, said)
                         if piece.rate == 1 and await asyncio.to_thread(tape.append, said):
                             continue
                         await to_wav(self._ffmpeg, said, fitted, RATE, piece.rate)
                         await asyncio.to_thread(tape.append, fitted)
+            if silent:
+                raise SoundFailed(f"{NOTHING}: {INSTALL}")
         finally:
             await asyncio.to_thread(tape.close)
             for file in (said, fitted):
@@ -183,6 +240,15 @@ class _Tape:
 
     def close(self) -> None:
         self._wave.close()
+
+
+def _spoken(elements: Iterable[Element]) -> Iterator[Speak]:
+    for element in elements:
+        match element:
+            case Speak():
+                yield element
+            case GetDigits(inner) | PreAnswer(inner):
+                yield from _spoken(inner)
 
 
 def gender(voice: str) -> Gender:

@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape, quoteattr
 from defusedxml.ElementTree import fromstring
 
 from ari_conf.errors import SoundFailed
+from ari_conf.media.alphabets import can_be_said
 
 MAX_SPOKEN = 3000
 """Characters of one Speak that are said: sub's alias, and what say-as makes of a text, count as they are said."""
@@ -183,7 +184,7 @@ def _bounded(found: Iterable[Text | Pause], given: int = 0) -> tuple[list[Text |
     off than one whose call is hung up. `given`: the characters that there were, if some of them are gone already."""
     tidy = [Text(" ".join(s.text.split()) + " ", s.rate) if isinstance(s, Text) else s for s in _merged(found)]
     # A lone full stop between two breaks is nothing that an engine could say.
-    pieces = _merged(s for s in tidy if isinstance(s, Pause) or any(c.isalnum() for c in s.text))
+    pieces = _merged(s for s in tidy if isinstance(s, Pause) or can_be_said(s.text))
     said = sum(len(s.text) for s in pieces if isinstance(s, Text)) - 1
     silent = sum(_ms(s) for s in pieces)
     warnings = []

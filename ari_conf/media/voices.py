@@ -6,12 +6,14 @@ import asyncio
 import importlib.util
 import re
 import shutil
+import subprocess
 import sys
-import unicodedata
+from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
 from ari_conf.errors import SoundFailed
+from ari_conf.media.alphabets import in_ascii
 from ari_conf.media.programs import Limits, end, run, start
 from ari_conf.media.ssml import tamed
 
@@ -25,6 +27,9 @@ PIPERS_KEPT = 2
 """That wait for the next text, and that go on with one that nobody waits for any more; each takes 250 MB and more."""
 LOAD_S = 60.0
 """For a voice's first text, in addition: a process that is ended before it has loaded its voice was started in vain."""
+
+LISTED_S = 10.0
+"""In which espeak-ng must have listed its voices."""
 
 FESTIVAL_VOICES = Path("/usr/share/festival/voices/us/cmu_us_slt_arctic_hts")
 
@@ -62,6 +67,22 @@ class Festival:
     async def render(self, text: str, path: Path) -> None:
         choose = "(voice_cmu_us_slt_arctic_hts)"
         await run(["text2wave", "-eval", choose, "-o", str(path)], _ascii(text), RENDER_S, LIMITS)
+
+    async def close(self) -> None:
+        pass
+
+
+class Espeak:
+    """Speaks a hundred languages, none of them beautifully: the last resort."""
+
+    def __init__(self, language: str, gender: Gender) -> None:
+        self._voice = f"{language}+{'m3' if gender == 'MAN' else 'f3'}"
+        self.name = f"espeak-ng {self._voice}"
+
+    async def render(self, text: str, path: Path) -> None:
+        # [[ would begin a text in its own phonetic alphabet.
+        given = tamed(text.replace("[", "(").replace("]", ")")).encode()
+        await run(["espeak-ng", "-v", self._voice, "-b", "1", "--stdin", "-w", str(path)], given, RENDER_S, LIMITS)
 
     async def close(self) -> None:
         pass
@@ -143,11 +164,8 @@ async def _say(process: asyncio.subprocess.Process, text: str) -> Path:
 
 
 def _ascii(text: str) -> bytes:
-    """These engines know no other letters: é as e, “ as ", — as a comma."""
-    for written, said in (("“”„«»", '"'), ("‘’", "'"), ("–—", ", ")):
-        text = re.sub(f"[{written}]", said, text)
     # What is left out may have stood between two runs of signs.
-    return tamed(unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()).encode()
+    return tamed(in_ascii(text)).encode()
 
 
 def installed(wish: str) -> dict[Gender, list[Voice]]:
@@ -161,7 +179,23 @@ def installed(wish: str) -> dict[Gender, list[Voice]]:
         # Whatever is wished: a worse voice is better than none.
         found["WOMAN"].append(Flite("slt"))
         found["MAN"].append(Flite("rms"))
+    for gender, voices in found.items():
+        if not voices and "en-us" in espeak_languages():
+            voices.append(Espeak("en-us", gender))
     return found
+
+
+@cache
+def espeak_languages() -> frozenset[str]:
+    """The languages that espeak-ng speaks here, as its codes; none if it isn't installed."""
+    if not shutil.which("espeak-ng"):
+        return frozenset()
+    try:
+        told = subprocess.run(["espeak-ng", "--voices"], capture_output=True, text=True, timeout=LISTED_S, check=True)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return frozenset()
+    # Priority, language, …; the first line is of headings.
+    return frozenset(line.split()[1].lower() for line in told.stdout.splitlines()[1:] if len(line.split()) > 1)
 
 
 def _piper_model() -> Path | None:

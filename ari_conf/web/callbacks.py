@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from ari_conf import callback_history
 from ari_conf.callback_history import Callback
+from ari_conf.core.elements import without_login
 from ari_conf.web import models as m
 from ari_conf.web.answer import Answer, reply_only
 from ari_conf.web.body import described_query, read
@@ -72,7 +73,7 @@ def _told(one: Callback) -> dict[str, Any]:
         "event": params.get("Event") or params.get("ConferenceAction", ""),
         "conference_uuid": one.conference_uuid,
         "conference_name": params.get("ConferenceName", ""),
-        "url": one.entry.url,
+        "url": without_login(one.entry.url),
         "method": one.entry.method,
         "params": params,
         "time": moment(one.entry.at_ms),

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from ari_conf.errors import StoreUnavailable, TooManyWaiting
+from ari_conf.web.plivo_calls import not_offered
 
 log = structlog.get_logger()
 
@@ -46,8 +47,10 @@ def too_much(error: str, retry_after_s: int = RETRY_AFTER_S) -> Refused:
     return Refused(429, error, {"Retry-After": str(retry_after_s)})
 
 
-def json_error(request: Request, status: int, error: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    told = {"api_id": request.scope["api_id"], "error": error}
+def json_error(
+    request: Request, status: int, error: str, headers: Mapping[str, str] | None = None, **more: Any
+) -> JSONResponse:
+    told = {"api_id": request.scope["api_id"], "error": error, **more}
     return JSONResponse(told, status, {**NOT_KEPT, **(headers or {})})
 
 
@@ -74,6 +77,10 @@ async def _http(request: Request, error: HTTPException) -> JSONResponse:
     if error.status_code == 405:
         # Each method is a route of its own, and says only what itself allows.
         headers["Allow"] = ", ".join(allowed(cast(FastAPI, request.app), request))
+    if error.status_code == 404 and (told := not_offered(request.scope["path"])) is not None:
+        # Without `objects` Plivo's Python SDK breaks at what was to be a list, instead of telling that it isn't there.
+        objects: dict[str, Any] = {"objects": []} if request.method == "GET" else {}
+        return json_error(request, 404, told, headers, **objects)
     return json_error(request, error.status_code, SENTENCES.get(error.status_code, str(error.detail)), headers)
 
 

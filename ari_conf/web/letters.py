@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from ari_conf import dead_letters
+from ari_conf.core.elements import without_login
 from ari_conf.dead_letters import DeadLetter
 from ari_conf.outbox import Entry
 from ari_conf.problems import read_problems
@@ -137,7 +138,7 @@ def _told(letter: DeadLetter) -> dict[str, Any]:
     entry = letter.entry
     return {
         "id": letter.id,
-        "url": entry.url,
+        "url": without_login(entry.url),
         "method": entry.method,
         "params": dict(entry.params),
         "time": moment(entry.at_ms),

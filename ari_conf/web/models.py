@@ -18,7 +18,7 @@ def _as(read: Callable[[str], Any]) -> AfterValidator:
         try:
             return read(value)
         except NotAllowed as allowed:
-            raise ValueError(f"{value[:100]!r} can't be; allowed is {allowed}") from None
+            raise ValueError(f"{elements.without_login(value)[:100]!r} can't be; allowed is {allowed}") from None
 
     return AfterValidator(check)
 

@@ -149,6 +149,18 @@ def test_a_redirect_that_cannot_be_run(stage: Stage, found: ev.DocumentFailed | 
     assert stage.hangup_request("ann")["HangupCauseCode"] == str(code)
 
 
+def test_a_redirect_to_no_url_can_t_be_reached() -> None:
+    """ "a Redirect with such a text is a redirect that cannot be reached (7014)": also no kept document is run."""
+    stage = Stage(answer_url="http://answer.example/", fallback_url=FALLBACK)
+    stage.documents["http://answer.example/"] = (Speak("hi"), Redirect(""), Speak("never"))
+    stage.documents[FALLBACK] = (Speak("sorry"),)
+    stage.ring("ann")
+    stage.finish("ann")
+    assert stage.codes() == [7014]
+    assert [f.source for f in stage.all(do.FetchDocument)][1:] == [FALLBACK]
+    assert stage.media("ann") == ["hi", "sorry"]
+
+
 @pytest.mark.parametrize("found", [None, INVALID])
 def test_the_fallback_url_is_asked(found: ev.DocumentFailed | None) -> None:
     """ "the account's fallback URL is asked if it has one" """

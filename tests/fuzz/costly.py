@@ -12,9 +12,9 @@ PAGE = "u" * 60_000
 
 
 def documents() -> dict[str, bytes]:
-    inside = {**attributes(), **elements(), **speech(), **lengths()}
+    inside = {**attributes(), **elements(), **speech(), **lengths(), **ampersands()}
     whole = {name: f"<Response>{text}</Response>" for name, text in inside.items()}
-    return {name: text.encode() for name, text in (whole | roots()).items()}
+    return {name: text.encode() for name, text in (whole | roots()).items()} | encoded()
 
 
 def attributes() -> dict[str, str]:
@@ -46,6 +46,7 @@ def elements() -> dict[str, str]:
         "comments": filled(repeat("x<!---->")),
         "plays": PLAY * ELEMENTS,
         "prompts": wrong * 660,
+        "no URLs": "<Play>x</Play><Redirect>y</Redirect>" * (ELEMENTS // 2),
         "early media": "<PreAnswer/>" * ELEMENTS,
         "conferences": "<Conference>x</Conference>" * ELEMENTS,
     }
@@ -74,6 +75,10 @@ def lengths() -> dict[str, str]:
         "a long number": f"<Wait length='{long}'/>",
         "a long URL": f"<Play>http://a/{long}</Play>",
         "a long attribute's URL": f"<Conference action='http://a/{long}'>x</Conference>",
+        "a long URL of spaces": f"<Play>http://a/{' x' * 45_000}</Play>",
+        "a long URL of letters": f"<Play>http://a/{'ü' * 45_000}</Play>",
+        "a long login": f"<Play>http://{'a@' * 45_000}b/</Play>",
+        "many logins": f"<Play>{'http://a@' * 10_000}</Play>",
         "a long voice": f"<Speak voice='Polly.{'a' * 90_000}'>x</Speak>",
         "many digits": f"<GetDigits validDigits='{long}' finishOnKey='1'/>",
     }
@@ -89,6 +94,35 @@ def roots() -> dict[str, str]:
         "namespaces": filled((f" xmlns:{name}='u'" for name in names(3)), "<Response", "/>"),
         "an encoding of 8 bits": f"<?xml version='1.0' encoding='windows-1252'?>{plays}",
         "a long encoding": f"<?xml version='1.0' encoding='{'k' * 90_000}'?><Response/>",
+    }
+
+
+def ampersands() -> dict[str, str]:
+    """Each is not well-formed, and read a second time."""
+    return {
+        "bare ampersands": filled(repeat("&")),
+        "bare ampersands of URLs": filled(repeat("<Play>http://a.b/?c&d&e</Play>")),
+        "nearly references": filled(repeat("&#x11111")),
+        "sections without an end": "&" + filled(repeat("<![CDATA["))[1:],
+        "comments without an end": "&" + filled(repeat("<!--"))[1:],
+        "instructions without an end": "&" + filled(repeat("<?"))[1:],
+        "sections and bare ampersands": filled(repeat("&<![CDATA[&]]>")),
+        "comments and bare ampersands": filled(repeat("&<!--&-->")),
+        "a bare ampersand at the end": PLAY * (ELEMENTS - 1) + "&",
+    }
+
+
+def encoded() -> dict[str, bytes]:
+    plays = f"<Response>{PLAY * ELEMENTS}</Response>"
+    found = {
+        f"in {name}": f"<?xml version='1.0' encoding='{name}'?>{plays}"[:ROOM].encode(name, errors="ignore")
+        for name in ("shift_jis", "gb18030", "iso2022_jp", "big5", "euc_kr", "hz", "koi8-r")
+    }
+    return found | {
+        "in utf-16": plays[: ROOM // 2].encode("utf-16"),
+        "declarations": b"<?xml encoding='" * (ROOM // 16),
+        "unfinished declarations": b"<?xml " * (ROOM // 6),
+        "marks": b"\xef\xbb\xbf" * (ROOM // 3),
     }
 
 

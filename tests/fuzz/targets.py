@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
 from xml.etree.ElementTree import Element as Node
@@ -51,7 +52,8 @@ Target = Callable[[bytes], None]
 
 
 def parse_document(given: bytes) -> None:
-    for parse in (document.parse, document.parse_sounds):
+    # Also as what comes with an encoding of its own, and with mistakes that are repaired.
+    for parse in (document.parse, document.parse_sounds, partial(document.parse, charset="shift_jis")):
         try:
             found = parse(given)
         except InvalidDocument as error:

@@ -79,6 +79,28 @@ async def test_a_body_over_the_limit_is_told(fetcher: Fetcher, receiver: Receive
             await post(fetcher, receiver.url(path + "#rc=5&rp=all"))
 
 
+async def test_of_a_body_no_more_is_read_than_is_enough(fetcher: Fetcher, receiver: Receiver) -> None:
+    """Also of one that never ends."""
+    asked: list[tuple[str, int]] = []
+
+    def enough(content_type: str, beginning: bytes) -> bool:
+        asked.append((content_type, len(beginning)))
+        return True
+
+    for path, length in (("/endless", fetch.BEGINNING), ("/large/3000", fetch.BEGINNING), ("/large/10", 10)):
+        reply = await fetcher.request("POST", receiver.url(path), tokens=["token"], limit_bytes=1000, enough=enough)
+        assert len(reply.body) == length
+    assert [length for _, length in asked] == [fetch.BEGINNING, fetch.BEGINNING, 10]
+    for path in ("/large/1000", "/large/1001"):
+        asked.clear()
+        reply = fetcher.request("POST", receiver.url(path), tokens=["token"], limit_bytes=1000, enough=lambda *_: False)
+        if path.endswith("1001"):
+            with pytest.raises(RequestFailed, match="longer than the 1000 bytes"):
+                await reply
+        else:
+            assert len((await reply).body) == 1000
+
+
 async def test_an_encoded_body_is_told(fetcher: Fetcher, receiver: Receiver) -> None:
     with pytest.raises(RequestFailed, match="Content-Encoding gzip"):
         await post(fetcher, receiver.url("/gzip"))

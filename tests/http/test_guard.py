@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
@@ -24,8 +25,8 @@ FORBIDDEN_URLS = [
         "http://example.com/\x00",
         "\x01http://example.com/",
     ),
-    # User names and passwords, real and pretended.
-    *("http://user:password@example.com/", "http://example.com@127.0.0.1/", "http://@example.com/"),
+    # User names and passwords that pretend to be the host.
+    *("http://a@b@example.com/", "http://[::1]@example.com/", "http://a b@example.com/", "http://example.com@/"),
     *("http://example.com\\@127.0.0.1/", "http://127.0.0.1\\.example.com/", "http://example.com%40127.0.0.1/"),
     # 127.0.0.1 and 169.254.169.254 as decimal, octal, hexadecimal and short numbers.
     *("http://2130706433/", "http://017700000001/", "http://0x7f000001/", "http://0177.0.0.1/", "http://0x7f.0.0.1/"),
@@ -80,6 +81,22 @@ def test_a_url_has_one_spelling(url: str, spelled: str) -> None:
     assert check_url(spelled).url == spelled
 
 
+@pytest.mark.parametrize(
+    ("url", "login", "host"),
+    [
+        ("https://me:s3cret@answer.url:8443/cb", "me:s3cret", "answer.url"),
+        ("http://example.com@127.0.0.1/", "example.com", "127.0.0.1"),
+        ("http://me:p%40ss@[2001:db8::1]/", "me:p%40ss", "2001:db8::1"),
+        ("http://@answer.url/", "", "answer.url"),
+    ],
+)
+def test_a_login_stands_beside_the_url(url: str, login: str, host: str) -> None:
+    """The address that is judged is that of the host behind the @."""
+    target = check_url(url)
+    assert (target.login, target.host) == (login, host)
+    assert "@" not in target.url and "s3cret" not in repr(target)
+
+
 @given(st.text(max_size=30), st.text(max_size=10), st.text(max_size=20))
 def test_any_text_is_spelled_or_refused(text: str, host: str, path: str) -> None:
     for url in (text, f"http://{text}", f"http://{host}/{path}", f"http://a.test/{path}?{text}"):
@@ -88,7 +105,7 @@ def test_any_text_is_spelled_or_refused(text: str, host: str, path: str) -> None
         except RequestRefused:
             continue
         assert target.url.isascii()
-        assert check_url(target.url) == target
+        assert check_url(target.url) == replace(target, login="")
 
 
 FORBIDDEN = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from urllib.parse import parse_qsl
 
 import pytest
@@ -99,6 +100,25 @@ async def test_every_request_has_a_nonce_of_its_own(attempt: Attempt, receiver: 
     assert len({seen.headers["x-plivo-signature-v3-nonce"] for seen in receiver.seen}) == 5
 
 
+async def test_a_login_in_a_url_is_sent_as_basic_authentication(attempt: Attempt, receiver: Receiver) -> None:
+    url = receiver.url("/redirect/307//ok").replace("://", "://me:p%40ss%C3%A9@")
+    assert (await attempt(url, PARAMS)).ok
+    # Also to where its own server sends it on; what is signed is the URL without it, as the receiver sees it.
+    for seen in receiver.seen:
+        assert seen.headers["authorization"] == "Basic " + b64encode("me:p@ssé".encode()).decode()
+        assert validates(seen, receiver.port)
+    await attempt(receiver.url("/ok"))
+    assert "authorization" not in receiver.seen[-1].headers
+
+
+async def test_a_login_is_sent_to_no_other_server(attempt: Attempt, receiver: Receiver, names: Names) -> None:
+    names.answers = {"other.test": [["127.0.0.1"]]}
+    other = receiver.url("/ok", "other.test")
+    assert (await attempt(receiver.url(f"/redirect/307/{other}").replace("://", "://me:s3cret@", 1))).ok
+    first, second = receiver.seen
+    assert "authorization" in first.headers and "authorization" not in second.headers
+
+
 @pytest.mark.parametrize("status", [301, 302, 303])
 async def test_a_redirected_post_becomes_a_get_without_parameters(
     attempt: Attempt, receiver: Receiver, status: int
@@ -147,6 +167,6 @@ async def test_without_a_token_nothing_is_signed(attempt: Attempt, receiver: Rec
     assert not [name for name in receiver.seen[0].headers if name.startswith("x-plivo-")]
 
 
-def test_a_user_name_is_no_way_to_send_credentials() -> None:
+def test_a_user_name_that_could_be_a_host_is_refused() -> None:
     with pytest.raises(RequestRefused, match="user name"):
-        check_url("https://user:password@example.com/")
+        check_url("https://user@example.com@evil.example/")

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plivo.utils import validate_signature, validate_v3_signature
 
+from ari_conf.http import signature
 from ari_conf.http.guard import check_url
 from ari_conf.http.retry import parse
 from ari_conf.http.signature import headers
@@ -72,6 +73,76 @@ def test_during_a_rotation_either_token_validates() -> None:
 
 def test_without_a_token_nothing_is_signed() -> None:
     assert headers("POST", "https://answer.url/cb", [], [], NONCE) == {}
+
+
+# Other languages' SDKs, whose readings of a URL were written down from their sources.
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "params", "readings"),
+    [
+        ("POST", "https://h.example/cb", [("a", "1")], ["https://h.example/cb?a1"]),
+        (
+            "POST",
+            "https://h.example:8443/cb?x=1",
+            [("a", "1")],
+            ["https://h.example:8443/cb?x=1.a1", "https://h.example/cb?x=1.a1"],
+        ),
+        (
+            "GET",
+            "https://h.example:8443/cb",
+            [("a", "1")],
+            ["https://h.example:8443/cb?a=1", "https://h.example/cb?a=1"],
+        ),
+        ("POST", "http://[2001:db8::1]:81/cb", [], ["http://[2001:db8::1]:81/cb", "http://[2001:db8::1]/cb"]),
+        ("POST", "http://[2001:db8::1]/cb", [], ["http://[2001:db8::1]/cb"]),
+        (
+            "POST",
+            "https://h.example/a%20b/cb;v=1",
+            [("a", "1")],
+            ["https://h.example/a%20b/cb?a1", "https://h.example/a%20b/cb;v=1?a1", "https://h.example/a b/cb;v=1?a1"],
+        ),
+        (
+            "POST",
+            "https://h.example/cb?r=a%20b&k=1&k=2",
+            [("a", "1")],
+            [
+                "https://h.example/cb?k=1&k=2&r=a b.a1",
+                "https://h.example/cb?k=1&r=a b.a1",
+                "https://h.example/cb?k=2&r=a b.a1",
+                "https://h.example/cb?k=1&k=2&r=a%20b.a1",
+            ],
+        ),
+        (
+            "POST",
+            "https://h.example:81/a%20b",
+            [],
+            [
+                "https://h.example:81/a%20b",
+                "https://h.example:81/a b",
+                "https://h.example/a%20b",
+                "https://h.example/a b",
+            ],
+        ),
+        (
+            "POST",
+            "https://h.example/cb",
+            [("Name", "Zoë +1")],
+            ["https://h.example/cb?NameZoë +1", "https://h.example/cb?NameZoÃ« +1"],
+        ),
+        (
+            "GET",
+            "https://h.example/cb",
+            [("Time", "11-29 19:57")],
+            ["https://h.example/cb?Time=11-29 19:57", "https://h.example/cb?Time=11-29+19%3A57"],
+        ),
+    ],
+)
+def test_each_reading_of_a_url_is_signed_once(
+    method: str, url: str, params: list[tuple[str, str]], readings: list[str]
+) -> None:
+    made = headers(method, url, params, [TOKEN, "old"], NONCE)["X-Plivo-Signature-V3"]
+    assert made == ",".join(signature._sign(token, f"{text}.{NONCE}") for token in (TOKEN, "old") for text in readings)
 
 
 # From here on the SDK is the referee.

@@ -78,7 +78,8 @@ async def test_a_token_is_rotated_while_callbacks_flow(stage: Stage) -> None:
         assert new in printed
         assert signed(first, old) == (True, True)
         patience = Patience(20)
-        while "," not in (seen := await pressed(stage, ann)).headers["X-Plivo-Signature-V3"]:
+        # A URL with a port has several signatures of each token.
+        while not signed(seen := await pressed(stage, ann), new)[0]:
             # A worker reads an account again after 5 s; the old token holds anyway.
             assert signed(seen, old) == (True, True)
             assert not patience.over, "the new token never signed"

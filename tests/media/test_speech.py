@@ -17,6 +17,7 @@ from types import ModuleType
 import pytest
 from structlog.testing import capture_logs
 
+from ari_conf.core.elements import GetDigits, PreAnswer, Speak, Wait
 from ari_conf.errors import SoundFailed
 from ari_conf.media import convert, voices
 from ari_conf.media import speech as media_speech
@@ -91,7 +92,7 @@ async def test_what_is_spoken_is_understood(
     there = [found.name for found in installed(wish)[voice]]
     assert engine in there, f"{package} is not installed: `make test` installs it"
     speech = Speech.of_this_machine(wish, "ffmpeg")
-    assert speech.identity(voice, "en-US") == engine
+    assert speech.identity(voice, "en-US").startswith(engine)
     try:
         await speech.speak("Thank you for calling. Your call is important to us.", voice, "en-US", tmp_path / "a", "A")
         await speech.speak("Please wait for the others to join.", voice, "en-US", tmp_path / "b", "A")
@@ -166,8 +167,113 @@ def test_without_any_engine_it_says_what_to_install() -> None:
 async def test_a_language_that_no_engine_speaks(tmp_path: Path, language: str, warnings: int) -> None:
     with capture_logs() as logs:
         await speech(Beeper()).speak("Hi.", "WOMAN", language, tmp_path / "x", "A")
-    told = {"event": "language not spoken", "log_level": "warning", "language": language, "spoken": "en-US"}
-    assert logs == [told] * warnings
+    assert len(logs) == warnings
+    assert all(f'no voice that is installed speaks language="{language}"' in line["reason"] for line in logs)
+
+
+# Other languages and alphabets.
+
+
+@pytest.fixture
+def espeak(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What espeak-ng would say: by which voice, and what."""
+    said: list[tuple[str, str]] = []
+
+    async def render(self: voices.Espeak, text: str, path: Path) -> None:
+        said.append((self.name, text))
+        path.write_bytes(beep("beep:1", 16000))
+
+    monkeypatch.setattr(voices.Espeak, "render", render)
+    return said
+
+
+THERE = frozenset({"de", "pt", "pt-br", "ru", "uk", "ja", "cmn", "ar", "el"})
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "speaker"),
+    [
+        ("ru-RU", "Привет", "ru"),
+        ("en-US", "Привет", "ru"),
+        ("uk-UA", "Привіт", "uk"),
+        ("de-DE", "Привет", "ru"),
+        ("de-DE", "Guten Tag", "de"),
+        ("pt-BR", "Bom dia", "pt-br"),
+        ("pt-PT", "Bom dia", "pt"),
+        ("en-US", "こんにちは世界", "ja"),
+        ("ja-JP", "世界", "ja"),
+        ("en-US", "你好", "cmn"),
+        ("zh-CN", "你好 1", "cmn"),
+        ("arb", "مرحبا", "ar"),
+        ("el-GR", "γειά", "el"),
+        ("en-US", "Hello", ""),
+        ("en-GB", "café ɪŋ", ""),
+        ("tlh", "nuqneH", ""),
+    ],
+)
+async def test_each_alphabet_and_language_has_its_voice(
+    tmp_path: Path, espeak: list[tuple[str, str]], language: str, text: str, speaker: str
+) -> None:
+    english = Beeper()
+    speech = Speech({"WOMAN": [english], "MAN": []}, "ffmpeg", foreign=THERE)
+    await speech.speak(text, "WOMAN", language, tmp_path / "x", "A")
+    assert espeak == ([(f"espeak-ng {speaker}+f3", text)] if speaker else [])
+    assert english.said == ([] if speaker else [text])
+    assert (speech.complaint(Speak(text, language=language)) is None) == (language != "tlh")
+
+
+async def test_only_what_a_voice_can_t_say_is_another_one_s(tmp_path: Path, espeak: list[tuple[str, str]]) -> None:
+    english = Beeper()
+    speech = Speech({"WOMAN": [english], "MAN": [english]}, "ffmpeg", foreign=THERE)
+    await speech.speak("Hello.<break/>Привет.<break/>€5", "MAN", "en-US", tmp_path / "x", "A")
+    assert (english.said, espeak) == (["Hello.", "€5"], [("espeak-ng ru+m3", "Привет.")])
+    assert speech.identity("MAN", "en-US") != Speech({"WOMAN": [], "MAN": [english]}, "ffmpeg").identity("MAN", "en-US")
+
+
+@pytest.mark.parametrize("text", ["Привет", "こんにちは", "你好", "مرحبا", "สวัสดี", "…", "-", "🙂"])
+async def test_silence_is_a_problem(tmp_path: Path, text: str) -> None:
+    """ "otherwise a problem of the account, never silence" """
+    english = Beeper()
+    with pytest.raises(SoundFailed, match="nothing of its text can be spoken"):
+        await speech(english).speak(text, "WOMAN", "en-US", tmp_path / "x", "A")
+    assert english.said == []
+    assert speech(english).complaint(Speak(text)) is not None or text == "🙂"
+
+
+async def test_what_is_lost_of_a_text_is_told_with_the_document() -> None:
+    prompt = GetDigits((Speak("Hello. Привет"), Speak("Hello. Привет"), Wait()))
+    told = speech(Beeper()).complaints((Speak("Hi"), prompt, PreAnswer((Speak("Hallo", language="de-DE"),))))
+    assert told == [
+        "Speak: no voice that is installed speaks the letters of ru: Debian's espeak-ng speaks a hundred languages",
+        'Speak: no voice that is installed speaks language="de-DE"; en-US is used: '
+        "Debian's espeak-ng speaks a hundred languages",
+    ]
+    many = tuple(Speak("x", language=f"q{n}") for n in range(1000))
+    assert len(speech(Beeper()).complaints(many)) == media_speech.MOST_COMPLAINTS
+
+
+async def test_espeak_speaks(tmp_path: Path) -> None:
+    assert shutil.which("espeak-ng"), "espeak-ng is not installed: `make test` installs it"
+    there = voices.espeak_languages()
+    assert {"ru", "ja", "cmn", "ar", "de", "pl"} <= there
+    machine = Speech({"WOMAN": [Beeper()], "MAN": []}, "ffmpeg", foreign=there)
+    for name, text in (("ja", "こんにちは"), ("pl", "łódź [[ha]] -h")):
+        await machine.speak(text, "WOMAN", name, tmp_path / name, "A")
+        assert 0.5 < seconds(tmp_path / name) < 5
+        with wave.open(str(tmp_path / name)) as file:
+            assert max(file.readframes(80_000)) > 100
+
+
+def test_without_espeak_no_other_language_is_spoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    voices.espeak_languages.cache_clear()
+    assert voices.espeak_languages() == frozenset()
+    program = tmp_path / "espeak-ng"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    voices.espeak_languages.cache_clear()
+    assert voices.espeak_languages() == frozenset()
+    voices.espeak_languages.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,17 @@ def test_it_is_there_and_ready(served: Served, api: Api):
         assert (told.status, told.json) == (200, {"status": "ok"})
 
 
+def test_a_call_of_plivo_s_that_is_not_offered_says_so(api: Api):
+    told = api.get("Call/?status=live")
+    error = "Plivo's Call/ is not offered here; docs/compatibility.md lists what is"
+    # `objects`: Plivo's Python SDK asks a list how long it is before it tells what went wrong.
+    assert (told.status, told.json) == (404, {"api_id": told.json["api_id"], "error": error, "objects": []})
+    told = api.post("Call", {"from": "1", "to": "2", "answer_url": "https://example.com/"})
+    assert (told.status, told.json) == (404, {"api_id": told.json["api_id"], "error": error})
+    assert api.get("Nonsense/").json["error"] == "not found"
+    assert api.get("Conference/x/Nonsense/").json["error"] == "not found"
+
+
 def test_asynchronous_calls_are_finished_before_it_ends(served: Served, api: Api):
     for _ in range(5):
         assert api.get("Conference/?callback_url=https%3A%2F%2Fexample.com").status == 202

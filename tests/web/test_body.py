@@ -48,6 +48,13 @@ def test_a_bad_parameter_is_named_with_what_is_allowed(api: Api, path: str, give
     assert allowed in told.json["error"]
 
 
+def test_a_url_is_read_as_in_a_document(api: Api, owner: Owner):
+    assert api.post(PLAY, {"url": " https://me:s3cret@example.com/hold music.mp3"}).status == 202
+    assert "https://me:s3cret@example.com/hold%20music.mp3" in str(owner.commands[-1])
+    told = api.post(PLAY, {"url": "ftp://me:s3cret@example.com/"})
+    assert told.status == 400 and "s3cret" not in told.json["error"]
+
+
 @pytest.mark.parametrize("ids", ["", "x", "1,", "1;2", "-1", "1.5", "ALL", "%20", "1,,2", "9" * 10, "1," * 900 + "1"])
 def test_bad_member_ids(api: Api, ids: str):
     told = api.post(f"Conference/standup/Member/{ids}/Mute/")

@@ -48,6 +48,16 @@ def test_dead_letters_are_listed_the_newest_first(api: Api, owner: Owner):
     assert [letter["id"] for letter in api.get(f"DeadLetter/?limit=1&before={ids[2]}").json["dead_letters"]] == [ids[1]]
 
 
+def test_no_list_shows_the_password_of_a_url(api: Api, owner: Owner):
+    id = dies(owner, url="https://me:s3cret@example.com/events?a=1")
+    for told in (api.get("DeadLetter/"), api.get(f"DeadLetter/{id}/"), api.get("Callback/")):
+        assert "https://***@example.com/events?a=1" in str(told.json) and "s3cret" not in str(told.json)
+    assert api.post(f"DeadLetter/{id}/Resend/").status == 202
+    (entry,) = waiting(owner)
+    assert entry.url == "https://me:s3cret@example.com/events?a=1", "it is sent again as it was"
+    assert "s3cret" not in str(api.get("Callback/").json)
+
+
 def test_one_is_shown(api: Api, owner: Owner):
     id = dies(owner)
     assert api.get(f"DeadLetter/{id}/").json["dead_letter"]["id"] == id

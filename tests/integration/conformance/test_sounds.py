@@ -253,3 +253,18 @@ async def test_an_empty_wait_document_is_asked_again(stage: Stage) -> None:
         assert second.params["ConferenceAction"] == "waitSound"
         stage.saw(f"asked again after {(second.at_ms - first.at_ms) / 1000:.1f} s, and heard then")
         await hang_up(ann)
+
+
+@pytest.mark.row("sound documents", "a reply that is audio is played; none of Plivo's PHP SDK is false")
+async def test_a_sound_itself_instead_of_a_document(stage: Stage) -> None:
+    stage.tones("/music.wav", (1175, 2000))
+    async with stage.callers(2) as (ann, bob):
+        for phone in (ann, bob):
+            await stage.call(phone, room(startConferenceOnEnter="none", waitSound="{url}/music.wav"))
+        ann.tone(2575)
+        for phone in (ann, bob):
+            await stage.hears(phone, 1175)
+        assert not listen.intervals_of(bob.heard.audio, 2575), "nobody has started the conference"
+        await hang_up(ann, bob)
+    assert all("is read as" in problem for problem in stage.problems())
+    stage.saw("two who wait hear the file that waitSound names, and not each other")

@@ -1,0 +1,71 @@
+"""The calls of Plivo's API, as its SDKs make them. Those that are not offered here are answered by a 404 that says so;
+docs/compatibility.md is made from this list."""
+
+from __future__ import annotations
+
+import re
+
+PAGE = "docs/compatibility.md"
+MPC = "MultiPartyCall/{mpc}/"
+CALLS: tuple[tuple[str, str, str], ...] = (
+    # Methods by comma, the path below the account, what it is.
+    ("GET, DELETE", "Conference/", "live conferences; end all of them"),
+    ("GET, DELETE", "Conference/{name}/", "one of them; end it"),
+    ("DELETE", "Conference/{name}/Member/{id}/", "hang a member up"),
+    ("POST", "Conference/{name}/Member/{id}/Kick/", "take a member out"),
+    ("POST, DELETE", "Conference/{name}/Member/{id}/Mute/", "mute, unmute"),
+    ("POST, DELETE", "Conference/{name}/Member/{id}/Deaf/", "deafen, undeafen"),
+    ("POST, DELETE", "Conference/{name}/Member/{id}/Play/", "play a sound to a member"),
+    ("POST, DELETE", "Conference/{name}/Member/{id}/Speak/", "speak a text to a member"),
+    ("POST, DELETE", "Conference/{name}/Record/", "record a conference"),
+    ("GET", "Recording/", "recordings"),
+    ("GET, DELETE", "Recording/{id}/", "one recording; delete it"),
+    ("GET, POST, DELETE", "Call/", "calls (live, queued, ended); dial out; hang all up"),
+    ("GET, POST, DELETE", "Call/{uuid}/", "one call; transfer it; hang it up"),
+    ("POST, DELETE", "Call/{uuid}/Play/", "play to a call"),
+    ("POST, DELETE", "Call/{uuid}/Speak/", "speak to a call"),
+    ("POST, DELETE", "Call/{uuid}/Record/", "record a call"),
+    ("POST", "Call/{uuid}/DTMF/", "send digits to a call"),
+    ("GET, POST, DELETE", "Call/{uuid}/Stream/", "audio streams of a call"),
+    ("DELETE", "Request/{uuid}/", "cancel a call that is being dialed"),
+    ("GET", "MultiPartyCall/", "multiparty calls"),
+    ("GET, POST, DELETE", MPC, "one of them; start it; end it"),
+    ("GET, POST", f"{MPC}Participant/", "participants; dial one in"),
+    ("GET, POST, DELETE", f"{MPC}Participant/{{id}}/", "one participant; mute, hold, coach; kick"),
+    ("POST, DELETE", f"{MPC}Record/", "record it; also Pause/, Resume/, and of one participant"),
+    ("POST, DELETE", f"{MPC}Member/{{id}}/Play/", "play to a participant; also Speak/"),
+    ("GET, POST", "Transcription/{id}/", "transcriptions of recordings"),
+    ("GET, POST", "", "the account's details"),
+    ("GET, POST, DELETE", "Subaccount/", "subaccounts"),
+    ("GET, POST, DELETE", "Application/", "applications"),
+    ("GET, POST, DELETE", "Endpoint/", "SIP endpoints"),
+    ("GET, POST, DELETE", "Number/", "rented phone numbers"),
+    ("GET, POST", "PhoneNumber/", "phone numbers to rent"),
+    ("GET", "Pricing/", "prices"),
+    ("GET, POST", "Message/", "SMS, MMS, WhatsApp"),
+    ("GET, POST", "Media/", "files of messages"),
+    ("GET, POST, DELETE", "Powerpack/", "number pools for messages; also NumberPool/"),
+    ("GET, POST, DELETE", "Masking/", "number masking"),
+    ("GET, POST", "Verify/", "one-time passwords"),
+    ("GET, POST, DELETE", "VerifiedCallerId/", "verified caller ids; also Verification/"),
+    ("GET, POST, DELETE", "EndUser/", "compliance; also Compliance…/, Identity/, Address/, Profile/, 10dlc/"),
+    ("POST", "JWT/", "tokens for browser SDKs"),
+    ("GET, POST", "Zentrunk/", "SIP trunks"),
+)
+OFFERED = ("Conference", "Recording")
+NAMES = {path.partition("/")[0] for _, path, _ in CALLS if path} | {
+    *("NumberPool", "Verification", "ComplianceApplication", "ComplianceDocument", "ComplianceDocumentType"),
+    *("ComplianceRequirement", "Identity", "Address", "Profile", "10dlc", "TollfreeVerification"),
+}
+
+
+_PATH = re.compile(r"/v1/Account/[^/]+/(?:([^/]+)/.*)?")
+
+
+def not_offered(path: str) -> str | None:
+    """A sentence, if it is the path of a call of Plivo's that isn't offered here."""
+    found = _PATH.fullmatch(path)
+    if found is None or (found[1] is not None and (found[1] not in NAMES or found[1] in OFFERED)):
+        return None
+    what = f"Plivo's {found[1]}/" if found[1] else "Plivo's call for the account itself"
+    return f"{what} is not offered here; {PAGE} lists what is"

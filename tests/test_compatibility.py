@@ -1,0 +1,111 @@
+"""What of Plivo runs here: docs/compatibility.md, whose tables `python -m tests.test_compatibility` writes again."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import plivo.xml
+import pytest
+
+from ari_conf.core import elements as el
+from ari_conf.document import parse
+from ari_conf.settings import Settings
+from ari_conf.web.app import create
+from ari_conf.web.plivo_calls import CALLS, NAMES, OFFERED, not_offered
+
+PAGE = Path(__file__).parents[1] / "docs/compatibility.md"
+TABLES = re.compile(r"(<!-- (\w+): made by `python -m tests\.test_compatibility` -->\n).*?(?=<!-- /\2 -->)", re.DOTALL)
+RUN: tuple[type, ...] = get_args(el.Element)
+
+
+def attributes() -> str:
+    lines = ["| element | attribute | default | allowed |", "|---|---|---|---|"]
+    for element in RUN:
+        rows = el.attributes_of(element) or {"": (None, None)}
+        for name, (field, _) in rows.items():
+            cells = (f"`{name}`", _shown(field.default), _allowed(element, name)) if name and field else ("", "", "")
+            lines.append(f"| {element.__name__} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "none" if default is None or default in ("", ()) else f"`{default}`"
+
+
+def _allowed(element: type, name: str) -> str:
+    with pytest.raises(el.NotAllowed) as refused:
+        el.attributes_of(element)[name][1]("\x00")
+    return str(refused.value)
+
+
+def skipped() -> str:
+    return ", ".join(f"`<{name}>`" for name in el.SKIPPED_ELEMENTS) + "\n"
+
+
+def calls() -> str:
+    offered = _offered()
+    lines = ["| Plivo's call | runs here | what it is |", "|---|---|---|"]
+    for methods, path, what in CALLS:
+        there = [method for method in methods.split(", ") if (method, _bare(path)) in offered]
+        runs = "yes" if there == methods.split(", ") else ", ".join(there) or "no"
+        lines.append(f"| {methods} `{path or '(the account)'}` | {runs} | {what} |")
+    return "\n".join(lines) + "\n"
+
+
+def _offered() -> set[tuple[str, str]]:
+    described = create(Settings()).openapi()["paths"]
+    below = {path.partition("{auth_id}/")[2]: methods for path, methods in described.items() if "{auth_id}/" in path}
+    return {(method.upper(), _bare(path)) for path, methods in below.items() for method in methods}
+
+
+def _bare(path: str) -> str:
+    return re.sub(r"\{\w+\}", "{}", path)
+
+
+def written() -> str:
+    made = {"attributes": attributes, "skipped": skipped, "calls": calls}
+    return TABLES.sub(lambda found: found[1] + made[found[2]](), PAGE.read_text())
+
+
+def test_the_page_is_current() -> None:
+    assert TABLES.search(PAGE.read_text())
+    assert PAGE.read_text() == written()
+
+
+def sdk_elements() -> dict[str, set[str]]:
+    """Plivo's elements and their attributes, as its SDK has them."""
+    found: dict[str, set[str]] = {}
+    for name, kind in inspect.getmembers(plivo.xml, inspect.isclass):
+        if name.endswith("Element") and kind.__module__.startswith("plivo.xml"):
+            attributes = {el._camel(method[4:]) for method in dir(kind) if method.startswith("set_")}
+            found[getattr(kind, "_name", name.removesuffix("Element"))] = attributes
+    return found
+
+
+def test_each_element_and_attribute_of_plivo_s_runs_or_is_named() -> None:
+    known = {kind.__name__: kind for kind in RUN}
+    for name, attributes in sdk_elements().items():
+        if name in known:
+            have = {*el.attributes_of(known[name]), *el.IGNORED_ATTRIBUTES.get(name, ())}
+            assert {a.lower() for a in attributes} <= {a.lower() for a in have}, name
+        elif name[0].isupper() and name not in ("Response", "PlivoXML"):
+            (warning,) = parse(f"<Response><{name}/></Response>".encode()).warnings
+            assert warning == f"{name} is not run here: it is skipped, with all that is in it"
+
+
+def test_what_plivo_has_and_is_not_offered_says_so() -> None:
+    for name in NAMES - set(OFFERED):
+        for path in (f"/v1/Account/MA1/{name}/", f"/v1/Account/MA1/{name}/x/Play/"):
+            assert not_offered(path) == f"Plivo's {name}/ is not offered here; docs/compatibility.md lists what is"
+    assert "the account itself" in str(not_offered("/v1/Account/MA1/"))
+    for path in ("/v1/Account/MA1/Conference/x/Fly/", "/v1/Account/MA1/Nonsense/", "/v1/Account/", "/Call/", ""):
+        assert not_offered(path) is None
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written())
