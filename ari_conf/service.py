@@ -16,6 +16,7 @@ from ari_conf import disk, identity, takeover, unreadable
 from ari_conf import store as redis_store
 from ari_conf.ari import translate
 from ari_conf.ari.client import Client, Server
+from ari_conf.ari.keys import Keys
 from ari_conf.clock import Clock
 from ari_conf.command_queue import Commands
 from ari_conf.comparing import Comparing
@@ -145,6 +146,7 @@ class Service:
         )
         self._names = Names(self._directory, self._writer, self._loop.report, self._comparing.done, now_ms)
         self._rewriting = Rewriting(self._directory, self._steps, self._store, self._writer, self._names, now_ms)
+        self._keys = Keys()
         self._tasks = Tasks()
         self._unreadable = list[do.ReportProblem]()
         """What else accounts are to be told of what can't be read."""
@@ -285,6 +287,8 @@ class Service:
         await cast(Any, self._redis).ping()
 
     def _heard(self, message: dict[str, Any]) -> None:
+        if self._keys.told_again(message):
+            return
         event = translate.to_event(message, new_id)
         if event is not None:
             self._comparing.arriving.take(event)
