@@ -225,6 +225,7 @@ class Service:
         self._loop.put(given_up)
         tasks.keep("the connection to Asterisk", self._ari.ended, may_end=stop.is_set)
         tasks.keep("the comparison with Asterisk", self._comparing.keep)
+        tasks.keep("the look for calls that Asterisk can't tell of", self._comparing.look_for_strangers)
         tasks.keep("the owner's mark in Asterisk", self._mark.run, may_end=self._is_over)
         commanding = tasks.keep("the reader of commands", self._commands.run, may_end=self._is_over)
         if folder := settings.recording_folder:
