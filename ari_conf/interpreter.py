@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import structlog
 
+from ari_conf.ari import invite
 from ari_conf.ari.client import Client
 from ari_conf.ari.listening import Listening
 from ari_conf.ari.translate import ForAsterisk, Request, path, to_requests
@@ -47,6 +46,7 @@ Owners = Callable[[str], tuple[str, tuple[str, ...]]]
 NARROWBAND = {"", "ulaw", "alaw", "gsm", "g726", "g726aal2", "g729", "g723", "ilbc", "lpc10", "adpcm", "slin", "speex"}
 """Codecs of 8 kHz; empty: Asterisk said none."""
 HARMLESS_TWICE = (
+    do.Ring,
     do.Answer,
     do.MuteChannel,
     do.DeafenChannel,
@@ -70,7 +70,6 @@ MOST_AUDIBLE = 1000
 """Channels of which it is remembered that a mute failed."""
 LAST_WORDS_S = 5.0
 """For which a request for a document of a call that has ended goes on: what it carries, digits say, is to arrive."""
-CODEC, HEADERS = "CHANNEL(audionativeformat)", "PJSIP_HEADERS(X-PH-)"
 
 
 class Interpreter:
@@ -269,32 +268,11 @@ class Interpreter:
         except StoreUnavailable as error:
             self._deliver(ev.EffectFailed(effect, str(error)))
             return
-        codec, names = await self._codec_and_headers(effect.channel_id)
-        wanted = [name for name in names.split(",") if name.upper().startswith("X-PH-")]
-        header = partial(self._variable, effect.channel_id)
-        values = await asyncio.gather(*(header(f"PJSIP_HEADER(read,{name})") for name in wanted))
+        told = await invite.read(self._ari, effect.channel_id)
         account = record.account() if record else None
-        wideband = self._always_wideband or not NARROWBAND.issuperset(codec.strip("()").split("|"))
-        headers = tuple((stripped(name), stripped(value)) for name, value in zip(wanted, values, strict=True))
-        self._deliver(ev.CallIdentified(effect.call_uuid, account, headers, wideband))
-
-    async def _codec_and_headers(self, channel_id: str) -> tuple[str, str]:
-        """In one request; in two, if this Asterisk has no EVAL(). "X-PH-* SIP headers of the INVITE": none if the call
-        did not come by SIP."""
-        # What a caller wrote into his headers comes out of it, and is not evaluated.
-        both = await self._variable(channel_id, f"EVAL(${{{CODEC}}};${{{HEADERS}}})")
-        codec, semicolon, names = both.partition(";")
-        if semicolon:
-            return codec, names
-        return await self._variable(channel_id, CODEC), await self._variable(channel_id, HEADERS)
-
-    async def _variable(self, channel_id: str, name: str) -> str:
-        path = f"/channels/{quote(channel_id, safe='')}/variable"
-        try:
-            answer = await self._ari.request("GET", path, {"variable": name}, over="socket")
-        except AriError:
-            return ""
-        return str(answer.get("value", "")) if isinstance(answer, dict) else ""
+        wideband = self._always_wideband or not NARROWBAND.issuperset(told.codec.strip("()").split("|"))
+        headers = tuple((stripped(name), stripped(value)) for name, value in told.headers)
+        self._deliver(ev.CallIdentified(effect.call_uuid, account, headers, wideband, told.withheld, told.warnings))
 
     # The outside.
 

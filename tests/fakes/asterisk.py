@@ -17,9 +17,9 @@ Tell = Callable[[str, ev.Event], None]
 NORMAL_CLEARING = 16
 
 
-FOR_ASTERISK = (do.Answer, do.HangUp, do.AddChannel, do.RemoveChannel, do.MuteChannel, do.DeafenChannel, do.StartMusic,
-                do.StopMusic, do.SendDigits, do.DetectTalking, do.DetectBeep, do.CreateBridge, do.DestroyBridge,
-                do.StartRecording, do.StopRecording, do.PlayMedia, do.StopPlayback)  # fmt: skip
+FOR_ASTERISK = (do.Ring, do.Answer, do.HangUp, do.AddChannel, do.RemoveChannel, do.MuteChannel, do.DeafenChannel,
+                do.StartMusic, do.StopMusic, do.SendDigits, do.DetectTalking, do.DetectBeep, do.CreateBridge,
+                do.DestroyBridge, do.StartRecording, do.StopRecording, do.PlayMedia, do.StopPlayback)  # fmt: skip
 
 
 def lane(effect: do.Effect) -> str | None:
@@ -169,6 +169,8 @@ class Asterisk:
     def _about_channel(self, effect: do.Effect) -> None:
         channel = self._channel(getattr(effect, "channel_id", None) or "")
         match effect:
+            case do.Ring():
+                pass
             case do.Answer():
                 channel.up = True
             case do.HangUp():
