@@ -18,6 +18,8 @@ IN_NAMES = string.digits + string.ascii_lowercase + "-_"
 """What headers' names consist of; case doesn't matter."""
 AT_ONCE = 64
 """Prefixes of names that Asterisk is asked for in one request."""
+MOST_HEADERS = 200
+"""X-PH-* headers of one call: each is a request to Asterisk, and a parameter of every request."""
 WITHHELD = {"id", "user", "header"}
 """Of the Privacy header (RFC 3323, RFC 3325)."""
 HIDDEN = ("privacy=full", "privacy=uri")
@@ -53,6 +55,9 @@ async def read(ari: Client, channel_id: str) -> Invite:
         withheld = await asking.withheld(*(name for name in names if name.lower() in ("privacy", "remote-party-id")))
         wanted = [name for name in names if name.upper().startswith(WANTED)]
     wanted = list({name.lower(): name for name in reversed(wanted)}.values())[::-1]
+    if len(wanted) > MOST_HEADERS:
+        warnings.append(f"of the call's {len(wanted)} X-PH- headers the first {MOST_HEADERS} are told")
+        del wanted[MOST_HEADERS:]
     headers = []
     for name, (value, warning) in zip(wanted, await asyncio.gather(*map(asking.header, wanted)), strict=True):
         warnings += [warning] if warning else []

@@ -120,6 +120,13 @@ async def test_very_many() -> None:
     assert dict(found.headers) == many and len(many) == 160
 
 
+async def test_more_than_are_told() -> None:
+    many = {f"X-PH-{n}": f"{n}" for n in range(invite.MOST_HEADERS + 50)}
+    found = await read(Asterisk({**ORDINARY, **many}))
+    assert len(found.headers) == invite.MOST_HEADERS
+    assert found.warnings == ("of the call's 250 X-PH- headers the first 200 are told",)
+
+
 async def test_what_is_no_utf_8_is_told_without_it() -> None:
     found = await read(Asterisk({**ORDINARY, "X-PH-Room": b'ro\xfcm, "x"', "X-PH-Team": "Größe"}))
     assert found.headers == (("X-PH-Room", 'rom, "x"'), ("X-PH-Team", "Größe"))

@@ -57,6 +57,11 @@ def test_a_key_that_nobody_can_have_put_aside_is_not_told_again() -> None:
     assert left(told("5", 0), told("5", 300), told("5", 360)) == "555"
 
 
+def test_what_is_not_told_again_in_time_is_not_awaited_for_ever() -> None:
+    # While something is played Asterisk puts nothing aside.
+    assert left(told("5", 0), told("5", 40), told("5", 1500)) == "555"
+
+
 def test_long_presses_one_after_the_other() -> None:
     assert left(told("7", 0, 3000), told("7", 3100, 3000)) == "77"
 

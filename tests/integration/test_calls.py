@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any
 
+import numpy as np
 import pytest
+import pytest_asyncio
 
 from ari_conf.ari.invite import LEFT_OUT
 from ari_conf.errors import AriError
+from ari_conf.up import System
 from demo import listen, sip
-from demo.phone import CallFailed, Phone
+from demo.g711 import RATE
+from demo.heard import Samples
+from demo.phone import CallFailed, Phone, now_ms
 from tests import lateness
 from tests.integration.jitter import Jitter
 from tests.integration.raw_phone import RawPhone
-from tests.integration.stage import Stage
+from tests.integration.stage import ALLOWED, Stage, staged
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -189,7 +196,6 @@ async def test_a_call_that_takes_a_members_place_is_hung_up(stage: Stage) -> Non
     with contextlib.suppress(AriError):  # it has it already
         await stage.ari.request("POST", "/asterisk/modules/res_pjsip_refer.so")
     async with stage.callers(1) as (bob,):
-        bob.tone(2575)
         await stage.call(bob, ROOM)
         with RawPhone(stage.system.sip_address) as ann, RawPhone(stage.system.sip_address) as new:
             ann.invite("15550100", *asks(stage, stage.document("/room", ROOM)))
@@ -213,32 +219,111 @@ async def test_a_call_that_takes_a_members_place_is_hung_up(stage: Stage) -> Non
         await bob.hang_up()
 
 
-async def test_a_call_that_asterisk_can_not_tell_of_blinds_nobody(own: Stage) -> None:
-    with RawPhone(own.system.sip_address, call_id=f"call{NOT_UTF_8}@raw") as odd:
-        odd.invite("15550100", *asks(own, own.document("/odd", ROOM)))
+async def test_a_phones_transfer_to_another_number_leaves_nothing_behind(stage: Stage) -> None:
+    with contextlib.suppress(AriError):  # it has it already
+        await stage.ari.request("POST", "/asterisk/modules/res_pjsip_refer.so")
+    async with stage.callers(1) as (bob,):
+        await stage.call(bob, ROOM)
+        with RawPhone(stage.system.sip_address) as ann:
+            ann.invite("15550100", *asks(stage, stage.document("/room", ROOM)))
+            assert (await ann.final()).status == 200
+            ann.acknowledge()
+            await stage.event("ConferenceEnter", From="15559000")
+            ann.ask("REFER", f"Refer-To: <sip:15550199@{stage.system.sip_address}>")
+            while (answer := await ann.next()).method != "REFER":
+                pass
+            assert answer.status in (202, 603)
+            ann.bye()
+            await stage.event("ConferenceExit", From="15559000")
+        assert bob.state == "answered"
+        await bob.hang_up()
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def alone(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Stage]:
+    """A system that may be killed, and that takes keys as tones from phones that offer no other way."""
+    system = System(tmp_path_factory.mktemp("alone"), ALLOWED, ("redis", "asterisk", "worker", "serve"))
+    own = system._asterisk
+    assert own is not None
+    configure = own._configure
+
+    def with_tones() -> None:
+        configure()
+        pjsip = own.folder / "etc" / "pjsip.conf"
+        pjsip.write_text(pjsip.read_text().replace("dtmf_mode = rfc4733", "dtmf_mode = auto"))
+
+    own._configure = with_tones  # type: ignore[method-assign]
+    async with system, staged(system) as stage:
+        yield stage
+
+
+TONES = {"1": (697, 1209), "5": (770, 1336), "9": (852, 1477), "0": (941, 1336), "*": (941, 1209), "#": (941, 1477)}
+"""Hz of the keys' tones (ITU-T Q.23)."""
+
+
+def as_tones(keys: str, ms: int = 100) -> Samples:
+    at = np.arange(RATE * ms // 1000) / RATE
+    quiet = np.zeros(RATE * ms // 1000)
+    parts = [part for key in keys for part in (sum(np.sin(2 * np.pi * hz * at) * 6000 for hz in TONES[key]), quiet)]
+    return np.concatenate(parts).astype(np.int16)
+
+
+def without_events(*args: Any, **more: Any) -> str:
+    offered = _OFFER(*args, **more)
+    kept = [line for line in offered.split("\r\n") if f":{sip.EVENT_TYPE} " not in line]
+    return "\r\n".join(line.removesuffix(f" {sip.EVENT_TYPE}") for line in kept)
+
+
+_OFFER = sip.offer
+
+
+async def test_a_phone_whose_keys_are_tones(alone: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone.document("/entered", ROOM)
+    async with alone.callers(2) as (ann, bob):
+        await alone.call(bob, ROOM)
+        await alone.enters(bob)
+        monkeypatch.setattr(sip, "offer", without_events)
+        await alone.call(ann, '<GetDigits action="{url}/entered" timeout="20" digitTimeout="9"/>')
+        ann.say(as_tones("1155900#"))
+        asked = await alone.receiver.wait_for(lambda request: request.path == "/entered")
+        assert asked.params["Digits"] == "1155900"
+        await alone.enters(ann)
+        # What another member presses is heard as tones, since that phone knows no other way.
+        since = now_ms()
+        await bob.press("5")
+        for hz in TONES["5"]:
+            await alone.hears(ann, hz, after=since)
+        assert not ann.received
+        for phone in (ann, bob):
+            await phone.hang_up()
+
+
+async def test_a_call_that_asterisk_can_not_tell_of_blinds_nobody(alone: Stage) -> None:
+    with RawPhone(alone.system.sip_address, call_id=f"call{NOT_UTF_8}@raw") as odd:
+        odd.invite("15550100", *asks(alone, alone.document("/odd", ROOM)))
         while (await odd.next()).status < 100:
             pass
         async with lateness.timeout():
             while True:
                 try:
-                    await own.ari.request("GET", "/channels")
+                    await alone.ari.request("GET", "/channels")
                 except AriError:
                     break
                 await asyncio.sleep(0.02)
         # Whoever begins now can't list the channels.
-        await own.system.kill("serve")
-        await own.system.start("serve")
-        async with own.callers(2) as (ann, bob):
+        await alone.system.kill("serve")
+        await alone.system.start("serve")
+        async with alone.callers(2) as (ann, bob):
             ann.tone(2575)
             for phone in (ann, bob):
-                await own.call(phone, ROOM)
-                await own.enters(phone)
-            await own.hears(bob, 2575)
+                await alone.call(phone, ROOM)
+                await alone.enters(phone)
+            await alone.hears(bob, 2575)
             assert (await odd.final()).status == 403
-            assert set(listen.tones(await own.listen(bob, 500))) == {2575}
+            assert set(listen.tones(await alone.listen(bob, 500))) == {2575}
             # And one that comes while all is well: nobody is told of it, and yet it is found.
-            with RawPhone(own.system.sip_address, call_id=f"another{NOT_UTF_8}@raw") as another:
-                another.invite("15550100", *asks(own, own.document("/odd", ROOM)))
+            with RawPhone(alone.system.sip_address, call_id=f"another{NOT_UTF_8}@raw") as another:
+                another.invite("15550100", *asks(alone, alone.document("/odd", ROOM)))
                 assert (await another.final()).status == 403
             for phone in (ann, bob):
                 await phone.hang_up()
