@@ -16,7 +16,7 @@ from demo.phone import Phone
 from tests.integration.jitter import Jitter
 from tests.integration.stage import ALLOWED, Stage, staged
 
-AT_ONCE = 20
+AT_ONCE = 10
 PRESSES = ((40, 40), (60, 40), (60, 60), (80, 40), (100, 40), (100, 60), (160, 60))
 """For how many ms a key is pressed, and then none."""
 LATE_MS = 40.0
