@@ -16,12 +16,13 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 import structlog
 
 from ari_conf import takeover
 from ari_conf.ari.client import Client
 from ari_conf.core.directory import Directory
-from ari_conf.core.effects import DestroyBridge
+from ari_conf.core.effects import DestroyBridge, HangUp
 from ari_conf.core.events import Event
 from ari_conf.core.internal import Out
 from ari_conf.core.reconcile import Expected, Part, There, Why, strangers
@@ -42,6 +43,8 @@ log = structlog.get_logger()
 LATER_AT_ONCE = 8
 """Of the connections to Asterisk half are left for calls."""
 EVERY_S = 60.0
+STRANGERS_S = 5.0
+"""How often it is looked for channels of which Asterisk did not tell that they came."""
 HELD_S = 10.0
 """For so long nothing becomes due while it is found out, after a reconnection, what happened meanwhile."""
 
@@ -117,6 +120,35 @@ class Comparing:
             else:
                 await self._guarded(self._by_the_clock())
 
+    async def look_for_strangers(self) -> None:
+        """Channels that are in the application, and of whose coming Asterisk did not tell: it can't if their number or
+        name is no UTF-8, and their callers would wait for ever. Never returns."""
+        before: set[str] = set()
+        while True:
+            await asyncio.sleep(STRANGERS_S)
+            there = await takeover.of_application(self._ari, self._ari.app) if self.done.is_set() else None
+            strange = set(there or ()) - self._known()
+            # Those that have just come may still be told of.
+            again, before = strange & before, strange
+            if again and not self._turn.locked():
+                await self._guarded(self._meet(again))
+
+    async def _meet(self, strange: set[str]) -> None:
+        raws, untold = await takeover.one_by_one(self._ari, sorted(strange))
+        self._refuse(set(untold) - self._known())
+        channels = [msgspec.json.decode(raw) for raw in raws]
+        arrived = takeover.arrivals(c for c in channels if takeover.is_for(self._ari.app, c))
+        for message in arrived:
+            await self._not_told_of(message)
+
+    def _refuse(self, untold: Iterable[str]) -> None:
+        for channel_id in sorted(untold):
+            log.warning(
+                "a call is refused: its number, its caller or its Call-ID is no UTF-8, and asterisk can't tell of it",
+                channel_id=channel_id,
+            )
+            self._do_again([HangUp(channel_id, "rejected")])
+
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
@@ -140,6 +172,7 @@ class Comparing:
             ]
             self._tried(lambda: self._do_again(out), "bridges that nobody has are left in asterisk")
         self._first = False
+        self._refuse(seen.untold)
         for message in takeover.arrivals(seen.arrived):
             self._heard(message)
         log.info("compared with asterisk", calls=len(self._directory.calls), first=first)
@@ -153,6 +186,7 @@ class Comparing:
             return  # a connection came meanwhile, and is compared
         async with self._turn:
             await self._work_off(before, seen.there, why="timer")
+        self._refuse(seen.untold)
         for message in takeover.arrivals(seen.arrived):
             await self._not_told_of(message)
 

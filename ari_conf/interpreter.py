@@ -10,14 +10,13 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 import structlog
 
+from ari_conf.ari import invite
 from ari_conf.ari.client import Client
 from ari_conf.ari.listening import Listening
 from ari_conf.ari.translate import ForAsterisk, Request, path, to_requests
@@ -49,6 +48,7 @@ Owners = Callable[[str], tuple[str, tuple[str, ...]]]
 NARROWBAND = {"", "ulaw", "alaw", "gsm", "g726", "g726aal2", "g729", "g723", "ilbc", "lpc10", "adpcm", "slin", "speex"}
 """Codecs of 8 kHz; empty: Asterisk said none."""
 HARMLESS_TWICE = (
+    do.Ring,
     do.Answer,
     do.MuteChannel,
     do.DeafenChannel,
@@ -77,7 +77,6 @@ JitterBuffer = Literal["never", "internet", "always"]
 FAR = "${CHANNEL(pjsip,remote_addr)} ${CHANNEL(rtp,dest)}"
 """Where the INVITE came from, and where sound is sent to: each as host:port; empty if the call did not come by SIP."""
 JITTER = {"variable": "JITTERBUFFER(adaptive)", "value": "default"}
-CODEC, HEADERS = "CHANNEL(audionativeformat)", "PJSIP_HEADERS(X-PH-)"
 
 
 class Interpreter:
@@ -278,42 +277,23 @@ class Interpreter:
         except StoreUnavailable as error:
             self._deliver(ev.EffectFailed(effect, str(error)))
             return
-        codec, names = await self._codec_and_headers(effect.channel_id)
-        wanted = [name for name in names.split(",") if name.upper().startswith("X-PH-")]
-        header = partial(self._variable, effect.channel_id)
-        values = await asyncio.gather(*(header(f"PJSIP_HEADER(read,{name})") for name in wanted))
+        told = await invite.read(self._ari, effect.channel_id)
         account = record.account() if record else None
-        wideband = self._always_wideband or not NARROWBAND.issuperset(codec.strip("()").split("|"))
-        headers = tuple((stripped(name), stripped(value)) for name, value in zip(wanted, values, strict=True))
-        self._deliver(ev.CallIdentified(effect.call_uuid, account, headers, wideband))
+        wideband = self._always_wideband or not NARROWBAND.issuperset(told.codec.strip("()").split("|"))
+        headers = tuple((stripped(name), stripped(value)) for name, value in told.headers)
+        self._deliver(ev.CallIdentified(effect.call_uuid, account, headers, wideband, told.withheld, told.warnings))
         await self._put_in_order(effect.channel_id)
 
     async def _put_in_order(self, channel_id: str) -> None:
         """The packets of a call whose way is long enough for some of them to overtake others."""
         if self._jitter_buffer == "never":
             return
-        if self._jitter_buffer == "internet" and not is_far(await self._variable(channel_id, f"EVAL({FAR})")):
-            return
+        if self._jitter_buffer == "internet":
+            told = await invite.variable(self._ari, channel_id, f"EVAL({FAR})")
+            if not is_far(told or ""):
+                return
         with contextlib.suppress(AriError):  # the call is as good as it was
             await self._ari.request("POST", path("channels", channel_id, "variable"), JITTER)
-
-    async def _codec_and_headers(self, channel_id: str) -> tuple[str, str]:
-        """In one request; in two, if this Asterisk has no EVAL(). "X-PH-* SIP headers of the INVITE": none if the call
-        did not come by SIP."""
-        # What a caller wrote into his headers comes out of it, and is not evaluated.
-        both = await self._variable(channel_id, f"EVAL(${{{CODEC}}};${{{HEADERS}}})")
-        codec, semicolon, names = both.partition(";")
-        if semicolon:
-            return codec, names
-        return await self._variable(channel_id, CODEC), await self._variable(channel_id, HEADERS)
-
-    async def _variable(self, channel_id: str, name: str) -> str:
-        path = f"/channels/{quote(channel_id, safe='')}/variable"
-        try:
-            answer = await self._ari.request("GET", path, {"variable": name}, over="socket")
-        except AriError:
-            return ""
-        return str(answer.get("value", "")) if isinstance(answer, dict) else ""
 
     # The outside.
 

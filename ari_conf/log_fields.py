@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 UNTOLD = {"digit", "digits", "params", "elements", "sounds", "sound", "headers", "account", "members", "callback"}
 """Digits and parameters are the caller's own affair; documents are long."""
+WITHHELD = {"from_", "caller_name"}
+"""Of one who arrives: it isn't known yet whether they want to be known."""
 LOUD = (do.ReportProblem, ev.EffectFailed)
 """Told at every level but error: somebody may have to do something. The others, of which a call has some thirty, are
 told at level debug; at info a call is one line (`call_log`)."""
@@ -42,6 +44,8 @@ def fields_of(thing: Event | Effect, whose: Callable[[str], dict[str, str]]) -> 
     found: dict[str, Any] = {}
     for name in _names(cast(Hashable, type(thing))):
         value = getattr(thing, name)
+        if name in WITHHELD and isinstance(thing, ev.CallArrived):
+            continue
         if isinstance(value, Target):
             found[f"{value.kind}_id"] = value.id
         elif value is not None and isinstance(value, str | int) and name not in UNTOLD:

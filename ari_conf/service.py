@@ -16,6 +16,7 @@ from ari_conf import disk, identity, takeover, unreadable
 from ari_conf import store as redis_store
 from ari_conf.ari import translate
 from ari_conf.ari.client import Client, Server
+from ari_conf.ari.keys import Keys
 from ari_conf.clock import Clock
 from ari_conf.command_queue import Commands
 from ari_conf.comparing import Comparing
@@ -154,6 +155,7 @@ class Service:
         )
         self._names = Names(self._directory, self._writer, self._loop.report, self._comparing.done, now_ms)
         self._rewriting = Rewriting(self._directory, self._steps, self._store, self._writer, self._names, now_ms)
+        self._keys = Keys()
         self._tasks = Tasks()
         self._unreadable = list[do.ReportProblem]()
         """What else accounts are to be told of what can't be read."""
@@ -233,6 +235,7 @@ class Service:
         tasks.keep("the connection to Asterisk", self._ari.ended, may_end=stop.is_set)
         tasks.keep("the comparison with Asterisk", self._comparing.keep)
         tasks.keep("the look at phones' streams", self._streams.run)
+        tasks.keep("the look for calls that Asterisk can't tell of", self._comparing.look_for_strangers)
         tasks.keep("the owner's mark in Asterisk", self._mark.run, may_end=self._is_over)
         commanding = tasks.keep("the reader of commands", self._commands.run, may_end=self._is_over)
         if folder := settings.recording_folder:
@@ -295,6 +298,8 @@ class Service:
         await cast(Any, self._redis).ping()
 
     def _heard(self, message: dict[str, Any]) -> None:
+        if self._keys.told_again(message):
+            return
         event = translate.to_event(message, new_id)
         if event is not None:
             self._streams.heard(event)

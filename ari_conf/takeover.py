@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from ari_conf.ari.client import Client
-from ari_conf.ari.translate import BRIDGE_NAME, recording_name
+from ari_conf.ari.translate import BRIDGE_NAME, OWN_CHANNELS, recording_name
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
 from ari_conf.core.directory import Directory
@@ -23,7 +23,7 @@ from ari_conf.core.events import CallArrived, ChannelHungUp, Event
 from ari_conf.core.reconcile import Expected, There
 from ari_conf.core.reconcile_parts import expected_of_each
 from ari_conf.core.snapshot import Shared
-from ari_conf.errors import AriError, AriNotFound, StoreUnavailable
+from ari_conf.errors import AriError, AriNotFound, AriUnreachable, StoreUnavailable
 from ari_conf.store import Store
 from ari_conf.written import decoded
 
@@ -67,6 +67,8 @@ class Seen:
     """Channels of the application that nobody knows, in full."""
     named: frozenset[str]
     """The bridges that have this application's name."""
+    untold: frozenset[str] = frozenset()
+    """Channels of the application that nobody knows, and of which Asterisk can't tell: see `channels`."""
 
 
 async def expected(directory: Directory, busy: Callable[[str], bool]) -> dict[str, list[Expected]]:
@@ -84,12 +86,14 @@ async def look(
 ) -> Seen:
     """`known`: the channels of the calls that there are. `patient`: asks until it is answered, since Asterisk may still
     be starting; else raises AriError."""
-    channels, bridges = await asyncio.gather(
-        _answer(ari, "/channels", patient=patient), _answer(ari, "/bridges", patient=patient)
+    expected_there = [e.id for expectations in before.values() for e in expectations if e.kind == "channel"]
+    (channels, untold), bridges = await asyncio.gather(
+        _channels(ari, app, expected_there, patient=patient), _answer(ari, "/bridges", patient=patient)
     )
     asked = [e for expectations in before.values() for e in expectations if e.kind in ("playback", "recording")]
     kept = await _kept(ari, asked)
-    answered: dict[str, bool] = {}
+    # What can't be told of a call is of no matter: it is there.
+    answered: dict[str, bool] = dict.fromkeys(untold, True)
     arrived: list[dict[str, Any]] = []
     async for raw, channel in _each(channels, Channel):
         answered[channel.id] = channel.state == "Up"
@@ -102,7 +106,68 @@ async def look(
         playbacks=frozenset(id for kind, id in kept if kind == "playback"),
         recordings=frozenset(id for kind, id in kept if kind == "recording"),
     )
-    return Seen(there, arrived, frozenset(bridge.id for bridge in seen if bridge.name == BRIDGE_NAME))
+    named = frozenset(bridge.id for bridge in seen if bridge.name == BRIDGE_NAME)
+    return Seen(there, arrived, named, frozenset(id for id in untold if id not in known))
+
+
+async def _channels(
+    ari: Client, app: str, expected_there: Iterable[str], *, patient: bool
+) -> tuple[list[msgspec.Raw], list[str]]:
+    """All channels; and the ids of those of which Asterisk can't tell.
+
+    One whose number, name or Call-ID is no UTF-8 spoils the list for all: 500, "Allocation failed" (seen on 22.10.1).
+    Then those of the application and those that are expected are asked for one by one.
+    """
+    while True:
+        try:
+            return await _answer(ari, "/channels", patient=False), []
+        except AriUnreachable as error:
+            if not patient:
+                raise
+            log.info("asterisk does not answer yet", path="/channels", reason=str(error))
+        except AriError as error:
+            if error.status == 500 and (own := await of_application(ari, app)) is not None:
+                log.warning("asterisk can't list its channels: they are asked for one by one", reason=str(error))
+                return await one_by_one(ari, {*own, *expected_there})
+            if not patient:
+                raise
+            log.info("asterisk does not answer yet", path="/channels", reason=str(error))
+        await asyncio.sleep(AGAIN_S)
+
+
+async def of_application(ari: Client, app: str) -> list[str] | None:
+    """The ids of the channels that are in it; None if Asterisk does not say."""
+    try:
+        told = await ari.request("GET", f"/applications/{quote(app, safe='')}")
+    except AriError:
+        return None
+    ids = told.get("channel_ids") if isinstance(told, dict) else None
+    return [id for id in ids if isinstance(id, str)] if isinstance(ids, list) else None
+
+
+async def one_by_one(ari: Client, ids: Iterable[str]) -> tuple[list[msgspec.Raw], list[str]]:
+    """Those that are there; and those of which Asterisk can't tell. Raises AriUnreachable."""
+    found: list[msgspec.Raw] = []
+    untold: list[str] = []
+    left = iter(ids)
+
+    async def ask() -> None:
+        for id in left:
+            try:
+                raw = await ari.request("GET", f"/channels/{quote(id, safe='')}", kind=msgspec.Raw)
+            except AriNotFound:
+                continue
+            except AriUnreachable:
+                raise
+            except AriError:
+                raw = None
+            if raw:
+                found.append(raw)
+            else:
+                untold.append(id)
+
+    await asyncio.gather(*(ask() for _ in range(ASKED_AT_ONCE)))
+    return found, untold
 
 
 async def _each(raws: list[msgspec.Raw], kind: type[T]) -> AsyncIterator[tuple[msgspec.Raw, T]]:
@@ -120,6 +185,12 @@ async def ours(ari: Client, app: str, named: frozenset[str]) -> frozenset[str]:
     except AriError:
         return frozenset()
     return named & set(told.get("bridge_ids", ()))
+
+
+def is_for(app: str, told: Mapping[str, Any]) -> bool:
+    """A channel, as Asterisk tells of it, is one of this application's calls."""
+    own = str(told.get("name", "")).startswith(OWN_CHANNELS)
+    return not own and _is_for(app, msgspec.convert(told, Channel))
 
 
 def _is_for(app: str, channel: Channel) -> bool:

@@ -18,7 +18,7 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Play
 from ari_conf.core.internal import Out
-from ari_conf.errors import AriNotFound, AriUnreachable
+from ari_conf.errors import AriError, AriNotFound, AriUnreachable
 from tests import lateness
 from tests.core.stage import Stage, stay
 
@@ -43,6 +43,8 @@ class Asterisk:
         """So many questions are not answered."""
         self.held: asyncio.Event | None = None
         """What is waited for before the channels are told."""
+        self.untold: list[str] = []
+        """Channels that are there, and of which it can't tell."""
 
     async def request(self, method: str, path: str, *, kind: Any = Any) -> Any:
         self.asked.append(f"{method} {path}")
@@ -52,10 +54,20 @@ class Asterisk:
             self.answers_after -= 1
             raise AriUnreachable("Asterisk did not answer")
         if path.startswith(("/playbacks/", "/channels/")):
-            there = (*self._has.playbacks, *self._has.channels)
-            if path.split("/")[2] not in there:
+            id = path.split("/")[2]
+            if id in self.untold:
+                return None
+            if id not in (*self._has.playbacks, *self._has.channels):
                 raise AriNotFound("not found", 404)
-            return {}
+            told = {
+                "id": id,
+                "name": "PJSIP/1",
+                "state": "Up",
+                "dialplan": {"app_name": "Stasis", "app_data": "conf,MA1"},
+            }
+            return msgspec.json.decode(json.dumps(told), type=kind)
+        if path == "/channels" and self.untold:
+            raise AriError("Allocation failed", 500)
         stasis = {"app_name": "Stasis", "app_data": "conf,MA1"}
         answers: dict[str, Any] = {
             "/channels": [
@@ -66,7 +78,10 @@ class Asterisk:
                 {"id": b.bridge_id, "name": "ari_conf", "channels": list(b.channels)}
                 for b in self._has.bridges.values()
             ],
-            "/applications/conf": {"bridge_ids": list(self._has.bridges)},
+            "/applications/conf": {
+                "bridge_ids": list(self._has.bridges),
+                "channel_ids": [*self._has.channels, *self.untold],
+            },
         }
         return msgspec.json.decode(json.dumps(answers[path]), type=kind)
 
@@ -453,3 +468,47 @@ async def test_the_first_comparison_is_done_by_the_clock_if_it_broke(
     await minutes.pass_some(2)
     assert len([what for what in comparison.happened if isinstance(what, do.MuteChannel)]) == MANY
     await minutes.end()
+
+
+async def test_one_of_which_asterisk_can_not_tell_blinds_nobody_and_is_refused(stage: Stage) -> None:
+    stage.call("ann", stay())
+    comparison = Comparison(stage)
+    comparison.asterisk.untold = ["odd"]
+    stage.asterisk.call("unknown")
+    with capture_logs() as logged:
+        await comparison.compare()
+    refused = [what for what in comparison.happened if isinstance(what, do.HangUp)]
+    assert refused == [do.HangUp("odd", "rejected")]
+    assert not [what for what in comparison.happened if isinstance(what, ev.ChannelHungUp)], "ann is still there"
+    assert "unknown" in comparison.happened, "and who came unseen is served"
+    assert any("no UTF-8" in line["event"] for line in logged)
+
+
+async def test_a_call_of_ours_of_which_asterisk_can_not_tell_any_more_goes_on(stage: Stage) -> None:
+    stage.call("ann", stay())
+    comparison = Comparison(stage)
+    comparison.asterisk.untold = ["ann"]
+    await comparison.compare()
+    assert not [what for what in comparison.happened if isinstance(what, do.HangUp | ev.ChannelHungUp)]
+
+
+async def test_an_asterisk_that_is_away_is_not_taken_for_one_that_can_not_list(stage: Stage) -> None:
+    comparison = Comparison(stage)
+    comparison.asterisk.answers_after = 1
+    with pytest.raises(AriUnreachable):
+        await takeover.look(comparison.asterisk, {}, "conf", (), patient=False)  # type: ignore[arg-type]
+
+
+async def test_strangers_are_found_by_themselves(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing_module, "STRANGERS_S", 0.01)
+    stage.call("ann", stay())
+    comparison = Comparison(stage)
+    await comparison.compare()
+    comparison.asterisk.untold = ["odd"]
+    stage.asterisk.call("unseen")
+    looking = asyncio.create_task(comparison.comparing.look_for_strangers())
+    async with lateness.timeout():
+        while not ({do.HangUp("odd", "rejected"), "unseen"} <= set(comparison.happened)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    looking.cancel()
+    assert "ann" not in comparison.happened

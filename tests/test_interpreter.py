@@ -87,7 +87,8 @@ async def done(ari: Asterisk, monkeypatch: pytest.MonkeyPatch, *effects: do.Effe
 
 
 HARMLESS = [
-    do.Answer("c1"), do.MuteChannel("c1", False), do.DeafenChannel("c1", True), do.DetectTalking("c1", 500),
+    do.Ring("c1"), do.Answer("c1"), do.MuteChannel("c1", False), do.DeafenChannel("c1", True),
+    do.DetectTalking("c1", 500),
     do.StartMusic("c1"), do.StopMusic("c1"), do.StopPlayback(CHANNEL, "p1"), do.StopPlayback(BRIDGE, "p1"),
     do.HangUp("c1"), do.RemoveChannel("c1", "b1"), do.DestroyBridge("c1"), do.StopRecording("c1", "r1", "A"),
     do.SendSilence("c1", True), do.SendSilence("c1", False),
@@ -289,7 +290,7 @@ class Codec:
         self.codec = codec
 
     async def request(self, *_: Any, **__: Any) -> dict[str, str]:
-        return {"value": f"({self.codec});"}
+        return {"value": f"({self.codec});PJSIP;Via,From"}
 
 
 class NoAccounts:

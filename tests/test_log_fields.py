@@ -25,6 +25,19 @@ def whose(channel_id: str) -> dict[str, str]:
 
 
 TOLD: list[tuple[Any, dict[str, Any]]] = [
+    (
+        ev.CallArrived("ann", "u1", "r1", "A", SECRET, "100", f"Ann {SECRET}"),
+        {
+            "channel_id": "ann",
+            "call_uuid": "call-ann",
+            "request_uuid": "r1",
+            "auth_id": "A",
+            "to": "100",
+            "direction": "inbound",
+            "method": "POST",
+            "answered": False,
+        },
+    ),
     (ev.DigitReceived("ann", SECRET), {"channel_id": "ann", "call_uuid": "call-ann"}),
     (do.SendDigits("ann", SECRET), {"channel_id": "ann", "call_uuid": "call-ann"}),
     (

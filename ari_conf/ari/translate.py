@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from urllib.parse import quote
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as seen
+from ari_conf.core.callbacks import CANCELED, NO_MEDIA
 from ari_conf.visible import stripped
 
 BRIDGE_TYPE = "mixing,dtmf_events,video_sfu"
@@ -17,6 +19,9 @@ BRIDGE_NAME = "ari_conf"
 
 OWN_CHANNELS = ("Snoop/", "MulticastRTP/", "UnicastRTP/", "WebSocket/", "AudioSocket/")
 """Channels that we make to listen in: they enter the application as calls do, and aren't any."""
+WRITTEN_NUMBER = re.compile(r"([+]?[-./() ]*[0-9*#][-./() 0-9*#]*)(?:;.*)?", re.DOTALL)
+SEPARATORS = re.compile(r"[-./() ]")
+QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 LISTENS = ".listens."
 """Stands in the ids of bridges in which they are: no conferences."""
 
@@ -31,7 +36,9 @@ def to_event(message: Any, new_id: Callable[[], str]) -> seen.Event | None:
             return None
         case {"bridge": {"id": str(bridge_id)}} if LISTENS in bridge_id:
             return None
-        case {"type": "StasisStart", "channel": dict(channel)} if "replace_channel" not in message:
+        case {"type": "StasisStart", "channel": {"id": str(by)}, "replace_channel": {"id": str(channel_id)}}:
+            return seen.ChannelReplaced(channel_id, by)
+        case {"type": "StasisStart", "channel": dict(channel)}:
             return _arrived(channel, message.get("args"), new_id)
         case {"type": str(kind)} if (read := _READ.get(kind)) is not None:
             return read(kind, message)
@@ -48,9 +55,9 @@ def _arrived(channel: Mapping[str, Any], args: Any, new_id: Callable[[], str]) -
                 call_uuid=new_id(),
                 request_uuid=new_id(),
                 auth_id=account,
-                from_=stripped(_text(channel, "caller", "number")),
-                to=stripped(_text(channel, "dialplan", "exten")),
-                caller_name=stripped(_text(channel, "caller", "name")),
+                from_=_number(stripped(_text(channel, "caller", "number"))),
+                to=_number(stripped(_text(channel, "dialplan", "exten"))),
+                caller_name=stripped(_name(channel)),
                 document=document or None,
                 method=method.upper() if method.upper() in ("GET", "POST") else "POST",
                 answered=channel.get("state") == "Up",
@@ -58,10 +65,38 @@ def _arrived(channel: Mapping[str, Any], args: Any, new_id: Callable[[], str]) -
     return None
 
 
+def _number(text: str) -> str:
+    """A phone number without what carriers append to it (`;npdi;rn=…`, `;phone-context=…`), and without the separators
+    that people write (RFC 3966, 5.1.1); other text as it is."""
+    found = WRITTEN_NUMBER.fullmatch(text)
+    return SEPARATORS.sub("", found[1]) if found else text
+
+
+def _name(channel: Mapping[str, Any]) -> str:
+    name = _text(channel, "caller", "name")
+    # Of SIP's quoted string Asterisk leaves the backslashes (RFC 3261, 25.1; seen on 22.10.1).
+    return QUOTED_PAIR.sub(r"\1", name) if str(channel["name"]).startswith("PJSIP/") else name
+
+
 def _cause(message: Mapping[str, Any]) -> int:
-    # A soft hang-up is one from inside Asterisk (ours, for one), and its "cause" is an internal flag: 32.
+    match message:
+        case {"soft": True, "cause": 1}:
+            # A soft hang-up is one from inside Asterisk, and its "cause" is an internal flag: 1 is the channel's own
+            # driver, which has heard nothing for `rtp_timeout` (seen on 22.10.1), 32 our request.
+            return NO_MEDIA
+        case {"soft": True}:
+            return 0
+        case {"type": "ChannelHangupRequest", "channel": {"state": "Down" | "Ring" | "Ringing"}}:
+            # The caller's: by CANCEL, or by BYE before the answer.
+            return CANCELED if message.get("cause") in (None, 0, 16, 26, 31, 127) else _number_of(message)
+        case {"tech_cause": 487}:
+            return CANCELED
+    return _number_of(message)
+
+
+def _number_of(message: Mapping[str, Any]) -> int:
     cause = message.get("cause")
-    return cause if isinstance(cause, int) and not message.get("soft") else 0
+    return cause if isinstance(cause, int) else 0
 
 
 def _of_channel(kind: str, message: Mapping[str, Any]) -> seen.Event | None:
@@ -149,7 +184,8 @@ class Request:
 
 
 ForAsterisk = (
-    do.Answer
+    do.Ring
+    | do.Answer
     | do.HangUp
     | do.AddChannel
     | do.RemoveChannel
@@ -188,6 +224,8 @@ def to_requests(effect: ForAsterisk) -> tuple[Request, ...]:
 
 def _about_channel(effect: ForAsterisk) -> Request:
     match effect:
+        case do.Ring(channel_id):
+            return Request("POST", path("channels", channel_id, "ring"))
         case do.Answer(channel_id):
             return Request("POST", path("channels", channel_id, "answer"), over="http")
         case do.HangUp(channel_id, reason):

@@ -20,6 +20,7 @@ from ari_conf.core.effects import (
     IdentifyCall,
     Params,
     PlayMedia,
+    Ring,
     SendSilence,
     WarmSounds,
 )
@@ -43,6 +44,8 @@ from ari_conf.core.player import Player
 MOST_HOPS, HOP_MS = 20, 1000
 """A call may ask for so many further documents at once, and for one in HOP_MS on average: a document that leads to
 itself would be asked for as fast as its server answers, for ever (decided)."""
+ANONYMOUS = "anonymous", "Anonymous"
+"""From and CallerName of whoever does not want to be known."""
 ANSWERING = (Play, Speak, Wait, GetDigits)
 
 
@@ -82,9 +85,11 @@ class Call(HangingUp):
         match event:
             case ev.DocumentFetched() | ev.DocumentFailed() if self._awaits(event.fetch_id):
                 return self._document(event, now)
-            case ev.CallIdentified(_, account, headers, wideband) if self.account is None:
+            case ev.CallIdentified(_, account, headers, wideband, withheld, warnings) if self.account is None:
                 self.wideband = wideband
-                return self._identified(account, dict(headers), now)
+                if withheld:
+                    self.from_, self.caller_name, self.standing = *ANONYMOUS, None
+                return [*map(self.problem, warnings), *self._identified(account, dict(headers), now)]
             case ev.TimePassed() if self.hang_up_at is not None and self.hang_up_at <= now:
                 return self.hang_up("normal", SCHEDULED, now)
             case ev.NothingSent() if self.answered_at is not None:
@@ -142,14 +147,22 @@ class Call(HangingUp):
         if account is None:
             self.account = Account(self.auth_id)
             text = f"there is no account {self.auth_id!r}: add it with `ari-conf account add`, or correct the dialplan"
+            if not self.auth_id:
+                text = "the dialplan named no account: it enters the application by Stasis(ari_conf,ACCOUNT)"
             return [self.problem(text, UNREACHABLE["answer"]), *self.hang_up("rejected", UNREACHABLE["answer"], now)]
         self.account = account
         if self.document is not None:
-            return self._fetch("answer", self.document, self.document_method, "StartApp", (), now)
+            return self._first(self.document, self.document_method, now)
         if account.answer_url is not None:
-            return self._fetch("answer", account.answer_url, account.answer_method, "StartApp", (), now)
+            return self._first(account.answer_url, account.answer_method, now)
         text = f"the account {self.auth_id} has no answer URL, and the dialplan names no document"
         return self._no_document("answer", UNREACHABLE["answer"], text, now)
+
+    def _first(self, source: str, method: str, now: int) -> Out:
+        asked = self._fetch("answer", source, method, "StartApp", (), now)
+        # A kept document is there at once; a server may take its time.
+        rings = self.answered_at is None and "://" in source
+        return [Ring(self.channel_id), *asked] if rings else asked
 
     def _fetch(self, purpose: Purpose, source: str, method: str, event: str, params: Params, now: int) -> Out:
         ahead = self.paced_until - now

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ari_conf.core.call_state import CallState
 
 NORMAL, END_OF_DOCUMENT, BUSY, REJECTED, SCHEDULED = 4000, 4010, 3010, 3020, 6000
+CANCELED_CODE, NO_MEDIA_CODE = 1000, 6020
 UNREACHABLE = {"answer": 7011, "action": 7012, "redirect": 7014}
 INVALID = {"answer": 8011, "action": 8012, "redirect": 8014}
 
@@ -20,7 +21,11 @@ EPOCH = datetime(1970, 1, 1)
 LATEST = 253_370_764_800_000
 """The year 9999: no calendar goes further."""
 
-# Q.850, by the names that Plivo's applications know.
+CANCELED, NO_MEDIA = 487, 44
+"""Beside Q.850's: the caller hung up before the answer, by SIP's number for it. And the cause that Asterisk gives for a
+call without any packet of sound for a while."""
+
+# By the names that Plivo's applications know.
 CAUSES = {
     1: "UNALLOCATED_NUMBER",
     16: "NORMAL_CLEARING",
@@ -35,11 +40,12 @@ CAUSES = {
     34: "NORMAL_CIRCUIT_CONGESTION",
     38: "NETWORK_OUT_OF_ORDER",
     41: "NORMAL_TEMPORARY_FAILURE",
-    44: "REQUESTED_CHAN_UNAVAIL",
+    NO_MEDIA: "MEDIA_TIMEOUT",
     58: "BEARERCAPABILITY_NOTAVAIL",
     88: "INCOMPATIBLE_DESTINATION",
     102: "RECOVERY_ON_TIMER_EXPIRE",
     127: "INTERWORKING",
+    CANCELED: "ORIGINATOR_CANCEL",
 }
 
 

@@ -148,6 +148,16 @@ class Directory(GivingUp):
             self._insisting.forget(event.channel_id)
         return self._call(self._channels.get(event.channel_id, ""), event, now)
 
+    def _replaced(self, event: ev.ChannelReplaced, now: int) -> Out:
+        """Refused: the new channel would hear a conference, and be heard, and be nobody's member."""
+        out: Out = [HangUp(event.by)] if event.by not in self._channels else []
+        call = self.calls.get(self._channels.get(event.channel_id, ""))
+        if call is None or call.over:
+            return out
+        text = "the call was transferred by a phone, to one that would have been no member: both are hung up"
+        out += [call.problem(text), HangUp(event.channel_id)]
+        return out + self._call(call.call_uuid, ev.ChannelHungUp(event.channel_id), now)
+
     def _owner(self, owned_id: str, event: ev.Event, now: int) -> Out:
         kind, owner = ids.owner_of(owned_id)
         return self._call(owner, event, now) if kind == "c" else self._conference(owner, event, now)
@@ -315,6 +325,7 @@ ROUTES: dict[type, Callable[[Directory, Any, int], Out]] = {
     ev.CallArrived: Directory._arrived,
     ev.CallIdentified: Directory._of_call,
     ev.ChannelHungUp: Directory._hung_up,
+    ev.ChannelReplaced: Directory._replaced,
     ev.EffectFailed: Directory._failed,
     ev.CommandReceived: Directory._command,
     ev.AccountWatched: Directory._watch,

@@ -19,6 +19,13 @@ Params = tuple[tuple[str, str], ...]
 
 
 @fact
+class Ring:
+    """Tell the caller that it rings: whoever hears nothing for some seconds gives up, and carriers do."""
+
+    channel_id: str
+
+
+@fact
 class Answer:
     channel_id: str
 
@@ -318,7 +325,8 @@ class Reply:
 
 
 Effect = (
-    Answer
+    Ring
+    | Answer
     | HangUp
     | AddChannel
     | RemoveChannel

@@ -44,6 +44,10 @@ class CallIdentified:
     headers: tuple[tuple[str, str], ...] = ()
     wideband: bool = False
     """His codec carries more than 8 kHz sampled."""
+    withheld: bool = False
+    """Nobody is to know who calls."""
+    warnings: tuple[str, ...] = ()
+    """What of the headers is not as it was sent."""
 
 
 @fact
@@ -52,7 +56,15 @@ class ChannelHungUp:
 
     channel_id: str
     cause: int = 16
-    """Q.850; 0 if Asterisk said none."""
+    """Q.850, or CANCELED; 0 if Asterisk said none."""
+
+
+@fact
+class ChannelReplaced:
+    """Another channel stands in its place, in its bridge too: somebody's phone transferred the call."""
+
+    channel_id: str
+    by: str
 
 
 @fact
@@ -263,6 +275,7 @@ Event = (
     CallArrived
     | CallIdentified
     | ChannelHungUp
+    | ChannelReplaced
     | ChannelEnteredBridge
     | ChannelLeftBridge
     | BridgeCreated

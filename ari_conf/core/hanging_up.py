@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ari_conf.core.call_state import CallState
-from ari_conf.core.callbacks import NORMAL, plausible
+from ari_conf.core.callbacks import CANCELED, CANCELED_CODE, NO_MEDIA, NO_MEDIA_CODE, NORMAL, plausible
 from ari_conf.core.effects import Answer, HangUp, StopPreparing
 from ari_conf.core.gather import Gather
 from ari_conf.core.internal import Out
@@ -67,7 +67,12 @@ class HangingUp(CallState):
             return []
         out: Out = [] if self.over else [StopPreparing(self.call_uuid)]
         # Asterisk often knows none yet: then it is ours, or of a caller who hung up, a normal one.
-        self.ended_at, self.cause = now, cause or self.cause
+        if not self.over and cause == CANCELED:
+            # Also if the answer was on its way: it came too late.
+            self.code, self.answered_at = CANCELED_CODE, None
+        elif not self.over and cause == NO_MEDIA:
+            self.code = NO_MEDIA_CODE
+        self.ended_at, self.cause = now, self.cause if self.over and cause == CANCELED else cause or self.cause
         self.hang_up_at = self.hanging_up_until = None
         self.fetching = None
         self._stop_running()

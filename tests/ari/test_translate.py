@@ -100,10 +100,57 @@ def test_nor_is_their_bridge_a_conference() -> None:
 
 
 def test_a_channel_that_takes_another_ones_place_is_no_call() -> None:
-    assert event(start("MA1") | {"replace_channel": CHANNEL}) is None
+    told = start(id="new") | {"replace_channel": CHANNEL}
+    assert event(told) == seen.ChannelReplaced("1795342997.0", by="new")
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("14155550100", "14155550100"),
+        ("+14155550100", "+14155550100"),
+        ("+14155550100;npdi;rn=+14155550199", "+14155550100"),
+        ("14155550100;phone-context=+1", "14155550100"),
+        ("5550100;isub=1;x=a-b", "5550100"),
+        ("030-1234567", "0301234567"),
+        ("+1 (415) 555-0100", "+14155550100"),
+        ("1.415.555.0100", "14155550100"),
+        ("1415555 0100", "14155550100"),
+        ("089/1234", "0891234"),
+        ("*21#", "*21#"),
+        ("ann.lee-smith_1", "ann.lee-smith_1"),
+        ("standup;x=1", "standup;x=1"),
+        ("14155550100,1234", "14155550100,1234"),
+        ("-", "-"),
+        ("", ""),
+        ("anonymous", "anonymous"),
+    ],
+)
+def test_a_number_is_told_without_what_is_no_number(written: str, told: str) -> None:
+    arrived = event(start("MA1", caller={"name": "", "number": written}, dialplan={"exten": written}))
+    assert isinstance(arrived, seen.CallArrived)
+    assert (arrived.from_, arrived.to) == (told, told)
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "told"),
+    [
+        ("PJSIP/a-1", r"Ann \"the boss\" Lee", 'Ann "the boss" Lee'),
+        ("PJSIP/a-1", r"C:\\Ann", r"C:\Ann"),
+        ("PJSIP/a-1", "Lee, Ann; x", "Lee, Ann; x"),
+        ("PJSIP/a-1", "cut off\\", "cut off\\"),
+        ("DAHDI/1-1", r"C:\Ann", r"C:\Ann"),
+    ],
+)
+def test_a_display_name_is_told_as_it_was_written(name: str, written: str, told: str) -> None:
+    arrived = event(start("MA1", name=name, caller={"name": written, "number": "1"}))
+    assert isinstance(arrived, seen.CallArrived)
+    assert arrived.caller_name == told
 
 
 ON_CHANNEL = {"channel": CHANNEL}
+UP = {"channel": CHANNEL | {"state": "Up"}}
+CANCELED = seen.ChannelHungUp("1795342997.0", 487)
 ON_BRIDGE = {"bridge": {"id": "b1"}}
 RECORDING = {"recording": {"name": "MA1/r1", "target_uri": "bridge:b1", "state": "done"}}
 
@@ -113,7 +160,21 @@ RECORDING = {"recording": {"name": "MA1/r1", "target_uri": "bridge:b1", "state":
     [
         ({"type": "StasisEnd", **ON_CHANNEL}, seen.ChannelHungUp("1795342997.0", 0)),
         ({"type": "ChannelDestroyed", "cause": 17, **ON_CHANNEL}, seen.ChannelHungUp("1795342997.0", 17)),
-        ({"type": "ChannelHangupRequest", "cause": 127, **ON_CHANNEL}, seen.ChannelHungUp("1795342997.0", 127)),
+        # CANCEL; one with a reason; BYE before the answer; refused by a server on the way.
+        ({"type": "ChannelHangupRequest", "cause": 127, "tech_cause": 487, **ON_CHANNEL}, CANCELED),
+        ({"type": "ChannelHangupRequest", "cause": 16, "tech_cause": 487, **ON_CHANNEL}, CANCELED),
+        ({"type": "ChannelHangupRequest", **ON_CHANNEL}, CANCELED),
+        ({"type": "ChannelHangupRequest", "cause": 38, **ON_CHANNEL}, seen.ChannelHungUp("1795342997.0", 38)),
+        # It crossed our answer.
+        ({"type": "ChannelHangupRequest", "cause": 127, "tech_cause": 487, **UP}, CANCELED),
+        # BYE, and one with a reason.
+        ({"type": "ChannelHangupRequest", **UP}, seen.ChannelHungUp("1795342997.0", 0)),
+        (
+            {"type": "ChannelHangupRequest", "cause": 31, "tech_cause": 480, **UP},
+            seen.ChannelHungUp("1795342997.0", 31),
+        ),
+        # Nothing was heard of them for a while.
+        ({"type": "ChannelHangupRequest", "cause": 1, "soft": True, **UP}, seen.ChannelHungUp("1795342997.0", 44)),
         # 32 is no cause here, but a flag of Asterisk's own.
         (
             {"type": "ChannelHangupRequest", "cause": 32, "soft": True, **ON_CHANNEL},

@@ -146,8 +146,8 @@ class FakeAri:
             case ["GET", "bridges"]:
                 return 200, b"[" + b",".join(map(self.bridge, self.asterisk.bridges)) + b"]"
             case ["GET", "channels", channel_id, "variable"] if channel_id in self.asterisk.channels:
-                # Nobody called by SIP: there is a codec, and no header.
-                value = "(ulaw);" if query["variable"].startswith("EVAL(") else ""
+                # There is a codec, and no X-PH- header.
+                value = "(ulaw);PJSIP;Via,From,To" if query["variable"].startswith("EVAL(") else ""
                 return 200, json.dumps({"value": value}).encode()
             case words:
                 return self._effect(words, query)
@@ -236,6 +236,8 @@ def as_effect(words: list[str], query: Any) -> do.Effect | None:
     match words:
         case ["POST", "channels", channel_id, "answer"]:
             return do.Answer(channel_id)
+        case ["POST", "channels", channel_id, "ring"]:
+            return do.Ring(channel_id)
         case ["DELETE", "channels", channel_id]:
             return do.HangUp(channel_id, query["reason"])
         case ["POST" | "DELETE" as method, "channels", channel_id, "mute"]:

@@ -457,3 +457,75 @@ def test_no_caller_makes_the_callbacks_about_them_too_long_to_be_sent(value: str
     assert told == [name for name, _ in headers][: len(told)] and 3 <= len(told) < 16, "the first of them are told"
     (problem,) = stage.all(do.ReportProblem)
     assert f"{16 - len(told)} X-PH- headers" in problem.text
+
+
+def test_a_call_that_its_caller_cancels() -> None:
+    stage = Stage(hangup_url="http://hangup.example/")
+    stage.held.add(do.FetchDocument)
+    stage.call("ann", Speak("a"))
+    stage.asterisk.hang_up("ann", 487)
+    stage.go_on()
+    told = stage.hangup_request("ann")
+    assert (told["HangupCause"], told["HangupCauseCode"]) == ("ORIGINATOR_CANCEL", "1000")
+    assert (told["AnswerTime"], told["BillDuration"]) == ("", "0")
+
+
+def test_a_cancel_that_crossed_the_answer_means_that_there_was_none() -> None:
+    stage = Stage(hangup_url="http://hangup.example/")
+    stage.call("ann", Speak("a"))
+    stage.pass_time(3)
+    stage.asterisk.hang_up("ann", 487)
+    stage.go_on()
+    told = stage.hangup_request("ann")
+    assert (told["HangupCause"], told["AnswerTime"], told["BillDuration"]) == ("ORIGINATOR_CANCEL", "", "0")
+
+
+def test_one_who_cancels_while_we_refuse_was_refused() -> None:
+    stage = Stage(hangup_url="http://hangup.example/")
+    stage.held.add(do.HangUp)
+    stage.call("ann", Hangup("busy"))
+    stage.asterisk.hang_up("ann", 487)
+    stage.go_on()
+    told = stage.hangup_request("ann")
+    assert (told["HangupCause"], told["HangupCauseCode"]) == ("USER_BUSY", "3010")
+
+
+def test_a_call_of_which_nothing_was_heard_for_a_while() -> None:
+    stage = Stage(hangup_url="http://hangup.example/")
+    stage.call("ann", Speak("a"))
+    stage.asterisk.hang_up("ann", 44)
+    stage.go_on()
+    told = stage.hangup_request("ann")
+    assert (told["HangupCause"], told["HangupCauseCode"]) == ("MEDIA_TIMEOUT", "6020")
+
+
+def test_whoever_asks_a_server_tells_the_caller_that_it_rings(stage: Stage) -> None:
+    stage.held.add(do.FetchDocument)
+    stage.call("ann", Speak("a"))
+    assert do.Ring("ann") in stage.effects
+    assert stage.effects.index(do.Ring("ann")) < next(
+        n for n, effect in enumerate(stage.effects) if isinstance(effect, do.FetchDocument)
+    )
+
+
+def test_a_kept_document_and_a_call_that_is_up_do_not_ring(stage: Stage) -> None:
+    stage.documents["kept"] = (Speak("a"),)
+    stage.ring("ann", document="kept")
+    stage.call("bob", Speak("a"), answered=True)
+    assert not [effect for effect in stage.effects if isinstance(effect, do.Ring)]
+
+
+def test_who_does_not_want_to_be_known_is_not_told_of() -> None:
+    stage = Stage(hangup_url="http://hangup.example/")
+    stage.held.add(do.IdentifyCall)
+    stage.call("ann", Speak("a"), caller_name="Ann")
+    account = Account("A", hangup_url="http://hangup.example/")
+    stage.tell(ev.CallIdentified("call-ann", account, (), withheld=True, warnings=("X-PH-A is left out",)))
+    stage.hang_up("ann")
+    asked = [e for e in stage.effects if isinstance(e, do.FetchDocument | do.PostCallback)]
+    assert len(asked) == 2
+    for each in asked:
+        told = dict(each.params)
+        assert (told["From"], told["CallerName"]) == ("anonymous", "Anonymous")
+    assert "4930123" not in repr(asked)
+    assert [e.text for e in stage.effects if isinstance(e, do.ReportProblem)] == ["X-PH-A is left out"]

@@ -264,3 +264,21 @@ def test_a_call_that_is_given_up_counts_no_more(stage: Stage, monkeypatch: pytes
     assert stage.directory.calls.of_account("A") == 1
     stage.directory.receive(ev.ChannelHungUp("ann", 16), stage.now)
     assert stage.directory.calls.of_account("A") == 0
+
+
+def test_a_call_that_a_phone_transfers_ends_and_so_does_what_took_its_place() -> None:
+    stage = Stage(hangup_url="http://hangup.example/")
+    players(stage, "ann", "bob")
+    # Asterisk keeps the old channel until its phone has confirmed.
+    stage.held.add(do.HangUp)
+    stage.tell(ev.ChannelReplaced("ann", by="new"))
+    assert do.HangUp("new") in stage.effects and do.HangUp("ann") in stage.effects
+    assert stage.hangup_request("ann")["HangupCause"] == "NORMAL_CLEARING"
+    (conference,) = stage.directory.conferences.values()
+    assert [member.channel_id for member in conference.members.values()] == ["bob"]
+    (problem,) = [effect for effect in stage.effects if isinstance(effect, do.ReportProblem)]
+    assert "transferred by a phone" in problem.text
+
+
+def test_nor_is_anything_left_that_took_the_place_of_no_call(stage: Stage) -> None:
+    assert stage.tell(ev.ChannelReplaced("stranger", by="new")) == [do.HangUp("new")]

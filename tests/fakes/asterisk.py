@@ -17,8 +17,8 @@ Tell = Callable[[str, ev.Event], None]
 NORMAL_CLEARING = 16
 
 
-FOR_ASTERISK = (do.Answer, do.HangUp, do.AddChannel, do.RemoveChannel, do.MuteChannel, do.DeafenChannel, do.StartMusic,
-                do.StopMusic, do.SendSilence, do.SendDigits, do.DetectTalking, do.DetectBeep,
+FOR_ASTERISK = (do.Ring, do.Answer, do.HangUp, do.AddChannel, do.RemoveChannel, do.MuteChannel, do.DeafenChannel,
+                do.StartMusic, do.StopMusic, do.SendSilence, do.SendDigits, do.DetectTalking, do.DetectBeep,
                 do.CreateBridge, do.DestroyBridge, do.StartRecording, do.StopRecording, do.PlayMedia,
                 do.StopPlayback)  # fmt: skip
 
@@ -191,6 +191,8 @@ class Asterisk:
     def _about_channel(self, effect: do.Effect) -> None:
         channel = self._channel(getattr(effect, "channel_id", None) or "")
         match effect:
+            case do.Ring():
+                pass
             case do.Answer():
                 channel.up = True
             case do.HangUp():

@@ -271,5 +271,5 @@ async def test_a_caller_who_gives_up_before_the_answer(stage: Stage) -> None:
         with pytest.raises(CallFailed):
             await calling
         ended = await stage.event("Hangup")
-    assert (ended.params["CallStatus"], ended.params["HangupCauseCode"]) == ("completed", "4000")
+    assert (ended.params["CallStatus"], ended.params["HangupCauseCode"]) == ("completed", "1000")
     assert (ended.params["AnswerTime"], ended.params["BillDuration"]) == ("", "0")

@@ -123,6 +123,7 @@ async def test_one_who_is_never_heard_costs_a_third_party_seconds_of_sound(quick
 
 
 async def test_one_who_talked_and_vanishes(quick: Stage) -> None:
+    quick.set_account(hangup_url="{url}/hangup")
     async with quick.callers(2) as (ann, bob):
         for phone in (ann, bob):
             await quick.call(phone, ROOM)
@@ -131,6 +132,8 @@ async def test_one_who_talked_and_vanishes(quick: Stage) -> None:
         ann.vanish()
         await gone(quick, vanished, left=1)
         assert (await quick.leaves(ann)).params["ConferenceExitReason"] == "hangup"
+        ended = (await quick.event("Hangup", of=ann)).params
+        assert (ended["HangupCause"], ended["HangupCauseCode"]) == ("MEDIA_TIMEOUT", "6020")
         assert bob.state == "answered"
         await bob.hang_up()
 

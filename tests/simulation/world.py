@@ -210,6 +210,8 @@ class World:
         self.judge.gone(self.names)
 
     def _under_way(self, effect: do.Effect) -> None:
+        if isinstance(effect, do.Ring):
+            return  # nothing follows from it
         key = lane(effect)
         if key is not None:
             self._put(Lane("effect", key), effect)

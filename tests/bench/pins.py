@@ -1,0 +1,59 @@
+"""PINs that are typed fast over a line with jitter: how many arrive as they were typed?
+
+python -m tests.bench.pins [PINS] [JITTER_MS]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+from ari_conf.up import System
+from demo.phone import Phone
+from tests.integration.jitter import Jitter
+from tests.integration.stage import ALLOWED, Stage, staged
+
+AT_ONCE = 10
+PRESSES = ((40, 40), (60, 40), (60, 60), (80, 40), (100, 40), (100, 60), (160, 60))
+"""For how many ms a key is pressed, and then none."""
+LATE_MS = 40.0
+"""Later than this, a packet was late because of this machine."""
+
+
+async def enter(stage: Stage, phone: Phone, n: int, jitter_ms: float) -> tuple[str, str, bool]:
+    """What was typed, what arrived, and whether this machine sent it in time."""
+    dice = random.Random(n)
+    pin = "".join(dice.choice("0123456789") for _ in range(4)) + dice.choice(("", "00", "11", "5555"))
+    duration_ms, gap_ms = dice.choice(PRESSES)
+    path = f"/entered/{n}"
+    stage.document(path, "<Hangup/>")
+    await stage.call(phone, f'<GetDigits action="{stage.receiver.url(path)}" timeout="20" digitTimeout="5"/>')
+    with Jitter(phone, jitter_ms, seed=n):
+        await phone.press(f"{pin}#", gap_ms=gap_ms, duration_ms=duration_ms)
+        await phone.hung_up(20)
+    arrived = [request.params["Digits"] for request in stage.receiver.requests_to(path)]
+    return pin, " ".join(arrived), max((by for _, by in phone.late), default=0.0) <= LATE_MS
+
+
+async def main(pins: int = 100, jitter_ms: float = 20.0) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        system = System(Path(folder), ALLOWED, ("redis", "asterisk", "worker", "serve"))
+        async with system, staged(system) as stage:
+            entered: list[tuple[str, str, bool]] = []
+            for first in range(0, pins, AT_ONCE):
+                async with stage.callers(min(AT_ONCE, pins - first)) as phones:
+                    entered += await asyncio.gather(
+                        *(enter(stage, phone, first + n, jitter_ms) for n, phone in enumerate(phones))
+                    )
+    for typed, arrived, in_time in entered:
+        if typed != arrived:
+            print(f"{typed} arrived as {arrived or 'nothing'}{'' if in_time else ', sent late by this machine'}")
+    right = sum(typed == arrived for typed, arrived, _ in entered)
+    print(f"{right} of {len(entered)} PINs arrived as they were typed, with up to {jitter_ms:g} ms of jitter")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*(int(word) for word in sys.argv[1:])))
