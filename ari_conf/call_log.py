@@ -62,7 +62,8 @@ def _fields(call: Call, notes: _Notes) -> dict[str, Any]:
     told = {
         "call_uuid": call.call_uuid,
         "auth_id": call.auth_id,
-        "from": call.from_,
+        # Of one who was gone at once: it isn't known whether they wanted to be known.
+        "from": call.from_ if call.account is not None else "",
         "to": call.to,
         "document": bare_urls(notes.document),
         "documents": notes.documents,
