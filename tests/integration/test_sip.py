@@ -264,6 +264,16 @@ async def test_the_codec_that_the_phone_prefers_and_none_that_both_know(at: Stag
         assert (await caller.invite("15550100", caller.offer("RTP/AVP 18"), headers=asks_for(at))).status == 488
 
 
+async def test_a_refused_call_leaves_a_line(at: Stage) -> None:
+    for number, offer, status, words in (
+        ("**2", "", 404, "to extension '**2' rejected because extension not found in context 'ari_conf'"),
+        ("15550100", "v=0\r\nm=audio 4000 RTP/AVP 96\r\n", 400, "Error parsing/validating SDP body"),
+    ):
+        with line(at) as caller:
+            assert (await caller.invite(number, offer, headers=asks_for(at))).status == status
+        await at.until(lambda words=words: words in at.system.log("asterisk").read_text(), told=words)
+
+
 class Softphone:
     """PJSIP's."""
 
