@@ -194,6 +194,8 @@ def notes(wanted: Wanted, folder: Path, changed: list[Path], *, merging: bool) -
         said.append(f"ari-conf serve reaches it with ARI_CONF_ARI_URL={url}")
         said.append("send calls there by Goto(ari_conf,${EXTEN},1), or give your endpoints (ari_conf_calls)")
         return said
+    if changed and not wanted.given["RUN_FOLDER"]:
+        said.append("now restart Asterisk")
     if "pjsip.conf" in written and not wanted.holds & {"trunk", "phone", "anonymous"}:
         said.append(
             "nobody may call yet: set ARI_CONF_TRUNK_MATCH or ARI_CONF_TRUNK_HOST for your provider, "
