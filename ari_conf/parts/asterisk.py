@@ -84,6 +84,8 @@ class EmbeddedAsterisk:
     sip_port: int = 0
     http_port: int = 0
     websocket_port: int = 0
+    more: dict[str, str] = field(default_factory=dict)
+    """Further settings of asterisk/configure, without ARI_CONF_."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -206,8 +208,10 @@ class EmbeddedAsterisk:
             "ARI_CONF_MAX_CALLS": str(self.max_calls),
             "ARI_CONF_ACCOUNT": self.account,
             "ARI_CONF_TRUST_CALLERS": "yes" if self.trust_callers else "no",
+            # Whoever reaches this machine's loopback address.
+            "ARI_CONF_ANONYMOUS": "yes",
             "ARI_CONF_RUN_FOLDER": str(self.folder),
-        }
+        } | {f"ARI_CONF_{name}": value for name, value in self.more.items()}
         # Only these: what is set for the operator's own Asterisk is not meant for this one.
         inherited = {name: text for name, text in os.environ.items() if not name.startswith("ARI_CONF_")}
         command = [_script("configure"), "--force", str(self.folder / "etc")]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ari_conf.parts.conf_settings import SETTINGS
+
 FOLDER = Path(__file__).parents[2] / "asterisk"
 FILES = {path.name for path in FOLDER.glob("*.conf")}
 
@@ -90,11 +92,25 @@ def test_the_application_opens_the_websocket_unless_asterisk_is_to(tmp_path: Pat
         (("--print", "sip.conf"), {}, "there is no sip.conf; there are: ari.conf"),
         (("--print", "http.conf"), {"HTTP_BIND": "8088"}, "ARI_CONF_HTTP_BIND must be host:port"),
         (("--print", "rtp.conf"), {"RTP_PORTS": "10000"}, "must be two numbers such as 10000-20000"),
-        (("--print", "asterisk.conf"), {"MAX_CALLS": "many"}, "must be numbers, not many and 55"),
-        (("--print", "pjsip.conf"), {"RTP_TIMEOUT": "-1"}, "must be numbers, not 1000 and -1"),
+        (("--print", "asterisk.conf"), {"MAX_CALLS": "many"}, "must be numbers, not many, 55"),
+        (("--print", "pjsip.conf"), {"RTP_TIMEOUT": "-1"}, "must be numbers, not 1000, -1"),
         (("--print", "rtp.conf"), {"RTP_PORTS": "10000-10100"}, "too few for ARI_CONF_MAX_CALLS=1000"),
         (("--print", "rtp.conf"), {"RTP_PORTS": "10000-10100", "MAX_CALLS": "26"}, "four ports for each call"),
-        (("--print", "ari.conf"), {"ARI_SOCKET": "both"}, "must be outbound or inbound, not both"),
+        (("--print", "ari.conf"), {"ARI_SOCKET": "both"}, "must be inbound or outbound, not both"),
+        (("--print", "pjsip.conf"), {"SIP_BIND": "sip.example.com:5060"}, "must name an IP address"),
+        (("--print", "pjsip.conf"), {"SIP_BIND": "[::]"}, "must be host:port"),
+        (("--print", "pjsip.conf"), {"MEDIA_ADDRESS": "0.0.0.0"}, "an address that callers can send to"),
+        (("--print", "pjsip.conf"), {"SIP_PROTOCOLS": "udp,tls"}, "tls needs ARI_CONF_TLS_CERTIFICATE"),
+        (("--print", "pjsip.conf"), {"SIP_PROTOCOLS": "sctp"}, "may name udp, tcp and tls, not sctp"),
+        (("--print", "pjsip.conf"), {"CODECS": "ulaw,g729"}, "can't translate"),
+        (("--print", "pjsip.conf"), {"SRTP": "yes"}, "must be no or optional or required, not yes"),
+        (("--print", "pjsip.conf"), {"TRUNK_USER": "u", "TRUNK_PASSWORD": "p"}, "all three, or none"),
+        (("--print", "pjsip.conf"), {"TRUNK_MATCH": "300.1.1.1"}, "such as 203.0.113.0/24, not 300.1.1.1"),
+        (("--print", "pjsip.conf"), {"LOCAL_NETWORKS": "lan"}, "such as 203.0.113.0/24, not lan"),
+        (("--print", "pjsip.conf"), {"PHONE_USER": "phone", "PHONE_PASSWORD": "short"}, "of 12 characters or more"),
+        (("--print", "pjsip.conf"), {"PHONE_USER": "udp", "PHONE_PASSWORD": "x" * 12}, "a name of letters and digits"),
+        (("--print", "pjsip.conf"), {"EXTERNAL_ADDRESS": "1.2.3.4 x"}, "must be an address or a name"),
+        (("--merge", "--force", "/etc"), {}, "nothing to --force"),
         (("--print", "ari.conf"), {"password": "a;b"}, "may contain no ;"),
         (("--print", "ari.conf"), {"password": ""}, "set ARI_CONF_ARI_PASSWORD"),
     ],
@@ -110,12 +126,70 @@ def test_callers_who_vanish_and_those_who_are_too_many(tmp_path: Path) -> None:
     configure(tmp_path, RTP_PORTS="10000-10100", MAX_CALLS="25", RTP_TIMEOUT="20")
 
     assert "\nmaxcalls = 25\n" in (tmp_path / "asterisk.conf").read_text()
-    endpoint = (tmp_path / "pjsip.conf").read_text().partition("[anonymous]")[2]
+    endpoint = (tmp_path / "pjsip.conf").read_text().partition("[ari_conf_calls]")[2]
     assert "\nrtp_timeout = 20\n" in endpoint and "\ntimers = always\n" in endpoint
 
 
-def test_every_setting_that_it_reads_stands_in_its_help() -> None:
-    script = (FOLDER / "configure").read_text()
-    head, _, code = script.partition("set -euo pipefail")
+def test_every_setting_stands_in_its_help() -> None:
+    text = configure("--help", password=None).stdout
 
-    assert set(re.findall(r"ARI_CONF_[A-Z_]+", code)) <= set(re.findall(r"ARI_CONF_[A-Z_]+", head))
+    assert {f"ARI_CONF_{name}" for name in SETTINGS} <= set(re.findall(r"ARI_CONF_[A-Z_]+", text))
+    assert "--merge" in text and "--diff" in text
+
+
+def test_nobody_may_call_who_was_not_asked_for(tmp_path: Path) -> None:
+    done = configure(tmp_path)
+
+    text = (tmp_path / "pjsip.conf").read_text()
+    assert "[anonymous]" not in text and text.count("\ntype = endpoint\n") == 1, "the template"
+    assert "nobody may call yet" in done.stderr
+    assert "let a firewall" in configure("--force", tmp_path, ANONYMOUS="yes", SIP_BIND="0.0.0.0:5060").stderr
+    assert configure("--force", tmp_path, ANONYMOUS="yes").stderr == "asterisk/configure: now restart Asterisk\n"
+    assert "\n[anonymous](ari_conf_calls)\n" in (tmp_path / "pjsip.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    ("bind", "address"),
+    [("0.0.0.0:5060", None), ("[::]:5060", None), ("10.0.0.5:5060,10.1.0.5:5060", None), ("10.0.0.5:5060", "10.0.0.5")],
+)
+def test_callers_are_told_an_address_only_where_there_is_but_one(bind: str, address: str | None) -> None:
+    text = configure("--print", "pjsip.conf", SIP_BIND=bind).stdout
+
+    assert re.findall(r"(?m)^media_address = (.*)$", text) == ([address] if address else [])
+    assert re.findall(r"(?m)^bind = (.*)$", text) == bind.split(",")
+    assert ("rtp_ipv6 = yes" in text) == ("[" in bind)
+
+
+def test_a_provider_by_address_and_one_that_is_registered_with() -> None:
+    by_address = configure("--print", "pjsip.conf", TRUNK_MATCH="203.0.113.0/24, 198.51.100.7").stdout
+    assert re.findall(r"(?m)^match = (.*)$", by_address) == ["203.0.113.0/24", "198.51.100.7"]
+    assert "registration" not in by_address
+
+    registered = configure(
+        *("--print", "pjsip.conf"),
+        TRUNK_HOST="sip.example.com:5070",
+        TRUNK_USER="acme",
+        TRUNK_PASSWORD="p",
+        TRUNK_PROTOCOL="tcp",
+    ).stdout
+    assert "\nserver_uri = sip:sip.example.com:5070\\;transport=tcp\n" in registered
+    assert "\nclient_uri = sip:acme@sip.example.com\n" in registered
+    assert "\nmatch = sip.example.com\n" in registered
+    assert "identify_by = ip\n" in registered, "a caller who takes the provider's name is none of it"
+
+
+def test_each_printed_file_says_where_it_belongs() -> None:
+    text = configure("--print", "http.conf", "ari.conf").stdout
+
+    assert re.findall(r"(?m)^; (\w+\.conf) of Asterisk's folder", text) == ["http.conf", "ari.conf"]
+
+
+def test_what_would_change_without_passwords(tmp_path: Path) -> None:
+    configure(tmp_path, password="an old secret")
+    before = {path: path.read_text() for path in tmp_path.iterdir()}
+
+    shown = configure("--diff", "--force", tmp_path, password="a new secret", MAX_CALLS="7").stdout
+
+    assert "-maxcalls = 1000\n+maxcalls = 7\n" in shown
+    assert "secret" not in shown
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == before

@@ -1,0 +1,168 @@
+"""What asterisk/configure --merge adds to a configuration that is there. Standard library only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ari_conf.parts.conf_settings import TEMPLATES, Refused, Wanted, head_of
+from ari_conf.parts.conf_text import filled, sections, settings
+
+OURS = "ari_conf"
+"""The folder beside their files that takes what is added to them."""
+MERGED = ("ari.conf", "http.conf", "extensions.conf", "pjsip.conf", "logger.conf", "modules.conf")
+ALSO_MERGED = ("asterisk.conf", "websocket_client.conf")
+
+
+def merged(folder: Path, names: list[str], wanted: Wanted) -> dict[Path, str]:
+    """Raises Refused rather than let anything be defined twice."""
+    if not (folder / "modules.conf").exists():
+        raise Refused(
+            f"there is no configuration in {folder}, to which --merge could add; without it, a whole one is written"
+        )
+    for name in names:
+        if name not in MERGED + ALSO_MERGED:
+            raise Refused(f"{name} is yours alone: --merge adds to {', '.join(MERGED + ALSO_MERGED)}")
+    outbound = wanted.given["ARI_SOCKET"] == "outbound"
+    names = names or [*MERGED, *(["websocket_client.conf"] if outbound else [])]
+    texts: dict[Path, str] = {}
+    for name in names:
+        path = folder / name
+        text = path.read_text(errors="surrogateescape") if path.exists() else ""
+        if text.startswith(head_of(path)):
+            raise Refused(f"{path} was written whole by asterisk/configure: use --force instead of --merge")
+        if not (piece := _Merge(folder, name, wanted).piece()):
+            continue
+        intro = f"; Included by {path}. Written by asterisk/configure --merge, which writes it again each time.\n"
+        texts[folder / OURS / name] = intro + piece
+        texts[path] = _including(name, text)
+    return texts
+
+
+def _including(name: str, text: str) -> str:
+    """Their file with the line that includes ours."""
+    line = f"#tryinclude {OURS}/{name}"
+    if line in text.splitlines():
+        return text
+    note = "; asterisk/configure --merge of ari_conf added the next line.\n"
+    if name == "pjsip.conf":
+        # First, since a template must come before those that take it over.
+        return f"{note}{line}\n\n{text}"
+    return text + ("" if not text or text.endswith("\n") else "\n") + f"\n{note}{line}\n"
+
+
+class _Merge:
+    """What one of their files lacks."""
+
+    def __init__(self, folder: Path, name: str, wanted: Wanted) -> None:
+        self._folder, self._name, self._wanted = folder, name, wanted
+        self._ours = folder / OURS
+        self._path = folder / name
+        self._sections = {section for section, _ in sections(self._path, folder, self._ours)}
+
+    def piece(self) -> str:
+        wanted, holds = self._wanted, self._wanted.holds - {"alone"} | {"merged"}
+        self._theirs_only()
+        values = dict(wanted.values)
+        for section in ("general", "options", "modules"):
+            # Without (+) a second section of that name is left out by Asterisk, or is an error.
+            more = "(+)" if section in self._sections else ""
+            values[f"SECTION_{section.upper()}"] = f"[{section}]{more}"
+        if self._name == "modules.conf":
+            return self._modules(values["SECTION_MODULES"])
+        if self._name == "logger.conf" and self._has_security_log():
+            return ""
+        if self._name in ("http.conf", "ari.conf", "asterisk.conf"):
+            holds -= self._not_needed()
+        if self._name == "pjsip.conf":
+            holds = self._endpoints(holds)
+        return filled((TEMPLATES / self._name).read_text(), values, holds)
+
+    def _theirs_only(self) -> None:
+        """Raises Refused for a section of ours that they have."""
+        given = self._wanted.given
+        ours = {
+            "ari.conf": {given["ARI_USER"]: "ARI_CONF_ARI_USER", f"{given['ARI_APP']}_websocket": "ARI_CONF_ARI_APP"},
+            "websocket_client.conf": {given["ARI_APP"]: "ARI_CONF_ARI_APP"},
+            "extensions.conf": {"ari_conf": ""},
+            "pjsip.conf": {given["PHONE_USER"] or "ari_conf_calls": "ARI_CONF_PHONE_USER"}
+            | {f"ari_conf_{what}": "" for what in ("calls", "trunk", "phone")}
+            | ({"anonymous": "ARI_CONF_ANONYMOUS"} if given["ANONYMOUS"] == "yes" else {}),
+        }.get(self._name, {})
+        for section, setting in ours.items():
+            if section in self._sections:
+                way = f", or set {setting} otherwise" if setting else ""
+                raise Refused(
+                    f"{self._path} has a section [{section}] already, so nothing was written: take it out{way}; "
+                    "if it was copied from ari_conf, --merge writes it into a file of its own"
+                )
+
+    def _set(self, section: str) -> dict[str, str]:
+        return dict(settings(self._path, self._folder, section, self._ours))
+
+    def _not_needed(self) -> set[str]:
+        """What they have, and have well enough."""
+        if self._name == "asterisk.conf":
+            return {key for key in ("maxcalls", "maxfiles", "mindtmfduration") if key in self._set("options")}
+        there = self._set("general")
+        if there.get("enabled", "no").lower() in ("yes", "true", "on", "1"):
+            there["enabled"] = ""
+        else:
+            there.pop("enabled", None)
+        enough = {"sessionlimit": 1000, "session_keep_alive": 60000, "websocket_write_timeout": 2000}
+        for key, least in enough.items():
+            value = there.get(key, "")
+            if value and not (value.isdigit() and int(value) >= least):
+                del there[key]
+        if self._name == "http.conf":
+            self._same_address(there)
+        return set(there)
+
+    def _same_address(self, there: Mapping[str, str]) -> None:
+        """Others use their HTTP server, too: it stays where it is."""
+        wanted = self._wanted
+        host, port = there.get("bindaddr", wanted.values["HTTP_HOST"]), there.get("bindport", "")
+        if not port and "enabled" in there:
+            port = "8088"
+        port = port or wanted.values["HTTP_PORT"]
+        asked = (wanted.values["HTTP_HOST"], wanted.values["HTTP_PORT"])
+        if "HTTP_BIND" in wanted.explicit and (host, port) != asked:
+            raise Refused(
+                f"{self._path} has Asterisk's HTTP server at {host}:{port}: set ARI_CONF_HTTP_BIND to that, "
+                "or leave it out"
+            )
+        wanted.values["HTTP_HOST"], wanted.values["HTTP_PORT"] = host, port
+
+    def _has_security_log(self) -> bool:
+        levels = (value for _, value in settings(self._path, self._folder, "logfiles", self._ours))
+        return any("security" in re.split(r"[\s,]+", value) for value in levels)
+
+    def _endpoints(self, holds: set[str]) -> set[str]:
+        # Their transports decide, unless it was said.
+        if "MEDIA_ADDRESS" not in self._wanted.explicit:
+            holds = holds - {"media_address"}
+        binds = [line for _, lines in sections(self._path, self._folder, self._ours) for line in lines]
+        v6 = any(re.match(r"bind\s*=>?\s*(\[|[0-9a-fA-F]*::)", line) for line in binds)
+        return holds | {"ipv6"} if v6 else holds - {"ipv6"}
+
+    def _modules(self, head: str) -> str:
+        theirs = settings(self._path, self._folder, "modules", self._ours)
+        named = {kind: set[str]() for kind in ("load", "preload", "require", "preload-require", "noload")}
+        autoload = "yes"
+        for key, value in theirs:
+            if key in named:
+                named[key].add(value.removesuffix(".so"))
+            elif key == "autoload":
+                autoload = value.lower()
+        template = filled((TEMPLATES / "modules.conf").read_text(), self._wanted.values, self._wanted.holds)
+        needed = re.findall(r"^load = (\S+)", template, re.M)
+        if "outbound" not in self._wanted.holds:
+            needed.remove("res_websocket_client")
+        if never := [name for name in needed if name in named["noload"]]:
+            raise Refused(f"{self._path} has noload for what conferences need: take it out for {', '.join(never)}")
+        if autoload in ("yes", "true", "on", "1"):
+            return ""
+        loaded = set().union(*named.values())
+        missing = [name for name in needed if name not in loaded]
+        return "\n".join([head, *(f"load = {name}" for name in missing)]) + "\n" if missing else ""
