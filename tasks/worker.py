@@ -24,7 +24,7 @@ from redis import Redis, RedisError
 from ari_conf import accounts, dead_letters, lanes, outbox
 from ari_conf.accounts import AccountRecord
 from ari_conf.lanes import Lanes, Taken, Verdict
-from ari_conf.redis_client import following_in_threads, is_refused
+from ari_conf.redis_client import connect_in_threads, is_refused
 from ari_conf.settings import settings
 from tasks import supervised
 from tasks.tokens import Tokens
@@ -186,7 +186,7 @@ def _shutdown(**_: Any) -> None:
 
 def redis_client() -> Redis:
     url = settings().redis_url.get_secret_value()
-    return following_in_threads(Redis.from_url(url, socket_connect_timeout=2, socket_timeout=5))
+    return connect_in_threads(url, socket_connect_timeout=2, socket_timeout=5)
 
 
 def unreadable(worker: Worker, taken: Taken, error: Exception) -> Verdict:

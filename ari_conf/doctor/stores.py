@@ -9,17 +9,19 @@ import boto3  # type: ignore[import-untyped]
 import redis
 from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # type: ignore[import-untyped]
-from kombu.connection import Connection
 
-from ari_conf import holder, identity, lease, owner_mark
+from ari_conf import holder, identity, lease, owner_mark, redis_url
 from ari_conf.doctor import asterisk
 from ari_conf.doctor.found import DEADLINE, Doubtful, Wrong
+from ari_conf.lanes import CELERYS_PREFIX, PREFIX
+from ari_conf.redis_client import connect_in_threads, what_to_do, why
 from ari_conf.settings import Settings
 
 
 def redis_server(settings: Settings) -> str:
-    client = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
     try:
+        _may_all_it_needs(client)
         version = client.info("server")["redis_version"]
         found = client.config_get("appendonly", "maxmemory-policy", "maxmemory")
     except redis.AuthenticationError:
@@ -27,7 +29,7 @@ def redis_server(settings: Settings) -> str:
     except redis.ResponseError as error:
         return f"answers, but doesn't tell its configuration ({error}): see that appendonly is yes, nothing is evicted"
     except (redis.RedisError, OSError) as error:
-        raise Wrong(f"Redis does not answer ({error}): start it, or correct ARI_CONF_REDIS_URL") from None
+        raise Wrong(what_to_do(error)) from None
     if found["maxmemory-policy"] != "noeviction":
         raise Wrong(
             f"Redis throws keys out when its memory is full (maxmemory-policy {found['maxmemory-policy']}), "
@@ -38,9 +40,23 @@ def redis_server(settings: Settings) -> str:
     return f"Redis {version}, appendonly, noeviction"
 
 
+def _may_all_it_needs(client: redis.Redis) -> None:
+    """What an ACL can forbid: keys, channels, scripts. Raises Wrong, RedisError."""
+    for prefix in (PREFIX, CELERYS_PREFIX):
+        name = f"{prefix}doctor-{uuid4()}"
+        try:
+            client.eval("redis.call('SET', KEYS[1], 1) redis.call('DEL', KEYS[1])", 1, name)
+            listening: Any = client.pubsub()  # type: ignore[no-untyped-call]
+            listening.subscribe(name)
+            listening.close()
+            client.publish(name, "")
+        except redis.exceptions.NoPermissionError as error:
+            raise Wrong(f"{why(error)} ({error})") from None
+
+
 def owner(settings: Settings) -> str:
     """Which `ari-conf serve` has this Asterisk's calls, and who would take them over."""
-    client = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
     try:
         found = lease.seen(client, name := asterisk.name(settings))
     except (redis.RedisError, OSError) as error:
@@ -76,16 +92,18 @@ def broker(settings: Settings) -> str:
     if settings.broker == settings.redis_url.get_secret_value():
         _pinged(settings)
         return "the same Redis"
+    client = connect_in_threads(settings.broker, socket_timeout=DEADLINE, socket_connect_timeout=DEADLINE)
     try:
-        with Connection(settings.broker, connect_timeout=DEADLINE) as connection:  # type: ignore[no-untyped-call]
-            connection.ensure_connection(max_retries=1, timeout=DEADLINE)
-            return str(connection.as_uri())
-    except Exception as error:  # each transport of kombu's has exceptions of its own
+        client.ping()
+    except (redis.RedisError, OSError) as error:
         raise Wrong(f"Celery's broker does not answer ({error}): start it, or correct ARI_CONF_BROKER_URL") from None
+    finally:
+        client.close()
+    return redis_url.parse(settings.broker).shown()
 
 
 def _pinged(settings: Settings) -> None:
-    client = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
     try:
         client.ping()
     except (redis.RedisError, OSError) as error:

@@ -16,6 +16,7 @@ from ari_conf.doctor.found import DEADLINE, Wrong
 from ari_conf.errors import TranscriptionFailed, TranscriptionRefused
 from ari_conf.extras import extra
 from ari_conf.lanes import PREFIX, prefix
+from ari_conf.redis_client import connect_in_threads
 from ari_conf.settings import Settings
 
 LISTEN_S = 30.0
@@ -68,7 +69,7 @@ def transcription(settings: Settings) -> str:
 
 
 def _fleet(settings: Settings) -> Fleet:
-    client: Any = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    client: Any = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
     try:
         ids = [one.decode() for one in client.zrange(prefix(recordings.QUEUE) + "workers", 0, -1)]
         states = [key.decode() for key in client.scan_iter(match=PREFIX + "state:*", count=1000)]

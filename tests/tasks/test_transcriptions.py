@@ -143,6 +143,7 @@ def test_a_long_one_is_not_begun_twice_and_goes_on_where_it_was(stage: StoreStag
     worker is killed. How far it is can be seen."""
     records_long_speech(stage, 2 * PIECE_S)
     celery = Celery(broker=stage.redis_server.url)
+    celery.conf.broker_transport_options = {"global_keyprefix": lanes.CELERYS_PREFIX}
     second, go_on = threading.Event(), threading.Event()
 
     def answer() -> int | None:
