@@ -119,6 +119,8 @@ class Settings(BaseSettings):
     """With s3_access_key."""
     s3_public_endpoint: str | None = None
     """Under which those who follow a RecordUrl reach the S3 server, if not under s3_endpoint."""
+    record_delivery: Literal["s3", "web"] = "s3"
+    """s3: RecordUrl leads to the file in S3. web: `web` passes it on, where listeners reach no S3, or none by TLS."""
     s3_encryption: Literal["", "AES256", "aws:kms"] = ""
     """Server-side encryption to ask for; empty: what the bucket does by itself."""
     s3_kms_key: str | None = None

@@ -73,7 +73,9 @@ def _transcribe(worker: Worker, job: Transcribing, stored: Stored) -> None:
     bucket, beside = Bucket(settings()), object_key(stored.auth_id, stored.recording_id, stored.start_ms, "json")
     document = bucket.get_json(beside)
     if document is None:
-        return
+        if not bucket.can_read():
+            raise RecordingFailed("what stands beside the recording can't be read: allow the key s3:GetObject")
+        return  # it was deleted meanwhile
     error = refusal(stored.duration_ms, stored.size)
     words: list[Word] = []
     if error is None:

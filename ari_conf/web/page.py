@@ -66,7 +66,7 @@ def policy(settings: Settings) -> str:
             "script-src 'self'",
             "style-src 'self'",
             "connect-src 'self'",
-            f"media-src 'self' {' '.join(_stores(settings))}",
+            " ".join(("media-src 'self'", *_stores(settings))),
             "img-src 'self' data:",
             "font-src 'self'",
             "manifest-src 'self'",
@@ -78,6 +78,8 @@ def policy(settings: Settings) -> str:
 
 
 def _stores(settings: Settings) -> list[str]:
+    if settings.record_delivery == "web":
+        return []
     endpoint = settings.s3_public_endpoint or settings.s3_endpoint
     if endpoint is None:
         domain = f"s3.{settings.s3_region}.amazonaws.com"

@@ -52,6 +52,8 @@ class Parts:
     """S3 may take long: what asks Redis doesn't wait for it."""
     promises: Counter[str] = field(default_factory=Counter)
     """Of each account, asynchronous calls that are under way here."""
+    streams: Counter[str] = field(default_factory=Counter)
+    """Of each account, recordings that are being passed on."""
     tasks: Tasks = field(default_factory=Tasks)
     """What goes on when its request is answered."""
 
