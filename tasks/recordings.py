@@ -175,6 +175,7 @@ def _transcription(job: Job, now_ms: int) -> tuple[str, bytes] | None:
         at_ms=now_ms,
         url=job.transcription_url,
         method=job.transcription_method,
+        language=job.transcription_language,
     )
     return recordings.lane(job.auth_id, "", job.recording_id), json.encode(asked)
 

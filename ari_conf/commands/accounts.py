@@ -50,6 +50,9 @@ def add(
     hangup_url: Url = None,
     hangup_method: Method = "POST",
     transcription_rate: Annotated[str, typer.Option(metavar="PRICE", help="Of a minute.")] = "0",
+    transcription_language: Annotated[
+        str, typer.Option(metavar="CODE", help="Such as de; auto: the engine listens which.")
+    ] = "en",
     recording_auth: Annotated[
         str, typer.Option(metavar="none|basic", help="Whether RecordUrl asks for a login.")
     ] = "none",
@@ -67,6 +70,7 @@ def add(
         "hangup_url": hangup_url,
         "hangup_method": hangup_method,
         "transcription_rate": transcription_rate,
+        "transcription_language": transcription_language,
         "recording_auth": recording_auth,
     }
     with redis() as client:

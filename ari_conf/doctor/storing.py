@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import redis
 
-from ari_conf import recordings
+from ari_conf import recordings, transcribers
 from ari_conf.doctor import asterisk, waiting
 from ari_conf.doctor.found import DEADLINE, Wrong
 from ari_conf.errors import TranscriptionFailed, TranscriptionRefused
@@ -55,6 +55,10 @@ def transcription(settings: Settings) -> str:
 
     ours = settings.transcription_engine == "local" and not settings.transcription_model
     if ours and not importlib.util.find_spec("faster_whisper"):
+        if known := _of_workers(settings):
+            return f"not installed here; workers have {', '.join(known)}"
+        if known is not None:
+            raise Wrong("no worker has anything that transcribes: install it there (docs/recordings.md)")
         return "not installed here; where transcriptions are made: " + extra("transcription")
     try:
         found = engine(settings, LISTEN_S)
@@ -66,6 +70,17 @@ def transcription(settings: Settings) -> str:
     except Exception as error:  # each of the engine's libraries has exceptions of its own
         raise Wrong(f"the model can't be loaded: {error}; correct ARI_CONF_TRANSCRIPTION_MODEL") from None
     return found.name
+
+
+def _of_workers(settings: Settings) -> list[str] | None:
+    """As `transcribers.engines`."""
+    client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    try:
+        return transcribers.engines(client)
+    except (redis.RedisError, OSError):
+        return None  # that is another check's
+    finally:
+        client.close()
 
 
 def _fleet(settings: Settings) -> Fleet:
