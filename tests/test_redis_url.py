@@ -108,12 +108,11 @@ OURS = ["-m", "ari_conf"]
     "command",
     [
         [*OURS, "serve"],
-        [*OURS, "web"],
         [*OURS, "doctor"],
         [*OURS, "account", "list"],
         ["-m", "celery", "-A", "tasks", "worker"],
     ],
-    ids=["serve", "web", "doctor", "account", "celery"],
+    ids=["serve", "doctor", "account", "celery"],
 )
 def test_each_command_says_it_in_one_line(command: list[str]) -> None:
     environment = os.environ | {"ARI_CONF_REDIS_URL": f"redis://:{SECRET}/word@127.0.0.1:6379/0"}

@@ -8,6 +8,7 @@ import time
 import wave
 
 import jsonschema_rs
+import msgspec
 import numpy as np
 import pytest
 from celery import Celery
@@ -18,7 +19,7 @@ from demo import listen
 from demo.speech import speech_files
 from tasks.answers import Word
 from tasks.speech import PIECE_S
-from tasks.transcriptions import MOST_UNUSABLE, charge, refusal
+from tasks.transcriptions import MOST_TRIES, MOST_UNUSABLE, charge, refusal
 from tests.redis import RedisServer
 from tests.tasks.store_stage import ACCOUNT, StoreStage
 from tests.tasks.whisper_server import WhisperServer
@@ -227,3 +228,26 @@ def test_it_is_understood_in_the_language_of_the_document_or_the_account(
         assert server.asked[0]["language"] == asked
     document = stage.bucket.get_json(stage.key("json"))
     assert document is not None and document["transcript"]["language"] == asked
+
+
+def test_a_server_that_is_away_is_awaited_for_a_day_and_then_it_is_told(stage: StoreStage) -> None:
+    """The day is made of the tries that a worker has made in it."""
+    records_speech(stage)
+    with WhisperServer(answer=lambda: 503) as server:
+        stage.worker(**http(server))
+        stage.hand_on("mp3", callback=None, transcribe=False)
+        stage.until(lambda: recordings.get(stage.redis, stage.recording_id))
+        waited = recordings.Transcribing(
+            recording_id=stage.recording_id,
+            auth_id=ACCOUNT,
+            at_ms=1,
+            url=f"{stage.receiver.url}/transcription",
+            tries=MOST_TRIES - 2,
+        )
+        lane = recordings.lane(ACCOUNT, "", stage.recording_id)
+        lanes.enqueue(stage.redis, [(lane, msgspec.json.encode(waited))], recordings.TRANSCRIPTIONS)
+        stage.until(lambda: any(one.job.tries == MOST_TRIES - 1 for one in stage.pending()))
+        (again,) = stage.redis.zrange("ari_conf:transcriptions:waiting", 0, -1)
+        stage.redis.zadd("ari_conf:transcriptions:waiting", {again: 0}, xx=True)
+        params = told_once(stage)
+    assert params["error"].endswith("status 503, for a day")
