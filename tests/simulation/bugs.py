@@ -144,7 +144,7 @@ OF_ATTRIBUTES = (
         "test_elements"),
     Bug("transcriptionLanguage: none by default", E, "transcription_language: str | None = attribute(spoken_language, None)",
         'transcription_language: str | None = attribute(spoken_language, "en")', "test_elements"),
-    Bug("transcriptionLanguage: without the country", E, 'text.strip().partition("-")[0].lower()', "text.strip().lower()",
+    Bug("transcriptionLanguage: without the country", E, 'text.strip().partition("-")[0].lower()', 'text.strip().partition("-")[2].lower()',
         "test_elements"),
     Bug("sendDigits: w is half a second", M, '500 if c == "w" else 1000', "1000", "test_member"),
     Bug("sendDigits: on entry", C, "schedule(member.element.send_digits, now)", "()", "test_conference_digits"),
