@@ -76,9 +76,9 @@ def why(error: BaseException) -> str:
     return _known(error) or f"Redis can't be used: {f'{code} {error}'.strip() or type(error).__name__}"
 
 
-def what_to_do(error: BaseException) -> str:
-    """The same for one who has typed a command."""
-    return _known(error) or f"Redis can't be used ({error}): start it, or correct ARI_CONF_REDIS_URL"
+def what_to_do(error: BaseException, otherwise: str = "Redis can't be used") -> str:
+    """The same for one who has typed a command. `otherwise`: if nothing more is known of the error than its text."""
+    return _known(error) or f"{otherwise} ({error}): start it, or correct ARI_CONF_REDIS_URL"
 
 
 def _known(error: BaseException) -> str | None:

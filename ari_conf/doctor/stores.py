@@ -31,7 +31,7 @@ def redis_server(settings: Settings) -> str:
     except redis.ResponseError as error:
         return f"answers, but doesn't tell its configuration ({error}): see that appendonly is yes, nothing is evicted"
     except (redis.RedisError, OSError) as error:
-        raise Wrong(what_to_do(error)) from None
+        raise Wrong(what_to_do(error, "Redis does not answer")) from None
     if found["maxmemory-policy"] != "noeviction":
         raise Wrong(
             f"Redis throws keys out when its memory is full (maxmemory-policy {found['maxmemory-policy']}), "
