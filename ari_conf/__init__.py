@@ -27,7 +27,9 @@ metrics      what `serve` tells Prometheus
 command_queue the API's commands to the owner of a conference, and its replies
 written      how calls and conferences are written down; member_fields: each member apart
 store        Redis: accounts, state, names; problems; lanes, outbox, dead_letters: callbacks that wait, in their order
+redis_url    where Redis is, for every client; redis_client: they are made here, and find the primary
 recordings   those that wait, and the index of those that are in the bucket; recording_document: the JSON beside them
+transcribers what the workers have that transcribes
 web/         its own process: API and dashboard; any number of them
 cli, commands/, up, parts/, doctor/   the commands, and everything on one machine
 settings     one frozen object from the environment

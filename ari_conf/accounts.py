@@ -17,7 +17,7 @@ import structlog
 from redis import Redis
 
 from ari_conf.core.account import Account
-from ari_conf.core.elements import NotAllowed, http_method, one_of, url
+from ari_conf.core.elements import NotAllowed, http_method, one_of, spoken_language, url
 from ari_conf.errors import AccountRefused
 from ari_conf.lanes import PREFIX
 
@@ -49,6 +49,8 @@ class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     hangup_url: str | None = None
     hangup_method: str = "POST"
     transcription_rate: str = "0"
+    transcription_language: str = "en"
+    """Of what is said in its recordings; auto: the engine listens which."""
     recording_auth: str = "none"
     """basic: RecordUrl asks for auth_id and token; none: whoever knows it may hear it."""
 
@@ -75,9 +77,8 @@ class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(AccountRecord).decode
 
-SETTABLE = tuple(
-    name for name in AccountRecord.__struct_fields__ if name.endswith(("_url", "_method", "_rate", "_auth"))
-)
+_KINDS = ("_url", "_method", "_rate", "_language", "_auth")
+SETTABLE = tuple(name for name in AccountRecord.__struct_fields__ if name.endswith(_KINDS))
 
 
 def new_auth_id() -> str:
@@ -228,6 +229,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "url": _url,
     "method": http_method,
     "rate": _rate,
+    "language": spoken_language,
     "auth": one_of("none", "basic"),
 }
 

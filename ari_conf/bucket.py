@@ -1,4 +1,8 @@
-"""The recordings' bucket: uploads that stream, what is there, addresses that hold for a while. Blocks."""
+"""The recordings' bucket: uploads that stream, what is there, addresses that hold for a while. Blocks.
+
+Its key need only put, get and delete objects below FOLDER. Without the permission to list, S3 answers 403 for what
+isn't there, and uploads that a dead worker left can't be found: see docs/operations/s3.md.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
+from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
@@ -17,10 +23,14 @@ from ari_conf.bucket_client import client
 from ari_conf.errors import RecordingFailed
 from ari_conf.settings import Settings
 
+FOLDER = "recordings/"
+"""What all of our keys begin with."""
 PART_BYTES = 5 * 1024 * 1024
 """The smallest that S3 takes, and at most 10,000 of them: 50 GB. An upload holds one of them in memory."""
 CHUNK_BYTES = 256 * 1024
 PIECE_BYTES = 1024 * 1024
+DENIED = ("AccessDenied", "403")
+"""A HEAD's answer has only the number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +56,21 @@ class Bucket:
         return Upload(self, key, content_type, metadata)
 
     def abort_uploads(self, key: str) -> int:
-        """Those of this key that somebody began and never ended: their parts cost, and nobody sees them."""
-        found = self.call("list_multipart_uploads", Prefix=key).get("Uploads", [])
-        for one in found:
-            if one["Key"] == key:
-                self.call("abort_multipart_upload", Key=key, UploadId=one["UploadId"])
+        """Those of this key that somebody began and never ended: their parts cost, and nobody sees them. Where the key
+        may not do that, or the server can't, they stay."""
+        try:
+            found = self.call("list_multipart_uploads", Prefix=key).get("Uploads", [])
+            for one in found:
+                if one["Key"] == key:
+                    self.abort(key, one["UploadId"])
+        except RecordingFailed as failure:
+            if not _is_refused(failure):
+                raise
+            return 0
         return len(found)
+
+    def abort(self, key: str, upload_id: str) -> None:
+        self.call("abort_multipart_upload", Key=key, UploadId=upload_id)
 
     def verify(self, key: str, uploaded: Uploaded, etag: str) -> None:
         """What S3 has is what was sent: by its size, and by the checksum that it made of it; where that can't be
@@ -77,39 +96,77 @@ class Bucket:
     def read_at_leisure(self, key: str) -> Iterator[bytes]:
         """Piece by piece, each with a request of its own: however long one takes over a piece, nothing is held open
         that the server would close meanwhile."""
-        size = self.call("head_object", Key=key)["ContentLength"]
+        size = self.size(key)
         for first in range(0, size, PIECE_BYTES):
-            body = self.call("get_object", Key=key, Range=f"bytes={first}-{first + PIECE_BYTES - 1}")["Body"]
-            try:
-                yield body.read()
-            except (BotoCoreError, OSError) as error:
-                raise RecordingFailed(f"S3 broke off: {error}") from error
+            yield self.piece(key, first, min(PIECE_BYTES, size - first))
+
+    def size(self, key: str) -> int:
+        return int(self.call("head_object", Key=key)["ContentLength"])
+
+    def piece(self, key: str, first: int, length: int) -> bytes:
+        """`length` bytes from byte `first` on; there must be as many."""
+        told = self.call("get_object", Key=key, Range=f"bytes={first}-{first + length - 1}")
+        body, skip = told["Body"], first
+        if told["ResponseMetadata"]["HTTPStatusCode"] == 206:
+            skip = 0
+        try:
+            while skip > 0:  # a server that knows no Range: all of it comes
+                if not (passed := len(body.read(min(skip, CHUNK_BYTES)))):
+                    break
+                skip -= passed
+            found = bytes(body.read(length))
+        except (BotoCoreError, OSError) as error:
+            raise RecordingFailed(f"S3 broke off: {error}") from error
+        finally:
+            body.close()
+        if len(found) != length:
+            raise RecordingFailed(f"S3 has less of {key} than it should")
+        return found
 
     def put_json(self, key: str, content: Mapping[str, Any]) -> None:
         body = json.dumps(content, ensure_ascii=False, indent=1).encode()
         self.call("put_object", Key=key, Body=body, ContentType="application/json", **self._kept)
 
     def get_json(self, key: str) -> dict[str, Any] | None:
-        """None: there is none."""
+        """None: there is none, or it is not told whether there is: see `can_read`."""
         try:
             text = b"".join(self.read(key))
         except RecordingFailed as error:
-            if _status(error.__cause__) == 404:
+            if is_missing(error):
                 return None
             raise
         content: dict[str, Any] = json.loads(text)
         return content
 
+    def can_read(self) -> bool:
+        """What S3 denies is not there: the key may get what there is."""
+        probe = f"{FOLDER}.probe/{uuid4()}"
+        self.call("put_object", Key=probe, Body=b"probe", **self._kept)
+        try:
+            self.call("get_object", Key=probe)["Body"].close()
+        except RecordingFailed as failure:
+            if code_of(failure) not in DENIED:
+                raise
+            return False
+        finally:
+            self.delete(probe)
+        return True
+
     def delete(self, *keys: str) -> None:
         for key in keys:
             self.call("delete_object", Key=key)
 
-    def address(self, key: str, seconds: int, file_name: str | None = None) -> str:
-        """From which it can be fetched without a login for so long; with a name a browser keeps it as a file."""
+    def address(self, key: str, seconds: int, file_name: str | None = None, *, head: bool = False) -> str:
+        """From which it can be fetched without a login for so long; with a name a browser keeps it as a file. `head`:
+        for a HEAD, since S3 signs the method too."""
         asked = {"Bucket": self.name, "Key": key}
         if file_name:
             asked["ResponseContentDisposition"] = f"attachment; filename*=UTF-8''{quote(file_name, safe='')}"
-        return str(self._outside.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds))
+        return str(
+            self._outside.generate_presigned_url(
+                "head_object" if head else "get_object", Params=asked, ExpiresIn=seconds
+            )
+        )
 
     def call(self, operation: str, **asked: Any) -> Any:
         try:
@@ -173,6 +230,12 @@ class Upload:
             self.etag = f"{digest}-{len(self._parts)}"
         return Uploaded(self._size, self._sha256.hexdigest())
 
+    def abandon(self, failure: BaseException) -> None:
+        """What was sent of it costs nothing any more, if the key may do that, and S3 answers at all."""
+        if self._id is not None and not isinstance(failure.__cause__, BotoCoreError):
+            with suppress(RecordingFailed):
+                self._bucket.abort(self.key, self._id)
+
     def _send(self) -> None:
         if self._id is None:
             self._id = self._bucket.call("create_multipart_upload", Key=self.key, **self._of_object)["UploadId"]
@@ -191,6 +254,25 @@ def _md5(body: bytes | bytearray) -> tuple[bytes, str]:
     return digest, base64.b64encode(digest).decode()
 
 
-def _status(error: BaseException | None) -> int:
-    found = error.response if isinstance(error, ClientError) else {}
-    return int(found.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+def is_missing(failure: RecordingFailed) -> bool:
+    """There is no such object. S3 says so to whom may list; to others it denies it."""
+    return _status(failure) == 404 or code_of(failure) in DENIED
+
+
+def code_of(failure: RecordingFailed) -> str:
+    """S3's word for what is wrong, such as NoSuchKey; "" if it didn't answer."""
+    return str(_answered(failure).get("Error", {}).get("Code", ""))
+
+
+def _is_refused(failure: RecordingFailed) -> bool:
+    """For good: the key may not, or the server can't."""
+    return 400 <= _status(failure) < 500 or _status(failure) == 501
+
+
+def _status(failure: RecordingFailed) -> int:
+    return int(_answered(failure).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _answered(failure: RecordingFailed) -> dict[str, Any]:
+    cause = failure.__cause__
+    return cause.response if isinstance(cause, ClientError) else {}

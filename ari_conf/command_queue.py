@@ -28,13 +28,13 @@ import redis.asyncio
 import structlog
 from redis import RedisError
 
+from ari_conf import redis_client
 from ari_conf.core.commands import Command
 from ari_conf.core.effects import Reply
 from ari_conf.core.events import AccountWatched, CommandReceived
 from ari_conf.core.snapshot import restore, snapshot
 from ari_conf.lanes import PREFIX
 from ari_conf.lease import boottime
-from ari_conf.redis_client import following
 from ari_conf.seldom import Seldom
 
 log = structlog.get_logger()
@@ -75,10 +75,7 @@ class Queued(msgspec.Struct, frozen=True):
 
 def connect(url: str) -> redis.asyncio.Redis:
     """For the web: many requests at once share some connections, and wait for one rather than fail."""
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
-        url, max_connections=50, timeout=2.0, socket_connect_timeout=2.0, socket_timeout=5.0, retry=None
-    )
-    return following(redis.asyncio.Redis.from_pool(pool))
+    return redis_client.connect_waiting(url, 50, 2.0, socket_connect_timeout=2.0, socket_timeout=5.0, retry=None)
 
 
 def queue_key(asterisk_name: str) -> str:

@@ -19,6 +19,7 @@ AriConfError
 ├── RecordingFailed        a recording can't be stored now
 │   └── RecordingLost      Asterisk has no such file, nor has S3
 ├── TranscriptionFailed    no engine can transcribe it now
+│   └── TranscriptionUnusable  what it answered is no transcription; asking again may cost again
 ├── TranscriptionRefused   none ever will
 ├── AccountRefused         an account can't be made, found or changed as asked
 ├── TaskEnded              a task that runs as long as the process has ended: the process ends, too
@@ -111,6 +112,10 @@ class RecordingLost(RecordingFailed):
 
 
 class TranscriptionFailed(AriConfError):
+    pass
+
+
+class TranscriptionUnusable(TranscriptionFailed):
     pass
 
 

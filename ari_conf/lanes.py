@@ -29,6 +29,8 @@ from redis.exceptions import NoScriptError
 from ari_conf import lane_scripts
 
 PREFIX = "ari_conf:"
+CELERYS_PREFIX = PREFIX + "celery:"
+"""Of all of Celery's keys and channels, so that an ACL of Redis' can name whatever is ours by PREFIX alone."""
 LEASE_MS = 6_000
 SURE_MS = 4_500
 """How much of a lease is left after each turn: one that finds as much doesn't renew it."""

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ari_conf.bucket import Uploaded
+from ari_conf.bucket import FOLDER, Uploaded
 from ari_conf.recordings import Job, Notes
 
 VERSION = 1
@@ -24,7 +24,7 @@ def schema() -> dict[str, Any]:
 def object_key(auth_id: str, recording_id: str, start_ms: int, extension: str) -> str:
     """> recordings/{auth_id}/{yyyy}/{mm}/{dd}/{recording_id}.{mp3,wav}; the day is the UTC one of its beginning."""
     day = datetime.fromtimestamp(start_ms / 1000, UTC).strftime("%Y/%m/%d")
-    return f"recordings/{auth_id}/{day}/{recording_id}.{extension}"
+    return f"{FOLDER}{auth_id}/{day}/{recording_id}.{extension}"
 
 
 def metadata(job: Job) -> dict[str, str]:

@@ -33,6 +33,8 @@ from ari_conf.settings import Settings
 log = structlog.get_logger()
 
 QUEUE, TRANSCRIPTIONS = "recordings", "transcriptions"
+FAILED = "failed"
+"""Of a transcript's states, that which may become another."""
 WORDS_KEPT_S = 7 * 24 * 3600
 NOTES_KEPT_S = 30 * 24 * 3600
 PROGRESS_KEPT_S = 3600
@@ -62,6 +64,7 @@ class Job(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     transcribe: bool = False
     transcription_url: str | None = None
     transcription_method: str = "POST"
+    transcription_language: str | None = None
     tries: int = 0
     error: str = ""
     """Of the last try."""
@@ -75,7 +78,13 @@ class Transcribing(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     at_ms: int
     url: str | None = None
     method: str = "POST"
+    language: str | None = None
+    """None: the account's."""
     tries: int = 0
+    unusable: int = 0
+    """Answers that were no transcription: each may have been paid for."""
+    again: bool = False
+    """It was given up and told, and is tried again because somebody wants it."""
     error: str = ""
 
 
@@ -136,6 +145,7 @@ def entry(effect: StoreRecording, settings: Settings, now_ms: int) -> tuple[str,
         transcribe=effect.transcribe,
         transcription_url=effect.transcription_url,
         transcription_method=effect.transcription_method,
+        transcription_language=effect.transcription_language,
     )
     return lane(effect.auth_id, ari_url, effect.recording_id), msgspec.json.encode(job)
 
@@ -242,8 +252,11 @@ def keep_piece(redis: Redis, recording_id: str, number: int, understood: bytes) 
     cast(Any, redis).transaction(transaction, key)
 
 
-def transcribed(redis: Redis, stored: Stored, state: str, callbacks: list[tuple[str, bytes]]) -> bool | None:
-    """In one step, once: it is known, and its callback is under way. None: there is no such recording any more."""
+def transcribed(
+    redis: Redis, stored: Stored, state: str, callbacks: list[tuple[str, bytes]], *, again: bool = False
+) -> bool | None:
+    """In one step, once: it is known, and its callback is under way. None: there is no such recording any more.
+    `again`: also if it had failed."""
     key = recording_index.key(stored.recording_id)
 
     def transaction(pipe: Any) -> bool | None:
@@ -251,7 +264,7 @@ def transcribed(redis: Redis, stored: Stored, state: str, callbacks: list[tuple[
         known = msgspec.json.decode(found, type=Stored) if found else None
         pipe.multi()
         pipe.delete(_words_key(stored.recording_id))
-        if known is None or known.transcript:
+        if known is None or (known.transcript and not (again and known.transcript == FAILED)):
             return None if known is None else False
         pipe.set(key, msgspec.json.encode(msgspec.structs.replace(known, transcript=state)))
         if callbacks:
@@ -307,7 +320,10 @@ def retry(redis: Redis, auth_ids: Sequence[str]) -> int:
     """Those that were given up are tried again. Returns how many."""
     sent = 0
     for id, queue, job in lost(redis, auth_ids):
-        fresh = msgspec.json.encode(msgspec.structs.replace(job, tries=0, error=""))
+        fresh_job: Job | Transcribing = msgspec.structs.replace(job, tries=0, error="")
+        if isinstance(fresh_job, Transcribing):
+            fresh_job = msgspec.structs.replace(fresh_job, unusable=0, again=True)
+        fresh = msgspec.json.encode(fresh_job)
         sent += lanes.Lanes(redis, queue).resend(job.auth_id, [(id, fresh)])
     return sent
 

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from ari_conf import redis_url as redis_urls
 from ari_conf.errors import SettingsError
 
 UP_FOLDER = "ARI_CONF_UP_FOLDER"
@@ -29,9 +30,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ARI_CONF_", frozen=True, use_attribute_docstrings=True)
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """Redis: accounts, state, names, callbacks that wait."""
+    """Redis: accounts, state, names, callbacks that wait. TLS, sockets, Sentinel: docs/operations/redis.md."""
     broker_url: SecretStr | None = None
-    """Celery's broker; the same Redis if not set."""
+    """Another Redis for Celery's messages; the same one if not set."""
 
     ari_url: str = "http://127.0.0.1:8088/ari"
     """Asterisk's REST interface, as `serve` reaches it."""
@@ -118,6 +119,8 @@ class Settings(BaseSettings):
     """With s3_access_key."""
     s3_public_endpoint: str | None = None
     """Under which those who follow a RecordUrl reach the S3 server, if not under s3_endpoint."""
+    record_delivery: Literal["s3", "web"] = "s3"
+    """s3: RecordUrl leads to the file in S3. web: `web` passes it on, where listeners reach no S3, or none by TLS."""
     s3_encryption: Literal["", "AES256", "aws:kms"] = ""
     """Server-side encryption to ask for; empty: what the bucket does by itself."""
     s3_kms_key: str | None = None
@@ -174,6 +177,13 @@ class Settings(BaseSettings):
     def _by_comma(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
+    @field_validator("redis_url", "broker_url")
+    @classmethod
+    def _of_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            redis_urls.parse(value.get_secret_value())
+        return value
+
     @field_validator("media_listen")
     @classmethod
     def _can_be_sent_to(cls, value: IPv4Address) -> IPv4Address:
@@ -229,7 +239,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     try:
         return Settings(_env_prefix="ARI_CONF_FROM_NOWHERE_ELSE_", **given)  # type: ignore[call-arg, arg-type]
     except ValidationError as error:
-        wrong = "; ".join(f"ARI_CONF_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        wrong = "; ".join(f"ARI_CONF_{str(e['loc'][0]).upper()}: {_said(e['msg'])}" for e in error.errors())
         raise SettingsError(f"settings: {wrong}") from None
 
 
@@ -252,6 +262,11 @@ def _of_scripts() -> set[str]:
         with suppress(OSError):
             known |= set(re.findall(r"ARI_CONF_[A-Z0-9_]+", (SCRIPTS / script).read_text()))
     return known
+
+
+def _said(message: str) -> str:
+    """Without pydantic's word for what our own checks say."""
+    return message.removeprefix("Value error, ")
 
 
 def table() -> list[tuple[str, str, str]]:

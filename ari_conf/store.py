@@ -30,16 +30,16 @@ import redis.asyncio
 import structlog
 from redis import RedisError
 
-from ari_conf import accounts, member_fields, outbox
+from ari_conf import accounts, member_fields, outbox, redis_client
 from ari_conf.accounts import AccountRecord
 from ari_conf.batch import Batch, Command
 from ari_conf.batch import Step as Step
 from ari_conf.core.effects import ClaimName, ReleaseName
 from ari_conf.errors import LeaseLost, StoreRefused, StoreUnavailable
 from ari_conf.fenced import Fenced
-from ari_conf.lanes import PREFIX, TOKEN_MS, prefix
+from ari_conf.lanes import CELERYS_PREFIX, PREFIX, TOKEN_MS, prefix
 from ari_conf.lease import lease_key, owner_key, written_key
-from ari_conf.redis_client import following, is_refused, why
+from ari_conf.redis_client import is_refused, why
 from ari_conf.store_scripts import CLAIM, WRITE
 from ari_conf.written import is_conference
 
@@ -66,7 +66,7 @@ _batches = count(1)
 def connect(url: str) -> redis.asyncio.Redis:
     """Fails within seconds, and doesn't try again by itself: who writes decides that."""
     options: dict[str, Any] = {"socket_connect_timeout": CONNECT_S, "socket_timeout": ANSWER_S}
-    return following(redis.asyncio.from_url(url, **options, retry=None, health_check_interval=0))
+    return redis_client.connect(url, **options, retry=None, health_check_interval=0)
 
 
 class Store:
@@ -169,7 +169,7 @@ class Store:
         Raises LeaseLost if another process owns these calls now, StoreRefused if Redis will never take it as a whole.
         What it refuses of it, since a key holds something else, is left out, and told.
         """
-        keys = _CALLBACKS, written_key(self._name), owner_key(self._name), outbox.QUEUE
+        keys = _CALLBACKS, written_key(self._name), owner_key(self._name), CELERYS_PREFIX + outbox.QUEUE
         given = self._token(), batch.id, self._problems_kept, TOKEN_MS
         try:
             claims, wrong, full = await self._asked(self._fenced.run(keys, (*given, *batch.arguments())))

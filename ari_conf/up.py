@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from redis import Redis, RedisError
+from redis import RedisError
 
 from ari_conf import accounts
 from ari_conf.errors import SetupFailed
 from ari_conf.parts import asterisk, processes, redis, s3
 from ari_conf.parts.processes import Process
+from ari_conf.redis_client import connect_in_threads
 from ari_conf.settings import UP_FOLDER, VALUES, Settings, address, from_environment
 
 PROJECT = Path(__file__).parents[1]
@@ -331,7 +332,7 @@ def _own_address(host: str) -> str:
 
 def _an_account(settings: Settings, answer_url: str | None = None) -> str:
     """The one that calls are for which name no other."""
-    client = Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5.0)
+    client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=5.0)
     try:
         known = [record.auth_id for record in accounts.list_all(client)]
         if not known:

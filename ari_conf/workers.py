@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from redis import Redis
-
-from ari_conf.redis_client import following_in_threads
+from ari_conf.redis_client import connect_in_threads
 
 if TYPE_CHECKING:
     from tasks.tokens import Tokens
@@ -47,4 +45,4 @@ class Workers:
 def _tokens(redis_url: str) -> Tokens:
     from tasks.tokens import Tokens
 
-    return Tokens(following_in_threads(Redis.from_url(redis_url, socket_timeout=5.0)))
+    return Tokens(connect_in_threads(redis_url, socket_timeout=5.0))

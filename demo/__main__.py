@@ -13,12 +13,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from redis import Redis
 from rich.markup import escape
 
 from ari_conf import accounts
 from ari_conf.commands.up import until_stopped
 from ari_conf.errors import AriConfError
+from ari_conf.redis_client import connect_in_threads
 from ari_conf.up import PROJECT, System
 from demo.application import Application, Told
 from demo.callers import DIALLED, Caller, three
@@ -82,7 +82,7 @@ async def _run(folder: Path) -> None:
 
 def _introduce(system: System, application: Application) -> None:
     """The account learns where its application is, and the application what it is signed with."""
-    client = Redis.from_url(system.settings.redis_url.get_secret_value())
+    client = connect_in_threads(system.settings.redis_url.get_secret_value())
     answer, hangup = f"{application.url}/answer", f"{application.url}/hangup"
     record = accounts.update(client, system.account, answer_url=answer, hangup_url=hangup)
     application.token = record.token

@@ -6,11 +6,14 @@ something to take. So nothing hangs on how soon Celery notices a dead worker.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from celery import Celery, signals  # type: ignore[import-untyped]
 
-from ari_conf import logs, niceness
+from ari_conf import logs, niceness, redis_url
+from ari_conf.errors import SettingsError
+from ari_conf.lanes import CELERYS_PREFIX
 from ari_conf.settings import settings
 from tasks import broker
 
@@ -18,10 +21,15 @@ QUEUES = ("callbacks", "recordings", "transcriptions")
 OTHER_THREADS = 4
 """Beside those that deliver callbacks, so that a flood of them doesn't hold up recordings."""
 
+try:
+    at = redis_url.parse(settings().broker)
+except SettingsError as error:
+    # Celery, which imports this, would print where in our code.
+    sys.exit(f"ari-conf: {error}")
 broker.mend()
 app = Celery(
     "tasks",
-    broker=settings().broker,
+    broker=at.shown(),
     amqp="tasks.broker:Amqp",
     task_cls="tasks.received:Told",
     include=["tasks.callbacks", "tasks.recordings", "tasks.transcriptions"],
@@ -45,6 +53,9 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_transport_options={
+        # How to get to it. What is given as the broker above is only shown.
+        "at": at,
+        "global_keyprefix": CELERYS_PREFIX,
         # Nothing of a message is kept in Redis while its task runs: who is lost is told of again (`lanes.TOKEN_MS`).
         "ack_emulation": False,
         # One list for each queue, where kombu has four and waits for all of them.

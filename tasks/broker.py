@@ -31,7 +31,8 @@ from kombu.exceptions import KombuError
 from kombu.transport import redis as untyped
 from kombu.transport import virtual
 
-from ari_conf.redis_client import PASSES, code_of, why
+from ari_conf.redis_client import PASSES, code_of, fitting, in_threads, why
+from ari_conf.redis_url import RedisUrl
 from tasks.supervised import end_process
 
 log = structlog.get_logger()
@@ -39,6 +40,11 @@ redis: Any = untyped
 qos: Any = virtual.QoS
 loop: Any = get_event_loop
 connection: Any = untyped_connection
+CONNECTED_WITH = (
+    "max_connections", "socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_keepalive_options",
+    "health_check_interval", "retry_on_timeout", "client_name",
+)  # fmt: skip
+"""The channel's settings that are its connections'."""
 AGAIN_S = 1
 ENDED_S = 20.0
 """What a worker that can't go on has to give back what it holds."""
@@ -94,10 +100,48 @@ class SecureConnection(_Away, redis_py.SSLConnection):
 class Channel(redis.Channel):  # type: ignore[misc]
     connection_class = Connection
     connection_class_ssl = SecureConnection
+    from_transport_options = (*redis.Channel.from_transport_options, "at")
+    at: RedisUrl | None = None
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self.QoS = QoS
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        """As every client of ours is connected: kombu verifies no certificate, has other URLs for sockets and for
+        Sentinels, and takes a connection to the old primary for a defect."""
+        if self.at is None or not _is_shown(self.connection.client, self.at):
+            return dict(super()._connparams(asynchronous))  # another than the application's
+        kind, given = in_threads(self.at)
+        options = {name: getattr(self, name) for name in CONNECTED_WITH}
+        return fitting(kind, given | options) | {"connection_class": self._class(kind, asynchronous)}
+
+    def _class(self, kind: Any, asynchronous: bool) -> Any:
+        channel = self
+
+        class Connection(_Away, kind):  # type: ignore[misc]
+            def disconnect(self, *given: Any, **named: Any) -> None:
+                super().disconnect(*given, **named)
+                if asynchronous and channel._registered:
+                    channel._on_connection_disconnect(self)
+
+        return Connection
+
+    def _subscribe(self) -> None:
+        """To `celery inspect` and its like by their channel's name. kombu takes it for a pattern, and an ACL of Redis'
+        allows a pattern only if it has that very one."""
+        topics = [topic for queue in self.active_fanout_queues for topic in self._get_subscribe_topics(queue)]
+        if topics:
+            listening = self.subclient
+            if listening.connection._sock is None:
+                listening.connection.connect()
+            self._in_listen = listening.connection
+            listening.subscribe(*topics)
+
+    def _unsubscribe_from(self, queue: str) -> None:
+        listening = self.subclient
+        if listening.connection and listening.connection._sock:
+            listening.unsubscribe(*self._get_subscribe_topics(queue))
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
@@ -106,6 +150,13 @@ class Channel(redis.Channel):  # type: ignore[misc]
             # Not of the connection: what it brought is no JSON.
             log.error("what lies in Celery's list is no message: it is thrown away", reason=type(error).__name__)
             return True
+
+
+def _is_shown(told: Any, at: RedisUrl) -> bool:
+    """`told`: a connection as kombu read it from a URL."""
+    if "://" in told.hostname:  # as only `shown` writes it
+        return True
+    return bool(at.hosts) and (told.hostname, told.port) == at.hosts[0] and told.virtual_host == str(at.database)
 
 
 def _deliver(transport: Any, message: Any, queue: str) -> None:

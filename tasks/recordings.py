@@ -84,7 +84,7 @@ def _store(worker: Worker, job: Job) -> None:
     try:
         if recordings.get(worker.redis, job.recording_id) is None:
             bucket = Bucket(settings())
-            document = bucket.get_json(_json_key(job)) or _upload(worker, job, asterisk, bucket)
+            document = bucket.get_json(_json_key(job)) or _uploaded(worker, job, asterisk, bucket)
             checked(worker)
             asterisk.delete(job.auth_id, job.recording_id)
             _tell(worker, job, document)
@@ -92,6 +92,17 @@ def _store(worker: Worker, job: Job) -> None:
             asterisk.delete(job.auth_id, job.recording_id)
     finally:
         asterisk.close()
+
+
+def _uploaded(worker: Worker, job: Job, asterisk: Recordings, bucket: Bucket) -> dict[str, Any]:
+    try:
+        return _upload(worker, job, asterisk, bucket)
+    except RecordingLost:
+        if bucket.can_read():
+            raise
+        raise RecordingFailed(
+            "Asterisk has no such file (any more), and whether S3 has it can't be seen: allow the key s3:GetObject"
+        ) from None
 
 
 def _upload(worker: Worker, job: Job, asterisk: Recordings, bucket: Bucket) -> dict[str, Any]:
@@ -104,17 +115,21 @@ def _upload(worker: Worker, job: Job, asterisk: Recordings, bucket: Bucket) -> d
     with asterisk.tape(job.auth_id, job.recording_id) as tape:
         encoder = ENCODERS[job.file_format](tape)
         upload = bucket.upload(key, CONTENT_TYPES[job.file_format], metadata(job))
-        upload.write(encoder.begin())
-        told_at = 0.0
-        for samples in tape:
-            upload.write(encoder.feed(samples))
-            if time.monotonic() - told_at > TELL_EVERY_S:
-                checked(worker)
-                told_at = time.monotonic()
-                recordings.progress(worker.redis, job.recording_id, 100 * tape.read // max(1, tape.expected))
-        upload.write(encoder.finish())
-    checked(worker)
-    uploaded = upload.finish()
+        try:
+            upload.write(encoder.begin())
+            told_at = 0.0
+            for samples in tape:
+                upload.write(encoder.feed(samples))
+                if time.monotonic() - told_at > TELL_EVERY_S:
+                    checked(worker)
+                    told_at = time.monotonic()
+                    recordings.progress(worker.redis, job.recording_id, 100 * tape.read // max(1, tape.expected))
+            upload.write(encoder.finish())
+            checked(worker)
+            uploaded = upload.finish()
+        except BaseException as failure:
+            upload.abandon(failure)
+            raise
     bucket.verify(key, uploaded, upload.etag)
     notes = recordings.notes(worker.redis, job.recording_id)
     document = described(job, notes, uploaded, tape.duration_ms, tape.rate)
@@ -160,6 +175,7 @@ def _transcription(job: Job, now_ms: int) -> tuple[str, bytes] | None:
         at_ms=now_ms,
         url=job.transcription_url,
         method=job.transcription_method,
+        language=job.transcription_language,
     )
     return recordings.lane(job.auth_id, "", job.recording_id), json.encode(asked)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.engines import Word
+from tasks.answers import Word
 
 NEAR_MS = 1500
 """A word that falls into nobody's talking is his who spoke that shortly before or after."""

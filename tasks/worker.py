@@ -24,8 +24,9 @@ from redis import Redis, RedisError
 from ari_conf import accounts, dead_letters, lanes, outbox
 from ari_conf.accounts import AccountRecord
 from ari_conf.lanes import Lanes, Taken, Verdict
-from ari_conf.redis_client import following_in_threads, is_refused
+from ari_conf.redis_client import connect_in_threads, is_refused
 from ari_conf.settings import settings
+from ari_conf.transcribers import TELL_S
 from tasks import supervised
 from tasks.tokens import Tokens
 
@@ -58,6 +59,9 @@ class Worker:
         self._failed_at = float("-inf")
         self._forgot_at = float("-inf")
         self._accounts: dict[str, tuple[float, AccountRecord | None]] = {}
+        self.tell: Callable[[Worker], None] = lambda _: None
+        """Said each TELL_S, for as long as it lives. May raise RedisError."""
+        self._told_at = float("-inf")
 
     def start(self) -> None:
         supervised.run(f"lease {self.queue}", self._beats, self.stopping.is_set)
@@ -130,6 +134,9 @@ class Worker:
             try:
                 count = self.lanes.beat(self.id, self.threads, serving, last, reclaim=reclaim)
                 self._forget_old_letters(asked_at)
+                if asked_at - self._told_at >= TELL_S:
+                    self.tell(self)
+                    self._told_at = asked_at
             except (RedisError, OSError):
                 self._failed_at = time.monotonic()
             else:
@@ -153,15 +160,21 @@ def letters_kept_ms() -> int:
 class Served:
     threads: Callable[[], int]
     serve: Callable[[Worker, Taken], Verdict]
+    tell: Callable[[Worker], None]
 
 
 _served: dict[str, Served] = {}
 _workers: dict[str, Worker] = {}
 
 
-def serves(queue: str, threads: Callable[[], int], serve: Callable[[Worker, Taken], Verdict]) -> None:
+def serves(
+    queue: str,
+    threads: Callable[[], int],
+    serve: Callable[[Worker, Taken], Verdict],
+    tell: Callable[[Worker], None] = lambda _: None,
+) -> None:
     """Each entry of that queue's lanes is for this function, in a worker that consumes the queue."""
-    _served[queue] = Served(threads, serve)
+    _served[queue] = Served(threads, serve, tell)
 
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]
@@ -169,6 +182,7 @@ def _ready(sender: Any, **_: Any) -> None:
     for queue, served in _served.items():
         if queue in sender.app.amqp.queues.consume_from:
             _workers[queue] = Worker(redis_client(), min(served.threads(), sender.pool.limit), queue)
+            _workers[queue].tell = served.tell
             _workers[queue].start()
 
 
@@ -186,7 +200,7 @@ def _shutdown(**_: Any) -> None:
 
 def redis_client() -> Redis:
     url = settings().redis_url.get_secret_value()
-    return following_in_threads(Redis.from_url(url, socket_connect_timeout=2, socket_timeout=5))
+    return connect_in_threads(url, socket_connect_timeout=2, socket_timeout=5)
 
 
 def unreadable(worker: Worker, taken: Taken, error: Exception) -> Verdict:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 
 class RedisServer:
@@ -38,6 +42,18 @@ class RedisServer:
                 assert self._process.poll() is None, "redis-server ended"
                 assert time.monotonic() < deadline, "redis-server did not start within 20 s"
                 time.sleep(0.01)
+
+    def begin_tls(self, name: str = "IP:127.0.0.1") -> tuple[int, Path]:
+        """On another port, with a certificate of its own for that name; the file is its CA's as well."""
+        made = certificate(self.folder, name)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port: int = free.getsockname()[1]
+        key = {"tls-cert-file": str(made), "tls-key-file": str(made.with_suffix(".key"))}
+        # All of it at once: a certificate without its key is refused.
+        pairs = [word for pair in (key | {"tls-auth-clients": "no", "tls-port": str(port)}).items() for word in pair]
+        self.client.execute_command("CONFIG", "SET", *pairs)
+        return port, made
 
     def follow(self, primary: RedisServer) -> None:
         """It becomes a replica, and returns when it has all that the primary has."""
@@ -71,6 +87,57 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+def certificate(folder: Path, name: str) -> Path:
+    """Of a server of that name, such as DNS:redis.example, signed by itself; the key is beside it."""
+    made = folder / f"{re.sub('[^a-z0-9]', '-', name.lower())}.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=redis", "-addext", f"subjectAltName={name}"]
+    command += ["-keyout", str(made.with_suffix(".key")), "-out", str(made)]
+    subprocess.run(command, check=True, capture_output=True)
+    return made
+
+
+class Sentinel:
+    """Watches a primary under the name mymaster; `quorum` of them must agree."""
+
+    def __init__(self, folder: Path, primary: RedisServer, quorum: int) -> None:
+        folder.mkdir(parents=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        configuration = folder / "sentinel.conf"
+        lines = (
+            f"port {self.port}",
+            "bind 127.0.0.1",
+            f"dir {folder}",
+            f"sentinel monitor mymaster 127.0.0.1 {primary.port} {quorum}",
+            "sentinel down-after-milliseconds mymaster 1000",
+            "sentinel failover-timeout mymaster 5000",
+        )
+        configuration.write_text("\n".join(lines) + "\n")
+        command = ["redis-server", str(configuration), "--sentinel"]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self.client: Any = redis.Redis(port=self.port, retry=Retry(ConstantBackoff(0.05), 400))
+
+    def primary(self) -> int:
+        """Its port."""
+        return int(self.client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")[1])
+
+    def knows(self) -> tuple[int, int]:
+        """How many replicas and other Sentinels."""
+        asked = ("REPLICAS", "SENTINELS")
+        found = [len(self.client.execute_command("SENTINEL", word, "mymaster")) for word in asked]
+        return found[0], found[1]
+
+    def fail_over(self) -> None:
+        """To a replica, although the primary lives."""
+        self.client.execute_command("SENTINEL", "FAILOVER", "mymaster")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
 
 def start(folder: Path, *more: str) -> RedisServer:

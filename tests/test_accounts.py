@@ -41,6 +41,7 @@ def test_an_auth_id_is_letters_and_digits(redis_server: RedisServer, auth_id: st
         ("transcription_rate", "cheap"),
         ("transcription_rate", "-1"),
         ("transcription_rate", "NaN"),
+        ("transcription_language", "german"),
         ("auth_id", "MA2"),
     ],
 )
@@ -57,7 +58,8 @@ def test_an_update_changes_what_it_names(redis_server: RedisServer):
     accounts.update(redis_server.client, "MA1", answer_url=None)
     record = accounts.get(redis_server.client, "MA1")
     assert (record.answer_url, record.fallback_url) == (None, "https://example.com/f")
-    assert record.transcription_rate == "0.0095"
+    assert (record.transcription_rate, record.transcription_language) == ("0.0095", "en")
+    assert accounts.update(redis_server.client, "MA1", transcription_language="pt-BR").transcription_language == "pt"
 
 
 def test_after_a_rotation_both_tokens_sign_for_a_day(redis_server: RedisServer):

@@ -13,7 +13,10 @@ from botocore.config import Config
 
 from ari_conf import bucket_client
 from ari_conf.bucket import PART_BYTES, Bucket
+from ari_conf.doctor import examined
+from ari_conf.errors import RecordingFailed
 from ari_conf.settings import from_environment
+from tests.strict_s3 import LEAST, strict_s3
 
 KEY = "recordings/MA1/2026/11/22/r.mp3"
 STARTED = b"<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>"
@@ -140,3 +143,100 @@ def test_metadata_is_within_what_s3_takes_and_ends_with_a_whole_character(s3: S3
     assert 300 < len(kept) <= 400
     assert name.startswith(unquote(kept, errors="strict"))
     assert headers["x-amz-meta-account"] == "MA1"
+
+
+# A key that may only what is needed, and servers of any age.
+
+
+@pytest.mark.parametrize("size", [1000, PART_BYTES + 1], ids=["at once", "in parts"])
+@pytest.mark.parametrize(("unknown", "is_old"), [(403, False), (501, True), (404, False), (405, True)])
+def test_a_key_that_may_only_put_get_and_delete_does(unknown: int, is_old: bool, size: int) -> None:
+    """No list of uploads; 403 for what isn't there; a server that knows none of boto3's newer checksums."""
+    with strict_s3() as server:
+        server.unknown, server.is_old = unknown, is_old
+        there = Bucket(from_environment(server.variables))
+        beside = KEY.replace(".mp3", ".json")
+        assert there.get_json(beside) is None and there.can_read()
+        assert there.abort_uploads(KEY) == 0
+        upload = there.upload(KEY, "audio/mpeg", {"account": "MA1"})
+        upload.write(bytes(range(256)) * (size // 256 + 1))
+        there.verify(KEY, upload.finish(), upload.etag)
+        there.put_json(beside, {"size": size})
+        assert there.get_json(beside) == {"size": size}
+        assert b"".join(there.read_at_leisure(KEY)) == server.objects[KEY]
+        there.delete(KEY, beside)
+        assert not server.objects
+
+
+def test_a_server_without_ranges_gives_the_piece_that_is_asked_for() -> None:
+    with strict_s3() as server:
+        server.knows_range = False
+        server.objects[KEY] = bytes(range(256)) * 5000
+        there = Bucket(from_environment(server.variables))
+        assert there.piece(KEY, 300_001, 1000) == server.objects[KEY][300_001:301_001]
+        assert b"".join(there.read_at_leisure(KEY)) == server.objects[KEY]
+        with pytest.raises(RecordingFailed, match="less of"):
+            there.piece(KEY, len(server.objects[KEY]) - 1, 2)
+
+
+def test_what_the_server_can_not_do_now_is_no_refusal() -> None:
+    """Uploads that were broken off are looked for again."""
+    with strict_s3() as server:
+        server.unknown = 503
+        with pytest.raises(RecordingFailed, match="list_multipart_uploads"):
+            Bucket(from_environment(server.variables)).abort_uploads(KEY)
+
+
+def test_what_is_denied_is_not_taken_for_missing_where_nothing_may_be_read() -> None:
+    with strict_s3(LEAST - {"GetObject"}) as server:
+        there = Bucket(from_environment(server.variables))
+        assert there.get_json(KEY) is None and not there.can_read()
+        assert not server.objects, "the probe is gone"
+
+
+def test_an_upload_that_breaks_off_is_aborted_where_that_is_allowed() -> None:
+    for allowed in (LEAST, LEAST | {"AbortMultipartUpload"}):
+        with strict_s3(allowed) as server:
+            upload = Bucket(from_environment(server.variables)).upload(KEY, "audio/mpeg", {})
+            upload.write(bytes(PART_BYTES))
+            upload.abandon(RecordingFailed("Asterisk is gone"))
+            assert server.asked[-1].startswith(f"DELETE {KEY}?uploadId=u1")
+
+
+@pytest.mark.parametrize("missing", sorted(LEAST))
+def test_the_doctor_names_the_permission_that_is_missing(missing: str) -> None:
+    with strict_s3(LEAST - {missing}) as server:
+        found = examined("bucket", from_environment(server.variables))
+        assert not found.good and f"s3:{missing} on recordings/*" in found.text, found.text
+
+
+@pytest.mark.parametrize("unknown", [403, 501])
+def test_the_doctor_is_content_with_what_is_needed(unknown: int) -> None:
+    with strict_s3() as server:
+        server.unknown, server.is_old = unknown, True
+        found = examined("bucket", from_environment(server.variables))
+        assert found.good and "s3:ListBucketMultipartUploads" in found.text
+        assert not server.objects
+    with strict_s3(LEAST | {"ListMultipartUploads"}) as server:
+        found = examined("bucket", from_environment(server.variables))
+        assert found.good and "s3:" not in found.text
+
+
+@pytest.mark.parametrize(
+    ("public", "values", "says"),
+    [
+        ("https://c.example", {"S3_ENDPOINT": "http://s3.example"}, "RECORD_DELIVERY=web"),
+        ("https://c.example", {"S3_ENDPOINT": "http://s3.example", "RECORD_DELIVERY": "web"}, None),
+        ("https://c.example", {"S3_ENDPOINT": "http://x", "S3_PUBLIC_ENDPOINT": "https://s3.example"}, None),
+        ("https://c.example", {"S3_ENDPOINT": "https://127.0.0.1:9000"}, "only this machine"),
+        ("http://c.example", {"S3_ENDPOINT": "http://[::1]:9000"}, "only this machine"),
+        ("http://127.0.0.1:8080", {"S3_ENDPOINT": "http://127.0.0.1:9000"}, None),
+        ("https://c.example", {}, None),
+    ],
+)
+def test_the_doctor_says_where_a_recording_can_not_be_played(
+    public: str, values: dict[str, str], says: str | None
+) -> None:
+    variables = {f"ARI_CONF_{name}": text for name, text in {"PUBLIC_URL": public, **values}.items()}
+    found = examined("RecordUrl", from_environment(variables))
+    assert found.good == (says is None) and (says or "") in found.text

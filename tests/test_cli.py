@@ -104,6 +104,7 @@ def test_a_rotated_token_is_a_new_one_and_the_old_one_is_kept_for_a_while(typed,
 def test_an_account_is_changed_in_what_is_given_and_nothing_else(typed, redis_server):
     typed("account", "add", "acme", "--answer-url", "https://acme.example/a", "--hangup-url", "https://acme.example/h")
     token = get(redis_server.client, "acme").token
+    assert "de" in typed("account", "set", "acme", "--transcription-language", "de-DE")
     said = typed("account", "set", "acme", "--answer-url", "https://acme.example/b", "--hangup-method", "GET")
     record = get(redis_server.client, "acme")
     assert (record.answer_url, record.hangup_url) == ("https://acme.example/b", "https://acme.example/h")

@@ -17,11 +17,12 @@ import pytest
 import redis
 from pytest_httpserver import HTTPServer
 
-from ari_conf import accounts, doctor, holder, lease, store
+from ari_conf import accounts, doctor, holder, lease, store, transcribers
 from ari_conf.core.effects import PostCallback, ReportProblem
 from ari_conf.doctor import asterisk, machine
 from ari_conf.media.voices import Flite
 from ari_conf.parts import processes
+from ari_conf.redis_client import connect_in_threads
 from ari_conf.settings import Settings, from_environment, unknown
 from ari_conf.up import System
 from tasks import engines
@@ -222,6 +223,18 @@ def test_a_bucket_that_refuses(stores, name, value, says):
     values["s3_secret_key"] = stores.s3_secret_key.get_secret_value()
     said = told(settings_of(**(values | {name: value})), "bucket")
     assert says in said and "wrong-secret" not in said
+
+
+def test_what_transcribes_may_be_on_other_machines(stores, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    client = connect_in_threads(stores.redis_url.get_secret_value())
+    assert "not installed here" in found(stores, "transcription").text
+    transcribers.tell(client, "w1", "")
+    assert "no worker has anything that transcribes" in told(stores, "transcription")
+    transcribers.tell(client, "w2", "large-v3")
+    assert found(stores, "transcription").text == "not installed here; workers have large-v3"
+    client.delete(transcribers.KEY)
+    client.close()
 
 
 # This machine.

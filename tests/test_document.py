@@ -65,6 +65,7 @@ def test_every_attribute_of_a_conference() -> None:
         ' recordFileFormat="wav" timeLimit="60" hangupOnStar="true" action="https://e.x/a" method="GET"'
         ' redirect="false" callbackUrl="https://e.x/c" callbackMethod="GET" digitsMatch="1,22" relayDTMF="false"'
         ' floorEvent="true" transcriptionType="auto" transcriptionUrl="https://e.x/t" transcriptionMethod="GET"'
+        ' transcriptionLanguage="de-DE"'
         ' sendDigits="1w2" recordWhenAlone="true" beep="x">r</Conference>'
     ) == Conference(
         "r",
@@ -91,6 +92,7 @@ def test_every_attribute_of_a_conference() -> None:
         transcription_type="auto",
         transcription_url="https://e.x/t",
         transcription_method="GET",
+        transcription_language="de",
         send_digits="1w2",
     )
 

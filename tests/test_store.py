@@ -185,7 +185,7 @@ async def test_no_room_in_a_lane_is_told(redis_server: RedisServer, monkeypatch:
 WRONG = {
     "members": members_key("c1"), "names": "ari_conf:names:MA1", "problems": "ari_conf:problems:MA1",
     "a lane": f"ari_conf:callbacks:lane:{outbox.lane_id(callback(1))}", "tokens": "ari_conf:callbacks:tokens",
-    "Celery's queue": "callbacks", "accounts that are ready": "ari_conf:callbacks:accounts",
+    "Celery's queue": "ari_conf:celery:callbacks", "accounts that are ready": "ari_conf:callbacks:accounts",
 }  # fmt: skip
 
 
@@ -346,16 +346,16 @@ async def test_a_worker_with_room_is_told_in_the_same_step(redis_server: RedisSe
     telling = Store(client, "asterisk two", letter=lambda token: f"come for {token}")
     steps = [Step(NOW, callbacks=[callback(n, f"lane {n}")]) for n in range(4)]
     await telling.write(steps[:1])
-    assert redis_server.client.lrange("callbacks", 0, -1) == [], "there was no worker"
+    assert redis_server.client.lrange("ari_conf:celery:callbacks", 0, -1) == [], "there was no worker"
     lanes.Lanes(redis_server.client).beat("w1", 8, [], 0, reclaim=True)
     batch = batch_of(telling, *steps[1:])
     await telling.send(batch)
-    letters = redis_server.client.lrange("callbacks", 0, -1)
+    letters = redis_server.client.lrange("ari_conf:celery:callbacks", 0, -1)
     assert letters == [f"come for {batch.id}.{n}".encode() for n in (2, 1, 0)]
     tokens = set(redis_server.client.zrange("ari_conf:callbacks:tokens", 0, -1))
     assert tokens == {letter.removeprefix(b"come for ") for letter in letters}
     await telling.write([Step(NOW, callbacks=[callback(n, f"lane {n}")]) for n in range(9, 19)])
-    assert redis_server.client.llen("callbacks") == 5, "it has no room for more to this receiver"
+    assert redis_server.client.llen("ari_conf:celery:callbacks") == 5, "it has no room for more to this receiver"
     await client.aclose()
 
 

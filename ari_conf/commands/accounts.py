@@ -50,6 +50,9 @@ def add(
     hangup_url: Url = None,
     hangup_method: Method = "POST",
     transcription_rate: Annotated[str, typer.Option(metavar="PRICE", help="Of a minute.")] = "0",
+    transcription_language: Annotated[
+        str, typer.Option(metavar="CODE", help="Such as de; auto: the engine listens which.")
+    ] = "en",
     recording_auth: Annotated[
         str, typer.Option(metavar="none|basic", help="Whether RecordUrl asks for a login.")
     ] = "none",
@@ -67,6 +70,7 @@ def add(
         "hangup_url": hangup_url,
         "hangup_method": hangup_method,
         "transcription_rate": transcription_rate,
+        "transcription_language": transcription_language,
         "recording_auth": recording_auth,
     }
     with redis() as client:
@@ -87,6 +91,9 @@ def set_(
     hangup_url: NewUrl = None,
     hangup_method: NewMethod = None,
     transcription_rate: Annotated[str | None, typer.Option(metavar="PRICE", help="Of a minute.")] = None,
+    transcription_language: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Such as de; auto: the engine listens which.")
+    ] = None,
     recording_auth: Annotated[str | None, typer.Option(metavar="none|basic")] = None,
     token_file: Annotated[
         str | None,
@@ -102,6 +109,7 @@ def set_(
         "hangup_url": hangup_url,
         "hangup_method": hangup_method,
         "transcription_rate": transcription_rate,
+        "transcription_language": transcription_language,
         "recording_auth": recording_auth,
     }
     fields = {name: value for name, value in given.items() if value is not None}

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ari_conf.errors import StoreUnavailable
+from ari_conf.redis_client import connect_in_threads, what_to_do
 from ari_conf.settings import settings
 from ari_conf.visible import visible
 
@@ -32,11 +33,11 @@ def say_of(head: str, text: str) -> None:
 @contextmanager
 def redis() -> Iterator[Redis]:
     """Raises StoreUnavailable."""
-    client = Redis.from_url(settings().redis_url.get_secret_value(), socket_timeout=5.0, socket_connect_timeout=5.0)
+    client = connect_in_threads(settings().redis_url.get_secret_value(), socket_timeout=5.0, socket_connect_timeout=5.0)
     try:
         yield client
     except (RedisError, OSError) as error:
-        raise StoreUnavailable(f"Redis can't be used ({error}): start it, or correct ARI_CONF_REDIS_URL") from None
+        raise StoreUnavailable(what_to_do(error)) from None
     finally:
         client.close()
 

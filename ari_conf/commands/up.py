@@ -8,12 +8,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from redis import Redis
-
 from ari_conf import accounts
 from ari_conf.commands.terminal import console, say, say_of
 from ari_conf.errors import SetupFailed
 from ari_conf.logs import reader
+from ari_conf.redis_client import connect_in_threads
 from ari_conf.up import System, of_this_environment
 from ari_conf.visible import visible
 
@@ -80,7 +79,7 @@ def _introduce_numbers(system: System) -> None:
             say(f"             sip:{path.stem}@{system.sip_address}", style="cyan")
     say(f"           each a document in {system.settings.documents}", soft_wrap=True)
     say(f"             sip:15550100@{system.sip_address}", style="cyan")
-    with Redis.from_url(system.settings.redis_url.get_secret_value(), socket_timeout=5.0) as client:
+    with connect_in_threads(system.settings.redis_url.get_secret_value(), socket_timeout=5.0) as client:
         record = accounts.get(client, system.account)
     if record is not None and record.answer_url:
         say(f"           or any other number: answered by {record.answer_url}", soft_wrap=True)
@@ -103,7 +102,7 @@ def _token(system: System) -> str:
     show = f"ari-conf account show {system.account} --token"
     if not console.is_terminal:
         return f"its token: {show}"
-    with Redis.from_url(system.settings.redis_url.get_secret_value(), socket_timeout=5.0) as client:
+    with connect_in_threads(system.settings.redis_url.get_secret_value(), socket_timeout=5.0) as client:
         record = accounts.get(client, system.account)
     return f"its token: {record.token}" if record is not None else "which was removed"
 

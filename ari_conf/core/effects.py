@@ -295,6 +295,8 @@ class StoreRecording:
     transcription_method: str
     failed: bool = False
     """Asterisk said that it failed: there may be no file."""
+    transcription_language: str | None = None
+    """None: the account's."""
 
 
 @fact

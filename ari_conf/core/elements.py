@@ -163,6 +163,14 @@ def language_code(text: str) -> str:
     return text
 
 
+def spoken_language(text: str) -> str:
+    """As engines that transcribe name them: of en-US they take en."""
+    found = text.strip().partition("-")[0].lower()
+    if found != "auto" and not (len(found) in (2, 3) and found.isascii() and found.isalpha()):
+        raise NotAllowed("a language code such as de or en-US, or auto")
+    return found
+
+
 http_method = one_of("GET", "POST")
 transcription = one_of("auto", "hybrid", "manual")
 
@@ -287,6 +295,8 @@ class Conference:
     transcription_type: str | None = attribute(transcription, None)
     transcription_url: str | None = attribute(url, None)
     transcription_method: str = attribute(http_method, "POST")
+    transcription_language: str | None = attribute(spoken_language, None)
+    """None: the account's."""
     send_digits: str = attribute(digits_and_pauses, "")
 
 

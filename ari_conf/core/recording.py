@@ -117,4 +117,5 @@ class Recording:
             element.transcription_url,
             element.transcription_method,
             self.doubtful,
+            element.transcription_language,
         )

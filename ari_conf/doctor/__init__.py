@@ -58,6 +58,7 @@ CHECKS: dict[str, Check] = {
     "callback workers": waiting.callback_workers,
     "broker": stores.broker,
     "bucket": stores.bucket,
+    "RecordUrl": stores.delivery,
     "storing workers": storing.workers,
     "transcription": storing.transcription,
     "ffmpeg": machine.ffmpeg,

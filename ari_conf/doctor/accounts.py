@@ -12,6 +12,7 @@ import redis
 from ari_conf import accounts
 from ari_conf.doctor.found import DEADLINE, Wrong
 from ari_conf.lanes import PREFIX
+from ari_conf.redis_client import connect_in_threads
 from ari_conf.settings import Settings
 
 STRANGERS = PREFIX + "strangers"
@@ -59,7 +60,7 @@ def _strangers(settings: Settings) -> list[str]:
 
 
 def _asked(settings: Settings, question: Any) -> list[str]:
-    client = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
     try:
         return list(question(client))
     except (redis.RedisError, OSError) as error:

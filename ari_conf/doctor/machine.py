@@ -10,13 +10,13 @@ from getpass import getuser
 from pathlib import Path
 from uuid import uuid4
 
-import redis
 import requests
 
 from ari_conf.doctor import asterisk
 from ari_conf.doctor.found import DEADLINE, Doubtful, Wrong
 from ari_conf.extras import extra
 from ari_conf.media.voices import installed
+from ari_conf.redis_client import connect_in_threads
 from ari_conf.settings import Settings
 
 CLOCKS_APART = 3.0
@@ -119,7 +119,7 @@ def _clock_of_asterisk(settings: Settings) -> float:
 
 
 def _clock_of_redis(settings: Settings) -> float:
-    seconds, microseconds = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE).time()
+    seconds, microseconds = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE).time()
     return float(seconds + microseconds / 1e6)
 
 

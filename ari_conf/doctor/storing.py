@@ -10,12 +10,13 @@ from urllib.parse import urlsplit
 
 import redis
 
-from ari_conf import recordings
+from ari_conf import recordings, transcribers
 from ari_conf.doctor import asterisk, waiting
 from ari_conf.doctor.found import DEADLINE, Wrong
 from ari_conf.errors import TranscriptionFailed, TranscriptionRefused
 from ari_conf.extras import extra
 from ari_conf.lanes import PREFIX, prefix
+from ari_conf.redis_client import connect_in_threads
 from ari_conf.settings import Settings
 
 LISTEN_S = 30.0
@@ -54,6 +55,10 @@ def transcription(settings: Settings) -> str:
 
     ours = settings.transcription_engine == "local" and not settings.transcription_model
     if ours and not importlib.util.find_spec("faster_whisper"):
+        if known := _of_workers(settings):
+            return f"not installed here; workers have {', '.join(known)}"
+        if known is not None:
+            raise Wrong("no worker has anything that transcribes: install it there (docs/recordings.md)")
         return "not installed here; where transcriptions are made: " + extra("transcription")
     try:
         found = engine(settings, LISTEN_S)
@@ -67,8 +72,19 @@ def transcription(settings: Settings) -> str:
     return found.name
 
 
+def _of_workers(settings: Settings) -> list[str] | None:
+    """As `transcribers.engines`."""
+    client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    try:
+        return transcribers.engines(client)
+    except (redis.RedisError, OSError):
+        return None  # that is another check's
+    finally:
+        client.close()
+
+
 def _fleet(settings: Settings) -> Fleet:
-    client: Any = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    client: Any = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
     try:
         ids = [one.decode() for one in client.zrange(prefix(recordings.QUEUE) + "workers", 0, -1)]
         states = [key.decode() for key in client.scan_iter(match=PREFIX + "state:*", count=1000)]

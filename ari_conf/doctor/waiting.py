@@ -9,6 +9,7 @@ import redis
 
 from ari_conf import outbox
 from ari_conf.doctor.found import DEADLINE, Doubtful, Wrong
+from ari_conf.redis_client import connect_in_threads
 from ari_conf.settings import Settings
 
 LONG_MS = 60_000
@@ -43,7 +44,7 @@ def nobody(settings: Settings, queue: str, does: str) -> Wrong | Doubtful:
 
 def _asked(settings: Settings, queue: str) -> tuple[outbox.Totals, int]:
     """Numbers, and for how long the oldest that could be tried now has been waiting."""
-    client: Any = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    client: Any = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
     try:
         totals = outbox.counted(client, queue)
         seconds, micros = client.time()

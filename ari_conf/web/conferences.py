@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
 
+from ari_conf import transcribers
 from ari_conf.core import commands as do
 from ari_conf.core.elements import Play, Speak
 from ari_conf.web import models as m
@@ -151,7 +152,18 @@ async def record(request: Request, caller: Calling, name: Name, body: Recording)
     )
     # "Its callback": callback_url is the recording's here, told when that is there.
     at_once = body.model_copy(update={"callback_url": None})
-    return await _to_conference(request, caller, name, at_once, wanted)
+
+    async def work() -> Answer:
+        told = await command(caller, name, wanted)
+        if told.status == 202 and body.transcription_type and await _nothing_transcribes(caller):
+            return Answer(told.status, {**told.body, "warning": f"it will not be transcribed: {transcribers.MISSING}"})
+        return told
+
+    return await answer(request, caller, at_once, work)
+
+
+async def _nothing_transcribes(caller: Caller) -> bool:
+    return await caller.parts.reads.run(caller.auth_id, transcribers.are_missing, caller.parts.blocking)
 
 
 @router.delete(ONE + "Record/", **replies(204, None), openapi_extra=NOTHING)

@@ -157,6 +157,8 @@ class OfMembers(Message):
 class RecordingStarted(Message):
     recording_id: str
     url: str
+    warning: str | None = None
+    """A transcription was asked for, and nothing transcribes here: it is recorded all the same."""
 
 
 class Names(Reply):

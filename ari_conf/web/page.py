@@ -14,6 +14,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from ari_conf import transcribers
 from ari_conf.settings import Settings
 from ari_conf.web import logins
 from ari_conf.web.body import read
@@ -66,7 +67,7 @@ def policy(settings: Settings) -> str:
             "script-src 'self'",
             "style-src 'self'",
             "connect-src 'self'",
-            f"media-src 'self' {' '.join(_stores(settings))}",
+            " ".join(("media-src 'self'", *_stores(settings))),
             "img-src 'self' data:",
             "font-src 'self'",
             "manifest-src 'self'",
@@ -78,6 +79,8 @@ def policy(settings: Settings) -> str:
 
 
 def _stores(settings: Settings) -> list[str]:
+    if settings.record_delivery == "web":
+        return []
     endpoint = settings.s3_public_endpoint or settings.s3_endpoint
     if endpoint is None:
         domain = f"s3.{settings.s3_region}.amazonaws.com"
@@ -129,12 +132,15 @@ async def static(request: Request, name: str) -> Response:
 
 @router.get("/login/me")
 async def me(request: Request) -> Response:
-    """Whose page it is, and what time it is here."""
+    """Whose page it is, what time it is here, and whether what is said can be written down."""
     record = await logins.account(parts_of(request), request)
     if record is None:
         raise Refused(401, "nobody is logged in (any more)")
-    now = await now_ms(parts_of(request).redis)
-    return JSONResponse({"api_id": request.scope["api_id"], "auth_id": record.auth_id, "now_ms": now})
+    parts = parts_of(request)
+    now = await now_ms(parts.redis)
+    missing = await parts.reads.run(record.auth_id, transcribers.are_missing, parts.blocking)
+    told = {"auth_id": record.auth_id, "now_ms": now, "transcribes": not missing}
+    return JSONResponse({"api_id": request.scope["api_id"], **told})
 
 
 class Given(BaseModel):

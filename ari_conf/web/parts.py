@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from ari_conf import command_queue
+from ari_conf import command_queue, redis_client
 from ari_conf.command_queue import Asker
 from ari_conf.settings import Settings
 from ari_conf.supervision import Tasks
@@ -52,6 +52,8 @@ class Parts:
     """S3 may take long: what asks Redis doesn't wait for it."""
     promises: Counter[str] = field(default_factory=Counter)
     """Of each account, asynchronous calls that are under way here."""
+    streams: Counter[str] = field(default_factory=Counter)
+    """Of each account, recordings that are being passed on."""
     tasks: Tasks = field(default_factory=Tasks)
     """What goes on when its request is answered."""
 
@@ -67,9 +69,9 @@ async def running(settings: Settings, *watching: Coroutine[Any, Any, None]) -> A
     """`watching`: what else runs as long as the process does."""
     url = settings.redis_url.get_secret_value()
     client = command_queue.connect(url)
-    blocking = Redis.from_url(url, socket_timeout=5.0, socket_connect_timeout=2.0)
+    blocking = redis_client.connect_in_threads(url, socket_timeout=5.0, socket_connect_timeout=2.0)
     # Those who listen keep their connections for long: not those of the requests.
-    listening_client = AsyncRedis.from_url(url, **LISTENING)
+    listening_client = redis_client.connect(url, **LISTENING)
     asker = Asker(client, f"web-{uuid4()}")
     parts = Parts(settings, client, blocking, asker, Feeds(listening_client, asker, settings.event_streams))
     try:

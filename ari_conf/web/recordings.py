@@ -17,6 +17,7 @@ from ari_conf.errors import RecordingFailed
 from ari_conf.recording_document import object_key
 from ari_conf.recording_index import Stored
 from ari_conf.web import models as m
+from ari_conf.web import recording_stream
 from ari_conf.web.answer import Answer, answer
 from ari_conf.web.body import described, described_query, read
 from ari_conf.web.caller import Caller, Calling, basic, caller
@@ -79,7 +80,10 @@ async def _file(request: Request, auth_id: str, recording_id: str, form: str) ->
     if account.recording_auth == "basic":
         credentials: HTTPBasicCredentials | None = await basic(request)
         await caller(request, auth_id, credentials)
-    address = await parts.storage.run(auth_id, _address, parts, stored, "download" in request.query_params)
+    name = _file_name(stored) if "download" in request.query_params else None
+    if parts.settings.record_delivery == "web":
+        return await recording_stream.answer(request, parts, stored, name)
+    address = await parts.storage.run(auth_id, _address, parts, stored, name, request.method == "HEAD")
     return RedirectResponse(address, 302)
 
 
@@ -103,11 +107,14 @@ async def get_wav(request: Request, auth_id: str, recording_id: str) -> Response
     return await _file(request, auth_id, recording_id, "wav")
 
 
-def _address(parts: Parts, stored: Stored, as_file: bool) -> str:
-    """As a file it is called what its conference was."""
+def _file_name(stored: Stored) -> str:
+    """What its conference was called."""
     began = datetime.fromtimestamp(stored.start_ms / 1000, UTC).strftime("%Y-%m-%d %H.%M")
-    name = f"{stored.conference_name} {began}.{stored.file_format}" if as_file else None
-    return Bucket(parts.settings).address(stored.key, parts.settings.record_url_s, name)
+    return f"{stored.conference_name} {began}.{stored.file_format}"
+
+
+def _address(parts: Parts, stored: Stored, name: str | None, head: bool) -> str:
+    return Bucket(parts.settings).address(stored.key, parts.settings.record_url_s, name, head=head)
 
 
 # The calls.

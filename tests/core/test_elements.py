@@ -14,7 +14,7 @@ CONFERENCE = {
     "recordFileFormat": "mp3", "timeLimit": None, "hangupOnStar": False, "action": None, "method": "POST",
     "redirect": True, "callbackUrl": None, "callbackMethod": "POST", "digitsMatch": (), "relayDTMF": True,
     "floorEvent": False, "transcriptionType": None, "transcriptionUrl": None, "transcriptionMethod": "POST",
-    "sendDigits": "",
+    "transcriptionLanguage": None, "sendDigits": "",
 }  # fmt: skip
 GET_DIGITS = {
     "action": None, "method": "POST", "timeout": 5, "digitTimeout": 2, "finishOnKey": "#", "numDigits": 99,
@@ -60,7 +60,8 @@ def read(name: str, text: str, element: type = el.Conference) -> Any:
         ("digitsMatch", "1,1", ("1",)),
         ("transcriptionType", "auto", "auto"), ("transcriptionType", "hybrid", "hybrid"),
         ("transcriptionType", "manual", "manual"), ("waitSound", " http://a.example ", "http://a.example"),
-        ("sendDigits", "1w2W#", "1w2W#"),
+        ("transcriptionLanguage", " de-AT ", "de"), ("transcriptionLanguage", "AUTO", "auto"),
+        ("transcriptionLanguage", "yue", "yue"), ("sendDigits", "1w2W#", "1w2W#"),
     ],
 )  # fmt: skip
 def test_what_is_allowed(name: str, text: str, value: Any) -> None:
@@ -76,6 +77,7 @@ ALLOWED = {
     "method": "GET or POST",
     "digitsMatch": "patterns of the digits 0-9 * #, separated by commas",
     "transcriptionType": "auto or hybrid or manual",
+    "transcriptionLanguage": "a language code such as de or en-US, or auto",
     "sendDigits": "digits 0-9 * #, w (0.5 s) and W (1 s), at most 100",
 }
 
@@ -88,6 +90,7 @@ ALLOWED = {
         ("maxMembers", "0"), ("maxMembers", "21"), ("maxMembers", "+5"), ("maxMembers", "1_0"), ("maxMembers", "٣"),
         ("timeLimit", "-1"), ("timeLimit", "1.5"), ("recordFileFormat", "ogg"), ("method", "PUT"),
         ("digitsMatch", "1,,2"), ("digitsMatch", "1a"), ("transcriptionType", "automatic"), ("sendDigits", "1 2"),
+        ("transcriptionLanguage", "german"), ("transcriptionLanguage", "d"), ("transcriptionLanguage", "d3"),
         ("sendDigits", "1" * 101), ("digitsMatch", "1" * 101),
     ],
 )  # fmt: skip

@@ -41,7 +41,7 @@ GAP_MS = 100.0
 """The longest pause in somebody's voice that nobody notices."""
 KEPT = re.compile(
     r"ari_conf:(accounts$|owner:|lease:|clock:|standby:|problems:|written:|state:|recording|commands|repl|idempotency:"
-    r"|login:|logins:|auth-failures:|api-rate:|strangers$"
+    r"|login:|logins:|auth-failures:|api-rate:|strangers$|celery:|transcribers$"
     r"|(callbacks|recordings|transcriptions):(counts|threads|token|workers|dead:.*|delivered:.*)$)"
 )
 """What Redis is to keep: accounts, what is told of them and their recordings; workers; the answers of commands and

@@ -8,31 +8,45 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientSession, encode_basic_auth
 
 from ari_conf.parts.processes import free_port
 from ari_conf.up import System
 from demo import listen
 from tests.integration.stage import ALLOWED, Stage, staged
+from tests.redis import RedisServer
+from tests.test_redis_ways import give_a_user
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @asynccontextmanager
 async def stage_of(folder: Path, **configured: str) -> AsyncGenerator[Stage]:
-    parts = ("redis", "asterisk", "worker", "serve")
+    parts = ("redis", "asterisk", "worker", "serve", "web")
     async with System(folder, ALLOWED | configured, parts) as system, staged(system) as stage:
         yield stage
 
 
-async def test_an_older_asterisk_to_which_we_connect(tmp_path: Path) -> None:
-    async with stage_of(tmp_path, ARI_CONF_ARI_SOCKET="inbound") as stage, stage.callers(2) as (ann, bob):
+async def test_an_older_asterisk_to_which_we_connect_and_a_redis_where_we_may_little(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    url = f"redis://{give_a_user(redis_server)}127.0.0.1:{redis_server.port}/0"
+    elsewhere = {"ARI_CONF_ARI_SOCKET": "inbound", "ARI_CONF_REDIS_URL": url}
+    async with stage_of(tmp_path / "system", **elsewhere) as stage, stage.callers(2) as (ann, bob):
         ann.tone(2575)
         bob.tone(2875)
-        await stage.call(ann, "<Conference>standup</Conference>")
-        await stage.call(bob, "<Conference>standup</Conference>")
+        told = '<Conference callbackUrl="{url}/events">standup</Conference>'
+        await stage.call(ann, told)
+        await stage.call(bob, told)
         await asyncio.gather(stage.hears(ann, 2875), stage.hears(bob, 2575))
+        async with ClientSession(headers={"Authorization": encode_basic_auth(stage.account, stage.token)}) as http:
+            conference = f"{stage.system.settings.public_url}/v1/Account/{stage.account}/Conference/standup/"
+            async with http.post(f"{conference}Member/all/Mute/") as answered:
+                assert answered.status == 202, await answered.text()
         await ann.hang_up()
         await bob.hang_up()
+        await stage.event("ConferenceExit", ConferenceLastMember="true")
+    assert redis_server.client.execute_command("ACL", "LOG") == []
 
 
 async def test_an_asterisk_elsewhere_fetches_sounds_by_http(tmp_path: Path) -> None:

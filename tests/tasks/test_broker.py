@@ -37,7 +37,7 @@ def test_a_token_is_the_message_that_celery_would_send(redis_server: RedisServer
         app.send_task("tasks.callbacks.deliver", ("12-34",), producer=producer, queue="callbacks")
         letter = tokens.letter_of("callbacks", producer.channel)
         text = tokens.text(letter, "12-34")
-    [theirs] = redis_server.client.lrange("callbacks", 0, -1)
+    [theirs] = redis_server.client.lrange("ari_conf:celery:callbacks", 0, -1)
     assert _without_ids(text) == _without_ids(theirs)
     assert tokens.text(letter, "12-34") != text
 
@@ -52,7 +52,7 @@ def test_a_worker_takes_no_more_than_it_has_threads_and_keeps_nothing_in_redis(
         queue, letter = app.amqp.queues["callbacks"].bind(channel), tokens.letter_of("callbacks", channel)
         consumer = app.amqp.TaskConsumer(channel, queues=[queue], on_message=received.append, prefetch_count=3)
         for n in range(5):
-            redis_server.client.lpush("callbacks", tokens.text(letter, str(n)))
+            redis_server.client.lpush("ari_conf:celery:callbacks", tokens.text(letter, str(n)))
         with consumer:
             for _ in range(3):
                 connection.drain_events(timeout=5)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from ari_conf.errors import TranscriptionFailed, TranscriptionRefused
+from ari_conf.errors import TranscriptionFailed, TranscriptionRefused, TranscriptionUnusable
 from ari_conf.settings import from_environment
 from demo.speech import speech_files
 from tasks import engines
-from tasks.engines import RATE, Http, Word, engine, words_of
+from tasks.answers import Word
+from tasks.engines import MOST_ANSWER, RATE, Http, engine, installed
 from tests.tasks.whisper_server import WhisperServer
 from tests.tasks.words import error_rate, plain, samples
 
@@ -58,11 +63,114 @@ def test_a_server_that_does_not(status: int, error: type[Exception]) -> None:
         Http(server.url, None, "whisper-1").transcribe(bytes(RATE))
 
 
-def test_words_of_segments_are_spread_over_their_time() -> None:
-    answer = {"text": "one two", "segments": [{"start": 1.0, "end": 2.0, "text": " one two"}]}
-    assert words_of(answer, 5000) == [Word(1000, 1500, "one"), Word(1500, 2000, "two")]
-    assert words_of({"text": "a b"}, 1000) == [Word(0, 500, "a"), Word(500, 1000, "b")]
-    assert words_of({"text": ""}, 1000) == []
+def fields(asked: dict[str, str]) -> tuple[str, bool]:
+    return asked["response_format"], "timestamp_granularities[]" in asked
+
+
+PLAIN = json.dumps({"text": "room seven is open"}).encode()
+TIMED = json.dumps({"text": "room", "words": [{"word": "room", "start": 0.1, "end": 0.2}]}).encode()
+NO_VERBOSE = b'{"error": {"message": "response_format verbose_json is not compatible with gpt-4o-transcribe"}}'
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize(
+    ("takes", "found"),
+    [
+        ([("verbose_json", False), ("json", False)], [Word(100, 200, "room")]),
+        ([("json", False)], [Word(n * 250, n * 250 + 250, w) for n, w in enumerate(("room", "seven", "is", "open"))]),
+    ],
+    ids=["no granularities", "no verbose_json"],
+)
+def test_a_model_that_does_not_take_what_we_would_like(
+    status: int, takes: list[tuple[str, bool]], found: list[Word]
+) -> None:
+    """It is asked for less, and from then on at once."""
+
+    def answer(asked: dict[str, str]) -> tuple[int, bytes]:
+        if fields(asked) not in takes:
+            return status, NO_VERBOSE
+        return 200, TIMED if asked["response_format"] == "verbose_json" else PLAIN
+
+    with WhisperServer(raw=answer) as server:
+        for _ in range(2):
+            assert Http(server.url, "sk-test", "gpt-4o-transcribe").transcribe(bytes(RATE * 2)) == found
+        asked = [fields(one) for one in server.asked]
+    ladder = [("verbose_json", True), ("verbose_json", False), ("json", False)]
+    assert asked == [*ladder[: ladder.index(takes[0]) + 1], takes[0]]
+
+
+def test_what_is_refused_in_each_form_is_told_with_the_servers_reason() -> None:
+    with WhisperServer(raw=lambda _: (400, b'{"error": {"message": "Invalid model"}}')) as server:
+        with pytest.raises(TranscriptionRefused, match="status 400: Invalid model"):
+            Http(server.url, "sk-test", "whisper-x").transcribe(bytes(RATE))
+        assert len(server.asked) == 3
+
+
+BAD = {
+    "a page": b"<html>Bad Gateway</html>",
+    "nothing": b"",
+    "null": b"null",
+    "a list": b"[]",
+    "no text": b'{"text": null}',
+    "too much": b'{"text": "' + b"x " * MOST_ANSWER + b'"}',
+    "too many words": json.dumps({"text": "a " * 50_000}).encode(),
+}
+
+
+@pytest.mark.parametrize("body", BAD.values(), ids=BAD)
+def test_an_answer_that_is_no_transcription_is_unusable(body: bytes) -> None:
+    with WhisperServer(raw=lambda _: (200, body)) as server:
+        with pytest.raises(TranscriptionUnusable, match="what the transcription server answered"):
+            Http(server.url, "sk-test", "whisper-1").transcribe(bytes(RATE))
+        assert len(server.asked) == 1, "it was paid for: no other form is tried"
+
+
+def test_an_answer_that_never_ends_is_broken_off() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ended = threading.Event()
+
+        def drip() -> None:
+            client, _ = listening.accept()
+            with client:
+                client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                while not ended.is_set():
+                    with suppress(OSError):
+                        client.sendall(b"1\r\n \r\n")
+                    ended.wait(0.05)
+
+        dripping = threading.Thread(target=drip, daemon=True)
+        dripping.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        with pytest.raises(TranscriptionFailed, match="longer than 1 s"):
+            Http(url, None, "whisper-1", answer_s=1).transcribe(bytes(RATE))
+        ended.set()
+        dripping.join()
+
+
+@pytest.mark.parametrize(("language", "asked"), [("de", "de"), ("auto", None)])
+def test_a_server_is_told_the_language(language: str, asked: str | None) -> None:
+    with WhisperServer(raw=lambda _: (200, PLAIN)) as server:
+        Http(server.url, "sk-test", "whisper-1").transcribe(bytes(RATE), language)
+        assert server.asked[0].get("language") == asked
+
+
+def test_the_model_for_english_refuses_others() -> None:
+    using = engine(from_environment({}))
+    with pytest.raises(TranscriptionRefused, match="English alone"):
+        using.transcribe(bytes(RATE), "de")
+    assert using.transcribe(bytes(RATE), "auto") == []
+
+
+def test_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(**values: str) -> str:
+        return installed(from_environment({f"ARI_CONF_TRANSCRIPTION_{n}": text for n, text in values.items()}))
+
+    assert of() == "tiny.en" and of(ENGINE="http", MODEL="m") == "m" and of(ENGINE="http")
+    assert of(MODEL=str(tmp_path)) == ""
+    (tmp_path / "model.bin").touch()
+    assert of(MODEL=str(tmp_path)) == tmp_path.name
+    monkeypatch.setattr(engines, "BUNDLED", "a_package_that_is_not_there")
+    assert of() == ""
 
 
 def test_a_folder_of_ones_own(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from ari_conf import disk, recordings
 from ari_conf.cli import app as cli
 from ari_conf.recording_document import schema
 from ari_conf.settings import settings
+from tests.strict_s3 import LEAST, strict_s3
 from tests.tasks.store_stage import ACCOUNT, DAY, StoreStage
 
 LONG_S = 900
@@ -162,6 +163,31 @@ def test_an_upload_that_somebody_abandoned_is_aborted(stage: StoreStage) -> None
     stage.worker()
     stage.hand_on()
     stage.stored_once()
+
+
+@pytest.mark.parametrize("unknown", [403, 501])
+def test_a_key_that_may_only_put_get_and_delete_is_enough(stage: StoreStage, unknown: int) -> None:
+    samples = stage.records(LONG_S if unknown == 403 else 5)
+    with strict_s3() as server:
+        server.unknown = unknown
+        stage.worker(**server.variables)
+        stage.hand_on()
+        stage.is_told()
+        assert samples_of(server.objects[stage.key("wav")]) == samples
+        assert sorted(server.objects) == sorted((stage.key("wav"), stage.key("json")))
+        assert not stage.tape.exists() and not stage.problems()
+
+
+def test_what_asterisk_has_no_more_is_lost_only_if_s3_would_tell_that_it_has_it(stage: StoreStage) -> None:
+    """A key that may not get objects is denied those that are there."""
+    with strict_s3(LEAST - {"GetObject"}) as server:
+        stage.worker(**server.variables)
+        stage.hand_on()
+        stage.until(lambda: stage.pending() and "s3:GetObject" in stage.pending()[0].job.error)
+        assert recordings.lost(stage.redis, [ACCOUNT]) == []
+        server.allowed = LEAST
+        stage.due_now()
+        stage.until(lambda: recordings.lost(stage.redis, [ACCOUNT]))
 
 
 # The worker.

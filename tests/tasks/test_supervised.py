@@ -21,7 +21,7 @@ from tests.lateness import SOON_S
 from tests.redis import RedisServer
 from tests.tasks.fleet import ROOT, Receiver, Worker, callback, post, until
 
-QUEUES = ("callbacks", "recordings", "transcriptions")
+QUEUES = tuple(f"ari_conf:celery:{name}" for name in ("callbacks", "recordings", "transcriptions"))
 
 
 def message(text: str = '[["token"], {}, {}]', **changed: Any) -> bytes:
@@ -159,7 +159,7 @@ def test_one_that_can_not_even_stop_ends_all_the_same(redis_server: RedisServer,
             post(redis_server, [callback(hanging.url + "#rt=60000&tt=60000", 1)])
             hanging.wait(lambda: len(hanging.received) == 1, 120)
             redis_server.client.set("break", 1)
-            redis_server.client.lpush("recordings", message())
+            redis_server.client.lpush("ari_conf:celery:recordings", message())
             said, _ = process.communicate(timeout=50)
         finally:
             released.set()

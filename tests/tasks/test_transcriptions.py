@@ -8,17 +8,18 @@ import time
 import wave
 
 import jsonschema_rs
+import msgspec
 import numpy as np
 import pytest
 from celery import Celery
 
-from ari_conf import accounts, lanes
+from ari_conf import accounts, lanes, recordings, transcribers
 from ari_conf.recording_document import schema
 from demo import listen
 from demo.speech import speech_files
-from tasks.engines import Word
+from tasks.answers import Word
 from tasks.speech import PIECE_S
-from tasks.transcriptions import charge, refusal
+from tasks.transcriptions import MOST_TRIES, MOST_UNUSABLE, charge, refusal
 from tests.redis import RedisServer
 from tests.tasks.store_stage import ACCOUNT, StoreStage
 from tests.tasks.whisper_server import WhisperServer
@@ -143,6 +144,7 @@ def test_a_long_one_is_not_begun_twice_and_goes_on_where_it_was(stage: StoreStag
     worker is killed. How far it is can be seen."""
     records_long_speech(stage, 2 * PIECE_S)
     celery = Celery(broker=stage.redis_server.url)
+    celery.conf.broker_transport_options = {"global_keyprefix": lanes.CELERYS_PREFIX}
     second, go_on = threading.Event(), threading.Event()
 
     def answer() -> int | None:
@@ -170,3 +172,82 @@ def test_a_long_one_is_not_begun_twice_and_goes_on_where_it_was(stage: StoreStag
     assert len(server.asked) == 4, "the second piece again, and the rest; not the first"
     assert len(params["transcription"].split()) == 3
     assert not stage.redis.keys("ari_conf:recording-words:*")
+
+
+# Whatever a server answers, it ends.
+
+
+def test_answers_that_are_no_transcription_are_paid_for_three_times_and_it_can_be_tried_again(
+    stage: StoreStage,
+) -> None:
+    records_speech(stage)
+    bad: list[bytes | None] = [b'{"text": null}']
+    with WhisperServer(
+        raw=lambda _: (200, bad[0]) if bad[0] else None, understand=lambda _: [Word(0, 900, "seven")]
+    ) as server:
+        stage.worker(**http(server))
+        hand_on(stage)
+        params = told_once(stage)
+        assert len(server.asked) == MOST_UNUSABLE
+        assert "its text is no text, 3 times" in params["error"] and params["transcription_charge"] == "0"
+        document = stage.bucket.get_json(stage.key("json"))
+        assert document is not None and document["transcript"]["state"] == "failed"
+        stage.until(lambda: recordings.lost(stage.redis, [ACCOUNT]))
+        ((_, kind, job),) = recordings.lost(stage.redis, [ACCOUNT])
+        assert kind == recordings.TRANSCRIPTIONS and "no text" in job.error
+        assert any("was not transcribed" in text for text in stage.problems())
+        bad[0] = None
+        assert recordings.retry(stage.redis, [ACCOUNT]) == 1
+        stage.receiver.wait(lambda: len(stage.receiver.received) == 2, 60)
+        again = stage.receiver.received[1].params
+        assert again["transcription"].startswith("seven") and not again.get("error")
+        stage.until(lambda: not stage.pending() and not recordings.lost(stage.redis, [ACCOUNT]))
+
+
+def test_without_an_engine_it_has_failed_at_once_and_the_account_is_told(stage: StoreStage) -> None:
+    records_speech(stage)
+    stage.worker(ARI_CONF_TRANSCRIPTION_MODEL=str(stage.folder / "none"))
+    stage.until(lambda: transcribers.are_missing(stage.redis), 60)
+    hand_on(stage)
+    params = told_once(stage)
+    assert params["error"] == transcribers.MISSING
+    stage.until(lambda: any(transcribers.MISSING in text for text in stage.problems()))
+
+
+@pytest.mark.parametrize(("of_document", "asked"), [(None, "de"), ("fr", "fr")])
+def test_it_is_understood_in_the_language_of_the_document_or_the_account(
+    stage: StoreStage, redis_server: RedisServer, of_document: str | None, asked: str
+) -> None:
+    records_speech(stage)
+    accounts.update(redis_server.client, ACCOUNT, transcription_language="de-DE")
+    with WhisperServer(understand=lambda _: [Word(0, 900, "sieben")]) as server:
+        stage.worker(**http(server))
+        more = {"transcription_url": f"{stage.receiver.url}/t", "transcription_language": of_document}
+        stage.hand_on("mp3", callback=None, transcribe=True, **more)
+        told_once(stage)
+        assert server.asked[0]["language"] == asked
+    document = stage.bucket.get_json(stage.key("json"))
+    assert document is not None and document["transcript"]["language"] == asked
+
+
+def test_a_server_that_is_away_is_awaited_for_a_day_and_then_it_is_told(stage: StoreStage) -> None:
+    """The day is made of the tries that a worker has made in it."""
+    records_speech(stage)
+    with WhisperServer(answer=lambda: 503) as server:
+        stage.worker(**http(server))
+        stage.hand_on("mp3", callback=None, transcribe=False)
+        stage.until(lambda: recordings.get(stage.redis, stage.recording_id))
+        waited = recordings.Transcribing(
+            recording_id=stage.recording_id,
+            auth_id=ACCOUNT,
+            at_ms=1,
+            url=f"{stage.receiver.url}/transcription",
+            tries=MOST_TRIES - 2,
+        )
+        lane = recordings.lane(ACCOUNT, "", stage.recording_id)
+        lanes.enqueue(stage.redis, [(lane, msgspec.json.encode(waited))], recordings.TRANSCRIPTIONS)
+        stage.until(lambda: any(one.job.tries == MOST_TRIES - 1 for one in stage.pending()))
+        (again,) = stage.redis.zrange("ari_conf:transcriptions:waiting", 0, -1)
+        stage.redis.zadd("ari_conf:transcriptions:waiting", {again: 0}, xx=True)
+        params = told_once(stage)
+    assert params["error"].endswith("status 503, for a day")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.engines import Word
+from tasks.answers import Word
 from tasks.turns import Talk, turns
 
 NUMBERS = {1: "15551", 2: "15552"}

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from ari_conf import transcribers
 from tests.web.conftest import Api, Owner, part, within
 from tests.web.test_events import eventually
 
@@ -304,6 +305,18 @@ def test_record(api: Api, owner: Owner, ids: dict[str, str]):
     assert (again.status, again.json["error"]) == (409, "the conference is being recorded already")
     assert api.delete("Conference/standup/Record/").status == 204
     assert api.delete("Conference/standup/Record/").status == 404
+
+
+def test_a_recording_that_nothing_will_transcribe_is_made_and_says_so(api: Api, owner: Owner, ids: dict[str, str]):
+    transcribers.tell(owner.redis, "w1", "")
+    told = api.post("Conference/standup/Record/", {"transcription_type": "auto"})
+    assert (told.status, told.json["message"]) == (202, "conference recording started")
+    assert told.json["warning"] == f"it will not be transcribed: {transcribers.MISSING}"
+    assert api.delete("Conference/standup/Record/").status == 204
+    assert "warning" not in api.post("Conference/standup/Record/").json
+    assert api.delete("Conference/standup/Record/").status == 204
+    transcribers.tell(owner.redis, "w2", "tiny.en")
+    assert "warning" not in api.post("Conference/standup/Record/", {"transcription_type": "auto"}).json
 
 
 def test_callback_url_is_the_recordings(api: Api, owner: Owner, ids: dict[str, str]):

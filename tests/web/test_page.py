@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 from setuptools.dist import Distribution
 
-from ari_conf import accounts
+from ari_conf import accounts, transcribers
 from ari_conf.settings import from_environment
 from ari_conf.web import logins, page
 from tests.web.conftest import Answered, Api, Owner, Served, account
@@ -144,6 +144,21 @@ def test_who_is_logged_in_gets_the_page_and_is_told_who_he_is(browser: Browser):
     told = browser.send("GET", "/login/me").json
     assert told["auth_id"] == "A"
     assert abs(told["now_ms"] - time.time() * 1000) < 5000
+
+
+def test_the_page_is_told_whether_what_is_said_can_be_written_down(browser: Browser, owner: Owner):
+    """Not if there are workers for it, and none has an engine."""
+
+    def offered() -> bool:
+        return bool(browser.send("GET", "/login/me").json["transcribes"])
+
+    assert offered(), "nobody knows"
+    transcribers.tell(owner.redis, "w1", "")
+    assert not offered()
+    transcribers.tell(owner.redis, "w2", "tiny.en")
+    assert offered()
+    owner.redis.zadd(transcribers.KEY, {"w2 tiny.en": 1})
+    assert not offered(), "that one is gone"
 
 
 def test_logging_out_ends_it_at_the_server_too(browser: Browser, owner: Owner):

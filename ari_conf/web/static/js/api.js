@@ -12,6 +12,9 @@ let ahead = 0;
 export const skew = () => ahead;
 
 /** What went wrong, as a sentence for whoever looks at the page. */
+/** Whether what is said in recordings can be written down here. */
+export let transcribes = true;
+
 export class Failed extends Error {
   constructor(status, sentence) {
     super(sentence);
@@ -21,7 +24,8 @@ export class Failed extends Error {
 
 /** Learns whose page this is. Goes to the log-in page if nobody is logged in (any more). */
 export async function begin() {
-  const { auth_id, now_ms } = await ask("GET", "/login/me");
+  const { auth_id, now_ms, transcribes: does } = await ask("GET", "/login/me");
+  transcribes = does;
   // Less than that may be the answer's own time on its way.
   ahead = Math.abs(now_ms - Date.now()) > 1000 ? now_ms - Date.now() : 0;
   account = `/v1/Account/${encodeURIComponent(auth_id)}/`;

@@ -1,5 +1,5 @@
 // Before a recording begins: as what, and whether it is written down.
-import { place, post } from "./api.js";
+import { place, post, transcribes } from "./api.js";
 import { Actions } from "./dialog.js";
 import { html, useState } from "./dom.js";
 import { doing } from "./notes.js";
@@ -17,6 +17,6 @@ export function RecordForm({ name, close }) {
       <label class="choice"><input type="radio" name="form" checked=${form === "mp3"} onChange=${() => setForm("mp3")} />mp3, small</label>
       <label class="choice"><input type="radio" name="form" checked=${form === "wav"} onChange=${() => setForm("wav")} />wav, uncompressed</label>
     </fieldset>
-    <label class="choice"><input type="checkbox" checked=${written} onChange=${(event) => setWritten(event.target.checked)} />Write down what is said (English)</label>
+    ${transcribes && html`<label class="choice"><input type="checkbox" checked=${written} onChange=${(event) => setWritten(event.target.checked)} />Write down what is said</label>`}
     <${Actions} close=${close} verb="Start recording" act=${start} />`;
 }
