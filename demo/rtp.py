@@ -84,6 +84,8 @@ class Line:
         self.late: list[tuple[float, float]] = []
         """(epoch ms, by how many ms) of each packet that was sent later than LATE_MS."""
         self.due = 0.0
+        self.came: list[float] = []
+        """Epoch ms of each packet that came, of whatever kind."""
         self._on_digit = on_digit
         self._presses: deque[_Press] = deque()
         self._sequence = random.randrange(1 << 16)
@@ -170,6 +172,7 @@ class Line:
         if len(packet) < 12 or (self.far is not None and origin[1] != self.far[1]):
             return
         kind = packet[1] & 0x7F
+        self.came.append(_stamped(ancillary) / 1e6)
         if kind == self._kind:
             self.recorder.arrived.append((_stamped(ancillary), packet))
         elif kind == EVENT_TYPE and len(packet) >= 16:
