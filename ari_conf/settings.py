@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
-from contextlib import suppress
-from difflib import get_close_matches
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
@@ -23,7 +20,6 @@ UP_FOLDER = "ARI_CONF_UP_FOLDER"
 """The variable that leads commands to the system that `ari-conf up` has started in that folder."""
 VALUES = "values.json"
 """In it: the variables that its parts get."""
-SCRIPTS = Path(__file__).parents[1] / "asterisk"
 
 
 class Settings(BaseSettings):
@@ -241,27 +237,6 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     except ValidationError as error:
         wrong = "; ".join(f"ARI_CONF_{str(e['loc'][0]).upper()}: {_said(e['msg'])}" for e in error.errors())
         raise SettingsError(f"settings: {wrong}") from None
-
-
-def unknown(environment: Mapping[str, str]) -> list[str]:
-    """Of each variable that nothing reads, a sentence with the one that may be meant."""
-    ours = {f"ARI_CONF_{name.upper()}" for name in Settings.model_fields}
-    known = ours | _of_scripts()
-    found = []
-    for name in sorted(name for name in environment if name.startswith("ARI_CONF_") and name not in known):
-        meant = get_close_matches(name, sorted(known), 1, 0.8)
-        hint = f"did you mean {meant[0]}?" if meant else "`ari-conf serve --help` lists those that there are"
-        found.append(f"{name} is no setting and has no effect: {hint}")
-    return found
-
-
-def _of_scripts() -> set[str]:
-    """The variables that only the scripts in asterisk/ read, and `ari-conf up`."""
-    known = {UP_FOLDER}
-    for script in ("configure", "get"):
-        with suppress(OSError):
-            known |= set(re.findall(r"ARI_CONF_[A-Z0-9_]+", (SCRIPTS / script).read_text()))
-    return known
 
 
 def _said(message: str) -> str:

@@ -21,9 +21,10 @@ from ari_conf import accounts, doctor, holder, lease, store, transcribers
 from ari_conf.core.effects import PostCallback, ReportProblem
 from ari_conf.doctor import asterisk, machine
 from ari_conf.media.voices import Flite
+from ari_conf.misspelt import unknown
 from ari_conf.parts import processes
 from ari_conf.redis_client import connect_in_threads
-from ari_conf.settings import Settings, from_environment, unknown
+from ari_conf.settings import Settings, from_environment
 from ari_conf.up import System
 from tasks import engines
 from tests.lateness import took_s

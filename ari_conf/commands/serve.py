@@ -11,7 +11,8 @@ import structlog
 
 from ari_conf import logs
 from ari_conf.errors import LeaseLost, TaskEnded
-from ari_conf.settings import settings, unknown
+from ari_conf.misspelt import unknown
+from ari_conf.settings import settings
 
 
 def serve() -> None:

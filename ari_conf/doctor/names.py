@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 
 from ari_conf.doctor.found import Doubtful
-from ari_conf.settings import Settings, unknown
+from ari_conf.misspelt import unknown
+from ari_conf.settings import Settings
 
 
 def settings_known(_settings: Settings, environment: Mapping[str, str] = os.environ) -> str:
