@@ -30,6 +30,7 @@ from ari_conf.core import elements as el
 from ari_conf.errors import InvalidDocument
 from ari_conf.http import retry
 from ari_conf.media.ssml import canonical
+from ari_conf.visible import one_spelling
 
 MAX_BYTES = 100 * 1024
 MAX_DEPTH = 32
@@ -448,9 +449,9 @@ def _pre_answer(node: Node, warnings: _Warnings) -> el.PreAnswer:
 
 def _conference(node: Node, warnings: _Warnings) -> el.Conference:
     # "The text is the conference's name: trimmed, case-sensitive, may hold spaces and any Unicode, at most 200
-    # characters; empty is an invalid document."
+    # characters; empty is an invalid document. Two spellings that a reader cannot tell apart are one name."
     _no_children(node, warnings)
-    name = _text(node)
+    name = one_spelling(_text(node))
     if not name:
         raise InvalidDocument("Conference: it has no name; its text is the conference's name")
     if len(name) > MAX_NAME:

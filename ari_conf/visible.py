@@ -7,6 +7,7 @@ them rename windows, hide lines or type answers; bidirectional overrides reverse
 from __future__ import annotations
 
 import re
+import unicodedata
 
 C0 = "\x00-\x1f"
 ACTING = (
@@ -17,7 +18,10 @@ ACTING = (
     "\ud800-\udfff"  # half a character, which can't be written as UTF-8
 )
 """As the inside of a regular expression's brackets."""
+UNSEEN = "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b\u2060-\u2064\u206a-\u206f\u3164\ufeff\uffa0"
+"""They stand for nothing that can be seen. (Joiners are kept: they shape letters and emoji.)"""
 _acting = re.compile(f"[{ACTING}]")
+_unseen = re.compile(f"(?!\\s)[{ACTING}{UNSEEN}]")
 _acting_but_lines = re.compile(f"(?![\n\t])[{ACTING}]")
 
 
@@ -31,6 +35,14 @@ def visible(text: str, *, lines: bool = False) -> str:
 def stripped(text: str) -> str:
     """The text without such characters."""
     return text if text.isprintable() else _acting.sub("", text)
+
+
+def one_spelling(name: str) -> str:
+    """Of spellings that a reader can't tell apart: composed letters, one space where there is any white space, none at
+    the ends, and nothing that can't be seen."""
+    if name.isascii() and name.isprintable() and "  " not in name:
+        return name.strip()
+    return " ".join(_unseen.sub("", unicodedata.normalize("NFC", name)).split())
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -103,7 +103,34 @@ def test_the_name_is_trimmed_and_may_hold_anything() -> None:
     assert only(f"<Conference>{'ä' * 200}</Conference>") == Conference("ä" * 200)
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "Zoë’s room",
+        "Zoe\u0308’s room",
+        "Zoë’s\u00a0room",
+        "Zoë’s\n   room",
+        "\ufeffZo\u00adë’s\u200b room",
+        "\u200eZoë’s room\u200f",
+    ],
+)
+def test_spellings_that_a_reader_cannot_tell_apart_are_one_name(spelling: str) -> None:
+    assert only(f"<Conference>{spelling}</Conference>") == Conference("Zoë’s room")
+
+
+@pytest.mark.parametrize("other", ["Zoe’s room", "zoë’s room", "Zoë’sroom", "Zoë's room"])
+def test_spellings_that_a_reader_can_tell_apart_are_two(other: str) -> None:
+    assert only(f"<Conference>{other}</Conference>") != Conference("Zoë’s room")
+
+
+def test_joiners_shape_what_is_seen_and_are_kept() -> None:
+    assert only("<Conference>\U0001f469\u200d\U0001f680</Conference>") == Conference("\U0001f469\u200d\U0001f680")
+
+
 def test_a_conference_without_a_usable_name_is_refused() -> None:
+    assert refused(response("<Conference>\u200b</Conference>")) == (
+        "Conference: it has no name; its text is the conference's name"
+    )
     assert refused(response("<Conference> \n </Conference>")) == (
         "Conference: it has no name; its text is the conference's name"
     )

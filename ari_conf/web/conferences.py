@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from ari_conf import transcribers
 from ari_conf.core import commands as do
 from ari_conf.core.elements import Play, Speak
+from ari_conf.visible import one_spelling
 from ari_conf.web import models as m
 from ari_conf.web import reads
 from ari_conf.web.answer import Answer, answer
@@ -34,7 +35,7 @@ router = APIRouter()
 
 
 def conference_name(name: Annotated[str, Path(description="The conference's, URL-encoded.", min_length=1)]) -> str:
-    return decoded(name)
+    return one_spelling(decoded(name))
 
 
 def members(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from ari_conf.accounts import DAY_MS
+from ari_conf.visible import one_spelling
 from ari_conf.web import models as m
 
 NOT_HERE = {
@@ -73,7 +74,7 @@ class Filters(m.Asynchronous):
     @property
     def by(self) -> dict[str, str]:
         given = {
-            "name": self.conference_name,
+            "name": one_spelling(self.conference_name),
             "uuid": self.conference_uuid,
             "call": self.call_uuid,
             "from": self.from_number,
