@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
+import zlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -149,6 +151,10 @@ class FakeAri:
                 # There is a codec, and no X-PH- header.
                 value = "(ulaw);PJSIP;Via,From,To" if query["variable"].startswith("EVAL(") else ""
                 return 200, json.dumps({"value": value}).encode()
+            case ["GET", "channels", channel_id, "rtp_statistics"] if channel_id in self.asterisk.channels:
+                return 200, _statistics(channel_id)
+            case ["GET", "channels", _, "variable" | "rtp_statistics"]:
+                return 404, b'{"message":"Channel not found"}'
             case words:
                 return self._effect(words, query)
 
@@ -321,3 +327,10 @@ async def answered(request: web.Request) -> web.Response:
         f' floorEvent="{floor}">room{called}</Conference></Response>'
     )
     return web.Response(text=text, content_type="application/xml")
+
+
+def _statistics(channel_id: str) -> bytes:
+    """Of a phone that sends without a pause, and is sent as much."""
+    packets = int(time.monotonic() * 50)
+    told = {"remote_ssrc": zlib.crc32(channel_id.encode()), "txcount": packets, "rxcount": packets, "rxploss": 0}
+    return json.dumps(told | {"rxoctetcount": packets * 160}).encode()
