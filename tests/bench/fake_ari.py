@@ -148,9 +148,9 @@ class FakeAri:
             case ["GET", "bridges"]:
                 return 200, b"[" + b",".join(map(self.bridge, self.asterisk.bridges)) + b"]"
             case ["GET", "channels", channel_id, "variable"] if channel_id in self.asterisk.channels:
-                # There is a codec, and no X-PH- header.
-                value = "(ulaw);PJSIP;Via,From,To" if query["variable"].startswith("EVAL(") else ""
-                return 200, json.dumps({"value": value}).encode()
+                return 200, json.dumps({"value": _variable(query["variable"])}).encode()
+            case ["POST", "channels", channel_id, "variable"] if channel_id in self.asterisk.channels:
+                return 204, b""
             case ["GET", "channels", channel_id, "rtp_statistics"] if channel_id in self.asterisk.channels:
                 return 200, _statistics(channel_id)
             case ["GET", "channels", _, "variable" | "rtp_statistics"]:
@@ -327,6 +327,13 @@ async def answered(request: web.Request) -> web.Response:
         f' floorEvent="{floor}">room{called}</Conference></Response>'
     )
     return web.Response(text=text, content_type="application/xml")
+
+
+def _variable(name: str) -> str:
+    """Of a phone on this machine: there is a codec, and no X-PH- header."""
+    if "remote_addr" in name:
+        return "127.0.0.1:5060 127.0.0.1:40000"
+    return "(ulaw);PJSIP;Via,From,To" if name.startswith("EVAL(") else ""
 
 
 def _statistics(channel_id: str) -> bytes:
