@@ -9,6 +9,7 @@ and the account is told so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -43,6 +44,7 @@ OF_CALL = (
 """What its end is told with; what it was doing does not matter any more."""
 OF_CONFERENCE = ("auth_id", "name", "created_at", "entered", "sequence")
 OF_RECORDING = ("call_uuid", "element", "started_at", "wideband", "params", "api_id")
+CHANNELS = "/channels"
 MOST_ASKED = 10_000
 """Recordings in Asterisk's folder of which is asked whether they still run."""
 NOT_READ = (KeyError, TypeError, ValueError, RecursionError)
@@ -143,7 +145,7 @@ def _recorded(directory: Directory) -> set[str]:
 
 
 async def _asked(ari: Client, recorded: set[str]) -> Asterisk:
-    channels, bridges, stored = [await _listed(ari, what) for what in ("/channels", "/bridges", "/recordings/stored")]
+    channels, bridges, stored = [await _listed(ari, what) for what in (CHANNELS, "/bridges", "/recordings/stored")]
     names = [one.name for one in map(_decoder(Live), stored) if one.name not in recorded and "/" in one.name]
     decoded = _decoder(takeover.Channel)
     ours = [raw async for raw in _with_turns(channels) if takeover._is_for(ari.app, decoded(raw))]
@@ -171,6 +173,12 @@ async def _listed(ari: Client, what: str) -> list[msgspec.Raw]:
             log.info("asterisk does not answer yet", path=what, reason=str(error))
             await asyncio.sleep(takeover.AGAIN_S)
         except AriError as error:
+            own = await takeover.of_application(ari, ari.app) if what == CHANNELS and error.status == 500 else None
+            if own is not None:
+                # One whose number or name is no UTF-8 spoils the list.
+                with contextlib.suppress(AriUnreachable):
+                    return (await takeover.one_by_one(ari, own))[0]
+                continue
             log.error(
                 "asterisk can't tell what it has: less is known of what can't be read", path=what, reason=str(error)
             )

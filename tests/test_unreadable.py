@@ -38,6 +38,7 @@ class Asterisk:
         """Files that are nobody's recording any more."""
         self.asked: list[str] = []
         self.can_not_tell: tuple[str, ...] = ()
+        self.tells_of_one = False
         self.unanswered = 0
 
     async def request(self, method: str, path: str, *, kind: Any = Any) -> Any:
@@ -57,6 +58,10 @@ class Asterisk:
             return [{"id": b.bridge_id, "name": "ari_conf", "channels": b.channels} for b in has.bridges.values()]
         if path == "/recordings/stored":
             return [{"name": name, "format": "wav"} for name in (*self.stored, *live, "alone")]
+        if path == "/applications/conf" and self.tells_of_one:
+            return {"name": "conf", "channel_ids": [id for id in has.channels if id != "foreign"]}
+        if path.startswith("/channels/"):
+            return self._channel([*has.channels].index(path.removeprefix("/channels/")), path.rpartition("/")[2])
         name = path.removeprefix("/recordings/live/").replace("%2F", "/")
         if name not in live:
             raise AriNotFound("not found", 404)
@@ -413,6 +418,15 @@ async def test_what_asterisk_can_not_tell_holds_nothing_up(house: House) -> None
     house.spoil("call-eve", set_to("position", value="first"))
     await house.take_over()
     assert stored(house.stage).callback is not None and set(ended(house.stage)) == {"ann", "bob", "cid", "eve"}
+
+
+async def test_a_list_that_somebodys_name_has_spoiled_is_asked_for_one_by_one(house: House) -> None:
+    house.asterisk.can_not_tell, house.asterisk.tells_of_one = ("/channels",), True
+    await house.write()
+    house.spoil("call-eve", b"{")
+    await house.take_over()
+    assert "/channels/eve" in house.asterisk.asked
+    assert set(ended(house.stage)) == {"eve"}
 
 
 async def test_with_very_many_files_in_the_folder_not_all_are_asked_about(
