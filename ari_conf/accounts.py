@@ -16,8 +16,8 @@ import msgspec
 import structlog
 from redis import Redis
 
-from ari_conf.core.account import Account
-from ari_conf.core.elements import NotAllowed, http_method, one_of, spoken_language, url
+from ari_conf.core.account import MOST_MEMBERS, PLIVOS_MEMBERS, Account
+from ari_conf.core.elements import NotAllowed, http_method, one_of, spoken_language, url, whole
 from ari_conf.errors import AccountRefused
 from ari_conf.lanes import PREFIX
 
@@ -48,6 +48,8 @@ class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     fallback_method: str = "POST"
     hangup_url: str | None = None
     hangup_method: str = "POST"
+    max_members: int = PLIVOS_MEMBERS
+    """Of a conference: the most that maxMembers may be, and its default."""
     transcription_rate: str = "0"
     transcription_language: str = "en"
     """Of what is said in its recordings; auto: the engine listens which."""
@@ -77,7 +79,7 @@ class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(AccountRecord).decode
 
-_KINDS = ("_url", "_method", "_rate", "_language", "_auth")
+_KINDS = ("_url", "_method", "_members", "_rate", "_language", "_auth")
 SETTABLE = tuple(name for name in AccountRecord.__struct_fields__ if name.endswith(_KINDS))
 
 
@@ -228,6 +230,7 @@ def _rate(value: str) -> str:
 _READ: dict[str, Callable[[Any], Any]] = {
     "url": _url,
     "method": http_method,
+    "members": lambda value: whole(1, MOST_MEMBERS)(str(value)),
     "rate": _rate,
     "language": spoken_language,
     "auth": one_of("none", "basic"),

@@ -42,6 +42,8 @@ def test_an_auth_id_is_letters_and_digits(redis_server: RedisServer, auth_id: st
         ("transcription_rate", "-1"),
         ("transcription_rate", "NaN"),
         ("transcription_language", "german"),
+        ("max_members", 0),
+        ("max_members", 1001),
         ("auth_id", "MA2"),
     ],
 )

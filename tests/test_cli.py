@@ -105,6 +105,7 @@ def test_an_account_is_changed_in_what_is_given_and_nothing_else(typed, redis_se
     typed("account", "add", "acme", "--answer-url", "https://acme.example/a", "--hangup-url", "https://acme.example/h")
     token = get(redis_server.client, "acme").token
     assert "de" in typed("account", "set", "acme", "--transcription-language", "de-DE")
+    assert "50" in typed("account", "set", "acme", "--max-members", "50")
     said = typed("account", "set", "acme", "--answer-url", "https://acme.example/b", "--hangup-method", "GET")
     record = get(redis_server.client, "acme")
     assert (record.answer_url, record.hangup_url) == ("https://acme.example/b", "https://acme.example/h")
@@ -282,6 +283,13 @@ def test_a_document_from_standard_input():
     assert (result.returncode, result.stdout) == (0, "standard input: Wait\n")
     result = run("documents", "check", "-", given="<Response>" + " " * 200_000)
     assert result.returncode == 1 and "at most 102400 (100 KB) are allowed" in result.stdout
+
+
+def test_more_members_than_an_account_usually_may_have_are_told(tmp_path):
+    (tmp_path / "large.xml").write_text('<Response><Conference maxMembers="21">all</Conference></Response>')
+    result = CliRunner().invoke(app, ["documents", "check", str(tmp_path / "large.xml")])
+    assert result.exit_code == 0 and 'maxMembers="21" is not allowed' in result.output
+    assert "--max-members" in result.output
 
 
 def test_documents_are_checked_with_the_voices_of_this_machine(tmp_path):

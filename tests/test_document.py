@@ -159,10 +159,10 @@ def test_what_cannot_stand_inside_is_skipped_by_name() -> None:
 
 
 def test_a_bad_value_is_named_and_the_default_used() -> None:
-    found = parse(response('<Conference maxMembers="50" muted="on">r</Conference>'))
+    found = parse(response('<Conference maxMembers="0" muted="on">r</Conference>'))
     assert found.elements == (Conference("r"),)
     assert found.warnings == (
-        'Conference: maxMembers="50" is not allowed (a whole number from 1 to 20); 20 is used',
+        'Conference: maxMembers="0" is not allowed (a whole number, 1 or more); none is used',
         'Conference: muted="on" is not allowed (true or false); false is used',
     )
 

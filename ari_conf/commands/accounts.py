@@ -14,6 +14,7 @@ from redis import Redis
 from ari_conf import accounts, dead_letters, recording_index
 from ari_conf.accounts import AccountRecord
 from ari_conf.commands.terminal import console, moment, print_table, redis, say
+from ari_conf.core.account import PLIVOS_MEMBERS
 from ari_conf.core.elements import without_login
 from ari_conf.errors import AccountRefused
 from ari_conf.settings import settings
@@ -49,6 +50,9 @@ def add(
     fallback_method: Method = "POST",
     hangup_url: Url = None,
     hangup_method: Method = "POST",
+    max_members: Annotated[
+        int, typer.Option(metavar="N", help="Of a conference: the most that maxMembers may be, and its default.")
+    ] = PLIVOS_MEMBERS,
     transcription_rate: Annotated[str, typer.Option(metavar="PRICE", help="Of a minute.")] = "0",
     transcription_language: Annotated[
         str, typer.Option(metavar="CODE", help="Such as de; auto: the engine listens which.")
@@ -69,6 +73,7 @@ def add(
         "fallback_method": fallback_method,
         "hangup_url": hangup_url,
         "hangup_method": hangup_method,
+        "max_members": max_members,
         "transcription_rate": transcription_rate,
         "transcription_language": transcription_language,
         "recording_auth": recording_auth,
@@ -90,6 +95,9 @@ def set_(
     fallback_method: NewMethod = None,
     hangup_url: NewUrl = None,
     hangup_method: NewMethod = None,
+    max_members: Annotated[
+        int | None, typer.Option(metavar="N", help="Of a conference: the most that maxMembers may be, and its default.")
+    ] = None,
     transcription_rate: Annotated[str | None, typer.Option(metavar="PRICE", help="Of a minute.")] = None,
     transcription_language: Annotated[
         str | None, typer.Option(metavar="CODE", help="Such as de; auto: the engine listens which.")
@@ -108,6 +116,7 @@ def set_(
         "fallback_method": fallback_method,
         "hangup_url": hangup_url,
         "hangup_method": hangup_method,
+        "max_members": max_members,
         "transcription_rate": transcription_rate,
         "transcription_language": transcription_language,
         "recording_auth": recording_auth,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ari_conf import document
 from ari_conf.commands.terminal import say
+from ari_conf.core.account import Account
+from ari_conf.core.elements import Conference, Element
 from ari_conf.errors import InvalidDocument
 from ari_conf.media.speech import Speech
 
@@ -29,12 +31,19 @@ def _runs(file: Path, speech: Speech) -> bool:
         return _say(f"{name}: can't be read: {error.strerror}", good=False)
     except InvalidDocument as error:
         return _say(f"{name}: can't be run: {error}", good=False)
-    for warning in (*found.warnings, *speech.complaints(found.elements)):
+    for warning in (*found.warnings, *speech.complaints(found.elements), *_too_many(found.elements)):
         _say(f"{name}: {warning}", good=True)
     elements = ", ".join(type(element).__name__ for element in found.elements)
     skipped = f" ({found.skipped} skipped)" if found.skipped else ""
     runs = bool(elements) and not found.skipped
     return _say(f"{name}: {elements or 'nothing: the call is hung up'}{skipped}", good=runs)
+
+
+def _too_many(elements: Sequence[Element]) -> list[str]:
+    """maxMembers that an account may only have if an operator has raised its number."""
+    wanted = [element.max_members for element in elements if isinstance(element, Conference)]
+    refused = filter(None, map(Account("").refused_members, wanted))
+    return [f"{text}, unless `ari-conf account set ACCOUNT --max-members` allows more" for text in refused]
 
 
 def _bytes(file: Path) -> bytes:

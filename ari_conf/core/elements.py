@@ -278,7 +278,8 @@ class Conference:
     end_conference_on_exit: bool = attribute(boolean, False)
     stay_alone: bool = attribute(boolean, True)
     wait_sound: str | None = attribute(url, None)
-    max_members: int = attribute(whole(1, 20), 20)
+    max_members: int | None = attribute(whole(1), None)
+    """None: not given. Either way the account's number is the most, and the default: see `Account.most_members`."""
     record: bool = attribute(boolean, False)
     record_file_format: str = attribute(one_of("mp3", "wav"), "mp3")
     time_limit: int | None = attribute(whole(0), None)

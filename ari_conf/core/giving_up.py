@@ -265,7 +265,7 @@ class GivingUp(Telling):
         key, element = call.conference_id, call.running
         if not key or key in self.conferences or key in self.calls or not isinstance(element, Element):
             return []
-        conference = Conference(key, call.auth_id, element.name, now, element.max_members, self.public_url)
+        conference = Conference(key, call.auth_id, element.name, now, 1, self.public_url)
         conference.claim, conference.bridge = "held", "ready"
         self.conferences[key] = conference
         return self._end_conference(conference, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast, get_args
 
+from ari_conf.core.account import Account
 from ari_conf.core.bounds import MOST_UNDONE
 from ari_conf.core.call import Call
 from ari_conf.core.callbacks import NORMAL, standard
@@ -136,11 +137,18 @@ class Telling(DirectoryState):
     def _join(self, join: Join, now: int) -> Out:
         call = self.calls[join.call_uuid]
         conference = self.conferences.get(self._names.get((call.auth_id, join.element.name), ""))
-        out: Out = []
+        account = call.account or Account(call.auth_id)
+        refused = account.refused_members(join.element.max_members)
+        out: Out = [call.problem(refused)] if refused else []
         # "One that is ending is not live: a caller who arrives then gets a new one, with a new UUID."
         if conference is None or conference.ending:
             conference = Conference(
-                self.new_id(), call.auth_id, join.element.name, now, join.element.max_members, self.public_url
+                self.new_id(),
+                call.auth_id,
+                join.element.name,
+                now,
+                account.most_members(join.element.max_members),
+                self.public_url,
             )
             self._touched.add(conference.conference_id)
             self.conferences[conference.conference_id] = conference
@@ -151,7 +159,7 @@ class Telling(DirectoryState):
         elif conference.full or conference.locked:
             # Locked (decided): as when it is full.
             # "Full (maxMembers)? The element and its action are skipped; the next element runs. No callback."
-            return [Skipped(call.call_uuid, None)]
+            return [*out, Skipped(call.call_uuid, None)]
         self._touched.update((conference.conference_id, call.call_uuid))
         call.conference_id = conference.conference_id
         recording_id = self.new_id() if join.element.record else ""

@@ -90,6 +90,25 @@ def test_full_skips_the_element_and_its_action(stage: Stage, most: int) -> None:
     assert stage.media("late") == ["sorry"]
 
 
+@pytest.mark.parametrize(
+    ("operators", "wanted", "most"),
+    [(20, None, 20), (20, 21, 20), (3, None, 3), (3, 4, 3), (25, None, 25), (25, 24, 24)],
+)
+def test_an_operator_says_how_many_an_account_may_have(
+    stage: Stage, operators: int, wanted: int | None, most: int
+) -> None:
+    """ "An operator may raise the 20 for an account; then the range and the default reach to that number" """
+    stage.account["max_members"] = operators
+    players(stage, *(f"m{n}" for n in range(most)), max_members=wanted)
+    stage.call("late", stay(max_members=wanted), Speak("sorry"))
+    assert stage.media("late") == ["sorry"]
+    told = [problem.text for problem in stage.all(do.ReportProblem)]
+    refused = (
+        f'Conference: maxMembers="{wanted}" is not allowed (a whole number from 1 to {operators}); {operators} is used'
+    )
+    assert told == ([refused] * (most + 1) if wanted is not None and wanted > operators else [])
+
+
 def test_max_members_is_fixed_by_the_first_member(stage: Stage) -> None:
     """ "set by the first member, fixed afterwards" """
     stage.call("ann", stay(max_members=2))

@@ -10,7 +10,7 @@ from ari_conf.core import elements as el
 
 CONFERENCE = {
     "muted": False, "enterSound": None, "exitSound": None, "startConferenceOnEnter": True,
-    "endConferenceOnExit": False, "stayAlone": True, "waitSound": None, "maxMembers": 20, "record": False,
+    "endConferenceOnExit": False, "stayAlone": True, "waitSound": None, "maxMembers": None, "record": False,
     "recordFileFormat": "mp3", "timeLimit": None, "hangupOnStar": False, "action": None, "method": "POST",
     "redirect": True, "callbackUrl": None, "callbackMethod": "POST", "digitsMatch": (), "relayDTMF": True,
     "floorEvent": False, "transcriptionType": None, "transcriptionUrl": None, "transcriptionMethod": "POST",
@@ -71,7 +71,7 @@ def test_what_is_allowed(name: str, text: str, value: Any) -> None:
 ALLOWED = {
     "muted": "true or false",
     "enterSound": "beep:1, beep:2, an absolute http or https URL, or empty",
-    "maxMembers": "a whole number from 1 to 20",
+    "maxMembers": "a whole number, 1 or more",
     "timeLimit": "a whole number, 0 or more",
     "recordFileFormat": "mp3 or wav",
     "method": "GET or POST",
@@ -87,7 +87,7 @@ ALLOWED = {
     [
         ("muted", "on"), ("muted", "2"), ("muted", "truee"),
         ("enterSound", "beep:3"), ("enterSound", "ftp://a.example"), ("enterSound", "/relative"),
-        ("maxMembers", "0"), ("maxMembers", "21"), ("maxMembers", "+5"), ("maxMembers", "1_0"), ("maxMembers", "٣"),
+        ("maxMembers", "0"), ("maxMembers", "-1"), ("maxMembers", "+5"), ("maxMembers", "1_0"), ("maxMembers", "٣"),
         ("timeLimit", "-1"), ("timeLimit", "1.5"), ("recordFileFormat", "ogg"), ("method", "PUT"),
         ("digitsMatch", "1,,2"), ("digitsMatch", "1a"), ("transcriptionType", "automatic"), ("sendDigits", "1 2"),
         ("transcriptionLanguage", "german"), ("transcriptionLanguage", "d"), ("transcriptionLanguage", "d3"),

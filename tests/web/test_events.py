@@ -185,7 +185,8 @@ def test_that_somebody_looks_is_said_again_as_long_as_they_do(api: Api, owner: O
 
 
 def test_a_hundred_things_at_once_are_a_few_changes(api: Api, owner: Owner):
-    owner.joins("ann", max_members=100)
+    owner.stage.account["max_members"] = 100
+    owner.joins("ann")
     with listening(api) as ear:
         ear.until(lambda view: bool(view))
         before = len(ear.ids)
