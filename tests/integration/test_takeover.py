@@ -258,7 +258,7 @@ async def test_what_the_next_one_can_not_read_is_ended_completely(stage: Stage) 
     hear nothing of it."""
     stage.set_account(hangup_url="{url}/hangup")
     recorded = '<Conference record="true" recordFileFormat="wav" callbackUrl="{url}/events">standup</Conference>'
-    state = state_key(stage.system.settings.asterisk_name)
+    state = state_key(stage.asterisk_name)
     async with stage.callers(4) as (ann, bob, cid, dan):
         for phone, hz in ((ann, ANN), (cid, CID)):
             phone.tone(hz)
