@@ -95,7 +95,7 @@ def test_sudo_asks_after_it_was_said_what_for(place: Path) -> None:
 
 
 def test_where_all_programs_are_there_nothing_is_asked_for(place: Path) -> None:
-    for name in ("ffmpeg", "flite", "text2wave", "redis-server"):
+    for name in ("ffmpeg", "flite", "text2wave", "espeak-ng", "redis-server"):
         program(place, name, "true")
     if not Path("/usr/share/festival/voices/us/cmu_us_slt_arctic_hts").exists():
         pytest.skip("the voice is looked for in its own place")
