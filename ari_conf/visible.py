@@ -21,6 +21,7 @@ ACTING = (
 UNSEEN = "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b\u2060-\u2064\u206a-\u206f\u3164\ufeff\uffa0"
 """They stand for nothing that can be seen. (Joiners are kept: they shape letters and emoji.)"""
 _acting = re.compile(f"[{ACTING}]")
+_white = re.compile(r"\s")
 _unseen = re.compile(f"(?!\\s)[{ACTING}{UNSEEN}]")
 _acting_but_lines = re.compile(f"(?![\n\t])[{ACTING}]")
 
@@ -38,11 +39,11 @@ def stripped(text: str) -> str:
 
 
 def one_spelling(name: str) -> str:
-    """Of spellings that a reader can't tell apart: composed letters, one space where there is any white space, none at
-    the ends, and nothing that can't be seen."""
-    if name.isascii() and name.isprintable() and "  " not in name:
+    """Of spellings that a reader can't tell apart: composed letters, one kind of space, none at the ends, and nothing
+    that can't be seen."""
+    if name.isascii() and name.isprintable():
         return name.strip()
-    return " ".join(_unseen.sub("", unicodedata.normalize("NFC", name)).split())
+    return _white.sub(" ", _unseen.sub("", unicodedata.normalize("NFC", name))).strip()
 
 
 def _escape(found: re.Match[str]) -> str:
