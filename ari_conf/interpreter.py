@@ -74,8 +74,6 @@ MOST_AUDIBLE = 1000
 LAST_WORDS_S = 5.0
 """For which a request for a document of a call that has ended goes on: what it carries, digits say, is to arrive."""
 JitterBuffer = Literal["never", "internet", "always"]
-FAR = "${CHANNEL(pjsip,remote_addr)} ${CHANNEL(rtp,dest)}"
-"""Where the INVITE came from, and where sound is sent to: each as host:port; empty if the call did not come by SIP."""
 JITTER = {"variable": "JITTERBUFFER(adaptive)", "value": "default"}
 
 
@@ -282,16 +280,12 @@ class Interpreter:
         wideband = self._always_wideband or not NARROWBAND.issuperset(told.codec.strip("()").split("|"))
         headers = tuple((stripped(name), stripped(value)) for name, value in told.headers)
         self._deliver(ev.CallIdentified(effect.call_uuid, account, headers, wideband, told.withheld, told.warnings))
-        await self._put_in_order(effect.channel_id)
+        await self._put_in_order(effect.channel_id, told.addresses)
 
-    async def _put_in_order(self, channel_id: str) -> None:
+    async def _put_in_order(self, channel_id: str, addresses: str) -> None:
         """The packets of a call whose way is long enough for some of them to overtake others."""
-        if self._jitter_buffer == "never":
+        if self._jitter_buffer == "never" or (self._jitter_buffer == "internet" and not is_far(addresses)):
             return
-        if self._jitter_buffer == "internet":
-            told = await invite.variable(self._ari, channel_id, f"EVAL({FAR})")
-            if not is_far(told or ""):
-                return
         with contextlib.suppress(AriError):  # the call is as good as it was
             await self._ari.request("POST", path("channels", channel_id, "variable"), JITTER)
 

@@ -107,12 +107,15 @@ class Streams:
         self._may_look = may_look
         self._ask_after_s = rtp_timeout / 3 if rtp_timeout else None
         self._watched: dict[str, Watched] = {}
+        self._missed = True
+        """What happened to calls before they were first looked at was perhaps not told."""
         self._turn: deque[str] = deque()
         """Those who are looked at in turn; they may be gone."""
 
     def connected(self) -> None:
         """What happened before is not known, but for the stream, which the state has."""
         self._watched.clear()
+        self._missed = True
 
     def heard(self, event: ev.Event) -> None:
         """Told of each event."""
@@ -143,7 +146,9 @@ class Streams:
         self._watched = {key: watched for key, watched in self._watched.items() if key in wanted}
         for channel_id in wanted:
             if channel_id not in self._watched:
-                self._watched[channel_id] = Watched(now, recent_until=now + RECENT_S)
+                hold_known_at = float("-inf") if self._missed else now
+                self._watched[channel_id] = Watched(now, recent_until=now + RECENT_S, hold_known_at=hold_known_at)
+        self._missed = False
         chosen = iter(self._chosen(wanted, now))
 
         async def look() -> None:

@@ -290,7 +290,7 @@ class Codec:
         self.codec = codec
 
     async def request(self, *_: Any, **__: Any) -> dict[str, str]:
-        return {"value": f"({self.codec});PJSIP;Via,From"}
+        return {"value": f"({self.codec});PJSIP;127.0.0.1:5060 127.0.0.1:4000;Via,From"}
 
 
 class NoAccounts:

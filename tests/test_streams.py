@@ -156,6 +156,15 @@ async def test_holds_of_which_nobody_was_told(scene: Scene) -> None:
     assert ev.PhoneResumed("ann") in await scene.round()
 
 
+async def test_who_comes_while_all_is_told_is_not_asked_about(scene: Scene) -> None:
+    await scene.round()
+    players(scene.stage, "ann")
+    scene.phone("ann")
+    scene.ari.held.add("ann")
+    assert ev.PhoneHeld("ann") not in await scene.round()
+    assert ev.PhoneHeld("ann") in await scene.round(streams.HOLD_S + 1)
+
+
 async def test_a_silent_phone_is_asked_three_times_in_rtp_timeout(scene: Scene) -> None:
     players(scene.stage, "ann", "bob")
     scene.phone("ann", "bob")

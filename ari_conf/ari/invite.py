@@ -12,6 +12,8 @@ from ari_conf.ari.translate import path
 from ari_conf.errors import AriError
 
 CODEC, KIND, WANTED = "CHANNEL(audionativeformat)", "CHANNEL(channeltype)", "X-PH-"
+ADDRESSES = "${CHANNEL(pjsip,remote_addr)} ${CHANNEL(rtp,dest)}"
+"""Where the INVITE came from, and where sound is sent to: each as host:port; empty if the call did not come by SIP."""
 READABLE = r"FILTER(\x20-\x7e,${%s})"
 """What of a text can be told as JSON, whatever bytes its sender put into it."""
 IN_NAMES = string.digits + string.ascii_lowercase + "-_"
@@ -37,12 +39,14 @@ class Invite:
     """X-PH-*; none if the call did not come by SIP."""
     withheld: bool = False
     warnings: tuple[str, ...] = ()
+    addresses: str = ""
+    """host:port, separated by spaces: where it came from, and where sound is sent to."""
 
 
 async def read(ari: Client, channel_id: str) -> Invite:
     """As far as Asterisk tells it. Never raises AriError."""
     asking = _Asking(ari, channel_id)
-    codec, by_sip, names = await asking.codec_and_names()
+    codec, by_sip, addresses, names = await asking.what_it_is()
     if not by_sip:
         return Invite(codec)
     warnings: list[str] = []
@@ -62,24 +66,24 @@ async def read(ari: Client, channel_id: str) -> Invite:
     for name, (value, warning) in zip(wanted, await asyncio.gather(*map(asking.header, wanted)), strict=True):
         warnings += [warning] if warning else []
         headers += [(name, value)] if value is not None else []
-    return Invite(codec, tuple(headers), withheld, tuple(warnings))
+    return Invite(codec, tuple(headers), withheld, tuple(warnings), addresses)
 
 
 class _Asking:
     def __init__(self, ari: Client, channel_id: str) -> None:
         self._ari, self._channel_id = ari, channel_id
 
-    async def codec_and_names(self) -> tuple[str, bool, list[str] | None]:
-        """The codec, whether the call came by SIP, and the names of its headers; None if they are not told. In one
-        request; in several if this Asterisk has no EVAL()."""
-        # What a caller wrote into his headers comes out of it, and is not evaluated.
+    async def what_it_is(self) -> tuple[str, bool, str, list[str] | None]:
+        """The codec, whether the call came by SIP, the addresses, and the names of its headers; None if they are not
+        told. In one request; in several if this Asterisk has no EVAL()."""
+        # What a caller wrote into their headers comes out of it, and is not evaluated.
         names = READABLE % "PJSIP_HEADERS()"
-        told = await self._variable(f"EVAL(${{{CODEC}}};${{{KIND}}};${{{names}}})")
-        if told is not None and told.count(";") >= 2:
-            codec, kind, listed = told.split(";", 2)
-            return codec, kind == "PJSIP", _split(listed) or None
+        told = await self._variable(f"EVAL(${{{CODEC}}};${{{KIND}}};{ADDRESSES};${{{names}}})")
+        if told is not None and told.count(";") >= 3:
+            codec, kind, addresses, listed = told.split(";", 3)
+            return codec, kind == "PJSIP", addresses, _split(listed) or None
         codec, kind, listed = [await self._variable(asked) or "" for asked in (CODEC, KIND, "PJSIP_HEADERS()")]
-        return codec, kind == "PJSIP", _split(listed) or None
+        return codec, kind == "PJSIP", "", _split(listed) or None
 
     async def withheld(self, *names: str) -> bool:
         for name in names:
@@ -122,16 +126,13 @@ class _Asking:
         return None, f"the header {name} is left out: it is longer than 4 KB, or no text"
 
     async def _variable(self, name: str) -> str | None:
-        return await variable(self._ari, self._channel_id, name)
-
-
-async def variable(ari: Client, channel_id: str, name: str) -> str | None:
-    """A channel's variable or function; None if Asterisk does not tell it."""
-    try:
-        answer = await ari.request("GET", path("channels", channel_id, "variable"), {"variable": name}, over="socket")
-    except AriError:
-        return None
-    return str(answer.get("value", "")) if isinstance(answer, dict) else None
+        """None if Asterisk does not tell it."""
+        where = path("channels", self._channel_id, "variable")
+        try:
+            answer = await self._ari.request("GET", where, {"variable": name}, over="socket")
+        except AriError:
+            return None
+        return str(answer.get("value", "")) if isinstance(answer, dict) else None
 
 
 def _split(listed: str) -> list[str]:

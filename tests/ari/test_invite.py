@@ -10,6 +10,8 @@ from ari_conf.ari.invite import Invite
 from ari_conf.errors import AriError
 
 MOST = 4096
+ADDRESSES = {"CHANNEL(pjsip,remote_addr)": b"203.0.113.7:5060", "CHANNEL(rtp,dest)": b"203.0.113.8:4000"}
+TOLD = "203.0.113.7:5060 203.0.113.8:4000"
 ORDINARY = {"Via": "SIP/2.0/UDP x", "From": "<sip:1@x>", "To": "<sip:2@x>"}
 
 
@@ -52,6 +54,8 @@ class Asterisk:
             return b"(ulaw)"
         if asked == "CHANNEL(channeltype)":
             return self.kind.encode()
+        if asked in ADDRESSES:
+            return ADDRESSES[asked] if self.kind == "PJSIP" else None
         if found := re.fullmatch(r"PJSIP_HEADERS\((.*)\)", asked):
             return self._names(found[1])
         if found := re.fullmatch(r"PJSIP_HEADER\(read,(.*)\)", asked):
@@ -82,13 +86,13 @@ async def read(asterisk: Any) -> Invite:
 async def test_an_ordinary_one_is_one_request_and_one_for_each_header_that_is_wanted() -> None:
     asterisk = Asterisk({**ORDINARY, "X-PH-Room": "red", "x-ph-team": "blue; ${SHELL(id)}", "X-Other": "o"})
     found = await read(asterisk)
-    assert found == Invite("(ulaw)", (("X-PH-Room", "red"), ("x-ph-team", "blue; ${SHELL(id)}")))
+    assert found == Invite("(ulaw)", (("X-PH-Room", "red"), ("x-ph-team", "blue; ${SHELL(id)}")), addresses=TOLD)
     assert len(asterisk.asked) == 3
 
 
 async def test_without_any_that_is_wanted_it_is_one_request() -> None:
     asterisk = Asterisk(ORDINARY)
-    assert await read(asterisk) == Invite("(ulaw)")
+    assert await read(asterisk) == Invite("(ulaw)", addresses=TOLD)
     assert len(asterisk.asked) == 1
 
 
@@ -111,7 +115,7 @@ async def test_one_that_is_too_long_costs_none_of_the_others() -> None:
 
 async def test_another_header_that_is_too_long_costs_nothing() -> None:
     found = await read(Asterisk({**ORDINARY, "Identity": "i" * 5000, "X-PH-Room": "red", "Privacy": "id"}))
-    assert found == Invite("(ulaw)", (("X-PH-Room", "red"),), withheld=True)
+    assert found == Invite("(ulaw)", (("X-PH-Room", "red"),), withheld=True, addresses=TOLD)
 
 
 async def test_very_many() -> None:

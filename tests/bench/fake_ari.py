@@ -331,9 +331,7 @@ async def answered(request: web.Request) -> web.Response:
 
 def _variable(name: str) -> str:
     """Of a phone on this machine: there is a codec, and no X-PH- header."""
-    if "remote_addr" in name:
-        return "127.0.0.1:5060 127.0.0.1:40000"
-    return "(ulaw);PJSIP;Via,From,To" if name.startswith("EVAL(") else ""
+    return "(ulaw);PJSIP;127.0.0.1:5060 127.0.0.1:40000;Via,From,To" if name.startswith("EVAL(") else ""
 
 
 def _statistics(channel_id: str) -> bytes:
