@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from ari_conf.errors import SetupFailed
-from ari_conf.parts.processes import free_port
+from ari_conf.parts.processes import READY_S, free_port
 
 SCRIPTS = Path(__file__).parents[2] / "asterisk"
 DEFAULT_ROOT = Path(__file__).parents[2] / ".local" / "asterisk"
@@ -112,7 +112,7 @@ class EmbeddedAsterisk:
     def recordings(self) -> Path:
         return self.folder / "spool" / "recording"
 
-    def start(self, patience: float = 30.0) -> None:
+    def start(self, patience: float = READY_S) -> None:
         """Returns once it takes requests and calls. Raises SetupFailed, with the end of its log, if it never does."""
         if self.by_sudo and not _sudo_works():
             raise SetupFailed(

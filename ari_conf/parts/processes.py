@@ -23,6 +23,10 @@ Ready = Callable[["Process"], bool]
 LOOK_AGAIN = 0.02
 """Seconds. A program tells us nothing when its port opens or its log grows, so we look."""
 
+READY_S = 90.0
+"""After which a program that runs, and does not say that it is ready, has failed. A worker yields to what else runs,
+and needs half a minute on a machine that is busy; one that ends is noticed at once."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 
@@ -109,7 +113,7 @@ async def start(
     log: Path,
     *,
     ready: Ready = at_once,
-    deadline: float = 30.0,
+    deadline: float = READY_S,
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> Process:
