@@ -48,6 +48,7 @@ bytes."""
 BLOCK_MS = 2000
 """Less than the time after which a silent connection counts as dead."""
 TRY_AGAIN_S = 0.5
+MOST_PLACE = 2**64
 AT_ONCE = 100
 GRACE_S = 1.0
 REMEMBERED = 2000
@@ -149,8 +150,7 @@ class Commands:
 
     async def _read(self) -> None:
         if self._place is None:
-            done = await cast(Any, self._redis.get(_done_key(self._name)))
-            self._place = done.decode() if done else "0"
+            self._place = await self._done()
         streams: dict[Any, Any] = {queue_key(self._name): self._place}
         found = cast(Any, await self._redis.xread(streams, count=AT_ONCE, block=BLOCK_MS))
         if not found:
@@ -163,6 +163,15 @@ class Commands:
                 self._place = entry[0].decode()
                 # It is not later than that there, however long we were stopped since we asked.
                 self._take(self._place, entry[1].get(b"command", b""), redis_ms + int((boottime() - asked) * 1000) + 1)
+
+    async def _done(self) -> str:
+        """The place until which commands are done, if it is one of this stream: what was still on its way to Redis when
+        Redis forgot is noted in the new one, and would hide all that comes."""
+        done = await cast(Any, self._redis.get(_done_key(self._name)))
+        if not done:
+            return "0"
+        newest = await cast(Any, self._redis.xrevrange(queue_key(self._name), count=1))
+        return done.decode() if newest and _numbers(done) <= _numbers(newest[0][0]) else "0"
 
     def begin_anew(self) -> None:
         """Redis has forgotten: its stream may have begun anew, with lower ids. What comes again has expired."""
@@ -309,3 +318,9 @@ async def _redis_ms(client: redis.asyncio.Redis) -> int:
     """Epoch milliseconds, by Redis' clock."""
     seconds, micros = await client.time()
     return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _numbers(place: bytes) -> tuple[int, ...]:
+    """A place in a stream, to be compared; of what is none, one after all."""
+    numbers = place.split(b"-")
+    return tuple(map(int, numbers)) if all(map(bytes.isdigit, numbers)) else (MOST_PLACE,)

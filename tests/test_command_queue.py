@@ -294,6 +294,14 @@ async def test_what_comes_to_redis_too_late_is_not_asked_for(redis_server):
     assert redis_server.client.xlen(queue_key("here")) == 0
 
 
+@pytest.mark.parametrize("done", ["99999999999999-0", "what is this"])
+async def test_a_place_of_another_stream_hides_nothing(redis_server, done):
+    owner = Owner(redis_server.url)
+    redis_server.client.set(command_queue._done_key("here"), done)
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        assert await asker.ask("here", Lock(True), "c1", "MA1", "x", 30) is not None
+
+
 async def test_a_stream_that_began_anew_with_lower_ids_is_read_again(redis_server):
     owner = Owner(redis_server.url)
     text = encode(Lock(True), "c1", "MA1", "x", 0, "web", 1)
