@@ -28,6 +28,7 @@ from ari_conf.core.directory import Directory
 from ari_conf.core.gather import Gather
 from ari_conf.core.player import Player
 from ari_conf.errors import AriError
+from ari_conf.supervision import for_each
 
 log = structlog.get_logger()
 
@@ -149,15 +150,7 @@ class Streams:
                 hold_known_at = float("-inf") if self._missed else now
                 self._watched[channel_id] = Watched(now, recent_until=now + RECENT_S, hold_known_at=hold_known_at)
         self._missed = False
-        chosen = iter(self._chosen(wanted, now))
-
-        async def look() -> None:
-            for one in chosen:
-                await self._look(one)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(LOOKS_AT_ONCE):
-                group.create_task(look())
+        await for_each(self._chosen(wanted, now), self._look, LOOKS_AT_ONCE)
 
     def _chosen(self, wanted: dict[str, Wanted], now: float) -> Iterable[Wanted]:
         there = {key: watched for key, watched in self._watched.items() if not watched.without}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -14,6 +14,7 @@ from ari_conf.errors import TaskEnded
 log = structlog.get_logger()
 
 Work = Coroutine[Any, Any, Any]
+T = TypeVar("T")
 CANCEL_AGAIN_S = 1.0
 
 
@@ -27,6 +28,22 @@ async def ended(*tasks: asyncio.Task[Any]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+
+
+async def for_each(things: Iterable[T], work: Callable[[T], Work], at_once: int) -> None:
+    """The work for all of them in their order, so much of it at once. What one raises is raised, and ends the others."""
+    left = iter(things)
+
+    async def work_off() -> None:
+        for thing in left:
+            await work(thing)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(work_off())
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from several.exceptions[0].__cause__
 
 
 class Tasks:

@@ -25,6 +25,7 @@ from ari_conf.core.reconcile_parts import expected_of_each
 from ari_conf.core.snapshot import Shared
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable, StoreUnavailable
 from ari_conf.store import Store
+from ari_conf.supervision import for_each
 from ari_conf.written import decoded
 
 log = structlog.get_logger()
@@ -149,24 +150,22 @@ async def one_by_one(ari: Client, ids: Iterable[str]) -> tuple[list[msgspec.Raw]
     """Those that are there; and those of which Asterisk can't tell. Raises AriUnreachable."""
     found: list[msgspec.Raw] = []
     untold: list[str] = []
-    left = iter(ids)
 
-    async def ask() -> None:
-        for id in left:
-            try:
-                raw = await ari.request("GET", f"/channels/{quote(id, safe='')}", kind=msgspec.Raw)
-            except AriNotFound:
-                continue
-            except AriUnreachable:
-                raise
-            except AriError:
-                raw = None
-            if raw:
-                found.append(raw)
-            else:
-                untold.append(id)
+    async def ask(id: str) -> None:
+        try:
+            raw = await ari.request("GET", f"/channels/{quote(id, safe='')}", kind=msgspec.Raw)
+        except AriNotFound:
+            return
+        except AriUnreachable:
+            raise
+        except AriError:
+            raw = None
+        if raw:
+            found.append(raw)
+        else:
+            untold.append(id)
 
-    await asyncio.gather(*(ask() for _ in range(ASKED_AT_ONCE)))
+    await for_each(ids, ask, ASKED_AT_ONCE)
     return found, untold
 
 
@@ -345,16 +344,12 @@ async def _answer(ari: Client, path: str, *, patient: bool) -> list[msgspec.Raw]
 async def _kept(ari: Client, asked: Iterable[Expected]) -> set[tuple[str, str]]:
     """(kind, id) of those that Asterisk still has, or of which it does not say."""
     kept: set[tuple[str, str]] = set()
-    left = iter(asked)
 
-    async def ask() -> None:
-        for one in left:
-            if await _exists(ari, _path(one)):
-                kept.add((one.kind, one.id))
+    async def ask(one: Expected) -> None:
+        if await _exists(ari, _path(one)):
+            kept.add((one.kind, one.id))
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(ASKED_AT_ONCE):
-            group.create_task(ask())
+    await for_each(asked, ask, ASKED_AT_ONCE)
     return kept
 
 

@@ -33,6 +33,7 @@ from ari_conf.core.recording import Recording
 from ari_conf.core.snapshot import readable, restore
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable, StoreRefused, StoreUnavailable
 from ari_conf.store import Store
+from ari_conf.supervision import for_each
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -192,20 +193,16 @@ def _decoder(kind: Any) -> Any:
 async def _live(ari: Client, names: Iterable[str]) -> list[Live]:
     """Asterisk lists those that are stored, among them those that it is making, and not the latter alone."""
     found: list[Live] = []
-    left = iter(names)
 
-    async def ask() -> None:
-        for name in left:
-            try:
-                found.append(await ari.request("GET", f"/recordings/live/{quote(name, safe='')}", kind=Live))
-            except AriNotFound:
-                continue
-            except AriError as error:
-                log.warning("not known whether it is being recorded", name=name, reason=str(error))
+    async def ask(name: str) -> None:
+        try:
+            found.append(await ari.request("GET", f"/recordings/live/{quote(name, safe='')}", kind=Live))
+        except AriNotFound:
+            return
+        except AriError as error:
+            log.warning("not known whether it is being recorded", name=name, reason=str(error))
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(takeover.ASKED_AT_ONCE):
-            group.create_task(ask())
+    await for_each(names, ask, takeover.ASKED_AT_ONCE)
     return found
 
 

@@ -120,3 +120,33 @@ async def test_a_cancellation_that_is_lost_is_repeated(monkeypatch: pytest.Monke
         await asyncio.sleep(0)
         await short.close()
     assert lost == 4
+
+
+async def test_so_many_at_once_and_all_of_them() -> None:
+    running = most = 0
+    done: list[int] = []
+
+    async def work(n: int) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        done.append(n)
+
+    await supervision.for_each(range(20), work, 3)
+    assert (sorted(done), most) == (list(range(20)), 3)
+
+
+async def test_what_one_raises_is_raised_as_it_is_and_ends_the_others() -> None:
+    begun: list[int] = []
+
+    async def work(n: int) -> None:
+        begun.append(n)
+        if n == 1:
+            raise ZeroDivisionError
+        await asyncio.Event().wait()
+
+    with pytest.raises(ZeroDivisionError):
+        await supervision.for_each(range(20), work, 3)
+    assert begun == [0, 1, 2]
