@@ -27,6 +27,9 @@ Url = Annotated[str | None, typer.Option(metavar="URL")]
 Method = Annotated[str, typer.Option(metavar="GET|POST")]
 NewUrl = Annotated[str | None, typer.Option(metavar="URL", help="'' for none.")]
 NewMethod = Annotated[str | None, typer.Option(metavar="GET|POST")]
+MEMBERS = typer.Option(metavar="N", help="Of a conference: the most that maxMembers may be, and its default.")
+PRICE = typer.Option(metavar="PRICE", help="Of a minute.")
+LANGUAGE = typer.Option(metavar="CODE", help="Such as de; auto: the engine listens which.")
 TokenFile = Annotated[
     str | None,
     typer.Option(
@@ -40,6 +43,7 @@ LONGEST_TOKEN_FILE = 1000
 
 @app.command()
 def add(
+    ctx: typer.Context,
     auth_id: Annotated[
         str | None,
         typer.Argument(metavar="[ACCOUNT]", help="Its Auth ID, 1 to 40 letters and digits; one is made if not given."),
@@ -50,13 +54,9 @@ def add(
     fallback_method: Method = "POST",
     hangup_url: Url = None,
     hangup_method: Method = "POST",
-    max_members: Annotated[
-        int, typer.Option(metavar="N", help="Of a conference: the most that maxMembers may be, and its default.")
-    ] = PLIVOS_MEMBERS,
-    transcription_rate: Annotated[str, typer.Option(metavar="PRICE", help="Of a minute.")] = "0",
-    transcription_language: Annotated[
-        str, typer.Option(metavar="CODE", help="Such as de; auto: the engine listens which.")
-    ] = "en",
+    max_members: Annotated[int, MEMBERS] = PLIVOS_MEMBERS,
+    transcription_rate: Annotated[str, PRICE] = "0",
+    transcription_language: Annotated[str, LANGUAGE] = "en",
     recording_auth: Annotated[
         str, typer.Option(metavar="none|basic", help="Whether RecordUrl asks for a login.")
     ] = "none",
@@ -66,18 +66,7 @@ def add(
     ] = False,
 ) -> None:
     """Makes an account and shows its token."""
-    fields = {
-        "answer_url": answer_url,
-        "answer_method": answer_method,
-        "fallback_url": fallback_url,
-        "fallback_method": fallback_method,
-        "hangup_url": hangup_url,
-        "hangup_method": hangup_method,
-        "max_members": max_members,
-        "transcription_rate": transcription_rate,
-        "transcription_language": transcription_language,
-        "recording_auth": recording_auth,
-    }
+    fields = _settable(ctx)
     with redis() as client:
         if auth_id is not None and not with_its_data:
             _refuse_what_is_left(client, auth_id)
@@ -86,8 +75,14 @@ def add(
     _say_where_no_request_may_go(fields)
 
 
+def _settable(ctx: typer.Context) -> dict[str, Any]:
+    """Of the command's options those that are an account's fields, which have the same names."""
+    return {name: ctx.params[name] for name in accounts.SETTABLE}
+
+
 @app.command("set")
 def set_(
+    ctx: typer.Context,
     auth_id: AuthId,
     answer_url: NewUrl = None,
     answer_method: NewMethod = None,
@@ -95,13 +90,9 @@ def set_(
     fallback_method: NewMethod = None,
     hangup_url: NewUrl = None,
     hangup_method: NewMethod = None,
-    max_members: Annotated[
-        int | None, typer.Option(metavar="N", help="Of a conference: the most that maxMembers may be, and its default.")
-    ] = None,
-    transcription_rate: Annotated[str | None, typer.Option(metavar="PRICE", help="Of a minute.")] = None,
-    transcription_language: Annotated[
-        str | None, typer.Option(metavar="CODE", help="Such as de; auto: the engine listens which.")
-    ] = None,
+    max_members: Annotated[int | None, MEMBERS] = None,
+    transcription_rate: Annotated[str | None, PRICE] = None,
+    transcription_language: Annotated[str | None, LANGUAGE] = None,
     recording_auth: Annotated[str | None, typer.Option(metavar="none|basic")] = None,
     token_file: Annotated[
         str | None,
@@ -109,19 +100,7 @@ def set_(
     ] = None,
 ) -> None:
     """Changes an account: what is given, and nothing else. Calls that come from now on are run by it."""
-    given = {
-        "answer_url": answer_url,
-        "answer_method": answer_method,
-        "fallback_url": fallback_url,
-        "fallback_method": fallback_method,
-        "hangup_url": hangup_url,
-        "hangup_method": hangup_method,
-        "max_members": max_members,
-        "transcription_rate": transcription_rate,
-        "transcription_language": transcription_language,
-        "recording_auth": recording_auth,
-    }
-    fields = {name: value for name, value in given.items() if value is not None}
+    fields = {name: value for name, value in _settable(ctx).items() if value is not None}
     if not fields and token_file is None:
         raise AccountRefused("nothing is to be changed: name an option; see `ari-conf account set --help`")
     with redis() as client:
