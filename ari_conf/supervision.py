@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, TypeVar
@@ -31,7 +32,7 @@ async def ended(*tasks: asyncio.Task[Any]) -> None:
 
 
 async def for_each(things: Iterable[T], work: Callable[[T], Work], at_once: int) -> None:
-    """The work for all of them in their order, so much of it at once. What one raises is raised, and ends the others."""
+    """The work for all of them in their order, so much at once. What one raises is raised, and ends the others."""
     left = iter(things)
 
     async def work_off() -> None:
@@ -82,6 +83,13 @@ class Tasks:
     async def close(self) -> None:
         """Cancel them all, and wait until they have ended."""
         await ended(*self._running)
+
+    async def finish(self, within_s: float) -> None:
+        """Wait for so long until none is left; then close."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self.all_ended()
+        await self.close()
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)

@@ -100,10 +100,8 @@ class Listening:
         for task in self._ears.values():
             task.cancel()
         self._ears.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GOODBYE_S):
-                await self._tasks.all_ended()  # what ends leaves something to be removed
-        await self._tasks.close()
+        # What ends leaves something to be removed.
+        await self._tasks.finish(GOODBYE_S)
 
     async def _listen(self, ear: Ear) -> None:
         # Not to be cancelled: Asterisk would do a request whose end we don't await, perhaps after our removing it.

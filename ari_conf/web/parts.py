@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import uuid4
@@ -57,12 +57,6 @@ class Parts:
     tasks: Tasks = field(default_factory=Tasks)
     """What goes on when its request is answered."""
 
-    async def finish(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_CALLBACKS_S):
-                await self.tasks.all_ended()
-        await self.tasks.close()
-
 
 @asynccontextmanager
 async def running(settings: Settings, *watching: Coroutine[Any, Any, None]) -> AsyncIterator[Parts]:
@@ -80,7 +74,7 @@ async def running(settings: Settings, *watching: Coroutine[Any, Any, None]) -> A
             parts.feeds.group = group
             kept = [group.create_task(work) for work in (asker.listen(), later.watch(parts, asker.replied), *watching)]
             yield parts
-            await parts.finish()
+            await parts.tasks.finish(LAST_CALLBACKS_S)
             parts.feeds.close_all()
             for task in kept:
                 task.cancel()
