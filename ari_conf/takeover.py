@@ -114,11 +114,7 @@ async def look(
 async def _channels(
     ari: Client, app: str, expected_there: Iterable[str], *, patient: bool
 ) -> tuple[list[msgspec.Raw], list[str]]:
-    """All channels; and the ids of those of which Asterisk can't tell.
-
-    One whose number, name or Call-ID is no UTF-8 spoils the list for all: 500, "Allocation failed" (seen on 22.10.1).
-    Then those of the application and those that are expected are asked for one by one.
-    """
+    """All channels; and the ids of those of which Asterisk can't tell."""
     while True:
         try:
             return await _answer(ari, "/channels", patient=False), []
@@ -127,13 +123,23 @@ async def _channels(
                 raise
             log.info("asterisk does not answer yet", path="/channels", reason=str(error))
         except AriError as error:
-            if error.status == 500 and (own := await of_application(ari, app)) is not None:
-                log.warning("asterisk can't list its channels: they are asked for one by one", reason=str(error))
-                return await one_by_one(ari, {*own, *expected_there})
+            if (told := await spoiled_list(ari, app, error, expected_there)) is not None:
+                return told
             if not patient:
                 raise
             log.info("asterisk does not answer yet", path="/channels", reason=str(error))
         await asyncio.sleep(AGAIN_S)
+
+
+async def spoiled_list(
+    ari: Client, app: str, error: AriError, expected_there: Iterable[str] = ()
+) -> tuple[list[msgspec.Raw], list[str]] | None:
+    """What `one_by_one` finds, if `error` means that a channel whose number, name or Call-ID is no UTF-8 has spoiled the
+    list of all: 500, "Allocation failed" (seen on 22.10.1). It asks for the application's and those expected."""
+    if error.status != 500 or (own := await of_application(ari, app)) is None:
+        return None
+    log.warning("asterisk can't list its channels: they are asked for one by one", reason=str(error))
+    return await one_by_one(ari, {*own, *expected_there})
 
 
 async def of_application(ari: Client, app: str) -> list[str] | None:

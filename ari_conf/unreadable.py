@@ -9,7 +9,6 @@ and the account is told so.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -174,12 +173,13 @@ async def _listed(ari: Client, what: str) -> list[msgspec.Raw]:
             log.info("asterisk does not answer yet", path=what, reason=str(error))
             await asyncio.sleep(takeover.AGAIN_S)
         except AriError as error:
-            own = await takeover.of_application(ari, ari.app) if what == CHANNELS and error.status == 500 else None
-            if own is not None:
-                # One whose number or name is no UTF-8 spoils the list.
-                with contextlib.suppress(AriUnreachable):
-                    return (await takeover.one_by_one(ari, own))[0]
-                continue
+            if what == CHANNELS:
+                try:
+                    told = await takeover.spoiled_list(ari, ari.app, error)
+                except AriUnreachable:
+                    continue
+                if told is not None:
+                    return told[0]
             log.error(
                 "asterisk can't tell what it has: less is known of what can't be read", path=what, reason=str(error)
             )
