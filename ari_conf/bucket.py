@@ -255,7 +255,7 @@ def _md5(body: bytes | bytearray) -> tuple[bytes, str]:
 
 
 def is_missing(failure: RecordingFailed) -> bool:
-    """There is no such object. S3 says so to whom may list; to others it denies it."""
+    """There is no such object. S3 says so to those who may list; to others it denies access."""
     return _status(failure) == 404 or code_of(failure) in DENIED
 
 

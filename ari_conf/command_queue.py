@@ -42,7 +42,7 @@ log = structlog.get_logger()
 KEPT = 10_000
 """Commands that a stream holds."""
 REPLY_KEPT_S = 15 * 60
-"""For whoever repeats a command whose process died, or gave up, before it had the reply; `web` keeps what it has
+"""For those who repeat a command whose process died, or gave up, before it had the reply; `web` keeps what it has
 answered longer. At 100 commands a second of an account, which is the API's rate, these are 90,000 replies of some 300
 bytes."""
 BLOCK_MS = 2000
@@ -310,7 +310,7 @@ class Asker:
         try:
             waiting.set_result(decode_reply(text))
         except (msgspec.MsgspecError, KeyError, TypeError, AttributeError) as error:
-            # Of an owner of another version. Whoever asked gives up in time; all others' replies are heard.
+            # Of an owner of another version. The asker gives up in time; all others' replies are heard.
             log.error("a reply can't be read", reason=str(error))
 
 

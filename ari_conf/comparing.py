@@ -122,7 +122,7 @@ class Comparing:
 
     async def look_for_strangers(self) -> None:
         """Channels that are in the application, and of whose coming Asterisk did not tell: it can't if their number or
-        name is no UTF-8, and their callers would wait for ever. Never returns."""
+        name is no UTF-8, and their callers would wait forever. Never returns."""
         before: set[str] = set()
         while True:
             await asyncio.sleep(STRANGERS_S)

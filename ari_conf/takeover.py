@@ -134,8 +134,8 @@ async def _channels(
 async def spoiled_list(
     ari: Client, app: str, error: AriError, expected_there: Iterable[str] = ()
 ) -> tuple[list[msgspec.Raw], list[str]] | None:
-    """What `one_by_one` finds, if `error` means that a channel whose number, name or Call-ID is no UTF-8 has spoiled the
-    list of all: 500, "Allocation failed" (seen on 22.10.1). It asks for the application's and those expected."""
+    """What `one_by_one` finds, if `error` means that a channel whose number, name or Call-ID is no UTF-8 has spoiled
+    the list of all: 500, "Allocation failed" (seen on 22.10.1). It asks for the application's and those expected."""
     if error.status != 500 or (own := await of_application(ari, app)) is None:
         return None
     log.warning("asterisk can't list its channels: they are asked for one by one", reason=str(error))

@@ -1,4 +1,4 @@
-"""What a call's INVITE says beside who calls whom: codec, X-PH-* headers, and whether the caller wants to be known."""
+"""What a call's INVITE says besides the numbers: codec, X-PH-* headers, and whether the caller wants to be known."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def _introduce_numbers(system: System) -> None:
 
 
 def _token(system: System) -> str:
-    """Not where the output may be kept: on a terminal it is for whoever sits there."""
+    """Not where the output may be kept: on a terminal it is for the person who sits there."""
     show = f"ari-conf account show {system.account} --token"
     if not console.is_terminal:
         return f"its token: {show}"

@@ -43,9 +43,9 @@ from ari_conf.core.player import Player
 
 MOST_HOPS, HOP_MS = 20, 1000
 """A call may ask for so many further documents at once, and for one in HOP_MS on average: a document that leads to
-itself would be asked for as fast as its server answers, for ever (decided)."""
+itself would be asked for as fast as its server answers, forever (decided)."""
 ANONYMOUS = "anonymous", "Anonymous"
-"""From and CallerName of whoever does not want to be known."""
+"""From and CallerName of callers who do not want to be known."""
 ANSWERING = (Play, Speak, Wait, GetDigits)
 
 

@@ -22,7 +22,7 @@ class Standing:
     standing: tuple[Params, Params] | None
     """Of the standard parameters: see `callbacks.standard`."""
     kept: tuple[object, object] | None
-    """Of whoever writes it down: its elements, and their text."""
+    """Of the part that writes it down: its elements, and their text."""
 
     def __post_init__(self) -> None:
         self.standing = self.kept = None

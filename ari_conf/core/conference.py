@@ -234,7 +234,7 @@ class Conference(Mishaps):
         return [*self._note_stay(member, now, now), *self._notify(member, "exit", now, last, reason)]
 
     def _hand_over(self, now: int) -> Out:
-        """What is being recorded, or has been. It may still run: whoever stores it waits for its end."""
+        """What is being recorded, or has been. It may still run: the worker that stores it waits for its end."""
         recording = self.recording
         if recording is None or recording.handed_on or any(isinstance(told, StoreRecording) for told in self._owed):
             return []

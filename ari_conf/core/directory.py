@@ -3,7 +3,8 @@
 It finds whom an event is for, carries what calls and conferences tell each other within the step, and knows the next
 deadline. An event about what is gone, or never was, yields nothing.
 
-Here is the door, and whom an event is for. It stands on `giving_up`, that on `telling`, and that on `directory_state`.
+Here is the door, and which call or conference an event is for. It stands on `giving_up`, that on `telling`, and that on
+`directory_state`.
 """
 
 from __future__ import annotations
