@@ -22,6 +22,9 @@ SAY_AGAIN_S = 60.0
 COMPARE_S = 5.0
 """Twice as long as an owner needs to write its mark again into an Asterisk that was restarted."""
 
+DEBIANS = "dfsg"
+"""In the version of Debian's and Ubuntu's packages."""
+
 
 class Ari(Protocol):
     async def request(self, method: str, path: str, query: dict[str, str] | None = None) -> Any: ...
@@ -56,6 +59,13 @@ def checked(info: Any) -> str:
             "asterisk.conf to one like 02:00:00:00:00:01, or give it a name by ARI_CONF_ASTERISK_NAME"
         )
     return found
+
+
+def judges_by_number(info: Any) -> bool:
+    """Whether this Asterisk, by its answer to /asterisk/info, drops a sound whose number is below the one before, as
+    builds with the patch 2016_opus_plc do: all of Debian's and Ubuntu's."""
+    system = info.get("system") if isinstance(info, dict) else None
+    return isinstance(system, dict) and DEBIANS in str(system.get("version", ""))
 
 
 class SameAsterisk:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import structlog
 
+from ari_conf import identity
 from ari_conf.ari import invite
 from ari_conf.ari.client import Client
 from ari_conf.ari.listening import Listening
@@ -283,10 +284,16 @@ class Interpreter:
         await self._put_in_order(effect.channel_id, told.addresses)
 
     async def _put_in_order(self, channel_id: str, addresses: str) -> None:
-        """The packets of a call whose way is long enough for some of them to overtake others."""
+        """The packets of a call whose way is long enough for some of them to overtake others.
+
+        Not by an Asterisk that judges a sound by its number: the buffer fills a gap with sound of number 0, after which
+        all numbers above 32768 count as late there. The caller would be heard by nobody for minutes.
+        """
         if self._jitter_buffer == "never" or (self._jitter_buffer == "internet" and not is_far(addresses)):
             return
         with contextlib.suppress(AriError):  # the call is as good as it was
+            if identity.judges_by_number(await self._ari.request("GET", "/asterisk/info", {"only": "system"})):
+                return
             await self._ari.request("POST", path("channels", channel_id, "variable"), JITTER)
 
     # The outside.

@@ -53,7 +53,9 @@ class Settings(BaseSettings):
     rtp_timeout: int = Field(55, ge=0)
     """`rtp_timeout` of the SIP endpoints: a phone that sends nothing is asked three times in it. 0: never."""
     jitter_buffer: Literal["never", "internet", "always"] = "internet"
-    """For whose calls Asterisk puts packets in order (JITTERBUFFER): nobody's, those of public addresses, or all."""
+    """For whose calls Asterisk puts packets in order (JITTERBUFFER): nobody's, those of public addresses, or all.
+
+    Nobody's where Asterisk is Debian's or Ubuntu's package, whose patch makes callers inaudible by it."""
     asterisk_name: str | None = Field(None, min_length=1)
     """Under which this Asterisk's calls are kept in Redis. If not set: its own entity id, the same for each `serve`."""
     stop_wait: float = Field(2.0, ge=0)

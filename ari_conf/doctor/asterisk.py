@@ -29,15 +29,13 @@ MODULES = (
     "res_rtp_multicast", "res_stasis_answer", "res_stasis_playback", "res_stasis_recording", "res_stasis_snoop",
 )  # fmt: skip
 
-DEBIANS = "dfsg"
-"""In the version of Debian's and Ubuntu's packages: their patch 2016_opus_plc is in all of them."""
-
 ESTABLISHED = "01"
 """As Linux writes it in /proc/net/tcp."""
 
 
 def version(settings: Settings) -> str:
-    found = str(ask(settings, "/asterisk/info").json()["system"]["version"])
+    info = ask(settings, "/asterisk/info").json()
+    found = str(info["system"]["version"])
     numbers = re.match(r"(?:certified[/-])?(\d+)\.(\d+)", found)
     if not numbers:  # built from the source's newest
         return f"Asterisk {found} at {settings.ari_url}; whether it is new enough can't be told from that"
@@ -47,10 +45,11 @@ def version(settings: Settings) -> str:
     if settings.ari_socket == "outbound" and version < OUTBOUND_SINCE.get(version[0], OLDEST):
         raise Wrong(f"Asterisk {found} can't open the WebSocket itself: update it, or set ARI_CONF_ARI_SOCKET=inbound")
     build = ""
-    if DEBIANS in found:
+    if identity.judges_by_number(info):
         build = (
             ". It is Debian's or Ubuntu's build, whose patch drops a packet of sound if its number is below that "
-            "before (packets that overtake each other, a new stream within a call); upstream's does not"
+            "before (packets that overtake each other, a new stream within a call), and where JITTERBUFFER and "
+            "ARI_CONF_JITTER_BUFFER can't be used; upstream's does not"
         )
     return f"Asterisk {found} at {settings.ari_url}; it knows the user {settings.ari_user}{build}"
 

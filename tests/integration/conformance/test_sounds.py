@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
 from demo import listen
 from demo.phone import Phone, now_ms
 from tests.integration.receiver import Request
-from tests.integration.stage import Stage, spans_of
-from tests.lateness import lasted
+from tests.integration.stage import LATE_MS, Stage, spans_of
+from tests.lateness import lasted, took_ms
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
 BEEP = (240, 340)
 """ms; while somebody comes or goes Asterisk changes the bridge, and may leave out a packet or two of it."""
+PAUSE = (180, 220)
+ONCE_MS = 500
+"""Of what sounds only once, or again after a second: a shorter hole is none."""
 THEN = '<Wait length="20"/>'
 
 
@@ -30,11 +34,19 @@ async def hang_up(*phones: Phone) -> None:
     await asyncio.gather(*(phone.hang_up() for phone in phones))
 
 
+def late_hole(spans: listen.Spans, since: float) -> int:
+    """The number of the span after the shortest hole that is no pause but for what the machine was late; 0: none is."""
+    holes = sorted((start - end, number) for number, ((_, end), (start, _)) in enumerate(pairwise(spans), 1))
+    return next((n for _, n in holes if took_ms(since + spans[n - 1][1], since + spans[n][0]) < LATE_MS), 0)
+
+
 async def beeps(stage: Stage, phone: Phone, after: float, count: int) -> list[tuple[float, float]]:
     """Waits for so many of 700 Hz, and that nothing more comes; (from, to) in ms since `after`."""
 
     def found() -> list[tuple[float, float]]:
         spans = spans_of(phone.heard.since(after), 700)
+        while len(spans) > count and (hole := late_hole(spans, after)):
+            spans[hole - 1 : hole + 1] = [(spans[hole - 1][0], spans[hole][1])]
         over = len(spans) >= count and now_ms() > after + spans[-1][1] + 300
         return spans if over else []
 
@@ -52,7 +64,7 @@ async def test_beeps_at_entry_and_exit(stage: Stage) -> None:
         entered = float((await stage.enters(bob)).params["Timestamp"])
         for phone in (ann, cid, bob):
             ((start, end),) = await beeps(stage, phone, called, 1)
-            assert BEEP[0] <= end - start <= BEEP[1]
+            lasted(called + start, called + end, *BEEP)
         heard = await asyncio.gather(*(stage.listen(phone, 500) for phone in (ann, bob, cid)))
         assert all(listen.silent(samples) for samples in heard)
         late = called + (await beeps(stage, ann, called, 1))[0][0] - entered
@@ -119,7 +131,7 @@ async def test_no_sounds_while_waiting(stage: Stage) -> None:
         left = now_ms()
         await ann.hang_up()
         ((start, end),) = await beeps(stage, host, left, 1)
-        assert BEEP[0] <= end - start <= BEEP[1]
+        lasted(left + start, left + end, *BEEP)
         stage.saw("two entered, one left, one started it: no beep; the exit after the start beeps")
         await hang_up(host)
 
@@ -140,7 +152,7 @@ async def test_sounds_of_documents(stage: Stage) -> None:
             await stage.hears(phone, 1375)
             await stage.goes_quiet(phone)
             heard = phone.heard
-            ((_, low_end),), ((high, _),) = (spans_of(heard.audio, hz) for hz in (1075, 1375))
+            ((_, low_end),), ((high, _),) = (spans_of(heard.audio, hz, ONCE_MS) for hz in (1075, 1375))
             lasted(heard.start_ms + low_end, heard.start_ms + high, 990, 1500)
         asked = {r.params["ConferenceAction"]: r for r in stage.events("ConferenceRemoteSounds")}
         assert {action: r.path for action, r in asked.items()} == {"enterSound": "/enter", "exitSound": "/exit"}
