@@ -17,6 +17,8 @@ MOST_FAILED_OF_ACCOUNT, FAILED_OF_ACCOUNT_MS = 300, 100
 """Likewise to all its receivers that fail: each name and port of one server is a receiver."""
 GIVEN_UP_MS = 60_000
 """A receiver that has failed for so long, longer than all tries of a callback may take, is waited for no more."""
+MOST_LOOKED_AT = 1000
+"""Accounts whose keys each beat looks at."""
 MOST_FLOWS = 200
 """Receivers of an account that are looked at in one turn; the next turn goes on with others."""
 
@@ -72,10 +74,23 @@ local P = KEYS[1]
     + CLOCK
     + PROBLEM
     + f"""
+local function is_a(kind, key)
+  local found = redis.call('TYPE', key).ok
+  return found == kind or found == 'none'
+end
+-- If something else stands there, it goes; what it hid is found again by `mend`.
+local function list(key)
+  if not is_a('list', key) then
+    redis.call('DEL', key)
+    redis.call('SET', P..'spoiled', 1)
+  end
+  return key
+end
 local function ready(lane)
   local account, flow = lane:match('^([^:]*):'), lane:match('^([^:]*:[^:]*):')
-  if redis.call('RPUSH', P..'ready:'..flow, lane) == 1 and redis.call('RPUSH', P..'flows:'..account, flow) == 1 then
-    redis.call('RPUSH', P..'accounts', account)
+  local flows = list(P..'flows:'..account)
+  if redis.call('RPUSH', list(P..'ready:'..flow), lane) == 1 and redis.call('RPUSH', flows, flow) == 1 then
+    redis.call('RPUSH', list(P..'accounts'), account)
   end
 end
 local function weighed(account, entries, bytes)
@@ -134,6 +149,7 @@ local function no_room(lane, entry)
   end
 end
 local function append(lane, entry, wait_ms)
+  list(P..'lane:'..lane)
   local full = no_room(lane, entry)
   if full then
     local account = lane:match('^([^:]*):')
@@ -311,11 +327,65 @@ return false
 """
 )
 
+# Each lane that has entries is in exactly one place. If one of the keys that say so was overwritten, all of them are
+# made again of what is left: what nobody holds and nothing waits with is ready. It looks at every key, once.
+MEND = f"""
+local KINDS = {{accounts = 'list', waiting = 'zset', workers = 'zset', threads = 'hash', tokens = 'zset'}}
+local function is_spoiled()
+  if redis.call('DEL', P..'spoiled') == 1 then return true end
+  for key, kind in pairs(KINDS) do
+    if not is_a(kind, P..key) then return true end
+  end
+  for _, worker in ipairs(redis.call('ZRANGE', P..'workers', 0, -1)) do
+    if not is_a('hash', P..'held:'..worker) then return true end
+  end
+  for _, account in ipairs(redis.call('LRANGE', P..'accounts', 0, {MOST_LOOKED_AT - 1})) do
+    if not is_a('list', P..'flows:'..account) then return true end
+    for _, flow in ipairs(redis.call('LRANGE', P..'flows:'..account, 0, {MOST_FLOWS - 1})) do
+      if not is_a('list', P..'ready:'..flow) then return true end
+    end
+  end
+  return false
+end
+local function each(pattern, act)
+  local cursor = '0'
+  repeat
+    local found = redis.call('SCAN', cursor, 'MATCH', P..pattern, 'COUNT', 1000)
+    cursor = found[1]
+    for _, key in ipairs(found[2]) do act(key) end
+  until cursor == '0'
+end
+local function mend()
+  local placed = {{}}
+  for key, kind in pairs(KINDS) do
+    if not is_a(kind, P..key) then redis.call('DEL', P..key) end
+  end
+  redis.call('DEL', P..'accounts')
+  for _, pattern in ipairs({{'flows:*', 'ready:*'}}) do
+    each(pattern, function(key) redis.call('DEL', key) end)
+  end
+  each('held:*', function(key)
+    if not is_a('hash', key) then redis.call('DEL', key) end
+    for _, lane in ipairs(redis.call('HKEYS', key)) do placed[lane] = true end
+  end)
+  for _, lane in ipairs(redis.call('ZRANGE', P..'waiting', 0, -1)) do placed[lane] = true end
+  local lanes = {{}}
+  each('lane:*', function(key)
+    if is_a('list', key) then lanes[key:sub(#P + 6)] = true else redis.call('DEL', key) end
+  end)
+  for lane in pairs(lanes) do
+    if not placed[lane] then ready(lane) end
+  end
+end
+"""
+
 # A token above `last` was made after the worker looked at what it serves: such a lane is left alone.
 BEAT = (
     READY
+    + MEND
     + """
 local worker, threads, lease, last, reclaim = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+if is_spoiled() then mend() end
 local now, serving, taken_over = clock(), {}, 0
 for i = 6, #ARGV do serving[ARGV[i]] = true end
 local function give_back(from, which)

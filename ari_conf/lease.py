@@ -49,10 +49,19 @@ EMPTY_S = 1.2
 
 State = Literal["waiting", "standby", "owner", "lost"]
 
+# What is no token or field of ours goes: a live owner writes its own again.
 _NOW = (
     CLOCK
     + """
 local now = clock()
+for number, kind in ipairs({'string', 'hash'}) do
+  local found = redis.call('TYPE', KEYS[number]).ok
+  if found ~= kind and found ~= 'none' then redis.call('DEL', KEYS[number]) end
+end
+if not (redis.call('GET', KEYS[1]) or ''):match('^[%d.%x]*$') then redis.call('DEL', KEYS[1]) end
+for field, text in pairs({number = '^%d+$', beat = '^%d+$', at = '^%d+$', realm = '^%x*$'}) do
+  if not (redis.call('HGET', KEYS[2], field) or '0'):match(text) then redis.call('HDEL', KEYS[2], field) end
+end
 """
 )
 
@@ -101,7 +110,7 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], '') end
 _LOOK = (
     _NOW
     + """
-redis.call('HSET', KEYS[3], ARGV[1], now)
+if not pcall(redis.call, 'HSET', KEYS[3], ARGV[1], now) then redis.call('DEL', KEYS[3]) end
 redis.call('PEXPIRE', KEYS[3], 10000)
 local lease = redis.call('HMGET', KEYS[2], 'beat', 'holder', 'realm')
 return {redis.call('GET', KEYS[1]) or '-', lease[1] or '-', lease[2] or '', lease[3] or ''}
@@ -231,7 +240,9 @@ class Lease:
     async def _tried(self, watch: Watch) -> bool:
         try:
             asked = self._eval(_LOOK, 3, *self._keys, holder.named(self._holder))
-            token, beat, other, self.realm = (part.decode() for part in cast("list[bytes]", await asked))
+            token, beat, other, self.realm = (
+                part.decode(errors="replace") for part in cast("list[bytes]", await asked)
+            )
             if not watch.may_take(token, beat, other, self._clock()):
                 self._waits(token, other)
                 return False

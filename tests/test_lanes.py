@@ -419,3 +419,34 @@ def test_problems_of_names_that_no_account_has_are_kept_for_a_day_and_of_so_many
     day_ms = lane_scripts.STRANGERS_PROBLEMS_KEPT_MS
     assert all(0 < client.pttl(key) <= day_ms for key in kept)
     assert client.pttl(problems_key("A")) > day_ms
+
+
+@pytest.mark.parametrize("later", ["at rest", "written to"])
+@pytest.mark.parametrize(
+    "key",
+    ["accounts", "flows:A", "ready:A:o", "waiting", "held:w1", "workers", "threads", "tokens", "lane:A:p:9"],
+)
+def test_what_stands_in_the_place_of_a_key_hides_no_callback(play: Play, key: str, later: str):
+    play.put("A:o:1", "a", "b")
+    play.put("A:p:1", "c")
+    play.put("B:o:1", "d")
+    play.take()
+    play.tell(retry(play.take(), b"d, tried", 60_000))
+    play.server.client.set(f"ari_conf:callbacks:{key}", "nonsense")
+    if later == "written to":
+        play.put("A:o:2", "e")
+        play.put("A:p:9", "f")
+    play.lanes.beat("w1", 64, [], 0, reclaim=True)
+    served = play.take_all() + play.take_all("w2")
+    held_or_waiting = {"waiting": {"A:o:1"}, "held:w1": {"B:o:1"}}.get(key, {"A:o:1", "B:o:1"})
+    wanted = {"A:o:1", "A:p:1", "B:o:1"} - held_or_waiting | ({"A:o:2", "A:p:9"} if later == "written to" else set())
+    assert sorted(served) == sorted(wanted)
+    if later == "written to":
+        assert play.server.client.type(f"ari_conf:callbacks:{key}") != b"string"
+
+
+def test_a_sound_queue_is_not_made_again(play: Play):
+    play.put("A:o:1", "a")
+    play.server.client.rpush("ari_conf:callbacks:ready:A:o", "A:o:nothing")
+    play.lanes.beat("w1", 64, [], 0, reclaim=True)
+    assert play.server.client.lrange("ari_conf:callbacks:ready:A:o", 0, -1) == [b"A:o:1", b"A:o:nothing"]

@@ -304,6 +304,38 @@ async def test_redis_comes_back_as_it_was_before_this_owner(make: Made, time: Ti
     assert one.fresh and forgotten == [True]
 
 
+@pytest.mark.parametrize("lives", [True, False])
+@pytest.mark.parametrize(
+    "nonsense", ["owner", "owner's bytes", "lease", "standby", "number", "beat", "at", "holder", "realm"]
+)
+async def test_nonsense_in_the_place_of_a_record_stops_neither_the_owner_nor_who_waits(
+    make: Made, time: Time, redis_server: RedisServer, nonsense: str, lives: bool
+):
+    first, second = make(), make()
+    time.run(first.acquire())
+    await time.passes(2)
+    keeping = time.run(first.keep())
+    time.run(second.acquire())
+    await time.passes(1)
+    if not lives:
+        keeping.cancel()
+        await time.passes(0)
+    client = redis_server.client
+    if nonsense == "owner":
+        client.delete(lease.owner_key("pbx"))
+        client.rpush(lease.owner_key("pbx"), "x")
+    elif nonsense == "owner's bytes":
+        client.set(lease.owner_key("pbx"), b"\xff\x00")
+    elif nonsense in ("lease", "standby"):
+        key = {"lease": lease.lease_key, "standby": lease.standby_key}[nonsense]("pbx")
+        client.delete(key)
+        client.set(key, b"\xff")
+    else:
+        client.hset(lease.lease_key("pbx"), nonsense, b"\xffx")
+    await time.passes(LEASE_S + 1)
+    assert (first.fresh, second.state == "owner") == (lives, not lives)
+
+
 async def test_what_redis_has_lost_between_two_renewals_is_noticed(make: Made, time: Time, redis_server: RedisServer):
     """A replica that became the primary had not heard of the last write, but of the renewal before it."""
     forgotten: list[str] = []
