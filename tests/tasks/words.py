@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from demo.speech import Speech
 from tasks.engines import RATE, Engine
 
+MOST_MISHEARD = 0.3
+"""Of the words of a sentence: no two renderings of a neural voice are the same, and now and then a word is taken for
+another."""
 NUMBERS = {"2": "two", "4": "four", "7": "seven", "8": "eight", "10": "ten"}
 
 
