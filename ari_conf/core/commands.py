@@ -89,6 +89,8 @@ class Record:
     transcription_type: str | None = None
     transcription_url: str | None = None
     transcription_method: str = "POST"
+    transcription_language: str | None = None
+    """None: the account's."""
 
 
 @dataclass(frozen=True, slots=True)

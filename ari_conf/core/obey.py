@@ -144,6 +144,7 @@ def _record(conference: Conference, command_id: str, wanted: do.Record, now: int
         transcription_type=wanted.transcription_type,
         transcription_url=wanted.transcription_url,
         transcription_method=wanted.transcription_method,
+        transcription_language=wanted.transcription_language,
     )
     ids_ = (wanted.recording_id, conference.bridge_id, conference.auth_id, "")
     wideband = any(m.wideband for m in conference.members.values())

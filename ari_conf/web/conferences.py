@@ -150,6 +150,7 @@ async def record(request: Request, caller: Calling, name: Name, body: Recording)
         body.transcription_type,
         body.transcription_url,
         body.transcription_method,
+        body.transcription_language,
     )
     # "Its callback": callback_url is the recording's here, told when that is there.
     at_once = body.model_copy(update={"callback_url": None})

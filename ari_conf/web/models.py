@@ -133,6 +133,11 @@ class Recording(Asynchronous):
     ] = None
     transcription_url: OptionalUrl = None
     transcription_method: Method = "POST"
+    transcription_language: Annotated[
+        Annotated[str, _as(elements.spoken_language)] | None,
+        BeforeValidator(_nothing),
+        WithJsonSchema({"type": "string", "pattern": r"^([A-Za-z]{2,3}(-[A-Za-z0-9]+)*|auto)$"}),
+    ] = None
 
 
 # Replies.

@@ -442,6 +442,13 @@ def test_a_conference_is_recorded_until_it_is_told_to_stop(stage: Stage):
     assert api(stage, do.StopRecording())["status"] == 404
 
 
+@pytest.mark.parametrize("language", ["de", None])
+def test_the_language_in_which_a_recording_is_transcribed(stage: Stage, language: str | None):
+    api(stage, do.Record("r1", transcription_type="auto", transcription_language=language))
+    api(stage, do.StopRecording())
+    assert (stored(stage).transcribe, stored(stage).transcription_language) == (True, language)
+
+
 def test_a_recording_follows_another(stage: Stage):
     for recording_id in ("r1", "r2"):
         assert api(stage, do.Record(recording_id))["status"] == 202

@@ -91,7 +91,7 @@ def _fragments() -> list[bytes]:
 def _bodies() -> list[bytes]:
     whole = {"text": "hello", "url": "http://127.0.0.1/a.mp3", "voice": "Polly.Amy", "language": "en-GB",
              "file_format": "wav", "time_limit": 60, "transcription_type": "auto", "length": "MAN",
-             "callback_url": "http://127.0.0.1/cb", "callback_method": "GET"}  # fmt: skip
+             "transcription_language": "de", "callback_method": "GET", "callback_url": "http://127.0.0.1/"}  # fmt: skip
     return [json.dumps(whole).encode(), b"text=hello&voice=MAN&time_limit=5&url=http%3A%2F%2F127.0.0.1%2Fa"]
 
 

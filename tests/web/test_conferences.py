@@ -325,6 +325,19 @@ def test_callback_url_is_the_recordings(api: Api, owner: Owner, ids: dict[str, s
     assert owner.commands[-1].command.callback_url == "https://example.com/recorded"
 
 
+@pytest.mark.parametrize(("given", "read"), [("de-AT", "de"), (" AUTO ", "auto"), ("", None), (None, None)])
+def test_the_language_of_a_transcription(api: Api, owner: Owner, ids: dict[str, str], given: str | None, read: str):
+    body = {"transcription_type": "auto", "transcription_language": given}
+    assert api.post("Conference/standup/Record/", body).status == 202
+    assert owner.commands[-1].command.transcription_language == read
+
+
+def test_what_is_no_language_of_a_transcription(api: Api):
+    told = api.post("Conference/standup/Record/", {"transcription_language": "german"})
+    assert told.status == 400
+    assert told.json["error"].startswith("transcription_language: 'german' can't be; allowed is a language code such")
+
+
 @pytest.mark.parametrize("given", [{"time_limit": 0}, {"time_limit": "x"}, {"time_limit": 1.5}, {"file_format": "ogg"}])
 def test_bad_parameters_of_a_recording(api: Api, given: dict):
     told = api.post("Conference/standup/Record/", given)

@@ -40,7 +40,8 @@ VALUES = st.recursive(
     max_leaves=6,
 )  # fmt: skip
 NAMES = st.sampled_from(["text", "url", "voice", "language", "length", "callback_url", "callback_method", "time_limit",
-                         "file_format", "transcription_type", "transcription_url", "limit", "x"])  # fmt: skip
+                         "file_format", "transcription_type", "transcription_url", "transcription_language", "limit",
+                         "x"])  # fmt: skip
 BODIES = st.one_of(
     st.binary(max_size=200),
     st.dictionaries(NAMES, VALUES, max_size=5).map(lambda body: json.dumps(body).encode()),
