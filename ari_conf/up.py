@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -202,7 +203,9 @@ class System:
         async def redis_and_its_users() -> None:
             await those("redis")
             # Asterisk is among them for the account's sake, which its dialplan names.
-            self.account = await asyncio.to_thread(_an_account, self.settings, self._answer_url)
+            record = await asyncio.to_thread(_an_account, self.settings, self._answer_url)
+            self.account = record.auth_id
+            await asyncio.to_thread(self._allow_kept, record.answer_url)
             await those("asterisk", "worker", "serve", "web")
 
         if self._asterisk is not None:
@@ -304,6 +307,15 @@ class System:
     def _port(self, usual: int, host: str = "127.0.0.1") -> int:
         return usual if self._usual_ports and processes.is_free(usual, host=host) else processes.free_port(host=host)
 
+    def _allow_kept(self, url: str | None) -> None:
+        """As when it was given: the account has it from an earlier start. Of another Redis, who knows from whom."""
+        if not url or self._answer_url is not None or "redis" not in self.parts:
+            return
+        with suppress(SetupFailed):  # calls say that it can't be reached; the rest can be used
+            self._allow(url)
+            self.settings = from_environment(self.values)
+            self._write_environment()
+
     def _allow(self, url: str) -> None:
         """Requests to the host of this URL, although it may be this machine or one of the same network."""
         host, name = urlsplit(url).hostname or "", PREFIX + "ALLOWED_NETWORKS"
@@ -330,17 +342,15 @@ def _own_address(host: str) -> str:
     )
 
 
-def _an_account(settings: Settings, answer_url: str | None = None) -> str:
+def _an_account(settings: Settings, answer_url: str | None = None) -> accounts.AccountRecord:
     """The one that calls are for which name no other."""
     client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=5.0)
     try:
-        known = [record.auth_id for record in accounts.list_all(client)]
+        known = {record.auth_id: record for record in accounts.list_all(client)}
         if not known:
-            accounts.add(client, int(time.time() * 1000), auth_id=DEMO)
-        account = DEMO if DEMO in known or not known else known[0]
-        if answer_url is not None:
-            accounts.update(client, account, answer_url=answer_url)
-        return account
+            known[DEMO] = accounts.add(client, int(time.time() * 1000), auth_id=DEMO)
+        account = known.get(DEMO) or next(iter(known.values()))
+        return account if answer_url is None else accounts.update(client, account.auth_id, answer_url=answer_url)
     except (RedisError, OSError) as error:
         raise SetupFailed(f"Redis can't be used ({error}): correct ARI_CONF_REDIS_URL") from None
     finally:

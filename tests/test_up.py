@@ -20,6 +20,7 @@ from ari_conf.bucket import Bucket
 from ari_conf.commands.up import _introduce_numbers, _token
 from ari_conf.errors import SetupFailed
 from ari_conf.parts import processes
+from ari_conf.settings import VALUES
 from ari_conf.up import PARTS, System, of_this_environment
 from tests import lateness
 from tests.lateness import SOON_S
@@ -158,6 +159,17 @@ async def test_an_answer_url_is_the_account_s_and_may_be_asked(tmp_path):
     assert System(tmp_path, parts=("redis",), answer_url="http://93.184.216.34/").settings.allowed_networks == ()
     with pytest.raises(SetupFailed, match=r"the host of the answer URL, nowhere.invalid, can't be found"):
         System(tmp_path, parts=("redis",), answer_url="http://nowhere.invalid/")
+
+
+async def test_an_answer_url_of_an_earlier_start_may_still_be_asked(tmp_path):
+    async with System(tmp_path, parts=("redis",), answer_url="http://127.0.0.1:5000/answer"):
+        pass
+    async with System(tmp_path, parts=("redis",)) as system:
+        assert ip_address("127.0.0.1") in system.settings.allowed_networks[0]
+        assert "127.0.0.0/8" in (tmp_path / VALUES).read_text(), "the commands say what `serve` does"
+        accounts.update(client(system), "demo", answer_url="http://nowhere.invalid/")
+    async with System(tmp_path, parts=("redis",)) as system:
+        assert system.settings.allowed_networks == (), "a name that is gone is no reason not to start"
 
 
 async def test_commands_of_another_terminal_find_the_system_that_runs_now(tmp_path):
