@@ -13,11 +13,12 @@ from pathlib import Path
 from time import time
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 import redis
 from pytest_httpserver import HTTPServer
 
-from ari_conf import accounts, doctor, holder, lease, store, transcribers
+from ari_conf import accounts, doctor, holder, lease, recordings, store, transcribers
 from ari_conf.core.effects import PostCallback, ReportProblem
 from ari_conf.doctor import asterisk, machine
 from ari_conf.media.voices import Flite
@@ -231,10 +232,27 @@ def test_what_transcribes_may_be_on_other_machines(stores, monkeypatch):
     client = connect_in_threads(stores.redis_url.get_secret_value())
     assert "not installed here" in found(stores, "transcription").text
     transcribers.tell(client, "w1", "")
-    assert "no worker has anything that transcribes" in told(stores, "transcription")
+    assert "nothing transcribes, so the page does not offer it: workers can with" in found(stores, "transcription").text
     transcribers.tell(client, "w2", "large-v3")
     assert found(stores, "transcription").text == "not installed here; workers have large-v3"
     client.delete(transcribers.KEY)
+    client.close()
+
+
+def test_a_transcription_that_nobody_could_make_is_wrong(stores, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    client = connect_in_threads(stores.redis_url.get_secret_value())
+    transcribers.tell(client, "w1", "")
+    accounts.add(client, 0, "acme")
+    for recording_id, error in (("r1", transcribers.MISSING), ("r2", "Recording duration too short")):
+        job = recordings.Transcribing(recording_id=recording_id, auth_id="acme", at_ms=1, error=error)
+        entry = {"entry": msgspec.json.encode(job)}
+        client.xadd(f"ari_conf:{recordings.TRANSCRIPTIONS}:dead:acme", entry)
+    said = told(stores, "transcription")
+    assert "no worker has anything that transcribes, and 1 could not be: " in said
+    assert "-m pip install" in said and "`ari-conf recordings retry`" in said
+    client.delete(transcribers.KEY, f"ari_conf:{recordings.TRANSCRIPTIONS}:dead:acme")
+    accounts.remove(client, "acme")
     client.close()
 
 

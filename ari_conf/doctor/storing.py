@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import redis
 
-from ari_conf import recordings, transcribers
+from ari_conf import accounts, recordings, transcribers
 from ari_conf.doctor import asterisk, waiting
 from ari_conf.doctor.found import DEADLINE, Wrong
 from ari_conf.errors import TranscriptionFailed, TranscriptionRefused
@@ -57,9 +57,7 @@ def transcription(settings: Settings) -> str:
     if ours and not importlib.util.find_spec("faster_whisper"):
         if known := _of_workers(settings):
             return f"not installed here; workers have {', '.join(known)}"
-        if known is not None:
-            raise Wrong("no worker has anything that transcribes: install it there (docs/recordings.md)")
-        return "not installed here; where transcriptions are made: " + extra("transcription")
+        return _nothing(settings, known)
     try:
         found = engine(settings, LISTEN_S)
         if settings.transcription_engine == "http":
@@ -70,6 +68,31 @@ def transcription(settings: Settings) -> str:
     except Exception as error:  # each of the engine's libraries has exceptions of its own
         raise Wrong(f"the model can't be loaded: {error}; correct ARI_CONF_TRANSCRIPTION_MODEL") from None
     return found.name
+
+
+def _nothing(settings: Settings, of_workers: list[str] | None) -> str:
+    """It is an extra: nothing is wrong without it as long as nobody has asked for a transcription."""
+    if of_workers is None:
+        return "not installed here; where transcriptions are made: " + extra("transcription")
+    install = f"workers can with {extra('transcription')} (docs/recordings.md)"
+    if asked := _given_up(settings):
+        raise Wrong(
+            f"no worker has anything that transcribes, and {asked} could not be: {install}, and `ari-conf recordings "
+            "retry` tries them again"
+        )
+    return f"nothing transcribes, so the page does not offer it: {install}"
+
+
+def _given_up(settings: Settings) -> int:
+    """How many recordings were to be transcribed when nothing was there that transcribes."""
+    client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    try:
+        lost = recordings.lost(client, accounts.ids(client))
+    except (redis.RedisError, OSError):
+        return 0  # that is another check's
+    finally:
+        client.close()
+    return sum(job.error == transcribers.MISSING for _, kind, job in lost if kind == recordings.TRANSCRIPTIONS)
 
 
 def _of_workers(settings: Settings) -> list[str] | None:
