@@ -52,6 +52,12 @@ def _including(name: str, text: str) -> str:
     return text + ("" if not text or text.endswith("\n") else "\n") + f"\n{note}{line}\n"
 
 
+def has_transport(folder: Path) -> bool:
+    """Without one in pjsip.conf Asterisk listens for no SIP. Debian's own has examples alone."""
+    lines = (line for _, found in sections(folder / "pjsip.conf", folder, folder / OURS) for line in found)
+    return any(re.match(r"type\s*=>?\s*transport\b", line) for line in lines)
+
+
 class _Merge:
     """What one of their files lacks."""
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ari_conf.parts.conf_merge import merged
+from ari_conf.parts.conf_merge import has_transport, merged
 from ari_conf.parts.conf_settings import SETTINGS, Refused, Wanted, head_of, read_settings, template, templates
 from ari_conf.parts.conf_text import without_passwords
 
@@ -44,7 +44,7 @@ folder FOLDER/ari_conf takes all of it away. Then `asterisk -rx 'core reload'`. 
 
 and if you name it: asterisk.conf, for maxcalls and what fast typing needs. docs/operations/sip.md has more.
 
-From the environment; the first six and ARI_CONF_RTP_TIMEOUT are what `ari-conf serve` reads too, so that one file of
+From the environment; the first five and ARI_CONF_RTP_TIMEOUT are what `ari-conf serve` reads too, so that one file of
 settings can serve both:
 
 """
@@ -193,6 +193,11 @@ def notes(wanted: Wanted, folder: Path, changed: list[Path], *, merging: bool) -
             said.append("now let Asterisk read it: asterisk -rx 'core reload'")
         said.append(f"ari-conf serve reaches it with ARI_CONF_ARI_URL={url}")
         said.append("send calls there by Goto(ari_conf,${EXTEN},1), or give your endpoints (ari_conf_calls)")
+        if not has_transport(folder):
+            said.append(
+                f"no call can come yet: {folder}/pjsip.conf has no transport. Add one, such as [udp] with "
+                "type = transport, protocol = udp and bind = 0.0.0.0:5060, and restart Asterisk"
+            )
         return said
     if changed and not wanted.given["RUN_FOLDER"]:
         said.append("now restart Asterisk")

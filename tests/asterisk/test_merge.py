@@ -66,6 +66,16 @@ def test_what_is_there_stays_and_includes_what_is_added(theirs: Path) -> None:
     assert contents(theirs)[theirs / "modules.conf"] == PLAIN["modules.conf"]
 
 
+def test_it_says_if_no_call_can_come_for_want_of_a_transport(theirs: Path) -> None:
+    assert "no transport" not in merge(theirs)
+    (theirs / "pjsip.conf").write_text("; [udp]\n; type = transport\n[phone]\ntype = endpoint\ntransport = udp\n")
+    assert f"no call can come yet: {theirs}/pjsip.conf has no transport" in merge(theirs)
+    (theirs / "more.conf").write_text("[tls](+)\ntype => transport ; and protocol\n")
+    with (theirs / "pjsip.conf").open("a") as file:
+        file.write("#include more.conf\n")
+    assert "no transport" not in merge(theirs)
+
+
 def test_once_is_enough_and_twice_is_once(theirs: Path) -> None:
     merge(theirs)
     before = contents(theirs)
