@@ -16,7 +16,6 @@ from ari_conf.commands.terminal import console, say, say_of
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Conferencing in Plivo's XML on your own Asterisk. `ari-conf serve --help` lists the settings.",

@@ -166,6 +166,16 @@ def test_its_version():
     assert re.fullmatch(r"ari-conf \d+\.\d+\S*\n", run("--version").stdout)
 
 
+@pytest.mark.parametrize(
+    ("begun", "offered"),
+    [("acc", ["account"]), ("account ro", ["rotate-token"]), ("account set --answer-u", ["--answer-url"])],
+)
+def test_a_shell_can_complete_what_is_typed(begun, offered):
+    words = f"ari-conf {begun}"
+    asked = {"_ARI_CONF_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    assert run(**asked).stdout.split() == offered
+
+
 def test_an_account_with_live_conferences_is_not_removed_by_mistake(typed, redis_server):
     typed("account", "add", "acme")
     redis_server.client.hset(names_key("acme"), "standup", "c1 pbx")

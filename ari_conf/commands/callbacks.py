@@ -39,7 +39,7 @@ def problems(auth_id: AuthId, limit: Limit = 50) -> None:
     print_table(("when", "code", "call", "problem"), rows, f"The account {auth_id} has no problems.")
 
 
-def lanes(limit: Limit = 50) -> None:
+def lanes(limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50) -> None:
     """The callbacks that wait: a lane for each conference and URL, in which each waits for the one before it."""
     with redis() as client:
         totals, found = outbox.totals(client), outbox.overview(client, limit)
