@@ -254,5 +254,6 @@ def table() -> list[tuple[str, str, str]]:
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
         shown = "" if default in (None, ()) else str(default)
-        rows.append((f"ARI_CONF_{name.upper()}", shown, field.description or ""))
+        meaning = " ".join((field.description or "").split())  # a line break would end the README's table
+        rows.append((f"ARI_CONF_{name.upper()}", shown, meaning))
     return rows

@@ -25,6 +25,10 @@ def test_its_table_of_settings_is_that_of_the_settings():
     assert SETTINGS.search(README.read_text()).group() == written()
 
 
+def test_each_setting_is_one_row_of_it():
+    assert all(line.startswith("| ") and line.endswith(" |") for line in written().splitlines()[2:])
+
+
 def test_its_sections_come_in_the_order_in_which_a_newcomer_needs_them():
     found = re.findall(r"^## (.*)$", README.read_text(), re.MULTILINE)
     assert [section for section in found if section in SECTIONS] == list(SECTIONS)
