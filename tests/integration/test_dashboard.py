@@ -272,7 +272,10 @@ async def test_a_recording_is_made_heard_and_read(stage: Stage, browser: Browser
         await seen.go("recordings")
         stored = page.get_by_role("list", name="Recordings").get_by_role("link")
         await expect(stored).to_have_count(1, timeout=SOON_MS)
+        await stored.click()
+        await says_how_to_have_a_transcript(seen)
         transcribed(stage)
+        await seen.go("recordings")
         await stored.click()
         await seen.sees(stage.number(ann), "spoke for")
         await expect(page.locator(".line").nth(1)).to_contain_text(stage.number(bob))
@@ -285,6 +288,18 @@ async def test_a_recording_is_made_heard_and_read(stage: Stage, browser: Browser
         await seen.press("Delete")
         await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
         await seen.sees("No recordings yet")
+
+
+async def says_how_to_have_a_transcript(seen: Dashboard) -> None:
+    """Of no box to tick where there is none."""
+    await seen.sees("Tick “Write down what is said”")
+    mine = {"auth_id": seen.stage.account, "now_ms": 0, "transcribes": False}
+    await seen.page.route("**/login/me", lambda route: route.fulfill(json=mine))
+    await seen.page.reload()
+    await seen.sees("nothing that transcribes is installed here")
+    await seen.page.unroute("**/login/me")
+    await seen.page.reload()
+    await seen.sees("Tick “Write down what is said”")
 
 
 async def plays_and_seeks(seen: Dashboard) -> None:

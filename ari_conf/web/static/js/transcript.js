@@ -1,11 +1,14 @@
 // What was said, turn by turn. It follows the sound, and the sound follows a click.
+import { transcribes } from "./api.js";
 import { html, useEffect, useRef } from "./dom.js";
 import { clock } from "./words.js";
 
-const WHY_NOT = {
-  none: "None was asked for. Tick “Write down what is said” when you start a recording, or give transcriptionType in the document.",
+const whyNot = (state) => ({
+  none: transcribes
+    ? "None was asked for. Tick “Write down what is said” when you start a recording, or give transcriptionType in the document."
+    : "None was asked for, and nothing that transcribes is installed here: the operator can install it.",
   waiting: "It is being written. This page shows it by itself as soon as it is there.",
-};
+})[state];
 
 export function Transcript({ transcript, whose, player }) {
   const state = transcript?.state ?? "none";
@@ -14,7 +17,7 @@ export function Transcript({ transcript, whose, player }) {
     ${state === "done" && transcript.turns.length > 0 && html`<${Turns} turns=${transcript.turns} whose=${whose} player=${player} />`}
     ${state === "done" && !transcript.turns.length && html`<p class="hint">No word was understood.</p>`}
     ${state === "failed" && html`<p class="hint">It could not be written: ${transcript.error}.</p>`}
-    ${WHY_NOT[state] && html`<p class="hint" role="status">${WHY_NOT[state]}</p>`}
+    ${whyNot(state) && html`<p class="hint" role="status">${whyNot(state)}</p>`}
   </section>`;
 }
 
