@@ -36,6 +36,9 @@ class Failed(AriConfError):
 
 def main() -> int:
     """The exit code."""
+    if len(sys.argv) > 1:
+        sys.stdout.write(f"usage: python -m demo\n\n{__doc__}")
+        return 0 if sys.argv[1:] in (["-h"], ["--help"]) else 2
     FOLDER.mkdir(parents=True, exist_ok=True)
     # A folder of its own for each run, so that none is disturbed by what another left.
     folder = Path(tempfile.mkdtemp(dir=FOLDER))
