@@ -14,4 +14,4 @@ def settings_known(_settings: Settings, environment: Mapping[str, str] = os.envi
     if found := unknown(environment):
         raise Doubtful("; ".join(found))
     set_here = sum(name.startswith("ARI_CONF_") for name in environment)
-    return f"{set_here} variables, all of them known"
+    return f"{set_here} set, all of them known"
