@@ -196,12 +196,13 @@ def test_what_a_removed_account_has_left_is_nobody_else_s(typed, redis_server, l
     assert result.returncode == 1 and result.stderr.startswith(f"ari-conf: {left} of an account acme that was removed")
     assert get(redis_server.client, "acme") is None
     typed("account", "add", "acme", "--with-its-data")
+    assert f"Its {left} stay" in typed("account", "remove", "acme")
     typed("account", "add", "other")
 
 
 def test_a_removed_account_is_gone(typed, redis_server):
     typed("account", "add", "acme")
-    typed("account", "remove", "acme")
+    assert typed("account", "remove", "acme") == "The account acme is removed.\n"
     assert get(redis_server.client, "acme") is None
 
 

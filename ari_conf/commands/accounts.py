@@ -183,7 +183,9 @@ def remove(
                 "before, or give --keep-calls"
             )
         accounts.remove(client, auth_id)
-    say(f"The account {auth_id} is removed. What it has recorded stays in the bucket; its id stays taken by that.")
+        left = _left(client, auth_id)
+    stays = f" Its {left} stay, and with them its id stays taken." if left else ""
+    say(f"The account {auth_id} is removed.{stays}")
 
 
 @app.command("rotate-token")
@@ -199,16 +201,20 @@ def rotate_token(
 
 def _refuse_what_is_left(client: Redis, auth_id: str) -> None:
     """Recordings and dead letters of an account that was removed would be the new one's to read."""
-    left = {
+    if accounts.get(client, auth_id) is None and (left := _left(client, auth_id)):
+        raise AccountRefused(
+            f"{left} of an account {auth_id} that was removed are still there, and would be the new one's to read: "
+            "choose another auth id, or, if it is the same again, give --with-its-data"
+        )
+
+
+def _left(client: Redis, auth_id: str) -> str:
+    """What an account has left, or will leave, behind; empty if nothing."""
+    found = {
         "recordings": recording_index.listed(client, auth_id, limit=1)[0],
         "dead letters": dead_letters.count(client, auth_id),
     }
-    if accounts.get(client, auth_id) is None and any(left.values()):
-        what = " and ".join(name for name, there in left.items() if there)
-        raise AccountRefused(
-            f"{what} of an account {auth_id} that was removed are still there, and would be the new one's to read: "
-            "choose another auth id, or, if it is the same again, give --with-its-data"
-        )
+    return " and ".join(name for name, there in found.items() if there)
 
 
 def _print_token(record: AccountRecord, *, shown: bool = True) -> None:
