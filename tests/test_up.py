@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from redis import AuthenticationError, Redis
 
 from ari_conf import accounts
 from ari_conf.bucket import Bucket
-from ari_conf.commands.up import _introduce_numbers, _token
+from ari_conf.commands.up import _introduce_numbers, _token, until_stopped
 from ari_conf.errors import SetupFailed
 from ari_conf.parts import processes
 from ari_conf.settings import VALUES
@@ -236,6 +237,20 @@ async def test_it_says_who_can_call_and_what_answers(tmp_path, monkeypatch, caps
         assert ("Do not do this on an address that the Internet reaches" in said) != local
         assert ("sip:ACCOUNT*15550100@" in said) == local, "who comes from elsewhere does not choose the account"
         assert accounts.get(client(system), "demo").token not in _token(system), "this is no terminal"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_part_that_fails_as_all_is_stopped_is_no_error(told):
+    async def work() -> None:
+        try:
+            if told:
+                os.kill(os.getpid(), signal.SIGINT)
+                await asyncio.sleep(60)
+        finally:
+            raise SetupFailed("its port was taken")
+
+    with nullcontext() if told else pytest.raises(SetupFailed):
+        until_stopped(work)
 
 
 async def test_what_it_keeps_is_there_the_next_time(tmp_path):

@@ -32,15 +32,22 @@ def run(folder: Path, answer_url: str | None = None, listen: str = "127.0.0.1") 
 
 
 def until_stopped(work: Callable[[], Awaitable[None]]) -> None:
-    """Runs it; Ctrl-C and SIGTERM cancel it, so that it stops what it started, and are then no error."""
+    """Runs it; Ctrl-C and SIGTERM cancel it, so that it stops what it started, and are then no error. Nor is a part
+    that fails meanwhile: it was just being started."""
 
     async def cancellable() -> None:
-        task = asyncio.ensure_future(work())
+        task, told = asyncio.ensure_future(work()), False
+
+        def stop() -> None:
+            nonlocal told
+            told = True
+            task.cancel()
+
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, stop)
         await asyncio.wait([task])
-        if not task.cancelled():
+        if not task.cancelled() and not (told and isinstance(task.exception(), SetupFailed)):
             task.result()
 
     asyncio.run(cancellable())
