@@ -188,8 +188,8 @@ class System:
             return
         if any(self.folder.iterdir()) and not (self.folder / "lock").exists():
             raise SetupFailed(
-                f"{self.folder} holds other files and other users can read it: give another --folder, or "
-                f"`chmod 700 {shlex.quote(str(self.folder))}`"
+                f"{self.folder} holds other files, and other users can read it: give a folder that is for this alone, "
+                "by --folder; it is made if it isn't there"
             )
         self.folder.chmod(0o700)
 
@@ -318,14 +318,23 @@ class System:
 
     def _allow(self, url: str) -> None:
         """Requests to the host of this URL, although it may be this machine or one of the same network."""
-        host, name = urlsplit(url).hostname or "", PREFIX + "ALLOWED_NETWORKS"
+        name, host = PREFIX + "ALLOWED_NETWORKS", _host(url)
         try:
             found = {str(place[4][0]) for place in socket.getaddrinfo(host, None)}
-        except OSError as error:
-            raise SetupFailed(f"the host of the answer URL, {host or url}, can't be found: {error.strerror}") from None
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no name"
+            raise SetupFailed(f"the host of the answer URL, {host}, can't be found: {reason}") from None
         more = [one for one in sorted(found) if not ip_address(one).is_global]
         networks = {network for one in more for network in (LOOPBACK if ip_address(one).is_loopback else (one,))}
         self.values[name] = ",".join(filter(None, [self.values.get(name, ""), *sorted(networks)]))
+
+
+def _host(url: str) -> str:
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return parts.hostname
+    raise SetupFailed("that is no answer URL: give one of http or https, such as http://127.0.0.1:5000/answer")
 
 
 def _own_address(host: str) -> str:

@@ -121,7 +121,7 @@ async def test_a_folder_of_other_things_is_not_closed_to_others(tmp_path):
     shared.mkdir()
     shared.chmod(0o755)
     (shared / "others.txt").touch()
-    with pytest.raises(SetupFailed, match="chmod 700"):
+    with pytest.raises(SetupFailed, match="give a folder that is for this alone, by --folder"):
         await System(shared, parts=("redis",)).__aenter__()
     assert stat.S_IMODE(shared.stat().st_mode) == 0o755
     shared.chmod(0o700)
@@ -160,6 +160,18 @@ async def test_an_answer_url_is_the_account_s_and_may_be_asked(tmp_path):
     assert System(tmp_path, parts=("redis",), answer_url="http://93.184.216.34/").settings.allowed_networks == ()
     with pytest.raises(SetupFailed, match=r"the host of the answer URL, nowhere.invalid, can't be found"):
         System(tmp_path, parts=("redis",), answer_url="http://nowhere.invalid/")
+    with pytest.raises(SetupFailed, match=r"can't be found: it is no name"):
+        System(tmp_path, parts=("redis",), answer_url=f"http://{'x' * 64}/")
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:5000/answer", "foo", "ftp://127.0.0.1/", "http:///answer", "http://[::1/", ""]
+)
+def test_what_is_no_answer_url(tmp_path, url):
+    with pytest.raises(
+        SetupFailed, match=r"that is no answer URL: give one of http or https, such as http://127\.0\.0"
+    ):
+        System(tmp_path, parts=("redis",), answer_url=url)
 
 
 async def test_an_answer_url_of_an_earlier_start_may_still_be_asked(tmp_path):

@@ -200,7 +200,9 @@ class _Rendering:
                 async with asyncio.timeout(allowed):
                     yield
             except TimeoutError:
-                raise SoundFailed(f"to render it takes more than {SPEAK_S:g} s: it is too long, or this machine is too busy") from None
+                raise SoundFailed(
+                    f"to render it takes more than {SPEAK_S:g} s: it is too long, or this machine is too busy"
+                ) from None
             finally:
                 self.left -= time.monotonic() - began
 
