@@ -116,6 +116,13 @@ async def another_user_finds_nothing(folder: Path) -> None:
         assert bucket.get_json("recordings/demo/secret.json") == {"said": "SECRET"}, "and it is there"
 
 
+async def test_it_says_how_a_number_is_answered(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(System, "sip_address", "127.0.0.1:5060")
+    async with System(tmp_path, parts=("redis",)) as system:
+        _introduce_numbers(system)
+    assert '\n           `make up UP="--answer-url URL"`, or `ari-conf up' in capsys.readouterr().out
+
+
 async def test_a_folder_of_other_things_is_not_closed_to_others(tmp_path):
     shared = tmp_path / "shared"
     shared.mkdir()

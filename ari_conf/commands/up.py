@@ -92,7 +92,8 @@ def _introduce_numbers(system: System) -> None:
         say(f"           or any other number: answered by {record.answer_url}", soft_wrap=True)
     else:
         say(
-            f"           or any other number, once {system.account} has a program: `ari-conf up --answer-url URL`",
+            f"           or any other number, once {system.account} has a program that answers: start this again by\n"
+            '           `make up UP="--answer-url URL"`, or `ari-conf up --answer-url URL`',
             soft_wrap=True,
         )
     if system.is_local:
