@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -27,6 +28,8 @@ MOST_WORDS = 20_000
 """Of some minutes of sound: ten times as many as anybody says."""
 MOST_CHARACTERS = 200
 """Of a word."""
+SENTENCE_ENDS = re.compile("(?<=[、。，．！？；：…])")
+"""In scripts that write no spaces, where a text has no other places to be divided at."""
 
 
 class Unreadable(Exception):
@@ -162,9 +165,18 @@ def _is_within(word: Word, span: tuple[float, float]) -> bool:
 
 
 def _spread(whole: Word) -> list[Word]:
-    words, length = whole.text.split(), whole.end_ms - whole.start_ms
+    words, length = _divided(whole.text), whole.end_ms - whole.start_ms
     edges = [whole.start_ms + length * n // max(1, len(words)) for n in range(len(words) + 1)]
     return [Word(first, last, text) for first, last, text in zip(edges, edges[1:], words, strict=False)]
+
+
+def _divided(text: str) -> list[str]:
+    """At its spaces. What is too long for a word has none, as in Chinese or Japanese: it is divided where it can be."""
+    found: list[str] = []
+    for word in text.split():
+        parts = SENTENCE_ENDS.split(word) if len(word) > MOST_CHARACTERS else [word]
+        found += [part[at : at + MOST_CHARACTERS] for part in parts for at in range(0, len(part), MOST_CHARACTERS)]
+    return found
 
 
 def _bounded(words: list[Word]) -> list[Word]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.answers import MOST_WORDS, Unreadable, Word, read, reason, words_of
+from tasks.answers import MOST_CHARACTERS, MOST_WORDS, Unreadable, Word, read, reason, words_of
 
 LENGTH_MS = 3000
 
@@ -102,6 +102,18 @@ def test_what_can_not_is_said(answer: object) -> None:
 def test_a_body_that_is_no_json_is_said(text: bytes) -> None:
     with pytest.raises(Unreadable, match="no JSON"):
         read(text, LENGTH_MS)
+
+
+@pytest.mark.parametrize("name", ["text", "segments"])
+def test_a_script_without_spaces_is_divided_where_it_can_be(name: str) -> None:
+    sentence, endless = "今天我们开会。" * 30, "会" * (2 * MOST_CHARACTERS + 1)
+    for text, count in ((sentence, 30), (endless, 3), (f"seven {endless}", 4)):
+        answer = {"text": text} if name == "text" else {"segments": [{"text": text, "start": 0, "end": 3}]}
+        found = words_of(answer, LENGTH_MS)
+        assert len(found) == count
+        assert "".join(one.text for one in found) == text.replace(" ", "")
+        assert (found[0].start_ms, found[-1].end_ms) == (0, LENGTH_MS)
+    assert words_of({"text": "会議は七時。駅で。"}, LENGTH_MS) == [Word(0, LENGTH_MS, "会議は七時。駅で。")]
 
 
 # Music and noise.
