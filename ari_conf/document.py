@@ -17,6 +17,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -229,21 +230,32 @@ def _decoded(text: bytes, charset: str) -> str:
     )
     if not name:
         declared = DECLARED.search(text[: text.find(b"<Response") + 1 or None])
-        # .NET declares UTF-16 for what it then writes as UTF-8.
-        told = (declared[1].decode("latin-1") if declared else "", charset)
-        name = next(
-            (name for name in told if name and not name.lower().startswith(("utf-16", "utf16", "ucs"))), "utf-8"
-        )
-        try:
-            name = codecs.lookup(name[:100]).name
-        except (LookupError, ValueError):
-            name = f"unknown encoding: {name}"
-        if not CODECS.fullmatch(name):
-            raise InvalidDocument(f"the document's encoding can't be read: {_cut(name)}")
+        if told := _not_wide(declared[1].decode("latin-1") if declared else ""):
+            name = _codec(told)
+            if not name:
+                raise InvalidDocument(f"the document's encoding can't be read: {_cut(told)}")
+        elif by_server := _codec(_not_wide(charset)):
+            # Web servers name the same one for all that they send: the text need not be in it.
+            with suppress(UnicodeError):
+                return text.decode(by_server).removeprefix("\ufeff")
     try:
-        return text.decode(name).removeprefix("\ufeff")
+        return text.decode(name or "utf-8").removeprefix("\ufeff")
     except UnicodeError as error:
-        raise InvalidDocument(_wrongly_encoded(text, name, error)) from None
+        raise InvalidDocument(_wrongly_encoded(text, name or "utf-8", error)) from None
+
+
+def _not_wide(name: str) -> str:
+    """.NET declares UTF-16 for what it then writes as UTF-8."""
+    return "" if name.lower().startswith(("utf-16", "utf16", "ucs")) else name
+
+
+def _codec(name: str) -> str:
+    """Python's name of it; empty: it is no encoding of texts."""
+    try:
+        found = codecs.lookup(name[:100]).name if name else ""
+    except (LookupError, ValueError):
+        return ""
+    return found if CODECS.fullmatch(found) else ""
 
 
 def _wrongly_encoded(text: bytes, name: str, error: UnicodeError) -> str:

@@ -504,10 +504,21 @@ def test_utf_16_that_is_declared_and_not_written_is_utf_8() -> None:
 @pytest.mark.parametrize(
     "name", ["zlib", "rot13", "punycode", "idna", "utf-7", "unicode_escape", "undefined", "x" * 9000]
 )
-def test_what_is_no_encoding_of_texts_is_refused(name: str) -> None:
+def test_what_is_declared_and_is_no_encoding_of_texts_is_refused(name: str) -> None:
     for read in (parse, parse_sounds):
         with pytest.raises(InvalidDocument, match="the document's encoding can't be read"):
-            read(b"<Response/>", name)
+            read(f'<?xml version="1.0" encoding="{name}"?><Response/>'.encode(), "utf-8")
+        # What a web server says of all that it sends costs nobody their call.
+        read("<Response><Speak>ä</Speak></Response>".encode(), name)
+
+
+def test_a_text_that_is_not_in_what_its_web_server_names_is_utf_8() -> None:
+    text = "<Response><Conference>Käse</Conference></Response>"
+    for charset in ("us-ascii", "binary", "utf8mb4", "utf-16"):
+        assert parse(text.encode(), charset).elements == (Conference("Käse"),)
+    assert parse(text.encode("latin-1"), "iso-8859-1").elements == (Conference("Käse"),)
+    with pytest.raises(InvalidDocument, match="is not in the encoding utf-8"):
+        parse(text.encode("latin-1"), "us-ascii")
 
 
 def test_what_is_not_in_its_encoding_says_where() -> None:
