@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ari_conf.parts.conf_settings import TEMPLATES, Refused, Wanted, head_of
+from ari_conf.parts.conf_settings import SECTIONS, TEMPLATES, Refused, Wanted, head_of
 from ari_conf.parts.conf_text import filled, sections, settings
 
 OURS = "ari_conf"
@@ -68,17 +68,19 @@ class _Merge:
         self._sections = {section for section, _ in sections(self._path, folder, self._ours)}
 
     def piece(self) -> str:
-        wanted, holds = self._wanted, self._wanted.holds - {"alone"} | {"merged"}
+        wanted, holds = self._wanted, self._wanted.holds - {"alone"}
         self._theirs_only()
         values = dict(wanted.values)
-        for section in ("general", "options", "modules"):
-            # Without (+) a second section of that name is left out by Asterisk, or is an error.
+        for section in SECTIONS:
+            # Without (+) a second section of that name is left out by Asterisk, or is an error; and with (+) the first.
             more = "(+)" if section in self._sections else ""
             values[f"SECTION_{section.upper()}"] = f"[{section}]{more}"
         if self._name == "modules.conf":
             return self._modules(values["SECTION_MODULES"])
-        if self._name == "logger.conf" and self._has_security_log():
-            return ""
+        if self._name == "logger.conf":
+            if self._has_security_log():
+                return ""
+            holds -= {"own_log"} if "logfiles" in self._sections else set()
         if self._name in ("http.conf", "ari.conf", "asterisk.conf"):
             holds -= self._not_needed()
         if self._name == "pjsip.conf":
@@ -139,6 +141,7 @@ class _Merge:
                 "or leave it out"
             )
         wanted.values["HTTP_HOST"], wanted.values["HTTP_PORT"] = host, port
+        wanted.values["HTTP_PREFIX"] = "".join(f"/{part}" for part in there.get("prefix", "").split("/") if part)
 
     def _has_security_log(self) -> bool:
         levels = (value for _, value in settings(self._path, self._folder, "logfiles", self._ours))

@@ -60,6 +60,8 @@ SETTINGS: dict[str, tuple[str, str]] = {
 }
 """Without ARI_CONF_: (default, what it is)."""
 
+SECTIONS = ("general", "options", "modules", "logfiles")
+"""Of Asterisk's own, to which lines are added where they are there."""
 CHOICES = {
     "ARI_SOCKET": ("inbound", "outbound"),
     "SRTP": ("no", "optional", "required"),
@@ -116,8 +118,8 @@ def read_settings(environment: Mapping[str, str]) -> Wanted:
     usual = {"RUN": "run", "LOG": "log", "SPOOL": "spool", "DB": "lib"}
     for name, place in usual.items():
         wanted.values[f"{name}_FOLDER"] = str(run / name.lower()) if run else f"/var/{place}/asterisk"
-    wanted.values |= {f"SECTION_{name.upper()}": f"[{name}]" for name in ("general", "options", "modules")}
-    wanted.holds |= {"enabled", "bindaddr", "bindport", "sessionlimit", "session_keep_alive"}
+    wanted.values |= {f"SECTION_{name.upper()}": f"[{name}]" for name in SECTIONS}
+    wanted.holds |= {"own_log", "enabled", "bindaddr", "bindport", "sessionlimit", "session_keep_alive"}
     wanted.holds |= {"websocket_write_timeout", "maxcalls", "maxfiles", "mindtmfduration"}
     return wanted
 
@@ -286,6 +288,13 @@ def templates() -> list[str]:
 def template(name: str, wanted: Wanted) -> str:
     if name not in templates():
         raise Refused(f"there is no {name}; there are: {' '.join(templates())}")
+    if name == "pjsip.conf" and "trunk_user" in wanted.holds:
+        protocol, ours = wanted.given["TRUNK_PROTOCOL"], wanted.given["SIP_PROTOCOLS"]
+        if protocol not in map(str.strip, ours.split(",")):
+            raise Refused(
+                f"ARI_CONF_TRUNK_PROTOCOL={protocol} needs {protocol} in ARI_CONF_SIP_PROTOCOLS, which is {ours}: "
+                "without a transport for it Asterisk can't register"
+            )
     return filled((TEMPLATES / name).read_text(), wanted.values, wanted.holds)
 
 

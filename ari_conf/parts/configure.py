@@ -183,8 +183,9 @@ def notes(wanted: Wanted, folder: Path, changed: list[Path], *, merging: bool) -
     said = []
     written = {path.name for path in changed}
     if merging:
-        host = wanted.values["HTTP_HOST"]
-        url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{wanted.values['HTTP_PORT']}/ari"
+        host = wanted.values["HTTP_HOST"].strip("[]")
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{wanted.values['HTTP_PORT']}{wanted.values.get('HTTP_PREFIX', '')}/ari"
         if not changed:
             said.append(f"{folder} has all of it already; nothing was written")
         elif "modules.conf" in written:

@@ -13,6 +13,7 @@ from ari_conf.parts.conf_settings import SETTINGS
 
 FOLDER = Path(__file__).parents[2] / "asterisk"
 FILES = {path.name for path in FOLDER.glob("*.conf")}
+TRUNK = {"TRUNK_HOST": "sip.example.com", "TRUNK_USER": "u", "TRUNK_PASSWORD": "p"}
 
 
 def configure(*words: str | Path, password: str | None = "secret", **settings: str) -> subprocess.CompletedProcess[str]:
@@ -105,6 +106,12 @@ def test_the_application_opens_the_websocket_unless_asterisk_is_to(tmp_path: Pat
         (("--print", "pjsip.conf"), {"CODECS": "ulaw,g729"}, "can't translate"),
         (("--print", "pjsip.conf"), {"SRTP": "yes"}, "must be no or optional or required, not yes"),
         (("--print", "pjsip.conf"), {"TRUNK_USER": "u", "TRUNK_PASSWORD": "p"}, "all three, or none"),
+        (
+            ("--print", "pjsip.conf"),
+            TRUNK | {"TRUNK_PROTOCOL": "tcp"},
+            "needs tcp in ARI_CONF_SIP_PROTOCOLS, which is udp",
+        ),
+        (("--print", "pjsip.conf"), TRUNK | {"SIP_PROTOCOLS": "tcp"}, "=udp needs udp in ARI_CONF_SIP_PROTOCOLS"),
         (("--print", "pjsip.conf"), {"TRUNK_MATCH": "300.1.1.1"}, "such as 203.0.113.0/24, not 300.1.1.1"),
         (("--print", "pjsip.conf"), {"LOCAL_NETWORKS": "lan"}, "such as 203.0.113.0/24, not lan"),
         (("--print", "pjsip.conf"), {"PHONE_USER": "phone", "PHONE_PASSWORD": "short"}, "of 12 characters or more"),
@@ -171,6 +178,7 @@ def test_a_provider_by_address_and_one_that_is_registered_with() -> None:
         TRUNK_USER="acme",
         TRUNK_PASSWORD="p",
         TRUNK_PROTOCOL="tcp",
+        SIP_PROTOCOLS="udp, tcp",
     ).stdout
     assert "\nserver_uri = sip:sip.example.com:5070\\;transport=tcp\n" in registered
     assert "\nclient_uri = sip:acme@sip.example.com\n" in registered

@@ -105,6 +105,35 @@ def test_what_they_include_counts_too(theirs: Path) -> None:
     assert "[general](+)\nenabled = yes\nbindaddr = 127.0.0.1\n" in added and "bindport" not in added
 
 
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("prefix = asterisk\n", "http://127.0.0.1:8088/asterisk/ari"),
+        ("prefix=/\nbindaddr=::1\n", "http://[::1]:8088/ari"),
+        ("bindaddr=[2001:db8::5]\nbindport=80\n", "http://[2001:db8::5]:80/ari"),
+        ("bindaddr=::\n", "http://127.0.0.1:8088/ari"),
+    ],
+)
+def test_the_address_of_their_http_server_is_told(theirs: Path, text: str, url: str) -> None:
+    (theirs / "http.conf").write_text("[general]\nenabled=yes\n" + text)
+
+    assert f"ARI_CONF_ARI_URL={url}\n" in merge(theirs, "http.conf")
+
+
+def test_what_they_do_not_have_is_made_and_not_gone_on_with(tmp_path: Path) -> None:
+    """Asterisk reads nothing of a file with a (+) to a section that is not there."""
+    (tmp_path / "modules.conf").write_text(PLAIN["modules.conf"])
+    merge(tmp_path)
+
+    there = {path.name: path.read_text() for path in (tmp_path / "ari_conf").iterdir()}
+    assert [name for name, text in there.items() if "](+)" in text] == []
+    assert "[logfiles]\n" in there["logger.conf"] and "\nasterisk.log => notice,warning,error\n" in there["logger.conf"]
+    (tmp_path / "logger.conf").write_text("[logfiles]\nmine => notice\n")
+    merge(tmp_path)
+    added = (tmp_path / "ari_conf" / "logger.conf").read_text()
+    assert "[logfiles](+)\n" in added and "asterisk.log" not in added
+
+
 def test_modules_that_are_not_loaded(theirs: Path) -> None:
     (theirs / "modules.conf").write_text("[modules]\nautoload = no\nload = app_stasis.so\npreload = res_ari\n")
 
