@@ -130,6 +130,9 @@ class Streams:
                 return
         if (watched := self._watched.get(channel_id)) is not None:
             watched.recent_until = _now() + RECENT_S
+            if isinstance(event, ev.TalkingStarted):
+                # There was sound: also if the next look comes after a packet of it, and none for long before.
+                watched.sound_at = _now()
 
     async def run(self) -> None:
         """Never returns."""

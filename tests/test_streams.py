@@ -119,6 +119,19 @@ async def test_sound_that_stops(scene: Scene, octets_s: int) -> None:
     assert await scene.round() == [], "it is no talk any more"
 
 
+async def test_one_who_sent_nothing_and_begins_to_talk_has_not_stopped(scene: Scene) -> None:
+    """A phone with silence suppression; it is looked at just after its first packet of sound."""
+    players(scene.stage, "ann", floor_event=True)
+    scene.phone("ann")
+    for _ in range(6):
+        await scene.round()
+    scene.stage.talk("ann")
+    scene.streams.heard(ev.TalkingStarted("ann"))
+    scene.send("ann", seconds=0.02)
+    assert await scene.round() == []
+    assert await scene.round() == [ev.AudioStopped("ann", 1000)], "since its talk began"
+
+
 async def test_who_talks_in_a_wait_for_silence(scene: Scene) -> None:
     scene.stage.call("ann", GetDigits(num_digits=1), Wait(60, silence=True))
     scene.stage.press("ann", "1")
