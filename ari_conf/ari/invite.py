@@ -86,10 +86,15 @@ class _Asking:
         return codec, kind == "PJSIP", "", _split(listed) or None
 
     async def withheld(self, *names: str) -> bool:
+        """Also if one of these headers is there and can't be read: it may well ask for that."""
         for name in names:
-            said = (await self._variable(f"PJSIP_HEADER(read,{name})") or "").lower()
-            asked = {word.strip() for word in said.replace(",", ";").split(";")}
-            if not asked.isdisjoint(WITHHELD if name.lower() == "privacy" else HIDDEN):
+            asked = f"PJSIP_HEADER(read,{name})"
+            if (said := await self._variable(asked)) is None:
+                said = await self._variable(f"EVAL(${{{READABLE % asked}}})")
+            if said is None:
+                return True
+            words = {word.strip() for word in said.lower().replace(",", ";").split(";")}
+            if not words.isdisjoint(WITHHELD if name.lower() == "privacy" else HIDDEN):
                 return True
         return False
 

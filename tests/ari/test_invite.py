@@ -147,5 +147,19 @@ async def test_who_wants_to_be_known_and_who_does_not() -> None:
         ({"Remote-Party-ID": '"Bob" <sip:1@x>;party=calling;privacy=full'}, True),
         ({"Remote-Party-ID": '"Bob" <sip:1@x>;privacy=off;screen=yes'}, False),
         ({"P-Asserted-Identity": "<sip:1@x>"}, False),
+        ({"Privacy": b"id;\xfc"}, True),
+        ({"Privacy": b"none;\xfc"}, False),
+        ({"Identity": "i" * 5000}, False),
     ):
         assert (await read(Asterisk({**ORDINARY, **headers}))).withheld is withheld, headers
+
+
+async def test_a_wish_that_can_not_be_read_is_taken_for_one() -> None:
+    class Busy(Asterisk):
+        async def request(self, _method: str, _path: str, query: dict[str, str], **_: Any) -> dict[str, str]:
+            if "read,Privacy" in query["variable"]:
+                raise AriError("Asterisk did not answer in time")
+            return await super().request(_method, _path, query)
+
+    assert (await read(Busy({**ORDINARY, "Privacy": "none"}))).withheld
+    assert not (await read(Busy(ORDINARY))).withheld
