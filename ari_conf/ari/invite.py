@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ari_conf.ari.client import Client
 from ari_conf.ari.translate import path
-from ari_conf.errors import AriError
+from ari_conf.errors import AriError, AriUnreachable
 
 CODEC, KIND, WANTED = "CHANNEL(audionativeformat)", "CHANNEL(channeltype)", "X-PH-"
 ADDRESSES = "${CHANNEL(pjsip,remote_addr)} ${CHANNEL(rtp,dest)}"
@@ -30,6 +30,10 @@ LEFT_OUT = (
     "a header of the call's INVITE is longer than 4 KB, or there are very many: Asterisk tells no such header, so that "
     "some of its X-PH- headers may be missing"
 )
+UNANSWERED = (
+    "Asterisk did not answer what the call's INVITE says: its X-PH- headers are missing, and its caller is anonymous, "
+    "since they may want to be"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,8 @@ async def read(ari: Client, channel_id: str) -> Invite:
     asking = _Asking(ari, channel_id)
     codec, by_sip, addresses, names = await asking.what_it_is()
     if not by_sip:
-        return Invite(codec)
+        unknown = asking.unanswered
+        return Invite(codec, withheld=unknown, warnings=(UNANSWERED,) if unknown else ())
     warnings: list[str] = []
     if names is None:
         # With one that is too long, or too many, Asterisk tells no names at all.
@@ -72,6 +77,8 @@ async def read(ari: Client, channel_id: str) -> Invite:
 class _Asking:
     def __init__(self, ari: Client, channel_id: str) -> None:
         self._ari, self._channel_id = ari, channel_id
+        self.unanswered = False
+        """Asterisk did not answer all that it was asked."""
 
     async def what_it_is(self) -> tuple[str, bool, str, list[str] | None]:
         """The codec, whether the call came by SIP, the addresses, and the names of its headers; None if they are not
@@ -135,7 +142,8 @@ class _Asking:
         where = path("channels", self._channel_id, "variable")
         try:
             answer = await self._ari.request("GET", where, {"variable": name}, over="socket")
-        except AriError:
+        except AriError as error:
+            self.unanswered = self.unanswered or isinstance(error, AriUnreachable)
             return None
         return str(answer.get("value", "")) if isinstance(answer, dict) else None
 

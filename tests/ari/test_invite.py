@@ -7,7 +7,7 @@ from typing import Any
 
 from ari_conf.ari import invite
 from ari_conf.ari.invite import Invite
-from ari_conf.errors import AriError
+from ari_conf.errors import AriError, AriUnreachable
 
 MOST = 4096
 ADDRESSES = {"CHANNEL(pjsip,remote_addr)": b"203.0.113.7:5060", "CHANNEL(rtp,dest)": b"203.0.113.8:4000"}
@@ -163,3 +163,11 @@ async def test_a_wish_that_can_not_be_read_is_taken_for_one() -> None:
 
     assert (await read(Busy({**ORDINARY, "Privacy": "none"}))).withheld
     assert not (await read(Busy(ORDINARY))).withheld
+
+
+async def test_an_asterisk_that_does_not_answer_betrays_nobody() -> None:
+    class Away(Asterisk):
+        async def request(self, *_: Any, **__: Any) -> dict[str, str]:
+            raise AriUnreachable("Asterisk did not answer in time")
+
+    assert await read(Away(ORDINARY)) == Invite("", withheld=True, warnings=(invite.UNANSWERED,))
