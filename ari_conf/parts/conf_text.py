@@ -18,6 +18,9 @@ DEEPEST_INCLUDE = 10
 """As deep as Asterisk itself follows #include."""
 _SECTION = re.compile(r"\[([^\]]+)\]\s*(?:\(([^)]*)\))?")
 _INCLUDE = re.compile(r"#(?:try)?include\s+[<\"]?([^>\"\s]+)")
+_COMMENT = re.compile(r"(?<!\\);(?:--(?!-).*?(?:--;|\Z)|[^\n]*)", re.S)
+"""Whichever begins first: `;--`, which goes on to `--;`, also over lines, or `;`, to the line's end. `\\;` is a
+semicolon."""
 _HIDDEN = re.compile(r"^([+-]?\s*(?:password|secret)\s*=>?\s*)\S.*", re.M)
 
 
@@ -77,9 +80,7 @@ def without_passwords(text: str) -> str:
 def _bare(path: Path) -> Iterator[str]:
     """Lines without comments and blanks."""
     text = path.read_text(errors="replace") if path.exists() else ""
-    text = re.sub(r"^;--(?!-).*?--;", "", text, flags=re.M | re.S)
+    text = _COMMENT.sub(lambda found: "\n" if "\n" in found[0] else "", text)
     for line in text.splitlines():
-        # `\;` is a semicolon, any other begins a comment.
-        bare = re.split(r"(?<!\\);", line, maxsplit=1)[0].strip()
-        if bare:
+        if bare := line.strip():
             yield bare

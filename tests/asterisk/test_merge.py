@@ -134,6 +134,16 @@ def test_what_they_do_not_have_is_made_and_not_gone_on_with(tmp_path: Path) -> N
     assert "[logfiles](+)\n" in added and "asterisk.log" not in added
 
 
+def test_what_is_commented_out_is_not_there(theirs: Path) -> None:
+    (theirs / "http.conf").write_text(
+        "[general] ; ;-- not a block\nenabled=yes;--\nbindport=1 --;\n ;-- bindport=2\n[other]\n--; bindport=3\n"
+        ";--- bindport=4\nservername=a\\;b ;bindport=5\n;--\nbindport=6\n"
+    )
+
+    assert ":3/ari" in merge(theirs, "http.conf")
+    assert "\nenabled" not in (theirs / "ari_conf" / "http.conf").read_text()
+
+
 def test_modules_that_are_not_loaded(theirs: Path) -> None:
     (theirs / "modules.conf").write_text("[modules]\nautoload = no\nload = app_stasis.so\npreload = res_ari\n")
 
