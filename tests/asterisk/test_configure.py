@@ -167,6 +167,36 @@ def test_callers_are_told_an_address_only_where_there_is_but_one(bind: str, addr
     assert ("rtp_ipv6 = yes" in text) == ("[" in bind)
 
 
+@pytest.mark.parametrize(
+    ("settings", "there", "not_there"),
+    [
+        ({}, ["media_encryption = sdes", "media_encryption_optimistic = yes", "tos_audio = ef", "tos = cs3"], []),
+        ({"SRTP": "required"}, ["media_encryption = sdes"], ["media_encryption_optimistic"]),
+        ({"SRTP": "no"}, ["allow = ulaw,alaw,g722"], ["media_encryption"]),
+        ({"QOS": "no"}, ["media_encryption = sdes"], ["tos", "cos"]),
+        ({"TRUNK_MATCH": "127.0.0.1"}, ["[ari_conf_trunk](ari_conf_calls)"], ["trust_id_inbound"]),
+        ({"TRUNK_MATCH": "127.0.0.1", "TRUNK_TRUST_ID": "yes"}, ["trust_id_inbound = yes"], []),
+        (
+            {"EXTERNAL_ADDRESS": "198.51.100.7", "LOCAL_NETWORKS": "10.0.0.0/8"},
+            ["external_media_address = 198.51.100.7", "external_signaling_address = 198.51.100.7"],
+            ["local_net = 192"],
+        ),
+    ],
+)
+def test_what_each_setting_of_sip_writes(settings: dict[str, str], there: list[str], not_there: list[str]) -> None:
+    lines = configure("--print", "pjsip.conf", **settings).stdout.splitlines()
+
+    assert set(there) <= set(lines)
+    assert [line for line in lines if line.startswith(tuple(not_there))] == []
+
+
+def test_codecs_bring_their_modules() -> None:
+    for codecs, modules in (("ulaw", set()), ("ulaw,gsm", {"codec_gsm"}), ("opus", {"codec_opus_open_source"})):
+        text = configure("--print", "modules.conf", CODECS=codecs).stdout
+        found = {name for name in ("codec_gsm", "codec_opus_open_source") if f"\nload = {name}\n" in text}
+        assert found == modules
+
+
 def test_a_provider_by_address_and_one_that_is_registered_with() -> None:
     by_address = configure("--print", "pjsip.conf", TRUNK_MATCH="203.0.113.0/24, 198.51.100.7").stdout
     assert re.findall(r"(?m)^match = (.*)$", by_address) == ["203.0.113.0/24", "198.51.100.7"]
