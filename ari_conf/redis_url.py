@@ -124,7 +124,8 @@ def _database(text: str) -> int:
 
 def _options(query: str, *, tls: bool, sentinel: bool, is_socket: bool) -> dict[str, str]:
     try:
-        given = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MOST_OPTIONS))
+        # A plus is one, as in the user name and the password, and no space as in forms.
+        given = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, max_num_fields=MOST_OPTIONS))
     except ValueError:
         raise ValueError(f"has more than {MOST_OPTIONS} options after its question mark") from None
     if tls and given.pop("ssl_cert_reqs", "required").lower() not in ("required", "cert_required"):

@@ -24,6 +24,7 @@ CA = {"ssl_ca_certs": "/ca.pem"}
         ("redis://h/?db=3", RedisUrl((("h", 6379),), database=3)),
         ("redis://:a%23b%2Fc%3Fd%40e%3Af%25@h", RedisUrl((("h", 6379),), password="a#b/c?d@e:f%")),
         ("redis://u%40v:w@[2001:db8::5]:7/0", RedisUrl((("2001:db8::5", 7),), username="u@v", password="w")),
+        ("redis://:a+b%20c@h", RedisUrl((("h", 6379),), password="a+b c")),
         ("redis://u:p@w@h", RedisUrl((("h", 6379),), username="u", password="p@w")),
         (
             "rediss://u:p@h/1?ssl_ca_certs=/ca.pem",
@@ -41,8 +42,8 @@ CA = {"ssl_ca_certs": "/ca.pem"}
             RedisUrl((("a", 1), ("b", 26379), ("::1", 3)), "", "my master", 5, username="u", password="p,q"),
         ),
         (
-            "rediss+sentinel://a/m?ssl_ca_certs=/ca.pem&sentinel_password=s",
-            RedisUrl((("a", 26379),), service="m", tls=True, options=CA | {"sentinel_password": "s"}),
+            "rediss+sentinel://a/m?ssl_ca_certs=/ca.pem&sentinel_password=s%26+%20",
+            RedisUrl((("a", 26379),), service="m", tls=True, options=CA | {"sentinel_password": "s&+ "}),
         ),
     ],
 )
