@@ -76,12 +76,14 @@ class Staying(Hearing):
             return []
         out = self.note_talk(member, now - for_ms)
         member.talking = False
-        if self.floor == member.member_id:
-            out += self._pass_floor(now)
-        return out + self._detect_anew(member)
+        return [*out, *self._pass_floor(member, now), *self._detect_anew(member)]
 
-    def _pass_floor(self, now: int) -> Out:
-        """Who began to talk while the holder was taken for talking has it now."""
+    def _pass_floor(self, holder: Member, now: int) -> Out:
+        """ "It becomes free when the holder … is held …, or when no audio has come from them for a second". Who began
+        to talk meanwhile has it now."""
+        if self.floor != holder.member_id:
+            return []
+        self.floor = None
         talkers = [m for m in self.members.values() if m.state == "mixed" and m.talking and not m.silenced]
         if not talkers:
             return []
@@ -93,10 +95,7 @@ class Staying(Hearing):
             return []
         out = self.note_talk(member, now)
         was, member.on_hold, member.talking = member.silenced, True, False
-        if self.floor == member.member_id:
-            self.floor = None
-            out += self._pass_floor(now)
-        return out + self._silence(member, was)
+        return [*out, *self._pass_floor(member, now), *self._silence(member, was)]
 
     def _takes_us_back(self, member: Member) -> Out:
         if not member.on_hold:

@@ -103,12 +103,17 @@ def test_talk_ends_where_the_sound_does_and_the_next_one_is_told_of(stage: Stage
     assert len(stage.all(do.NoteTalk)) == 1
 
 
-def test_who_stops_and_nobody_else_talks_keeps_the_floor(stage: Stage) -> None:
+def test_the_floor_of_one_whose_sound_stops_is_free(stage: Stage) -> None:
     players(stage, "ann", "bob", floor_event=True)
     stage.talk("ann")
-    stage.tell(ev.AudioStopped("ann", 1000))
+    stage.fall_silent("ann")
     stage.talk("ann")
-    assert floor(stage) == ["floor ann"]
+    assert floor(stage) == ["floor ann"], "silence alone leaves it to them"
+    stage.tell(ev.AudioStopped("ann", 1000))
+    (conference,) = stage.directory.conferences.values()
+    assert conference.floor is None
+    stage.talk("ann")
+    assert floor(stage) == ["floor ann", "floor ann"]
 
 
 @pytest.mark.parametrize(("for_ms", "ends_after"), [(1000, 1.0), (2000, 0.0), (3000, 0.0)])

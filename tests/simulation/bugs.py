@@ -152,9 +152,10 @@ OF_ATTRIBUTES = (
 )  # fmt: skip
 
 OF_PROMISES = (
-    Bug("a phone's hold: what it sends is not heard", STAY, "        return out + self._silence(member, was)\n", "        return out\n", "phones"),
+    Bug("a phone's hold: what it sends is not heard", STAY, "        return [*out, *self._pass_floor(member, now), *self._silence(member, was)]\n", "        return [*out, *self._pass_floor(member, now)]\n", "phones"),
     Bug("a phone's hold: it is heard again", STAY, "        return [*self._silence(member, was), *self._detect_anew(member)]", "        return self._detect_anew(member)", "phones"),
-    Bug("a phone's hold: who talks has the floor", STAY, "            self.floor = None\n            out += self._pass_floor(now)\n", "            self.floor = None\n", "test_phones"),
+    Bug("a phone's hold: who talks has the floor", STAY, "        self.floor = None\n        talkers = ", "        self.floor = None\n        return []\n        talkers = ", "test_phones"),
+    Bug("sound that stops leaves the floor", STAY, "        self.floor = None\n        talkers = ", "        talkers = ", "test_phones"),
     Bug("another stream: its member leaves and enters again", H, "        member.restarted, member.reentering = False, True\n", "        return []\n", "phones"),
     Bug("another stream: its member is not taken for gone", STAY, "        if member.reentering:\n            # It is on its way", "        if False:\n            # It is on its way", "phones"),
     Bug("silence: it ends before a conference", T, "            out.append(SendSilence(call.channel_id, False))\n", "", "phones"),
