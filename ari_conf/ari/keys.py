@@ -30,6 +30,9 @@ QUICKEST_MS = 60
 """Shorter keys than this are never pressed in less time one after the other."""
 TOGETHER_MS = 30
 """Told twice within this time, it was one key, of a phone that tells its keys in two ways (RFC 4733 and INFO)."""
+LONG_MS = 150
+"""Of keys as long as this, two can't end within half of that, unless the network stood still for longer. What INFO says
+is mostly 160 or 250, whatever was pressed; many phones make it so long by RFC 4733, too."""
 MOST_CHANNELS = 20_000
 """Of which it is remembered what was pressed last; those that were quiet for longest are forgotten first."""
 EVER = float("-inf"), float("-inf")
@@ -55,8 +58,10 @@ class _Channel:
             self.free, self.digit, self.again_until = EVER, "", None
         same = digit == self.digit
         again = same and duration == self.duration and self._is_awaited(duration, at)
-        # Of the same duration they may be two, for which the network made us wait.
-        twice = same and duration != self.duration and since < TOGETHER_MS
+        shorter = min(duration, self.duration)
+        twice = same and since < max(TOGETHER_MS, shorter / 2 if shorter >= LONG_MS else 0)
+        # Short ones of the same duration may be two, for which the network made us wait.
+        twice = twice and (duration != self.duration or duration >= LONG_MS)
         early, late = self.free
         tone_ms = max(duration, SHORTEST_MS)
         # A tone is made of one that was put aside; of others perhaps.

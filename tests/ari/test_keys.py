@@ -73,6 +73,17 @@ def test_a_phone_that_tells_its_keys_by_rfc_4733_and_by_info() -> None:
     )
 
 
+@pytest.mark.parametrize("duration", [160, 250])
+@pytest.mark.parametrize("later", [0, 12, 40, 75])
+def test_also_if_both_say_that_it_was_as_long(duration: int, later: int) -> None:
+    def pressed(digit: str, at: int) -> list[dict[str, Any]]:
+        # The one that came second is put aside, and told once more.
+        times = (at, at + later, at + 45 + duration)
+        return [told(digit, each, duration) for each in times]
+
+    assert left(*pressed("1", 0), *pressed("1", 700), *pressed("2", 1400)) == "112"
+
+
 def test_callers_do_not_disturb_each_other() -> None:
     ann = told("5", 0), told("5", 40), told("5", 50)
     bob = told("5", 20, channel_id="bob"), told("5", 200, channel_id="bob")
