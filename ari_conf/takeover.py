@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from ari_conf.ari.client import Client
-from ari_conf.ari.translate import BRIDGE_NAME, OWN_CHANNELS, recording_name
+from ari_conf.ari.translate import BRIDGE_NAME, NO_CALLS, recording_name
 from ari_conf.core.call import Call
 from ari_conf.core.conference import Conference
 from ari_conf.core.directory import Directory
@@ -194,8 +194,8 @@ async def ours(ari: Client, app: str, named: frozenset[str]) -> frozenset[str]:
 
 def is_for(app: str, told: Mapping[str, Any]) -> bool:
     """A channel, as Asterisk tells of it, is one of this application's calls."""
-    own = str(told.get("name", "")).startswith(OWN_CHANNELS)
-    return not own and _is_for(app, msgspec.convert(told, Channel))
+    other = str(told.get("name", "")).startswith(NO_CALLS)
+    return not other and _is_for(app, msgspec.convert(told, Channel))
 
 
 def _is_for(app: str, channel: Channel) -> bool:

@@ -17,8 +17,9 @@ BRIDGE_TYPE = "mixing,dtmf_events,video_sfu"
 BRIDGE_NAME = "ari_conf"
 """Of each bridge that we make: others' are not touched."""
 
-OWN_CHANNELS = ("Snoop/", "MulticastRTP/", "UnicastRTP/", "WebSocket/", "AudioSocket/")
-"""Channels that we make to listen in: they enter the application as calls do, and aren't any."""
+NO_CALLS = ("Snoop/", "MulticastRTP/", "UnicastRTP/", "WebSocket/", "AudioSocket/", "Message/")
+"""Channels that enter the application as calls do, and aren't any: those that we make to listen in, and the one by
+which Asterisk runs the dialplan for texts that come outside of calls."""
 WRITTEN_NUMBER = re.compile(r"([+]?[-./() ]*[0-9*#][-./() 0-9*#]*)(?:;.*)?", re.DOTALL)
 SEPARATORS = re.compile(r"[-./() ]")
 QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
@@ -32,7 +33,7 @@ def to_event(message: Any, new_id: Callable[[], str]) -> seen.Event | None:
     `new_id` gives the call's UUID and its request's.
     """
     match message:
-        case {"channel": {"name": str(name)}} if name.startswith(OWN_CHANNELS):
+        case {"channel": {"name": str(name)}} if name.startswith(NO_CALLS):
             return None
         case {"bridge": {"id": str(bridge_id)}} if LISTENS in bridge_id:
             return None

@@ -87,9 +87,10 @@ def test_a_call_that_the_dialplan_answered() -> None:
         "MulticastRTP/127.0.0.1:4000-0x1",
         "UnicastRTP/127.0.0.1:4000-0x1",
         "WebSocket/INCOMING/1",
+        "Message/ast_msg_queue",
     ],
 )
-def test_a_channel_of_our_own_is_no_call_and_no_member(name: str) -> None:
+def test_a_channel_of_our_own_or_of_texts_is_no_call_and_no_member(name: str) -> None:
     assert event(start(name=name)) is None
     for kind in ("StasisEnd", "ChannelDestroyed", "ChannelHangupRequest", "ChannelEnteredBridge", "ChannelLeftBridge"):
         assert event({"type": kind, "channel": CHANNEL | {"name": name}, "bridge": {"id": "b1"}}) is None

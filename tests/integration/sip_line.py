@@ -61,17 +61,21 @@ class SipLine:
     async def invite(
         self, number: str, body: str = "", *, as_user: str = "15550109", headers: Iterable[tuple[str, str]] = ()
     ) -> sip.Message:
-        """The final answer, acknowledged. `number` may be a whole URI."""
-        where = f"[{self.to[0]}]" if ":" in self.to[0] else self.to[0]
-        self._from = f"<sip:{as_user}@{self._at}>;tag={self._tag}"
-        self._target = number if ":" in number else f"sip:{number}@{where}:{self.to[1]}"
-        self._remote = f"<{self._target}>"
+        """The final answer, acknowledged."""
+        self.turns_to(number, as_user)
         self.answer = await self.asks("INVITE", body or self.offer(), headers)
         self._remote = self.answer.first("to")
         if self.answer.status < 300 and (contact := re.search(r"<([^>]+)>", self.answer.first("contact"))):
             self._target = contact[1]
         self.sends("ACK", branch="" if self.answer.status < 300 else self.answer.branch)
         return self.answer
+
+    def turns_to(self, number: str, as_user: str = "15550109") -> None:
+        """The next request is for that number, which may be a whole URI."""
+        where = f"[{self.to[0]}]" if ":" in self.to[0] else self.to[0]
+        self._from = f"<sip:{as_user}@{self._at}>;tag={self._tag}"
+        self._target = number if ":" in number else f"sip:{number}@{where}:{self.to[1]}"
+        self._remote = f"<{self._target}>"
 
     async def asks(
         self, method: str, body: str = "", headers: Iterable[tuple[str, str]] = (), content: str = "application/sdp"

@@ -231,6 +231,16 @@ async def test_what_a_phone_asks_within_a_call_is_answered(at: Stage) -> None:
         assert [message.start for message in bob.heard_besides] == []
 
 
+async def test_a_text_outside_of_a_call_is_none(at: Stage) -> None:
+    """Asterisk would run the dialplan for it, as for a call."""
+    at.set_account(answer_url="{url}/answer")
+    with line(at) as phone:
+        phone.turns_to("15550100")
+        assert (await phone.asks("MESSAGE", "hello", content="text/plain")).status == 404
+        assert await at.ari.request("GET", "/channels") == []
+    assert at.receiver.requests == []
+
+
 async def test_audio_and_requests_are_marked(at: Stage) -> None:
     with line(at) as caller:
         for of in (caller.rtp, caller.sip):
