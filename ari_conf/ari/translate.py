@@ -87,11 +87,12 @@ def _cause(message: Mapping[str, Any]) -> int:
             return NO_MEDIA
         case {"soft": True}:
             return 0
-        case {"type": "ChannelHangupRequest", "channel": {"state": "Down" | "Ring" | "Ringing"}}:
-            # The caller's: by CANCEL, or by BYE before the answer.
-            return CANCELED if message.get("cause") in (None, 0, 16, 26, 31, 127) else _number_of(message)
         case {"tech_cause": 487}:
+            # By CANCEL, whatever Reason it gives.
             return CANCELED
+        case {"type": "ChannelHangupRequest", "channel": {"state": "Down" | "Ring" | "Ringing"}}:
+            # By the caller's BYE before the answer.
+            return CANCELED if message.get("cause") in (None, 0, 16, 26, 31, 127) else _number_of(message)
     return _number_of(message)
 
 

@@ -164,6 +164,8 @@ RECORDING = {"recording": {"name": "MA1/r1", "target_uri": "bridge:b1", "state":
         # CANCEL; one with a reason; BYE before the answer; refused by a server on the way.
         ({"type": "ChannelHangupRequest", "cause": 127, "tech_cause": 487, **ON_CHANNEL}, CANCELED),
         ({"type": "ChannelHangupRequest", "cause": 16, "tech_cause": 487, **ON_CHANNEL}, CANCELED),
+        ({"type": "ChannelHangupRequest", "cause": 102, "tech_cause": 487, "channel": CHANNEL}, CANCELED),
+        ({"type": "ChannelDestroyed", "cause": 21, "tech_cause": 487, "channel": CHANNEL}, CANCELED),
         ({"type": "ChannelHangupRequest", **ON_CHANNEL}, CANCELED),
         ({"type": "ChannelHangupRequest", "cause": 38, **ON_CHANNEL}, seen.ChannelHungUp("1795342997.0", 38)),
         # It crossed our answer.
