@@ -241,18 +241,8 @@ async def test_a_phones_transfer_to_another_number_leaves_nothing_behind(stage: 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
 async def alone(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Stage]:
-    """A system that may be killed, and that takes keys as tones from phones that offer no other way."""
+    """A system that may be killed."""
     system = System(tmp_path_factory.mktemp("alone"), ALLOWED, ("redis", "asterisk", "worker", "serve"))
-    own = system._asterisk
-    assert own is not None
-    configure = own._configure
-
-    def with_tones() -> None:
-        configure()
-        pjsip = own.folder / "etc" / "pjsip.conf"
-        pjsip.write_text(pjsip.read_text().replace("dtmf_mode = rfc4733", "dtmf_mode = auto"))
-
-    own._configure = with_tones  # type: ignore[method-assign]
     async with system, staged(system) as stage:
         yield stage
 
