@@ -13,6 +13,8 @@ from ari_conf.core import events as seen
 from ari_conf.core.callbacks import CANCELED, NO_MEDIA
 from ari_conf.visible import stripped
 
+INAUDIBLE = -32768
+"""By which the amplitude of each sample is divided."""
 BRIDGE_TYPE = "mixing,dtmf_events,video_sfu"
 BRIDGE_NAME = "ari_conf"
 """Of each bridge that we make: others' are not touched."""
@@ -235,7 +237,9 @@ def _about_channel(effect: ForAsterisk) -> Request:
         case do.MuteChannel(channel_id, on):
             return Request("POST" if on else "DELETE", path("channels", channel_id, "mute"), {"direction": "in"})
         case do.DeafenChannel(channel_id, on):
-            return Request("POST" if on else "DELETE", path("channels", channel_id, "mute"), {"direction": "out"})
+            # Muted outwards, a phone would be sent no packets at all, and many hang up then.
+            query = {"variable": "VOLUME(TX)", "value": str(INAUDIBLE if on else 0)}
+            return Request("POST", path("channels", channel_id, "variable"), query, over="http")
         case do.StartMusic(channel_id):
             return Request("POST", path("channels", channel_id, "moh"))
         case do.StopMusic(channel_id):

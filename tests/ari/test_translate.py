@@ -240,8 +240,14 @@ CHANNEL_SOUND, BRIDGE_SOUND = do.Target("channel", "c 1"), do.Target("bridge", "
         (do.HangUp("c1", "busy"), Request("DELETE", "/channels/c1", {"reason": "busy"})),
         (do.MuteChannel("c1", True), Request("POST", "/channels/c1/mute", {"direction": "in"})),
         (do.MuteChannel("c1", False), Request("DELETE", "/channels/c1/mute", {"direction": "in"})),
-        (do.DeafenChannel("c1", True), Request("POST", "/channels/c1/mute", {"direction": "out"})),
-        (do.DeafenChannel("c1", False), Request("DELETE", "/channels/c1/mute", {"direction": "out"})),
+        (
+            do.DeafenChannel("c1", True),
+            Request("POST", "/channels/c1/variable", {"variable": "VOLUME(TX)", "value": "-32768"}, "http"),
+        ),
+        (
+            do.DeafenChannel("c1", False),
+            Request("POST", "/channels/c1/variable", {"variable": "VOLUME(TX)", "value": "0"}, "http"),
+        ),
         (do.StartMusic("c1"), Request("POST", "/channels/c1/moh")),
         (do.StopMusic("c1"), Request("DELETE", "/channels/c1/moh")),
         (do.SendSilence("c1", True), Request("POST", "/channels/c1/silence")),

@@ -247,8 +247,9 @@ def as_effect(words: list[str], query: Any) -> do.Effect | None:
         case ["DELETE", "channels", channel_id]:
             return do.HangUp(channel_id, query["reason"])
         case ["POST" | "DELETE" as method, "channels", channel_id, "mute"]:
-            kind = do.MuteChannel if query["direction"] == "in" else do.DeafenChannel
-            return kind(channel_id, method == "POST")
+            return do.MuteChannel(channel_id, method == "POST")
+        case ["POST", "channels", channel_id, "variable"] if query["variable"] == "VOLUME(TX)":
+            return do.DeafenChannel(channel_id, query["value"] != "0")
         case ["POST", "channels", channel_id, "moh"]:
             return do.StartMusic(channel_id)
         case ["DELETE", "channels", channel_id, "moh"]:
