@@ -22,7 +22,7 @@ BRIDGE_NAME = "ari_conf"
 NO_CALLS = ("Snoop/", "MulticastRTP/", "UnicastRTP/", "WebSocket/", "AudioSocket/", "Message/")
 """Channels that enter the application as calls do, and aren't any: those that we make to listen in, and the one by
 which Asterisk runs the dialplan for texts that come outside of calls."""
-WRITTEN_NUMBER = re.compile(r"([+]?[-./() ]*[0-9*#][-./() 0-9*#]*)(?:;.*)?", re.DOTALL)
+WRITTEN_NUMBER = re.compile(r"([+]?[-./() ]*[0-9*#][-./() 0-9*#]*)(?:[;,].*)?", re.DOTALL)
 SEPARATORS = re.compile(r"[-./() ]")
 QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 LISTENS = ".listens."
@@ -69,8 +69,8 @@ def _arrived(channel: Mapping[str, Any], args: Any, new_id: Callable[[], str]) -
 
 
 def _number(text: str) -> str:
-    """A phone number without what carriers append to it (`;npdi;rn=…`, `;phone-context=…`), and without the separators
-    that people write (RFC 3966, 5.1.1); other text as it is."""
+    """A phone number without what carriers append to it (`;npdi;rn=…`, `;phone-context=…`) or a phone keeps for after
+    the answer (`,1234`), and without the separators that people write (RFC 3966, 5.1.1); other text as it is."""
     found = WRITTEN_NUMBER.fullmatch(text)
     return SEPARATORS.sub("", found[1]) if found else text
 
