@@ -18,7 +18,7 @@ from redis import Redis
 
 from ari_conf.core.account import MOST_MEMBERS, PLIVOS_MEMBERS, Account
 from ari_conf.core.elements import NotAllowed, http_method, one_of, spoken_language, url, whole
-from ari_conf.errors import AccountRefused
+from ari_conf.errors import AccountRefused, AccountUnreadable
 from ari_conf.lanes import PREFIX
 
 log = structlog.get_logger()
@@ -127,7 +127,17 @@ def get(redis: Redis, auth_id: str) -> AccountRecord | None:
     """As it is now."""
     pipe: Any = redis.pipeline(transaction=False)
     found, time = pipe.hget(KEY, auth_id).time().execute()
-    return decode(found).current(time[0] * 1000) if found else None
+    return _read(auth_id, found).current(time[0] * 1000) if found else None
+
+
+def _read(auth_id: str, found: bytes) -> AccountRecord:
+    try:
+        return decode(found)
+    except ValueError as error:
+        raise AccountUnreadable(
+            f"what Redis has of the account {auth_id} can't be read ({error}): remove it with "
+            "`ari-conf account remove`, then import an export of it, or add it again"
+        ) from error
 
 
 def ids(redis: Redis) -> list[str]:
@@ -192,7 +202,7 @@ def _change(redis: Redis, auth_id: str, change: Callable[[AccountRecord], Accoun
         found = pipe.hget(KEY, auth_id)
         if not found:
             raise _none(auth_id)
-        changed = change(decode(found))
+        changed = change(_read(auth_id, found))
         pipe.multi()
         pipe.hset(KEY, auth_id, encode(changed))
         return changed

@@ -127,6 +127,10 @@ class AccountRefused(AriConfError):
     pass
 
 
+class AccountUnreadable(AccountRefused, ValueError):
+    """What Redis has of it is no account."""
+
+
 class TaskEnded(AriConfError):
     pass
 

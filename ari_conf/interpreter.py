@@ -149,6 +149,8 @@ class Interpreter:
                 raise TypeError(f"{type(effect).__name__} belongs to the step that is written, not here")
             case do.DetectTalking(channel_id):
                 self._in_order(_talking(channel_id), effect)
+            case do.DeafenChannel(channel_id):
+                self._in_order(_hearing(channel_id), effect)
             case _:
                 self._in_order(effect.channel_id, effect)
 
@@ -158,7 +160,11 @@ class Interpreter:
 
     async def done(self, channel_ids: Iterable[str]) -> None:
         """Until nothing is under way any more with these channels."""
-        lanes = {lane for channel_id in channel_ids for lane in (channel_id, _talking(channel_id))}
+        await self._drained(
+            {lane for one in channel_ids for lane in (one, _talking(one), _hearing(one))},
+        )
+
+    async def _drained(self, lanes: set[str]) -> None:
         while not lanes.isdisjoint(self._lanes):
             await self._tasks.one_ended()
 
@@ -208,6 +214,9 @@ class Interpreter:
                 log.exception("that an effect broke can't be told: this is a defect of ari_conf, please report it")
 
     async def _obey(self, effect: ForAsterisk) -> None:
+        if isinstance(effect, do.PlayMedia):
+            # It would begin in silence, and whoever is to hear again would do so after it.
+            await self._drained({_hearing(effect.target.id)})
         try:
             if isinstance(effect, do.AddChannel) and (mute := self._audible.get(effect.channel_id)) is not None:
                 await self._ask_all(mute)
@@ -367,6 +376,11 @@ def _talking(channel_id: str) -> str:
     """Setting a variable of a channel that plays waits for the playback's end (seen on 22.10.1): what else is to be
     done with that channel must not."""
     return f"{channel_id} talking"
+
+
+def _hearing(channel_id: str) -> str:
+    """Whether it is deaf is such a variable, too."""
+    return f"{channel_id} hearing"
 
 
 def is_far(addresses: str) -> bool:

@@ -229,6 +229,24 @@ def test_what_an_account_can_not_be(redis_server, words, says):
 # Problems and callbacks.
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("account", "show", "acme"),
+        ("account", "set", "acme", "--hangup-url", ""),
+        ("problems", "acme"),
+        ("account", "rotate-token", "acme"),
+    ],
+)
+def test_an_account_whose_record_is_damaged_is_told_in_a_sentence(redis_server, words):
+    redis_server.client.hset(accounts.KEY, "acme", b'{"auth_id": 7')
+    result = run(*words, ARI_CONF_REDIS_URL=redis_server.url)
+    assert result.returncode == 1 and result.stderr.startswith(
+        "ari-conf: what Redis has of the account acme can't be read"
+    )
+    assert "ari-conf account remove" in result.stderr and "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize("words", [["problems"], ["dead-letters", "list"]])
 def test_an_account_that_is_none_has_none(redis_server, words):
     result = run(*words, "nobody", ARI_CONF_REDIS_URL=redis_server.url)

@@ -237,6 +237,31 @@ async def test_what_asterisk_refuses_is_told_at_once(
     assert len(ari.asked) == 1
 
 
+async def test_what_waits_for_a_playback_holds_up_neither_its_end_nor_is_overtaken_by_the_next() -> None:
+    """Asterisk sets a variable, such as the one for who is deaf, once the channel plays nothing."""
+    ended, asked = asyncio.Event(), list[str]()
+
+    class Plays:
+        app = "ari_conf"
+
+        async def request(self, method: str, path: str, *_: Any, **__: Any) -> None:
+            asked.append(f"{method} {path}")
+            if path.endswith("/variable"):
+                await ended.wait()
+
+    one = interpreter_of(Plays(), lambda event: None)
+    target, played = do.Target("channel", "c1"), do.PlayMedia(do.Target("channel", "c1"), "p2", ("sound:two",))
+    for effect in (do.DeafenChannel("c1", False), do.StopPlayback(target, "p1"), played):
+        one.run(effect)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert asked == ["POST /channels/c1/variable", "DELETE /playbacks/p1"]
+    ended.set()
+    await lateness.soon(one.settled())
+    assert asked[2:] == ["POST /channels/c1/play"]
+    await one.close()
+
+
 async def test_the_effects_of_a_channel_keep_their_order_and_no_other_waits_for_them() -> None:
     held, asked = asyncio.Event(), list[str]()
 
