@@ -58,7 +58,7 @@ for number, kind in ipairs({'string', 'hash'}) do
   local found = redis.call('TYPE', KEYS[number]).ok
   if found ~= kind and found ~= 'none' then redis.call('DEL', KEYS[number]) end
 end
-if not (redis.call('GET', KEYS[1]) or ''):match('^[%d.%x]*$') then redis.call('DEL', KEYS[1]) end
+if not (redis.call('GET', KEYS[1]) or ''):match('^[%w.]*$') then redis.call('DEL', KEYS[1]) end
 for field, text in pairs({number = '^%d+$', beat = '^%d+$', at = '^%d+$', realm = '^%x*$'}) do
   if not (redis.call('HGET', KEYS[2], field) or '0'):match(text) then redis.call('HDEL', KEYS[2], field) end
 end

@@ -93,8 +93,11 @@ def test_an_account_has_so_many_under_way_and_no_more(api: Api, owner: Owner, se
     assert api.post(mute, RESULT).status == 202
 
 
+REFUSES = "a key that no part of ari_conf reads"
+
+
 class TestRefused:
-    """Redis answers, and doesn't take the result: here since its lane is no list."""
+    """Redis answers, and doesn't take the result of the account A."""
 
     @pytest.fixture(autouse=True)
     def _quickly(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,9 +117,14 @@ class TestRefused:
 
     @pytest.fixture
     def refuses(self, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whatever lane a result goes to."""
-        monkeypatch.setattr(later.outbox, "lane_id", lambda callback: f"{callback.auth_id}:o:refused")
-        owner.redis.set(f"{prefix(outbox.QUEUE)}lane:A:o:refused", "no list")
+        """As long as the key REFUSES is there."""
+        refused = f"""
+if ARGV[2]:sub(1, 2) == 'A:' and redis.call('EXISTS', '{REFUSES}') == 1 then
+  return redis.error_reply('ERR not this one')
+end
+"""
+        monkeypatch.setattr(later, "_END", refused + later._END)
+        owner.redis.set(REFUSES, 1)
 
     def test_its_own_process_tries_so_often_and_no_more(
         self, served: Served, api: Api, owner: Owner, tried: list[str], refuses: None
@@ -142,7 +150,7 @@ class TestRefused:
         eventually(lambda: owner.redis.hlen(later.KEY) == 0)
         (problem,) = read_problems(owner.redis, "A")
         assert "call-1" in problem.text and "not sent" in problem.text
-        owner.redis.delete(f"{prefix(outbox.QUEUE)}lane:A:o:refused")
+        owner.redis.delete(REFUSES)
         (entry,) = waiting(owner)
         assert (entry.auth_id, dict(entry.params)["status_code"]) == ("B", "503")
         assert read_problems(owner.redis, "B") == []
@@ -153,7 +161,7 @@ class TestRefused:
         owner.redis.hset(later.KEY, "call-1", msgspec.json.encode(promised))
         eventually(lambda: len(tried) >= 3)
         assert owner.redis.hexists(later.KEY, "call-1")
-        owner.redis.delete(f"{prefix(outbox.QUEUE)}lane:A:o:refused")
+        owner.redis.delete(REFUSES)
         assert dict(soon(owner).params)["api_id"] == "call-1"
 
     def test_one_that_nobody_can_read_costs_itself_alone(self, api: Api, owner: Owner, left: None):
