@@ -153,7 +153,11 @@ class FakeAri:
                 return 204, b""
             case ["GET", "channels", channel_id, "rtp_statistics"] if channel_id in self.asterisk.channels:
                 return 200, _statistics(channel_id)
-            case ["GET", "channels", _, "variable" | "rtp_statistics"]:
+            case ["GET", "playbacks", playback_id] if playback_id in self.asterisk.playbacks:
+                return 200, json.dumps({"id": playback_id, "state": "playing"}).encode()
+            case ["GET", "playbacks", _]:
+                return 404, b'{"message":"Playback not found"}'
+            case ["GET" | "POST", "channels", _, "variable" | "rtp_statistics"]:
                 return 404, b'{"message":"Channel not found"}'
             case words:
                 return self._effect(words, query)

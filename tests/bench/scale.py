@@ -121,6 +121,7 @@ class System:
             "ARI_CONF_METRICS_LISTEN": f"127.0.0.1:{self.metrics}",
             "ARI_CONF_ASTERISK_NAME": NAME,
             "ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8",
+            "ARI_CONF_CALLS_PER_ACCOUNT": "0",
             "ARI_CONF_SOUNDS_FOLDER": str(self.folder / "sounds"),
         }
         self.app = Process(["-m", "ari_conf", "serve"], self.folder, environment)
