@@ -15,6 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from heapq import nsmallest
 from typing import NamedTuple
 
 import msgspec
@@ -33,6 +34,8 @@ from ari_conf.supervision import for_each
 log = structlog.get_logger()
 
 ROUND_S = 0.5
+GONE_OVER_AT_ONCE = 500
+"""Calls; then others have their turn."""
 MOST_A_ROUND, IN_TURN = 200, 50
 """Looks, and how many of them are left for those who don't talk, however many do. Up to so many calls are each looked
 at in each round."""
@@ -146,27 +149,39 @@ class Streams:
             await asyncio.sleep(max(ROUND_S - (_now() - begun), ROUND_S / 5))
 
     async def _round(self, now: float) -> None:
-        wanted = {one.channel_id: one for one in map(self._wanted, self._directory.calls.values()) if one is not None}
-        self._watched = {key: watched for key, watched in self._watched.items() if key in wanted}
-        for channel_id in wanted:
-            if channel_id not in self._watched:
+        wanted: dict[str, Wanted] = {}
+        recent: list[tuple[Watched, Wanted]] = []
+        for number, call in enumerate(list(self._directory.calls.values()), 1):
+            if number % GONE_OVER_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if (one := self._wanted(call)) is None:
+                continue
+            wanted[one.channel_id] = one
+            watched = self._watched.get(one.channel_id)
+            if watched is None:
                 hold_known_at = float("-inf") if self._missed else now
-                self._watched[channel_id] = Watched(now, recent_until=now + RECENT_S, hold_known_at=hold_known_at)
+                watched = Watched(now, recent_until=now + RECENT_S, hold_known_at=hold_known_at)
+                self._watched[one.channel_id] = watched
+            if (one.talks or watched.recent_until > now) and not watched.without:
+                recent.append((watched, one))
+        if len(self._watched) > len(wanted):
+            self._watched = {key: watched for key, watched in self._watched.items() if key in wanted}
         self._missed = False
-        await for_each(self._chosen(wanted, now), self._look, LOOKS_AT_ONCE)
+        await for_each(self._chosen(wanted, recent), self._look, LOOKS_AT_ONCE)
 
-    def _chosen(self, wanted: dict[str, Wanted], now: float) -> Iterable[Wanted]:
-        there = {key: watched for key, watched in self._watched.items() if not watched.without}
-        recent = [key for key, watched in there.items() if wanted[key].talks or watched.recent_until > now]
-        if len(recent) > MOST_A_ROUND - IN_TURN:
+    def _chosen(self, wanted: dict[str, Wanted], recent: list[tuple[Watched, Wanted]]) -> Iterable[Wanted]:
+        most = MOST_A_ROUND - IN_TURN
+        if len(recent) > most:
             # Those who talk, and then those who were looked at longest ago.
-            recent.sort(key=lambda key: (not wanted[key].talks, there[key].looked_at))
+            recent = nsmallest(most, recent, lambda each: (not each[1].talks, each[0].looked_at))
         # It keeps their order.
-        chosen = dict.fromkeys(recent[: MOST_A_ROUND - IN_TURN])
+        chosen = dict.fromkeys(one.channel_id for _, one in recent)
         if not self._turn:
-            self._turn.extend(there)
+            self._turn.extend(wanted)
         while self._turn and len(chosen) < MOST_A_ROUND:
-            if (key := self._turn.popleft()) in there:
+            key = self._turn.popleft()
+            watched = self._watched.get(key)
+            if key in wanted and watched is not None and not watched.without:
                 chosen[key] = None
         return [wanted[key] for key in chosen]
 
