@@ -160,9 +160,7 @@ class Interpreter:
 
     async def done(self, channel_ids: Iterable[str]) -> None:
         """Until nothing is under way any more with these channels."""
-        await self._drained(
-            {lane for one in channel_ids for lane in (one, _talking(one), _hearing(one))},
-        )
+        await self._drained({lane for one in channel_ids for lane in (one, _talking(one), _hearing(one))})
 
     async def _drained(self, lanes: set[str]) -> None:
         while not lanes.isdisjoint(self._lanes):
@@ -215,7 +213,7 @@ class Interpreter:
 
     async def _obey(self, effect: ForAsterisk) -> None:
         if isinstance(effect, do.PlayMedia):
-            # It would begin in silence, and whoever is to hear again would do so after it.
+            # Otherwise a member who is to hear again would hear nothing of this sound.
             await self._drained({_hearing(effect.target.id)})
         try:
             if isinstance(effect, do.AddChannel) and (mute := self._audible.get(effect.channel_id)) is not None:

@@ -17,8 +17,6 @@ MOST_FAILED_OF_ACCOUNT, FAILED_OF_ACCOUNT_MS = 300, 100
 """Likewise to all its receivers that fail: each name and port of one server is a receiver."""
 GIVEN_UP_MS = 60_000
 """A receiver that has failed for so long, longer than all tries of a callback may take, is waited for no more."""
-MOST_LOOKED_AT = 1000
-"""Accounts whose keys each beat looks at."""
 MOST_FLOWS = 200
 """Receivers of an account that are looked at in one turn; the next turn goes on with others."""
 
@@ -78,7 +76,7 @@ local function is_a(kind, key)
   local found = redis.call('TYPE', key).ok
   return found == kind or found == 'none'
 end
--- If something else stands there, it goes; what it hid is found again by `mend`.
+-- The key of a list. Something else under it is deleted, and the next beat rebuilds what it hid.
 local function list(key)
   if not is_a('list', key) then
     redis.call('DEL', key)
@@ -119,8 +117,8 @@ local function count_again(account)
       end
     end
   end
-  for _, flow in ipairs(redis.call('LRANGE', P..'flows:'..account, 0, -1)) do
-    count(redis.call('LRANGE', P..'ready:'..flow, 0, -1))
+  for _, flow in ipairs(redis.call('LRANGE', list(P..'flows:'..account), 0, -1)) do
+    count(redis.call('LRANGE', list(P..'ready:'..flow), 0, -1))
   end
   for _, worker in ipairs(redis.call('ZRANGE', P..'workers', 0, -1)) do
     count(redis.call('HKEYS', P..'held:'..worker))
@@ -299,15 +297,15 @@ if free == 0 then return false end
 -- A lane without entries, or a key that is no lane, is passed over.
 local function first_of(flow)
   while true do
-    local lane = redis.call('LPOP', P..'ready:'..flow)
+    local lane = redis.call('LPOP', list(P..'ready:'..flow))
     if not lane then return nil end
     local well, entry = pcall(redis.call, 'LINDEX', P..'lane:'..lane, 0)
     if well and entry then return lane end
   end
 end
-for _ = 1, redis.call('LLEN', P..'accounts') do
+for _ = 1, redis.call('LLEN', list(P..'accounts')) do
   local account, lane = redis.call('LPOP', P..'accounts'), nil
-  local flows = P..'flows:'..account
+  local flows = list(P..'flows:'..account)
   if of_account(account) > 0 then
     for _ = 1, math.min(redis.call('LLEN', flows), MOST_FLOWS) do
       local flow = redis.call('LPOP', flows)
@@ -327,10 +325,11 @@ return false
 """
 )
 
-# Each lane that has entries is in exactly one place. If one of the keys that say so was overwritten, all of them are
-# made again of what is left: what nobody holds and nothing waits with is ready. It looks at every key, once.
-MEND = f"""
-local KINDS = {{accounts = 'list', waiting = 'zset', workers = 'zset', threads = 'hash', tokens = 'zset'}}
+# Each lane with entries is in exactly one place. If one of the keys that say where was overwritten, all of them are
+# rebuilt from what is left: a lane that no worker holds and that does not wait is ready. That scans every key, once.
+# Keys of lists are checked where they are used (`list`); the others here.
+REBUILD = """
+local KINDS = {accounts = 'list', waiting = 'zset', workers = 'zset', threads = 'hash', tokens = 'zset'}
 local function is_spoiled()
   if redis.call('DEL', P..'spoiled') == 1 then return true end
   for key, kind in pairs(KINDS) do
@@ -338,12 +337,6 @@ local function is_spoiled()
   end
   for _, worker in ipairs(redis.call('ZRANGE', P..'workers', 0, -1)) do
     if not is_a('hash', P..'held:'..worker) then return true end
-  end
-  for _, account in ipairs(redis.call('LRANGE', P..'accounts', 0, {MOST_LOOKED_AT - 1})) do
-    if not is_a('list', P..'flows:'..account) then return true end
-    for _, flow in ipairs(redis.call('LRANGE', P..'flows:'..account, 0, {MOST_FLOWS - 1})) do
-      if not is_a('list', P..'ready:'..flow) then return true end
-    end
   end
   return false
 end
@@ -355,13 +348,13 @@ local function each(pattern, act)
     for _, key in ipairs(found[2]) do act(key) end
   until cursor == '0'
 end
-local function mend()
-  local placed = {{}}
+local function rebuild()
+  local placed = {}
   for key, kind in pairs(KINDS) do
     if not is_a(kind, P..key) then redis.call('DEL', P..key) end
   end
   redis.call('DEL', P..'accounts')
-  for _, pattern in ipairs({{'flows:*', 'ready:*'}}) do
+  for _, pattern in ipairs({'flows:*', 'ready:*'}) do
     each(pattern, function(key) redis.call('DEL', key) end)
   end
   each('held:*', function(key)
@@ -369,7 +362,7 @@ local function mend()
     for _, lane in ipairs(redis.call('HKEYS', key)) do placed[lane] = true end
   end)
   for _, lane in ipairs(redis.call('ZRANGE', P..'waiting', 0, -1)) do placed[lane] = true end
-  local lanes = {{}}
+  local lanes = {}
   each('lane:*', function(key)
     if is_a('list', key) then lanes[key:sub(#P + 6)] = true else redis.call('DEL', key) end
   end)
@@ -382,10 +375,10 @@ end
 # A token above `last` was made after the worker looked at what it serves: such a lane is left alone.
 BEAT = (
     READY
-    + MEND
+    + REBUILD
     + """
 local worker, threads, lease, last, reclaim = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
-if is_spoiled() then mend() end
+if is_spoiled() then rebuild() end
 local now, serving, taken_over = clock(), {}, 0
 for i = 6, #ARGV do serving[ARGV[i]] = true end
 local function give_back(from, which)
@@ -420,7 +413,7 @@ return taken_over
 # As many tokens as there are lanes that some worker may take now, less those on their way; they are lost after a while.
 ROOM = """
 local function room(now, lost_ms)
-  local accounts, found = redis.call('LRANGE', P..'accounts', 0, 199), 0
+  local accounts, found = redis.call('LRANGE', list(P..'accounts'), 0, 199), 0
   if #accounts == 0 then return 0 end
   for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P..'workers', now, '+inf')) do
     local threads = tonumber(redis.call('HGET', P..'threads', worker) or 0)
@@ -428,9 +421,10 @@ local function room(now, lost_ms)
     local takes = 0
     for _, account in ipairs(accounts) do
       local account_room = of_account(account)
-      for _, flow in ipairs(redis.call('LRANGE', P..'flows:'..account, 0, 199)) do
+      for _, flow in ipairs(redis.call('LRANGE', list(P..'flows:'..account), 0, 199)) do
         if account_room <= 0 or takes >= free then break end
-        local n = math.min(account_room, math.max(0, of_flow(account, flow)), redis.call('LLEN', P..'ready:'..flow))
+        local waiting = redis.call('LLEN', list(P..'ready:'..flow))
+        local n = math.min(account_room, math.max(0, of_flow(account, flow)), waiting)
         takes, account_room = takes + n, account_room - n
       end
       if takes >= free then break end

@@ -10,8 +10,7 @@ A lane is a Redis list. Its head stays there until it is done. A lane that isn't
 after every single entry. `failing:FLOW` and `failing:ACCOUNT` say what came to nothing lately: such a flow's lanes stay
 ready, and are handed out more seldom (docs/callbacks.md, "When a receiver fails again and again"). `workers` holds each
 worker's lease: what a worker without one holds is ready again. `spoiled` says that something else stood in the place of
-one of these keys: the next beat makes them again. The clock is Redis' own, since workers run on any number
-of machines.
+one of these keys: the next beat rebuilds them. The clock is Redis' own, since workers run on any number of machines.
 
 Every script may be asked again after a lost answer: what is done is named by its token, which then holds no more.
 """

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from redis import RedisError
 
 from ari_conf import accounts
+from ari_conf.core import elements
 from ari_conf.errors import SetupFailed
 from ari_conf.parts import asterisk, processes, redis, s3
 from ari_conf.parts.processes import Process
@@ -308,7 +309,8 @@ class System:
         return usual if self._usual_ports and processes.is_free(usual, host=host) else processes.free_port(host=host)
 
     def _allow_kept(self, url: str | None) -> None:
-        """As when it was given: the account has it from an earlier start. Of another Redis, who knows from whom."""
+        """As when it was given: the account has kept it from an earlier start. Not in another Redis, where anybody may
+        have set it."""
         if not url or self._answer_url is not None or "redis" not in self.parts:
             return
         with suppress(SetupFailed):  # calls say that it can't be reached; the rest can be used
@@ -331,9 +333,8 @@ class System:
 
 def _host(url: str) -> str:
     with suppress(ValueError):
-        parts = urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname:
-            return parts.hostname
+        if allowed := elements.url(url):
+            return urlsplit(allowed).hostname or ""
     raise SetupFailed("that is no answer URL: give one of http or https, such as http://127.0.0.1:5000/answer")
 
 

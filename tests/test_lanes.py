@@ -436,13 +436,25 @@ def test_what_stands_in_the_place_of_a_key_hides_no_callback(play: Play, key: st
     if later == "written to":
         play.put("A:o:2", "e")
         play.put("A:p:9", "f")
-    play.lanes.beat("w1", 64, [], 0, reclaim=True)
-    served = play.take_all() + play.take_all("w2")
+    served = []
+    for _ in range(2):
+        play.lanes.beat("w1", 64, [], 0, reclaim=True)
+        served += play.take_all() + play.take_all("w2")
     held_or_waiting = {"waiting": {"A:o:1"}, "held:w1": {"B:o:1"}}.get(key, {"A:o:1", "B:o:1"})
     wanted = {"A:o:1", "A:p:1", "B:o:1"} - held_or_waiting | ({"A:o:2", "A:p:9"} if later == "written to" else set())
     assert sorted(served) == sorted(wanted)
     if later == "written to":
         assert play.server.client.type(f"ari_conf:callbacks:{key}") != b"string"
+
+
+@pytest.mark.parametrize("key", ["accounts", "flows:A", "ready:A:o"])
+def test_nor_if_a_worker_looks_before_the_next_beat(play: Play, key: str):
+    play.put("A:o:1", "a")
+    play.put("B:o:1", "b")
+    play.server.client.set(f"ari_conf:callbacks:{key}", "nonsense")
+    served = [*play.take_all(), *play.lanes.tokens(0)]
+    play.lanes.beat("w1", 64, [], 0, reclaim=True)
+    assert sorted(served + play.take_all()) == ["A:o:1", "B:o:1"]
 
 
 def test_a_sound_queue_is_not_made_again(play: Play):

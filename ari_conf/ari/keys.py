@@ -59,9 +59,9 @@ class _Channel:
         same = digit == self.digit
         again = same and duration == self.duration and self._is_awaited(duration, at)
         shorter = min(duration, self.duration)
-        twice = same and since < max(TOGETHER_MS, shorter / 2 if shorter >= LONG_MS else 0)
+        long = shorter >= LONG_MS
         # Short ones of the same duration may be two, for which the network made us wait.
-        twice = twice and (duration != self.duration or duration >= LONG_MS)
+        twice = same and since < (shorter / 2 if long else TOGETHER_MS) and (long or duration != self.duration)
         early, late = self.free
         tone_ms = max(duration, SHORTEST_MS)
         # A tone is made of one that was put aside; of others perhaps.

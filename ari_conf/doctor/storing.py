@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import redis
@@ -19,6 +20,7 @@ from ari_conf.lanes import PREFIX, prefix
 from ari_conf.redis_client import connect_in_threads
 from ari_conf.settings import Settings
 
+T = TypeVar("T")
 LISTEN_S = 30.0
 HALF_A_SECOND = bytes(16_000)
 
@@ -85,21 +87,19 @@ def _nothing(settings: Settings, of_workers: list[str] | None) -> str:
 
 def _given_up(settings: Settings) -> int:
     """How many recordings were to be transcribed when nothing was there that transcribes."""
-    client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
-    try:
-        lost = recordings.lost(client, accounts.ids(client))
-    except (redis.RedisError, OSError):
-        return 0  # that is another check's
-    finally:
-        client.close()
+    lost = _asked(settings, lambda client: recordings.lost(client, accounts.ids(client))) or ()
     return sum(job.error == transcribers.MISSING for _, kind, job in lost if kind == recordings.TRANSCRIPTIONS)
 
 
 def _of_workers(settings: Settings) -> list[str] | None:
     """As `transcribers.engines`."""
+    return _asked(settings, transcribers.engines)
+
+
+def _asked(settings: Settings, ask: Callable[[redis.Redis], T]) -> T | None:
     client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
     try:
-        return transcribers.engines(client)
+        return ask(client)
     except (redis.RedisError, OSError):
         return None  # that is another check's
     finally:
