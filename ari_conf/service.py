@@ -104,7 +104,7 @@ class Service:
         )
         self._writer = Writer(
             self._store,
-            self._interpreter.run,
+            self._carry_out,
             self._workers.wake,
             self._lease.lose,
             lambda: self._steps.of_rest(now_ms()),
@@ -323,7 +323,13 @@ class Service:
 
     def _run(self, effect: do.Effect) -> None:
         tell("effect", effect, fields_of(effect, self._directory.whose))
+        self._carry_out(effect)
+
+    def _carry_out(self, effect: do.Effect) -> None:
         self._interpreter.run(effect)
+        if isinstance(effect, do.IdentifyCall | do.Answer):
+            # With the one each call begins, and with the other those become looked at that had not been answered.
+            self._streams.came(effect.channel_id)
 
 
 def _server(settings: Settings) -> Server:

@@ -12,10 +12,9 @@ in turn. A look costs Asterisk 0.04 ms of CPU and us 0.06.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from heapq import nsmallest
 from typing import NamedTuple
 
 import msgspec
@@ -35,7 +34,7 @@ log = structlog.get_logger()
 
 ROUND_S = 0.5
 GONE_OVER_AT_ONCE = 500
-"""Calls; then others have their turn."""
+"""Of those who don't talk any more; then others have their turn."""
 MOST_A_ROUND, IN_TURN = 200, 50
 """Looks, and how many of them are left for those who don't talk, however many do. Up to so many calls are each looked
 at in each round."""
@@ -74,19 +73,16 @@ class Statistics(msgspec.Struct):
 class Watched:
     """What is known of a channel from earlier looks; times are the loop's."""
 
-    since: float
+    recent_until: float
+    hold_known_at: float
     last: Statistics | None = None
     looked_at: float = 0.0
     packet_at: float = 0.0
     sound_at: float = 0.0
     sent_at: float = 0.0
     asked_at: float = 0.0
-    hold_known_at: float = float("-inf")
     holds: int = 0
     """How often Asterisk has told of a hold or its end."""
-    recent_until: float = 0.0
-    without: bool = False
-    """Asterisk has no statistics of it: it does not speak RTP."""
 
 
 class Wanted(NamedTuple):
@@ -111,15 +107,28 @@ class Streams:
         self._may_look = may_look
         self._ask_after_s = rtp_timeout / 3 if rtp_timeout else None
         self._watched: dict[str, Watched] = {}
-        self._missed = True
-        """What happened to calls before they were first looked at was perhaps not told."""
+        """By the channel; those who have answered and speak RTP."""
+        self._talkers: OrderedDict[str, None] = OrderedDict()
+        """Who was looked at longest ago comes first."""
+        self._recent: OrderedDict[str, None] = OrderedDict()
+        """Those who talked, came or were on hold within RECENT_S, in the same order."""
         self._turn: deque[str] = deque()
         """Those who are looked at in turn; they may be gone."""
 
     def connected(self) -> None:
         """What happened before is not known, but for the stream, which the state has."""
-        self._watched.clear()
-        self._missed = True
+        for each in (self._watched, self._talkers, self._recent, self._turn):
+            each.clear()
+        for call in self._directory.calls.values():
+            self._watch(call.channel_id, float("-inf"))
+
+    def came(self, channel_id: str) -> None:
+        """From now on it is looked at, if it has been answered."""
+        self._watch(channel_id, _now())
+
+    def _watch(self, channel_id: str, hold_known_at: float) -> None:
+        self._watched[channel_id] = Watched(_now() + RECENT_S, hold_known_at)
+        self._recent[channel_id] = None
 
     def heard(self, event: ev.Event) -> None:
         """Told of each event."""
@@ -129,13 +138,25 @@ class Streams:
             case ev.PhoneHeld(channel_id) | ev.PhoneResumed(channel_id):
                 if (watched := self._watched.get(channel_id)) is not None:
                     watched.holds += 1
+            case ev.ChannelHungUp(channel_id):
+                self._forget(channel_id)
+                return
             case _:
                 return
-        if (watched := self._watched.get(channel_id)) is not None:
-            watched.recent_until = _now() + RECENT_S
-            if isinstance(event, ev.TalkingStarted):
-                # There was sound: also if the next look comes after a packet of it, and none for long before.
-                watched.sound_at = _now()
+        if (watched := self._watched.get(channel_id)) is None:
+            return
+        watched.recent_until = _now() + RECENT_S
+        if isinstance(event, ev.TalkingStarted):
+            # There was sound: also if the next look comes after a packet of it, and none for long before.
+            watched.sound_at = _now()
+            self._recent.pop(channel_id, None)
+            self._talkers[channel_id] = None
+        elif channel_id not in self._talkers:
+            self._recent[channel_id] = None
+
+    def _forget(self, channel_id: str) -> None:
+        for each in (self._watched, self._talkers, self._recent):
+            each.pop(channel_id, None)
 
     async def run(self) -> None:
         """Never returns."""
@@ -149,41 +170,37 @@ class Streams:
             await asyncio.sleep(max(ROUND_S - (_now() - begun), ROUND_S / 5))
 
     async def _round(self, now: float) -> None:
-        wanted: dict[str, Wanted] = {}
-        recent: list[tuple[Watched, Wanted]] = []
-        for number, call in enumerate(list(self._directory.calls.values()), 1):
+        chosen: dict[str, Wanted] = {}
+        for queue in (self._talkers, self._recent):
+            await self._choose(queue, chosen, now)
+        if not self._turn:
+            self._turn.extend(self._watched)
+        for _ in range(min(len(self._turn), MOST_A_ROUND)):
+            if len(chosen) == MOST_A_ROUND:
+                break
+            if (one := self._wanted(self._turn.popleft())) is not None:
+                chosen[one.channel_id] = one
+                if one.talks:
+                    self._talkers[one.channel_id] = None
+        await for_each(chosen.values(), self._look, LOOKS_AT_ONCE)
+
+    async def _choose(self, queue: OrderedDict[str, None], chosen: dict[str, Wanted], now: float) -> None:
+        """Of those who come first, as many as there is room for; they are put where they belong now."""
+        for number in range(1, len(queue) + 1):
+            if len(chosen) >= MOST_A_ROUND - IN_TURN or not queue:
+                return
             if number % GONE_OVER_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            if (one := self._wanted(call)) is None:
+            channel_id, _ = queue.popitem(last=False)
+            if (one := self._wanted(channel_id)) is None:
                 continue
-            wanted[one.channel_id] = one
-            watched = self._watched.get(one.channel_id)
-            if watched is None:
-                hold_known_at = float("-inf") if self._missed else now
-                watched = Watched(now, recent_until=now + RECENT_S, hold_known_at=hold_known_at)
-                self._watched[one.channel_id] = watched
-            if (one.talks or watched.recent_until > now) and not watched.without:
-                recent.append((watched, one))
-        if len(self._watched) > len(wanted):
-            self._watched = {key: watched for key, watched in self._watched.items() if key in wanted}
-        self._missed = False
-        await for_each(self._chosen(wanted, recent), self._look, LOOKS_AT_ONCE)
-
-    def _chosen(self, wanted: dict[str, Wanted], recent: list[tuple[Watched, Wanted]]) -> Iterable[Wanted]:
-        most = MOST_A_ROUND - IN_TURN
-        if len(recent) > most:
-            # Those who talk, and then those who were looked at longest ago.
-            recent = nsmallest(most, recent, lambda each: (not each[1].talks, each[0].looked_at))
-        # It keeps their order.
-        chosen = dict.fromkeys(one.channel_id for _, one in recent)
-        if not self._turn:
-            self._turn.extend(wanted)
-        while self._turn and len(chosen) < MOST_A_ROUND:
-            key = self._turn.popleft()
-            watched = self._watched.get(key)
-            if key in wanted and watched is not None and not watched.without:
-                chosen[key] = None
-        return [wanted[key] for key in chosen]
+            if one.talks:
+                self._talkers[channel_id] = None
+            elif self._watched[channel_id].recent_until > now:
+                self._recent[channel_id] = None
+            else:
+                continue
+            chosen[channel_id] = one
 
     async def _look(self, one: Wanted) -> None:
         watched = self._watched.get(one.channel_id)
@@ -195,8 +212,9 @@ class Streams:
             where = path("channels", one.channel_id, "rtp_statistics")
             found = await self._ari.request("GET", where, kind=Statistics)
         except AriError as error:
-            # 404 also if the channel has just gone; then it is wanted no longer.
-            watched.without = error.status == 404
+            if error.status == 404:
+                # It does not speak RTP, or has just gone.
+                self._forget(one.channel_id)
             return
         if found is not None:
             self._seen(one, watched, found, _now())
@@ -256,14 +274,21 @@ class Streams:
         query = {"variable": REFRESH, "value": "invite"}
         await self._ari.request("POST", path("channels", channel_id, "variable"), query)
 
-    def _wanted(self, call: Call) -> Wanted | None:
-        if call.over or call.answered_at is None:
+    def _wanted(self, channel_id: str) -> Wanted | None:
+        """None: it is not looked at, now and later."""
+        if channel_id not in self._watched:
             return None
+        call = self._call(channel_id)
+        if call is None or call.over or call.answered_at is None:
+            self._forget(channel_id)
+            return None
+        return Wanted(channel_id, self._talks(call))
+
+    def _talks(self, call: Call) -> bool:
         conference = self._directory.conferences.get(call.conference_id or "")
         if conference is not None:
             member = conference.member_of(call.channel_id)
-            return Wanted(call.channel_id, member is not None and member.talking)
+            return member is not None and member.talking
         player = call.running.player if isinstance(call.running, Gather) else call.running
         # Wait silence, which somebody's talk has interrupted.
-        talks = isinstance(player, Player) and player.silence_ms is not None and player.quiet_until is None
-        return Wanted(call.channel_id, talks)
+        return isinstance(player, Player) and player.silence_ms is not None and player.quiet_until is None

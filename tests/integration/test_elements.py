@@ -144,12 +144,13 @@ def words() -> Callable[[Samples], str]:
 async def test_speak_is_understood(stage: Stage, words: Callable[[Samples], str]) -> None:
     async with stage.callers(1) as (ann,):
         markup = 'Please wait for the others.<break time="800ms"/> Thank you for calling.'
-        await stage.call(ann, f'<Speak voice="MAN">{markup}</Speak><Speak loop="2">Welcome.</Speak>')
+        await stage.call(ann, f'<Speak voice="MAN">{markup}</Speak><Speak loop="2">The meeting begins soon.</Speak>')
         await ann.hung_up()
-    said = "please wait for the others thank you for calling welcome welcome"
+    first, again = "please wait for the others thank you for calling".split(), "the meeting begins soon".split()
     heard = words(ann.as_sent())
-    assert error_rate(said.split(), heard.split()) <= MOST_MISHEARD, heard
-    assert heard.count("welcome") == 2
+    once, twice, thrice = (error_rate(first + again * times, heard.split()) for times in (1, 2, 3))
+    assert twice <= MOST_MISHEARD, heard
+    assert twice < min(once, thrice), heard
     assert stage.problems() == []
 
 
