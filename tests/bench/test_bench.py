@@ -1,7 +1,4 @@
-"""That the benchmark works, and that a call has not become twice as expensive.
-
-Its other figures are for a quiet machine, and none of them is asserted.
-"""
+"""That the benchmark works. Its figures are for a quiet machine, and none of them is asserted."""
 
 from __future__ import annotations
 
@@ -12,30 +9,24 @@ from pathlib import Path
 import pytest
 
 from tests.bench.__main__ import run
-from tests.bench.calibrated import step_us
 from tests.bench.sip_figures import figures, markdown
 from tests.bench.sip_parts import TINY
-
-CALL_STEPS = 23_000
-"""What a call costs the application, in steps of the calibrated loop."""
-SLOWER = 1.7
 
 
 def test_all_variants_take_calls_and_are_compared(tmp_path: Path):
     # With floor events ours does all that it does without.
     variants = ("ConfBridge", "bare", "ours, floor events")
-    before = step_us()
     found = run(["calls"], 1, TINY, tmp_path, variants)
-    step = max(before, step_us())
     [turn] = json.loads((tmp_path / "results.json").read_text())["turns"]
     assert set(turn) == set(variants)
     for variant in turn.values():
         assert variant["calls"]["failed"] == 0 and len(variant["calls"]["answered_ms"]) == TINY.calls
     assert "INVITE to 200, median: ours, floor events / ConfBridge" in {figure.name for figure in found}
-    cpu = {name: variant["calls"]["cpu_ms_per_call"] for name, variant in turn.items()}
-    print(f"{cpu}; a step: {step:.3f} us")
-    assert cpu["ours, floor events"]["application"] * 1000 / step < CALL_STEPS * SLOWER
-    assert cpu["ours, floor events"]["asterisk"] < 2 * cpu["ConfBridge"]["asterisk"]
+    assert {name: set(variant["calls"]["cpu_ms_per_call"]) for name, variant in turn.items()} == {
+        "ConfBridge": {"asterisk"},
+        "bare": {"asterisk", "application"},
+        "ours, floor events": {"asterisk", "application", "worker", "redis"},
+    }
     charts = {path.name: ET.parse(path).getroot() for path in tmp_path.glob("*.svg")}
     assert set(charts) == {"cpu.svg", "answered.svg"}
 

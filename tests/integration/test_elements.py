@@ -146,9 +146,9 @@ async def test_speak_is_understood(stage: Stage, words: Callable[[Samples], str]
         markup = 'Please wait for the others.<break time="800ms"/> Thank you for calling.'
         await stage.call(ann, f'<Speak voice="MAN">{markup}</Speak><Speak loop="2">The meeting begins soon.</Speak>')
         await ann.hung_up()
-    first, again = "please wait for the others thank you for calling".split(), "the meeting begins soon".split()
+    first, again = "please wait for the others thank you for calling", " the meeting begins soon"
     heard = words(ann.as_sent())
-    once, twice, thrice = (error_rate(first + again * times, heard.split()) for times in (1, 2, 3))
+    once, twice, thrice = (error_rate((first + again * times).split(), heard.split()) for times in (1, 2, 3))
     assert twice <= MOST_MISHEARD, heard
     assert twice < min(once, thrice), heard
     assert stage.problems() == []

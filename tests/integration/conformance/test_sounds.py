@@ -75,9 +75,9 @@ async def test_beeps_at_entry_and_exit(stage: Stage) -> None:
         gone = float((await stage.leaves(bob)).params["Timestamp"])
         for phone in (ann, cid):
             (one, one_end), (two, two_end) = await beeps(stage, phone, pressed, 2)
-            assert BEEP[0] <= one_end - one <= BEEP[1]
-            assert BEEP[0] <= two_end - two <= BEEP[1]
-            assert 180 <= two - one_end <= 220
+            lasted(pressed + one, pressed + one_end, *BEEP)
+            lasted(pressed + two, pressed + two_end, *BEEP)
+            lasted(pressed + one_end, pressed + two, *PAUSE)
         assert pressed + one >= gone - 60, "before he was out of the mix"
         assert listen.silent(bob.heard.since(gone)), "he who left"
         stage.saw(
