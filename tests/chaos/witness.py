@@ -58,6 +58,10 @@ def prefer(pid: int) -> None:
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, int(thread.name), NICE)
+    # Which alone says nothing to processes of other sessions, where the kernel weighs those first: `ari_conf.niceness`.
+    with contextlib.suppress(OSError):
+        if os.getsid(pid) == pid:
+            Path(f"/proc/{pid}/autogroup").write_text(str(NICE))
 
 
 def _watch(theirs: Connection, processor: int) -> None:

@@ -57,7 +57,7 @@ async def test_the_answer_url_of_the_account(stage: Stage, method: str) -> None:
     (asked,) = stage.receiver.requests_to("/answer")
     assert (asked.method, asked.query["from"]) == (method, "plivo")
     assert (asked.params["Event"], asked.params["CallStatus"]) == ("StartApp", "ringing")
-    assert listen.intervals_of(ann.heard.audio, 2575)
+    assert listen.intervals_of(ann.as_sent(), 2575)
 
 
 async def test_a_kept_document_by_its_name(stage: Stage) -> None:
@@ -201,7 +201,7 @@ async def test_the_fallback_url_takes_over(stage: Stage, kind: str) -> None:
     async with stage.callers(1) as (ann,):
         await stage.dial(ann, stage.receiver.url("/answer"))
         await ann.hung_up()
-    assert listen.intervals_of(ann.heard.audio, FALLBACK_HZ)
+    assert listen.intervals_of(ann.as_sent(), FALLBACK_HZ)
     (asked,) = stage.receiver.requests_to("/fallback")
     assert (asked.method, asked.params["Event"], asked.params["CallStatus"]) == ("POST", "StartApp", "ringing")
     assert [problem.code for problem in listed(stage)] == [7011 if kind == "unreachable" else 8011]

@@ -275,7 +275,7 @@ async def test_redirect_replaces_the_rest_and_does_not_answer(stage: Stage, meth
     assert asked.method == method
     assert asked.query["a"] == "b"
     assert (asked.params["Event"], asked.params["CallStatus"]) == ("Redirect", "ringing")
-    assert set(listen.tones(ann.heard.audio, (3175, AFTER_HZ))) == {3175}
+    assert set(listen.tones(ann.as_sent(), (3175, AFTER_HZ))) == {3175}
 
 
 # PreAnswer.

@@ -33,7 +33,7 @@ async def test_the_reply_replaces_the_rest(stage: Stage, method: str) -> None:
         await ann.press("*")
         asked = await stage.receiver.wait_for(lambda request: request.path == "/action")
         await ann.hung_up()
-        assert set(listen.tones(ann.heard.audio, (REPLACED, AFTER))) == {REPLACED}
+        assert set(listen.tones(ann.as_sent(), (REPLACED, AFTER))) == {REPLACED}
     assert asked.method == method
     assert (asked.query["a"], asked.query["b"]) == ("1", "2")
     assert asked.params["ConferenceName"] == "stand up"
@@ -60,7 +60,7 @@ async def test_the_reply_is_ignored(stage: Stage) -> None:
         after = await stage.hears(ann, AFTER)
         answered.set()
         await ann.hung_up()
-        assert set(listen.tones(ann.heard.audio, (REPLACED, AFTER))) == {AFTER}
+        assert set(listen.tones(ann.as_sent(), (REPLACED, AFTER))) == {AFTER}
     assert asked.method == "POST"
     assert asked.params["ConferenceName"] == "c"
     stage.saw(f"the next element heard {after - ann.pressed[0][0]:.0f} ms after the press, before the reply was there")
@@ -153,7 +153,7 @@ async def test_no_action(stage: Stage) -> None:
         await stage.enters(ann)
         await ann.press("*")
         await ann.hung_up()
-        assert listen.intervals_of(ann.heard.audio, AFTER)
+        assert listen.intervals_of(ann.as_sent(), AFTER)
         assert ann.cause == 16
         ended = await stage.event("Hangup")
     assert ended.params["HangupCauseCode"] == "4010"

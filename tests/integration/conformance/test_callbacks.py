@@ -229,7 +229,7 @@ async def test_bad_urls(stage: Stage) -> None:
             f"<Conference {attributes} timeLimit='1'>c</Conference><Play>x.wav</Play><Play>{{url}}/after.wav</Play>",
         )
         await ann.hung_up()
-        assert listen.intervals_of(ann.heard.audio, 3325)
+        assert listen.intervals_of(ann.as_sent(), 3325)
     problems = stage.problems()
     for name in names:
         told = f'Conference: {name}="events.php" is not allowed (an absolute http or https URL); none is used'

@@ -70,7 +70,7 @@ async def test_the_host_ends_it_for_all(stage: Stage) -> None:
             await phone.hung_up()
         wants = {ann: {1075}, bob: {1375}, cid: {1075}}
         for phone, hz in wants.items():
-            assert {hz for hz in (1075, 1375) if listen.tones(phone.heard.audio, [hz])} == hz
+            assert {hz for hz in (1075, 1375) if listen.tones(phone.as_sent(), [hz])} == hz
         assert phone.cause == 16
         (acted,) = stage.receiver.requests_to("/action")
         (other,) = stage.receiver.requests_to("/told")
@@ -105,7 +105,7 @@ async def test_left_alone_when_one_who_has_left_wanted_so(stage: Stage) -> None:
             stage.number(cid): "left_alone",
         }
         await cid.hung_up()
-        assert listen.tones(cid.heard.audio, [1075])
+        assert listen.tones(cid.as_sent(), [1075])
         stage.saw(
             "set by the first, who left: at two it goes on, the last is out with left_alone and hears what follows"
         )
