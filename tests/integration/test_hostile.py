@@ -83,7 +83,7 @@ async def test_hostile_documents_harm_nobody_else(stage: Stage) -> None:
     stage.receiver.documents |= {f"/bomb{n}.wav": bomb(n) for n in range(50)}
     before = cached_mb(stage)
     # Workers yield to what else runs: on a busy machine they may be late for a connection of their own.
-    stage.set_account(hangup_url="{url}/hangup#ct=10&rt=20&rc=3")
+    stage.set_account(hangup_url="{url}/hangup#ct=10000&rt=20000&rc=3")
     with Witness() as witness:
         await among_hostile_ones(stage, witness)
     assert len(stage.receiver.requests_to("/itself")) < 100
