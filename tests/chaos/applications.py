@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from ari_conf.parts import processes
 from ari_conf.parts.processes import Process, free_port
 from ari_conf.up import PREFIX, System
+from tests.lateness import Patience
 
 SERVES, WAITS = "compared with asterisk", "standby: waiting"
 """What they log: the first when what the state says and what Asterisk has agree."""
@@ -74,8 +75,8 @@ class Applications:
     async def takes_over(self, name: str) -> None:
         """Until it does, or the time is up within which it must."""
         words = len(OWNS.findall(self._running[name].logged()))
-        end = time.monotonic() + TAKEN_S
-        while len(OWNS.findall(self._running[name].logged())) == words and time.monotonic() < end:  # noqa: ASYNC110
+        patience = Patience(TAKEN_S)
+        while len(OWNS.findall(self._running[name].logged())) == words and not patience.over:  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
 
     async def stop(self, name: str) -> None:
@@ -84,7 +85,8 @@ class Applications:
     async def served(self) -> float:
         """Seconds until one of them serves."""
         began = time.monotonic()
-        while time.monotonic() < began + TAKEN_S:
+        patience = Patience(TAKEN_S)
+        while not patience.over:
             if any(self._last_word(name) == SERVES for name in self._running):
                 break
             await asyncio.sleep(LOOK_S)

@@ -21,6 +21,7 @@ from tests.chaos.schedule import BY_NAME, Fault
 from tests.chaos.seen import Injected
 from tests.chaos.socket_proxy import SocketProxy
 from tests.chaos.witness import prefer
+from tests.lateness import Patience
 
 RECONNECTED_S = 1.0
 MOMENT_S, LOOK_S = 15.0, 0.005
@@ -178,9 +179,9 @@ class Faults:
         is_so = {"application killed listening": self._listens, "application killed rendering": self._renders}.get(kind)
         if is_so is None:
             return
-        end = time.monotonic() + MOMENT_S
+        patience = Patience(MOMENT_S)
         while not await asyncio.to_thread(is_so):
-            if time.monotonic() > end:
+            if patience.over:
                 return
             await asyncio.sleep(LOOK_S)
         self.moments += 1

@@ -21,6 +21,7 @@ from tests.chaos.hearing import GAP_MS, Finding
 from tests.chaos.seen import Leg, Stall, stood_still
 from tests.chaos.told import Told
 from tests.integration.stage import Stage
+from tests.lateness import Patience
 
 SETTLED_S = 60.0
 """By then all that waits is delivered and stored, and all that was made is removed."""
@@ -50,9 +51,9 @@ def swept(stage: Stage) -> None:
 async def settled(stage: Stage, within_s: float = SETTLED_S) -> Mapping[str, Any]:
     """What is left of what should not be, when nothing of it goes away any more."""
     await asyncio.to_thread(swept, stage)
-    end = time.monotonic() + within_s
+    patience = Patience(within_s)
     # Twice: what goes from one place to another while we look is in neither.
-    while (left := await _left(stage) or await _left(stage)) and time.monotonic() < end:  # noqa: ASYNC110
+    while (left := await _left(stage) or await _left(stage)) and not patience.over:  # noqa: ASYNC110
         await asyncio.sleep(0.2)
     return left
 

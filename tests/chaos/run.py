@@ -62,6 +62,8 @@ TAKES_OVER = (
     "application stopped",
 )
 TAKEN_OVER_S = 5.0
+PATIENT = "ct=10000"
+"""Of callbacks: workers yield to what else runs, and may be late for a connection of their own."""
 LAST_S = 5.0
 """After the last fault they talk on for so long."""
 
@@ -101,7 +103,7 @@ async def prepared(folder: Path) -> AsyncGenerator[tuple[Stage, SocketProxy]]:
 
 async def run(plan: Plan, folder: Path, planned: Sequence[Fault], tell: Callable[[str], None] = print) -> Report:
     async with prepared(folder) as (stage, proxy), two(stage.system) as applications:
-        stage.set_account(hangup_url="{url}/hangup")
+        stage.set_account(hangup_url=f"{{url}}/hangup#{PATIENT}")
         with Witness() as witness, Calling(_where(plan, stage)) as calling:
             faults = Faults(stage.system, applications, proxy, calling.say, tell)
             prefer(stage.system.process("asterisk").pid)
@@ -165,7 +167,9 @@ def _where(plan: Plan, stage: Stage) -> Where:
             documents[f"{room_of(caller)} beep"] = _beeps(stage)
             continue
         for kind in (role_of(caller), "host"):
-            element = f'<Conference {ATTRIBUTES[kind]}callbackUrl="{{url}}/events">{room_of(caller)}</Conference>'
+            element = (
+                f'<Conference {ATTRIBUTES[kind]}callbackUrl="{{url}}/events#{PATIENT}">{room_of(caller)}</Conference>'
+            )
             documents[f"{room_of(caller)} {kind}"] = stage.document(f"/{caller}/{kind}", element)
     settings = stage.system.settings
     api = f"{settings.public_url}/v1/Account"

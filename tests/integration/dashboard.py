@@ -16,7 +16,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, async_playwright, expect
 
 from tests.integration.stage import Stage
-from tests.lateness import took_s
+from tests.lateness import Patience, took_s
 
 Look = Literal["light", "dark", "phone"]
 SIZES: dict[Look, tuple[int, int]] = {"light": (1280, 800), "dark": (1280, 800), "phone": (375, 740)}
@@ -105,9 +105,9 @@ class Dashboard:
 
     async def until(self, expression: str) -> None:
         """Waits until that is true in the page. (The page's own rules forbid Playwright's way to wait for it.)"""
-        end = time.monotonic() + SOON_MS / 1000
+        patience = Patience(SOON_MS / 1000)
         while not await self.page.evaluate(expression):
-            assert time.monotonic() < end, f"never: {expression}"
+            assert not patience.over, f"never: {expression}"
             await asyncio.sleep(0.05)
 
     async def is_sound(self) -> None:

@@ -17,6 +17,7 @@ from ari_conf.core.effects import PostCallback, Reply
 from ari_conf.lanes import prefix
 from ari_conf.problems import problems_key
 from ari_conf.web import later, metrics
+from tests.lateness import Patience
 from tests.web.conftest import Api, Owner, Served, account
 
 
@@ -174,16 +175,16 @@ class TestLeftUndone:
         def rounds() -> int:
             return int(owner.redis.info("commandstats").get("cmdstat_hscan", {"calls": 0})["calls"])
 
-        before, end = rounds(), time.monotonic() + 20
+        before, patience = rounds(), Patience(20)
         while rounds() < before + 8:
-            assert time.monotonic() < end
+            assert not patience.over
             time.sleep(0.01)
 
 
 def soon(owner: Owner) -> outbox.Entry:
-    end = time.monotonic() + 5
+    patience = Patience(5)
     while not (found := waiting(owner)):
-        assert time.monotonic() < end, "nothing is to be delivered"
+        assert not patience.over, "nothing is to be delivered"
         time.sleep(0.01)
     (entry,) = found
     return entry
