@@ -272,8 +272,10 @@ def test_a_reader_that_takes_nothing_stalls_nobody_and_the_order_stays(small):
     reader.join(10)
     entries = list(map(json.loads, pipe.got))
     numbers = [int(entry["event"].removeprefix("entry ")) for entry in entries if entry["event"].startswith("entry")]
-    assert numbers == list(range(len(numbers))), "the oldest, in their order"
+    assert numbers == sorted(set(numbers)), "in their order"
     assert 500 < len(numbers) < 20_000
+    # Beyond these one may be dropped just before the pipe takes some more.
+    assert numbers[:500] == list(range(500)), "the oldest"
     [dropped] = [entry["count"] for entry in entries if "dropped" in entry["event"]]
     assert dropped == 20_000 - len(numbers)
     assert entries[-1]["event"] == "the last one"

@@ -145,6 +145,8 @@ async def slow_ones(
     async with asyncio.timeout(SOON_S):
         while len(receiver.seen) < arrived:  # noqa: ASYNC110  # the receiver is in another thread
             await asyncio.sleep(0.01)
+        while len(fetcher._turns._queues["slow"]) < len(urls) - arrived:  # noqa: ASYNC110  # tasks that tell nobody
+            await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
     assert len(receiver.seen) == arrived, "more than its share"
     receiver.seen.clear()
