@@ -328,7 +328,7 @@ class Service:
     def _carry_out(self, effect: do.Effect) -> None:
         self._interpreter.run(effect)
         if isinstance(effect, do.IdentifyCall | do.Answer):
-            # With the one each call begins, and with the other those become looked at that had not been answered.
+            # Each call begins with the first; one that came unanswered is looked at from the second on.
             self._streams.came(effect.channel_id)
 
 

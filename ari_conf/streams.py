@@ -187,10 +187,11 @@ class Streams:
     async def _choose(self, queue: OrderedDict[str, None], chosen: dict[str, Wanted], now: float) -> None:
         """Of those who come first, as many as there is room for; they are put where they belong now."""
         for number in range(1, len(queue) + 1):
-            if len(chosen) >= MOST_A_ROUND - IN_TURN or not queue:
-                return
             if number % GONE_OVER_AT_ONCE == 0:
                 await asyncio.sleep(0)
+            # Also if all of them have gone meanwhile.
+            if len(chosen) >= MOST_A_ROUND - IN_TURN or not queue:
+                return
             channel_id, _ = queue.popitem(last=False)
             if (one := self._wanted(channel_id)) is None:
                 continue

@@ -258,3 +258,17 @@ async def test_a_call_that_is_not_answered_is_not_looked_at(scene: Scene) -> Non
     scene.phone("ann")
     await scene.round()
     assert scene.ari.looks == []
+
+
+async def test_all_may_go_while_it_is_chosen_who_is_looked_at(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "GONE_OVER_AT_ONCE", 1)
+    players(scene.stage, "ann", "bob")
+    scene.phone("ann", "bob")
+    await scene.round()
+    looking = asyncio.create_task(scene.streams._round(scene.now))
+    await asyncio.sleep(0)
+    for name in ("ann", "bob"):
+        scene.streams.heard(ev.ChannelHungUp(name))
+    scene.ari.looks.clear()
+    await looking
+    assert scene.ari.looks == []

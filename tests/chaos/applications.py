@@ -86,9 +86,7 @@ class Applications:
         """Seconds until one of them serves."""
         began = time.monotonic()
         patience = Patience(TAKEN_S)
-        while not patience.over:
-            if any(self._last_word(name) == SERVES for name in self._running):
-                break
+        while not patience.over and not any(self._last_word(name) == SERVES for name in self._running):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
         return time.monotonic() - began
 

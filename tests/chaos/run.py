@@ -33,7 +33,7 @@ from tests.chaos.seen import Counts, Injected, Leg, Stall, stood_still
 from tests.chaos.socket_proxy import SocketProxy
 from tests.chaos.witness import Witness, prefer
 from tests.integration.receiver import Receiver
-from tests.integration.stage import Stage, ari_of
+from tests.integration.stage import PATIENT, Stage, ari_of
 
 EVENTS = b"GET /ari/events"
 """So begins the connection that is to become the events' WebSocket."""
@@ -62,8 +62,6 @@ TAKES_OVER = (
     "application stopped",
 )
 TAKEN_OVER_S = 5.0
-PATIENT = "ct=10000"
-"""Of callbacks: workers yield to what else runs, and may be late for a connection of their own."""
 LAST_S = 5.0
 """After the last fault they talk on for so long."""
 

@@ -13,6 +13,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from ari_conf import niceness
 from tests import lateness
 from tests.chaos.seen import Stall
 
@@ -58,10 +59,10 @@ def prefer(pid: int) -> None:
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, int(thread.name), NICE)
-    # Which alone says nothing to processes of other sessions, where the kernel weighs those first: `ari_conf.niceness`.
+    # Which alone says nothing to processes of other sessions, where the kernel weighs those first.
     with contextlib.suppress(OSError):
         if os.getsid(pid) == pid:
-            Path(f"/proc/{pid}/autogroup").write_text(str(NICE))
+            niceness.session_yields(pid, NICE)
 
 
 def _watch(theirs: Connection, processor: int) -> None:
