@@ -148,6 +148,15 @@ def _ipv6(host: str) -> str:
     return str(address)
 
 
+def is_address(host: str) -> bool:
+    """Whether the host of a Target is an address, which is not looked up."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 @lru_cache(maxsize=4096)
 def check_address(address: Address, allowed_networks: Networks) -> None:
     """Raises RequestRefused unless `address` is on the public Internet or in one of `allowed_networks`."""

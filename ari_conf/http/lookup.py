@@ -52,6 +52,9 @@ class Lookups:
 
     def look_up(self, account: str, host: str, port: int, networks: Networks, until: float) -> Found:
         """Raises TimeoutError at `until`, of time.monotonic(), and what `guard.resolve` does."""
+        if guard.is_address(host):
+            # No server is asked, so nothing can hang; a thread of its own would wait for its turn on a busy machine.
+            return guard.resolve(host, port, networks)
         key = host, port, networks
         with self._ended:
             while (looking_up := self._under_way.get(key)) is None:

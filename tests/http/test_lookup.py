@@ -103,6 +103,17 @@ def test_many_names_of_an_account_that_hang_leave_the_others_their_threads(resol
     until(lambda: not asking.lookups._under_way and not asking.lookups._of_account)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_an_address_needs_no_thread(resolver: Resolver, asking: Asking, address: str) -> None:
+    hanging = [asking.ask("slow", f"hangs{n}.test") for n in range(2)]
+    until(lambda: resolver.hanging() == 2)
+    # Though the account has no thread left.
+    assert asking.lookups.look_up("slow", address, 80, (), time.monotonic()) == HERE
+    assert resolver.hanging() == 2
+    resolver.answer.set()
+    assert all(one.result() == HERE for one in hanging)
+
+
 def test_a_thread_is_held_until_it_is_free_though_nobody_waits_any_more(resolver: Resolver, asking: Asking) -> None:
     for n in range(2):
         with pytest.raises(TimeoutError):

@@ -37,7 +37,7 @@ from tests.lateness import SOON_S, Patience, late_ms, stalled_ms
 ON_ITS_WAY_MS = 60
 """Until what is said now has been heard."""
 LATE_MS = 100
-PATIENT = "ct=10000"
+PATIENT = "ct=10000&rc=5"
 """The policy of a callback where workers may be late for a connection of their own: they yield to what else runs."""
 JUST_NOW_MS = 1000
 GAP_MS = 100.0
