@@ -111,7 +111,8 @@ async def test_speech_goes_on_under_digits_and_stays_in_time(dial: Dial) -> None
         match = listen.contains(ann.heard.audio, listen.wav(speech.path)[:24000])
         assert match.score > listen.FOUND
         assert said.started_ms is not None
-        lasted(said.started_ms, ann.heard.start_ms + match.offset_ms, 0, 60)
+        # Where it stands in what is heard is known to a packet.
+        lasted(said.started_ms, ann.heard.start_ms + match.offset_ms, -20, 60)
 
 
 async def test_early_media_is_heard_before_the_answer(dial: Dial) -> None:
