@@ -1,4 +1,4 @@
-# `make` alone says what there is. Everything lands in .venv, .tox and .local here, except what apt-get installs.
+# `make` alone lists the targets. Everything is installed in .venv, .tox and .local here, except apt-get's packages.
 PYTHON ?= python3
 VENV := .venv
 LOCAL := .local
@@ -6,56 +6,56 @@ LOCAL := .local
 .DEFAULT_GOAL := help
 .PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz asterisk clean
 
-help:  ## this list
+help:  ## this list of targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
-demo: $(VENV)/.installed asterisk  ## a conference of three callers on this machine, from nothing
+demo: $(VENV)/.installed asterisk  ## run a conference of three callers on this machine, without any setup
 	@$(VENV)/bin/python -m demo
 
-up: $(VENV)/.installed asterisk  ## the whole system in the foreground, to call with a softphone; UP="--answer-url URL", --help
+up: $(VENV)/.installed asterisk  ## run the whole system in the foreground, to call with a softphone; UP="--answer-url URL", --help
 	@$(VENV)/bin/ari-conf up $(UP)
 
-test: $(VENV)/.tox asterisk $(LOCAL)/packages-of-tests  ## everything that CI runs
+test: $(VENV)/.tox asterisk $(LOCAL)/packages-of-tests  ## run everything that CI runs
 	@$(VENV)/bin/tox run
 
-conformance: $(VENV)/.tox asterisk  ## the specification, row by row, with callers on a real Asterisk: docs/conformance.md
-	@CONFORMANCE_TABLE=docs/conformance.md $(VENV)/bin/tox run -e py -- -q tests/integration/conformance; \
-	    held=$$?; cat docs/conformance.md; exit $$held
+conformance: $(VENV)/.tox asterisk  ## test each row of the specification, with callers on a real Asterisk: docs/development/conformance.md
+	@CONFORMANCE_TABLE=docs/development/conformance.md $(VENV)/bin/tox run -e py -- -q tests/integration/conformance; \
+	    held=$$?; cat docs/development/conformance.md; exit $$held
 
-fuzz: $(VENV)/.tox  ## bad input by the million, guided by what code it reaches: docs/fuzzing.md; FUZZ="--seconds 600 document"
+fuzz: $(VENV)/.tox  ## send millions of bad inputs, guided by code coverage: docs/development/fuzzing.md; FUZZ="--seconds 600 document"
 	@$(VENV)/bin/tox run -q -e fuzz -- $(FUZZ)
 
-lint: $(VENV)/.tox  ## the checks of the code, without the tests
+lint: $(VENV)/.tox  ## run the code checks, without the tests
 	@$(VENV)/bin/tox run -e lint
 
-format: $(VENV)/.tox  ## the code in its one format
+format: $(VENV)/.tox  ## format the code
 	@$(VENV)/bin/tox exec -q -e lint -- sh -c 'ruff format . && ruff check --fix .'
 
-bench: $(VENV)/.tox asterisk  ## what ours costs beside ConfBridge() and a bare Stasis application; BENCH="--quick", "--help"
+bench: $(VENV)/.tox asterisk  ## compare the cost with ConfBridge() and a bare Stasis application; BENCH="--quick", "--help"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench $(BENCH)
 
-bench-core: $(VENV)/.tox  ## the core alone, and the whole application without Asterisk, at up to 100,000 members; BENCH="--help"
+bench-core: $(VENV)/.tox  ## measure the core alone, and the whole server without Asterisk, at up to 100,000 members; BENCH="--help"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.application $(BENCH)
 
-bench-callbacks: $(VENV)/.tox  ## how fast, how soon and how fairly callbacks are delivered, beside a bare loop of requests
+bench-callbacks: $(VENV)/.tox  ## measure callback throughput, latency and fairness, compared with a bare loop of requests
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.callbacks $(BENCH)
 
-bench-recordings: $(VENV)/.tox asterisk  ## how fast recordings are stored, beside the encoder and boto3 by hand, and in how much memory
+bench-recordings: $(VENV)/.tox asterisk  ## measure the speed and memory of storing recordings, compared with the encoder and boto3 by hand
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.recordings
 
-chaos: $(VENV)/.tox asterisk  ## everything is killed while callers talk, and nobody may notice; CHAOS="--seed 7 --minutes 5", --help
+chaos: $(VENV)/.tox asterisk  ## kill every component while callers talk, and check that no caller notices; CHAOS="--seed 7 --minutes 5", --help
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.chaos $(CHAOS)
 
-soak: $(VENV)/.tox asterisk  ## thousands of short calls, and what is left of them in memory; SOAK="--calls 5000", --help
+soak: $(VENV)/.tox asterisk  ## make thousands of short calls, and measure what they leave in memory; SOAK="--calls 5000", --help
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.soak $(SOAK)
 
-clean:  ## removes the virtual environments and what `up` and `demo` keep; not Asterisk, which takes a minute to get
+clean:  ## remove the virtual environments and the data of `up` and `demo`, but not Asterisk, which takes a minute to install
 	rm -rf $(VENV) .tox $(LOCAL)/up $(LOCAL)/demo
 
 asterisk: $(LOCAL)/packages
 	@asterisk/get $(LOCAL)/asterisk >/dev/null
 
-# The programs, from the distribution; again only if the list of them has changed.
+# The distribution's programs; they are installed again only if the list of them has changed.
 $(LOCAL)/packages: .ci/packages
 	@.ci/packages
 	@mkdir -p $(LOCAL) && touch $@

@@ -1,34 +1,38 @@
-"""What can go wrong, in the user's words.
+"""Exceptions of ari_conf; their texts are sentences for the user.
 
 AriConfError
 ├── SettingsError          a setting is missing or wrong
-├── InvalidDocument        a document that can't be run (codes 8011, 8012, 8014)
-├── RequestFailed          a user's URL did not answer as needed, after all tries (codes 7011, 7012, 7014)
-│   ├── RequestRefused     it points where no request may go
-│   └── AnswerRefused      there is an answer, too long or encoded in a way that was not asked for
-├── SoundFailed            Play or Speak can't be turned into something that Asterisk plays
-├── TooManyWaiting         an account asks for more at once than its share; what it asked for is refused
-├── AriError               Asterisk refused, or did not answer
-│   ├── AriNotFound        the channel, bridge, playback or recording is gone
-│   └── AriUnreachable     there is no connection, or it ended before the answer came
-│       └── AriLate        the deadline passed: Asterisk may do it later
-├── StoreUnavailable       Redis can't be reached, or can't do it now
-│   └── StoreRefused       it refuses it, and would refuse it again
-├── CallbackTooLong        a callback takes more than one may
+├── InvalidDocument        a document can't be run (codes 8011, 8012, 8014)
+├── RequestFailed          a request to a user URL failed after all attempts (codes 7011, 7012, 7014)
+│   ├── RequestRefused     the URL is not allowed
+│   └── ResponseRefused    the response is too long, or encoded in a way that was not requested
+├── SoundError             Play or Speak can't be converted to something that Asterisk plays
+├── TooManyWaiting         an account has more concurrent requests than its share; the request is refused
+├── AriError               Asterisk refused the request, or did not respond
+│   ├── AriNotFound        the channel, bridge, playback or recording no longer exists
+│   └── AriUnreachable     the connection does not exist, or ended before the response arrived
+│       └── AriLate        the deadline passed; Asterisk may still execute the request
+├── StoreUnavailable       Redis is unreachable, or temporarily unable to execute a command
+│   └── StoreRefused       Redis refuses the command permanently
+├── CallbackTooLong        a callback is larger than allowed
 ├── LeaseLost              another process has taken over
 ├── RecordingFailed        a recording can't be stored now
-│   └── RecordingLost      Asterisk has no such file, nor has S3
-├── TranscriptionFailed    no engine can transcribe it now
-│   └── TranscriptionUnusable  what it answered is no transcription; asking again may cost again
-├── TranscriptionRefused   none ever will
-├── AccountRefused         an account can't be made, found or changed as asked
-├── TaskEnded              a task that runs as long as the process has ended: the process ends, too
-└── SetupFailed            a part can't be started; says what to do
+│   └── RecordingMissing   neither Asterisk nor S3 has the file
+├── TranscriptionFailed    no engine can transcribe the recording now
+│   └── TranscriptionUnusable  the response is no transcription; another attempt may cost again
+├── TranscriptionRefused   no engine will ever transcribe the recording
+├── AccountError           an account can't be created, found or changed as requested
+│   └── AccountUnreadable  the record in Redis is no account
+├── TaskEnded              a task that must run as long as the process has ended, and the process ends too
+└── SetupFailed            a component can't be started; the text says what to do
 """
+
+REPORT_HINT = "internal error in ari_conf: please report it with this log entry"
+"""The hint of log entries about defects."""
 
 
 class AriConfError(Exception):
-    """The root: its text is a sentence for the user."""
+    """Base class; its text is a sentence for the user."""
 
 
 class SettingsError(AriConfError):
@@ -40,7 +44,7 @@ class InvalidDocument(AriConfError):
 
 
 class RequestFailed(AriConfError):
-    """`status` is the HTTP status of the last answer, 0 if there was none."""
+    """Failure of a request to a user URL. `status` is the HTTP status of the last response, 0 if none arrived."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -51,11 +55,11 @@ class RequestRefused(RequestFailed):
     pass
 
 
-class AnswerRefused(RequestFailed):
+class ResponseRefused(RequestFailed):
     pass
 
 
-class SoundFailed(AriConfError):
+class SoundError(AriConfError):
     pass
 
 
@@ -64,7 +68,7 @@ class TooManyWaiting(AriConfError):
 
 
 class AriError(AriConfError):
-    """`status` is the HTTP status of Asterisk's answer, 0 if there was none."""
+    """Failure of an ARI request. `status` is the HTTP status of Asterisk's response, 0 if none arrived."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -76,7 +80,7 @@ class AriNotFound(AriError):
 
 
 class AriUnreachable(AriError):
-    """`sent`: Asterisk may have done it all the same."""
+    """Failure of the connection to Asterisk. `sent`: Asterisk may have executed the request nevertheless."""
 
     def __init__(self, message: str, status: int = 0, *, sent: bool = True) -> None:
         super().__init__(message, status)
@@ -107,7 +111,7 @@ class RecordingFailed(AriConfError):
     pass
 
 
-class RecordingLost(RecordingFailed):
+class RecordingMissing(RecordingFailed):
     pass
 
 
@@ -123,12 +127,12 @@ class TranscriptionRefused(AriConfError):
     pass
 
 
-class AccountRefused(AriConfError):
+class AccountError(AriConfError):
     pass
 
 
-class AccountUnreadable(AccountRefused, ValueError):
-    """What Redis has of it is no account."""
+class AccountUnreadable(AccountError, ValueError):
+    """Record in Redis that is no account."""
 
 
 class TaskEnded(AriConfError):

@@ -1,4 +1,4 @@
-"""Every setting, read once from the environment (`ARI_CONF_` and the field's name) into one frozen object."""
+"""Settings, read once from the environment (`ARI_CONF_` and the field's name) into one frozen object."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from ari_conf import redis_url as redis_urls
+from ari_conf.common import redis_url as redis_urls
 from ari_conf.errors import SettingsError
 
 UP_FOLDER = "ARI_CONF_UP_FOLDER"
-"""The variable that leads commands to the system that `ari-conf up` has started in that folder."""
+"""Name of the variable that directs commands to the system that `ari-conf up` has started in that folder."""
 VALUES = "values.json"
-"""In it: the variables that its parts get."""
+"""Name of the file in that folder with the variables of the system's components."""
 
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ARI_CONF_", frozen=True, use_attribute_docstrings=True)
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """Redis: accounts, state, names, callbacks that wait. TLS, sockets, Sentinel: docs/operations/redis.md."""
+    """Redis, for accounts, state, names and queued callbacks. TLS, sockets, Sentinel: docs/operations/redis.md."""
     broker_url: SecretStr | None = None
-    """Another Redis for Celery's messages; the same one if not set."""
+    """Redis for Celery's messages; if not set, the same Redis."""
 
     ari_url: str = "http://127.0.0.1:8088/ari"
     """Asterisk's REST interface, as `serve` reaches it."""
@@ -39,136 +39,137 @@ class Settings(BaseSettings):
     ari_app: str = "ari_conf"
     """The name in the dialplan's Stasis()."""
     ari_socket: Literal["inbound", "outbound"] = "inbound"
-    """Who opens the events' WebSocket. inbound: we. outbound: Asterisk, which may then crash when `serve` does."""
+    """Opener of the event WebSocket. inbound: `serve`. outbound: Asterisk, which may then crash when `serve` does."""
     ari_listen: str = "127.0.0.1:8089"
-    """outbound: where Asterisk's WebSocket is awaited, host:port."""
+    """outbound: host:port on which `serve` accepts Asterisk's WebSocket."""
     media_listen: IPv4Address = IPv4Address("127.0.0.1")
-    """For Wait's beep: an IPv4 address of this machine to which Asterisk may send sound, by UDP to any port."""
+    """For Wait's beep: an IPv4 address of this machine to which Asterisk can send audio, by UDP to any port."""
     ari_deadline: float = Field(5.0, gt=0)
     """Seconds after which a request to Asterisk has failed."""
     ari_connections: int = Field(16, ge=1, le=90)
-    """HTTP connections to Asterisk; its sessionlimit must be above it."""
+    """Maximum number of HTTP connections to Asterisk, whose sessionlimit must be higher."""
     calls_per_account: int = Field(1000, ge=0)
-    """Calls that an account may have at once on this Asterisk; more are refused as busy. 0: any number."""
+    """Maximum number of concurrent calls of an account on this Asterisk; more are refused as busy. 0: no limit."""
     rtp_timeout: int = Field(55, ge=0)
-    """`rtp_timeout` of the SIP endpoints: a phone that sends nothing is asked three times in it. 0: never."""
+    """`rtp_timeout` of the SIP endpoints, in seconds; `serve` asks a silent phone three times within it. 0: never."""
     jitter_buffer: Literal["never", "internet", "always"] = "internet"
-    """For whose calls Asterisk puts packets in order (JITTERBUFFER): nobody's, those of public addresses, or all.
+    """Calls whose packets Asterisk puts in order (JITTERBUFFER): none, those from public addresses, or all.
 
-    Nobody's where Asterisk is Debian's or Ubuntu's package, whose patch makes callers inaudible by it."""
+    Always none with the Asterisk of Debian or Ubuntu: because of its patch, JITTERBUFFER makes callers inaudible."""
     asterisk_name: str | None = Field(None, min_length=1)
-    """Under which this Asterisk's calls are kept in Redis. If not set: its own entity id, the same for each `serve`."""
+    """Name of this Asterisk's calls in Redis, the same for each `serve`. If not set: the entity ID of Asterisk."""
     stop_wait: float = Field(2.0, ge=0)
-    """Seconds for which `serve`, told to stop, waits for what it has decided to be written to Redis, and done."""
+    """Seconds for which a stopping `serve` waits until its decisions are written to Redis and carried out."""
     recording_folder: Path | None = None
     """Asterisk's recording folder, if it is on this machine: `doctor` checks it."""
 
     documents: Path = Path("documents")
-    """The folder of the documents that a dialplan names: NAME.xml."""
+    """Folder of the documents that a dialplan names (NAME.xml)."""
     sounds_folder: Path = Path("/var/lib/ari_conf/sounds")
-    """Where converted and spoken sounds are cached; an Asterisk on this machine must be able to read it."""
+    """Folder that caches transcoded and spoken sounds; an Asterisk on this machine must be able to read it."""
     sounds_url: str | None = None
-    """For an Asterisk elsewhere: the address under which it fetches them from `serve`, such as http://10.0.0.5:8090/sounds."""
+    """URL from which an Asterisk on another machine fetches sounds of `serve`, such as http://10.0.0.5:8090/sounds."""
     sounds_listen: str = "127.0.0.1:8090"
-    """Where `serve` gives sounds out, host:port; only if sounds_url is set."""
+    """host:port on which `serve` serves sounds; used only if sounds_url is set."""
     sounds_limit_mb: int = Field(1024, ge=10)
-    """The cache's size, a quarter of it for one account at most; what was not used for longest goes first."""
+    """Size limit of the sound cache, in MB. An account may use a quarter; the least recently used are evicted first."""
     voice: Literal["auto", "piper", "festival", "flite"] = "auto"
     """The engine of Speak. auto: for each voice the best that is installed (WOMAN: festival, MAN: piper, or flite)."""
     ffmpeg: str = "ffmpeg"
-    """The ffmpeg to run."""
+    """Name or path of the ffmpeg program."""
 
     public_url: str = "http://127.0.0.1:8080"
-    """The address under which `ari-conf web` is reached from outside: RecordUrl begins with it."""
+    """URL of `ari-conf web` as seen from outside; RecordUrl begins with it."""
     web_listen: str = "127.0.0.1:8080"
-    """Where `ari-conf web` listens, host:port."""
+    """host:port on which `ari-conf web` listens."""
 
     api_rate: int = Field(100, ge=0)
-    """Requests to the API that an account may make in a second; 0: any number."""
+    """Maximum number of API requests of an account per second. 0: no limit."""
     auth_failures: int = Field(10, ge=1)
-    """Wrong tokens for an account from one address in a minute; more are a 429. The right one is always taken."""
+    """Wrong tokens for an account from one address per minute; more get a 429. The right token is always accepted."""
     command_deadline: float = Field(3.0, gt=0)
-    """Seconds within which the owner of a conference must take up `web`'s command; Plivo's SDK waits 5 for a reply."""
+    """Seconds within which the owner of a conference must start on `web`'s command; Plivo's SDK waits 5 for a reply."""
     event_streams: int = Field(20, ge=1)
-    """Event streams that an account may have open at one `web`: each page that shows live conferences is one."""
+    """Maximum number of event streams of an account per `web` process. Each page with live conferences uses one."""
     login_hours: float = Field(12.0, gt=0)
-    """For how long a log-in on the page holds."""
+    """Hours for which a session on the dashboard is valid."""
     web_connections: int = Field(1000, ge=10)
-    """Connections that one `web` has open at once; who comes when there are more gets a 503."""
+    """Maximum number of open connections per `web` process; further ones get a 503."""
     metrics_listen: str = "127.0.0.1:8091"
-    """Where `serve` gives /metrics, /healthz and /readyz, host:port; empty: nowhere. `web` has its own."""
+    """host:port on which `serve` exposes /metrics, /healthz and /readyz; empty: none. `web` exposes its own."""
     trusted_proxies: str = "127.0.0.1"
-    """Addresses and networks, by comma, of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    """Addresses and networks, separated by commas, of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are
+    trusted."""
 
     allowed_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
-    """Networks, by comma, to which users' URLs may point although they are private or loopback."""
+    """Private or loopback networks that user URLs may point to, separated by commas."""
 
     s3_bucket: str = "recordings"
-    """The recordings' bucket."""
+    """Bucket of the recordings."""
     s3_endpoint: str | None = None
-    """An S3-compatible server's address; AWS if not set."""
+    """URL of an S3-compatible server; AWS if not set."""
     s3_region: str = "us-east-1"
-    """The bucket's region."""
+    """Region of the bucket."""
     s3_path_style: bool = True
-    """Address the bucket in the path; false: in the host name."""
+    """true: the bucket is in the path of the URL; false: in the host name."""
     s3_access_key: SecretStr | None = None
-    """If not set: what boto3 finds by itself (environment, instance role)."""
+    """Access key of S3. If not set: what boto3 finds automatically (environment, instance role)."""
     s3_secret_key: SecretStr | None = None
-    """With s3_access_key."""
+    """Secret key that belongs to s3_access_key."""
     s3_public_endpoint: str | None = None
-    """Under which those who follow a RecordUrl reach the S3 server, if not under s3_endpoint."""
+    """URL of the S3 server for listeners who follow a RecordUrl, if it differs from s3_endpoint."""
     record_delivery: Literal["s3", "web"] = "s3"
-    """s3: RecordUrl leads to the file in S3. web: `web` passes it on, where listeners reach no S3, or none by TLS."""
+    """s3: RecordUrl leads to the file in S3. web: `web` passes it on, if listeners can't reach S3, or not by TLS."""
     s3_encryption: Literal["", "AES256", "aws:kms"] = ""
-    """Server-side encryption to ask for; empty: what the bucket does by itself."""
+    """Server-side encryption to request; empty: the bucket's default."""
     s3_kms_key: str | None = None
-    """With aws:kms: the key's id."""
+    """ID of the KMS key, with aws:kms."""
     s3_storage_class: str = "STANDARD"
-    """Of the recordings' objects."""
+    """Storage class of the recordings' objects."""
     s3_deadline: float = Field(30.0, gt=0)
-    """Seconds after which a request to S3 that isn't answered has failed."""
+    """Seconds after which a request to S3 without a response has failed."""
 
     ari_url_for_workers: str | None = None
-    """Asterisk's REST interface for workers elsewhere, if they reach it in another way."""
+    """Asterisk's REST interface for workers on other machines, if they reach it under another URL than ari_url."""
     recording_threads: int = Field(2, ge=1)
-    """Recordings that one worker stores at once."""
+    """Number of recordings that one worker stores concurrently."""
     recordings_wideband: Literal["auto", "always"] = "auto"
     """auto: 16 kHz if a member called with a wideband codec before the recording began, else 8 kHz. always: 16 kHz."""
     recordings_limit_mb: int = Field(10_000, ge=1)
-    """More than this in recording_folder is a warning: recordings wait there as long as S3 is away."""
+    """MB in recording_folder above which a warning appears: recordings wait there while S3 is unreachable."""
     record_url_s: int = Field(3600, ge=1, le=604800)
-    """Seconds for which the address that RecordUrl leads to holds."""
+    """Seconds for which the presigned URL that RecordUrl leads to is valid."""
 
     transcription_engine: Literal["local", "http"] = "local"
     """local: faster-whisper in the worker (the extra `transcription`). http: an OpenAI-compatible server."""
     transcription_model: str = ""
-    """local: a faster-whisper model's folder; empty: the tiny.en that comes with the extra. http: the model's name."""
+    """local: folder of a faster-whisper model; empty: tiny.en, which comes with the extra. http: name of the model."""
     transcription_url: str = "https://api.openai.com/v1/audio/transcriptions"
-    """http: the server's address."""
+    """http: URL of the server."""
     transcription_key: SecretStr | None = None
-    """http: its key, sent as a bearer token."""
+    """http: key of the server, sent as a bearer token."""
     transcription_cpus: int = Field(1, ge=1)
-    """local: processor cores for one transcription."""
+    """local: number of processor cores for one transcription."""
 
     names_kept_minutes: float = Field(15, gt=0)
-    """Minutes after which the conference names of an Asterisk that nobody serves any more may be used by others."""
+    """Minutes after which others may use the conference names of an Asterisk that no server owns any more."""
     problems_kept: int = Field(200, ge=1)
-    """Problems kept for an account, the newest."""
+    """Number of problems kept for an account, the newest."""
     callbacks_kept: int = Field(1000, ge=0)
-    """Delivered callbacks kept for an account, the newest, for a week; 0: none."""
+    """Number of delivered callbacks kept for an account, the newest, for a week. 0: none."""
     dead_letters_kept: int = Field(10_000, ge=1)
-    """Callbacks that could not be delivered, kept for an account, the newest."""
+    """Number of dead letters (undeliverable callbacks) kept for an account, the newest."""
     dead_letters_days: int = Field(30, ge=1)
-    """For how long."""
+    """Days for which dead letters are kept."""
     callback_threads: int = Field(64, ge=1)
-    """Callbacks that one worker delivers at once."""
+    """Number of callbacks that one worker delivers concurrently."""
     worker_nice: int = Field(10, ge=0, le=19)
-    """By how much workers yield to what else runs on their machine, as nice(1) has it: calls come first."""
+    """Niceness of the workers, as for nice(1), so that calls on the same machine come first."""
 
     log_format: Literal["auto", "text", "json"] = "auto"
-    """auto: readable on a terminal, else JSON."""
+    """auto: text on a terminal, otherwise JSON."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """info: a line for each call. debug: each event and effect as well."""
+    """info: a line for each call. debug: also each event and effect."""
 
     @field_validator("allowed_networks", mode="before")
     @classmethod
@@ -186,7 +187,7 @@ class Settings(BaseSettings):
     @classmethod
     def _can_be_sent_to(cls, value: IPv4Address) -> IPv4Address:
         if value.is_unspecified or value.is_multicast:
-            raise ValueError("must be one address of this machine, such as 10.0.0.5: Asterisk sends to it")
+            raise ValueError("must be an address of this machine to which Asterisk can send, such as 10.0.0.5")
         return value
 
     @field_validator("ari_listen", "web_listen", "sounds_listen", "metrics_listen")
@@ -204,34 +205,37 @@ class Settings(BaseSettings):
         return (self.broker_url or self.redis_url).get_secret_value()
 
 
-def address(listen: str) -> tuple[str, int]:
-    """(host, port) of a setting such as 127.0.0.1:8089."""
+def parse_listen_address(listen: str) -> tuple[str, int]:
+    """Return (host, port) of a setting such as 127.0.0.1:8089."""
     host, _, port = listen.rpartition(":")
     return host.strip("[]"), int(port)
 
 
 @cache
 def settings() -> Settings:
-    """The settings of this process. Raises SettingsError, naming each variable that is wrong and what it must be."""
+    """Return the settings of this process. Raises SettingsError with each wrong variable and what is allowed."""
     return from_environment(_of_up() | os.environ)
 
 
 def _of_up() -> dict[str, str]:
-    """Those of the system of `ari-conf up` in ARI_CONF_UP_FOLDER, as it runs now."""
+    """Return the variables of the system that `ari-conf up` has started in ARI_CONF_UP_FOLDER; empty if that is unset.
+
+    Raises SettingsError if no system was started there.
+    """
     if not (folder := os.environ.get(UP_FOLDER)):
         return {}
     try:
         found = json.loads((Path(folder) / VALUES).read_bytes())
     except (OSError, ValueError):
         raise SettingsError(
-            f"no system was started in {folder}, which {UP_FOLDER} names: start it by `ari-conf up`, or "
+            f"no system was started in {folder}, which {UP_FOLDER} names: start it with `ari-conf up`, or run "
             f"`unset {UP_FOLDER}`"
         ) from None
     return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
-    """As `settings`, from these variables and no others."""
+    """Return the settings in these variables, and no others. Raises SettingsError like `settings`."""
     variables = {name: f"ARI_CONF_{name.upper()}" for name in Settings.model_fields}
     given = {name: environment[variable] for name, variable in variables.items() if variable in environment}
     try:
@@ -242,18 +246,18 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
 
 
 def _said(message: str) -> str:
-    """Without pydantic's word for what our own checks say."""
+    """Return the message without the prefix that pydantic adds to errors of this module's validators."""
     return message.removeprefix("Value error, ")
 
 
-def table() -> list[tuple[str, str, str]]:
-    """(variable, default, meaning) of every setting, for --help and the README."""
+def settings_table() -> list[tuple[str, str, str]]:
+    """Return (variable, default, meaning) of every setting, for --help and docs/reference/settings.md."""
     rows = []
     for name, field in Settings.model_fields.items():
         default = field.default
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
         shown = "" if default in (None, ()) else str(default)
-        meaning = " ".join((field.description or "").split())  # a line break would end the README's table
+        meaning = " ".join((field.description or "").split())  # a line break would end the row of a table
         rows.append((f"ARI_CONF_{name.upper()}", shown, meaning))
     return rows

@@ -1,12 +1,12 @@
-"""The callers and ears of the demo and of the tests.
+"""Phones and audio analysis of the demo and of the tests.
 
-phone      one caller: a SIP and RTP phone on loopback, and the Switchboard that makes and ends them
-sip        SIP's text: read and write messages, SDP
-dialog     one SIP call, as the one who calls
-rtp        the one thread that sends and receives the sound of all phones
-heard      what a phone heard, each packet at its place in time
-g711       mu-law
-codec      mu-law or G.722
-listen     what is in a piece of sound: tones, silence, beeps, a known recording
-speech/    recorded people, to speak for the callers
+phone            one caller: a SIP and RTP phone on loopback; and the Switchboard that creates and ends phones
+sip              SIP as text: reading and writing messages, SDP
+dialog           one SIP call, from the caller's side
+rtp              the one thread that sends and receives the audio of all phones
+received_audio   the audio that a phone received, each packet at its place in time
+g711             mu-law
+codec            mu-law or G.722
+audio_analysis   content of a piece of audio: tones, silence, beeps, a known recording
+speech/          recorded speech for the callers
 """

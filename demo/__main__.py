@@ -1,7 +1,8 @@
-"""`make demo`: three callers, who speak, in one conference on this machine; who heard whom is found in what they heard.
+"""`make demo`: three callers talk in one conference on this machine, and their received audio shows which voices each
+heard.
 
-Everything is real: Asterisk, Redis, S3, the worker, SIP and RTP on loopback, HTTP. What each heard is left behind as
-sound files, and the logs of a run that failed.
+Everything is real: Asterisk, Redis, S3, the worker, SIP and RTP on loopback, HTTP. The run leaves each caller's
+received audio as WAV files, and the logs if it failed.
 """
 
 from __future__ import annotations
@@ -15,32 +16,32 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from ari_conf import accounts
-from ari_conf.commands.up import until_stopped
+from ari_conf.cli.up import until_stopped
+from ari_conf.common.redis_client import connect_in_threads
 from ari_conf.errors import AriConfError
-from ari_conf.redis_client import connect_in_threads
-from ari_conf.up import PROJECT, System
-from demo.application import Application, Told
-from demo.callers import DIALLED, Caller, three
+from ari_conf.local.system import PROJECT, LocalSystem
+from ari_conf.store import accounts
+from demo.application import Application, ReceivedRequest
 from demo.phone import CallFailed, Switchboard, now_ms
-from demo.show import Progress, console, summary, written
+from demo.report import Progress, console, summary, written
+from demo.scenario import DIALLED, Caller, make_callers
 
 FOLDER = PROJECT / ".local" / "demo"
 HEARD = FOLDER / "heard"
-"""What each caller of the last run heard, as WAV files."""
+"""WAV files with the received audio of each caller of the last run."""
 
 
-class Failed(AriConfError):
-    """The demo did not show what it promises."""
+class DemoFailed(AriConfError):
+    """An expected result of the demo that did not occur."""
 
 
 def main() -> int:
-    """The exit code."""
+    """Run the demo and return the exit code."""
     if len(sys.argv) > 1:
         sys.stdout.write(f"usage: python -m demo\n\n{__doc__}")
         return 0 if sys.argv[1:] in (["-h"], ["--help"]) else 2
     FOLDER.mkdir(parents=True, exist_ok=True)
-    # A folder of its own for each run, so that none is disturbed by what another left.
+    # Each run has a folder of its own, so that leftovers of other runs do not disturb it.
     folder = Path(tempfile.mkdtemp(dir=FOLDER))
     finished = False
 
@@ -53,7 +54,7 @@ def main() -> int:
         until_stopped(run)
     except AriConfError as error:
         console.print(f"\n[bold red]The demo failed:[/] {escape(str(error))}", soft_wrap=True)
-        console.print(f"What each part logged is in {folder}; `make demo` runs it again.", soft_wrap=True)
+        console.print(f"The logs are in {folder}; run `make demo` to try again.", soft_wrap=True)
         return 1
     shutil.rmtree(folder, ignore_errors=True)
     return 0 if finished else 130
@@ -61,30 +62,30 @@ def main() -> int:
 
 async def _run(folder: Path) -> None:
     progress = Progress()
-    system = System(folder, {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"})
+    system = LocalSystem(folder, {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"})
     progress.line(f"starting {', '.join(system.parts)}, all on free ports of 127.0.0.1 …")
     async with system, Switchboard(3) as phones:
-        callers = progress.callers = three(list(phones))
+        callers = progress.callers = make_callers(list(phones))
         documents = {caller.number: caller.document for caller in callers}
-        async with Application(documents, progress.told) as application:
+        async with Application(documents, progress.show_request) as application:
             await asyncio.to_thread(_introduce, system, application)
-            progress.line(f"all run; calls go to sip:{DIALLED}@{system.sip_address}")
+            progress.line(f"all components run; calls go to sip:{DIALLED}@{system.sip_address}")
             until = await _conference(system, application, progress, callers)
     missing = summary(callers, until)
     files = written(callers, until, HEARD)
     if missing:
-        raise Failed("; ".join(missing))
+        raise DemoFailed("; ".join(missing))
     callbacks = sum(told.path == "/events" for told in application.told)
     console.print(
-        f"\n[bold green]Each of the three heard the other two.[/] {callbacks} callbacks came, in order, all signed.\n"
+        f"\n[bold green]Each of the three heard the other two.[/] {callbacks} callbacks arrived in order, all signed.\n"
         f"Listen to what they heard: {escape(', '.join(map(str, files)))}\n"
-        "Call it yourself: `make up` tells the address for your softphone.",
+        "Call it yourself: `make up` prints the address for your softphone.",
         soft_wrap=True,
     )
 
 
-def _introduce(system: System, application: Application) -> None:
-    """The account learns where its application is, and the application what it is signed with."""
+def _introduce(system: LocalSystem, application: Application) -> None:
+    """Store the application's URLs in the account, and give the application the account's auth token."""
     client = connect_in_threads(system.settings.redis_url.get_secret_value())
     answer, hangup = f"{application.url}/answer", f"{application.url}/hangup"
     record = accounts.update(client, system.account, answer_url=answer, hangup_url=hangup)
@@ -92,12 +93,14 @@ def _introduce(system: System, application: Application) -> None:
     client.close()
 
 
-async def _conference(system: System, application: Application, progress: Progress, callers: list[Caller]) -> float:
-    """From the first call to the last hang-up; returns when the talking was over, epoch ms."""
+async def _conference(
+    system: LocalSystem, application: Application, progress: Progress, callers: list[Caller]
+) -> float:
+    """Play the conference from the first call to the last hangup, and return the end of the talking in epoch ms."""
     *guests, host = callers
     for caller in callers:
         await _enter(system, application, progress, caller)
-    progress.line("all three are in, and all speak at once …")
+    progress.line("all three have entered, and speak at the same time …")
     for caller in callers:
         caller.in_since_ms = now_ms()
         caller.phone.say(caller.speech)
@@ -106,26 +109,26 @@ async def _conference(system: System, application: Application, progress: Progre
     first, rest = guests[0], guests[1:]
     progress.line(f"{progress.name(first.number)} hangs up")
     await first.phone.hang_up()
-    await _expect(application, _of(first, "ConferenceExit"), f"no callback told that {first.name} left")
-    progress.line(f"{progress.name(host.number)}, the host, hangs up: that ends the conference for all")
+    await _expect(application, _of(first, "ConferenceExit"), f"no callback reported that {first.name} left")
+    progress.line(f"{progress.name(host.number)}, the host, hangs up, which ends the conference")
     await host.phone.hang_up()
     for caller in (host, *rest):
-        await _expect(application, _of(caller, "ConferenceExit"), f"no callback told that {caller.name} left")
+        await _expect(application, _of(caller, "ConferenceExit"), f"no callback reported that {caller.name} left")
     for caller in rest:
-        progress.line(f"{progress.name(caller.number)} hears the rest of his document, and is hung up")
+        progress.line(f"{progress.name(caller.number)} hears the rest of their document, and is hung up")
         try:
             await caller.phone.hung_up(within=20)
         except TimeoutError:
-            raise Failed(f"{caller.name} was not hung up at his document's end") from None
+            raise DemoFailed(f"{caller.name} was not hung up at the end of their document") from None
     for caller in callers:
         await _expect(
-            application, _of(caller, "Hangup"), f"the hangup URL was not told of the end of {caller.name}'s call"
+            application, _of(caller, "Hangup"), f"the hangup URL did not receive the end of {caller.name}'s call"
         )
     _check_callbacks(application)
     return until
 
 
-async def _enter(system: System, application: Application, progress: Progress, caller: Caller) -> None:
+async def _enter(system: LocalSystem, application: Application, progress: Progress, caller: Caller) -> None:
     progress.line(f"{progress.name(caller.number)} calls {DIALLED}")
     calling = caller.phone.call(
         f"sip:{DIALLED}@{system.sip_address}", from_user=caller.number, display_name=caller.name
@@ -133,26 +136,26 @@ async def _enter(system: System, application: Application, progress: Progress, c
     try:
         await asyncio.wait_for(calling, 20)
     except (CallFailed, TimeoutError) as error:
-        raise Failed(f"{caller.name}'s call was not answered: {error or 'nothing came within 20 s'}") from None
-    await _expect(application, _of(caller, "ConferenceEnter"), f"no callback told that {caller.name} entered")
+        raise DemoFailed(f"{caller.name}'s call was not answered: {error or 'no response within 20 s'}") from None
+    await _expect(application, _of(caller, "ConferenceEnter"), f"no callback reported that {caller.name} entered")
 
 
-def _of(caller: Caller, event: str) -> Callable[[Told], bool]:
+def _of(caller: Caller, event: str) -> Callable[[ReceivedRequest], bool]:
     return lambda told: told["From"] == caller.number and told["Event"] == event
 
 
-async def _expect(application: Application, what: Callable[[Told], bool], otherwise: str) -> None:
-    if not await application.was_told(what):
-        raise Failed(f"{otherwise} within 15 s")
+async def _expect(application: Application, what: Callable[[ReceivedRequest], bool], otherwise: str) -> None:
+    if not await application.wait_for_request(what):
+        raise DemoFailed(f"{otherwise} within 15 s")
 
 
 def _check_callbacks(application: Application) -> None:
     events = [told for told in application.told if told.path == "/events"]
     numbers = [int(told["ConferenceSequence"]) for told in events]
     if numbers != list(range(1, len(numbers) + 1)):
-        raise Failed(f"the conference's callbacks came as {numbers}, not in their order")
+        raise DemoFailed(f"the conference's callbacks arrived out of order: {numbers}")
     if unsigned := [told for told in application.told if not told.signed]:
-        raise Failed(f"{len(unsigned)} requests were not signed with the account's token")
+        raise DemoFailed(f"{len(unsigned)} requests were not signed with the account's token")
 
 
 if __name__ == "__main__":

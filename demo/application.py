@@ -1,4 +1,4 @@
-"""The program that a user of ari_conf writes, in small: it answers calls with documents, and is told what happens."""
+"""A minimal application of an ari_conf user: answers calls with documents and receives callbacks."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from types import TracebackType
 
 from aiohttp import web
 
-from ari_conf.http.signature import headers
+from ari_conf.http_client.signature import headers
 
 
 @dataclass(frozen=True)
-class Told:
-    """A request that arrived."""
+class ReceivedRequest:
+    """One request that the application received."""
 
     at: float
     """Epoch seconds."""
     path: str
     params: Mapping[str, str]
     signed: bool
-    """By the account's token, as the program's own SDK would check it."""
+    """True if the account's token signed the request, by the check of Plivo's SDKs."""
 
     def __getitem__(self, name: str) -> str:
         return self.params.get(name, "")
 
 
 class Application:
-    """`documents`: the document of each caller, by the number that he calls from."""
+    """An HTTP server that answers calls. `documents` maps each caller's number to that caller's document."""
 
-    def __init__(self, documents: Mapping[str, str], tell: Callable[[Told], None]) -> None:
-        self.told: list[Told] = []
+    def __init__(self, documents: Mapping[str, str], tell: Callable[[ReceivedRequest], None]) -> None:
+        self.told: list[ReceivedRequest] = []
         self.token = ""
         self._documents = documents
         self._tell = tell
@@ -54,8 +54,10 @@ class Application:
         if self._runner:
             await self._runner.cleanup()
 
-    async def was_told(self, what: Callable[[Told], bool], times: int = 1, within: float = 15.0) -> bool:
-        """True once so many such requests have arrived; False if they don't in that time, in seconds."""
+    async def wait_for_request(
+        self, what: Callable[[ReceivedRequest], bool], times: int = 1, within: float = 15.0
+    ) -> bool:
+        """Return True once `times` matching requests have arrived, or False if they don't within `within` seconds."""
         try:
             async with asyncio.timeout(within), self._came:
                 await self._came.wait_for(lambda: sum(map(what, self.told)) >= times)
@@ -65,7 +67,7 @@ class Application:
 
     async def _answer(self, request: web.Request) -> web.Response:
         params = {name: str(value) for name, value in (await request.post()).items()}
-        told = Told(time.time(), request.path, params, self._is_signed(request, params))
+        told = ReceivedRequest(time.time(), request.path, params, self._is_signed(request, params))
         self.told.append(told)
         self._tell(told)
         async with self._came:
@@ -77,5 +79,5 @@ class Application:
         nonce = request.headers.get("X-Plivo-Signature-V3-Nonce", "")
         expected = headers("POST", self.url + request.path, list(params.items()), [self.token], nonce)
         given = request.headers.get("X-Plivo-Signature-V3", "").split(",")
-        # There may be several: of tokens, and of the ways in which Plivo's SDKs read a URL.
+        # The header may list several signatures: one per token, and one per way in which Plivo's SDKs read a URL.
         return expected["X-Plivo-Signature-V3"].partition(",")[0] in given

@@ -1,4 +1,4 @@
-"""What a phone speaks: mu-law, or G.722 if it is a wideband one. Both have 160 bytes in a packet of 20 ms."""
+"""Codecs of a phone: mu-law, or G.722 for a wideband phone. Both have 160 bytes in a packet of 20 ms."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Samples = NDArray[np.int16]
 class Codec:
     payload_type: int
     name: str
-    """As in SDP; of both it counts 8000 a second (RFC 3551, 4.5.2: for G.722 that was a mistake, and stays)."""
+    """The name in SDP, with a clock rate of 8000 for both. RFC 3551, 4.5.2: for G.722 that was a mistake, and stays."""
     rate: int
-    """Of the samples that `encode` takes."""
+    """The sample rate in Hz that `encode` expects."""
     encode: Callable[[Samples], bytes]
     decode: Callable[[Sequence[bytes]], list[Samples]]
-    """8 kHz samples of each packet."""
+    """A function that returns the 8 kHz samples of each packet."""
     silence: bytes
-    """Of one packet."""
+    """The payload of one silent packet."""
     run_in: int = 0
     run_out: int = 0
-    """Packets before and after a stretch that its decoder needs to be right about it."""
+    """The number of packets before and after a stretch that the decoder needs to decode it correctly."""
 
 
 def _mulaw(packets: Sequence[bytes]) -> list[Samples]:
@@ -51,5 +51,5 @@ def _ffmpeg(what: bytes, given: str, wanted: str) -> bytes:
 
 
 PCMU = Codec(0, "PCMU", 8000, g711.encode, _mulaw, g711.SILENCE * g711.FRAME)
-# Of the bytes that can be repeated for ever the one that is decoded to the least noise.
+# 0xFF is the byte whose endless repetition decodes to the least noise.
 G722 = Codec(9, "G722", 16000, _g722_encode, _g722_decode, b"\xff" * g711.FRAME, run_in=10, run_out=1)

@@ -1,4 +1,5 @@
-"""One SIP call over UDP, as the one who calls (RFC 3261): INVITE, CANCEL, BYE, and answers to what the far end asks."""
+"""One SIP call over UDP, from the caller's side (RFC 3261): INVITE, CANCEL, BYE, and responses to the far end's
+requests."""
 
 from __future__ import annotations
 
@@ -15,12 +16,12 @@ from demo.codec import PCMU, Codec
 State = Literal["calling", "ringing", "early", "answered", "ended"]
 _T1 = 0.5
 _DEADLINE = 32.0
-"""64 x T1: after that a transaction has failed (RFC 3261, 17.1.1.2)."""
+"""Seconds. 64 x T1: a transaction that takes longer has failed (RFC 3261, 17.1.1.2)."""
 _ALLOW = ("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, NOTIFY")
 
 
 class CallFailed(Exception):
-    """The call was not answered: `status` and `reason` are SIP's, 408 if nobody said anything; `cause` is Q.850's."""
+    """A call that was not answered. `status` and `reason` are SIP's, 408 without any response; `cause` is Q.850's."""
 
     def __init__(self, status: int, reason: str, cause: int | None = None) -> None:
         super().__init__(f"the call was not answered: {status} {reason}")
@@ -28,8 +29,8 @@ class CallFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Who:
-    """Whom we call and as whom."""
+class CallTarget:
+    """The SIP URI to call, and the caller's identity."""
 
     uri: str
     user: str
@@ -38,11 +39,11 @@ class Who:
 
 
 class Dialog(asyncio.DatagramProtocol):
-    """`changed` is told each new state; `media` each address at which the far end wants our sound."""
+    """One call. `changed` receives each new state; `media` receives each address to which the far end wants audio."""
 
     def __init__(
         self,
-        who: Who,
+        who: CallTarget,
         rtp_port: int,
         changed: Callable[[State], None],
         media: Callable[[tuple[str, int]], None],
@@ -67,7 +68,7 @@ class Dialog(asyncio.DatagramProtocol):
         self._version = 1
         self._direction = "sendrecv"
         self.vanished = False
-        """It answers nothing any more."""
+        """True once the phone sends no more responses."""
 
     async def open(self) -> None:
         self._destination = sip.address_of(self._who.uri)
@@ -76,13 +77,13 @@ class Dialog(asyncio.DatagramProtocol):
         self._host, self._port = self._transport.get_extra_info("sockname")[:2]
 
     def close(self) -> None:
-        self._become("ended")
+        self._set_state("ended")
         if not self._final.done():
             self._final.set_result(sip.Message("SIP/2.0 487 hung up before any answer", (), ""))
         self._transport.close()
 
     async def invite(self) -> None:
-        """Returns with the call answered; raises CallFailed."""
+        """Send the INVITE and return when the call is answered. Raises CallFailed."""
         extra = [_ALLOW, *self._who.headers]
         body = sip.offer(self._host, self._rtp_port, codec=self._codec)
         request = self._request("INVITE", extra, body)
@@ -96,18 +97,19 @@ class Dialog(asyncio.DatagramProtocol):
             raise CallFailed(final.status, final.reason, final.cause)
 
     async def end(self) -> None:
-        """BYE or CANCEL, whichever fits; returns when the far end has confirmed, or will not."""
+        """Send BYE or CANCEL, depending on the state, and return when the far end has confirmed it or the time
+        is over."""
         if self.state == "ended":
             return
         if self.vanished:
-            self._become("ended")
+            self._set_state("ended")
             return
         if self.state == "answered":
-            self._become("ended")
-            self.end_reason = self.end_reason or "we hung up"
+            self._set_state("ended")
+            self.end_reason = self.end_reason or "hung up by the caller"
             await self._ask("BYE")
             return
-        # "If no provisional response has been received, the CANCEL request MUST NOT be sent" (RFC 3261, 9.1)
+        # Spec: "If no provisional response has been received, the CANCEL request MUST NOT be sent" (RFC 3261, 9.1)
         await self._provisional.wait()
         if not self._final.done():
             cancel = self._request("CANCEL", [], branch=self._branch, sequence=self._invite_sequence)
@@ -119,7 +121,7 @@ class Dialog(asyncio.DatagramProtocol):
             self._end(final.reason, final.cause)
 
     async def offer_again(self, direction: str, address: str = "") -> sip.Message:
-        """A re-INVITE; returns its final answer."""
+        """Send a re-INVITE and return its final response."""
         self._sequence += 1
         self._version += 1
         self._direction = direction
@@ -147,7 +149,8 @@ class Dialog(asyncio.DatagramProtocol):
             del self._waiting[key]
 
     async def _repeat(self, request: bytes, enough: asyncio.Event | None = None) -> None:
-        """Again after 0.5 s, 1 s, 2 s, … (timer A, E); an INVITE only until it is answered provisionally."""
+        """Send a request after 0, 0.5, 1.5, 3.5 s … (timers A, E); an INVITE only until its first provisional
+        response."""
         wait, spent = _T1, 0.0
         while spent < _DEADLINE:
             self._send(request)
@@ -156,7 +159,7 @@ class Dialog(asyncio.DatagramProtocol):
             if enough is not None and enough.is_set():
                 return
         if enough is not None and not self._final.done():
-            self._final.set_result(sip.Message("SIP/2.0 408 nobody answers", (), ""))
+            self._final.set_result(sip.Message("SIP/2.0 408 Request Timeout", (), ""))
 
     def _request(
         self, method: str, extra: list[tuple[str, str]], body: str = "", *, branch: str = "", sequence: int = 0
@@ -202,37 +205,37 @@ class Dialog(asyncio.DatagramProtocol):
     def _invite_answered(self, answer: sip.Message) -> None:
         self._provisional.set()
         if answer.status < 200:
-            self._hear_of(answer)
+            self._update_media(answer)
             if answer.status > 100 and self.state in ("calling", "ringing"):
-                self._become("early" if answer.body else "ringing")
+                self._set_state("early" if answer.body else "ringing")
             return
         if not self._final.done():
             self._to = answer.first("to")
             if answer.status < 300:
                 self._target = _uri(answer.first("contact")) or self._target
                 self._route = answer.all("record-route")[::-1]
-                self._hear_of(answer)
+                self._update_media(answer)
             # The ACK of a 2xx is a transaction of its own; any other has the INVITE's branch (13.2.2.4, 17.1.1.3).
             branch = _new_branch() if answer.status < 300 else self._branch
             self._ack = self._request("ACK", [], branch=branch, sequence=self._invite_sequence)
             self._final.set_result(answer)
             if answer.status < 300:
-                self._become("answered")
+                self._set_state("answered")
         self._send(self._ack)
 
-    def _hear_of(self, message: sip.Message) -> None:
+    def _update_media(self, message: sip.Message) -> None:
         if message.body and (address := sip.media_address(message.body)):
             self._media(address)
 
     def _asked(self, request: sip.Message) -> None:
-        """A request that comes twice gets the same answer twice (RFC 3261, 17.2.2)."""
+        """Answer a request; a retransmission gets the same response (RFC 3261, 17.2.2)."""
         key = request.branch + request.method
         if request.method == "ACK":
             return
         if key not in self._answered:
             body = ""
             if request.method == "INVITE":
-                self._hear_of(request)
+                self._update_media(request)
                 self._version += 1
                 body = sip.offer(self._host, self._rtp_port, self._version, self._codec, self._direction)
             known = request.method in ("INVITE", "BYE", "OPTIONS", "INFO", "NOTIFY", "CANCEL")
@@ -245,9 +248,9 @@ class Dialog(asyncio.DatagramProtocol):
     def _end(self, reason: str, cause: int | None) -> None:
         if self.state != "ended":
             self.end_reason, self.cause = reason, cause
-            self._become("ended")
+            self._set_state("ended")
 
-    def _become(self, state: State) -> None:
+    def _set_state(self, state: State) -> None:
         if self.state != state and self.state != "ended":
             self.state = state
             self._changed(state)

@@ -1,5 +1,6 @@
-"""A program for ari_conf, as small as one may be: it asks each caller for a PIN, puts them into a conference, and
-prints what happens there. It uses Plivo's SDK for the documents and for the signatures, and nothing of ari_conf.
+"""A minimal application for ari_conf: asks each caller for a PIN, puts them into a conference, and prints its events.
+
+It uses Plivo's SDK for the documents and the signatures, and no code of ari_conf.
 
     .venv/bin/python -m demo.example
     .venv/bin/ari-conf up --answer-url http://127.0.0.1:5000/answer     # in another terminal
@@ -23,7 +24,7 @@ LONGEST_BODY = 1_000_000
 
 
 class Example(ThreadingHTTPServer):
-    """`told` are the events of the conference, as they came."""
+    """The HTTP server. `told` has the conference's events, in order of arrival."""
 
     def __init__(self, port: int = 5000, token: str = "") -> None:
         super().__init__(("127.0.0.1", port), Handler)
@@ -64,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
         return bool(validate_v3_signature("POST", url, nonce, self.server.token, given, params))
 
     def log_message(self, format: str, *args: object) -> None:
-        """Requests are told by what they bring."""
+        """Log nothing: `do_POST` prints the events."""
 
 
 def ask_for_pin(url: str) -> str:
@@ -84,7 +85,7 @@ def let_in(url: str) -> str:
 
 def main() -> None:
     with Example(token=os.environ.get("AUTH_TOKEN", "")) as example:
-        sys.stdout.write(f"answer URL: {example.url}/answer; the PIN is {PIN}; Ctrl-C ends it\n")
+        sys.stdout.write(f"answer URL: {example.url}/answer; the PIN is {PIN}; press Ctrl-C to stop\n")
         sys.stdout.flush()
         try:
             example.serve_forever()

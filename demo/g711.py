@@ -1,4 +1,4 @@
-"""G.711 mu-law by table: int16 samples <-> bytes."""
+"""G.711 mu-law by lookup table: int16 samples <-> bytes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 RATE = 8000
-"""Samples a second, of everything here."""
+"""Samples per second, everywhere in this package."""
 FRAME = 160
-"""Samples in a packet: 20 ms."""
+"""Samples per packet: 20 ms."""
 SILENCE = b"\xff"
-"""The mu-law byte of the value 0."""
+"""The mu-law byte for the value 0."""
 
 _BIAS = 132
 _CLIP = 32635

@@ -1,12 +1,12 @@
-"""A caller: calls, speaks, presses digits, hears, hangs up.
+"""A caller's phone: calls, speaks, sends digits, records the received audio, hangs up.
 
     async with Switchboard(3) as (ann, bob, cid):
         await ann.call("sip:standup@127.0.0.1:5060", from_user="15550001")
         ann.tone(440)
         ...
-        assert listen.sounds(bob.heard.between(t0, t1), 440)
+        assert audio_analysis.is_tone_present(bob.heard.between(t0, t1), 440)
 
-All times are epoch ms. Everything is on 127.0.0.1, mu-law (or G.722, of a wideband caller), 20 ms packets.
+All times are epoch ms. Everything is on 127.0.0.1: mu-law (or G.722, for a wideband phone), packets of 20 ms.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.codec import PCMU, Codec
-from demo.dialog import CallFailed, Dialog, State, Who
-from demo.heard import Heard, Recorder
-from demo.rtp import DIGITS, Line, Sound, Wire
+from demo.dialog import CallFailed, CallTarget, Dialog, State
+from demo.received_audio import AudioRecorder, ReceivedAudio
+from demo.rtp import DIGITS, RtpSession, RtpThread, Sound
 from demo.sip import address_of
 
 __all__ = ["CallFailed", "Phone", "Sound", "Switchboard", "now_ms"]
@@ -37,18 +37,18 @@ def now_ms() -> float:
 
 
 class Phone:
-    """One caller; made by a Switchboard. One call at a time, as many as he likes one after another.
+    """One caller's phone, created by a Switchboard, with one call at a time and any number in sequence.
 
-    What he heard, the digits and the times are the latest call's, and stay after it has ended.
+    The received audio, the digits and the times are those of the latest call, and stay after its end.
     """
 
-    def __init__(self, wire: Wire, name: str = "", codec: Codec = PCMU) -> None:
+    def __init__(self, wire: RtpThread, name: str = "", codec: Codec = PCMU) -> None:
         self.name = name
         self.codec = codec
         self._wire = wire
         self._dialog: Dialog | None = None
-        self._line: Line | None = None
-        self._recorder = Recorder()
+        self._line: RtpSession | None = None
+        self._recorder = AudioRecorder()
         self._sound = Sound(b"", quiet=codec.silence)
         self._clear()
 
@@ -63,39 +63,39 @@ class Phone:
         self.pressed: list[tuple[float, str]] = []
         """(ms, digit) of each digit that this caller sent; the time is that of its first packet."""
         self.received: list[tuple[float, str]] = []
-        """(ms, digit) of each that came from the far end as an RFC 4733 event."""
+        """(ms, digit) of each digit that the far end sent as an RFC 4733 event."""
 
     @property
     def state(self) -> State | None:
-        """None before the first call."""
+        """Return the call's state, or None before the first call."""
         return self._dialog.state if self._dialog else None
 
     @property
     def end_reason(self) -> str:
-        """Why the call ended: the far end's Reason header or status; "" while it lasts."""
+        """Return the reason of the call's end, from the far end's Reason header or status; "" while it lasts."""
         return self._dialog.end_reason if self._dialog else ""
 
     @property
     def cause(self) -> int | None:
-        """The Q.850 cause that the far end gave: 16 is a normal end."""
+        """Return the far end's Q.850 cause: 16 is a normal end."""
         return self._dialog.cause if self._dialog else None
 
     @property
-    def heard(self) -> Heard:
+    def heard(self) -> ReceivedAudio:
         return self._recorder.heard()
 
     def as_sent(self) -> Samples:
-        """What this caller hears of the latest call, however late it came; without its place in time."""
+        """Return the received audio of the latest call, regardless of delays and without its place in time."""
         return self._recorder.as_sent()
 
     @property
     def latest_ms(self) -> float:
-        """By how many ms the latest of this caller's packets was sent too late: above 20, don't blame Asterisk."""
+        """Return the greatest delay of a sent packet in ms: above 20, the fault is not Asterisk's."""
         return self._line.latest_ms if self._line else 0.0
 
     @property
     def late(self) -> list[tuple[float, float]]:
-        """(epoch ms, by how many ms) of each of them that was later than 20 ms, in the order of their sending."""
+        """Return (epoch ms, delay in ms) of each packet that was sent more than 20 ms late, in the order of sending."""
         return self._line.late if self._line else []
 
     def call(
@@ -106,20 +106,20 @@ class Phone:
         from_user: str = "15551234",
         display_name: str = "",
     ) -> Coroutine[None, None, None]:
-        """Await it: it returns when answered; `ringing` and `early_media` tell of what comes before.
+        """Start a call; await the result, which returns when the call is answered.
 
-        Raises CallFailed, also when hang_up() ends the ringing.
+        `ringing` and `early_media` report what happens before. Raises CallFailed, also when hang_up() ends the ringing.
         """
         address_of(uri)
         if self.state not in (None, "ended"):
-            raise RuntimeError(f"{self.name} is in a call already: hang up first")
-        # Before anything is awaited: who starts a call as a task and then waits for `ringing` waits for this call's.
+            raise RuntimeError(f"{self.name} is already in a call: hang up first")
+        # Before the first await: a caller that starts a task and then waits for `ringing` waits for this call's event.
         self._clear()
-        return self._call(Who(uri, from_user, display_name, tuple((headers or {}).items())))
+        return self._call(CallTarget(uri, from_user, display_name, tuple((headers or {}).items())))
 
-    async def _call(self, who: Who) -> None:
+    async def _call(self, who: CallTarget) -> None:
         loop = asyncio.get_running_loop()
-        line = Line("127.0.0.1", lambda at, digit: _soon(loop, self._hear_digit, at, digit), self.codec)
+        line = RtpSession("127.0.0.1", lambda at, digit: _soon(loop, self._hear_digit, at, digit), self.codec)
         line.sound = self._sound
         self._line, self._recorder = line, line.recorder
         dialog = Dialog(who, line.port, self._change, lambda address: setattr(line, "far", address), self.codec)
@@ -135,18 +135,18 @@ class Phone:
             raise
 
     def say(self, what: Samples | Path | str, loop: bool = False) -> Sound:
-        """From now on he says this: int16 at his codec's rate, or a WAV file of that. The Sound tells when that was."""
+        """Say this from now on: int16 at the codec's rate, or a WAV file of that rate. The Sound has the times."""
         samples = _wav(Path(what), self.codec.rate) if isinstance(what, Path | str) else what
         return self._speak(Sound(self.codec.encode(samples), loop, self.codec.silence))
 
     def tone(self, hz: int, level: float = -20.0) -> Sound:
-        """From now on a steady tone of whole Hz; `level` in dBFS, where 0 is the largest sine."""
+        """Send a steady tone of whole Hz from now on; `level` in dBFS, where 0 is the largest sine."""
         wave_of_a_second = np.sin(2 * np.pi * hz * np.arange(self.codec.rate) / self.codec.rate)
         loud = np.round(wave_of_a_second * 32767 * 10 ** (level / 20)).astype(np.int16)
         return self._speak(Sound(self.codec.encode(loud), True, self.codec.silence))
 
     def silence(self) -> Sound:
-        """From now on nothing; packets go on."""
+        """Send silence from now on; packets continue."""
         return self._speak(Sound(b"", quiet=self.codec.silence))
 
     def _speak(self, sound: Sound) -> Sound:
@@ -156,25 +156,25 @@ class Phone:
         return sound
 
     def begin_stream(self, ahead: int = -20000, *, source: bool = True) -> None:
-        """From now on another RTP stream, whose sequence numbers are so far ahead of the earlier one's, or behind."""
+        """Start another RTP stream, with sequence numbers `ahead` of the earlier stream's (negative: behind)."""
         self._talking_line.begin_stream(ahead, source)
 
     def send_packets(self, on: bool) -> None:
-        """False: none, as with silence suppression; digits neither."""
+        """Stop sending packets, digits included, as with silence suppression (False), or resume (True)."""
         self._talking_line.sends = on
 
     def jitter(self, packets: int) -> None:
-        """From now on each packet comes up to so many packets later than it should."""
+        """Delay each packet by up to this number of packets from now on."""
         self._talking_line.jitter = packets
 
     def vanish(self) -> None:
-        """Sends nothing any more and answers nothing, as a phone that has crashed. `hang_up` does nothing then."""
+        """Send nothing and answer nothing any more, as a phone that has crashed. `hang_up` has no effect then."""
         self.send_packets(False)
         if self._dialog:
             self._dialog.vanished = True
 
     async def hold(self, direction: str = "sendonly", address: str = "") -> None:
-        """Puts the far end on hold, or with "sendrecv" takes it back; the sound goes on as it is. Raises CallFailed."""
+        """Put the far end on hold, or resume with "sendrecv"; the audio continues. Raises CallFailed."""
         if self._dialog is None or self.state != "answered":
             raise RuntimeError(f"{self.name} is not in a call")
         answer = await self._dialog.offer_again(direction, address)
@@ -185,15 +185,15 @@ class Phone:
         await self.hold("sendrecv")
 
     @property
-    def _talking_line(self) -> Line:
+    def _talking_line(self) -> RtpSession:
         if self._line is None or self.state == "ended":
             raise RuntimeError(f"{self.name} is not in a call")
         return self._line
 
     async def press(self, digits: str, gap_ms: int = 100, duration_ms: int = 100) -> None:
-        """Presses them one after another; returns when the last has been sent. Times are rounded down to 20 ms."""
+        """Press the digits one after another and return after the last. Times are rounded down to 20 ms."""
         if wrong := set(digits) - set(DIGITS):
-            raise ValueError(f"there is no key {''.join(sorted(wrong))} on a phone: 0-9, *, # and A-D")
+            raise ValueError(f"{''.join(sorted(wrong))!r} is not on a phone's keypad; expected 0-9, *, # and A-D")
         if self._line is None or self.state == "ended":
             raise RuntimeError(f"{self.name} is not in a call")
         loop = asyncio.get_running_loop()
@@ -212,18 +212,20 @@ class Phone:
         self.received.append((at, digit))
         self._digit.set()
 
-    async def receives(self, digits: str, within: float = 30.0) -> None:
-        """Waits until exactly these came from the far end, all in all. Raises TimeoutError, saying what came."""
+    async def wait_for_digits(self, digits: str, within: float = 30.0) -> None:
+        """Wait until the digits from the far end are exactly these, in total. Raises TimeoutError with what arrived."""
         try:
             async with asyncio.timeout(within):
                 while "".join(digit for _, digit in self.received) != digits:
                     await self._wait(self._digit)
         except TimeoutError:
-            came = "".join(digit for _, digit in self.received)
-            raise TimeoutError(f"{self.name}: {digits} awaited for {within} s, {came or 'nothing'} came") from None
+            came = "".join(digit for _, digit in self.received) or "nothing"
+            raise TimeoutError(f"{self.name}: expected {digits} within {within} s, received {came}") from None
 
-    async def hears(self, test: Callable[[Samples], bool], within: float = 30.0, window_ms: int = 200) -> float:
-        """Waits until `test` holds for the latest `window_ms` that he heard; returns when that window began.
+    async def wait_for_audio(
+        self, test: Callable[[Samples], bool], within: float = 30.0, window_ms: int = 200
+    ) -> float:
+        """Wait until `test` holds for the latest `window_ms` of received audio, and return the start of that window.
 
         Raises TimeoutError.
         """
@@ -235,7 +237,7 @@ class Phone:
                         return heard.end_ms - window_ms
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            raise TimeoutError(f"{self.name} did not hear it within {within} s") from None
+            raise TimeoutError(f"{self.name} did not hear the expected audio within {within} s") from None
 
     async def hang_up(self) -> None:
         if self._dialog:
@@ -245,14 +247,14 @@ class Phone:
         self._close()
 
     async def hung_up(self, within: float = 120.0) -> None:
-        """Waits for the end of the call, whoever ends it. Raises TimeoutError."""
+        """Wait for the end of the call, whichever side ends it. Raises TimeoutError."""
         try:
             await asyncio.wait_for(self._ended.wait(), within)
         except TimeoutError:
-            raise TimeoutError(f"{self.name}: the call still goes on after {within} s") from None
+            raise TimeoutError(f"{self.name}: the call did not end within {within} s") from None
 
     async def _wait(self, event: asyncio.Event) -> None:
-        """For the next time that it is set, or the end of the call."""
+        """Wait until the event is set again, or the call ends."""
         event.clear()
         waits = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._ended.wait())]
         try:
@@ -280,10 +282,10 @@ class Phone:
 
 
 class Switchboard:
-    """Makes phones, and at its end hangs them all up: at most 5 s, then their sockets are closed."""
+    """A set of phones. On exit it hangs all of them up within at most 5 s and closes their sockets."""
 
     def __init__(self, count: int = 0) -> None:
-        self._wire = Wire()
+        self._wire = RtpThread()
         self.phones = [Phone(self._wire, f"phone {number + 1}") for number in range(count)]
 
     def phone(self, name: str = "", codec: Codec = PCMU) -> Phone:

@@ -1,6 +1,6 @@
-"""The sound of all phones, on one thread: a packet each 20 ms from every phone, and all that comes in.
+"""RTP of all phones, on one thread: one packet per 20 ms from every phone, and all received packets.
 
-The thread does little: sounds are encoded before they are sent, and what arrives is decoded when somebody asks.
+The thread does little: sounds are encoded before they are sent, and received audio is decoded on demand.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ from dataclasses import dataclass, field
 
 from demo.codec import PCMU, Codec
 from demo.g711 import FRAME
-from demo.heard import Recorder
+from demo.received_audio import AudioRecorder
 from demo.sip import EVENT_TYPE
 
 DIGITS = "0123456789*#ABCD"
 LATE_MS = 20.0
 _TICK = 0.020
-# Arrival is timed by the kernel (socket.7; Python has no name for it): a busy interpreter doesn't blur what was heard.
+# Arrival times come from the kernel (socket.7; Python has no name for it), so that a busy interpreter does not distort
+# them.
 _SO_TIMESTAMPNS = 35
 
 
 @dataclass(eq=False)
 class Sound:
-    """Something that a caller says, encoded; it goes on in real time once it is his turn."""
+    """Encoded audio that a caller says; it plays in real time from the moment it is set."""
 
     payload: bytes
     loop: bool = False
     quiet: bytes = PCMU.silence
-    """A packet of silence."""
+    """One packet of silence."""
     started_ms: float | None = None
     """Epoch ms of its first packet."""
     ended_ms: float | None = None
-    """Epoch ms of the end of its last packet; None while it goes on."""
+    """Epoch ms of the end of its last packet; None while it plays."""
     _position: int = 0
 
     def frame(self) -> bytes:
@@ -68,24 +69,24 @@ class _Press:
     tick: int = 0
 
 
-class Line:
-    """One phone's RTP. Made and steered by the phone, run by the Wire."""
+class RtpSession:
+    """The RTP of one phone: created and controlled by the phone, run by the RtpThread."""
 
     def __init__(self, host: str, on_digit: Callable[[float, str], None], codec: Codec = PCMU) -> None:
         self.rtp, self._rtcp = _bind(host)
         self.port: int = self.rtp.getsockname()[1]
-        self.recorder = Recorder(codec)
+        self.recorder = AudioRecorder(codec)
         self.sound = Sound(b"", quiet=codec.silence)
         self._kind = codec.payload_type
         self.far: tuple[str, int] | None = None
-        """Where to send; None: not yet."""
+        """The destination of packets, or None before it is known."""
         self.latest_ms = 0.0
-        """By how much the latest packet so far was sent too late."""
+        """The greatest delay so far of a sent packet, in ms."""
         self.late: list[tuple[float, float]] = []
-        """(epoch ms, by how many ms) of each packet that was sent later than LATE_MS."""
+        """(epoch ms, delay in ms) of each packet that was sent more than LATE_MS late."""
         self.due = 0.0
         self.came: list[float] = []
-        """Epoch ms of each packet that came, of whatever kind."""
+        """Epoch ms of each received packet, whatever its type."""
         self._on_digit = on_digit
         self._presses: deque[_Press] = deque()
         self._sequence = random.randrange(1 << 16)
@@ -94,15 +95,17 @@ class Line:
         self._event: int | None = None
         self._marker = 0x80
         self.sends = True
-        """False: nothing is sent, as with silence suppression."""
+        """False if the phone sends nothing, as with silence suppression."""
         self.jitter = 0
-        """Each packet comes up to so many packets later than it should, so that some overtake others."""
+        """The maximum delay in packets of each packet, so that some overtake others."""
         self._on_its_way: list[tuple[int, bytes]] = []
         self._tick = 0
 
     def begin_stream(self, ahead: int, source: bool = True) -> None:
-        """The next packet's sequence number is so far ahead of the last one's (or behind it), with another SSRC if
-        `source`: as when a carrier or a PBX switches media."""
+        """Let the next packet's sequence number jump ahead by `ahead` (or back), with a new SSRC if `source`.
+
+        That happens when a carrier or a PBX switches media.
+        """
         self._sequence = self._sequence + ahead & 0xFFFF
         self._source = random.randrange(1 << 32) if source else self._source
         self._marker = 0x80
@@ -111,7 +114,7 @@ class Line:
         self._presses.append(_Press(digit, max(2, duration_ms // 20), max(1, gap_ms // 20), done))
 
     def send(self, now: float) -> None:
-        """What is due now."""
+        """Send the packet that is due now."""
         if self.far is None or not self.sends:
             return
         late_ms = (now - self.due) * 1000
@@ -134,7 +137,8 @@ class Line:
             self._arrive()
 
     def _press(self, press: _Press) -> None:
-        """An event keeps its first timestamp, its duration grows, its end is said three times (RFC 4733, 2.5.1)."""
+        """Send a digit event: its timestamp is constant, its duration grows, its end is sent three times (RFC 4733,
+        2.5.1)."""
         if press.tick == 0:
             press.stamp = self._stamp
             press.done(time.time() * 1000, press.digit)
@@ -152,14 +156,14 @@ class Line:
             self._post(head + payload)
 
     def _arrive(self) -> None:
-        """What has been on its way for long enough."""
+        """Send the delayed packets that are due."""
         self._tick += 1
         for entry in [entry for entry in self._on_its_way if entry[0] <= self._tick]:
             self._on_its_way.remove(entry)
             self._post(entry[1])
 
     def _post(self, packet: bytes) -> None:
-        # The far end may be gone already: then the kernel says so here, and the BYE says it to the phone.
+        # The far end may be gone already: the kernel reports it here, and the phone learns it from the BYE.
         with contextlib.suppress(OSError):
             self.rtp.sendto(packet, self.far or ("", 0))
 
@@ -168,7 +172,7 @@ class Line:
             packet, ancillary, _, origin = self.rtp.recvmsg(2048, 64)
         except OSError:
             return
-        # A port is used again: the rest of somebody else's earlier call is nothing that this caller hears.
+        # Ports are reused: the rest of another phone's earlier call is not audio of this call.
         if len(packet) < 12 or (self.far is not None and origin[1] != self.far[1]):
             return
         kind = packet[1] & 0x7F
@@ -195,7 +199,8 @@ def _stamped(ancillary: list[tuple[int, int, bytes]]) -> int:
 
 
 def _bind(host: str) -> tuple[socket.socket, socket.socket]:
-    """An even port for RTP and the next for RTCP, so that nobody's RTCP arrives at another's RTP."""
+    """Return an even port for RTP and the next for RTCP, so that no phone's RTCP arrives at another phone's RTP
+    port."""
     for _ in range(200):
         rtp, rtcp = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
         rtp.bind((host, 0))
@@ -213,19 +218,19 @@ def _bind(host: str) -> tuple[socket.socket, socket.socket]:
 
 
 @dataclass
-class Wire:
-    """The thread. Use as a context manager."""
+class RtpThread:
+    """The thread that runs all sessions, as a context manager."""
 
-    _lines: dict[int, Line] = field(default_factory=dict)
+    _lines: dict[int, RtpSession] = field(default_factory=dict)
     _due: list[tuple[float, int]] = field(default_factory=list)
-    _orders: deque[tuple[bool, Line]] = field(default_factory=deque)
+    _orders: deque[tuple[bool, RtpSession]] = field(default_factory=deque)
     _running: bool = True
 
-    def __enter__(self) -> Wire:
+    def __enter__(self) -> RtpThread:
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK)
         self._epoll.register(self._bell, select.EPOLLIN)
-        # While phones talk, others hold the interpreter for 1 ms at a time, not for 5: a packet is due each 20 ms.
+        # While phones talk, other threads hold the interpreter for 1 ms at a time, not 5: a packet is due every 20 ms.
         self._interval = sys.getswitchinterval()
         sys.setswitchinterval(0.001)
         self._thread = threading.Thread(target=self._run, name="wire", daemon=True)
@@ -242,12 +247,12 @@ class Wire:
         self._epoll.close()
         os.close(self._bell)
 
-    def add(self, line: Line) -> None:
+    def add(self, line: RtpSession) -> None:
         self._orders.append((True, line))
         os.eventfd_write(self._bell, 1)
 
-    def remove(self, line: Line) -> None:
-        """Stops and closes it; what it recorded stays."""
+    def remove(self, line: RtpSession) -> None:
+        """Stop and close the session; its recording stays."""
         self._orders.append((False, line))
         os.eventfd_write(self._bell, 1)
 

@@ -17,7 +17,7 @@ _SHORT = {
     "l": "content-length",
 }
 EVENT_TYPE = 101
-"""The RTP payload type that we offer for RFC 4733 events."""
+"""The RTP payload type that the phone offers for RFC 4733 events."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Message:
 
     @property
     def status(self) -> int:
-        """0 for a request."""
+        """Return the status of a response, or 0 for a request."""
         return int(self.start.split(" ")[1]) if self.start.startswith("SIP/2.0 ") else 0
 
     @property
@@ -37,7 +37,7 @@ class Message:
 
     @property
     def method(self) -> str:
-        """Of a response: of the request that it answers."""
+        """Return the request's method; for a response, the method of its request."""
         return self.first("cseq").split()[-1] if self.status else self.start.split(" ")[0]
 
     def all(self, name: str) -> list[str]:
@@ -58,14 +58,15 @@ class Message:
 
     @property
     def cause(self) -> int | None:
-        """The Q.850 cause of a Reason header (RFC 3326), or Asterisk's own header of it; 0 says nothing."""
+        """Return the Q.850 cause of a Reason header (RFC 3326) or of Asterisk's own header, or None; cause 0 means
+        none."""
         found = re.search(r"Q\.850\s*;.*?cause=(\d+)", self.first("reason"), re.I)
         code = found[1] if found else self.first("x-asterisk-hangupcausecode")
         return int(code) or None if code.isdigit() else None
 
 
 def read(datagram: bytes) -> Message | None:
-    """None for what is no SIP message: keep-alives, garbage."""
+    """Return the message, or None for a datagram that is not SIP, such as a keep-alive."""
     head, _, body = datagram.decode("utf-8", "replace").partition("\r\n\r\n")
     start, *lines = re.sub(r"\r\n[ \t]+", " ", head).split("\r\n")
     if "SIP/2.0" not in start:
@@ -86,7 +87,7 @@ def write(start: str, headers: list[tuple[str, str]], body: str = "") -> bytes:
 
 
 def reply(request: Message, status: str, extra: list[tuple[str, str]], body: str = "") -> bytes:
-    """A response carries the Via, From, To, Call-ID and CSeq of its request (RFC 3261, 8.2.6.2)."""
+    """Return a response with the Via, From, To, Call-ID and CSeq of its request (RFC 3261, 8.2.6.2)."""
     kept = [(name, value) for name, value in request.headers if name in ("via", "from", "to", "call-id", "cseq")]
     return write(f"SIP/2.0 {status}", [*kept, *extra], body)
 
@@ -94,7 +95,7 @@ def reply(request: Message, status: str, extra: list[tuple[str, str]], body: str
 def offer(
     host: str, port: int, version: int = 1, codec: Codec = PCMU, direction: str = "sendrecv", address: str = ""
 ) -> str:
-    """`address`: another than `host` in the c= line, such as 0.0.0.0, the old way to hold."""
+    """Return an SDP offer. `address`: the address in the c= line, such as 0.0.0.0 for the old way to hold."""
     lines = [
         "v=0",
         f"o=- {port} {version} IN IP4 {host}",
@@ -112,18 +113,18 @@ def offer(
 
 
 def media_address(sdp: str) -> tuple[str, int] | None:
-    """(host, port) of the audio in an answer; None if it has none or refuses it with port 0."""
+    """Return (host, port) of the audio in an answer, or None if it has none or refuses it with port 0."""
     port = re.search(r"^m=audio (\d+)", sdp, re.M)
     if not port or port[1] == "0":
         return None
-    # A c= line within the media section counts over the session's (RFC 4566, 5.7).
+    # A c= line within the media section overrides that of the session (RFC 4566, 5.7).
     host = re.search(r"^c=IN IP4 (\S+)", sdp[port.start() :], re.M) or re.search(r"^c=IN IP4 (\S+)", sdp, re.M)
     return (host[1], int(port[1])) if host else None
 
 
 def address_of(uri: str) -> tuple[str, int]:
-    """Where a request for a SIP URI goes; the host must be a number: phones look nothing up."""
+    """Return the address for requests to a SIP URI. The host must be an IPv4 address: phones make no lookups."""
     found = re.search(r"sip:(?:[^@>]*@)?([\d.]+)(?::(\d+))?", uri)
     if not found:
-        raise ValueError(f"{uri} is no SIP URI with an IPv4 address, such as sip:100@127.0.0.1:5060")
+        raise ValueError(f"{uri!r} is not a SIP URI with an IPv4 address, such as sip:100@127.0.0.1:5060")
     return found[1], int(found[2] or 5060)

@@ -2,7 +2,7 @@
 
 from tasks import memory
 
-memory.spare()
+memory.reduce_memory()
 
 from tasks.app import app  # noqa: E402
 

@@ -1,7 +1,7 @@
-"""The Celery application. `celery -A tasks worker` needs nothing more: what a worker is, stands here.
+"""The Celery application, with all settings of a worker: `celery -A tasks worker` needs nothing more.
 
-What must not be lost lies in lanes of ours in Redis (`ari_conf.lanes`); Celery's messages only say that there is
-something to take. So nothing hangs on how soon Celery notices a dead worker.
+What must not be lost is kept in partitioned queues in Redis (`ari_conf.queues.partitioned_queue`). Celery's messages
+only wake workers, so nothing depends on how soon Celery notices a dead worker.
 """
 
 from __future__ import annotations
@@ -9,29 +9,33 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import structlog
 from celery import Celery, signals  # type: ignore[import-untyped]
 
-from ari_conf import logs, niceness, redis_url
+from ari_conf import process_priority
+from ari_conf.common import redis_url
+from ari_conf.common.redis_keys import CELERYS_PREFIX
+from ari_conf.common.version import VERSION
 from ari_conf.errors import SettingsError
-from ari_conf.lanes import CELERYS_PREFIX
+from ari_conf.observability import log_setup
 from ari_conf.settings import settings
 from tasks import broker
 
 QUEUES = ("callbacks", "recordings", "transcriptions")
-OTHER_THREADS = 4
-"""Beside those that deliver callbacks, so that a flood of them doesn't hold up recordings."""
+RESERVED_THREADS = 4
+"""Threads in addition to those that deliver callbacks, so that a flood of callbacks does not delay recordings."""
 
 try:
     at = redis_url.parse(settings().broker)
 except SettingsError as error:
-    # Celery, which imports this, would print where in our code.
+    # Celery imports this module; without the exit it would print a traceback.
     sys.exit(f"ari-conf: {error}")
-broker.mend()
+broker.patch_kombu()
 app = Celery(
     "tasks",
     broker=at.shown(),
     amqp="tasks.broker:Amqp",
-    task_cls="tasks.received:Told",
+    task_cls="tasks.message_strategy:WakeupTask",
     include=["tasks.callbacks", "tasks.recordings", "tasks.transcriptions"],
 )
 app.conf.update(
@@ -41,40 +45,43 @@ app.conf.update(
     task_serializer="json",
     accept_content=["json"],
     task_ignore_result=True,
-    # A message counts against the prefetch limit until its task ends: a worker whose threads are all busy hoards none.
+    # A message counts towards the prefetch limit until its task ends, so a worker whose threads are all busy prefetches
+    # none.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
     worker_pool="threads",
     worker_consumer="tasks.broker:Consumer",
-    worker_concurrency=settings().callback_threads + OTHER_THREADS,
+    worker_concurrency=settings().callback_threads + RESERVED_THREADS,
     worker_hijack_root_logger=False,
     worker_send_task_events=False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_transport_options={
-        # How to get to it. What is given as the broker above is only shown.
+        # The address to connect to. The `broker` argument above is for display only.
         "at": at,
         "global_keyprefix": CELERYS_PREFIX,
-        # Nothing of a message is kept in Redis while its task runs: who is lost is told of again (`lanes.TOKEN_MS`).
+        # A message is not kept in Redis while its task runs. A lost wake-up is issued again
+        # (`partitioned_queue.WAKEUP_LOST_MS`).
         "ack_emulation": False,
-        # One list for each queue, where kombu has four and waits for all of them.
+        # One list per queue; kombu's default is four lists per queue, all of which it waits for.
         "priority_steps": [0],
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
     },
-    # A publisher must not hang for a broker that is gone: who asks for it asks again.
+    # A publisher must not block while the broker is unreachable; `WakeupPublisher` repeats what failed.
     task_publish_retry=False,
 )
 
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator]
-def _yields(**_: Any) -> None:
-    """Who speaks on the phone must not wait for who is told of it, or for a transcription: see `worker_nice`."""
-    niceness.yields(settings().worker_nice)
+def _lower_priority(**_: Any) -> None:
+    """Lower the worker's priority: live audio comes before callbacks and transcription (see `worker_nice`)."""
+    process_priority.lower_priority(settings().worker_nice)
 
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]
-def _logs(**_: Any) -> None:
-    # As the other parts write theirs; with a receiver here Celery sets up none of its own.
-    logs.set_up(settings())
+def _configure_logging(**_: Any) -> None:
+    # The same log format as the other processes. With a receiver for this signal, Celery sets up no logging of its own.
+    log_setup.configure_logging(settings())
+    structlog.get_logger().info("process started", process="worker", version=VERSION)

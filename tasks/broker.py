@@ -1,19 +1,19 @@
-"""How Celery's worker and its publishers stand to Redis: what kombu 5.7 and Celery 5.7 do otherwise.
+"""Celery and Redis: what workers and publishers do differently from kombu 5.7 and Celery 5.7.
 
-A message that was received is kept nowhere until its task ends. kombu copies each into a hash and a sorted set, and
-takes it out again, in two transactions; but ours only say that there is something to take, and who doesn't come is
-told of again (`lanes.TOKEN_MS`). So nothing must be given back or acknowledged when the connection breaks, either,
-which ends a worker of Celery's: `AttributeError: 'NoneType' object has no attribute 'hostname'`, "unrecoverable".
+A received message is stored nowhere until its task ends. kombu copies each message into a hash and a sorted set and
+removes it again, in two transactions. Our messages only wake a worker, and a lost wake-up is issued again
+(`partitioned_queue.WAKEUP_LOST_MS`). So a broken connection leaves no messages to restore or acknowledge. Celery's
+attempt to do so ends the worker: `AttributeError: 'NoneType' object has no attribute 'hostname'`, "unrecoverable".
 
-A Redis that takes no writes (a replica, since another is the primary now; no memory, no disk) is one that is away: its
-errors are those of a connection. Celery takes them for defects, and such a worker consumes nothing any more.
+A Redis that refuses writes (a replica after a failover; no memory, no disk) counts as unreachable: its errors become
+connection errors. Celery treats them as bugs, and such a worker consumes nothing any more.
 
-What lies in Celery's list and is no message of Celery's is thrown away, which is logged: kombu and Celery take it for a
-defect, and the worker ends. Should one end for another reason, it ends within ENDED_S, with an exit code that says so:
-Celery waits for its threads, however long they take, and such a worker looks alive and serves nothing.
+An entry of Celery's list that is not a Celery message is dropped and logged. kombu and Celery treat it as a bug, and
+the worker ends. A worker that ends for another reason exits within ENDED_S, with a nonzero status. Celery waits for
+its threads without a limit, and such a worker looks alive and consumes nothing.
 
-When Redis is away, a worker asks for it again after 2, 4, 6 … 30 s, whatever is set: after an outage of some minutes
-callbacks would wait half a minute more. It asks each second.
+While Redis is unreachable, a worker reconnects every second. Celery retries after 2, 4, 6 … 30 s, whatever is set:
+after an outage of some minutes, callbacks would wait half a minute longer.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from kombu.exceptions import KombuError
 from kombu.transport import redis as untyped
 from kombu.transport import virtual
 
-from ari_conf.redis_client import PASSES, code_of, fitting, in_threads, why
-from ari_conf.redis_url import RedisUrl
-from tasks.supervised import end_process
+from ari_conf.common.redis_client import PASSES, code_of, fitting, in_threads, why
+from ari_conf.common.redis_url import RedisUrl
+from tasks.supervised_threads import end_process
 
 log = structlog.get_logger()
 redis: Any = untyped
@@ -44,10 +44,10 @@ CONNECTED_WITH = (
     "max_connections", "socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_keepalive_options",
     "health_check_interval", "retry_on_timeout", "client_name",
 )  # fmt: skip
-"""The channel's settings that are its connections'."""
-AGAIN_S = 1
+"""The options of the channel that it passes to its connections."""
+RECONNECT_INTERVAL_S = 1
 ENDED_S = 20.0
-"""What a worker that can't go on has to give back what it holds."""
+"""Seconds that a worker that cannot continue has for giving back what it holds."""
 
 
 def _nothing() -> None:
@@ -55,15 +55,15 @@ def _nothing() -> None:
 
 
 class QoS(qos):  # type: ignore[misc]
-    """Counts the messages whose tasks run, so that a worker whose threads are all busy takes no more."""
+    """A QoS that only counts the messages whose tasks run: a worker whose threads are all busy takes no more."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._lock = threading.Lock()
 
     def ack(self, delivery_tag: str) -> None:
-        """By any thread. Who waits for room, in the thread that receives, is woken."""
-        with self._lock:  # of all that end at once, one sees the first room that there is
+        """Acknowledge a message, from any thread, and wake the receiving thread if it waits for room."""
+        with self._lock:  # of several tasks that end at the same time, exactly one sees the queue become free
             super().ack(delivery_tag)
             was_full = self.prefetch_count and len(self._delivered) - len(self._dirty) >= self.prefetch_count - 1
         hub = loop() if was_full else None
@@ -108,10 +108,13 @@ class Channel(redis.Channel):  # type: ignore[misc]
         self.QoS = QoS
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        """As every client of ours is connected: kombu verifies no certificate, has other URLs for sockets and for
-        Sentinels, and takes a connection to the old primary for a defect."""
+        """Return the parameters that every Redis client of the project uses.
+
+        kombu verifies no certificate, has other URLs for sockets and for Sentinels, and treats a connection to the old
+        primary as a bug.
+        """
         if self.at is None or not _is_shown(self.connection.client, self.at):
-            return dict(super()._connparams(asynchronous))  # another than the application's
+            return dict(super()._connparams(asynchronous))  # not the application's own broker
         kind, given = in_threads(self.at)
         options = {name: getattr(self, name) for name in CONNECTED_WITH}
         return fitting(kind, given | options) | {"connection_class": self._class(kind, asynchronous)}
@@ -128,8 +131,10 @@ class Channel(redis.Channel):  # type: ignore[misc]
         return Connection
 
     def _subscribe(self) -> None:
-        """To `celery inspect` and its like by their channel's name. kombu takes it for a pattern, and an ACL of Redis'
-        allows a pattern only if it has that very one."""
+        """Subscribe to the channels of `celery inspect` and similar commands by name.
+
+        kombu subscribes by pattern, and a Redis ACL allows a pattern only if it lists exactly that pattern.
+        """
         topics = [topic for queue in self.active_fanout_queues for topic in self._get_subscribe_topics(queue)]
         if topics:
             listening = self.subclient
@@ -147,14 +152,14 @@ class Channel(redis.Channel):  # type: ignore[misc]
         try:
             return super()._brpop_read(**options)
         except (ValueError, RecursionError, KombuError) as error:
-            # Not of the connection: what it brought is no JSON.
-            log.error("what lies in Celery's list is no message: it is thrown away", reason=type(error).__name__)
+            # The connection is fine; the entry that it returned is not JSON.
+            log.error("invalid celery message discarded", reason=type(error).__name__)
             return True
 
 
 def _is_shown(told: Any, at: RedisUrl) -> bool:
-    """`told`: a connection as kombu read it from a URL."""
-    if "://" in told.hostname:  # as only `shown` writes it
+    """Return True if kombu's connection `told` has the URL that `at.shown()` returns."""
+    if "://" in told.hostname:  # a form that only `RedisUrl.shown` produces
         return True
     return bool(at.hosts) and (told.hostname, told.port) == at.hosts[0] and told.virtual_host == str(at.database)
 
@@ -163,11 +168,11 @@ def _deliver(transport: Any, message: Any, queue: str) -> None:
     if _is_message(message):
         _usual_delivery(transport, message, queue)
     else:
-        log.error("what lies in Celery's list is no message: it is thrown away", queue=queue)
+        log.error("invalid celery message discarded", queue=queue)
 
 
 def _is_message(message: Any) -> bool:
-    """With what kombu takes for granted, and of the kind that it must be."""
+    """Return True if the message has every field that kombu relies on, each of the right type."""
     match message:
         case {"properties": {"delivery_tag": str(), **properties}, "body": str(), "headers": {**headers}}:
             kinds = (("delivery_info", dict), ("body_encoding", str))
@@ -180,8 +185,11 @@ _usual_delivery = redis.Transport._deliver
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
-    """Workers of ours know of each other by Redis (`ari-conf lanes`); they needn't listen to each other's events, nor
-    wait a second for them when they start. Heartbeats are sent if somebody wants events: `celery worker -E`."""
+    """A consumer without gossip and mingle: workers find each other in Redis (`ari-conf lanes`).
+
+    They need not receive each other's events, nor wait a second for them at the start. Heartbeats are sent only if
+    events are wanted: `celery worker -E`.
+    """
 
     def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **named: Any) -> None:
         alone = {"without_gossip": True, "without_mingle": True, "without_heartbeat": not named.get("task_events")}
@@ -191,23 +199,23 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         try:
             super().start()
         except Exception:
-            # Celery tells of it, and stops in peace; if it can.
+            # Celery logs the exception and stops cleanly, if it can; the timer covers the case that it cannot.
             ending = threading.Timer(ENDED_S, end_process, ("the worker could not stop",))
             ending.daemon = True
             ending.start()
             raise
 
 
-class EagerConnection(connection.Connection):  # type: ignore[misc]
+class FastReconnectConnection(connection.Connection):  # type: ignore[misc]
     def _ensure_connection(self, *args: Any, **named: Any) -> Any:
-        named |= {"interval_start": AGAIN_S, "interval_step": 0, "interval_max": AGAIN_S}
+        named |= {"interval_start": RECONNECT_INTERVAL_S, "interval_step": 0, "interval_max": RECONNECT_INTERVAL_S}
         return super()._ensure_connection(*args, **named)
 
 
 class Amqp(amqp.AMQP):  # type: ignore[misc]
-    Connection = EagerConnection
+    Connection = FastReconnectConnection
 
 
-def mend() -> None:
+def patch_kombu() -> None:
     redis.Transport.Channel = Channel
     redis.Transport._deliver = _deliver

@@ -1,4 +1,4 @@
-"""Has stored recordings transcribed: the words go beside the recording and to the transcriptionUrl, once."""
+"""Transcription of stored recordings: the words go into the sidecar and to the transcriptionUrl, once."""
 
 from __future__ import annotations
 
@@ -10,90 +10,100 @@ import structlog
 from msgspec import MsgspecError, json, structs
 from redis import RedisError
 
-from ari_conf import lanes, outbox, recordings, transcribers
-from ari_conf.bucket import Bucket
 from ari_conf.core.effects import PostCallback
-from ari_conf.errors import RecordingFailed, TranscriptionFailed, TranscriptionRefused, TranscriptionUnusable
-from ari_conf.lanes import Taken, Verdict
-from ari_conf.problems import Problem, encoded, problems_key
-from ari_conf.recording_document import object_key, with_transcript
-from ari_conf.recording_index import Stored
-from ari_conf.recordings import Transcribing
+from ari_conf.errors import (
+    REPORT_HINT,
+    RecordingFailed,
+    TranscriptionFailed,
+    TranscriptionRefused,
+    TranscriptionUnusable,
+)
+from ari_conf.queues import outbox, partitioned_queue
+from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition
+from ari_conf.recordings import jobs, transcribers
+from ari_conf.recordings.bucket import Bucket
+from ari_conf.recordings.index import StoredRecording
+from ari_conf.recordings.jobs import TranscriptionJob
+from ari_conf.recordings.sidecar import object_key, with_transcript
 from ari_conf.settings import settings
-from tasks import speech
-from tasks.answers import Word
+from ari_conf.store.problems import Problem, encoded, problems_key
+from tasks import audio_chunks
 from tasks.app import app
-from tasks.engines import ENGLISH, RATE, engine, installed
-from tasks.recordings import KEPT, KEPT_MS, Interrupted, checked, retry_ms
-from tasks.turns import Talk, turns
-from tasks.worker import Worker, come, serves, unreadable
+from tasks.recordings import KEPT, KEPT_MS, Interrupted, raise_if_interrupted, retry_ms
+from tasks.speaker_turns import SpeechInterval, speaker_turns
+from tasks.transcription_answers import Word
+from tasks.transcription_engines import ENGLISH, RATE, create_engine, installed
+from tasks.worker import QueueConsumer, process_wakeup, register_handler, unreadable
 
 log = structlog.get_logger()
 SHORTEST_MS, LONGEST_MS, LARGEST = 500, 4 * 3600 * 1000, 2 * 1000**3
-"""> A recording must be longer than 500 ms, shorter than 4 hours and smaller than 2 GB"""
+"""Limits. Spec: "A recording must be longer than 500 ms, shorter than 4 hours and smaller than 2 GB"
+"""
 MINUTE_MS = 60_000
 MOST_TRIES = 300
-"""For a day an engine is awaited; then it is told that there is none."""
+"""Attempts for about a day while the engine is unavailable; then the failure is reported."""
 MOST_UNUSABLE = 3
-"""Answers that are no transcription, or that break us: each may have been paid for."""
+"""Responses that are not a transcription, or that raise an exception: each may have been charged for."""
 
 
 @app.task(name="tasks.transcriptions.transcribe")  # type: ignore[untyped-decorator]
 def transcribe(token: str) -> None:
-    come(recordings.TRANSCRIPTIONS, token)
+    process_wakeup(jobs.TRANSCRIPTION_QUEUE, token)
 
 
-def serve(worker: Worker, taken: Taken) -> Verdict:
-    """Makes one try."""
+def transcribe_once(worker: QueueConsumer, taken: ClaimedEntry) -> Disposition:
+    """Make one attempt to transcribe a recording, and return the disposition."""
     try:
-        job = json.decode(taken.entry, type=Transcribing)
+        job = json.decode(taken.entry, type=TranscriptionJob)
     except MsgspecError as error:
         return unreadable(worker, taken, error)
-    stored = recordings.get(worker.redis, job.recording_id)
-    if stored is None or (stored.transcript and not (job.again and stored.transcript == recordings.FAILED)):
-        return lanes.done(taken)  # deleted meanwhile, or it was told and only that was lost
+    stored = jobs.get(worker.redis, job.recording_id)
+    if stored is None or (stored.transcript and not (job.again and stored.transcript == jobs.FAILED)):
+        return partitioned_queue.ack(taken)  # deleted in the meantime, or finished and only the acknowledgment was lost
     try:
         refused = _transcribe(worker, job, stored)
     except Interrupted:
-        return lanes.back(taken)
+        return partitioned_queue.release(taken)
     except (TranscriptionFailed, RecordingFailed) as failure:
         return _tried(worker, taken, job, stored, failure)
     except RedisError:
         raise
-    except Exception as error:  # each of the engine's libraries has exceptions of its own
-        log.exception("a transcription broke", recording_id=job.recording_id)
-        broken = TranscriptionUnusable(f"the transcription broke off: {type(error).__name__}")
+    except Exception as error:  # every engine library has exceptions of its own
+        log.exception("transcription raised", recording_id=job.recording_id, hint=REPORT_HINT)
+        broken = TranscriptionUnusable(f"the transcription engine raised {type(error).__name__}")
         return _tried(worker, taken, job, stored, broken)
-    return _given_up(taken, job, refused) if refused else lanes.done(taken)
+    return _given_up(taken, job, refused) if refused else partitioned_queue.ack(taken)
 
 
-def _tried(worker: Worker, taken: Taken, job: Transcribing, stored: Stored, failure: Exception) -> Verdict:
-    """It is tried again, some times; then it has failed."""
+def _tried(
+    worker: QueueConsumer, taken: ClaimedEntry, job: TranscriptionJob, stored: StoredRecording, failure: Exception
+) -> Disposition:
+    """Return a retry, or a dead letter after the last attempt."""
     unusable = job.unusable + isinstance(failure, TranscriptionUnusable)
     tried = structs.replace(job, error=str(failure), tries=job.tries + 1, unusable=unusable)
-    again = lanes.retry(taken, json.encode(tried), retry_ms(tried.tries))
-    log.warning("not transcribed yet", recording_id=job.recording_id, tries=tried.tries, reason=tried.error)
+    again = partitioned_queue.retry(taken, json.encode(tried), retry_ms(tried.tries))
+    log.warning("transcription attempt failed", recording_id=job.recording_id, attempts=tried.tries, reason=tried.error)
     if unusable < MOST_UNUSABLE and tried.tries < MOST_TRIES:
         return again
     reason = f"{failure}, {f'{unusable} times' if unusable >= MOST_UNUSABLE else 'for a day'}"
     try:
         _finish(worker, tried, stored, [], reason)
     except Interrupted:
-        return lanes.back(taken)
+        return partitioned_queue.release(taken)
     except RecordingFailed:
-        return again  # S3 is away: it can't be written that it failed
+        return again  # S3 is unreachable: the failure cannot be written
     return _given_up(taken, tried, reason)
 
 
-def _given_up(taken: Taken, job: Transcribing, reason: str) -> Verdict:
-    """Listed among what was given up, from where it can be tried again; and the account is told."""
-    text = f"the recording {job.recording_id} was not transcribed: {reason}"
+def _given_up(taken: ClaimedEntry, job: TranscriptionJob, reason: str) -> Disposition:
+    """Return a dead letter, from where the job can be retried, with a problem for the account."""
+    text = f"recording {job.recording_id} was not transcribed: {reason}"
     problem = Problem(time.time_ns() // 1_000_000, "", text)
     told = (problems_key(job.auth_id), encoded(problem), settings().problems_kept)
-    return lanes.dead(taken, json.encode(structs.replace(job, error=reason)), KEPT, KEPT_MS, told)
+    return partitioned_queue.dead_letter(taken, json.encode(structs.replace(job, error=reason)), KEPT, KEPT_MS, told)
 
 
-def refusal(duration_ms: int, size: int) -> str | None:
+def rejection_reason(duration_ms: int, size: int) -> str | None:
     if duration_ms <= SHORTEST_MS:
         return "Recording duration too short for transcription"
     if duration_ms >= LONGEST_MS:
@@ -102,20 +112,20 @@ def refusal(duration_ms: int, size: int) -> str | None:
 
 
 def charge(rate: str, duration_ms: int) -> str:
-    """> charge = rate x minutes, each started minute counted."""
+    """Return the charge. Spec: "charge = rate x minutes, each started minute counted." """
     return format(Decimal(rate) * -(-duration_ms // MINUTE_MS), "f")
 
 
-def _transcribe(worker: Worker, job: Transcribing, stored: Stored) -> str | None:
-    """Returns why it never can be."""
-    checked(worker)
+def _transcribe(worker: QueueConsumer, job: TranscriptionJob, stored: StoredRecording) -> str | None:
+    """Return the reason if the recording can never be transcribed, otherwise None."""
+    raise_if_interrupted(worker)
     bucket = Bucket(settings())
     if _document(bucket, stored) is None:
         return None
-    error = refusal(stored.duration_ms, stored.size)
+    error = rejection_reason(stored.duration_ms, stored.size)
     words: list[Word] = []
     if error is None and not installed(settings()) and transcribers.are_missing(worker.redis):
-        # Another worker's would be waited for.
+        # Otherwise the job would wait for the engine of another worker.
         error = transcribers.MISSING
     if error is None:
         try:
@@ -126,27 +136,32 @@ def _transcribe(worker: Worker, job: Transcribing, stored: Stored) -> str | None
     return error
 
 
-def _document(bucket: Bucket, stored: Stored) -> dict[str, Any] | None:
-    """What stands beside the recording; None: it was deleted meanwhile."""
+def _document(bucket: Bucket, stored: StoredRecording) -> dict[str, Any] | None:
+    """Return the recording's sidecar, or None if it was deleted in the meantime."""
     found = bucket.get_json(_beside(stored))
     if found is None and not bucket.can_read():
-        raise RecordingFailed("what stands beside the recording can't be read: allow the key s3:GetObject")
+        raise RecordingFailed("the recording's sidecar could not be read: allow the key s3:GetObject")
     return found
 
 
-def _beside(stored: Stored) -> str:
+def _beside(stored: StoredRecording) -> str:
     return object_key(stored.auth_id, stored.recording_id, stored.start_ms, "json")
 
 
-def _language(worker: Worker, job: Transcribing) -> str:
-    """What the document asked for, or the account's."""
+def _language(worker: QueueConsumer, job: TranscriptionJob) -> str:
+    """Return the language from the document, or else the account's."""
     account = worker.account(job.auth_id)
     return job.language or (account.transcription_language if account else ENGLISH)
 
 
-def _finish(worker: Worker, job: Transcribing, stored: Stored, words: list[Word], error: str | None) -> None:
-    """Beside the recording, and to the transcriptionUrl. Raises Interrupted, RecordingFailed."""
-    checked(worker)
+def _finish(
+    worker: QueueConsumer, job: TranscriptionJob, stored: StoredRecording, words: list[Word], error: str | None
+) -> None:
+    """Write the transcript into the sidecar and queue the callback to the transcriptionUrl.
+
+    Raises Interrupted or RecordingFailed.
+    """
+    raise_if_interrupted(worker)
     bucket = Bucket(settings())
     document = _document(bucket, stored)
     if document is None:
@@ -155,37 +170,39 @@ def _finish(worker: Worker, job: Transcribing, stored: Stored, words: list[Word]
     if error:
         transcript: dict[str, object] = {"state": "failed", "error": error}
     else:
-        talk = [Talk(one["member_id"], one["start_ms"], one["end_ms"]) for one in document["talk"]]
+        talk = [SpeechInterval(one["member_id"], one["start_ms"], one["end_ms"]) for one in document["talk"]]
         numbers = {one["member_id"]: one["from"] for one in document["members"]}
-        name, language = engine(settings()).name, _language(worker, job)
-        said = turns(words, talk, numbers)
+        name, language = create_engine(settings()).name, _language(worker, job)
+        said = speaker_turns(words, talk, numbers)
         transcript = {"state": "done", "language": language, "engine": name, "text": text, "turns": said}
-    checked(worker)
+    raise_if_interrupted(worker)
     bucket.put_json(_beside(stored), with_transcript(document, transcript))
     told = _callback(worker, job, stored, text, error)
-    if recordings.transcribed(worker.redis, stored, str(transcript["state"]), told, again=job.again) is None:
-        bucket.delete(_beside(stored))  # it was deleted meanwhile
-    log.info("transcribed", recording_id=job.recording_id, auth_id=job.auth_id, words=len(words), error=error)
+    if jobs.save_transcript_state(worker.redis, stored, str(transcript["state"]), told, again=job.again) is None:
+        bucket.delete(_beside(stored))  # the recording was deleted in the meantime
+    log.info(
+        "transcription finished", recording_id=job.recording_id, auth_id=job.auth_id, words=len(words), error=error
+    )
 
 
-def _words(worker: Worker, stored: Stored, bucket: Bucket, language: str) -> list[Word]:
-    using, found, done_ms = engine(settings()), list[Word](), 0
-    known = [json.decode(piece, type=list[Word]) for piece in recordings.pieces_done(worker.redis, stored.recording_id)]
-    for number, piece in enumerate(speech.pieces(bucket.read_at_leisure(stored.key), settings().ffmpeg)):
+def _words(worker: QueueConsumer, stored: StoredRecording, bucket: Bucket, language: str) -> list[Word]:
+    using, found, done_ms = create_engine(settings()), list[Word](), 0
+    known = [json.decode(piece, type=list[Word]) for piece in jobs.finished_chunks(worker.redis, stored.recording_id)]
+    for number, piece in enumerate(audio_chunks.audio_chunks(bucket.read_by_range(stored.key), settings().ffmpeg)):
         percent = 100 * done_ms // max(1, stored.duration_ms)
-        recordings.progress(worker.redis, stored.recording_id, min(99, percent))
-        # Pieces are cut at the same places each time.
+        jobs.progress(worker.redis, stored.recording_id, min(99, percent))
+        # Every attempt cuts the chunks at the same places.
         heard = known[number] if number < len(known) else using.transcribe(piece, language)
         if number >= len(known):
-            recordings.keep_piece(worker.redis, stored.recording_id, number, json.encode(heard))
+            jobs.save_chunk(worker.redis, stored.recording_id, number, json.encode(heard))
         found += [Word(done_ms + word.start_ms, done_ms + word.end_ms, word.text) for word in heard]
         done_ms += len(piece) // 2 * 1000 // RATE
-        checked(worker)
+        raise_if_interrupted(worker)
     return found
 
 
 def _callback(
-    worker: Worker, job: Transcribing, stored: Stored, text: str, error: str | None
+    worker: QueueConsumer, job: TranscriptionJob, stored: StoredRecording, text: str, error: str | None
 ) -> list[tuple[str, bytes]]:
     if job.url is None:
         return []
@@ -201,11 +218,11 @@ def _callback(
         ("error", error or ""),
     )
     post = PostCallback(stored.conference_id, stored.auth_id, job.url, job.method, params)
-    return [outbox.entry(post, time.time_ns() // 1_000_000, outbox.MOST_TRANSCRIPTION_BYTES)]
+    return [outbox.enqueue_item(post, time.time_ns() // 1_000_000, outbox.MOST_TRANSCRIPTION_BYTES)]
 
 
-def _tell(worker: Worker) -> None:
+def _tell(worker: QueueConsumer) -> None:
     transcribers.tell(worker.redis, worker.id, installed(settings()))
 
 
-serves(recordings.TRANSCRIPTIONS, lambda: 1, serve, _tell)
+register_handler(jobs.TRANSCRIPTION_QUEUE, lambda: 1, transcribe_once, _tell)

@@ -1,7 +1,7 @@
-"""What a worker holds of a queue's lanes: its lease, and the threads that take one entry after another.
+"""Queue consumer of a worker: its lease, and the threads that claim one entry after another.
 
-What a worker serves stands in Redis, with its lease. When it dies, its lanes are ready for others after LEASE_MS; what
-it was at is then done again: at least once.
+Redis knows what a worker serves, together with its lease. When the worker dies, its partitions become ready for
+others after `WORKER_LEASE_MS`. They repeat what it was doing: delivery is at least once.
 """
 
 from __future__ import annotations
@@ -21,36 +21,38 @@ import structlog
 from celery import signals  # type: ignore[import-untyped]
 from redis import Redis, RedisError
 
-from ari_conf import accounts, dead_letters, lanes, outbox
-from ari_conf.accounts import AccountRecord
-from ari_conf.lanes import Lanes, Taken, Verdict
-from ari_conf.redis_client import connect_in_threads, is_refused
+from ari_conf.common.redis_client import connect_in_threads, is_refused
+from ari_conf.errors import REPORT_HINT
+from ari_conf.queues import dead_letters, outbox, partitioned_queue
+from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition, PartitionedQueue
+from ari_conf.recordings.transcribers import TELL_S
 from ari_conf.settings import settings
-from ari_conf.transcribers import TELL_S
-from tasks import supervised
-from tasks.tokens import Tokens
+from ari_conf.store import accounts
+from ari_conf.store.accounts import AccountRecord
+from tasks import supervised_threads
+from tasks.wakeups import WakeupPublisher
 
 log = structlog.get_logger()
 RUN_S = 10.0
-"""A task takes no new entry after it, so that other queues get the thread as well."""
-LOOK_S = 0.25
-BROKEN_MS = 10_000
-FORGET_S = 600.0
+"""Seconds after which a task claims no new entry, so that other queues get the thread too."""
+POLL_INTERVAL_S = 0.25
+BUG_RETRY_MS = 10_000
+TRIM_INTERVAL_S = 600.0
 ACCOUNT_CACHE_S = 5.0
 MOST_ACCOUNTS = 10_000
-"""Remembered for so long."""
+"""The maximum number of accounts in the cache, each for ACCOUNT_CACHE_S seconds."""
 
 
-class Worker:
-    """This process, for one queue."""
+class QueueConsumer:
+    """The consumer of one queue in this process."""
 
     def __init__(self, redis: Redis, threads: int, queue: str = "callbacks") -> None:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.redis = redis
         self.threads = threads
         self.queue = queue
-        self.lanes = Lanes(redis, queue)
-        self.tokens = Tokens(redis, LOOK_S, queue)
+        self.lanes = PartitionedQueue(redis, queue)
+        self.wakeups = WakeupPublisher(redis, POLL_INTERVAL_S, queue)
         self.stopping = threading.Event()
         self._lock = threading.Lock()
         self._last = 0
@@ -59,39 +61,41 @@ class Worker:
         self._failed_at = float("-inf")
         self._forgot_at = float("-inf")
         self._accounts: dict[str, tuple[float, AccountRecord | None]] = {}
-        self.tell: Callable[[Worker], None] = lambda _: None
-        """Said each TELL_S, for as long as it lives. May raise RedisError."""
+        self.tell: Callable[[QueueConsumer], None] = lambda _: None
+        """A function called every TELL_S while the consumer runs. It may raise RedisError."""
         self._told_at = float("-inf")
 
     def start(self) -> None:
-        supervised.run(f"lease {self.queue}", self._beats, self.stopping.is_set)
-        self.tokens.start()
+        supervised_threads.run(f"lease {self.queue}", self._heartbeat_loop, self.stopping.is_set)
+        self.wakeups.start()
 
     def stop(self) -> None:
         self.stopping.set()
-        self.tokens.end()
-        with suppress(RedisError):  # else the lease ends by itself
-            self.lanes.leave(self.id)
+        self.wakeups.stop()
+        with suppress(RedisError):  # otherwise the lease expires
+            self.lanes.deregister(self.id)
 
     @property
-    def leased(self) -> bool:
-        return time.monotonic() - self._leased_at < lanes.SURE_MS / 1000
+    def has_lease(self) -> bool:
+        return time.monotonic() - self._leased_at < partitioned_queue.LEASE_MARGIN_MS / 1000
 
-    def turn(self, verdict: Verdict | None, take: bool, came: str = "") -> Taken | None:
-        """As `Lanes.turn`; asks until Redis answers, since a verdict must not be lost."""
+    def settle_and_claim(self, verdict: Disposition | None, take: bool, came: str = "") -> ClaimedEntry | None:
+        """Call `PartitionedQueue.settle_and_claim` until Redis responds, since a disposition must not be lost."""
         pause = 0.05
         while True:
             token = self._new_token() if take else None
             try:
                 asked_at = time.monotonic()
-                taken = self.lanes.turn(self.id, self.threads, token, verdict, came)
+                taken = self.lanes.settle_and_claim(self.id, self.threads, token, verdict, came)
             except (RedisError, OSError) as error:
                 if verdict and is_refused(error):
-                    # A key holds something else, say. The next beat gives its lane back.
-                    log.error("redis refuses what became of an entry", lane=verdict.taken.lane, reason=str(error))
-                    self._forget(verdict.taken.token)
+                    # For example, a key has another type. The next heartbeat releases the partition.
+                    partition = verdict.taken.partition
+                    log.error("entry outcome rejected by redis", partition=partition, reason=str(error))
+                    self._forget(verdict.taken.claim_number)
                     verdict = None
-                # Whether it took a lane is not known; if so, the next beat gives it back: nobody serves this token.
+                # It is unknown if Redis claimed a partition. If so, the next heartbeat releases it: no thread serves
+                # this claim number.
                 self._forget(token)
                 if self.stopping.wait(pause * random.uniform(0.5, 1)):
                     return None
@@ -99,13 +103,13 @@ class Worker:
                 continue
             self._leased_at = max(self._leased_at, asked_at)
             if verdict:
-                self._forget(verdict.taken.token)
+                self._forget(verdict.taken.claim_number)
             if not taken:
                 self._forget(token)
             return taken
 
     def account(self, auth_id: str) -> AccountRecord | None:
-        """At most 5 s old. Raises RedisError."""
+        """Return the account, at most 5 s old, or None if it does not exist. Raises RedisError."""
         read_at, record = self._accounts.get(auth_id, (float("-inf"), None))
         if time.monotonic() - read_at > ACCOUNT_CACHE_S:
             record = accounts.get(self.redis, auth_id)
@@ -124,15 +128,15 @@ class Worker:
         with self._lock:
             self._serving.discard(token or 0)
 
-    def _beats(self) -> None:
+    def _heartbeat_loop(self) -> None:
         while not self.stopping.is_set():
             with self._lock:
                 serving, last = list(self._serving), self._last
             asked_at = time.monotonic()
-            # After an outage of Redis' all leases have run out: the others get the time to renew theirs.
-            reclaim = asked_at - self._failed_at > lanes.LEASE_MS / 1000
+            # After an outage of Redis all leases have expired: other workers get time to renew theirs.
+            reclaim = asked_at - self._failed_at > partitioned_queue.WORKER_LEASE_MS / 1000
             try:
-                count = self.lanes.beat(self.id, self.threads, serving, last, reclaim=reclaim)
+                count = self.lanes.heartbeat(self.id, self.threads, serving, last, reclaim=reclaim)
                 self._forget_old_letters(asked_at)
                 if asked_at - self._told_at >= TELL_S:
                     self.tell(self)
@@ -142,46 +146,46 @@ class Worker:
             else:
                 self._leased_at = max(self._leased_at, asked_at)
                 if count:
-                    log.warning("lanes taken over", count=count)
-                    self.tokens.wake()
-            self.stopping.wait(lanes.BEAT_MS / 1000)
+                    log.warning("partitions reclaimed", count=count)
+                    self.wakeups.wake()
+            self.stopping.wait(partitioned_queue.HEARTBEAT_MS / 1000)
 
     def _forget_old_letters(self, now: float) -> None:
-        if self.queue == outbox.QUEUE and now - self._forgot_at > FORGET_S:
+        if self.queue == outbox.QUEUE and now - self._forgot_at > TRIM_INTERVAL_S:
             self._forgot_at = now
-            dead_letters.forget_old(self.redis, accounts.ids(self.redis), letters_kept_ms())
+            dead_letters.trim_expired(self.redis, accounts.ids(self.redis), dead_letter_ttl_ms())
 
 
-def letters_kept_ms() -> int:
+def dead_letter_ttl_ms() -> int:
     return settings().dead_letters_days * accounts.DAY_MS
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class QueueHandler:
     threads: Callable[[], int]
-    serve: Callable[[Worker, Taken], Verdict]
-    tell: Callable[[Worker], None]
+    serve: Callable[[QueueConsumer, ClaimedEntry], Disposition]
+    tell: Callable[[QueueConsumer], None]
 
 
-_served: dict[str, Served] = {}
-_workers: dict[str, Worker] = {}
+_served: dict[str, QueueHandler] = {}
+_workers: dict[str, QueueConsumer] = {}
 
 
-def serves(
+def register_handler(
     queue: str,
     threads: Callable[[], int],
-    serve: Callable[[Worker, Taken], Verdict],
-    tell: Callable[[Worker], None] = lambda _: None,
+    serve: Callable[[QueueConsumer, ClaimedEntry], Disposition],
+    tell: Callable[[QueueConsumer], None] = lambda _: None,
 ) -> None:
-    """Each entry of that queue's lanes is for this function, in a worker that consumes the queue."""
-    _served[queue] = Served(threads, serve, tell)
+    """Register `serve` for every entry of the queue, in each worker that consumes it."""
+    _served[queue] = QueueHandler(threads, serve, tell)
 
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]
 def _ready(sender: Any, **_: Any) -> None:
     for queue, served in _served.items():
         if queue in sender.app.amqp.queues.consume_from:
-            _workers[queue] = Worker(redis_client(), min(served.threads(), sender.pool.limit), queue)
+            _workers[queue] = QueueConsumer(redis_client(), min(served.threads(), sender.pool.limit), queue)
             _workers[queue].tell = served.tell
             _workers[queue].start()
 
@@ -203,35 +207,43 @@ def redis_client() -> Redis:
     return connect_in_threads(url, socket_connect_timeout=2, socket_timeout=5)
 
 
-def unreadable(worker: Worker, taken: Taken, error: Exception) -> Verdict:
-    """Another version wrote it, or it is damaged: it is given up, so that the lane's others have their turn."""
-    log.error("an entry can't be read: it is given up", queue=worker.queue, lane=taken.lane, reason=str(error))
-    return lanes.dead(taken, taken.entry, settings().dead_letters_kept, letters_kept_ms())
+def unreadable(worker: QueueConsumer, taken: ClaimedEntry, error: Exception) -> Disposition:
+    """Return a dead letter for an entry that is damaged or from another version, so that its partition continues."""
+    log.error(
+        "queue entry undecodable",
+        queue=worker.queue,
+        partition=taken.partition,
+        reason=str(error),
+        action="dead-lettered",
+    )
+    return partitioned_queue.dead_letter(taken, taken.entry, settings().dead_letters_kept, dead_letter_ttl_ms())
 
 
-def come(queue: str, token: str) -> None:
-    """`token` only says that somebody came for it: which lanes are served, Redis knows."""
+def process_wakeup(queue: str, token: str) -> None:
+    """Process entries of a queue. `token` only tells Redis which wake-up was answered; Redis chooses the entries."""
     worker = _workers.get(queue)
     if worker is None:
         return
-    run(worker, token, time.monotonic() + RUN_S, _served[queue].serve)
+    _process_queue(worker, token, time.monotonic() + RUN_S, _served[queue].serve)
 
 
-def run(worker: Worker, came: str, until: float, serve: Callable[[Worker, Taken], Verdict]) -> None:
-    verdict: Verdict | None = None
+def _process_queue(
+    worker: QueueConsumer, came: str, until: float, serve: Callable[[QueueConsumer, ClaimedEntry], Disposition]
+) -> None:
+    verdict: Disposition | None = None
     while True:
         take = time.monotonic() < until and not worker.stopping.is_set()
-        taken = worker.turn(verdict, take, came)
+        taken = worker.settle_and_claim(verdict, take, came)
         if taken is None:
             break
         came = ""
         try:
             verdict = serve(worker, taken)
         except RedisError:
-            verdict = lanes.back(taken)
+            verdict = partitioned_queue.release(taken)
         except Exception:
-            # Ours to mend: nothing of the lane is lost meanwhile.
-            log.exception("a job can't be tried", queue=worker.queue, lane=taken.lane)
-            verdict = lanes.retry(taken, taken.entry, BROKEN_MS)
+            # A bug in our code. The entry is kept and retried, so nothing in the partition is lost until it is fixed.
+            log.exception("job raised", queue=worker.queue, partition=taken.partition, hint=REPORT_HINT)
+            verdict = partitioned_queue.retry(taken, taken.entry, BUG_RETRY_MS)
     if not take:
-        worker.tokens.wake()
+        worker.wakeups.wake()

@@ -1,4 +1,4 @@
-"""Stands between asynchronous clients and Redis: what a network, a virtual IP or a proxy does on a bad day."""
+"""Proxy between asynchronous clients and Redis: fails as a network, a virtual IP or a proxy may fail."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from contextlib import asynccontextmanager, suppress
 class Between:
     def __init__(self, target: int) -> None:
         self.target = target
-        """The port of 127.0.0.1 to which new connections lead; those that there are stay where they are."""
+        """The port of 127.0.0.1 for new connections; open connections keep theirs."""
         self.url = ""
         self.held = asyncio.Event()
-        """Something is held back."""
+        """Set while the proxy holds something back."""
         self.connections = 0
-        """Since ever."""
+        """The number of connections since the start."""
         self._hold: bytes | None = None
         self._flows = asyncio.Event()
         self._flows.set()
         self._open: set[asyncio.StreamWriter] = set()
 
     def hold(self, what: bytes = b"") -> None:
-        """From now on nothing goes through of a request with this in it, nor of what follows on its connection."""
+        """Hold back, from now on, requests that contain `what`, and all that follows on the same connection."""
         self._hold = what
         self._flows.clear()
         self.held.clear()
 
     def let_through(self) -> None:
-        """All, and what was held back too."""
+        """Let everything through, including what was held back."""
         self._hold = None
         self._flows.set()
 
     def cut(self) -> None:
-        """All connections."""
+        """Close all connections."""
         for writer in self._open:
             writer.close()
 

@@ -1,4 +1,4 @@
-"""Fixtures of all tests, and what pytest does around them."""
+"""Fixtures of all tests, and the hooks of pytest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.integration.table import Rows
 from tests.parallel import Printing, longest_first
 from tests.redis import redis_server as redis_server
 
-# A busy machine is no failure.
+# A slow machine is not a failure.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
@@ -29,5 +29,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def prints_for_others(config: pytest.Config) -> bool:
-    """Other processes run the tests, and this one prints."""
+    """Return True if this process only prints, because other processes run the tests."""
     return bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")

@@ -1,20 +1,20 @@
-"""How late this machine is, so that a judgment about time leaves out what the machine owes.
+"""Lateness of this machine, so that assertions about time exclude delays that the machine caused.
 
     began = time.monotonic()
     ...
     assert took_s(began) < 1                    # seconds of this process's monotonic clock
     assert took_ms(asked.at_ms, answered) < 400  # between two times in epoch ms
+
     patience = Patience(10)                     # a deadline that a late machine extends
     while not found():
         assert not patience.over
 
-A moment is late if something that could run found no free processor, or if this process, which asked to be woken, was
-not: what works comes that much later. It is stalled if this process was not woken: that is what sound suffers, which
-needs little of a processor, but each 20 ms. On a machine where nothing else runs both are next to nothing, and limits
-hold as they are written. Of a process that is told by `watch`, Asterisk say, it counts as well for how long one of its
-threads waited for a processor: whoever needs more of one than this process does waits longer. They never exceed nine
-tenths of the time that is judged: a limit is at most ten times as long
-as written, on the busiest machine too.
+A moment is late if a runnable task found no free processor, or if this process was not woken at the time that it asked
+for: other work is late by as much. A moment is stalled if this process was not woken. A stall is what disturbs audio,
+which needs little processor time, but every 20 ms. On an idle machine both are nearly zero, and limits hold as written.
+For a process that `watch` names, such as Asterisk, the time that one of its threads waited for a processor counts too:
+a process that needs more processor time than this one waits longer. Neither exceeds nine tenths of the time in
+question: a limit is at most ten times as long as written, even on the busiest machine.
 """
 
 from __future__ import annotations
@@ -32,23 +32,24 @@ from typing import TypeVar
 
 T = TypeVar("T")
 PRESSURE = Path("/proc/pressure/cpu")
-"""The kernel's own count; where it has none, what is left is how late this process wakes up."""
+"""The kernel's own measure. Where it does not exist, only the late wake-ups of this process count."""
 SOON_S = 30.0
-"""For what is to come at some time, where no promise says when: so long is a failure waited for."""
+"""The time to wait before a failure, for an event without a promised deadline."""
 TICK_S = 0.01
 SLACK_S = 0.002
-"""By so much any timer is late."""
+"""The normal delay of any timer."""
 MOST_SHARE = 0.9
 MOST_PATIENCE = 3
 KEPT = 200_000
-"""Ticks that are remembered: half an hour of them, and 20 MB."""
+"""The number of ticks in memory: half an hour of them, and 20 MB."""
 THREADS_EACH_TICKS = 5
 STARVED_S = 0.01
-"""A thread that waited for less of these ticks has had what it needs."""
+"""A thread that waited for less than this during these ticks counts as not delayed."""
 
 
 class Threads:
-    """Those of a process, and for how long they waited for a processor. The kernel counts it when they get one."""
+    """The threads of a process, and the time that each waited for a processor, which the kernel adds when it
+    gets one."""
 
     def __init__(self, pid: int) -> None:
         self._folder = Path(f"/proc/{pid}/task")
@@ -56,8 +57,8 @@ class Threads:
         self.longest_s()
 
     def longest_s(self) -> float:
-        """The longest that one of them waited, of what was counted since it was last asked; 0 of a process that is
-        gone, or where the kernel doesn't count."""
+        """Return the longest wait of one thread since the previous call; 0 if the process has ended or the kernel does
+        not count."""
         before, self._waited = self._waited, {}
         with contextlib.suppress(OSError):
             for thread in self._folder.iterdir():
@@ -67,12 +68,12 @@ class Threads:
 
 
 class Watch:
-    """Notes, on a thread of its own, how late the machine was in each tick."""
+    """A thread that notes for each tick how late the machine was."""
 
     def __init__(self) -> None:
         self._at = [time.monotonic()]
         self._late = [0.0]
-        """Seconds in all, until the time at the same place in `_at`."""
+        """The total in seconds up to the time at the same index of `_at`."""
         self._stalled = [0.0]
         self._threads: dict[int, Threads] = {}
         self._starved: list[tuple[float, float]] = []
@@ -87,7 +88,7 @@ class Watch:
         threading.Thread(target=self._run, name="lateness", daemon=True).start()
 
     def late_s(self, began: float, ended: float) -> float:
-        """Of that stretch of the monotonic clock."""
+        """Return the lateness in that interval of the monotonic clock."""
         return self._of(self._late, began, ended)
 
     def stalled_s(self, began: float, ended: float) -> float:
@@ -98,13 +99,13 @@ class Watch:
             self._threads[pid] = Threads(pid)
 
     def starved(self) -> list[tuple[float, float]]:
-        """(until when, for how long) a thread of what is watched waited."""
+        """Return (end, seconds) of each wait of a watched thread."""
         with self._lock:
             return list(self._starved)
 
     def tick(self, passed_s: float, waited_s: float, starved_s: float = 0.0) -> None:
-        """One that was to last TICK_S has lasted `passed_s`; `waited_s` is what the kernel counts of everything,
-        `starved_s` of what is watched."""
+        """Record a tick of TICK_S that took `passed_s`. `waited_s`: the kernel's measure of all processes; `starved_s`:
+        of the watched ones."""
         stalled = max(passed_s - TICK_S - SLACK_S, starved_s, 0.0)
         with self._lock:
             self._at.append(self._at[-1] + passed_s)
@@ -130,8 +131,10 @@ class Watch:
         return longest if longest > STARVED_S else 0.0
 
     def _pressure(self) -> float:
-        """Seconds for which something waited for a processor. The kernel gives the mean of the processors; who waits
-        waits for one of them."""
+        """Return the seconds for which anything waited for a processor.
+
+        The kernel reports the mean over all processors, but each task waits for only one of them.
+        """
         if self._file is None:
             return 0.0
         some = os.pread(self._file, 256, 0).split(b"\n", 1)[0]
@@ -160,12 +163,12 @@ def start() -> None:
 
 
 def watch(pid: int) -> None:
-    """What is served late by that process because it waited for a processor is the machine's making."""
+    """Count delays of that process as the machine's if its threads waited for a processor."""
     _watch.watch(pid)
 
 
 def starved() -> list[tuple[float, float]]:
-    """(until when, in epoch ms; for how many ms) a thread of what is watched waited."""
+    """Return (end in epoch ms, duration in ms) of each wait of a watched thread."""
     offset = time.time() - time.monotonic()
     return [((until + offset) * 1000, s * 1000) for until, s in _watch.starved()]
 
@@ -175,13 +178,13 @@ def late_s(began: float, ended: float | None = None) -> float:
 
 
 def took_s(began: float, ended: float | None = None) -> float:
-    """Seconds since `began`, by the monotonic clock, less those that the machine was late."""
+    """Return the seconds since `began` by the monotonic clock, minus those that the machine was late."""
     ended = time.monotonic() if ended is None else ended
     return ended - began - late_s(began, ended)
 
 
 def late_ms(from_ms: float, to_ms: float) -> float:
-    """Of a stretch of the wall clock, in epoch ms."""
+    """Return the lateness in an interval of the wall clock, in epoch ms."""
     offset = time.time() - time.monotonic()
     return late_s(from_ms / 1000 - offset, to_ms / 1000 - offset) * 1000
 
@@ -196,7 +199,7 @@ def took_ms(from_ms: float, to_ms: float) -> float:
 
 
 def lasted(from_ms: float, to_ms: float, least_ms: float, below_ms: float) -> None:
-    """Fails if that stretch, of epoch ms, was shorter or longer: either of its ends may be late."""
+    """Fail if the interval, in epoch ms, was shorter or longer: either of its ends may be late."""
     late, took = late_ms(from_ms, to_ms), to_ms - from_ms
     assert least_ms <= took + late and took - late < below_ms, (
         f"it lasted {took:.0f} ms, the machine was late for {late:.0f} of them: not {least_ms:g} to {below_ms:g}"
@@ -204,7 +207,8 @@ def lasted(from_ms: float, to_ms: float, least_ms: float, below_ms: float) -> No
 
 
 class Patience:
-    """For so many seconds on a machine that is never late; for at most four times as many on any."""
+    """A deadline of `within_s` seconds on a machine that is never late, and of at most four times as much on any
+    machine."""
 
     def __init__(self, within_s: float) -> None:
         self._within_s = within_s
@@ -222,7 +226,7 @@ class Patience:
 
 @contextlib.asynccontextmanager
 async def timeout(within_s: float = SOON_S) -> AsyncIterator[None]:
-    """asyncio's, with patience."""
+    """Limit a block as asyncio.timeout does, but with Patience."""
     loop, patience = asyncio.get_running_loop(), Patience(within_s)
     async with asyncio.timeout(None) as limit:
 

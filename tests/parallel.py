@@ -1,6 +1,8 @@
-"""Several processes run the tests, and one prints: which file each begins, what has failed so far, and the end.
+"""Parallel tests: several processes run them, and one prints each file that starts, the failures so far, and the
+result.
 
-pytest-xdist does it; each process runs whole files. The end is pytest's own: what failed, the slowest, the count.
+pytest-xdist distributes the tests; each process runs whole files. The end of the output is pytest's own: failures, the
+slowest tests, the count.
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ from typing import Any
 import pytest
 
 LONG = ("tests/chaos", "tests/bench", "tests/tasks", "tests/integration", "tests/test_lint.py", "tests/simulation")
-"""Begun first, the longest of them at the front: a long one that is begun last is one that all wait for."""
+"""Paths that start first, the slowest at the front: if a slow file starts last, all processes wait for it."""
 
 
 def longest_first(items: list[pytest.Item]) -> None:
-    """All processes must sort alike."""
+    """Sort the tests, identically in all processes."""
 
     def place(item: pytest.Item) -> int:
         found = [number for number, folder in enumerate(LONG) if item.nodeid.startswith(folder)]
@@ -25,7 +27,8 @@ def longest_first(items: list[pytest.Item]) -> None:
 
 
 def whole_files(config: pytest.Config, log: Any) -> Any:
-    """xdist's `loadscope`, but that a test which ends its process is not run again: it would end the next one, too."""
+    """Return xdist's `loadscope`, changed so that a test that ends its process is not repeated: it would end the next
+    process too."""
     from xdist.scheduler import LoadScopeScheduling
 
     class WholeFiles(LoadScopeScheduling):
@@ -46,13 +49,13 @@ def whole_files(config: pytest.Config, log: Any) -> Any:
 
 
 class Printing:
-    """pytest's plugin, in the process that prints."""
+    """A pytest plugin for the process that prints."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._began = time.monotonic()
         self._files: dict[str, str] = {}
-        """What each process is at."""
+        """The current file of each process."""
         self._done: set[str] = set()
         self._all = 0
 
@@ -63,7 +66,7 @@ class Printing:
         self._all = len(ids)
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        # Counted, and no letter: what failed is said in words.
+        # Counted without a letter; failures are reported in words.
         if report.failed:
             return ("error" if report.when in ("setup", "teardown") else "failed", "", "")
         return ("passed", "", "") if report.passed and report.when == "call" else None

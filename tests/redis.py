@@ -1,4 +1,4 @@
-"""A real redis-server of a test's own: on a free port of 127.0.0.1, in its temporary folder, appendonly."""
+"""Redis servers for tests: each test starts a real redis-server on a free port of 127.0.0.1, with appendonly."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *more: str) -> None:
-        """`more` options, such as "--appendonly", "no"."""
+        """Start the server. `more`: options such as "--appendonly", "no"."""
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
         options += ["--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"]
         options += ["--repl-diskless-sync-delay", "0", *more]
@@ -44,25 +44,25 @@ class RedisServer:
                 time.sleep(0.01)
 
     def begin_tls(self, name: str = "IP:127.0.0.1") -> tuple[int, Path]:
-        """On another port, with a certificate of its own for that name; the file is its CA's as well."""
+        """Open a TLS port with a new certificate for that name; the file is its CA's certificate too."""
         made = certificate(self.folder, name)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port: int = free.getsockname()[1]
         key = {"tls-cert-file": str(made), "tls-key-file": str(made.with_suffix(".key"))}
-        # All of it at once: a certificate without its key is refused.
+        # All options in one command: a certificate without its key is refused.
         pairs = [word for pair in (key | {"tls-auth-clients": "no", "tls-port": str(port)}).items() for word in pair]
         self.client.execute_command("CONFIG", "SET", *pairs)
         return port, made
 
     def follow(self, primary: RedisServer) -> None:
-        """It becomes a replica, and returns when it has all that the primary has."""
+        """Make this server a replica, and return once it has all data of the primary."""
         self.client.replicaof("127.0.0.1", primary.port)
         self._until(lambda: self.client.info("replication")["master_link_status"] == "up")
         self._until(lambda: self._offset() == primary.client.info("replication")["master_repl_offset"])
 
     def promote(self) -> None:
-        """It becomes the primary."""
+        """Make this server the primary."""
         self.client.replicaof("NO", "ONE")
 
     def _offset(self) -> int:
@@ -75,14 +75,14 @@ class RedisServer:
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """As `systemctl restart` does it."""
+        """Stop the server as `systemctl restart` does."""
         if self._process:
             self._process.terminate()
             self._process.wait()
             self._process = None
 
     def kill(self) -> None:
-        """kill -9."""
+        """Stop the server as `kill -9` does."""
         if self._process:
             self._process.kill()
             self._process.wait()
@@ -90,7 +90,7 @@ class RedisServer:
 
 
 def certificate(folder: Path, name: str) -> Path:
-    """Of a server of that name, such as DNS:redis.example, signed by itself; the key is beside it."""
+    """Return a self-signed certificate for a server name, such as DNS:redis.example; the key is beside it."""
     made = folder / f"{re.sub('[^a-z0-9]', '-', name.lower())}.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     command += ["-days", "2", "-subj", "/CN=redis", "-addext", f"subjectAltName={name}"]
@@ -100,7 +100,7 @@ def certificate(folder: Path, name: str) -> Path:
 
 
 class Sentinel:
-    """Watches a primary under the name mymaster; `quorum` of them must agree."""
+    """A Sentinel that watches a primary named mymaster; `quorum` Sentinels must agree."""
 
     def __init__(self, folder: Path, primary: RedisServer, quorum: int) -> None:
         folder.mkdir(parents=True)
@@ -122,17 +122,17 @@ class Sentinel:
         self.client: Any = redis.Redis(port=self.port, retry=Retry(ConstantBackoff(0.05), 400))
 
     def primary(self) -> int:
-        """Its port."""
+        """Return the primary's port."""
         return int(self.client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")[1])
 
     def knows(self) -> tuple[int, int]:
-        """How many replicas and other Sentinels."""
+        """Return the number of replicas and the number of other Sentinels."""
         asked = ("REPLICAS", "SENTINELS")
         found = [len(self.client.execute_command("SENTINEL", word, "mymaster")) for word in asked]
         return found[0], found[1]
 
     def fail_over(self) -> None:
-        """To a replica, although the primary lives."""
+        """Fail over to a replica, although the primary is alive."""
         self.client.execute_command("SENTINEL", "FAILOVER", "mymaster")
 
     def kill(self) -> None:

@@ -1,5 +1,8 @@
-"""An S3 server with a bucket policy: what isn't allowed is denied, and without the permission to list, so is what isn't
-there, as AWS does it. It keeps what it is given in memory."""
+"""S3 server with a bucket policy that keeps objects in memory.
+
+It denies everything that the policy does not allow. Without the permission to list, it also denies objects that do not
+exist, as AWS does.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
 LEAST = frozenset({"PutObject", "GetObject", "DeleteObject"})
-"""What ari_conf needs, below its folder."""
+"""The permissions that ari_conf needs below its folder."""
 NEW_HEADERS = re.compile(r"x-amz-(checksum|sdk-checksum|trailer)|x-amz-decoded")
 
 
@@ -22,13 +25,13 @@ class StrictS3:
         self.objects: dict[str, bytes] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.unknown = 403
-        """The status for operations that aren't allowed besides those of objects: 501 of a server that knows none."""
+        """The status for other operations that are not allowed: 501 for a server that does not know them."""
         self.is_old = False
-        """It refuses the checksums that boto3 sends by itself since 2025."""
+        """True if the server refuses the checksums that boto3 sends by default since 2025."""
         self.knows_range = True
         self.is_away = False
         self.asked: list[str] = []
-        """METHOD KEY?QUERY -> STATUS CODE"""
+        """Log of the requests: METHOD KEY?QUERY -> STATUS CODE."""
         server = self
 
         class Requests(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""What may import what. The rest of it stands in setup.cfg and is import-linter's."""
+"""Rules for imports of the core. setup.cfg has the other rules, which import-linter checks."""
 
 import ast
 import sys

@@ -1,4 +1,5 @@
-"""What of Plivo runs here: docs/compatibility.md, whose tables `python -m tests.test_compatibility` writes again."""
+"""Tables of docs/reference/compatibility.md: supported parts of Plivo. `python -m tests.test_compatibility` writes
+them."""
 
 from __future__ import annotations
 
@@ -11,12 +12,12 @@ import plivo.xml
 import pytest
 
 from ari_conf.core import elements as el
-from ari_conf.document import parse
+from ari_conf.documents.parser import parse
 from ari_conf.settings import Settings
 from ari_conf.web.app import create
 from ari_conf.web.plivo_calls import CALLS, NAMES, OFFERED, not_offered
 
-PAGE = Path(__file__).parents[1] / "docs/compatibility.md"
+PAGE = Path(__file__).parents[1] / "docs/reference/compatibility.md"
 TABLES = re.compile(r"(<!-- (\w+): made by `python -m tests\.test_compatibility` -->\n).*?(?=<!-- /\2 -->)", re.DOTALL)
 RUN: tuple[type, ...] = get_args(el.Element)
 
@@ -24,7 +25,7 @@ RUN: tuple[type, ...] = get_args(el.Element)
 def attributes() -> str:
     lines = ["| element | attribute | default | allowed |", "|---|---|---|---|"]
     for element in RUN:
-        rows = el.attributes_of(element) or {"": (None, None)}
+        rows = el.attribute_fields(element) or {"": (None, None)}
         for name, (field, _) in rows.items():
             cells = (f"`{name}`", _shown(field.default), _allowed(element, name)) if name and field else ("", "", "")
             lines.append(f"| {element.__name__} | {' | '.join(cells)} |")
@@ -38,13 +39,13 @@ def _shown(default: Any) -> str:
 
 
 def _allowed(element: type, name: str) -> str:
-    with pytest.raises(el.NotAllowed) as refused:
-        el.attributes_of(element)[name][1]("\x00")
+    with pytest.raises(el.InvalidValue) as refused:
+        el.attribute_fields(element)[name][1]("\x00")
     return str(refused.value)
 
 
 def skipped() -> str:
-    return ", ".join(f"`<{name}>`" for name in el.SKIPPED_ELEMENTS) + "\n"
+    return ", ".join(f"`<{name}>`" for name in el.UNSUPPORTED_ELEMENTS) + "\n"
 
 
 def calls() -> str:
@@ -78,7 +79,7 @@ def test_the_page_is_current() -> None:
 
 
 def sdk_elements() -> dict[str, set[str]]:
-    """Plivo's elements and their attributes, as its SDK has them."""
+    """Return Plivo's elements and their attributes, as its SDK has them."""
     found: dict[str, set[str]] = {}
     for name, kind in inspect.getmembers(plivo.xml, inspect.isclass):
         if name.endswith("Element") and kind.__module__.startswith("plivo.xml"):
@@ -91,17 +92,18 @@ def test_each_element_and_attribute_of_plivo_s_runs_or_is_named() -> None:
     known = {kind.__name__: kind for kind in RUN}
     for name, attributes in sdk_elements().items():
         if name in known:
-            have = {*el.attributes_of(known[name]), *el.IGNORED_ATTRIBUTES.get(name, ())}
+            have = {*el.attribute_fields(known[name]), *el.IGNORED_ATTRIBUTES.get(name, ())}
             assert {a.lower() for a in attributes} <= {a.lower() for a in have}, name
         elif name[0].isupper() and name not in ("Response", "PlivoXML"):
             (warning,) = parse(f"<Response><{name}/></Response>".encode()).warnings
-            assert warning == f"{name} is not run here: it is skipped, with all that is in it"
+            assert warning == f"{name} is not supported: it is skipped, including its content"
 
 
 def test_what_plivo_has_and_is_not_offered_says_so() -> None:
     for name in NAMES - set(OFFERED):
         for path in (f"/v1/Account/MA1/{name}/", f"/v1/Account/MA1/{name}/x/Play/"):
-            assert not_offered(path) == f"Plivo's {name}/ is not offered here; docs/compatibility.md lists what is"
+            refusal = f"Plivo's {name}/ is not offered here; docs/reference/compatibility.md lists what is"
+            assert not_offered(path) == refusal
     assert "the account itself" in str(not_offered("/v1/Account/MA1/"))
     for path in ("/v1/Account/MA1/Conference/x/Fly/", "/v1/Account/MA1/Nonsense/", "/v1/Account/", "/Call/", ""):
         assert not_offered(path) is None

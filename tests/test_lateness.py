@@ -1,4 +1,4 @@
-"""That a late machine is told from one that is not."""
+"""Tests of `lateness`: it must tell a late machine from one that is not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.lateness import MOST_PATIENCE, MOST_SHARE, TICK_S, Patience, Threads,
 
 @pytest.fixture
 def watch() -> Watch:
-    """One whose ticks are told, not lived."""
+    """Return a Watch that the test drives with ticks."""
     watch = Watch()
     watch._at = [0.0]
     return watch
@@ -70,7 +70,7 @@ def test_a_thread_that_shares_its_processor_waits() -> None:
 
 
 def test_one_that_is_stopped_does_not_wait() -> None:
-    """What stands still by its own or somebody's doing has no excuse."""
+    """Check that a stopped process has no excuse, whatever stopped it."""
     with subprocess.Popen(("sha256sum", "/dev/zero")) as process:
         try:
             os.kill(process.pid, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""What tox.ini's `lint` runs, here beside the other tests, and counted with them."""
+"""The `lint` commands of tox.ini as tests, run and counted with the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plivo's Python SDK, set up as docs/sdks.md says: whatever it is asked for goes to this server, and nowhere else."""
+"""Plivo's Python SDK, set up as in docs/guide/sdks.md: all of its requests go to this server, and to no other."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from plivo.exceptions import ResourceNotFoundError
 from plivo.resources import lookup
 from plivo.rest import base_client, client, phlo_client
 
-PAGE = (Path(__file__).parents[1] / "docs/sdks.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs/guide/sdks.md").read_text()
 MODULES = (client, base_client, phlo_client, lookup)
 MP = "MAXXXXXXXXXXXXXXXXXX"
 
 
 @pytest.fixture
 def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
-    """To which requests went; none leaves this process."""
+    """Yield the set of hosts to which requests went; no request leaves this process."""
     asked: set[str] = set()
 
     def send(_: requests.Session, request: requests.PreparedRequest, **__: object) -> requests.Response:

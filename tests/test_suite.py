@@ -1,4 +1,4 @@
-"""How the tests are run: by several processes, of which one prints; their count, their failures and their table."""
+"""Tests of the test run: several processes run the tests and one prints the count, the failures and the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call's INVITE says besides the numbers: codec, X-PH-* headers, and whether the caller wants to be known."""
+"""Reader of a call's INVITE: codec, X-PH-* headers, and the caller's wish for privacy."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from ari_conf.errors import AriError, AriUnreachable
 
 CODEC, KIND, WANTED = "CHANNEL(audionativeformat)", "CHANNEL(channeltype)", "X-PH-"
 ADDRESSES = "${CHANNEL(pjsip,remote_addr)} ${CHANNEL(rtp,dest)}"
-"""Where the INVITE came from, and where sound is sent to: each as host:port; empty if the call did not come by SIP."""
+"""Source of the INVITE, and destination of the sound, as host:port; empty if the call did not come over SIP."""
 READABLE = r"FILTER(\x20-\x7e,${%s})"
-"""What of a text can be told as JSON, whatever bytes its sender put into it."""
+"""Filter for the part of a text that can be sent as JSON, whatever bytes its sender put into it."""
 IN_NAMES = string.digits + string.ascii_lowercase + "-_"
-"""What headers' names consist of; case doesn't matter."""
+"""Characters of header names; case doesn't matter."""
 AT_ONCE = 64
-"""Prefixes of names that Asterisk is asked for in one request."""
+"""Name prefixes that Asterisk is asked for in one request."""
 MOST_HEADERS = 200
-"""X-PH-* headers of one call: each is a request to Asterisk, and a parameter of every request."""
+"""Maximum number of X-PH-* headers per call, because each is a request to Asterisk, and a parameter of every request to
+the application."""
 WITHHELD = {"id", "user", "header"}
-"""Of the Privacy header (RFC 3323, RFC 3325)."""
+"""Values of the Privacy header that withhold the caller's identity (RFC 3323, RFC 3325)."""
 HIDDEN = ("privacy=full", "privacy=uri")
-"""Of Remote-Party-ID, which came before it."""
+"""Values of Remote-Party-ID, the predecessor of Privacy, that withhold the caller's identity."""
 LEFT_OUT = (
-    "a header of the call's INVITE is longer than 4 KB, or there are very many: Asterisk tells no such header, so that "
-    "some of its X-PH- headers may be missing"
+    "some X-PH- headers of the call's INVITE may be missing: a header is longer than 4 KB, or the INVITE has very "
+    "many, and Asterisk does not report such headers"
 )
 UNANSWERED = (
-    "Asterisk did not answer what the call's INVITE says: its X-PH- headers are missing, and its caller is anonymous, "
-    "since they may want to be"
+    "the call's INVITE could not be read: Asterisk did not answer; its X-PH- headers are missing, and its caller is "
+    "anonymous, because they may have asked for it"
 )
 
 
@@ -40,15 +41,15 @@ UNANSWERED = (
 class Invite:
     codec: str
     headers: tuple[tuple[str, str], ...] = ()
-    """X-PH-*; none if the call did not come by SIP."""
+    """X-PH-* headers; empty if the call did not come over SIP."""
     withheld: bool = False
     warnings: tuple[str, ...] = ()
     addresses: str = ""
-    """host:port, separated by spaces: where it came from, and where sound is sent to."""
+    """Source of the INVITE and destination of the sound, as host:port, separated by a space."""
 
 
 async def read(ari: Client, channel_id: str) -> Invite:
-    """As far as Asterisk tells it. Never raises AriError."""
+    """Read the INVITE of a channel, as far as Asterisk reports it. Never raises AriError."""
     asking = _Asking(ari, channel_id)
     codec, by_sip, addresses, names = await asking.what_it_is()
     if not by_sip:
@@ -56,7 +57,7 @@ async def read(ari: Client, channel_id: str) -> Invite:
         return Invite(codec, withheld=unknown, warnings=(UNANSWERED,) if unknown else ())
     warnings: list[str] = []
     if names is None:
-        # With one that is too long, or too many, Asterisk tells no names at all.
+        # If one header is too long, or if there are too many, Asterisk lists no names at all.
         withheld = await asking.withheld("Privacy", "Remote-Party-ID")
         wanted, whole = await asking.wanted()
         warnings += [] if whole else [LEFT_OUT]
@@ -65,7 +66,7 @@ async def read(ari: Client, channel_id: str) -> Invite:
         wanted = [name for name in names if name.upper().startswith(WANTED)]
     wanted = list({name.lower(): name for name in reversed(wanted)}.values())[::-1]
     if len(wanted) > MOST_HEADERS:
-        warnings.append(f"of the call's {len(wanted)} X-PH- headers the first {MOST_HEADERS} are told")
+        warnings.append(f"only the first {MOST_HEADERS} of the call's {len(wanted)} X-PH- headers are passed on")
         del wanted[MOST_HEADERS:]
     headers = []
     for name, (value, warning) in zip(wanted, await asyncio.gather(*map(asking.header, wanted)), strict=True):
@@ -78,12 +79,12 @@ class _Asking:
     def __init__(self, ari: Client, channel_id: str) -> None:
         self._ari, self._channel_id = ari, channel_id
         self.unanswered = False
-        """Asterisk did not answer all that it was asked."""
+        """True if Asterisk did not respond to one of the requests."""
 
     async def what_it_is(self) -> tuple[str, bool, str, list[str] | None]:
-        """The codec, whether the call came by SIP, the addresses, and the names of its headers; None if they are not
-        told. In one request; in several if this Asterisk has no EVAL()."""
-        # What a caller wrote into their headers comes out of it, and is not evaluated.
+        """Return the codec, True if the call came over SIP, the addresses, and the names of its headers (None: not
+        listed). This takes one request, or several if this Asterisk has no EVAL()."""
+        # EVAL() does not evaluate the text that a caller wrote into a header.
         names = READABLE % "PJSIP_HEADERS()"
         told = await self._variable(f"EVAL(${{{CODEC}}};${{{KIND}}};{ADDRESSES};${{{names}}})")
         if told is not None and told.count(";") >= 3:
@@ -93,7 +94,8 @@ class _Asking:
         return codec, kind == "PJSIP", "", _split(listed) or None
 
     async def withheld(self, *names: str) -> bool:
-        """Also if one of these headers is there and can't be read: it may well ask for that."""
+        """Return True if one of these headers withholds the caller's identity, or exists but can't be read: it may well
+        do so."""
         for name in names:
             asked = f"PJSIP_HEADER(read,{name})"
             if (said := await self._variable(asked)) is None:
@@ -106,13 +108,13 @@ class _Asking:
         return False
 
     async def wanted(self) -> tuple[list[str], bool]:
-        """The names of X-PH-* headers, asked for by what they begin with; and whether these are all."""
+        """Return the names of the X-PH-* headers, which Asterisk is asked for by prefix, and True if these are all."""
         if listed := await self._variable(f"PJSIP_HEADERS({WANTED})"):
             return _split(listed), True
         found: list[str] = []
         prefixes = [WANTED + letter for letter in IN_NAMES]
         for last in (False, True):
-            # Not told apart: that there is none, and that one of them is too long.
+            # An empty answer means that there is no such header, or that one is too long.
             empty: list[str] = []
             for first in range(0, len(prefixes), AT_ONCE):
                 some = prefixes[first : first + AT_ONCE]
@@ -129,16 +131,16 @@ class _Asking:
         return (await self._variable(f"EVAL({asked})") or "").split(";")
 
     async def header(self, name: str) -> tuple[str | None, str]:
-        """Its value, and what is wrong with it."""
+        """Return the value of a header, or None, and the warning about it, or ""."""
         asked = f"PJSIP_HEADER(read,{name})"
         if (value := await self._variable(asked)) is not None:
             return value, ""
         if value := await self._variable(f"EVAL(${{{READABLE % asked}}})"):
-            return value, f"the header {name} is no UTF-8: what of it is none is left out"
-        return None, f"the header {name} is left out: it is longer than 4 KB, or no text"
+            return value, f"the header {name} is not valid UTF-8: its invalid bytes are left out"
+        return None, f"the header {name} is left out: it is longer than 4 KB, or is not text"
 
     async def _variable(self, name: str) -> str | None:
-        """None if Asterisk does not tell it."""
+        """Return a variable of the channel; None if Asterisk doesn't report it."""
         where = path("channels", self._channel_id, "variable")
         try:
             answer = await self._ari.request("GET", where, {"variable": name}, over="socket")

@@ -1,6 +1,6 @@
-"""A channel's sound as RTP: one stream of mu-law that Asterisk sends to a UDP port of ours.
+"""RTP receiver for a channel's sound: one stream of mu-law that Asterisk sends to a UDP port of the server.
 
-There is no connection that could break, and nothing for which Asterisk waits: whatever becomes of us, it only sends.
+No connection can break, and Asterisk waits for nothing: whatever happens to the server, Asterisk only sends.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import structlog
 log = structlog.get_logger()
 
 HEADER = 12
-"""Bytes: Asterisk adds neither extensions nor contributing sources."""
+"""Bytes of a packet's header; Asterisk adds neither extensions nor contributing sources."""
 LARGEST = HEADER + 800
-"""100 ms. Asterisk sends 20 ms in a packet."""
+"""Bytes of the largest packet: 100 ms of sound. Asterisk sends 20 ms per packet."""
 VERSION, PCMU = 0x80, 0
 LATE = 0x8000
-"""Sequence numbers from this distance on lie behind (RFC 3550, A.1)."""
+"""Distance from which a sequence number lies behind (RFC 3550, A.1)."""
 AT_ONCE = 8
-"""Packets that are read before anything else of the loop gets its turn."""
+"""Packets that are read in one turn of the event loop."""
 BUFFER = 1 << 16
-"""Bytes that the kernel keeps of a stream that nobody reads; it doubles them. About three seconds of sound."""
+"""Bytes of unread sound that the kernel keeps, about three seconds; it doubles the number."""
 
 
 def _linear(code: int) -> int:
-    """ITU-T G.711."""
+    """Return the 16-bit sample of a mu-law code (ITU-T G.711)."""
     code = ~code & 0xFF
     magnitude = (((code & 0x0F) << 3) + 0x84 << (code >> 4 & 0x07)) - 0x84
     return -magnitude if code & 0x80 else magnitude
@@ -40,21 +40,22 @@ _FIRST, _SECOND = (bytes(pair[at] for pair in _PAIRS) for at in (0, 1))
 
 
 def decoded(payload: bytes) -> bytes:
-    """16 bit, in this machine's order of bytes."""
+    """Return a packet's mu-law as 16-bit samples in this machine's byte order."""
     sound = bytearray(2 * len(payload))
     sound[::2], sound[1::2] = payload.translate(_FIRST), payload.translate(_SECOND)
     return bytes(sound)
 
 
 class Stream:
-    """The first packet that could be one of ours decides whose packets these are. Pure."""
+    """RTP stream. The first valid packet determines the source; packets of other sources are dropped. Pure."""
 
     def __init__(self) -> None:
         self._source: bytes | None = None
         self._latest = 0
 
     def sound(self, packet: bytes) -> bytes | None:
-        """What the next packet says; None for one that is of no or another stream, came twice, or was overtaken."""
+        """Return the sound of the next packet; None if it is not valid, belongs to another stream, is a duplicate, or
+        was overtaken."""
         if not HEADER < len(packet) <= LARGEST or packet[0] != VERSION or packet[1] & 0x7F != PCMU:
             return None
         number, source = int.from_bytes(packet[2:4], "big"), packet[8:12]
@@ -67,12 +68,12 @@ class Stream:
 
 
 class Receiver:
-    """A port of our own. `heard` gets the sound, within the loop's turn that reads it."""
+    """Receiver on a UDP port of its own. `heard` gets the sound in the turn of the event loop that reads it."""
 
     def __init__(self, host: str, senders: Collection[str], heard: Callable[[bytes], None]) -> None:
-        """`senders`: the addresses from which it may come; none: any. Raises OSError."""
+        """Open the port. `senders`: the addresses from which sound is accepted; empty: any. Raises OSError."""
         self.packets = 0
-        """That said something."""
+        """Number of packets that held sound of the stream."""
         self._senders, self._heard, self._stream = senders, heard, Stream()
         self._sender: tuple[str, int] | None = None
         self._told = False
@@ -96,7 +97,7 @@ class Receiver:
         for _ in range(AT_ONCE):
             try:
                 packet, sender = self._socket.recvfrom(LARGEST + 1)
-            except OSError:  # nothing more, for now
+            except OSError:  # no more packets for now
                 return
             if self._sender != sender and not self._may_be(sender):
                 continue
@@ -114,11 +115,11 @@ class Receiver:
             return True
         if not self._told:
             self._told = True
-            log.warning("sound from elsewhere than Asterisk's address is not listened to", sender=sender[0])
+            log.warning("rtp packets ignored", sender=sender[0], reason="not sent from Asterisk's address")
         return False
 
     def _keep_to(self, sender: tuple[str, int]) -> None:
         self._sender = sender
-        # From now on the kernel drops what others send: they can't keep us busy.
+        # From now on the kernel drops packets of other senders, so that they can't keep the server busy.
         with contextlib.suppress(OSError):
             self._socket.connect(sender)

@@ -1,4 +1,4 @@
-"""ARI's words to our events, and our effects to its requests. Pure."""
+"""Translation of ARI's messages to the core's events, and of the core's effects to ARI requests. Pure."""
 
 from __future__ import annotations
 
@@ -8,48 +8,50 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import quote
 
+from ari_conf.common.safe_text import stripped
 from ari_conf.core import effects as do
 from ari_conf.core import events as seen
-from ari_conf.core.callbacks import CANCELED, NO_MEDIA
-from ari_conf.visible import stripped
+from ari_conf.core.request_params import CANCELED, NO_MEDIA
 
 INAUDIBLE = -32768
-"""By which the amplitude of each sample is divided."""
+"""Value of VOLUME() for a deafened channel: divides the amplitude of each sample by 32768."""
 BRIDGE_TYPE = "mixing,dtmf_events,video_sfu"
 BRIDGE_NAME = "ari_conf"
-"""Of each bridge that we make: others' are not touched."""
+"""Name of each bridge that the server creates; other bridges are not touched."""
 
 NO_CALLS = ("Snoop/", "MulticastRTP/", "UnicastRTP/", "WebSocket/", "AudioSocket/", "Message/")
-"""Channels that enter the application as calls do, and aren't any: those that we make to listen in, and the one by
-which Asterisk runs the dialplan for texts that come outside of calls."""
+"""Name prefixes of channels that enter the Stasis application as calls do, and are not calls: those that the server
+creates to listen, and the one by which Asterisk runs the dialplan for texts outside of calls."""
 WRITTEN_NUMBER = re.compile(r"([+]?[-./() ]*[0-9*#][-./() 0-9*#]*)(?:[;,].*)?", re.DOTALL)
 SEPARATORS = re.compile(r"[-./() ]")
 QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
-LISTENS = ".listens."
-"""Stands in the ids of bridges in which they are: no conferences."""
+LISTENER_ID_INFIX = ".listens."
+"""Part of the ids of the bridges that contain such channels, and are not conferences."""
 
 
 def to_event(message: Any, new_id: Callable[[], str]) -> seen.Event | None:
-    """None for what doesn't concern a call, isn't known, or is malformed; never an exception.
+    """Return the event of a message from Asterisk; None if it doesn't concern a call, is unknown, or is malformed.
+    Never raises.
 
-    `new_id` gives the call's UUID and its request's.
+    `new_id` creates the call's UUID and its request's.
     """
     match message:
         case {"channel": {"name": str(name)}} if name.startswith(NO_CALLS):
             return None
-        case {"bridge": {"id": str(bridge_id)}} if LISTENS in bridge_id:
+        case {"bridge": {"id": str(bridge_id)}} if LISTENER_ID_INFIX in bridge_id:
             return None
         case {"type": "StasisStart", "channel": {"id": str(by)}, "replace_channel": {"id": str(channel_id)}}:
             return seen.ChannelReplaced(channel_id, by)
         case {"type": "StasisStart", "channel": dict(channel)}:
             return _arrived(channel, message.get("args"), new_id)
-        case {"type": str(kind)} if (read := _READ.get(kind)) is not None:
+        case {"type": str(kind)} if (read := EVENT_DECODERS.get(kind)) is not None:
             return read(kind, message)
     return None
 
 
 def _arrived(channel: Mapping[str, Any], args: Any, new_id: Callable[[], str]) -> seen.CallArrived | None:
-    """`Stasis(ari_conf,ACCOUNT[,DOCUMENT[,METHOD]])`. Without an account it is a call all the same: one to be ended."""
+    """Return the arrival at `Stasis(ari_conf,ACCOUNT[,DOCUMENT[,METHOD]])`. A call without an account arrives as well;
+    it is ended."""
     match channel:
         case {"id": str(channel_id), "name": str()}:
             account, document, method, *_ = (*_texts(args), "", "", "")
@@ -69,31 +71,32 @@ def _arrived(channel: Mapping[str, Any], args: Any, new_id: Callable[[], str]) -
 
 
 def _number(text: str) -> str:
-    """A phone number without what carriers append to it (`;npdi;rn=…`, `;phone-context=…`) or a phone keeps for after
-    the answer (`,1234`), and without the separators that people write (RFC 3966, 5.1.1); other text as it is."""
+    """Return a phone number without what carriers append to it (`;npdi;rn=…`, `;phone-context=…`), without what a phone
+    sends only after the answer (`,1234`), and without the separators that people write (RFC 3966, 5.1.1). Other text is
+    unchanged."""
     found = WRITTEN_NUMBER.fullmatch(text)
     return SEPARATORS.sub("", found[1]) if found else text
 
 
 def _name(channel: Mapping[str, Any]) -> str:
     name = _text(channel, "caller", "name")
-    # Of SIP's quoted string Asterisk leaves the backslashes (RFC 3261, 25.1; seen on 22.10.1).
+    # Asterisk leaves the backslashes in SIP's quoted strings (RFC 3261, 25.1; seen on 22.10.1).
     return QUOTED_PAIR.sub(r"\1", name) if str(channel["name"]).startswith("PJSIP/") else name
 
 
 def _cause(message: Mapping[str, Any]) -> int:
     match message:
         case {"soft": True, "cause": 1}:
-            # A soft hang-up is one from inside Asterisk, and its "cause" is an internal flag: 1 is the channel's own
-            # driver, which has heard nothing for `rtp_timeout` (seen on 22.10.1), 32 our request.
+            # A soft hangup comes from inside Asterisk, and its "cause" is an internal flag. 1 is the channel's own
+            # driver, which has received nothing for `rtp_timeout` (seen on 22.10.1). 32 is a request of the server.
             return NO_MEDIA
         case {"soft": True}:
             return 0
         case {"tech_cause": 487}:
-            # By CANCEL, whatever Reason it gives.
+            # The caller sent CANCEL; its Reason doesn't matter.
             return CANCELED
         case {"type": "ChannelHangupRequest", "channel": {"state": "Down" | "Ring" | "Ringing"}}:
-            # By the caller's BYE before the answer.
+            # The caller sent BYE before the answer.
             return CANCELED if message.get("cause") in (None, 0, 16, 26, 31, 127) else _number_of(message)
     return _number_of(message)
 
@@ -153,7 +156,7 @@ def _of_recording(kind: str, message: Mapping[str, Any]) -> seen.Event | None:
     return None
 
 
-_READ: dict[str, Callable[[str, Mapping[str, Any]], seen.Event | None]] = {
+EVENT_DECODERS: dict[str, Callable[[str, Mapping[str, Any]], seen.Event | None]] = {
     **dict.fromkeys(("StasisEnd", "ChannelDestroyed", "ChannelHangupRequest"), _of_channel),
     **dict.fromkeys(("ChannelDtmfReceived", "ChannelTalkingStarted", "ChannelTalkingFinished"), _of_channel),
     **dict.fromkeys(("ChannelHold", "ChannelUnhold"), _of_channel),
@@ -161,8 +164,9 @@ _READ: dict[str, Callable[[str, Mapping[str, Any]], seen.Event | None]] = {
     **dict.fromkeys(("PlaybackStarted", "PlaybackFinished"), _of_playback),
     **dict.fromkeys(("RecordingStarted", "RecordingFinished", "RecordingFailed"), _of_recording),
 }
-EVENTS = ("StasisStart", *_READ)
-"""What `to_event` understands. Ask Asterisk for no others: a join alone would bring a ChannelVarset to every member."""
+EVENTS = ("StasisStart", *EVENT_DECODERS)
+"""Event types that `to_event` understands. Subscribe to no others: a join alone would send a ChannelVarset for every
+member."""
 
 
 def _texts(args: Any) -> list[str]:
@@ -178,16 +182,17 @@ def _text(outer: Mapping[str, Any], key: str, inner: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request, as `Client.request` takes it."""
+    """Request in the form that `Client.request` takes."""
 
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     over: Literal["http", "socket"] = "socket"
-    """http: it waits for the channel's thread, or for a disk. On the socket it would hold up all those behind it."""
+    """http: for a request that waits for the channel's thread, or for a disk. On the socket it would delay all requests
+    behind it."""
 
 
-ForAsterisk = (
+AsteriskEffect = (
     do.Ring
     | do.Answer
     | do.HangUp
@@ -210,12 +215,13 @@ ForAsterisk = (
 
 
 def recording_name(auth_id: str, recording_id: str) -> str:
-    """Under which Asterisk keeps the recording: a folder for each account."""
+    """Return the name under which Asterisk stores the recording, with a folder for each account."""
     return f"{auth_id}/{recording_id}"
 
 
-def to_requests(effect: ForAsterisk) -> tuple[Request, ...]:
-    """To be sent one after another. Raises TypeError for an effect that isn't for Asterisk."""
+def to_requests(effect: AsteriskEffect) -> tuple[Request, ...]:
+    """Return the requests of an effect, to be sent sequentially. Raises TypeError for an effect that isn't for
+    Asterisk."""
     match effect:
         case do.CreateBridge() | do.DestroyBridge() | do.StartRecording() | do.StopRecording():
             return (_about_bridge(effect),)
@@ -226,7 +232,7 @@ def to_requests(effect: ForAsterisk) -> tuple[Request, ...]:
     return (_about_channel(effect),)
 
 
-def _about_channel(effect: ForAsterisk) -> Request:
+def _about_channel(effect: AsteriskEffect) -> Request:
     match effect:
         case do.Ring(channel_id):
             return Request("POST", path("channels", channel_id, "ring"))
@@ -237,7 +243,7 @@ def _about_channel(effect: ForAsterisk) -> Request:
         case do.MuteChannel(channel_id, on):
             return Request("POST" if on else "DELETE", path("channels", channel_id, "mute"), {"direction": "in"})
         case do.DeafenChannel(channel_id, on):
-            # Muted outwards, a phone would be sent no packets at all, and many hang up then.
+            # If the outward direction were muted, a phone would get no packets at all, and many then hang up.
             query = {"variable": "VOLUME(TX)", "value": str(INAUDIBLE if on else 0)}
             return Request("POST", path("channels", channel_id, "variable"), query, over="http")
         case do.StartMusic(channel_id):
@@ -256,15 +262,16 @@ def _about_channel(effect: ForAsterisk) -> Request:
 def _talk_detect(silence_ms: int | None) -> dict[str, str]:
     if silence_ms is None:
         return {"variable": "TALK_DETECT(remove)", "value": ""}
-    # The second number is the mean amplitude of a sample from which a frame counts as talking: Asterisk's default.
+    # 256 is the mean amplitude of a sample from which a frame counts as talking: Asterisk's default.
     return {"variable": "TALK_DETECT(set)", "value": f"{silence_ms},256"}
 
 
 def _about_membership(effect: do.AddChannel | do.RemoveChannel) -> Request:
-    # Both are done by the channel's own thread, and a playback or an answer keeps that busy.
+    # The channel's own thread does both, and a playback or an answer keeps it busy.
     match effect:
         case do.AddChannel(channel_id, bridge_id):
-            # absorbDTMF: a digit reaches us, and not the others. Relaying is ours, so that digitsMatch can be silent.
+            # absorbDTMF: a digit reaches the server, and not the other members. The server relays it, so that
+            # digitsMatch can be silent.
             query = {"channel": channel_id, "absorbDTMF": "true"}
             return Request("POST", path("bridges", bridge_id, "addChannel"), query, over="http")
         case do.RemoveChannel(channel_id, bridge_id):
@@ -275,12 +282,12 @@ def _about_membership(effect: do.AddChannel | do.RemoveChannel) -> Request:
 def _about_bridge(effect: do.CreateBridge | do.DestroyBridge | do.StartRecording | do.StopRecording) -> Request:
     match effect:
         case do.CreateBridge(bridge_id):
-            # dtmf_events: without it two members that are bridged send us no digits. video_sfu (there is no video): it
-            # is always mixed. Else Asterisk mixes from the third member on, each change leaves out 0.1 s, and of one or
-            # two who are silent nothing at all is recorded: a recording would be shorter than what it records.
+            # dtmf_events: without it, two members that are bridged send the server no digits. video_sfu (without any
+            # video): the bridge always mixes. Otherwise Asterisk mixes from the third member on, and each change leaves
+            # out 0.1 s. Nothing is then recorded of one or two silent members, so a recording would be too short.
             return Request("POST", "/bridges", {"type": BRIDGE_TYPE, "bridgeId": bridge_id, "name": BRIDGE_NAME})
         case do.DestroyBridge(bridge_id):
-            # The socket's requests run one after another, as deletes of bridges must (asterisk#211, #1201).
+            # On the WebSocket, requests run sequentially, as deletes of bridges must (asterisk#211, #1201).
             return Request("DELETE", path("bridges", bridge_id))
         case do.StartRecording(bridge_id, recording_id, auth_id, wideband):
             query = {"name": recording_name(auth_id, recording_id), "format": "wav", "ifExists": "fail"}

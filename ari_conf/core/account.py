@@ -1,9 +1,9 @@
-"""An account as the core sees it: without its token, which only signing needs."""
+"""Account: the core's view of an account, without its auth token, which only signing needs."""
 
 from dataclasses import dataclass
 
 PLIVOS_MEMBERS, MOST_MEMBERS = 20, 1000
-"""Of a conference: what Plivo allows, and the most that an operator may."""
+"""Members of one conference: Plivo's limit, and the highest limit that an operator may set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +16,15 @@ class Account:
     hangup_url: str | None = None
     hangup_method: str = "POST"
     transcription_rate: str = "0"
-    """Price of a minute, a decimal number."""
+    """Price per minute, a decimal number."""
     max_members: int = PLIVOS_MEMBERS
-    """Of a conference: the most that maxMembers may be, and its default. "An operator may raise the 20"."""
+    """Maximum and default of a document's maxMembers. Spec: "An operator may raise the 20 for an account"."""
 
     def most_members(self, wanted: int | None) -> int:
         return self.max_members if wanted is None or wanted > self.max_members else wanted
 
     def refused_members(self, wanted: int | None) -> str:
-        """What is wrong with a document's maxMembers; empty if nothing is."""
+        """Return the problem with a document's maxMembers, or an empty text if it is allowed."""
         if wanted is None or wanted <= self.max_members:
             return ""
         most = self.max_members

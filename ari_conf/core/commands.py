@@ -1,4 +1,4 @@
-"""What the API asks of a live conference: plain data. What each does is in `obey`."""
+"""Commands: requests of the API to a live conference, as plain data. `conferences/command_handler.py` applies them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from ari_conf.core.elements import Play, Speak
 
 Members = tuple[int, ...] | None
-"""Their ids; None: all who are in."""
+"""Member ids; None: all members who are present."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,12 @@ class Deafen:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Out of the conference, with music, and back into it."""
+    """Hold, on or off: members leave the bridge and hear music, or return to the bridge."""
 
     members: Members
     on: bool
     url: str | None = None
-    """Of the sound; None: the default music."""
+    """URL of the hold sound; None: the default music."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class HangUpMembers:
 
 @dataclass(frozen=True, slots=True)
 class PlayToMembers:
-    """To each alone, after what was queued for him before."""
+    """Private playback to each member, after the sounds already queued for that member."""
 
     members: Members
     sound: Play | Speak
@@ -53,7 +53,7 @@ class PlayToMembers:
 
 @dataclass(frozen=True, slots=True)
 class StopPlaying:
-    """What is played, and what is queued, of that kind."""
+    """Stop of private playback: the current sound if it is of this kind, and the queued sounds of this kind."""
 
     members: Members
     kind: Literal["Play", "Speak"]
@@ -61,7 +61,7 @@ class StopPlaying:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """To the whole conference, in one playback."""
+    """Announcement to the whole conference, in a single playback."""
 
     sound: Play | Speak
 
@@ -73,7 +73,7 @@ class StopAnnouncing:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """Nobody else is let in."""
+    """Lock, on or off: while it is on, no further caller is admitted."""
 
     on: bool
 
@@ -83,14 +83,14 @@ class Record:
     recording_id: str
     file_format: Literal["mp3", "wav"] = "mp3"
     time_limit: int | None = None
-    """Seconds. None: until it is stopped, or the conference ends."""
+    """Seconds. None: until the recording is stopped or the conference ends."""
     callback_url: str | None = None
     callback_method: str = "POST"
     transcription_type: str | None = None
     transcription_url: str | None = None
     transcription_method: str = "POST"
     transcription_language: str | None = None
-    """None: the account's."""
+    """None: the account's language."""
 
 
 @dataclass(frozen=True, slots=True)

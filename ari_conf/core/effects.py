@@ -1,8 +1,8 @@
-"""What is to be done: plain data, each named by the verb of the ARI operation or of the task that it becomes.
+"""Effects: orders of the engine to the outside, as plain data. Each has the name of its ARI operation or task.
 
-The interpreter (`service`) runs the effects of one channel in order, and those of one bridge in order. What spans both
-is put in order by events: a member is added to a bridge once `BridgeCreated` was seen. An effect that fails comes
-back as `EffectFailed`.
+The effect runner (`server/effect_runner.py`) executes the effects on one channel in order, and those on one bridge in
+order. Events provide the order across both: a member is added to a bridge only after `BridgeCreated`. An effect that
+fails leads to the event `EffectFailed`.
 """
 
 from __future__ import annotations
@@ -10,185 +10,187 @@ from __future__ import annotations
 from typing import Literal
 
 from ari_conf.core.elements import Play, Speak
-from ari_conf.core.fact import fact
+from ari_conf.core.frozen import frozen
 
 Params = tuple[tuple[str, str], ...]
 
 
-# To Asterisk, about a channel.
+# Effects on a channel in Asterisk.
 
 
-@fact
+@frozen
 class Ring:
-    """Tell the caller that it rings: whoever hears nothing for some seconds gives up, and carriers do."""
+    """Ringing signal to the caller: callers and carriers give up a call that stays silent for some seconds."""
 
     channel_id: str
 
 
-@fact
+@frozen
 class Answer:
     channel_id: str
 
 
-@fact
+@frozen
 class HangUp:
     channel_id: str
     reason: Literal["normal", "busy", "rejected"] = "normal"
 
 
-@fact
+@frozen
 class AddChannel:
     channel_id: str
     bridge_id: str
     member_id: int = 0
-    """Whose stay it is for: a failure that comes late is not another's. 0: no member's."""
+    """Member that the effect is for, so that a late failure is not taken for another membership's. 0: no member."""
 
 
-@fact
+@frozen
 class RemoveChannel:
     channel_id: str
     bridge_id: str
     member_id: int = 0
 
 
-@fact
+@frozen
 class MuteChannel:
-    """What the channel says is heard by nobody, or is heard again."""
+    """Mute, on or off: while it is on, nobody hears the channel."""
 
     channel_id: str
     muted: bool
 
 
-@fact
+@frozen
 class DeafenChannel:
     channel_id: str
     deaf: bool
 
 
-@fact
+@frozen
 class StartMusic:
-    """The default music-on-hold class, for this channel alone."""
+    """Music of the default music-on-hold class, for this channel only."""
 
     channel_id: str
 
 
-@fact
+@frozen
 class StopMusic:
     channel_id: str
 
 
-@fact
+@frozen
 class SendSilence:
-    """The phone is sent packets of silence, until something is played or this is undone: in a bridge it would hear
-    nothing else."""
+    """Silence, on or off: packets of silence to the phone until a sound is played or the effect is switched off.
+
+    In a bridge, the phone would hear nothing else.
+    """
 
     channel_id: str
     silence: bool
 
 
-@fact
+@frozen
 class SendDigits:
-    """To the phone: RFC 4733 events, one after another."""
+    """Digits to the phone, as RFC 4733 events in sequence."""
 
     channel_id: str
     digits: str
 
 
-@fact
+@frozen
 class DetectTalking:
-    """TalkingStarted and TalkingFinished from now on, or no longer (silence_ms None)."""
+    """Talk detection, on or off: while it is on, Asterisk sends TalkingStarted and TalkingFinished."""
 
     channel_id: str
     silence_ms: int | None
-    """How much silence ends talking."""
+    """Milliseconds of silence that end talking. None: talk detection is off."""
 
 
-@fact
+@frozen
 class DetectBeep:
     channel_id: str
     on: bool
 
 
-# To Asterisk, about a bridge.
+# Effects on a bridge in Asterisk.
 
 
-@fact
+@frozen
 class CreateBridge:
     bridge_id: str
 
 
-@fact
+@frozen
 class DestroyBridge:
     bridge_id: str
 
 
-@fact
+@frozen
 class StartRecording:
     bridge_id: str
     recording_id: str
     auth_id: str
     wideband: bool = False
-    """At 16 kHz; else at 8."""
+    """Sample rate of 16 kHz; otherwise 8 kHz."""
 
 
-@fact
+@frozen
 class StopRecording:
     bridge_id: str
     recording_id: str
     auth_id: str
 
 
-# To Asterisk, about one or the other.
+# Effects on a channel or a bridge in Asterisk.
 
 
-@fact
+@frozen
 class Target:
-    """Who hears a sound."""
+    """Channel or bridge that a sound is played to."""
 
     kind: Literal["channel", "bridge"]
     id: str
 
 
-@fact
+@frozen
 class PlayMedia:
     target: Target
     playback_id: str
     media: tuple[str, ...]
 
 
-@fact
+@frozen
 class StopPlayback:
     target: Target
     playback_id: str
 
 
-# To the outside.
+# Effects on other components.
 
 
-@fact
+@frozen
 class IdentifyCall:
-    """Look the account up, and read the INVITE's X-PH-* headers: CallIdentified."""
+    """Lookup of the account and of the INVITE's X-PH-* headers. Result: CallIdentified."""
 
     call_uuid: str
     channel_id: str
     auth_id: str
 
 
-@fact
+@frozen
 class FetchDocument:
-    """DocumentFetched or DocumentFailed."""
+    """Request for a document. Result: DocumentFetched or DocumentFailed."""
 
     fetch_id: str
     auth_id: str
     source: str
-    """A URL, or the name of a document kept here."""
+    """URL, or name of a local document."""
     method: str
     params: Params
 
 
-@fact
-class FetchSounds:
-    """SoundsFetched or SoundsFailed."""
+@frozen
+class FetchSoundDocument:
+    """Request for a sound document. Result: SoundDocumentFetched or SoundDocumentFailed."""
 
     fetch_id: str
     auth_id: str
@@ -196,62 +198,62 @@ class FetchSounds:
     params: Params
 
 
-@fact
+@frozen
 class PrepareSound:
-    """SoundPrepared or SoundFailed."""
+    """Preparation of a sound for playback. Result: SoundPrepared or SoundFailed."""
 
     playback_id: str
     sound: Play | Speak
 
 
-@fact
+@frozen
 class WarmSounds:
-    """Prepare these for the call, since they may be wanted soon. Nothing comes back."""
+    """Prefetching of sounds that the call may need soon. No result."""
 
     call_uuid: str
     auth_id: str
     sounds: tuple[Play | Speak, ...]
 
 
-@fact
+@frozen
 class StopPreparing:
-    """The call or the conference has ended: nothing is prepared or fetched for it any more. Nothing comes back."""
+    """End of all preparing and fetching for a call or conference that has ended. No result."""
 
     owner: str
-    """The call's UUID, or the conference's id."""
+    """UUID of the call, or id of the conference."""
 
 
-@fact
+@frozen
 class ClaimName:
-    """NameClaimed or NameRefused."""
+    """Name claim for a conference. Result: NameClaimed or NameTaken."""
 
     auth_id: str
     name: str
     conference_id: str
 
 
-@fact
+@frozen
 class ReleaseName:
     auth_id: str
     name: str
     conference_id: str
 
 
-@fact
+@frozen
 class PostCallback:
-    """Deliver it, in the order of its lane; nothing comes back to the core."""
+    """Callback to deliver, in the order of its partition. The core gets no result."""
 
-    lane: str
-    """The conference's or call's UUID: with the URL it makes a lane."""
+    ordering_scope: str
+    """UUID of the conference or call; together with the URL it determines the partition."""
     auth_id: str
     url: str
     method: str
     params: Params
 
 
-@fact
-class NoteStay:
-    """Kept beside the recording: who was in the conference meanwhile. The same note twice is one."""
+@frozen
+class AddAttendanceNote:
+    """Recording note: when a member was in the recorded conference, in epoch ms. Duplicates count as one note."""
 
     recording_id: str
     member_id: int
@@ -260,12 +262,12 @@ class NoteStay:
     to: str
     entered_ms: int
     left_ms: int | None
-    """None: he was still in when the recording ended."""
+    """None: the member was still in the conference when the recording ended."""
 
 
-@fact
-class NoteTalk:
-    """Kept beside the recording: who spoke when, epoch ms. The same note twice is one."""
+@frozen
+class AddSpeechNote:
+    """Recording note: when a member spoke, in epoch ms. Duplicates count as one note."""
 
     recording_id: str
     member_id: int
@@ -273,35 +275,38 @@ class NoteTalk:
     end_ms: int
 
 
-@fact
+@frozen
 class StoreRecording:
-    """Put the file that Asterisk has into the bucket, then send the callback, then have it transcribed."""
+    """Recording job: upload Asterisk's file to the bucket, then send the callback, then transcribe the recording."""
 
     recording_id: str
     auth_id: str
     conference_id: str
     conference_name: str
     call_uuid: str
-    """The call whose element asked for it."""
+    """Call whose element requested the recording."""
     record_url: str
     file_format: str
     start_ms: int
     end_ms: int
     callback: PostCallback | None
-    """Without the parameters that only the file tells: RecordingDuration, RecordingDurationMs. If the API asked for the
-    recording (`api_id` is among them) these are recording_duration, recording_duration_ms."""
+    """Record callback without the parameters that depend on the file: RecordingDuration and RecordingDurationMs.
+
+    If the API requested the recording (`api_id` is among the parameters), these are recording_duration and
+    recording_duration_ms.
+    """
     transcribe: bool
     transcription_url: str | None
     transcription_method: str
     failed: bool = False
-    """Asterisk said that it failed: there may be no file."""
+    """Asterisk reported that the recording failed: the file may not exist."""
     transcription_language: str | None = None
-    """None: the account's."""
+    """None: the account's language."""
 
 
-@fact
+@frozen
 class ReportProblem:
-    """A sentence for the account's problem list and the log."""
+    """Problem, as one sentence for the account's problem list and the log."""
 
     auth_id: str
     call_uuid: str
@@ -309,21 +314,24 @@ class ReportProblem:
     text: str
 
 
-Undoing = StopMusic | SendSilence | StopPlayback | MuteChannel | DeafenChannel | DetectTalking | StopRecording
-Undone = tuple[tuple[int, Undoing], ...]
-"""When, and what was no longer to be: done again after a crash, unless it is to be once more."""
+SwitchOffEffect = StopMusic | SendSilence | StopPlayback | MuteChannel | DeafenChannel | DetectTalking | StopRecording
+SwitchOffs = tuple[tuple[int, SwitchOffEffect], ...]
+"""(epoch ms, effect) of recent switch-off effects.
 
-Field = tuple[str, str | tuple[str, ...]]
+They are repeated after a crash unless the feature has been switched on again.
+"""
+
+ReplyField = tuple[str, str | tuple[str, ...]]
 
 
-@fact
-class Reply:
-    """What a command of the API is answered, once it is written what it changed."""
+@frozen
+class CommandReply:
+    """Reply to an API command, sent once the command's changes have been persisted."""
 
     command_id: str
     status: int
-    """As in HTTP."""
-    body: tuple[Field, ...] = ()
+    """HTTP status."""
+    body: tuple[ReplyField, ...] = ()
 
 
 Effect = (
@@ -348,16 +356,16 @@ Effect = (
     | StopPlayback
     | IdentifyCall
     | FetchDocument
-    | FetchSounds
+    | FetchSoundDocument
     | PrepareSound
     | WarmSounds
     | StopPreparing
     | ClaimName
     | ReleaseName
     | PostCallback
-    | NoteStay
-    | NoteTalk
+    | AddAttendanceNote
+    | AddSpeechNote
     | StoreRecording
     | ReportProblem
-    | Reply
+    | CommandReply
 )

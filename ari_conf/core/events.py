@@ -1,25 +1,21 @@
-"""What has happened. Facts, in the past tense: from Asterisk, from what an effect brought, from the clock.
+"""Events: facts in the past tense, from Asterisk, from the result of an effect, from the API, or from the clock.
 
-Times are epoch milliseconds. An id that an effect carried comes back in its event: `playback_id` and `fetch_id` name
-their owner (see `ids`), so that nothing has to be remembered to find whom an answer is for.
+Times are epoch milliseconds. The event about an effect's result carries the effect's id: `playback_id` and `fetch_id`
+name their owner (see `ids`), so that no table is needed to find the owner of a result.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ari_conf.core.account import Account
 from ari_conf.core.commands import Command
+from ari_conf.core.effects import Effect
 from ari_conf.core.elements import Element, Play, Prompt, Speak
-from ari_conf.core.fact import fact
-
-if TYPE_CHECKING:
-    from ari_conf.core.effects import Effect
+from ari_conf.core.frozen import frozen
 
 
-@fact
+@frozen
 class CallArrived:
-    """A channel entered `Stasis(ari_conf,AUTH_ID[,DOCUMENT[,METHOD]])`."""
+    """Arrival of a channel in `Stasis(ari_conf,AUTH_ID[,DOCUMENT[,METHOD]])`."""
 
     channel_id: str
     call_uuid: str
@@ -30,245 +26,245 @@ class CallArrived:
     caller_name: str = ""
     direction: str = "inbound"
     document: str | None = None
-    """None: the account's answer URL. A URL: that. Else the name of a document kept here."""
+    """URL, or name of a local document. None: the account's answer URL."""
     method: str = "POST"
     answered: bool = False
 
 
-@fact
+@frozen
 class CallIdentified:
-    """What `IdentifyCall` brought: the account (None: there is none of that id) and the INVITE's X-PH-* headers."""
+    """Result of `IdentifyCall`: the account (None: no account has that id) and the INVITE's X-PH-* headers."""
 
     call_uuid: str
     account: Account | None
     headers: tuple[tuple[str, str], ...] = ()
     wideband: bool = False
-    """His codec carries more than 8 kHz sampled."""
+    """The call's codec has a sample rate above 8 kHz."""
     withheld: bool = False
-    """Nobody is to know who calls."""
+    """The caller's number and name must not be disclosed."""
     warnings: tuple[str, ...] = ()
-    """What of the headers is not as it was sent."""
+    """Problems with headers that are missing, or not as they were sent."""
 
 
-@fact
+@frozen
 class ChannelHungUp:
-    """The channel has hung up or has left the application in another way. May be told more than once."""
+    """End of a channel, by hangup or by leaving the Stasis application in another way. May arrive more than once."""
 
     channel_id: str
     cause: int = 16
-    """Q.850, or CANCELED; 0 if Asterisk said none."""
+    """Q.850 cause, CANCELED or NO_MEDIA (see `request_params`); 0 if Asterisk reported none."""
 
 
-@fact
+@frozen
 class ChannelReplaced:
-    """Another channel stands in its place, in its bridge too: somebody's phone transferred the call."""
+    """Replacement of a channel by another, also in its bridge, because a phone transferred the call."""
 
     channel_id: str
     by: str
 
 
-@fact
+@frozen
 class ChannelEnteredBridge:
     channel_id: str
     bridge_id: str
 
 
-@fact
+@frozen
 class ChannelLeftBridge:
     channel_id: str
     bridge_id: str
 
 
-@fact
+@frozen
 class BridgeCreated:
     bridge_id: str
 
 
-@fact
+@frozen
 class BridgeDestroyed:
     bridge_id: str
 
 
-@fact
+@frozen
 class DigitReceived:
     channel_id: str
     digit: str
 
 
-@fact
+@frozen
 class TalkingStarted:
     channel_id: str
 
 
-@fact
+@frozen
 class TalkingFinished:
     channel_id: str
 
 
-@fact
+@frozen
 class PhoneHeld:
-    """The phone has put us on hold. What it sends now, music mostly, is nobody's talk."""
+    """Hold by the phone: the audio that it sends from now on, mostly music, does not count as talking."""
 
     channel_id: str
 
 
-@fact
+@frozen
 class PhoneResumed:
     channel_id: str
 
 
-@fact
+@frozen
 class StreamSeen:
-    """What the phone sends comes as this RTP stream."""
+    """RTP stream that the phone's audio arrives in."""
 
     channel_id: str
     source: int
-    """Its SSRC."""
+    """SSRC of the stream."""
     jumped: bool = False
-    """Its sequence numbers have jumped, which comes to the same as another stream."""
+    """The sequence numbers of the stream have jumped, which has the same consequences as another stream."""
 
 
-@fact
+@frozen
 class AudioStopped:
-    """No sound has come from the phone for so long, not even silence; who talked no longer does."""
+    """End of the phone's audio: for `for_ms` not even silence has arrived, so a caller who talked no longer does."""
 
     channel_id: str
     for_ms: int
 
 
-@fact
+@frozen
 class NothingSent:
-    """Asterisk sends nothing to the phone, which may take the call for dead."""
+    """Lack of packets from Asterisk to the phone, which may consider the call dead."""
 
     channel_id: str
 
 
-@fact
+@frozen
 class BeepHeard:
-    """A voicemail beep on a channel that `DetectBeep` listens to."""
+    """Voicemail beep on a channel that `DetectBeep` listens to."""
 
     channel_id: str
 
 
-@fact
+@frozen
 class SoundPrepared:
     playback_id: str
     media: str
-    """A media URI of Asterisk's: `sound:/path/without/extension` or `sound:http://…`."""
+    """Media URI for Asterisk: `sound:/path/without/extension` or `sound:http://…`."""
 
 
-@fact
+@frozen
 class SoundFailed:
     playback_id: str
     sound: Play | Speak
     reason: str
 
 
-@fact
+@frozen
 class PlaybackStarted:
-    """It is heard now."""
+    """Start of a playback: the sound is audible from now on."""
 
     playback_id: str
 
 
-@fact
+@frozen
 class PlaybackFinished:
     playback_id: str
     failed: bool = False
 
 
-@fact
+@frozen
 class RecordingStarted:
     bridge_id: str
     recording_id: str
-    found: bool = False
-    """It was found running: it began earlier, when nobody listened."""
+    already_running: bool = False
+    """Reconciliation found the recording running: it started earlier, while no server received events."""
 
 
-@fact
+@frozen
 class RecordingFinished:
     bridge_id: str
     recording_id: str
     failed: bool = False
 
 
-@fact
+@frozen
 class DocumentFetched:
     fetch_id: str
     elements: tuple[Element, ...]
     warnings: tuple[str, ...] = ()
 
 
-@fact
+@frozen
 class DocumentFailed:
     fetch_id: str
     invalid: bool
-    """True: it came, and can't be run. False: it could not be had."""
+    """True: the document arrived but can't be run. False: it could not be fetched."""
     reason: str
 
 
-@fact
-class SoundsFetched:
-    """The reply of a sound document: its Play, Speak and Wait in order; perhaps none."""
+@frozen
+class SoundDocumentFetched:
+    """Content of a sound document: its Play, Speak and Wait elements in order; possibly none."""
 
     fetch_id: str
     sounds: tuple[Prompt, ...]
     warnings: tuple[str, ...] = ()
 
 
-@fact
-class SoundsFailed:
+@frozen
+class SoundDocumentFailed:
     fetch_id: str
     reason: str
 
 
-@fact
+@frozen
 class NameClaimed:
     conference_id: str
 
 
-@fact
-class NameRefused:
-    """Another process holds a live conference of that account and name."""
+@frozen
+class NameTaken:
+    """Refusal of a name claim: another server has a live conference with that account and name."""
 
     conference_id: str
     owner: str
 
 
-@fact
+@frozen
 class EffectFailed:
     effect: Effect
     reason: str
-    gone: bool = False
-    """What it was about exists no more."""
+    target_gone: bool = False
+    """The target of the effect no longer exists."""
     refused: bool = False
-    """Asterisk said no: it was not done, nor will it be. Else that is not known."""
+    """Asterisk rejected the request: it was not and will not be carried out. False: that is unknown."""
 
 
-@fact
+@frozen
 class CommandReceived:
-    """From the API. Each is received once: its `Reply` is written with what it changes."""
+    """Command from the API. Each is received once: its `CommandReply` is persisted together with its changes."""
 
     command_id: str
     auth_id: str
     conference_name: str
     command: Command
     expires_at: int
-    """Who asked no longer waits then: it must not be done any more."""
+    """Time at which the API client stops waiting; afterwards the command must not be applied."""
 
 
-@fact
+@frozen
 class AccountWatched:
-    """Somebody looks at the account's conferences, and wants to see who talks."""
+    """Request of a viewer to see the members that talk in the account's conferences."""
 
     auth_id: str
     until: int
-    """It is said again while somebody does."""
+    """Time until which the request applies; it is repeated while a viewer watches."""
 
 
-@fact
-class TimePassed:
-    """The deadline has come."""
+@frozen
+class DeadlineReached:
+    """Passing of the earliest deadline of all calls, conferences and failed requests."""
 
 
 Event = (
@@ -297,12 +293,12 @@ Event = (
     | RecordingFinished
     | DocumentFetched
     | DocumentFailed
-    | SoundsFetched
-    | SoundsFailed
+    | SoundDocumentFetched
+    | SoundDocumentFailed
     | NameClaimed
-    | NameRefused
+    | NameTaken
     | EffectFailed
     | CommandReceived
     | AccountWatched
-    | TimePassed
+    | DeadlineReached
 )

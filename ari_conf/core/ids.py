@@ -1,7 +1,7 @@
 """Ids that name their owner.
 
-A playback's or a fetch's id begins with whom it is for, so that what comes back finds its way without a table of what
-is outstanding: `c.CALL.…` a call, `m.CONFERENCE.MEMBER.…` a member, `b.CONFERENCE.…` a whole conference.
+The id of a playback or fetch begins with its owner, so that the result finds the owner without a table of outstanding
+requests: `c.CALL.…` for a call, `m.CONFERENCE.MEMBER.…` for a member, `b.CONFERENCE.…` for a whole conference.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ def for_conference(conference_id: str, *rest: object) -> str:
 
 
 def owner_of(owned_id: str) -> tuple[str, str]:
-    """ "c" and the call, or another letter and the conference that the id belongs to."""
+    """Return the owner of the id: "c" and the call's UUID, or another letter and the conference's id."""
     kind, _, rest = owned_id.partition(".")
     return kind, rest.partition(".")[0]
 
 
 def call_of(owned_id: str) -> str | None:
-    """The call that the id belongs to, None if it is not a call's."""
+    """Return the UUID of the call that the id belongs to, or None if no call owns it."""
     kind, _, rest = owned_id.partition(".")
     return rest.partition(".")[0] if kind == "c" else None
 

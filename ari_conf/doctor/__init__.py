@@ -1,4 +1,4 @@
-"""Looks at each part that the system needs, and says in a sentence what to do for each that fails."""
+"""Doctor: checks each component that the system needs, and says in one sentence how to fix each that fails."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ari_conf.doctor import accounts, asterisk, machine, names, stores, storing, waiting
-from ari_conf.doctor.found import Doubtful, Wrong
+from ari_conf.doctor import accounts, asterisk, backends, backlogs, host, setting_names, workers
+from ari_conf.doctor.check import CheckFailed, Doubtful
 from ari_conf.settings import Settings
 
 State = Literal["ok", "warning", "failure"]
 
 PATIENCE_S = 30.0
-"""For each check, all of its questions together. They are asked side by side."""
+"""Seconds for each check, including all of its requests. The checks run concurrently."""
 EXIT_CODES: dict[State, int] = {"ok": 0, "warning": 3, "failure": 1}
-"""Of the worst that was found. 2 is that of a wrong command line."""
+"""Exit codes by the worst state. The code 2 means a wrong command line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +26,20 @@ class Finding:
     part: str
     state: State
     text: str
-    """What was found; if it is not ok: what is wrong, and what to do."""
+    """The result; if it is not ok, what is wrong and what to do."""
 
     @property
     def id(self) -> str:
-        """For programs: it stays as it is."""
+        """Return the stable ID of the check, for programs."""
         return self.part.lower().replace(" ", "-")
 
     @property
-    def good(self) -> bool:
+    def passed(self) -> bool:
         return self.state == "ok"
 
 
 Check = Callable[[Settings], str]
-"""What was found; raises Wrong, or Doubtful."""
+"""A function that returns its result as a sentence, and raises CheckFailed or Doubtful."""
 
 
 CHECKS: dict[str, Check] = {
@@ -49,26 +49,26 @@ CHECKS: dict[str, Check] = {
     "its modules": asterisk.modules,
     "application": asterisk.application,
     "recording folder": asterisk.recording_folder,
-    "sounds folder": machine.sounds_folder,
-    "documents folder": machine.documents_folder,
-    "Redis": stores.redis_server,
-    "owner": stores.owner,
+    "sounds folder": host.sounds_folder,
+    "documents folder": host.documents_folder,
+    "Redis": backends.redis_server,
+    "owner": backends.owner,
     "accounts": accounts.there,
     "dialplan": accounts.in_dialplan,
-    "callback workers": waiting.callback_workers,
-    "broker": stores.broker,
-    "bucket": stores.bucket,
-    "RecordUrl": stores.delivery,
-    "storing workers": storing.workers,
-    "transcription": storing.transcription,
-    "ffmpeg": machine.ffmpeg,
-    "speech": machine.speech,
-    "clock": machine.clock,
-    "settings": names.settings_known,
+    "callback workers": backlogs.callback_workers,
+    "broker": backends.broker,
+    "bucket": backends.bucket,
+    "RecordUrl": backends.delivery,
+    "storing workers": workers.workers,
+    "transcription": workers.transcription,
+    "ffmpeg": host.ffmpeg,
+    "speech": host.speech,
+    "clock": host.clock,
+    "settings": setting_names.settings_known,
 }
 
 
-async def examine(settings: Settings) -> list[Finding]:
+async def run_checks(settings: Settings) -> list[Finding]:
     return await asyncio.gather(*(_in_time(part, settings) for part in CHECKS))
 
 
@@ -77,15 +77,15 @@ def worst(findings: list[Finding]) -> State:
     return "failure" if "failure" in states else "warning" if "warning" in states else "ok"
 
 
-def examined(part: str, settings: Settings) -> Finding:
+def run_check(part: str, settings: Settings) -> Finding:
     try:
         return Finding(part, "ok", CHECKS[part](settings))
-    except Wrong as wrong:
+    except CheckFailed as wrong:
         return Finding(part, "failure", str(wrong))
     except Doubtful as doubtful:
         return Finding(part, "warning", str(doubtful))
-    except Exception as error:  # a part that is ill can answer anything; the others are still of interest
-        return Finding(part, "failure", f"could not be examined: {type(error).__name__}: {error}")
+    except Exception as error:  # a broken component may respond with anything; the other checks must still run
+        return Finding(part, "failure", f"could not be checked: {type(error).__name__}: {error}")
 
 
 async def _in_time(part: str, settings: Settings) -> Finding:
@@ -93,15 +93,16 @@ async def _in_time(part: str, settings: Settings) -> Finding:
     found: list[Finding] = []
 
     def look() -> None:
-        found.append(examined(part, settings))
-        with contextlib.suppress(RuntimeError):  # the loop is over: it came too late
+        found.append(run_check(part, settings))
+        with contextlib.suppress(RuntimeError):  # the check was too late: the loop is closed
             loop.call_soon_threadsafe(done.set)
 
-    # Not in the loop's pool: who leaves waits for its threads, and this one may never end.
+    # Not in the loop's pool: the process would wait for the pool's threads on exit, and this thread may never end.
     threading.Thread(target=look, name=f"doctor: {part}", daemon=True).start()
     try:
         async with asyncio.timeout(PATIENCE_S):
             await done.wait()
     except TimeoutError:
-        return Finding(part, "failure", f"could not be examined within {PATIENCE_S:g} s: what it asks does not answer")
+        text = f"could not be checked within {PATIENCE_S:g} s: the component that it asks does not respond"
+        return Finding(part, "failure", text)
     return found[0]

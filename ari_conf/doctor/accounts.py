@@ -1,4 +1,4 @@
-"""The accounts, and those that the dialplan names."""
+"""Checks of the accounts, and of the accounts that the dialplan names."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 import redis
 
-from ari_conf import accounts
-from ari_conf.doctor.found import DEADLINE, Wrong
-from ari_conf.lanes import PREFIX
-from ari_conf.redis_client import connect_in_threads
+from ari_conf.common.redis_client import connect_in_threads
+from ari_conf.common.redis_keys import PREFIX
+from ari_conf.doctor.check import DEADLINE, CheckFailed
 from ari_conf.settings import Settings
+from ari_conf.store import accounts
 
 STRANGERS = PREFIX + "strangers"
 MOST_NAMED = 5
-"""Accounts that are named in one sentence."""
+"""Maximum number of accounts named in one sentence."""
 MOST_READ = 1_000_000
-"""Characters of a file of the dialplan."""
+"""Maximum number of characters read of a dialplan file."""
 ETC = Path("/etc/asterisk")
 _SET = re.compile(r"Set\(_{0,2}ACCOUNT=([0-9A-Za-z]{1,40})\)")
 
@@ -27,28 +27,30 @@ _SET = re.compile(r"Set\(_{0,2}ACCOUNT=([0-9A-Za-z]{1,40})\)")
 def there(settings: Settings) -> str:
     known = _known(settings)
     if not known:
-        raise Wrong("there is none, so that every call is refused: `ari-conf account add ACCOUNT --answer-url URL`")
+        raise CheckFailed(
+            "no account exists, so every call is refused: run `ari-conf account add ACCOUNT --answer-url URL`"
+        )
     return f"{len(known)}: {_some(known)}"
 
 
 def in_dialplan(settings: Settings) -> str:
-    """Those that calls came for, and those in extensions.conf, where it can be read."""
+    """Check the accounts of recent calls, and the accounts in extensions.conf if it is readable."""
     known = set(_known(settings))
     called = [one for one in _strangers(settings) if one not in known]
     if called:
-        raise Wrong(
-            f"calls came for {_some(called)} in the last day, which no account is, and were refused: correct Stasis() "
-            f"in the dialplan, or `ari-conf account add {called[0]}`"
+        raise CheckFailed(
+            f"calls for accounts that do not exist ({_some(called)}) were refused in the last day: correct Stasis() "
+            f"in the dialplan, or run `ari-conf account add {called[0]}`"
         )
     path, named = _named(settings)
     if unknown := sorted(named - known):
-        raise Wrong(
-            f"{path} names the account {_some(unknown)}, which does not exist: correct it, or "
-            f"`ari-conf account add {unknown[0]}`"
+        raise CheckFailed(
+            f"{path} names the account {_some(unknown)}, which does not exist: correct the file, or "
+            f"run `ari-conf account add {unknown[0]}`"
         )
     if path is None:
-        return "its file can't be read from here; no call came for an unknown account in the last day"
-    return f"{path} names {_some(sorted(named)) or 'no account literally'}; no call came for an unknown account"
+        return "its file could not be read here; no call for an unknown account arrived in the last day"
+    return f"{path} names {_some(sorted(named)) or 'no account literally'}; no call for an unknown account"
 
 
 def _known(settings: Settings) -> list[str]:
@@ -64,13 +66,13 @@ def _asked(settings: Settings, question: Any) -> list[str]:
     try:
         return list(question(client))
     except (redis.RedisError, OSError) as error:
-        raise Wrong(f"not known, since Redis does not answer ({error})") from None
+        raise CheckFailed(f"could not be checked: Redis does not respond ({error})") from None
     finally:
         client.close()
 
 
 def _named(settings: Settings) -> tuple[Path | None, set[str]]:
-    """The file of the dialplan, and the accounts that it names literally."""
+    """Return the dialplan file, or None, and the accounts that it names literally."""
     stasis = re.compile(rf"Stasis\({re.escape(settings.ari_app)},\s*([0-9A-Za-z]{{1,40}})\s*[,)]")
     for path in _files(settings):
         with suppress(OSError), path.open(errors="replace") as file:
@@ -82,7 +84,7 @@ def _named(settings: Settings) -> tuple[Path | None, set[str]]:
 
 
 def _files(settings: Settings) -> list[Path]:
-    """Asterisk's, and that of `ari-conf up`, whose recording folder is FOLDER/spool/recording."""
+    """Return the dialplan files to try: that of `ari-conf up`, which records to FOLDER/spool/recording; then /etc's."""
     folders = [ETC]
     if settings.recording_folder is not None and len(settings.recording_folder.parents) > 1:
         folders.insert(0, settings.recording_folder.parents[1] / "etc")

@@ -1,4 +1,5 @@
-"""Letters and signs: which language's voice a text needs, and how engines that know ASCII alone are given it. Pure."""
+"""Letters and signs: the language whose voice a text needs, and the ASCII form of a text for engines that know only
+ASCII. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ from collections.abc import Set
 LATIN = (
     "A-Za-zªºÀ-ÖØ-öø-\u02ff\u1d00-\u1dbf\u1e00-\u1eff\u2071\u207f\u2090-\u209c\u2c60-\u2c7f\ua720-\ua7ff\uff21-\uff5a"
 )
-"""Its letters, also those of phonetic alphabets, as the inside of a regular expression's brackets."""
+"""Latin letters, including those of phonetic alphabets, as the content of a regular expression's brackets."""
 FOREIGN = re.compile(rf"[^\W\d_{LATIN}]")
-"""A letter of another alphabet."""
+"""Letter of any other alphabet."""
 KANA = re.compile("[\u3040-\u30ff\u31f0-\u31ff]")
 TAG = re.compile(r"<[^>]*>")
 
@@ -40,15 +41,16 @@ LANGUAGES: dict[str, tuple[str, ...]] = {
     "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f": ("ja",),
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff": ("cmn", "yue", "ja", "ko"),
 }
-"""The letters of an alphabet -> the languages that are written in it; the first if the document names none of them."""
+"""Letters of an alphabet -> languages that are written in it; the first one is used if the document names none of
+them."""
 _ALPHABETS = [(re.compile(f"[{letters}]"), languages) for letters, languages in LANGUAGES.items()]
 ALIASES = {"zh": "cmn", "arb": "ar", "no": "nb", "iw": "he", "in": "id"}
-"""Plivo's and older codes."""
+"""Plivo's and older language codes -> the codes used here."""
 
 
 def language_of(text: str, language: str) -> str:
-    """The language, as a lower-case code without its region, that has a voice for this text's letters: that which the
-    text is said to be in, unless it is written in another alphabet."""
+    """Return the language, as a lower-case code without region, that has a voice for this text's letters: the stated
+    language, unless the text is written in another alphabet. "": no known language has these letters."""
     named = base(language)
     foreign = FOREIGN.search(text)
     if foreign is None:
@@ -65,7 +67,8 @@ def base(language: str) -> str:
 
 
 def best_of(language: str, wanted: str, there: Set[str]) -> str | None:
-    """Of the voices `there`, the one for `wanted`: that of the region in `language`, if there is one."""
+    """Return the voice for `wanted` among the voices `there`: that of the region in `language`, if there is one. None:
+    no such voice exists."""
     region = language.lower()
     if base(language) == wanted and region in there:
         return region
@@ -77,7 +80,7 @@ def without_tags(markup: str) -> str:
 
 
 def can_be_said(text: str) -> bool:
-    """Whether there is anything in it that is said: letters, digits, or signs that have a name."""
+    """Return True if the text contains something that is spoken: letters, digits, or signs that have a name."""
     return any(c.isalnum() or c in "%&@#" or unicodedata.category(c) in ("Sc", "Sm") for c in text)
 
 
@@ -166,12 +169,13 @@ SIGNS = {
     "ŋ": "ng",
     "ĸ": "k",
 }
-"""What is said for letters and signs that ASCII doesn't have."""
+"""Replacements, as they are spoken, for letters and signs that ASCII doesn't have."""
 _SIGNS = str.maketrans(SIGNS)
 
 
 def in_ascii(text: str) -> str:
-    """For engines that know no other letters: é as e, “ as ", €5 as 5 euros. What has no name in it is left out."""
+    """Return the text in ASCII, for engines that know nothing else: é becomes e, “ becomes ", and €5 becomes 5 euros.
+    Characters without a replacement or a name are left out."""
     if not text.isascii():
         text = _BEFORE.sub(lambda found: _amount(found[2], found[1]), text)
         text = _AFTER.sub(lambda found: _amount(found[1], found[2]), text)

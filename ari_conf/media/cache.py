@@ -1,14 +1,14 @@
-"""Sounds on disk, as Asterisk plays them; several processes may share the folder.
+"""Sound cache on disk: files in the formats that Asterisk plays. Several processes may share the folder.
 
-ab/cdef….wav, .wav16   named by a hash of what is in them: who does not have the sound can't name it, so the
-                       folder may be served by HTTP, and the same sound under two URLs is kept once
-index/….json           what is known of an account's URL or text; never served
-parts/                 not finished: each becomes a file by a rename, so that nobody plays half a sound; its name says
-                       which process makes it, so that another removes it if that one was killed
+ab/cdef….wav, .wav16   named by a hash of the content: a client that doesn't have the sound can't name it, so the folder
+                       may be served over HTTP, and the same sound under two URLs is stored once
+index/….json           the entry of an account's URL or text; never served
+parts/                 unfinished files: each becomes a sound by a rename, so that half a sound is never played; its
+                       name identifies the process that writes it, so that another one removes it if that was killed
 
-It is never larger than its limit, and no account has more of it than its share: what was not used for longest goes
-first, what may be playing stays, and if that is not enough, a new sound is refused. (Of what another process adds
-meanwhile this one learns when it sweeps, each minute.)
+The cache never exceeds its limit, and no account exceeds its share. The least recently used sounds are evicted first,
+and sounds that may be playing stay. If that is not enough, a new sound is refused. (A process learns what another one
+has added in the meantime when it sweeps, each minute.)
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ari_conf import holder
-from ari_conf.errors import SoundFailed
+from ari_conf.common import process_identity
+from ari_conf.errors import SoundError
 
 PLAYING_S = 600
-"""What was used within this, and as long as it plays, may still be heard by somebody: it is not deleted."""
+"""Seconds after a sound's last use and its own length during which it may still be playing, and is not deleted."""
 SHARE = 4
-"""An account has a quarter of the limit."""
+"""Divisor of the limit for one account: a quarter."""
 ROOM = 0.9
-"""If something must go, so much that this is left of the limit, or of the share: it is looked for but now and then."""
+"""Part of the limit, or of the share, that is still in use after an eviction, so that evictions are rare."""
 ENTRY_BYTES = 4096
-"""Of a file of the index, as most disks have it."""
+"""Bytes that an index file takes on most disks."""
 BYTES_A_SECOND = 48_000
-"""Of both files together."""
+"""Bytes per second of sound, in both files together."""
 NOBODY = ""
-"""Whose the sounds are that come with ari_conf. They have room always: they are few, and small."""
+"""Account of the sounds that come with ari_conf. They always have room, because they are few and small."""
 SUFFIXES = (".wav", ".wav16")
 MB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """What is known of one URL or text."""
+class CacheEntry:
+    """Index entry of one URL or text."""
 
     name: str
-    """Of its files, without the suffix: ab/cdef…"""
+    """Name of the files, without suffix: ab/cdef…"""
     stored: float
-    """Epoch seconds at which the origin last confirmed it."""
+    """Epoch seconds at which the origin last confirmed the sound."""
     fresh_s: int
     stale_s: int
     etag: str | None = None
@@ -61,50 +61,50 @@ class Entry:
 
 @dataclass(slots=True)
 class _Kept:
-    """A sound in the folder."""
+    """Sound in the folder."""
 
     size: int
-    """Of both files."""
+    """Bytes of both files."""
     used: float
     accounts: set[str] = field(default_factory=set)
-    """Who have it: each as if they had it alone."""
+    """Accounts that have the sound; it counts in full for each of them."""
     entries: set[str] = field(default_factory=set)
-    """Of the index, that lead to it."""
+    """Names of the index files that lead to the sound."""
 
     def may_play(self, now: float) -> bool:
         return self.used + self.size / BYTES_A_SECOND + PLAYING_S > now
 
 
-class Cache:
-    """Its methods do file I/O: call them in a thread, but for `path` and `name_of`."""
+class SoundCache:
+    """Sound cache. Its methods do file I/O: call them in a thread, except `path` and `name_of`."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder = folder.absolute()
         self._limit = limit_bytes
-        self._mark = holder.mark()
+        self._mark = process_identity.mark()
         self._kept: dict[str, _Kept] = {}
         self._entries: dict[str, tuple[float, str, str]] = {}
-        """Of the index: file's name -> when it was written, account, sound."""
+        """Name of an index file -> when it was written, account, sound."""
         self._bytes: Counter[str | None] = Counter()
-        """By account, and of all together by None."""
+        """Bytes by account, and of all sounds under None."""
         self._looked = False
-        """The folder was read once at least."""
+        """True once the folder has been read."""
         self._counting = threading.Lock()
-        """For all that is above."""
+        """Lock for the counts above."""
         self._using = threading.Lock()
-        """Nothing is deleted while it is being found."""
+        """Lock that keeps a sound from being deleted while it is being found."""
 
-    def find(self, key: str, now: float) -> Entry | None:
-        """None also if its files are gone. What is found counts as used now."""
+    def find(self, key: str, now: float) -> CacheEntry | None:
+        """Return the entry of a key; None if it or its files don't exist. A sound that is found counts as used now."""
         try:
-            entry = Entry(**json.loads(self._entry(key).read_bytes()))
+            entry = CacheEntry(**json.loads(self._entry(key).read_bytes()))
             self.use(entry.name, now)
         except (OSError, ValueError, TypeError):
             return None
         return entry
 
     def use(self, name: str, now: float) -> None:
-        """It is played. Raises OSError if it is gone."""
+        """Record that a sound is used now. Raises OSError if it no longer exists."""
         with self._using:
             for suffix in SUFFIXES:
                 os.utime(self.path(name, suffix), (now, now))
@@ -116,17 +116,17 @@ class Cache:
 
     @staticmethod
     def name_of(media: str) -> str | None:
-        """Of a sound of this cache that Asterisk is told to play."""
+        """Return the name of a sound of this cache from its media URI, or None."""
         found = re.search(r"(?:^|/)([0-9a-f]{2}/[0-9a-f]{62})(?:\.wav)?$", media)
         return found[1] if found else None
 
-    def keep(self, key: str, entry: Entry) -> None:
-        """Raises SoundFailed if the account's share is used up."""
+    def keep(self, key: str, entry: CacheEntry) -> None:
+        """Write an index entry. Raises SoundError if the account's share is used up."""
         path = self._entry(key)
         with self._counting:
             if path.name not in self._entries:
                 self._make_room(entry.account, ENTRY_BYTES, ENTRY_BYTES, entry.stored, entry.name)
-            with self.part() as part:
+            with self.temporary_file() as part:
                 part.write_text(json.dumps(asdict(entry)))
                 self._place(part, path)
                 self._strike(path.name)
@@ -139,7 +139,7 @@ class Cache:
         path.unlink(missing_ok=True)
 
     def add(self, narrow: Path, wide: Path, now: float, account: str) -> str:
-        """Takes both files over. Returns their name. Raises SoundFailed if there is no room."""
+        """Move both files into the cache and return their name. Raises SoundError if there is no room."""
         with narrow.open("rb") as first, wide.open("rb") as second:
             digest = hashlib.file_digest(first, "sha256").digest() + hashlib.file_digest(second, "sha256").digest()
         found = hashlib.sha256(digest).hexdigest()
@@ -149,7 +149,7 @@ class Cache:
             kept = self._kept.get(name)
             if kept is None or account not in kept.accounts:
                 self._make_room(account, size, size if kept is None else 0, now, name)
-            # The wide one first: once there is a .wav, there is all of it.
+            # The wide file comes first: once a .wav exists, the sound is complete.
             for part, suffix in ((wide, ".wav16"), (narrow, ".wav")):
                 os.utime(part, (now, now))
                 self._place(part, self.path(name, suffix))
@@ -161,28 +161,29 @@ class Cache:
         return name
 
     @contextlib.contextmanager
-    def part(self) -> Iterator[Path]:
-        """A path for something unfinished, which is gone afterwards. Raises SoundFailed if the folder can't be used."""
+    def temporary_file(self) -> Iterator[Path]:
+        """Yield a path for an unfinished file, which is deleted afterwards. Raises SoundError if the folder can't be
+        used."""
         part = self.folder / "parts" / f"{self._mark}-{secrets.token_hex(16)}"
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
             yield part
         except OSError as error:
-            raise SoundFailed(f"the sounds folder {self.folder} can't be used: {error.strerror or error}") from None
+            raise SoundError(f"the sounds folder {self.folder} could not be used: {error.strerror or error}") from None
         finally:
             with contextlib.suppress(OSError):
                 part.unlink()
 
-    def served(self, path: str) -> Path | None:
-        """The file for an HTTP request's path, if it names a sound."""
+    def file_for_request(self, path: str) -> Path | None:
+        """Return the file for an HTTP request's path, or None if the path doesn't name a sound."""
         if not re.fullmatch(r"[0-9a-f]{2}/[0-9a-f]{62}\.wav(16)?", path):
             return None
         found = self.folder / path
         return found if found.is_file() else None
 
     def sweep(self, now: float) -> int:
-        """Looks at what there is, deletes what was not used for longest until the rest is within the limit, and what a
-        crash left behind. Returns the bytes that are left."""
+        """Read the folder, evict the least recently used sounds until the rest is within the limit, and delete what a
+        crash left behind. Return the bytes that are left."""
         self.remove_unfinished(now)
         with self._counting:
             self._look()
@@ -192,10 +193,11 @@ class Cache:
                     self._lose(name)
             return self._bytes[None]
 
-    # How much there is, and whose it is. To be called while it is counted.
+    # Bytes, and the accounts that use them. Call these methods only while holding `_counting`.
 
     def _make_room(self, account: str, more_of_account: int, more: int, now: float, name: str) -> None:
-        """For so much more, which is the sound `name` or leads to it."""
+        """Evict until the sound `name`, or an index entry that leads to it, has room. Raises SoundError if that
+        fails."""
         if not self._looked:
             self._look()
         if account == NOBODY:
@@ -206,11 +208,12 @@ class Cache:
             self._drop(now, whose, int(limit * ROOM) - added, name)
             if self._bytes[whose] + added > limit:
                 who = "this account's sounds" if whose else "all accounts' sounds together"
-                told = f"there is no room for it: {who} of the last minutes may take {limit // MB} MB"
-                raise SoundFailed(f"{told}; the operator can raise ARI_CONF_SOUNDS_LIMIT_MB")
+                told = f"the sound cache is full: {who} of the last minutes may take at most {limit // MB} MB"
+                raise SoundError(f"{told}; the operator can raise ARI_CONF_SOUNDS_LIMIT_MB")
 
     def _drop(self, now: float, account: str | None, goal: int, but: str = "") -> None:
-        """Those that were not used for longest, until what the account has (None: all) is no more than `goal`."""
+        """Evict the least recently used sounds, but not `but`, until the account (None: all) has at most `goal`
+        bytes."""
         if self._bytes[account] <= goal:
             return
         theirs = [n for n, kept in self._kept.items() if n != but and (account is None or account in kept.accounts)]
@@ -221,7 +224,7 @@ class Cache:
 
     def _drop_one(self, name: str, kept: _Kept, now: float, account: str | None) -> None:
         if account is not None and kept.accounts != {account}:
-            # Others have it as well.
+            # Other accounts have it as well.
             if not kept.may_play(now):
                 self._let_go(kept, account)
         elif self._delete(name, kept, now):
@@ -231,9 +234,9 @@ class Cache:
             self._bytes[None] -= kept.size
 
     def _delete(self, name: str, kept: _Kept, now: float) -> bool:
-        """False: it may be playing."""
+        """Delete a sound's files. Return False if it may be playing."""
         with self._using:
-            # Another process may have used it.
+            # Another process may have used it since.
             with contextlib.suppress(OSError):
                 kept.used = max(kept.used, self.path(name, SUFFIXES[0]).stat().st_mtime)
             if kept.may_play(now):
@@ -266,7 +269,7 @@ class Cache:
         (self.folder / "index" / name).unlink(missing_ok=True)
 
     def _strike(self, name: str) -> None:
-        """An entry of the index, if it is known."""
+        """Remove an index entry from the counts, if it is known."""
         if (entry := self._entries.pop(name, None)) is None:
             return
         _, account, sound = entry
@@ -276,7 +279,7 @@ class Cache:
             kept.entries.discard(name)
 
     def _look(self) -> None:
-        """At the folder: after a start, and for what other processes have done."""
+        """Read the folder: after a start, and for what other processes have changed."""
         self._looked = True
         before, self._kept = self._kept, {}
         known, self._entries = self._entries, {}
@@ -301,15 +304,15 @@ class Cache:
             return written, NOBODY, ""
 
     def remove_unfinished(self, now: float) -> None:
-        """What nobody will finish: its process is dead, or, where that can't be told, it is old."""
+        """Delete files that no process will finish: their process is dead, or, where that is unknown, they are old."""
         for path, stat in self._files("parts/*"):
-            if stat.st_mtime < now - PLAYING_S or holder.is_dead_mark(path.name.rpartition("-")[0]):
+            if stat.st_mtime < now - PLAYING_S or process_identity.is_dead_mark(path.name.rpartition("-")[0]):
                 with contextlib.suppress(OSError):
                     path.unlink()
 
     def _files(self, pattern: str) -> Iterator[tuple[Path, os.stat_result]]:
         for path in self.folder.glob(pattern):
-            # Another process may just have deleted it.
+            # Another process may have deleted it in the meantime.
             with contextlib.suppress(FileNotFoundError):
                 yield path, path.stat()
 
@@ -318,6 +321,6 @@ class Cache:
 
     def _place(self, part: Path, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Asterisk is another user.
+        # Asterisk runs as another user.
         part.chmod(0o644)
         part.replace(path)

@@ -1,4 +1,5 @@
-"""Play and Speak to what Asterisk plays: fetched or spoken, converted, cached. One for a process."""
+"""Sound preparation for Play and Speak: sounds are fetched or synthesized, transcoded for Asterisk, and cached. One
+instance per process."""
 
 from __future__ import annotations
 
@@ -14,38 +15,39 @@ from urllib.parse import urldefrag, urlsplit
 
 import structlog
 
+from ari_conf.common.fair_shares import Shares
+from ari_conf.common.supervision import Tasks, ended
 from ari_conf.core.elements import Element, Play, Speak, without_login
-from ari_conf.errors import AnswerRefused, RequestFailed, RequestRefused, SoundFailed, TooManyWaiting
-from ari_conf.media import programs
-from ari_conf.media.beeps import TONES, beep
-from ari_conf.media.cache import NOBODY, Cache, Entry
-from ari_conf.media.convert import to_wavs
-from ari_conf.media.freshness import freshness
-from ari_conf.media.speech import Engine, Speech
+from ari_conf.errors import RequestFailed, RequestRefused, ResponseRefused, SoundError, TooManyWaiting
+from ari_conf.media import subprocesses
+from ari_conf.media.cache import NOBODY, CacheEntry, SoundCache
+from ari_conf.media.cache_control import freshness
+from ari_conf.media.speech import SpeechEngine, SpeechSynthesizer
+from ari_conf.media.tones import TONES, beep
+from ari_conf.media.transcode import to_wavs
 from ari_conf.settings import Settings
-from ari_conf.shares import Shares
-from ari_conf.supervision import Tasks, ended
 
 LIMIT_BYTES = 10 * 1024 * 1024
-""" "Play: URL of mp3 or wav, 10 MB at most" """
+"""Maximum size of a fetched sound. Spec: "Play: URL of mp3 or wav, 10 MB at most"."""
 PREPARED_S = 60.0
-"""After which nobody waits for a sound any more: what is to be played, or done, next comes."""
+"""Seconds within which a sound must be ready; after that the next sound is played, or the next action follows."""
 FETCHED_AT_ONCE, FETCHED_OF_ACCOUNT, FETCHED_OF_ORIGIN = 64, 4, 3
-"""Sounds that somebody waits for; the last two of one account. An origin that is slow leaves one of them."""
+"""Concurrent fetches of sounds that are needed now: in all, per account, and per account and origin. A slow origin
+leaves an account one of its fetches."""
 WARMED, WARMED_OF_ACCOUNT, WARMED_OF_CALL = 16, 2, 16
-"""Of sounds that may soon be wanted: so many are prepared at once, of one account, and of those that a call names."""
+"""Prefetches of sounds that may soon be needed: concurrent in all, concurrent per account, and unfinished per call."""
 WARMING_OF_ACCOUNT = 64
-"""Of those that wait for their turn: others are prepared when they are wanted."""
+"""Prefetches of one account that wait for a turn; further sounds are prepared when they are needed."""
 SWEPT_EVERY_S = 60
 USED_EVERY_S = 60
-"""So often at most it is noted that a sound is played, however often it is."""
+"""Minimum seconds between two records of a sound's use, however often it is played."""
 FOR_EVER_S = 10 * 365 * 86400
-"""A spoken text doesn't change."""
+"""Lifetime of speech and tones, which don't change, in seconds: ten years."""
 
 log = structlog.get_logger()
 
 
-class Fetched(Protocol):
+class FetchedFile(Protocol):
     @property
     def status(self) -> int: ...
     @property
@@ -56,7 +58,7 @@ class Fetched(Protocol):
     def cache_control(self) -> str | None: ...
 
 
-class Fetch(Protocol):
+class FileFetcher(Protocol):
     async def get_file(
         self,
         url: str,
@@ -66,54 +68,60 @@ class Fetch(Protocol):
         last_modified: str | None = None,
         *,
         account: str = "",
-    ) -> Fetched: ...
+    ) -> FetchedFile: ...
 
 
 @dataclass(slots=True, eq=False)
 class _Preparation:
     task: asyncio.Task[str]
     waiting: int = 0
-    """Who wait for it; with the last of them it ends."""
+    """Number of requests that wait for the preparation; when the last one gives up, the preparation is canceled."""
 
 
-class Sounds:
-    """Each account has its own: what one has fetched is played to another only if the origin gives it to both."""
+class SoundPreparer:
+    """Sound preparer. Each account has its own sounds: a fetched sound is played to another account only if the origin
+    delivers it to that account, too."""
 
     def __init__(
-        self, settings: Settings, fetch: Fetch, engine: Engine | None = None, clock: Callable[[], float] = time.time
+        self,
+        settings: Settings,
+        fetch: FileFetcher,
+        engine: SpeechEngine | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._cache = Cache(settings.sounds_folder, settings.sounds_limit_mb * 1024 * 1024)
+        self._cache = SoundCache(settings.sounds_folder, settings.sounds_limit_mb * 1024 * 1024)
         self._cache.remove_unfinished(clock())
         self._url = settings.sounds_url.rstrip("/") if settings.sounds_url else None
         self._ffmpeg = settings.ffmpeg
         self._fetch = fetch
-        self._engine = engine or Speech.of_this_machine(settings.voice, settings.ffmpeg)
+        self._engine = engine or SpeechSynthesizer.from_installed(settings.voice, settings.ffmpeg)
         self._clock = clock
         self._running: dict[str, _Preparation] = {}
         self._background = Tasks()
-        self._fetching = Shares(FETCHED_AT_ONCE, FETCHED_OF_ACCOUNT, programs.WAITING, FETCHED_OF_ORIGIN)
-        self._converting = programs.shares()
+        self._fetching = Shares(FETCHED_AT_ONCE, FETCHED_OF_ACCOUNT, subprocesses.WAITING, FETCHED_OF_ORIGIN)
+        self._converting = subprocesses.shares()
         self._warming = Shares(WARMED, WARMED_OF_ACCOUNT, WARMING_OF_ACCOUNT)
         self._warmed_for: dict[str, set[asyncio.Task[Any]]] = {}
         self._used: dict[str, float] = {}
-        """When a sound was last noted to be played, of those of the last minute."""
+        """Name of a sound -> epoch seconds of its last recorded use, for uses within the last minute."""
         self._swept = 0.0
-        programs.confinement()
+        subprocesses.confinement()
 
     async def prepare(self, sound: Play | Speak, account: str) -> str:
-        """The media URI that Asterisk plays. Who asks for what is just being prepared waits for that.
+        """Return the media URI that Asterisk plays. A request for a sound that is already being prepared waits for that
+        preparation.
 
-        Raises SoundFailed with a sentence. A Play's URL may also be one of `beeps.TONES`.
+        Raises SoundError with a one-sentence reason. A Play's URL may also be one of `tones.TONES`.
         """
         return await self._prepare(sound, account, warms=False)
 
     def complaints(self, elements: Iterable[Element]) -> list[str]:
-        """What an account is told of each Speak, once, that is not spoken as it should be."""
+        """Return warnings for the account about Speak elements that can't be spoken as requested, each text once."""
         return self._engine.complaints(elements)
 
     def warm(self, sounds: Iterable[Play | Speak], account: str, owner: str) -> None:
-        """Begins to prepare the first of them, some at a time, until `stop_warming(owner)`. What fails is logged, and
-        tried again when it is wanted."""
+        """Start to prefetch the first of the sounds, some at a time, until `stop_warming(owner)`. A failure is logged;
+        the sound is prepared again when it is needed."""
         warming = self._warmed_for.get(owner, set())
         for sound in islice(sounds, WARMED_OF_CALL - len(warming)):
             task = self._background.start(self._warm(sound, account))
@@ -127,7 +135,8 @@ class Sounds:
             task.cancel()
 
     def played(self, media: Iterable[str]) -> None:
-        """Asterisk is told to: who hears a sound again and again doesn't ask for it anew."""
+        """Record that Asterisk plays these media. A sound that is repeated to a caller is not requested again, so this
+        keeps it in the cache."""
         now = self._clock()
         for name in filter(None, map(self._cache.name_of, media)):
             if now >= self._used.get(name, 0.0) + USED_EVERY_S:
@@ -135,8 +144,8 @@ class Sounds:
                 self._background.start(self._use(name, now))
 
     def served(self, path: str) -> Path | None:
-        """The file for a request's path below `sounds_url`, if there is one."""
-        return self._cache.served(path)
+        """Return the file for a request path below `sounds_url`, or None."""
+        return self._cache.file_for_request(path)
 
     async def close(self) -> None:
         await ended(*(running.task for running in self._running.values()))
@@ -156,7 +165,7 @@ class Sounds:
         finally:
             running.waiting -= 1
             if not running.waiting:
-                # Whoever comes now begins anew.
+                # A request that comes now starts a new preparation.
                 self._finished(key, running)
                 running.task.cancel()
 
@@ -164,25 +173,25 @@ class Sounds:
         if self._running.get(key) is preparation:
             del self._running[key]
         if preparation.task.done() and not preparation.task.cancelled():
-            preparation.task.exception()  # seen, also if nobody waits any more
+            preparation.task.exception()  # retrieved, even if no request waits any more
 
     async def _in_time(self, key: str, sound: Play | Speak, account: str, warms: bool) -> str:
         try:
             async with asyncio.timeout(PREPARED_S):
                 return await self._prepared(key, sound, account, warms)
         except TooManyWaiting as error:
-            raise SoundFailed(f"{_named(sound)}: {error}") from None
+            raise SoundError(f"{_named(sound)}: {error}") from None
         except TimeoutError:
-            raise SoundFailed(f"{_named(sound)}: it was not ready after {PREPARED_S:g} s") from None
+            raise SoundError(f"{_named(sound)}: it was not ready after {PREPARED_S:g} s") from None
 
     async def _warm(self, sound: Play | Speak, account: str) -> None:
         try:
             async with self._warming.turn(account):
                 await self._prepare(sound, account, warms=True)
-        except SoundFailed as error:
-            log.warning("sound not warmed", reason=str(error))
+        except SoundError as error:
+            log.warning("sound prefetch failed", reason=str(error))
         except TooManyWaiting as error:
-            log.debug("sound not warmed", reason=str(error))
+            log.debug("sound prefetch failed", reason=str(error))
 
     def _key(self, sound: Play | Speak, account: str) -> str:
         if isinstance(sound, Speak):
@@ -190,7 +199,7 @@ class Sounds:
             return f"speak {account}\n{voice}\n{sound.language}\n{sound.markup}"
         if sound.url in TONES:
             return f"tone {sound.url}"
-        # The fragment says how to fetch, not what.
+        # The fragment holds the retry policy and doesn't identify the sound.
         return f"play {account}\n{urldefrag(sound.url).url}"
 
     def _media(self, name: str) -> str:
@@ -201,15 +210,15 @@ class Sounds:
         if entry is not None and self._clock() < entry.stored + entry.fresh_s:
             return entry.name
         if isinstance(sound, Speak):
-            return await self._spoken(key, sound, account)
+            return await self._prepare_speech(key, sound, account)
         if sound.url in TONES:
-            return await asyncio.to_thread(self._toned, key, sound.url)
-        return await self._played(key, sound.url, account, entry, warms)
+            return await asyncio.to_thread(self._prepare_tone, key, sound.url)
+        return await self._prepare_file(key, sound.url, account, entry, warms)
 
-    async def _played(self, key: str, url: str, account: str, entry: Entry | None, warms: bool) -> str:
-        with self._cache.part() as part:
+    async def _prepare_file(self, key: str, url: str, account: str, entry: CacheEntry | None, warms: bool) -> str:
+        with self._cache.temporary_file() as part:
             etag, last_modified = (entry.etag, entry.last_modified) if entry else (None, None)
-            # What is warmed has had its turn already: it takes no place of what somebody waits for.
+            # A prefetch has its turn already, and takes no turn of a sound that is needed now.
             turn = (
                 contextlib.nullcontext()
                 if warms
@@ -223,8 +232,8 @@ class Sounds:
                     await asyncio.to_thread(self._cache.forget, key)
                     entry = None
                 if entry is None or self._clock() >= entry.stored + entry.fresh_s + entry.stale_s:
-                    raise SoundFailed(str(error)) from None
-                log.warning("older sound played", url=_bare(url), reason=str(error))
+                    raise SoundError(str(error)) from None
+                log.warning("stale sound used", url=_bare(url), reason=str(error))
                 return entry.name
             if reply.status == 304 and entry is not None:
                 return await self._confirmed(key, entry, reply)
@@ -232,12 +241,12 @@ class Sounds:
         told = freshness(reply.cache_control)
         if told.keep:
             kept = told.fresh_s, told.stale_s, reply.etag, reply.last_modified, account
-            await asyncio.to_thread(self._cache.keep, key, Entry(name, self._clock(), *kept))
+            await asyncio.to_thread(self._cache.keep, key, CacheEntry(name, self._clock(), *kept))
         else:
             await asyncio.to_thread(self._cache.forget, key)
         return name
 
-    async def _confirmed(self, key: str, entry: Entry, reply: Fetched) -> str:
+    async def _confirmed(self, key: str, entry: CacheEntry, reply: FetchedFile) -> str:
         entry = replace(entry, stored=self._clock())
         if reply.cache_control is not None:
             told = freshness(reply.cache_control)
@@ -245,32 +254,32 @@ class Sounds:
         await asyncio.to_thread(self._cache.keep, key, entry)
         return entry.name
 
-    async def _spoken(self, key: str, sound: Speak, account: str) -> str:
-        with self._cache.part() as part:
+    async def _prepare_speech(self, key: str, sound: Speak, account: str) -> str:
+        with self._cache.temporary_file() as part:
             await self._engine.speak(sound.markup, sound.voice, sound.language, part, account)
             name = await self._converted(part, "Speak", account)
-        entry = Entry(name, self._clock(), FOR_EVER_S, 0, account=account)
+        entry = CacheEntry(name, self._clock(), FOR_EVER_S, 0, account=account)
         await asyncio.to_thread(self._cache.keep, key, entry)
         return name
 
     async def _converted(self, source: Path, what: str, account: str) -> str:
-        with self._cache.part() as narrow, self._cache.part() as wide:
+        with self._cache.temporary_file() as narrow, self._cache.temporary_file() as wide:
             async with self._converting.turn(account):
                 try:
                     await to_wavs(self._ffmpeg, source, narrow, wide)
-                except SoundFailed as error:
-                    raise SoundFailed(f"{what} can't be played (mp3 and wav can): {error}") from None
+                except SoundError as error:
+                    raise SoundError(f"{what} could not be played (expected mp3 or wav): {error}") from None
                 try:
                     name = await asyncio.to_thread(self._cache.add, narrow, wide, self._clock(), account)
-                except SoundFailed as error:
-                    raise SoundFailed(f"{what} can't be played: {error}") from None
+                except SoundError as error:
+                    raise SoundError(f"{what} could not be played: {error}") from None
         if self._clock() >= self._swept + SWEPT_EVERY_S:
             self._swept = self._clock()
             self._background.start(asyncio.to_thread(self._cache.sweep, self._swept))
         return name
 
     async def _use(self, name: str, now: float) -> None:
-        # It may be gone: then Asterisk says so.
+        # The file may no longer exist; then Asterisk reports that.
         with contextlib.suppress(OSError):
             await asyncio.to_thread(self._cache.use, name, now)
 
@@ -280,13 +289,13 @@ class Sounds:
             if not warming:
                 del self._warmed_for[owner]
 
-    def _toned(self, key: str, name: str) -> str:
+    def _prepare_tone(self, key: str, name: str) -> str:
         now = self._clock()
-        with self._cache.part() as narrow, self._cache.part() as wide:
+        with self._cache.temporary_file() as narrow, self._cache.temporary_file() as wide:
             narrow.write_bytes(beep(name, 8000))
             wide.write_bytes(beep(name, 16000))
             made = self._cache.add(narrow, wide, now, NOBODY)
-        self._cache.keep(key, Entry(made, now, FOR_EVER_S, 0))
+        self._cache.keep(key, CacheEntry(made, now, FOR_EVER_S, 0))
         return made
 
 
@@ -295,11 +304,11 @@ def _named(sound: Play | Speak) -> str:
 
 
 def _bare(url: str) -> str:
-    """For messages and logs: a query may hold secrets, and what stands before the host does."""
+    """Return the URL without login, query and fragment, for messages and logs: a login or a query may hold secrets."""
     return without_login(url.partition("#")[0].partition("?")[0])
 
 
 def _answers(error: RequestFailed) -> bool:
-    """An older sound stands in for an origin that can't be reached or is broken (RFC 5861, 4). One that says 403 or 404
-    doesn't want it to be played any more."""
-    return isinstance(error, RequestRefused | AnswerRefused) or 0 < error.status < 500
+    """Return False if the origin is unreachable or broken, so that an older sound may replace this one (RFC 5861,
+    section 4). An origin that responds 403 or 404 doesn't want the sound to be played any more."""
+    return isinstance(error, RequestRefused | ResponseRefused) or 0 < error.status < 500

@@ -1,4 +1,4 @@
-"""Speak: markup to a sound file, with the best voice that this machine has."""
+"""Speech synthesis: turns a Speak's markup into a sound file, with the best voice that this machine has."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ from typing import Protocol
 
 import structlog
 
+from ari_conf.common.fair_shares import Shares
 from ari_conf.core.elements import Element, GetDigits, PreAnswer, Speak
-from ari_conf.errors import SoundFailed
+from ari_conf.errors import SoundError
 from ari_conf.media.alphabets import FOREIGN, best_of, can_be_said, in_ascii, language_of, without_tags
-from ari_conf.media.convert import to_wav
-from ari_conf.media.programs import shares
 from ari_conf.media.ssml import Pause, Text, parts, segments
+from ari_conf.media.subprocesses import shares
+from ari_conf.media.transcode import to_wav
 from ari_conf.media.voices import Espeak, Gender, Voice, espeak_languages, installed
-from ari_conf.shares import Shares
 
 RATE = 16_000
 LEAD_MS = 100
-"""Silence before the first word: what is sent at the instant of answering is often not heard."""
+"""Milliseconds of silence before the first word: audio sent at the moment of answering is often not heard."""
 LANGUAGE, ENGLISH = "en-US", "en"
-NOTHING = "nothing of its text can be spoken"
-INSTALL = "Debian's espeak-ng speaks a hundred languages"
+NOTHING = "none of its text can be spoken"
+INSTALL = "install espeak-ng, which speaks a hundred languages"
 SPEAK_S = 30.0
-"""In which all of one Speak is rendered, its turns taken together; 3000 characters take the slowest voice here half."""
+"""Seconds for rendering one Speak, summed over its turns. For 3000 characters, the slowest voice here needs half of
+it."""
 LAST_VOICE_S = 10.0
-"""Of these: what is left for the next voice, if one is too slow for the text."""
+"""Seconds of SPEAK_S that are reserved for the next voice, if one is too slow for the text."""
 MAX_SECONDS = 600
-"""Of sound: 3000 characters are 200 s. What is longer, a thousand numbers say, ends there. It is a file of 19 MB."""
+"""Longest sound of one Speak, in seconds; the rest is cut off, for example of a thousand numbers. 3000 characters take
+200 s. A sound of 600 s is a file of 19 MB."""
 COPIED_FRAMES = 32_768
 MOST_COMPLAINTS = 10
-"""Of one document's Speaks."""
+"""Maximum number of warnings about one document's Speak elements."""
 
-MEN = frozenset(
+MALE_POLLY_NAMES = frozenset(
     (
         *("Adriano", "Andres", "Arthur", "Brian", "Cristiano", "Daniel", "Enrique", "Florian", "Geraint", "Giorgio"),
         *("Gregory", "Hans", "Jacek", "Jan", "Joey", "Justin", "Karl", "Kevin", "Liam", "Mathieu", "Matthew", "Maxim"),
@@ -46,26 +48,27 @@ MEN = frozenset(
         "Zayd",
     )
 )
-"""Polly's; all other names are women's."""
+"""Polly's male voices; all its other names are female voices."""
 
 log = structlog.get_logger()
 
 
-class Engine(Protocol):
+class SpeechEngine(Protocol):
     def complaints(self, elements: Iterable[Element]) -> list[str]:
-        """What an account is told of each Speak among them, once, that is not spoken as it should be."""
+        """Return warnings for the account about Speak elements that can't be spoken as requested, each text once."""
 
     def identity(self, voice: str, language: str) -> str:
-        """Two Speaks of one markup and one identity sound the same."""
+        """Return a text that identifies the voice: Speak elements with the same markup and identity sound the same."""
 
     async def speak(self, markup: str, voice: str, language: str, path: Path, account: str) -> None:
-        """A WAV file of 16 bit, mono; in the account's turns. Raises SoundFailed, TooManyWaiting."""
+        """Speak the markup into a WAV file of 16 bit, mono, in the account's turns. Raises SoundError or
+        TooManyWaiting."""
 
     async def close(self) -> None: ...
 
 
-class Speech:
-    """The engine of this machine: each voice's programs, the next one if one fails."""
+class SpeechSynthesizer:
+    """Speech engine of this machine: renders with a voice's programs, and with the next voice if one fails."""
 
     def __init__(
         self,
@@ -74,18 +77,18 @@ class Speech:
         turns: Shares | None = None,
         foreign: Set[str] = frozenset(),
     ) -> None:
-        """`voices` speak English; `foreign` are the languages that espeak-ng speaks."""
+        """Use `voices` for English, and espeak-ng for the languages in `foreign`."""
         self._voices = voices
         self._foreign = foreign
         self._ffmpeg = ffmpeg
         self._turns = turns or shares()
 
     @classmethod
-    def of_this_machine(cls, wish: str, ffmpeg: str) -> Speech:
+    def from_installed(cls, wish: str, ffmpeg: str) -> SpeechSynthesizer:
         return cls(installed(wish), ffmpeg, foreign=espeak_languages())
 
     def identity(self, voice: str, language: str) -> str:
-        # Texts in other alphabets are spoken by another voice than this one, if there is any.
+        # espeak-ng, if installed, speaks texts in other languages and alphabets instead of this voice.
         return f"{self._choice(voice)[0].name}{' and espeak-ng' if self._foreign else ''}"
 
     def complaints(self, elements: Iterable[Element]) -> list[str]:
@@ -99,17 +102,17 @@ class Speech:
         if self._foreigner(text, sound.voice, language) is not None:
             return None
         if (wanted := language_of(text, language)) != ENGLISH and FOREIGN.search(text):
-            return f"Speak: no voice that is installed speaks the letters of {wanted or 'its text'}: {INSTALL}"
+            return f"Speak: no installed voice speaks the letters of {wanted or 'its text'}; {INSTALL}"
         if wanted != ENGLISH:
-            # "A language that no engine speaks: warning, en-US"
-            told = f'Speak: no voice that is installed speaks language="{language}"; {LANGUAGE} is used'
-            return f"{told}: {INSTALL}"
+            # Spec: "A language that no engine speaks: warning, en-US"
+            told = f'Speak: no installed voice speaks language="{language}"; {LANGUAGE} is used'
+            return f"{told}; {INSTALL}"
         return None
 
     async def speak(self, markup: str, voice: str, language: str, path: Path, account: str) -> None:
         if (told := self.complaint(Speak(markup, voice, language))) is not None:
-            log.warning("not spoken as it should be", reason=told)
-        # Of a text that is made for it that takes some ms.
+            log.warning("speech degraded", reason=told)
+        # A text that was made to be slow to split takes some ms, so it is split in a thread.
         pieces = await asyncio.to_thread(segments, markup)
         choice = self._choice(voice)
         spent = 0.0
@@ -121,11 +124,11 @@ class Speech:
             try:
                 await self._render(engine, pieces, path, rendering, voice, language)
                 return
-            except SoundFailed as error:
+            except SoundError as error:
                 log.warning("voice failed", voice=engine.name, reason=str(error))
                 failure = error
             spent += allowed - rendering.left
-        raise SoundFailed(f"Speak: no voice could speak it; the last one said: {failure}")
+        raise SoundError(f"Speak: every voice failed; the last error: {failure}")
 
     async def close(self) -> None:
         for voices in self._voices.values():
@@ -135,11 +138,12 @@ class Speech:
     def _choice(self, voice: str) -> list[Voice]:
         choice = self._voices[gender(voice)]
         if not choice:
-            raise SoundFailed("Speak: no engine is installed; install flite, or festival with festvox-us-slt-hts")
+            raise SoundError("Speak: no engine is installed; install flite, or festival with festvox-us-slt-hts")
         return choice
 
     def _foreigner(self, text: str, voice: str, language: str) -> Voice | None:
-        """For what the voices here can't say: other alphabets, other languages."""
+        """Return the espeak-ng voice for a text in another language or alphabet than English, or None if none is needed
+        or none exists."""
         wanted = language_of(text, language)
         found = best_of(language, wanted, self._foreign)
         return None if wanted == ENGLISH or found is None else Espeak(found, gender(voice))
@@ -154,7 +158,7 @@ class Speech:
         language: str,
     ) -> None:
         said, fitted = path.with_name(path.name + ".said.wav"), path.with_name(path.name + ".fitted.wav")
-        # Files, and what is done to them in a thread: it is up to 19 MB, and the loop carries all calls.
+        # All file work runs in a thread: a file has up to 19 MB, and the event loop serves all calls.
         tape = await asyncio.to_thread(_Tape, path)
         silent = not any(isinstance(piece, Pause) for piece in pieces)
         try:
@@ -164,13 +168,13 @@ class Speech:
                     continue
                 for part in parts(piece.text):
                     if tape.full:
-                        log.warning("the end of a text is not spoken: it takes too long", seconds=MAX_SECONDS)
+                        log.warning("speech truncated", seconds=MAX_SECONDS)
                         return
                     speaker = self._foreigner(part, voice, language) or engine
                     if speaker is engine and not can_be_said(in_ascii(part)):
                         continue
                     silent = False
-                    # Others have their turn in between.
+                    # Other accounts have their turns between two parts.
                     async with rendering.turn():
                         await speaker.render(part, said)
                         if piece.rate == 1 and await asyncio.to_thread(tape.append, said):
@@ -178,7 +182,7 @@ class Speech:
                         await to_wav(self._ffmpeg, said, fitted, RATE, piece.rate)
                         await asyncio.to_thread(tape.append, fitted)
             if silent:
-                raise SoundFailed(f"{NOTHING}: {INSTALL}")
+                raise SoundError(f"{NOTHING}; {INSTALL}")
         finally:
             await asyncio.to_thread(tape.close)
             for file in (said, fitted):
@@ -186,7 +190,7 @@ class Speech:
 
 
 class _Rendering:
-    """Of one text by one voice: its turns, and the time that it may take in all of them together."""
+    """Rendering of one text by one voice: its turns, and the seconds left for all of them together."""
 
     def __init__(self, turns: Shares, account: str, seconds: float) -> None:
         self._turns, self._account = turns, account
@@ -200,15 +204,15 @@ class _Rendering:
                 async with asyncio.timeout(allowed):
                     yield
             except TimeoutError:
-                raise SoundFailed(
-                    f"to render it takes more than {SPEAK_S:g} s: it is too long, or this machine is too busy"
+                raise SoundError(
+                    f"rendering takes more than {SPEAK_S:g} s: the text is too long, or this machine is too busy"
                 ) from None
             finally:
                 self.left -= time.monotonic() - began
 
 
 class _Tape:
-    """A WAV file that grows; only a little of it is in memory. Its methods do file I/O: call them in a thread."""
+    """WAV file that grows; only a little of it is in memory. Its methods do file I/O: call them in a thread."""
 
     def __init__(self, path: Path) -> None:
         self._wave = wave.open(str(path), "wb")  # noqa: SIM115 (closed by `close`)
@@ -229,7 +233,8 @@ class _Tape:
         self._wave.writeframesraw(bytes(2 * min(RATE * ms // 1000, max(self._left, 0))))
 
     def append(self, path: Path) -> bool:
-        """False: it is of another rate, say, and must be converted first."""
+        """Append a WAV file. Return False if it must be transcoded first, for example because of another sample
+        rate."""
         try:
             with wave.open(str(path), "rb") as said:
                 if said.getparams()[:3] != (1, 2, RATE):
@@ -254,5 +259,5 @@ def _spoken(elements: Iterable[Element]) -> Iterator[Speak]:
 
 
 def gender(voice: str) -> Gender:
-    """Of WOMAN, MAN or Polly.Name. Most of Polly's are women, and so is the default."""
-    return "MAN" if voice == "MAN" or voice.removeprefix("Polly.") in MEN else "WOMAN"
+    """Return the gender of WOMAN, MAN or Polly.Name. Most Polly voices are female, and so is the default."""
+    return "MAN" if voice == "MAN" or voice.removeprefix("Polly.") in MALE_POLLY_NAMES else "WOMAN"

@@ -1,5 +1,5 @@
-"""What stands inside Speak: brought to one spelling when the document is read, to pieces of text and silence when it
-is spoken. Pure."""
+"""SSML inside Speak: reduced to a canonical form when the document is read, and split into texts and pauses when it is
+spoken. Pure."""
 
 from __future__ import annotations
 
@@ -13,26 +13,30 @@ from xml.sax.saxutils import escape, quoteattr
 
 from defusedxml.ElementTree import fromstring
 
-from ari_conf.errors import SoundFailed
+from ari_conf.errors import SoundError
 from ari_conf.media.alphabets import can_be_said
 
 MAX_SPOKEN = 3000
-"""Characters of one Speak that are said: sub's alias, and what say-as makes of a text, count as they are said."""
+"""Maximum number of spoken characters per Speak. The alias of `sub`, and the text that `say-as` results in, count as
+they are spoken."""
 MAX_PAUSE_MS = 10_000
-"""The longest break, as Polly has it."""
+"""Longest single pause, as in Polly."""
 MAX_PAUSES_MS = 60_000
-"""All pauses of one Speak together."""
+"""Maximum total of all pauses of one Speak."""
 MAX_PIECES = 100
-"""Texts and pauses of one Speak: each text is an engine that is started. What comes after them is one text."""
+"""Maximum number of texts and pauses per Speak, because each text starts an engine. The texts beyond it become one
+text."""
 MAX_PART, NUMBER_COUNTS = 300, 10
-"""An engine is given some sentences at a time, of no more than so many characters, of which each that is no letter but
-a digit or a sign counts as much as what is said for it: so that others have their turn soon, and no engine's memory
-grows with the text."""
+"""Limits for one part of a text. An engine gets some sentences at a time, of at most MAX_PART characters in all, so
+that other accounts have their turn soon, and no engine's memory grows with the text. A digit or a sign, except those in
+LIGHT, counts as NUMBER_COUNTS characters, about as many as are spoken for it."""
 MOST_SIGNS, LONGEST_WORD = 3, 100
-"""In a row: flite writes beyond its memory after some hundred signs, and nobody says more for them."""
+"""Longest run of signs, and longest word, in characters. flite writes beyond its memory after some hundred signs in a
+row, and a longer run makes no engine say more."""
 LIGHT = frozenset(" .,;:!?'\"()-")
+"""Signs that count as one character."""
 ENDS = r"(?<=[.!?;:]) ", r"(?<=,) ", " "
-"""Of a sentence, of a clause, of a word."""
+"""Patterns for the end of a sentence, of a clause, and of a word."""
 MIN_RATE, MAX_RATE = 0.5, 2.0
 
 ELEMENTS: dict[str, tuple[str, ...]] = {
@@ -47,7 +51,7 @@ ELEMENTS: dict[str, tuple[str, ...]] = {
     "sub": ("alias",),
     "w": ("role",),
 }
-"""The elements, with the attributes that are kept."""
+"""Supported SSML elements, with the attributes that are kept."""
 
 _XML = "{http://www.w3.org/XML/1998/namespace}"
 _STRENGTHS = {"none": 0, "x-weak": 100, "weak": 200, "medium": 400, "strong": 700, "x-strong": 1000}
@@ -74,7 +78,7 @@ _MONTHS = [
 class Text:
     text: str
     rate: float = 1.0
-    """2.0 is twice as fast."""
+    """Speaking rate: 2.0 is twice as fast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,11 @@ class Pause:
 
 
 def canonical(node: Node, warnings: list[str]) -> str:
-    """The inside of a Speak element in one spelling; "" if nothing of it can be heard.
+    """Return the content of a Speak element in canonical form; "" if nothing of it can be heard.
 
-    Rendered speech is cached by it. White space is one space, the attributes that are kept stand in a fixed order,
-    an element that is not speech leaves its text, and the text ends after 3000 characters.
+    Rendered speech is cached under it. White space is one space, the kept attributes have a fixed order, an element
+    that is not SSML is replaced with its text, and the text ends after 3000 characters. Mistakes are added to
+    `warnings`.
     """
     writer = _Writer(warnings)
     writer.content(node)
@@ -97,7 +102,7 @@ def canonical(node: Node, warnings: list[str]) -> str:
 
 
 def plain(text: str) -> str:
-    """Plain text as markup."""
+    """Return plain text as markup, cut to MAX_SPOKEN characters."""
     return escape(re.sub(r"\s+", " ", text).strip()[:MAX_SPOKEN])
 
 
@@ -106,7 +111,7 @@ class _Writer:
         self.parts: list[str] = []
         self.audible = False
         self.given = 0
-        """Characters of text, of which only the first are kept."""
+        """Characters of text that were read; only the first MAX_SPOKEN are kept."""
         self.cut = False
         self._left = MAX_SPOKEN
         self._warnings = warnings
@@ -120,7 +125,8 @@ class _Writer:
     def _child(self, node: Node) -> None:
         if node.tag not in ELEMENTS:
             if node.tag != "speak":
-                self._warnings.append(f"Speak: <{node.tag[:80]}> is not an element of speech; only its text is spoken")
+                what = f"<{node.tag[:80]}> is not a supported SSML element"
+                self._warnings.append(f"Speak: {what}; only its text is spoken")
             self.content(node)
             return
         kept, given = ELEMENTS[node.tag], {name.replace(_XML, "xml:"): value for name, value in node.attrib.items()}
@@ -155,35 +161,36 @@ class _Writer:
 
 
 def _cut(text: str, most: int) -> str:
-    """At the end of a word, if there is one."""
+    """Return the first `most` characters, cut at the end of a word if there is one."""
     kept = text[:most]
     return kept if len(text) <= most or text[most] == " " else kept.rpartition(" ")[0] or kept
 
 
 def segments(markup: str) -> tuple[Text | Pause, ...]:
-    """What is to be said, and the silences between, in order; all of it within the limits above. Raises SoundFailed if
-    it is not well-formed.
+    """Return the texts and pauses of a Speak in order, within the limits above. Raises SoundError if the markup is not
+    well-formed or is nested too deep.
 
-    Of prosody only the rate is obeyed; emphasis, lang, phoneme and w leave their text as it is: none of the engines
-    can do more.
+    Of prosody, only the rate is applied. Emphasis, lang, phoneme and w leave their text unchanged, because none of the
+    engines can do more.
     """
     try:
         root = fromstring(f"<speak>{markup}</speak>", forbid_dtd=True)
     except (ParseError, ValueError) as error:
-        raise SoundFailed(f"Speak: its text is not well-formed XML: {error}") from None
+        raise SoundError(f"Speak: its text is not well-formed XML: {error}") from None
     found: list[Text | Pause] = []
     try:
         _walk(root, 1.0, found)
     except RecursionError:
-        raise SoundFailed("Speak: its elements are nested too deep") from None
+        raise SoundError("Speak: its elements are nested too deep") from None
     return tuple(_bounded(found)[0])
 
 
 def _bounded(found: Iterable[Text | Pause], given: int = 0) -> tuple[list[Text | Pause], list[str]]:
-    """What of it is spoken, and what is said of the rest. Cut, not refused: a caller who hears most of a text is better
-    off than one whose call is hung up. `given`: the characters that there were, if some of them are gone already."""
+    """Return the pieces that are spoken, and warnings about the rest. Texts are cut, not refused: a caller who hears
+    most of a text is better off than a caller whose call is hung up. `given`: length of the whole text if `canonical`
+    has cut it, otherwise 0."""
     tidy = [Text(" ".join(s.text.split()) + " ", s.rate) if isinstance(s, Text) else s for s in _merged(found)]
-    # A lone full stop between two breaks is nothing that an engine could say.
+    # No engine can say a lone period between two breaks.
     pieces = _merged(s for s in tidy if isinstance(s, Pause) or can_be_said(s.text))
     said = sum(len(s.text) for s in pieces if isinstance(s, Text)) - 1
     silent = sum(_ms(s) for s in pieces)
@@ -229,8 +236,8 @@ def _first_pauses(pieces: list[Text | Pause]) -> list[Text | Pause]:
 
 
 def parts(text: str) -> list[str]:
-    """A text in parts that an engine is given one after another: whole sentences if they are short enough, else up to a
-    comma, or to the end of a word."""
+    """Split a text into the parts that an engine gets one after another: whole sentences if they are short enough;
+    otherwise a part ends at a comma, or at the end of a word."""
     found, part = list[str](), ""
     for unit in _units(tamed(text), ENDS):
         longer = f"{part} {unit}".strip()
@@ -242,7 +249,7 @@ def parts(text: str) -> list[str]:
 
 
 def tamed(text: str) -> str:
-    """Without long runs of signs; long words are several."""
+    """Return the text with long runs of signs cut, and with long words split."""
     sign = r"(?:[^\w\s]|_)"
     text = re.sub(f"({sign}{{{MOST_SIGNS}}}){sign}+", r"\1", text)
     return re.sub(f"(\\S{{{LONGEST_WORD}}})(?=\\S)", r"\1 ", text)
@@ -277,7 +284,8 @@ def _walk(node: Node, rate: float, found: list[Text | Pause]) -> None:
 
 
 def _merged(pieces: Iterable[Text | Pause]) -> list[Text | Pause]:
-    """One sentence stays one piece, so that it is spoken in one breath."""
+    """Merge adjacent texts of one rate, and adjacent pauses, so that each sentence is one piece and is spoken without a
+    gap."""
     found, texts, rate = list[Text | Pause](), list[str](), 1.0
 
     def close() -> None:
@@ -325,7 +333,7 @@ def _digits(text: str, _: str) -> str:
 
 
 def _characters(text: str, _: str) -> str:
-    # Capitals by themselves are said as letters; a small a would be the article.
+    # Engines say a lone capital as a letter; a lower-case "a" would be the article.
     return ", ".join(_DIGITS[int(c)] if c in "0123456789" else c.upper() for c in text if not c.isspace())
 
 
@@ -337,7 +345,7 @@ def _ordinal(text: str, _: str) -> str:
 
 
 def _date(text: str, form: str) -> str:
-    """Three numbers in the order of the format; what is not such a date is said as it stands."""
+    """Return a date of three numbers in words, reading it in the order of `form`. Other text is returned unchanged."""
     numbers = re.fullmatch(r"(\d{1,4})[-/. ](\d{1,2})[-/. ](\d{1,4})", text)
     order = form if sorted(form) == ["d", "m", "y"] else "ymd" if numbers and len(numbers[1]) == 4 else "mdy"
     if numbers is None:

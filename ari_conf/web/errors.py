@@ -1,4 +1,4 @@
-"""What is refused, always as JSON: `{"api_id", "error"}`."""
+"""Error responses of the API, always JSON: `{"api_id", "error"}`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redis import RedisError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from ari_conf.errors import StoreUnavailable, TooManyWaiting
+from ari_conf.errors import REPORT_HINT, StoreUnavailable, TooManyWaiting
 from ari_conf.web.plivo_calls import not_offered
 
 log = structlog.get_logger()
@@ -21,16 +21,16 @@ log = structlog.get_logger()
 RETRY_AFTER_S = 1
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 NOT_KEPT = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-"""Of every answer that says nothing else: it is one account's, and what its type says."""
-SENTENCES = {
+"""Default headers of every response: it belongs to one account, and its content type is correct."""
+ERROR_TEXTS = {
     404: "not found",
-    405: "this method is not allowed here",
+    405: "this method is not allowed: use a method that the Allow header lists",
     413: "the body is too large: 64 KB at most",
 }
 
 
-class Refused(Exception):
-    """`error` is a sentence for whoever asked."""
+class ApiError(Exception):
+    """Error response of the API. `error`: a sentence for the API client."""
 
     def __init__(self, status: int, error: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(error)
@@ -39,12 +39,12 @@ class Refused(Exception):
         self.headers = dict(headers or {})
 
 
-def unavailable(error: str) -> Refused:
-    return Refused(503, error, {"Retry-After": str(RETRY_AFTER_S)})
+def unavailable(error: str) -> ApiError:
+    return ApiError(503, error, {"Retry-After": str(RETRY_AFTER_S)})
 
 
-def too_much(error: str, retry_after_s: int = RETRY_AFTER_S) -> Refused:
-    return Refused(429, error, {"Retry-After": str(retry_after_s)})
+def too_much(error: str, retry_after_s: int = RETRY_AFTER_S) -> ApiError:
+    return ApiError(429, error, {"Retry-After": str(retry_after_s)})
 
 
 def json_error(
@@ -56,7 +56,7 @@ def json_error(
 
 def install(app: FastAPI) -> None:
     handlers: dict[Any, Any] = {
-        Refused: _refused,
+        ApiError: _refused,
         HTTPException: _http,
         RequestValidationError: _invalid,
         RedisError: _no_redis,
@@ -68,23 +68,23 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, answer)
 
 
-async def _refused(request: Request, error: Refused) -> JSONResponse:
+async def _refused(request: Request, error: ApiError) -> JSONResponse:
     return json_error(request, error.status, error.error, error.headers)
 
 
 async def _http(request: Request, error: HTTPException) -> JSONResponse:
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        # Each method is a route of its own, and says only what itself allows.
-        headers["Allow"] = ", ".join(allowed(cast(FastAPI, request.app), request))
+        # Each method is a separate route, and its 405 names only its own method.
+        headers["Allow"] = ", ".join(allowed_methods(cast(FastAPI, request.app), request))
     if error.status_code == 404 and (told := not_offered(request.scope["path"])) is not None:
-        # Without `objects` Plivo's Python SDK breaks at what was to be a list, instead of telling that it isn't there.
+        # Without `objects`, Plivo's Python SDK fails while it reads the list, instead of reporting the error.
         objects: dict[str, Any] = {"objects": []} if request.method == "GET" else {}
         return json_error(request, 404, told, headers, **objects)
-    return json_error(request, error.status_code, SENTENCES.get(error.status_code, str(error.detail)), headers)
+    return json_error(request, error.status_code, ERROR_TEXTS.get(error.status_code, str(error.detail)), headers)
 
 
-def allowed(app: FastAPI, request: Request) -> list[str]:
+def allowed_methods(app: FastAPI, request: Request) -> list[str]:
     asked = [{**request.scope, "method": method} for method in METHODS]
     return [s["method"] for s in asked if any(route.matches(s)[0] == Match.FULL for route in app.routes)]
 
@@ -95,8 +95,10 @@ async def _invalid(request: Request, error: RequestValidationError) -> JSONRespo
 
 
 async def _no_redis(request: Request, error: Exception) -> JSONResponse:
-    log.error("redis away", reason=str(error) or type(error).__name__)
-    return json_error(request, 503, "the service can't be reached now: try again", {"Retry-After": str(RETRY_AFTER_S)})
+    log.error("redis unavailable", reason=str(error) or type(error).__name__)
+    return json_error(
+        request, 503, "the service is temporarily unavailable: try again", {"Retry-After": str(RETRY_AFTER_S)}
+    )
 
 
 async def _too_many(request: Request, error: Exception) -> JSONResponse:
@@ -104,5 +106,5 @@ async def _too_many(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _broken(request: Request, error: Exception) -> JSONResponse:
-    log.error("a request broke: this is a defect of ari_conf, please report it", exc_info=error)
-    return json_error(request, 500, "this is a defect of ours; it is in the log under this api_id")
+    log.error("request raised", hint=REPORT_HINT, exc_info=error)
+    return json_error(request, 500, "internal error: see the server log for this api_id")

@@ -1,11 +1,11 @@
-"""What an account's Idempotency-Keys stand for, in Redis, bounded in number and size.
+"""Idempotency keys: the first request and response of each Idempotency-Key, in Redis, bounded in number and size.
 
-| key | is |
+| key | value |
 |---|---|
-| ari_conf:idempotency:ACCOUNT | hash, a key's hash -> JSON: the request, and its answer; `bytes`: their size |
-| ari_conf:idempotency:ACCOUNT:order | sorted set of the same by when they began, by Redis' clock |
+| ari_conf:idempotency:ACCOUNT | hash, a key's hash -> JSON: the request, and its response; `bytes`: their size |
+| ari_conf:idempotency:ACCOUNT:order | sorted set of the same hashes by start of the request, by Redis' clock |
 
-Both expire when the account sent no key for a day.
+Both expire when the account has sent no key for a day.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any
 import msgspec
 import structlog
 
-from ari_conf.lane_scripts import CLOCK
-from ari_conf.lanes import PREFIX
+from ari_conf.common.redis_clock import CLOCK
+from ari_conf.common.redis_keys import PREFIX
 
 log = structlog.get_logger()
 
 KEPT_MS = 24 * 3600 * 1000
 MOST_KEYS = 10_000
-"""Of an account. The oldest go when there are more."""
+"""Maximum number of keys of an account. The oldest are evicted when there are more."""
 MOST_BYTES = 4 * 1024 * 1024
-"""The same, of their JSON: an ordinary one has some 250 bytes."""
+"""Maximum size of their JSON for an account, likewise. An ordinary key has about 250 bytes."""
 
 _FORGET = """
 local function forget(field)
@@ -35,7 +35,7 @@ local function forget(field)
 end
 """
 
-# In Redis' order: of several requests that come at a time with the same key one is the first.
+# Redis runs scripts sequentially, so exactly one of several concurrent requests with the same key is the first.
 _BEGIN = (
     CLOCK
     + _FORGET
@@ -74,24 +74,24 @@ class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
     fingerprint: str
     api_id: str
     status: int = 0
-    """0: there is no answer yet."""
+    """HTTP status of the response; 0 until a response exists."""
     body: dict[str, Any] = {}
     undone: bool = False
-    """It could not be done when it was first asked for: a repetition may do it."""
+    """Set if the first request failed with 503: a repetition may do the work."""
 
 
 class Entry:
-    """Of one key. Its methods raise RedisError."""
+    """Entry of one Idempotency-Key in Redis. Its methods raise RedisError."""
 
     def __init__(self, redis: Any, auth_id: str, path: str, key: str) -> None:
         place = f"{PREFIX}idempotency:{auth_id}"
         self._redis = redis
         self._keys = place, f"{place}:order"
-        # The same key at another path is another.
+        # The same key on another path is a different key.
         self._field = fingerprint(f"{path}\0{key}")
 
     async def begin(self, mine: Kept) -> tuple[Kept, int] | None:
-        """None: ours is the first request. Else what the first one left, and how many ms ago it began."""
+        """Register this request as the first and return None, or return the first one's entry and its age in ms."""
         asked = (self._field, msgspec.json.encode(mine), MOST_KEYS, MOST_BYTES, KEPT_MS)
         found = await self._redis.eval(_BEGIN, 2, *self._keys, *asked)
         if not found:
@@ -99,7 +99,7 @@ class Entry:
         try:
             return msgspec.json.decode(found[0], type=Kept), int(found[1])
         except msgspec.MsgspecError as error:
-            log.warning("what an Idempotency-Key stands for can't be read", reason=str(error))
+            log.warning("idempotency record unreadable", reason=str(error), action="treated as first request")
             await self.forget()
             return await self.begin(mine)
 
@@ -107,7 +107,7 @@ class Entry:
         await self._redis.eval(_SETTLE, 2, *self._keys, self._field, msgspec.json.encode(kept))
 
     async def forget(self) -> None:
-        """A repetition will be a first request."""
+        """Delete the entry, so that a repetition counts as a first request."""
         await self._redis.eval(_SETTLE, 2, *self._keys, self._field, "")
 
 

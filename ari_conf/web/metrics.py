@@ -1,4 +1,4 @@
-"""`/metrics` of `ari-conf web`, for Prometheus: its requests, and what waits in Redis."""
+"""Metrics of `ari-conf web` for Prometheus, at `/metrics`: requests of the web process, and the queues in Redis."""
 
 from __future__ import annotations
 
@@ -11,81 +11,97 @@ import msgspec
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from ari_conf import outbox, recordings
-from ari_conf.metrics import SHORT
-from ari_conf.web.parts import Parts
+from ari_conf.observability.server_metrics import LATENCY_BUCKETS, add_build_info
+from ari_conf.queues import outbox
+from ari_conf.recordings import jobs
+from ari_conf.web.resources import Resources
 
-QUEUES = (outbox.QUEUE, recordings.QUEUE, recordings.TRANSCRIPTIONS)
+QUEUES = (outbox.QUEUE, jobs.STORE_QUEUE, jobs.TRANSCRIPTION_QUEUE)
 WORKERS = {
     outbox.QUEUE: "workers",
-    recordings.QUEUE: "recording_workers",
-    recordings.TRANSCRIPTIONS: "transcription_workers",
+    jobs.STORE_QUEUE: "recording_workers",
+    jobs.TRANSCRIPTION_QUEUE: "transcription_workers",
 }
 OUTCOMES = {
     outbox.QUEUE: {"delivered": "delivered", "retried": "retried", "dead": "dead"},
-    recordings.QUEUE: {"delivered": "stored", "retried": "retried", "dead": "dead"},
-    recordings.TRANSCRIPTIONS: {"delivered": "done", "retried": "retried"},
+    jobs.STORE_QUEUE: {"delivered": "stored", "retried": "retried", "dead": "dead"},
+    jobs.TRANSCRIPTION_QUEUE: {"delivered": "done", "retried": "retried"},
 }
-"""What `outbox.Totals` calls them -> how they are told."""
+"""Field of `outbox.QueueTotals` -> value of the label `outcome`, by queue."""
 LAG_EVERY_S = 0.25
 LOOK_EVERY_S = 1.0
-"""Redis is looked at; who asks in between is told the same."""
+"""Seconds between two reads of Redis; requests in between get the same numbers."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
-class Web:
+class WebMetrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        # Of its own: no request waits for those who measure.
+        # A separate thread, so that no API request waits for a measurement.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         self._looking = asyncio.Lock()
         self._looked_at = float("-inf")
         labels = ("method", "path", "status")
-        self._requests = Counter("ari_conf_api_requests", "Requests answered.", labels, registry=registry)
+        self._requests = Counter(
+            "ari_conf_api_requests", "API requests by method, path and status.", labels, registry=registry
+        )
         self._seconds = Histogram(
-            "ari_conf_api_seconds", "How long they took.", ("method", "path"), buckets=SECONDS, registry=registry
+            "ari_conf_api_seconds",
+            "Time until the response starts, by method and path.",
+            ("method", "path"),
+            buckets=SECONDS,
+            registry=registry,
         )
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"ari_conf_{name}", text, labels, registry=registry)
 
-        self._redis = gauge("redis_ping_seconds", "How long Redis took to answer just now.")
-        self._streams = gauge("event_streams", "Event streams that are open here.")
-        self._lag = Histogram("ari_conf_web_loop_lag_seconds", "How late we are.", buckets=SHORT, registry=registry)
-        self._lanes = gauge("callback_lanes", "Lanes in which callbacks wait.")
-        self._deepest = gauge("callback_lane_depth", "Callbacks in the lane that has most.")
+        add_build_info(registry)
+        self._redis = gauge("redis_ping_seconds", "Round-trip time of the latest Redis PING.")
+        self._streams = gauge("event_streams", "Open event streams of this process.")
+        self._lag = Histogram(
+            "ari_conf_web_loop_lag_seconds",
+            "Delay of the web process's event loop.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self._lanes = gauge("callback_lanes", "Partitions that hold undelivered callbacks.")
+        self._deepest = gauge("callback_lane_depth", "Undelivered callbacks in the longest partition.")
         self._queues = {
             queue: (
-                gauge(f"{queue}_waiting", f"{queue.capitalize()} not done yet."),
-                gauge(f"{queue}_oldest_seconds", "Age of the one that waits longest."),
-                gauge(f"{queue}_total", f"What became of {queue}, since ever.", "outcome"),
-                gauge(WORKERS[queue], f"Workers for {queue}."),
+                gauge(f"{queue}_waiting", f"Entries of the queue '{queue}' that are not done."),
+                gauge(f"{queue}_oldest_seconds", "Age of the oldest entry of the queue."),
+                gauge(f"{queue}_total", f"Attempts of the queue '{queue}' by outcome, as counted in Redis.", "outcome"),
+                gauge(WORKERS[queue], f"Live workers of the queue '{queue}'."),
             )
             for queue in QUEUES
         }
 
     def observe(self, method: str, path: str, status: int, seconds: float) -> None:
-        # A method may be any word: those that no route knows are one.
+        # A client may send any word as the method: all unknown ones share one label, so that labels stay bounded.
         known = method if method in ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH") else "other"
         self._requests.labels(known, path, str(status)).inc()
         self._seconds.labels(known, path).observe(seconds)
 
     async def watch_loop(self) -> None:
-        """For ever."""
+        """Measure the lag of the event loop until canceled."""
         while True:
             began = time.perf_counter()
             await asyncio.sleep(LAG_EVERY_S)
             self._lag.observe(max(0.0, time.perf_counter() - began - LAG_EVERY_S))
 
-    async def response(self, parts: Parts) -> Response:
-        """Asked for without a login: its cost grows neither with what is in Redis, nor with how often it is asked."""
+    async def response(self, parts: Resources) -> Response:
+        """Return the metrics as an HTTP response.
+
+        The request needs no login, so its cost must grow neither with the content of Redis nor with the request rate.
+        """
         async with self._looking:
             if time.monotonic() - self._looked_at > LOOK_EVERY_S:
                 await self._look(parts)
                 self._looked_at = time.monotonic()
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
-    async def _look(self, parts: Parts) -> None:
+    async def _look(self, parts: Resources) -> None:
         redis: Any = parts.redis
         began = time.perf_counter()
         await redis.ping()
@@ -93,9 +109,9 @@ class Web:
         self._streams.set(parts.feeds.streams)
         for queue in QUEUES:
             running = asyncio.get_running_loop().run_in_executor(self._thread, _look, parts, queue)
-            self._tell(queue, *await running)
+            self._set_queue_gauges(queue, *await running)
 
-    def _tell(self, queue: str, totals: outbox.Totals, depths: list[int], oldest_ms: int) -> None:
+    def _set_queue_gauges(self, queue: str, totals: outbox.QueueTotals, depths: list[int], oldest_ms: int) -> None:
         waiting, oldest, outcomes, workers = self._queues[queue]
         waiting.set(totals.waiting)
         oldest.set(oldest_ms / 1000)
@@ -107,25 +123,25 @@ class Web:
             self._deepest.set(max(depths, default=0))
 
 
-class _Made(msgspec.Struct):
-    """Of any queue's entry, when it was made."""
+class _EnqueuedAt(msgspec.Struct):
+    """The creation time of an entry, which all queues have: epoch milliseconds."""
 
     at_ms: int
 
 
-def _look(parts: Parts, queue: str) -> tuple[outbox.Totals, list[int], int]:
-    """(numbers, how deep the lanes are, the age in ms of the oldest entry)"""
+def _look(parts: Resources, queue: str) -> tuple[outbox.QueueTotals, list[int], int]:
+    """Return (totals, entries in each partition, age in ms of the oldest entry) of a queue's first 1000 partitions."""
     seconds, micros = parts.blocking.time()
     now_ms = seconds * 1000 + micros // 1000
-    heads = outbox.heads(parts.blocking, queue)
+    heads = outbox.partition_heads(parts.blocking, queue)
     made = [at_ms for *_, head in heads if (at_ms := _made(head)) is not None]
     oldest_ms = max(0, now_ms - min(made, default=now_ms))
     return outbox.counted(parts.blocking, queue), [depth for _, _, depth, _ in heads], oldest_ms
 
 
 def _made(head: bytes) -> int | None:
-    """None: another version wrote it."""
+    """Return the creation time of an entry in epoch ms, or None if another version wrote the entry."""
     try:
-        return msgspec.json.decode(head, type=_Made).at_ms
+        return msgspec.json.decode(head, type=_EnqueuedAt).at_ms
     except msgspec.MsgspecError:
         return None

@@ -1,4 +1,4 @@
-"""The parameters of the calls and their replies: what OpenAPI tells, and what is checked."""
+"""Models of the API: the parameters of its calls, as they are validated, and the replies, for OpenAPI."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from ari_conf.core import elements
-from ari_conf.core.elements import NotAllowed
+from ari_conf.core.elements import InvalidValue
 
 
 def _as(read: Callable[[str], Any]) -> AfterValidator:
-    """As the same attribute of a document is read."""
+    """Return a validator that parses a parameter like the same attribute of a document."""
 
     def check(value: str) -> Any:
         try:
             return read(value)
-        except NotAllowed as allowed:
-            raise ValueError(f"{elements.without_login(value)[:100]!r} can't be; allowed is {allowed}") from None
+        except InvalidValue as allowed:
+            raise ValueError(f"{elements.without_login(value)[:100]!r} is not allowed; expected {allowed}") from None
 
     return AfterValidator(check)
 
@@ -26,18 +26,18 @@ def _as(read: Callable[[str], Any]) -> AfterValidator:
 def _some_url(text: str) -> str:
     found = elements.url(text)
     if found is None or len(found) > 2000:
-        raise NotAllowed("an absolute http or https URL of at most 2000 characters")
+        raise InvalidValue("an absolute http or https URL of at most 2000 characters")
     return found
 
 
 def _nothing(value: Any) -> Any:
-    """SDKs send what was not given as empty, or as null."""
+    """Return None for an empty value: SDKs send parameters that were not given as empty, or as null."""
     return None if value == "" else value
 
 
 def _speakable(text: str) -> str:
     if not text.strip() or any((ord(c) < 32 and c not in "\t\n\r") or c in "\ufffe\uffff" for c in text):
-        raise NotAllowed("some text, without control characters")
+        raise InvalidValue("some text, without control characters")
     return text
 
 
@@ -65,8 +65,8 @@ Language = Annotated[
 ]
 
 
-class Asynchronous(BaseModel):
-    """ "callback_url (and callback_method) on any call makes it asynchronous" """
+class ApiRequest(BaseModel):
+    """Parameters of every call. Spec: "callback_url (and callback_method) on any call makes it asynchronous"."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -74,31 +74,31 @@ class Asynchronous(BaseModel):
     callback_method: Method = "POST"
 
 
-class Playing(Asynchronous):
+class PlayRequest(ApiRequest):
     url: Url
 
 
-class Holding(Asynchronous):
+class HoldRequest(ApiRequest):
     url: OptionalUrl = None
 
 
-class Speaking(Asynchronous):
+class SpeakRequest(ApiRequest):
     text: Text
     voice: Voice = "WOMAN"
     language: Language = "en-US"
 
 
-class SpeakingToMember(Speaking):
+class MemberSpeakRequest(SpeakRequest):
     @classmethod
     def model_validate(cls, obj: Any, **named: Any) -> Any:
-        # "plivo-go sends Speak's voice as length"
+        # Spec: "plivo-go sends Speak's voice as length"
         if isinstance(obj, dict) and "voice" not in obj and isinstance(obj.get("length"), str):
             obj = obj | {"voice": obj["length"]}
         return super().model_validate(obj, **named)
 
 
-class Announcing(Asynchronous):
-    """Either a sound or a text."""
+class AnnounceRequest(ApiRequest):
+    """Parameters of Announce: either `url`, a sound, or `text`."""
 
     url: OptionalUrl = None
     text: Annotated[
@@ -109,12 +109,12 @@ class Announcing(Asynchronous):
 
 
 def _seconds(value: Any) -> Any:
-    # Of a form it is text.
+    # In a form, numbers are text.
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10 else value
 
 
-class Recording(Asynchronous):
-    """callback_url is told when the recording is there; the call itself is answered at once."""
+class RecordRequest(ApiRequest):
+    """Parameters of Record. callback_url gets a callback when the file can be fetched; the reply comes immediately."""
 
     file_format: Annotated[
         Literal["mp3", "wav"],
@@ -143,34 +143,34 @@ class Recording(Asynchronous):
 # Replies.
 
 
-class Reply(BaseModel):
+class ApiResponse(BaseModel):
     api_id: str
 
 
-class Error(Reply):
+class ErrorResponse(ApiResponse):
     error: str
 
 
-class Message(Reply):
+class MessageResponse(ApiResponse):
     message: str
 
 
-class OfMembers(Message):
+class MembersResponse(MessageResponse):
     member_id: list[str]
 
 
-class RecordingStarted(Message):
+class RecordingStartedResponse(MessageResponse):
     recording_id: str
     url: str
     warning: str | None = None
-    """A transcription was asked for, and nothing transcribes here: it is recorded all the same."""
+    """Set if a transcription was requested and no worker can transcribe. The conference is recorded all the same."""
 
 
-class Names(Reply):
+class ConferenceList(ApiResponse):
     conferences: list[str]
 
 
-class Member(BaseModel):
+class MemberModel(BaseModel):
     member_id: str
     muted: bool
     deaf: bool
@@ -183,35 +183,35 @@ class Member(BaseModel):
     join_time: str
 
 
-class OneConference(Reply):
+class ConferenceResponse(ApiResponse):
     conference_name: str
     conference_run_time: str
     conference_member_count: str
     conference_uuid: str
     started: bool
     locked: bool
-    members: list[Member]
+    members: list[MemberModel]
 
 
-class Problem(BaseModel):
+class ProblemModel(BaseModel):
     time: str
     call_uuid: str
     code: int | None
     text: str
 
 
-class Problems(Reply):
-    problems: list[Problem]
+class ProblemList(ApiResponse):
+    problems: list[ProblemModel]
 
 
-class Try(BaseModel):
+class AttemptModel(BaseModel):
     time: str
     status: int
     error: str
     ms: int
 
 
-class DeadLetter(BaseModel):
+class DeadLetterModel(BaseModel):
     id: str
     url: str
     method: str
@@ -219,18 +219,18 @@ class DeadLetter(BaseModel):
     time: str
     given_up: str
     reason: str | None
-    tries: list[Try]
+    tries: list[AttemptModel]
 
 
-class DeadLetters(Reply):
-    dead_letters: list[DeadLetter]
+class DeadLetterList(ApiResponse):
+    dead_letters: list[DeadLetterModel]
 
 
-class OneDeadLetter(Reply):
-    dead_letter: DeadLetter
+class DeadLetterResponse(ApiResponse):
+    dead_letter: DeadLetterModel
 
 
-class Resent(Message):
+class ResentResponse(MessageResponse):
     resent: int
     left: int
-    """Dead letters that are there after it."""
+    """Number of dead letters that remain."""

@@ -1,18 +1,19 @@
-"""The calls of Plivo's API, as its SDKs make them. Those that are not offered here are answered by a 404 that says so;
-docs/compatibility.md is made from this list."""
+"""API calls of Plivo, as its SDKs make them. A call that ari_conf does not offer gets a 404 that says so.
+
+docs/reference/compatibility.md is generated from this list."""
 
 from __future__ import annotations
 
 import re
 
-PAGE = "docs/compatibility.md"
+PAGE = "docs/reference/compatibility.md"
 MPC = "MultiPartyCall/{mpc}/"
 CALLS: tuple[tuple[str, str, str], ...] = (
-    # Methods by comma, the path below the account, what it is.
+    # (methods separated by commas, path below the account, description)
     ("GET, DELETE", "Conference/", "live conferences; end all of them"),
-    ("GET, DELETE", "Conference/{name}/", "one of them; end it"),
-    ("DELETE", "Conference/{name}/Member/{id}/", "hang a member up"),
-    ("POST", "Conference/{name}/Member/{id}/Kick/", "take a member out"),
+    ("GET, DELETE", "Conference/{name}/", "one live conference; end it"),
+    ("DELETE", "Conference/{name}/Member/{id}/", "hang up a member"),
+    ("POST", "Conference/{name}/Member/{id}/Kick/", "take a member out of the conference"),
     ("POST, DELETE", "Conference/{name}/Member/{id}/Mute/", "mute, unmute"),
     ("POST, DELETE", "Conference/{name}/Member/{id}/Deaf/", "deafen, undeafen"),
     ("POST, DELETE", "Conference/{name}/Member/{id}/Play/", "play a sound to a member"),
@@ -20,7 +21,7 @@ CALLS: tuple[tuple[str, str, str], ...] = (
     ("POST, DELETE", "Conference/{name}/Record/", "record a conference"),
     ("GET", "Recording/", "recordings"),
     ("GET, DELETE", "Recording/{id}/", "one recording; delete it"),
-    ("GET, POST, DELETE", "Call/", "calls (live, queued, ended); dial out; hang all up"),
+    ("GET, POST, DELETE", "Call/", "calls (live, queued, ended); dial out; hang up all of them"),
     ("GET, POST, DELETE", "Call/{uuid}/", "one call; transfer it; hang it up"),
     ("POST, DELETE", "Call/{uuid}/Play/", "play to a call"),
     ("POST, DELETE", "Call/{uuid}/Speak/", "speak to a call"),
@@ -29,8 +30,8 @@ CALLS: tuple[tuple[str, str, str], ...] = (
     ("GET, POST, DELETE", "Call/{uuid}/Stream/", "audio streams of a call"),
     ("DELETE", "Request/{uuid}/", "cancel a call that is being dialed"),
     ("GET", "MultiPartyCall/", "multiparty calls"),
-    ("GET, POST, DELETE", MPC, "one of them; start it; end it"),
-    ("GET, POST", f"{MPC}Participant/", "participants; dial one in"),
+    ("GET, POST, DELETE", MPC, "one multiparty call; start it; end it"),
+    ("GET, POST", f"{MPC}Participant/", "participants; dial in a participant"),
     ("GET, POST, DELETE", f"{MPC}Participant/{{id}}/", "one participant; mute, hold, coach; kick"),
     ("POST, DELETE", f"{MPC}Record/", "record it; also Pause/, Resume/, and of one participant"),
     ("POST, DELETE", f"{MPC}Member/{{id}}/Play/", "play to a participant; also Speak/"),
@@ -63,7 +64,7 @@ _PATH = re.compile(r"/v1/Account/[^/]+/(?:([^/]+)/.*)?")
 
 
 def not_offered(path: str) -> str | None:
-    """A sentence, if it is the path of a call of Plivo's that isn't offered here."""
+    """Return an error text if the path is that of a Plivo call that ari_conf does not offer, otherwise None."""
     found = _PATH.fullmatch(path)
     if found is None or (found[1] is not None and (found[1] not in NAMES or found[1] in OFFERED)):
         return None

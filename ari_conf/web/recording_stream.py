@@ -1,5 +1,7 @@
-"""A recording's file, passed on by `web`: in pieces, each asked of S3 by itself, so that however slow a listener is,
-one piece is held, and nothing is held open that S3 would close."""
+"""Recording stream: the web process passes a recording's file on from S3 in pieces, with one request to S3 for each.
+
+However slow the client is, only one piece is in memory, and no connection to S3 stays open that S3 would close.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +15,27 @@ import structlog
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
-from ari_conf.bucket import Bucket, is_missing
 from ari_conf.errors import RecordingFailed, TooManyWaiting
-from ari_conf.recording_index import Stored
-from ari_conf.web.errors import Refused, too_much, unavailable
-from ari_conf.web.parts import Parts
+from ari_conf.recordings.bucket import Bucket, is_missing
+from ari_conf.recordings.index import StoredRecording
+from ari_conf.web.errors import ApiError, too_much, unavailable
+from ari_conf.web.resources import Resources
 
 log = structlog.get_logger()
 
 PIECE_BYTES = 256 * 1024
-"""Held for each stream; there are as many as `web_connections` at most."""
+"""Bytes in memory for each stream. There are at most `web_connections` streams."""
 STREAMS_EACH = 20
-"""Of an account at once; more are refused."""
+"""Maximum number of concurrent streams of an account in one process; further ones are refused."""
 TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav"}
 _RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})", re.ASCII)
 
 
 def span(header: str | None, size: int) -> tuple[int, int] | None:
-    """(first byte, how many) that a Range asks for; None: all, since it asks for several, or for nothing that is known.
+    """Return (first byte, length) of a Range header.
 
-    Raises Refused 416.
+    Returns None for the whole file: without a header, or if the header has several ranges or is invalid.
+    Raises ApiError 416 if the file has no byte in the range.
     """
     found = _RANGE.fullmatch(header.strip()) if header else None
     if found is None or not (found[1] or found[2]):
@@ -46,12 +49,13 @@ def span(header: str | None, size: int) -> tuple[int, int] | None:
             return None
         length = min(int(found[2]) + 1 if found[2] else size, size) - first
     if length <= 0:
-        raise Refused(416, "the recording is shorter", {"Content-Range": f"bytes */{size}"})
+        error = f"the range is beyond the end of the recording: it has {size} bytes"
+        raise ApiError(416, error, {"Content-Range": f"bytes */{size}"})
     return first, length
 
 
-async def answer(request: Request, parts: Parts, stored: Stored, name: str | None) -> Response:
-    """`name`: as which a browser keeps it. Raises Refused."""
+async def answer(request: Request, parts: Resources, stored: StoredRecording, name: str | None) -> Response:
+    """Return the response with the file, or a part of it. `name`: file name for a download. Raises ApiError."""
     etag = f'"{stored.recording_id}"'
     headers = {
         "Content-Type": TYPES[stored.file_format],
@@ -75,15 +79,15 @@ async def answer(request: Request, parts: Parts, stored: Stored, name: str | Non
         await _asked(parts, stored, bucket.size, stored.key)
         return Response(status_code=200, headers=headers)
     if parts.streams[stored.auth_id] >= STREAMS_EACH:
-        raise too_much(f"{STREAMS_EACH} recordings of this account are being fetched already")
-    # Before anything is sent: what is missing is still a 404.
+        raise too_much(f"{STREAMS_EACH} recordings of this account are already being fetched: try again later")
+    # The first piece is read before the response starts, so that a missing file is still a 404.
     begin = await _asked(parts, stored, bucket.piece, stored.key, first, min(PIECE_BYTES, length))
     pieces = _pieces(parts, stored, bucket, begin, first, length)
     return _Counted(pieces, 206 if asked else 200, headers, parts.streams, stored.auth_id)
 
 
 async def _pieces(
-    parts: Parts, stored: Stored, bucket: Bucket, begin: bytes, first: int, length: int
+    parts: Resources, stored: StoredRecording, bucket: Bucket, begin: bytes, first: int, length: int
 ) -> AsyncIterator[bytes]:
     piece, at, end = begin, first, first + length
     while True:
@@ -94,18 +98,20 @@ async def _pieces(
         piece = await parts.storage.run(stored.auth_id, bucket.piece, stored.key, at, min(PIECE_BYTES, end - at))
 
 
-async def _asked(parts: Parts, stored: Stored, work: Any, *given: Any) -> Any:
+async def _asked(parts: Resources, stored: StoredRecording, work: Any, *given: Any) -> Any:
     try:
         return await parts.storage.run(stored.auth_id, work, *given)
     except RecordingFailed as failure:
-        log.error("recording not read", auth_id=stored.auth_id, recording_id=stored.recording_id, reason=str(failure))
+        log.error(
+            "recording read failed", auth_id=stored.auth_id, recording_id=stored.recording_id, reason=str(failure)
+        )
         if is_missing(failure):
-            raise Refused(404, "this recording's file is not in the bucket (any more)") from None
-        raise unavailable("the bucket can't be reached now: try again") from None
+            raise ApiError(404, "this recording's file does not exist in the bucket (any more)") from None
+        raise unavailable("the bucket is temporarily unreachable: try again") from None
 
 
 class _Counted(StreamingResponse):
-    """One of its account's, until it is sent, or its listener is gone."""
+    """Response that counts as a stream of its account until it is sent or the client disconnects."""
 
     def __init__(
         self, pieces: AsyncIterator[bytes], status: int, headers: dict[str, str], counts: Counter[str], auth_id: str
@@ -118,8 +124,8 @@ class _Counted(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         except (RecordingFailed, TooManyWaiting) as failure:
-            # What has been sent can't be taken back: the connection ends before its time, which a listener notices.
-            log.error("a recording broke off", auth_id=self._auth_id, reason=str(failure))
+            # The status has been sent already. The connection ends early, so that the client notices the missing bytes.
+            log.error("recording stream interrupted", auth_id=self._auth_id, reason=str(failure))
         finally:
             self._counts[self._auth_id] -= 1
             if not self._counts[self._auth_id]:

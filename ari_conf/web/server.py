@@ -1,4 +1,4 @@
-"""The HTTP server of `ari-conf web`: uvicorn's, which alone would wait for a slow client for ever."""
+"""HTTP server of `ari-conf web`: uvicorn's, with the timeouts and limits for slow clients that uvicorn lacks."""
 
 from __future__ import annotations
 
@@ -15,36 +15,39 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ari_conf.settings import Settings, address
-from ari_conf.web.caller import network_of
+from ari_conf.settings import Settings, parse_listen_address
+from ari_conf.web.auth import network_of
 from ari_conf.web.errors import NOT_KEPT, RETRY_AFTER_S
-from ari_conf.web.parts import Parts
+from ari_conf.web.resources import Resources
 
 MOST_OF_A_HEAD = 256 * 1024
-"""Bytes of a request's line and headers: a name of 10,000 characters may be 120,000, URL-encoded."""
-HEAD_S = 10.0
-"""Until a request's line and headers must be here. Of its body `body` sees to that."""
+"""Maximum size of request line and headers, in bytes. A name of 10,000 characters may have 120,000 bytes when
+URL-encoded."""
+HEAD_TIMEOUT_S = 10.0
+"""Seconds within which request line and headers must arrive. `parameters.BODY_TIMEOUT_S` limits the body."""
 HALF_OPEN_SHARE = 10
-"""One address has at most a tenth of the connections without having sent a whole request, for longer than GRACE_S."""
+"""Divisor of `web_connections`: for longer than GRACE_S, one address may have at most a tenth of them half open, which
+means that no whole request has arrived."""
 GRACE_S = 1.0
-"""A burst of connections may be larger: each of them sends its request at once."""
-READ_MS = 30_000
-"""A client that takes nothing of what it is sent for so long is cut off."""
-LAST_S = 10
+"""Seconds for which one address may exceed that share: in a burst, each connection sends its request immediately."""
+CLIENT_READ_TIMEOUT_MS = 30_000
+"""Milliseconds after which a client that reads nothing of its response is disconnected."""
+SHUTDOWN_TIMEOUT_S = 10
 
 
 class Unused:
-    """The connections of a server on which no whole request is under way: half open ones, and idle ones between two
-    requests. An address that opens many keeps no other from being served."""
+    """Unused connections of a server: half-open ones, and idle ones between two requests.
+
+    They make room for new ones, so that an address that opens many connections does not block other addresses."""
 
     def __init__(self) -> None:
-        self._of: dict[str, dict[Connection, bool]] = {}
-        """Of each address, whether they are half open; the one that did nothing for longest comes first."""
+        self._of: dict[str, dict[LimitedH11Protocol, bool]] = {}
+        """Address -> connection -> whether it is half open. The connection that has been unused longest comes first."""
         self._half_open = Counter[str]()
         self._trimmed_soon = set[str]()
 
-    def mark(self, connection: Connection, most_half_open: int) -> None:
-        """As it is now."""
+    def mark(self, connection: LimitedH11Protocol, most_half_open: int) -> None:
+        """Update the entry of a connection: half open, idle, or none while a request is in progress."""
         self.forget(connection)
         cycle, address = connection.cycle, connection.address
         idle = cycle is not None and cycle.response_complete
@@ -56,7 +59,7 @@ class Unused:
             self._trimmed_soon.add(address)
             connection.loop.call_later(GRACE_S, self._trim, address, most_half_open)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: LimitedH11Protocol) -> None:
         of_address = self._of.get(connection.address, {})
         self._half_open[connection.address] -= of_address.pop(connection, False)
         if not of_address:
@@ -64,7 +67,7 @@ class Unused:
             del self._half_open[connection.address]
 
     def make_room(self) -> bool:
-        """Ends one of the address that has most. False: there is none."""
+        """Close the longest unused connection of the address that has most of them. Return False if none exists."""
         if not self._of:
             return False
         largest = max(self._of.values(), key=len)
@@ -77,31 +80,31 @@ class Unused:
         for connection in waiting[: max(0, len(waiting) - most)]:
             self._end(connection)
 
-    def _end(self, connection: Connection) -> None:
+    def _end(self, connection: LimitedH11Protocol) -> None:
         self.forget(connection)
         connection.transport.abort()
 
 
-class Connection(H11Protocol):
-    """uvicorn makes one for each."""
+class LimitedH11Protocol(H11Protocol):
+    """Protocol of one connection, with a limit on connections and a timeout for the request head."""
 
     unused: Unused
-    """Of the server; set with the class that the server makes of this one."""
+    """Unused connections of the server. `WebServer` sets this in a subclass of its own."""
     address = ""
     _most_half_open = 0
     _head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # uvicorn would answer with a word of text.
+        # uvicorn would refuse a connection with plain text instead of JSON.
         most, self.limit_concurrency = self.limit_concurrency or 0, None
         made_room = len(self.connections) > most and self.unused.make_room()
         if len(self.connections) > most + most // 4 + 1 and not made_room:
-            # Those above the limit are told so, if they ask something; but they, too, are so many and no more.
+            # Connections above the limit get a 503 for their request. Their number is limited, too.
             transport.abort()
             return
         connection: socket.socket = transport.get_extra_info("socket")
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, READ_MS)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, CLIENT_READ_TIMEOUT_MS)
         inner: Any = self.app
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -141,7 +144,7 @@ class Connection(H11Protocol):
             self.unused.mark(self, self._most_half_open)
 
     def _await_head(self) -> None:
-        self._head = self.loop.call_later(HEAD_S, self.timeout_keep_alive_handler)
+        self._head = self.loop.call_later(HEAD_TIMEOUT_S, self.timeout_keep_alive_handler)
 
     def _stop_waiting(self) -> None:
         if self._head is not None:
@@ -150,8 +153,10 @@ class Connection(H11Protocol):
 
 
 def _is_unambiguous(scope: Scope) -> bool:
-    """RFC 9112, 6.1 and 6.3: where a body's length is told in two ways, or in one that HTTP/1.0 doesn't have, a proxy
-    before us may have seen another end of this request, and so another beginning of the next one."""
+    """Return whether the length of the body is unambiguous (RFC 9112, 6.1 and 6.3).
+
+    If a request has both Content-Length and Transfer-Encoding, or HTTP/1.0 with Transfer-Encoding, a proxy in front of
+    this server may see a different end of this request, and so a different start of the next one."""
     names = {name for name, _ in scope["headers"]}
     return b"transfer-encoding" not in names or (b"content-length" not in names and scope["http_version"] != "1.0")
 
@@ -165,28 +170,28 @@ def refusal(status: int, error: str, headers: Mapping[str, str]) -> ASGIApp:
 
 
 too_many = refusal(503, "too many connections are open: try again", {"Retry-After": str(RETRY_AFTER_S)})
-ambiguous = refusal(400, "either Content-Length or Transfer-Encoding is allowed, the latter with HTTP/1.1", {})
+ambiguous = refusal(400, "either Content-Length or Transfer-Encoding is allowed, the latter only with HTTP/1.1", {})
 
 
-class Server(uvicorn.Server):
+class WebServer(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings, **more: Any) -> None:
-        host, port = address(settings.web_listen)
+        host, port = parse_listen_address(settings.web_listen)
         given: dict[str, Any] = {"host": host, "port": port, **more}
         config = uvicorn.Config(
             app,
-            # Its own logging would write a second form beside ours.
+            # uvicorn's own logging would add lines in another format.
             log_config=None,
             access_log=False,
             server_header=False,
             forwarded_allow_ips=settings.trusted_proxies,
-            http=type("Connection", (Connection,), {"unused": Unused()}),
-            # With uvloop, which uvicorn takes where it finds it, a port that is taken makes it hang instead of end.
+            http=type("Connection", (LimitedH11Protocol,), {"unused": Unused()}),
+            # uvicorn uses uvloop if it is installed, and then hangs instead of exiting if the port is in use.
             loop="asyncio",
             lifespan="on",
             ws="none",
             h11_max_incomplete_event_size=MOST_OF_A_HEAD,
             limit_concurrency=settings.web_connections,
-            timeout_graceful_shutdown=LAST_S,
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
             **given,
         )
         super().__init__(config)
@@ -194,13 +199,13 @@ class Server(uvicorn.Server):
 
     @property
     def broken(self) -> bool:
-        """A task ended that runs as long as the process does: what it did nobody does any more, so the process ends."""
+        """True if a task failed that should run as long as the process: nothing replaces it, so the process exits."""
         return self.started and self.lifespan.error_occurred
 
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or self.broken
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Event streams never end by themselves.
-        cast(Parts, self._app.state.parts).feeds.end()
+        # Event streams never end unless the server closes them.
+        cast(Resources, self._app.state.parts).feeds.end()
         await super().shutdown(sockets)

@@ -1,4 +1,4 @@
-"""Recorded people, 13 to 17 s each, with what they say. Where they come from and their licences: LICENCE."""
+"""Recorded speech, 13 to 17 s each, with its text. LICENCE has the sources and licenses."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ _TEXTS = {
 
 
 def speech_files() -> list[Speech]:
-    """Three callers' recordings, mono WAV at 8 kHz, 16 bit: other voices, other texts."""
+    """Return three recordings, mono WAV at 8 kHz, 16 bit, with different voices and texts."""
     return [Speech(name, _HERE / f"{name}.wav", text) for name, text in _TEXTS.items()]

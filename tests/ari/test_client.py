@@ -1,4 +1,4 @@
-"""The client against an Asterisk of a few lines: what a real one does only seldom."""
+"""Tests of the client on a minimal fake Asterisk: cases that are rare on a real one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from ari_conf.ari import sockets as sockets_module
-from ari_conf.ari.client import ALWAYS, Client, Server
-from ari_conf.ari.sockets import Permission
+from ari_conf.ari import event_sockets as sockets_module
+from ari_conf.ari.address import Server
+from ari_conf.ari.client import ALWAYS_PERMITTED, Client
+from ari_conf.ari.event_sockets import ActPermission
 from ari_conf.errors import AriError, AriLate, AriNotFound, AriUnreachable, SetupFailed
-from ari_conf.parts.processes import free_port
+from ari_conf.local.processes import free_port
 from tests import lateness
 
 AUTHORIZATION = aiohttp.encode_basic_auth("ada", "secret")
@@ -30,7 +31,7 @@ class FakeAsterisk:
         self.seen: list[tuple[str, str, Any]] = []
         self.connections = 0
         self.own_event = 503
-        """What is answered to the event that a client sends itself; 503: whether it hears it can't be told."""
+        """Status for the event that a client sends to itself; with 503 it is unknown whether the client receives it."""
         self.serve: Serve = self.take_requests
         self.answer: Callable[[web.Request], Awaitable[web.Response]] = self.no_content
         app = web.Application()
@@ -73,7 +74,7 @@ class FakeAsterisk:
             await websocket.send_json({"type": "RESTResponse", "request_id": asked["request_id"], **answer})
 
     async def read_on(self, websocket: web.WebSocketResponse) -> None:
-        """As an Asterisk that is too old for requests here."""
+        """Behave like an Asterisk that is too old for requests over the WebSocket."""
         async for _ in websocket:
             pass
 
@@ -114,7 +115,7 @@ Made = Callable[..., Awaitable[Client]]
 async def connect(listener: Listener) -> AsyncIterator[Made]:
     made: list[Client] = []
 
-    async def start(port: int, permission: Permission = ALWAYS, **settings: Any) -> Client:
+    async def start(port: int, permission: ActPermission = ALWAYS_PERMITTED, **settings: Any) -> Client:
         server = Server(f"http://127.0.0.1:{port}/ari", "app", "ada", "secret", **settings)
 
         def take(message: dict[str, Any]) -> None:
@@ -231,12 +232,12 @@ async def test_requests_go_over_the_socket_where_it_takes_them(
     client = await connect(asterisk.port, events=("StasisStart",))
     await listener.until("connected")
     async with lateness.timeout():
-        while await client.request("GET", "/again", over="socket") is None:  # over HTTP it is None, until it is tried
+        while await client.request("GET", "/again", over="socket") is None:  # None while it still goes over HTTP
             pass
     assert await client.request("POST", "/a%2Fb", {"q": "1 & 2"}, over="socket") == {"ping": "pong"}
 
     assert asterisk.seen[-1] == ("POST", "a%2Fb", [{"name": "q", "value": "1 & 2"}])
-    # RESTResponse is an event to the filter: without it no answer would come over the socket.
+    # To the filter, RESTResponse is an event: if it were missing, no answer would arrive over the socket.
     names = ("StasisStart", "RESTResponse", "ChannelUserevent", "ApplicationReplaced")
     wanted = {"allowed": [{"type": name} for name in names]}
     assert ("PUT", "/ari/applications/app/eventFilter", wanted) in asterisk.seen
@@ -289,7 +290,7 @@ async def test_an_answer_that_is_late(asterisk: FakeAsterisk, connect: Made) -> 
 async def test_nobody_there(connect: Made) -> None:
     client = await connect(free_port())
 
-    with pytest.raises(AriUnreachable, match="can't be reached"):
+    with pytest.raises(AriUnreachable, match="Asterisk is unreachable at"):
         await client.request("GET", "/x", over="socket")
 
 
@@ -300,13 +301,13 @@ async def test_a_request_that_waits_as_the_socket_ends(
         asked = json.loads((await websocket.receive()).data)
         answer = {"request_id": asked["request_id"], "status_code": 200}
         await websocket.send_json({"type": "RESTResponse", **answer})
-        await websocket.receive()  # the next request: no answer, and the end
+        await websocket.receive()  # receive the next request, do not answer, and end
 
     asterisk.serve = answer_pings
     client = await connect(asterisk.port)
     await listener.until("connected")
 
-    with pytest.raises(AriUnreachable, match="ended before the answer came"):
+    with pytest.raises(AriUnreachable, match="closed before the answer arrived"):
         while asterisk.connections == 1:
             await client.request("GET", "/x", over="socket")
 
@@ -333,31 +334,31 @@ async def test_whoever_opens_it_must_know_the_password(
 
 
 class Lease:
-    """Not known to be had until it is asked for."""
+    """A lease that is not known to be held until a caller asks for it."""
 
-    fresh = False
+    is_held = False
 
-    async def confirmed(self) -> None:
-        self.fresh = True
+    async def wait_until_held(self) -> None:
+        self.is_held = True
 
 
 async def test_none_is_accepted_before_it_is_permitted(
     asterisk: FakeAsterisk, connect: Made, listener: Listener
 ) -> None:
-    """Else one who is stopped, and is not the owner any more, would take the application from who is."""
+    """Otherwise a process that was stopped, and no longer owns the calls, would take the application from the owner."""
     port, lease = free_port(), Lease()
     await connect(asterisk.port, lease, listen=("127.0.0.1", port))
     async with aiohttp.ClientSession() as http:
         with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
             await opened(http, port, AUTHORIZATION)
-        # It was asked for, so that the next try finds it.
-        assert lease.fresh and listener.told == []
+        # The client has asked for the lease, so the next attempt succeeds.
+        assert lease.is_held and listener.told == []
         await opened(http, port, AUTHORIZATION)
         await listener.until("connected")
 
 
 class Doubt:
-    """A lease that is had until it is in doubt; whoever asks then waits."""
+    """A lease that is held until it is in doubt; then callers wait for it."""
 
     def __init__(self) -> None:
         self._had = asyncio.Event()
@@ -365,10 +366,10 @@ class Doubt:
         self.asked = 0
 
     @property
-    def fresh(self) -> bool:
+    def is_held(self) -> bool:
         return self._had.is_set()
 
-    async def confirmed(self) -> None:
+    async def wait_until_held(self) -> None:
         self.asked += 1
         await self._had.wait()
 
@@ -380,13 +381,13 @@ class Doubt:
 async def test_nothing_is_asked_of_asterisk_while_it_is_not_known_whose_the_calls_are(
     asterisk: FakeAsterisk, connect: Made, listener: Listener, over: str
 ) -> None:
-    """Whichever way it would go; and the time for which it waits is none of the request's."""
+    """Neither way sends the request, and the wait does not count against the request's deadline."""
     lease = Doubt()
     client = await connect(asterisk.port, lease, deadline=1.0)
     await listener.until("connected")
     async with lateness.timeout():
         while over == "socket" and await client.request("GET", "/again", over="socket") is None:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)  # until it is known that Asterisk takes requests there
+            await asyncio.sleep(0.01)  # until the client knows that Asterisk accepts requests over the socket
 
     def asked() -> list[str]:
         return [path for _, path, _ in asterisk.seen if path.endswith("/answer")]
@@ -401,7 +402,7 @@ async def test_nothing_is_asked_of_asterisk_while_it_is_not_known_whose_the_call
 
 
 async def test_a_late_answer_is_told_apart_from_none(asterisk: FakeAsterisk, connect: Made) -> None:
-    """What is late may be done yet."""
+    """Asterisk may still carry out a request whose answer is late."""
     held = asyncio.Event()
 
     async def late(_: web.Request) -> web.Response:
@@ -420,13 +421,13 @@ async def test_a_late_answer_is_told_apart_from_none(asterisk: FakeAsterisk, con
 async def test_who_sees_to_the_websocket_and_breaks_is_noticed(
     asterisk: FakeAsterisk, connect: Made, monkeypatch: pytest.MonkeyPatch, listens: bool
 ) -> None:
-    """Else the process would go on, and no event would ever come again."""
+    """Otherwise the process would continue without ever receiving another event."""
 
     async def breaks(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(sockets_module.picows, "ws_connect", breaks)
-    monkeypatch.setattr(sockets_module, "LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(sockets_module, "POLL_INTERVAL_S", 0.01)
     client = await connect(asterisk.port, listen=("127.0.0.1", free_port()) if listens else None, patience=0.0)
     with capture_logs(), pytest.raises(ZeroDivisionError):
         await lateness.soon(client.ended())
@@ -463,7 +464,7 @@ async def test_a_newer_one_takes_the_place_of_an_older(
 async def test_a_port_that_is_taken_by_an_owner_who_is_stopped(
     asterisk: FakeAsterisk, connect: Made, listener: Listener
 ) -> None:
-    """We open one at once; and once the port is free, Asterisk can."""
+    """The client opens a WebSocket immediately; once the port is free, Asterisk can open one."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -488,7 +489,7 @@ async def test_a_port_that_can_not_be_had(asterisk: FakeAsterisk, connect: Made)
 async def test_an_application_that_is_gone_is_had_again_by_a_websocket_of_ours(
     asterisk: FakeAsterisk, connect: Made, listener: Listener
 ) -> None:
-    """Asterisk's own is there, and would never say anything."""
+    """Asterisk's own WebSocket is open, but would never carry an event."""
     port = free_port()
     asterisk.own_event = 404
     await connect(asterisk.port, listen=("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""What is read of an INVITE: also of one that Asterisk can't tell of as a whole."""
+"""Tests of reading an INVITE, including one that Asterisk cannot return as a whole."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ ORDINARY = {"Via": "SIP/2.0/UDP x", "From": "<sip:1@x>", "To": "<sip:2@x>"}
 
 
 class Asterisk:
-    """As 22.10.1 does with an INVITE's headers: what it can't tell is a 500 by itself, and nothing within EVAL()."""
+    """Fake of Asterisk 22.10.1 with an INVITE's headers: one that it cannot return is a 500 alone, and empty within
+    EVAL()."""
 
     def __init__(self, headers: dict[str, bytes | str], *, kind: str = "PJSIP", evaluates: bool = True) -> None:
         self.headers = {name: value.encode() if isinstance(value, str) else value for name, value in headers.items()}
@@ -128,13 +129,13 @@ async def test_more_than_are_told() -> None:
     many = {f"X-PH-{n}": f"{n}" for n in range(invite.MOST_HEADERS + 50)}
     found = await read(Asterisk({**ORDINARY, **many}))
     assert len(found.headers) == invite.MOST_HEADERS
-    assert found.warnings == ("of the call's 250 X-PH- headers the first 200 are told",)
+    assert found.warnings == ("only the first 200 of the call's 250 X-PH- headers are passed on",)
 
 
 async def test_what_is_no_utf_8_is_told_without_it() -> None:
     found = await read(Asterisk({**ORDINARY, "X-PH-Room": b'ro\xfcm, "x"', "X-PH-Team": "Größe"}))
     assert found.headers == (("X-PH-Room", 'rom, "x"'), ("X-PH-Team", "Größe"))
-    assert found.warnings == ("the header X-PH-Room is no UTF-8: what of it is none is left out",)
+    assert found.warnings == ("the header X-PH-Room is not valid UTF-8: its invalid bytes are left out",)
 
 
 async def test_who_wants_to_be_known_and_who_does_not() -> None:

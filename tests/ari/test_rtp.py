@@ -1,4 +1,4 @@
-"""RTP that comes, and what else may come to an open port."""
+"""Tests of received RTP, and of other packets that may reach an open port."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from ari_conf.ari import rtp
-from ari_conf.ari.beep import BeepDetector
+from ari_conf.ari.beep_detector import BeepDetector
 from ari_conf.ari.rtp import Receiver, Stream, decoded
 from demo import g711
 
@@ -84,10 +84,10 @@ def test_anything_may_come(packets: list[bytes]) -> None:
 def test_a_beep_is_one_in_mu_law_as_well(hz: int, level: float) -> None:
     at = np.arange(8000)
     tone = np.sin(2 * np.pi * hz * at / 8000) * 32767 * 10 ** (level / 20) * ((at > 800) & (at < 4000))
-    assert BeepDetector().hear(decoded(g711.encode(np.round(tone).astype(np.int16))))
+    assert BeepDetector().feed(decoded(g711.encode(np.round(tone).astype(np.int16))))
 
 
-# On a port.
+# Receiving on a port.
 
 
 class Sender:
@@ -162,7 +162,7 @@ async def test_only_from_asterisk_s_address(ear: Ear) -> None:
 
 
 async def test_a_flood_leaves_the_loop_its_turns(ear: Ear) -> None:
-    """As much as the kernel keeps for us: no turn takes in more of it than its part."""
+    """Send as many packets as the kernel buffers: no turn of the loop reads more than its share."""
     receiver = ear.receiver()
     Sender(receiver).send(*(packet(number) for number in range(rtp.AT_ONCE * 10)))
     before, most = 0, 0

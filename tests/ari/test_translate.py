@@ -1,4 +1,4 @@
-"""Messages as Asterisk 22.10.1 sent them, less what is not read."""
+"""Tests of the translation of messages as Asterisk 22.10.1 sent them, without the fields that are not read."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_call_arrives() -> None:
 
 
 def test_what_a_caller_chose_holds_no_control_characters() -> None:
-    """It goes on to callbacks, logs, the page and the API."""
+    """The text reaches callbacks, logs, the dashboard and the API."""
     told = event(
         start("MA1", caller={"name": "\x1b]0;A\x07d\u202ea\r\n", "number": "\x9b1\x00"}, dialplan={"exten": "1\x1b"})
     )
@@ -62,7 +62,7 @@ def test_what_a_caller_chose_holds_no_control_characters() -> None:
         (("MA1", "http://127.0.0.1/a,b", "get"), "MA1", "http://127.0.0.1/a,b", "GET"),
         (("MA1", "lunch", "DELETE"), "MA1", "lunch", "POST"),
         (("MA1", "lunch", "GET", "more"), "MA1", "lunch", "GET"),
-        # A dialplan that names no account: the call must be ended by somebody, so it is told of.
+        # A dialplan that names no account: the call is reported nevertheless, since the server must end it.
         ((), "", None, "POST"),
     ],
 )
@@ -162,24 +162,24 @@ RECORDING = {"recording": {"name": "MA1/r1", "target_uri": "bridge:b1", "state":
     [
         ({"type": "StasisEnd", **ON_CHANNEL}, seen.ChannelHungUp("1795342997.0", 0)),
         ({"type": "ChannelDestroyed", "cause": 17, **ON_CHANNEL}, seen.ChannelHungUp("1795342997.0", 17)),
-        # CANCEL; one with a reason; BYE before the answer; refused by a server on the way.
+        # CANCEL; CANCEL with a reason; BYE before the answer; refused by a server on the path.
         ({"type": "ChannelHangupRequest", "cause": 127, "tech_cause": 487, **ON_CHANNEL}, CANCELED),
         ({"type": "ChannelHangupRequest", "cause": 16, "tech_cause": 487, **ON_CHANNEL}, CANCELED),
         ({"type": "ChannelHangupRequest", "cause": 102, "tech_cause": 487, "channel": CHANNEL}, CANCELED),
         ({"type": "ChannelDestroyed", "cause": 21, "tech_cause": 487, "channel": CHANNEL}, CANCELED),
         ({"type": "ChannelHangupRequest", **ON_CHANNEL}, CANCELED),
         ({"type": "ChannelHangupRequest", "cause": 38, **ON_CHANNEL}, seen.ChannelHungUp("1795342997.0", 38)),
-        # It crossed our answer.
+        # The CANCEL crossed the server's answer.
         ({"type": "ChannelHangupRequest", "cause": 127, "tech_cause": 487, **UP}, CANCELED),
-        # BYE, and one with a reason.
+        # BYE, and BYE with a reason.
         ({"type": "ChannelHangupRequest", **UP}, seen.ChannelHungUp("1795342997.0", 0)),
         (
             {"type": "ChannelHangupRequest", "cause": 31, "tech_cause": 480, **UP},
             seen.ChannelHungUp("1795342997.0", 31),
         ),
-        # Nothing was heard of them for a while.
+        # Asterisk heard nothing from the phone for a while.
         ({"type": "ChannelHangupRequest", "cause": 1, "soft": True, **UP}, seen.ChannelHungUp("1795342997.0", 44)),
-        # 32 is no cause here, but a flag of Asterisk's own.
+        # 32 is not a cause here, but a flag of Asterisk's own.
         (
             {"type": "ChannelHangupRequest", "cause": 32, "soft": True, **ON_CHANNEL},
             seen.ChannelHungUp("1795342997.0", 0),
@@ -218,7 +218,7 @@ KEYS = ("args", "channel", "bridge", "playback", "recording", "digit", "cause", 
 CHANNELS = some.fixed_dictionaries({"id": leaf, "name": leaf, "caller": anything, "dialplan": anything})
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine is not a failure
 @given(some.sampled_from((*EVENTS, None, 7)), some.dictionaries(some.sampled_from(KEYS), anything | CHANNELS))
 def test_no_message_is_an_exception(type_: object, message: dict[str, Any]) -> None:
     found = to_event(message | {"type": type_}, lambda: "id")

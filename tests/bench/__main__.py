@@ -1,7 +1,7 @@
-"""`make bench`: ConfBridge(), a bare Stasis application and ours, side by side on a real Asterisk with SIP callers.
+"""`make bench`: ConfBridge(), a bare Stasis application and ari_conf, compared on a real Asterisk with SIP callers.
 
-In turns, A B C D, A B C D, ...: each turn is one go of every variant, each part of it on a fresh Asterisk. What counts
-are the ratios within a turn: another machine has other figures, and on this one others may be at work.
+The variants alternate: A B C D, A B C D, …. Each turn runs every variant once, each part of it on a fresh Asterisk. The
+ratios within a turn count: other machines have other figures, and on this one other programs may run.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tests.bench.sip_variants import VARIANTS, Stand, standing
 PARTS: dict[str, tuple[Callable[[Stand, Size], Awaitable[Found]], tuple[str, ...]]] = {
     "calls": (sip_parts.calls, (NATIVE, BARE, ERRANDS, OURS, FLOOR, ANSWERED)),
     "pairs": (sip_parts.pairs, (NATIVE, BARE, OURS)),
-    # A member who joins by ConfBridge() is told of by nobody: the floor is what ours is compared with.
+    # ConfBridge() reports no joins of members, so ari_conf is compared with the bare application.
     "rate": (sip_parts.rate, (BARE, ERRANDS, OURS)),
     "held": (sip_held.held, (NATIVE, OURS)),
     "memory": (sip_parts.memory, (OURS,)),
     "twos": (sip_parts.twos, (BARE, MIXED, NATIVE)),
 }
-"""What is measured, and of which variants."""
+"""The parts of the benchmark, with their variants."""
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
@@ -61,7 +61,7 @@ async def go(parts: list[str], turns: int, size: Size, only: Collection[str]) ->
 
 
 def _short(found: Found) -> str:
-    """A line's worth of it."""
+    """Return a summary of one line."""
     match found:
         case {"median_ms": median, "p95_ms": p95, "cpu_ms_per_call": cpu, "machine_busy": busy}:
             used = ", ".join(f"{name} {ms:.1f}" for name, ms in cpu.items())
@@ -123,7 +123,7 @@ def main() -> None:
 
 
 def run(parts: list[str], turns: int, size: Size, out: Path, only: Collection[str] = tuple(VARIANTS)) -> list[Figure]:
-    """`only`: the variants that are wanted."""
+    """Measure the parts with the variants in `only`, and write the results."""
     about = machine()
     progress(
         f"{turns} turn{'s' if turns > 1 else ''} of {', '.join(parts)}; load of the machine {os.getloadavg()[0]:.1f}"

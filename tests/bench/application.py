@@ -1,8 +1,8 @@
-"""`make bench-core`: the core alone, and the whole application against a fake ARI server, at 1,000 to 100,000 members.
+"""`make bench-core`: the core alone, and the whole server against a fake ARI server, at 1,000 to 100,000 members.
 
-The whole application is `ari-conf serve` as a process, with a real Redis, ARI's real protocol on a real WebSocket and
-over HTTP, and an answer URL; what it does not have is sound. Figures are of CPU time, which a busy machine stretches
-as well; what counts are the ratios between the sizes, measured in turns.
+The whole server is `ari-conf serve` as a process, with a real Redis, the real ARI protocol on a real WebSocket and over
+HTTP, and an answer URL; only audio is missing. Figures are CPU times, which a busy machine increases too. The ratios
+between the sizes, measured in turns, count.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GOALS = {
     "talks_beside_the_smallest": f"<= {FLAT}",
 }
 ROWS = {
-    "start_up_s": "start-up until a new caller is in his conference, s",
+    "start_up_s": "start-up until a new caller is in their conference, s",
     "start_up_cpu_s": "CPU of that, s",
     "rss_mb": "memory of the process, MB",
     "state_bytes": "state in Redis, bytes",
@@ -63,7 +63,7 @@ def of_the_core(conferences: int, rounds: int) -> dict[str, float]:
         goal = "200,000" if name == "a meeting" else ""
         table.add_row(f"{name}: events/s, best of {rounds}", goal, f"{high:,.0f} ({low:,.0f}; {number} events)")
     found["member_bytes"], found["conference_bytes"] = core.weights(min(conferences, 100))
-    table.add_row("memory of a member and his call, KB", "<= 12", f"{found['member_bytes'] / 1024:.1f}")
+    table.add_row("memory of a member and their call, KB", "<= 12", f"{found['member_bytes'] / 1024:.1f}")
     table.add_row("memory of a conference, KB", "<= 40", f"{found['conference_bytes'] / 1024:.1f}")
     console.print(table)
     return found
@@ -98,7 +98,7 @@ def drawn(folder: Path, found: dict[int, dict[str, float]]) -> None:
 
 
 def run(arguments: list[str] | None = None) -> Path:
-    """Returns the file of the results."""
+    """Run the benchmark and return the file with the results."""
     parser = argparse.ArgumentParser(prog="make bench-core", description=(__doc__ or "").partition("\n\n")[2])
     parser.add_argument("--members", default="1000,10000,100000", help="sizes, by comma; 0: the core alone")
     parser.add_argument("--conferences", type=int, default=100, help="for the core alone")

@@ -1,9 +1,9 @@
-"""The floor: a Stasis application that answers each call and puts it into the bridge that its argument names.
+"""Baseline: a Stasis application that answers each call and adds it to the bridge that its argument names.
 
-`python -m tests.bench.bare ARI_URL APP USER [TYPE [ANSWER_URL REDIS_URL]]`, the password in BARE_PASSWORD, TYPE that of
-the bridges. Tells who entered when, a line for each. With the last two it also goes the errands that a call can't do
-without if its document is fetched and what is decided is written: asks for the codec and the headers, writes, fetches,
-writes, and writes once more when somebody has left. It makes nothing of what it gets.
+`python -m tests.bench.bare ARI_URL APP USER [TYPE [ANSWER_URL REDIS_URL]]`, with the password in BARE_PASSWORD; TYPE is
+the bridges' type. It prints one line per member who entered, with the time. With the last two arguments it also makes
+the requests that any application makes that fetches documents and persists its decisions. It asks for the codec and the
+headers, writes, fetches, writes, and writes once more when a member has left. It ignores the contents.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 EVENTS = ("StasisStart", "ChannelEnteredBridge", "ChannelLeftBridge")
 STATE = b"x" * 3000
-"""Of a call and what has changed of its conference."""
+"""The state of a call and the changes of its conference."""
 
 
 async def run(
@@ -29,7 +29,7 @@ async def run(
 ) -> None:
     redis = None
     if redis_url:
-        # Who finds none free waits for one, however many come at once.
+        # Tasks that find no free connection wait for one, however many arrive at the same time.
         redis = Redis(connection_pool=BlockingConnectionPool.from_url(redis_url, max_connections=16, timeout=None))
     bridges: dict[str, asyncio.Task[None]] = {}
     inside: Counter[str] = Counter()
@@ -38,7 +38,7 @@ async def run(
     async def ask(method: str, path: str, body: object = None, **query: str) -> None:
         async with http.request(method, url + path, params=query, json=body) as response:
             await response.read()
-            if response.status >= 300 and response.status not in (400, 404):  # the caller is gone already
+            if response.status >= 300 and response.status not in (400, 404):  # the caller has hung up already
                 print(f"{method} {path}: {response.status}", file=sys.stderr)
 
     async def write(channel_id: str) -> None:
@@ -56,7 +56,7 @@ async def run(
         asked = {"From": channel["caller"]["number"], "To": channel["dialplan"]["exten"]}
         try:
             await fetch(asked)
-        except aiohttp.ClientConnectionError:  # a kept connection was closed in the moment in which it was taken
+        except aiohttp.ClientConnectionError:  # a kept connection was closed at the moment of its use
             await fetch(asked)
         await write(channel["id"])
 

@@ -1,7 +1,7 @@
-"""How fast this machine runs Python now: what the figures of a short run are held against.
+"""Speed of Python on this machine now, as a reference for the figures of a short run.
 
-CPU time, so that a busy machine is no slower one; and a ratio to a loop in the same process, so that a slower machine
-isn't either.
+It is CPU time, so that a busy machine does not count as slower. The figures are ratios to a loop in the same process,
+so that a slower machine does not matter either.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class _Thing:
 
 
 def step_us() -> float:
-    """CPU of one step of a loop that does as Python programs do: makes small objects, calls, looks up, and forgets."""
+    """Return the CPU time in us of one step of a loop with typical Python work: small objects, calls, lookups,
+    deallocation."""
     gc.collect()
     known, found = {number: number for number in range(64)}, []
     began = time.process_time()

@@ -1,7 +1,7 @@
-"""How fast callbacks are delivered, how soon, how fair, and what they weigh: `make bench-callbacks`.
+"""Callback delivery benchmark, `make bench-callbacks`: throughput, latency, fairness and memory.
 
-The yardstick is a bare loop of requests.Session, with as many threads and the same requests to the same receiver, in
-the same run: what counts are the ratios, since other machines have other rates.
+The reference is a bare loop of requests.Session with the same number of threads and the same requests to the same
+receiver, in the same run: the ratios count, since other machines have other rates.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from ari_conf import accounts, lanes, outbox
 from ari_conf.core.effects import PostCallback
+from ari_conf.queues import outbox, partitioned_queue
+from ari_conf.store import accounts
 from tests.bench.events import FILLING
 from tests.bench.receiver import FastReceiver, flat_out
 from tests.bench.sip_cpu import Used
@@ -38,7 +39,7 @@ CPU_AT = 120
 WAITING = 100_000
 FLOOD = 10_000
 BESIDE = 50
-"""Callbacks that are sent beside the flood."""
+"""The number of callbacks sent beside the flood."""
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
@@ -48,7 +49,7 @@ def progress(text: str) -> None:
 
 
 def starved_s() -> float:
-    """For how long in all, since the machine started, something that could have run found no free core."""
+    """Return the seconds since the start of the machine in which a runnable task found no free core."""
     try:
         some = Path("/proc/pressure/cpu").read_text().splitlines()[0]
     except OSError:
@@ -74,7 +75,7 @@ class Bench:
         return self.redis
 
     def workers(self, stack: ExitStack, number: int) -> list[Worker]:
-        """All of them run when it returns."""
+        """Start workers, and return once all of them run."""
         started = [Worker(self.redis, self.folder, THREADS) for _ in range(number)]
         for worker in started:
             stack.callback(worker.end)
@@ -84,7 +85,7 @@ class Bench:
     # Rate.
 
     def rates(self, answer_s: float) -> None:
-        """Bare before and after: what changes on the machine meanwhile is seen."""
+        """Measure the rates, with the bare loop before and after, to show changes of the machine in the meantime."""
         with FastReceiver(answer_s) as receiver:
             if not answer_s:
                 self.row("the receiver, flat out", f"{flat_out(receiver, _request(), self.number, THREADS):.0f}/s")
@@ -115,16 +116,16 @@ class Bench:
         return self.number / (time.monotonic() - began)
 
     def fleet(self, receiver: FastReceiver, number: int) -> tuple[float, float]:
-        """(callbacks a second, the share of a core that the receiver used): from the outbox to the last arrival."""
+        """Return (callbacks per second, the receiver's share of a core), from the outbox to the last arrival."""
         progress(f"{number} worker{'s' if number > 1 else ''} …")
         redis = self.empty()
         callbacks = [_callback(receiver.url, n, LANES) for n in range(self.number)]
-        entries = [outbox.entry(one, time.time_ns() // 1_000_000) for one in callbacks]
+        entries = [outbox.enqueue_item(one, time.time_ns() // 1_000_000) for one in callbacks]
         with ExitStack() as stack:
             self.workers(stack, number)
             at, cpu_s, began = receiver.count, receiver.cpu_s, time.monotonic()
             for first in range(0, self.number, 2000):
-                lanes.enqueue(redis.client, entries[first : first + 2000])
+                partitioned_queue.enqueue(redis.client, entries[first : first + 2000])
             until(lambda: receiver.count >= at + self.number, 300)
             took_s = time.monotonic() - began
             return self.number / took_s, (receiver.cpu_s - cpu_s) / took_s
@@ -152,7 +153,8 @@ class Bench:
     # CPU.
 
     def cpu(self) -> None:
-        """As at 60 calls/s: each callback wakes the worker by itself, which costs more than in a flood."""
+        """Measure CPU per callback as at 60 calls/s: each callback wakes the worker separately, which costs more than
+        in a flood."""
         progress(f"{CPU_AT} events/s for {self.seconds:.0f} s …")
         redis = self.empty()
         with FastReceiver() as receiver, ExitStack() as stack:
@@ -165,7 +167,7 @@ class Bench:
     # Fairness, memory.
 
     def fairness(self) -> None:
-        """A callback of one account at a time, while another's take 10 s each."""
+        """Measure one account's callbacks, one at a time, while another account's take 10 s each."""
         progress("a flood …")
         redis = self.empty()
         with FastReceiver(10.0) as slow, Receiver() as receiver, ExitStack() as stack:
@@ -200,7 +202,7 @@ def _callback(url: str, number: int, lanes_: int) -> PostCallback:
 
 
 def _request() -> bytes:
-    """As the workers send it."""
+    """Return the request as a worker sends it."""
     body = urlencode(FILLING).encode()
     signature = "X-Plivo-Signature-V3: " + "x" * 44 + "\r\n"
     return f"POST /cb HTTP/1.1\r\nHost: a\r\n{signature * 5}Content-Length: {len(body)}\r\n\r\n".encode() + body

@@ -1,12 +1,12 @@
 """Callers on the fake ARI server, in its process: `python -m tests.bench.callers PORT APP_URL`.
 
-It is told what to do by POST /bench/…, each with JSON in and out:
+POST /bench/… controls it, each with JSON in and out:
 
-/bench/seed   {members, redis, name}: so many are in their conferences already, and the state of an application that
-              held them is in Redis: for the next one to take over
-/bench/ready  until that has happened, and a caller who came after it is in his conference
-/bench/churn  {seconds, at_once, talks}: callers leave, and others come in their place, `at_once` of them at any time;
-              `talks` times a member begins to talk, and ends, for each who comes
+/bench/seed   {members, redis, name}: puts that many members into conferences, and the state of a server that held
+              them into Redis, for the next server to take over
+/bench/ready  waits until that has happened, and a caller who arrived after it is in their conference
+/bench/churn  {seconds, at_once, talks}: callers leave and others replace them, `at_once` of them at any time;
+              `talks` times a member starts and stops talking for each new caller
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from aiohttp import web
 from redis import Redis
 
 from ari_conf.core import events as ev
-from ari_conf.core.conference import Conference
-from ari_conf.member_fields import members_key
-from ari_conf.store import names_key
-from ari_conf.takeover import NEXT_MEMBER_ID
-from ari_conf.written import encoded, without_members
+from ari_conf.core.conferences.conference import Conference
+from ari_conf.server.takeover import NEXT_MEMBER_ID
+from ari_conf.store.members import members_key
+from ari_conf.store.state_codec import encode, encode_without_members
+from ari_conf.store.state_store import names_key
 from tests.bench.fake_ari import APP, LISTENED_TO, FakeAri, answered, listened_to
 from tests.bench.plays import ACCOUNT, SIZE, TALKING, Recorder
 
 LATE_S = 30.0
 BUSY = 47
-"""Conferences in which callers come and go, and some more in which they talk: all that 1,000 members have."""
+"""The number of conferences in which callers come and go. Members talk in a few more: 1,000 members fill both."""
 
 
 class Callers:
@@ -43,10 +43,10 @@ class Callers:
         self._random = random.Random(1)
         self._numbers = count(1)
         self._joining: dict[str, asyncio.Future[None]] = {}
-        """channel id -> done when it is in its bridge"""
+        """channel id -> a future that is done when the channel is in its bridge"""
         self._leaving: dict[str, asyncio.Future[None]] = {}
         self._members: list[str] = []
-        """Those who were there at first."""
+        """The initial members."""
         ari.told = self._told
         self._compared = asyncio.Event()
         ari.asked = self._asked
@@ -66,33 +66,33 @@ class Callers:
             for _ in range(SIZE):
                 recorder.arrives(str(n))
                 recorder.go_on()
-            # Whoever counts them all is to have no time to: the recorder's own books are not looked at.
+            # The recorder's timeline and events are not used here; clearing them saves time and memory.
             recorder.timeline.clear(), recorder.events.clear()
         fake, theirs = self._ari.asterisk, recorder.asterisk
         fake.channels, fake.bridges, fake._used = theirs.channels, theirs.bridges, theirs._used
         self._ari.exten = dict(recorder.conference_of)
         self._members = list(fake.channels)
         client = Redis.from_url(redis)
-        directory = recorder.directory
+        engine = recorder.engine
         weight = 0
         with client.pipeline(transaction=False) as pipe:
-            pipe.hset(f"ari_conf:state:{name}", NEXT_MEMBER_ID, directory.next_member_id)
-            for n, (key, thing) in enumerate((directory.calls | directory.conferences).items()):
+            pipe.hset(f"ari_conf:state:{name}", NEXT_MEMBER_ID, engine.next_member_id)
+            for n, (key, thing) in enumerate((engine.calls | engine.conferences).items()):
                 if isinstance(thing, Conference):
-                    text = without_members(thing)
-                    members = {member_id: encoded(member) for member_id, member in thing.members.items()}
+                    text = encode_without_members(thing)
+                    members = {member_id: encode(member) for member_id, member in thing.members.items()}
                     weight += sum(map(len, members.values()))
                     pipe.hset(members_key(key), mapping=members)
                 else:
-                    text = encoded(thing)
+                    text = encode(thing)
                 weight += len(text)
                 pipe.hset(f"ari_conf:state:{name}", key, text)
                 if n % 500 == 499:
                     pipe.execute()
-            for conference in directory.conferences.values():
+            for conference in engine.conferences.values():
                 pipe.hset(names_key(ACCOUNT.auth_id), conference.name, f"{conference.conference_id} {name}")
             pipe.execute()
-        return {"calls": len(directory.calls), "conferences": len(directory.conferences), "bytes": weight}
+        return {"calls": len(engine.calls), "conferences": len(engine.conferences), "bytes": weight}
 
     async def ready(self) -> dict[str, Any]:
         async with asyncio.timeout(600):
@@ -105,8 +105,8 @@ class Callers:
         sent, requests, began = self._ari.sent, self._ari.requests, time.monotonic()
         joins: list[float] = []
         until = began + seconds
-        # As many conferences are busy at any size, the others hold still: else one that holds more conferences would
-        # seldom have two events of the same one to write together, and more would be compared than the size.
+        # The same number of conferences is busy at any size; the others are idle. Otherwise a larger server would
+        # seldom have two events of one conference to write together, and the comparison would cover more than the size.
         busy = self._busy()
         resting = [who for who in self._members if self._ari.exten[who] not in busy]
         talkers = [who for who in self._members if self._ari.exten[who] in busy and listened_to(self._ari.exten[who])]
@@ -142,7 +142,7 @@ class Callers:
         }
 
     def _busy(self) -> set[str]:
-        """From all over."""
+        """Return busy conferences, spread evenly over all."""
         conferences = sorted({self._ari.exten[who] for who in self._members}, key=int)
         listened = [c for c in conferences if listened_to(c)]
         others = [c for c in conferences if not listened_to(c)]

@@ -1,4 +1,4 @@
-"""Charts as SVG: bars, one on the other, and lines. Read in a browser, light or dark."""
+"""SVG charts: stacked bars, and lines, for browsers in light or dark mode."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _Drawing:
 
 
 def bars(path: Path, title: str, y_label: str, found: Mapping[str, Mapping[str, float]]) -> None:
-    """`found`: of each bar the parts, one on the other."""
+    """Draw stacked bars. `found`: the parts of each bar."""
     drawing = _Drawing(title, "", y_label)
     parts = list(dict.fromkeys(part for bar in found.values() for part in bar))
     top = _round_up(max(sum(bar.values()) for bar in found.values()))
@@ -75,10 +75,10 @@ def bars(path: Path, title: str, y_label: str, found: Mapping[str, Mapping[str, 
 
 
 def lines(path: Path, title: str, labels: tuple[str, str], found: Mapping[str, Points], limit: float = 0.0) -> None:
-    """`labels` of x and y; `limit`, if it isn't 0, is drawn as a broken line across: what is above it is too much."""
+    """Draw lines. `labels`: of x and y; `limit`: unless 0, a dashed line across, above which values are too high."""
     drawing = _Drawing(title, *labels)
     right = _round_up(max((x for points in found.values() for x, _ in points), default=1.0))
-    # What is far above the limit would make all else small: it leaves the chart.
+    # Values far above the limit would make all others small, so they leave the chart.
     highest = max((y for points in found.values() for _, y in points), default=1.0)
     top = _round_up(min(highest, limit * 2) if limit else highest)
     drawing.legend(list(found))
@@ -107,7 +107,7 @@ def _steps(top: float) -> list[float]:
 
 
 def _round_up(value: float) -> float:
-    """To a number whose fifths are easily read."""
+    """Return the next number whose fifths are easily read."""
     if value <= 0:
         return 1.0
     unit = 10.0 ** floor(log10(value))

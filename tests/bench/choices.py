@@ -1,7 +1,8 @@
-"""Which library, by measurement: `python -m tests.bench.choices`. What is not installed is left out.
+"""Comparison of libraries by measurement: `python -m tests.bench.choices`. Libraries that are not installed are left
+out.
 
-In turns, so that what else the machine does concerns all alike; told is the best turn of each, since all that can
-happen to a turn makes it slower.
+The libraries take turns, so that other load affects all alike. The best turn counts, since every disturbance makes a
+turn slower.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ari_conf.core.snapshot import restore, snapshot
-from ari_conf.written import decoded, encoded
+from ari_conf.store.state_codec import decode, encode
 from tests.bench.fake_ari import _bridge, _channel
 from tests.bench.plays import SIZE, TALKING, Recorder
 
@@ -40,16 +41,16 @@ def of_a_conference() -> dict[str, dict[str, Callable[[], Any]]]:
     for _ in range(SIZE):
         recorder.arrives("0")
         recorder.go_on()
-    (conference,) = recorder.directory.conferences.values()
-    text, kind = encoded(conference), type(conference)
+    (conference,) = recorder.engine.conferences.values()
+    text, kind = encode(conference), type(conference)
     return {
         f"writing a conference of {SIZE}": {
-            "msgspec, from the dataclasses": lambda: encoded(conference),
+            "msgspec, from the dataclasses": lambda: encode(conference),
             "plain values, then msgspec": lambda: msgspec.json.encode(snapshot(conference)),
             "plain values, then json": lambda: json.dumps(snapshot(conference)),
         },
         f"reading a conference of {SIZE}": {
-            "msgspec, then restore": lambda: decoded(text, {}),
+            "msgspec, then restore": lambda: decode(text, {}),
             "json, then restore": lambda: restore(json.loads(text), kind),
         },
     }
@@ -68,7 +69,7 @@ def of_an_event() -> dict[str, dict[str, Callable[[], Any]]]:
 
 
 def measured(ways: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """Microseconds of CPU for one."""
+    """Return the CPU time of one call in us."""
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(TURNS):
         for name, work in ways.items():
@@ -79,10 +80,10 @@ def measured(ways: dict[str, Callable[[], Any]]) -> dict[str, float]:
     return best
 
 
-# The WebSocket and the event loop: one process sends, another reads and decodes; told is the reader's CPU.
+# The WebSocket and the event loop: one process sends, another reads and decodes; the result is the reader's CPU time.
 
 EVENTS = {"many at once": (MESSAGES, 0.0), "one by one": (1000, 1 / 300)}
-"""How many, and how many seconds between two."""
+"""The number of messages, and the seconds between two."""
 
 
 async def send(port: int) -> None:
@@ -145,7 +146,7 @@ LIBRARIES = {"aiohttp": read_with_aiohttp, "websockets": read_with_websockets, "
 
 
 def read(way: str, how: str, port: int) -> None:
-    """In a process of its own: prints microseconds of CPU for one message."""
+    """Receive the messages, in a process of its own, and print the CPU time of one in us."""
     library, loop = way.split(" on ")
     if loop == "uvloop":
         importlib.import_module("uvloop").install()
@@ -161,7 +162,7 @@ def read(way: str, how: str, port: int) -> None:
 
 
 def of_sockets(turns: int) -> dict[str, dict[str, float]]:
-    from ari_conf.parts.processes import free_port
+    from ari_conf.local.processes import free_port
 
     libraries = [name for name in LIBRARIES if importlib.util.find_spec(name)]
     loops = ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]

@@ -1,4 +1,5 @@
-"""The application's side of a callback: steps through Writer, Store and Tokens, at a steady rate, as `serve` does it.
+"""The server's side of a callback: steps through StepWriter, StateStore and WakeupPublisher, at a steady rate, as in
+`serve`.
 
 `python -m tests.bench.events URL RATE SECONDS`, a process of its own, with the settings in its environment.
 """
@@ -11,28 +12,28 @@ import time
 
 from redis import Redis
 
-from ari_conf import store
 from ari_conf.core.effects import PostCallback
+from ari_conf.server.step_writer import StepWriter
 from ari_conf.settings import settings
-from ari_conf.store import Step, Store
-from ari_conf.writer import Writer
-from tasks.tokens import Tokens
+from ari_conf.store import state_store
+from ari_conf.store.state_store import StateStore, Step
+from tasks.wakeups import WakeupPublisher
 from tests.bench.receiver import SENT_AT
 
 CONFERENCES = 50
 WARM_UP_S = 3
-"""At first, without the time in them: until all connections are there."""
+"""Seconds at the start, without times in the callbacks, until all connections exist."""
 STATE = b"x" * 3000
-"""About what the snapshot of a conference of five weighs."""
+"""About the size of the snapshot of a conference of five."""
 FILLING = tuple((f"Parameter{n}", f"value{n}") for n in range(25))
 
 
 async def run(url: str, rate: int, seconds: float) -> None:
-    redis = store.connect(settings().redis_url.get_secret_value())
-    tokens = Tokens(Redis.from_url(settings().redis_url.get_secret_value()))
+    redis = state_store.connect(settings().redis_url.get_secret_value())
+    tokens = WakeupPublisher(Redis.from_url(settings().redis_url.get_secret_value()))
     tokens.start()
-    tokens.wake()  # then it knows how a message is made
-    writer = Writer(Store(redis, "bench", letter=tokens.letter), lambda _: None, lambda: None)
+    tokens.wake()  # the message template exists afterwards
+    writer = StepWriter(StateStore(redis, "bench", letter=tokens.wakeup_message), lambda _: None, lambda: None)
     writing = asyncio.create_task(writer.run())
     began, name = time.monotonic(), SENT_AT.decode().rstrip("=")
     for n in range(int(rate * (WARM_UP_S + seconds))):
@@ -40,11 +41,11 @@ async def run(url: str, rate: int, seconds: float) -> None:
         conference, now_ns = f"conference-{n % CONFERENCES}", time.time_ns()
         timed = ((name, str(now_ns)),) if n >= rate * WARM_UP_S else ()
         callback = PostCallback(conference, "MA1", url, "POST", FILLING + timed)
-        writer.put(Step(now_ns // 1_000_000, {f"conference:{conference}": STATE}, [callback]), [])
-    await writer.drained()
-    await asyncio.sleep(1)  # the last ones are on their way
+        writer.submit(Step(now_ns // 1_000_000, {f"conference:{conference}": STATE}, [callback]), [])
+    await writer.wait_until_drained()
+    await asyncio.sleep(1)  # the last callbacks are on their way
     writing.cancel()
-    tokens.end()
+    tokens.stop()
     await redis.aclose()
 
 

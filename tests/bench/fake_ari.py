@@ -1,8 +1,8 @@
-"""An Asterisk without sound: ARI's real protocol on a real WebSocket and over HTTP, in front of the strict fake.
+"""Fake ARI server without audio: the real protocol on a real WebSocket and over HTTP, in front of the strict fake.
 
 It opens the outbound WebSocket, sends each event as Asterisk does (with the whole channel and bridge in it, and only
-types of the event filter), and takes requests over HTTP and over the WebSocket. What it does not know is an error that
-is kept and told at the end: a benchmark of something else than what is meant would be worth nothing.
+types of the event filter), and accepts requests over HTTP and over the WebSocket. An unknown request is an error, which
+is kept and reported at the end: a benchmark of something unintended is worthless.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from tests.fakes.asterisk import Asterisk, Refused
 APP, USER, PASSWORD = "ari_conf", "ari_conf", "secret"
 AUTHORIZATION = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 PLAYED_S = 0.1
-"""How long a playback takes."""
+"""The length of a playback in seconds."""
 AGAIN_S = 0.02
 LISTENED_TO = 20
-"""In each so-manieth conference somebody wants to be told who has the floor."""
+"""One of this many conferences asks for floor events."""
 STARTED = "2026-11-22T12:00:00.000+0000"
 
 Reply = tuple[int, bytes]
@@ -42,16 +42,16 @@ class FakeAri:
         self._app_url = app_url
         self.asterisk = Asterisk(self._tell)
         self.exten: dict[str, str] = {}
-        """channel id -> what it called"""
+        """channel id -> dialed number"""
         self.told: Callable[[ev.Event], None] = lambda _: None
-        """Hears of each event before the application does."""
+        """A function that receives each event before the server does."""
         self.asked: Callable[[str, str], None] = lambda _method, _path: None
-        """Hears of each request after it was answered."""
+        """A function that receives each request after it was answered."""
         self.sent = 0
-        """Events."""
+        """The number of events sent."""
         self.requests = 0
         self._variables: dict[str, str] = {}
-        """Asterisk's global ones."""
+        """Asterisk's global variables."""
         self.unknown: list[str] = []
         self.refused: list[str] = []
         self.connected = asyncio.Event()
@@ -60,7 +60,7 @@ class FakeAri:
         self._wake = asyncio.Event()
         self._channels: dict[str, bytes] = {}
 
-    # Its side of the WebSocket.
+    # The fake's side of the WebSocket.
 
     async def connect_for_ever(self) -> None:
         async with aiohttp.ClientSession(headers={"Authorization": AUTHORIZATION}) as session:
@@ -112,7 +112,7 @@ class FakeAri:
         self._put(json.dumps(answer).encode())
         self.asked(request["method"], "/" + request["uri"])
 
-    # Its HTTP server.
+    # The fake's HTTP server.
 
     async def http(self, request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != AUTHORIZATION:
@@ -186,7 +186,7 @@ class FakeAri:
     # Events.
 
     def call(self, channel_id: str, exten: str) -> None:
-        """`Stasis(ari_conf,MA1)`."""
+        """Let a call enter `Stasis(ari_conf,MA1)`."""
         self.exten[channel_id] = exten
         self.asterisk.call(channel_id)
         self._event("StasisStart", b'"args":["MA1"],"channel":' + self.channel(channel_id))
@@ -195,7 +195,7 @@ class FakeAri:
         self.told(event)
         match event:
             case ev.ChannelHungUp(channel_id, cause):
-                # The fake says it twice: as the request, and when the channel has left the application.
+                # The fake reports a hangup twice: as the request, and when the channel has left the Stasis application.
                 there = channel_id in self.asterisk.channels
                 kind = "ChannelHangupRequest" if there else "StasisEnd"
                 self._event(kind, b'"cause":%d,"channel":%s' % (cause, self.channel(channel_id)))
@@ -242,7 +242,7 @@ class FakeAri:
 
 
 def as_effect(words: list[str], query: Any) -> do.Effect | None:
-    """The effect that a request came from."""
+    """Return the effect that a request came from."""
     match words:
         case ["POST", "channels", channel_id, "answer"]:
             return do.Answer(channel_id)
@@ -280,7 +280,7 @@ def as_effect(words: list[str], query: Any) -> do.Effect | None:
 
 
 def _channel(channel_id: str, exten: str, up: bool) -> bytes:
-    """As Asterisk 22 tells of one."""
+    """Return a channel as in events of Asterisk 22."""
     return json.dumps(
         {
             "id": channel_id,
@@ -324,7 +324,7 @@ def listened_to(exten: str) -> bool:
 
 
 async def answered(request: web.Request) -> web.Response:
-    """The answer URL: the conference that was called."""
+    """Answer with a document for the conference that was called."""
     called = dict(parse_qsl((await request.read()).decode()))["To"]
     floor = "true" if listened_to(called) else "false"
     text = (
@@ -335,12 +335,12 @@ async def answered(request: web.Request) -> web.Response:
 
 
 def _variable(name: str) -> str:
-    """Of a phone on this machine: there is a codec, and no X-PH- header."""
+    """Return a variable of a phone on this machine: it has a codec, and no X-PH- header."""
     return "(ulaw);PJSIP;127.0.0.1:5060 127.0.0.1:40000;Via,From,To" if name.startswith("EVAL(") else ""
 
 
 def _statistics(channel_id: str) -> bytes:
-    """Of a phone that sends without a pause, and is sent as much."""
+    """Return the RTP statistics of a phone that sends and receives without a pause."""
     packets = int(time.monotonic() * 50)
     told = {"remote_ssrc": zlib.crc32(channel_id.encode()), "txcount": packets, "rxcount": packets, "rxploss": 0}
     return json.dumps(told | {"rxoctetcount": packets * 160}).encode()

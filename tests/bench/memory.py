@@ -1,4 +1,4 @@
-"""Memory and file descriptors of a system's processes, as the kernel has them."""
+"""Memory and file descriptors of a system's processes, as reported by the kernel."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.integration.stage import Stage
 
 @dataclass(frozen=True)
 class OfProcess:
-    """And of those that it started."""
+    """The sums of a process and its descendants."""
 
     kb: int
-    """PSS: its own, and its share of what is shared."""
+    """PSS in KB: private memory plus the process's share of shared memory."""
     fds: int
 
 
@@ -23,10 +23,10 @@ class OfProcess:
 class Sample:
     seconds: float
     calls: int
-    """Begun so far."""
+    """Calls that have started so far."""
     processes: dict[str, OfProcess]
     redis_kb: float
-    """What Redis says that it uses."""
+    """The memory that Redis reports."""
 
 
 def sampled(stage: Stage, began: float) -> Sample:
@@ -42,7 +42,7 @@ def of_process(pid: int) -> OfProcess:
         try:
             rollup = Path(f"/proc/{one}/smaps_rollup").read_text()
             fds += sum(1 for _ in Path(f"/proc/{one}/fd").iterdir())
-        except OSError:  # it has ended meanwhile, such as an ffmpeg
+        except OSError:  # the process, such as an ffmpeg, has ended in the meantime
             continue
         found = re.search(r"^Pss: +(\d+) kB", rollup, re.M)
         kb += int(found[1]) if found else 0

@@ -1,4 +1,4 @@
-"""PINs that are typed fast over a line with jitter: how many arrive as they were typed?
+"""PINs that are typed fast over a line with jitter: the share that arrives as typed.
 
 python -m tests.bench.pins [PINS] [JITTER_MS]
 """
@@ -11,20 +11,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ari_conf.up import System
+from ari_conf.local.system import LocalSystem
 from demo.phone import Phone
 from tests.integration.jitter import Jitter
 from tests.integration.stage import ALLOWED, Stage, staged
 
 AT_ONCE = 10
 PRESSES = ((40, 40), (60, 40), (60, 60), (80, 40), (100, 40), (100, 60), (160, 60))
-"""For how many ms a key is pressed, and then none."""
+"""The ms for which a key is pressed, and the ms of the gap after it."""
 LATE_MS = 40.0
-"""Later than this, a packet was late because of this machine."""
+"""The delay above which a packet was late because of this machine."""
 
 
 async def enter(stage: Stage, phone: Phone, n: int, jitter_ms: float) -> tuple[str, str, bool]:
-    """What was typed, what arrived, and whether this machine sent it in time."""
+    """Return the typed PIN, the digits that arrived, and True if this machine sent all packets in time."""
     dice = random.Random(n)
     pin = "".join(dice.choice("0123456789") for _ in range(4)) + dice.choice(("", "00", "11", "5555"))
     duration_ms, gap_ms = dice.choice(PRESSES)
@@ -40,7 +40,7 @@ async def enter(stage: Stage, phone: Phone, n: int, jitter_ms: float) -> tuple[s
 
 async def main(pins: int = 100, jitter_ms: float = 20.0) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        system = System(Path(folder), ALLOWED, ("redis", "asterisk", "worker", "serve"))
+        system = LocalSystem(Path(folder), ALLOWED, ("redis", "asterisk", "worker", "serve"))
         async with system, staged(system) as stage:
             entered: list[tuple[str, str, bool]] = []
             for first in range(0, pins, AT_ONCE):

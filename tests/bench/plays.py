@@ -1,8 +1,7 @@
-"""What the benchmarks play: conferences of 20 whose callers arrive, talk, press digits and leave; from a seed, so that
-each run is the same.
+"""Scripted load of the benchmarks: conferences of 20 whose callers arrive, talk, press digits and leave.
 
-`recorded` plays them on the core and a strict Asterisk, and keeps the events in their order: to be played again on
-another core, without anything around it.
+A seed makes each run the same. `recorded` plays them on the core and a strict Asterisk and returns the events in order,
+which can be replayed on another core without anything around it.
 """
 
 from __future__ import annotations
@@ -16,35 +15,35 @@ from itertools import count
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.account import Account
-from ari_conf.core.directory import Directory
 from ari_conf.core.elements import Conference
+from ari_conf.core.engine import Engine
 from tests.fakes.asterisk import FOR_ASTERISK, Asterisk
 
 START = 1_700_000_000_000
 SIZE = 20
-"""Members of a conference."""
+"""The number of members of a conference."""
 ACCOUNT = Account("MA1", "http://127.0.0.1/answer")
 CALLBACK = "http://127.0.0.1/callback"
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """What a caller does in his stay. The defaults: a meeting in which each has the word every half minute or so."""
+    """Behavior of a caller during a call. The defaults are a meeting in which each caller talks about every 30 s."""
 
     stay_s: tuple[int, int] = (120, 360)
-    """At least, at most."""
+    """The minimum and maximum length of a call in seconds."""
     talk_every_s: float = 30.0
-    """On average; 0: nobody is heard to talk, since nobody asked to be told."""
+    """The average seconds between talks; 0 if no talking is reported, since no document asked for it."""
     talk_s: float = 3.0
     listened_to: int = 1
-    """In each so-manieth conference somebody wants to be told who has the floor."""
+    """One of this many conferences asks for floor events."""
     digits: int = 2
-    """Pressed in a stay: half of them are a match, half are relayed to the others."""
+    """The number of digits pressed in a call: half match, half are relayed to the others."""
 
 
 TALKING = Mix()
 JOINS = Mix(stay_s=(20, 60), talk_every_s=0.0, digits=0)
-"""Callers come and go, and nothing else: the dearest events."""
+"""Callers only come and go: the most expensive events."""
 
 
 def element(number: str, floor: bool) -> Conference:
@@ -59,18 +58,18 @@ class Recorder:
     def __init__(self, mix: Mix, seed: int = 1, now: int = START) -> None:
         self.mix, self.random, self.now = mix, random.Random(seed), now
         ids = count(1)
-        self.directory = Directory(lambda: f"00000000-0000-4000-8000-{next(ids):012x}")
+        self.engine = Engine(lambda: f"00000000-0000-4000-8000-{next(ids):012x}")
         self.asterisk = Asterisk(lambda _, event: self.news.append(event))
         self.news: deque[ev.Event] = deque()
         self.events: list[tuple[int, ev.Event]] = []
         self.timeline: list[tuple[int, int, str, str]] = []
-        """A heap: when, a number (so that each differs), what, who."""
+        """A heap of (time, number (so that entries differ), action, caller)."""
         self._order = count()
         self._callers = count(1)
         self.conference_of: dict[str, str] = {}
 
     def play(self, conferences: int, arrivals_s: int = 60) -> None:
-        """Each of them from its first caller to its last; they begin within `arrivals_s`."""
+        """Play conferences from their first caller to their last; they start within `arrivals_s` seconds."""
         for n in range(conferences):
             begins = self.now + self.random.randrange(1, arrivals_s * 1000)
             for _ in range(SIZE):
@@ -101,7 +100,7 @@ class Recorder:
         self.conference_of[channel_id] = conference
         self.asterisk.call(channel_id)
         number = f"+4930{channel_id[-7:]:0>7}"
-        call_uuid, request = self.directory.new_id(), self.directory.new_id()
+        call_uuid, request = self.engine.new_id(), self.engine.new_id()
         self.news.append(ev.CallArrived(channel_id, call_uuid, request, ACCOUNT.auth_id, number, "100"))
         leaves = self.now + self.random.randint(*self.mix.stay_s) * 1000
         self._plan(leaves, "hangs up", channel_id)
@@ -117,9 +116,9 @@ class Recorder:
         heappush(self.timeline, (at, next(self._order), what, who))
 
     def _time_passes(self, until: int) -> None:
-        while (deadline := self.directory.deadline) is not None and deadline <= until:
+        while (deadline := self.engine.deadline) is not None and deadline <= until:
             self.now = max(self.now, deadline)
-            self.news.append(ev.TimePassed())
+            self.news.append(ev.DeadlineReached())
             self.go_on()
         self.now = until
 
@@ -127,9 +126,9 @@ class Recorder:
         while self.news:
             event = self.news.popleft()
             self.events.append((self.now, event))
-            for effect in self.directory.receive(event, self.now):
+            for effect in self.engine.handle_event(event, self.now):
                 self._carry_out(effect)
-            self.directory.touched()
+            self.engine.take_changes()
 
     def _element(self, number: str) -> Conference:
         return element(number, self.mix.talk_every_s > 0 and int(number) % self.mix.listened_to == 0)
@@ -139,7 +138,7 @@ class Recorder:
             case do.IdentifyCall(call_uuid):
                 self.news.append(ev.CallIdentified(call_uuid, ACCOUNT))
             case do.FetchDocument(fetch_id):
-                call = self.directory.calls[fetch_id.split(".")[1]]
+                call = self.engine.calls[fetch_id.split(".")[1]]
                 found = (self._element(self.conference_of[call.channel_id]),)
                 self.news.append(ev.DocumentFetched(fetch_id, found))
             case do.PrepareSound(playback_id):
@@ -156,7 +155,7 @@ class Recorder:
 
 
 def recorded(mix: Mix, conferences: int, seed: int = 1) -> list[tuple[int, ev.Event]]:
-    """(epoch ms, event), in their order."""
+    """Return (epoch ms, event) in order."""
     recorder = Recorder(mix, seed)
     recorder.play(conferences)
     return recorder.events

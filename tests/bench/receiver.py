@@ -1,4 +1,4 @@
-"""A receiver of callbacks that costs next to nothing, in a process of its own; and how much it could take."""
+"""Callback receiver that costs almost no CPU, in a process of its own; and a measurement of its capacity."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Requests(asyncio.Protocol):
             self._received(request)
 
     def _end(self) -> int:
-        """Where the first request ends."""
+        """Return the offset of the end of the first request."""
         head = self.buffer.find(b"\r\n\r\n") + 4
         if head < 4:
             return len(self.buffer) + 1
@@ -66,7 +66,8 @@ def _serve(port: Synchronized[int], *shared: Any) -> None:
 
 
 class FastReceiver:
-    """Answers each request 200, `answer_s` after it came; or what `answer` makes of it, both as HTTP has them."""
+    """A receiver that answers each request with 200 after `answer_s` seconds, or with the bytes that `answer` returns
+    for it."""
 
     def __init__(self, answer_s: float = 0.0, answer: Callable[[bytes], bytes] = lambda _: ANSWER) -> None:
         port = multiprocessing.Value("i", 0)
@@ -93,18 +94,18 @@ class FastReceiver:
 
     @property
     def took_ms(self) -> list[float]:
-        """From SentAt to the arrival, of the requests that had it."""
+        """Return the ms from SentAt to the arrival, for the requests that have SentAt."""
         return [float(took) for took in self._took_ms[: self._timed.value]]
 
     @property
     def cpu_s(self) -> float:
-        """CPU time used so far."""
+        """Return the CPU seconds used so far."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def flat_out(receiver: FastReceiver, request: bytes, number: int, connections: int) -> float:
-    """Requests a second from a client that costs next to nothing, too."""
+    """Return the requests per second of a client that costs almost no CPU either."""
 
     async def one(times: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", receiver.port)

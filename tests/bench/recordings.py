@@ -1,9 +1,9 @@
-"""How fast and in how much memory recordings are stored: `make bench-recordings`.
+"""Recording storage benchmark, `make bench-recordings`: speed and memory.
 
-A worker of the fleet against the same done by hand, one after the other in the same run. Both get the same bytes from
-the same Asterisk and leave the same object in the same S3. By hand: `requests` gets the whole file into memory, the
-encoder encodes it there, and boto3 uploads the result with `upload_fileobj`, its own threads and no check afterwards.
-The worker streams, verifies, describes what it stored, and takes no more memory for hours than for a minute.
+It compares a worker with the same job done by hand, one after the other in the same run. Both get the same bytes from
+the same Asterisk and leave the same object in the same S3. By hand: `requests` loads the whole file into memory, the
+encoder encodes it there, and boto3 uploads the result with `upload_fileobj`, with its own threads and no check
+afterwards. The worker streams, verifies and writes a sidecar, and needs no more memory for hours than for a minute.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from typing import Any
 import numpy as np
 import requests
 
-from ari_conf.bucket_client import client as s3_client
-from ari_conf.parts.asterisk import EmbeddedAsterisk, present, running
-from demo import listen
+from ari_conf.local.asterisk import LocalAsterisk, find, running
+from ari_conf.recordings.s3_client import client as s3_client
+from demo import audio_analysis
 from demo.speech import speech_files
-from tasks.tape import ENCODERS, Tape
+from tasks.asterisk_recording import ENCODERS, PcmStream
 from tests import redis
 from tests.tasks.store_stage import ACCOUNT, S3Server, StoreStage
 
 WITHIN, MEMORY_MB, MOST_MB = 1.10, 10, 100
 HOURS = 4.0
 PATIENCE_S = 60.0
-"""With S3, for both: a busy machine is no failure here."""
+"""The S3 timeout in seconds for both: a busy machine is not a failure here."""
 
 
 def speech(seconds: float) -> bytes:
-    """People speaking, as long as that."""
-    once = np.concatenate([listen.wav(one.path) for one in speech_files()])
+    """Return recorded speech, repeated to that length."""
+    once = np.concatenate([audio_analysis.wav(one.path) for one in speech_files()])
     return np.resize(once, round(seconds * 8000)).astype("<i2").tobytes()
 
 
 def by_hand(stage: StoreStage, samples: bytes, form: str) -> tuple[float, float, float]:
-    """Seconds for getting it from Asterisk, for encoding it, and for uploading it."""
+    """Return the seconds for the download from Asterisk, the encoding, and the upload."""
     write(stage, samples)
     url = f"{stage.direct.ari_url}/recordings/stored/{ACCOUNT}%2F{stage.recording_id}/file"
     login = (stage.direct.ari_user, stage.direct.ari_password.get_secret_value())
@@ -55,8 +55,8 @@ def by_hand(stage: StoreStage, samples: bytes, form: str) -> tuple[float, float,
         found = file.readframes(file.getnframes())
     assert found == samples
     downloaded = time.perf_counter()
-    encoder = ENCODERS[form](Tape(8000, len(found), iter(())))
-    whole = encoder.begin() + encoder.feed(found) + encoder.finish()
+    encoder = ENCODERS[form](PcmStream(8000, len(found), iter(())))
+    whole = encoder.start() + encoder.feed(found) + encoder.finish()
     encoded = time.perf_counter()
     patient = stage.direct.model_copy(update={"s3_deadline": PATIENCE_S})
     s3_client(patient, patient.s3_endpoint).upload_fileobj(io.BytesIO(whole), stage.bucket.name, "by-hand")
@@ -66,7 +66,7 @@ def by_hand(stage: StoreStage, samples: bytes, form: str) -> tuple[float, float,
 
 
 def by_worker(stage: StoreStage, samples: bytes, form: str) -> tuple[float, float]:
-    """(seconds, the worker's greatest memory in MB)"""
+    """Return (seconds, the worker's peak memory in MB)."""
     write(stage, samples)
     worker = stage.worker(
         ARI_CONF_LOG_FORMAT="json",
@@ -100,7 +100,7 @@ def main(out: Callable[[str], None] = print) -> bool:
     folder = Path(tempfile.mkdtemp())
     redis_server, s3_server = redis.start(folder / "redis"), S3Server(folder)
     good = True
-    with running(EmbeddedAsterisk(folder / "asterisk", present(), outbound=False)) as asterisk:
+    with running(LocalAsterisk(folder / "asterisk", find(), outbound=False)) as asterisk:
         stage = StoreStage(redis_server, s3_server, asterisk, folder)
         stage.ari_proxy.end()
         straight: Any = SimpleNamespace(port=asterisk.http_port, let_go=lambda: None, end=lambda: None)

@@ -1,4 +1,4 @@
-"""The whole application against the fake ARI server: each size a system of its own, all of them in turns."""
+"""The whole server against the fake ARI server: each size is a system of its own, and all of them take turns."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from typing import Any
 
 import requests
 
-from ari_conf import accounts
-from ari_conf.parts.processes import free_port
+from ari_conf.local.processes import free_port
+from ari_conf.store import accounts
 from tests.bench.fake_ari import APP, PASSWORD, USER
 from tests.bench.plays import ACCOUNT
 from tests.redis import start
@@ -26,7 +26,7 @@ from tests.redis import start
 ROOT = Path(__file__).parents[2]
 NAME = "bench"
 TALKS = 30
-"""For each who leaves and comes: so often somebody begins to talk, and ends."""
+"""For each caller who is replaced, the number of times that a member starts and stops talking."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -63,7 +63,7 @@ class Process:
 
 
 class Stalls(threading.Thread):
-    """The longest time for which the application did not answer."""
+    """The longest time without an answer of the server."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
@@ -75,13 +75,13 @@ class Stalls(threading.Thread):
         with requests.Session() as session:
             while not self.stop.wait(0.02):
                 began = time.monotonic()
-                with contextlib.suppress(requests.RequestException):  # it has just closed an idle connection
+                with contextlib.suppress(requests.RequestException):  # the server has just closed an idle connection
                     session.get(self._url, timeout=60)
                 self.longest = max(self.longest, time.monotonic() - began)
 
 
 class System:
-    """Redis, the fake ARI server with its callers, and the application: each a process."""
+    """Redis, the fake ARI server with its callers, and the server, each as a process."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
@@ -130,7 +130,7 @@ class System:
 
 
 class Sized:
-    """A system that holds so many members, taken over from a process before."""
+    """A system with that many members, taken over from an earlier process."""
 
     def __init__(self, members: int, folder: Path, stack: ExitStack) -> None:
         self.members = members
@@ -146,7 +146,7 @@ class Sized:
         }
 
     def churn(self, seconds: float, at_once: int, talks: int) -> dict[str, float]:
-        """`talks` for each who leaves and comes. CPU is the application's alone."""
+        """Replace callers, and return the figures. `talks` per replaced caller; the CPU time is the server's alone."""
         stalls = Stalls(self.system.metrics)
         stalls.start()
         began = self.app.cpu_s()
@@ -169,8 +169,10 @@ class Sized:
 
 
 def in_turns(sizes: list[int], rounds: int, seconds: float, at_once: int, told: Callable[[str], None]) -> list[Sized]:
-    """All sizes side by side, each with its own processes, but only one at work at any time: what else the machine does
-    concerns all of them. Each one's `found` then has the medians of the rounds."""
+    """Measure all sizes in turns, and return the systems, whose `found` has the medians of the rounds.
+
+    Each size has its own processes, but only one is active at any time, so that other load affects all of them.
+    """
     with tempfile.TemporaryDirectory(prefix="ari_conf-bench-") as folder, ExitStack() as stack:
         systems: list[Sized] = []
         for members in sizes:
@@ -181,7 +183,7 @@ def in_turns(sizes: list[int], rounds: int, seconds: float, at_once: int, told: 
             told(f"{members} members: taken over in {systems[-1].found['start_up_s']:.1f} s")
         time.sleep(1)
         for sized in systems:
-            # The first ones that come find nothing warm.
+            # The first callers find cold caches.
             sized.churn(min(1.0, seconds), at_once, 1)
         for what, talks in (("joins", 0), ("talks", TALKS)):
             rows: list[list[dict[str, float]]] = []

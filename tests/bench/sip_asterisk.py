@@ -1,4 +1,4 @@
-"""An Asterisk for the benchmark: ours in all that it is given, plus ConfBridge() and a bare Stasis() to dial."""
+"""Asterisk for the benchmark: the project's own configuration, plus ConfBridge() and a bare Stasis() to dial."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from ari_conf.parts.asterisk import EmbeddedAsterisk
-from ari_conf.up import System
+from ari_conf.local.asterisk import LocalAsterisk
+from ari_conf.local.system import LocalSystem
 
 BARE_APP = "bare"
 NATIVE, BARE, OURS, ANSWERED = "71", "72", "15550", "73"
-"""What is dialled begins with it; the conference's number of four digits follows."""
+"""Prefixes of the dialed number; the conference's number of four digits follows."""
 RTP_PORTS = 8000
-"""Two for each call. Below the ports that the kernel gives out by itself."""
+"""Two for each call, below the kernel's ephemeral ports."""
 
-# As ours does: no sounds, no music, audio only. What Asterisk does for every member is the same then.
+# As in ari_conf: no sounds, no music, audio only. Asterisk then does the same work for every member.
 _CONFBRIDGE = """
 [general]
 
@@ -44,8 +44,8 @@ load = app_confbridge
 
 
 @dataclass
-class BenchAsterisk(EmbeddedAsterisk):
-    """The same for all that are compared, down to the modules that are loaded."""
+class BenchAsterisk(LocalAsterisk):
+    """The same Asterisk for all variants, down to the loaded modules."""
 
     def _configure(self) -> None:
         super()._configure()
@@ -57,10 +57,10 @@ class BenchAsterisk(EmbeddedAsterisk):
         (etc / "rtp.conf").write_text(f"[general]\nrtpstart = {first}\nrtpend = {first + RTP_PORTS}\nicesupport = no\n")
 
 
-class BenchSystem(System):
-    """The project's own system, all its parts as `ari-conf up` starts them, around that Asterisk."""
+class BenchSystem(LocalSystem):
+    """The project's own system, with all components as `ari-conf up` starts them, around that Asterisk."""
 
-    def _own_asterisk(self) -> EmbeddedAsterisk:
+    def _own_asterisk(self) -> LocalAsterisk:
         self.asterisk = BenchAsterisk(self.folder / "asterisk", "")
         return self.asterisk
 

@@ -1,4 +1,4 @@
-"""The charts of `make bench`, from what its turns found."""
+"""Charts of `make bench`, from the results of its turns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.bench.sip_parts import JOINED_WITHIN_MS
 
 
 def draw(turns: list[Turn], folder: Path) -> list[Path]:
-    """Those for which there are figures."""
+    """Draw the charts for which figures exist, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn: list[Path] = []
     calls = _part(turns, "calls")
@@ -57,7 +57,7 @@ def draw(turns: list[Turn], folder: Path) -> list[Path]:
 
 
 def _part(turns: list[Turn], part: str) -> dict[str, list[Any]]:
-    """variant -> what was found in each turn."""
+    """Return variant -> results of each turn."""
     found: dict[str, list[Any]] = {}
     for turn in turns:
         for variant, parts in turn.items():
@@ -72,6 +72,6 @@ def _cpu(found: list[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _percentiles(found: list[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """To the 99th: above it a single call decides."""
+    """Return the percentiles up to the 99th: above it a single call decides."""
     took = sorted(ms for one in found for ms in one["answered_ms"])
     return [(share, took[min(len(took) - 1, len(took) * share // 100)]) for share in range(100)]

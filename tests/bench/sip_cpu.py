@@ -1,4 +1,4 @@
-"""What processes have used: CPU time and memory, from /proc."""
+"""CPU time and memory of processes, from /proc."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def tree(pid: int) -> list[int]:
-    """The process and all that it started and that still runs."""
+    """Return the process and all its running descendants."""
     found = [pid]
     for one in found:
         for thread in _threads(one):
@@ -19,19 +19,19 @@ def tree(pid: int) -> list[int]:
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time so far, of all threads, of what it started, and of what of that has ended."""
-    # The kernel's sums, of threads that are gone as well: `stat`'s fields 14 to 17, proc(5).
+    """Return user and system seconds so far, of all threads and descendants, ended ones included."""
+    # The kernel's sums include threads that have ended: `stat`'s fields 14 to 17, proc(5).
     return sum(sum(map(int, _fields(one)[11:15])) for one in tree(pid)) / _TICKS
 
 
 def memory_kb(pid: int) -> tuple[int, int]:
-    """(RSS, PSS) of the process and all that it started: a page that two share counts half for each in PSS."""
+    """Return (RSS, PSS) of the process and its descendants: in PSS, a page shared by two counts half for each."""
     rolled = [_rollup(one) for one in tree(pid)]
     return sum(one.get("Rss", 0) for one in rolled), sum(one.get("Pss", 0) for one in rolled)
 
 
 class Used:
-    """CPU time from now on, by name."""
+    """The CPU time since its creation, by name."""
 
     def __init__(self, pids: dict[str, int]) -> None:
         self._pids = pids
@@ -42,7 +42,7 @@ class Used:
 
 
 def machine_s() -> tuple[float, float]:
-    """(CPU time that was used by anything, that there was) since the machine started."""
+    """Return (CPU seconds used by anything, CPU seconds available) since the machine started."""
     fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     idle = fields[3] + fields[4]
     return (sum(fields) - idle) / _TICKS, sum(fields) / _TICKS
@@ -56,7 +56,7 @@ def _threads(pid: int) -> Iterable[Path]:
 
 
 def _fields(pid: int) -> list[str]:
-    """From the state on: names of programs may hold anything."""
+    """Return the fields of `stat` from the state on: program names may contain anything."""
     return _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split() or ["0"] * 20
 
 
@@ -68,5 +68,5 @@ def _rollup(pid: int) -> dict[str, int]:
 def _read(path: Path) -> str:
     try:
         return path.read_text()
-    except OSError:  # it has ended meanwhile
+    except OSError:  # the process has ended in the meantime
         return ""

@@ -1,4 +1,4 @@
-"""What the turns say together: each figure beside its goal, as a ratio within a turn where something is beside it."""
+"""Figures of all turns: each with its goal, and as a ratio within a turn if it is compared with another variant."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from statistics import median
 from typing import Any
 
 Turn = dict[str, dict[str, Any]]
-"""variant -> part -> what was found."""
+"""variant -> part -> result."""
 
 NATIVE, BARE, OURS, FLOOR, MIXED = "ConfBridge", "bare", "ours", "ours, floor events", "bare, always mixed"
 ANSWERED = "ours, answered first"
-"""By the dialplan, before the application hears of the call."""
+"""The dialplan answers before the server learns of the call."""
 ERRANDS = "bare, with errands"
-"""It fetches and writes, and does nothing else: what is left of ours is what ours decides."""
+"""This variant fetches and writes, and does nothing else: the difference to ari_conf is the cost of its decisions."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Figure:
     goal: str
     measured: str
     holds: bool | None
-    """None: there is no goal for it."""
+    """None if the figure has no goal."""
     values: tuple[float, ...]
-    """Of each turn."""
+    """The value of each turn."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -88,7 +88,7 @@ Read = Callable[[dict[str, Any]], float]
 def _ratios(
     turns: list[Turn], variant: str, name: str, unit: str, read: Read, goal: float, wanted: bool, beside: str = NATIVE
 ) -> Iterable[Figure]:
-    """`goal`: at most so much; below 0: at least as much as without the sign."""
+    """Yield the ratio of two variants. `goal`: the maximum; a negative number is a minimum, without its sign."""
     pairs = [(_read(turn, variant, read), _read(turn, beside, read)) for turn in turns]
     known = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs]
     if not known:
@@ -97,7 +97,7 @@ def _ratios(
     middle = median(ratios)
     beyond = f"{variant} {_many([a for a, _ in known], unit)}, {beside} {_many([b for _, b in known], unit)}"
     sign, bound = ("<=", goal) if goal > 0 else (">=", -goal)
-    # A ratio is rounded to what can be measured: 1.004 is not more than 1.
+    # A ratio is rounded to the precision of the measurement: 1.004 does not exceed 1.
     holds = round(middle, 2) <= bound if goal > 0 else round(middle, 2) >= bound
     told = f"{middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}): {beyond}"
     yield Figure(
@@ -124,7 +124,7 @@ def _absolute(
 def _read(turn: Turn, variant: str, read: Read) -> float | None:
     try:
         return float(read(turn[variant]))
-    except KeyError:  # this part was not measured of it
+    except KeyError:  # this part was not measured for the variant
         return None
 
 

@@ -1,4 +1,4 @@
-"""How many members are held without loss: phones that listen sit among SIPp's callers, whose number is raised."""
+"""The number of members held without loss: listening phones sit among SIPp's callers, whose number increases."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from demo import listen
+from demo import audio_analysis
 from demo.phone import Phone, Switchboard, now_ms
 from tests.bench import sip_load
 from tests.bench.sip_cpu import Used, machine_s
@@ -14,15 +14,15 @@ from tests.bench.sip_parts import PAIR_HZ, RATE, SETTLE_S, Found, Size
 from tests.bench.sip_variants import Stand
 
 LISTENERS = 6
-"""Two in each of three conferences; each hears the other's tone."""
+"""Two phones in each of three conferences; each hears the other's tone."""
 LOST = 0.01
-"""As much of the tone may be missing: below it nobody notices (ITU-T G.113, appendix I)."""
+"""The share of the tone that may be missing: less is unnoticeable (ITU-T G.113, appendix I)."""
 ON_ITS_WAY_MS = 200
-"""Until what is said now has been heard."""
+"""The ms from sending audio until it has been heard."""
 
 
 async def held(stand: Stand, size: Size) -> Found:
-    """Callers are added until a tone comes with holes, twice; the number before that is what was held."""
+    """Add callers until a tone has gaps twice; the number before that is the result."""
     steps: list[Found] = []
     sippers: list[sip_load.Callers] = []
     async with Switchboard(LISTENERS) as phones:
@@ -40,7 +40,7 @@ async def held(stand: Stand, size: Size) -> Found:
                 if not answered or steps[-1]["lost"] > LOST:
                     break
         finally:
-            # First these: what the phones send to hang up would be lost among the rest.
+            # These first: the phones' BYEs would be lost among the other packets.
             for sipp in sippers:
                 await sipp.stop()
     good = [step["members"] for step in steps if step["answered"] and step["lost"] <= LOST]
@@ -55,14 +55,14 @@ async def _sit_down(stand: Stand, listeners: Sequence[Phone]) -> None:
 
 
 def _batch(stand: Stand, count: int, batch: int) -> list[sip_load.Line]:
-    """The first fills the listeners' conferences up to 20, the others make their own."""
+    """Return callers: the first batch fills the listeners' conferences up to 20, the others have their own."""
     seats = [f"{stand.prefix}{number // 18:04}" for number in range(LISTENERS // 2 * 18)] if batch == 0 else []
     seats += [dialled for _, dialled in sip_load.lines(stand.prefix, count, first=100 + batch * 50)]
     return [(f"1{batch:04}{number:06}", dialled) for number, dialled in enumerate(seats[:count])]
 
 
 async def _listen(stand: Stand, listeners: Sequence[Phone], size: Size) -> Found:
-    """Twice, if the first time there were holes: others may use the machine, too."""
+    """Listen, twice if the first time had gaps: other programs may use the machine too."""
     for _ in range(2):
         await asyncio.sleep(SETTLE_S)
         used, machine, began = Used(stand.pids), machine_s(), time.monotonic()
@@ -81,6 +81,6 @@ async def _listen(stand: Stand, listeners: Sequence[Phone], size: Size) -> Found
 
 
 def _lost(phone: Phone, hz: int, start: float, length_ms: float) -> float:
-    """The share of the time in which he did not hear the other's tone."""
-    heard = listen.intervals_of(phone.heard.between(start, start + length_ms), hz)
+    """Return the share of the time in which the phone did not hear the other's tone."""
+    heard = audio_analysis.intervals_of(phone.heard.between(start, start + length_ms), hz)
     return max(0.0, 1 - sum(to - since for since, to in heard) / length_ms)

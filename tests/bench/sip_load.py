@@ -1,4 +1,4 @@
-"""Callers in numbers: SIPp, with sound both ways, and what it has to tell of each call."""
+"""Callers in large numbers: SIPp, with audio in both directions, and its record of each call."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from importlib.resources import files
 
 import numpy as np
 
-from ari_conf.parts import processes
-from ari_conf.parts.asterisk import EmbeddedAsterisk
+from ari_conf.local import processes
+from ari_conf.local.asterisk import LocalAsterisk
 from demo import g711
 
 TONE_HZ, TONE_DBFS = 425, -36.0
-"""Loud enough to be taken for talking; twenty at once are not too loud."""
+"""Loud enough to count as talking; twenty together are not too loud."""
 TALKS_S, PAUSES_S = 1, 4
-"""One in five talks: with floor events there are some all the time."""
+"""Seconds. One in five talks: with floor events enabled, some member talks at any time."""
 NEVER_MS = 60_000.0
-"""Said of what did not come: longer than anybody waits."""
+"""The value for events that did not occur: longer than any caller waits."""
 ENDS_S = 30.0
-"""After the last caller's hold: until all calls have ended."""
+"""Seconds after the last caller's hold until all calls have ended."""
 
 Line = tuple[str, str]
-"""Who calls, and what he dials."""
+"""The caller's number, and the number that they dial."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Call:
     invited_ms: float
     """Epoch ms at which SIPp sent the INVITE."""
     answered_ms: float | None
-    """Of the 200; None: it never came."""
+    """Epoch ms of the 200, or None if it never came."""
 
     @property
     def took_ms(self) -> float:
@@ -40,22 +40,22 @@ class Call:
 
 
 def lines(prefix: str, count: int, per_conference: int = 20, first: int = 0) -> list[Line]:
-    """`first`: the number of the first conference."""
+    """Return callers and conferences. `first`: the number of the first conference."""
     return [(f"1{first:04}{n:06}", f"{prefix}{first + n // per_conference:04}") for n in range(count)]
 
 
 class Callers:
-    """One SIPp: so many callers, one after another at `rate` a second, each for `hold_s`."""
+    """One SIPp process: the callers call one after another at `rate` per second, each for `hold_s` seconds."""
 
     def __init__(
-        self, asterisk: EmbeddedAsterisk, callers: Sequence[Line], rate: float, hold_s: float, *, sound: bool = True
+        self, asterisk: LocalAsterisk, callers: Sequence[Line], rate: float, hold_s: float, *, sound: bool = True
     ) -> None:
         self._asterisk = asterisk
         self._callers = list(callers)
         self._rate, self._hold_s, self._sound = rate, hold_s, sound
         number = sum(1 for _ in asterisk.folder.glob("sipp-*"))
         self.folder = asterisk.folder / f"sipp-{number}"
-        """It must be one that the system that SIPp runs in sees."""
+        """The folder must be visible in the system in which SIPp runs."""
 
     async def start(self) -> None:
         self.folder.mkdir()
@@ -81,14 +81,14 @@ class Callers:
         return self.process.pid
 
     async def ended(self) -> None:
-        """Until all have hung up. Raises RuntimeError if they don't."""
+        """Wait until all callers have hung up. Raises RuntimeError if they don't."""
         within = len(self._callers) / self._rate + self._hold_s + ENDS_S
-        if not await processes.ended(self.process, within=within):
+        if not await processes.wait_ended(self.process, within=within):
             await self.stop()
             raise RuntimeError(f"SIPp's calls did not end within {within:.0f} s; see {self.folder}")
 
     async def answered(self, within: float = 20.0) -> bool:
-        """Until all have been; False if not in time."""
+        """Wait until all calls are answered; return False if they are not in time."""
         end = asyncio.get_running_loop().time() + len(self._callers) / self._rate + within
         while any(call.answered_ms is None for call in self.calls()) or len(self.calls()) < len(self._callers):
             if asyncio.get_running_loop().time() > end or not self.process.running:
@@ -97,11 +97,11 @@ class Callers:
         return True
 
     async def stop(self) -> None:
-        """At once: without hanging up."""
+        """Stop immediately, without hanging up."""
         processes.kill(self.process)
 
     def calls(self) -> list[Call]:
-        """Of SIPp's trace of messages, which has the microsecond at which each was sent or came."""
+        """Return the calls in SIPp's message trace, which has the microsecond of each sent or received message."""
         invited: dict[int, float] = {}
         answered: dict[int, float] = {}
         path = self.folder / "messages.tsv"
@@ -118,7 +118,7 @@ class Callers:
 
 
 async def run(
-    asterisk: EmbeddedAsterisk, callers: Sequence[Line], rate: float, hold_s: float, *, sound: bool = True
+    asterisk: LocalAsterisk, callers: Sequence[Line], rate: float, hold_s: float, *, sound: bool = True
 ) -> list[Call]:
     sipp = Callers(asterisk, callers, rate, hold_s, sound=sound)
     await sipp.start()

@@ -1,4 +1,4 @@
-"""What is measured of one variant that stands: each function is one part, and returns plain figures."""
+"""Measurements of a running variant: each function is one part, and returns plain figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import Any
 
-from demo import listen
+from demo import audio_analysis
 from demo.phone import Phone, Switchboard
 from tests.bench import sip_load
 from tests.bench.sip_cpu import Used, machine_s, memory_kb
@@ -19,7 +19,7 @@ Found = dict[str, Any]
 WARM_UP = 40
 RATE = 60
 GENTLE_RATE = 25
-"""Where the rate is of no interest."""
+"""The rate for parts in which it does not matter."""
 SETTLE_S = 1.0
 JOINED_WITHIN_MS = 250.0
 PAIR_HZ = (2575, 2875)
@@ -27,20 +27,20 @@ PAIR_HZ = (2575, 2875)
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done in each part."""
+    """The amount of work in each part."""
 
     calls: int = 300
     hold_s: float = 20.0
     pairs: int = 10
     rate_s: float = 4.0
-    """Seconds for which each rate is tried."""
+    """Seconds for each tried rate."""
     highest_rate: float = 400.0
     batch: int = 100
-    """Callers by which the number of those held is raised."""
+    """The number of callers by which the held members increase."""
     most: int = 3000
     listen_s: float = 8.0
     members: int = 300
-    """Whose memory is measured; twice as many are there in the end."""
+    """The number of members for the memory measurement; in the end twice as many exist."""
 
 
 TINY = Size(calls=10, hold_s=1.0, pairs=1, rate_s=0.3, highest_rate=30.0, batch=10, most=10, listen_s=1.0, members=20)
@@ -48,7 +48,7 @@ QUICK = Size(calls=200, hold_s=4.0, pairs=5, rate_s=3.0, listen_s=4.0, members=2
 
 
 async def calls(stand: Stand, size: Size) -> Found:
-    """Calls that come at a steady rate, stay for a while with sound both ways, and go."""
+    """Measure calls that arrive at a steady rate, stay for a while with audio in both directions, and end."""
     await _warm_up(stand)
     used, machine, began = Used(stand.pids), machine_s(), time.monotonic()
     made = await sip_load.run(stand.asterisk, sip_load.lines(stand.prefix, size.calls), RATE, size.hold_s)
@@ -68,7 +68,7 @@ async def calls(stand: Stand, size: Size) -> Found:
 
 
 async def twos(stand: Stand, size: Size) -> Found:
-    """Conferences of two: what Asterisk takes for them while they last."""
+    """Measure Asterisk's CPU for conferences of two while they last."""
     callers = sip_load.Callers(stand.asterisk, sip_load.lines(stand.prefix, size.calls, 2), RATE, 3600.0)
     await callers.start()
     try:
@@ -83,7 +83,7 @@ async def twos(stand: Stand, size: Size) -> Found:
 
 
 async def pairs(stand: Stand, size: Size) -> Found:
-    """From the second's INVITE until each hears the other, by the time at which the kernel got the packets."""
+    """Measure the time from the second INVITE until each hears the other, by the kernel's arrival times."""
     took, late = [], 0.0
     async with Switchboard(2) as (ann, bob):
         for number in range(size.pairs):
@@ -102,10 +102,10 @@ async def _pair(stand: Stand, ann: Phone, bob: Phone, number: str) -> float:
     assert bob.called_at is not None
     end, since = time.monotonic() + 5, []
     while len(since) < 2:
-        # Listening costs time that those who are measured need: seldom.
+        # The analysis costs CPU time that the measured processes need, so it runs seldom.
         await asyncio.sleep(0.5)
         heard = ((ann, PAIR_HZ[1]), (bob, PAIR_HZ[0]))
-        spans = [listen.intervals_of(phone.heard.since(bob.called_at), hz) for phone, hz in heard]
+        spans = [audio_analysis.intervals_of(phone.heard.since(bob.called_at), hz) for phone, hz in heard]
         since = [found[0][0] for found in spans if found]
         if time.monotonic() > end:
             raise RuntimeError(f"{stand.name}: two callers did not hear each other within 5 s")
@@ -116,14 +116,15 @@ async def _pair(stand: Stand, ann: Phone, bob: Phone, number: str) -> float:
 
 
 async def rate(stand: Stand, size: Size) -> Found:
-    """The highest at which all are in the bridge within 250 ms of their INVITE: by steps of a half, then by halves."""
+    """Find the highest rate at which all are in the bridge within 250 ms of their INVITE: by steps of a half, then by
+    bisection."""
     await _warm_up(stand)
     tried: dict[float, float] = {}
     first = 100
 
     async def holds(at: float) -> bool:
         nonlocal first
-        # Twice, before it is taken for too much: others may use the machine, too.
+        # A rate fails only after two attempts: other programs may use the machine too.
         for _ in range(2):
             tried[at] = await _longest_join(stand, at, max(5, round(at * size.rate_s)), first)
             first += 500
@@ -147,16 +148,16 @@ async def rate(stand: Stand, size: Size) -> Found:
 
 async def _longest_join(stand: Stand, at: float, count: int, first: int) -> float:
     made = await sip_load.run(stand.asterisk, sip_load.lines(stand.prefix, count, first=first % 9000), at, 2.0)
-    await asyncio.sleep(0.5)  # the application may still write of the last
+    await asyncio.sleep(0.5)  # the server may still be logging the last calls
     entries = stand.entries()
     took = (entries[call.caller] - call.invited_ms if call.caller in entries else sip_load.NEVER_MS for call in made)
     return max(took, default=sip_load.NEVER_MS)
 
 
 async def memory(stand: Stand, size: Size) -> Found:
-    """Of the application. As many members twice, in large conferences and in small ones: two equations."""
+    """Measure the server's memory with as many members twice, in large conferences and in small ones: two equations."""
     await _warm_up(stand)
-    # A tenth as many conferences, then half as many as members.
+    # Conferences of 20, then of 2: the second run has ten times as many conferences for the same number of members.
     seen = [memory_kb(stand.pids["application"])]
     sippers = []
     counts = []
@@ -188,13 +189,13 @@ async def memory(stand: Stand, size: Size) -> Found:
 
 
 async def _warm_up(stand: Stand) -> None:
-    """So that connections stand and what is loaded at the first call is loaded."""
+    """Make calls so that connections exist, and everything loaded on the first call is loaded."""
     await sip_load.run(stand.asterisk, sip_load.lines(stand.prefix, WARM_UP, first=9900), RATE, 1.0)
     await asyncio.sleep(SETTLE_S)
 
 
 async def _callbacks_delivered(stand: Stand, calls_made: int) -> None:
-    """And each call's document asked for. Floor events come on top, so that these are waited for as well."""
+    """Wait until the callbacks and document requests have arrived. Floor events count too, in addition."""
     if stand.outside is None:
         return
     awaited, end = calls_made * (CALLBACKS_A_CALL + 1), time.monotonic() + 30

@@ -1,4 +1,4 @@
-"""What is compared: each with a fresh Asterisk, whose configuration is the same for all."""
+"""Compared variants: each with a fresh Asterisk, whose configuration is the same for all."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from urllib.parse import parse_qs
 
 from redis import Redis
 
-from ari_conf import accounts
 from ari_conf.ari.translate import BRIDGE_TYPE
-from ari_conf.parts import asterisk as parts_asterisk
-from ari_conf.parts import processes
+from ari_conf.local import asterisk as parts_asterisk
+from ari_conf.local import processes
+from ari_conf.store import accounts
 from tests.bench.receiver import ANSWER, FastReceiver
 from tests.bench.sip_asterisk import ANSWERED, BARE, BARE_APP, NATIVE, OURS, BenchAsterisk, BenchSystem
 
 Entries = dict[str, float]
-"""Caller -> epoch ms at which the application heard that he is in the bridge."""
+"""Caller -> epoch ms at which the application received the event that the caller is in the bridge."""
 
 CALLBACKS_A_CALL = 2
-"""enter and exit."""
+"""Enter and exit."""
 
 
 @dataclass
 class Stand:
-    """A variant that runs."""
+    """A running variant."""
 
     name: str
     asterisk: BenchAsterisk
     prefix: str
-    """What is dialled for it."""
+    """The prefix of numbers to dial for the variant."""
     pids: dict[str, int]
-    """Of all that counts, by name."""
+    """Process ids of all measured processes, by name."""
     entries: Callable[[], Entries]
     outside: FastReceiver | None = None
-    """The answer server and the receiver of callbacks."""
+    """The answer server and callback receiver."""
 
 
 @asynccontextmanager
 async def native(folder: Path) -> AsyncGenerator[Stand]:
-    """ConfBridge() in the dialplan."""
+    """Run ConfBridge() in the dialplan."""
     with parts_asterisk.running(_asterisk(folder)) as asterisk:
         assert asterisk.process is not None
         yield Stand("ConfBridge", asterisk, NATIVE, {"asterisk": asterisk.process.pid}, dict)
@@ -56,14 +56,14 @@ async def native(folder: Path) -> AsyncGenerator[Stand]:
 
 @asynccontextmanager
 async def bare(folder: Path, bridge_type: str = "mixing", errands: tuple[str, ...] = ()) -> AsyncGenerator[Stand]:
-    """The floor of what a Stasis application can be."""
+    """Run the bare Stasis application, the lower bound for any."""
     with parts_asterisk.running(_asterisk(folder)) as asterisk:
         assert asterisk.process is not None
         application = await processes.start(
             "bare",
             [sys.executable, "-m", "tests.bench.bare", asterisk.url, BARE_APP, asterisk.user, bridge_type, *errands],
             folder / "bare.log",
-            ready=processes.logs("ready"),
+            ready=processes.log_matches("ready"),
             environment=os.environ | {"BARE_PASSWORD": asterisk.password},
         )
         pids = {"asterisk": asterisk.process.pid, "application": application.pid}
@@ -75,7 +75,8 @@ async def bare(folder: Path, bridge_type: str = "mixing", errands: tuple[str, ..
 
 @asynccontextmanager
 async def errands(folder: Path) -> AsyncGenerator[Stand]:
-    """The floor of one that fetches documents and writes what it decides, and does nothing else."""
+    """Run the lower bound for an application that fetches documents and persists its decisions, and does
+    nothing else."""
     with FastReceiver(answer=lambda request: _answer(request, floor=False)) as outside:
         async with BenchSystem(folder / "redis", {}, ("redis",)) as system:
             redis = system.settings.redis_url.get_secret_value()
@@ -92,7 +93,7 @@ async def ours(folder: Path) -> AsyncGenerator[Stand]:
 
 @asynccontextmanager
 async def answered(folder: Path) -> AsyncGenerator[Stand]:
-    """The dialplan answers before it hands the call over, as ConfBridge() does before it asks anybody."""
+    """Run ari_conf with a dialplan that answers before it hands the call over, as ConfBridge() does."""
     async with _ours(folder, floor=False) as stand:
         stand.prefix = ANSWERED
         yield stand
@@ -113,12 +114,13 @@ VARIANTS = {
     "ours, floor events": floor,
     "ours, answered first": answered,
 }
-"""Always mixed, as ours are: else Asterisk mixes from the third member on."""
+"""The variants by name. "Always mixed" is ari_conf's bridge type; otherwise Asterisk mixes from the third member on."""
 
 
 @asynccontextmanager
 async def _ours(folder: Path, *, floor: bool) -> AsyncGenerator[Stand]:
-    """All of it: answer URL, callbacks by a worker, state in Redis; each part as `ari-conf up` starts it."""
+    """Run all of ari_conf: answer URL, callbacks by a worker, state in Redis; each component as `ari-conf up` starts
+    it."""
     with FastReceiver(answer=lambda request: _answer(request, floor)) as outside:
         configured = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"}
         system = BenchSystem(folder, configured, ("redis", "asterisk", "worker", "serve"))
@@ -133,7 +135,7 @@ async def _ours(folder: Path, *, floor: bool) -> AsyncGenerator[Stand]:
 
 
 def _answer(request: bytes, floor: bool) -> bytes:
-    """A document for who asks for one; nothing for a callback."""
+    """Return a document for a request to the answer URL, and an empty response to a callback."""
     head, _, body = request.partition(b"\r\n\r\n")
     if not head.startswith(b"POST /answer"):
         return ANSWER
@@ -145,8 +147,8 @@ def _answer(request: bytes, floor: bool) -> bytes:
 
 
 def _asterisk(folder: Path) -> BenchAsterisk:
-    # Nobody opens its WebSocket here: outbound, it would try for ever to reach us.
-    return BenchAsterisk(folder / "asterisk", parts_asterisk.present(), outbound=False)
+    # No process listens for its WebSocket here: outbound, Asterisk would try forever to connect.
+    return BenchAsterisk(folder / "asterisk", parts_asterisk.find(), outbound=False)
 
 
 def _bare_entries(log: str) -> Entries:
@@ -154,7 +156,7 @@ def _bare_entries(log: str) -> Entries:
 
 
 def _our_entries(log: Path) -> Entries:
-    """From the application's own log: one line for each event."""
+    """Return the entries in the server's own log, which has one line per event."""
     callers: dict[str, str] = {}
     entries: Entries = {}
     for line in log.read_text().splitlines():
@@ -170,7 +172,7 @@ def _our_entries(log: Path) -> Entries:
 
 @asynccontextmanager
 async def standing(variant: str) -> AsyncGenerator[Stand]:
-    """It, in a folder that goes with it."""
+    """Run the variant in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="ari_conf-bench-") as folder:
         async with VARIANTS[variant](Path(folder)) as stand:
             stand.name = variant

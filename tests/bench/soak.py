@@ -1,8 +1,8 @@
-"""What is left of thousands of short calls in memory, file descriptors and Redis: `make soak SOAK="--calls 5000"`.
+"""Leftovers of thousands of short calls in memory, file descriptors and Redis: `make soak SOAK="--calls 5000"`.
 
-SIPp calls a real system: some callers at a time meet in a conference, stay for some seconds, and leave. Meanwhile the
-memory (PSS: what is shared counts in parts) and the file descriptors of each process are sampled; what matters is the
-slope once everything is warm: a straight line through the samples, per 1000 calls and per hour at that rate.
+SIPp calls a real system: a few callers at a time meet in a conference, stay for some seconds, and leave. In the
+meantime, the memory (PSS: shared memory counts in parts) and the file descriptors of each process are sampled. The
+slope after the warm-up counts: a robust line through the samples, per 1000 calls and per hour at that rate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from redis import Redis
 
-from ari_conf.up import System
+from ari_conf.local.system import LocalSystem
 from tests.bench.memory import Sample, sampled
 from tests.integration.receiver import Receiver
 from tests.integration.stage import Stage, ari_of
@@ -29,17 +29,17 @@ from tests.integration.stage import Stage, ari_of
 OURS = ("serve", "worker", "web")
 WATCHED = (*OURS, "redis", "asterisk")
 WARM = 0.4
-"""This share of the calls is left out: caches fill, pools open, the allocator takes what it will need."""
+"""The share of the calls that is left out: caches fill, pools open, the allocator takes the memory that it needs."""
 MOST_KB = 1000.0
-"""Per 1000 calls and process: more is a leak. An hour at 10 calls/s makes 36 times as much."""
+"""KB per 1000 calls and process: more is a leak. An hour at 10 calls/s causes 36 times as much."""
 MOST_FDS = 20.0
-"""Per 1000 calls: pools breathe by some."""
+"""File descriptors per 1000 calls: pools vary by some."""
 TOGETHER = 5
-"""Callers of one conference."""
+"""The number of callers of one conference."""
 RECORDED_EACH = 20
-"""Every so many conferences one is recorded."""
+"""One of this many conferences is recorded."""
 CONFIGURED = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8", "ARI_CONF_CALLBACK_THREADS": "8"}
-"""Few threads: all of them, and their connections, are there before the first sample that counts."""
+"""Few threads: all of them, and their connections, exist before the first sample that counts."""
 
 SCENARIO = """<?xml version="1.0" encoding="UTF-8"?>
 <scenario name="a short call">
@@ -103,15 +103,15 @@ Content-Length: 0
 class Plan:
     calls: int = 5000
     rate: float = 12.0
-    """Calls a second."""
+    """Calls per second."""
     stay_s: float = 5.0
     every_s: float = 2.0
-    """Between two samples."""
+    """Seconds between two samples."""
 
 
 @dataclass
 class Slope:
-    """Of one process."""
+    """The growth of one process."""
 
     kb_per_1000: float
     kb_per_hour: float
@@ -128,15 +128,15 @@ class Soaked:
     callbacks: int
     slopes: dict[str, Slope] = field(default_factory=dict)
     redis_kb_per_1000: float = 0.0
-    """Of what it says itself that it uses."""
+    """The memory that Redis itself reports."""
     redis_keys: int = 0
     keys: dict[str, int] = field(default_factory=dict)
-    """By kind, at the end."""
+    """The number of keys by kind, at the end."""
     wrong: list[str] = field(default_factory=list)
 
 
 async def soak(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Soaked:
-    async with System(folder, CONFIGURED) as system, Receiver() as receiver:
+    async with LocalSystem(folder, CONFIGURED) as system, Receiver() as receiver:
         redis = Redis.from_url(system.settings.redis_url.get_secret_value())
         ari = ari_of(system)
         await ari.start()
@@ -226,7 +226,7 @@ def judged(plan: Plan, samples: Sequence[Sample], seconds: float) -> Soaked:
 
 
 def slope(calls: Sequence[float], values: Sequence[float]) -> float:
-    """Per 1000 calls: the median of the slopes between all pairs (Theil and Sen), which a single peak doesn't bend."""
+    """Return the slope per 1000 calls: the median over all pairs (Theil-Sen), which a single peak does not affect."""
     x, y = np.asarray(calls, float), np.asarray(values, float)
     first, second = np.triu_indices(len(x), 1)
     apart = x[second] - x[first]
@@ -235,7 +235,7 @@ def slope(calls: Sequence[float], values: Sequence[float]) -> float:
 
 
 def _kinds(redis: Redis) -> dict[str, int]:
-    """How many keys there are of each name, without what differs in them."""
+    """Return the number of keys by name, without the variable parts."""
     kinds: dict[str, int] = {}
     for key in redis.scan_iter():
         name = re.sub(r":[^:]*[0-9a-f]{8}[^:]*", ":*", key.decode())

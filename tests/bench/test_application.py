@@ -1,4 +1,4 @@
-"""That the benchmark of the core and of the whole application works, and that neither has become twice as slow."""
+"""Tests of the benchmark of the core and of the whole server: it works, and neither has become twice as slow."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.bench.calibrated import step_us
 from tests.bench.plays import TALKING, recorded
 
 CORE_STEPS = {"a meeting": 21, "joins and leaves alone": 33}
-"""What an event costs in the core, in steps of the calibrated loop."""
+"""The cost of an event in the core, in steps of the calibrated loop."""
 JOIN_STEPS = 13_500
-"""What a join and a leave cost the application, likewise."""
+"""The cost of a join and a leave in the server, in the same unit."""
 SLOWER = 1.7
-"""So much slower is a failure: beyond what machines and Pythons differ in, and below twice."""
+"""The ratio that is a failure: above the differences between machines and Pythons, and below 2."""
 
 
 def test_two_sizes_are_taken_over_and_compared(tmp_path: Path):
@@ -41,7 +41,7 @@ def test_two_sizes_are_taken_over_and_compared(tmp_path: Path):
 @pytest.mark.parametrize("mix", core.MIXES)
 def test_the_core_is_as_fast_as_it_was(mix: str):
     events = recorded(core.MIXES[mix], 20)
-    # In turns, since a machine may become slower meanwhile; the best of them, since it may be disturbed in each.
+    # In turns, since a machine may become slower in the meantime; the best counts, since any may be disturbed.
     steps = [core.replay(events) / len(events) * 1e6 / step_us() for _ in range(5)]
     print(f"an event: {min(steps):.1f} to {max(steps):.1f} steps")
     assert min(steps) < CORE_STEPS[mix] * SLOWER

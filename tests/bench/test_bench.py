@@ -1,4 +1,4 @@
-"""That the benchmark works. Its figures are for a quiet machine, and none of them is asserted."""
+"""Tests of the benchmark. Its figures need an idle machine, so none of them is asserted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.bench.sip_parts import TINY
 
 
 def test_all_variants_take_calls_and_are_compared(tmp_path: Path):
-    # With floor events ours does all that it does without.
+    # With floor events ari_conf does everything that it does without, and more.
     variants = ("ConfBridge", "bare", "ours, floor events")
     found = run(["calls"], 1, TINY, tmp_path, variants)
     [turn] = json.loads((tmp_path / "results.json").read_text())["turns"]
@@ -39,7 +39,7 @@ def test_a_ratio_is_that_of_one_turn():
             "ConfBridge": {"calls": calls | {"median_ms": native}},
         }
 
-    # In the second turn the machine was busy, for both.
+    # In the second turn the machine was busy for both variants.
     found = {f.name: f for f in figures([turn(1.2, 1.0), turn(12.0, 10.0), turn(1.6, 1.0)])}
     median = found["INVITE to 200, median: ours / ConfBridge"]
     assert median.values == pytest.approx((1.2, 1.2, 1.6)) and median.holds is True

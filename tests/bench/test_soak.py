@@ -1,4 +1,4 @@
-"""A leak is seen, and what only looks like one isn't."""
+"""Tests of the leak detection: it must find leaks, and ignore what only looks like one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.bench.soak import OURS, WATCHED, Plan, judged, slope
 
 
 def samples(leak_kb: float = 0.0, leak_fds: float = 0.0, redis_kb: float = 0.0) -> list[Sample]:
-    """Of 3000 calls, each process noisy, the first of them warming up; leaks are per 1000 calls, in `serve`."""
+    """Return samples of 3000 calls, with noise in each process and a warm-up; leaks are per 1000 calls, in `serve`."""
     dice = random.Random(1)
     found = []
     for calls in range(0, 3001, 20):

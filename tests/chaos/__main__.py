@@ -1,4 +1,4 @@
-"""make chaos CHAOS="--seed 7 --minutes 5"."""
+"""Command line of the chaos test: make chaos CHAOS="--seed 7 --minutes 5"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who calls whom, for how long, and what they do there."""
+"""Simulated callers: the calls that they make, the length of each, and their actions in the conference."""
 
 from __future__ import annotations
 
@@ -13,51 +13,53 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from demo import listen
+from demo import audio_analysis
 from demo.phone import CallFailed, Phone, now_ms
 from tests.chaos.hearing import BEEP_HZ, VOICES
 from tests.chaos.seen import Counts, Leg, Life
 
 OF_ONE = 4
-"""Callers of one conference."""
+"""The number of callers in one conference."""
 API_WITHIN_S = 30.0
-"""By then a command has been taken, whatever died meanwhile."""
+"""Seconds within which the API accepts a command, whichever component died in the meantime."""
 PRESSED_MS = 300.0
-"""So much around a digit he isn't heard: a phone sends it in the place of its sound."""
+"""Milliseconds around a digit in which the caller is not heard: a phone sends the digit in place of its audio."""
 
 ROLES = ("plain", "recorded", "waiting", "muted", "two", "digits", "beep")
-"""What happens in the conferences; again from the first if there are more. "beep": no conference, but callers who are
-listened to until they beep, again and again."""
+"""The scenarios of the conferences, repeated from the first if there are more conferences.
+
+"beep": no conference, but a document that listens to each caller until the beep, again and again.
+"""
 BEEP_MS, BEEPS_WITHIN_S = 400, 8.0
 BEEP_TOLD_MS = 3000.0
-"""After a beep's end the next document has been asked for by then."""
+"""Milliseconds after a beep's end within which the next document is requested."""
 
 
 @dataclass
 class Room:
-    """One name; several conferences may bear it, one after another."""
+    """A conference name; several conferences may use it in sequence."""
 
     name: str
     role: str
     number: int = 1
     hosted: bool = False
     legs: list[Leg] = field(default_factory=list)
-    """Of those who are in, or wait."""
+    """The calls of callers who are in the conference or wait for it."""
 
 
 @dataclass(frozen=True)
 class Where:
-    """All that callers know of the system: they live in a process of their own."""
+    """Everything that the callers, which run in a process of their own, know about the system."""
 
     count: int
     seed: int
     sip_address: str
     api: str
-    """Up to the account's id."""
+    """The URL up to the account's id."""
     account: str
     token: str = field(repr=False)
     documents: Mapping[str, str] = field(default_factory=dict)
-    """URL by room and role, such as "room 2 host"."""
+    """Document URLs by room and role, such as "room 2 host"."""
 
 
 def room_of(caller: int) -> str:
@@ -69,7 +71,7 @@ def role_of(caller: int) -> str:
 
 
 def number(caller: int) -> str:
-    """That he calls from."""
+    """Return the caller's phone number."""
     return f"1555{caller:04}"
 
 
@@ -82,7 +84,7 @@ class Callers:
         self.over = asyncio.Event()
 
     async def run(self) -> None:
-        """Until `over`, and everybody has hung up."""
+        """Run until `over` is set and all callers have hung up."""
         timeout = aiohttp.ClientTimeout(total=6)
         login = aiohttp.BasicAuth(self._where.account, self._where.token)
         async with aiohttp.ClientSession(auth=login, timeout=timeout) as self._api, asyncio.TaskGroup() as group:
@@ -104,7 +106,7 @@ class Callers:
             return self._comes_and_goes(caller, room, dice)
         return self._stays(caller, room)
 
-    # What they do.
+    # Actions of the callers.
 
     async def _stays(self, caller: int, room: Room) -> None:
         while not self.over.is_set():
@@ -121,7 +123,7 @@ class Callers:
             await self._sleep(dice.uniform(0.5, 4))
 
     async def _host(self, caller: int, room: Room, dice: random.Random) -> None:
-        """Until he comes the others wait; when he goes they must all go."""
+        """Call as the host: the others wait until the host enters, and must all leave when the host leaves."""
         while not self.over.is_set():
             await self._sleep(dice.uniform(4, 8))
             if self.over.is_set():
@@ -132,29 +134,29 @@ class Callers:
     async def _is_listened_to(self, caller: int, room: Room, dice: random.Random) -> None:
         while not self.over.is_set():
             if leg := await self._dial(caller, room):
-                self.legs.remove(leg)  # there is nobody whom they should hear
+                self.legs.remove(leg)  # no other caller should hear this one
                 beeping = asyncio.create_task(self._beeps(self._phones[caller], dice))
                 await self._until(leg, caller, room, None)
                 beeping.cancel()
-                # Whoever hangs up right after it doesn't learn whether it was heard.
+                # A caller who hangs up right after a beep does not learn if it was heard.
                 self.counts.beeps = [at for at in self.counts.beeps if at < leg.to_ms - BEEP_TOLD_MS]
 
     async def _beeps(self, phone: Phone, dice: random.Random) -> None:
-        """Once they are asked to, or else after a while: one beep was lost, or it was lost that they were asked."""
+        """Beep when asked to, or after a while, since a beep or the request for it may have been lost."""
         at = np.arange(BEEP_MS * 8) / 8000
         beep = np.round(8000 * np.sin(2 * np.pi * 1000 * at)).astype(np.int16)
         while True:
             asked = await self._is_asked(phone, now_ms())
             await asyncio.sleep(dice.uniform(0.8, 1.5))
             sound = phone.say(beep)
-            while sound.ended_ms is None:  # noqa: ASYNC110  the phones' thread tells nobody
+            while sound.ended_ms is None:  # noqa: ASYNC110  the phones' thread sends no signal
                 await asyncio.sleep(0.02)
             if asked:
                 self.counts.beeps.append(sound.ended_ms)
 
     async def _is_asked(self, phone: Phone, since_ms: float) -> bool:
         while now_ms() < since_ms + BEEPS_WITHIN_S * 1000:
-            if listen.intervals_of(phone.heard.since(since_ms), BEEP_HZ):
+            if audio_analysis.intervals_of(phone.heard.since(since_ms), BEEP_HZ):
                 return True
             await asyncio.sleep(0.05)
         return False
@@ -170,7 +172,7 @@ class Callers:
                 self.counts.pressed.append(start)
 
     async def _mutes(self, room: Room) -> None:
-        """By the API: one of those who stay, again and again."""
+        """Mute a remaining member through the API, again and again."""
         dice = random.Random(f"{self._seed} mutes {room.name}")
         while not self.over.is_set():
             await self._sleep(dice.uniform(3, 6))
@@ -190,7 +192,10 @@ class Callers:
             self.counts.mutes += 1
 
     async def _command(self, method: str, room: Room, leg: Leg) -> bool:
-        """Again until it is taken: while a part is away the API says so. False: he has left meanwhile."""
+        """Repeat the command until the API accepts it: while a component is unreachable, the API refuses.
+
+        Return False if the caller has left in the meantime.
+        """
         began, last = now_ms(), ""
         base = f"{self._where.api}/{self._where.account}/Conference/{room.name}/"
         while now_ms() - began < API_WITHIN_S * 1000:
@@ -204,7 +209,7 @@ class Callers:
                             return True
                         last = f"{answer.status}: {(await answer.text())[:200]}"
                 else:
-                    last = "he is not among the members"
+                    last = "the caller is not among the members"
             except (aiohttp.ClientError, OSError) as error:
                 last = repr(error)
             await asyncio.sleep(0.2)
@@ -219,14 +224,15 @@ class Callers:
             members = (await answer.json())["members"]
         return next((str(one["member_id"]) for one in members if one["from"] == number(leg.caller)), None)
 
-    # A call.
+    # Calls.
 
     @property
     def _life(self) -> Life:
         return self.lives[-1]
 
     async def _dial(self, caller: int, room: Room, host: bool = False) -> Leg | None:
-        """None: it was not answered; then it is to be tried again, if it isn't over."""
+        """Make the call; return None if it was not answered, in which case the caller retries unless the run is
+        over."""
         phone, life = self._phones[caller], self._life
         hz = VOICES[caller % len(VOICES)]
         if room.role == "beep":
@@ -275,7 +281,7 @@ class Callers:
                         one.waits.append((one.answered_ms, leg.answered_ms))
 
     async def _until(self, leg: Leg, caller: int, room: Room, end: asyncio.Task[None] | None) -> None:
-        """Stays until then, or until something else ends it; hangs up."""
+        """Stay until `end` or until something else ends the call, then hang up."""
         phone, life = self._phones[caller], self.lives[leg.life]
         await first_of(life.died.wait(), self.over.wait(), phone.hung_up(86400), *([end] if end else []))
         now = life.died_ms if life.died.is_set() else now_ms()
@@ -303,12 +309,12 @@ class Callers:
                         one.must_end_ms = now
 
     async def _sleep(self, seconds: float) -> None:
-        """So long, but not beyond the end."""
+        """Sleep, but not beyond the end of the run."""
         await first_of(self.over.wait(), asyncio.sleep(seconds))
 
 
 async def first_of(*waits: Awaitable[Any]) -> None:
-    """Until one of them is done; the others, tasks excepted that were tasks before, are cancelled."""
+    """Wait until one awaitable is done, then cancel the others, except those that were tasks before."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""The callers' process: nothing that dies, starts or is judged meanwhile makes them send late."""
+"""Callers in a process of their own: faults, starts and the evaluation do not delay their packets."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.chaos.callers import Callers, Where
 from tests.chaos.seen import Counts, Leg, Life
 
 Word = Literal["died", "back", "over"]
-"""Of Asterisk, and of the run."""
+"""An event to report: Asterisk's death or return, or the end of the run."""
 ENDS_S = 30.0
 _spawn = multiprocessing.get_context("spawn")
 
 
 class Calling:
-    """Use as a context manager; `over` returns what there is to be judged."""
+    """The callers' process, as a context manager; `over` returns the data to judge."""
 
     def __init__(self, where: Where) -> None:
         self._ours, theirs = _spawn.Pipe()
@@ -62,7 +62,7 @@ async def _call(theirs: Connection, where: Where) -> None:
         def listen() -> None:
             try:
                 word, at_ms = theirs.recv()
-            except EOFError:  # whoever started us is gone
+            except EOFError:  # the parent process has ended
                 asyncio.get_running_loop().remove_reader(theirs.fileno())
                 callers.over.set()
                 return

@@ -1,4 +1,4 @@
-"""Does what the schedule says, and notes when each part was whole again."""
+"""Fault injection: carries out the schedule and records the time at which each component worked again."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ari_conf.errors import SetupFailed
-from ari_conf.parts.processes import Process
-from ari_conf.up import System
+from ari_conf.local.processes import Process
+from ari_conf.local.system import LocalSystem
 from demo.phone import now_ms
 from tests.chaos.applications import NAMES, Applications
 from tests.chaos.schedule import BY_NAME, Fault
@@ -25,7 +25,7 @@ from tests.lateness import Patience
 
 RECONNECTED_S = 1.0
 MOMENT_S, LOOK_S = 15.0, 0.005
-"""By then somebody is listened to, or something is spoken or converted: there are callers for it."""
+"""Seconds within which a beep detection, a speech synthesis or a conversion runs, since some callers cause them."""
 STARTS = 3
 
 
@@ -35,36 +35,38 @@ Told = Literal["died", "back"]
 class Faults:
     def __init__(
         self,
-        system: System,
+        system: LocalSystem,
         applications: Applications,
         proxy: SocketProxy,
         asterisk: Callable[[Told], None],
         tell: Callable[[str], None],
     ) -> None:
-        """`asterisk` is told of its death and its return."""
+        """Create the injector. `asterisk` receives Asterisk's death and return."""
         self.system = system
         self._applications = applications
         self.injected: list[Injected] = []
         self.failed: list[tuple[float, str]] = []
-        """(when, why) a part did not start."""
+        """(time, reason) of each failed start of a component."""
         self.moments = 0
-        """Of those that were waited for, so many came."""
+        """The number of awaited moments that occurred."""
         self._returning: asyncio.Task[None] | None = None
         self._proxy, self._asterisk, self._tell = proxy, asterisk, tell
         self._parts: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run(self, schedule: Sequence[Fault], began_ms: float) -> None:
-        """Returns once all has happened, and every part is whole again."""
+        """Inject all faults, and return once every component works again."""
         async with asyncio.TaskGroup() as group:
             for fault in schedule:
                 await asyncio.sleep(max(0.0, fault.at_s - (now_ms() - began_ms) / 1000))
                 group.create_task(self._inject(fault, began_ms))
 
     async def watch(self) -> None:
-        """Asterisk must not end unless it is killed. If it does, that is told, and another is started: what happens
-        after it is to be judged as well."""
+        """Watch for crashes: Asterisk must not end unless it is killed.
+
+        A crash is reported and Asterisk restarted, so that the rest of the run can be judged too.
+        """
         while True:
-            for process in self.system.ended():
+            for process in self.system.exited_processes():
                 if process.name == "asterisk":
                     async with self._parts["asterisk"]:
                         await self._crashed(process)
@@ -124,12 +126,12 @@ class Faults:
                 await self.system.start(part)
                 break
             except SetupFailed as error:
-                # Told, and not the end: what comes after it is to be judged as well.
+                # Reported without ending the run, so that the rest can be judged too.
                 self.failed.append((now_ms(), f"{part} did not start: {str(error).splitlines()[0]}"))
         return time.monotonic() - began
 
     async def _application(self, fault: Fault) -> float:
-        """That which serves; the seconds until one serves again."""
+        """Inject a fault into the active server, and return the seconds until a server is active again."""
         applications = self._applications
         owner = applications.owner
         match fault.kind:
@@ -164,7 +166,7 @@ class Faults:
     async def _kill_the_next(self, owner: str, after_s: float) -> float:
         next_one = self._applications.another(owner)
         taking = asyncio.create_task(self._applications.takes_over(next_one))
-        await asyncio.sleep(0)  # it looks at what has been said so far
+        await asyncio.sleep(0)  # let the task count the log events so far
         self._applications.kill(owner)
         await taking
         await asyncio.sleep(after_s)
@@ -175,7 +177,8 @@ class Faults:
         return time.monotonic() - began
 
     async def _moment(self, kind: str) -> None:
-        """If it never comes, the fault happens all the same; the figures say how often it came."""
+        """Wait for the right moment of a fault. If it never comes, the fault happens anyway; the figures count the
+        moments."""
         is_so = {"application killed listening": self._listens, "application killed rendering": self._renders}.get(kind)
         if is_so is None:
             return
@@ -187,7 +190,7 @@ class Faults:
         self.moments += 1
 
     def _listens(self) -> bool:
-        """Asterisk sends a channel's sound to the application."""
+        """Return True if Asterisk sends a channel's audio to the active server."""
         assert self.system._asterisk is not None, "it has one of its own"
         with contextlib.suppress(OSError):
             channels: Any = self.system._asterisk.ask("GET", "/channels")
@@ -195,12 +198,12 @@ class Faults:
         return False
 
     def _renders(self) -> bool:
-        """The application waits for a program that it has started."""
+        """Return True if the active server waits for a child process."""
         pid = self._applications.pid(self._applications.owner)
         return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
     def _back(self, name: str, after_s: float) -> None:
-        """As a standby."""
+        """Restart the server later, as a standby."""
 
         async def later() -> None:
             await asyncio.sleep(after_s)
@@ -209,7 +212,7 @@ class Faults:
         self._returning = asyncio.create_task(later())
 
     async def _pause(self, pid: int, seconds: float) -> None:
-        # And what it has started.
+        # The whole process group, child processes included.
         os.killpg(pid, signal.SIGSTOP)
         try:
             await asyncio.sleep(seconds)

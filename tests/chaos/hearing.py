@@ -1,4 +1,4 @@
-"""Listens: what every caller heard of each of the others, in steps of 5 ms."""
+"""Audio judge: what every caller heard of each of the others, in steps of 5 ms."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from demo import listen
-from demo.heard import Heard
+from demo import audio_analysis
+from demo.received_audio import ReceivedAudio
 from tests.chaos.seen import Injected, Leg, Span, Stall, due, stood_still
 
 GAP_MS = 100.0
-"""The longest pause in somebody's voice that nobody notices."""
+"""The longest pause in a voice that callers do not notice."""
 SERVED_MS = 5000.0
-"""Who calls is heard by then, counted from when he could be served."""
+"""The time until a new caller is heard, counted from the moment at which the system could serve the call."""
 CHANGED_MS = 1000.0
-"""So long after its answer a mute is heard, or heard no more."""
+"""The delay between the API's response and the audible effect of a mute."""
 EDGE_MS = 80.0
-"""What is said now is heard a little later."""
+"""The delay between saying and hearing."""
 STRANGER_MS = 60.0
 WAIT_GAP_MS = 3000.0
-"""Between the end of a wait sound and its next beginning, beyond what held the application up."""
+"""The maximum pause between a wait sound's end and its next start, in addition to delays by faults."""
 STEP_MS = 5.0
 WINDOW_MS = 20.0
 ABOVE = -45.0
-WAIT_HZ = listen.PITCHES[-1]
+WAIT_HZ = audio_analysis.PITCHES[-1]
 BEEP_HZ = 700
-VOICES = tuple(hz for hz in listen.PITCHES[:-1] if abs(hz - BEEP_HZ) > 100)
+VOICES = tuple(hz for hz in audio_analysis.PITCHES[:-1] if abs(hz - BEEP_HZ) > 100)
 
 Mask = NDArray[np.bool_]
 
@@ -41,20 +41,20 @@ class Finding:
 
 @dataclass
 class Listened:
-    """The figures, and what is wrong."""
+    """The figures and the findings."""
 
     stalls: Sequence[Stall] = ()
-    """Of the machine, while it lasted."""
+    """Stalls of the machine during the run."""
     pair_seconds: float = 0.0
-    """One second in which one caller had to hear one other."""
+    """Seconds in which one caller had to hear one other, added up over all pairs."""
     member_seconds: float = 0.0
     longest_gap_ms: float = 0.0
     gaps: int = 0
-    """Longer than GAP_MS, by nobody's own making."""
+    """The number of gaps longer than GAP_MS that the machine did not cause."""
     own_gaps: int = 0
-    """Longer than GAP_MS because this machine stood still, or sent a phone's packets late."""
+    """The number of gaps longer than GAP_MS because this machine stalled, or sent a phone's packets late."""
     slowest_ms: float = 0.0
-    """From the answer (or from when it could be served) until heard."""
+    """The longest time from the answer (or from the moment at which the call could be served) until heard."""
     muted_seconds: float = 0.0
     longest_wait_gap_ms: float = 0.0
     findings: list[Finding] = field(default_factory=list)
@@ -65,22 +65,22 @@ class Listened:
 
 @dataclass(frozen=True)
 class Track:
-    """Which of the pitches sounds when, in what one phone heard."""
+    """The times at which each pitch sounds in the audio of one phone."""
 
     start_ms: float
     loud: Mask
-    """Pitches by steps."""
+    """Array of pitches by steps."""
 
     @property
     def steps(self) -> int:
         return int(self.loud.shape[1])
 
     def of(self, hz: int) -> Mask:
-        row: Mask = self.loud[listen.PITCHES.index(hz)]
+        row: Mask = self.loud[audio_analysis.PITCHES.index(hz)]
         return row
 
     def within(self, spans: Sequence[Span]) -> Mask:
-        """The steps whose middles lie in them."""
+        """Return the steps whose middles are in one of the spans."""
         mask = np.zeros(self.steps, np.bool_)
         for start, end in spans:
             first, last = self.step(start), self.step(end)
@@ -89,7 +89,7 @@ class Track:
         return mask
 
     def step(self, at_ms: float) -> int:
-        """The first whose middle is not before it."""
+        """Return the first step whose middle is not before that time."""
         at = np.ceil((np.clip(at_ms - self.start_ms, -1e12, 1e12) - WINDOW_MS / 2) / STEP_MS)
         return int(np.clip(at, 0, self.steps))
 
@@ -97,12 +97,13 @@ class Track:
         return self.start_ms + step * STEP_MS + WINDOW_MS / 2 - STEP_MS / 2
 
 
-def track(heard: Heard) -> Track:
+def track(heard: ReceivedAudio) -> Track:
     piece = 20 * 8000
     parts = [
-        listen.levels(heard.audio[at : at + piece + 120], listen.PITCHES) for at in range(0, len(heard.audio), piece)
+        audio_analysis.levels(heard.audio[at : at + piece + 120], audio_analysis.PITCHES)
+        for at in range(0, len(heard.audio), piece)
     ]
-    levels = np.concatenate(parts, axis=1) if parts else np.zeros((len(listen.PITCHES), 0))
+    levels = np.concatenate(parts, axis=1) if parts else np.zeros((len(audio_analysis.PITCHES), 0))
     loud = np.zeros(levels.shape, np.bool_)
     for row, level in enumerate(levels):
         there = level[level > ABOVE]
@@ -113,7 +114,7 @@ def track(heard: Heard) -> Track:
 
 
 def runs(mask: Mask) -> Iterator[tuple[int, int]]:
-    """(first, after the last) of each run of True."""
+    """Yield (first, last + 1) of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False])).astype(np.int8)))
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
@@ -134,7 +135,7 @@ def judge(legs: Sequence[Leg], faults: Sequence[Injected], stalls: Sequence[Stal
 
 
 def _pair(told: Listened, ear: Leg, heard: Track, voice: Leg, faults: Sequence[Injected]) -> None:
-    """Wherever both are in, the one must hear the other."""
+    """Check that one caller hears the other wherever both are in the conference."""
     start, end = max(ear.from_ms, voice.from_ms), min(ear.to_ms, voice.to_ms)
     if end - start < 1000:
         return
@@ -152,7 +153,7 @@ def _pair(told: Listened, ear: Leg, heard: Track, voice: Leg, faults: Sequence[I
     if first > could + _patience(told, could, first):
         told.wrong(start, f"{name} are in one conference, and the first hears the second after {first - start:.0f} ms")
     quiet = [(from_ms, due(to_ms, faults) + CHANGED_MS) for from_ms, to_ms in voice.quiet]
-    # A phone that hears nothing any more gets no packets: what is not there at the end is silence as well.
+    # A phone that hears nothing any more gets no packets: missing audio at the end is silence too.
     expected = heard.within([(first, end)]) & ~heard.within(quiet)
     told.pair_seconds += float(expected.sum()) * STEP_MS / 1000
     missing = list(runs(expected & ~loud))
@@ -174,7 +175,7 @@ def _gap(told: Listened, name: str, at_ms: float, ms: float, voice: Leg) -> None
 
 
 def _tail(told: Listened, name: str, heard: Track, expected: Mask, end: float, quiet: list[Span], voice: Leg) -> None:
-    """The recording of the phone may have ended before the conference."""
+    """Check the end: the phone's recording may have ended before the conference."""
     missing = end - EDGE_MS - _end(heard)
     if missing > 0 and not any(from_ms <= end and to_ms >= _end(heard) for from_ms, to_ms in quiet):
         _gap(told, name, _end(heard), missing, voice)
@@ -193,12 +194,12 @@ def _muted(
 
 
 def _strangers(told: Listened, ear: Leg, heard: Track, others: Sequence[Leg]) -> None:
-    """Nobody hears himself, nor anybody of another conference."""
+    """Check that callers hear neither themselves nor a caller of another conference."""
     known = {leg.hz for leg in others} | {WAIT_HZ}
     for hz in set(VOICES) - known:
         for a, b in runs(heard.of(hz)):
             if (b - a) * STEP_MS > STRANGER_MS:
-                who = "himself" if hz == ear.hz else f"somebody of another conference ({hz} Hz)"
+                who = "their own voice" if hz == ear.hz else f"somebody of another conference ({hz} Hz)"
                 told.wrong(heard.at(a), f"{_name(ear)} hears {who} for {(b - a) * STEP_MS:.0f} ms")
 
 
@@ -218,16 +219,17 @@ def _ends(told: Listened, leg: Leg, faults: Sequence[Injected]) -> None:
         return
     could = due(leg.must_end_ms, faults)
     if leg.ended_ms > could + _patience(told, could, min(leg.ended_ms, could + 60_000)):
-        told.wrong(leg.must_end_ms, f"{_name(leg)}: the conference ended for all, and his call did not")
+        told.wrong(leg.must_end_ms, f"{_name(leg)}: the conference ended for all, and the caller's call did not")
 
 
 def _patience(told: Listened, could: float, until: float) -> float:
-    """While the machine stands still nobody is served."""
+    """Return the time allowed until heard; during a stall of the machine no caller is served."""
     return SERVED_MS + stood_still(could, max(0.0, until - could), told.stalls)
 
 
 def _could(voice: Leg, at_ms: float, faults: Sequence[Injected]) -> float:
-    """One who is muted when another comes is heard after that."""
+    """Return the time from which the voice could be heard: a caller who is muted when another enters is heard after
+    that."""
     for start, end in sorted(voice.quiet):
         if start <= at_ms + SERVED_MS and end > at_ms:
             at_ms = due(end, faults) + CHANGED_MS

@@ -1,4 +1,4 @@
-"""What a run leaves behind: recordings, each once and to be played; and nothing else anywhere."""
+"""Leftovers of a run: playable recordings, each exactly once; and nothing else anywhere."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ari_conf.bucket import Bucket
-from ari_conf.media.cache import PLAYING_S, Cache
-from ari_conf.recording_document import object_key
-from demo import listen
-from demo.heard import Samples
+from ari_conf.media.cache import PLAYING_S, SoundCache
+from ari_conf.recordings.bucket import Bucket
+from ari_conf.recordings.sidecar import object_key
+from demo import audio_analysis
+from demo.received_audio import Samples
 from tests.chaos.hearing import GAP_MS, Finding
 from tests.chaos.seen import Leg, Stall, stood_still
 from tests.chaos.told import Told
@@ -24,11 +24,11 @@ from tests.integration.stage import Stage
 from tests.lateness import Patience
 
 SETTLED_S = 60.0
-"""By then all that waits is delivered and stored, and all that was made is removed."""
+"""Seconds within which all queued entries are delivered and stored, and all created objects removed."""
 SLIPS_MS, SHIFT_MS = 2000, 50
-"""What wasn't recorded while the machine stood still is missing: the file's time runs ahead of the clock's."""
+"""Audio that was not recorded while the machine stalled is missing: the file's time runs ahead of the clock."""
 LENGTH_MS = 500.0
-"""By how much a recording may be longer or shorter than its callback says."""
+"""The allowed difference between a recording's length and that in its callback."""
 
 
 @dataclass
@@ -43,16 +43,16 @@ class Recordings:
 
 
 def swept(stage: Stage) -> None:
-    """What one who was killed had not finished is removed later, by whoever serves then: here at once."""
+    """Remove immediately what killed processes left unfinished; a later server would remove it eventually."""
     settings = stage.system.settings
-    Cache(settings.sounds_folder, settings.sounds_limit_mb * 1_000_000).sweep(time.time() + PLAYING_S + 1)
+    SoundCache(settings.sounds_folder, settings.sounds_limit_mb * 1_000_000).sweep(time.time() + PLAYING_S + 1)
 
 
 async def settled(stage: Stage, within_s: float = SETTLED_S) -> Mapping[str, Any]:
-    """What is left of what should not be, when nothing of it goes away any more."""
+    """Wait until nothing remains that should be gone, or the time is over, and return what remains."""
     await asyncio.to_thread(swept, stage)
     patience = Patience(within_s)
-    # Twice: what goes from one place to another while we look is in neither.
+    # Twice, since what moves from one place to another during the check may be seen in neither.
     while (left := await _left(stage) or await _left(stage)) and not patience.over:  # noqa: ASYNC110
         await asyncio.sleep(0.2)
     return left
@@ -76,10 +76,11 @@ def judge(
     legs: Sequence[Leg],
     stalls: Sequence[Stall] = (),
 ) -> Recordings:
-    """`recorders`: by conference name, the numbers whose entering makes a recording begin.
+    """Judge the recordings.
 
-    `legs`: of callers who were in a recorded conference from its start, or came and stayed to its end: of them the
-    recording must have no gap either.
+    `recorders`: by conference name, the numbers whose entering starts a recording. `legs`: of callers who were in a
+    recorded conference from its start, or entered and stayed to its end: their voices must have no gap in the recording
+    either.
     """
     found = Recordings()
     once = {
@@ -100,7 +101,7 @@ def judge(
             found.wrong(record.at_ms, f"recording {params['RecordingID']}: its document is not in the bucket")
         try:
             audio = decoded(b"".join(bucket.read(names[0])))
-        except Exception as error:  # whatever it is, it can't be played
+        except Exception as error:  # whatever it is, the recording cannot be played
             found.wrong(record.at_ms, f"recording {params['RecordingID']} can't be played: {error}")
             continue
         _plays(found, record, audio)
@@ -112,7 +113,7 @@ def judge(
 def _one_each(
     found: Recordings, once: Iterable[Told], records: Sequence[Told], recorders: Mapping[str, set[str]]
 ) -> None:
-    """A conference into which somebody came who wanted it recorded has one recording."""
+    """Check that each conference that a recording caller entered has one recording."""
     wanted = {
         r.params["ConferenceUUID"]: r
         for r in once
@@ -144,10 +145,10 @@ def _no_gap(found: Recordings, record: Told, audio: Samples, legs: Sequence[Leg]
         inside = min(leg.to_ms, end) - max(leg.from_ms, start)
         if not leg.conference.startswith(f"{record.params['ConferenceName']},") or inside < 3000:
             continue
-        if not listen.intervals_of(audio, leg.hz):
+        if not audio_analysis.intervals_of(audio, leg.hz):
             found.wrong(record.at_ms, f"recording {record.params['RecordingID']}: caller {leg.caller} is not in it")
-        for a, b in listen.gaps(audio, leg.hz):
-            # What stood still may stand elsewhere in the recording, but it is no longer for that.
+        for a, b in audio_analysis.gaps(audio, leg.hz):
+            # Stalled audio may be elsewhere in the recording, but the gap is no longer for that.
             shifts = range(-SLIPS_MS, SLIPS_MS + 1, SHIFT_MS) if b - a > GAP_MS else ()
             own = max((stood_still(start + a + by, b - a, [*leg.late, *stalls]) for by in shifts), default=0.0)
             if b - a - own <= GAP_MS < b - a:

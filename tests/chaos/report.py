@@ -1,4 +1,4 @@
-"""The figures of a run, and what was wrong: as a table, and as JSON."""
+"""Report of a run: figures and findings, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     left: dict[str, Any] = field(default_factory=dict)
     moments: int = 0
-    """So often the application was killed just while it did what it was to be killed at."""
+    """The number of times that a fault hit the server at exactly the intended moment."""
 
     @property
     def passed(self) -> bool:
@@ -41,7 +41,7 @@ class Report:
         return dict(sorted(Counter(fault.kind for fault in self.faults).items()))
 
     def wrong(self) -> list[str]:
-        """Each with the fault before it, and the seed with which it can be had again."""
+        """Return each finding with the fault before it, and with the seed that reproduces it."""
         lines = []
         for finding in sorted(self.findings, key=lambda finding: finding.at_ms):
             fault = before(finding.at_ms, self.faults)

@@ -1,4 +1,4 @@
-"""A run: a system, callers, faults; then everything that can be judged is."""
+"""A chaos run: starts the system, callers and faults, then judges everything that can be judged."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from pathlib import Path
 
 from redis import Redis
 
-from ari_conf import dead_letters, identity
-from ari_conf.bucket import Bucket
-from ari_conf.parts.processes import free_port
+from ari_conf.local.processes import free_port
+from ari_conf.local.system import LocalSystem
+from ari_conf.ownership import asterisk_identity
+from ari_conf.queues import dead_letters
+from ari_conf.recordings.bucket import Bucket
 from ari_conf.settings import from_environment
-from ari_conf.up import System
 from demo.phone import now_ms
 from tests.chaos import hearing, remains, told
 from tests.chaos.applications import two
@@ -36,10 +37,10 @@ from tests.integration.receiver import Receiver
 from tests.integration.stage import PATIENT, Stage, ari_of
 
 EVENTS = b"GET /ari/events"
-"""So begins the connection that is to become the events' WebSocket."""
+"""The start of the connection that becomes the event WebSocket."""
 WAIT_MS = 3000
 EVERYBODY_S = 2.0
-"""After the first callbacks: by then they have heard each other for a while."""
+"""Seconds after the first callbacks after which the callers have heard each other for a while."""
 PLANTED_S = 2.0
 LOST_MS = 500.0
 ATTRIBUTES = {
@@ -51,9 +52,9 @@ ATTRIBUTES = {
     "two": "",
     "digits": 'digitsMatch="5" relayDTMF="false" enterSound="beep:1" exitSound="beep:2" ',
 }
-"""Of <Conference>, by what happens in it."""
+"""Attributes of <Conference>, by role."""
 BEEPS = "/beeps"
-"""The document of callers who are listened to: at each beep it is asked for again."""
+"""The document of callers who are asked for a beep: it is requested again at each beep."""
 BESIDE_A_FAULT_MS = 6000.0
 TAKES_OVER = (
     "application killed",
@@ -63,7 +64,7 @@ TAKES_OVER = (
 )
 TAKEN_OVER_S = 5.0
 LAST_S = 5.0
-"""After the last fault they talk on for so long."""
+"""Seconds for which the callers continue after the last fault."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,14 @@ class Plan:
     callers: int = 25
     kinds: Sequence[str] = tuple(BY_NAME)
     plant: frozenset[str] = frozenset()
-    """Of PLANTS: done by us, and to be found."""
+    """Names from PLANTS: failures that the run causes and must find."""
     settles_s: float = remains.SETTLED_S
 
 
 @asynccontextmanager
 async def prepared(folder: Path) -> AsyncGenerator[tuple[Stage, SocketProxy]]:
-    """A system that may be killed, and a proxy in which the events' WebSocket suffers."""
-    system = System(folder, {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"})
+    """Start a system that may be killed, and a proxy that damages the event WebSocket."""
+    system = LocalSystem(folder, {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"})
     assert system._asterisk is not None, "it has one of its own"
     port = free_port()
     system.values["ARI_CONF_ARI_URL"] = f"http://127.0.0.1:{port}/ari"
@@ -92,7 +93,7 @@ async def prepared(folder: Path) -> AsyncGenerator[tuple[Stage, SocketProxy]]:
         await ari.start()
         try:
             stage = Stage(system, receiver, redis, ari)
-            stage.asterisk_name = identity.checked(await ari.request("GET", "/asterisk/info"))
+            stage.asterisk_name = asterisk_identity.checked(await ari.request("GET", "/asterisk/info"))
             yield stage, proxy
         finally:
             await ari.close()
@@ -132,15 +133,15 @@ PLANTS = {
 
 
 async def _plant(what: Collection[str], stage: Stage) -> None:
-    """Proves the judges: each of these must make the run fail."""
+    """Cause failures that must fail the run, to prove the judges."""
     before = 0
     if "crash" in what:
         await stage.until(lambda: len(stage.events("ConferenceEnter")) >= 2, 60)
         died = stage.system.process("asterisk")
         os.kill(died.pid, signal.SIGABRT)
-        while stage.system._running.get("asterisk") in (None, died):  # noqa: ASYNC110  whoever sees it starts another
+        while stage.system._running.get("asterisk") in (None, died):  # noqa: ASYNC110  the run starts another Asterisk
             await asyncio.sleep(0.05)
-        # Who was in before is in no conference now, and comes again.
+        # Callers who were in before are in no conference now, and call again.
         before = len(stage.events("ConferenceEnter"))
     if "silence" in what:
         await stage.until(lambda: len(stage.events("ConferenceEnter")) >= before + OF_ONE, 60)
@@ -175,7 +176,7 @@ def _where(plan: Plan, stage: Stage) -> Where:
 
 
 def _beeps(stage: Stage) -> str:
-    """Something new is spoken each time; then a tone says that a beep is awaited."""
+    """Return a document that says something new each time; then a tone asks for a beep."""
     tone, numbers = stage.tones("/ready.wav", (BEEP_HZ, 500)), count(1)
 
     def document(_params: Mapping[str, str]) -> str:
@@ -191,7 +192,7 @@ def _beeps(stage: Stage) -> str:
 def _unheard(
     beeps: Sequence[float], asked: Sequence[float], faults: Sequence[Injected], stalls: Sequence[Stall]
 ) -> list[Finding]:
-    """Each beep that was far from all faults leads on to the next document."""
+    """Return a finding for each beep far from all faults after which the next document was not requested."""
     found = []
     for at in beeps:
         calm = all(one.end_ms < at - BESIDE_A_FAULT_MS or one.start_ms > at + BEEP_TOLD_MS for one in faults)
@@ -207,7 +208,7 @@ def _judge(report: Report, stage: Stage, legs: Sequence[Leg], counts: Counts, st
     callbacks = told.judge(events, stage.token)
     bucket = Bucket(stage.system.settings)
     recorded = remains.judge(bucket, stage.account, events, _recorders(report.callers), _stayed(legs), stalls)
-    letters = dead_letters.listed(stage.redis, stage.account, 1000)
+    letters = dead_letters.list_newest(stage.redis, stage.account, 1000)
     asked = [request.at_ms for request in stage.receiver.requests_to(BEEPS)]
     entered = {request.params["CallUUID"] for request in events if "CallUUID" in request.params}
     for found in (
@@ -258,8 +259,11 @@ def _judge(report: Report, stage: Stage, legs: Sequence[Leg], counts: Counts, st
 
 
 def _deaf(pressed: Sequence[float], faults: Sequence[Injected]) -> int:
-    """How many were pressed while Asterisk's events may have gone to one who was dead, stopped or cut off: it doesn't
-    tell them again."""
+    """Return the number of digits pressed while Asterisk's events may have gone to a server that was dead, stopped or
+    cut off.
+
+    Asterisk does not send such events again.
+    """
     away = [(fault.start_ms - LOST_MS, fault.end_ms + LOST_MS) for fault in faults if fault.holds_up]
     return sum(any(start <= at <= end for start, end in away) for at in pressed)
 
@@ -269,7 +273,10 @@ def _takes_over(fault: Injected) -> bool:
 
 
 def _slow(faults: Sequence[Injected], stalls: Sequence[Stall]) -> list[Finding]:
-    """ "the second waits as a standby and takes over by itself within 5 s when the first dies" """
+    """Return a finding for each takeover that took longer than TAKEN_OVER_S: a standby must take over within 5 s.
+
+    Stalls of the machine are deducted, and takeovers during another fault do not count.
+    """
     found = []
     for fault in filter(_takes_over, faults):
         until = fault.start_ms + fault.ready_s * 1000
@@ -281,7 +288,7 @@ def _slow(faults: Sequence[Injected], stalls: Sequence[Stall]) -> list[Finding]:
 
 
 def _recorders(count: int) -> dict[str, set[str]]:
-    """Whose entering begins a recording, by the conference's name."""
+    """Return the numbers of the callers whose entering starts a recording, by conference name."""
     found: dict[str, set[str]] = defaultdict(set)
     for caller in range(count):
         role = role_of(caller)

@@ -1,4 +1,4 @@
-"""What dies, and when: decided by a seed before anything runs, so that a run can be had again."""
+"""Fault schedule: a seed decides it before anything runs, so that a run can be repeated."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 class Kind:
     name: str
     part: str
-    """What it happens to: a part suffers one thing at a time."""
+    """The affected component: it suffers one fault at a time."""
     shortest_s: float
     longest_s: float
-    """For so long the part stays away; then it is started again, or continues."""
+    """The range of seconds for which the component is down before it is restarted or continues."""
     holds_up: bool
-    """Calls that come meanwhile may wait for its end; nobody in a call notices all the same."""
+    """True if calls that arrive during the fault may wait for its end; callers in a call must notice nothing
+    even so."""
     ends_calls: bool = False
 
 
@@ -42,21 +43,21 @@ KINDS = (
 BY_NAME = {kind.name: kind for kind in KINDS}
 
 FIRST_S = 5.0
-"""By then everybody is in."""
+"""Seconds until all callers are in."""
 REST_S = (0.8, 3.0)
-"""Between the end of one and the beginning of the next."""
+"""Seconds between the end of a fault and the start of the next."""
 TOGETHER = 0.2
-"""So many begin while the one before still lasts."""
+"""The share of faults that start during the previous one."""
 SETTLES_S = 8.0
-"""After Asterisk has died: its callers call again, and hear each other, before the next."""
+"""Seconds after Asterisk's death in which its callers call again and hear each other, before the next fault."""
 RESTARTS_S = 1.5
-"""What a part takes to start, as the schedule counts it."""
+"""The assumed seconds for the start of a component."""
 
 
 @dataclass(frozen=True)
 class Fault:
     at_s: float
-    """From the beginning of the run."""
+    """Seconds from the start of the run."""
     kind: str
     for_s: float
 
@@ -65,7 +66,7 @@ class Fault:
 
 
 def schedule(seed: int, seconds: float, kinds: Sequence[str] = tuple(BY_NAME)) -> list[Fault]:
-    """Of every kind as often as of any other, give or take one, in an order of its own each time."""
+    """Return a schedule in which the counts of all kinds differ by at most one, in random order."""
     dice = random.Random(f"schedule {seed}")
     faults: list[Fault] = []
     at, free = FIRST_S, 0.0

@@ -1,4 +1,4 @@
-"""What a run leaves to be judged: who was where and heard what, and what was done to whom."""
+"""Data of a run to judge: the callers' presence and audio, and the injected faults."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Protocol
 
-from demo.heard import Heard
+from demo.received_audio import ReceivedAudio
 from tests.chaos.schedule import BY_NAME
 
 Span = tuple[float, float]
@@ -16,13 +16,13 @@ Span = tuple[float, float]
 
 
 Stall = tuple[float, float]
-"""(end in epoch ms, its length in ms) of a time in which the machine did not let run what wanted to."""
+"""(end in epoch ms, length in ms) of a time in which the machine did not let a runnable task run."""
 
 
 class Ear(Protocol):
-    """What a phone heard in one call, such as demo.heard.Recorder."""
+    """The received audio of one call, such as demo.received_audio.AudioRecorder."""
 
-    def heard(self) -> Heard: ...
+    def heard(self) -> ReceivedAudio: ...
 
 
 @dataclass
@@ -33,26 +33,26 @@ class Leg:
     conference: str
     """One conference from its start to its end; a name may serve several."""
     hz: int
-    """What he says, all the time."""
+    """The pitch of the tone that the caller sends all the time."""
     answered_ms: float
     ear: Ear = field(repr=False)
     life: int = 0
-    """Which of Asterisk's, counted from 0."""
+    """The number of Asterisk's life, counted from 0."""
     from_ms: float = inf
-    """In a conference that has started: from here on, or soon after, the others hear him."""
+    """The time in a started conference from which, or soon after which, the others hear the caller."""
     to_ms: float = inf
-    """Until then he was in the conference for certain."""
+    """The time until which the caller was in the conference for certain."""
     quiet: list[Span] = field(default_factory=list)
-    """He may not be heard: is being muted or not any more, presses a digit."""
+    """Spans in which the caller may be inaudible: during a change of mute, or a digit."""
     muted: list[Span] = field(default_factory=list)
-    """He is muted: he must not be heard."""
+    """Spans in which the caller is muted and must not be heard."""
     waits: list[Span] = field(default_factory=list)
-    """Alone, with the wait sound, for certain."""
+    """Spans in which the caller certainly waits alone, with the wait sound."""
     must_end_ms: float | None = None
-    """The conference ended for all: so must his call, without his doing."""
+    """The time at which the conference ended for all: the call must then end without an action of the caller."""
     ended_ms: float = inf
     late: Sequence[tuple[float, float]] = ()
-    """(when, by how many ms) of his packets that this machine sent too late."""
+    """(time, delay in ms) of the caller's packets that this machine sent too late."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Injected:
     kind: str
     start_ms: float
     end_ms: float
-    """What was killed runs again and has said that it is ready; what was stopped continues."""
+    """The time at which a killed component ran again and reported ready, or a stopped one continued."""
     ready_s: float = 0.0
-    """From its start until then."""
+    """Seconds from the component's start until that time."""
 
     @property
     def holds_up(self) -> bool:
@@ -74,9 +74,9 @@ class Injected:
 
 
 def due(at_ms: float, faults: Iterable[Injected]) -> float:
-    """What could have been done at `at_ms`, had nothing died: when it can be, given what did."""
+    """Return the earliest time, given the faults, for something that without faults could happen at `at_ms`."""
     for fault in sorted(faults, key=lambda fault: fault.start_ms):
-        # One that begins while we still wait for the answer counts as well.
+        # A fault that starts while the answer is still awaited counts too.
         if fault.holds_up and fault.start_ms <= at_ms + SOON_MS and fault.end_ms > at_ms:
             at_ms = fault.end_ms
     return at_ms
@@ -86,7 +86,7 @@ SOON_MS = 1500.0
 
 
 def stood_still(at_ms: float, ms: float, stalls: Iterable[Stall]) -> float:
-    """For how many ms of that time, or just beside it, the machine let something not run."""
+    """Return the ms of that time, or just beside it, during which the machine let a runnable task not run."""
     low, high, total = at_ms - BESIDE_MS, at_ms + ms + BESIDE_MS, 0.0
     until = low
     for start, end in sorted((end - length, end) for end, length in stalls):
@@ -101,14 +101,14 @@ BESIDE_MS = 100.0
 
 
 def before(at_ms: float, faults: Iterable[Injected]) -> Injected | None:
-    """The last that had begun by then."""
+    """Return the last fault that had started by then."""
     begun = [fault for fault in faults if fault.start_ms <= at_ms]
     return max(begun, key=lambda fault: fault.start_ms, default=None)
 
 
 @dataclass
 class Life:
-    """Asterisk's, from one start to its death."""
+    """A life of Asterisk, from its start to its death."""
 
     number: int = 0
     died: asyncio.Event = field(default_factory=asyncio.Event)
@@ -119,15 +119,15 @@ class Life:
 @dataclass
 class Counts:
     calls: int = 0
-    """Answered."""
+    """Answered calls."""
     mutes: int = 0
     pressed: list[float] = field(default_factory=list)
-    """When each digit was."""
+    """The time of each pressed digit."""
     beeps: list[float] = field(default_factory=list)
-    """When each ended that somebody gave whom the application listened to."""
+    """The end of each beep that a caller gave when the application asked for one."""
     unanswered: list[tuple[float, str]] = field(default_factory=list)
-    """(when, why), but for those whom Asterisk's death explains."""
+    """(time, reason) of each unanswered call that Asterisk's death does not explain."""
     dropped: list[tuple[float, str]] = field(default_factory=list)
-    """Calls that ended, and nobody had ended them."""
+    """Calls that ended although no caller or document ended them."""
     commands: list[tuple[float, str]] = field(default_factory=list)
-    """That the API never took."""
+    """Commands that the API never accepted."""

@@ -1,4 +1,4 @@
-"""Stands between the application and Asterisk, and does to the events' WebSocket what a network does."""
+"""Proxy between server and Asterisk that damages the event WebSocket as a network does."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import contextlib
 
 
 class SocketProxy:
-    """Listens where the application was told that Asterisk does, and passes on to where it is."""
+    """A proxy that listens at the port that the server knows as Asterisk's, and forwards to the real one."""
 
     def __init__(self, port: int, target: int, begins: bytes = b"") -> None:
-        """`begins`: the first bytes of the connections that things are done to; all others are only passed on."""
+        """Create the proxy. `begins`: the first bytes of connections to damage; all others are only forwarded."""
         self._port, self._target, self._begins = port, target, begins
         self._links: set[Link] = set()
 
@@ -27,7 +27,7 @@ class SocketProxy:
             link.abort()
 
     def freeze(self) -> list[Link]:
-        """What stands now passes nothing on any more, and is not closed; what comes later works."""
+        """Let open connections forward nothing any more without closing them; new ones work."""
         for link in self._links:
             link.passes.clear()
         return list(self._links)
@@ -55,7 +55,7 @@ class SocketProxy:
 
 
 class Link:
-    """One connection of the application's."""
+    """One connection of the server."""
 
     def __init__(self, *ends: asyncio.StreamWriter) -> None:
         self.ends = list(ends)
@@ -68,7 +68,7 @@ class Link:
                 await self.passes.wait()
                 writer.write(packet)
                 await writer.drain()
-        # Its end isn't passed on either while it is frozen.
+        # While it is frozen, its end is not forwarded either.
         await self.passes.wait()
         self.abort()
 

@@ -1,4 +1,4 @@
-"""`make chaos`, short: the same each time, but for what the machine makes of it."""
+"""A short `make chaos`: the schedule is always the same, and only the machine's speed varies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEFT_OUT = (
     "s3 killed",
 )
 KINDS = tuple(kind for kind in BY_NAME if kind not in LEFT_OUT)
-"""All of them would take longer; of these all occur."""
+"""The kinds of faults of this run, all of which occur; all kinds would take longer."""
 
 
 def shown(report: Report) -> str:
@@ -30,7 +30,7 @@ async def test_nobody_on_the_phone_notices(tmp_path: Path) -> None:
     report = await run(Plan(SEED, MINUTES), tmp_path, faults)
     print(shown(report))
     assert report.passed, shown(report)
-    # And it was a test: of all kinds, with everybody there.
+    # The run was meaningful: every kind occurred, with all callers there.
     assert set(report.by_kind()) == set(KINDS)
     assert report.figures["pair-seconds listened to"] > 1000
     assert report.figures["recordings"] >= 3

@@ -1,4 +1,4 @@
-"""The ears of the chaos test, with sounds in which something is wrong."""
+"""Tests of the audio judge, with audio that has defects."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from math import inf
 import numpy as np
 import pytest
 
-from demo.heard import Heard
+from demo.received_audio import ReceivedAudio
 from tests.chaos.hearing import VOICES, WAIT_HZ, Listened, judge
 from tests.chaos.seen import Injected, Leg, Span
 
 T0 = 1_000_000.0
 END = 10_000.0
-"""Ms of the whole."""
+"""The length of the audio in ms."""
 ANN, BOB, CID = VOICES[3], VOICES[4], VOICES[9]
 
 
 @dataclass
 class Sounds:
-    """Tones, each where it sounds; ms from T0."""
+    """Tones with the spans in which they sound, in ms from T0."""
 
     tones: dict[int, list[Span]]
     start: float = 0.0
     end: float = END
 
-    def heard(self) -> Heard:
+    def heard(self) -> ReceivedAudio:
         audio = np.random.default_rng(1).normal(0, 20, round((self.end - self.start) * 8))
         at = np.arange(len(audio))
         for hz, spans in self.tones.items():
@@ -34,12 +34,12 @@ class Sounds:
                 on = (at >= (a - self.start) * 8) & (at < (b - self.start) * 8)
                 audio[on] += 3277 * np.sin(2 * np.pi * hz * at[on] / 8000)
         samples = np.round(audio).astype(np.int16)
-        return Heard(T0 + self.start, samples, np.ones(len(samples), np.bool_), np.zeros(0))
+        return ReceivedAudio(T0 + self.start, samples, np.ones(len(samples), np.bool_), np.zeros(0))
 
 
 @dataclass
 class Talk:
-    """Three who hear each other all the time, but for what a test changes."""
+    """Three callers who hear each other all the time, except for a test's changes."""
 
     legs: list[Leg] = field(default_factory=list)
     faults: list[Injected] = field(default_factory=list)
@@ -148,7 +148,7 @@ def test_one_who_is_heard_late() -> None:
     talk.hears(2, ANN, (6000, END))
     (text,) = talk.wrong()
     assert "the first hears the second after 60" in text
-    # It could not be sooner: the application was away until then.
+    # It could not be sooner: the server was down until then.
     talk.fault("application killed", -100, 5500)
     assert talk.wrong() == []
 
@@ -224,7 +224,7 @@ def test_strangers() -> None:
 def test_oneself() -> None:
     talk = Talk()
     talk.hears(0, ANN, (2000, 2200))
-    assert [text.partition(" for")[0] for text in talk.wrong()] == ["caller 0 (standup) hears himself"]
+    assert [text.partition(" for")[0] for text in talk.wrong()] == ["caller 0 (standup) hears their own voice"]
 
 
 def test_the_wait_sound() -> None:
@@ -248,4 +248,4 @@ def test_a_conference_that_ends_for_all() -> None:
     talk.legs[0].ended_ms = T0 + 8300
     talk.legs[1].ended_ms = inf
     talk.legs[2].to_ms = T0 + 8000
-    assert talk.wrong() == ["caller 1 (standup): the conference ended for all, and his call did not"]
+    assert talk.wrong() == ["caller 1 (standup): the conference ended for all, and the caller's call did not"]

@@ -44,5 +44,5 @@ def test_the_figures() -> None:
 def test_what_is_due_while_something_is_away_is_due_when_it_is_back() -> None:
     faults = [*report().faults, Injected("application paused", 23_000, 25_000)]
     assert due(15_000, faults) == 15_000
-    assert due(12_500, faults) == 12_500, "a worker holds nobody up"
+    assert due(12_500, faults) == 12_500, "a worker's fault delays no caller"
     assert due(21_000, faults) == 25_000

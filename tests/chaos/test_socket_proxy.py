@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from ari_conf.parts.processes import free_port
+from ari_conf.local.processes import free_port
 from tests.chaos.socket_proxy import SocketProxy
 
 
 @pytest.fixture
 async def proxy() -> AsyncGenerator[tuple[SocketProxy, int]]:
-    """Before one who says everything back."""
+    """Yield a proxy before an echo server, and its port."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while packet := await reader.read(100):

@@ -1,4 +1,4 @@
-"""Callbacks of which one is missing, wrong, or there twice."""
+"""Tests of the callback judge, with callbacks that are missing, wrong or repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The witness of the machine sees when it stood still."""
+"""Tests of the witness: it must see stalls of the machine."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.chaos.witness import STALL_MS, Witness
 
 @pytest.mark.parametrize("stands_s", [0.1, 0.4])
 def test_it_sees_a_standstill_that_was_planted(stands_s: float) -> None:
-    """Of one processor: the one who watches it can't run."""
+    """Stop the process that watches one processor, so that it cannot run there."""
     with Witness() as witness:
-        witness.stalls()  # they watch
+        witness.stalls()  # both watch now
         pid = witness._watching[0][0].pid
         assert pid is not None
         began = time.time() * 1000

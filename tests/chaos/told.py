@@ -1,4 +1,4 @@
-"""The callbacks of a run: in order, signed, none missing, none twice but as the same one again."""
+"""Callback judge: in order, signed, none missing, and repeated only with the same content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ONCE = {"ConferenceAction": {"enter", "exit"}}
 
 
 class Told(Protocol):
-    """A request, as tests.integration.receiver has it."""
+    """A request in the form of tests.integration.receiver."""
 
     @property
     def at_ms(self) -> float: ...
@@ -36,7 +36,7 @@ class Callbacks:
 
 
 def judge(requests: Iterable[Told], token: str) -> Callbacks:
-    """Of the conferences' callbacks, those with a ConferenceSequence."""
+    """Judge the conferences' callbacks, which have a ConferenceSequence."""
     told = Callbacks()
     by_conference: dict[str, list[Told]] = defaultdict(list)
     for request in requests:
@@ -56,7 +56,7 @@ def judge(requests: Iterable[Told], token: str) -> Callbacks:
 
 
 def _once(told: Callbacks, came: Sequence[Told]) -> list[Told]:
-    """Without those that came again, which must say the same."""
+    """Return the callbacks without repetitions, which must have the same content."""
     first: dict[str, Told] = {}
     for request in came:
         number = request.params["ConferenceSequence"]
@@ -82,7 +82,7 @@ def _in_order(told: Callbacks, once: Sequence[Told]) -> None:
 
 
 def _everybody(told: Callbacks, conference: str, once: Sequence[Told]) -> None:
-    """Each member enters, and each who entered leaves; the last to leave is told as the last."""
+    """Check that each member enters and leaves once, and that only the last exit has ConferenceLastMember."""
     ordered = sorted(once, key=lambda request: int(request.params["ConferenceSequence"]))
     inside: dict[str, str] = {}
     left: set[str] = set()
@@ -110,7 +110,7 @@ def _name(request: Told) -> str:
 
 
 def hangups(requests: Iterable[Told], answered: set[str]) -> list[Finding]:
-    """Each call that was answered is told of at its end: once, or the same again."""
+    """Return a finding for each answered call without a hangup callback."""
     came: dict[str, Told] = {}
     for request in requests:
         came.setdefault(request.params.get("CallUUID", ""), request)

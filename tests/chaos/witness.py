@@ -1,7 +1,7 @@
-"""Watches the machine itself: what stands still on it for as long is not the fault of what runs there.
+"""Witness of the machine: records stalls, which are not the fault of the software under test.
 
-One process for each processor, of Asterisk's own priority, that wants to run each 5 ms and notes when it could not.
-One that needs so little is served sooner than Asterisk, so its threads are watched as well.
+One process per processor, with Asterisk's priority, wakes every 5 ms and notes when it could not. A process that needs
+so little is scheduled sooner than Asterisk, so Asterisk's threads are watched too.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from ari_conf import niceness
+from ari_conf import process_priority
 from tests import lateness
 from tests.chaos.seen import Stall
 
 TICK_S = 0.005
 STALL_MS = 30.0
-"""Shorter ones nobody needs as an excuse."""
+"""Shorter stalls are not needed as an excuse."""
 NICE = -10
-"""As Asterisk's in these tests, and its phones'."""
+"""The niceness of Asterisk in these tests, and of its phones."""
 _spawn = multiprocessing.get_context("spawn")
 
 
 class Witness:
-    """Use as a context manager; `stalls` says what was seen so far."""
+    """The witness as a context manager; `stalls` returns what it has seen so far."""
 
     def __enter__(self) -> Witness:
         self._watching = []
@@ -53,16 +53,19 @@ class Witness:
 
 
 def prefer(pid: int) -> None:
-    """Before all that starts, works and listens on the same two cores: an Asterisk in earnest is not alone with them
-    either, but has what it needs. Where we may not, we don't. What it has to wait for all the same is noted."""
+    """Give the process priority over everything else that works on the same two cores.
+
+    A production Asterisk is not alone on its cores either, but has the processor time that it needs. Without the
+    permission, nothing changes. The time that the process waits in spite of it is recorded.
+    """
     lateness.watch(pid)
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, int(thread.name), NICE)
-    # Which alone says nothing to processes of other sessions, where the kernel weighs those first.
+    # The priority alone has no effect on processes of other sessions where the kernel weighs sessions first.
     with contextlib.suppress(OSError):
         if os.getsid(pid) == pid:
-            niceness.session_yields(pid, NICE)
+            process_priority.lower_session_priority(pid, NICE)
 
 
 def _watch(theirs: Connection, processor: int) -> None:

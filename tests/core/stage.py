@@ -1,4 +1,4 @@
-"""Where the plays are played: the core, a strict Asterisk, and web servers that answer at once, unless held back."""
+"""Stage for the plays: the core, a strict Asterisk, and web servers that respond immediately unless held back."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ari_conf.core import effects as do
 from ari_conf.core import elements as el
 from ari_conf.core import events as ev
 from ari_conf.core.account import Account
-from ari_conf.core.call import Call
-from ari_conf.core.conference import Conference
-from ari_conf.core.directory import Directory
+from ari_conf.core.calls.call import Call
+from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.engine import Engine
 from tests.fakes.asterisk import FOR_ASTERISK, Asterisk, Refused, lane
 
 START = 1_700_000_000_000
@@ -28,12 +28,12 @@ def stay(name: str = "standup", **attributes: Any) -> el.Conference:
 
 
 def waiting(**attributes: Any) -> el.Conference:
-    """Of one who does not start the conference."""
+    """Return the element of a member who does not start the conference."""
     return stay(start_conference_on_enter=False, **attributes)
 
 
 def players(stage: Stage, *names: str, **attributes: Any) -> None:
-    """They join one after another."""
+    """Let callers join one after another."""
     for name in names:
         stage.call(name, stay(**attributes))
 
@@ -43,28 +43,28 @@ class Stage:
         self.account = account
         self.now = START
         ids = count(1)
-        self.directory = Directory(lambda: f"id{next(ids)}", "https://conference.example")
+        self.engine = Engine(lambda: f"id{next(ids)}", "https://conference.example")
         self.asterisk = Asterisk(lambda _, event: self._events.append(event))
         self.documents: dict[str, tuple[el.Element, ...] | ev.DocumentFailed] = {}
-        """What is at a URL; nothing: it is away."""
+        """Elements or failure at each URL; a URL without an entry is unreachable."""
         self.sounds: dict[str, tuple[el.Prompt, ...]] = {}
         self.names_elsewhere: set[str] = set()
         self.wideband: set[str] = set()
-        """Who calls with a wideband codec."""
+        """Callers with a wideband codec."""
         self.held: set[type] = set()
-        """Effects of these kinds are not carried out until `let_go`."""
+        """Kinds of effects that are not carried out until `let_go`."""
         self.waiting: list[do.Effect] = []
         self.failing: Counter[type] = Counter()
-        """So many of the next effects of a kind fail: Asterisk does not answer, and does not do them."""
+        """Number of the next effects of each kind that fail: Asterisk neither responds nor carries them out."""
         self.effects: list[do.Effect] = []
-        """All so far."""
+        """All effects so far."""
         self.events: list[ev.Event] = []
         self._events: deque[ev.Event] = deque()
 
-    # What happens.
+    # Events.
 
     def call(self, name: str, *elements: el.Element, auth: str = "A", answered: bool = False, **more: Any) -> None:
-        """`name` calls, and this is the document that he gets."""
+        """Let `name` call; their document contains these elements."""
         url = f"http://document.example/{name}"
         self.documents[url] = elements
         self.ring(name, auth, answered, document=url, **more)
@@ -91,20 +91,20 @@ class Stage:
         self.tell(ev.TalkingFinished(name))
 
     def finish(self, name: str) -> None:
-        """What is played to this channel, or into this conference, has come to its end."""
+        """End what is played to this channel or into this conference."""
         where = self.asterisk.channels.get(name) or self.asterisk.bridges[name]
         self.asterisk.finish(where.playbacks[0])
         self.go_on()
 
     def pass_time(self, seconds: float) -> None:
         until = self.now + round(seconds * 1000)
-        while (deadline := self.directory.deadline) is not None and deadline <= until:
+        while (deadline := self.engine.deadline) is not None and deadline <= until:
             self.now = max(self.now, deadline)
-            self.tell(ev.TimePassed())
+            self.tell(ev.DeadlineReached())
         self.now = until
 
     def tell(self, *events: ev.Event) -> list[do.Effect]:
-        """The effects that this brought, all that followed included."""
+        """Deliver events; return the effects that they led to, including all that followed."""
         before = len(self.effects)
         self._events.extend(events)
         self.go_on()
@@ -113,7 +113,7 @@ class Stage:
     def go_on(self) -> None:
         while self._events:
             self.events.append(self._events.popleft())
-            self._take(self.directory.receive(self.events[-1], self.now))
+            self._take(self.engine.handle_event(self.events[-1], self.now))
 
     def _take(self, effects: list[do.Effect]) -> None:
         for effect in effects:
@@ -124,12 +124,12 @@ class Stage:
                 self._carry_out(effect)
 
     def carry_out(self, effects: list[do.Effect]) -> None:
-        """What was not brought by an event."""
+        """Carry out effects that no event led to."""
         self._take(effects)
         self.go_on()
 
     def let_go(self, *kinds: type) -> None:
-        """What was held back is done now; without kinds all of it."""
+        """Carry out the effects that were held back; without kinds, all of them."""
         self.held -= set(kinds) or self.held
         waiting, self.waiting = self.waiting, []
         for effect in waiting:
@@ -140,16 +140,16 @@ class Stage:
         self.go_on()
 
     def give_up(self) -> do.Effect:
-        """The one that is held back never comes about."""
+        """Drop the one effect that is held back, so that it is never carried out, and return it."""
         (effect,) = self.waiting
         self.held, self.waiting = set(), []
         return effect
 
-    # What is seen.
+    # Observations.
 
     def conference(self, name: str = "standup", auth: str = "A") -> Conference | None:
-        """The live one of that name."""
-        found = [c for c in self.directory.conferences.values() if (c.auth_id, c.name) == (auth, name) and not c.ending]
+        """Return the live conference of that name, or None."""
+        found = [c for c in self.engine.conferences.values() if (c.auth_id, c.name) == (auth, name) and not c.ending]
         assert len(found) < 2
         return found[0] if found else None
 
@@ -159,29 +159,29 @@ class Stage:
         return conference.conference_id
 
     def call_of(self, name: str) -> Call | None:
-        return self.directory.calls.get(f"call-{name}")
+        return self.engine.calls.get(f"call-{name}")
 
     def hears(self, name: str) -> set[str]:
         return self.asterisk.own(name) | self.asterisk.mix(name)
 
     def media(self, where: str) -> list[str]:
-        """All that was played to this channel or bridge."""
+        """Return all media that was played to this channel or bridge."""
         return [m for e in self.all(do.PlayMedia) if e.target.id == where for m in e.media]
 
     def all(self, kind: type[E]) -> list[E]:
         return [e for e in self.effects if isinstance(e, kind)]
 
     def callbacks(self, **wanted: str) -> list[dict[str, str]]:
-        """The parameters of the conference's callbacks."""
+        """Return the parameters of the conference callbacks."""
         found = [dict(e.params) for e in self.all(do.PostCallback)]
         return [p for p in found if "ConferenceAction" in p and wanted.items() <= p.items()]
 
     def told(self) -> list[str]:
-        """The conference's callbacks in short: "enter ann", "exit ann star", "digits ann 12", "floor ann"."""
+        """Return the conference callbacks in short form: "enter ann", "exit ann star", "digits ann 12", "floor ann"."""
         return [" ".join(_in_short(p)) for p in self.callbacks()]
 
     def actions(self) -> list[str]:
-        """Whose actions were requested: by FetchDocument "xml ann", or "ignored ann"."""
+        """Return the requested actions: "xml ann" if by FetchDocument, else "ignored ann"."""
         kinds = {do.FetchDocument: "xml", do.PostCallback: "ignored"}
         return [
             f"{kinds[type(e)]} {_name(dict(e.params))}"
@@ -210,18 +210,18 @@ class Stage:
         return [code for code, _ in self.problems() if code is not None]
 
     def hangup_request(self, name: str) -> dict[str, str]:
-        """What the hangup URL was told."""
+        """Return the parameters of the request to the hangup URL."""
         found = [dict(e.params) for e in self.all(do.PostCallback) if e.url == self.account["hangup_url"]]
         (request,) = [p for p in found if p["CallUUID"] == f"call-{name}"]
         return request
 
     def assert_nothing_is_left(self) -> None:
-        assert not self.directory.calls and not self.directory.conferences
-        assert self.directory.deadline is None
+        assert not self.engine.calls and not self.engine.conferences
+        assert self.engine.deadline is None
         assert not self.asterisk.channels and not self.asterisk.bridges
         assert not self.asterisk.playbacks and not self.asterisk.recordings
 
-    # How it is carried out.
+    # Execution of effects.
 
     def _carry_out(self, effect: do.Effect) -> None:
         match effect:
@@ -231,17 +231,17 @@ class Stage:
                 self._events.append(ev.CallIdentified(call_uuid, account, (("X-PH-Team", "blue"),), wideband))
             case do.FetchDocument(fetch_id, _, source):
                 self._events.append(self._document(fetch_id, source))
-            case do.FetchSounds(fetch_id, _, url) if url in self.sounds:
-                self._events.append(ev.SoundsFetched(fetch_id, self.sounds[url]))
-            case do.FetchSounds(fetch_id):
-                self._events.append(ev.SoundsFailed(fetch_id, "it is away"))
+            case do.FetchSoundDocument(fetch_id, _, url) if url in self.sounds:
+                self._events.append(ev.SoundDocumentFetched(fetch_id, self.sounds[url]))
+            case do.FetchSoundDocument(fetch_id):
+                self._events.append(ev.SoundDocumentFailed(fetch_id, "it is away"))
             case do.PrepareSound(playback_id, sound):
                 name = getattr(sound, "url", None) or getattr(sound, "markup", "")
                 broken = "broken" in name
                 failed, prepared = ev.SoundFailed(playback_id, sound, "broken"), ev.SoundPrepared(playback_id, name)
                 self._events.append(failed if broken else prepared)
             case do.ClaimName(_, name, conference_id) if name in self.names_elsewhere:
-                self._events.append(ev.NameRefused(conference_id, "another"))
+                self._events.append(ev.NameTaken(conference_id, "another"))
             case do.ClaimName(_, _, conference_id):
                 self._events.append(ev.NameClaimed(conference_id))
             case _ if isinstance(effect, FOR_ASTERISK):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ari_conf import outbox
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.account import Account
 from ari_conf.core.elements import GetDigits, Hangup, Play, PreAnswer, Redirect, Speak, Wait
+from ari_conf.queues import outbox
 from tests.core.stage import ACTION, START, Stage, stay
 
 NEXT = "http://next.example/"
@@ -99,8 +99,8 @@ def test_for_whom_something_is_prepared(stage: Stage) -> None:
     stage.call("ann", Wait(9))
     stage.call("bob", stay())
     room = stage.conference_id()
-    (member_id,) = stage.directory.conferences[room].members
-    owners = stage.directory.owners
+    (member_id,) = stage.engine.conferences[room].members
+    owners = stage.engine.owners
     assert owners("c.call-ann.3.1") == ("A", ("call-ann",))
     assert owners(f"m.{room}.{member_id}.wait.1.1") == ("A", (room, "call-bob"))
     assert owners(f"m.{room}.99.exitSound.1") == owners(f"b.{room}.1.1") == ("A", (room,))
@@ -150,7 +150,7 @@ def test_a_redirect_that_cannot_be_run(stage: Stage, found: ev.DocumentFailed | 
 
 
 def test_a_redirect_to_no_url_can_t_be_reached() -> None:
-    """ "a Redirect with such a text is a redirect that cannot be reached (7014)": also no kept document is run."""
+    """ "a Redirect with such a text is a redirect that cannot be reached (7014)": no local document is run either."""
     stage = Stage(answer_url="http://answer.example/", fallback_url=FALLBACK)
     stage.documents["http://answer.example/"] = (Speak("hi"), Redirect(""), Speak("never"))
     stage.documents[FALLBACK] = (Speak("sorry"),)
@@ -347,7 +347,7 @@ def test_a_call_has_ended_when_asterisk_says_that_its_channel_is_gone_and_not_be
     assert 60 <= len(stage.all(do.HangUp)) <= 70, "each minute, in the end"
     assert [e for e in stage.all(do.PostCallback) if e.url == HANGUP] == []
     assert [text for _, text in stage.problems() if "hang" in text] == [
-        "Asterisk does not hang the call up, and is asked again until it does"
+        "Asterisk does not hang up the call: the request is repeated until it does"
     ]
     stage.let_go()
     assert stage.hangup_request("ann")["Duration"] == "3614"
@@ -436,7 +436,7 @@ def test_he_hangs_up_while_something_is_awaited(stage: Stage, held: type) -> Non
     stage.hang_up("ann")
     stage.let_go()
     assert stage.all(do.PlayMedia) == stage.all(do.AddChannel) == []
-    assert stage.all(do.HangUp) == [] and not stage.directory.calls
+    assert stage.all(do.HangUp) == [] and not stage.engine.calls
     assert stage.now == START
 
 
@@ -444,7 +444,7 @@ def test_he_hangs_up_while_something_is_awaited(stage: Stage, held: type) -> Non
     "value", ['"' * 3900, "\\" * 3900, "v" * 3900, "\u00e4" * 3900], ids=("quotes", "backslashes", "letters", "umlauts")
 )
 def test_no_caller_makes_the_callbacks_about_them_too_long_to_be_sent(value: str) -> None:
-    """Each header stands in each of them, and what is longer than 64 KB is not sent."""
+    """Each callback contains every header, and a callback of more than 64 KB is not sent."""
     stage = Stage()
     stage.held = {do.IdentifyCall}
     stage.call("ann", stay())
@@ -452,9 +452,9 @@ def test_no_caller_makes_the_callbacks_about_them_too_long_to_be_sent(value: str
     stage.give_up()
     stage.tell(ev.CallIdentified("call-ann", Account("A"), headers, False))
     enters = next(e for e in stage.all(do.PostCallback) if dict(e.params).get("ConferenceAction") == "enter")
-    assert outbox.entry(enters, stage.now)
+    assert outbox.enqueue_item(enters, stage.now)
     told = [name for name, _ in enters.params if name.startswith("X-PH-")]
-    assert told == [name for name, _ in headers][: len(told)] and 3 <= len(told) < 16, "the first of them are told"
+    assert told == [name for name, _ in headers][: len(told)] and 3 <= len(told) < 16, "the first headers are sent"
     (problem,) = stage.all(do.ReportProblem)
     assert f"{16 - len(told)} X-PH- headers" in problem.text
 

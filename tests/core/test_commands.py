@@ -10,9 +10,9 @@ from ari_conf.core import commands as do
 from ari_conf.core import effects
 from ari_conf.core import events as ev
 from ari_conf.core.bounds import MOST_UNDONE
-from ari_conf.core.directory import Directory
 from ari_conf.core.elements import Play, Speak
-from ari_conf.core.reconcile import There, again, expected, missed
+from ari_conf.core.engine import Engine
+from ari_conf.core.reconciliation.plan import AsteriskState, effects_to_repeat, expectations, missed_events
 from ari_conf.core.snapshot import restore, snapshot
 from tests.core.stage import ACTION, START, Stage, players, stay, waiting
 
@@ -20,15 +20,15 @@ HELLO, AGAIN = Play("hello"), Play("again")
 
 
 def api(stage: Stage, command: do.Command, name: str = "standup", auth: str = "A", late: bool = False) -> dict:
-    """What is replied: its status and its body."""
+    """Send a command; return the status and the body of the reply."""
     expires_at = stage.now + (0 if late else 5000)
     told = stage.tell(ev.CommandReceived(f"command{len(stage.effects)}", auth, name, command, expires_at))
-    (reply,) = [effect for effect in told if isinstance(effect, effects.Reply)]
+    (reply,) = [effect for effect in told if isinstance(effect, effects.CommandReply)]
     return {"status": reply.status, **dict(reply.body)}
 
 
 def member(stage: Stage, name: str):
-    conference = next(iter(stage.directory.conferences.values()))
+    conference = next(iter(stage.engine.conferences.values()))
     return next(m for m in conference.members.values() if m.channel_id == name)
 
 
@@ -122,7 +122,7 @@ def test_all_are_hung_up_and_nothing_is_left():
     assert api(stage, do.HangUpAll()) == {"status": 204}
     assert [c["ConferenceExitReason"] for c in stage.callbacks(ConferenceAction="exit")] == ["api_hangup"] * 3
     assert not stage.asterisk.channels and not stage.asterisk.bridges
-    assert not stage.directory.conferences and not stage.directory.calls
+    assert not stage.engine.conferences and not stage.engine.calls
 
 
 def test_all_who_wait_for_the_start_are_hung_up():
@@ -131,7 +131,7 @@ def test_all_who_wait_for_the_start_are_hung_up():
     stage.call("bob", waiting(), Speak("never"))
     api(stage, do.HangUpAll())
     assert [c["ConferenceExitReason"] for c in stage.callbacks(ConferenceAction="exit")] == ["api_hangup"] * 2
-    assert not stage.asterisk.channels and not stage.directory.calls
+    assert not stage.asterisk.channels and not stage.engine.calls
 
 
 # Play, Speak.
@@ -213,7 +213,7 @@ def test_no_more_than_a_hundred_announcements_wait(stage: Stage):
     refused = api(stage, do.Announce(HELLO))
     assert refused == {
         "status": 409,
-        "error": "100 announcements wait in this conference already: stop them, or wait",
+        "error": "100 announcements are already queued in this conference: stop them, or wait",
     }
     conference = stage.conference()
     assert conference is not None and len(conference.players) == 100
@@ -230,7 +230,7 @@ def test_no_more_than_a_hundred_enter_sounds_wait_and_they_keep_no_announcement_
     conference = stage.conference()
     assert conference is not None and len(conference.players) == 100
     assert [text for _, text in stage.problems()] == [
-        "100 enter and exit sounds wait already: this one is left out"
+        "100 enter and exit sounds are already queued: this sound is not played"
     ] * 10
     assert api(stage, do.Announce(HELLO))["status"] == 202
 
@@ -401,13 +401,13 @@ def test_a_command_stands_its_way_through_redis(command: do.Command):
 def test_the_state_with_all_of_it_can_be_written_down(stage: Stage):
     for command in (do.Mute((1,), True), do.Hold((2,), True, "tune"), do.PlayToMembers(None, HELLO), do.Lock(True)):
         api(stage, command)
-    (conference,) = stage.directory.conferences.values()
+    (conference,) = stage.engine.conferences.values()
     assert restore(snapshot(conference), type(conference)) == conference
 
 
 def test_a_directory_without_conferences_answers_too():
-    told = Directory(lambda: "id").receive(ev.CommandReceived("c", "A", "x", do.Lock(True), START + 1), START)
-    assert told == [effects.Reply("c", 404, (("error", "conference not found"),))]
+    told = Engine(lambda: "id").handle_event(ev.CommandReceived("c", "A", "x", do.Lock(True), START + 1), START)
+    assert told == [effects.CommandReply("c", 404, (("error", "conference not found"),))]
 
 
 # Record.
@@ -455,7 +455,7 @@ def test_a_recording_follows_another(stage: Stage):
         assert api(stage, do.StopRecording())["status"] == 204
     assert [s.recording_id for s in stage.all(effects.StoreRecording)] == ["r1", "r2"]
     stage.hang_up("ann", "bob", "cid")
-    assert not stage.directory.conferences
+    assert not stage.engine.conferences
 
 
 def test_a_recording_ends_after_its_time(stage: Stage):
@@ -471,7 +471,7 @@ def test_a_recording_ends_with_the_conference(stage: Stage):
     api(stage, do.Record("r1"))
     stage.hang_up("ann", "bob", "cid")
     assert stored(stage).recording_id == "r1"
-    assert not stage.directory.conferences and not stage.asterisk.bridges
+    assert not stage.engine.conferences and not stage.asterisk.bridges
 
 
 def test_what_an_element_records_is_stopped_for_good():
@@ -502,7 +502,7 @@ def test_there_is_nothing_to_record_before_the_start():
 
 @pytest.mark.parametrize("command", [do.Kick((1,)), do.Hold((1,), True)])
 def test_a_sound_is_stopped_before_he_is_moved(stage: Stage, command: do.Command):
-    """Asterisk would move him only when it has ended."""
+    """Asterisk would move the member only after the sound had ended."""
     api(stage, do.PlayToMembers((1,), HELLO))
     before = len(stage.effects)
     api(stage, command)
@@ -513,17 +513,19 @@ def test_a_sound_is_stopped_before_he_is_moved(stage: Stage, command: do.Command
 # After a crash.
 
 
-def what_is_there(stage: Stage) -> There:
+def what_is_there(stage: Stage) -> AsteriskState:
     asterisk = stage.asterisk
     bridges = {b.bridge_id: frozenset(b.channels) for b in asterisk.bridges.values()}
-    return There({c.channel_id: c.up for c in asterisk.channels.values()}, bridges, frozenset(asterisk.playbacks))
+    return AsteriskState(
+        {c.channel_id: c.up for c in asterisk.channels.values()}, bridges, frozenset(asterisk.playbacks)
+    )
 
 
 def test_who_was_about_to_be_held_is_held_by_the_next_process(stage: Stage):
     stage.held = {effects.RemoveChannel}
     api(stage, do.Hold((2,), True))
     lost = stage.give_up()
-    assert again(stage.directory, what_is_there(stage)).count(lost) == 1
+    assert effects_to_repeat(stage.engine, what_is_there(stage)).count(lost) == 1
     stage._obey(lost)
     stage.go_on()
     assert stage.hears("bob") == {"music"}
@@ -536,8 +538,8 @@ def test_one_who_was_taken_out_meanwhile_is_held(stage: Stage):
     stage.asterisk._tell = lambda *_: None  # the process is dead when it happens
     stage.asterisk.obey(lost)
     there = what_is_there(stage)
-    for event in missed(expected(stage.directory), there):
-        told = stage.directory.receive(event, stage.now)
+    for event in missed_events(expectations(stage.engine), there):
+        told = stage.engine.handle_event(event, stage.now)
     assert effects.StartMusic("bob") in told
     assert member(stage, "bob").state == "held"
 
@@ -545,7 +547,7 @@ def test_one_who_was_taken_out_meanwhile_is_held(stage: Stage):
 def test_a_held_one_is_not_deafened_again_by_the_next_process(stage: Stage):
     for command in (do.Deafen((2,), True), do.Deafen((3,), True), do.Mute((2,), True), do.Hold((2,), True)):
         api(stage, command)
-    done = again(stage.directory, what_is_there(stage))
+    done = effects_to_repeat(stage.engine, what_is_there(stage))
     assert effects.MuteChannel("bob", True) in done
     assert [e.channel_id for e in done if isinstance(e, effects.DeafenChannel) and e.deaf] == ["cid"]
 
@@ -556,13 +558,13 @@ def test_one_who_was_about_to_speak_and_hear_again_does_so_by_the_next_process(s
     stage.held = {effects.MuteChannel, effects.DeafenChannel}
     api(stage, command((2,), False))
     lost = stage.give_up()
-    assert again(stage.directory, what_is_there(stage)).count(lost) == 1
+    assert effects_to_repeat(stage.engine, what_is_there(stage)).count(lost) == 1
 
 
 def test_a_sound_that_ended_meanwhile_makes_way_for_the_next(stage: Stage):
     api(stage, do.PlayToMembers((1,), HELLO))
     api(stage, do.PlayToMembers((1,), AGAIN))
-    there = There(what_is_there(stage).channels, what_is_there(stage).bridges)
-    for event in missed(expected(stage.directory), there):
+    there = AsteriskState(what_is_there(stage).channels, what_is_there(stage).bridges)
+    for event in missed_events(expectations(stage.engine), there):
         stage.tell(event)
     assert stage.media("ann") == ["hello", "again"]

@@ -54,7 +54,7 @@ def test_relay_dtmf_false(stage: Stage) -> None:
     assert stage.asterisk.channels["bob"].heard_digits == ""
     assert stage.told()[2:] == ["digits ann 1"]
     stage.press("bob", "7")
-    assert stage.asterisk.channels["ann"].heard_digits == "7", "it is about his own digits"
+    assert stage.asterisk.channels["ann"].heard_digits == "7", "relayDTMF is about the member's own digits"
 
 
 def test_his_last_digits_are_decided_before_he_is_out(stage: Stage) -> None:
@@ -115,7 +115,7 @@ def test_who_talks_takes_the_floor_if_nobody_holds_it_or_the_holder_is_silent(st
     assert floor(stage) == ["floor ann"]
     stage.fall_silent("ann")
     stage.talk("ann")
-    assert floor(stage) == ["floor ann"], "he holds it still"
+    assert floor(stage) == ["floor ann"], "ann still holds it"
     stage.fall_silent("bob")
     stage.fall_silent("ann")
     stage.talk("bob")
@@ -124,7 +124,7 @@ def test_who_talks_takes_the_floor_if_nobody_holds_it_or_the_holder_is_silent(st
 
 
 def test_it_is_free_when_he_leaves(stage: Stage) -> None:
-    """ "it is free when he leaves or is muted" """
+    """Spec: the floor is free when its holder leaves or is muted."""
     players(stage, "ann", "bob", floor_event=True)
     stage.talk("ann")
     stage.hang_up("ann")

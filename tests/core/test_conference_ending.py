@@ -1,4 +1,4 @@
-"""Who and what ends a conference. Each play quotes the sentence that it checks."""
+"""Ends of a conference. Each play quotes the sentence that it checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_end_conference_on_exit(stage: Stage) -> None:
     stage.hang_up("host")
     assert stage.told()[3:] == ["exit host hangup", "exit ann host_left", "exit bob host_left"]
     assert stage.media("ann") == ["bye"] and stage.media("bob") == ["action"]
-    assert not stage.directory.conferences
+    assert not stage.engine.conferences
 
 
 def test_without_it_the_others_stay(stage: Stage) -> None:
@@ -39,13 +39,13 @@ def test_it_ends_those_who_wait_as_well(stage: Stage) -> None:
 def test_stay_alone_false_ends_it_once_one_is_left(stage: Stage) -> None:
     """ "false: the conference ends once a member is left alone" """
     stage.call("ann", stay(stay_alone=False), Wait(9))
-    assert stage.conference() is not None, "nobody has left him yet"
+    assert stage.conference() is not None, "no member has left ann yet"
     players(stage, "bob", "cid")
     stage.hang_up("cid")
     assert stage.hears("ann") == {"bob"}
     stage.hang_up("bob")
     assert stage.told()[-1] == "exit ann left_alone"
-    assert not stage.directory.conferences
+    assert not stage.engine.conferences
 
 
 def test_once_false_it_stays_false(stage: Stage) -> None:
@@ -89,7 +89,7 @@ def test_the_time_limit_ends_the_conference(stage: Stage) -> None:
 
 
 def test_the_first_whose_element_gives_one_sets_it_from_his_entry_on(stage: Stage) -> None:
-    """ "the first member whose element gives one sets it, from his entry on; later ones are ignored" """
+    """Spec: the first member whose element gives one sets it, from their entry on; later ones are ignored."""
     stage.call("ann", stay())
     stage.pass_time(100)
     stage.call("bob", stay(time_limit=60))

@@ -22,7 +22,7 @@ def test_a_name_belongs_to_one_account(stage: Stage) -> None:
 def test_names_are_case_sensitive(stage: Stage) -> None:
     stage.call("ann", stay("standup"))
     stage.call("bob", stay("Standup"))
-    assert len(stage.directory.conferences) == 2
+    assert len(stage.engine.conferences) == 2
 
 
 def test_two_meet_under_one_name(stage: Stage) -> None:
@@ -50,11 +50,11 @@ def test_one_that_is_ending_is_not_live(stage: Stage) -> None:
     players(stage, "ann")
     first = stage.conference_id()
     stage.hang_up("ann")
-    assert first in stage.directory.conferences
+    assert first in stage.engine.conferences
     players(stage, "bob")
     assert stage.conference_id() != first
     stage.let_go()
-    assert list(stage.directory.conferences) == [stage.conference_id()]
+    assert list(stage.engine.conferences) == [stage.conference_id()]
 
 
 def test_during_the_end_with_members_still_inside_a_newcomer_meets_none_of_them(stage: Stage) -> None:
@@ -157,14 +157,14 @@ def test_another_process_holds_the_name(stage: Stage) -> None:
     assert stage.media("ann") == ["sorry"]
     assert stage.callbacks() == stage.actions() == []
     assert "standup" in stage.problems()[0][1]
-    assert not stage.directory.conferences
+    assert not stage.engine.conferences
 
 
 # Waiting for the start.
 
 
 def test_until_the_start_nobody_hears_anybody(stage: Stage) -> None:
-    """ "each member hears his own waitSound, or the default music-on-hold class if he has none" """
+    """Spec: each member hears their own waitSound, or the default music-on-hold class if they have none."""
     stage.sounds[MUSIC] = (Play("http://media.example/jazz.mp3"),)
     stage.call("ann", waiting())
     stage.call("bob", waiting(wait_sound=MUSIC))
@@ -199,7 +199,7 @@ def test_the_first_who_may_starts_it_for_good(stage: Stage) -> None:
 
 
 def test_muted_by_waiting_is_not_muted(stage: Stage) -> None:
-    """ "at the start a member can speak unless his `muted` is true" """
+    """Spec: at the start a member can speak unless their `muted` is true."""
     stage.call("ann", waiting())
     stage.call("bob", waiting(muted=True))
     stage.call("host", stay())
@@ -230,7 +230,7 @@ def test_he_is_muted_before_he_can_be_heard_and_unmuted_after_his_stay(stage: St
 
 
 def test_alone_he_hears_his_wait_sound_or_silence(stage: Stage) -> None:
-    """ "A lone member hears his waitSound (none: silence)." """
+    """Spec: a lone member hears their waitSound (none: silence)."""
     stage.sounds[MUSIC] = (Play("jazz"),)
     stage.call("ann", stay())
     assert stage.hears("ann") == set()
@@ -239,17 +239,17 @@ def test_alone_he_hears_his_wait_sound_or_silence(stage: Stage) -> None:
 
 
 def test_it_stops_the_instant_that_a_second_enters_and_starts_again(stage: Stage) -> None:
-    """ "It stops the instant that a second member enters, and starts again if he is alone again." """
+    """Spec: it stops the instant that a second member enters, and starts again if the member is alone again."""
     stage.sounds[MUSIC] = (Play("jazz"),)
     stage.call("ann", stay(wait_sound=MUSIC))
     stage.held = {do.AddChannel}
     stage.call("bob", stay())
-    assert stage.hears("ann") == set(), "before he is in the bridge"
+    assert stage.hears("ann") == set(), "before bob is in the bridge"
     stage.let_go()
     assert stage.hears("ann") == {"bob"}
     stage.hang_up("bob")
     assert stage.media("ann") == ["jazz", "jazz"] and len(stage.hears("ann")) == 1
-    assert len(stage.all(do.FetchSounds)) == 1
+    assert len(stage.all(do.FetchSoundDocument)) == 1
 
 
 def test_the_default_music_is_for_before_the_start_alone(stage: Stage) -> None:

@@ -13,12 +13,12 @@ from tests.core.stage import ACTION, Stage, players, stay
 
 
 def test_the_order_at_leaving(stage: Stage) -> None:
-    """ "he is out of the mix; exit callback; exitSound to those who remain; his action is requested" """
+    """Spec: the member is out of the mix; exit callback; exitSound to those who remain; their action is requested."""
     stage.call("ann", stay())
     stage.call("bob", stay(exit_sound="beep:1", action=ACTION, hangup_on_star=True))
     stage.held = {do.RemoveChannel}
     stage.press("bob", "*")
-    assert stage.told()[2:] == [], "he is still in the mix"
+    assert stage.told()[2:] == [], "bob is still in the mix"
     before = len(stage.effects)
     stage.let_go()
     kinds = [
@@ -44,7 +44,7 @@ def test_he_is_let_go_at_once_if_asterisk_can_not_take_him_out(stage: Stage) -> 
     stage.held = {do.RemoveChannel}
     stage.press("ann", "*")
     effect = stage.give_up()
-    stage.tell(ev.EffectFailed(effect, "Channel not in this bridge", gone=True))
+    stage.tell(ev.EffectFailed(effect, "Channel not in this bridge", target_gone=True))
     assert stage.told()[-1] == "exit ann star"
 
 
@@ -120,7 +120,7 @@ def test_the_bridge_can_not_be_made(stage: Stage) -> None:
     stage.tell(ev.EffectFailed(effect, "no memory"))
     assert stage.told() == ["enter ann", "exit ann conference_ended"]
     assert stage.problems() == [(None, "no memory")] and stage.media("ann") == ["next"]
-    assert not stage.directory.conferences
+    assert not stage.engine.conferences
 
 
 def test_the_bridge_is_destroyed_from_outside(stage: Stage) -> None:
@@ -130,7 +130,7 @@ def test_the_bridge_is_destroyed_from_outside(stage: Stage) -> None:
     stage.go_on()
     assert stage.told()[2:] == ["exit ann conference_ended", "exit bob conference_ended"]
     assert stage.media("ann") == stage.media("bob") == ["next"]
-    assert not stage.directory.conferences
+    assert not stage.engine.conferences
 
 
 def test_the_call_is_ended_by_its_schedule_and_asterisk_says_nothing(stage: Stage) -> None:
@@ -141,14 +141,14 @@ def test_the_call_is_ended_by_its_schedule_and_asterisk_says_nothing(stage: Stag
     assert stage.told() == ["enter ann"], "the call is still there, and in the conference"
     stage.let_go()
     assert stage.told() == ["enter ann", "exit ann hangup"]
-    assert not stage.directory.calls and not stage.directory.conferences
+    assert not stage.engine.calls and not stage.engine.conferences
 
 
 def test_the_channel_is_gone_when_it_is_to_be_hung_up(stage: Stage) -> None:
     stage.call("ann", Hangup(schedule=10), stay())
     stage.held = {do.HangUp}
     stage.pass_time(10)
-    stage.tell(ev.EffectFailed(do.HangUp("ann"), "Channel not found", gone=True))
+    stage.tell(ev.EffectFailed(do.HangUp("ann"), "Channel not found", target_gone=True))
     assert stage.told() == ["enter ann", "exit ann hangup"]
 
 

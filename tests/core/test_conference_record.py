@@ -51,7 +51,7 @@ def test_a_recording_that_ends_by_itself_is_a_problem_and_the_conference_goes_on
     (started,) = stage.all(do.StartRecording)
     stage.tell(ev.RecordingFinished(stage.conference_id(), started.recording_id, failed=True))
     (told,) = stage.all(do.ReportProblem)
-    assert "ended by itself, the conference goes on: is Asterisk's disk full?" in told.text
+    assert "stopped unexpectedly; the conference continues: is Asterisk's disk full?" in told.text
     stage.call("bob", stay())
     assert len(stage.conference().members) == 2
     stage.hang_up("ann")
@@ -101,8 +101,8 @@ def test_a_recording_that_cannot_start_is_a_problem_and_the_conference_goes_on(s
     effect = stage.give_up()
     stage.tell(ev.EffectFailed(effect, "no folder", refused=True))
     ((_, problem),) = stage.problems()
-    assert "the recording id" in problem and "did not begin: no folder" in problem
+    assert "recording id" in problem and "could not be started: no folder" in problem
     assert stage.hears("ann") == {"bob"}
     stage.hang_up("ann", "bob")
-    assert not stage.directory.conferences
+    assert not stage.engine.conferences
     assert stage.all(do.StoreRecording) == stage.all(do.StopRecording) == [], "there is nothing to store"

@@ -1,4 +1,4 @@
-"""callbackUrl and action: who is told what, and when. Each play quotes the sentence that it checks."""
+"""callbackUrl and action: recipients, contents and order of requests. Each play quotes the sentence that it checks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_redirect_false_goes_on_with_the_next_element(stage: Stage) -> None:
 
 
 def test_the_action_is_requested_also_if_he_hung_up(stage: Stage) -> None:
-    """ "his action is requested, also if he hung up (then the reply is ignored)" """
+    """Spec: the member's action is requested, also if they hung up (then the reply is ignored)."""
     stage.call("ann", stay(action=ACTION))
     stage.hang_up("ann")
     assert stage.actions() == ["ignored ann"]
@@ -102,7 +102,7 @@ def test_enter_and_exit_with_their_parameters(stage: Stage) -> None:
     stage.hang_up("ann")
     entered, left = stage.all(do.PostCallback)
     conference_id = stage.all(do.CreateBridge)[0].bridge_id
-    assert (entered.url, entered.method, entered.lane) == (CALLBACK, "GET", conference_id)
+    assert (entered.url, entered.method, entered.ordering_scope) == (CALLBACK, "GET", conference_id)
     common = {"ConferenceName": "standup", "ConferenceUUID": conference_id, "ConferenceMemberID": "1"}
     common |= {"CallUUID": "call-ann", "From": "4930123", "To": "100", "Direction": "inbound", "ParentAuthID": "A"}
     enter = {"Event": "ConferenceEnter", "ConferenceAction": "enter", "ConferenceFirstMember": "true"}

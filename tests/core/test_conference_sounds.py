@@ -23,14 +23,14 @@ def test_the_enter_sound_is_played_to_the_whole_conference(stage: Stage, sound: 
 
 @pytest.mark.parametrize("sound", ["beep:1", "beep:2", "http://sounds.example/gong"])
 def test_the_exit_sound_is_played_to_those_who_remain(stage: Stage, sound: str) -> None:
-    """ "played to those who remain when this member leaves"; "the exit sound is ready when he leaves" """
+    """Spec: played to those who remain when this member leaves; the exit sound is ready when they leave."""
     stage.sounds[sound] = (Play("gong"),)
     stage.call("ann", stay())
     stage.call("bob", stay(exit_sound=sound))
-    assert len(stage.all(do.FetchSounds)) == sound.startswith("http")
+    assert len(stage.all(do.FetchSoundDocument)) == sound.startswith("http")
     stage.hang_up("bob")
     assert stage.media(stage.conference_id()) == ["gong" if sound.startswith("http") else sound]
-    assert len(stage.all(do.FetchSounds)) == sound.startswith("http")
+    assert len(stage.all(do.FetchSoundDocument)) == sound.startswith("http")
 
 
 def test_no_sound_is_the_default(stage: Stage) -> None:
@@ -50,7 +50,7 @@ def test_they_play_to_a_started_conference(stage: Stage) -> None:
 
 def test_joining_never_waits_for_the_sounds(stage: Stage) -> None:
     """ "URLs are fetched while the member joins, so that joining never waits for them" """
-    stage.held = {do.FetchSounds}
+    stage.held = {do.FetchSoundDocument}
     stage.sounds[MUSIC] = (Play("gong"),)
     stage.call("ann", stay())
     stage.call("bob", stay(enter_sound=MUSIC))
@@ -84,7 +84,7 @@ def test_who_leaves_without_hanging_up_does_not_hear_his_exit_sound(stage: Stage
 def test_the_request_of_a_sound_document(stage: Stage) -> None:
     """ "standard parameters, ConferenceName, `Event=ConferenceRemoteSounds`, and `ConferenceAction`" """
     stage.call("ann", stay(enter_sound="http://s/1", exit_sound="http://s/2", wait_sound="http://s/3"))
-    asked = {dict(e.params)["ConferenceAction"]: e for e in stage.all(do.FetchSounds)}
+    asked = {dict(e.params)["ConferenceAction"]: e for e in stage.all(do.FetchSoundDocument)}
     assert {action: e.url for action, e in asked.items()} == {
         "enterSound": "http://s/1", "exitSound": "http://s/2", "waitSound": "http://s/3"}  # fmt: skip
     for effect in asked.values():
@@ -106,7 +106,7 @@ def test_the_wait_sound_loops_with_750_ms_of_silence(stage: Stage) -> None:
     assert stage.media("ann") == ["jazz", "please hold"]
     stage.pass_time(0.001)
     assert stage.media("ann") == ["jazz", "please hold", "jazz"]
-    assert len(stage.all(do.FetchSounds)) == 1
+    assert len(stage.all(do.FetchSoundDocument)) == 1
 
 
 def test_it_is_asked_for_again_only_when_the_document_held_no_sound(stage: Stage) -> None:
@@ -116,7 +116,7 @@ def test_it_is_asked_for_again_only_when_the_document_held_no_sound(stage: Stage
     stage.sounds[MUSIC] = (Play("jazz"),)
     stage.pass_time(5)
     assert stage.media("ann") == ["jazz"]
-    assert len(stage.all(do.FetchSounds)) == 2
+    assert len(stage.all(do.FetchSoundDocument)) == 2
 
 
 def test_a_wait_sound_that_cannot_be_played_is_asked_for_again(stage: Stage) -> None:
@@ -155,14 +155,14 @@ def test_a_fetch_that_fails_means_no_sound_and_a_warning(stage: Stage) -> None:
 
 
 def test_the_document_comes_when_it_is_no_longer_needed(stage: Stage) -> None:
-    stage.held = {do.FetchSounds}
+    stage.held = {do.FetchSoundDocument}
     stage.sounds[MUSIC] = (Play("jazz"),)
     stage.call("ann", waiting(wait_sound=MUSIC))
     players(stage, "host")
     stage.let_go()
     assert stage.hears("ann") == {"host"}
     stage.hang_up("host")
-    assert stage.media("ann") == ["jazz"], "and serves when he is alone"
+    assert stage.media("ann") == ["jazz"], "and serves when ann is alone"
 
 
 def test_an_announcement_of_two_sounds_in_order(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong around the core, and that nobody waits for ever, and nothing stays in Asterisk without us."""
+"""Failures around the core: nobody waits forever, and nothing that the engine does not know stays in Asterisk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NEXT = "http://document.example/next"
 
 
 def fails(stage: Stage, kind: type[do.Effect], gone: bool = False) -> None:
-    """What was held back of that kind could not be done."""
+    """Report that the one held effect of that kind failed."""
     (effect,) = [e for e in stage.waiting if isinstance(e, kind)]
     stage.waiting = [e for e in stage.waiting if e is not effect]
     stage.held -= {kind}
@@ -27,7 +27,7 @@ def test_a_call_of_which_nothing_can_be_learnt_is_ended(stage: Stage, kind: type
     fails(stage, kind)
     assert any("it broke" in text for _, text in stage.problems())
     assert stage.codes() == [7011]
-    assert "ann" not in stage.asterisk.channels and not stage.directory.calls
+    assert "ann" not in stage.asterisk.channels and not stage.engine.calls
 
 
 def test_a_sound_whose_making_broke_is_passed_over(stage: Stage) -> None:
@@ -38,9 +38,9 @@ def test_a_sound_whose_making_broke_is_passed_over(stage: Stage) -> None:
 
 
 def test_a_sound_document_whose_asking_broke_means_no_sound(stage: Stage) -> None:
-    stage.held = {do.FetchSounds}
+    stage.held = {do.FetchSoundDocument}
     stage.call("ann", stay(wait_sound=MUSIC, start_conference_on_enter=False))
-    fails(stage, do.FetchSounds)
+    fails(stage, do.FetchSoundDocument)
     assert stage.hears("ann") == {"music"}
 
 
@@ -48,16 +48,16 @@ def test_a_name_whose_claim_broke_is_passed_over(stage: Stage) -> None:
     stage.held = {do.ClaimName}
     stage.call("ann", stay(), Speak("next"))
     fails(stage, do.ClaimName)
-    assert stage.media("ann") == ["next"] and not stage.directory.conferences
+    assert stage.media("ann") == ["next"] and not stage.engine.conferences
 
 
 def test_who_could_not_be_hung_up_is_tried_again(stage: Stage) -> None:
     stage.held = {do.HangUp}
     stage.call("ann")
     fails(stage, do.HangUp)
-    assert "ann" in stage.asterisk.channels and stage.directory.calls
+    assert "ann" in stage.asterisk.channels and stage.engine.calls
     stage.pass_time(5)
-    assert "ann" not in stage.asterisk.channels and not stage.directory.calls
+    assert "ann" not in stage.asterisk.channels and not stage.engine.calls
 
 
 def test_a_bridge_that_could_not_be_destroyed_is_tried_again(stage: Stage) -> None:
@@ -67,7 +67,7 @@ def test_a_bridge_that_could_not_be_destroyed_is_tried_again(stage: Stage) -> No
     fails(stage, do.DestroyBridge)
     assert stage.asterisk.bridges and stage.told()[-1] == "exit ann hangup"
     stage.pass_time(5)
-    assert not stage.asterisk.bridges and not stage.directory.conferences
+    assert not stage.asterisk.bridges and not stage.engine.conferences
 
 
 @pytest.mark.parametrize("stays", [(), (Speak("one moment"),)])
@@ -83,7 +83,7 @@ def test_a_document_that_leads_to_itself_ends(stage: Stage, stays: tuple[Speak, 
 
 
 def asked_within(stage: Stage, seconds: int, *, quick: int, then_s: int) -> int:
-    """Documents that ann asks for: after so many that take no time one that takes some, again and again."""
+    """Count ann's document requests: `quick` that take no time, then one that takes `then_s` seconds, repeatedly."""
     for n in range(quick):
         stage.documents[f"{NEXT}{n}"] = (Redirect(f"{NEXT}{n + 1}"),)
     stage.documents[f"{NEXT}{quick}"] = (Wait(then_s), Redirect(f"{NEXT}0"))
@@ -99,7 +99,7 @@ def asked_within(stage: Stage, seconds: int, *, quick: int, then_s: int) -> int:
 def test_a_document_that_pauses_now_and_then_is_asked_for_once_a_second_on_average(
     stage: Stage, quick: int, then_s: int
 ) -> None:
-    """Nineteen at once, a second's rest, and nineteen again: none of them would be the twentieth in a row."""
+    """Nineteen without a pause, one second, and nineteen again: no document would be the twentieth in a row."""
     asked = asked_within(stage, 100, quick=quick, then_s=then_s)
     code, text = stage.problems()[-1]
     assert code == 8014 and "20 documents in a row" in text
@@ -118,7 +118,7 @@ def test_documents_are_paced_by_no_clock_that_was_set_back(stage: Stage) -> None
     stage.documents[NEXT] = (Wait(1), Redirect(NEXT))
     stage.call("ann", Redirect(NEXT))
     stage.pass_time(5)
-    (call,) = stage.directory.calls.values()
+    (call,) = stage.engine.calls.values()
     for step in (3_600_000, -3_600_000, 10_000):
         call.paced_until += step
         stage.pass_time(60)

@@ -19,7 +19,7 @@ def asked(stage: Stage, **attributes: Any) -> None:
 
 
 def digits(stage: Stage) -> list[str]:
-    """With what the action was requested."""
+    """Return the Digits with which the action was requested."""
     requests = [dict(e.params) for e in stage.effects if isinstance(e, do.FetchDocument | do.PostCallback)]
     return [params["Digits"] for params in requests if "Digits" in params]
 
@@ -135,7 +135,7 @@ def test_valid_digits_and_the_sound_for_others(stage: Stage) -> None:
     stage.finish("ann")
     assert stage.media("ann") == ["your PIN", "wrong", "your PIN"]
     stage.press("ann", "21")
-    assert digits(stage) == ["21"], "what was pressed before counts no more"
+    assert digits(stage) == ["21"], "earlier digits no longer count"
 
 
 def test_an_invalid_digit_in_the_last_try_is_nothing_entered(stage: Stage) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ari_conf.core.member import schedule
+from ari_conf.core.conferences.member import schedule_digits
 
 
 @pytest.mark.parametrize(
@@ -19,4 +19,4 @@ from ari_conf.core.member import schedule
     ],
 )
 def test_w_is_half_a_second_and_W_a_whole_one(digits: str, times: tuple[tuple[int, str], ...]) -> None:
-    assert schedule(digits, 0) == times
+    assert schedule_digits(digits, 0) == times

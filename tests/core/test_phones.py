@@ -1,4 +1,4 @@
-"""What phones do within a call: hold, stop sending, begin another stream; and what they are sent."""
+"""Phones within a call: they hold, stop sending, or begin another stream; and what is sent to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import GetDigits, Play, Wait
-from ari_conf.core.reconcile import There, compared, expected
+from ari_conf.core.reconciliation.plan import AsteriskState, expectations, make_plan
 from tests.core.stage import START, Stage, players, stay, waiting
 
 
@@ -84,7 +84,7 @@ def test_talk_ends_with_the_hold(stage: Stage) -> None:
     stage.tell(ev.PhoneHeld("ann"))
     stage.pass_time(5)
     stage.hang_up("ann", "bob")
-    assert [(note.start_ms, note.end_ms - note.start_ms) for note in stage.all(do.NoteTalk)] == [(START, 3000)]
+    assert [(note.start_ms, note.end_ms - note.start_ms) for note in stage.all(do.AddSpeechNote)] == [(START, 3000)]
 
 
 # Sound that stops.
@@ -97,10 +97,10 @@ def test_talk_ends_where_the_sound_does_and_the_next_one_is_told_of(stage: Stage
     stage.pass_time(5)
     stage.tell(ev.AudioStopped("ann", 1000))
     assert floor(stage) == ["floor ann", "floor bob"]
-    assert [note.end_ms - note.start_ms for note in stage.all(do.NoteTalk)] == [4000]
+    assert [note.end_ms - note.start_ms for note in stage.all(do.AddSpeechNote)] == [4000]
     assert [(e.channel_id, e.silence_ms) for e in stage.all(do.DetectTalking)][-2:] == [("ann", None), ("ann", 500)]
     stage.tell(ev.AudioStopped("ann", 1500))
-    assert len(stage.all(do.NoteTalk)) == 1
+    assert len(stage.all(do.AddSpeechNote)) == 1
 
 
 def test_the_floor_of_one_whose_sound_stops_is_free(stage: Stage) -> None:
@@ -108,9 +108,9 @@ def test_the_floor_of_one_whose_sound_stops_is_free(stage: Stage) -> None:
     stage.talk("ann")
     stage.fall_silent("ann")
     stage.talk("ann")
-    assert floor(stage) == ["floor ann"], "silence alone leaves it to them"
+    assert floor(stage) == ["floor ann"], "silence alone leaves the floor to ann"
     stage.tell(ev.AudioStopped("ann", 1000))
-    (conference,) = stage.directory.conferences.values()
+    (conference,) = stage.engine.conferences.values()
     assert conference.floor is None
     stage.talk("ann")
     assert floor(stage) == ["floor ann", "floor ann"]
@@ -147,7 +147,7 @@ def test_another_stream_lets_its_channel_leave_and_enter_again_and_nobody_notice
     stage.talk("ann")
     before = stage.told(), len(stage.all(do.PlayMedia))
     seen(stage, "ann", 1)
-    assert added(stage) == ["ann", "bob"], "the first one that is seen is the one that it has"
+    assert added(stage) == ["ann", "bob"], "the first stream that is seen is the channel's present one"
     stage.asterisk.begin_stream("ann")
     assert stage.hears("bob") == set()
     seen(stage, "ann", 2)
@@ -155,7 +155,7 @@ def test_another_stream_lets_its_channel_leave_and_enter_again_and_nobody_notice
     assert added(stage) == ["ann", "bob", "ann"]
     assert stage.hears("bob") == {"ann"}
     assert (stage.told(), len(stage.all(do.PlayMedia))) == before
-    assert not stage.all(do.StopRecording) and not stage.all(do.NoteTalk)
+    assert not stage.all(do.StopRecording) and not stage.all(do.AddSpeechNote)
 
 
 def test_numbers_that_jumped_are_another_stream(stage: Stage) -> None:
@@ -194,7 +194,7 @@ def test_who_leaves_meanwhile_is_out_when_they_are_out(stage: Stage, hangs_up: b
 def test_who_can_not_be_let_in_again_and_is_still_in_goes_on(stage: Stage) -> None:
     players(stage, "ann", "bob")
     seen(stage, "ann", 1)
-    effects = stage.directory.receive(ev.StreamSeen("ann", 2), stage.now)
+    effects = stage.engine.handle_event(ev.StreamSeen("ann", 2), stage.now)
     (again,) = [effect for effect in effects if isinstance(effect, do.AddChannel)]
     stage.tell(ev.EffectFailed(again, "Asterisk is tired", refused=True))
     conference = stage.conference()
@@ -204,17 +204,17 @@ def test_who_can_not_be_let_in_again_and_is_still_in_goes_on(stage: Stage) -> No
 
 
 def test_who_takes_over_lets_it_leave_and_enter(stage: Stage) -> None:
-    """Whether it was done died with who did it."""
+    """Only the process that died knew whether it was done."""
     players(stage, "ann", "bob")
     seen(stage, "ann", 1)
-    stage.directory.receive(ev.StreamSeen("ann", 2), stage.now)
+    stage.engine.handle_event(ev.StreamSeen("ann", 2), stage.now)
     conference_id = stage.conference_id()
-    there = There({"ann": True, "bob": True}, {conference_id: frozenset({"ann", "bob"})})
-    found = compared(stage.directory, expected(stage.directory), there, why="takeover", ours=bool)
-    assert [effect for effect in found.again if isinstance(effect, do.AddChannel)] == [
+    there = AsteriskState({"ann": True, "bob": True}, {conference_id: frozenset({"ann", "bob"})})
+    found = make_plan(stage.engine, expectations(stage.engine), there, why="takeover", ours=bool)
+    assert [effect for effect in found.repeat if isinstance(effect, do.AddChannel)] == [
         do.AddChannel("ann", conference_id, 1)
     ]
-    assert found.missed == []
+    assert found.missed_events == []
 
 
 # What is sent.
@@ -229,7 +229,7 @@ def test_who_is_sent_nothing_is_sent_silence_until_a_conference(stage: Stage) ->
     assert not stage.asterisk.channels["ann"].silence
     assert stage.hears("ann") == {"bob"}
     stage.tell(ev.NothingSent("ann"))
-    assert not stage.asterisk.channels["ann"].silence, "it would hear nothing else there"
+    assert not stage.asterisk.channels["ann"].silence, "ann would hear nothing else there"
 
 
 def test_nobody_is_sent_silence_before_the_answer(stage: Stage) -> None:

@@ -1,11 +1,11 @@
-"""Wait with silence and beep; and late news of what is no longer played."""
+"""Wait with silence and beep, and late events about sounds that are no longer played."""
 
 from __future__ import annotations
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Play, Speak, Wait
-from ari_conf.core.player import Player
+from ari_conf.core.playback.player import Player
 from tests.core.stage import Stage
 
 CHANNEL = do.Target("channel", "ann")
@@ -77,10 +77,10 @@ def test_stopped_while_it_plays_and_while_it_is_prepared() -> None:
     player = Player("c.1", CHANNEL, (Play("a"),))
     player.start(0)
     assert player.stop() == []
-    assert player.receive(ev.SoundPrepared("c.1.1", "a"), 1) == []
+    assert player.handle_event(ev.SoundPrepared("c.1.1", "a"), 1) == []
     player = Player("c.2", CHANNEL, (Play("a"),))
     player.start(0)
-    player.receive(ev.SoundPrepared("c.2.1", "a"), 1)
+    player.handle_event(ev.SoundPrepared("c.2.1", "a"), 1)
     assert player.stop() == [do.StopPlayback(CHANNEL, "c.2.1")]
     assert player.done and player.deadline is None
 
@@ -88,24 +88,24 @@ def test_stopped_while_it_plays_and_while_it_is_prepared() -> None:
 def test_news_of_another_playback_is_none_of_his() -> None:
     player = Player("c.1", CHANNEL, (Play("a", loop=0),))
     player.start(0)
-    player.receive(ev.SoundPrepared("c.1.1", "a"), 1)
-    (again,) = player.receive(ev.PlaybackFinished("c.1.1"), 2)
+    player.handle_event(ev.SoundPrepared("c.1.1", "a"), 1)
+    (again,) = player.handle_event(ev.PlaybackFinished("c.1.1"), 2)
     assert isinstance(again, do.PlayMedia) and again.playback_id == "c.1.2"
-    assert player.receive(ev.PlaybackFinished("c.1.1"), 3) == []
+    assert player.handle_event(ev.PlaybackFinished("c.1.1"), 3) == []
 
 
 def test_one_that_fails_is_not_played_again() -> None:
     player = Player("c.1", CHANNEL, (Play("a", loop=0),))
     player.start(0)
-    player.receive(ev.SoundPrepared("c.1.1", "a"), 1)
-    assert player.receive(ev.PlaybackFinished("c.1.1", failed=True), 2) == []
+    player.handle_event(ev.SoundPrepared("c.1.1", "a"), 1)
+    assert player.handle_event(ev.PlaybackFinished("c.1.1", failed=True), 2) == []
     assert player.done
 
 
 def test_an_endless_one_of_which_nothing_could_be_heard_ends() -> None:
     player = Player("m.1", CHANNEL, (Wait(1),), endless=True)
     player.start(0)
-    player.receive(ev.TimePassed(), 1000)
+    player.handle_event(ev.DeadlineReached(), 1000)
     assert player.done
 
 

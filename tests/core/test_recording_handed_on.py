@@ -1,4 +1,4 @@
-"""What becomes of a recording at its end: it is handed on once, with who was in and who spoke."""
+"""Recording at its end: it is handed on once, with the members who were in and those who spoke."""
 
 from __future__ import annotations
 
@@ -37,7 +37,11 @@ def test_its_callback_is_the_last_of_the_sequence_and_of_no_member(stage: Stage)
     stage.hang_up("ann", "bob")
     callback = handed_on(stage).callback
     assert callback is not None
-    assert (callback.url, callback.method, callback.lane) == (CALLBACK, "POST", handed_on(stage).conference_id)
+    assert (callback.url, callback.method, callback.ordering_scope) == (
+        CALLBACK,
+        "POST",
+        handed_on(stage).conference_id,
+    )
     params = dict(callback.params)
     assert not {"ConferenceMemberID", "CallUUID", "RecordingDuration"} & params.keys()
     assert (params["ConferenceAction"], params["Event"], params["From"]) == ("record", "ConferenceRecord", "4930123")
@@ -73,16 +77,16 @@ def test_who_was_in_and_when(stage: Stage) -> None:
     stage.hang_up("ann")
     stage.pass_time(1)
     stage.hang_up("bob")
-    stays = [(n.call_uuid, n.from_, n.to, n.entered_ms - START, n.left_ms) for n in stage.all(do.NoteStay)]
+    stays = [(n.call_uuid, n.from_, n.to, n.entered_ms - START, n.left_ms) for n in stage.all(do.AddAttendanceNote)]
     assert stays == [
         ("call-ann", "4930123", "100", 0, START + 2000),
         ("call-bob", "4930123", "100", 1000, START + 3000),
     ]
-    assert {note.recording_id for note in stage.all(do.NoteStay)} == {handed_on(stage).recording_id}
+    assert {note.recording_id for note in stage.all(do.AddAttendanceNote)} == {handed_on(stage).recording_id}
 
 
 def test_who_spoke_and_when(stage: Stage) -> None:
-    """Asterisk tells of the end of talking after 500 ms of silence. One who leaves has ended too."""
+    """Asterisk reports the end of talking after 500 ms of silence. A member who leaves has stopped talking too."""
     players(stage, "ann", "bob", record=True)
     stage.pass_time(1)
     stage.talk("ann")
@@ -91,9 +95,9 @@ def test_who_spoke_and_when(stage: Stage) -> None:
     stage.talk("bob")
     stage.pass_time(1)
     stage.hang_up("bob")
-    assert [(n.start_ms - START, n.end_ms - START) for n in stage.all(do.NoteTalk)] == [(1000, 2500), (3000, 4000)]
+    assert [(n.start_ms - START, n.end_ms - START) for n in stage.all(do.AddSpeechNote)] == [(1000, 2500), (3000, 4000)]
     stage.fall_silent("ann")
-    assert len(stage.all(do.NoteTalk)) == 2, "she had not begun again"
+    assert len(stage.all(do.AddSpeechNote)) == 2, "she had not begun again"
 
 
 def test_a_muted_member_does_not_speak(stage: Stage) -> None:
@@ -102,7 +106,7 @@ def test_a_muted_member_does_not_speak(stage: Stage) -> None:
     stage.pass_time(1)
     stage.fall_silent("ann")
     stage.hang_up("ann")
-    assert stage.all(do.NoteTalk) == []
+    assert stage.all(do.AddSpeechNote) == []
 
 
 def test_what_was_said_before_the_mute_was_said_and_what_is_said_meanwhile_is_not(stage: Stage) -> None:
@@ -114,7 +118,7 @@ def test_what_was_said_before_the_mute_was_said_and_what_is_said_meanwhile_is_no
     mute(stage, False)
     stage.pass_time(4)
     stage.fall_silent("ann")
-    assert [(n.start_ms - START, n.end_ms - START) for n in stage.all(do.NoteTalk)] == [(0, 2000), (5000, 8500)]
+    assert [(n.start_ms - START, n.end_ms - START) for n in stage.all(do.AddSpeechNote)] == [(0, 2000), (5000, 8500)]
 
 
 def mute(stage: Stage, on: bool) -> None:
@@ -123,13 +127,13 @@ def mute(stage: Stage, on: bool) -> None:
 
 
 def test_one_that_failed_is_handed_on_as_such(stage: Stage) -> None:
-    """Whether there is a file after all, only Asterisk's disk says."""
+    """Only Asterisk's disk shows whether a file exists after all."""
     stage.held = {do.StartRecording}
     stage.call("ann", stay(record=True))
     stage.tell(ev.EffectFailed(stage.give_up(), "no answer in time"))
     stage.call("bob", stay())
     stage.hang_up("bob")
-    assert stage.all(do.StoreRecording) == [], "it may go on"
+    assert stage.all(do.StoreRecording) == [], "the recording may still run"
     stage.hang_up("ann")
     assert len(stage.all(do.StopRecording)) == 1
     assert handed_on(stage).failed
@@ -137,7 +141,7 @@ def test_one_that_failed_is_handed_on_as_such(stage: Stage) -> None:
 
 @pytest.mark.parametrize("wideband", [True, False])
 def test_it_is_of_the_best_rate_that_the_conference_has(stage: Stage, wideband: bool) -> None:
-    """ "16 kHz when callers are wideband, else 8 kHz": also for the sake of one who still waits for the start."""
+    """ "16 kHz when callers are wideband, else 8 kHz": also for a member who still waits for the start."""
     stage.wideband = {"ann"} if wideband else set()
     stage.call("ann", stay(start_conference_on_enter=False))
     stage.call("host", stay(record=True))

@@ -1,4 +1,4 @@
-"""What is written is read as it was: as the application writes it, and as it did before."""
+"""Snapshots restore the state as it was, also those of earlier versions."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 
 import pytest
 
-from ari_conf.core.call import Call
-from ari_conf.core.conference import Conference
+from ari_conf.core.calls.call import Call
+from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.elements import GetDigits, Hangup, Play, PreAnswer, Redirect, Speak, Wait
 from ari_conf.core.snapshot import restore, snapshot
-from ari_conf.written import decoded, encoded
+from ari_conf.store.state_codec import decode, encode
 from tests.core.stage import MUSIC, Stage, players, stay, waiting
 
 
 def there_and_back(stage: Stage) -> None:
-    for call in stage.directory.calls.values():
+    for call in stage.engine.calls.values():
         _as_it_was(call, Call)
-    for conference in stage.directory.conferences.values():
+    for conference in stage.engine.conferences.values():
         _as_it_was(conference, Conference)
 
 
 def _as_it_was(thing: Call | Conference, kind: type) -> None:
-    assert restore(json.loads(encoded(thing)), kind) == thing
+    assert restore(json.loads(encode(thing)), kind) == thing
     assert restore(json.loads(json.dumps(snapshot(thing))), kind) == thing
-    assert decoded(encoded(thing), {}) == decoded(json.dumps(snapshot(thing)).encode(), {}) == thing
+    assert decode(encode(thing), {}) == decode(json.dumps(snapshot(thing)).encode(), {}) == thing
 
 
 @pytest.mark.parametrize(
@@ -68,9 +68,9 @@ def test_the_restored_one_goes_on_as_the_other_would(stage: Stage) -> None:
     stage.sounds[MUSIC] = (Play("jazz"),)
     stage.call("ann", stay(wait_sound=MUSIC, hangup_on_star=True, digits_match=("12",)), Speak("next"))
     stage.press("ann", "1")
-    for shelf, kind in ((stage.directory.calls, Call), (stage.directory.conferences, Conference)):
+    for shelf, kind in ((stage.engine.calls, Call), (stage.engine.conferences, Conference)):
         for key, thing in list(shelf.items()):
-            shelf[key] = restore(json.loads(encoded(thing)), kind)  # type: ignore[index]
+            shelf[key] = restore(json.loads(encode(thing)), kind)  # type: ignore[index]
     stage.press("ann", "2*")
     assert stage.told() == ["enter ann", "digits ann 12", "exit ann star"]
     assert stage.media("ann") == ["jazz", "next"]
@@ -79,8 +79,8 @@ def test_the_restored_one_goes_on_as_the_other_would(stage: Stage) -> None:
 def test_equal_documents_are_one_again(stage: Stage) -> None:
     players(stage, "ann", "bob", digits_match=("1",))
     shared: dict[Hashable, Any] = {}
-    calls = [decoded(encoded(call), shared) for call in stage.directory.calls.values()]
-    conferences = [decoded(encoded(conference), shared) for conference in stage.directory.conferences.values()]
+    calls = [decode(encode(call), shared) for call in stage.engine.calls.values()]
+    conferences = [decode(encode(conference), shared) for conference in stage.engine.conferences.values()]
     elements = [e for c in calls if isinstance(c, Call) for e in (*c.elements, c.running)]
     elements += [m.element for c in conferences if isinstance(c, Conference) for m in c.members.values()]
     assert len(elements) == 6
@@ -89,9 +89,9 @@ def test_equal_documents_are_one_again(stage: Stage) -> None:
 
 def test_what_changes_is_each_ones_own(stage: Stage) -> None:
     players(stage, "ann", "bob", digits_match=("1",), enter_sound="beep:1")
-    (conference,) = stage.directory.conferences.values()
+    (conference,) = stage.engine.conferences.values()
     shared: dict[Hashable, Any] = {}
-    one, another = (decoded(encoded(conference), shared) for _ in range(2))
+    one, another = (decode(encode(conference), shared) for _ in range(2))
     assert isinstance(one, Conference) and isinstance(another, Conference)
     members = [*one.members.values(), *another.members.values()]
     parts = [p for m in members for p in (m.matcher, m.enter_sound, m.exit_sound, m.aside, m.aside.queue)]
@@ -100,15 +100,15 @@ def test_what_changes_is_each_ones_own(stage: Stage) -> None:
 
 def test_what_a_version_before_did_not_write_has_its_default(stage: Stage) -> None:
     stage.call("ann", stay(), Speak("next"))
-    (conference,) = stage.directory.conferences.values()
-    shot = json.loads(encoded(conference))
+    (conference,) = stage.engine.conferences.values()
+    shot = json.loads(encode(conference))
     del shot["locked"], shot["sounds"], shot["members"]["1"]["aside"], shot["members"]["1"]["element"]["relay_dtmf"]
-    assert restore(shot, Conference) == decoded(json.dumps(shot).encode(), {}) == conference
+    assert restore(shot, Conference) == decode(json.dumps(shot).encode(), {}) == conference
     del shot["name"]
     with pytest.raises(KeyError, match="name"):
         restore(shot, Conference)
     with pytest.raises(ValueError, match="name"):
-        decoded(json.dumps(shot).encode(), {})
+        decode(json.dumps(shot).encode(), {})
 
 
 def test_what_it_can_not_have_been_made_from() -> None:

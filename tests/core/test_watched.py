@@ -1,4 +1,4 @@
-"""Somebody looks at an account's conferences: who talks is detected as long as he does."""
+"""Watched accounts: talking is detected for as long as a user looks at the account's conferences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Wait
-from ari_conf.core.reconcile import There, compared, expected
+from ari_conf.core.reconciliation.plan import AsteriskState, make_plan
+from ari_conf.core.reconciliation.plan import expectations as expected
 from tests.core.stage import START, Stage, players, stay, waiting
 
 LEASE_MS = 30_000
@@ -41,7 +42,7 @@ def test_talking_is_detected_while_somebody_looks_and_no_longer(stage: Stage) ->
     stage.pass_time(29)
     watch(stage)
     stage.pass_time(29)
-    assert len(detected(stage)) == 2, "it was said again in time"
+    assert len(detected(stage)) == 2, "the watch was renewed in time"
     stage.pass_time(1)
     assert detected(stage)[2:] == [("ann", False), ("bob", False)]
     assert talking(stage) == set()
@@ -110,17 +111,17 @@ def test_the_floor_of_a_conference_that_nobody_looked_at_is_free(stage: Stage) -
 
 
 def test_who_talked_when_the_connection_broke_is_listened_to_anew(stage: Stage) -> None:
-    """ann holds the floor, and bob talks as well: whether they still do, nobody has told."""
+    """ann holds the floor, and bob talks as well: no event says whether they still do."""
     players(stage, "ann", "bob", "cid")
     watch(stage)
     stage.talk("ann")
     stage.talk("bob")
     channels = dict.fromkeys(("ann", "bob", "cid"), True)
-    there = There(channels, {stage.conference_id(): frozenset(channels)}, frozenset(), frozenset())
-    expectations = expected(stage.directory)
-    found = compared(stage.directory, expectations, there, why="connection", ours=lambda _: False)
-    assert found.missed == [ev.TalkingFinished("ann"), ev.TalkingFinished("bob")]
-    assert found.again == [
+    there = AsteriskState(channels, {stage.conference_id(): frozenset(channels)}, frozenset(), frozenset())
+    expectations = expected(stage.engine)
+    found = make_plan(stage.engine, expectations, there, why="connection", ours=lambda _: False)
+    assert found.missed_events == [ev.TalkingFinished("ann"), ev.TalkingFinished("bob")]
+    assert found.repeat == [
         do.DetectTalking("ann", None),
         do.DetectTalking("ann", 500),
         do.DetectTalking("bob", None),

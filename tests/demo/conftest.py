@@ -1,4 +1,4 @@
-"""An Asterisk of its own for the phones' tests: its own applications answer, nothing of ours."""
+"""A separate Asterisk for the phones' tests: Asterisk's own applications answer, no code of ari_conf."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ari_conf.parts.asterisk import DEFAULT_ROOT, EmbeddedAsterisk, present
-from ari_conf.parts.processes import free_port, logs, start, stop
+from ari_conf.local.asterisk import DEFAULT_ROOT, LocalAsterisk, find
+from ari_conf.local.processes import free_port, log_matches, start, stop
 from tests.chaos.witness import prefer
 
 ROOT = Path(os.environ.get("ARI_CONF_ASTERISK_ROOT", DEFAULT_ROOT))
@@ -113,16 +113,16 @@ def _configure(folder: Path, sip: int) -> Path:
 @pytest.fixture(scope="session")
 def sounds() -> Path:
     """The folder with Asterisk's own `sounds` and `moh`."""
-    return (Path("/") if present(ROOT) == "native" else ROOT) / "usr/share/asterisk"
+    return (Path("/") if find(ROOT) == "native" else ROOT) / "usr/share/asterisk"
 
 
 @pytest.fixture
 async def dial(tmp_path: Path) -> AsyncIterator[Callable[[str], str]]:
-    """Starts Asterisk; yields what makes an extension's URI."""
+    """Start Asterisk; yield a function that returns an extension's URI."""
     sip = free_port(socket.SOCK_DGRAM)
-    asterisk_here = EmbeddedAsterisk(tmp_path, present(ROOT))
+    asterisk_here = LocalAsterisk(tmp_path, find(ROOT))
     command = asterisk_here.command("asterisk", "-f", "-C", str(_configure(tmp_path, sip)))
-    asterisk = await start("asterisk", command, tmp_path / "out", ready=logs("Asterisk Ready"))
+    asterisk = await start("asterisk", command, tmp_path / "out", ready=log_matches("Asterisk Ready"))
     prefer(asterisk.pid)
     try:
         yield lambda extension: f"sip:{extension}@127.0.0.1:{sip}"

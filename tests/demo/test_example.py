@@ -1,4 +1,4 @@
-"""The example program: its documents are run without a warning, and only what is signed is answered."""
+"""The example program: its documents run without a warning, and it answers only signed requests."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from ari_conf import document
 from ari_conf.core import elements as el
-from ari_conf.http.signature import headers
+from ari_conf.documents import parser
+from ari_conf.http_client.signature import headers
 from demo.example import Example
 
 TOKEN = "t" * 40
@@ -33,11 +33,11 @@ def asked(example: Example, path: str, token: str = TOKEN, **params: str) -> req
 
 
 def test_the_right_pin_leads_into_the_conference(example: Example) -> None:
-    first = document.parse(asked(example, "/answer", From="15550100").content)
+    first = parser.parse(asked(example, "/answer", From="15550100").content)
     assert isinstance(first.elements[0], el.GetDigits) and first.warnings == ()
-    again = document.parse(asked(example, "/pin", Digits="9999").content)
+    again = parser.parse(asked(example, "/pin", Digits="9999").content)
     assert again.elements == first.elements
-    let_in = document.parse(asked(example, "/pin", Digits="1234").content)
+    let_in = parser.parse(asked(example, "/pin", Digits="1234").content)
     assert isinstance(let_in.elements[-1], el.Conference) and let_in.warnings == ()
     assert asked(example, "/events", Event="ConferenceEnter", From="15550100").status_code == 200
     assert example.told == [{"Event": "ConferenceEnter", "From": "15550100"}]

@@ -1,4 +1,4 @@
-"""What is written behind `python -m demo`."""
+"""The command-line arguments of `python -m demo`."""
 
 import subprocess
 import sys

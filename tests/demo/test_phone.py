@@ -14,23 +14,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo import listen
+from demo import audio_analysis
 from demo.codec import G722
-from demo.heard import Recorder
 from demo.phone import CallFailed, Phone, Switchboard, now_ms
-from demo.rtp import Line
+from demo.received_audio import AudioRecorder
+from demo.rtp import RtpSession
 from demo.speech import speech_files
 from tests.lateness import lasted, late_ms, took_ms
 
 Dial = Callable[[str], str]
 
 LATE_MS = 60
-"""What a phone of the trade evens out."""
+"""The jitter in ms that an ordinary phone compensates."""
 
 
 def slips(phone: Phone) -> float:
-    """How far apart two pieces of one sound may be in what the phone heard, on this machine."""
-    return listen.SLIP_MS + late_ms(phone.called_at or 0, now_ms())
+    """Return the tolerance in ms between two pieces of one sound in the received audio, on this machine."""
+    return audio_analysis.SLIP_MS + late_ms(phone.called_at or 0, now_ms())
 
 
 async def test_hears_its_own_tone_from_an_echo_in_time(dial: Dial) -> None:
@@ -38,40 +38,40 @@ async def test_hears_its_own_tone_from_an_echo_in_time(dial: Dial) -> None:
         ann.silence()
         await ann.call(dial("echo"))
         tone = ann.tone(475)
-        await ann.hears(lambda heard: listen.sounds(heard, 475), window_ms=500)
+        await ann.wait_for_audio(lambda heard: audio_analysis.is_tone_present(heard, 475), window_ms=500)
         heard = ann.heard
         assert tone.started_ms is not None
-        ((start, _),) = listen.intervals_of(heard.audio, 475)
+        ((start, _),) = audio_analysis.intervals_of(heard.audio, 475)
         lasted(tone.started_ms, heard.start_ms + start, 0, 60)
-        assert abs(listen.level_dbfs(heard.since(heard.end_ms - 300)) - -20) < 0.5
+        assert abs(audio_analysis.level_dbfs(heard.since(heard.end_ms - 300)) - -20) < 0.5
         await ann.hang_up()
         assert ann.state == "ended"
 
 
 async def test_three_in_a_conference_each_hear_the_other_two(dial: Dial) -> None:
     async with Switchboard(3) as phones:
-        for phone, pitch in zip(phones, listen.PITCHES, strict=False):
+        for phone, pitch in zip(phones, audio_analysis.PITCHES, strict=False):
             phone.tone(pitch, -24)
             await phone.call(dial("standup"))
-        pitches = listen.PITCHES[:3]
+        pitches = audio_analysis.PITCHES[:3]
         for phone, own in zip(phones, pitches, strict=True):
             others = set(pitches) - {own}
-            await phone.hears(partial(_only, others), window_ms=400)
+            await phone.wait_for_audio(partial(_only, others), window_ms=400)
 
 
-def _only(pitches: set[int], heard: listen.Samples) -> bool:
-    return set(listen.tones(heard)) == pitches
+def _only(pitches: set[int], heard: audio_analysis.Samples) -> bool:
+    return set(audio_analysis.tones(heard)) == pitches
 
 
 async def test_digits_go_both_ways(dial: Dial) -> None:
     async with Switchboard(2) as (ann, bob):
         await ann.call(dial("digits"))
-        await ann.receives("1379*#0")
+        await ann.wait_for_digits("1379*#0")
         await ann.hung_up()
         assert ann.cause == 16
         await bob.call(dial("repeat"))
         await bob.press("15*37")
-        await bob.receives("15*37")
+        await bob.wait_for_digits("15*37")
         assert [digit for _, digit in bob.pressed] == list("15*37")
         pressed = [at for at, _ in bob.pressed]
         for one, next_one in pairwise(pressed):
@@ -79,11 +79,11 @@ async def test_digits_go_both_ways(dial: Dial) -> None:
 
 
 def test_an_event_keeps_its_timestamp_grows_and_says_its_end_three_times() -> None:
-    """Not by Asterisk, which guesses an end that was never said."""
+    """The far end is not Asterisk, which guesses an end that was never sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
         far.bind(("127.0.0.1", 0))
         far.settimeout(1)
-        line = Line("127.0.0.1", lambda at, digit: None)
+        line = RtpSession("127.0.0.1", lambda at, digit: None)
         line.far = far.getsockname()
         line.press("#", 60, 20, lambda at, digit: None)
         for _ in range(4):
@@ -107,11 +107,11 @@ async def test_speech_goes_on_under_digits_and_stays_in_time(dial: Dial) -> None
         speech = speech_files()[0]
         said = ann.say(speech.path)
         await ann.press("12")
-        await ann.hears(lambda heard: not listen.silent(heard), window_ms=3000)
-        match = listen.contains(ann.heard.audio, listen.wav(speech.path)[:24000])
-        assert match.score > listen.FOUND
+        await ann.wait_for_audio(lambda heard: not audio_analysis.silent(heard), window_ms=3000)
+        match = audio_analysis.find_reference(ann.heard.audio, audio_analysis.wav(speech.path)[:24000])
+        assert match.score > audio_analysis.FOUND
         assert said.started_ms is not None
-        # Where it stands in what is heard is known to a packet.
+        # The position in the received audio is known to one packet.
         lasted(said.started_ms, ann.heard.start_ms + match.offset_ms, -20, 60)
 
 
@@ -122,7 +122,7 @@ async def test_early_media_is_heard_before_the_answer(dial: Dial) -> None:
         assert ann.answered_at is None
         await call
         assert ann.answered_at is not None
-        assert listen.sounds(ann.heard.between(ann.answered_at - 600, ann.answered_at - 100), 600)
+        assert audio_analysis.is_tone_present(ann.heard.between(ann.answered_at - 600, ann.answered_at - 100), 600)
 
 
 async def test_a_refused_call_says_why(dial: Dial) -> None:
@@ -155,16 +155,16 @@ async def test_headers_and_caller_arrive(dial: Dial) -> None:
 async def test_music_on_hold_is_told_from_speech(dial: Dial, sounds: Path) -> None:
     async with Switchboard(2) as (ann, bob):
         await asyncio.gather(ann.call(dial("music")), bob.call(dial("speech")))
-        await ann.hears(lambda heard: not listen.silent(heard), window_ms=3000)
-        await bob.hears(lambda heard: not listen.silent(heard), window_ms=3000)
+        await ann.wait_for_audio(lambda heard: not audio_analysis.silent(heard), window_ms=3000)
+        await bob.wait_for_audio(lambda heard: not audio_analysis.silent(heard), window_ms=3000)
         songs, slip_ms = sorted((sounds / "moh").glob("*.wav")), slips(ann)
-        _, music = listen.loudest(ann.as_sent(), songs, slip_ms)
-        _, speech = listen.loudest(bob.as_sent(), songs, slip_ms)
-        assert music.score > listen.FOUND
+        _, music = audio_analysis.best_match(ann.as_sent(), songs, slip_ms)
+        _, speech = audio_analysis.best_match(bob.as_sent(), songs, slip_ms)
+        assert music.score > audio_analysis.FOUND
         assert speech.score < 0.3
-        congratulations = listen.wav(sounds / "sounds/en_US_f_Allison/demo-congrats.wav")
-        assert listen.contains(bob.as_sent(), congratulations, slip_ms).score > listen.FOUND
-        assert listen.contains(ann.as_sent(), congratulations, slip_ms).score < 0.3
+        congratulations = audio_analysis.wav(sounds / "sounds/en_US_f_Allison/demo-congrats.wav")
+        assert audio_analysis.find_reference(bob.as_sent(), congratulations, slip_ms).score > audio_analysis.FOUND
+        assert audio_analysis.find_reference(ann.as_sent(), congratulations, slip_ms).score < 0.3
 
 
 async def test_who_speaks_in_a_conference_can_be_told(dial: Dial) -> None:
@@ -175,16 +175,16 @@ async def test_who_speaks_in_a_conference_can_be_told(dial: Dial) -> None:
         ann.say(first.path)
         bob.say(second.path)
         start = now_ms()
-        await cid.hears(lambda heard: not listen.silent(heard), window_ms=6000)
+        await cid.wait_for_audio(lambda heard: not audio_analysis.silent(heard), window_ms=6000)
         heard = cid.heard.since(start)
         for speech, there in ((first, True), (second, True), (third, False)):
-            score = listen.contains(heard, listen.wav(speech.path)[: 8 * 5000], slips(cid)).score
-            assert (score > listen.FOUND) if there else (score < 0.3), (speech.name, score)
+            score = audio_analysis.find_reference(heard, audio_analysis.wav(speech.path)[: 8 * 5000], slips(cid)).score
+            assert (score > audio_analysis.FOUND) if there else (score < 0.3), (speech.name, score)
 
 
 async def _talk(phones: list[Phone], uri: str, seconds: float) -> tuple[float, float]:
-    """All in one conference, for so long; returns (start, end) in epoch ms of the time in which all were in."""
-    for phone, pitch in zip(phones, listen.PITCHES * 2, strict=False):
+    """Let all talk in one conference for this time; return (start, end) in epoch ms of the time with all present."""
+    for phone, pitch in zip(phones, audio_analysis.PITCHES * 2, strict=False):
         phone.tone(pitch, -32)
     await asyncio.gather(*(phone.call(uri, from_user=f"1555{at:04}") for at, phone in enumerate(phones)))
     start = now_ms() + 300
@@ -197,19 +197,19 @@ async def test_twenty_in_a_conference_hear_nineteen_without_gaps(dial: Dial) -> 
         cpu = time.process_time()
         start, end = await _talk(board.phones, dial("standup"), 4)
         print(f"CPU of the phones: {(time.process_time() - cpu) / 4.3:.0%}")
-        for phone, own in zip(board.phones, listen.PITCHES, strict=True):
+        for phone, own in zip(board.phones, audio_analysis.PITCHES, strict=True):
             missing = phone.heard.missing(start, end, longer_than_ms=LATE_MS)
             assert [span for span in missing if took_ms(*span) > LATE_MS] == []
             audio = phone.heard.between(start, end)
-            others = set(listen.PITCHES) - {own}
-            assert set(listen.tones(audio)) == others
+            others = set(audio_analysis.PITCHES) - {own}
+            assert set(audio_analysis.tones(audio)) == others
             for pitch in others:
-                gaps = listen.gaps(audio, pitch, LATE_MS)
+                gaps = audio_analysis.gaps(audio, pitch, LATE_MS)
                 assert [gap for gap in gaps if took_ms(start + gap[0], start + gap[1]) > LATE_MS] == [], pitch
 
 
 def test_a_lost_packet_is_a_hole_and_jitter_is_not() -> None:
-    recorder = Recorder()
+    recorder = AudioRecorder()
     tone = np.full(160, 0x80, np.uint8).tobytes()
     for number in range(20):
         if number != 7:
@@ -232,25 +232,25 @@ async def test_a_switchboard_ends_the_calls_that_are_left(dial: Dial) -> None:
 
 
 async def test_a_wideband_caller_is_heard_and_hears(dial: Dial) -> None:
-    """G.722, in a conference with one who speaks mu-law."""
+    """The phone speaks G.722, in a conference with a phone that speaks mu-law."""
     async with Switchboard() as board:
         ann, bob = board.phone(codec=G722), board.phone()
-        for phone, pitch in zip((ann, bob), listen.PITCHES, strict=False):
+        for phone, pitch in zip((ann, bob), audio_analysis.PITCHES, strict=False):
             phone.tone(pitch)
             await phone.call(dial("standup"))
-        await bob.hears(partial(_only, {listen.PITCHES[0]}), window_ms=400)
-        await ann.hears(partial(_only, {listen.PITCHES[1]}), window_ms=400)
-        level = listen.level_dbfs(ann.heard.audio[-3200:])
+        await bob.wait_for_audio(partial(_only, {audio_analysis.PITCHES[0]}), window_ms=400)
+        await ann.wait_for_audio(partial(_only, {audio_analysis.PITCHES[1]}), window_ms=400)
+        level = audio_analysis.level_dbfs(ann.heard.audio[-3200:])
         assert abs(level - -20) < 1.5
         ann.silence()
         bob.silence()
         for phone in (ann, bob):
-            await phone.hears(listen.silent, window_ms=400)
+            await phone.wait_for_audio(audio_analysis.silent, window_ms=400)
 
 
 def test_what_comes_late_is_heard_as_it_was_sent() -> None:
-    """Five packets in one burst, 80 ms late: a hole for who listens, and none in what was said. One is overtaken."""
-    recorder = Recorder()
+    """Five packets come in one burst, 80 ms late, and one is overtaken: `heard` has a hole, `as_sent` has none."""
+    recorder = AudioRecorder()
     tone = np.full(160, 0x80, np.uint8).tobytes()
     for number in [*range(10), 11, 10, *range(25, 30)]:
         arrives_ms = 20 * (number if number not in range(4, 9) else 8)
@@ -261,7 +261,7 @@ def test_what_comes_late_is_heard_as_it_was_sent() -> None:
     assert listen_to(recorder.heard().audio) != spans
 
 
-def listen_to(samples: listen.Samples) -> list[tuple[float, float]]:
-    """(from, to) in ms of what is no silence."""
+def listen_to(samples: audio_analysis.Samples) -> list[tuple[float, float]]:
+    """Return (from, to) in ms of each interval that is not silent."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], samples != 0, [False])).astype(np.int8)))
     return [(float(a), float(b)) for a, b in edges.reshape(-1, 2) / 8]

@@ -1,29 +1,29 @@
-"""The demo's judgement: it says that a caller heard another only if his words are in the sound that reached him."""
+"""The demo's verdict: a caller heard another only if the other's words are in the audio that the caller received."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from demo import listen
-from demo.callers import Caller
-from demo.show import summary, written
+from demo import audio_analysis
+from demo.report import summary, written
+from demo.scenario import Caller
 from demo.speech import speech_files
 
-BOB, CID, ANN = (listen.wav(speech.path)[: 3 * 8000] for speech in speech_files())
+BOB, CID, ANN = (audio_analysis.wav(speech.path)[: 3 * 8000] for speech in speech_files())
 
 
-def mixed(*voices: listen.Samples) -> listen.Samples:
+def mixed(*voices: audio_analysis.Samples) -> audio_analysis.Samples:
     return np.sum(voices, axis=0, dtype=np.int32).clip(-32768, 32767).astype(np.int16)
 
 
-def caller(name: str, speech: listen.Samples, heard: listen.Samples) -> Caller:
+def caller(name: str, speech: audio_analysis.Samples, heard: audio_analysis.Samples) -> Caller:
     phone = SimpleNamespace(heard=SimpleNamespace(between=lambda start, end: heard))
     return Caller(name, "1", "", speech, "green", phone)
 
 
-def judged(bob: listen.Samples, cid: listen.Samples, ann: listen.Samples) -> list[str]:
-    """What is said to be missing, when that is what reached each of them."""
+def judged(bob: audio_analysis.Samples, cid: audio_analysis.Samples, ann: audio_analysis.Samples) -> list[str]:
+    """Return the sentences about missing voices, given the audio that each caller received."""
     return summary([caller("Bob", BOB, bob), caller("Cid", CID, cid), caller("Ann", ANN, ann)], 0.0)
 
 
@@ -41,7 +41,7 @@ def test_silence_is_not_taken_for_anybody():
 
 
 def test_an_echo_is_no_conference():
-    assert judged(mixed(BOB, CID, ANN), mixed(BOB, ANN), mixed(BOB, CID)) == ["Bob heard himself"]
+    assert judged(mixed(BOB, CID, ANN), mixed(BOB, ANN), mixed(BOB, CID)) == ["Bob heard an echo"]
 
 
 @pytest.mark.parametrize("heard", [mixed(CID[::-1], ANN), mixed(np.roll(CID, 1) * 0, ANN)])
@@ -52,4 +52,4 @@ def test_other_words_are_not_his(heard):
 def test_what_each_heard_is_left_to_be_listened_to(tmp_path):
     heard = mixed(BOB, CID)
     (file,) = written([caller("Ann", ANN, heard)], 0.0, tmp_path / "heard")
-    assert file.name == "ann.wav" and np.array_equal(listen.wav(file), heard)
+    assert file.name == "ann.wav" and np.array_equal(audio_analysis.wav(file), heard)

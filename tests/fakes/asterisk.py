@@ -1,7 +1,8 @@
-"""A strict Asterisk at the level of effects and events: it refuses what Asterisk refuses, and knows who hears what.
+"""Strict fake of Asterisk at the level of effects and events: refuses what Asterisk refuses, and knows what each
+channel hears.
 
-`obey` does one effect or raises Refused; what happens then is told through `tell(source, event)`. What comes from one
-source keeps its order; how late it is heard, and what of another source is heard first, is the caller's to choose.
+`obey` executes one effect or raises Refused; `tell(source, event)` reports the resulting events. Events of one source
+keep their order; their delay, and the order between sources, are up to the test.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ FOR_ASTERISK = (do.Ring, do.Answer, do.HangUp, do.AddChannel, do.RemoveChannel, 
 
 
 def lane(effect: do.Effect) -> str | None:
-    """The channel or bridge whose effects keep their order; None: it is not for Asterisk."""
+    """Return the channel or bridge whose effects keep their order, or None if the effect is not for Asterisk."""
     match effect:
         case do.PlayMedia(target) | do.StopPlayback(target):
             return target.id
@@ -38,7 +39,8 @@ class Refused(Exception):
         super().__init__(reason)
         self.reason = reason
         self.gone = gone
-        """A 404; of a channel that is to be added or removed a 400, or 422 if it is not in that bridge."""
+        """True for a 404; when adding or removing a channel that no longer exists, for a 400, or a 422 if it is not in
+        that bridge."""
 
 
 @dataclass
@@ -48,22 +50,22 @@ class Channel:
     bridge: str | None = None
     music: bool = False
     silence: bool = False
-    """It is sent silence, and nothing of its bridge."""
+    """True if the channel receives silence, and nothing of its bridge."""
     muted: bool = False
     deaf: bool = False
     on_hold: bool = False
-    """Its phone holds us."""
+    """True if the phone has put the call on hold."""
     stream: int = 1
-    """The SSRC of what its phone sends."""
+    """The SSRC of the phone's current stream."""
     unheard: bool = False
-    """That began over in the bridge, and its packets are dropped until it has left it."""
+    """True if a new stream started in the bridge: its packets are dropped until the channel leaves the bridge."""
     playbacks: list[str] = field(default_factory=list)
-    """One after another: the first is heard."""
+    """Queued playbacks; the first one plays."""
     silence_ms: int | None = None
-    """Talking is told, ended by so much silence."""
+    """The silence in ms that ends talking; None if talk detection is off."""
     beeps: bool = False
     heard_digits: str = ""
-    """What its phone was sent."""
+    """The digits sent to the phone."""
 
 
 @dataclass
@@ -80,11 +82,11 @@ class Asterisk:
         self.bridges: dict[str, Bridge] = {}
         self.playbacks: dict[str, do.PlayMedia] = {}
         self.recordings: dict[str, str] = {}
-        """recording id -> bridge id, of those that run"""
+        """recording id -> bridge id, of running recordings"""
         self._used: set[str] = set()
-        """Ids of bridges, playbacks and recordings that there ever were: none comes twice."""
+        """All ids of bridges, playbacks and recordings ever used: an id is never used twice."""
 
-    # What callers and the world do.
+    # Actions of callers and of the world.
 
     def call(self, channel_id: str, answered: bool = False) -> None:
         self._new(channel_id)
@@ -92,7 +94,8 @@ class Asterisk:
 
     def hang_up(self, channel_id: str, cause: int = NORMAL_CLEARING) -> None:
         channel = self.channels[channel_id]
-        # The request comes first, then he leaves his bridge, then StasisEnd says it again.
+        # Asterisk sends the hangup request first; the channel then leaves its bridge, and StasisEnd reports the hangup
+        # again.
         self._tell(channel_id, ev.ChannelHungUp(channel_id, cause))
         for playback_id in list(channel.playbacks):
             self.finish(playback_id)
@@ -110,19 +113,19 @@ class Asterisk:
             self._tell(channel_id, ev.TalkingStarted(channel_id) if starts else ev.TalkingFinished(channel_id))
 
     def hold(self, channel_id: str) -> None:
-        """Its phone puts us on hold, or takes us back."""
+        """Let the phone put the call on hold, or take it back."""
         channel = self.channels[channel_id]
         channel.on_hold = not channel.on_hold
         self._tell(channel_id, ev.PhoneHeld(channel_id) if channel.on_hold else ev.PhoneResumed(channel_id))
 
     def begin_stream(self, channel_id: str) -> None:
-        """Nothing tells of it: whoever looks sees it."""
+        """Start a new RTP stream. No event reports it; only RTP statistics show it."""
         channel = self.channels[channel_id]
         channel.stream += 1
         channel.unheard = channel.bridge is not None
 
     def finish(self, playback_id: str, failed: bool = False) -> None:
-        """The playback has come to its end."""
+        """End the playback."""
         target = self.playbacks.pop(playback_id).target
         whose = self.channels[target.id].playbacks if target.kind == "channel" else self.bridges[target.id].playbacks
         is_heard = whose[0] == playback_id
@@ -142,15 +145,15 @@ class Asterisk:
         del self.bridges[bridge_id]
         self._tell(bridge_id, ev.BridgeDestroyed(bridge_id))
 
-    # What is heard.
+    # Audible audio.
 
     def own(self, channel_id: str) -> set[str]:
-        """What this channel alone hears: music, or the playback that is its turn."""
+        """Return the audio of this channel alone: music, or the first queued playback."""
         channel = self.channels[channel_id]
         return set(channel.playbacks[:1]) or ({"music"} if channel.music else set())
 
     def mix(self, channel_id: str) -> set[str]:
-        """Whom and what this channel hears through its bridge."""
+        """Return the channels and playbacks that this channel hears through its bridge."""
         channel = self.channels[channel_id]
         if channel.bridge is None or channel.deaf or channel.silence:
             return set()
@@ -160,7 +163,7 @@ class Asterisk:
         return talkers | set(bridge.playbacks[:1])
 
     def forget(self, playback_id: str) -> None:
-        """One that has ended may come again: it does after a crash."""
+        """Allow the id of an ended playback again: it is reused after a crash."""
         if playback_id not in self.playbacks:
             self._used.discard(playback_id)
 
@@ -176,7 +179,7 @@ class Asterisk:
                 self.finish(playback_id)
             case do.CreateBridge(bridge_id):
                 self._new(bridge_id)
-                # No event tells of it: that the request succeeded does.
+                # No event reports a new bridge; the successful response does.
                 self.bridges[bridge_id] = Bridge(bridge_id)
             case do.DestroyBridge(bridge_id):
                 self._bridge(bridge_id)
@@ -196,7 +199,7 @@ class Asterisk:
             case do.Answer():
                 channel.up = True
             case do.HangUp():
-                # It tells no cause of a hang-up that it was asked for.
+                # Asterisk reports no cause for a hangup that ARI requested.
                 self.hang_up(channel.channel_id, 0)
             case do.MuteChannel(_, on):
                 channel.muted = on
@@ -260,7 +263,7 @@ class Asterisk:
             self._leave(channel)
             return
         if not channel.up:
-            # It can be done, and nobody would hear him: the phone still rings.
+            # Asterisk would do it, but the caller would be inaudible: the phone still rings.
             raise Refused("Channel is not answered")
         if channel.bridge is not None and channel.bridge != bridge.bridge_id:
             raise Refused("Channel is in a bridge already")

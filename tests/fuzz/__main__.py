@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing: `python -m tests.fuzz [--seconds 60] [target …]`, or `make fuzz FUZZ="--seconds 60"`.
 
-Each target in a process of its own, one after another; the table at the end says how many inputs were tried. What was
-found lies under --folder, and is tried again with `--again FILE target`. Corpora are kept there and grow.
+Each target runs in a process of its own, one after another. The table at the end has the number of inputs tried. Inputs
+that failed are in --folder, and `--again FILE target` repeats one. Corpora are kept there and grow.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from tests.fuzz import seeds
 from tests.fuzz.targets import TARGETS
 
 SLOWEST_S = 5
-"""One input takes no longer: a document may come while a caller waits."""
+"""The limit for one input in seconds: a caller may be waiting for the document."""
 MOST_MB = 1024
-LENGTHS = {"document": 110_000, "speech": 60_000, "directory": 600, "state": 400, "bodies": 70_000, "wire": 200_000}
+LENGTHS = {"document": 110_000, "speech": 60_000, "events": 600, "state": 400, "bodies": 70_000, "wire": 200_000}
 
 
 @dataclass(frozen=True)

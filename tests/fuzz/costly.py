@@ -1,4 +1,4 @@
-"""Documents each of which is all of one thing that costs time: of 100 KB, or of as many elements as are allowed."""
+"""Documents that consist of a single expensive construct: 100 KB of it, or as many elements as are allowed."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def roots() -> dict[str, str]:
 
 
 def ampersands() -> dict[str, str]:
-    """Each is not well-formed, and read a second time."""
+    """Return documents that are not well-formed, and are therefore parsed a second time."""
     return {
         "bare ampersands": filled(repeat("&")),
         "bare ampersands of URLs": filled(repeat("<Play>http://a.b/?c&d&e</Play>")),
@@ -131,7 +131,7 @@ def conference(given: Iterable[str]) -> str:
 
 
 def filled(parts: Iterable[str], before: str = "", after: str = "") -> str:
-    """As many of them as fit."""
+    """Return as many parts as fit between `before` and `after`."""
     found, left = [before], ROOM - len(before) - len(after)
     for part in parts:
         left -= len(part)

@@ -1,7 +1,8 @@
-"""Bytes as a course of events: ARI's messages in any order and about anything, replies that come, fail or never come.
+"""Bytes as a sequence of events: ARI messages in any order and about anything, and replies that arrive, fail or never
+come.
 
-Nothing here plays an Asterisk: what is told need not make sense. What must hold is that the core takes it, that it
-never turns in one place, and that in the end, when all channels are gone, nothing is left of any call.
+This module does not simulate an Asterisk: the events need not make sense. The core must accept them and must never loop
+without progress. In the end, when all channels are gone, nothing of any call may be left.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from ari_conf.core import effects as do
 from ari_conf.core import elements as el
 from ari_conf.core import events as ev
 from ari_conf.core.account import Account
-from ari_conf.core.call import Call
-from ari_conf.core.conference import Conference
-from ari_conf.core.directory import Directory
+from ari_conf.core.calls.call import Call
+from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.engine import Engine
 from ari_conf.core.snapshot import restore, snapshot
 from tests.simulation import documents
 
@@ -26,11 +27,11 @@ START = 1_700_000_000_000
 CHANNELS = tuple(f"channel{n}" for n in range(5))
 DIGITS = "0123456789*#ABCDx\u0663"
 MOST_EFFECTS = 2000
-"""Of one step: of a document whose elements all end at once there are as many problems."""
+"""The limit of one step: a document whose elements all end immediately causes as many problems."""
 MOST_STEPS = 200
 MOMENTS = (0, 1, 100, 500, 1000, 2000, 6000, 60_000)
 ACCOUNT = Account("A", fallback_url="http://document.example/fallback", hangup_url="http://hangup.example/")
-OWED = (do.IdentifyCall, do.FetchDocument, do.FetchSounds, do.PrepareSound, do.ClaimName)
+OWED = (do.IdentifyCall, do.FetchDocument, do.FetchSoundDocument, do.PrepareSound, do.ClaimName)
 ROOMS = (el.Conference("standup", record=True, enter_sound="beep:1", callback_url="http://callback.example/"),
          el.Conference("standup", digits_match=("1", "12"), floor_event=True, stay_alone=False, time_limit=30),
          el.Conference("standup", wait_sound="http://sounds.example/two", start_conference_on_enter=False))  # fmt: skip
@@ -40,12 +41,12 @@ class Course:
     def __init__(self) -> None:
         ids = count(1)
         self._new_id: Callable[[], str] = lambda: f"id{next(ids)}"
-        self.directory = Directory(self._new_id)
+        self.engine = Engine(self._new_id)
         self.now = START
         self.under_way: list[do.Effect] = []
-        """What was given and is not replied to yet."""
+        """Effects without a reply so far."""
         self.ids: list[str] = ["", "x", *CHANNELS]
-        """All that were ever named: of channels, bridges, playbacks, recordings."""
+        """All ids that were ever used: of channels, bridges, playbacks, recordings."""
 
     def step(self, kind: int, a: int, b: int) -> None:
         if kind < 96:
@@ -58,30 +59,31 @@ class Course:
             self._pass(MOMENTS[a % len(MOMENTS)])
 
     def receive(self, event: ev.Event) -> None:
-        effects = self.directory.receive(event, self.now)
+        effects = self.engine.handle_event(event, self.now)
         assert len(effects) <= MOST_EFFECTS, "one step without an end"
         for effect in effects:
             self._name(effect)
         self.under_way += [e for e in effects if not isinstance(e, do.PostCallback | do.ReportProblem | do.WarmSounds)]
-        # Replies are owed; of what Asterisk does some is never heard of again.
+        # Replies are guaranteed; effects on Asterisk may stay without any event.
         owed = [e for e in self.under_way if isinstance(e, OWED)]
         self.under_way = owed + [e for e in self.under_way if not isinstance(e, OWED)][-100:]
 
     def end(self) -> None:
-        """All channels are gone, and what is asked fails: as it may, and then since nothing is there any more."""
-        for call in list(self.directory.calls.values()):
+        """End all channels and let all pending effects fail: first with random reasons, then because the objects no
+        longer exist."""
+        for call in list(self.engine.calls.values()):
             self.receive(ev.ChannelHungUp(call.channel_id))
         for turn in range(60):
-            if not self.directory.calls and not self.directory.conferences:
+            if not self.engine.calls and not self.engine.conferences:
                 break
             self._pass(1000 if turn < 30 else 60_000)
             while self.under_way:
                 self._fail(self.under_way.pop(), gone=turn >= 30)
-        assert not self.directory.calls, "a call is stuck"
-        assert not self.directory.conferences, "a conference is stuck"
+        assert not self.engine.calls, "a call is stuck"
+        assert not self.engine.conferences, "a conference is stuck"
 
     def written(self) -> None:
-        for shelf, kind in ((self.directory.calls, Call), (self.directory.conferences, Conference)):
+        for shelf, kind in ((self.engine.calls, Call), (self.engine.conferences, Conference)):
             for thing in shelf.values():
                 assert restore(json.loads(json.dumps(snapshot(thing))), kind) == thing  # type: ignore[arg-type]
 
@@ -108,7 +110,7 @@ class Course:
                 self.ids.append(found)
         del self.ids[8:-60]
 
-    # The others.
+    # Other services.
 
     def _reply(self, a: int, b: int) -> None:
         if not self.under_way:
@@ -134,14 +136,14 @@ class Course:
                     if b % 9 == 8
                     else ev.DocumentFetched(fetch_id, room)
                 )
-            case do.FetchSounds(fetch_id):
+            case do.FetchSoundDocument(fetch_id):
                 found = documents.sounds("http://sounds.example/two") if b % 2 else ()
-                yield ev.SoundsFetched(fetch_id, found) if b % 3 else ev.SoundsFailed(fetch_id, "away")
+                yield ev.SoundDocumentFetched(fetch_id, found) if b % 3 else ev.SoundDocumentFailed(fetch_id, "away")
             case do.PrepareSound(playback_id, sound):
                 broken = ev.SoundFailed(playback_id, sound, "no sound")
                 yield ev.SoundPrepared(playback_id, "sound:x") if b % 4 else broken
             case do.ClaimName(_, _, conference_id):
-                yield ev.NameClaimed(conference_id) if b % 9 else ev.NameRefused(conference_id, "another")
+                yield ev.NameClaimed(conference_id) if b % 9 else ev.NameTaken(conference_id, "another")
             case do.CreateBridge(bridge_id):
                 yield ev.BridgeCreated(bridge_id)
             case do.DestroyBridge(bridge_id):
@@ -161,11 +163,11 @@ class Course:
 
     def _pass(self, ms: int) -> None:
         until, turns = self.now + ms, 0
-        while (deadline := self.directory.deadline) is not None and deadline <= until:
+        while (deadline := self.engine.deadline) is not None and deadline <= until:
             turns = turns + 1 if deadline <= self.now else 0
             assert turns < 50, "a deadline that never passes: a busy loop"
             self.now = max(self.now, deadline)
-            self.receive(ev.TimePassed())
+            self.receive(ev.DeadlineReached())
         self.now = until
 
 

@@ -1,7 +1,7 @@
-"""State that is damaged: cut, missing, of another version, with anything in place of anything, or what is another's.
+"""Damaged state: cut off, missing, of another version, with arbitrary or foreign values in arbitrary places.
 
-What can't be read, and what does not fit, costs its own call or conference. All others go on as they were; whatever
-happens then, no step breaks; and when all have hung up, nothing is left.
+A record that cannot be read, or does not fit, costs only its own call or conference. All others continue unchanged. No
+later event may raise an exception, and after all callers have hung up, nothing may be left.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
-from ari_conf.core.call import Call
-from ari_conf.core.conference import Conference
-from ari_conf.core.directory import Directory
-from ari_conf.core.reconcile import There
-from ari_conf.core.reconcile_parts import compared_in_parts, expected_of_each
-from ari_conf.written import encoded
+from ari_conf.core.calls.call import Call
+from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.engine import Engine
+from ari_conf.core.reconciliation.batches import expectations_by_owner, plan_in_batches
+from ari_conf.core.reconciliation.plan import AsteriskState
+from ari_conf.store.state_codec import encode
 from tests.fakes.asterisk import Asterisk
 from tests.simulation.test_commands import Commanded
 from tests.simulation.test_simulation import SMOOTH
@@ -32,14 +32,15 @@ INSTEAD: tuple[Any, ...] = (
     {"1": None}, "9" * 300,
 )  # fmt: skip
 DOCUMENTS = ("elements", "element", "items", "headers")
-"""Most of what is written, and the least interesting."""
+"""Fields with most of the state's bytes, and the least interesting ones."""
 HOUSES = 8
 NOT_ANOTHERS = ("channel_id", "recording_id")
-"""Of two calls that say in all places that they have one channel nobody can tell which is right; nor of recordings."""
+"""Fields that are not replaced by another object's value: of two calls or recordings with the same id, neither is
+provably right."""
 
 
 class House:
-    """Calls and conferences in many of their states, as they were in one moment."""
+    """Calls and conferences in many states, at one moment."""
 
     def __init__(self, seed: int) -> None:
         dice, world = Random(seed), Commanded()
@@ -52,12 +53,10 @@ class House:
             world.settle()
         self.now = world.now
         self.asterisk: Asterisk = world.asterisk
-        self.next_member_id = world.directory.next_member_id
-        self.things = {**world.directory.calls, **world.directory.conferences}
-        self.written = {key: encoded(thing) for key, thing in self.things.items()}
-        self.members = {
-            key: [m.call_uuid for m in c.members.values()] for key, c in world.directory.conferences.items()
-        }
+        self.next_member_id = world.engine.next_member_id
+        self.things = {**world.engine.calls, **world.engine.conferences}
+        self.written = {key: encode(thing) for key, thing in self.things.items()}
+        self.members = {key: [m.call_uuid for m in c.members.values()] for key, c in world.engine.conferences.items()}
         others = [
             *self.things,
             *self.asterisk.channels,
@@ -72,8 +71,11 @@ def house(seed: int) -> House:
 
 
 def play(given: bytes, restored: Restored) -> None:
-    """`given`: the first byte says of which house; three more each, what is damaged, where and how. With 255 first, the
-    rest is what is written there instead."""
+    """Damage the state as `given` says, restore it, and check the result.
+
+    The first byte of `given` chooses the house; then each three bytes choose the record, the place and the kind of
+    damage. If the first byte is 255, the rest replaces a record.
+    """
     lived = house(given[0] % HOUSES if given else 0)
     keys = sorted(lived.written)
     state = {**lived.written, "next_member_id": b"%d" % lived.next_member_id}
@@ -117,27 +119,27 @@ def _places(shot: Any, without: tuple[str, ...]) -> Iterator[tuple[Any, Any]]:
 
 
 class _Life:
-    """What becomes of a house whose state was damaged."""
+    """The later life of a house whose state was damaged."""
 
     def __init__(self, lived: House, damaged: set[str]) -> None:
         self._lived = lived
         self._now = lived.now
         ids = iter(f"new{n}" for n in range(10**6))
-        self._directory = Directory(lambda: next(ids))
+        self._engine = Engine(lambda: next(ids))
         self._under_way: list[do.Effect] = []
         concerned = {key for key, members in lived.members.items() if key in damaged or damaged.intersection(members)}
         theirs = {call for key in concerned for call in lived.members[key]}
         self._intact = {key for key in lived.things if key not in damaged}
         self._others = self._intact - concerned - theirs
-        """Neither they nor what they refer to is damaged."""
+        """Objects that are undamaged and refer only to undamaged objects."""
         self._with = {call for key in concerned - damaged for call in lived.members[key]} - damaged
-        """Calls that are not damaged, in conferences that are not either, but in which there is one that is."""
+        """Undamaged calls in undamaged conferences that also have damaged calls."""
 
     def live(self, calls: list[Call], conferences: list[Conference], next_member_id: int) -> None:
-        directory = self._directory
+        engine = self._engine
         for at in range(0, max(len(calls), len(conferences)), 3):
-            directory.restore(calls[at : at + 3], conferences[at : at + 3], next_member_id)
-        effects = directory.restored(self._now)
+            engine.restore(calls[at : at + 3], conferences[at : at + 3], next_member_id)
+        effects = engine.restored(self._now)
         self._spared(effects)
         self._take(effects)
         self._is_whole()
@@ -152,9 +154,9 @@ class _Life:
         self._end()
 
     def _spared(self, effects: list[do.Effect]) -> None:
-        directory, things = self._directory, self._lived.things
+        engine, things = self._engine, self._lived.things
         for key in self._others:
-            found = directory.calls.get(key) or directory.conferences.get(key)
+            found = engine.calls.get(key) or engine.conferences.get(key)
             assert found == things[key], "it goes on as it was"
         channels = {thing.channel_id for key in self._others if isinstance(thing := things[key], Call)}
         for effect in effects:
@@ -162,63 +164,63 @@ class _Life:
             channel_id = target.id if target is not None else getattr(effect, "channel_id", "")
             assert channel_id not in channels, f"nothing is done to others: {effect}"
             assert getattr(effect, "bridge_id", "") not in self._others, f"nothing is done to others: {effect}"
-        given_up = directory._given_up & (self._others | self._with)
+        given_up = engine._given_up & (self._others | self._with)
         assert not given_up, f"nobody else is given up: {given_up}"
 
     def _is_whole(self) -> None:
-        """Each of those that are left refers to what there is."""
-        directory = self._directory
-        for call in directory.calls.values():
-            assert directory._channels.get(call.channel_id) == call.call_uuid
-            assert (directory._member(call) is not None) == (call.conference_id is not None)
-        for conference in directory.conferences.values():
+        """Check that the remaining objects refer only to existing ones."""
+        engine = self._engine
+        for call in engine.calls.values():
+            assert engine._call_by_channel.get(call.channel_id) == call.call_uuid
+            assert (engine._member(call) is not None) == (call.conference_id is not None)
+        for conference in engine.conferences.values():
             for member in conference.members.values():
-                assert directory._member(directory.calls[member.call_uuid]) is member
+                assert engine._member(engine.calls[member.call_uuid]) is member
 
     def _compare(self) -> None:
         asterisk = self._lived.asterisk
-        there = There(
+        there = AsteriskState(
             {c.channel_id: c.up for c in asterisk.channels.values()},
             {b.bridge_id: frozenset(b.channels) for b in asterisk.bridges.values()},
             frozenset(asterisk.playbacks),
             frozenset(asterisk.recordings),
         )
-        before = dict(expected_of_each(self._directory))
-        for found in compared_in_parts(self._directory, before, there, why="takeover", ours=bool, conferences=2):
-            self._take(self._directory.resume(found.again, self._now))
-            for event in found.missed:
+        before = dict(expectations_by_owner(self._engine))
+        for found in plan_in_batches(self._engine, before, there, why="takeover", ours=bool, conferences=2):
+            self._take(self._engine.replay(found.repeat, self._now))
+            for event in found.missed_events:
                 self._receive(event)
 
     def _receive(self, event: ev.Event) -> None:
-        # Whatever it is, it breaks nothing: nobody is to be given up any more.
-        self._take(self._directory.receive(event, self._now))
+        # Whatever the event is, it must raise nothing: no object may be given up any more.
+        self._take(self._engine.handle_event(event, self._now))
 
     def _take(self, effects: list[do.Effect]) -> None:
         self._under_way += [effect for effect in effects if not isinstance(effect, do.PostCallback | do.ReportProblem)]
-        for key, thing in self._directory.touched().items():
-            assert thing is None or encoded(thing), f"{key} can be written"
+        for key, thing in self._engine.take_changes().items():
+            assert thing is None or encode(thing), f"{key} can be written"
 
     def _pass(self, ms: int) -> None:
         until, turns = self._now + ms, 0
-        while (deadline := self._directory.deadline) is not None and deadline <= until:
+        while (deadline := self._engine.deadline) is not None and deadline <= until:
             turns = turns + 1 if deadline <= self._now else 0
             assert turns < 50, "a deadline that never passes: a busy loop"
             self._now = max(self._now, deadline)
-            self._receive(ev.TimePassed())
+            self._receive(ev.DeadlineReached())
         self._now = until
 
     def _end(self) -> None:
-        """All channels are gone, and what is asked fails."""
-        for call in list(self._directory.calls.values()):
+        """End all channels and let all pending effects fail."""
+        for call in list(self._engine.calls.values()):
             self._receive(ev.ChannelHungUp(call.channel_id))
         for _ in range(60):
             while self._under_way:
-                self._receive(ev.EffectFailed(self._under_way.pop(), "all are gone", gone=True))
-            if not self._directory.calls and not self._directory.conferences:
+                self._receive(ev.EffectFailed(self._under_way.pop(), "all are gone", target_gone=True))
+            if not self._engine.calls and not self._engine.conferences:
                 return
             self._pass(60_000)
-        assert not self._directory.calls, "a call is stuck"
-        assert not self._directory.conferences, "a conference is stuck"
+        assert not self._engine.calls, "a call is stuck"
+        assert not self._engine.conferences, "a conference is stuck"
 
 
 def _happens(channel_id: str) -> Iterator[ev.Event]:

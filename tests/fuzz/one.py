@@ -1,4 +1,4 @@
-"""One target under libFuzzer: `python -m tests.fuzz.one TARGET [libFuzzer's options]`; `tests.fuzz` runs it."""
+"""One target under libFuzzer: `python -m tests.fuzz.one TARGET [libFuzzer options]`, started by `tests.fuzz`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ with atheris.instrument_imports(include=["ari_conf"]):
 import structlog
 
 if __name__ == "__main__":
-    # What is logged of a bad input is its reader's; millions of them are nobody's.
+    # Log entries about bad inputs are not needed for millions of inputs.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     target = sys.argv.pop(1)
     atheris.Setup(sys.argv, TARGETS[target])

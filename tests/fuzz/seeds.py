@@ -1,4 +1,4 @@
-"""What the fuzzers begin with: documents that are delivered here, and what the tests hold."""
+"""Initial inputs of the fuzzers: the documents in the repository, and the inputs of the tests."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import get_args
 import msgspec
 
 from ari_conf.ari.translate import EVENTS
-from ari_conf.command_queue import encode
 from ari_conf.core import commands
 from ari_conf.core import elements as el
 from ari_conf.core.elements import Conference as Room
-from ari_conf.core.elements import Play, attributes_of
+from ari_conf.core.elements import Play, attribute_fields
 from ari_conf.media import ssml
+from ari_conf.queues.command_queue import encode
 
 ROOT = Path(__file__).parents[2]
 
 
 def of(target: str) -> list[bytes]:
-    """At least one."""
+    """Return the target's seeds, at least one."""
     return _SEEDS[target]()
 
 
 def words(target: str) -> list[str]:
-    """What its inputs are made of: libFuzzer puts them together."""
+    """Return the words of the target's inputs, which libFuzzer combines."""
     if target in ("document", "speech"):
-        elements = [name for kind in get_args(el.Element) for name in (kind.__name__, *attributes_of(kind))]
+        elements = [name for kind in get_args(el.Element) for name in (kind.__name__, *attribute_fields(kind))]
         markup = [*ssml.ELEMENTS, *(name for names in ssml.ELEMENTS.values() for name in names)]
         return [
             *elements,
@@ -50,12 +50,12 @@ def words(target: str) -> list[str]:
 
 
 def documents() -> list[bytes]:
-    """Those beside the code, and the markup in the tests of the parser."""
+    """Return the documents of the repository, and the markup in the parser's tests."""
     found = [path.read_bytes() for path in sorted((ROOT / "documents").glob("*.xml"))]
-    text = (ROOT / "tests/test_document.py").read_text() + (ROOT / "tests/media/test_ssml.py").read_text()
+    text = (ROOT / "tests/documents/test_parser.py").read_text() + (ROOT / "tests/media/test_ssml.py").read_text()
     markup = sorted(set(re.findall(r"<[A-Z]\w+[^'\"]*>[^'\"\n]*", text)))
     found += [f"<Response>{each}</Response>".encode() for each in markup]
-    attributes = " ".join(f'{name}="1"' for name in attributes_of(Room))
+    attributes = " ".join(f'{name}="1"' for name in attribute_fields(Room))
     return [*found, f"<Response><Conference {attributes}>x</Conference></Response>".encode()]
 
 
@@ -122,5 +122,5 @@ _SEEDS = {
     "bodies": _bodies,
     "commands": _commands,
     "state": _damages,
-    "directory": _courses,
+    "events": _courses,
 }

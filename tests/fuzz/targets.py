@@ -1,7 +1,8 @@
-"""What is fuzzed: each takes any bytes and raises only if a promise is broken.
+"""Fuzz targets: each takes any bytes and raises an exception only if a promise is broken.
 
-"Every input gives a document, a warning or an error of ours; never a traceback, never a stuck call." What an input may
-raise is caught here; everything else is a defect. Hypothesis (test_targets) and atheris (`make fuzz`) share them.
+"Every input gives a document, a warning or an error of ours; never a traceback, never a stuck call." Exceptions that an
+input may cause are caught here; any other is a bug. Hypothesis (test_targets) and atheris (`make fuzz`) share the
+targets.
 """
 
 from __future__ import annotations
@@ -23,52 +24,55 @@ from defusedxml.ElementTree import fromstring
 from fastapi import Request
 from starlette.datastructures import Headers
 
-from ari_conf import document, takeover
 from ari_conf.ari.translate import to_event
-from ari_conf.ari.wire import Answer, Socket, content
-from ari_conf.command_queue import Queued
+from ari_conf.ari.websocket import AriResponse, AriWebSocket, decode_response
 from ari_conf.core import elements as el
 from ari_conf.core.commands import Command
-from ari_conf.core.digits import Matcher
+from ari_conf.core.conferences.digit_matching import DigitMatcher
 from ari_conf.core.snapshot import restore, snapshot
-from ari_conf.errors import AriError, InvalidDocument, SoundFailed
-from ari_conf.http import retry
+from ari_conf.documents import parser
+from ari_conf.errors import AriError, InvalidDocument, SoundError
+from ari_conf.http_client import retry_policy
 from ari_conf.media import ssml
 from ari_conf.media.alphabets import can_be_said
-from ari_conf.web import body, models
-from ari_conf.web.errors import Refused
+from ari_conf.queues.command_queue import CommandMessage
+from ari_conf.server import takeover
+from ari_conf.web import models, parameters
+from ari_conf.web.errors import ApiError
 from tests.fuzz import course, damage
 
 MOST_WARNING = 2000
-"""Characters of one warning: it goes into a log line and a list of problems, whatever the document is."""
+"""The maximum length of a warning, whatever the document: it goes into a log line and a list of problems."""
 
 SOON_S = 0.25
-"""For what the loop does with one input: all calls wait meanwhile. (Where coverage is measured it takes five times as
-long as it does.)"""
+"""The limit in seconds for one input in the event loop, during which all calls wait.
+
+With coverage measurement the work takes five times as long.
+"""
 LONGEST_S, SLOWEST_A_SECOND = 660, 10
-"""What one Speak may be, and how many characters of it are said in a second, at least."""
+"""The maximum seconds of one Speak, and the minimum number of characters spoken per second."""
 
 T = TypeVar("T")
 Target = Callable[[bytes], None]
 
 
 def parse_document(given: bytes) -> None:
-    # Also as what comes with an encoding of its own, and with mistakes that are repaired.
-    for parse in (document.parse, document.parse_sounds, partial(document.parse, charset="shift_jis")):
+    # Also with another encoding, and with mistakes that are repaired.
+    for parse in (parser.parse, parser.parse_sounds, partial(parser.parse, charset="shift_jis")):
         try:
             found = parse(given)
         except InvalidDocument as error:
             assert 0 < len(str(error)) <= MOST_WARNING, "a sentence, and not the document once more"
             continue
-        elements, warnings = (found.elements, found.warnings) if isinstance(found, document.Document) else found
-        assert len(warnings) <= document.MAX_WARNINGS + 1
+        elements, warnings = (found.elements, found.warnings) if isinstance(found, parser.Document) else found
+        assert len(warnings) <= parser.MAX_WARNINGS + 1
         assert all(0 < len(warning) <= MOST_WARNING for warning in warnings)
         for element in elements:
             _is_element(element)
 
 
 def _is_element(element: el.Element) -> None:
-    """It can be written down and read again, and all that is said in it can be spoken."""
+    """Check that the element survives a snapshot, and that all its text can be spoken."""
     written = json.loads(json.dumps(snapshot(element)))
     assert restore(written, type(element)) == element
     match element:
@@ -78,17 +82,17 @@ def _is_element(element: el.Element) -> None:
             for inner in prompt:
                 _is_element(inner)
         case el.Play(url) | el.Redirect(url):
-            retry.parse(url)
+            retry_policy.parse(url)
 
 
 def match_digits(given: bytes) -> None:
-    """`given`: patterns by comma, a line end, what is pressed; a space is a pause."""
+    """Match digits. `given`: patterns separated by commas, a newline, the pressed digits; a space is a pause."""
     first, _, pressed = given.decode("latin-1").partition("\n")
     try:
-        patterns = el.patterns(first)
-    except el.NotAllowed:
+        patterns = el.digit_patterns(first)
+    except el.InvalidValue:
         return
-    matcher, now, taken = Matcher(patterns), 0, ""
+    matcher, now, taken = DigitMatcher(patterns), 0, ""
     for digit in pressed[:200]:
         now += 100
         if digit == " ":
@@ -108,7 +112,7 @@ def match_digits(given: bytes) -> None:
 
 
 def translate(given: bytes) -> None:
-    """One message of Asterisk's."""
+    """Translate one message of Asterisk."""
     try:
         message = msgspec.json.decode(given)
     except (ValueError, RecursionError):
@@ -118,11 +122,11 @@ def translate(given: bytes) -> None:
 
 
 def wire(given: bytes) -> None:
-    """What comes over the WebSocket, and as the body of an answer."""
+    """Process bytes from the WebSocket, and as the body of a response."""
 
     async def hears() -> None:
         seen: list[dict[str, Any]] = []
-        socket = Socket(seen.append, _ignore, _ignore)
+        socket = AriWebSocket(seen.append, _ignore, _ignore)
         socket._transport = _Silent()  # type: ignore[assignment]
         asking = asyncio.create_task(socket.request("GET", "/channels", {}, None))
         await asyncio.sleep(0)
@@ -135,7 +139,7 @@ def wire(given: bytes) -> None:
 
     asyncio.run(hears())
     for status in (200, 404, 500):
-        _answer(Answer(status, "", given))
+        _answer(AriResponse(status, "", given))
 
 
 def _ignore(_: object) -> None:
@@ -149,39 +153,39 @@ class _Silent:
         pass
 
 
-def _answer(answer: Answer) -> None:
+def _answer(answer: AriResponse) -> None:
     try:
-        content("GET", "/channels", answer)
+        decode_response("GET", "/channels", answer)
     except AriError as error:
         assert len(str(error)) <= MOST_WARNING
 
 
 def fragment(given: bytes) -> None:
-    """A URL's fragment, and a Retry-After."""
+    """Parse a URL fragment, and a Retry-After header."""
     text = given.decode("utf-8", "replace")
-    bare, policy, warnings = retry.parse(f"http://example.com/{text}")
+    bare, policy, warnings = retry_policy.parse(f"http://example.com/{text}")
     assert "#" not in bare
     numbers = (policy.connect_ms, policy.read_ms, policy.total_ms, policy.retries)
-    for number, (low, high) in zip(numbers, retry.RANGES.values(), strict=True):
+    for number, (low, high) in zip(numbers, retry_policy.RANGES.values(), strict=True):
         assert low <= number <= high
-    assert policy.retry_on and policy.retry_on <= set(retry.KINDS)
-    assert all(len(warning) <= MOST_WARNING for warning in warnings) and len(warnings) <= retry.MAX_WARNINGS + 1
-    waited = retry.retry_after_ms(text, 1_700_000_000_000)
+    assert policy.retry_on and policy.retry_on <= set(retry_policy.RETRY_CONDITIONS)
+    assert all(len(warning) <= MOST_WARNING for warning in warnings) and len(warnings) <= retry_policy.MAX_WARNINGS + 1
+    waited = retry_policy.retry_after_ms(text, 1_700_000_000_000)
     assert waited is None or waited >= 0
-    tries = [retry.Outcome(0, 10, status=503, retry_after_ms=waited)]
-    delay = retry.next_try(policy, tries, 10, 0.5)
+    tries = [retry_policy.AttemptOutcome(0, 10, status=503, retry_after_ms=waited)]
+    delay = retry_policy.next_delay_ms(policy, tries, 10, 0.5)
     assert delay is None or 0 <= delay <= policy.total_ms
 
 
 def speech(given: bytes) -> None:
-    """As it stands in Speak, and as it is read back when it is spoken."""
+    """Parse the markup as in Speak, and as it is read again for synthesis."""
     text = given.decode("utf-8", "replace")
     _spoken(ssml.plain(text))
     try:
         _bounded(ssml.segments(text))
-    except SoundFailed as error:
+    except SoundError as error:
         assert len(str(error)) <= MOST_WARNING
-    # A document can't hold what XML can't.
+    # A document cannot contain characters that XML does not allow.
     if all(c in "\t\n\r" or (c >= " " and c not in "\ufffe\uffff") for c in text):
         node = Node("Speak")
         node.text = text
@@ -195,7 +199,7 @@ def _in_speak(node: Node) -> None:
     try:
         markup = _soon(lambda: ssml.canonical(node, warnings))
     except RecursionError:
-        return  # a document is refused before it is nested that deep
+        return  # the parser refuses documents before this depth
     assert all(len(warning) <= MOST_WARNING for warning in warnings)
     _spoken(markup)
 
@@ -203,14 +207,14 @@ def _in_speak(node: Node) -> None:
 def _spoken(markup: str) -> None:
     try:
         pieces = _soon(lambda: ssml.segments(markup))
-    except SoundFailed:
+    except SoundError:
         assert any((c < " " and c not in "\t\n\r") or c in "\ufffe\uffff" for c in markup), "ours is well-formed"
         return
     _bounded(pieces)
 
 
 def _bounded(pieces: tuple[ssml.Text | ssml.Pause, ...]) -> None:
-    """All of it together, and what an engine is given of it."""
+    """Check the limits of the whole text, and of the parts that an engine gets."""
     texts = [piece for piece in pieces if isinstance(piece, ssml.Text)]
     pauses = [piece for piece in pieces if isinstance(piece, ssml.Pause)]
     assert all(0 < pause.ms <= ssml.MAX_PAUSE_MS for pause in pauses)
@@ -235,8 +239,11 @@ def _soon(work: Callable[[], T]) -> T:
 
 
 def cost_s(work: Callable[[], T], enough_s: float) -> tuple[T, float]:
-    """What it returns, and its cost: of this thread alone, and the least of several, until one costs less than
-    `enough_s`. A busy machine makes each dearer, and so does a collection of garbage that falls into it."""
+    """Return the result of `work` and its lowest CPU cost in this thread, repeated until one run costs less than
+    `enough_s`.
+
+    A busy machine makes each run slower, and so does garbage collection during it.
+    """
     least = math.inf
     for _ in range(40):
         began = time.thread_time()
@@ -248,13 +255,19 @@ def cost_s(work: Callable[[], T], enough_s: float) -> tuple[T, float]:
 
 
 def bodies(given: bytes) -> None:
-    """Of each call of the API."""
+    """Parse the request body of each API call."""
     asyncio.run(_read_all(given))
 
 
 async def _read_all(given: bytes) -> None:
-    for kind in ("application/json", body.FORM, ""):
-        for model in (models.Playing, models.SpeakingToMember, models.Announcing, models.Recording, models.Holding):
+    for kind in ("application/json", parameters.FORM, ""):
+        for model in (
+            models.PlayRequest,
+            models.MemberSpeakRequest,
+            models.AnnounceRequest,
+            models.RecordRequest,
+            models.HoldRequest,
+        ):
             await _read(model, kind, given)
 
 
@@ -267,29 +280,29 @@ async def _read(model: type[Any], kind: str, given: bytes) -> None:
     headers = Headers({"content-type": kind}).raw
     request = Request({"type": "http", "method": "POST", "headers": headers, "query_string": b""}, receive)
     try:
-        found = await body.read(model)(request)
-    except Refused as refused:
+        found = await parameters.params_dependency(model)(request)
+    except ApiError as refused:
         assert refused.status in (400, 413)
     else:
         assert isinstance(found, model)
 
 
 def queued_command(given: bytes) -> None:
-    """A command as `serve` reads it from Redis."""
+    """Decode a command as `serve` reads it from Redis."""
     try:
-        queued = msgspec.json.decode(given, type=Queued)
+        queued = msgspec.json.decode(given, type=CommandMessage)
         restore(queued.command, Command)  # type: ignore[arg-type]
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError):
         pass
 
 
 def state(given: bytes) -> None:
-    """Damaged state costs its own call or conference: all others go on as they were, and nothing breaks later."""
-    damage.play(given, takeover.restored)
+    """Restore damaged state: only the damaged call or conference may be lost, and nothing may raise later."""
+    damage.play(given, takeover.load)
 
 
-def directory(given: bytes) -> None:
-    """ARI's events in any order, about anything."""
+def engine(given: bytes) -> None:
+    """Feed ARI events in any order, about anything."""
     course.play(given)
 
 
@@ -303,5 +316,5 @@ TARGETS: dict[str, Target] = {
     "bodies": bodies,
     "commands": queued_command,
     "state": state,
-    "directory": directory,
+    "events": engine,
 }

@@ -1,4 +1,4 @@
-"""Each target with what Hypothesis makes of it, and with what was found once. `make fuzz` goes on for longer."""
+"""Each target with Hypothesis' inputs and with earlier findings. `make fuzz` runs for longer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ari_conf import document
 from ari_conf.ari.translate import EVENTS
 from ari_conf.core import elements as el
+from ari_conf.documents import parser
 from ari_conf.errors import InvalidDocument
 from ari_conf.media import ssml
 from tests.fuzz import costly, seeds
@@ -29,10 +29,10 @@ PROFILE = settings(
     suppress_health_check=list(HealthCheck),
 )
 SLOWEST_S = 0.05
-"""Of one input, in processor time: what handles it is the loop of all calls, or a thread that shares a processor with
-it."""
+"""The limit for one input in CPU time: its handler is the event loop of all calls, or a thread that shares a processor
+with it."""
 WAYS = {"document": 3, "speech": 4}
-"""In which a target reads its input, and what comes of it: each of them has SLOWEST_S."""
+"""The number of ways in which a target reads its input; each has SLOWEST_S."""
 
 ODD = st.sampled_from(["", "\x00", "\ud7ff", "\u202e", "٣", "💥", "&amp;", "]]>", "%00", "{" * 40, "9" * 400, " " * 99])
 TEXTS = st.one_of(st.text(max_size=60), ODD)
@@ -40,7 +40,7 @@ NUMBERS = st.integers().map(str)
 
 
 def document_attributes(kind: Any) -> st.SearchStrategy[dict[str, str]]:
-    names = [*el.attributes_of(kind), "nonsense"]
+    names = [*el.attribute_fields(kind), "nonsense"]
     known = ["true", "False", "none", "http://a/#rc=9&x=1", "http://a:b@c/ d", "12,1", "beep:1", "1wW*"]
     values = st.one_of(TEXTS, NUMBERS, st.sampled_from(known))
     return st.dictionaries(st.sampled_from(names), values, max_size=6)
@@ -173,15 +173,15 @@ COSTLY = costly.documents()
 @pytest.mark.parametrize("name", COSTLY)
 def test_no_document_costs_much_time(name: str) -> None:
     text = COSTLY[name]
-    assert len(text) <= document.MAX_BYTES
+    assert len(text) <= parser.MAX_BYTES
 
     def read(text: bytes) -> None:
         with contextlib.suppress(InvalidDocument):
-            document._read(text)  # as `parse` does, which remembers short ones
+            parser._read(text)  # as `parse` does, but without its cache of short documents
 
     def read_sounds(text: bytes) -> None:
         with contextlib.suppress(InvalidDocument):
-            document._read_sounds(text)
+            parser._read_sounds(text)
 
     for work in (read, read_sounds):
         assert cost_s(partial(work, text), SLOWEST_S / 2)[1] < SLOWEST_S
@@ -191,9 +191,9 @@ def test_no_document_costs_much_time(name: str) -> None:
 def test_what_a_document_is_told_is_bounded() -> None:
     for name, text in COSTLY.items():
         try:
-            found = document.parse(text)
+            found = parser.parse(text)
         except InvalidDocument as refused:
-            assert len(str(refused)) <= document.MAX_WARNING, name
+            assert len(str(refused)) <= parser.MAX_WARNING, name
             continue
-        assert len(found.warnings) <= document.MAX_WARNINGS + 1, name
-        assert all(len(warning) <= document.MAX_WARNING for warning in found.warnings), name
+        assert len(found.warnings) <= parser.MAX_WARNINGS + 1, name
+        assert all(len(warning) <= parser.MAX_WARNING for warning in found.warnings), name

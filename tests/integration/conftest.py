@@ -1,6 +1,6 @@
-"""One system for all scenarios of a process; an account, a receiver and an end without remains for each.
+"""One system for all scenarios of a process; each has its own account and receiver, and must leave nothing behind.
 
-A scenario that breaks the system (a part of it died, something was left) fails alone: the next one gets a new system.
+A scenario that breaks the system (a part died, something was left) fails alone: the next one gets a new system.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from ari_conf.up import PARTS, System
+from ari_conf.local.system import COMPONENTS, LocalSystem
 from tests.integration import table
 from tests.integration.stage import ALLOWED, PartEnded, Stage, ended_parts, staged
 
 
 class Shared:
-    """The system that scenarios have in common, until one of them breaks it."""
+    """The system that scenarios share until one of them breaks it."""
 
-    def __init__(self, folder: Callable[[], Path], parts: tuple[str, ...] = PARTS) -> None:
+    def __init__(self, folder: Callable[[], Path], parts: tuple[str, ...] = COMPONENTS) -> None:
         self._folder = folder
         self._parts = parts
-        self._system: System | None = None
+        self._system: LocalSystem | None = None
 
-    async def system(self) -> System:
+    async def system(self) -> LocalSystem:
         if self._system is not None and (ended := ended_parts(self._system, "after the scenario before this one")):
             await self.end()
             raise PartEnded(ended)
         if self._system is None:
-            system = System(self._folder(), ALLOWED, self._parts)
+            system = LocalSystem(self._folder(), ALLOWED, self._parts)
             self._system = await system.__aenter__()
         return self._system
 
     async def end(self) -> None:
-        """Whoever asks next gets another."""
+        """Stop the system; the next call of `system` starts another."""
         if self._system is not None:
             system, self._system = self._system, None
             await system.stop_all()
@@ -62,7 +62,7 @@ async def stage(shared: Shared, request: pytest.FixtureRequest) -> AsyncGenerato
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def own(tmp_path: Path) -> AsyncGenerator[Stage]:
-    """A system that may be killed."""
+    """Yield a stage whose system the test may kill."""
     parts = ("redis", "asterisk", "worker", "serve")
-    async with System(tmp_path, ALLOWED, parts) as system, staged(system) as stage:
+    async with LocalSystem(tmp_path, ALLOWED, parts) as system, staged(system) as stage:
         yield stage

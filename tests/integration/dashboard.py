@@ -1,4 +1,4 @@
-"""Who sits before the page: a real Chromium, what he sees and does there, and what it complained about."""
+"""The dashboard's user in a real Chromium: reads the page, acts on it, and collects its complaints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.lateness import Patience, took_s
 Look = Literal["light", "dark", "phone"]
 SIZES: dict[Look, tuple[int, int]] = {"light": (1280, 800), "dark": (1280, 800), "phone": (375, 740)}
 SOON_MS = 20_000
-"""Patience, where no promise is looked at: a busy machine is slow."""
+"""Timeout where no promise is checked: a busy machine is slow."""
 VIEWS = ("live", "recordings", "callbacks", "problems")
 
 
@@ -29,7 +29,7 @@ VIEWS = ("live", "recordings", "callbacks", "problems")
 async def chromium() -> AsyncGenerator[Browser]:
     path = next(found for name in ("chromium", "google-chrome") if (found := shutil.which(name)))
     async with async_playwright() as playwright:
-        # Its sandbox refuses root, which CI often is. A recording is played without a click of a person.
+        # Chromium's sandbox refuses root, which CI often is. Recordings must play without a person's click.
         rights = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = await playwright.chromium.launch(
             executable_path=path, args=[*rights, "--autoplay-policy=no-user-gesture-required", "--mute-audio"]
@@ -44,7 +44,7 @@ class Dashboard:
     def __init__(self, stage: Stage, context: BrowserContext, page: Page) -> None:
         self.stage, self.context, self.page = stage, context, page
         self.complaints: list[str] = []
-        """Errors and warnings of the console, and what broke."""
+        """Errors and warnings of the console, and exceptions."""
         page.on("console", self._told)
         page.on("pageerror", lambda error: self.complaints.append(f"broke: {error}"))
 
@@ -53,7 +53,7 @@ class Dashboard:
             self.complaints.append(f"{message.type}: {message.text} ({message.location.get('url')})")
 
     def takes_note(self, of: str) -> None:
-        """Of complaints that this scenario leads to: they must have come, and are forgotten."""
+        """Assert that the page made these complaints, which the scenario causes, and forget them."""
         found = [one for one in self.complaints if re.search(of, one)]
         assert found, self.complaints
         self.complaints = [one for one in self.complaints if one not in found]
@@ -75,7 +75,7 @@ class Dashboard:
         await expect(self.page.get_by_text("Connected")).to_be_visible(timeout=SOON_MS)
 
     async def go(self, view: str) -> None:
-        """By the link of that name."""
+        """Follow the link of that name."""
         await self.page.get_by_role("navigation", name="Sections").get_by_role("link", name=view.title()).click()
         await expect(self.page.get_by_role("heading", level=1)).to_be_focused()
 
@@ -86,7 +86,7 @@ class Dashboard:
         return self.page.get_by_role("listitem").filter(has=self.page.get_by_text(number, exact=True))
 
     async def press(self, *names: str) -> None:
-        """The buttons of these names, one after another."""
+        """Press the buttons of these names, one after another."""
         for name in names:
             await self.page.get_by_role("button", name=name, exact=True).click()
 
@@ -99,19 +99,19 @@ class Dashboard:
             await expect((within or self.page).get_by_text(text)).to_have_count(0, timeout=SOON_MS)
 
     async def known(self) -> dict[str, Any]:
-        """The conferences, as the page has them."""
+        """Return the conferences that the page has."""
         found = await self.page.evaluate("import('/static/js/stream.js').then(({ live }) => live.get().conferences)")
         return dict(found)
 
     async def until(self, expression: str) -> None:
-        """Waits until that is true in the page. (The page's own rules forbid Playwright's way to wait for it.)"""
+        """Wait until the expression is true in the page. (The page's security policy forbids Playwright's own wait.)"""
         patience = Patience(SOON_MS / 1000)
         while not await self.page.evaluate(expression):
             assert not patience.over, f"never: {expression}"
             await asyncio.sleep(0.05)
 
     async def is_sound(self) -> None:
-        """Nothing to complain about: not for axe, not for the browser, and all of it fits into the window."""
+        """Assert that neither axe nor the browser complains, and that the page fits into the window."""
         await self.until("!document.getAnimations().some((one) => one.effect.getTiming().iterations === 1)")
         found = (await Axe().run(self.page, options={"resultTypes": ["violations"]})).response["violations"]
         assert not found, [(one["id"], one["help"], [n["html"] for n in one["nodes"]]) for one in found]
@@ -126,13 +126,13 @@ class Dashboard:
 
 @asynccontextmanager
 async def looking(browser: Browser, stage: Stage, look: Look = "light", **more: Any) -> AsyncGenerator[Dashboard]:
-    """Somebody's own browser window. What the page complained about fails the scenario, unless it is taken note of."""
+    """Yield a new browser window. A complaint of the page fails the scenario, unless `takes_note` expects it."""
     width, height = SIZES[look]
     context = await browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme="dark" if look == "dark" else "light",
         has_touch=look == "phone",
-        # Else the processor draws small movements all the time, for nobody.
+        # Otherwise the processor draws small animations all the time, and nobody sees them.
         reduced_motion="reduce",
         locale="en-GB",
         timezone_id="UTC",
@@ -147,7 +147,7 @@ async def looking(browser: Browser, stage: Stage, look: Look = "light", **more: 
 
 
 async def seconds_until(what: Locator, gone: bool = False) -> float:
-    """Less those that the machine was late."""
+    """Return the seconds until then, less those that the machine was late."""
     began = time.monotonic()
     await what.first.wait_for(state="hidden" if gone else "visible", timeout=SOON_MS)
     return took_s(began)

@@ -1,4 +1,4 @@
-"""A line on which each packet is late by some other time, as on most networks in order."""
+"""A line on which each packet has a different delay; the packets stay in order, as on most networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from demo.phone import Phone
 
 
 class Jitter:
-    """While it is open the phone's packets are late by up to so much each."""
+    """A context in which each of the phone's packets is late by up to the given time."""
 
     def __init__(self, phone: Phone, ms: float, seed: int = 0) -> None:
         line = phone._line
@@ -65,7 +65,7 @@ class Jitter:
 
 
 class _Late:
-    """In the place of a phone's socket."""
+    """A replacement for a phone's socket."""
 
     def __init__(self, real: socket.socket, later: Any) -> None:
         self._real, self._later = real, later

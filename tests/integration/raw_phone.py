@@ -1,4 +1,4 @@
-"""A phone whose SIP is written by hand, for what no well-behaved one sends."""
+"""A phone whose SIP is written by hand, for messages that no well-behaved phone sends."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tests import lateness
 
 
 class RawPhone:
-    """One call. Answers whatever it is asked with 200; keeps all that it was sent."""
+    """One call that answers every request with 200 and keeps all received messages."""
 
     def __init__(self, address: str, call_id: str = "", from_: str = "15559000") -> None:
-        """`address`: Asterisk's, host:port. Surrogate escapes in texts are sent as the bytes that they stand for."""
+        """Take Asterisk's `address`, host:port. Surrogate escapes in texts are sent as the bytes they stand for."""
         host, _, port = address.partition(":")
         self._to_address = (host, int(port))
         self._uri = ""
@@ -69,7 +69,7 @@ class RawPhone:
         self.send("INVITE", *headers, body="" if late_offer else self.offer(), branch=branch)
 
     async def final(self) -> sip.Message:
-        """The INVITE's final answer."""
+        """Return the INVITE's final response."""
         while True:
             message = await self.next()
             if message.status >= 200 and message.method == "INVITE":
@@ -77,7 +77,7 @@ class RawPhone:
                 return message
 
     async def next(self) -> sip.Message:
-        """The next message that comes."""
+        """Return the next message that arrives."""
         async with lateness.timeout():
             while (message := sip.read(await asyncio.get_running_loop().sock_recv(self._socket, 65536))) is None:
                 pass
@@ -88,7 +88,7 @@ class RawPhone:
         return message
 
     def acknowledge(self, body: str = "") -> None:
-        """Of a call that was answered."""
+        """Send the ACK of an answered call."""
         self.send("ACK", body=body)
 
     def bye(self) -> None:
@@ -96,6 +96,6 @@ class RawPhone:
         self.send("BYE")
 
     def ask(self, method: str, *headers: str) -> None:
-        """A request within the call."""
+        """Send a request within the call."""
         self._sequence += 1
         self.send(method, *headers)

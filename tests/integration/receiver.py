@@ -1,4 +1,4 @@
-"""A user's web application: gives documents out, is told of events, and checks with Plivo's SDK who asks."""
+"""A user's web application: returns documents, receives events, and checks each sender with Plivo's SDK."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from tests.lateness import SOON_S, Patience
 LOOK_AGAIN_S = 0.25
 
 Document = str | bytes | Callable[[Mapping[str, str]], str]
-"""XML, or what makes it from the request's parameters; bytes: a file, as it is."""
+"""XML, a function that makes XML from the request's parameters, or the bytes of a file."""
 
 
 @dataclass(frozen=True)
 class Request:
     at_ms: float
-    """Epoch ms at which its body was there."""
+    """Epoch ms at which the body had arrived."""
     method: str
     path: str
     query: Mapping[str, str]
     params: Mapping[str, str]
-    """The form's fields; of a GET those of the query."""
+    """The fields of the form, or of the query for a GET."""
     headers: Mapping[str, str]
     body: bytes
     url: str
 
     def signed_with(self, token: str) -> bool:
-        """By the SDK, V3 and V2 both."""
+        """Return True if the SDK accepts both signatures, V3 and V2."""
         form = dict(self.params) if self.method == "POST" else {}
         v3, nonce = self.headers.get("X-Plivo-Signature-V3", ""), self.headers.get("X-Plivo-Signature-V3-Nonce", "")
         v2, nonce_2 = self.headers.get("X-Plivo-Signature-V2", ""), self.headers.get("X-Plivo-Signature-V2-Nonce", "")
@@ -44,7 +44,7 @@ class Request:
 
 
 class Receiver:
-    """Listens on a free port of 127.0.0.1 while it is entered. All of its tables may be changed at any time.
+    """A server on a free port of 127.0.0.1 while its context is open. All of its tables may be changed at any time.
 
     A path without a document is answered 200 with an empty body, and is in `requests` like any other.
     """
@@ -54,13 +54,13 @@ class Receiver:
         self.delays: dict[str, float] = {}
         """Seconds between a path's request and its answer."""
         self.held: dict[str, asyncio.Event] = {}
-        """A path that is not answered before the event is set."""
+        """Paths that are not answered before their event is set."""
         self.statuses: dict[str, list[int]] = {}
-        """A path's next answers; the last one stays."""
+        """The next statuses of each path; the last one stays."""
         self.token = token
         self.requests: list[Request] = []
         self.still_of_use: Callable[[], None] = lambda: None
-        """Looked at while something is awaited; raises once it can't come any more."""
+        """Called during a wait; raises once the awaited request can no longer come."""
         self._arrived = asyncio.Condition()
 
     async def __aenter__(self) -> Receiver:
@@ -78,18 +78,18 @@ class Receiver:
         await self._runner.cleanup()
 
     def url(self, path: str) -> str:
-        """Of a path that may have a query and a fragment."""
+        """Return the URL of a path, which may have a query and a fragment."""
         return f"http://127.0.0.1:{self.port}{path}"
 
     def holds(self, path: str) -> asyncio.Event:
-        """Its answers wait until the event is set: so nothing that happens before can have waited for them."""
+        """Hold back the path's answers until the returned event is set: nothing earlier can have waited for them."""
         return self.held.setdefault(path, asyncio.Event())
 
     def requests_to(self, path: str) -> list[Request]:
         return [request for request in self.requests if request.path == path]
 
     async def wait_for(self, predicate: Callable[[Request], bool], timeout: float = SOON_S) -> Request:
-        """The first request, past or to come, for which it holds. Raises TimeoutError, saying what came."""
+        """Return the first request, past or future, that matches. Raises TimeoutError with the requests that came."""
         patience = Patience(timeout)
         async with self._arrived:
             while True:
@@ -105,12 +105,12 @@ class Receiver:
                         await self._arrived.wait()
 
     async def event(self, name: str, timeout: float = SOON_S, **params: str) -> Request:
-        """The first request of that Event, and of those parameters."""
+        """Return the first request with that Event and those parameters."""
         wanted = {"Event": name, **params}
         return await self.wait_for(lambda request: wanted.items() <= request.params.items(), timeout)
 
     def all_signed(self) -> None:
-        """Fails with the first request that is not signed with the token. (Play's files are fetched unsigned.)"""
+        """Assert that the token signed every request. (Play's files are fetched unsigned.)"""
         assert self.token, "give the Receiver a token"
         for request in self.requests:
             if isinstance(self.documents.get(request.path), bytes):
@@ -122,7 +122,7 @@ class Receiver:
         body = await request.read()
         form = {name: str(value) for name, value in (await request.post()).items()}
         params = form if request.method == "POST" else query
-        # As the sender wrote it: the signature is over that.
+        # The URL as the sender wrote it: the signature covers that form.
         url = f"http://{request.host}{request.raw_path}"
         seen = Request(
             time.time() * 1000, request.method, request.path, query, params, request.headers.copy(), body, url

@@ -1,4 +1,4 @@
-"""A phone that says what a test has it say: single SIP messages over UDP from any loopback address, and an RTP port."""
+"""A scripted phone: single SIP messages over UDP from any loopback address, and an RTP port."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAME_CALL = ("via", "from", "to", "call-id", "cseq")
 
 
 class SipLine:
-    """`to` is where Asterisk takes calls; `host` whom the messages come from."""
+    """A line from the address `host` to the address `to`, where Asterisk takes calls."""
 
     def __init__(self, to: tuple[str, int], host: str = "127.0.0.1") -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -31,9 +31,9 @@ class SipLine:
         self._tag, self._call_id, self._sequence = secrets.token_hex(4), secrets.token_hex(8), 0
         self._from, self._target, self._remote = "", "", ""
         self.answer = sip.Message("", (), "")
-        """To the INVITE."""
+        """The response to the INVITE."""
         self.heard_besides: list[sip.Message] = []
-        """Requests that came while an answer was awaited."""
+        """Requests that came while the line waited for a response."""
 
     def __enter__(self) -> SipLine:
         return self
@@ -49,7 +49,7 @@ class SipLine:
         return f"[{self.host}]" if ":" in self.host else self.host
 
     def offer(self, media: str = "RTP/AVP 0 101", *attributes: str) -> str:
-        """What the phone can: the rest of an m= line, and further a= lines."""
+        """Return an SDP offer with the phone's abilities: the rest of an m= line, and further a= lines."""
         kind = "IP6" if ":" in self.host else "IP4"
         lines = (
             *("v=0", f"o=- 1 1 IN {kind} {self.host}", "s=-", f"c=IN {kind} {self.host}", "t=0 0"),
@@ -61,7 +61,7 @@ class SipLine:
     async def invite(
         self, number: str, body: str = "", *, as_user: str = "15550109", headers: Iterable[tuple[str, str]] = ()
     ) -> sip.Message:
-        """The final answer, acknowledged."""
+        """Send an INVITE and return its final response, after the ACK."""
         self.turns_to(number, as_user)
         self.answer = await self.asks("INVITE", body or self.offer(), headers)
         self._remote = self.answer.first("to")
@@ -71,7 +71,7 @@ class SipLine:
         return self.answer
 
     def turns_to(self, number: str, as_user: str = "15550109") -> None:
-        """The next request is for that number, which may be a whole URI."""
+        """Send the next request to that number, which may be a whole URI."""
         where = f"[{self.to[0]}]" if ":" in self.to[0] else self.to[0]
         self._from = f"<sip:{as_user}@{self._at}>;tag={self._tag}"
         self._target = number if ":" in number else f"sip:{number}@{where}:{self.to[1]}"
@@ -80,7 +80,7 @@ class SipLine:
     async def asks(
         self, method: str, body: str = "", headers: Iterable[tuple[str, str]] = (), content: str = "application/sdp"
     ) -> sip.Message:
-        """A request, and its final answer. Raises TimeoutError if none comes."""
+        """Send a request and return its final response. Raises TimeoutError if none comes."""
         self._sequence += 1
         self.sends(method, body, headers, content)
         cseq = f"{self._sequence} {method}"
@@ -122,7 +122,7 @@ class SipLine:
         self.sip.sendto(data.replace(b"Content-Type: application/sdp", f"Content-Type: {content}".encode()), self.to)
 
     async def registers(self, user: str, password: str, as_user: str = "") -> list[int]:
-        """The statuses until it is in or out."""
+        """Register, and return the statuses until the registrar accepts or refuses."""
         where = f"{self.to[0]}:{self.to[1]}"
         self._from = self._remote = f"<sip:{as_user or user}@{where}>;tag={self._tag}"
         self._remote, self._target = f"<sip:{user}@{where}>", f"sip:{where}"
@@ -135,7 +135,7 @@ class SipLine:
 
 
 def answer_to(challenge: str, method: str, uri: str, user: str, password: str) -> str:
-    """Digest, as RFC 2617 has it."""
+    """Return the digest response of RFC 2617."""
     parts = dict(re.findall(r'(\w+)="?([^",]*)"?', challenge))
 
     def hashed(*words: str) -> str:

@@ -1,6 +1,6 @@
-"""A softphone that nobody here wrote, PJSIP's, in a process of its own: `python softphone.py '{"uri": ..., ...}'`.
+"""A third-party softphone, PJSIP's, in a separate process: `python softphone.py '{"uri": ..., ...}'`.
 
-It calls, says a WAV file, records what it hears, and writes what happens as lines of JSON, until its input ends.
+It calls, says a WAV file, records the received audio, and writes events as lines of JSON, until its input ends.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The table of conformance: a row for each promise of the specification, what was seen of it, and whether it held.
+"""The table of conformance: for each promise of the specification a row with the observations and the verdict.
 
-A scenario says with `@pytest.mark.row("attribute", "what is promised")` which row it proves, and with `stage.saw(...)`
-what it saw. `make conformance` writes docs/conformance.md from a run: each process that runs scenarios sends its rows
-along with its reports, and the one that prints them writes the table.
+A scenario names its row with `@pytest.mark.row("attribute", "what is promised")` and reports its observations with
+`stage.saw(...)`. `make conformance` writes docs/development/conformance.md from a run: each process that runs
+scenarios sends its rows along with its reports, and the process that prints the reports writes the table.
 """
 
 from __future__ import annotations
@@ -39,19 +39,20 @@ class Row:
     seen: tuple[str, ...]
     passed: bool
     place: tuple[str, int] = ("", 0)
-    """Of the scenario: its file and line. The rows stand in this order, whoever ran them and when."""
+    """The scenario's file and line. The table is in this order, whatever process ran a row, and when."""
 
 
 class Rows:
-    """pytest's plugin."""
+    """The pytest plugin that collects the rows."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
-        """By the scenario's name."""
+        """Rows by the scenario's name."""
         self.asterisk = "no Asterisk"
 
     def pytest_configure(self, config: pytest.Config) -> None:
-        config.addinivalue_line("markers", "row(name, promise): the row of docs/conformance.md that a scenario proves")
+        promise = "row(name, promise): the row of docs/development/conformance.md that a scenario proves"
+        config.addinivalue_line("markers", promise)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -68,7 +69,7 @@ class Rows:
 
     def _take(self, report: pytest.TestReport, row: Any) -> None:
         name, promise, seen, asterisk = row
-        # What is left after a scenario is told by its teardown: it is part of the row.
+        # The teardown reports remains of a scenario, so it is part of the row.
         earlier = self.rows.get(report.nodeid)
         passed = report.passed and (earlier is None or earlier.passed)
         file, line, _ = report.location

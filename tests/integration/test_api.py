@@ -1,4 +1,4 @@
-"""PyPI's `plivo`, unmodified but for its base URL, commands real calls; what it does is heard."""
+"""API commands on real calls, through PyPI's `plivo`, unmodified except for its base URL; phones hear the results."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest_asyncio
 from plivo.exceptions import AuthenticationError, ResourceNotFoundError, ValidationError
 from plivo.rest import client as sdk
 
-from ari_conf import accounts
-from demo import listen
+from ari_conf.store import accounts
+from demo import audio_analysis
 from demo.phone import Phone
 from tests.integration.stage import Stage
 from tests.lateness import Patience
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ROOM = '<Conference callbackUrl="{url}/events">stand/up ☕</Conference>'
 NAME = "stand%2Fup ☕"
-"""As a program must give it to the SDK, which puts it into the path as it is."""
+"""The form in which a program must pass the name to the SDK, which puts it into the path unchanged."""
 ANN, BOB, CID = 2575, 2875, 3175
 SOUND = 1825
 HOLD = 1525
@@ -37,7 +37,7 @@ Do = Callable[..., Any]
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def api(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> plivo.RestClient:
-    """Of an account whose id the SDK takes: MA and 18 more."""
+    """Return the SDK's client of an account whose id the SDK accepts: MA and 18 more characters."""
     base = f"{stage.system.settings.public_url}/v1/Account"
     for name in ("API_VOICE_BASE_URI", "API_VOICE_BASE_URI_FALLBACK_1", "API_VOICE_BASE_URI_FALLBACK_2"):
         monkeypatch.setattr(sdk, name, base)
@@ -47,7 +47,7 @@ async def api(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> plivo.RestClient
 
 
 async def three(stage: Stage, *phones: Phone, body: str = ROOM) -> list[str]:
-    """They join one after another, each with a tone of his own. Their member ids."""
+    """Let the phones join one after another, each with its own tone, and return their member ids."""
     ids = []
     for phone, hz in zip(phones, (ANN, BOB, CID), strict=False):
         phone.tone(hz)
@@ -59,11 +59,11 @@ async def three(stage: Stage, *phones: Phone, body: str = ROOM) -> list[str]:
 
 
 async def heard(stage: Stage, phone: Phone) -> set[int]:
-    return set(listen.tones(await stage.listen(phone, 600)))
+    return set(audio_analysis.tones(await stage.listen(phone, 600)))
 
 
 async def becomes(stage: Stage, phone: Phone, tones: set[int], within: float = 6.0) -> None:
-    """What the phone hears is soon exactly that."""
+    """Assert that the phone soon hears exactly those tones."""
     patience = Patience(within)
     while (found := await heard(stage, phone)) != tones:
         assert not patience.over, f"{phone.name} hears {found}, not {tones}"
@@ -128,14 +128,16 @@ async def test_play_and_speak_are_heard_by_that_member_alone(stage: Stage, api: 
             api.conferences.member_speak, NAME, f"{a},{b}", "The meeting ends in five minutes.", "WOMAN", "en-US"
         )
         assert (told.message, told.member_id) == ("speak queued into conference", [a, b])
-        # At bob's it is the only one; at ann's it waits for the sound, which now ends early.
-        await stage.until(lambda: not listen.silent(bob.heard.since(bob.heard.end_ms - 400)), 10, "bob hears speech")
+        # Bob's phone plays only this one; Ann's plays it after the sound, which now ends early.
+        await stage.until(
+            lambda: not audio_analysis.silent(bob.heard.since(bob.heard.end_ms - 400)), 10, "bob hears speech"
+        )
         assert SOUND in await heard(stage, ann)
         await do(api.conferences.member_play_stop, NAME, a)
         await stage.until(
             lambda: (
-                SOUND not in listen.tones(ann.heard.since(ann.heard.end_ms - 300))
-                and not listen.silent(ann.heard.since(ann.heard.end_ms - 300))
+                SOUND not in audio_analysis.tones(ann.heard.since(ann.heard.end_ms - 300))
+                and not audio_analysis.silent(ann.heard.since(ann.heard.end_ms - 300))
             ),
             10,
             "ann hears speech",
@@ -238,14 +240,14 @@ async def test_beyond_plivo_hold_announce_and_lock(stage: Stage, api: plivo.Rest
         await becomes(stage, dan, {HOLD})
         assert len(stage.events("ConferenceEnter")) == 3
         await dan.hang_up()
-        # Without a sound it is the default music.
+        # Without a sound the default music plays.
         await do(call, "POST", "Member", a, "Hold")
-        await stage.until(lambda: BOB not in listen.tones(ann.heard.since(ann.heard.end_ms - 400)), 5)
+        await stage.until(lambda: BOB not in audio_analysis.tones(ann.heard.since(ann.heard.end_ms - 400)), 5)
         assert stage.is_music(await stage.listen(ann, 1500))
 
 
 async def test_a_mute_outlives_the_application(stage: Stage, api: plivo.RestClient) -> None:
-    """And a command that was given while it was away is done, or refused, but not lost."""
+    """A command that was given while the application was away is carried out or refused, but not lost."""
     do = asyncio.to_thread
     async with stage.callers(2) as (ann, bob):
         a, _ = await three(stage, ann, bob)
@@ -258,7 +260,7 @@ async def test_a_mute_outlives_the_application(stage: Stage, api: plivo.RestClie
             await muted_again
             await becomes(stage, bob, {ANN})
         except plivo.exceptions.PlivoRestError:
-            # Its deadline passed meanwhile: "503".
+            # The command's deadline passed in the meantime: "503".
             await becomes(stage, bob, set())
             await do(api.conferences.member_mute_stop, NAME, a)
             await becomes(stage, bob, {ANN})
@@ -282,7 +284,7 @@ async def test_record_and_its_callback(stage: Stage, api: plivo.RestClient) -> N
         )
         with pytest.raises(plivo.exceptions.InvalidRequestError, match="recorded already"):
             await do(api.conferences.record, NAME)
-        await asyncio.sleep(1.5)  # in real time: that is what is recorded
+        await asyncio.sleep(1.5)  # in real time, since the audio is recorded
         await do(api.conferences.record_stop, NAME)
         with pytest.raises(ResourceNotFoundError):
             await do(api.conferences.record_stop, NAME)
@@ -301,7 +303,7 @@ async def test_record_and_its_callback(stage: Stage, api: plivo.RestClient) -> N
         assert (params["api_id"], params["record_url"]) == (told.api_id, told.url)
         assert (params["recording_id"], params["conference_name"]) == (told.recording_id, "stand/up ☕")
         assert 1000 < int(params["recording_duration_ms"]) < 5000
-        # The conference goes on, and may be recorded again.
+        # The conference continues and may be recorded again.
         assert (await do(api.conferences.record, NAME)).recording_id != told.recording_id
         await do(api.conferences.record_stop, NAME)
 

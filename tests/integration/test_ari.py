@@ -1,4 +1,4 @@
-"""The client and the translation against a real Asterisk."""
+"""The ARI client and the translation, against a real Asterisk."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from ari_conf.ari.client import Client, Server
-from ari_conf.ari.translate import EVENTS, ForAsterisk, recording_name, to_event, to_requests
+from ari_conf.ari.address import Server
+from ari_conf.ari.client import Client
+from ari_conf.ari.translate import EVENTS, AsteriskEffect, recording_name, to_event, to_requests
 from ari_conf.core import effects as do
 from ari_conf.core import events as seen
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable
-from ari_conf.parts.asterisk import DEFAULT_ROOT, EmbeddedAsterisk, present, running
-from demo import listen
+from ari_conf.local.asterisk import DEFAULT_ROOT, LocalAsterisk, find, running
+from demo import audio_analysis
 from demo.phone import CallFailed, Phone, Switchboard, now_ms
 from tests import lateness
 
@@ -25,21 +26,21 @@ ROOT = Path(os.environ.get("ARI_CONF_ASTERISK_ROOT", DEFAULT_ROOT))
 
 
 @pytest.fixture
-def asterisk(tmp_path: Path) -> Iterator[EmbeddedAsterisk]:
-    with running(EmbeddedAsterisk(tmp_path, present(ROOT), account="MADEFAULT", outbound=True)) as started:
+def asterisk(tmp_path: Path) -> Iterator[LocalAsterisk]:
+    with running(LocalAsterisk(tmp_path, find(ROOT), account="MADEFAULT", outbound=True)) as started:
         yield started
 
 
 @pytest.fixture
-def inbound_asterisk(tmp_path: Path) -> Iterator[EmbeddedAsterisk]:
-    with running(EmbeddedAsterisk(tmp_path, present(ROOT), account="MADEFAULT")) as started:
+def inbound_asterisk(tmp_path: Path) -> Iterator[LocalAsterisk]:
+    with running(LocalAsterisk(tmp_path, find(ROOT), account="MADEFAULT")) as started:
         yield started
 
 
 class Application:
-    """What happened, in order, and a way to do something about it."""
+    """A minimal ARI application: records the events in order and can send requests."""
 
-    def __init__(self, asterisk: EmbeddedAsterisk, deadline: float = 5.0) -> None:
+    def __init__(self, asterisk: LocalAsterisk, deadline: float = 5.0) -> None:
         listen = (asterisk.host, asterisk.websocket_port) if asterisk.outbound else None
         server = Server(
             asterisk.url, asterisk.app, asterisk.user, asterisk.password, listen, deadline=deadline, events=EVENTS
@@ -60,7 +61,7 @@ class Application:
         now.set()
 
     async def next(self, kind: type[seen.Event]) -> seen.Event:
-        """The next event of this kind; those before it are passed over."""
+        """Return the next event of this kind; skip those before it."""
         async with lateness.timeout():
             while not isinstance(event := await self._happened.get(), kind):
                 pass
@@ -71,14 +72,14 @@ class Application:
         assert isinstance(event, seen.CallArrived)
         return event
 
-    async def perform(self, *effects: ForAsterisk) -> None:
+    async def perform(self, *effects: AsteriskEffect) -> None:
         for effect in effects:
             for request in to_requests(effect):
                 await self.client.request(request.method, request.path, request.query, over=request.over)
 
 
 @asynccontextmanager
-async def application(asterisk: EmbeddedAsterisk, deadline: float = 5.0) -> AsyncIterator[Application]:
+async def application(asterisk: LocalAsterisk, deadline: float = 5.0) -> AsyncIterator[Application]:
     app = Application(asterisk, deadline)
     await app.client.start()
     try:
@@ -98,15 +99,15 @@ class Caller:
             await self._calling
 
     async def refused(self) -> int:
-        """SIP's status."""
+        """Return the SIP status of a refused call."""
         with pytest.raises(CallFailed) as failed:
             await self.answered()
         return failed.value.status
 
 
 @asynccontextmanager
-async def call(asterisk: EmbeddedAsterisk, dialled: str, **headers: str) -> AsyncIterator[Caller]:
-    """Goes on once it calls; `headers` with _ for -."""
+async def call(asterisk: LocalAsterisk, dialled: str, **headers: str) -> AsyncIterator[Caller]:
+    """Start a call and yield its caller; `headers` have _ for -."""
     named = {name.replace("_", "-"): text for name, text in headers.items()}
     async with Switchboard(1) as (ada,):
         uri = f"sip:{dialled}@{asterisk.host}:{asterisk.sip_port}"
@@ -121,23 +122,21 @@ async def call(asterisk: EmbeddedAsterisk, dialled: str, **headers: str) -> Asyn
 
 
 async def hears_something(phone: Phone) -> None:
-    """From now on."""
+    """Wait until the phone hears something from now on."""
     start = now_ms()
     async with lateness.timeout():
-        while listen.silent(phone.heard.since(start)):  # noqa: ASYNC110  what it waits for is made by packets
+        while audio_analysis.silent(phone.heard.since(start)):  # noqa: ASYNC110  what it waits for is made by packets
             await asyncio.sleep(0.02)
 
 
 async def hears_nothing(phone: Phone, ms: float = 300) -> None:
     start = now_ms()
     await asyncio.sleep((ms + 60) / 1000)
-    assert listen.silent(phone.heard.between(start, start + ms))
+    assert audio_analysis.silent(phone.heard.between(start, start + ms))
 
 
 @asynccontextmanager
-async def conference_of_two(
-    app: Application, asterisk: EmbeddedAsterisk
-) -> AsyncIterator[tuple[Phone, Phone, str, str]]:
+async def conference_of_two(app: Application, asterisk: LocalAsterisk) -> AsyncIterator[tuple[Phone, Phone, str, str]]:
     async with call(asterisk, "14155550101") as ada:
         first = (await app.arrived()).channel_id
         async with call(asterisk, "14155550102") as bob:
@@ -151,7 +150,7 @@ async def conference_of_two(
             yield ada.phone, bob.phone, first, second
 
 
-async def test_a_call_comes_in_over_the_websocket_that_asterisk_opened(asterisk: EmbeddedAsterisk) -> None:
+async def test_a_call_comes_in_over_the_websocket_that_asterisk_opened(asterisk: LocalAsterisk) -> None:
     async with application(asterisk) as app, call(asterisk, "+14155550199"):
         arrived = await app.arrived()
 
@@ -160,7 +159,7 @@ async def test_a_call_comes_in_over_the_websocket_that_asterisk_opened(asterisk:
     assert not arrived.answered
 
 
-async def test_a_call_comes_in_over_the_websocket_that_we_opened(inbound_asterisk: EmbeddedAsterisk) -> None:
+async def test_a_call_comes_in_over_the_websocket_that_we_opened(inbound_asterisk: LocalAsterisk) -> None:
     async with application(inbound_asterisk) as app, call(inbound_asterisk, "lunch"):
         arrived = await app.arrived()
 
@@ -177,7 +176,7 @@ async def test_a_call_comes_in_over_the_websocket_that_we_opened(inbound_asteris
     ],
 )
 async def test_a_trusted_caller_chooses_account_and_document(
-    asterisk: EmbeddedAsterisk, dialled: str, headers: dict[str, str], account: str, document: str | None
+    asterisk: LocalAsterisk, dialled: str, headers: dict[str, str], account: str, document: str | None
 ) -> None:
     async with application(asterisk) as app, call(asterisk, dialled, **headers):
         arrived = await app.arrived()
@@ -187,12 +186,12 @@ async def test_a_trusted_caller_chooses_account_and_document(
 
 
 async def test_another_caller_does_not(tmp_path: Path) -> None:
-    with running(EmbeddedAsterisk(tmp_path, present(ROOT), account="MADEFAULT", trust_callers=False)) as asterisk:
+    with running(LocalAsterisk(tmp_path, find(ROOT), account="MADEFAULT", trust_callers=False)) as asterisk:
         async with application(asterisk) as app, call(asterisk, "MAOTHER*1234", X_Ari_Conf_Account="MAOTHER"):
             assert (await app.arrived()).auth_id == "MADEFAULT"
 
 
-async def test_headers_of_the_invite_are_read_from_the_channel(asterisk: EmbeddedAsterisk) -> None:
+async def test_headers_of_the_invite_are_read_from_the_channel(asterisk: LocalAsterisk) -> None:
     async with application(asterisk) as app, call(asterisk, "1234", X_PH_Colour="blue, green", X_PH_Size="7"):
         path = f"/channels/{(await app.arrived()).channel_id}/variable"
         names = await app.client.request("GET", path, {"variable": "PJSIP_HEADERS(X-PH-)"})
@@ -204,7 +203,7 @@ async def test_headers_of_the_invite_are_read_from_the_channel(asterisk: Embedde
 
 @pytest.mark.parametrize("opened_by", ["asterisk", "inbound_asterisk"])
 async def test_a_call_placed_while_we_were_away_is_not_lost(opened_by: str, request: pytest.FixtureRequest) -> None:
-    away: EmbeddedAsterisk = request.getfixturevalue(opened_by)
+    away: LocalAsterisk = request.getfixturevalue(opened_by)
     async with application(away) as app:
         assert app.client.connected
     async with call(away, "1234") as caller:
@@ -215,7 +214,7 @@ async def test_a_call_placed_while_we_were_away_is_not_lost(opened_by: str, requ
             assert (await app.arrived()).to == "1234"
 
 
-async def test_only_what_we_asked_for_is_sent(asterisk: EmbeddedAsterisk) -> None:
+async def test_only_what_we_asked_for_is_sent(asterisk: LocalAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (_, _, first, _):
         await app.perform(do.HangUp(first))
         await app.next(seen.ChannelHungUp)
@@ -223,7 +222,7 @@ async def test_only_what_we_asked_for_is_sent(asterisk: EmbeddedAsterisk) -> Non
         assert set(app.types) <= {*EVENTS, "ApplicationRegistered"}
 
 
-async def test_members_talk(asterisk: EmbeddedAsterisk) -> None:
+async def test_members_talk(asterisk: LocalAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, _, first, _):
         await app.perform(do.DetectTalking(first, 300))
         ada.tone(1000)
@@ -232,17 +231,17 @@ async def test_members_talk(asterisk: EmbeddedAsterisk) -> None:
         assert await app.next(seen.TalkingFinished) == seen.TalkingFinished(first)
 
 
-async def test_members_press_keys(asterisk: EmbeddedAsterisk) -> None:
+async def test_members_press_keys(asterisk: LocalAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, bob, first, second):
         await ada.press("5")
         assert await app.next(seen.DigitReceived) == seen.DigitReceived(first, "5")
-        assert bob.received == []  # absorbed; what goes on to others is our decision
+        assert bob.received == []  # Asterisk absorbs it; the server decides what others receive
 
         await app.perform(do.SendDigits(second, "42"))
-        await bob.receives("42")
+        await bob.wait_for_digits("42")
 
 
-async def test_who_is_muted_is_not_heard_and_who_is_deaf_hears_nothing(asterisk: EmbeddedAsterisk) -> None:
+async def test_who_is_muted_is_not_heard_and_who_is_deaf_hears_nothing(asterisk: LocalAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, bob, first, second):
         ada.tone(1000)
         await hears_something(bob)
@@ -252,21 +251,21 @@ async def test_who_is_muted_is_not_heard_and_who_is_deaf_hears_nothing(asterisk:
             (do.DeafenChannel(second, True), do.DeafenChannel(second, False)),
         ):
             await app.perform(silenced)
-            await asyncio.sleep(0.2)  # what was on its way
+            await asyncio.sleep(0.2)  # packets that were on their way
             since = now_ms()
             await hears_nothing(bob)
-            # Many phones hang up if they are sent nothing at all.
+            # Many phones hang up if they receive no packets at all.
             assert bob._line is not None and [at for at in bob._line.came if at > since]
             await app.perform(again)
             await hears_something(bob)
 
 
-async def test_sounds_are_played_to_one_or_to_all(asterisk: EmbeddedAsterisk) -> None:
+async def test_sounds_are_played_to_one_or_to_all(asterisk: LocalAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, bob, first, _):
         start = now_ms()
         await app.perform(do.StartMusic(first))
         await hears_something(ada)
-        assert listen.silent(bob.heard.between(start, now_ms()))
+        assert audio_analysis.silent(bob.heard.between(start, now_ms()))
         await app.perform(do.StopMusic(first))
 
         await app.perform(do.PlayMedia(do.Target("bridge", "b1"), "p1", ("sound:beep", "sound:beep")))
@@ -281,7 +280,7 @@ async def test_sounds_are_played_to_one_or_to_all(asterisk: EmbeddedAsterisk) ->
         assert await app.next(seen.PlaybackFinished) == seen.PlaybackFinished("p3", failed=True)
 
 
-async def test_a_bridge_is_recorded(asterisk: EmbeddedAsterisk) -> None:
+async def test_a_bridge_is_recorded(asterisk: LocalAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, _, _, _):
         await app.perform(do.StartRecording("b1", "r1", "MADEFAULT"))
         assert await app.next(seen.RecordingStarted) == seen.RecordingStarted("b1", "r1")
@@ -294,8 +293,8 @@ async def test_a_bridge_is_recorded(asterisk: EmbeddedAsterisk) -> None:
     assert recorded.stat().st_size > 8000
 
 
-async def test_a_recording_that_is_stopped_as_its_bridge_goes_is_kept(asterisk: EmbeddedAsterisk) -> None:
-    """Asterisk mostly tells that it has ended, but not always: that the bridge could be destroyed says so as well."""
+async def test_a_recording_that_is_stopped_as_its_bridge_goes_is_kept(asterisk: LocalAsterisk) -> None:
+    """Asterisk usually reports the end, but not always: a successful destruction of the bridge proves it as well."""
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, _, _, _):
         await app.perform(do.StartRecording("b1", "r1", "MADEFAULT"))
         await app.next(seen.RecordingStarted)
@@ -307,7 +306,7 @@ async def test_a_recording_that_is_stopped_as_its_bridge_goes_is_kept(asterisk: 
     assert recorded.stat().st_size > 8000
 
 
-async def test_members_leave(asterisk: EmbeddedAsterisk) -> None:
+async def test_members_leave(asterisk: LocalAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, bob, first, second):
         await app.perform(do.RemoveChannel(first, "b1"))
         assert await app.next(seen.ChannelLeftBridge) == seen.ChannelLeftBridge(first, "b1")
@@ -320,14 +319,14 @@ async def test_members_leave(asterisk: EmbeddedAsterisk) -> None:
 
         await app.perform(do.HangUp(first))
         await ada.hung_up()
-        # A hang-up is told more than once: more of the other's may come before.
+        # A hangup is reported more than once: further reports of the other call's may come first.
         while (gone := await app.next(seen.ChannelHungUp)).channel_id == second:
             pass
         assert gone == seen.ChannelHungUp(first, 0)
 
 
 @pytest.mark.parametrize(("reason", "status"), [("busy", 486), ("rejected", 403), ("normal", 603)])
-async def test_a_call_is_refused(asterisk: EmbeddedAsterisk, reason: str, status: int) -> None:
+async def test_a_call_is_refused(asterisk: LocalAsterisk, reason: str, status: int) -> None:
     async with application(asterisk) as app, call(asterisk, "1234") as caller:
         await app.perform(do.HangUp((await app.arrived()).channel_id, reason))  # type: ignore[arg-type]
 
@@ -335,7 +334,7 @@ async def test_a_call_is_refused(asterisk: EmbeddedAsterisk, reason: str, status
 
 
 @pytest.mark.parametrize("over", ["http", "socket"])
-async def test_asterisk_says_what_is_wrong(asterisk: EmbeddedAsterisk, over: str) -> None:
+async def test_asterisk_says_what_is_wrong(asterisk: LocalAsterisk, over: str) -> None:
     async with application(asterisk) as app:
         with pytest.raises(AriNotFound, match="POST /channels/none/answer: Channel not found"):
             await app.client.request("POST", "/channels/none/answer", over=over)  # type: ignore[arg-type]
@@ -344,7 +343,7 @@ async def test_asterisk_says_what_is_wrong(asterisk: EmbeddedAsterisk, over: str
         assert wrong.value.status == 400
 
 
-async def test_a_silent_asterisk_is_noticed_and_taken_back(asterisk: EmbeddedAsterisk) -> None:
+async def test_a_silent_asterisk_is_noticed_and_taken_back(asterisk: LocalAsterisk) -> None:
     assert asterisk.process is not None
     async with application(asterisk, deadline=0.5) as app:
         os.kill(asterisk.process.pid, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""`<Wait beep="true">` on a real Asterisk: "ends at a voicemail beep (only without silence)"."""
+"""`<Wait beep="true">` on a real Asterisk: it "ends at a voicemail beep (only without silence)"."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from demo import g711, listen
-from demo.heard import Samples
+from demo import audio_analysis, g711
 from demo.phone import Phone, now_ms
+from demo.received_audio import Samples
 from tests import lateness
 from tests.integration.stage import MUSIC, Stage
 from tests.lateness import SOON_S, Patience, lasted, late_ms, took_ms
@@ -26,7 +26,7 @@ MODULE = "/asterisk/modules/chan_rtp.so"
 
 @pytest.fixture(autouse=True)
 def around(stage: Stage) -> None:
-    """What is heard before a Wait, and after it."""
+    """Add the sounds that play before a Wait and after it."""
     stage.tones("/before.wav", (BEFORE_HZ, 300))
     stage.tones("/after.wav", (AFTER_HZ, 300))
 
@@ -42,17 +42,17 @@ def beep(hz: int, ms: int, level: float = -15.0) -> Samples:
 
 def spoken(name: str) -> Samples:
     assert PROMPTS is not None, "Asterisk's prompts are not there: asterisk/get brings them"
-    return listen.wav(PROMPTS / f"{name}.wav")
+    return audio_analysis.wav(PROMPTS / f"{name}.wav")
 
 
 async def ears(stage: Stage) -> set[str]:
-    """Channels that listen to others."""
+    """Return the ids of the channels that listen to others."""
     channels = await stage.ari.request("GET", "/channels")
     return {channel["id"] for channel in channels if channel["name"].startswith(("Snoop/", "MulticastRTP/"))}
 
 
 async def listened_to(stage: Stage, calls: int = 1) -> None:
-    """For each of them two channels are in a bridge."""
+    """Wait until each call has a bridge with two channels that listen to it."""
     await bridges(stage, [2] * calls)
 
 
@@ -64,7 +64,7 @@ async def nobody_listens(stage: Stage) -> None:
 
 
 async def bridges(stage: Stage, expected: list[int]) -> None:
-    """Waits until there are so many, with so many channels in each."""
+    """Wait until the bridges have these numbers of channels."""
     there: list[int] | None = None
     async with lateness.timeout():
         while there != expected:
@@ -72,25 +72,28 @@ async def bridges(stage: Stage, expected: list[int]) -> None:
 
 
 async def waits(stage: Stage, phone: Phone, body: str) -> float:
-    """Calls; epoch ms since when he is waited for."""
-    # Not the first element: that would wait before answering.
+    """Call, and return the epoch ms at which the Wait began."""
+    # The Wait is not the first element: as the first it would run before the answer.
     await stage.call(phone, f"<Play>{{url}}/before.wav</Play>{body}")
     return await stage.hears(phone, BEFORE_HZ) + 300
 
 
 async def finished(stage: Stage, phone: Phone, what: Samples) -> float:
-    """He says it; epoch ms of its end."""
+    """Let the phone say the sound to its end, and return the epoch ms of the end."""
     sound = phone.say(what)
     return float(await stage.until(lambda: sound.ended_ms, told="it is said to its end"))
 
 
 async def ends_at_a_beep(stage: Stage, phone: Phone, what: Samples) -> float:
-    """They say it, and again if the machine was late for it: what has holes is no beep. The ms until it goes on."""
+    """Let the phone say the sound until the Wait ends; return the ms from the sound's end to the next element.
+
+    The phone repeats the sound if the machine was late: a sound with holes is no beep.
+    """
     while True:
         began = now_ms()
         end = await finished(stage, phone, what)
         patience = Patience(1.0)
-        while not (heard := listen.intervals_of(phone.heard.since(end), AFTER_HZ)) and not patience.over:  # noqa: ASYNC110  what it waits for is made by packets
+        while not (heard := audio_analysis.intervals_of(phone.heard.since(end), AFTER_HZ)) and not patience.over:  # noqa: ASYNC110  what it waits for is made by packets
             await asyncio.sleep(0.02)
         if heard:
             lasted(end, end + heard[0][0], 0, 500)
@@ -118,7 +121,7 @@ async def test_speech_and_music_do_not_end_it(stage: Stage) -> None:
     async with stage.callers(1) as (ann,):
         begun = await waits(stage, ann, wait(8))
         end = await finished(
-            stage, ann, np.concatenate([spoken("demo-abouttotry")[:24000], listen.wav(MUSIC[0])[:24000]])
+            stage, ann, np.concatenate([spoken("demo-abouttotry")[:24000], audio_analysis.wav(MUSIC[0])[:24000]])
         )
         assert took_ms(begun, end) < 7900
         await ends_after(stage, ann, 8, begun)
@@ -156,8 +159,8 @@ async def test_one_wait_after_another(stage: Stage) -> None:
         await waits(stage, ann, '<Wait length="20" beep="true"/>' + wait(20))
         await listened_to(stage)
         await finished(stage, ann, beep(1000, 300))
-        await asyncio.sleep(0.5)  # whatever this starts must not be heard as an end of the second
-        assert not listen.intervals_of(ann.heard.audio, AFTER_HZ)
+        await asyncio.sleep(0.5)  # no effect of this may count as an end of the second
+        assert not audio_analysis.intervals_of(ann.heard.audio, AFTER_HZ)
         await listened_to(stage)
         end = await finished(stage, ann, beep(1000, 300))
         lasted(end, await stage.hears(ann, AFTER_HZ), 0, 500)
@@ -204,7 +207,7 @@ async def without_the_module(stage: Stage) -> AsyncGenerator[None]:
 
 def warnings(stage: Stage) -> int:
     lines = stage.system.log("serve").read_text().splitlines()
-    told = [json.loads(line) for line in lines if "not listened for a beep" in line]
+    told = [json.loads(line) for line in lines if '"beep listener failed"' in line]
     return sum(line["level"] == "warning" for line in told)
 
 
@@ -218,9 +221,9 @@ async def test_an_asterisk_that_cannot(stage: Stage) -> None:
 
 
 async def test_many_at_once(stage: Stage) -> None:
-    """Each is told of its own beep."""
+    """Each call ends at its own beep."""
     async with stage.callers(8) as (*phones,):
         await asyncio.gather(*(waits(stage, phone, wait(60)) for phone in phones))
         await listened_to(stage, 8)
         await asyncio.gather(*(ends_at_a_beep(stage, phone, beep(1000, 300)) for phone in phones[:4]))
-        assert not any(listen.intervals_of(phone.heard.audio, AFTER_HZ) for phone in phones[4:])
+        assert not any(audio_analysis.intervals_of(phone.heard.audio, AFTER_HZ) for phone in phones[4:])

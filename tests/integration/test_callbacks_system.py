@@ -1,4 +1,4 @@
-"""Callbacks of the whole system, from a call to what its user sees: signatures, retries, dead letters, the guard."""
+"""Callbacks of the whole system, from a call to the user's receiver: signatures, retries, dead letters, the guard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from plivo.utils import validate_signature, validate_v3_signature
 
-from ari_conf import accounts
+from ari_conf.store import accounts
 from demo.phone import Phone
 from tests.integration.receiver import Request
 from tests.integration.stage import Stage
@@ -25,12 +25,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 ROOM = '<Conference callbackUrl="{url}/events" digitsMatch="1">standup</Conference>'
 FORBIDDEN = ("http://10.0.0.1/{path}", "http://169.254.169.254/{path}", "http://[::1]:{port}/{path}")
 AT_ONCE_S = 1.5
-"""Well below ct, after which a connection that nobody answers is given up."""
+"""Seconds, well below `ct`, after which the worker gives up a connection that nobody answers."""
 
 
 @asynccontextmanager
 async def alone(stage: Stage, document: str) -> AsyncGenerator[Phone]:
-    """One caller in a conference."""
+    """Yield the only caller of a conference."""
     async with stage.callers(1) as (ann,):
         await stage.call(ann, document)
         yield ann
@@ -38,7 +38,7 @@ async def alone(stage: Stage, document: str) -> AsyncGenerator[Phone]:
 
 
 async def command(stage: Stage, *words: str) -> str:
-    """What `ari-conf WORDS` prints."""
+    """Run `ari-conf WORDS` and return its output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ARI_CONF_")}
     run = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ari_conf", *words),
@@ -52,7 +52,7 @@ async def command(stage: Stage, *words: str) -> str:
 
 
 def signed(request: Request, token: str) -> tuple[bool, bool]:
-    """(V3, V2), as Plivo's SDK finds them."""
+    """Return the verdicts of Plivo's SDK on both signatures: (V3, V2)."""
     v3, v2 = "X-Plivo-Signature-V3", "X-Plivo-Signature-V2"
     nonces = [request.headers[f"{name}-Nonce"] for name in (v3, v2)]
     return (
@@ -62,7 +62,7 @@ def signed(request: Request, token: str) -> tuple[bool, bool]:
 
 
 async def pressed(stage: Stage, phone: Phone) -> Request:
-    """The callback of one more digit."""
+    """Press one more digit and return its callback."""
     before = len(stage.events("ConferenceDigitsMatch"))
     await phone.press("1")
     await stage.until(lambda: len(stage.events("ConferenceDigitsMatch")) > before)
@@ -80,12 +80,12 @@ async def test_a_token_is_rotated_while_callbacks_flow(stage: Stage) -> None:
         patience = Patience(20)
         # A URL with a port has several signatures of each token.
         while not signed(seen := await pressed(stage, ann), new)[0]:
-            # A worker reads an account again after 5 s; the old token holds anyway.
+            # A worker rereads an account after 5 s; the old token is valid in any case.
             assert signed(seen, old) == (True, True)
             assert not patience.over, "the new token never signed"
         last = await stage.event("ConferenceDigitsMatch", ConferenceSequence=seen.params["ConferenceSequence"])
         assert signed(last, old)[0]
-        # The SDK compares V2 as a whole, so it can be one token's only: the new one's.
+        # The SDK compares V2 as a whole, so V2 can have only one token's signature: the new token's.
         assert signed(last, new) == (True, True)
         assert not any(signed(last, "x" * 40))
     exit_ = await stage.event("ConferenceExit")
@@ -93,13 +93,13 @@ async def test_a_token_is_rotated_while_callbacks_flow(stage: Stage) -> None:
     assert signed(exit_, new) == (True, True)
     sequence = [int(one.params["ConferenceSequence"]) for one in stage.receiver.requests_to("/events")]
     assert sequence == list(range(1, len(sequence) + 1))
-    stage.receiver.requests.clear()  # looked at here; no single token is right for all of them
+    stage.receiver.requests.clear()  # checked here, since no single token fits all of them
 
 
 async def test_a_callback_is_tried_as_its_url_says_and_then_a_dead_letter(stage: Stage) -> None:
     stage.receiver.statuses["/events"] = [503, 500, 404, 503, 200]
     stage.receiver.delays["/slow"] = 3
-    # The fragment: three retries of whatever it answers; a slow one gets 300 ms and no second try.
+    # The fragment asks for three retries after any response; the slow URL gets 300 ms and no second try.
     document = ROOM.replace("/events", "/events#rc=3&amp;rp=all")
     async with alone(stage, document):
         await stage.event("ConferenceEnter")
@@ -115,12 +115,14 @@ async def test_a_callback_is_tried_as_its_url_says_and_then_a_dead_letter(stage:
     shown = await command(stage, "dead-letters", "show", stage.account, enter[0])
     assert [line.split("\t")[1][:4] for line in shown.splitlines()[2:6]] == ["503,", "500,", "404,", "503,"]
     assert "ConferenceSequence\t1" in shown
-    assert "did not answer in time" in await command(stage, "dead-letters", "show", stage.account, slow[0])
-    assert any(f"{stage.url}/slow is a dead letter after 1 try: it did not answer" in text for text in stage.problems())
+    assert "did not respond in time" in await command(stage, "dead-letters", "show", stage.account, slow[0])
+    assert any(
+        f"{stage.url}/slow is a dead letter after 1 try: it did not respond" in text for text in stage.problems()
+    )
     assert f"{stage.url}/events is a dead letter after 4 tries" in await command(stage, "problems", stage.account)
 
     told = await command(stage, "dead-letters", "resend", stage.account, enter[0])
-    assert told == "1 callback will be sent again.\n"
+    assert told == "1 callback will be resent.\n"
     await stage.until(lambda: len(stage.receiver.requests_to("/events")) == 6)
     assert stage.receiver.requests_to("/events")[-1].params["ConferenceSequence"] == "1"
     assert len(await listed(stage)) == 2
@@ -155,7 +157,7 @@ def depth(stage: Stage) -> int:
 
 @pytest.fixture
 def forbidden(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A URL to where no request may go; where that can be seen, nobody has connected at the end."""
+    """Yield a URL that is closed to requests; for the local one, check at the end that no connection came."""
     with closing(socket.create_server(("::1", 0), family=socket.AF_INET6)) as listening:
         listening.setblocking(False)
         yield str(request.param).format(path="x", port=listening.getsockname()[1])
@@ -167,7 +169,7 @@ refused_everywhere = pytest.mark.parametrize("forbidden", FORBIDDEN, indirect=Tr
 
 
 async def refused(stage: Stage, url: str, began: float) -> None:
-    """Named among the account's problems, at once."""
+    """Assert that the account's problems name the URL within AT_ONCE_S."""
 
     def found() -> bool:
         return any(bare(url) in text and "ARI_CONF_ALLOWED_NETWORKS" in text for text in stage.problems())

@@ -1,4 +1,4 @@
-"""What phones and carriers really send: keys in quick sequence, odd numbers and headers, callers who give up."""
+"""Real behavior of phones and carriers: keys in quick sequence, odd numbers and headers, callers who give up."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest_asyncio
 
 from ari_conf.ari.invite import LEFT_OUT
 from ari_conf.errors import AriError
-from ari_conf.up import System
-from demo import listen, sip
+from ari_conf.local.system import LocalSystem
+from demo import audio_analysis, sip
 from demo.g711 import RATE
-from demo.heard import Samples
 from demo.phone import CallFailed, Phone, now_ms
+from demo.received_audio import Samples
 from tests import lateness
 from tests.integration.jitter import Jitter
 from tests.integration.raw_phone import RawPhone
@@ -34,7 +34,7 @@ PINS = (
     ("1000#", 160, 60),
     ("9191#", 60, 60),
 )
-"""What is typed, for how long each key is pressed, and how long none is."""
+"""(keys, ms for which each key is pressed, ms between two keys)."""
 NOT_UTF_8 = "\udcfc"
 
 
@@ -92,7 +92,7 @@ async def test_a_bye_before_the_answer_is_a_cancel(stage: Stage) -> None:
         ann.invite("15550100", *asks(stage, stage.document("/early", early)))
         while (heard := await ann.next()).status != 183:
             assert heard.status < 200
-        assert sip.media_address(heard.body), "what is played is early media"
+        assert sip.media_address(heard.body), "the 183 has no address for early media"
         ann.to = heard.first("to")
         ann.bye()
         assert (await ann.final()).status == 487
@@ -112,7 +112,7 @@ async def test_a_phone_that_offers_its_sound_late_and_one_whose_invite_comes_twi
         assert offered.status == 200 and sip.media_address(offered.body)
         late.acknowledge(late.offer())
         await stage.event("ConferenceEnter", ConferenceFirstMember="true")
-        # By two ways, as a proxy may have sent it: the same call, and yet two requests.
+        # A proxy may send the request by two ways: the same call, but two requests.
         for branch in ("z9hG4bKone", "z9hG4bKtwo"):
             forked.invite("15550100", *asks(stage, room), branch=branch + forked.tag)
         answers = [await forked.final(), await forked.final()]
@@ -192,7 +192,7 @@ async def test_who_does_not_want_to_be_known_is_known_nowhere(stage: Stage) -> N
 
 
 async def test_a_call_that_takes_a_members_place_is_hung_up(stage: Stage) -> None:
-    """Attended transfer, where Asterisk serves it: whoever came so would be in the mix, and nobody's member."""
+    """Attended transfer, where Asterisk allows it: the new caller would be in the mix without being a member."""
     with contextlib.suppress(AriError):  # it has it already
         await stage.ari.request("POST", "/asterisk/modules/res_pjsip_refer.so")
     async with stage.callers(1) as (bob,):
@@ -241,8 +241,8 @@ async def test_a_phones_transfer_to_another_number_leaves_nothing_behind(stage: 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
 async def alone(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Stage]:
-    """A system that may be killed."""
-    system = System(tmp_path_factory.mktemp("alone"), ALLOWED, ("redis", "asterisk", "worker", "serve"))
+    """Yield a stage whose system the test may kill."""
+    system = LocalSystem(tmp_path_factory.mktemp("alone"), ALLOWED, ("redis", "asterisk", "worker", "serve"))
     async with system, staged(system) as stage:
         yield stage
 
@@ -278,7 +278,7 @@ async def test_a_phone_whose_keys_are_tones(alone: Stage, monkeypatch: pytest.Mo
         asked = await alone.receiver.wait_for(lambda request: request.path == "/entered")
         assert asked.params["Digits"] == "1155900"
         await alone.enters(ann)
-        # What another member presses is heard as tones, since that phone knows no other way.
+        # Ann hears another member's digits as tones, since her phone has no other way to receive them.
         since = now_ms()
         await bob.press("5")
         for hz in TONES["5"]:
@@ -300,7 +300,7 @@ async def test_a_call_that_asterisk_can_not_tell_of_blinds_nobody(alone: Stage) 
                 except AriError:
                     break
                 await asyncio.sleep(0.02)
-        # Whoever begins now can't list the channels.
+        # A process that starts now can't list the channels.
         await alone.system.kill("serve")
         await alone.system.start("serve")
         async with alone.callers(2) as (ann, bob):
@@ -310,8 +310,8 @@ async def test_a_call_that_asterisk_can_not_tell_of_blinds_nobody(alone: Stage) 
                 await alone.enters(phone)
             await alone.hears(bob, 2575)
             assert (await odd.final()).status == 403
-            assert set(listen.tones(await alone.listen(bob, 500))) == {2575}
-            # And one that comes while all is well: nobody is told of it, and yet it is found.
+            assert set(audio_analysis.tones(await alone.listen(bob, 500))) == {2575}
+            # Asterisk does not report a second such call either, and the running server still finds it.
             with RawPhone(alone.system.sip_address, call_id=f"another{NOT_UTF_8}@raw") as another:
                 another.invite("15550100", *asks(alone, alone.document("/odd", ROOM)))
                 assert (await another.final()).status == 403

@@ -1,4 +1,4 @@
-"""The wall clock is set by an hour while calls wait for what is due: it comes when it would have come."""
+"""Steps of the wall clock by an hour while calls have deadlines: the deadlines keep their time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from ari_conf.up import System
+from ari_conf.local.system import LocalSystem
 from tests import lateness
 from tests.integration.stage import ALLOWED, Stage, staged
 
@@ -21,14 +21,14 @@ HOUR_S = 3600
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def stepped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Stage]:
-    """A system whose server reads the wall clock as the file `ahead` says."""
+    """Yield a stage whose server's wall clock the file `ahead` shifts."""
     (tmp_path / "ahead").write_text("0")
     monkeypatch.setenv("WALL_CLOCK_AHEAD", str(tmp_path / "ahead"))
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(STEPPED), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
     )
     parts = ("redis", "asterisk", "worker", "serve")
-    async with System(tmp_path / "system", ALLOWED, parts) as system, staged(system) as stage:
+    async with LocalSystem(tmp_path / "system", ALLOWED, parts) as system, staged(system) as stage:
         yield stage
 
 
@@ -45,7 +45,7 @@ async def test_what_is_due_comes_in_its_time(stepped: Stage, tmp_path: Path, ahe
         }
         await stage.enters(cid)
         (tmp_path / "ahead").write_text(str(ahead_s))
-        # An event of anybody makes the server look at what is due.
+        # Any event makes the server check its deadlines.
         await dave.press("1")
         told = await stage.leaves(cid)
         assert told.params["ConferenceExitReason"] == "time_limit"

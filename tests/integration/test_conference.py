@@ -1,4 +1,4 @@
-"""A conference on a real Asterisk, with real callers, as they hear it."""
+"""A conference on a real Asterisk: the audio that its real callers hear."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from demo import listen
+from demo import audio_analysis
 from tests.integration.stage import Stage
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -23,8 +23,8 @@ async def test_two_members_hear_each_other_and_nobody_else(stage: Stage) -> None
         await stage.hears(ann, 2875)
         await stage.hears(bob, 2575)
         at_ann, at_bob = await asyncio.gather(stage.listen(ann), stage.listen(bob))
-        assert set(listen.tones(at_ann)) == {2875}
-        assert set(listen.tones(at_bob)) == {2575}
+        assert set(audio_analysis.tones(at_ann)) == {2875}
+        assert set(audio_analysis.tones(at_bob)) == {2575}
         await ann.hang_up()
         await bob.hang_up()
         await stage.event("ConferenceExit", ConferenceLastMember="true")
@@ -44,12 +44,12 @@ async def test_who_waits_hears_music_that_no_other_hears(stage: Stage) -> None:
         at_ann, at_bob = await asyncio.gather(stage.listen(ann, 4000), stage.listen(bob, 4000))
         for heard in (at_ann, at_bob):
             assert stage.is_music(heard)
-        assert not listen.sounds(at_ann, 2875)
-        assert not listen.sounds(at_bob, 2575)
+        assert not audio_analysis.is_tone_present(at_ann, 2875)
+        assert not audio_analysis.is_tone_present(at_bob, 2575)
         await stage.call(host, ROOM)
         await stage.hears(host, 2575)
         await stage.hears(host, 2875)
-        assert set(listen.tones(await stage.listen(ann))) == {2875, 3175}
+        assert set(audio_analysis.tones(await stage.listen(ann))) == {2875, 3175}
         for phone in (ann, bob, host):
             await phone.hang_up()
         await stage.event("ConferenceExit", ConferenceLastMember="true")

@@ -1,4 +1,4 @@
-"""The page in a real Chromium, on real calls: what is shown is what happens, and what is pressed is heard."""
+"""The dashboard in a real Chromium, on real calls: the page shows each change, and phones hear each action."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
-from ari_conf import recording_index
-from ari_conf.bucket import Bucket
-from ari_conf.recording_document import object_key, with_transcript
-from demo import listen
+from ari_conf.recordings import index
+from ari_conf.recordings.bucket import Bucket
+from ari_conf.recordings.sidecar import object_key, with_transcript
+from demo import audio_analysis
 from demo.phone import CallFailed, Phone
 from demo.speech import speech_files
 from tests.integration.dashboard import SIZES, SOON_MS, VIEWS, Dashboard, Look, chromium, looking, seconds_until
@@ -56,11 +56,11 @@ async def test_logging_in_and_out(stage: Stage, browser: Browser) -> None:
         await expect(page.get_by_role("alert")).to_have_text("Auth ID or auth token is wrong.")
         await seen.is_sound()
         await seen.log_in()
-        await seen.sees("Nobody is in a conference", stage.account)
+        await seen.sees("No live conferences", stage.account)
         await seen.press("Log out")
         await expect(page).to_have_url(f"{seen.url}/login")
         assert await page.context.cookies() == []
-        # What the browser still has of it shows nothing.
+        # The browser's copy of the page shows no data.
         await page.go_back()
         await seen.sees("You are no longer logged in.")
         seen.takes_note("401")
@@ -121,7 +121,7 @@ async def test_kick_and_hang_up_after_a_question(stage: Stage, browser: Browser)
         await three(stage, ann, bob, cid, body=ROOM + "<Play>{url}/next.wav</Play>")
         a, b = stage.number(ann), stage.number(bob)
         await seen.press(f"Kick {a}")
-        # Who didn't mean it presses Enter, or Escape, and nothing is done.
+        # A user who clicked by mistake presses Enter or Escape, and nothing happens.
         await expect(seen.page.get_by_role("button", name="Cancel")).to_be_focused()
         await seen.page.keyboard.press("Escape")
         await expect(seen.page.get_by_role("button", name=f"Kick {a}")).to_be_focused()
@@ -132,11 +132,11 @@ async def test_kick_and_hang_up_after_a_question(stage: Stage, browser: Browser)
         await seen.press(f"Hang up {b}", "Hang up")
         await bob.hung_up(5)
         assert ann.state == cid.state == "answered"
-        await seen.press("Hang all up")
-        await seen.sees("1 call will end at once.")
-        await seen.page.get_by_role("dialog").get_by_role("button", name="Hang all up").click()
+        await seen.press("Hang up all")
+        await seen.sees("1 call will end immediately.")
+        await seen.page.get_by_role("dialog").get_by_role("button", name="Hang up all").click()
         await cid.hung_up(5)
-        await seen.sees("Nobody is in a conference")
+        await seen.sees("No live conferences")
         assert ann.state == "answered"
 
 
@@ -159,14 +159,16 @@ async def test_lock_and_announce(stage: Stage, browser: Browser) -> None:
         await seen.press("Announce")
         dialog = seen.page.get_by_role("dialog", name=f"Announce to {name}")
         await dialog.get_by_role("button", name="Announce").click()
-        await seen.sees("Write what is to be said.", within=dialog)
+        await seen.sees("Enter the text to announce.", within=dialog)
         await seen.page.get_by_label("Text", exact=True).fill("Five minutes left.")
         await dialog.get_by_role("button", name="Announce").click()
         for phone in (ann, bob):
-            await stage.until(lambda p=phone: not listen.silent(p.heard.since(p.heard.end_ms - 400)), 10, "speech")
+            await stage.until(
+                lambda p=phone: not audio_analysis.silent(p.heard.since(p.heard.end_ms - 400)), 10, "speech"
+            )
         await stage.goes_quiet(ann)
         await seen.press("Announce")
-        await seen.page.get_by_label("A sound file").check()
+        await seen.page.get_by_label("Sound file").check()
         await seen.page.get_by_label("Address").fill(url)
         await seen.page.keyboard.press("Enter")
         await asyncio.gather(stage.hears(ann, SOUND), stage.hears(bob, SOUND))
@@ -177,17 +179,17 @@ async def test_a_dead_letter_is_resent(stage: Stage, browser: Browser) -> None:
     async with looking(browser, stage) as seen, stage.callers(1) as (ann,):
         await seen.log_in("callbacks")
         await stage.call(ann, ROOM.replace("<Conference", '<Conference maxMembers="99"'))
-        letter = seen.page.get_by_role("list", name="Given up").get_by_role("listitem").first
-        await seen.sees("enter, Stand-up", "1 try: the last one was answered 404", within=letter)
-        await letter.get_by_text("Tries and parameters").click()
+        letter = seen.page.get_by_role("list", name="Dead letters").get_by_role("listitem").first
+        await seen.sees("enter, Stand-up", "1 attempt: the last response had status 404", within=letter)
+        await letter.get_by_text("Attempts and parameters").click()
         await seen.sees("ConferenceMemberID", within=letter)
         await letter.get_by_role("button", name="Resend").click()
-        await seen.sees("enter, Stand-up is sent again.")
+        await seen.sees("enter, Stand-up is being resent.")
         await stage.until(lambda: len(stage.receiver.requests_to("/events")) == 2)
         first, again = stage.receiver.requests_to("/events")
         assert first.params == again.params
-        await seen.sees("A callback that its receiver refuses for good")
-        # And in the list of all, which leads to its conference's.
+        await seen.sees("A callback that its receiver rejects permanently")
+        # The list of all callbacks has it as well, and links to the callbacks of its conference.
         told = seen.page.get_by_role("list", name="Callbacks").get_by_role("listitem")
         await expect(told).to_have_attribute("data-state", "delivered")
         await told.get_by_role("link", name="Stand-up").click()
@@ -195,7 +197,7 @@ async def test_a_dead_letter_is_resent(stage: Stage, browser: Browser) -> None:
         await seen.sees("Delivered", within=told)
         await seen.go("problems")
         await seen.sees("is a dead letter after 1 try", "maxMembers")
-        await seen.sees("See what the receiver answered, correct it", "Correct it in the document")
+        await seen.sees("Check the receiver's response, correct the receiver", "Correct it in the document")
 
 
 async def test_without_a_mouse(stage: Stage, browser: Browser) -> None:
@@ -223,11 +225,11 @@ async def test_without_a_mouse(stage: Stage, browser: Browser) -> None:
         await becomes(stage, bob, set())
         unmute = seen.page.get_by_role("button", name=f"Unmute {a}")
         await expect(unmute).to_be_focused()
-        # The list changes by itself: the focus stays where it is.
+        # The list changes without the user's action: the focus stays.
         await stage.call(cid, ROOM)
         await seen.sees("1 conference, 3 members")
         await expect(unmute).to_be_focused()
-        # What a screen reader is told, once.
+        # The screen reader gets this text once.
         await expect(seen.page.locator("#spoken")).to_have_text(f"{stage.number(cid)} joined Stand-up")
         await tab_to(f"Hang up {a}")
         await keys.press("Enter")
@@ -235,7 +237,7 @@ async def test_without_a_mouse(stage: Stage, browser: Browser) -> None:
         await keys.press("Tab")
         await keys.press("Enter")
         await ann.hung_up(5)
-        # Where it was is gone: it is at the next thing around it.
+        # The focused element is gone: the focus moves to the nearest element around it.
         await expect(seen.page.get_by_role("heading", name="Stand-up")).to_be_focused()
 
 
@@ -291,19 +293,19 @@ async def test_a_recording_is_made_heard_and_read(stage: Stage, browser: Browser
 
 
 async def says_how_to_have_a_transcript(seen: Dashboard) -> None:
-    """Of no box to tick where there is none."""
-    await seen.sees("Tick “Write down what is said”")
+    """Assert that the page explains how to get a transcript, without naming a checkbox that does not exist."""
+    await seen.sees("Select “Transcribe the recording”")
     mine = {"auth_id": seen.stage.account, "now_ms": 0, "transcribes": False}
     await seen.page.route("**/login/me", lambda route: route.fulfill(json=mine))
     await seen.page.reload()
-    await seen.sees("nothing that transcribes is installed here")
+    await seen.sees("no transcription engine is installed")
     await seen.page.unroute("**/login/me")
     await seen.page.reload()
-    await seen.sees("Tick “Write down what is said”")
+    await seen.sees("Select “Transcribe the recording”")
 
 
 async def plays_and_seeks(seen: Dashboard) -> None:
-    """By the button, the slider, a turn and the timeline."""
+    """Play and seek by the button, the slider, a turn and the timeline."""
     page = seen.page
 
     async def at() -> float:
@@ -339,8 +341,8 @@ async def plays_and_seeks(seen: Dashboard) -> None:
 
 
 def transcribed(stage: Stage) -> None:
-    """A turn for each time that somebody spoke. As the worker writes it: its own tests are about what is understood."""
-    total, (stored,) = recording_index.listed(stage.redis, stage.account)
+    """Store a transcript with a turn for each talk, in the worker's form; other tests cover recognition itself."""
+    total, (stored,) = index.search(stage.redis, stage.account)
     assert total == 1
     bucket, key = Bucket(stage.system.settings), object_key(stage.account, stored.recording_id, stored.start_ms, "json")
     document = bucket.get_json(key)
@@ -351,7 +353,7 @@ def transcribed(stage: Stage) -> None:
 
 
 async def test_every_view(stage: Stage, browser: Browser, tmp_path: Path) -> None:
-    """axe finds nothing, all fits into the window, nothing is in the console; and pictures, to be looked at."""
+    """axe finds nothing, every view fits into the window, the console is empty; takes pictures for people to check."""
     folder = Path(os.environ.get("DASHBOARD_SCREENS", tmp_path))
     async with looking(browser, stage) as seen, stage.callers(6) as phones:
         await seen.log_in()
@@ -362,7 +364,7 @@ async def test_every_view(stage: Stage, browser: Browser, tmp_path: Path) -> Non
         for look in SIZES:
             async with looking(browser, stage, look) as one:
                 await every_view(one, folder, look)
-        # Who has seen it all happen has what is told to one who comes now.
+        # A page that followed all events has the same data as a page that opens now.
         async with looking(browser, stage) as late:
             await late.log_in()
             ann, *_ = phones
@@ -382,7 +384,7 @@ async def every_view(seen: Dashboard, folder: Path, look: Look) -> None:
     await seen.log_in()
     await seen.sees("Talking", "Recording ")
     await shows("live")
-    for name in ("Announce", "Hang all up"):
+    for name in ("Announce", "Hang up all"):
         await seen.page.get_by_role("button", name=name, exact=True).first.click()
         await shows(name.lower().replace(" ", "-"))
         await seen.page.keyboard.press("Escape")
@@ -397,7 +399,7 @@ async def every_view(seen: Dashboard, folder: Path, look: Look) -> None:
 
 
 async def busy(stage: Stage, seen: Dashboard, phones: Iterable[Phone]) -> None:
-    """An account in which something of everything has happened, or is happening."""
+    """Fill the account with an example of everything, past or current."""
     ann, bob, cid, dora, eve, fay = phones
     await talked(stage, ann, bob, cid)
     stage.receiver.statuses["/events"] = [404, 404, 200]
@@ -410,17 +412,17 @@ async def busy(stage: Stage, seen: Dashboard, phones: Iterable[Phone]) -> None:
     await seen.press(f"Mute {CALLERS[2][0]}", f"Hold {CALLERS[3][0]}")
     await seen.conference("Weekly stand-up").get_by_role("button", name="Record").click()
     await seen.press("Start recording")
-    ann.say(listen.wav(speech_files()[1].path), loop=True)
-    await seen.sees("Muted", "On hold", "Has the floor", "Recording 0:", "Waiting for its start", "15554445555")
+    ann.say(audio_analysis.wav(speech_files()[1].path), loop=True)
+    await seen.sees("Muted", "On hold", "Has the floor", "Recording 0:", "Waiting to start", "15554445555")
 
 
 async def talked(stage: Stage, *phones: Phone) -> None:
-    """A recording, of turns, with its transcript."""
+    """Make a recording of several turns, with its transcript."""
     for phone, (number, name) in zip(phones, CALLERS, strict=False):
         await stage.call(
             phone, STANDUP.replace(" callback", ' record="true" callback'), from_user=number, display_name=name
         )
-    speech = listen.wav(speech_files()[1].path)
+    speech = audio_analysis.wav(speech_files()[1].path)
     for turn, _ in enumerate(SAID):
         phones[turn % 3].say(speech[: 8 * 500 * (1 + turn % 3)])
         await stage.listen(phones[turn % 3], 500 * (1 + turn % 3) + 600)

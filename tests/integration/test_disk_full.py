@@ -1,4 +1,4 @@
-"""Asterisk's disk is full, where sounds are cached and recordings written: a clear error, and calls go on."""
+"""A full disk of Asterisk, which has cached sounds and recordings: errors are clear, and calls continue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from ari_conf.up import System
+from ari_conf.local.system import LocalSystem
 from demo.phone import now_ms
 from tests.integration.stage import ALLOWED, Stage, staged
 
@@ -24,7 +24,7 @@ AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Generator[Path]:
-    """24 MB, in the place of Asterisk's folder."""
+    """Mount a disk of 24 MB in place of Asterisk's folder."""
     disk = tmp_path / "asterisk"
     disk.mkdir()
     options = f"size=24m,uid={os.geteuid()},mode=755"
@@ -35,14 +35,14 @@ def disk(tmp_path: Path) -> Generator[Path]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def small(disk: Path) -> AsyncGenerator[Stage]:
-    """A system whose Asterisk has that disk."""
+    """Yield a stage whose Asterisk has that disk."""
     parts = ("redis", "s3", "asterisk", "worker", "serve")
-    async with System(disk.parent, ALLOWED, parts) as system, staged(system) as stage:
+    async with LocalSystem(disk.parent, ALLOWED, parts) as system, staged(system) as stage:
         yield stage
 
 
 def fill(stage: Stage) -> Path:
-    """All that is left of it."""
+    """Fill the rest of the disk with a file and return its path."""
     path = stage.system.folder / "asterisk" / "full"
     with path.open("wb") as file:
         try:
@@ -67,7 +67,7 @@ async def test_calls_go_on(small: Stage) -> None:
         await stage.listen(ann, 1000)
         full = fill(stage)
         since = now_ms()
-        # His sound can't be kept; he comes into the conference all the same.
+        # The disk has no room for Cid's sound; Cid enters the conference all the same.
         await stage.call(cid, f"<Play>{sound}</Play>{room}")
         await asyncio.gather(stage.hears(cid, ANN), stage.hears(ann, CID))
         assert [text for text in stage.problems() if "No space left on device" in text]
@@ -76,11 +76,11 @@ async def test_calls_go_on(small: Stage) -> None:
         assert stage.gaps(ann, BOB, since, bob) == []
         for phone in (ann, bob, cid):
             await phone.hang_up()
-        # What had been recorded is stored.
+        # The part that had been recorded is stored.
         cut = await stage.event("ConferenceRecord")
         assert int(cut.params["RecordingDurationMs"]) > 0
         full.unlink()
-        # There is room again: a sound is kept, a conference recorded to its end.
+        # The disk has room again: a sound is cached, and a conference is recorded to its end.
         await stage.call(dan, f"<Play>{sound}</Play>{room}")
         await stage.hears(dan, SOUND)
         entered = await stage.enters(dan)

@@ -1,4 +1,4 @@
-"""Where a call's document comes from, what a bad one costs, and what is told at the call's end."""
+"""Documents of calls: their sources, the effect of bad ones, and the hangup request at the call's end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import socket
 
 import pytest
 
-from ari_conf.problems import Problem, read_problems
-from demo import listen
+from ari_conf.store.problems import Problem, read_problems
+from demo import audio_analysis
 from demo.phone import CallFailed, Phone
 from tests.integration.receiver import Request
 from tests.integration.stage import Stage
@@ -37,13 +37,13 @@ async def refused(stage: Stage, phone: Phone, document: str | None, **more: str)
 
 
 def nobody_listens() -> str:
-    """A URL of this machine at which there is no server."""
+    """Return a URL of this machine that has no server."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}/answer"
 
 
-# Where it comes from.
+# Sources of documents.
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
@@ -57,16 +57,16 @@ async def test_the_answer_url_of_the_account(stage: Stage, method: str) -> None:
     (asked,) = stage.receiver.requests_to("/answer")
     assert (asked.method, asked.query["from"]) == (method, "plivo")
     assert (asked.params["Event"], asked.params["CallStatus"]) == ("StartApp", "ringing")
-    assert listen.intervals_of(ann.as_sent(), 2575)
+    assert audio_analysis.intervals_of(ann.as_sent(), 2575)
 
 
 async def test_a_kept_document_by_its_name(stage: Stage) -> None:
     async with stage.callers(2) as (ann, bob):
-        # Spoken, then the conference "standup".
+        # The document speaks, then opens the conference "standup".
         ann.tone(2575)
         await asyncio.gather(stage.dial(ann, "conference"), stage.dial(bob, "conference"))
         await stage.hears(bob, 2575)
-        assert not listen.silent(bob.heard.audio)
+        assert not audio_analysis.silent(bob.heard.audio)
         await ann.hang_up()
         await bob.hang_up()
     assert stage.receiver.requests == []
@@ -90,7 +90,7 @@ async def test_an_account_without_any(stage: Stage) -> None:
     assert "has no answer URL" in problem.text
 
 
-# Documents that can't be run.
+# Documents that can't run.
 
 BAD = {
     "not well-formed": ("<Response><Speak>Hi</Response>", "not well-formed XML"),
@@ -138,7 +138,7 @@ async def test_a_bad_document_harms_no_other_call(stage: Stage) -> None:
         began = await stage.hears(bob, 2575)
         for number in range(len(BAD)):
             await refused(stage, others[number % 2], stage.receiver.url(f"/bad/{number}"))
-        # They are refused so quickly that little else would have been heard.
+        # The calls are refused so quickly that the callers would have heard little else.
         await stage.until(lambda: bob.heard.end_ms > began + 500)
         assert stage.gaps(bob, 2575, began + 100, ann) == []
         await ann.hang_up()
@@ -146,7 +146,7 @@ async def test_a_bad_document_harms_no_other_call(stage: Stage) -> None:
     assert len(listed(stage)) == len(BAD)
 
 
-# URLs that can't be reached.
+# Unreachable URLs.
 
 
 @pytest.mark.parametrize("status", [404, 500, None])
@@ -201,7 +201,7 @@ async def test_the_fallback_url_takes_over(stage: Stage, kind: str) -> None:
     async with stage.callers(1) as (ann,):
         await stage.dial(ann, stage.receiver.url("/answer"))
         await ann.hung_up()
-    assert listen.intervals_of(ann.as_sent(), FALLBACK_HZ)
+    assert audio_analysis.intervals_of(ann.as_sent(), FALLBACK_HZ)
     (asked,) = stage.receiver.requests_to("/fallback")
     assert (asked.method, asked.params["Event"], asked.params["CallStatus"]) == ("POST", "StartApp", "ringing")
     assert [problem.code for problem in listed(stage)] == [7011 if kind == "unreachable" else 8011]
@@ -225,10 +225,10 @@ async def test_an_account_that_does_not_exist(stage: Stage) -> None:
         assert failed.status == 403
     assert stage.receiver.requests == []
     (problem, *_) = read_problems(stage.redis, "Nobody")
-    assert "there is no account 'Nobody'" in problem.text
+    assert "account 'Nobody' does not exist" in problem.text
 
 
-# The end.
+# End of the call.
 
 
 def end_of(request: Request) -> tuple[str, ...]:
@@ -255,7 +255,7 @@ async def test_the_hangup_url_is_told_all(stage: Stage, method: str) -> None:
     assert (params["From"], params["To"], params["CallerName"]) == ("15550177", "15550199", "Ann Miller")
     assert params["ParentAuthID"] == stage.account
     assert params["CallUUID"] == stage.receiver.requests[0].params["CallUUID"]
-    # It rang for a second, then it was charged for the second that it began.
+    # The call rang for up to a second, then was charged for one started second.
     assert int(params["Duration"]) in (1, 2)
     assert params["BillDuration"] == "1"
     assert params["StartTime"] < params["AnswerTime"] <= params["EndTime"]

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ari_conf.media.beeps import wav
-from demo import listen
-from demo.heard import Samples
+from ari_conf.media.tones import wav
+from demo import audio_analysis
 from demo.phone import CallFailed, Phone, now_ms
+from demo.received_audio import Samples
 from tests.integration.stage import LATE_MS, Stage, spans_of
 from tests.lateness import lasted, stalled_ms
 from tests.tasks.words import MOST_MISHEARD, error_rate
@@ -21,10 +21,10 @@ from tests.tasks.words import MOST_MISHEARD, error_rate
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 AFTER = "<Play>{url}/after.wav</Play>"
-"""The next element: that it is heard tells when the one before has ended."""
+"""The next element: its sound marks the end of the element before."""
 AFTER_HZ = 3325
 SILENCE_MS = 200
-"""Between one sound and its repetition."""
+"""ms between a sound and its repetition."""
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +33,9 @@ def after(stage: Stage) -> None:
 
 
 def hears_tones(phone: Phone, hz: int, *wanted_ms: float, by_ms: float = 25) -> None:
-    """Fails if the call's tones of that pitch were others, or longer or shorter by more than that."""
+    """Assert that the call's tones of that pitch have these lengths, within `by_ms`."""
     stalled = stalled_ms(phone.called_at or 0.0, phone.ended_at or now_ms())
-    # Asterisk's own clock may have jumped within a tone; not over the silence between two.
+    # Asterisk's own clock may have jumped within a tone, but not over the silence between two tones.
     hole_ms = min(LATE_MS + stalled, SILENCE_MS - 10)
     lengths = [end - start for start, end in spans_of(phone.as_sent(), hz, hole_ms)]
     assert lengths == pytest.approx(wanted_ms, abs=by_ms + stalled)
@@ -50,7 +50,7 @@ def ends(heard: Samples, hz: int) -> float:
 
 
 def between(phone: Phone, least_ms: float, below_ms: float) -> None:
-    """The time from the first AFTER to the second."""
+    """Assert the limits of the time from the first AFTER to the second."""
     heard = phone.heard
     (_, first), (second, _) = spans_of(heard.audio, AFTER_HZ)
     lasted(heard.start_ms + first, heard.start_ms + second, least_ms, below_ms)
@@ -87,7 +87,7 @@ async def test_play_without_end_until_hang_up(stage: Stage) -> None:
         await stage.call(ann, f'<Play loop="0">{{url}}/once.wav</Play>{AFTER}')
         await stage.until(lambda: len(spans_of(ann.heard.audio, 2575)) >= 4)
         await ann.hang_up()
-    assert not listen.intervals_of(ann.heard.audio, AFTER_HZ)
+    assert not audio_analysis.intervals_of(ann.heard.audio, AFTER_HZ)
 
 
 def too_big(stage: Stage) -> None:
@@ -105,7 +105,7 @@ def no_sound(stage: Stage) -> None:
 
 @pytest.mark.parametrize(
     ("given", "told"),
-    [(too_big, "10485760"), (missing, "404"), (no_sound, "mp3 and wav can")],
+    [(too_big, "10485760"), (missing, "404"), (no_sound, "expected mp3 or wav")],
     ids=["more than 10 MB", "404", "no sound"],
 )
 async def test_play_that_fails_is_a_problem_and_the_next_element_runs(
@@ -125,7 +125,7 @@ async def test_play_that_fails_is_a_problem_and_the_next_element_runs(
 
 
 def sounding_ms(samples: Samples) -> int:
-    return 20 * sum(not listen.silent(samples[start : start + 160]) for start in range(0, len(samples), 160))
+    return 20 * sum(not audio_analysis.silent(samples[start : start + 160]) for start in range(0, len(samples), 160))
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def words() -> Callable[[Samples], str]:
     model = whisper.WhisperModel(str(models.get_model_path()), device="cpu", compute_type="int8", cpu_threads=1)
 
     def heard(samples: Samples) -> str:
-        # The recogniser wants 16 kHz.
+        # The recognizer needs 16 kHz.
         wide = np.interp(np.arange(len(samples) * 2) / 2, np.arange(len(samples)), samples / 32768)
         found, _ = model.transcribe(wide.astype(np.float32), beam_size=1, language="en")
         return " ".join("".join(c for c in part.text.lower() if c.isalnum() or c == " ").strip() for part in found)
@@ -156,7 +156,7 @@ async def test_speak_is_understood(stage: Stage, words: Callable[[Samples], str]
 
 
 async def test_speak_is_repeated(stage: Stage) -> None:
-    """The same sound once more: it is rendered once."""
+    """The repetition uses the same sound, which is rendered once."""
     text = "The meeting begins in five minutes."
     async with stage.callers(2) as (ann, bob):
         await stage.call(ann, f"<Speak>{text}</Speak>")
@@ -206,7 +206,7 @@ async def test_wait_ends_early_when_it_is_silent(stage: Stage) -> None:
         silent_at = now_ms()
         ann.silence()
         second = await stage.hears(ann, AFTER_HZ, after=first + 400)
-        # To a few packets exactly: that is how Asterisk measures silence.
+        # The limits allow a few packets: Asterisk measures silence in packets.
         lasted(silent_at, second, 640, 1600)
         await ann.hung_up()
     assert len(spans_of(ann.as_sent(), AFTER_HZ)) == 2
@@ -255,7 +255,7 @@ async def test_a_later_hangup_ends_the_call(stage: Stage) -> None:
 async def test_a_scheduled_hangup_lets_the_following_elements_run(stage: Stage) -> None:
     stage.set_account(hangup_url="{url}/hangup")
     async with stage.callers(1) as (ann,):
-        # So that the sound is there when it is wanted.
+        # The first call puts the sound into the cache.
         await stage.call(ann, AFTER)
         await ann.hung_up()
         answered = await stage.call(ann, f'<Hangup schedule="3"/>{AFTER}<Conference>c</Conference>')
@@ -290,7 +290,7 @@ async def test_redirect_replaces_the_rest_and_does_not_answer(stage: Stage, meth
     assert asked.method == method
     assert asked.query["a"] == "b"
     assert (asked.params["Event"], asked.params["CallStatus"]) == ("Redirect", "ringing")
-    assert set(listen.tones(ann.as_sent(), (3175, AFTER_HZ))) == {3175}
+    assert set(audio_analysis.tones(ann.as_sent(), (3175, AFTER_HZ))) == {3175}
 
 
 # PreAnswer.
@@ -308,7 +308,7 @@ async def test_what_stands_in_preanswer_is_heard_before_the_answer(stage: Stage)
     assert ann.heard.start_ms + begins(ann.heard.audio, AFTER_HZ) > ann.answered_at - 50
 
 
-# What is not run.
+# Elements that do not run.
 
 
 async def test_elements_that_are_not_run_are_skipped_with_a_warning(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""The event stream on real calls: what happens on Asterisk is told within a second."""
+"""The event stream on real calls: it reports changes on Asterisk within a second."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ari_conf.web import live
+from ari_conf.web import live_view
 from tests.integration.stage import Stage
 from tests.integration.test_api import ANN, BOB, ROOM, three
 
@@ -24,7 +24,7 @@ NAME = "stand%2Fup%20%E2%98%95"
 class Ear:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
-        self.view: live.View = {}
+        self.view: live_view.View = {}
 
     async def follow(self) -> str:
         found: dict[str, str] = {}
@@ -32,7 +32,7 @@ class Ear:
             name, _, value = line.decode().rstrip("\n").partition(": ")
             if not name and "event" in found:
                 told = json.loads(found["data"])
-                self.view = told if found["event"] == "snapshot" else live.apply(self.view, told)
+                self.view = told if found["event"] == "snapshot" else live_view.apply_change(self.view, told)
                 return found["event"]
             found[name] = value
         raise AssertionError("the stream has ended")
@@ -46,7 +46,7 @@ class Ear:
         return took
 
     def members(self) -> dict[str, dict[str, Any]]:
-        """By number."""
+        """Return the members by their number."""
         return {m["from"]: m for one in self.view.values() for m in one["members"].values()}
 
 
@@ -84,7 +84,7 @@ async def test_it_is_there_within_a_second(stage: Stage) -> None:
             await ear.until(holds, seconds)
 
         one, two = stage.number(ann), stage.number(bob)
-        # Nobody asked for floor events or a recording: who talks is detected because we listen.
+        # No element asks for floor events or a recording: talk detection runs because of this listener.
         ids = await three(stage, ann, bob, body=ROOM)
         await ear.until(lambda: ear.members().keys() == {one, two}, WITHIN_S)
         assert {m["state"] for m in ear.members().values()} == {"in"}

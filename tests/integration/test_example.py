@@ -1,4 +1,4 @@
-"""The example program of the README, called by a phone."""
+"""The README's example program, with a call from a phone."""
 
 from __future__ import annotations
 

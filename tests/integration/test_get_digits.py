@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from demo import listen
+from demo import audio_analysis
 from demo.phone import CallFailed
 from tests.integration.stage import Stage, spans_of
 from tests.integration.test_elements import AFTER, AFTER_HZ, after, begins, hears_tones
@@ -36,19 +36,19 @@ async def test_a_pin_opens_the_conference(stage: Stage) -> None:
         await stage.call(ann, f"{ask}{AFTER}")
         await stage.hears(ann, 2875)
         await ann.press("9999")
-        # Wrong: she is told, and asked again. The prompt is cut short by the first digit.
+        # Ann's PIN is wrong: she hears so and is asked again. The first digit cuts the prompt short.
         wrong = await stage.hears(ann, 3175)
-        cut = listen.intervals_of(ann.heard.audio, 2875)[-1][1] + ann.heard.start_ms
+        cut = audio_analysis.intervals_of(ann.heard.audio, 2875)[-1][1] + ann.heard.start_ms
         lasted(ann.pressed[0][0], cut, -100, 500)
         await stage.hears(ann, 2875, after=wrong)
         await ann.press("1234")
         await stage.hears(ann, 2575)
-        assert set(listen.tones(await stage.listen(ann, 500))) == {2575}
+        assert set(audio_analysis.tones(await stage.listen(ann, 500))) == {2575}
         await ann.hang_up()
         await bob.hang_up()
     asked = stage.receiver.requests_to("/pin")
     assert [(one.method, one.params["Digits"]) for one in asked] == [("POST", "9999"), ("POST", "1234")]
-    assert not listen.intervals_of(ann.heard.audio, AFTER_HZ)
+    assert not audio_analysis.intervals_of(ann.heard.audio, AFTER_HZ)
 
 
 async def test_nothing_entered(stage: Stage) -> None:
@@ -57,7 +57,7 @@ async def test_nothing_entered(stage: Stage) -> None:
     async with stage.callers(1) as (ann,):
         await stage.call(ann, f"{ask}{AFTER}")
         await ann.hung_up()
-    # "retries": the prompt is played so often; "timeout" from its end on; "action not called".
+    # "retries" is the number of prompts; "timeout" counts from each prompt's end; "action not called".
     at = ann.heard.start_ms
     first, second = spans_of(ann.heard.audio, 2875)
     lasted(at + first[1], at + second[0], 1000, 1400)
@@ -111,7 +111,7 @@ async def test_an_invalid_digit_is_told_and_asked_again(stage: Stage) -> None:
     ask = f'<GetDigits {attributes} action="{{url}}/pin" timeout="20"><Play>{{url}}/prompt.wav</Play></GetDigits>'
     async with stage.callers(1) as (ann,):
         await stage.call(ann, f"{ask}{AFTER}")
-        # playBeep: a beep when the prompt is over.
+        # playBeep: a beep after the prompt.
         first = await stage.hears(ann, 1000)
         await ann.press("3")
         told = await stage.hears(ann, 3175)

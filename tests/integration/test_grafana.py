@@ -1,4 +1,4 @@
-"""The Grafana dashboard asks for what `serve` and `web` really tell."""
+"""The Grafana dashboard queries only metrics that `serve` and `web` really export."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ GROUPED = re.compile(r"\bby \(([^)]*)\)")
 PROMETHEUS_ADDS = {"instance", "job"}
 
 Series = dict[str, list[dict[str, str]]]
-"""name -> the labels of each of its series"""
+"""The labels of each series, by metric name."""
 
 
 def expressions(dashboard: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """(panel, PromQL, legend)"""
+    """Yield (panel, PromQL, legend)."""
     for panel in dashboard["panels"]:
         for target in panel.get("targets", ()):
             yield panel["title"], target["expr"], target["legendFormat"]
@@ -46,16 +46,16 @@ async def told(address: str) -> Series:
 
 async def test_each_metric_and_each_label_that_it_asks_for_is_told(stage: Stage) -> None:
     settings = stage.system.settings
-    # Those with labels begin with the first request.
+    # Metrics with labels appear with the first request.
     await told(settings.public_url)
     series = await told(f"http://{settings.metrics_listen}") | await told(settings.public_url)
     asked = list(expressions(json.loads(DASHBOARD.read_text())))
     assert len(asked) > 30
     for panel, promql, legend in asked:
         names = SELECTOR.findall(promql)
-        assert names, f"{panel}: {promql} asks for nothing"
+        assert names, f"{panel}: {promql} queries no metric"
         for name, matchers in names:
-            assert name in series, f"{panel}: nobody tells {name}"
+            assert name in series, f"{panel}: no process exports {name}"
             wanted = MATCHER.findall(matchers)
             fits = [labels for labels in series[name] if all(labels.get(key) == value for key, value in wanted)]
             assert fits, f"{panel}: no {name} has {matchers}"
@@ -73,4 +73,4 @@ async def test_it_is_one_that_grafana_takes() -> None:
     places = [panel["gridPos"] for panel in dashboard["panels"]]
     assert all(place["x"] + place["w"] <= 24 for place in places)
     cells = [(x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])]
-    assert len(cells) == len(set(cells)), "two panels stand on the same place"
+    assert len(cells) == len(set(cells)), "two panels overlap"

@@ -1,5 +1,5 @@
-"""Who accepts a connection and never answers, or whose name is never found, holds up what depends on them, and nothing
-else."""
+"""Servers that accept a connection and never answer, and names that are never resolved: they delay only the work that
+depends on them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 import pytest_asyncio
 from redis import Redis
 
-from ari_conf.http import lookup
+from ari_conf.http_client import dns_lookup
+from ari_conf.local.system import LocalSystem
 from ari_conf.media import sounds
-from ari_conf.up import System
 from demo.phone import Phone, now_ms
 from tests.integration.receiver import Receiver
 from tests.integration.stage import ALLOWED, Stage, ari_of, staged
@@ -30,25 +30,25 @@ ANN, BOB = 2575, 2875
 SOUND = 1825
 ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
 JOIN_S = 2.0
-"""From a call to its being heard, on a machine that has other things to do."""
+"""Seconds from a call until it is heard, on a busy machine."""
 ASKED_MS = 1000
-"""By so much at most others' slow servers and names may delay a request."""
+"""The maximum ms by which other accounts' slow servers and names may delay a request."""
 MANY = 12
-"""Calls that hang: more than may be fetched for one account."""
+"""The number of calls that hang: more than the server fetches at a time for one account."""
 
 
 @contextmanager
 def silent() -> Generator[str]:
-    """host:port of one who takes connections, reads, and says nothing."""
+    """Yield host:port of a server that takes connections and never answers."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        # Nobody accepts: the kernel does, and keeps what is sent.
+        # The kernel accepts connections and keeps the received data.
         listening.listen(200)
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
 async def joins(stage: Stage, phone: Phone, other: Phone, hz: int) -> float:
-    """Seconds from the call until the other one is heard, less those that the machine was late."""
+    """Call, and return the seconds until the phone hears the other, less those that the machine was late."""
     began = time.monotonic()
     called = now_ms()
     await stage.call(phone, ROOM)
@@ -57,7 +57,7 @@ async def joins(stage: Stage, phone: Phone, other: Phone, hz: int) -> float:
 
 
 async def nobody_waits(stage: Stage, hanging: Callable[[str, Phone], Coroutine[Any, Any, None]]) -> str:
-    """Meanwhile one joins, hears and is told of. Returns the silent one's address."""
+    """Assert that a caller joins, hears and is reported in time while others hang; return the silent address."""
     with silent() as nobody:
         async with stage.callers(7) as board:
             ann, bob, *stuck = board
@@ -98,7 +98,7 @@ async def test_a_sound(stage: Stage) -> None:
 
 
 async def heard_all_the_same(neighbor: Stage, phone: Phone, document: str, sound: str) -> None:
-    """Of another account: what it asks for is asked for at once, and heard."""
+    """Assert that another account's sound is requested without delay, and heard."""
     called = now_ms()
     await neighbor.dial(phone, document)
     answered = now_ms()
@@ -110,8 +110,8 @@ async def heard_all_the_same(neighbor: Stage, phone: Phone, document: str, sound
 
 
 async def test_more_sounds_than_are_fetched_at_once(stage: Stage) -> None:
-    """They never come; each call names more of them, which are warmed. Another account's caller hears what they are to
-    hear, and when the callers of the first have hung up nothing is fetched for them any more."""
+    """The sounds never arrive, and each call names more of them, which are prefetched. Another account's caller hears
+    the right sound, and nothing is fetched for the first account after its callers have hung up."""
     assert MANY > sounds.FETCHED_OF_ACCOUNT + sounds.WARMED_OF_ACCOUNT
     with silent() as nobody:
         async with staged(stage.system) as neighbor, stage.callers(MANY + 1) as (phone, *stuck):
@@ -123,7 +123,7 @@ async def test_more_sounds_than_are_fetched_at_once(stage: Stage) -> None:
             await heard_all_the_same(neighbor, phone, document, "/tone.wav")
             for one in stuck:
                 await one.hang_up()
-        # At the end nothing is left in the folder: see `Stage.ends_well`.
+        # `Stage.ends_well` checks that nothing is left in the folder.
 
 
 RESOLVER = """
@@ -135,7 +135,7 @@ def getaddrinfo(host, *others, **more):
     return found("127.0.0.1" if str(host).endswith(".quick.example") else host, *others, **more)
 socket.getaddrinfo = getaddrinfo
 """
-"""Of the system's processes: a resolver whose server never answers for some names."""
+"""The code of a resolver for the system's processes, whose server never answers for some names."""
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -143,17 +143,17 @@ async def hanging_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asyn
     (tmp_path / "sitecustomize.py").write_text(RESOLVER)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))))
     parts = ("redis", "asterisk", "worker", "serve")
-    async with System(tmp_path / "system", ALLOWED, parts) as system, staged(system) as stage:
+    async with LocalSystem(tmp_path / "system", ALLOWED, parts) as system, staged(system) as stage:
         yield stage
 
 
 async def test_more_names_than_are_looked_up_at_once(hanging_names: Stage) -> None:
-    """Each of another host, of one account: for documents, and for sounds."""
+    """One account's documents and sounds, each on a different host."""
     stage = hanging_names
     count = 40
-    assert count > 32 and count > lookup.OF_ACCOUNT
+    assert count > 32 and count > dns_lookup.OF_ACCOUNT
     async with staged(stage.system) as neighbor, stage.callers(count + 1) as (phone, *stuck):
-        # For a document as long as may be: the caller hears nothing meanwhile.
+        # A document may take as long as allowed: the caller hears nothing until then.
         patient = "ct=10000&tt=55000&rc=5"
         calling = [
             asyncio.create_task(stage.dial(one, f"http://n{n}.hangs.example/answer#{patient}"))
@@ -173,7 +173,7 @@ async def test_more_names_than_are_looked_up_at_once(hanging_names: Stage) -> No
 
 
 async def test_a_receiver(stage: Stage) -> None:
-    """And the callbacks to another one aren't late, though each of these holds a thread of the worker."""
+    """Callbacks to another receiver aren't late, although each hanging one holds a thread of the worker."""
 
     async def hanging(nobody: str, phone: Phone) -> None:
         room = f'<Conference callbackUrl="http://{nobody}/events#rt=4000&amp;rc=0">of {phone.name}</Conference>'
@@ -184,7 +184,7 @@ async def test_a_receiver(stage: Stage) -> None:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def without_s3(tmp_path: Path) -> AsyncGenerator[Stage]:
-    """Its S3 is one who never answers."""
+    """Yield a stage whose S3 never answers."""
     parts = ("redis", "asterisk", "worker", "serve")
     with silent() as nobody:
         configured = {
@@ -194,7 +194,7 @@ async def without_s3(tmp_path: Path) -> AsyncGenerator[Stage]:
             "ARI_CONF_S3_SECRET_KEY": "secret",
             "ARI_CONF_S3_DEADLINE": "2",
         }
-        async with System(tmp_path, configured, parts) as system, Receiver() as receiver:
+        async with LocalSystem(tmp_path, configured, parts) as system, Receiver() as receiver:
             redis = Redis.from_url(system.settings.redis_url.get_secret_value())
             ari = ari_of(system)
             await ari.start()
@@ -204,7 +204,7 @@ async def without_s3(tmp_path: Path) -> AsyncGenerator[Stage]:
 
 
 async def test_s3(without_s3: Stage) -> None:
-    """Recordings wait on Asterisk's disk; calls and callbacks don't."""
+    """Recordings wait on Asterisk's disk; calls and callbacks continue."""
     stage = without_s3
     recorded = '<Conference callbackUrl="{url}/events" record="true">recorded</Conference>'
     async with stage.callers(3) as (ann, bob, cid):
@@ -225,4 +225,4 @@ async def test_s3(without_s3: Stage) -> None:
     assert stage.events("ConferenceRecord") == []
     folder = stage.system.settings.recording_folder
     assert folder is not None and len([*(folder / stage.account).glob("*.wav")]) == 1
-    await stage.system.kill("worker")  # it would try until it is killed
+    await stage.system.kill("worker")  # the worker would retry until it is killed

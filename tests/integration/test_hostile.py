@@ -1,4 +1,4 @@
-"""Documents that mean harm: their calls end, or go on until they hang up; nobody else hears anything of it."""
+"""Hostile documents: their calls end, or continue until the caller hangs up; other callers notice nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from demo import listen
+from demo import audio_analysis
 from demo.phone import CallFailed, now_ms
 from tests.chaos.witness import Witness
 from tests.integration.stage import PATIENT, Stage
@@ -24,7 +24,7 @@ ENDED = {
     "a number of thousands of digits": f'<Hangup schedule="{"9" * 9000}"/><Hangup/>',
 }
 GO_ON = {
-    "a sound of ten milliseconds, for ever": '<Play loop="0">{url}/click.wav</Play>',
+    "a sound of ten milliseconds, without end": '<Play loop="0">{url}/click.wav</Play>',
     "no prompt, again and again": '<GetDigits retries="999999999" timeout="1" validDigits="1"/>',
     "hours of silence": "<Speak>hello " + '.<break time="10s"/>' * 1990 + "</Speak>",
     "hours of silence between words": "<Speak>" + 'a<break time="10s"/>' * 1990 + "</Speak>",
@@ -36,9 +36,9 @@ GO_ON = {
 }  # fmt: skip
 WORDS = (
     *("documents in a row", "nested too deep", "at most 2000", "not well-formed"),
-    *("its sample rate is 1 Hz", "characters; the first 3000 are spoken", "those after the first 60 s are left out"),
+    *("its sample rate of 1 Hz", "characters; the first 3000 are spoken", "those after the first 60 s are left out"),
 )
-"""Of the sentences in which the account is told."""
+"""Parts of the sentences in the account's problems."""
 
 
 def click() -> bytes:
@@ -52,7 +52,7 @@ def click() -> bytes:
 
 
 def bomb(number: int) -> bytes:
-    """A sound of one sample a second: each differs, so that each is one more."""
+    """Return a sound of one sample a second; each differs, so that the cache can't share them."""
     form = struct.pack("<HHIIHH", 1, 1, 1, 1, 1, 8)
     content = struct.pack("<I", number) * 925
     chunks = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(content)) + content
@@ -64,10 +64,12 @@ def cached_mb(stage: Stage) -> float:
     return sum(path.stat().st_size for path in files) / 1e6
 
 
-def unexcused(gaps: listen.Spans, since: float, late: list[tuple[float, float]]) -> listen.Spans:
-    """Those for which nothing stood still for as long: neither who speaks (in this very process), nor the machine.
+def unexcused(
+    gaps: audio_analysis.Intervals, since: float, late: list[tuple[float, float]]
+) -> audio_analysis.Intervals:
+    """Return the gaps that no standstill of the speaker (in this process) or of the machine explains.
 
-    `late`: (epoch ms, by how many ms) that something ran too late.
+    `late`: (epoch ms, delay in ms) of each event that came too late.
     """
 
     def excused(start: float, end: float) -> bool:
@@ -98,7 +100,7 @@ async def among_hostile_ones(stage: Stage, witness: Witness) -> None:
         ended, go_on = others[: len(ENDED)], others[len(ENDED) :]
         documents = [*ENDED.values(), *GO_ON.values()]
         for phone, text in zip(others, documents, strict=True):
-            # A call that is ended before it was answered is refused to its caller.
+            # A call that ends before its answer is refused to its caller.
             with suppress(CallFailed):
                 await stage.call(phone, text)
         for phone in ended:
@@ -111,7 +113,7 @@ async def among_hostile_ones(stage: Stage, witness: Witness) -> None:
             await phone.hang_up()
         for phone in go_on:
             await stage.event("Hangup", of=phone)
-        gaps = listen.gaps(bob.heard.between(begun + 200, until - 200), 2575, longest_ms=100)
+        gaps = audio_analysis.gaps(bob.heard.between(begun + 200, until - 200), 2575, longest_ms=100)
         assert unexcused(gaps, begun + 200, [*ann.late, *witness.stalls()]) == []
         for phone in (ann, bob):
             await phone.hang_up()

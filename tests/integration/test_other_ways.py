@@ -1,4 +1,4 @@
-"""The ways of running it that are not the default: an older Asterisk, an Asterisk elsewhere."""
+"""Deployments other than the default: an older Asterisk, an Asterisk on another machine."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession, encode_basic_auth
 
-from ari_conf.parts.processes import free_port
-from ari_conf.up import System
-from demo import listen
+from ari_conf.local.processes import free_port
+from ari_conf.local.system import LocalSystem
+from demo import audio_analysis
+from tests.common.test_redis_ways import give_a_user
 from tests.integration.stage import ALLOWED, Stage, staged
 from tests.redis import RedisServer
-from tests.test_redis_ways import give_a_user
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 @asynccontextmanager
 async def stage_of(folder: Path, **configured: str) -> AsyncGenerator[Stage]:
     parts = ("redis", "asterisk", "worker", "serve", "web")
-    async with System(folder, ALLOWED | configured, parts) as system, staged(system) as stage:
+    async with LocalSystem(folder, ALLOWED | configured, parts) as system, staged(system) as stage:
         yield stage
 
 
@@ -54,11 +54,11 @@ async def test_an_asterisk_elsewhere_fetches_sounds_by_http(tmp_path: Path) -> N
     elsewhere = {
         "ARI_CONF_SOUNDS_URL": f"http://127.0.0.1:{port}/sounds",
         "ARI_CONF_SOUNDS_LISTEN": f"127.0.0.1:{port}",
-        # A folder that this Asterisk can't see: what is heard came by HTTP.
+        # This Asterisk can't see the folder, so a sound that plays came by HTTP.
         "ARI_CONF_SOUNDS_FOLDER": str(tmp_path / "sounds"),
     }
     async with stage_of(tmp_path / "system", **elsewhere) as stage, stage.callers(1) as (ann,):
         await stage.call(ann, '<Conference enterSound="beep:2">standup</Conference>')
-        # Or more: a late machine leaves holes in one.
-        await stage.until(lambda: len(listen.beeps(ann.as_sent())) >= 2, told="no two beeps")
+        # The beeps may be more: a late machine leaves holes in one.
+        await stage.until(lambda: len(audio_analysis.beeps(ann.as_sent())) >= 2, told="no two beeps")
         await ann.hang_up()

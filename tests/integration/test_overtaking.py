@@ -1,4 +1,4 @@
-"""Packets that overtake each other, with both kinds of Asterisk: one that judges a sound by its number, and one not."""
+"""Packets that overtake each other, with both kinds of Asterisk: with and without a check of sequence numbers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ari_conf import identity
-from ari_conf.parts import asterisk
-from ari_conf.up import System
+from ari_conf.local import asterisk
+from ari_conf.local.system import LocalSystem
+from ari_conf.ownership import asterisk_identity
 from demo import rtp
 from demo.phone import now_ms
 from tests import lateness
@@ -26,56 +26,57 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
 LATEST_TICKS = 5
 MOST_HOLES, QUIET = 0.12, 200
-"""Of the sound; without a jitter buffer far more is lost where Asterisk drops what was overtaken."""
+"""The maximum share of silent pieces, and the level below which a piece is silent. Without a jitter buffer, an Asterisk
+that drops overtaken packets loses far more."""
 ABOVE = 40_000
-"""Of the numbers above 32768, those that count as late after one of 0."""
+"""A sequence number above 32768, which counts as late after the number 0."""
 LATE = bytes.fromhex("3d 00 80 00 00 0f 87")
-"""In the program: is it more than 32768 ahead? Then leave (with the four bytes that follow: where to)."""
+"""Machine code: leave if the number is more than 32768 ahead (the next four bytes hold the destination)."""
 NEVER = bytes.fromhex("3d 00 80 00 00 66 0f 1f 44 00 00")
 
 
 @pytest.fixture
 def upstreams(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Asterisk as upstream's sources are built: a copy of the installed program without that one check of Debian's,
-    and without its name."""
-    where = asterisk.present()
+    """Run Asterisk as built from upstream's sources: a copy of the installed program without that check of Debian's and
+    without Debian's name."""
+    where = asterisk.find()
     program = shutil.which("asterisk") if where == "native" else f"{where.removeprefix('root ')}/usr/sbin/asterisk"
     assert program
     code = Path(program).read_bytes()
-    if identity.DEBIANS.encode() in code:
+    if asterisk_identity.DEBIANS.encode() in code:
         assert code.count(LATE) == 1
         at = code.index(LATE)
-        code = (code[:at] + NEVER + code[at + len(NEVER) :]).replace(identity.DEBIANS.encode(), b"none")
+        code = (code[:at] + NEVER + code[at + len(NEVER) :]).replace(asterisk_identity.DEBIANS.encode(), b"none")
     copy = tmp_path / "asterisk" / "upstreams"
     copy.parent.mkdir()
     copy.write_bytes(code)
     copy.chmod(0o755)
-    command = asterisk.EmbeddedAsterisk.command
+    command = asterisk.LocalAsterisk.command
 
-    def ours(self: asterisk.EmbeddedAsterisk, *words: str) -> list[str]:
+    def ours(self: asterisk.LocalAsterisk, *words: str) -> list[str]:
         return command(self, *(str(copy) if word == "asterisk" else word for word in words))
 
-    monkeypatch.setattr(asterisk.EmbeddedAsterisk, "command", ours)
+    monkeypatch.setattr(asterisk.LocalAsterisk, "command", ours)
 
 
 @contextlib.asynccontextmanager
 async def always(folder: Path) -> AsyncIterator[Stage]:
     configured = ALLOWED | {"ARI_CONF_JITTER_BUFFER": "always"}
     parts = ("redis", "asterisk", "worker", "serve")
-    async with System(folder, configured, parts) as system, staged(system) as stage:
+    async with LocalSystem(folder, configured, parts) as system, staged(system) as stage:
         yield stage
 
 
 @pytest.fixture(autouse=True)
 def numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each phone's are high ones."""
+    """Let each phone start with high sequence numbers."""
     high = SimpleNamespace(randrange=lambda below: ABOVE % below, randint=random.randint)
     monkeypatch.setattr(rtp, "random", high)
 
 
 async def test_packets_that_overtake_each_other_are_put_in_order(upstreams: None, tmp_path: Path) -> None:
     async with always(tmp_path) as stage, stage.callers(2) as (ann, bob):
-        assert identity.DEBIANS not in await stage.asterisk()
+        assert asterisk_identity.DEBIANS not in await stage.asterisk()
         await meet(stage, ann, bob, document=ROOM)
         ann.tone(A)
         await stage.hears(bob, A)
@@ -91,7 +92,7 @@ async def test_packets_that_overtake_each_other_are_put_in_order(upstreams: None
 
 
 async def test_nobody_is_inaudible_by_a_jitter_buffer(tmp_path: Path) -> None:
-    """Debian's build takes all that follows the sound which the buffer puts into a gap for late."""
+    """The jitter buffer fills a gap with sound, and Debian's build takes all packets after that sound as late."""
     async with always(tmp_path) as stage, stage.callers(2) as (ann, bob):
         await meet(stage, ann, bob, document=ROOM)
         ann.tone(A)

@@ -1,4 +1,4 @@
-"""What phones do within a call: begin another stream, hold, stop sending; and that they are always sent something."""
+"""Phones within a call: they begin another stream, hold, stop sending, and always receive packets."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import os
 import numpy as np
 import pytest
 
-from ari_conf.bucket import Bucket
-from ari_conf.recording_document import object_key
-from demo import listen
+from ari_conf.recordings.bucket import Bucket
+from ari_conf.recordings.sidecar import object_key
+from demo import audio_analysis
 from demo.phone import Phone, now_ms
 from tests import lateness
 from tests.integration.stage import Stage
@@ -19,16 +19,16 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ROOM = '<Conference record="true" floorEvent="true" callbackUrl="{url}/events">standup</Conference>'
 STREAMS = int(os.environ.get("ARI_CONF_STREAMS", "4"))
-"""How often the phone begins another stream; 20 or more to measure it."""
+"""The number of streams that the phone begins; set 20 or more to measure the delay."""
 SOON_MS = 1000
-"""Within it who was inaudible is heard again."""
+"""The maximum ms until an inaudible phone is heard again."""
 COUNTED_MS = 7000
-"""A jump is seen when Asterisk counts what was lost, each 5 s."""
+"""The maximum ms until Asterisk notices a jump: it counts lost packets every 5 s."""
 STOPPED_MS = 2000
-"""By then sound that has stopped has ended talk: two rounds, and the time until it is told."""
+"""The maximum ms until the end of a sound ends talk: two rounds, and the time until the report."""
 FAR_AWAY_MS = 600
 AS_SAID_MS = 1200
-"""By so much what is written of a talk may differ from the talk."""
+"""The maximum ms by which the recorded times of a talk may differ from the talk."""
 SILENT_FOR_S = 10.0
 LONGEST_GAP_S = 3.0
 A, B, C = 475, 625, 775
@@ -49,7 +49,7 @@ async def floor_is_had(stage: Stage, phone: Phone, since: float) -> None:
 
 
 async def test_a_stream_that_begins_over_is_heard_within_a_second_and_nobody_notices(stage: Stage) -> None:
-    """Asterisk as Debian builds it drops the packets of a stream whose numbers are behind those of the one before."""
+    """Debian's build of Asterisk drops the packets of a stream whose numbers are behind those of the stream before."""
     async with stage.callers(3) as (ann, bob, cid):
         await meet(stage, ann, bob, cid)
         ann.tone(A)
@@ -70,12 +70,12 @@ async def test_a_stream_that_begins_over_is_heard_within_a_second_and_nobody_not
         assert not stage.events("ConferenceExit")
         assert len(stage.events("ConferenceEnter")) == 3
         stage.saw(f"heard again {len(took)} of {STREAMS} times, after {max(took)} ms at most")
-        # Who is muted is not heard for that.
+        # A muted member must not become audible because of that.
         assert stage.problems() == []
 
 
 async def test_numbers_that_jump_in_one_stream(stage: Stage) -> None:
-    """Asterisk counts what is lost every five seconds."""
+    """Asterisk counts lost packets every five seconds."""
     async with stage.callers(2) as (ann, bob):
         await meet(stage, ann, bob)
         ann.tone(A)
@@ -96,11 +96,11 @@ async def test_who_is_muted_and_begins_a_stream_is_not_heard(stage: Stage) -> No
         for _ in range(2):
             await stage.listen(bob, 700)
             ann.begin_stream()
-        assert listen.silent(await stage.listen(bob, 1500))
+        assert audio_analysis.silent(await stage.listen(bob, 1500))
 
 
 async def test_what_a_phone_plays_while_it_holds_is_heard_by_nobody(stage: Stage) -> None:
-    """Its music is neither mixed nor recorded nor takes the floor, and afterwards the voice is back."""
+    """The phone's music is not mixed, not recorded and never takes the floor; after the hold the voice is back."""
     async with stage.callers(2) as (ann, bob):
         await meet(stage, ann, bob)
         for direction, address in (("sendonly", ""), ("inactive", ""), ("sendonly", "0.0.0.0")):
@@ -109,11 +109,11 @@ async def test_what_a_phone_plays_while_it_holds_is_heard_by_nobody(stage: Stage
             held = now_ms()
             ann.tone(A)
             await stage.listen(bob, 200)
-            assert listen.silent(await stage.listen(bob, 1000))
+            assert audio_analysis.silent(await stage.listen(bob, 1000))
             bob.tone(B)
             await floor_is_had(stage, bob, held)
             bob.silence()
-            # Until Bob is known to be silent.
+            # Enough time for the server to learn that Bob is silent.
             await stage.listen(ann, 900)
             assert stage.number(ann) not in floors(stage, held)
             asked = now_ms()
@@ -121,12 +121,12 @@ async def test_what_a_phone_plays_while_it_holds_is_heard_by_nobody(stage: Stage
             back = now_ms()
             heard = await stage.hears(bob, A, after=back)
             lateness.lasted(back, heard, 0, SOON_MS)
-            # Their talk is known of as well, perhaps before the phone knows that it has resumed.
+            # The server learns of Ann's talk as well, perhaps before the phone knows that it has resumed.
             await floor_is_had(stage, ann, asked)
 
 
 async def test_a_phone_that_holds_in_the_middle_of_a_word(stage: Stage) -> None:
-    """And sends nothing meanwhile: another has the floor."""
+    """The phone sends no packets during the hold: another member takes the floor."""
     async with stage.callers(2) as (ann, bob):
         await meet(stage, ann, bob)
         ann.tone(A)
@@ -147,7 +147,7 @@ async def test_talk_and_floor_end_where_the_sound_does(stage: Stage) -> None:
         await stage.listen(bob, 1500)
         ann.send_packets(False)
         stopped = now_ms()
-        # Who begins before that is known has the floor then.
+        # A member who starts before the server knows of the stop has the floor afterwards.
         await stage.listen(bob, 300)
         bob.tone(B)
         await floor_is_had(stage, bob, stopped)
@@ -157,7 +157,7 @@ async def test_talk_and_floor_end_where_the_sound_does(stage: Stage) -> None:
         again = now_ms()
         ann.send_packets(True)
         await floor_is_had(stage, ann, again)
-        # Comfort noise is no talk either.
+        # Comfort noise does not count as talk either.
         line = ann._line
         assert line is not None
         ann.send_packets(False)
@@ -203,7 +203,7 @@ async def test_wait_silence_ends_though_no_packet_of_silence_comes(stage: Stage)
 
 
 async def test_a_phone_is_always_sent_something(stage: Stage) -> None:
-    """Phones and carriers end calls in which nothing arrives."""
+    """Phones and carriers end calls in which no packets arrive."""
     stage.document("/slow", "<Hangup/>")
     stage.receiver.delays["/slow"] = SILENT_FOR_S + 3
     documents = (
@@ -226,7 +226,7 @@ async def test_a_phone_is_always_sent_something(stage: Stage) -> None:
         stage.saw(f"the longest times without a packet: {', '.join(f'{gap:.1f}' for gap in gaps)} s")
         late = min(lateness.late_ms(since, until) / 1000, 3.0)
         assert max(gaps) < LONGEST_GAP_S + late
-        # Nobody is deaf for that: neither to what is played nor in a conference.
+        # The callers still hear everything: sounds, and others in a conference.
         stage.document("/slow", '<Conference callbackUrl="{url}/events">standup</Conference>')
         phones[4].tone(B)
         await stage.enters(phones[3])
@@ -257,10 +257,12 @@ async def test_a_process_that_takes_over_knows_of_holds_and_streams(own: Stage) 
         ann.tone(A)
         await own.system.start("serve")
         back = now_ms()
-        # Bob's phone has taken us back meanwhile, Ann's holds us.
+        # In the meantime Bob's phone has resumed, and Ann's has put the call on hold.
         await own.hears(cid, B, after=back)
-        assert listen.silent(await own.listen(cid, 500)) is False
-        await own.until(lambda: not listen.sounds(cid.heard.since(now_ms() - 400), A), told="hold music is heard")
+        assert audio_analysis.silent(await own.listen(cid, 500)) is False
+        await own.until(
+            lambda: not audio_analysis.is_tone_present(cid.heard.since(now_ms() - 400), A), told="hold music is heard"
+        )
         await ann.resume()
         await own.hears(cid, A, after=now_ms())
         assert not own.events("ConferenceExit")

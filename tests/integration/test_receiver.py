@@ -5,7 +5,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from ari_conf.http import signature
+from ari_conf.http_client import signature
 from tests.integration.receiver import Receiver
 
 TOKEN = "my_auth_token"

@@ -1,4 +1,4 @@
-"""From record="true" to a file in the bucket: what those who consume it find, and what is told."""
+"""From record="true" to a file in the bucket: the stored files and the callbacks, as users see them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from plivo.exceptions import ResourceNotFoundError
 from plivo.exceptions import ValidationError as PlivoValidationError
 from plivo.rest import client as sdk
 
-from ari_conf import accounts, recordings
-from ari_conf.bucket import Bucket
-from ari_conf.recording_document import object_key, schema
-from demo import listen
+from ari_conf.recordings import jobs
+from ari_conf.recordings.bucket import Bucket
+from ari_conf.recordings.sidecar import object_key, schema
+from ari_conf.store import accounts
+from demo import audio_analysis
 from demo.codec import G722, PCMU, Codec
-from demo.heard import Samples
 from demo.phone import Switchboard
+from demo.received_audio import Samples
 from tests.integration.receiver import Request
 from tests.integration.stage import Stage
 from tests.lateness import late_ms
@@ -44,7 +45,7 @@ def fetched(url: str, **more: Any) -> requests.Response:
 
 
 async def recorded(stage: Stage, form: str) -> Request:
-    """Ann and Bob, each with a tone, one after the other. Returns the `record` callback."""
+    """Record Ann's tone and then Bob's, and return the `record` callback."""
     async with stage.callers(2) as (ann, bob):
         await stage.call(ann, RECORDED.format(form=form))
         await stage.enters(ann)
@@ -79,15 +80,15 @@ async def test_the_file_is_there_when_it_is_told(stage: Stage, form: str) -> Non
     assert file.status_code == 200
     assert file.headers["Content-Type"] == {"mp3": "audio/mpeg", "wav": "audio/wav"}[form]
     audio, ms = decoded(file.content), int(told["RecordingDurationMs"])
-    # Of what was heard it lasts as long, and as the clock between its ends says.
+    # The duration is that of the audio, and that of the clock between start and end.
     assert abs(len(audio) / 8 - ms) < 300
     began, ended = int(told["RecordingStartMs"]), int(told["RecordingEndMs"])
     assert abs(ended - began - ms) < 300 + late_ms(began, ended)
     assert int(told["RecordingDuration"]) == round(ms / 1000)
-    tones = listen.tones(audio, (ANN, BOB))
+    tones = audio_analysis.tones(audio, (ANN, BOB))
     assert tones[ANN][0][1] < tones[BOB][0][0]
     stage.saw(f"{ms} ms told, {len(audio) / 8:.0f} ms in the {form}")
-    # Asterisk has nothing of it any more.
+    # Asterisk has no file of the recording any more.
     folder = stage.system.settings.recording_folder
     assert folder is not None and not [*(folder / stage.account).glob("*")]
 
@@ -116,8 +117,8 @@ async def test_what_stands_beside_it(stage: Stage) -> None:
         assert member["call_uuid"] == enter.params["CallUUID"]
         assert member["entered_ms"] == int(enter.params["Timestamp"])
         assert member["left_ms"] == int(exit_.params["Timestamp"])
-    # Who spoke when, as the audio itself has it.
-    heard = listen.tones(decoded(b"".join(bucket.read(key))), (ANN, BOB))
+    # The audio itself shows the same times of speech.
+    heard = audio_analysis.tones(decoded(b"".join(bucket.read(key))), (ANN, BOB))
     spoke = {member["member_id"]: [] for member in (ann, bob)}
     for one in document["talk"]:
         spoke[one["member_id"]].append((one["start_ms"], one["end_ms"]))
@@ -152,7 +153,7 @@ async def test_the_sdk_lists_shows_and_deletes(stage: Stage, monkeypatch: pytest
         assert len(api.recordings.list(from_number=both, conference_name="stand up").objects) == count
     assert len(api.recordings.list(to_number="15550100", recording_storage_duration=0).objects) == 1
     assert api.recordings.list(recording_storage_duration__gte=1).objects == []
-    with pytest.raises(PlivoValidationError, match="no multi-party calls here"):
+    with pytest.raises(PlivoValidationError, match="multiparty calls are not offered"):
         api.recordings.list(mpc_name="stand up")
     api.recordings.delete(told["RecordingID"])
     with pytest.raises(ResourceNotFoundError):
@@ -183,8 +184,8 @@ async def test_before_it_is_stored(stage: Stage) -> None:
         await stage.listen(ann, 500)
         await stage.system.stop("worker")
         await ann.hang_up()
-        await stage.until(lambda: recordings.pending(stage.redis), told="a recording that waits")
-        (waits,) = recordings.pending(stage.redis)
+        await stage.until(lambda: jobs.pending(stage.redis), told="a recording that waits")
+        (waits,) = jobs.pending(stage.redis)
         answer = fetched(waits.job.record_url)
         assert answer.status_code == 404
         assert "not stored yet" in answer.json()["error"]
@@ -196,7 +197,7 @@ async def test_before_it_is_stored(stage: Stage) -> None:
 
 @pytest.mark.row("record", "one who is muted and alone: silence, as long as it lasts")
 async def test_a_muted_member_alone_is_recorded_as_silence(stage: Stage) -> None:
-    """The recording lasts as long as the conference, whoever speaks in it."""
+    """The recording lasts as long as the conference, no matter which members speak."""
     async with stage.callers(1) as (ann,):
         await stage.call(ann, RECORDED.format(form="wav").replace("<Conference", '<Conference muted="true"'))
         await stage.enters(ann)
@@ -207,12 +208,12 @@ async def test_a_muted_member_alone_is_recorded_as_silence(stage: Stage) -> None
     between = ended - began
     assert abs(int(told["RecordingDurationMs"]) - between) < 300 + late_ms(began, ended)
     assert between + late_ms(began, ended) >= 1900
-    assert listen.silent(decoded(fetched(told["RecordUrl"]).content))
+    assert audio_analysis.silent(decoded(fetched(told["RecordUrl"]).content))
 
 
 @pytest.mark.row("record", "a conference that ends at once")
 async def test_a_conference_that_ends_at_once(stage: Stage) -> None:
-    """Within 100 ms of its start: told, once, with a file that can be played."""
+    """The conference ends within 100 ms of its start: one callback at most, with a file that plays."""
     async with stage.callers(1) as (ann,):
         await stage.call(ann, RECORDED.format(form="mp3"))
         await stage.enters(ann)
@@ -228,11 +229,11 @@ async def test_a_conference_that_ends_at_once(stage: Stage) -> None:
 
 
 HIGH_HZ = 6000
-"""Above what 8000 samples a second can hold."""
+"""A pitch above the range of 8000 samples a second."""
 
 
 def strength(audio: Samples, hz: int, rate: int) -> float:
-    """dBFS of that tone in the loudest half second."""
+    """Return the dBFS of that tone in the loudest half second."""
     pieces = np.split(audio[: len(audio) // (rate // 2) * (rate // 2)], len(audio) // (rate // 2))
     turn = np.exp(-2j * np.pi * hz * np.arange(rate // 2) / rate)
     return float(max(20 * np.log10(2 * abs(np.dot(piece, turn)) / len(piece) / 32768 + 1e-9) for piece in pieces))
@@ -241,8 +242,8 @@ def strength(audio: Samples, hz: int, rate: int) -> float:
 @pytest.mark.row("record", "16 kHz with a wideband caller in it, and what is above 4 kHz; else 8 kHz")
 @pytest.mark.parametrize(("codec", "form", "rate"), [(G722, "wav", 16000), (G722, "mp3", 16000), (PCMU, "wav", 8000)])
 async def test_of_the_best_rate_that_the_conference_has(stage: Stage, codec: Codec, form: str, rate: int) -> None:
-    """Bob, who calls with mu-law, waits for the start; Ann starts it, with G.722 in the first two. What she says above
-    4 kHz is in the file."""
+    """Bob calls with mu-law and waits for the start; Ann starts the conference, with G.722 in the first two cases.
+    Ann's sound above 4 kHz is in the file."""
     asks = RECORDED.format(form=form)
     async with Switchboard() as board:
         bob, ann = board.phone(), board.phone(codec=codec)
@@ -276,7 +277,7 @@ async def test_of_the_best_rate_that_the_conference_has(stage: Stage, codec: Cod
 
 @pytest.mark.row("record", "Asterisk refuses to record: a problem is told, no number is left out, nothing waits")
 async def test_asterisk_refuses_to_record(stage: Stage) -> None:
-    """As it does when the folder of its recordings is missing."""
+    """Asterisk refuses when the folder of its recordings is missing."""
     folder = stage.system.settings.recording_folder
     assert folder is not None
     folder.rename(folder.with_name("away"))
@@ -286,7 +287,7 @@ async def test_asterisk_refuses_to_record(stage: Stage) -> None:
                 await stage.call(phone, RECORDED.format(form="mp3"))
                 await stage.enters(phone)
             (problem,) = await stage.until(stage.problems, told="a problem")
-            assert "did not begin" in problem
+            assert "could not be started" in problem
             ann.tone(ANN)
             await stage.hears(bob, ANN)
             for phone in (ann, bob):
@@ -295,16 +296,16 @@ async def test_asterisk_refuses_to_record(stage: Stage) -> None:
     finally:
         folder.with_name("away").rename(folder)
     await stage.nothing_left()
-    assert recordings.pending(stage.redis) == []
-    assert recordings.lost(stage.redis, [stage.account]) == []
+    assert jobs.pending(stage.redis) == []
+    assert jobs.given_up(stage.redis, [stage.account]) == []
     requests = stage.receiver.requests_to("/events")
     assert [int(one.params["ConferenceSequence"]) for one in requests] == [1, 2, 3, 4]
     assert stage.events("ConferenceRecord") == [] and stage.problems() == [problem]
-    stage.saw(problem.partition("did not begin: ")[2])
+    stage.saw(problem.partition("could not be started: ")[2])
 
 
 async def test_asterisk_can_not_write_the_file(stage: Stage) -> None:
-    """It says that it records, and at once that it has ended: there is no file. That is told, and nothing waits."""
+    """Asterisk reports the start and immediately the end, without a file. A problem reports that; no job is left."""
     folder = stage.system.settings.recording_folder
     assert folder is not None
     in_the_way = folder / stage.account
@@ -317,12 +318,12 @@ async def test_asterisk_can_not_write_the_file(stage: Stage) -> None:
             (problem,) = await stage.until(
                 lambda: [told for told in stage.problems() if lost in told], told="that it is lost"
             )
-            assert any("ended by itself" in told for told in stage.problems())
+            assert any("stopped unexpectedly" in told for told in stage.problems())
             await ann.hang_up()
             await stage.leaves(ann)
     finally:
         in_the_way.unlink()
     await stage.nothing_left()
-    assert recordings.pending(stage.redis) == []
-    ((_, _, job),) = recordings.lost(stage.redis, [stage.account])
+    assert jobs.pending(stage.redis) == []
+    ((_, _, job),) = jobs.given_up(stage.redis, [stage.account])
     assert job.recording_id in problem

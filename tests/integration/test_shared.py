@@ -1,4 +1,4 @@
-"""The system that scenarios share: what one of them breaks is told as that, and the next one gets another."""
+"""The system that scenarios share: a scenario that breaks it is reported, and the next one gets another system."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from ari_conf.parts import processes
+from ari_conf.local import processes
 from tests.integration.conftest import Shared
 from tests.integration.receiver import Receiver
 from tests.integration.stage import PartEnded, Stage, ended_parts
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def small(tmp_path: Path) -> AsyncGenerator[Shared]:
-    """Shared systems of a Redis alone."""
+    """Yield shared systems that consist only of a Redis."""
     folders = (tmp_path / str(number) for number in range(9))
     small = Shared(lambda: next(folders), parts=("redis",))
     yield small
@@ -40,7 +40,7 @@ async def test_a_part_that_ends_by_itself_is_named_with_how_it_ended(tmp_path: P
     command = ["sh", "-c", f"echo one; echo two; {ends}"]
     part = await processes.start("asterisk", command, tmp_path / "log")
     part.popen.wait()
-    system: Any = SimpleNamespace(ended=lambda: [part])
+    system: Any = SimpleNamespace(exited_processes=lambda: [part])
     assert ended_parts(system, "here") == f"Asterisk ended with {how} here; its last words:\none\ntwo"
 
 

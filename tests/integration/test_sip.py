@@ -1,6 +1,6 @@
-"""asterisk/configure's settings of SIP, in one Asterisk: who may call, what they are told, and that they are heard.
+"""SIP settings of asterisk/configure, in one Asterisk: permission to call, responses, and audio.
 
-Phones of 127.0.0.1 and ::1 are the provider's, 127.0.0.5 too, from outside. 127.0.0.9 is a stranger.
+Phones at 127.0.0.1 and ::1 are the provider's, and so are those at 127.0.0.5, from outside. 127.0.0.9 is a stranger.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from ari_conf.parts.processes import free_port
-from ari_conf.up import System
-from demo import listen, sip
+from ari_conf.local.processes import free_port
+from ari_conf.local.system import LocalSystem
+from demo import audio_analysis, sip
 from demo.g711 import RATE
 from tests import lateness
-from tests.asterisk.test_fail2ban import banned
+from tests.asterisk_config.test_fail2ban import banned
 from tests.integration.sip_line import SipLine
 from tests.integration.stage import ALLOWED, Stage, staged
 
@@ -38,9 +38,9 @@ PASSWORD = "a password of ours"
 ROOM = "<Conference>standup</Conference>"
 HIGH, LOW = 1075, 625
 HEAD = 44
-"""Bytes of a WAV file before its sound."""
+"""The bytes of a WAV file's header."""
 EXPEDITED, SIGNALING = 46 << 2, 24 << 2
-"""DSCP EF and CS3, as they stand in a packet's head."""
+"""DSCP EF and CS3, as a packet's header has them."""
 
 
 class Registrar(asyncio.DatagramProtocol):
@@ -82,12 +82,14 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def guarded(registrar: tuple[Registrar, int], tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[System]:
+async def guarded(
+    registrar: tuple[Registrar, int], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[LocalSystem]:
     folder = tmp_path_factory.mktemp("guarded")
-    system = System(folder, ALLOWED, ("redis", "asterisk", "serve"))
+    system = LocalSystem(folder, ALLOWED, ("redis", "asterisk", "serve"))
     own = system._asterisk
-    assert own is not None, "it has one of its own"
-    # For UDP and TCP.
+    assert own is not None, "the system has its own Asterisk"
+    # The port is for UDP and TCP.
     own.sip_port = free_port()
     of, key = certificate(own.folder / "tls")
     own.more = {
@@ -112,13 +114,13 @@ async def guarded(registrar: tuple[Registrar, int], tmp_path_factory: pytest.Tem
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def at(guarded: System) -> AsyncGenerator[Stage]:
+async def at(guarded: LocalSystem) -> AsyncGenerator[Stage]:
     async with staged(guarded) as stage:
         yield stage
 
 
 def asks_for(stage: Stage, document: str | None = ROOM) -> list[tuple[str, str]]:
-    """Headers by which a call is this scenario's."""
+    """Return the headers that assign a call to this scenario."""
     account = [("X-Ari-Conf-Account", stage.account)]
     return account if document is None else [*account, ("X-Ari-Conf-Document", stage.document("/room", document))]
 
@@ -129,13 +131,13 @@ def line(stage: Stage, host: str = "127.0.0.1") -> SipLine:
 
 
 def told(answer: sip.Message) -> tuple[str, list[str]]:
-    """Where audio and requests are to be sent."""
+    """Return the addresses for requests and for audio, as the answer gives them."""
     contact = re.search(r"@?([^@:<>]+|\[[^]]+\]):\d+>", answer.first("contact").replace("sip:", "@"))
     return contact[1] if contact else "", re.findall(r"(?m)^[co]=.*IP[46] (\S+?)\r?$", answer.body)
 
 
 async def packets(of: SipLine, count: int = 10) -> bytes:
-    """The latest of so many packets of audio."""
+    """Return the last of `count` audio packets."""
     async with lateness.timeout():
         for _ in range(count):
             packet = await asyncio.get_running_loop().sock_recv(of.rtp, 2000)
@@ -225,7 +227,7 @@ async def test_what_a_phone_asks_within_a_call_is_answered(at: Stage) -> None:
         blind = [("Refer-To", "<sip:15550199@127.0.0.1>"), ("Referred-By", "<sip:ann@127.0.0.1>")]
         assert (await ann.asks("REFER", headers=blind)).status == 603
         assert (await ann.asks("MESSAGE", "hello", content="text/plain")).status == 202
-        # What would have been sent on comes before the answer to a later request of the other.
+        # A forwarded request would arrive before the response to Bob's later request.
         assert (await ann.asks("OPTIONS")).status == 200
         await packets(bob, 25)
         assert (await bob.asks("OPTIONS")).status == 200
@@ -233,7 +235,7 @@ async def test_what_a_phone_asks_within_a_call_is_answered(at: Stage) -> None:
 
 
 async def test_a_text_outside_of_a_call_is_none(at: Stage) -> None:
-    """Asterisk would run the dialplan for it, as for a call."""
+    """Without a rule, Asterisk would run the dialplan for the text, as for a call."""
     at.set_account(answer_url="{url}/answer")
     with line(at) as phone:
         phone.turns_to("15550100")
@@ -287,7 +289,7 @@ async def test_a_refused_call_leaves_a_line(at: Stage) -> None:
 
 
 class Softphone:
-    """PJSIP's."""
+    """PJSIP's softphone."""
 
     def __init__(self, stage: Stage, folder: Path, uri: str, **how: Any) -> None:
         self._stage, self._records = stage, folder / "heard.wav"
@@ -338,9 +340,9 @@ class Softphone:
         await self._stage.until(lambda: self.seen(**what), told=f"{what} in {self.events}")
 
     def hears(self, hz: int) -> bool:
-        # PJSIP writes the head of the file at its end.
+        # PJSIP writes the file's header when it closes the file.
         audio = self._records.read_bytes()[HEAD:] if self._records.exists() else b""
-        spans = listen.intervals_of(np.frombuffer(audio[: len(audio) // 2 * 2], "<i2").astype(np.int16), hz)
+        spans = audio_analysis.intervals_of(np.frombuffer(audio[: len(audio) // 2 * 2], "<i2").astype(np.int16), hz)
         return any(end - start > 300 for start, end in spans)
 
 

@@ -1,4 +1,4 @@
-"""Two applications for one Asterisk: the second takes over when the first dies, is stopped, or goes."""
+"""Two applications for one Asterisk: the second takes over when the first dies, is suspended, or shuts down."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from ari_conf import lease
-from ari_conf.doctor import examined, stores
-from ari_conf.parts import processes
-from ari_conf.parts.processes import Process, free_port
+from ari_conf.doctor import backends, run_check
+from ari_conf.local import processes
+from ari_conf.local.processes import Process, free_port
+from ari_conf.ownership import lease
 from ari_conf.settings import from_environment
 from demo.phone import Phone, now_ms
 from tests.integration.stage import Stage
@@ -27,8 +27,8 @@ from tests.tasks.proxy import Proxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-SERVES = r"compared with asterisk"
-"""Said when what the state says and what Asterisk has agree."""
+SERVES = r"reconciliation completed"
+"""The log line of a process once its state and Asterisk agree."""
 TAKEN_OVER_S = 5.0
 ELSEWHERE = """
 import socket, sys
@@ -40,7 +40,7 @@ main()
 
 
 class Second:
-    """Another `ari-conf serve` of the same system."""
+    """A further `ari-conf serve` process of the same system."""
 
     def __init__(self, process: Process, port: int) -> None:
         self.process, self.port = process, port
@@ -52,16 +52,16 @@ class Second:
 
 @asynccontextmanager
 async def second(
-    stage: Stage, name: str = "second", *, host: str = "", says: str = "standby: waiting", **more: str
+    stage: Stage, name: str = "second", *, host: str = "", says: str = "standby started", **more: str
 ) -> AsyncGenerator[Second]:
-    """`host`: the name of the machine on which it believes to run."""
+    """Run another `serve` process. `host`: the host name that it sees, for a different machine."""
     port = free_port()
     command = [sys.executable, "-m", "ari_conf", "serve"]
     if host:
         command[1:] = ["-c", ELSEWHERE, host, "serve"]
     environment = os.environ | stage.system.values | {"ARI_CONF_METRICS_LISTEN": f"127.0.0.1:{port}", **more}
     log = stage.system.folder / "logs" / f"{name}.log"
-    waits = processes.logs(says)
+    waits = processes.log_matches(says)
     process = await processes.start(name, command, log, ready=waits, deadline=90.0, environment=environment)
     try:
         yield Second(process, port)
@@ -70,16 +70,16 @@ async def second(
 
 
 async def says(process: Process, pattern: str, within: float = SOON_S, after: int = 0) -> float:
-    """Seconds until its log has that line, less those that the machine was late."""
+    """Return the seconds until the process's log has that line, less those that the machine was late."""
     began, patience = time.monotonic(), Patience(within)
     while not re.search(pattern, process.logged()[after:]):
-        assert not patience.over, f"not said within {within} s: {pattern}\n{process.last_words(20)}"
+        assert not patience.over, f"not said within {within} s: {pattern}\n{process.log_tail(20)}"
         await asyncio.sleep(0.01)
     return took_s(began)
 
 
 async def talking(stage: Stage, phones: tuple[Phone, ...]) -> Callable[[float], None]:
-    """They all talk with each other; returns what asserts that they did so since then, without a gap."""
+    """Let all phones talk with each other; return a function that asserts that no gap occurred since a given time."""
     tones = (2575, 2875, 3175, 3475)[: len(phones)]
     for phone, hz in zip(phones, tones, strict=True):
         phone.tone(hz)
@@ -97,7 +97,7 @@ async def talking(stage: Stage, phones: tuple[Phone, ...]) -> Callable[[float], 
 
 
 async def over(stage: Stage, phones: tuple[Phone, ...], joined: int) -> None:
-    """All hang up; every callback came once, in its order."""
+    """Hang up all phones, and assert that every callback came once and in order."""
     for phone in phones:
         await phone.hang_up()
     await stage.event("ConferenceExit", ConferenceLastMember="true")
@@ -112,7 +112,7 @@ async def test_the_second_takes_over_when_the_first_is_killed(own: Stage) -> Non
         status, text = await standby.ready()
         assert status == 503 and "is the owner; this process takes over" in text
         assert f"pid {own.system.process('serve').pid}" in text
-        assert f"pid {standby.process.pid} stands by" in await asyncio.to_thread(stores.owner, own.system.settings)
+        assert f"pid {standby.process.pid} stands by" in await asyncio.to_thread(backends.owner, own.system.settings)
         no_gap = await talking(own, phones[:3])
         died = now_ms()
         await own.system.kill("serve")
@@ -134,7 +134,7 @@ async def test_a_standby_on_another_machine_is_one(own: Stage) -> None:
         died = now_ms()
         await own.system.kill("serve")
         await says(standby.process, SERVES)
-        owner = lease.seen(own.redis, own.asterisk_name).owner
+        owner = lease.read_status(own.redis, own.asterisk_name).owner
         assert owner == f"elsewhere pid {standby.process.pid}"
         no_gap(died)
         await over(own, tuple(board), 2)
@@ -148,19 +148,19 @@ async def test_a_rival_takes_no_call_away_and_says_what_to_do(own: Stage, how: s
         if how == "another Redis"
         else {"ARI_CONF_ASTERISK_NAME": "elsewhere"}
     )
-    async with second(own, "rival", says="serves this Asterisk already", **more) as rival, own.callers(3) as board:
+    async with second(own, "rival", says="already serves this Asterisk", **more) as rival, own.callers(3) as board:
         ann, bob, _ = board
         since = now_ms()
         status, text = await rival.ready()
         first = own.system.process("serve")
-        assert status == 503 and f"pid {first.pid} serves this Asterisk already" in text
-        told = await asyncio.to_thread(examined, "owner", from_environment(own.system.values | more))
-        assert told.state == "failure" and f"pid {first.pid} serves this Asterisk" in told.text
+        assert status == 503 and f"pid {first.pid} already serves this Asterisk" in text
+        told = await asyncio.to_thread(run_check, "owner", from_environment(own.system.values | more))
+        assert told.state == "failure" and f"pid {first.pid} already serves this Asterisk" in told.text
         no_gap = await talking(own, (ann, bob))
         no_gap(since)
         assert "asterisk disconnected" not in first.logged() and "asterisk connected" not in rival.process.logged()
         await over(own, (ann, bob), 2)
-        # When the first is gone for good, nobody is in the way.
+        # Once the first is gone for good, the rival can serve.
         await own.system.kill("serve")
         await says(rival.process, "asterisk connected", within=30)
         await processes.stop(rival.process)
@@ -187,7 +187,7 @@ async def test_one_who_was_stopped_wakes_up_after_the_takeover_and_does_no_harm(
         no_gap = await talking(own, (ann, bob))
         stopped = now_ms()
         os.kill(first.pid, signal.SIGSTOP)
-        # What is told to the stopped one: it must do nothing with it when it wakes up.
+        # Asterisk sends this call to the suspended process, which must ignore it after waking up.
         arriving = asyncio.create_task(own.call(cid, ROOM))
         took = await says(standby.process, SERVES)
         assert took < TAKEN_OVER_S
@@ -197,12 +197,12 @@ async def test_one_who_was_stopped_wakes_up_after_the_takeover_and_does_no_harm(
         await own.enters(dan)
         words = len(first.logged())
         os.kill(first.pid, signal.SIGCONT)
-        await says(first, "standby: waiting", after=words)
+        await says(first, "standby started", after=words)
         woken = first.logged()[words:]
-        assert "another process has taken over" in woken
-        assert '"kind":"effect"' not in woken, "it decided something"
+        assert "lease lost" in woken
+        assert '"kind":"effect"' not in woken, "the woken process ran an effect"
         no_gap(stopped)
-        # It stands by now, and takes over when the second dies.
+        # The first is a standby now, and takes over when the second dies.
         processes.kill(standby.process)
         again = await says(first, SERVES, after=words)
         assert again < TAKEN_OVER_S
@@ -214,7 +214,7 @@ async def test_one_who_was_stopped_wakes_up_after_the_takeover_and_does_no_harm(
 
 
 async def test_a_takeover_of_a_stopped_one_leaves_an_asterisk_that_can_still_be_served(own: Stage) -> None:
-    """Asterisk's own WebSocket then says nothing any more, to nobody: whoever comes next must notice it."""
+    """Asterisk's own WebSocket is then silent for every process: the next one to serve must notice that."""
     async with own.callers(2) as (ann, bob):
         ann.tone(2575)
         first = own.system.process("serve")
@@ -240,7 +240,7 @@ async def test_redis_is_emptied_and_the_owner_writes_everything_again(own: Stage
         account = own.redis.hget("ari_conf:accounts", own.account)
         since = now_ms()
         own.redis.flushall()
-        own.redis.hset("ari_conf:accounts", own.account, account)  # the operator's
+        own.redis.hset("ari_conf:accounts", own.account, account)  # the operator restores it
         await own.until(lambda: own.redis.hgetall(f"ari_conf:names:{own.account}") == names, 3)
         assert own.redis.hlen(f"ari_conf:state:{own.asterisk_name}") == 4
         await own.system.kill("serve")
@@ -248,12 +248,12 @@ async def test_redis_is_emptied_and_the_owner_writes_everything_again(own: Stage
         await own.call(phones[2], ROOM)
         await own.hears(phones[2], 2575)
         no_gap(since)
-        assert lease.seen(own.redis, own.asterisk_name).standbys == []
+        assert lease.read_status(own.redis, own.asterisk_name).standbys == []
         await over(own, phones, 3)
 
 
 async def test_an_owner_that_is_cut_off_from_redis_hears_from_asterisk_that_it_was_replaced(own: Stage) -> None:
-    """It still has Asterisk; without its word there would be two owners for as long as the network is cut."""
+    """The owner still has Asterisk. Without Asterisk's message, two owners would exist until the network is back."""
     url = own.system.settings.redis_url.get_secret_value()
     port = own.redis.connection_pool.connection_kwargs["port"]
     proxy = Proxy(port)
@@ -268,7 +268,7 @@ async def test_an_owner_that_is_cut_off_from_redis_hears_from_asterisk_that_it_w
                 cut = now_ms()
                 proxy.refuse()
                 await says(third.process, SERVES, within=30)
-                await says(cut_off.process, "another process has taken over, as asterisk says", within=30)
+                await says(cut_off.process, "owner mark replaced", within=30)
                 await own.call(phones[2], ROOM)
                 await own.hears(phones[2], 2575)
                 no_gap(cut)

@@ -1,4 +1,4 @@
-"""The application dies; nobody on the phone notices, and the next one goes on where it was."""
+"""Takeover: the application dies, no caller notices, and the next process continues from the same state."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from functools import partial
 import pytest
 import requests
 
-from ari_conf.store import state_key
-from demo import listen
+from ari_conf.store.state_store import state_key
+from demo import audio_analysis
 from demo.phone import Phone, now_ms
 from tests.integration.receiver import Request
 from tests.integration.stage import Stage
@@ -21,7 +21,7 @@ from tests.lateness import lasted, took_s
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 DIGIT_ENDS_S = 0.1
-"""After its last packet Asterisk has told of it, if somebody is connected."""
+"""Seconds after a digit's last packet by which Asterisk has reported it, if a process is connected."""
 ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
 
 
@@ -43,12 +43,12 @@ async def test_talk_goes_on_and_what_happened_meanwhile_is_worked_off(own: Stage
         arriving = asyncio.create_task(own.call(dan, ROOM))
         await own.listen(ann, 500)
         await own.system.start("serve")
-        # A call that came while it was away is served,
+        # A call that arrived during the outage is served.
         await arriving
         await asyncio.gather(own.hears(dan, 2575), own.hears(ann, 3475), own.hears(bob, 3475))
-        # who hung up meanwhile has left,
+        # The caller who hung up in the meantime has left.
         await own.event("ConferenceExit", ConferenceExitReason="hangup")
-        # and the others heard each other all the time.
+        # The others heard each other all the time.
         for phone, hz in ((ann, 2875), (bob, 2575)):
             assert own.gaps(phone, hz, dead) == []
         for phone in (ann, bob, dan):
@@ -85,7 +85,7 @@ async def test_waiting_music_goes_on(own: Stage) -> None:
         assert own.is_music(await own.listen(ann, 4000))
         await own.call(host, ROOM)
         await own.hears(ann, 3175)
-        assert set(listen.tones(await own.listen(ann, 1000))) == {3175}
+        assert set(audio_analysis.tones(await own.listen(ann, 1000))) == {3175}
         await ann.hang_up()
         await host.hang_up()
 
@@ -104,7 +104,7 @@ async def test_redis_away_and_conferences_go_on_and_nothing_is_lost(own: Stage) 
         await bob.hang_up()
         await own.call(dan, "<Conference>begun meanwhile</Conference>")
         await own.system.start("redis")
-        # The name that was claimed without Redis stands there now.
+        # Redis now has the name that was claimed during its outage.
         names = f"ari_conf:names:{own.account}"
         await own.until(lambda: own.redis.hexists(names, "begun meanwhile"))
         await dan.hang_up()
@@ -139,7 +139,7 @@ ANN, BOB, CID, DAN = 2575, 2875, 3175, 1825
 HOLD = 1525
 LIMIT_S = 24
 TAKES_S = 3.0
-"""From the start of the process until all is as it was."""
+"""Seconds from the start of the process until everything is restored."""
 
 
 async def command(stage: Stage, *path: str, method: str = "POST", **params: str) -> None:
@@ -152,11 +152,11 @@ async def command(stage: Stage, *path: str, method: str = "POST", **params: str)
 
 
 async def heard_by(stage: Stage, phone: Phone) -> set[int]:
-    return set(listen.tones(await stage.listen(phone, 600)))
+    return set(audio_analysis.tones(await stage.listen(phone, 600)))
 
 
 async def test_everything_is_where_it_was(stage: Stage) -> None:
-    """Talk, mute, hold, recording, a time limit, waiting music and digits half pressed, while it is killed."""
+    """Talk, mute, hold, recording, a time limit, waiting music and half-entered digits survive a kill of `serve`."""
     room = f'<Conference callbackUrl="{{url}}/events" record="true" timeLimit="{LIMIT_S}">standup</Conference>'
     hold = stage.tones("/hold.wav", (HOLD, 60_000))
     stage.document("/pin", "<Hangup/>")
@@ -180,17 +180,17 @@ async def test_everything_is_where_it_was(stage: Stage) -> None:
         await stage.listen(ann, 500)
         starts = time.monotonic()
         serve = await stage.system.start("serve")
-        await stage.until(lambda: "compared with asterisk" in serve.logged())
+        await stage.until(lambda: "reconciliation completed" in serve.logged())
         took = took_s(starts)
         stage.saw(f"{took:.2f} s from the start of the process until all is as it was")
-        # All the time, for all of them.
+        # All members heard this all the time.
         await stage.listen(ann, 500)
         assert stage.gaps(ann, DAN, died, dan) == []
         assert stage.gaps(dan, ANN, died, ann) == []
         assert stage.gaps(cid, HOLD, died) == []
-        assert set(listen.tones(ann.heard.since(died))) == {DAN}
-        assert set(listen.tones(cid.heard.since(died))) == {HOLD}
-        # And what was begun goes on.
+        assert set(audio_analysis.tones(ann.heard.since(died))) == {DAN}
+        assert set(audio_analysis.tones(cid.heard.since(died))) == {HOLD}
+        # Everything that had begun continues.
         await command(stage, "Member", ids[1], "Mute", method="DELETE")
         await stage.hears(ann, BOB, after=died)
         await command(stage, "Member", ids[2], "Hold", method="DELETE")
@@ -213,7 +213,7 @@ async def test_everything_is_where_it_was(stage: Stage) -> None:
 
 
 async def test_a_graceful_stop_hands_over_with_events_in_flight(stage: Stage) -> None:
-    """Every digit counts that was pressed while a process was connected, and every callback comes once."""
+    """Every digit that was pressed while a process was connected counts, and every callback comes once."""
     room = '<Conference callbackUrl="{url}/events" digitsMatch="1,2,3,4,5,6,7,8,9">standup</Conference>'
 
     def told() -> str:
@@ -235,7 +235,7 @@ async def test_a_graceful_stop_hands_over_with_events_in_flight(stage: Stage) ->
         cid.tone(CID)
         arriving = asyncio.create_task(stage.call(cid, room))
         serve = await stage.system.start("serve")
-        await stage.until(lambda: "compared with asterisk" in serve.logged())
+        await stage.until(lambda: "reconciliation completed" in serve.logged())
         await arriving
         await pressing
         await ann.press("789")
@@ -254,8 +254,8 @@ async def test_a_graceful_stop_hands_over_with_events_in_flight(stage: Stage) ->
 
 
 async def test_what_the_next_one_can_not_read_is_ended_completely(stage: Stage) -> None:
-    """A conference that is being recorded, of whose own record nothing is left, and a call that is in none; the others
-    hear nothing of it."""
+    """The unreadable records are those of a conference with a recording and of a call outside any conference; other
+    callers notice nothing."""
     stage.set_account(hangup_url="{url}/hangup")
     recorded = '<Conference record="true" recordFileFormat="wav" callbackUrl="{url}/events">standup</Conference>'
     state = state_key(stage.asterisk_name)
@@ -284,7 +284,7 @@ async def test_what_the_next_one_can_not_read_is_ended_completely(stage: Stage) 
         assert ends[1].params["CallUUID"] == waiting.decode()
         await stage.leaves(ann)
         assert stage.gaps(dan, CID, dead, cid) == []
-        assert any("can't be read" in text for text in stage.problems())
+        assert any("could not be read" in text for text in stage.problems())
         for phone in (cid, dan):
             await phone.hang_up()
     file = await asyncio.to_thread(requests.get, told["RecordUrl"], timeout=10)

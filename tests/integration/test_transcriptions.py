@@ -1,4 +1,4 @@
-"""Real people's speech in a conference: what was understood of it, and whose it was said to be."""
+"""Transcription of real people's speech in a conference: the words, and the speaker of each."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from ari_conf import accounts
-from ari_conf.bucket import Bucket
-from ari_conf.recording_document import object_key, schema
-from demo import listen
+from ari_conf.recordings.bucket import Bucket
+from ari_conf.recordings.sidecar import object_key, schema
+from ari_conf.store import accounts
+from demo import audio_analysis
 from demo.g711 import RATE
 from demo.phone import Phone, now_ms
 from demo.speech import Speech, speech_files
-from tasks.engines import engine
+from tasks.transcription_engines import create_engine
 from tests.integration.stage import Stage
 from tests.integration.test_recordings import decoded, fetched
 from tests.lateness import SOON_S, late_ms
@@ -29,20 +29,20 @@ DOCUMENT = (
 )
 WORSE_BY = 0.12
 PAUSE_MS = 1000
-"""Between one speaker and the next."""
+"""ms between one speaker and the next."""
 
 
 async def says(stage: Stage, phone: Phone, speech: Speech, listener: Phone) -> None:
-    """All of it, and the listener has heard it."""
-    audio = listen.wav(speech.path)
+    """Let the phone say the whole speech, and assert that the listener has heard it."""
+    audio = audio_analysis.wav(speech.path)
     said = phone.say(audio)
     ended = await stage.until(lambda: said.ended_ms, within=len(audio) / RATE + SOON_S)
     began = said.started_ms
     assert began is not None
     await stage.until(lambda: now_ms() > ended + PAUSE_MS)
     heard = listener.heard.between(began, ended + PAUSE_MS)
-    slip_ms = listen.SLIP_MS + late_ms(began, ended)
-    assert listen.contains(heard, audio, slip_ms).score > listen.FOUND
+    slip_ms = audio_analysis.SLIP_MS + late_ms(began, ended)
+    assert audio_analysis.find_reference(heard, audio, slip_ms).score > audio_analysis.FOUND
 
 
 async def document_of(stage: Stage, told: dict[str, str]) -> dict[str, Any]:
@@ -57,7 +57,7 @@ async def document_of(stage: Stage, told: dict[str, str]) -> dict[str, Any]:
 async def test_three_callers_take_turns(stage: Stage) -> None:
     accounts.update(stage.redis, stage.account, transcription_rate="0.0095")
     speeches = speech_files()
-    using = engine(stage.system.settings)
+    using = create_engine(stage.system.settings)
     clean = {speech.name: await asyncio.to_thread(clean_rate, speech, using) for speech in speeches}
     async with stage.callers(3) as switchboard:
         phones = list(switchboard)
@@ -81,7 +81,7 @@ async def test_three_callers_take_turns(stage: Stage) -> None:
     numbers = [stage.number(phone) for phone in phones]
     turns = document["transcript"]["turns"]
     order = [turn["from"] for turn in turns]
-    assert order == sorted(order, key=numbers.index), "each after the one before him"
+    assert order == sorted(order, key=numbers.index), "the turns are not in the order of the speakers"
     words = {speech.name: plain(speech.text) for speech in speeches}
     wrong, wrong_in_clean = 0.0, 0.0
     for number, speech in zip(numbers, speeches, strict=True):
@@ -89,20 +89,20 @@ async def test_three_callers_take_turns(stage: Stage) -> None:
         rate, count = error_rate(words[speech.name], plain(heard)), len(words[speech.name])
         stage.saw(f"{speech.name}: WER {rate:.3f} in the conference, {clean[speech.name]:.3f} on the clean file")
         wrong, wrong_in_clean = wrong + rate * count, wrong_in_clean + clean[speech.name] * count
-        # Of few words, of which one comes four times, that one may be half of what is misunderstood.
+        # In a short text, one word that comes four times may be half of the misunderstood words.
         assert rate <= clean[speech.name] + 2 * WORSE_BY, heard
     assert wrong <= wrong_in_clean + WORSE_BY * sum(map(len, words.values())), turns
 
 
 @pytest.mark.row("transcriptionType", "two who speak at once")
 async def test_two_who_speak_at_once(stage: Stage) -> None:
-    """Honestly: of two voices at once the engine understands mostly one. No word is lost on the way to it."""
+    """The engine understands mostly one of two simultaneous voices, but its input has every word of both."""
     first, second, _ = speech_files()
     async with stage.callers(2) as (ann, bob):
         for phone in (ann, bob):
             await stage.call(phone, DOCUMENT)
             await stage.enters(phone)
-        both = [ann.say(listen.wav(first.path)), bob.say(listen.wav(second.path))]
+        both = [ann.say(audio_analysis.wav(first.path)), bob.say(audio_analysis.wav(second.path))]
         await stage.until(lambda: all(one.ended_ms for one in both), within=18 + SOON_S)
         for phone in (ann, bob):
             await phone.hang_up()
@@ -112,7 +112,7 @@ async def test_two_who_speak_at_once(stage: Stage) -> None:
     document = await document_of(stage, told)
     recorded = decoded(fetched(told["RecordUrl"]).content)
     for speech in (first, second):
-        found = listen.contains(recorded, listen.wav(speech.path))
+        found = audio_analysis.find_reference(recorded, audio_analysis.wav(speech.path))
         rate = error_rate(plain(speech.text), plain(sent["transcription"]))
         stage.saw(f"{speech.name}: {found.score:.2f} of its sound is in the recording; WER {rate:.2f} of what was said")
     talk = {one["member_id"]: one for one in document["talk"]}

@@ -1,4 +1,4 @@
-"""Callers who are no longer there, and callers who are too many."""
+"""Callers who vanish, and more callers than the limits allow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from ari_conf.up import System
+from ari_conf.local.system import LocalSystem
 from demo.phone import CallFailed, Phone, now_ms
 from tests import lateness
 from tests.integration.receiver import Receiver
@@ -21,9 +21,9 @@ from tests.integration.stage import ALLOWED, Stage, staged
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TIMEOUT_S = 3
-"""`rtp_timeout`, of which Asterisk looks at the clock once a second."""
+"""`rtp_timeout`, which Asterisk checks once a second."""
 LATE_S = 3.0
-"""Until that is known here, and all that follows is done."""
+"""Seconds until the server knows of the timeout and has done everything that follows."""
 MOST_CALLS, OF_AN_ACCOUNT = 8, 6
 THIRD_PARTY = "127.0.0.3"
 ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
@@ -31,13 +31,13 @@ ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def quick(tmp_path: Path) -> AsyncGenerator[Stage]:
-    """A system in which callers vanish after seconds."""
+    """Yield a stage whose system ends the calls of vanished callers after seconds."""
     configured = ALLOWED | {
         "ARI_CONF_CALLS_PER_ACCOUNT": str(OF_AN_ACCOUNT),
         "ARI_CONF_RTP_TIMEOUT": str(TIMEOUT_S),
     }
-    system = System(tmp_path, configured, ("redis", "asterisk", "worker", "serve"))
-    assert system._asterisk is not None, "it has one of its own"
+    system = LocalSystem(tmp_path, configured, ("redis", "asterisk", "worker", "serve"))
+    assert system._asterisk is not None, "the system has its own Asterisk"
     system._asterisk.rtp_timeout, system._asterisk.max_calls = TIMEOUT_S, MOST_CALLS
     async with system, staged(system) as stage:
         yield stage
@@ -48,7 +48,7 @@ async def calls(stage: Stage) -> int:
 
 
 async def gone(stage: Stage, began_ms: float, left: int = 0) -> float:
-    """Seconds from then until no more calls than that are left: as many as it should be."""
+    """Wait until at most `left` calls are left; check the time since `began_ms` and return it in seconds."""
     async with lateness.timeout():
         while await calls(stage) > left:  # noqa: ASYNC110  no event tells us
             await asyncio.sleep(0.05)
@@ -57,7 +57,7 @@ async def gone(stage: Stage, began_ms: float, left: int = 0) -> float:
 
 
 class Stranger:
-    """Asks for a call, acknowledges the answer, and is never heard of again."""
+    """A caller who sends an INVITE, acknowledges the answer, and never sends anything again."""
 
     def __init__(self, stage: Stage) -> None:
         host, _, port = stage.system.sip_address.partition(":")
@@ -109,7 +109,7 @@ async def test_one_who_is_never_heard_costs_a_third_party_seconds_of_sound(quick
         async with lateness.timeout():
             await stranger.call(quick, quick.document("/room", ROOM), third_party.getsockname())
         answered = now_ms()
-        assert "Session-Expires:" in stranger.answer, "and it would be asked whether it is still there"
+        assert "Session-Expires:" in stranger.answer, "session timers would check whether the caller is still there"
         await quick.event("ConferenceEnter")
         took = await gone(quick, answered)
         left = await quick.event("ConferenceExit")
@@ -139,7 +139,7 @@ async def test_one_who_talked_and_vanishes(quick: Stage) -> None:
 
 
 def falls_silent(phone: Phone) -> socket.socket:
-    """It sends nothing any more. Returns its socket, which is connected to nobody."""
+    """Stop the phone's packets, and return its unconnected socket."""
     line = phone._line
     assert line is not None
     line.far = None
@@ -147,7 +147,8 @@ def falls_silent(phone: Phone) -> socket.socket:
 
 
 async def test_who_lives_stays_however_little_they_send(quick: Stage) -> None:
-    """Comfort noise, two bytes as keep-alive, RTCP; nothing at all, but answers; so while it holds us, and waits."""
+    """The phones send comfort noise, two keep-alive bytes, RTCP, or only SIP responses: in a conference, on hold, or
+    waiting for the start."""
     async with quick.callers(6) as (noise, alive, rtcp, waits, nothing, holds):
         for phone in (noise, alive, rtcp, nothing, holds):
             await quick.call(phone, ROOM)
@@ -162,7 +163,7 @@ async def test_who_lives_stays_however_little_they_send(quick: Stage) -> None:
             await asyncio.sleep(1)
             sockets[0].sendto(bytes((0x80, 13, 0x70, number)) + bytes(8) + b"\x30", far[0])
             sockets[1].sendto(b"\0\0", far[1])
-            # Of RTCP's port: the one above.
+            # The report goes to RTCP's port, the one above RTP's.
             report = bytes((0x80, 201, 0, 1)) + bytes((0, 0, 0, 7))
             rtcp._line._rtcp.sendto(report, (far[2][0], far[2][1] + 1))  # type: ignore[union-attr]
         everybody = (noise, alive, rtcp, waits, nothing, holds)
@@ -197,7 +198,7 @@ async def test_more_calls_than_an_account_may_have_and_than_asterisk_takes(quick
             await quick.call(phones[-1], ROOM)
         (problem,) = quick.problems()
         assert f"the account has {OF_AN_ACCOUNT} calls" in problem
-        # Another account isn't concerned, until Asterisk has enough.
+        # Another account is not affected until Asterisk itself is full.
         async with Receiver() as receiver:
             other = Stage(quick.system, receiver, quick.redis, quick.ari)
             for phone in phones[OF_AN_ACCOUNT:MOST_CALLS]:

@@ -1,4 +1,4 @@
-"""What engines that know ASCII alone are given to say."""
+"""Tests of the text for engines that support only ASCII."""
 
 import pytest
 

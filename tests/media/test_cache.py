@@ -1,4 +1,4 @@
-"""Files on disk, and two processes that share them."""
+"""Tests of the files on disk, and of two processes that share them."""
 
 import os
 import stat
@@ -10,24 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from ari_conf.errors import SoundFailed
-from ari_conf.media.cache import BYTES_A_SECOND, ENTRY_BYTES, NOBODY, PLAYING_S, SHARE, Cache, Entry
+from ari_conf.errors import SoundError
+from ari_conf.media.cache import BYTES_A_SECOND, ENTRY_BYTES, NOBODY, PLAYING_S, SHARE, CacheEntry, SoundCache
 
 NOW = 1_000_000_000.0
 LIMIT = 200_000
 SOUND = 20_000
-"""Ten of them are all of the limit; two, and what is known of them, all of an account's share."""
+"""Bytes of a sound. Ten sounds are the whole limit; two, with their index entries, are an account's whole share."""
 LATER = NOW + PLAYING_S + 10
-"""When none of these is played any more."""
+"""A time at which none of these sounds is played any more."""
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache(tmp_path, LIMIT)
+def cache(tmp_path: Path) -> SoundCache:
+    return SoundCache(tmp_path, LIMIT)
 
 
-def stored(cache: Cache, content: bytes, now: float = NOW, account: str = "A") -> str:
-    with cache.part() as narrow, cache.part() as wide:
+def stored(cache: SoundCache, content: bytes, now: float = NOW, account: str = "A") -> str:
+    with cache.temporary_file() as narrow, cache.temporary_file() as wide:
         narrow.write_bytes(content)
         wide.write_bytes(content)
         return cache.add(narrow, wide, now, account)
@@ -37,38 +37,38 @@ def sound(letter: str) -> bytes:
     return letter.encode() * (SOUND // 2)
 
 
-def there(cache: Cache, *names: str) -> list[bool]:
+def there(cache: SoundCache, *names: str) -> list[bool]:
     found = [[cache.path(name, suffix).exists() for suffix in (".wav", ".wav16")] for name in names]
-    assert all(narrow == wide for narrow, wide in found), "both or none"
+    assert all(narrow == wide for narrow, wide in found), "both or neither"
     return [narrow for narrow, _ in found]
 
 
-def on_disk(cache: Cache) -> int:
+def on_disk(cache: SoundCache) -> int:
     return sum(path.stat().st_size for path in cache.folder.rglob("*.wav*"))
 
 
-def test_the_same_sound_is_kept_once_under_a_name_that_only_the_sound_tells(cache: Cache) -> None:
+def test_the_same_sound_is_kept_once_under_a_name_that_only_the_sound_tells(cache: SoundCache) -> None:
     name = stored(cache, b"a")
     assert stored(cache, b"a") == name != stored(cache, b"b")
     assert cache.path(name, ".wav").read_bytes() == cache.path(name, ".wav16").read_bytes() == b"a"
 
 
-def test_asterisk_may_read_it(cache: Cache) -> None:
+def test_asterisk_may_read_it(cache: SoundCache) -> None:
     path = cache.path(stored(cache, b"a"), ".wav")
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert path.is_absolute()
 
 
-def test_what_one_process_keeps_another_finds(cache: Cache, tmp_path: Path) -> None:
-    entry = Entry(stored(cache, b"a"), NOW, 60, 0, '"v1"', "Mon")
+def test_what_one_process_keeps_another_finds(cache: SoundCache, tmp_path: Path) -> None:
+    entry = CacheEntry(stored(cache, b"a"), NOW, 60, 0, '"v1"', "Mon")
     cache.keep("play x", entry)
-    assert Cache(tmp_path, LIMIT).find("play x", NOW) == entry
+    assert SoundCache(tmp_path, LIMIT).find("play x", NOW) == entry
     cache.forget("play x")
     assert cache.find("play x", NOW) is None
 
 
-def test_what_was_deleted_or_damaged_is_not_found(cache: Cache, tmp_path: Path) -> None:
-    entry = Entry(stored(cache, b"a"), NOW, 60, 0)
+def test_what_was_deleted_or_damaged_is_not_found(cache: SoundCache, tmp_path: Path) -> None:
+    entry = CacheEntry(stored(cache, b"a"), NOW, 60, 0)
     cache.keep("x", entry)
     (index,) = (tmp_path / "index").iterdir()
     for damaged in (b"", b"{", b"[]", b'{"name": 1}', b"null"):
@@ -79,19 +79,19 @@ def test_what_was_deleted_or_damaged_is_not_found(cache: Cache, tmp_path: Path) 
     assert cache.find("x", NOW) is None
 
 
-def test_what_was_used_last_stays(cache: Cache) -> None:
+def test_what_was_used_last_stays(cache: SoundCache) -> None:
     names = [stored(cache, sound(a), NOW + n, a) for n, a in enumerate("ABCDEFGHI")]
-    cache.keep("first", Entry(names[0], NOW, 60, 0, account="A"))
+    cache.keep("first", CacheEntry(names[0], NOW, 60, 0, account="A"))
     assert cache.find("first", LATER - 100) is not None
     stored(cache, sound("J"), LATER, "J")
     assert there(cache, *names) == [True, False, False, *[True] * 6]
     assert on_disk(cache) <= LIMIT * 0.9
 
 
-def test_what_may_be_playing_stays_and_a_new_sound_is_refused(cache: Cache) -> None:
+def test_what_may_be_playing_stays_and_a_new_sound_is_refused(cache: SoundCache) -> None:
     names = [stored(cache, sound(a), account=a) for a in "ABCDEFGHIJ"]
-    told = r"there is no room for it: all accounts' sounds .* may take 0 MB; the operator can raise ARI_CONF_SOUNDS_L"
-    with pytest.raises(SoundFailed, match=told):
+    told = r"the sound cache is full: all accounts' sounds .* at most 0 MB; the operator can raise ARI_CONF_SOUNDS_L"
+    with pytest.raises(SoundError, match=told):
         stored(cache, sound("K"), NOW + PLAYING_S - 1, "K")
     assert all(there(cache, *names))
     assert on_disk(cache) <= LIMIT
@@ -100,32 +100,32 @@ def test_what_may_be_playing_stays_and_a_new_sound_is_refused(cache: Cache) -> N
 
 
 def test_a_long_one_stays_for_as_long_as_it_may_play(tmp_path: Path) -> None:
-    cache = Cache(tmp_path, 50 * BYTES_A_SECOND)
+    cache = SoundCache(tmp_path, 50 * BYTES_A_SECOND)
     minutes = bytes(15 * BYTES_A_SECOND)
     name = stored(cache, minutes[: len(minutes) // 3])
     for after, stays in ((0, True), (9, True), (11, False)):
-        with suppress(SoundFailed):
+        with suppress(SoundError):
             stored(cache, minutes[: len(minutes) // 3 + 1], NOW + PLAYING_S + after)
         assert there(cache, name) == [stays], after
 
 
-def test_an_account_has_no_more_than_its_share(cache: Cache) -> None:
+def test_an_account_has_no_more_than_its_share(cache: SoundCache) -> None:
     others = stored(cache, sound("x"), account="B")
     first, second = (stored(cache, sound(a), NOW + n) for n, a in enumerate("ab"))
-    with pytest.raises(SoundFailed, match="there is no room for it: this account's sounds of the last"):
+    with pytest.raises(SoundError, match="the sound cache is full: this account's sounds of the last"):
         stored(cache, sound("c"))
     assert all(there(cache, stored(cache, sound("y"), account="B")))
-    # Of its own, and of nobody else's, what was not used for longest makes room.
+    # The account's own least recently used sound makes room, and no other account's.
     third = stored(cache, sound("c"), LATER)
     assert there(cache, others, first, second, third) == [True, False, True, True]
     assert SHARE * 2 * SOUND <= LIMIT < SHARE * 3 * SOUND
 
 
-def test_what_others_have_too_is_not_taken_from_them(cache: Cache) -> None:
+def test_what_others_have_too_is_not_taken_from_them(cache: SoundCache) -> None:
     both = stored(cache, sound("a"))
     assert stored(cache, sound("a"), account="B") == both
     for account in "AB":
-        cache.keep(f"{account} x", Entry(both, NOW, 60, 0, account=account))
+        cache.keep(f"{account} x", CacheEntry(both, NOW, 60, 0, account=account))
     stored(cache, sound("b"), LATER)
     stored(cache, sound("c"), LATER + 1)
     assert there(cache, both) == [True]
@@ -133,10 +133,10 @@ def test_what_others_have_too_is_not_taken_from_them(cache: Cache) -> None:
     assert cache.find("B x", LATER) is not None
 
 
-def test_many_addresses_of_one_sound_are_counted(cache: Cache, tmp_path: Path) -> None:
-    entry = Entry(stored(cache, b"a"), NOW, 60, 0, account="A")
+def test_many_addresses_of_one_sound_are_counted(cache: SoundCache, tmp_path: Path) -> None:
+    entry = CacheEntry(stored(cache, b"a"), NOW, 60, 0, account="A")
     fit = LIMIT // SHARE // ENTRY_BYTES
-    with pytest.raises(SoundFailed, match="there is no room"):
+    with pytest.raises(SoundError, match="the sound cache is full"):
         for n in range(fit + 1):
             cache.keep(f"play {n}", entry)
     assert len(list((tmp_path / "index").iterdir())) == fit
@@ -144,26 +144,26 @@ def test_many_addresses_of_one_sound_are_counted(cache: Cache, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("sweeps", [True, False])
-def test_what_another_process_has_added_counts_too(cache: Cache, tmp_path: Path, sweeps: bool) -> None:
-    """An earlier one, or one beside this."""
+def test_what_another_process_has_added_counts_too(cache: SoundCache, tmp_path: Path, sweeps: bool) -> None:
+    """The other process may be an earlier one, or run at the same time."""
     if sweeps:
         cache.sweep(NOW)
-    other = Cache(tmp_path, LIMIT)
+    other = SoundCache(tmp_path, LIMIT)
     for n, letter in enumerate("ab"):
-        other.keep(letter, Entry(stored(other, sound(letter)), NOW + n, 60, 0, account="A"))
+        other.keep(letter, CacheEntry(stored(other, sound(letter)), NOW + n, 60, 0, account="A"))
     if sweeps:
         cache.sweep(NOW)
-    with pytest.raises(SoundFailed, match="this account's"):
+    with pytest.raises(SoundError, match="this account's"):
         stored(cache, sound("c"))
 
 
 @pytest.mark.parametrize("by", ["this process", "another"])
 def test_what_is_found_is_not_deleted_just_then(
-    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+    cache: SoundCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     name = stored(cache, sound("a"))
-    cache.keep("a", Entry(name, NOW, 60, 0, account="A"))
-    finds = cache if by == "this process" else Cache(tmp_path, LIMIT)
+    cache.keep("a", CacheEntry(name, NOW, 60, 0, account="A"))
+    finds = cache if by == "this process" else SoundCache(tmp_path, LIMIT)
     look = cache._look
 
     def looks() -> None:
@@ -179,16 +179,16 @@ def test_what_is_found_is_not_deleted_just_then(
     assert there(cache, name) == [False]
 
 
-def test_a_sound_s_name_by_what_asterisk_is_told(cache: Cache) -> None:
+def test_a_sound_s_name_by_what_asterisk_is_told(cache: SoundCache) -> None:
     name = stored(cache, b"a")
     for media in (f"sound:{cache.path(name)}", f"sound:http://10.0.0.5:8090/sounds/{name}.wav"):
-        assert Cache.name_of(media) == name
-    assert Cache.name_of("sound:tt-monkeys") is None
+        assert SoundCache.name_of(media) == name
+    assert SoundCache.name_of("sound:tt-monkeys") is None
 
 
-def test_what_a_crash_left_behind_goes(cache: Cache, tmp_path: Path) -> None:
-    cache.keep("gone", Entry("aa/bb", NOW, 60, 0))
-    cache.keep("here", Entry(stored(cache, b"a"), NOW, 60, 0))
+def test_what_a_crash_left_behind_goes(cache: SoundCache, tmp_path: Path) -> None:
+    cache.keep("gone", CacheEntry("aa/bb", NOW, 60, 0))
+    cache.keep("here", CacheEntry(stored(cache, b"a"), NOW, 60, 0))
     (tmp_path / "parts" / "old").write_bytes(b"x")
     (tmp_path / "parts" / "new").write_bytes(b"x")
     for path in (tmp_path / "parts" / "old", *(tmp_path / "index").iterdir()):
@@ -200,48 +200,49 @@ def test_what_a_crash_left_behind_goes(cache: Cache, tmp_path: Path) -> None:
     assert cache.find("here", NOW) is not None
 
 
-def test_what_a_killed_process_left_unfinished_goes_at_the_next_start(cache: Cache, tmp_path: Path) -> None:
+def test_what_a_killed_process_left_unfinished_goes_at_the_next_start(cache: SoundCache, tmp_path: Path) -> None:
     begin = (
-        "import sys, time; from pathlib import Path; from ari_conf.media.cache import Cache\n"
-        "with Cache(Path(sys.argv[1]), 2500).part() as part:\n"
+        "import sys, time; from pathlib import Path; from ari_conf.media.cache import SoundCache\n"
+        "with SoundCache(Path(sys.argv[1]), 2500).temporary_file() as part:\n"
         "    part.write_bytes(b'x'); print(part.name, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", begin, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         unfinished = other.stdout.readline().strip()
-        with cache.part() as ours:
+        with cache.temporary_file() as ours:
             ours.write_bytes(b"x")
-            Cache(tmp_path, 2500).remove_unfinished(time.time())
-            assert {path.name for path in (tmp_path / "parts").iterdir()} == {unfinished, ours.name}, "both still live"
+            SoundCache(tmp_path, 2500).remove_unfinished(time.time())
+            assert {path.name for path in (tmp_path / "parts").iterdir()} == {unfinished, ours.name}, "both still run"
             other.kill()
             other.wait()
-            # One of a machine that is not this one: who made it may well live.
+            # A file of another machine, whose process may well be alive.
             pid, started, _, token = unfinished.split("-")
             elsewhere = f"{pid}-{started}-{'0' * 16}-{token}"
             (tmp_path / "parts" / elsewhere).write_bytes(b"x")
-            Cache(tmp_path, 2500).remove_unfinished(time.time())
+            SoundCache(tmp_path, 2500).remove_unfinished(time.time())
             assert {path.name for path in (tmp_path / "parts").iterdir()} == {ours.name, elsewhere}
 
 
-def test_only_sounds_are_served(cache: Cache) -> None:
+def test_only_sounds_are_served(cache: SoundCache) -> None:
     name = stored(cache, b"a")
-    cache.keep("x", Entry(name, NOW, 60, 0))
-    assert cache.served(f"{name}.wav") == cache.path(name, ".wav")
-    assert cache.served(f"{name}.wav16") == cache.path(name, ".wav16")
+    cache.keep("x", CacheEntry(name, NOW, 60, 0))
+    assert cache.file_for_request(f"{name}.wav") == cache.path(name, ".wav")
+    assert cache.file_for_request(f"{name}.wav16") == cache.path(name, ".wav16")
     index = next((cache.folder / "index").iterdir()).name
     for path in (name, f"{name}.wav\n", "ab/" + "0" * 62 + ".wav", f"index/{index}", f"{name[:2]}/../{name}.wav", ""):
-        assert cache.served(path) is None
+        assert cache.file_for_request(path) is None
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    unusable = Cache(tmp_path / "file", 1)
-    with pytest.raises(SoundFailed, match=r"the sounds folder .*/file can't be used: Not a directory"), unusable.part():
+    unusable = SoundCache(tmp_path / "file", 1)
+    told = r"the sounds folder .*/file could not be used: Not a directory"
+    with pytest.raises(SoundError, match=told), unusable.temporary_file():
         pass
 
 
-def test_nothing_unfinished_is_left(cache: Cache, tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), cache.part() as part:
+def test_nothing_unfinished_is_left(cache: SoundCache, tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), cache.temporary_file() as part:
         part.write_bytes(b"x")
         _ = 1 / 0
     stored(cache, b"a")

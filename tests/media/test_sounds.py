@@ -1,4 +1,5 @@
-"""An origin that can change, fail and be counted; real ffmpeg; a clock that is set."""
+"""Tests of sounds, with an origin that can change, fail and be counted; a real ffmpeg; and a clock that the test
+sets."""
 
 import asyncio
 import contextlib
@@ -16,14 +17,14 @@ from structlog.testing import capture_logs
 from werkzeug import Request, Response
 
 from ari_conf.core.elements import Play, Speak
-from ari_conf.errors import AnswerRefused, RequestFailed, RequestRefused, SoundFailed
-from ari_conf.http.fetch import Fetcher
-from ari_conf.media import convert
+from ari_conf.errors import RequestFailed, RequestRefused, ResponseRefused, SoundError
+from ari_conf.http_client.fetch import Fetcher
 from ari_conf.media import sounds as media_sounds
-from ari_conf.media.beeps import beep, wav
+from ari_conf.media import transcode
 from ari_conf.media.cache import PLAYING_S
-from ari_conf.media.freshness import STALE_S, UNTOLD_S
-from ari_conf.media.sounds import LIMIT_BYTES, WARMED_OF_ACCOUNT, WARMED_OF_CALL, Sounds
+from ari_conf.media.cache_control import STALE_S, UNTOLD_S
+from ari_conf.media.sounds import LIMIT_BYTES, WARMED_OF_ACCOUNT, WARMED_OF_CALL, SoundPreparer
+from ari_conf.media.tones import beep, wav
 from ari_conf.settings import Settings
 from tests import lateness
 
@@ -49,7 +50,7 @@ class Origin:
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
     given_up: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     hangs: str | None = None
-    """Whose address has this in it never answers."""
+    """Part of the URLs that are never answered."""
     at_once: int = 0
     most_at_once: int = 0
 
@@ -66,7 +67,7 @@ class Origin:
         *,
         account: str,
     ) -> Reply:
-        assert account, "names are looked up in its share"
+        assert account, "names are looked up in the account's share"
         assert limit_bytes == LIMIT_BYTES == 10 * 1024 * 1024
         self.seen.append((url, etag))
         self.arrived.put_nowait(url)
@@ -88,7 +89,7 @@ class Origin:
 
 
 class Parrot:
-    """An engine that says everything with a beep, and counts."""
+    """Engine that renders every text as a beep, and counts."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -113,11 +114,11 @@ class World:
     origin: Origin = field(default_factory=Origin)
     engine: Parrot = field(default_factory=Parrot)
     now: float = 1_000_000_000.0
-    opened: list[Sounds] = field(default_factory=list)
+    opened: list[SoundPreparer] = field(default_factory=list)
 
-    def sounds(self, sounds_url: str | None = None) -> Sounds:
+    def sounds(self, sounds_url: str | None = None) -> SoundPreparer:
         settings = Settings(sounds_folder=self.folder, sounds_url=sounds_url)
-        self.opened.append(Sounds(settings, self.origin, self.engine, lambda: self.now))
+        self.opened.append(SoundPreparer(settings, self.origin, self.engine, lambda: self.now))
         return self.opened[-1]
 
     def asked(self) -> int:
@@ -126,9 +127,9 @@ class World:
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever this machine does besides: programs yield to it."""
+    """Give conversions time on a busy machine: other programs have priority over them."""
     monkeypatch.setattr(media_sounds, "PREPARED_S", 300.0)
-    monkeypatch.setattr(convert, "CONVERT_S", 300.0)
+    monkeypatch.setattr(transcode, "CONVERT_S", 300.0)
 
 
 @pytest.fixture
@@ -145,14 +146,14 @@ async def cancelled(tasks: list[asyncio.Task[str]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def quiet(sounds: Sounds) -> None:
-    """Until nothing goes on any more behind the scenes."""
+async def quiet(sounds: SoundPreparer) -> None:
+    """Wait until no background work is left."""
     async with asyncio.timeout(30):
         await sounds._background.all_ended()
 
 
 def length(media: str, suffix: str = ".wav") -> tuple[int, float]:
-    """(samples a second, seconds) of what Asterisk plays."""
+    """Return (samples per second, seconds) of the file that Asterisk plays."""
     with wave.open(media.removeprefix("sound:") + suffix) as file:
         assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
         return file.getframerate(), round(file.getnframes() / file.getframerate(), 2)
@@ -224,7 +225,8 @@ CONCAT = b"ffconcat version 1.0\nfile /usr/share/sounds/alsa/Front_Center.wav\n"
 )
 async def test_what_is_no_sound_is_refused(world: World, body: bytes) -> None:
     world.origin.body = body
-    with pytest.raises(SoundFailed, match=r"Play: https://example.com/hello.wav can't be played \(mp3 and wav can\): "):
+    told = r"Play: https://example.com/hello.wav could not be played \(expected mp3 or wav\): "
+    with pytest.raises(SoundError, match=told):
         await world.sounds().prepare(Play(URL + "?token=secret"), "A")
     assert list((world.folder / "parts").iterdir()) == []
 
@@ -242,7 +244,7 @@ async def test_other_formats_are_refused_also_around_mp3(
     world: World, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     world.origin.body = made(tmp_path, *arguments)
-    with pytest.raises(SoundFailed, match="mp3 and wav can"):
+    with pytest.raises(SoundError, match="expected mp3 or wav"):
         await world.sounds().prepare(Play(URL), "A")
 
 
@@ -309,7 +311,7 @@ async def test_an_older_copy_stands_in_for_an_origin_that_fails(
     if heard:
         assert await sounds.prepare(Play(URL), "A") == first
     else:
-        with pytest.raises(SoundFailed, match="no answer"):
+        with pytest.raises(SoundError, match="no answer"):
             await sounds.prepare(Play(URL), "A")
 
 
@@ -317,8 +319,8 @@ async def test_nothing_stands_in_for_a_url_that_may_not_be_asked(world: World) -
     sounds = world.sounds()
     await sounds.prepare(Play(URL), "A")
     world.now += UNTOLD_S
-    world.origin.fails = RequestRefused("example.com: no request may go there")
-    with pytest.raises(SoundFailed, match="no request may go there"):
+    world.origin.fails = RequestRefused("example.com: requests to this address are not allowed")
+    with pytest.raises(SoundError, match="requests to this address are not allowed"):
         await sounds.prepare(Play(URL), "A")
 
 
@@ -333,12 +335,12 @@ async def test_nothing_stands_in_for_a_url_that_may_not_be_asked(world: World) -
         (RequestFailed("gone", 404), False),
         (RequestFailed("gone", 410), False),
         (RequestFailed("moved", 302), False),
-        (AnswerRefused("longer than allowed"), False),
+        (ResponseRefused("longer than allowed"), False),
     ],
     ids=lambda given: f"{type(given).__name__} {given.status}" if isinstance(given, RequestFailed) else None,
 )
 async def test_an_origin_that_answers_decides_what_is_played(world: World, fails: RequestFailed, heard: bool) -> None:
-    """RFC 5861: stale-if-error is for those that are broken, not for those that say no."""
+    """RFC 5861: stale-if-error is for origins that are broken, not for those that refuse."""
     sounds = world.sounds()
     first = await sounds.prepare(Play(URL + "?key=secret"), "A")
     world.now += UNTOLD_S
@@ -349,11 +351,11 @@ async def test_an_origin_that_answers_decides_what_is_played(world: World, fails
             assert [line["url"] for line in logs] == [URL]
             assert "secret" not in str(logs)
             return
-        with pytest.raises(SoundFailed):
+        with pytest.raises(SoundError):
             await sounds.prepare(Play(URL + "?key=secret"), "A")
-    # Nor is it once the origin can't be reached any more.
+    # Nor is it played once the origin is unreachable.
     world.origin.fails = RequestFailed("no connection")
-    with pytest.raises(SoundFailed, match="no connection"):
+    with pytest.raises(SoundError, match="no connection"):
         await sounds.prepare(Play(URL + "?key=secret"), "A")
 
 
@@ -361,8 +363,8 @@ async def test_what_one_account_has_fetched_another_asks_for_itself(world: World
     world.origin.cache_control = "max-age=600"
     sounds = world.sounds()
     first = await sounds.prepare(Play(URL), "A")
-    world.origin.fails = RequestFailed("it answered with status 403", 403)
-    with pytest.raises(SoundFailed, match="403"):
+    world.origin.fails = RequestFailed("it responded with status 403", 403)
+    with pytest.raises(SoundError, match="403"):
         await sounds.prepare(Play(URL), "B")
     assert await sounds.prepare(Play(URL), "A") == first
     world.origin.fails = None
@@ -371,7 +373,7 @@ async def test_what_one_account_has_fetched_another_asks_for_itself(world: World
 
 
 async def test_a_sound_that_is_played_again_and_again_stays(world: World) -> None:
-    """Who plays it in a loop asks for it once."""
+    """An application that plays a sound in a loop causes one request."""
     sounds = world.sounds()
     media = await sounds.prepare(Play(URL), "A")
     path = Path(media.removeprefix("sound:") + ".wav")
@@ -382,18 +384,18 @@ async def test_a_sound_that_is_played_again_and_again_stays(world: World) -> Non
         assert path.stat().st_mtime == world.now
     for _ in range(100):
         sounds.played([media])
-    assert len(sounds._background) == 0, "not each time"
+    assert len(sounds._background) == 0, "not for every playback"
 
 
 async def test_a_sound_without_room_is_refused_in_the_user_s_words(world: World) -> None:
-    sounds = Sounds(Settings(sounds_folder=world.folder, sounds_limit_mb=10), world.origin, world.engine)
+    sounds = SoundPreparer(Settings(sounds_folder=world.folder, sounds_limit_mb=10), world.origin, world.engine)
     world.opened.append(sounds)
     second = array("h", range(16000)).tobytes()
     world.origin.body = wav(second * 50, 16000)
     await sounds.prepare(Play(URL), "A")
     world.origin.body = wav(second * 51, 16000)
-    told = r"^Play: https://example.com/hello.wav can't be played: there is no room for it: this account's .* 2 MB"
-    with pytest.raises(SoundFailed, match=told):
+    told = r"^Play: https://example.com/hello.wav could not be played: the sound cache is full: this account's .* 2 MB"
+    with pytest.raises(SoundError, match=told):
         await sounds.prepare(Play(URL + "?2"), "A")
     assert list((world.folder / "parts").iterdir()) == []
     assert length(await sounds.prepare(Play("beep:1"), "A")) == (8000, 0.3)
@@ -403,13 +405,13 @@ async def test_a_sound_without_room_is_refused_in_the_user_s_words(world: World)
 async def test_what_failed_is_tried_again(world: World) -> None:
     sounds = world.sounds()
     world.origin.fails = RequestFailed("down")
-    with pytest.raises(SoundFailed):
+    with pytest.raises(SoundError):
         await sounds.prepare(Play(URL), "A")
     world.origin.fails = None
     assert length(await sounds.prepare(Play(URL), "A")) == (8000, 0.3)
 
 
-# Several at once.
+# Concurrent requests.
 
 
 async def test_who_asks_for_what_is_being_fetched_waits_for_that(world: World) -> None:
@@ -444,7 +446,7 @@ async def test_who_hangs_up_as_the_last_ends_it(world: World) -> None:
     await asyncio.gather(*asking, return_exceptions=True)
     await world.origin.given_up.get()
     world.origin.let_go.set()
-    # Nothing is left of it that the next one would wait for.
+    # No remains make the next request wait.
     assert length(await sounds.prepare(Play(URL), "A")) == (8000, 0.3)
     assert world.asked() == 2
 
@@ -453,16 +455,16 @@ async def test_nobody_waits_for_ever(world: World, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(media_sounds, "PREPARED_S", 0.2)
     sounds = world.sounds()
     world.origin.let_go.clear()
-    with pytest.raises(SoundFailed, match=r"^Play: https://example.com/hello.wav: it was not ready after 0.2 s$"):
+    with pytest.raises(SoundError, match=r"^Play: https://example.com/hello.wav: it was not ready after 0.2 s$"):
         await sounds.prepare(Play(URL + "?token=secret"), "A")
     await world.origin.given_up.get()
     world.engine.hangs = True
-    with pytest.raises(SoundFailed, match=r"^Speak: it was not ready"):
+    with pytest.raises(SoundError, match=r"^Speak: it was not ready"):
         await sounds.prepare(Speak("Hi."), "A")
 
 
 async def arrive(world: World, requests: int) -> bool:
-    """At the origin, within a while."""
+    """Return True if that many requests reach the origin within a while."""
     with contextlib.suppress(TimeoutError):
         async with lateness.timeout(10):
             for _ in range(requests):
@@ -476,7 +478,7 @@ async def test_slow_origins_of_one_account_keep_no_other_waiting(world: World) -
     world.origin.hangs = "slow"
     slow = [Play(f"https://slow{n % 20}.example/{n}.wav") for n in range(100)]
     asking = [asyncio.create_task(sounds.prepare(sound, "A")) for sound in slow]
-    assert await arrive(world, media_sounds.FETCHED_OF_ACCOUNT), "an account may have so many at once"
+    assert await arrive(world, media_sounds.FETCHED_OF_ACCOUNT), "an account may have that many concurrently"
     assert length(await sounds.prepare(Play(URL), "B")) == (8000, 0.3)
     assert world.asked() == media_sounds.FETCHED_OF_ACCOUNT + 1
     await cancelled(asking)
@@ -495,24 +497,24 @@ async def test_a_slow_origin_leaves_room_for_the_account_s_other_sounds(world: W
 async def test_one_account_can_t_have_more_wait_than_there_is_room_for(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ari_conf.media.programs.WAITING", 3)
+    monkeypatch.setattr("ari_conf.media.subprocesses.WAITING", 3)
     sounds = world.sounds()
     world.origin.let_go.clear()
     many = [Play(f"{URL}?{n}") for n in range(media_sounds.FETCHED_OF_ORIGIN + 3 + 1)]
     asking = [asyncio.create_task(sounds.prepare(sound, "A")) for sound in many]
     (refused,), _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
-    with pytest.raises(SoundFailed, match=r"^Play: https://example.com/hello.wav: .* it asks for too much at once"):
+    with pytest.raises(SoundError, match=r"^Play: https://example.com/hello.wav: .* use fewer concurrent requests"):
         refused.result()
     await cancelled(asking)
 
 
 async def test_a_sound_that_takes_long_to_convert_keeps_no_other_account_waiting(world: World, tmp_path: Path) -> None:
-    """On the smallest machine, too."""
+    """This holds on the smallest machine too."""
     stuck = tmp_path / "ffmpeg"
     stuck.write_text('#!/bin/sh\ncase "$*" in *A-*) exec sleep 60;; esac\nexec ffmpeg "$@"\n')
     stuck.chmod(0o755)
-    sounds = Sounds(Settings(sounds_folder=tmp_path / "A-"), world.origin, world.engine)
-    others = Sounds(Settings(sounds_folder=tmp_path / "B-"), world.origin, world.engine)
+    sounds = SoundPreparer(Settings(sounds_folder=tmp_path / "A-"), world.origin, world.engine)
+    others = SoundPreparer(Settings(sounds_folder=tmp_path / "B-"), world.origin, world.engine)
     others._converting = sounds._converting
     for one in (sounds, others):
         one._ffmpeg = str(stuck)
@@ -550,7 +552,7 @@ async def test_a_call_that_names_sounds_again_and_again_warms_no_more(world: Wor
     assert len(sounds._background) == WARMED_OF_CALL
     for call in range(50):
         sounds.warm([Play(f"{URL}?{call}.{n}") for n in range(100)], "A", f"call {call}")
-    # Those of them who wait for no turn are gone by now.
+    # Those calls that do not wait for a turn are gone by now.
     await world.origin.arrived.get()
     assert len(sounds._background) <= media_sounds.WARMING_OF_ACCOUNT + WARMED_OF_ACCOUNT
 
@@ -564,7 +566,7 @@ async def test_warming_ends_with_the_call(world: World) -> None:
     asking = asyncio.create_task(sounds.prepare(Play(f"{URL}?0"), "A"))
     await asyncio.sleep(0)
     sounds.stop_warming("call")
-    # Of the two that were under way one goes on: somebody waits for it.
+    # One of the two fetches in progress continues, because a caller waits for it.
     assert await world.origin.given_up.get() == f"{URL}?1"
     await quiet(sounds)
     world.origin.let_go.set()
@@ -573,7 +575,8 @@ async def test_warming_ends_with_the_call(world: World) -> None:
 
 
 async def test_what_is_warmed_takes_no_place_of_what_somebody_waits_for(world: World) -> None:
-    """Neither another account's nor their own; nor does one wait whose sound is still to be warmed."""
+    """Warming delays neither another account's sounds nor the account's own, even if the sound is still queued for
+    warming."""
     sounds = world.sounds()
     world.origin.hangs = "slow"
     for call in range(9):
@@ -626,13 +629,13 @@ async def test_a_folder_that_cannot_be_written_is_named(world: World) -> None:
     world.folder = world.folder / "file"
     world.folder.write_bytes(b"")
     for sound in (Play(URL), Play("beep:1"), Speak("Hi.")):
-        with pytest.raises(SoundFailed, match=r"the sounds folder .* can't be used: Not a directory"):
+        with pytest.raises(SoundError, match=r"the sounds folder .* could not be used: Not a directory"):
             await world.sounds().prepare(sound, "A")
 
 
 async def test_an_ffmpeg_that_is_not_there_is_named(world: World) -> None:
-    sounds = Sounds(Settings(sounds_folder=world.folder, ffmpeg="/nowhere/ffmpeg"), world.origin, world.engine)
-    with pytest.raises(SoundFailed, match=r"ffmpeg"):
+    sounds = SoundPreparer(Settings(sounds_folder=world.folder, ffmpeg="/nowhere/ffmpeg"), world.origin, world.engine)
+    with pytest.raises(SoundError, match=r"ffmpeg"):
         await sounds.prepare(Play(URL), "A")
 
 
@@ -648,15 +651,15 @@ async def test_with_the_real_fetcher_and_a_real_origin(world: World, httpserver:
     httpserver.expect_request("/gone.wav").respond_with_data("gone", status=404)
     play = Play(httpserver.url_for("/hello.wav"))
     async with Fetcher((ip_network("127.0.0.0/8"),)) as fetcher:
-        sounds = Sounds(Settings(sounds_folder=world.folder), fetcher, world.engine, lambda: world.now)
+        sounds = SoundPreparer(Settings(sounds_folder=world.folder), fetcher, world.engine, lambda: world.now)
         first = await sounds.prepare(play, "A")
         world.now += 5
         assert await sounds.prepare(play, "A") == first
-        with pytest.raises(SoundFailed, match="404"):
+        with pytest.raises(SoundError, match="404"):
             await sounds.prepare(Play(httpserver.url_for("/gone.wav")), "A")
     async with Fetcher() as careful:
-        with pytest.raises(SoundFailed, match="no request may go there"):
-            await Sounds(Settings(sounds_folder=world.folder), careful, world.engine).prepare(
+        with pytest.raises(SoundError, match="requests to this address are not allowed"):
+            await SoundPreparer(Settings(sounds_folder=world.folder), careful, world.engine).prepare(
                 Play(play.url + "?2"), "A"
             )
     assert conditions == [None, '"1"']

@@ -1,4 +1,4 @@
-"""Rendered by the engines of this machine, heard by a speech recogniser."""
+"""Tests of speech: this machine's engines render it, and a speech recognizer hears it."""
 
 import asyncio
 import importlib
@@ -17,15 +17,15 @@ from types import ModuleType
 import pytest
 from structlog.testing import capture_logs
 
+from ari_conf.common.fair_shares import Shares
 from ari_conf.core.elements import GetDigits, PreAnswer, Speak, Wait
-from ari_conf.errors import SoundFailed
-from ari_conf.media import convert, voices
+from ari_conf.errors import SoundError
 from ari_conf.media import speech as media_speech
-from ari_conf.media.beeps import beep
-from ari_conf.media.speech import LEAD_MS, Speech, gender
+from ari_conf.media import transcode, voices
+from ari_conf.media.speech import LEAD_MS, SpeechSynthesizer, gender
 from ari_conf.media.ssml import MAX_PAUSES_MS, MAX_PIECES
+from ari_conf.media.tones import beep
 from ari_conf.media.voices import Flite, Gender, Piper, Voice, installed
-from ari_conf.shares import Shares
 from tests.tasks.words import MOST_MISHEARD, error_rate
 
 Hear = Callable[[Path], str]
@@ -55,15 +55,15 @@ def hear() -> Hear:
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever this machine does besides: programs yield to it."""
+    """Give engines time on a busy machine: other programs have priority over them."""
     monkeypatch.setattr(media_speech, "SPEAK_S", 300.0)
     monkeypatch.setattr(voices, "RENDER_S", 300.0)
-    monkeypatch.setattr(convert, "CONVERT_S", 300.0)
+    monkeypatch.setattr(transcode, "CONVERT_S", 300.0)
 
 
 @pytest.fixture
 def fitting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is said needs no ffmpeg."""
+    """Let spoken audio pass without ffmpeg."""
 
     async def to_wav(_ffmpeg: str, source: Path, target: Path, _rate: int, _tempo: float) -> None:
         target.unlink(missing_ok=True)
@@ -92,7 +92,7 @@ async def test_what_is_spoken_is_understood(
 ) -> None:
     there = [found.name for found in installed(wish)[voice]]
     assert engine in there, f"{package} is not installed: `make test` installs it"
-    speech = Speech.of_this_machine(wish, "ffmpeg")
+    speech = SpeechSynthesizer.from_installed(wish, "ffmpeg")
     assert speech.identity(voice, "en-US").startswith(engine)
     try:
         await speech.speak("Thank you for calling. Your call is important to us.", voice, "en-US", tmp_path / "a", "A")
@@ -109,7 +109,7 @@ async def test_what_is_spoken_is_understood(
 
 
 class Beeper:
-    """A voice that says everything in 300 ms, or fails."""
+    """Voice that renders every text as 300 ms of audio, or fails."""
 
     def __init__(self, name: str = "beeper", fails: bool = False) -> None:
         self.name, self.fails, self.said = name, fails, list[str]()
@@ -118,15 +118,15 @@ class Beeper:
     async def render(self, text: str, path: Path) -> None:
         self.said.append(text)
         if self.fails:
-            raise SoundFailed(f"{self.name} is hoarse")
+            raise SoundError(f"{self.name} is hoarse")
         path.write_bytes(beep("beep:1", self.rate))
 
     async def close(self) -> None:
         pass
 
 
-def speech(*women: Voice) -> Speech:
-    return Speech({"WOMAN": list(women), "MAN": []}, "ffmpeg")
+def speech(*women: Voice) -> SpeechSynthesizer:
+    return SpeechSynthesizer({"WOMAN": list(women), "MAN": []}, "ffmpeg")
 
 
 @pytest.mark.parametrize("rate", [16000, 22050])
@@ -151,7 +151,7 @@ async def test_a_voice_that_writes_no_sound_has_failed(tmp_path: Path) -> None:
         async def render(self, text: str, path: Path) -> None:
             path.write_bytes(text.encode())
 
-    with pytest.raises(SoundFailed, match="ffmpeg failed"):
+    with pytest.raises(SoundError, match="ffmpeg failed"):
         await speech(Silent()).speak("Hi.", "WOMAN", "en-US", tmp_path / "x", "A")
 
 
@@ -159,12 +159,12 @@ async def test_the_next_voice_speaks_if_one_fails(tmp_path: Path) -> None:
     hoarse, well = Beeper("hoarse", fails=True), Beeper()
     await speech(hoarse, well).speak("Hi.", "WOMAN", "en-US", tmp_path / "x", "A")
     assert hoarse.said == well.said == ["Hi."]
-    with pytest.raises(SoundFailed, match="no voice could speak it; the last one said: hoarse is hoarse"):
+    with pytest.raises(SoundError, match="every voice failed; the last error: hoarse is hoarse"):
         await speech(hoarse).speak("Hi.", "WOMAN", "en-US", tmp_path / "x", "A")
 
 
 def test_without_any_engine_it_says_what_to_install() -> None:
-    with pytest.raises(SoundFailed, match="install flite"):
+    with pytest.raises(SoundError, match="install flite"):
         speech().identity("WOMAN", "en-US")
 
 
@@ -173,7 +173,7 @@ async def test_a_language_that_no_engine_speaks(tmp_path: Path, language: str, w
     with capture_logs() as logs:
         await speech(Beeper()).speak("Hi.", "WOMAN", language, tmp_path / "x", "A")
     assert len(logs) == warnings
-    assert all(f'no voice that is installed speaks language="{language}"' in line["reason"] for line in logs)
+    assert all(f'no installed voice speaks language="{language}"' in line["reason"] for line in logs)
 
 
 # Other languages and alphabets.
@@ -181,7 +181,7 @@ async def test_a_language_that_no_engine_speaks(tmp_path: Path, language: str, w
 
 @pytest.fixture
 def espeak(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What espeak-ng would say: by which voice, and what."""
+    """Return the list of what espeak-ng would render: (voice, text)."""
     said: list[tuple[str, str]] = []
 
     async def render(self: voices.Espeak, text: str, path: Path) -> None:
@@ -220,7 +220,7 @@ async def test_each_alphabet_and_language_has_its_voice(
     tmp_path: Path, espeak: list[tuple[str, str]], language: str, text: str, speaker: str
 ) -> None:
     english = Beeper()
-    speech = Speech({"WOMAN": [english], "MAN": []}, "ffmpeg", foreign=THERE)
+    speech = SpeechSynthesizer({"WOMAN": [english], "MAN": []}, "ffmpeg", foreign=THERE)
     await speech.speak(text, "WOMAN", language, tmp_path / "x", "A")
     assert espeak == ([(f"espeak-ng {speaker}+f3", text)] if speaker else [])
     assert english.said == ([] if speaker else [text])
@@ -229,17 +229,19 @@ async def test_each_alphabet_and_language_has_its_voice(
 
 async def test_only_what_a_voice_can_t_say_is_another_one_s(tmp_path: Path, espeak: list[tuple[str, str]]) -> None:
     english = Beeper()
-    speech = Speech({"WOMAN": [english], "MAN": [english]}, "ffmpeg", foreign=THERE)
+    speech = SpeechSynthesizer({"WOMAN": [english], "MAN": [english]}, "ffmpeg", foreign=THERE)
     await speech.speak("Hello.<break/>Привет.<break/>€5", "MAN", "en-US", tmp_path / "x", "A")
     assert (english.said, espeak) == (["Hello.", "€5"], [("espeak-ng ru+m3", "Привет.")])
-    assert speech.identity("MAN", "en-US") != Speech({"WOMAN": [], "MAN": [english]}, "ffmpeg").identity("MAN", "en-US")
+    assert speech.identity("MAN", "en-US") != SpeechSynthesizer({"WOMAN": [], "MAN": [english]}, "ffmpeg").identity(
+        "MAN", "en-US"
+    )
 
 
 @pytest.mark.parametrize("text", ["Привет", "こんにちは", "你好", "مرحبا", "สวัสดี", "…", "-", "🙂"])
 async def test_silence_is_a_problem(tmp_path: Path, text: str) -> None:
     """ "otherwise a problem of the account, never silence" """
     english = Beeper()
-    with pytest.raises(SoundFailed, match="nothing of its text can be spoken"):
+    with pytest.raises(SoundError, match="none of its text can be spoken"):
         await speech(english).speak(text, "WOMAN", "en-US", tmp_path / "x", "A")
     assert english.said == []
     assert speech(english).complaint(Speak(text)) is not None or text == "🙂"
@@ -249,9 +251,9 @@ async def test_what_is_lost_of_a_text_is_told_with_the_document() -> None:
     prompt = GetDigits((Speak("Hello. Привет"), Speak("Hello. Привет"), Wait()))
     told = speech(Beeper()).complaints((Speak("Hi"), prompt, PreAnswer((Speak("Hallo", language="de-DE"),))))
     assert told == [
-        "Speak: no voice that is installed speaks the letters of ru: Debian's espeak-ng speaks a hundred languages",
-        'Speak: no voice that is installed speaks language="de-DE"; en-US is used: '
-        "Debian's espeak-ng speaks a hundred languages",
+        "Speak: no installed voice speaks the letters of ru; install espeak-ng, which speaks a hundred languages",
+        'Speak: no installed voice speaks language="de-DE"; en-US is used; '
+        "install espeak-ng, which speaks a hundred languages",
     ]
     many = tuple(Speak("x", language=f"q{n}") for n in range(1000))
     assert len(speech(Beeper()).complaints(many)) == media_speech.MOST_COMPLAINTS
@@ -261,7 +263,7 @@ async def test_espeak_speaks(tmp_path: Path) -> None:
     assert shutil.which("espeak-ng"), "espeak-ng is not installed: `make test` installs it"
     there = voices.espeak_languages()
     assert {"ru", "ja", "cmn", "ar", "de", "pl"} <= there
-    machine = Speech({"WOMAN": [Beeper()], "MAN": []}, "ffmpeg", foreign=there)
+    machine = SpeechSynthesizer({"WOMAN": [Beeper()], "MAN": []}, "ffmpeg", foreign=there)
     for name, text in (("ja", "こんにちは"), ("pl", "łódź [[ha]] -h")):
         await machine.speak(text, "WOMAN", name, tmp_path / name, "A")
         assert 0.5 < seconds(tmp_path / name) < 5
@@ -298,27 +300,27 @@ def test_the_best_installed_voice_is_first_and_flite_the_last() -> None:
 
 async def test_nothing_in_a_text_is_a_command(tmp_path: Path, hear: Hear) -> None:
     assert shutil.which("text2wave"), "festival is not installed: `make test` installs it"
-    speech = Speech.of_this_machine("festival", "ffmpeg")
+    speech = SpeechSynthesizer.from_installed("festival", "ffmpeg")
     markup = '-o /tmp/x (system "touch here") “Hello” – it’s time for café. <break/> The end.'
     await speech.speak(markup, "WOMAN", "en-US", tmp_path / "x", "A")
     assert "the end" in hear(tmp_path / "x")
 
 
-# What one account's text costs the others.
+# The cost of one account's text for other accounts.
 
 LATEST_S = 0.05
-"""By which the loop may be late: it carries all calls."""
+"""Seconds by which the event loop, which carries all calls, may be late."""
 
 
 class Speaker(Beeper):
-    """One who takes time, of which it is told when it is over; it knows who speaks by the first letter."""
+    """Voice that takes until the test ends it; the first letter of a text names the speaker."""
 
     def __init__(self) -> None:
         super().__init__()
         self.begun: asyncio.Queue[str] = asyncio.Queue()
         self.goes_on = asyncio.Event()
         self.waits_for = ""
-        """Only those that begin with it take time."""
+        """Prefix of the texts that take time."""
 
     async def render(self, text: str, path: Path) -> None:
         self.begun.put_nowait(text)
@@ -327,12 +329,12 @@ class Speaker(Beeper):
         await super().render(text, path)
 
 
-def small_machine(*women: Voice) -> Speech:
-    return Speech({"WOMAN": list(women), "MAN": []}, "ffmpeg", Shares(2, 1, 200))
+def small_machine(*women: Voice) -> SpeechSynthesizer:
+    return SpeechSynthesizer({"WOMAN": list(women), "MAN": []}, "ffmpeg", Shares(2, 1, 200))
 
 
 async def test_on_a_small_machine_another_account_speaks_at_once(tmp_path: Path, fitting: None) -> None:
-    """However many texts of one account are stuck."""
+    """This holds however many texts of one account are stuck."""
     speaker = Speaker()
     speaker.waits_for = "A"
     machine = small_machine(speaker)
@@ -348,7 +350,7 @@ async def test_on_a_small_machine_another_account_speaks_at_once(tmp_path: Path,
 
 
 async def test_turns_are_for_a_part_not_for_a_text(tmp_path: Path, fitting: None) -> None:
-    """Two long texts of one account, of which the second waits no longer than for a part of the first."""
+    """Speak two long texts of one account: the second waits at most for a part of the first."""
     speaker = Speaker()
     machine = small_machine(speaker)
     long = [asyncio.create_task(machine.speak(
@@ -357,7 +359,7 @@ async def test_turns_are_for_a_part_not_for_a_text(tmp_path: Path, fitting: None
     speaker.goes_on.set()
     await asyncio.gather(*long)
     begun = [speaker.begun.get_nowait() for _ in range(8)]
-    # Which of the two is the first is not promised.
+    # The order of the two is not defined.
     assert [set(begun[n : n + 2]) for n in range(0, 8, 2)] == [{f"x{n}", f"y{n}"} for n in range(4)]
 
 
@@ -375,7 +377,7 @@ async def test_a_text_has_one_deadline_however_many_parts_it_has(
     slow, slower = Slow("slow"), Slow("slower")
     with (
         capture_logs() as logs,
-        pytest.raises(SoundFailed, match=r"takes more than 0.4 s: it is too long, or this machine is too busy"),
+        pytest.raises(SoundError, match=r"takes more than 0.4 s: the text is too long, or this machine is too busy"),
     ):
         await small_machine(slow, slower).speak("<break/>".join("abcdefgh"), "WOMAN", "en-US", tmp_path / "x", "A")
     assert [line["voice"] for line in logs] == ["slow", "slower"]
@@ -387,7 +389,7 @@ async def test_waiting_for_others_takes_nothing_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitting: None
 ) -> None:
     turns = Shares(1, 1, 10)
-    machine = Speech({"WOMAN": [Beeper()], "MAN": []}, "ffmpeg", turns)
+    machine = SpeechSynthesizer({"WOMAN": [Beeper()], "MAN": []}, "ffmpeg", turns)
     async with turns.turn("B"):
         monkeypatch.setattr(media_speech, "SPEAK_S", 2.0)
         asking = asyncio.create_task(machine.speak("Hi.", "WOMAN", "en-US", tmp_path / "x", "A"))
@@ -398,7 +400,7 @@ async def test_waiting_for_others_takes_nothing_of_it(
 
 @asynccontextmanager
 async def punctual() -> AsyncIterator[None]:
-    """The loop is, whatever this machine does besides: only the time that this thread was at work is counted."""
+    """Check that the loop is punctual on a busy machine too: only the CPU time of this thread counts."""
     worst, at = 0.0, time.thread_time()
 
     async def watch() -> None:
@@ -427,7 +429,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("bomb", BOMBS)
 async def test_a_hostile_text_costs_little(tmp_path: Path, fitting: None, bomb: str) -> None:
-    """On disk, and of the loop's time."""
+    """This applies to disk space and to the event loop's time."""
     voice = Beeper()
     machine = small_machine(voice)
     await machine.speak("Hi.", "WOMAN", "en-US", tmp_path / "x", "A")
@@ -458,10 +460,10 @@ async def test_what_would_take_too_long_to_hear_ends(
         await speech(voice).speak("<break/>".join("abcdefgh"), "WOMAN", "en-US", tmp_path / "x", "A")
     assert seconds(tmp_path / "x") == 1.0
     assert len(voice.said) < 8
-    assert [line["event"] for line in logs] == ["the end of a text is not spoken: it takes too long"]
+    assert [line["event"] for line in logs] == ["speech truncated"]
 
 
-# What the engines are given.
+# The input of the engines.
 
 
 @pytest.mark.parametrize("text", ["...\u0627" * 200, "\u2026" * 200, "a" + "\u2026\u0301" * 300])
@@ -485,7 +487,7 @@ SIGNS = {"full stops": "." * 500, "brackets": ")" * 3000, "mixed": ".,;:!?)\"'" 
 @pytest.mark.parametrize("signs", SIGNS)
 @pytest.mark.parametrize("voice", ["flite slt", "festival cmu_us_slt_arctic_hts"])
 async def test_no_engine_is_broken_by_signs(tmp_path: Path, signs: str, voice: str) -> None:
-    """flite 2.2 writes beyond its memory after some hundred of them, and is ended by that."""
+    """flite 2.2 writes beyond its memory after some hundreds of them, which ends it."""
     one = next(v for v in installed("auto")["WOMAN"] if v.name == voice)
     text = "(" * 3000 + "a" if signs == "before" else "a" + SIGNS[signs] + " b"
     await one.render(text, tmp_path / "x")
@@ -499,7 +501,7 @@ def piper() -> Piper:
 
 
 async def test_two_speak_with_the_same_voice_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither waits for the other: each has a process, of which some are kept."""
+    """Neither waits for the other: each has a process, and some processes are kept."""
     monkeypatch.setattr(voices, "PIPERS_KEPT", 1)
     joe = piper()
     await asyncio.gather(*(joe.render(f"Number {n}.", tmp_path / f"{n}") for n in range(2)))
@@ -514,7 +516,7 @@ async def test_two_speak_with_the_same_voice_at_once(tmp_path: Path, monkeypatch
 async def test_who_hangs_up_ends_no_voice_that_others_would_have_to_load_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor are there ever more than a few that speak for nobody."""
+    """There are also never more than a few that render for no caller."""
     monkeypatch.setattr(voices, "PIPERS_KEPT", 1)
     monkeypatch.setattr(voices.sys, "executable", str(Path(__file__).with_name("slow_piper")))
     pipe = tmp_path / "goes on"
@@ -527,12 +529,12 @@ async def test_who_hangs_up_ends_no_voice_that_others_would_have_to_load_again(
         await asyncio.gather(asking, return_exceptions=True)
         assert len([task for task in joe._going_on if not task.cancelling()]) == wanted
     (going_on,) = [task for task in joe._going_on if not task.cancelling()]
-    # What one who is just being ended takes out of the pipe, this one would wait for.
+    # A process that is being ended could read the text from the pipe that this one waits for.
     await asyncio.gather(*(joe._going_on - {going_on}), return_exceptions=True)
     pipe.write_text("goes on")
     await asyncio.wait([going_on])
     (kept,) = joe._idle
-    assert [path.name for path in tmp_path.iterdir()] == ["goes on"], "what nobody wanted is gone"
+    assert [path.name for path in tmp_path.iterdir()] == ["goes on"], "files that no caller wants are removed"
     pipe_writer = asyncio.create_task(asyncio.to_thread(pipe.write_text, "goes on"))
     await joe.render("Hi.", tmp_path / "x")
     await pipe_writer

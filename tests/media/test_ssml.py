@@ -1,11 +1,11 @@
-"""Markup in, pieces of text and silence out."""
+"""Tests of SSML: markup in, pieces of text and silence out."""
 
 import re
 from xml.etree.ElementTree import fromstring
 
 import pytest
 
-from ari_conf.errors import SoundFailed
+from ari_conf.errors import SoundError
 from ari_conf.media.ssml import (
     MAX_PART,
     MAX_PAUSES_MS,
@@ -101,7 +101,7 @@ def test_what_cannot_be_said_is_no_piece() -> None:
 
 def test_markup_that_is_no_xml_is_refused() -> None:
     for markup in ("<p>", "a & b", "<!DOCTYPE x>"):
-        with pytest.raises(SoundFailed, match="not well-formed"):
+        with pytest.raises(SoundError, match="not well-formed"):
             segments(markup)
 
 
@@ -117,26 +117,26 @@ def test_what_was_made_canonical_stays_as_it_is() -> None:
     assert warnings == []
 
 
-# What one Speak may cost, whatever is in it.
+# Bounds on the cost of any Speak.
 
 BREAK = '<break time="10s"/>'
 WHOLE_TEXT = "Speak: its text has {} characters; the first 3000 are spoken"
 
 
 def read(inside: str) -> tuple[tuple[Text | Pause, ...], list[str]]:
-    """As a document is read, and then spoken."""
+    """Read a document and return the pieces to speak, and the warnings."""
     warnings: list[str] = []
     return segments(canonical(fromstring(f"<Speak>{inside}</Speak>"), warnings)), warnings
 
 
 def sums(pieces: tuple[Text | Pause, ...]) -> tuple[int, int, int]:
-    """Characters, ms of silence, pieces."""
+    """Return the number of characters, the ms of silence, and the number of pieces."""
     texts, pauses = [p for p in pieces if isinstance(p, Text)], [p for p in pieces if isinstance(p, Pause)]
     return sum(len(text.text) for text in texts), sum(pause.ms for pause in pauses), len(pieces)
 
 
 def test_pauses_between_which_nothing_is_said_are_one() -> None:
-    """A full stop in between keeps them apart no longer than until it is left out."""
+    """A full stop between them separates them only until it is left out."""
     pieces, warnings = read("hello " + f".{BREAK}" * 1990 + "bye")
     assert pieces == (Text("hello ."), Pause(10_000), Text("bye"))
     assert warnings == []
@@ -147,7 +147,7 @@ def test_all_pauses_together_are_bounded(between: str) -> None:
     pieces, warnings = read(f"{between}{BREAK}" * 40)
     assert sums(pieces)[1] == MAX_PAUSES_MS
     assert [text.text.strip(" .") for text in pieces if isinstance(text, Text)][:6] == ["a"] * 6
-    assert sum(text.text.count("a") for text in pieces if isinstance(text, Text)) == 40, "all that is said is said"
+    assert sum(text.text.count("a") for text in pieces if isinstance(text, Text)) == 40, "the whole text is spoken"
     (told,) = warnings
     assert "s; those after the first 60 s are left out" in told
 
@@ -201,13 +201,13 @@ def test_pieces_are_bounded_and_no_word_is_lost(one: str, letters: int) -> None:
 
 
 def test_what_an_older_version_has_written_is_bounded_too() -> None:
-    """And what the API is given: canonical has not seen them."""
+    """So is the API's input, which `canonical` has not processed."""
     for markup in (f"a{BREAK}" * 900, f'<sub alias="{"word " * 18_000}"/>', "<s>a</s>" * 900):
         characters, ms, count = sums(segments(markup))
         assert characters <= MAX_SPOKEN and ms <= MAX_PAUSES_MS and count <= MAX_PIECES
 
 
-# The parts that an engine is given.
+# The parts that an engine receives.
 
 SENTENCE = "The quick brown fox jumps over the lazy dog, and goes home to sleep."
 

@@ -15,7 +15,7 @@ PATTERNS: tuple[tuple[str, ...], ...] = ((), (), ("1", "12", "123"), ("12", "23"
 
 
 def document(number: int) -> tuple[el.Element, ...]:
-    """None is left at 0, so that no chain of redirects and actions is endless."""
+    """Return the document of this number; number 0 is empty, so that every chain of redirects and actions ends."""
     if number <= 0:
         return ()
     dice = Random(number)
@@ -75,7 +75,7 @@ def other(dice: Random, number: int) -> el.Element:
 
 
 def sounds(url: str) -> tuple[el.Prompt, ...]:
-    """What a sound document at this URL holds."""
+    """Return the content of the sound document at this URL."""
     match url.rpartition("/")[2]:
         case "two":
             return (el.Play("http://media.example/a.mp3"), el.Speak("please hold"))

@@ -1,4 +1,4 @@
-"""Who hears what: at every step from the effects as they are given, and, once all is done, from Asterisk itself."""
+"""Hearing: checks who hears what, at every step from the effects and, once all is done, from Asterisk itself."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core import ids
-from ari_conf.core.conference import Conference
-from ari_conf.core.directory import Directory
-from ari_conf.core.member import Member
+from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.conferences.member import Member
+from ari_conf.core.engine import Engine
 from tests.fakes.asterisk import Asterisk
 
 SOUNDING = (do.StartMusic, do.StopMusic, do.PlayMedia, do.StopPlayback)
@@ -17,7 +17,7 @@ SOUNDING = (do.StartMusic, do.StopMusic, do.PlayMedia, do.StopPlayback)
 
 @dataclass
 class Told:
-    """What a channel was told to do."""
+    """Effects on a channel so far."""
 
     music: bool = False
     muted: bool = False
@@ -30,8 +30,8 @@ class Told:
 
 
 class Hearing:
-    def __init__(self, directory: Directory, asterisk: Asterisk) -> None:
-        self.directory = directory
+    def __init__(self, engine: Engine, asterisk: Asterisk) -> None:
+        self.engine = engine
         self.asterisk = asterisk
         self.tainted: set[str] = set()
         self._told: dict[str, Told] = {}
@@ -46,7 +46,7 @@ class Hearing:
                 for told in self._told.values():
                     told.playing.discard(playback_id)
             case ev.EffectFailed(do.StartMusic(channel_id)):
-                # It may be told once more.
+                # Music may be started once more.
                 self.told(channel_id).music = False
         self._waiting = {m.channel_id: m for c in self._conferences() for m in c.members.values() if _waits(c, m)}
 
@@ -55,7 +55,7 @@ class Hearing:
             self._tell(effect)
         self._undisturbed(event, effects)
         for conference in self._conferences():
-            present = [m for m in conference.members.values() if m.present]
+            present = [m for m in conference.members.values() if m.is_present]
             for member in present:
                 told = self.told(member.channel_id)
                 assert not (told.music and told.playing), "music and a wait sound at once"
@@ -65,13 +65,13 @@ class Hearing:
                     assert member.state == "waiting", "until the start nobody hears anybody"
 
     def left(self, channel_id: str, hung_up: bool, effects: list[do.Effect]) -> None:
-        """He is out, and these effects of the step were given before that was told."""
+        """Check a member who is out, with the effects that the step gave before it reported the exit."""
         if hung_up:
             return
         last: dict[type, do.Effect] = {type(e): e for e in effects if getattr(e, "channel_id", "") == channel_id}
         told = self.told(channel_id)
         unmuted = last.get(do.MuteChannel)
-        assert not told.muted or (isinstance(unmuted, do.MuteChannel) and not unmuted.muted), "he stays muted"
+        assert not told.muted or (isinstance(unmuted, do.MuteChannel) and not unmuted.muted), "they stay muted"
         deafened = last.get(do.DetectTalking)
         listening = told.silence_ms is not None
         assert not listening or (isinstance(deafened, do.DetectTalking) and deafened.silence_ms is None)
@@ -89,7 +89,7 @@ class Hearing:
                     self._hears_one(conference, member, members)
 
     def _hears_one(self, conference: Conference, member: Member, members: list[Member]) -> None:
-        """Exactly one of wait sound and conference."""
+        """Check that the member hears exactly one of wait sound and conference."""
         channel = self.asterisk.channels[member.channel_id]
         own, mix = self.asterisk.own(member.channel_id), self.asterisk.mix(member.channel_id)
         speaking = {m.channel_id for m in members if m is not member and not self._silenced(m)}
@@ -100,24 +100,24 @@ class Hearing:
         if not conference.started:
             assert channel.bridge is None and not mix, "nobody hears anybody"
             sounding = member.player is not None and member.player.state not in ("gap", "waiting")
-            # None known yet, or it held no sound: he waits in silence until it is asked for again.
+            # The sound is not known yet, or its document held none: silence until it is requested again.
             silent = member.ask_again_at is not None
-            assert bool(own) == (sounding or member.music) and (own or silent or member.player), "his own wait sound"
-            assert not (member.wait_sound.items == () and own != {"music"}), "the default music if he has none"
+            assert bool(own) == (sounding or member.music) and (own or silent or member.player), "their own wait sound"
+            assert not (member.wait_sound.items == () and own != {"music"}), "the default music if they have none"
             return
         assert channel.bridge == conference.bridge_id
-        later = {m.channel_id for m in members if m.restarted and not m.at_rest}
+        later = {m.channel_id for m in members if m.restarted and not m.is_silent}
         assert others | later == speaking | later, "all others are heard, but not the muted ones"
         if len(members) > 1:
             assert not own, "a wait sound while others are there"
         else:
-            assert own <= set(channel.playbacks), "alone he hears his waitSound, or silence; no default music"
+            assert own <= set(channel.playbacks), "a lone member hears their waitSound or silence, no default music"
             asked = member.element.wait_sound is not None
             assert bool(member.player or member.ask_again_at or member.wait_sound.items == ()) == asked or not asked
 
     def _undisturbed(self, event: ev.Event, effects: list[do.Effect]) -> None:
         """ "another's coming or going does not restart it" """
-        if isinstance(event, ev.TimePassed):
+        if isinstance(event, ev.DeadlineReached):
             return
         own = {getattr(event, "channel_id", None)}
         about = {ids.member_of(getattr(event, name, "") or "") for name in ("playback_id", "fetch_id")} - {None}
@@ -131,7 +131,7 @@ class Hearing:
             member = still.get(channel_id)
             if member is None or self._waiting.get(channel_id) is not member or channel_id in own:
                 continue
-            assert member.member_id in about, f"{effect} disturbs one who waits"
+            assert member.member_id in about, f"{effect} disturbs a waiting member"
 
     def _tell(self, effect: do.Effect) -> None:
         match effect:
@@ -150,11 +150,11 @@ class Hearing:
                 assert owner is None or self._of(owner) == target.id, "one member's music never reaches another"
             case do.PlayMedia(_, playback_id):
                 assert ids.member_of(playback_id) is None, "a wait sound is heard by one alone"
-                assert self.directory.conferences[playback_id.split(".")[1]].started, "to a started conference"
+                assert self.engine.conferences[playback_id.split(".")[1]].started, "to a started conference"
             case do.StopPlayback(target, playback_id):
                 self.told(target.id).playing.discard(playback_id)
             case do.AddChannel(channel_id):
-                assert self.told(channel_id).quiet, "what he hears is stopped before he comes to the others"
+                assert self.told(channel_id).quiet, "a member's sounds are stopped before they join the others"
                 member = next(m for c in self._conferences() for m in c.members.values() if m.channel_id == channel_id)
                 assert self.told(channel_id).muted == member.silenced
 
@@ -166,7 +166,7 @@ class Hearing:
         return next(found, None)
 
     def _conferences(self) -> list[Conference]:
-        return list(self.directory.conferences.values())
+        return list(self.engine.conferences.values())
 
 
 def _waits(conference: Conference, member: Member) -> bool:

@@ -1,8 +1,8 @@
-"""What the specification promises, checked at every step from what can be seen: requests, effects, and the state.
+"""Judge: checks the promises of the specification at every step from requests, effects and the state.
 
-Of who is in which conference it keeps an account of its own, from the callbacks alone (`seen`), and of what each
-channel was told to do, from the effects (`hearing`). Against these it holds what the core says of itself, as far as it
-looks into that: its state must be one that can be (`integrity`), must agree with them, and must be written whole.
+It keeps its own account of who is in which conference, from the callbacks alone (`seen`), and of what each channel was
+told to do, from the effects (`hearing`). The state of the core must agree with both accounts, must be valid
+(`invariants`), and must be written completely.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import json
 from ari_conf.core import effects as do
 from ari_conf.core import elements as el
 from ari_conf.core import events as ev
-from ari_conf.core import ids, integrity
-from ari_conf.core.call import Call
-from ari_conf.core.conference import Conference
-from ari_conf.core.directory import Directory
+from ari_conf.core import ids, invariants
+from ari_conf.core.calls.call import Call
+from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.engine import Engine
 from ari_conf.core.snapshot import restore
-from ari_conf.written import encoded, joined, without_members
+from ari_conf.store.state_codec import encode, encode_without_members, merge_members
 from tests.fakes.asterisk import Asterisk, Refused
 from tests.simulation.hearing import Hearing
 from tests.simulation.seen import Seen, Stay
@@ -26,25 +26,25 @@ BUSY_LOOP = 20
 
 
 class Judge:
-    def __init__(self, directory: Directory, asterisk: Asterisk) -> None:
-        self.directory = directory
+    def __init__(self, engine: Engine, asterisk: Asterisk) -> None:
+        self.engine = engine
         self.asterisk = asterisk
-        self.hearing = Hearing(directory, asterisk)
+        self.hearing = Hearing(engine, asterisk)
         self.seen: dict[str, Seen] = {}
         self.live: set[str] = set()
         self.member_ids: set[int] = set()
         self.tainted: set[str] = set()
-        """Channels and bridges that something was done to which Asterisk doesn't do by itself."""
+        """Channels and bridges to which something happened that Asterisk does not do automatically."""
         self._moments = (0, 0)
         self._written: dict[str, bytes] = {}
-        """As a crash would leave it."""
+        """Persisted state, as a crash would leave it."""
         self._members: dict[str, dict[bytes, bytes]] = {}
         self._mixed: dict[str, tuple[str, int, bool]] = {}
         self._rooms: dict[str, list[el.Conference]] = {}
-        """Of the document that each call got last."""
+        """Conference elements of the document that each call received last."""
         self.effects: list[do.Effect] = []
         self.touched: set[str] = set()
-        """What the steps so far have changed."""
+        """Keys of the calls and conferences that the steps so far have changed."""
 
     def provoked(self, *ids: str) -> None:
         self.tainted.update(ids)
@@ -55,15 +55,15 @@ class Judge:
     def before(self, event: ev.Event, now: int) -> None:
         self.hearing.before(event)
         if isinstance(event, ev.DocumentFetched):
-            call = self.directory.calls.get(ids.call_of(event.fetch_id) or "")
-            # One that comes a second time, after another, is not run.
-            if call is not None and call._awaits(event.fetch_id):
+            call = self.engine.calls.get(ids.call_of(event.fetch_id) or "")
+            # A document that arrives again after another one is not run.
+            if call is not None and call._is_pending(event.fetch_id):
                 rooms = [element for element in event.elements if isinstance(element, el.Conference)]
                 self._rooms[call.call_uuid] = rooms
         self._mixed = {
             m.channel_id: (c.conference_id, m.member_id, m.silenced)
-            for c in self.directory.conferences.values()
-            for m in c.mixed
+            for c in self.engine.conferences.values()
+            for m in c.members_in_bridge
         }
 
     def after(self, event: ev.Event, effects: list[do.Effect], now: int) -> None:
@@ -84,7 +84,7 @@ class Judge:
         self.hearing.after(event, effects)
 
     def time_moved_on(self, now: int) -> None:
-        deadline = self.directory.deadline
+        deadline = self.engine.deadline
         assert deadline is None or deadline >= now, "a deadline in the past: a busy loop"
         self._moments = (now, self._moments[1] + 1 if self._moments[0] == now else 0)
         assert self._moments[1] < BUSY_LOOP, "the same instant again and again: a busy loop"
@@ -94,7 +94,7 @@ class Judge:
 
     def gone(self, names: dict[tuple[str, str], str]) -> None:
         """ "Ended means: recording stopped, bridge destroyed, name free, nothing left in Asterisk or in Redis." """
-        for conference_id in self.live - set(self.directory.conferences):
+        for conference_id in self.live - set(self.engine.conferences):
             assert conference_id not in names.values(), "ended, and its name is not free"
             seen = self.seen.get(conference_id)
             assert seen is None or not seen.inside
@@ -102,10 +102,10 @@ class Judge:
             if conference_id not in self.tainted:
                 assert conference_id not in self.asterisk.bridges, "ended, and its bridge stands"
                 assert conference_id not in self.asterisk.recordings.values(), "ended, and its recording runs"
-        self.live = set(self.directory.conferences)
+        self.live = set(self.engine.conferences)
 
     def refused(self, effect: do.Effect, refused: Refused) -> None:
-        """Asterisk refuses only what news under way explains."""
+        """Check that news under way explains why Asterisk refused the effect."""
         channel_id = getattr(effect, "channel_id", None)
         target = getattr(effect, "target", None)
         about = {channel_id, getattr(effect, "bridge_id", None), target and target.id}
@@ -116,43 +116,43 @@ class Judge:
         assert left or finished or about & self.tainted, f"Asterisk refuses {effect}: {refused.reason}"
 
     def calm(self) -> None:
-        """Nothing has failed for some time: whatever had failed before, all is as it should be now."""
+        """Check that all is as it should be, whatever failed before: nothing has failed for some time."""
         self.tainted.clear()
         self.hearing.tainted.clear()
         self.settled()
 
     def settled(self) -> None:
         self.hearing.settled()
-        calls = {key: encoded(call) for key, call in self.directory.calls.items()}
-        conferences = {key: self._as_written(key, c) for key, c in self.directory.conferences.items()}
-        assert self._written == calls | conferences, "what is written is what is"
+        calls = {key: encode(call) for key, call in self.engine.calls.items()}
+        conferences = {key: self._as_written(key, c) for key, c in self.engine.conferences.items()}
+        assert self._written == calls | conferences, "the persisted state is the state"
         for conference in self._live_ones():
-            if conference.started and any(m.element.record for m in conference.mixed):
+            if conference.started and any(m.element.record for m in conference.members_in_bridge):
                 assert conference.conference_id in self.seen
                 assert self.seen[conference.conference_id].recording_id, "record: it begins when such a member is in"
 
     def over(self, names: dict[tuple[str, str], str]) -> None:
-        """All have hung up long ago."""
-        assert not self.directory.calls, "a call is stuck for ever"
-        assert not self.directory.conferences, "a conference is stuck for ever"
-        assert self.directory.deadline is None, "a timer is left"
+        """Check that nothing is left: all callers hung up long ago."""
+        assert not self.engine.calls, "a call is stuck forever"
+        assert not self.engine.conferences, "a conference is stuck forever"
+        assert self.engine.deadline is None, "a timer is left"
         assert not names, "a name is left"
-        assert not any(seen.inside for seen in self.seen.values()), "somebody entered and never left"
+        assert not any(seen.inside for seen in self.seen.values()), "a member entered and never left"
         assert not self.asterisk.channels, "a channel is left"
         assert not self.asterisk.bridges, "a bridge is left"
         assert not self.asterisk.recordings, "a recording is left"
         assert not self.asterisk.playbacks, "a playback is left"
 
     def out_is_out(self, channel_id: str, conference_id: str) -> None:
-        """Whoever is told to be out neither hears the others nor is heard, whatever fails."""
+        """Check that a member whose exit is reported neither hears the others nor is heard, whatever fails."""
         channel = self.asterisk.channels.get(channel_id)
-        assert channel is None or channel.bridge != conference_id, "told to be out, and still in the bridge"
+        assert channel is None or channel.bridge != conference_id, "reported as out, and still in the bridge"
 
     def fits(self) -> None:
-        for call in self.directory.calls.values():
-            assert list(integrity.of_call(call)) == [], call
-        for conference in self.directory.conferences.values():
-            assert list(integrity.of_conference(conference)) == [], conference
+        for call in self.engine.calls.values():
+            assert list(invariants.of_call(call)) == [], call
+        for conference in self.engine.conferences.values():
+            assert list(invariants.of_conference(conference)) == [], conference
 
     # The callbacks.
 
@@ -174,20 +174,20 @@ class Judge:
             case "exit":
                 self._exits(seen, stay, params, following, now)
             case "floor":
-                assert member_id in floors, "told of the floor, and has not taken it"
+                assert member_id in floors, "a floor callback, and the member has not taken the floor"
                 floors.remove(member_id)
             case "digits":
                 assert params["ConferenceDigitsMatch"] in stay.element.digits_match
 
     def _enters(self, conference_id: str, member_id: int, params: dict[str, str], now: int) -> None:
-        call = self.directory.calls[params["CallUUID"]]
+        call = self.engine.calls[params["CallUUID"]]
         theirs = [room for room in self._rooms[call.call_uuid] if room.name == params["ConferenceName"]]
-        # Of several deadlines in one step a later one may have ended it already.
+        # If one step handles several deadlines, a later one may have ended the element already.
         element = call.running if isinstance(call.running, el.Conference) else theirs[0]
         assert element in theirs, "they enter what their document says"
         seen = self.seen.setdefault(
             conference_id,
-            Seen(conference_id, call.auth_id, element.name, self.directory.conferences[conference_id].max_members),
+            Seen(conference_id, call.auth_id, element.name, self.engine.conferences[conference_id].max_members),
         )
         assert (call.auth_id, element.name) == (seen.auth_id, seen.name)
         assert params["ConferenceFirstMember"] == ("false" if seen.entered else "true")
@@ -196,7 +196,7 @@ class Judge:
         for other in self.seen.values():
             assert call.call_uuid not in {stay.call_uuid for stay in other.inside.values()}, "in two conferences"
             if other is not seen and (other.auth_id, other.name) == (seen.auth_id, seen.name) and other.inside:
-                assert self.directory.conferences[other.conference_id].ending, "two live conferences of one name"
+                assert self.engine.conferences[other.conference_id].ending, "two live conferences of one name"
         stay = Stay(member_id, call.call_uuid, call.channel_id, element)
         seen.inside[member_id] = stay
         seen.entered.append(stay)
@@ -208,22 +208,22 @@ class Judge:
         del seen.inside[stay.member_id]
         assert params["ConferenceLastMember"] == ("false" if seen.inside else "true")
         reason = params["ConferenceExitReason"]
-        call = self.directory.calls.get(stay.call_uuid)
-        hung_up = call is None or call.over
+        call = self.engine.calls.get(stay.call_uuid)
+        hung_up = call is None or call.is_ending
         provoked = bool({seen.conference_id, *(other.channel_id for other in seen.entered)} & self.tainted)
-        # The consequences of earlier exits; this one's own come after it.
+        # A reason follows from earlier exits; the consequences of this exit come after it.
         why = {
             "hangup": hung_up,
             "star": stay.element.hangup_on_star,
             "time_limit": seen.ends_at is not None and seen.ends_at <= now,
             "host_left": any(other.element.end_conference_on_exit for other in seen.left),
-            # One at most is left alone; and with him goes who could not be let in.
+            # At most one member is left alone; members who could not be admitted leave with them.
             "left_alone": bool(seen.left)
             and not all(other.element.stay_alone for other in seen.entered)
             and ("left_alone" not in seen.reasons or provoked),
             "conference_ended": bool({seen.conference_id, stay.channel_id} & self.tainted),
         }
-        assert why[reason], f"{reason} is not why he left"
+        assert why[reason], f"{reason} is not why they left"
         seen.left.append(stay)
         seen.reasons.append(reason)
         self.out_is_out(stay.channel_id, seen.conference_id)
@@ -234,7 +234,7 @@ class Judge:
             self._action(seen, stay, hung_up, following)
 
     def _action(self, seen: Seen, stay: Stay, hung_up: bool, following: list[do.Effect]) -> None:
-        """ "his action is requested, also if he hung up (then the reply is ignored)": once, after his exit."""
+        """Check that the action is requested once, after the exit, also if the member hung up (reply then ignored)."""
         requests = [e for e in following if _action_of(e) == str(stay.member_id)]
         assert len(requests) == 1, "every leaver's action is requested once"
         request = requests[0]
@@ -253,18 +253,18 @@ class Judge:
             for e in effects
             if isinstance(e, do.PostCallback) and dict(e.params).get("ConferenceAction") == "exit"
         }
-        assert {a for e in effects if (a := _action_of(e))} <= exits, "an action for one who hasn't left"
+        assert {a for e in effects if (a := _action_of(e))} <= exits, "an action for a member who hasn't left"
 
     def _recording_starts(self, conference_id: str, recording_id: str) -> None:
-        conference, seen = self.directory.conferences[conference_id], self.seen[conference_id]
+        conference, seen = self.engine.conferences[conference_id], self.seen[conference_id]
         assert seen.recording_id is None, "one recording per conference"
-        assert conference.started and any(m.element.record for m in conference.mixed)
-        assert recording_id, "an id is there before the recording is"
+        assert conference.started and any(m.element.record for m in conference.members_in_bridge)
+        assert recording_id, "the id exists before the recording does"
         seen.recording_id = recording_id
 
     def _recording_is_handed_on(self, effect: do.StoreRecording) -> None:
         seen = self.seen[effect.conference_id]
-        assert effect.recording_id == seen.recording_id and not seen.handed_on, "once, and the one that ran"
+        assert effect.recording_id == seen.recording_id and not seen.handed_on, "handed on once, and the one that ran"
         assert effect.start_ms <= effect.end_ms
         seen.handed_on = True
         if effect.callback is not None:
@@ -279,7 +279,7 @@ class Judge:
             stay = next((s for s in seen.inside.values() if s.channel_id == channel_id), None)
             if stay is None:
                 continue
-            call = self.directory.calls.get(stay.call_uuid)
+            call = self.engine.calls.get(stay.call_uuid)
             if isinstance(event, ev.TalkingFinished):
                 seen.talking.discard(stay.member_id)
             elif isinstance(event, ev.AudioStopped | ev.PhoneHeld):
@@ -294,19 +294,19 @@ class Judge:
         return []
 
     def _floor_passed(self, seen: Seen, stay: Stay, event: ev.AudioStopped | ev.PhoneHeld) -> list[int]:
-        """The floor of one who falls silent is another's who talks, if there is one."""
+        """Pass the floor of a member who falls silent to another who talks, if there is one."""
         talked = stay.member_id in seen.talking
         seen.talking.discard(stay.member_id)
         if seen.floor != stay.member_id or (isinstance(event, ev.AudioStopped) and not talked):
             return []
         heard = {id: key for key, (room, id, muted) in self._mixed.items() if room == seen.conference_id and not muted}
         talkers = seen.talking & set(heard) - {stay.member_id}
-        conference = self.directory.conferences.get(seen.conference_id)
+        conference = self.engine.conferences.get(seen.conference_id)
         holder = conference.floor if conference is not None else None
         if not talkers:
             seen.floor = None if isinstance(event, ev.PhoneHeld) else seen.floor
             return []
-        assert holder in talkers, "whoever talks has the floor of one who has fallen silent"
+        assert holder in talkers, "a member who talks takes over the floor of a silent one"
         seen.floor = holder
         inside = seen.inside[holder]
         return [holder] if inside.element.floor_event else []
@@ -324,50 +324,52 @@ class Judge:
     # The state.
 
     def _live_ones(self) -> list[Conference]:
-        return [c for c in self.directory.conferences.values() if not c.ending]
+        return [c for c in self.engine.conferences.values() if not c.ending]
 
     def _as_written(self, key: str, thing: Call | Conference) -> bytes:
-        """Of the members of a conference only those who are said to have changed are written."""
+        """Return the persisted form. Of a conference's members, only those reported as changed are written."""
         if isinstance(thing, Call):
-            return encoded(thing)
+            return encode(thing)
         theirs = self._members.setdefault(key, {})
-        for member_id, member in thing.changed().items():
+        for member_id, member in thing.take_changed_members().items():
             theirs.pop(b"%d" % member_id, None)
             if member is not None:
-                theirs[b"%d" % member_id] = encoded(member)
-        return joined(without_members(thing), theirs)
+                theirs[b"%d" % member_id] = encode(member)
+        return merge_members(encode_without_members(thing), theirs)
 
     def _state(self, now: int) -> None:
-        for key, thing in self.directory.touched().items():
+        for key, thing in self.engine.take_changes().items():
             self.touched.add(key)
             self._written.pop(key, None)
             if thing is not None:
                 self._written[key] = self._as_written(key, thing)
                 kind: type[Call | Conference] = type(thing)
                 assert restore(json.loads(self._written[key]), kind) == thing
-        for conference in self.directory.conferences.values():
+        for conference in self.engine.conferences.values():
             members = conference.members.values()
             due = {m.member_id: m.deadline for m in members if m.deadline is not None}
-            assert conference._due == due, "whoever waits for something is looked after in time"
-            assert conference._by_channel == {m.channel_id: m for m in members}, "each member is found by his channel"
+            assert conference._deadline_by_member == due, "the deadline of every member is in the index"
+            assert conference._member_by_channel == {m.channel_id: m for m in members}, (
+                "each member is found by their channel"
+            )
         self.fits()
         names = [(c.auth_id, c.name) for c in self._live_ones()]
         assert len(names) == len(set(names)), "never two live conferences of one account and name"
         for conference in self._live_ones():
-            assert conference._settle(now) == [], "whom an event is not about, nothing follows for"
+            assert conference.update_media(now) == [], "nothing follows for conferences that the event is not about"
             seen = self.seen.get(conference.conference_id)
             begun = any(stay.element.start_conference_on_enter for stay in seen.entered) if seen else False
             assert conference.started == begun, "the first member with startConferenceOnEnter=true starts it for good"
             if seen is not None and not any(m.state == "leaving" for m in conference.members.values()):
                 assert seen.ought_to_end is None, f"it ought to have ended: {seen.ought_to_end}"
         where: dict[str, int] = {}
-        for conference in self.directory.conferences.values():
+        for conference in self.engine.conferences.values():
             for member in conference.members.values():
                 where[member.call_uuid] = where.get(member.call_uuid, 0) + 1
-        for call in self.directory.calls.values():
+        for call in self.engine.calls.values():
             assert where.pop(call.call_uuid, 0) == int(call.in_conference), "a call is in one conference, or in none"
             busy = call.running is not None or call.fetching is not None or call.account is None
-            assert busy or call.over, "the document goes on after each element"
+            assert busy or call.is_ending, "the document goes on after each element"
         assert not where, "a member without a call"
 
 

@@ -1,9 +1,9 @@
-"""An application that may die at every step, in a world that lives on: what is written survives, nothing else does.
+"""Application that may die at every step, in a world that lives on: only what is written survives.
 
-One step is: an event is taken, decided, written, and its effects are done one after another. `dies` says before which
-of these moments it dies, counted from the first; it rises at once, or after what happens while it is away, as
-`service._compare` has it: restored, compared with what Asterisk has, what is missed and to be done again worked off.
-It may die of the moments of that as well.
+In one step, an event is taken, decided and written, and its effects are carried out one after another. `dies` contains
+the moments, counted from the first, before which the application dies. It rises immediately, or after the deeds that
+happen while it is away, as in `server.reconciler`: it restores the state, compares it with Asterisk, and
+handles missed events and repeated effects. It may die at these moments as well.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import elements as el
 from ari_conf.core import events as ev
-from ari_conf.core import reconcile_parts
-from ari_conf.core.call import Call
-from ari_conf.core.conference import Conference
-from ari_conf.core.directory import Directory
+from ari_conf.core.calls.call import Call
+from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.engine import Engine
+from ari_conf.core.reconciliation import batches
 from ari_conf.core.snapshot import restore, snapshot
 from tests.simulation.world import Lane, World
 
@@ -36,7 +36,7 @@ COMMANDS: tuple[api.Command, ...] = (
 )  # fmt: skip
 DIGITS = "1*23#"
 UNHEARD = (ev.DigitReceived, ev.TalkingStarted, ev.TalkingFinished)
-"""Asterisk tells it once and keeps nothing of it: told to nobody, it never happened."""
+"""Events that Asterisk reports once and keeps no record of: one that nobody receives never happened."""
 
 
 class Death(Exception):
@@ -44,7 +44,7 @@ class Death(Exception):
 
 
 class Silent:
-    """No judge: what a mortal does is compared with what an immortal does."""
+    """No judge: a mortal application is compared with an immortal one."""
 
     def __getattr__(self, _: str) -> Any:
         return lambda *_: None
@@ -52,7 +52,7 @@ class Silent:
 
 @dataclass
 class Written:
-    """As Redis has it."""
+    """Persisted data, as Redis has it."""
 
     state: dict[str, str] = field(default_factory=dict)
     next_member_id: int = 1
@@ -63,29 +63,29 @@ class Mortal(World):
     def __init__(self, dies: frozenset[int] = frozenset(), away: int = 0, order: int = 0) -> None:
         super().__init__()
         self._order = Random(order) if order else None
-        """Of what is under way at the same time; None: as it was begun."""
+        """Random order of things under way at the same time; None for the order in which they began."""
         self._seed, self._drawn = "", 0
         self.judge = Silent()  # type: ignore[assignment]
         self.dies = dies
         self.away = away
-        """How many deeds are done by others before it rises."""
+        """Number of deeds of others before the application rises."""
         self.absent = 0
         self.moments = 0
         self.deaths = 0
         self.written = Written()
         self.unheard: set[int] = set()
-        """The deeds that nobody was told of."""
+        """Deeds that were reported to nobody."""
         self.deed = -1
         self.told: dict[int, ev.Event] = {}
         self.arrived: dict[str, ev.CallArrived] = {}
         self.commanded: list[ev.CommandReceived] = []
-        """Those not replied to: they stay in their queue."""
-        self.requests: list[do.FetchDocument | do.FetchSounds] = []
-        """To web servers, as they were made."""
+        """Commands without a reply: they stay in their queue."""
+        self.requests: list[do.FetchDocument | do.FetchSoundDocument] = []
+        """Requests to web servers, in the order in which they were made."""
         self.recorded: list[str] = []
 
     def _new_id(self) -> str:
-        # Of what led to it: so two runs have the same ids for the same things.
+        # The id derives from the event that led to it, so that two runs have the same ids for the same things.
         self._drawn += 1
         return f"id{crc32(f'{self._seed} {self._drawn}'.encode()):x}"
 
@@ -137,7 +137,7 @@ class Mortal(World):
         self._put(Lane("news", channel_id), arrived)
 
     def _heard(self) -> list[str]:
-        """Of those that wait for their turn none ends."""
+        """Return the playbacks that are heard; one that waits for its turn does not end."""
         where = (*self.asterisk.channels.values(), *self.asterisk.bridges.values())
         return [playback_id for each in where for playback_id in each.playbacks[:1]]
 
@@ -152,7 +152,7 @@ class Mortal(World):
             self.asterisk.talk(channel_id, what == "talk")
 
     def finish_all(self) -> None:
-        """Everybody hangs up, and time passes."""
+        """Let all callers hang up, and let time pass."""
         if self.absent:
             self.absent = 0
             self._rise()
@@ -166,9 +166,9 @@ class Mortal(World):
 
     def _wait(self, ms: int) -> None:
         until = self.now + ms
-        while not self.absent and (deadline := self.directory.deadline) is not None and deadline <= until:
+        while not self.absent and (deadline := self.engine.deadline) is not None and deadline <= until:
             self.now = max(self.now, deadline)
-            self._put(Lane("news", "time"), ev.TimePassed())
+            self._put(Lane("news", "time"), ev.DeadlineReached())
             self._go_on()
         self.now = until
         self._go_on()
@@ -183,7 +183,7 @@ class Mortal(World):
     # Life.
 
     def _go_on(self) -> None:
-        """Until nothing is under way; or it stays away."""
+        """Continue until nothing is under way, or the application stays away."""
         while self.lanes:
             try:
                 self._happen(self._order.choice(list(self.lanes)) if self._order else next(iter(self.lanes)), "well")
@@ -201,7 +201,7 @@ class Mortal(World):
         self.deaths += 1
         self.lanes.clear()
         for channel in self.asterisk.channels.values():
-            # For beeps it listens itself: see `ari.listening`.
+            # The application listens for beeps itself: see `ari.beep_listener`.
             channel.beeps = False
         if self.away:
             self.absent, self.away = self.away, 0
@@ -225,25 +225,25 @@ class Mortal(World):
                 calls.append(restore(shot, Call))
             else:
                 conferences.append(restore(shot, Conference))
-        self.directory = Directory(self._new_id, "https://conference.example")
-        self.directory.restore(calls, conferences, self.written.next_member_id)
-        assert self.directory.restored(self.now) == [], "whatever is written fits together"
+        self.engine = Engine(self._new_id, "https://conference.example")
+        self.engine.restore(calls, conferences, self.written.next_member_id)
+        assert self.engine.restored(self.now) == [], "the persisted state is consistent"
         known = {call.channel_id for call in calls}
-        before = dict(reconcile_parts.expected_of_each(self.directory))
+        before = dict(batches.expectations_by_owner(self.engine))
         there = self._looks()
-        for found in reconcile_parts.compared_in_parts(
-            self.directory, before, there, why="takeover", ours=lambda id: id.startswith("id"), conferences=1
+        for found in batches.plan_in_batches(
+            self.engine, before, there, why="takeover", ours=lambda id: id.startswith("id"), conferences=1
         ):
-            at_once, later = reconcile_parts.put_off(self.directory, found.again)
-            self._step(self.directory.resume(at_once, self.now))
-            for event in found.missed:
+            at_once, later = batches.split_deferrable(self.engine, found.repeat)
+            self._step(self.engine.replay(at_once, self.now))
+            for event in found.missed_events:
                 self.receive(event)
-            self._step([effect for effect in later if reconcile_parts.still_wanted(self.directory, effect)])
+            self._step([effect for effect in later if batches.is_still_needed(self.engine, effect)])
         for channel_id in there.channels:
             if channel_id not in known:
                 self.receive(self.arrived[channel_id])
-        if (deadline := self.directory.deadline) is not None and deadline <= self.now:
-            self.receive(ev.TimePassed())
+        if (deadline := self.engine.deadline) is not None and deadline <= self.now:
+            self.receive(ev.DeadlineReached())
         for received in list(self.commanded):
             self._put(Lane("news", "commands"), received)
 
@@ -252,7 +252,7 @@ class Mortal(World):
     def receive(self, event: ev.Event) -> None:
         self._moment()
         self._seed, self._drawn = f"{self.now} {event}", 0
-        self._step(self.directory.receive(event, self.now), event)
+        self._step(self.engine.handle_event(event, self.now), event)
 
     def _step(self, effects: list[do.Effect], event: ev.Event | None = None) -> None:
         self._moment()
@@ -264,17 +264,23 @@ class Mortal(World):
         self._moment()
 
     def _write(self, effects: list[do.Effect]) -> None:
-        self.written.next_member_id = self.directory.next_member_id
-        for key, thing in self.directory.touched().items():
+        self.written.next_member_id = self.engine.next_member_id
+        for key, thing in self.engine.take_changes().items():
             if thing is None:
                 self.written.state.pop(key, None)
             else:
                 self.written.state[key] = json.dumps(snapshot(thing))
         for effect in effects:
             match effect:
-                case do.PostCallback() | do.StoreRecording() | do.ReportProblem() | do.NoteStay() | do.NoteTalk():
+                case (
+                    do.PostCallback()
+                    | do.StoreRecording()
+                    | do.ReportProblem()
+                    | do.AddAttendanceNote()
+                    | do.AddSpeechNote()
+                ):
                     self.written.outbox.append(effect)
-                case do.Reply(command_id):
+                case do.CommandReply(command_id):
                     self.written.outbox.append(effect)
                     self.commanded = [c for c in self.commanded if c.command_id != command_id]
                 case do.ReleaseName():
@@ -285,12 +291,12 @@ class Mortal(World):
         if isinstance(effect, do.StartRecording):
             self.recorded.append(effect.recording_id)
         if isinstance(effect, do.PlayMedia):
-            # Of one whose beginning and end were both told to nobody: it is heard twice, and Asterisk lets it be.
+            # A sound whose beginning and end were reported to nobody is heard twice; Asterisk allows it.
             self.asterisk.forget(effect.playback_id)
         super()._obey(effect, chance)
 
     def _reply(self, effect: do.Effect, chance: Any) -> None:
         self._moment()
-        if isinstance(effect, do.FetchDocument | do.FetchSounds):
+        if isinstance(effect, do.FetchDocument | do.FetchSoundDocument):
             self.requests.append(effect)
         super()._reply(effect, chance)

@@ -1,22 +1,22 @@
-"""What can be seen of a run from outside, in words that two runs share.
+"""Observable result of a run, in words that two runs share.
 
-The observable result, and what may differ between a run that was cut and one that was not:
+It may differ between a run that was cut and one that was not only as follows:
 
-- Requests whose delivery is ordered (callbacks, actions whose reply is ignored, hangup URLs, recordings that are handed
-  on, problems, replies to commands): the same, in the same order, with the same parameters, timestamps and sequence
-  numbers among them. They are written with the step that gave them, so nothing of it may differ.
-- Requests for documents and sounds: the same, in the same order, but one may be made again: whether the first one was
-  answered died with who made it. It names the same call, URL and parameters, so a server sees that it is the same.
-- Each channel after each deed: answered, in which bridge and with whom, muted, deaf, music, what is played, whether
-  talking is detected. The same after each deed: who takes over brings it about before anything else happens.
-- Digits sent to phones: some may be missing, none is sent twice. Nobody can say whether the last ones were sent, and
-  one too few is found by a receiver (a PIN is too short) while one too many may be taken for another's.
-- Digits pressed and talking that began or ended while nobody listened: Asterisk tells it once and keeps nothing of it,
-  so it did not happen. The run it is compared with is one without it.
-- Notes of who spoke (NoteTalk): a talk may come in two pieces, or end at the cut, for the same reason.
-- What is under way at the same time (two channels that are added, two documents that are asked for) may come about in
-  any order, in an uncut run as well. So the result must be that of some uncut run: if not of the one in which each
-  thing comes about as it was begun, then of one of those in which the order is drawn by lot.
+- Requests with ordered delivery (callbacks, actions whose reply is ignored, hangup URLs, recordings that are handed on,
+  problems, replies to commands) are the same, in the same order, with the same parameters, including timestamps and
+  sequence numbers. They are written with the step that created them, so nothing in them may differ.
+- Requests for documents and sounds are the same, in the same order, but one may be repeated: only the process that died
+  knew whether it was answered. The repetition has the same call, URL and parameters, so a server recognizes it.
+- The scene of each channel (answered, its bridge and the others in it, muted, deaf, music, what is played, whether
+  talking is detected) is the same after each deed: the next process restores it before anything else happens.
+- Digits sent to phones: some may be missing, none is sent twice. Nobody can say whether the last ones were sent. A
+  receiver notices one too few (a PIN is too short), but may take one too many for a digit of another input.
+- Digits pressed, and talking that began or ended, while nobody received events: Asterisk reports them once and keeps no
+  record, so they did not happen. The run is compared with one without them.
+- Speech notes (AddSpeechNote): a talk may come in two pieces, or end at the cut, for the same reason.
+- Things under way at the same time (two channels being added, two documents being requested) may happen in any order,
+  in an uncut run as well. The result must therefore be that of some uncut run: of the one in which things happen in the
+  order in which they began, or of one in which the order is random.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.simulation.mortal import Mortal
 
 
 def scene(world: Mortal) -> dict[str, Any]:
-    """Who is where and hears what, now."""
+    """Return where each channel is now, and what it hears."""
     return {channel_id: _channel(world, channel_id) for channel_id in sorted(world.asterisk.channels)} | {
         f"bridge {at}": _bridge(world, bridge_id) for at, bridge_id in enumerate(world.asterisk.bridges)
     }
@@ -49,26 +49,26 @@ def _bridge(world: Mortal, bridge_id: str) -> tuple[object, ...]:
 
 
 def told(world: Mortal) -> dict[str, list[str]]:
-    """All that is written to be delivered, in the order of its lane: between lanes none is promised."""
+    """Return all written deliveries by partition, in order; no order is promised between partitions."""
     lanes: dict[str, list[str]] = {}
     for effect in world.written.outbox:
-        if not isinstance(effect, do.NoteTalk):
+        if not isinstance(effect, do.AddSpeechNote):
             keys = (getattr(effect, name, None) for name in ("lane", "recording_id", "command_id", "call_uuid"))
             lanes.setdefault(next(filter(None, keys), ""), []).append(repr(effect))
     return lanes
 
 
 def asked(world: Mortal) -> list[str]:
-    """Requests for documents and sounds."""
+    """Return the requests for documents and sounds."""
     return [repr(replace(request, fetch_id="")) for request in world.requests]
 
 
 def left(world: Mortal) -> list[str]:
-    """What must be nothing in the end."""
+    """Return what is left; in the end it must be empty."""
     asterisk = world.asterisk
     found = {"channel": asterisk.channels, "bridge": asterisk.bridges, "playback": asterisk.playbacks,
-             "recording": asterisk.recordings, "call": world.directory.calls, "name": world.names,
-             "conference": world.directory.conferences, "written": world.written.state,
+             "recording": asterisk.recordings, "call": world.engine.calls, "name": world.names,
+             "conference": world.engine.conferences, "written": world.written.state,
              "command": world.commanded}  # fmt: skip
     return [f"{kind} {id}" for kind, all_of_them in found.items() for id in all_of_them]
 
@@ -86,7 +86,9 @@ def sequences(world: Mortal) -> None:
 
 
 def fates(world: Mortal) -> None:
-    """Who entered left, once; whose call there was has ended, once; each command was replied to, once."""
+    """Check that members who entered left once, and that each call ends, command is replied to and
+    recording is handed on only once.
+    """
     inside: dict[str, int] = {}
     ended: list[str] = []
     replied: list[str] = []
@@ -98,7 +100,7 @@ def fates(world: Mortal) -> None:
             assert inside[member] in (0, 1), f"{action} of {member} once more"
         if params.get("Event") == "Hangup":
             ended.append(params["CallUUID"])
-        if isinstance(effect, do.Reply):
+        if isinstance(effect, do.CommandReply):
             replied.append(effect.command_id)
     assert not any(inside.values()), f"they never left: {inside}"
     assert len(set(ended)) == len(ended), "a call has ended twice"

@@ -1,6 +1,6 @@
 """Bugs planted into a copy of the core, one at a time; for each the plays or the simulation must fail.
 
-`python -m tests.simulation.planted` prints the table; with words, only the bugs whose promise holds one of them.
+`python -m tests.simulation.planted` prints the table; with words, only the bugs whose promise contains one of them.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Verdict:
     bug: Bug
     caught: bool
     words: str
-    """By what it was caught, or why not."""
+    """The failure that caught the bug, or the reason why none did."""
     seconds: float
 
 
 def plant(bug: Bug) -> str:
-    """The module's text with the bug in it. Raises LookupError if the code has changed: then mend the bug."""
+    """Return the module's text with the bug in it. Raises LookupError if the code has changed: then correct the bug."""
     path = ROOT / "ari_conf/core" / bug.module
     text = path.read_text()
     if (times := text.count(bug.old)) != 1:
@@ -82,7 +82,9 @@ def _copy(folder: Path) -> None:
     without = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "ari_conf/core", folder / "ari_conf/core", ignore=without)
     (folder / "ari_conf/__init__.py").touch()
-    shutil.copy(ROOT / "ari_conf/written.py", folder / "ari_conf")
+    (folder / "ari_conf/store").mkdir()
+    (folder / "ari_conf/store/__init__.py").touch()
+    shutil.copy(ROOT / "ari_conf/store/state_codec.py", folder / "ari_conf/store")
     for part in ("core", "fakes", "simulation"):
         shutil.copytree(ROOT / "tests" / part, folder / "tests" / part, ignore=without)
     (folder / "tests/__init__.py").touch()
@@ -107,7 +109,7 @@ def _run(folder: Path, by: str) -> tuple[bool, str]:
     if by in SIMULATED:
         found = [line for line in lines if line.startswith(PROMISE)]
     else:
-        # The line in which it failed: a core that breaks is not a promise that is seen not to hold.
+        # Only a failure in a line of the tests counts: a core that raises does not show a broken promise.
         found = [line for line in lines if re.match(rf"{re.escape(str(folder))}/tests/\S+:\d+: ", line)]
     return done.returncode == 1 and bool(found), found[0].removeprefix(f"{folder}/") if found else lines[-1]
 

@@ -1,4 +1,4 @@
-"""A conference as its callbacks tell of it."""
+"""Conference as its callbacks describe it."""
 
 from __future__ import annotations
 

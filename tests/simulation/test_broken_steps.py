@@ -1,4 +1,4 @@
-"""A step may break anywhere, which is a defect: those whom it concerns are ended completely, and nobody else is."""
+"""Broken steps: a defect may raise anywhere; the calls and conferences of that step end completely, and no others."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ari_conf.core import directory
 from ari_conf.core import effects as do
+from ari_conf.core import engine
 from ari_conf.core import events as ev
 from tests.simulation import observed
 from tests.simulation.mortal import Written
@@ -19,9 +19,9 @@ from tests.simulation.test_commands import Commanded, Lenient
 from tests.simulation.test_simulation import LONG, SMOOTH, play
 
 SEEDS, STEPS = (1000, 300) if LONG else (40, 250)
-CORE = str(Path(directory.__file__).parent)
-DOOR = ("receive", "_next_step", "<genexpr>")
-"""Before a step begins nothing breaks; and what is raised while a generator is thrown away is ignored."""
+CORE = str(Path(engine.__file__).parent)
+DOOR = ("handle_event", "_begin_step", "<genexpr>")
+"""Functions that never raise here: the step has not begun, or Python ignores the error (discarded generators)."""
 
 
 class Broken(Exception):
@@ -30,31 +30,31 @@ class Broken(Exception):
 
 class Patient(Lenient):
     def time_moved_on(self, now: int) -> None:
-        # Where one deadline breaks, those of others come again at once.
-        super().time_moved_on(min(now, self.directory.deadline or now))
+        # If one deadline raises, the deadlines of others come again immediately.
+        super().time_moved_on(min(now, self.engine.deadline or now))
 
 
 class Breaking(Commanded):
-    """Now and then one of the core's functions, whichever it is, raises when it is called."""
+    """World in which any function of the core raises now and then when it is called."""
 
     def __init__(self, dice: Random) -> None:
         super().__init__()
         self._dice = dice
-        self.judge: Patient = Patient(self.directory, self.asterisk)
+        self.judge: Patient = Patient(self.engine, self.asterisk)
         self._left: int | None = None
-        """Calls until one raises."""
+        """Number of function calls until one raises; None if none does."""
         self.broken = 0
         self.written = Written()
         self.recorded: list[str] = []
 
     def receive(self, event: ev.Event) -> None:
         self._left = int(self._dice.expovariate(0.03)) if self._dice.random() < 0.08 else None
-        rooms = set(self.directory.conferences)
+        rooms = set(self.engine.conferences)
         try:
             effects = self._receive(event)
         except Broken:
             self.broken += 1
-            effects = self.directory.give_up(event, self.now)
+            effects = self.engine.abort_failed_step(event, self.now)
             self._spared(rooms)
             self.judge.effects = effects
             self.judge.fits()
@@ -68,7 +68,7 @@ class Breaking(Commanded):
     def _receive(self, event: ev.Event) -> list[do.Effect]:
         try:
             sys.settrace(self._trace if self._left is not None else None)
-            return self.directory.receive(event, self.now)
+            return self.engine.handle_event(event, self.now)
         finally:
             sys.settrace(None)
 
@@ -81,16 +81,16 @@ class Breaking(Commanded):
                 raise Broken
 
     def _spared(self, rooms: set[str]) -> None:
-        """Of the conferences those are ended that the step may concern."""
-        ended = rooms & (self.directory._given_up | (rooms - set(self.directory.conferences)))
-        assert len(ended - self.judge.tainted) <= 2, "that of the call, and one that it left or came to"
-        # They are told to be out, and their channels and bridges go a little later.
-        self.judge.provoked(*ended, *self.directory._given_up)
-        self.judge.provoked(*(c.channel_id for c in self.directory.calls.values() if c.over))
+        """Check that only conferences that the step may concern are ended."""
+        ended = rooms & (self.engine._given_up | (rooms - set(self.engine.conferences)))
+        assert len(ended - self.judge.tainted) <= 2, "the call's conference, and one that it left or joined"
+        # Their exits are reported first; their channels and bridges go a little later.
+        self.judge.provoked(*ended, *self.engine._given_up)
+        self.judge.provoked(*(c.channel_id for c in self.engine.calls.values() if c.is_ending))
 
     def _note(self, effect: do.Effect) -> None:
         match effect:
-            case do.PostCallback() | do.StoreRecording() | do.Reply():
+            case do.PostCallback() | do.StoreRecording() | do.CommandReply():
                 self.written.outbox.append(effect)
             case do.ReleaseName():
                 self._release(effect)

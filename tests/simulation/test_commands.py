@@ -1,5 +1,4 @@
-"""The API's commands at any moment, while anything happens and anything fails: nobody is stuck, and what is heard is
-what was commanded."""
+"""API commands at any moment, whatever happens or fails: no member is stuck, and all hear what was commanded."""
 
 from __future__ import annotations
 
@@ -11,9 +10,9 @@ import pytest
 from ari_conf.core import commands as do
 from ari_conf.core import effects
 from ari_conf.core import events as ev
-from ari_conf.core.conference import Conference
+from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.conferences.member import Member
 from ari_conf.core.elements import Play, Speak
-from ari_conf.core.member import Member
 from ari_conf.core.snapshot import restore, snapshot
 from tests.simulation.judge import Judge
 from tests.simulation.test_simulation import LONG, ROUGH, SMOOTH, play
@@ -40,7 +39,7 @@ WEIGHTS = (6, 3, 6, 3, 4, 4, 2, 3, 1, 2, 1, 1, 0.3)
 
 
 class Lenient(Judge):
-    """Of the promises those that no command changes, and what the commands promise."""
+    """Judge of the promises that no command changes, and of what the commands promise."""
 
     def before(self, event: ev.Event, now: int) -> None:
         pass
@@ -54,12 +53,12 @@ class Lenient(Judge):
                 self.out_is_out(params["CallUUID"].replace("call", "channel"), params["ConferenceUUID"])
 
     def gone(self, names: dict[tuple[str, str], str]) -> None:
-        for conference_id in self.live - set(self.directory.conferences):
+        for conference_id in self.live - set(self.engine.conferences):
             assert conference_id not in names.values(), "ended, and its name is not free"
-        self.live = set(self.directory.conferences)
+        self.live = set(self.engine.conferences)
 
     def settled(self) -> None:
-        for conference in self.directory.conferences.values():
+        for conference in self.engine.conferences.values():
             if conference.conference_id in self.tainted or conference.ending:
                 continue
             members = [m for m in conference.members.values() if m.channel_id in self.asterisk.channels]
@@ -81,24 +80,24 @@ class Lenient(Judge):
         assert member.state == ("held" if member.held else "mixed")
         if member.held:
             assert channel.bridge is None and not channel.deaf
-            assert own or member.player or member.aside.player, "one who is held is not left in silence"
+            assert own or member.player or member.aside.player, "a held member is not left in silence"
             return
         assert channel.bridge == conference.bridge_id
         assert channel.deaf == member.deaf
         others = {m.channel_id for m in members if m is not member and not m.silenced and not m.held}
         heard = mix & set(self.asterisk.channels)
-        # What is played to one alone is not interrupted for the sake of a stream that has begun over.
-        later = {m.channel_id for m in members if m.restarted and not m.at_rest}
+        # A private playback is not interrupted because a stream has restarted.
+        later = {m.channel_id for m in members if m.restarted and not m.is_silent}
         assert heard | later == (set() if member.deaf else others) | later
 
 
 class Commanded(World):
     def __init__(self) -> None:
         super().__init__()
-        self.judge: Lenient = Lenient(self.directory, self.asterisk)
+        self.judge: Lenient = Lenient(self.engine, self.asterisk)
 
     def command(self, random: Random) -> None:
-        live = [c for c in self.directory.conferences.values() if not c.ending]
+        live = [c for c in self.engine.conferences.values() if not c.ending]
         if not live:
             return
         conference = random.choice(live)
@@ -111,10 +110,10 @@ class Commanded(World):
         command_id = f"command{random.randrange(10**12)}"
         name = (conference.auth_id, conference.name)
         self.receive(ev.CommandReceived(command_id, *name, command, self.now + 5000))
-        replies = [effect for effect in self.judge.effects if isinstance(effect, effects.Reply)]
+        replies = [effect for effect in self.judge.effects if isinstance(effect, effects.CommandReply)]
         assert [reply.command_id for reply in replies] == [command_id], "each command gets one reply"
-        for found in self.directory.conferences.values():
-            assert restore(snapshot(found), Conference) == found, "it can't be written down"
+        for found in self.engine.conferences.values():
+            assert restore(snapshot(found), Conference) == found, "a snapshot restores the conference"
 
 
 def commanded_courses(seeds: int) -> None:

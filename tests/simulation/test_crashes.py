@@ -1,4 +1,4 @@
-"""Cut anywhere and risen, it ends as if it had not been cut: see `observed` for what that is."""
+"""Crashes: a run that is cut anywhere and rises ends as if it had not been cut; `observed` says what that means."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.simulation.mortal import Deed, Mortal
 
 LONG = os.environ.get("ARI_CONF_SIMULATION") == "long"
 SEEDS, EVERY = (60, 1) if LONG else (14, 9)
-"""Courses, and of how many moments one is cut."""
+"""Number of courses, and the interval between the moments that are cut."""
 ORDERS = 200 if LONG else 40
 DEEDS = 14
 MOST_CALLERS = 4
@@ -27,7 +27,7 @@ Result = tuple[list[str], Counter[str], list[object]]
 
 @cache
 def course(seed: int) -> tuple[Deed, ...]:
-    """Few callers: of n things under way at once there are n! orders, and the right one is to be found."""
+    """Draw a course with few callers: n things under way at once have n! orders, and the matching one must be found."""
     dice = Random(seed)
     deeds: list[Deed] = [("arrive", dice.randrange(1, 3000))]
     for _ in range(DEEDS):
@@ -39,7 +39,7 @@ def course(seed: int) -> tuple[Deed, ...]:
 
 
 def live(seed: int, world: Mortal, without: frozenset[int] = frozenset()) -> list[object]:
-    """The scene after each deed, those left out `without` which it was lived."""
+    """Run the course, except for the deeds in `without`; return the scene after each deed."""
     scenes: list[object] = []
     for at, deed in enumerate(course(seed)):
         if at not in without:
@@ -68,7 +68,7 @@ def length(seed: int) -> int:
 
 
 def cut(seed: int, dies: frozenset[int], away: int = 0) -> Mortal:
-    """Lives it, and checks what holds however it was cut."""
+    """Run the course with these deaths, and check what holds after every cut."""
     world = Mortal(dies, away)
     scenes = live(seed, world)
     assert world.deaths
@@ -100,7 +100,7 @@ def _same(seen: Result, expected: Result, deaths: int) -> bool:
 
 
 def cuts(seed: int, every: int) -> Iterator[frozenset[int]]:
-    """Once; now and then again while it rises, or a little later."""
+    """Yield the moments of death: one, and sometimes more while the application rises or a little later."""
     dice = Random(seed)
     for moment in range(1 + dice.randrange(every), length(seed) + 1, every):
         again = dice.choice(((), (1,), (2,), (3,), (1, 2, 3), (7,), (2, 9, 15)))

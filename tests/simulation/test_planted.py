@@ -10,7 +10,7 @@ from tests.simulation.test_simulation import LONG
 
 CUT = tuple(bug for bug in OF_CRASHES if bug.by == "cut")
 LATER = () if LONG else tuple(bug for n, bug in enumerate(CUT) if n % 4)
-"""A bug of crashes takes seconds to be caught: here only some of them. `python -m tests.simulation.planted` has all."""
+"""Crash bugs that are left out here, because each takes seconds. `python -m tests.simulation.planted` runs all."""
 
 
 def test_each_attribute_has_two_bugs() -> None:
@@ -23,13 +23,15 @@ def test_its_place_is_still_there(bug: Bug) -> None:
 
 
 def test_a_bug_whose_place_is_gone_is_not_counted_as_caught() -> None:
-    verdict = planted.judge(Bug("nothing", "digits.py", "this stands nowhere", "", "test_digits"))
+    verdict = planted.judge(
+        Bug("nothing", "conferences/digit_matching.py", "this stands nowhere", "", "test_digit_matching")
+    )
     assert not verdict.caught and "stands 0 times" in verdict.words
 
 
 def test_a_change_that_is_none_is_not_counted_as_caught() -> None:
     same = "PAUSE_MS = 1500"
-    assert not planted.judge(Bug("nothing", "digits.py", same, same, "test_digits")).caught
+    assert not planted.judge(Bug("nothing", "conferences/digit_matching.py", same, same, "test_digit_matching")).caught
 
 
 def test_every_bug_is_caught() -> None:

@@ -103,7 +103,7 @@ COURSES = {"smooth": SMOOTH, "phones": PHONES, "rough": ROUGH}
 
 
 def long_courses(kinds: str, seeds: int, steps: int = STEPS) -> None:
-    """No shrinking here, but many members: the seed that fails is named."""
+    """Run long courses with many members. Nothing is shrunk; a failure names its seed."""
     for seed in range(seeds):
         dice = Random(seed)
         world = World()

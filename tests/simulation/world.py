@@ -1,7 +1,7 @@
-"""Everything around the core: a strict Asterisk, callers, web servers, names, a clock; all of it as late as one likes.
+"""World around the core: a strict Asterisk, callers, web servers, names and a clock, with any delay.
 
-Each thing under way stands in a lane: effects by channel or bridge, news by its source, each reply in one of its own.
-Within a lane the order is kept; which lane comes next, and what goes wrong, is chosen from outside.
+Each thing under way stands in a lane: effects by channel or bridge, news by its source, each reply in its own lane.
+A lane keeps its order. The test chooses the lane that comes next, and what goes wrong.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Literal
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.account import Account
-from ari_conf.core.directory import Directory
-from ari_conf.core.reconcile import Compared, There, expected, missed
-from ari_conf.core.reconcile_parts import ON_THE_WAY_S, compared_in_parts, expected_of_each
+from ari_conf.core.engine import Engine
+from ari_conf.core.reconciliation.batches import ON_THE_WAY_S, expectations_by_owner, plan_in_batches
+from ari_conf.core.reconciliation.plan import AsteriskState, ReconciliationPlan, missed_events
+from ari_conf.core.reconciliation.plan import expectations as expected
 from tests.fakes.asterisk import Asterisk, Refused, lane
 from tests.simulation import documents
 from tests.simulation.judge import Judge
@@ -24,16 +25,16 @@ from tests.simulation.judge import Judge
 START = 1_700_000_000_000
 CHANCE = Literal["well", "twice", "late again", "lost", "refused", "reply lost"]
 PROMPT_MS = 1000
-"""Asterisk does within it what it is asked, and tells what has happened; others may take any time."""
+"""Milliseconds within which Asterisk carries out requests and reports events; others may take any time."""
 AGAIN_LATE = (ev.ChannelHungUp, ev.BridgeCreated, ev.BridgeDestroyed, ev.PlaybackFinished, ev.RecordingFinished,
-              ev.RecordingStarted, ev.DocumentFetched, ev.SoundsFetched, ev.SoundPrepared, ev.NameClaimed,
+              ev.RecordingStarted, ev.DocumentFetched, ev.SoundDocumentFetched, ev.SoundPrepared, ev.NameClaimed,
               ev.CallIdentified)  # fmt: skip
-REPLIED = (do.IdentifyCall, do.FetchDocument, do.FetchSounds, do.PrepareSound, do.ClaimName)
+REPLIED = (do.IdentifyCall, do.FetchDocument, do.FetchSoundDocument, do.PrepareSound, do.ClaimName)
 FAILING = (do.RemoveChannel, do.HangUp, do.DestroyBridge, do.MuteChannel, do.StopMusic, do.StopPlayback,
            do.DetectTalking, do.StopRecording, do.DeafenChannel, do.StartMusic, do.AddChannel)  # fmt: skip
 TIMES = (1, 1, 2, 3, 10, 200)
 AGAIN = (*AGAIN_LATE, ev.ChannelEnteredBridge, ev.ChannelLeftBridge, ev.TalkingStarted, ev.TalkingFinished)
-"""Told twice it is the same: not so a digit, nor an effect's failure."""
+"""Events that may arrive twice without a further effect, unlike a digit or an effect's failure."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,17 @@ class World:
     def __init__(self) -> None:
         self._ids = count(1)
         self.now = START
-        self.directory = Directory(self._new_id, "https://conference.example")
+        self.engine = Engine(self._new_id, "https://conference.example")
         self.asterisk = Asterisk(lambda source, event: self._put(Lane("news", source), event))
-        self.judge = Judge(self.directory, self.asterisk)
+        self.judge = Judge(self.engine, self.asterisk)
         self.lanes: dict[Lane, deque[tuple[int, do.Effect | ev.Event]]] = {}
-        """What is under way, since when."""
+        """Things under way, each with the time at which it began."""
         self.names: dict[tuple[str, str], str] = {}
         """(account, name) -> conference, as the store has it."""
         self.held_elsewhere = False
         """Another process holds the name that is asked for next."""
         self.failing: Counter[type] = Counter()
-        """So many of the next effects of a kind fail."""
+        """Number of the next effects of each kind that fail."""
         self.lost = False
         self.callers: list[str] = []
 
@@ -91,9 +92,9 @@ class World:
             self.asterisk.hold(channel)
 
     def begin_stream(self, which: int) -> None:
-        """Where the one before was looked at: else nobody could tell."""
+        """Begin another stream if the previous one was seen; otherwise nobody could notice the change."""
         if channel := self._caller(which):
-            call = self.directory.calls.get(self.directory.whose(channel).get("call_uuid", ""))
+            call = self.engine.calls.get(self.engine.log_context(channel).get("call_uuid", ""))
             if call is not None and call.stream is not None:
                 self.asterisk.begin_stream(channel)
             self._seen_stream(channel)
@@ -121,47 +122,49 @@ class World:
             self.asterisk.destroy(bridge_id)
 
     def fail(self, number: int) -> None:
-        """Asterisk does not do what it is asked: some times, or for a long time."""
+        """Let effects of one kind fail in Asterisk: a few times, or for a long time."""
         self.failing[FAILING[number % len(FAILING)]] = TIMES[number // 100 % len(TIMES)]
 
     def compare(self) -> None:
-        """As it is done on a timer: what has happened, and was lost, is found; and nothing else."""
+        """Reconcile as on the timer, which finds what happened and was lost, and nothing else."""
         before = {
-            key: [e.unsure() if self._busy(e.lane) else e for e in expectations]
-            for key, expectations in expected_of_each(self.directory)
+            key: [e.unsure() if self._busy(e.busy_key) else e for e in expectations]
+            for key, expectations in expectations_by_owner(self.engine)
         }
         there = self._looks()
         self.pass_time(round(ON_THE_WAY_S * 1000))
-        for found in compared_in_parts(self.directory, before, there, why="timer", ours=bool, busy=self._busy):
+        for found in plan_in_batches(self.engine, before, there, why="timer", ours=bool, busy=self._busy):
             undisturbed = self.lost or self.judge.tainted
-            assert undisturbed or found == Compared([], []), f"nothing differs, and something is done: {found}"
-            for effect in self.directory.resume(found.again, self.now):
+            assert undisturbed or found == ReconciliationPlan([], []), (
+                f"nothing differs, and something is done: {found}"
+            )
+            for effect in self.engine.replay(found.repeat, self.now):
                 self._under_way(effect)
-            for event in found.missed:
+            for event in found.missed_events:
                 self.receive(event)
 
     def _busy(self, key: str) -> bool:
         return Lane("effect", key) in self.lanes
 
     def go_on(self, which: int, chance: CHANCE = "well") -> None:
-        """One of the things under way happens."""
+        """Let one of the things under way happen."""
         if self.lanes:
             self._happen(list(self.lanes)[which % len(self.lanes)], chance)
 
     def pass_time(self, ms: int) -> None:
         until = self.now + ms
-        while (deadline := self.directory.deadline) is not None and deadline <= until:
+        while (deadline := self.engine.deadline) is not None and deadline <= until:
             if self._overdue(deadline):
                 continue
             self.now = max(self.now, deadline)
-            self.receive(ev.TimePassed())
+            self.receive(ev.DeadlineReached())
             self.judge.time_moved_on(self.now)
         while self._overdue(until):
             pass
         self.now = until
 
     def _overdue(self, until: int) -> bool:
-        """What Asterisk owes by then has come about first."""
+        """Let one thing happen that Asterisk owes by then; return True if there was one."""
         late = (where for where, items in self.lanes.items() if items[0][0] + PROMPT_MS < until)
         where = next((where for where in late if where.kind != "reply"), None)
         if where is not None:
@@ -169,7 +172,7 @@ class World:
         return where is not None
 
     def settle(self) -> None:
-        """All that is under way has come about; no time has passed."""
+        """Let everything under way happen while no time passes."""
         self._drain()
         while self.lost:
             self._reconcile()
@@ -181,7 +184,7 @@ class World:
             self._happen(next(iter(self.lanes)), "well")
 
     def end(self) -> None:
-        """Nothing fails any more, so that all is as it should be; then everybody hangs up."""
+        """Stop all failures, check that everything recovers, then let all callers hang up."""
         self.calm_down()
         self.judge.calm()
         for channel_id in list(self.asterisk.channels):
@@ -190,18 +193,18 @@ class World:
         self.judge.over(self.names)
 
     def calm_down(self) -> None:
-        """What failed so far is asked for again within this time."""
+        """Stop all failures, and wait until everything that failed has been requested again."""
         self.failing.clear()
         self.settle()
         for _ in range(14):
             self.pass_time(5000)
             self.settle()
 
-    # How it comes about.
+    # How things happen.
 
     def receive(self, event: ev.Event) -> None:
         self.judge.before(event, self.now)
-        effects = self.directory.receive(event, self.now)
+        effects = self.engine.handle_event(event, self.now)
         self.judge.after(event, effects, self.now)
         for effect in effects:
             self._under_way(effect)
@@ -219,7 +222,7 @@ class World:
             self._put(Lane("reply", str(next(self._ids))), effect)
 
     def _release(self, effect: do.ReleaseName) -> None:
-        # It is written with the step, and only of that conference.
+        # The release is written with the step, and applies only to that conference.
         gone = (effect.auth_id, effect.name), effect.conference_id
         self.names = dict(item for item in self.names.items() if item != gone)
 
@@ -239,7 +242,7 @@ class World:
         if chance == "lost" and lane.kind == "news":
             # Only a broken connection loses news: at the next one the state is compared with Asterisk's.
             self.lost = True
-            self.judge.provoked(*self.directory.conferences, *self.asterisk.channels)
+            self.judge.provoked(*self.engine.conferences, *self.asterisk.channels)
             return
         if chance == "late again" and isinstance(item, AGAIN_LATE):
             self._put(Lane("reply", str(next(self._ids))), item)
@@ -290,34 +293,34 @@ class World:
                 if failed:
                     return ev.DocumentFailed(fetch_id, invalid=len(fetch_id) % 2 == 0, reason="the server is away")
                 return ev.DocumentFetched(fetch_id, documents.document(int(source.rpartition("/")[2])))
-            case do.FetchSounds(fetch_id, _, url):
+            case do.FetchSoundDocument(fetch_id, _, url):
                 if failed or url.endswith("fails"):
-                    return ev.SoundsFailed(fetch_id, "the server is away")
-                return ev.SoundsFetched(fetch_id, documents.sounds(url))
+                    return ev.SoundDocumentFailed(fetch_id, "the server is away")
+                return ev.SoundDocumentFetched(fetch_id, documents.sounds(url))
             case do.PrepareSound(playback_id, sound):
                 if failed or "broken" in getattr(sound, "url", ""):
                     return ev.SoundFailed(playback_id, sound, "no sound")
                 return ev.SoundPrepared(playback_id, f"sound:{playback_id}")
             case do.ClaimName(auth_id, name, conference_id):
                 if failed:
-                    return ev.NameRefused(conference_id, "another")
+                    return ev.NameTaken(conference_id, "another")
                 self.names[auth_id, name] = conference_id
                 return ev.NameClaimed(conference_id)
         raise TypeError(f"nobody replies to {type(effect).__name__}")
 
     def _reconcile(self) -> None:
-        """What a new connection finds: each difference between the state and Asterisk, as the event it missed."""
+        """Reconcile on a new connection: receive each difference between the state and Asterisk as a missed event."""
         self.lost = False
-        for event in missed(expected(self.directory), self._looks()):
+        for event in missed_events(expected(self.engine), self._looks()):
             self.receive(event)
-        for call in list(self.directory.calls.values()):
+        for call in list(self.engine.calls.values()):
             channel = self.asterisk.channels.get(call.channel_id)
             if channel is not None and channel.on_hold != call.on_hold:
                 held = ev.PhoneHeld if channel.on_hold else ev.PhoneResumed
                 self.receive(held(call.channel_id))
 
-    def _looks(self) -> There:
-        return There(
+    def _looks(self) -> AsteriskState:
+        return AsteriskState(
             {c.channel_id: c.up for c in self.asterisk.channels.values()},
             {b.bridge_id: frozenset(b.channels) for b in self.asterisk.bridges.values()},
             frozenset(self.asterisk.playbacks),

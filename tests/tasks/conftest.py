@@ -1,4 +1,4 @@
-"""What a worker that stores recordings needs: S3, Asterisk, Redis."""
+"""Fixtures for a worker that stores recordings: S3, Asterisk, Redis."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ari_conf.parts.asterisk import EmbeddedAsterisk, present, running
+from ari_conf.local.asterisk import LocalAsterisk, find, running
 from tests.redis import RedisServer
 from tests.tasks.store_stage import S3Server, StoreStage
 
@@ -20,14 +20,14 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="module")
-def asterisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAsterisk]:
-    with running(EmbeddedAsterisk(tmp_path_factory.mktemp("asterisk"), present(), outbound=False)) as started:
+def asterisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAsterisk]:
+    with running(LocalAsterisk(tmp_path_factory.mktemp("asterisk"), find(), outbound=False)) as started:
         yield started
 
 
 @pytest.fixture
 def stage(
-    redis_server: RedisServer, s3_server: S3Server, asterisk: EmbeddedAsterisk, tmp_path: Path
+    redis_server: RedisServer, s3_server: S3Server, asterisk: LocalAsterisk, tmp_path: Path
 ) -> Iterator[StoreStage]:
     stage = StoreStage(redis_server, s3_server, asterisk, tmp_path)
     yield stage

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from ari_conf import lanes, outbox
 from ari_conf.core.effects import PostCallback
+from ari_conf.queues import outbox, partitioned_queue
 from tests.lateness import Patience
 from tests.redis import RedisServer
 
@@ -33,7 +33,7 @@ class Received:
 
 @dataclass
 class Receiver:
-    """Answers 200 at once, or what `answer(received)` returns, as late as that returns; 0: hangs up without a word."""
+    """A receiver that responds with the status from `answer(received)`, by default 200; 0: it closes the connection."""
 
     answer: Callable[[Received], int] = lambda _: 200
     retry_after: str | None = None
@@ -50,7 +50,7 @@ class Receiver:
             def do_POST(self) -> None:
                 length = int(self.headers["Content-Length"])
                 body = self.rfile.read(length)
-                if len(body) < length:  # who asked was killed while he did
+                if len(body) < length:  # the sender was killed during the request
                     self.close_connection = True
                     return
                 got = Received(self.path, dict(parse_qsl(body.decode())), dict(self.headers), time.monotonic())
@@ -68,7 +68,7 @@ class Receiver:
                         self.send_header("Retry-After", receiver.retry_after)
                     self.end_headers()
                 except OSError:
-                    pass  # who asked was killed
+                    pass  # the sender was killed
 
             def log_message(self, *args: Any) -> None:
                 pass
@@ -101,7 +101,7 @@ class Receiver:
 
 
 class Worker:
-    """A process of its own; `threads` callbacks at once."""
+    """A worker process that delivers up to `threads` callbacks concurrently."""
 
     def __init__(
         self, redis_server: RedisServer, folder: Path, threads: int = 8, prefix: list[str] | None = None, **more: str
@@ -147,11 +147,11 @@ def callback(url: str, number: int, *, lane: str = "conference", auth_id: str = 
 
 def post(redis_server: RedisServer, callbacks: Iterable[PostCallback]) -> None:
     now_ms = time.time_ns() // 1_000_000
-    lanes.enqueue(redis_server.client, [outbox.entry(callback, now_ms) for callback in callbacks])
+    partitioned_queue.enqueue(redis_server.client, [outbox.enqueue_item(callback, now_ms) for callback in callbacks])
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """For what can't be waited on: asks Redis again and again."""
+    """Wait for a condition that gives no signal, by asking Redis again and again."""
     patience = Patience(seconds)
     while not condition():
         assert not patience.over, f"not within {seconds} s"

@@ -1,4 +1,4 @@
-"""Stands between a worker and what it uses, and does what a network or a server does on a bad day."""
+"""A proxy between a worker and its servers, which simulates the faults of a network or a server."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from contextlib import suppress
 
 
 class Proxy:
-    """Passes all that comes to a free port of 127.0.0.1 on to `port`, unless it is told otherwise."""
+    """A proxy from a free port of 127.0.0.1 to `port`; it forwards everything unless its fields say otherwise."""
 
     def __init__(self, port: int) -> None:
         self.target = port
         self.held = threading.Event()
-        """A request that matches `hold` has come."""
+        """Set once a request has matched `hold`."""
         self.hold_replies_to: bytes | None = None
         self.hold: bytes | None = None
-        """Requests with this in them go no further."""
+        """The proxy does not forward requests that contain this."""
         self.cut: bytes | None = None
-        """The connection of a request with this in it is cut, once, in the middle of what follows it."""
+        """The proxy cuts the connection of a request that contains this, once, in the middle of the data after it."""
         self.slow_s = 0.0
-        """Between two packets of an answer."""
+        """Seconds between two packets of a reply."""
         self._server = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._server.getsockname()[1]
         self._listening = True

@@ -1,4 +1,5 @@
-"""Where recordings are stored: a real Asterisk that has them, a real S3, real workers, and a proxy before each."""
+"""The stage for storing recordings: a real Asterisk with the recordings, a real S3, real workers, proxies before
+both servers."""
 
 from __future__ import annotations
 
@@ -12,15 +13,17 @@ from uuid import uuid4
 
 import numpy as np
 
-from ari_conf import accounts, lanes, recordings
-from ari_conf.bucket import Bucket
-from ari_conf.core.effects import NoteStay, NoteTalk, PostCallback, StoreRecording
-from ari_conf.parts import processes, s3
-from ari_conf.parts.asterisk import EmbeddedAsterisk
-from ari_conf.parts.processes import Process
-from ari_conf.problems import read_problems
-from ari_conf.recording_document import object_key
+from ari_conf.core.effects import AddAttendanceNote, AddSpeechNote, PostCallback, StoreRecording
+from ari_conf.local import processes, s3
+from ari_conf.local.asterisk import LocalAsterisk
+from ari_conf.local.processes import Process
+from ari_conf.queues import partitioned_queue
+from ari_conf.recordings import jobs
+from ari_conf.recordings.bucket import Bucket
+from ari_conf.recordings.sidecar import object_key
 from ari_conf.settings import Settings, from_environment
+from ari_conf.store import accounts
+from ari_conf.store.problems import read_problems
 from tests.redis import RedisServer
 from tests.tasks.fleet import Receiver, Worker, until
 from tests.tasks.proxy import Proxy
@@ -42,9 +45,7 @@ class S3Server:
 
 
 class StoreStage:
-    def __init__(
-        self, redis_server: RedisServer, s3_server: S3Server, asterisk: EmbeddedAsterisk, folder: Path
-    ) -> None:
+    def __init__(self, redis_server: RedisServer, s3_server: S3Server, asterisk: LocalAsterisk, folder: Path) -> None:
         self.redis_server, self.redis, self.asterisk, self.folder = (
             redis_server,
             redis_server.client,
@@ -88,14 +89,14 @@ class StoreStage:
         self.ari_proxy.end()
         self.receiver.__exit__()
 
-    # What there is.
+    # Setup of a scenario.
 
     @property
     def tape(self) -> Path:
         return self.asterisk.recordings / ACCOUNT / f"{self.recording_id}.wav"
 
     def records(self, seconds: float, rate: int = 8000, loud: bool = True) -> bytes:
-        """Asterisk has a recording. Returns its samples."""
+        """Add a recording to Asterisk and return its samples."""
         noise = np.random.default_rng(1).integers(-3000, 3000, round(seconds * rate)) * loud
         self.tape.parent.mkdir(parents=True, exist_ok=True)
         samples = noise.astype("<i2").tobytes()
@@ -128,19 +129,21 @@ class StoreStage:
         return StoreRecording(**fields)  # type: ignore[arg-type]
 
     def hand_on(self, form: str = "wav", **more: Any) -> None:
-        """As `serve` does at the recording's end."""
+        """Enqueue the recording as `serve` does at its end."""
         effect = self.effect(form, **more)
         pipe = self.redis.pipeline(transaction=True)
-        recordings.note(pipe, NoteStay(self.recording_id, 1, "u1", "15551", "15550", START_MS, None))
-        recordings.note(pipe, NoteTalk(self.recording_id, 1, START_MS + 1000, START_MS + 2000))
+        jobs.add_note(pipe, AddAttendanceNote(self.recording_id, 1, "u1", "15551", "15550", START_MS, None))
+        jobs.add_note(pipe, AddSpeechNote(self.recording_id, 1, START_MS + 1000, START_MS + 2000))
         settings = self._settings_of_serve()
-        lanes.enqueue(pipe, [recordings.entry(effect, settings, time.time_ns() // 1_000_000)], recordings.QUEUE)
+        partitioned_queue.enqueue(
+            pipe, [jobs.enqueue_item(effect, settings, time.time_ns() // 1_000_000)], jobs.STORE_QUEUE
+        )
         pipe.execute()
 
     def _settings_of_serve(self) -> Settings:
         return from_environment(self.values | {"ARI_CONF_ARI_URL": f"http://127.0.0.1:{self.ari_proxy.port}/ari"})
 
-    # What is seen.
+    # Observations.
 
     def key(self, extension: str) -> str:
         return object_key(ACCOUNT, self.recording_id, START_MS, extension)
@@ -151,11 +154,11 @@ class StoreStage:
     def until(self, condition: Callable[[], Any], seconds: float = 40) -> None:
         until(lambda: bool(condition()), seconds)
 
-    def pending(self) -> list[recordings.Pending]:
-        return recordings.pending(self.redis)
+    def pending(self) -> list[jobs.PendingJob]:
+        return jobs.pending(self.redis)
 
     def retry(self, after: int) -> tuple[int, float]:
-        """Waits until more than `after` tries have failed; how many, and in how many s is the next."""
+        """Wait until more than `after` tries have failed; return their number and the seconds until the next."""
         found: list[tuple[int, float]] = []
 
         def failed_again() -> bool:
@@ -167,7 +170,7 @@ class StoreStage:
         return found[0]
 
     def due_now(self) -> None:
-        """Whatever waits is tried now."""
+        """Make all waiting jobs due now."""
         waiting = self.redis.zrange("ari_conf:recordings:waiting", 0, -1)
         self.redis.zadd("ari_conf:recordings:waiting", dict.fromkeys(waiting, 0), xx=True)
 
@@ -175,12 +178,12 @@ class StoreStage:
         return [problem.text for problem in read_problems(self.redis, ACCOUNT)]
 
     def stored_once(self, form: str = "wav") -> bytes:
-        """Waits for it; then: one object, one callback, no orphan, nothing left anywhere. Returns the object."""
+        """Wait for the recording, assert one object, one callback and no remains anywhere, and return the object."""
         self.is_told()
         self.until(lambda: not self.pending())
         self.until(lambda: not self.redis.keys("ari_conf:callbacks:lane:*"))
         assert len(self.receiver.received) == 1, "one callback"
-        assert recordings.lost(self.redis, [ACCOUNT]) == [], "it was stored, and taken for lost as well"
+        assert jobs.given_up(self.redis, [ACCOUNT]) == [], "the recording was stored, but given up as lost as well"
         told = self.receiver.received[0].params
         keys = [one["Key"] for one in self.bucket.call("list_objects_v2", Prefix=f"recordings/{ACCOUNT}/")["Contents"]]
         assert sorted(key for key in keys if self.recording_id in key) == sorted([self.key(form), self.key("json")])

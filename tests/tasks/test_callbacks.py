@@ -1,4 +1,4 @@
-"""Callbacks as a receiver sees them, by real workers on a real Redis."""
+"""Callbacks from real workers on a real Redis, as a receiver sees them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 import plivo.utils
 import pytest
 
-from ari_conf import accounts, dead_letters, outbox
-from ari_conf.problems import problems_key, read_problems
+from ari_conf.queues import dead_letters, outbox
+from ari_conf.store import accounts
+from ari_conf.store.problems import problems_key, read_problems
 from tests.lateness import took_s
 from tests.redis import RedisServer
 from tests.tasks.fleet import Received, Receiver, Worker, callback, post, until
@@ -42,7 +43,7 @@ def all_run(server: RedisServer, workers: int) -> None:
 
 
 def letters(server: RedisServer) -> list[dead_letters.DeadLetter]:
-    return dead_letters.listed(server.client, "MA1")
+    return dead_letters.list_newest(server.client, "MA1")
 
 
 def test_each_lane_arrives_in_order_signed_and_lanes_dont_wait(redis_server: RedisServer, start_worker: Start):
@@ -100,13 +101,13 @@ def test_what_has_no_receiver_tells_why(redis_server: RedisServer, start_worker:
     assert ["refused" in tried.error for tried in reasons["1"]] == [True, True]
     assert len(reasons["2"]) == 1
     assert "ARI_CONF_ALLOWED_NETWORKS" in reasons["2"][0].error
-    (removed,) = dead_letters.listed(redis_server.client, "MAREMOVED")
+    (removed,) = dead_letters.list_newest(redis_server.client, "MAREMOVED")
     assert "account was removed" in removed.entry.reason
     assert read_problems(redis_server.client, "MAREMOVED") == []
 
 
 def test_a_dead_letter_is_told_where_its_user_looks(redis_server: RedisServer, start_worker: Start):
-    """In the account's problem list, once for what goes wrong again and again."""
+    """The account's problem list reports the dead letter, with one entry for repeated failures."""
     for n in range(3):
         redis_server.client.lpush(problems_key("MA1"), f'{{"at_ms": {n}, "call_uuid": "u", "text": "earlier"}}')
     with Receiver(lambda _: 404) as receiver:
@@ -119,17 +120,17 @@ def test_a_dead_letter_is_told_where_its_user_looks(redis_server: RedisServer, s
     assert sorted(found)[:2] == [
         "a callback to http://10.0.0.1/ is a dead letter after 1 try: it points to a private, loopback or reserved "
         "network; the operator can list that in ARI_CONF_ALLOWED_NETWORKS",
-        f"a callback to {receiver.url}/cb is a dead letter after 1 try: it answered with status 404",
+        f"a callback to {receiver.url}/cb is a dead letter after 1 try: it responded with status 404",
     ]
     assert found[2:] == ["earlier"] * 3
 
 
 def test_after_kill_9_another_worker_goes_on(redis_server: RedisServer, start_worker: Start):
-    """Deliveries in flight, retries waiting, and lanes that nobody has begun."""
+    """The kill hits deliveries in flight, waiting retries, and lanes that no worker has begun."""
     lanes, each, killed, redis = 12, 6, threading.Event(), redis_server.client
 
     def answer(got: Received) -> int:
-        """Each lane's callback 1 is to come again after 2 s, where it hasn't; 2 hangs until the kill."""
+        """Ask for a retry of each lane's callback 1 after 2 s, once; let callback 2 hang until the kill."""
         if got.params["N"] == "2":
             killed.wait(20)
         seen = sum(one.path == got.path and one.params == got.params for one in list(receiver.received))
@@ -144,7 +145,7 @@ def test_after_kill_9_another_worker_goes_on(redis_server: RedisServer, start_wo
         post(redis_server, [callback(url, n) for n in range(each) for url in urls[6:]])
         until(lambda: redis.zcard("ari_conf:callbacks:waiting") > 0)
         (held,) = redis.keys(f"ari_conf:callbacks:held:*-{first.process.pid}-*")
-        assert redis.hlen(held) > 0, "the worker that is killed has nothing in flight"
+        assert redis.hlen(held) > 0, "the killed worker has nothing in flight"
         first.kill()
         killed_at = time.monotonic()
         killed.set()
@@ -184,14 +185,14 @@ def test_messages_that_celery_lost_are_replaced(redis_server: RedisServer, start
     with Receiver() as receiver:
         start_worker()
         all_run(redis_server, 1)
-        # A token that was counted as sent, and isn't in any queue.
+        # This token counts as sent but is in no queue.
         redis_server.client.zadd("ari_conf:callbacks:tokens", {f"lost {n}": time.time() * 1000 for n in range(8)})
         post(redis_server, [callback(receiver.url, 1)])
         receiver.wait(lambda: len(receiver.received) == 1, 10)
 
 
 def test_a_flood_of_one_account_delays_another_by_less_than_a_second(redis_server: RedisServer, start_worker: Start):
-    """To a receiver that doesn't answer before it is over: it has all threads that it can get."""
+    """The flood goes to a receiver that answers only afterwards, so that it takes all threads that it can get."""
     accounts.add(redis_server.client, 1, "MA2")
     over = threading.Event()
     with Receiver(lambda _: 200 if over.wait(120) else 500) as slow, Receiver() as receiver:
@@ -204,7 +205,7 @@ def test_a_flood_of_one_account_delays_another_by_less_than_a_second(redis_serve
             post(redis_server, [callback(receiver.url, n, lane=str(n), auth_id="MA2")])
             receiver.wait(lambda n=n: len(receiver.received) > n)
             assert took_s(began) < 1
-        assert len(slow.received) < 8, "one thread at least stayed free"
+        assert len(slow.received) < 8, "no thread stayed free"
         over.set()
 
 
@@ -220,11 +221,11 @@ def test_a_worker_that_is_told_to_end_leaves_nothing_behind(redis_server: RedisS
         start_worker()
         until(lambda: outbox.totals(redis_server.client).waiting == 0)
         assert sorted(set(receiver.numbers("/"))) == list(range(200))
-        assert len(receiver.received) == 200, "a worker that ended in peace sent something twice"
+        assert len(receiver.received) == 200, "a worker that ended normally sent something twice"
 
 
 def test_a_worker_yields_to_calls(redis_server: RedisServer, start_worker: Start):
-    """All its threads, those too that came later: else a transcription takes what the mixing of sound needs."""
+    """All of the worker's threads are nice, later ones too; otherwise a transcription slows the mixing of sound."""
     worker = start_worker(ARI_CONF_WORKER_NICE="7")
     all_run(redis_server, 1)
     before = os.getpriority(os.PRIO_PROCESS, 0)

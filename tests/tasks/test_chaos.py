@@ -1,4 +1,4 @@
-"""Whatever dies: every callback of every conference arrives, in order, or is a dead letter.
+"""No matter what dies, every callback of every conference arrives in order, or becomes a dead letter.
 
 At random: workers are killed, Redis is restarted, the receiver fails. CHAOS_SEED repeats a run's decisions.
 """
@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ari_conf import accounts, dead_letters, outbox, store
-from ari_conf.store import Step, Store
-from ari_conf.writer import Writer
+from ari_conf.queues import dead_letters, outbox
+from ari_conf.server.step_writer import StepWriter
+from ari_conf.store import accounts, state_store
+from ari_conf.store.state_store import StateStore, Step
 from tests.redis import RedisServer
 from tests.tasks.fleet import Received, Receiver, Worker, callback, until
 
@@ -33,8 +34,8 @@ Callback = tuple[str, int]
 
 @dataclass
 class Moody:
-    """A receiver that fails at random; some callbacks it never accepts. What it has accepted it accepts again, as one
-    must where a callback can arrive twice."""
+    """A receiver that fails at random and never accepts some callbacks. It accepts repeats of accepted callbacks, as
+    every receiver must, because a callback can arrive twice."""
 
     random: random.Random
     accepted: set[Callback] = field(default_factory=set)
@@ -54,13 +55,13 @@ class Moody:
                 self.accepted.add(this)
                 return 200
         if mood < 0.05:
-            time.sleep(1)  # it says nothing, then hangs up
+            time.sleep(1)  # the receiver is silent, then closes the connection
         return 0 if mood < 0.10 else 404 if mood < 0.15 else 503
 
 
 @contextmanager
 def chaos(server: RedisServer, folder: Path, dice: random.Random) -> Iterator[list[str]]:
-    """What was done, while it is entered and after."""
+    """Kill workers and restart Redis while the context is open; yield the list of these actions."""
     done: list[str] = []
     workers = [Worker(server, folder) for _ in range(WORKERS)]
     until(lambda: server.client.zcard("ari_conf:callbacks:workers") == WORKERS, 60)
@@ -96,9 +97,9 @@ def chaos(server: RedisServer, folder: Path, dice: random.Random) -> Iterator[li
 
 
 async def conferences(server: RedisServer, url: str, dice: random.Random) -> None:
-    """The application: each conference's callbacks one after another, spread over the chaos, written as it writes."""
-    redis = store.connect(server.url)
-    writer = Writer(Store(redis, "chaos"), lambda _: None, lambda: None)
+    """Write each conference's callbacks in order, spread over the chaos, in the way the application does."""
+    redis = state_store.connect(server.url)
+    writer = StepWriter(StateStore(redis, "chaos"), lambda _: None, lambda: None)
     writing = asyncio.create_task(writer.run())
     turns = [conference for conference in range(CONFERENCES) for _ in range(EACH)]
     dice.shuffle(turns)
@@ -107,9 +108,9 @@ async def conferences(server: RedisServer, url: str, dice: random.Random) -> Non
         said[conference] += 1
         one = callback(f"{url}/{conference}{POLICY}", said[conference], lane=str(conference))
         state = {f"conference:{conference}": str(said[conference]).encode()}
-        writer.put(Step(time.time_ns() // 1_000_000, state, [one]), [])
+        writer.submit(Step(time.time_ns() // 1_000_000, state, [one]), [])
         await asyncio.sleep(dice.uniform(0, 2) * CHAOS_S / len(turns))
-    await asyncio.wait_for(writer.drained(), SETTLED_S)
+    await asyncio.wait_for(writer.wait_until_drained(), SETTLED_S)
     writing.cancel()
     await redis.aclose()
 
@@ -124,7 +125,7 @@ def test_every_callback_arrives_in_order_or_is_a_dead_letter(redis_server: Redis
         with chaos(redis_server, tmp_path, random.Random(dice.random())) as done:
             asyncio.run(conferences(redis_server, receiver.url, random.Random(dice.random())))
             until(lambda: outbox.totals(redis_server.client).waiting == 0, SETTLED_S)
-        letters = dead_letters.listed(redis_server.client, "MA1", 10_000)
+        letters = dead_letters.list_newest(redis_server.client, "MA1", 10_000)
         arrived = {f"/{n}": receiver.numbers(f"/{n}") for n in range(CONFERENCES)}
     dead = [(path, number) for path, number in map(_who, letters)]
     repeated = sum(map(len, arrived.values())) - CONFERENCES * EACH
@@ -134,12 +135,12 @@ def test_every_callback_arrives_in_order_or_is_a_dead_letter(redis_server: Redis
     assert done.count("kill") >= 3
     assert done.count("restart") == RESTARTS
     for path, numbers in arrived.items():
-        assert sorted(set(numbers)) == list(range(1, EACH + 1)), f"{path} lost some; seed {seed}"
+        assert sorted(set(numbers)) == list(range(1, EACH + 1)), f"{path} lost callbacks; seed {seed}"
         assert numbers == sorted(numbers), f"{path} out of order; seed {seed}"
     everything = {(path, number) for path in arrived for number in range(1, EACH + 1)}
     assert sorted(dead) == sorted(everything - moody.accepted), f"seed {seed}"
     assert set(dead) >= moody.refused
-    assert all(len(letter.entry.tries) == 4 for letter in letters), "given up before its retries were used"
+    assert all(len(letter.entry.tries) == 4 for letter in letters), "a callback was given up before its last retry"
 
 
 def _who(letter: dead_letters.DeadLetter) -> Callback:

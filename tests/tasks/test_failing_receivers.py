@@ -1,4 +1,4 @@
-"""A receiver that doesn't want our callbacks is not flooded with them, by real workers on a real Redis."""
+"""Real workers on a real Redis do not flood a receiver that refuses its callbacks."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from typing import Any
 
 import pytest
 
-from ari_conf import accounts, dead_letters, outbox
-from ari_conf.http.retry import Outcome
-from ari_conf.lane_scripts import FAILED_MS, GIVEN_UP_MS, MOST_FAILED
-from ari_conf.lanes import Taken, Verdict
-from ari_conf.problems import read_problems
+from ari_conf.http_client.retry_policy import AttemptOutcome
+from ari_conf.queues import dead_letters, outbox
+from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition
+from ari_conf.queues.scripts import FAILED_MS, GIVEN_UP_MS, MOST_FAILED
+from ari_conf.store import accounts
+from ari_conf.store.problems import read_problems
 from tasks import callbacks
-from tests.http.misbehaving import receiving
+from tests.http_client.misbehaving import receiving
 from tests.redis import RedisServer
 from tests.tasks.fleet import Receiver, Worker, callback, post, until
 
 THREADS = 8
 POLICY = "#rc=5&rp=all&tt=5000"
-"""What makes the most of one callback: six tries, of up to six requests each."""
+"""The policy with the most requests for one callback: six tries, of up to six requests each."""
 
 
 @pytest.fixture
@@ -37,42 +38,42 @@ def workers(redis_server: RedisServer, tmp_path: Path) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("outcome", "wasted"),
     [
-        (Outcome(0, 5, 200), -1),
-        (Outcome(0, 5, 200, redirects=2), -1),
-        (Outcome(0, 5, 200, redirects=5), 2),
-        (Outcome(0, 5, 500), 1),
-        (Outcome(0, 5, 404, redirects=5), 6),
-        (Outcome(0, 5, failure="connect", reason="refused"), 1),
-        (Outcome(0, 5, failure="redirects", reason="too many", redirects=5), 6),
-        (Outcome(0, 5, failure="refused", reason="private"), 0),
-        (Outcome(0, 5, failure="refused", reason="private", redirects=1), 1),
+        (AttemptOutcome(0, 5, 200), -1),
+        (AttemptOutcome(0, 5, 200, redirects=2), -1),
+        (AttemptOutcome(0, 5, 200, redirects=5), 2),
+        (AttemptOutcome(0, 5, 500), 1),
+        (AttemptOutcome(0, 5, 404, redirects=5), 6),
+        (AttemptOutcome(0, 5, failure="connect", reason="refused"), 1),
+        (AttemptOutcome(0, 5, failure="redirects", reason="too many", redirects=5), 6),
+        (AttemptOutcome(0, 5, failure="refused", reason="private"), 0),
+        (AttemptOutcome(0, 5, failure="refused", reason="private", redirects=1), 1),
     ],
 )
 @pytest.mark.parametrize("policy", ["", "#rc=5&rp=all"])
-def test_what_a_try_costs(outcome: Outcome, wasted: int, policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_try_costs(outcome: AttemptOutcome, wasted: int, policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     verdict, asked = served(monkeypatch, outcome, policy)
     assert verdict.wasted == wasted
     assert asked[0]["account"] == "MA1"
 
 
 def test_for_one_that_is_given_up_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    verdict, asked = served(monkeypatch, Outcome(0, 5, 200), given_up=True)
+    verdict, asked = served(monkeypatch, AttemptOutcome(0, 5, 200), given_up=True)
     assert asked == [] and (verdict.word, verdict.wasted) == ("dead", 0)
 
 
 def served(
-    monkeypatch: pytest.MonkeyPatch, outcome: Outcome, policy: str = "", *, given_up: bool = False
-) -> tuple[Verdict, list[dict[str, Any]]]:
+    monkeypatch: pytest.MonkeyPatch, outcome: AttemptOutcome, policy: str = "", *, given_up: bool = False
+) -> tuple[Disposition, list[dict[str, Any]]]:
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(callbacks, "attempt", lambda *_, **more: asked.append(more) or outcome)
     account = accounts.AccountRecord(auth_id="MA1", token="t", created_ms=0)
-    worker: Any = SimpleNamespace(account=lambda _: account, leased=True)
-    _, entry = outbox.entry(callback(f"http://receiver.test/{policy}", 1), 1)
-    return callbacks.serve(worker, Taken("MA1:o:1", 1, entry, given_up)), asked
+    worker: Any = SimpleNamespace(account=lambda _: account, has_lease=True)
+    _, entry = outbox.enqueue_item(callback(f"http://receiver.test/{policy}", 1), 1)
+    return callbacks.deliver_once(worker, ClaimedEntry("MA1:o:1", 1, entry, given_up)), asked
 
 
 def most(began: float, each: int = 1) -> float:
-    """Requests that one receiver may have got since: what it may at once, what was under way, and what comes later."""
+    """Return the most requests to one receiver since `began`: allowed at once, already under way, and later."""
     later = (time.monotonic() - began) * 1000 / FAILED_MS
     return MOST_FAILED + (2 * THREADS + 10) * each + 2 * later * each
 
@@ -80,7 +81,7 @@ def most(began: float, each: int = 1) -> float:
 def watched(seconds: float, count: Callable[[], int], bound: Callable[[], float]) -> None:
     until_ = time.monotonic() + seconds
     while time.monotonic() < until_:
-        # The bound is taken after what it bounds: time goes on between them.
+        # The bound is read after the count, because it grows with time.
         found = count()
         assert found <= bound()
         time.sleep(0.1)
@@ -97,7 +98,7 @@ def test_one_that_fails_is_left_alone_and_nothing_is_lost(redis_server: RedisSer
         good.wait(lambda: len(good.received) == 50)
         works.append(True)
         until(lambda: outbox.totals(redis_server.client).waiting == 0, 60)
-        assert dead_letters.listed(redis_server.client, "MA1") == []
+        assert dead_letters.list_newest(redis_server.client, "MA1") == []
         for lane in range(200):
             assert sorted(set(receiver.numbers(f"/{lane}"))) == [0, 1]
             assert receiver.numbers(f"/{lane}")[-1] == 1
@@ -121,7 +122,7 @@ def test_after_a_minute_callbacks_are_dead_letters_untried(redis_server: RedisSe
         until(lambda: outbox.totals(redis_server.client).waiting == 0, 60)
         asked = len(receiver.received)
     assert outbox.totals(redis_server.client).dead == 200 and asked < 200
-    letters = dead_letters.listed(redis_server.client, "MA1")
+    letters = dead_letters.list_newest(redis_server.client, "MA1")
     untried = [letter for letter in letters if not letter.entry.tries]
     assert untried and all("failed for more than a minute" in letter.entry.reason for letter in untried)
     assert any(

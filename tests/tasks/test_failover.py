@@ -1,4 +1,4 @@
-"""Another Redis becomes the primary, under the same address or by Sentinels: all find it, and do what waits there."""
+"""Failover to another Redis, at the same address or through Sentinels: all processes find it and continue there."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from pathlib import Path
 
 import redis
 
-from ari_conf import accounts, lease, outbox
-from ari_conf.parts.processes import free_port
+from ari_conf.local.processes import free_port
+from ari_conf.ownership import lease
+from ari_conf.queues import outbox
+from ari_conf.store import accounts
 from tests.redis import RedisServer, Sentinel, start
 from tests.tasks.fleet import ROOT, Receiver, Worker, callback, post, until
 from tests.tasks.proxy import Proxy
@@ -24,13 +26,13 @@ from tests.tasks.proxy import Proxy
 
 @dataclass
 class Address:
-    """Of a proxy, as `Worker` wants it."""
+    """A proxy's address in the form that `Worker` takes."""
 
     url: str
 
 
 def test_a_worker_delivers_what_waits_at_the_new_primary(redis_server: RedisServer, tmp_path: Path) -> None:
-    """The old one lives, is a replica now, and keeps the connections that it has."""
+    """The old primary lives on as a replica and keeps its connections."""
     replica = start(tmp_path / "replica")
     proxy = Proxy(redis_server.port)
     accounts.add(redis_server.client, 1, "MA1")
@@ -57,7 +59,7 @@ def test_a_worker_delivers_what_waits_at_the_new_primary(redis_server: RedisServ
 
 @contextmanager
 def process(name: str, folder: Path, **values: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`ari-conf NAME`."""
+    """Run `ari-conf NAME`."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | {f"ARI_CONF_{key}": text for key, text in values.items()}
     with (folder / f"{name}.log").open("wb") as log:
         command = [sys.executable, "-m", "ari_conf", name]
@@ -70,7 +72,7 @@ def process(name: str, folder: Path, **values: str) -> Iterator[subprocess.Popen
 
 
 def answers(port: int, token: str) -> bool:
-    """`web` does what it is asked for, for which it must write: it counts each request."""
+    """Return True if `web` serves a request, for which it must write, because it counts requests."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
         login = b64encode(f"MA1:{token}".encode()).decode()
@@ -83,7 +85,7 @@ def answers(port: int, token: str) -> bool:
 
 
 def beat(server: RedisServer) -> int:
-    """Of `serve`, which renews its lease twice a second."""
+    """Return the heartbeat of `serve`, which renews its lease twice a second."""
     return int(server.client.hget(lease.lease_key("pbx"), "beat") or 0)
 
 
@@ -95,7 +97,7 @@ def is_primary(server: RedisServer) -> bool:
 
 
 def test_all_follow_what_the_sentinels_say(redis_server: RedisServer, tmp_path: Path) -> None:
-    """First the primary lives on, as a replica; then the new one dies."""
+    """In the first failover the old primary lives on as a replica; in the second the new primary dies."""
     other = start(tmp_path / "other")
     other.follow(redis_server)
     sentinels = [Sentinel(tmp_path / f"sentinel{n}", redis_server, 2) for n in range(3)]
@@ -136,7 +138,7 @@ def test_all_follow_what_the_sentinels_say(redis_server: RedisServer, tmp_path: 
             until(lambda: is_primary(redis_server), 90)
             all_work_at(redis_server)
             assert [receiver.numbers(f"/{lane}") for lane in range(4)] == [[1, 2, 3]] * 4
-            assert [one.poll() for one in (serve, web, worker.process)] == [None] * 3, "one of them ended"
+            assert [one.poll() for one in (serve, web, worker.process)] == [None] * 3, "a process ended"
     finally:
         worker.end()
         for one in sentinels:

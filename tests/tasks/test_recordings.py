@@ -1,4 +1,4 @@
-"""Recordings on bad days: nothing is lost, nothing comes twice, and it can be seen what is the matter."""
+"""Recordings during faults: nothing is lost, nothing comes twice, and the cause is visible."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import jsonschema_rs
 import pytest
 from typer.testing import CliRunner
 
-from ari_conf import disk, recordings
-from ari_conf.cli import app as cli
-from ari_conf.recording_document import schema
+from ari_conf.cli.main import app as cli
+from ari_conf.recordings import jobs
+from ari_conf.recordings.sidecar import schema
+from ari_conf.server import recording_disk
 from ari_conf.settings import settings
 from tests.strict_s3 import LEAST, strict_s3
 from tests.tasks.store_stage import ACCOUNT, DAY, StoreStage
 
 LONG_S = 900
-"""Of 8 kHz: 14.4 MB, two parts of an upload."""
+"""Seconds of audio; at 8 kHz they are 14.4 MB, two parts of an upload."""
 
 
 def samples_of(file: bytes) -> bytes:
@@ -31,7 +32,7 @@ def lasts_ms(file: bytes) -> float:
     return len(subprocess.run(command, input=file, capture_output=True, check=True).stdout) / 16
 
 
-# On a good day.
+# Without faults.
 
 
 @pytest.mark.parametrize("rate", [8000, 16000])
@@ -40,7 +41,7 @@ def test_wav_is_kept_as_it_is_and_described(stage: StoreStage, rate: int) -> Non
     stage.worker()
     stage.hand_on("wav")
     assert samples_of(file := stage.stored_once("wav")) == samples
-    assert b"".join(stage.bucket.read_at_leisure(stage.key("wav"))) == file
+    assert b"".join(stage.bucket.read_by_range(stage.key("wav"))) == file
     assert stage.key("wav") == f"recordings/{ACCOUNT}/{DAY}/{stage.recording_id}.wav"
     document = stage.bucket.get_json(stage.key("json"))
     jsonschema_rs.validate(schema(), document)
@@ -48,7 +49,7 @@ def test_wav_is_kept_as_it_is_and_described(stage: StoreStage, rate: int) -> Non
     assert document["duration_ms"] == LONG_S * 8_000_000 // rate
     assert document["talk"] == [{"member_id": 1, "start_ms": 1000, "end_ms": 2000}]
     metadata = stage.bucket.call("head_object", Key=stage.key("wav"))["Metadata"]
-    assert metadata["conference-name"] == "gr%C3%B6%C3%9Fer", "S3 takes ASCII there"
+    assert metadata["conference-name"] == "gr%C3%B6%C3%9Fer", "S3 takes only ASCII in metadata"
 
 
 @pytest.mark.parametrize("rate", [8000, 16000])
@@ -79,7 +80,7 @@ def test_of_no_length(stage: StoreStage, form: str) -> None:
 
 
 def test_one_that_asterisk_broke_off(stage: StoreStage) -> None:
-    """When Asterisk dies its head says that there is nothing: what counts is what there is."""
+    """If Asterisk dies, the file's header says that the file is empty; the actual data counts."""
     samples = stage.records(3)
     whole = stage.tape.read_bytes()
     stage.tape.write_bytes(whole[:40] + bytes(4) + whole[44:])
@@ -105,7 +106,7 @@ def test_s3_is_away_for_a_while(stage: StoreStage) -> None:
 
 
 def test_s3_is_away_for_an_hour(stage: StoreStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hour is made of the waits that the worker asks for, each cut short: Redis' own clock can't be turned."""
+    """The hour is the sum of the worker's waits, each cut short, because Redis's own clock can't be changed."""
     samples = stage.records(5)
     stage.s3_proxy.refuse()
     stage.worker()
@@ -125,7 +126,9 @@ def test_s3_is_away_for_an_hour(stage: StoreStage, monkeypatch: pytest.MonkeyPat
         if waited < 3600:
             stage.due_now()
     assert 15 <= tries <= 25
-    assert "more than 0 MB" in str(disk.warning(disk.used(stage.asterisk.recordings), 0)), "the disk's limit warns"
+    assert "exceed 0 MB" in str(
+        recording_disk.disk_usage_warning(recording_disk.usage_by_account(stage.asterisk.recordings), 0)
+    ), "the disk's limit warns"
     stage.s3_proxy.accept_again()
     assert 298 < wait_s < 301, "5 minutes after S3 is back it is tried at the latest"
     stage.due_now()
@@ -179,15 +182,15 @@ def test_a_key_that_may_only_put_get_and_delete_is_enough(stage: StoreStage, unk
 
 
 def test_what_asterisk_has_no_more_is_lost_only_if_s3_would_tell_that_it_has_it(stage: StoreStage) -> None:
-    """A key that may not get objects is denied those that are there."""
+    """S3 denies existing objects to an access key without permission to get objects."""
     with strict_s3(LEAST - {"GetObject"}) as server:
         stage.worker(**server.variables)
         stage.hand_on()
         stage.until(lambda: stage.pending() and "s3:GetObject" in stage.pending()[0].job.error)
-        assert recordings.lost(stage.redis, [ACCOUNT]) == []
+        assert jobs.given_up(stage.redis, [ACCOUNT]) == []
         server.allowed = LEAST
         stage.due_now()
-        stage.until(lambda: recordings.lost(stage.redis, [ACCOUNT]))
+        stage.until(lambda: jobs.given_up(stage.redis, [ACCOUNT]))
 
 
 # The worker.
@@ -208,7 +211,7 @@ def test_killed_while_it_downloads_and_encodes(stage: StoreStage) -> None:
 
 @pytest.mark.parametrize("where", [b"partNumber=1", b"partNumber=2", b"uploadId=", b".json HTTP"])
 def test_killed_while_it_uploads(stage: StoreStage, where: bytes) -> None:
-    """In a part, before the end of the upload, and while it describes what is there."""
+    """The kill comes during a part, before the end of the upload, or during the upload of the description."""
     samples = stage.records(LONG_S)
     stage.s3_proxy.hold = {b".json HTTP": b"PUT /recordings/" + stage.key("json").encode()}.get(where, where)
     first = stage.worker()
@@ -239,7 +242,7 @@ def test_killed_around_the_delete(stage: StoreStage, deleted: bool) -> None:
 
 
 def test_told_to_end_in_the_middle(stage: StoreStage) -> None:
-    """It gives the recording back at once, to be taken by another."""
+    """The worker returns the recording to the queue immediately, so that another can take it."""
     stage.records(LONG_S)
     stage.ari_proxy.slow_s = 0.05
     first = stage.worker()
@@ -254,7 +257,7 @@ def test_told_to_end_in_the_middle(stage: StoreStage) -> None:
 
 
 def test_no_room_on_the_workers_disk(stage: StoreStage) -> None:
-    """It needs none: no file of its may grow by a byte."""
+    """The worker needs no room: none of its files may grow by a byte."""
     samples = stage.records(LONG_S)
     stage.worker(["bash", "-c", 'ulimit -f 0; exec "$@" >/dev/null 2>&1', "-"])
     stage.hand_on()
@@ -270,7 +273,7 @@ def test_asterisk_is_restarted_between_stop_and_download(stage: StoreStage) -> N
     stage.worker()
     stage.hand_on()
     stage.until(lambda: stage.pending() and stage.pending()[0].job.tries >= 2)
-    assert "Asterisk can't be reached" in stage.pending()[0].job.error
+    assert "Asterisk is unreachable" in stage.pending()[0].job.error
     stage.asterisk.start()
     assert samples_of(stage.stored_once()) == samples
 
@@ -288,21 +291,21 @@ def test_asterisk_breaks_off(stage: StoreStage) -> None:
 def test_one_that_nobody_has_is_listed_told_and_may_come_back(stage: StoreStage) -> None:
     stage.worker()
     stage.hand_on()
-    stage.until(lambda: recordings.lost(stage.redis, [ACCOUNT]))
-    ((_, kind, job),) = recordings.lost(stage.redis, [ACCOUNT])
+    stage.until(lambda: jobs.given_up(stage.redis, [ACCOUNT]))
+    ((_, kind, job),) = jobs.given_up(stage.redis, [ACCOUNT])
     assert (kind, job.recording_id, job.error) == ("recordings", stage.recording_id, "Asterisk has no such recording")
     assert stage.recording_id in stage.problems()[0] and "lost" in stage.problems()[0]
     assert not stage.pending() and not stage.receiver.received
     samples = stage.records(2)
-    assert recordings.retry(stage.redis, [ACCOUNT]) == 1
+    assert jobs.retry(stage.redis, [ACCOUNT]) == 1
     assert samples_of(stage.stored_once()) == samples
-    assert recordings.lost(stage.redis, [ACCOUNT]) == []
+    assert jobs.given_up(stage.redis, [ACCOUNT]) == []
 
 
 def test_one_that_never_began_is_no_loss(stage: StoreStage) -> None:
-    """That it could not be begun was told then."""
+    """The failure to start was reported when it happened."""
     stage.worker()
     stage.hand_on(failed=True)
     stage.until(lambda: not stage.pending() and stage.redis.hget("ari_conf:recordings:counts", "done"))
-    assert recordings.lost(stage.redis, [ACCOUNT]) == [] and stage.problems() == []
+    assert jobs.given_up(stage.redis, [ACCOUNT]) == [] and stage.problems() == []
     assert not stage.receiver.received

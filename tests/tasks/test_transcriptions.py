@@ -1,4 +1,4 @@
-"""Transcriptions: limits, price, once; and what an engine that fails leads to."""
+"""Transcriptions: limits, price, exactly one run each, and the effects of a failing engine."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 from celery import Celery
 
-from ari_conf import accounts, lanes, recordings, transcribers
-from ari_conf.recording_document import schema
-from demo import listen
+from ari_conf.common import redis_keys
+from ari_conf.queues import partitioned_queue
+from ari_conf.recordings import jobs, transcribers
+from ari_conf.recordings.sidecar import schema
+from ari_conf.store import accounts
+from demo import audio_analysis
 from demo.speech import speech_files
-from tasks.answers import Word
-from tasks.speech import PIECE_S
-from tasks.transcriptions import MOST_TRIES, MOST_UNUSABLE, charge, refusal
+from tasks.audio_chunks import PIECE_S
+from tasks.transcription_answers import Word
+from tasks.transcriptions import MOST_TRIES, MOST_UNUSABLE, charge, rejection_reason
 from tests.redis import RedisServer
 from tests.tasks.store_stage import ACCOUNT, StoreStage
 from tests.tasks.whisper_server import WhisperServer
@@ -46,7 +49,7 @@ def _rate(stage: StoreStage, redis_server: RedisServer) -> None:
 )
 def test_limits(duration_ms: int, size: int, error: str | None) -> None:
     """ "A recording must be longer than 500 ms, shorter than 4 hours and smaller than 2 GB" """
-    assert refusal(duration_ms, size) == error
+    assert rejection_reason(duration_ms, size) == error
 
 
 @pytest.mark.parametrize(("ms", "price"), [(1, "0.0095"), (60_000, "0.0095"), (60_001, "0.0190"), (HOUR_MS, "0.5700")])
@@ -130,7 +133,7 @@ def test_killed_in_the_middle_another_goes_on(stage: StoreStage) -> None:
 
 
 def records_long_speech(stage: StoreStage, seconds: int) -> None:
-    samples = np.resize(np.concatenate([listen.wav(one.path) for one in speech_files()]), seconds * 8000)
+    samples = np.resize(np.concatenate([audio_analysis.wav(one.path) for one in speech_files()]), seconds * 8000)
     stage.tape.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(stage.tape), "wb") as file:
         file.setnchannels(1)
@@ -140,11 +143,11 @@ def records_long_speech(stage: StoreStage, seconds: int) -> None:
 
 
 def test_a_long_one_is_not_begun_twice_and_goes_on_where_it_was(stage: StoreStage) -> None:
-    """For longer than a lease, and although Celery gives its message out again, as it does after an hour; then its
-    worker is killed. How far it is can be seen."""
+    """The transcription takes longer than a lease, and Celery delivers its message again, as it does after an hour;
+    then its worker is killed. The progress is visible."""
     records_long_speech(stage, 2 * PIECE_S)
     celery = Celery(broker=stage.redis_server.url)
-    celery.conf.broker_transport_options = {"global_keyprefix": lanes.CELERYS_PREFIX}
+    celery.conf.broker_transport_options = {"global_keyprefix": redis_keys.CELERYS_PREFIX}
     second, go_on = threading.Event(), threading.Event()
 
     def answer() -> int | None:
@@ -163,18 +166,20 @@ def test_a_long_one_is_not_begun_twice_and_goes_on_where_it_was(stage: StoreStag
             celery.send_task("tasks.transcriptions.transcribe", (token,), queue="transcriptions")
         other = stage.worker(**http(server))
         stage.until(lambda: stage.redis.zcard("ari_conf:transcriptions:workers") == 2)
-        time.sleep(lanes.LEASE_MS / 1000 + 1)  # that is what is tried: a lease runs out if nobody renews it
+        time.sleep(
+            partitioned_queue.WORKER_LEASE_MS / 1000 + 1
+        )  # the test is about this: a lease runs out if no worker renews it
         assert len(server.asked) == 2 and stage.pending()[0].state == "leased"
         first.kill()
         go_on.set()
         params = told_once(stage)
         assert other.process.poll() is None
-    assert len(server.asked) == 4, "the second piece again, and the rest; not the first"
+    assert len(server.asked) == 4, "not exactly the second piece and the rest were repeated"
     assert len(params["transcription"].split()) == 3
     assert not stage.redis.keys("ari_conf:recording-words:*")
 
 
-# Whatever a server answers, it ends.
+# The transcription ends, no matter how a server responds.
 
 
 def test_answers_that_are_no_transcription_are_paid_for_three_times_and_it_can_be_tried_again(
@@ -189,19 +194,19 @@ def test_answers_that_are_no_transcription_are_paid_for_three_times_and_it_can_b
         hand_on(stage)
         params = told_once(stage)
         assert len(server.asked) == MOST_UNUSABLE
-        assert "its text is no text, 3 times" in params["error"] and params["transcription_charge"] == "0"
+        assert "its text is not a string, 3 times" in params["error"] and params["transcription_charge"] == "0"
         document = stage.bucket.get_json(stage.key("json"))
         assert document is not None and document["transcript"]["state"] == "failed"
-        stage.until(lambda: recordings.lost(stage.redis, [ACCOUNT]))
-        ((_, kind, job),) = recordings.lost(stage.redis, [ACCOUNT])
-        assert kind == recordings.TRANSCRIPTIONS and "no text" in job.error
+        stage.until(lambda: jobs.given_up(stage.redis, [ACCOUNT]))
+        ((_, kind, job),) = jobs.given_up(stage.redis, [ACCOUNT])
+        assert kind == jobs.TRANSCRIPTION_QUEUE and "not a string" in job.error
         assert any("was not transcribed" in text for text in stage.problems())
         bad[0] = None
-        assert recordings.retry(stage.redis, [ACCOUNT]) == 1
+        assert jobs.retry(stage.redis, [ACCOUNT]) == 1
         stage.receiver.wait(lambda: len(stage.receiver.received) == 2, 60)
         again = stage.receiver.received[1].params
         assert again["transcription"].startswith("seven") and not again.get("error")
-        stage.until(lambda: not stage.pending() and not recordings.lost(stage.redis, [ACCOUNT]))
+        stage.until(lambda: not stage.pending() and not jobs.given_up(stage.redis, [ACCOUNT]))
 
 
 def test_without_an_engine_it_has_failed_at_once_and_the_account_is_told(stage: StoreStage) -> None:
@@ -231,21 +236,21 @@ def test_it_is_understood_in_the_language_of_the_document_or_the_account(
 
 
 def test_a_server_that_is_away_is_awaited_for_a_day_and_then_it_is_told(stage: StoreStage) -> None:
-    """The day is made of the tries that a worker has made in it."""
+    """The test replaces the day by the number of tries that a worker makes in it."""
     records_speech(stage)
     with WhisperServer(answer=lambda: 503) as server:
         stage.worker(**http(server))
         stage.hand_on("mp3", callback=None, transcribe=False)
-        stage.until(lambda: recordings.get(stage.redis, stage.recording_id))
-        waited = recordings.Transcribing(
+        stage.until(lambda: jobs.get(stage.redis, stage.recording_id))
+        waited = jobs.TranscriptionJob(
             recording_id=stage.recording_id,
             auth_id=ACCOUNT,
             at_ms=1,
             url=f"{stage.receiver.url}/transcription",
             tries=MOST_TRIES - 2,
         )
-        lane = recordings.lane(ACCOUNT, "", stage.recording_id)
-        lanes.enqueue(stage.redis, [(lane, msgspec.json.encode(waited))], recordings.TRANSCRIPTIONS)
+        lane = jobs.partition_key(ACCOUNT, "", stage.recording_id)
+        partitioned_queue.enqueue(stage.redis, [(lane, msgspec.json.encode(waited))], jobs.TRANSCRIPTION_QUEUE)
         stage.until(lambda: any(one.job.tries == MOST_TRIES - 1 for one in stage.pending()))
         (again,) = stage.redis.zrange("ari_conf:transcriptions:waiting", 0, -1)
         stage.redis.zadd("ari_conf:transcriptions:waiting", {again: 0}, xx=True)

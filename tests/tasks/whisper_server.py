@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's /v1/audio/transcriptions, and really transcribes, with the local engine."""
+"""A server with OpenAI's /v1/audio/transcriptions that really transcribes, with the local engine."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from tasks.answers import Word
-from tasks.engines import RATE, Local, bundled_model
+from tasks.transcription_answers import Word
+from tasks.transcription_engines import RATE, LocalEngine, bundled_model
 
 
 class WhisperServer:
-    """`answer`: a status instead of an answer, for as long as it returns one. `understand`: instead of the engine,
-    where what is understood doesn't matter."""
+    """A transcription server. `answer`: returns an error status to send, or None to transcribe. `understand`: replaces
+    the engine where the words don't matter."""
 
     def __init__(
         self,
@@ -30,11 +30,11 @@ class WhisperServer:
         understand: Callable[[bytes], list[Word]] | None = None,
         raw: Callable[[dict[str, str]], tuple[int, bytes] | None] = lambda asked: None,
     ) -> None:
-        """`raw`: of the fields that were sent, a status and a body instead of an answer."""
+        """Take `raw`, a function of the request's fields: a status and a body to send instead, or None."""
         self.key, self.answer, self.words, self.understand = key, answer, words, understand
         self.raw = raw
         self.asked: list[dict[str, str]] = []
-        self._engine: Local | None = None
+        self._engine: LocalEngine | None = None
 
     def __enter__(self) -> WhisperServer:
         server = self
@@ -77,7 +77,7 @@ class WhisperServer:
             samples = sound.readframes(sound.getnframes())
         if self.understand is None:
             assert np.frombuffer(samples, "<i2").any()
-            self._engine = self._engine or Local(bundled_model(), 1, "tiny.en")
+            self._engine = self._engine or LocalEngine(bundled_model(), 1, "tiny.en")
             self.understand = self._engine.transcribe
         found = self.understand(samples)
         text = " ".join(word.text for word in found)

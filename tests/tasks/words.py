@@ -1,4 +1,4 @@
-"""How well words were understood."""
+"""Word error rates of recognized speech."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import subprocess
 from collections.abc import Iterable
 
 from demo.speech import Speech
-from tasks.engines import RATE, Engine
+from tasks.transcription_engines import RATE, TranscriptionEngine
 
 MOST_MISHEARD = 0.3
-"""Of the words of a sentence: no two renderings of a neural voice are the same, and now and then a word is taken for
-another."""
+"""The maximum share of misheard words in a sentence. No two renderings of a neural voice are the same, and now and then
+a word is recognized as another."""
 NUMBERS = {"2": "two", "4": "four", "7": "seven", "8": "eight", "10": "ten"}
 
 
 def plain(text: str) -> list[str]:
-    """Its words, without case and punctuation; numbers as words."""
+    """Return the words of a text, without case and punctuation; numbers as words."""
     return [NUMBERS.get(word, word) for word in re.findall(r"[a-z0-9']+", text.lower().replace("mr.", "mister"))]
 
 
 def error_rate(said: Iterable[str], heard: Iterable[str]) -> float:
-    """Word error rate: substitutions, deletions and insertions per word that was said."""
+    """Return the word error rate: substitutions, deletions and insertions per spoken word."""
     said, heard = list(said), list(heard)
     row = list(range(len(heard) + 1))
     for at, word in enumerate(said, 1):
@@ -32,11 +32,11 @@ def error_rate(said: Iterable[str], heard: Iterable[str]) -> float:
 
 
 def samples(speech: Speech) -> bytes:
-    """As an engine takes them."""
+    """Return the samples in the form that an engine takes."""
     command = ["ffmpeg", "-v", "error", "-i", str(speech.path), "-f", "s16le", "-ar", str(RATE), "-"]
     return subprocess.run(command, capture_output=True, check=True).stdout
 
 
-def clean_rate(speech: Speech, using: Engine) -> float:
-    """The engine's own word error rate: of the file itself, before any telephone."""
+def clean_rate(speech: Speech, using: TranscriptionEngine) -> float:
+    """Return the engine's own word error rate: for the file itself, without any telephone."""
     return error_rate(plain(speech.text), plain(" ".join(word.text for word in using.transcribe(samples(speech)))))

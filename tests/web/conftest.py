@@ -1,4 +1,4 @@
-"""The API as a process would serve it, on a real Redis; behind it a real core, whose Asterisk is the strict fake."""
+"""The API as a process serves it, on a real Redis; behind it the real core, whose Asterisk is the strict fake."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from urllib.parse import quote
 import pytest
 from redis import Redis
 
-from ari_conf import accounts, member_fields, store
-from ari_conf.command_queue import Commands, connect
 from ari_conf.core import effects as do
-from ari_conf.core.conference import Conference
+from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.events import AccountWatched, CommandReceived
-from ari_conf.parts.processes import free_port
+from ari_conf.local.processes import free_port
+from ari_conf.queues.command_queue import CommandConsumer, connect
 from ari_conf.settings import Settings, from_environment
+from ari_conf.store import accounts, members, state_store
+from ari_conf.store.state_codec import encode, encode_without_members
 from ari_conf.web.app import create
-from ari_conf.web.server import Server
-from ari_conf.written import encoded, without_members
+from ari_conf.web.server import WebServer
 from tests import redis as redis_of
 from tests.core.stage import START, Stage, stay
 
@@ -34,7 +34,7 @@ ASTERISK = "fake"
 
 
 class Owner:
-    """What `serve` is, without an Asterisk: its conferences stand in Redis after each step."""
+    """`serve` without an Asterisk: its conferences are in Redis after each step."""
 
     def __init__(self, url: str) -> None:
         self.stage = Stage()
@@ -45,15 +45,15 @@ class Owner:
         self.commands: list[CommandReceived] = []
         self.asterisk_is_there = True
         self.deaf = False
-        """Takes commands, and never replies."""
+        """True: the owner takes commands, and never replies."""
         self.late = False
-        """Its replies are written when nobody waits for them any more."""
+        """True: the owner writes its replies after the clients have stopped waiting."""
         self._late: list[Any] = []
         self.written = 0
-        """Effects."""
+        """The number of effects that are written already."""
 
     def joins(self, name: str, conference: str = "standup", auth: str = "A", **attributes: Any) -> str:
-        """Returns his member id."""
+        """Let the caller join, and return their member id."""
         with self.lock:
             self.stage.call(name, stay(conference, **attributes), auth=auth)
             self._write()
@@ -77,34 +77,34 @@ class Owner:
 
     def _write(self) -> None:
         changed: list[tuple[str, str]] = []
-        for key, thing in self.stage.directory.touched().items():
+        for key, thing in self.stage.engine.take_changes().items():
             where = f"ari_conf:state:{ASTERISK}"
             if thing is None:
                 self.redis.hdel(where, key)
             elif isinstance(thing, Conference):
                 with self.redis.pipeline() as pipe:
-                    pipe.hset(where, key, without_members(thing))
-                    for command in member_fields.commands({key: thing.changed()}, []):
+                    pipe.hset(where, key, encode_without_members(thing))
+                    for command in members.write_commands({key: thing.take_changed_members()}, []):
                         pipe.execute_command(*command)
                     pipe.execute()
                 changed.append((thing.auth_id, key))
             else:
-                self.redis.hset(where, key, encoded(thing))
-        live = [c for c in self.stage.directory.conferences.values() if not c.ending]
+                self.redis.hset(where, key, encode(thing))
+        live = [c for c in self.stage.engine.conferences.values() if not c.ending]
         for key in self.redis.scan_iter("ari_conf:names:*"):
             self.redis.delete(key)
         for c in live:
-            self.redis.hset(store.names_key(c.auth_id), c.name, f"{c.conference_id} {ASTERISK}")
+            self.redis.hset(state_store.names_key(c.auth_id), c.name, f"{c.conference_id} {ASTERISK}")
         for effect in self.stage.effects[self.written :]:
             if isinstance(effect, do.ReleaseName):
                 changed.append((effect.auth_id, effect.conference_id))
         self.written = len(self.stage.effects)
         for auth_id, conference_id in changed:
-            self.redis.publish(store.changes_key(auth_id), f"{conference_id} {ASTERISK}")
+            self.redis.publish(state_store.changes_key(auth_id), f"{conference_id} {ASTERISK}")
 
     async def run(self) -> None:
         client = connect(self.url)
-        queue = Commands(
+        queue = CommandConsumer(
             client,
             ASTERISK,
             lambda event: self._obey(event, queue),
@@ -116,7 +116,7 @@ class Owner:
         finally:
             await client.aclose()
 
-    def _obey(self, event: CommandReceived | AccountWatched, queue: Commands) -> None:
+    def _obey(self, event: CommandReceived | AccountWatched, queue: CommandConsumer) -> None:
         if isinstance(event, AccountWatched):
             lease = event.until - round(time.time() * 1000)
             self.plays(lambda stage: stage.tell(AccountWatched(event.auth_id, stage.now + lease)))
@@ -124,20 +124,20 @@ class Owner:
         self.commands.append(event)
         if self.deaf:
             return
-        # The core's clock is the play's; the deadline is of the real one.
+        # The stage has its own clock, while the deadline uses the real one.
         late = event.expires_at <= time.time() * 1000
         with self.lock:
             now = self.stage.now
             patient = CommandReceived(
                 event.command_id, event.auth_id, event.conference_name, event.command, now + (0 if late else 1)
             )
-            (reply,) = [effect for effect in self.stage.tell(patient) if isinstance(effect, do.Reply)]
+            (reply,) = [effect for effect in self.stage.tell(patient) if isinstance(effect, do.CommandReply)]
             self._write()
         self._reply(reply, queue)
 
-    def _reply(self, reply: do.Reply, queue: Commands) -> None:
+    def _reply(self, reply: do.CommandReply, queue: CommandConsumer) -> None:
         pipe = self.redis.pipeline(transaction=True)
-        queue.answer(reply)(pipe)
+        queue.reply_writer(reply)(pipe)
         if self.late:
             self._late.append(pipe)
         else:
@@ -160,7 +160,7 @@ class Answered:
 
 
 class Api:
-    """Sends requests as they are given: no path is tidied up, no body mended."""
+    """Client that sends requests exactly as given: it neither normalizes a path nor corrects a body."""
 
     def __init__(self, port: int, auth_id: str, token: str) -> None:
         self.port, self.auth_id, self.token = port, auth_id, token
@@ -175,7 +175,7 @@ class Api:
         raw: bytes | None = None,
         **headers: str,
     ) -> Answered:
-        """`path` is below the account's, percent-encoded."""
+        """Send a request. `path`: percent-encoded, below the account's path unless it starts with a slash."""
         whole = path if path.startswith("/") else f"/v1/Account/{account or self.auth_id}/{path}"
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         named.setdefault("Authorization", basic(self.auth_id, self.token))
@@ -204,17 +204,17 @@ def basic(auth_id: str, token: str) -> str:
 
 
 def part(text: str) -> str:
-    """Of a path."""
+    """Return the text as one part of a path."""
     return quote(text, safe="")
 
 
 class Served:
-    """`ari-conf web` in a thread of its own, and the owner beside it."""
+    """`ari-conf web` in a thread of its own, beside the owner."""
 
     def __init__(self, settings: Settings, owner: Owner) -> None:
         self.settings, self.owner = settings, owner
         self.port = free_port()
-        self.server = Server(create(settings), settings, host="127.0.0.1", port=self.port)
+        self.server = WebServer(create(settings), settings, host="127.0.0.1", port=self.port)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
     async def _run(self) -> None:
@@ -248,12 +248,12 @@ def redis_for_web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_of
 
 @pytest.fixture
 def variables() -> dict[str, str]:
-    """Settings of a test's own. It may give them by `within` as well."""
+    """Return the test's own settings. A test may also set them by `within`."""
     return {}
 
 
 def within(seconds: int) -> pytest.MarkDecorator:
-    """For a test in which an owner doesn't answer in time: it waits as long."""
+    """Set the deadline for a test in which an owner does not answer in time: the test takes that long."""
     return pytest.mark.parametrize("variables", [{"ARI_CONF_COMMAND_DEADLINE": str(seconds)}], ids=[""])
 
 
@@ -274,7 +274,7 @@ def served(owner: Owner, variables: dict[str, str], tmp_path: Path) -> Iterator[
 
 @pytest.fixture
 def api(served: Served) -> Api:
-    """Of the account A."""
+    """Return the client of the account A."""
     return account(served, "A")
 
 

@@ -1,20 +1,23 @@
-"""The process: what it tells a load balancer."""
+"""Tests of the process: its answers to a load balancer."""
 
 from __future__ import annotations
 
+from ari_conf.common.version import VERSION
 from tests.web.conftest import Api, Served
 
 
 def test_it_is_there_and_ready(served: Served, api: Api):
-    for path in ("/healthz", "/readyz"):
+    for path, body in (("/healthz", {"status": "ok", "version": VERSION}), ("/readyz", {"status": "ok"})):
         told = api.get(path, Authorization="")
-        assert (told.status, told.json) == (200, {"status": "ok"})
+        assert (told.status, told.json) == (200, body)
+    metrics = api.get("/metrics", Authorization="").text.decode()
+    assert f'ari_conf_build_info{{version="{VERSION}"}} 1.0' in metrics
 
 
 def test_a_call_of_plivo_s_that_is_not_offered_says_so(api: Api):
     told = api.get("Call/?status=live")
-    error = "Plivo's Call/ is not offered here; docs/compatibility.md lists what is"
-    # `objects`: Plivo's Python SDK asks a list how long it is before it tells what went wrong.
+    error = "Plivo's Call/ is not offered here; docs/reference/compatibility.md lists what is"
+    # `objects`: Plivo's Python SDK asks for the length of a list before it reports the error.
     assert (told.status, told.json) == (404, {"api_id": told.json["api_id"], "error": error, "objects": []})
     told = api.post("Call", {"from": "1", "to": "2", "answer_url": "https://example.com/"})
     assert (told.status, told.json) == (404, {"api_id": told.json["api_id"], "error": error})

@@ -1,4 +1,4 @@
-"""What became of callbacks: told from the lanes, the newest delivered ones and the dead letters."""
+"""Tests of the states of callbacks, from the queues, the newest delivered ones and the dead letters."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from ari_conf import lanes, outbox
 from ari_conf.core.effects import PostCallback
-from ari_conf.lanes import Lanes
+from ari_conf.queues import outbox, partitioned_queue
+from ari_conf.queues.partitioned_queue import PartitionedQueue
 from tests.web.conftest import Api, Owner, Served, account
-from tests.web.test_letters import dies
+from tests.web.test_dead_letters import dies
 
 KEPT_MS = 60_000
 
@@ -20,28 +20,28 @@ KEPT_MS = 60_000
 def post(owner: Owner, number: int, conference: str = "c1", auth: str = "A", lane: str = "c1") -> None:
     params = (("Event", "ConferenceEnter"), ("ConferenceUUID", conference), ("ConferenceName", "standup"))
     callback = PostCallback(lane, auth, "http://example.com/events", "POST", (*params, ("Number", str(number))))
-    lanes.enqueue(owner.redis, [outbox.entry(callback, 1_700_000_000_000 + number)])
+    partitioned_queue.enqueue(owner.redis, [outbox.enqueue_item(callback, 1_700_000_000_000 + number)])
 
 
 class Worker:
     def __init__(self, owner: Owner) -> None:
-        self.lanes = Lanes(owner.redis)
+        self.lanes = PartitionedQueue(owner.redis)
         self.last = 0
 
-    def take(self) -> lanes.Taken:
+    def take(self) -> partitioned_queue.ClaimedEntry:
         self.last += 1
-        taken = self.lanes.turn("w1", 64, self.last)
+        taken = self.lanes.settle_and_claim("w1", 64, self.last)
         assert taken is not None
         return taken
 
-    def tell(self, verdict: lanes.Verdict) -> None:
-        self.lanes.turn("w1", 64, None, verdict)
+    def tell(self, verdict: partitioned_queue.Disposition) -> None:
+        self.lanes.settle_and_claim("w1", 64, None, verdict)
 
 
-def with_try(taken: lanes.Taken, status: int) -> bytes:
+def with_try(taken: partitioned_queue.ClaimedEntry, status: int) -> bytes:
     entry = outbox.decode(taken.entry)
-    tries = (*entry.tries, outbox.Try(1_700_000_001_000, 12, status))
-    return outbox.encode(outbox.Entry(entry.auth_id, entry.url, entry.method, entry.params, entry.at_ms, tries))
+    tries = (*entry.tries, outbox.Attempt(1_700_000_001_000, 12, status))
+    return outbox.encode(outbox.CallbackEntry(entry.auth_id, entry.url, entry.method, entry.params, entry.at_ms, tries))
 
 
 def listed(api: Api, query: str = "") -> list[tuple[str, str, int]]:
@@ -55,11 +55,11 @@ def test_each_is_told_with_how_it_stands(api: Api, owner: Owner):
         post(owner, number)
     assert listed(api) == [(str(n), "waiting", 0) for n in (3, 2, 1, 0)]
     taken = worker.take()
-    worker.tell(lanes.done(taken, with_try(taken, 200), 10, KEPT_MS))
+    worker.tell(partitioned_queue.ack(taken, with_try(taken, 200), 10, KEPT_MS))
     taken = worker.take()
-    worker.tell(lanes.dead(taken, with_try(taken, 500), 10, KEPT_MS))
+    worker.tell(partitioned_queue.dead_letter(taken, with_try(taken, 500), 10, KEPT_MS))
     taken = worker.take()
-    worker.tell(lanes.retry(taken, with_try(taken, 503), 30_000))
+    worker.tell(partitioned_queue.retry(taken, with_try(taken, 503), 30_000))
     assert listed(api) == [("3", "waiting", 0), ("2", "trying", 1), ("1", "dead", 1), ("0", "delivered", 1)]
     told: list[dict[str, Any]] = api.get("Callback/").json["objects"]
     trying, dead, delivered = told[1:]
@@ -99,8 +99,8 @@ def test_the_newest_delivered_ones_are_kept_and_no_more(api: Api, owner: Owner):
     for number in range(5):
         post(owner, number)
         taken = worker.take()
-        worker.tell(lanes.done(taken, with_try(taken, 200), 3, KEPT_MS))
-        worker.tell(lanes.done(taken, with_try(taken, 200), 3, KEPT_MS))
+        worker.tell(partitioned_queue.ack(taken, with_try(taken, 200), 3, KEPT_MS))
+        worker.tell(partitioned_queue.ack(taken, with_try(taken, 200), 3, KEPT_MS))
     assert [number for number, *_ in listed(api)] == ["4", "3", "2"]
     assert 0 < owner.redis.pttl("ari_conf:callbacks:delivered:A") <= KEPT_MS
 
@@ -109,16 +109,16 @@ def test_with_none_kept_none_is(api: Api, owner: Owner):
     worker = Worker(owner)
     post(owner, 1)
     taken = worker.take()
-    worker.tell(lanes.done(taken, with_try(taken, 200), 0, KEPT_MS))
+    worker.tell(partitioned_queue.ack(taken, with_try(taken, 200), 0, KEPT_MS))
     assert listed(api) == []
     assert not owner.redis.exists("ari_conf:callbacks:delivered:A")
 
 
-# What a list costs.
+# The cost of a list.
 
 
 class Reads:
-    """Of Redis, what was read since it was last asked."""
+    """Counter of the bytes that were read from Redis since the last request."""
 
     def __init__(self, owner: Owner) -> None:
         self.owner = owner
@@ -131,9 +131,10 @@ class Reads:
 
 
 def large(owner: Owner, size: int, number: int, auth: str = "A") -> None:
-    """So many of each kind: waiting, delivered, dead; as the worker leaves them, whatever made them so large."""
+    """Create that many of each kind (queued, delivered, dead) as the worker leaves them, whatever made them so
+    large."""
     entry = outbox.encode(
-        outbox.Entry(auth, "http://example.com/" + "a" * size, "POST", (("ConferenceUUID", "c1"),), 1)
+        outbox.CallbackEntry(auth, "http://example.com/" + "a" * size, "POST", (("ConferenceUUID", "c1"),), 1)
     )
     pipe = owner.redis.pipeline(transaction=False)
     for n in range(number):
@@ -152,7 +153,7 @@ def test_a_page_reads_what_it_shows_and_not_all_that_there_is(api: Api, owner: O
     worker = Worker(owner)
     for _ in range(300):
         taken = worker.take()
-        worker.tell(lanes.done(taken, with_try(taken, 200), 1000, KEPT_MS))
+        worker.tell(partitioned_queue.ack(taken, with_try(taken, 200), 1000, KEPT_MS))
     for _ in range(300):
         dies(owner)
     reads = Reads(owner)
@@ -177,7 +178,7 @@ def test_however_large_they_are_a_list_reads_and_gives_a_bounded_amount(api: Api
 
 
 def test_those_that_can_be_reached_are_all_that_are_counted(api: Api, owner: Owner):
-    """Else the page would lead to pages that are empty."""
+    """Otherwise the page would link to empty pages."""
     large(owner, 60_000, 100)
     seen, path = 0, "/Callback/?limit=20"
     while path:
@@ -188,7 +189,8 @@ def test_those_that_can_be_reached_are_all_that_are_counted(api: Api, owner: Own
 
 
 def test_one_accounts_expensive_lists_are_not_waited_for_by_another(api: Api, owner: Owner, served: Served):
-    """It asks for many at a time, each as large as it can be; the other one's are answered meanwhile."""
+    """The account sends many requests concurrently, each as large as possible; the other account's are answered in the
+    meantime."""
     other = account(served, "B")
     large(owner, 60_000, 80)
     post(owner, 1, auth="B")
@@ -201,9 +203,9 @@ def test_one_accounts_expensive_lists_are_not_waited_for_by_another(api: Api, ow
             answered += 1
         statuses = Counter(one.result().status for one in asked)
     assert statuses.keys() <= {200, 429}
-    assert statuses[200] >= 50, "so many wait"
+    assert statuses[200] >= 50, "that many may wait"
     print(f"answered {answered} times meanwhile")
-    assert answered > 10, "in their turn, not after those that came before"
+    assert answered > 10, "the other account is served in turn, not after all earlier requests"
 
 
 def test_what_can_not_be_read_is_left_out(api: Api, owner: Owner):

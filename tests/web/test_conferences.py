@@ -1,4 +1,4 @@
-"""The calls about conferences: what is replied, and what the conference then is."""
+"""Tests of the calls on conferences: the reply, and the conference's state afterwards."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from ari_conf import transcribers
+from ari_conf.recordings import transcribers
 from tests.web.conftest import Api, Owner, part, within
-from tests.web.test_events import eventually
+from tests.web.test_event_stream import eventually
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_mute(api: Api, owner: Owner, ids: dict[str, str]):
     assert told.status == 202
     assert told.json == {"api_id": told.json["api_id"], "message": "muted", "member_id": [ids["ann"]]}
     assert owner.hears("bob") == {"cid"}
-    # What is read next is what was done.
+    # The next request shows the new state.
     assert [m["muted"] for m in api.get("Conference/standup/").json["members"]] == [True, False, False]
     told = api.delete(f"Conference/standup/Member/{ids['ann']}/Mute/")
     assert (told.status, told.text) == (204, b"")
@@ -150,7 +150,7 @@ def test_hang_up_a_conference_and_all(api: Api, owner: Owner, ids: dict[str, str
     assert api.delete("Conference/").status == 204
 
 
-# Not as hoped.
+# Failures.
 
 
 def test_none_of_that_name_and_no_such_member(api: Api, ids: dict[str, str]):
@@ -170,7 +170,7 @@ def test_an_owner_that_does_not_answer(api: Api, owner: Owner, ids: dict[str, st
 
 @within(1)
 def test_a_reply_that_can_not_be_read_costs_itself_alone(api: Api, owner: Owner, ids: dict[str, str]):
-    """Of an owner of another version: those who ask after it hear their replies."""
+    """The replies come from an owner of another version; senders of later commands receive their own replies."""
     owner.deaf = True
     asked = threading.Thread(target=lambda: statuses.append(api.post("Conference/standup/Member/all/Mute/").status))
     statuses = list[int]()
@@ -190,7 +190,7 @@ def test_an_asterisk_that_can_not_be_reached(api: Api, owner: Owner, ids: dict[s
     owner.asterisk_is_there = False
     told = api.delete("Conference/standup/")
     assert (told.status, told.headers["Retry-After"]) == (503, "1")
-    assert "can't be reached" in told.json["error"]
+    assert "Asterisk is unreachable" in told.json["error"]
     assert len(owner.channels) == 3
 
 
@@ -262,7 +262,7 @@ def test_a_refusal_is_repeated_too_but_not_that_it_could_not_be_done(api: Api, o
 
 @within(3)
 def test_what_was_done_but_told_too_late_is_not_done_again(api: Api, owner: Owner, ids: dict[str, str]):
-    """Redis is slow: the owner has decided, and whoever asked waits no longer when that is written."""
+    """Redis is slow: the owner has decided, and by the time that this is written the client no longer waits."""
     speak = f"Conference/standup/Member/{ids['ann']}/Speak/"
     owner.late = True
     assert api.post(speak, {"text": "once"}, Idempotency_Key="k").status == 503
@@ -289,7 +289,7 @@ def test_a_key_stands_for_one_request(api: Api, ids: dict[str, str]):
     assert api.post(speak, {"text": "one"}, Idempotency_Key="k").status == 202
     assert api.post(speak, {"text": "two"}, Idempotency_Key="k").status == 400
     assert api.post(speak, {"text": "one"}, Idempotency_Key="k" * 256).status == 400
-    # Elsewhere it is another.
+    # For another request, the same key is another one.
     assert api.post("Conference/standup/Member/all/Mute/", Idempotency_Key="k").status == 202
 
 
@@ -311,7 +311,7 @@ def test_a_recording_that_nothing_will_transcribe_is_made_and_says_so(api: Api, 
     transcribers.tell(owner.redis, "w1", "")
     told = api.post("Conference/standup/Record/", {"transcription_type": "auto"})
     assert (told.status, told.json["message"]) == (202, "conference recording started")
-    assert told.json["warning"] == f"it will not be transcribed: {transcribers.MISSING}"
+    assert told.json["warning"] == f"the recording will not be transcribed: {transcribers.MISSING}"
     assert api.delete("Conference/standup/Record/").status == 204
     assert "warning" not in api.post("Conference/standup/Record/").json
     assert api.delete("Conference/standup/Record/").status == 204
@@ -335,7 +335,7 @@ def test_the_language_of_a_transcription(api: Api, owner: Owner, ids: dict[str, 
 def test_what_is_no_language_of_a_transcription(api: Api):
     told = api.post("Conference/standup/Record/", {"transcription_language": "german"})
     assert told.status == 400
-    assert told.json["error"].startswith("transcription_language: 'german' can't be; allowed is a language code such")
+    assert told.json["error"].startswith("transcription_language: 'german' is not allowed; expected a language code")
 
 
 @pytest.mark.parametrize("given", [{"time_limit": 0}, {"time_limit": "x"}, {"time_limit": 1.5}, {"file_format": "ogg"}])

@@ -1,4 +1,4 @@
-"""The OpenAPI description is served and is true, and what it lists keeps accounts apart."""
+"""Tests of the OpenAPI description: it is served and correct, and the calls that it lists keep accounts apart."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from ari_conf import lanes, outbox, recordings
 from ari_conf.core.effects import PostCallback
-from ari_conf.problems import Problem, problems_key
+from ari_conf.queues import outbox, partitioned_queue
+from ari_conf.recordings import index, jobs
+from ari_conf.store.problems import Problem, problems_key
 from tests.web.conftest import Api, Owner, Served, account
-from tests.web.test_letters import dies
-from tests.web.test_page import Browser
+from tests.web.test_dashboard_page import Browser
+from tests.web.test_dead_letters import dies
 
 BODIES = {"Play": {"url": "https://example.com/a.mp3"}, "Speak": {"text": "hello"}, "Announce": {"text": "hello"}}
 
@@ -50,7 +51,7 @@ def _body(path: str) -> dict[str, Any]:
 
 
 class Others:
-    """What another account has: a conference with two members, a recording, a dead letter, a callback, a problem."""
+    """Another account, with a conference of two members, a recording, a dead letter, a callback and a problem."""
 
     def __init__(self, served: Served, owner: Owner) -> None:
         self.api = account(served, "B")
@@ -58,10 +59,10 @@ class Others:
             owner.joins(name, "standup", auth="B")
         self.letter = dies(owner, "B", "http://example.com/of-B")
         callback = PostCallback("c1", "B", "http://example.com/of-B", "POST", (("Event", "ConferenceEnter"),))
-        lanes.enqueue(owner.redis, [outbox.entry(callback, 1)])
+        partitioned_queue.enqueue(owner.redis, [outbox.enqueue_item(callback, 1)])
         problem = Problem(1, "u1", "of-B")
         owner.redis.lpush(problems_key("B"), msgspec.json.encode(problem))
-        kept = recordings.Stored(
+        kept = index.StoredRecording(
             recording_id="r1",
             auth_id="B",
             conference_id="c1",
@@ -76,18 +77,18 @@ class Others:
             stored_ms=3,
             record_url="http://127.0.0.1/of-B",
         )
-        recordings.add(owner.redis, kept, [], None)
+        jobs.add(owner.redis, kept, [], None)
 
     def filled(self, path: str, auth_id: str) -> str:
         values = {"auth_id": auth_id, "name": "standup", "member_id": "all", "id": self.letter, "recording_id": "r1"}
         for name, value in values.items():
             path = path.replace(f"{{{name}}}", value)
-        assert "{" not in path, f"{path}: say here what another account has of that"
+        assert "{" not in path, f"{path}: add the value that another account has for it"
         return path
 
 
 def test_no_call_reaches_another_account(api: Api, served: Served, owner: Owner):
-    """Enumerated from the description, so that none is forgotten; by Basic and by cookie."""
+    """The calls come from the description, so that none is missing; each is tried with Basic and with the cookie."""
     others = Others(served, owner)
     browser = Browser(api)
     before = others.api.get("Conference/standup/").json["members"]
@@ -106,7 +107,7 @@ def test_no_call_reaches_another_account(api: Api, served: Served, owner: Owner)
     after = others.api.get("Conference/standup/").json["members"]
     assert [m | {"join_time": ""} for m in after] == [m | {"join_time": ""} for m in before]
     _is_in_no_list(api, others, [path for method, path in found if method == "GET"])
-    # They would have been done, had they been the account's own.
+    # The commands would have succeeded on the account's own conference.
     assert others.api.post("Conference/standup/Member/all/Mute/").status == 202
 
 
@@ -116,7 +117,7 @@ def _is_in_no_list(api: Api, others: Others, paths: list[str]) -> None:
     for path in lists:
         assert b"of-B" not in api.get(others.filled(path, "A")).text
         told = others.api.get(others.filled(path, "B")).text
-        assert b"of-B" in told or path.endswith("/Conference/"), f"{path}: there is nothing that could be seen"
+        assert b"of-B" in told or path.endswith("/Conference/"), f"{path}: nothing in it could be seen"
 
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -124,9 +125,9 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 
 @pytest.mark.parametrize("there", [True, False], ids=["a conference", "none"])
 def test_it_is_true(api: Api, owner: Owner, there: bool):
-    """Calls made up from the description are answered as it says, whether or not there is a conference."""
+    """Calls generated from the description are answered as it says, with and without a conference."""
     schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{api.port}/openapi.json")
-    # A stream of events has no end: test_events looks at it.
+    # A stream of events never ends: test_event_stream tests it.
     schema = schema.exclude(path_regex="/Events/$")
     for result in schema.get_all_operations():
         operation = result.ok()

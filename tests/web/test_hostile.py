@@ -1,4 +1,4 @@
-"""Anything that comes over the wire is answered, as the API answers or as HTTP does; and who asks next is served."""
+"""Tests of arbitrary bytes: each request gets an answer of the API or of HTTP, and the next client is served."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def two(owner: Owner) -> None:
 
 
 def ask(port: int, wire: bytes, ends: bool = False) -> bytes:
-    """All that is answered until the connection is closed, which the request asks for, or who asks `ends`."""
+    """Return all bytes until the connection is closed, as the request asks for. `ends`: the client closes its
+    direction."""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
         connection.sendall(wire)
         if ends:

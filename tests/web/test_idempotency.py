@@ -1,4 +1,4 @@
-"""What is kept of Idempotency-Keys is bounded for each account."""
+"""Tests of the bounds on the stored Idempotency-Keys of an account."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _there(owner: Owner) -> None:
 
 
 def kept(owner: Owner, auth_id: str = "A") -> tuple[int, int]:
-    """(how many, their bytes), which are as they are counted."""
+    """Return the number of keys and their bytes, which must agree with the counters."""
     place = f"ari_conf:idempotency:{auth_id}"
     found = owner.redis.hgetall(place)
     size = int(found.pop(b"bytes", 0))
@@ -65,20 +65,20 @@ def test_an_account_has_so_many_and_the_oldest_go(api: Api, owner: Owner, served
     done = len(owner.commands)
     for number in (7, 8, 9, 10, 11):
         assert api.post(MUTE, Idempotency_Key=f"k{number}").status == 202
-    assert len(owner.commands) == done, "the newest are known"
+    assert len(owner.commands) == done, "the newest keys are known"
     assert other.post(MUTE, Idempotency_Key="k0").status == 202
-    assert len(owner.commands) == done, "another's are not touched"
+    assert len(owner.commands) == done, "the other account's keys are unaffected"
     before = owner.redis.zrange("ari_conf:idempotency:A:order", 0, -1)
     assert api.post(MUTE, Idempotency_Key="k0").status == 202
     after = owner.redis.zrange("ari_conf:idempotency:A:order", 0, -1)
-    assert after[:-1] == before[1:] and after[-1] not in before, "what went is a new one"
+    assert after[:-1] == before[1:] and after[-1] not in before, "a removed key counts as a new one"
 
 
 def test_and_so_many_bytes(api: Api, owner: Owner, monkeypatch: Any):
     monkeypatch.setattr(idempotency, "MOST_BYTES", 1000)
     for number in range(12):
         assert api.post(MUTE, Idempotency_Key=f"k{number}").status == 202
-        # An answer is known only after the place for it was made.
+        # The size of a reply is known only after its place was reserved.
         assert kept(owner)[1] <= 1000 + 300
     assert 2 <= kept(owner)[0] <= 5
 
@@ -107,7 +107,7 @@ def test_one_that_can_not_be_read_is_done_again(api: Api, owner: Owner):
 
 
 def test_a_process_that_died_over_it_is_known_by_the_clock_of_redis(api: Api, owner: Owner, monkeypatch: Any):
-    """The `web` that looks is an hour ahead, and the request is still under way."""
+    """The `web` that checks is an hour ahead, and the request is still in progress."""
     before = len(owner.commands)
     assert api.post(MUTE, Idempotency_Key="k").status == 202
     (field,) = owner.redis.zrange("ari_conf:idempotency:A:order", 0, -1)
@@ -119,5 +119,5 @@ def test_a_process_that_died_over_it_is_known_by_the_clock_of_redis(api: Api, ow
     monkeypatch.setattr(time, "time", lambda: real() + 3600)
     began = time.monotonic()
     assert api.post(MUTE, Idempotency_Key="k").status == 202
-    assert time.monotonic() - began > 0.1, "it was waited for"
-    assert len(owner.commands) == before + 1, "and what the owner had replied is the answer"
+    assert time.monotonic() - began > 0.1, "the request waited"
+    assert len(owner.commands) == before + 1, "the answer is the owner's reply"

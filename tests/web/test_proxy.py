@@ -1,4 +1,4 @@
-"""The nginx example of docs/proxy.md, as it stands there, before a real `web`."""
+"""Tests of the nginx example in docs/operations/reverse-proxy.md, used word by word before a real `web`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from urllib.parse import urlencode
 
 import pytest
 
-from ari_conf.parts.processes import free_port
+from ari_conf.local.processes import free_port
 from ari_conf.settings import from_environment
 from tests.lateness import took_s
 from tests.web.conftest import Answered, Api, Owner, Served, account, basic, part
-from tests.web.test_page import cookie_of
+from tests.web.test_dashboard_page import cookie_of
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "proxy.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "operations" / "reverse-proxy.md"
 MAIN = """
 daemon off; pid {folder}/pid; error_log {folder}/error.log;
 events {{}}
@@ -34,7 +34,7 @@ http {{
 
 
 class Proxied:
-    """What comes through it, from some address of ours."""
+    """Client that sends requests through nginx, from a chosen address of this machine."""
 
     def __init__(self, port: int, api: Api) -> None:
         self.port, self.api = port, api
@@ -102,7 +102,7 @@ def until_it_answers(proxied: Proxied, process: subprocess.Popen[bytes]) -> None
 
 
 def test_what_the_example_promises(proxied: Proxied, owner: Owner):
-    # The log-in: the cookie is for https alone, and the page's requests are known as its own.
+    # The login: the cookie is for HTTPS only, and the page's requests are recognized as same-origin.
     form = urlencode({"auth_id": "A", "auth_token": proxied.api.token}).encode()
     kind = {"Content_Type": "application/x-www-form-urlencoded", "Origin": f"https://127.0.0.1:{proxied.port}"}
     told = proxied.send("POST", "/login", form, **kind)
@@ -114,11 +114,11 @@ def test_what_the_example_promises(proxied: Proxied, owner: Owner):
     given = {"Cookie": f"ari_conf={cookie.value}", "X_Requested_With": "ari_conf"}
     assert proxied.send("POST", mute, Origin=f"https://localhost:{proxied.port}", **given).status == 202
     assert proxied.send("POST", mute, Origin="https://evil.example", **given).status == 403
-    # Names as they are, however long.
+    # Names arrive unchanged, however long they are.
     for name in ("..", "a/../b", "☕" * 10_000, "%2F"):
         told = proxied.get(f"/v1/Account/A/Conference/{part(name)}/")
         assert (told.status, told.json["error"]) == (404, "conference not found")
-    # What is not for the outside.
+    # These paths are not available from outside.
     assert [proxied.send("GET", path).status for path in ("/metrics", "/healthz", "/readyz")] == [404] * 3
 
 
@@ -142,5 +142,5 @@ def test_each_caller_is_counted_by_his_own_address_whatever_he_says(proxied: Pro
     path = "/v1/Account/A/Conference/"
     wrong = [proxied.get(path, "wrong", source="127.0.0.2", X_Forwarded_For=f"10.0.0.{n}") for n in range(4)]
     assert [told.status for told in wrong] == [401, 401, 401, 429]
-    assert proxied.get(path, source="127.0.0.2").status == 200, "the right token is always taken"
+    assert proxied.get(path, source="127.0.0.2").status == 200, "the right token is always accepted"
     assert proxied.get(path, source="127.0.0.3").status == 200

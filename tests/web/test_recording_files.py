@@ -1,4 +1,4 @@
-"""The file that a RecordUrl leads to: by a real S3, with HEAD too, and passed on by `web`."""
+"""Tests of the file behind a RecordUrl: from a real S3, with HEAD too, and relayed by `web`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from urllib.parse import urlsplit
 import pytest
 from redis import Redis
 
-from ari_conf import accounts, recordings
-from ari_conf.bucket import Bucket
-from ari_conf.recordings import Stored
+from ari_conf.recordings import jobs
+from ari_conf.recordings.bucket import Bucket
+from ari_conf.recordings.index import StoredRecording
 from ari_conf.settings import from_environment
+from ari_conf.store import accounts
 from ari_conf.web import recording_stream
-from ari_conf.web.errors import Refused
+from ari_conf.web.errors import ApiError
 from ari_conf.web.recording_stream import PIECE_BYTES, span
 from tests.strict_s3 import StrictS3, strict_s3
 from tests.tasks.store_stage import S3Server
 from tests.web.conftest import Api, Owner, Served, account
-from tests.web.test_events import eventually
+from tests.web.test_event_stream import eventually
 
 KEY = "recordings/open/2026/01/01/r1.mp3"
 SOUND = bytes(range(256)) * (PIECE_BYTES // 256 * 3 + 5)
@@ -31,8 +32,10 @@ def keep(redis: Redis, auth_id: str, size: int = len(SOUND)) -> None:
     told = {"conference_id": "c1", "conference_name": "größer", "call_uuid": "u1", "file_format": "mp3", "size": size}
     times = {"duration_ms": 1, "start_ms": 1, "end_ms": 2, "stored_ms": 3}
     key = KEY.replace("/open/", f"/{auth_id}/").replace("r1", f"of-{auth_id}")
-    kept = Stored(recording_id=f"of-{auth_id}", auth_id=auth_id, key=key, record_url="http://x", **told, **times)
-    recordings.add(redis, kept, [], None)
+    kept = StoredRecording(
+        recording_id=f"of-{auth_id}", auth_id=auth_id, key=key, record_url="http://x", **told, **times
+    )
+    jobs.add(redis, kept, [], None)
 
 
 def key_of(auth_id: str) -> str:
@@ -49,7 +52,7 @@ def key_of(auth_id: str) -> str:
         ("bytes=-5", (95, 5)),
         ("bytes=-500", (0, 100)),
         ("bytes=99-99", (99, 1)),
-        # Neither served nor refused: all of it is right, too.
+        # Neither served nor refused: the whole file is a correct answer too.
         ("bytes=5-4", None),
         ("bytes=0-1,5-6", None),
         ("bytes=-", None),
@@ -64,7 +67,7 @@ def test_what_a_range_asks_for(header: str | None, found: tuple[int, int] | None
 
 @pytest.mark.parametrize("header", ["bytes=100-", "bytes=500-600", "bytes=-0"])
 def test_a_range_beyond_the_end_is_refused(header: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ApiError) as refused:
         span(header, 100)
     assert refused.value.status == 416 and refused.value.headers == {"Content-Range": "bytes */100"}
 
@@ -101,7 +104,7 @@ def fetched(location: str, method: str, **headers: str) -> tuple[http.client.HTT
 
 
 def test_a_head_leads_to_where_a_head_is_answered(owner: Owner, strict: StrictS3, tmp_path: Path):
-    """S3 signs the method, too: what is signed for a GET is no address for a HEAD."""
+    """S3 signs the method too: a URL signed for GET does not work for HEAD."""
     s3 = S3Server(tmp_path)
     endpoint = {"ARI_CONF_S3_ENDPOINT": f"http://127.0.0.1:{s3.port}", "ARI_CONF_REDIS_URL": owner.url}
     settings = from_environment(strict.variables | endpoint)
@@ -125,7 +128,7 @@ def test_a_head_leads_to_where_a_head_is_answered(owner: Owner, strict: StrictS3
         s3.end()
 
 
-# Passed on by `web`.
+# Relayed by `web`.
 
 
 def test_web_passes_it_on_with_ranges_and_head(two: dict[str, Api], strict: StrictS3):
@@ -181,7 +184,7 @@ def test_one_that_breaks_off_is_no_whole_one(two: dict[str, Api], strict: Strict
 def test_listeners_who_take_their_time_are_bounded_and_hold_up_nobody(
     two: dict[str, Api], strict: StrictS3, served: Served, monkeypatch: pytest.MonkeyPatch
 ):
-    """Whose pieces are on their way, and who reads nothing, holds one piece; and no other account notices."""
+    """A client that reads nothing holds one piece, however many are requested, and no other account notices."""
     monkeypatch.setattr(recording_stream, "STREAMS_EACH", 3)
     long = bytes(64 * 1024 * 1024)
     strict.objects[key_of("open")] = long
@@ -200,7 +203,7 @@ def test_listeners_who_take_their_time_are_bounded_and_hold_up_nobody(
     assert refused.status == 429 and "being fetched" in refused.json["error"]
     assert two["closed"].get("Recording/of-closed.mp3").text == SOUND
     asked = sum(f"GET {key_of('open')}" in one for one in strict.asked)
-    # What the kernel's buffers take, and no more: not the whole of it.
+    # Only as much as the kernel's buffers hold is read, and not the whole file.
     assert asked * PIECE_BYTES < 3 * len(long) / 4
     for connection, response in slow:
         response.close()

@@ -1,19 +1,19 @@
-"""What Plivo's SDK can ask for when it lists recordings."""
+"""Tests of the filters that Plivo's SDK offers for lists of recordings."""
 
 from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
 
-from ari_conf.accounts import DAY_MS
-from ari_conf.web.recording_filters import Filters
+from ari_conf.store.accounts import DAY_MS
+from ari_conf.web.routes.recording_filters import Filters
 
 NOW_MS = 1_795_000_000_000
 
 
 def meant(**given: object) -> list[float]:
-    """The ages, in ms, of those that are meant."""
-    first, last = Filters.model_validate(given).span(NOW_MS / 1000)
+    """Return the ages, in ms, of the recordings that match."""
+    first, last = Filters.model_validate(given).start_range(NOW_MS / 1000)
     return [age for age in AGES if first <= NOW_MS - age <= last]
 
 
@@ -39,22 +39,22 @@ def test_for_how_many_whole_days_they_have_been_kept(given: dict[str, object], a
 
 def test_when_they_were_made() -> None:
     filters = Filters.model_validate({"add_time__gt": "2026-11-22 10:00", "add_time__lte": "2026-11-22 10:00:01.5"})
-    first, last = filters.span(NOW_MS / 1000)
+    first, last = filters.start_range(NOW_MS / 1000)
     assert (last - first, first % 60_000) == (1499, 1)
 
 
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("mpc_name", "allowed is conference_name"),
-        ("mpc_uuid", "allowed is conference_uuid"),
-        ("subaccount", "no subaccounts here"),
+        ("mpc_name", "use conference_name"),
+        ("mpc_uuid", "use conference_uuid"),
+        ("subaccount", "subaccounts are not offered"),
         ("cursor", "limit and offset"),
         ("recording_storage_duration", "valid integer"),
         ("add_time__gt", "YYYY-MM-DD"),
     ],
 )
 def test_what_is_not_here_is_refused_rather_than_passed_over(name: str, told: str) -> None:
-    assert Filters.model_validate({name: ""}).by == {}
+    assert Filters.model_validate({name: ""}).index_terms == {}
     with pytest.raises(ValidationError, match=told):
         Filters.model_validate({name: "x"})

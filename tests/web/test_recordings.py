@@ -1,4 +1,5 @@
-"""RecordUrl, which may be asked without a login, tells nothing of accounts; S3's slowness is not the API's."""
+"""Tests of RecordUrl without a login, which reveals nothing about accounts, and of a slow S3, which must not slow the
+API."""
 
 from __future__ import annotations
 
@@ -9,15 +10,16 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from ari_conf import accounts, recording_index, recordings
-from ari_conf.recordings import Stored
-from ari_conf.web import recording_documents
+from ari_conf.recordings import index, jobs
+from ari_conf.recordings.index import StoredRecording
+from ari_conf.store import accounts
+from ari_conf.web.routes import recording_sidecars
 from tests.web.conftest import Api, Owner, Served, account
-from tests.web.test_events import eventually
+from tests.web.test_event_stream import eventually
 
 
 def stored(redis: Redis, auth_id: str, recording_id: str) -> None:
-    kept = Stored(
+    kept = StoredRecording(
         recording_id=recording_id,
         auth_id=auth_id,
         conference_id="c1",
@@ -32,7 +34,7 @@ def stored(redis: Redis, auth_id: str, recording_id: str) -> None:
         stored_ms=3,
         record_url="http://127.0.0.1/x",
     )
-    recordings.add(redis, kept, [], None)
+    jobs.add(redis, kept, [], None)
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def variables() -> dict[str, str]:
 
 @pytest.fixture
 def three(served: Served, owner: Owner) -> dict[str, Api]:
-    """Accounts that ask for a login, that don't, and that there is not."""
+    """Return clients of accounts whose recordings need a login or none."""
     found = {name: account(served, name) for name in ("open", "closed")}
     accounts.update(owner.redis, "closed", recording_auth="basic")
     return found
@@ -79,25 +81,25 @@ def test_a_recording_is_given_to_whom_its_account_says(three: dict[str, Api], ow
 def test_one_that_can_not_be_read_is_left_out_of_the_list(three: dict[str, Api], owner: Owner):
     for name in ("a", "b"):
         stored(owner.redis, "open", name)
-    owner.redis.set(recording_index.key("a"), '{"recording_id": 1}')
+    owner.redis.set(index.key("a"), '{"recording_id": 1}')
     told = three["open"].get("Recording/").json
     assert [one["recording_id"] for one in told["objects"]] == ["b"]
     assert three["open"].get("Recording/a.mp3").status == 404
 
 
 def test_who_waits_for_s3_holds_up_no_list_and_no_other_account(three: dict[str, Api], owner: Owner, monkeypatch: Any):
-    """S3 hangs, and one account asks for as many documents as it can."""
+    """S3 hangs, and one account requests as many documents as it can."""
     hangs, under_way = threading.Event(), list[str]()
     for auth_id in ("open", "closed"):
         stored(owner.redis, auth_id, f"of-{auth_id}")
 
-    def read(parts: Any, stored: Stored) -> dict[str, Any]:
+    def read(parts: Any, stored: StoredRecording) -> dict[str, Any]:
         under_way.append(stored.auth_id)
         if stored.auth_id == "open":
             hangs.wait(60)
         return {"of": stored.auth_id}
 
-    monkeypatch.setattr(recording_documents, "_read", read)
+    monkeypatch.setattr(recording_sidecars, "_read", read)
     with ThreadPoolExecutor(60) as threads:
         asked = [threads.submit(three["open"].get, "Recording/of-open/Document/") for _ in range(60)]
         try:

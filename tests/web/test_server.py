@@ -1,4 +1,4 @@
-"""Slow clients, and too many of them."""
+"""Tests of slow clients, and of too many clients."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from ari_conf.parts.processes import free_port
+from ari_conf.local.processes import free_port
 from ari_conf.settings import from_environment
-from ari_conf.web import later, server
+from ari_conf.web import async_calls, server
 from tests import redis as redis_of
 from tests.web.conftest import Api, Owner, Served, account, basic
-from tests.web.test_events import eventually
+from tests.web.test_event_stream import eventually
 
 BEGUN = [b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "]
 
 
 def answer(wire: socket.socket) -> bytes:
-    """Of /healthz: head and body may come one by one."""
+    """Return the answer of /healthz, whose head and body may arrive separately."""
     got = b""
     while not got.endswith(b"}") and (more := wire.recv(1000)):
         got += more
@@ -37,7 +37,7 @@ def connected(port: int) -> socket.socket:
 
 @pytest.mark.parametrize("begun", BEGUN)
 def test_a_connection_that_brings_no_request_is_closed(api: Api, monkeypatch: pytest.MonkeyPatch, begun: bytes):
-    monkeypatch.setattr(server, "HEAD_S", 0.3)
+    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.3)
     with connected(api.port) as slow:
         slow.sendall(begun)
         began = time.monotonic()
@@ -46,7 +46,7 @@ def test_a_connection_that_brings_no_request_is_closed(api: Api, monkeypatch: py
 
 
 def test_a_byte_now_and_then_is_not_enough(api: Api, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(server, "HEAD_S", 0.5)
+    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.5)
     with connected(api.port) as slow:
         slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b" 200 " in answer(slow)
@@ -55,12 +55,12 @@ def test_a_byte_now_and_then_is_not_enough(api: Api, monkeypatch: pytest.MonkeyP
             while time.monotonic() - began < 20:
                 slow.sendall(b"G")
                 time.sleep(0.05)
-        assert time.monotonic() - began < 15, "also of the second request"
+        assert time.monotonic() - began < 15, "the limit also applies to the second request"
 
 
 def test_who_asks_again_on_the_same_connection_is_answered(api: Api, monkeypatch: pytest.MonkeyPatch):
-    """Though more than a head may take has passed since it was opened."""
-    monkeypatch.setattr(server, "HEAD_S", 2.0)
+    """More time has passed since the connection was opened than a head may take."""
+    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 2.0)
     with connected(api.port) as wire:
         began = time.monotonic()
         while time.monotonic() - began < 3:
@@ -82,7 +82,7 @@ def test_a_head_that_is_too_large_is_refused(api: Api):
 
 @pytest.fixture
 def ten(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    """A `web` of ten connections, of which one address may have all half open."""
+    """Yield a `web` with ten connections, of which one address may hold all half open."""
     monkeypatch.setattr(server, "HALF_OPEN_SHARE", 1)
     given = {"ARI_CONF_REDIS_URL": owner.url, "ARI_CONF_WEB_CONNECTIONS": "10", "ARI_CONF_API_RATE": "0"}
     with Served(from_environment(given), owner) as served:
@@ -91,13 +91,13 @@ def ten(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
         yield api
 
 
-def server_of(api: Api) -> server.Server:
-    found: server.Server = api.served.server  # type: ignore[attr-defined]
+def server_of(api: Api) -> server.WebServer:
+    found: server.WebServer = api.served.server  # type: ignore[attr-defined]
     return found
 
 
 def streaming(api: Api) -> socket.socket:
-    """A connection on which a request is under way, for ever."""
+    """Return a connection on which a request is in progress indefinitely."""
     wire = connected(api.port)
     login = f"Authorization: {basic(api.auth_id, api.token)}"
     wire.sendall(f"GET /v1/Account/A/Events/ HTTP/1.1\r\nHost: x\r\n{login}\r\n\r\n".encode())
@@ -135,7 +135,7 @@ def connected_from(address: str, port: int) -> socket.socket:
 
 @pytest.mark.parametrize("sent", UNUSED.values(), ids=UNUSED)
 def test_who_opens_many_and_asks_nothing_keeps_nobody_from_being_served(ten: Api, sent: bytes):
-    """All connections there are, and more as soon as some are closed."""
+    """The client opens all connections, and more as soon as some are closed."""
     with ExitStack() as open_ones:
 
         def full() -> bool:
@@ -162,7 +162,7 @@ def test_those_that_are_being_served_are_not_displaced(ten: Api):
             with suppress(BlockingIOError):
                 while got := stream.recv(1000):
                     pass
-                assert got, "it was closed"
+                assert got, "the connection was closed"
 
 
 def test_one_address_has_a_tenth_without_a_whole_head(owner: Owner, monkeypatch: pytest.MonkeyPatch):
@@ -182,7 +182,7 @@ def test_one_address_has_a_tenth_without_a_whole_head(owner: Owner, monkeypatch:
         assert closed == [True] * 20, "the oldest"
         for wire in (*wires[20:], other):
             wire.sendall(b"TP/1.1\r\nHost: x\r\n\r\n" if wire is not other else b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert b" 303 " in wire.recv(1000), "so many may be slow; others' are counted apart"
+            assert b" 303 " in wire.recv(1000), "that many may be slow, and other addresses have their own count"
         idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b" 200 " in answer(idle)
         stream.setblocking(False)
@@ -199,7 +199,7 @@ def ended(wire: socket.socket) -> bool:
 
 
 def test_a_burst_of_whole_requests_is_answered(owner: Owner):
-    """Though they are more than one address may have half open."""
+    """The requests are more than one address may have half open."""
     given = {"ARI_CONF_REDIS_URL": owner.url, "ARI_CONF_WEB_CONNECTIONS": "100"}
     with Served(from_environment(given), owner) as served, ExitStack() as open_ones:
         wires = [open_ones.enter_context(connected(served.port)) for _ in range(60)]
@@ -228,7 +228,7 @@ def test_where_a_body_ends_in_two_ways_nothing_is_done_and_the_connection_is_clo
                 got += more
     status = int(got.split()[1])
     assert status in (400, 501)
-    assert got.count(b"HTTP/1.1 ") == 1, "what was smuggled in is not answered"
+    assert got.count(b"HTTP/1.1 ") == 1, "the smuggled request is not answered"
     assert b"connection: close" in got.lower()
 
 
@@ -238,11 +238,11 @@ def test_http_1_0_has_no_chunks(api: Api):
         assert b" 400 " in wire.recv(1000)
 
 
-# What every answer says.
+# Headers of every answer.
 
 
 def test_no_answer_is_kept_or_taken_for_another_kind(api: Api, owner: Owner):
-    """But the page's files, which say for themselves how long they hold."""
+    """The page's files are the exception: they have cache headers of their own."""
     owner.joins("ann")
     asked = [
         "Conference/",
@@ -265,7 +265,7 @@ def test_no_answer_is_kept_or_taken_for_another_kind(api: Api, owner: Owner):
     assert api.get("/static/js/app.js").headers["Cache-Control"] == "no-cache"
 
 
-# What runs as long as the process does.
+# Background tasks of the process.
 
 
 def test_the_end_of_a_task_that_never_ends_ends_the_process(owner: Owner, monkeypatch: pytest.MonkeyPatch):
@@ -276,8 +276,8 @@ def test_the_end_of_a_task_that_never_ends_ends_the_process(owner: Owner, monkey
         if broken.is_set():
             raise KeyError("of another version")
 
-    monkeypatch.setattr(later, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(later, "_keep", looks)
+    monkeypatch.setattr(async_calls, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(async_calls, "_complete_abandoned", looks)
     with Served(from_environment(given), owner) as served:
         assert account(served, "A").get("Conference/").status == 200
         assert not served.server.broken
@@ -288,12 +288,12 @@ def test_the_end_of_a_task_that_never_ends_ends_the_process(owner: Owner, monkey
 
 
 def test_then_its_exit_code_says_so(redis_for_web: redis_of.RedisServer):
-    """So that it is started again. It ends at once, whoever is listening."""
+    """The supervisor then restarts it. The process ends immediately, even with listening clients."""
     code = (
-        "from ari_conf.web import later\n"
+        "from ari_conf.web import async_calls\n"
         "async def breaks(parts, replied): raise KeyError('of another version')\n"
-        "later._keep = breaks\n"
-        "from ari_conf.commands.serve import web\n"
+        "async_calls._complete_abandoned = breaks\n"
+        "from ari_conf.cli.processes import web\n"
         "web()"
     )
     given = {"ARI_CONF_REDIS_URL": redis_for_web.url, "ARI_CONF_WEB_LISTEN": f"127.0.0.1:{free_port()}"}

@@ -1,4 +1,4 @@
-"""The page's files: each is in the wheel, and each names only files that are there."""
+"""Tests of the page's files: each is in the wheel, and refers only to files that exist."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import ari_conf
-from ari_conf.web.page import FOLDER
+from ari_conf.web.routes.dashboard import FOLDER
 
 PACKAGE = Path(ari_conf.__file__).parent
 FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file())
@@ -19,7 +19,7 @@ def test_each_is_in_the_wheel():
     setup = configparser.ConfigParser()
     setup.read(PACKAGE.parent / "setup.cfg")
     patterns = setup["options.package_data"]["ari_conf"].split()
-    # A `*` of package_data stands for one folder or file, not for several.
+    # A `*` in package_data stands for one folder or file, and not for several.
     kept = {str(path.relative_to(PACKAGE)) for path in FILES}
     matched = {name for name in kept for p in patterns if fnmatch(name, p) and name.count("/") == p.count("/")}
     assert kept == matched
@@ -38,7 +38,7 @@ def test_each_names_only_what_is_there():
 
 
 def test_nothing_stands_inline():
-    """The page's rules forbid it: a browser would leave it out."""
+    """The page's rules forbid inline code: a browser would ignore it."""
     for path in FOLDER.glob("*.html"):
         assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", path.read_text()), path
 

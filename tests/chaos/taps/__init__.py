@@ -1,6 +1,6 @@
-"""An experiment: what carries a channel's sound to us, such that Asterisk lives whatever becomes of us?
+"""Experiment: transports that bring a channel's audio to a process without endangering Asterisk if that process dies.
 
     python -m tests.chaos.taps --help
 
-Receivers of a sound are killed and stopped at random moments, beside a conference that is listened to.
+Audio receivers are killed and stopped at random moments, beside a conference whose audio is judged.
 """

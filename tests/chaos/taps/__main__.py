@@ -1,4 +1,4 @@
-"""python -m tests.chaos.taps"""
+"""Command line of the experiment: python -m tests.chaos.taps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ari_conf.parts import asterisk
+from ari_conf.local import asterisk
 from tests.chaos.taps.run import Run
 from tests.chaos.taps.transports import CANDIDATES, OURS
 
@@ -18,7 +18,7 @@ from tests.chaos.taps.transports import CANDIDATES, OURS
 def main() -> int:
     options = _options()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="ari_conf-taps-"))
-    where = asterisk.get()
+    where = asterisk.install()
     results = []
     for candidate in options.candidate or [OURS]:
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""The phones, in a process of their own: nothing that dies or starts beside them makes them send late."""
+"""Phones in a process of their own: the deaths and starts of other processes do not delay their packets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _spawn = multiprocessing.get_context("spawn")
 
 
 class Phones:
-    """Use as a context manager. The first `members` are to be put into one conference; all speak all the time."""
+    """The phones' process, as a context manager. The first `members` join one conference; all send tones all
+    the time."""
 
     def __init__(self, sip_address: str, count: int, members: int) -> None:
         self._ours, theirs = _spawn.Pipe()
@@ -37,7 +38,7 @@ class Phones:
         self._ours.recv()
 
     async def over(self, until_ms: float) -> Sequence[Leg]:
-        """What the members heard until then."""
+        """Return the calls with what the members heard until then."""
         self._ours.send(until_ms)
         if not await asyncio.to_thread(self._ours.poll, OVER_S):
             raise RuntimeError("the phones' process does not end")
@@ -68,5 +69,5 @@ async def _call(theirs: Connection, sip_address: str, count: int, members: int) 
         for leg in legs:
             leg.from_ms, leg.to_ms = began, until
         theirs.send(legs)
-        # Asterisk may be dead: nobody answers a BYE then.
+        # Asterisk may be dead: then no BYE is answered.
         await asyncio.wait([asyncio.create_task(phone.hang_up()) for phone in board], timeout=1.0)

@@ -1,4 +1,4 @@
-"""The process that is killed: it listens to one channel, as `ari-conf serve` would."""
+"""The process to kill: it receives one channel's audio, as `ari-conf serve` would."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from multiprocessing.connection import Connection
 
 import structlog
 
-from ari_conf.ari.client import Client, Server
-from ari_conf.ari.listening import Listening
+from ari_conf.ari.address import Server
+from ari_conf.ari.beep_listener import BeepListener
+from ari_conf.ari.client import Client
 from ari_conf.errors import AriError
 from tests.chaos.taps.transports import EVENTS, HOST, OURS, TRANSPORTS, Slot
 
@@ -21,21 +22,21 @@ ENTERS_TRIES, ENTERS_S = 50, 0.02
 
 @dataclass(frozen=True)
 class Place:
-    """All that a receiver knows of the system."""
+    """Everything that a receiver knows about the system."""
 
     candidate: str
     asterisk_connects: bool
-    """It opens the events' WebSocket, not we."""
+    """True if Asterisk opens the event WebSocket, and not the receiver."""
     slot: Slot
     ari_url: str
     user: str
     channel_id: str
-    """What it listens to."""
+    """The channel whose audio the process receives."""
     password: str = field(repr=False)
 
 
 def main(pipe: Connection, place: Place) -> None:
-    """It says "idle", waits for a word, says "starting", listens until the next word, says "ending", ends, waits."""
+    """Say "idle", wait for a word, say "starting", receive until the next word, say "ending", end, wait."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with contextlib.suppress(EOFError, BrokenPipeError):
         asyncio.run(_main(pipe, place))
@@ -59,7 +60,7 @@ async def _main(pipe: Connection, place: Place) -> None:
     try:
         await connected.wait()
         await _listen(place, client, pipe.send, words.acquire)
-        await words.acquire()  # to be killed
+        await words.acquire()  # until it is killed
     finally:
         await client.close()
 
@@ -71,7 +72,7 @@ async def _listen(
         say("idle")
         await told()
         say("starting")
-        listening = Listening(client, lambda channel_id: None)
+        listening = BeepListener(client, lambda channel_id: None)
         if place.candidate == OURS:
             listening.start(place.channel_id)
         await told()
@@ -108,5 +109,5 @@ async def _open(place: Place, client: Client, media: Callable[[str], Awaitable[N
             query = {"channel": f"{name}.snoop,{name}.media"}
             await client.request("POST", f"/bridges/{name}/addChannel", query)
             return
-        except AriError:  # they haven't entered the application yet
+        except AriError:  # the channels have not entered the Stasis application yet
             await asyncio.sleep(ENTERS_S)

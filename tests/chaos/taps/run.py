@@ -1,4 +1,4 @@
-"""A run of one candidate: receivers die, stall and are ended beside a conference; all of it is counted."""
+"""A run of one candidate: receivers die, stall and end beside a conference, and everything is counted."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from ari_conf.ari.client import Client, Server
+from ari_conf.ari.address import Server
+from ari_conf.ari.client import Client
 from ari_conf.errors import AriError, AriUnreachable
-from ari_conf.parts.asterisk import EmbeddedAsterisk
-from ari_conf.parts.processes import free_port
+from ari_conf.local.asterisk import LocalAsterisk
+from ari_conf.local.processes import free_port
 from demo.phone import now_ms
 from tests.chaos import hearing
 from tests.chaos.taps import receiver
@@ -27,24 +28,24 @@ from tests.chaos.taps.transports import HOST, TRANSPORTS, Slot
 from tests.chaos.witness import Witness, prefer
 
 SLOTS = 4
-"""Receivers at a time. Each has a caller who waits, beside the conference."""
+"""The number of concurrent receivers. Each has a caller who waits outside the conference."""
 MEMBERS = 3
-"""Of the conference; they are listened to as well."""
+"""The number of conference members; receivers receive their audio too."""
 Phase = Literal["idle", "starting", "streaming", "ending"]
 PHASES: tuple[Phase, ...] = ("idle", "starting", "streaming", "ending")
 WITHIN_S = {"idle": (0.0, 0.05), "starting": (0.0, 0.06), "streaming": (0.3, 0.9), "ending": (0.0, 0.04)}
-"""After the phase's beginning the receiver is killed or stopped within this time."""
+"""Seconds from the start of the phase within which the receiver is killed or stopped."""
 LISTENS_S = (0.3, 0.6)
-"""Before it is ended."""
+"""Seconds of receiving before the end."""
 STALLED = 0.25
-"""Of the receivers so many are stopped first, for as long:"""
+"""The share of receivers that are stopped first, for STALL_S seconds."""
 STALL_S = (0.3, 8.0)
 IDLE_S = 15.0
-"""By then a receiver is connected."""
+"""Seconds within which a receiver connects."""
 GONE_S = 5.0
-"""By then nothing is left of what it made, once that was asked for."""
+"""Seconds within which the receiver's objects are gone after their removal was requested."""
 EDGE_MS = 200.0
-"""Before its death what Asterisk did is not judged."""
+"""Milliseconds before Asterisk's death that are not judged."""
 APP = "taps"
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.chaos.taps.receiver"])
@@ -54,20 +55,20 @@ FORKS.set_forkserver_preload(["tests.chaos.taps.receiver"])
 class Result:
     candidate: str
     socket: str
-    """The events' WebSocket: inbound, opened by us; outbound, by Asterisk."""
+    """The event WebSocket: inbound if the receiver opens it, outbound if Asterisk does."""
     kills: Counter[str] = field(default_factory=Counter)
-    """By phase."""
+    """Killed receivers by phase."""
     stalls: Counter[str] = field(default_factory=Counter)
-    """Those of them that were stopped before."""
+    """Killed receivers that were stopped before, by phase."""
     signals: list[int] = field(default_factory=list)
-    """That ended Asterisk."""
+    """The signals that ended Asterisk."""
     unanswered: int = 0
-    """Requests for which Asterisk, alive, had no answer within 5 s: then it was killed and started again."""
+    """Requests that a living Asterisk did not answer within 5 s; it was then killed and restarted."""
     slowest_answer_s: float = 0.0
     stuck: int = 0
     """Channels that could not be removed."""
     gaps: int = 0
-    """Of more than 100 ms in a member's voice."""
+    """Gaps of more than 100 ms in a member's voice."""
     own_gaps: int = 0
     longest_gap_ms: float = 0.0
     pair_seconds: float = 0.0
@@ -94,8 +95,8 @@ class Result:
         )
 
 
-class Tested(EmbeddedAsterisk):
-    """With all candidates' modules, and each receiver's WebSockets."""
+class Tested(LocalAsterisk):
+    """An Asterisk with all candidates' modules, and each receiver's WebSockets."""
 
     slots: tuple[Slot, ...] = ()
     asterisk_connects = False
@@ -104,7 +105,7 @@ class Tested(EmbeddedAsterisk):
         super()._configure()
         etc = self.folder / "etc"
         loaded = (etc / "modules.conf").read_text()
-        # In this order: chan_rtp needs what res_rtp_multicast exports.
+        # The order matters: chan_rtp needs symbols that res_rtp_multicast exports.
         wanted = dict.fromkeys(name for transport in TRANSPORTS.values() for name in transport.modules)
         lines = [f"load = {name}\n" for name in wanted if f"load = {name}\n" not in loaded]
         (etc / "modules.conf").write_text(loaded + "".join(lines))
@@ -133,14 +134,14 @@ class Run:
     def __init__(
         self, candidate: str, kills: int, seed: int, folder: Path, where: str, asterisk_connects: bool = False
     ) -> None:
-        """`asterisk_connects`: it opens the events' WebSockets."""
+        """Prepare a run. `asterisk_connects`: Asterisk opens the event WebSockets."""
         self.result = Result(candidate, "outbound" if asterisk_connects else "inbound")
         self._asterisk_connects = asterisk_connects
         self._left = kills
         self._dice = random.Random(f"{candidate} {seed}")
         self._folder, self._where = folder, where
         self._channels: dict[str, str] = {}
-        """By the caller's number."""
+        """Channel ids by the caller's number."""
         self._arrived = asyncio.Event()
         self._died_ms = 0.0
         self._over = False
@@ -152,7 +153,7 @@ class Run:
         return self.result
 
     async def _life(self) -> None:
-        """Asterisk's, until it dies or all receivers were killed."""
+        """Run one life of Asterisk, until it dies or all receivers were killed."""
         slots = tuple(Slot(number, free_port(), free_port()) for number in range(SLOTS))
         self._asterisk = Tested(self._folder, self._where, app=APP, outbound=False)
         self._asterisk.slots = slots
@@ -218,10 +219,11 @@ class Run:
         result.pair_seconds += listened.pair_seconds
         result.wrong += [finding.text for finding in listened.findings]
 
-    # The receivers.
+    # Receivers.
 
     async def _tell_events(self, slots: Sequence[Slot]) -> None:
-        """One after another, to all of them: Asterisk is to have much to tell whenever one of them dies."""
+        """Send events to all receivers, one after another, so that Asterisk has many to send whenever one of
+        them dies."""
         while not self._over:
             for slot in slots:
                 await self._ask("POST", f"/events/user/noise?application={slot.app}")
@@ -280,7 +282,7 @@ class Run:
         self.result.kills[phase] += 1
 
     async def _clean(self, slot: Slot) -> None:
-        """What the next process would do."""
+        """Remove the receiver's objects as the next process would."""
         end = time.monotonic() + GONE_S
         while not self._over:
             left = await self._left_of(slot)
@@ -304,7 +306,7 @@ class Run:
         try:
             return await self._ari.request(method, path)
         except AriUnreachable:
-            # Whether it is dead is known a moment later.
+            # Asterisk's death is noticed a moment later.
             await asyncio.sleep(0.2)
             if not self._over:
                 self._over = True

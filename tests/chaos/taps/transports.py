@@ -1,4 +1,4 @@
-"""The candidates: each makes a channel of Asterisk's that carries the sound, and takes in what it sends."""
+"""Candidates: each creates an Asterisk channel that carries the audio, and receives that audio."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Slot:
-    """One receiver's place: what Asterisk's configuration says of it."""
+    """The ports and names of one receiver in Asterisk's configuration."""
 
     number: int
     events_port: int
@@ -31,20 +31,20 @@ class Slot:
 
     @property
     def app(self) -> str:
-        """Of ARI; ids of what the receiver makes begin with it."""
+        """Return the name of the Stasis application; ids of the receiver's objects start with it."""
         return f"slot{self.number}"
 
     @property
     def media(self) -> str:
-        """The connection in websocket_client.conf."""
+        """Return the name of the connection in websocket_client.conf."""
         return f"media{self.number}"
 
 
 class Transport:
-    """One receiver's. `ready` may listen; `open` makes the channel."""
+    """The transport of one receiver. `ready` may listen; `open` creates the channel."""
 
     modules: tuple[str, ...] = ()
-    """That Asterisk is to load."""
+    """The modules that Asterisk must load."""
 
     def __init__(self, ari: Client, slot: Slot, heard: Heard) -> None:
         self.ari, self.slot, self.heard = ari, slot, heard
@@ -62,7 +62,7 @@ class Transport:
 
 
 class WebSocketServer(Transport):
-    """Asterisk is the server: we connect."""
+    """Media over WebSocket with Asterisk as the server: the receiver connects."""
 
     modules = ("chan_websocket",)
 
@@ -94,7 +94,7 @@ class _Listener(WSListener):  # type: ignore[misc]
 
 
 class WebSocketClient(Transport):
-    """Asterisk is the client: it connects."""
+    """Media over WebSocket with Asterisk as the client: Asterisk connects."""
 
     modules = ("chan_websocket", "res_websocket_client")
 
@@ -118,7 +118,7 @@ class WebSocketClient(Transport):
 
 
 class AudioSocket(Transport):
-    """Over TCP; Asterisk connects."""
+    """AudioSocket over TCP; Asterisk connects."""
 
     modules = ("res_audiosocket", "chan_audiosocket")
     SOUND = 0x10
@@ -155,7 +155,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 
 
 class Rtp(Transport):
-    """External media over UDP (UnicastRTP): Asterisk has two ports of rtp.conf's range for it."""
+    """External media over UDP (UnicastRTP): Asterisk uses two ports of rtp.conf's range for it."""
 
     modules = ("res_rtp_multicast", "chan_rtp")
 
@@ -174,7 +174,7 @@ class Rtp(Transport):
 
 
 class RtpOnlySent(Rtp):
-    """MulticastRTP to an address that isn't a multicast one: Asterisk only sends, and needs no port of the range."""
+    """MulticastRTP to a unicast address: Asterisk only sends, and needs no port of the range."""
 
     async def open(self, channel_id: str) -> None:
         endpoint = f"MulticastRTP/basic/{HOST}:{self.slot.media_port}//c(ulaw)"
@@ -190,7 +190,7 @@ TRANSPORTS: dict[str, type[Transport]] = {
     "rtp-only-sent": RtpOnlySent,
 }
 OURS = "ours"
-"""What ari_conf does, by its own code."""
+"""The beep listener of ari_conf itself."""
 EVENTS = "events"
-"""No sound at all: only the events' WebSocket dies, or is closed in good order."""
+"""No audio: only the event WebSocket dies, or is closed properly."""
 CANDIDATES = (*TRANSPORTS, OURS, EVENTS)

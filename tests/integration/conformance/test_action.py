@@ -1,10 +1,10 @@
-"""action, method, redirect: what comes after the conference."""
+"""action, method, redirect: the steps after the conference."""
 
 from __future__ import annotations
 
 import pytest
 
-from demo import listen
+from demo import audio_analysis
 from tests.integration.stage import Stage
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -33,7 +33,7 @@ async def test_the_reply_replaces_the_rest(stage: Stage, method: str) -> None:
         await ann.press("*")
         asked = await stage.receiver.wait_for(lambda request: request.path == "/action")
         await ann.hung_up()
-        assert set(listen.tones(ann.as_sent(), (REPLACED, AFTER))) == {REPLACED}
+        assert set(audio_analysis.tones(ann.as_sent(), (REPLACED, AFTER))) == {REPLACED}
     assert asked.method == method
     assert (asked.query["a"], asked.query["b"]) == ("1", "2")
     assert asked.params["ConferenceName"] == "stand up"
@@ -49,7 +49,7 @@ async def test_the_reply_replaces_the_rest(stage: Stage, method: str) -> None:
 async def test_the_reply_is_ignored(stage: Stage) -> None:
     tones_for(stage)
     stage.document("/action", "<Play>{url}/replaced.wav</Play>")
-    # It doesn't even wait for the reply.
+    # The next element doesn't even wait for the reply.
     answered = stage.receiver.holds("/action")
     async with stage.callers(1) as (ann,):
         document = f'<Conference {LEAVING} redirect="false" action="{{url}}/action">c</Conference>'
@@ -60,13 +60,13 @@ async def test_the_reply_is_ignored(stage: Stage) -> None:
         after = await stage.hears(ann, AFTER)
         answered.set()
         await ann.hung_up()
-        assert set(listen.tones(ann.as_sent(), (REPLACED, AFTER))) == {AFTER}
+        assert set(audio_analysis.tones(ann.as_sent(), (REPLACED, AFTER))) == {AFTER}
     assert asked.method == "POST"
     assert asked.params["ConferenceName"] == "c"
     stage.saw(f"the next element heard {after - ann.pressed[0][0]:.0f} ms after the press, before the reply was there")
 
 
-@pytest.mark.row("action", "requested also if he hung up; the reply is ignored")
+@pytest.mark.row("action", "requested also after a hangup; the reply is ignored")
 @pytest.mark.parametrize("redirect", ["true", "false"])
 async def test_who_hung_up(stage: Stage, redirect: str) -> None:
     stage.document("/action", '<Conference callbackUrl="{url}/events">another</Conference>')
@@ -97,11 +97,11 @@ async def test_the_reply_opens_another_conference(stage: Stage) -> None:
         await stage.call(cid, '<Conference callbackUrl="{url}/events">second</Conference>')
         await stage.hears(bob, 2575)
         await ann.press("*")
-        # The star itself is no sound, and her tone goes on.
+        # The star itself makes no sound, and Ann's tone continues.
         await stage.hears(cid, 2575)
         await stage.hears(ann, 3025)
-        assert set(listen.tones(await stage.listen(cid, 500))) == {2575}
-        assert listen.silent(await stage.listen(bob, 300))
+        assert set(audio_analysis.tones(await stage.listen(cid, 500))) == {2575}
+        assert audio_analysis.silent(await stage.listen(bob, 300))
         for phone in (ann, bob, cid):
             await phone.hang_up()
         await stage.until(lambda: len(stage.events("ConferenceExit")) == 4)
@@ -124,24 +124,24 @@ async def test_two_conferences_one_after_the_other(stage: Stage) -> None:
         await stage.call(bob, element)
         await stage.call(cid, element.replace("first", "second"))
         await stage.call(dee, element.replace("first", "second"))
-        # Several conferences at once: each hears his own alone.
+        # Several conferences at the same time: each member hears only their own.
         await stage.hears(ann, 2875)
         await stage.hears(cid, 3175)
         await stage.hears(dee, 3025)
-        assert set(listen.tones(await stage.listen(cid, 300))) == {3175}
-        assert set(listen.tones(await stage.listen(ann, 300))) == {2875}
+        assert set(audio_analysis.tones(await stage.listen(cid, 300))) == {3175}
+        assert set(audio_analysis.tones(await stage.listen(ann, 300))) == {2875}
         await ann.press("*")
         await stage.hears(cid, 2575)
         await stage.hears(ann, 3025)
         await stage.hears(ann, 3175)
-        assert set(listen.tones(await stage.listen(ann, 300))) == {3025, 3175}
-        assert listen.silent(await stage.listen(bob, 300))
+        assert set(audio_analysis.tones(await stage.listen(ann, 300))) == {3025, 3175}
+        assert audio_analysis.silent(await stage.listen(bob, 300))
         for phone in (ann, bob, cid, dee):
             await phone.hang_up()
         await stage.until(lambda: len(stage.events("ConferenceExit")) == 5)
     ids = {(r.params["ConferenceName"], r.params["ConferenceUUID"]) for r in stage.events("ConferenceEnter")}
     assert len(ids) == 2
-    stage.saw("two conferences of two, then of one and three: each hears his own alone")
+    stage.saw("two conferences of two, then of one and three: each member hears only their own")
 
 
 @pytest.mark.row("action", "none: the next element runs; no element left: the call is hung up, code 4010")
@@ -153,7 +153,7 @@ async def test_no_action(stage: Stage) -> None:
         await stage.enters(ann)
         await ann.press("*")
         await ann.hung_up()
-        assert listen.intervals_of(ann.as_sent(), AFTER)
+        assert audio_analysis.intervals_of(ann.as_sent(), AFTER)
         assert ann.cause == 16
         ended = await stage.event("Hangup")
     assert ended.params["HangupCauseCode"] == "4010"

@@ -1,4 +1,4 @@
-"""callbackUrl and callbackMethod: every parameter of every request; their order; what a bad attribute costs."""
+"""callbackUrl and callbackMethod: every parameter of every request, their order, and the effect of a bad attribute."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from demo import listen
+from demo import audio_analysis
 from tests.integration.receiver import Request
 from tests.integration.stage import Stage
 
@@ -30,7 +30,7 @@ MORE = {
 
 
 def standard_parameters(stage: Stage, request: Request, caller: str) -> None:
-    """Those of a call from +1555…, with a header X-PH-Team."""
+    """Return the standard parameters of a call from +1555…, with a header X-PH-Team."""
     params = request.params
     assert UUID(params["CallUUID"])
     assert UUID(params["RequestUUID"])
@@ -60,7 +60,7 @@ def of_the_end(request: Request) -> None:
 )
 @pytest.mark.parametrize(
     ("method", "caller", "name"),
-    # Plivo's SDK, the referee of signatures, fails on a GET whose parameters are not ASCII.
+    # Plivo's SDK, which checks the signatures here, fails on a GET whose parameters are not ASCII.
     [("POST", "Ann Müller", "Stand Up ☕"), ("GET", "Ann Miller", "Stand & Up = 1+1%")],
 )
 async def test_all_parameters(stage: Stage, method: str, caller: str, name: str) -> None:
@@ -116,7 +116,7 @@ async def test_all_parameters(stage: Stage, method: str, caller: str, name: str)
 @pytest.mark.row("callbackUrl", "ConferenceFirstMember, ConferenceLastMember; member IDs from one counter")
 async def test_first_and_last(stage: Stage) -> None:
     document = '<Conference callbackUrl="{url}/events">c</Conference>'
-    # Who waits for the start is a member too.
+    # A caller who waits for the start is a member too.
     waiting = document.replace("<Conference", '<Conference startConferenceOnEnter="false"')
     async with stage.callers(3) as (ann, bob, cid):
         for phone in (ann, bob):
@@ -148,20 +148,20 @@ async def test_order(stage: Stage) -> None:
         ann.tone(2575)
         await stage.call(ann, document)
         await stage.call(bob, document.replace("/ann", "/bob"))
-        # Without a callbackUrl there is nothing to be counted.
+        # Without a callbackUrl there is nothing to count.
         await stage.call(cid, "<Conference>c</Conference>")
         await stage.hears(bob, 2575)
         await stage.hears(cid, 2575)
         await ann.press("123", gap_ms=60, duration_ms=80)
         await cid.hang_up()
         await ann.hang_up()
-        # Of two who hang up at once Asterisk may tell in any order.
+        # If two members hang up at the same time, Asterisk may report them in any order.
         await stage.leaves(ann)
         await bob.hang_up()
         await stage.leaves(bob)
     at_ann, at_bob = stage.receiver.requests_to("/ann"), stage.receiver.requests_to("/bob")
     told = [int(request.params["ConferenceSequence"]) for request in at_ann]
-    # The first was refused and came again, before all others.
+    # The first request was refused and was sent again before all others.
     assert told == [1, 1, 3, 4, 5, 6]
     assert [int(request.params["ConferenceSequence"]) for request in at_bob] == [2, 7]
     matched = [request.params.get("ConferenceDigitsMatch") for request in at_ann]
@@ -169,7 +169,7 @@ async def test_order(stage: Stage) -> None:
     stamps = [int(request.params["Timestamp"]) for request in at_ann]
     assert stamps == sorted(stamps)
     assert stamps[0] == stamps[1]
-    # The receiver took 0.4 s for each: they arrived ever later after what they tell of.
+    # The receiver took 0.4 s for each: each callback arrived later after its event than the one before.
     late = [request.at_ms - stamp for request, stamp in zip(at_ann, stamps, strict=True)]
     assert all(ms >= 0 for ms in late)
     assert late[-1] >= 800
@@ -198,11 +198,11 @@ async def test_bad_values(stage: Stage) -> None:
         await stage.call(bob, "<Conference>c</Conference>")
         await stage.call(ann, f'<Conference {attributes} callbackUrl="{{url}}/events">c</Conference>')
         entered = await stage.enters(ann)
-        # Not muted, told by POST, relayed: the defaults.
+        # The defaults: not muted, callbacks by POST, digits relayed.
         await stage.hears(bob, 2575)
         assert entered.method == "POST"
         await ann.press("5")
-        await bob.receives("5")
+        await bob.wait_for_digits("5")
         problems = stage.problems()
         for phone in (ann, bob):
             await phone.hang_up()
@@ -229,7 +229,7 @@ async def test_bad_urls(stage: Stage) -> None:
             f"<Conference {attributes} timeLimit='1'>c</Conference><Play>x.wav</Play><Play>{{url}}/after.wav</Play>",
         )
         await ann.hung_up()
-        assert listen.intervals_of(ann.as_sent(), 3325)
+        assert audio_analysis.intervals_of(ann.as_sent(), 3325)
     problems = stage.problems()
     for name in names:
         told = f'Conference: {name}="events.php" is not allowed (an absolute http or https URL); none is used'

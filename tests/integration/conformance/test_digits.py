@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from demo import listen
+from demo import audio_analysis
 from demo.phone import Phone
 from tests.integration.stage import Stage
 from tests.lateness import lasted
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def digits(phone: Phone) -> str:
-    """All that came from the far end, as RFC 4733 events."""
+    """Return all digits that came from the far end as RFC 4733 events."""
     return "".join(digit for _, digit in phone.received)
 
 
@@ -24,7 +24,7 @@ def matches(stage: Stage) -> list[str]:
 
 
 async def in_one_conference(stage: Stage, *documents: tuple[Phone, str]) -> None:
-    """All of them, each with a tone; returns when each hears the others."""
+    """Let all phones join, each with a tone; return when each hears the others."""
     pitches = (2575, 2875, 3175)
     for (phone, document), hz in zip(documents, pitches, strict=False):
         phone.tone(hz)
@@ -45,11 +45,11 @@ async def test_patterns_that_begin_alike(stage: Stage) -> None:
         await ann.press("123")
         at_once = await stage.event("ConferenceDigitsMatch", ConferenceDigitsMatch="123")
         last_pressed = ann.pressed[-1][0]
-        # Of 129 the pattern 12 matches as soon as the 9 is there, and nothing wants the 9.
+        # In 129 the pattern 12 matches as soon as the 9 arrives, and no pattern takes the 9.
         await ann.press("129")
-        await bob.receives("9")
+        await bob.wait_for_digits("9")
         await ann.press("45")
-        await bob.receives("945")
+        await bob.wait_for_digits("945")
         await stage.until(lambda: len(matches(stage)) == 2)
         assert matches(stage) == ["123", "12"]
         assert digits(ann) == ""
@@ -71,9 +71,9 @@ async def test_a_shorter_match_waits_1500_ms_for_the_longer(stage: Stage) -> Non
         waited = float(matched.params["Timestamp"]) - ann.pressed[-1][0]
         assert matched.params["ConferenceDigitsMatch"] == "12"
         assert waited >= 1500
-        # More: the 1 alone is no match, and is relayed when its time is over; the 2 is not wanted by any pattern.
+        # More than 1500 ms: the 1 alone is no match and is relayed after the timeout; no pattern takes the 2.
         await ann.press("12", gap_ms=1800)
-        await bob.receives("12")
+        await bob.wait_for_digits("12")
         late = bob.received[0][0] - ann.pressed[2][0]
         assert late >= 1500
         assert matches(stage) == ["12"]
@@ -89,10 +89,10 @@ async def test_digits_reach_all_others_and_only_them(stage: Stage) -> None:
         await in_one_conference(stage, (ann, relayed), (bob, relayed), (cid, kept))
         await cid.press("357")
         await ann.press("1*#0")
-        await asyncio.gather(bob.receives("1*#0"), cid.receives("1*#0"))
-        # What cid pressed before would have come before.
+        await asyncio.gather(bob.wait_for_digits("1*#0"), cid.wait_for_digits("1*#0"))
+        # Cid's earlier digits would have arrived earlier.
         await bob.press("8")
-        await asyncio.gather(ann.receives("8"), cid.receives("1*#08"))
+        await asyncio.gather(ann.wait_for_digits("8"), cid.wait_for_digits("1*#08"))
         assert digits(bob) == "1*#0"
         delay = bob.received[0][0] - ann.pressed[0][0]
         stage.saw(f"1*#0 at both others' phones in order, the first after {delay:.0f} ms; none at the sender's")
@@ -107,7 +107,7 @@ async def test_no_digit_is_lost_between_two(stage: Stage) -> None:
         matching = '<Conference digitsMatch="5" callbackUrl="{url}/events">c</Conference>'
         await in_one_conference(stage, (ann, matching), (bob, matching))
         await asyncio.gather(ann.press("0123456789*#", gap_ms=60), bob.press("#*987654321", gap_ms=60))
-        await asyncio.gather(bob.receives("012346789*#"), ann.receives("#*98764321"))
+        await asyncio.gather(bob.wait_for_digits("012346789*#"), ann.wait_for_digits("#*98764321"))
         await stage.until(lambda: len(matches(stage)) == 2)
         members = {request.params["ConferenceMemberID"] for request in stage.events("ConferenceDigitsMatch")}
         assert len(members) == 2
@@ -121,20 +121,20 @@ async def test_star_leaves_and_the_call_goes_on(stage: Stage) -> None:
     tone = stage.tones("/after.wav", (3325, 800))
     leaving = '<Conference hangupOnStar="true" digitsMatch="*1" callbackUrl="{url}/events">c</Conference>'
     async with stage.callers(3) as (ann, bob, cid):
-        # Bob's * is a digit as any other: that is the default.
+        # Bob's * is a digit like any other, by default.
         others = '<Conference callbackUrl="{url}/events">c</Conference>'
         await in_one_conference(stage, (ann, f"{leaving}<Play>{tone}</Play>"), (bob, others), (cid, others))
         await bob.press("*")
-        await asyncio.gather(ann.receives("*"), cid.receives("*"))
+        await asyncio.gather(ann.wait_for_digits("*"), cid.wait_for_digits("*"))
         await ann.press("*")
         left = await stage.event("ConferenceExit")
         assert left.params["ConferenceExitReason"] == "star"
         assert left.params["ConferenceLastMember"] == "false"
         assert left.params["CallStatus"] == "in-progress"
         after = await stage.hears(ann, 3325)
-        assert set(listen.tones(await stage.listen(bob, 500))) == {3175}
+        assert set(audio_analysis.tones(await stage.listen(bob, 500))) == {3175}
         await ann.hung_up()
-        assert set(listen.tones(ann.heard.between(after, after + 800))) == {3325}
+        assert set(audio_analysis.tones(ann.heard.between(after, after + 800))) == {3325}
         assert bob.state == cid.state == "answered"
         assert (digits(ann), digits(bob), digits(cid)) == ("*", "", "*")
         assert matches(stage) == []
@@ -149,10 +149,10 @@ async def test_digits_are_sent_on_entry(stage: Stage) -> None:
         bob.tone(2875)
         await stage.call(bob, "<Conference>c</Conference>")
         await stage.call(ann, '<Conference sendDigits="12w3W#">c</Conference>')
-        await bob.receives("123#")
+        await bob.wait_for_digits("123#")
         at = [at for at, _ in bob.received]
         to_3, to_hash = at[2] - at[0], at[3] - at[2]
-        # A digit is sent with the next 20 ms.
+        # A digit is sent with the next packet, up to 20 ms later.
         lasted(at[0], at[2], 480, 900)
         lasted(at[2], at[3], 980, 1400)
         await stage.hears(ann, 2875)

@@ -19,7 +19,7 @@ def takers(stage: Stage) -> list[str]:
 
 
 async def joins(stage: Stage, phone: Phone, document: str) -> str:
-    """Returns his CallUUID."""
+    """Let the phone join and return its CallUUID."""
     known = len(stage.events("ConferenceEnter"))
     await stage.call(phone, document)
     return str((await stage.until(lambda: stage.events("ConferenceEnter")[known:]))[0].params["CallUUID"])
@@ -31,7 +31,7 @@ async def takes(stage: Stage, count: int) -> None:
 
 @pytest.mark.row(
     "floorEvent",
-    "the holder keeps the floor through others' interruptions; free when he leaves; one event for each taking",
+    "the holder keeps the floor through others' interruptions; free when they leave; one event for each taking",
 )
 async def test_who_takes_the_floor(stage: Stage) -> None:
     async with stage.callers(2) as (ann, bob):
@@ -41,7 +41,7 @@ async def test_who_takes_the_floor(stage: Stage) -> None:
         first = stage.events("ConferenceFloor")[0]
         bob.tone(2875)
         await stage.hears(ann, 2875)
-        # She pauses and goes on while he talks, and it is still hers. Then he pauses while she talks.
+        # Ann pauses and continues while Bob talks, and keeps the floor. Then Bob pauses while Ann talks.
         ann.silence()
         await stage.listen(ann, PAUSE_MS)
         ann.tone(2575)
@@ -51,7 +51,7 @@ async def test_who_takes_the_floor(stage: Stage) -> None:
         bob.tone(2875)
         await stage.listen(bob, 400)
         assert takers(stage) == [ann_call]
-        # Both are silent: whoever starts now takes it.
+        # Both are silent: the first to talk now takes the floor.
         ann.silence()
         bob.silence()
         await stage.listen(bob, PAUSE_MS)
@@ -59,7 +59,7 @@ async def test_who_takes_the_floor(stage: Stage) -> None:
         await takes(stage, 2)
         ann.tone(2575)
         await stage.listen(ann, 400)
-        # He leaves: it is free, and she takes it when she starts.
+        # Bob leaves: the floor is free, and Ann takes it when she starts to talk.
         await bob.hang_up()
         ann.silence()
         await stage.listen(ann, PAUSE_MS)
@@ -75,7 +75,8 @@ async def test_who_takes_the_floor(stage: Stage) -> None:
 
 
 @pytest.mark.row(
-    "floorEvent", "a muted member never takes the floor; false: his taking is not told, and he holds it all the same"
+    "floorEvent",
+    "a muted member never takes the floor; false: the taking is not told, and the member holds it all the same",
 )
 async def test_who_does_not_take_it(stage: Stage) -> None:
     async with stage.callers(3) as (ann, bob, cid):
@@ -86,7 +87,7 @@ async def test_who_does_not_take_it(stage: Stage) -> None:
         await stage.listen(ann, 400)
         bob.tone(2875)
         await stage.hears(ann, 2875)
-        # Time for Asterisk to have told of Bob's talking as well.
+        # Enough time for Asterisk to report Bob's talking as well.
         await stage.listen(ann, 400)
         cid.tone(3175)
         await stage.listen(cid, 400)
@@ -100,4 +101,4 @@ async def test_who_does_not_take_it(stage: Stage) -> None:
             await phone.hang_up()
         await stage.event("ConferenceExit", ConferenceLastMember="true")
     assert takers(stage) == [cid_call]
-    stage.saw("of a muted talker, of one without floorEvent and of one who interrupts him: no event")
+    stage.saw("no event for a muted talker, for one without floorEvent, and for one who interrupts that one")

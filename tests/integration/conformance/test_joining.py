@@ -1,4 +1,4 @@
-"""Joining: which conference a name is, who is let in, and what is told of it."""
+"""Joining: the conference that a name stands for, admission of callers, and the callbacks about both."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from demo import listen
+from demo import audio_analysis
 from demo.phone import CallFailed
 from tests.integration.receiver import Receiver
 from tests.integration.stage import Stage
@@ -38,8 +38,8 @@ async def test_the_name_is_trimmed_and_nothing_else(stage: Stage) -> None:
         await stage.hears(ann, 2875)
         await stage.hears(bob, 2575)
         at_ann, at_cid = await asyncio.gather(stage.listen(ann), stage.listen(cid))
-        assert set(listen.tones(at_ann)) == {2875}
-        assert listen.silent(at_cid)
+        assert set(audio_analysis.tones(at_ann)) == {2875}
+        assert audio_analysis.silent(at_cid)
         stage.saw("'\\n  Größe ☕  会议 \\t' and 'Größe ☕  会议' are one conference, 'größe ☕  会议' another")
 
 
@@ -61,14 +61,14 @@ async def test_the_same_name_in_two_accounts_is_two_conferences(stage: Stage) ->
         await stage.hears(ann, 2875)
         await stage.hears(bob, 3025)
         at_ann, at_bob = await asyncio.gather(stage.listen(ann), stage.listen(bob))
-        assert set(listen.tones(at_ann)) == {2875}
-        assert set(listen.tones(at_bob)) == {3025}
+        assert set(audio_analysis.tones(at_ann)) == {2875}
+        assert set(audio_analysis.tones(at_bob)) == {3025}
         # "a small integer, from a counter that all conferences share"
         entered = [await stage.enters(ann), await other.enters(bob), await stage.enters(cid), await other.enters(dan)]
         ids = [int(e.params["ConferenceMemberID"]) for e in entered]
         assert ids == list(range(ids[0], ids[0] + 4))
         assert 0 < ids[0] < 1_000_000
-        stage.saw(f"two UUIDs; each hears his own account's; member ids over both: {ids}")
+        stage.saw(f"two UUIDs; each hears only their own account's; member ids over both: {ids}")
         for phone in (ann, bob, cid, dan):
             await phone.hang_up()
         await other.event("ConferenceExit", ConferenceLastMember="true")
@@ -81,7 +81,7 @@ async def test_callers_at_the_same_instant_meet(stage: Stage) -> None:
         pitches = (2575, 2725, 2875, 3025)
         for phone, hz in zip(phones, pitches, strict=True):
             phone.tone(hz)
-        # Their documents are asked for at once, and given out at once.
+        # The documents are requested at the same time, and returned at the same time.
         for number in range(1, 5):
             stage.receiver.delays[f"/document/{number}"] = 0.3
         await asyncio.gather(*(stage.call(phone, ROOM) for phone in phones))
@@ -98,7 +98,7 @@ async def test_callers_at_the_same_instant_meet(stage: Stage) -> None:
 
 @pytest.mark.row("joining", "one that is ending is not live: who arrives then gets a new one, with a new UUID")
 async def test_who_arrives_while_it_is_ending_gets_a_new_one(stage: Stage) -> None:
-    # Who goes on at the end with a conference of that name arrives while the old one still puts the others out.
+    # A caller whose next element names the same conference arrives while the old one still puts the others out.
     host = named("standup", endConferenceOnExit="true")
     async with stage.callers(4) as (ann, *others):
         for phone, hz in zip(others, (2725, 2875, 3025), strict=True):
@@ -145,13 +145,13 @@ async def test_full_skips_the_element_and_its_action(stage: Stage) -> None:
         await stage.call(cid, late + OTHERWISE)
         await stage.hears(cid, 1300)
         await cid.hung_up()
-        assert set(listen.tones(ann.as_sent())) == {2875}
-        assert not listen.tones(cid.heard.audio, [2875])
+        assert set(audio_analysis.tones(ann.as_sent())) == {2875}
+        assert not audio_analysis.tones(cid.heard.audio, [2875])
         assert not stage.receiver.requests_to("/late")
         assert not stage.receiver.requests_to("/action")
         assert len(stage.events("ConferenceEnter")) == 2
         stage.saw("2 by the first, 20 by the others: the third hears the next element; no callback, no action")
-        # One who has left makes room.
+        # A member who leaves makes room.
         await bob.hang_up()
         await stage.leaves(bob)
         await stage.call(dan, ROOM)

@@ -1,4 +1,4 @@
-"""How long it takes until it is heard. Reported, not asserted: a busy machine is no fault of the conference's."""
+"""Latencies until a change is heard: reported, not asserted, since the conference can't help a busy machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leaving: in which order what happens, why each left, and what follows for the others."""
+"""Leaving: the order of its steps, the reason of each exit, and the consequences for the others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from demo import listen
+from demo import audio_analysis
 from demo.phone import Phone, now_ms
 from tests.integration.receiver import Request
 from tests.integration.stage import Stage
@@ -70,7 +70,7 @@ async def test_the_host_ends_it_for_all(stage: Stage) -> None:
             await phone.hung_up()
         wants = {ann: {1075}, bob: {1375}, cid: {1075}}
         for phone, hz in wants.items():
-            assert {hz for hz in (1075, 1375) if listen.tones(phone.as_sent(), [hz])} == hz
+            assert {hz for hz in (1075, 1375) if audio_analysis.tones(phone.as_sent(), [hz])} == hz
         assert phone.cause == 16
         (acted,) = stage.receiver.requests_to("/action")
         (other,) = stage.receiver.requests_to("/told")
@@ -86,15 +86,15 @@ async def test_left_alone_when_one_who_has_left_wanted_so(stage: Stage) -> None:
         cid.tone(2875)
         await stage.call(ann, room(stayAlone="false"))
         await stage.enters(ann)
-        assert listen.silent(await stage.listen(ann, 500))
-        assert not stage.events("ConferenceExit"), "who is the first is not left alone"
+        assert audio_analysis.silent(await stage.listen(ann, 500))
+        assert not stage.events("ConferenceExit"), "the first member is not left alone"
         await stage.call(bob, room(stayAlone="true"))
         await stage.call(cid, room(stayAlone="true") + "<Play>{url}/next.wav</Play>")
         await stage.hears(bob, 2875)
         conference = (await stage.enters(cid)).params["ConferenceUUID"]
         await ann.hang_up()
         gone = float((await stage.leaves(ann)).params["Timestamp"])
-        # Two are left: it goes on.
+        # Two members are left: the conference continues.
         await stage.hears(bob, 2875, after=gone + 300)
         assert len(stage.events("ConferenceExit")) == 1
         await bob.hang_up()
@@ -105,13 +105,13 @@ async def test_left_alone_when_one_who_has_left_wanted_so(stage: Stage) -> None:
             stage.number(cid): "left_alone",
         }
         await cid.hung_up()
-        assert listen.tones(cid.as_sent(), [1075])
+        assert audio_analysis.tones(cid.as_sent(), [1075])
         stage.saw(
             "set by the first, who left: at two it goes on, the last is out with left_alone and hears what follows"
         )
 
 
-@pytest.mark.row("stayAlone", "default: a lone member stays; his going ends the conference, and nothing is left")
+@pytest.mark.row("stayAlone", "default: a lone member stays; their exit ends the conference, and nothing is left")
 async def test_a_lone_member_stays_and_his_conference_is_cleaned(stage: Stage) -> None:
     async with stage.callers(2) as (ann, bob):
         for conference in (room(), room(startConferenceOnEnter="false")):
@@ -127,7 +127,7 @@ async def test_a_lone_member_stays_and_his_conference_is_cleaned(stage: Stage) -
             await ann.hang_up()
             await ended(stage, old)
             await stage.nothing_left()
-            # Name and all are free: the next has a new one.
+            # The name is free: the next caller gets a new conference.
             stage.receiver.requests.clear()
             await stage.call(ann, conference)
             new = await stage.enters(ann, ConferenceFirstMember="true", ConferenceSequence="1")
@@ -135,7 +135,9 @@ async def test_a_lone_member_stays_and_his_conference_is_cleaned(stage: Stage) -
             await ann.hang_up()
             await ended(stage, new.params["ConferenceUUID"])
             await stage.nothing_left()
-        stage.saw("started or waiting: he stays; after him no bridge, no name, no state; the next gets a new UUID")
+        stage.saw(
+            "started or waiting: the member stays; afterwards no bridge, no name, no state; the next gets a new UUID"
+        )
 
 
 @pytest.mark.row("leaving", "the order: out of the mix, exit callback, exitSound, action")
@@ -160,10 +162,10 @@ async def test_the_order_at_leaving(stage: Stage) -> None:
         sound = await stage.hears(ann, 1075, after=pressed)
         await bob.hung_up()
         assert left.params["ConferenceExitReason"] == "star"
-        assert not listen.tones(ann.heard.since(gone + 100), [2875]), "out of the mix"
-        assert not listen.tones(bob.heard.since(gone + 100), [2575])
-        assert listen.tones(bob.heard.since(gone), [1375])
-        assert not listen.tones(bob.heard.since(gone), [1075]), "the exit sound is for those who remain"
+        assert not audio_analysis.tones(ann.heard.since(gone + 100), [2875]), "out of the mix"
+        assert not audio_analysis.tones(bob.heard.since(gone + 100), [2575])
+        assert audio_analysis.tones(bob.heard.since(gone), [1375])
+        assert not audio_analysis.tones(bob.heard.since(gone), [1075]), "the exit sound is for those who remain"
         (action,) = stage.receiver.requests_to("/action")
         assert gone <= action.at_ms
         assert gone - 60 <= sound
@@ -183,7 +185,7 @@ async def test_the_order_at_leaving(stage: Stage) -> None:
         await ann.hang_up()
 
 
-@pytest.mark.row("action", "requested also if he hung up; then the reply is ignored")
+@pytest.mark.row("action", "requested also after a hangup; then the reply is ignored")
 async def test_the_action_of_one_who_hung_up(stage: Stage) -> None:
     stage.document("/action", "<Redirect>{url}/never</Redirect>")
     stage.set_account(hangup_url="{url}/hangup")

@@ -13,8 +13,8 @@ import aiohttp
 import numpy as np
 import pytest
 
-from demo import listen
-from demo.heard import Samples
+from demo import audio_analysis
+from demo.received_audio import Samples
 from tests.integration.stage import Stage
 from tests.lateness import lasted, late_ms
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def files(stage: Stage) -> list[Path]:
-    """The account's recordings under Asterisk's recording folder."""
+    """Return the account's recordings in Asterisk's recording folder."""
     folder = stage.system.settings.recording_folder
     assert folder is not None
     return sorted((folder / stage.account).glob("*"))
@@ -30,13 +30,13 @@ def files(stage: Stage) -> list[Path]:
 
 @dataclass
 class Tape:
-    """A recording that goes on. Opened while it is there: once it is complete it is handed on, and may be gone."""
+    """A recording in progress, opened while its file exists: a complete recording is handed on and may be deleted."""
 
     path: Path
     file: IO[bytes]
 
     def audio(self) -> Samples:
-        """All of it; only after its end."""
+        """Return all of the audio; only for a recording that has ended."""
         self.file.seek(0)
         with self.file, wave.open(self.file) as sound:
             assert (sound.getnchannels(), sound.getsampwidth(), sound.getframerate()) == (1, 2, 8000)
@@ -44,13 +44,13 @@ class Tape:
 
 
 async def tape(stage: Stage) -> Tape:
-    """The account's only recording, as soon as it is there."""
+    """Return the account's only recording as soon as it exists."""
     (path,) = await stage.until(lambda: files(stage), told="a recording")
     return Tape(path, path.open("rb"))
 
 
 def state(stage: Stage) -> Mapping[str, object]:
-    """Of the only conference, as it is kept in Redis."""
+    """Return the state of the only conference, as Redis has it."""
     kept = stage.redis.hgetall(f"ari_conf:state:{stage.asterisk_name}")
     found = [json.loads(text) for text in kept.values()]
     mine = [one for one in found if isinstance(one, dict) and one.get("auth_id") == stage.account]
@@ -76,7 +76,7 @@ async def test_a_waiting_member_is_recorded_from_the_start_on(stage: Stage) -> N
         await stage.hears(bob, 2575)
         tape_ = await tape(stage)
         await stage.listen(bob, 1000)
-        # It stops with the conference, not with the member who asked for it.
+        # The recording stops with the conference, not with the member who requested it.
         await ann.hang_up()
         asked = await stage.receiver.wait_for(lambda request: request.path == "/ann")
         await stage.leaves(ann)
@@ -84,15 +84,15 @@ async def test_a_waiting_member_is_recorded_from_the_start_on(stage: Stage) -> N
         await bob.hang_up()
         await stage.nothing_left()
     recorded = tape_.audio()
-    tones = listen.tones(recorded)
+    tones = audio_analysis.tones(recorded)
     assert set(tones) == {2575, 2875}
     both = tones[2575][0]
-    # From the start on: no second of waiting before it.
+    # The recording begins at the start: no second of waiting precedes it.
     lasted(starts, starts + both[0], 0, 300)
     length = len(recorded) / 8
     alone = length - both[1]
     assert alone >= 900
-    assert listen.sounds(recorded[round(both[1] + 100) * 8 :], 2875)
+    assert audio_analysis.is_tone_present(recorded[round(both[1] + 100) * 8 :], 2875)
     # "RecordUrl and RecordingID are known from its beginning", in the action request of those with record=true.
     assert asked.params["RecordingID"] == tape_.path.stem
     assert asked.params["RecordUrl"].endswith(f"/{tape_.path.stem}.wav")
@@ -133,7 +133,7 @@ async def test_the_second_who_asks_for_it_gets_the_same(stage: Stage) -> None:
     assert str(urls[2]).endswith(f"/{began.path.stem}.mp3")
     assert requests[2]["RecordingID"] == requests[3]["RecordingID"] == began.path.stem
     recorded = began.audio()
-    assert set(listen.tones(recorded)) == {2575, 3025, 3175}
+    assert set(audio_analysis.tones(recorded)) == {2575, 3025, 3175}
     stage.saw("begins with the first who asks for it; what was said before is not in it; both get the same RecordUrl")
 
 

@@ -1,4 +1,4 @@
-"""The sounds that a member brings: at his entry to all, at his exit to those who remain."""
+"""The sounds of a member's entry, which all hear, and of the exit, which the remaining members hear."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from demo import listen
+from demo import audio_analysis
 from demo.phone import Phone, now_ms
 from tests.integration.receiver import Request
 from tests.integration.stage import LATE_MS, Stage, spans_of
@@ -17,10 +17,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
 BEEP = (240, 340)
-"""ms; while somebody comes or goes Asterisk changes the bridge, and may leave out a packet or two of it."""
+"""ms; Asterisk changes the bridge when a member comes or goes, and may drop a packet or two of the beep."""
 PAUSE = (180, 220)
 ONCE_MS = 500
-"""Of what sounds only once, or again after a second: a shorter hole is none."""
+"""ms; a shorter hole does not count in a sound that plays once, or again after a second."""
 THEN = '<Wait length="20"/>'
 
 
@@ -34,14 +34,14 @@ async def hang_up(*phones: Phone) -> None:
     await asyncio.gather(*(phone.hang_up() for phone in phones))
 
 
-def late_hole(spans: listen.Spans, since: float) -> int:
-    """The number of the span after the shortest hole that is no pause but for what the machine was late; 0: none is."""
+def late_hole(spans: audio_analysis.Intervals, since: float) -> int:
+    """Return the number of the span after the shortest hole that is due to a late machine and is no pause, or 0."""
     holes = sorted((start - end, number) for number, ((_, end), (start, _)) in enumerate(pairwise(spans), 1))
     return next((n for _, n in holes if took_ms(since + spans[n - 1][1], since + spans[n][0]) < LATE_MS), 0)
 
 
 async def beeps(stage: Stage, phone: Phone, after: float, count: int) -> list[tuple[float, float]]:
-    """Waits for so many of 700 Hz, and that nothing more comes; (from, to) in ms since `after`."""
+    """Wait for exactly `count` beeps of 700 Hz and return (from, to) of each in ms since `after`."""
 
     def found() -> list[tuple[float, float]]:
         spans = spans_of(phone.heard.since(after), 700)
@@ -66,7 +66,7 @@ async def test_beeps_at_entry_and_exit(stage: Stage) -> None:
             ((start, end),) = await beeps(stage, phone, called, 1)
             lasted(called + start, called + end, *BEEP)
         heard = await asyncio.gather(*(stage.listen(phone, 500) for phone in (ann, bob, cid)))
-        assert all(listen.silent(samples) for samples in heard)
+        assert all(audio_analysis.silent(samples) for samples in heard)
         late = called + (await beeps(stage, ann, called, 1))[0][0] - entered
         stage.saw(f"beep:1 is heard by all three, {late:.0f} ms after the enter, {end - start:.0f} ms long")
 
@@ -78,8 +78,8 @@ async def test_beeps_at_entry_and_exit(stage: Stage) -> None:
             lasted(pressed + one, pressed + one_end, *BEEP)
             lasted(pressed + two, pressed + two_end, *BEEP)
             lasted(pressed + one_end, pressed + two, *PAUSE)
-        assert pressed + one >= gone - 60, "before he was out of the mix"
-        assert listen.silent(bob.heard.since(gone)), "he who left"
+        assert pressed + one >= gone - 60, "the exit sound came before the member was out of the mix"
+        assert audio_analysis.silent(bob.heard.since(gone)), "the member who left hears the exit sound"
         stage.saw(
             f"beep:2 by both who remain: {one_end - one:.0f} ms, a pause of {two - one_end:.0f}, {two_end - two:.0f} ms"
         )
@@ -98,7 +98,7 @@ async def test_no_sound(stage: Stage) -> None:
             await bob.hang_up()
             await stage.event("ConferenceExit", of=bob)
             await stage.listen(ann, 500)
-            assert listen.silent(ann.heard.since(called))
+            assert audio_analysis.silent(ann.heard.since(called))
         assert not stage.problems()
         stage.saw("silence at entry and exit")
         await hang_up(ann)
@@ -127,7 +127,7 @@ async def test_no_sounds_while_waiting(stage: Stage) -> None:
         await stage.listen(ann, 700)
         for phone in (ann, bob, host):
             assert not spans_of(phone.heard.audio, 700)
-        # Now that it has started: his exit is heard.
+        # The conference has started: the exit is heard.
         left = now_ms()
         await ann.hang_up()
         ((start, end),) = await beeps(stage, host, left, 1)
@@ -165,7 +165,7 @@ async def test_sounds_of_documents(stage: Stage) -> None:
         low = await stage.hears(ann, 1075, after=pressed)
         assert gone - 60 <= high < low
         await stage.goes_quiet(ann)
-        assert listen.silent(bob.heard.since(gone))
+        assert audio_analysis.silent(bob.heard.since(gone))
         assert len(stage.events("ConferenceRemoteSounds")) == 2
         assert not stage.receiver.requests_to("/no")
         stage.saw(f"heard by both; at the exit two by who remains, after {high - gone:.0f} ms; asked for once")
@@ -205,7 +205,8 @@ async def test_joining_does_not_wait_for_a_slow_sound(stage: Stage) -> None:
         answered.set()
         heard = await stage.hears(ann, 1075)
         stage.saw(
-            f"he is heard {joined - asked.at_ms:.0f} ms after the request, the sound {heard - asked.at_ms:.0f} ms after"
+            f"the member is heard {joined - asked.at_ms:.0f} ms after the request, "
+            f"the sound {heard - asked.at_ms:.0f} ms after"
         )
         await hang_up(ann, bob)
 
@@ -219,7 +220,7 @@ async def test_sound_documents_that_fail(stage: Stage) -> None:
         stage.receiver.statuses["/gone"] = [404]
         await stage.call(ann, room(startConferenceOnEnter="false", waitSound="{url}/gone"))
         await stage.enters(ann)
-        await stage.until(lambda: not listen.silent(ann.heard.audio))
+        await stage.until(lambda: not audio_analysis.silent(ann.heard.audio))
         assert stage.is_music(await stage.listen(ann, 3000))
         await stage.call(bob, room(enterSound="{url}/broken", exitSound="{url}/gone"))
         bob.tone(2875)
@@ -231,7 +232,7 @@ async def test_sound_documents_that_fail(stage: Stage) -> None:
         await bob.hang_up()
         await stage.leaves(bob)
         await stage.listen(ann, 500)
-        assert listen.silent(ann.heard.since(left)), "alone, and his waitSound failed: silence"
+        assert audio_analysis.silent(ann.heard.since(left)), "a lone member whose waitSound failed hears something"
         told = stage.problems()
         for sound in ("waitSound", "enterSound", "exitSound"):
             assert any(text.startswith(sound) for text in told), told
@@ -276,7 +277,7 @@ async def test_a_sound_itself_instead_of_a_document(stage: Stage) -> None:
         ann.tone(2575)
         for phone in (ann, bob):
             await stage.hears(phone, 1175)
-        assert not listen.intervals_of(bob.heard.audio, 2575), "nobody has started the conference"
+        assert not audio_analysis.intervals_of(bob.heard.audio, 2575), "nobody has started the conference"
         await hang_up(ann, bob)
     assert all("is read as" in problem for problem in stage.problems())
     stage.saw("two who wait hear the file that waitSound names, and not each other")

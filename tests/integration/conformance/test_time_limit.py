@@ -28,7 +28,7 @@ async def test_it_ends_for_all(stage: Stage) -> None:
     stage.tones("/after.wav", (3325, 300))
     async with stage.callers(2) as (ann, bob):
         await stage.call(ann, conference("2"))
-        # "the first member whose element gives one sets it, from his entry on; later ones are ignored"
+        # The first member whose element gives a limit sets it, from that member's entry on; later ones are ignored.
         await stage.call(bob, conference("1"))
         await stage.until(lambda: len(reasons(stage)) == 2)
         assert reasons(stage) == ["time_limit", "time_limit"]
@@ -41,7 +41,7 @@ async def test_it_ends_for_all(stage: Stage) -> None:
     stage.saw(f"timeLimit 2, the second member's 1 ignored: over after {lasted:.0f} ms; both heard their next element")
 
 
-@pytest.mark.row("timeLimit", "the first member whose element gives one sets it, from his entry on")
+@pytest.mark.row("timeLimit", "the first member whose element gives one sets it, from that member's entry on")
 async def test_a_later_member_may_be_the_first_to_give_one(stage: Stage) -> None:
     stage.tones("/after.wav", (3325, 300))
     async with stage.callers(2) as (ann, bob):
@@ -66,7 +66,7 @@ async def test_no_limit_of_its_own(stage: Stage, limit: str) -> None:
     async with stage.callers(2) as (ann, bob):
         ann.tone(2575)
         await stage.call(ann, conference(limit))
-        # His 1 would end it: but the first has given one already.
+        # Bob's limit of 1 s would end the conference, but the first member has given one already.
         await stage.call(bob, conference("1"))
         await stage.hears(bob, 2575)
         await stage.listen(bob, 1500)

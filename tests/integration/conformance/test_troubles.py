@@ -1,4 +1,4 @@
-"""What other systems stumble over: goings in the same instant, at the wrong moment, and many at once."""
+"""Exits that other systems mishandle: in the same instant, at the wrong moment, and many at the same time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from demo import listen
+from demo import audio_analysis
 from demo.phone import CallFailed, Phone
 from tests.integration.conformance.test_leaving import ended, hang_up, reasons, room
 from tests.integration.stage import Stage
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.mark.row(
-    "trouble", "a caller hangs up while he waits for his action's reply: nothing is left, the reply ignored"
+    "trouble", "a caller hangs up while waiting for the action's reply: nothing is left, the reply ignored"
 )
 async def test_hanging_up_while_the_action_is_asked(stage: Stage) -> None:
     stage.document("/action", room("elsewhere"))
@@ -27,7 +27,7 @@ async def test_hanging_up_while_the_action_is_asked(stage: Stage) -> None:
         await stage.hears(ann, 2875)
         await ann.press("*")
         await stage.receiver.wait_for(lambda r: r.path == "/action")
-        # Out of the mix while they wait.
+        # Ann is out of the mix while waiting for the reply.
         await stage.goes_quiet(ann)
         await ann.hang_up()
         conference = (await stage.enters(ann)).params["ConferenceUUID"]
@@ -80,7 +80,7 @@ async def test_hanging_up_while_joining(stage: Stage) -> None:
             await phone.hang_up()
             assert calling.exception() is None or isinstance(calling.exception(), CallFailed)
 
-        # From before the document is asked for to after the bridge is entered.
+        # The hangups spread from before the request for the document to after the entry into the bridge.
         for number, phone in enumerate(others):
             await briefly(phone, 12 * number)
         conference = (await stage.enters(ann)).params["ConferenceUUID"]
@@ -91,7 +91,7 @@ async def test_hanging_up_while_joining(stage: Stage) -> None:
         stage.saw(f"12 hung up 0-130 ms after they called: {len(told) // 2 - 1} had entered, each left once")
 
 
-@pytest.mark.row("trouble", "a caller hangs up while his enter sound plays: the others go on")
+@pytest.mark.row("trouble", "a caller hangs up while their enter sound plays: the others go on")
 async def test_hanging_up_while_the_enter_sound_plays(stage: Stage) -> None:
     stage.tones("/long.wav", (1075, 1500))
     stage.document("/enter", "<Play>{url}/long.wav</Play>")
@@ -108,8 +108,8 @@ async def test_hanging_up_while_the_enter_sound_plays(stage: Stage) -> None:
         await stage.hears(ann, 3175, after=left + 1500)
         await stage.hears(cid, 2575, after=left + 1500)
         at_ann, at_cid = await asyncio.gather(stage.listen(ann, 500), stage.listen(cid, 500))
-        assert set(listen.tones(at_ann)) == {3175}
-        assert set(listen.tones(at_cid)) == {2575}
+        assert set(audio_analysis.tones(at_ann)) == {3175}
+        assert set(audio_analysis.tones(at_cid)) == {2575}
         await hang_up(ann, cid)
         await ended(stage, conference)
         stage.saw("one exit, the sound ends, the other two still hear each other")
@@ -148,7 +148,7 @@ async def test_twenty_enter_while_twenty_leave(stage: Stage) -> None:
         talking, hearing = entering[0], entering[2]
         talking.tone(2575)
         await stage.hears(hearing, 2575)
-        assert listen.silent(await stage.listen(entering[1], 500))
+        assert audio_analysis.silent(await stage.listen(entering[1], 500))
         await hang_up(*entering)
         for conference in conferences | {old}:
             await ended(stage, conference)

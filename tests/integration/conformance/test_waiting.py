@@ -1,4 +1,4 @@
-"""What is heard while waiting for the start, and while alone after it."""
+"""Sounds while members wait for the start, and while a member is alone after it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from demo import listen
-from demo.heard import Samples
+from demo import audio_analysis
 from demo.phone import Phone, now_ms
+from demo.received_audio import Samples
 from tests.integration.stage import Stage, spans_of
 from tests.lateness import lasted, late_ms, took_ms
 
@@ -23,7 +23,7 @@ def with_sound(conference: str, path: str) -> str:
 
 
 def steady(stage: Stage, path: str, *parts: tuple[int, int]) -> None:
-    """A wait sound of one file."""
+    """Return a wait sound of one file."""
     stage.tones(path + ".wav", *parts)
     stage.document(path, f"<Play>{{url}}{path}.wav</Play>")
 
@@ -33,11 +33,13 @@ async def hang_up(*phones: Phone) -> None:
 
 
 def nobody_speaks_in(heard: Samples) -> bool:
-    # For some of the time music may have such a pitch; who speaks, speaks all the time.
-    return not any(listen.sounds(heard, hz, share=0.4) for hz in (2575, 2725, 2875, 3025, 3175))
+    # Music may have such a pitch for some of the time; a caller who speaks does so all the time.
+    return not any(audio_analysis.is_tone_present(heard, hz, share=0.4) for hz in (2575, 2725, 2875, 3025, 3175))
 
 
-@pytest.mark.row("startConferenceOnEnter", "until someone starts it nobody hears anybody: each hears his own waitSound")
+@pytest.mark.row(
+    "startConferenceOnEnter", "until someone starts it nobody hears anybody: each hears their own waitSound"
+)
 async def test_who_waits_hears_his_own_sound_and_nobody(stage: Stage) -> None:
     steady(stage, "/of-ann", (1075, 700))
     steady(stage, "/of-bob", (1375, 700))
@@ -53,8 +55,8 @@ async def test_who_waits_hears_his_own_sound_and_nobody(stage: Stage) -> None:
         heard = await asyncio.gather(*(stage.listen(phone, 3000) for phone in (ann, bob, cid, dan)))
         assert all(nobody_speaks_in(samples) for samples in heard)
         at_ann, at_bob, at_cid, at_dan = heard
-        assert set(listen.tones(at_ann)) == {1075}
-        assert set(listen.tones(at_bob)) == {1375}
+        assert set(audio_analysis.tones(at_ann)) == {1075}
+        assert set(audio_analysis.tones(at_bob)) == {1375}
         assert stage.is_music(at_cid)
         assert stage.is_music(at_dan)
         stage.saw("two hear their own tones, two the default music; of four who speak none is heard")
@@ -78,10 +80,10 @@ async def test_the_wait_sound_runs_in_order_and_loops(stage: Stage) -> None:
         spans = await stage.until(three)
         (_, one), (two, two_end), (three_, _), *_ = spans
         heard = ann.heard.since(first)
-        assert listen.silent(heard[round(one + 20) * 8 : round(one + 980) * 8]), "the Wait"
+        assert audio_analysis.silent(heard[round(one + 20) * 8 : round(one + 980) * 8]), "the Wait"
         assert two - one > 1100
-        assert not listen.silent(heard[round(one + 1000) * 8 : round(two) * 8]), "the spoken word"
-        assert listen.silent(heard[round(two_end + 20) * 8 : round(three_ - 20) * 8]), "before the repetition"
+        assert not audio_analysis.silent(heard[round(one + 1000) * 8 : round(two) * 8]), "the spoken word"
+        assert audio_analysis.silent(heard[round(two_end + 20) * 8 : round(three_ - 20) * 8]), "before the repetition"
         lasted(first + two_end, first + three_, 740, 1500)
         assert len(stage.receiver.requests_to("/wait")) == 1
         assert any("waitSound" in text and "Hangup" in text for text in stage.problems())
@@ -116,9 +118,9 @@ async def test_another_s_coming_and_going_does_not_restart_it(stage: Stage) -> N
             await stage.enters(bob)
             await bob.hang_up()
         left = now_ms()
-        # Each round, until one has begun after they left.
+        # The check covers each round, until one has begun after they left.
         await stage.until(lambda: began + spans_of(ann.heard.since(began), 1075)[-1][0] > left)
-        # As it was sent: what a late machine sends late, and then in a burst, is as long as ever.
+        # The audio is taken as it was sent: packets that a late machine sends in a burst keep their length.
         late = late_ms(began, now_ms())
         lows, middles, highs = (spans_of(ann.as_sent(), hz) for hz in (1075, 1225, 1375))
         assert len(lows) > 1
@@ -128,12 +130,12 @@ async def test_another_s_coming_and_going_does_not_restart_it(stage: Stage) -> N
             assert 2900 < high[1] - low[0] < 3100
             assert 740 < again[0] - high[1] < 1500 + late
         assert not [gap for gap in cid.heard.missing(began, left, longer_than_ms=200) if took_ms(*gap) > 200]
-        # Of a piece of music each 400 ms lie at one and the same offset: it went on.
+        # Every 400 ms of the music lie at the same offset: the music continued.
         heard = cid.heard.between(began, began + 4000)
         assert stage.is_music(heard)
         assert Stage.last_music is not None
-        slip_ms = listen.SLIP_MS + late_ms(began, began + 4000)
-        whole = listen.contains(heard, listen.wav(Stage.last_music), slip_ms)
+        slip_ms = audio_analysis.SLIP_MS + late_ms(began, began + 4000)
+        whole = audio_analysis.find_reference(heard, audio_analysis.wav(Stage.last_music), slip_ms)
         assert whole.score > 0.8
         stage.saw(
             f"two came and went: 3000 ms of sound in {high[1] - low[0]:.0f} ms; the music went on ({whole.score:.0%})"
@@ -151,15 +153,16 @@ async def test_at_the_start_music_stops_and_all_can_speak(stage: Stage) -> None:
         await stage.call(bob, WAITS)
         await stage.call(dan, WAITS.replace("<Conference", '<Conference muted="true"'))
         await stage.hears(ann, 1075)
-        await stage.until(lambda: not listen.silent(bob.heard.audio))
-        await stage.until(lambda: not listen.silent(dan.heard.audio))
+        await stage.until(lambda: not audio_analysis.silent(bob.heard.audio))
+        await stage.until(lambda: not audio_analysis.silent(dan.heard.audio))
         await stage.call(host, STARTS)
         started = float((await stage.enters(host)).params["Timestamp"])
         quiet = [await stage.goes_quiet(phone) for phone in (ann, bob, dan)]
         assert all(
-            listen.silent(samples) for samples in await asyncio.gather(*map(stage.listen, (ann, bob, dan, host)))
+            audio_analysis.silent(samples)
+            for samples in await asyncio.gather(*map(stage.listen, (ann, bob, dan, host)))
         )
-        assert not listen.tones(host.heard.audio)
+        assert not audio_analysis.tones(host.heard.audio)
         ann.tone(2575)
         bob.tone(2725)
         dan.tone(2875)
@@ -167,7 +170,7 @@ async def test_at_the_start_music_stops_and_all_can_speak(stage: Stage) -> None:
         for phone, hz in ((ann, 3025), (bob, 2575), (dan, 2725), (host, 2575)):
             await stage.hears(phone, hz, after=started)
         heard = await asyncio.gather(*(stage.listen(phone) for phone in (ann, bob, dan, host)))
-        assert [set(listen.tones(samples)) for samples in heard] == [
+        assert [set(audio_analysis.tones(samples)) for samples in heard] == [
             {2725, 3025},
             {2575, 3025},
             {2575, 2725, 3025},
@@ -195,9 +198,11 @@ async def test_it_stays_started(stage: Stage) -> None:
         await stage.hears(cid, 2575, after=gone)
         await stage.hears(ann, 2875, after=gone)
         heard = await asyncio.gather(*(stage.listen(phone) for phone in (ann, bob, cid)))
-        assert [set(listen.tones(samples)) for samples in heard] == [{2725, 2875}, {2575, 2875}, {2575, 2725}]
+        assert [set(audio_analysis.tones(samples)) for samples in heard] == [{2725, 2875}, {2575, 2875}, {2575, 2725}]
         heard_ms = cid.heard.start_ms
-        lasted(heard_ms, heard_ms + spans_of(cid.heard.audio, 2575)[0][0], 0, 1500)  # later: they heard music first
+        lasted(
+            heard_ms, heard_ms + spans_of(cid.heard.audio, 2575)[0][0], 0, 1500
+        )  # a later start: Cid heard music first
         stage.saw("the starter has left: the others go on, who comes then hears them at once")
         await hang_up(ann, bob, cid)
 
@@ -213,7 +218,7 @@ async def test_a_wait_sound_that_comes_too_late_is_not_played(stage: Stage) -> N
         await stage.enters(host)
         answered.set()
         await stage.receiver.wait_for(lambda r: r.path == "/late.wav")
-        assert all(listen.silent(samples) for samples in await asyncio.gather(*map(stage.listen, (ann, host))))
+        assert all(audio_analysis.silent(samples) for samples in await asyncio.gather(*map(stage.listen, (ann, host))))
         stage.saw("the conference started while it was asked for: nobody hears it")
         await hang_up(ann, host)
 
@@ -231,9 +236,9 @@ async def test_alone_after_the_start(stage: Stage) -> None:
         entered = float((await stage.enters(bob)).params["Timestamp"])
         await stage.hears(ann, 2875)
         at_ann, at_bob = await asyncio.gather(stage.listen(ann, 1500), stage.listen(bob, 1500))
-        assert set(listen.tones(at_ann)) == {2875}
-        assert set(listen.tones(at_bob)) == {2575}
-        assert not listen.tones(bob.heard.audio, [1075])
+        assert set(audio_analysis.tones(at_ann)) == {2875}
+        assert set(audio_analysis.tones(at_bob)) == {2575}
+        assert not audio_analysis.tones(bob.heard.audio, [1075])
         heard = ann.heard
         stopped = heard.start_ms + spans_of(heard.audio, 1075)[-1][1]
         await bob.hang_up()
@@ -241,7 +246,7 @@ async def test_alone_after_the_start(stage: Stage) -> None:
         again = await stage.hears(ann, 1075, after=alone)
         assert len(stage.receiver.requests_to("/alone")) == 1
         stage.saw(
-            f"off {stopped - entered:.0f} ms after the second enters, on {max(0, again - alone):.0f} ms after his exit"
+            f"off {stopped - entered:.0f} ms after the second enters, on {max(0, again - alone):.0f} ms after the exit"
         )
         await hang_up(ann)
 
@@ -252,12 +257,12 @@ async def test_alone_without_a_sound_is_silence(stage: Stage) -> None:
         bob.tone(2875)
         await stage.call(ann, STARTS)
         await stage.enters(ann)
-        assert listen.silent(await stage.listen(ann, 1000))
+        assert audio_analysis.silent(await stage.listen(ann, 1000))
         await stage.call(bob, STARTS)
         await stage.hears(ann, 2875)
         await bob.hang_up()
         await stage.leaves(bob)
         await stage.goes_quiet(ann)
-        assert listen.silent(await stage.listen(ann, 1000))
-        stage.saw("silence before the second came, and after he went")
+        assert audio_analysis.silent(await stage.listen(ann, 1000))
+        stage.saw("silence before the second came, and after the second left")
         await hang_up(ann)

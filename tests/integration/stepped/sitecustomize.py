@@ -1,6 +1,6 @@
-"""Imported by Python as it starts: the wall clock of `ari-conf serve`, and no other one, is set by a file.
+"""A module that Python imports as it starts: a file sets the wall clock of `ari-conf serve`, and of no other process.
 
-The file holds the seconds by which it is ahead. All of Python's ways to read the wall clock go by it.
+The file holds the seconds by which the clock is ahead. All of Python's ways to read the wall clock follow it.
 """
 
 import os

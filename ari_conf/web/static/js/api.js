@@ -1,20 +1,20 @@
-// The account's REST API, asked as any program asks it: only that here the cookie says who asks.
+// Client of the account's REST API. It works like any API client, but authenticates with the session cookie.
 //
-// Every request carries a header that a form of another site can't: so none of them is taken for ours.
+// Every request carries a header that a form of another site can't send, so the server can reject forged requests.
 const HEADERS = { "X-Requested-With": "ari_conf", Accept: "application/json" };
-const UNREACHABLE = "The server can't be reached. Check your connection, then try again.";
+const UNREACHABLE = "The server is unreachable. Check your connection, then try again.";
 const PATIENCE_MS = 15_000;
 
 let account = "";
 let ahead = 0;
 
-/** By how many ms the server's clock is ahead of this machine's, which may be wrong by minutes: then times in would be too. */
+/** Milliseconds by which the server's clock is ahead of this machine's, which may be wrong by minutes. */
 export const skew = () => ahead;
 
-/** What went wrong, as a sentence for whoever looks at the page. */
-/** Whether what is said in recordings can be written down here. */
+/** True if recordings can be transcribed. */
 export let transcribes = true;
 
+/** Failure of a request. The message is a sentence for the user. */
 export class Failed extends Error {
   constructor(status, sentence) {
     super(sentence);
@@ -22,20 +22,20 @@ export class Failed extends Error {
   }
 }
 
-/** Learns whose page this is. Goes to the log-in page if nobody is logged in (any more). */
+/** Return the account of the session. Go to the login page if no session exists. */
 export async function begin() {
   const { auth_id, now_ms, transcribes: does } = await ask("GET", "/login/me");
   transcribes = does;
-  // Less than that may be the answer's own time on its way.
+  // A smaller difference may be the transfer time of the response.
   ahead = Math.abs(now_ms - Date.now()) > 1000 ? now_ms - Date.now() : 0;
   account = `/v1/Account/${encodeURIComponent(auth_id)}/`;
   return auth_id;
 }
 
-/** Of a path's parts below the account: place("Conference", name) -> its address, closed by a slash. */
+/** Return the path of an API resource of the account, with a slash at the end: place("Conference", name). */
 export function place(...parts) {
-  // A browser takes these out of any address, also where they are encoded: the address would be that of something else.
-  if (parts.some((part) => part === "." || part === "..")) throw new Failed(0, "A conference of this name can't be reached by the page. Give it another name.");
+  // Browsers remove "." and ".." from every path, even if they are encoded. The path would then name another resource.
+  if (parts.some((part) => part === "." || part === "..")) throw new Failed(0, "The dashboard can't open a conference with this name. Use another name.");
   return account + parts.map((part) => `${encodeURIComponent(part)}/`).join("");
 }
 
@@ -54,13 +54,13 @@ async function ask(method, where, body) {
   if (reply.status === 401) return logIn();
   if (reply.status === 204) return null;
   const told = await reply.json().catch(() => ({}));
-  if (!reply.ok) throw new Failed(reply.status, sentence(told.error ?? `the server answered ${reply.status}`));
+  if (!reply.ok) throw new Failed(reply.status, sentence(told.error ?? `the server responded with status ${reply.status}`));
   return told;
 }
 
 function logIn() {
   location.assign("/login?error=ended");
-  // The page goes; nothing that waits for this answer may go on.
+  // The browser leaves the page, so code that awaits this response must not continue.
   return new Promise(() => {});
 }
 

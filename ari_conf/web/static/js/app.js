@@ -1,4 +1,4 @@
-// The frame: whose page it is, where one is, whether what one sees is live.
+// Frame of the dashboard: account, current section, state of the connection.
 import { begin } from "./api.js";
 import { Callbacks } from "./callbacks.js";
 import { Dialog } from "./dialog.js";
@@ -26,7 +26,7 @@ const CONNECTION = {
   lost: ["bad", "Reconnecting…"],
 };
 
-/** "#/recordings/1234" -> ["recordings", "1234"]. In the fragment, so that the server needs to know one page only. */
+/** "#/recordings/1234" -> ["recordings", "1234"]. The fragment holds it, so that the server serves only one page. */
 function here() {
   const [section, id] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
   return SECTIONS.some(([name]) => name === section) ? [section, id] : ["live"];
@@ -63,7 +63,8 @@ function Frame({ account }) {
   useEffect(() => {
     const [, words] = SECTIONS.find(([name]) => name === section);
     document.title = `${words} · ari_conf`;
-    // As when a page is loaded: from its top, and a screen reader reads its heading. Not at the very first, which the browser does.
+    // As after a page load, the view starts at its top and a screen reader reads its heading. The browser does this
+    // for the first view.
     if (arrived) document.querySelector("h1")?.focus();
     scrollTo(0, 0);
     setArrived(true);
@@ -75,7 +76,7 @@ function Frame({ account }) {
       <${Sections} current=${section} />
       <div class="who">
         <${Connection} />
-        <span class="account" title="The account whose conferences these are">${account}</span>
+        <span class="account" title="The account that you are logged in to">${account}</span>
         <form method="post" action="/logout" onSubmit=${logOut}><button class="bare" aria-label="Log out" title=${`Log out of ${account}`}>${icon("leave")}</button></form>
       </div>
     </header>
@@ -95,7 +96,7 @@ async function logOut(event) {
     await fetch("/logout", { method: "POST", headers: { "X-Requested-With": "ari_conf" }, redirect: "manual" });
     location.assign("/login");
   } catch {
-    failed(new Error("The server can't be reached: you are still logged in."));
+    failed(new Error("The server is unreachable. You are still logged in."));
   }
 }
 

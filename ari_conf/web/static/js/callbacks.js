@@ -1,4 +1,4 @@
-// What the account's program was told: of all conferences, or of one.
+// Callbacks view: the callbacks of all conferences, or of one.
 import { get, place } from "./api.js";
 import { html, useState } from "./dom.js";
 import { Entry } from "./entry.js";
@@ -10,13 +10,13 @@ import { count } from "./words.js";
 const PAGE = 20;
 const ANEW_MS = 5000;
 
-/** `id`: of the conference whose callbacks they are. */
+/** `id`: UUID of the conference whose callbacks to show; without it, all callbacks. */
 export function Callbacks({ id }) {
   const [offset, setOffset] = useState(0);
   const query = { limit: PAGE, offset, ...(id ? { conference_uuid: id } : {}) };
   const { found, error, again } = useFetched(() => get(place("Callback"), query), [id, offset], ANEW_MS);
   const letters = useLetters(ANEW_MS);
-  // What was sent again above stands otherwise below.
+  // Resending a dead letter also changes the list of callbacks.
   const changed = () => Promise.all([again(), letters.again()]);
   const name = id && found?.objects[0]?.conference_name;
   const total = found?.meta.total_count ?? 0;
@@ -25,10 +25,10 @@ export function Callbacks({ id }) {
     <div class="heading"><h1 tabindex="-1">${name ? `Callbacks of ${name}` : "Callbacks"}</h1>${id && found && html`<p>${count(total, "callback")}</p>`}</div>
     ${!id && html`<${Letters} letters=${letters} changed=${changed} />`}
     <section class="section" aria-labelledby="told">
-      <div class="heading"><h2 id="told" class=${id ? "unseen" : ""}>All: those that wait, then the latest</h2>${!id && found && html`<p>${count(total, "callback")}</p>`}</div>
+      <div class="heading"><h2 id="told" class=${id ? "unseen" : ""}>All callbacks: waiting first, then the newest</h2>${!id && found && html`<p>${count(total, "callback")}</p>`}</div>
       <${Trouble} error=${error} again=${again} />
       ${!found && !error && html`<${Loading} what="callbacks" />`}
-      ${found && !total && html`<${Empty} picture="callbacks" title="No callbacks" text="What a conference with a callbackUrl tells your program shows up here, with each try." />`}
+      ${found && !total && html`<${Empty} picture="callbacks" title="No callbacks" text="The callbacks of conferences that have a callbackUrl appear here, with each delivery attempt." />`}
       ${total > 0 && html`<ul class="card list" aria-label="Callbacks">${found.objects.map((each) => html`<${Entry} key=${keyOf(each)} entry=${each} linked=${!id} changed=${changed} />`)}</ul>`}
       <${Pages} page=${PAGE} offset=${offset} total=${total} go=${setOffset} />
     </section>`;

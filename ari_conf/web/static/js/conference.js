@@ -1,4 +1,4 @@
-// One conference: what state it is in, what can be done with all of it, who is in it.
+// One conference: state, commands and members.
 import { announce } from "./announce.js";
 import { place, post, remove } from "./api.js";
 import { ask, show } from "./dialog.js";
@@ -31,34 +31,34 @@ export function Conference({ conference }) {
 
 function Tags({ conference }) {
   return html`<p class="tags">
-    ${conference.started ? html`<span class="tag good">Started</span>` : html`<span class="tag warn">${icon("wait")}Waiting for its start</span>`}
+    ${conference.started ? html`<span class="tag good">Started</span>` : html`<span class="tag warn">${icon("wait")}Waiting to start</span>`}
     ${conference.locked && html`<span class="tag">${icon("lock")}Locked</span>`}
     ${conference.recording && html`<span class="tag bad recording"><span class="dot"></span>Recording <${Since} ms=${conference.recording.since_ms} /></span>`}
   </p>`;
 }
 
-/** Who comes or goes while the question is open is counted in it. */
+/** Number of calls that will end. It is updated while the dialog is open. */
 function Ending({ uuid }) {
   const { conferences } = useStore(live);
-  return html`${count(Object.keys(conferences?.[uuid]?.members ?? {}).length, "call")} will end at once.`;
+  return html`${count(Object.keys(conferences?.[uuid]?.members ?? {}).length, "call")} will end immediately.`;
 }
 
 function Commands({ conference }) {
   const { conference_uuid: uuid, conference_name: name, started, locked, recording } = conference;
   const lock = () => doing(() => (locked ? remove : post)(place("Conference", name, "Lock")));
   const record = () => {
-    if (recording) return doing(() => remove(place("Conference", name, "Record")), `The recording of ${name} has ended. It is under Recordings as soon as it is stored.`);
+    if (recording) return doing(() => remove(place("Conference", name, "Record")), `The recording of ${name} has stopped. It appears under Recordings as soon as it is stored.`);
     return show(`Record ${name}`, ({ close }) => html`<${RecordForm} name=${name} close=${close} />`);
   };
   const end = () =>
-    ask(`Hang all of ${name} up?`, html`<${Ending} uuid=${uuid} />`, "Hang all up", () =>
+    ask(`Hang up everyone in ${name}?`, html`<${Ending} uuid=${uuid} />`, "Hang up all", () =>
       doing(() => remove(place("Conference", name))));
-  // What can't be done before the start isn't hidden: it says why.
-  const why = started ? undefined : "Not before the conference has started";
+  // Commands that need a started conference are disabled, not hidden, and their titles give the reason.
+  const why = started ? undefined : "Available after the conference has started";
   return html`<div class="commands" role="group" aria-label=${`Conference ${name}`}>
     <button disabled=${!started} title=${why} onClick=${() => announce(name)}>${icon("announce")}Announce</button>
-    <button onClick=${lock} title=${locked ? "Let others in again" : "Nobody else is let in"}>${icon(locked ? "unlock" : "lock")}${locked ? "Unlock" : "Lock"}</button>
+    <button onClick=${lock} title=${locked ? "Allow new members again" : "Allow no new members"}>${icon(locked ? "unlock" : "lock")}${locked ? "Unlock" : "Lock"}</button>
     <button disabled=${!started && !recording} title=${why} class=${recording ? "on" : ""} onClick=${record}>${icon(recording ? "stop" : "record")}${recording ? "Stop recording" : "Record"}</button>
-    <button class="danger" onClick=${end}>${icon("hangUp")}Hang all up</button>
+    <button class="danger" onClick=${end}>${icon("hangUp")}Hang up all</button>
   </div>`;
 }

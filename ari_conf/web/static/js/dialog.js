@@ -1,22 +1,23 @@
-// Questions: the browser's own <dialog> keeps the focus inside, closes by Escape and gives the focus back.
+// Dialogs: the browser's <dialog> keeps the focus inside, closes with Escape and returns the focus.
 import { html, useLayoutEffect, useRef, useState } from "./dom.js";
 import { store, useStore } from "./store.js";
 
 const open = store(null);
 
-/** Shows what `draw({ close })` returns; one at a time. */
+/** Show a dialog with the result of `draw({ close })`, one at a time. */
 export function show(title, draw) {
   open.set({ title, draw, from: document.activeElement });
 }
 
-/** Asks before something that can't be undone. `consequence`, a text or a component, says what will happen, `verb` is the button. */
+/** Ask for confirmation of an action that can't be undone. `consequence`: text or component that describes the result.
+ * `verb`: text of the button. */
 export function ask(title, consequence, verb, act) {
   show(title, ({ close }) => html`
     <p id="consequence">${consequence}</p>
     <${Actions} close=${close} verb=${verb} danger act=${act} />`);
 }
 
-/** The two buttons at a dialog's end. `act` returns whether it was done: the dialog stays open with what was typed if not. */
+/** The two buttons of a dialog. If `act` returns false, the dialog stays open and keeps the input. */
 export function Actions({ close, verb, danger = false, act }) {
   const [busy, setBusy] = useState(false);
   const run = async (event) => {
@@ -27,7 +28,7 @@ export function Actions({ close, verb, danger = false, act }) {
     setBusy(false);
     if (isDone !== false) close();
   };
-  // Where it can't be undone, Enter right away does nothing: the focus begins on Cancel.
+  // For an action that can't be undone, the focus starts on Cancel, so that Enter does no harm.
   return html`<div class="actions">
     <button type="button" onClick=${close} autofocus=${danger}>Cancel</button>
     <button type="submit" class=${danger ? "main danger" : "main"} aria-disabled=${busy} onClick=${run}>${verb}</button>
@@ -37,7 +38,7 @@ export function Actions({ close, verb, danger = false, act }) {
 export function Dialog() {
   const shown = useStore(open);
   const element = useRef(null);
-  // At once: the next key that somebody presses is meant for it.
+  // In a layout effect, so that the dialog opens before the user's next key press.
   useLayoutEffect(() => {
     if (shown) element.current.showModal();
   }, [shown]);
@@ -45,7 +46,7 @@ export function Dialog() {
   const close = () => element.current?.close();
   const closed = () => {
     open.set(null);
-    // What opened it may have gone meanwhile; then focus.js finds a home.
+    // The element that opened the dialog may have been removed; focus.js then moves the focus.
     if (shown.from?.isConnected) shown.from.focus();
   };
   return html`<dialog ref=${element} aria-labelledby="dialog-title" onClose=${closed}>

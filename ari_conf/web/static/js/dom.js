@@ -1,4 +1,4 @@
-// The one place that names the libraries: everything else imports what it draws with from here.
+// Rendering functions: the only module that imports the libraries. All other modules import from here.
 import { h, render } from "../vendor/preact.mjs";
 import htm from "../vendor/htm.mjs";
 

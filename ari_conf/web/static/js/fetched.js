@@ -1,20 +1,21 @@
-// What a view fetches: as it is asked for, again by itself, and again when something was done.
+// Fetching of a view's data: initially, periodically, and after an action.
 import { html, useCallback, useEffect, useRef, useState } from "./dom.js";
 import { icon } from "./icons.js";
 
-/** {found, error, again()}: what `fetch()` gave; with `every` ms anew while the page is looked at. */
+/** Return {found, error, again()} for `fetch()`. `every`: repeat it at this interval, in ms, while the page is visible;
+ * 0: don't repeat it. */
 export function useFetched(fetch, of, every = 0) {
   const [state, set] = useState({ found: null, error: null });
   const asked = useRef(0);
   const again = useCallback(async () => {
     const mine = ++asked.current;
-    // Of two that are under way the later one counts, whichever comes first.
+    // Of two concurrent requests, the later one counts, whichever response arrives first.
     const put = (next) => mine === asked.current && set(next);
     try {
       const found = await fetch();
       put({ found, error: null });
     } catch (error) {
-      // What was there stays: old is better than nothing.
+      // Keep the previous data: old data is better than none.
       put((before) => ({ found: before.found, error }));
     }
   }, of);
@@ -27,7 +28,7 @@ export function useFetched(fetch, of, every = 0) {
   return { ...state, again };
 }
 
-/** Why there is nothing to see, or nothing new. */
+/** Reason why there is no data, or no new data. */
 export function Trouble({ error, again }) {
   if (!error) return null;
   return html`<div class="banner warn" role="alert">${icon("warning")}<span>${error.message}</span><button onClick=${again}>${icon("again")}Try again</button></div>`;

@@ -1,5 +1,5 @@
-// The list changes by itself. If what has the focus goes (a member leaves), the focus goes to the nearest home around it
-// that is left, such as the conference's heading, and not to the top of the page.
+// Focus: lists change without the user's action. If the focused element is removed (a member leaves), the focus moves
+// to the nearest remaining `data-home` around it, such as the conference's heading, and not to the top of the page.
 let homes = [];
 let focused = null;
 

@@ -1,4 +1,4 @@
-// Drawn for this page, on a grid of 24. They say nothing to a screen reader: the words beside them do.
+// Icons, drawn for the dashboard on a grid of 24. They are hidden from screen readers, which read the text beside them.
 import { html } from "./dom.js";
 
 const STROKES = {

@@ -1,4 +1,4 @@
-// Dead letters: callbacks that were given up, with all their tries, to be sent again.
+// Dead letters: callbacks that were given up, with all attempts and buttons to resend them.
 import { get, place, post } from "./api.js";
 import { ask } from "./dialog.js";
 import { html } from "./dom.js";
@@ -12,21 +12,21 @@ const MOST = 50;
 
 export const useLetters = (every) => useFetched(() => get(place("DeadLetter"), { limit: MOST }), [], every);
 
-/** `changed()` is called when some were sent again. */
+/** `changed()` is called after dead letters have been resent. */
 export function Letters({ letters: { found, error, again }, changed }) {
   const all = found?.dead_letters ?? [];
   const resendAll = () =>
-    ask("Resend all of them?", "Each is put at the end of its lane and tried anew, the oldest first.", "Resend all", async () => {
-      const sent = await doing(() => post(place("DeadLetter", "Resend")), "They are sent again, one after another.");
+    ask("Resend all dead letters?", "Each is queued behind the other callbacks of its conference and URL, the oldest first, and is sent again.", "Resend all", async () => {
+      const sent = await doing(() => post(place("DeadLetter", "Resend")), "The dead letters are being resent, one after another.");
       await changed();
       return sent;
     });
   return html`<section class="section" aria-labelledby="letters" data-home>
-    <div class="heading"><h2 id="letters" tabindex="-1" data-focus>Given up</h2><p>${found ? count(all.length, "callback") : ""}${all.length === MOST ? ", the newest" : ""}</p>
+    <div class="heading"><h2 id="letters" tabindex="-1" data-focus>Dead letters</h2><p>${found ? count(all.length, "callback") : ""}${all.length === MOST ? ", the newest" : ""}</p>
       ${all.length > 1 && html`<button class="end" onClick=${resendAll}>${icon("again")}Resend all</button>`}</div>
     <${Trouble} error=${error} again=${again} />
-    ${found && !all.length && html`<p class="hint">None. A callback that its receiver refuses for good, or never answers, is kept here and can be sent again.</p>`}
-    ${all.length > 0 && html`<ul class="card list" aria-label="Given up">${all.map((each) => html`<${Entry} key=${each.id} entry=${asEntry(each)} changed=${changed} />`)}</ul>`}
+    ${found && !all.length && html`<p class="hint">None. A callback that its receiver rejects permanently, or never answers, is kept here, and you can resend it.</p>`}
+    ${all.length > 0 && html`<ul class="card list" aria-label="Dead letters">${all.map((each) => html`<${Entry} key=${each.id} entry=${asEntry(each)} changed=${changed} />`)}</ul>`}
   </section>`;
 }
 

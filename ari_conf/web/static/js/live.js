@@ -1,4 +1,4 @@
-// The account's live conferences, as they change.
+// Live view: the account's live conferences, as they change.
 import { Conference } from "./conference.js";
 import { html, useEffect, useMemo, useRef } from "./dom.js";
 import { icon } from "./icons.js";
@@ -13,12 +13,12 @@ export function Live() {
   const { state, conferences } = useStore(live);
   useSpoken(conferences);
   if (!conferences) return html`<${Heading} text=${state === "lost" ? "Reconnecting to the server…" : "Loading…"} />`;
-  // The oldest first: a new one comes last, and moves nothing that somebody is about to click.
+  // The oldest comes first, so that a new conference does not move a button that the user is about to click.
   const all = Object.values(conferences).sort((a, b) => a.created_ms - b.created_ms || (a.conference_uuid < b.conference_uuid ? -1 : 1));
   const members = all.reduce((sum, each) => sum + Object.keys(each.members).length, 0);
   return html`
     <${Heading} text=${all.length ? `${count(all.length, "conference")}, ${count(members, "member")}` : ""} />
-    ${state === "lost" && html`<p class="banner warn">${icon("warning")}The connection to the server was lost. What you see may be old; it is tried again by itself.</p>`}
+    ${state === "lost" && html`<p class="banner warn">${icon("warning")}The connection to the server was lost. What you see may be out of date; reconnecting automatically.</p>`}
     ${all.length ? all.map((each) => html`<${Same} key=${each.conference_uuid} conference=${each} />`) : html`<${Nobody} />`}`;
 }
 
@@ -26,7 +26,7 @@ function Heading({ text }) {
   return html`<div class="heading"><h1 tabindex="-1">Live conferences</h1><p>${text}</p></div>`;
 }
 
-/** A conference that did not change is the same object, and is not drawn anew: of a hundred only those in which something happens. */
+/** A conference that did not change is the same object and is not rendered again: of a hundred, few are. */
 function Same({ conference }) {
   return useMemo(() => html`<${Conference} conference=${conference} />`, [conference]);
 }
@@ -34,12 +34,13 @@ function Same({ conference }) {
 function Nobody() {
   return html`<div class="empty">
     ${icon("live")}
-    <h2>Nobody is in a conference</h2>
-    <p>As soon as a call reaches a <code>${"<Conference>"}</code> of this account, it shows up here by itself.</p>
+    <h2>No live conferences</h2>
+    <p>When a call enters a <code>${"<Conference>"}</code> of this account, the conference appears here automatically.</p>
   </div>`;
 }
 
-/** Who came and went, for screen readers: gathered, so that ten who join at once are one sentence. Not who talks: that would never end. */
+/** Announce joins and leaves to screen readers. They are batched, so that ten simultaneous joins are one message.
+ * Talking is not announced, because it changes all the time. */
 function useSpoken(conferences) {
   const known = useRef(null);
   const waits = useRef(0);

@@ -1,4 +1,4 @@
-// Says why the log-in page is shown again.
+// Login page: shows the reason why the user must log in again.
 const WHY = {
   wrong: "Auth ID or auth token is wrong.",
   ended: "You are no longer logged in. Log in again.",
@@ -6,4 +6,4 @@ const WHY = {
 };
 
 const error = new URLSearchParams(location.search).get("error");
-if (error) document.getElementById("refused").textContent = WHY[error] ?? "That did not work. Try again.";
+if (error) document.getElementById("refused").textContent = WHY[error] ?? "The login failed. Try again.";

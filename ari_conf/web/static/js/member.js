@@ -1,4 +1,4 @@
-// One member: who, since when, what he is doing now, and what can be done with him.
+// One member: number and name, state, time in the conference, and commands.
 import { place, post, remove } from "./api.js";
 import { ask } from "./dialog.js";
 import { html, useState } from "./dom.js";
@@ -8,7 +8,7 @@ import { Since } from "./words.js";
 
 export function Member({ id, member, conference }) {
   const { from, to, caller_name: called, talking } = member;
-  const who = from || "A caller without a number";
+  const who = from || "Unknown number";
   const name = called && called !== from ? called : "";
   return html`<li class=${`member ${talking ? "talking" : ""}`} data-member=${id}>
     <span class="face" aria-hidden="true">${icon(member.state === "held" ? "hold" : member.muted ? "micOff" : "mic")}</span>
@@ -17,7 +17,7 @@ export function Member({ id, member, conference }) {
       <p class="hint">${[name, to && `called ${to}`].filter(Boolean).join(", ")}</p>
     </div>
     <p class="tags"><${Doing} member=${member} /></p>
-    <${Since} ms=${member.joined_ms} label="Time in" />
+    <${Since} ms=${member.joined_ms} label="Time in the conference" />
     <${Commands} id=${id} who=${who} member=${member} name=${conference.conference_name} />
   </li>`;
 }
@@ -33,26 +33,26 @@ function Doing({ member }) {
     ${deaf && html`<span class="tag">${icon("earOff")}Deaf</span>`}`;
 }
 
-/** verb, picture, what it leads to: each as it is now, and as it is once it was pressed. */
+/** [verb, icon, title] of each switch, for the field's present value. */
 const SWITCHES = [
   { field: "muted", path: "Mute", off: ["Mute", "micOff", "The others no longer hear this member"], on: ["Unmute", "mic", "The others hear this member again"] },
   { field: "deaf", path: "Deaf", off: ["Deafen", "earOff", "This member no longer hears the conference"], on: ["Undeafen", "ear", "This member hears the conference again"] },
-  { field: "held", path: "Hold", off: ["Hold", "hold", "Out of the conference for a while, with music"], on: ["Resume", "resume", "Back into the conference"] },
+  { field: "held", path: "Hold", off: ["Hold", "hold", "Take this member out of the conference for a while, with music"], on: ["Resume", "resume", "Return this member to the conference"] },
 ];
 
 function Commands({ id, who, member, name }) {
   const at = (...more) => place("Conference", name, "Member", id, ...more);
   const kick = () =>
-    ask(`Kick ${who}?`, `This member leaves ${name}; the call goes on with what follows the conference in its document.`, "Kick", () => doing(() => post(at("Kick"))));
-  const hangUp = () => ask(`Hang ${who} up?`, "The call ends at once.", "Hang up", () => doing(() => remove(at())));
+    ask(`Kick ${who}?`, `This member leaves ${name}; the call continues with what follows the conference in its document.`, "Kick", () => doing(() => post(at("Kick"))));
+  const hangUp = () => ask(`Hang up ${who}?`, "The call ends immediately.", "Hang up", () => doing(() => remove(at())));
   return html`<div class="commands small" role="group" aria-label=${`Member ${who}`}>
     ${SWITCHES.map((each) => html`<${Switch} key=${each.field} each=${each} isOn=${member[each.field]} who=${who} where=${() => at(each.path)} />`)}
-    <button aria-label=${`Kick ${who}`} title="Out of the conference, on to the next element" onClick=${kick}>${icon("kick")}<span>Kick</span></button>
+    <button aria-label=${`Kick ${who}`} title="Take this member out of the conference; the call continues" onClick=${kick}>${icon("kick")}<span>Kick</span></button>
     <button class="danger" aria-label=${`Hang up ${who}`} title="End this call" onClick=${hangUp}>${icon("hangUp")}<span>Hang up</span></button>
   </div>`;
 }
 
-/** The button says what it will do; it changes when the conference has, not when it was pressed. */
+/** The button names its action. It changes when the conference has changed, not when it is pressed. */
 function Switch({ each, isOn, who, where }) {
   const [busy, setBusy] = useState(false);
   const [verb, picture, title] = isOn ? each.on : each.off;

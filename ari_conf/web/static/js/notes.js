@@ -1,4 +1,4 @@
-// What the page says by itself: what was done, what went wrong, who came and went.
+// Notes: results and errors of actions, and announcements for screen readers.
 import { html, useEffect } from "./dom.js";
 import { icon } from "./icons.js";
 import { store, useStore } from "./store.js";
@@ -13,24 +13,24 @@ export function done(text) {
   add({ text, bad: false });
 }
 
-/** An error stays until it is closed: who looked elsewhere must still find it. */
+/** Show an error. It stays until the user closes it, so that it can't be missed. */
 export function failed(error) {
   add({ text: error.message, bad: true });
 }
 
-/** For screen readers alone: what the others see by themselves. */
+/** Announce a text to screen readers only; other users see the change in the view. */
 export function say(text) {
   spoken.set(text);
 }
 
 function add(note) {
-  // The same again is no second note.
+  // A note replaces an earlier one with the same text.
   notes.set([...notes.get().filter((other) => other.text !== note.text).slice(-3), { ...note, id: next++ }]);
 }
 
 const close = (id) => notes.set(notes.get().filter((note) => note.id !== id));
 
-/** Does it, and tells of it: `told` when it is done, the error when it is not. */
+/** Run the work, and show the note `told` or the error. Return true if the work succeeded. */
 export async function doing(work, told) {
   try {
     await work();
@@ -55,7 +55,7 @@ function Note({ note }) {
   </div>`;
 }
 
-/** Both regions are always there: a screen reader tells only what comes into one that it knows. */
+/** The live regions always exist: a screen reader announces only additions to a region that it already knows. */
 export function Notes() {
   const all = useStore(notes);
   const those = (bad) => all.filter((note) => note.bad === bad).map((note) => html`<${Note} key=${note.id} note=${note} />`);

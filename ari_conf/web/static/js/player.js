@@ -1,4 +1,4 @@
-// The player: the browser's audio, with controls that work by mouse, finger and keyboard alike.
+// Player: the browser's audio element, with controls for mouse, touch and keyboard.
 import { html, useEffect, useRef, useState } from "./dom.js";
 import { icon } from "./icons.js";
 import { failed } from "./notes.js";
@@ -7,7 +7,8 @@ import { clock, words } from "./words.js";
 const STEP_MS = 10_000;
 const SPEEDS = [1, 1.25, 1.5, 2];
 
-/** {at, playing, length, speed: state; toggle(), seek(ms), setSpeed(n): what can be done; sound: its element}. Times in ms. */
+/** Return the state (at, playing, length, speed), the actions (toggle(), seek(ms), setSpeed(n)) and the audio element
+ * (sound). Times are in ms. */
 export function usePlayer(source, length) {
   const sound = useRef(null);
   const [at, setAt] = useState(0);
@@ -45,7 +46,7 @@ export function usePlayer(source, length) {
   };
 }
 
-/** The browser tells the time four times a second: too seldom for a line that moves. */
+/** Update the position in every frame: the browser reports it four times a second, too rarely for a moving line. */
 function useSmooth(sound, playing, setAt) {
   useEffect(() => {
     if (!playing) return undefined;
@@ -63,7 +64,7 @@ export function Controls({ player }) {
     ${player.sound}
     <button class="main round" aria-label=${playing ? "Pause" : "Play"} onClick=${toggle}>${icon(playing ? "pause" : "play")}</button>
     <button class="bare" aria-label="10 seconds back" title="10 seconds back" onClick=${() => seek(at - STEP_MS)}>${icon("earlier")}</button>
-    <button class="bare" aria-label="10 seconds on" title="10 seconds on" onClick=${() => seek(at + STEP_MS)}>${icon("later")}</button>
+    <button class="bare" aria-label="10 seconds forward" title="10 seconds forward" onClick=${() => seek(at + STEP_MS)}>${icon("later")}</button>
     <${Position} at=${at} length=${length} seek=${seek} />
     <span class="clock" aria-hidden="true">${clock(at)} / ${clock(length)}</span>
     <label class="speed"><span class="unseen">Speed</span>
@@ -75,7 +76,7 @@ function Position({ at, length, seek }) {
   const bar = useRef(null);
   const part = length ? at / length : 0;
   useEffect(() => bar.current.style.setProperty("--part", part), [part]);
-  // By finger to the tenth, by key to the second.
+  // Touch moves the slider in steps of 0.1 s, arrow keys in steps of 1 s.
   const keys = (event) => {
     const by = { ArrowLeft: -1000, ArrowDown: -1000, ArrowRight: 1000, ArrowUp: 1000 }[event.key];
     if (!by) return;

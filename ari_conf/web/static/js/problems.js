@@ -1,4 +1,4 @@
-// What went wrong with the account's calls, and what to do.
+// Problems view: the account's problems, with advice.
 import { get, place } from "./api.js";
 import { html } from "./dom.js";
 import { Empty, Loading, Trouble, useFetched } from "./fetched.js";
@@ -8,25 +8,25 @@ import { count, moment } from "./words.js";
 const MOST = 100;
 const ANEW_MS = 5000;
 
-// The first whose words are in the problem. A problem's own text names what is wrong and often what is allowed; here stands
-// where to go with it.
+// The first pattern that matches the problem's text gives the advice. The text names the error and often the allowed
+// values; the advice says how to proceed.
 const ADVICE = [
-  [/dead letter/, html`See what the receiver answered, correct it, then resend: <a href="#/callbacks">Callbacks</a>.`],
-  [/no request may go there/, html`The address is private or loopback. Use a public one, or have the operator add its network to <code>ARI_CONF_ALLOWED_NETWORKS</code>.`],
-  [/is lost/, "The operator finds the reason in the worker's log; Asterisk's disk and the bucket must have room."],
-  [/ari-conf account|answer URL/, html`The account needs an answer URL: the operator sets it, by <code>ari-conf account set</code>.`],
-  [/^(waitSound|enterSound|exitSound):/, "The conference went on without this sound. Open its URL yourself: it must answer a POST with XML that holds Play, Speak or Wait."],
-  [/can't be played/, "Open the address yourself: it must give an mp3 or wav file, without a log-in."],
-  [/Speak:/, html`Correct the text in the document that your program answers with.`],
-  [/no connection|has no address|status \d|timed out|tries?\)|no TLS/, "Ask the URL yourself, from the server's own machine: it must answer within its time limits, with status 200."],
-  [/is used$|ignored|skipped|not allowed|not well-formed|root is|must be/, html`Correct it in the document that your program answers with.`],
+  [/dead letter/, html`Check the receiver's response, correct the receiver, then resend the dead letter under <a href="#/callbacks">Callbacks</a>.`],
+  [/requests to this address are not allowed/, html`The address is private or loopback. Use a public address, or ask the operator to add its network to <code>ARI_CONF_ALLOWED_NETWORKS</code>.`],
+  [/is lost/, "The operator finds the reason in the worker's log; Asterisk's disk and the bucket must have free space."],
+  [/ari-conf account|answer URL/, html`The account needs an answer URL: the operator sets it with <code>ari-conf account set</code>.`],
+  [/^(waitSound|enterSound|exitSound):/, "The conference continued without this sound. Request its URL by POST yourself: it must return XML with Play, Speak or Wait."],
+  [/could not be played/, "Open the address yourself: it must return an mp3 or wav file, without a login."],
+  [/Speak:/, html`Correct the text in the document that your application returns.`],
+  [/no connection|has no address|status \d|timed out|tries?\)|no TLS/, "Request the URL yourself, from the server's machine: it must respond within its time limits, with status 200."],
+  [/is used$|ignored|skipped|not allowed|not well-formed|root is|must be/, html`Correct it in the document that your application returns.`],
 ];
 
-// What was done instead, by Plivo's hangup codes.
+// Meaning of Plivo's hangup codes.
 const CODES = {
-  8011: "The answer URL's document can't be run.",
-  8012: "The action's document can't be run.",
-  8014: "The redirect's document can't be run.",
+  8011: "The answer URL's document could not be run.",
+  8012: "The action's document could not be run.",
+  8014: "The redirect's document could not be run.",
 };
 
 export function Problems() {
@@ -36,11 +36,11 @@ export function Problems() {
     <div class="heading"><h1 tabindex="-1">Problems</h1><p>${found ? count(all.length, "problem") : ""}${found?.problems.length === MOST ? ", the newest" : ""}</p></div>
     <${Trouble} error=${error} again=${again} />
     ${!found && !error && html`<${Loading} what="problems" />`}
-    ${found && !all.length && html`<${Empty} picture="check" title="No problems" text="Documents that can't be run, URLs that don't answer and sounds that are missing are told here." />`}
+    ${found && !all.length && html`<${Empty} picture="check" title="No problems" text="Documents that could not be run, URLs that did not respond and sounds that are missing are listed here." />`}
     ${all.length > 0 && html`<ul class="card list" aria-label="Problems">${all.map((each) => html`<${Problem} key=${each.text} problem=${each} />`)}</ul>`}`;
 }
 
-/** The same with each call is one problem, where it stood last; {..., times}. */
+/** Merge problems with the same text into the newest of them, and count them: {..., times}. */
 function gathered(problems) {
   const known = new Map();
   for (const each of problems) {
@@ -60,5 +60,5 @@ function Problem({ problem }) {
   </li>`;
 }
 
-// A URL keeps its small letter.
+// A URL at the start keeps its lower case.
 const sentence = (text) => `${/^[a-z]+:\/\//.test(text) ? text.charAt(0) : text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;

@@ -1,4 +1,4 @@
-// Before a recording begins: as what, and whether it is written down.
+// Form for a new recording: file format and transcription.
 import { place, post, transcribes } from "./api.js";
 import { Actions } from "./dialog.js";
 import { html, useState } from "./dom.js";
@@ -12,11 +12,11 @@ export function RecordForm({ name, close }) {
     return doing(() => post(place("Conference", name, "Record"), body), `${name} is being recorded.`);
   };
   return html`
-    <p class="hint">Everybody in the conference is recorded until you stop it, or it ends. Tell them: an announcement does.</p>
-    <fieldset class="choices"><legend>File</legend>
+    <p class="hint">Everyone in the conference is recorded until you stop the recording or the conference ends. Tell them, for example with an announcement.</p>
+    <fieldset class="choices"><legend>File format</legend>
       <label class="choice"><input type="radio" name="form" checked=${form === "mp3"} onChange=${() => setForm("mp3")} />mp3, small</label>
       <label class="choice"><input type="radio" name="form" checked=${form === "wav"} onChange=${() => setForm("wav")} />wav, uncompressed</label>
     </fieldset>
-    ${transcribes && html`<label class="choice"><input type="checkbox" checked=${written} onChange=${(event) => setWritten(event.target.checked)} />Write down what is said</label>`}
+    ${transcribes && html`<label class="choice"><input type="checkbox" checked=${written} onChange=${(event) => setWritten(event.target.checked)} />Transcribe the recording</label>`}
     <${Actions} close=${close} verb="Start recording" act=${start} />`;
 }

@@ -1,4 +1,4 @@
-// One recording: heard, seen (who spoke when), read (what was said). All three are at the same moment.
+// Recording view: player, timeline (who spoke when) and transcript, synchronized with each other.
 import { get, place, remove } from "./api.js";
 import { ask } from "./dialog.js";
 import { html } from "./dom.js";
@@ -18,7 +18,7 @@ export function Recording({ id }) {
     const [told, { document }] = await Promise.all([get(at), get(place("Recording", id, "Document"))]);
     return { told, document };
   }, [id]);
-  // Until it is written down it is looked at again; then no more, so that nothing moves under who reads.
+  // Poll only until the transcript exists, so that nothing moves while the user reads it.
   const waits = found?.document.transcript?.state === "waiting";
   useFetched(async () => waits && again(), [waits], waits ? ANEW_MS : 0);
   return html`
@@ -30,12 +30,12 @@ export function Recording({ id }) {
 }
 
 function Whole({ told, document: about, at }) {
-  // From here, whatever address it has for others: the cookie and the page's rules hold for this one.
+  // Fetch the file from this origin, whatever RecordUrl is: the session cookie and the content security policy need it.
   const source = `${at.slice(0, -1)}.${told.recording_format}/`;
   const player = usePlayer(source, about.duration_ms);
   const whose = speakers(about);
   const bin = () =>
-    ask(`Delete this recording of ${told.conference_name}?`, "The file, its timeline and its transcript are gone for good, also for programs that know its address.", "Delete", async () => {
+    ask(`Delete this recording of ${told.conference_name}?`, "The file, its timeline and its transcript are deleted permanently, also for applications that have its URL.", "Delete", async () => {
       const gone = await doing(() => remove(at), "The recording was deleted.");
       if (gone) location.hash = "#/recordings";
       return gone;
@@ -56,12 +56,12 @@ function Whole({ told, document: about, at }) {
     <${Transcript} transcript=${about.transcript} whose=${whose} player=${player} />`;
 }
 
-/** Member id -> {name, tone}: a number that called twice is told apart, and each has a colour of its own. */
+/** Return member id -> {name, tone}. Calls from the same number get different names; the six colors repeat. */
 function speakers(about) {
   const whose = new Map();
   about.members.forEach((member, place) => {
     const same = about.members.filter((other) => other.from === member.from);
-    const name = member.from || "No number";
+    const name = member.from || "Unknown number";
     whose.set(member.member_id, { name: same.length > 1 ? `${name} (${same.indexOf(member) + 1})` : name, tone: place % 6 });
   });
   return whose;

@@ -1,4 +1,4 @@
-// The account's recordings, the newest first.
+// Recordings view: the account's recordings, the newest first.
 import { get, place } from "./api.js";
 import { html, useEffect, useState } from "./dom.js";
 import { Empty, Loading, Pages, Trouble, useFetched } from "./fetched.js";
@@ -19,17 +19,17 @@ export function Recordings() {
   return html`
     <div class="heading"><h1 tabindex="-1">Recordings</h1><p role="status">${found ? count(total, "recording") : ""}</p></div>
     <${Trouble} error=${error} again=${again} />
-    <div class="field narrow"><label for="of">Of the conference</label>
-      <input id="of" type="search" placeholder="Its whole name; empty: all" value=${typed} onInput=${(event) => setTyped(event.target.value)} /></div>
+    <div class="field narrow"><label for="of">Conference name</label>
+      <input id="of" type="search" placeholder="Full name, or empty for all" value=${typed} onInput=${(event) => setTyped(event.target.value)} /></div>
     ${!found && !error && html`<${Loading} what="recordings" />`}
     ${found && !total && (name
-      ? html`<${Empty} picture="recordings" title="No recording of ${name}" text="Names are compared as a whole, capitals too." />`
-      : html`<${Empty} picture="recordings" title="No recordings yet" text="Record a live conference by its button, or with record=&quot;true&quot; in its document." />`)}
+      ? html`<${Empty} picture="recordings" title="No recording of ${name}" text="Enter the full name, with the same upper and lower case." />`
+      : html`<${Empty} picture="recordings" title="No recordings yet" text="Record a live conference with its Record button, or with record=&quot;true&quot; in its document." />`)}
     ${total > 0 && html`<ul class="card list" aria-label="Recordings">${found.objects.map((one) => html`<${Row} key=${one.recording_id} one=${one} />`)}</ul>`}
     <${Pages} page=${PAGE} offset=${offset} total=${total} go=${setOffset} />`;
 }
 
-/** What was typed, once the typing has paused. */
+/** Return the text once the user has stopped typing for TYPED_MS. */
 function useSettled(text) {
   const [settled, set] = useState(text);
   useEffect(() => {

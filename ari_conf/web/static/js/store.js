@@ -1,4 +1,4 @@
-// A value that views watch.
+// Store: a value that views watch.
 import { useEffect, useState } from "./dom.js";
 
 export function store(value) {
@@ -19,7 +19,7 @@ export function store(value) {
 export function useStore(watched) {
   const [value, set] = useState(watched.get());
   useEffect(() => {
-    // It may have changed between the first drawing and now.
+    // The value may have changed since the first render.
     set(watched.get());
     return watched.watch(set);
   }, [watched]);

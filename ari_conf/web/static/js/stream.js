@@ -1,6 +1,6 @@
-// The live conferences: a snapshot, then changes, over server-sent events.
+// Event stream of the live conferences: a snapshot, then changes, as server-sent events.
 //
-// A change has the snapshot's shape and holds only what is different: null says that a conference or a member is gone.
+// A change has the snapshot's shape and holds only differences. null means that a conference or member is gone.
 import { begin, place } from "./api.js";
 import { store } from "./store.js";
 
@@ -8,10 +8,10 @@ const TRY_AGAIN_MS = [500, 1000, 2000, 5000];
 const QUIET_MS = 20_000;
 const UNSEEN_MS = 60_000;
 
-/** {state: "connecting" | "live" | "lost", conferences: {uuid: conference} | null}; null: none are known yet. */
+/** {state: "connecting" | "live" | "lost", conferences: {uuid: conference} | null}; null until the first snapshot. */
 export const live = store({ state: "connecting", conferences: null });
 
-/** What the view is after the change. What did not change stays the same object: it need not be drawn anew. */
+/** Return the view after the change. Unchanged parts stay the same objects and need not be rendered again. */
 export function applied(view, change) {
   return merged(view, change, (was = { members: {} }, fields) => ({
     ...was,
@@ -50,7 +50,7 @@ export function watch() {
     put({ state: "live", conferences });
   });
   on("change", (change) => put({ conferences: applied(live.get().conferences, change) }));
-  // The server itself knows nothing new for a while: a snapshot comes when it does.
+  // The web process can't receive changes at the moment. It sends a snapshot as soon as it can.
   on("away", () => put({ state: "lost" }));
   source.addEventListener("error", lost);
 }
@@ -58,7 +58,8 @@ export function watch() {
 function lost() {
   if (!source) return;
   put({ state: "lost" });
-  // The browser would try again by itself, but not after an answer such as 503, and never would it see a log-in that has ended.
+  // The browser retries automatically, but not after a response such as 503, and it would not notice the end of a
+  // session.
   source.close();
   setTimeout(again, TRY_AGAIN_MS[Math.min(tries++, TRY_AGAIN_MS.length - 1)]);
 }
@@ -72,7 +73,7 @@ async function again() {
   }
 }
 
-/** A connection that died without a word (a laptop that slept, a new network) is silent for ever: so after a silence it is asked. */
+/** Check a silent connection: one that broke without notice (a laptop slept, a new network) stays silent forever. */
 export function keepWatch() {
   setInterval(async () => {
     if (live.get().state !== "live" || document.hidden || Date.now() - heard < QUIET_MS) return;
@@ -83,8 +84,8 @@ export function keepWatch() {
   sleepUnseen();
 }
 
-/** A tab that nobody looks at lets go: a browser has six connections to a server for all of its tabs together, and none is left
- * for the buttons when six are open. It also tells Asterisk that it need not find out who talks. */
+/** Close the stream of a hidden tab: a browser allows six connections to a server across all tabs, and none is left for
+ * the buttons when six streams are open. It also ends talk detection in Asterisk if nothing else needs it. */
 function sleepUnseen() {
   let timer = 0;
   document.addEventListener("visibilitychange", () => {

@@ -1,4 +1,4 @@
-// Who spoke when: a line for each who was in, with a bar where he spoke. Where one clicks it is played.
+// Timeline: one line per member, with a bar for each speech interval. A click seeks to that position.
 import { html, useEffect, useRef } from "./dom.js";
 import { words } from "./words.js";
 
@@ -14,7 +14,7 @@ export function Timeline({ document: about, whose, player }) {
     const { left, width } = event.currentTarget.getBoundingClientRect();
     player.seek(((event.clientX - left) / width) * length);
   };
-  // By keyboard the position above and the turns below seek: here a click is one more way.
+  // Keyboard users seek with the position slider above and the turns below; a click here is an additional way.
   return html`<div class="timeline">
     <h2 class="unseen">Who spoke when</h2>
     <ul>${lines.map((line) => html`<li key=${line.id} class=${`line tone${line.tone}`}>
@@ -28,7 +28,7 @@ export function Timeline({ document: about, whose, player }) {
 function spoke(spans, length) {
   const ms = spans.reduce((sum, one) => sum + one.end_ms - one.start_ms, 0);
   if (!ms) return "did not speak";
-  return html`<span aria-hidden="true">${Math.round((ms / length) * 100)} %</span><span class="unseen">spoke for ${words(ms)}, from ${words(spans[0].start_ms)} on</span>`;
+  return html`<span aria-hidden="true">${Math.round((ms / length) * 100)} %</span><span class="unseen">spoke for ${words(ms)}, starting at ${words(spans[0].start_ms)}</span>`;
 }
 
 function Track({ spans, length, seek, at }) {

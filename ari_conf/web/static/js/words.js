@@ -1,4 +1,4 @@
-// Numbers, moments and durations, as people read them.
+// Formatting of counts, dates and durations.
 import { skew } from "./api.js";
 import { html, useEffect, useState } from "./dom.js";
 
@@ -13,7 +13,7 @@ export function clock(ms) {
   return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
 }
 
-/** 75000 -> "1 minute 15 seconds": what a screen reader says of a time. */
+/** 75000 -> "1 minute 15 seconds", for screen readers. */
 export function words(ms) {
   const seconds = Math.max(0, Math.round(ms / 1000));
   const parts = [
@@ -28,7 +28,7 @@ export function words(ms) {
 const dayOf = (date) => date.toLocaleDateString(undefined, { day: "numeric", month: "short", year: "numeric" });
 const timeOf = (date, more = {}) => date.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", ...more });
 
-/** Of an ISO string or epoch ms: "14:05" of today, "21 Nov 2026, 14:05" of any other day; in the reader's own zone. */
+/** Format an ISO string or epoch ms in the user's time zone: "today, 14:05:02", or "21 Nov 2026, 14:05". */
 export function moment(when, now = Date.now()) {
   const date = new Date(when);
   const today = new Date(now).toDateString() === date.toDateString();
@@ -40,7 +40,7 @@ export function size(bytes) {
   return `${(bytes / 1024 / 1024).toFixed(1)} MB`;
 }
 
-// One timer for all that tick, so that they tick together.
+// One timer for all clocks, so that they tick simultaneously.
 const ticking = new Set();
 let timer = 0;
 
@@ -48,7 +48,7 @@ function tick() {
   for (const each of ticking) each(Date.now());
 }
 
-/** Epoch ms of this machine, anew every second. */
+/** Return epoch ms by this machine's clock, updated every second. */
 export function useNow() {
   const [now, set] = useState(Date.now());
   useEffect(() => {
@@ -62,7 +62,7 @@ export function useNow() {
   return now;
 }
 
-/** How long ago, ticking; a screen reader isn't told each second. */
+/** Time since `ms`, updated every second. Screen readers do not announce the updates. */
 export function Since({ ms, label }) {
   return html`<span class="clock">${label && html`<span class="unseen">${label} </span>`}${clock(useNow() + skew() - ms)}</span>`;
 }

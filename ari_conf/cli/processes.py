@@ -1,0 +1,66 @@
+"""Processes: `ari-conf serve`, `ari-conf web` and `ari-conf worker`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+import structlog
+
+from ari_conf.common.version import VERSION
+from ari_conf.doctor.misspelled import unknown
+from ari_conf.errors import REPORT_HINT, LeaseLost, TaskEnded
+from ari_conf.observability import log_setup
+from ari_conf.settings import settings
+
+
+def serve() -> None:
+    """Run the server until SIGTERM or Ctrl-C. Calls continue in Asterisk, and the next server takes them over."""
+    from ari_conf.server import server as service
+
+    async def until_signal() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await service.serve(settings(), stop=stop)
+
+    _start("serve")
+    try:
+        asyncio.run(until_signal())
+    except TaskEnded as ended:
+        structlog.get_logger().critical(
+            "component task ended", reason=str(ended), action="exiting", hint=REPORT_HINT, exc_info=ended.__cause__
+        )
+        raise
+    except LeaseLost as lost:
+        structlog.get_logger().warning("restarting as standby", reason=str(lost))
+        log_setup.flush()
+        # A new process, so that no state of this one remains.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def web() -> None:
+    from ari_conf.web.app import create
+    from ari_conf.web.server import WebServer
+
+    _start("web")
+    server = WebServer(create(settings()), settings())
+    server.run()
+    if server.broken:
+        sys.exit(1)
+
+
+def worker(arguments: list[str]) -> None:
+    """Run `celery -A tasks worker`, from any working directory: that directory may contain another tasks.py."""
+    from tasks import app
+
+    app.worker_main(["worker", *arguments])
+
+
+def _start(process: str) -> None:
+    log_setup.configure_logging(settings(), in_thread=True)
+    structlog.get_logger().info("process started", process=process, version=VERSION)
+    for text in unknown(os.environ):
+        structlog.get_logger().warning("unknown setting ignored", reason=text)

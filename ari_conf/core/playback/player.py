@@ -1,0 +1,215 @@
+"""Player: plays Play, Speak and Wait sequentially to a channel or a bridge.
+
+It serves the elements of a document, the prompt of GetDigits, wait and hold sounds, private playback, announcements,
+and enter and exit sounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ari_conf.core.effects import DetectBeep, DetectTalking, Effect, PlayMedia, PrepareSound, StopPlayback, Target
+from ari_conf.core.elements import Play, Prompt, Speak, Wait
+from ari_conf.core.events import (
+    AudioStopped,
+    BeepHeard,
+    DeadlineReached,
+    EffectFailed,
+    Event,
+    PlaybackFinished,
+    PlaybackStarted,
+    SoundFailed,
+    SoundPrepared,
+    StreamSeen,
+    TalkingFinished,
+    TalkingStarted,
+)
+
+RAPID_REPEAT_MS, MAX_RAPID_REPEATS = 200, 10
+"""Limit for short sounds: after MAX_RAPID_REPEATS turns in a row of less than RAPID_REPEAT_MS, each repetition waits
+for that time (decided). Otherwise, a sound of one millisecond with loop="0" would keep Asterisk busy for as
+long as the call lasts."""
+LOOP_GAP_MS = 750
+"""Pause of an endless player. Spec: waitSound loops "with 750 ms of silence before each repetition"."""
+
+
+@dataclass(slots=True)
+class Player:
+    owner: str
+    """Prefix of the player's playback ids."""
+    target: Target
+    items: tuple[Prompt, ...]
+    endless: bool = False
+    state: Literal["new", "preparing", "playing", "waiting", "gap", "done"] = "new"
+    position: int = 0
+    turn: int = 0
+    """Number of times that the current item has been played."""
+    media: str = ""
+    """Media URI of the current item, once it is prepared."""
+    count: int = 0
+    played_at: int = 0
+    short: int = 0
+    """Number of turns in a row that lasted less than RAPID_REPEAT_MS."""
+    begun: bool = False
+    """True if Asterisk has reported the start of the playback. If the playback no longer exists, it has therefore ended
+    and was not lost before it started."""
+    until: int | None = None
+    quiet_until: int | None = None
+    """Epoch milliseconds at which a Wait with silence="true" ends unless the caller talks."""
+    heard: bool = False
+    """True if a sound of this round has been played."""
+    call_uuid: str = ""
+    """UUID of the call that brought a conference's sound; it gets the problem if the sound can't be played."""
+
+    @property
+    def playback_id(self) -> str:
+        return f"{self.owner}.{self.count}"
+
+    @property
+    def done(self) -> bool:
+        return self.state == "done"
+
+    @property
+    def deadline(self) -> int | None:
+        if self.until is None or self.quiet_until is None:
+            return self.quiet_until if self.until is None else self.until
+        return min(self.until, self.quiet_until)
+
+    @property
+    def silence_ms(self) -> int | None:
+        """Return the milliseconds of silence that end the current Wait, or None if no silence is awaited."""
+        item = self._current() if self._waits_for_silence() else None
+        return item.min_silence if isinstance(item, Wait) else None
+
+    def start(self, now: int) -> list[Effect]:
+        return self._begin(now)
+
+    def stop(self) -> list[Effect]:
+        effects: list[Effect] = []
+        if self.state == "playing":
+            effects.append(StopPlayback(self.target, self.playback_id))
+        effects += self._stop_listening()
+        self.state, self.until, self.quiet_until = "done", None, None
+        return effects
+
+    def handle_event(self, event: Event, now: int) -> list[Effect]:
+        match event:
+            case SoundPrepared(playback_id, media) if self.state == "preparing" and playback_id == self.playback_id:
+                self.media = media
+                return self._play(now)
+            case SoundFailed(playback_id) if self.state == "preparing" and playback_id == self.playback_id:
+                return self._next_item(now)
+            case PlaybackStarted(playback_id) if self.state == "playing" and playback_id == self.playback_id:
+                self.begun = True
+            case PlaybackFinished(playback_id, failed) if self.state == "playing" and playback_id == self.playback_id:
+                return self._played(failed, now)
+            case EffectFailed(PlayMedia(_, playback_id)) if self.state == "playing" and playback_id == self.playback_id:
+                return self._played(True, now)
+            case DeadlineReached() if self.deadline is not None and self.deadline <= now:
+                return self._begin(now) if self.state == "gap" else self._waited(now)
+            case TalkingStarted() if self.quiet_until is not None:
+                self.quiet_until = None
+            case TalkingFinished() if self._waits_for_silence() and self.quiet_until is None:
+                # The talking began during this Wait: this is not a late event about earlier talking.
+                return self._waited(now)
+            case AudioStopped(_, for_ms) if self._waits_for_silence() and self.quiet_until is None:
+                return self._quiet_since(now - for_ms, now)
+            case StreamSeen() if self._waits_for_silence():
+                # Asterisk's talk detection may not receive the new RTP stream.
+                return self._quiet_since(now, now)
+            case BeepHeard() if self._waits_for_beep():
+                return self._waited(now)
+        return []
+
+    def _current(self) -> Prompt:
+        return self.items[self.position]
+
+    def _waits_for_silence(self) -> bool:
+        if self.state != "waiting":
+            return False
+        item = self._current()
+        return isinstance(item, Wait) and item.silence and self._detects_audio
+
+    def _waits_for_beep(self) -> bool:
+        if self.state != "waiting":
+            return False
+        item = self._current()
+        # Spec: "ends at a voicemail beep (only without silence)"
+        return isinstance(item, Wait) and item.beep and not item.silence and self._detects_audio
+
+    @property
+    def _detects_audio(self) -> bool:
+        # Only a call's own Wait listens to the caller: in a conference's sounds, a Wait is just a pause.
+        return self.owner.startswith("c.")
+
+    def _begin(self, now: int) -> list[Effect]:
+        """Start the current item, or end the round if no item is left."""
+        self.until = None
+        if self.position >= len(self.items):
+            return self._round_ended(now)
+        item = self._current()
+        if isinstance(item, Wait):
+            return self._wait(item, now)
+        self.count += 1
+        if self.media:
+            return self._play(now)
+        self.state = "preparing"
+        return [PrepareSound(self.playback_id, item)]
+
+    def repeat_effects(self) -> list[Effect]:
+        return [PlayMedia(self.target, self.playback_id, (self.media,))]
+
+    def _play(self, now: int) -> list[Effect]:
+        self.state, self.begun, self.played_at = "playing", False, now
+        return self.repeat_effects()
+
+    def _played(self, failed: bool, now: int) -> list[Effect]:
+        item = self._current()
+        assert isinstance(item, Play | Speak)
+        self.heard = self.heard or not failed
+        self.turn += 1
+        if failed or (item.loop != 0 and self.turn >= item.loop):
+            return self._next_item(now)
+        self.short = self.short + 1 if now - self.played_at < RAPID_REPEAT_MS else 0
+        if self.short < MAX_RAPID_REPEATS:
+            return self._begin(now)
+        self.state, self.until = "gap", now + RAPID_REPEAT_MS
+        return []
+
+    def _wait(self, item: Wait, now: int) -> list[Effect]:
+        self.state, self.until = "waiting", now + item.length * 1000
+        if self._waits_for_silence():
+            self.quiet_until = now + item.min_silence
+            return [DetectTalking(self.target.id, item.min_silence)]
+        return [DetectBeep(self.target.id, True)] if self._waits_for_beep() else []
+
+    def _waited(self, now: int) -> list[Effect]:
+        return self._stop_listening() + self._next_item(now)
+
+    def _quiet_since(self, since: int, now: int) -> list[Effect]:
+        """End the Wait if the silence since `since` is long enough; otherwise restart talk detection. Asterisk has not
+        noticed the silence: it still considers the caller to be talking and would not report the next talking."""
+        ends_at = since + (self.silence_ms or 0)
+        if ends_at <= now:
+            return self._waited(now)
+        self.quiet_until = ends_at
+        return [DetectTalking(self.target.id, None), DetectTalking(self.target.id, self.silence_ms)]
+
+    def _stop_listening(self) -> list[Effect]:
+        if self._waits_for_silence():
+            return [DetectTalking(self.target.id, None)]
+        return [DetectBeep(self.target.id, False)] if self._waits_for_beep() else []
+
+    def _next_item(self, now: int) -> list[Effect]:
+        self.position, self.turn, self.media, self.quiet_until = self.position + 1, 0, "", None
+        return self._begin(now)
+
+    def _round_ended(self, now: int) -> list[Effect]:
+        """Start another round if the player is endless and played a sound, else finish. After an endless player that
+        played nothing, its owner requests the sound document again or plays music."""
+        if not self.endless or not self.heard:
+            self.state = "done"
+            return []
+        self.state, self.position, self.heard, self.until = "gap", 0, False, now + LOOP_GAP_MS
+        return []

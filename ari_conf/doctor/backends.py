@@ -1,0 +1,189 @@
+"""Checks of Redis, Celery's broker and S3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import redis
+from botocore.exceptions import NoCredentialsError  # type: ignore[import-untyped]
+
+from ari_conf.common import process_identity, redis_url
+from ari_conf.common.redis_client import connect_in_threads, what_to_do, why
+from ari_conf.common.redis_keys import CELERYS_PREFIX, PREFIX
+from ari_conf.doctor import asterisk
+from ari_conf.doctor.check import DEADLINE, CheckFailed, Doubtful
+from ari_conf.errors import RecordingFailed
+from ari_conf.ownership import asterisk_identity, lease, owner_mark
+from ari_conf.recordings.bucket import DENIED, FOLDER, Bucket, code_of
+from ari_conf.settings import Settings
+
+
+def redis_server(settings: Settings) -> str:
+    client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    try:
+        _may_all_it_needs(client)
+        version = client.info("server")["redis_version"]
+        found = client.config_get("appendonly", "maxmemory-policy", "maxmemory")
+    except redis.AuthenticationError:
+        raise CheckFailed("Redis rejects the password: correct it in ARI_CONF_REDIS_URL") from None
+    except redis.ResponseError as error:
+        return (
+            f"responds, but does not show its configuration ({error}): check that appendonly is yes and "
+            "maxmemory-policy is noeviction"
+        )
+    except (redis.RedisError, OSError) as error:
+        raise CheckFailed(what_to_do(error, "Redis does not respond")) from None
+    if found["maxmemory-policy"] != "noeviction":
+        raise CheckFailed(
+            f"Redis evicts keys when its memory is full (maxmemory-policy {found['maxmemory-policy']}), undelivered "
+            "callbacks among them: set maxmemory-policy to noeviction"
+        )
+    if found["appendonly"] != "yes":
+        raise CheckFailed("Redis loses what is newer than its last snapshot when it crashes: set appendonly to yes")
+    return f"Redis {version}, appendonly, noeviction"
+
+
+def _may_all_it_needs(client: redis.Redis) -> None:
+    """Check all that an ACL can forbid: keys, channels, scripts. Raises CheckFailed, RedisError."""
+    for prefix in (PREFIX, CELERYS_PREFIX):
+        name = f"{prefix}doctor-{uuid4()}"
+        try:
+            client.eval("redis.call('SET', KEYS[1], 1) redis.call('DEL', KEYS[1])", 1, name)
+            listening: Any = client.pubsub()  # type: ignore[no-untyped-call]
+            listening.subscribe(name)
+            listening.close()
+            client.publish(name, "")
+        except redis.exceptions.NoPermissionError as error:
+            raise CheckFailed(f"{why(error)} ({error})") from None
+
+
+def owner(settings: Settings) -> str:
+    """Check which `ari-conf serve` owns this Asterisk's calls, and which standbys could take over."""
+    client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    try:
+        found = lease.read_status(client, name := asterisk.name(settings))
+    except (redis.RedisError, OSError) as error:
+        raise CheckFailed(f"could not be checked: Redis does not respond ({error})") from None
+    finally:
+        client.close()
+    if not found.owner:
+        _no_rival(settings, name, found)
+        raise CheckFailed(f"no server owns the calls of {name}: start `ari-conf serve`")
+    if found.age_ms > lease.LEASE_S * 1000:
+        raise CheckFailed(
+            f"{found.owner} owns the calls of {name}, and its last heartbeat was {found.age_ms / 1000:.0f} s ago: "
+            "start `ari-conf serve`, which takes over"
+        )
+    _no_rival(settings, name, found)
+    waiting = ", ".join(f"{one} stands by" for one in found.standbys) or "no server stands by"
+    return f"{found.owner} owns the calls of {name}; {waiting}"
+
+
+def _no_rival(settings: Settings, name: str, found: lease.LeaseStatus) -> None:
+    """Check the owner's mark in Asterisk. Raises CheckFailed for an owner with another name or another Redis."""
+    mark = asterisk.mark(settings)
+    if mark is None:
+        if found.owner and found.token and asterisk.reached(settings):
+            raise Doubtful(asterisk_identity.other_asterisk(found.owner, name))
+        return
+    if mark.token == found.token or process_identity.is_dead(mark.holder) or mark.realm == found.realm:
+        return
+    raise CheckFailed(owner_mark.rival(mark, name))
+
+
+def broker(settings: Settings) -> str:
+    if settings.broker == settings.redis_url.get_secret_value():
+        _pinged(settings)
+        return "the same Redis"
+    client = connect_in_threads(settings.broker, socket_timeout=DEADLINE, socket_connect_timeout=DEADLINE)
+    try:
+        client.ping()
+    except (redis.RedisError, OSError) as error:
+        raise CheckFailed(
+            f"Celery's broker does not respond ({error}): start it, or correct ARI_CONF_BROKER_URL"
+        ) from None
+    finally:
+        client.close()
+    return redis_url.parse(settings.broker).shown()
+
+
+def _pinged(settings: Settings) -> None:
+    client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    try:
+        client.ping()
+    except (redis.RedisError, OSError) as error:
+        raise CheckFailed(f"it is the same Redis, which does not respond ({error})") from None
+    finally:
+        client.close()
+
+
+def bucket(settings: Settings) -> str:
+    """Check the operations of workers and `web` on the bucket, below FOLDER; the key needs no other permissions."""
+    name, where = settings.s3_bucket, settings.s3_endpoint or "AWS"
+    there = Bucket(settings.model_copy(update={"s3_deadline": DEADLINE}))
+    probe = f"{FOLDER}.probe/{uuid4()}"
+    steps: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("s3:PutObject", lambda: there.put_json(probe, {"a probe of": "ari-conf doctor"})),
+        ("s3:GetObject", lambda: there.size(probe)),
+        ("s3:GetObject", lambda: there.piece(probe, 0, 1)),
+        ("s3:DeleteObject", lambda: there.delete(probe)),
+    )
+    for permission, step in steps:
+        try:
+            step()
+        except RecordingFailed as failure:
+            raise CheckFailed(_refused(failure, permission, f"{name} at {where}", settings)) from None
+    return f"{name} at {where}: a test object was written, read and deleted{_what_stays(there)}"
+
+
+def _refused(failure: RecordingFailed, permission: str, where: str, settings: Settings) -> str:
+    code = code_of(failure)
+    if isinstance(failure.__cause__, NoCredentialsError):
+        return "S3 needs an access key: set ARI_CONF_S3_ACCESS_KEY and ARI_CONF_S3_SECRET_KEY"
+    if not code:
+        return f"S3 does not respond as expected at {where} ({failure}): start it, or correct ARI_CONF_S3_ENDPOINT"
+    if code in DENIED:
+        of_kms = ", and the use of the KMS key" if settings.s3_encryption == "aws:kms" else ""
+        return f"the bucket {where} denies access ({code}): allow the access key {permission} on {FOLDER}*{of_kms}"
+    todo = {
+        "NoSuchBucket": "create it, or correct ARI_CONF_S3_BUCKET",
+        "InvalidAccessKeyId": "correct ARI_CONF_S3_ACCESS_KEY",
+        "SignatureDoesNotMatch": "correct ARI_CONF_S3_SECRET_KEY",
+    }.get(code, f"check the log of its server; the request needs {permission}")
+    return f"the bucket {where} rejected a request ({code}): {todo}"
+
+
+def _what_stays(there: Bucket) -> str:
+    """Return a hint if the uploads of dead workers can't be found, which is optional; "" if they can."""
+    try:
+        there.call("list_multipart_uploads", Prefix=FOLDER, MaxUploads=1)
+    except RecordingFailed as failure:
+        return (
+            f"; unfinished uploads could not be listed ({code_of(failure) or failure}): allow the access key "
+            "s3:ListBucketMultipartUploads and s3:AbortMultipartUpload, or add a rule to the bucket that deletes "
+            "unfinished uploads (docs/operations/object-storage.md)"
+        )
+    return ""
+
+
+def delivery(settings: Settings) -> str:
+    """Check that listeners reach the target of a RecordUrl. On an https page, browsers play nothing over http."""
+    if settings.record_delivery == "web":
+        return f"`web` sends the recordings, under {settings.public_url}"
+    endpoint = settings.s3_public_endpoint or settings.s3_endpoint
+    if endpoint is None:
+        return "RecordUrl leads to AWS"
+    public, s3 = urlsplit(settings.public_url), urlsplit(endpoint)
+    remedy = "set ARI_CONF_RECORD_DELIVERY=web, or ARI_CONF_S3_PUBLIC_ENDPOINT to an address that"
+    if public.scheme == "https" and s3.scheme == "http":
+        raise CheckFailed(f"RecordUrl leads to {endpoint}, which a page with TLS can't play: {remedy} has TLS")
+    if _is_here(s3.hostname) and not _is_here(public.hostname):
+        raise CheckFailed(f"RecordUrl leads to {endpoint}, which only this machine reaches: {remedy} listeners reach")
+    return f"RecordUrl leads to {endpoint}"
+
+
+def _is_here(host: str | None) -> bool:
+    return (host or "").startswith(("127.", "localhost", "::1"))

@@ -1,0 +1,68 @@
+"""Checks of the workers of the queues in Redis, and of their backlogs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import redis
+
+from ari_conf.common.redis_client import connect_in_threads
+from ari_conf.doctor.check import DEADLINE, CheckFailed, Doubtful
+from ari_conf.queues import outbox
+from ari_conf.settings import Settings
+
+LONG_MS = 60_000
+"""Milliseconds for which an entry that is ready may wait; one that waits longer lacks a worker."""
+
+
+class _Made(msgspec.Struct):
+    at_ms: int
+
+
+def callback_workers(settings: Settings) -> str:
+    totals, oldest_ms = _asked(settings, outbox.QUEUE)
+    if not totals.workers:
+        raise nobody(settings, outbox.QUEUE, "delivers callbacks")
+    told = f"{totals.workers} with {totals.threads} threads; {totals.waiting} callbacks wait"
+    if oldest_ms > LONG_MS:
+        raise Doubtful(
+            f"{told}, the oldest of those that could be sent now for {oldest_ms / 1000:.0f} s: start more workers, and "
+            "see `ari-conf lanes`"
+        )
+    return told
+
+
+def nobody(settings: Settings, queue: str, does: str) -> CheckFailed | Doubtful:
+    """Return the exception to raise if a queue has no worker: CheckFailed if entries wait, otherwise Doubtful."""
+    totals, _ = _asked(settings, queue)
+    todo = f"start `ari-conf worker`, or `ari-conf worker -Q {queue}` for this alone, on any machine"
+    if totals.waiting:
+        return CheckFailed(f"no worker {does} now, and {totals.waiting} wait: {todo}")
+    return Doubtful(f"no worker {does} now; nothing waits yet: {todo}")
+
+
+def _asked(settings: Settings, queue: str) -> tuple[outbox.QueueTotals, int]:
+    """Return the totals of the queue, and the age in ms of the oldest entry that is ready. Raises CheckFailed."""
+    client: Any = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    try:
+        totals = outbox.counted(client, queue)
+        seconds, micros = client.time()
+        now_ms = seconds * 1000 + micros // 1000
+        made = [
+            _made(head, now_ms)
+            for _, (state, _due), _, head in outbox.partition_heads(client, queue)
+            if state == "ready"
+        ]
+    except (redis.RedisError, OSError) as error:
+        raise CheckFailed(f"could not be checked: Redis does not respond ({error})") from None
+    finally:
+        client.close()
+    return totals, max(0, now_ms - min(made, default=now_ms))
+
+
+def _made(head: bytes, now_ms: int) -> int:
+    try:
+        return msgspec.json.decode(head, type=_Made).at_ms
+    except msgspec.MsgspecError:
+        return now_ms  # an entry of another version

@@ -1,0 +1,74 @@
+"""Call log: one line for each call that is over, with the caller, what was run, the duration, and why it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from ari_conf.core import effects as do
+from ari_conf.core import ids
+from ari_conf.core.calls.call import Call
+from ari_conf.core.engine import Engine
+from ari_conf.core.request_params import Q850_CAUSE_NAMES
+from ari_conf.observability.log_setup import bare_urls
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Notes:
+    document: str = ""
+    """Source of the first document."""
+    documents: int = 0
+    conference: str = ""
+    """Name of the latest conference."""
+
+
+class CallLog:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._notes: dict[str, _Notes] = {}
+        """Notes on live calls, as far as this process has seen them."""
+
+    def step(self, effects: Iterable[do.Effect]) -> None:
+        """Take notes from the effects of a step, then log the calls that are over."""
+        for effect in effects:
+            if isinstance(effect, do.FetchDocument):
+                if (notes := self._of(ids.call_of(effect.fetch_id))) is not None:
+                    notes.document = notes.document or effect.source
+                    notes.documents += 1
+            elif isinstance(effect, do.AddChannel):
+                conference = self._engine.conferences.get(effect.bridge_id)
+                call_uuid = self._engine.log_context(effect.channel_id).get("call_uuid")
+                if conference is not None and (notes := self._of(call_uuid)) is not None:
+                    notes.conference = conference.name
+        while self._engine.over:
+            call = self._engine.over.popleft()
+            log.info("call", **_fields(call, self._notes.pop(call.call_uuid, _Notes())))
+
+    def _of(self, call_uuid: str | None) -> _Notes | None:
+        if not call_uuid or call_uuid not in self._engine.calls:
+            return None
+        return self._notes.setdefault(call_uuid, _Notes())
+
+
+def _fields(call: Call, notes: _Notes) -> dict[str, Any]:
+    ended_at = call.started_at if call.ended_at is None else call.ended_at
+    told = {
+        "call_uuid": call.call_uuid,
+        "auth_id": call.auth_id,
+        # A caller who hung up before they were identified may have wanted to withhold the number.
+        "from": call.from_ if call.account is not None else "",
+        "to": call.to,
+        "document": bare_urls(notes.document),
+        "documents": notes.documents,
+        "conference": notes.conference,
+        "answered": call.answered_at is not None,
+        "duration_s": max(0, ended_at - call.started_at) / 1000,
+        "cause": Q850_CAUSE_NAMES.get(call.cause, "NORMAL_UNSPECIFIED"),
+        "code": call.code,
+    }
+    return {name: value for name, value in told.items() if value != ""}

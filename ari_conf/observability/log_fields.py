@@ -1,0 +1,80 @@
+"""Log fields of events and effects: enough to follow a call or a conference by its ids, but no secrets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable
+from dataclasses import fields
+from functools import cache
+from typing import Any, cast
+
+import structlog
+
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.core import ids
+from ari_conf.core.effects import Effect, Target
+from ari_conf.core.events import EffectFailed, Event
+from ari_conf.observability.log_setup import bare_urls
+
+log = structlog.get_logger()
+
+OMITTED_FIELDS = {
+    "digit",
+    "digits",
+    "params",
+    "elements",
+    "sounds",
+    "sound",
+    "headers",
+    "account",
+    "members",
+    "callback",
+}
+"""Fields that are not logged: digits and parameters are private to the caller, documents are long."""
+WITHHELD = {"from_", "caller_name"}
+"""Fields that are not logged when a call arrives: it is not known yet whether the caller withholds them."""
+LOUD = (do.ReportProblem, ev.EffectFailed)
+"""Types that are logged above level debug, because an operator may have to act: problems at warning, failures at info.
+The others, some thirty for each call, are logged at debug; at info a call is one line (`call_log`)."""
+
+
+def log_item(kind: str, thing: Event | Effect, fields: dict[str, Any]) -> None:
+    """Log one line for an event or an effect."""
+    write = log.warning if isinstance(thing, do.ReportProblem) else log.info if isinstance(thing, LOUD) else log.debug
+    write(type(thing).__name__, kind=kind, **fields)
+
+
+def fields_of(thing: Event | Effect, whose: Callable[[str], dict[str, str]]) -> dict[str, Any]:
+    """Return the fields of an event's or effect's line; empty if the line is not logged.
+
+    Phone numbers are only in `from` and `to`; URLs are cut, whatever their field is called. `whose` returns the ids of
+    a channel's call and conference."""
+    if not isinstance(thing, LOUD) and not log.is_enabled_for(logging.DEBUG):
+        return {}
+    if isinstance(thing, EffectFailed):
+        return {"effect": type(thing.effect).__name__, "reason": thing.reason, **fields_of(thing.effect, whose)}
+    found: dict[str, Any] = {}
+    for name in _names(cast(Hashable, type(thing))):
+        value = getattr(thing, name)
+        if name in WITHHELD and isinstance(thing, ev.CallArrived):
+            continue
+        if isinstance(value, Target):
+            found[f"{value.kind}_id"] = value.id
+        elif value is not None and isinstance(value, str | int) and name not in OMITTED_FIELDS:
+            found[name.rstrip("_")] = bare_urls(value) if isinstance(value, str) else value
+    owned = found.get("playback_id") or found.get("fetch_id")
+    if owned and (call_uuid := ids.call_of(owned)):
+        found["call_uuid"] = call_uuid
+    if owned and (conference_id := ids.conference_of(owned)):
+        found["conference_id"] = conference_id
+    if "bridge_id" in found:
+        found["conference_id"] = found.pop("bridge_id")
+    if "channel_id" in found:
+        found |= whose(found["channel_id"])
+    return found
+
+
+@cache
+def _names(kind: Hashable) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cast(Any, kind)))

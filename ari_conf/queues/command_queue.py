@@ -1,0 +1,341 @@
+"""Command queue: the API's commands on their way to the server that owns the conference, and the replies.
+
+| key | content |
+|---|---|
+| ari_conf:commands:ASTERISK | stream: commands for the owner, in order |
+| ari_conf:commands-done:ASTERISK | stream id up to which commands are done |
+| ari_conf:reply:COMMAND | reply to a command, for a quarter of an hour |
+| ari_conf:replies:ASKER | pub/sub: "COMMAND REPLY" to the web process that sent the command |
+
+Each command is executed exactly once: its reply, the owner's position in the stream, and the command's changes are one
+transaction. A command that the owner's death leaves undone is executed by the next owner, unless it has expired. A
+command that is sent again under its id, because Redis was slow to answer, gets the first reply.
+
+The expiry of a command is a time of Redis' clock, which both sides ask: their own clocks may differ. When it has
+passed, the web process reports that the command was too late, so the command must not be executed any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgspec
+import redis.asyncio
+import structlog
+from redis import RedisError
+
+from ari_conf.common import redis_client
+from ari_conf.common.log_throttle import LogThrottle
+from ari_conf.common.redis_keys import PREFIX
+from ari_conf.core.commands import Command
+from ari_conf.core.effects import CommandReply
+from ari_conf.core.events import AccountWatched, CommandReceived
+from ari_conf.core.snapshot import restore, snapshot
+from ari_conf.errors import REPORT_HINT
+from ari_conf.ownership.lease import boottime
+
+log = structlog.get_logger()
+
+MAX_STREAM_LENGTH = 10_000
+"""Maximum commands in a stream."""
+REPLY_KEPT_S = 15 * 60
+"""Seconds to keep a reply, for API clients that repeat a command whose web process died, or gave up, before the reply.
+`web` keeps its own responses longer. At 100 commands per second and account, which is the API's rate, these are 90,000
+replies of some 300 bytes."""
+BLOCK_MS = 2000
+"""Milliseconds of a blocking read: less than the time after which a silent connection counts as dead."""
+TRY_AGAIN_S = 0.5
+MOST_PLACE = 2**64
+READ_BATCH = 100
+REPLY_GRACE_S = 1.0
+MAX_CACHED_REPLIES = 2000
+"""Replies of a busy minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchRequest:
+    """Message to every owner while an account's conferences have viewers. It is not an API command, gets no reply, and
+    can be sent twice without harm."""
+
+
+class CommandMessage(msgspec.Struct, frozen=True):
+    command_id: str
+    auth_id: str
+    conference_name: str
+    command: Any
+    """Command as encoded by `snapshot`."""
+    expires_at: int
+    """Epoch milliseconds of the expiry, by Redis' clock."""
+    asker: str
+    within_ms: int = 0
+    """Milliseconds until the expiry at the time of sending: if more are left, Redis' clock was set back. 0: unknown."""
+
+
+def connect(url: str) -> redis.asyncio.Redis:
+    """Return a client for web processes: concurrent requests share 50 connections, and wait up to 2 s for one."""
+    return redis_client.connect_waiting(url, 50, 2.0, socket_connect_timeout=2.0, socket_timeout=5.0, retry=None)
+
+
+def queue_key(asterisk_name: str) -> str:
+    return f"{PREFIX}commands:{asterisk_name}"
+
+
+def reply_key(command_id: str) -> str:
+    return f"{PREFIX}reply:{command_id}"
+
+
+def replies_key(asker: str) -> str:
+    return f"{PREFIX}replies:{asker}"
+
+
+def _done_key(asterisk_name: str) -> str:
+    return f"{PREFIX}commands-done:{asterisk_name}"
+
+
+def encode(
+    command: Command | WatchRequest,
+    command_id: str,
+    auth_id: str,
+    name: str,
+    expires_at: int,
+    asker: str,
+    within_ms: int = 0,
+) -> bytes:
+    return msgspec.json.encode(
+        CommandMessage(command_id, auth_id, name, snapshot(command), expires_at, asker, within_ms)
+    )
+
+
+def encode_reply(reply: CommandReply) -> bytes:
+    return msgspec.json.encode({"command_id": reply.command_id, "status": reply.status, "body": dict(reply.body)})
+
+
+def decode_reply(text: bytes) -> CommandReply:
+    told = msgspec.json.decode(text)
+    body = ((name, tuple(value) if isinstance(value, list) else value) for name, value in told["body"].items())
+    return CommandReply(told["command_id"], told["status"], tuple(body))
+
+
+class CommandConsumer:
+    """Consumer in the owner: delivers commands in order, each one once."""
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        asterisk_name: str,
+        deliver: Callable[[CommandReceived | AccountWatched], None],
+        asterisk_is_there: Callable[[], bool],
+        reply: Callable[[CommandReply], None],
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """Create a consumer. `reply` writes the reply to an undelivered command. `now_ms` is the clock of events."""
+        self._redis = client
+        self._name = asterisk_name
+        self._deliver = deliver
+        self._asterisk_is_there = asterisk_is_there
+        self._reply = reply
+        self._now_ms = now_ms
+        self._place: str | None = None
+        """Stream id of the last command that was read."""
+        self._askers: dict[str, tuple[str, str]] = {}
+        """Command id -> (its stream id, the name of the web process), until the reply."""
+        self._replied: dict[str, CommandReply] = {}
+        """Latest replies: a command that is sent twice, because its reply came too late, is executed once."""
+
+    async def run(self) -> None:
+        away = LogThrottle()
+        while True:
+            try:
+                await self._read()
+                away.well()
+            except (RedisError, OSError) as error:
+                if away.due():
+                    log.warning("command read failed", reason=str(error) or type(error).__name__)
+                await asyncio.sleep(TRY_AGAIN_S)
+
+    async def _read(self) -> None:
+        if self._place is None:
+            self._place = await self._done()
+        streams: dict[Any, Any] = {queue_key(self._name): self._place}
+        found = cast(Any, await self._redis.xread(streams, count=READ_BATCH, block=BLOCK_MS))
+        if not found:
+            return
+        asked = boottime()
+        redis_ms = await _redis_ms(self._redis)
+        for _, entries in found.items() if isinstance(found, dict) else found:
+            # With RESP3 the entries of a stream are in one more list.
+            for entry in entries[0] if entries and isinstance(entries[0], list) else entries:
+                self._place = entry[0].decode()
+                # Redis' clock is not beyond this, however long this process was suspended since it asked.
+                self._on_message(
+                    self._place, entry[1].get(b"command", b""), redis_ms + int((boottime() - asked) * 1000) + 1
+                )
+
+    async def _done(self) -> str:
+        """Return the stream id up to which commands are done, or "0" if it is not one of this stream.
+
+        A write that was on its way when Redis lost its data leaves an id of the old stream, which would hide all new
+        commands."""
+        done = await cast(Any, self._redis.get(_done_key(self._name)))
+        if not done:
+            return "0"
+        newest = await cast(Any, self._redis.xrevrange(queue_key(self._name), count=1))
+        return done.decode() if newest and _numbers(done) <= _numbers(newest[0][0]) else "0"
+
+    def begin_anew(self) -> None:
+        """Read the position again after Redis lost its data: the new stream may have lower ids. Old commands expire."""
+        self._place = None
+        # Their ids are those of the old stream, and must not mark commands of the new one as done.
+        self._askers = {command_id: ("", asker) for command_id, (_, asker) in self._askers.items()}
+
+    def _on_message(self, place: str, text: bytes, redis_ms: int) -> None:
+        """Deliver a command. `redis_ms` is the latest time that Redis' clock may show now."""
+        try:
+            queued = msgspec.json.decode(text, type=CommandMessage)
+            command: Command | WatchRequest = restore(queued.command, cast(Any, Command | WatchRequest))
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError) as error:
+            # A web process of another version has sent it.
+            log.error("command undecodable", reason=str(error))
+            return
+        left_ms = queued.expires_at - redis_ms
+        if queued.within_ms and left_ms > queued.within_ms:
+            left_ms = 0
+        expires_at = self._now_ms() + left_ms
+        if isinstance(command, WatchRequest):
+            self._deliver_event(AccountWatched(queued.auth_id, expires_at))
+            return
+        self._askers[queued.command_id] = (place, queued.asker)
+        if not self._asterisk_is_there():
+            # Spec: "503 with Retry-After when the call's Asterisk can't be reached"
+            away = (("error", "the call's Asterisk is unreachable: try again"),)
+            self._reply(CommandReply(queued.command_id, 503, away))
+            return
+        if (reply := self._replied.get(queued.command_id)) is not None:
+            self._reply(reply)
+            return
+        names = (queued.command_id, queued.auth_id, queued.conference_name)
+        self._deliver_event(CommandReceived(*names, command, expires_at))
+
+    def _deliver_event(self, event: CommandReceived | AccountWatched) -> None:
+        try:
+            self._deliver(event)
+        except Exception as error:
+            # One command that raises must not block all others.
+            self._askers.pop(getattr(event, "command_id", ""), None)
+            log.error("command raised", exc_info=error, hint=REPORT_HINT)
+
+    def reply_writer(self, reply: CommandReply) -> Callable[[Any], Any]:
+        """Return a function that adds the reply to the transaction of the command's step, and may run twice."""
+        place, asker = self._askers.pop(reply.command_id, ("", ""))
+        if reply.status != 503:
+            self._replied[reply.command_id] = reply
+            if len(self._replied) > MAX_CACHED_REPLIES:
+                del self._replied[next(iter(self._replied))]
+        text = encode_reply(reply)
+
+        def add(pipe: Any) -> None:
+            pipe.set(reply_key(reply.command_id), text, ex=REPLY_KEPT_S)
+            if place:
+                pipe.set(_done_key(self._name), place)
+            if asker:
+                pipe.publish(replies_key(asker), f"{reply.command_id} ".encode() + text)
+
+        return add
+
+
+class CommandClient:
+    """Client in a web process: sends commands to owners and receives their replies. Its methods raise RedisError."""
+
+    def __init__(self, client: redis.asyncio.Redis, name: str) -> None:
+        self._redis = client
+        self._name = name
+        self._waiting: dict[str, asyncio.Future[CommandReply]] = {}
+        self._subscribed = asyncio.Event()
+
+    async def receive_replies(self) -> None:
+        """Receive replies, indefinitely."""
+        away = LogThrottle()
+        while True:
+            pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
+            try:
+                await pubsub.subscribe(replies_key(self._name))
+                self._subscribed.set()
+                away.well()
+                while True:
+                    message = await pubsub.get_message(timeout=BLOCK_MS / 1000)
+                    if message is not None:
+                        self._heard(message["data"])
+            except (RedisError, OSError) as error:
+                if away.due():
+                    log.warning("reply read failed", reason=str(error) or type(error).__name__)
+                await asyncio.sleep(TRY_AGAIN_S)
+            finally:
+                self._subscribed.clear()
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    async def send(
+        self, asterisk_name: str, command: Command, command_id: str, auth_id: str, name: str, deadline_s: float
+    ) -> CommandReply | None:
+        """Send a command and return its reply; None if no reply came in time. Then it is not executed later either.
+
+        The owner may start the command within `deadline_s` seconds; the reply is awaited a second longer.
+        """
+        self._waiting[command_id] = waiting = asyncio.get_running_loop().create_future()
+        began = boottime()
+        try:
+            # Longer than the owner may take to decide, so that the reply to a decision at the last moment arrives.
+            async with asyncio.timeout(deadline_s + REPLY_GRACE_S):
+                await self._subscribed.wait()
+                redis_ms = await _redis_ms(self._redis)
+                # The wait outlasts the expiry, however long Redis takes to pass the command on.
+                within_ms = int((deadline_s - (boottime() - began)) * 1000)
+                if within_ms <= 0:
+                    return None
+                text = encode(command, command_id, auth_id, name, redis_ms + within_ms, self._name, within_ms)
+                await self._redis.xadd(
+                    queue_key(asterisk_name), {"command": text}, maxlen=MAX_STREAM_LENGTH, approximate=True
+                )
+                reply: CommandReply | None = await waiting
+        except TimeoutError:
+            # The reply may have been published while the subscription was broken.
+            reply = await self.stored_reply(command_id)
+        finally:
+            del self._waiting[command_id]
+        return reply
+
+    async def watch(self, asterisk_name: str, auth_id: str, for_ms: int) -> None:
+        """Tell an owner that the account's conferences have viewers for `for_ms` milliseconds."""
+        until = await _redis_ms(self._redis) + for_ms
+        text = encode(WatchRequest(), "", auth_id, "", until, self._name, for_ms)
+        await self._redis.xadd(queue_key(asterisk_name), {"command": text}, maxlen=MAX_STREAM_LENGTH, approximate=True)
+
+    async def stored_reply(self, command_id: str) -> CommandReply | None:
+        found = await cast(Any, self._redis.get(reply_key(command_id)))
+        return decode_reply(found) if found else None
+
+    def _heard(self, message: bytes) -> None:
+        command_id, _, text = message.partition(b" ")
+        waiting = self._waiting.get(command_id.decode(errors="replace"))
+        if waiting is None or waiting.done():
+            return
+        try:
+            waiting.set_result(decode_reply(text))
+        except (msgspec.MsgspecError, KeyError, TypeError, AttributeError) as error:
+            # An owner of another version has sent it. Its command times out; all other replies are received.
+            log.error("reply undecodable", reason=str(error))
+
+
+async def _redis_ms(client: redis.asyncio.Redis) -> int:
+    """Return epoch milliseconds, by Redis' clock."""
+    seconds, micros = await client.time()
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _numbers(place: bytes) -> tuple[int, ...]:
+    """Return a stream id in a comparable form. A text that is none compares as the greatest."""
+    numbers = place.split(b"-")
+    return tuple(map(int, numbers)) if all(map(bytes.isdigit, numbers)) else (MOST_PLACE,)

@@ -1,0 +1,357 @@
+"""Recording jobs in Redis: recordings to be stored or transcribed, their notes, and their move into the index.
+
+| key | is |
+|---|---|
+| ari_conf:recordings:…, ari_conf:transcriptions:… | see `partitioned_queue`: a partition for each recording |
+| ari_conf:recording:ID | JSON of a stored recording |
+| ari_conf:recording-index:… | see `recordings.index` |
+| ari_conf:recording-notes:ID | sorted set: attendance and speech intervals, until the recording is stored |
+| ari_conf:recording-words:ID | list: JSON of each transcribed chunk, until the transcription has ended |
+| ari_conf:recording-progress:ID | percent done of a job in progress; it expires |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2s
+from typing import Any, cast
+
+import msgspec
+import structlog
+from redis import Redis
+
+from ari_conf.common.redis_keys import PREFIX
+from ari_conf.core.effects import AddAttendanceNote, AddSpeechNote, PostCallback, StoreRecording
+from ari_conf.queues import outbox, partitioned_queue
+from ari_conf.recordings import index as recording_index
+from ari_conf.recordings.index import StoredRecording
+from ari_conf.settings import Settings
+
+log = structlog.get_logger()
+
+STORE_QUEUE, TRANSCRIPTION_QUEUE = "recordings", "transcriptions"
+FAILED = "failed"
+"""The only state of a transcript that can change to another."""
+WORDS_KEPT_S = 7 * 24 * 3600
+NOTES_KEPT_S = 30 * 24 * 3600
+PROGRESS_KEPT_S = 3600
+"""Seconds for which the last reported progress is kept: a long interval of speech takes minutes."""
+MOST_NOTES = 100_000
+"""Maximum number of notes (attendance and speech intervals) of a recording; later ones are dropped."""
+
+
+class StoreJob(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Job to store a recording; the entry of a partition."""
+
+    recording_id: str
+    auth_id: str
+    conference_id: str
+    conference_name: str
+    call_uuid: str
+    file_format: str
+    start_ms: int
+    end_ms: int
+    ari_url: str
+    """ARI URL of the Asterisk that has the file."""
+    at_ms: int
+    record_url: str
+    failed: bool = False
+    callback: tuple[str, str, tuple[tuple[str, str], ...]] | None = None
+    """URL, method and parameters of the callback, without the parameters that depend on the file."""
+    transcribe: bool = False
+    transcription_url: str | None = None
+    transcription_method: str = "POST"
+    transcription_language: str | None = None
+    tries: int = 0
+    error: str = ""
+    """Error of the last attempt."""
+
+
+class TranscriptionJob(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Job to transcribe a stored recording; the entry of a partition."""
+
+    recording_id: str
+    auth_id: str
+    at_ms: int
+    url: str | None = None
+    method: str = "POST"
+    language: str | None = None
+    """Language code; None for the account's language."""
+    tries: int = 0
+    unusable: int = 0
+    """Number of responses that were no transcription; each may have cost money."""
+    again: bool = False
+    """True if an operator retries a job that was given up, whose failure has already been reported."""
+    error: str = ""
+
+
+KINDS: tuple[tuple[str, type[StoreJob] | type[TranscriptionJob]], ...] = (
+    (STORE_QUEUE, StoreJob),
+    (TRANSCRIPTION_QUEUE, TranscriptionJob),
+)
+
+
+class _Stay(msgspec.Struct, frozen=True, array_like=True, tag="stay"):
+    member_id: int
+    call_uuid: str
+    from_: str
+    to: str
+    entered_ms: int
+    left_ms: int | None
+
+
+class _Talk(msgspec.Struct, frozen=True, array_like=True, tag="talk"):
+    member_id: int
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingNotes:
+    members: tuple[dict[str, Any], ...]
+    talk: tuple[tuple[int, int, int], ...]
+    """(member ID, start, end) of each speech interval, in epoch milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingJob:
+    """Job that is waiting or being processed."""
+
+    job: StoreJob | TranscriptionJob
+    kind: str
+    state: str
+    due_in_ms: int
+    percent: int | None
+
+
+def enqueue_item(effect: StoreRecording, settings: Settings, now_ms: int) -> tuple[str, bytes]:
+    """Return (partition key, JSON) for `partitioned_queue.enqueue`."""
+    post = effect.callback
+    ari_url = settings.ari_url_for_workers or settings.ari_url
+    job = StoreJob(
+        recording_id=effect.recording_id,
+        auth_id=effect.auth_id,
+        conference_id=effect.conference_id,
+        conference_name=effect.conference_name,
+        call_uuid=effect.call_uuid,
+        file_format=effect.file_format,
+        start_ms=effect.start_ms,
+        end_ms=effect.end_ms,
+        ari_url=ari_url,
+        at_ms=now_ms,
+        record_url=effect.record_url,
+        failed=effect.failed,
+        callback=(post.url, post.method, post.params) if post else None,
+        transcribe=effect.transcribe,
+        transcription_url=effect.transcription_url,
+        transcription_method=effect.transcription_method,
+        transcription_language=effect.transcription_language,
+    )
+    return partition_key(effect.auth_id, ari_url, effect.recording_id), msgspec.json.encode(job)
+
+
+def partition_key(auth_id: str, origin: str, recording_id: str) -> str:
+    """Return ACCOUNT:ORIGIN:LANE; the origin identifies the Asterisk that has the file."""
+    return f"{auth_id}:{blake2s(origin.encode(), digest_size=8).hexdigest()}:{recording_id}"
+
+
+def record_callback(job: StoreJob, more: dict[str, str], now_ms: int) -> list[tuple[str, bytes]]:
+    """Return the `record` callback for `partitioned_queue.enqueue`, in its conference's partition; empty without one.
+
+    `more` has the parameters that depend on the file.
+    """
+    if job.callback is None:
+        return []
+    url, method, params = job.callback
+    if "api_id" in dict(params):
+        # The API requested the recording. Spec: "Its callback is snake_case".
+        more = {re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(): value for name, value in more.items()}
+    post = PostCallback(job.conference_id, job.auth_id, url, method, (*params, *more.items()))
+    return [outbox.enqueue_item(post, now_ms)]
+
+
+# Notes of a recording in progress.
+
+
+def add_note(pipe: Any, effect: AddAttendanceNote | AddSpeechNote) -> None:
+    """Add a note; adding it again has no effect."""
+    if isinstance(effect, AddAttendanceNote):
+        told = ["stay", effect.member_id, effect.call_uuid, effect.from_, effect.to, effect.entered_ms, effect.left_ms]
+        at = effect.entered_ms
+    else:
+        told, at = ["talk", effect.member_id, effect.start_ms, effect.end_ms], effect.start_ms
+    key = _notes_key(effect.recording_id)
+    pipe.zadd(key, {json.dumps(told): at})
+    pipe.zremrangebyrank(key, MOST_NOTES, -1)
+    pipe.expire(key, NOTES_KEPT_S)
+
+
+def read_notes(redis: Redis, recording_id: str) -> RecordingNotes:
+    """Return the notes of a recording, without those that can't be read: they must not prevent its storage."""
+    members: list[dict[str, Any]] = []
+    talk: list[tuple[int, int, int]] = []
+    for one in cast("list[bytes]", redis.zrange(_notes_key(recording_id), 0, -1)):
+        try:
+            note: _Stay | _Talk = msgspec.json.decode(one, type=_Stay | _Talk)
+        except ValueError as error:
+            log.error("recording note unreadable", recording_id=recording_id, reason=str(error))
+            continue
+        if isinstance(note, _Talk):
+            talk.append((note.member_id, note.start_ms, note.end_ms))
+        else:
+            members.append({name.rstrip("_"): value for name, value in msgspec.structs.asdict(note).items()})
+    return RecordingNotes(tuple(members), tuple(talk))
+
+
+# The index.
+
+
+def add(
+    redis: Redis, stored: StoredRecording, callbacks: list[tuple[str, bytes]], transcription: tuple[str, bytes] | None
+) -> bool:
+    """Add a recording to the index, and enqueue its callbacks and transcription, all in one transaction.
+
+    Return False, and change nothing, if the recording is in the index already.
+    """
+
+    def transaction(pipe: Any) -> bool:
+        if pipe.exists(recording_index.key(stored.recording_id)):
+            pipe.multi()
+            return False
+        pipe.multi()
+        pipe.set(recording_index.key(stored.recording_id), msgspec.json.encode(stored))
+        for index in recording_index.keys(stored):
+            pipe.zadd(index, {stored.recording_id: stored.start_ms})
+        if callbacks:
+            partitioned_queue.enqueue(pipe, callbacks)
+        if transcription:
+            partitioned_queue.enqueue(pipe, [transcription], TRANSCRIPTION_QUEUE)
+        pipe.delete(_notes_key(stored.recording_id))
+        return True
+
+    return bool(
+        cast(Any, redis).transaction(transaction, recording_index.key(stored.recording_id), value_from_callable=True)
+    )
+
+
+def get(redis: Redis, recording_id: str) -> StoredRecording | None:
+    found = cast("bytes | None", redis.get(recording_index.key(recording_id)))
+    return msgspec.json.decode(found, type=StoredRecording) if found else None
+
+
+def finished_chunks(redis: Redis, recording_id: str) -> list[bytes]:
+    """Return the chunks transcribed so far, so that another worker can continue an interrupted transcription."""
+    return cast("list[bytes]", redis.lrange(_words_key(recording_id), 0, -1))
+
+
+def save_chunk(redis: Redis, recording_id: str, number: int, understood: bytes) -> None:
+    """Append the transcription of chunk `number`, counted from 0, unless it has been saved already."""
+    key = _words_key(recording_id)
+
+    def transaction(pipe: Any) -> None:
+        there = pipe.llen(key)
+        pipe.multi()
+        if there == number:
+            pipe.rpush(key, understood)
+            pipe.expire(key, WORDS_KEPT_S)
+
+    cast(Any, redis).transaction(transaction, key)
+
+
+def save_transcript_state(
+    redis: Redis, stored: StoredRecording, state: str, callbacks: list[tuple[str, bytes]], *, again: bool = False
+) -> bool | None:
+    """Record the final state of a transcript, enqueue its callbacks and delete its chunks, in one transaction.
+
+    Return None if the recording no longer exists, and False if it has a final state already. `again`: FAILED may be
+    replaced.
+    """
+    key = recording_index.key(stored.recording_id)
+
+    def transaction(pipe: Any) -> bool | None:
+        found = pipe.get(key)
+        known = msgspec.json.decode(found, type=StoredRecording) if found else None
+        pipe.multi()
+        pipe.delete(_words_key(stored.recording_id))
+        if known is None or (known.transcript and not (again and known.transcript == FAILED)):
+            return None if known is None else False
+        pipe.set(key, msgspec.json.encode(msgspec.structs.replace(known, transcript=state)))
+        if callbacks:
+            partitioned_queue.enqueue(pipe, callbacks)
+        return True
+
+    done: bool | None = cast(Any, redis).transaction(transaction, key, value_from_callable=True)
+    return done
+
+
+def remove(redis: Redis, stored: StoredRecording) -> None:
+    pipe = redis.pipeline(transaction=True)
+    for index in recording_index.keys(stored):
+        pipe.zrem(index, stored.recording_id)
+    pipe.delete(recording_index.key(stored.recording_id))
+    pipe.execute()
+
+
+# Waiting jobs, and jobs that were given up.
+
+
+def progress(redis: Redis, recording_id: str, percent: int) -> None:
+    redis.set(_progress_key(recording_id), percent, ex=PROGRESS_KEPT_S)
+
+
+def pending(redis: Redis, limit: int = 1000) -> list[PendingJob]:
+    """Return the unfinished jobs of both queues, the oldest first; `limit` is the maximum for each queue."""
+    found = []
+    for queue, kind in KINDS:
+        for _, place, _, head in outbox.partition_heads(redis, queue, limit):
+            try:
+                job = msgspec.json.decode(head, type=kind)
+            except msgspec.MsgspecError:  # the worker that claims it logs it
+                continue
+            done = cast("bytes | None", redis.get(_progress_key(job.recording_id))) if place[0] == "leased" else None
+            found.append(PendingJob(job, queue, *place, int(done) if done else None))
+    return sorted(found, key=lambda one: one.job.at_ms)
+
+
+def given_up(redis: Redis, auth_ids: Sequence[str]) -> list[tuple[str, str, StoreJob | TranscriptionJob]]:
+    """Return (dead-letter ID, queue, job) of the jobs that were given up; the job's `error` is the reason."""
+    found: list[tuple[str, str, StoreJob | TranscriptionJob]] = []
+    for auth_id in auth_ids:
+        for queue, kind in KINDS:
+            letters = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrevrange(_dead(queue, auth_id)))
+            for id, kept in letters:
+                with contextlib.suppress(msgspec.MsgspecError):
+                    found.append((id.decode(), queue, msgspec.json.decode(kept[b"entry"], type=kind)))
+    return found
+
+
+def retry(redis: Redis, auth_ids: Sequence[str]) -> int:
+    """Enqueue each job that was given up as a new one, and return the number of jobs."""
+    sent = 0
+    for id, queue, job in given_up(redis, auth_ids):
+        fresh_job: StoreJob | TranscriptionJob = msgspec.structs.replace(job, tries=0, error="")
+        if isinstance(fresh_job, TranscriptionJob):
+            fresh_job = msgspec.structs.replace(fresh_job, unusable=0, again=True)
+        fresh = msgspec.json.encode(fresh_job)
+        sent += partitioned_queue.PartitionedQueue(redis, queue).requeue_dead_letters(job.auth_id, [(id, fresh)])
+    return sent
+
+
+def _dead(queue: str, auth_id: str) -> str:
+    return f"{partitioned_queue.prefix(queue)}dead:{auth_id}"
+
+
+def _words_key(recording_id: str) -> str:
+    return f"{PREFIX}recording-words:{recording_id}"
+
+
+def _notes_key(recording_id: str) -> str:
+    return f"{PREFIX}recording-notes:{recording_id}"
+
+
+def _progress_key(recording_id: str) -> str:
+    return f"{PREFIX}recording-progress:{recording_id}"

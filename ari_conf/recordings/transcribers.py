@@ -1,0 +1,48 @@
+"""Registry of transcription engines: each worker that serves transcriptions reports its engine.
+
+The dashboard does not offer transcription if such workers exist and none of them has an engine.
+
+| key | is |
+|---|---|
+| ari_conf:transcribers | sorted set: "WORKER ENGINE", or "WORKER " if it has none -> seconds, Redis' clock |
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from redis import Redis
+
+from ari_conf.common.redis_keys import PREFIX
+
+KEY = PREFIX + "transcribers"
+TELL_S = 10.0
+KEPT_S = 60
+"""Seconds after its last report for which a worker counts as running."""
+MISSING = "nothing that transcribes is installed here: the operator can install it (docs/operations/workers.md)"
+
+
+def tell(redis: Redis, worker_id: str, engine: str) -> None:
+    """Report the engine of a worker, or "" if it has none. Raises RedisError."""
+    now = _now(redis)
+    pipe = redis.pipeline(transaction=True)
+    pipe.zremrangebyscore(KEY, "-inf", now - KEPT_S)
+    pipe.zadd(KEY, {f"{worker_id} {engine}": now})
+    pipe.expire(KEY, KEPT_S)
+    pipe.execute()
+
+
+def engines(redis: Redis) -> list[str] | None:
+    """Return the engines of the workers; None if no worker serves transcriptions at present. Raises RedisError."""
+    told = cast("list[bytes]", redis.zrangebyscore(KEY, _now(redis) - KEPT_S, "+inf"))
+    names = {one.decode(errors="replace").partition(" ")[2] for one in told}
+    return sorted(names - {""}) if told else None
+
+
+def are_missing(redis: Redis) -> bool:
+    """Return whether workers serve transcriptions and none of them has an engine. Raises RedisError."""
+    return engines(redis) == []
+
+
+def _now(redis: Redis) -> int:
+    return int(redis.time()[0])

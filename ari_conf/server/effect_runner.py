@@ -1,0 +1,408 @@
+"""Effect runner: executes the engine's effects and reports their results as events.
+
+Effects on the same channel run sequentially, and so do effects on the same bridge; all others run concurrently. An
+effect of an unknown type raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from ari_conf.ari import invite
+from ari_conf.ari.beep_listener import BeepListener
+from ari_conf.ari.client import Client
+from ari_conf.ari.translate import AsteriskEffect, Request, path, to_requests
+from ari_conf.common.safe_text import stripped
+from ari_conf.common.supervision import Tasks
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.core.elements import Play, Speak
+from ari_conf.errors import (
+    REPORT_HINT,
+    AriError,
+    AriLate,
+    AriNotFound,
+    AriUnreachable,
+    LeaseLost,
+    SoundError,
+    StoreUnavailable,
+)
+from ari_conf.http_client.fetch import Fetcher
+from ari_conf.media.sounds import SoundPreparer
+from ari_conf.ownership import asterisk_identity
+from ari_conf.server.document_loader import DocumentLoader
+from ari_conf.store.state_store import StateStore
+
+log = structlog.get_logger()
+
+Deliver = Callable[[ev.Event], None]
+Owners = Callable[[str], tuple[str, tuple[str, ...]]]
+"""The type of `Engine.owners`."""
+
+NARROWBAND = {"", "ulaw", "alaw", "gsm", "g726", "g726aal2", "g729", "g723", "ilbc", "lpc10", "adpcm", "slin", "speex"}
+"""Codecs of 8 kHz; "": Asterisk named none."""
+HARMLESS_TWICE = (
+    do.Ring,
+    do.Answer,
+    do.MuteChannel,
+    do.DeafenChannel,
+    do.DetectTalking,
+    do.StartMusic,
+    do.StopMusic,
+    do.SendSilence,
+    do.StopPlayback,
+    do.HangUp,
+    do.RemoveChannel,
+    do.DestroyBridge,
+    do.StopRecording,
+)
+"""Effects that are retried if the connection breaks: Asterisk may have executed them, and twice does no harm."""
+MADE_ONCE = (do.CreateBridge, do.StartRecording)
+"""Effects that Asterisk answers with 409 if it has executed them already (seen on Asterisk 22.10.1)."""
+MAX_ATTEMPTS, RETRY_DELAY_S = 4, 0.5
+"""Attempts, and seconds between them; other effects on the same channel wait until then. Later retries are the
+engine's."""
+MOST_LATE = 2
+"""Maximum number of these attempts that may wait for an answer until the deadline."""
+MOST_AUDIBLE = 1000
+"""Maximum number of channels for which a failed mute is remembered."""
+LAST_WORDS_S = 5.0
+"""Seconds for which a document request of an ended call continues, so that what it carries (such as digits) arrives."""
+JitterBuffer = Literal["never", "internet", "always"]
+JITTER = {"variable": "JITTERBUFFER(adaptive)", "value": "default"}
+
+
+class EffectRunner:
+    def __init__(
+        self,
+        ari: Client,
+        store: StateStore,
+        fetcher: Fetcher,
+        sounds: SoundPreparer,
+        documents: Path,
+        deliver: Deliver,
+        claim_later: Callable[[do.ClaimName], None],
+        always_wideband: bool = False,
+        owners: Owners = lambda owned_id: ("", (owned_id,)),
+        jitter_buffer: JitterBuffer = "never",
+    ) -> None:
+        """Create the runner.
+
+        `claim_later` receives names that this server uses but has not claimed in Redis. `always_wideband`: calls are
+        recorded as if their codec were wideband, whatever it is. `owners` returns the account of a playback or fetch,
+        and the call and conference that wait for it.
+        """
+        self._ari = ari
+        self._store = store
+        self._sounds = sounds
+        self._documents = DocumentLoader(store, fetcher, documents, ari, lambda elements: sounds.complaints(elements))
+        self._deliver = deliver
+        self._claim_later = claim_later
+        self._always_wideband = always_wideband
+        self._owners = owners
+        self._jitter_buffer: JitterBuffer = jitter_buffer
+        self._listening = BeepListener(ari, lambda channel_id: deliver(ev.BeepHeard(channel_id)))
+        self._effects_by_target: dict[str, deque[AsteriskEffect]] = {}
+        self._audible: dict[str, do.MuteChannel] = {}
+        """Failed mutes by channel: a channel enters no bridge before its mute has succeeded."""
+        self._tasks = Tasks()
+        self._prepared_for: dict[str, dict[asyncio.Task[None], float]] = {}
+        """Call or conference id -> its preparations and fetches, with the seconds that each continues after its end."""
+
+    def run(self, effect: do.Effect) -> None:
+        """Start the effect. Raises TypeError if it belongs to the step."""
+        match effect:
+            case do.PlayMedia(target, _, media):
+                self._sounds.played(media)
+                self._in_order(target.id, effect)
+            case do.StopPlayback(target):
+                self._in_order(target.id, effect)
+            case do.CreateBridge() | do.DestroyBridge() | do.StartRecording() | do.StopRecording():
+                self._in_order(effect.bridge_id, effect)
+            case do.IdentifyCall():
+                self._tasks.start(self._guarded(effect, self._identify(effect)))
+            case do.FetchDocument(fetch_id):
+                self._spawn_for(fetch_id, effect, self._deliver_result(self._documents.fetch(effect)), LAST_WORDS_S)
+            case do.FetchSoundDocument(fetch_id):
+                self._spawn_for(fetch_id, effect, self._fetch_sounds(effect))
+            case do.PrepareSound(playback_id):
+                self._spawn_for(playback_id, effect, self._prepare(effect))
+            case do.WarmSounds(call_uuid, auth_id, sounds):
+                self._sounds.warm(sounds, auth_id, call_uuid)
+            case do.StopPreparing(owner):
+                self._stop_preparing(owner)
+            case do.ClaimName():
+                self._tasks.start(self._guarded(effect, self._claim(effect)))
+            case do.DetectBeep(channel_id, on):
+                (self._listening.start if on else self._listening.stop)(channel_id)
+            case (
+                do.PostCallback()
+                | do.ReportProblem()
+                | do.ReleaseName()
+                | do.StoreRecording()
+                | do.CommandReply()
+                | do.AddAttendanceNote()
+                | do.AddSpeechNote()
+            ):
+                raise TypeError(f"{type(effect).__name__} is not run: it is part of the step that is written")
+            case do.DetectTalking(channel_id):
+                self._in_order(_talking(channel_id), effect)
+            case do.DeafenChannel(channel_id):
+                self._in_order(_hearing(channel_id), effect)
+            case _:
+                self._in_order(effect.channel_id, effect)
+
+    def busy(self, key: str) -> bool:
+        """Return True if an effect on this channel or bridge is running or queued."""
+        return key in self._effects_by_target
+
+    async def wait_for_channels(self, channel_ids: Iterable[str]) -> None:
+        """Wait until no effect on these channels is running or queued."""
+        await self._drained({lane for one in channel_ids for lane in (one, _talking(one), _hearing(one))})
+
+    async def _drained(self, lanes: set[str]) -> None:
+        while not lanes.isdisjoint(self._effects_by_target):
+            await self._tasks.one_ended()
+
+    async def wait_until_idle(self) -> None:
+        """Wait until no effect in Asterisk is running or queued. Requests to other services may take longer."""
+        while self._effects_by_target:
+            await self._tasks.one_ended()
+
+    def remove_leftovers(self, channel_ids: Iterable[str]) -> None:
+        """Remove the listening channels of an earlier process. `channel_ids`: all channels in Asterisk."""
+        self._listening.remove_leftovers(channel_ids)
+
+    async def stop_listening(self) -> None:
+        """Stop listening for beeps; Asterisk must still be reachable."""
+        await self._listening.close()
+
+    async def close(self) -> None:
+        await self._tasks.close()
+
+    # Asterisk.
+
+    def _in_order(self, key: str, effect: AsteriskEffect) -> None:
+        lane = self._effects_by_target.get(key)
+        if lane is not None:
+            lane.append(effect)
+            return
+        self._effects_by_target[key] = lane = deque([effect])
+        self._tasks.start(self._drain(key, lane))
+
+    async def _drain(self, key: str, lane: deque[AsteriskEffect]) -> None:
+        try:
+            while lane:
+                await self._guarded(lane[0], self._execute(lane[0]))
+                lane.popleft()
+        finally:
+            del self._effects_by_target[key]
+
+    async def _guarded(self, effect: do.Effect, work: Coroutine[Any, Any, None]) -> None:
+        """Await the work; report an effect that raised as failed: its call or conference must not wait forever.
+
+        Never raises.
+        """
+        try:
+            await work
+        except Exception as error:
+            log.exception("effect raised", effect=type(effect).__name__, hint=REPORT_HINT)
+            try:
+                reason = f"internal error: {type(effect).__name__} raised {type(error).__name__}"
+                self._deliver(ev.EffectFailed(effect, reason))
+            except Exception:
+                log.exception("effect failure report raised", effect=type(effect).__name__, hint=REPORT_HINT)
+
+    async def _execute(self, effect: AsteriskEffect) -> None:
+        if isinstance(effect, do.PlayMedia):
+            # Otherwise a member whose deafness has just ended would hear nothing of this sound.
+            await self._drained({_hearing(effect.target.id)})
+        try:
+            if isinstance(effect, do.AddChannel) and (mute := self._audible.get(effect.channel_id)) is not None:
+                await self._ask_all(mute)
+                self._mutes(mute, done=True)
+            await self._ask_all(effect)
+        except AriError as error:
+            # If the channel no longer exists, addChannel answers 400, or 422 once it has left the Stasis application.
+            # removeChannel answers 400, or 422 if the channel is not in the bridge.
+            moved = isinstance(effect, do.AddChannel | do.RemoveChannel)
+            gone = isinstance(error, AriNotFound) or (moved and error.status in (400, 422))
+            log.log(10 if gone else 30, "effect failed", effect=type(effect).__name__, reason=str(error))
+            if isinstance(effect, do.MuteChannel):
+                self._mutes(effect, done=gone)
+            self._deliver(ev.EffectFailed(effect, str(error), gone, not isinstance(error, AriUnreachable)))
+            return
+        match effect:
+            case do.CreateBridge(bridge_id):
+                self._deliver(ev.BridgeCreated(bridge_id))
+            case do.DestroyBridge(bridge_id):
+                self._deliver(ev.BridgeDestroyed(bridge_id))
+            case do.MuteChannel():
+                self._mutes(effect, done=True)
+
+    def _mutes(self, effect: do.MuteChannel, done: bool) -> None:
+        self._audible.pop(effect.channel_id, None)
+        if effect.muted and not done:
+            self._audible[effect.channel_id] = effect
+            if len(self._audible) > MOST_AUDIBLE:
+                del self._audible[next(iter(self._audible))]
+
+    async def _ask_all(self, effect: AsteriskEffect) -> None:
+        for request in to_requests(effect):
+            await self._ask(effect, request)
+
+    async def _ask(self, effect: AsteriskEffect, request: Request) -> None:
+        """Send the request, and retry it a few times where that does no harm."""
+        over, twice = request.over, isinstance(effect, HARMLESS_TWICE)
+        doubtful, late = False, 0
+        for left in reversed(range(MAX_ATTEMPTS)):
+            try:
+                if doubtful and isinstance(effect, do.AddChannel) and await self._is_in(effect):
+                    return
+                await self._ari.request(request.method, request.path, request.query, over=over, twice=twice)
+                return
+            except AriUnreachable as error:
+                doubtful, late = doubtful or error.sent, late + isinstance(error, AriLate)
+                if not left or late == MOST_LATE or not (twice or not doubtful or _can_tell(effect, error)):
+                    raise
+                log.info("asterisk request retried", path=request.path, reason=str(error))
+            except AriError as error:
+                if doubtful and error.status == 409 and isinstance(effect, MADE_ONCE):
+                    return
+                raise
+            # Retry over HTTP: the WebSocket itself may be broken.
+            over = "http"
+            await asyncio.sleep(RETRY_DELAY_S)
+
+    async def _is_in(self, effect: do.AddChannel) -> bool:
+        """Return True if the channel is in the bridge.
+
+        If it were added again, it would leave the bridge and re-enter it (seen on Asterisk 22.10.1).
+        """
+        bridge = await self._ari.request("GET", path("bridges", effect.bridge_id))
+        return isinstance(bridge, dict) and effect.channel_id in bridge.get("channels", ())
+
+    async def _identify(self, effect: do.IdentifyCall) -> None:
+        try:
+            record = await self._documents.account(effect.auth_id)  # nearly always known already
+        except StoreUnavailable as error:
+            self._deliver(ev.EffectFailed(effect, str(error)))
+            return
+        told = await invite.read(self._ari, effect.channel_id)
+        account = record.account() if record else None
+        wideband = self._always_wideband or not NARROWBAND.issuperset(told.codec.strip("()").split("|"))
+        headers = tuple((stripped(name), stripped(value)) for name, value in told.headers)
+        self._deliver(ev.CallIdentified(effect.call_uuid, account, headers, wideband, told.withheld, told.warnings))
+        await self._put_in_order(effect.channel_id, told.addresses)
+
+    async def _put_in_order(self, channel_id: str, addresses: str) -> None:
+        """Set a jitter buffer on a call with a path so long that some packets may overtake others.
+
+        It is not set on an Asterisk that judges packets by their number: the buffer fills a gap with packets of number
+        0, after which all numbers above 32768 count as late there. Nobody would hear the caller for minutes.
+        """
+        if self._jitter_buffer == "never" or (self._jitter_buffer == "internet" and not is_far(addresses)):
+            return
+        with contextlib.suppress(AriError):  # without the buffer, the call is as good as before
+            if asterisk_identity.judges_by_number(await self._ari.request("GET", "/asterisk/info", {"only": "system"})):
+                return
+            await self._ari.request("POST", path("channels", channel_id, "variable"), JITTER)
+
+    # Other services.
+
+    async def _deliver_result(self, work: Coroutine[Any, Any, ev.Event]) -> None:
+        self._deliver(await work)
+
+    async def _fetch_sounds(self, effect: do.FetchSoundDocument) -> None:
+        event = await self._documents.fetch_sounds(effect)
+        if isinstance(event, ev.SoundDocumentFetched):
+            _, owners = self._owners(effect.fetch_id)
+            sounds = [sound for sound in event.sounds if isinstance(sound, Play | Speak)]
+            self._sounds.warm(sounds, effect.auth_id, owners[-1] if owners else effect.fetch_id)
+        self._deliver(event)
+
+    async def _prepare(self, effect: do.PrepareSound) -> None:
+        auth_id, owners = self._owners(effect.playback_id)
+        if not owners:
+            return  # the call or conference has ended
+        try:
+            media = await self._sounds.prepare(effect.sound, auth_id)
+        except SoundError as error:
+            self._deliver(ev.SoundFailed(effect.playback_id, effect.sound, str(error)))
+        else:
+            self._deliver(ev.SoundPrepared(effect.playback_id, media))
+
+    async def _claim(self, effect: do.ClaimName) -> None:
+        try:
+            owner = await self._store.claim(effect.auth_id, effect.name, effect.conference_id)
+        except StoreUnavailable as error:
+            # Conferences continue without Redis: this server uses the name until Redis can be asked.
+            log.error("name claimed locally", auth_id=effect.auth_id, name=effect.name, reason=str(error))
+            self._claim_later(effect)
+            owner = None
+        except LeaseLost:
+            return
+        if owner is None:
+            self._deliver(ev.NameClaimed(effect.conference_id))
+        else:
+            self._deliver(ev.NameTaken(effect.conference_id, owner))
+
+    def _spawn_for(
+        self, owned_id: str, effect: do.Effect, work: Coroutine[Any, Any, None], last_words_s: float = 0.0
+    ) -> None:
+        """Start the work; it is canceled `last_words_s` seconds after its call or conference has ended."""
+        _, owners = self._owners(owned_id)
+        task = self._tasks.start(self._guarded(effect, work))
+        for owner in owners:
+            self._prepared_for.setdefault(owner, {})[task] = last_words_s
+        task.add_done_callback(lambda done: self._let_go(done, owners))
+
+    def _let_go(self, task: asyncio.Task[None], owners: Iterable[str]) -> None:
+        for owner in owners:
+            if (prepared := self._prepared_for.get(owner)) is not None:
+                prepared.pop(task, None)
+                if not prepared:
+                    del self._prepared_for[owner]
+
+    def _stop_preparing(self, owner: str) -> None:
+        self._sounds.stop_warming(owner)
+        for task, seconds in self._prepared_for.pop(owner, {}).items():
+            asyncio.get_running_loop().call_later(seconds, task.cancel)
+
+
+def _can_tell(effect: AsteriskEffect, error: AriUnreachable) -> bool:
+    """Return True if the server can find out if Asterisk has executed it; not while Asterisk may still be doing so."""
+    return isinstance(effect, (do.AddChannel, *MADE_ONCE)) and not isinstance(error, AriLate)
+
+
+def _talking(channel_id: str) -> str:
+    """Return the key of the channel's talk-detection effects, which run apart from its other effects.
+
+    Talk detection is set by a variable, and setting one on a channel that plays a sound waits for the playback's end
+    (seen on Asterisk 22.10.1). The channel's other effects must not wait for that.
+    """
+    return f"{channel_id} talking"
+
+
+def _hearing(channel_id: str) -> str:
+    """Return the key of the channel's deafness effects: deafness is set by such a variable, too."""
+    return f"{channel_id} hearing"
+
+
+def is_far(addresses: str) -> bool:
+    """Return True if one of `addresses` is neither this machine's nor private (host:port, separated by spaces)."""
+    for address in addresses.split():
+        try:
+            if ip_address(address.rpartition(":")[0].strip("[]")).is_global:
+                return True
+        except ValueError:
+            continue
+    return False

@@ -1,0 +1,257 @@
+"""Reconciler: compares the server's state with Asterisk's, and processes the difference.
+
+After each connection to Asterisk, it finds out what happened while no connection was open and, after the first one,
+what the previous process left undone. It also runs every minute, since an event or a request may have been lost.
+
+It works in batches, so that the lease is renewed in time even with very many calls, and leaves to the end what can
+wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import structlog
+
+from ari_conf.ari.client import Client
+from ari_conf.core.effects import DestroyBridge, HangUp
+from ari_conf.core.engine import Engine
+from ari_conf.core.events import Event
+from ari_conf.core.messages import Outputs
+from ari_conf.core.reconciliation.batches import (
+    ON_THE_WAY_S,
+    DeferrableEffect,
+    apart,
+    compared_part,
+    is_still_needed,
+    parts,
+    split_deferrable,
+)
+from ari_conf.core.reconciliation.plan import AsteriskState, Batch, Expectation, Why, orphaned_bridges
+from ari_conf.errors import REPORT_HINT, AriError, AriNotFound
+from ari_conf.server import takeover
+from ari_conf.server.effect_runner import EffectRunner
+
+log = structlog.get_logger()
+
+DEFERRED_BATCH = 8
+"""Number of deferred effects that run concurrently: half of the connections to Asterisk are left for calls."""
+EVERY_S = 60.0
+STRANGERS_S = 5.0
+"""Seconds between two searches for channels whose arrival Asterisk did not report."""
+HELD_S = 10.0
+"""Maximum seconds for which a reconciliation after a reconnection keeps deadlines from becoming due."""
+
+
+class Reconciler:
+    def __init__(
+        self,
+        ari: Client,
+        engine: Engine,
+        effect_runner: EffectRunner,
+        *,
+        deliver: Callable[[Event], None],
+        on_ari_message: Callable[[dict[str, Any]], None],
+        replay: Callable[[Outputs], None],
+        abort: Callable[[Iterable[str]], None],
+        run: Callable[[DeferrableEffect], None],
+        deadlines_allowed: Callable[[], None],
+    ) -> None:
+        """Create the reconciler.
+
+        `deliver` receives the missed events, and `on_ari_message` the messages that Asterisk would have sent. `replay`
+        receives the effects to repeat, and `abort` the ids of calls and conferences whose reconciliation raised. `run`
+        starts an effect that does not change the state. `deadlines_allowed` is called when deadlines may become due
+        again.
+        """
+        self._ari = ari
+        self._engine = engine
+        self._effect_runner = effect_runner
+        self._deliver = deliver
+        self._on_ari_message = on_ari_message
+        self._replay = replay
+        self._abort = abort
+        self._run = run
+        self._deadlines_allowed = deadlines_allowed
+        self._first = True
+        """True until a reconciliation has processed what the previous process left undone."""
+        self._lock = asyncio.Lock()
+        """Lock for one reconciliation at a time: two would repeat the same effects."""
+        self._working_off = False
+        self._held_until = float("-inf")
+        self._later: deque[DeferrableEffect] = deque()
+        self.arrival_gate = takeover.ArrivalGate(deliver)
+        self.done = asyncio.Event()
+        """Event that is set once a first reconciliation has succeeded or failed."""
+
+    @property
+    def blocks_timers(self) -> bool:
+        """Return True while no deadline may become due, because earlier events are not known yet."""
+        if self._working_off or not self.done.is_set():
+            return True
+        return self.arrival_gate.waits and asyncio.get_running_loop().time() < self._held_until
+
+    def start(self) -> None:
+        """Hold back new calls. To be called as soon as the connection is open, and followed by `reconcile`."""
+        self.arrival_gate.start()
+        self._held_until = asyncio.get_running_loop().time() + HELD_S
+
+    async def reconcile(self) -> None:
+        try:
+            async with self._lock:
+                await self._guarded(self._after_connection())
+        finally:
+            self.done.set()
+            self.arrival_gate.stop()
+            self._deadlines_allowed()
+        await self._do_later()
+
+    async def keep(self) -> None:
+        """Reconcile every minute. Never returns."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            if not self._ari.connected or self._lock.locked():
+                continue
+            if self._first:
+                self.start()
+                await self.reconcile()
+            else:
+                await self._guarded(self._by_the_clock())
+
+    async def look_for_strangers(self) -> None:
+        """Look for channels in the Stasis application whose arrival Asterisk did not report. Never returns.
+
+        Asterisk can't report a channel whose number or name is no UTF-8, and its caller would wait forever.
+        """
+        before: set[str] = set()
+        while True:
+            await asyncio.sleep(STRANGERS_S)
+            there = await takeover.of_application(self._ari, self._ari.app) if self.done.is_set() else None
+            strange = set(there or ()) - self._known()
+            # Asterisk may still report channels that have just arrived.
+            again, before = strange & before, strange
+            if again and not self._lock.locked():
+                await self._guarded(self._admit_unknown(again))
+
+    async def _admit_unknown(self, strange: set[str]) -> None:
+        raws, untold = await takeover.one_by_one(self._ari, sorted(strange))
+        self._refuse(set(untold) - self._known())
+        channels = [msgspec.json.decode(raw) for raw in raws]
+        arrived = takeover.synthetic_stasis_starts(c for c in channels if takeover.is_for(self._ari.app, c))
+        for message in arrived:
+            await self._not_told_of(message)
+
+    def _refuse(self, untold: Iterable[str]) -> None:
+        for channel_id in sorted(untold):
+            log.warning(
+                "call rejected",
+                channel_id=channel_id,
+                reason="its number, name or Call-ID is not UTF-8, so Asterisk can't report it",
+            )
+            self._replay([HangUp(channel_id, "rejected")])
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except AriError as error:
+            # The next connection or the next minute reconciles again, as a takeover if none has succeeded so far.
+            log.warning("reconciliation failed", reason=str(error))
+        except Exception:
+            log.exception("reconciliation raised", hint=REPORT_HINT)
+
+    async def _after_connection(self) -> None:
+        first, app = self._first, self._ari.app
+        before = await takeover.idle_expectations(self._engine, self._effect_runner.busy)
+        seen = await takeover.take_snapshot(self._ari, before, app, self._known())
+        if first:
+            self._effect_runner.remove_leftovers(seen.there.channels)
+        ours = await takeover.own_bridges(self._ari, app, seen.named) if first else frozenset()
+        await self._process_differences(before, seen.there, why="takeover" if first else "connection")
+        if first:
+            out: Outputs = [
+                DestroyBridge(bridge_id) for bridge_id in orphaned_bridges(self._engine, seen.there, ours.__contains__)
+            ]
+            self._tried(lambda: self._replay(out), "leaving orphaned bridges in Asterisk")
+        self._first = False
+        self._refuse(seen.untold)
+        for message in takeover.synthetic_stasis_starts(seen.arrived):
+            self._on_ari_message(message)
+        log.info("reconciliation completed", calls=len(self._engine.calls), first=first)
+
+    async def _by_the_clock(self) -> None:
+        """Reconcile without blocking: what still differs after ON_THE_WAY_S, although events are received, was lost."""
+        before = await takeover.idle_expectations(self._engine, self._effect_runner.busy)
+        seen = await takeover.take_snapshot(self._ari, before, self._ari.app, self._known(), patient=False)
+        await asyncio.sleep(ON_THE_WAY_S)
+        if self._lock.locked():
+            return  # a new connection is being reconciled
+        async with self._lock:
+            await self._process_differences(before, seen.there, why="timer")
+        self._refuse(seen.untold)
+        for message in takeover.synthetic_stasis_starts(seen.arrived):
+            await self._not_told_of(message)
+
+    async def _not_told_of(self, arrival: dict[str, Any]) -> None:
+        channel_id = arrival["channel"]["id"]
+        if channel_id in self._known():
+            return
+        with contextlib.suppress(AriNotFound):  # the channel no longer exists
+            await self._ari.request("GET", f"/channels/{quote(channel_id, safe='')}")
+            if channel_id not in self._known():
+                log.warning("unreported call found", channel_id=channel_id)
+                self._on_ari_message(arrival)
+
+    def _known(self) -> set[str]:
+        return {call.channel_id for call in self._engine.calls.values()}
+
+    async def _process_differences(
+        self, before: dict[str, list[Expectation]], there: AsteriskState, *, why: Why
+    ) -> None:
+        def work_off(part: Batch) -> None:
+            found = compared_part(part, before, there, why=why, busy=self._effect_runner.busy)
+            if why == "timer" and (found.repeat or found.missed_events):
+                corrections = [type(each).__name__ for each in (*found.repeat, *found.missed_events)]
+                log.warning("state difference corrected", corrections=corrections)
+            at_once, later = split_deferrable(self._engine, found.repeat)
+            if at_once:
+                self._replay(at_once)
+            for event in found.missed_events:
+                self._deliver(event)
+            self._later += later
+
+        self._working_off = True
+        try:
+            for part in parts(self._engine):
+                if not self._tried(partial(work_off, part), "reconciling each call and conference separately"):
+                    for one in apart(part):
+                        whose = (*one.calls, *one.conferences)
+                        if not self._tried(partial(work_off, one), "ending them", ids=whose):
+                            self._tried(partial(self._abort, whose), "leaving them unchanged", ids=whose)
+                await asyncio.sleep(0)
+        finally:
+            self._working_off = False
+            self._deadlines_allowed()
+
+    def _tried(self, work: Callable[[], None], otherwise: str, **fields: Any) -> bool:
+        try:
+            work()
+        except Exception:
+            log.exception("reconciliation raised", action=otherwise, hint=REPORT_HINT, **fields)
+            return False
+        return True
+
+    async def _do_later(self) -> None:
+        """Run the deferred effects a few at a time, so that new calls do not wait for all of them."""
+        while self._later:
+            some = [self._later.popleft() for _ in range(min(DEFERRED_BATCH, len(self._later)))]
+            wanted = [effect for effect in some if is_still_needed(self._engine, effect)]
+            for effect in wanted:
+                self._run(effect)
+            await self._effect_runner.wait_for_channels(effect.channel_id for effect in wanted)

@@ -1,0 +1,300 @@
+"""Step writer (write-ahead): the effects of a step run only after the step has been written to Redis.
+
+Steps that arrive during a write are batched into the next one. A step in which only talking has changed lingers
+briefly, so that it joins a later write.
+
+While Redis is unreachable or accepts nothing, effects run immediately (conferences continue from memory), and steps
+queue: each is encoded once, in batches that are written sequentially when Redis is back. At most MOST_BYTES are queued.
+Beyond that, callbacks and speech notes are dropped, and reported; recordings to be stored are kept. All live state is
+written again at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+
+from ari_conf.core.effects import Effect, IdentifyCall, PrepareSound, ReportProblem, WarmSounds
+from ari_conf.errors import REPORT_HINT, LeaseLost, StoreRefused, StoreUnavailable
+from ari_conf.store.step_batch import Batch, Step
+
+log = structlog.get_logger()
+
+SLOW_WRITE_S = 0.25
+"""Seconds after which a write no longer holds up effects."""
+TRY_AGAIN_S = 0.5
+SAID_AGAIN_S = 60.0
+"""Minimum seconds between two log entries with the same reason while Redis is unreachable."""
+LINGER_S = 0.25
+"""Seconds for which a change of talking may wait for other steps; while many members talk, most steps are such changes.
+If the server is killed in the meantime, the next process restarts talk detection and receives the same events."""
+READ_ONLY_EFFECTS = (IdentifyCall, PrepareSound, WarmSounds)
+"""Effects that change nothing anywhere, so that running them before their step is written does no harm."""
+MOST_BYTES = 256 * 1024**2
+"""Maximum bytes of steps that wait for Redis, compressed: more than an hour of 300 callbacks per second."""
+MOST_JOBS = 20_000
+"""Maximum number of recordings to be stored that are kept beyond MOST_BYTES."""
+
+
+class StepSink(Protocol):
+    def batch(self) -> Batch: ...
+    async def send(self, batch: Batch) -> None: ...
+
+
+class StepWriter:
+    def __init__(
+        self,
+        store: StepSink,
+        run: Callable[[Effect], None],
+        written: Callable[[], None],
+        lost: Callable[[], None] = lambda: None,
+        changed: Callable[[], Step | None] = lambda: None,
+        write_all: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Create the writer.
+
+        `run` starts an effect. `written` is called after each write that contained callbacks, and `lost` when another
+        process has taken over. `changed` is called before each write and returns changes that are in no step.
+        `write_all` requests a rewrite of all live state.
+        """
+        self._store = store
+        self._run = run
+        self._written = written
+        self._lost = lost
+        self._changed = changed
+        self._write_all = write_all
+        self._open = store.batch()
+        """The batch to which new steps are added."""
+        self._closed: deque[Batch] = deque()
+        """Batches that wait; the first of them is being written."""
+        self._bytes = 0
+        """Bytes of the closed batches."""
+        self._jobs = 0
+        """Number of recordings to be stored that were kept beyond MOST_BYTES."""
+        self.dropped = Counter[str]()
+        """Number of dropped callbacks by account, until they are reported."""
+        self._incomplete = False
+        """True if steps were dropped, so that Redis does not receive all changes."""
+        self._late = False
+        """True while the current write takes longer than SLOW_WRITE_S."""
+        self._wanted = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._lingering: asyncio.TimerHandle | None = None
+        self.redis_unavailable = False
+        """True while Redis is unreachable or accepts nothing, and until all queued batches are written."""
+        self._said = ""
+        """The logged reason why Redis is unreachable, otherwise empty."""
+        self._said_at = float("-inf")
+        self._now_ms = 0
+        """Time of the last step: milliseconds of the server's clock."""
+
+    @property
+    def backlog(self) -> int:
+        """Return the number of steps that are not written yet."""
+        return self._open.steps + sum(batch.steps for batch in self._closed)
+
+    def unwritten(self) -> tuple[int, int]:
+        """Return the numbers of callbacks and of recordings to be stored that are not written yet."""
+        batches = (self._open, *self._closed)
+        return sum(sum(batch.callbacks.values()) for batch in batches), sum(batch.jobs for batch in batches)
+
+    def submit(self, step: Step, effects: Sequence[Effect], *, may_linger: bool = False) -> None:
+        """Queue the step, and the effects to run after its write; READ_ONLY_EFFECTS run immediately.
+
+        `may_linger`: only talking has changed.
+        """
+        self._take(step)
+        waits = [effect for effect in effects if not isinstance(effect, READ_ONLY_EFFECTS)]
+        self._open.effects += waits
+        if may_linger and not waits and not step.more:
+            self.write_soon()
+        else:
+            self.hurry()
+        for effect in effects:
+            if isinstance(effect, READ_ONLY_EFFECTS):
+                self._run(effect)
+        if self.redis_unavailable or self._late:
+            self._start(self._open)
+        if self._open.full:
+            self._close()
+
+    def write_soon(self) -> None:
+        """Request a write within LINGER_S, or with the next step: only talking has changed."""
+        self._idle.clear()
+        if self._lingering is None:
+            self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self.hurry)
+
+    def hurry(self) -> None:
+        """Request a write now: the state has changed."""
+        self._idle.clear()
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Write what is requested until another process has taken over."""
+        try:
+            while True:
+                await self._wanted.wait()
+                self._wanted.clear()
+                await self._write()
+        except LeaseLost:
+            # The new owner now acts on these calls, so this process must not.
+            self._open = self._store.batch()
+            self._closed.clear()
+            self.redis_unavailable = self._late = False
+            self._lost()
+
+    async def wait_until_drained(self) -> None:
+        """Wait until all submitted steps are written."""
+        if self._lingering is not None:
+            self.hurry()
+        await self._idle.wait()
+
+    # Queuing.
+
+    def _take(self, step: Step) -> None:
+        self._now_ms = step.now_ms
+        if self._bytes + self._open.bytes >= MOST_BYTES:
+            step = self._without_room(step)
+            if not step.jobs:
+                return
+        try:
+            self._open.add(step)
+        except Exception:
+            log.exception("step encoding raised", hint=REPORT_HINT)
+            self._open.steps += 1  # the batch counts as not empty, so that its effects run
+
+    def _without_room(self, step: Step) -> Step:
+        """Return a step with what is kept of `step` although MOST_BYTES are queued: recordings to be stored."""
+        if not self._incomplete:
+            self._incomplete = self.redis_unavailable = True
+            self._run_queued_effects()
+            log.error(
+                "step queue overflowed",
+                reason="Redis was unavailable for too long",
+                action="dropping new callbacks until Redis is available",
+                waiting_mb=MOST_BYTES // 1024**2,
+            )
+        self.dropped.update(callback.auth_id for callback in step.callbacks)
+        kept = step.jobs[: MOST_JOBS - self._jobs]
+        self._jobs += len(kept)
+        if len(kept) < len(step.jobs):
+            log.error(
+                "recordings not queued",
+                reason="too many recordings wait for Redis",
+                hint="save the files from Asterisk's recording folder",
+            )
+        return Step(step.now_ms, jobs=kept)
+
+    def _close(self) -> None:
+        self._open.close()
+        if self._closed:
+            self._open.park()
+        self._bytes += self._open.bytes
+        self._closed.append(self._open)
+        self._open = self._store.batch()
+
+    # Writing.
+
+    async def _write(self) -> None:
+        while True:
+            if not self._closed:
+                if (beside := self._changed()) is not None:
+                    self._take(beside)
+                if not self._open:
+                    break
+                self._close()
+            batch = self._closed[0]
+            batch.unpark()
+            patience = asyncio.get_running_loop().call_later(SLOW_WRITE_S, self._is_late)
+            try:
+                await self._store.send(batch)
+            except StoreRefused as error:
+                self._split(batch, str(error))
+                continue
+            except StoreUnavailable as error:
+                self._goes_away(str(error))
+                await asyncio.sleep(TRY_AGAIN_S)
+                continue
+            finally:
+                patience.cancel()
+            self._late = False
+            self._end(batch)
+            self._start(batch)
+            if batch.callbacks:
+                self._written()
+            if self._said:
+                log.info("redis recovered", queued_steps=self.backlog + batch.steps)
+                self._said = ""
+            if self.redis_unavailable and not self._closed:
+                self._comes_back()
+        self._idle.set()
+
+    def _end(self, batch: Batch) -> None:
+        self._closed.popleft()
+        self._bytes -= batch.bytes
+
+    def _split(self, batch: Batch, reason: str) -> None:
+        """Halve a batch that Redis refuses permanently, or leave out what can't be split; the rest is written."""
+        halves = batch.halves()
+        self._end(batch)
+        if halves is not None:
+            self._closed.extendleft(reversed(halves))
+            return
+        self._start(batch)
+        log.error(
+            "step rejected by redis",
+            reason=reason,
+            action="skipping it",
+            callbacks=sum(batch.callbacks.values()),
+        )
+        for auth_id in batch.callbacks:
+            self._report(auth_id, f"a callback was dropped: {reason}")
+
+    def _report(self, auth_id: str, text: str) -> None:
+        self._open.add(Step(self._now_ms, problems=[ReportProblem(auth_id, "", None, text)]))
+
+    def _goes_away(self, reason: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if reason != self._said or now - self._said_at > SAID_AGAIN_S:
+            log.error("redis unavailable", reason=reason, queued_steps=self.backlog)
+            self._said, self._said_at = reason, now
+        self.redis_unavailable = True
+        self._run_queued_effects()
+
+    def _comes_back(self) -> None:
+        """Report dropped callbacks, and rewrite the state if steps were dropped: all queued batches are written."""
+        self.redis_unavailable, self._jobs = False, 0
+        for auth_id, count in self.dropped.items():
+            text = f"{count} callbacks were dropped: Redis was unavailable for longer than ari_conf can queue them"
+            self._report(auth_id, text)
+        if self.dropped:
+            reason = "Redis was unavailable for too long"
+            log.error("callbacks dropped", callbacks=self.dropped.total(), reason=reason)
+        self.dropped.clear()
+        if self._incomplete:
+            self._incomplete = False
+            self._write_all()
+
+    # Effects.
+
+    def _is_late(self) -> None:
+        self._late = True
+        self._run_queued_effects()
+
+    def _run_queued_effects(self) -> None:
+        """Run all queued effects, in order."""
+        for batch in (*self._closed, self._open):
+            self._start(batch)
+
+    def _start(self, batch: Batch) -> None:
+        effects, batch.effects = batch.effects, []
+        for effect in effects:
+            self._run(effect)

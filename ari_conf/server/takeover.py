@@ -1,0 +1,395 @@
+"""Takeover: a snapshot of Asterisk for `core.reconciliation`, and the state of a dead process for its successor."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import gc
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+import structlog
+
+from ari_conf.ari.client import Client
+from ari_conf.ari.translate import BRIDGE_NAME, NO_CALLS, recording_name
+from ari_conf.common.supervision import for_each
+from ari_conf.core.calls.call import Call
+from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.engine import Engine
+from ari_conf.core.events import CallArrived, ChannelHungUp, Event
+from ari_conf.core.reconciliation.batches import expectations_by_owner
+from ari_conf.core.reconciliation.plan import AsteriskState, Expectation
+from ari_conf.core.snapshot import InternPool
+from ari_conf.errors import AriError, AriNotFound, AriUnreachable, StoreUnavailable
+from ari_conf.store.state_codec import decode
+from ari_conf.store.state_store import StateStore
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+AGAIN_S = 0.2
+REDIS_AGAIN_S = 0.5
+ASKED_AT_ONCE = 8
+"""Concurrent requests about playbacks, recordings, channels: half of the connections to Asterisk are left for calls."""
+EXISTS_TRIES = 5
+"""Attempts per playback or recording; after the last it counts as existing until the next reconciliation."""
+READ_BATCH, RESTORE_BATCH, SCAN_BATCH = 200, 2000, 1000
+NEXT_MEMBER_ID = "next_member_id"
+"""Key of the next member id in the persisted state; all other keys are ids of calls and conferences."""
+
+
+class Dialplan(msgspec.Struct):
+    app_name: str = ""
+    app_data: str = ""
+
+
+class Channel(msgspec.Struct):
+    """A channel in Asterisk: the fields that are needed of all channels."""
+
+    id: str
+    state: str = ""
+    dialplan: Dialplan = msgspec.field(default_factory=Dialplan)
+
+
+class Bridge(msgspec.Struct):
+    id: str
+    name: str = ""
+    channels: list[str] = []
+
+
+@dataclass(frozen=True, slots=True)
+class AsteriskSnapshot:
+    there: AsteriskState
+    arrived: list[dict[str, Any]]
+    """Unknown channels of the Stasis application, with all fields."""
+    named: frozenset[str]
+    """Ids of the bridges whose name is BRIDGE_NAME."""
+    untold: frozenset[str] = frozenset()
+    """Ids of unknown channels of the Stasis application that Asterisk can't describe: see `spoiled_list`."""
+
+
+async def idle_expectations(engine: Engine, busy: Callable[[str], bool]) -> dict[str, list[Expectation]]:
+    """Return what the state expects of Asterisk, by call or conference id.
+
+    Expectations of channels and bridges that are `busy` are unsure: effects are just changing them.
+    """
+    found: dict[str, list[Expectation]] = {}
+    for key, expectations in expectations_by_owner(engine):
+        found[key] = [e.unsure() if busy(e.busy_key) else e for e in expectations]
+        if len(found) % SCAN_BATCH == 0:
+            await asyncio.sleep(0)
+    return found
+
+
+async def take_snapshot(
+    ari: Client, before: Mapping[str, list[Expectation]], app: str, known: Container[str], *, patient: bool = True
+) -> AsteriskSnapshot:
+    """Return a snapshot of Asterisk, with the playbacks and recordings that `before` expects.
+
+    `known`: the channels of existing calls. `patient`: ask until Asterisk answers, since it may still be starting;
+    otherwise raise AriError.
+    """
+    expected_there = [e.id for expectations in before.values() for e in expectations if e.kind == "channel"]
+    (channels, untold), bridges = await asyncio.gather(
+        _channels(ari, app, expected_there, patient=patient), _answer(ari, "/bridges", patient=patient)
+    )
+    asked = [e for expectations in before.values() for e in expectations if e.kind in ("playback", "recording")]
+    kept = await _kept(ari, asked)
+    # It does not matter what Asterisk can't describe of a call: its channel exists.
+    answered: dict[str, bool] = dict.fromkeys(untold, True)
+    arrived: list[dict[str, Any]] = []
+    async for raw, channel in _each(channels, Channel):
+        answered[channel.id] = channel.state == "Up"
+        if channel.id not in known and _is_for(app, channel):
+            arrived.append(msgspec.json.decode(raw))
+    seen = [bridge async for _, bridge in _each(bridges, Bridge)]
+    there = AsteriskState(
+        channels=answered,
+        bridges={bridge.id: frozenset(bridge.channels) for bridge in seen},
+        playbacks=frozenset(id for kind, id in kept if kind == "playback"),
+        recordings=frozenset(id for kind, id in kept if kind == "recording"),
+    )
+    named = frozenset(bridge.id for bridge in seen if bridge.name == BRIDGE_NAME)
+    return AsteriskSnapshot(there, arrived, named, frozenset(id for id in untold if id not in known))
+
+
+async def _channels(
+    ari: Client, app: str, expected_there: Iterable[str], *, patient: bool
+) -> tuple[list[msgspec.Raw], list[str]]:
+    """Return all channels, and the ids of those that Asterisk can't describe."""
+    while True:
+        try:
+            return await _answer(ari, "/channels", patient=False), []
+        except AriUnreachable as error:
+            if not patient:
+                raise
+            log.info("asterisk not ready", path="/channels", reason=str(error))
+        except AriError as error:
+            if (told := await spoiled_list(ari, app, error, expected_there)) is not None:
+                return told
+            if not patient:
+                raise
+            log.info("asterisk not ready", path="/channels", reason=str(error))
+        await asyncio.sleep(AGAIN_S)
+
+
+async def spoiled_list(
+    ari: Client, app: str, error: AriError, expected_there: Iterable[str] = ()
+) -> tuple[list[msgspec.Raw], list[str]] | None:
+    """Return the result of `one_by_one` if `error` means that a channel has spoiled the list of all, otherwise None.
+
+    A channel does so if its number, name or Call-ID is no UTF-8: Asterisk answers 500, "Allocation failed" (seen on
+    22.10.1). The Stasis application's channels and the expected ones are then requested.
+    """
+    if error.status != 500 or (own := await of_application(ari, app)) is None:
+        return None
+    log.warning("channel list not returned", reason=str(error), action="requesting each channel")
+    return await one_by_one(ari, {*own, *expected_there})
+
+
+async def of_application(ari: Client, app: str) -> list[str] | None:
+    """Return the ids of the channels in the Stasis application, or None if Asterisk does not return them."""
+    try:
+        told = await ari.request("GET", f"/applications/{quote(app, safe='')}")
+    except AriError:
+        return None
+    ids = told.get("channel_ids") if isinstance(told, dict) else None
+    return [id for id in ids if isinstance(id, str)] if isinstance(ids, list) else None
+
+
+async def one_by_one(ari: Client, ids: Iterable[str]) -> tuple[list[msgspec.Raw], list[str]]:
+    """Return the channels that exist, and the ids of those that Asterisk can't describe. Raises AriUnreachable."""
+    found: list[msgspec.Raw] = []
+    untold: list[str] = []
+
+    async def ask(id: str) -> None:
+        try:
+            raw = await ari.request("GET", f"/channels/{quote(id, safe='')}", kind=msgspec.Raw)
+        except AriNotFound:
+            return
+        except AriUnreachable:
+            raise
+        except AriError:
+            raw = None
+        if raw:
+            found.append(raw)
+        else:
+            untold.append(id)
+
+    await for_each(ids, ask, ASKED_AT_ONCE)
+    return found, untold
+
+
+async def _each(raws: list[msgspec.Raw], kind: type[T]) -> AsyncIterator[tuple[msgspec.Raw, T]]:
+    decoder = msgspec.json.Decoder(kind)
+    for n, raw in enumerate(raws):
+        if n % SCAN_BATCH == 0:
+            await asyncio.sleep(0)
+        yield raw, decoder.decode(raw)
+
+
+async def own_bridges(ari: Client, app: str, named: frozenset[str]) -> frozenset[str]:
+    """Return the bridges that this server made: those of `named` that Asterisk lists for the Stasis application."""
+    try:
+        told = await ari.request("GET", f"/applications/{quote(app, safe='')}")
+    except AriError:
+        return frozenset()
+    return named & set(told.get("bridge_ids", ()))
+
+
+def is_for(app: str, told: Mapping[str, Any]) -> bool:
+    """Return True if a channel, as Asterisk describes it, is a call of the Stasis application."""
+    other = str(told.get("name", "")).startswith(NO_CALLS)
+    return not other and _is_for(app, msgspec.convert(told, Channel))
+
+
+def _is_for(app: str, channel: Channel) -> bool:
+    return channel.dialplan.app_name == "Stasis" and _arguments(channel.dialplan.app_data)[0] == app
+
+
+def _arguments(app_data: str) -> list[str]:
+    return next(csv.reader([app_data]), [""])
+
+
+def synthetic_stasis_starts(channels: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return StasisStart as Asterisk would have sent it, for calls that arrived while no server received events."""
+    return [
+        {"type": "StasisStart", "args": _arguments(channel["dialplan"]["app_data"])[1:], "channel": dict(channel)}
+        for channel in channels
+    ]
+
+
+class StateLoader:
+    """State loader: reads the previous process's state in parts, so that a large state does not delay other tasks."""
+
+    def __init__(self) -> None:
+        self._things: dict[str, Call | Conference] = {}
+        self._next_member_id = b"1"
+        self._shared: InternPool = {}
+        self.unreadable: dict[str, bytes] = {}
+        """Records that are left out, by id: another version wrote them, or they are damaged."""
+
+    def read(self, state: Iterable[tuple[str, bytes]]) -> None:
+        """Read a part of the state; each of its calls and conferences is restored completely or left out."""
+        for key, written in state:
+            if key == NEXT_MEMBER_ID:
+                self._next_member_id = written
+                continue
+            try:
+                thing = decode(written, self._shared)
+                if key != (thing.call_uuid if isinstance(thing, Call) else thing.conference_id):
+                    raise ValueError("stored under another ID")
+                self._things[key] = thing
+                self.unreadable.pop(key, None)
+            except (KeyError, TypeError, ValueError, RecursionError) as error:
+                if key not in self._things and key not in self.unreadable:
+                    self.unreadable[key] = written
+                    reason, action = repr(error)[:300], "ending its call or conference"
+                    log.error("state record unreadable", id=key, reason=reason, action=action)
+
+    def found(self) -> tuple[list[Call], list[Conference], int]:
+        """Return calls, conferences, and the next member id."""
+        calls = [thing for thing in self._things.values() if isinstance(thing, Call)]
+        conferences = [thing for thing in self._things.values() if isinstance(thing, Conference)]
+        highest = max((id for conference in conferences for id in conference.members), default=0)
+        written = self._next_member_id
+        return calls, conferences, max(int(written) if written.isdigit() and len(written) < 19 else 1, highest + 1)
+
+
+class ArrivalGate:
+    """Arrival gate: holds back calls that arrive while the state is being reconciled with Asterisk.
+
+    The conference that they ask for may have died with Asterisk, and its end is about to be reported.
+    """
+
+    def __init__(self, deliver: Callable[[Event], None]) -> None:
+        self._deliver = deliver
+        self._comparisons = 0
+        self._waiting: dict[str, CallArrived] = {}
+
+    @property
+    def waits(self) -> bool:
+        return self._comparisons > 0
+
+    def start(self) -> None:
+        """Hold back new calls until `stop`; start and stop nest, since reconciliations may overlap."""
+        self._comparisons += 1
+
+    def stop(self) -> None:
+        self._comparisons -= 1
+        if not self._comparisons:
+            waiting, self._waiting = self._waiting, {}
+            for event in waiting.values():
+                self._deliver(event)
+
+    def submit(self, event: Event) -> None:
+        if isinstance(event, CallArrived) and self._comparisons:
+            # A call may arrive twice: by Asterisk's event, and as a channel of the snapshot.
+            self._waiting.setdefault(event.channel_id, event)
+            return
+        if isinstance(event, ChannelHungUp):
+            self._waiting.pop(event.channel_id, None)
+        self._deliver(event)
+
+
+def load(state: Mapping[str, bytes]) -> tuple[list[Call], list[Conference], int]:
+    """Return calls, conferences, and the next member id of a whole state."""
+    found = StateLoader()
+    found.read(state.items())
+    return found.found()
+
+
+async def restore(store: StateStore, engine: Engine) -> dict[str, bytes]:
+    """Restore the previous process's state into the engine, and return what can't be read: id -> text.
+
+    Call `Engine.restored` afterwards.
+    """
+    while True:
+        found = StateLoader()
+        try:
+            calls, conferences, next_member_id = await load_in_batches(store.load_batches(), found)
+            break
+        except StoreUnavailable as error:
+            # Without the state, the server would treat existing calls as new ones.
+            log.error("redis unavailable at startup", reason=str(error), waiting_for="state")
+            await asyncio.sleep(REDIS_AGAIN_S)
+    for first in range(0, max(len(calls), len(conferences)), RESTORE_BATCH):
+        part = slice(first, first + RESTORE_BATCH)
+        engine.restore(calls[part], conferences[part], next_member_id)
+        await asyncio.sleep(0)
+    if calls or conferences:
+        log.info("state restored", calls=len(calls), conferences=len(conferences))
+    return found.unreadable
+
+
+async def load_in_batches(
+    state: AsyncIterable[Mapping[str, bytes]], found: StateLoader | None = None
+) -> tuple[list[Call], list[Conference], int]:
+    """Return the same as `load`, but let other tasks run in between, such as the renewal of the lease."""
+    found = found or StateLoader()
+    # None of this is garbage, and looking for garbage again and again would take a third of the loading time. Little of
+    # it will become garbage later, so it is frozen out of future collections.
+    gc.disable()
+    try:
+        async for mapping in state:
+            items = iter(mapping.items())
+            while part := list(islice(items, READ_BATCH)):
+                found.read(part)
+                await asyncio.sleep(0)
+        return found.found()
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+async def _answer(ari: Client, path: str, *, patient: bool) -> list[msgspec.Raw]:
+    while True:
+        try:
+            found: list[msgspec.Raw] | None = await ari.request("GET", path, kind=list[msgspec.Raw])
+            if found is not None:
+                return found
+            raise AriError(f"Asterisk's response to GET {path} is not valid: expected a list")
+        except AriError as error:
+            if not patient:
+                raise
+            # Asterisk accepts connections before it has started completely.
+            log.info("asterisk not ready", path=path, reason=str(error))
+            await asyncio.sleep(AGAIN_S)
+
+
+async def _kept(ari: Client, asked: Iterable[Expectation]) -> set[tuple[str, str]]:
+    """Return (kind, id) of those that Asterisk still has, or about which it does not answer."""
+    kept: set[tuple[str, str]] = set()
+
+    async def ask(one: Expectation) -> None:
+        if await _exists(ari, _path(one)):
+            kept.add((one.kind, one.id))
+
+    await for_each(asked, ask, ASKED_AT_ONCE)
+    return kept
+
+
+async def _exists(ari: Client, path: str) -> bool:
+    for left in reversed(range(EXISTS_TRIES)):
+        try:
+            await ari.request("GET", path)
+            break
+        except AriNotFound:
+            return False
+        except AriError as error:
+            if not left:
+                action = "assuming that it exists until the next reconciliation"
+                log.warning("existence not confirmed", path=path, reason=str(error), action=action)
+                break
+        await asyncio.sleep(AGAIN_S)
+    return True
+
+
+def _path(one: Expectation) -> str:
+    if one.kind == "playback":
+        return f"/playbacks/{quote(one.id, safe='')}"
+    return f"/recordings/live/{quote(recording_name(one.auth_id, one.id), safe='')}"

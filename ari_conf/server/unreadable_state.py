@@ -1,0 +1,362 @@
+"""Unreadable records: collects what is still known of calls and conferences whose records can't be read.
+
+They are then ended completely. If a record is JSON, each field and each member is read separately. Redis has the names
+of conferences; Asterisk has the channels of calls, and what is being recorded. Nothing is guessed: unknown values are
+left out, and a problem tells the account so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+import structlog
+
+from ari_conf.ari import translate
+from ari_conf.ari.client import Client
+from ari_conf.common.supervision import for_each
+from ari_conf.core.calls.call import Call
+from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.conferences.member import Member
+from ari_conf.core.conferences.recording import Recording
+from ari_conf.core.effects import ReportProblem
+from ari_conf.core.elements import Conference as Element
+from ari_conf.core.engine import Engine
+from ari_conf.core.events import CallArrived
+from ari_conf.core.request_params import standard_params
+from ari_conf.core.snapshot import readable, restore
+from ari_conf.errors import AriError, AriNotFound, AriUnreachable, StoreRefused, StoreUnavailable
+from ari_conf.server import takeover
+from ari_conf.store.state_store import StateStore
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+OF_CALL = (
+    *("request_uuid", "channel_id", "auth_id", "from_", "to", "caller_name", "direction", "started_at", "account"),
+    *("headers", "wideband", "answered_at", "cause", "code"),
+)
+"""Fields of a call that the callbacks of its end need; what the call was doing no longer matters."""
+OF_CONFERENCE = ("auth_id", "name", "created_at", "entered", "sequence")
+OF_RECORDING = ("call_uuid", "element", "started_at", "wideband", "params", "api_id")
+CHANNELS = "/channels"
+MOST_ASKED = 10_000
+"""Maximum number of recordings in Asterisk's folder for which the server asks whether they are still running."""
+NOT_READ = (KeyError, TypeError, ValueError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    calls: list[Call] = field(default_factory=list)
+    conferences: list[Conference] = field(default_factory=list)
+    problems: list[ReportProblem] = field(default_factory=list)
+
+
+class Live(msgspec.Struct):
+    """A recording that Asterisk is making."""
+
+    name: str
+    target_uri: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asterisk:
+    """Asterisk's part of the recovered state: what no readable record contains."""
+
+    arrivals: list[CallArrived]
+    """The calls of the Stasis application in order of arrival, as if they had just arrived."""
+    bridges: frozenset[str]
+    recordings: Mapping[str, tuple[str, str]]
+    """Live recordings: bridge id -> (account, recording id)."""
+
+
+async def known(unreadable: Mapping[str, bytes], engine: Engine, store: StateStore, ari: Client, now: int) -> Known:
+    """Return what is known, waiting for Asterisk, which may still be starting, and for Redis.
+
+    No event may be handled before: a destroyed bridge is no longer recorded, and a call that arrives later is new.
+    """
+    shots = {key: _shot(key, text) async for key, text in _with_turns(unreadable.items())}
+    written = await _written(store, list(unreadable))
+    members = {key: _members(shots[key], texts) async for key, texts in _with_turns(written.items())}
+    asterisk = await _asked(ari, _recorded(engine))
+    rooms = await _conferences(shots, members, asterisk, engine, store, now)
+    calls = await _calls([key for key in shots if key not in rooms], shots, rooms, asterisk, engine, store, now)
+    found = Known(list(calls.values()), list(rooms.values()))
+    for room in found.conferences:
+        found.problems.extend(_record(room, shots[room.conference_id], asterisk, {**engine.calls, **calls}, now))
+    return found
+
+
+async def _with_turns(things: Iterable[T]) -> AsyncIterator[T]:
+    """Yield the items, and let other tasks run in between, such as the renewal of the lease."""
+    for n, thing in enumerate(things):
+        if n % takeover.READ_BATCH == 0:
+            await asyncio.sleep(0)
+        yield thing
+
+
+def _shot(key: str, text: bytes) -> dict[str, Any]:
+    """Return the record if it is JSON and has the id `key`, otherwise {}."""
+    try:
+        shot = msgspec.json.decode(text)
+    except NOT_READ:
+        return {}
+    return shot if isinstance(shot, dict) and key in (shot.get("call_uuid"), shot.get("conference_id")) else {}
+
+
+async def _written(store: StateStore, ids: list[str]) -> dict[str, dict[bytes, bytes]]:
+    while True:
+        try:
+            return await store.members(ids)
+        except StoreUnavailable as error:
+            log.error("redis unavailable at startup", reason=str(error), waiting_for="members")
+            await asyncio.sleep(takeover.REDIS_AGAIN_S)
+
+
+def _members(shot: Mapping[str, Any], texts: Mapping[bytes, bytes]) -> list[Member]:
+    """Return the members that can be read, in the order in which they joined."""
+    inside = shot.get("members")
+    shots: list[Any] = list(inside.values()) if isinstance(inside, dict) else []
+    found: dict[int, Member] = {}
+    for text in texts.values():
+        try:
+            shots.append(msgspec.json.decode(text))
+        except NOT_READ:
+            continue
+    for each in shots:
+        try:
+            member = restore(each, Member)
+            found[member.member_id] = member
+        except NOT_READ:
+            continue
+    return [found[id] for id in sorted(found)]
+
+
+# Asterisk's state.
+
+
+def _recorded(engine: Engine) -> set[str]:
+    """Return the names of the recordings of all readable conferences."""
+    found = [(c.auth_id, c.recording.recording_id) for c in engine.conferences.values() if c.recording]
+    return {translate.recording_name(*each) for each in found}
+
+
+async def _asked(ari: Client, recorded: set[str]) -> Asterisk:
+    channels, bridges, stored = [await _listed(ari, what) for what in (CHANNELS, "/bridges", "/recordings/stored")]
+    names = [one.name for one in map(_decoder(Live), stored) if one.name not in recorded and "/" in one.name]
+    decoded = _decoder(takeover.Channel)
+    ours = [raw async for raw in _with_turns(channels) if takeover._is_for(ari.app, decoded(raw))]
+    told = takeover.synthetic_stasis_starts(
+        sorted(map(msgspec.json.decode, ours), key=lambda one: str(one.get("creationtime")))
+    )
+    arrived = [event for message in told if isinstance(event := translate.to_event(message, lambda: ""), CallArrived)]
+    live = {one.target_uri: one.name for one in await _live(ari, names[:MOST_ASKED])}
+    return Asterisk(
+        arrived,
+        frozenset(_decoder(takeover.Bridge)(raw).id for raw in bridges),
+        {
+            target.removeprefix("bridge:"): (name.rpartition("/")[0], name.rpartition("/")[2])
+            for target, name in live.items()
+        },
+    )
+
+
+async def _listed(ari: Client, what: str) -> list[msgspec.Raw]:
+    """Return Asterisk's list, or [] if it can't produce it: less is then known, and no call waits for it."""
+    while True:
+        try:
+            found: list[msgspec.Raw] | None = await ari.request("GET", what, kind=list[msgspec.Raw])
+            return found or []
+        except AriUnreachable as error:
+            # Asterisk accepts connections before it has started completely.
+            log.info("asterisk not ready", path=what, reason=str(error))
+            await asyncio.sleep(takeover.AGAIN_S)
+        except AriError as error:
+            if what == CHANNELS:
+                try:
+                    told = await takeover.spoiled_list(ari, ari.app, error)
+                except AriUnreachable:
+                    continue
+                if told is not None:
+                    return told[0]
+            log.error("asterisk list not returned", path=what, reason=str(error), action="continuing without it")
+            return []
+
+
+def _decoder(kind: Any) -> Any:
+    return msgspec.json.Decoder(kind).decode
+
+
+async def _live(ari: Client, names: Iterable[str]) -> list[Live]:
+    """Return the live recordings among `names`: Asterisk lists them only together with those that are finished."""
+    found: list[Live] = []
+
+    async def ask(name: str) -> None:
+        try:
+            found.append(await ari.request("GET", f"/recordings/live/{quote(name, safe='')}", kind=Live))
+        except AriNotFound:
+            return
+        except AriError as error:
+            log.warning("recording status unknown", name=name, reason=str(error))
+
+    await for_each(names, ask, takeover.ASKED_AT_ONCE)
+    return found
+
+
+# Calls and conferences.
+
+
+async def _conferences(
+    shots: Mapping[str, dict[str, Any]],
+    members: Mapping[str, list[Member]],
+    asterisk: Asterisk,
+    engine: Engine,
+    store: StateStore,
+    now: int,
+) -> dict[str, Conference]:
+    theirs = {c.conference_id: c for c in engine.calls.values() if isinstance(c.running, Element)}
+    named: dict[str, tuple[str, str]] | None = None
+    found: dict[str, Conference] = {}
+    async for key, shot in _with_turns(shots.items()):
+        inside = [member for member in members[key] if member.conference_id == key]
+        if not (inside or key in asterisk.bridges or key in theirs or shot.get("conference_id") == key):
+            continue
+        if key == shot.get("call_uuid"):
+            continue
+        fields = readable(shot, Conference, OF_CONFERENCE)
+        whose = [(m.auth_id, m.element.name) for m in inside]
+        if (call := theirs.get(key)) is not None and isinstance(call.running, Element):
+            whose.append((call.auth_id, call.running.name))
+        if not (whose or {"auth_id", "name"} <= fields.keys()):
+            named = await _names(store) if named is None else named
+            whose = [named[key]] if key in named else []
+        auth_id, name = whose[0] if whose else (fields.get("auth_id", ""), fields.get("name", ""))
+        auth_id = auth_id or asterisk.recordings.get(key, ("", ""))[0]
+        if not auth_id:
+            reason = "its state record is unreadable"
+            log.error("conference account unknown", id=key, reason=reason, action="destroying its bridge")
+            continue
+        fields |= {"auth_id": auth_id, "name": name}
+        room = Conference(key, created_at=fields.pop("created_at", now), max_members=1, public_url=engine.public_url,
+                          members={m.member_id: m for m in inside}, claim="held", bridge="ready", **fields)  # fmt: skip
+        found[key] = room
+    return found
+
+
+async def _names(store: StateStore) -> dict[str, tuple[str, str]]:
+    """Return conference id -> (account, name) of this server's names in Redis, as far as they can be read."""
+    found: dict[str, tuple[str, str]] = {}
+    try:
+        async for names in store.names_held():
+            found |= {held.conference_id: (held.auth_id, held.name) for held in names}
+    except (StoreUnavailable, StoreRefused) as error:
+        log.error("names not looked up", reason=str(error))
+    return found
+
+
+async def _calls(
+    keys: list[str],
+    shots: Mapping[str, dict[str, Any]],
+    rooms: Mapping[str, Conference],
+    asterisk: Asterisk,
+    engine: Engine,
+    store: StateStore,
+    now: int,
+) -> dict[str, Call]:
+    conferences = (*engine.conferences.values(), *rooms.values())
+    of_call = {m.call_uuid: m for c in conferences for m in c.members.values()}
+    arrived = {event.channel_id: event for event in asterisk.arrivals}
+    found: dict[str, Call] = {}
+    lost: list[str] = []
+    async for key in _with_turns(keys):
+        fields = readable(shots[key], Call, OF_CALL)
+        if (member := of_call.get(key)) is not None:
+            fields = {"channel_id": member.channel_id, "auth_id": member.auth_id} | fields
+        if not fields.get("channel_id"):
+            lost.append(key)
+            continue
+        found[key] = await _call(key, arrived.get(fields["channel_id"]), fields, store, now)
+    taken = {call.channel_id for call in (*engine.calls.values(), *found.values())}
+    taken |= {member.channel_id for member in of_call.values()}
+    nobodys = [event for event in asterisk.arrivals if event.channel_id not in taken]
+    return found | {call.call_uuid: call for call in await _without_record(lost, nobodys, engine, store, now)}
+
+
+async def _without_record(
+    lost: list[str], nobodys: list[CallArrived], engine: Engine, store: StateStore, now: int
+) -> list[Call]:
+    """Return a call for each record without a known channel, on the oldest channels that belong to no known call.
+
+    Calls that arrived after the death of the previous process are younger. Which record belongs to which channel is
+    known only if there is one of each.
+    """
+    found: list[Call] = []
+    for event in nobodys[: len(lost)]:
+        sure = len(lost) == len(nobodys) == 1
+        log.error("unknown call hung up", channel_id=event.channel_id, reason="a state record is unreadable")
+        call = await _call(lost[0] if sure else engine.new_id(), event, {}, store, now)
+        if not sure:
+            # A hangup callback could not say which call has ended.
+            call.account = None
+        found.append(call)
+    return found
+
+
+async def _call(key: str, event: CallArrived | None, fields: dict[str, Any], store: StateStore, now: int) -> Call:
+    """Return the call with the known `fields`; the rest comes from Asterisk's `event`, if there is one."""
+    values: dict[str, Any] = {"request_uuid": "", "channel_id": "", "auth_id": "", "from_": "", "to": ""}
+    values |= {"caller_name": "", "direction": "inbound", "started_at": now}
+    if event is not None:
+        values |= {name: getattr(event, name) for name in ("channel_id", "auth_id", "from_", "to", "caller_name")}
+        values["answered_at"] = now if event.answered else None
+    call = Call(key, **(values | fields))
+    if call.account is None or call.account.auth_id != call.auth_id:
+        try:
+            record = await store.account(call.auth_id)
+        except (StoreUnavailable, StoreRefused, ValueError) as error:
+            log.error("account not looked up", auth_id=call.auth_id, reason=str(error))
+            record = None
+        call.account = record.account() if record is not None else None
+    return call
+
+
+def _record(
+    room: Conference, shot: Mapping[str, Any], asterisk: Asterisk, calls: Mapping[str, Call], now: int
+) -> Iterator[ReportProblem]:
+    """Set the room's recording, if it has or had one, so that it is stored; yield a problem if its callback is lost."""
+    key, written = room.conference_id, shot.get("recording")
+    auth_id, recording_id = asterisk.recordings.get(key, ("", ""))
+    try:
+        whole = restore(written, Recording) if written is not None else None
+    except NOT_READ:
+        whole = None
+    room.auth_id = auth_id or room.auth_id
+    if whole is not None and recording_id in ("", whole.recording_id):
+        room.recording = whole
+        return
+    if not recording_id:
+        part = written if isinstance(written, dict) else {}
+        if part.get("handed_on") is not False or not isinstance(part.get("recording_id"), str):
+            return
+        recording_id = part["recording_id"]
+    fields = readable(written, Recording, OF_RECORDING)
+    asked = next((m for m in room.members.values() if m.recording_id == recording_id), None)
+    if asked is not None and "element" not in fields and not fields.get("api_id"):
+        fields |= {"call_uuid": asked.call_uuid, "element": asked.element}
+        if "params" not in fields and (call := calls.get(asked.call_uuid)) is not None:
+            fields["params"] = tuple(
+                each for each in standard_params(call, "ConferenceRecord") if each[0] != "CallUUID"
+            )
+    told = "element" in fields
+    values: dict[str, Any] = {"call_uuid": "", "element": Element(room.name), "started_at": now, "begun": True}
+    room.recording = Recording(recording_id, key, room.auth_id, **(values | fields))
+    if not told:
+        text = (
+            f"recording {recording_id} of conference {room.name!r} is stored as mp3, without a callback: the "
+            "conference's state record could not be read; look the recording up by its ID"
+        )
+        yield ReportProblem(room.auth_id, "", None, text)

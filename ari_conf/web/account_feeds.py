@@ -1,0 +1,258 @@
+"""Account feeds: send each event-stream client of an account a snapshot of its live view (`live_view`), then changes.
+
+Owners publish the id of each conference that they have just written. For each account with viewers, this process has
+one subscription. It reads those conferences again, and sends the differences from the view that it sent before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import structlog
+from redis import RedisError
+from redis.asyncio import Redis
+
+from ari_conf.common.log_throttle import LogThrottle
+from ari_conf.errors import REPORT_HINT
+from ari_conf.queues.command_queue import CommandClient
+from ari_conf.store import members as member_fields
+from ari_conf.store.state_store import changes_key, names_key, parse_name_owner, state_key
+from ari_conf.web import live_view
+from ari_conf.web.errors import ApiError, unavailable
+
+log = structlog.get_logger()
+
+COALESCE_S = 0.1
+"""Seconds whose events are combined into one change, so that a hundred simultaneous joins are not a hundred changes."""
+LISTEN_S = 1.0
+TRY_AGAIN_S = 0.5
+MOST_WAITING = 200
+"""Maximum number of events queued for one client, about 20 s of a busy account. A slower client is disconnected,
+and gets a snapshot when it reconnects."""
+MOST_WAITING_BYTES = 4 * 1024 * 1024
+"""Maximum size of the events queued for one client, in bytes, if they are more than one. The clients of an account
+share the bytes objects."""
+CALLS_AT_ONCE = 20
+"""Calls read from Redis in one request: a call is stored with its document, which may have 100 KB."""
+LEASE_MS = 30_000
+RENEW_MS = 10_000
+RETRY_AFTER_S = 5
+
+encode = msgspec.json.Encoder().encode
+
+
+class ClientStream:
+    """Event stream of one client: the events that are queued for it."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
+        self._bytes = 0
+        self.ended = asyncio.Event()
+        self.too_slow = False
+
+    def put(self, event: bytes) -> None:
+        if self._waiting.full() or (self._bytes and self._bytes + len(event) > MOST_WAITING_BYTES):
+            self.too_slow = True
+            self.ended.set()
+            return
+        self._waiting.put_nowait(event)
+        self._bytes += len(event)
+
+    async def next(self) -> bytes:
+        event = await self._waiting.get()
+        self._bytes -= len(event)
+        return event
+
+
+class AccountFeed:
+    """Feed of one account: its view, and the streams of the clients that receive it."""
+
+    def __init__(self, redis: Redis, asker: CommandClient, auth_id: str) -> None:
+        self.streams: set[ClientStream] = set()
+        self.closed = False
+        """Set in addition to canceling the task: redis-py may swallow a cancellation while it connects."""
+        self._redis: Any = redis
+        self._asker = asker
+        self._auth_id = auth_id
+        self._view: live_view.View | None = None
+        """Current view; None before the first read, and after a failure until the next read."""
+        self._owners: dict[str, str] = {}
+        """Conference id -> name of its Asterisk."""
+        self._calls: dict[str, live_view.StateRecord] = {}
+        """Calls of all members in the view, by call uuid. The fields shown never change, so each call is read once."""
+        self._said: dict[str, float] = {}
+        """Name of an Asterisk -> time of the last watch request to it, by this process's monotonic clock."""
+        self._last_id = time.time_ns() // 1_000_000
+
+    def add(self) -> ClientStream:
+        stream = ClientStream()
+        self.streams.add(stream)
+        if self._view is not None:
+            stream.put(self._event("snapshot", self._view))
+        return stream
+
+    async def run(self) -> None:
+        """Read changes and send them to the streams, until the feed is closed."""
+        away = LogThrottle()
+        while not self.closed:
+            listening = self._redis.pubsub(ignore_subscribe_messages=True)
+            try:
+                await self._consume(listening)
+            except (RedisError, OSError) as error:
+                if away.due():
+                    log.warning("change subscription failed", reason=str(error) or type(error).__name__)
+            except Exception as error:
+                # The streams of this account are interrupted briefly; other accounts are not affected.
+                log.error("event stream raised", hint=REPORT_HINT, exc_info=error)
+            finally:
+                await listening.aclose()
+            if self._view is not None:
+                self._view = None
+                self._broadcast("away", {})
+            await asyncio.sleep(TRY_AGAIN_S)
+
+    async def _consume(self, listening: Any) -> None:
+        await listening.subscribe(changes_key(self._auth_id))
+        while not listening.subscribed and not self.closed:
+            await listening.get_message(timeout=LISTEN_S)
+        # Subscribe before the first read, so that no change in between is missed.
+        await self._load()
+        while not self.closed:
+            changed = dict[str, str]()
+            wait = LISTEN_S
+            while (message := await listening.get_message(timeout=wait)) is not None:
+                conference_id, asterisk = parse_name_owner(message["data"])
+                changed[conference_id] = asterisk
+                wait = 0.0
+            if changed:
+                await self._changed(changed)
+            await self._renew_watch()
+            if changed:
+                await asyncio.sleep(COALESCE_S)
+
+    async def _load(self) -> None:
+        names = await self._redis.hgetall(names_key(self._auth_id))
+        self._owners, self._calls, self._said = {}, {}, {}
+        self._view = await self._read(dict(map(parse_name_owner, names.values())))
+        self._broadcast("snapshot", self._view)
+        await self._renew_watch()
+
+    async def _changed(self, changed: dict[str, str]) -> None:
+        assert self._view is not None
+        found = await self._read(changed)
+        view = {key: value for key, value in self._view.items() if key not in changed} | found
+        change = live_view.diff(self._view, view)
+        self._view = view
+        if change:
+            self._broadcast("change", change)
+
+    async def _read(self, wanted: dict[str, str]) -> live_view.View:
+        shots = []
+        for asterisk in set(wanted.values()):
+            ids = [conference_id for conference_id, owner in wanted.items() if owner == asterisk]
+            found = await member_fields.read_consistent(self._redis, state_key(asterisk), ids)
+            mine = [shot for text in found if (shot := live_view.readable(text)) and shot["auth_id"] == self._auth_id]
+            await self._read_calls(asterisk, mine)
+            shots += mine
+        view = live_view.build_view((shot, self._calls) for shot in shots)
+        for conference_id, asterisk in wanted.items():
+            self._owners.pop(conference_id, None)
+            if conference_id in view:
+                self._owners[conference_id] = asterisk
+        self._forget_calls(view, wanted)
+        return view
+
+    async def _read_calls(self, asterisk: str, shots: Iterable[live_view.StateRecord]) -> None:
+        members = {m["call_uuid"] for shot in shots for m in live_view.present_members(shot)}
+        new = sorted(members - self._calls.keys())
+        for first in range(0, len(new), CALLS_AT_ONCE):
+            some = new[first : first + CALLS_AT_ONCE]
+            texts = await self._redis.hmget(state_key(asterisk), some)
+            self._calls |= {key: call for key, text in zip(some, texts, strict=True) if (call := live_view.call(text))}
+
+    def _forget_calls(self, view: live_view.View, read: Iterable[str]) -> None:
+        others = {key: one for key, one in (self._view or {}).items() if key not in read}
+        shown = {m["call_uuid"] for one in (*others.values(), *view.values()) for m in one["members"].values()}
+        self._calls = {key: call for key, call in self._calls.items() if key in shown}
+
+    async def _renew_watch(self) -> None:
+        now = time.monotonic()
+        for asterisk in set(self._owners.values()):
+            if now - self._said.get(asterisk, float("-inf")) >= RENEW_MS / 1000:
+                try:
+                    await self._asker.watch(asterisk, self._auth_id, LEASE_MS)
+                except RedisError as error:
+                    # Retried in the next round. If Redis is unreachable, the subscription reports it.
+                    log.warning("talk detection request failed", reason=str(error) or type(error).__name__)
+                    return
+                self._said[asterisk] = now
+
+    def _broadcast(self, kind: str, what: Any) -> None:
+        event = self._event(kind, what)
+        for stream in self.streams:
+            stream.put(event)
+
+    def _event(self, kind: str, what: Any) -> bytes:
+        self._last_id += 1
+        return f"id: {self._last_id}\nevent: {kind}\ndata: ".encode() + encode(what) + b"\n\n"
+
+
+class FeedRegistry:
+    """Feeds of this process, one for each account with viewers."""
+
+    def __init__(self, redis: Redis, asker: CommandClient, most: int) -> None:
+        """`most`: maximum number of streams of an account."""
+        self._redis, self._asker, self._most = redis, asker, most
+        self.group: asyncio.TaskGroup | None = None
+        """Task group of the process; set while the process runs."""
+        self._ended = False
+        self._feeds: dict[str, tuple[AccountFeed, asyncio.Task[None]]] = {}
+
+    @property
+    def streams(self) -> int:
+        return sum(len(feed.streams) for feed, _ in self._feeds.values())
+
+    def open(self, auth_id: str) -> ClientStream:
+        """Return a new stream for a client.
+
+        Raises ApiError 429 if the account has too many streams, and 503 if the process is ending."""
+        if self._ended:
+            raise unavailable("this web process is stopping: try again")
+        if auth_id not in self._feeds:
+            assert self.group is not None, "requests come only while the process runs"
+            feed = AccountFeed(self._redis, self._asker, auth_id)
+            self._feeds[auth_id] = feed, self.group.create_task(feed.run())
+        feed, _ = self._feeds[auth_id]
+        if len(feed.streams) >= self._most:
+            error = f"too many event streams: this account already has {self._most} open; close another event stream"
+            raise ApiError(429, error, {"Retry-After": str(RETRY_AFTER_S)})
+        return feed.add()
+
+    def close(self, auth_id: str, stream: ClientStream) -> None:
+        found = self._feeds.get(auth_id)
+        if found is None:
+            return
+        feed, _ = found
+        feed.streams.discard(stream)
+        if not feed.streams:
+            self._close(auth_id)
+
+    def close_all(self) -> None:
+        for auth_id in tuple(self._feeds):
+            self._close(auth_id)
+
+    def _close(self, auth_id: str) -> None:
+        feed, running = self._feeds.pop(auth_id)
+        feed.closed = True
+        running.cancel()
+
+    def end(self) -> None:
+        """End all streams, because the process is ending. Clients reconnect to another process."""
+        self._ended = True
+        for feed, _ in self._feeds.values():
+            for stream in feed.streams:
+                stream.ended.set()

@@ -1,0 +1,110 @@
+"""Request parameters: of a GET the query, otherwise the body.
+
+Spec: "Bodies are JSON or form-encoded; an empty body is fine".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+
+from ari_conf.web.errors import ERROR_TEXTS, ApiError
+
+M = TypeVar("M", bound=BaseModel)
+
+MOST_BYTES = 64 * 1024
+BODY_TIMEOUT_S = 10.0
+"""Seconds within which a request body must arrive."""
+FORM = "application/x-www-form-urlencoded"
+
+
+def params_dependency(model: type[M]) -> Callable[[Request], Awaitable[M]]:
+    """Return a dependency that reads the request's parameters into `model`. It raises ApiError 400, 408 or 413."""
+
+    async def parameters(request: Request) -> M:
+        given = dict(request.query_params) if request.method == "GET" else await _body(request)
+        try:
+            return model.model_validate(given)
+        except ValidationError as error:
+            raise ApiError(400, "; ".join(_error_text(e) for e in error.errors(include_url=False))) from None
+
+    return parameters
+
+
+def openapi_body(model: type[BaseModel], *, needed: bool = False) -> dict[str, Any]:
+    """Return the OpenAPI description of a body with the fields of `model`."""
+    schema = model.model_json_schema()
+    return {
+        "requestBody": {
+            "required": needed,
+            "content": {kind: {"schema": schema} for kind in ("application/json", FORM)},
+        }
+    }
+
+
+def openapi_query(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    required = schema.get("required", ())
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "required": name in required, "schema": kind}
+            for name, kind in schema["properties"].items()
+        ]
+    }
+
+
+def _error_text(error: Any) -> str:
+    """Return the error text for a parameter. Spec: "a bad parameter (names it and what is allowed)"."""
+    name = ".".join(str(part) for part in error["loc"]) or "the body"
+    if error["type"] == "missing":
+        return f"{name} is required"
+    return f"{name}: {error['msg'].removeprefix('Value error, ')}"
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    text = await _bytes(request)
+    if not text.strip():
+        return {}
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == FORM:
+        return _form(text)
+    if kind.startswith("multipart/"):
+        raise ApiError(400, f"the body: multipart is not allowed; send JSON or a form ({FORM})")
+    try:
+        found = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        raise ApiError(400, "the body is not valid JSON") from None
+    if not isinstance(found, dict):
+        raise ApiError(400, "the body must be a JSON object")
+    return found
+
+
+async def _bytes(request: Request) -> bytes:
+    if int(request.headers.get("content-length") or 0) > MOST_BYTES:
+        raise ApiError(413, ERROR_TEXTS[413], {"Connection": "close"})
+    text = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for chunk in request.stream():
+                text += chunk
+                if len(text) > MOST_BYTES:
+                    raise ApiError(413, ERROR_TEXTS[413], {"Connection": "close"})
+    except TimeoutError:
+        raise ApiError(408, f"the body did not arrive within {BODY_TIMEOUT_S:g} s", {"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise ApiError(400, "the body ended too early") from None
+    return bytes(text)
+
+
+def _form(text: bytes) -> dict[str, Any]:
+    try:
+        return dict(parse_qsl(text.decode(), keep_blank_values=True, errors="strict", max_num_fields=100))
+    except (UnicodeDecodeError, ValueError):
+        raise ApiError(400, "the body is not a valid form") from None

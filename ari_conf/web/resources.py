@@ -1,0 +1,94 @@
+"""Resources: what all requests of a web process share, created when the process starts."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+from uuid import uuid4
+
+from fastapi import FastAPI, Request
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from ari_conf.common import redis_client
+from ari_conf.common.supervision import Tasks
+from ari_conf.queues import command_queue
+from ari_conf.queues.command_queue import CommandClient
+from ari_conf.settings import Settings
+from ari_conf.web import async_calls
+from ari_conf.web.account_feeds import FeedRegistry
+from ari_conf.web.request_threads import Threads
+
+LAST_CALLBACKS_S = 10.0
+READS, READS_EACH = 8, 2
+"""Maximum number of lists that are read from Redis concurrently: in this process, and for one account."""
+STORAGE, STORAGE_EACH = 8, 2
+"""Maximum number of concurrent requests to S3: of this process, and for one account."""
+MOST_WAITING = 50
+"""Maximum number of an account's requests that wait for a thread of one pool; further ones are refused."""
+LISTENING: dict[str, Any] = {
+    "socket_connect_timeout": 2.0,
+    "retry": None,
+    # Without keepalive, a dead connection looks like one on which nothing happens.
+    "socket_keepalive": True,
+    "socket_keepalive_options": {socket.TCP_KEEPIDLE: 10, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3},
+}
+
+
+@dataclass(slots=True)
+class Resources:
+    settings: Settings
+    redis: AsyncRedis
+    blocking: Redis
+    """Blocking client for code that commands and workers use, too. Use it only in a thread."""
+    asker: CommandClient
+    feeds: FeedRegistry
+    reads: Threads = field(default_factory=lambda: Threads("redis", READS, READS_EACH, MOST_WAITING))
+    storage: Threads = field(default_factory=lambda: Threads("s3", STORAGE, STORAGE_EACH, MOST_WAITING))
+    """Threads for S3, apart from those for Redis: S3 may be slow, and requests to Redis must not wait for it."""
+    promises: Counter[str] = field(default_factory=Counter)
+    """Asynchronous calls in progress in this process, by account."""
+    streams: Counter[str] = field(default_factory=Counter)
+    """Recordings that this process is streaming to API clients, by account."""
+    tasks: Tasks = field(default_factory=Tasks)
+    """Tasks that outlive their request, such as asynchronous calls."""
+
+
+@asynccontextmanager
+async def open_resources(settings: Settings, *watching: Coroutine[Any, Any, None]) -> AsyncIterator[Resources]:
+    """Open the resources and close them at the end. `watching`: further tasks that run as long as the process does."""
+    url = settings.redis_url.get_secret_value()
+    client = command_queue.connect(url)
+    blocking = redis_client.connect_in_threads(url, socket_timeout=5.0, socket_connect_timeout=2.0)
+    # Subscriptions occupy connections for a long time, so they do not use those of the requests.
+    listening_client = redis_client.connect(url, **LISTENING)
+    asker = CommandClient(client, f"web-{uuid4()}")
+    parts = Resources(settings, client, blocking, asker, FeedRegistry(listening_client, asker, settings.event_streams))
+    try:
+        # A task that raises ends the process: see `WebServer.broken`.
+        async with asyncio.TaskGroup() as group:
+            parts.feeds.group = group
+            kept = [
+                group.create_task(work)
+                for work in (asker.receive_replies(), async_calls.watch_abandoned(parts, asker.stored_reply), *watching)
+            ]
+            yield parts
+            await parts.tasks.finish(LAST_CALLBACKS_S)
+            parts.feeds.close_all()
+            for task in kept:
+                task.cancel()
+    finally:
+        for threads in (parts.reads, parts.storage):
+            threads.close()
+        blocking.close()
+        await listening_client.aclose()
+        await client.aclose()
+
+
+def resources_of(request: Request) -> Resources:
+    return cast(Resources, cast(FastAPI, request.app).state.parts)

@@ -1,0 +1,60 @@
+"""Route for the sidecar of a recording: attendance, speech intervals and transcript."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from ari_conf.errors import RecordingFailed
+from ari_conf.recordings.bucket import Bucket
+from ari_conf.recordings.index import StoredRecording
+from ari_conf.recordings.sidecar import object_key
+from ari_conf.web import models as m
+from ari_conf.web.auth import CurrentClient
+from ari_conf.web.errors import ApiError, unavailable
+from ari_conf.web.execution import ApiResult, execute
+from ari_conf.web.parameters import openapi_query, params_dependency
+from ari_conf.web.resources import Resources
+from ari_conf.web.routes.conferences import openapi_responses
+from ari_conf.web.routes.recordings import Id, own_recording
+
+log = structlog.get_logger()
+router = APIRouter()
+
+
+class SidecarResponse(m.ApiResponse):
+    document: dict[str, Any]
+
+
+@router.get(
+    "/Recording/{recording_id}/Document/",
+    **openapi_responses(200, SidecarResponse, of_owner=False),
+    openapi_extra=openapi_query(m.ApiRequest),
+)
+async def get_document(
+    request: Request,
+    caller: CurrentClient,
+    id: Id,
+    body: Annotated[m.ApiRequest, Depends(params_dependency(m.ApiRequest))],
+) -> Response:
+    """Return the sidecar. The web process passes it on, so that the dashboard needs no access to the bucket."""
+
+    async def work() -> ApiResult:
+        stored = await own_recording(caller, id)
+        try:
+            document = await caller.parts.storage.run(caller.auth_id, _read, caller.parts, stored)
+        except RecordingFailed as failure:
+            log.error("sidecar read failed", auth_id=caller.auth_id, recording_id=id, reason=str(failure))
+            raise unavailable("the bucket is temporarily unreachable: try again") from None
+        if document is None:
+            raise ApiError(404, "this recording's sidecar does not exist in the bucket (any more)")
+        return ApiResult(200, {"document": document})
+
+    return await execute(request, caller, body, work)
+
+
+def _read(parts: Resources, stored: StoredRecording) -> dict[str, Any] | None:
+    return Bucket(parts.settings).get_json(object_key(stored.auth_id, stored.recording_id, stored.start_ms, "json"))

@@ -1,0 +1,119 @@
+"""Sessions: logins to the dashboard. A session is stored in Redis and ends there.
+
+| key | value |
+|---|---|
+| ari_conf:login:HASH | JSON: the account, and a proof that its auth token is still the same; expires |
+| ari_conf:login:of:ACCOUNT | list of the account's session keys, the newest first; expires with the last |
+
+The cookie holds a random id, and Redis holds the hash of the id, so that Redis' content is no use for a login. The auth
+token is in neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import msgspec
+from fastapi import Request
+
+from ari_conf.common.redis_keys import PREFIX
+from ari_conf.store import accounts
+from ari_conf.store.accounts import AccountRecord
+from ari_conf.web.errors import ApiError
+from ari_conf.web.resources import Resources
+
+COOKIE = "ari_conf"
+CSRF_HEADER = ("x-requested-with", "ari_conf")
+"""Header that proves a request comes from the dashboard. A form of another site can't send a header, and a script of
+another site can send one only after a preflight request, which the API never allows."""
+
+
+MOST_OF_AN_ACCOUNT = 100
+"""Maximum number of sessions of an account; one more ends the oldest."""
+_BEGIN = """
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+redis.call('LPUSH', KEYS[2], KEYS[1])
+redis.call('EXPIRE', KEYS[2], ARGV[2])
+for _, oldest in ipairs(redis.call('LRANGE', KEYS[2], ARGV[3], -1)) do redis.call('DEL', oldest) end
+redis.call('LTRIM', KEYS[2], 0, ARGV[3] - 1)
+"""
+
+
+class Session(msgspec.Struct, frozen=True):
+    auth_id: str
+    proof: str
+
+
+async def create(parts: Resources, record: AccountRecord, token: str) -> tuple[str, int]:
+    """Create a session and return (value of the cookie, its lifetime in seconds)."""
+    cookie = secrets.token_urlsafe(32)
+    login = Session(record.auth_id, _proof(cookie, token))
+    seconds = round(parts.settings.login_hours * 3600)
+    keys = _key(cookie), _of(record.auth_id)
+    await cast(Any, parts.redis).eval(_BEGIN, 2, *keys, msgspec.json.encode(login), seconds, MOST_OF_AN_ACCOUNT)
+    return cookie, seconds
+
+
+async def delete(parts: Resources, request: Request) -> None:
+    redis: Any = parts.redis
+    cookie = request.cookies.get(COOKIE)
+    found = await redis.get(_key(cookie)) if cookie else None
+    if cookie and found is not None:
+        login = msgspec.json.decode(found, type=Session)
+        await redis.pipeline(transaction=True).delete(_key(cookie)).lrem(_of(login.auth_id), 0, _key(cookie)).execute()
+
+
+async def current_account(parts: Resources, request: Request) -> AccountRecord | None:
+    """Return the account of the session that the request's cookie names, or None if the session does not exist."""
+    cookie = request.cookies.get(COOKIE)
+    redis: Any = parts.redis
+    found = await redis.get(_key(cookie)) if cookie else None
+    if not cookie or found is None:
+        return None
+    login = msgspec.json.decode(found, type=Session)
+    kept, now = await redis.pipeline(transaction=False).hget(accounts.KEY, login.auth_id).time().execute()
+    record = accounts.decode(kept) if kept else None
+    # The session ends with the auth token that created it, and with the account.
+    tokens = record.signing_tokens(now[0] * 1000) if record else []
+    if not any(hmac.compare_digest(_proof(cookie, token), login.proof) for token in tokens):
+        return None
+    return record
+
+
+def check_csrf(request: Request) -> None:
+    """Raise ApiError 403 if a page of another site may have made the browser send this request."""
+    if not same_site(request):
+        raise ApiError(403, "the session cookie is only accepted from the dashboard: use HTTP Basic")
+    if request.method in ("GET", "HEAD"):
+        return
+    told = request.headers.get("origin") or request.headers.get("sec-fetch-site")
+    if request.headers.get(CSRF_HEADER[0]) != CSRF_HEADER[1] or not told:
+        raise ApiError(403, f"with the session cookie, X-Requested-With: {CSRF_HEADER[1]} and Origin are required")
+
+
+def same_site(request: Request) -> bool:
+    """Return whether the request comes from the dashboard, as far as the browser says.
+
+    Sec-Fetch-Site is "none" if the user typed the URL into the address bar."""
+    if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        return False
+    origin = request.headers.get("origin")
+    public = urlsplit(cast(Resources, request.app.state.parts).settings.public_url)
+    ours = (f"{request.url.scheme}://{request.headers.get('host', '')}", f"{public.scheme}://{public.netloc}")
+    return origin is None or origin in ours
+
+
+def _key(cookie: str) -> str:
+    return f"{PREFIX}login:{hashlib.sha256(cookie.encode()).hexdigest()}"
+
+
+def _of(auth_id: str) -> str:
+    return f"{PREFIX}login:of:{auth_id}"
+
+
+def _proof(cookie: str, token: str) -> str:
+    return hmac.new(cookie.encode(), token.encode(), hashlib.sha256).hexdigest()

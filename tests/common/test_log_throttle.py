@@ -1,0 +1,17 @@
+"""Tests of log throttling: a repeated failure is logged immediately, then once a minute."""
+
+from __future__ import annotations
+
+from ari_conf.common.log_throttle import AGAIN_S, LogThrottle
+
+
+def test_it_is_told_at_once_then_each_minute_and_at_once_after_it_went_well() -> None:
+    now = 100.0
+    seldom = LogThrottle(lambda: now)
+    told = []
+    for _ in range(5 * int(AGAIN_S)):
+        told.append(seldom.due())
+        now += 0.5
+    assert told[0] and sum(told) == 3
+    seldom.well()
+    assert seldom.due() and not seldom.due()

@@ -1,0 +1,587 @@
+"""Tests of the doctor's findings about each part, healthy or broken. Redis and S3 are real; Asterisk is a fake."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from email.utils import formatdate
+from pathlib import Path
+from time import time
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+import redis
+from pytest_httpserver import HTTPServer
+
+from ari_conf import doctor
+from ari_conf.common import process_identity
+from ari_conf.common.redis_client import connect_in_threads
+from ari_conf.core.effects import PostCallback, ReportProblem
+from ari_conf.doctor import asterisk
+from ari_conf.doctor import host as machine
+from ari_conf.doctor.check import CheckFailed
+from ari_conf.doctor.misspelled import unknown
+from ari_conf.local import processes
+from ari_conf.local.system import LocalSystem
+from ari_conf.media.voices import Flite
+from ari_conf.ownership import lease
+from ari_conf.recordings import jobs, transcribers
+from ari_conf.settings import Settings, from_environment
+from ari_conf.store import accounts, state_store
+from tasks import transcription_engines
+from tests.lateness import took_s
+from tests.tasks.whisper_server import WhisperServer
+
+NOTHING_THERE = "127.0.0.1:1"
+
+
+def found(settings: Settings, part: str) -> doctor.Finding:
+    return doctor.run_check(part, settings)
+
+
+def told(settings: Settings, part: str) -> str:
+    """Return the doctor's problem with the part."""
+    finding = found(settings, part)
+    assert not finding.passed, finding.text
+    return finding.text
+
+
+def settings_of(**values: str) -> Settings:
+    nowhere = {"ari_url": f"http://{NOTHING_THERE}/ari", "redis_url": f"redis://{NOTHING_THERE}/0"}
+    nowhere |= {"s3_endpoint": f"http://{NOTHING_THERE}", "s3_access_key": "k", "s3_secret_key": "s"}
+    return from_environment({f"ARI_CONF_{name.upper()}": value for name, value in (nowhere | values).items()})
+
+
+@pytest.fixture
+def pretended(httpserver: HTTPServer):
+    """Yield a function that sets up a fake Asterisk with the test's answers, and returns the settings for it."""
+
+    def pretend(
+        version="22.10.1", modules=(*asterisk.MODULES, "res_websocket_client"), most_calls=0, mark="", **values
+    ) -> Settings:
+        running = [{"name": f"{name}.so", "status": "Running"} for name in modules]
+        system = {"version": version, "entity_id": "02:00:00:00:00:07"}
+        info = {"system": system, "config": {"max_channels": most_calls} if most_calls else {}}
+        httpserver.expect_request("/ari/asterisk/info").respond_with_json(info)
+        httpserver.expect_request("/ari/asterisk/modules").respond_with_json(running)
+        httpserver.expect_request("/ari/asterisk/ping").respond_with_json({})
+        httpserver.expect_request("/ari/asterisk/variable").respond_with_json({"value": mark})
+        return settings_of(ari_url=httpserver.url_for("/ari"), **values)
+
+    return pretend
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """Return the settings of a real Redis and S3."""
+
+    async def start(system: LocalSystem) -> None:
+        await system.__aenter__()
+
+    with asyncio.Runner() as runner:
+        system = LocalSystem(tmp_path_factory.mktemp("stores"), parts=("redis", "s3"))
+        runner.run(start(system))
+        yield system.settings
+        runner.run(system.stop_all())
+
+
+# Asterisk.
+
+
+def test_an_asterisk_that_is_new_enough(pretended):
+    assert "Asterisk 22.10.1" in found(pretended(), "Asterisk").text
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        ("18.26.4", "too old: install 20 or newer"),
+        ("20.14.1", "set ARI_CONF_ARI_SOCKET=inbound"),
+        ("21.9.0", "set ARI_CONF_ARI_SOCKET=inbound"),
+        ("22.4.1~dfsg", "set ARI_CONF_ARI_SOCKET=inbound"),
+    ],
+)
+def test_an_asterisk_that_is_too_old(pretended, version, says):
+    assert says in told(pretended(version, ari_socket="outbound"), "Asterisk")
+
+
+@pytest.mark.parametrize(
+    "version", ["20.15.0", "21.10.0", "22.5.0", "23.0.0", "certified/20.17-cert1", "GIT-master-1a2b"]
+)
+def test_versions_that_open_the_websocket(pretended, version):
+    assert found(pretended(version, ari_socket="outbound"), "Asterisk").passed
+
+
+def test_an_older_one_is_good_enough_for_an_inbound_websocket(pretended):
+    assert found(pretended("20.5.2"), "Asterisk").passed
+
+
+def test_an_asterisk_that_takes_any_number_of_calls(pretended):
+    assert "set maxcalls in its asterisk.conf" in told(pretended(), "its limits")
+
+
+def test_an_asterisk_that_knows_when_it_has_enough(pretended):
+    assert found(pretended(most_calls=1000), "its limits").text == "at most 1000 concurrent calls"
+
+
+def test_a_websocket_that_may_cost_asterisk_s_life(pretended):
+    assert "may crash" in told(pretended(ari_socket="outbound"), "its WebSocket")
+    assert found(pretended(), "its WebSocket").passed
+
+
+def test_an_asterisk_that_is_not_there():
+    said = told(settings_of(), "Asterisk")
+    assert (
+        f"does not respond at http://{NOTHING_THERE}/ari (" in said and "refused" in said and "ARI_CONF_ARI_URL" in said
+    )
+
+
+def test_an_asterisk_that_refuses_the_user(httpserver):
+    httpserver.expect_request("/ari/asterisk/info").respond_with_data(status=401)
+    said = told(settings_of(ari_url=httpserver.url_for("/ari"), ari_user="joe", ari_password="hush"), "Asterisk")
+    assert "rejects ARI's user joe" in said and "hush" not in said
+
+
+def test_each_module_that_is_missing_is_named(pretended):
+    said = told(pretended(modules=set(asterisk.MODULES) - {"bridge_softmix"}, ari_socket="outbound"), "its modules")
+    assert (
+        "bridge_softmix" in said
+        and "res_websocket_client" in said
+        and "`module load" in said
+        and "chan_pjsip" not in said
+    )
+
+
+def test_all_modules(pretended):
+    assert found(pretended(), "its modules").passed
+
+
+def test_nobody_listens_for_asterisk(pretended):
+    port = processes.free_port()
+    said = told(pretended(ari_socket="outbound", ari_listen=f"127.0.0.1:{port}"), "application")
+    assert said == f"nothing listens on 127.0.0.1:{port}: start `ari-conf serve` on this machine"
+
+
+async def test_asterisk_has_not_connected_and_then_it_has(pretended):
+    server = await asyncio.start_server(lambda reader, writer: reader.read(), "127.0.0.1", 0)
+    listen = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    settings = pretended(ari_socket="outbound", ari_listen=listen)
+
+    async with server:
+        with pytest.raises(CheckFailed, match=f"Asterisk has not connected to `ari-conf serve` on {listen}"):
+            await asyncio.to_thread(asterisk.application, settings)
+        _, writer = await asyncio.open_connection(*listen.split(":"))
+        assert await asyncio.to_thread(asterisk.application, settings) == f"Asterisk is connected to {listen}"
+        writer.close()
+
+
+def test_a_recording_folder_that_is_missing(tmp_path):
+    assert "does not exist" in told(settings_of(recording_folder=str(tmp_path / "none")), "recording folder")
+    assert found(settings_of(recording_folder=str(tmp_path)), "recording folder").passed
+
+
+# Redis and S3.
+
+
+def test_a_redis_and_a_bucket_that_are_well(stores):
+    assert [found(stores, part).passed for part in ("Redis", "broker", "bucket")] == [True] * 3
+
+
+def test_a_redis_that_is_not_there():
+    assert "start it, or correct ARI_CONF_REDIS_URL" in told(settings_of(), "Redis")
+
+
+@contextlib.contextmanager
+def configured(settings: Settings, name: str, value: str):
+    import redis
+
+    client = redis.Redis.from_url(settings.redis_url.get_secret_value())
+    before = client.config_get(name)[name]
+    client.config_set(name, value)
+    yield
+    client.config_set(name, before)
+
+
+def test_a_redis_that_evicts(stores):
+    with configured(stores, "maxmemory-policy", "allkeys-lru"):
+        assert "set maxmemory-policy to noeviction" in told(stores, "Redis")
+
+
+def test_a_redis_that_forgets(stores):
+    with configured(stores, "appendonly", "no"):
+        assert "set appendonly to yes" in told(stores, "Redis")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("s3_bucket", "nobodys", "correct ARI_CONF_S3_BUCKET"),
+        ("s3_access_key", "nobody", "correct ARI_CONF_S3_ACCESS_KEY"),
+        ("s3_secret_key", "wrong-secret", "correct ARI_CONF_S3_SECRET_KEY"),
+        ("s3_endpoint", f"http://{NOTHING_THERE}", "correct ARI_CONF_S3_ENDPOINT"),
+    ],
+)
+def test_a_bucket_that_refuses(stores, name, value, says):
+    values = {"s3_endpoint": stores.s3_endpoint, "s3_access_key": "ari_conf"}
+    values["s3_secret_key"] = stores.s3_secret_key.get_secret_value()
+    said = told(settings_of(**(values | {name: value})), "bucket")
+    assert says in said and "wrong-secret" not in said
+
+
+def test_what_transcribes_may_be_on_other_machines(stores, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    client = connect_in_threads(stores.redis_url.get_secret_value())
+    assert "not installed here" in found(stores, "transcription").text
+    transcribers.tell(client, "w1", "")
+    not_offered = "so the dashboard does not offer transcription: install it on the workers with"
+    assert not_offered in found(stores, "transcription").text
+    transcribers.tell(client, "w2", "large-v3")
+    assert found(stores, "transcription").text == "not installed here; workers have large-v3"
+    client.delete(transcribers.KEY)
+    client.close()
+
+
+def test_a_transcription_that_nobody_could_make_is_wrong(stores, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    client = connect_in_threads(stores.redis_url.get_secret_value())
+    transcribers.tell(client, "w1", "")
+    accounts.add(client, 0, "acme")
+    for recording_id, error in (("r1", transcribers.MISSING), ("r2", "Recording duration too short")):
+        job = jobs.TranscriptionJob(recording_id=recording_id, auth_id="acme", at_ms=1, error=error)
+        entry = {"entry": msgspec.json.encode(job)}
+        client.xadd(f"ari_conf:{jobs.TRANSCRIPTION_QUEUE}:dead:acme", entry)
+    said = told(stores, "transcription")
+    assert "no worker has a transcription engine, and 1 recording could not be transcribed: " in said
+    assert "-m pip install" in said and "`ari-conf recordings retry`" in said
+    client.delete(transcribers.KEY, f"ari_conf:{jobs.TRANSCRIPTION_QUEUE}:dead:acme")
+    accounts.remove(client, "acme")
+    client.close()
+
+
+# This machine.
+
+
+def test_an_ffmpeg_that_is_missing():
+    assert "apt-get install ffmpeg" in told(settings_of(ffmpeg="/nowhere/ffmpeg"), "ffmpeg")
+
+
+def test_without_an_engine_speak_is_silent(monkeypatch):
+    monkeypatch.setattr(machine, "installed", lambda wish: {"WOMAN": [], "MAN": []})
+    assert "no WOMAN and no MAN voice" in told(settings_of(), "speech")
+
+
+def test_a_voice_that_is_wished_but_not_installed(monkeypatch):
+    flite = {"WOMAN": [Flite("slt")], "MAN": [Flite("rms")]}
+    monkeypatch.setattr(machine, "installed", lambda wish: flite)
+    assert found(settings_of(), "speech").text == "WOMAN: flite slt, MAN: flite rms"
+    assert "festival, which ARI_CONF_VOICE names, is not installed" in told(settings_of(voice="festival"), "speech")
+
+
+def test_clocks_that_agree(pretended, stores):
+    assert found(pretended(), "clock").text == "agrees with Asterisk"
+    assert found(stores, "clock").text == "agrees with Redis, S3"
+
+
+@pytest.mark.parametrize(("seconds", "says"), [(60, "s ahead"), (-60, "s behind")])
+def test_a_clock_that_is_wrong(monkeypatch, seconds, says):
+    answer = SimpleNamespace(headers={"Date": formatdate(time() + seconds, usegmt=True)})
+    monkeypatch.setattr(asterisk, "ask", lambda *_: answer)
+    with pytest.raises(CheckFailed, match=f"Asterisk's is (59|60|61) {says}; run an NTP client"):
+        machine.clock(settings_of())
+
+
+def test_a_check_that_breaks_leaves_the_others_alone(httpserver):
+    httpserver.expect_request("/ari/asterisk/info").respond_with_json(["nonsense"])
+    findings = asyncio.run(doctor.run_checks(settings_of(ari_url=httpserver.url_for("/ari"))))
+    assert len(findings) == len(doctor.CHECKS)
+    assert "could not be checked: TypeError" in findings[0].text
+
+
+# The owner of the calls.
+
+
+async def _owned(url: str, name: str) -> None:
+    client = state_store.connect(url)
+    await lease.OwnershipLease(client, name).acquire()
+    await client.aclose()
+
+
+def test_who_has_the_calls(stores, pretended, httpserver):
+    """The findings name the owner of this Asterisk's calls, by the name that Asterisk itself reports."""
+    name = "02:00:00:00:00:07"
+    settings = pretended(redis_url=stores.redis_url.get_secret_value())
+    assert f"no server owns the calls of {name}: start `ari-conf serve`" in told(settings, "owner")
+    asyncio.run(_owned(settings.redis_url.get_secret_value(), name))
+    said = found(settings, "owner")
+    assert said.state == "warning" and "does not serve this Asterisk" in said.text, "Asterisk has no mark of the owner"
+    client = redis.Redis.from_url(settings.redis_url.get_secret_value())
+    token, realm = lease.read_status(client, name).token, lease.read_status(client, name).realm
+    client.close()
+
+    def marked(**fields: str) -> doctor.Finding:
+        kept = {"token": token, "realm": realm, "name": name, "holder": process_identity.current()} | fields
+        httpserver.clear()
+        return found(pretended(redis_url=settings.redis_url.get_secret_value(), mark=json.dumps(kept)), "owner")
+
+    assert f"pid {os.getpid()} owns the calls of {name}; no server stands by" in marked().text
+    assert marked(token="0.before").state == "ok", "the mark of the previous owner, which used the same Redis"
+    other = marked(token="1.other", realm="other")
+    assert other.state == "failure"
+    assert f"pid {os.getpid()} already serves this Asterisk, using another Redis" in other.text
+
+
+def test_a_name_that_is_set_is_another_than_asterisks(stores):
+    settings = stores.model_copy(update={"asterisk_name": "pbx7"})
+    assert "no server owns the calls of pbx7: start `ari-conf serve`" in told(settings, "owner")
+    asyncio.run(_owned(settings.redis_url.get_secret_value(), "pbx7"))
+    said = found(settings, "owner").text
+    assert f"pid {os.getpid()} owns the calls of pbx7; no server stands by" in said
+
+
+def test_an_owner_who_was_not_heard_of_for_long(stores):
+    settings = stores.model_copy(update={"asterisk_name": "pbx8"})
+    asyncio.run(_owned(settings.redis_url.get_secret_value(), "pbx8"))
+    client = redis.Redis.from_url(settings.redis_url.get_secret_value())
+    client.hincrby(lease.lease_key("pbx8"), "at", -60_000)
+    assert "its last heartbeat was 60 s ago: start `ari-conf serve`, which takes over" in told(settings, "owner")
+    client.close()
+
+
+# Workers that store and transcribe recordings.
+
+
+def worker_on(stores: Settings, *hosts: str) -> None:
+    client = redis.Redis.from_url(stores.redis_url.get_secret_value())
+    client.delete("ari_conf:recordings:workers")
+    for host in hosts:
+        client.zadd("ari_conf:recordings:workers", {f"{host}-12-ab34": 1})
+    client.close()
+
+
+def test_a_worker_elsewhere_must_reach_asterisk(stores, pretended):
+    url = stores.redis_url.get_secret_value()
+    here = pretended(redis_url=url)
+    worker_on(stores)
+    assert "no worker stores recordings now" in found(here, "storing workers").text
+    worker_on(stores, "box-3")
+    assert "set ARI_CONF_ARI_URL_FOR_WORKERS" in told(here, "storing workers")
+    assert "box-3" in told(here, "storing workers")
+    reached = here.model_copy(update={"ari_url_for_workers": here.ari_url})
+    assert "box-3 store recordings" in found(reached, "storing workers").text
+    nowhere = here.model_copy(update={"ari_url_for_workers": f"http://{NOTHING_THERE}/ari"})
+    assert "or correct ARI_CONF_ARI_URL_FOR_WORKERS" in told(nowhere, "storing workers")
+    worker_on(stores, socket.gethostname())
+    assert found(here, "storing workers").passed, "here 127.0.0.1 is the same machine for all of them"
+
+
+def test_workers_are_led_to_another_asterisk(stores, httpserver):
+    for path, entity in (("/a", "02:01"), ("/b", "02:02")):
+        info = {"system": {"version": "22.10.1", "entity_id": entity}}
+        httpserver.expect_request(f"{path}/asterisk/info").respond_with_json(info)
+    given = settings_of(
+        redis_url=stores.redis_url.get_secret_value(),
+        ari_url=httpserver.url_for("/a"),
+        ari_url_for_workers=httpserver.url_for("/b"),
+    )
+    assert "leads to another Asterisk" in told(given, "storing workers")
+
+
+def test_several_asterisks_share_a_redis(stores, pretended):
+    client = redis.Redis.from_url(stores.redis_url.get_secret_value())
+    client.hset("ari_conf:state:other-box", "x", "y")
+    try:
+        worker_on(stores, socket.gethostname())
+        here = pretended(redis_url=stores.redis_url.get_secret_value())
+        assert "other-box" in told(here, "storing workers")
+    finally:
+        client.delete("ari_conf:state:other-box")
+        client.close()
+
+
+def test_what_transcribes(monkeypatch, tmp_path):
+    assert "faster-whisper tiny.en" in found(settings_of(), "transcription").text
+    assert "could not be loaded" in told(settings_of(transcription_model=str(tmp_path)), "transcription")
+    monkeypatch.setattr(transcription_engines, "MODEL_SHA256", "0" * 64)
+    transcription_engines._local.cache_clear()
+    assert "reinstall it" in told(settings_of(), "transcription")
+
+
+def test_a_server_that_transcribes():
+    with WhisperServer(understand=lambda _: []) as server:
+        values = {"transcription_engine": "http", "transcription_url": server.url}
+        assert found(settings_of(**values, transcription_key="sk-test"), "transcription").text == "whisper-1"
+        assert "status 401" in told(settings_of(**values, transcription_key="wrong"), "transcription")
+    assert "did not answer" in told(settings_of(**values, transcription_key="sk-test"), "transcription")
+
+
+# Problems without visible symptoms.
+
+
+@pytest.fixture
+def empty(redis_server, monkeypatch, tmp_path):
+    """Return the settings of an empty Redis, and its client."""
+    client = redis.Redis.from_url(redis_server.url)
+    client.flushall()
+    monkeypatch.setattr("ari_conf.doctor.accounts.ETC", tmp_path)
+    yield settings_of(redis_url=redis_server.url), client
+    client.close()
+
+
+def test_a_redis_without_an_account_refuses_every_call(empty):
+    settings, client = empty
+    assert "so every call is refused: run `ari-conf account add" in told(settings, "accounts")
+    accounts.add(client, 0, "acme")
+    assert found(settings, "accounts").text == "1: acme"
+
+
+def test_calls_that_came_for_an_account_that_is_none(empty, redis_server):
+    settings, client = empty
+    accounts.add(client, 0, "acme")
+
+    async def refused() -> None:
+        kept = state_store.connect(redis_server.url)
+        await state_store.StateStore(kept, "pbx", 100).write(
+            [state_store.Step(0, problems=[ReportProblem("acmee", "call-1", None, "no such")])]
+        )
+        await kept.aclose()
+
+    asyncio.run(refused())
+    assert "calls for accounts that do not exist (acmee) were refused in the last day" in told(settings, "dialplan")
+    accounts.add(client, 0, "acmee")
+    assert found(settings, "dialplan").passed
+
+
+@pytest.mark.parametrize(
+    ("line", "account"),
+    [
+        ("exten => _X.,1,Stasis(ari_conf,acmee)", "acmee"),
+        (" same => n(enter),Stasis(ari_conf,acmee,menu,GET)", "acmee"),
+        (' same => n,ExecIf($[1]?Set(ACCOUNT=acmee))\n same => n,Stasis(ari_conf,${ACCOUNT},"x")', "acmee"),
+        ("exten => _X.,1,Stasis(other,acmee)", None),
+        ("; Stasis(ari_conf,acmee)", None),
+        ("exten => _X.,1,Stasis(ari_conf,acme)", None),
+    ],
+)
+def test_an_account_in_the_dialplan_that_is_none(empty, tmp_path, line, account):
+    settings, client = empty
+    accounts.add(client, 0, "acme")
+    (tmp_path / "extensions.conf").write_text(f"[default]\n{line}\n")
+    if account:
+        assert f"extensions.conf names the account {account}, which does not exist" in told(settings, "dialplan")
+    else:
+        assert found(settings, "dialplan").passed
+
+
+def test_nobody_delivers_callbacks_while_some_wait_and_while_none_do(empty, redis_server):
+    settings, client = empty
+    assert found(settings, "callback workers").state == "warning"
+    assert found(settings, "storing workers").state == "warning"
+    post = PostCallback("acme", "https://acme.example/x", "POST", (("a", "b"),), "lane")
+
+    async def waits() -> None:
+        kept = state_store.connect(redis_server.url)
+        await state_store.StateStore(kept, "pbx", 100).write([state_store.Step(0, callbacks=[post])])
+        await kept.aclose()
+
+    asyncio.run(waits())
+    said = found(settings, "callback workers")
+    assert said.state == "failure"
+    assert "no worker delivers callbacks now, and 1 wait: start `ari-conf worker`" in said.text
+    worker = {"box-12-ab": 4}
+    client.zadd("ari_conf:callbacks:workers", {"box-12-ab": 1})
+    client.hset("ari_conf:callbacks:threads", mapping=worker)
+    said = found(settings, "callback workers")
+    assert said.state == "warning" and "start more workers" in said.text, "the entry was created in 1970"
+
+
+@pytest.mark.parametrize("part", ["sounds", "documents"])
+def test_folders_that_can_t_be_used(part, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    name = {"sounds": "sounds_folder", "documents": "documents"}[part]
+    assert f"{file / 'x'}" in told(settings_of(**{name: str(file / "x")}), f"{part} folder")
+    assert found(settings_of(**{name: str(file / "x")}), f"{part} folder").state == "failure"
+
+
+def test_folders_that_are_well(tmp_path):
+    tmp_path.chmod(0o755)
+    (tmp_path / "menu.xml").write_text("<Response/>")
+    settings = settings_of(sounds_folder=str(tmp_path / "sounds"), documents=str(tmp_path))
+    assert found(settings, "documents folder").text == f"{tmp_path}: menu"
+    assert found(settings, "sounds folder").passed
+    assert not list((tmp_path / "sounds" / "parts").iterdir()), "the probe has been removed"
+
+
+def test_a_sounds_folder_that_asterisk_can_not_enter(pretended, httpserver, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    tmp_path.chmod(0o755)
+    info = {"system": {"version": "22.10.1"}, "config": {"setid": {"user": "asterisk", "group": "asterisk"}}}
+    httpserver.expect_request("/pbx/asterisk/info").respond_with_json(info)
+    settings = settings_of(ari_url=httpserver.url_for("/pbx"), sounds_folder=str(closed / "sounds"))
+    assert "is closed to other users, and Asterisk runs as asterisk" in told(settings, "sounds folder")
+    assert found(pretended(sounds_folder=str(closed / "sounds")), "sounds folder").passed, "it runs as this user"
+
+
+def test_what_needs_redis_says_so_while_it_is_away(pretended):
+    settings = pretended()
+    for part in ("Redis", "owner", "broker", "accounts", "dialplan", "callback workers", "storing workers"):
+        assert "does not respond" in told(settings, part), part
+    assert found(settings_of(s3_endpoint=f"http://{NOTHING_THERE}"), "clock").state == "warning"
+
+
+def test_a_build_that_drops_packets_is_named(pretended):
+    said = found(pretended("22.10.1+dfsg+~cs6.17.60671434-1"), "Asterisk")
+    assert said.passed and "Debian's or Ubuntu's build" in said.text
+
+
+def test_a_build_of_the_unchanged_sources(pretended):
+    assert "Debian" not in found(pretended("22.10.1"), "Asterisk").text
+
+
+def test_a_misspelt_setting_is_named_with_what_was_meant():
+    assert unknown({"ARI_CONF_REDIS_ULR": "x"}) == [
+        "ARI_CONF_REDIS_ULR is not a setting and has no effect: did you mean ARI_CONF_REDIS_URL?"
+    ]
+    (far,) = unknown({"ARI_CONF_ZZZ": "x"})
+    assert "`ari-conf serve --help` lists" in far
+    assert unknown({"ARI_CONF_SIP_BIND": "x", "ARI_CONF_REDIS_URL": "x", "PATH": "x"}) == []
+
+
+async def test_a_check_that_never_ends_holds_nothing_up(monkeypatch):
+    monkeypatch.setattr(doctor, "PATIENCE_S", 0.3)
+    never = threading.Event()
+    monkeypatch.setattr(doctor, "CHECKS", {"Asterisk": lambda _: str(never.wait()), "Redis": lambda _: "fine"})
+    began = time()
+    slow, quick = await doctor.run_checks(settings_of())
+    assert quick.passed and slow.state == "failure" and "could not be checked within 0.3 s" in slow.text
+    assert took_s(began) < 20
+    never.set()
+
+
+def test_the_worst_decides_the_exit_code():
+    ok, warning, failure = (doctor.Finding("x", state, "") for state in ("ok", "warning", "failure"))
+    codes = [doctor.EXIT_CODES[doctor.worst(found)] for found in ([ok], [ok, warning], [warning, failure, ok])]
+    assert codes == [0, 3, 1]
+
+
+def test_programs_get_the_same_as_json():
+    command = [sys.executable, "-m", "ari_conf", "doctor", "--json"]
+    nowhere = {"ARI_CONF_REDIS_URL": f"redis://{NOTHING_THERE}/0", "ARI_CONF_ARI_URL": f"http://{NOTHING_THERE}/ari"}
+    nowhere |= {"ARI_CONF_S3_ENDPOINT": f"http://{NOTHING_THERE}", "ARI_CONF_SOUNDS_FOLDER": "/proc/x"}
+    ran = subprocess.run(command, env=os.environ | nowhere, capture_output=True, text=True, timeout=120)
+    told = json.loads(ran.stdout)
+    assert ran.returncode == 1 and told["state"] == "failure"
+    assert [check["id"] for check in told["checks"]] == [doctor.Finding(part, "ok", "").id for part in doctor.CHECKS]
+    assert {tuple(sorted(check)) for check in told["checks"]} == {("id", "part", "state", "text")}
+
+
+def test_the_page_of_the_doctor_has_each_check():
+    page = (Path(__file__).parents[2] / "docs" / "operations" / "doctor.md").read_text()
+    for part in doctor.CHECKS:
+        assert f"| `{doctor.Finding(part, 'ok', '').id}` |" in page

@@ -1,0 +1,24 @@
+import pytest
+
+from ari_conf.media.cache_control import STALE_S, UNTOLD_S, Freshness, freshness
+
+
+@pytest.mark.parametrize(
+    ("cache_control", "expected"),
+    [
+        (None, Freshness(UNTOLD_S, STALE_S, True)),
+        ("", Freshness(UNTOLD_S, STALE_S, True)),
+        ("public", Freshness(UNTOLD_S, STALE_S, True)),
+        ("public, max-age=600", Freshness(600, STALE_S, True)),
+        ('Max-Age="600"', Freshness(600, STALE_S, True)),
+        ("max-age=0", Freshness(0, STALE_S, True)),
+        ("max-age=-1", Freshness(0, STALE_S, True)),
+        ("max-age=²", Freshness(0, STALE_S, True)),
+        ("max-age=999999999", Freshness(30 * 86400, STALE_S, True)),
+        ("max-age=60, must-revalidate", Freshness(60, 0, True)),
+        ("no-cache", Freshness(0, 0, True)),
+        ("max-age=60, no-store", Freshness(0, 0, False)),
+    ],
+)
+def test_what_the_origin_says(cache_control: str | None, expected: Freshness) -> None:
+    assert freshness(cache_control) == expected

@@ -1,0 +1,101 @@
+"""Tests of the log fields of events and effects: ids by which to follow a call, and nothing private to the caller."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any, get_args
+
+import pytest
+from structlog.testing import capture_logs
+
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.core.account import Account
+from ari_conf.core.elements import GetDigits, Play, Speak
+from ari_conf.observability.log_fields import LOUD, OMITTED_FIELDS, fields_of, log_item
+
+SECRET = "271828"
+"""The digits that a caller presses, and all other text that must not be readable."""
+URL = f"https://user.example/answer?pin={SECRET}"
+
+
+def whose(channel_id: str) -> dict[str, str]:
+    return {"call_uuid": f"call-{channel_id}"}
+
+
+TOLD: list[tuple[Any, dict[str, Any]]] = [
+    (
+        ev.CallArrived("ann", "u1", "r1", "A", SECRET, "100", f"Ann {SECRET}"),
+        {
+            "channel_id": "ann",
+            "call_uuid": "call-ann",
+            "request_uuid": "r1",
+            "auth_id": "A",
+            "to": "100",
+            "direction": "inbound",
+            "method": "POST",
+            "answered": False,
+        },
+    ),
+    (ev.DigitReceived("ann", SECRET), {"channel_id": "ann", "call_uuid": "call-ann"}),
+    (do.SendDigits("ann", SECRET), {"channel_id": "ann", "call_uuid": "call-ann"}),
+    (
+        do.PostCallback("scope", "A", URL, "POST", (("Digits", SECRET),)),
+        {"ordering_scope": "scope", "auth_id": "A", "url": "https://user.example/answer", "method": "POST"},
+    ),
+    (
+        do.FetchDocument("c.u1.1", "A", URL, "POST", (("Digits", SECRET),)),
+        {
+            "fetch_id": "c.u1.1",
+            "auth_id": "A",
+            "source": "https://user.example/answer",
+            "method": "POST",
+            "call_uuid": "u1",
+        },
+    ),
+    (do.PrepareSound("c.u1.1", Speak(SECRET)), {"playback_id": "c.u1.1", "call_uuid": "u1"}),
+    (do.PrepareSound("c.u1.1", Play(URL)), {"playback_id": "c.u1.1", "call_uuid": "u1"}),
+    (ev.DocumentFetched("c.u1.1", (GetDigits((Speak(SECRET),)),), ()), {"fetch_id": "c.u1.1", "call_uuid": "u1"}),
+    (
+        ev.CallIdentified("u1", Account("A", answer_url=URL), (("X-PH-Pin", SECRET),), True),
+        {"call_uuid": "u1", "wideband": True},
+    ),
+    (do.AddChannel("ann", "b1"), {"channel_id": "ann", "conference_id": "b1", "call_uuid": "call-ann"}),
+    (
+        do.PlayMedia(do.Target("channel", "ann"), "c.u1.2", ("sound:x",)),
+        {"channel_id": "ann", "playback_id": "c.u1.2", "call_uuid": "call-ann"},
+    ),
+    (
+        ev.EffectFailed(do.SendDigits("ann", SECRET), "no"),
+        {"effect": "SendDigits", "reason": "no", "channel_id": "ann", "call_uuid": "call-ann"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("thing", "expected"), TOLD, ids=lambda each: type(each).__name__)
+def test_enough_to_follow_a_call_and_nothing_secret(thing: Any, expected: dict[str, Any]) -> None:
+    with capture_logs() as logged:
+        log_item("event", thing, fields_of(thing, whose))
+    assert SECRET not in json.dumps(logged, default=str)
+    (line,) = logged
+    assert {name: line[name] for name in expected} == expected
+
+
+def test_whatever_has_a_field_for_digits_does_not_tell_it() -> None:
+    """This also covers events and effects that are added later."""
+    kinds = [*get_args(do.Effect), *get_args(ev.Event)]
+    assert len(kinds) > 40
+    names = {f.name for kind in kinds for f in fields(kind)}
+    secret = {name for name in names if "digit" in name or name in ("params", "headers", "pin", "password", "token")}
+    assert secret and secret <= OMITTED_FIELDS
+
+
+def test_only_what_somebody_may_have_to_act_on_is_told_above_level_debug() -> None:
+    with capture_logs() as logged:
+        log_item("event", ev.DeadlineReached(), {})
+        log_item("event", ev.DigitReceived("ann", "1"), {})
+        log_item("event", ev.EffectFailed(do.Answer("ann"), "gone"), {})
+        log_item("effect", do.ReportProblem("A", "u1", None, "odd"), {})
+    assert [line["log_level"] for line in logged] == ["debug", "debug", "info", "warning"]
+    assert do.ReportProblem in LOUD

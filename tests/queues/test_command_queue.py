@@ -1,0 +1,314 @@
+"""Tests of commands, with a real Redis: they reach the owner once and in order, and their replies are returned."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+import pytest
+
+from ari_conf.core.commands import HangUpAll, Lock, Mute
+from ari_conf.core.effects import CommandReply
+from ari_conf.core.events import AccountWatched, CommandReceived
+from ari_conf.queues import command_queue
+from ari_conf.queues.command_queue import CommandClient, CommandConsumer, connect, encode, queue_key
+from tests.between import between
+from tests.redis import RedisServer
+
+HOUR_MS = 3600 * 1000
+
+
+class Owner:
+    """Owner that replies 202 to everything, and records that as the application does, unless it dies before."""
+
+    def __init__(self, url: str, asterisk: str = "here", clock_ahead_ms: int = 0) -> None:
+        self.redis = connect(url)
+        self.clock_ahead_ms = clock_ahead_ms
+        self.got: list[CommandReceived] = []
+        self.watched: list[AccountWatched] = []
+        self.asterisk_is_there = True
+        self.silent = False
+        self.commands = CommandConsumer(
+            self.redis, asterisk, self.deliver, lambda: self.asterisk_is_there, self.reply, self.now_ms
+        )
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self.clock_ahead_ms
+
+    def left_ms(self) -> int:
+        """Return the ms that the last received command has left."""
+        return self.got[-1].expires_at - self.now_ms()
+
+    def deliver(self, event: CommandReceived | AccountWatched) -> None:
+        if isinstance(event, AccountWatched):
+            self.watched.append(event)
+            return
+        self.got.append(event)
+        if not self.silent:
+            self.reply(CommandReply(event.command_id, 202, (("member_id", ("1", "2")),)))
+
+    def reply(self, reply: CommandReply) -> None:
+        self.task = asyncio.ensure_future(self.write(reply))
+
+    async def write(self, reply: CommandReply) -> None:
+        pipe = self.redis.pipeline(transaction=True)
+        self.commands.reply_writer(reply)(pipe)
+        await pipe.execute()
+
+
+@asynccontextmanager
+async def running(work: Any, *clients: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        for client in clients:
+            await client.aclose()
+
+
+@asynccontextmanager
+async def asking(url: str, name: str = "web") -> AsyncIterator[CommandClient]:
+    client = connect(url)
+    asker = CommandClient(client, name)
+    async with running(asker.receive_replies(), client):
+        yield asker
+
+
+async def test_a_command_goes_there_and_its_reply_comes_back(redis_server):
+    owner = Owner(redis_server.url)
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        reply = await asker.send("here", Mute((1, 2), True), "c1", "MA1", "stand/up ☕", 5)
+    assert reply == CommandReply("c1", 202, (("member_id", ("1", "2")),))
+    (event,) = owner.got
+    assert (event.auth_id, event.conference_name, event.command) == ("MA1", "stand/up ☕", Mute((1, 2), True))
+
+
+async def test_many_at_once_each_get_their_own(redis_server):
+    owner = Owner(redis_server.url)
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        ids = [f"c{n}" for n in range(250)]
+        replies = await asyncio.gather(*(asker.send("here", Lock(True), i, "MA1", "x", 10) for i in ids))
+    assert [reply.command_id for reply in replies if reply] == ids
+    assert sorted(event.command_id for event in owner.got) == sorted(ids)
+
+
+async def test_the_reply_reaches_the_process_that_asked(redis_server):
+    owner = Owner(redis_server.url)
+    async with (
+        running(owner.commands.run(), owner.redis),
+        asking(redis_server.url, "one") as one,
+        asking(redis_server.url, "two") as two,
+    ):
+        first, second = await asyncio.gather(
+            one.send("here", Lock(True), "c1", "MA1", "x", 5), two.send("here", Lock(False), "c2", "MA1", "x", 5)
+        )
+    assert first and second and (first.command_id, second.command_id) == ("c1", "c2")
+
+
+async def test_nobody_owns_it_then_the_deadline_passes(redis_server):
+    async with asking(redis_server.url) as asker:
+        assert await asker.send("nowhere", HangUpAll(), "c1", "MA1", "x", 0.2) is None
+
+
+async def test_an_owner_without_its_asterisk_says_so_at_once(redis_server):
+    owner = Owner(redis_server.url)
+    owner.asterisk_is_there = False
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        reply = await asker.send("here", HangUpAll(), "c1", "MA1", "x", 5)
+    assert reply is not None and reply.status == 503
+    assert not owner.got
+
+
+async def test_what_an_owner_has_done_the_next_one_does_not_do_again(redis_server):
+    first, second = Owner(redis_server.url), Owner(redis_server.url)
+    async with asking(redis_server.url) as asker:
+        async with running(first.commands.run(), first.redis):
+            await asker.send("here", Lock(True), "c1", "MA1", "x", 5)
+        async with running(second.commands.run(), second.redis):
+            await asker.send("here", Lock(False), "c2", "MA1", "x", 5)
+    assert [event.command_id for event in second.got] == ["c2"]
+
+
+async def test_what_an_owner_died_over_the_next_one_does(redis_server):
+    first, second = Owner(redis_server.url), Owner(redis_server.url)
+    first.silent = True
+    async with asking(redis_server.url) as asker:
+        asked = asyncio.ensure_future(asker.send("here", Lock(True), "c1", "MA1", "x", 5))
+        async with running(first.commands.run(), first.redis):
+            while not first.got:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        async with running(second.commands.run(), second.redis):
+            reply = await asked
+    assert reply is not None and reply.status == 202
+    assert [event.command_id for event in second.got] == ["c1"]
+
+
+async def test_a_reply_is_kept_for_who_did_not_hear_it(redis_server):
+    owner = Owner(redis_server.url)
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        await asker.send("here", Lock(True), "c1", "MA1", "x", 5)
+        kept = await asker.stored_reply("c1")
+        assert kept is not None and kept.status == 202
+        assert await asker.stored_reply("c2") is None
+
+
+async def test_what_is_no_command_is_passed_over(redis_server):
+    owner = Owner(redis_server.url)
+    for fields in ({"command": b'{"no": "command"}'}, {"command": b"\xff"}, {"other": b"5"}):
+        redis_server.client.xadd(queue_key("here"), fields)
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        assert await asker.send("here", Lock(True), "c1", "MA1", "x", 5) is not None
+
+
+async def test_what_was_decided_at_the_last_moment_is_heard_of(redis_server):
+    owner = Owner(redis_server.url)
+    owner.silent = True
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        asked = asyncio.ensure_future(asker.send("here", Lock(True), "c1", "MA1", "x", 0.3))
+        await asyncio.sleep(0.5)  # the command has expired, and its reply is on its way
+        assert [event.command_id for event in owner.got] == ["c1"]
+        await owner.write(CommandReply("c1", 202))
+        assert await asked == CommandReply("c1", 202)
+
+
+async def test_one_that_breaks_does_not_hold_up_the_next(redis_server):
+    owner = Owner(redis_server.url)
+    deliver = owner.deliver
+
+    def breaks(event: CommandReceived) -> None:
+        if isinstance(event.command, HangUpAll):
+            raise KeyError("a defect")
+        deliver(event)
+
+    owner.commands._deliver = breaks
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        assert await asker.send("here", HangUpAll(), "c1", "MA1", "x", 0.1) is None
+        # A read that waits for ids above this one lasts BLOCK_MS.
+        assert await asker.send("here", Lock(True), "c2", "MA1", "x", 30) is not None
+
+
+@pytest.mark.parametrize("ahead_ms", [-HOUR_MS, HOUR_MS])
+async def test_that_somebody_looks_is_no_command_and_gets_no_reply(redis_server, ahead_ms: int):
+    owner = Owner(redis_server.url, clock_ahead_ms=ahead_ms)
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        await asker.watch("here", "MA1", 30_000)
+        assert await asker.send("here", Lock(True), "c1", "MA1", "x", 5) is not None
+        ((_, until),) = [(event.auth_id, event.until) for event in owner.watched]
+        assert 0 < until - owner.now_ms() <= 30_000
+        assert [key.decode() for key in redis_server.client.keys("ari_conf:reply:*")] == ["ari_conf:reply:c1"]
+
+
+# Time.
+
+
+@pytest.mark.parametrize("ahead_ms", [-HOUR_MS, HOUR_MS])
+async def test_the_clocks_of_who_asks_and_who_owns_may_differ_by_any_time(redis_server, ahead_ms: int):
+    owner = Owner(redis_server.url, clock_ahead_ms=ahead_ms)
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        assert await asker.send("here", Lock(True), "c1", "MA1", "x", 5) is not None
+    assert 0 < owner.left_ms() <= 5000
+
+
+def put(redis_server: RedisServer, expires_in_ms: int, within_ms: int) -> None:
+    seconds, micros = redis_server.client.time()
+    until = seconds * 1000 + micros // 1000 + expires_in_ms
+    text = encode(Lock(True), f"c{expires_in_ms}", "MA1", "x", until, "web", within_ms)
+    redis_server.client.xadd(queue_key("here"), {"command": text})
+
+
+async def got(owner: Owner, number: int) -> None:
+    async with asyncio.timeout(10):
+        while len(owner.got) < number:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_one_that_nobody_took_up_in_time_has_expired(redis_server):
+    owner = Owner(redis_server.url)
+    put(redis_server, -1, 3000)
+    async with running(owner.commands.run(), owner.redis):
+        await got(owner, 1)
+        assert owner.left_ms() <= 0
+
+
+async def test_when_redis_clock_is_set_back_what_waited_has_expired(redis_server):
+    """The command would live another hour, but its sender no longer waits for it."""
+    owner = Owner(redis_server.url)
+    put(redis_server, HOUR_MS, 3000)
+    async with running(owner.commands.run(), owner.redis):
+        await got(owner, 1)
+        assert owner.left_ms() <= 0
+
+
+async def test_of_a_web_before_this_one_a_command_is_taken_as_it_is(redis_server):
+    owner = Owner(redis_server.url)
+    put(redis_server, 60_000, 0)
+    async with running(owner.commands.run(), owner.redis):
+        await got(owner, 1)
+        assert 0 < owner.left_ms() <= 60_000
+
+
+async def test_an_owner_that_was_stopped_between_reading_and_taking_takes_it_for_expired(
+    redis_server, monkeypatch: pytest.MonkeyPatch
+):
+    stopped_s = count(0, 10)
+    monkeypatch.setattr(command_queue, "boottime", lambda: float(next(stopped_s)))
+    owner = Owner(redis_server.url)
+    put(redis_server, 3000, 3000)
+    async with running(owner.commands.run(), owner.redis):
+        await got(owner, 1)
+        assert owner.left_ms() <= -6000
+
+
+async def test_who_was_told_503_never_has_it_done_later(redis_server):
+    """This holds however long its way to Redis takes."""
+    owner = Owner(redis_server.url)
+    async with (
+        between(redis_server.port) as way,
+        asking(way.url) as asker,
+        running(owner.commands.run(), owner.redis),
+    ):
+        assert await asker.send("here", Lock(True), "c1", "MA1", "x", 5) is not None
+        way.hold(b"XADD")
+        asked = asyncio.ensure_future(asker.send("here", Lock(True), "c2", "MA1", "x", 0.2))
+        await way.held.wait()
+        assert await asked is None
+        way.let_through()
+        await got(owner, 2)
+        assert owner.got[-1].command_id == "c2" and owner.left_ms() <= 0
+
+
+async def test_what_comes_to_redis_too_late_is_not_asked_for(redis_server):
+    async with between(redis_server.port) as way, asking(way.url) as asker:
+        way.hold(b"TIME")
+        asked = asyncio.ensure_future(asker.send("here", Lock(True), "c1", "MA1", "x", 0.1))
+        await way.held.wait()
+        await asyncio.sleep(0.15)
+        way.let_through()
+        assert await asked is None
+    assert redis_server.client.xlen(queue_key("here")) == 0
+
+
+@pytest.mark.parametrize("done", ["99999999999999-0", "what is this"])
+async def test_a_place_of_another_stream_hides_nothing(redis_server, done):
+    owner = Owner(redis_server.url)
+    redis_server.client.set(command_queue._done_key("here"), done)
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        assert await asker.send("here", Lock(True), "c1", "MA1", "x", 30) is not None
+
+
+async def test_a_stream_that_began_anew_with_lower_ids_is_read_again(redis_server):
+    owner = Owner(redis_server.url)
+    text = encode(Lock(True), "c1", "MA1", "x", 0, "web", 1)
+    redis_server.client.xadd(queue_key("here"), {"command": text}, id="99999999999999-0")
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        await got(owner, 1)
+        redis_server.client.flushall()  # by another server, for example, whose clock is behind
+        owner.commands.begin_anew()
+        # A read that waits for ids above this one lasts BLOCK_MS.
+        assert await asker.send("here", Lock(True), "c2", "MA1", "x", 30) is not None

@@ -1,0 +1,433 @@
+"""redis-keys.md. This module describes the families of keys; the syntax trees show that none is missing."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ari_conf.queues import outbox
+from ari_conf.recordings import jobs
+from tools.reference.markdown import code, compare, document, table
+
+PROJECT = Path(__file__).parents[2]
+SOURCES = ("ari_conf", "tasks")
+QUEUES = (outbox.QUEUE, jobs.STORE_QUEUE, jobs.TRANSCRIPTION_QUEUE)
+PREFIXES = {"PREFIX", "CELERYS_PREFIX"}
+QUEUE_PREFIXES = {"keys", "self._keys", "self.prefix"}
+"""Expressions that hold `prefix(queue)`, in addition to the call itself."""
+IN_LUA = re.compile(r"\bP\.\.'([a-z][a-z-]*:?)")
+"""A queue's key in a Lua script: P is the queue's prefix."""
+WHOLE_IN_LUA = re.compile(r"'ari_conf:((?!callbacks:)[a-z][a-z-]*:?)")
+
+
+class Family(NamedTuple):
+    name: str
+    """The name after `ari_conf:`. Words in capitals stand for variable parts."""
+    type: str
+    holds: str
+    writer: str
+    lives: str
+
+
+STATE = (
+    Family(
+        "accounts",
+        "hash",
+        "auth ID → account record (JSON), with its tokens",
+        "`ari-conf account`",
+        "until the account is removed",
+    ),
+    Family(
+        "state:ASTERISK",
+        "hash",
+        "UUID of a call or conference → state record (JSON); the next member ID",
+        "server",
+        "a field until the call or conference has ended",
+    ),
+    Family(
+        "members:CONFERENCE",
+        "hash",
+        "member ID → member record (JSON)",
+        "server",
+        "until the conference has ended",
+    ),
+    Family(
+        "names:ACCOUNT",
+        "hash",
+        "conference name → UUID and Asterisk name of the owner",
+        "server",
+        "a field until the conference has ended; then, or `ARI_CONF_NAMES_KEPT_MINUTES` after the last renewal of the "
+        "owner's lease, another server may claim it",
+    ),
+    Family(
+        "problems:ACCOUNT",
+        "list",
+        "problems (JSON), the newest first; the newest `ARI_CONF_PROBLEMS_KEPT`",
+        "server, workers, web process",
+        "90 days after the latest one; 24 hours if the account does not exist",
+    ),
+    Family(
+        "strangers",
+        "sorted set",
+        "names without an account that have problems, by the time (s) of the latest; at most 1000",
+        "server, workers",
+        "24 hours after the latest one",
+    ),
+    Family(
+        "changes:ACCOUNT",
+        "channel",
+        "UUID and Asterisk name of each conference whose state was written",
+        "server",
+        "not stored; the web process listens",
+    ),
+)
+OWNERSHIP = (
+    Family("owner:ASTERISK", "string", "fencing token of the owner; empty if it was released", "server", "no expiry"),
+    Family(
+        "lease:ASTERISK",
+        "hash",
+        "`number`, `beat`, `at` (ms), `holder` (process identity), `realm`",
+        "server; renewed twice a second",
+        "no expiry",
+    ),
+    Family(
+        "standby:ASTERISK",
+        "hash",
+        "process identity → time (ms) when it last looked",
+        "standbys",
+        "10 s after the latest one",
+    ),
+    Family("written:ASTERISK", "string", "ID of the last batch of steps that was written", "server", "no expiry"),
+    Family(
+        "clock:ASTERISK",
+        "hash",
+        "`ms`, `steady`, `place`, `redis`: the server's clock, for the process that takes over",
+        "server; every second",
+        "no expiry",
+    ),
+)
+COMMANDS = (
+    Family(
+        "commands:ASTERISK",
+        "stream",
+        "API commands for the owner, in order; about 10,000",
+        "web process",
+        "no expiry",
+    ),
+    Family("commands-done:ASTERISK", "string", "stream ID up to which commands are done", "server", "no expiry"),
+    Family("reply:COMMAND", "string", "reply to a command (JSON)", "server", "15 minutes"),
+    Family(
+        "replies:PROCESS",
+        "channel",
+        "command ID and reply, for the web process that sent it",
+        "server",
+        "not stored",
+    ),
+)
+WEB = (
+    Family(
+        "login:HASH",
+        "string",
+        "session of the dashboard (JSON); the hash is that of the cookie",
+        "web process",
+        "`ARI_CONF_LOGIN_HOURS`, or until log-out",
+    ),
+    Family(
+        "login:of:ACCOUNT",
+        "list",
+        "keys of the account's sessions, the newest first; at most 100",
+        "web process",
+        "`ARI_CONF_LOGIN_HOURS` after the latest log-in",
+    ),
+    Family(
+        "idempotency:ACCOUNT",
+        "hash",
+        "hash of path and Idempotency-Key → request and response (JSON); `bytes`. At most 10,000 keys, 4 MB",
+        "web process",
+        "24 hours after the latest key",
+    ),
+    Family(
+        "idempotency:ACCOUNT:order",
+        "sorted set",
+        "the same hashes by time (ms)",
+        "web process",
+        "24 hours after the latest key",
+    ),
+    Family(
+        "later",
+        "hash",
+        "api_id → pending result of an asynchronous call (JSON)",
+        "web process",
+        "a field until the result is queued; one hour after its deadline at most",
+    ),
+    Family(
+        "auth-failures:ADDRESS:ACCOUNT",
+        "string",
+        "number of wrong tokens; ACCOUNT is `-` if it does not exist",
+        "web process",
+        "60 s after the first",
+    ),
+    Family("api-rate:ACCOUNT", "string", "number of requests", "web process", "1 s after the first"),
+    Family(
+        "api-rate:WHAT:ACCOUNT",
+        "string",
+        "counter of a call that is allowed once in a period, such as resending all dead letters",
+        "web process",
+        "the period",
+    ),
+)
+RECORDINGS = (
+    Family(
+        "recording:ID",
+        "string",
+        "stored recording (JSON)",
+        "recording and transcription workers",
+        "until the recording is deleted",
+    ),
+    Family(
+        "recording-index:ACCOUNT:KIND:VALUE",
+        "sorted set",
+        "recording IDs by start (ms). KIND is `all`, `name`, `uuid`, `call`, `from` or `to`",
+        "recording workers",
+        "a member until the recording is deleted",
+    ),
+    Family(
+        "recording-notes:ID",
+        "sorted set",
+        "attendance and speech intervals (JSON) by time (ms); at most 100,000",
+        "server",
+        "until the recording is stored; 30 days after the latest",
+    ),
+    Family(
+        "recording-words:ID",
+        "list",
+        "finished chunks of a transcript (JSON)",
+        "transcription workers",
+        "until the transcript is stored; 7 days after the latest",
+    ),
+    Family(
+        "recording-progress:ID",
+        "string",
+        "percentage of the work in progress",
+        "recording and transcription workers",
+        "1 hour",
+    ),
+    Family(
+        "transcribers",
+        "sorted set",
+        "worker and engine → time (s) when it last reported",
+        "transcription workers",
+        "60 s after the latest report",
+    ),
+)
+QUEUE = (
+    Family(
+        "QUEUE:lane:LANE",
+        "list",
+        "entries of one lane (partition), in order. LANE is ACCOUNT:ORIGIN:HASH",
+        "server, web process, workers",
+        "until it is empty",
+    ),
+    Family(
+        "QUEUE:accounts",
+        "list",
+        "accounts with lanes that are ready, in the order of their turns",
+        "all that add or take entries",
+        "until it is empty",
+    ),
+    Family(
+        "QUEUE:flows:ACCOUNT",
+        "list",
+        "the account's receivers (ACCOUNT:ORIGIN) with lanes that are ready",
+        "all that add or take entries",
+        "until it is empty",
+    ),
+    Family(
+        "QUEUE:ready:ACCOUNT:ORIGIN",
+        "list",
+        "lanes that are ready, of one receiver",
+        "all that add or take entries",
+        "until it is empty",
+    ),
+    Family(
+        "QUEUE:held:WORKER",
+        "hash",
+        "lane → claim number, for lanes that the worker holds",
+        "workers",
+        "until it is empty",
+    ),
+    Family(
+        "QUEUE:waiting",
+        "sorted set",
+        "lanes whose first entry is retried later, by time (ms)",
+        "workers",
+        "until it is empty",
+    ),
+    Family(
+        "QUEUE:workers",
+        "sorted set",
+        "worker → end (ms) of its lease",
+        "workers; renewed every second, for 6 s",
+        "until the worker has gone",
+    ),
+    Family("QUEUE:threads", "hash", "worker → number of its threads", "workers", "until the worker has gone"),
+    Family(
+        "QUEUE:tokens",
+        "sorted set",
+        "wake-ups that were sent and not answered, by time (ms)",
+        "server, workers",
+        "2 s, or until a worker answers",
+    ),
+    Family("QUEUE:token", "string", "number of the last wake-up", "server, workers", "no expiry"),
+    Family("QUEUE:counts", "hash", "outcome → number since Redis was set up", "workers, server", "no expiry"),
+    Family(
+        "QUEUE:dead:ACCOUNT",
+        "stream",
+        "dead letters: lane and entry. The newest `ARI_CONF_DEAD_LETTERS_KEPT`, at most 64 MB; of recordings 100,000",
+        "workers",
+        "`ARI_CONF_DEAD_LETTERS_DAYS`; of recordings 10 years",
+    ),
+    Family(
+        "QUEUE:delivered:ACCOUNT",
+        "list",
+        "delivered callbacks (JSON), the newest first; the newest `ARI_CONF_CALLBACKS_KEPT`. Of `callbacks` only",
+        "workers",
+        "7 days after the latest",
+    ),
+    Family(
+        "QUEUE:failing:ACCOUNT:ORIGIN",
+        "string",
+        "recent failures of a receiver, and of an account (`failing:ACCOUNT`)",
+        "workers",
+        "until the failures are forgotten: 35 s at most; 31 s of an account",
+    ),
+    Family(
+        "QUEUE:entries",
+        "hash",
+        "account → number of undelivered callbacks. Of `callbacks` only",
+        "all that add or take entries",
+        "a field until none is left",
+    ),
+    Family(
+        "QUEUE:bytes",
+        "hash",
+        "account → bytes of undelivered callbacks. Of `callbacks` only",
+        "all that add or take entries",
+        "a field until none is left",
+    ),
+    Family(
+        "QUEUE:counted:ACCOUNT",
+        "string",
+        "the account's callbacks were counted again",
+        "all that add entries",
+        "60 s",
+    ),
+    Family(
+        "QUEUE:spoiled",
+        "string",
+        "a key of the queue had a wrong type; the next heartbeat of a worker rebuilds them",
+        "all that add or take entries",
+        "until the rebuild",
+    ),
+)
+CELERY = (
+    Family(
+        "celery:QUEUE",
+        "list",
+        "wake-up messages for workers, one list for each queue",
+        "server, workers",
+        "until a worker takes it",
+    ),
+    Family(
+        "celery:…",
+        "set, channels",
+        "kombu's bindings of queues, and channels for `celery inspect`",
+        "Celery",
+        "no expiry",
+    ),
+)
+OTHER = (
+    Family(
+        "doctor-ID",
+        "string",
+        "trial of what Redis allows; also as `ari_conf:celery:doctor-ID`, and as a channel",
+        "`ari-conf doctor`",
+        "deleted immediately",
+    ),
+)
+GROUPS = {
+    "Accounts, calls and conferences": STATE,
+    "Ownership": OWNERSHIP,
+    "API commands": COMMANDS,
+    "Web process": WEB,
+    "Recordings": RECORDINGS,
+    "Queues": QUEUE,
+    "Celery": CELERY,
+    "Other": OTHER,
+}
+
+INTRODUCTION = f"""
+This page lists the families of Redis keys, so that you can examine an installation and write an access-control list.
+The keys are not an interface: their names and contents may change with a new version. Do not change them by hand.
+
+- Every key and channel begins with `ari_conf:`, Celery's with `ari_conf:celery:`. [Redis](../operations/redis.md) has
+  an ACL for a user of its own.
+- ASTERISK is the name of the Asterisk: its entity ID, or `ARI_CONF_ASTERISK_NAME`. ACCOUNT is an auth ID. CONFERENCE
+  is a conference UUID.
+- QUEUE is {", ".join(map(code, QUEUES[:-1]))} or {code(QUEUES[-1])}. ORIGIN is a hash of the receiver's scheme,
+  host and port, or of the Asterisk that has a recording.
+- Times are epoch milliseconds or seconds by Redis' clock.
+"""
+
+
+def page() -> str:
+    families = [family for group in GROUPS.values() for family in group]
+    compare("redis-keys.md", {_fixed(family.name) for family in families}, found())
+    columns = ("Key", "Type", "Holds", "Written by", "Lives")
+    return document(
+        "Redis keys",
+        INTRODUCTION,
+        *(
+            f"## {heading}\n\n" + table(columns, ((code(f"ari_conf:{one.name}"), *one[1:]) for one in group))
+            for heading, group in GROUPS.items()
+        ),
+    )
+
+
+def _fixed(name: str) -> str:
+    """Return the constant part of a name: up to the first word in capitals, after QUEUE."""
+    return re.split(r"(?<!^)[A-Z…]|(?<=^celery:)", name.replace("QUEUE:", "*:"))[0]
+
+
+def found() -> set[str]:
+    """Return the constant beginnings of all keys that the code forms; `*:` stands for the prefix of a queue."""
+    texts = (path.read_text() for folder in SOURCES for path in (PROJECT / folder).glob("**/*.py"))
+    # A module's own PREFIX is not a prefix of keys.
+    trees = (ast.parse(text) for text in texts if "PREFIX =" not in text or "CELERYS_PREFIX =" in text)
+    return {key.rstrip("*") for tree in trees for node in ast.walk(tree) for key in _of_node(node)}
+
+
+def _of_node(node: ast.AST) -> Iterator[str]:
+    match node:
+        case ast.JoinedStr([ast.FormattedValue(prefix), ast.Constant(str(key)), *_]):
+            yield from _named(prefix, key)
+        case ast.BinOp(left=prefix, op=ast.Add(), right=ast.Constant(str(key))):
+            yield from _named(prefix, key)
+        case ast.Constant(str(text)):
+            yield from (f"*:{key}" for key in IN_LUA.findall(text))
+            yield from WHOLE_IN_LUA.findall(text)
+
+
+def _named(prefix: ast.expr, key: str) -> Iterator[str]:
+    match prefix:
+        case ast.Name(id=name) if name in PREFIXES:
+            yield key
+        case ast.Call(func=ast.Name(id="prefix") | ast.Attribute(attr="prefix")):
+            yield f"*:{key}"
+        case _ if ast.unparse(prefix) in QUEUE_PREFIXES:
+            yield f"*:{key}"
+        case ast.Name(id="prefix") if key.startswith("doctor-"):
+            yield key

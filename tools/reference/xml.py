@@ -1,0 +1,322 @@
+"""xml.md, from `ari_conf.core.elements` and `ari_conf.documents.parser`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, get_args
+
+from ari_conf.core import elements as el
+from ari_conf.core.account import MOST_MEMBERS, PLIVOS_MEMBERS
+from ari_conf.core.bounds import MOST_DIGITS, MOST_PATTERNS
+from ari_conf.core.calls.call import MAX_RAPID_DOCUMENTS
+from ari_conf.core.conferences.state import MAX_CONFERENCE_S
+from ari_conf.documents import parser
+from ari_conf.media import ssml
+from tools.reference.markdown import IncompleteTable, code, compare, document, table
+
+TYPES: dict[str, type] = {kind.__name__: kind for kind in get_args(el.Element)}
+
+CONTENT = {
+    "Play": "The URL of an mp3 or wav file, 10 MB at most.",
+    "Speak": f"Text, or SSML; {ssml.MAX_SPOKEN} characters at most as they are spoken. Longer text is cut, with a "
+    "warning.",
+    "Wait": "Nothing.",
+    "Hangup": "Nothing.",
+    "Redirect": "The URL of the next document. It replaces the rest of this one.",
+    "GetDigits": "The prompt: elements that are played one after another, until the first digit is pressed.",
+    "PreAnswer": "Elements that run as early media, before the call is answered.",
+    "Conference": f"The name of the conference: trimmed, case-sensitive, any Unicode characters, {parser.MAX_NAME} at "
+    "most.",
+}
+ANSWERS = {
+    "Play": "yes",
+    "Speak": "yes",
+    "Wait": "yes, unless it is the first element",
+    "Hangup": "no",
+    "Redirect": "no",
+    "GetDigits": "yes",
+    "PreAnswer": "no, nor do the elements in it",
+    "Conference": "yes, when the caller is admitted",
+}
+REQUESTS = {
+    "Play": "The file is fetched by GET, and kept as long as its `Cache-Control` says. A file that can't be played is "
+    "a problem; the next element runs.",
+    "Speak": "None.",
+    "Wait": "None.",
+    "Hangup": "The account's hangup URL is requested, with `Event=Hangup` ([hangup codes](hangup-codes.md)).",
+    "Redirect": "The URL is requested with `Event=Redirect`. If it fails: the account's fallback URL, else the call "
+    "ends with 7014 or 8014.",
+    "GetDigits": "If digits were entered, `action` is requested with `Event=Redirect` and `Digits`. If nothing was "
+    "entered, `action` is not requested and the next element runs.",
+    "PreAnswer": "Those of the elements in it.",
+    "Conference": "`enterSound`, `exitSound` and `waitSound` are requested by POST when the caller joins. "
+    "`callbackUrl` receives `enter`, `exit`, `digits`, `floor` and `record`. `action` is requested when the member has "
+    "left, also if the caller hung up; the response is then ignored. `transcriptionUrl` receives the transcript. See "
+    "[callbacks](callbacks.md).",
+}
+METHOD = "HTTP method of the request"
+URLS = "a [sound document](#sound-documents), or an audio file"
+MEANINGS: dict[str, dict[str, str]] = {
+    "Play": {"loop": "How often the file is played; 0: until the call ends."},
+    "Speak": {
+        "voice": "A voice, or the name of a Polly voice, which is mapped to the nearest available one.",
+        "language": "The language of the text. A language that no installed voice speaks: en-US is used, with a "
+        "warning.",
+        "loop": "How often the text is spoken; 0: until the call ends.",
+    },
+    "Wait": {
+        "length": "Seconds.",
+        "silence": "true: the wait ends when `minSilence` of silence has been heard.",
+        "minSilence": "Milliseconds of silence that end the wait.",
+        "beep": "true: the wait ends at a voicemail beep. Without effect if `silence` is true.",
+    },
+    "Hangup": {
+        "reason": "How the call is refused. As the first element without a reason: rejected.",
+        "schedule": "Seconds until the call is hung up; the elements that follow run in the meantime. If none follows, "
+        "the call is hung up immediately.",
+    },
+    "Redirect": {"method": f"{METHOD}."},
+    "GetDigits": {
+        "action": "Receives the digits.",
+        "method": f"{METHOD} to `action`.",
+        "timeout": "Seconds from the end of the prompt to the first digit.",
+        "digitTimeout": "Seconds between digits.",
+        "finishOnKey": "Each of these keys ends the input and is not part of it; `none`: no key does.",
+        "numDigits": f"Number of digits that complete the input. The input is complete at {MOST_DIGITS} in any case.",
+        "retries": "How often the prompt is played in all, if nothing is entered.",
+        "redirect": "true: the response of `action` is a document that replaces the rest of this one. false: the "
+        "response is ignored and the next element runs.",
+        "playBeep": "true: a tone follows the prompt.",
+        "validDigits": "Any other digit ends the attempt.",
+        "invalidDigitsSound": "The URL of a sound that is played after an invalid digit.",
+        "log": "Accepted without effect: the logs never contain digits.",
+    },
+    "PreAnswer": {},
+    "Conference": {
+        "muted": "true: the member joins muted, and hears the conference.",
+        "enterSound": f"Played to the conference when the member enters; a URL names {URLS}.",
+        "exitSound": f"Played to the remaining members when the member leaves; a URL names {URLS}.",
+        "startConferenceOnEnter": "true: the member starts the conference. Until it has started, all members wait.",
+        "endConferenceOnExit": "true: the conference ends for all members when this member leaves.",
+        "stayAlone": "false: the conference ends when a member is left alone. Once a member has set false, it stays "
+        "false.",
+        "waitSound": f"Heard while the member waits for the start, or is alone; names {URLS}.",
+        "maxMembers": f"Set by the first member. At most, and by default, the account's limit ({PLIVOS_MEMBERS}; "
+        f"an operator can set up to {MOST_MEMBERS}).",
+        "record": "true: the conference is recorded.",
+        "recordFileFormat": "Format of the recording.",
+        "timeLimit": "Seconds after which the conference ends, from the entry of the first member who sets it; 0: no "
+        "limit of its own. The server's "
+        f"limit is {MAX_CONFERENCE_S}.",
+        "hangupOnStar": "true: the key `*` takes the member out of the conference, and the call continues.",
+        "action": "Requested when the member has left.",
+        "method": f"{METHOD} to `action`.",
+        "redirect": "true: the response of `action` is a document that replaces the rest of this one. false: the "
+        "response is ignored and the next element runs.",
+        "callbackUrl": "Receives the callbacks for this member's events.",
+        "callbackMethod": f"{METHOD} to `callbackUrl`.",
+        "digitsMatch": f"Patterns that are reported when the member enters them; at most {MOST_PATTERNS}, of 100 "
+        "digits each.",
+        "relayDTMF": "true: the member's digits, except those that matched a pattern, are sent to the other members.",
+        "floorEvent": "true: `callbackUrl` receives `floor` when the member takes the floor.",
+        "transcriptionType": "The recording is transcribed. All three values mean auto.",
+        "transcriptionUrl": "Receives the transcript.",
+        "transcriptionMethod": f"{METHOD} to `transcriptionUrl`.",
+        "transcriptionLanguage": "Spoken language; without it, the account's. Not part of Plivo's XML.",
+        "sendDigits": "Sent into the conference when the member enters the mix; w pauses for 0.5 s, W for 1 s.",
+    },
+}
+
+EXAMPLES = {
+    "Play": '<Play loop="2">https://example.com/welcome.mp3</Play>',
+    "Speak": '<Speak voice="MAN" language="en-US">Your order <break time="300ms"/> has shipped.</Speak>',
+    "Wait": '<Speak>One moment, please.</Speak>\n  <Wait length="10" silence="true" minSilence="1500"/>',
+    "Hangup": '<Hangup schedule="60"/>\n  <Speak>This call ends in one minute.</Speak>\n  <Wait length="120"/>',
+    "Redirect": '<Redirect method="GET">https://example.com/next</Redirect>',
+    "GetDigits": '<GetDigits action="https://example.com/pin" numDigits="4" timeout="7" retries="2">\n'
+    "    <Speak>Please enter your PIN.</Speak>\n  </GetDigits>\n  <Speak>You entered nothing. Goodbye.</Speak>",
+    "PreAnswer": '<PreAnswer>\n    <Speak>All agents are busy.</Speak>\n  </PreAnswer>\n  <Hangup reason="busy"/>',
+    "Conference": '<Conference callbackUrl="https://example.com/events#rc=3&amp;rp=all" record="true"\n'
+    '              enterSound="beep:1" startConferenceOnEnter="false">standup</Conference>\n  <Speak>Goodbye.</Speak>',
+}
+TEXTS = {"Play": "https://example.com/", "Redirect": "https://example.com/", "Speak": "a", "Conference": "a"}
+"""Minimal content of the elements that require some."""
+
+INTRODUCTION = """
+This page lists every element and attribute that you can use in a document. [Documents](../guide/documents.md)
+explains how a document runs, [conferences](../guide/conferences.md) and [collecting
+digits](../guide/collecting-digits.md) how to use the two largest elements.
+
+A document is a `<Response>` whose elements run from top to bottom. When no element is left, the call is hung up.
+`ari-conf documents check FILE` checks a document.
+"""
+NAMES_ARE_CASE_SENSITIVE = """
+Names of elements and attributes are case-sensitive. Words such as `mp3` or `POST` are not.
+"""
+MISTAKES = (
+    ("An attribute has a value that is not allowed", "Its default is used, with a warning"),
+    ("An attribute is unknown", "It is ignored, with a warning"),
+    ("An element is unknown, or not allowed where it is", "It is skipped with everything in it, with a warning"),
+    ("`Play` has no valid URL, or `Speak` has no text", "The element is skipped, with a warning"),
+    ("Text between elements", "It is ignored, with a warning"),
+    ("A bare `&`", "It is read as `&amp;`, with a warning"),
+    (
+        "XML that is not well-formed, another root than `Response`, a DTD or entities, a conference without a name or "
+        "with a name that is too long",
+        "The document is invalid: the account's fallback URL is requested; without one the call ends with 8011, 8012 "
+        "or 8014",
+    ),
+)
+SOUND_DOCUMENTS = """
+## Sound documents
+
+The URLs of `enterSound`, `exitSound` and `waitSound` may name a document. Only {inside} run in it; everything else is
+skipped with a warning. `Wait` is a pause there: `silence` and `beep` have no effect. `beep:1` is one tone of 700 Hz
+and 300 ms; `beep:2` is two such tones, 200 ms apart.
+"""
+
+
+def allowed(kind: type, name: str) -> str:
+    """Return the attribute's error text for a value that no attribute allows."""
+    try:
+        el.attribute_fields(kind)[name][1]("\x00")
+    except el.InvalidValue as error:
+        return str(error)
+    raise IncompleteTable(f"xml.md: {kind.__name__} {name} allows any value")
+
+
+def children(parent: str) -> list[str]:
+    """Return the names of the elements that the parser accepts inside this one."""
+    return [name for name in TYPES if not _parsed(_shortest(parent, _shortest(name))).warnings]
+
+
+def in_sound_documents() -> list[str]:
+    return [name for name in TYPES if not parser.parse_sounds(_response(_shortest(name)))[1]]
+
+
+def _shortest(name: str, inside: str = "") -> str:
+    return f"<{name}>{TEXTS.get(name, '')}{inside}</{name}>"
+
+
+def _response(inside: str) -> bytes:
+    return f"<Response>\n  {inside}\n</Response>".encode()
+
+
+def _parsed(inside: str) -> parser.Document:
+    return parser.parse(_response(inside))
+
+
+def _default(default: Any) -> str:
+    if isinstance(default, bool):
+        return code(str(default).lower())
+    return "none" if default is None or default in ("", ()) else code(str(default))
+
+
+def _attributes(name: str) -> str:
+    kind = TYPES[name]
+    known = el.attribute_fields(kind)
+    compare(f"xml.md, {name}", MEANINGS[name], known)
+    rows = ((code(each), allowed(kind, each), _default(known[each][0].default), MEANINGS[name][each]) for each in known)
+    return table(("Attribute", "Allowed", "Default", "Meaning"), rows) if known else "It has no attributes."
+
+
+def _example(name: str) -> str:
+    found = _parsed(EXAMPLES[name])
+    if found.warnings:
+        raise IncompleteTable(f"xml.md: the example of {name} has warnings: {'; '.join(found.warnings)}")
+    return f"```xml\n{_response(EXAMPLES[name]).decode()}\n```"
+
+
+def _element(name: str) -> str:
+    inside = ", ".join(map(code, children(name))) or "none"
+    facts = (
+        ("Content", CONTENT[name]),
+        ("Elements in it", "[SSML](#ssml-in-speak)" if name == "Speak" else inside),
+        ("Answers the call", ANSWERS[name]),
+        ("Requests that follow", REQUESTS[name]),
+    )
+    return "\n\n".join((f"## {name}", table((f"`<{name}>`", ""), facts), _attributes(name), _example(name)))
+
+
+def _values() -> str:
+    words = {True: "true", False: "false"}
+    booleans = (
+        f"{words[meant]}: " + ", ".join(code(text) for text, value in el.BOOLEANS.items() if value is meant)
+        for meant in words
+    )
+    rows = (
+        ("true or false", "; ".join(booleans) + "; in any case"),
+        (
+            "number",
+            f"Digits only; surrounding white space is allowed. A number above {el.MAX_INTEGER} counts as "
+            f"{el.MAX_INTEGER}",
+        ),
+        (
+            "URL",
+            f"Absolute, http or https, at most {el.MOST_URL} characters. White space and non-ASCII characters are "
+            "percent-encoded. A user name and password are sent as `Authorization: Basic`. The fragment holds the "
+            "[retry policy](callbacks.md) and is never sent",
+        ),
+        ("empty", "The attribute was not given"),
+        (
+            "`none`",
+            "false for true-or-false attributes, 0 for `loop`, no key for `finishOnKey`; for every other attribute: "
+            "not given",
+        ),
+    )
+    return f"## Values\n\n{table(('Value', 'How it is read'), rows)}\n{NAMES_ARE_CASE_SENSITIVE}"
+
+
+def _mistakes() -> str:
+    ignored = (f"{code(name)} of `{element}`" for element, names in el.IGNORED_ATTRIBUTES.items() for name in names)
+    rows = (
+        *MISTAKES,
+        (f"An attribute of Plivo's SDKs without effect: {', '.join(ignored)}", "It is accepted, without a warning"),
+        (
+            f"An element of Plivo's that does not run here: {', '.join(map(code, el.UNSUPPORTED_ELEMENTS))}",
+            "It is skipped with everything in it, with a warning that names it",
+        ),
+    )
+    shown = table(("Mistake", "What happens"), rows)
+    return f"## Mistakes\n\n{shown}\n\nWarnings are in the account's problems, and in the log."
+
+
+def _limits() -> str:
+    rows = (
+        ("Size of a document", f"{parser.MAX_BYTES // 1024} KB", "The document is invalid"),
+        ("Levels of nesting", str(parser.MAX_DEPTH), "The document is invalid"),
+        ("Elements", str(parser.MAX_ELEMENTS), "The document is invalid"),
+        ("Attributes of one element", str(parser.MAX_ATTRIBUTES), "Further ones are ignored, with a warning"),
+        ("Name of a conference", f"{parser.MAX_NAME} characters", "The document is invalid"),
+        ("URL", f"{el.MOST_URL} characters", "The value is not allowed"),
+        ("Warnings of one document", str(parser.MAX_WARNINGS), "Further ones are counted"),
+        (
+            "Documents in a row that lead to another one within less than a second each",
+            str(MAX_RAPID_DOCUMENTS),
+            "The call ends with 8012 or 8014",
+        ),
+    )
+    return "## Limits\n\n" + table(("What", "At most", "Beyond it"), rows)
+
+
+def _ssml() -> str:
+    rows = ((code(name), ", ".join(map(code, names)) or "none") for name, names in ssml.ELEMENTS.items())
+    one, all_ = ssml.MAX_PAUSE_MS // 1000, ssml.MAX_PAUSES_MS // 1000
+    pauses = f"A pause lasts {one} s at most, all pauses of one Speak {all_} s. See [sounds](../guide/sounds.md)."
+    return f"## SSML in Speak\n\n{table(('Element', 'Attributes'), rows)}\n\n{pauses}"
+
+
+def page() -> str:
+    tables: tuple[Iterable[str], ...] = (CONTENT, ANSWERS, REQUESTS, MEANINGS, EXAMPLES)
+    for texts in tables:
+        compare("xml.md", texts, TYPES)
+    return document(
+        "XML elements",
+        INTRODUCTION,
+        *map(_element, TYPES),
+        _ssml(),
+        SOUND_DOCUMENTS.format(inside=", ".join(map(code, in_sound_documents()))),
+        _values(),
+        _mistakes(),
+        _limits(),
+    )
