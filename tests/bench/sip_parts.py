@@ -21,6 +21,8 @@ RATE = 60
 GENTLE_RATE = 25
 """The rate for parts in which it does not matter."""
 SETTLE_S = 1.0
+REPORTED_S = 10.0
+"""Maximum wait for the reports of the last calls: log lines, or callbacks of a busy worker."""
 JOINED_WITHIN_MS = 250.0
 PAIR_HZ = (2575, 2875)
 
@@ -148,8 +150,11 @@ async def rate(stand: Stand, size: Size) -> Found:
 
 async def _longest_join(stand: Stand, at: float, count: int, first: int) -> float:
     made = await sip_load.run(stand.asterisk, sip_load.lines(stand.prefix, count, first=first % 9000), at, 2.0)
-    await asyncio.sleep(0.5)  # the server may still be logging the last calls
     entries = stand.entries()
+    reported_by = time.monotonic() + REPORTED_S
+    while not all(call.caller in entries for call in made) and time.monotonic() < reported_by:
+        await asyncio.sleep(0.1)
+        entries = stand.entries()
     took = (entries[call.caller] - call.invited_ms if call.caller in entries else sip_load.NEVER_MS for call in made)
     return max(took, default=sip_load.NEVER_MS)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -10,7 +9,6 @@ import tempfile
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -121,7 +119,8 @@ VARIANTS = {
 async def _ours(folder: Path, *, floor: bool) -> AsyncGenerator[Stand]:
     """Run all of ari_conf: answer URL, callbacks by a worker, state in Redis; each component as `ari-conf up` starts
     it."""
-    with FastReceiver(answer=lambda request: _answer(request, floor)) as outside:
+    entered = folder / "entered"
+    with FastReceiver(answer=lambda request: _answer(request, floor, entered)) as outside:
         configured = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"}
         system = BenchSystem(folder, configured, ("redis", "asterisk", "worker", "serve"))
         async with system:
@@ -130,14 +129,20 @@ async def _ours(folder: Path, *, floor: bool) -> AsyncGenerator[Stand]:
             redis.close()
             names = {"asterisk": "asterisk", "serve": "application", "worker": "worker", "redis": "redis"}
             pids = {name: system.process(part).pid for part, name in names.items()}
-            log = system.log("serve")
-            yield Stand("ours", system.asterisk, OURS, pids, lambda: _our_entries(log), outside)
+            yield Stand("ours", system.asterisk, OURS, pids, lambda: _our_entries(entered), outside)
 
 
-def _answer(request: bytes, floor: bool) -> bytes:
-    """Return a document for a request to the answer URL, and an empty response to a callback."""
+def _answer(request: bytes, floor: bool, entered: Path | None = None) -> bytes:
+    """Return a document for a request to the answer URL, and an empty response to a callback.
+
+    `entered` gets a line for each `enter` callback: the caller, and its Timestamp in epoch ms.
+    """
     head, _, body = request.partition(b"\r\n\r\n")
     if not head.startswith(b"POST /answer"):
+        if entered is not None and b"Event=ConferenceEnter&" in body + b"&":
+            params = parse_qs(body.decode())
+            with entered.open("a") as file:
+                file.write(f"{params['From'][0]} {params['Timestamp'][0]}\n")
         return ANSWER
     to = parse_qs(body.decode())["To"][0]
     host = next(line[5:].strip() for line in head.split(b"\r\n") if line.lower().startswith(b"host:")).decode()
@@ -155,19 +160,10 @@ def _bare_entries(log: str) -> Entries:
     return {caller: float(at) for caller, at in re.findall(r"^(\d+) (\d+\.\d+)$", log, re.MULTILINE)}
 
 
-def _our_entries(log: Path) -> Entries:
-    """Return the entries in the server's own log, which has one line per event."""
-    callers: dict[str, str] = {}
-    entries: Entries = {}
-    for line in log.read_text().splitlines():
-        entry = json.loads(line)
-        match entry.get("event"):
-            case "CallArrived":
-                callers[entry["channel_id"]] = entry["from_"]
-            case "ChannelEnteredBridge" if entry["channel_id"] in callers:
-                at = datetime.fromisoformat(entry["timestamp"]).timestamp() * 1000
-                entries.setdefault(callers[entry["channel_id"]], at)
-    return entries
+def _our_entries(entered: Path) -> Entries:
+    """Return the entries that the `enter` callbacks delivered so far report."""
+    lines = (line.split() for line in entered.read_text().splitlines()) if entered.exists() else ()
+    return {caller: float(at) for caller, at in lines}
 
 
 @asynccontextmanager
