@@ -127,7 +127,8 @@ def main(paths: list[str]) -> int:
     found = list[Finding]()
     for path in paths or tracked():
         found += check(path, (PROJECT / path).read_text(errors="replace"))
-    print(*found, sep="\n")
+    for finding in found:
+        print(finding)
     return 1 if found else 0
 
 

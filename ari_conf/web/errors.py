@@ -43,6 +43,10 @@ def unavailable(error: str) -> ApiError:
     return ApiError(503, error, {"Retry-After": str(RETRY_AFTER_S)})
 
 
+def bucket_unavailable() -> ApiError:
+    return unavailable("the bucket is temporarily unreachable: try again")
+
+
 def too_much(error: str, retry_after_s: int = RETRY_AFTER_S) -> ApiError:
     return ApiError(429, error, {"Retry-After": str(retry_after_s)})
 

@@ -18,7 +18,7 @@ from fastapi.responses import Response, StreamingResponse
 from ari_conf.errors import RecordingFailed, TooManyWaiting
 from ari_conf.recordings.bucket import Bucket, is_missing
 from ari_conf.recordings.index import StoredRecording
-from ari_conf.web.errors import ApiError, too_much, unavailable
+from ari_conf.web.errors import ApiError, bucket_unavailable, too_much
 from ari_conf.web.resources import Resources
 
 log = structlog.get_logger()
@@ -107,7 +107,7 @@ async def _asked(parts: Resources, stored: StoredRecording, work: Any, *given: A
         )
         if is_missing(failure):
             raise ApiError(404, "this recording's file does not exist in the bucket (any more)") from None
-        raise unavailable("the bucket is temporarily unreachable: try again") from None
+        raise bucket_unavailable() from None
 
 
 class _Counted(StreamingResponse):

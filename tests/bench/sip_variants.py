@@ -66,7 +66,7 @@ async def bare(folder: Path, bridge_type: str = "mixing", errands: tuple[str, ..
         )
         pids = {"asterisk": asterisk.process.pid, "application": application.pid}
         try:
-            yield Stand("bare", asterisk, BARE, pids, lambda: _bare_entries(application.logged()))
+            yield Stand("bare", asterisk, BARE, pids, lambda: _entries(application.logged()))
         finally:
             await processes.stop(application)
 
@@ -120,6 +120,7 @@ async def _ours(folder: Path, *, floor: bool) -> AsyncGenerator[Stand]:
     """Run all of ari_conf: answer URL, callbacks by a worker, state in Redis; each component as `ari-conf up` starts
     it."""
     entered = folder / "entered"
+    entered.touch()
     with FastReceiver(answer=lambda request: _answer(request, floor, entered)) as outside:
         configured = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"}
         system = BenchSystem(folder, configured, ("redis", "asterisk", "worker", "serve"))
@@ -129,7 +130,7 @@ async def _ours(folder: Path, *, floor: bool) -> AsyncGenerator[Stand]:
             redis.close()
             names = {"asterisk": "asterisk", "serve": "application", "worker": "worker", "redis": "redis"}
             pids = {name: system.process(part).pid for part, name in names.items()}
-            yield Stand("ours", system.asterisk, OURS, pids, lambda: _our_entries(entered), outside)
+            yield Stand("ours", system.asterisk, OURS, pids, lambda: _entries(entered.read_text()), outside)
 
 
 def _answer(request: bytes, floor: bool, entered: Path | None = None) -> bytes:
@@ -142,7 +143,7 @@ def _answer(request: bytes, floor: bool, entered: Path | None = None) -> bytes:
         if entered is not None and b"Event=ConferenceEnter&" in body + b"&":
             params = parse_qs(body.decode())
             with entered.open("a") as file:
-                file.write(f"{params['From'][0]} {params['Timestamp'][0]}\n")
+                file.write(f"{params['From'][0]} {float(params['Timestamp'][0])}\n")
         return ANSWER
     to = parse_qs(body.decode())["To"][0]
     host = next(line[5:].strip() for line in head.split(b"\r\n") if line.lower().startswith(b"host:")).decode()
@@ -156,14 +157,8 @@ def _asterisk(folder: Path) -> BenchAsterisk:
     return BenchAsterisk(folder / "asterisk", parts_asterisk.find(), outbound=False)
 
 
-def _bare_entries(log: str) -> Entries:
+def _entries(log: str) -> Entries:
     return {caller: float(at) for caller, at in re.findall(r"^(\d+) (\d+\.\d+)$", log, re.MULTILINE)}
-
-
-def _our_entries(entered: Path) -> Entries:
-    """Return the entries that the `enter` callbacks delivered so far report."""
-    lines = (line.split() for line in entered.read_text().splitlines()) if entered.exists() else ()
-    return {caller: float(at) for caller, at in lines}
 
 
 @asynccontextmanager

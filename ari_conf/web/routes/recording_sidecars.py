@@ -14,7 +14,7 @@ from ari_conf.recordings.index import StoredRecording
 from ari_conf.recordings.sidecar import object_key
 from ari_conf.web import models as m
 from ari_conf.web.auth import CurrentClient
-from ari_conf.web.errors import ApiError, unavailable
+from ari_conf.web.errors import ApiError, bucket_unavailable
 from ari_conf.web.execution import ApiResult, execute
 from ari_conf.web.parameters import openapi_query, params_dependency
 from ari_conf.web.resources import Resources
@@ -48,7 +48,7 @@ async def get_document(
             document = await caller.parts.storage.run(caller.auth_id, _read, caller.parts, stored)
         except RecordingFailed as failure:
             log.error("sidecar read failed", auth_id=caller.auth_id, recording_id=id, reason=str(failure))
-            raise unavailable("the bucket is temporarily unreachable: try again") from None
+            raise bucket_unavailable() from None
         if document is None:
             raise ApiError(404, "this recording's sidecar does not exist in the bucket (any more)")
         return ApiResult(200, {"document": document})

@@ -21,7 +21,7 @@ from ari_conf.web import models as m
 from ari_conf.web import recording_stream
 from ari_conf.web.async_calls import now_ms
 from ari_conf.web.auth import ApiClient, CurrentClient, basic, caller
-from ari_conf.web.errors import ApiError, unavailable
+from ari_conf.web.errors import ApiError, bucket_unavailable
 from ari_conf.web.execution import ApiResult, execute
 from ari_conf.web.middleware import decode_path_part
 from ari_conf.web.pagination import paged
@@ -187,7 +187,7 @@ async def delete_recording(
             await caller.parts.storage.run(caller.auth_id, _delete, caller.parts, stored)
         except RecordingFailed as failure:
             log.error("recording deletion failed", auth_id=caller.auth_id, recording_id=id, reason=str(failure))
-            raise unavailable("the bucket is temporarily unreachable: try again") from None
+            raise bucket_unavailable() from None
         return ApiResult(204, {})
 
     return await execute(request, caller, body, work)
