@@ -1,9 +1,12 @@
-"""The documentation names only files, make targets, modules, commands, options and settings that exist."""
+"""Files, targets, modules, commands, options and settings in the documentation exist; its examples are valid."""
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from typer.main import get_command
 
 from ari_conf.asterisk_config import template_settings
 from ari_conf.cli.main import app
+from ari_conf.documents import parser
 from ari_conf.settings import Settings
 from tools.links import PROJECT
 from tools.reference.cli import commands
@@ -78,3 +82,20 @@ def test_settings(page: str) -> None:
     settings = {f"ARI_CONF_{name.upper()}" for name in [*Settings.model_fields, *template_settings.SETTINGS]}
     named = {found for text in code(page) for found in re.findall(r"\bARI_CONF_[A-Z0-9_]*[A-Z0-9](?![A-Z0-9_])", text)}
     assert not sorted(named - settings - OF_TESTS - OF_ASTERISK)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_examples(page: str) -> None:
+    for language, block in re.findall(
+        r"^ *```(\w+)\n(.*?)^ *```$", (PROJECT / page).read_text(), re.DOTALL | re.MULTILINE
+    ):
+        text = textwrap.dedent(block)
+        if language == "xml":
+            for document in re.findall(r"<Response>.*?</Response>", text, re.DOTALL) or [
+                f"<Response>{text}</Response>"
+            ]:
+                assert parser.parse(document.encode()).warnings == ()
+        elif language == "python":
+            ast.parse(text)
+        elif language == "json" and "…" not in text:
+            json.loads(text)
