@@ -109,6 +109,8 @@ class DetectTalking:
 class DetectBeep:
     channel_id: str
     on: bool
+    call_uuid: str
+    """Call that the channel belongs to: the ids of what listens to the channel name it."""
 
 
 # Effects on a bridge in Asterisk.

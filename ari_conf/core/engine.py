@@ -36,6 +36,7 @@ from ari_conf.core.effects import (
     StopPlayback,
     StopRecording,
 )
+from ari_conf.core.ids import OwnerKind
 from ari_conf.core.messages import Outputs
 from ari_conf.core.request_params import BUSY
 from ari_conf.core.request_retries import RetriableEffect, lane_of
@@ -65,15 +66,17 @@ class Engine(AbortHandling):
 
         The result is not needed once one of the owners has ended. Returns ("", ()) if the call or conference has ended.
         """
-        kind, owner = ids.owner_of(owned_id)
-        if kind == "c":
-            call = self.calls.get(owner)
-            return (call.auth_id, (owner,)) if call is not None and not call.is_ending else ("", ())
-        conference = self.conferences.get(owner)
+        owned = ids.parse(owned_id)
+        if owned is None:
+            return "", ()
+        if owned.kind is OwnerKind.CALL:
+            call = self.calls.get(owned.owner)
+            return (call.auth_id, (owned.owner,)) if call is not None and not call.is_ending else ("", ())
+        conference = self.conferences.get(owned.owner)
         if conference is None:
             return "", ()
-        member = conference.members.get(ids.member_of(owned_id) or 0)
-        return conference.auth_id, (owner, member.call_uuid) if member is not None else (owner,)
+        member = conference.members.get(owned.member_id or 0)
+        return conference.auth_id, (owned.owner, member.call_uuid) if member is not None else (owned.owner,)
 
     def handle_event(self, event: ev.Event, now: int) -> list[Effect]:
         if self._touched:
@@ -129,13 +132,17 @@ class Engine(AbortHandling):
         self._touched.add(conference_id)
         return conference.handle_event(event, now)
 
+    def _to_conference_of(self, bridge_id: str, event: ev.Event, now: int) -> Outputs:
+        conference = self.conference_of_bridge(bridge_id)
+        return self._to_conference(conference.conference_id, event, now) if conference is not None else []
+
     def _of_conference(self, event: _OfConference, now: int) -> Outputs:
         return self._to_conference(event.conference_id, event, now)
 
     def _of_bridge(self, event: _OfBridge, now: int) -> Outputs:
         if isinstance(event, ev.BridgeDestroyed):
             self._insisting.forget(event.bridge_id)
-        return self._to_conference(event.bridge_id, event, now)
+        return self._to_conference_of(event.bridge_id, event, now)
 
     def _of_playback(self, event: _OfPlayback, now: int) -> Outputs:
         return self._to_owner(event.playback_id, event, now)
@@ -165,8 +172,11 @@ class Engine(AbortHandling):
         return out + self._to_call(call.call_uuid, ev.ChannelHungUp(event.channel_id), now)
 
     def _to_owner(self, owned_id: str, event: ev.Event, now: int) -> Outputs:
-        kind, owner = ids.owner_of(owned_id)
-        return self._to_call(owner, event, now) if kind == "c" else self._to_conference(owner, event, now)
+        owned = ids.parse(owned_id)
+        if owned is None:
+            return []
+        deliver = self._to_call if owned.kind is OwnerKind.CALL else self._to_conference
+        return deliver(owned.owner, event, now)
 
     def _on_talking(self, event: ev.TalkingStarted | ev.TalkingFinished, now: int) -> list[Effect]:
         """Handle a talking event on a shorter path.
@@ -244,11 +254,9 @@ class Engine(AbortHandling):
             return self._not_done(effect, event, now)
         match effect:
             case AddChannel(_, bridge_id) | RemoveChannel(_, bridge_id):
-                return self._to_conference(bridge_id, event, now)
-            case CreateBridge(bridge_id) | DestroyBridge(bridge_id):
-                return self._to_conference(bridge_id, event, now)
-            case StartRecording(bridge_id):
-                return self._to_conference(bridge_id, event, now)
+                return self._to_conference_of(bridge_id, event, now)
+            case CreateBridge(bridge_id) | DestroyBridge(bridge_id) | StartRecording(bridge_id):
+                return self._to_conference_of(bridge_id, event, now)
             case PlayMedia(target, playback_id):
                 # The sound is skipped. If it may have started, it must not continue behind the next sound.
                 doubtful = not (event.target_gone or event.refused)
@@ -270,21 +278,24 @@ class Engine(AbortHandling):
     def _awaited(self, effect: RetriableEffect) -> bool:
         """Return whether a call or conference waits for this effect in order to end."""
         ends = isinstance(effect, HangUp | DestroyBridge)
-        return ends and (lane_of(effect) in self._call_by_channel or lane_of(effect) in self.conferences)
+        return ends and self._has_owner(lane_of(effect))
+
+    def _has_owner(self, channel_or_bridge: str) -> bool:
+        """Return whether a call has this channel, or a conference this bridge."""
+        return channel_or_bridge in self._call_by_channel or self.conference_of_bridge(channel_or_bridge) is not None
 
     def _not_done(self, effect: RetriableEffect, event: ev.EffectFailed, now: int) -> Outputs:
         if event.target_gone:
             self._insisting.settled(effect)
         elif self._is_wanted(effect):
             self._insisting.failed(effect, now)
-        return self._to_conference(effect.bridge_id, event, now) if isinstance(effect, StopRecording) else []
+        return self._to_conference_of(effect.bridge_id, event, now) if isinstance(effect, StopRecording) else []
 
     def _is_wanted(self, effect: RetriableEffect) -> bool:
         """Return whether the effect is still wanted; otherwise a later request has replaced it."""
         if isinstance(effect, HangUp | DestroyBridge):
             return not self._awaited(effect)
-        where = lane_of(effect)
-        return (where in self.conferences or where in self._call_by_channel) and self.wanted(effect) == effect
+        return self._has_owner(lane_of(effect)) and self.wanted(effect) == effect
 
     def _ask_again(self, now: int) -> list[Effect]:
         return self._resolve([effect for effect in self._insisting.due(now) if self._is_wanted(effect)], now)
@@ -316,15 +327,8 @@ class Engine(AbortHandling):
         return effects
 
 
-_OfConference = ev.NameClaimed | ev.NameTaken
-_OfBridge = (
-    ev.ChannelEnteredBridge
-    | ev.ChannelLeftBridge
-    | ev.BridgeCreated
-    | ev.BridgeDestroyed
-    | ev.RecordingStarted
-    | ev.RecordingFinished
-)
+_OfConference = ev.NameClaimed | ev.NameTaken | ev.RecordingStarted | ev.RecordingFinished
+_OfBridge = ev.ChannelEnteredBridge | ev.ChannelLeftBridge | ev.BridgeCreated | ev.BridgeDestroyed
 _OfPlayback = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackStarted | ev.PlaybackFinished
 _OfPhone = ev.PhoneHeld | ev.PhoneResumed | ev.StreamSeen | ev.AudioStopped | ev.NothingSent
 _OfFetch = ev.DocumentFetched | ev.DocumentFailed | ev.SoundDocumentFetched | ev.SoundDocumentFailed

@@ -1,7 +1,7 @@
 """Events: facts in the past tense, from Asterisk, from the result of an effect, from the API, or from the clock.
 
-Times are epoch milliseconds. The event about an effect's result carries the effect's id: `playback_id` and `fetch_id`
-name their owner (see `ids`), so that no table is needed to find the owner of a result.
+Times are epoch milliseconds. The event about an effect's result carries the effect's id: it names
+its owner (see `ids`), so that no table is needed to find the owner of a result.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class PlaybackFinished:
 
 @frozen
 class RecordingStarted:
-    bridge_id: str
+    conference_id: str
     recording_id: str
     already_running: bool = False
     """Reconciliation found the recording running: it started earlier, while no server received events."""
@@ -183,7 +183,7 @@ class RecordingStarted:
 
 @frozen
 class RecordingFinished:
-    bridge_id: str
+    conference_id: str
     recording_id: str
     failed: bool = False
 

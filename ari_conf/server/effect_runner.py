@@ -141,8 +141,10 @@ class EffectRunner:
                 self._stop_preparing(owner)
             case do.ClaimName():
                 self._tasks.start(self._guarded(effect, self._claim(effect)))
-            case do.DetectBeep(channel_id, on):
-                (self._listening.start if on else self._listening.stop)(channel_id)
+            case do.DetectBeep(channel_id, True, call_uuid):
+                self._listening.start(channel_id, call_uuid)
+            case do.DetectBeep(channel_id):
+                self._listening.stop(channel_id)
             case (
                 do.PostCallback()
                 | do.ReportProblem()

@@ -15,8 +15,9 @@ import msgspec
 import structlog
 
 from ari_conf.ari.client import Client
-from ari_conf.ari.translate import BRIDGE_NAME, NO_CALLS, recording_name
+from ari_conf.ari.translate import BRIDGE_NAME, NO_CALLS
 from ari_conf.common.supervision import for_each
+from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.engine import Engine
@@ -392,4 +393,5 @@ async def _exists(ari: Client, path: str) -> bool:
 def _path(one: Expectation) -> str:
     if one.kind == "playback":
         return f"/playbacks/{quote(one.id, safe='')}"
-    return f"/recordings/live/{quote(recording_name(one.auth_id, one.id), safe='')}"
+    name = ids.RecordingName(one.auth_id, ids.conference_of(one.bridge_id) or "", one.id)
+    return f"/recordings/live/{quote(str(name), safe='')}"

@@ -141,7 +141,7 @@ def test_one_alone_hears_what_is_played_to_him(stage: Stage):
     told = api(stage, do.PlayToMembers((2,), HELLO))
     assert told == {"status": 202, "message": "play queued into conference", "member_id": ("2",)}
     assert "hello" in stage.media("bob")
-    assert stage.media("ann") == stage.media(stage.conference_id()) == []
+    assert stage.media("ann") == stage.media(stage.bridge_id()) == []
 
 
 def test_sounds_queue_one_after_another(stage: Stage):
@@ -343,7 +343,7 @@ def test_digits_of_send_digits_are_sent_once():
 
 def test_an_announcement_is_one_playback_for_all(stage: Stage):
     assert api(stage, do.Announce(HELLO)) == {"status": 202, "message": "announcement queued into conference"}
-    assert stage.media(stage.conference_id()) == ["hello"]
+    assert stage.media(stage.bridge_id()) == ["hello"]
     assert api(stage, do.StopAnnouncing()) == {"status": 204}
     assert not stage.asterisk.playbacks
 
@@ -422,7 +422,7 @@ def test_a_conference_is_recorded_until_it_is_told_to_stop(stage: Stage):
     told = api(stage, do.Record("r1", "wav", callback_url="http://callback.example/record"))
     assert (told["status"], told["message"], told["recording_id"]) == (202, "conference recording started", "r1")
     assert told["url"] == "https://conference.example/v1/Account/A/Recording/r1.wav"
-    assert stage.asterisk.recordings == {"r1": stage.conference_id()}
+    assert stage.asterisk.recordings == {"r1": stage.bridge_id()}
     assert api(stage, do.Record("r2"))["status"] == 409
     stage.pass_time(5)
     assert api(stage, do.StopRecording()) == {"status": 204}

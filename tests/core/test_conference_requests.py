@@ -101,7 +101,7 @@ def test_enter_and_exit_with_their_parameters(stage: Stage) -> None:
     stage.pass_time(5)
     stage.hang_up("ann")
     entered, left = stage.all(do.PostCallback)
-    conference_id = stage.all(do.CreateBridge)[0].bridge_id
+    conference_id = stage.all(do.ClaimName)[0].conference_id
     assert (entered.url, entered.method, entered.ordering_scope) == (CALLBACK, "GET", conference_id)
     common = {"ConferenceName": "standup", "ConferenceUUID": conference_id, "ConferenceMemberID": "1"}
     common |= {"CallUUID": "call-ann", "From": "4930123", "To": "100", "Direction": "inbound", "ParentAuthID": "A"}

@@ -16,10 +16,10 @@ from tests.core.stage import MUSIC, START, Stage, players, stay
 LATE: list[ev.Event] = [
     ev.CallIdentified("call-x", None),
     ev.ChannelHungUp("x"),
-    ev.ChannelEnteredBridge("x", "id9"),
-    ev.ChannelLeftBridge("x", "id9"),
-    ev.BridgeCreated("id9"),
-    ev.BridgeDestroyed("id9"),
+    ev.ChannelEnteredBridge("x", "b.id9.bridge"),
+    ev.ChannelLeftBridge("x", "b.id9.bridge"),
+    ev.BridgeCreated("b.id9.bridge"),
+    ev.BridgeDestroyed("b.id9.bridge"),
     ev.DigitReceived("x", "1"),
     ev.TalkingStarted("x"),
     ev.TalkingFinished("x"),
@@ -36,7 +36,7 @@ LATE: list[ev.Event] = [
     ev.SoundDocumentFailed("m.id9.7.waitSound.1", "no"),
     ev.NameClaimed("id9"),
     ev.NameTaken("id9", "another"),
-    ev.EffectFailed(do.AddChannel("x", "id9"), "no"),
+    ev.EffectFailed(do.AddChannel("x", "b.id9.bridge"), "no"),
     ev.EffectFailed(do.StopMusic("x"), "no", target_gone=True),
     ev.EffectFailed(do.ReleaseName("A", "standup", "id9"), "no"),
     ev.DeadlineReached(),
@@ -159,7 +159,7 @@ def test_changed_are_all_who_are_listened_to_from_now_on(stage: Stage) -> None:
     cid = Member.create(9, conference.conference_id, "A", "call-cid", "cid", stay(record=True), "r")
     conference.join(cid, stage.now)
     conference.take_changed_members()
-    conference.handle_event(ev.ChannelEnteredBridge("cid", conference.conference_id), stage.now)
+    conference.handle_event(ev.ChannelEnteredBridge("cid", conference.bridge_id), stage.now)
     assert len(conference.take_changed_members()) == 3
 
 

@@ -117,7 +117,7 @@ def test_who_talked_when_the_connection_broke_is_listened_to_anew(stage: Stage) 
     stage.talk("ann")
     stage.talk("bob")
     channels = dict.fromkeys(("ann", "bob", "cid"), True)
-    there = AsteriskState(channels, {stage.conference_id(): frozenset(channels)}, frozenset(), frozenset())
+    there = AsteriskState(channels, {stage.bridge_id(): frozenset(channels)}, frozenset(), frozenset())
     expectations = expected(stage.engine)
     found = make_plan(stage.engine, expectations, there, why="connection", ours=lambda _: False)
     assert found.missed_events == [ev.TalkingFinished("ann"), ev.TalkingFinished("bob")]

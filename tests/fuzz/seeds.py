@@ -70,7 +70,7 @@ def _messages() -> list[bytes]:
     channel = {"id": "c1", "name": "PJSIP/a-1", "state": "Up", "caller": {"name": "A", "number": "1"},
                "dialplan": {"exten": "100"}}  # fmt: skip
     rest = {"bridge": {"id": "b1"}, "playback": {"id": "p1", "state": "done"}, "digit": "1", "cause": 16,
-            "recording": {"name": "A/r1", "target_uri": "bridge:b1"}}  # fmt: skip
+            "recording": {"name": "A/b.id1.recording.r1"}}  # fmt: skip
     kinds = ("StasisStart", "StasisEnd", "ChannelDtmfReceived", "ChannelEnteredBridge", "BridgeDestroyed",
              "PlaybackFinished", "RecordingFailed", "ChannelTalkingStarted")  # fmt: skip
     whole = [{"type": kind, "args": ["MA1", "lunch", "GET"], "channel": channel, **rest} for kind in kinds]

@@ -61,7 +61,7 @@ TOLD: list[tuple[Any, dict[str, Any]]] = [
         ev.CallIdentified("u1", Account("A", answer_url=URL), (("X-PH-Pin", SECRET),), True),
         {"call_uuid": "u1", "wideband": True},
     ),
-    (do.AddChannel("ann", "b1"), {"channel_id": "ann", "conference_id": "b1", "call_uuid": "call-ann"}),
+    (do.AddChannel("ann", "b.id1.bridge"), {"channel_id": "ann", "conference_id": "id1", "call_uuid": "call-ann"}),
     (
         do.PlayMedia(do.Target("channel", "ann"), "c.u1.2", ("sound:x",)),
         {"channel_id": "ann", "playback_id": "c.u1.2", "call_uuid": "call-ann"},

@@ -119,7 +119,7 @@ async def test_who_talks_may_linger(service: ConferenceServer) -> None:
     (conference,) = service._engine.conferences.values()
     service._engine_loop.receive(ev.NameClaimed(conference.conference_id))
     service._engine_loop.receive(ev.BridgeCreated(conference.conference_id))
-    service._engine_loop.receive(ev.ChannelEnteredBridge("ann", conference.conference_id))
+    service._engine_loop.receive(ev.ChannelEnteredBridge("ann", conference.bridge_id))
     service._step_writer._wanted.clear()
     service._engine_loop.receive(ev.TalkingStarted("ann"))
     (member,) = conference.members.values()

@@ -125,7 +125,7 @@ def test_hold(api: Api, owner: Owner, ids: dict[str, str]):
 
 def test_announce(api: Api, owner: Owner, ids: dict[str, str]):
     assert api.post("Conference/standup/Announce/", {"text": "hello"}).status == 202
-    assert owner.stage.media(owner.stage.conference_id()) == ["hello"]
+    assert owner.stage.media(owner.stage.bridge_id()) == ["hello"]
     assert api.delete("Conference/standup/Announce/").status == 204
     for body in ({}, {"text": "hello", "url": "https://example.com/x.mp3"}):
         assert api.post("Conference/standup/Announce/", body).status == 400

@@ -204,7 +204,7 @@ class Call(HangupHandling):
         return [self.asked]
 
     def _is_pending(self, fetch_id: str) -> bool:
-        return self.fetching is not None and ids.last_part(fetch_id) == str(self.serial)
+        return self.fetching is not None and fetch_id == ids.for_call(self.call_uuid, self.serial)
 
     def _on_document(self, event: ev.DocumentFetched | ev.DocumentFailed, now: int) -> Outputs:
         purpose, asked = self.fetching or "answer", self.asked
@@ -259,7 +259,7 @@ class Call(HangupHandling):
         out: Outputs = self._answer(now) if answers and not (self.first and isinstance(element, Wait)) else []
         match element:
             case Play() | Speak() | Wait():
-                self.running = player = Player(self._next_owner_id(), self.target, (element,))
+                self.running = player = Player(self._next_owner_id(), self.target, (element,), detects_audio=True)
                 return [*out, *player.start(now)]
             case GetDigits():
                 self.running = gather = Gather(element, self._next_owner_id(), self.target)

@@ -252,15 +252,16 @@ class Member:
             return []
         sound.asking = True
         sound.asked += 1
-        fetch_id = ids.for_member(self.conference_id, self.member_id, sound.action, sound.asked)
         params = (("ConferenceName", conference), ("ConferenceAction", sound.action))
-        return [SoundDocumentRequested(self.call_uuid, fetch_id, sound.url, params)]
+        return [SoundDocumentRequested(self.call_uuid, self._fetch_id(sound), sound.url, params)]
+
+    def _fetch_id(self, sound: ConferenceSound) -> str:
+        return ids.for_member(self.conference_id, self.member_id, sound.action, sound.asked)
 
     def pending_sound(self, fetch_id: str) -> ConferenceSound | None:
         """Return the sound that this fetch result belongs to, or None if no sound awaits it."""
-        _, _, _, action, number = fetch_id.split(".")
         for sound in (self.enter_sound, self.exit_sound, self.wait_sound):
-            if sound.action == action and sound.asking and str(sound.asked) == number:
+            if sound.asking and fetch_id == self._fetch_id(sound):
                 return sound
         return None
 

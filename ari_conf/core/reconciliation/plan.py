@@ -216,10 +216,12 @@ def conference_expectations(conference: Conference) -> Iterator[Expectation]:
         yield from _of_player(player)
     recording = conference.recording
     if recording is not None and not recording.is_finished:
-        over = ev.RecordingFinished(bridge_id, recording.recording_id)
+        key = conference.conference_id, recording.recording_id
+        over = ev.RecordingFinished(*key)
         begun = recording.begun or recording.state != "running"
-        runs = None if begun else ev.RecordingStarted(bridge_id, recording.recording_id, already_running=True)
-        yield Expectation("recording", recording.recording_id, bridge_id, "", conference.auth_id, over, runs, begun)
+        runs = None if begun else ev.RecordingStarted(*key, already_running=True)
+        about = (recording.recording_id, bridge_id, bridge_id, conference.auth_id)
+        yield Expectation("recording", *about, over, runs, begun)
 
 
 def _of_member(member: Member, bridge_id: str) -> Iterator[Expectation]:
@@ -278,10 +280,7 @@ def _player_again(player: Player, there: AsteriskState) -> Outputs:
     if item is None or player.done:
         return []
     if isinstance(item, Wait):
-        listens = player.state == "waiting" and player.owner.startswith("c.")
-        if listens and item.silence:
-            return [do.DetectTalking(player.target.id, item.min_silence)]
-        return [do.DetectBeep(player.target.id, True)] if listens and item.beep else []
+        return [*player.detection()]
     if player.state == "playing" and not player.begun and player.playback_id not in there.playbacks:
         return [*player.repeat_effects()]
     return [do.PrepareSound(player.playback_id, item)] if player.state == "preparing" else []
@@ -335,4 +334,5 @@ def _member_again(member: Member, conference: Conference, there: AsteriskState) 
 
 def orphaned_bridges(engine: Engine | Batch, there: AsteriskState, is_ours: Callable[[str], bool]) -> list[str]:
     """Return the server's bridges that no conference has: a dead process created them and could not persist that."""
-    return [bridge_id for bridge_id in there.bridges if is_ours(bridge_id) and bridge_id not in engine.conferences]
+    has_owner = {conference.bridge_id for conference in engine.conferences.values()}
+    return [bridge_id for bridge_id in there.bridges if is_ours(bridge_id) and bridge_id not in has_owner]
