@@ -17,6 +17,7 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.abort import AbortHandling
 from ari_conf.core.calls.call import Call
+from ari_conf.core.commands import ForCall
 from ari_conf.core.conferences.command_handler import error_reply, handle_command
 from ari_conf.core.effects import (
     AddChannel,
@@ -37,7 +38,7 @@ from ari_conf.core.effects import (
     StopRecording,
 )
 from ari_conf.core.ids import OwnerKind
-from ari_conf.core.messages import Outputs
+from ari_conf.core.messages import HangupRequested, Outputs
 from ari_conf.core.request_params import BUSY
 from ari_conf.core.request_retries import RetriableEffect, lane_of
 
@@ -225,15 +226,29 @@ class Engine(AbortHandling):
     def _on_command(self, event: ev.CommandReceived, now: int) -> Outputs:
         if event.expires_at <= now:
             return [error_reply(event.command_id, 503, "the command arrived after its deadline: try again")]
-        conference = self.conferences.get(self._conference_by_name.get((event.auth_id, event.conference_name), ""))
+        if isinstance(event.addressed, ForCall):
+            return self._on_call_command(event.command_id, event.addressed, now)
+        name = event.addressed.auth_id, event.addressed.name
+        conference = self.conferences.get(self._conference_by_name.get(name, ""))
         if conference is None or conference.ending or conference.claim != "held":
             return [error_reply(event.command_id, 404, "conference not found")]
         self._touched.add(conference.conference_id)
-        out = handle_command(conference, event, now)
+        out = handle_command(conference, event.command_id, event.addressed.command, now)
         if len(out) == 1 and isinstance(out[0], CommandReply) and out[0].status >= 400:
             # A rejected command has changed nothing, so any number of them must not cause writes of the conference.
             self._touched.discard(conference.conference_id)
         return out
+
+    def _on_call_command(self, command_id: str, addressed: ForCall, now: int) -> Outputs:
+        call = self.calls.get(addressed.call_uuid)
+        if call is None or call.is_ending or call.auth_id != addressed.auth_id:
+            return [error_reply(command_id, 404, "call not found")]
+        self._touched.add(call.call_uuid)
+        out: Outputs = []
+        if (conference := self._conference_of(call)) is not None:
+            self._touched.add(conference.conference_id)
+            out += conference.leave(call.channel_id, "api_hangup", now)
+        return [*out, HangupRequested(call.call_uuid), CommandReply(command_id, 204)]
 
     def _on_account_watched(self, event: ev.AccountWatched, now: int) -> Outputs:
         auth_id, until = event.auth_id, event.until

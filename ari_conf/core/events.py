@@ -7,7 +7,7 @@ its owner (see `ids`), so that no table is needed to find the owner of a result.
 from __future__ import annotations
 
 from ari_conf.core.account import Account
-from ari_conf.core.commands import Command
+from ari_conf.core.commands import ForCall, ForConference
 from ari_conf.core.effects import Effect
 from ari_conf.core.elements import Element, Play, Prompt, Speak
 from ari_conf.core.frozen import frozen
@@ -246,9 +246,7 @@ class CommandReceived:
     """Command from the API. Each is received once: its `CommandReply` is persisted together with its changes."""
 
     command_id: str
-    auth_id: str
-    conference_name: str
-    command: Command
+    addressed: ForConference | ForCall
     expires_at: int
     """Time at which the API client stops waiting; afterwards the command must not be applied."""
 

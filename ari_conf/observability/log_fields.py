@@ -13,6 +13,7 @@ import structlog
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core import ids
+from ari_conf.core.commands import ForCall, ForConference
 from ari_conf.core.effects import Effect, Target
 from ari_conf.core.events import EffectFailed, Event
 from ari_conf.core.ids import OwnerKind
@@ -60,7 +61,11 @@ def fields_of(thing: Event | Effect, whose: Callable[[str], dict[str, str]]) -> 
         value = getattr(thing, name)
         if name in WITHHELD and isinstance(thing, ev.CallArrived):
             continue
-        if isinstance(value, Target):
+        if isinstance(value, ForConference):
+            found |= {"auth_id": value.auth_id, "conference_name": value.name}
+        elif isinstance(value, ForCall):
+            found |= {"auth_id": value.auth_id, "call_uuid": value.call_uuid}
+        elif isinstance(value, Target):
             found[f"{value.kind}_id"] = value.id
         elif value is not None and isinstance(value, str | int) and name not in OMITTED_FIELDS:
             found[name.rstrip("_")] = bare_urls(value) if isinstance(value, str) else value

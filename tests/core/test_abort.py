@@ -180,7 +180,7 @@ def test_a_deadline_that_breaks_costs_no_other_call_its_own(stage: Stage, monkey
 
 def test_whoever_gave_the_command_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     players(stage, "ann")
-    command = ev.CommandReceived("c1", "A", "standup", api.Kick((1,)), stage.now + 5000)
+    command = ev.CommandReceived("c1", api.ForConference("A", "standup", api.Kick((1,))), stage.now + 5000)
     effects = break_at(stage, monkeypatch, "conferences.conference.Conference.leave", command)
     (reply,) = [e for e in effects if isinstance(e, do.CommandReply)]
     assert (reply.command_id, reply.status) == ("c1", 500) and "internal error" in dict(reply.body)["error"]

@@ -19,10 +19,14 @@ from tests.core.stage import ACTION, START, Stage, players, stay, waiting
 HELLO, AGAIN = Play("hello"), Play("again")
 
 
-def api(stage: Stage, command: do.Command, name: str = "standup", auth: str = "A", late: bool = False) -> dict:
+def api(
+    stage: Stage, command: do.ConferenceCommand, name: str = "standup", auth: str = "A", late: bool = False
+) -> dict:
     """Send a command; return the status and the body of the reply."""
     expires_at = stage.now + (0 if late else 5000)
-    told = stage.tell(ev.CommandReceived(f"command{len(stage.effects)}", auth, name, command, expires_at))
+    told = stage.tell(
+        ev.CommandReceived(f"command{len(stage.effects)}", do.ForConference(auth, name, command), expires_at)
+    )
     (reply,) = [effect for effect in told if isinstance(effect, effects.CommandReply)]
     return {"status": reply.status, **dict(reply.body)}
 
@@ -375,8 +379,32 @@ def test_no_other_conference_is_reached(stage: Stage, name: str, auth: str):
 
 
 @pytest.mark.parametrize("command", [do.Mute((9,), True), do.Kick((0, 9)), do.Hold((), True)])
-def test_nobody_of_those_is_in(stage: Stage, command: do.Command):
+def test_nobody_of_those_is_in(stage: Stage, command: do.ConferenceCommand):
     assert api(stage, command) == {"status": 404, "error": "member not found"}
+
+
+# A call.
+
+
+def call_is_hung_up(stage: Stage, name: str, auth: str = "A") -> int:
+    """Send the command; return the status of the reply."""
+    addressed = do.ForCall(auth, f"call-{name}", do.HangUpCall())
+    told = stage.tell(ev.CommandReceived("c1", addressed, stage.now + 5000))
+    (reply,) = [effect for effect in told if isinstance(effect, effects.CommandReply)]
+    return reply.status
+
+
+def test_a_call_is_hung_up_wherever_it_is_and_its_conference_is_told_why(stage: Stage):
+    stage.call("dan", Play("song"))
+    assert call_is_hung_up(stage, "bob") == call_is_hung_up(stage, "dan") == 204
+    assert set(stage.asterisk.channels) == {"ann", "cid"} and stage.told()[-1] == "exit bob api_hangup"
+
+
+def test_a_call_of_another_account_or_of_nobody_or_that_ends_is_not_found(stage: Stage):
+    assert call_is_hung_up(stage, "bob", auth="B") == call_is_hung_up(stage, "eve") == 404
+    stage.held = {effects.HangUp}
+    assert [call_is_hung_up(stage, "bob") for _ in range(2)] == [204, 404]
+    assert "bob" in stage.asterisk.channels and stage.hears("ann") == {"cid"}
 
 
 def test_too_late_it_is_not_done_any_more(stage: Stage):
@@ -394,8 +422,8 @@ def test_an_ending_conference_is_not_found(stage: Stage):
     "command",
     [do.Mute(None, True), do.Hold((1, 2), True, "tune"), do.PlayToMembers((1,), Speak("a", "MAN")), do.HangUpAll()],
 )
-def test_a_command_stands_its_way_through_redis(command: do.Command):
-    assert restore(snapshot(command), do.Command) == command
+def test_a_command_stands_its_way_through_redis(command: do.ConferenceCommand):
+    assert restore(snapshot(command), do.ConferenceCommand) == command
 
 
 def test_the_state_with_all_of_it_can_be_written_down(stage: Stage):
@@ -406,7 +434,9 @@ def test_the_state_with_all_of_it_can_be_written_down(stage: Stage):
 
 
 def test_a_directory_without_conferences_answers_too():
-    told = Engine(lambda: "id").handle_event(ev.CommandReceived("c", "A", "x", do.Lock(True), START + 1), START)
+    told = Engine(lambda: "id").handle_event(
+        ev.CommandReceived("c", do.ForConference("A", "x", do.Lock(True)), START + 1), START
+    )
     assert told == [effects.CommandReply("c", 404, (("error", "conference not found"),))]
 
 
@@ -501,7 +531,7 @@ def test_there_is_nothing_to_record_before_the_start():
 
 
 @pytest.mark.parametrize("command", [do.Kick((1,)), do.Hold((1,), True)])
-def test_a_sound_is_stopped_before_he_is_moved(stage: Stage, command: do.Command):
+def test_a_sound_is_stopped_before_he_is_moved(stage: Stage, command: do.ConferenceCommand):
     """Asterisk would move the member only after the sound had ended."""
     api(stage, do.PlayToMembers((1,), HELLO))
     before = len(stage.effects)

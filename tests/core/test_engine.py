@@ -121,13 +121,13 @@ def test_touched_says_what_is_to_be_written(stage: Stage) -> None:
     ],
 )
 def test_a_command_that_is_refused_changes_nothing_that_is_to_be_written(
-    stage: Stage, command: api.Command, status: int
+    stage: Stage, command: api.ConferenceCommand, status: int
 ) -> None:
     """Nothing changes, however often the command is given."""
     players(stage, "ann")
 
-    def give(what: api.Command) -> do.Effect:
-        return stage.tell(ev.CommandReceived("c", "A", "standup", what, stage.now + 5000))[-1]
+    def give(what: api.ConferenceCommand) -> do.Effect:
+        return stage.tell(ev.CommandReceived("c", api.ForConference("A", "standup", what), stage.now + 5000))[-1]
 
     give(api.Record("r1"))
     for _ in range(100):

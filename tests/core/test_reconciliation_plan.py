@@ -56,7 +56,7 @@ def test_who_hung_up_has_hung_up_before_his_sound_ended(stage: Stage) -> None:
 def test_who_was_on_his_way_out_has_left_before_he_hung_up(stage: Stage) -> None:
     players(stage, "ann", "bob")
     stage.held = {do.RemoveChannel, do.HangUp}
-    member = ev.CommandReceived("c1", "A", "standup", api.HangUpMembers((1,)), stage.now + 5000)
+    member = ev.CommandReceived("c1", api.ForConference("A", "standup", api.HangUpMembers((1,))), stage.now + 5000)
     stage.tell(member)
     bridge = stage.bridge_id()
     again = [type(effect) for effect in found(stage).repeat if getattr(effect, "channel_id", "") == "ann"]
@@ -81,9 +81,11 @@ def test_one_that_was_never_heard_to_begin_begins_for_who_takes_over(stage: Stag
     assert found(stage, why="connection") == ReconciliationPlan([], [ev.PlaybackFinished("c.call-ann.2.1")])
 
 
-def command(stage: Stage, *wanted: api.Command) -> None:
+def command(stage: Stage, *wanted: api.ConferenceCommand) -> None:
     for each in wanted:
-        stage.tell(ev.CommandReceived(f"c{len(stage.effects)}", "A", "standup", each, stage.now + 5000))
+        stage.tell(
+            ev.CommandReceived(f"c{len(stage.effects)}", api.ForConference("A", "standup", each), stage.now + 5000)
+        )
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def command(stage: Stage, *wanted: api.Command) -> None:
     ],
 )
 def test_what_was_undone_and_is_so_once_more_is_not_undone_again(
-    stage: Stage, kind: type[Any], on: api.Command, off: api.Command
+    stage: Stage, kind: type[Any], on: api.ConferenceCommand, off: api.ConferenceCommand
 ) -> None:
     players(stage, "ann", "bob")
     command(stage, on, off)
@@ -137,9 +139,9 @@ def test_a_beep_is_listened_for_again(stage: Stage) -> None:
 
 def test_an_announcement_that_was_to_stop_is_stopped(stage: Stage) -> None:
     players(stage, "ann")
-    stage.tell(ev.CommandReceived("c1", "A", "standup", api.Announce(Play("all")), stage.now + 5000))
+    stage.tell(ev.CommandReceived("c1", api.ForConference("A", "standup", api.Announce(Play("all"))), stage.now + 5000))
     stage.held = {do.StopPlayback}
-    stage.tell(ev.CommandReceived("c2", "A", "standup", api.StopAnnouncing(), stage.now + 5000))
+    stage.tell(ev.CommandReceived("c2", api.ForConference("A", "standup", api.StopAnnouncing()), stage.now + 5000))
     (stopping,) = stage.waiting
     assert stopping in found(stage).repeat
     assert stopping not in found(stage, bridges={}).repeat, "gone with its bridge"
@@ -198,7 +200,7 @@ def test_what_events_have_told_meanwhile_is_not_told_once_more(stage: Stage) -> 
     before = expectations(stage.engine)
     before_he_is_held = there(stage, bridges={stage.bridge_id(): frozenset({"bob"})})
     assert make_plan(stage.engine, before, before_he_is_held, why="connection", ours=bool).missed_events
-    stage.tell(ev.CommandReceived("c1", "A", "standup", api.Hold((1,), True), stage.now + 5000))
+    stage.tell(ev.CommandReceived("c1", api.ForConference("A", "standup", api.Hold((1,), True)), stage.now + 5000))
     assert make_plan(stage.engine, before, before_he_is_held, why="connection", ours=bool).missed_events == []
 
 

@@ -123,7 +123,7 @@ def test_what_was_said_before_the_mute_was_said_and_what_is_said_meanwhile_is_no
 
 def mute(stage: Stage, on: bool) -> None:
     command = commands.Mute((1,), on)
-    stage.tell(ev.CommandReceived(f"mute {on}", "A", "standup", command, stage.now + 1))
+    stage.tell(ev.CommandReceived(f"mute {on}", commands.ForConference("A", "standup", command), stage.now + 1))
 
 
 def test_one_that_failed_is_handed_on_as_such(stage: Stage) -> None:

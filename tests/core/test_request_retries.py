@@ -19,8 +19,10 @@ GIVEN_UP_S = (REMOVALS + 1) * REMOVAL_AGAIN_MS / 1000
 HOURS = 3600
 
 
-def command(stage: Stage, wanted: api.Command) -> None:
-    stage.tell(ev.CommandReceived(f"command{len(stage.effects)}", "A", "standup", wanted, stage.now + 5000))
+def command(stage: Stage, wanted: api.ConferenceCommand) -> None:
+    stage.tell(
+        ev.CommandReceived(f"command{len(stage.effects)}", api.ForConference("A", "standup", wanted), stage.now + 5000)
+    )
 
 
 def asked(stage: Stage, kind: type[Any]) -> int:
@@ -366,7 +368,7 @@ def listened_to(stage: Stage) -> bool:
     return stage.asterisk.channels["ann"].silence_ms is not None
 
 
-SETTINGS: list[tuple[type[Any], Any, api.Command, api.Command]] = [
+SETTINGS: list[tuple[type[Any], Any, api.ConferenceCommand, api.ConferenceCommand]] = [
     (do.MuteChannel, muted, api.Mute((1,), True), api.Mute((1,), False)),
     (do.DeafenChannel, deaf, api.Deafen((1,), True), api.Deafen((1,), False)),
     (do.StartMusic, music, api.Hold((1,), True), api.Hold((1,), False)),
@@ -377,7 +379,7 @@ SETTINGS: list[tuple[type[Any], Any, api.Command, api.Command]] = [
 @pytest.mark.parametrize("times", [1, 3, 12])
 @pytest.mark.parametrize(("kind", "is_so", "on", "off"), SETTINGS)
 def test_a_setting_that_fails_is_so_in_the_end(
-    stage: Stage, kind: type[Any], is_so: Any, on: api.Command, off: api.Command, times: int
+    stage: Stage, kind: type[Any], is_so: Any, on: api.ConferenceCommand, off: api.ConferenceCommand, times: int
 ) -> None:
     players(stage, "ann", "bob")
     stage.failing[kind] = times

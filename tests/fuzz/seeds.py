@@ -98,7 +98,7 @@ def _bodies() -> list[bytes]:
 def _commands() -> list[bytes]:
     some = (commands.Mute((1, 2), True), commands.PlayToMembers(None, Play("http://127.0.0.1/a.mp3")),
             commands.Record("r1"), commands.HangUpAll(), commands.StopPlaying((1,), "Play"))  # fmt: skip
-    return [encode(command, "c1", "A", "standup", 1, "web") for command in some]
+    return [encode(commands.ForConference("A", "standup", command), "c1", 1, "web") for command in some]
 
 
 def _courses() -> list[bytes]:

@@ -209,6 +209,7 @@ OF_PROMISES = (
         "        self.conference_id = None\n        element, params = released.element", "smooth"),
     Bug("what was written is read as it was", "snapshot.py", "[item(v, shared) for v in shot]) if shot",
         "[item(v, shared) for v in shot[:1]]) if shot", "smooth"),
+    Bug("a command for a call is its account's", D, " or call.auth_id != addressed.auth_id:", ":", "test_commands"),
     Bug("what changed is written: talking", D, "        self._touched.add(conference.conference_id)\n        out = conference.handle_talking(event, now)\n",
         "        out = conference.handle_talking(event, now)\n", "smooth"),
     Bug("what changed is written: the call", T, "        self._touched.add(call_uuid)\n        return self.calls[call_uuid]\n", "        return self.calls[call_uuid]\n", "smooth"),
