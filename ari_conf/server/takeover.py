@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import csv
 import gc
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Container, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -332,16 +333,22 @@ async def load_in_batches(
 ) -> tuple[list[Call], list[Conference], int]:
     """Return the same as `load`, but let other tasks run in between, such as the renewal of the lease."""
     found = found or StateLoader()
-    # None of this is garbage, and looking for garbage again and again would take a third of the loading time. Little of
-    # it will become garbage later, so it is frozen out of future collections.
-    gc.disable()
-    try:
+    with without_garbage_collection():
         async for mapping in state:
             items = iter(mapping.items())
             while part := list(islice(items, READ_BATCH)):
                 found.read(part)
                 await asyncio.sleep(0)
         return found.found()
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Load a large state: none of it is garbage, and looking for garbage again and again would take a third of the
+    time. Little of it will become garbage later, so it is frozen out of future collections."""
+    gc.disable()
+    try:
+        yield
     finally:
         gc.enable()
         gc.freeze()
