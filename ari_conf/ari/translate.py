@@ -191,29 +191,7 @@ class Request:
     behind it."""
 
 
-AsteriskEffect = (
-    do.Ring
-    | do.Answer
-    | do.HangUp
-    | do.AddChannel
-    | do.RemoveChannel
-    | do.MuteChannel
-    | do.DeafenChannel
-    | do.StartMusic
-    | do.StopMusic
-    | do.SendSilence
-    | do.SendDigits
-    | do.DetectTalking
-    | do.CreateBridge
-    | do.DestroyBridge
-    | do.StartRecording
-    | do.StopRecording
-    | do.PlayMedia
-    | do.StopPlayback
-)
-
-
-def to_requests(effect: AsteriskEffect) -> tuple[Request, ...]:
+def to_requests(effect: do.AsteriskEffect) -> tuple[Request, ...]:
     """Return the requests of an effect, to be sent sequentially. Raises TypeError for an effect that isn't for
     Asterisk."""
     match effect:
@@ -226,7 +204,7 @@ def to_requests(effect: AsteriskEffect) -> tuple[Request, ...]:
     return (_about_channel(effect),)
 
 
-def _about_channel(effect: AsteriskEffect) -> Request:
+def _about_channel(effect: do.AsteriskEffect) -> Request:
     match effect:
         case do.Ring(channel_id):
             return Request("POST", path("channels", channel_id, "ring"))

@@ -343,11 +343,11 @@ class ConferenceServer:
         self._reconciler.start()
         self._tasks.start(self._reconciler.reconcile())
 
-    def _run(self, effect: do.Effect) -> None:
+    def _run(self, effect: do.ExecutedEffect) -> None:
         log_item("effect", effect, fields_of(effect, self._engine.log_context))
         self._execute(effect)
 
-    def _execute(self, effect: do.Effect) -> None:
+    def _execute(self, effect: do.ExecutedEffect) -> None:
         self._effect_runner.run(effect)
         if isinstance(effect, do.IdentifyCall | do.Answer):
             # Every call starts with IdentifyCall; a call that arrived unanswered is polled from Answer on.

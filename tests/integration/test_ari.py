@@ -13,7 +13,7 @@ import pytest
 
 from ari_conf.ari.address import Server
 from ari_conf.ari.client import Client
-from ari_conf.ari.translate import EVENTS, AsteriskEffect, to_event, to_requests
+from ari_conf.ari.translate import EVENTS, to_event, to_requests
 from ari_conf.core import effects as do
 from ari_conf.core import events as seen
 from ari_conf.core import ids
@@ -74,7 +74,7 @@ class Application:
         assert isinstance(event, seen.CallArrived)
         return event
 
-    async def perform(self, *effects: AsteriskEffect) -> None:
+    async def perform(self, *effects: do.AsteriskEffect) -> None:
         for effect in effects:
             for request in to_requests(effect):
                 await self.client.request(request.method, request.path, request.query, over=request.over)
