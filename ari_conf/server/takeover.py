@@ -23,8 +23,8 @@ from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.engine import Engine
 from ari_conf.core.events import CallArrived, ChannelHungUp, Event
+from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.reconciliation.batches import expectations_by_owner
-from ari_conf.core.reconciliation.plan import AsteriskState, Expectation
 from ari_conf.core.snapshot import InternPool
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable, StoreUnavailable
 from ari_conf.store.state_codec import decode

@@ -12,7 +12,8 @@ from ari_conf.core import events as ev
 from ari_conf.core.bounds import MOST_UNDONE
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.engine import Engine
-from ari_conf.core.reconciliation.plan import AsteriskState, effects_to_repeat, expectations, missed_events
+from ari_conf.core.expectations import AsteriskState
+from ari_conf.core.reconciliation.plan import effects_to_repeat, expectations, missed_events
 from ari_conf.core.snapshot import restore, snapshot
 from tests.core.stage import ACTION, START, Stage, players, stay, waiting
 

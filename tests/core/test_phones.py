@@ -7,7 +7,8 @@ import pytest
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import GetDigits, Play, Wait
-from ari_conf.core.reconciliation.plan import AsteriskState, expectations, make_plan
+from ari_conf.core.expectations import AsteriskState
+from ari_conf.core.reconciliation.plan import expectations, make_plan
 from tests.core.stage import START, Stage, players, stay, waiting
 
 

@@ -7,13 +7,14 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.conferences.conference import FLOOR_SILENCE_MS
 from ari_conf.core.elements import Play, Wait
+from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.reconciliation.batches import (
     expectations_by_owner,
     is_still_needed,
     plan_in_batches,
     split_deferrable,
 )
-from ari_conf.core.reconciliation.plan import AsteriskState, ReconciliationPlan, expectations, make_plan
+from ari_conf.core.reconciliation.plan import ReconciliationPlan, expectations, make_plan
 from tests.core.stage import Stage, players, stay
 
 

@@ -7,8 +7,9 @@ import pytest
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Wait
-from ari_conf.core.reconciliation.plan import AsteriskState, make_plan
+from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.reconciliation.plan import expectations as expected
+from ari_conf.core.reconciliation.plan import make_plan
 from tests.core.stage import START, Stage, players, stay, waiting
 
 LEASE_MS = 30_000

@@ -18,8 +18,8 @@ from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.engine import Engine
+from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.reconciliation.batches import expectations_by_owner, plan_in_batches
-from ari_conf.core.reconciliation.plan import AsteriskState
 from ari_conf.store.state_codec import encode
 from tests.fakes.asterisk import Asterisk
 from tests.simulation.test_commands import Commanded

@@ -7,6 +7,7 @@ layers above it.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from ari_conf.core import events as ev
 from ari_conf.core import ids
@@ -38,6 +39,7 @@ from ari_conf.core.elements import (
     Speak,
     Wait,
 )
+from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.messages import JoinRequested, MemberReleased, Outputs
 from ari_conf.core.playback.player import Player
 from ari_conf.core.request_params import (
@@ -331,6 +333,33 @@ class Call(HangupHandling):
         if element.redirect:
             return self._request_document("action", element.action, element.method, "Redirect", params, now)
         return [self.callback(element.action, element.method, "Redirect", params), *self._run_elements(now)]
+
+    # Recovery.
+
+    @property
+    def player(self) -> Player | None:
+        """Return the player of the running element."""
+        running = self.running.player if isinstance(self.running, Gather) else self.running
+        return running if isinstance(running, Player) else None
+
+    def expectations(self) -> Iterator[Expectation]:
+        """Yield what the call expects of Asterisk: see `expectations.py`."""
+        yield Expectation("channel", self.channel_id, self.channel_id, if_gone=ev.ChannelHungUp(self.channel_id, 0))
+        if self.player is not None:
+            yield from self.player.expectations()
+
+    def resume(self, there: AsteriskState) -> Outputs:
+        """Return the effects in progress, which may have been lost with the previous process."""
+        if self.is_ending:
+            return [HangUp(self.channel_id)]
+        out: Outputs = []
+        if self.account is None:
+            out.append(IdentifyCall(self.call_uuid, self.channel_id, self.auth_id))
+        if self.answered_at is not None and not there.channels[self.channel_id]:
+            out.append(Answer(self.channel_id))
+        if self.asked is not None:
+            out.append(self.asked)
+        return out + (self.player.resume(there) if self.player is not None else [])
 
 
 def _sounds_of(elements: tuple[Element | Prompt, ...]) -> list[Play | Speak]:

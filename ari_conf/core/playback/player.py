@@ -6,6 +6,7 @@ and enter and exit sounds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,7 @@ from ari_conf.core.events import (
     TalkingFinished,
     TalkingStarted,
 )
+from ari_conf.core.expectations import AsteriskState, Expectation
 
 RAPID_REPEAT_MS, MAX_RAPID_REPEATS = 200, 10
 """Limit for short sounds: after MAX_RAPID_REPEATS turns in a row of less than RAPID_REPEAT_MS, each repetition waits
@@ -153,10 +155,33 @@ class Player:
         if self.media:
             return self._play(now)
         self.state = "preparing"
-        return [PrepareSound(self.playback_id, item)]
+        return [self._preparation()]
+
+    def _preparation(self) -> PrepareSound:
+        sound = self._current()
+        assert isinstance(sound, Play | Speak)
+        return PrepareSound(self.playback_id, sound)
 
     def repeat_effects(self) -> list[Effect]:
         return [PlayMedia(self.target, self.playback_id, (self.media,))]
+
+    # Recovery.
+
+    def expectations(self) -> Iterator[Expectation]:
+        """Yield what the player expects of Asterisk: see `expectations.py`."""
+        if self.state == "playing":
+            over, heard = PlaybackFinished(self.playback_id), PlaybackStarted(self.playback_id)
+            about = Expectation("playback", self.playback_id, self.target.id, if_gone=over)
+            yield about if self.begun else about._replace(if_there=heard, confirmed_started=False)
+
+    def resume(self, there: AsteriskState) -> list[Effect]:
+        """Return the effects in progress, which may have been lost with the previous process."""
+        if self.state == "waiting":
+            return self._detection()
+        if self.state == "preparing":
+            return [self._preparation()]
+        lost = self.state == "playing" and not self.begun and self.playback_id not in there.playbacks
+        return self.repeat_effects() if lost else []
 
     def _play(self, now: int) -> list[Effect]:
         self.state, self.begun, self.played_at = "playing", False, now
@@ -179,9 +204,9 @@ class Player:
         self.state, self.until = "waiting", now + item.length * 1000
         if self._waits_for_silence():
             self.quiet_until = now + item.min_silence
-        return self.detection()
+        return self._detection()
 
-    def detection(self) -> list[Effect]:
+    def _detection(self) -> list[Effect]:
         """Return the effects that switch on what the current Wait listens for."""
         if self._waits_for_silence():
             return [DetectTalking(self.target.id, self.silence_ms)]
