@@ -39,10 +39,10 @@ class HttpConnection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._came = bytearray()
+        self._received = bytearray()
         self._head: tuple[int, str, int | None, int] | None = None
         """Status, reason, length of the body (None: until the connection ends), start of the body."""
-        self._answer: asyncio.Future[AriResponse] | None = None
+        self._response: asyncio.Future[AriResponse] | None = None
         self.idle_since = 0.0
         self.open = True
         """True while another request can be sent."""
@@ -52,15 +52,15 @@ class HttpConnection(asyncio.Protocol):
         assert self._transport is not None
         if not self.open:
             raise ConnectionBroken(CLOSED, unanswered=True, sent=False)
-        self._answer = asyncio.get_running_loop().create_future()
+        self._response = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         try:
-            return await self._answer
+            return await self._response
         finally:
             # If the waiting request was canceled, the response would be taken for that of the next one.
-            if not self._answer.done() or self._answer.cancelled():
+            if not self._response.done() or self._response.cancelled():
                 self.close()
-            self._answer = None
+            self._response = None
 
     def close(self) -> None:
         self.open = False
@@ -74,34 +74,34 @@ class HttpConnection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._came += data
+        self._received += data
         try:
-            self._read()
+            self._parse()
         except (ValueError, IndexError):
-            self._broken(ConnectionBroken("its response is not HTTP"))
+            self._fail(ConnectionBroken("its response is not HTTP"))
 
     def eof_received(self) -> None:
         self.open = False
         if self._head is not None and self._head[2] is None:
-            self._done(bytes(self._came[self._head[3] :]))
+            self._complete(bytes(self._received[self._head[3] :]))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
-        self._broken(ConnectionBroken(str(exc) if exc else CLOSED, unanswered=not self._came))
+        self._fail(ConnectionBroken(str(exc) if exc else CLOSED, unanswered=not self._received))
 
-    def _read(self) -> None:
+    def _parse(self) -> None:
         if self._head is None:
-            end = self._came.find(b"\r\n\r\n")
+            end = self._received.find(b"\r\n\r\n")
             if end < 0:
-                if len(self._came) > MAX_HEAD_BYTES:
+                if len(self._received) > MAX_HEAD_BYTES:
                     raise ValueError
                 return
-            self._head = self._parsed(bytes(self._came[:end]).decode("latin-1"), end + 4)
-        _, _, length, begins = self._head
-        if length is not None and len(self._came) >= begins + length:
-            self._done(bytes(self._came[begins : begins + length]))
+            self._head = self._parse_head(bytes(self._received[:end]).decode("latin-1"), end + 4)
+        _, _, length, body_start = self._head
+        if length is not None and len(self._received) >= body_start + length:
+            self._complete(bytes(self._received[body_start : body_start + length]))
 
-    def _parsed(self, head: str, begins: int) -> tuple[int, str, int | None, int]:
+    def _parse_head(self, head: str, body_start: int) -> tuple[int, str, int | None, int]:
         first, *lines = head.split("\r\n")
         version, status, reason = [*first.split(" ", 2), ""][:3]
         if not version.startswith("HTTP/1."):
@@ -113,85 +113,87 @@ class HttpConnection(asyncio.Protocol):
         if version != "HTTP/1.1" or length is None or headers.get("connection", "").lower() == "close":
             self.open = False
         if int(status) == 204:
-            return 204, reason, 0, begins
-        return int(status), reason, None if length is None else int(length), begins
+            return 204, reason, 0, body_start
+        return int(status), reason, None if length is None else int(length), body_start
 
-    def _done(self, body: bytes) -> None:
+    def _complete(self, body: bytes) -> None:
         assert self._head is not None
         status, reason, _, _ = self._head
-        self._came, self._head = bytearray(), None
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(AriResponse(status, reason, body))
+        self._received, self._head = bytearray(), None
+        if self._response is not None and not self._response.done():
+            self._response.set_result(AriResponse(status, reason, body))
         else:
             self.close()  # no request waits for a response
 
-    def _broken(self, error: ConnectionBroken) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
+    def _fail(self, error: ConnectionBroken) -> None:
+        if self._response is not None and not self._response.done():
+            self._response.set_exception(error)
         self.close()
 
 
 class HttpPool:
     """Pool with at most `most` concurrent requests; further ones wait."""
 
-    def __init__(self, url: str, authorization: str, most: int, permitted: Callable[[], Awaitable[None]]) -> None:
-        """Create an empty pool. `permitted` is awaited once a request has a connection, which may take long."""
-        where = urlsplit(url)
+    def __init__(
+        self, url: str, authorization: str, most: int, wait_until_permitted: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Create an empty pool. `wait_until_permitted` may take long; it is awaited once a request has a connection."""
+        parts = urlsplit(url)
         self._url = url
-        self._host = where.hostname or ""
-        self._tls = ssl.create_default_context() if where.scheme == "https" else None
-        self._port = where.port or (443 if self._tls else 80)
-        self._prefix = where.path.rstrip("/")
-        host = where.netloc.rpartition("@")[2]
+        self._host = parts.hostname or ""
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._port = parts.port or (443 if self._tls else 80)
+        self._prefix = parts.path.rstrip("/")
+        host = parts.netloc.rpartition("@")[2]
         self._headers = f" HTTP/1.1\r\nHost: {host}\r\nAuthorization: {authorization}\r\n"
-        self._free = asyncio.Semaphore(most)
-        self._kept: list[HttpConnection] = []
-        self._permitted = permitted
+        self._slots = asyncio.Semaphore(most)
+        self._idle: list[HttpConnection] = []
+        self._wait_until_permitted = wait_until_permitted
 
     async def request(self, method: str, path: str, query: str, body: bytes | None, twice: bool = False) -> AriResponse:
         """Send a request and return the response. `path` and `query` are percent-encoded, `body` is JSON. The calling
         code sets the deadline. `twice`: a POST that does no harm if it is carried out twice. Raises AriUnreachable."""
-        kind = "Content-Type: application/json\r\n" if body is not None else ""
-        asked = f"{self._prefix}{path}?{query}" if query else self._prefix + path
-        head = f"{method} {asked}{self._headers}{kind}Content-Length: {len(body or b'')}\r\n\r\n"
-        async with self._free:
+        content_type = "Content-Type: application/json\r\n" if body is not None else ""
+        target = f"{self._prefix}{path}?{query}" if query else self._prefix + path
+        head = f"{method} {target}{self._headers}{content_type}Content-Length: {len(body or b'')}\r\n\r\n"
+        async with self._slots:
             try:
-                return await self._ask(head.encode() + (body or b""), twice or method in IDEMPOTENT_METHODS)
+                return await self._ask_with_retry(head.encode() + (body or b""), twice or method in IDEMPOTENT_METHODS)
             except (OSError, ConnectionBroken) as error:
                 # An OSError comes from connecting, before anything is sent.
                 sent = isinstance(error, ConnectionBroken) and error.sent
                 raise AriUnreachable(f"Asterisk is unreachable at {self._url}: {error}", sent=sent) from None
 
-    async def _ask(self, request: bytes, twice: bool) -> AriResponse:
-        connection, kept = await self._connection()
+    async def _ask_with_retry(self, request: bytes, twice: bool) -> AriResponse:
+        connection, was_idle = await self._acquire()
         try:
-            return await self._asked(connection, request)
+            return await self._ask_over(connection, request)
         except ConnectionBroken as error:
-            if not (kept and error.unanswered and (twice or not error.sent)):
+            if not (was_idle and error.unanswered and (twice or not error.sent)):
                 raise
-        return await self._asked(await self._connect(), request)
+        return await self._ask_over(await self._connect(), request)
 
-    async def _asked(self, connection: HttpConnection, request: bytes) -> AriResponse:
+    async def _ask_over(self, connection: HttpConnection, request: bytes) -> AriResponse:
         try:
-            await self._permitted()
-            answer = await connection.ask(request)
+            await self._wait_until_permitted()
+            response = await connection.ask(request)
         except BaseException:
             # The pool doesn't have this connection, and the request may be canceled while it waits for permission.
             connection.close()
             raise
         if connection.open:
             connection.idle_since = asyncio.get_running_loop().time()
-            self._kept.append(connection)
+            self._idle.append(connection)
         else:
             connection.close()
-        return answer
+        return response
 
-    async def _connection(self) -> tuple[HttpConnection, bool]:
+    async def _acquire(self) -> tuple[HttpConnection, bool]:
         """Return a connection, and True if it was used before. The last one that was used comes first, so that the
         others grow old."""
         oldest = asyncio.get_running_loop().time() - IDLE_S
-        while self._kept:
-            connection = self._kept.pop()
+        while self._idle:
+            connection = self._idle.pop()
             if connection.open and connection.idle_since > oldest:
                 return connection, True
             connection.close()
@@ -203,6 +205,6 @@ class HttpPool:
         return connection
 
     def close(self) -> None:
-        for connection in self._kept:
+        for connection in self._idle:
             connection.close()
-        self._kept.clear()
+        self._idle.clear()
