@@ -1,5 +1,4 @@
-"""HTTP pool: sends requests to Asterisk over a few persistent connections. It supports only the HTTP that Asterisk's
-server uses.
+"""HTTP pool: sends requests to Asterisk over a few persistent connections.
 
 A general client takes five times as long, and each call needs several requests (docs/development/performance.md).
 """
@@ -11,6 +10,8 @@ import ssl
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
 from ari_conf.ari.websocket import AriResponse
 from ari_conf.errors import AriUnreachable
 
@@ -21,7 +22,9 @@ IDEMPOTENT_METHODS = ("GET", "PUT", "DELETE")
 """Methods that are sent again if a kept connection closes at the moment of its use: they do no harm twice (RFC
 9110)."""
 MAX_HEAD_BYTES = 64 * 1024
-CLOSED = "it closed the connection"
+CLOSED, NOT_HTTP = "it closed the connection", "its response is not HTTP"
+LENGTH_HEADERS = (b"content-length", b"transfer-encoding")
+"""Without these headers, a body ends with the connection (RFC 9112 §6.3)."""
 
 
 class ConnectionBroken(Exception):
@@ -35,17 +38,21 @@ class ConnectionBroken(Exception):
 
 
 class HttpConnection(asyncio.Protocol):
-    """HTTP connection, for one request at a time."""
+    """HTTP connection, for one request at a time. httptools parses the responses."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._received = bytearray()
-        self._head: tuple[int, str, int | None, int] | None = None
-        """Status, reason, length of the body (None: until the connection ends), start of the body."""
+        self._parser = HttpResponseParser(self)
         self._response: asyncio.Future[AriResponse] | None = None
         self.idle_since = 0.0
         self.open = True
         """True while another request can be sent."""
+        self._reset()
+
+    def _reset(self) -> None:
+        self._received_bytes = 0
+        self._has_head = self._states_length = False
+        self._reason, self._chunks = b"", list[bytes]()
 
     async def ask(self, request: bytes) -> AriResponse:
         """Send a request and return the response. Raises ConnectionBroken."""
@@ -74,54 +81,47 @@ class HttpConnection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._received += data
+        self._received_bytes += len(data)
         try:
-            self._parse()
-        except (ValueError, IndexError):
-            self._fail(ConnectionBroken("its response is not HTTP"))
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            self._fail(ConnectionBroken(NOT_HTTP))
+        else:
+            if self._received_bytes > MAX_HEAD_BYTES and not self._has_head:
+                self._fail(ConnectionBroken(NOT_HTTP))
 
     def eof_received(self) -> None:
         self.open = False
-        if self._head is not None and self._head[2] is None:
-            self._complete(bytes(self._received[self._head[3] :]))
+        if self._has_head and not self._states_length:
+            self.on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
-        self._fail(ConnectionBroken(str(exc) if exc else CLOSED, unanswered=not self._received))
+        self._fail(ConnectionBroken(str(exc) if exc else CLOSED, unanswered=not self._received_bytes))
 
-    def _parse(self) -> None:
-        if self._head is None:
-            end = self._received.find(b"\r\n\r\n")
-            if end < 0:
-                if len(self._received) > MAX_HEAD_BYTES:
-                    raise ValueError
-                return
-            self._head = self._parse_head(bytes(self._received[:end]).decode("latin-1"), end + 4)
-        _, _, length, body_start = self._head
-        if length is not None and len(self._received) >= body_start + length:
-            self._complete(bytes(self._received[body_start : body_start + length]))
+    # Called by httptools.
 
-    def _parse_head(self, head: str, body_start: int) -> tuple[int, str, int | None, int]:
-        first, *lines = head.split("\r\n")
-        version, status, reason = [*first.split(" ", 2), ""][:3]
-        if not version.startswith("HTTP/1."):
-            raise ValueError
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        if "transfer-encoding" in headers:
-            raise ValueError  # Asterisk's server always states a length
-        length = headers.get("content-length")
-        if version != "HTTP/1.1" or length is None or headers.get("connection", "").lower() == "close":
+    def on_status(self, reason: bytes) -> None:
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() in LENGTH_HEADERS:
+            self._states_length = True
+
+    def on_headers_complete(self) -> None:
+        self._has_head = True
+
+    def on_body(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+
+    def on_message_complete(self) -> None:
+        status, reason = self._parser.get_status_code(), self._reason.decode("latin-1")
+        response = AriResponse(status, reason, b"".join(self._chunks))
+        self._reset()
+        if not self._parser.should_keep_alive():
             self.open = False
-        if int(status) == 204:
-            return 204, reason, 0, body_start
-        return int(status), reason, None if length is None else int(length), body_start
-
-    def _complete(self, body: bytes) -> None:
-        assert self._head is not None
-        status, reason, _, _ = self._head
-        self._received, self._head = bytearray(), None
         if self._response is not None and not self._response.done():
-            self._response.set_result(AriResponse(status, reason, body))
+            self._response.set_result(response)
         else:
             self.close()  # no request waits for a response
 
