@@ -7,6 +7,7 @@ AriConfError
 │   ├── RequestRefused     the URL is not allowed
 │   └── ResponseRefused    the response is too long, or encoded in a way that was not requested
 ├── SoundError             Play or Speak can't be converted to something that Asterisk plays
+│   └── SoundNotFetched    the file of a Play could not be fetched
 ├── TooManyWaiting         an account has more concurrent requests than its share; the request is refused
 ├── AriError               Asterisk refused the request, or did not respond
 │   ├── AriNotFound        the channel, bridge, playback or recording no longer exists
@@ -61,6 +62,14 @@ class ResponseRefused(RequestFailed):
 
 class SoundError(AriConfError):
     pass
+
+
+class SoundNotFetched(SoundError):
+    """Failure to fetch a Play's file. `not_allowed`: its URL may not be requested."""
+
+    def __init__(self, message: str, *, not_allowed: bool) -> None:
+        super().__init__(message)
+        self.not_allowed = not_allowed
 
 
 class TooManyWaiting(AriConfError):

@@ -9,6 +9,7 @@ from functools import lru_cache
 import structlog
 from msgspec import MsgspecError, structs
 
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.http_client.deliver import attempt
 from ari_conf.http_client.prepared_request import without_query
 from ari_conf.http_client.retry_policy import AttemptOutcome, next_delay_ms, parse
@@ -94,7 +95,8 @@ def _dead(taken: ClaimedEntry, entry: outbox.CallbackEntry, why: str, *, tell: b
     if tell:
         tries = "1 try" if count == 1 else f"{count} tries"
         text = f"a callback to {url} is a dead letter after {tries}: {why}"
-        problem = Problem(time.time_ns() // 1_000_000, dict(entry.params).get("CallUUID", ""), text)
+        call_uuid = dict(entry.params).get("CallUUID", "")
+        problem = Problem(time.time_ns() // 1_000_000, call_uuid, ProblemKind.CALLBACK_DEAD_LETTERED, text)
         told = (problems_key(entry.auth_id), encoded(problem), settings().problems_kept)
     kept = settings().dead_letters_kept, dead_letter_ttl_ms()
     return partitioned_queue.dead_letter(taken, outbox.encode(entry), *kept, told, wasted=wasted)

@@ -15,6 +15,7 @@ import structlog
 from msgspec import MsgspecError, json, structs
 
 from ari_conf.core.ids import RecordingName
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.errors import RecordingFailed, RecordingMissing
 from ari_conf.queues import partitioned_queue
 from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition
@@ -197,7 +198,7 @@ def _lost(taken: ClaimedEntry, job: StoreJob) -> Disposition:
     """Return a dead letter with a problem: the recording exists neither in Asterisk nor in the bucket."""
     log.error("recording lost", **_named(job), reason=job.error)
     text = f"recording {job.recording_id} of conference {job.conference_name!r} is lost: {job.error}"
-    problem = Problem(time.time_ns() // 1_000_000, job.call_uuid, text)
+    problem = Problem(time.time_ns() // 1_000_000, job.call_uuid, ProblemKind.RECORDING_LOST, text)
     told = (problems_key(job.auth_id), encoded(problem), settings().problems_kept)
     return partitioned_queue.dead_letter(taken, json.encode(job), KEPT, KEPT_MS, told)
 

@@ -11,6 +11,7 @@ from msgspec import MsgspecError, json, structs
 from redis import RedisError
 
 from ari_conf.core.effects import PostCallback
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.errors import (
     REPORT_HINT,
     RecordingFailed,
@@ -98,7 +99,7 @@ def _tried(
 def _given_up(taken: ClaimedEntry, job: TranscriptionJob, reason: str) -> Disposition:
     """Return a dead letter, from where the job can be retried, with a problem for the account."""
     text = f"recording {job.recording_id} was not transcribed: {reason}"
-    problem = Problem(time.time_ns() // 1_000_000, "", text)
+    problem = Problem(time.time_ns() // 1_000_000, "", ProblemKind.TRANSCRIPTION_FAILED, text)
     told = (problems_key(job.auth_id), encoded(problem), settings().problems_kept)
     return partitioned_queue.dead_letter(taken, json.encode(structs.replace(job, error=reason)), KEPT, KEPT_MS, told)
 

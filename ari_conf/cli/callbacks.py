@@ -36,8 +36,8 @@ def problems(auth_id: AuthId, limit: Limit = 50) -> None:
         found = read_problems(client, auth_id, limit)
         if not found:
             _known(client, auth_id)
-    rows = [(format_time(p.at_ms), p.code or "", p.call_uuid, p.text) for p in found]
-    print_table(("when", "code", "call", "problem"), rows, f"Account {auth_id} has no problems.")
+    rows = [(format_time(p.at_ms), p.kind, p.code or "", p.call_uuid, p.text) for p in found]
+    print_table(("when", "kind", "code", "call", "problem"), rows, f"Account {auth_id} has no problems.")
 
 
 def lanes(limit: Annotated[int, typer.Option(min=1, help="Maximum number.")] = 50) -> None:

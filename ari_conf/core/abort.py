@@ -28,6 +28,7 @@ from ari_conf.core.effects import (
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.invariants import of_call, of_conference
 from ari_conf.core.messages import HangupRequested, JoinSkipped, MemberReleased, Message
+from ari_conf.core.problem_kinds import ProblemKind
 
 BROKEN = "the call was ended by an internal error in ari_conf: please report it, including what the log says"
 DOES_NOT_FIT = "the stored state of the call is not valid ({}): the call was ended"
@@ -315,7 +316,7 @@ class AbortHandling(Dispatcher):
                     f"two conferences are named {conference.name!r} after a failure: new callers and API requests go "
                     "to the newer one; callers in the two conferences can't hear each other"
                 )
-                effects.append(ReportProblem(conference.auth_id, "", None, text))
+                effects.append(ReportProblem(conference.auth_id, "", ProblemKind.CONFERENCE_SPLIT, None, text))
         return effects
 
 

@@ -32,6 +32,7 @@ from ari_conf.core.messages import (
     RecordingRequested,
     SoundDocumentRequested,
 )
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.registry import Registry
 from ari_conf.core.request_params import NORMAL, standard_params
 from ari_conf.core.request_retries import lane_of
@@ -125,7 +126,8 @@ class Dispatcher(Registry):
 
     def _skipped(self, skipped: JoinSkipped, now: int) -> Outputs:
         call = self._touch_call(skipped.call_uuid)
-        return ([call.problem(skipped.problem)] if skipped.problem else []) + call.on_join_skipped(now)
+        kind = ProblemKind.CONFERENCE_NOT_JOINED
+        return ([call.problem(kind, skipped.problem)] if skipped.problem else []) + call.on_join_skipped(now)
 
     def _released(self, released: MemberReleased, now: int) -> Outputs:
         return self._touch_call(released.call_uuid).on_member_released(released, now)
@@ -148,7 +150,7 @@ class Dispatcher(Registry):
         conference = self.conferences.get(self._conference_by_name.get((call.auth_id, join.element.name), ""))
         account = call.account or Account(call.auth_id)
         refused = account.refused_members(join.element.max_members)
-        out: Outputs = [call.problem(refused)] if refused else []
+        out: Outputs = [call.problem(ProblemKind.DOCUMENT_WARNING, refused)] if refused else []
         # Spec: "A conference that is ending is not live: a caller who arrives then gets a new conference, with a new
         # UUID."
         if conference is None or conference.ending:

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.frozen import frozen
+from ari_conf.core.problem_kinds import ProblemKind
 
 Params = tuple[tuple[str, str], ...]
 
@@ -338,6 +339,7 @@ class ReportProblem:
 
     auth_id: str
     call_uuid: str
+    kind: ProblemKind
     code: int | None
     text: str
 

@@ -37,8 +37,10 @@ from ari_conf.core.effects import (
     StopPlayback,
     StopRecording,
 )
+from ari_conf.core.elements import Speak
 from ari_conf.core.ids import OwnerKind
 from ari_conf.core.messages import HangupRequested, Outputs
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.request_params import BUSY
 from ari_conf.core.request_retries import RetriableEffect, lane_of
 
@@ -109,7 +111,7 @@ class Engine(AbortHandling):
                 f"a call was refused as busy: the account has {self.calls_per_account} calls, the maximum; end calls, "
                 "or raise ARI_CONF_CALLS_PER_ACCOUNT (reported once a minute)"
             )
-            out.append(ReportProblem(event.auth_id, event.call_uuid, BUSY, text))
+            out.append(ReportProblem(event.auth_id, event.call_uuid, ProblemKind.TOO_MANY_CALLS, BUSY, text))
         return out
 
     # Routing.
@@ -169,7 +171,7 @@ class Engine(AbortHandling):
             "the call was transferred by a phone, which is not supported: the new channel would not be a member; both "
             "channels were hung up"
         )
-        out += [call.problem(text), HangUp(event.channel_id)]
+        out += [call.problem(ProblemKind.CALL_TRANSFERRED, text), HangUp(event.channel_id)]
         return out + self._to_call(call.call_uuid, ev.ChannelHungUp(event.channel_id), now)
 
     def _to_owner(self, owned_id: str, event: ev.Event, now: int) -> Outputs:
@@ -281,11 +283,14 @@ class Engine(AbortHandling):
                 return self._to_conference(conference_id, event, now)
             # These effects report failures with events of their own, so EffectFailed means that the runner raised.
             case FetchDocument(fetch_id):
-                return self._to_owner(fetch_id, ev.DocumentFailed(fetch_id, False, event.reason), now)
+                failed = ev.DocumentFailed(fetch_id, ProblemKind.DOCUMENT_UNREACHABLE, event.reason)
+                return self._to_owner(fetch_id, failed, now)
             case FetchSoundDocument(fetch_id):
-                return self._to_owner(fetch_id, ev.SoundDocumentFailed(fetch_id, event.reason), now)
+                unheard = ev.SoundDocumentFailed(fetch_id, ProblemKind.SOUND_DOCUMENT_FAILED, event.reason)
+                return self._to_owner(fetch_id, unheard, now)
             case PrepareSound(playback_id, sound):
-                return self._to_owner(playback_id, ev.SoundFailed(playback_id, sound, event.reason), now)
+                kind = ProblemKind.SPEECH_FAILED if isinstance(sound, Speak) else ProblemKind.SOUND_UNPLAYABLE
+                return self._to_owner(playback_id, ev.SoundFailed(playback_id, sound, kind, event.reason), now)
             case _:
                 channel_id = getattr(effect, "channel_id", None)
                 return self._to_call(self._call_by_channel.get(channel_id or "", ""), event, now)

@@ -11,6 +11,7 @@ from ari_conf.core.commands import ForCall, ForConference
 from ari_conf.core.effects import Effect
 from ari_conf.core.elements import Element, Play, Prompt, Speak
 from ari_conf.core.frozen import frozen
+from ari_conf.core.problem_kinds import ProblemKind
 
 
 @frozen
@@ -157,6 +158,7 @@ class SoundPrepared:
 class SoundFailed:
     playback_id: str
     sound: Play | Speak
+    kind: ProblemKind
     reason: str
 
 
@@ -198,9 +200,13 @@ class DocumentFetched:
 @frozen
 class DocumentFailed:
     fetch_id: str
-    invalid: bool
-    """True: the document arrived but can't be run. False: it could not be fetched."""
+    kind: ProblemKind
     reason: str
+
+    @property
+    def invalid(self) -> bool:
+        """Return True if the document arrived but can't be run, False if it could not be fetched."""
+        return self.kind == ProblemKind.DOCUMENT_INVALID
 
 
 @frozen
@@ -215,6 +221,7 @@ class SoundDocumentFetched:
 @frozen
 class SoundDocumentFailed:
     fetch_id: str
+    kind: ProblemKind
     reason: str
 
 

@@ -18,7 +18,14 @@ import structlog
 from ari_conf.common.fair_shares import Shares
 from ari_conf.common.supervision import Tasks, ended
 from ari_conf.core.elements import Element, Play, Speak, without_login
-from ari_conf.errors import RequestFailed, RequestRefused, ResponseRefused, SoundError, TooManyWaiting
+from ari_conf.errors import (
+    RequestFailed,
+    RequestRefused,
+    ResponseRefused,
+    SoundError,
+    SoundNotFetched,
+    TooManyWaiting,
+)
 from ari_conf.media import subprocesses
 from ari_conf.media.cache import NOBODY, CacheEntry, SoundCache
 from ari_conf.media.cache_control import freshness
@@ -232,7 +239,7 @@ class SoundPreparer:
                     await asyncio.to_thread(self._cache.forget, key)
                     entry = None
                 if entry is None or self._clock() >= entry.stored + entry.fresh_s + entry.stale_s:
-                    raise SoundError(str(error)) from None
+                    raise SoundNotFetched(str(error), not_allowed=isinstance(error, RequestRefused)) from None
                 log.warning("stale sound used", url=_bare(url), reason=str(error))
                 return entry.name
             if reply.status == 304 and entry is not None:

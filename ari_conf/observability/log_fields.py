@@ -36,6 +36,8 @@ OMITTED_FIELDS = {
 """Fields that are not logged: digits and parameters are private to the caller, documents are long."""
 WITHHELD = {"from_", "caller_name"}
 """Fields that are not logged when a call arrives: it is not known yet whether the caller withholds them."""
+RENAMED_FIELDS = {"kind": "problem_kind"}
+"""Names in the log of fields whose own name has another meaning there: `kind` is "event" or "effect"."""
 LOUD = (do.ReportProblem, ev.EffectFailed)
 """Types that are logged above level debug, because an operator may have to act: problems at warning, failures at info.
 The others, some thirty for each call, are logged at debug; at info a call is one line (`call_log`)."""
@@ -68,7 +70,7 @@ def fields_of(thing: Event | Effect, whose: Callable[[str], dict[str, str]]) -> 
         elif isinstance(value, Target):
             found[f"{value.kind}_id"] = value.id
         elif value is not None and isinstance(value, str | int) and name not in OMITTED_FIELDS:
-            found[name.rstrip("_")] = bare_urls(value) if isinstance(value, str) else value
+            found[RENAMED_FIELDS.get(name, name.rstrip("_"))] = bare_urls(value) if isinstance(value, str) else value
     owned = ids.parse(found.get("playback_id") or found.get("fetch_id") or found.get("bridge_id") or "")
     if owned is not None:
         found["call_uuid" if owned.kind is OwnerKind.CALL else "conference_id"] = owned.owner

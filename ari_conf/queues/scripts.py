@@ -2,6 +2,7 @@
 do not work in a Redis Cluster."""
 
 from ari_conf.common.redis_clock import CLOCK
+from ari_conf.core.problem_kinds import ProblemKind
 
 MOST_IN_A_LANE = 10_000
 """Maximum callbacks in one partition; further ones are dropped, and reported in the account's problems."""
@@ -24,11 +25,11 @@ MOST_FLOWS = 200
 """Maximum receivers of an account that are examined in one turn; the next turn continues with others."""
 
 # Problems in the list of an account, newest first. A receiver that is down for an hour counts as one problem, and must
-# not push out all others: an older problem with the same text is removed.
+# not push out all others: an older problem with the same text is removed. Without `kept`, the list is not trimmed.
 PROBLEM = f"""
 local function tell(list, told, kept)
   redis.call('LPUSH', list, told)
-  redis.call('LTRIM', list, 0, kept - 1)
+  if kept then redis.call('LTRIM', list, 0, kept - 1) end
   local account = list:match('([^:]*)$')
   if redis.call('HEXISTS', 'ari_conf:accounts', account) == 1 then
     redis.call('PEXPIRE', list, {PROBLEMS_KEPT_MS})
@@ -147,7 +148,9 @@ local function append(lane, entry, wait_ms)
   if full then
     local account = lane:match('^([^:]*):')
     local text = full..': newer ones are dropped until receivers answer (docs/reference/callbacks.md, "Limits")'
-    problem('ari_conf:problems:'..account, cjson.encode({{at_ms = clock(), call_uuid = '', text = text}}), 200)
+    local told = {{at_ms = clock(), call_uuid = '', kind = '{ProblemKind.CALLBACKS_FULL}', text = text}}
+    -- Not trimmed: there are two such texts, and the next problem of any other kind trims the list.
+    problem('ari_conf:problems:'..account, cjson.encode(told))
     redis.call('HINCRBY', P..'counts', 'dropped', 1)
     return false
   end

@@ -17,8 +17,16 @@ from ari_conf.common.fair_shares import Shares
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Element, Play, Prompt
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.documents import parser
-from ari_conf.errors import InvalidDocument, RequestFailed, ResponseRefused, StoreUnavailable, TooManyWaiting
+from ari_conf.errors import (
+    InvalidDocument,
+    RequestFailed,
+    RequestRefused,
+    ResponseRefused,
+    StoreUnavailable,
+    TooManyWaiting,
+)
 from ari_conf.http_client.fetch import Enough, Fetcher, Response
 from ari_conf.http_client.prepared_request import without_query
 from ari_conf.store.accounts import AccountRecord
@@ -63,12 +71,11 @@ class DocumentLoader:
         try:
             found = await self._read(self._document, effect.auth_id, *await self._text_of(effect))
         except InvalidDocument as error:
-            return ev.DocumentFailed(effect.fetch_id, True, _not_run(effect.source, error))
+            return ev.DocumentFailed(effect.fetch_id, ProblemKind.DOCUMENT_INVALID, _not_run(effect.source, error))
         except TooManyWaiting as error:
-            return ev.DocumentFailed(effect.fetch_id, False, _not_run(effect.source, error))
+            return ev.DocumentFailed(effect.fetch_id, ProblemKind.DOCUMENT_UNREACHABLE, _not_run(effect.source, error))
         except RequestFailed as error:
-            # "over 100 KB" is a bad document; a document that did not arrive is an unreachable URL.
-            return ev.DocumentFailed(effect.fetch_id, isinstance(error, ResponseRefused), str(error))
+            return ev.DocumentFailed(effect.fetch_id, _failure_kind(error), str(error))
         return ev.DocumentFetched(effect.fetch_id, found.elements, found.warnings)
 
     async def fetch_sounds(self, effect: do.FetchSoundDocument) -> ev.Event:
@@ -81,9 +88,11 @@ class DocumentLoader:
         except RequestFailed as error:
             if error.status in REFUSES_POST and AUDIO_NAME.search(without_query(effect.url)):
                 return ev.SoundDocumentFetched(effect.fetch_id, (Play(effect.url),))
-            return ev.SoundDocumentFailed(effect.fetch_id, str(error))
+            refused = isinstance(error, RequestRefused)
+            kind = ProblemKind.URL_NOT_ALLOWED if refused else ProblemKind.SOUND_DOCUMENT_FAILED
+            return ev.SoundDocumentFailed(effect.fetch_id, kind, str(error))
         except (InvalidDocument, TooManyWaiting) as error:
-            return ev.SoundDocumentFailed(effect.fetch_id, str(error))
+            return ev.SoundDocumentFailed(effect.fetch_id, ProblemKind.SOUND_DOCUMENT_FAILED, str(error))
         return ev.SoundDocumentFetched(effect.fetch_id, sounds, warnings)
 
     async def account(self, auth_id: str) -> AccountRecord | None:
@@ -191,6 +200,13 @@ def _content_type(reply: Response) -> str:
 def _charset(reply: Response) -> str:
     found = CHARSET.search(_content_type(reply))
     return found[1] if found else ""
+
+
+def _failure_kind(error: RequestFailed) -> ProblemKind:
+    if isinstance(error, ResponseRefused):
+        # "over 100 KB" is a bad document; a document that did not arrive is an unreachable URL.
+        return ProblemKind.DOCUMENT_INVALID
+    return ProblemKind.URL_NOT_ALLOWED if isinstance(error, RequestRefused) else ProblemKind.DOCUMENT_UNREACHABLE
 
 
 def _not_run(source: str, error: Exception) -> str:

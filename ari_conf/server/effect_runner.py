@@ -24,6 +24,7 @@ from ari_conf.common.supervision import Tasks
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Play, Speak
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.errors import (
     REPORT_HINT,
     AriError,
@@ -32,6 +33,7 @@ from ari_conf.errors import (
     AriUnreachable,
     LeaseLost,
     SoundError,
+    SoundNotFetched,
     StoreUnavailable,
 )
 from ari_conf.http_client.fetch import Fetcher
@@ -311,7 +313,8 @@ class EffectRunner:
         try:
             media = await self._sounds.prepare(effect.sound, auth_id)
         except SoundError as error:
-            self._deliver(ev.SoundFailed(effect.playback_id, effect.sound, str(error)))
+            kind = _failure_kind(effect.sound, error)
+            self._deliver(ev.SoundFailed(effect.playback_id, effect.sound, kind, str(error)))
         else:
             self._deliver(ev.SoundPrepared(effect.playback_id, media))
 
@@ -351,6 +354,12 @@ class EffectRunner:
         self._sounds.stop_warming(owner)
         for task, seconds in self._prepared_for.pop(owner, {}).items():
             asyncio.get_running_loop().call_later(seconds, task.cancel)
+
+
+def _failure_kind(sound: Play | Speak, error: SoundError) -> ProblemKind:
+    if isinstance(error, SoundNotFetched):
+        return ProblemKind.URL_NOT_ALLOWED if error.not_allowed else ProblemKind.SOUND_UNREACHABLE
+    return ProblemKind.SPEECH_FAILED if isinstance(sound, Speak) else ProblemKind.SOUND_UNPLAYABLE
 
 
 def _can_tell(effect: do.AsteriskEffect, error: AriUnreachable) -> bool:

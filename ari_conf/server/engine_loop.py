@@ -11,6 +11,7 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.engine import Engine
 from ari_conf.core.messages import Outputs
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.errors import REPORT_HINT
 from ari_conf.observability.call_log import CallLog
 from ari_conf.observability.log_fields import fields_of, log_item
@@ -87,9 +88,9 @@ class EngineLoop:
     def reply(self, reply: do.CommandReply) -> None:
         self._put([reply], self._now_ms())
 
-    def report(self, auth_id: str, text: str) -> None:
-        """Add `text` to the problems of the account."""
-        self._put([do.ReportProblem(auth_id, "", None, text)], self._now_ms())
+    def report(self, auth_id: str, kind: ProblemKind, text: str) -> None:
+        """Add a problem to those of the account."""
+        self._put([do.ReportProblem(auth_id, "", kind, None, text)], self._now_ms())
 
     def _put(self, effects: list[do.Effect], now: int, *, may_linger: bool = False) -> None:
         """Submit the step that the engine has just made to the writer, and set the timer.

@@ -13,6 +13,7 @@ from itertools import islice
 
 from ari_conf.core.effects import ClaimName
 from ari_conf.core.engine import Engine
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.server.step_writer import StepWriter
 from ari_conf.store.step_batch import Step
 
@@ -24,7 +25,7 @@ class NameClaims:
         self,
         engine: Engine,
         writer: StepWriter,
-        report: Callable[[str, str], None],
+        report: Callable[[str, ProblemKind, str], None],
         compared: asyncio.Event,
         now_ms: Callable[[], int],
     ) -> None:
@@ -70,4 +71,4 @@ class NameClaims:
             "unreachable. Callers on the two servers can't hear each other; new callers and API requests go to the one "
             f"on {owner}"
         )
-        self._report(claim.auth_id, text)
+        self._report(claim.auth_id, ProblemKind.CONFERENCE_SPLIT, text)

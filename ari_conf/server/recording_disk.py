@@ -9,6 +9,8 @@ from pathlib import Path
 
 import structlog
 
+from ari_conf.core.problem_kinds import ProblemKind
+
 log = structlog.get_logger()
 POLL_INTERVAL_S = 60.0
 
@@ -36,13 +38,13 @@ def disk_usage_warning(bytes_by_account: dict[str, int], limit_mb: int) -> str |
 async def monitor(
     folder: Path,
     limit_mb: int,
-    tell: Callable[[str, str], None],
+    tell: Callable[[str, ProblemKind, str], None],
     measured: Callable[[int], None],
     every_s: float = POLL_INTERVAL_S,
 ) -> None:
     """Measure the folder every `every_s` seconds, and warn once when it exceeds `limit_mb`. Never returns.
 
-    The warning goes to the log and by `tell(auth_id, text)` to each account with files in the folder; it can be
+    The warning goes to the log and by `tell(auth_id, kind, text)` to each account with files in the folder; it can be
     repeated only after usage was below the limit. An unreadable folder is logged once until it can be read.
     `measured` receives the total number of bytes.
     """
@@ -62,6 +64,6 @@ async def monitor(
         if text and not told:
             log.warning("recordings limit exceeded", bytes=sum(found.values()), limit_mb=limit_mb)
             for auth_id in found:
-                tell(auth_id, text)
+                tell(auth_id, ProblemKind.RECORDINGS_WAIT, text)
         told = text is not None
         await asyncio.sleep(every_s)

@@ -20,6 +20,7 @@ from ari_conf.common.supervision import LongLived, Tasks, ended
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.engine import Engine
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.errors import LeaseLost
 from ari_conf.http_client.fetch import Fetcher
 from ari_conf.media import sound_server
@@ -202,9 +203,9 @@ class ConferenceServer:
                 "lease lost: another process has taken over; this process was suspended, or could not reach Redis"
             )
 
-    def report(self, auth_id: str, text: str) -> None:
-        """Add `text` to the problems of the account."""
-        self._engine_loop.report(auth_id, text)
+    def report(self, auth_id: str, kind: ProblemKind, text: str) -> None:
+        """Add a problem to those of the account."""
+        self._engine_loop.report(auth_id, kind, text)
 
     async def _run_as_owner(self, tasks: LongLived, stop: asyncio.Event) -> None:
         serving = None

@@ -19,6 +19,7 @@ from typing import Protocol
 import structlog
 
 from ari_conf.core.effects import ExecutedEffect, IdentifyCall, PrepareSound, ReportProblem, WarmSounds
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.errors import REPORT_HINT, LeaseLost, StoreRefused, StoreUnavailable
 from ari_conf.store.step_batch import Batch, Step
 
@@ -256,10 +257,11 @@ class StepWriter:
             callbacks=sum(batch.callbacks.values()),
         )
         for auth_id in batch.callbacks:
-            self._report(auth_id, f"a callback was dropped: {reason}")
+            self._report_lost(auth_id, f"a callback was dropped: {reason}")
 
-    def _report(self, auth_id: str, text: str) -> None:
-        self._open.add(Step(self._now_ms, problems=[ReportProblem(auth_id, "", None, text)]))
+    def _report_lost(self, auth_id: str, text: str) -> None:
+        problem = ReportProblem(auth_id, "", ProblemKind.CALLBACKS_LOST, None, text)
+        self._open.add(Step(self._now_ms, problems=[problem]))
 
     def _goes_away(self, reason: str) -> None:
         now = asyncio.get_running_loop().time()
@@ -274,7 +276,7 @@ class StepWriter:
         self.redis_unavailable, self._jobs = False, 0
         for auth_id, count in self.dropped.items():
             text = f"{count} callbacks were dropped: Redis was unavailable for longer than ari_conf can queue them"
-            self._report(auth_id, text)
+            self._report_lost(auth_id, text)
         if self.dropped:
             reason = "Redis was unavailable for too long"
             log.error("callbacks dropped", callbacks=self.dropped.total(), reason=reason)

@@ -28,6 +28,7 @@ from ari_conf.core.effects import ReportProblem
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.engine import Engine
 from ari_conf.core.events import CallArrived
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.request_params import standard_params
 from ari_conf.core.snapshot import readable, restore
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable, StoreRefused, StoreUnavailable
@@ -360,4 +361,4 @@ def _record(
             f"recording {recording_id} of conference {room.name!r} is stored as mp3, without a callback: the "
             "conference's state record could not be read; look the recording up by its ID"
         )
-        yield ReportProblem(room.auth_id, "", None, text)
+        yield ReportProblem(room.auth_id, "", ProblemKind.RECORDING_INCOMPLETE, None, text)

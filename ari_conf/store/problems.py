@@ -10,6 +10,7 @@ from redis import Redis
 
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.common.safe_text import visible
+from ari_conf.core.problem_kinds import ProblemKind
 
 log = structlog.get_logger()
 
@@ -20,6 +21,7 @@ MOST_TEXT = 1000
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     at_ms: int
     call_uuid: str
+    kind: ProblemKind
     text: str
     """Text with escaped control characters, because it quotes documents, servers and callers."""
     code: int | None = None

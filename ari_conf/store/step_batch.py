@@ -16,6 +16,7 @@ import msgspec
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
 from ari_conf.core.effects import ClaimName, ExecutedEffect, PostCallback, ReleaseName, ReportProblem
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.errors import CallbackTooLong
 from ari_conf.queues import outbox
 from ari_conf.queues.partitioned_queue import prefix
@@ -255,10 +256,11 @@ def _items(step: Step) -> list[Any]:
             items += (_CALLBACKS, lane, text)
         except CallbackTooLong as error:
             call_uuid = dict(callback.params).get("CallUUID", "")
-            reports = [*reports, ReportProblem(callback.auth_id, call_uuid, None, str(error))]
+            too_long = ReportProblem(callback.auth_id, call_uuid, ProblemKind.CALLBACK_TOO_LONG, None, str(error))
+            reports = [*reports, too_long]
     for queue, lane, text in step.jobs:
         items += (prefix(queue), lane, text)
     for report in reports:
-        problem = problems.Problem(step.now_ms, report.call_uuid, report.text, report.code)
+        problem = problems.Problem(step.now_ms, report.call_uuid, report.kind, report.text, report.code)
         items += (problems.problems_key(report.auth_id), "", problems.encoded(problem))
     return items

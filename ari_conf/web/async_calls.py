@@ -23,12 +23,13 @@ from redis.asyncio import Redis
 
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.core.effects import CommandReply, PostCallback
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.errors import CallbackTooLong
 from ari_conf.queues import outbox
 from ari_conf.queues.partitioned_queue import prefix
 from ari_conf.queues.scripts import MARK_READY
 from ari_conf.settings import Settings
-from ari_conf.store.problems import Problem, problems_key
+from ari_conf.store.problems import Problem, encoded, problems_key
 from ari_conf.web.models import ApiRequest
 
 log = structlog.get_logger()
@@ -171,9 +172,9 @@ async def _keep_one(
 async def _give_up(parts: AsyncResources, api_id: str, promised: PendingResult, reason: str) -> None:
     redis: Any = parts.redis
     text = f"the result of the asynchronous call {api_id} could not be queued and is not sent: {reason}"
-    problem, key = Problem(await now_ms(redis), "", text), problems_key(promised.auth_id)
+    problem, key = Problem(await now_ms(redis), "", ProblemKind.RESULT_LOST, text), problems_key(promised.auth_id)
     pipe = redis.pipeline(transaction=True)
-    pipe.hdel(KEY, api_id).lpush(key, msgspec.json.encode(problem)).ltrim(key, 0, parts.settings.problems_kept - 1)
+    pipe.hdel(KEY, api_id).lpush(key, encoded(problem)).ltrim(key, 0, parts.settings.problems_kept - 1)
     await pipe.execute()
 
 

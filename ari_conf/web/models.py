@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ari_conf.core import elements
 from ari_conf.core.elements import InvalidValue
+from ari_conf.core.problem_kinds import ProblemKind
 
 
 def _as(read: Callable[[str], Any]) -> AfterValidator:
@@ -196,6 +197,7 @@ class ConferenceResponse(ApiResponse):
 class ProblemModel(BaseModel):
     time: str
     call_uuid: str
+    kind: ProblemKind
     code: int | None
     text: str
 

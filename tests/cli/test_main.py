@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from ari_conf import settings as settings_module
 from ari_conf.cli.main import app
 from ari_conf.core.effects import ReportProblem
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.queues import outbox, partitioned_queue
 from ari_conf.queues.partitioned_queue import prefix
 from ari_conf.recordings import jobs
@@ -258,11 +259,12 @@ def test_an_account_that_is_none_has_none(redis_server, words):
 
 async def test_the_problems_of_an_account(typed, redis_server):
     client = connect(redis_server.url)
-    await StateStore(client, "here").write(
-        [Step(1_700_000_000_000, problems=[ReportProblem("acme", "call-1", 8011, "the document is no XML")])]
-    )
+    report = ReportProblem("acme", "call-1", ProblemKind.DOCUMENT_INVALID, 8011, "the document is no XML")
+    await StateStore(client, "here").write([Step(1_700_000_000_000, problems=[report])])
     await client.aclose()
-    assert "2023-11-14 22:13:20 UTC\t8011\tcall-1\tthe document is no XML" in typed("problems", "acme")
+    assert "2023-11-14 22:13:20 UTC\tdocument_invalid\t8011\tcall-1\tthe document is no XML" in typed(
+        "problems", "acme"
+    )
     typed("account", "add", "other")
     assert typed("problems", "other") == ""
 
@@ -367,7 +369,9 @@ def hostile(redis_server, tmp_path):
     print it."""
     redis = redis_server.client
     accounts.add(redis, 0, "acme")
-    redis.lpush(problems_key("acme"), json.dumps({"at_ms": 1, "call_uuid": HOSTILE, "text": HOSTILE}))
+    redis.lpush(
+        problems_key("acme"), json.dumps({"at_ms": 1, "call_uuid": HOSTILE, "kind": "account_unknown", "text": HOSTILE})
+    )
     tries = (outbox.Attempt(1, 1, error=HOSTILE),)
     entry = outbox.CallbackEntry(
         "acme", f"http://example.com/{HOSTILE}", "POST", ((HOSTILE, HOSTILE),), 1, tries, HOSTILE

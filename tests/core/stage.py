@@ -14,6 +14,7 @@ from ari_conf.core.account import Account
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.engine import Engine
+from ari_conf.core.problem_kinds import ProblemKind
 from tests.fakes.asterisk import FOR_ASTERISK, Asterisk, Refused, lane
 
 START = 1_700_000_000_000
@@ -238,11 +239,14 @@ class Stage:
             case do.FetchSoundDocument(fetch_id, _, url) if url in self.sounds:
                 self._events.append(ev.SoundDocumentFetched(fetch_id, self.sounds[url]))
             case do.FetchSoundDocument(fetch_id):
-                self._events.append(ev.SoundDocumentFailed(fetch_id, "it is away"))
+                self._events.append(ev.SoundDocumentFailed(fetch_id, ProblemKind.SOUND_DOCUMENT_FAILED, "it is away"))
             case do.PrepareSound(playback_id, sound):
                 name = getattr(sound, "url", None) or getattr(sound, "markup", "")
                 broken = "broken" in name
-                failed, prepared = ev.SoundFailed(playback_id, sound, "broken"), ev.SoundPrepared(playback_id, name)
+                failed, prepared = (
+                    ev.SoundFailed(playback_id, sound, ProblemKind.SOUND_UNPLAYABLE, "broken"),
+                    ev.SoundPrepared(playback_id, name),
+                )
                 self._events.append(failed if broken else prepared)
             case do.ClaimName(_, name, conference_id) if name in self.names_elsewhere:
                 self._events.append(ev.NameTaken(conference_id, "another"))
@@ -254,9 +258,9 @@ class Stage:
     def _document(self, fetch_id: str, source: str) -> ev.Event:
         found = self.documents.get(source)
         if found is None:
-            return ev.DocumentFailed(fetch_id, False, "it is away")
+            return ev.DocumentFailed(fetch_id, ProblemKind.DOCUMENT_UNREACHABLE, "it is away")
         if isinstance(found, ev.DocumentFailed):
-            return ev.DocumentFailed(fetch_id, found.invalid, found.reason)
+            return ev.DocumentFailed(fetch_id, found.kind, found.reason)
         return ev.DocumentFetched(fetch_id, found)
 
     def _obey(self, effect: do.Effect) -> None:

@@ -8,13 +8,14 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.account import Account
 from ari_conf.core.elements import GetDigits, Hangup, Play, PreAnswer, Redirect, Speak, Wait
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.queues import outbox
 from tests.core.stage import ACTION, START, Stage, stay
 
 NEXT = "http://next.example/"
 FALLBACK = "http://fallback.example/"
 HANGUP = "http://hangup.example/"
-INVALID = ev.DocumentFailed("", True, "it is no XML")
+INVALID = ev.DocumentFailed("", ProblemKind.DOCUMENT_INVALID, "it is no XML")
 
 
 @pytest.fixture

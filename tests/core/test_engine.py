@@ -11,6 +11,7 @@ from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.member import Member
 from ari_conf.core.elements import Play, Wait
 from ari_conf.core.engine import Engine
+from ari_conf.core.problem_kinds import ProblemKind
 from tests.core.stage import MUSIC, START, Stage, players, stay
 
 LATE: list[ev.Event] = [
@@ -26,14 +27,14 @@ LATE: list[ev.Event] = [
     ev.BeepHeard("x"),
     ev.SoundPrepared("c.call-x.1.1", "a"),
     ev.SoundPrepared("m.id9.7.wait.1.1", "a"),
-    ev.SoundFailed("b.id9.1.1", Play("a"), "no"),
+    ev.SoundFailed("b.id9.1.1", Play("a"), ProblemKind.SOUND_UNPLAYABLE, "no"),
     ev.PlaybackFinished("somebody else's"),
     ev.RecordingStarted("id9", "r"),
     ev.RecordingFinished("id9", "r"),
     ev.DocumentFetched("c.call-x.1", ()),
-    ev.DocumentFailed("c.call-x.1", False, "no"),
+    ev.DocumentFailed("c.call-x.1", ProblemKind.DOCUMENT_UNREACHABLE, "no"),
     ev.SoundDocumentFetched("m.id9.7.waitSound.1", ()),
-    ev.SoundDocumentFailed("m.id9.7.waitSound.1", "no"),
+    ev.SoundDocumentFailed("m.id9.7.waitSound.1", ProblemKind.SOUND_DOCUMENT_FAILED, "no"),
     ev.NameClaimed("id9"),
     ev.NameTaken("id9", "another"),
     ev.EffectFailed(do.AddChannel("x", "b.id9.bridge"), "no"),

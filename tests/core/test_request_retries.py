@@ -12,6 +12,7 @@ from ari_conf.core import events as ev
 from ari_conf.core.bounds import MOST_INSISTED
 from ari_conf.core.conferences.failure_handling import REMOVAL_AGAIN_MS, REMOVALS
 from ari_conf.core.elements import Play, Speak, Wait
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.request_retries import RequestRetries
 from tests.core.stage import START, Stage, players, stay
 
@@ -215,7 +216,7 @@ def test_late_news_of_an_earlier_sound_is_not_the_next_ones(stage: Stage) -> Non
         ev.EffectFailed(one, "late"),
         ev.PlaybackFinished(one.playback_id),
         ev.PlaybackFinished(one.playback_id, failed=True),
-        ev.SoundFailed(one.playback_id, Play("one"), "late"),
+        ev.SoundFailed(one.playback_id, Play("one"), ProblemKind.SOUND_UNPLAYABLE, "late"),
         ev.SoundPrepared(one.playback_id, "elsewhere"),
     ]
     stage.tell(*late)
@@ -230,7 +231,7 @@ def test_late_news_of_an_earlier_question_is_not_the_next_ones(stage: Stage) -> 
     stage.pass_time(5)
     earlier, now = stage.all(do.FetchSoundDocument)
     for late in (
-        ev.SoundDocumentFailed(earlier.fetch_id, "late"),
+        ev.SoundDocumentFailed(earlier.fetch_id, ProblemKind.SOUND_DOCUMENT_FAILED, "late"),
         ev.SoundDocumentFetched(earlier.fetch_id, (Play("old"),)),
     ):
         assert stage.tell(late) == []

@@ -22,6 +22,7 @@ from ari_conf import doctor
 from ari_conf.common import process_identity
 from ari_conf.common.redis_client import connect_in_threads
 from ari_conf.core.effects import PostCallback, ReportProblem
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.doctor import asterisk
 from ari_conf.doctor import host as machine
 from ari_conf.doctor.check import CheckFailed
@@ -446,7 +447,11 @@ def test_calls_that_came_for_an_account_that_is_none(empty, redis_server):
     async def refused() -> None:
         kept = state_store.connect(redis_server.url)
         await state_store.StateStore(kept, "pbx", 100).write(
-            [state_store.Step(0, problems=[ReportProblem("acmee", "call-1", None, "no such")])]
+            [
+                state_store.Step(
+                    0, problems=[ReportProblem("acmee", "call-1", ProblemKind.ACCOUNT_UNKNOWN, None, "no such")]
+                )
+            ]
         )
         await kept.aclose()
 

@@ -21,6 +21,7 @@ from ari_conf.core.account import Account
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.engine import Engine
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.snapshot import restore, snapshot
 from tests.simulation import documents
 
@@ -36,6 +37,7 @@ OWED = (do.IdentifyCall, do.FetchDocument, do.FetchSoundDocument, do.PrepareSoun
 ROOMS = (el.Conference("standup", record=True, enter_sound="beep:1", callback_url="http://callback.example/"),
          el.Conference("standup", digits_match=("1", "12"), floor_event=True, stay_alone=False, time_limit=30),
          el.Conference("standup", wait_sound="http://sounds.example/two", start_conference_on_enter=False))  # fmt: skip
+FAILURES = ProblemKind.DOCUMENT_INVALID, ProblemKind.DOCUMENT_UNREACHABLE
 
 
 class Course:
@@ -133,15 +135,16 @@ class Course:
             case do.FetchDocument(fetch_id):
                 room = (ROOMS[b % 3], el.Wait(1)) if b % 2 else documents.document(b)
                 yield (
-                    ev.DocumentFailed(fetch_id, b % 2 == 0, "away")
+                    ev.DocumentFailed(fetch_id, FAILURES[b % 2], "away")
                     if b % 9 == 8
                     else ev.DocumentFetched(fetch_id, room)
                 )
             case do.FetchSoundDocument(fetch_id):
                 found = documents.sounds("http://sounds.example/two") if b % 2 else ()
-                yield ev.SoundDocumentFetched(fetch_id, found) if b % 3 else ev.SoundDocumentFailed(fetch_id, "away")
+                away = ev.SoundDocumentFailed(fetch_id, ProblemKind.SOUND_DOCUMENT_FAILED, "away")
+                yield ev.SoundDocumentFetched(fetch_id, found) if b % 3 else away
             case do.PrepareSound(playback_id, sound):
-                broken = ev.SoundFailed(playback_id, sound, "no sound")
+                broken = ev.SoundFailed(playback_id, sound, ProblemKind.SOUND_UNPLAYABLE, "no sound")
                 yield ev.SoundPrepared(playback_id, "sound:x") if b % 4 else broken
             case do.ClaimName(_, _, conference_id):
                 yield ev.NameClaimed(conference_id) if b % 9 else ev.NameTaken(conference_id, "another")

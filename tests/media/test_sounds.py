@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from werkzeug import Request, Response
 
 from ari_conf.core.elements import Play, Speak
-from ari_conf.errors import RequestFailed, RequestRefused, ResponseRefused, SoundError
+from ari_conf.errors import RequestFailed, RequestRefused, ResponseRefused, SoundError, SoundNotFetched
 from ari_conf.http_client.fetch import Fetcher
 from ari_conf.media import sounds as media_sounds
 from ari_conf.media import transcode
@@ -320,8 +320,9 @@ async def test_nothing_stands_in_for_a_url_that_may_not_be_asked(world: World) -
     await sounds.prepare(Play(URL), "A")
     world.now += UNTOLD_S
     world.origin.fails = RequestRefused("example.com: requests to this address are not allowed")
-    with pytest.raises(SoundError, match="requests to this address are not allowed"):
+    with pytest.raises(SoundNotFetched, match="requests to this address are not allowed") as refused:
         await sounds.prepare(Play(URL), "A")
+    assert refused.value.not_allowed
 
 
 @pytest.mark.parametrize(
@@ -351,8 +352,9 @@ async def test_an_origin_that_answers_decides_what_is_played(world: World, fails
             assert [line["url"] for line in logs] == [URL]
             assert "secret" not in str(logs)
             return
-        with pytest.raises(SoundError):
+        with pytest.raises(SoundNotFetched) as failure:
             await sounds.prepare(Play(URL + "?key=secret"), "A")
+        assert not failure.value.not_allowed
     # Nor is it played once the origin is unreachable.
     world.origin.fails = RequestFailed("no connection")
     with pytest.raises(SoundError, match="no connection"):

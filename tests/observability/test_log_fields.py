@@ -14,6 +14,7 @@ from ari_conf.core import events as ev
 from ari_conf.core.account import Account
 from ari_conf.core.commands import Announce, ForCall, ForConference, HangUpCall
 from ari_conf.core.elements import GetDigits, Play, Speak
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.observability.log_fields import LOUD, OMITTED_FIELDS, fields_of, log_item
 
 SECRET = "271828"
@@ -76,6 +77,10 @@ TOLD: list[tuple[Any, dict[str, Any]]] = [
         {"channel_id": "ann", "playback_id": "c.u1.2", "call_uuid": "call-ann"},
     ),
     (
+        do.ReportProblem("A", "u1", ProblemKind.DOCUMENT_INVALID, 8011, "it is no XML"),
+        {"call_uuid": "u1", "problem_kind": "document_invalid", "code": 8011, "text": "it is no XML"},
+    ),
+    (
         ev.EffectFailed(do.SendDigits("ann", SECRET), "no"),
         {"effect": "SendDigits", "reason": "no", "channel_id": "ann", "call_uuid": "call-ann"},
     ),
@@ -105,6 +110,6 @@ def test_only_what_somebody_may_have_to_act_on_is_told_above_level_debug() -> No
         log_item("event", ev.DeadlineReached(), {})
         log_item("event", ev.DigitReceived("ann", "1"), {})
         log_item("event", ev.EffectFailed(do.Answer("ann"), "gone"), {})
-        log_item("effect", do.ReportProblem("A", "u1", None, "odd"), {})
+        log_item("effect", do.ReportProblem("A", "u1", ProblemKind.ASTERISK_FAILED, None, "odd"), {})
     assert [line["log_level"] for line in logged] == ["debug", "debug", "info", "warning"]
     assert do.ReportProblem in LOUD

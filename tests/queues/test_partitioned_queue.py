@@ -3,6 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.queues import outbox, partitioned_queue, scripts
 from ari_conf.queues.partitioned_queue import (
     ClaimedEntry,
@@ -16,7 +17,7 @@ from ari_conf.queues.partitioned_queue import (
     retry as retry,
 )
 from ari_conf.store import accounts
-from ari_conf.store.problems import problems_key, read_problems
+from ari_conf.store.problems import Problem, encoded, problems_key, read_problems
 from tests.redis import RedisServer
 
 
@@ -334,6 +335,17 @@ def test_an_account_takes_no_more_than_it_may(play: Play):
     assert f"{most} callbacks of this account" in problem
 
 
+def test_the_problem_of_a_full_queue_has_its_kind_and_removes_no_other(play: Play, monkeypatch: pytest.MonkeyPatch):
+    """ARI_CONF_PROBLEMS_KEPT may be above the default."""
+    earlier = [encoded(Problem(n, "", ProblemKind.DOCUMENT_INVALID, f"earlier {n}")) for n in range(300)]
+    play.server.client.rpush(problems_key("A"), *earlier)
+    play.server.client.hset("ari_conf:callbacks:bytes", "A", scripts.MOST_BYTES_OF_AN_ACCOUNT)
+    play.server.client.set("ari_conf:callbacks:counted:A", 1)  # the wrong count is believed
+    play.put("A:o:1", "x", "y")
+    newest, *others = read_problems(play.server.client, "A", 1000)
+    assert newest.kind == ProblemKind.CALLBACKS_FULL and len(others) == 300
+
+
 def test_an_account_takes_no_more_bytes_than_it_may(play: Play):
     play.put("A:o:1", "x")
     play.server.client.hset("ari_conf:callbacks:bytes", "A", scripts.MOST_BYTES_OF_AN_ACCOUNT - 5)
@@ -416,7 +428,11 @@ def test_what_became_of_an_entry_that_is_gone_holds_nobody_up(
 def test_problems_that_can_not_be_read_do_not_keep_a_verdict_from_counting(play: Play, damage: bytes):
     play.server.client.lpush(problems_key("A"), damage)
     play.put("A:o:1", "a", "b")
-    problem = (problems_key("A"), b'{"at_ms": 1, "call_uuid": "", "text": "down"}', 200)
+    problem = (
+        problems_key("A"),
+        b'{"at_ms": 1, "call_uuid": "", "kind": "callback_dead_lettered", "text": "down"}',
+        200,
+    )
     second = play.take(verdict=dead_letter(play.take(), b"a", 10, 60_000, problem))
     assert second.entry == b"b"
     play.server.client.delete(problems_key("A"))
@@ -430,7 +446,7 @@ def test_problems_of_names_that_no_account_has_are_kept_for_a_day_and_of_so_many
 ):
     client = play.server.client
     accounts.add(client, 1, "A")
-    problem = b'{"at_ms": 1, "call_uuid": "", "text": "down"}'
+    problem = b'{"at_ms": 1, "call_uuid": "", "kind": "callback_dead_lettered", "text": "down"}'
     for name in ("A", *(f"misspelt{n}" for n in range(scripts.MOST_STRANGERS + 20))):
         play.put(f"{name}:o:1", "x")
         play.tell(dead_letter(play.take(), b"x", 10, 60_000, (problems_key(name), problem, 200)))

@@ -15,8 +15,9 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.calls.call import Call
 from ari_conf.core.elements import Play, Speak, Wait
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.documents import parser
-from ari_conf.errors import RequestFailed, ResponseRefused, StoreUnavailable
+from ari_conf.errors import RequestFailed, RequestRefused, ResponseRefused, StoreUnavailable
 from ari_conf.server import document_loader
 from ari_conf.server.document_loader import DocumentLoader
 from ari_conf.server.effect_runner import EffectRunner
@@ -317,6 +318,25 @@ async def test_of_sounds_what_came_is_told_or_why_none(world: World) -> None:
     assert event.sounds == (Wait(), Play("https://e.x/a"), Speak("hi")) and len(event.warnings) == 1
     world.body = b"<html/>"
     assert "root is <html>" in failed(await world.fetch_sounds())
+
+
+@pytest.mark.parametrize(
+    ("error", "of_document", "of_sounds"),
+    [
+        (RequestFailed("down", 500), ProblemKind.DOCUMENT_UNREACHABLE, ProblemKind.SOUND_DOCUMENT_FAILED),
+        (ResponseRefused("too long"), ProblemKind.DOCUMENT_INVALID, ProblemKind.SOUND_DOCUMENT_FAILED),
+        (RequestRefused("private"), ProblemKind.URL_NOT_ALLOWED, ProblemKind.URL_NOT_ALLOWED),
+        (None, ProblemKind.DOCUMENT_INVALID, ProblemKind.SOUND_DOCUMENT_FAILED),
+    ],
+    ids=["unreachable", "too long", "not allowed", "no document"],
+)
+async def test_a_failure_says_its_kind(
+    world: World, error: Exception | None, of_document: ProblemKind, of_sounds: ProblemKind
+) -> None:
+    world.error, world.body = error, b"<html/>"
+    document, sounds = await world.fetch(), await world.fetch_sounds()
+    assert isinstance(document, ev.DocumentFailed) and document.kind == of_document
+    assert isinstance(sounds, ev.SoundDocumentFailed) and sounds.kind == of_sounds
 
 
 # Kept documents.

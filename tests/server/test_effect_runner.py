@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast, get_args
 
 import pytest
@@ -14,7 +15,8 @@ from structlog.testing import capture_logs
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Play, Speak, Wait
-from ari_conf.errors import AriError, AriLate, AriNotFound, AriUnreachable
+from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.errors import AriError, AriLate, AriNotFound, AriUnreachable, SoundError, SoundNotFetched
 from ari_conf.server import effect_runner
 from ari_conf.server.effect_runner import MAX_ATTEMPTS, MOST_LATE, EffectRunner
 from ari_conf.store.accounts import AccountRecord
@@ -478,3 +480,25 @@ async def test_sounds_are_warmed_for_the_call_that_named_them(monkeypatch: pytes
             await asyncio.sleep(0)
     assert warmed == [((Play("a"),), "MA1", "CALL"), ([Play("a"), Speak("b")], "MA1", "CALL")]
     await one.close()
+
+
+@pytest.mark.parametrize(
+    ("sound", "error", "kind"),
+    [
+        (Play("x"), SoundNotFetched("down", not_allowed=False), ProblemKind.SOUND_UNREACHABLE),
+        (Play("x"), SoundNotFetched("private", not_allowed=True), ProblemKind.URL_NOT_ALLOWED),
+        (Play("x"), SoundError("no audio"), ProblemKind.SOUND_UNPLAYABLE),
+        (Speak("x"), SoundError("no voice"), ProblemKind.SPEECH_FAILED),
+    ],
+    ids=["unreachable", "not allowed", "unplayable", "unspeakable"],
+)
+async def test_a_sound_that_fails_says_its_kind(sound: Play | Speak, error: SoundError, kind: ProblemKind) -> None:
+    async def prepare(*_: Any) -> str:
+        raise error
+
+    told: asyncio.Queue[ev.Event] = asyncio.Queue()
+    some = cast(Any, SimpleNamespace(app="ari_conf", prepare=prepare, complaints=lambda _: []))
+    runner = EffectRunner(some, some, some, some, Path(), told.put_nowait, some, owners=owners)
+    runner.run(do.PrepareSound("c.CALL.1", sound))
+    assert await told.get() == ev.SoundFailed("c.CALL.1", sound, kind, str(error))
+    await runner.close()

@@ -16,6 +16,7 @@ from ari_conf.core.account import Account
 from ari_conf.core.elements import Conference, GetDigits, Hangup, Wait
 from ari_conf.core.engine import Engine
 from ari_conf.core.messages import SoundDocumentRequested
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.server.engine_loop import HELD_S, TIMER_SET_MS, EngineLoop
 from ari_conf.server.step_builder import StepBuilder
 from ari_conf.settings import from_environment
@@ -232,9 +233,9 @@ async def test_whom_a_broken_resumption_concerned_is_given_up_alone(place: Place
 
 
 async def test_what_is_reported_is_among_the_problems_of_the_account(place: Place) -> None:
-    place.loop.report("A", "the disk is full")
+    place.loop.report("A", ProblemKind.RECORDINGS_WAIT, "the disk is full")
     ((step, effects),) = place.written.steps
-    assert [(problem.auth_id, problem.text) for problem in step.problems] == [("A", "the disk is full")]
+    assert step.problems == [do.ReportProblem("A", "", ProblemKind.RECORDINGS_WAIT, None, "the disk is full")]
     assert effects == [] and step.now_ms == NOW
 
 

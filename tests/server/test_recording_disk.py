@@ -5,6 +5,7 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.server import recording_disk
 from tests import lateness
 
@@ -16,7 +17,7 @@ async def test_each_account_that_has_some_of_it_is_told_once_until_it_is_less_ag
         path.write_bytes(bytes(size))
         return path
 
-    told: list[tuple[str, str]] = []
+    told: list[tuple[str, ...]] = []
     measured: list[int] = []
 
     def look(size: int) -> None:
@@ -36,8 +37,9 @@ async def test_each_account_that_has_some_of_it_is_told_once_until_it_is_less_ag
     assert told == [] and measured[-1] == 950_000
     second = write("B", 150_000)
     await looks(3)
-    assert sorted(account for account, _ in told) == ["A", "B"]
-    assert "1 MB" in told[0][1] and "recordings pending" in told[0][1]
+    assert sorted(account for account, *_ in told) == ["A", "B"]
+    assert {kind for _, kind, _ in told} == {ProblemKind.RECORDINGS_WAIT}
+    assert "1 MB" in told[0][2] and "recordings pending" in told[0][2]
     second.unlink()
     await looks(2)
     write("B", 150_000)

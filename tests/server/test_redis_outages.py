@@ -66,9 +66,9 @@ class Owner:
         )
         compared = asyncio.Event()
         compared.set()
-        self.problems: list[str] = []
+        self.problems: list[tuple[str, ...]] = []
         names = NameClaims(
-            stage.engine, self.writer, lambda _, text: self.problems.append(text), compared, lambda: stage.now
+            stage.engine, self.writer, lambda *told: self.problems.append(told), compared, lambda: stage.now
         )
         self.rewriting = StateRewriter(stage.engine, self.steps, self.store, self.writer, names, lambda: stage.now)
         self._written = 0

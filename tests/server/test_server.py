@@ -18,6 +18,7 @@ from pytest_httpserver import HTTPServer
 from redis import Redis
 from structlog.testing import capture_logs
 
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.errors import SetupFailed, TaskEnded
 from ari_conf.local.processes import free_port, port_answers
 from ari_conf.ownership import lease
@@ -176,7 +177,7 @@ async def test_what_could_not_be_written_before_the_end_is_said(settings: Settin
     redis_server.kill()
     with capture_logs() as logged:
         for n in range(3):
-            service.report("A", f"problem {n}")
+            service.report("A", ProblemKind.RECORDINGS_WAIT, f"problem {n}")
         stop.set()
         await lateness.soon(running)
     (line,) = (line for line in logged if line["event"] == "steps lost at shutdown")

@@ -12,6 +12,7 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.conferences.member import Member
 from ari_conf.core.effects import CommandReply
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.recordings import jobs
 from ari_conf.server.step_builder import StepBuilder
 from ari_conf.server.takeover import NEXT_MEMBER_ID
@@ -47,7 +48,7 @@ async def kept(redis_server: RedisServer) -> AsyncIterator[StateStore]:
 
 def test_what_is_for_redis_is_written_and_all_else_is_run(steps: StepBuilder) -> None:
     callback = do.PostCallback("c1", "A", "http://callback.example/", "POST", ())
-    problem = do.ReportProblem("A", "u1", None, "odd")
+    problem = do.ReportProblem("A", "u1", ProblemKind.ASTERISK_FAILED, None, "odd")
     name = do.ReleaseName("A", "standup", "c1")
     run = [do.Answer("ann"), do.IdentifyCall("u1", "ann", "A"), do.ClaimName("A", "standup", "c2")]
     step, todo = steps.build([run[0], callback, problem, run[1], name, run[2]], NOW)

@@ -16,6 +16,7 @@ from ari_conf.core import events as ev
 from ari_conf.core.account import Account
 from ari_conf.core.engine import Engine
 from ari_conf.core.expectations import AsteriskState
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.reconciliation.batches import ON_THE_WAY_S, expectations_by_owner, plan_in_batches
 from ari_conf.core.reconciliation.plan import ReconciliationPlan, missed_events
 from ari_conf.core.reconciliation.plan import expectations as expected
@@ -292,15 +293,17 @@ class World:
                 return ev.CallIdentified(call_uuid, None if failed else account, (("X-PH-Team", "blue"),))
             case do.FetchDocument(fetch_id, _, source):
                 if failed:
-                    return ev.DocumentFailed(fetch_id, invalid=len(fetch_id) % 2 == 0, reason="the server is away")
+                    invalid = len(fetch_id) % 2 == 0
+                    kind = ProblemKind.DOCUMENT_INVALID if invalid else ProblemKind.DOCUMENT_UNREACHABLE
+                    return ev.DocumentFailed(fetch_id, kind, "the server is away")
                 return ev.DocumentFetched(fetch_id, documents.document(int(source.rpartition("/")[2])))
             case do.FetchSoundDocument(fetch_id, _, url):
                 if failed or url.endswith("fails"):
-                    return ev.SoundDocumentFailed(fetch_id, "the server is away")
+                    return ev.SoundDocumentFailed(fetch_id, ProblemKind.SOUND_DOCUMENT_FAILED, "the server is away")
                 return ev.SoundDocumentFetched(fetch_id, documents.sounds(url))
             case do.PrepareSound(playback_id, sound):
                 if failed or "broken" in getattr(sound, "url", ""):
-                    return ev.SoundFailed(playback_id, sound, "no sound")
+                    return ev.SoundFailed(playback_id, sound, ProblemKind.SOUND_UNPLAYABLE, "no sound")
                 return ev.SoundPrepared(playback_id, f"sound:{playback_id}")
             case do.ClaimName(auth_id, name, conference_id):
                 if failed:

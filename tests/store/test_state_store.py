@@ -10,6 +10,7 @@ from ari_conf.core.conferences.member import Member
 from ari_conf.core.effects import PostCallback, ReleaseName, ReportProblem
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.events import CallArrived
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.snapshot import restore, snapshot
 from ari_conf.errors import StoreUnavailable
 from ari_conf.ownership.lease import written_key
@@ -39,7 +40,7 @@ def callback(number: int, lane: str = "c1") -> PostCallback:
 
 
 def problem(text: str) -> ReportProblem:
-    return ReportProblem("MA1", "u1", 8011, text)
+    return ReportProblem("MA1", "u1", ProblemKind.DOCUMENT_INVALID, 8011, text)
 
 
 def batch_of(kept: StateStore, *steps: Step) -> Batch:

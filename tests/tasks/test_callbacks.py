@@ -109,7 +109,9 @@ def test_what_has_no_receiver_tells_why(redis_server: RedisServer, start_worker:
 def test_a_dead_letter_is_told_where_its_user_looks(redis_server: RedisServer, start_worker: Start):
     """The account's problem list reports the dead letter, with one entry for repeated failures."""
     for n in range(3):
-        redis_server.client.lpush(problems_key("MA1"), f'{{"at_ms": {n}, "call_uuid": "u", "text": "earlier"}}')
+        redis_server.client.lpush(
+            problems_key("MA1"), f'{{"at_ms": {n}, "call_uuid": "u", "kind": "call_transferred", "text": "earlier"}}'
+        )
     with Receiver(lambda _: 404) as receiver:
         start_worker()
         url = f"{receiver.url}/cb?secret=1#rc=0"

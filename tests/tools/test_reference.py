@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tools import reference
-from tools.reference import cli, hangup_codes, log_events, metrics, redis_keys, xml
+from tools.reference import cli, hangup_codes, log_events, metrics, problems, redis_keys, xml
 from tools.reference.markdown import IncompleteTable, cell, code, linked
 
 
@@ -43,6 +43,7 @@ def test_each_row_of_a_table_is_one_line_with_as_many_cells_as_the_first(name):
         (metrics.WEB, "ari_conf_workers", metrics.page),
         (hangup_codes.CODES, 4010, hangup_codes.page),
         (hangup_codes.CAUSES, 44, hangup_codes.page),
+        (problems.REMEDIES, "document_loop", problems.page),
         (xml.MEANINGS["Play"], "loop", xml.page),
         (log_events.EVENTS, "redis recovered", log_events.page),
         (redis_keys.GROUPS, "Ownership", redis_keys.page),

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.queues import dead_letters, outbox
 from ari_conf.queues.partitioned_queue import PartitionedQueue, ack, prefix
 from ari_conf.store.problems import read_problems
@@ -151,6 +152,7 @@ end
         eventually(lambda: owner.redis.hlen(later.KEY) == 0)
         (problem,) = read_problems(owner.redis, "A")
         assert "call-1" in problem.text and "not sent" in problem.text
+        assert problem.kind == ProblemKind.RESULT_LOST
         owner.redis.delete(REFUSES)
         (entry,) = waiting(owner)
         assert (entry.auth_id, dict(entry.params)["status_code"]) == ("B", "503")

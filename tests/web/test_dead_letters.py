@@ -12,10 +12,11 @@ import msgspec
 import pytest
 
 from ari_conf.core.effects import CommandReply, PostCallback
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.queues import outbox, partitioned_queue
 from ari_conf.queues.command_queue import encode_reply, reply_key
 from ari_conf.queues.partitioned_queue import prefix
-from ari_conf.store.problems import problems_key
+from ari_conf.store.problems import Problem, encoded, problems_key
 from ari_conf.web import async_calls, metrics
 from tests.lateness import Patience
 from tests.web.conftest import Api, Owner, Served, account
@@ -101,10 +102,16 @@ def test_all_are_sent_again_and_none_of_anothers(api: Api, owner: Owner):
 
 
 def test_problems(api: Api, served: Served, owner: Owner):
-    problem = {"at_ms": 1_700_000_000_000, "call_uuid": "c1", "text": "the answer URL is away", "code": 7011}
-    owner.redis.lpush(problems_key("A"), json.dumps(problem))
+    problem = Problem(1_700_000_000_000, "c1", ProblemKind.DOCUMENT_UNREACHABLE, "the answer URL is away", 7011)
+    owner.redis.lpush(problems_key("A"), encoded(problem))
     (told,) = api.get("Problem/").json["problems"]
-    assert told == {"time": "2023-11-14T22:13:20.000+00:00", "call_uuid": "c1", "code": 7011, "text": problem["text"]}
+    assert told == {
+        "time": "2023-11-14T22:13:20.000+00:00",
+        "call_uuid": "c1",
+        "kind": "document_unreachable",
+        "code": 7011,
+        "text": problem.text,
+    }
     assert account(served, "B").get("Problem/").json["problems"] == []
 
 

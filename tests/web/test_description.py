@@ -16,6 +16,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from ari_conf.core.effects import PostCallback
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.queues import outbox, partitioned_queue
 from ari_conf.recordings import index, jobs
 from ari_conf.store.problems import Problem, problems_key
@@ -60,7 +61,7 @@ class Others:
         self.letter = dies(owner, "B", "http://example.com/of-B")
         callback = PostCallback("c1", "B", "http://example.com/of-B", "POST", (("Event", "ConferenceEnter"),))
         partitioned_queue.enqueue(owner.redis, [outbox.enqueue_item(callback, 1)])
-        problem = Problem(1, "u1", "of-B")
+        problem = Problem(1, "u1", ProblemKind.DOCUMENT_WARNING, "of-B")
         owner.redis.lpush(problems_key("B"), msgspec.json.encode(problem))
         kept = index.StoredRecording(
             recording_id="r1",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tools.reference import cli, hangup_codes, log_events, metrics, redis_keys, settings, xml
+from tools.reference import cli, hangup_codes, log_events, metrics, problems, redis_keys, settings, xml
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 PAGES: dict[str, Callable[[], str]] = {
@@ -13,6 +13,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "metrics.md": metrics.page,
     "cli.md": cli.page,
     "hangup-codes.md": hangup_codes.page,
+    "problems.md": problems.page,
     "xml.md": xml.page,
     "redis-keys.md": redis_keys.page,
     "log-events.md": log_events.page,

@@ -51,7 +51,8 @@ EVENTS: dict[str, tuple[str, str]] = {
     "(type(thing).__name__)": (
         "Each event and effect of the engine, named by its class, with `kind`. At `debug` all of them; at `info` "
         "`EffectFailed` (an order that failed); at `warning` `ReportProblem` (a new entry of an account's problems).",
-        "`ReportProblem`: `text` says what to do. Often the account's application is the cause.",
+        "`ReportProblem`: `text` names the cause, often the account's application. [Problems](problems.md) says what "
+        "to do about each `problem_kind`.",
     ),
     # Asterisk.
     "asterisk connected": (

@@ -42,6 +42,7 @@ from ari_conf.core.elements import (
 from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.messages import JoinRequested, MemberReleased, Outputs
 from ari_conf.core.playback.player import Player
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.request_params import (
     BUSY,
     END_OF_DOCUMENT,
@@ -101,7 +102,8 @@ class Call(HangupHandling):
                 self.wideband = wideband
                 if withheld:
                     self.from_, self.caller_name, self.constant_params = *ANONYMOUS, None
-                return [*map(self.problem, warnings), *self._on_identified(account, dict(headers), now)]
+                incomplete = [self.problem(ProblemKind.HEADERS_INCOMPLETE, w) for w in warnings]
+                return [*incomplete, *self._on_identified(account, dict(headers), now)]
             case ev.DeadlineReached() if self.hang_up_at is not None and self.hang_up_at <= now:
                 return self.hang_up("normal", SCHEDULED, now)
             case ev.NothingSent() if self.answered_at is not None:
@@ -110,8 +112,8 @@ class Call(HangupHandling):
             case ev.EffectFailed(IdentifyCall(), reason) if self.account is None:
                 self.account = Account(self.auth_id)
                 code = UNREACHABLE_CODES["answer"]
-                text = f"the call could not be started: {reason}"
-                return [self.problem(text, code), *self.hang_up("normal", code, now)]
+                problem = self.problem(ProblemKind.CALL_NOT_STARTED, f"the call could not be started: {reason}", code)
+                return [problem, *self.hang_up("normal", code, now)]
         return self._forward_to_running(event, now)
 
     def on_admitted(self, now: int) -> Outputs:
@@ -155,7 +157,7 @@ class Call(HangupHandling):
         if not left_out:
             return []
         text = f"{left_out} X-PH- headers of the call's INVITE were dropped: at most {MOST_HEADER_BYTES} bytes are kept"
-        return [self.problem(text)]
+        return [self.problem(ProblemKind.HEADERS_INCOMPLETE, text)]
 
     def _is_of(self, account: Account | None, now: int) -> Outputs:
         if account is None:
@@ -165,7 +167,7 @@ class Call(HangupHandling):
             if not self.auth_id:
                 text = "the dialplan names no account: enter the Stasis application with `Stasis(ari_conf,ACCOUNT)`"
             return [
-                self.problem(text, UNREACHABLE_CODES["answer"]),
+                self.problem(ProblemKind.ACCOUNT_UNKNOWN, text, UNREACHABLE_CODES["answer"]),
                 *self.hang_up("rejected", UNREACHABLE_CODES["answer"], now),
             ]
         self.account = account
@@ -177,7 +179,8 @@ class Call(HangupHandling):
             f"account {self.auth_id!r} has no answer URL, and the dialplan names no document: set the answer URL with "
             "`ari-conf account set`, or correct the dialplan"
         )
-        return self._on_document_failed("answer", UNREACHABLE_CODES["answer"], text, now)
+        kind = ProblemKind.ANSWER_URL_MISSING
+        return self._on_document_failed("answer", UNREACHABLE_CODES["answer"], kind, text, now)
 
     def _first(self, source: str, method: str, now: int) -> Outputs:
         asked = self._request_document("answer", source, method, "StartApp", (), now)
@@ -197,7 +200,7 @@ class Call(HangupHandling):
                 f"more than {MAX_RAPID_DOCUMENTS} documents in a row led to another document within less than a second "
                 "each: the call was hung up to stop the loop; add a Wait to the document"
             )
-            return [self.problem(text, code), *self.hang_up("normal", code, now)]
+            return [self.problem(ProblemKind.DOCUMENT_LOOP, text, code), *self.hang_up("normal", code, now)]
         self.paced_until = now + ahead + RAPID_DOCUMENT_MS
         self.fetching = purpose
         self.serial += 1
@@ -212,22 +215,21 @@ class Call(HangupHandling):
         purpose, asked = self.fetching or "answer", self.asked
         self.fetching = self.asked = None
         if isinstance(event, ev.DocumentFailed):
-            return self._on_document_failed(
-                purpose, (INVALID_DOCUMENT_CODES if event.invalid else UNREACHABLE_CODES)[purpose], event.reason, now
-            )
+            code = (INVALID_DOCUMENT_CODES if event.invalid else UNREACHABLE_CODES)[purpose]
+            return self._on_document_failed(purpose, code, event.kind, event.reason, now)
         self.elements, self.position, self.early = event.elements, 0, 0
         # Don't use the fallback for what the fallback itself leads to: it would be requested forever.
         was_fallback = asked is not None and self.account is not None and asked.source == self.account.fallback_url
         self.fallback_asked = self.fallback_asked and was_fallback
-        out: Outputs = [self.problem(w) for w in event.warnings]
+        out: Outputs = [self.problem(ProblemKind.DOCUMENT_WARNING, w) for w in event.warnings]
         if sounds := tuple(_sounds_of(event.elements)):
             # Spec: "Playing never waits for a cold cache if it can be warmed while the call sets up"
             out.append(WarmSounds(self.call_uuid, self.auth_id, sounds))
         return out + self._run_elements(now)
 
-    def _on_document_failed(self, purpose: Purpose, code: int, reason: str, now: int) -> Outputs:
+    def _on_document_failed(self, purpose: Purpose, code: int, kind: ProblemKind, reason: str, now: int) -> Outputs:
         # Spec: "the account's fallback URL is asked if it has one, else the call is hung up"
-        out: Outputs = [self.problem(reason, code)]
+        out: Outputs = [self.problem(kind, reason, code)]
         account = self.account
         if account is None or account.fallback_url is None or self.fallback_asked:
             return out + self.hang_up("normal", code, now)
@@ -271,7 +273,8 @@ class Call(HangupHandling):
                 return [JoinRequested(self.call_uuid, element)]
             case Redirect(""):
                 text = "Redirect: its text must be an absolute http or https URL"
-                return [*out, *self._on_document_failed("redirect", UNREACHABLE_CODES["redirect"], text, now)]
+                code, kind = UNREACHABLE_CODES["redirect"], ProblemKind.DOCUMENT_INVALID
+                return [*out, *self._on_document_failed("redirect", code, kind, text, now)]
             case Redirect(url, method):
                 return self._request_document("redirect", url, method, "Redirect", (), now)
             case Hangup():
@@ -307,9 +310,9 @@ class Call(HangupHandling):
             return []
         out: Outputs = []
         if isinstance(event, ev.SoundFailed):
-            out.append(self.problem(event.reason))
+            out.append(self.problem(event.kind, event.reason))
         if isinstance(event, ev.EffectFailed) and isinstance(event.effect, PlayMedia):
-            out += [] if event.target_gone else [self.problem(event.reason)]
+            out += [] if event.target_gone else [self.problem(ProblemKind.ASTERISK_FAILED, event.reason)]
             event = ev.PlaybackFinished(event.effect.playback_id, failed=True)
         out += running.handle_event(event, now)
         return out + self._continue_if_finished(now)

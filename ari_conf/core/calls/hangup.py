@@ -10,6 +10,7 @@ from ari_conf.core.calls.state import CallState
 from ari_conf.core.effects import Answer, HangUp, StopPreparing
 from ari_conf.core.messages import Outputs
 from ari_conf.core.playback.player import Player
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.request_params import CANCELED, CANCELED_CODE, NO_MEDIA, NO_MEDIA_CODE, NORMAL, plausible
 
 HANGUP_CAUSES = {"normal": 16, "busy": 17, "rejected": 21}
@@ -36,9 +37,10 @@ class HangupHandling(CallState):
         if not plausible(self.started_at, self.answered_at):
             self.started_at, self.answered_at, self.constant_params = now, None, None
         if self.ended_at is not None:
-            return [self.problem(why), *self._hangup_callback(now)]
+            return [self.problem(ProblemKind.CALL_ENDED_BY_ERROR, why), *self._hangup_callback(now)]
         again = [HangUp(self.channel_id)] if self.is_ending else []
-        return [self.problem(why), *again, *self.hang_up("normal", NORMAL, now)]
+        ended = self.hang_up("normal", NORMAL, now)
+        return [self.problem(ProblemKind.CALL_ENDED_BY_ERROR, why), *again, *ended]
 
     def _stop_running(self) -> Outputs:
         running = self.running
@@ -51,7 +53,9 @@ class HangupHandling(CallState):
         if gone:
             return self._on_hung_up(self.cause, now)
         # A failed HangUp is repeated at its deadline, so that the channel is not left behind in Asterisk.
-        return [] if self.is_ending else [self.problem(reason), *self.hang_up("normal", NORMAL, now)]
+        if self.is_ending:
+            return []
+        return [self.problem(ProblemKind.ASTERISK_FAILED, reason), *self.hang_up("normal", NORMAL, now)]
 
     def _retry_hangup(self, now: int) -> Outputs:
         """Repeat HangUp until Asterisk reports that the channel no longer exists: nothing else would ever end it."""
@@ -59,7 +63,8 @@ class HangupHandling(CallState):
         self.hang_ups += 1
         told: Outputs = []
         if self.hang_ups == HANG_UPS_TOLD:
-            told.append(self.problem("Asterisk does not hang up the call: the request is repeated until it does"))
+            text = "Asterisk does not hang up the call: the request is repeated until it does"
+            told.append(self.problem(ProblemKind.ASTERISK_FAILED, text))
         return [*told, HangUp(self.channel_id)]
 
     def _on_hung_up(self, cause: int, now: int) -> Outputs:

@@ -10,6 +10,7 @@ from ari_conf.core.calls.gather import Gather
 from ari_conf.core.effects import FetchDocument, Params, PostCallback, ReportProblem, SwitchOffs, Target
 from ari_conf.core.elements import Conference, Element
 from ari_conf.core.playback.player import Player
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.request_params import NORMAL, standard_params
 
 Purpose = Literal["answer", "action", "redirect"]
@@ -120,8 +121,8 @@ class CallState(ConstantParamsCache):
 
     # Problems and callbacks.
 
-    def problem(self, text: str, code: int | None = None) -> ReportProblem:
-        return ReportProblem(self.auth_id, self.call_uuid, code, text)
+    def problem(self, kind: ProblemKind, text: str, code: int | None = None) -> ReportProblem:
+        return ReportProblem(self.auth_id, self.call_uuid, kind, code, text)
 
     def callback(self, url: str, method: str, event: str, params: Params) -> PostCallback:
         """Return a request with the standard parameters whose reply is ignored."""

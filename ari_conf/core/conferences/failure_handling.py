@@ -20,6 +20,7 @@ from ari_conf.core.effects import (
     StopRecording,
 )
 from ari_conf.core.messages import HangupRequested, JoinSkipped, Outputs
+from ari_conf.core.problem_kinds import ProblemKind
 
 REMOVAL_AGAIN_MS, REMOVALS = 5000, 120
 """Interval in milliseconds, and maximum number, of repeated RemoveChannel requests for a leaving member. After them
@@ -48,7 +49,9 @@ class FailureHandling(Membership):
     def _on_effect_failed(self, failure: ev.EffectFailed, now: int) -> Outputs:
         match failure.effect:
             case CreateBridge() if self.bridge == "creating":
-                trouble: Outputs = [m.problem(failure.reason) for m in self.members.values()]
+                trouble: Outputs = [
+                    m.problem(ProblemKind.ASTERISK_FAILED, failure.reason) for m in self.members.values()
+                ]
                 # The bridge may exist although the request failed: the response may have been lost.
                 destroyed = self._destroy(now)
                 return [*trouble, *self._start_ending("conference_ended", now), *destroyed]
@@ -71,7 +74,7 @@ class FailureHandling(Membership):
                 else:
                     recording.doubtful = True
                 text = f"recording {recording_id} of conference {self.name!r} could not be started: {failure.reason}"
-                return [ReportProblem(self.auth_id, recording.call_uuid, None, text)]
+                return [ReportProblem(self.auth_id, recording.call_uuid, ProblemKind.RECORDING_FAILED, None, text)]
         return []
 
     def _on_move_failed(self, member: Member, failure: ev.EffectFailed, now: int) -> Outputs:
@@ -88,13 +91,14 @@ class FailureHandling(Membership):
         if member.state == "parting" and isinstance(failure.effect, RemoveChannel):
             member.state, member.held = "mixed", False
             text = f"the member could not be put on hold: {failure.reason}"
-            return [] if failure.target_gone else [member.problem(text)]
+            return [] if failure.target_gone else [member.problem(ProblemKind.ASTERISK_FAILED, text)]
         if member.state == "adding" and isinstance(failure.effect, AddChannel):
             # Either the member has hung up or the bridge no longer exists, and the event is on its way.
             # Or Asterisk can't add the channel, or has added it and the response was lost.
             # So remove the channel; the first event that arrives shows the reason.
             member.state, member.sending, member.leaving_until = "leaving", (), now + LEAVE_TIMEOUT_MS
-            trouble: Outputs = [] if failure.target_gone else [member.problem(failure.reason)]
+            problem = member.problem(ProblemKind.ASTERISK_FAILED, failure.reason)
+            trouble: Outputs = [] if failure.target_gone else [problem]
             return [*trouble, RemoveChannel(member.channel_id, self.bridge_id, member.member_id)]
         return []
 
@@ -106,7 +110,7 @@ class FailureHandling(Membership):
             return []
         out, member.outside, member.reentering = member.outside, False, False
         text = f"the member may not be audible to the others: {failure.reason}"
-        trouble: Outputs = [] if failure.target_gone else [member.problem(text)]
+        trouble: Outputs = [] if failure.target_gone else [member.problem(ProblemKind.ASTERISK_FAILED, text)]
         if out and member.state == "leaving":
             return [*trouble, *self._complete_leaving(member, now)]
         member.state = "joining" if out and member.state == "mixed" else member.state
@@ -119,7 +123,7 @@ class FailureHandling(Membership):
             return []
         member.stuck = True
         text = f"the member could not be removed from the conference yet, and the request is repeated: {failure.reason}"
-        out: Outputs = [member.problem(text)]
+        out: Outputs = [member.problem(ProblemKind.ASTERISK_FAILED, text)]
         # Speech so far was heard.
         out += self.note_speech(member, now)
         out += [] if member.silenced else [MuteChannel(member.channel_id, True)]
@@ -134,7 +138,7 @@ class FailureHandling(Membership):
             return []
         what = f"the recording of conference {self.name!r} stopped unexpectedly; the conference continues"
         text = f"{what}: is Asterisk's disk full?"
-        return [ReportProblem(self.auth_id, recording.call_uuid, None, text)]
+        return [ReportProblem(self.auth_id, recording.call_uuid, ProblemKind.RECORDING_FAILED, None, text)]
 
     # Deadlines.
 

@@ -26,6 +26,7 @@ from ari_conf.core.effects import (
 from ari_conf.core.elements import Prompt
 from ari_conf.core.messages import AttendanceNoted, CallbackRequested, Outputs, RecordingRequested
 from ari_conf.core.playback.player import Player
+from ari_conf.core.problem_kinds import ProblemKind
 
 CallbackAction = Literal["enter", "exit", "digits", "floor"]
 CALLBACK_EVENT_NAMES: dict[CallbackAction, str] = {
@@ -70,7 +71,8 @@ class MediaControl(ConferenceState):
         if not items or self.ending or self.bridge != "ready":
             return []
         if len(self.players) - len(self.announced) >= MOST_QUEUED:
-            return [member.problem(f"{MOST_QUEUED} enter and exit sounds are already queued: this sound is not played")]
+            text = f"{MOST_QUEUED} enter and exit sounds are already queued: this sound is not played"
+            return [member.problem(ProblemKind.SOUNDS_DROPPED, text)]
         self.sounds += 1
         owner = ids.for_conference(self.conference_id, self.sounds)
         self.players[owner] = player = Player(

@@ -27,6 +27,7 @@ from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.messages import Outputs, SoundDocumentRequested
 from ari_conf.core.playback.player import Player
 from ari_conf.core.playback.private_playback import PrivatePlayback
+from ari_conf.core.problem_kinds import ProblemKind
 
 FLOOR_SILENCE_MS = 500
 """Milliseconds of silence that end talking."""
@@ -186,8 +187,8 @@ class Member:
         times.append(self.sending[0][0] if self.sending else None)
         return min((t for t in times if t is not None), default=None)
 
-    def problem(self, text: str) -> ReportProblem:
-        return ReportProblem(self.auth_id, self.call_uuid, None, text)
+    def problem(self, kind: ProblemKind, text: str) -> ReportProblem:
+        return ReportProblem(self.auth_id, self.call_uuid, kind, None, text)
 
     # Wait, hold and private sounds.
 
@@ -246,7 +247,7 @@ class Member:
     def handle_playback_event(self, event: Event, now: int) -> Outputs:
         players = [p for p in (self.player, self.aside.player) if p is not None]
         awaited = isinstance(event, SoundFailed) and any(p.playback_id == event.playback_id for p in players)
-        out: Outputs = [self.problem(event.reason)] if isinstance(event, SoundFailed) and awaited else []
+        out: Outputs = [self.problem(event.kind, event.reason)] if isinstance(event, SoundFailed) and awaited else []
         out += self.aside.handle_event(event, now)
         if self.player is None:
             return out

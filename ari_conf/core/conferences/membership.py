@@ -19,6 +19,7 @@ from ari_conf.core.effects import (
     StopPreparing,
 )
 from ari_conf.core.messages import MemberReleased, Outputs
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.request_params import bool_text
 
 LEAVE_TIMEOUT_MS = 3000
@@ -126,7 +127,7 @@ class Membership(MediaControl):
             return []
         out: Outputs = []
         if isinstance(event, ev.SoundFailed):
-            out.append(ReportProblem(self.auth_id, player.call_uuid, None, event.reason))
+            out.append(ReportProblem(self.auth_id, player.call_uuid, event.kind, None, event.reason))
         out += player.handle_event(event, now)
         if player.done:
             del self.players[player.owner]
@@ -139,9 +140,9 @@ class Membership(MediaControl):
             return []
         if isinstance(event, ev.SoundDocumentFailed):
             member.on_sound_failed(sound)
-            return [member.problem(f"{sound.action}: {event.reason}")]
+            return [member.problem(event.kind, f"{sound.action}: {event.reason}")]
         member.on_sound_fetched(sound, event.sounds, now)
-        out: Outputs = [member.problem(f"{sound.action}: {w}") for w in event.warnings]
+        out: Outputs = [member.problem(ProblemKind.DOCUMENT_WARNING, f"{sound.action}: {w}") for w in event.warnings]
         return out + self._play_enter_sound(member, now)
 
     # Leaving.

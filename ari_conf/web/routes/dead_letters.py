@@ -14,7 +14,7 @@ from ari_conf.core.elements import without_login
 from ari_conf.queues import dead_letters
 from ari_conf.queues.dead_letters import DeadLetter
 from ari_conf.queues.outbox import CallbackEntry
-from ari_conf.store.problems import read_problems
+from ari_conf.store.problems import Problem, read_problems
 from ari_conf.web import models as m
 from ari_conf.web.auth import CurrentClient, once_in
 from ari_conf.web.errors import ApiError
@@ -66,8 +66,7 @@ async def list_problems(
     async def work() -> ApiResult:
         reads, blocking = caller.parts.reads, caller.parts.blocking
         found = await reads.run(caller.auth_id, read_problems, blocking, caller.auth_id, body.limit)
-        told = [{"time": format_time(p.at_ms), "call_uuid": p.call_uuid, "code": p.code, "text": p.text} for p in found]
-        return ApiResult(200, {"problems": told})
+        return ApiResult(200, {"problems": [problem_json(problem) for problem in found]})
 
     return await execute(request, caller, body, work)
 
@@ -140,6 +139,16 @@ async def resend_one(request: Request, caller: CurrentClient, id: Id, body: Quer
         return ApiResult(202, {"message": "sent again", "resent": sent, "left": left})
 
     return await execute(request, caller, body, work)
+
+
+def problem_json(problem: Problem) -> dict[str, Any]:
+    return {
+        "time": format_time(problem.at_ms),
+        "call_uuid": problem.call_uuid,
+        "kind": problem.kind,
+        "code": problem.code,
+        "text": problem.text,
+    }
 
 
 def dead_letter_json(letter: DeadLetter) -> dict[str, Any]:

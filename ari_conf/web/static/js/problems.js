@@ -1,4 +1,5 @@
 // Problems view: the account's problems, with advice.
+import { ADVICE } from "./advice.js";
 import { get, place } from "./api.js";
 import { html } from "./dom.js";
 import { Empty, Loading, Trouble, useFetched } from "./fetched.js";
@@ -7,20 +8,6 @@ import { count, moment } from "./words.js";
 
 const MOST = 100;
 const ANEW_MS = 5000;
-
-// The first pattern that matches the problem's text gives the advice. The text names the error and often the allowed
-// values; the advice says how to proceed.
-const ADVICE = [
-  [/dead letter/, html`Check the receiver's response, correct the receiver, then resend the dead letter under <a href="#/callbacks">Callbacks</a>.`],
-  [/requests to this address are not allowed/, html`The address is private or loopback. Use a public address, or ask the operator to add its network to <code>ARI_CONF_ALLOWED_NETWORKS</code>.`],
-  [/is lost/, "The operator finds the reason in the worker's log; Asterisk's disk and the bucket must have free space."],
-  [/ari-conf account|answer URL/, html`The account needs an answer URL: the operator sets it with <code>ari-conf account set</code>.`],
-  [/^(waitSound|enterSound|exitSound):/, "The conference continued without this sound. Request its URL by POST yourself: it must return XML with Play, Speak or Wait."],
-  [/could not be played/, "Open the address yourself: it must return an mp3 or wav file, without a login."],
-  [/Speak:/, html`Correct the text in the document that your application returns.`],
-  [/no connection|has no address|status \d|timed out|tries?\)|no TLS/, "Request the URL yourself, from the server's machine: it must respond within its time limits, with status 200."],
-  [/is used$|ignored|skipped|not allowed|not well-formed|root is|must be/, html`Correct it in the document that your application returns.`],
-];
 
 // Meaning of Plivo's hangup codes.
 const CODES = {
@@ -52,7 +39,7 @@ function gathered(problems) {
 }
 
 function Problem({ problem }) {
-  const advice = ADVICE.find(([words]) => words.test(problem.text))?.[1];
+  const advice = ADVICE[problem.kind];
   return html`<li class="entry">
     <p class="line1"><span class="what">${sentence(problem.text)}</span>${problem.times > 1 && html`<span class="tag">${problem.times} times</span>`}</p>
     <p class="where">${moment(problem.time)}${problem.code && `, code ${problem.code}`}${problem.call_uuid && html`, call <code>${problem.call_uuid}</code>`}</p>
