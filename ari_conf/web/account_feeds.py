@@ -19,9 +19,10 @@ from redis.asyncio import Redis
 from ari_conf.common.log_throttle import LogThrottle
 from ari_conf.errors import REPORT_HINT
 from ari_conf.queues.command_queue import CommandClient
-from ari_conf.store import members as member_fields
-from ari_conf.store.state_store import changes_key, names_key, parse_name_owner, state_key
+from ari_conf.store.live_state import CallRecord
+from ari_conf.store.state_store import changes_key, names_key, parse_name_owner
 from ari_conf.web import live_view
+from ari_conf.web.conference_view import ConferenceView, read_views
 from ari_conf.web.errors import ApiError, unavailable
 
 log = structlog.get_logger()
@@ -36,8 +37,6 @@ and gets a snapshot when it reconnects."""
 MOST_WAITING_BYTES = 4 * 1024 * 1024
 """Maximum size of the events queued for one client, in bytes, if they are more than one. The clients of an account
 share the bytes objects."""
-CALLS_AT_ONCE = 20
-"""Calls read from Redis in one request: a call is stored with its document, which may have 100 KB."""
 LEASE_MS = 30_000
 RENEW_MS = 10_000
 RETRY_AFTER_S = 5
@@ -82,8 +81,8 @@ class AccountFeed:
         """Current view; None before the first read, and after a failure until the next read."""
         self._owners: dict[str, str] = {}
         """Conference id -> name of its Asterisk."""
-        self._calls: dict[str, live_view.StateRecord] = {}
-        """Calls of all members in the view, by call uuid. The fields shown never change, so each call is read once."""
+        self._calls: dict[str, CallRecord] = {}
+        """Calls of all members in the view, by call UUID. The fields shown never change, so each call is read once."""
         self._said: dict[str, float] = {}
         """Name of an Asterisk -> time of the last watch request to it, by this process's monotonic clock."""
         self._last_id = time.time_ns() // 1_000_000
@@ -151,28 +150,17 @@ class AccountFeed:
             self._broadcast("change", change)
 
     async def _read(self, wanted: dict[str, str]) -> live_view.View:
-        shots = []
+        found: list[ConferenceView] = []
         for asterisk in set(wanted.values()):
             ids = [conference_id for conference_id, owner in wanted.items() if owner == asterisk]
-            found = await member_fields.read_consistent(self._redis, state_key(asterisk), ids)
-            mine = [shot for text in found if (shot := live_view.readable(text)) and shot["auth_id"] == self._auth_id]
-            await self._read_calls(asterisk, mine)
-            shots += mine
-        view = live_view.build_view((shot, self._calls) for shot in shots)
+            found += await read_views(self._redis, asterisk, self._auth_id, ids, self._calls)
+        view = live_view.build_view(found)
         for conference_id, asterisk in wanted.items():
             self._owners.pop(conference_id, None)
             if conference_id in view:
                 self._owners[conference_id] = asterisk
         self._forget_calls(view, wanted)
         return view
-
-    async def _read_calls(self, asterisk: str, shots: Iterable[live_view.StateRecord]) -> None:
-        members = {m["call_uuid"] for shot in shots for m in live_view.present_members(shot)}
-        new = sorted(members - self._calls.keys())
-        for first in range(0, len(new), CALLS_AT_ONCE):
-            some = new[first : first + CALLS_AT_ONCE]
-            texts = await self._redis.hmget(state_key(asterisk), some)
-            self._calls |= {key: call for key, text in zip(some, texts, strict=True) if (call := live_view.call(text))}
 
     def _forget_calls(self, view: live_view.View, read: Iterable[str]) -> None:
         others = {key: one for key, one in (self._view or {}).items() if key not in read}

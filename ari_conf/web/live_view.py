@@ -1,147 +1,23 @@
-"""Live view: the conferences of an account as the dashboard shows them. It is built from the state that their owners
-write, and updated by changes.
+"""Live view: the account's conferences as the event stream sends them, and the changes between two views.
 
-A view is plain JSON: conference_uuid -> {"conference_uuid", "conference_name", "started", "locked", "created_ms",
-"recording": {"recording_id", "since_ms"} | null, "members": member_id -> {"call_uuid", "from", "to", "caller_name",
-"joined_ms", "state": "waiting" | "in" | "held", "muted", "deaf", "held", "talking", "floor"}}. Times are epoch
-milliseconds, ids strings.
-
-A change has the same shape and holds only differences: null instead of a conference or a member means that it no longer
-exists; other fields replace the old ones.
+A view is plain JSON: conference_uuid -> `ConferenceView.to_live()`, for each conference with members. A change has the
+same shape and holds only differences: null instead of a conference or a member means that it no longer exists; other
+fields replace the old ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-import structlog
+from ari_conf.web.conference_view import ConferenceView
 
-log = structlog.get_logger()
-
-StateRecord = Mapping[str, Any]
-"""Persisted conference or call, as `core.snapshot` writes it."""
 View = dict[str, Any]
 Change = dict[str, Any]
 
-NOT_IN = ("arriving", "leaving")
-OUTSIDE = {"waiting": "waiting", "held": "held", "parting": "held"}
-"""State of a member who is in the conference but not in the mix -> state in the view."""
 
-
-class _Member(msgspec.Struct):
-    """Fields of a member that the view needs. State without them, or with other types, is from another version."""
-
-    member_id: int
-    call_uuid: str
-    state: str
-    joined_at: int
-    muted: bool
-    deaf: bool
-    held: bool
-    talking: bool
-
-
-class _Recording(msgspec.Struct):
-    recording_id: str
-    state: str
-    started_at: int | None
-
-
-class _Conference(msgspec.Struct):
-    conference_id: str
-    auth_id: str
-    name: str
-    created_at: int
-    started: bool
-    locked: bool
-    ending: bool
-    floor: int | None
-    recording: _Recording | None
-    members: dict[str, _Member]
-
-
-class _Call(msgspec.Struct):
-    """Fields of a call that the view needs. The decoder skips the others, such as the document, which may be long."""
-
-    from_: str
-    to: str
-    caller_name: str
-    direction: str
-
-
-def readable(text: bytes | None) -> StateRecord | None:
-    """Return a decoded conference, or None if `text` is None or can't be read. Other conferences are still shown."""
-    return _decoded(text, _Conference)
-
-
-def call(text: bytes | None) -> StateRecord | None:
-    """Return the decoded call of a member, or None if `text` is None or can't be read."""
-    return _decoded(text, _Call)
-
-
-def _decoded(text: bytes | None, kind: type[msgspec.Struct]) -> StateRecord | None:
-    if text is None:
-        return None
-    try:
-        found: StateRecord = msgspec.to_builtins(msgspec.json.decode(text, type=kind))
-    except (msgspec.MsgspecError, RecursionError) as error:
-        of = kind.__name__.strip("_")
-        log.warning("state record unreadable", of=of, reason=str(error), action="not shown")
-        return None
-    return found
-
-
-def build_view(conferences: Iterable[tuple[StateRecord, Mapping[str, StateRecord]]]) -> View:
-    """Return the view of (conference, calls of its members by call uuid) pairs."""
-    shown = (build_conference(shot, calls) for shot, calls in conferences)
-    return {one["conference_uuid"]: one for one in shown if one is not None}
-
-
-def build_conference(shot: StateRecord, calls: Mapping[str, StateRecord]) -> View | None:
-    """Return the view of one conference, or None if it has no members to show."""
-    shown = present_members(shot)
-    members = {str(m["member_id"]): _member(m, calls[m["call_uuid"]], shot) for m in shown if m["call_uuid"] in calls}
-    if not members:
-        return None
-    return {
-        "conference_uuid": shot["conference_id"],
-        "conference_name": shot["name"],
-        "started": shot["started"],
-        "locked": shot["locked"],
-        "created_ms": shot["created_at"],
-        "recording": _recording(shot["recording"]),
-        "members": members,
-    }
-
-
-def present_members(shot: StateRecord) -> list[StateRecord]:
-    """Return the members who are in the conference; none if it is ending."""
-    return [] if shot["ending"] else [m for m in shot["members"].values() if m["state"] not in NOT_IN]
-
-
-def _recording(shot: StateRecord | None) -> View | None:
-    if shot is None or shot["state"] != "running":
-        return None
-    return {"recording_id": shot["recording_id"], "since_ms": shot["started_at"]}
-
-
-def _member(member: StateRecord, call: StateRecord, of: StateRecord) -> View:
-    return {
-        "call_uuid": member["call_uuid"],
-        "from": call["from_"].removeprefix("+"),
-        "to": call["to"].removeprefix("+"),
-        "caller_name": call["caller_name"],
-        "joined_ms": member["joined_at"],
-        "state": OUTSIDE.get(member["state"], "in"),
-        "muted": member["muted"],
-        "deaf": member["deaf"],
-        "held": member["held"],
-        # Other members don't hear a member who is muted or not in the mix.
-        "talking": member["talking"] and not member["muted"] and member["state"] == "mixed",
-        "floor": of["floor"] == member["member_id"],
-    }
+def build_view(conferences: Iterable[ConferenceView]) -> View:
+    return {each.conference_uuid: each.to_live() for each in conferences if each.members}
 
 
 def diff(old: View, new: View) -> Change:

@@ -10,8 +10,11 @@ import pytest
 
 from ari_conf.core import commands as do
 from ari_conf.core import events as ev
+from ari_conf.core.engine import Engine
+from ari_conf.store.live_state import CallRecord, ConferenceRecord, decode
 from ari_conf.store.state_codec import encode
 from ari_conf.web import live_view
+from ari_conf.web.conference_view import ConferenceView
 from tests.core.stage import Stage, stay
 from tests.simulation.test_simulation import COURSES, MOMENTS, play
 from tests.simulation.world import World
@@ -19,15 +22,17 @@ from tests.simulation.world import World
 SEEDS, STEPS = 6, 200
 
 
-def shots(directory: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the conferences and calls as they would be in Redis."""
-    conferences = {key: json.loads(encode(c)) for key, c in directory.conferences.items()}
-    return conferences, {key: json.loads(encode(c)) for key, c in directory.calls.items()}
+def records(engine: Engine) -> tuple[dict[str, ConferenceRecord], dict[str, CallRecord]]:
+    """Return the conferences and calls as they would be read from Redis."""
+    conferences = {key: decode(encode(c), ConferenceRecord) for key, c in engine.conferences.items()}
+    calls = {key: decode(encode(c), CallRecord) for key, c in engine.calls.items()}
+    assert None not in (*conferences.values(), *calls.values())
+    return conferences, calls  # type: ignore[return-value]
 
 
-def fresh(directory: Any, auth_id: str = "A") -> live_view.View:
-    conferences, calls = shots(directory)
-    return live_view.build_view((c, calls) for c in conferences.values() if c["auth_id"] == auth_id)
+def fresh(engine: Engine, auth_id: str = "A") -> live_view.View:
+    conferences, calls = records(engine)
+    return live_view.build_view(ConferenceView.of(c, calls) for c in conferences.values() if c.auth_id == auth_id)
 
 
 @pytest.fixture
@@ -114,11 +119,10 @@ class Watched(World):
         super().receive(event)
         # The judge has already asked the engine, which reports each change only once.
         told, self.judge.touched = self.judge.touched, set()
-        conferences, calls = shots(self.engine)
+        conferences, calls = records(self.engine)
         read = {key: value for key, value in self.shown.items() if key not in told}
-        for key in told & conferences.keys():
-            one = live_view.build_conference(conferences[key], calls) if conferences[key]["auth_id"] == "A" else None
-            read |= {key: one} if one is not None else {}
+        changed = [conferences[key] for key in told & conferences.keys() if conferences[key].auth_id == "A"]
+        read |= live_view.build_view(ConferenceView.of(record, calls) for record in changed)
         change = json.loads(json.dumps(live_view.diff(self.shown, read)))
         self.changes += bool(change)
         self.shown = live_view.apply_change(self.shown, change)

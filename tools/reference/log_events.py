@@ -401,7 +401,7 @@ EVENTS: dict[str, tuple[str, str]] = {
         "The request is treated as the first one with its key.",
         READABLE,
     ),
-    "ari_conf.web.live_view: state record unreadable": (
+    "ari_conf.store.live_state: state record unreadable": (
         "A conference or call is missing from the event stream.",
         READABLE,
     ),

@@ -1,0 +1,126 @@
+"""Live state: what other processes may know of the calls and conferences that servers own.
+
+Records are decoded from a part of the persisted fields. Only this module knows which these are, so that a persisted
+field can be renamed without a change elsewhere. The other fields are skipped, such as a call's document, which may be
+long. A record without these fields, or with other types, is from another version: it is logged and left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import structlog
+
+from ari_conf.core.conferences.member import State
+from ari_conf.store import members as member_fields
+from ari_conf.store.state_store import state_key
+
+log = structlog.get_logger()
+
+T = TypeVar("T", bound=msgspec.Struct)
+Presence = Literal["waiting", "in", "held"]
+"""waiting: for the start of the conference. in: in the mix, or about to be. held: on hold, or on the way there."""
+PRESENCES: dict[State, Presence | None] = {
+    "arriving": None,
+    "waiting": "waiting",
+    "joining": "in",
+    "adding": "in",
+    "mixed": "in",
+    "parting": "held",
+    "held": "held",
+    "leaving": None,
+}
+"""State of a member -> their presence; None: not admitted yet, or leaving."""
+CALLS_AT_ONCE = 20
+"""Calls read from Redis in one request: a call is stored with its document, which may have 100 KB."""
+
+
+class MemberRecord(msgspec.Struct, frozen=True):
+    member_id: int
+    call_uuid: str
+    joined_ms: int = msgspec.field(name="joined_at")
+    """Epoch milliseconds."""
+    muted: bool
+    deaf: bool
+    held: bool
+    """True while the API keeps the member on hold; until the conference starts, they wait all the same."""
+    is_talking: bool = msgspec.field(name="talking")
+    state: State
+
+    @property
+    def presence(self) -> Presence | None:
+        return PRESENCES[self.state]
+
+    @property
+    def is_heard(self) -> bool:
+        """Return True if the other members hear what this one says."""
+        return self.state == "mixed" and not self.muted
+
+
+class RecordingRecord(msgspec.Struct, frozen=True):
+    recording_id: str
+    state: str
+    started_ms: int | None = msgspec.field(name="started_at")
+
+    @property
+    def is_running(self) -> bool:
+        return self.state == "running"
+
+
+class ConferenceRecord(msgspec.Struct, frozen=True):
+    conference_uuid: str = msgspec.field(name="conference_id")
+    auth_id: str
+    name: str
+    created_ms: int = msgspec.field(name="created_at")
+    started: bool
+    locked: bool
+    is_ending: bool = msgspec.field(name="ending")
+    floor_holder: int | None = msgspec.field(name="floor")
+    """Member id."""
+    recording: RecordingRecord | None
+    members: dict[str, MemberRecord]
+
+    @property
+    def present_members(self) -> list[MemberRecord]:
+        """Return the members who are in the conference; none if it is ending."""
+        return [] if self.is_ending else [m for m in self.members.values() if m.presence is not None]
+
+
+class CallRecord(msgspec.Struct, frozen=True):
+    from_number: str = msgspec.field(name="from_")
+    to_number: str = msgspec.field(name="to")
+    caller_name: str
+    direction: str
+
+
+async def read_conferences(redis: Any, asterisk: str, conference_ids: Sequence[str]) -> list[ConferenceRecord]:
+    """Return those of an Asterisk's conferences that exist, each with its members at one moment."""
+    texts = await member_fields.read_consistent(redis, state_key(asterisk), conference_ids)
+    return [record for text in texts if (record := decode(text, ConferenceRecord)) is not None]
+
+
+async def read_calls(redis: Any, asterisk: str, call_uuids: Sequence[str]) -> dict[str, CallRecord]:
+    """Return those of an Asterisk's calls that exist, by call UUID."""
+    found: dict[str, CallRecord] = {}
+    for first in range(0, len(call_uuids), CALLS_AT_ONCE):
+        some = call_uuids[first : first + CALLS_AT_ONCE]
+        texts = await redis.hmget(state_key(asterisk), some)
+        for call_uuid, text in zip(some, texts, strict=True):
+            if (record := decode(text, CallRecord)) is not None:
+                found[call_uuid] = record
+    return found
+
+
+def decode(text: bytes | None, kind: type[T]) -> T | None:
+    """Return the record, or None if `text` is None or can't be read: the others are still shown."""
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        log.warning(
+            "state record unreadable", of=kind.__name__.removesuffix("Record"), reason=str(error), action="not shown"
+        )
+        return None
