@@ -70,12 +70,12 @@ class ClientStream:
 class AccountFeed:
     """Feed of one account: its view, and the streams of the clients that receive it."""
 
-    def __init__(self, redis: Redis, asker: CommandClient, auth_id: str) -> None:
+    def __init__(self, redis: Redis, command_client: CommandClient, auth_id: str) -> None:
         self.streams: set[ClientStream] = set()
         self.closed = False
         """Set in addition to canceling the task: redis-py may swallow a cancellation while it connects."""
         self._redis: Any = redis
-        self._asker = asker
+        self._command_client = command_client
         self._auth_id = auth_id
         self._view: live_view.View | None = None
         """Current view; None before the first read, and after a failure until the next read."""
@@ -83,7 +83,7 @@ class AccountFeed:
         """Conference id -> name of its Asterisk."""
         self._calls: dict[str, CallRecord] = {}
         """Calls of all members in the view, by call UUID. The fields shown never change, so each call is read once."""
-        self._said: dict[str, float] = {}
+        self._watched_at: dict[str, float] = {}
         """Name of an Asterisk -> time of the last watch request to it, by this process's monotonic clock."""
         self._last_id = time.time_ns() // 1_000_000
 
@@ -91,39 +91,39 @@ class AccountFeed:
         stream = ClientStream()
         self.streams.add(stream)
         if self._view is not None:
-            stream.put(self._event("snapshot", self._view))
+            stream.put(self._message("snapshot", self._view))
         return stream
 
     async def run(self) -> None:
         """Read changes and send them to the streams, until the feed is closed."""
-        away = LogThrottle()
+        throttle = LogThrottle()
         while not self.closed:
-            listening = self._redis.pubsub(ignore_subscribe_messages=True)
+            pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
             try:
-                await self._consume(listening)
+                await self._consume(pubsub)
             except (RedisError, OSError) as error:
-                if away.due():
+                if throttle.due():
                     log.warning("change subscription failed", reason=str(error) or type(error).__name__)
             except Exception as error:
                 # The streams of this account are interrupted briefly; other accounts are not affected.
                 log.error("event stream raised", hint=REPORT_HINT, exc_info=error)
             finally:
-                await listening.aclose()
+                await pubsub.aclose()
             if self._view is not None:
                 self._view = None
                 self._broadcast("away", {})
             await asyncio.sleep(TRY_AGAIN_S)
 
-    async def _consume(self, listening: Any) -> None:
-        await listening.subscribe(changes_key(self._auth_id))
-        while not listening.subscribed and not self.closed:
-            await listening.get_message(timeout=LISTEN_S)
+    async def _consume(self, pubsub: Any) -> None:
+        await pubsub.subscribe(changes_key(self._auth_id))
+        while not pubsub.subscribed and not self.closed:
+            await pubsub.get_message(timeout=LISTEN_S)
         # Subscribe before the first read, so that no change in between is missed.
         await self._load()
         while not self.closed:
             changed = dict[str, str]()
             wait = LISTEN_S
-            while (message := await listening.get_message(timeout=wait)) is not None:
+            while (message := await pubsub.get_message(timeout=wait)) is not None:
                 conference_id, asterisk = parse_name_owner(message["data"])
                 changed[conference_id] = asterisk
                 wait = 0.0
@@ -135,7 +135,7 @@ class AccountFeed:
 
     async def _load(self) -> None:
         names = await self._redis.hgetall(names_key(self._auth_id))
-        self._owners, self._calls, self._said = {}, {}, {}
+        self._owners, self._calls, self._watched_at = {}, {}, {}
         self._view = await self._read(dict(map(parse_name_owner, names.values())))
         self._broadcast("snapshot", self._view)
         await self._renew_watch()
@@ -170,31 +170,31 @@ class AccountFeed:
     async def _renew_watch(self) -> None:
         now = time.monotonic()
         for asterisk in set(self._owners.values()):
-            if now - self._said.get(asterisk, float("-inf")) >= RENEW_MS / 1000:
+            if now - self._watched_at.get(asterisk, float("-inf")) >= RENEW_MS / 1000:
                 try:
-                    await self._asker.watch(asterisk, self._auth_id, LEASE_MS)
+                    await self._command_client.watch(asterisk, self._auth_id, LEASE_MS)
                 except RedisError as error:
                     # Retried in the next round. If Redis is unreachable, the subscription reports it.
                     log.warning("talk detection request failed", reason=str(error) or type(error).__name__)
                     return
-                self._said[asterisk] = now
+                self._watched_at[asterisk] = now
 
-    def _broadcast(self, kind: str, what: Any) -> None:
-        event = self._event(kind, what)
+    def _broadcast(self, event: str, data: Any) -> None:
+        message = self._message(event, data)
         for stream in self.streams:
-            stream.put(event)
+            stream.put(message)
 
-    def _event(self, kind: str, what: Any) -> bytes:
+    def _message(self, event: str, data: Any) -> bytes:
         self._last_id += 1
-        return f"id: {self._last_id}\nevent: {kind}\ndata: ".encode() + encode(what) + b"\n\n"
+        return f"id: {self._last_id}\nevent: {event}\ndata: ".encode() + encode(data) + b"\n\n"
 
 
 class FeedRegistry:
     """Feeds of this process, one for each account with viewers."""
 
-    def __init__(self, redis: Redis, asker: CommandClient, most: int) -> None:
-        """`most`: maximum number of streams of an account."""
-        self._redis, self._asker, self._most = redis, asker, most
+    def __init__(self, redis: Redis, command_client: CommandClient, most_streams: int) -> None:
+        """`most_streams`: maximum number of streams of an account."""
+        self._redis, self._command_client, self._most_streams = redis, command_client, most_streams
         self.group: asyncio.TaskGroup | None = None
         """Task group of the process; set while the process runs."""
         self._ended = False
@@ -212,11 +212,12 @@ class FeedRegistry:
             raise unavailable("this web process is stopping: try again")
         if auth_id not in self._feeds:
             assert self.group is not None, "requests come only while the process runs"
-            feed = AccountFeed(self._redis, self._asker, auth_id)
+            feed = AccountFeed(self._redis, self._command_client, auth_id)
             self._feeds[auth_id] = feed, self.group.create_task(feed.run())
         feed, _ = self._feeds[auth_id]
-        if len(feed.streams) >= self._most:
-            error = f"too many event streams: this account already has {self._most} open; close another event stream"
+        if len(feed.streams) >= self._most_streams:
+            many = f"this account already has {self._most_streams} open"
+            error = f"too many event streams: {many}; close another event stream"
             raise ApiError(429, error, {"Retry-After": str(RETRY_AFTER_S)})
         return feed.add()
 

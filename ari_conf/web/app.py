@@ -27,11 +27,11 @@ from ari_conf.web.routes import (
 
 
 def create(settings: Settings) -> FastAPI:
-    measured = metrics.WebMetrics()
+    web_metrics = metrics.WebMetrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with resources.open_resources(settings, measured.watch_loop()) as app.state.parts:
+        async with resources.open_resources(settings, web_metrics.watch_loop()) as app.state.resources:
             yield
 
     app = FastAPI(
@@ -45,18 +45,18 @@ def create(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         strict_content_type=False,
     )
-    app.add_middleware(RequestMiddleware, observe=measured.observe)
+    app.add_middleware(RequestMiddleware, observe=web_metrics.observe)
     errors.install(app)
-    for part in (conferences, dead_letters, callbacks, recordings, recording_sidecars, event_stream):
-        app.include_router(part.router, prefix=ACCOUNT)
+    for module in (conferences, dead_letters, callbacks, recordings, recording_sidecars, event_stream):
+        app.include_router(module.router, prefix=ACCOUNT)
     app.include_router(dashboard.router)
-    _add_operating(app, measured)
-    whole = app.openapi
-    app.openapi = lambda: _corrected(whole())  # type: ignore[method-assign]
+    _add_operator_routes(app, web_metrics)
+    describe = app.openapi
+    app.openapi = lambda: _without_422(describe())  # type: ignore[method-assign]
     return app
 
 
-def _corrected(described: dict[str, Any]) -> dict[str, Any]:
+def _without_422(described: dict[str, Any]) -> dict[str, Any]:
     """Return the OpenAPI description without FastAPI's 422 responses: invalid requests get a 400."""
     for path in described["paths"].values():
         for call in path.values():
@@ -66,7 +66,7 @@ def _corrected(described: dict[str, Any]) -> dict[str, Any]:
     return described
 
 
-def _add_operating(app: FastAPI, measured: metrics.WebMetrics) -> None:
+def _add_operator_routes(app: FastAPI, web_metrics: metrics.WebMetrics) -> None:
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:
         """Return 200 while this process responds. /readyz checks Redis, and `ari-conf doctor` every component."""
@@ -81,4 +81,4 @@ def _add_operating(app: FastAPI, measured: metrics.WebMetrics) -> None:
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics_(request: Request) -> Response:
-        return await measured.response(resources.resources_of(request))
+        return await web_metrics.response(resources.resources_of(request))

@@ -14,12 +14,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import structlog
 from redis import RedisError
-from redis.asyncio import Redis
 
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.core.effects import CommandReply, PostCallback
@@ -28,7 +27,6 @@ from ari_conf.errors import CallbackTooLong
 from ari_conf.queues import outbox
 from ari_conf.queues.partitioned_queue import prefix
 from ari_conf.queues.scripts import MARK_READY
-from ari_conf.settings import Settings
 from ari_conf.store.problems import Problem, encoded, problems_key
 from ari_conf.web.models import ApiRequest
 
@@ -40,20 +38,23 @@ GRACE_S = 10.0
 """Seconds after the deadline of a command within which the process that accepted the call normally sends the result."""
 MOST_OF_AN_ACCOUNT = 100
 """Maximum number of an account's asynchronous calls in progress in one process; one more is refused."""
-AGAIN_S = 1.0
-TRIES = 60
-"""Attempts, one per second, of the process that executed the call to queue the result. After that, `watch_abandoned`
+RETRY_DELAY_S = 1.0
+MAX_ATTEMPTS = 60
+"""Attempts, one per second, of the process that executed the call to queue the result. After that, `AbandonedCalls`
 takes over."""
 GIVEN_UP_MS = 3600 * 1000
-"""Milliseconds after the deadline for which `watch_abandoned` retries while Redis refuses the result. After that, the
+"""Milliseconds after the deadline for which `AbandonedCalls` retries while Redis refuses the result. After that, the
 account gets a problem instead."""
 READ_AT_ONCE = 100
 INTERRUPTED = CommandReply(
     "", 503, (("error", "the service was interrupted: check whether it was done, or try again"),)
 )
 
+StoredReply = Callable[[str], Awaitable[CommandReply | None]]
+"""Function that returns the owner's stored reply to a command, or None."""
+
 # Only one process sends the result. If Redis refuses it, the script ends there and the pending result remains.
-_END = (
+_APPEND_RESULT = (
     MARK_READY
     + """
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
@@ -71,111 +72,101 @@ class PendingResult(msgspec.Struct, frozen=True):
     until_ms: int
 
 
-class AsyncResources(Protocol):
-    settings: Settings
-    redis: Redis
+async def register(redis: Any, auth_id: str, api_id: str, body: ApiRequest, *, deadline_s: float) -> None:
+    """Store a pending result. From here on, a result will be sent. Raises RedisError.
+
+    `deadline_s`: seconds within which a command is answered."""
+    until_ms = await now_ms(redis) + int((deadline_s + GRACE_S) * 1000)
+    pending = PendingResult(auth_id, body.callback_url or "", body.callback_method, until_ms)
+    await redis.hset(KEY, api_id, msgspec.json.encode(pending))
 
 
-async def register(parts: AsyncResources, auth_id: str, api_id: str, body: ApiRequest) -> None:
-    """Store a pending result. From here on, a result will be sent. Raises RedisError."""
-    redis: Any = parts.redis
-    until_ms = await now_ms(redis) + int((parts.settings.command_deadline + GRACE_S) * 1000)
-    promised = PendingResult(auth_id, body.callback_url or "", body.callback_method, until_ms)
-    await redis.hset(KEY, api_id, msgspec.json.encode(promised))
-
-
-async def finish(parts: AsyncResources, api_id: str, status: int, body: dict[str, Any]) -> None:
-    """Send the result as soon as Redis accepts it, in at most TRIES attempts."""
+async def finish(redis: Any, api_id: str, status: int, body: dict[str, Any]) -> None:
+    """Send the result as soon as Redis accepts it, in at most MAX_ATTEMPTS attempts."""
     reason = ""
-    for _ in range(TRIES):
+    for _ in range(MAX_ATTEMPTS):
         try:
-            await complete(parts, api_id, status, body)
+            await complete(redis, api_id, status, body)
             return
         except (RedisError, OSError) as error:
             reason = str(error) or type(error).__name__
-        await asyncio.sleep(AGAIN_S)
-    log.error("asynchronous result delayed", api_id=api_id, attempts=TRIES, reason=reason)
+        await asyncio.sleep(RETRY_DELAY_S)
+    log.error("asynchronous result delayed", api_id=api_id, attempts=MAX_ATTEMPTS, reason=reason)
 
 
-async def complete(parts: AsyncResources, api_id: str, status: int, body: dict[str, Any]) -> None:
+async def complete(redis: Any, api_id: str, status: int, body: dict[str, Any]) -> None:
     """Send the result, unless it has been sent. Raises RedisError."""
-    redis: Any = parts.redis
     found = await redis.hget(KEY, api_id)
     if found is None:
         return
-    promised = msgspec.json.decode(found, type=PendingResult)
+    pending = msgspec.json.decode(found, type=PendingResult)
     now = await now_ms(redis)
     try:
-        entry = outbox.enqueue_item(_callback(promised, api_id, status, body), now)
+        entry = outbox.enqueue_item(_callback(pending, api_id, status, body), now)
     except CallbackTooLong:
         error = "the result is too long for a callback: repeat the call without callback_url"
-        entry = outbox.enqueue_item(_callback(promised, api_id, 413, {"error": error}), now)
-    await redis.eval(_END, 2, prefix(outbox.QUEUE), KEY, api_id, *entry)
+        entry = outbox.enqueue_item(_callback(pending, api_id, 413, {"error": error}), now)
+    await redis.eval(_APPEND_RESULT, 2, prefix(outbox.QUEUE), KEY, api_id, *entry)
 
 
-def _callback(promised: PendingResult, api_id: str, status: int, body: dict[str, Any]) -> PostCallback:
+def _callback(pending: PendingResult, api_id: str, status: int, body: dict[str, Any]) -> PostCallback:
     # ASCII only: Plivo's SDK can't check the signature of a query that contains other characters.
     text = json.dumps({"api_id": api_id, **body})
     params = (("api_id", api_id), ("status_code", str(status)), ("response", text))
-    return PostCallback(api_id, promised.auth_id, promised.url, promised.method, params)
+    return PostCallback(api_id, pending.auth_id, pending.url, pending.method, params)
 
 
-async def watch_abandoned(parts: AsyncResources, replied: Callable[[str], Awaitable[CommandReply | None]]) -> None:
-    """Send the pending results of processes that have died, until canceled.
+class AbandonedCalls:
+    """Pending results whose process has died: another process sends them."""
 
-    `replied` returns the owner's stored reply to a command, or None.
-    """
-    while True:
+    def __init__(self, redis: Any, stored_reply: StoredReply, problems_kept: int) -> None:
+        self._redis = redis
+        self._stored_reply = stored_reply
+        self._problems_kept = problems_kept
+
+    async def watch(self) -> None:
+        """Send the pending results of processes that have died, until canceled."""
+        while True:
+            try:
+                await self._complete_all()
+            except (RedisError, OSError) as error:
+                log.debug("pending results not checked", reason=str(error))
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _complete_all(self) -> None:
+        now = await now_ms(self._redis)
+        async for api_id, text in self._redis.hscan_iter(KEY, count=READ_AT_ONCE):
+            name = api_id.decode(errors="replace")
+            try:
+                pending = msgspec.json.decode(text, type=PendingResult)
+            except msgspec.MsgspecError as error:
+                # Its receiver is unknown, and will stay so.
+                log.error("pending result unreadable", api_id=name, reason=str(error), action="dropped")
+                await self._redis.hdel(KEY, api_id)
+                continue
+            if pending.until_ms <= now:
+                await self._complete(name, pending, is_last=pending.until_ms + GIVEN_UP_MS < now)
+
+    async def _complete(self, api_id: str, pending: PendingResult, *, is_last: bool) -> None:
+        """Send the result. `is_last`: if it fails, give up."""
         try:
-            await _complete_abandoned(parts, replied)
-        except (RedisError, OSError) as error:
-            log.debug("pending results not checked", reason=str(error))
-        await asyncio.sleep(LOOK_EVERY_S)
+            reply = await self._stored_reply(api_id) or INTERRUPTED
+            log.warning("asynchronous call abandoned", api_id=api_id, status=reply.status)
+            await complete(self._redis, api_id, reply.status, dict(reply.body))
+        except (RedisError, OSError, msgspec.MsgspecError, KeyError, TypeError) as error:
+            # Only this result fails; the loop continues with the others.
+            reason = str(error) or type(error).__name__
+            log.error("asynchronous result not queued", api_id=api_id, reason=reason, given_up=is_last)
+            if is_last:
+                await self._give_up(api_id, pending, reason)
 
-
-async def _complete_abandoned(parts: AsyncResources, replied: Callable[[str], Awaitable[CommandReply | None]]) -> None:
-    redis: Any = parts.redis
-    now = await now_ms(redis)
-    async for api_id, text in redis.hscan_iter(KEY, count=READ_AT_ONCE):
-        name = api_id.decode(errors="replace")
-        try:
-            promised = msgspec.json.decode(text, type=PendingResult)
-        except msgspec.MsgspecError as error:
-            # Its receiver is unknown, and will stay so.
-            log.error("pending result unreadable", api_id=name, reason=str(error), action="dropped")
-            await redis.hdel(KEY, api_id)
-            continue
-        if promised.until_ms <= now:
-            await _keep_one(parts, name, promised, replied, given_up=promised.until_ms + GIVEN_UP_MS < now)
-
-
-async def _keep_one(
-    parts: AsyncResources,
-    api_id: str,
-    promised: PendingResult,
-    replied: Callable[[str], Awaitable[CommandReply | None]],
-    *,
-    given_up: bool,
-) -> None:
-    try:
-        reply = await replied(api_id) or INTERRUPTED
-        log.warning("asynchronous call abandoned", api_id=api_id, status=reply.status)
-        await complete(parts, api_id, reply.status, dict(reply.body))
-    except (RedisError, OSError, msgspec.MsgspecError, KeyError, TypeError) as error:
-        # Only this result fails; the loop continues with the others.
-        reason = str(error) or type(error).__name__
-        log.error("asynchronous result not queued", api_id=api_id, reason=reason, given_up=given_up)
-        if given_up:
-            await _give_up(parts, api_id, promised, reason)
-
-
-async def _give_up(parts: AsyncResources, api_id: str, promised: PendingResult, reason: str) -> None:
-    redis: Any = parts.redis
-    text = f"the result of the asynchronous call {api_id} could not be queued and is not sent: {reason}"
-    problem, key = Problem(await now_ms(redis), "", ProblemKind.RESULT_LOST, text), problems_key(promised.auth_id)
-    pipe = redis.pipeline(transaction=True)
-    pipe.hdel(KEY, api_id).lpush(key, encoded(problem)).ltrim(key, 0, parts.settings.problems_kept - 1)
-    await pipe.execute()
+    async def _give_up(self, api_id: str, pending: PendingResult, reason: str) -> None:
+        text = f"the result of the asynchronous call {api_id} could not be queued and is not sent: {reason}"
+        problem = Problem(await now_ms(self._redis), "", ProblemKind.RESULT_LOST, text)
+        key, kept = problems_key(pending.auth_id), self._problems_kept
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.hdel(KEY, api_id).lpush(key, encoded(problem)).ltrim(key, 0, kept - 1)
+        await pipe.execute()
 
 
 async def now_ms(redis: Any) -> int:

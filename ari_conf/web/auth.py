@@ -41,7 +41,7 @@ class ApiClient:
 
     auth_id: str
     api_id: str
-    parts: Resources
+    resources: Resources
 
 
 class _LenientBasic(HTTPBasic):
@@ -59,20 +59,20 @@ basic = _LenientBasic(
 )
 
 
-async def caller(
+async def current_client(
     request: Request,
     auth_id: Annotated[str, Path(description="The account.", min_length=1)],
     credentials: Annotated[HTTPBasicCredentials | None, Depends(basic)],
 ) -> ApiClient:
-    parts = resources_of(request)
+    resources = resources_of(request)
     # The path of a router's route lacks the prefix under which the router was included.
     request.scope["routes"].append(ACCOUNT + request.scope["route"].path.removeprefix(ACCOUNT))
-    record = await _whose(parts, request, credentials)
-    await not_too_often(parts, record.auth_id)
+    record = await _identify(resources, request, credentials)
+    await not_too_often(resources, record.auth_id)
     if decode_path_part(auth_id) != record.auth_id:
         # An account must not learn whether another account exists.
         raise ApiError(404, "not found")
-    return ApiClient(record.auth_id, _api_id(request, record.auth_id), parts)
+    return ApiClient(record.auth_id, _api_id(request, record.auth_id), resources)
 
 
 def _api_id(request: Request, auth_id: str) -> str:
@@ -83,14 +83,14 @@ def _api_id(request: Request, auth_id: str) -> str:
     return str(uuid5(NAMESPACE_URL, "\0".join((auth_id, request.scope["path"], key))))
 
 
-CurrentClient = Annotated[ApiClient, Depends(caller)]
+CurrentClient = Annotated[ApiClient, Depends(current_client)]
 
 
 def _unauthorized(request: Request, error: str) -> ApiError:
-    return ApiError(401, error, None if _by_page(request) else {"WWW-Authenticate": 'Basic realm="ari_conf"'})
+    return ApiError(401, error, None if _is_from_page(request) else {"WWW-Authenticate": 'Basic realm="ari_conf"'})
 
 
-def _by_page(request: Request) -> bool:
+def _is_from_page(request: Request) -> bool:
     """Return whether a page in a browser, such as the dashboard, sent the request.
 
     The 401 must then not offer Basic: the browser would ask for a password, and the dashboard could not show the login
@@ -104,48 +104,48 @@ def _by_page(request: Request) -> bool:
     )
 
 
-async def is_still_valid(request: Request, caller: ApiClient) -> bool:
+async def is_still_valid(request: Request, client: ApiClient) -> bool:
     """Return whether the credentials or session of the request still belong to the API client's account.
 
     Raises ApiError if the account, the auth token or the session is no longer valid."""
-    record = await _whose(caller.parts, request, await basic(request))
-    return record.auth_id == caller.auth_id
+    record = await _identify(client.resources, request, await basic(request))
+    return record.auth_id == client.auth_id
 
 
-async def _whose(parts: Resources, request: Request, credentials: HTTPBasicCredentials | None) -> AccountRecord:
+async def _identify(resources: Resources, request: Request, credentials: HTTPBasicCredentials | None) -> AccountRecord:
     """Return the account that Basic credentials or else a session cookie identify. Raises ApiError 401, 403 or 429."""
     if credentials is not None:
-        return await authenticate(parts, request, credentials.username, credentials.password)
-    record = await sessions.current_account(parts, request)
+        return await authenticate(resources, request, credentials.username, credentials.password)
+    record = await sessions.current_account(resources, request)
     if record is None:
         raise _unauthorized(request, "authentication is required: use HTTP Basic with auth_id and auth_token")
     sessions.check_csrf(request)
     return record
 
 
-async def authenticate(parts: Resources, request: Request, auth_id: str, token: str) -> AccountRecord:
+async def authenticate(resources: Resources, request: Request, auth_id: str, token: str) -> AccountRecord:
     """Return the account if the auth token is right.
 
     The right token is always accepted: an auth_id is no secret, so a client at the account's address could otherwise
     lock the account out. Raises ApiError 401, or 429 after repeated failures of this address with this account."""
-    redis: Any = parts.redis
+    redis: Any = resources.redis
     found, now = await redis.pipeline(transaction=False).hget(accounts.KEY, auth_id).time().execute()
     record = accounts.decode(found) if found else None
-    if record is not None and _is_right(record, token, now[0] * 1000):
+    if record is not None and _token_matches(record, token, now[0] * 1000):
         return record
     if record is None:
-        _same(DUMMY_TOKEN, token)
+        _tokens_equal(DUMMY_TOKEN, token)
     # All accounts that do not exist count as one; otherwise each made-up auth_id would create a key.
-    await _count_failure(parts, address_of(request), auth_id if record else "-")
+    await _count_failure(resources, address_of(request), auth_id if record else "-")
     raise _unauthorized(request, "auth_id or auth_token is wrong")
 
 
-async def _count_failure(parts: Resources, address: str, auth_id: str) -> None:
+async def _count_failure(resources: Resources, address: str, auth_id: str) -> None:
     """Count a wrong token. Raises ApiError 429 if the address has sent too many for this account."""
     failures = f"{PREFIX}auth-failures:{address}:{auth_id}"
-    redis: Any = parts.redis
+    redis: Any = resources.redis
     count, left_ms = await redis.eval(_COUNT, 1, failures, FAILURES_KEPT_S * 1000)
-    if count > parts.settings.auth_failures:
+    if count > resources.settings.auth_failures:
         wait = max(1, -(-left_ms // 1000))
         raise too_much(f"too many wrong tokens: try again in {wait} s", wait)
 
@@ -171,33 +171,33 @@ def network_of(host: str) -> str:
     return str(address)
 
 
-def _is_right(record: AccountRecord, token: str, now_ms: int) -> bool:
+def _token_matches(record: AccountRecord, token: str, now_ms: int) -> bool:
     """Return whether the token is right. An old token is accepted as long as it signs.
 
     Every token is compared, so that the time does not reveal which one matches."""
-    return any([_same(kept, token) for kept in record.signing_tokens(now_ms)])  # noqa: C419
+    return any([_tokens_equal(kept, token) for kept in record.signing_tokens(now_ms)])  # noqa: C419
 
 
-def _same(kept: str, given: str) -> bool:
+def _tokens_equal(kept: str, given: str) -> bool:
     return hmac.compare_digest(kept.encode(), given.encode(errors="replace"))
 
 
-async def not_too_often(parts: Resources, auth_id: str) -> None:
+async def not_too_often(resources: Resources, auth_id: str) -> None:
     """Count a request. Raises ApiError 429 if the account has sent more than `api_rate` within a second."""
-    limit = parts.settings.api_rate
+    limit = resources.settings.api_rate
     if not limit:
         return
-    redis: Any = parts.redis
+    redis: Any = resources.redis
     count, _ = await redis.eval(_COUNT, 1, f"{PREFIX}api-rate:{auth_id}", WINDOW_S * 1000)
     if count > limit:
         raise too_much(f"more than {limit} requests in a second: try again", WINDOW_S)
 
 
-async def once_in(parts: Resources, auth_id: str, what: str, seconds: int) -> None:
+async def once_in(resources: Resources, auth_id: str, what: str, seconds: int) -> None:
     """Count an operation that an account may run once per `seconds`, across all web processes.
 
     Raises ApiError 429 if the account has run it within that time."""
-    redis: Any = parts.redis
+    redis: Any = resources.redis
     count, left_ms = await redis.eval(_COUNT, 1, f"{PREFIX}api-rate:{what}:{auth_id}", seconds * 1000)
     if count > 1:
         wait = max(1, -(-left_ms // 1000))

@@ -15,31 +15,31 @@ MOST_OF_A_NAME = 200
 not_found = ApiError(404, "conference not found")
 
 
-async def list_names(parts: Resources, auth_id: str) -> list[str]:
-    redis: Any = parts.redis
+async def list_names(resources: Resources, auth_id: str) -> list[str]:
+    redis: Any = resources.redis
     return sorted(name.decode() for name in await redis.hkeys(names_key(auth_id)))
 
 
-async def list_owners(parts: Resources, auth_id: str) -> list[tuple[str, str]]:
+async def list_owners(resources: Resources, auth_id: str) -> list[tuple[str, str]]:
     """Return (name, owner) of each conference of the account."""
-    redis: Any = parts.redis
+    redis: Any = resources.redis
     found = await redis.hgetall(names_key(auth_id))
     return [(name.decode(), parse_name_owner(text)[1]) for name, text in found.items()]
 
 
-async def get_owner(parts: Resources, auth_id: str, name: str) -> tuple[str, str]:
+async def get_owner(resources: Resources, auth_id: str, name: str) -> tuple[str, str]:
     """Return (conference id, owner) of a conference. Raises ApiError 404 if the name is unknown."""
-    redis: Any = parts.redis
+    redis: Any = resources.redis
     found = await redis.hget(names_key(auth_id), name) if len(name) <= MOST_OF_A_NAME else None
     if found is None:
         raise not_found
     return parse_name_owner(found)
 
 
-async def get_conference(parts: Resources, auth_id: str, name: str) -> dict[str, Any]:
+async def get_conference(resources: Resources, auth_id: str, name: str) -> dict[str, Any]:
     """Return a conference in the format of the API. Raises ApiError 404 if it does not exist or has no members."""
-    conference_id, asterisk = await get_owner(parts, auth_id, name)
-    found = await read_views(parts.redis, asterisk, auth_id, [conference_id], {})
+    conference_id, asterisk = await get_owner(resources, auth_id, name)
+    found = await read_views(resources.redis, asterisk, auth_id, [conference_id], {})
     if not found:
         raise not_found
-    return found[0].to_api(await now_ms(parts.redis))
+    return found[0].to_api(await now_ms(resources.redis))

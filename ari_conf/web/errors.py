@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 RETRY_AFTER_S = 1
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
-NOT_KEPT = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+DEFAULT_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 """Default headers of every response: it belongs to one account, and its content type is correct."""
 ERROR_TEXTS = {
     404: "not found",
@@ -54,61 +54,61 @@ def too_much(error: str, retry_after_s: int = RETRY_AFTER_S) -> ApiError:
 def json_error(
     request: Request, status: int, error: str, headers: Mapping[str, str] | None = None, **more: Any
 ) -> JSONResponse:
-    told = {"api_id": request.scope["api_id"], "error": error, **more}
-    return JSONResponse(told, status, {**NOT_KEPT, **(headers or {})})
+    body = {"api_id": request.scope["api_id"], "error": error, **more}
+    return JSONResponse(body, status, {**DEFAULT_HEADERS, **(headers or {})})
 
 
 def install(app: FastAPI) -> None:
     handlers: dict[Any, Any] = {
-        ApiError: _refused,
-        HTTPException: _http,
-        RequestValidationError: _invalid,
-        RedisError: _no_redis,
-        StoreUnavailable: _no_redis,
-        TooManyWaiting: _too_many,
-        Exception: _broken,
+        ApiError: _handle_api_error,
+        HTTPException: _handle_http_exception,
+        RequestValidationError: _handle_invalid_request,
+        RedisError: _handle_redis_error,
+        StoreUnavailable: _handle_redis_error,
+        TooManyWaiting: _handle_too_many_waiting,
+        Exception: _handle_exception,
     }
-    for kind, answer in handlers.items():
-        app.add_exception_handler(kind, answer)
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
 
 
-async def _refused(request: Request, error: ApiError) -> JSONResponse:
+async def _handle_api_error(request: Request, error: ApiError) -> JSONResponse:
     return json_error(request, error.status, error.error, error.headers)
 
 
-async def _http(request: Request, error: HTTPException) -> JSONResponse:
+async def _handle_http_exception(request: Request, error: HTTPException) -> JSONResponse:
     headers = dict(error.headers or {})
     if error.status_code == 405:
         # Each method is a separate route, and its 405 names only its own method.
         headers["Allow"] = ", ".join(allowed_methods(cast(FastAPI, request.app), request))
-    if error.status_code == 404 and (told := not_offered(request.scope["path"])) is not None:
+    if error.status_code == 404 and (text := not_offered(request.scope["path"])) is not None:
         # Without `objects`, Plivo's Python SDK fails while it reads the list, instead of reporting the error.
         objects: dict[str, Any] = {"objects": []} if request.method == "GET" else {}
-        return json_error(request, 404, told, headers, **objects)
+        return json_error(request, 404, text, headers, **objects)
     return json_error(request, error.status_code, ERROR_TEXTS.get(error.status_code, str(error.detail)), headers)
 
 
 def allowed_methods(app: FastAPI, request: Request) -> list[str]:
-    asked = [{**request.scope, "method": method} for method in METHODS]
-    return [s["method"] for s in asked if any(route.matches(s)[0] == Match.FULL for route in app.routes)]
+    scopes = [{**request.scope, "method": method} for method in METHODS]
+    return [s["method"] for s in scopes if any(route.matches(s)[0] == Match.FULL for route in app.routes)]
 
 
-async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-    told = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
-    return json_error(request, 400, told)
+async def _handle_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+    text = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
+    return json_error(request, 400, text)
 
 
-async def _no_redis(request: Request, error: Exception) -> JSONResponse:
+async def _handle_redis_error(request: Request, error: Exception) -> JSONResponse:
     log.error("redis unavailable", reason=str(error) or type(error).__name__)
     return json_error(
         request, 503, "the service is temporarily unavailable: try again", {"Retry-After": str(RETRY_AFTER_S)}
     )
 
 
-async def _too_many(request: Request, error: Exception) -> JSONResponse:
+async def _handle_too_many_waiting(request: Request, error: Exception) -> JSONResponse:
     return json_error(request, 429, str(error), {"Retry-After": str(RETRY_AFTER_S)})
 
 
-async def _broken(request: Request, error: Exception) -> JSONResponse:
+async def _handle_exception(request: Request, error: Exception) -> JSONResponse:
     log.error("request raised", hint=REPORT_HINT, exc_info=error)
     return json_error(request, 500, "internal error: see the server log for this api_id")

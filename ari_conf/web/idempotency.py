@@ -18,6 +18,7 @@ import structlog
 
 from ari_conf.common.redis_clock import CLOCK
 from ari_conf.common.redis_keys import PREFIX
+from ari_conf.web.api_result import ApiResult
 
 log = structlog.get_logger()
 
@@ -70,41 +71,40 @@ redis.call('HINCRBY', KEYS[1], 'bytes', #ARGV[2] - before)
 )
 
 
-class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
+class IdempotencyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     fingerprint: str
     api_id: str
-    status: int = 0
-    """HTTP status of the response; 0 until a response exists."""
-    body: dict[str, Any] = {}
+    result: ApiResult | None = None
+    """None until the first request has its response."""
     undone: bool = False
     """Set if the first request failed with 503: a repetition may do the work."""
 
 
-class Entry:
+class IdempotencyEntry:
     """Entry of one Idempotency-Key in Redis. Its methods raise RedisError."""
 
     def __init__(self, redis: Any, auth_id: str, path: str, key: str) -> None:
-        place = f"{PREFIX}idempotency:{auth_id}"
+        key_of_account = f"{PREFIX}idempotency:{auth_id}"
         self._redis = redis
-        self._keys = place, f"{place}:order"
+        self._keys = key_of_account, f"{key_of_account}:order"
         # The same key on another path is a different key.
         self._field = fingerprint(f"{path}\0{key}")
 
-    async def begin(self, mine: Kept) -> tuple[Kept, int] | None:
+    async def begin(self, mine: IdempotencyRecord) -> tuple[IdempotencyRecord, int] | None:
         """Register this request as the first and return None, or return the first one's entry and its age in ms."""
-        asked = (self._field, msgspec.json.encode(mine), MOST_KEYS, MOST_BYTES, KEPT_MS)
-        found = await self._redis.eval(_BEGIN, 2, *self._keys, *asked)
+        arguments = (self._field, msgspec.json.encode(mine), MOST_KEYS, MOST_BYTES, KEPT_MS)
+        found = await self._redis.eval(_BEGIN, 2, *self._keys, *arguments)
         if not found:
             return None
         try:
-            return msgspec.json.decode(found[0], type=Kept), int(found[1])
+            return msgspec.json.decode(found[0], type=IdempotencyRecord), int(found[1])
         except msgspec.MsgspecError as error:
             log.warning("idempotency record unreadable", reason=str(error), action="treated as first request")
             await self.forget()
             return await self.begin(mine)
 
-    async def settle(self, kept: Kept) -> None:
-        await self._redis.eval(_SETTLE, 2, *self._keys, self._field, msgspec.json.encode(kept))
+    async def settle(self, record: IdempotencyRecord) -> None:
+        await self._redis.eval(_SETTLE, 2, *self._keys, self._field, msgspec.json.encode(record))
 
     async def forget(self) -> None:
         """Delete the entry, so that a repetition counts as a first request."""

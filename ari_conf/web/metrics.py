@@ -39,8 +39,8 @@ class WebMetrics:
         self._registry = registry = CollectorRegistry()
         # A separate thread, so that no API request waits for a measurement.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
-        self._looking = asyncio.Lock()
-        self._looked_at = float("-inf")
+        self._update_lock = asyncio.Lock()
+        self._updated_at = float("-inf")
         labels = ("method", "path", "status")
         self._requests = Counter(
             "ari_conf_api_requests", "API requests by method, path and status.", labels, registry=registry
@@ -90,25 +90,25 @@ class WebMetrics:
             await asyncio.sleep(LAG_EVERY_S)
             self._lag.observe(max(0.0, time.perf_counter() - began - LAG_EVERY_S))
 
-    async def response(self, parts: Resources) -> Response:
+    async def response(self, resources: Resources) -> Response:
         """Return the metrics as an HTTP response.
 
         The request needs no login, so its cost must grow neither with the content of Redis nor with the request rate.
         """
-        async with self._looking:
-            if time.monotonic() - self._looked_at > LOOK_EVERY_S:
-                await self._look(parts)
-                self._looked_at = time.monotonic()
+        async with self._update_lock:
+            if time.monotonic() - self._updated_at > LOOK_EVERY_S:
+                await self._update(resources)
+                self._updated_at = time.monotonic()
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
-    async def _look(self, parts: Resources) -> None:
-        redis: Any = parts.redis
+    async def _update(self, resources: Resources) -> None:
+        redis: Any = resources.redis
         began = time.perf_counter()
         await redis.ping()
         self._redis.set(time.perf_counter() - began)
-        self._streams.set(parts.feeds.streams)
+        self._streams.set(resources.feeds.streams)
         for queue in QUEUES:
-            running = asyncio.get_running_loop().run_in_executor(self._thread, _look, parts, queue)
+            running = asyncio.get_running_loop().run_in_executor(self._thread, _read_queue, resources, queue)
             self._set_queue_gauges(queue, *await running)
 
     def _set_queue_gauges(self, queue: str, totals: outbox.QueueTotals, depths: list[int], oldest_ms: int) -> None:
@@ -129,17 +129,17 @@ class _EnqueuedAt(msgspec.Struct):
     at_ms: int
 
 
-def _look(parts: Resources, queue: str) -> tuple[outbox.QueueTotals, list[int], int]:
+def _read_queue(resources: Resources, queue: str) -> tuple[outbox.QueueTotals, list[int], int]:
     """Return (totals, entries in each partition, age in ms of the oldest entry) of a queue's first 1000 partitions."""
-    seconds, micros = parts.blocking.time()
+    seconds, micros = resources.sync_redis.time()
     now_ms = seconds * 1000 + micros // 1000
-    heads = outbox.partition_heads(parts.blocking, queue)
-    made = [at_ms for *_, head in heads if (at_ms := _made(head)) is not None]
+    heads = outbox.partition_heads(resources.sync_redis, queue)
+    made = [at_ms for *_, head in heads if (at_ms := _enqueued_at_ms(head)) is not None]
     oldest_ms = max(0, now_ms - min(made, default=now_ms))
-    return outbox.counted(parts.blocking, queue), [depth for _, _, depth, _ in heads], oldest_ms
+    return outbox.counted(resources.sync_redis, queue), [depth for _, _, depth, _ in heads], oldest_ms
 
 
-def _made(head: bytes) -> int | None:
+def _enqueued_at_ms(head: bytes) -> int | None:
     """Return the creation time of an entry in epoch ms, or None if another version wrote the entry."""
     try:
         return msgspec.json.decode(head, type=_EnqueuedAt).at_ms

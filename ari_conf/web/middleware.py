@@ -11,7 +11,7 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ari_conf.web.errors import NOT_KEPT, ApiError
+from ari_conf.web.errors import DEFAULT_HEADERS, ApiError
 
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ class RequestMiddleware:
             nonlocal status, seconds
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in NOT_KEPT.items():
+                for name, value in DEFAULT_HEADERS.items():
                     headers.setdefault(name, value)
                 # Measured until the response starts: an event stream continues for hours.
                 status, seconds = message["status"], time.perf_counter() - began
@@ -54,11 +54,11 @@ class RequestMiddleware:
         try:
             await self._app(scope, receive, sending)
         finally:
-            place = routes[0] if routes else "none"
-            self._observe(scope["method"], place, status, seconds)
+            route = routes[0] if routes else "none"
+            self._observe(scope["method"], route, status, seconds)
             if routes:
                 ms = round(seconds * 1000)
-                log.info("api", method=scope["method"], path=place, status=status, ms=ms, api_id=api_id)
+                log.info("api", method=scope["method"], path=route, status=status, ms=ms, api_id=api_id)
 
 
 def decode_path_part(part: str) -> str:

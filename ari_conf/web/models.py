@@ -12,7 +12,7 @@ from ari_conf.core.elements import InvalidValue
 from ari_conf.core.problem_kinds import ProblemKind
 
 
-def _as(read: Callable[[str], Any]) -> AfterValidator:
+def _parsed_by(read: Callable[[str], Any]) -> AfterValidator:
     """Return a validator that parses a parameter like the same attribute of a document."""
 
     def check(value: str) -> Any:
@@ -24,19 +24,19 @@ def _as(read: Callable[[str], Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _some_url(text: str) -> str:
+def _parse_url(text: str) -> str:
     found = elements.url(text)
     if found is None or len(found) > 2000:
         raise InvalidValue("an absolute http or https URL of at most 2000 characters")
     return found
 
 
-def _nothing(value: Any) -> Any:
+def _none_if_empty(value: Any) -> Any:
     """Return None for an empty value: SDKs send parameters that were not given as empty, or as null."""
     return None if value == "" else value
 
 
-def _speakable(text: str) -> str:
+def _check_speakable(text: str) -> str:
     if not text.strip() or any((ord(c) < 32 and c not in "\t\n\r") or c in "\ufffe\uffff" for c in text):
         raise InvalidValue("some text, without control characters")
     return text
@@ -48,21 +48,26 @@ URL_SCHEMA = {
     "pattern": r"^https?://[a-zA-Z0-9.-]+(:[0-9]+)?(/.*)?$",
     "maxLength": 2000,
 }
-Url = Annotated[str, _as(_some_url), WithJsonSchema(URL_SCHEMA)]
-OptionalUrl = Annotated[Annotated[str, _as(_some_url)] | None, BeforeValidator(_nothing), WithJsonSchema(URL_SCHEMA)]
+Url = Annotated[str, _parsed_by(_parse_url), WithJsonSchema(URL_SCHEMA)]
+OptionalUrl = Annotated[
+    Annotated[str, _parsed_by(_parse_url)] | None, BeforeValidator(_none_if_empty), WithJsonSchema(URL_SCHEMA)
+]
 Method = Annotated[
     Literal["GET", "POST"],
     BeforeValidator(lambda value: value or "POST"),
     WithJsonSchema({"enum": ["GET", "POST"], "default": "POST"}),
 ]
-Text = Annotated[str, Field(min_length=1, max_length=3000), _as(_speakable)]
+Text = Annotated[str, Field(min_length=1, max_length=3000), _parsed_by(_check_speakable)]
 VOICE_SCHEMA = {"type": "string", "pattern": r"^(WOMAN|MAN|Polly\.[A-Za-z]+)$", "default": "WOMAN"}
 Voice = Annotated[
-    str, BeforeValidator(lambda value: value or "WOMAN"), _as(elements.voice_name), WithJsonSchema(VOICE_SCHEMA)
+    str, BeforeValidator(lambda value: value or "WOMAN"), _parsed_by(elements.voice_name), WithJsonSchema(VOICE_SCHEMA)
 ]
 LANGUAGE_SCHEMA = {"type": "string", "pattern": r"^[A-Za-z]{2,3}-[A-Za-z]{2}$", "default": "en-US"}
 Language = Annotated[
-    str, BeforeValidator(lambda value: value or "en-US"), _as(elements.language_code), WithJsonSchema(LANGUAGE_SCHEMA)
+    str,
+    BeforeValidator(lambda value: value or "en-US"),
+    _parsed_by(elements.language_code),
+    WithJsonSchema(LANGUAGE_SCHEMA),
 ]
 
 
@@ -103,13 +108,15 @@ class AnnounceRequest(ApiRequest):
 
     url: OptionalUrl = None
     text: Annotated[
-        Text | None, BeforeValidator(_nothing), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 3000})
+        Text | None,
+        BeforeValidator(_none_if_empty),
+        WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 3000}),
     ] = None
     voice: Voice = "WOMAN"
     language: Language = "en-US"
 
 
-def _seconds(value: Any) -> Any:
+def _int_if_digits(value: Any) -> Any:
     # In a form, numbers are text.
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10 else value
 
@@ -124,19 +131,19 @@ class RecordRequest(ApiRequest):
     ] = "mp3"
     time_limit: Annotated[
         Annotated[int, Field(ge=1, le=86400, strict=True)] | None,
-        BeforeValidator(lambda value: _nothing(_seconds(value))),
+        BeforeValidator(lambda value: _none_if_empty(_int_if_digits(value))),
         WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 86400}),
     ] = None
     transcription_type: Annotated[
         Literal["auto", "hybrid", "manual"] | None,
-        BeforeValidator(_nothing),
+        BeforeValidator(_none_if_empty),
         WithJsonSchema({"enum": ["auto", "hybrid", "manual"]}),
     ] = None
     transcription_url: OptionalUrl = None
     transcription_method: Method = "POST"
     transcription_language: Annotated[
-        Annotated[str, _as(elements.spoken_language)] | None,
-        BeforeValidator(_nothing),
+        Annotated[str, _parsed_by(elements.spoken_language)] | None,
+        BeforeValidator(_none_if_empty),
         WithJsonSchema({"type": "string", "pattern": r"^([A-Za-z]{2,3}(-[A-Za-z0-9]+)*|auto)$"}),
     ] = None
 

@@ -38,28 +38,6 @@ def params_dependency(model: type[M]) -> Callable[[Request], Awaitable[M]]:
     return parameters
 
 
-def openapi_body(model: type[BaseModel], *, needed: bool = False) -> dict[str, Any]:
-    """Return the OpenAPI description of a body with the fields of `model`."""
-    schema = model.model_json_schema()
-    return {
-        "requestBody": {
-            "required": needed,
-            "content": {kind: {"schema": schema} for kind in ("application/json", FORM)},
-        }
-    }
-
-
-def openapi_query(model: type[BaseModel]) -> dict[str, Any]:
-    schema = model.model_json_schema()
-    required = schema.get("required", ())
-    return {
-        "parameters": [
-            {"name": name, "in": "query", "required": name in required, "schema": kind}
-            for name, kind in schema["properties"].items()
-        ]
-    }
-
-
 def _error_text(error: Any) -> str:
     """Return the error text for a parameter. Spec: "a bad parameter (names it and what is allowed)"."""
     name = ".".join(str(part) for part in error["loc"]) or "the body"

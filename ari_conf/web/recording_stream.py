@@ -54,7 +54,7 @@ def span(header: str | None, size: int) -> tuple[int, int] | None:
     return first, length
 
 
-async def answer(request: Request, parts: Resources, stored: StoredRecording, name: str | None) -> Response:
+async def file_response(request: Request, resources: Resources, stored: StoredRecording, name: str | None) -> Response:
     """Return the response with the file, or a part of it. `name`: file name for a download. Raises ApiError."""
     etag = f'"{stored.recording_id}"'
     headers = {
@@ -74,33 +74,33 @@ async def answer(request: Request, parts: Resources, stored: StoredRecording, na
     headers["Content-Length"] = str(length)
     if asked:
         headers["Content-Range"] = f"bytes {first}-{first + length - 1}/{stored.size}"
-    bucket = Bucket(parts.settings)
+    bucket = Bucket(resources.settings)
     if request.method == "HEAD" or not length:
-        await _asked(parts, stored, bucket.size, stored.key)
+        await _in_storage_thread(resources, stored, bucket.size, stored.key)
         return Response(status_code=200, headers=headers)
-    if parts.streams[stored.auth_id] >= STREAMS_EACH:
+    if resources.stream_counts[stored.auth_id] >= STREAMS_EACH:
         raise too_much(f"{STREAMS_EACH} recordings of this account are already being fetched: try again later")
     # The first piece is read before the response starts, so that a missing file is still a 404.
-    begin = await _asked(parts, stored, bucket.piece, stored.key, first, min(PIECE_BYTES, length))
-    pieces = _pieces(parts, stored, bucket, begin, first, length)
-    return _Counted(pieces, 206 if asked else 200, headers, parts.streams, stored.auth_id)
+    first_piece = await _in_storage_thread(resources, stored, bucket.piece, stored.key, first, min(PIECE_BYTES, length))
+    pieces = _pieces(resources, stored, bucket, first_piece, first, length)
+    return _Counted(pieces, 206 if asked else 200, headers, resources.stream_counts, stored.auth_id)
 
 
 async def _pieces(
-    parts: Resources, stored: StoredRecording, bucket: Bucket, begin: bytes, first: int, length: int
+    resources: Resources, stored: StoredRecording, bucket: Bucket, first_piece: bytes, first: int, length: int
 ) -> AsyncIterator[bytes]:
-    piece, at, end = begin, first, first + length
+    piece, at, end = first_piece, first, first + length
     while True:
         yield piece
         at += len(piece)
         if at >= end:
             return
-        piece = await parts.storage.run(stored.auth_id, bucket.piece, stored.key, at, min(PIECE_BYTES, end - at))
+        piece = await resources.storage.run(stored.auth_id, bucket.piece, stored.key, at, min(PIECE_BYTES, end - at))
 
 
-async def _asked(parts: Resources, stored: StoredRecording, work: Any, *given: Any) -> Any:
+async def _in_storage_thread(resources: Resources, stored: StoredRecording, work: Any, *given: Any) -> Any:
     try:
-        return await parts.storage.run(stored.auth_id, work, *given)
+        return await resources.storage.run(stored.auth_id, work, *given)
     except RecordingFailed as failure:
         log.error(
             "recording read failed", auth_id=stored.auth_id, recording_id=stored.recording_id, reason=str(failure)

@@ -20,8 +20,8 @@ from ari_conf.common.supervision import Tasks
 from ari_conf.queues import command_queue
 from ari_conf.queues.command_queue import CommandClient
 from ari_conf.settings import Settings
-from ari_conf.web import async_calls
 from ari_conf.web.account_feeds import FeedRegistry
+from ari_conf.web.async_calls import AbandonedCalls
 from ari_conf.web.request_threads import Threads
 
 LAST_CALLBACKS_S = 10.0
@@ -44,16 +44,16 @@ LISTENING: dict[str, Any] = {
 class Resources:
     settings: Settings
     redis: AsyncRedis
-    blocking: Redis
+    sync_redis: Redis
     """Blocking client for code that commands and workers use, too. Use it only in a thread."""
-    asker: CommandClient
+    command_client: CommandClient
     feeds: FeedRegistry
     reads: Threads = field(default_factory=lambda: Threads("redis", READS, READS_EACH, MOST_WAITING))
     storage: Threads = field(default_factory=lambda: Threads("s3", STORAGE, STORAGE_EACH, MOST_WAITING))
     """Threads for S3, apart from those for Redis: S3 may be slow, and requests to Redis must not wait for it."""
-    promises: Counter[str] = field(default_factory=Counter)
+    async_call_counts: Counter[str] = field(default_factory=Counter)
     """Asynchronous calls in progress in this process, by account."""
-    streams: Counter[str] = field(default_factory=Counter)
+    stream_counts: Counter[str] = field(default_factory=Counter)
     """Recordings that this process is streaming to API clients, by account."""
     tasks: Tasks = field(default_factory=Tasks)
     """Tasks that outlive their request, such as asynchronous calls."""
@@ -64,31 +64,32 @@ async def open_resources(settings: Settings, *watching: Coroutine[Any, Any, None
     """Open the resources and close them at the end. `watching`: further tasks that run as long as the process does."""
     url = settings.redis_url.get_secret_value()
     client = command_queue.connect(url)
-    blocking = redis_client.connect_in_threads(url, socket_timeout=5.0, socket_connect_timeout=2.0)
+    sync_redis = redis_client.connect_in_threads(url, socket_timeout=5.0, socket_connect_timeout=2.0)
     # Subscriptions occupy connections for a long time, so they do not use those of the requests.
     listening_client = redis_client.connect(url, **LISTENING)
-    asker = CommandClient(client, f"web-{uuid4()}")
-    parts = Resources(settings, client, blocking, asker, FeedRegistry(listening_client, asker, settings.event_streams))
+    command_client = CommandClient(client, f"web-{uuid4()}")
+    feeds = FeedRegistry(listening_client, command_client, settings.event_streams)
+    resources = Resources(settings, client, sync_redis, command_client, feeds)
+    abandoned = AbandonedCalls(client, command_client.stored_reply, settings.problems_kept)
     try:
         # A task that raises ends the process: see `WebServer.broken`.
         async with asyncio.TaskGroup() as group:
-            parts.feeds.group = group
-            kept = [
-                group.create_task(work)
-                for work in (asker.receive_replies(), async_calls.watch_abandoned(parts, asker.stored_reply), *watching)
+            resources.feeds.group = group
+            running = [
+                group.create_task(work) for work in (command_client.receive_replies(), abandoned.watch(), *watching)
             ]
-            yield parts
-            await parts.tasks.finish(LAST_CALLBACKS_S)
-            parts.feeds.close_all()
-            for task in kept:
+            yield resources
+            await resources.tasks.finish(LAST_CALLBACKS_S)
+            resources.feeds.close_all()
+            for task in running:
                 task.cancel()
     finally:
-        for threads in (parts.reads, parts.storage):
+        for threads in (resources.reads, resources.storage):
             threads.close()
-        blocking.close()
+        sync_redis.close()
         await listening_client.aclose()
         await client.aclose()
 
 
 def resources_of(request: Request) -> Resources:
-    return cast(Resources, cast(FastAPI, request.app).state.parts)
+    return cast(Resources, cast(FastAPI, request.app).state.resources)

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ari_conf.settings import Settings, parse_listen_address
 from ari_conf.web.auth import network_of
-from ari_conf.web.errors import NOT_KEPT, RETRY_AFTER_S
+from ari_conf.web.errors import DEFAULT_HEADERS, RETRY_AFTER_S
 from ari_conf.web.resources import Resources
 
 MOST_OF_A_HEAD = 256 * 1024
@@ -41,7 +41,7 @@ class Unused:
     They make room for new ones, so that an address that opens many connections does not block other addresses."""
 
     def __init__(self) -> None:
-        self._of: dict[str, dict[LimitedH11Protocol, bool]] = {}
+        self._by_address: dict[str, dict[LimitedH11Protocol, bool]] = {}
         """Address -> connection -> whether it is half open. The connection that has been unused longest comes first."""
         self._half_open = Counter[str]()
         self._trimmed_soon = set[str]()
@@ -53,34 +53,34 @@ class Unused:
         idle = cycle is not None and cycle.response_complete
         if not idle and cycle is not None and not cycle.more_body:
             return
-        self._of.setdefault(address, {})[connection] = not idle
+        self._by_address.setdefault(address, {})[connection] = not idle
         self._half_open[address] += not idle
         if self._half_open[address] > most_half_open and address not in self._trimmed_soon:
             self._trimmed_soon.add(address)
             connection.loop.call_later(GRACE_S, self._trim, address, most_half_open)
 
     def forget(self, connection: LimitedH11Protocol) -> None:
-        of_address = self._of.get(connection.address, {})
+        of_address = self._by_address.get(connection.address, {})
         self._half_open[connection.address] -= of_address.pop(connection, False)
         if not of_address:
-            self._of.pop(connection.address, None)
+            self._by_address.pop(connection.address, None)
             del self._half_open[connection.address]
 
     def make_room(self) -> bool:
         """Close the longest unused connection of the address that has most of them. Return False if none exists."""
-        if not self._of:
+        if not self._by_address:
             return False
-        largest = max(self._of.values(), key=len)
-        self._end(next(iter(largest)))
+        largest = max(self._by_address.values(), key=len)
+        self._abort(next(iter(largest)))
         return True
 
     def _trim(self, address: str, most: int) -> None:
         self._trimmed_soon.discard(address)
-        waiting = [connection for connection, half_open in self._of.get(address, {}).items() if half_open]
+        waiting = [connection for connection, half_open in self._by_address.get(address, {}).items() if half_open]
         for connection in waiting[: max(0, len(waiting) - most)]:
-            self._end(connection)
+            self._abort(connection)
 
-    def _end(self, connection: LimitedH11Protocol) -> None:
+    def _abort(self, connection: LimitedH11Protocol) -> None:
         self.forget(connection)
         connection.transport.abort()
 
@@ -92,7 +92,7 @@ class LimitedH11Protocol(H11Protocol):
     """Unused connections of the server. `WebServer` sets this in a subclass of its own."""
     address = ""
     _most_half_open = 0
-    _head: asyncio.TimerHandle | None = None
+    _head_timeout: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -120,15 +120,15 @@ class LimitedH11Protocol(H11Protocol):
         self.address = network_of(self.client[0] if self.client else "")
         self._most_half_open = max(1, most // HALF_OPEN_SHARE)
         self.unused.mark(self, self._most_half_open)
-        self._await_head()
+        self._start_head_timeout()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._mark()
         if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_waiting()
-        elif self._head is None:
-            self._await_head()
+            self._stop_head_timeout()
+        elif self._head_timeout is None:
+            self._start_head_timeout()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -136,20 +136,20 @@ class LimitedH11Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.unused.forget(self)
-        self._stop_waiting()
+        self._stop_head_timeout()
         super().connection_lost(exc)
 
     def _mark(self) -> None:
         if not self.transport.is_closing():
             self.unused.mark(self, self._most_half_open)
 
-    def _await_head(self) -> None:
-        self._head = self.loop.call_later(HEAD_TIMEOUT_S, self.timeout_keep_alive_handler)
+    def _start_head_timeout(self) -> None:
+        self._head_timeout = self.loop.call_later(HEAD_TIMEOUT_S, self.timeout_keep_alive_handler)
 
-    def _stop_waiting(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
+    def _stop_head_timeout(self) -> None:
+        if self._head_timeout is not None:
+            self._head_timeout.cancel()
+            self._head_timeout = None
 
 
 def _is_unambiguous(scope: Scope) -> bool:
@@ -163,8 +163,8 @@ def _is_unambiguous(scope: Scope) -> bool:
 
 def refusal(status: int, error: str, headers: Mapping[str, str]) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        told = {"api_id": str(uuid.uuid4()), "error": error}
-        await JSONResponse(told, status, {**NOT_KEPT, **headers, "Connection": "close"})(scope, receive, send)
+        body = {"api_id": str(uuid.uuid4()), "error": error}
+        await JSONResponse(body, status, {**DEFAULT_HEADERS, **headers, "Connection": "close"})(scope, receive, send)
 
     return app
 
@@ -207,5 +207,5 @@ class WebServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Event streams never end unless the server closes them.
-        cast(Resources, self._app.state.parts).feeds.end()
+        cast(Resources, self._app.state.resources).feeds.end()
         await super().shutdown(sockets)

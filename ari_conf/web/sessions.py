@@ -34,7 +34,7 @@ another site can send one only after a preflight request, which the API never al
 
 MOST_OF_AN_ACCOUNT = 100
 """Maximum number of sessions of an account; one more ends the oldest."""
-_BEGIN = """
+_CREATE = """
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 redis.call('LPUSH', KEYS[2], KEYS[1])
 redis.call('EXPIRE', KEYS[2], ARGV[2])
@@ -48,38 +48,43 @@ class Session(msgspec.Struct, frozen=True):
     proof: str
 
 
-async def create(parts: Resources, record: AccountRecord, token: str) -> tuple[str, int]:
+async def create(resources: Resources, record: AccountRecord, token: str) -> tuple[str, int]:
     """Create a session and return (value of the cookie, its lifetime in seconds)."""
     cookie = secrets.token_urlsafe(32)
-    login = Session(record.auth_id, _proof(cookie, token))
-    seconds = round(parts.settings.login_hours * 3600)
-    keys = _key(cookie), _of(record.auth_id)
-    await cast(Any, parts.redis).eval(_BEGIN, 2, *keys, msgspec.json.encode(login), seconds, MOST_OF_AN_ACCOUNT)
+    session = Session(record.auth_id, _proof(cookie, token))
+    seconds = round(resources.settings.login_hours * 3600)
+    keys = _session_key(cookie), _account_key(record.auth_id)
+    await cast(Any, resources.redis).eval(_CREATE, 2, *keys, msgspec.json.encode(session), seconds, MOST_OF_AN_ACCOUNT)
     return cookie, seconds
 
 
-async def delete(parts: Resources, request: Request) -> None:
-    redis: Any = parts.redis
+async def delete(resources: Resources, request: Request) -> None:
+    redis: Any = resources.redis
     cookie = request.cookies.get(COOKIE)
-    found = await redis.get(_key(cookie)) if cookie else None
+    found = await redis.get(_session_key(cookie)) if cookie else None
     if cookie and found is not None:
-        login = msgspec.json.decode(found, type=Session)
-        await redis.pipeline(transaction=True).delete(_key(cookie)).lrem(_of(login.auth_id), 0, _key(cookie)).execute()
+        session = msgspec.json.decode(found, type=Session)
+        await (
+            redis.pipeline(transaction=True)
+            .delete(_session_key(cookie))
+            .lrem(_account_key(session.auth_id), 0, _session_key(cookie))
+            .execute()
+        )
 
 
-async def current_account(parts: Resources, request: Request) -> AccountRecord | None:
+async def current_account(resources: Resources, request: Request) -> AccountRecord | None:
     """Return the account of the session that the request's cookie names, or None if the session does not exist."""
     cookie = request.cookies.get(COOKIE)
-    redis: Any = parts.redis
-    found = await redis.get(_key(cookie)) if cookie else None
+    redis: Any = resources.redis
+    found = await redis.get(_session_key(cookie)) if cookie else None
     if not cookie or found is None:
         return None
-    login = msgspec.json.decode(found, type=Session)
-    kept, now = await redis.pipeline(transaction=False).hget(accounts.KEY, login.auth_id).time().execute()
+    session = msgspec.json.decode(found, type=Session)
+    kept, now = await redis.pipeline(transaction=False).hget(accounts.KEY, session.auth_id).time().execute()
     record = accounts.decode(kept) if kept else None
     # The session ends with the auth token that created it, and with the account.
     tokens = record.signing_tokens(now[0] * 1000) if record else []
-    if not any(hmac.compare_digest(_proof(cookie, token), login.proof) for token in tokens):
+    if not any(hmac.compare_digest(_proof(cookie, token), session.proof) for token in tokens):
         return None
     return record
 
@@ -102,16 +107,16 @@ def same_site(request: Request) -> bool:
     if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         return False
     origin = request.headers.get("origin")
-    public = urlsplit(cast(Resources, request.app.state.parts).settings.public_url)
+    public = urlsplit(cast(Resources, request.app.state.resources).settings.public_url)
     ours = (f"{request.url.scheme}://{request.headers.get('host', '')}", f"{public.scheme}://{public.netloc}")
     return origin is None or origin in ours
 
 
-def _key(cookie: str) -> str:
+def _session_key(cookie: str) -> str:
     return f"{PREFIX}login:{hashlib.sha256(cookie.encode()).hexdigest()}"
 
 
-def _of(auth_id: str) -> str:
+def _account_key(auth_id: str) -> str:
     return f"{PREFIX}login:of:{auth_id}"
 
 

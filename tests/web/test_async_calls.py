@@ -90,7 +90,7 @@ def test_an_account_has_so_many_under_way_and_no_more(api: Api, owner: Owner, se
     assert api.get("Conference/").status == 200
     assert other.post(mute, RESULT).status == 202
     eventually(lambda: owner.redis.hlen(later.KEY) == 0)
-    eventually(lambda: not served.server._app.state.parts.promises)
+    eventually(lambda: not served.server._app.state.resources.async_call_counts)
     assert {dict(entry.params)["status_code"] for entry in waiting(owner)} == {"503"}
     assert api.post(mute, RESULT).status == 202
 
@@ -103,7 +103,7 @@ class TestRefused:
 
     @pytest.fixture(autouse=True)
     def _quickly(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name, value in (("AGAIN_S", 0.01), ("TRIES", 5), ("LOOK_EVERY_S", 0.05)):
+        for name, value in (("RETRY_DELAY_S", 0.01), ("MAX_ATTEMPTS", 5), ("LOOK_EVERY_S", 0.05)):
             monkeypatch.setattr(later, name, value)
 
     @pytest.fixture
@@ -125,7 +125,7 @@ if ARGV[2]:sub(1, 2) == 'A:' and redis.call('EXISTS', '{REFUSES}') == 1 then
   return redis.error_reply('ERR not this one')
 end
 """
-        monkeypatch.setattr(later, "_END", refused + later._END)
+        monkeypatch.setattr(later, "_APPEND_RESULT", refused + later._APPEND_RESULT)
         owner.redis.set(REFUSES, 1)
 
     def test_its_own_process_tries_so_often_and_no_more(
@@ -134,7 +134,7 @@ end
         told = api.get(f"Conference/?{SENT_TO}")
         assert told.status == 202
         eventually(lambda: len(tried) >= 5)
-        eventually(lambda: not served.server._app.state.parts.promises)
+        eventually(lambda: not served.server._app.state.resources.async_call_counts)
         assert tried == [told.json["api_id"]] * 5
         assert owner.redis.hlen(later.KEY) == 1, "it is kept for the processes that look for abandoned calls"
 
@@ -143,8 +143,8 @@ end
         """Leave results of a process that died, so long ago that they are given up if they fail now."""
         now_ms = owner.redis.time()[0] * 1000
         for number, auth_id in ((1, "A"), (2, "B")):
-            promised = later.PendingResult(auth_id, "https://example.com/", "POST", now_ms - later.GIVEN_UP_MS - 1000)
-            owner.redis.hset(later.KEY, f"call-{number}", msgspec.json.encode(promised))
+            pending = later.PendingResult(auth_id, "https://example.com/", "POST", now_ms - later.GIVEN_UP_MS - 1000)
+            owner.redis.hset(later.KEY, f"call-{number}", msgspec.json.encode(pending))
 
     def test_then_it_is_given_up_and_the_account_is_told_and_others_are_served(
         self, api: Api, owner: Owner, refuses: None, left: None
@@ -160,8 +160,8 @@ end
 
     def test_one_that_was_left_lately_is_tried_on(self, api: Api, owner: Owner, refuses: None, tried: list[str]):
         now_ms = owner.redis.time()[0] * 1000
-        promised = later.PendingResult("A", "https://example.com/", "POST", now_ms - 1000)
-        owner.redis.hset(later.KEY, "call-1", msgspec.json.encode(promised))
+        pending = later.PendingResult("A", "https://example.com/", "POST", now_ms - 1000)
+        owner.redis.hset(later.KEY, "call-1", msgspec.json.encode(pending))
         eventually(lambda: len(tried) >= 3)
         assert owner.redis.hexists(later.KEY, "call-1")
         owner.redis.delete(REFUSES)
@@ -182,7 +182,7 @@ end
         owner.joins("ann")
         owner.deaf = True
         looked, real = list[str](), time.time
-        monkeypatch.setattr(later, "_keep_one", lambda parts, api_id, *_, **__: looked.append(api_id))
+        monkeypatch.setattr(later.AbandonedCalls, "_complete", lambda _, api_id, *__, **___: looked.append(api_id))
         assert api.post("Conference/standup/Lock/", RESULT).status == 202
         monkeypatch.setattr(time, "time", lambda: real() + 3600)
         rounds = count_of(owner, "hscan")

@@ -120,7 +120,7 @@ def test_an_old_token_ends_by_the_clock_of_redis(api: Api, owner: Owner, monkeyp
 
 def test_no_redis_is_a_503(served: Served, api: Api):
     assert api.get("/readyz").status == 200
-    pool = served.server.config.app.state.parts.redis.connection_pool
+    pool = served.server.config.app.state.resources.redis.connection_pool
     kept, pool.connection_kwargs = pool.connection_kwargs, pool.connection_kwargs | {"port": 1}  # a free port
     pool.reset()
     told = api.get("Conference/")

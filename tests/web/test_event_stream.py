@@ -297,7 +297,7 @@ def test_no_more_streams_than_the_setting_says(api: Api, variables: dict[str, st
 
 
 def feeds_of(served: Served) -> account_feeds.FeedRegistry:
-    found: account_feeds.FeedRegistry = served.server._app.state.parts.feeds
+    found: account_feeds.FeedRegistry = served.server._app.state.resources.feeds
     return found
 
 

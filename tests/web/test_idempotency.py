@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from ari_conf.web import idempotency
-from ari_conf.web.idempotency import Kept
+from ari_conf.web.idempotency import IdempotencyRecord
 from tests.web.conftest import Api, Owner, Served, account
 
 MUTE = "Conference/standup/Member/all/Mute/"
@@ -112,7 +112,7 @@ def test_a_process_that_died_over_it_is_known_by_the_clock_of_redis(api: Api, ow
     assert api.post(MUTE, Idempotency_Key="k").status == 202
     (field,) = owner.redis.zrange("ari_conf:idempotency:A:order", 0, -1)
     text = owner.redis.hget("ari_conf:idempotency:A", field)
-    under_way = msgspec.structs.replace(msgspec.json.decode(text, type=Kept), status=0, body={})
+    under_way = msgspec.structs.replace(msgspec.json.decode(text, type=IdempotencyRecord), result=None)
     owner.redis.hset("ari_conf:idempotency:A", field, msgspec.json.encode(under_way))
     owner.redis.zadd("ari_conf:idempotency:A:order", {field: owner.redis.time()[0] * 1000 - 11_000})  # of 12
     real = time.time

@@ -272,12 +272,12 @@ def test_the_end_of_a_task_that_never_ends_ends_the_process(owner: Owner, monkey
     given = {"ARI_CONF_REDIS_URL": owner.url}
     broken = threading.Event()
 
-    async def looks(parts: object, replied: object) -> None:
+    async def looks(_: object) -> None:
         if broken.is_set():
             raise KeyError("of another version")
 
     monkeypatch.setattr(async_calls, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(async_calls, "_complete_abandoned", looks)
+    monkeypatch.setattr(async_calls.AbandonedCalls, "_complete_all", looks)
     with Served(from_environment(given), owner) as served:
         assert account(served, "A").get("Conference/").status == 200
         assert not served.server.broken
@@ -290,9 +290,9 @@ def test_the_end_of_a_task_that_never_ends_ends_the_process(owner: Owner, monkey
 def test_then_its_exit_code_says_so(redis_for_web: redis_of.RedisServer):
     """The supervisor then restarts it. The process ends immediately, even with listening clients."""
     code = (
-        "from ari_conf.web import async_calls\n"
-        "async def breaks(parts, replied): raise KeyError('of another version')\n"
-        "async_calls._complete_abandoned = breaks\n"
+        "from ari_conf.web.async_calls import AbandonedCalls\n"
+        "async def breaks(self): raise KeyError('of another version')\n"
+        "AbandonedCalls._complete_all = breaks\n"
         "from ari_conf.cli.processes import web\n"
         "web()"
     )

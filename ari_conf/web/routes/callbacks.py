@@ -12,12 +12,13 @@ from ari_conf.core.elements import without_login
 from ari_conf.queues import callback_history
 from ari_conf.queues.callback_history import CallbackStatus
 from ari_conf.web import models as m
+from ari_conf.web.api_result import ApiResult
 from ari_conf.web.auth import CurrentClient
-from ari_conf.web.execution import ApiResult, reply_only
+from ari_conf.web.execution import reply_only
+from ari_conf.web.format import attempts_json, format_time
+from ari_conf.web.openapi import openapi_query, openapi_responses
 from ari_conf.web.pagination import paged
-from ari_conf.web.parameters import openapi_query, params_dependency
-from ari_conf.web.routes.conferences import openapi_responses
-from ari_conf.web.routes.dead_letters import attempts_json, format_time
+from ari_conf.web.parameters import params_dependency
 
 router = APIRouter()
 
@@ -54,20 +55,20 @@ class CallbackList(m.ApiResponse):
 )
 async def list_callbacks(
     request: Request,
-    caller: CurrentClient,
+    client: CurrentClient,
     body: Annotated[CallbackFilters, Depends(params_dependency(CallbackFilters))],
 ) -> Response:
     async def work() -> ApiResult:
-        total, objects = await caller.parts.reads.run(caller.auth_id, listed)
+        total, objects = await client.resources.reads.run(client.auth_id, listed)
         return ApiResult(200, {"meta": paged(request, body.limit, body.offset, total), "objects": objects})
 
     def listed() -> tuple[int, list[dict[str, Any]]]:
         about = body.conference_uuid or None
-        blocking, auth_id = caller.parts.blocking, caller.auth_id
-        total, found = callback_history.list_callbacks(blocking, auth_id, about, body.limit, body.offset)
+        redis, auth_id = client.resources.sync_redis, client.auth_id
+        total, found = callback_history.list_callbacks(redis, auth_id, about, body.limit, body.offset)
         return total, list(map(callback_json, found))
 
-    return await reply_only(request, caller, work)
+    return await reply_only(request, client, work)
 
 
 def callback_json(one: CallbackStatus) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import uuid4
 from xml.sax.saxutils import escape
 
@@ -17,11 +17,13 @@ from ari_conf.core.elements import Play, Speak
 from ari_conf.recordings import transcribers
 from ari_conf.web import conference_queries
 from ari_conf.web import models as m
+from ari_conf.web.api_result import ApiResult
 from ari_conf.web.auth import ApiClient, CurrentClient
 from ari_conf.web.errors import ApiError, unavailable
-from ari_conf.web.execution import ApiResult, execute
+from ari_conf.web.execution import execute
 from ari_conf.web.middleware import decode_path_part
-from ari_conf.web.parameters import openapi_body, openapi_query, params_dependency
+from ari_conf.web.openapi import openapi_body, openapi_query, openapi_responses
+from ari_conf.web.parameters import params_dependency
 
 ALL = "/Conference/"
 ONE = "/Conference/{name}/"
@@ -56,28 +58,18 @@ NoParams = Annotated[m.ApiRequest, Depends(params_dependency(m.ApiRequest))]
 NO_PARAMS = openapi_body(m.ApiRequest)
 
 
-def openapi_responses(status: int, model: Any, *, of_owner: bool = True, asynchronous: bool = True) -> dict[str, Any]:
-    """Return the status and replies of an API call, for OpenAPI."""
-    refusals = [400, 401, 404, 429, 503] + ([409] if of_owner else [])
-    told: dict[int | str, Any] = {code: {"model": m.ErrorResponse} for code in refusals}
-    if asynchronous:
-        told[202] = {"model": m.ApiResponse, "description": "With callback_url: the result is sent there."}
-    if status == 204:
-        told[204] = {"description": "Done.", "content": None}
-    else:
-        told[status] = {"model": model if status != 202 else model | m.ApiResponse, "description": "Done."}
-    return {"status_code": status, "responses": told, "response_class": Response}
-
-
-async def send_command(caller: ApiClient, name: str, wanted: do.ConferenceCommand) -> ApiResult:
+async def send_command(client: ApiClient, name: str, wanted: do.ConferenceCommand) -> ApiResult:
     """Send a command to the owner of the conference, and return its reply. Raises ApiError 404 or 503."""
-    _, owner = await conference_queries.get_owner(caller.parts, caller.auth_id, name)
-    return await _ask(caller, owner, name, wanted, caller.api_id)
+    _, owner = await conference_queries.get_owner(client.resources, client.auth_id, name)
+    return await _send_to_owner(client, owner, name, wanted, client.api_id)
 
 
-async def _ask(caller: ApiClient, owner: str, name: str, wanted: do.ConferenceCommand, command_id: str) -> ApiResult:
-    addressed, deadline_s = do.ForConference(caller.auth_id, name, wanted), caller.parts.settings.command_deadline
-    reply = await caller.parts.asker.send(owner, addressed, command_id, deadline_s)
+async def _send_to_owner(
+    client: ApiClient, owner: str, name: str, wanted: do.ConferenceCommand, command_id: str
+) -> ApiResult:
+    addressed = do.ForConference(client.auth_id, name, wanted)
+    deadline_s = client.resources.settings.command_deadline
+    reply = await client.resources.command_client.send(owner, addressed, command_id, deadline_s)
     if reply is None:
         raise unavailable("the conference's Asterisk did not answer in time: try again")
     if reply.status == 503:
@@ -85,10 +77,10 @@ async def _ask(caller: ApiClient, owner: str, name: str, wanted: do.ConferenceCo
     return ApiResult(reply.status, dict(reply.body))
 
 
-async def _to_conference(
-    request: Request, caller: ApiClient, name: str, body: m.ApiRequest, wanted: do.ConferenceCommand
+async def _execute_command(
+    request: Request, client: ApiClient, name: str, body: m.ApiRequest, wanted: do.ConferenceCommand
 ) -> Response:
-    return await execute(request, caller, body, lambda: send_command(caller, name, wanted))
+    return await execute(request, client, body, lambda: send_command(client, name, wanted))
 
 
 # All conferences, or one.
@@ -98,29 +90,29 @@ QUERY = openapi_query(m.ApiRequest)
 
 
 @router.get(ALL, **openapi_responses(200, m.ConferenceList, of_owner=False), openapi_extra=QUERY)
-async def list_conferences(request: Request, caller: CurrentClient, body: Query) -> Response:
+async def list_conferences(request: Request, client: CurrentClient, body: Query) -> Response:
     async def work() -> ApiResult:
-        return ApiResult(200, {"conferences": await conference_queries.list_names(caller.parts, caller.auth_id)})
+        return ApiResult(200, {"conferences": await conference_queries.list_names(client.resources, client.auth_id)})
 
-    return await execute(request, caller, body, work)
+    return await execute(request, client, body, work)
 
 
 @router.get(ONE, **openapi_responses(200, m.ConferenceResponse, of_owner=False), openapi_extra=QUERY)
-async def get_conference(request: Request, caller: CurrentClient, name: Name, body: Query) -> Response:
+async def get_conference(request: Request, client: CurrentClient, name: Name, body: Query) -> Response:
     async def work() -> ApiResult:
-        return ApiResult(200, await conference_queries.get_conference(caller.parts, caller.auth_id, name))
+        return ApiResult(200, await conference_queries.get_conference(client.resources, client.auth_id, name))
 
-    return await execute(request, caller, body, work)
+    return await execute(request, client, body, work)
 
 
 @router.delete(ALL, **openapi_responses(204, None), openapi_extra=NO_PARAMS)
-async def hang_up_all_conferences(request: Request, caller: CurrentClient, body: NoParams) -> Response:
+async def hang_up_all_conferences(request: Request, client: CurrentClient, body: NoParams) -> Response:
     async def one(name: str, owner: str) -> None:
-        reply = await _ask(caller, owner, name, do.HangUpAll(), str(uuid4()))
+        reply = await _send_to_owner(client, owner, name, do.HangUpAll(), str(uuid4()))
         assert reply.status in (204, 404), "404: it has ended in the meantime"
 
     async def work() -> ApiResult:
-        found = await conference_queries.list_owners(caller.parts, caller.auth_id)
+        found = await conference_queries.list_owners(client.resources, client.auth_id)
         for first in range(0, len(found), HUNG_UP_AT_ONCE):
             some = found[first : first + HUNG_UP_AT_ONCE]
             results = await asyncio.gather(*(one(*each) for each in some), return_exceptions=True)
@@ -129,12 +121,12 @@ async def hang_up_all_conferences(request: Request, caller: CurrentClient, body:
                     raise result
         return ApiResult(204, {})
 
-    return await execute(request, caller, body, work)
+    return await execute(request, client, body, work)
 
 
 @router.delete(ONE, **openapi_responses(204, None), openapi_extra=NO_PARAMS)
-async def hang_up_conference(request: Request, caller: CurrentClient, name: Name, body: NoParams) -> Response:
-    return await _to_conference(request, caller, name, body, do.HangUpAll())
+async def hang_up_conference(request: Request, client: CurrentClient, name: Name, body: NoParams) -> Response:
+    return await _execute_command(request, client, name, body, do.HangUpAll())
 
 
 Recording = Annotated[m.RecordRequest, Depends(params_dependency(m.RecordRequest))]
@@ -143,7 +135,7 @@ Recording = Annotated[m.RecordRequest, Depends(params_dependency(m.RecordRequest
 @router.post(
     ONE + "Record/", **openapi_responses(202, m.RecordingStartedResponse), openapi_extra=openapi_body(m.RecordRequest)
 )
-async def record(request: Request, caller: CurrentClient, name: Name, body: Recording) -> Response:
+async def record(request: Request, client: CurrentClient, name: Name, body: Recording) -> Response:
     wanted = do.Record(
         str(uuid4()),
         body.file_format,
@@ -159,56 +151,57 @@ async def record(request: Request, caller: CurrentClient, name: Name, body: Reco
     at_once = body.model_copy(update={"callback_url": None})
 
     async def work() -> ApiResult:
-        told = await send_command(caller, name, wanted)
-        if told.status == 202 and body.transcription_type and await _nothing_transcribes(caller):
+        result = await send_command(client, name, wanted)
+        if result.status == 202 and body.transcription_type and await _transcribers_missing(client):
             return ApiResult(
-                told.status, {**told.body, "warning": f"the recording will not be transcribed: {transcribers.MISSING}"}
+                result.status,
+                {**result.body, "warning": f"the recording will not be transcribed: {transcribers.MISSING}"},
             )
-        return told
+        return result
 
-    return await execute(request, caller, at_once, work)
+    return await execute(request, client, at_once, work)
 
 
-async def _nothing_transcribes(caller: ApiClient) -> bool:
-    return await caller.parts.reads.run(caller.auth_id, transcribers.are_missing, caller.parts.blocking)
+async def _transcribers_missing(client: ApiClient) -> bool:
+    return await client.resources.reads.run(client.auth_id, transcribers.are_missing, client.resources.sync_redis)
 
 
 @router.delete(ONE + "Record/", **openapi_responses(204, None), openapi_extra=NO_PARAMS)
-async def stop_recording(request: Request, caller: CurrentClient, name: Name, body: NoParams) -> Response:
-    return await _to_conference(request, caller, name, body, do.StopRecording())
+async def stop_recording(request: Request, client: CurrentClient, name: Name, body: NoParams) -> Response:
+    return await _execute_command(request, client, name, body, do.StopRecording())
 
 
 # Members.
 
 
 @router.delete(MEMBER, **openapi_responses(204, None), openapi_extra=NO_PARAMS)
-async def hang_up_member(request: Request, caller: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
-    return await _to_conference(request, caller, name, body, do.HangUpMembers(ids))
+async def hang_up_member(request: Request, client: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
+    return await _execute_command(request, client, name, body, do.HangUpMembers(ids))
 
 
 @router.post(MEMBER + "Kick/", **openapi_responses(202, m.MembersResponse), openapi_extra=NO_PARAMS)
-async def kick(request: Request, caller: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
-    return await _to_conference(request, caller, name, body, do.Kick(ids))
+async def kick(request: Request, client: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
+    return await _execute_command(request, client, name, body, do.Kick(ids))
 
 
 @router.post(MEMBER + "Mute/", **openapi_responses(202, m.MembersResponse), openapi_extra=NO_PARAMS)
-async def mute(request: Request, caller: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
-    return await _to_conference(request, caller, name, body, do.Mute(ids, True))
+async def mute(request: Request, client: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
+    return await _execute_command(request, client, name, body, do.Mute(ids, True))
 
 
 @router.delete(MEMBER + "Mute/", **openapi_responses(204, None), openapi_extra=NO_PARAMS)
-async def unmute(request: Request, caller: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
-    return await _to_conference(request, caller, name, body, do.Mute(ids, False))
+async def unmute(request: Request, client: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
+    return await _execute_command(request, client, name, body, do.Mute(ids, False))
 
 
 @router.post(MEMBER + "Deaf/", **openapi_responses(202, m.MembersResponse), openapi_extra=NO_PARAMS)
-async def deafen(request: Request, caller: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
-    return await _to_conference(request, caller, name, body, do.Deafen(ids, True))
+async def deafen(request: Request, client: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
+    return await _execute_command(request, client, name, body, do.Deafen(ids, True))
 
 
 @router.delete(MEMBER + "Deaf/", **openapi_responses(204, None), openapi_extra=NO_PARAMS)
-async def undeafen(request: Request, caller: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
-    return await _to_conference(request, caller, name, body, do.Deafen(ids, False))
+async def undeafen(request: Request, client: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
+    return await _execute_command(request, client, name, body, do.Deafen(ids, False))
 
 
 Playing = Annotated[m.PlayRequest, Depends(params_dependency(m.PlayRequest))]
@@ -219,13 +212,13 @@ Playing = Annotated[m.PlayRequest, Depends(params_dependency(m.PlayRequest))]
     **openapi_responses(202, m.MembersResponse),
     openapi_extra=openapi_body(m.PlayRequest, needed=True),
 )
-async def play(request: Request, caller: CurrentClient, name: Name, ids: Members, body: Playing) -> Response:
-    return await _to_conference(request, caller, name, body, do.PlayToMembers(ids, Play(body.url)))
+async def play(request: Request, client: CurrentClient, name: Name, ids: Members, body: Playing) -> Response:
+    return await _execute_command(request, client, name, body, do.PlayToMembers(ids, Play(body.url)))
 
 
 @router.delete(MEMBER + "Play/", **openapi_responses(204, None), openapi_extra=NO_PARAMS)
-async def stop_playing(request: Request, caller: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
-    return await _to_conference(request, caller, name, body, do.StopPlaying(ids, "Play"))
+async def stop_playing(request: Request, client: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
+    return await _execute_command(request, client, name, body, do.StopPlaying(ids, "Play"))
 
 
 def plain_text_speak(text: str, voice: str, language: str) -> Speak:
@@ -241,14 +234,14 @@ Speaking = Annotated[m.MemberSpeakRequest, Depends(params_dependency(m.MemberSpe
     **openapi_responses(202, m.MembersResponse),
     openapi_extra=openapi_body(m.SpeakRequest, needed=True),
 )
-async def speak(request: Request, caller: CurrentClient, name: Name, ids: Members, body: Speaking) -> Response:
+async def speak(request: Request, client: CurrentClient, name: Name, ids: Members, body: Speaking) -> Response:
     sound = plain_text_speak(body.text, body.voice, body.language)
-    return await _to_conference(request, caller, name, body, do.PlayToMembers(ids, sound))
+    return await _execute_command(request, client, name, body, do.PlayToMembers(ids, sound))
 
 
 @router.delete(MEMBER + "Speak/", **openapi_responses(204, None), openapi_extra=NO_PARAMS)
-async def stop_speaking(request: Request, caller: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
-    return await _to_conference(request, caller, name, body, do.StopPlaying(ids, "Speak"))
+async def stop_speaking(request: Request, client: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
+    return await _execute_command(request, client, name, body, do.StopPlaying(ids, "Speak"))
 
 
 # Calls that Plivo's API does not have.
@@ -257,13 +250,13 @@ Holding = Annotated[m.HoldRequest, Depends(params_dependency(m.HoldRequest))]
 
 
 @router.post(MEMBER + "Hold/", **openapi_responses(202, m.MembersResponse), openapi_extra=openapi_body(m.HoldRequest))
-async def hold(request: Request, caller: CurrentClient, name: Name, ids: Members, body: Holding) -> Response:
-    return await _to_conference(request, caller, name, body, do.Hold(ids, True, body.url))
+async def hold(request: Request, client: CurrentClient, name: Name, ids: Members, body: Holding) -> Response:
+    return await _execute_command(request, client, name, body, do.Hold(ids, True, body.url))
 
 
 @router.delete(MEMBER + "Hold/", **openapi_responses(204, None), openapi_extra=NO_PARAMS)
-async def unhold(request: Request, caller: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
-    return await _to_conference(request, caller, name, body, do.Hold(ids, False))
+async def unhold(request: Request, client: CurrentClient, name: Name, ids: Members, body: NoParams) -> Response:
+    return await _execute_command(request, client, name, body, do.Hold(ids, False))
 
 
 Announcing = Annotated[m.AnnounceRequest, Depends(params_dependency(m.AnnounceRequest))]
@@ -274,23 +267,23 @@ Announcing = Annotated[m.AnnounceRequest, Depends(params_dependency(m.AnnounceRe
     **openapi_responses(202, m.MessageResponse),
     openapi_extra=openapi_body(m.AnnounceRequest, needed=True),
 )
-async def announce(request: Request, caller: CurrentClient, name: Name, body: Announcing) -> Response:
+async def announce(request: Request, client: CurrentClient, name: Name, body: Announcing) -> Response:
     if (body.url is None) == (body.text is None):
         raise ApiError(400, "either url or text is required")
     sound = Play(body.url) if body.url else plain_text_speak(body.text or "", body.voice, body.language)
-    return await _to_conference(request, caller, name, body, do.Announce(sound))
+    return await _execute_command(request, client, name, body, do.Announce(sound))
 
 
 @router.delete(ONE + "Announce/", **openapi_responses(204, None), openapi_extra=NO_PARAMS)
-async def stop_announcing(request: Request, caller: CurrentClient, name: Name, body: NoParams) -> Response:
-    return await _to_conference(request, caller, name, body, do.StopAnnouncing())
+async def stop_announcing(request: Request, client: CurrentClient, name: Name, body: NoParams) -> Response:
+    return await _execute_command(request, client, name, body, do.StopAnnouncing())
 
 
 @router.post(ONE + "Lock/", **openapi_responses(202, m.MessageResponse), openapi_extra=NO_PARAMS)
-async def lock(request: Request, caller: CurrentClient, name: Name, body: NoParams) -> Response:
-    return await _to_conference(request, caller, name, body, do.Lock(True))
+async def lock(request: Request, client: CurrentClient, name: Name, body: NoParams) -> Response:
+    return await _execute_command(request, client, name, body, do.Lock(True))
 
 
 @router.delete(ONE + "Lock/", **openapi_responses(204, None), openapi_extra=NO_PARAMS)
-async def unlock(request: Request, caller: CurrentClient, name: Name, body: NoParams) -> Response:
-    return await _to_conference(request, caller, name, body, do.Lock(False))
+async def unlock(request: Request, client: CurrentClient, name: Name, body: NoParams) -> Response:
+    return await _execute_command(request, client, name, body, do.Lock(False))

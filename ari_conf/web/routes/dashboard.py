@@ -67,7 +67,7 @@ def content_security_policy(settings: Settings) -> str:
             "script-src 'self'",
             "style-src 'self'",
             "connect-src 'self'",
-            " ".join(("media-src 'self'", *_stores(settings))),
+            " ".join(("media-src 'self'", *_bucket_origins(settings))),
             "img-src 'self' data:",
             "font-src 'self'",
             "manifest-src 'self'",
@@ -78,16 +78,16 @@ def content_security_policy(settings: Settings) -> str:
     )
 
 
-def _stores(settings: Settings) -> list[str]:
+def _bucket_origins(settings: Settings) -> list[str]:
     if settings.record_delivery == "web":
         return []
     endpoint = settings.s3_public_endpoint or settings.s3_endpoint
     if endpoint is None:
         domain = f"s3.{settings.s3_region}.amazonaws.com"
         return [f"https://{domain}", f"https://{settings.s3_bucket}.{domain}"]
-    parts = urlsplit(endpoint)
-    host = parts.netloc if settings.s3_path_style else f"{settings.s3_bucket}.{parts.netloc}"
-    return [f"{parts.scheme}://{host}"]
+    url = urlsplit(endpoint)
+    host = url.netloc if settings.s3_path_style else f"{settings.s3_bucket}.{url.netloc}"
+    return [f"{url.scheme}://{host}"]
 
 
 def _headers(settings: Settings) -> dict[str, str]:
@@ -116,7 +116,7 @@ def _file(request: Request, name: str) -> Response:
 @router.get("/")
 async def index(request: Request) -> Response:
     if await sessions.current_account(resources_of(request), request) is None:
-        return _to("/login")
+        return _redirect("/login")
     return _file(request, "index.html")
 
 
@@ -136,11 +136,11 @@ async def current_session(request: Request) -> Response:
     record = await sessions.current_account(resources_of(request), request)
     if record is None:
         raise ApiError(401, "not logged in: the session does not exist, or has ended")
-    parts = resources_of(request)
-    now = await now_ms(parts.redis)
-    missing = await parts.reads.run(record.auth_id, transcribers.are_missing, parts.blocking)
-    told = {"auth_id": record.auth_id, "now_ms": now, "transcribes": not missing}
-    return JSONResponse({"api_id": request.scope["api_id"], **told})
+    resources = resources_of(request)
+    now = await now_ms(resources.redis)
+    missing = await resources.reads.run(record.auth_id, transcribers.are_missing, resources.sync_redis)
+    session = {"auth_id": record.auth_id, "now_ms": now, "transcribes": not missing}
+    return JSONResponse({"api_id": request.scope["api_id"], **session})
 
 
 class LoginForm(BaseModel):
@@ -156,15 +156,15 @@ async def log_in(request: Request, given: Annotated[LoginForm, Depends(params_de
     if not sessions.same_site(request):
         # Otherwise another site could log the user in with another account.
         raise ApiError(403, "the login must come from the dashboard: log in at /login")
-    parts = resources_of(request)
+    resources = resources_of(request)
     try:
-        record = await authenticate(parts, request, given.auth_id.strip(), given.auth_token.strip())
-        await not_too_often(parts, record.auth_id)
+        record = await authenticate(resources, request, given.auth_id.strip(), given.auth_token.strip())
+        await not_too_often(resources, record.auth_id)
     except ApiError as refused:
-        return _to(f"/login?error={'often' if refused.status == 429 else 'wrong'}")
-    await sessions.delete(parts, request)
-    cookie, seconds = await sessions.create(parts, record, given.auth_token.strip())
-    return _with_cookie(_to("/"), request, cookie, seconds)
+        return _redirect(f"/login?error={'often' if refused.status == 429 else 'wrong'}")
+    await sessions.delete(resources, request)
+    cookie, seconds = await sessions.create(resources, record, given.auth_token.strip())
+    return _with_cookie(_redirect("/"), request, cookie, seconds)
 
 
 @router.post("/logout")
@@ -172,7 +172,7 @@ async def log_out(request: Request) -> Response:
     if not sessions.same_site(request):
         raise ApiError(403, "the logout must come from the dashboard")
     await sessions.delete(resources_of(request), request)
-    return _with_cookie(_to("/login"), request, "", 0)
+    return _with_cookie(_redirect("/login"), request, "", 0)
 
 
 def _with_cookie(response: Response, request: Request, cookie: str, seconds: int) -> Response:
@@ -181,5 +181,5 @@ def _with_cookie(response: Response, request: Request, cookie: str, seconds: int
     return response
 
 
-def _to(place: str) -> Response:
+def _redirect(place: str) -> Response:
     return RedirectResponse(place, 303)

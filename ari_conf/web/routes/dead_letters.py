@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
@@ -13,15 +12,16 @@ from pydantic import BaseModel, Field
 from ari_conf.core.elements import without_login
 from ari_conf.queues import dead_letters
 from ari_conf.queues.dead_letters import DeadLetter
-from ari_conf.queues.outbox import CallbackEntry
 from ari_conf.store.problems import Problem, read_problems
 from ari_conf.web import models as m
+from ari_conf.web.api_result import ApiResult
 from ari_conf.web.auth import CurrentClient, once_in
 from ari_conf.web.errors import ApiError
-from ari_conf.web.execution import ApiResult, execute, reply_only
+from ari_conf.web.execution import execute, reply_only
+from ari_conf.web.format import attempts_json, format_time
 from ari_conf.web.middleware import decode_path_part
-from ari_conf.web.parameters import openapi_body, openapi_query, params_dependency
-from ari_conf.web.routes.conferences import openapi_responses
+from ari_conf.web.openapi import openapi_body, openapi_query, openapi_responses
+from ari_conf.web.parameters import params_dependency
 
 ID = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
@@ -61,14 +61,14 @@ Id = Annotated[str, Depends(dead_letter_id)]
     "/Problem/", **openapi_responses(200, m.ProblemList, of_owner=False), openapi_extra=openapi_query(ListParams)
 )
 async def list_problems(
-    request: Request, caller: CurrentClient, body: Annotated[ListParams, Depends(params_dependency(ListParams))]
+    request: Request, client: CurrentClient, body: Annotated[ListParams, Depends(params_dependency(ListParams))]
 ) -> Response:
     async def work() -> ApiResult:
-        reads, blocking = caller.parts.reads, caller.parts.blocking
-        found = await reads.run(caller.auth_id, read_problems, blocking, caller.auth_id, body.limit)
+        reads, redis = client.resources.reads, client.resources.sync_redis
+        found = await reads.run(client.auth_id, read_problems, redis, client.auth_id, body.limit)
         return ApiResult(200, {"problems": [problem_json(problem) for problem in found]})
 
-    return await execute(request, caller, body, work)
+    return await execute(request, client, body, work)
 
 
 @router.get(
@@ -78,67 +78,67 @@ async def list_problems(
 )
 async def list_dead_letters(
     request: Request,
-    caller: CurrentClient,
+    client: CurrentClient,
     body: Annotated[DeadLetterListParams, Depends(params_dependency(DeadLetterListParams))],
 ) -> Response:
     async def work() -> ApiResult:
-        return ApiResult(200, {"dead_letters": await caller.parts.reads.run(caller.auth_id, listed)})
+        return ApiResult(200, {"dead_letters": await client.resources.reads.run(client.auth_id, listed)})
 
     def listed() -> list[dict[str, Any]]:
-        found = dead_letters.list_newest(caller.parts.blocking, caller.auth_id, body.limit, body.before)
+        found = dead_letters.list_newest(client.resources.sync_redis, client.auth_id, body.limit, body.before)
         return [dead_letter_json(letter) for letter in found]
 
-    return await reply_only(request, caller, work)
+    return await reply_only(request, client, work)
 
 
 Query = Annotated[m.ApiRequest, Depends(params_dependency(m.ApiRequest))]
 
 
 @router.get("/DeadLetter/{id}/", **openapi_responses(200, m.DeadLetterResponse, of_owner=False, asynchronous=False))
-async def get_dead_letter(request: Request, caller: CurrentClient, id: Id) -> Response:
+async def get_dead_letter(request: Request, client: CurrentClient, id: Id) -> Response:
     async def work() -> ApiResult:
-        found = await caller.parts.reads.run(
-            caller.auth_id, dead_letters.get, caller.parts.blocking, caller.auth_id, id
+        found = await client.resources.reads.run(
+            client.auth_id, dead_letters.get, client.resources.sync_redis, client.auth_id, id
         )
         if found is None:
             raise not_found()
         return ApiResult(200, {"dead_letter": dead_letter_json(found)})
 
-    return await reply_only(request, caller, work)
+    return await reply_only(request, client, work)
 
 
 NOTHING = openapi_body(m.ApiRequest)
 
 
 @router.post("/DeadLetter/Resend/", **openapi_responses(202, m.ResentResponse, of_owner=False), openapi_extra=NOTHING)
-async def resend_all(request: Request, caller: CurrentClient, body: Query) -> Response:
+async def resend_all(request: Request, client: CurrentClient, body: Query) -> Response:
     def resent() -> tuple[int, int]:
-        blocking, auth_id = caller.parts.blocking, caller.auth_id
-        return dead_letters.resend(blocking, auth_id, most=MOST_RESENT), dead_letters.count(blocking, auth_id)
+        redis, auth_id = client.resources.sync_redis, client.auth_id
+        return dead_letters.resend(redis, auth_id, most=MOST_RESENT), dead_letters.count(redis, auth_id)
 
     async def work() -> ApiResult:
-        await once_in(caller.parts, caller.auth_id, "resend", RESENT_EVERY_S)
-        sent, left = await caller.parts.reads.run(caller.auth_id, resent)
+        await once_in(client.resources, client.auth_id, "resend", RESENT_EVERY_S)
+        sent, left = await client.resources.reads.run(client.auth_id, resent)
         return ApiResult(202, {"message": "sent again", "resent": sent, "left": left})
 
-    return await execute(request, caller, body, work)
+    return await execute(request, client, body, work)
 
 
 @router.post(
     "/DeadLetter/{id}/Resend/", **openapi_responses(202, m.ResentResponse, of_owner=False), openapi_extra=NOTHING
 )
-async def resend_one(request: Request, caller: CurrentClient, id: Id, body: Query) -> Response:
+async def resend_one(request: Request, client: CurrentClient, id: Id, body: Query) -> Response:
     def resent() -> tuple[int, int]:
-        blocking, auth_id = caller.parts.blocking, caller.auth_id
-        return dead_letters.resend(blocking, auth_id, [id]), dead_letters.count(blocking, auth_id)
+        redis, auth_id = client.resources.sync_redis, client.auth_id
+        return dead_letters.resend(redis, auth_id, [id]), dead_letters.count(redis, auth_id)
 
     async def work() -> ApiResult:
-        sent, left = await caller.parts.reads.run(caller.auth_id, resent)
+        sent, left = await client.resources.reads.run(client.auth_id, resent)
         if not sent:
             raise not_found()
         return ApiResult(202, {"message": "sent again", "resent": sent, "left": left})
 
-    return await execute(request, caller, body, work)
+    return await execute(request, client, body, work)
 
 
 def problem_json(problem: Problem) -> dict[str, Any]:
@@ -163,12 +163,3 @@ def dead_letter_json(letter: DeadLetter) -> dict[str, Any]:
         "reason": entry.reason,
         "tries": attempts_json(entry),
     }
-
-
-def attempts_json(entry: CallbackEntry) -> list[dict[str, Any]]:
-    return [{"time": format_time(t.at_ms), "status": t.status, "error": t.error, "ms": t.ms} for t in entry.tries]
-
-
-def format_time(at_ms: int) -> str:
-    """Return epoch ms in ISO 8601 format, in UTC."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -33,19 +33,19 @@ REPLIES: dict[int | str, Any] = {
 
 
 @router.get("/Events/", response_class=Response, responses=REPLIES)
-async def events(request: Request, caller: CurrentClient) -> Response:
+async def events(request: Request, client: CurrentClient) -> Response:
     """Stream the account's conferences and their members: the event `snapshot`, then `change` with each difference."""
-    stream = caller.parts.feeds.open(caller.auth_id)
+    stream = client.resources.feeds.open(client.auth_id)
 
-    async def may() -> bool:
+    async def is_permitted() -> bool:
         try:
-            return await is_still_valid(request, caller)
+            return await is_still_valid(request, client)
         except ApiError:
             return False
         except RedisError:
             return True  # unknown, but the stream sends nothing while Redis is unreachable
 
-    return EventStream(caller.parts.feeds, caller.auth_id, stream, may)
+    return EventStream(client.resources.feeds, client.auth_id, stream, is_permitted)
 
 
 class EventStream(Response):
@@ -53,19 +53,19 @@ class EventStream(Response):
     charset = "utf-8"
 
     def __init__(
-        self, feeds: FeedRegistry, auth_id: str, stream: ClientStream, may: Callable[[], Awaitable[bool]]
+        self, feeds: FeedRegistry, auth_id: str, stream: ClientStream, is_permitted: Callable[[], Awaitable[bool]]
     ) -> None:
         # nginx buffers a response unless this header forbids it.
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._feeds, self._auth_id, self._stream, self._may = feeds, auth_id, stream, may
+        self._feeds, self._auth_id, self._stream, self._is_permitted = feeds, auth_id, stream, is_permitted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         writing = asyncio.create_task(self._write(send))
-        gone = asyncio.create_task(_until_gone(receive))
+        disconnected = asyncio.create_task(_until_disconnected(receive))
         ended = asyncio.create_task(self._stream.ended.wait())
         forbidden = asyncio.create_task(self._until_forbidden())
-        tasks = (writing, gone, ended, forbidden)
+        tasks = (writing, disconnected, ended, forbidden)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -92,10 +92,10 @@ class EventStream(Response):
     async def _until_forbidden(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            if not await self._may():
+            if not await self._is_permitted():
                 return
 
 
-async def _until_gone(receive: Receive) -> None:
+async def _until_disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -21,7 +21,7 @@ UNSUPPORTED_FILTERS = {
 recordings that the filter was meant to exclude."""
 
 
-def _moment(value: Any) -> Any:
+def _parse_time(value: Any) -> Any:
     """Return epoch ms of `YYYY-MM-DD HH:MM[:SS[.ffffff]]`, UTC, or None for an empty value."""
     if value in ("", None):
         return None
@@ -32,15 +32,17 @@ def _moment(value: Any) -> Any:
 
 
 TIME_SCHEMA = {"type": "string", "pattern": r"^20[0-9]{2}-0[1-9]-[01][1-9] [01][0-9]:[0-5][0-9]$"}
-Moment = Annotated[int | None, BeforeValidator(_moment), WithJsonSchema(TIME_SCHEMA)]
+Time = Annotated[int | None, BeforeValidator(_parse_time), WithJsonSchema(TIME_SCHEMA)]
 
 
-def _days(value: Any) -> Any:
+def _none_if_empty(value: Any) -> Any:
     return None if value in ("", None) else value
 
 
 DAYS_SCHEMA = {"type": "integer", "minimum": 0, "maximum": 100_000}
-Days = Annotated[Annotated[int, Field(ge=0, le=100_000)] | None, BeforeValidator(_days), WithJsonSchema(DAYS_SCHEMA)]
+Days = Annotated[
+    Annotated[int, Field(ge=0, le=100_000)] | None, BeforeValidator(_none_if_empty), WithJsonSchema(DAYS_SCHEMA)
+]
 
 
 class Filters(m.ApiRequest):
@@ -53,11 +55,11 @@ class Filters(m.ApiRequest):
     call_uuid: str = ""
     from_number: str = ""
     to_number: str = ""
-    add_time: Moment = None
-    add_time__gt: Moment = None
-    add_time__gte: Moment = None
-    add_time__lt: Moment = None
-    add_time__lte: Moment = None
+    add_time: Time = None
+    add_time__gt: Time = None
+    add_time__gte: Time = None
+    add_time__lt: Time = None
+    add_time__lte: Time = None
     recording_storage_duration: Days = None
     recording_storage_duration__gt: Days = None
     recording_storage_duration__gte: Days = None
@@ -66,7 +68,7 @@ class Filters(m.ApiRequest):
 
     @model_validator(mode="before")
     @classmethod
-    def _nothing_unheard(cls, given: Any) -> Any:
+    def _reject_unsupported(cls, given: Any) -> Any:
         for name in UNSUPPORTED_FILTERS.keys() & given.keys():
             if given[name]:
                 raise ValueError(f"{name}: {UNSUPPORTED_FILTERS[name]}")
@@ -85,24 +87,24 @@ class Filters(m.ApiRequest):
 
     def start_range(self, now: float) -> tuple[float, float]:
         """Return (first, last) start of matching recordings in epoch ms. `now`: epoch seconds."""
-        since: list[int | None] = [self.add_time, self.add_time__gte, _more(self.add_time__gt, 1)]
-        until: list[int | None] = [self.add_time, self.add_time__lte, _more(self.add_time__lt, -1)]
+        since: list[int | None] = [self.add_time, self.add_time__gte, _plus(self.add_time__gt, 1)]
+        until: list[int | None] = [self.add_time, self.add_time__lte, _plus(self.add_time__lt, -1)]
 
         def ago(days: int | None) -> int | None:
             return None if days is None else round(now * 1000) - days * DAY_MS
 
         # "Stored for n days" means at least n whole days and fewer than n + 1.
         same = self.recording_storage_duration
-        since += [_more(ago(_more(days, 1)), 1) for days in (same, self.recording_storage_duration__lte)]
-        since.append(_more(ago(self.recording_storage_duration__lt), 1))
+        since += [_plus(ago(_plus(days, 1)), 1) for days in (same, self.recording_storage_duration__lte)]
+        since.append(_plus(ago(self.recording_storage_duration__lt), 1))
         until += [
             ago(same),
             ago(self.recording_storage_duration__gte),
-            ago(_more(self.recording_storage_duration__gt, 1)),
+            ago(_plus(self.recording_storage_duration__gt, 1)),
         ]
         first = max((t for t in since if t is not None), default=float("-inf"))
         return first, min((t for t in until if t is not None), default=float("inf"))
 
 
-def _more(number: int | None, by: int) -> int | None:
+def _plus(number: int | None, by: int) -> int | None:
     return None if number is None else number + by

@@ -13,12 +13,13 @@ from ari_conf.recordings.bucket import Bucket
 from ari_conf.recordings.index import StoredRecording
 from ari_conf.recordings.sidecar import object_key
 from ari_conf.web import models as m
+from ari_conf.web.api_result import ApiResult
 from ari_conf.web.auth import CurrentClient
 from ari_conf.web.errors import ApiError, bucket_unavailable
-from ari_conf.web.execution import ApiResult, execute
-from ari_conf.web.parameters import openapi_query, params_dependency
+from ari_conf.web.execution import execute
+from ari_conf.web.openapi import openapi_query, openapi_responses
+from ari_conf.web.parameters import params_dependency
 from ari_conf.web.resources import Resources
-from ari_conf.web.routes.conferences import openapi_responses
 from ari_conf.web.routes.recordings import Id, own_recording
 
 log = structlog.get_logger()
@@ -36,25 +37,25 @@ class SidecarResponse(m.ApiResponse):
 )
 async def get_document(
     request: Request,
-    caller: CurrentClient,
+    client: CurrentClient,
     id: Id,
     body: Annotated[m.ApiRequest, Depends(params_dependency(m.ApiRequest))],
 ) -> Response:
     """Return the sidecar. The web process passes it on, so that the dashboard needs no access to the bucket."""
 
     async def work() -> ApiResult:
-        stored = await own_recording(caller, id)
+        stored = await own_recording(client, id)
         try:
-            document = await caller.parts.storage.run(caller.auth_id, _read, caller.parts, stored)
+            document = await client.resources.storage.run(client.auth_id, _read, client.resources, stored)
         except RecordingFailed as failure:
-            log.error("sidecar read failed", auth_id=caller.auth_id, recording_id=id, reason=str(failure))
+            log.error("sidecar read failed", auth_id=client.auth_id, recording_id=id, reason=str(failure))
             raise bucket_unavailable() from None
         if document is None:
             raise ApiError(404, "this recording's sidecar does not exist in the bucket (any more)")
         return ApiResult(200, {"document": document})
 
-    return await execute(request, caller, body, work)
+    return await execute(request, client, body, work)
 
 
-def _read(parts: Resources, stored: StoredRecording) -> dict[str, Any] | None:
-    return Bucket(parts.settings).get_json(object_key(stored.auth_id, stored.recording_id, stored.start_ms, "json"))
+def _read(resources: Resources, stored: StoredRecording) -> dict[str, Any] | None:
+    return Bucket(resources.settings).get_json(object_key(stored.auth_id, stored.recording_id, stored.start_ms, "json"))

@@ -19,15 +19,16 @@ from ari_conf.store import accounts
 from ari_conf.store.accounts import DAY_MS, AccountRecord
 from ari_conf.web import models as m
 from ari_conf.web import recording_stream
+from ari_conf.web.api_result import ApiResult
 from ari_conf.web.async_calls import now_ms
-from ari_conf.web.auth import ApiClient, CurrentClient, basic, caller
+from ari_conf.web.auth import ApiClient, CurrentClient, basic, current_client
 from ari_conf.web.errors import ApiError, bucket_unavailable
-from ari_conf.web.execution import ApiResult, execute
+from ari_conf.web.execution import execute
 from ari_conf.web.middleware import decode_path_part
+from ari_conf.web.openapi import openapi_body, openapi_query, openapi_responses
 from ari_conf.web.pagination import paged
-from ari_conf.web.parameters import openapi_body, openapi_query, params_dependency
+from ari_conf.web.parameters import params_dependency
 from ari_conf.web.resources import Resources, resources_of
-from ari_conf.web.routes.conferences import openapi_responses
 from ari_conf.web.routes.recording_filters import Filters
 
 log = structlog.get_logger()
@@ -75,25 +76,25 @@ async def _file(request: Request, auth_id: str, recording_id: str, form: str) ->
     """Return the file, or a redirect to it.
 
     RecordUrl needs no login unless the account asks for one, so a 404 must not reveal whether an account exists."""
-    parts = resources_of(request)
+    resources = resources_of(request)
     auth_id, recording_id = decode_path_part(auth_id), decode_path_part(recording_id)
-    stored, account = await _look_up(parts, auth_id, recording_id)
+    stored, account = await _look_up(resources, auth_id, recording_id)
     if stored is None or account is None or stored.auth_id != auth_id or stored.file_format != form:
         raise ApiError(404, "recording not found, or not stored yet: wait for its record callback")
     if account.recording_auth == "basic":
         credentials: HTTPBasicCredentials | None = await basic(request)
-        await caller(request, auth_id, credentials)
+        await current_client(request, auth_id, credentials)
     name = _file_name(stored) if "download" in request.query_params else None
-    if parts.settings.record_delivery == "web":
-        return await recording_stream.answer(request, parts, stored, name)
-    address = await parts.storage.run(auth_id, _address, parts, stored, name, request.method == "HEAD")
+    if resources.settings.record_delivery == "web":
+        return await recording_stream.file_response(request, resources, stored, name)
+    address = await resources.storage.run(auth_id, _address, resources, stored, name, request.method == "HEAD")
     return RedirectResponse(address, 302)
 
 
 async def _look_up(
-    parts: Resources, auth_id: str, recording_id: str
+    resources: Resources, auth_id: str, recording_id: str
 ) -> tuple[StoredRecording | None, AccountRecord | None]:
-    redis: Any = parts.redis
+    redis: Any = resources.redis
     key = index.key(recording_id[:MOST_OF_AN_ID])
     stored, account = await redis.pipeline(transaction=False).get(key).hget(accounts.KEY, auth_id).execute()
     return (
@@ -118,8 +119,8 @@ def _file_name(stored: StoredRecording) -> str:
     return f"{stored.conference_name} {began}.{stored.file_format}"
 
 
-def _address(parts: Resources, stored: StoredRecording, name: str | None, head: bool) -> str:
-    return Bucket(parts.settings).presigned_url(stored.key, parts.settings.record_url_s, name, head=head)
+def _address(resources: Resources, stored: StoredRecording, name: str | None, head: bool) -> str:
+    return Bucket(resources.settings).presigned_url(stored.key, resources.settings.record_url_s, name, head=head)
 
 
 # The calls.
@@ -129,26 +130,26 @@ def _address(parts: Resources, stored: StoredRecording, name: str | None, head: 
     "/Recording/", **openapi_responses(200, RecordingList, of_owner=False), openapi_extra=openapi_query(Filters)
 )
 async def list_recordings(
-    request: Request, caller: CurrentClient, body: Annotated[Filters, Depends(params_dependency(Filters))]
+    request: Request, client: CurrentClient, body: Annotated[Filters, Depends(params_dependency(Filters))]
 ) -> Any:
     async def work() -> ApiResult:
-        now = await now_ms(caller.parts.redis)
+        now = await now_ms(client.resources.redis)
         since_ms, until_ms = body.start_range(now / 1000)
-        total, found = await caller.parts.reads.run(
-            caller.auth_id,
+        total, found = await client.resources.reads.run(
+            client.auth_id,
             index.search,
-            caller.parts.blocking,
-            caller.auth_id,
+            client.resources.sync_redis,
+            client.auth_id,
             by=body.index_terms,
             since_ms=since_ms,
             until_ms=until_ms,
             limit=body.limit,
             offset=body.offset,
         )
-        told = [recording_json(one, now) for one in found]
-        return ApiResult(200, {"meta": paged(request, body.limit, body.offset, total), "objects": told})
+        objects = [recording_json(one, now) for one in found]
+        return ApiResult(200, {"meta": paged(request, body.limit, body.offset, total), "objects": objects})
 
-    return await execute(request, caller, body, work)
+    return await execute(request, client, body, work)
 
 
 @router.get(
@@ -158,14 +159,14 @@ async def list_recordings(
 )
 async def get_recording(
     request: Request,
-    caller: CurrentClient,
+    client: CurrentClient,
     id: Id,
     body: Annotated[m.ApiRequest, Depends(params_dependency(m.ApiRequest))],
 ) -> Response:
     async def work() -> ApiResult:
-        return ApiResult(200, recording_json(await own_recording(caller, id), await now_ms(caller.parts.redis)))
+        return ApiResult(200, recording_json(await own_recording(client, id), await now_ms(client.resources.redis)))
 
-    return await execute(request, caller, body, work)
+    return await execute(request, client, body, work)
 
 
 @router.delete(
@@ -175,38 +176,38 @@ async def get_recording(
 )
 async def delete_recording(
     request: Request,
-    caller: CurrentClient,
+    client: CurrentClient,
     id: Id,
     body: Annotated[m.ApiRequest, Depends(params_dependency(m.ApiRequest))],
 ) -> Response:
     """Delete a recording: the file and its sidecar."""
 
     async def work() -> ApiResult:
-        stored = await own_recording(caller, id)
+        stored = await own_recording(client, id)
         try:
-            await caller.parts.storage.run(caller.auth_id, _delete, caller.parts, stored)
+            await client.resources.storage.run(client.auth_id, _delete, client.resources, stored)
         except RecordingFailed as failure:
-            log.error("recording deletion failed", auth_id=caller.auth_id, recording_id=id, reason=str(failure))
+            log.error("recording deletion failed", auth_id=client.auth_id, recording_id=id, reason=str(failure))
             raise bucket_unavailable() from None
         return ApiResult(204, {})
 
-    return await execute(request, caller, body, work)
+    return await execute(request, client, body, work)
 
 
-async def own_recording(caller: ApiClient, recording_id: str) -> StoredRecording:
+async def own_recording(client: ApiClient, recording_id: str) -> StoredRecording:
     """Return a recording of the API client's account. Raises ApiError 404 if the account has no such recording."""
-    reads, blocking = caller.parts.reads, caller.parts.blocking
-    stored = await reads.run(caller.auth_id, jobs.get, blocking, recording_id[:MOST_OF_AN_ID])
-    if stored is None or stored.auth_id != caller.auth_id:
+    reads, redis = client.resources.reads, client.resources.sync_redis
+    stored = await reads.run(client.auth_id, jobs.get, redis, recording_id[:MOST_OF_AN_ID])
+    if stored is None or stored.auth_id != client.auth_id:
         raise ApiError(404, "recording not found")
     return stored
 
 
-def _delete(parts: Resources, stored: StoredRecording) -> None:
+def _delete(resources: Resources, stored: StoredRecording) -> None:
     beside = object_key(stored.auth_id, stored.recording_id, stored.start_ms, "json")
     # Remove the index entry last, so that an interrupted deletion can be repeated.
-    Bucket(parts.settings).delete(stored.key, beside)
-    jobs.remove(parts.blocking, stored)
+    Bucket(resources.settings).delete(stored.key, beside)
+    jobs.remove(resources.sync_redis, stored)
 
 
 def recording_json(one: StoredRecording, now_ms: int) -> dict[str, Any]:
