@@ -100,7 +100,8 @@ class Dashboard:
 
     async def known(self) -> dict[str, Any]:
         """Return the conferences that the page has."""
-        found = await self.page.evaluate("import('/static/js/stream.js').then(({ live }) => live.get().conferences)")
+        module = "import('/static/js/event_stream.js')"
+        found = await self.page.evaluate(f"{module}.then(({{ live }}) => live.get().conferences)")
         return dict(found)
 
     async def until(self, expression: str) -> None:

@@ -1,8 +1,8 @@
 // Form for an announcement to all members of a conference: a text to speak, or a sound file.
-import { place, post } from "./api.js";
+import { apiPath, post } from "./api.js";
 import { Actions, show } from "./dialog.js";
 import { html, useState } from "./dom.js";
-import { doing } from "./notes.js";
+import { runAction } from "./toasts.js";
 
 const MOST = 3000;
 
@@ -23,7 +23,7 @@ function Form({ name, close }) {
       return false;
     }
     const body = kind === "text" ? { text: given, voice } : { url: given };
-    return doing(() => post(place("Conference", name, "Announce"), body), `The announcement was sent to ${name}.`);
+    return runAction(() => post(apiPath("Conference", name, "Announce"), body), `The announcement was sent to ${name}.`);
   };
   return html`
     <fieldset class="choices"><legend class="unseen">Kind of announcement</legend>

@@ -9,13 +9,13 @@ let account = "";
 let ahead = 0;
 
 /** Milliseconds by which the server's clock is ahead of this machine's, which may be wrong by minutes. */
-export const skew = () => ahead;
+export const clockSkew = () => ahead;
 
 /** True if recordings can be transcribed. */
 export let transcribes = true;
 
 /** Failure of a request. The message is a sentence for the user. */
-export class Failed extends Error {
+export class ApiError extends Error {
   constructor(status, sentence) {
     super(sentence);
     this.status = status;
@@ -23,8 +23,8 @@ export class Failed extends Error {
 }
 
 /** Return the account of the session. Go to the login page if no session exists. */
-export async function begin() {
-  const { auth_id, now_ms, transcribes: does } = await ask("GET", "/login/me");
+export async function loadSession() {
+  const { auth_id, now_ms, transcribes: does } = await request("GET", "/login/me");
   transcribes = does;
   // A smaller difference may be the transfer time of the response.
   ahead = Math.abs(now_ms - Date.now()) > 1000 ? now_ms - Date.now() : 0;
@@ -32,29 +32,29 @@ export async function begin() {
   return auth_id;
 }
 
-/** Return the path of an API resource of the account, with a slash at the end: place("Conference", name). */
-export function place(...parts) {
+/** Return the path of an API resource of the account, with a slash at the end: apiPath("Conference", name). */
+export function apiPath(...parts) {
   // Browsers remove "." and ".." from every path, even if they are encoded. The path would then name another resource.
-  if (parts.some((part) => part === "." || part === "..")) throw new Failed(0, "The dashboard can't open a conference with this name. Use another name.");
+  if (parts.some((part) => part === "." || part === "..")) throw new ApiError(0, "The dashboard can't open a conference with this name. Use another name.");
   return account + parts.map((part) => `${encodeURIComponent(part)}/`).join("");
 }
 
-export const get = (where, query) => ask("GET", query ? `${where}?${new URLSearchParams(query)}` : where);
-export const post = (where, body = {}) => ask("POST", where, body);
-export const remove = (where) => ask("DELETE", where);
+export const get = (where, query) => request("GET", query ? `${where}?${new URLSearchParams(query)}` : where);
+export const post = (where, body = {}) => request("POST", where, body);
+export const remove = (where) => request("DELETE", where);
 
-async function ask(method, where, body) {
+async function request(method, where, body) {
   const headers = body ? { ...HEADERS, "Content-Type": "application/json" } : HEADERS;
   let reply;
   try {
     reply = await fetch(where, { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(PATIENCE_MS) });
   } catch {
-    throw new Failed(0, UNREACHABLE);
+    throw new ApiError(0, UNREACHABLE);
   }
   if (reply.status === 401) return logIn();
   if (reply.status === 204) return null;
   const told = await reply.json().catch(() => ({}));
-  if (!reply.ok) throw new Failed(reply.status, sentence(told.error ?? `the server responded with status ${reply.status}`));
+  if (!reply.ok) throw new ApiError(reply.status, sentence(told.error ?? `the server responded with status ${reply.status}`));
   return told;
 }
 

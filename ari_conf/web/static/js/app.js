@@ -1,17 +1,17 @@
 // Frame of the dashboard: account, current section, state of the connection.
-import { begin } from "./api.js";
+import { loadSession } from "./api.js";
 import { Callbacks } from "./callbacks.js";
 import { Dialog } from "./dialog.js";
 import { html, render, useEffect, useState } from "./dom.js";
-import { keepFocus } from "./focus.js";
+import { live, monitorStream, openStream } from "./event_stream.js";
+import { keepFocus } from "./focus_restore.js";
 import { icon } from "./icons.js";
 import { Live } from "./live.js";
-import { failed, Notes } from "./notes.js";
 import { Problems } from "./problems.js";
 import { Recording } from "./recording.js";
 import { Recordings } from "./recordings.js";
 import { useStore } from "./store.js";
-import { keepWatch, live, watch } from "./stream.js";
+import { showError, Toasts } from "./toasts.js";
 
 const SECTIONS = [
   ["live", "Live", "live", Live],
@@ -27,15 +27,15 @@ const CONNECTION = {
 };
 
 /** "#/recordings/1234" -> ["recordings", "1234"]. The fragment holds it, so that the server serves only one page. */
-function here() {
+function currentRoute() {
   const [section, id] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
   return SECTIONS.some(([name]) => name === section) ? [section, id] : ["live"];
 }
 
-function useHere() {
-  const [at, set] = useState(here());
+function useRoute() {
+  const [at, set] = useState(currentRoute());
   useEffect(() => {
-    const moved = () => set(here());
+    const moved = () => set(currentRoute());
     addEventListener("hashchange", moved);
     return () => removeEventListener("hashchange", moved);
   }, []);
@@ -56,8 +56,8 @@ function Sections({ current }) {
   </ul></nav>`;
 }
 
-function Frame({ account }) {
-  const [section, id] = useHere();
+function AppFrame({ account }) {
+  const [section, id] = useRoute();
   const View = section === "recordings" && id ? Recording : SECTIONS.find(([name]) => name === section)[3];
   const [arrived, setArrived] = useState(false);
   useEffect(() => {
@@ -81,7 +81,7 @@ function Frame({ account }) {
       </div>
     </header>
     <main id="main" tabindex="-1"><${View} key=${id ?? section} id=${id} /></main>
-    <${Notes} />
+    <${Toasts} />
     <${Dialog} />`;
 }
 
@@ -96,22 +96,22 @@ async function logOut(event) {
     await fetch("/logout", { method: "POST", headers: { "X-Requested-With": "ari_conf" }, redirect: "manual" });
     location.assign("/login");
   } catch {
-    failed(new Error("The server is unreachable. You are still logged in."));
+    showError(new Error("The server is unreachable. You are still logged in."));
   }
 }
 
-function Broken({ error }) {
+function LoadError({ error }) {
   return html`<main class="broken"><h1>This page could not be loaded</h1><p>${error.message}</p>
     <button class="main" onClick=${() => location.reload()}>${icon("again")}Try again</button></main>`;
 }
 
 const root = document.getElementById("app");
 try {
-  const account = await begin();
-  watch();
-  keepWatch();
+  const account = await loadSession();
+  openStream();
+  monitorStream();
   keepFocus();
-  render(html`<${Frame} account=${account} />`, root);
+  render(html`<${AppFrame} account=${account} />`, root);
 } catch (error) {
-  render(html`<${Broken} error=${error} />`, root);
+  render(html`<${LoadError} error=${error} />`, root);
 }

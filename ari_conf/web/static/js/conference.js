@@ -1,15 +1,15 @@
 // One conference: state, commands and members.
 import { announce } from "./announce.js";
-import { place, post, remove } from "./api.js";
-import { ask, show } from "./dialog.js";
+import { apiPath, post, remove } from "./api.js";
+import { confirm, show } from "./dialog.js";
 import { html } from "./dom.js";
+import { live } from "./event_stream.js";
+import { count, ElapsedTime } from "./format.js";
 import { icon } from "./icons.js";
 import { Member } from "./member.js";
-import { doing } from "./notes.js";
 import { RecordForm } from "./record_form.js";
 import { useStore } from "./store.js";
-import { live } from "./stream.js";
-import { count, Since } from "./words.js";
+import { runAction } from "./toasts.js";
 
 export function Conference({ conference }) {
   const { conference_uuid: uuid, conference_name: name, members } = conference;
@@ -19,7 +19,7 @@ export function Conference({ conference }) {
       <div class="title">
         <h2 id=${`name-${uuid}`} tabindex="-1" data-focus>${name}</h2>
         <${Tags} conference=${conference} />
-        <p class="hint">${count(all.length, "member")}, for <${Since} ms=${conference.created_ms} />. <a href=${`#/callbacks/${encodeURIComponent(uuid)}`}>Callbacks of this conference</a></p>
+        <p class="hint">${count(all.length, "member")}, for <${ElapsedTime} ms=${conference.created_ms} />. <a href=${`#/callbacks/${encodeURIComponent(uuid)}`}>Callbacks of this conference</a></p>
       </div>
       <${Commands} conference=${conference} />
     </div>
@@ -33,7 +33,7 @@ function Tags({ conference }) {
   return html`<p class="tags">
     ${conference.started ? html`<span class="tag good">Started</span>` : html`<span class="tag warn">${icon("wait")}Waiting to start</span>`}
     ${conference.locked && html`<span class="tag">${icon("lock")}Locked</span>`}
-    ${conference.recording && html`<span class="tag bad recording"><span class="dot"></span>Recording <${Since} ms=${conference.recording.since_ms} /></span>`}
+    ${conference.recording && html`<span class="tag bad recording"><span class="dot"></span>Recording <${ElapsedTime} ms=${conference.recording.since_ms} /></span>`}
   </p>`;
 }
 
@@ -45,14 +45,14 @@ function Ending({ uuid }) {
 
 function Commands({ conference }) {
   const { conference_uuid: uuid, conference_name: name, started, locked, recording } = conference;
-  const lock = () => doing(() => (locked ? remove : post)(place("Conference", name, "Lock")));
+  const lock = () => runAction(() => (locked ? remove : post)(apiPath("Conference", name, "Lock")));
   const record = () => {
-    if (recording) return doing(() => remove(place("Conference", name, "Record")), `The recording of ${name} has stopped. It appears under Recordings as soon as it is stored.`);
+    if (recording) return runAction(() => remove(apiPath("Conference", name, "Record")), `The recording of ${name} has stopped. It appears under Recordings as soon as it is stored.`);
     return show(`Record ${name}`, ({ close }) => html`<${RecordForm} name=${name} close=${close} />`);
   };
   const end = () =>
-    ask(`Hang up everyone in ${name}?`, html`<${Ending} uuid=${uuid} />`, "Hang up all", () =>
-      doing(() => remove(place("Conference", name))));
+    confirm(`Hang up everyone in ${name}?`, html`<${Ending} uuid=${uuid} />`, "Hang up all", () =>
+      runAction(() => remove(apiPath("Conference", name))));
   // Commands that need a started conference are disabled, not hidden, and their titles give the reason.
   const why = started ? undefined : "Available after the conference has started";
   return html`<div class="commands" role="group" aria-label=${`Conference ${name}`}>

@@ -1,33 +1,33 @@
 // Dead letters: callbacks that were given up, with all attempts and buttons to resend them.
-import { get, place, post } from "./api.js";
-import { ask } from "./dialog.js";
+import { apiPath, get, post } from "./api.js";
+import { CallbackEntry } from "./callback_entry.js";
+import { confirm } from "./dialog.js";
 import { html } from "./dom.js";
-import { Entry } from "./entry.js";
-import { Trouble, useFetched } from "./fetched.js";
+import { count } from "./format.js";
 import { icon } from "./icons.js";
-import { doing } from "./notes.js";
-import { count } from "./words.js";
+import { runAction } from "./toasts.js";
+import { ErrorBanner, useFetched } from "./use_fetched.js";
 
 const MOST = 50;
 
-export const useLetters = (every) => useFetched(() => get(place("DeadLetter"), { limit: MOST }), [], every);
+export const useDeadLetters = (every) => useFetched(() => get(apiPath("DeadLetter"), { limit: MOST }), [], every);
 
 /** `changed()` is called after dead letters have been resent. */
-export function Letters({ letters: { found, error, again }, changed }) {
+export function DeadLetters({ letters: { found, error, reload }, changed }) {
   const all = found?.dead_letters ?? [];
   const resendAll = () =>
-    ask("Resend all dead letters?", "Each is queued behind the other callbacks of its conference and URL, the oldest first, and is sent again.", "Resend all", async () => {
-      const sent = await doing(() => post(place("DeadLetter", "Resend")), "The dead letters are being resent, one after another.");
+    confirm("Resend all dead letters?", "Each is queued behind the other callbacks of its conference and URL, the oldest first, and is sent again.", "Resend all", async () => {
+      const sent = await runAction(() => post(apiPath("DeadLetter", "Resend")), "The dead letters are being resent, one after another.");
       await changed();
       return sent;
     });
   return html`<section class="section" aria-labelledby="letters" data-home>
     <div class="heading"><h2 id="letters" tabindex="-1" data-focus>Dead letters</h2><p>${found ? count(all.length, "callback") : ""}${all.length === MOST ? ", the newest" : ""}</p>
       ${all.length > 1 && html`<button class="end" onClick=${resendAll}>${icon("again")}Resend all</button>`}</div>
-    <${Trouble} error=${error} again=${again} />
+    <${ErrorBanner} error=${error} reload=${reload} />
     ${found && !all.length && html`<p class="hint">None. A callback that its receiver rejects permanently, or never answers, is kept here, and you can resend it.</p>`}
-    ${all.length > 0 && html`<ul class="card list" aria-label="Dead letters">${all.map((each) => html`<${Entry} key=${each.id} entry=${asEntry(each)} changed=${changed} />`)}</ul>`}
+    ${all.length > 0 && html`<ul class="card list" aria-label="Dead letters">${all.map((each) => html`<${CallbackEntry} key=${each.id} entry=${toEntry(each)} changed=${changed} />`)}</ul>`}
   </section>`;
 }
 
-const asEntry = (letter) => ({ ...letter, state: "dead", dead_letter_id: letter.id });
+const toEntry = (letter) => ({ ...letter, state: "dead", dead_letter_id: letter.id });

@@ -11,7 +11,7 @@ export function show(title, draw) {
 
 /** Ask for confirmation of an action that can't be undone. `consequence`: text or component that describes the result.
  * `verb`: text of the button. */
-export function ask(title, consequence, verb, act) {
+export function confirm(title, consequence, verb, act) {
   show(title, ({ close }) => html`
     <p id="consequence">${consequence}</p>
     <${Actions} close=${close} verb=${verb} danger act=${act} />`);
@@ -46,7 +46,7 @@ export function Dialog() {
   const close = () => element.current?.close();
   const closed = () => {
     open.set(null);
-    // The element that opened the dialog may have been removed; focus.js then moves the focus.
+    // The element that opened the dialog may have been removed; focus_restore.js then moves the focus.
     if (shown.from?.isConnected) shown.from.focus();
   };
   return html`<dialog ref=${element} aria-labelledby="dialog-title" onClose=${closed}>

@@ -1,7 +1,7 @@
 // Event stream of the live conferences: a snapshot, then changes, as server-sent events.
 //
 // A change has the snapshot's shape and holds only differences. null means that a conference or member is gone.
-import { begin, place } from "./api.js";
+import { apiPath, loadSession } from "./api.js";
 import { store } from "./store.js";
 
 const TRY_AGAIN_MS = [500, 1000, 2000, 5000];
@@ -12,7 +12,7 @@ const UNSEEN_MS = 60_000;
 export const live = store({ state: "connecting", conferences: null });
 
 /** Return the view after the change. Unchanged parts stay the same objects and need not be rendered again. */
-export function applied(view, change) {
+export function applyChange(view, change) {
   return merged(view, change, (was = { members: {} }, fields) => ({
     ...was,
     ...fields,
@@ -37,9 +37,9 @@ let source = null;
 let tries = 0;
 let heard = 0;
 
-export function watch() {
+export function openStream() {
   source?.close();
-  source = new EventSource(place("Events"));
+  source = new EventSource(apiPath("Events"));
   const on = (event, then) =>
     source.addEventListener(event, ({ data }) => {
       heard = Date.now();
@@ -49,7 +49,7 @@ export function watch() {
     tries = 0;
     put({ state: "live", conferences });
   });
-  on("change", (change) => put({ conferences: applied(live.get().conferences, change) }));
+  on("change", (change) => put({ conferences: applyChange(live.get().conferences, change) }));
   // The web process can't receive changes at the moment. It sends a snapshot as soon as it can.
   on("away", () => put({ state: "lost" }));
   source.addEventListener("error", lost);
@@ -61,37 +61,37 @@ function lost() {
   // The browser retries automatically, but not after a response such as 503, and it would not notice the end of a
   // session.
   source.close();
-  setTimeout(again, TRY_AGAIN_MS[Math.min(tries++, TRY_AGAIN_MS.length - 1)]);
+  setTimeout(reconnect, TRY_AGAIN_MS[Math.min(tries++, TRY_AGAIN_MS.length - 1)]);
 }
 
-async function again() {
+async function reconnect() {
   try {
-    await begin();
-    if (source) watch();
+    await loadSession();
+    if (source) openStream();
   } catch {
     lost();
   }
 }
 
 /** Check a silent connection: one that broke without notice (a laptop slept, a new network) stays silent forever. */
-export function keepWatch() {
+export function monitorStream() {
   setInterval(async () => {
     if (live.get().state !== "live" || document.hidden || Date.now() - heard < QUIET_MS) return;
     heard = Date.now();
-    await begin().catch(lost);
+    await loadSession().catch(lost);
   }, QUIET_MS / 4);
   addEventListener("online", () => live.get().state === "live" && lost());
-  sleepUnseen();
+  closeWhenHidden();
 }
 
 /** Close the stream of a hidden tab: a browser allows six connections to a server across all tabs, and none is left for
  * the buttons when six streams are open. It also ends talk detection in Asterisk if nothing else needs it. */
-function sleepUnseen() {
+function closeWhenHidden() {
   let timer = 0;
   document.addEventListener("visibilitychange", () => {
     clearTimeout(timer);
     if (document.hidden) timer = setTimeout(sleep, UNSEEN_MS);
-    else if (!source) watch();
+    else if (!source) openStream();
   });
 }
 

@@ -1,5 +1,5 @@
 // Formatting of counts, dates and durations.
-import { skew } from "./api.js";
+import { clockSkew } from "./api.js";
 import { html, useEffect, useState } from "./dom.js";
 
 export const count = (number, one) => `${number} ${one}${number === 1 ? "" : "s"}`;
@@ -7,14 +7,14 @@ export const count = (number, one) => `${number} ${one}${number === 1 ? "" : "s"
 const two = (number) => String(number).padStart(2, "0");
 
 /** 75000 -> "1:15", 3675000 -> "1:01:15". */
-export function clock(ms) {
+export function formatClock(ms) {
   const seconds = Math.max(0, Math.floor(ms / 1000));
   const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, seconds % 60];
   return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
 }
 
 /** 75000 -> "1 minute 15 seconds", for screen readers. */
-export function words(ms) {
+export function formatDuration(ms) {
   const seconds = Math.max(0, Math.round(ms / 1000));
   const parts = [
     [Math.floor(seconds / 3600), "hour"],
@@ -29,13 +29,13 @@ const dayOf = (date) => date.toLocaleDateString(undefined, { day: "numeric", mon
 const timeOf = (date, more = {}) => date.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", ...more });
 
 /** Format an ISO string or epoch ms in the user's time zone: "today, 14:05:02", or "21 Nov 2026, 14:05". */
-export function moment(when, now = Date.now()) {
+export function formatTime(when, now = Date.now()) {
   const date = new Date(when);
   const today = new Date(now).toDateString() === date.toDateString();
   return today ? `today, ${timeOf(date, { second: "2-digit" })}` : `${dayOf(date)}, ${timeOf(date)}`;
 }
 
-export function size(bytes) {
+export function formatSize(bytes) {
   if (bytes < 1024 * 1024) return `${Math.max(1, Math.round(bytes / 1024))} KB`;
   return `${(bytes / 1024 / 1024).toFixed(1)} MB`;
 }
@@ -63,6 +63,6 @@ export function useNow() {
 }
 
 /** Time since `ms`, updated every second. Screen readers do not announce the updates. */
-export function Since({ ms, label }) {
-  return html`<span class="clock">${label && html`<span class="unseen">${label} </span>`}${clock(useNow() + skew() - ms)}</span>`;
+export function ElapsedTime({ ms, label }) {
+  return html`<span class="clock">${label && html`<span class="unseen">${label} </span>`}${formatClock(useNow() + clockSkew() - ms)}</span>`;
 }

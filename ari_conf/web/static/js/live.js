@@ -1,17 +1,17 @@
 // Live view: the account's live conferences, as they change.
 import { Conference } from "./conference.js";
 import { html, useEffect, useMemo, useRef } from "./dom.js";
+import { live } from "./event_stream.js";
+import { count } from "./format.js";
 import { icon } from "./icons.js";
-import { say } from "./notes.js";
 import { useStore } from "./store.js";
-import { live } from "./stream.js";
-import { count } from "./words.js";
+import { announceToScreenReader } from "./toasts.js";
 
 const SAY_AFTER_MS = 800;
 
 export function Live() {
   const { state, conferences } = useStore(live);
-  useSpoken(conferences);
+  useSpokenChanges(conferences);
   if (!conferences) return html`<${Heading} text=${state === "lost" ? "Reconnecting to the server…" : "Loading…"} />`;
   // The oldest comes first, so that a new conference does not move a button that the user is about to click.
   const all = Object.values(conferences).sort((a, b) => a.created_ms - b.created_ms || (a.conference_uuid < b.conference_uuid ? -1 : 1));
@@ -19,7 +19,7 @@ export function Live() {
   return html`
     <${Heading} text=${all.length ? `${count(all.length, "conference")}, ${count(members, "member")}` : ""} />
     ${state === "lost" && html`<p class="banner warn">${icon("warning")}The connection to the server was lost. What you see may be out of date; reconnecting automatically.</p>`}
-    ${all.length ? all.map((each) => html`<${Same} key=${each.conference_uuid} conference=${each} />`) : html`<${Nobody} />`}`;
+    ${all.length ? all.map((each) => html`<${MemoConference} key=${each.conference_uuid} conference=${each} />`) : html`<${NoConferences} />`}`;
 }
 
 function Heading({ text }) {
@@ -27,11 +27,11 @@ function Heading({ text }) {
 }
 
 /** A conference that did not change is the same object and is not rendered again: of a hundred, few are. */
-function Same({ conference }) {
+function MemoConference({ conference }) {
   return useMemo(() => html`<${Conference} conference=${conference} />`, [conference]);
 }
 
-function Nobody() {
+function NoConferences() {
   return html`<div class="empty">
     ${icon("live")}
     <h2>No live conferences</h2>
@@ -41,7 +41,7 @@ function Nobody() {
 
 /** Announce joins and leaves to screen readers. They are batched, so that ten simultaneous joins are one message.
  * Talking is not announced, because it changes all the time. */
-function useSpoken(conferences) {
+function useSpokenChanges(conferences) {
   const known = useRef(null);
   const waits = useRef(0);
   useEffect(() => {
@@ -52,7 +52,7 @@ function useSpoken(conferences) {
       const now = live.get().conferences;
       const text = difference(known.current, now);
       known.current = now;
-      if (text) say(text);
+      if (text) announceToScreenReader(text);
     }, SAY_AFTER_MS);
   }, [conferences]);
   useEffect(() => () => clearTimeout(waits.current), []);

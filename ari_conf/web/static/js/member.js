@@ -1,10 +1,10 @@
 // One member: number and name, state, time in the conference, and commands.
-import { place, post, remove } from "./api.js";
-import { ask } from "./dialog.js";
+import { apiPath, post, remove } from "./api.js";
+import { confirm } from "./dialog.js";
 import { html, useState } from "./dom.js";
+import { ElapsedTime } from "./format.js";
 import { icon } from "./icons.js";
-import { doing } from "./notes.js";
-import { Since } from "./words.js";
+import { runAction } from "./toasts.js";
 
 export function Member({ id, member, conference }) {
   const { from, to, caller_name: called, talking } = member;
@@ -16,13 +16,13 @@ export function Member({ id, member, conference }) {
       <p class="number">${who}</p>
       <p class="hint">${[name, to && `called ${to}`].filter(Boolean).join(", ")}</p>
     </div>
-    <p class="tags"><${Doing} member=${member} /></p>
-    <${Since} ms=${member.joined_ms} label="Time in the conference" />
+    <p class="tags"><${StatusTags} member=${member} /></p>
+    <${ElapsedTime} ms=${member.joined_ms} label="Time in the conference" />
     <${Commands} id=${id} who=${who} member=${member} name=${conference.conference_name} />
   </li>`;
 }
 
-function Doing({ member }) {
+function StatusTags({ member }) {
   const { state, muted, deaf, talking, floor } = member;
   return html`
     ${talking && html`<span class="tag good"><span class="bars"><i></i><i></i><i></i></span>Talking</span>`}
@@ -41,10 +41,10 @@ const SWITCHES = [
 ];
 
 function Commands({ id, who, member, name }) {
-  const at = (...more) => place("Conference", name, "Member", id, ...more);
+  const at = (...more) => apiPath("Conference", name, "Member", id, ...more);
   const kick = () =>
-    ask(`Kick ${who}?`, `This member leaves ${name}; the call continues with what follows the conference in its document.`, "Kick", () => doing(() => post(at("Kick"))));
-  const hangUp = () => ask(`Hang up ${who}?`, "The call ends immediately.", "Hang up", () => doing(() => remove(at())));
+    confirm(`Kick ${who}?`, `This member leaves ${name}; the call continues with what follows the conference in its document.`, "Kick", () => runAction(() => post(at("Kick"))));
+  const hangUp = () => confirm(`Hang up ${who}?`, "The call ends immediately.", "Hang up", () => runAction(() => remove(at())));
   return html`<div class="commands small" role="group" aria-label=${`Member ${who}`}>
     ${SWITCHES.map((each) => html`<${Switch} key=${each.field} each=${each} isOn=${member[each.field]} who=${who} where=${() => at(each.path)} />`)}
     <button aria-label=${`Kick ${who}`} title="Take this member out of the conference; the call continues" onClick=${kick}>${icon("kick")}<span>Kick</span></button>
@@ -59,7 +59,7 @@ function Switch({ each, isOn, who, where }) {
   const press = async () => {
     if (busy) return;
     setBusy(true);
-    await doing(() => (isOn ? remove : post)(where()));
+    await runAction(() => (isOn ? remove : post)(where()));
     setBusy(false);
   };
   return html`<button class=${isOn ? "on" : ""} aria-label=${`${verb} ${who}`} aria-disabled=${busy} title=${title} onClick=${press}>${icon(picture)}<span>${verb}</span></button>`;

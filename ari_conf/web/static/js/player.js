@@ -1,8 +1,8 @@
 // Player: the browser's audio element, with controls for mouse, touch and keyboard.
 import { html, useEffect, useRef, useState } from "./dom.js";
+import { formatClock, formatDuration } from "./format.js";
 import { icon } from "./icons.js";
-import { failed } from "./notes.js";
-import { clock, words } from "./words.js";
+import { showError } from "./toasts.js";
 
 const STEP_MS = 10_000;
 const SPEEDS = [1, 1.25, 1.5, 2];
@@ -18,7 +18,7 @@ export function usePlayer(source, length) {
     const audio = sound.current;
     const now = () => setAt(audio.currentTime * 1000);
     const state = () => setPlaying(!audio.paused);
-    const broken = () => failed(new Error("The recording's file could not be fetched. Try again in a moment."));
+    const broken = () => showError(new Error("The recording's file could not be fetched. Try again in a moment."));
     const heard = [["timeupdate", now], ["seeked", now], ["play", state], ["pause", state], ["ended", state], ["error", broken]];
     for (const [event, listen] of heard) audio.addEventListener(event, listen);
     return () => {
@@ -66,7 +66,7 @@ export function Controls({ player }) {
     <button class="bare" aria-label="10 seconds back" title="10 seconds back" onClick=${() => seek(at - STEP_MS)}>${icon("earlier")}</button>
     <button class="bare" aria-label="10 seconds forward" title="10 seconds forward" onClick=${() => seek(at + STEP_MS)}>${icon("later")}</button>
     <${Position} at=${at} length=${length} seek=${seek} />
-    <span class="clock" aria-hidden="true">${clock(at)} / ${clock(length)}</span>
+    <span class="clock" aria-hidden="true">${formatClock(at)} / ${formatClock(length)}</span>
     <label class="speed"><span class="unseen">Speed</span>
       <select value=${speed} onChange=${(event) => setSpeed(Number(event.target.value))}>${SPEEDS.map((each) => html`<option key=${each} value=${each}>${each}×</option>`)}</select></label>
   </div>`;
@@ -84,5 +84,5 @@ function Position({ at, length, seek }) {
     seek(at + by);
   };
   return html`<input ref=${bar} type="range" class="position" aria-label="Position" min="0" max=${Math.max(1, length)} step="100" value=${at}
-    aria-valuetext=${`${words(at)} of ${words(length)}`} onInput=${(event) => seek(Number(event.target.value))} onKeyDown=${keys} />`;
+    aria-valuetext=${`${formatDuration(at)} of ${formatDuration(length)}`} onInput=${(event) => seek(Number(event.target.value))} onKeyDown=${keys} />`;
 }

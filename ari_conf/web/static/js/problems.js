@@ -1,10 +1,10 @@
 // Problems view: the account's problems, with advice.
 import { ADVICE } from "./advice.js";
-import { get, place } from "./api.js";
+import { apiPath, get } from "./api.js";
 import { html } from "./dom.js";
-import { Empty, Loading, Trouble, useFetched } from "./fetched.js";
+import { count, formatTime } from "./format.js";
 import { icon } from "./icons.js";
-import { count, moment } from "./words.js";
+import { EmptyState, ErrorBanner, Loading, useFetched } from "./use_fetched.js";
 
 const MOST = 100;
 const ANEW_MS = 5000;
@@ -17,18 +17,18 @@ const CODES = {
 };
 
 export function Problems() {
-  const { found, error, again } = useFetched(() => get(place("Problem"), { limit: MOST }), [], ANEW_MS);
-  const all = gathered(found?.problems ?? []);
+  const { found, error, reload } = useFetched(() => get(apiPath("Problem"), { limit: MOST }), [], ANEW_MS);
+  const all = groupByText(found?.problems ?? []);
   return html`
     <div class="heading"><h1 tabindex="-1">Problems</h1><p>${found ? count(all.length, "problem") : ""}${found?.problems.length === MOST ? ", the newest" : ""}</p></div>
-    <${Trouble} error=${error} again=${again} />
+    <${ErrorBanner} error=${error} reload=${reload} />
     ${!found && !error && html`<${Loading} what="problems" />`}
-    ${found && !all.length && html`<${Empty} picture="check" title="No problems" text="Documents that could not be run, URLs that did not respond and sounds that are missing are listed here." />`}
+    ${found && !all.length && html`<${EmptyState} picture="check" title="No problems" text="Documents that could not be run, URLs that did not respond and sounds that are missing are listed here." />`}
     ${all.length > 0 && html`<ul class="card list" aria-label="Problems">${all.map((each) => html`<${Problem} key=${each.text} problem=${each} />`)}</ul>`}`;
 }
 
 /** Merge problems with the same text into the newest of them, and count them: {..., times}. */
-function gathered(problems) {
+function groupByText(problems) {
   const known = new Map();
   for (const each of problems) {
     const same = known.get(each.text);
@@ -42,7 +42,7 @@ function Problem({ problem }) {
   const advice = ADVICE[problem.kind];
   return html`<li class="entry">
     <p class="line1"><span class="what">${sentence(problem.text)}</span>${problem.times > 1 && html`<span class="tag">${problem.times} times</span>`}</p>
-    <p class="where">${moment(problem.time)}${problem.code && `, code ${problem.code}`}${problem.call_uuid && html`, call <code>${problem.call_uuid}</code>`}</p>
+    <p class="where">${formatTime(problem.time)}${problem.code && `, code ${problem.code}`}${problem.call_uuid && html`, call <code>${problem.call_uuid}</code>`}</p>
     ${(CODES[problem.code] || advice) && html`<p class="advice">${icon("advice")}<span>${CODES[problem.code]} ${advice}</span></p>`}
   </li>`;
 }

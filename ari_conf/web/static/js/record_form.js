@@ -1,15 +1,15 @@
 // Form for a new recording: file format and transcription.
-import { place, post, transcribes } from "./api.js";
+import { apiPath, post, transcribes } from "./api.js";
 import { Actions } from "./dialog.js";
 import { html, useState } from "./dom.js";
-import { doing } from "./notes.js";
+import { runAction } from "./toasts.js";
 
 export function RecordForm({ name, close }) {
   const [form, setForm] = useState("mp3");
   const [written, setWritten] = useState(false);
   const start = () => {
     const body = { file_format: form, ...(written ? { transcription_type: "auto" } : {}) };
-    return doing(() => post(place("Conference", name, "Record"), body), `${name} is being recorded.`);
+    return runAction(() => post(apiPath("Conference", name, "Record"), body), `${name} is being recorded.`);
   };
   return html`
     <p class="hint">Everyone in the conference is recorded until you stop the recording or the conference ends. Tell them, for example with an announcement.</p>

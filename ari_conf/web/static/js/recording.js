@@ -1,52 +1,52 @@
 // Recording view: player, timeline (who spoke when) and transcript, synchronized with each other.
-import { get, place, remove } from "./api.js";
-import { ask } from "./dialog.js";
+import { apiPath, get, remove } from "./api.js";
+import { confirm } from "./dialog.js";
 import { html } from "./dom.js";
-import { Loading, Trouble, useFetched } from "./fetched.js";
+import { formatClock, formatSize, formatTime } from "./format.js";
 import { icon } from "./icons.js";
-import { doing } from "./notes.js";
 import { Controls, usePlayer } from "./player.js";
 import { Timeline } from "./timeline.js";
+import { runAction } from "./toasts.js";
 import { Transcript } from "./transcript.js";
-import { clock, moment, size } from "./words.js";
+import { ErrorBanner, Loading, useFetched } from "./use_fetched.js";
 
 const ANEW_MS = 5000;
 
 export function Recording({ id }) {
-  const at = place("Recording", id);
-  const { found, error, again } = useFetched(async () => {
-    const [told, { document }] = await Promise.all([get(at), get(place("Recording", id, "Document"))]);
+  const at = apiPath("Recording", id);
+  const { found, error, reload } = useFetched(async () => {
+    const [told, { document }] = await Promise.all([get(at), get(apiPath("Recording", id, "Document"))]);
     return { told, document };
   }, [id]);
   // Poll only until the transcript exists, so that nothing moves while the user reads it.
   const waits = found?.document.transcript?.state === "waiting";
-  useFetched(async () => waits && again(), [waits], waits ? ANEW_MS : 0);
+  useFetched(async () => waits && reload(), [waits], waits ? ANEW_MS : 0);
   return html`
     <p class="up"><a href="#/recordings">${icon("back")}All recordings</a></p>
-    <${Trouble} error=${error} again=${again} />
+    <${ErrorBanner} error=${error} reload=${reload} />
     ${!found && !error && html`<${Loading} what="the recording" />`}
     ${!found && error && html`<h1 tabindex="-1">Recording</h1>`}
-    ${found && html`<${Whole} told=${found.told} document=${found.document} at=${at} />`}`;
+    ${found && html`<${RecordingView} told=${found.told} document=${found.document} at=${at} />`}`;
 }
 
-function Whole({ told, document: about, at }) {
+function RecordingView({ told, document: about, at }) {
   // Fetch the file from this origin, whatever RecordUrl is: the session cookie and the content security policy need it.
   const source = `${at.slice(0, -1)}.${told.recording_format}/`;
   const player = usePlayer(source, about.duration_ms);
   const whose = speakers(about);
-  const bin = () =>
-    ask(`Delete this recording of ${told.conference_name}?`, "The file, its timeline and its transcript are deleted permanently, also for applications that have its URL.", "Delete", async () => {
-      const gone = await doing(() => remove(at), "The recording was deleted.");
+  const deleteRecording = () =>
+    confirm(`Delete this recording of ${told.conference_name}?`, "The file, its timeline and its transcript are deleted permanently, also for applications that have its URL.", "Delete", async () => {
+      const gone = await runAction(() => remove(at), "The recording was deleted.");
       if (gone) location.hash = "#/recordings";
       return gone;
     });
   return html`
     <div class="heading">
       <h1 tabindex="-1">${told.conference_name}</h1>
-      <p>${moment(about.start_ms)}, ${clock(about.duration_ms)}, ${told.recording_format}, ${size(told.size)}</p>
+      <p>${formatTime(about.start_ms)}, ${formatClock(about.duration_ms)}, ${told.recording_format}, ${formatSize(told.size)}</p>
       <div class="commands end">
         <a class="button" href=${`${source}?download`}>${icon("download")}Download</a>
-        <button class="danger" onClick=${bin}>${icon("bin")}Delete</button>
+        <button class="danger" onClick=${deleteRecording}>${icon("bin")}Delete</button>
       </div>
     </div>
     <section class="card player" aria-label="Player">

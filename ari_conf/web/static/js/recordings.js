@@ -1,8 +1,8 @@
 // Recordings view: the account's recordings, the newest first.
-import { get, place } from "./api.js";
+import { apiPath, get } from "./api.js";
 import { html, useEffect, useState } from "./dom.js";
-import { Empty, Loading, Pages, Trouble, useFetched } from "./fetched.js";
-import { clock, count, moment, size, words } from "./words.js";
+import { count, formatClock, formatDuration, formatSize, formatTime } from "./format.js";
+import { EmptyState, ErrorBanner, Loading, Pager, useFetched } from "./use_fetched.js";
 
 const PAGE = 20;
 const ANEW_MS = 5000;
@@ -11,26 +11,26 @@ const TYPED_MS = 350;
 export function Recordings() {
   const [offset, setOffset] = useState(0);
   const [typed, setTyped] = useState("");
-  const name = useSettled(typed.trim());
+  const name = useDebounced(typed.trim());
   useEffect(() => setOffset(0), [name]);
   const query = { limit: PAGE, offset, ...(name ? { conference_name: name } : {}) };
-  const { found, error, again } = useFetched(() => get(place("Recording"), query), [offset, name], ANEW_MS);
+  const { found, error, reload } = useFetched(() => get(apiPath("Recording"), query), [offset, name], ANEW_MS);
   const total = found?.meta.total_count ?? 0;
   return html`
     <div class="heading"><h1 tabindex="-1">Recordings</h1><p role="status">${found ? count(total, "recording") : ""}</p></div>
-    <${Trouble} error=${error} again=${again} />
+    <${ErrorBanner} error=${error} reload=${reload} />
     <div class="field narrow"><label for="of">Conference name</label>
       <input id="of" type="search" placeholder="Full name, or empty for all" value=${typed} onInput=${(event) => setTyped(event.target.value)} /></div>
     ${!found && !error && html`<${Loading} what="recordings" />`}
     ${found && !total && (name
-      ? html`<${Empty} picture="recordings" title="No recording of ${name}" text="Enter the full name, with the same upper and lower case." />`
-      : html`<${Empty} picture="recordings" title="No recordings yet" text="Record a live conference with its Record button, or with record=&quot;true&quot; in its document." />`)}
+      ? html`<${EmptyState} picture="recordings" title="No recording of ${name}" text="Enter the full name, with the same upper and lower case." />`
+      : html`<${EmptyState} picture="recordings" title="No recordings yet" text="Record a live conference with its Record button, or with record=&quot;true&quot; in its document." />`)}
     ${total > 0 && html`<ul class="card list" aria-label="Recordings">${found.objects.map((one) => html`<${Row} key=${one.recording_id} one=${one} />`)}</ul>`}
-    <${Pages} page=${PAGE} offset=${offset} total=${total} go=${setOffset} />`;
+    <${Pager} page=${PAGE} offset=${offset} total=${total} go=${setOffset} />`;
 }
 
 /** Return the text once the user has stopped typing for TYPED_MS. */
-function useSettled(text) {
+function useDebounced(text) {
   const [settled, set] = useState(text);
   useEffect(() => {
     const timer = setTimeout(() => set(text), TYPED_MS);
@@ -43,8 +43,8 @@ function Row({ one }) {
   const ms = Number(one.recording_duration_ms);
   return html`<li><a class="row" href=${`#/recordings/${encodeURIComponent(one.recording_id)}`}>
     <span class="name">${one.conference_name}</span>
-    <span class="hint">${moment(Number(one.recording_start_ms))}</span>
-    <span class="clock"><span aria-hidden="true">${clock(ms)}</span><span class="unseen">${words(ms)}</span></span>
-    <span class="hint right">${one.recording_format}, ${size(one.size)}</span>
+    <span class="hint">${formatTime(Number(one.recording_start_ms))}</span>
+    <span class="clock"><span aria-hidden="true">${formatClock(ms)}</span><span class="unseen">${formatDuration(ms)}</span></span>
+    <span class="hint right">${one.recording_format}, ${formatSize(one.size)}</span>
   </a></li>`;
 }

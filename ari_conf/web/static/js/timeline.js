@@ -1,6 +1,6 @@
 // Timeline: one line per member, with a bar for each speech interval. A click seeks to that position.
 import { html, useEffect, useRef } from "./dom.js";
-import { words } from "./words.js";
+import { formatDuration } from "./format.js";
 
 export function Timeline({ document: about, whose, player }) {
   const length = about.duration_ms || 1;
@@ -28,7 +28,7 @@ export function Timeline({ document: about, whose, player }) {
 function spoke(spans, length) {
   const ms = spans.reduce((sum, one) => sum + one.end_ms - one.start_ms, 0);
   if (!ms) return "did not speak";
-  return html`<span aria-hidden="true">${Math.round((ms / length) * 100)} %</span><span class="unseen">spoke for ${words(ms)}, starting at ${words(spans[0].start_ms)}</span>`;
+  return html`<span aria-hidden="true">${Math.round((ms / length) * 100)} %</span><span class="unseen">spoke for ${formatDuration(ms)}, starting at ${formatDuration(spans[0].start_ms)}</span>`;
 }
 
 function Track({ spans, length, seek, at }) {

@@ -1,7 +1,7 @@
 // Transcript: speaker turns. The current turn follows playback, and a click on a turn seeks to it.
 import { transcribes } from "./api.js";
 import { html, useEffect, useRef } from "./dom.js";
-import { clock } from "./words.js";
+import { formatClock } from "./format.js";
 
 const whyNot = (state) => ({
   none: transcribes
@@ -32,7 +32,7 @@ function Turns({ turns, whose, player }) {
   }, [marked, player.playing]);
   return html`<ol class="card turns" ref=${list}>${turns.map((turn, place) => html`<li key=${place}>
     <button class=${`turn tone${whose.get(turn.member_id)?.tone ?? "none"}`} aria-current=${place === marked ? "true" : undefined} onClick=${() => player.seek(turn.start_ms)}>
-      <span class="clock">${clock(turn.start_ms)}</span>
+      <span class="clock">${formatClock(turn.start_ms)}</span>
       <span class="name">${whose.get(turn.member_id)?.name ?? (turn.from || "Unknown speaker")}</span>
       <span class="said">${turn.text}</span>
     </button>
