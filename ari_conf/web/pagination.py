@@ -12,8 +12,8 @@ def paged(request: Request, limit: int, offset: int, total: int) -> dict[str, An
     """Return the metadata of one page of a list, in Plivo's format."""
 
     def page(at: int) -> str:
-        asked = {**request.query_params, "limit": str(limit), "offset": str(at)}
-        return f"{request.scope['path']}?{urlencode(asked)}"
+        query = {**request.query_params, "limit": str(limit), "offset": str(at)}
+        return f"{request.scope['path']}?{urlencode(query)}"
 
     return {
         "limit": limit,

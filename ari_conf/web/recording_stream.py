@@ -69,10 +69,10 @@ async def file_response(request: Request, resources: Resources, stored: StoredRe
     wanted = request.headers.get("range")
     if request.headers.get("if-range", etag) != etag:
         wanted = None
-    asked = span(wanted, stored.size) if request.method == "GET" else None
-    first, length = asked or (0, stored.size)
+    byte_range = span(wanted, stored.size) if request.method == "GET" else None
+    first, length = byte_range or (0, stored.size)
     headers["Content-Length"] = str(length)
-    if asked:
+    if byte_range:
         headers["Content-Range"] = f"bytes {first}-{first + length - 1}/{stored.size}"
     bucket = Bucket(resources.settings)
     if request.method == "HEAD" or not length:
@@ -83,7 +83,7 @@ async def file_response(request: Request, resources: Resources, stored: StoredRe
     # The first piece is read before the response starts, so that a missing file is still a 404.
     first_piece = await _in_storage_thread(resources, stored, bucket.piece, stored.key, first, min(PIECE_BYTES, length))
     pieces = _pieces(resources, stored, bucket, first_piece, first, length)
-    return _Counted(pieces, 206 if asked else 200, headers, resources.stream_counts, stored.auth_id)
+    return _Counted(pieces, 206 if byte_range else 200, headers, resources.stream_counts, stored.auth_id)
 
 
 async def _pieces(

@@ -95,8 +95,8 @@ def check_csrf(request: Request) -> None:
         raise ApiError(403, "the session cookie is only accepted from the dashboard: use HTTP Basic")
     if request.method in ("GET", "HEAD"):
         return
-    told = request.headers.get("origin") or request.headers.get("sec-fetch-site")
-    if request.headers.get(CSRF_HEADER[0]) != CSRF_HEADER[1] or not told:
+    origin = request.headers.get("origin") or request.headers.get("sec-fetch-site")
+    if request.headers.get(CSRF_HEADER[0]) != CSRF_HEADER[1] or not origin:
         raise ApiError(403, f"with the session cookie, X-Requested-With: {CSRF_HEADER[1]} and Origin are required")
 
 

@@ -53,9 +53,9 @@ async function request(method, where, body) {
   }
   if (reply.status === 401) return logIn();
   if (reply.status === 204) return null;
-  const told = await reply.json().catch(() => ({}));
-  if (!reply.ok) throw new ApiError(reply.status, sentence(told.error ?? `the server responded with status ${reply.status}`));
-  return told;
+  const content = await reply.json().catch(() => ({}));
+  if (!reply.ok) throw new ApiError(reply.status, sentence(content.error ?? `the server responded with status ${reply.status}`));
+  return content;
 }
 
 function logIn() {

@@ -24,8 +24,8 @@ export function Callbacks({ id }) {
     ${id && html`<p class="up"><a href="#/callbacks">${icon("back")}All callbacks</a></p>`}
     <div class="heading"><h1 tabindex="-1">${name ? `Callbacks of ${name}` : "Callbacks"}</h1>${id && found && html`<p>${count(total, "callback")}</p>`}</div>
     ${!id && html`<${DeadLetters} letters=${letters} changed=${changed} />`}
-    <section class="section" aria-labelledby="told">
-      <div class="heading"><h2 id="told" class=${id ? "unseen" : ""}>All callbacks: waiting first, then the newest</h2>${!id && found && html`<p>${count(total, "callback")}</p>`}</div>
+    <section class="section" aria-labelledby="all-callbacks">
+      <div class="heading"><h2 id="all-callbacks" class=${id ? "unseen" : ""}>All callbacks: waiting first, then the newest</h2>${!id && found && html`<p>${count(total, "callback")}</p>`}</div>
       <${ErrorBanner} error=${error} reload=${reload} />
       ${!found && !error && html`<${Loading} what="callbacks" />`}
       ${found && !total && html`<${EmptyState} picture="callbacks" title="No callbacks" text="The callbacks of conferences that have a callbackUrl appear here, with each delivery attempt." />`}

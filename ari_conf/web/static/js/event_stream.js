@@ -35,14 +35,14 @@ function put(fields) {
 
 let source = null;
 let tries = 0;
-let heard = 0;
+let lastMessageMs = 0;
 
 export function openStream() {
   source?.close();
   source = new EventSource(apiPath("Events"));
   const on = (event, then) =>
     source.addEventListener(event, ({ data }) => {
-      heard = Date.now();
+      lastMessageMs = Date.now();
       then(JSON.parse(data));
     });
   on("snapshot", (conferences) => {
@@ -76,8 +76,8 @@ async function reconnect() {
 /** Check a silent connection: one that broke without notice (a laptop slept, a new network) stays silent forever. */
 export function monitorStream() {
   setInterval(async () => {
-    if (live.get().state !== "live" || document.hidden || Date.now() - heard < QUIET_MS) return;
-    heard = Date.now();
+    if (live.get().state !== "live" || document.hidden || Date.now() - lastMessageMs < QUIET_MS) return;
+    lastMessageMs = Date.now();
     await loadSession().catch(lost);
   }, QUIET_MS / 4);
   addEventListener("online", () => live.get().state === "live" && lost());

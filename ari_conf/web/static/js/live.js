@@ -61,6 +61,6 @@ function useSpokenChanges(conferences) {
 function difference(old, now) {
   const names = (conferences) => new Map(Object.values(conferences).flatMap((each) => Object.entries(each.members).map(([id, m]) => [id, [m.from, each.conference_name]])));
   const [was, is] = [names(old), names(now)];
-  const told = (from, to, verb) => [...from].filter(([id]) => !to.has(id)).map(([, [who, name]]) => `${who} ${verb} ${name}`);
-  return [...told(is, was, "joined"), ...told(was, is, "left")].join(". ");
+  const sentences = (from, to, verb) => [...from].filter(([id]) => !to.has(id)).map(([, [who, name]]) => `${who} ${verb} ${name}`);
+  return [...sentences(is, was, "joined"), ...sentences(was, is, "left")].join(". ");
 }

@@ -19,10 +19,10 @@ export function usePlayer(source, length) {
     const now = () => setAt(audio.currentTime * 1000);
     const state = () => setPlaying(!audio.paused);
     const broken = () => showError(new Error("The recording's file could not be fetched. Try again in a moment."));
-    const heard = [["timeupdate", now], ["seeked", now], ["play", state], ["pause", state], ["ended", state], ["error", broken]];
-    for (const [event, listen] of heard) audio.addEventListener(event, listen);
+    const listeners = [["timeupdate", now], ["seeked", now], ["play", state], ["pause", state], ["ended", state], ["error", broken]];
+    for (const [event, listen] of listeners) audio.addEventListener(event, listen);
     return () => {
-      for (const [event, listen] of heard) audio.removeEventListener(event, listen);
+      for (const [event, listen] of listeners) audio.removeEventListener(event, listen);
       audio.pause();
     };
   }, [source]);

@@ -15,8 +15,8 @@ const ANEW_MS = 5000;
 export function Recording({ id }) {
   const at = apiPath("Recording", id);
   const { found, error, reload } = useFetched(async () => {
-    const [told, { document }] = await Promise.all([get(at), get(apiPath("Recording", id, "Document"))]);
-    return { told, document };
+    const [recording, { document }] = await Promise.all([get(at), get(apiPath("Recording", id, "Document"))]);
+    return { recording, document };
   }, [id]);
   // Poll only until the transcript exists, so that nothing moves while the user reads it.
   const waits = found?.document.transcript?.state === "waiting";
@@ -26,24 +26,24 @@ export function Recording({ id }) {
     <${ErrorBanner} error=${error} reload=${reload} />
     ${!found && !error && html`<${Loading} what="the recording" />`}
     ${!found && error && html`<h1 tabindex="-1">Recording</h1>`}
-    ${found && html`<${RecordingView} told=${found.told} document=${found.document} at=${at} />`}`;
+    ${found && html`<${RecordingView} recording=${found.recording} document=${found.document} at=${at} />`}`;
 }
 
-function RecordingView({ told, document: about, at }) {
+function RecordingView({ recording, document: about, at }) {
   // Fetch the file from this origin, whatever RecordUrl is: the session cookie and the content security policy need it.
-  const source = `${at.slice(0, -1)}.${told.recording_format}/`;
+  const source = `${at.slice(0, -1)}.${recording.recording_format}/`;
   const player = usePlayer(source, about.duration_ms);
   const whose = speakers(about);
   const deleteRecording = () =>
-    confirm(`Delete this recording of ${told.conference_name}?`, "The file, its timeline and its transcript are deleted permanently, also for applications that have its URL.", "Delete", async () => {
+    confirm(`Delete this recording of ${recording.conference_name}?`, "The file, its timeline and its transcript are deleted permanently, also for applications that have its URL.", "Delete", async () => {
       const gone = await runAction(() => remove(at), "The recording was deleted.");
       if (gone) location.hash = "#/recordings";
       return gone;
     });
   return html`
     <div class="heading">
-      <h1 tabindex="-1">${told.conference_name}</h1>
-      <p>${formatTime(about.start_ms)}, ${formatClock(about.duration_ms)}, ${told.recording_format}, ${formatSize(told.size)}</p>
+      <h1 tabindex="-1">${recording.conference_name}</h1>
+      <p>${formatTime(about.start_ms)}, ${formatClock(about.duration_ms)}, ${recording.recording_format}, ${formatSize(recording.size)}</p>
       <div class="commands end">
         <a class="button" href=${`${source}?download`}>${icon("download")}Download</a>
         <button class="danger" onClick=${deleteRecording}>${icon("bin")}Delete</button>
