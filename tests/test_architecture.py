@@ -7,6 +7,12 @@ from pathlib import Path
 import pytest
 
 import ari_conf
+from ari_conf.core.abort import AbortHandler
+from ari_conf.core.calls.call import Call
+from ari_conf.core.dispatcher import Dispatcher
+from ari_conf.core.engine import Engine
+from ari_conf.core.registry import Registry
+from ari_conf.core.restoration import Restoration
 
 PACKAGE = Path(ari_conf.__file__).parent
 CORE = sorted((PACKAGE / "core").glob("**/*.py"))
@@ -37,3 +43,8 @@ def test_the_core_imports_the_standard_library_and_itself_alone(file):
 @pytest.mark.parametrize("file", CORE, ids=lambda file: file.stem)
 def test_the_core_neither_waits_nor_asks_the_time_nor_draws_lots(file):
     assert not {name.partition(".")[0] for name in imported(file)} & NOT_PURE
+
+
+@pytest.mark.parametrize("part", [Engine, Registry, Dispatcher, AbortHandler, Restoration, Call])
+def test_the_engine_and_its_calls_hold_their_parts_and_inherit_none(part: type) -> None:
+    assert part.__bases__ == (object,)

@@ -2,7 +2,7 @@
 
 Restored state is checked against them, so that no later event meets a state that the engine cannot produce. The
 simulation checks every state that it reaches. Each function yields one short phrase per violation, and nothing if the
-state is valid. `abort` checks that calls and conferences refer to each other.
+state is valid. `restoration` checks that calls and conferences refer to each other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
-from ari_conf.core.calls.gather import Gather
+from ari_conf.core.calls.call_state import CallState
+from ari_conf.core.calls.gather import Gather, GatherState
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import ConferenceSound, Member
 from ari_conf.core.conferences.recording import Recording
@@ -46,6 +47,8 @@ def of_call(call: Call) -> Iterator[str]:
         yield "it has ended"
     if call.account is not None and call.account.auth_id != call.auth_id:
         yield "its account"
+    if call.state is not _implied_state(call):
+        yield "its state"
     running = call.running
     if isinstance(running, Element) != (call.conference_id is not None):
         yield "its conference"
@@ -54,17 +57,17 @@ def of_call(call: Call) -> Iterator[str]:
             yield "it is being hung up, but still runs an element"
         return
     if call.account is None:
-        if running is not None or call.fetching is not None:
+        if running is not None or call.fetch_purpose is not None:
             yield "it runs without an account"
         return
-    if (running is None) == (call.fetching is None):
+    if (running is None) == (call.fetch_purpose is None):
         yield "its running element or request"
     if not 0 <= call.position <= len(call.elements):
         yield "its position in the document"
-    asked = call.asked
-    if (asked is None) != (call.fetching is None):
+    fetch = call.pending_fetch
+    if (fetch is None) != (call.fetch_purpose is None):
         yield "its document"
-    if asked is not None and asked.fetch_id != ids.for_call(call.call_uuid, call.serial):
+    if fetch is not None and fetch.fetch_id != ids.for_call(call.call_uuid, call.serial):
         yield "its document"
     owner = ids.for_call(call.call_uuid, call.serial)
     if isinstance(running, Player):
@@ -73,12 +76,25 @@ def of_call(call: Call) -> Iterator[str]:
         yield from _of_gather(running, owner, call.target)
 
 
+def _implied_state(call: Call) -> CallState:
+    """Return the state that the call's other fields imply."""
+    if call.ended_at is not None:
+        return CallState.ENDED
+    if call.hangup_retry_at is not None:
+        return CallState.HANGING_UP
+    if call.account is None:
+        return CallState.IDENTIFYING
+    if call.fetch_purpose is not None:
+        return CallState.FETCHING
+    return CallState.IN_CONFERENCE if isinstance(call.running, Element) else CallState.RUNNING
+
+
 def _of_gather(gather: Gather, owner: str, target: Target) -> Iterator[str]:
     if (gather.owner, gather.target) != (owner, target):
         yield "the owner of the gathered digits"
-    awaits = gather.phase in ("first", "more")
-    if gather.ended or awaits != (gather.until is not None) or awaits != (gather.player is None):
-        yield "the phase of the gathered digits"
+    awaits = gather.state in (GatherState.FIRST_DIGIT, GatherState.NEXT_DIGIT)
+    if gather.ended or awaits != (gather.timer_at is not None) or awaits != (gather.player is None):
+        yield "the state of the gathered digits"
     if gather.player is not None:
         yield from _of_player(gather.player, f"{owner}.{gather.players}", target)
 
@@ -161,7 +177,7 @@ def _of_member(member: Member, conference: Conference) -> Iterator[str]:
     if member.player is not None:
         kind = "hold" if member.player.owner.startswith(f"{own}.hold.") else "wait"
         yield from _of_player(member.player, f"{own}.{kind}.{member.rounds}", target)
-    yield from _of_aside(member.aside, f"{own}.aside", target)
+    yield from _of_private_playback(member.aside, f"{own}.aside", target)
 
 
 def _of_sounds(sounds: ConferenceSound, action: str) -> Iterator[str]:
@@ -169,7 +185,7 @@ def _of_sounds(sounds: ConferenceSound, action: str) -> Iterator[str]:
         yield "a member's sounds"
 
 
-def _of_aside(aside: PrivatePlayback, owner: str, target: Target) -> Iterator[str]:
+def _of_private_playback(aside: PrivatePlayback, owner: str, target: Target) -> Iterator[str]:
     player = aside.player
     if player is None:
         return

@@ -60,7 +60,7 @@ class NameClaims:
 
     def _held(self, conference_ids: Iterable[str]) -> list[ClaimName]:
         found = [c for key in conference_ids if (c := self._engine.conferences.get(key)) is not None]
-        held = [c for c in found if c.claim == "held" and self._engine.has_name(c)]
+        held = [c for c in found if c.claim == "held" and self._engine.registry.has_name(c)]
         return [ClaimName(c.auth_id, c.name, c.conference_id) for c in held]
 
     def _report_conflict(self, claim: ClaimName, owner: str) -> None:

@@ -27,7 +27,6 @@ from ari_conf.core.effects import ReportProblem
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.engine import Engine
 from ari_conf.core.events import CallArrived
-from ari_conf.core.request_params import standard_params
 from ari_conf.core.snapshot import readable, restore
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable, StoreRefused, StoreUnavailable
 from ari_conf.server import takeover
@@ -38,7 +37,7 @@ T = TypeVar("T")
 
 OF_CALL = (
     *("request_uuid", "channel_id", "auth_id", "from_", "to", "caller_name", "direction", "started_at", "account"),
-    *("headers", "wideband", "answered_at", "cause", "code"),
+    *("headers", "wideband", "answered_at", "hangup_cause", "hangup_code"),
 )
 """Fields of a call that the callbacks of its end need; what the call was doing no longer matters."""
 OF_CONFERENCE = ("auth_id", "name", "created_at", "entered", "sequence")
@@ -241,8 +240,9 @@ async def _conferences(
             log.error("conference account unknown", id=key, reason=reason, action="destroying its bridge")
             continue
         fields |= {"auth_id": auth_id, "name": name}
-        room = Conference(key, created_at=fields.pop("created_at", now), max_members=1, public_url=engine.public_url,
-                          members={m.member_id: m for m in inside}, claim="held", bridge="ready", **fields)  # fmt: skip
+        room = Conference(key, created_at=fields.pop("created_at", now), max_members=1,
+                          public_url=engine.registry.public_url, members={m.member_id: m for m in inside}, claim="held",
+                          bridge="ready", **fields)  # fmt: skip
         found[key] = room
     return found
 
@@ -298,7 +298,7 @@ async def _without_record(
     for event in nobodys[: len(lost)]:
         sure = len(lost) == len(nobodys) == 1
         log.error("unknown call hung up", channel_id=event.channel_id, reason="a state record is unreadable")
-        call = await _call(lost[0] if sure else engine.new_id(), event, {}, store, now)
+        call = await _call(lost[0] if sure else engine.registry.new_id(), event, {}, store, now)
         if not sure:
             # A hangup callback could not say which call has ended.
             call.account = None
@@ -349,7 +349,7 @@ def _record(
         fields |= {"call_uuid": asked.call_uuid, "element": asked.element}
         if "params" not in fields and (call := calls.get(asked.call_uuid)) is not None:
             fields["params"] = tuple(
-                each for each in standard_params(call, "ConferenceRecord") if each[0] != "CallUUID"
+                each for each in call.standard_params("ConferenceRecord") if each[0] != "CallUUID"
             )
     told = "element" in fields
     values: dict[str, Any] = {"call_uuid": "", "element": Element(room.name), "started_at": now, "begun": True}

@@ -79,9 +79,9 @@ def _is_long(elements: tuple[Element, ...]) -> bool:
 
 def _long_text(call: Call) -> Any:
     """Return the JSON of the call's elements, made once for each document: it takes some milliseconds."""
-    if call.kept is None or call.kept[0] is not call.elements:
-        call.kept = call.elements, msgspec.Raw(_encode(_brief(call.elements)))
-    return call.kept[1]
+    if call.encoded_elements is None or call.encoded_elements[0] is not call.elements:
+        call.encoded_elements = call.elements, msgspec.Raw(_encode(_brief(call.elements)))
+    return call.encoded_elements[1]
 
 
 def _brief(value: Any) -> Any:

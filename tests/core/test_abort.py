@@ -12,15 +12,18 @@ from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core import invariants
-from ari_conf.core.abort import BROKEN
+from ari_conf.core.abort import INTERNAL_ERROR
 from ari_conf.core.account import Account
 from ari_conf.core.calls.call import Call
+from ari_conf.core.calls.gather import GatherState
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
 from ari_conf.core.elements import GetDigits, Play, Speak, Wait
 from ari_conf.core.engine import Engine
 from ari_conf.core.request_params import plausible
+from ari_conf.core.restoration import Restoration
 from ari_conf.core.snapshot import restore, snapshot
+from ari_conf.core.step_failed import StepFailed
 from tests.core.stage import MUSIC, Stage, players, stay, waiting
 
 HANGUP = "http://hangup.example/"
@@ -39,18 +42,19 @@ def breaks(*_: object) -> Any:
     raise Broken
 
 
-def give_up(stage: Stage, event: ev.Event) -> list[do.Effect]:
-    effects = stage.engine.abort_failed_step(event, stage.now)
+def give_up(stage: Stage, failure: StepFailed) -> list[do.Effect]:
+    assert isinstance(failure.__cause__, Broken)
+    effects = stage.engine.abort_failed_step(failure, stage.now)
     stage.carry_out(effects)
     return effects
 
 
 def break_at(stage: Stage, monkeypatch: pytest.MonkeyPatch, place: str, event: ev.Event) -> list[do.Effect]:
     """Handle this event while `place` raises, then abort the step."""
-    with monkeypatch.context() as patch, pytest.raises(Broken):
+    with monkeypatch.context() as patch, pytest.raises(StepFailed) as failure:
         patch.setattr(f"ari_conf.core.{place}", breaks)
         stage.engine.handle_event(event, stage.now)
-    return give_up(stage, event)
+    return give_up(stage, failure.value)
 
 
 def numbers(stage: Stage) -> list[int]:
@@ -74,7 +78,7 @@ def test_whom_it_concerns_is_ended_completely_and_no_other(stage: Stage, monkeyp
     broken, other = stage.conference_id(), stage.conference_id("other")
     stage.engine.take_changes()
     effects = break_at(stage, monkeypatch, "conferences.conference.Conference._on_digit", ev.DigitReceived("ann", "1"))
-    assert {e.text for e in effects if isinstance(e, do.ReportProblem)} == {BROKEN}
+    assert {e.text for e in effects if isinstance(e, do.ReportProblem)} == {INTERNAL_ERROR}
     assert [e.conference_id for e in effects if isinstance(e, do.ReleaseName)] == [broken]
     assert stage.told()[2:] == ["enter cid", "exit ann conference_ended", "exit bob conference_ended"]
     assert [c["ConferenceLastMember"] for c in stage.callbacks(ConferenceAction="exit")] == ["false", "true"]
@@ -103,10 +107,10 @@ EVENTS: dict[str, ev.Event] = {
     "conferences.conference.Conference._note_attendance": ev.ChannelHungUp("ann", 16),
     "conferences.recording.Recording.hand_on": ev.RecordingFinished("id1", "id2"),
     "conferences.conference.Conference._hand_over_recording": ev.BridgeDestroyed("id1"),
-    "dispatcher.standard_params": ev.ChannelHungUp("ann", 16),
+    "calls.call.Call.standard_params": ev.ChannelHungUp("ann", 16),
     "calls.call.Call.on_member_released": ev.ChannelLeftBridge("ann", "id1"),
     "calls.call.Call._hangup_callback": ev.ChannelHungUp("ann", 16),
-    "registry.Registry._update_indexes": ev.DigitReceived("ann", "1"),
+    "registry.Registry.update_indexes": ev.DigitReceived("ann", "1"),
     "dispatcher.Dispatcher._remember_switch_off": ev.ChannelLeftBridge("ann", "id1"),
 }
 
@@ -138,10 +142,7 @@ def test_who_entered_in_the_step_that_broke_has_entered(stage: Stage, monkeypatc
     stage.held = {do.ClaimName}
     stage.call("ann", stay())
     stage.held = set()
-    with monkeypatch.context() as patch, pytest.raises(Broken):
-        patch.setattr("ari_conf.core.calls.call.Call.on_admitted", breaks)
-        stage.engine.handle_event(ev.NameClaimed("id1"), stage.now)
-    give_up(stage, ev.NameClaimed("id1"))
+    break_at(stage, monkeypatch, "calls.call.Call.on_admitted", ev.NameClaimed("id1"))
     assert stage.told() == ["enter ann", "exit ann conference_ended"]
     assert [c["ConferenceSequence"] for c in stage.callbacks()] == ["1", "2"]
 
@@ -168,10 +169,10 @@ def test_a_deadline_that_breaks_costs_no_other_call_its_own(stage: Stage, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr("ari_conf.core.calls.call.Call._forward_to_running", breaks_for_bob)
-        with pytest.raises(Broken):
+        with pytest.raises(StepFailed) as failure:
             stage.pass_time(5)
         stage.now += 5000
-        give_up(stage, ev.DeadlineReached())
+        give_up(stage, failure.value)
     stage.pass_time(1)
     assert sorted(e.media[0] for e in stage.all(do.PlayMedia)) == ["ann", "cid"]
     assert set(stage.engine.calls) == {"call-ann", "call-cid"} and "bob" not in stage.asterisk.channels
@@ -197,10 +198,10 @@ def test_a_call_that_could_not_even_arrive_is_hung_up(stage: Stage, monkeypatch:
     [
         "conferences.conference.Conference._exit",
         "conferences.conference.Conference._hand_over",
-        "calls.hangup.HangupHandling.give_up",
+        "calls.call.Call.give_up",
         "dispatcher.Dispatcher._build_callback",
-        "dispatcher.standard_params",
-        "registry.Registry._update_indexes",
+        "calls.call.Call.standard_params",
+        "registry.Registry.update_indexes",
         "conferences.conference.Conference._hand_over_recording",
         "conferences.conference.Conference.leave",
     ],
@@ -217,8 +218,8 @@ def test_giving_up_never_breaks_and_leaves_nothing(stage: Stage, monkeypatch: py
             try:
                 stage.go_on()
                 stage.pass_time(60)
-            except Broken:
-                stage._take(stage.engine.abort_failed_step(stage.events[-1], stage.now))
+            except StepFailed as failure:
+                stage._take(stage.engine.abort_failed_step(failure, stage.now))
     assert set(stage.asterisk.channels) == {"zoe"}
     assert not stage.asterisk.bridges and not stage.asterisk.recordings
     assert not {"call-ann", "call-bob"} & set(stage.engine.calls) and not stage.engine.conferences
@@ -243,10 +244,10 @@ def taken_over(stage: Stage, damage: Damage = lambda *_: None, parts: int = 1) -
     rooms = {key: restore(snapshot(room), Conference) for key, room in rooms.items()}
     ids = iter(f"new{n}" for n in range(99))
     stage.engine = Engine(lambda: next(ids), "https://conference.example")
-    some, more = list(calls.values()), list(rooms.values())
+    restoration, some, more = Restoration(stage.engine), list(calls.values()), list(rooms.values())
     for n in range(parts):
-        stage.engine.restore(some[n::parts], more[parts - 1 - n :: parts], stage.engine.next_member_id)
-    effects = stage.engine.restored(stage.now)
+        restoration.add(some[n::parts], more[parts - 1 - n :: parts], stage.engine.registry.next_member_id)
+    effects = restoration.finish(stage.now)
     stage.carry_out(effects)
     return effects
 
@@ -397,7 +398,8 @@ DAMAGES: dict[str, tuple[Damage, set[str]]] = {
     "a call has ended": (call_with("kim", ended_at=5), {"kim"}),
     "a member's call has": (call_with("bob", ended_at=5), {"bob"}),
     "a call does nothing": (call_with("kim", running=None), {"kim"}),
-    "a call waits for a document that nobody asked for": (call_with("kim", running=None, fetching="answer"), {"kim"}),
+    "a call waits for a document that nobody asked for": (
+        call_with("kim", running=None, fetch_purpose="answer"), {"kim"}),
     "a call runs unknown": (call_with("kim", account=None), {"kim"}),
     "a call began when no calendar says": (call_with("kim", started_at=FAR), {"kim"}),
     "a call is nowhere in its document": (call_with("kim", position=99), {"kim"}),
@@ -412,7 +414,7 @@ DAMAGES: dict[str, tuple[Damage, set[str]]] = {
     "another's sound": (player_with("ida", owner="c.call-kim.2"), {"ida"}),
     "a sound for another": (player_with("ida", target=do.Target("channel", "kim")), {"ida"}),
     "digits without a prompt": (lambda c, _: setattr(c["call-hal"].running, "player", None), {"hal"}),
-    "digits that are complete": (lambda c, _: setattr(c["call-hal"].running, "phase", "complete"), {"hal"}),
+    "digits that are complete": (lambda c, _: setattr(c["call-hal"].running, "state", GatherState.COMPLETE), {"hal"}),
     "no bridge": (room_with(bridge="none"), STANDUP),
     "a bridge that is gone": (room_with(bridge="gone"), STANDUP),
     "a name that is asked for": (room_with(claim="asked"), STANDUP),
@@ -480,12 +482,12 @@ def _is_whole(stage: Stage) -> None:
     engine = stage.engine
     for call in engine.calls.values():
         assert list(invariants.of_call(call)) == []
-        assert (engine._member(call) is not None) == call.in_conference
-        assert engine._call_by_channel[call.channel_id] == call.call_uuid
+        assert (engine.registry.member_of(call) is not None) == call.in_conference
+        assert engine.registry.call_by_channel[call.channel_id] == call.call_uuid
     for conference in engine.conferences.values():
         assert list(invariants.of_conference(conference)) == []
-        assert all(engine._member(engine.calls[m.call_uuid]) is m for m in conference.members.values())
-    assert len(engine._call_by_channel) == len(engine.calls)
+        assert all(engine.registry.member_of(engine.calls[m.call_uuid]) is m for m in conference.members.values())
+    assert len(engine.registry.call_by_channel) == len(engine.calls)
 
 
 def _all_is_told(stage: Stage) -> None:
@@ -586,12 +588,12 @@ def test_of_two_rooms_of_one_name_the_newer_has_it(stage: Stage, newer_first: bo
 
     effects = taken_over(stage, older_copy)
     assert "two conferences are named 'standup'" in str(effects)
-    assert stage.engine._conference_by_name == {("A", "standup"): new}
+    assert stage.engine.registry.conference_by_name == {("A", "standup"): new}
     stage.call("eve", stay())
     assert stage.hears("eve") == {"cid", "dan"}
     for who in ("ann", "bob"):
         stage.tell(ev.ChannelHungUp(who, 0))
-    assert stage.engine._conference_by_name == {("A", "standup"): new}
+    assert stage.engine.registry.conference_by_name == {("A", "standup"): new}
     stage.call("fay", stay())
     assert stage.hears("fay") == {"cid", "dan", "eve"}
 

@@ -17,6 +17,7 @@ from ari_conf.core import events as ev
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.elements import Speak, Wait
 from ari_conf.core.engine import Engine
+from ari_conf.core.restoration import Restoration
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable
 from ari_conf.server import takeover, unreadable_state
 from ari_conf.store import accounts, members, state_store
@@ -109,12 +110,13 @@ class House:
         stage = self.stage
         ids = iter(f"new{n}" for n in range(99))
         engine = stage.engine = Engine(lambda: next(ids), "https://conference.example")
-        texts = await takeover.restore(self.store, engine)
+        restoration = Restoration(engine)
+        texts = await takeover.restore(self.store, restoration)
         ari: Any = self.asterisk
         self.known = await unreadable_state.known(texts, engine, self.store, ari, stage.now)
-        engine.restore_unreadable(self.known.calls, self.known.conferences)
+        restoration.add_unreadable(self.known.calls, self.known.conferences)
         before = len(stage.effects)
-        stage.carry_out([*engine.restored(stage.now), *self.known.problems])
+        stage.carry_out([*restoration.finish(stage.now), *self.known.problems])
         return stage.effects[before:]
 
     def all_ends(self) -> None:
@@ -382,7 +384,7 @@ async def test_while_redis_does_not_know_the_account_it_is_hung_up_all_the_same(
 async def test_what_is_whole_asks_nothing_of_asterisk(house: House) -> None:
     await house.write()
     engine = Engine(lambda: "new")
-    assert await takeover.restore(house.store, engine) == {}
+    assert await takeover.restore(house.store, Restoration(engine)) == {}
     assert {c.conference_id for c in engine.conferences.values()} == {"id1", house.stage.conference_id("other")}
 
 

@@ -368,7 +368,7 @@ class Judge:
                 where[member.call_uuid] = where.get(member.call_uuid, 0) + 1
         for call in self.engine.calls.values():
             assert where.pop(call.call_uuid, 0) == int(call.in_conference), "a call is in one conference, or in none"
-            busy = call.running is not None or call.fetching is not None or call.account is None
+            busy = call.running is not None or call.fetch_purpose is not None or call.account is None
             assert busy or call.is_ending, "the document goes on after each element"
         assert not where, "a member without a call"
 

@@ -267,8 +267,8 @@ def _call_again(call: Call, member: Member | None, there: AsteriskState) -> Outp
         out.append(do.IdentifyCall(call.call_uuid, call.channel_id, call.auth_id))
     if call.answered_at is not None and not there.channels[call.channel_id]:
         out.append(do.Answer(call.channel_id))
-    if call.asked is not None:
-        out.append(call.asked)
+    if call.pending_fetch is not None:
+        out.append(call.pending_fetch)
     player = call.running.player if isinstance(call.running, Gather) else call.running
     return out + (_player_again(player, there) if isinstance(player, Player) else [])
 
