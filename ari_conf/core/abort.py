@@ -14,7 +14,7 @@ from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference, tried
 from ari_conf.core.conferences.member import Member
-from ari_conf.core.dispatcher import Dispatcher
+from ari_conf.core.dispatcher import SWITCH_OFF_EFFECTS, Dispatcher
 from ari_conf.core.effects import ClaimName, CommandReply, DestroyBridge, Effect, HangUp, ReleaseName, Target
 from ari_conf.core.messages import HangupRequested, JoinSkipped, MemberReleased, Message
 from ari_conf.core.registry import Registry
@@ -159,7 +159,9 @@ class AbortHandler:
         effects: list[Effect] = []
         for item in out:
             effects += tried(lambda: self._dispatcher.resolve_messages([item], now))  # noqa: B023 -- done before the next one
-        self._dispatcher.remember_switch_offs(effects, now)
+        for effect in effects:
+            if type(effect) in SWITCH_OFF_EFFECTS:
+                self._dispatcher.remember_switch_off(effect, now)  # type: ignore[arg-type]
         return effects
 
     def update_indexes(self) -> None:

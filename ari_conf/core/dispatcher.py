@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, cast, get_args
 
 from ari_conf.core.account import Account
@@ -58,7 +58,9 @@ class Dispatcher:
         registry, effects = self._registry, None
         try:
             effects = self.resolve_messages(out, now) if out else []
-            self.remember_switch_offs(effects, now)
+            for effect in effects:
+                if type(effect) in SWITCH_OFF_EFFECTS:
+                    self.remember_switch_off(effect, now)  # type: ignore[arg-type]
             for owner_id in registry.touched:
                 registry.update_indexes(owner_id)
         except Exception as error:
@@ -93,16 +95,11 @@ class Dispatcher:
             else:
                 self._dispatch(MESSAGE_HANDLERS[kind](self, item, now), effects, deferred, now)
 
-    def remember_switch_offs(self, effects: Iterable[Effect], now: int) -> None:
-        """Remember the effects that switch something off, for a process that takes over.
+    def remember_switch_off(self, effect: SwitchOffEffect, now: int) -> None:
+        """Remember an effect that switches something off, for a process that takes over.
 
-        Such an effect leaves no other trace in the state, and after a crash Asterisk may not have carried it out.
+        The effect leaves no other trace in the state, and after a crash Asterisk may not have carried it out.
         """
-        for effect in effects:
-            if type(effect) in SWITCH_OFF_EFFECTS:
-                self._remember_switch_off(effect, now)  # type: ignore[arg-type]
-
-    def _remember_switch_off(self, effect: SwitchOffEffect, now: int) -> None:
         if any(getattr(effect, name, None) for name in ("muted", "deaf", "silence", "silence_ms")):
             return
         target_id = target_of(effect)

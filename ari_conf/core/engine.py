@@ -236,7 +236,7 @@ class Engine:
         Talking events are by far the most frequent, and no deadline of a conference depends on them.
         """
         registry = self.registry
-        call = registry.call_of(event.channel_id)
+        call = self.calls.get(registry.call_by_channel.get(event.channel_id, ""))
         if call is None:
             return []
         conference = self.conferences.get(call.conference_id or "")

@@ -111,7 +111,7 @@ EVENTS: dict[str, ev.Event] = {
     "calls.call.Call.on_member_released": ev.ChannelLeftBridge("ann", "id1"),
     "calls.call.Call._hangup_callback": ev.ChannelHungUp("ann", 16),
     "registry.Registry.update_indexes": ev.DigitReceived("ann", "1"),
-    "dispatcher.Dispatcher._remember_switch_off": ev.ChannelLeftBridge("ann", "id1"),
+    "dispatcher.Dispatcher.remember_switch_off": ev.ChannelLeftBridge("ann", "id1"),
 }
 
 

@@ -11,7 +11,16 @@ from ari_conf.core import ids
 from ari_conf.core.account import Account
 from ari_conf.core.backoff import again_ms
 from ari_conf.core.bounds import MOST_HEADER_BYTES
-from ari_conf.core.calls.call_state import TRANSITIONS, CallState
+from ari_conf.core.calls.call_state import (
+    ENDED,
+    FETCHING,
+    HANGING_UP,
+    IDENTIFYING,
+    IN_CONFERENCE,
+    RUNNING,
+    TRANSITIONS,
+    CallState,
+)
 from ari_conf.core.calls.gather import Gather, GatherState
 from ari_conf.core.effects import (
     Answer,
@@ -81,7 +90,7 @@ class Call:
     started_at: int
     document: str | None = None
     document_method: str = "POST"
-    state: CallState = CallState.IDENTIFYING
+    state: CallState = IDENTIFYING
     """Only `_enter` and `give_up` change it."""
     account: Account | None = None
     headers: dict[str, str] = field(default_factory=dict)
@@ -143,7 +152,7 @@ class Call:
     @property
     def is_ending(self) -> bool:
         """Return True if the channel has hung up or a hangup is in progress."""
-        return self.state is CallState.HANGING_UP or self.state is CallState.ENDED
+        return self.state is HANGING_UP or self.state is ENDED
 
     @property
     def in_conference(self) -> bool:
@@ -153,7 +162,7 @@ class Call:
     @property
     def is_finished(self) -> bool:
         """Return True if the call has ended and its conference, if it had joined one, has released it."""
-        return self.state is CallState.ENDED and not self.in_conference
+        return self.state is ENDED and not self.in_conference
 
     @property
     def target(self) -> Target:
@@ -300,7 +309,7 @@ class Call:
                 "each: the call was hung up to stop the loop; add a Wait to the document"
             )
             return [self.problem(text, code), *self.hang_up("normal", code, now)]
-        self._enter(CallState.FETCHING)
+        self._enter(FETCHING)
         self.paced_until = now + ahead + RAPID_DOCUMENT_MS
         self.fetch_purpose = purpose
         self.serial += 1
@@ -359,11 +368,11 @@ class Call:
             self.elements, self.position, self.pre_answer_end = (*element.children, *rest), 0, len(element.children)
             return []
         if isinstance(element, Conference):
-            self._enter(CallState.IN_CONFERENCE)
+            self._enter(IN_CONFERENCE)
             self.running = element
             return [JoinRequested(self.call_uuid, element)]
         if isinstance(element, ANSWERING_ELEMENTS):
-            self._enter(CallState.RUNNING)
+            self._enter(RUNNING)
         # Spec: "Play, Speak, Wait, GetDigits and Conference answer the call; Hangup, Redirect, PreAnswer and a first
         # Wait don't." A Conference element answers the call once the conference has admitted it.
         in_pre_answer = self.position <= self.pre_answer_end
@@ -449,7 +458,7 @@ class Call:
     def hang_up(self, reason: HangupReason, code: HangupCode, now: int) -> Outputs:
         if self.is_ending:
             return []
-        self._enter(CallState.HANGING_UP)
+        self._enter(HANGING_UP)
         return self._start_hangup(reason, code, now)
 
     def _start_hangup(self, reason: HangupReason, code: HangupCode, now: int) -> Outputs:
@@ -467,9 +476,9 @@ class Call:
         if not plausible(self.started_at, self.answered_at):
             self.started_at, self.answered_at, self.constant_params = now, None, None
         if self.ended_at is not None:
-            self.state = CallState.ENDED
+            self.state = ENDED
             return [self.problem(why), *self._hangup_callback(now)]
-        self.state = CallState.HANGING_UP
+        self.state = HANGING_UP
         if self.hangup_retry_at is not None:
             return [self.problem(why), HangUp(self.channel_id)]
         return [self.problem(why), *self._start_hangup("normal", HangupCode.NORMAL, now)]
@@ -497,10 +506,10 @@ class Call:
         return out
 
     def _on_hung_up(self, cause: int, now: int) -> Outputs:
-        if self.state is CallState.ENDED:
+        if self.state is ENDED:
             return []
-        by_server = self.state is CallState.HANGING_UP
-        self._enter(CallState.ENDED)
+        by_server = self.state is HANGING_UP
+        self._enter(ENDED)
         self.ended_at = now
         self.scheduled_hangup_at = self.hangup_retry_at = self.fetch_purpose = None
         out: Outputs = [] if by_server else [StopPreparing(self.call_uuid)]

@@ -22,33 +22,36 @@ class CallState(StrEnum):
     """The channel no longer exists."""
 
 
+# Constants, because Python 3.11 looks up `CallState.ENDED` in Python code, which costs as much as a call of a function.
+IDENTIFYING, FETCHING, RUNNING, IN_CONFERENCE, HANGING_UP, ENDED = CallState
+
 TRANSITIONS: Transitions[CallState] = {
-    CallState.IDENTIFYING: {
-        CallState.FETCHING: "CallIdentified",
-        CallState.HANGING_UP: "no account, no document",
-        CallState.ENDED: "ChannelHungUp",
+    IDENTIFYING: {
+        FETCHING: "CallIdentified",
+        HANGING_UP: "no account, no document",
+        ENDED: "ChannelHungUp",
     },
-    CallState.FETCHING: {
-        CallState.FETCHING: "DocumentFailed, fallback URL",
-        CallState.RUNNING: "DocumentFetched",
-        CallState.IN_CONFERENCE: "DocumentFetched, Conference",
-        CallState.HANGING_UP: "DocumentFailed, no fallback",
-        CallState.ENDED: "ChannelHungUp",
+    FETCHING: {
+        FETCHING: "DocumentFailed, fallback URL",
+        RUNNING: "DocumentFetched",
+        IN_CONFERENCE: "DocumentFetched, Conference",
+        HANGING_UP: "DocumentFailed, no fallback",
+        ENDED: "ChannelHungUp",
     },
-    CallState.RUNNING: {
-        CallState.RUNNING: "next element",
-        CallState.FETCHING: "Redirect, action of GetDigits",
-        CallState.IN_CONFERENCE: "Conference",
-        CallState.HANGING_UP: "no element left, Hangup",
-        CallState.ENDED: "ChannelHungUp",
+    RUNNING: {
+        RUNNING: "next element",
+        FETCHING: "Redirect, action of GetDigits",
+        IN_CONFERENCE: "Conference",
+        HANGING_UP: "no element left, Hangup",
+        ENDED: "ChannelHungUp",
     },
-    CallState.IN_CONFERENCE: {
-        CallState.IN_CONFERENCE: "next Conference",
-        CallState.RUNNING: "MemberReleased, JoinSkipped",
-        CallState.FETCHING: "MemberReleased, action",
-        CallState.HANGING_UP: "API, Hangup schedule",
-        CallState.ENDED: "ChannelHungUp",
+    IN_CONFERENCE: {
+        IN_CONFERENCE: "next Conference",
+        RUNNING: "MemberReleased, JoinSkipped",
+        FETCHING: "MemberReleased, action",
+        HANGING_UP: "API, Hangup schedule",
+        ENDED: "ChannelHungUp",
     },
-    CallState.HANGING_UP: {CallState.ENDED: "ChannelHungUp"},
-    CallState.ENDED: {},
+    HANGING_UP: {ENDED: "ChannelHungUp"},
+    ENDED: {},
 }

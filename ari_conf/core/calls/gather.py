@@ -29,6 +29,9 @@ class GatherState(StrEnum):
     """GetDigits has ended without digits."""
 
 
+FINAL_STATES = GatherState.COMPLETE, GatherState.NO_INPUT
+
+
 @dataclass(slots=True)
 class Gather:
     element: GetDigits
@@ -51,7 +54,7 @@ class Gather:
 
     @property
     def ended(self) -> bool:
-        return self.state in (GatherState.COMPLETE, GatherState.NO_INPUT)
+        return self.state in FINAL_STATES
 
     def start(self, now: int) -> list[Effect]:
         """Start an attempt. The element's `retries` is the total number of attempts."""
