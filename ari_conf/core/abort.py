@@ -13,6 +13,7 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference, tried
+from ari_conf.core.conferences.conference_state import ClaimState
 from ari_conf.core.conferences.member import Member
 from ari_conf.core.dispatcher import SWITCH_OFF_EFFECTS, Dispatcher
 from ari_conf.core.effects import ClaimName, CommandReply, DestroyBridge, Effect, HangUp, ReleaseName, Target
@@ -60,7 +61,7 @@ class AbortHandler:
         effects: list[Effect] = []
         for conference in conferences:
             effects += self.end_conference(conference, now)
-            if event is not None and conference.claim == "asked" and _is_claim_result(event):
+            if event is not None and conference.claim is ClaimState.REQUESTED and _is_claim_result(event):
                 # A claim gets only one result, and the failed step has consumed it.
                 out = tried(lambda: conference.handle_event(event, now))  # noqa: B023 -- done before the next one
                 effects += self._deliver_separately(out, now)

@@ -120,7 +120,7 @@ class Dispatcher:
 
     def _on_recording_requested(self, message: RecordingRequested, now: int) -> Outputs:
         params = self._registry.calls[message.call_uuid].standard_params("ConferenceRecord")
-        self._registry.conferences[message.conference_id].recording_params(params)
+        self._registry.conferences[message.conference_id].set_recording_params(message.recording_id, params)
         return []
 
     def _on_attendance_noted(self, message: AttendanceNoted, now: int) -> Outputs:
@@ -195,7 +195,7 @@ class Dispatcher:
             element,
             recording_id,
         )
-        member.wideband, member.on_hold = call.wideband, call.on_hold
+        member.wideband, member.held_by_phone = call.wideband, call.on_hold
         if call.silence:
             call.silence = False
             out.append(SendSilence(call.channel_id, False))

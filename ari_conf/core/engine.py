@@ -8,6 +8,7 @@ that they exchange within a step, and an `AbortHandler` for steps that failed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any, get_args
 
 from ari_conf.core import events as ev
@@ -15,7 +16,7 @@ from ari_conf.core import ids
 from ari_conf.core.abort import AbortHandler
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.command_handler import error_reply, handle_command
-from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.conferences.conference_state import ClaimState
 from ari_conf.core.dispatcher import Dispatcher
 from ari_conf.core.effects import (
     AddChannel,
@@ -43,10 +44,20 @@ from ari_conf.core.step_failed import StepFailed
 
 REFUSED_CALL_PROBLEM_MS = 60_000
 """Milliseconds between two problems about refused calls of the same account."""
+LATE_COMMAND = "the command arrived after its deadline: try again"
 
 
 class Engine:
-    __slots__ = ("_dispatcher", "_refused_at", "abort_handler", "calls", "calls_per_account", "conferences", "registry")
+    __slots__ = (
+        "_dispatcher",
+        "_refused_at",
+        "abort_handler",
+        "calls",
+        "calls_per_account",
+        "conferences",
+        "registry",
+        "take_changes",
+    )
 
     def __init__(
         self, new_id: Callable[[], str], public_url: str = "http://127.0.0.1:8080", calls_per_account: int = 0
@@ -58,6 +69,7 @@ class Engine:
         """
         self.registry = Registry(new_id, public_url)
         self.calls, self.conferences = self.registry.calls, self.registry.conferences
+        self.take_changes = self.registry.take_changes
         self.calls_per_account = calls_per_account
         self._dispatcher = Dispatcher(self.registry)
         self.abort_handler = AbortHandler(self.registry, self._dispatcher)
@@ -116,10 +128,6 @@ class Engine:
     def last_step_changed_state(self) -> bool:
         """True if the last step touched a call or conference."""
         return bool(self.registry.touched)
-
-    def take_changes(self) -> dict[str, Call | Conference | None]:
-        """Return what steps may have changed since the previous `take_changes`: see `Registry.take_changes`."""
-        return self.registry.take_changes()
 
     def log_context(self, channel_id: str) -> dict[str, str]:
         """Return the call_uuid and conference_id of a channel, as far as it has a call and a conference."""
@@ -277,10 +285,10 @@ class Engine:
 
     def _on_command(self, event: ev.CommandReceived, now: int) -> Outputs:
         if event.expires_at <= now:
-            return [error_reply(event.command_id, 503, "the command arrived after its deadline: try again")]
+            return [error_reply(event.command_id, HTTPStatus.SERVICE_UNAVAILABLE, LATE_COMMAND)]
         conference = self.registry.conference_named(event.auth_id, event.conference_name)
-        if conference is None or conference.ending or conference.claim != "held":
-            return [error_reply(event.command_id, 404, "conference not found")]
+        if conference is None or conference.ending or conference.claim is not ClaimState.GRANTED:
+            return [error_reply(event.command_id, HTTPStatus.NOT_FOUND, "conference not found")]
         self.registry.touched.add(conference.conference_id)
         out = handle_command(conference, event, now)
         if len(out) == 1 and isinstance(out[0], CommandReply) and out[0].status >= 400:

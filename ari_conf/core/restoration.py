@@ -7,9 +7,12 @@ Later events therefore never meet invalid state.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ari_conf.core.calls.call import Call
+from ari_conf.core.calls.call_state import CallState
 from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.conferences.conference_state import BridgeState, ClaimState
 from ari_conf.core.conferences.member import Member
 from ari_conf.core.effects import Effect, ReportProblem
 from ari_conf.core.elements import Conference as Element
@@ -137,7 +140,7 @@ class Restoration:
         if not key or key in self._registry or not isinstance(element, Element):
             return None
         conference = Conference(key, call.auth_id, element.name, now, 1, self._registry.public_url)
-        conference.claim, conference.bridge = "held", "ready"
+        conference.claim, conference.bridge = ClaimState.GRANTED, BridgeState.READY
         self._registry.conferences[key] = conference
         return conference
 
@@ -151,15 +154,17 @@ class Restoration:
     def _end_invalid_calls(self, now: int) -> list[Effect]:
         effects: list[Effect] = []
         for key, reason in self._invalid_calls.items():
-            call = self._registry.calls[key]
-            call.ended_at = now if key in self._without_channel else None
+            # Whatever the record says, the call is to be ended: it has an end only if it has no channel.
+            ended_at = now if key in self._without_channel else None
+            call = replace(self._registry.calls[key], state=CallState.IDENTIFYING, ended_at=ended_at)
+            self._registry.calls[key] = call
             if (conference := self._recreate_conference(call, now)) is not None:
                 effects += self._abort_handler.end_conference(conference, now)
             effects += self._abort_handler.end_call(call, INVALID_STATE.format(reason), now)
         return effects
 
     def _end_memberships_without_call(self, now: int) -> list[Effect]:
-        """Remove members to whom their call does not refer, and hang up their channels if no call has them."""
+        """Remove members that their call does not refer to, and hang up their channels if no call has them."""
         registry, effects = self._registry, list[Effect]()
         for conference in tuple(registry.conferences.values()):
             for member in tuple(conference.members.values()):

@@ -21,8 +21,9 @@ from ari_conf.ari.client import Client
 from ari_conf.common.supervision import for_each
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.conferences.conference_state import BridgeState, ClaimState
 from ari_conf.core.conferences.member import Member
-from ari_conf.core.conferences.recording import Recording
+from ari_conf.core.conferences.recording import Recording, RecordingState
 from ari_conf.core.effects import ReportProblem
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.engine import Engine
@@ -140,7 +141,7 @@ def _members(shot: Mapping[str, Any], texts: Mapping[bytes, bytes]) -> list[Memb
 
 def _recorded(engine: Engine) -> set[str]:
     """Return the names of the recordings of all readable conferences."""
-    found = [(c.auth_id, c.recording.recording_id) for c in engine.conferences.values() if c.recording]
+    found = [(c.auth_id, recording_id) for c in engine.conferences.values() for recording_id in c.recordings]
     return {translate.recording_name(*each) for each in found}
 
 
@@ -241,8 +242,8 @@ async def _conferences(
             continue
         fields |= {"auth_id": auth_id, "name": name}
         room = Conference(key, created_at=fields.pop("created_at", now), max_members=1,
-                          public_url=engine.registry.public_url, members={m.member_id: m for m in inside}, claim="held",
-                          bridge="ready", **fields)  # fmt: skip
+                          public_url=engine.registry.public_url, members={m.member_id: m for m in inside},
+                          claim=ClaimState.GRANTED, bridge=BridgeState.READY, **fields)  # fmt: skip
         found[key] = room
     return found
 
@@ -324,11 +325,16 @@ async def _call(key: str, event: CallArrived | None, fields: dict[str, Any], sto
     return call
 
 
+def _newest(recordings: Any) -> Any:
+    """Return the record of a conference's newest recording, or None. The record may be damaged."""
+    return next(reversed(recordings.values()), None) if isinstance(recordings, dict) else None
+
+
 def _record(
     room: Conference, shot: Mapping[str, Any], asterisk: Asterisk, calls: Mapping[str, Call], now: int
 ) -> Iterator[ReportProblem]:
     """Set the room's recording, if it has or had one, so that it is stored; yield a problem if its callback is lost."""
-    key, written = room.conference_id, shot.get("recording")
+    key, written = room.conference_id, _newest(shot.get("recordings"))
     auth_id, recording_id = asterisk.recordings.get(key, ("", ""))
     try:
         whole = restore(written, Recording) if written is not None else None
@@ -336,11 +342,11 @@ def _record(
         whole = None
     room.auth_id = auth_id or room.auth_id
     if whole is not None and recording_id in ("", whole.recording_id):
-        room.recording = whole
+        room.recordings[whole.recording_id] = whole
         return
     if not recording_id:
         part = written if isinstance(written, dict) else {}
-        if part.get("handed_on") is not False or not isinstance(part.get("recording_id"), str):
+        if part.get("handed_over") is not False or not isinstance(part.get("recording_id"), str):
             return
         recording_id = part["recording_id"]
     fields = readable(written, Recording, OF_RECORDING)
@@ -348,12 +354,11 @@ def _record(
     if asked is not None and "element" not in fields and not fields.get("api_id"):
         fields |= {"call_uuid": asked.call_uuid, "element": asked.element}
         if "params" not in fields and (call := calls.get(asked.call_uuid)) is not None:
-            fields["params"] = tuple(
-                each for each in call.standard_params("ConferenceRecord") if each[0] != "CallUUID"
-            )
+            fields["params"] = tuple(each for each in call.standard_params("ConferenceRecord") if each[0] != "CallUUID")
     told = "element" in fields
-    values: dict[str, Any] = {"call_uuid": "", "element": Element(room.name), "started_at": now, "begun": True}
-    room.recording = Recording(recording_id, key, room.auth_id, **(values | fields))
+    values: dict[str, Any] = {"call_uuid": "", "element": Element(room.name), "started_at": now}
+    values["state"] = RecordingState.RUNNING
+    room.recordings[recording_id] = Recording(recording_id, key, room.auth_id, **(values | fields))
     if not told:
         text = (
             f"recording {recording_id} of conference {room.name!r} is stored as mp3, without a callback: the "

@@ -36,11 +36,11 @@ def test_a_transition_that_the_table_does_not_have_is_an_error_and_changes_nothi
     call = Call("call-ann", "request-ann", "ann", "A", "1", "2", "", "inbound", START, state=state)
     before = values(call)
     if (state, following) in ALLOWED:
-        call._enter(following)
+        call.change_state(following)
         assert values(call) == {**before, "state": following}
     else:
         with pytest.raises(IllegalTransition):
-            call._enter(following)
+            call.change_state(following)
         assert values(call) == before
 
 

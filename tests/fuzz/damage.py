@@ -28,9 +28,10 @@ from tests.simulation.test_simulation import play as act
 
 Restored = Callable[[Mapping[str, bytes]], tuple[list[Call], list[Conference], int]]
 INSTEAD: tuple[Any, ...] = (
-    None, True, 0, -1, 2**63, 10**400, 1e300, "", "x", "a.b", "Call", "mixed", "leaving", "ready", "gone", "held",
-    "released", "stopping", "playing", "waiting", "done", "running", "hanging_up", "ended", [], ["x"], {},
-    {"_": "Call"}, {"_": "Player"}, [[[[]]]], {"1": None}, "9" * 300,
+    None, True, 0, -1, 2**63, 10**400, 1e300, "", "x", "a.b", "Call", "in_bridge", "leaving", "left",
+    "ready", "destroyed", "granted", "released", "stopping", "playing", "waiting", "done", "running", "hanging_up",
+    "ended", [], ["x"], {}, {"_": "Call"}, {"_": "Player"}, [[[[]]]],
+    {"1": None}, "9" * 300,
 )  # fmt: skip
 DOCUMENTS = ("elements", "element", "items", "headers")
 """Fields with most of the state's bytes, and the least interesting ones."""

@@ -91,7 +91,7 @@ class Call:
     document: str | None = None
     document_method: str = "POST"
     state: CallState = IDENTIFYING
-    """Only `_enter` and `give_up` change it."""
+    """Only `change_state` changes it."""
     account: Account | None = None
     headers: dict[str, str] = field(default_factory=dict)
     """The INVITE's X-PH-* headers."""
@@ -143,7 +143,7 @@ class Call:
     encoded_elements: tuple[object, object] | None = field(default=None, init=False, repr=False, compare=False)
     """Cache: elements of the call and their encoded form, for the code that persists the call."""
 
-    def _enter(self, state: CallState) -> None:
+    def change_state(self, state: CallState) -> None:
         """Change the state. Raises IllegalTransition, before anything has changed, if the table does not have it."""
         self.state = checked(TRANSITIONS, self.state, state)
 
@@ -309,7 +309,7 @@ class Call:
                 "each: the call was hung up to stop the loop; add a Wait to the document"
             )
             return [self.problem(text, code), *self.hang_up("normal", code, now)]
-        self._enter(FETCHING)
+        self.change_state(FETCHING)
         self.paced_until = now + ahead + RAPID_DOCUMENT_MS
         self.fetch_purpose = purpose
         self.serial += 1
@@ -368,11 +368,11 @@ class Call:
             self.elements, self.position, self.pre_answer_end = (*element.children, *rest), 0, len(element.children)
             return []
         if isinstance(element, Conference):
-            self._enter(IN_CONFERENCE)
+            self.change_state(IN_CONFERENCE)
             self.running = element
             return [JoinRequested(self.call_uuid, element)]
         if isinstance(element, ANSWERING_ELEMENTS):
-            self._enter(RUNNING)
+            self.change_state(RUNNING)
         # Spec: "Play, Speak, Wait, GetDigits and Conference answer the call; Hangup, Redirect, PreAnswer and a first
         # Wait don't." A Conference element answers the call once the conference has admitted it.
         in_pre_answer = self.position <= self.pre_answer_end
@@ -458,7 +458,7 @@ class Call:
     def hang_up(self, reason: HangupReason, code: HangupCode, now: int) -> Outputs:
         if self.is_ending:
             return []
-        self._enter(HANGING_UP)
+        self.change_state(HANGING_UP)
         return self._start_hangup(reason, code, now)
 
     def _start_hangup(self, reason: HangupReason, code: HangupCode, now: int) -> Outputs:
@@ -467,7 +467,7 @@ class Call:
         return [*self._stop_running(), HangUp(self.channel_id, reason), StopPreparing(self.call_uuid)]
 
     def give_up(self, why: str, now: int) -> Outputs:
-        """End the call in whatever state it is, possible or not.
+        """End the call in whatever state it is.
 
         The hangup URL gets its callback when the channel no longer exists.
         """
@@ -476,9 +476,11 @@ class Call:
         if not plausible(self.started_at, self.answered_at):
             self.started_at, self.answered_at, self.constant_params = now, None, None
         if self.ended_at is not None:
-            self.state = ENDED
+            if self.state is not ENDED:
+                self.change_state(ENDED)
             return [self.problem(why), *self._hangup_callback(now)]
-        self.state = HANGING_UP
+        if self.state is not HANGING_UP:
+            self.change_state(HANGING_UP)
         if self.hangup_retry_at is not None:
             return [self.problem(why), HangUp(self.channel_id)]
         return [self.problem(why), *self._start_hangup("normal", HangupCode.NORMAL, now)]
@@ -509,7 +511,7 @@ class Call:
         if self.state is ENDED:
             return []
         by_server = self.state is HANGING_UP
-        self._enter(ENDED)
+        self.change_state(ENDED)
         self.ended_at = now
         self.scheduled_hangup_at = self.hangup_retry_at = self.fetch_purpose = None
         out: Outputs = [] if by_server else [StopPreparing(self.call_uuid)]

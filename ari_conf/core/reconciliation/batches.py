@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TypeVar
 
 from ari_conf.core import effects as do
+from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.engine import Engine
 from ari_conf.core.messages import Outputs
 from ari_conf.core.reconciliation.plan import (
@@ -148,5 +149,5 @@ def is_still_needed(engine: Engine, effect: DeferrableEffect) -> bool:
         case do.MuteChannel():
             return member.silenced
         case do.DeafenChannel():
-            return member.deaf and member.state != "held"
-    return member.detected
+            return member.deaf and member.state is not MemberState.ON_HOLD
+    return member.talk_detection_on

@@ -19,16 +19,18 @@ from ari_conf.core import events as ev
 from ari_conf.core.calls.call import Call
 from ari_conf.core.calls.gather import Gather
 from ari_conf.core.conferences.conference import Conference
-from ari_conf.core.conferences.media_control import FLOOR_SILENCE_MS
-from ari_conf.core.conferences.member import Member
+from ari_conf.core.conferences.conference_state import BridgeState, ClaimState
+from ari_conf.core.conferences.member import FLOOR_SILENCE_MS, Member
+from ari_conf.core.conferences.member_state import MemberState
+from ari_conf.core.conferences.recording import Recording, RecordingState
 from ari_conf.core.elements import Wait
 from ari_conf.core.engine import Engine
 from ari_conf.core.messages import Outputs
-from ari_conf.core.playback.player import Player
+from ari_conf.core.playback.player import Player, PlayerState
 from ari_conf.core.request_retries import wanted
 
 Why = Literal["takeover", "connection", "timer"]
-INSIDE = ("adding", "mixed", "parting", "leaving")
+INSIDE = (MemberState.ENTERING_BRIDGE, MemberState.IN_BRIDGE, MemberState.LEAVING_FOR_HOLD, MemberState.LEAVING)
 """States of members that may be in the bridge."""
 
 
@@ -146,7 +148,7 @@ def make_plan(
 def _talking_members(engine: Engine | Batch) -> Iterator[Member]:
     """Yield the members that talk, as far as is known."""
     for conference in engine.conferences.values():
-        yield from (m for m in conference.members.values() if m.talking and m.state == "mixed")
+        yield from (m for m in conference.members.values() if m.talking and m.state is MemberState.IN_BRIDGE)
 
 
 def _restart_talk_detection(engine: Engine | Batch) -> Outputs:
@@ -169,7 +171,7 @@ def _evict_unknown_channels(engine: Engine | Batch, there: AsteriskState, before
     out: Outputs = []
     for conference in engine.conferences.values():
         bridge_id = conference.bridge_id
-        inside = there.bridges.get(bridge_id, frozenset()) if conference.bridge == "ready" else ()
+        inside = there.bridges.get(bridge_id, frozenset()) if conference.bridge is BridgeState.READY else ()
         members = [m for m in conference.members.values() if m.channel_id in inside]
         if len(members) == len(inside) and all(m.state in INSIDE for m in members):
             continue
@@ -195,48 +197,54 @@ def call_expectations(call: Call) -> Iterator[Expectation]:
 
 
 def _of_player(player: Player) -> Iterator[Expectation]:
-    if player.state == "playing":
+    if player.state is PlayerState.PLAYING:
         playback_id = player.playback_id
         over = ev.PlaybackFinished(playback_id)
-        heard = None if player.begun else ev.PlaybackStarted(playback_id)
+        heard = None if player.confirmed_started else ev.PlaybackStarted(playback_id)
+        confirmed = player.confirmed_started
         yield Expectation(
-            "playback", playback_id, player.target.id, if_gone=over, if_there=heard, confirmed_started=player.begun
+            "playback", playback_id, player.target.id, if_gone=over, if_there=heard, confirmed_started=confirmed
         )
 
 
 def conference_expectations(conference: Conference) -> Iterator[Expectation]:
     bridge_id = conference.bridge_id
-    if conference.bridge == "creating":
+    if conference.bridge is BridgeState.CREATING:
         yield Expectation("bridge", bridge_id, bridge_id, if_there=ev.BridgeCreated(bridge_id))
-    elif conference.bridge in ("ready", "destroying"):
+    elif conference.bridge in (BridgeState.READY, BridgeState.DESTROYING):
         yield Expectation("bridge", bridge_id, bridge_id, if_gone=ev.BridgeDestroyed(bridge_id))
     for member in conference.members.values():
         yield from _of_member(member, bridge_id)
-    for player in conference.players.values():
+    for player in conference.shared_playback.players.values():
         yield from _of_player(player)
-    recording = conference.recording
-    if recording is not None and not recording.is_finished:
-        over = ev.RecordingFinished(bridge_id, recording.recording_id)
-        begun = recording.begun or recording.state != "running"
-        runs = None if begun else ev.RecordingStarted(bridge_id, recording.recording_id, already_running=True)
-        yield Expectation("recording", recording.recording_id, bridge_id, "", conference.auth_id, over, runs, begun)
+    for recording in conference.recordings.values():
+        if not recording.is_finished:
+            yield _of_recording(recording)
+
+
+def _of_recording(recording: Recording) -> Expectation:
+    recording_id, bridge_id = recording.recording_id, recording.bridge_id
+    over = ev.RecordingFinished(bridge_id, recording.recording_id)
+    confirmed = recording.state is not RecordingState.REQUESTED
+    runs = None if confirmed else ev.RecordingStarted(bridge_id, recording_id, already_running=True)
+    return Expectation("recording", recording_id, bridge_id, "", recording.auth_id, over, runs, confirmed)
 
 
 def _of_member(member: Member, bridge_id: str) -> Iterator[Expectation]:
     channel_id = member.channel_id
-    if member.state == "adding" or (member.state == "mixed" and member.reentering):
+    if member.state is MemberState.ENTERING_BRIDGE or (member.state is MemberState.IN_BRIDGE and member.reentering):
         entered = ev.ChannelEnteredBridge(channel_id, bridge_id)
         # A server that takes over adds a re-entering channel again, and receives the event of that.
         awaited = Expectation("member", channel_id, channel_id, bridge_id, if_there=entered, turn=member.additions)
         yield awaited._replace(confirmed_started=not member.reentering)
     elif member.state in INSIDE:
         left = ev.ChannelLeftBridge(channel_id, bridge_id)
-        decided = member.state == "leaving" and member.reason is not None
+        decided = member.state is MemberState.LEAVING and member.reason is not None
         of_member = Expectation("member", channel_id, channel_id, bridge_id, if_gone=left, already_decided=decided)
         yield of_member._replace(turn=member.additions)
     else:
         yield Expectation("outside", channel_id, channel_id, bridge_id, turn=member.additions)
-    for player in (member.player, member.aside.player):
+    for player in (member.player, member.private_playback.player):
         if player is not None:
             yield from _of_player(player)
 
@@ -278,32 +286,33 @@ def _player_again(player: Player, there: AsteriskState) -> Outputs:
     if item is None or player.done:
         return []
     if isinstance(item, Wait):
-        listens = player.state == "waiting" and player.owner.startswith("c.")
+        listens = player.state is PlayerState.WAITING and player.owner.startswith("c.")
         if listens and item.silence:
             return [do.DetectTalking(player.target.id, item.min_silence)]
         return [do.DetectBeep(player.target.id, True)] if listens and item.beep else []
-    if player.state == "playing" and not player.begun and player.playback_id not in there.playbacks:
+    playing = player.state is PlayerState.PLAYING
+    if playing and not player.confirmed_started and player.playback_id not in there.playbacks:
         return [*player.repeat_effects()]
-    return [do.PrepareSound(player.playback_id, item)] if player.state == "preparing" else []
+    return [do.PrepareSound(player.playback_id, item)] if player.state is PlayerState.PREPARING else []
 
 
 def _conference_again(conference: Conference, there: AsteriskState) -> Outputs:
     bridge_id = conference.bridge_id
     out: Outputs = [effect for _, effect in conference.undone if bridge_id in there.bridges]
-    if conference.claim == "asked":
+    if conference.claim is ClaimState.REQUESTED:
         out += conference.claim_name()
-    if conference.bridge == "creating" and bridge_id not in there.bridges:
+    if conference.bridge is BridgeState.CREATING and bridge_id not in there.bridges:
         out.append(do.CreateBridge(bridge_id))
-    if conference.bridge == "destroying" and bridge_id in there.bridges:
+    if conference.bridge is BridgeState.DESTROYING and bridge_id in there.bridges:
         out.append(do.DestroyBridge(bridge_id))
     for member in conference.members.values():
         if member.channel_id in there.channels:
             out += _member_again(member, conference, there)
-    for player in conference.players.values():
+    for player in conference.shared_playback.players.values():
         out += _player_again(player, there)
-    recording = conference.recording
-    if recording is not None and recording.state == "running" and not recording.begun:
-        out += recording.start() if recording.recording_id not in there.recordings else []
+    for recording in conference.recordings.values():
+        if recording.state is RecordingState.REQUESTED and recording.recording_id not in there.recordings:
+            out += recording.start()
     return out
 
 
@@ -311,24 +320,25 @@ def _member_again(member: Member, conference: Conference, there: AsteriskState) 
     channel_id, bridge_id = member.channel_id, conference.bridge_id
     is_in = channel_id in there.bridges.get(bridge_id, ())
     out: Outputs = []
-    if (member.state == "adding" and not is_in) or (member.state == "mixed" and member.reentering):
+    enters = member.state is MemberState.ENTERING_BRIDGE and not is_in
+    if enters or (member.state is MemberState.IN_BRIDGE and member.reentering):
         out.append(do.AddChannel(channel_id, bridge_id, member.member_id))
-    if member.state in ("parting", "leaving") and is_in:
+    if member.state in (MemberState.LEAVING_FOR_HOLD, MemberState.LEAVING) and is_in:
         out.append(do.RemoveChannel(channel_id, bridge_id, member.member_id))
     # Asterisk doesn't report which channels are muted.
     if member.silenced:
         out.append(do.MuteChannel(channel_id, True))
-    if member.deaf and member.state != "held":
+    if member.deaf and member.state is not MemberState.ON_HOLD:
         out.append(do.DeafenChannel(channel_id, True))
-    if member.detected:
+    if member.talk_detection_on:
         out.append(do.DetectTalking(channel_id, FLOOR_SILENCE_MS))
     if member.music:
         out.append(do.StartMusic(channel_id))
     for sound in (member.enter_sound, member.exit_sound, member.wait_sound):
-        if sound.asking:
-            sound.asking = False
-            out += member.request_sound(sound, conference.name)
-    for player in (member.player, member.aside.player):
+        if sound.request_pending:
+            sound.request_pending = False
+            out += member.request_sound(sound)
+    for player in (member.player, member.private_playback.player):
         out += _player_again(player, there) if player else []
     return out
 
