@@ -79,7 +79,7 @@ OF_ATTRIBUTES = (
     Bug("record: from the start", C, "m.element.record and m.state is IN_BRIDGE and m.joined_at", "m.element.record and m.joined_at", "smooth"),
     Bug("record: only with a member whose record is true", C, "m.element.record and m.state is IN_BRIDGE and m.joined_at", "m.state is IN_BRIDGE and m.joined_at", "smooth"),
     Bug("record: one recording", C, "        if last is not None and not (last.api_id and last.handed_over):\n            return []\n", "", "smooth"),
-    Bug("record: RecordUrl in the action", C, "if member.element.record and recording is not None:", "if False:",
+    Bug("record: RecordUrl in the action", C, "if member.element.record and (recording := self.newest_recording) is not None:", "if False:",
         "smooth"),
     Bug("record: it ends with the conference", C, "                out += recording.stop(now)\n        exists", "                pass\n        exists",
         "smooth"),

@@ -200,9 +200,11 @@ class Conference:
         if not (self.index.deadlines or self.shared_playback.players or self.recordings or self.watched_until):
             # The usual case.
             return end
-        times = [end, self.watched_until, *self.index.deadlines.values()]
-        times += [player.deadline for player in self.shared_playback.players.values()]
-        times += [recording.deadline for recording in self.recordings.values()]
+        times: list[int | None] = [end, self.watched_until, *self.index.deadlines.values()]
+        for player in self.shared_playback.players.values():
+            times.append(player.deadline)
+        for recording in self.recordings.values():
+            times.append(recording.deadline)
         return min([t for t in times if t is not None], default=None)
 
     @property
@@ -250,7 +252,8 @@ class Conference:
 
     def take_changed_members(self) -> dict[int, Member | None]:
         """Return the members that may have changed since the last call, by member id; None: the member has left."""
-        return self.index.take_changed()
+        changed, self.index.changed = self.index.changed, {}
+        return changed
 
     # Entry points.
 
@@ -444,7 +447,8 @@ class Conference:
         out = self._update_members(members, now) if members else []
         if self.recordings:
             out += self._hand_over_recordings(now)
-        self.shared_playback.drop_finished()
+        if self.shared_playback.players:
+            self.shared_playback.drop_finished()
         return out + (self._tear_down(now) if self.ending and not self.members else [])
 
     def _update_media_of(self, member: Member | None, now: int) -> Outputs:
@@ -778,8 +782,7 @@ class Conference:
             ("ConferenceUUID", self.conference_id),
             ("ConferenceMemberID", str(member.member_id)),
         )
-        recording = self.newest_recording
-        if member.element.record and recording is not None:
+        if member.element.record and (recording := self.newest_recording) is not None:
             return (*params, ("RecordUrl", recording.url(self.public_url)), ("RecordingID", recording.recording_id))
         return params
 

@@ -18,7 +18,8 @@ class MemberIndex:
         self.deadlines: dict[int, int] = {}
         """Deadlines in epoch milliseconds, by member id; members without a deadline are left out."""
         self.changed: dict[int, Member | None] = {}
-        """Members that may have changed since the last `take_changed`, by member id; None: the member has left."""
+        """Members that may have changed since the last `Conference.take_changed_members`, by member id; None: those
+        that have left."""
         self.update(members)
         self.changed = {}
 
@@ -45,8 +46,3 @@ class MemberIndex:
         """Remove all members; those of these ids, and all that have changed, have left."""
         self.changed = dict.fromkeys([*self.changed, *members])
         self.by_channel, self.deadlines = {}, {}
-
-    def take_changed(self) -> dict[int, Member | None]:
-        """Return the members that may have changed since the last call, by member id; None: the member has left."""
-        found, self.changed = self.changed, {}
-        return found
