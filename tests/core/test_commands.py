@@ -459,6 +459,18 @@ def test_a_recording_follows_another(stage: Stage):
     assert not stage.engine.conferences
 
 
+def test_recordings_are_kept_by_id_and_what_is_handed_over_until_the_next_one(stage: Stage):
+    conference = stage.conference()
+    assert conference is not None and conference.recordings == {}
+    for recording_id in ("r1", "r2", "r3"):
+        api(stage, do.Record(recording_id))
+        assert list(conference.recordings) == [recording_id] and conference.recording_to_hand_over is not None
+        api(stage, do.StopRecording())
+        newest = conference.newest_recording
+        assert newest is not None and newest.recording_id == recording_id and newest.handed_over
+        assert conference.recording_to_hand_over is None
+
+
 def test_a_recording_ends_after_its_time(stage: Stage):
     api(stage, do.Record("r1", time_limit=10))
     stage.pass_time(9)

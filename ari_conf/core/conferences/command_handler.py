@@ -12,9 +12,9 @@ from ari_conf.core import ids
 from ari_conf.core.bounds import MOST_QUEUED
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
-from ari_conf.core.conferences.member_state import MemberState
+from ari_conf.core.conferences.member_state import ON_HOLD
 from ari_conf.core.conferences.recording import Recording
-from ari_conf.core.effects import CommandReply, DeafenChannel, MuteChannel, Target
+from ari_conf.core.effects import CommandReply, DeafenChannel, MuteChannel, ReplyField, Target
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.events import CommandReceived
@@ -25,7 +25,12 @@ SOUND_TYPES: dict[str, type[Play] | type[Speak]] = {"Play": Play, "Speak": Speak
 
 
 def error_reply(command_id: str, status: HTTPStatus, error: str) -> CommandReply:
-    return CommandReply(command_id, status, (("error", error),))
+    return _reply(command_id, status, ("error", error))
+
+
+def _reply(command_id: str, status: HTTPStatus, *fields: ReplyField) -> CommandReply:
+    # The reply is sent and logged as a number.
+    return CommandReply(command_id, status.value, fields)
 
 
 def handle_command(conference: Conference, received: CommandReceived, now: int) -> Outputs:
@@ -40,17 +45,17 @@ def _apply(conference: Conference, received: CommandReceived, now: int) -> Outpu
         case do.HangUpAll():
             calls = [m.call_uuid for m in conference.members.values()]
             out = conference.end("api_hangup", now)
-            return [*out, *map(HangupRequested, calls), CommandReply(command_id, HTTPStatus.NO_CONTENT)]
+            return [*out, *map(HangupRequested, calls), _reply(command_id, HTTPStatus.NO_CONTENT)]
         case do.Lock(on):
             conference.locked = on
             if on:
-                return [CommandReply(command_id, HTTPStatus.ACCEPTED, (("message", "locked"),))]
-            return [CommandReply(command_id, HTTPStatus.NO_CONTENT)]
+                return [_reply(command_id, HTTPStatus.ACCEPTED, ("message", "locked"))]
+            return [_reply(command_id, HTTPStatus.NO_CONTENT)]
         case do.Announce(sound):
             return _announce(conference, command_id, sound, now)
         case do.StopAnnouncing():
             stopped = conference.shared_playback.stop_announcements()
-            return [*stopped, CommandReply(command_id, HTTPStatus.NO_CONTENT)]
+            return [*stopped, _reply(command_id, HTTPStatus.NO_CONTENT)]
         case do.Record():
             return _record(conference, command_id, command, now)
         case do.StopRecording():
@@ -58,7 +63,7 @@ def _apply(conference: Conference, received: CommandReceived, now: int) -> Outpu
             if not running:
                 return [error_reply(command_id, HTTPStatus.NOT_FOUND, "the conference is not being recorded")]
             stops = [effect for recording in running for effect in recording.stop(now)]
-            return [*stops, CommandReply(command_id, HTTPStatus.NO_CONTENT)]
+            return [*stops, _reply(command_id, HTTPStatus.NO_CONTENT)]
     members = _select_members(conference, command.members)
     if not members:
         return [error_reply(command_id, HTTPStatus.NOT_FOUND, "member not found")]
@@ -115,11 +120,11 @@ def _deafen(member: Member, on: bool) -> Outputs:
         return []
     member.deaf = on
     # A member on hold must hear the music: deafness takes effect on their return to the bridge.
-    return [] if member.state is MemberState.ON_HOLD else [DeafenChannel(member.channel_id, on)]
+    return [] if member.state is ON_HOLD else [DeafenChannel(member.channel_id, on)]
 
 
 def _hold(member: Member, on: bool, url: str | None) -> Outputs:
-    is_on_hold = member.hold_requested and member.state is MemberState.ON_HOLD
+    is_on_hold = member.hold_requested and member.state is ON_HOLD
     other_sound = is_on_hold and on and member.hold_url != url
     member.hold_requested, member.hold_url = on, url if on else None
     return member.stop_wait_sound() if other_sound else []
@@ -135,8 +140,8 @@ def _announce(conference: Conference, command_id: str, sound: Play | Speak, now:
         return [error_reply(command_id, HTTPStatus.CONFLICT, error)]
     owner, target = ids.for_conference(conference.conference_id, ANNOUNCEMENT), Target("bridge", conference.bridge_id)
     started = conference.shared_playback.play(owner, target, (sound,), now)
-    body = (("message", "announcement queued into conference"),)
-    return [*started, CommandReply(command_id, HTTPStatus.ACCEPTED, body)]
+    message = "announcement queued into conference"
+    return [*started, _reply(command_id, HTTPStatus.ACCEPTED, ("message", message))]
 
 
 def _record(conference: Conference, command_id: str, wanted: do.Record, now: int) -> Outputs:
@@ -167,7 +172,7 @@ def _record(conference: Conference, command_id: str, wanted: do.Record, now: int
         ("recording_id", recording.recording_id),
         ("url", recording.url(conference.public_url)),
     )
-    return [*started, CommandReply(command_id, HTTPStatus.ACCEPTED, body)]
+    return [*started, _reply(command_id, HTTPStatus.ACCEPTED, *body)]
 
 
 def _success_reply(command_id: str, command: do.Command, members: list[Member]) -> CommandReply:
@@ -183,7 +188,7 @@ def _success_reply(command_id: str, command: do.Command, members: list[Member]) 
         case do.PlayToMembers(_, sound):
             message = f"{type(sound).__name__.lower()} queued into conference"
         case _:
-            return CommandReply(command_id, HTTPStatus.NO_CONTENT)
+            return _reply(command_id, HTTPStatus.NO_CONTENT)
     # Spec: "In replies `member_id` is a list of strings."
     body = (("message", message), ("member_id", tuple(str(m.member_id) for m in members)))
-    return CommandReply(command_id, HTTPStatus.ACCEPTED, body)
+    return _reply(command_id, HTTPStatus.ACCEPTED, *body)

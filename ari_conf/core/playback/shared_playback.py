@@ -53,5 +53,4 @@ class SharedPlayback:
         return [effect for player in self.announcements for effect in player.stop()]
 
     def drop_finished(self) -> None:
-        if self.players:
-            self.players = {owner: p for owner, p in self.players.items() if not p.done}
+        self.players = {owner: p for owner, p in self.players.items() if not p.done}
