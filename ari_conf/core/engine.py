@@ -364,7 +364,8 @@ class Engine:
 
     def _on_deadline(self, now: int) -> list[Effect]:
         """Deliver DeadlineReached to every owner that is due, once each, even if its next deadline is due as well."""
-        registry, effects = self.registry, list[Effect]()
+        registry = self.registry
+        effects: list[Effect] = []
         due = registry.deadlines.take_due(now)
         for n, owner_id in enumerate(due):
             # Each owner gets a step of its own, because the effects on one may concern the next.
