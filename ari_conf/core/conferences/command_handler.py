@@ -12,7 +12,7 @@ from ari_conf.core import ids
 from ari_conf.core.bounds import MOST_QUEUED
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
-from ari_conf.core.conferences.member_state import MemberState
+from ari_conf.core.conferences.member_state import ON_HOLD
 from ari_conf.core.conferences.recording import Recording
 from ari_conf.core.effects import CommandReply, DeafenChannel, MuteChannel, Target
 from ari_conf.core.elements import Conference as Element
@@ -115,11 +115,11 @@ def _deafen(member: Member, on: bool) -> Outputs:
         return []
     member.deaf = on
     # A member on hold must hear the music: deafness takes effect on their return to the bridge.
-    return [] if member.state is MemberState.ON_HOLD else [DeafenChannel(member.channel_id, on)]
+    return [] if member.state is ON_HOLD else [DeafenChannel(member.channel_id, on)]
 
 
 def _hold(member: Member, on: bool, url: str | None) -> Outputs:
-    is_on_hold = member.hold_requested and member.state is MemberState.ON_HOLD
+    is_on_hold = member.hold_requested and member.state is ON_HOLD
     other_sound = is_on_hold and on and member.hold_url != url
     member.hold_requested, member.hold_url = on, url if on else None
     return member.stop_wait_sound() if other_sound else []

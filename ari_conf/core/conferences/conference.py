@@ -22,7 +22,17 @@ from ari_conf.core.conferences.conference_state import BridgeState, ClaimState, 
 from ari_conf.core.conferences.digit_matching import DigitRun
 from ari_conf.core.conferences.member import FLOOR_SILENCE_MS, ExitReason, Member, schedule_digits
 from ari_conf.core.conferences.member_index import MemberIndex
-from ari_conf.core.conferences.member_state import MemberState
+from ari_conf.core.conferences.member_state import (
+    AWAITING_BRIDGE,
+    AWAITING_NAME,
+    ENTERING_BRIDGE,
+    IN_BRIDGE,
+    LEAVING,
+    LEAVING_FOR_HOLD,
+    LEFT,
+    ON_HOLD,
+    WAITING,
+)
 from ari_conf.core.conferences.recording import Recording
 from ari_conf.core.effects import (
     AddChannel,
@@ -85,6 +95,7 @@ MemberEvent = (
 )
 PlaybackEvent = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackStarted | ev.PlaybackFinished
 MEMBER_EVENTS, PLAYBACK_EVENTS = frozenset(get_args(MemberEvent)), frozenset(get_args(PlaybackEvent))
+READY = BridgeState.READY
 T = TypeVar("T")
 
 
@@ -139,11 +150,14 @@ class Conference:
     """Epoch milliseconds at which DestroyBridge is repeated."""
     watched_until: int | None = None
     """Epoch milliseconds until which viewers want to see who talks."""
+    audio: SharedAudioState = field(init=False, repr=False, compare=False)
+    """As of the last update of the media state."""
     index: MemberIndex = field(init=False, repr=False, compare=False)
     step: CurrentStep = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.ends_at = self.ends_at or self.created_at + MAX_CONFERENCE_S * 1000
+        self.audio = SharedAudioState(self.started, self.ending, self.bridge is READY, self._one_member_present)
         self.index = MemberIndex(self.members.values())
         self.step = CurrentStep(creates_conference=True)
 
@@ -155,13 +169,12 @@ class Conference:
 
     @property
     def members_in_bridge(self) -> list[Member]:
-        in_bridge = MemberState.IN_BRIDGE
-        return [m for m in self.members.values() if m.state is in_bridge]
+        return [m for m in self.members.values() if m.state is IN_BRIDGE]
 
     @property
     def remaining_count(self) -> int:
         """Return the number of members that are in the conference or about to be, without leaving ones."""
-        return sum(m.state is not MemberState.LEAVING for m in self.members.values())
+        return sum(m.state is not LEAVING for m in self.members.values())
 
     @property
     def is_full(self) -> bool:
@@ -204,18 +217,27 @@ class Conference:
     @property
     def _one_member_present(self) -> bool:
         """Return True if exactly one member is present."""
-        awaiting_name, leaving = MemberState.AWAITING_NAME, MemberState.LEAVING
         found = False
         for member in self.members.values():
-            # `member.is_present`, inlined because this runs up to three times per event.
-            if member.state is not awaiting_name and member.state is not leaving:
+            # `member.is_present`, inlined because this runs once per event.
+            if member.state is not AWAITING_NAME and member.state is not LEAVING:
                 if found:
                     return False
                 found = True
         return found
 
-    def _shared_audio_state(self) -> SharedAudioState:
-        return SharedAudioState(self.started, self.ending, self.bridge, self._one_member_present)
+    def _update_audio(self) -> bool:
+        """Update the shared audio state; return True if it has changed."""
+        audio, bridge_ready, one_member_present = self.audio, self.bridge is READY, self._one_member_present
+        if (
+            audio.started is self.started
+            and audio.ending is self.ending
+            and audio.bridge_ready is bridge_ready
+            and audio.one_member_present is one_member_present
+        ):
+            return False
+        self.audio = SharedAudioState(self.started, self.ending, bridge_ready, one_member_present)
+        return True
 
     @property
     def _needs_talk_detection(self) -> bool:
@@ -246,7 +268,7 @@ class Conference:
         member = self.index.by_channel.get(event.channel_id)
         if member is None:
             return []
-        self.index.mark_changed(member)
+        self.index.changed[member.member_id] = member
         if type(event) is ev.TalkingStarted:
             return self._on_talking_started(member, now) if member.talk_detection_on else []
         out = self.note_speech(member, now - FLOOR_SILENCE_MS)
@@ -257,7 +279,6 @@ class Conference:
         member = self.index.by_channel.get(event.channel_id)
         if member is None:
             return []
-        before = self._shared_audio_state()
         match event:
             case ev.ChannelEnteredBridge():
                 out = self._on_entered_bridge(member, now)
@@ -270,10 +291,10 @@ class Conference:
             case ev.PhoneResumed():
                 out = self._on_phone_resumed(member)
             case ev.StreamSeen():
-                out, member.stream_restarted = [], member.state is MemberState.IN_BRIDGE
+                out, member.stream_restarted = [], member.state is IN_BRIDGE
             case ev.AudioStopped(_, for_ms):
                 out = self._on_audio_stopped(member, for_ms, now)
-        return out + self._update_media_of(member, before, now)
+        return out + self._update_media_of(member, now)
 
     def _handle_playback_event(self, event: PlaybackEvent, now: int) -> Outputs:
         member = self.members.get(ids.member_of(event.playback_id) or 0)
@@ -305,9 +326,8 @@ class Conference:
 
     def leave(self, channel_id: str, reason: ExitReason, now: int) -> Outputs:
         member = self.index.by_channel.get(channel_id)
-        before = self._shared_audio_state()
         out = self._start_leaving(member, reason, now) if member is not None else []
-        return out + self._update_media_of(member, before, now)
+        return out + self._update_media_of(member, now)
 
     def end(self, reason: ExitReason, now: int) -> Outputs:
         return self._start_ending(reason, now) + self.update_media(now)
@@ -320,7 +340,7 @@ class Conference:
         """Forget what was collected for a single step."""
         step = self.step
         if step.reports or step.departed or step.creates_conference:
-            self.step = CurrentStep()
+            step.reports, step.departed, step.creates_conference = [], [], False
 
     # Joining.
 
@@ -329,12 +349,12 @@ class Conference:
 
     def join(self, member: Member, now: int) -> Outputs:
         """Add a member. The dispatcher has checked that the conference is live, not full and not locked."""
-        before, listened = self._shared_audio_state(), self._needs_talk_detection
+        listened = self._needs_talk_detection
         self.members[member.member_id] = self.index.by_channel[member.channel_id] = member
         out = self._admit(member, now) if self.claim is ClaimState.GRANTED else []
         # The first member with floorEvent requires talk detection for all members.
         listens = member.element.floor_event and not listened
-        return out + (self.update_media(now) if listens else self._update_media_of(member, before, now))
+        return out + (self.update_media(now) if listens else self._update_media_of(member, now))
 
     def _on_claim_result(self, event: ev.NameClaimed | ev.NameTaken, now: int) -> Outputs:
         if self.claim is not ClaimState.REQUESTED:
@@ -365,7 +385,7 @@ class Conference:
         self.entered += 1
         # Spec: "enter callback, also while waiting for the start"
         out += self._request_callback(member, "enter", now, ("ConferenceFirstMember", bool_text(self.entered == 1)))
-        member.change_state(MemberState.WAITING)
+        member.change_state(WAITING)
         member.joined_at = now
         # Spec: "The first member with startConferenceOnEnter=true starts the conference for good"
         self.started = self.started or element.start_conference_on_enter
@@ -386,9 +406,9 @@ class Conference:
         if member.reentering:
             member.reentering = member.outside = False
             return []
-        if member.state is not MemberState.ENTERING_BRIDGE:
+        if member.state is not ENTERING_BRIDGE:
             return []
-        member.change_state(MemberState.IN_BRIDGE)
+        member.change_state(IN_BRIDGE)
         member.stream_restarted = False
         if not member.has_entered_bridge:
             member.has_entered_bridge = True
@@ -418,6 +438,8 @@ class Conference:
 
     def update_media(self, now: int, changed: tuple[Member, ...] | None = None) -> Outputs:
         """Update the media state. `changed`: the members that may have changed since the last update; None: all."""
+        if changed is None:
+            self._update_audio()
         members = self.members.values() if changed is None else changed
         out = self._update_members(members, now) if members else []
         if self.recordings:
@@ -425,30 +447,30 @@ class Conference:
         self.shared_playback.drop_finished()
         return out + (self._tear_down(now) if self.ending and not self.members else [])
 
-    def _update_media_of(self, member: Member | None, before: SharedAudioState, now: int) -> Outputs:
-        """Update the media state of `member`, or of all if the shared audio state has changed since `before`."""
-        if before != self._shared_audio_state():
+    def _update_media_of(self, member: Member | None, now: int) -> Outputs:
+        """Update the media state of `member`, or of all if the shared audio state has changed."""
+        if self._update_audio():
             return self.update_media(now)
         return self.update_media(now, (member,) if member is not None and member.member_id in self.members else ())
 
     def _update_members(self, members: Collection[Member], now: int) -> Outputs:
         out: Outputs = []
-        audio, in_bridge, any_new = self._shared_audio_state(), MemberState.IN_BRIDGE, False
+        audio, any_new = self.audio, False
         for member in members:
             if (
                 audio.one_member_present
-                or member.state is not in_bridge
+                or member.state is not IN_BRIDGE
                 or member.hold_requested
                 or member.stream_restarted
                 or not member.is_silent
             ):
                 out += member.update_media(audio, self.bridge_id, now)
-                if member.state is MemberState.LEAVING_FOR_HOLD and self.floor == member.member_id:
+                if member.state is LEAVING_FOR_HOLD and self.floor == member.member_id:
                     self.floor = None
             # Usually false: members in the bridge already have talk detection.
-            any_new = any_new or (member.state is in_bridge and (not member.talk_detection_on or member.element.record))
+            any_new = any_new or (member.state is IN_BRIDGE and (not member.talk_detection_on or member.element.record))
         self.index.update(members)
-        if any_new and not self.ending and self.bridge is BridgeState.READY:
+        if any_new and not self.ending and self.bridge is READY:
             started = self._start_recording_if_due(members, now)
             out += started
             out += self._enable_talk_detection(self.members.values() if started else members)
@@ -456,7 +478,7 @@ class Conference:
 
     def _enable_talk_detection(self, members: Collection[Member]) -> Outputs:
         # The floor holder is known only if all talkers are. Detection costs Asterisk CPU: enable it only if needed.
-        new = [m for m in members if not m.talk_detection_on and m.state is MemberState.IN_BRIDGE]
+        new = [m for m in members if not m.talk_detection_on and m.state is IN_BRIDGE]
         if not new or not self._needs_talk_detection:
             return []
         for member in new:
@@ -471,7 +493,7 @@ class Conference:
             return []
         # From here on, the floor holder is unknown.
         self.floor = None
-        detected = [m for m in self.members.values() if m.talk_detection_on and m.state is not MemberState.LEAVING]
+        detected = [m for m in self.members.values() if m.talk_detection_on and m.state is not LEAVING]
         for member in detected:
             member.talk_detection_on = member.talking = False
         return [DetectTalking(m.channel_id, None) for m in detected]
@@ -497,7 +519,7 @@ class Conference:
 
     def _relay_digits(self, member: Member, digits: str) -> Outputs:
         # Spec: "sent to all others", which means the members that hear the conference.
-        if member.state is not MemberState.IN_BRIDGE:
+        if member.state is not IN_BRIDGE:
             return []
         return [SendDigits(m.channel_id, digits) for m in self.members_in_bridge if m is not member and not m.deaf]
 
@@ -508,7 +530,7 @@ class Conference:
             return []
         member.talking_at = member.talking_at if member.talking else now
         member.talking = True
-        if member.state is not MemberState.IN_BRIDGE or member.silenced:
+        if member.state is not IN_BRIDGE or member.silenced:
             return []
         holder = self.members.get(self.floor) if self.floor is not None else None
         # Spec: "An unmuted member who starts to talk takes it if nobody holds it or the holder is silent"
@@ -554,7 +576,7 @@ class Conference:
             return []
         was_silenced, member.held_by_phone = member.silenced, False
         # The audio that follows may arrive as another RTP stream.
-        member.stream_restarted = member.state is MemberState.IN_BRIDGE
+        member.stream_restarted = member.state is IN_BRIDGE
         return [*self._update_mute(member, was_silenced), *member.restart_talk_detection()]
 
     def _update_mute(self, member: Member, was_silenced: bool) -> Outputs:
@@ -566,14 +588,14 @@ class Conference:
 
     def _play_enter_sound(self, member: Member, now: int) -> Outputs:
         items = member.enter_sound.items
-        if member.state is not MemberState.IN_BRIDGE or not member.enter_due or items is None:
+        if member.state is not IN_BRIDGE or not member.enter_due or items is None:
             return []
         member.enter_due = False
         return self._play_to_all(member, items, now)
 
     def _play_to_all(self, member: Member, items: tuple[Prompt, ...], now: int) -> Outputs:
         """Play a member's enter or exit sound to the whole conference."""
-        if not items or self.ending or self.bridge is not BridgeState.READY:
+        if not items or self.ending or self.bridge is not READY:
             return []
         playback = self.shared_playback
         if len(playback.players) - len(playback.announcements) >= MOST_QUEUED:
@@ -619,8 +641,7 @@ class Conference:
         if last is not None and not (last.api_id and last.handed_over):
             return []
         over = last.ended_at if last is not None else None
-        in_bridge = MemberState.IN_BRIDGE
-        recorders = [m for m in members if m.element.record and m.state is in_bridge and m.joined_at > (over or -1)]
+        recorders = [m for m in members if m.element.record and m.state is IN_BRIDGE and m.joined_at > (over or -1)]
         if not recorders:
             return []
         member = recorders[0]
@@ -642,7 +663,7 @@ class Conference:
             recording.params = tuple(param for param in params if param[0] != "CallUUID")
 
     def _on_recording_finished(self, recording: Recording, failed: bool, now: int) -> Outputs:
-        by_itself = recording.is_running and self.bridge is BridgeState.READY and bool(self.members)
+        by_itself = recording.is_running and self.bridge is READY and bool(self.members)
         recording.mark_stopped(now, failed)
         if not by_itself:
             return []
@@ -672,27 +693,29 @@ class Conference:
 
     def note_speech(self, member: Member, end: int) -> Outputs:
         """Note for each recording, if the member is talking, that they have been talking until `end`."""
+        if not self.recordings:
+            return []
         return [note for recording in self.recordings.values() for note in recording.note_speech(member, end)]
 
     # Leaving.
 
     def _start_leaving(self, member: Member, reason: ExitReason, now: int) -> Outputs:
         state = member.state
-        if state is MemberState.LEAVING:
+        if state is LEAVING:
             # The member hung up while leaving the bridge: no further event about this channel will come.
             member.reason = member.reason or reason
             return self._complete_leaving(member, now) if reason == "hangup" else []
         out = member.stop_all_sounds() + self._apply_digit_runs(member, member.matcher.flush(), now)
-        if state is MemberState.AWAITING_NAME:
+        if state is AWAITING_NAME:
             self._remove_member(member)
             return [*out, MemberReleased(member.call_uuid, member.element, ())]
-        member.change_state(MemberState.LEAVING)
+        member.change_state(LEAVING)
         member.reason, member.scheduled_digits = reason, ()
-        outside = state in (MemberState.WAITING, MemberState.AWAITING_BRIDGE, MemberState.ON_HOLD)
+        outside = state in (WAITING, AWAITING_BRIDGE, ON_HOLD)
         if reason == "hangup" or outside:
             return out + self._complete_leaving(member, now)
         member.leaving_until = now + LEAVE_TIMEOUT_MS
-        if state is MemberState.LEAVING_FOR_HOLD:
+        if state is LEAVING_FOR_HOLD:
             # The member is already leaving the bridge.
             return out
         return [*out, RemoveChannel(member.channel_id, self.bridge_id, member.member_id)]
@@ -702,14 +725,14 @@ class Conference:
             # The channel is about to re-enter the bridge.
             member.outside = True
             return []
-        if member.state is MemberState.IN_BRIDGE:
+        if member.state is IN_BRIDGE:
             # Something other than the server removed the channel from the bridge: the call continues its document.
-            member.change_state(MemberState.LEAVING)
+            member.change_state(LEAVING)
             member.reason = "conference_ended"
-        elif member.state is MemberState.LEAVING_FOR_HOLD:
+        elif member.state is LEAVING_FOR_HOLD:
             # The member goes on hold from there, or returns to the bridge if the hold has ended in the meantime.
-            member.change_state(MemberState.AWAITING_BRIDGE)
-        return self._complete_leaving(member, now) if member.state is MemberState.LEAVING else []
+            member.change_state(AWAITING_BRIDGE)
+        return self._complete_leaving(member, now) if member.state is LEAVING else []
 
     def _complete_leaving(self, member: Member, now: int) -> Outputs:
         """Complete a departure, in this order: out of the mix, exit callback, exitSound, consequences for the
@@ -735,7 +758,7 @@ class Conference:
     def _remove_member(self, member: Member) -> None:
         # If one of these raises, `give_up` finds the member where and as they were.
         self.index.remove(member)
-        member.change_state(MemberState.LEFT)
+        member.change_state(LEFT)
         del self.members[member.member_id]
 
     def _after_member_left(self, member: Member, now: int) -> Outputs:
@@ -780,7 +803,7 @@ class Conference:
 
     def _tear_down(self, now: int) -> Outputs:
         out: Outputs = []
-        if self.bridge is BridgeState.READY:
+        if self.bridge is READY:
             for recording in self.recordings.values():
                 out += recording.stop(now)
         exists = self.bridge in (BridgeState.CREATING, BridgeState.READY)
@@ -837,7 +860,7 @@ class Conference:
     def _on_move_failed(self, member: Member, failure: ev.EffectFailed, now: int) -> Outputs:
         if member.reentering and isinstance(failure.effect, AddChannel):
             return self._on_reentry_failed(member, failure, now)
-        if member.state is MemberState.LEAVING and isinstance(failure.effect, RemoveChannel):
+        if member.state is LEAVING and isinstance(failure.effect, RemoveChannel):
             if not failure.target_gone:
                 return self._on_removal_failed(member, failure, now)
             if member.reason is not None:
@@ -845,16 +868,16 @@ class Conference:
             # Asterisk did not add the channel; the event that shows the reason may be on its way.
             member.outside = True
             return []
-        if member.state is MemberState.LEAVING_FOR_HOLD and isinstance(failure.effect, RemoveChannel):
-            member.change_state(MemberState.IN_BRIDGE)
+        if member.state is LEAVING_FOR_HOLD and isinstance(failure.effect, RemoveChannel):
+            member.change_state(IN_BRIDGE)
             member.hold_requested = False
             text = f"the member could not be put on hold: {failure.reason}"
             return [] if failure.target_gone else [member.problem(text)]
-        if member.state is MemberState.ENTERING_BRIDGE and isinstance(failure.effect, AddChannel):
+        if member.state is ENTERING_BRIDGE and isinstance(failure.effect, AddChannel):
             # Either the member has hung up or the bridge no longer exists, and the event is on its way.
             # Or Asterisk can't add the channel, or has added it and the response was lost.
             # So remove the channel; the first event that arrives shows the reason.
-            member.change_state(MemberState.LEAVING)
+            member.change_state(LEAVING)
             member.scheduled_digits, member.leaving_until = (), now + LEAVE_TIMEOUT_MS
             problems: Outputs = [] if failure.target_gone else [member.problem(failure.reason)]
             return [*problems, RemoveChannel(member.channel_id, self.bridge_id, member.member_id)]
@@ -869,10 +892,10 @@ class Conference:
         was_outside, member.outside, member.reentering = member.outside, False, False
         text = f"the member may not be audible to the others: {failure.reason}"
         problems: Outputs = [] if failure.target_gone else [member.problem(text)]
-        if was_outside and member.state is MemberState.LEAVING:
+        if was_outside and member.state is LEAVING:
             return [*problems, *self._complete_leaving(member, now)]
-        if was_outside and member.state is MemberState.IN_BRIDGE:
-            member.change_state(MemberState.AWAITING_BRIDGE)
+        if was_outside and member.state is IN_BRIDGE:
+            member.change_state(AWAITING_BRIDGE)
         return problems
 
     def _on_removal_failed(self, member: Member, failure: ev.EffectFailed, now: int) -> Outputs:
@@ -919,7 +942,7 @@ class Conference:
             out += self._relay_digits(member, member.scheduled_digits[0][1])
             member.scheduled_digits = member.scheduled_digits[1:]
         out += member.handle_playback_event(ev.DeadlineReached(), now)
-        return out + (self._on_leave_deadline(member, now) if member.state is MemberState.LEAVING else [])
+        return out + (self._on_leave_deadline(member, now) if member.state is LEAVING else [])
 
     def _on_leave_deadline(self, member: Member, now: int) -> Outputs:
         if member.leaving_until is None or member.leaving_until > now:
@@ -944,7 +967,7 @@ class Conference:
         # The persisted records of these members are to be deleted.
         member_ids = [*self.members]
         for member in [m for m in (*self.step.departed, *self.members.values()) if m.call_uuid not in have_left]:
-            if member.state is not MemberState.AWAITING_NAME or member.call_uuid in have_entered:
+            if member.state is not AWAITING_NAME or member.call_uuid in have_entered:
                 out += tried(lambda: self._exit(member, now))  # noqa: B023 -- done before the next one
         out += tried(lambda: self._hand_over(now))
         self.members, self.shared_playback, self.recordings, self.undone = {}, SharedPlayback(), {}, ()

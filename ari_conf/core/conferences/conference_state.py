@@ -35,5 +35,5 @@ class SharedAudioState(NamedTuple):
 
     started: bool
     ending: bool
-    bridge: BridgeState
+    bridge_ready: bool
     one_member_present: bool

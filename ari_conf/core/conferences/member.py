@@ -7,9 +7,20 @@ from functools import cache
 from typing import Literal
 
 from ari_conf.core import ids
-from ari_conf.core.conferences.conference_state import BridgeState, SharedAudioState
+from ari_conf.core.conferences.conference_state import SharedAudioState
 from ari_conf.core.conferences.digit_matching import DigitMatcher
-from ari_conf.core.conferences.member_state import TRANSITIONS, MemberState
+from ari_conf.core.conferences.member_state import (
+    AWAITING_BRIDGE,
+    AWAITING_NAME,
+    ENTERING_BRIDGE,
+    IN_BRIDGE,
+    LEAVING,
+    LEAVING_FOR_HOLD,
+    ON_HOLD,
+    TRANSITIONS,
+    WAITING,
+    MemberState,
+)
 from ari_conf.core.effects import (
     AddChannel,
     DeafenChannel,
@@ -38,7 +49,7 @@ ExitReason = Literal[
 ]
 
 
-MAY_HEAR_PRIVATE_PLAYBACK = (MemberState.WAITING, MemberState.IN_BRIDGE, MemberState.ON_HOLD)
+MAY_HEAR_PRIVATE_PLAYBACK = (WAITING, IN_BRIDGE, ON_HOLD)
 """In the other states, the call is not answered yet, or the channel is being moved."""
 
 
@@ -87,7 +98,7 @@ class Member:
     wideband: bool = False
     muted: bool = False
     deaf: bool = False
-    state: MemberState = MemberState.AWAITING_NAME
+    state: MemberState = AWAITING_NAME
     """Changed by `change_state` only."""
     reason: ExitReason | None = None
     """Reason for leaving; None: no departure has been decided."""
@@ -163,7 +174,7 @@ class Member:
     @property
     def is_present(self) -> bool:
         """Return True if the member has been admitted and is not leaving."""
-        return self.state is not MemberState.AWAITING_NAME and self.state is not MemberState.LEAVING
+        return self.state is not AWAITING_NAME and self.state is not LEAVING
 
     @property
     def silenced(self) -> bool:
@@ -211,36 +222,33 @@ class Member:
     def _update_hold(self, audio: SharedAudioState) -> Outputs:
         """Start or end hold as requested. A member on hold is kept outside the bridge, so that the member and the
         others cannot hear each other, whatever is played to the member."""
-        if audio.started and self.state is MemberState.WAITING:
-            self.change_state(MemberState.AWAITING_BRIDGE)
-        if self.state is MemberState.IN_BRIDGE and self.hold_requested and not self.reentering:
-            self.change_state(MemberState.LEAVING_FOR_HOLD)
-        elif self.state is MemberState.AWAITING_BRIDGE and self.hold_requested:
-            self.change_state(MemberState.ON_HOLD)
+        if audio.started and self.state is WAITING:
+            self.change_state(AWAITING_BRIDGE)
+        if self.state is IN_BRIDGE and self.hold_requested and not self.reentering:
+            self.change_state(LEAVING_FOR_HOLD)
+        elif self.state is AWAITING_BRIDGE and self.hold_requested:
+            self.change_state(ON_HOLD)
             return [DeafenChannel(self.channel_id, False)] if self.deaf else []
-        elif self.state is MemberState.ON_HOLD and not self.hold_requested:
-            self.change_state(MemberState.AWAITING_BRIDGE)
+        elif self.state is ON_HOLD and not self.hold_requested:
+            self.change_state(AWAITING_BRIDGE)
             return [DeafenChannel(self.channel_id, True)] if self.deaf else []
         return []
 
     def _update_wait_sound(self, audio: SharedAudioState, now: int) -> Outputs:
         if audio.ending or self.private_playback.queue:
             return self.stop_wait_sound()
-        if self.state is MemberState.ON_HOLD:
+        if self.state is ON_HOLD:
             return self._play_hold_sound(now)
         # Spec: while no member with startConferenceOnEnter=true has come, no member hears another, and each hears their
         # own waitSound. A lone member hears their waitSound; it stops the instant that a second member enters.
-        if audio.started:
-            waits = audio.one_member_present and self.state is MemberState.IN_BRIDGE
-        else:
-            waits = self.state is MemberState.WAITING
+        waits = self.state is WAITING if not audio.started else audio.one_member_present and self.state is IN_BRIDGE
         return self._play_wait_sound(now) if waits else self.stop_wait_sound()
 
     def _move_channel(self, before: MemberState, audio: SharedAudioState, bridge_id: str) -> Outputs:
-        if self.state is MemberState.LEAVING_FOR_HOLD and before is not MemberState.LEAVING_FOR_HOLD:
+        if self.state is LEAVING_FOR_HOLD and before is not LEAVING_FOR_HOLD:
             return [RemoveChannel(self.channel_id, bridge_id, self.member_id)]
-        if self.state is MemberState.AWAITING_BRIDGE and audio.bridge is BridgeState.READY:
-            self.change_state(MemberState.ENTERING_BRIDGE)
+        if self.state is AWAITING_BRIDGE and audio.bridge_ready:
+            self.change_state(ENTERING_BRIDGE)
             self.additions += 1
             return [AddChannel(self.channel_id, bridge_id, self.member_id)]
         return []
@@ -251,9 +259,9 @@ class Member:
         A channel that is added to the bridge that it is in leaves and re-enters it within 20 ms (seen on Asterisk
         22.10.1). While a sound plays to the channel alone, this would happen only after the sound.
         """
-        if not self.stream_restarted or self.reentering or self.state is not MemberState.IN_BRIDGE:
+        if not self.stream_restarted or self.reentering or self.state is not IN_BRIDGE:
             return []
-        if not self.is_silent or self.hold_requested or audio.ending or audio.bridge is not BridgeState.READY:
+        if not self.is_silent or self.hold_requested or audio.ending or not audio.bridge_ready:
             return []
         self.stream_restarted, self.reentering = False, True
         return [AddChannel(self.channel_id, bridge_id, self.member_id)]
@@ -261,7 +269,7 @@ class Member:
     def restart_talk_detection(self) -> Outputs:
         """Restart talk detection, if it is on. If a member's audio stopped without packets of silence, Asterisk still
         considers them to be talking, and would not report the next talking."""
-        if not self.talk_detection_on or self.state is MemberState.LEAVING:
+        if not self.talk_detection_on or self.state is LEAVING:
             return []
         return [DetectTalking(self.channel_id, None), DetectTalking(self.channel_id, FLOOR_SILENCE_MS)]
 
@@ -279,7 +287,7 @@ class Member:
             owner = ids.for_member(self.conference_id, self.member_id, "wait", self.rounds)
             self.player = Player(owner, Target("channel", self.channel_id), sound.items, endless=True)
             return [*self.player.start(now)]
-        if self.state is MemberState.IN_BRIDGE:
+        if self.state is IN_BRIDGE:
             return []
         self.music = True
         return [StartMusic(self.channel_id)]
@@ -326,7 +334,7 @@ class Member:
         if self.player is None:
             return out
         out += self.player.handle_event(event, now)
-        if self.player.done and self.state is MemberState.ON_HOLD:
+        if self.player.done and self.state is ON_HOLD:
             # None of the hold sound could be played: fall back to the default music.
             self.player = self.hold_url = None
         elif self.player.done:

@@ -10,22 +10,22 @@ from ari_conf.core.conferences.member import Member
 class MemberIndex:
     """Derived from the members and never persisted; the simulation compares it with the members after each event."""
 
-    __slots__ = ("_changed", "by_channel", "deadlines")
+    __slots__ = ("by_channel", "changed", "deadlines")
 
     def __init__(self, members: Collection[Member]) -> None:
         """Index members that are as they were persisted: none of them has changed."""
         self.by_channel: dict[str, Member] = {m.channel_id: m for m in members}
         self.deadlines: dict[int, int] = {}
         """Deadlines in epoch milliseconds, by member id; members without a deadline are left out."""
-        self._changed: dict[int, Member | None] = {}
+        self.changed: dict[int, Member | None] = {}
         """Members that may have changed since the last `take_changed`, by member id; None: the member has left."""
         self.update(members)
-        self._changed = {}
+        self.changed = {}
 
     def update(self, members: Collection[Member]) -> None:
         """Note that these members may have changed."""
         for member in members:
-            self._changed[member.member_id] = member
+            self.changed[member.member_id] = member
             deadline = member.deadline
             if deadline is not None:
                 self.deadlines[member.member_id] = deadline
@@ -34,19 +34,19 @@ class MemberIndex:
 
     def mark_changed(self, member: Member) -> None:
         """Note that this member has changed, but not its deadline."""
-        self._changed[member.member_id] = member
+        self.changed[member.member_id] = member
 
     def remove(self, member: Member) -> None:
-        self._changed[member.member_id] = None
+        self.changed[member.member_id] = None
         self.by_channel.pop(member.channel_id, None)
         self.deadlines.pop(member.member_id, None)
 
     def clear(self, members: Collection[int]) -> None:
         """Remove all members; those of these ids, and all that have changed, have left."""
-        self._changed = dict.fromkeys([*self._changed, *members])
+        self.changed = dict.fromkeys([*self.changed, *members])
         self.by_channel, self.deadlines = {}, {}
 
     def take_changed(self) -> dict[int, Member | None]:
         """Return the members that may have changed since the last call, by member id; None: the member has left."""
-        found, self._changed = self._changed, {}
+        found, self.changed = self.changed, {}
         return found
