@@ -310,7 +310,7 @@ OF_CRASHES = (
     Bug("crash: a recording that has begun is not begun again", "conferences/recording.py", "self.started_at, self.state = now, RecordingState.RUNNING", "self.started_at = now", "test_reconciliation_plan"),
     Bug("crash: a recording that has ended is handed on", "conferences/recording.py", "self.bridge_id, self.auth_id, if_gone=over)", "self.bridge_id, self.auth_id)", "test_reconciliation_plan"),
     Bug("crash: a member who fell silent loses the floor", R, "    return [ev.TalkingFinished(member.channel_id) for member in talking]\n", "    return []\n", "test_reconciliation_plan"),
-    Bug("crash: a member who keeps talking is reported again", R, "        out += [do.DetectTalking(member.channel_id, None), do.DetectTalking(member.channel_id, FLOOR_SILENCE_MS)]\n", "        pass\n", "test_reconciliation_plan"),
+    Bug("crash: a member who keeps talking is reported again", R, "            out += member.restart_talk_detection()\n", "            pass\n", "test_reconciliation_plan"),
     Bug("crash: a channel in a bridge that is no member is removed", R, "        out += conference.evict_strangers(there, before)\n", "        pass\n", "test_reconciliation_plan"),
     Bug("crash: on the timer no talk detection is restarted", R, "    out += [] if listened else _restart_talk_detection(engine)\n", "    out += _restart_talk_detection(engine)\n", "test_reconciliation_plan"),
     Bug("crash: on the timer nobody is taken for silent", R, "*([] if listened else _assume_silence(engine))", "*_assume_silence(engine)", "test_reconciliation_plan"),
