@@ -50,6 +50,15 @@ def test_the_engine_and_its_calls_hold_their_parts_and_inherit_none(part: type) 
     assert part.__bases__ == (object,)
 
 
+def test_the_reconciliation_compares_and_knows_no_machine_s_state():
+    """Each machine says itself what it expects, and what it does again."""
+    inside = {"state", "claim", "bridge", "players", "player", "recordings", "shared_playback", "private_playback"}
+    for file in (PACKAGE / "core/reconciliation").glob("*.py"):
+        used = {node.attr for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)}
+        assert not used & inside
+        assert not {name for name in imported(file) if "state" in name or ".playback" in name or ".gather" in name}
+
+
 def test_a_state_is_changed_by_its_owner_alone_and_by_its_table_if_it_has_one():
     for file in CORE:
         for node in ast.walk(ast.parse(file.read_text())):

@@ -73,9 +73,10 @@ class AbortHandler:
     def _owners_of(self, event: ev.Event | None) -> set[str]:
         """Return the ids of the event's call and conference, for a step that failed before it touched them."""
         subject = event.effect if isinstance(event, ev.EffectFailed) else event
-        owned_id = getattr(subject, "playback_id", "") or getattr(subject, "fetch_id", "")
-        found = [getattr(subject, name, "") for name in ("call_uuid", "conference_id", "bridge_id")]
-        found += [self._registry.call_by_channel.get(getattr(subject, "channel_id", ""), ""), ids.owner_of(owned_id)[1]]
+        found = [getattr(subject, name, "") for name in ("call_uuid", "conference_id")]
+        found.append(self._registry.call_by_channel.get(getattr(subject, "channel_id", ""), ""))
+        owned = [ids.parse(getattr(subject, name, "")) for name in ("playback_id", "fetch_id", "bridge_id")]
+        found += [owned_id.owner for owned_id in owned if owned_id is not None]
         return {owner_id for owner_id in found if owner_id in self._registry}
 
     def _complete_step(self) -> None:

@@ -103,13 +103,11 @@ class Dispatcher:
         if any(getattr(effect, name, None) for name in ("muted", "deaf", "silence", "silence_ms")):
             return
         target_id = target_of(effect)
-        conference = self._registry.conferences.get(target_id)
-        call = self._registry.call_of(target_id) if conference is None else None
-        owner = conference or call
+        owner = self._registry.call_of(target_id) or self._registry.conference_of_bridge(target_id)
         if owner is not None:
             recent = [u for u in owner.undone if u[0] > now - SWITCH_OFF_MEMORY_MS and u[1] != effect]
             owner.undone = (*recent[1 - MOST_UNDONE :], (now, effect))
-            self._registry.touched.add(call.call_uuid if call else target_id)
+            self._registry.touched.add(owner.call_uuid if isinstance(owner, Call) else owner.conference_id)
 
     # Message handlers.
 

@@ -15,6 +15,7 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.abort import AbortHandler
 from ari_conf.core.calls.call import Call
+from ari_conf.core.commands import ForCall
 from ari_conf.core.conferences.command_handler import error_reply, handle_command
 from ari_conf.core.conferences.conference_state import ClaimState
 from ari_conf.core.dispatcher import Dispatcher
@@ -37,7 +38,8 @@ from ari_conf.core.effects import (
     StopRecording,
 )
 from ari_conf.core.hangup_codes import HangupCode
-from ari_conf.core.messages import Outputs
+from ari_conf.core.ids import OwnerKind
+from ari_conf.core.messages import HangupRequested, Outputs
 from ari_conf.core.registry import Registry
 from ari_conf.core.request_retries import RetriableEffect, target_of
 from ari_conf.core.step_failed import StepFailed
@@ -142,15 +144,17 @@ class Engine:
 
         The result is not needed once one of the owners has ended. Returns ("", ()) if the call or conference has ended.
         """
-        kind, owner = ids.owner_of(owned_id)
-        if kind == "c":
-            call = self.calls.get(owner)
-            return (call.auth_id, (owner,)) if call is not None and not call.is_ending else ("", ())
-        conference = self.conferences.get(owner)
+        owned = ids.parse(owned_id)
+        if owned is None:
+            return "", ()
+        if owned.kind is OwnerKind.CALL:
+            call = self.calls.get(owned.owner)
+            return (call.auth_id, (owned.owner,)) if call is not None and not call.is_ending else ("", ())
+        conference = self.conferences.get(owned.owner)
         if conference is None:
             return "", ()
-        member = conference.members.get(ids.member_of(owned_id) or 0)
-        return conference.auth_id, (owner, member.call_uuid) if member is not None else (owner,)
+        member = conference.members.get(owned.member_id or 0)
+        return conference.auth_id, (owned.owner, member.call_uuid) if member is not None else (owned.owner,)
 
     # Arrivals.
 
@@ -199,13 +203,17 @@ class Engine:
         self.registry.touched.add(conference_id)
         return conference.handle_event(event, now)
 
+    def _to_conference_of(self, bridge_id: str, event: ev.Event, now: int) -> Outputs:
+        conference = self.registry.conference_of_bridge(bridge_id)
+        return self._to_conference(conference.conference_id, event, now) if conference is not None else []
+
     def _route_by_conference(self, event: _ConferenceEvent, now: int) -> Outputs:
         return self._to_conference(event.conference_id, event, now)
 
     def _route_by_bridge(self, event: _BridgeEvent, now: int) -> Outputs:
         if isinstance(event, ev.BridgeDestroyed):
             self.registry.retries.forget(event.bridge_id)
-        return self._to_conference(event.bridge_id, event, now)
+        return self._to_conference_of(event.bridge_id, event, now)
 
     def _route_by_playback(self, event: _PlaybackEvent, now: int) -> Outputs:
         return self._to_owner(event.playback_id, event, now)
@@ -235,8 +243,11 @@ class Engine:
         return out + self._to_call(call.call_uuid, ev.ChannelHungUp(event.channel_id), now)
 
     def _to_owner(self, owned_id: str, event: ev.Event, now: int) -> Outputs:
-        kind, owner = ids.owner_of(owned_id)
-        return self._to_call(owner, event, now) if kind == "c" else self._to_conference(owner, event, now)
+        owned = ids.parse(owned_id)
+        if owned is None:
+            return []
+        deliver = self._to_call if owned.kind is OwnerKind.CALL else self._to_conference
+        return deliver(owned.owner, event, now)
 
     def _on_talking(self, event: ev.TalkingStarted | ev.TalkingFinished, now: int) -> list[Effect]:
         """Handle a talking event on a shorter path.
@@ -286,15 +297,28 @@ class Engine:
     def _on_command(self, event: ev.CommandReceived, now: int) -> Outputs:
         if event.expires_at <= now:
             return [error_reply(event.command_id, HTTPStatus.SERVICE_UNAVAILABLE, LATE_COMMAND)]
-        conference = self.registry.conference_named(event.auth_id, event.conference_name)
+        if isinstance(event.addressed, ForCall):
+            return self._on_call_command(event.command_id, event.addressed, now)
+        conference = self.registry.conference_named(event.addressed.auth_id, event.addressed.name)
         if conference is None or conference.ending or conference.claim is not ClaimState.GRANTED:
             return [error_reply(event.command_id, HTTPStatus.NOT_FOUND, "conference not found")]
         self.registry.touched.add(conference.conference_id)
-        out = handle_command(conference, event, now)
+        out = handle_command(conference, event.command_id, event.addressed.command, now)
         if len(out) == 1 and isinstance(out[0], CommandReply) and out[0].status >= 400:
             # A rejected command has changed nothing, so any number of them must not cause writes of the conference.
             self.registry.touched.discard(conference.conference_id)
         return out
+
+    def _on_call_command(self, command_id: str, addressed: ForCall, now: int) -> Outputs:
+        call = self.calls.get(addressed.call_uuid)
+        if call is None or call.is_ending or call.auth_id != addressed.auth_id:
+            return [error_reply(command_id, HTTPStatus.NOT_FOUND, "call not found")]
+        self.registry.touched.add(call.call_uuid)
+        out: Outputs = []
+        if (conference := self.registry.conference_of(call)) is not None:
+            self.registry.touched.add(conference.conference_id)
+            out += conference.leave(call.channel_id, "api_hangup", now)
+        return [*out, HangupRequested(call.call_uuid), CommandReply(command_id, HTTPStatus.NO_CONTENT)]
 
     def _on_account_watched(self, event: ev.AccountWatched, now: int) -> Outputs:
         auth_id, until, registry = event.auth_id, event.until, self.registry
@@ -315,11 +339,9 @@ class Engine:
             return self._on_retriable_failed(effect, event, now)
         match effect:
             case AddChannel(_, bridge_id) | RemoveChannel(_, bridge_id):
-                return self._to_conference(bridge_id, event, now)
-            case CreateBridge(bridge_id) | DestroyBridge(bridge_id):
-                return self._to_conference(bridge_id, event, now)
-            case StartRecording(bridge_id):
-                return self._to_conference(bridge_id, event, now)
+                return self._to_conference_of(bridge_id, event, now)
+            case CreateBridge(bridge_id) | DestroyBridge(bridge_id) | StartRecording(bridge_id):
+                return self._to_conference_of(bridge_id, event, now)
             case PlayMedia(target, playback_id):
                 # The sound is skipped. If it may have started, it must not continue behind the next sound.
                 doubtful = not (event.target_gone or event.refused)
@@ -340,24 +362,27 @@ class Engine:
 
     def _is_awaited(self, effect: RetriableEffect) -> bool:
         """Return whether a call or conference waits for this effect in order to end."""
-        if not isinstance(effect, HangUp | DestroyBridge):
-            return False
-        return target_of(effect) in self.registry.call_by_channel or target_of(effect) in self.conferences
+        return isinstance(effect, HangUp | DestroyBridge) and self._has_owner(target_of(effect))
+
+    def _has_owner(self, channel_or_bridge: str) -> bool:
+        """Return whether a call has this channel, or a conference this bridge."""
+        registry = self.registry
+        return channel_or_bridge in registry.call_by_channel or (
+            registry.conference_of_bridge(channel_or_bridge) is not None
+        )
 
     def _on_retriable_failed(self, effect: RetriableEffect, event: ev.EffectFailed, now: int) -> Outputs:
         if event.target_gone:
             self.registry.retries.settled(effect)
         elif self._is_wanted(effect):
             self.registry.retries.failed(effect, now)
-        return self._to_conference(effect.bridge_id, event, now) if isinstance(effect, StopRecording) else []
+        return self._to_conference_of(effect.bridge_id, event, now) if isinstance(effect, StopRecording) else []
 
     def _is_wanted(self, effect: RetriableEffect) -> bool:
         """Return whether the effect is still wanted; otherwise a later request has replaced it."""
         if isinstance(effect, HangUp | DestroyBridge):
             return not self._is_awaited(effect)
-        target_id, registry = target_of(effect), self.registry
-        exists = target_id in self.conferences or target_id in registry.call_by_channel
-        return exists and registry.wanted(effect) == effect
+        return self._has_owner(target_of(effect)) and self.registry.wanted(effect) == effect
 
     def _retry_requests(self, now: int) -> list[Effect]:
         return self._dispatcher.resolve([e for e in self.registry.retries.due(now) if self._is_wanted(e)], now)
@@ -387,15 +412,8 @@ class Engine:
         return effects
 
 
-_ConferenceEvent = ev.NameClaimed | ev.NameTaken
-_BridgeEvent = (
-    ev.ChannelEnteredBridge
-    | ev.ChannelLeftBridge
-    | ev.BridgeCreated
-    | ev.BridgeDestroyed
-    | ev.RecordingStarted
-    | ev.RecordingFinished
-)
+_ConferenceEvent = ev.NameClaimed | ev.NameTaken | ev.RecordingStarted | ev.RecordingFinished
+_BridgeEvent = ev.ChannelEnteredBridge | ev.ChannelLeftBridge | ev.BridgeCreated | ev.BridgeDestroyed
 _PlaybackEvent = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackStarted | ev.PlaybackFinished
 _PhoneEvent = ev.PhoneHeld | ev.PhoneResumed | ev.StreamSeen | ev.AudioStopped | ev.NothingSent
 _FetchEvent = ev.DocumentFetched | ev.DocumentFailed | ev.SoundDocumentFetched | ev.SoundDocumentFailed

@@ -21,6 +21,7 @@ from ari_conf.core.conferences.recording import Recording, RecordingState
 from ari_conf.core.effects import Target
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.elements import Wait
+from ari_conf.core.ids import OwnerKind
 from ari_conf.core.playback.player import Player, PlayerState
 from ari_conf.core.playback.private_playback import PrivatePlayback
 from ari_conf.core.request_params import plausible
@@ -152,7 +153,8 @@ def of_conference(conference: Conference) -> Iterator[str]:
             yield "a member's id"
         yield from _of_member(member, conference)
     for owner, player in conference.shared_playback.players.items():
-        if not owner.startswith(f"{ids.for_conference(conference.conference_id)}."):
+        owned = ids.parse(owner)
+        if owned is None or (owned.kind, owned.owner) != (OwnerKind.CONFERENCE, conference.conference_id):
             yield "the owner of a sound"
         yield from _of_player(player, owner, Target("bridge", conference.bridge_id))
     if sum(not recording.handed_over for recording in conference.recordings.values()) > 1:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, overload
 
+from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
@@ -135,6 +136,10 @@ class Registry:
         member = conference.member_of(call.channel_id) if conference is not None else None
         same = member is not None and (member.call_uuid, member.auth_id) == (call.call_uuid, call.auth_id)
         return member if same else None
+
+    def conference_of_bridge(self, bridge_id: str) -> Conference | None:
+        conference = self.conferences.get(ids.conference_of(bridge_id) or "")
+        return conference if conference is not None and conference.bridge_id == bridge_id else None
 
     def wanted(self, effect: RetriableEffect) -> RetriableEffect:
         """Return the latest request to Asterisk about the same aspect, according to the state."""

@@ -104,7 +104,7 @@ def lives(stage: Stage) -> None:
     stage.call("again", stay("c"), stay("d"), Wait(3600))
     stage.call("host", waiting(name="c", action="http://document.example/next"))
     for name, command in (("c", api.Kick(None)), ("d", api.Kick(None)), ("a", api.HangUpAll())):
-        stage.tell(ev.CommandReceived("x", "A", name, command, stage.now + 5000))
+        stage.tell(ev.CommandReceived("x", api.ForConference("A", name, command), stage.now + 5000))
     stage.hang_up("joins")
     stage.call("busy", Hangup(reason="busy"))
 

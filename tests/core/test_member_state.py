@@ -47,7 +47,7 @@ def test_a_transition_of_the_table_changes_the_state() -> None:
 def test_an_illegal_transition_is_a_failed_step(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     players(stage, "ann", "bob")
     stage.call("cid", stay("other"))
-    event = ev.ChannelLeftBridge("ann", stage.conference_id())
+    event = ev.ChannelLeftBridge("ann", stage.bridge_id())
     with monkeypatch.context() as patch, pytest.raises(StepFailed) as failure:
         patch.setitem(TRANSITIONS, MemberState.IN_BRIDGE, {})
         stage.engine.handle_event(event, stage.now)

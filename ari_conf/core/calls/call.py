@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -50,6 +51,7 @@ from ari_conf.core.elements import (
     Speak,
     Wait,
 )
+from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.hangup_codes import (
     CANCELED_CAUSE,
     INVALID_DOCUMENT_CODES,
@@ -320,7 +322,7 @@ class Call:
         return [self.pending_fetch]
 
     def _is_pending(self, fetch_id: str) -> bool:
-        return self.fetch_purpose is not None and ids.last_part(fetch_id) == str(self.serial)
+        return self.fetch_purpose is not None and fetch_id == ids.for_call(self.call_uuid, self.serial)
 
     def _on_document(self, event: ev.DocumentFetched | ev.DocumentFailed, now: int) -> Outputs:
         purpose, fetch = self.fetch_purpose or "answer", self.pending_fetch
@@ -381,7 +383,7 @@ class Call:
         out: Outputs = self._answer(now) if answers else []
         match element:
             case Play() | Speak() | Wait():
-                self.running = player = Player(self._next_owner_id(), self.target, (element,))
+                self.running = player = Player(self._next_owner_id(), self.target, (element,), detects_audio=True)
                 return [*out, *player.start(now)]
             case GetDigits():
                 self.running = gather = Gather(element, self._next_owner_id(), self.target)
@@ -532,6 +534,33 @@ class Call:
         if self.ended_at is None or account is None or account.hangup_url is None:
             return []
         return [self.callback(account.hangup_url, account.hangup_method, "Hangup", ())]
+
+    # Recovery.
+
+    @property
+    def player(self) -> Player | None:
+        """Return the player of the running element."""
+        running = self.running.player if isinstance(self.running, Gather) else self.running
+        return running if isinstance(running, Player) else None
+
+    def expectations(self) -> Iterator[Expectation]:
+        """Yield what the call expects of Asterisk: see `expectations.py`."""
+        yield Expectation("channel", self.channel_id, self.channel_id, if_gone=ev.ChannelHungUp(self.channel_id, 0))
+        if self.player is not None:
+            yield from self.player.expectations()
+
+    def resume(self, there: AsteriskState) -> Outputs:
+        """Return the effects in progress, which may have been lost with the previous process."""
+        if self.is_ending:
+            return [HangUp(self.channel_id)]
+        out: Outputs = []
+        if self.account is None:
+            out.append(IdentifyCall(self.call_uuid, self.channel_id, self.auth_id))
+        if self.answered_at is not None and not there.channels[self.channel_id]:
+            out.append(Answer(self.channel_id))
+        if self.pending_fetch is not None:
+            out.append(self.pending_fetch)
+        return out + (self.player.resume(there) if self.player is not None else [])
 
     # Problems, callbacks, and the parameters of requests.
 

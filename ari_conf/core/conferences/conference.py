@@ -10,7 +10,7 @@ A conference holds its members, who keep their own state and media state (`Membe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar, get_args
 
@@ -57,6 +57,7 @@ from ari_conf.core.effects import (
     Target,
 )
 from ari_conf.core.elements import Prompt
+from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.messages import (
     Admitted,
     CallbackRequested,
@@ -165,7 +166,7 @@ class Conference:
 
     @property
     def bridge_id(self) -> str:
-        return self.conference_id
+        return ids.bridge_id(self.conference_id)
 
     @property
     def members_in_bridge(self) -> list[Member]:
@@ -959,6 +960,66 @@ class Conference:
             return [HangupRequested(member.call_uuid)]
         member.leaving_until = now + REMOVAL_AGAIN_MS
         return [RemoveChannel(member.channel_id, self.bridge_id, member.member_id)]
+
+    # Recovery.
+
+    def expectations(self) -> Iterator[Expectation]:
+        """Yield what the conference and its members expect of Asterisk: see `expectations.py`."""
+        about = Expectation("bridge", self.bridge_id, self.bridge_id)
+        if self.bridge is BridgeState.CREATING:
+            yield about._replace(if_there=ev.BridgeCreated(self.bridge_id))
+        elif self.bridge in (BridgeState.READY, BridgeState.DESTROYING):
+            yield about._replace(if_gone=ev.BridgeDestroyed(self.bridge_id))
+        for member in self.members.values():
+            yield from member.expectations(self.bridge_id)
+        for player in self.shared_playback.players.values():
+            yield from player.expectations()
+        for recording in self.recordings.values():
+            yield from recording.expectations()
+
+    def resume(self, there: AsteriskState) -> Outputs:
+        """Return the effects in progress, which may have been lost with the previous process."""
+        exists = self.bridge_id in there.bridges
+        out: Outputs = [effect for _, effect in self.undone if exists]
+        if self.claim is ClaimState.REQUESTED:
+            out += self.claim_name()
+        if self.bridge is BridgeState.CREATING and not exists:
+            out.append(CreateBridge(self.bridge_id))
+        if self.bridge is BridgeState.DESTROYING and exists:
+            out.append(DestroyBridge(self.bridge_id))
+        for member in self.members.values():
+            if member.channel_id in there.channels:
+                out += member.resume(self.bridge_id, there)
+        for player in self.shared_playback.players.values():
+            out += player.resume(there)
+        for recording in self.recordings.values():
+            out += recording.resume(there)
+        return out
+
+    def talking_members(self) -> list[Member]:
+        """Return the members that talk in the bridge, as far as is known."""
+        return [m for m in self.members_in_bridge if m.talking]
+
+    def evict_strangers(self, there: AsteriskState, before: Iterable[Expectation]) -> Outputs:
+        """Remove channels from the bridge that already before the snapshot belonged to no member, or to a member
+        outside. They hear the others and are heard, and nothing else would ever remove them.
+
+        `before`: all expectations before the snapshot."""
+        is_ready = self.bridge is BridgeState.READY
+        inside = there.bridges.get(self.bridge_id, frozenset()) if is_ready else frozenset()
+        members = [m for m in self.members.values() if m.channel_id in inside]
+        if len(members) == len(inside) and all(m.may_be_in_bridge for m in members):
+            return []
+        were = {e.id: e for e in before if self.bridge_id in (e.id, e.bridge_id)}
+        if self.bridge_id not in were:
+            return []
+        strange = set(inside).difference(were, [m.channel_id for m in members])
+        for member in members:
+            was = were.get(member.channel_id)
+            outside = was is not None and was.kind == "outside" and was.turn == member.additions
+            if outside and not member.may_be_in_bridge:
+                strange.add(member.channel_id)
+        return [RemoveChannel(channel_id, self.bridge_id) for channel_id in sorted(strange)]
 
     # Forced end.
 

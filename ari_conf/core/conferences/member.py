@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
@@ -25,6 +26,7 @@ from ari_conf.core.effects import (
     AddChannel,
     DeafenChannel,
     DetectTalking,
+    MuteChannel,
     RemoveChannel,
     ReportProblem,
     StartMusic,
@@ -33,7 +35,8 @@ from ari_conf.core.effects import (
 )
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.elements import Play, Prompt
-from ari_conf.core.events import Event, SoundFailed
+from ari_conf.core.events import ChannelEnteredBridge, ChannelLeftBridge, Event, SoundFailed
+from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.messages import Outputs, SoundDocumentRequested
 from ari_conf.core.playback.player import Player
 from ari_conf.core.playback.private_playback import PrivatePlayback
@@ -49,6 +52,7 @@ ExitReason = Literal[
 ]
 
 
+MAY_BE_IN_BRIDGE = (ENTERING_BRIDGE, IN_BRIDGE, LEAVING_FOR_HOLD, LEAVING)
 MAY_HEAR_PRIVATE_PLAYBACK = (WAITING, IN_BRIDGE, ON_HOLD)
 """In the other states, the call is not answered yet, or the channel is being moved."""
 
@@ -349,15 +353,16 @@ class Member:
             return []
         sound.request_pending = True
         sound.request_count += 1
-        fetch_id = ids.for_member(self.conference_id, self.member_id, sound.action, sound.request_count)
         params = (("ConferenceName", self.element.name), ("ConferenceAction", sound.action))
-        return [SoundDocumentRequested(self.call_uuid, fetch_id, sound.url, params)]
+        return [SoundDocumentRequested(self.call_uuid, self._fetch_id(sound), sound.url, params)]
+
+    def _fetch_id(self, sound: ConferenceSound) -> str:
+        return ids.for_member(self.conference_id, self.member_id, sound.action, sound.request_count)
 
     def pending_sound(self, fetch_id: str) -> ConferenceSound | None:
         """Return the sound that this fetch result belongs to, or None if no sound awaits it."""
-        _, _, _, action, number = fetch_id.split(".")
         for sound in (self.enter_sound, self.exit_sound, self.wait_sound):
-            if sound.action == action and sound.request_pending and str(sound.request_count) == number:
+            if sound.request_pending and fetch_id == self._fetch_id(sound):
                 return sound
         return None
 
@@ -369,6 +374,57 @@ class Member:
     def on_sound_failed(self, sound: ConferenceSound) -> None:
         # Spec: "A fetch that fails means no sound (waiting for the start: default music) and a warning."
         sound.request_pending, sound.items = False, ()
+
+    # Recovery.
+
+    @property
+    def may_be_in_bridge(self) -> bool:
+        return self.state in MAY_BE_IN_BRIDGE
+
+    def expectations(self, bridge_id: str) -> Iterator[Expectation]:
+        """Yield what the member expects of Asterisk: see `expectations.py`."""
+        about = Expectation("member", self.channel_id, self.channel_id, bridge_id, turn=self.additions)
+        if self.state is ENTERING_BRIDGE or (self.state is IN_BRIDGE and self.reentering):
+            entered = ChannelEnteredBridge(self.channel_id, bridge_id)
+            # A server that takes over adds a re-entering channel again, and receives the event of that.
+            yield about._replace(if_there=entered, confirmed_started=not self.reentering)
+        elif self.may_be_in_bridge:
+            left = ChannelLeftBridge(self.channel_id, bridge_id)
+            decided = self.state is LEAVING and self.reason is not None
+            yield about._replace(if_gone=left, already_decided=decided)
+        else:
+            yield about._replace(kind="outside")
+        for player in self._players():
+            yield from player.expectations()
+
+    def resume(self, bridge_id: str, there: AsteriskState) -> Outputs:
+        """Return the effects in progress, which may have been lost with the previous process."""
+        is_in = self.channel_id in there.bridges.get(bridge_id, ())
+        out: Outputs = []
+        enters = self.state is ENTERING_BRIDGE and not is_in
+        if enters or (self.state is IN_BRIDGE and self.reentering):
+            out.append(AddChannel(self.channel_id, bridge_id, self.member_id))
+        if self.state in (LEAVING_FOR_HOLD, LEAVING) and is_in:
+            out.append(RemoveChannel(self.channel_id, bridge_id, self.member_id))
+        # Asterisk doesn't report which channels are muted.
+        if self.silenced:
+            out.append(MuteChannel(self.channel_id, True))
+        if self.deaf and self.state is not ON_HOLD:
+            out.append(DeafenChannel(self.channel_id, True))
+        if self.talk_detection_on:
+            out.append(DetectTalking(self.channel_id, FLOOR_SILENCE_MS))
+        if self.music:
+            out.append(StartMusic(self.channel_id))
+        for sound in (self.enter_sound, self.exit_sound, self.wait_sound):
+            if sound.request_pending:
+                sound.request_pending = False
+                out += self.request_sound(sound)
+        for player in self._players():
+            out += player.resume(there)
+        return out
+
+    def _players(self) -> list[Player]:
+        return [player for player in (self.player, self.private_playback.player) if player is not None]
 
 
 def schedule_digits(send_digits: str, now: int) -> tuple[tuple[int, str], ...]:
