@@ -193,6 +193,9 @@ def test_one_who_is_muted_is_not_to_be_heard() -> None:
     talk.hears(2, BOB, (0, 3200), (5000, 5200), (6300, END))
     (text,) = talk.wrong()
     assert text.startswith("caller 2 (standup) and caller 1 (standup): the second is muted, and is heard for ")
+    assert judge(talk.legs, [], [(T0 + 4900, 300.0)]).findings == [], "the mute was late with the machine"
+    (found,) = judge(talk.legs, [], [(T0 + 3800, 300.0)]).findings
+    assert found.text == text, "a stall at another time is no excuse"
 
 
 def test_one_who_left_muted_and_calls_again_is_to_be_heard() -> None:
@@ -237,6 +240,10 @@ def test_the_wait_sound() -> None:
     waits.ear = Sounds({WAIT_HZ: [(1000, 4000), (8000, END)]})
     (text,) = talk.wrong()
     assert text.startswith("caller 4 (doors) waits, and hears no wait sound for 40")
+    stalls = [(T0 + 5000, 600.0), (T0 + 7000, 500.0)]
+    assert judge(talk.legs, [], stalls).findings == [], "together they explain what is beyond the limit"
+    (found,) = judge(talk.legs, [], stalls[:1]).findings
+    assert found.text == text, "a stall excuses no more than its own length"
     talk.fault("application killed", 3000, 6500)
     assert talk.wrong() == []
 
