@@ -17,30 +17,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
-from urllib.parse import quote, urlencode, urlsplit
-
-import msgspec
-from aiohttp import encode_basic_auth
+from urllib.parse import urlsplit
 
 from ari_conf.ari.address import Server
-from ari_conf.ari.event_sockets import ActPermission, EventHandlers, EventSockets
-from ari_conf.ari.http_pool import HttpPool
+from ari_conf.ari.event_sockets import EventHandlers, EventSockets
+from ari_conf.ari.http_requests import HttpRequests, encode_body, late
+from ari_conf.ari.permission import ALWAYS_PERMITTED, ActPermission
 from ari_conf.ari.websocket import decode_response
-from ari_conf.errors import AriLate
 
 Transport = Literal["http", "socket"]
-
-
-class AlwaysPermitted:
-    """Permission that is always held."""
-
-    is_held = True
-
-    async def wait_until_held(self) -> None:
-        return
-
-
-ALWAYS_PERMITTED = AlwaysPermitted()
 
 
 class Client:
@@ -61,9 +46,9 @@ class Client:
         """Create a client that is not connected. It sends no request while `permission` is not held."""
         self._server = server
         self.permission = permission
-        self._sockets = EventSockets(server, self, EventHandlers(on_event, on_connected, on_disconnected))
-        authorization = encode_basic_auth(server.user, server.password)
-        self._rest = HttpPool(server.url, authorization, server.connections, permission.wait_until_held)
+        self._http = HttpRequests(server, permission)
+        handlers = EventHandlers(on_event, on_connected, on_disconnected)
+        self._sockets = EventSockets(server, self._http, permission, handlers)
 
     @property
     def app(self) -> str:
@@ -100,7 +85,7 @@ class Client:
 
     async def close(self) -> None:
         await self._sockets.close()
-        self._rest.close()
+        self._http.close()
 
     async def request(
         self,
@@ -120,17 +105,16 @@ class Client:
         carried out twice. Raises AriNotFound (404), AriUnreachable (no connection, or no response in time), AriError
         (anything else).
         """
+        if over == "http":
+            return await self._http.request(method, path, query, body, kind=kind, twice=twice)
         await self.permission.wait_until_held()
-        socket = self._sockets.newest if over == "socket" else None
-        sent = msgspec.json.encode(body) if body is not None else None
+        socket = self._sockets.newest
+        if socket is None or not socket.accepts_requests:
+            return await self._http.request(method, path, query, body, kind=kind, twice=twice)
+        encoded_body = encode_body(body)
         try:
             async with asyncio.timeout(self._server.deadline):
-                if socket is not None and socket.accepts_requests:
-                    answer = await socket.request(method, path, query or {}, sent)
-                else:
-                    asked = urlencode(query, quote_via=quote) if query else ""
-                    answer = await self._rest.request(method, path, asked, sent, twice)
+                response = await socket.request(method, path, query or {}, encoded_body)
         except TimeoutError:
-            late = f"Asterisk did not answer {method} {path} within {self._server.deadline:g} s"
-            raise AriLate(late) from None
-        return decode_response(method, path, answer, kind)
+            raise late(self._server.deadline, method, path) from None
+        return decode_response(method, path, response, kind)

@@ -16,7 +16,7 @@ import hmac
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 from urllib.parse import urlencode
 
 import picows
@@ -25,6 +25,8 @@ from aiohttp import encode_basic_auth
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
 from ari_conf.ari.address import Server
+from ari_conf.ari.http_requests import HttpRequests
+from ari_conf.ari.permission import ActPermission
 from ari_conf.ari.websocket import AriWebSocket
 from ari_conf.common.supervision import Tasks
 from ari_conf.errors import AriError, AriNotFound, SetupFailed
@@ -57,35 +59,9 @@ class EventHandlers:
     disconnected: Callable[[], None]
 
 
-class RequestSender(Protocol):
-    async def request(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        body: Any = None,
-        *,
-        over: Literal["http", "socket"] = "http",
-    ) -> Any: ...
-
-    @property
-    def permission(self) -> ActPermission: ...
-
-
-class ActPermission(Protocol):
-    """Permission to act for the calls of this Asterisk."""
-
-    @property
-    def is_held(self) -> bool:
-        """True while the permission is held."""
-
-    async def wait_until_held(self) -> None:
-        """Wait until the permission is held."""
-
-
 class EventSockets:
-    def __init__(self, server: Server, asks: RequestSender, told: EventHandlers) -> None:
-        self._server, self._asks, self._told = server, asks, told
+    def __init__(self, server: Server, http: HttpRequests, permission: ActPermission, handlers: EventHandlers) -> None:
+        self._server, self._http, self._permission, self._handlers = server, http, permission, handlers
         self._authorization = encode_basic_auth(server.user, server.password)
         self._open: list[AriWebSocket] = []
         """Connected WebSockets, the newest last."""
@@ -173,9 +149,9 @@ class EventSockets:
         if not hmac.compare_digest(offered.encode(errors="replace"), self._authorization.encode()):
             log.warning("websocket rejected", reason="wrong user or password")
             return _refused(401, {"WWW-Authenticate": 'Basic realm="ari"'})
-        if not self._asks.permission.is_held:
+        if not self._permission.is_held:
             # Asterisk tries again in half a second. By then the permission is confirmed, or another process has it.
-            self._tasks.start(self._asks.permission.wait_until_held())
+            self._tasks.start(self._permission.wait_until_held())
             return _refused(503, {"Retry-After": "1"})
         chosen = {"Sec-WebSocket-Protocol": "ari"} if "Sec-WebSocket-Protocol" in request.headers else {}
         return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(chosen), self._socket(ours=False))
@@ -217,7 +193,7 @@ class EventSockets:
             log.warning("event websocket opened by server", app=self._server.app, reason=reason)
 
     async def _connect(self) -> AriWebSocket:
-        await self._asks.permission.wait_until_held()
+        await self._permission.wait_until_held()
         asked = urlencode({"app": self._server.app, "subscribeAll": "false"})
         url = f"ws{self._server.url.rstrip('/').removeprefix('http')}/events?{asked}"
         socket = self._socket(ours=True)
@@ -234,7 +210,7 @@ class EventSockets:
         self._probe_received.clear()
         for _ in range(PROBE_ATTEMPTS):
             try:
-                await self._asks.request("POST", f"/events/user/{PROBE_EVENT}", {"application": self._server.app})
+                await self._http.request("POST", f"/events/user/{PROBE_EVENT}", {"application": self._server.app})
                 await asyncio.wait_for(self._probe_received.wait(), PROBE_TIMEOUT_S)
             except AriNotFound:
                 return False  # the Stasis application no longer exists
@@ -257,12 +233,12 @@ class EventSockets:
         self._open = [one for one in self._open if one not in older] + [socket]
         self._all_closed.clear()
         if older:
-            self._told.disconnected()
+            self._handlers.disconnected()
         for one in older:
             one.close()
         opened_by = "server" if socket.opened_by_us else "asterisk"
         log.info("asterisk connected", app=self._server.app, opened_by=opened_by)
-        self._told.connected()
+        self._handlers.connected()
         self._preparing[socket] = self._tasks.start(self._prepare(socket))
 
     def _over(self, socket: AriWebSocket) -> None:
@@ -279,7 +255,7 @@ class EventSockets:
         self._alone_since = asyncio.get_running_loop().time()
         self._all_closed.set()
         log.log(20 if self._finished else 30, "asterisk disconnected", app=self._server.app)
-        self._told.disconnected()
+        self._handlers.disconnected()
 
     def _receive(self, message: dict[str, Any]) -> None:
         match message:
@@ -288,7 +264,7 @@ class EventSockets:
             case {"type": "ApplicationReplaced"}:
                 self._check_needed.set()
             case _:
-                self._told.event(message)
+                self._handlers.event(message)
 
     async def _prepare(self, socket: AriWebSocket) -> None:
         names = (*self._server.events, *NEEDED) if self._server.events else ()
@@ -296,7 +272,7 @@ class EventSockets:
         path = f"/applications/{self._server.app}/eventFilter"
         for _ in range(5):
             try:
-                await self._asks.request("PUT", path, body=wanted)
+                await self._http.request("PUT", path, body=wanted)
                 break
             except AriNotFound:
                 break  # Asterisk sends no events there; after a check the server opens one

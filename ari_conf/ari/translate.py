@@ -12,7 +12,7 @@ from ari_conf.common.safe_text import stripped
 from ari_conf.core import effects as do
 from ari_conf.core import events as seen
 from ari_conf.core import ids
-from ari_conf.core.request_params import CANCELED, NO_MEDIA
+from ari_conf.core.hangup_codes import CANCELED_CAUSE, NO_MEDIA_CAUSE
 
 INAUDIBLE = -32768
 """Value of VOLUME() for a deafened channel: divides the amplitude of each sample by 32768."""
@@ -88,15 +88,15 @@ def _cause(message: Mapping[str, Any]) -> int:
         case {"soft": True, "cause": 1}:
             # A soft hangup comes from inside Asterisk, and its "cause" is an internal flag. 1 is the channel's own
             # driver, which has received nothing for `rtp_timeout` (seen on 22.10.1). 32 is a request of the server.
-            return NO_MEDIA
+            return NO_MEDIA_CAUSE
         case {"soft": True}:
             return 0
         case {"tech_cause": 487}:
             # The caller sent CANCEL; its Reason doesn't matter.
-            return CANCELED
+            return CANCELED_CAUSE
         case {"type": "ChannelHangupRequest", "channel": {"state": "Down" | "Ring" | "Ringing"}}:
             # The caller sent BYE before the answer.
-            return CANCELED if message.get("cause") in (None, 0, 16, 26, 31, 127) else _number_of(message)
+            return CANCELED_CAUSE if message.get("cause") in (None, 0, 16, 26, 31, 127) else _number_of(message)
     return _number_of(message)
 
 

@@ -12,8 +12,8 @@
 | X-PH- headers of a call, as JSON | MOST_HEADER_BYTES | the rest is left out, and a problem says so |
 | problems of one step | the warnings of a document, or one for each member | |
 | switch-off effects of one call or conference, remembered for a takeover | MOST_UNDONE | the oldest is forgotten |
-| failed requests that are repeated, of one channel or bridge | MOST_INSISTED | the oldest is dropped |
-| failed requests that are repeated in one step | INSISTED_AT_ONCE | they wait for another second |
+| failed requests that are repeated, of one channel or bridge | MAX_RETRIES_PER_TARGET | the oldest is dropped |
+| failed requests that are repeated in one step | MAX_RETRIES_PER_STEP | they wait for another second |
 
 `account.py` limits the members of a conference, and the document parser limits the length of a document.
 """
@@ -25,5 +25,5 @@ MOST_DIGITS = 1000
 MOST_HEADER_BYTES = 32 * 1024
 """Half of the maximum size of a callback."""
 MOST_UNDONE = 50
-MOST_INSISTED = 20
-INSISTED_AT_ONCE = 200
+MAX_RETRIES_PER_TARGET = 20
+MAX_RETRIES_PER_STEP = 200

@@ -2,7 +2,7 @@
 
 Restored state is checked against them, so that no later event meets a state that the engine cannot produce. The
 simulation checks every state that it reaches. Each function yields one short phrase per violation, and nothing if the
-state is valid. `abort` checks that calls and conferences refer to each other.
+state is valid. `restoration` checks that calls and conferences refer to each other.
 """
 
 from __future__ import annotations
@@ -11,29 +11,44 @@ from collections.abc import Iterator
 
 from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
-from ari_conf.core.calls.gather import Gather
+from ari_conf.core.calls.call_state import CallState
+from ari_conf.core.calls.gather import Gather, GatherState
 from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.conferences.conference_state import BridgeState, ClaimState
 from ari_conf.core.conferences.member import ConferenceSound, Member
-from ari_conf.core.conferences.recording import Recording
+from ari_conf.core.conferences.member_state import MemberState
+from ari_conf.core.conferences.recording import Recording, RecordingState
 from ari_conf.core.effects import Target
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.elements import Wait
 from ari_conf.core.ids import OwnerKind
-from ari_conf.core.playback.player import Player
+from ari_conf.core.playback.player import Player, PlayerState
 from ari_conf.core.playback.private_playback import PrivatePlayback
 from ari_conf.core.request_params import plausible
 
 BRIDGES = {
-    "asked": ("none",),
-    "held": ("creating", "ready"),
-    "released": ("none", "creating", "ready", "destroying"),
+    ClaimState.REQUESTED: (BridgeState.NONE,),
+    ClaimState.GRANTED: (BridgeState.CREATING, BridgeState.READY),
+    ClaimState.RELEASED: (BridgeState.NONE, BridgeState.CREATING, BridgeState.READY, BridgeState.DESTROYING),
 }
 """Possible bridge states, by the state of the conference's name claim."""
-STATES = {
-    "none": ("arriving",),
-    "creating": ("waiting", "joining", "held", "leaving"),
-    "ready": ("waiting", "adding", "mixed", "parting", "held", "leaving"),
-    "destroying": (),
+STATES: dict[BridgeState, tuple[MemberState, ...]] = {
+    BridgeState.NONE: (MemberState.AWAITING_NAME,),
+    BridgeState.CREATING: (
+        MemberState.WAITING,
+        MemberState.AWAITING_BRIDGE,
+        MemberState.ON_HOLD,
+        MemberState.LEAVING,
+    ),
+    BridgeState.READY: (
+        MemberState.WAITING,
+        MemberState.ENTERING_BRIDGE,
+        MemberState.IN_BRIDGE,
+        MemberState.LEAVING_FOR_HOLD,
+        MemberState.ON_HOLD,
+        MemberState.LEAVING,
+    ),
+    BridgeState.DESTROYING: (),
 }
 """Possible member states, by the bridge state of the conference."""
 
@@ -47,6 +62,8 @@ def of_call(call: Call) -> Iterator[str]:
         yield "it has ended"
     if call.account is not None and call.account.auth_id != call.auth_id:
         yield "its account"
+    if call.state is not _implied_state(call):
+        yield "its state"
     running = call.running
     if isinstance(running, Element) != (call.conference_id is not None):
         yield "its conference"
@@ -55,17 +72,17 @@ def of_call(call: Call) -> Iterator[str]:
             yield "it is being hung up, but still runs an element"
         return
     if call.account is None:
-        if running is not None or call.fetching is not None:
+        if running is not None or call.fetch_purpose is not None:
             yield "it runs without an account"
         return
-    if (running is None) == (call.fetching is None):
+    if (running is None) == (call.fetch_purpose is None):
         yield "its running element or request"
     if not 0 <= call.position <= len(call.elements):
         yield "its position in the document"
-    asked = call.asked
-    if (asked is None) != (call.fetching is None):
+    fetch = call.pending_fetch
+    if (fetch is None) != (call.fetch_purpose is None):
         yield "its document"
-    if asked is not None and asked.fetch_id != ids.for_call(call.call_uuid, call.serial):
+    if fetch is not None and fetch.fetch_id != ids.for_call(call.call_uuid, call.serial):
         yield "its document"
     owner = ids.for_call(call.call_uuid, call.serial)
     if isinstance(running, Player):
@@ -74,12 +91,25 @@ def of_call(call: Call) -> Iterator[str]:
         yield from _of_gather(running, owner, call.target)
 
 
+def _implied_state(call: Call) -> CallState:
+    """Return the state that the call's other fields imply."""
+    if call.ended_at is not None:
+        return CallState.ENDED
+    if call.hangup_retry_at is not None:
+        return CallState.HANGING_UP
+    if call.account is None:
+        return CallState.IDENTIFYING
+    if call.fetch_purpose is not None:
+        return CallState.FETCHING
+    return CallState.IN_CONFERENCE if isinstance(call.running, Element) else CallState.RUNNING
+
+
 def _of_gather(gather: Gather, owner: str, target: Target) -> Iterator[str]:
     if (gather.owner, gather.target) != (owner, target):
         yield "the owner of the gathered digits"
-    awaits = gather.phase in ("first", "more")
-    if gather.ended or awaits != (gather.until is not None) or awaits != (gather.player is None):
-        yield "the phase of the gathered digits"
+    awaits = gather.state in (GatherState.FIRST_DIGIT, GatherState.NEXT_DIGIT)
+    if gather.ended or awaits != (gather.timer_at is not None) or awaits != (gather.player is None):
+        yield "the state of the gathered digits"
     if gather.player is not None:
         yield from _of_player(gather.player, f"{owner}.{gather.players}", target)
 
@@ -87,15 +117,16 @@ def _of_gather(gather: Gather, owner: str, target: Target) -> Iterator[str]:
 def _of_player(player: Player, owner: str, target: Target) -> Iterator[str]:
     if (player.owner, player.target) != (owner, target):
         yield "the owner of a sound"
-    if player.state in ("new", "done") or not 0 <= player.position < len(player.items):
+    if player.state in (PlayerState.NEW, PlayerState.DONE) or not 0 <= player.position < len(player.items):
         yield "the position of a sound"
         return
     waits = isinstance(player.items[player.position], Wait)
-    if waits if player.state in ("preparing", "playing") else not waits and player.state == "waiting":
+    sounds = player.state in (PlayerState.PREPARING, PlayerState.PLAYING)
+    if waits if sounds else not waits and player.state is PlayerState.WAITING:
         yield "the state of a sound"
-    if player.state == "playing" and not player.media:
+    if player.state is PlayerState.PLAYING and not player.media:
         yield "the file of a sound"
-    if (player.state in ("waiting", "gap")) != (player.until is not None):
+    if (player.state in (PlayerState.WAITING, PlayerState.PAUSING)) != (player.until is not None):
         yield "the deadline of a sound"
 
 
@@ -106,12 +137,12 @@ def of_conference(conference: Conference) -> Iterator[str]:
         yield "its times"
     if conference.bridge not in BRIDGES[conference.claim]:
         yield "its name and its bridge"
-    # A conference that ends before its claim has a result stays in "asked", because the claim gets only one result.
-    if conference.ending != (conference.claim == "released") and conference.claim != "asked":
+    # A conference that ends before its claim has a result stays in REQUESTED, because the claim gets only one result.
+    if conference.ending != (conference.claim is ClaimState.RELEASED) and conference.claim is not ClaimState.REQUESTED:
         yield "its end"
-    if not conference.ending and conference.claim == "held" and not conference.members:
+    if not conference.ending and conference.claim is ClaimState.GRANTED and not conference.members:
         yield "it is empty, but has not ended"
-    destroyed = conference.bridge == "destroying" and conference.destroy_again_at is None
+    destroyed = conference.bridge is BridgeState.DESTROYING and conference.destroy_again_at is None
     if conference.ending and (conference.is_finished or destroyed):
         yield "it has ended"
     members = conference.members.values()
@@ -121,13 +152,17 @@ def of_conference(conference: Conference) -> Iterator[str]:
         if member.member_id != member_id or member_id < 1:
             yield "a member's id"
         yield from _of_member(member, conference)
-    for owner, player in conference.players.items():
+    for owner, player in conference.shared_playback.players.items():
         owned = ids.parse(owner)
         if owned is None or (owned.kind, owned.owner) != (OwnerKind.CONFERENCE, conference.conference_id):
             yield "the owner of a sound"
         yield from _of_player(player, owner, Target("bridge", conference.bridge_id))
-    if conference.recording is not None:
-        yield from _of_recording(conference.recording, conference)
+    if sum(not recording.handed_over for recording in conference.recordings.values()) > 1:
+        yield "two recordings at a time"
+    for recording_id, recording in conference.recordings.items():
+        if recording.recording_id != recording_id:
+            yield "the recording's id"
+        yield from _of_recording(recording, conference)
 
 
 def _of_recording(recording: Recording, conference: Conference) -> Iterator[str]:
@@ -135,9 +170,10 @@ def _of_recording(recording: Recording, conference: Conference) -> Iterator[str]
         yield "the recording's owner"
     if not recording.recording_id or not plausible(recording.started_at, recording.ended_at):
         yield "the recording's id or times"
-    if recording.is_finished != recording.handed_on or (recording.state == "stopping" and recording.deadline is None):
+    stopping = recording.state is RecordingState.STOPPING
+    if recording.is_finished != recording.handed_over or (stopping and recording.deadline is None):
         yield "the recording's state"
-    if not recording.is_finished and conference.bridge != "ready":
+    if not recording.is_finished and conference.bridge is not BridgeState.READY:
         yield "the recording and the bridge"
 
 
@@ -150,11 +186,11 @@ def _of_member(member: Member, conference: Conference) -> Iterator[str]:
     if not plausible(member.joined_at, member.talking_at):
         yield "a member's times"
     state = member.state
-    if state not in STATES.get(conference.bridge, ()) or (conference.ending and state != "leaving"):
+    if state not in STATES.get(conference.bridge, ()) or (conference.ending and state is not MemberState.LEAVING):
         yield "a member's state"
-    if state not in ("arriving", "leaving") and (state == "waiting") == conference.started:
+    if member.is_present and (state is MemberState.WAITING) == conference.started:
         yield "a member's wait for the start"
-    if state == "leaving" and member.leaving_until is None and not member.removals:
+    if state is MemberState.LEAVING and member.leaving_until is None and not member.removals:
         yield "a member who never leaves"
     yield from _of_sounds(member.enter_sound, "enterSound")
     yield from _of_sounds(member.exit_sound, "exitSound")
@@ -163,21 +199,21 @@ def _of_member(member: Member, conference: Conference) -> Iterator[str]:
     if member.player is not None:
         kind = "hold" if member.player.owner.startswith(f"{own}.hold.") else "wait"
         yield from _of_player(member.player, f"{own}.{kind}.{member.rounds}", target)
-    yield from _of_aside(member.aside, f"{own}.aside", target)
+    yield from _of_private_playback(member.private_playback, f"{own}.private", target)
 
 
 def _of_sounds(sounds: ConferenceSound, action: str) -> Iterator[str]:
-    if sounds.action != action or (sounds.url is None and (sounds.asking or sounds.items is None)):
+    if sounds.action != action or (sounds.url is None and (sounds.request_pending or sounds.items is None)):
         yield "a member's sounds"
 
 
-def _of_aside(aside: PrivatePlayback, owner: str, target: Target) -> Iterator[str]:
-    player = aside.player
+def _of_private_playback(playback: PrivatePlayback, owner: str, target: Target) -> Iterator[str]:
+    player = playback.player
     if player is None:
         return
-    if not aside.queue or player.items != (aside.queue[0],):
+    if not playback.queue or player.items != (playback.queue[0],):
         yield "the sounds queued for a member"
-    yield from _of_player(player, f"{owner}.{aside.count}", target)
+    yield from _of_player(player, f"{owner}.{playback.count}", target)
 
 
 def _is_id(text: str) -> bool:

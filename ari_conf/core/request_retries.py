@@ -12,10 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ari_conf.core.backoff import again_ms
-from ari_conf.core.bounds import INSISTED_AT_ONCE, MOST_INSISTED
+from ari_conf.core.bounds import MAX_RETRIES_PER_STEP, MAX_RETRIES_PER_TARGET
+from ari_conf.core.calls.call import Call
 from ari_conf.core.calls.gather import Gather
-from ari_conf.core.calls.state import CallState
 from ari_conf.core.conferences.member import FLOOR_SILENCE_MS, Member
+from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.effects import (
     DeafenChannel,
     DestroyBridge,
@@ -39,12 +40,12 @@ Aspect = tuple[type, str]
 
 
 @dataclass(slots=True)
-class Failed:
+class FailedRequest:
     effect: RetriableEffect
     times: int
     at: int
     """Epoch milliseconds at which the request is due again, or was repeated."""
-    asked: bool = False
+    repeated: bool = False
     """The request was repeated and has not failed since."""
 
 
@@ -52,51 +53,51 @@ class Failed:
 class RequestRetries:
     at: int | None = None
     """Epoch milliseconds of the earliest repetition; None if none is due."""
-    _failed: dict[str, dict[Aspect, Failed]] = field(default_factory=dict)
+    _by_target: dict[str, dict[Aspect, FailedRequest]] = field(default_factory=dict)
     """Failed requests by id of the channel or bridge, then by aspect."""
 
     def failed(self, effect: RetriableEffect, now: int) -> None:
-        aspects = self._failed.setdefault(lane_of(effect), {})
+        aspects = self._by_target.setdefault(target_of(effect), {})
         before = aspects.pop(_aspect(effect), None)
         times = before.times if before is not None else 0
         # Due times are whole seconds, so that many simultaneous failures are repeated in one pass.
         at = -(-(now + again_ms(times)) // 1000) * 1000
-        aspects[_aspect(effect)] = Failed(effect, times + 1, at)
-        if len(aspects) > MOST_INSISTED:
+        aspects[_aspect(effect)] = FailedRequest(effect, times + 1, at)
+        if len(aspects) > MAX_RETRIES_PER_TARGET:
             del aspects[next(iter(aspects))]
         self.at = at if self.at is None else min(self.at, at)
 
     def due(self, now: int) -> list[RetriableEffect]:
         found: list[RetriableEffect] = []
-        for each in self._each():
-            if each.asked and each.at + DONE_MS <= now:
-                self.settled(each.effect)
-            elif not each.asked and each.at <= now:
-                if len(found) == INSISTED_AT_ONCE:
-                    each.at = now + 1000
+        for request in self._requests():
+            if request.repeated and request.at + DONE_MS <= now:
+                self.settled(request.effect)
+            elif not request.repeated and request.at <= now:
+                if len(found) == MAX_RETRIES_PER_STEP:
+                    request.at = now + 1000
                     continue
-                found.append(each.effect)
-                each.at, each.asked = now, True
-        self.at = min((each.at for each in self._each() if not each.asked), default=None)
+                found.append(request.effect)
+                request.at, request.repeated = now, True
+        self.at = min((request.at for request in self._requests() if not request.repeated), default=None)
         return found
 
     def settled(self, effect: RetriableEffect) -> None:
         """Forget a request that has been carried out, or whose target no longer exists."""
-        aspects = self._failed.get(lane_of(effect), {})
+        aspects = self._by_target.get(target_of(effect), {})
         aspects.pop(_aspect(effect), None)
         if not aspects:
-            self._failed.pop(lane_of(effect), None)
+            self._by_target.pop(target_of(effect), None)
 
-    def forget(self, lane: str) -> None:
+    def forget(self, target_id: str) -> None:
         """Forget all requests about a channel or bridge that no longer exists."""
-        if self._failed:
-            self._failed.pop(lane, None)
+        if self._by_target:
+            self._by_target.pop(target_id, None)
 
-    def _each(self) -> list[Failed]:
-        return [each for aspects in self._failed.values() for each in aspects.values()]
+    def _requests(self) -> list[FailedRequest]:
+        return [request for aspects in self._by_target.values() for request in aspects.values()]
 
 
-def lane_of(effect: RetriableEffect) -> str:
+def target_of(effect: RetriableEffect) -> str:
     """Return the id of the channel or bridge that the request concerns."""
     match effect:
         case StopPlayback(target):
@@ -117,7 +118,7 @@ def _aspect(effect: RetriableEffect) -> Aspect:
     return type(effect), ""
 
 
-def wanted(effect: RetriableEffect, call: CallState | None, member: Member | None) -> RetriableEffect:
+def wanted(effect: RetriableEffect, call: Call | None, member: Member | None) -> RetriableEffect:
     """Return the latest request to Asterisk about the same aspect, according to the state.
 
     `call` has the channel; `member` is its membership in a conference.
@@ -126,7 +127,8 @@ def wanted(effect: RetriableEffect, call: CallState | None, member: Member | Non
         case MuteChannel(channel_id):
             return MuteChannel(channel_id, member is not None and member.silenced)
         case DeafenChannel(channel_id):
-            return DeafenChannel(channel_id, member is not None and member.deaf and member.state != "held")
+            deaf = member is not None and member.deaf and member.state is not MemberState.ON_HOLD
+            return DeafenChannel(channel_id, deaf)
         case StartMusic(channel_id) | StopMusic(channel_id):
             return StartMusic(channel_id) if member is not None and member.music else StopMusic(channel_id)
         case SendSilence(channel_id):
@@ -136,9 +138,9 @@ def wanted(effect: RetriableEffect, call: CallState | None, member: Member | Non
     return effect
 
 
-def _silence_ms(call: CallState | None, member: Member | None) -> int | None:
+def _silence_ms(call: Call | None, member: Member | None) -> int | None:
     if member is not None:
-        return FLOOR_SILENCE_MS if member.detected else None
+        return FLOOR_SILENCE_MS if member.talk_detection_on else None
     running = call.running if call is not None else None
     player = running.player if isinstance(running, Gather) else running
     return player.silence_ms if isinstance(player, Player) else None

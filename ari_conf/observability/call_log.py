@@ -12,7 +12,7 @@ from ari_conf.core import effects as do
 from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.engine import Engine
-from ari_conf.core.request_params import Q850_CAUSE_NAMES
+from ari_conf.core.hangup_codes import cause_name
 from ari_conf.observability.log_setup import bare_urls
 
 log = structlog.get_logger()
@@ -41,12 +41,13 @@ class CallLog:
                     notes.document = notes.document or effect.source
                     notes.documents += 1
             elif isinstance(effect, do.AddChannel):
-                conference = self._engine.conference_of_bridge(effect.bridge_id)
+                conference = self._engine.registry.conference_of_bridge(effect.bridge_id)
                 call_uuid = self._engine.log_context(effect.channel_id).get("call_uuid")
                 if conference is not None and (notes := self._of(call_uuid)) is not None:
                     notes.conference = conference.name
-        while self._engine.over:
-            call = self._engine.over.popleft()
+        ended_calls = self._engine.registry.ended_calls
+        while ended_calls:
+            call = ended_calls.popleft()
             log.info("call", **_fields(call, self._notes.pop(call.call_uuid, _Notes())))
 
     def _of(self, call_uuid: str | None) -> _Notes | None:
@@ -68,7 +69,7 @@ def _fields(call: Call, notes: _Notes) -> dict[str, Any]:
         "conference": notes.conference,
         "answered": call.answered_at is not None,
         "duration_s": max(0, ended_at - call.started_at) / 1000,
-        "cause": Q850_CAUSE_NAMES.get(call.cause, "NORMAL_UNSPECIFIED"),
-        "code": call.code,
+        "cause": cause_name(call.hangup_cause),
+        "code": call.hangup_code,
     }
     return {name: value for name, value in told.items() if value != ""}

@@ -12,6 +12,7 @@ from ari_conf.core import events as ev
 from ari_conf.core.engine import Engine
 from ari_conf.core.messages import Outputs
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.core.step_failed import StepFailed
 from ari_conf.errors import REPORT_HINT
 from ari_conf.observability.call_log import CallLog
 from ari_conf.observability.log_fields import fields_of, log_item
@@ -63,23 +64,23 @@ class EngineLoop:
         self._observe(event, now)
         try:
             effects = self._engine.handle_event(event, now)
-        except Exception:
+        except StepFailed as failure:
             log.exception("step raised", event_type=type(event).__name__, hint=REPORT_HINT)
-            effects = self._engine.abort_failed_step(event, now)
+            effects = self._engine.abort_failed_step(failure, now)
         log_item("event", event, told)
         # A changed stream may have made the caller inaudible: effects that correct this must not linger.
         urgent = bool(effects) and isinstance(event, ev.StreamSeen)
         self._put(effects, now, may_linger=isinstance(event, TALK) and not urgent)
 
     def resume(self, out: Outputs) -> None:
-        """Write and run the effects that a reconciliation repeats."""
+        """Write and run the effects that a reconciliation repeats. Raises StepFailed."""
         now = self._now_ms()
         self._put(self._engine.replay(out, now), now)
 
     def give_up(self, keys: Iterable[str]) -> None:
         """End the calls and conferences `keys`, and those that `resume` changed before it raised."""
         now = self._now_ms()
-        self._put(self._engine.abort_failed_step(ev.DeadlineReached(), now, keys), now)
+        self._put(self._engine.abort(keys, now), now)
 
     def put(self, effects: list[do.Effect]) -> None:
         """Write and run effects that were decided outside `receive`, such as those of restoring the state."""

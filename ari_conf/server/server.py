@@ -21,6 +21,7 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.engine import Engine
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.core.restoration import Restoration
 from ari_conf.errors import LeaseLost
 from ari_conf.http_client.fetch import Fetcher
 from ari_conf.media import sound_server
@@ -215,8 +216,11 @@ class ConferenceServer:
             tasks.keep("the state rewriter", self._state_rewriter.run)
             if self._settings.sounds_url:
                 serving = await sound_server.start(self._sounds, *parse_listen_address(self._settings.sounds_listen))
-            if await self._in_time(stop, self._owner_mark.no_rival()) and await self._in_time(stop, self._restore()):
-                given_up = self._engine.restored(self._clock.now_ms())
+            restoration = Restoration(self._engine)
+            if await self._in_time(stop, self._owner_mark.no_rival()) and await self._in_time(
+                stop, self._restore(restoration)
+            ):
+                given_up = restoration.finish(self._clock.now_ms())
                 await self._serve(tasks, stop, [*given_up, *self._unreadable])
         finally:
             self._gate.close()
@@ -230,15 +234,15 @@ class ConferenceServer:
             await self._sounds.close()
             await self._fetcher.close()
 
-    async def _restore(self) -> None:
-        texts = await takeover.restore(self._state_store, self._engine)
+    async def _restore(self, restoration: Restoration) -> None:
+        texts = await takeover.restore(self._state_store, restoration)
         calls = bool(self._engine.calls or self._engine.conferences)
         await self._clock.begin(self._redis, self._name, goes_on=calls)
         if texts:
             known = await unreadable_state.known(
                 texts, self._engine, self._state_store, self._ari, self._clock.now_ms()
             )
-            self._engine.restore_unreadable(known.calls, known.conferences)
+            restoration.add_unreadable(known.calls, known.conferences)
             self._unreadable = known.problems
 
     async def _serve(self, tasks: LongLived, stop: asyncio.Event, given_up: list[do.Effect]) -> None:

@@ -30,7 +30,7 @@ class StepBuilder:
     def build(self, effects: list[do.Effect], now: int) -> tuple[Step, list[do.ExecutedEffect]]:
         """Return the step for what the engine has just decided, and the effects to run after its write; log them."""
         step, run = Step(now), list[do.ExecutedEffect]()
-        if self._engine.next_member_id != self._member_id_written:
+        if self._engine.registry.next_member_id != self._member_id_written:
             self._count(step)
         touched = self._engine.take_changes()
         step.state |= touched
@@ -77,5 +77,5 @@ class StepBuilder:
         return step
 
     def _count(self, step: Step) -> None:
-        self._member_id_written = self._engine.next_member_id
+        self._member_id_written = self._engine.registry.next_member_id
         step.state[NEXT_MEMBER_ID] = str(self._member_id_written).encode()

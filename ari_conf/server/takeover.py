@@ -25,6 +25,7 @@ from ari_conf.core.engine import Engine
 from ari_conf.core.events import CallArrived, ChannelHungUp, Event
 from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.reconciliation.batches import expectations_by_owner
+from ari_conf.core.restoration import Restoration
 from ari_conf.core.snapshot import InternPool
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable, StoreUnavailable
 from ari_conf.store.state_codec import decode
@@ -305,10 +306,10 @@ def load(state: Mapping[str, bytes]) -> tuple[list[Call], list[Conference], int]
     return found.found()
 
 
-async def restore(store: StateStore, engine: Engine) -> dict[str, bytes]:
-    """Restore the previous process's state into the engine, and return what can't be read: id -> text.
+async def restore(store: StateStore, restoration: Restoration) -> dict[str, bytes]:
+    """Restore the previous process's state, and return what can't be read: id -> text.
 
-    Call `Engine.restored` afterwards.
+    Call `restoration.finish` afterwards.
     """
     while True:
         found = StateLoader()
@@ -321,7 +322,7 @@ async def restore(store: StateStore, engine: Engine) -> dict[str, bytes]:
             await asyncio.sleep(REDIS_AGAIN_S)
     for first in range(0, max(len(calls), len(conferences)), RESTORE_BATCH):
         part = slice(first, first + RESTORE_BATCH)
-        engine.restore(calls[part], conferences[part], next_member_id)
+        restoration.add(calls[part], conferences[part], next_member_id)
         await asyncio.sleep(0)
     if calls or conferences:
         log.info("state restored", calls=len(calls), conferences=len(conferences))

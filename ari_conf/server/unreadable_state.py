@@ -22,14 +22,14 @@ from ari_conf.common.supervision import for_each
 from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.conferences.conference_state import BridgeState, ClaimState
 from ari_conf.core.conferences.member import Member
-from ari_conf.core.conferences.recording import Recording
+from ari_conf.core.conferences.recording import Recording, RecordingState
 from ari_conf.core.effects import ReportProblem
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.engine import Engine
 from ari_conf.core.events import CallArrived
 from ari_conf.core.problem_kinds import ProblemKind
-from ari_conf.core.request_params import standard_params
 from ari_conf.core.snapshot import readable, restore
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable, StoreRefused, StoreUnavailable
 from ari_conf.server import takeover
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 OF_CALL = (
     *("request_uuid", "channel_id", "auth_id", "from_", "to", "caller_name", "direction", "started_at", "account"),
-    *("headers", "wideband", "answered_at", "cause", "code"),
+    *("headers", "wideband", "answered_at", "hangup_cause", "hangup_code"),
 )
 """Fields of a call that the callbacks of its end need; what the call was doing no longer matters."""
 OF_CONFERENCE = ("auth_id", "name", "created_at", "entered", "sequence")
@@ -143,8 +143,12 @@ def _members(shot: Mapping[str, Any], texts: Mapping[bytes, bytes]) -> list[Memb
 
 def _recorded(engine: Engine) -> set[str]:
     """Return the names of the recordings of all readable conferences."""
-    found = [(c.auth_id, c.conference_id, c.recording.recording_id) for c in engine.conferences.values() if c.recording]
-    return {str(ids.RecordingName(*each)) for each in found}
+    found = [
+        ids.RecordingName(c.auth_id, c.conference_id, recording_id)
+        for c in engine.conferences.values()
+        for recording_id in c.recordings
+    ]
+    return set(map(str, found))
 
 
 async def _asked(ari: Client, recorded: set[str]) -> Asterisk:
@@ -242,8 +246,9 @@ async def _conferences(
             log.error("conference account unknown", id=key, reason=reason, action="destroying its bridge")
             continue
         fields |= {"auth_id": auth_id, "name": name}
-        room = Conference(key, created_at=fields.pop("created_at", now), max_members=1, public_url=engine.public_url,
-                          members={m.member_id: m for m in inside}, claim="held", bridge="ready", **fields)  # fmt: skip
+        room = Conference(key, created_at=fields.pop("created_at", now), max_members=1,
+                          public_url=engine.registry.public_url, members={m.member_id: m for m in inside},
+                          claim=ClaimState.GRANTED, bridge=BridgeState.READY, **fields)  # fmt: skip
         found[key] = room
     return found
 
@@ -299,7 +304,7 @@ async def _without_record(
     for event in nobodys[: len(lost)]:
         sure = len(lost) == len(nobodys) == 1
         log.error("unknown call hung up", channel_id=event.channel_id, reason="a state record is unreadable")
-        call = await _call(lost[0] if sure else engine.new_id(), event, {}, store, now)
+        call = await _call(lost[0] if sure else engine.registry.new_id(), event, {}, store, now)
         if not sure:
             # A hangup callback could not say which call has ended.
             call.account = None
@@ -325,11 +330,16 @@ async def _call(key: str, event: CallArrived | None, fields: dict[str, Any], sto
     return call
 
 
+def _newest(recordings: Any) -> Any:
+    """Return the record of a conference's newest recording, or None. The record may be damaged."""
+    return next(reversed(recordings.values()), None) if isinstance(recordings, dict) else None
+
+
 def _record(
     room: Conference, shot: Mapping[str, Any], asterisk: Asterisk, calls: Mapping[str, Call], now: int
 ) -> Iterator[ReportProblem]:
     """Set the room's recording, if it has or had one, so that it is stored; yield a problem if its callback is lost."""
-    key, written = room.conference_id, shot.get("recording")
+    key, written = room.conference_id, _newest(shot.get("recordings"))
     live = asterisk.recordings.get(key)
     recording_id = live.recording_id if live is not None else ""
     try:
@@ -338,11 +348,11 @@ def _record(
         whole = None
     room.auth_id = live.auth_id if live is not None else room.auth_id
     if whole is not None and recording_id in ("", whole.recording_id):
-        room.recording = whole
+        room.recordings[whole.recording_id] = whole
         return
     if not recording_id:
         part = written if isinstance(written, dict) else {}
-        if part.get("handed_on") is not False or not isinstance(part.get("recording_id"), str):
+        if part.get("handed_over") is not False or not isinstance(part.get("recording_id"), str):
             return
         recording_id = part["recording_id"]
     fields = readable(written, Recording, OF_RECORDING)
@@ -350,12 +360,11 @@ def _record(
     if asked is not None and "element" not in fields and not fields.get("api_id"):
         fields |= {"call_uuid": asked.call_uuid, "element": asked.element}
         if "params" not in fields and (call := calls.get(asked.call_uuid)) is not None:
-            fields["params"] = tuple(
-                each for each in standard_params(call, "ConferenceRecord") if each[0] != "CallUUID"
-            )
+            fields["params"] = tuple(each for each in call.standard_params("ConferenceRecord") if each[0] != "CallUUID")
     told = "element" in fields
-    values: dict[str, Any] = {"call_uuid": "", "element": Element(room.name), "started_at": now, "begun": True}
-    room.recording = Recording(recording_id, room.bridge_id, room.auth_id, **(values | fields))
+    values: dict[str, Any] = {"call_uuid": "", "element": Element(room.name), "started_at": now}
+    values["state"] = RecordingState.RUNNING
+    room.recordings[recording_id] = Recording(recording_id, room.bridge_id, room.auth_id, **(values | fields))
     if not told:
         text = (
             f"recording {recording_id} of conference {room.name!r} is stored as mp3, without a callback: the "

@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeVar
 import msgspec
 import structlog
 
-from ari_conf.core.conferences.member import State
+from ari_conf.core.conferences.member_state import MemberState
+from ari_conf.core.conferences.recording import RecordingState
 from ari_conf.store import members as member_fields
 from ari_conf.store.state_store import state_key
 
@@ -22,17 +23,19 @@ log = structlog.get_logger()
 T = TypeVar("T", bound=msgspec.Struct)
 Presence = Literal["waiting", "in", "held"]
 """waiting: for the start of the conference. in: in the mix, or about to be. held: on hold, or on the way there."""
-PRESENCES: dict[State, Presence | None] = {
-    "arriving": None,
-    "waiting": "waiting",
-    "joining": "in",
-    "adding": "in",
-    "mixed": "in",
-    "parting": "held",
-    "held": "held",
-    "leaving": None,
+PRESENCES: dict[MemberState, Presence | None] = {
+    MemberState.AWAITING_NAME: None,
+    MemberState.WAITING: "waiting",
+    MemberState.AWAITING_BRIDGE: "in",
+    MemberState.ENTERING_BRIDGE: "in",
+    MemberState.IN_BRIDGE: "in",
+    MemberState.LEAVING_FOR_HOLD: "held",
+    MemberState.ON_HOLD: "held",
+    MemberState.LEAVING: None,
+    MemberState.LEFT: None,
 }
 """State of a member -> their presence; None: not admitted yet, or leaving."""
+ACTIVE_RECORDING = (RecordingState.REQUESTED, RecordingState.RUNNING)
 CALLS_AT_ONCE = 20
 """Calls read from Redis in one request: a call is stored with its document, which may have 100 KB."""
 
@@ -44,10 +47,10 @@ class MemberRecord(msgspec.Struct, frozen=True):
     """Epoch milliseconds."""
     muted: bool
     deaf: bool
-    held: bool
+    held: bool = msgspec.field(name="hold_requested")
     """True while the API keeps the member on hold; until the conference starts, they wait all the same."""
     is_talking: bool = msgspec.field(name="talking")
-    state: State
+    state: MemberState
 
     @property
     def presence(self) -> Presence | None:
@@ -56,17 +59,13 @@ class MemberRecord(msgspec.Struct, frozen=True):
     @property
     def is_heard(self) -> bool:
         """Return True if the other members hear what this one says."""
-        return self.state == "mixed" and not self.muted
+        return self.state is MemberState.IN_BRIDGE and not self.muted
 
 
 class RecordingRecord(msgspec.Struct, frozen=True):
     recording_id: str
-    state: str
+    state: RecordingState
     started_ms: int | None = msgspec.field(name="started_at")
-
-    @property
-    def is_running(self) -> bool:
-        return self.state == "running"
 
 
 class ConferenceRecord(msgspec.Struct, frozen=True):
@@ -79,13 +78,18 @@ class ConferenceRecord(msgspec.Struct, frozen=True):
     is_ending: bool = msgspec.field(name="ending")
     floor_holder: int | None = msgspec.field(name="floor")
     """Member id."""
-    recording: RecordingRecord | None
+    recordings: dict[str, RecordingRecord]
     members: dict[str, MemberRecord]
 
     @property
     def present_members(self) -> list[MemberRecord]:
         """Return the members who are in the conference; none if it is ending."""
         return [] if self.is_ending else [m for m in self.members.values() if m.presence is not None]
+
+    @property
+    def active_recording(self) -> RecordingRecord | None:
+        """Return the recording that runs or is about to."""
+        return next((r for r in self.recordings.values() if r.state in ACTIVE_RECORDING), None)
 
 
 class CallRecord(msgspec.Struct, frozen=True):

@@ -104,14 +104,13 @@ class ConferenceView:
 
     @classmethod
     def of(cls, conference: ConferenceRecord, calls: Mapping[str, CallRecord]) -> ConferenceView:
-        recording = conference.recording
         return cls(
             conference_uuid=conference.conference_uuid,
             conference_name=conference.name,
             started=conference.started,
             locked=conference.locked,
             created_ms=conference.created_ms,
-            recording=recording if recording is not None and recording.is_running else None,
+            recording=conference.active_recording,
             members=tuple(
                 MemberView.of(member, calls[member.call_uuid], floor=conference.floor_holder == member.member_id)
                 for member in conference.present_members

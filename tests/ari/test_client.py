@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 
 from ari_conf.ari import event_sockets as sockets_module
 from ari_conf.ari.address import Server
-from ari_conf.ari.client import ALWAYS_PERMITTED, Client
-from ari_conf.ari.event_sockets import ActPermission
+from ari_conf.ari.client import Client
+from ari_conf.ari.permission import ALWAYS_PERMITTED, ActPermission
 from ari_conf.errors import AriError, AriLate, AriNotFound, AriUnreachable, SetupFailed
 from ari_conf.local.processes import free_port
 from tests import lateness

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from ari_conf.ari import http_pool
-from ari_conf.ari.client import ALWAYS_PERMITTED
 from ari_conf.ari.http_pool import HttpPool
+from ari_conf.ari.permission import ALWAYS_PERMITTED
 from ari_conf.ari.websocket import AriResponse
 from ari_conf.errors import AriUnreachable
 from tests import lateness

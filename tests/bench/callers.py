@@ -76,7 +76,7 @@ class Callers:
         engine = recorder.engine
         weight = 0
         with client.pipeline(transaction=False) as pipe:
-            pipe.hset(f"ari_conf:state:{name}", NEXT_MEMBER_ID, engine.next_member_id)
+            pipe.hset(f"ari_conf:state:{name}", NEXT_MEMBER_ID, engine.registry.next_member_id)
             for n, (key, thing) in enumerate((engine.calls | engine.conferences).items()):
                 if isinstance(thing, Conference):
                     text = encode_without_members(thing)

@@ -100,7 +100,7 @@ class Recorder:
         self.conference_of[channel_id] = conference
         self.asterisk.call(channel_id)
         number = f"+4930{channel_id[-7:]:0>7}"
-        call_uuid, request = self.engine.new_id(), self.engine.new_id()
+        call_uuid, request = self.engine.registry.new_id(), self.engine.registry.new_id()
         self.news.append(ev.CallArrived(channel_id, call_uuid, request, ACCOUNT.auth_id, number, "100"))
         leaves = self.now + self.random.randint(*self.mix.stay_s) * 1000
         self._plan(leaves, "hangs up", channel_id)

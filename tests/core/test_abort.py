@@ -12,15 +12,22 @@ from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core import ids, invariants
-from ari_conf.core.abort import BROKEN
+from ari_conf.core.abort import INTERNAL_ERROR
 from ari_conf.core.account import Account
 from ari_conf.core.calls.call import Call
+from ari_conf.core.calls.gather import GatherState
 from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.conferences.conference_state import BridgeState, ClaimState
 from ari_conf.core.conferences.member import Member
+from ari_conf.core.conferences.member_state import MemberState
+from ari_conf.core.conferences.recording import RecordingState
 from ari_conf.core.elements import GetDigits, Play, Speak, Wait
 from ari_conf.core.engine import Engine
+from ari_conf.core.playback.player import PlayerState
 from ari_conf.core.request_params import plausible
+from ari_conf.core.restoration import Restoration
 from ari_conf.core.snapshot import restore, snapshot
+from ari_conf.core.step_failed import StepFailed
 from tests.core.stage import MUSIC, Stage, players, stay, waiting
 
 HANGUP = "http://hangup.example/"
@@ -40,18 +47,19 @@ def breaks(*_: object) -> Any:
     raise Broken
 
 
-def give_up(stage: Stage, event: ev.Event) -> list[do.Effect]:
-    effects = stage.engine.abort_failed_step(event, stage.now)
+def give_up(stage: Stage, failure: StepFailed) -> list[do.Effect]:
+    assert isinstance(failure.__cause__, Broken)
+    effects = stage.engine.abort_failed_step(failure, stage.now)
     stage.carry_out(effects)
     return effects
 
 
 def break_at(stage: Stage, monkeypatch: pytest.MonkeyPatch, place: str, event: ev.Event) -> list[do.Effect]:
     """Handle this event while `place` raises, then abort the step."""
-    with monkeypatch.context() as patch, pytest.raises(Broken):
+    with monkeypatch.context() as patch, pytest.raises(StepFailed) as failure:
         patch.setattr(f"ari_conf.core.{place}", breaks)
         stage.engine.handle_event(event, stage.now)
-    return give_up(stage, event)
+    return give_up(stage, failure.value)
 
 
 def numbers(stage: Stage) -> list[int]:
@@ -75,7 +83,7 @@ def test_whom_it_concerns_is_ended_completely_and_no_other(stage: Stage, monkeyp
     broken, other = stage.conference_id(), stage.conference_id("other")
     stage.engine.take_changes()
     effects = break_at(stage, monkeypatch, "conferences.conference.Conference._on_digit", ev.DigitReceived("ann", "1"))
-    assert {e.text for e in effects if isinstance(e, do.ReportProblem)} == {BROKEN}
+    assert {e.text for e in effects if isinstance(e, do.ReportProblem)} == {INTERNAL_ERROR}
     assert [e.conference_id for e in effects if isinstance(e, do.ReleaseName)] == [broken]
     assert stage.told()[2:] == ["enter cid", "exit ann conference_ended", "exit bob conference_ended"]
     assert [c["ConferenceLastMember"] for c in stage.callbacks(ConferenceAction="exit")] == ["false", "true"]
@@ -101,14 +109,14 @@ EVENTS: dict[str, ev.Event] = {
     "conferences.conference.Conference.update_media": ev.BridgeDestroyed(BRIDGE),
     "conferences.conference.Conference._update_members": ev.ChannelLeftBridge("ann", BRIDGE),
     "conferences.conference.Conference._after_member_left": ev.ChannelHungUp("ann", 16),
-    "conferences.conference.Conference._note_attendance": ev.ChannelHungUp("ann", 16),
-    "conferences.recording.Recording.hand_on": ev.RecordingFinished("id1", "id2"),
+    "conferences.recording.Recording.note_attendance": ev.ChannelHungUp("ann", 16),
+    "conferences.recording.Recording.hand_over": ev.RecordingFinished("id1", "id2"),
     "conferences.conference.Conference._hand_over_recording": ev.BridgeDestroyed(BRIDGE),
-    "dispatcher.standard_params": ev.ChannelHungUp("ann", 16),
+    "calls.call.Call.standard_params": ev.ChannelHungUp("ann", 16),
     "calls.call.Call.on_member_released": ev.ChannelLeftBridge("ann", BRIDGE),
     "calls.call.Call._hangup_callback": ev.ChannelHungUp("ann", 16),
-    "registry.Registry._update_indexes": ev.DigitReceived("ann", "1"),
-    "dispatcher.Dispatcher._remember_switch_off": ev.ChannelLeftBridge("ann", BRIDGE),
+    "registry.Registry.update_indexes": ev.DigitReceived("ann", "1"),
+    "dispatcher.Dispatcher.remember_switch_off": ev.ChannelLeftBridge("ann", BRIDGE),
 }
 
 
@@ -139,10 +147,7 @@ def test_who_entered_in_the_step_that_broke_has_entered(stage: Stage, monkeypatc
     stage.held = {do.ClaimName}
     stage.call("ann", stay())
     stage.held = set()
-    with monkeypatch.context() as patch, pytest.raises(Broken):
-        patch.setattr("ari_conf.core.calls.call.Call.on_admitted", breaks)
-        stage.engine.handle_event(ev.NameClaimed("id1"), stage.now)
-    give_up(stage, ev.NameClaimed("id1"))
+    break_at(stage, monkeypatch, "calls.call.Call.on_admitted", ev.NameClaimed("id1"))
     assert stage.told() == ["enter ann", "exit ann conference_ended"]
     assert [c["ConferenceSequence"] for c in stage.callbacks()] == ["1", "2"]
 
@@ -169,10 +174,10 @@ def test_a_deadline_that_breaks_costs_no_other_call_its_own(stage: Stage, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr("ari_conf.core.calls.call.Call._forward_to_running", breaks_for_bob)
-        with pytest.raises(Broken):
+        with pytest.raises(StepFailed) as failure:
             stage.pass_time(5)
         stage.now += 5000
-        give_up(stage, ev.DeadlineReached())
+        give_up(stage, failure.value)
     stage.pass_time(1)
     assert sorted(e.media[0] for e in stage.all(do.PlayMedia)) == ["ann", "cid"]
     assert set(stage.engine.calls) == {"call-ann", "call-cid"} and "bob" not in stage.asterisk.channels
@@ -198,10 +203,10 @@ def test_a_call_that_could_not_even_arrive_is_hung_up(stage: Stage, monkeypatch:
     [
         "conferences.conference.Conference._exit",
         "conferences.conference.Conference._hand_over",
-        "calls.hangup.HangupHandling.give_up",
+        "calls.call.Call.give_up",
         "dispatcher.Dispatcher._build_callback",
-        "dispatcher.standard_params",
-        "registry.Registry._update_indexes",
+        "calls.call.Call.standard_params",
+        "registry.Registry.update_indexes",
         "conferences.conference.Conference._hand_over_recording",
         "conferences.conference.Conference.leave",
     ],
@@ -218,8 +223,8 @@ def test_giving_up_never_breaks_and_leaves_nothing(stage: Stage, monkeypatch: py
             try:
                 stage.go_on()
                 stage.pass_time(60)
-            except Broken:
-                stage._take(stage.engine.abort_failed_step(stage.events[-1], stage.now))
+            except StepFailed as failure:
+                stage._take(stage.engine.abort_failed_step(failure, stage.now))
     assert set(stage.asterisk.channels) == {"zoe"}
     assert not stage.asterisk.bridges and not stage.asterisk.recordings
     assert not {"call-ann", "call-bob"} & set(stage.engine.calls) and not stage.engine.conferences
@@ -244,10 +249,10 @@ def taken_over(stage: Stage, damage: Damage = lambda *_: None, parts: int = 1) -
     rooms = {key: restore(snapshot(room), Conference) for key, room in rooms.items()}
     ids = iter(f"new{n}" for n in range(99))
     stage.engine = Engine(lambda: next(ids), "https://conference.example")
-    some, more = list(calls.values()), list(rooms.values())
+    restoration, some, more = Restoration(stage.engine), list(calls.values()), list(rooms.values())
     for n in range(parts):
-        stage.engine.restore(some[n::parts], more[parts - 1 - n :: parts], stage.engine.next_member_id)
-    effects = stage.engine.restored(stage.now)
+        restoration.add(some[n::parts], more[parts - 1 - n :: parts], stage.engine.registry.next_member_id)
+    effects = restoration.finish(stage.now)
     stage.carry_out(effects)
     return effects
 
@@ -321,10 +326,22 @@ def member_with(who: str, **fields: Any) -> Damage:
 
 def recording_with(**fields: Any) -> Damage:
     def damage(_: Things, rooms: Things) -> None:
+        (recording,) = room(rooms).recordings.values()
         for name, value in fields.items():
-            setattr(room(rooms).recording, name, value)
+            setattr(recording, name, value)
 
     return damage
+
+
+def recorded_under_another_id(_: Things, rooms: Things) -> None:
+    recordings = room(rooms).recordings
+    recordings["x"] = recordings.popitem()[1]
+
+
+def recorded_twice(_: Things, rooms: Things) -> None:
+    recordings = room(rooms).recordings
+    (recording,) = recordings.values()
+    recordings["x"] = replace(recording, recording_id="x")
 
 
 def player_with(who: str, **fields: Any) -> Damage:
@@ -398,45 +415,50 @@ DAMAGES: dict[str, tuple[Damage, set[str]]] = {
     "a call has ended": (call_with("kim", ended_at=5), {"kim"}),
     "a member's call has": (call_with("bob", ended_at=5), {"bob"}),
     "a call does nothing": (call_with("kim", running=None), {"kim"}),
-    "a call waits for a document that nobody asked for": (call_with("kim", running=None, fetching="answer"), {"kim"}),
+    "a call waits for a document that nobody asked for": (
+        call_with("kim", running=None, fetch_purpose="answer"), {"kim"}),
     "a call runs unknown": (call_with("kim", account=None), {"kim"}),
     "a call began when no calendar says": (call_with("kim", started_at=FAR), {"kim"}),
     "a call is nowhere in its document": (call_with("kim", position=99), {"kim"}),
     "a sound is nowhere": (player_with("ida", position=9), {"ida"}),
     "a sound before its first": (player_with("ida", position=-1), {"ida"}),
-    "a sound is over": (player_with("ida", state="done"), {"ida"}),
-    "a sound has not begun": (player_with("ida", state="new"), {"ida"}),
-    "a sound waits": (player_with("ida", state="waiting"), {"ida"}),
+    "a sound is over": (player_with("ida", state=PlayerState.DONE), {"ida"}),
+    "a sound has not begun": (player_with("ida", state=PlayerState.NEW), {"ida"}),
+    "a sound waits": (player_with("ida", state=PlayerState.WAITING), {"ida"}),
     "a sound of nothing": (player_with("ida", media=""), {"ida"}),
-    "a wait is played": (player_with("kim", state="playing"), {"kim"}),
+    "a wait is played": (player_with("kim", state=PlayerState.PLAYING), {"kim"}),
     "a wait without an end": (player_with("kim", until=None), {"kim"}),
     "another's sound": (player_with("ida", owner="c.call-kim.2"), {"ida"}),
     "a sound for another": (player_with("ida", target=do.Target("channel", "kim")), {"ida"}),
     "digits without a prompt": (lambda c, _: setattr(c["call-hal"].running, "player", None), {"hal"}),
-    "digits that are complete": (lambda c, _: setattr(c["call-hal"].running, "phase", "complete"), {"hal"}),
-    "no bridge": (room_with(bridge="none"), STANDUP),
-    "a bridge that is gone": (room_with(bridge="gone"), STANDUP),
-    "a name that is asked for": (room_with(claim="asked"), STANDUP),
-    "a name that is released": (room_with(claim="released"), STANDUP),
+    "digits that are complete": (lambda c, _: setattr(c["call-hal"].running, "state", GatherState.COMPLETE), {"hal"}),
+    "no bridge": (room_with(bridge=BridgeState.NONE), STANDUP),
+    "a bridge that is gone": (room_with(bridge=BridgeState.DESTROYED), STANDUP),
+    "a name that is asked for": (room_with(claim=ClaimState.REQUESTED), STANDUP),
+    "a name that is released": (room_with(claim=ClaimState.RELEASED), STANDUP),
     "an end with members": (room_with(ending=True), STANDUP),
-    "an end": (room_with(ending=True, claim="released", bridge="destroying"), STANDUP),
+    "an end": (
+        room_with(ending=True, claim=ClaimState.RELEASED, bridge=BridgeState.DESTROYING), STANDUP),
     "not begun": (room_with(started=False), STANDUP),
     "another account's": (room_with(auth_id="B"), STANDUP),
     "another name": (room_with(name="other"), STANDUP),
     "a room that began when no calendar says": (room_with(created_at=FAR), STANDUP),
     "nobody in it": (room_with(members={}), STANDUP),
     "a recording of another room": (recording_with(bridge_id="b.id3.bridge"), STANDUP),
-    "a recording that ended": (recording_with(state="stopped"), STANDUP),
-    "a recording that was handed over": (recording_with(handed_on=True), STANDUP),
+    "a recording that ended": (recording_with(state=RecordingState.STOPPED), STANDUP),
+    "a recording that was handed over": (recording_with(handed_over=True), STANDUP),
     "a recording without an id": (recording_with(recording_id=""), STANDUP),
-    "a recording that stops forever": (recording_with(state="stopping"), STANDUP),
+    "a recording under another id": (recorded_under_another_id, STANDUP),
+    "two recordings at a time": (recorded_twice, STANDUP),
+    "a recording that stops forever": (recording_with(state=RecordingState.STOPPING), STANDUP),
     "a recording that began when no calendar says": (recording_with(started_at=FAR), STANDUP),
     "a recording that ended when no calendar says": (
-        recording_with(state="stopping", ended_at=FAR, deadline=FAR), STANDUP),
-    "a member who arrives": (member_with("bob", state="arriving"), STANDUP),
-    "a member who waits": (member_with("bob", state="waiting"), STANDUP),
-    "a member who joins": (member_with("bob", state="joining"), STANDUP),
-    "a member who never leaves": (member_with("bob", state="leaving"), STANDUP),
+        recording_with(state=RecordingState.STOPPING, ended_at=FAR, deadline=FAR), STANDUP),
+    "a member who arrives": (member_with("bob", state=MemberState.AWAITING_NAME), STANDUP),
+    "a member who waits": (member_with("bob", state=MemberState.WAITING), STANDUP),
+    "a member who joins": (member_with("bob", state=MemberState.AWAITING_BRIDGE), STANDUP),
+    "a member who has left": (member_with("bob", state=MemberState.LEFT), STANDUP),
+    "a member who never leaves": (member_with("bob", state=MemberState.LEAVING), STANDUP),
     "a member of another room": (member_with("bob", conference_id="id3"), STANDUP),
     "a member of another account": (member_with("bob", auth_id="B"), STANDUP),
     "another's member": (member_with("bob", call_uuid="call-kim"), {"bob"}),
@@ -481,12 +503,12 @@ def _is_whole(stage: Stage) -> None:
     engine = stage.engine
     for call in engine.calls.values():
         assert list(invariants.of_call(call)) == []
-        assert (engine._member(call) is not None) == call.in_conference
-        assert engine._call_by_channel[call.channel_id] == call.call_uuid
+        assert (engine.registry.member_of(call) is not None) == call.in_conference
+        assert engine.registry.call_by_channel[call.channel_id] == call.call_uuid
     for conference in engine.conferences.values():
         assert list(invariants.of_conference(conference)) == []
-        assert all(engine._member(engine.calls[m.call_uuid]) is m for m in conference.members.values())
-    assert len(engine._call_by_channel) == len(engine.calls)
+        assert all(engine.registry.member_of(engine.calls[m.call_uuid]) is m for m in conference.members.values())
+    assert len(engine.registry.call_by_channel) == len(engine.calls)
 
 
 def _all_is_told(stage: Stage) -> None:
@@ -527,7 +549,7 @@ def test_a_room_whose_member_can_not_be_read_goes_on_and_is_told_who_left(stage:
 
 def test_a_room_that_does_not_fit_is_given_up_completely(stage: Stage) -> None:
     house(stage)
-    taken_over(stage, room_with(bridge="none"))
+    taken_over(stage, room_with(bridge=BridgeState.NONE))
     assert [t for t in stage.told() if t.startswith("exit")] == [
         f"exit {who} conference_ended" for who in sorted(STANDUP)
     ]
@@ -587,12 +609,12 @@ def test_of_two_rooms_of_one_name_the_newer_has_it(stage: Stage, newer_first: bo
 
     effects = taken_over(stage, older_copy)
     assert "two conferences are named 'standup'" in str(effects)
-    assert stage.engine._conference_by_name == {("A", "standup"): new}
+    assert stage.engine.registry.conference_by_name == {("A", "standup"): new}
     stage.call("eve", stay())
     assert stage.hears("eve") == {"cid", "dan"}
     for who in ("ann", "bob"):
         stage.tell(ev.ChannelHungUp(who, 0))
-    assert stage.engine._conference_by_name == {("A", "standup"): new}
+    assert stage.engine.registry.conference_by_name == {("A", "standup"): new}
     stage.call("fay", stay())
     assert stage.hears("fay") == {"cid", "dan", "eve"}
 
@@ -603,7 +625,7 @@ def test_a_name_goes_to_the_other_if_the_one_that_had_it_is_given_up(stage: Stag
 
     def of_one_name(_: Things, rooms: Things) -> None:
         one, other = room(rooms), room(rooms, "other")
-        other.name, other.bridge = one.name, "none"
+        other.name, other.bridge = one.name, BridgeState.NONE
         for each in other.members.values():
             each.element = replace(each.element, name=one.name)
 

@@ -12,6 +12,8 @@ from ari_conf.core.conferences.member import Member
 from ari_conf.core.elements import Play, Wait
 from ari_conf.core.engine import Engine
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.core.restoration import Restoration
+from ari_conf.core.step_failed import StepFailed
 from tests.core.stage import MUSIC, START, Stage, players, stay
 
 LATE: list[ev.Event] = [
@@ -96,7 +98,7 @@ def test_deadlines_that_are_put_off_again_and_again_do_not_pile_up(stage: Stage)
             stage.press("ann", "1")
             stage.now += 1
         stage.pass_time(2)
-    assert len(stage.engine._deadline_heap) < 200
+    assert len(stage.engine.registry.deadlines._heap) < 200
 
 
 def test_touched_says_what_is_to_be_written(stage: Stage) -> None:
@@ -242,14 +244,14 @@ def test_nothing_is_kept_of_accounts_that_were_refused_once(stage: Stage) -> Non
         stage.now += 10_000
         stage.call(f"c{number}", Wait(3600), auth=f"A{number}")
         stage.ring(f"d{number}", f"A{number}")
-    assert len(stage.engine._refused) <= 7
+    assert len(stage.engine._refused_at) <= 7
 
 
 def test_calls_of_a_process_before_count(stage: Stage) -> None:
     stage.call("ann", Wait(3600))
     calls = list(stage.engine.calls.values())
     engine = Engine(lambda: "id", calls_per_account=1)
-    engine.restore(calls, [], 1)
+    Restoration(engine).add(calls, [], 1)
     effects = engine.handle_event(ev.CallArrived("bob", "call-bob", "r", "A", "+1", "+2"), stage.now)
     assert do.HangUp("bob", "busy") in effects
 
@@ -257,10 +259,10 @@ def test_calls_of_a_process_before_count(stage: Stage) -> None:
 def test_a_call_that_is_given_up_counts_no_more(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.engine.calls_per_account = 1
     stage.call("ann", Wait(3600))
-    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+    with monkeypatch.context() as patch, pytest.raises(StepFailed) as failure:
         patch.setattr(Call, "handle_event", lambda *_: 1 / 0)
         stage.engine.handle_event(ev.DigitReceived("ann", "1"), stage.now)
-    stage.engine.abort_failed_step(ev.DigitReceived("ann", "1"), stage.now)
+    stage.engine.abort_failed_step(failure.value, stage.now)
     # Until the channel is known to be gone, the call counts like any other.
     assert stage.engine.calls.of_account("A") == 1
     stage.engine.handle_event(ev.ChannelHungUp("ann", 16), stage.now)

@@ -9,8 +9,9 @@ import pytest
 from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
-from ari_conf.core.bounds import MOST_INSISTED
-from ari_conf.core.conferences.failure_handling import REMOVAL_AGAIN_MS, REMOVALS
+from ari_conf.core.bounds import MAX_RETRIES_PER_TARGET
+from ari_conf.core.conferences.conference import REMOVAL_AGAIN_MS, REMOVALS
+from ari_conf.core.conferences.recording import RecordingState
 from ari_conf.core.elements import Play, Speak, Wait
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.request_retries import RequestRetries
@@ -178,10 +179,13 @@ def test_the_late_failure_of_one_recordings_stop_leaves_the_next_one_alone(stage
     stage.go_on()
     recorded(stage, "second")
     conference = stage.conference()
-    assert conference is not None and conference.recording is not None
+    assert conference is not None and conference.newest_recording is not None
     for gone in (True, False):
         stage.tell(ev.EffectFailed(first, "late", gone))
-    assert (conference.recording.recording_id, conference.recording.state) == ("second", "running")
+    assert (conference.newest_recording.recording_id, conference.newest_recording.state) == (
+        "second",
+        RecordingState.RUNNING,
+    )
     assert [effect.recording_id for effect in stage.all(do.StoreRecording)] == ["first"]
 
 
@@ -195,15 +199,18 @@ def test_news_of_an_earlier_recording_is_not_the_next_ones(
     command(stage, api.StopRecording())
     recorded(stage, "second")
     conference = stage.conference()
-    assert conference is not None and conference.recording is not None
+    assert conference is not None and conference.newest_recording is not None
     bridge = conference.bridge_id
     stage.tell(
         ev.EffectFailed(kind(bridge, "first", "A"), "late", gone, refused=True),
         ev.RecordingStarted(conference.conference_id, "first"),
         ev.RecordingFinished(conference.conference_id, "first", failed=True),
     )
-    recording = conference.recording
-    assert (recording.recording_id, recording.state, recording.doubtful) == ("second", "running", False)
+    recording = conference.newest_recording
+    assert (recording.recording_id, recording.state) == (
+        "second",
+        RecordingState.RUNNING,
+    ) and not recording.may_have_no_file
     assert not [text for _, text in stage.problems() if "recording" in text]
 
 
@@ -327,7 +334,7 @@ def test_a_call_that_is_refused_is_hung_up_in_the_end(stage: Stage) -> None:
     assert set(stage.asterisk.channels) == {"ann"} and asked(stage, do.HangUp) == 4
     assert stage.all(do.HangUp)[-1] == do.HangUp("bob", "busy")
     stage.pass_time(HOURS - 100)
-    assert asked(stage, do.HangUp) == 4 and stage.engine._insisting == RequestRetries()
+    assert asked(stage, do.HangUp) == 4 and stage.engine.registry.retries == RequestRetries()
 
 
 def test_a_bridge_of_nobody_is_destroyed_in_the_end(stage: Stage) -> None:
@@ -340,12 +347,12 @@ def test_a_bridge_of_nobody_is_destroyed_in_the_end(stage: Stage) -> None:
 
 
 def test_what_has_not_failed_for_long_is_taken_for_done() -> None:
-    insisting = RequestRetries()
-    insisting.failed(do.HangUp("ann"), START)
-    assert insisting.due(START + 5000) == [do.HangUp("ann")]
-    insisting.failed(do.HangUp("bob"), START + 700_000)
-    assert insisting.due(START + 705_000) == [do.HangUp("bob")]
-    assert "ann" not in insisting._failed
+    retries = RequestRetries()
+    retries.failed(do.HangUp("ann"), START)
+    assert retries.due(START + 5000) == [do.HangUp("ann")]
+    retries.failed(do.HangUp("bob"), START + 700_000)
+    assert retries.due(START + 705_000) == [do.HangUp("bob")]
+    assert "ann" not in retries._by_target
 
 
 # A channel's settings.
@@ -500,27 +507,27 @@ def test_what_is_about_a_channel_that_is_gone_is_forgotten(stage: Stage) -> None
     stage.failing[do.MuteChannel] = 1
     command(stage, api.Mute((1,), True))
     stage.tell(ev.ChannelHungUp("ann", 16))
-    assert not stage.engine._insisting._failed
+    assert not stage.engine.registry.retries._by_target
     before = len(stage.effects)
     stage.pass_time(60)
     assert stage.effects[before:] == []
 
 
 def test_of_one_channel_no_more_is_kept_than_is_bounded() -> None:
-    insisting = RequestRetries()
-    for n in range(3 * MOST_INSISTED):
-        insisting.failed(do.StopPlayback(do.Target("channel", "ann"), f"p{n}"), START)
-    found = insisting.due(START + 60_000)
-    assert len(found) == MOST_INSISTED and found[-1].playback_id == f"p{3 * MOST_INSISTED - 1}"  # type: ignore[union-attr]
+    retries = RequestRetries()
+    for n in range(3 * MAX_RETRIES_PER_TARGET):
+        retries.failed(do.StopPlayback(do.Target("channel", "ann"), f"p{n}"), START)
+    found = retries.due(START + 60_000)
+    assert len(found) == MAX_RETRIES_PER_TARGET and found[-1].playback_id == f"p{3 * MAX_RETRIES_PER_TARGET - 1}"  # type: ignore[union-attr]
 
 
 def test_very_many_are_not_asked_for_in_one_step() -> None:
-    insisting = RequestRetries()
+    retries = RequestRetries()
     for n in range(450):
-        insisting.failed(do.StopMusic(f"channel{n}"), START)
+        retries.failed(do.StopMusic(f"channel{n}"), START)
     asked, now = [], START
-    while insisting.at is not None:
-        assert insisting.at > now
-        now = insisting.at
-        asked.append(len(insisting.due(now)))
+    while retries.at is not None:
+        assert retries.at > now
+        now = retries.at
+        asked.append(len(retries.due(now)))
     assert asked == [200, 200, 50]

@@ -20,6 +20,7 @@ from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.engine import Engine
 from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.reconciliation.batches import expectations_by_owner, plan_in_batches
+from ari_conf.core.restoration import Restoration
 from ari_conf.store.state_codec import encode
 from tests.fakes.asterisk import Asterisk
 from tests.simulation.test_commands import Commanded
@@ -28,8 +29,9 @@ from tests.simulation.test_simulation import play as act
 
 Restored = Callable[[Mapping[str, bytes]], tuple[list[Call], list[Conference], int]]
 INSTEAD: tuple[Any, ...] = (
-    None, True, 0, -1, 2**63, 10**400, 1e300, "", "x", "a.b", "Call", "mixed", "leaving", "ready", "gone", "held",
-    "released", "stopping", "playing", "waiting", "done", [], ["x"], {}, {"_": "Call"}, {"_": "Player"}, [[[[]]]],
+    None, True, 0, -1, 2**63, 10**400, 1e300, "", "x", "a.b", "Call", "in_bridge", "leaving", "left",
+    "ready", "destroyed", "granted", "released", "stopping", "playing", "waiting", "done", "running", "hanging_up",
+    "ended", [], ["x"], {}, {"_": "Call"}, {"_": "Player"}, [[[[]]]],
     {"1": None}, "9" * 300,
 )  # fmt: skip
 DOCUMENTS = ("elements", "element", "items", "headers")
@@ -54,7 +56,7 @@ class House:
             world.settle()
         self.now = world.now
         self.asterisk: Asterisk = world.asterisk
-        self.next_member_id = world.engine.next_member_id
+        self.next_member_id = world.engine.registry.next_member_id
         self.things = {**world.engine.calls, **world.engine.conferences}
         self.written = {key: encode(thing) for key, thing in self.things.items()}
         self.members = {key: [m.call_uuid for m in c.members.values()] for key, c in world.engine.conferences.items()}
@@ -137,10 +139,10 @@ class _Life:
         """Undamaged calls in undamaged conferences that also have damaged calls."""
 
     def live(self, calls: list[Call], conferences: list[Conference], next_member_id: int) -> None:
-        engine = self._engine
+        restoration = Restoration(self._engine)
         for at in range(0, max(len(calls), len(conferences)), 3):
-            engine.restore(calls[at : at + 3], conferences[at : at + 3], next_member_id)
-        effects = engine.restored(self._now)
+            restoration.add(calls[at : at + 3], conferences[at : at + 3], next_member_id)
+        effects = restoration.finish(self._now)
         self._spared(effects)
         self._take(effects)
         self._is_whole()
@@ -167,18 +169,18 @@ class _Life:
             assert ids.conference_of(getattr(effect, "bridge_id", "")) not in self._others, (
                 f"nothing is done to others: {effect}"
             )
-        given_up = engine._given_up & (self._others | self._with)
+        given_up = engine.abort_handler.aborted & (self._others | self._with)
         assert not given_up, f"nobody else is given up: {given_up}"
 
     def _is_whole(self) -> None:
         """Check that the remaining objects refer only to existing ones."""
         engine = self._engine
         for call in engine.calls.values():
-            assert engine._call_by_channel.get(call.channel_id) == call.call_uuid
-            assert (engine._member(call) is not None) == (call.conference_id is not None)
+            assert engine.registry.call_by_channel.get(call.channel_id) == call.call_uuid
+            assert (engine.registry.member_of(call) is not None) == (call.conference_id is not None)
         for conference in engine.conferences.values():
             for member in conference.members.values():
-                assert engine._member(engine.calls[member.call_uuid]) is member
+                assert engine.registry.member_of(engine.calls[member.call_uuid]) is member
 
     def _compare(self) -> None:
         asterisk = self._lived.asterisk

@@ -17,6 +17,7 @@ from ari_conf.core.elements import Conference, GetDigits, Hangup, Wait
 from ari_conf.core.engine import Engine
 from ari_conf.core.messages import SoundDocumentRequested
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.core.step_failed import StepFailed
 from ari_conf.server.engine_loop import HELD_S, TIMER_SET_MS, EngineLoop
 from ari_conf.server.step_builder import StepBuilder
 from ari_conf.settings import from_environment
@@ -225,7 +226,7 @@ async def test_whom_a_broken_resumption_concerned_is_given_up_alone(place: Place
     place.written.steps.clear()
     # Changes from before, which are not written yet, must not be lost.
     place.loop.receive(ev.DigitReceived("bob", "1"))
-    with pytest.raises(KeyError):
+    with pytest.raises(StepFailed):
         place.loop.resume([SoundDocumentRequested("f", "nobody", "http://sounds.example/", ())])
     place.loop.give_up(["call-ann", "call-gone"])
     place.loop.receive(ev.ChannelHungUp("ann", 16))
@@ -265,7 +266,7 @@ async def test_a_call_is_one_line_of_the_log_when_it_is_over(place: Place) -> No
         "duration_s": 7.5, "cause": "NORMAL_CLEARING", "code": 4000,
     }  # fmt: skip
     assert "conference" not in bob and bob["cause"] == "NETWORK_OUT_OF_ORDER"
-    assert not place.engine.over
+    assert not place.engine.registry.ended_calls
 
 
 async def test_a_line_for_a_call_holds_no_query_of_a_url(place: Place) -> None:

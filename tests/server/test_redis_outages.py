@@ -22,6 +22,7 @@ from ari_conf.core import effects as do
 from ari_conf.core.commands import ForConference, Lock
 from ari_conf.core.effects import CommandReply
 from ari_conf.core.engine import Engine
+from ari_conf.core.restoration import Restoration
 from ari_conf.ownership import lease
 from ari_conf.ownership.lease import OwnershipLease
 from ari_conf.queues import outbox
@@ -158,7 +159,7 @@ def is_as_it_lives(server: RedisServer, stage: Stage) -> bool:
 async def successor_of(server: RedisServer) -> Engine:
     client = state_store.connect(server.url)
     engine = Engine(lambda: "new")
-    await takeover.restore(StateStore(client, "pbx"), engine)
+    await takeover.restore(StateStore(client, "pbx"), Restoration(engine))
     await client.aclose()
     return engine
 

@@ -19,6 +19,7 @@ from ari_conf.core.elements import Wait
 from ari_conf.core.engine import Engine
 from ari_conf.core.events import CallArrived, ChannelHungUp, DigitReceived, Event, PlaybackFinished
 from ari_conf.core.expectations import Expectation
+from ari_conf.core.restoration import Restoration
 from ari_conf.core.snapshot import snapshot
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable
 from ari_conf.server import takeover
@@ -88,7 +89,7 @@ def test_what_is_whole_is_restored() -> None:
 @pytest.mark.parametrize(
     "instead",
     [{"position": "1"}, {"position": True}, {"position": None}, {"elements": {}}, {"elements": "abc"}, {"account": 5},
-     {"account": []}, {"fetching": "nothing"}, {"running": ["x"]}, {"running": 5}, {"channel_id": 7},
+     {"account": []}, {"fetch_purpose": "nothing"}, {"running": ["x"]}, {"running": 5}, {"channel_id": 7},
      {"headers": []}, {"undone": [[1]]}, {"undone": [["1", {}]]},
      {"undone": [[{}, {"_": "StopMusic", "channel_id": "bob"}]]}],
     ids=repr,
@@ -149,8 +150,9 @@ async def test_what_refers_to_one_that_can_not_be_read_is_given_up_and_no_other(
     things = {**stage.engine.calls, **stage.engine.conferences}
     state = {key: b"{" if key in damaged else encode(thing) for key, thing in things.items()}
     engine = Engine(lambda: "new")
-    await takeover.restore(Written(state), engine)  # type: ignore[arg-type]
-    effects = engine.restored(stage.now)
+    restoration = Restoration(engine)
+    await takeover.restore(Written(state), restoration)  # type: ignore[arg-type]
+    effects = restoration.finish(stage.now)
     assert {effect.channel_id for effect in effects if isinstance(effect, do.HangUp)} == hung_up
     assert {"dan", "eve"} <= {call.channel_id for call in engine.calls.values() if not call.is_ending}
     for channel_id in ("ann", "bob", "cid", "dan", "eve"):

@@ -22,6 +22,7 @@ from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.engine import Engine
 from ari_conf.core.reconciliation import batches
+from ari_conf.core.restoration import Restoration
 from ari_conf.core.snapshot import restore, snapshot
 from tests.simulation.world import Lane, World
 
@@ -226,8 +227,9 @@ class Mortal(World):
             else:
                 conferences.append(restore(shot, Conference))
         self.engine = Engine(self._new_id, "https://conference.example")
-        self.engine.restore(calls, conferences, self.written.next_member_id)
-        assert self.engine.restored(self.now) == [], "the persisted state is consistent"
+        restoration = Restoration(self.engine)
+        restoration.add(calls, conferences, self.written.next_member_id)
+        assert restoration.finish(self.now) == [], "the persisted state is consistent"
         known = {call.channel_id for call in calls}
         before = dict(batches.expectations_by_owner(self.engine))
         there = self._looks()
@@ -264,7 +266,7 @@ class Mortal(World):
         self._moment()
 
     def _write(self, effects: list[do.Effect]) -> None:
-        self.written.next_member_id = self.engine.next_member_id
+        self.written.next_member_id = self.engine.registry.next_member_id
         for key, thing in self.engine.take_changes().items():
             if thing is None:
                 self.written.state.pop(key, None)

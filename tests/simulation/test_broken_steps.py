@@ -13,6 +13,7 @@ import pytest
 from ari_conf.core import effects as do
 from ari_conf.core import engine
 from ari_conf.core import events as ev
+from ari_conf.core.step_failed import StepFailed
 from tests.simulation import observed
 from tests.simulation.mortal import Written
 from tests.simulation.test_commands import Commanded, Lenient
@@ -20,7 +21,7 @@ from tests.simulation.test_simulation import LONG, SMOOTH, play
 
 SEEDS, STEPS = (1000, 300) if LONG else (40, 250)
 CORE = str(Path(engine.__file__).parent)
-DOOR = ("handle_event", "_begin_step", "<genexpr>")
+DOOR = ("handle_event", "begin_step", "<genexpr>")
 """Functions that never raise here: the step has not begun, or Python ignores the error (discarded generators)."""
 
 
@@ -52,9 +53,10 @@ class Breaking(Commanded):
         rooms = set(self.engine.conferences)
         try:
             effects = self._receive(event)
-        except Broken:
+        except StepFailed as failure:
+            assert isinstance(failure.__cause__, Broken)
             self.broken += 1
-            effects = self.engine.abort_failed_step(event, self.now)
+            effects = self.engine.abort_failed_step(failure, self.now)
             self._spared(rooms)
             self.judge.effects = effects
             self.judge.fits()
@@ -82,10 +84,10 @@ class Breaking(Commanded):
 
     def _spared(self, rooms: set[str]) -> None:
         """Check that only conferences that the step may concern are ended."""
-        ended = rooms & (self.engine._given_up | (rooms - set(self.engine.conferences)))
+        ended = rooms & (self.engine.abort_handler.aborted | (rooms - set(self.engine.conferences)))
         assert len(ended - self.judge.tainted) <= 2, "the call's conference, and one that it left or joined"
         # Their exits are reported first; their channels and bridges go a little later.
-        self.judge.provoked(*ended, *self.engine._given_up)
+        self.judge.provoked(*ended, *self.engine.abort_handler.aborted)
         self.judge.provoked(*(c.channel_id for c in self.engine.calls.values() if c.is_ending))
 
     def _note(self, effect: do.Effect) -> None:

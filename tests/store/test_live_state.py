@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from ari_conf.core import commands as do
 from ari_conf.core import events as ev
-from ari_conf.core.conferences.member import State
+from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.store.live_state import (
     CALLS_AT_ONCE,
     PRESENCES,
@@ -24,7 +24,7 @@ from tests.core.stage import Stage, stay
 
 
 def test_each_state_of_a_member_has_a_presence():
-    assert set(PRESENCES) == set(get_args(State))
+    assert set(PRESENCES) == set(MemberState)
     assert set(PRESENCES.values()) == {None, *get_args(Presence)}
 
 
@@ -35,9 +35,10 @@ def test_the_records_are_what_the_engine_has():
     stage.talk("ann")
     stage.tell(ev.CommandReceived("c1", do.ForConference("A", "standup", do.Lock(True)), stage.now + 1000))
     conference = stage.conference()
-    assert conference is not None and conference.recording is not None
+    assert conference is not None
+    (recording,) = conference.recordings.values()
     record = decode(encode(conference), ConferenceRecord)
-    assert record is not None and record.recording is not None
+    assert record is not None and record.active_recording is not None
     assert (record.conference_uuid, record.auth_id, record.name) == (conference.conference_id, "A", "standup")
     assert (record.created_ms, record.started, record.locked, record.is_ending) == (
         conference.created_at,
@@ -45,11 +46,13 @@ def test_the_records_are_what_the_engine_has():
         True,
         False,
     )
-    assert (record.recording.recording_id, record.recording.started_ms, record.recording.is_running) == (
-        conference.recording.recording_id,
-        conference.recording.started_at,
-        True,
+    assert (record.active_recording.recording_id, record.active_recording.started_ms) == (
+        recording.recording_id,
+        recording.started_at,
     )
+    recording.stop(stage.now)
+    stopped = decode(encode(conference), ConferenceRecord)
+    assert stopped is not None and stopped.active_recording is None
     ann, bob = record.present_members
     assert record.floor_holder == ann.member_id == conference.floor
     assert ann.joined_ms == conference.members[ann.member_id].joined_at

@@ -59,4 +59,4 @@ def test_another_document_is_written_anew() -> None:
 
 def test_a_short_one_is_written_as_it_is() -> None:
     made = call("<Conference>a</Conference>")
-    assert decode(encode(made), {}) == made and b'"_"' not in encode(made) and made.kept is None
+    assert decode(encode(made), {}) == made and b'"_"' not in encode(made) and made.encoded_elements is None

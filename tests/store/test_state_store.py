@@ -10,6 +10,7 @@ from ari_conf.core.conferences.member import Member
 from ari_conf.core.effects import PostCallback, ReleaseName, ReportProblem
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.events import CallArrived
+from ari_conf.core.hangup_codes import HangupCode
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.snapshot import restore, snapshot
 from ari_conf.errors import StoreUnavailable
@@ -118,7 +119,7 @@ async def test_what_changes_while_it_is_written_waits_for_its_own_step(kept: Sta
     call, _ = Call.from_arrival(CallArrived("channel", "u1", "request", "MA1", "+4930", "100"), NOW)
     batch = batch_of(kept, Step(NOW, {"u1": call}))
     as_it_was = encode(call)
-    call.hang_up("normal", 4000, NOW)
+    call.hang_up("normal", HangupCode.NORMAL, NOW)
     await kept.send(batch)
     assert (await kept.load())["u1"] == as_it_was != encode(call)
 

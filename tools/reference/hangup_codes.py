@@ -1,11 +1,8 @@
-"""hangup-codes.md, from the constants of `ari_conf.core.request_params`."""
+"""hangup-codes.md, from `ari_conf.core.hangup_codes`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from ari_conf.core import request_params
-from ari_conf.core.request_params import CANCELED, NO_MEDIA, Q850_CAUSE_NAMES
+from ari_conf.core.hangup_codes import CANCELED_CAUSE, NO_MEDIA_CAUSE, Q850_CAUSE_NAMES, HangupCode
 from tools.reference.markdown import code, compare, document, table
 
 CODES: dict[int, tuple[str, str, str]] = {
@@ -84,13 +81,14 @@ CAUSES = {
     34: "No circuit or channel is available.",
     38: "The network is out of order.",
     41: "Temporary failure.",
-    NO_MEDIA: "No audio arrived for `rtp_timeout`. Asterisk uses this number for it; Q.850 means another failure by "
-    "44.",
+    NO_MEDIA_CAUSE: "No audio arrived for `rtp_timeout`. Asterisk uses this number for it; Q.850 means another failure "
+    "by 44.",
     58: "The required bearer capability, such as a codec, is not available.",
     88: "The two sides are not compatible, such as without a common codec.",
     102: "A timer expired.",
     127: "Unspecified failure in interworking with another network.",
-    CANCELED: "The caller hung up before the call was answered. Not a Q.850 number: SIP's status for a canceled call.",
+    CANCELED_CAUSE: "The caller hung up before the call was answered. Not a Q.850 number: SIP's status for a canceled "
+    "call.",
 }
 
 INTRODUCTION = """
@@ -113,18 +111,8 @@ request reports them, and only Asterisk's log has them.
 """
 
 
-def codes() -> set[int]:
-    """Return every four-digit number in `request_params`, from its constants and its dictionaries."""
-
-    def numbers() -> Iterator[object]:
-        for value in vars(request_params).values():
-            yield from value.values() if isinstance(value, dict) else (value,)
-
-    return {number for number in numbers() if isinstance(number, int) and 1000 <= number <= 9999}
-
-
 def page() -> str:
-    compare("hangup-codes.md", map(str, CODES), map(str, codes()))
+    compare("hangup-codes.md", map(str, CODES), (str(code.value) for code in HangupCode))
     compare("hangup-codes.md, causes", map(str, CAUSES), map(str, Q850_CAUSE_NAMES))
     by_code = table(
         ("HangupCauseCode", "When", "HangupCause", "What to do"),

@@ -1,21 +1,28 @@
-"""Call: a caller's channel, and the document that the call runs from top to bottom.
-
-This module holds the entry points and the document. It builds on `hangup`, and that on `state`; neither knows the
-layers above it.
-"""
+"""Call: a caller's channel, and the document that the call runs from top to bottom."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
 
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.account import Account
+from ari_conf.core.backoff import again_ms
 from ari_conf.core.bounds import MOST_HEADER_BYTES
-from ari_conf.core.calls.gather import Gather
-from ari_conf.core.calls.hangup import HangupHandling
-from ari_conf.core.calls.state import Purpose
+from ari_conf.core.calls.call_state import (
+    ENDED,
+    FETCHING,
+    HANGING_UP,
+    IDENTIFYING,
+    IN_CONFERENCE,
+    RUNNING,
+    TRANSITIONS,
+    CallState,
+)
+from ari_conf.core.calls.gather import Gather, GatherState
 from ari_conf.core.effects import (
     Answer,
     FetchDocument,
@@ -23,8 +30,13 @@ from ari_conf.core.effects import (
     IdentifyCall,
     Params,
     PlayMedia,
+    PostCallback,
+    ReportProblem,
     Ring,
     SendSilence,
+    StopPreparing,
+    SwitchOffs,
+    Target,
     WarmSounds,
 )
 from ari_conf.core.elements import (
@@ -40,32 +52,135 @@ from ari_conf.core.elements import (
     Wait,
 )
 from ari_conf.core.expectations import AsteriskState, Expectation
+from ari_conf.core.hangup_codes import (
+    CANCELED_CAUSE,
+    INVALID_DOCUMENT_CODES,
+    NO_MEDIA_CAUSE,
+    UNREACHABLE_CODES,
+    HangupCode,
+    cause_name,
+)
 from ari_conf.core.messages import JoinRequested, MemberReleased, Outputs
 from ari_conf.core.playback.player import Player
 from ari_conf.core.problem_kinds import ProblemKind
-from ari_conf.core.request_params import (
-    BUSY,
-    END_OF_DOCUMENT,
-    INVALID_DOCUMENT_CODES,
-    NORMAL,
-    REJECTED,
-    SCHEDULED,
-    UNREACHABLE_CODES,
-    standard_params,
-)
+from ari_conf.core.request_params import format_second, plausible
+from ari_conf.core.transitions import checked
 
+Purpose = Literal["answer", "action", "redirect"]
 MAX_RAPID_DOCUMENTS, RAPID_DOCUMENT_MS = 20, 1000
 """Number of further documents that a call may request immediately, and milliseconds per document on average (decided).
 Otherwise a document that leads to itself would be requested as fast as its server responds, forever."""
 ANONYMOUS = "anonymous", "Anonymous"
 """From and CallerName of callers who withhold their identity."""
 ANSWERING_ELEMENTS = (Play, Speak, Wait, GetDigits)
+HangupReason = Literal["normal", "busy", "rejected"]
+HANGUP_CAUSES: dict[HangupReason, int] = {"normal": 16, "busy": 17, "rejected": 21}
+"""Q.850 causes by the reason that ARI receives."""
+HANGUP_ATTEMPTS_UNTIL_PROBLEM = 3
+"""Number of HangUp requests after which a problem is reported. Asterisk normally confirms the first one immediately."""
 
 
-class Call(HangupHandling):
-    __slots__ = ()
+@dataclass(slots=True)
+class Call:
+    call_uuid: str
+    request_uuid: str
+    channel_id: str
+    auth_id: str
+    from_: str
+    to: str
+    caller_name: str
+    direction: str
+    started_at: int
+    document: str | None = None
+    document_method: str = "POST"
+    state: CallState = IDENTIFYING
+    """Only `change_state` changes it."""
+    account: Account | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    """The INVITE's X-PH-* headers."""
+    wideband: bool = False
+    """True if the caller's codec has a sample rate above 8 kHz."""
+    answered_at: int | None = None
+    ended_at: int | None = None
+    """Epoch milliseconds of the end of the channel."""
+    hangup_cause: int = 16
+    """Q.850 cause, or one of the causes in `hangup_codes` that are not Q.850's."""
+    hangup_code: int = HangupCode.NORMAL.value
+    """HangupCauseCode."""
+    elements: tuple[Element, ...] = ()
+    position: int = 0
+    """Index of the next element."""
+    pre_answer_end: int = 0
+    """Index of the first element after PreAnswer's; those before it run without answering the call."""
+    no_element_started: bool = True
+    """True until an element of the call has run."""
+    fetch_purpose: Purpose | None = None
+    pending_fetch: FetchDocument | None = None
+    """Pending request for a document; a server that takes over repeats it."""
+    fallback_requested: bool = False
+    running: Player | Gather | Conference | None = None
+    conference_id: str | None = None
+    """The conference that the running element has joined."""
+    serial: int = 0
+    """Number of fetches and players so far: part of their ids."""
+    scheduled_hangup_at: int | None = None
+    """Epoch milliseconds of the hangup that a Hangup element has scheduled."""
+    hangup_retry_at: int | None = None
+    """Epoch milliseconds at which HangUp is repeated; None: no hangup is in progress."""
+    hangup_attempts: int = 0
+    """Number of HangUp requests so far."""
+    paced_until: int = 0
+    """Epoch milliseconds until which the documents so far last, at RAPID_DOCUMENT_MS each."""
+    undone: SwitchOffs = ()
+    """Effects that recently switched something off on the channel; a server that takes over repeats them."""
+    on_hold: bool = False
+    """True while the caller's phone has put the call on hold."""
+    stream: int | None = None
+    """SSRC of the phone's RTP stream, as last seen."""
+    silence: bool = False
+    """True if Asterisk was asked to send silence and may still be sending it."""
 
-    # Entry points.
+    constant_params: tuple[Params, Params] | None = field(default=None, init=False, repr=False, compare=False)
+    """Cache: constant standard parameters, before and after CallStatus. Building them for each callback is half of its
+    cost."""
+    encoded_elements: tuple[object, object] | None = field(default=None, init=False, repr=False, compare=False)
+    """Cache: elements of the call and their encoded form, for the code that persists the call."""
+
+    def change_state(self, state: CallState) -> None:
+        """Change the state. Raises IllegalTransition, before anything has changed, if the table does not have it."""
+        self.state = checked(TRANSITIONS, self.state, state)
+
+    # Derived values.
+
+    @property
+    def is_ending(self) -> bool:
+        """Return True if the channel has hung up or a hangup is in progress."""
+        return self.state is HANGING_UP or self.state is ENDED
+
+    @property
+    def in_conference(self) -> bool:
+        """Return True until the conference has released the call, also if the call is ending."""
+        return isinstance(self.running, Conference)
+
+    @property
+    def is_finished(self) -> bool:
+        """Return True if the call has ended and its conference, if it had joined one, has released it."""
+        return self.state is ENDED and not self.in_conference
+
+    @property
+    def target(self) -> Target:
+        return Target("channel", self.channel_id)
+
+    @property
+    def deadline(self) -> int | None:
+        running = self.running
+        soonest = None if running is None or isinstance(running, Conference) else running.deadline
+        if self.scheduled_hangup_at is None and self.hangup_retry_at is None:
+            return soonest
+        times = (soonest, self.scheduled_hangup_at, self.hangup_retry_at)
+        return min([t for t in times if t is not None], default=None)
+
+    # Events and messages.
 
     @classmethod
     def from_arrival(cls, event: ev.CallArrived, now: int) -> tuple[Call, Outputs]:
@@ -88,7 +203,7 @@ class Call(HangupHandling):
     def handle_event(self, event: ev.Event, now: int) -> Outputs:
         if isinstance(event, ev.ChannelHungUp):
             return self._on_hung_up(event.cause, now)
-        if isinstance(event, ev.DeadlineReached) and self.hanging_up_until is not None and self.hanging_up_until <= now:
+        if isinstance(event, ev.DeadlineReached) and self.hangup_retry_at is not None and self.hangup_retry_at <= now:
             return self._retry_hangup(now)
         if isinstance(event, ev.EffectFailed) and isinstance(event.effect, HangUp | Answer):
             return self._on_effect_failed(event.effect, event.reason, event.target_gone, now)
@@ -104,8 +219,8 @@ class Call(HangupHandling):
                     self.from_, self.caller_name, self.constant_params = *ANONYMOUS, None
                 incomplete = [self.problem(ProblemKind.HEADERS_INCOMPLETE, w) for w in warnings]
                 return [*incomplete, *self._on_identified(account, dict(headers), now)]
-            case ev.DeadlineReached() if self.hang_up_at is not None and self.hang_up_at <= now:
-                return self.hang_up("normal", SCHEDULED, now)
+            case ev.DeadlineReached() if self.scheduled_hangup_at is not None and self.scheduled_hangup_at <= now:
+                return self.hang_up("normal", HangupCode.SCHEDULED, now)
             case ev.NothingSent() if self.answered_at is not None:
                 self.silence = True
                 return [SendSilence(self.channel_id, True)]
@@ -142,9 +257,9 @@ class Call(HangupHandling):
     # The document.
 
     def _on_identified(self, account: Account | None, headers: dict[str, str], now: int) -> Outputs:
-        return [*self._brings(headers), *self._is_of(account, now)]
+        return [*self._keep_headers(headers), *self._request_first_document(account, now)]
 
-    def _brings(self, headers: dict[str, str]) -> Outputs:
+    def _keep_headers(self, headers: dict[str, str]) -> Outputs:
         """Keep the X-PH- headers up to MOST_HEADER_BYTES. Every request about the call contains them, so a caller could
         otherwise make the requests too large to send."""
         size = left_out = 0
@@ -159,22 +274,21 @@ class Call(HangupHandling):
         text = f"{left_out} X-PH- headers of the call's INVITE were dropped: at most {MOST_HEADER_BYTES} bytes are kept"
         return [self.problem(ProblemKind.HEADERS_INCOMPLETE, text)]
 
-    def _is_of(self, account: Account | None, now: int) -> Outputs:
+    def _request_first_document(self, account: Account | None, now: int) -> Outputs:
         if account is None:
             self.account = Account(self.auth_id)
+            code = UNREACHABLE_CODES["answer"]
             missing = f"account {self.auth_id!r} does not exist"
             text = f"{missing}: create it with `ari-conf account add`, or correct the dialplan"
             if not self.auth_id:
                 text = "the dialplan names no account: enter the Stasis application with `Stasis(ari_conf,ACCOUNT)`"
-            return [
-                self.problem(ProblemKind.ACCOUNT_UNKNOWN, text, UNREACHABLE_CODES["answer"]),
-                *self.hang_up("rejected", UNREACHABLE_CODES["answer"], now),
-            ]
+            problem = self.problem(ProblemKind.ACCOUNT_UNKNOWN, text, code)
+            return [problem, *self.hang_up("rejected", code, now)]
         self.account = account
         if self.document is not None:
-            return self._first(self.document, self.document_method, now)
+            return self._ring_and_request(self.document, self.document_method, now)
         if account.answer_url is not None:
-            return self._first(account.answer_url, account.answer_method, now)
+            return self._ring_and_request(account.answer_url, account.answer_method, now)
         text = (
             f"account {self.auth_id!r} has no answer URL, and the dialplan names no document: set the answer URL with "
             "`ari-conf account set`, or correct the dialplan"
@@ -182,11 +296,11 @@ class Call(HangupHandling):
         kind = ProblemKind.ANSWER_URL_MISSING
         return self._on_document_failed("answer", UNREACHABLE_CODES["answer"], kind, text, now)
 
-    def _first(self, source: str, method: str, now: int) -> Outputs:
-        asked = self._request_document("answer", source, method, "StartApp", (), now)
+    def _ring_and_request(self, source: str, method: str, now: int) -> Outputs:
+        out = self._request_document("answer", source, method, "StartApp", (), now)
         # A server may take time to respond, so the caller hears ringing; a local document is available immediately.
         rings = self.answered_at is None and "://" in source
-        return [Ring(self.channel_id), *asked] if rings else asked
+        return [Ring(self.channel_id), *out] if rings else out
 
     def _request_document(
         self, purpose: Purpose, source: str, method: str, event: str, params: Params, now: int
@@ -201,39 +315,44 @@ class Call(HangupHandling):
                 "each: the call was hung up to stop the loop; add a Wait to the document"
             )
             return [self.problem(ProblemKind.DOCUMENT_LOOP, text, code), *self.hang_up("normal", code, now)]
+        self.change_state(FETCHING)
         self.paced_until = now + ahead + RAPID_DOCUMENT_MS
-        self.fetching = purpose
+        self.fetch_purpose = purpose
         self.serial += 1
-        whole = standard_params(self, event) + params
-        self.asked = FetchDocument(ids.for_call(self.call_uuid, self.serial), self.auth_id, source, method, whole)
-        return [self.asked]
+        params = self.standard_params(event) + params
+        self.pending_fetch = FetchDocument(
+            ids.for_call(self.call_uuid, self.serial), self.auth_id, source, method, params
+        )
+        return [self.pending_fetch]
 
     def _is_pending(self, fetch_id: str) -> bool:
-        return self.fetching is not None and fetch_id == ids.for_call(self.call_uuid, self.serial)
+        return self.fetch_purpose is not None and fetch_id == ids.for_call(self.call_uuid, self.serial)
 
     def _on_document(self, event: ev.DocumentFetched | ev.DocumentFailed, now: int) -> Outputs:
-        purpose, asked = self.fetching or "answer", self.asked
-        self.fetching = self.asked = None
+        purpose, fetch = self.fetch_purpose or "answer", self.pending_fetch
+        self.fetch_purpose = self.pending_fetch = None
         if isinstance(event, ev.DocumentFailed):
-            code = (INVALID_DOCUMENT_CODES if event.invalid else UNREACHABLE_CODES)[purpose]
-            return self._on_document_failed(purpose, code, event.kind, event.reason, now)
-        self.elements, self.position, self.early = event.elements, 0, 0
+            codes = INVALID_DOCUMENT_CODES if event.invalid else UNREACHABLE_CODES
+            return self._on_document_failed(purpose, codes[purpose], event.kind, event.reason, now)
+        self.elements, self.position, self.pre_answer_end = event.elements, 0, 0
         # Don't use the fallback for what the fallback itself leads to: it would be requested forever.
-        was_fallback = asked is not None and self.account is not None and asked.source == self.account.fallback_url
-        self.fallback_asked = self.fallback_asked and was_fallback
+        was_fallback = fetch is not None and self.account is not None and fetch.source == self.account.fallback_url
+        self.fallback_requested = self.fallback_requested and was_fallback
         out: Outputs = [self.problem(ProblemKind.DOCUMENT_WARNING, w) for w in event.warnings]
         if sounds := tuple(_sounds_of(event.elements)):
             # Spec: "Playing never waits for a cold cache if it can be warmed while the call sets up"
             out.append(WarmSounds(self.call_uuid, self.auth_id, sounds))
         return out + self._run_elements(now)
 
-    def _on_document_failed(self, purpose: Purpose, code: int, kind: ProblemKind, reason: str, now: int) -> Outputs:
+    def _on_document_failed(
+        self, purpose: Purpose, code: HangupCode, kind: ProblemKind, reason: str, now: int
+    ) -> Outputs:
         # Spec: "the account's fallback URL is asked if it has one, else the call is hung up"
         out: Outputs = [self.problem(kind, reason, code)]
         account = self.account
-        if account is None or account.fallback_url is None or self.fallback_asked:
+        if account is None or account.fallback_url is None or self.fallback_requested:
             return out + self.hang_up("normal", code, now)
-        self.fallback_asked = True
+        self.fallback_requested = True
         event = "Redirect" if purpose == "redirect" else "StartApp"
         return out + self._request_document(purpose, account.fallback_url, account.fallback_method, event, (), now)
 
@@ -242,25 +361,32 @@ class Call(HangupHandling):
     def _run_elements(self, now: int) -> Outputs:
         """Run elements until one takes time."""
         out: Outputs = []
-        while not self.is_ending and self.running is None and self.fetching is None:
+        while not self.is_ending and self.running is None and self.fetch_purpose is None:
             if self.position >= len(self.elements):
-                return out + self.hang_up("normal", END_OF_DOCUMENT, now)
+                return out + self.hang_up("normal", HangupCode.END_OF_DOCUMENT, now)
             element = self.elements[self.position]
             self.position += 1
             out += self._start_element(element, now)
-            self.first = False
+            self.no_element_started = False
         return out
 
     def _start_element(self, element: Element, now: int) -> Outputs:
         if isinstance(element, PreAnswer):
             rest = self.elements[self.position :]
-            self.elements, self.position, self.early = (*element.children, *rest), 0, len(element.children)
+            self.elements, self.position, self.pre_answer_end = (*element.children, *rest), 0, len(element.children)
             return []
+        if isinstance(element, Conference):
+            self.change_state(IN_CONFERENCE)
+            self.running = element
+            return [JoinRequested(self.call_uuid, element)]
+        if isinstance(element, ANSWERING_ELEMENTS):
+            self.change_state(RUNNING)
         # Spec: "Play, Speak, Wait, GetDigits and Conference answer the call; Hangup, Redirect, PreAnswer and a first
         # Wait don't." A Conference element answers the call once the conference has admitted it.
-        early = self.position <= self.early
-        answers = isinstance(element, ANSWERING_ELEMENTS) and not early
-        out: Outputs = self._answer(now) if answers and not (self.first and isinstance(element, Wait)) else []
+        in_pre_answer = self.position <= self.pre_answer_end
+        first_wait = self.no_element_started and isinstance(element, Wait)
+        answers = isinstance(element, ANSWERING_ELEMENTS) and not in_pre_answer and not first_wait
+        out: Outputs = self._answer(now) if answers else []
         match element:
             case Play() | Speak() | Wait():
                 self.running = player = Player(self._next_owner_id(), self.target, (element,), detects_audio=True)
@@ -268,9 +394,6 @@ class Call(HangupHandling):
             case GetDigits():
                 self.running = gather = Gather(element, self._next_owner_id(), self.target)
                 return [*out, *gather.start(now)]
-            case Conference():
-                self.running = element
-                return [JoinRequested(self.call_uuid, element)]
             case Redirect(""):
                 text = "Redirect: its text must be an absolute http or https URL"
                 code, kind = UNREACHABLE_CODES["redirect"], ProblemKind.DOCUMENT_INVALID
@@ -283,15 +406,17 @@ class Call(HangupHandling):
     def _run_hangup_element(self, element: Hangup, now: int) -> Outputs:
         if element.schedule and self.position < len(self.elements):
             # Spec: "hang up then, the following elements go on meanwhile; nothing follows: now"
-            self.hang_up_at = now + element.schedule * 1000
+            self.scheduled_hangup_at = now + element.schedule * 1000
             return []
         # Spec: "First element without a reason: rejected"
-        reason = element.reason or ("rejected" if self.first else None)
+        reason = element.reason or ("rejected" if self.no_element_started else None)
         if element.schedule:
-            return self.hang_up("normal", SCHEDULED, now)
+            return self.hang_up("normal", HangupCode.SCHEDULED, now)
         if reason == "busy":
-            return self.hang_up("busy", BUSY, now)
-        return self.hang_up("rejected", REJECTED, now) if reason else self.hang_up("normal", NORMAL, now)
+            return self.hang_up("busy", HangupCode.BUSY, now)
+        if reason:
+            return self.hang_up("rejected", HangupCode.REJECTED, now)
+        return self.hang_up("normal", HangupCode.NORMAL, now)
 
     def _answer(self, now: int) -> Outputs:
         if self.answered_at is not None:
@@ -330,12 +455,96 @@ class Call(HangupHandling):
     def _on_digits_gathered(self, gather: Gather, now: int) -> Outputs:
         element = gather.element
         # Spec: "Nothing entered: the next element, action not called."
-        if gather.phase == "nothing" or element.action is None:
+        if gather.state is GatherState.NO_INPUT or element.action is None:
             return self._run_elements(now)
         params = (("Digits", gather.digits),)
         if element.redirect:
             return self._request_document("action", element.action, element.method, "Redirect", params, now)
         return [self.callback(element.action, element.method, "Redirect", params), *self._run_elements(now)]
+
+    # Hanging up.
+
+    def hang_up(self, reason: HangupReason, code: HangupCode, now: int) -> Outputs:
+        if self.is_ending:
+            return []
+        self.change_state(HANGING_UP)
+        return self._start_hangup(reason, code, now)
+
+    def _start_hangup(self, reason: HangupReason, code: HangupCode, now: int) -> Outputs:
+        self.hangup_code, self.hangup_cause = code.value, HANGUP_CAUSES[reason]
+        self.hangup_retry_at, self.hangup_attempts, self.scheduled_hangup_at = now + again_ms(0), 1, None
+        return [*self._stop_running(), HangUp(self.channel_id, reason), StopPreparing(self.call_uuid)]
+
+    def give_up(self, why: str, now: int) -> Outputs:
+        """End the call in whatever state it is.
+
+        The hangup URL gets its callback when the channel no longer exists.
+        """
+        self.elements, self.position, self.pre_answer_end, self.undone = (), 0, 0, ()
+        self.running = self.conference_id = self.fetch_purpose = self.pending_fetch = self.scheduled_hangup_at = None
+        if not plausible(self.started_at, self.answered_at):
+            self.started_at, self.answered_at, self.constant_params = now, None, None
+        problem = self.problem(ProblemKind.CALL_ENDED_BY_ERROR, why)
+        if self.ended_at is not None:
+            if self.state is not ENDED:
+                self.change_state(ENDED)
+            return [problem, *self._hangup_callback(now)]
+        if self.state is not HANGING_UP:
+            self.change_state(HANGING_UP)
+        if self.hangup_retry_at is not None:
+            return [problem, HangUp(self.channel_id)]
+        return [problem, *self._start_hangup("normal", HangupCode.NORMAL, now)]
+
+    def _stop_running(self) -> Outputs:
+        running = self.running
+        if isinstance(running, Player | Gather):
+            self.running = None
+            return [*running.stop()]
+        return []
+
+    def _on_effect_failed(self, effect: HangUp | Answer, reason: str, gone: bool, now: int) -> Outputs:
+        if gone:
+            return self._on_hung_up(self.hangup_cause, now)
+        # A failed HangUp is repeated at its deadline, so that the channel is not left behind in Asterisk.
+        if self.is_ending:
+            return []
+        return [self.problem(ProblemKind.ASTERISK_FAILED, reason), *self.hang_up("normal", HangupCode.NORMAL, now)]
+
+    def _retry_hangup(self, now: int) -> Outputs:
+        """Repeat HangUp until Asterisk reports that the channel no longer exists: nothing else would ever end it."""
+        self.hangup_retry_at = now + again_ms(self.hangup_attempts)
+        self.hangup_attempts += 1
+        out: Outputs = [HangUp(self.channel_id)]
+        if self.hangup_attempts == HANGUP_ATTEMPTS_UNTIL_PROBLEM:
+            text = "Asterisk does not hang up the call: the request is repeated until it does"
+            out.insert(0, self.problem(ProblemKind.ASTERISK_FAILED, text))
+        return out
+
+    def _on_hung_up(self, cause: int, now: int) -> Outputs:
+        if self.state is ENDED:
+            return []
+        by_server = self.state is HANGING_UP
+        self.change_state(ENDED)
+        self.ended_at = now
+        self.scheduled_hangup_at = self.hangup_retry_at = self.fetch_purpose = None
+        out: Outputs = [] if by_server else [StopPreparing(self.call_uuid)]
+        if not by_server and cause == CANCELED_CAUSE:
+            # This includes an answer that was on its way: it came too late.
+            self.hangup_code, self.answered_at = HangupCode.CANCELED.value, None
+        elif not by_server and cause == NO_MEDIA_CAUSE:
+            self.hangup_code = HangupCode.NO_MEDIA.value
+        # Asterisk often reports no cause (0): then that of the server's HangUp counts, or 16 if the caller hung up.
+        if not (by_server and cause == CANCELED_CAUSE):
+            self.hangup_cause = cause or self.hangup_cause
+        self._stop_running()
+        return out if self.in_conference else out + self._hangup_callback(now)
+
+    def _hangup_callback(self, now: int) -> Outputs:
+        """Return the callback to the hangup URL if the call has ended."""
+        account = self.account
+        if self.ended_at is None or account is None or account.hangup_url is None:
+            return []
+        return [self.callback(account.hangup_url, account.hangup_method, "Hangup", ())]
 
     # Recovery.
 
@@ -360,9 +569,63 @@ class Call(HangupHandling):
             out.append(IdentifyCall(self.call_uuid, self.channel_id, self.auth_id))
         if self.answered_at is not None and not there.channels[self.channel_id]:
             out.append(Answer(self.channel_id))
-        if self.asked is not None:
-            out.append(self.asked)
+        if self.pending_fetch is not None:
+            out.append(self.pending_fetch)
         return out + (self.player.resume(there) if self.player is not None else [])
+
+    # Problems, callbacks, and the parameters of requests.
+
+    def problem(self, kind: ProblemKind, text: str, code: HangupCode | None = None) -> ReportProblem:
+        return ReportProblem(self.auth_id, self.call_uuid, kind, None if code is None else code.value, text)
+
+    def callback(self, url: str, method: str, event: str, params: Params) -> PostCallback:
+        """Return a request with the standard parameters whose reply is ignored."""
+        return PostCallback(self.call_uuid, self.auth_id, url, method, self.standard_params(event) + params)
+
+    def standard_params(self, event: str) -> Params:
+        """Return the standard parameters of a request about the call in its present state."""
+        before, after = self.constant_params or self._cache_constant_params()
+        params = (*before, ("CallStatus", self._call_status), *after, ("Event", event))
+        if self.headers:
+            params += tuple(self.headers.items())
+        return params if self.ended_at is None else params + self._hangup_params(self.ended_at)
+
+    def _cache_constant_params(self) -> tuple[Params, Params]:
+        before = (
+            ("CallUUID", self.call_uuid),
+            # Spec: "A leading `+` is stripped from From and To."
+            ("From", self.from_.removeprefix("+")),
+            ("To", self.to.removeprefix("+")),
+            ("Direction", self.direction),
+        )
+        seconds, ms = divmod(self.started_at, 1000)
+        after = (
+            ("CallerName", self.caller_name),
+            ("SessionStart", f"{format_second(seconds)}.{ms:03}000"),
+            ("ParentAuthID", self.auth_id),
+            ("RequestUUID", self.request_uuid),
+        )
+        self.constant_params = before, after
+        return before, after
+
+    @property
+    def _call_status(self) -> str:
+        if self.ended_at is not None:
+            return "completed"
+        return "ringing" if self.answered_at is None else "in-progress"
+
+    def _hangup_params(self, ended_at: int) -> Params:
+        answered_at = self.answered_at
+        return (
+            ("HangupCause", cause_name(self.hangup_cause)),
+            ("HangupCauseCode", str(self.hangup_code)),
+            ("Duration", str((ended_at - self.started_at) // 1000)),
+            # Seconds since the answer, rounded up.
+            ("BillDuration", str(0 if answered_at is None else -(-(ended_at - answered_at) // 1000))),
+            ("StartTime", format_second(self.started_at // 1000)),
+            ("EndTime", format_second(ended_at // 1000)),
+            ("AnswerTime", "" if answered_at is None else format_second(answered_at // 1000)),
+        )
 
 
 def _sounds_of(elements: tuple[Element | Prompt, ...]) -> list[Play | Speak]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
 from ari_conf.core.bounds import MOST_DIGITS
 from ari_conf.core.effects import Effect, Target
@@ -14,46 +14,65 @@ from ari_conf.core.playback.player import Player
 BEEP = Play("beep:digits")
 
 
+class GatherState(StrEnum):
+    PROMPT = "prompt"
+    """The prompt plays."""
+    FIRST_DIGIT = "first_digit"
+    """The first digit is awaited."""
+    NEXT_DIGIT = "next_digit"
+    """A further digit is awaited."""
+    INVALID = "invalid"
+    """The invalid-digit sound plays."""
+    COMPLETE = "complete"
+    """GetDigits has ended with digits."""
+    NO_INPUT = "no_input"
+    """GetDigits has ended without digits."""
+
+
+FINAL_STATES = GatherState.COMPLETE, GatherState.NO_INPUT
+
+
 @dataclass(slots=True)
 class Gather:
     element: GetDigits
     owner: str
     target: Target
-    phase: Literal["prompt", "first", "more", "invalid", "complete", "nothing"] = "prompt"
-    """prompt: the prompt plays. first, more: the first or a further digit is awaited. invalid: the invalid-digit
-    sound plays. complete, nothing: GetDigits has ended, with or without digits."""
-    tries: int = 0
+    state: GatherState = GatherState.PROMPT
+    attempts: int = 0
     digits: str = ""
     player: Player | None = None
+    """Player of the prompt or of the invalid-digit sound."""
     players: int = 0
-    until: int | None = None
+    """Number of players so far: part of their ids."""
+    timer_at: int | None = None
+    """Epoch milliseconds until which the digit is awaited."""
 
     @property
     def deadline(self) -> int | None:
-        times = [self.until, self.player.deadline if self.player else None]
+        times = [self.timer_at, self.player.deadline if self.player else None]
         return min((t for t in times if t is not None), default=None)
 
     @property
     def ended(self) -> bool:
-        return self.phase in ("complete", "nothing")
+        return self.state in FINAL_STATES
 
     def start(self, now: int) -> list[Effect]:
         """Start an attempt. The element's `retries` is the total number of attempts."""
-        self.tries += 1
-        self.digits, self.until = "", None
-        self.phase = "prompt"
+        self.attempts += 1
+        self.digits, self.timer_at = "", None
+        self.state = GatherState.PROMPT
         items = self.element.prompt + ((BEEP,) if self.element.play_beep else ())
         return self._play(items, now)
 
     def stop(self) -> list[Effect]:
-        player, self.player, self.until = self.player, None, None
+        player, self.player, self.timer_at = self.player, None, None
         return player.stop() if player else []
 
     def handle_event(self, event: Event, now: int) -> list[Effect]:
         match event:
-            case DigitReceived(_, digit) if not self.ended and self.phase != "invalid":
+            case DigitReceived(_, digit) if not self.ended and self.state is not GatherState.INVALID:
                 return self._on_digit(digit, now)
-            case DeadlineReached() if self.until is not None and self.until <= now:
+            case DeadlineReached() if self.timer_at is not None and self.timer_at <= now:
                 return self._finish_attempt(now)
         if self.player is None:
             return []
@@ -68,11 +87,11 @@ class Gather:
 
     def _on_prompt_finished(self, now: int) -> list[Effect]:
         self.player = None
-        if self.phase == "invalid":
+        if self.state is GatherState.INVALID:
             return self._next_attempt(now)
-        if self.phase == "prompt":
+        if self.state is GatherState.PROMPT:
             # Spec: "timeout (to the first digit)", counted from the prompt's end
-            self.phase, self.until = "first", now + self.element.timeout * 1000
+            self.state, self.timer_at = GatherState.FIRST_DIGIT, now + self.element.timeout * 1000
         return []
 
     def _on_digit(self, digit: str, now: int) -> list[Effect]:
@@ -83,10 +102,10 @@ class Gather:
         if digit not in self.element.valid_digits:
             return effects + self._invalid(now)
         self.digits += digit
-        self.phase = "more"
+        self.state = GatherState.NEXT_DIGIT
         if len(self.digits) >= min(self.element.num_digits, MOST_DIGITS):
             return effects + self._finish_attempt(now)
-        self.until = now + self.element.digit_timeout * 1000
+        self.timer_at = now + self.element.digit_timeout * 1000
         return effects
 
     def _invalid(self, now: int) -> list[Effect]:
@@ -94,18 +113,18 @@ class Gather:
         self.digits = ""
         if self.element.invalid_digits_sound is None:
             return self._next_attempt(now)
-        self.phase = "invalid"
+        self.state = GatherState.INVALID
         return self._play((Play(self.element.invalid_digits_sound),), now)
 
     def _finish_attempt(self, now: int) -> list[Effect]:
-        self.until = None
+        self.timer_at = None
         if self.digits:
-            self.phase = "complete"
+            self.state = GatherState.COMPLETE
             return []
         return self._next_attempt(now)
 
     def _next_attempt(self, now: int) -> list[Effect]:
-        if self.tries < self.element.retries:
+        if self.attempts < self.element.retries:
             return self.start(now)
-        self.phase, self.until = "nothing", None
+        self.state, self.timer_at = GatherState.NO_INPUT, None
         return []

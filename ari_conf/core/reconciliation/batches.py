@@ -135,4 +135,4 @@ def _channel(effect: object) -> str:
 
 def is_still_needed(engine: Engine, effect: DeferrableEffect) -> bool:
     """Return True if the state still wants a deferred effect."""
-    return engine.wanted(effect) == effect
+    return engine.registry.wanted(effect) == effect

@@ -18,7 +18,6 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
-from ari_conf.core.conferences.member import FLOOR_SILENCE_MS
 from ari_conf.core.engine import Engine
 from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.messages import Outputs
@@ -104,7 +103,7 @@ def _restart_talk_detection(engine: Engine | Batch) -> Outputs:
     out: Outputs = []
     for conference in engine.conferences.values():
         for member in conference.talking_members():
-            out += [do.DetectTalking(member.channel_id, None), do.DetectTalking(member.channel_id, FLOOR_SILENCE_MS)]
+            out += member.restart_talk_detection()
     return out
 
 
