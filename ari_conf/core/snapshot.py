@@ -2,7 +2,8 @@
 
 The types of the fields determine how plain values are read. In a union of dataclasses, the class follows from the field
 names, or from the class name in the field `_`. Earlier versions persisted `_` for all classes; `snapshot` writes it
-because some classes have the same fields. A field that the writing version did not have gets its default.
+because some classes have the same fields. A field that the writing version did not have gets its default. A field that
+the constructor does not take (`init=False`) is derived from the others, and is not part of a snapshot.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import MISSING, Field, fields, is_dataclass
+from enum import StrEnum
 from functools import cache
 from operator import itemgetter
 from sys import intern
@@ -23,6 +25,8 @@ Decoder = Callable[[Any, InternPool], Any]
 
 def snapshot(value: Any) -> Any:
     """Convert to plain values, each dataclass with its class name: restore(snapshot(x), type(x)) == x."""
+    if isinstance(value, StrEnum):
+        return value.value
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, tuple | list):
@@ -70,8 +74,13 @@ def field_decoder(kind: Any) -> Decoder:
 
 
 @cache
+def persisted_fields(kind: Any) -> tuple[Field[Any], ...]:
+    return tuple(f for f in fields(kind) if f.init)
+
+
+@cache
 def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(kind))
+    return tuple(f.name for f in persisted_fields(kind))
 
 
 @cache
@@ -107,6 +116,9 @@ def _needed(kind: Any) -> Decoder | None:
     if origin is Literal:
         words = {word: word for word in args}
         return lambda shot, _: words[shot]
+    if is_enum(kind):
+        states = {state.value: state for state in kind}
+        return lambda shot, _: states[shot]
     if kind in (int, bool, types.NoneType):
         return None
     raise TypeError(f"{kind} is not supported in a snapshot")
@@ -141,7 +153,7 @@ def _dataclass_reader(kind: Any) -> Decoder:
         try:
             values = list(values_of(shot)[:-1])
         except KeyError:
-            values = [shot[f.name] if f.name in shot else _default(f) for f in fields(kind)]
+            values = [shot[f.name] if f.name in shot else _default(f) for f in persisted_fields(kind)]
         for value, kinds in zip(values, allowed, strict=True):
             # Damaged state must be detected here, and not during a call.
             if type(value) not in kinds:
@@ -169,7 +181,11 @@ def _plain(kind: Any) -> frozenset[type]:
         return frozenset({dict})
     if origin in (tuple, list):
         return frozenset({list})
-    return frozenset({str if origin is Literal else kind})
+    return frozenset({str if origin is Literal or is_enum(kind) else kind})
+
+
+def is_enum(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, StrEnum)
 
 
 def _default(field: Field[Any]) -> Any:

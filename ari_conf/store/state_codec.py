@@ -24,7 +24,15 @@ from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
 from ari_conf.core.elements import Element, PreAnswer
-from ari_conf.core.snapshot import TYPE_TAG, Decoder, InternPool, field_decoder, restore
+from ari_conf.core.snapshot import (
+    TYPE_TAG,
+    Decoder,
+    InternPool,
+    field_decoder,
+    is_enum,
+    persisted_fields,
+    restore,
+)
 
 Aggregate = Call | Conference
 
@@ -45,9 +53,24 @@ def is_conference(text: bytes) -> bool:
 
 def encode(thing: Aggregate | Member) -> bytes:
     if type(thing) is Call and _is_long(thing.elements):
-        kind, values_of = _with_raw_elements()
+        kind, values_of = _shape(Call, "elements")
         return _encode(kind(*values_of(thing), _long_text(thing)))
+    if _has_derived_fields(type(thing)):
+        kind, values_of = _shape(type(thing))
+        return _encode(kind(*values_of(thing)))
     return _encode(thing)
+
+
+@cache
+def _has_derived_fields(kind: Any) -> bool:
+    return len(persisted_fields(kind)) < len(fields(kind))
+
+
+@cache
+def _shape(kind: Any, *last: str) -> tuple[Callable[..., Any], Callable[[Any], tuple[Any, ...]]]:
+    """Return a struct of the persisted fields, with `last` at the end, and a getter of the other fields' values."""
+    names = [f.name for f in persisted_fields(kind) if f.name not in last]
+    return msgspec.defstruct(f"{kind.__name__}ToWrite", [*names, *last], gc=False), attrgetter(*names)
 
 
 def _is_long(elements: tuple[Element, ...]) -> bool:
@@ -80,14 +103,8 @@ def _defaults(kind: Any) -> tuple[tuple[str, Any], ...]:
     return tuple((f.name, f.default) for f in fields(kind))
 
 
-@cache
-def _with_raw_elements() -> tuple[Callable[..., Any], Callable[[Any], tuple[Any, ...]]]:
-    names = [f.name for f in fields(Call) if f.name != "elements"]
-    return msgspec.defstruct("CallWithRawElements", [*names, "elements"], gc=False), attrgetter(*names)
-
-
 def encode_without_members(conference: Conference) -> bytes:
-    kind, values_of = _without_members()
+    kind, values_of = _shape(Conference, "members")
     return _encode(kind(*values_of(conference), {}))
 
 
@@ -98,12 +115,6 @@ def merge_members(conference: bytes, members: Mapping[bytes, bytes]) -> bytes:
         return conference
     each = b",".join(b'"%b":%b' % (id, members[id]) for id in sorted(members, key=lambda id: (len(id), id)))
     return b"%b{%b}}" % (conference[: -len(b"{}}")], each)
-
-
-@cache
-def _without_members() -> tuple[Callable[..., Any], Callable[[Any], tuple[Any, ...]]]:
-    names = [f.name for f in fields(Conference) if f.name != "members"]
-    return msgspec.defstruct("ConferenceWithoutMembers", [*names, "members"], gc=False), attrgetter(*names)
 
 
 def decode(text: bytes, shared: InternPool) -> Aggregate:
@@ -132,7 +143,7 @@ def _mirror_struct(kind: Any) -> tuple[Any, Decoder]:
     shapes: list[tuple[str, Any, Any]] = []
     words: list[int] = []
     parts: list[tuple[int, Decoder]] = []
-    for n, f in enumerate(fields(kind)):
+    for n, f in enumerate(persisted_fields(kind)):
         hint = hints[f.name]
         if _direct(hint):
             shape = hint
@@ -203,7 +214,7 @@ def _again(value: Any) -> Callable[[], Any] | None:
     if not is_dataclass(value):
         return None
     kind: Any = type(value)
-    values = [getattr(value, f.name) for f in fields(value)]
+    values = [getattr(value, f.name) for f in persisted_fields(kind)]
     if all(map(_frozen, values)):
         return lambda: kind(*values)
     makes = [_again(v) for v in values]
@@ -232,4 +243,4 @@ def _direct(hint: Any) -> bool:
     origin = get_origin(hint)
     if origin in (dict, Union, types.UnionType):
         return all(map(_direct, get_args(hint)))
-    return origin is Literal or hint in (str, int, bool, types.NoneType)
+    return origin is Literal or is_enum(hint) or hint in (str, int, bool, types.NoneType)

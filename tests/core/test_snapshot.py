@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import pytest
@@ -14,6 +16,18 @@ from ari_conf.core.elements import GetDigits, Hangup, Play, PreAnswer, Redirect,
 from ari_conf.core.snapshot import restore, snapshot
 from ari_conf.store.state_codec import decode, encode
 from tests.core.stage import MUSIC, Stage, players, stay, waiting
+
+
+class Light(StrEnum):
+    RED = "red"
+    GREEN = "green"
+
+
+@dataclass(slots=True)
+class Crossing:
+    light: Light = Light.RED
+    others: dict[str, Light] = field(default_factory=dict)
+    cars: list[int] = field(init=False, compare=False, default_factory=list)
 
 
 def there_and_back(stage: Stage) -> None:
@@ -116,3 +130,21 @@ def test_what_it_can_not_have_been_made_from() -> None:
         restore({"_": "Call"}, Call)
     with pytest.raises(TypeError):
         restore([], set)  # type: ignore[arg-type]
+
+
+def test_a_state_is_a_word_and_becomes_the_state_again() -> None:
+    shot = snapshot(Crossing(Light.GREEN, {"north": Light.RED}))
+    assert [type(shot["light"]), type(shot["others"]["north"])] == [str, str]
+    restored = restore(json.loads(json.dumps(shot)), Crossing)
+    assert restored.light is Light.GREEN and restored.others["north"] is Light.RED
+    assert restore({}, Crossing).light is Light.RED
+    for unknown in ("blue", "GREEN", None, 1):
+        with pytest.raises((KeyError, TypeError)):
+            restore(shot | {"light": unknown}, Crossing)
+
+
+def test_what_the_constructor_does_not_take_is_no_part_of_a_snapshot() -> None:
+    crossing = Crossing()
+    crossing.cars.append(1)
+    assert "cars" not in snapshot(crossing)
+    assert restore(snapshot(crossing), Crossing).cars == []
