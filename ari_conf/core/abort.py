@@ -13,6 +13,7 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference, tried
+from ari_conf.core.conferences.conference_state import BridgeState, ClaimState
 from ari_conf.core.conferences.member import Member
 from ari_conf.core.dispatcher import SWITCH_OFF_EFFECTS, Dispatcher
 from ari_conf.core.effects import (
@@ -58,7 +59,7 @@ class AbortHandling(Dispatcher):
         calls = [c for key, c in self.calls.items() if key in broken | members or c.conference_id in rooms]
         for conference in conferences:
             effects += self._end_conference(conference, now)
-            if conference.claim == "asked" and _is_answer(event):
+            if conference.claim is ClaimState.REQUESTED and _is_answer(event):
                 # A claim gets only one result, and the failed step has consumed it.
                 effects += self._each(tried(lambda: conference.handle_event(event, now)), now)  # noqa: B023
         for call in calls:
@@ -298,7 +299,7 @@ class AbortHandling(Dispatcher):
         if not key or key in self.conferences or key in self.calls or not isinstance(element, Element):
             return []
         conference = Conference(key, call.auth_id, element.name, now, 1, self.public_url)
-        conference.claim, conference.bridge = "held", "ready"
+        conference.claim, conference.bridge = ClaimState.GRANTED, BridgeState.READY
         self.conferences[key] = conference
         return self._end_conference(conference, now)
 

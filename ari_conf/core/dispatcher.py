@@ -111,7 +111,7 @@ class Dispatcher(Registry):
 
     def _recording_asked(self, asked: RecordingRequested, now: int) -> Outputs:
         params = standard_params(self.calls[asked.call_uuid], "ConferenceRecord")
-        self.conferences[asked.conference_id].recording_params(params)
+        self.conferences[asked.conference_id].set_recording_params(asked.recording_id, params)
         return []
 
     def _stayed(self, stayed: AttendanceNoted, now: int) -> Outputs:
@@ -185,7 +185,7 @@ class Dispatcher(Registry):
             join.element,
             recording_id,
         )
-        member.wideband, member.on_hold = call.wideband, call.on_hold
+        member.wideband, member.held_by_phone = call.wideband, call.on_hold
         if call.silence:
             call.silence = False
             out.append(SendSilence(call.channel_id, False))

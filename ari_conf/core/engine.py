@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, get_args
 
 from ari_conf.core import events as ev
@@ -19,6 +20,7 @@ from ari_conf.core.abort import AbortHandling
 from ari_conf.core.calls.call import Call
 from ari_conf.core.commands import ForCall
 from ari_conf.core.conferences.command_handler import error_reply, handle_command
+from ari_conf.core.conferences.conference_state import ClaimState
 from ari_conf.core.effects import (
     AddChannel,
     ClaimName,
@@ -44,6 +46,7 @@ from ari_conf.core.request_retries import RetriableEffect, lane_of
 
 TOLD_AGAIN_MS = 60_000
 """Milliseconds between two problems about refused calls of the same account."""
+LATE_COMMAND = "the command arrived after its deadline: try again"
 
 
 class Engine(AbortHandling):
@@ -225,13 +228,13 @@ class Engine(AbortHandling):
 
     def _on_command(self, event: ev.CommandReceived, now: int) -> Outputs:
         if event.expires_at <= now:
-            return [error_reply(event.command_id, 503, "the command arrived after its deadline: try again")]
+            return [error_reply(event.command_id, HTTPStatus.SERVICE_UNAVAILABLE, LATE_COMMAND)]
         if isinstance(event.addressed, ForCall):
             return self._on_call_command(event.command_id, event.addressed, now)
         name = event.addressed.auth_id, event.addressed.name
         conference = self.conferences.get(self._conference_by_name.get(name, ""))
-        if conference is None or conference.ending or conference.claim != "held":
-            return [error_reply(event.command_id, 404, "conference not found")]
+        if conference is None or conference.ending or conference.claim is not ClaimState.GRANTED:
+            return [error_reply(event.command_id, HTTPStatus.NOT_FOUND, "conference not found")]
         self._touched.add(conference.conference_id)
         out = handle_command(conference, event.command_id, event.addressed.command, now)
         if len(out) == 1 and isinstance(out[0], CommandReply) and out[0].status >= 400:
@@ -242,7 +245,7 @@ class Engine(AbortHandling):
     def _on_call_command(self, command_id: str, addressed: ForCall, now: int) -> Outputs:
         call = self.calls.get(addressed.call_uuid)
         if call is None or call.is_ending or call.auth_id != addressed.auth_id:
-            return [error_reply(command_id, 404, "call not found")]
+            return [error_reply(command_id, HTTPStatus.NOT_FOUND, "call not found")]
         self._touched.add(call.call_uuid)
         out: Outputs = []
         if (conference := self._conference_of(call)) is not None:

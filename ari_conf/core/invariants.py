@@ -13,27 +13,41 @@ from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.calls.gather import Gather
 from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.conferences.conference_state import BridgeState, ClaimState
 from ari_conf.core.conferences.member import ConferenceSound, Member
-from ari_conf.core.conferences.recording import Recording
+from ari_conf.core.conferences.member_state import MemberState
+from ari_conf.core.conferences.recording import Recording, RecordingState
 from ari_conf.core.effects import Target
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.elements import Wait
 from ari_conf.core.ids import OwnerKind
-from ari_conf.core.playback.player import Player
+from ari_conf.core.playback.player import Player, PlayerState
 from ari_conf.core.playback.private_playback import PrivatePlayback
 from ari_conf.core.request_params import plausible
 
 BRIDGES = {
-    "asked": ("none",),
-    "held": ("creating", "ready"),
-    "released": ("none", "creating", "ready", "destroying"),
+    ClaimState.REQUESTED: (BridgeState.NONE,),
+    ClaimState.GRANTED: (BridgeState.CREATING, BridgeState.READY),
+    ClaimState.RELEASED: (BridgeState.NONE, BridgeState.CREATING, BridgeState.READY, BridgeState.DESTROYING),
 }
 """Possible bridge states, by the state of the conference's name claim."""
-STATES = {
-    "none": ("arriving",),
-    "creating": ("waiting", "joining", "held", "leaving"),
-    "ready": ("waiting", "adding", "mixed", "parting", "held", "leaving"),
-    "destroying": (),
+STATES: dict[BridgeState, tuple[MemberState, ...]] = {
+    BridgeState.NONE: (MemberState.AWAITING_NAME,),
+    BridgeState.CREATING: (
+        MemberState.WAITING,
+        MemberState.AWAITING_BRIDGE,
+        MemberState.ON_HOLD,
+        MemberState.LEAVING,
+    ),
+    BridgeState.READY: (
+        MemberState.WAITING,
+        MemberState.ENTERING_BRIDGE,
+        MemberState.IN_BRIDGE,
+        MemberState.LEAVING_FOR_HOLD,
+        MemberState.ON_HOLD,
+        MemberState.LEAVING,
+    ),
+    BridgeState.DESTROYING: (),
 }
 """Possible member states, by the bridge state of the conference."""
 
@@ -87,15 +101,16 @@ def _of_gather(gather: Gather, owner: str, target: Target) -> Iterator[str]:
 def _of_player(player: Player, owner: str, target: Target) -> Iterator[str]:
     if (player.owner, player.target) != (owner, target):
         yield "the owner of a sound"
-    if player.state in ("new", "done") or not 0 <= player.position < len(player.items):
+    if player.state in (PlayerState.NEW, PlayerState.DONE) or not 0 <= player.position < len(player.items):
         yield "the position of a sound"
         return
     waits = isinstance(player.items[player.position], Wait)
-    if waits if player.state in ("preparing", "playing") else not waits and player.state == "waiting":
+    sounds = player.state in (PlayerState.PREPARING, PlayerState.PLAYING)
+    if waits if sounds else not waits and player.state is PlayerState.WAITING:
         yield "the state of a sound"
-    if player.state == "playing" and not player.media:
+    if player.state is PlayerState.PLAYING and not player.media:
         yield "the file of a sound"
-    if (player.state in ("waiting", "gap")) != (player.until is not None):
+    if (player.state in (PlayerState.WAITING, PlayerState.PAUSING)) != (player.until is not None):
         yield "the deadline of a sound"
 
 
@@ -106,12 +121,12 @@ def of_conference(conference: Conference) -> Iterator[str]:
         yield "its times"
     if conference.bridge not in BRIDGES[conference.claim]:
         yield "its name and its bridge"
-    # A conference that ends before its claim has a result stays in "asked", because the claim gets only one result.
-    if conference.ending != (conference.claim == "released") and conference.claim != "asked":
+    # A conference that ends before its claim has a result stays in REQUESTED, because the claim gets only one result.
+    if conference.ending != (conference.claim is ClaimState.RELEASED) and conference.claim is not ClaimState.REQUESTED:
         yield "its end"
-    if not conference.ending and conference.claim == "held" and not conference.members:
+    if not conference.ending and conference.claim is ClaimState.GRANTED and not conference.members:
         yield "it is empty, but has not ended"
-    destroyed = conference.bridge == "destroying" and conference.destroy_again_at is None
+    destroyed = conference.bridge is BridgeState.DESTROYING and conference.destroy_again_at is None
     if conference.ending and (conference.is_finished or destroyed):
         yield "it has ended"
     members = conference.members.values()
@@ -121,13 +136,17 @@ def of_conference(conference: Conference) -> Iterator[str]:
         if member.member_id != member_id or member_id < 1:
             yield "a member's id"
         yield from _of_member(member, conference)
-    for owner, player in conference.players.items():
+    for owner, player in conference.shared_playback.players.items():
         owned = ids.parse(owner)
         if owned is None or (owned.kind, owned.owner) != (OwnerKind.CONFERENCE, conference.conference_id):
             yield "the owner of a sound"
         yield from _of_player(player, owner, Target("bridge", conference.bridge_id))
-    if conference.recording is not None:
-        yield from _of_recording(conference.recording, conference)
+    if sum(not recording.handed_over for recording in conference.recordings.values()) > 1:
+        yield "two recordings at a time"
+    for recording_id, recording in conference.recordings.items():
+        if recording.recording_id != recording_id:
+            yield "the recording's id"
+        yield from _of_recording(recording, conference)
 
 
 def _of_recording(recording: Recording, conference: Conference) -> Iterator[str]:
@@ -135,9 +154,10 @@ def _of_recording(recording: Recording, conference: Conference) -> Iterator[str]
         yield "the recording's owner"
     if not recording.recording_id or not plausible(recording.started_at, recording.ended_at):
         yield "the recording's id or times"
-    if recording.is_finished != recording.handed_on or (recording.state == "stopping" and recording.deadline is None):
+    stopping = recording.state is RecordingState.STOPPING
+    if recording.is_finished != recording.handed_over or (stopping and recording.deadline is None):
         yield "the recording's state"
-    if not recording.is_finished and conference.bridge != "ready":
+    if not recording.is_finished and conference.bridge is not BridgeState.READY:
         yield "the recording and the bridge"
 
 
@@ -150,11 +170,11 @@ def _of_member(member: Member, conference: Conference) -> Iterator[str]:
     if not plausible(member.joined_at, member.talking_at):
         yield "a member's times"
     state = member.state
-    if state not in STATES.get(conference.bridge, ()) or (conference.ending and state != "leaving"):
+    if state not in STATES.get(conference.bridge, ()) or (conference.ending and state is not MemberState.LEAVING):
         yield "a member's state"
-    if state not in ("arriving", "leaving") and (state == "waiting") == conference.started:
+    if member.is_present and (state is MemberState.WAITING) == conference.started:
         yield "a member's wait for the start"
-    if state == "leaving" and member.leaving_until is None and not member.removals:
+    if state is MemberState.LEAVING and member.leaving_until is None and not member.removals:
         yield "a member who never leaves"
     yield from _of_sounds(member.enter_sound, "enterSound")
     yield from _of_sounds(member.exit_sound, "exitSound")
@@ -163,21 +183,21 @@ def _of_member(member: Member, conference: Conference) -> Iterator[str]:
     if member.player is not None:
         kind = "hold" if member.player.owner.startswith(f"{own}.hold.") else "wait"
         yield from _of_player(member.player, f"{own}.{kind}.{member.rounds}", target)
-    yield from _of_aside(member.aside, f"{own}.aside", target)
+    yield from _of_private_playback(member.private_playback, f"{own}.private", target)
 
 
 def _of_sounds(sounds: ConferenceSound, action: str) -> Iterator[str]:
-    if sounds.action != action or (sounds.url is None and (sounds.asking or sounds.items is None)):
+    if sounds.action != action or (sounds.url is None and (sounds.request_pending or sounds.items is None)):
         yield "a member's sounds"
 
 
-def _of_aside(aside: PrivatePlayback, owner: str, target: Target) -> Iterator[str]:
-    player = aside.player
+def _of_private_playback(playback: PrivatePlayback, owner: str, target: Target) -> Iterator[str]:
+    player = playback.player
     if player is None:
         return
-    if not aside.queue or player.items != (aside.queue[0],):
+    if not playback.queue or player.items != (playback.queue[0],):
         yield "the sounds queued for a member"
-    yield from _of_player(player, f"{owner}.{aside.count}", target)
+    yield from _of_player(player, f"{owner}.{playback.count}", target)
 
 
 def _is_id(text: str) -> bool:

@@ -79,6 +79,7 @@ class RecordingRequested:
 
     call_uuid: str
     conference_id: str
+    recording_id: str
 
 
 @frozen

@@ -16,6 +16,7 @@ from ari_conf.core.bounds import INSISTED_AT_ONCE, MOST_INSISTED
 from ari_conf.core.calls.gather import Gather
 from ari_conf.core.calls.state import CallState
 from ari_conf.core.conferences.member import FLOOR_SILENCE_MS, Member
+from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.effects import (
     DeafenChannel,
     DestroyBridge,
@@ -126,7 +127,8 @@ def wanted(effect: RetriableEffect, call: CallState | None, member: Member | Non
         case MuteChannel(channel_id):
             return MuteChannel(channel_id, member is not None and member.silenced)
         case DeafenChannel(channel_id):
-            return DeafenChannel(channel_id, member is not None and member.deaf and member.state != "held")
+            deaf = member is not None and member.deaf and member.state is not MemberState.ON_HOLD
+            return DeafenChannel(channel_id, deaf)
         case StartMusic(channel_id) | StopMusic(channel_id):
             return StartMusic(channel_id) if member is not None and member.music else StopMusic(channel_id)
         case SendSilence(channel_id):
@@ -138,7 +140,7 @@ def wanted(effect: RetriableEffect, call: CallState | None, member: Member | Non
 
 def _silence_ms(call: CallState | None, member: Member | None) -> int | None:
     if member is not None:
-        return FLOOR_SILENCE_MS if member.detected else None
+        return FLOOR_SILENCE_MS if member.talk_detection_on else None
     running = call.running if call is not None else None
     player = running.player if isinstance(running, Gather) else running
     return player.silence_ms if isinstance(player, Player) else None

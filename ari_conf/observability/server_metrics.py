@@ -122,7 +122,7 @@ class ServerMetrics:
         conference = self._engine.conference_of_bridge(event.bridge_id)
         for member in conference.members.values() if conference else ():
             # A member who came before the start was admitted and waited: that is not the server's latency.
-            if member.channel_id == event.channel_id and not member.been_in and member.enter_due:
+            if member.channel_id == event.channel_id and not member.has_entered_bridge and member.enter_due:
                 self._joins.observe((now - member.joined_at) / 1000)
 
     def count_connection(self) -> None:

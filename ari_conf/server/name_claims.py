@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 
+from ari_conf.core.conferences.conference_state import ClaimState
 from ari_conf.core.effects import ClaimName
 from ari_conf.core.engine import Engine
 from ari_conf.server.step_writer import StepWriter
@@ -60,8 +61,8 @@ class NameClaims:
 
     def _held(self, conference_ids: Iterable[str]) -> list[ClaimName]:
         found = [c for key in conference_ids if (c := self._engine.conferences.get(key)) is not None]
-        held = [c for c in found if c.claim == "held" and self._engine.has_name(c)]
-        return [ClaimName(c.auth_id, c.name, c.conference_id) for c in held]
+        granted = [c for c in found if c.claim is ClaimState.GRANTED and self._engine.has_name(c)]
+        return [ClaimName(c.auth_id, c.name, c.conference_id) for c in granted]
 
     def _report_conflict(self, claim: ClaimName, owner: str) -> None:
         # Callers should not notice: both conferences continue, and the map of names leads to the other one.

@@ -13,6 +13,7 @@ from itertools import islice
 
 import structlog
 
+from ari_conf.core.conferences.conference_state import ClaimState
 from ari_conf.core.engine import Engine
 from ari_conf.errors import StoreUnavailable
 from ari_conf.server.name_claims import NameClaims
@@ -99,4 +100,4 @@ class StateRewriter:
 
     def _holds(self, conference_id: str) -> bool:
         conference = self._engine.conferences.get(conference_id)
-        return conference is not None and conference.claim != "released"
+        return conference is not None and conference.claim is not ClaimState.RELEASED

@@ -22,8 +22,9 @@ from ari_conf.common.supervision import for_each
 from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.conferences.conference_state import BridgeState, ClaimState
 from ari_conf.core.conferences.member import Member
-from ari_conf.core.conferences.recording import Recording
+from ari_conf.core.conferences.recording import Recording, RecordingState
 from ari_conf.core.effects import ReportProblem
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.engine import Engine
@@ -142,7 +143,7 @@ def _members(shot: Mapping[str, Any], texts: Mapping[bytes, bytes]) -> list[Memb
 
 def _recorded(engine: Engine) -> set[str]:
     """Return the names of the recordings of all readable conferences."""
-    found = [(c.auth_id, c.conference_id, c.recording.recording_id) for c in engine.conferences.values() if c.recording]
+    found = [(c.auth_id, c.conference_id, id) for c in engine.conferences.values() for id in c.recordings]
     return {str(ids.RecordingName(*each)) for each in found}
 
 
@@ -242,7 +243,8 @@ async def _conferences(
             continue
         fields |= {"auth_id": auth_id, "name": name}
         room = Conference(key, created_at=fields.pop("created_at", now), max_members=1, public_url=engine.public_url,
-                          members={m.member_id: m for m in inside}, claim="held", bridge="ready", **fields)  # fmt: skip
+                          members={m.member_id: m for m in inside}, claim=ClaimState.GRANTED,
+                          bridge=BridgeState.READY, **fields)  # fmt: skip
         found[key] = room
     return found
 
@@ -324,11 +326,16 @@ async def _call(key: str, event: CallArrived | None, fields: dict[str, Any], sto
     return call
 
 
+def _newest(recordings: Any) -> Any:
+    """Return the record of a conference's newest recording, or None. The record may be damaged."""
+    return next(reversed(recordings.values()), None) if isinstance(recordings, dict) else None
+
+
 def _record(
     room: Conference, shot: Mapping[str, Any], asterisk: Asterisk, calls: Mapping[str, Call], now: int
 ) -> Iterator[ReportProblem]:
     """Set the room's recording, if it has or had one, so that it is stored; yield a problem if its callback is lost."""
-    key, written = room.conference_id, shot.get("recording")
+    key, written = room.conference_id, _newest(shot.get("recordings"))
     live = asterisk.recordings.get(key)
     recording_id = live.recording_id if live is not None else ""
     try:
@@ -337,11 +344,11 @@ def _record(
         whole = None
     room.auth_id = live.auth_id if live is not None else room.auth_id
     if whole is not None and recording_id in ("", whole.recording_id):
-        room.recording = whole
+        room.recordings[whole.recording_id] = whole
         return
     if not recording_id:
         part = written if isinstance(written, dict) else {}
-        if part.get("handed_on") is not False or not isinstance(part.get("recording_id"), str):
+        if part.get("handed_over") is not False or not isinstance(part.get("recording_id"), str):
             return
         recording_id = part["recording_id"]
     fields = readable(written, Recording, OF_RECORDING)
@@ -353,8 +360,9 @@ def _record(
                 each for each in standard_params(call, "ConferenceRecord") if each[0] != "CallUUID"
             )
     told = "element" in fields
-    values: dict[str, Any] = {"call_uuid": "", "element": Element(room.name), "started_at": now, "begun": True}
-    room.recording = Recording(recording_id, room.bridge_id, room.auth_id, **(values | fields))
+    values: dict[str, Any] = {"call_uuid": "", "element": Element(room.name), "started_at": now}
+    values["state"] = RecordingState.RUNNING
+    room.recordings[recording_id] = Recording(recording_id, room.bridge_id, room.auth_id, **(values | fields))
     if not told:
         text = (
             f"recording {recording_id} of conference {room.name!r} is stored as mp3, without a callback: the "

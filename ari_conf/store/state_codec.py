@@ -55,8 +55,9 @@ def encode(thing: Aggregate | Member) -> bytes:
     if type(thing) is Call and _is_long(thing.elements):
         kind, values_of = _shape(Call, "elements")
         return _encode(kind(*values_of(thing), _long_text(thing)))
-    if _has_derived_fields(type(thing)):
-        kind, values_of = _shape(type(thing))
+    made: Any = type(thing)
+    if _has_derived_fields(made):
+        kind, values_of = _shape(made)
         return _encode(kind(*values_of(thing)))
     return _encode(thing)
 

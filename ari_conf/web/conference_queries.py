@@ -69,7 +69,7 @@ def _member(member: live_view.StateRecord, call: live_view.StateRecord, now: flo
         "member_id": str(member["member_id"]),
         "muted": member["muted"],
         "deaf": member["deaf"],
-        "held": member["held"],
+        "held": member["hold_requested"],
         "from": call["from_"].removeprefix("+"),
         "to": call["to"].removeprefix("+"),
         "caller_name": call["caller_name"],

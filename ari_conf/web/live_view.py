@@ -18,6 +18,9 @@ from typing import Any
 import msgspec
 import structlog
 
+from ari_conf.core.conferences.member_state import MemberState
+from ari_conf.core.conferences.recording import RecordingState
+
 log = structlog.get_logger()
 
 StateRecord = Mapping[str, Any]
@@ -25,8 +28,8 @@ StateRecord = Mapping[str, Any]
 View = dict[str, Any]
 Change = dict[str, Any]
 
-NOT_IN = ("arriving", "leaving")
-OUTSIDE = {"waiting": "waiting", "held": "held", "parting": "held"}
+NOT_IN = (MemberState.AWAITING_NAME, MemberState.LEAVING)
+OUTSIDE = {MemberState.WAITING: "waiting", MemberState.ON_HOLD: "held", MemberState.LEAVING_FOR_HOLD: "held"}
 """State of a member who is in the conference but not in the mix -> state in the view."""
 
 
@@ -39,7 +42,7 @@ class _Member(msgspec.Struct):
     joined_at: int
     muted: bool
     deaf: bool
-    held: bool
+    hold_requested: bool
     talking: bool
 
 
@@ -58,7 +61,7 @@ class _Conference(msgspec.Struct):
     locked: bool
     ending: bool
     floor: int | None
-    recording: _Recording | None
+    recordings: dict[str, _Recording]
     members: dict[str, _Member]
 
 
@@ -111,7 +114,7 @@ def build_conference(shot: StateRecord, calls: Mapping[str, StateRecord]) -> Vie
         "started": shot["started"],
         "locked": shot["locked"],
         "created_ms": shot["created_at"],
-        "recording": _recording(shot["recording"]),
+        "recording": _recording(shot["recordings"]),
         "members": members,
     }
 
@@ -121,10 +124,11 @@ def present_members(shot: StateRecord) -> list[StateRecord]:
     return [] if shot["ending"] else [m for m in shot["members"].values() if m["state"] not in NOT_IN]
 
 
-def _recording(shot: StateRecord | None) -> View | None:
-    if shot is None or shot["state"] != "running":
-        return None
-    return {"recording_id": shot["recording_id"], "since_ms": shot["started_at"]}
+def _recording(recordings: Mapping[str, StateRecord]) -> View | None:
+    for shot in recordings.values():
+        if shot["state"] in (RecordingState.REQUESTED, RecordingState.RUNNING):
+            return {"recording_id": shot["recording_id"], "since_ms": shot["started_at"]}
+    return None
 
 
 def _member(member: StateRecord, call: StateRecord, of: StateRecord) -> View:
@@ -137,9 +141,9 @@ def _member(member: StateRecord, call: StateRecord, of: StateRecord) -> View:
         "state": OUTSIDE.get(member["state"], "in"),
         "muted": member["muted"],
         "deaf": member["deaf"],
-        "held": member["held"],
+        "held": member["hold_requested"],
         # Other members don't hear a member who is muted or not in the mix.
-        "talking": member["talking"] and not member["muted"] and member["state"] == "mixed",
+        "talking": member["talking"] and not member["muted"] and member["state"] == MemberState.IN_BRIDGE,
         "floor": of["floor"] == member["member_id"],
     }
 

@@ -16,9 +16,13 @@ from ari_conf.core.abort import BROKEN
 from ari_conf.core.account import Account
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.conferences.conference_state import BridgeState, ClaimState
 from ari_conf.core.conferences.member import Member
+from ari_conf.core.conferences.member_state import MemberState
+from ari_conf.core.conferences.recording import RecordingState
 from ari_conf.core.elements import GetDigits, Play, Speak, Wait
 from ari_conf.core.engine import Engine
+from ari_conf.core.playback.player import PlayerState
 from ari_conf.core.request_params import plausible
 from ari_conf.core.snapshot import restore, snapshot
 from tests.core.stage import MUSIC, Stage, players, stay, waiting
@@ -101,8 +105,8 @@ EVENTS: dict[str, ev.Event] = {
     "conferences.conference.Conference.update_media": ev.BridgeDestroyed(BRIDGE),
     "conferences.conference.Conference._update_members": ev.ChannelLeftBridge("ann", BRIDGE),
     "conferences.conference.Conference._after_member_left": ev.ChannelHungUp("ann", 16),
-    "conferences.conference.Conference._note_attendance": ev.ChannelHungUp("ann", 16),
-    "conferences.recording.Recording.hand_on": ev.RecordingFinished("id1", "id2"),
+    "conferences.recording.Recording.note_attendance": ev.ChannelHungUp("ann", 16),
+    "conferences.recording.Recording.hand_over": ev.RecordingFinished("id1", "id2"),
     "conferences.conference.Conference._hand_over_recording": ev.BridgeDestroyed(BRIDGE),
     "dispatcher.standard_params": ev.ChannelHungUp("ann", 16),
     "calls.call.Call.on_member_released": ev.ChannelLeftBridge("ann", BRIDGE),
@@ -321,10 +325,22 @@ def member_with(who: str, **fields: Any) -> Damage:
 
 def recording_with(**fields: Any) -> Damage:
     def damage(_: Things, rooms: Things) -> None:
+        (recording,) = room(rooms).recordings.values()
         for name, value in fields.items():
-            setattr(room(rooms).recording, name, value)
+            setattr(recording, name, value)
 
     return damage
+
+
+def recorded_under_another_id(_: Things, rooms: Things) -> None:
+    recordings = room(rooms).recordings
+    recordings["x"] = recordings.popitem()[1]
+
+
+def recorded_twice(_: Things, rooms: Things) -> None:
+    recordings = room(rooms).recordings
+    (recording,) = recordings.values()
+    recordings["x"] = replace(recording, recording_id="x")
 
 
 def player_with(who: str, **fields: Any) -> Damage:
@@ -404,39 +420,43 @@ DAMAGES: dict[str, tuple[Damage, set[str]]] = {
     "a call is nowhere in its document": (call_with("kim", position=99), {"kim"}),
     "a sound is nowhere": (player_with("ida", position=9), {"ida"}),
     "a sound before its first": (player_with("ida", position=-1), {"ida"}),
-    "a sound is over": (player_with("ida", state="done"), {"ida"}),
-    "a sound has not begun": (player_with("ida", state="new"), {"ida"}),
-    "a sound waits": (player_with("ida", state="waiting"), {"ida"}),
+    "a sound is over": (player_with("ida", state=PlayerState.DONE), {"ida"}),
+    "a sound has not begun": (player_with("ida", state=PlayerState.NEW), {"ida"}),
+    "a sound waits": (player_with("ida", state=PlayerState.WAITING), {"ida"}),
     "a sound of nothing": (player_with("ida", media=""), {"ida"}),
-    "a wait is played": (player_with("kim", state="playing"), {"kim"}),
+    "a wait is played": (player_with("kim", state=PlayerState.PLAYING), {"kim"}),
     "a wait without an end": (player_with("kim", until=None), {"kim"}),
     "another's sound": (player_with("ida", owner="c.call-kim.2"), {"ida"}),
     "a sound for another": (player_with("ida", target=do.Target("channel", "kim")), {"ida"}),
     "digits without a prompt": (lambda c, _: setattr(c["call-hal"].running, "player", None), {"hal"}),
     "digits that are complete": (lambda c, _: setattr(c["call-hal"].running, "phase", "complete"), {"hal"}),
-    "no bridge": (room_with(bridge="none"), STANDUP),
-    "a bridge that is gone": (room_with(bridge="gone"), STANDUP),
-    "a name that is asked for": (room_with(claim="asked"), STANDUP),
-    "a name that is released": (room_with(claim="released"), STANDUP),
+    "no bridge": (room_with(bridge=BridgeState.NONE), STANDUP),
+    "a bridge that is gone": (room_with(bridge=BridgeState.DESTROYED), STANDUP),
+    "a name that is asked for": (room_with(claim=ClaimState.REQUESTED), STANDUP),
+    "a name that is released": (room_with(claim=ClaimState.RELEASED), STANDUP),
     "an end with members": (room_with(ending=True), STANDUP),
-    "an end": (room_with(ending=True, claim="released", bridge="destroying"), STANDUP),
+    "an end": (
+        room_with(ending=True, claim=ClaimState.RELEASED, bridge=BridgeState.DESTROYING), STANDUP),
     "not begun": (room_with(started=False), STANDUP),
     "another account's": (room_with(auth_id="B"), STANDUP),
     "another name": (room_with(name="other"), STANDUP),
     "a room that began when no calendar says": (room_with(created_at=FAR), STANDUP),
     "nobody in it": (room_with(members={}), STANDUP),
     "a recording of another room": (recording_with(bridge_id="b.id3.bridge"), STANDUP),
-    "a recording that ended": (recording_with(state="stopped"), STANDUP),
-    "a recording that was handed over": (recording_with(handed_on=True), STANDUP),
+    "a recording that ended": (recording_with(state=RecordingState.STOPPED), STANDUP),
+    "a recording that was handed over": (recording_with(handed_over=True), STANDUP),
     "a recording without an id": (recording_with(recording_id=""), STANDUP),
-    "a recording that stops forever": (recording_with(state="stopping"), STANDUP),
+    "a recording under another id": (recorded_under_another_id, STANDUP),
+    "two recordings at a time": (recorded_twice, STANDUP),
+    "a recording that stops forever": (recording_with(state=RecordingState.STOPPING), STANDUP),
     "a recording that began when no calendar says": (recording_with(started_at=FAR), STANDUP),
     "a recording that ended when no calendar says": (
-        recording_with(state="stopping", ended_at=FAR, deadline=FAR), STANDUP),
-    "a member who arrives": (member_with("bob", state="arriving"), STANDUP),
-    "a member who waits": (member_with("bob", state="waiting"), STANDUP),
-    "a member who joins": (member_with("bob", state="joining"), STANDUP),
-    "a member who never leaves": (member_with("bob", state="leaving"), STANDUP),
+        recording_with(state=RecordingState.STOPPING, ended_at=FAR, deadline=FAR), STANDUP),
+    "a member who arrives": (member_with("bob", state=MemberState.AWAITING_NAME), STANDUP),
+    "a member who waits": (member_with("bob", state=MemberState.WAITING), STANDUP),
+    "a member who joins": (member_with("bob", state=MemberState.AWAITING_BRIDGE), STANDUP),
+    "a member who has left": (member_with("bob", state=MemberState.LEFT), STANDUP),
+    "a member who never leaves": (member_with("bob", state=MemberState.LEAVING), STANDUP),
     "a member of another room": (member_with("bob", conference_id="id3"), STANDUP),
     "a member of another account": (member_with("bob", auth_id="B"), STANDUP),
     "another's member": (member_with("bob", call_uuid="call-kim"), {"bob"}),
@@ -527,7 +547,7 @@ def test_a_room_whose_member_can_not_be_read_goes_on_and_is_told_who_left(stage:
 
 def test_a_room_that_does_not_fit_is_given_up_completely(stage: Stage) -> None:
     house(stage)
-    taken_over(stage, room_with(bridge="none"))
+    taken_over(stage, room_with(bridge=BridgeState.NONE))
     assert [t for t in stage.told() if t.startswith("exit")] == [
         f"exit {who} conference_ended" for who in sorted(STANDUP)
     ]
@@ -603,7 +623,7 @@ def test_a_name_goes_to_the_other_if_the_one_that_had_it_is_given_up(stage: Stag
 
     def of_one_name(_: Things, rooms: Things) -> None:
         one, other = room(rooms), room(rooms, "other")
-        other.name, other.bridge = one.name, "none"
+        other.name, other.bridge = one.name, BridgeState.NONE
         for each in other.members.values():
             each.element = replace(each.element, name=one.name)
 

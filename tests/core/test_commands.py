@@ -10,6 +10,7 @@ from ari_conf.core import commands as do
 from ari_conf.core import effects
 from ari_conf.core import events as ev
 from ari_conf.core.bounds import MOST_UNDONE
+from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.engine import Engine
 from ari_conf.core.expectations import AsteriskState
@@ -156,7 +157,7 @@ def test_sounds_queue_one_after_another(stage: Stage):
     stage.finish("bob")
     assert stage.media("bob") == ["hello", "word"]
     stage.finish("bob")
-    assert member(stage, "bob").aside.queue == []
+    assert member(stage, "bob").private_playback.queue == []
 
 
 def test_stop_stops_what_is_played_and_what_is_queued_of_that_kind(stage: Stage):
@@ -204,13 +205,13 @@ def test_it_ends_with_his_stay(stage: Stage):
     api(stage, do.Kick((4,)))
     stage.hang_up("ann")
     assert stage.media("dan") == ["hello", "bye"]
-    assert stage.hears("dan") & {p for p in stage.asterisk.playbacks if "aside" in p} == set()
+    assert stage.hears("dan") & {p for p in stage.asterisk.playbacks if ".private." in p} == set()
 
 
 def test_no_more_than_a_hundred_wait(stage: Stage):
     assert {api(stage, do.PlayToMembers((1,), HELLO))["status"] for _ in range(100)} == {202}
     assert api(stage, do.PlayToMembers(None, HELLO))["status"] == 409
-    assert member(stage, "bob").aside.queue == []
+    assert member(stage, "bob").private_playback.queue == []
 
 
 def test_no_more_than_a_hundred_announcements_wait(stage: Stage):
@@ -221,11 +222,11 @@ def test_no_more_than_a_hundred_announcements_wait(stage: Stage):
         "error": "100 announcements are already queued in this conference: stop them, or wait",
     }
     conference = stage.conference()
-    assert conference is not None and len(conference.players) == 100
+    assert conference is not None and len(conference.shared_playback.players) == 100
     stage.finish(conference.bridge_id)
     assert api(stage, do.Announce(HELLO))["status"] == 202, "one has ended"
     assert api(stage, do.StopAnnouncing())["status"] == 204
-    assert conference.players == {} and api(stage, do.Announce(HELLO))["status"] == 202
+    assert conference.shared_playback.players == {} and api(stage, do.Announce(HELLO))["status"] == 202
 
 
 def test_no_more_than_a_hundred_enter_sounds_wait_and_they_keep_no_announcement_waiting(stage: Stage):
@@ -233,7 +234,7 @@ def test_no_more_than_a_hundred_enter_sounds_wait_and_they_keep_no_announcement_
         stage.call(f"guest{n}", stay(enter_sound="beep:2"))
         stage.hang_up(f"guest{n}")
     conference = stage.conference()
-    assert conference is not None and len(conference.players) == 100
+    assert conference is not None and len(conference.shared_playback.players) == 100
     assert [text for _, text in stage.problems()] == [
         "100 enter and exit sounds are already queued: this sound is not played"
     ] * 10
@@ -489,6 +490,18 @@ def test_a_recording_follows_another(stage: Stage):
     assert not stage.engine.conferences
 
 
+def test_recordings_are_kept_by_id_and_what_is_handed_over_until_the_next_one(stage: Stage):
+    conference = stage.conference()
+    assert conference is not None and conference.recordings == {}
+    for recording_id in ("r1", "r2", "r3"):
+        api(stage, do.Record(recording_id))
+        assert list(conference.recordings) == [recording_id] and conference.recording_to_hand_over is not None
+        api(stage, do.StopRecording())
+        newest = conference.newest_recording
+        assert newest is not None and newest.recording_id == recording_id and newest.handed_over
+        assert conference.recording_to_hand_over is None
+
+
 def test_a_recording_ends_after_its_time(stage: Stage):
     api(stage, do.Record("r1", time_limit=10))
     stage.pass_time(9)
@@ -572,7 +585,7 @@ def test_one_who_was_taken_out_meanwhile_is_held(stage: Stage):
     for event in missed_events(expectations(stage.engine), there):
         told = stage.engine.handle_event(event, stage.now)
     assert effects.StartMusic("bob") in told
-    assert member(stage, "bob").state == "held"
+    assert member(stage, "bob").state is MemberState.ON_HOLD
 
 
 def test_a_held_one_is_not_deafened_again_by_the_next_process(stage: Stage):

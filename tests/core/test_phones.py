@@ -6,6 +6,7 @@ import pytest
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
+from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.elements import GetDigits, Play, Wait
 from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.reconciliation.plan import expectations, make_plan
@@ -200,7 +201,7 @@ def test_who_can_not_be_let_in_again_and_is_still_in_goes_on(stage: Stage) -> No
     stage.tell(ev.EffectFailed(again, "Asterisk is tired", refused=True))
     conference = stage.conference()
     assert conference is not None
-    assert [m.state for m in conference.members.values()] == ["mixed", "mixed"]
+    assert [m.state for m in conference.members.values()] == [MemberState.IN_BRIDGE] * 2
     assert len(stage.problems()) == 1
 
 

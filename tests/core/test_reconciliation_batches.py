@@ -5,7 +5,7 @@ from __future__ import annotations
 from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
-from ari_conf.core.conferences.conference import FLOOR_SILENCE_MS
+from ari_conf.core.conferences.member import FLOOR_SILENCE_MS
 from ari_conf.core.elements import Play, Wait
 from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.reconciliation.batches import (

@@ -13,6 +13,7 @@ from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.conferences.member import FLOOR_SILENCE_MS
+from ari_conf.core.conferences.recording import RecordingState
 from ari_conf.core.elements import Play, Speak, Wait
 from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.reconciliation.plan import ReconciliationPlan, Why, expectations, make_plan
@@ -159,11 +160,13 @@ def test_one_of_which_only_the_beginning_was_missed_began_when_it_was_asked_for(
     stage.held = {do.StartRecording}
     players(stage, "ann", record=True)
     conference = stage.conference()
-    assert conference is not None and conference.recording is not None
-    (missed,) = found(stage, recordings=frozenset({conference.recording.recording_id})).missed_events
+    assert conference is not None and conference.newest_recording is not None
+    (missed,) = found(stage, recordings=frozenset({conference.newest_recording.recording_id})).missed_events
     asked, stage.now = stage.now, stage.now + 3000
     stage.tell(missed)
-    assert conference.recording.begun and conference.recording.started_at == asked
+    assert (
+        conference.newest_recording.state is RecordingState.RUNNING and conference.newest_recording.started_at == asked
+    )
 
 
 def test_the_floor_is_not_held_for_ever_by_one_who_fell_silent_meanwhile(stage: Stage) -> None:

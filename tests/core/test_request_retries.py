@@ -10,7 +10,8 @@ from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.bounds import MOST_INSISTED
-from ari_conf.core.conferences.failure_handling import REMOVAL_AGAIN_MS, REMOVALS
+from ari_conf.core.conferences.conference import REMOVAL_AGAIN_MS, REMOVALS
+from ari_conf.core.conferences.recording import RecordingState
 from ari_conf.core.elements import Play, Speak, Wait
 from ari_conf.core.request_retries import RequestRetries
 from tests.core.stage import START, Stage, players, stay
@@ -177,10 +178,13 @@ def test_the_late_failure_of_one_recordings_stop_leaves_the_next_one_alone(stage
     stage.go_on()
     recorded(stage, "second")
     conference = stage.conference()
-    assert conference is not None and conference.recording is not None
+    assert conference is not None and conference.newest_recording is not None
     for gone in (True, False):
         stage.tell(ev.EffectFailed(first, "late", gone))
-    assert (conference.recording.recording_id, conference.recording.state) == ("second", "running")
+    assert (conference.newest_recording.recording_id, conference.newest_recording.state) == (
+        "second",
+        RecordingState.RUNNING,
+    )
     assert [effect.recording_id for effect in stage.all(do.StoreRecording)] == ["first"]
 
 
@@ -194,15 +198,18 @@ def test_news_of_an_earlier_recording_is_not_the_next_ones(
     command(stage, api.StopRecording())
     recorded(stage, "second")
     conference = stage.conference()
-    assert conference is not None and conference.recording is not None
+    assert conference is not None and conference.newest_recording is not None
     bridge = conference.bridge_id
     stage.tell(
         ev.EffectFailed(kind(bridge, "first", "A"), "late", gone, refused=True),
         ev.RecordingStarted(conference.conference_id, "first"),
         ev.RecordingFinished(conference.conference_id, "first", failed=True),
     )
-    recording = conference.recording
-    assert (recording.recording_id, recording.state, recording.doubtful) == ("second", "running", False)
+    recording = conference.newest_recording
+    assert (recording.recording_id, recording.state) == (
+        "second",
+        RecordingState.RUNNING,
+    ) and not recording.may_have_no_file
     assert not [text for _, text in stage.problems() if "recording" in text]
 
 

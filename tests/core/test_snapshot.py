@@ -108,7 +108,11 @@ def test_what_changes_is_each_ones_own(stage: Stage) -> None:
     one, another = (decode(encode(conference), shared) for _ in range(2))
     assert isinstance(one, Conference) and isinstance(another, Conference)
     members = [*one.members.values(), *another.members.values()]
-    parts = [p for m in members for p in (m.matcher, m.enter_sound, m.exit_sound, m.aside, m.aside.queue)]
+    parts = [
+        p
+        for m in members
+        for p in (m.matcher, m.enter_sound, m.exit_sound, m.private_playback, m.private_playback.queue)
+    ]
     assert len({id(p) for p in parts}) == len(parts)
 
 
@@ -116,7 +120,8 @@ def test_what_a_version_before_did_not_write_has_its_default(stage: Stage) -> No
     stage.call("ann", stay(), Speak("next"))
     (conference,) = stage.engine.conferences.values()
     shot = json.loads(encode(conference))
-    del shot["locked"], shot["sounds"], shot["members"]["1"]["aside"], shot["members"]["1"]["element"]["relay_dtmf"]
+    member = shot["members"]["1"]
+    del shot["locked"], shot["shared_playback"], member["private_playback"], member["element"]["relay_dtmf"]
     assert restore(shot, Conference) == decode(json.dumps(shot).encode(), {}) == conference
     del shot["name"]
     with pytest.raises(KeyError, match="name"):

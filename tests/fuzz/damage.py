@@ -28,8 +28,9 @@ from tests.simulation.test_simulation import play as act
 
 Restored = Callable[[Mapping[str, bytes]], tuple[list[Call], list[Conference], int]]
 INSTEAD: tuple[Any, ...] = (
-    None, True, 0, -1, 2**63, 10**400, 1e300, "", "x", "a.b", "Call", "mixed", "leaving", "ready", "gone", "held",
-    "released", "stopping", "playing", "waiting", "done", [], ["x"], {}, {"_": "Call"}, {"_": "Player"}, [[[[]]]],
+    None, True, 0, -1, 2**63, 10**400, 1e300, "", "x", "a.b", "Call", "in_bridge", "leaving", "left",
+    "ready", "destroyed", "granted", "released", "stopping", "playing", "waiting", "done", [], ["x"], {}, {"_": "Call"},
+    {"_": "Player"}, [[[[]]]],
     {"1": None}, "9" * 300,
 )  # fmt: skip
 DOCUMENTS = ("elements", "element", "items", "headers")

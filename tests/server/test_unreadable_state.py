@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -169,6 +169,11 @@ def without(*path: str) -> Callable[[dict[str, Any]], None]:
     return spoil
 
 
+def recording(shot: dict[str, Any]) -> dict[str, Any]:
+    (found,) = shot["recordings"].values()
+    return cast("dict[str, Any]", found)
+
+
 ROOM: dict[str, Callable[[dict[str, Any]], Any] | bytes] = {
     "nothing of it is left": b"{",
     "it is empty": b"",
@@ -178,10 +183,13 @@ ROOM: dict[str, Callable[[dict[str, Any]], Any] | bytes] = {
     "a number instead of a word": set_to("claim", value=5),
     "its own name is gone": set_to("name", value=None),
     "so is its account": set_to("auth_id", value=[]),
-    "the recording is of another version": set_to("recording", "state", value="paused"),
-    "when it began is gone": without("recording", "started_at"),
-    "nothing of the recording is left": set_to("recording", value=["x"]),
-    "nobody wrote of a recording": lambda shot: shot.update(recording=None, bridge="dreaming"),
+    "the recording is of another version": lambda shot: recording(shot).update(state="paused"),
+    "when it began is gone": lambda shot: recording(shot).pop("started_at"),
+    "nothing of the recording is left": lambda shot: shot["recordings"].update(
+        {key: ["x"] for key in shot["recordings"]}
+    ),
+    "nothing of the recordings is left": set_to("recordings", value=["x"]),
+    "nobody wrote of a recording": lambda shot: shot.update(recordings={}, bridge="dreaming"),
 }
 
 
@@ -248,8 +256,8 @@ async def test_one_that_the_api_asked_for_is_told_as_the_api_was_promised(house:
     await house.write()
 
     def asked_by_the_api(shot: dict[str, Any]) -> None:
-        shot["recording"] |= {"api_id": "api1", "state": "of another version"}
-        shot["recording"]["element"]["callback_url"] = "http://api.example/"
+        recording(shot).update(api_id="api1", state="of another version")
+        recording(shot)["element"]["callback_url"] = "http://api.example/"
 
     house.spoil("id1", asked_by_the_api)
     await house.take_over()
@@ -261,7 +269,7 @@ async def test_one_that_the_api_asked_for_is_told_as_the_api_was_promised(house:
 async def test_one_that_was_handed_over_is_not_handed_over_again(house: House) -> None:
     house.stage.asterisk.recordings.clear()
     await house.write()
-    house.spoil("id1", lambda shot: shot["recording"].update(state="another", handed_on=True) or shot.pop("claim"))
+    house.spoil("id1", lambda shot: recording(shot).update(state="another", handed_over=True) or shot.pop("claim"))
     await house.take_over()
     assert not house.stage.all(do.StoreRecording)
 
@@ -269,7 +277,7 @@ async def test_one_that_was_handed_over_is_not_handed_over_again(house: House) -
 async def test_one_that_had_ended_and_was_not_handed_over_is(house: House) -> None:
     house.stage.asterisk.recordings.clear()
     await house.write()
-    house.spoil("id1", lambda shot: shot["recording"].update(state="another", handed_on=False))
+    house.spoil("id1", lambda shot: recording(shot).update(state="another", handed_over=False))
     await house.take_over()
     assert stored(house.stage).conference_id == "id1"
 

@@ -9,7 +9,9 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
+from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.engine import Engine
+from ari_conf.core.playback.player import PlayerState
 from tests.fakes.asterisk import Asterisk
 
 SOUNDING = (do.StartMusic, do.StopMusic, do.PlayMedia, do.StopPlayback)
@@ -62,7 +64,7 @@ class Hearing:
                 if conference.started and len(present) > 1:
                     assert told.quiet, "it stops the instant that a second member enters"
                 if not conference.started:
-                    assert member.state == "waiting", "until the start nobody hears anybody"
+                    assert member.state is MemberState.WAITING, "until the start nobody hears anybody"
 
     def left(self, channel_id: str, hung_up: bool, effects: list[do.Effect]) -> None:
         """Check a member who is out, with the effects that the step gave before it reported the exit."""
@@ -99,21 +101,26 @@ class Hearing:
         assert not channel.silence, "silence that hides the conference"
         if not conference.started:
             assert channel.bridge is None and not mix, "nobody hears anybody"
-            sounding = member.player is not None and member.player.state not in ("gap", "waiting")
+            sounding = member.player is not None and member.player.state not in (
+                PlayerState.PAUSING,
+                PlayerState.WAITING,
+            )
             # The sound is not known yet, or its document held none: silence until it is requested again.
-            silent = member.ask_again_at is not None
+            silent = member.wait_sound_retry_at is not None
             assert bool(own) == (sounding or member.music) and (own or silent or member.player), "their own wait sound"
             assert not (member.wait_sound.items == () and own != {"music"}), "the default music if they have none"
             return
         assert channel.bridge == conference.bridge_id
-        later = {m.channel_id for m in members if m.restarted and not m.is_silent}
+        later = {m.channel_id for m in members if m.stream_restarted and not m.is_silent}
         assert others | later == speaking | later, "all others are heard, but not the muted ones"
         if len(members) > 1:
             assert not own, "a wait sound while others are there"
         else:
             assert own <= set(channel.playbacks), "a lone member hears their waitSound or silence, no default music"
             asked = member.element.wait_sound is not None
-            assert bool(member.player or member.ask_again_at or member.wait_sound.items == ()) == asked or not asked
+            assert (
+                bool(member.player or member.wait_sound_retry_at or member.wait_sound.items == ()) == asked or not asked
+            )
 
     def _undisturbed(self, event: ev.Event, effects: list[do.Effect]) -> None:
         """ "another's coming or going does not restart it" """
@@ -170,4 +177,4 @@ class Hearing:
 
 
 def _waits(conference: Conference, member: Member) -> bool:
-    return not conference.started and member.state == "waiting"
+    return not conference.started and member.state is MemberState.WAITING

@@ -16,6 +16,7 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids, invariants
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.engine import Engine
 from ari_conf.core.snapshot import restore
 from ari_conf.store.state_codec import encode, encode_without_members, merge_members
@@ -354,8 +355,8 @@ class Judge:
         for conference in self.engine.conferences.values():
             members = conference.members.values()
             due = {m.member_id: m.deadline for m in members if m.deadline is not None}
-            assert conference._deadline_by_member == due, "the deadline of every member is in the index"
-            assert conference._member_by_channel == {m.channel_id: m for m in members}, (
+            assert conference.index.deadlines == due, "the deadline of every member is in the index"
+            assert conference.index.by_channel == {m.channel_id: m for m in members}, (
                 "each member is found by their channel"
             )
         self.fits()
@@ -366,7 +367,7 @@ class Judge:
             seen = self.seen.get(conference.conference_id)
             begun = any(stay.element.start_conference_on_enter for stay in seen.entered) if seen else False
             assert conference.started == begun, "the first member with startConferenceOnEnter=true starts it for good"
-            if seen is not None and not any(m.state == "leaving" for m in conference.members.values()):
+            if seen is not None and not any(m.state is MemberState.LEAVING for m in conference.members.values()):
                 assert seen.ought_to_end is None, f"it ought to have ended: {seen.ought_to_end}"
         where: dict[str, int] = {}
         for conference in self.engine.conferences.values():

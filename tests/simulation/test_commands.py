@@ -12,7 +12,9 @@ from ari_conf.core import effects
 from ari_conf.core import events as ev
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
+from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.elements import Play, Speak
+from ari_conf.core.playback.player import PlayerState
 from ari_conf.core.snapshot import restore, snapshot
 from tests.simulation.judge import Judge
 from tests.simulation.test_simulation import LONG, ROUGH, SMOOTH, play
@@ -71,23 +73,27 @@ class Lenient(Judge):
         own, mix = self.asterisk.own(member.channel_id), self.asterisk.mix(member.channel_id)
         assert channel.muted == (member.muted or channel.on_hold)
         assert len(channel.playbacks) <= 1, "one sound at a time"
-        playing = {p.playback_id for p in (member.player, member.aside.player) if p and p.state == "playing"}
+        playing = {
+            p.playback_id
+            for p in (member.player, member.private_playback.player)
+            if p and p.state is PlayerState.PLAYING
+        }
         assert set(channel.playbacks) == playing, "what is played is known"
-        assert not (member.aside.queue and member.aside.player is None), "what is queued begins"
+        assert not (member.private_playback.queue and member.private_playback.player is None), "what is queued begins"
         if not conference.started:
-            assert (member.state, channel.bridge) == ("waiting", None)
+            assert (member.state, channel.bridge) == (MemberState.WAITING, None)
             return
-        assert member.state == ("held" if member.held else "mixed")
-        if member.held:
+        assert member.state is (MemberState.ON_HOLD if member.hold_requested else MemberState.IN_BRIDGE)
+        if member.hold_requested:
             assert channel.bridge is None and not channel.deaf
-            assert own or member.player or member.aside.player, "a held member is not left in silence"
+            assert own or member.player or member.private_playback.player, "a held member is not left in silence"
             return
         assert channel.bridge == conference.bridge_id
         assert channel.deaf == member.deaf
-        others = {m.channel_id for m in members if m is not member and not m.silenced and not m.held}
+        others = {m.channel_id for m in members if m is not member and not m.silenced and not m.hold_requested}
         heard = mix & set(self.asterisk.channels)
         # A private playback is not interrupted because a stream has restarted.
-        later = {m.channel_id for m in members if m.restarted and not m.is_silent}
+        later = {m.channel_id for m in members if m.stream_restarted and not m.is_silent}
         assert heard | later == (set() if member.deaf else others) | later
 
 

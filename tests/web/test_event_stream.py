@@ -369,7 +369,7 @@ def damaged(owner: Owner, name: str, without: str) -> None:
             owner.redis.hset("ari_conf:state:fake", key, json.dumps(found))
 
 
-@pytest.mark.parametrize("without", ["locked", "created_at", "recording", "auth_id"])
+@pytest.mark.parametrize("without", ["locked", "created_at", "recordings", "auth_id"])
 def test_a_conference_of_another_version_costs_itself_alone(api: Api, owner: Owner, without: str):
     owner.joins("ann", "strange")
     owner.joins("bob", "standup")

@@ -1,4 +1,5 @@
-"""`python -m tools.reference` writes the pages; with `--check` it exits with status 1 and names outdated pages."""
+"""`python -m tools.reference` writes the pages and diagrams; with `--check` it exits with status 1 and names outdated
+pages."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import argparse
 import sys
 
 from tools import reference
+from tools.reference import state_diagrams
 from tools.reference.markdown import IncompleteTable
 
 
@@ -15,8 +17,9 @@ def main() -> None:
     try:
         if not parser.parse_args().check:
             reference.write()
-        elif outdated := reference.outdated():
-            sys.exit(f"docs/reference: not current: {', '.join(outdated)}; run `python -m tools.reference`")
+            state_diagrams.write()
+        elif outdated := [*reference.outdated(), *([] if state_diagrams.is_current() else [state_diagrams.PAGE.name])]:
+            sys.exit(f"docs: not current: {', '.join(outdated)}; run `python -m tools.reference`")
     except IncompleteTable as error:
         sys.exit(f"tools/reference: {error}")
 

@@ -9,7 +9,7 @@ from ari_conf.core import elements as el
 from ari_conf.core.account import MOST_MEMBERS, PLIVOS_MEMBERS
 from ari_conf.core.bounds import MOST_DIGITS, MOST_PATTERNS
 from ari_conf.core.calls.call import MAX_RAPID_DOCUMENTS
-from ari_conf.core.conferences.state import MAX_CONFERENCE_S
+from ari_conf.core.conferences.conference import MAX_CONFERENCE_S
 from ari_conf.documents import parser
 from ari_conf.media import ssml
 from tools.reference.markdown import IncompleteTable, code, compare, document, table

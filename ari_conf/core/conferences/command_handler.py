@@ -5,63 +5,73 @@ Status 202 or 204 means that the command has been decided, not that Asterisk has
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from ari_conf.core import commands as do
 from ari_conf.core import ids
 from ari_conf.core.bounds import MOST_QUEUED
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
+from ari_conf.core.conferences.member_state import ON_HOLD
 from ari_conf.core.conferences.recording import Recording
-from ari_conf.core.conferences.state import ANNOUNCEMENT
 from ari_conf.core.effects import CommandReply, DeafenChannel, MuteChannel, ReplyField, Target
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.messages import HangupRequested, Outputs
-from ari_conf.core.playback.player import Player
+from ari_conf.core.playback.shared_playback import ANNOUNCEMENT
 
 SOUND_TYPES: dict[str, type[Play] | type[Speak]] = {"Play": Play, "Speak": Speak}
 
 
-def error_reply(command_id: str, status: int, error: str) -> CommandReply:
-    return CommandReply(command_id, status, (("error", error),))
+def error_reply(command_id: str, status: HTTPStatus, error: str) -> CommandReply:
+    return _reply(command_id, status, ("error", error))
+
+
+def _reply(command_id: str, status: HTTPStatus, *fields: ReplyField) -> CommandReply:
+    # The reply is sent and logged as a number.
+    return CommandReply(command_id, status.value, fields)
 
 
 def handle_command(conference: Conference, command_id: str, command: do.ConferenceCommand, now: int) -> Outputs:
     """Apply the command; return its effects, the reply, and the resulting changes of the media state."""
-    return _obeyed(conference, command_id, command, now) + conference.update_media(now)
+    return _apply(conference, command_id, command, now) + conference.update_media(now)
 
 
-def _obeyed(conference: Conference, command_id: str, command: do.ConferenceCommand, now: int) -> Outputs:
+def _apply(conference: Conference, command_id: str, command: do.ConferenceCommand, now: int) -> Outputs:
     """Apply the command; return its effects, with the reply last."""
     match command:
         case do.HangUpAll():
             calls = [m.call_uuid for m in conference.members.values()]
             out = conference.end("api_hangup", now)
-            return [*out, *map(HangupRequested, calls), CommandReply(command_id, 204)]
+            return [*out, *map(HangupRequested, calls), _reply(command_id, HTTPStatus.NO_CONTENT)]
         case do.Lock(on):
             conference.locked = on
-            return [CommandReply(command_id, 202, (("message", "locked"),)) if on else CommandReply(command_id, 204)]
+            if on:
+                return [_reply(command_id, HTTPStatus.ACCEPTED, ("message", "locked"))]
+            return [_reply(command_id, HTTPStatus.NO_CONTENT)]
         case do.Announce(sound):
             return _announce(conference, command_id, sound, now)
         case do.StopAnnouncing():
-            stopped = [effect for player in conference.announced for effect in player.stop()]
-            return [*stopped, CommandReply(command_id, 204)]
+            stopped = conference.shared_playback.stop_announcements()
+            return [*stopped, _reply(command_id, HTTPStatus.NO_CONTENT)]
         case do.Record():
             return _record(conference, command_id, command, now)
         case do.StopRecording():
-            recording = conference.recording
-            if recording is None or recording.state != "running":
-                return [error_reply(command_id, 404, "the conference is not being recorded")]
-            return [*recording.stop(now), CommandReply(command_id, 204)]
+            running = [recording for recording in conference.recordings.values() if recording.is_running]
+            if not running:
+                return [error_reply(command_id, HTTPStatus.NOT_FOUND, "the conference is not being recorded")]
+            stops = [effect for recording in running for effect in recording.stop(now)]
+            return [*stops, _reply(command_id, HTTPStatus.NO_CONTENT)]
     members = _select_members(conference, command.members)
     if not members:
-        return [error_reply(command_id, 404, "member not found")]
-    if isinstance(command, do.PlayToMembers) and any(len(m.aside.queue) >= MOST_QUEUED for m in members):
+        return [error_reply(command_id, HTTPStatus.NOT_FOUND, "member not found")]
+    if isinstance(command, do.PlayToMembers) and any(len(m.private_playback.queue) >= MOST_QUEUED for m in members):
         error = f"{MOST_QUEUED} sounds are already queued for this member: stop them, or wait"
-        return [error_reply(command_id, 409, error)]
+        return [error_reply(command_id, HTTPStatus.CONFLICT, error)]
     out = []
     for member in members:
         out += _apply_to_member(conference, member, command, now)
-    return [*out, CommandReply(command_id, *_success_reply(command, members))]
+    return [*out, _success_reply(command_id, command, members)]
 
 
 def _select_members(conference: Conference, wanted: do.Members) -> list[Member]:
@@ -83,9 +93,9 @@ def _apply_to_member(conference: Conference, member: Member, command: do.Confere
         case do.HangUpMembers():
             return [*conference.leave(member.channel_id, "api_hangup", now), HangupRequested(member.call_uuid)]
         case do.PlayToMembers(_, sound):
-            member.aside.queue.append(sound)
+            member.private_playback.queue.append(sound)
         case do.StopPlaying(_, kind):
-            return [*member.aside.clear(SOUND_TYPES[kind])]
+            return [*member.private_playback.clear(SOUND_TYPES[kind])]
     return []
 
 
@@ -100,7 +110,7 @@ def _mute(conference: Conference, member: Member, on: bool, now: int) -> Outputs
         # Spec: the floor becomes free when its holder leaves or is muted.
         conference.floor = None
     # A phone that has put the call on hold stays muted anyway until it resumes the call.
-    return out if member.on_hold else [*out, MuteChannel(member.channel_id, on)]
+    return out if member.held_by_phone else [*out, MuteChannel(member.channel_id, on)]
 
 
 def _deafen(member: Member, on: bool) -> Outputs:
@@ -108,36 +118,37 @@ def _deafen(member: Member, on: bool) -> Outputs:
         return []
     member.deaf = on
     # A member on hold must hear the music: deafness takes effect on their return to the bridge.
-    return [] if member.state == "held" else [DeafenChannel(member.channel_id, on)]
+    return [] if member.state is ON_HOLD else [DeafenChannel(member.channel_id, on)]
 
 
 def _hold(member: Member, on: bool, url: str | None) -> Outputs:
-    other_music = member.held and on and member.hold_url != url and member.state == "held"
-    member.held, member.hold_url = on, url if on else None
-    return member.stop_wait_sound() if other_music else []
+    is_on_hold = member.hold_requested and member.state is ON_HOLD
+    other_sound = is_on_hold and on and member.hold_url != url
+    member.hold_requested, member.hold_url = on, url if on else None
+    return member.stop_wait_sound() if other_sound else []
 
 
 def _announce(conference: Conference, command_id: str, sound: Play | Speak, now: int) -> Outputs:
     if not conference.members_in_bridge:
         # Before the start, each member hears their own waitSound, and no sound reaches all members.
-        return [error_reply(command_id, 409, "the conference has not started: no member would hear the announcement")]
-    if len(conference.announced) >= MOST_QUEUED:
+        error = "the conference has not started: no member would hear the announcement"
+        return [error_reply(command_id, HTTPStatus.CONFLICT, error)]
+    if len(conference.shared_playback.announcements) >= MOST_QUEUED:
         error = f"{MOST_QUEUED} announcements are already queued in this conference: stop them, or wait"
-        return [error_reply(command_id, 409, error)]
-    conference.sounds += 1
-    owner = ids.for_conference(conference.conference_id, ANNOUNCEMENT, conference.sounds)
-    player = Player(owner, Target("bridge", conference.bridge_id), (sound,))
-    conference.players[owner] = player
-    return [*player.start(now), CommandReply(command_id, 202, (("message", "announcement queued into conference"),))]
+        return [error_reply(command_id, HTTPStatus.CONFLICT, error)]
+    owner, target = ids.for_conference(conference.conference_id, ANNOUNCEMENT), Target("bridge", conference.bridge_id)
+    started = conference.shared_playback.play(owner, target, (sound,), now)
+    message = "announcement queued into conference"
+    return [*started, _reply(command_id, HTTPStatus.ACCEPTED, ("message", message))]
 
 
 def _record(conference: Conference, command_id: str, wanted: do.Record, now: int) -> Outputs:
-    last = conference.recording
-    if last is not None and not last.handed_on:
+    if conference.recording_to_hand_over is not None:
         # Spec: "POST …/Record/ when a recording runs: 409."
-        return [error_reply(command_id, 409, "the conference is being recorded already")]
+        return [error_reply(command_id, HTTPStatus.CONFLICT, "the conference is being recorded already")]
     if not conference.members_in_bridge:
-        return [error_reply(command_id, 409, "the conference has not started: nothing can be recorded yet")]
+        error = "the conference has not started: nothing can be recorded yet"
+        return [error_reply(command_id, HTTPStatus.CONFLICT, error)]
     element = Element(
         conference.name,
         record=True,
@@ -149,20 +160,20 @@ def _record(conference: Conference, command_id: str, wanted: do.Record, now: int
         transcription_method=wanted.transcription_method,
         transcription_language=wanted.transcription_language,
     )
-    ids_ = (wanted.recording_id, conference.bridge_id, conference.auth_id, "")
-    wideband = any(m.wideband for m in conference.members.values())
-    recording = Recording(*ids_, element, now, wideband=wideband, api_id=command_id)
+    recording = Recording(
+        wanted.recording_id, conference.bridge_id, conference.auth_id, "", element, now, api_id=command_id
+    )
     recording.deadline = now + wanted.time_limit * 1000 if wanted.time_limit else None
-    conference.recording = recording
+    started = conference.start_recording(recording)
     body = (
         ("message", "conference recording started"),
         ("recording_id", recording.recording_id),
         ("url", recording.url(conference.public_url)),
     )
-    return [*recording.start(), CommandReply(command_id, 202, body)]
+    return [*started, _reply(command_id, HTTPStatus.ACCEPTED, *body)]
 
 
-def _success_reply(command: do.ConferenceCommand, members: list[Member]) -> tuple[int, tuple[ReplyField, ...]]:
+def _success_reply(command_id: str, command: do.ConferenceCommand, members: list[Member]) -> CommandReply:
     match command:
         case do.Mute(_, True):
             message = "muted"
@@ -175,6 +186,7 @@ def _success_reply(command: do.ConferenceCommand, members: list[Member]) -> tupl
         case do.PlayToMembers(_, sound):
             message = f"{type(sound).__name__.lower()} queued into conference"
         case _:
-            return 204, ()
+            return _reply(command_id, HTTPStatus.NO_CONTENT)
     # Spec: "In replies `member_id` is a list of strings."
-    return 202, (("message", message), ("member_id", tuple(str(m.member_id) for m in members)))
+    body = (("message", message), ("member_id", tuple(str(m.member_id) for m in members)))
+    return _reply(command_id, HTTPStatus.ACCEPTED, *body)

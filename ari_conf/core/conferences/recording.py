@@ -4,17 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
 from ari_conf.core import ids
-from ari_conf.core.effects import Effect, Params, PostCallback, StartRecording, StopRecording, StoreRecording
+from ari_conf.core.conferences.member import Member
+from ari_conf.core.effects import (
+    AddSpeechNote,
+    Effect,
+    Params,
+    PostCallback,
+    StartRecording,
+    StopRecording,
+    StoreRecording,
+)
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.events import RecordingFinished, RecordingStarted
 from ari_conf.core.expectations import AsteriskState, Expectation
+from ari_conf.core.messages import AttendanceNoted, Outputs
 from ari_conf.core.request_params import as_params
 
 STOP_TIMEOUT_MS = 5000
 """Milliseconds after which a recording counts as stopped if Asterisk, which normally confirms immediately, has not."""
+
+
+class RecordingState(StrEnum):
+    REQUESTED = "requested"
+    """StartRecording is in progress: Asterisk has not reported the start."""
+    RUNNING = "running"
+    """Asterisk has reported the start. If the recording no longer exists, it has ended and was not lost before that."""
+    STOPPING = "stopping"
+    """StopRecording is in progress."""
+    STOPPED = "stopped"
+    """Ended: it is handed over once."""
+    REFUSED = "refused"
+    """Never existed: it has no callback, and no sequence number is used for one."""
 
 
 @dataclass(slots=True)
@@ -32,21 +55,25 @@ class Recording:
     wideband: bool = False
     params: Params = ()
     """Standard parameters of the record callback: those of the requesting call at the time of the request."""
-    state: Literal["running", "stopping", "stopped", "refused"] = "running"
-    begun: bool = False
-    """True if Asterisk has reported the start. If the recording no longer exists, it has therefore ended and was not
-    lost before it started."""
-    doubtful: bool = False
+    state: RecordingState = RecordingState.REQUESTED
+    may_have_no_file: bool = False
     """True if Asterisk did not report the start, or reported a failure: only its disk shows whether a file exists."""
     ended_at: int | None = None
     deadline: int | None = None
-    handed_on: bool = False
+    """Epoch milliseconds of the API's time limit; of a recording that is stopping, those at which it counts as stopped.
+    """
+    handed_over: bool = False
     api_id: str = ""
     """Id of the API request that started the recording; empty: an element did."""
 
     @property
+    def is_running(self) -> bool:
+        """Return True if the recording runs, or is about to, and is not being stopped."""
+        return self.state in (RecordingState.REQUESTED, RecordingState.RUNNING)
+
+    @property
     def is_finished(self) -> bool:
-        return self.state in ("stopped", "refused")
+        return self.state in (RecordingState.STOPPED, RecordingState.REFUSED)
 
     def url(self, public_url: str) -> str:
         form = self.element.record_file_format
@@ -56,29 +83,28 @@ class Recording:
         return [StartRecording(self.bridge_id, self.recording_id, self.auth_id, self.wideband)]
 
     def mark_started(self, now: int) -> None:
-        if self.state == "running":
-            self.started_at, self.begun = now, True
+        if self.is_running:
+            self.started_at, self.state = now, RecordingState.RUNNING
 
     def stop(self, now: int) -> list[Effect]:
-        if self.state != "running":
+        if not self.is_running:
             return []
-        self.state, self.ended_at, self.deadline = "stopping", now, now + STOP_TIMEOUT_MS
+        self.state, self.ended_at, self.deadline = RecordingState.STOPPING, now, now + STOP_TIMEOUT_MS
         return [StopRecording(self.bridge_id, self.recording_id, self.auth_id)]
 
     def mark_stopped(self, now: int, failed: bool = False) -> None:
         if not self.is_finished:
-            self.state, self.deadline = "stopped", None
-            self.doubtful = self.doubtful or failed
+            self.state, self.deadline = RecordingState.STOPPED, None
+            self.may_have_no_file = self.may_have_no_file or failed
             self.ended_at = self.ended_at or now
 
     def mark_refused(self) -> None:
-        """Mark the recording as nonexistent for good: it has no callback, and no sequence number is used for one."""
-        self.state, self.deadline, self.handed_on = "refused", None, True
+        self.state, self.deadline, self.handed_over = RecordingState.REFUSED, None, True
 
     def on_deadline(self, now: int) -> list[Effect]:
         if self.deadline is None or self.deadline > now:
             return []
-        if self.state == "running":
+        if self.is_running:
             # The deadline of a running recording is the API's time_limit.
             return self.stop(now)
         self.mark_stopped(now)
@@ -93,15 +119,30 @@ class Recording:
         key = ids.conference_of(self.bridge_id) or "", self.recording_id
         over, runs = RecordingFinished(*key), RecordingStarted(*key, already_running=True)
         about = Expectation("recording", self.recording_id, self.bridge_id, self.bridge_id, self.auth_id, if_gone=over)
-        unconfirmed = self.state == "running" and not self.begun
+        unconfirmed = self.state is RecordingState.REQUESTED
         yield about._replace(if_there=runs, confirmed_started=False) if unconfirmed else about
 
     def resume(self, there: AsteriskState) -> list[Effect]:
         """Return the effects in progress, which may have been lost with the previous process."""
-        lost = self.state == "running" and not self.begun and self.recording_id not in there.recordings
+        lost = self.state is RecordingState.REQUESTED and self.recording_id not in there.recordings
         return self.start() if lost else []
 
-    def hand_on(self, conference_id: str, name: str, sequence: int, public_url: str) -> StoreRecording:
+    # Attendance, speech, and the hand-over.
+
+    def note_attendance(self, member: Member, now: int, left: int | None) -> Outputs:
+        """Note a member's attendance and their speech so far. `left`: epoch milliseconds; None: not left yet."""
+        if self.handed_over or not member.has_entered_bridge:
+            return []
+        attendance = AttendanceNoted(member.call_uuid, self.recording_id, member.member_id, member.joined_at, left)
+        return [*self.note_speech(member, now), attendance]
+
+    def note_speech(self, member: Member, end: int) -> list[Effect]:
+        if self.handed_over or not member.talking or member.silenced:
+            return []
+        start = max(member.talking_at, self.started_at)
+        return [AddSpeechNote(self.recording_id, member.member_id, start, end)] if end > start else []
+
+    def hand_over(self, conference_id: str, name: str, sequence: int, public_url: str) -> StoreRecording:
         element, ended_at = self.element, self.ended_at or self.started_at
         params = dict(self.params) | {
             "ConferenceAction": "record",
@@ -139,6 +180,6 @@ class Recording:
             element.transcription_type is not None,
             element.transcription_url,
             element.transcription_method,
-            self.doubtful,
+            self.may_have_no_file,
             element.transcription_language,
         )

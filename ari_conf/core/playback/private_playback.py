@@ -15,6 +15,7 @@ class PrivatePlayback:
     queue: list[Play | Speak] = field(default_factory=list)
     """Sounds of which the first one is playing or next."""
     player: Player | None = None
+    """Player of the sound that is playing, or about to."""
     count: int = 0
     """Number of sounds started so far: part of their playback ids."""
 
