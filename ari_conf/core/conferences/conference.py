@@ -6,6 +6,10 @@ state of the members.
 
 A conference holds its members, who keep their own state and media state (`Member`), the sounds that all of them hear
 (`SharedPlayback`), and its recordings (`Recording`).
+
+The class reads in the order of a conference's life: what it holds and what follows from that; the entry points;
+joining; while members are in it, media state, digits, talking and the floor, sounds, recording; leaving; ending. Last
+come failed effects, deadlines, recovery, and the forced end of a conference that can't continue.
 """
 
 from __future__ import annotations
@@ -152,6 +156,7 @@ class Conference:
     """Epoch milliseconds at which DestroyBridge is repeated."""
     watched_until: int | None = None
     """Epoch milliseconds until which viewers want to see who talks."""
+    bridge_id: str = field(init=False, repr=False, compare=False)
     audio: SharedAudioState = field(init=False, repr=False, compare=False)
     """As of the last update of the media state."""
     index: MemberIndex = field(init=False, repr=False, compare=False)
@@ -159,15 +164,12 @@ class Conference:
 
     def __post_init__(self) -> None:
         self.ends_at = self.ends_at or self.created_at + MAX_CONFERENCE_S * 1000
+        self.bridge_id = ids.bridge_id(self.conference_id)
         self.audio = SharedAudioState(self.started, self.ending, self.bridge is READY, self._one_member_present)
         self.index = MemberIndex(self.members.values())
         self.step = CurrentStep(creates_conference=True)
 
     # Derived values.
-
-    @property
-    def bridge_id(self) -> str:
-        return ids.bridge_id(self.conference_id)
 
     @property
     def members_in_bridge(self) -> list[Member]:
@@ -974,7 +976,7 @@ class Conference:
         about = Expectation("bridge", self.bridge_id, self.bridge_id)
         if self.bridge is BridgeState.CREATING:
             yield about._replace(if_there=ev.BridgeCreated(self.bridge_id))
-        elif self.bridge in (BridgeState.READY, BridgeState.DESTROYING):
+        elif self.bridge in (READY, BridgeState.DESTROYING):
             yield about._replace(if_gone=ev.BridgeDestroyed(self.bridge_id))
         for member in self.members.values():
             yield from member.expectations(self.bridge_id)
@@ -1011,8 +1013,7 @@ class Conference:
         outside. They hear the others and are heard, and nothing else would ever remove them.
 
         `before`: all expectations before the snapshot."""
-        is_ready = self.bridge is BridgeState.READY
-        inside = there.bridges.get(self.bridge_id, frozenset()) if is_ready else frozenset()
+        inside = there.bridges.get(self.bridge_id, frozenset()) if self.bridge is READY else frozenset()
         members = [m for m in self.members.values() if m.channel_id in inside]
         if len(members) == len(inside) and all(m.may_be_in_bridge for m in members):
             return []

@@ -53,7 +53,6 @@ ExitReason = Literal[
 ]
 
 
-MAY_BE_IN_BRIDGE = (ENTERING_BRIDGE, IN_BRIDGE, LEAVING_FOR_HOLD, LEAVING)
 MAY_HEAR_PRIVATE_PLAYBACK = (WAITING, IN_BRIDGE, ON_HOLD)
 """In the other states, the call is not answered yet, or the channel is being moved."""
 
@@ -380,7 +379,7 @@ class Member:
 
     @property
     def may_be_in_bridge(self) -> bool:
-        return self.state in MAY_BE_IN_BRIDGE
+        return self.state in (ENTERING_BRIDGE, IN_BRIDGE, LEAVING_FOR_HOLD, LEAVING)
 
     def expectations(self, bridge_id: str) -> Iterator[Expectation]:
         """Yield what the member expects of Asterisk: see `expectations.py`."""
@@ -391,8 +390,7 @@ class Member:
             yield about._replace(if_there=entered, confirmed_started=not self.reentering)
         elif self.may_be_in_bridge:
             left = ChannelLeftBridge(self.channel_id, bridge_id)
-            decided = self.state is LEAVING and self.reason is not None
-            yield about._replace(if_gone=left, already_decided=decided)
+            yield about._replace(if_gone=left, already_decided=self.state is LEAVING and self.reason is not None)
         else:
             yield about._replace(kind="outside")
         for player in self._players():
@@ -402,8 +400,7 @@ class Member:
         """Return the effects in progress, which may have been lost with the previous process."""
         is_in = self.channel_id in there.bridges.get(bridge_id, ())
         out: Outputs = []
-        enters = self.state is ENTERING_BRIDGE and not is_in
-        if enters or (self.state is IN_BRIDGE and self.reentering):
+        if (self.state is ENTERING_BRIDGE and not is_in) or (self.state is IN_BRIDGE and self.reentering):
             out.append(AddChannel(self.channel_id, bridge_id, self.member_id))
         if self.state in (LEAVING_FOR_HOLD, LEAVING) and is_in:
             out.append(RemoveChannel(self.channel_id, bridge_id, self.member_id))

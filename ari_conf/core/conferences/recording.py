@@ -110,19 +110,6 @@ class Recording:
         self.mark_stopped(now)
         return []
 
-    def note_attendance(self, member: Member, now: int, left: int | None) -> Outputs:
-        """Note a member's attendance and their speech so far. `left`: epoch milliseconds; None: not left yet."""
-        if self.handed_over or not member.has_entered_bridge:
-            return []
-        attendance = AttendanceNoted(member.call_uuid, self.recording_id, member.member_id, member.joined_at, left)
-        return [*self.note_speech(member, now), attendance]
-
-    def note_speech(self, member: Member, end: int) -> list[Effect]:
-        if self.handed_over or not member.talking or member.silenced:
-            return []
-        start = max(member.talking_at, self.started_at)
-        return [AddSpeechNote(self.recording_id, member.member_id, start, end)] if end > start else []
-
     # Recovery.
 
     def expectations(self) -> Iterator[Expectation]:
@@ -139,6 +126,21 @@ class Recording:
         """Return the effects in progress, which may have been lost with the previous process."""
         lost = self.state is RecordingState.REQUESTED and self.recording_id not in there.recordings
         return self.start() if lost else []
+
+    # Attendance, speech, and the hand-over.
+
+    def note_attendance(self, member: Member, now: int, left: int | None) -> Outputs:
+        """Note a member's attendance and their speech so far. `left`: epoch milliseconds; None: not left yet."""
+        if self.handed_over or not member.has_entered_bridge:
+            return []
+        attendance = AttendanceNoted(member.call_uuid, self.recording_id, member.member_id, member.joined_at, left)
+        return [*self.note_speech(member, now), attendance]
+
+    def note_speech(self, member: Member, end: int) -> list[Effect]:
+        if self.handed_over or not member.talking or member.silenced:
+            return []
+        start = max(member.talking_at, self.started_at)
+        return [AddSpeechNote(self.recording_id, member.member_id, start, end)] if end > start else []
 
     def hand_over(self, conference_id: str, name: str, sequence: int, public_url: str) -> StoreRecording:
         element, ended_at = self.element, self.ended_at or self.started_at

@@ -206,9 +206,8 @@ class Player:
             return self._detection()
         if self.state is PREPARING:
             return [self._preparation()]
-        playing = self.state is PLAYING
-        lost = playing and not self.confirmed_started and self.playback_id not in there.playbacks
-        return self.repeat_effects() if lost else []
+        unconfirmed = self.state is PLAYING and not self.confirmed_started
+        return self.repeat_effects() if unconfirmed and self.playback_id not in there.playbacks else []
 
     def _play(self, now: int) -> list[Effect]:
         self.state, self.confirmed_started, self.played_at = PLAYING, False, now

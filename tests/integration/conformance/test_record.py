@@ -163,8 +163,9 @@ async def test_the_transcription_is_carried_to_the_recording(stage: Stage, kind:
         ann.tone(2575)
         await stage.call(ann, conference(f'record="true" {asked}', "/ann"))
         began = await tape(stage)
-        recording = state(stage)["recording"]
-        assert isinstance(recording, dict)
+        recordings = state(stage)["recordings"]
+        assert isinstance(recordings, dict)
+        (recording,) = recordings.values()
         element = recording["element"]
         assert recording["recording_id"] == began.path.stem
         assert element["transcription_type"] == kind
