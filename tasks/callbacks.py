@@ -13,7 +13,7 @@ from ari_conf.http_client.deliver import attempt
 from ari_conf.http_client.prepared_request import without_query
 from ari_conf.http_client.retry_policy import AttemptOutcome, next_delay_ms, parse
 from ari_conf.queues import callback_history, outbox, partitioned_queue
-from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition
+from ari_conf.queues.partitioned_queue import AccountProblem, ClaimedEntry, Disposition
 from ari_conf.settings import settings
 from ari_conf.store.problems import Problem, encoded, problems_key
 from tasks.app import app
@@ -62,7 +62,7 @@ def deliver_once(worker: QueueConsumer, taken: ClaimedEntry) -> Disposition:
     if outcome.ok:
         whole = outbox.encode(structs.replace(entry, tries=(*entry.tries, tried)))
         return partitioned_queue.ack(
-            taken, whole, settings().callbacks_kept, callback_history.KEPT_MS, wasted=_wasted(outcome)
+            taken, whole, settings().callbacks_kept, callback_history.DELIVERED_TTL_MS, wasted=_wasted(outcome)
         )
     tries = [*(AttemptOutcome(t.at_ms, t.ms, t.status) for t in entry.tries), outcome]
     delay_ms = next_delay_ms(policy, tries, entry.elapsed_ms + outcome.ms, random.random())
@@ -95,7 +95,7 @@ def _dead(taken: ClaimedEntry, entry: outbox.CallbackEntry, why: str, *, tell: b
         tries = "1 try" if count == 1 else f"{count} tries"
         text = f"a callback to {url} is a dead letter after {tries}: {why}"
         problem = Problem(time.time_ns() // 1_000_000, dict(entry.params).get("CallUUID", ""), text)
-        told = (problems_key(entry.auth_id), encoded(problem), settings().problems_kept)
+        told = AccountProblem(problems_key(entry.auth_id), encoded(problem), settings().problems_kept)
     kept = settings().dead_letters_kept, dead_letter_ttl_ms()
     return partitioned_queue.dead_letter(taken, outbox.encode(entry), *kept, told, wasted=wasted)
 

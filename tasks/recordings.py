@@ -16,7 +16,7 @@ from msgspec import MsgspecError, json, structs
 
 from ari_conf.errors import RecordingFailed, RecordingMissing
 from ari_conf.queues import partitioned_queue
-from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition
+from ari_conf.queues.partitioned_queue import AccountProblem, ClaimedEntry, Disposition
 from ari_conf.recordings import jobs
 from ari_conf.recordings.bucket import Bucket
 from ari_conf.recordings.index import StoredRecording
@@ -193,7 +193,7 @@ def _lost(taken: ClaimedEntry, job: StoreJob) -> Disposition:
     log.error("recording lost", **_named(job), reason=job.error)
     text = f"recording {job.recording_id} of conference {job.conference_name!r} is lost: {job.error}"
     problem = Problem(time.time_ns() // 1_000_000, job.call_uuid, text)
-    told = (problems_key(job.auth_id), encoded(problem), settings().problems_kept)
+    told = AccountProblem(problems_key(job.auth_id), encoded(problem), settings().problems_kept)
     return partitioned_queue.dead_letter(taken, json.encode(job), KEPT, KEPT_MS, told)
 
 

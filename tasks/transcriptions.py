@@ -19,7 +19,7 @@ from ari_conf.errors import (
     TranscriptionUnusable,
 )
 from ari_conf.queues import outbox, partitioned_queue
-from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition
+from ari_conf.queues.partitioned_queue import AccountProblem, ClaimedEntry, Disposition
 from ari_conf.recordings import jobs, transcribers
 from ari_conf.recordings.bucket import Bucket
 from ari_conf.recordings.index import StoredRecording
@@ -99,7 +99,7 @@ def _given_up(taken: ClaimedEntry, job: TranscriptionJob, reason: str) -> Dispos
     """Return a dead letter, from where the job can be retried, with a problem for the account."""
     text = f"recording {job.recording_id} was not transcribed: {reason}"
     problem = Problem(time.time_ns() // 1_000_000, "", text)
-    told = (problems_key(job.auth_id), encoded(problem), settings().problems_kept)
+    told = AccountProblem(problems_key(job.auth_id), encoded(problem), settings().problems_kept)
     return partitioned_queue.dead_letter(taken, json.encode(structs.replace(job, error=reason)), KEPT, KEPT_MS, told)
 
 
@@ -218,7 +218,7 @@ def _callback(
         ("error", error or ""),
     )
     post = PostCallback(stored.conference_id, stored.auth_id, job.url, job.method, params)
-    return [outbox.enqueue_item(post, time.time_ns() // 1_000_000, outbox.MOST_TRANSCRIPTION_BYTES)]
+    return [outbox.enqueue_item(post, time.time_ns() // 1_000_000, outbox.MAX_TRANSCRIPTION_BYTES)]
 
 
 def _tell(worker: QueueConsumer) -> None:

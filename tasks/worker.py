@@ -85,14 +85,18 @@ class QueueConsumer:
         while True:
             token = self._new_token() if take else None
             try:
+                if verdict is None and token is None:
+                    if came:
+                        self.lanes.acknowledge_wakeup(came)
+                    return None
                 asked_at = time.monotonic()
-                taken = self.lanes.settle_and_claim(self.id, self.threads, token, verdict, came)
+                taken = self._request(verdict, token, came)
             except (RedisError, OSError) as error:
                 if verdict and is_refused(error):
                     # For example, a key has another type. The next heartbeat releases the partition.
-                    partition = verdict.taken.partition
+                    partition = verdict.claimed.partition
                     log.error("entry outcome rejected by redis", partition=partition, reason=str(error))
-                    self._forget(verdict.taken.claim_number)
+                    self._forget(verdict.claimed.claim_number)
                     verdict = None
                 # It is unknown if Redis claimed a partition. If so, the next heartbeat releases it: no thread serves
                 # this claim number.
@@ -103,10 +107,21 @@ class QueueConsumer:
                 continue
             self._leased_at = max(self._leased_at, asked_at)
             if verdict:
-                self._forget(verdict.taken.claim_number)
+                self._forget(verdict.claimed.claim_number)
             if not taken:
                 self._forget(token)
             return taken
+
+    def _request(
+        self, disposition: Disposition | None, claim_number: int | None, wakeup_id: str
+    ) -> ClaimedEntry | None:
+        if disposition is None:
+            assert claim_number is not None
+            return self.lanes.claim(self.id, self.threads, claim_number, wakeup_id)
+        if claim_number is None:
+            self.lanes.settle(self.id, self.threads, disposition)
+            return None
+        return self.lanes.settle_and_claim(self.id, self.threads, disposition, claim_number)
 
     def account(self, auth_id: str) -> AccountRecord | None:
         """Return the account, at most 5 s old, or None if it does not exist. Raises RedisError."""

@@ -71,8 +71,8 @@ class ConferenceServer:
         self._lease = OwnershipLease(
             self._redis,
             self._name,
-            forgotten=self._on_redis_forgot,
-            written=lambda: self._state_store.confirmed,
+            on_data_loss=self._on_redis_forgot,
+            confirmed_batch_id=lambda: self._state_store.confirmed,
         )
         self._gate = LeaseGate(self._lease, lambda event: self._engine_loop.receive(event))
         self._worker_notifier = WorkerNotifier(settings.redis_url.get_secret_value())
@@ -80,10 +80,10 @@ class ConferenceServer:
             self._redis,
             self._name,
             settings.problems_kept,
-            token=lambda: self._lease.fencing_token,
+            fencing_token=lambda: self._lease.fencing_token,
             names_kept_s=settings.names_kept_minutes * 60,
-            letter=self._worker_notifier.wakeup_message,
-            dropped=lambda number: self._metrics.dropped(number),
+            wakeup_message=self._worker_notifier.wakeup_message,
+            on_dropped=lambda number: self._metrics.dropped(number),
         )
         self._fetcher = Fetcher(settings.allowed_networks)
         self._sounds = SoundPreparer(settings, self._fetcher)
@@ -326,7 +326,7 @@ class ConferenceServer:
     def _on_redis_forgot(self) -> None:
         """Write all live state again from memory: Redis came back empty, or from an older copy."""
         self._state_rewriter.write_all()
-        self._commands.begin_anew()
+        self._commands.reset_position()
 
     async def _clean(self) -> None:
         """Remove from Redis what the previous process left and what is unreadable or not needed, once reconciled."""

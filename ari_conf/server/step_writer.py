@@ -111,7 +111,7 @@ class StepWriter:
         self._take(step)
         waits = [effect for effect in effects if not isinstance(effect, READ_ONLY_EFFECTS)]
         self._open.effects += waits
-        if may_linger and not waits and not step.more:
+        if may_linger and not waits and not step.has_more_than_state:
             self.write_soon()
         else:
             self.hurry()
@@ -120,7 +120,7 @@ class StepWriter:
                 self._run(effect)
         if self.redis_unavailable or self._late:
             self._start(self._open)
-        if self._open.full:
+        if self._open.is_full:
             self._close()
 
     def write_soon(self) -> None:

@@ -21,12 +21,12 @@ import structlog
 from redis import RedisError
 from redis.asyncio import Redis
 
+from ari_conf.common import lua
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.core.effects import CommandReply, PostCallback
 from ari_conf.errors import CallbackTooLong
 from ari_conf.queues import outbox
 from ari_conf.queues.partitioned_queue import prefix
-from ari_conf.queues.scripts import MARK_READY
 from ari_conf.settings import Settings
 from ari_conf.store.problems import Problem, problems_key
 from ari_conf.web.models import ApiRequest
@@ -51,16 +51,7 @@ INTERRUPTED = CommandReply(
     "", 503, (("error", "the service was interrupted: check whether it was done, or try again"),)
 )
 
-# Only one process sends the result. If Redis refuses it, the script ends there and the pending result remains.
-_END = (
-    MARK_READY
-    + """
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
-  append(ARGV[2], ARGV[3])
-  redis.call('HDEL', KEYS[2], ARGV[1])
-end
-"""
-)
+_SEND_RESULT = lua.load("ari_conf.web.scripts.send_result")
 
 
 class PendingResult(msgspec.Struct, frozen=True):
@@ -109,7 +100,7 @@ async def complete(parts: AsyncResources, api_id: str, status: int, body: dict[s
     except CallbackTooLong:
         error = "the result is too long for a callback: repeat the call without callback_url"
         entry = outbox.enqueue_item(_callback(promised, api_id, 413, {"error": error}), now)
-    await redis.eval(_END, 2, prefix(outbox.QUEUE), KEY, api_id, *entry)
+    await redis.eval(_SEND_RESULT, 2, prefix(outbox.QUEUE), KEY, api_id, *entry)
 
 
 def _callback(promised: PendingResult, api_id: str, status: int, body: dict[str, Any]) -> PostCallback:

@@ -33,7 +33,7 @@ async def run(url: str, rate: int, seconds: float) -> None:
     tokens = WakeupPublisher(Redis.from_url(settings().redis_url.get_secret_value()))
     tokens.start()
     tokens.wake()  # the message template exists afterwards
-    writer = StepWriter(StateStore(redis, "bench", letter=tokens.wakeup_message), lambda _: None, lambda: None)
+    writer = StepWriter(StateStore(redis, "bench", wakeup_message=tokens.wakeup_message), lambda _: None, lambda: None)
     writing = asyncio.create_task(writer.run())
     began, name = time.monotonic(), SENT_AT.decode().rstrip("=")
     for n in range(int(rate * (WARM_UP_S + seconds))):

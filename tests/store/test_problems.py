@@ -2,7 +2,7 @@
 
 import msgspec
 
-from ari_conf.store.problems import MOST_TEXT, Problem, problems_key, read_problems
+from ari_conf.store.problems import MAX_TEXT_LENGTH, Problem, problems_key, read_problems
 
 OLD = '{"at_ms": 1, "call_uuid": "c", "text": "\\u001b]0;PWNED\\u0007"}'
 """A problem as it was written before texts were escaped."""
@@ -23,5 +23,5 @@ def test_one_that_can_not_be_read_hides_no_other(redis_server):
 
 
 def test_it_quotes_no_whole_document():
-    assert len(Problem(1, "c", "x" * 100_000).text) == MOST_TEXT
-    assert len(Problem(1, "c", "\x00" * 100_000).text) == MOST_TEXT
+    assert len(Problem(1, "c", "x" * 100_000).text) == MAX_TEXT_LENGTH
+    assert len(Problem(1, "c", "\x00" * 100_000).text) == MAX_TEXT_LENGTH

@@ -81,7 +81,7 @@ def test_what_can_not_be_delivered_becomes_a_dead_letter_and_is_resent(redis_ser
         assert all(tried.at_ms > 1_000_000_000_000 and tried.ms >= 0 for tried in letter.entry.tries)
 
         broken.clear()
-        assert dead_letters.resend(redis_server.client, "MA1") == 1
+        assert dead_letters.resend_all(redis_server.client, "MA1") == 1
         receiver.wait(lambda: receiver.numbers("/cb") == [0, 1, 1, 1, 2, 1])
         assert letters(redis_server) == []
 

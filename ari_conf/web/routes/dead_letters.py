@@ -115,7 +115,7 @@ NOTHING = openapi_body(m.ApiRequest)
 async def resend_all(request: Request, caller: CurrentClient, body: Query) -> Response:
     def resent() -> tuple[int, int]:
         blocking, auth_id = caller.parts.blocking, caller.auth_id
-        return dead_letters.resend(blocking, auth_id, most=MOST_RESENT), dead_letters.count(blocking, auth_id)
+        return dead_letters.resend_all(blocking, auth_id, MOST_RESENT), dead_letters.count(blocking, auth_id)
 
     async def work() -> ApiResult:
         await once_in(caller.parts, caller.auth_id, "resend", RESENT_EVERY_S)

@@ -1,0 +1,38 @@
+-- Module: the number of wake-ups worth sending.
+
+local fair_shares = require('ari_conf.queues.scripts.fair_shares')
+local keys = require('ari_conf.queues.scripts.keys')
+
+local LAST_EXAMINED = 199 -- index of the last account, and of the last receiver of an account, that is examined
+
+-- Return the number of ready partitions that a worker may claim now.
+local function claimable(queue, worker, accounts, now_ms)
+  local threads = tonumber(redis.call('HGET', queue..'threads', worker) or 0)
+  local shares = fair_shares.compute(queue, worker, threads, now_ms)
+  local found = 0
+  for _, account in ipairs(accounts) do
+    local account_room = shares.of_account(account)
+    for _, receiver in ipairs(redis.call('LRANGE', keys.list(queue, 'flows:'..account), 0, LAST_EXAMINED)) do
+      if account_room <= 0 or found >= shares.free then break end
+      local ready = redis.call('LLEN', keys.list(queue, 'ready:'..receiver))
+      local count = math.min(account_room, math.max(0, shares.of_receiver(account, receiver)), ready)
+      found, account_room = found + count, account_room - count
+    end
+    if found >= shares.free then break end
+  end
+  return math.min(found, shares.free)
+end
+
+-- Return the number of ready partitions that some worker may claim now, minus the wake-ups on their way. Wake-ups that
+-- no worker has answered for `lost_ms` milliseconds count as lost.
+local function missing_wakeups(queue, now_ms, lost_ms)
+  local accounts, found = redis.call('LRANGE', keys.list(queue, 'accounts'), 0, LAST_EXAMINED), 0
+  if #accounts == 0 then return 0 end
+  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', queue..'workers', now_ms, '+inf')) do
+    found = found + claimable(queue, worker, accounts, now_ms)
+  end
+  redis.call('ZREMRANGEBYSCORE', queue..'tokens', '-inf', now_ms - lost_ms)
+  return found - redis.call('ZCARD', queue..'tokens')
+end
+
+return {missing_wakeups = missing_wakeups}
