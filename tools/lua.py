@@ -8,7 +8,9 @@ It prints `file:line: problem` for each finding and exits with status 1 if it ha
 - it cannot be parsed,
 - it uses a name that is neither local nor one of Redis' globals, or sets a global,
 - it has a local that nothing uses, except `_`,
-- it uses a function or constant that the module it requires does not have,
+- it uses a function or constant that the module it requires does not have, or a module in any other way than that,
+- it has a local with the name of a module that it requires,
+- it is a module and does not end with a table of locals that it exports,
 - it reads KEYS or ARGV anywhere but in a `local` statement, which names what is read; a module reads neither,
 - its first comment does not say whether it is a script or a module, and for a script KEYS, ARGV and what it returns.
 
@@ -63,6 +65,8 @@ def check(path: str, text: str) -> list[Finding]:
 def _header_problems(text: str) -> Iterator[tuple[int, str]]:
     header = "".join(re.match(r"(?:--.*\n)*", text)[0])  # type: ignore[index]
     if header.startswith("-- Module:"):
+        if not lua.exported(text):
+            yield text.count("\n"), "a module does not end with `return {name = local, …}`"
         return
     if not header.startswith("-- Script:"):
         yield 1, 'its first comment does not begin with "Script:" or "Module:"'
@@ -71,15 +75,6 @@ def _header_problems(text: str) -> Iterator[tuple[int, str]]:
     for word in wanted:
         if not re.search(rf"^-- {word}", header, re.MULTILINE):
             yield 1, f"its first comment has no line that begins with {word!r}"
-
-
-def exports(name: str) -> set[str]:
-    """Return the names in the table that a module returns. `name` is as in `require`. Raises FileNotFoundError."""
-    if ".scripts." not in name:
-        return set(lua.constants(name))
-    returned = ast.parse(lua.source(name)).body.body[-1]
-    (table,) = returned.values
-    return {field.key.id for field in table.fields}
 
 
 class _Local:
@@ -142,6 +137,8 @@ class _Checker:
                 self.visit(node.value)
             case astnodes.Name():
                 self._use(node)
+                if (local := self._find(node.id)) is not None and local.module is not None:
+                    self.problems.append((_line(node), f"the module {node.id!r} is used as a value"))
             case astnodes.Node():
                 self.visit([child for name, child in vars(node).items() if not name.startswith("_")])
 
@@ -172,19 +169,26 @@ class _Checker:
             self.visit(body.body)
 
     def _visit_index(self, node: Any) -> None:
-        self.visit(node.value)
         is_name = isinstance(node.value, astnodes.Name)
+        if is_name:
+            self._use(node.value)
+        else:
+            self.visit(node.value)
         if is_name and node.value.id in ARGUMENTS and not self._is_naming:
             self.problems.append((_line(node.value), f"{node.value.id} is read outside a `local` statement"))
+        local = self._find(node.value.id) if is_name else None
         if node.notation is not astnodes.IndexNotation.DOT:
             self.visit(node.idx)
-            return
-        local = self._find(node.value.id) if is_name else None
-        if local is not None and local.module is not None and node.idx.id not in exports(local.module):
+            if local is not None and local.module is not None:
+                self.problems.append((_line(node.value), f"the module {node.value.id!r} is indexed by a value"))
+        elif local is not None and local.module is not None and node.idx.id not in lua.exports(local.module):
             self.problems.append((_line(node.value), f"{local.module} has no {node.idx.id!r}"))
 
     def _declare(self, names: Iterable[Any], module: str | None = None) -> None:
         for name in names:
+            hidden = self._find(name.id)
+            if hidden is not None and hidden.module is not None:
+                self.problems.append((_line(name), f"the local {name.id!r} hides a module"))
             self._scopes[-1][name.id] = _Local(_line(name), module)
 
     def _assign(self, target: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import configparser
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -39,7 +38,8 @@ def test_redis_accepts_every_script(redis_server: RedisServer):
 def test_modules_stand_before_what_uses_them_and_once(sources: dict[str, str], redis_server: RedisServer):
     sources["a.scripts.one"] = "local steps = {}\nreturn {steps = steps}\n"
     sources["a.scripts.two"] = (
-        "local one = require('a.scripts.one')\none.steps[#one.steps + 1] = 'two'\nreturn {steps = one.steps}\n"
+        "local one = require('a.scripts.one')\nlocal steps = one.steps\nsteps[#steps + 1] = 'two'\n"
+        "return {steps = steps}\n"
     )
     sources["a.scripts.all"] = (
         "local two = require('a.scripts.two')\nlocal one = require('a.scripts.one')\n"
@@ -49,14 +49,19 @@ def test_modules_stand_before_what_uses_them_and_once(sources: dict[str, str], r
 
 
 def test_locals_of_a_module_are_its_own(sources: dict[str, str], redis_server: RedisServer):
-    sources["a.scripts.one"] = "local value = 1\nreturn {get = function() return value end}\n"
-    sources["a.scripts.all"] = "local one = require('a.scripts.one')\nlocal value = 2\nreturn {one.get(), value}\n"
-    assert redis_server.client.eval(lua.load("a.scripts.all"), 0) == [1, 2]
+    sources["a.scripts.one"] = "local value = 1\nlocal function get() return value end\nreturn {get = get}\n"
+    sources["a.scripts.all"] = (
+        "local one = require('a.scripts.one')\nlocal value, other = 2, {one = {get = 3}}\n"
+        "return {one.get(), value, other.one.get, 'x'..one.get()}\n"
+    )
+    assert redis_server.client.eval(lua.load("a.scripts.all"), 0) == [1, 2, 3, b"x1"]
 
 
 def test_a_python_module_stands_for_its_constants(sources: dict[str, str], redis_server: RedisServer):
-    sources["a.scripts.all"] = "local limits = require('ari_conf.queues.limits')\nreturn limits.MAX_ACCOUNT_FAILURES\n"
-    assert redis_server.client.eval(lua.load("a.scripts.all"), 0) == limits.MAX_ACCOUNT_FAILURES
+    sources["a.scripts.all"] = (
+        "local limits = require('ari_conf.queues.limits')\nreturn limits.MAX_ACCOUNT_FAILURES..''\n"
+    )
+    assert redis_server.client.eval(lua.load("a.scripts.all"), 0) == str(limits.MAX_ACCOUNT_FAILURES).encode()
 
 
 def test_comments_are_not_sent(sources: dict[str, str]):
@@ -64,8 +69,12 @@ def test_comments_are_not_sent(sources: dict[str, str]):
     assert lua.load("a.scripts.all") == "return '-- no comment' -- nor this\n"
 
 
-def test_a_module_that_does_not_exist_is_an_error(sources: dict[str, Any]):
-    sources["a.scripts.all"] = "local one = require('a.scripts.one')\nreturn 1\n"
+@pytest.mark.parametrize(
+    "use", ["require('a.scripts.two')\nreturn one.steps\n", "require('a.scripts.one')\nreturn one.stops\n"]
+)
+def test_a_module_or_function_that_does_not_exist_is_an_error(sources: dict[str, str], use: str):
+    sources["a.scripts.one"] = "local steps = {}\nreturn {steps = steps}\n"
+    sources["a.scripts.all"] = f"local one = {use}"
     with pytest.raises(KeyError):
         lua.load("a.scripts.all")
 

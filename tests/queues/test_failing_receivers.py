@@ -30,7 +30,6 @@ CLOCK = """
 local function now_ms()
   return tonumber(redis.call('GET', 'clock'))
 end
-return {now_ms = now_ms}
 """
 
 
@@ -71,7 +70,7 @@ class Play:
 
 @pytest.fixture
 def play(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Play:
-    clock = lua.without_comments(lua.source("ari_conf.common.scripts.clock"))
+    clock, _, _ = lua.without_comments(lua.source("ari_conf.common.scripts.clock")).partition("return {")
     for name in ("CLAIM", "SETTLE", "SETTLE_AND_CLAIM", "ISSUE_WAKEUPS", "ENQUEUE"):
         script = getattr(partitioned_queue, name)
         assert clock in script

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ari_conf.common.lua import load
 from tools import lua
 
 SCRIPT = """\
@@ -55,6 +56,9 @@ def test_a_sound_script_has_no_finding():
         ("limits.GIVE_UP_MS", "limits.GIVE_UP_S", "ari_conf.queues.limits has no 'GIVE_UP_S'"),
         ("set(key, value)", "set(key, value) set(KEYS[1])", "KEYS is read outside a `local` statement"),
         ("return clock.now_ms()", "return ARGV[2]", "ARGV is read outside a `local` statement"),
+        ("local function set(name, ...)", "local function set(clock, name, ...)", "the local 'clock' hides a module"),
+        ("set(key, value)", "set(key, value) set(clock)", "the module 'clock' is used as a value"),
+        ("set(key, value)", "set(key, value) set(clock['now_ms'])", "the module 'clock' is indexed by a value"),
         ("-- Script: set", "-- Sets", 'its first comment does not begin with "Script:" or "Module:"'),
         ("-- KEYS: 1 the key\n", "", "its first comment has no line that begins with 'KEYS:'"),
         ("-- ARGV: 1 its value\n", "", "its first comment has no line that begins with 'ARGV:'"),
@@ -70,6 +74,22 @@ def test_a_script_that_breaks_a_rule(old: str, new: str, problem: str):
 def test_a_finding_has_its_line():
     (finding,) = lua.check("a.lua", SCRIPT.replace("set(key, value)", "set(key, value, missing)"))
     assert str(finding) == "a.lua:21: 'missing' is not defined"
+
+
+@pytest.mark.parametrize(
+    "end", ["", "return {}\n", "return one\n", "return {one = 1 + 1}\n", "return {one = one} -- x\n"]
+)
+def test_a_module_that_does_not_end_with_what_it_exports(end: str):
+    module = "-- Module: one.\n\nlocal one = 1\n"
+    assert problems(module + "return {one = one}\n") == []
+    assert "a module does not end with `return {name = local, …}`" in problems(module + end)
+
+
+def test_in_scripts_with_their_modules_every_name_is_defined():
+    for path in lua.tracked():
+        name = path.removesuffix(".lua").replace("/", ".")
+        found = problems(load(name))
+        assert not [problem for problem in found if "not defined" in problem or "global" in problem], name
 
 
 def test_every_file_is_checked():

@@ -5,10 +5,10 @@
 -- Returns the number of partitions that it held.
 
 local places = require('ari_conf.queues.scripts.places')
-local worker_leases = require('ari_conf.queues.scripts.worker_leases')
+local worker_claims = require('ari_conf.queues.scripts.worker_claims')
 
 local queue = KEYS[1]
 local worker = ARGV[1]
 
 places.repair(queue)
-return worker_leases.remove(queue, worker)
+return worker_claims.remove(queue, worker)

@@ -6,10 +6,6 @@
 local failures = require('ari_conf.queues.scripts.failures')
 local keys = require('ari_conf.queues.scripts.keys')
 
-local function increment(counts, key)
-  counts[key] = (counts[key] or 0) + 1
-end
-
 -- Return the shares in a worker's threads, as a table:
 --   free: the number of free threads
 --   of_account(account): the number of threads that the account may take now
@@ -17,8 +13,9 @@ end
 local function compute(queue, worker, threads, now_ms)
   local claimed, by_account, by_receiver = redis.call('HKEYS', queue..'held:'..worker), {}, {}
   for _, partition in ipairs(claimed) do
-    increment(by_account, keys.account_of(partition))
-    increment(by_receiver, keys.receiver_of(partition))
+    local account, receiver = keys.account_of(partition), keys.receiver_of(partition)
+    by_account[account] = (by_account[account] or 0) + 1
+    by_receiver[receiver] = (by_receiver[receiver] or 0) + 1
   end
 
   -- Return the account's share, and how many of its threads are in use.

@@ -9,6 +9,7 @@
 
 local clock = require('ari_conf.common.scripts.clock')
 local places = require('ari_conf.queues.scripts.places')
+local worker_claims = require('ari_conf.queues.scripts.worker_claims')
 local worker_leases = require('ari_conf.queues.scripts.worker_leases')
 
 local queue = KEYS[1]
@@ -27,6 +28,6 @@ end
 
 places.repair(queue)
 worker_leases.renew(queue, worker, threads, lease_ms, now_ms)
-local released = worker_leases.release_claims(queue, worker, is_unserved)
-if removes_expired then released = released + worker_leases.remove_expired(queue, now_ms) end
+local released = worker_claims.release(queue, worker, is_unserved)
+if removes_expired then released = released + worker_claims.remove_expired(queue, now_ms) end
 return released

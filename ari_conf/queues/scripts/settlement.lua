@@ -9,21 +9,18 @@ local problems = require('ari_conf.queues.scripts.problems')
 
 -- Return the disposition of an entry from a script's arguments, of which `first` is the first.
 local function read(arguments, first)
-  local partition, claim_number, outcome, failed_requests = unpack(arguments, first, first + 3)
-  local entry, delay_ms, max_kept, ttl_ms = unpack(arguments, first + 4, first + 7)
-  local problems_key, problem, max_problems = unpack(arguments, first + 8, first + 10)
   return {
-    partition = partition,
-    claim_number = claim_number,
-    outcome = outcome, -- done, back, retry or dead
-    failed_requests = tonumber(failed_requests), -- to add to the receiver's count; negative to take off
-    entry = entry, -- its new content; '' if nothing of it is kept
-    delay_ms = tonumber(delay_ms), -- until its next attempt
-    max_kept = tonumber(max_kept), -- of the account's dead letters or delivered entries
-    ttl_ms = tonumber(ttl_ms), -- of them
-    problems_key = problems_key, -- '' without a problem
-    problem = problem, -- JSON
-    max_problems = tonumber(max_problems),
+    partition = arguments[first],
+    claim_number = arguments[first + 1],
+    outcome = arguments[first + 2], -- done, back, retry or dead
+    failed_requests = tonumber(arguments[first + 3]), -- to add to the receiver's count; negative to take off
+    entry = arguments[first + 4], -- its new content; '' if nothing of it is kept
+    delay_ms = tonumber(arguments[first + 5]), -- until its next attempt
+    max_kept = tonumber(arguments[first + 6]), -- of the account's dead letters or delivered entries
+    ttl_ms = tonumber(arguments[first + 7]), -- of them
+    problems_key = arguments[first + 8], -- '' without a problem
+    problem = arguments[first + 9], -- JSON
+    max_problems = tonumber(arguments[first + 10]),
   }
 end
 
