@@ -93,7 +93,7 @@ def _no_rival(settings: Settings, name: str, found: lease.LeaseStatus) -> None:
         return
     if mark.token == found.token or process_identity.is_dead(mark.holder) or mark.realm == found.realm:
         return
-    raise CheckFailed(owner_mark.rival(mark, name))
+    raise CheckFailed(owner_mark.describe_rival(mark, name))
 
 
 def broker(settings: Settings) -> str:

@@ -211,7 +211,9 @@ class ConferenceServer:
             tasks.keep("the state rewriter", self._state_rewriter.run)
             if self._settings.sounds_url:
                 serving = await sound_server.start(self._sounds, *parse_listen_address(self._settings.sounds_listen))
-            if await self._in_time(stop, self._owner_mark.no_rival()) and await self._in_time(stop, self._restore()):
+            if await self._in_time(stop, self._owner_mark.wait_until_no_rival()) and await self._in_time(
+                stop, self._restore()
+            ):
                 given_up = self._engine.restored(self._clock.now_ms())
                 await self._serve(tasks, stop, [*given_up, *self._unreadable])
         finally:
