@@ -11,6 +11,7 @@ queues/           Queues in Redis: callbacks in their order, dead letters, histo
 ownership/        Ownership of an Asterisk's calls: the lease, the mark in Asterisk, the gate before the core.
 store/            Records in Redis: calls and conferences, members, accounts, problems.
 recordings/       Jobs that store and transcribe recordings, their index, their sidecars, the S3 bucket.
+transcription/    Transcription engines: faster-whisper, or a server; what they answer, as words.
 observability/    Logs and the server's metrics.
 server/           `ari-conf serve`: event -> gate -> core -> step builder -> step writer -> effect runner.
 web/              `ari-conf web`: API, event stream, and dashboard; any number of processes.

@@ -27,12 +27,12 @@ from ari_conf.recordings.jobs import TranscriptionJob
 from ari_conf.recordings.sidecar import object_key, with_transcript
 from ari_conf.settings import settings
 from ari_conf.store.problems import Problem, encoded, problems_key
+from ari_conf.transcription.answers import Word
+from ari_conf.transcription.engines import ENGLISH, RATE, create_engine, installed
 from tasks import audio_chunks
 from tasks.app import app
 from tasks.recordings import KEPT, KEPT_MS, Interrupted, raise_if_interrupted, retry_ms
 from tasks.speaker_turns import SpeechInterval, speaker_turns
-from tasks.transcription_answers import Word
-from tasks.transcription_engines import ENGLISH, RATE, create_engine, installed
 from tasks.worker import QueueConsumer, process_wakeup, register_handler, unreadable
 
 log = structlog.get_logger()

@@ -18,10 +18,10 @@ from ari_conf.queues import partitioned_queue
 from ari_conf.recordings import jobs, transcribers
 from ari_conf.recordings.sidecar import schema
 from ari_conf.store import accounts
+from ari_conf.transcription.answers import Word
 from demo import audio_analysis
 from demo.speech import speech_files
 from tasks.audio_chunks import PIECE_S
-from tasks.transcription_answers import Word
 from tasks.transcriptions import MOST_TRIES, MOST_UNUSABLE, charge, rejection_reason
 from tests.redis import RedisServer
 from tests.tasks.store_stage import ACCOUNT, StoreStage
