@@ -7,6 +7,9 @@ entry stays there until it is settled. A partition with entries is in exactly on
     held:WORKER     a hash, partition -> claim number: being processed by a thread of that worker
     waiting         a sorted set by time: waits for its next attempt
 
+`wakeups` is a list of wake-up ids, each of which starts one thread of a worker. `tokens` has those that no thread has
+answered yet: scripts issue as many as there are free threads worth starting, never more.
+
 `accounts` lists the accounts with ready receivers, `flows:ACCOUNT` the receivers with ready partitions. Both rotate, so
 that each gets its turn after every single entry. `failing:RECEIVER` and `failing:ACCOUNT` record recent failures:
 partitions of such a receiver stay ready, but are handed out more rarely (docs/guide/callbacks.md, "When a receiver
@@ -57,6 +60,8 @@ class Disposition:
     arguments: tuple[bytes | str | int, ...] = field(default=())
     wasted: int = 0
     """Failed requests to add to the receiver's count; a negative number takes as many off it."""
+    reason: str = ""
+    """Reason for a retry, release or dead letter, for Celery's events; it is not stored."""
 
 
 def ack(taken: ClaimedEntry, entry: bytes = b"", kept: int = 0, kept_ms: int = 1, *, wasted: int = 0) -> Disposition:
@@ -64,13 +69,13 @@ def ack(taken: ClaimedEntry, entry: bytes = b"", kept: int = 0, kept_ms: int = 1
     return Disposition(taken, "done", (entry, kept, kept_ms) if entry and kept else (), wasted)
 
 
-def release(taken: ClaimedEntry) -> Disposition:
+def release(taken: ClaimedEntry, reason: str = "") -> Disposition:
     """Give back an entry that was not attempted, for any worker."""
-    return Disposition(taken, "back")
+    return Disposition(taken, "back", reason=reason)
 
 
-def retry(taken: ClaimedEntry, entry: bytes, delay_ms: int, *, wasted: int = 0) -> Disposition:
-    return Disposition(taken, "retry", (entry, delay_ms), wasted)
+def retry(taken: ClaimedEntry, entry: bytes, delay_ms: int, reason: str = "", *, wasted: int = 0) -> Disposition:
+    return Disposition(taken, "retry", (entry, delay_ms), wasted, reason)
 
 
 def dead_letter(
@@ -79,6 +84,7 @@ def dead_letter(
     kept: int,
     kept_ms: int,
     told: tuple[str, bytes, int] | None = None,
+    reason: str = "",
     *,
     wasted: int = 0,
 ) -> Disposition:
@@ -86,14 +92,15 @@ def dead_letter(
 
     `told` is a problem to add atomically: the list's key, the problem as JSON, and the number of problems to keep.
     """
-    return Disposition(taken, "dead", (entry, kept, kept_ms, *(told or ())), wasted)
+    return Disposition(taken, "dead", (entry, kept, kept_ms, *(told or ())), wasted, reason)
 
 
 class PartitionedQueue:
-    """Partitions of one Celery queue. Each method is one round trip and raises redis.RedisError."""
+    """Partitions of one queue. Each method is one round trip and raises redis.RedisError."""
 
     def __init__(self, redis: Redis, queue: str = "callbacks") -> None:
         self.redis = redis
+        self.name = queue
         self.prefix = prefix(queue)
         self._own = threading.local()
         self._turn = redis.register_script(scripts.SETTLE_AND_CLAIM)
@@ -156,8 +163,13 @@ class PartitionedQueue:
         self._beat([self.prefix], [worker, 0, 0, 0, 0])
 
     def issue_wakeups(self, most: int = 1000) -> list[str]:
-        """Return as many new wake-up ids as free threads are worth starting now, and count them as on their way."""
+        """Issue as many wake-ups as free threads are worth starting now, and return their ids."""
         return [token.decode() for token in cast("list[bytes]", self._tokens([self.prefix], [most, WAKEUP_LOST_MS]))]
+
+    def take_wakeup(self, timeout_s: float) -> str | None:
+        """Wait for a wake-up and return its id; None if there is none within `timeout_s`."""
+        popped: Any = self.redis.brpop([f"{self.prefix}wakeups"], timeout_s)
+        return popped[1].decode(errors="replace") if popped else None
 
     def requeue_dead_letters(
         self, auth_id: str, letters: Iterable[tuple[str, bytes]], *, pace_ms: int = 0, before: int = 0

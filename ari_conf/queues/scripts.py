@@ -324,7 +324,9 @@ return false
 # from what is left: a partition that no worker holds and that does not wait is ready. That scans every key, once.
 # Keys of lists are checked where they are used (`list`), the others here.
 REBUILD = """
-local KINDS = {accounts = 'list', waiting = 'zset', workers = 'zset', threads = 'hash', tokens = 'zset'}
+local KINDS = {
+  accounts = 'list', waiting = 'zset', workers = 'zset', threads = 'hash', tokens = 'zset', wakeups = 'list'
+}
 local function is_spoiled()
   if redis.call('DEL', P..'spoiled') == 1 then return true end
   for key, kind in pairs(KINDS) do
@@ -405,8 +407,8 @@ return taken_over
 """
 )
 
-# Wake-ups worth sending: partitions that some worker may claim now, minus wake-ups on their way. Those are lost after
-# `lost_ms`.
+# Wake-ups worth issuing: partitions that some worker may claim now, minus wake-ups on their way. Those are lost after
+# `lost_ms`. A wake-up is an id in the list `wakeups`, from which workers take it.
 FREE_CAPACITY = """
 local function room(now, lost_ms)
   local accounts, found = redis.call('LRANGE', list(P..'accounts'), 0, 199), 0
@@ -430,6 +432,15 @@ local function room(now, lost_ms)
   redis.call('ZREMRANGEBYSCORE', P..'tokens', '-inf', now - lost_ms)
   return found - redis.call('ZCARD', P..'tokens')
 end
+local function issue_wakeups(most, now, lost_ms)
+  local at, issued = redis.call('TIME'), {}
+  for n = 1, math.min(most, room(now, lost_ms)) do
+    issued[n] = at[1]..'.'..at[2]..'.'..n
+    redis.call('ZADD', P..'tokens', now, issued[n])
+    redis.call('LPUSH', list(P..'wakeups'), issued[n])
+  end
+  return issued
+end
 """
 
 ISSUE_WAKEUPS = (
@@ -438,14 +449,9 @@ ISSUE_WAKEUPS = (
     + RELEASE_DUE
     + FREE_CAPACITY
     + """
-local now, made = clock(), {}
+local now = clock()
 due(now)
-for _ = 1, math.min(tonumber(ARGV[1]), room(now, ARGV[2])) do
-  local token = string.format('%.0f', redis.call('INCR', P..'token'))
-  redis.call('ZADD', P..'tokens', now, token)
-  made[#made + 1] = token
-end
-return made
+return issue_wakeups(tonumber(ARGV[1]), now, ARGV[2])
 """
 )
 

@@ -43,10 +43,10 @@ return not_owner(KEYS[2], ARGV[1]) or claim(KEYS[1], ARGV[2], ARGV[3], ARGV[4], 
 """
 )
 
-# KEYS: prefix of the callbacks' keys, key of the last batch's id, the owner's key, Celery's queue.
+# KEYS: prefix of the callbacks' keys, key of the last batch's id, the owner's key.
 # ARGV: the fencing token; the batch's id; number of problems to keep; milliseconds until a wake-up counts as lost;
-# number of commands, and for each its length and parts; number of wake-up messages, and for each its wake-up id and
-# text; number of items, and for each a list or the prefix of a queue's keys, "" or the partition, and the text.
+# number of commands, and for each its length and parts; maximum number of wake-ups; number of items, and for each a
+# list or the prefix of a queue's keys, "" or the partition, and the text.
 # The id is written first: where Redis accepts no writes (a replica; no memory, no disk), nothing is done at all. A part
 # that Redis refuses after that, because a key holds something else, is left out and returned, and the rest is done.
 # Commands may be executed twice. Items are not appended again under the same id, which is sent again after a lost
@@ -84,8 +84,8 @@ for _ = 1, tonumber(ARGV[5]) do
   end
   at = at + length + 1
 end
-local letters, full = at, 0
-at = at + 1 + 2 * tonumber(ARGV[letters])
+local wakeups, full = tonumber(ARGV[at]), 0
+at = at + 1
 if not again then
   for item = at + 1, at + 3 * tonumber(ARGV[at]), 3 do
     local where, lane, text = ARGV[item], ARGV[item + 1], ARGV[item + 2]
@@ -99,13 +99,10 @@ if not again then
 end
 P = KEYS[1]
 done(P, function()
-  if ARGV[letters] == '0' then return end
+  if wakeups == 0 then return end
   local now = clock()
   due(now)
-  for n = 1, math.min(tonumber(ARGV[letters]), room(now, ARGV[4])) do
-    redis.call('ZADD', P..'tokens', now, ARGV[letters + 2 * n - 1])
-    redis.call('LPUSH', KEYS[4], ARGV[letters + 2 * n])
-  end
+  issue_wakeups(wakeups, now, ARGV[4])
 end)
 return {claims, wrong, full}
 """

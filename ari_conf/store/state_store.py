@@ -33,7 +33,7 @@ from redis import RedisError
 
 from ari_conf.common import redis_client
 from ari_conf.common.redis_client import is_refused, why
-from ari_conf.common.redis_keys import CELERYS_PREFIX, PREFIX
+from ari_conf.common.redis_keys import PREFIX
 from ari_conf.core.effects import ClaimName, ReleaseName
 from ari_conf.errors import LeaseLost, StoreRefused, StoreUnavailable
 from ari_conf.ownership.lease import lease_key, owner_key, written_key
@@ -84,20 +84,17 @@ class StateStore:
         *,
         token: Callable[[], str] = lambda: "",
         names_kept_s: float = 900.0,
-        letter: Callable[[str], str | None] = lambda token: None,
         dropped: Callable[[int], None] = lambda number: None,
     ) -> None:
         """Create a store for one Asterisk.
 
-        `token` returns the fencing token of the lease; "" if no other process may be writing. `letter` returns the
-        wake-up message with a wake-up id; None if workers are woken otherwise. `dropped` receives the number of
-        callbacks that found no room in Redis."""
+        `token` returns the fencing token of the lease; "" if no other process may be writing. `dropped` receives the
+        number of callbacks that found no room in Redis."""
         self._redis = client
         self._name = asterisk_name
         self._problems_kept = problems_kept
         self._token = token
         self._names_kept_ms = int(names_kept_s * 1000)
-        self._letter = letter
         self._dropped = dropped
         self._fenced = RedisScript(client, WRITE_STEPS)
         self._accounts: dict[str, tuple[float, AccountRecord]] = {}
@@ -177,7 +174,7 @@ class StateStore:
         Raises LeaseLost if another process owns these calls now, StoreRefused if Redis will never accept the batch as a
         whole. A part that Redis refuses because a key holds something else is left out and logged.
         """
-        keys = _CALLBACKS, written_key(self._name), owner_key(self._name), CELERYS_PREFIX + outbox.QUEUE
+        keys = _CALLBACKS, written_key(self._name), owner_key(self._name)
         given = self._token(), batch.id, self._problems_kept, WAKEUP_LOST_MS
         try:
             claims, wrong, full = await self._asked(self._fenced.run(keys, (*given, *batch.arguments())))
@@ -224,9 +221,6 @@ class StateStore:
 
     def publish_command(self, auth_id: str, conference_id: str) -> Command:
         return ("PUBLISH", changes_key(auth_id), f"{conference_id} {self._name}")
-
-    def letter(self, token: str) -> str | None:
-        return self._letter(token)
 
     # State that another process has written.
 

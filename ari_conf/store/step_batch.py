@@ -29,7 +29,8 @@ MOST_BYTES = 256 * 1024
 """A batch with as many steps or bytes takes no more: neither the event loop nor Redis is busy with one for long."""
 MOST_PARTS = 2000
 """Maximum parts of a command within a script: Lua accepts some 8000."""
-MOST_LETTERS = 64
+MAX_WAKEUPS = 64
+"""Maximum wake-ups that one batch issues."""
 EACH_BYTES = 64
 """Approximate memory of a text, beside its own bytes."""
 _CALLBACKS = prefix(outbox.QUEUE)
@@ -73,14 +74,13 @@ class Place(Protocol):
     def claim_command(self, claim: ClaimName) -> Command: ...
     def release_command(self, freed: ReleaseName) -> Command: ...
     def publish_command(self, auth_id: str, conference_id: str) -> Command: ...
-    def letter(self, token: str) -> str | None: ...
 
 
 class Batch:
     """Steps that are written together. Steps can be added until the batch is closed; then its content is final."""
 
     __slots__ = (
-        "_also", "_commands", "_items", "_letters", "_members", "_named", "_parked", "_place", "_published", "_state",
+        "_also", "_commands", "_items", "_members", "_named", "_parked", "_place", "_published", "_state",
         "bytes", "callbacks", "effects", "id", "jobs", "steps", "tells",
     )  # fmt: skip
 
@@ -103,7 +103,6 @@ class Batch:
         self._named: list[Command] = []
         self._published: set[tuple[str, str]] = set()
         self._commands: list[Command] = []
-        self._letters: list[str] = []
         self._items: list[Part] = []
         """Three parts for each item: a list or the prefix of a queue's keys, "" or the partition, and the text."""
         self._parked: bytes | None = None
@@ -161,48 +160,37 @@ class Batch:
         for auth_id, conference_id in sorted(self._published):
             commands.append(place.publish_command(auth_id, conference_id))
         self._commands = commands
-        if self.callbacks:
-            self._letters = self._letters_for(sum(self.callbacks.values()))
         self._state, self._members, self._also, self._named, self._published = {}, {}, [], [], set()
-
-    def _letters_for(self, callbacks: int) -> list[str]:
-        """Return a wake-up id and message for each callback, MOST_LETTERS at most. Redis knows the free threads."""
-        letters: list[str] = []
-        for n in range(min(callbacks, MOST_LETTERS)):
-            token = f"{self.id}.{n}"
-            if (letter := self._place.letter(token)) is None:
-                break
-            letters += (token, letter)
-        return letters
 
     def arguments(self) -> list[Part]:
         """Return the arguments of `WRITE_STEPS`, from the commands on."""
-        commands, letters, items = self._whole()
+        commands, items = self._whole()
         found: list[Part] = [len(commands)]
         for command in commands:
             found += (len(command), *command)
-        return [*found, len(letters) // 2, *letters, len(items) // 3, *items]
+        # One wake-up for each callback, at most; Redis knows how many threads are free.
+        return [*found, min(sum(self.callbacks.values()), MAX_WAKEUPS), len(items) // 3, *items]
 
     def park(self) -> None:
         """Compress the content until it is the batch's turn."""
         if self._parked is None:
-            self._parked = zlib.compress(_pack((self._commands, self._letters, self._items)), 1)
-            self._commands, self._letters, self._items = [], [], []
+            self._parked = zlib.compress(_pack((self._commands, self._items)), 1)
+            self._commands, self._items = [], []
             self.bytes = len(self._parked) + EACH_BYTES
 
     def unpark(self) -> None:
-        self._commands, self._letters, self._items = self._whole()
+        self._commands, self._items = self._whole()
         self._parked = None
 
-    def _whole(self) -> tuple[list[Command], list[str], list[Part]]:
+    def _whole(self) -> tuple[list[Command], list[Part]]:
         if self._parked is None:
-            return self._commands, self._letters, self._items
-        commands, letters, items = _unpack(zlib.decompress(self._parked))
-        return commands, letters, items
+            return self._commands, self._items
+        commands, items = _unpack(zlib.decompress(self._parked))
+        return commands, items
 
     def halves(self) -> tuple[Batch, Batch] | None:
         """Return the half to write first, and the rest, which has the effects; None for a single command or entry."""
-        commands, letters, items = self._whole()
+        commands, items = self._whole()
         first, rest = Batch(f"{self.id}-1", self._place), Batch(f"{self.id}-2", self._place)
         if len(commands) > 1:
             half = len(commands) // 2
@@ -219,7 +207,7 @@ class Batch:
         first.tells, rest.tells = self.tells[:claims], self.tells[claims:]
         first.steps, rest.steps = 1, self.steps
         rest.bytes = self.bytes
-        rest._letters, rest.effects = letters, self.effects
+        rest.effects = self.effects
         for each in (first, rest):
             each._count()
         return first, rest
