@@ -7,6 +7,9 @@ entry stays there until it is settled. A partition with entries is in exactly on
     held:WORKER     a hash, partition -> claim number: being processed by a thread of that worker
     waiting         a sorted set by time: waits for its next attempt
 
+`wakeups` is a list of wake-up ids, each of which starts one thread of a worker. `tokens` has those that no thread has
+answered yet: scripts issue as many as there are free threads worth starting, never more.
+
 `accounts` lists the accounts with ready receivers, `flows:ACCOUNT` the receivers with ready partitions. Both rotate, so
 that each gets its turn after every single entry. `failing:RECEIVER` and `failing:ACCOUNT` record recent failures:
 partitions of such a receiver stay ready, but are handed out more rarely (docs/guide/callbacks.md, "When a receiver
@@ -94,6 +97,8 @@ class Disposition:
     ttl_ms: int = 0
     """Milliseconds to keep them: each dead letter, or all delivered entries after the latest."""
     problem: AccountProblem | None = None
+    reason: str = ""
+    """Reason for a retry, release or dead letter, for Celery's events; it is not stored."""
 
 
 def ack(
@@ -105,13 +110,13 @@ def ack(
     return Disposition(claimed, Outcome.ACK, wasted, entry, max_kept=max_kept, ttl_ms=ttl_ms)
 
 
-def release(claimed: ClaimedEntry) -> Disposition:
+def release(claimed: ClaimedEntry, reason: str = "") -> Disposition:
     """Give back an entry that was not attempted, for any worker."""
-    return Disposition(claimed, Outcome.RELEASE)
+    return Disposition(claimed, Outcome.RELEASE, reason=reason)
 
 
-def retry(claimed: ClaimedEntry, entry: bytes, delay_ms: int, *, wasted: int = 0) -> Disposition:
-    return Disposition(claimed, Outcome.RETRY, wasted, entry, delay_ms=delay_ms)
+def retry(claimed: ClaimedEntry, entry: bytes, delay_ms: int, reason: str = "", *, wasted: int = 0) -> Disposition:
+    return Disposition(claimed, Outcome.RETRY, wasted, entry, delay_ms=delay_ms, reason=reason)
 
 
 def dead_letter(
@@ -120,13 +125,16 @@ def dead_letter(
     max_kept: int,
     ttl_ms: int,
     problem: AccountProblem | None = None,
+    reason: str = "",
     *,
     wasted: int = 0,
 ) -> Disposition:
     """Move the entry from its partition to the account's dead letters: the newest `max_kept` of them, for `ttl_ms`.
 
     `problem` is added to the account's problems atomically."""
-    return Disposition(claimed, Outcome.DEAD_LETTER, wasted, entry, max_kept=max_kept, ttl_ms=ttl_ms, problem=problem)
+    return Disposition(
+        claimed, Outcome.DEAD_LETTER, wasted, entry, max_kept=max_kept, ttl_ms=ttl_ms, problem=problem, reason=reason
+    )
 
 
 def encode_disposition(disposition: Disposition) -> tuple[str | bytes | int, ...]:
@@ -149,10 +157,11 @@ def encode_disposition(disposition: Disposition) -> tuple[str | bytes | int, ...
 
 
 class PartitionedQueue:
-    """Partitions of one Celery queue. Each method is one round trip and raises redis.RedisError."""
+    """Partitions of one queue. Each method is one round trip and raises redis.RedisError."""
 
     def __init__(self, redis: Redis, queue: str = "callbacks") -> None:
         self.redis = redis
+        self.name = queue
         self.prefix = prefix(queue)
         self._thread_local = threading.local()
         self._claim = redis.register_script(CLAIM)
@@ -227,9 +236,14 @@ class PartitionedQueue:
         self._deregister([self.prefix], [worker])
 
     def issue_wakeups(self, max_wakeups: int = 1000) -> list[str]:
-        """Return as many new wake-up ids as free threads are worth starting now, and count them as on their way."""
+        """Issue as many wake-ups as free threads are worth starting now, and return their ids."""
         ids = cast("list[bytes]", self._issue_wakeups([self.prefix], [max_wakeups, WAKEUP_LOST_MS]))
         return [id.decode() for id in ids]
+
+    def take_wakeup(self, timeout_s: float) -> str | None:
+        """Wait for a wake-up and return its id; None if there is none within `timeout_s`."""
+        popped: Any = self.redis.brpop([f"{self.prefix}wakeups"], timeout_s)
+        return popped[1].decode(errors="replace") if popped else None
 
     def requeue_dead_letters(
         self, auth_id: str, letters: Iterable[tuple[str, bytes]], *, pace_ms: int = 0, moved_before: int = 0

@@ -42,7 +42,6 @@ from ari_conf.server.rtp_monitor import RtpMonitor
 from ari_conf.server.state_rewriter import StateRewriter
 from ari_conf.server.step_builder import StepBuilder
 from ari_conf.server.step_writer import StepWriter
-from ari_conf.server.worker_notifier import WorkerNotifier
 from ari_conf.settings import Settings, parse_listen_address
 from ari_conf.store import state_store as redis_store
 from ari_conf.store.state_store import StateStore
@@ -75,14 +74,12 @@ class ConferenceServer:
             confirmed_batch_id=lambda: self._state_store.confirmed,
         )
         self._gate = LeaseGate(self._lease, lambda event: self._engine_loop.receive(event))
-        self._worker_notifier = WorkerNotifier(settings.redis_url.get_secret_value())
         self._state_store = StateStore(
             self._redis,
             self._name,
             settings.problems_kept,
             fencing_token=lambda: self._lease.fencing_token,
             names_kept_s=settings.names_kept_minutes * 60,
-            wakeup_message=self._worker_notifier.wakeup_message,
             on_dropped=lambda number: self._metrics.dropped(number),
         )
         self._fetcher = Fetcher(settings.allowed_networks)
@@ -109,7 +106,6 @@ class ConferenceServer:
         self._step_writer = StepWriter(
             self._state_store,
             self._execute,
-            self._worker_notifier.wake,
             self._lease.mark_lost,
             lambda: self._step_builder.build_pending(now_ms()),
             lambda: self._state_rewriter.write_all(),
@@ -222,7 +218,6 @@ class ConferenceServer:
             await self._tasks.close()
             await self._ari.close()
             await self._effect_runner.close()
-            self._worker_notifier.stop()
             if serving is not None:
                 await serving.cleanup()
             await self._sounds.close()
@@ -244,7 +239,6 @@ class ConferenceServer:
         settings = self._settings
         tasks.keep("the clock", lambda: self._clock.keep(self._redis, self._name))
         self._tasks.start(self._name_claims.claim_in_batches())
-        self._tasks.start(self._worker_notifier.start(self._reconciler.done))
         self._tasks.start(self._clean())
         await self._ari.start(TAKEOVER_SOCKET_TIMEOUT_S if self._lease.succeeded_unreleased else None)
         # Asterisk is asked to execute these effects as soon as it is reachable.

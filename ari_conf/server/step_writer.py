@@ -50,20 +50,17 @@ class StepWriter:
         self,
         store: StepSink,
         run: Callable[[Effect], None],
-        written: Callable[[], None],
         lost: Callable[[], None] = lambda: None,
         changed: Callable[[], Step | None] = lambda: None,
         write_all: Callable[[], None] = lambda: None,
     ) -> None:
         """Create the writer.
 
-        `run` starts an effect. `written` is called after each write that contained callbacks, and `lost` when another
-        process has taken over. `changed` is called before each write and returns changes that are in no step.
-        `write_all` requests a rewrite of all live state.
+        `run` starts an effect. `lost` is called when another process has taken over. `changed` is called before each
+        write and returns changes that are in no step. `write_all` requests a rewrite of all live state.
         """
         self._store = store
         self._run = run
-        self._written = written
         self._lost = lost
         self._changed = changed
         self._write_all = write_all
@@ -228,8 +225,6 @@ class StepWriter:
             self._late = False
             self._end(batch)
             self._start(batch)
-            if batch.callbacks:
-                self._written()
             if self._said:
                 log.info("redis recovered", queued_steps=self.backlog + batch.steps)
                 self._said = ""

@@ -33,7 +33,7 @@ from redis import RedisError
 
 from ari_conf.common import lua, redis_client
 from ari_conf.common.redis_client import is_refused, why
-from ari_conf.common.redis_keys import CELERYS_PREFIX, PREFIX
+from ari_conf.common.redis_keys import PREFIX
 from ari_conf.core.effects import ClaimName, ReleaseName
 from ari_conf.errors import LeaseLost, StoreRefused, StoreUnavailable
 from ari_conf.ownership.lease import lease_key, owner_key, written_key
@@ -96,20 +96,17 @@ class StateStore:
         *,
         fencing_token: Callable[[], str] = lambda: "",
         names_kept_s: float = 900.0,
-        wakeup_message: Callable[[str], str | None] = lambda wakeup_id: None,
         on_dropped: Callable[[int], None] = lambda number: None,
     ) -> None:
         """Create a store for one Asterisk.
 
-        `fencing_token` returns that of the lease; "" if no other process may be writing. `wakeup_message` returns the
-        message with a wake-up id; None if workers are woken otherwise. `on_dropped` receives the number of callbacks
-        that found no room in Redis."""
+        `fencing_token` returns that of the lease; "" if no other process may be writing. `on_dropped` receives the
+        number of callbacks that found no room in Redis."""
         self._redis = client
         self._name = asterisk_name
         self._problems_kept = problems_kept
         self._fencing_token = fencing_token
         self._names_kept_ms = int(names_kept_s * 1000)
-        self._wakeup_message = wakeup_message
         self._on_dropped = on_dropped
         self._write_steps = RedisScript(client, WRITE_STEPS)
         self._accounts: dict[str, tuple[float, AccountRecord]] = {}
@@ -190,7 +187,7 @@ class StateStore:
         Raises LeaseLost if another process owns these calls now, StoreRefused if Redis will never accept the batch as a
         whole. A part that Redis refuses because a key holds something else is left out and logged.
         """
-        keys = _CALLBACKS, written_key(self._name), owner_key(self._name), CELERYS_PREFIX + outbox.QUEUE
+        keys = _CALLBACKS, written_key(self._name), owner_key(self._name)
         arguments = encode_batch(batch, self._fencing_token(), self._problems_kept, WAKEUP_LOST_MS)
         try:
             result = WriteResult(*await self._request(self._write_steps.run(keys, arguments)))
@@ -237,9 +234,6 @@ class StateStore:
 
     def publish_command(self, auth_id: str, conference_id: str) -> Command:
         return ("PUBLISH", changes_key(auth_id), f"{conference_id} {self._name}")
-
-    def wakeup_message(self, wakeup_id: str) -> str | None:
-        return self._wakeup_message(wakeup_id)
 
     # State that another process has written.
 

@@ -30,6 +30,7 @@ MAX_BYTES = 256 * 1024
 MAX_ARGUMENTS = 2000
 """Maximum arguments of a command within a script: Lua accepts some 8000."""
 MAX_WAKEUPS = 64
+"""Maximum wake-ups that one batch issues."""
 TEXT_OVERHEAD_BYTES = 64
 """Approximate memory of a text, beside its own bytes."""
 _CALLBACKS = prefix(outbox.QUEUE)
@@ -56,12 +57,6 @@ class QueuedJob(NamedTuple):
     queue: str
     partition: str
     entry: bytes
-
-
-class Wakeup(NamedTuple):
-    id: str
-    message: str
-    """The message for Celery's queue."""
 
 
 class Item(NamedTuple):
@@ -105,7 +100,6 @@ class Destination(Protocol):
     def claim_command(self, claim: ClaimName) -> Command: ...
     def release_command(self, released: ReleaseName) -> Command: ...
     def publish_command(self, auth_id: str, conference_id: str) -> Command: ...
-    def wakeup_message(self, wakeup_id: str) -> str | None: ...
 
 
 class Batch:
@@ -113,7 +107,7 @@ class Batch:
 
     __slots__ = (
         "_commands", "_compressed", "_destination", "_extra_commands", "_items", "_members", "_name_commands",
-        "_published", "_state", "_wakeups", "bytes", "callbacks", "effects", "id", "jobs", "on_conflicts", "steps",
+        "_published", "_state", "bytes", "callbacks", "effects", "id", "jobs", "on_conflicts", "steps",
     )  # fmt: skip
 
     def __init__(self, id: str, destination: Destination) -> None:
@@ -135,10 +129,9 @@ class Batch:
         self._name_commands: list[Command] = []
         self._published: set[tuple[str, str]] = set()
         self._commands: list[Command] = []
-        self._wakeups: list[Wakeup] = []
         self._items: list[Item] = []
         self._compressed: bytes | None = None
-        """Commands, wake-ups and items while the batch is parked."""
+        """Commands and items while the batch is parked."""
 
     @property
     def is_full(self) -> bool:
@@ -193,41 +186,29 @@ class Batch:
         for auth_id, conference_id in sorted(self._published):
             commands.append(destination.publish_command(auth_id, conference_id))
         self._commands = commands
-        if self.callbacks:
-            self._wakeups = self._make_wakeups(sum(self.callbacks.values()))
         self._state, self._members, self._published = {}, {}, set()
         self._extra_commands, self._name_commands = [], []
 
-    def _make_wakeups(self, callbacks: int) -> list[Wakeup]:
-        """Return a wake-up for each callback, MAX_WAKEUPS at most. Redis knows the free threads."""
-        wakeups: list[Wakeup] = []
-        for n in range(min(callbacks, MAX_WAKEUPS)):
-            wakeup_id = f"{self.id}.{n}"
-            if (message := self._destination.wakeup_message(wakeup_id)) is None:
-                break
-            wakeups.append(Wakeup(wakeup_id, message))
-        return wakeups
-
-    def content(self) -> tuple[list[Command], list[Wakeup], list[Item]]:
+    def content(self) -> tuple[list[Command], list[Item]]:
         if self._compressed is None:
-            return self._commands, self._wakeups, self._items
-        commands, wakeups, items = _unpack(zlib.decompress(self._compressed))
-        return commands, [Wakeup(*wakeup) for wakeup in wakeups], [Item(*item) for item in items]
+            return self._commands, self._items
+        commands, items = _unpack(zlib.decompress(self._compressed))
+        return commands, [Item(*item) for item in items]
 
     def park(self) -> None:
         """Compress the content until it is the batch's turn."""
         if self._compressed is None:
-            self._compressed = zlib.compress(_pack((self._commands, self._wakeups, self._items)), 1)
-            self._commands, self._wakeups, self._items = [], [], []
+            self._compressed = zlib.compress(_pack((self._commands, self._items)), 1)
+            self._commands, self._items = [], []
             self.bytes = len(self._compressed) + TEXT_OVERHEAD_BYTES
 
     def unpark(self) -> None:
-        self._commands, self._wakeups, self._items = self.content()
+        self._commands, self._items = self.content()
         self._compressed = None
 
     def halves(self) -> tuple[Batch, Batch] | None:
         """Return the half to write first, and the rest, which has the effects; None for a single command or entry."""
-        commands, wakeups, items = self.content()
+        commands, items = self.content()
         first, rest = Batch(f"{self.id}-1", self._destination), Batch(f"{self.id}-2", self._destination)
         if len(commands) > 1:
             half = len(commands) // 2
@@ -244,7 +225,7 @@ class Batch:
         first.on_conflicts, rest.on_conflicts = self.on_conflicts[:claims], self.on_conflicts[claims:]
         first.steps, rest.steps = 1, self.steps
         rest.bytes = self.bytes
-        rest._wakeups, rest.effects = wakeups, self.effects
+        rest.effects = self.effects
         for half_batch in (first, rest):
             half_batch._count_items()
         return first, rest
@@ -260,12 +241,12 @@ class Batch:
 
 def encode_batch(batch: Batch, fencing_token: str, max_problems: int, wakeup_lost_ms: int) -> list[Part]:
     """Return a closed batch as the arguments of scripts/write_steps.lua, which lists them."""
-    commands, wakeups, items = batch.content()
-    found: list[Part] = [fencing_token, batch.id, max_problems, wakeup_lost_ms, len(commands), len(wakeups), len(items)]
+    commands, items = batch.content()
+    # One wake-up for each callback, at most; Redis knows how many threads are free.
+    max_wakeups = min(sum(batch.callbacks.values()), MAX_WAKEUPS)
+    found: list[Part] = [fencing_token, batch.id, max_problems, wakeup_lost_ms, max_wakeups, len(commands), len(items)]
     for command in commands:
         found += (len(command), *command)
-    for wakeup in wakeups:
-        found += wakeup
     for item in items:
         found += item
     return found

@@ -28,7 +28,7 @@ class Place:
         self.stage = Stage()
         self.compared = asyncio.Event()
         self.reported: list[tuple[str, str]] = []
-        self.writer = StepWriter(kept, lambda effect: None, lambda: None)
+        self.writer = StepWriter(kept, lambda effect: None)
         self.names = NameClaims(
             self.stage.engine, self.writer, lambda *told: self.reported.append(told), self.compared, lambda: NOW
         )

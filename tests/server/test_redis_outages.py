@@ -63,7 +63,6 @@ class Owner:
         self.writer = StepWriter(
             self.store,
             self.done.append,
-            lambda: None,
             self.lease.mark_lost,
             write_all=lambda: self.rewriting.write_all(),
         )

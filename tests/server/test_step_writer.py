@@ -55,9 +55,6 @@ class Destination:
     def publish_command(self, auth_id: str, conference_id: str) -> tuple[str, ...]:
         return ("PUBLISH", conference_id)
 
-    def wakeup_message(self, wakeup_id: str) -> str | None:
-        return None
-
 
 class Store(Destination):
     """Store that answers each write with the next of the test's errors, and then succeeds."""
@@ -102,7 +99,6 @@ class Course:
         self.writer = StepWriter(
             store,
             lambda effect: self.done.append(type(effect).__name__),
-            lambda: None,
             self._lose,
             lambda: self.changes.pop() if self.changes else None,
             **more,

@@ -190,14 +190,14 @@ async def test_no_room_in_a_lane_is_told(redis_server: RedisServer, monkeypatch:
 
 WRONG = {
     "members": members_key("c1"), "names": "ari_conf:names:MA1", "problems": "ari_conf:problems:MA1",
-    "tokens": "ari_conf:callbacks:tokens", "Celery's queue": "ari_conf:celery:callbacks",
+    "tokens": "ari_conf:callbacks:tokens",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("key", WRONG.values(), ids=WRONG)
 async def test_a_key_that_holds_something_else_costs_what_belongs_there(redis_server: RedisServer, key: str):
     client, there = state_store.connect(redis_server.url), redis_server.client
-    kept = StateStore(client, "asterisk one", wakeup_message=lambda wakeup_id: wakeup_id)
+    kept = StateStore(client, "asterisk one")
     partitioned_queue.PartitionedQueue(there).heartbeat("w1", 8, [], 0, reclaim=True)
     there.set(key, "something else")
     conference = Conference("c1", "MA1", "standup", NOW, 20, "http://x")
@@ -354,19 +354,18 @@ async def test_other_parts_add_to_the_transaction(redis_server: RedisServer, kep
 
 async def test_a_worker_with_room_is_told_in_the_same_step(redis_server: RedisServer, kept: StateStore):
     client = state_store.connect(redis_server.url)
-    telling = StateStore(client, "asterisk two", wakeup_message=lambda wakeup_id: f"come for {wakeup_id}")
+    telling = StateStore(client, "asterisk two")
     steps = [Step(NOW, callbacks=[callback(n, f"lane {n}")]) for n in range(4)]
     await telling.write(steps[:1])
-    assert redis_server.client.lrange("ari_conf:celery:callbacks", 0, -1) == [], "no worker was there"
+    assert redis_server.client.exists("ari_conf:callbacks:wakeups") == 0, "no worker was there"
     partitioned_queue.PartitionedQueue(redis_server.client).heartbeat("w1", 8, [], 0, reclaim=True)
-    batch = batch_of(telling, *steps[1:])
-    await telling.send(batch)
-    letters = redis_server.client.lrange("ari_conf:celery:callbacks", 0, -1)
-    assert letters == [f"come for {batch.id}.{n}".encode() for n in (2, 1, 0)]
-    tokens = set(redis_server.client.zrange("ari_conf:callbacks:tokens", 0, -1))
-    assert tokens == {letter.removeprefix(b"come for ") for letter in letters}
+    redis_server.client.set("ari_conf:callbacks:wakeups", "something else")
+    await telling.write(steps[1:])
+    wakeups = redis_server.client.lrange("ari_conf:callbacks:wakeups", 0, -1)
+    assert len(wakeups) == 3, "one wake-up for each callback of the batch"
+    assert set(redis_server.client.zrange("ari_conf:callbacks:tokens", 0, -1)) == set(wakeups)
     await telling.write([Step(NOW, callbacks=[callback(n, f"lane {n}")]) for n in range(9, 19)])
-    assert redis_server.client.llen("ari_conf:celery:callbacks") == 5, "this receiver has no room for more"
+    assert redis_server.client.llen("ari_conf:callbacks:wakeups") == 5, "this receiver has no room for more"
     await client.aclose()
 
 

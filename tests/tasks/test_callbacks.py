@@ -191,6 +191,14 @@ def test_messages_that_celery_lost_are_replaced(redis_server: RedisServer, start
         receiver.wait(lambda: len(receiver.received) == 1, 10)
 
 
+def test_celerys_broker_is_not_needed_for_callbacks(redis_server: RedisServer, start_worker: Start):
+    with Receiver(lambda got: 503 if len(receiver.received) == 1 else 200) as receiver:
+        worker = start_worker(ARI_CONF_BROKER_URL="redis://127.0.0.1:1/0")
+        post(redis_server, [callback(f"{receiver.url}#rp=5xx&rc=1", 1)])
+        receiver.wait(lambda: len(receiver.received) == 2)
+        assert worker.process.poll() is None
+
+
 def test_a_flood_of_one_account_delays_another_by_less_than_a_second(redis_server: RedisServer, start_worker: Start):
     """The flood goes to a receiver that answers only afterwards, so that it takes all threads that it can get."""
     accounts.add(redis_server.client, 1, "MA2")

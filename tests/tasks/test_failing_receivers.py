@@ -69,7 +69,7 @@ def served(
     account = accounts.AccountRecord(auth_id="MA1", token="t", created_ms=0)
     worker: Any = SimpleNamespace(account=lambda _: account, has_lease=True)
     _, entry = outbox.enqueue_item(callback(f"http://receiver.test/{policy}", 1), 1)
-    return callbacks.deliver_once(worker, ClaimedEntry("MA1:o:1", 1, entry, given_up)), asked
+    return callbacks.deliver_once(worker, ClaimedEntry("MA1:o:1", 1, entry, given_up), outbox.decode(entry)), asked
 
 
 def most(began: float, each: int = 1) -> float:

@@ -277,11 +277,17 @@ QUEUE = (
     Family(
         "QUEUE:tokens",
         "sorted set",
-        "wake-ups that were sent and not answered, by time (ms)",
+        "ids of wake-ups that were issued and not answered, by time (ms)",
         "server, workers",
         "2 s, or until a worker answers",
     ),
-    Family("QUEUE:token", "string", "number of the last wake-up", "server, workers", "no expiry"),
+    Family(
+        "QUEUE:wakeups",
+        "list",
+        "ids of wake-ups: each starts a thread of a worker",
+        "server, workers",
+        "until a worker takes it",
+    ),
     Family("QUEUE:counts", "hash", "outcome → number since Redis was set up", "workers, server", "no expiry"),
     Family(
         "QUEUE:dead:ACCOUNT",
@@ -337,14 +343,14 @@ CELERY = (
     Family(
         "celery:QUEUE",
         "list",
-        "wake-up messages for workers, one list for each queue",
-        "server, workers",
-        "until a worker takes it",
+        "messages for Celery's tasks, one list for each queue; ari_conf sends none",
+        "operators' programs",
+        "until a worker rejects it",
     ),
     Family(
         "celery:…",
         "set, channels",
-        "kombu's bindings of queues, and channels for `celery inspect`",
+        "kombu's bindings of queues, and channels for `celery inspect`, `celery events` and Flower",
         "Celery",
         "no expiry",
     ),

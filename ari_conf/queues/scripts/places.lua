@@ -7,7 +7,9 @@
 local keys = require('ari_conf.queues.scripts.keys')
 local partitions = require('ari_conf.queues.scripts.partitions')
 
-local TYPES = {accounts = 'list', waiting = 'zset', workers = 'zset', threads = 'hash', tokens = 'zset'}
+local TYPES = {
+  accounts = 'list', waiting = 'zset', workers = 'zset', threads = 'hash', tokens = 'zset', wakeups = 'list',
+}
 
 -- Return true if a key of the queue has a wrong type now, or had one since the last call.
 local function is_damaged(queue)

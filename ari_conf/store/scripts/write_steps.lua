@@ -1,11 +1,10 @@
 -- Script: write a batch of steps. `step_batch.encode_batch` makes the arguments.
 --
--- KEYS: 1 prefix of the callback queue's keys, 2 id of the last batch, 3 the owner's fencing token, 4 Celery's queue
+-- KEYS: 1 prefix of the callback queue's keys, 2 id of the last batch, 3 the owner's fencing token
 -- ARGV: 1 fencing token of the caller, or '' without fencing, 2 id of the batch, 3 maximum number of problems to keep,
---       4 milliseconds after which an unanswered wake-up counts as lost, 5 number of commands, 6 number of wake-ups,
---       7 number of items, 8 and following:
+--       4 milliseconds after which an unanswered wake-up counts as lost, 5 maximum number of wake-ups,
+--       6 number of commands, 7 number of items, 8 and following:
 --       for each command: the number of its parts, its name, its key, its other parts
---       for each wake-up: its id, its message
 --       for each item: a list or the prefix of a queue's keys, '' or the partition, the text
 -- Returns {answer to each CLAIM: false or the Asterisk that has the name; key and error of each part that was left out;
 --   number of items that found no room}. Raises LOST or FORGOTTEN.
@@ -17,14 +16,14 @@
 
 local clock = require('ari_conf.common.scripts.clock')
 local conference_names = require('ari_conf.store.scripts.conference_names')
-local free_capacity = require('ari_conf.queues.scripts.free_capacity')
 local owner_fence = require('ari_conf.store.scripts.owner_fence')
 local partitions = require('ari_conf.queues.scripts.partitions')
 local problems = require('ari_conf.queues.scripts.problems')
+local wakeups = require('ari_conf.queues.scripts.wakeups')
 
-local callbacks, batch_key, owner_key, celery_queue = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local callbacks, batch_key, owner_key = KEYS[1], KEYS[2], KEYS[3]
 local fencing_token, batch_id, max_problems, wakeup_lost_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local command_count, wakeup_count, item_count = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local max_wakeups, command_count, item_count = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local first_command = 8
 
 local refused_parts = {}
@@ -71,17 +70,11 @@ local function append_items(first_item)
   return dropped
 end
 
--- Send as many of the wake-ups as workers have free threads.
-local function send_wakeups(first_wakeup)
-  if wakeup_count == 0 then return end
+local function issue_wakeups()
+  if max_wakeups == 0 then return end
   local now_ms = clock.now_ms()
   partitions.release_due(callbacks, now_ms)
-  local missing = free_capacity.missing_wakeups(callbacks, now_ms, wakeup_lost_ms)
-  for i = 0, math.min(wakeup_count, missing) - 1 do
-    local wakeup_id, message = ARGV[first_wakeup + 2 * i], ARGV[first_wakeup + 2 * i + 1]
-    redis.call('ZADD', callbacks..'tokens', now_ms, wakeup_id)
-    redis.call('LPUSH', celery_queue, message)
-  end
+  wakeups.issue(callbacks, max_wakeups, now_ms, wakeup_lost_ms)
 end
 
 local refusal = owner_fence.refusal(owner_key, fencing_token)
@@ -90,8 +83,8 @@ local is_string, last_batch_id = pcall(redis.call, 'GET', batch_key)
 local is_repeated = is_string and last_batch_id == batch_id
 redis.call('SET', batch_key, batch_id)
 
-local claims, first_wakeup = execute_commands()
-local first_item, dropped = first_wakeup + 2 * wakeup_count, 0
+local claims, first_item = execute_commands()
+local dropped = 0
 if not is_repeated then dropped = append_items(first_item) end
-attempt(callbacks, send_wakeups, first_wakeup)
+attempt(callbacks, issue_wakeups)
 return {claims, refused_parts, dropped}

@@ -1,4 +1,4 @@
--- Module: the number of wake-ups worth sending.
+-- Module: wake-ups. A wake-up is an id in the list `wakeups`, from which workers take it; each starts one thread.
 
 local fair_shares = require('ari_conf.queues.scripts.fair_shares')
 local keys = require('ari_conf.queues.scripts.keys')
@@ -25,7 +25,7 @@ end
 
 -- Return the number of ready partitions that some worker may claim now, minus the wake-ups on their way. Wake-ups that
 -- no worker has answered for `lost_ms` milliseconds count as lost.
-local function missing_wakeups(queue, now_ms, lost_ms)
+local function missing(queue, now_ms, lost_ms)
   local accounts, found = redis.call('LRANGE', keys.list(queue, 'accounts'), 0, LAST_EXAMINED), 0
   if #accounts == 0 then return 0 end
   for _, worker in ipairs(redis.call('ZRANGEBYSCORE', queue..'workers', now_ms, '+inf')) do
@@ -35,4 +35,16 @@ local function missing_wakeups(queue, now_ms, lost_ms)
   return found - redis.call('ZCARD', queue..'tokens')
 end
 
-return {missing_wakeups = missing_wakeups}
+-- Issue as many wake-ups as free threads are worth starting now, at most `max_wakeups`, and return their ids.
+local function issue(queue, max_wakeups, now_ms, lost_ms)
+  local time, issued = redis.call('TIME'), {}
+  for n = 1, math.min(max_wakeups, missing(queue, now_ms, lost_ms)) do
+    local wakeup_id = time[1]..'.'..time[2]..'.'..n
+    redis.call('ZADD', queue..'tokens', now_ms, wakeup_id)
+    redis.call('LPUSH', keys.list(queue, 'wakeups'), wakeup_id)
+    issued[n] = wakeup_id
+  end
+  return issued
+end
+
+return {issue = issue}
