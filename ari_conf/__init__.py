@@ -4,7 +4,7 @@ Packages:
 
 core/             Pure decisions: events in, effects out. Never waits, logs, or reads the clock; standard library only.
 ari/              Asterisk's REST interface: event WebSockets, requests, translation to and from events and effects.
-http_client/      Requests to user URLs: retries, signatures, the URL guard, fetching and delivering.
+http_client/      Requests to user URLs: one policy for two clients, retries, signatures, the URL guard.
 media/            Sounds for Play and Speak: fetched, transcoded, synthesized, cached, served.
 documents/        XML text to elements, with errors that name element, attribute, value, and the allowed values.
 queues/           Queues in Redis: callbacks in their order, wake-ups of workers, dead letters, the API's commands.

@@ -12,7 +12,7 @@ import lameenc  # type: ignore[import-not-found]
 import requests
 from urllib3.exceptions import HTTPError
 
-from ari_conf.ari.translate import recording_name
+from ari_conf.core.ids import RecordingName
 from ari_conf.errors import RecordingFailed, RecordingMissing
 from ari_conf.settings import Settings
 
@@ -57,14 +57,14 @@ class AsteriskRecordings:
         self._session.trust_env = False
         self._session.auth = (settings.ari_user, settings.ari_password.get_secret_value())
 
-    def is_live(self, auth_id: str, recording_id: str) -> bool:
-        with self._request("GET", "live", auth_id, recording_id) as answer:
+    def is_live(self, name: RecordingName) -> bool:
+        with self._request("GET", "live", name) as answer:
             return bool(answer.status_code == 200)
 
     @contextmanager
-    def open_stream(self, auth_id: str, recording_id: str) -> Iterator[PcmStream]:
+    def open_stream(self, name: RecordingName) -> Iterator[PcmStream]:
         """Open the recording's file as a stream of samples. Raises RecordingMissing if the file does not exist."""
-        with self._request("GET", "stored", auth_id, recording_id, "/file", stream=True) as answer:
+        with self._request("GET", "stored", name, "/file", stream=True) as answer:
             if answer.status_code == 404:
                 raise RecordingMissing("Asterisk has no such recording")
             length = int(answer.headers.get("Content-Length", 0))
@@ -74,17 +74,16 @@ class AsteriskRecordings:
             except (requests.RequestException, HTTPError, OSError) as error:
                 raise RecordingFailed(f"Asterisk stopped sending the recording: {error}") from error
 
-    def delete(self, auth_id: str, recording_id: str) -> None:
-        with self._request("DELETE", "stored", auth_id, recording_id):
+    def delete(self, name: RecordingName) -> None:
+        with self._request("DELETE", "stored", name):
             pass
 
     def close(self) -> None:
         self._session.close()
 
     @contextmanager
-    def _request(self, method: str, where: str, auth_id: str, recording_id: str, end: str = "", **more: Any) -> Any:
-        name = quote(recording_name(auth_id, recording_id), safe="")
-        url = f"{self._url}/{where}/{name}{end}"
+    def _request(self, method: str, where: str, name: RecordingName, end: str = "", **more: Any) -> Any:
+        url = f"{self._url}/{where}/{quote(str(name), safe='')}{end}"
         try:
             answer = self._session.request(
                 method, url, timeout=(CONNECT_S, ANSWER_S), headers={"Accept-Encoding": "identity"}, **more

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from msgspec import json, structs
 
+from ari_conf.core.ids import RecordingName
 from ari_conf.errors import RecordingFailed, RecordingMissing
 from ari_conf.queues import partitioned_queue
 from ari_conf.queues.partitioned_queue import AccountProblem, ClaimedEntry, Disposition
@@ -106,12 +107,16 @@ def _store(worker: QueueConsumer, job: StoreJob) -> None:
             bucket = Bucket(settings())
             document = bucket.get_json(_json_key(job)) or _uploaded(worker, job, asterisk, bucket)
             raise_if_interrupted(worker)
-            asterisk.delete(job.auth_id, job.recording_id)
+            asterisk.delete(_name(job))
             _publish_stored(worker, job, document)
         else:
-            asterisk.delete(job.auth_id, job.recording_id)
+            asterisk.delete(_name(job))
     finally:
         asterisk.close()
+
+
+def _name(job: StoreJob) -> RecordingName:
+    return RecordingName(job.auth_id, job.conference_id, job.recording_id)
 
 
 def _uploaded(worker: QueueConsumer, job: StoreJob, asterisk: AsteriskRecordings, bucket: Bucket) -> dict[str, Any]:
@@ -127,12 +132,12 @@ def _uploaded(worker: QueueConsumer, job: StoreJob, asterisk: AsteriskRecordings
 
 def _upload(worker: QueueConsumer, job: StoreJob, asterisk: AsteriskRecordings, bucket: Bucket) -> dict[str, Any]:
     """Upload the file and return its sidecar, which is then in the bucket too."""
-    if asterisk.is_live(job.auth_id, job.recording_id):
+    if asterisk.is_live(_name(job)):
         raise RecordingFailed("Asterisk has not finished the recording yet")
     key = object_key(job.auth_id, job.recording_id, job.start_ms, job.file_format)
     bucket.abort_uploads(key)
     began = time.monotonic()
-    with asterisk.open_stream(job.auth_id, job.recording_id) as tape:
+    with asterisk.open_stream(_name(job)) as tape:
         encoder = ENCODERS[job.file_format](tape)
         upload = bucket.upload(key, CONTENT_TYPES[job.file_format], metadata(job))
         try:

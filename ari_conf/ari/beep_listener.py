@@ -21,8 +21,9 @@ import structlog
 from ari_conf.ari.beep_detector import BeepDetector
 from ari_conf.ari.client import Client
 from ari_conf.ari.rtp import Receiver
-from ari_conf.ari.translate import BRIDGE_NAME, LISTENER_ID_INFIX, path
+from ari_conf.ari.translate import BRIDGE_NAME, path
 from ari_conf.common.supervision import Tasks
+from ari_conf.core import ids
 from ari_conf.errors import AriError, AriNotFound
 
 log = structlog.get_logger()
@@ -52,7 +53,7 @@ class SnoopSession:
     """Listener to one channel: its snoop channel, media channel, bridge and RTP receiver."""
 
     channel_id: str
-    name: str
+    tap: ids.TapIds
     beep: asyncio.Event = field(default_factory=asyncio.Event)
     detector: BeepDetector = field(default_factory=BeepDetector)
     receiver: Receiver | None = None
@@ -61,14 +62,6 @@ class SnoopSession:
         if self.detector.feed(sound):
             self.beep.set()
 
-    @property
-    def snoop(self) -> str:
-        return f"{self.name}.snoop"
-
-    @property
-    def media(self) -> str:
-        return f"{self.name}.media"
-
 
 class BeepListener:
     """Beep listener. `heard` gets the channel's id, once for each `start`."""
@@ -76,9 +69,8 @@ class BeepListener:
     def __init__(self, ari: Client, heard: Callable[[str], None]) -> None:
         self._ari = ari
         self._heard = heard
-        self._any_prefix = ari.app + LISTENER_ID_INFIX
-        self._own_prefix = f"{self._any_prefix}{uuid4().hex}."
-        """Prefix of the ids of all channels and bridges that this process creates to listen."""
+        self._process = uuid4().hex
+        """Part of the ids of all channels and bridges that this process creates to listen."""
         self._ears: dict[str, asyncio.Task[None]] = {}
         self._tasks = Tasks("beep listener raised")
         self._numbers = count(1)
@@ -87,7 +79,7 @@ class BeepListener:
         """True once a failure to listen has been logged; the next one is logged as a warning only after listening has
         worked."""
 
-    def start(self, channel_id: str) -> None:
+    def start(self, channel_id: str, call_uuid: str) -> None:
         """Listen until a beep is heard, `stop` is called, or the channel ends. On failure, log a warning and don't call
         `heard`."""
         self.remove_leftovers()
@@ -96,8 +88,8 @@ class BeepListener:
         if len(self._ears) >= MAX_LISTENERS:
             log.warning("beep listener limit reached", channel_id=channel_id, limit=MAX_LISTENERS, action=UNHEARD)
             return
-        task = self._tasks.start(self._listen(SnoopSession(channel_id, f"{self._own_prefix}{next(self._numbers)}")))
-        self._ears[channel_id] = task
+        tap = ids.tap_ids(call_uuid, self._ari.app, self._process, next(self._numbers))
+        self._ears[channel_id] = self._tasks.start(self._listen(SnoopSession(channel_id, tap)))
 
     def stop(self, channel_id: str) -> None:
         self.remove_leftovers()
@@ -153,12 +145,13 @@ class BeepListener:
         ear.receiver = Receiver(self._ari.media_host, await self._senders(), ear.hear)
         # The empty part is for another kind of receiver. mu-law is the only suitable codec with a number in RTP.
         endpoint = f"MulticastRTP/basic/{ear.receiver.address}//c(ulaw)"
-        query = {"endpoint": endpoint, "app": self._ari.app, "channelId": ear.media}
+        query = {"endpoint": endpoint, "app": self._ari.app, "channelId": ear.tap.media_channel_id}
         await self._ari.request("POST", "/channels", query, over="socket")
         query = {"spy": "in", "app": self._ari.app}
-        await self._ari.request("POST", path("channels", ear.channel_id, "snoop", ear.snoop), query, over="socket")
+        snoop = path("channels", ear.channel_id, "snoop", ear.tap.snoop_channel_id)
+        await self._ari.request("POST", snoop, query, over="socket")
         # The name marks the bridge as the server's own, for the next process if this one dies.
-        query = {"type": "mixing", "bridgeId": ear.name, "name": BRIDGE_NAME}
+        query = {"type": "mixing", "bridgeId": ear.tap.bridge_id, "name": BRIDGE_NAME}
         await self._ari.request("POST", "/bridges", query, over="socket")
         await self._join(ear)
 
@@ -173,8 +166,8 @@ class BeepListener:
     async def _join(self, ear: SnoopSession) -> None:
         for left in reversed(range(TRIES)):
             try:
-                query = {"channel": f"{ear.snoop},{ear.media}"}
-                await self._ari.request("POST", path("bridges", ear.name, "addChannel"), query)
+                query = {"channel": f"{ear.tap.snoop_channel_id},{ear.tap.media_channel_id}"}
+                await self._ari.request("POST", path("bridges", ear.tap.bridge_id, "addChannel"), query)
                 return
             except AriError as error:
                 if error.status == 400:  # Asterisk's status for a channel that doesn't exist
@@ -197,9 +190,9 @@ class BeepListener:
             if receiver.packets > before:
                 self._told = False
                 continue
-            if await self._is_gone(ear.snoop):
+            if await self._is_gone(ear.tap.snoop_channel_id):
                 return False
-            if await self._is_gone(ear.media):
+            if await self._is_gone(ear.tap.media_channel_id):
                 reason = "its media channel has ended"
                 log.warning("beep listener stopped", channel_id=ear.channel_id, reason=reason, action=UNHEARD)
                 return False
@@ -221,8 +214,9 @@ class BeepListener:
 
     async def _remove(self, ear: SnoopSession, opening: asyncio.Future[None]) -> None:
         await asyncio.gather(opening, return_exceptions=True)
-        for gone in (path("channels", ear.snoop), path("channels", ear.media), path("bridges", ear.name)):
-            await self._delete(gone)
+        for channel_id in (ear.tap.snoop_channel_id, ear.tap.media_channel_id):
+            await self._delete(path("channels", channel_id))
+        await self._delete(path("bridges", ear.tap.bridge_id))
         if ear.receiver is not None:
             ear.receiver.close()
 
@@ -250,6 +244,7 @@ class BeepListener:
                 log.warning("leftover scan failed", reason=str(error))
                 return
             channel_ids = tuple(str(channel["id"]) for channel in channels)
-        for stranger in channel_ids:
-            if stranger.startswith(self._any_prefix) and not stranger.startswith(self._own_prefix):
-                await self._delete(path("channels", stranger))
+        for channel_id in channel_ids:
+            creator = ids.tap_creator(channel_id)
+            if creator is not None and creator[0] == self._ari.app and creator[1] != self._process:
+                await self._delete(path("channels", channel_id))

@@ -1,5 +1,4 @@
-"""HTTP pool: sends requests to Asterisk over a few persistent connections. It supports only the HTTP that Asterisk's
-server uses.
+"""HTTP pool: sends requests to Asterisk over a few persistent connections.
 
 A general client takes five times as long, and each call needs several requests (docs/development/performance.md).
 """
@@ -11,6 +10,8 @@ import ssl
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
 from ari_conf.ari.websocket import AriResponse
 from ari_conf.errors import AriUnreachable
 
@@ -21,7 +22,9 @@ IDEMPOTENT_METHODS = ("GET", "PUT", "DELETE")
 """Methods that are sent again if a kept connection closes at the moment of its use: they do no harm twice (RFC
 9110)."""
 MAX_HEAD_BYTES = 64 * 1024
-CLOSED = "it closed the connection"
+CLOSED, NOT_HTTP = "it closed the connection", "its response is not HTTP"
+LENGTH_HEADERS = (b"content-length", b"transfer-encoding")
+"""Without these headers, a body ends with the connection (RFC 9112 §6.3)."""
 
 
 class ConnectionBroken(Exception):
@@ -35,32 +38,36 @@ class ConnectionBroken(Exception):
 
 
 class HttpConnection(asyncio.Protocol):
-    """HTTP connection, for one request at a time."""
+    """HTTP connection, for one request at a time. httptools parses the responses."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._came = bytearray()
-        self._head: tuple[int, str, int | None, int] | None = None
-        """Status, reason, length of the body (None: until the connection ends), start of the body."""
-        self._answer: asyncio.Future[AriResponse] | None = None
+        self._parser = HttpResponseParser(self)
+        self._response: asyncio.Future[AriResponse] | None = None
         self.idle_since = 0.0
         self.open = True
         """True while another request can be sent."""
+        self._reset()
+
+    def _reset(self) -> None:
+        self._received_bytes = 0
+        self._has_head = self._states_length = False
+        self._reason, self._chunks = b"", list[bytes]()
 
     async def ask(self, request: bytes) -> AriResponse:
         """Send a request and return the response. Raises ConnectionBroken."""
         assert self._transport is not None
         if not self.open:
             raise ConnectionBroken(CLOSED, unanswered=True, sent=False)
-        self._answer = asyncio.get_running_loop().create_future()
+        self._response = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         try:
-            return await self._answer
+            return await self._response
         finally:
             # If the waiting request was canceled, the response would be taken for that of the next one.
-            if not self._answer.done() or self._answer.cancelled():
+            if not self._response.done() or self._response.cancelled():
                 self.close()
-            self._answer = None
+            self._response = None
 
     def close(self) -> None:
         self.open = False
@@ -74,124 +81,119 @@ class HttpConnection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._came += data
+        self._received_bytes += len(data)
         try:
-            self._read()
-        except (ValueError, IndexError):
-            self._broken(ConnectionBroken("its response is not HTTP"))
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            self._fail(ConnectionBroken(NOT_HTTP))
+        else:
+            if self._received_bytes > MAX_HEAD_BYTES and not self._has_head:
+                self._fail(ConnectionBroken(NOT_HTTP))
 
     def eof_received(self) -> None:
         self.open = False
-        if self._head is not None and self._head[2] is None:
-            self._done(bytes(self._came[self._head[3] :]))
+        if self._has_head and not self._states_length:
+            self.on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
-        self._broken(ConnectionBroken(str(exc) if exc else CLOSED, unanswered=not self._came))
+        self._fail(ConnectionBroken(str(exc) if exc else CLOSED, unanswered=not self._received_bytes))
 
-    def _read(self) -> None:
-        if self._head is None:
-            end = self._came.find(b"\r\n\r\n")
-            if end < 0:
-                if len(self._came) > MAX_HEAD_BYTES:
-                    raise ValueError
-                return
-            self._head = self._parsed(bytes(self._came[:end]).decode("latin-1"), end + 4)
-        _, _, length, begins = self._head
-        if length is not None and len(self._came) >= begins + length:
-            self._done(bytes(self._came[begins : begins + length]))
+    # Called by httptools.
 
-    def _parsed(self, head: str, begins: int) -> tuple[int, str, int | None, int]:
-        first, *lines = head.split("\r\n")
-        version, status, reason = [*first.split(" ", 2), ""][:3]
-        if not version.startswith("HTTP/1."):
-            raise ValueError
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        if "transfer-encoding" in headers:
-            raise ValueError  # Asterisk's server always states a length
-        length = headers.get("content-length")
-        if version != "HTTP/1.1" or length is None or headers.get("connection", "").lower() == "close":
+    def on_status(self, reason: bytes) -> None:
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() in LENGTH_HEADERS:
+            self._states_length = True
+
+    def on_headers_complete(self) -> None:
+        self._has_head = True
+
+    def on_body(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+
+    def on_message_complete(self) -> None:
+        status, reason = self._parser.get_status_code(), self._reason.decode("latin-1")
+        response = AriResponse(status, reason, b"".join(self._chunks))
+        self._reset()
+        if not self._parser.should_keep_alive():
             self.open = False
-        if int(status) == 204:
-            return 204, reason, 0, begins
-        return int(status), reason, None if length is None else int(length), begins
-
-    def _done(self, body: bytes) -> None:
-        assert self._head is not None
-        status, reason, _, _ = self._head
-        self._came, self._head = bytearray(), None
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(AriResponse(status, reason, body))
+        if self._response is not None and not self._response.done():
+            self._response.set_result(response)
         else:
             self.close()  # no request waits for a response
 
-    def _broken(self, error: ConnectionBroken) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
+    def _fail(self, error: ConnectionBroken) -> None:
+        if self._response is not None and not self._response.done():
+            self._response.set_exception(error)
         self.close()
 
 
 class HttpPool:
     """Pool with at most `most` concurrent requests; further ones wait."""
 
-    def __init__(self, url: str, authorization: str, most: int, permitted: Callable[[], Awaitable[None]]) -> None:
-        """Create an empty pool. `permitted` is awaited once a request has a connection, which may take long."""
-        where = urlsplit(url)
+    def __init__(
+        self, url: str, authorization: str, most: int, wait_until_permitted: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Create an empty pool. `wait_until_permitted` may take long; it is awaited once a request has a connection."""
+        parts = urlsplit(url)
         self._url = url
-        self._host = where.hostname or ""
-        self._tls = ssl.create_default_context() if where.scheme == "https" else None
-        self._port = where.port or (443 if self._tls else 80)
-        self._prefix = where.path.rstrip("/")
-        host = where.netloc.rpartition("@")[2]
+        self._host = parts.hostname or ""
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._port = parts.port or (443 if self._tls else 80)
+        self._prefix = parts.path.rstrip("/")
+        host = parts.netloc.rpartition("@")[2]
         self._headers = f" HTTP/1.1\r\nHost: {host}\r\nAuthorization: {authorization}\r\n"
-        self._free = asyncio.Semaphore(most)
-        self._kept: list[HttpConnection] = []
-        self._permitted = permitted
+        self._slots = asyncio.Semaphore(most)
+        self._idle: list[HttpConnection] = []
+        self._wait_until_permitted = wait_until_permitted
 
     async def request(self, method: str, path: str, query: str, body: bytes | None, twice: bool = False) -> AriResponse:
         """Send a request and return the response. `path` and `query` are percent-encoded, `body` is JSON. The calling
         code sets the deadline. `twice`: a POST that does no harm if it is carried out twice. Raises AriUnreachable."""
-        kind = "Content-Type: application/json\r\n" if body is not None else ""
-        asked = f"{self._prefix}{path}?{query}" if query else self._prefix + path
-        head = f"{method} {asked}{self._headers}{kind}Content-Length: {len(body or b'')}\r\n\r\n"
-        async with self._free:
+        content_type = "Content-Type: application/json\r\n" if body is not None else ""
+        target = f"{self._prefix}{path}?{query}" if query else self._prefix + path
+        head = f"{method} {target}{self._headers}{content_type}Content-Length: {len(body or b'')}\r\n\r\n"
+        async with self._slots:
             try:
-                return await self._ask(head.encode() + (body or b""), twice or method in IDEMPOTENT_METHODS)
+                return await self._ask_with_retry(head.encode() + (body or b""), twice or method in IDEMPOTENT_METHODS)
             except (OSError, ConnectionBroken) as error:
                 # An OSError comes from connecting, before anything is sent.
                 sent = isinstance(error, ConnectionBroken) and error.sent
                 raise AriUnreachable(f"Asterisk is unreachable at {self._url}: {error}", sent=sent) from None
 
-    async def _ask(self, request: bytes, twice: bool) -> AriResponse:
-        connection, kept = await self._connection()
+    async def _ask_with_retry(self, request: bytes, twice: bool) -> AriResponse:
+        connection, was_idle = await self._acquire()
         try:
-            return await self._asked(connection, request)
+            return await self._ask_over(connection, request)
         except ConnectionBroken as error:
-            if not (kept and error.unanswered and (twice or not error.sent)):
+            if not (was_idle and error.unanswered and (twice or not error.sent)):
                 raise
-        return await self._asked(await self._connect(), request)
+        return await self._ask_over(await self._connect(), request)
 
-    async def _asked(self, connection: HttpConnection, request: bytes) -> AriResponse:
+    async def _ask_over(self, connection: HttpConnection, request: bytes) -> AriResponse:
         try:
-            await self._permitted()
-            answer = await connection.ask(request)
+            await self._wait_until_permitted()
+            response = await connection.ask(request)
         except BaseException:
             # The pool doesn't have this connection, and the request may be canceled while it waits for permission.
             connection.close()
             raise
         if connection.open:
             connection.idle_since = asyncio.get_running_loop().time()
-            self._kept.append(connection)
+            self._idle.append(connection)
         else:
             connection.close()
-        return answer
+        return response
 
-    async def _connection(self) -> tuple[HttpConnection, bool]:
+    async def _acquire(self) -> tuple[HttpConnection, bool]:
         """Return a connection, and True if it was used before. The last one that was used comes first, so that the
         others grow old."""
         oldest = asyncio.get_running_loop().time() - IDLE_S
-        while self._kept:
-            connection = self._kept.pop()
+        while self._idle:
+            connection = self._idle.pop()
             if connection.open and connection.idle_since > oldest:
                 return connection, True
             connection.close()
@@ -203,6 +205,6 @@ class HttpPool:
         return connection
 
     def close(self) -> None:
-        for connection in self._kept:
+        for connection in self._idle:
             connection.close()
-        self._kept.clear()
+        self._idle.clear()

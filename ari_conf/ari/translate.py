@@ -11,6 +11,7 @@ from urllib.parse import quote
 from ari_conf.common.safe_text import stripped
 from ari_conf.core import effects as do
 from ari_conf.core import events as seen
+from ari_conf.core import ids
 from ari_conf.core.request_params import CANCELED, NO_MEDIA
 
 INAUDIBLE = -32768
@@ -25,8 +26,6 @@ creates to listen, and the one by which Asterisk runs the dialplan for texts out
 WRITTEN_NUMBER = re.compile(r"([+]?[-./() ]*[0-9*#][-./() 0-9*#]*)(?:[;,].*)?", re.DOTALL)
 SEPARATORS = re.compile(r"[-./() ]")
 QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
-LISTENER_ID_INFIX = ".listens."
-"""Part of the ids of the bridges that contain such channels, and are not conferences."""
 
 
 def to_event(message: Any, new_id: Callable[[], str]) -> seen.Event | None:
@@ -38,7 +37,7 @@ def to_event(message: Any, new_id: Callable[[], str]) -> seen.Event | None:
     match message:
         case {"channel": {"name": str(name)}} if name.startswith(NO_CALLS):
             return None
-        case {"bridge": {"id": str(bridge_id)}} if LISTENER_ID_INFIX in bridge_id:
+        case {"bridge": {"id": str(bridge_id)}} if ids.tap_creator(bridge_id) is not None:
             return None
         case {"type": "StasisStart", "channel": {"id": str(by)}, "replace_channel": {"id": str(channel_id)}}:
             return seen.ChannelReplaced(channel_id, by)
@@ -148,11 +147,11 @@ def _of_playback(kind: str, message: Mapping[str, Any]) -> seen.Event | None:
 
 def _of_recording(kind: str, message: Mapping[str, Any]) -> seen.Event | None:
     match message.get("recording"):
-        case {"name": str(name), "target_uri": str(target)}:
-            bridge_id, recording_id = target.removeprefix("bridge:"), name.rpartition("/")[2]
+        case {"name": str(name)} if (found := ids.parse_recording_name(name)) is not None:
             if kind == "RecordingStarted":
-                return seen.RecordingStarted(bridge_id, recording_id)
-            return seen.RecordingFinished(bridge_id, recording_id, failed=kind == "RecordingFailed")
+                return seen.RecordingStarted(found.conference_id, found.recording_id)
+            failed = kind == "RecordingFailed"
+            return seen.RecordingFinished(found.conference_id, found.recording_id, failed=failed)
     return None
 
 
@@ -192,34 +191,7 @@ class Request:
     behind it."""
 
 
-AsteriskEffect = (
-    do.Ring
-    | do.Answer
-    | do.HangUp
-    | do.AddChannel
-    | do.RemoveChannel
-    | do.MuteChannel
-    | do.DeafenChannel
-    | do.StartMusic
-    | do.StopMusic
-    | do.SendSilence
-    | do.SendDigits
-    | do.DetectTalking
-    | do.CreateBridge
-    | do.DestroyBridge
-    | do.StartRecording
-    | do.StopRecording
-    | do.PlayMedia
-    | do.StopPlayback
-)
-
-
-def recording_name(auth_id: str, recording_id: str) -> str:
-    """Return the name under which Asterisk stores the recording, with a folder for each account."""
-    return f"{auth_id}/{recording_id}"
-
-
-def to_requests(effect: AsteriskEffect) -> tuple[Request, ...]:
+def to_requests(effect: do.AsteriskEffect) -> tuple[Request, ...]:
     """Return the requests of an effect, to be sent sequentially. Raises TypeError for an effect that isn't for
     Asterisk."""
     match effect:
@@ -232,7 +204,7 @@ def to_requests(effect: AsteriskEffect) -> tuple[Request, ...]:
     return (_about_channel(effect),)
 
 
-def _about_channel(effect: AsteriskEffect) -> Request:
+def _about_channel(effect: do.AsteriskEffect) -> Request:
     match effect:
         case do.Ring(channel_id):
             return Request("POST", path("channels", channel_id, "ring"))
@@ -290,13 +262,18 @@ def _about_bridge(effect: do.CreateBridge | do.DestroyBridge | do.StartRecording
             # On the WebSocket, requests run sequentially, as deletes of bridges must (asterisk#211, #1201).
             return Request("DELETE", path("bridges", bridge_id))
         case do.StartRecording(bridge_id, recording_id, auth_id, wideband):
-            query = {"name": recording_name(auth_id, recording_id), "format": "wav", "ifExists": "fail"}
+            name = _recording_name(auth_id, bridge_id, recording_id)
+            query = {"name": name, "format": "wav", "ifExists": "fail"}
             if wideband:
                 query |= {"format": "wav16", "recorder_format": "slin16"}
             return Request("POST", path("bridges", bridge_id, "record"), query, over="http")
-        case do.StopRecording(_, recording_id, auth_id):
-            name = recording_name(auth_id, recording_id)
+        case do.StopRecording(bridge_id, recording_id, auth_id):
+            name = _recording_name(auth_id, bridge_id, recording_id)
             return Request("POST", path("recordings", "live", name, "stop"), over="http")
+
+
+def _recording_name(auth_id: str, bridge_id: str, recording_id: str) -> str:
+    return str(ids.RecordingName(auth_id, ids.conference_of(bridge_id) or "", recording_id))
 
 
 def _about_playback(effect: do.PlayMedia | do.StopPlayback) -> Request:

@@ -69,9 +69,10 @@ class AbortHandling(Dispatcher):
     def _about(self, event: ev.Event) -> set[str]:
         """Return the ids of the event's call and conference, for a step that failed before it touched them."""
         told = event.effect if isinstance(event, ev.EffectFailed) else event
-        owned_id = getattr(told, "playback_id", "") or getattr(told, "fetch_id", "")
-        keys = [getattr(told, name, "") for name in ("call_uuid", "conference_id", "bridge_id")]
-        keys += [self._call_by_channel.get(getattr(told, "channel_id", ""), ""), ids.owner_of(owned_id)[1]]
+        keys = [getattr(told, name, "") for name in ("call_uuid", "conference_id")]
+        keys.append(self._call_by_channel.get(getattr(told, "channel_id", ""), ""))
+        owned = [ids.parse(getattr(told, name, "")) for name in ("playback_id", "fetch_id", "bridge_id")]
+        keys += [one.owner for one in owned if one is not None]
         return {key for key in keys if key in self.calls or key in self.conferences}
 
     def _have_done(self, conferences: list[Conference]) -> None:

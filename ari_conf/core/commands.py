@@ -1,4 +1,4 @@
-"""Commands: requests of the API to a live conference, as plain data. `conferences/command_handler.py` applies them."""
+"""Commands: requests of the API to a conference, a call or a node, as plain data, and their addresses."""
 
 from __future__ import annotations
 
@@ -103,7 +103,20 @@ class HangUpAll:
     pass
 
 
-Command = (
+@dataclass(frozen=True, slots=True)
+class HangUpCall:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class WatchAccount:
+    """Notice that the account's conferences have viewers, until the command expires. Each owner gets it and may get it
+    twice; none replies."""
+
+    auth_id: str
+
+
+ConferenceCommand = (
     Mute
     | Deafen
     | Hold
@@ -118,3 +131,32 @@ Command = (
     | StopRecording
     | HangUpAll
 )
+"""Commands that `conferences/command_handler.py` applies."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForConference:
+    """Command to the live conference of that account and name."""
+
+    auth_id: str
+    name: str
+    command: ConferenceCommand
+
+
+@dataclass(frozen=True, slots=True)
+class ForCall:
+    """Command to a live call of that account."""
+
+    auth_id: str
+    call_uuid: str
+    command: HangUpCall
+
+
+@dataclass(frozen=True, slots=True)
+class ForNode:
+    """Command to the server that receives it."""
+
+    command: WatchAccount
+
+
+Addressed = ForConference | ForCall | ForNode

@@ -95,13 +95,12 @@ class Dispatcher(Registry):
         if any(getattr(effect, name, None) for name in ("muted", "deaf", "silence", "silence_ms")):
             return
         where = lane_of(effect)
-        conference = self.conferences.get(where)
-        call = self.calls.get(self._call_by_channel.get(where, "")) if conference is None else None
-        owner = conference or call
+        call = self.calls.get(self._call_by_channel.get(where, ""))
+        owner = call or self.conference_of_bridge(where)
         if owner is not None:
             recent = [u for u in owner.undone if u[0] > now - SWITCH_OFF_MEMORY_MS and u[1] != effect]
             owner.undone = (*recent[1 - MOST_UNDONE :], (now, effect))
-            self._touched.add(call.call_uuid if call else where)
+            self._touched.add(owner.call_uuid if isinstance(owner, Call) else owner.conference_id)
 
     # Message handlers.
 

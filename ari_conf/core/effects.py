@@ -7,7 +7,7 @@ fails leads to the event `EffectFailed`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.frozen import frozen
@@ -16,28 +16,36 @@ Params = tuple[tuple[str, str], ...]
 
 
 # Effects on a channel in Asterisk.
+#
+# `retry_on_disconnect`: Asterisk may have executed the effect when the connection breaks. A second request does no
+# harm, and is needed: for most of these effects, no event would reveal that the first one was lost.
 
 
 @frozen
 class Ring:
     """Ringing signal to the caller: callers and carriers give up a call that stays silent for some seconds."""
 
+    retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
 
 
 @frozen
 class Answer:
+    retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
 
 
 @frozen
 class HangUp:
+    retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
     reason: Literal["normal", "busy", "rejected"] = "normal"
 
 
 @frozen
 class AddChannel:
+    # A channel that is added twice leaves the bridge and re-enters it.
+    retry_on_disconnect: ClassVar[bool] = False
     channel_id: str
     bridge_id: str
     member_id: int = 0
@@ -46,6 +54,7 @@ class AddChannel:
 
 @frozen
 class RemoveChannel:
+    retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
     bridge_id: str
     member_id: int = 0
@@ -55,12 +64,14 @@ class RemoveChannel:
 class MuteChannel:
     """Mute, on or off: while it is on, nobody hears the channel."""
 
+    retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
     muted: bool
 
 
 @frozen
 class DeafenChannel:
+    retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
     deaf: bool
 
@@ -69,11 +80,13 @@ class DeafenChannel:
 class StartMusic:
     """Music of the default music-on-hold class, for this channel only."""
 
+    retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
 
 
 @frozen
 class StopMusic:
+    retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
 
 
@@ -84,6 +97,7 @@ class SendSilence:
     In a bridge, the phone would hear nothing else.
     """
 
+    retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
     silence: bool
 
@@ -92,6 +106,8 @@ class SendSilence:
 class SendDigits:
     """Digits to the phone, as RFC 4733 events in sequence."""
 
+    # The phone would get the digits twice.
+    retry_on_disconnect: ClassVar[bool] = False
     channel_id: str
     digits: str
 
@@ -100,6 +116,7 @@ class SendDigits:
 class DetectTalking:
     """Talk detection, on or off: while it is on, Asterisk sends TalkingStarted and TalkingFinished."""
 
+    retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
     silence_ms: int | None
     """Milliseconds of silence that end talking. None: talk detection is off."""
@@ -109,6 +126,8 @@ class DetectTalking:
 class DetectBeep:
     channel_id: str
     on: bool
+    call_uuid: str
+    """Call that the channel belongs to: the ids of what listens to the channel name it."""
 
 
 # Effects on a bridge in Asterisk.
@@ -116,16 +135,21 @@ class DetectBeep:
 
 @frozen
 class CreateBridge:
+    # Asterisk answers 409 to a second request, so the effect runner retries this one with more care.
+    retry_on_disconnect: ClassVar[bool] = False
     bridge_id: str
 
 
 @frozen
 class DestroyBridge:
+    retry_on_disconnect: ClassVar[bool] = True
     bridge_id: str
 
 
 @frozen
 class StartRecording:
+    # Asterisk answers 409 to a second request, so the effect runner retries this one with more care.
+    retry_on_disconnect: ClassVar[bool] = False
     bridge_id: str
     recording_id: str
     auth_id: str
@@ -135,6 +159,7 @@ class StartRecording:
 
 @frozen
 class StopRecording:
+    retry_on_disconnect: ClassVar[bool] = True
     bridge_id: str
     recording_id: str
     auth_id: str
@@ -153,6 +178,8 @@ class Target:
 
 @frozen
 class PlayMedia:
+    # The sound might be heard twice.
+    retry_on_disconnect: ClassVar[bool] = False
     target: Target
     playback_id: str
     media: tuple[str, ...]
@@ -160,6 +187,7 @@ class PlayMedia:
 
 @frozen
 class StopPlayback:
+    retry_on_disconnect: ClassVar[bool] = True
     target: Target
     playback_id: str
 
@@ -334,7 +362,7 @@ class CommandReply:
     body: tuple[ReplyField, ...] = ()
 
 
-Effect = (
+AsteriskEffect = (
     Ring
     | Answer
     | HangUp
@@ -347,13 +375,17 @@ Effect = (
     | SendSilence
     | SendDigits
     | DetectTalking
-    | DetectBeep
     | CreateBridge
     | DestroyBridge
     | StartRecording
     | StopRecording
     | PlayMedia
     | StopPlayback
+)
+"""Effects that become requests to Asterisk."""
+ExecutedEffect = (
+    AsteriskEffect
+    | DetectBeep
     | IdentifyCall
     | FetchDocument
     | FetchSoundDocument
@@ -361,11 +393,10 @@ Effect = (
     | WarmSounds
     | StopPreparing
     | ClaimName
-    | ReleaseName
-    | PostCallback
-    | AddAttendanceNote
-    | AddSpeechNote
-    | StoreRecording
-    | ReportProblem
-    | CommandReply
 )
+"""Effects that the effect runner executes once the step is written."""
+PersistedEffect = (
+    ReleaseName | PostCallback | AddAttendanceNote | AddSpeechNote | StoreRecording | ReportProblem | CommandReply
+)
+"""Effects that are part of the step that is written."""
+Effect = ExecutedEffect | PersistedEffect

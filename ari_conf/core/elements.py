@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import Field, dataclass, field, fields
-from functools import cache, partial
-from typing import Any
+from dataclasses import Field, dataclass, field, fields, replace
+from functools import cache
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 from ari_conf.core.bounds import MOST_PATTERNS
+
+T = TypeVar("T")
 
 VOICES = ("WOMAN", "MAN")
 DIGITS = "0123456789*#"
@@ -34,53 +36,70 @@ class InvalidValue(ValueError):
 
 
 @dataclass(frozen=True)
-class AttributeType:
-    parse: Callable[[str], Any]
-    none: Any
+class AttributeType(Generic[T]):
+    """Type of an attribute's value. Its call reads a text, and raises InvalidValue if the text is not allowed."""
+
+    allowed: str
+    """Description of the allowed values, for error texts and the reference."""
+    parse: Callable[[str], T]
+    """Parser. Raises KeyError or ValueError for what is not allowed, and InvalidValue if it has more to say of it."""
+    none: Any = NOT_GIVEN
     """Value of the text `none`, which Plivo's PHP and Ruby SDKs write for false, null, 0 and empty."""
+
+    def __call__(self, text: str) -> T:
+        try:
+            return self.parse(text)
+        except InvalidValue:
+            raise
+        except (KeyError, ValueError):
+            raise InvalidValue(self.allowed) from None
+
+    def read(self, text: str) -> Any:
+        """Return the value of an attribute in a document, or NOT_GIVEN. Raises InvalidValue."""
+        bare = text.strip()
+        if not bare:
+            return NOT_GIVEN
+        return self.none if bare.lower() == "none" else self(text)
+
+
+def attribute_type(allowed: str, none: Any = NOT_GIVEN) -> Callable[[Callable[[str], T]], AttributeType[T]]:
+    """Return a decorator that makes an attribute's type of a parser."""
+    return lambda parse: AttributeType(allowed, parse, none)
 
 
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
+@attribute_type("true or false", none=False)
 def boolean(text: str) -> bool:
-    try:
-        return BOOLEANS[text.strip().lower()]
-    except KeyError:
-        raise InvalidValue("true or false") from None
+    return BOOLEANS[text.strip().lower()]
 
 
-def one_of(*words: str) -> Callable[[str], str]:
+def one_of(*words: str) -> AttributeType[str]:
     by_lower = {word.lower(): word for word in words}
-
-    def parse(text: str) -> str:
-        try:
-            return by_lower[text.strip().lower()]
-        except KeyError:
-            raise InvalidValue(" or ".join(words)) from None
-
-    return parse
+    return AttributeType(" or ".join(words), lambda text: by_lower[text.strip().lower()])
 
 
-def integer(low: int, high: int | None = None) -> Callable[[str], int]:
+def integer(low: int, high: int | None = None) -> AttributeType[int]:
     allowed = f"a whole number from {low} to {high}" if high is not None else f"a whole number, {low} or more"
 
     def parse(text: str) -> int:
         text = text.strip()
         # int() also accepts signs, underscores and digits of other scripts.
         if not (text.isascii() and text.isdigit()):
-            raise InvalidValue(allowed)
+            raise ValueError
         # int() refuses numbers with thousands of digits, and no timer can run that long: values above MAX_INTEGER
         # become MAX_INTEGER.
         digits = text.lstrip("0") or "0"
         value = min(int(digits[: len(str(MAX_INTEGER)) + 1]), MAX_INTEGER)
         if value < low or (high is not None and value > high):
-            raise InvalidValue(allowed)
+            raise ValueError
         return value
 
-    return parse
+    return AttributeType(allowed, parse)
 
 
+@attribute_type("an absolute http or https URL")
 def url(text: str) -> str | None:
     """Return the URL, or None for an empty text: the SDKs write attributes that were not given as empty.
 
@@ -94,7 +113,7 @@ def url(text: str) -> str | None:
         raise InvalidValue(f"an absolute http or https URL of at most {MOST_URL} characters")
     found = URL.fullmatch(text)
     if found is None:
-        raise InvalidValue("an absolute http or https URL")
+        raise ValueError
     text = found[1] + NOT_IN_URL.sub(lambda part: quote(part[0], safe="", errors="replace"), found[2] or "")
     try:
         parts = urlsplit(text)
@@ -102,7 +121,7 @@ def url(text: str) -> str | None:
     except ValueError:
         absolute = False
     if not absolute:
-        raise InvalidValue("an absolute http or https URL")
+        raise ValueError
     if len(text) > MOST_URL:
         raise InvalidValue(f"an absolute http or https URL of at most {MOST_URL} characters, percent-encoded")
     return text
@@ -113,6 +132,10 @@ def without_login(text: str) -> str:
     return LOGIN.sub(r"\1***@", text) if "@" in text else text
 
 
+SOUND_SOURCE = "beep:1, beep:2, {}, or empty"
+
+
+@attribute_type(SOUND_SOURCE.format(url.allowed))
 def sound_source(text: str) -> str | None:
     text = text.strip()
     if text in ("beep:1", "beep:2"):
@@ -120,58 +143,65 @@ def sound_source(text: str) -> str | None:
     try:
         return url(text)
     except InvalidValue as error:
-        raise InvalidValue(f"beep:1, beep:2, {error}, or empty") from None
+        raise InvalidValue(SOUND_SOURCE.format(error)) from None
 
 
+@attribute_type("patterns of the digits 0-9 * #, separated by commas")
 def digit_patterns(text: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text.strip() else ()
     if not all(0 < len(part) <= 100 and set(part) <= set(DIGITS) for part in found):
-        raise InvalidValue("patterns of the digits 0-9 * #, separated by commas")
+        raise ValueError
     if len(found) > MOST_PATTERNS:
         raise InvalidValue(f"at most {MOST_PATTERNS} patterns")
     return found
 
 
+@attribute_type("the digits 0-9 * #")
 def digit_set(text: str) -> str:
     # Each digit is kept once: a text with thousands of digits means no more than the twelve that exist.
     kept = "".join(c for c in dict.fromkeys(text) if c not in ", ")
     if not set(kept) <= set(DIGITS):
-        raise InvalidValue("the digits 0-9 * #")
+        raise ValueError
     return kept
 
 
+@attribute_type(digit_set.allowed, none="")
 def finish_keys(text: str) -> str:
     return "" if text.strip().lower() == "none" else digit_set(text)
 
 
+@attribute_type("digits 0-9 * #, w (0.5 s) and W (1 s), at most 100")
 def digits_and_pauses(text: str) -> str:
     text = text.strip()
     if not set(text) <= set(DIGITS + "wW") or len(text) > 100:
-        raise InvalidValue("digits 0-9 * #, w (0.5 s) and W (1 s), at most 100")
+        raise ValueError
     return text
 
 
+@attribute_type("WOMAN, MAN or Polly.Name")
 def voice_name(text: str) -> str:
     text = text.strip()
     if text.upper() in VOICES:
         return text.upper()
     if len(text) <= 40 and text.startswith("Polly.") and text[6:].isalpha():
         return text
-    raise InvalidValue("WOMAN, MAN or Polly.Name")
+    raise ValueError
 
 
+@attribute_type("a language code such as en-US")
 def language_code(text: str) -> str:
     text = text.strip()
     if not (2 <= len(text) <= 10 and text.replace("-", "").isalnum()):
-        raise InvalidValue("a language code such as en-US")
+        raise ValueError
     return text
 
 
+@attribute_type("a language code such as de or en-US, or auto")
 def spoken_language(text: str) -> str:
     """Return the language in the form that transcription engines use: `en` for `en-US`."""
     found = text.strip().partition("-")[0].lower()
     if found != "auto" and not (len(found) in (2, 3) and found.isascii() and found.isalpha()):
-        raise InvalidValue("a language code such as de or en-US, or auto")
+        raise ValueError
     return found
 
 
@@ -179,22 +209,17 @@ http_method = one_of("GET", "POST")
 transcription = one_of("auto", "hybrid", "manual")
 
 
-def attribute(kind: Callable[[str], Any], default: Any, none: Any = NOT_GIVEN) -> Any:
-    return field(default=default, metadata={"kind": AttributeType(kind, False if kind is boolean else none)})
+loop_count = replace(integer(0), none=0)
+
+
+def attribute(kind: AttributeType[Any], default: Any) -> Any:
+    return field(default=default, metadata={"type": kind})
 
 
 @cache
-def attribute_fields(element: type) -> dict[str, tuple[Field[Any], Callable[[str], Any]]]:
-    """Return the XML attributes of an element class: XML name -> (field, its reader)."""
-    return {_camel(f.name): (f, partial(_read, f.metadata["kind"])) for f in fields(element) if "kind" in f.metadata}
-
-
-def _read(kind: AttributeType, text: str) -> Any:
-    """Return the value, or NOT_GIVEN. Raises InvalidValue if the text is not allowed."""
-    bare = text.strip()
-    if not bare:
-        return NOT_GIVEN
-    return kind.none if bare.lower() == "none" else kind.parse(text)
+def attribute_fields(element: type) -> dict[str, tuple[Field[Any], AttributeType[Any]]]:
+    """Return the XML attributes of an element class: XML name -> (field, its type)."""
+    return {_camel(f.name): (f, f.metadata["type"]) for f in fields(element) if "type" in f.metadata}
 
 
 def _camel(name: str) -> str:
@@ -207,7 +232,7 @@ def _camel(name: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Play:
     url: str
-    loop: int = attribute(integer(0), 1, none=0)
+    loop: int = attribute(loop_count, 1)
     """Number of times that the sound is played; 0: until hangup."""
 
 
@@ -217,7 +242,7 @@ class Speak:
     """Content of the element as well-formed XML: plain text is escaped, and SSML elements are the only elements."""
     voice: str = attribute(voice_name, "WOMAN")
     language: str = attribute(language_code, "en-US")
-    loop: int = attribute(integer(0), 1, none=0)
+    loop: int = attribute(loop_count, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +280,7 @@ class GetDigits:
     timeout: int = attribute(integer(1), 5)
     """Seconds from the end of the prompt to the first digit."""
     digit_timeout: int = attribute(integer(1), 2)
-    finish_on_key: str = attribute(finish_keys, "#", none="")
+    finish_on_key: str = attribute(finish_keys, "#")
     """Keys that end the input; empty: no key does."""
     num_digits: int = attribute(integer(1), 99)
     retries: int = attribute(integer(1), 1)

@@ -17,6 +17,7 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.abort import AbortHandling
 from ari_conf.core.calls.call import Call
+from ari_conf.core.commands import ForCall
 from ari_conf.core.conferences.command_handler import error_reply, handle_command
 from ari_conf.core.effects import (
     AddChannel,
@@ -36,7 +37,8 @@ from ari_conf.core.effects import (
     StopPlayback,
     StopRecording,
 )
-from ari_conf.core.messages import Outputs
+from ari_conf.core.ids import OwnerKind
+from ari_conf.core.messages import HangupRequested, Outputs
 from ari_conf.core.request_params import BUSY
 from ari_conf.core.request_retries import RetriableEffect, lane_of
 
@@ -65,15 +67,17 @@ class Engine(AbortHandling):
 
         The result is not needed once one of the owners has ended. Returns ("", ()) if the call or conference has ended.
         """
-        kind, owner = ids.owner_of(owned_id)
-        if kind == "c":
-            call = self.calls.get(owner)
-            return (call.auth_id, (owner,)) if call is not None and not call.is_ending else ("", ())
-        conference = self.conferences.get(owner)
+        owned = ids.parse(owned_id)
+        if owned is None:
+            return "", ()
+        if owned.kind is OwnerKind.CALL:
+            call = self.calls.get(owned.owner)
+            return (call.auth_id, (owned.owner,)) if call is not None and not call.is_ending else ("", ())
+        conference = self.conferences.get(owned.owner)
         if conference is None:
             return "", ()
-        member = conference.members.get(ids.member_of(owned_id) or 0)
-        return conference.auth_id, (owner, member.call_uuid) if member is not None else (owner,)
+        member = conference.members.get(owned.member_id or 0)
+        return conference.auth_id, (owned.owner, member.call_uuid) if member is not None else (owned.owner,)
 
     def handle_event(self, event: ev.Event, now: int) -> list[Effect]:
         if self._touched:
@@ -129,13 +133,17 @@ class Engine(AbortHandling):
         self._touched.add(conference_id)
         return conference.handle_event(event, now)
 
+    def _to_conference_of(self, bridge_id: str, event: ev.Event, now: int) -> Outputs:
+        conference = self.conference_of_bridge(bridge_id)
+        return self._to_conference(conference.conference_id, event, now) if conference is not None else []
+
     def _of_conference(self, event: _OfConference, now: int) -> Outputs:
         return self._to_conference(event.conference_id, event, now)
 
     def _of_bridge(self, event: _OfBridge, now: int) -> Outputs:
         if isinstance(event, ev.BridgeDestroyed):
             self._insisting.forget(event.bridge_id)
-        return self._to_conference(event.bridge_id, event, now)
+        return self._to_conference_of(event.bridge_id, event, now)
 
     def _of_playback(self, event: _OfPlayback, now: int) -> Outputs:
         return self._to_owner(event.playback_id, event, now)
@@ -165,8 +173,11 @@ class Engine(AbortHandling):
         return out + self._to_call(call.call_uuid, ev.ChannelHungUp(event.channel_id), now)
 
     def _to_owner(self, owned_id: str, event: ev.Event, now: int) -> Outputs:
-        kind, owner = ids.owner_of(owned_id)
-        return self._to_call(owner, event, now) if kind == "c" else self._to_conference(owner, event, now)
+        owned = ids.parse(owned_id)
+        if owned is None:
+            return []
+        deliver = self._to_call if owned.kind is OwnerKind.CALL else self._to_conference
+        return deliver(owned.owner, event, now)
 
     def _on_talking(self, event: ev.TalkingStarted | ev.TalkingFinished, now: int) -> list[Effect]:
         """Handle a talking event on a shorter path.
@@ -215,15 +226,29 @@ class Engine(AbortHandling):
     def _on_command(self, event: ev.CommandReceived, now: int) -> Outputs:
         if event.expires_at <= now:
             return [error_reply(event.command_id, 503, "the command arrived after its deadline: try again")]
-        conference = self.conferences.get(self._conference_by_name.get((event.auth_id, event.conference_name), ""))
+        if isinstance(event.addressed, ForCall):
+            return self._on_call_command(event.command_id, event.addressed, now)
+        name = event.addressed.auth_id, event.addressed.name
+        conference = self.conferences.get(self._conference_by_name.get(name, ""))
         if conference is None or conference.ending or conference.claim != "held":
             return [error_reply(event.command_id, 404, "conference not found")]
         self._touched.add(conference.conference_id)
-        out = handle_command(conference, event, now)
+        out = handle_command(conference, event.command_id, event.addressed.command, now)
         if len(out) == 1 and isinstance(out[0], CommandReply) and out[0].status >= 400:
             # A rejected command has changed nothing, so any number of them must not cause writes of the conference.
             self._touched.discard(conference.conference_id)
         return out
+
+    def _on_call_command(self, command_id: str, addressed: ForCall, now: int) -> Outputs:
+        call = self.calls.get(addressed.call_uuid)
+        if call is None or call.is_ending or call.auth_id != addressed.auth_id:
+            return [error_reply(command_id, 404, "call not found")]
+        self._touched.add(call.call_uuid)
+        out: Outputs = []
+        if (conference := self._conference_of(call)) is not None:
+            self._touched.add(conference.conference_id)
+            out += conference.leave(call.channel_id, "api_hangup", now)
+        return [*out, HangupRequested(call.call_uuid), CommandReply(command_id, 204)]
 
     def _on_account_watched(self, event: ev.AccountWatched, now: int) -> Outputs:
         auth_id, until = event.auth_id, event.until
@@ -244,11 +269,9 @@ class Engine(AbortHandling):
             return self._not_done(effect, event, now)
         match effect:
             case AddChannel(_, bridge_id) | RemoveChannel(_, bridge_id):
-                return self._to_conference(bridge_id, event, now)
-            case CreateBridge(bridge_id) | DestroyBridge(bridge_id):
-                return self._to_conference(bridge_id, event, now)
-            case StartRecording(bridge_id):
-                return self._to_conference(bridge_id, event, now)
+                return self._to_conference_of(bridge_id, event, now)
+            case CreateBridge(bridge_id) | DestroyBridge(bridge_id) | StartRecording(bridge_id):
+                return self._to_conference_of(bridge_id, event, now)
             case PlayMedia(target, playback_id):
                 # The sound is skipped. If it may have started, it must not continue behind the next sound.
                 doubtful = not (event.target_gone or event.refused)
@@ -270,21 +293,24 @@ class Engine(AbortHandling):
     def _awaited(self, effect: RetriableEffect) -> bool:
         """Return whether a call or conference waits for this effect in order to end."""
         ends = isinstance(effect, HangUp | DestroyBridge)
-        return ends and (lane_of(effect) in self._call_by_channel or lane_of(effect) in self.conferences)
+        return ends and self._has_owner(lane_of(effect))
+
+    def _has_owner(self, channel_or_bridge: str) -> bool:
+        """Return whether a call has this channel, or a conference this bridge."""
+        return channel_or_bridge in self._call_by_channel or self.conference_of_bridge(channel_or_bridge) is not None
 
     def _not_done(self, effect: RetriableEffect, event: ev.EffectFailed, now: int) -> Outputs:
         if event.target_gone:
             self._insisting.settled(effect)
         elif self._is_wanted(effect):
             self._insisting.failed(effect, now)
-        return self._to_conference(effect.bridge_id, event, now) if isinstance(effect, StopRecording) else []
+        return self._to_conference_of(effect.bridge_id, event, now) if isinstance(effect, StopRecording) else []
 
     def _is_wanted(self, effect: RetriableEffect) -> bool:
         """Return whether the effect is still wanted; otherwise a later request has replaced it."""
         if isinstance(effect, HangUp | DestroyBridge):
             return not self._awaited(effect)
-        where = lane_of(effect)
-        return (where in self.conferences or where in self._call_by_channel) and self.wanted(effect) == effect
+        return self._has_owner(lane_of(effect)) and self.wanted(effect) == effect
 
     def _ask_again(self, now: int) -> list[Effect]:
         return self._resolve([effect for effect in self._insisting.due(now) if self._is_wanted(effect)], now)
@@ -316,15 +342,8 @@ class Engine(AbortHandling):
         return effects
 
 
-_OfConference = ev.NameClaimed | ev.NameTaken
-_OfBridge = (
-    ev.ChannelEnteredBridge
-    | ev.ChannelLeftBridge
-    | ev.BridgeCreated
-    | ev.BridgeDestroyed
-    | ev.RecordingStarted
-    | ev.RecordingFinished
-)
+_OfConference = ev.NameClaimed | ev.NameTaken | ev.RecordingStarted | ev.RecordingFinished
+_OfBridge = ev.ChannelEnteredBridge | ev.ChannelLeftBridge | ev.BridgeCreated | ev.BridgeDestroyed
 _OfPlayback = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackStarted | ev.PlaybackFinished
 _OfPhone = ev.PhoneHeld | ev.PhoneResumed | ev.StreamSeen | ev.AudioStopped | ev.NothingSent
 _OfFetch = ev.DocumentFetched | ev.DocumentFailed | ev.SoundDocumentFetched | ev.SoundDocumentFailed

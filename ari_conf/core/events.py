@@ -1,13 +1,13 @@
 """Events: facts in the past tense, from Asterisk, from the result of an effect, from the API, or from the clock.
 
-Times are epoch milliseconds. The event about an effect's result carries the effect's id: `playback_id` and `fetch_id`
-name their owner (see `ids`), so that no table is needed to find the owner of a result.
+Times are epoch milliseconds. The event about an effect's result carries the effect's id: it names
+its owner (see `ids`), so that no table is needed to find the owner of a result.
 """
 
 from __future__ import annotations
 
 from ari_conf.core.account import Account
-from ari_conf.core.commands import Command
+from ari_conf.core.commands import ForCall, ForConference
 from ari_conf.core.effects import Effect
 from ari_conf.core.elements import Element, Play, Prompt, Speak
 from ari_conf.core.frozen import frozen
@@ -175,7 +175,7 @@ class PlaybackFinished:
 
 @frozen
 class RecordingStarted:
-    bridge_id: str
+    conference_id: str
     recording_id: str
     already_running: bool = False
     """Reconciliation found the recording running: it started earlier, while no server received events."""
@@ -183,7 +183,7 @@ class RecordingStarted:
 
 @frozen
 class RecordingFinished:
-    bridge_id: str
+    conference_id: str
     recording_id: str
     failed: bool = False
 
@@ -246,9 +246,7 @@ class CommandReceived:
     """Command from the API. Each is received once: its `CommandReply` is persisted together with its changes."""
 
     command_id: str
-    auth_id: str
-    conference_name: str
-    command: Command
+    addressed: ForConference | ForCall
     expires_at: int
     """Time at which the API client stops waiting; afterwards the command must not be applied."""
 

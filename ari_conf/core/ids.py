@@ -1,45 +1,145 @@
-"""Ids that name their owner.
+"""Ids that name their owner: of bridges, recordings, playbacks, fetches and taps.
 
-The id of a playback or fetch begins with its owner, so that the result finds the owner without a table of outstanding
-requests: `c.CALL.…` for a call, `m.CONFERENCE.MEMBER.…` for a member, `b.CONFERENCE.…` for a whole conference.
+The result of an effect, or an event about a thing in Asterisk, therefore finds the owner without a table of outstanding
+requests, also after a restart. An id begins with the owner, and the owner gives the rest:
+
+| id | owner |
+|---|---|
+| `c.CALL.…` | call, by its UUID |
+| `m.CONFERENCE.MEMBER.…` | member, by the conference's id and the member's |
+| `b.CONFERENCE.…` | whole conference |
 """
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import NamedTuple
+
+BRIDGE, RECORDING, TAP = "bridge", "recording", "tap"
+"""Kinds of things that the rest of an id may begin with. The rest of a playback's or fetch's id does not."""
+MAX_DIGITS = 18
+
+
+class OwnerKind(StrEnum):
+    CALL = "c"
+    MEMBER = "m"
+    CONFERENCE = "b"
+
+
+KINDS = {kind.value: kind for kind in OwnerKind}
+
+
+class OwnedId(NamedTuple):
+    """Id in its parts; `str` returns its text."""
+
+    kind: OwnerKind
+    owner: str
+    """UUID of the call, or id of the conference, also of a member's."""
+    member_id: int | None
+    rest: tuple[str, ...]
+
+    def __str__(self) -> str:
+        member = () if self.member_id is None else (str(self.member_id),)
+        return ".".join((self.kind, self.owner, *member, *self.rest))
+
+    @property
+    def call_uuid(self) -> str | None:
+        return self.owner if self.kind is OwnerKind.CALL else None
+
+    @property
+    def conference_id(self) -> str | None:
+        return self.owner if self.kind is not OwnerKind.CALL else None
+
+
+def parse(text: str) -> OwnedId | None:
+    """Return the parts of an id; None if the text is no such id."""
+    letter, *parts = text.split(".")
+    kind = KINDS.get(letter)
+    if kind is None or not parts or not parts[0]:
+        return None
+    if kind is not OwnerKind.MEMBER:
+        return OwnedId(kind, parts[0], None, tuple(parts[1:]))
+    number = parts[1] if len(parts) > 1 else ""
+    if not (number.isascii() and number.isdigit() and len(number) <= MAX_DIGITS):
+        return None
+    return OwnedId(kind, parts[0], int(number), tuple(parts[2:]))
+
 
 def for_call(call_uuid: str, *rest: object) -> str:
-    return ".".join(("c", call_uuid, *map(str, rest)))
+    return str(OwnedId(OwnerKind.CALL, call_uuid, None, tuple(map(str, rest))))
 
 
 def for_member(conference_id: str, member_id: int, *rest: object) -> str:
-    return ".".join(("m", conference_id, str(member_id), *map(str, rest)))
+    return str(OwnedId(OwnerKind.MEMBER, conference_id, member_id, tuple(map(str, rest))))
 
 
 def for_conference(conference_id: str, *rest: object) -> str:
-    return ".".join(("b", conference_id, *map(str, rest)))
-
-
-def owner_of(owned_id: str) -> tuple[str, str]:
-    """Return the owner of the id: "c" and the call's UUID, or another letter and the conference's id."""
-    kind, _, rest = owned_id.partition(".")
-    return kind, rest.partition(".")[0]
+    return str(OwnedId(OwnerKind.CONFERENCE, conference_id, None, tuple(map(str, rest))))
 
 
 def call_of(owned_id: str) -> str | None:
     """Return the UUID of the call that the id belongs to, or None if no call owns it."""
-    kind, _, rest = owned_id.partition(".")
-    return rest.partition(".")[0] if kind == "c" else None
+    owned = parse(owned_id)
+    return owned.call_uuid if owned is not None else None
 
 
 def conference_of(owned_id: str) -> str | None:
-    kind, _, rest = owned_id.partition(".")
-    return rest.partition(".")[0] if kind in ("m", "b") else None
+    """Return the id of the conference that the id, or its member, belongs to; None if it is a call's."""
+    owned = parse(owned_id)
+    return owned.conference_id if owned is not None else None
 
 
 def member_of(owned_id: str) -> int | None:
-    parts = owned_id.split(".")
-    return int(parts[2]) if parts[0] == "m" and len(parts) > 2 and parts[2].isdigit() else None
+    owned = parse(owned_id)
+    return owned.member_id if owned is not None else None
 
 
-def last_part(owned_id: str) -> str:
-    return owned_id.rpartition(".")[2]
+# Bridges, recordings, taps.
+
+
+def bridge_id(conference_id: str) -> str:
+    """Return the id of the bridge in which the conference's members hear each other."""
+    return for_conference(conference_id, BRIDGE)
+
+
+class RecordingName(NamedTuple):
+    """Name of a conference's recording in Asterisk; `str` returns its text. Asterisk has a folder for each account."""
+
+    auth_id: str
+    conference_id: str
+    recording_id: str
+    """RecordingID of the API and the callbacks."""
+
+    def __str__(self) -> str:
+        return f"{self.auth_id}/{for_conference(self.conference_id, RECORDING, self.recording_id)}"
+
+
+def parse_recording_name(text: str) -> RecordingName | None:
+    """Return the parts of a recording's name in Asterisk; None if the server has not made it."""
+    auth_id, _, owned_id = text.rpartition("/")
+    match parse(owned_id):
+        case OwnedId(OwnerKind.CONFERENCE, conference_id, None, (kind, recording_id)) if kind == RECORDING and auth_id:
+            return RecordingName(auth_id, conference_id, recording_id)
+    return None
+
+
+class TapIds(NamedTuple):
+    """Ids of what listens to a channel on behalf of a call."""
+
+    bridge_id: str
+    snoop_channel_id: str
+    media_channel_id: str
+
+
+def tap_ids(call_uuid: str, application: str, process: str, number: int) -> TapIds:
+    """Return the ids of a call's tap. `process` and `number` make them unique, since an id is used only once."""
+    name = for_call(call_uuid, TAP, application.replace(".", "%2E"), process, number)
+    return TapIds(name, f"{name}.snoop", f"{name}.media")
+
+
+def tap_creator(some_id: str) -> tuple[str, str] | None:
+    """Return (application, process) of the server that created a tap's channel or bridge, or None if it is no tap's."""
+    match parse(some_id):
+        case OwnedId(OwnerKind.CALL, _, None, (kind, application, process, *_)) if kind == TAP:
+            return application.replace("%2E", "."), process
+    return None

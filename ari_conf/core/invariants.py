@@ -18,6 +18,7 @@ from ari_conf.core.conferences.recording import Recording
 from ari_conf.core.effects import Target
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.elements import Wait
+from ari_conf.core.ids import OwnerKind
 from ari_conf.core.playback.player import Player
 from ari_conf.core.playback.private_playback import PrivatePlayback
 from ari_conf.core.request_params import plausible
@@ -121,7 +122,8 @@ def of_conference(conference: Conference) -> Iterator[str]:
             yield "a member's id"
         yield from _of_member(member, conference)
     for owner, player in conference.players.items():
-        if not owner.startswith(f"{ids.for_conference(conference.conference_id)}."):
+        owned = ids.parse(owner)
+        if owned is None or (owned.kind, owned.owner) != (OwnerKind.CONFERENCE, conference.conference_id):
             yield "the owner of a sound"
         yield from _of_player(player, owner, Target("bridge", conference.bridge_id))
     if conference.recording is not None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, overload
 
+from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.effects import Effect
@@ -135,6 +136,10 @@ class Registry:
     def _conference_of(self, call: Call) -> Conference | None:
         return self.conferences.get(call.conference_id) if call.conference_id else None
 
+    def conference_of_bridge(self, bridge_id: str) -> Conference | None:
+        conference = self.conferences.get(ids.conference_of(bridge_id) or "")
+        return conference if conference is not None and conference.bridge_id == bridge_id else None
+
     def wanted(self, effect: RetriableEffect) -> RetriableEffect:
         """Return the latest request to Asterisk about the same aspect, according to the state."""
         call = self.calls.get(self._call_by_channel.get(getattr(effect, "channel_id", ""), ""))
@@ -184,7 +189,7 @@ class Registry:
     def _forget_conference(self, conference: Conference) -> None:
         self.conferences.pop(conference.conference_id, None)
         self._given_up.discard(conference.conference_id)
-        self._insisting.forget(conference.conference_id)
+        self._insisting.forget(conference.bridge_id)
         self._unindex_name(conference)
 
     def _take_name(self, conference: Conference) -> None:

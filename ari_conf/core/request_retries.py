@@ -15,8 +15,7 @@ from ari_conf.core.backoff import again_ms
 from ari_conf.core.bounds import INSISTED_AT_ONCE, MOST_INSISTED
 from ari_conf.core.calls.gather import Gather
 from ari_conf.core.calls.state import CallState
-from ari_conf.core.conferences.media_control import FLOOR_SILENCE_MS
-from ari_conf.core.conferences.member import Member
+from ari_conf.core.conferences.member import FLOOR_SILENCE_MS, Member
 from ari_conf.core.effects import (
     DeafenChannel,
     DestroyBridge,

@@ -353,9 +353,9 @@ def _attributes(node: Node, element: type, warnings: _Warnings) -> dict[str, Any
         if name not in known:
             _unknown(name, node.tag, known, warnings)
             continue
-        field, read = known[name]
+        field, kind = known[name]
         try:
-            value = read(text)
+            value = kind.read(text)
         except el.InvalidValue as error:
             given = f'{node.tag}: {name}="{_cut(el.without_login(text))}"'
             warnings.append(f"{given} is not allowed ({error}); {_shown(field.default)} is used")
@@ -414,7 +414,7 @@ def _text(node: Node) -> str:
 def _address(node: Node, warnings: _Warnings) -> str:
     """Return the URL in an element's text; "", with a warning, if the text is not a URL."""
     text = _text(node)
-    must_be = "an absolute http or https URL"
+    must_be = el.url.allowed
     try:
         if found := el.url(text):
             _about_url(node.tag, text, found, warnings)

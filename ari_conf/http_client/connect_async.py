@@ -17,27 +17,16 @@ from aiohttp.client_proto import ResponseHandler
 
 from ari_conf.common.fair_shares import Shares
 from ari_conf.http_client import dns_lookup, url_guard
-from ari_conf.http_client.prepared_request import (
-    FRAMING_PER_BYTE,
-    KEPT_ALIVE_S,
-    MOST_HEAD,
-    MOST_INTERIM,
-    TOO_MUCH_HEAD,
-    tls_context,
-)
+from ari_conf.http_client.policy import KEEP_ALIVE_S, AttemptFailed, ResponseMeter, tls_context
 from ari_conf.http_client.url_guard import Networks
 
-LOOKUPS_WAITING = 1000
+MAX_WAITING_LOOKUPS = 1000
 """Maximum number of waiting look-ups of an account; further ones are refused."""
-PIECE = 8 * 1024
+MAX_UNCHECKED_BYTES = 8 * 1024
 """Bytes after which received data is checked: a packet may hold ten thousand responses."""
 
-asker: ContextVar[str] = ContextVar("asker", default="")
-"""The account on whose behalf this task sends requests."""
-
-
-class TooMuch(aiohttp.ClientError):
-    """Failure of a response that exceeds a bound; the text is a sentence."""
+current_account: ContextVar[str] = ContextVar("current_account", default="")
+"""The account on behalf of which this task sends requests."""
 
 
 class CheckedResolver(AbstractResolver):
@@ -45,8 +34,8 @@ class CheckedResolver(AbstractResolver):
 
     def __init__(self, networks: Networks) -> None:
         self._networks = networks
-        self._turns = Shares(dns_lookup.AT_ONCE, dns_lookup.OF_ACCOUNT, LOOKUPS_WAITING)
-        self._under_way: dict[tuple[str, int], asyncio.Task[dns_lookup.Found]] = {}
+        self._turns = Shares(dns_lookup.MAX_LOOKUPS, dns_lookup.MAX_LOOKUPS_PER_ACCOUNT, MAX_WAITING_LOOKUPS)
+        self._in_progress: dict[tuple[str, int], asyncio.Task[dns_lookup.Addresses]] = {}
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -54,90 +43,88 @@ class CheckedResolver(AbstractResolver):
         """Return the checked addresses of `host`. Raises TooManyWaiting, and what `url_guard.resolve` raises."""
         return [
             ResolveResult(
-                hostname=host, host=address[0], port=port, family=of, proto=0, flags=int(socket.AI_NUMERICHOST)
+                hostname=host, host=address[0], port=port, family=family, proto=0, flags=int(socket.AI_NUMERICHOST)
             )
-            for of, address in await self._look_up(host, port)
+            for family, address in await self._look_up(host, port)
         ]
 
-    async def _look_up(self, host: str, port: int) -> dns_lookup.Found:
+    async def _look_up(self, host: str, port: int) -> dns_lookup.Addresses:
         key = host, port
-        looking_up = self._under_way.get(key)
+        looking_up = self._in_progress.get(key)
         if looking_up is None:
             async with AsyncExitStack() as turn:
                 # Not every task has set its account; without one, each host name has a share of its own.
-                await turn.enter_async_context(self._turns.turn(asker.get() or host))
-                looking_up = self._under_way.get(key)
+                await turn.enter_async_context(self._turns.turn(current_account.get() or host))
+                looking_up = self._in_progress.get(key)
                 if looking_up is None:
-                    looking_up = asyncio.create_task(self._in_thread(key, turn.pop_all()))
-                    looking_up.add_done_callback(_seen)
-                    self._under_way[key] = looking_up
+                    looking_up = asyncio.create_task(self._look_up_in_thread(key, turn.pop_all()))
+                    looking_up.add_done_callback(_retrieve_exception)
+                    self._in_progress[key] = looking_up
         # A canceled waiter must not cancel the look-up that others wait for, nor free its turn: the thread is busy.
         return await asyncio.shield(looking_up)
 
-    async def _in_thread(self, key: tuple[str, int], turn: AsyncExitStack) -> dns_lookup.Found:
+    async def _look_up_in_thread(self, key: tuple[str, int], turn: AsyncExitStack) -> dns_lookup.Addresses:
         async with turn:
             try:
                 return await asyncio.wrap_future(dns_lookup.start(*key, self._networks))
             finally:
-                del self._under_way[key]
+                del self._in_progress[key]
 
     async def close(self) -> None:
-        for looking_up in tuple(self._under_way.values()):
+        for looking_up in tuple(self._in_progress.values()):
             looking_up.cancel()
 
 
-def _seen(looking_up: asyncio.Task[dns_lookup.Found]) -> None:
+def _retrieve_exception(looking_up: asyncio.Task[dns_lookup.Addresses]) -> None:
     if not looking_up.cancelled():
         looking_up.exception()  # retrieves it: otherwise asyncio logs an error if no task waits any more
 
 
 class _Handler(ResponseHandler):
-    """Handler that limits what aiohttp does not: interim responses, the head, body framing (chunk sizes, trailers)."""
+    """Handler that bounds what aiohttp does not: interim responses, heads, and framing (chunk sizes, trailers)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self._begin()
+        self._reset()
 
     def set_response_params(self, **params: Any) -> None:
-        """Reset the counters; aiohttp calls this before each request."""
-        self._begin()
+        """Reset the meter; aiohttp calls this before each request."""
+        self._reset()
         super().set_response_params(**params)
 
-    def _begin(self) -> None:
-        self._received = self._interim = self._answers = 0
+    def _reset(self) -> None:
+        self._meter = ResponseMeter()
         self._body: aiohttp.StreamReader | None = None
 
     def feed_data(self, data: Any, size: int = 0) -> None:
-        """Count a response; aiohttp calls this for each one, with (message, body)."""
+        """Report a head to the meter; aiohttp calls this for each one, with (message, body)."""
         if 100 <= data[0].code < 200:
-            self._interim += 1
+            self._meter.receive_interim_head()
         else:
-            self._answers += 1
+            self._meter.receive_final_head()
             self._body = data[1]
-        if self._interim <= MOST_INTERIM:
-            super().feed_data(data, size)
+        super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
-        if len(data) <= PIECE:
-            self._piece_received(data)
+        if len(data) <= MAX_UNCHECKED_BYTES:
+            self._receive(data)
             return
-        for first in range(0, len(data), PIECE):
+        for first in range(0, len(data), MAX_UNCHECKED_BYTES):
             if self.transport is None or self.transport.is_closing():
                 return
-            self._piece_received(data[first : first + PIECE])
+            self._receive(data[first : first + MAX_UNCHECKED_BYTES])
 
-    def _piece_received(self, piece: bytes) -> None:
-        self._received += len(piece)
-        super().data_received(piece)
-        if self._interim > MOST_INTERIM or (self._received >= MOST_HEAD and not self._answers):
-            self._refuse(TOO_MUCH_HEAD)
-        elif self._answers > 1:
-            self._refuse("it sent more than one response")
-        elif self._body and self._received > 2 * MOST_HEAD + FRAMING_PER_BYTE * self._body.total_bytes:
-            self._refuse("its response has more framing around the body than body")
+    def _receive(self, data: bytes) -> None:
+        self._meter.received_bytes += len(data)
+        try:
+            super().data_received(data)
+            if self._body is not None:
+                self._meter.body_bytes = self._body.total_bytes
+            self._meter.check()
+        except AttemptFailed as error:
+            self._abort(error)
 
-    def _refuse(self, why: str) -> None:
-        error = TooMuch(why)
+    def _abort(self, error: AttemptFailed) -> None:
         self.set_exception(error)
         if self._body is not None and not self._body.is_eof():
             self._body.set_exception(error)
@@ -161,7 +148,7 @@ def pinned_session(networks: Networks) -> aiohttp.ClientSession:
         ssl=tls_context(),
         # No limit: a request that waits for a free connection would wait for other users' slow servers.
         limit=0,
-        keepalive_timeout=KEPT_ALIVE_S,
+        keepalive_timeout=KEEP_ALIVE_S,
     )
     return aiohttp.ClientSession(
         connector=connector, connector_owner=True, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False

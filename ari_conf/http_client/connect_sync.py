@@ -12,8 +12,6 @@ import io
 import socket
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import urllib3
@@ -21,46 +19,30 @@ from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from ari_conf.http_client import url_guard
-from ari_conf.http_client.dns_lookup import DnsLookups
-from ari_conf.http_client.prepared_request import (
-    KEPT_ALIVE_S,
-    MOST_HEAD,
-    MOST_INTERIM,
-    TOO_MUCH_HEAD,
-    AttemptFailed,
+from ari_conf.http_client.dns_lookup import Addresses, DnsLookups
+from ari_conf.http_client.policy import (
+    KEEP_ALIVE_S,
+    Exchange,
+    ResponseMeter,
+    no_address,
+    not_connected,
     tls_context,
+    tls_failed,
 )
 from ari_conf.http_client.url_guard import Networks
 
-HOSTS_KEPT_ALIVE = 8
-"""Number of hosts to which one thread keeps connections alive."""
-MOST_BODY = 1024 * 1024
-"""Maximum number of bytes read of a body, including its framing; far less of it is needed."""
+MAX_HOSTS_KEPT_ALIVE = 8
+"""Maximum number of hosts to which one thread keeps connections alive."""
 lookups = DnsLookups()
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits of the attempt that this thread is making."""
-
-    connect_s: float
-    read_s: float
-    deadline: float
-    """Deadline in seconds of time.monotonic()."""
-    networks: Networks
-    account: str = ""
-    """The account whose share of look-ups is used."""
-
-    def time_left(self, most: float) -> float:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("no time left")
-        return min(left, most)
-
-
 class _ThreadState(threading.local):
-    limits: Limits
+    """The attempt that this thread is making. urllib3 passes nothing to the code that connects and reads."""
+
+    exchange: Exchange
+    networks: Networks
+    account: str
+    """The account whose share of look-ups is used."""
     pools: dict[Networks, _Pools]
 
     def __init__(self) -> None:
@@ -70,26 +52,26 @@ class _ThreadState(threading.local):
 thread_state = _ThreadState()
 
 
-class EnoughRead(Exception):
-    """Signal that more than `most` bytes were received."""
+def begin(exchange: Exchange, networks: Networks, account: str) -> None:
+    """Begin an attempt of this thread: `networks` are allowed besides the public Internet, `account` looks names up."""
+    thread_state.exchange, thread_state.networks, thread_state.account = exchange, networks, account
 
 
 class _TimedReads(io.RawIOBase):
     """Reader that sets the socket timeout before each packet: the socket's own timeout restarts with every byte."""
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, most: int) -> None:
-        self._raw, self._sock = raw, sock
-        self.left = most
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, meter: ResponseMeter) -> None:
+        self._raw, self._sock, self._meter = raw, sock, meter
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        if self.left <= 0:
-            raise EnoughRead
-        self._sock.settimeout(thread_state.limits.time_left(thread_state.limits.read_s))
+        self._meter.check()
+        exchange = thread_state.exchange
+        self._sock.settimeout(exchange.time_left(time.monotonic(), exchange.read_s))
         count = self._raw.readinto(buffer)
-        self.left -= count or 0
+        self._meter.received_bytes += count or 0
         return count
 
     def close(self) -> None:
@@ -100,32 +82,32 @@ class _TimedReads(io.RawIOBase):
 class _TimedResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self._reads = _TimedReads(self.fp.detach(), sock, MOST_HEAD)
-        self._interim = -1
-        self.fp = io.BufferedReader(self._reads)
+        self._meter = ResponseMeter()
+        self.fp = io.BufferedReader(_TimedReads(self.fp.detach(), sock, self._meter))
 
     def begin(self) -> None:
-        try:
-            super().begin()
-        except EnoughRead:
-            raise AttemptFailed("body", TOO_MUCH_HEAD) from None
-        self._reads.left = MOST_BODY
+        super().begin()
+        self._meter.receive_final_head()
 
     def _read_status(self) -> tuple[str, int, str]:
-        """Count the response; http.client calls this for the final response and for each interim response."""
-        self._interim += 1
-        if self._interim > MOST_INTERIM:
-            raise AttemptFailed("body", TOO_MUCH_HEAD)
+        """Count interim responses; http.client calls this for each of them and for the final response."""
         found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+        if found[1] == http.HTTPStatus.CONTINUE:  # http.client takes other 1xx for final responses
+            self._meter.receive_interim_head()
         return found
 
+    def read(self, amt: int | None = None) -> bytes:
+        body = super().read(amt)
+        self._meter.body_bytes += len(body)
+        return body
 
-def _connected(host: str, port: int) -> socket.socket:
-    """Return a socket connected to the first checked address that accepts. Raises AttemptFailed."""
-    limits = thread_state.limits
-    until = time.monotonic() + limits.time_left(limits.connect_s)
+
+def _connect(host: str, port: int) -> socket.socket:
+    """Return a socket connected to the first checked address that accepts. Raises AttemptFailed, RequestRefused."""
+    exchange, now = thread_state.exchange, time.monotonic()
+    until = now + exchange.time_left(now, exchange.connect_s)
     error: OSError = TimeoutError("timed out")
-    addresses = _addresses(host, port, until)
+    addresses = _look_up(host, port, until)
     for index, (family, address) in enumerate(addresses):
         left = (until - time.monotonic()) / (len(addresses) - index)
         if left <= 0:
@@ -142,17 +124,16 @@ def _connected(host: str, port: int) -> socket.socket:
             # ct includes the TLS handshake.
             sock.settimeout(max(until - time.monotonic(), 0.001))
             return sock
-    raise AttemptFailed("connect", f"no connection to {host}: {error.strerror or error}".lower()) from None
+    raise not_connected(host, f"{error.strerror or error}".lower()) from None
 
 
-def _addresses(host: str, port: int, until: float) -> Sequence[url_guard.Resolved]:
-    limits = thread_state.limits
+def _look_up(host: str, port: int, until: float) -> Addresses:
     try:
-        return lookups.look_up(limits.account, host, port, limits.networks, until)
+        return lookups.look_up(thread_state.account, host, port, thread_state.networks, until)
     except TimeoutError:
-        raise AttemptFailed("connect", f"no connection to {host}: its name was not resolved in time") from None
+        raise not_connected(host, "its name was not resolved in time") from None
     except OSError as error:
-        raise AttemptFailed("dns", f"the name {host} has no address: {error.strerror or error}") from None
+        raise no_address(host, error.strerror or error) from None
 
 
 class _Http(HTTPConnection):
@@ -160,7 +141,7 @@ class _Http(HTTPConnection):
     used_at = 0.0
 
     def _new_conn(self) -> socket.socket:
-        return _connected(self.host.strip("[]"), self.port or self.default_port)
+        return _connect(self.host.strip("[]"), self.port or self.default_port)
 
 
 class _Https(HTTPSConnection):
@@ -168,23 +149,23 @@ class _Https(HTTPSConnection):
     used_at = 0.0
 
     def _new_conn(self) -> socket.socket:
-        return _connected(self.host.strip("[]"), self.port or self.default_port)
+        return _connect(self.host.strip("[]"), self.port or self.default_port)
 
     def connect(self) -> None:
         try:
             super().connect()
         except TimeoutError:
-            raise AttemptFailed("connect", f"no connection to {self.host}: timed out") from None
+            raise not_connected(self.host, "timed out") from None
         except (OSError, urllib3.exceptions.HTTPError) as error:
-            raise AttemptFailed("tls", f"no TLS connection: {error}") from None
+            raise tls_failed(error) from None
 
 
 class _IdleTimeoutMixin:
-    """Mixin of pools: before the next use, closes a connection that was idle for longer than KEPT_ALIVE_S."""
+    """Mixin of pools: before the next use, closes a connection that was idle for longer than KEEP_ALIVE_S."""
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         conn: Any = super()._get_conn(timeout)  # type: ignore[misc]
-        if conn.used_at < time.monotonic() - KEPT_ALIVE_S:
+        if conn.used_at < time.monotonic() - KEEP_ALIVE_S:
             conn.close()  # urllib3 opens it again, which checks the address
         return conn
 
@@ -204,12 +185,13 @@ class _HttpsPool(_IdleTimeoutMixin, HTTPSConnectionPool):
 
 class _Pools(PoolManager):
     def __init__(self) -> None:
-        super().__init__(HOSTS_KEPT_ALIVE, maxsize=1)
+        super().__init__(MAX_HOSTS_KEPT_ALIVE, maxsize=1)
         self.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
 
-def pool(scheme: str, host: str, port: int, networks: Networks) -> HTTPConnectionPool:
+def pool(scheme: str, host: str, port: int) -> HTTPConnectionPool:
     """Return this thread's pool for a host. Connections are not shared between sets of networks, which may differ."""
+    networks = thread_state.networks
     pools = thread_state.pools.get(networks)
     if pools is None:
         pools = thread_state.pools[networks] = _Pools()

@@ -8,24 +8,22 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from ari_conf.errors import RequestRefused
 from ari_conf.http_client import connect_sync
-from ari_conf.http_client.prepared_request import (
-    MOST_REDIRECTS,
-    NO_ANSWER,
-    AttemptFailed,
-    PreparedRequest,
-    next_hop,
-    prepare,
-    too_many_redirects,
+from ari_conf.http_client.policy import (
+    FAILURES,
+    MAX_DISCARDED_BYTES,
+    BodyLimit,
+    Exchange,
+    ResponseTooLong,
+    not_http,
+    timed_out,
 )
-from ari_conf.http_client.retry_policy import AttemptOutcome, RetryPolicy, retry_after_ms
+from ari_conf.http_client.prepared_request import PreparedRequest
+from ari_conf.http_client.retry_policy import AttemptOutcome, RetryPolicy
 from ari_conf.http_client.signature import Pairs
 from ari_conf.http_client.url_guard import Networks
 
-READ_AT_ONCE = 16 * 1024
-MOST_BYTES = 100 * 1024
-"""Bytes of a response body that are read and discarded; if there are more, the connection is closed."""
+READ_BYTES = 16 * 1024
 
 
 def attempt(
@@ -44,78 +42,63 @@ def attempt(
     `url` is without its fragment. The body of the response is not used: a 2xx whose body does not end counts as
     delivered. A body that breaks off leaves the delivery in doubt, and the outcome is `broken`.
     """
-    at_ms, started = time.time_ns() // 1_000_000, time.monotonic()
-    deadline = started + remaining_ms / 1000
-    connect_sync.thread_state.limits = connect_sync.Limits(
-        policy.connect_ms / 1000, policy.read_ms / 1000, deadline, allowed_networks, account
+    exchange = Exchange(
+        method,
+        url,
+        params,
+        tokens=tokens,
+        policy=policy,
+        remaining_ms=remaining_ms,
+        at_ms=time.time_ns() // 1_000_000,
+        now=time.monotonic(),
     )
-
-    def elapsed() -> int:
-        return int((time.monotonic() - started) * 1000)
-
-    hops: list[str] = []
+    connect_sync.begin(exchange, allowed_networks, account)
     try:
-        status, retry_after = _follow(method, url, params, tokens, allowed_networks, hops)
-    except RequestRefused as error:
-        return AttemptOutcome(at_ms, elapsed(), failure="refused", reason=str(error), redirects=len(hops))
-    except AttemptFailed as error:
-        return AttemptOutcome(at_ms, elapsed(), failure=error.failure, reason=error.reason, redirects=len(hops))
-    wait_ms = retry_after_ms(retry_after, time.time_ns() // 1_000_000)
-    return AttemptOutcome(at_ms, elapsed(), status, retry_after_ms=wait_ms, redirects=len(hops))
+        while (request := exchange.next_request()) is not None:
+            response = _send(request, exchange)
+            exchange.receive_head(response.status, response.headers)
+    except FAILURES as error:
+        exchange.fail(error)
+    return exchange.outcome(time.monotonic())
 
 
-def _follow(
-    method: str, url: str, params: Pairs, tokens: Sequence[str], networks: Networks, hops: list[str]
-) -> tuple[int, str | None]:
-    """Return the final status and Retry-After header. Append the URL of each redirect that is followed to `hops`."""
-    for number in range(MOST_REDIRECTS + 1):
-        hop = prepare(method, url, params, tokens)
-        if number:
-            hops.append(hop.url)
-        response = _send(hop, networks)
-        further = next_hop(hop, response.status, response.headers.get("Location"), params)
-        if further is None:
-            return response.status, response.headers.get("Retry-After")
-        method, url, params = further
-    raise too_many_redirects()
-
-
-def _send(hop: PreparedRequest, networks: Networks) -> urllib3.BaseHTTPResponse:
-    limits = connect_sync.thread_state.limits
-    url = urlsplit(hop.url)
+def _send(request: PreparedRequest, exchange: Exchange) -> urllib3.BaseHTTPResponse:
+    """Send the request, and return the response, with its body discarded. Raises AttemptFailed, RequestRefused."""
+    url, now = urlsplit(request.url), time.monotonic()
+    timeout = urllib3.Timeout(
+        connect=exchange.time_left(now, exchange.connect_s), read=exchange.time_left(now, exchange.read_s)
+    )
     try:
-        pool = connect_sync.pool(url.scheme, hop.target.host, hop.target.port, networks)
+        pool = connect_sync.pool(url.scheme, request.target.host, request.target.port)
         # urllib3 must send the target exactly as it was signed.
         target = f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
         response = pool.urlopen(
-            hop.method,
+            request.method,
             target,
-            body=hop.body,
-            headers=hop.headers,
+            body=request.body,
+            headers=request.headers,
             retries=False,
             redirect=False,
             assert_same_host=False,
-            timeout=urllib3.Timeout(connect=limits.time_left(limits.connect_s), read=limits.time_left(limits.read_s)),
+            timeout=timeout,
             preload_content=False,
             decode_content=False,
         )
-        _drain(response)
+        _discard_body(response)
         return response
     except (TimeoutError, urllib3.exceptions.TimeoutError):
-        raise AttemptFailed("read", NO_ANSWER) from None
+        raise timed_out() from None
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise AttemptFailed("broken", f"its response was cut off or is not HTTP ({type(error).__name__})") from None
+        raise not_http(error) from None
 
 
-def _drain(raw: urllib3.BaseHTTPResponse) -> None:
-    """Read the body to its end, so that the connection can be reused; beyond MOST_BYTES, close the connection."""
-    left = MOST_BYTES
+def _discard_body(response: urllib3.BaseHTTPResponse) -> None:
+    """Read the body to its end, so that the connection can be reused; close the connection if the body is too long."""
+    limit = BodyLimit(MAX_DISCARDED_BYTES)
     try:
-        while left >= 0 and (chunk := raw.read(min(READ_AT_ONCE, left + 1), decode_content=False)):
-            left -= len(chunk)
-    except connect_sync.EnoughRead:
-        left = -1
-    if left < 0:
-        raw.close()
+        while chunk := response.read(min(READ_BYTES, limit.bytes_left + 1), decode_content=False):
+            limit.receive(len(chunk))
+    except ResponseTooLong:
+        response.close()
     else:
-        raw.release_conn()
+        response.release_conn()

@@ -15,17 +15,17 @@ from concurrent.futures import Future
 from ari_conf.http_client import url_guard
 from ari_conf.http_client.url_guard import Networks
 
-AT_ONCE = 64
+MAX_LOOKUPS = 64
 """Maximum number of threads in a process. A thread starts when it is needed, and ends with its look-up."""
-OF_ACCOUNT = 8
+MAX_LOOKUPS_PER_ACCOUNT = 8
 """Maximum number of these threads for one account."""
 
-Found = Sequence[url_guard.Resolved]
+Addresses = Sequence[url_guard.Resolved]
 
 
-def start(host: str, port: int, networks: Networks) -> Future[Found]:
+def start(host: str, port: int, networks: Networks) -> Future[Addresses]:
     """Start a look-up in a daemon thread of its own: a process that ends must not wait for a look-up that hangs."""
-    looking_up: Future[Found] = Future()
+    looking_up: Future[Addresses] = Future()
     looking_up.set_running_or_notify_cancel()
 
     def run() -> None:
@@ -43,14 +43,14 @@ def start(host: str, port: int, networks: Networks) -> Future[Found]:
 class DnsLookups:
     """Look-ups of a worker, whose threads wait for the result. `connect_async` has its own for the event loop."""
 
-    def __init__(self, most: int = AT_ONCE, each: int = OF_ACCOUNT) -> None:
+    def __init__(self, most: int = MAX_LOOKUPS, each: int = MAX_LOOKUPS_PER_ACCOUNT) -> None:
         """Allow `most` look-ups at a time, `each` of them for one account; each counts until its thread has ended."""
         self._most, self._each = most, each
-        self._under_way: dict[tuple[str, int, Networks], Future[Found]] = {}
-        self._of_account: Counter[str] = Counter()
+        self._in_progress: dict[tuple[str, int, Networks], Future[Addresses]] = {}
+        self._per_account: Counter[str] = Counter()
         self._ended = threading.Condition()
 
-    def look_up(self, account: str, host: str, port: int, networks: Networks, until: float) -> Found:
+    def look_up(self, account: str, host: str, port: int, networks: Networks, until: float) -> Addresses:
         """Return the checked addresses of `host`.
 
         Raises TimeoutError at `until` (by time.monotonic()), and what `url_guard.resolve` raises.
@@ -60,8 +60,8 @@ class DnsLookups:
             return url_guard.resolve(host, port, networks)
         key = host, port, networks
         with self._ended:
-            while (looking_up := self._under_way.get(key)) is None:
-                if len(self._under_way) < self._most and self._of_account[account] < self._each:
+            while (looking_up := self._in_progress.get(key)) is None:
+                if len(self._in_progress) < self._most and self._per_account[account] < self._each:
                     looking_up = self._start(account, key)
                     break
                 left = until - time.monotonic()
@@ -69,17 +69,17 @@ class DnsLookups:
                     raise TimeoutError
         return looking_up.result(until - time.monotonic())
 
-    def _start(self, account: str, key: tuple[str, int, Networks]) -> Future[Found]:
-        looking_up = self._under_way[key] = start(*key)
-        self._of_account[account] += 1
+    def _start(self, account: str, key: tuple[str, int, Networks]) -> Future[Addresses]:
+        looking_up = self._in_progress[key] = start(*key)
+        self._per_account[account] += 1
         # The callback runs immediately if the look-up has already ended.
         looking_up.add_done_callback(lambda _: self._forget(account, key))
         return looking_up
 
     def _forget(self, account: str, key: tuple[str, int, Networks]) -> None:
         with self._ended:
-            del self._under_way[key]
-            self._of_account[account] -= 1
-            if not self._of_account[account]:
-                del self._of_account[account]
+            del self._in_progress[key]
+            self._per_account[account] -= 1
+            if not self._per_account[account]:
+                del self._per_account[account]
             self._ended.notify_all()

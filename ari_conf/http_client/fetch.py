@@ -21,28 +21,33 @@ from yarl import URL
 
 from ari_conf.common.fair_shares import Shares
 from ari_conf.errors import RequestFailed, RequestRefused, ResponseRefused, TooManyWaiting
-from ari_conf.http_client.connect_async import TooMuch, asker, pinned_session
-from ari_conf.http_client.prepared_request import (
-    MOST_REDIRECTS,
-    NO_ANSWER,
+from ari_conf.http_client.connect_async import current_account, pinned_session
+from ari_conf.http_client.policy import (
+    FAILURES,
     AttemptFailed,
-    PreparedRequest,
-    next_hop,
-    prepare,
-    too_many_redirects,
-    without_query,
+    BodyLimit,
+    Exchange,
+    no_address,
+    not_connected,
+    not_http,
+    timed_out,
+    tls_failed,
 )
+from ari_conf.http_client.prepared_request import PreparedRequest, without_query
 from ari_conf.http_client.response_body import iter_chunks, write
-from ari_conf.http_client.retry_policy import AttemptOutcome, RetryPolicy, next_delay_ms, parse, retry_after_ms
+from ari_conf.http_client.retry_policy import AttemptOutcome, RetryPolicy, next_delay_ms, parse
 from ari_conf.http_client.signature import Pairs
 from ari_conf.http_client.url_guard import Networks
 
-AT_ONCE, OF_ACCOUNT, OF_RECEIVER, WAITING = 512, 64, 48, 1000
+MAX_REQUESTS, MAX_PER_ACCOUNT, MAX_PER_RECEIVER, MAX_WAITING = 512, 64, 48, 1000
 """Limits of concurrent requests (each holds a socket and up to 0.3 MB): in total, of one account, of one account to one
 receiver; and of an account's waiting requests. Requests for files don't count: their callers limit them."""
-BEGINNING = 64
+SNIFF_BYTES = 64
 """Number of bytes at the beginning of a body by which `enough` decides whether the rest is needed."""
-NO_TURN = f"no request was sent: {OF_ACCOUNT} of the account, or {OF_RECEIVER} to this server, are already in progress"
+NO_TURN = (
+    f"no request was sent: {MAX_PER_ACCOUNT} of the account, or {MAX_PER_RECEIVER} to this server, "
+    "are already in progress"
+)
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -78,7 +83,7 @@ class Fetcher:
 
     def __init__(self, allowed_networks: Networks = ()) -> None:
         self._networks = allowed_networks
-        self._turns = Shares(AT_ONCE, OF_ACCOUNT, WAITING, OF_RECEIVER)
+        self._turns = Shares(MAX_REQUESTS, MAX_PER_ACCOUNT, MAX_WAITING, MAX_PER_RECEIVER)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Fetcher:
@@ -106,7 +111,6 @@ class Fetcher:
         *,
         tokens: Sequence[str],
         limit_bytes: int,
-        headers: Mapping[str, str] | None = None,
         account: str = "",
         enough: Enough | None = None,
     ) -> Response:
@@ -116,8 +120,8 @@ class Fetcher:
         """
         take = partial(read_response, limit_bytes=limit_bytes, enough=enough)
         turn = partial(self._turns.turn, account, urlsplit(url).netloc.rpartition("@")[2])
-        with _asking(account):
-            return await self._request_with_retries(method, url, params, tokens, headers or {}, take, turn)
+        with _on_behalf_of(account):
+            return await self._request_with_retries(method, url, params, tokens, {}, take, turn)
 
     async def get_file(
         self,
@@ -138,20 +142,20 @@ class Fetcher:
 
         async def take(response: aiohttp.ClientResponse) -> FileResponse:
             size = 0 if response.status == 304 else await write(response, path, limit_bytes)
-            told = response.headers
+            headers = response.headers
             return FileResponse(
                 response.status,
                 size,
                 response.content_type,
-                told.get("ETag"),
-                told.get("Last-Modified"),
-                told.get("Cache-Control"),
+                headers.get("ETag"),
+                headers.get("Last-Modified"),
+                headers.get("Cache-Control"),
             )
 
-        conditions = {"If-None-Match": etag, "If-Modified-Since": last_modified}
-        headers = {name: value for name, value in conditions.items() if value}
-        with _asking(account):
-            return await self._request_with_retries("GET", url, (), tokens, headers, take, nullcontext)
+        validators = {"If-None-Match": etag, "If-Modified-Since": last_modified}
+        conditions = {name: value for name, value in validators.items() if value}
+        with _on_behalf_of(account):
+            return await self._request_with_retries("GET", url, (), tokens, conditions, take, nullcontext)
 
     async def _request_with_retries(
         self,
@@ -159,14 +163,14 @@ class Fetcher:
         url: str,
         params: Pairs,
         tokens: Sequence[str],
-        headers: Mapping[str, str],
+        conditions: Mapping[str, str],
         take: Take[T],
         turn: Callable[[], AbstractAsyncContextManager[None]],
     ) -> T:
         bare, policy, warnings = parse(url)
         for warning in warnings:
             log.warning("invalid retry fragment", url=without_query(bare), warning=warning)
-        started, tries = time.monotonic(), list[AttemptOutcome]()
+        started, attempts = time.monotonic(), list[AttemptOutcome]()
 
         def remaining_ms() -> int:
             return policy.total_ms - int((time.monotonic() - started) * 1000)
@@ -176,7 +180,7 @@ class Fetcher:
                 # The wait for a turn counts, because tt limits how long the caller on the phone waits.
                 async with asyncio.timeout(remaining_ms() / 1000) as waiting, turn():
                     waiting.reschedule(None)
-                    outcome, taken = await self.attempt(
+                    outcome, result = await self.attempt(
                         method,
                         bare,
                         params,
@@ -184,18 +188,18 @@ class Fetcher:
                         tokens=tokens,
                         policy=policy,
                         remaining_ms=remaining_ms(),
-                        headers=headers,
+                        conditions=conditions,
                     )
             except TimeoutError:
                 raise RequestFailed(f"{without_query(bare)}: {NO_TURN}") from None
             except TooManyWaiting as error:
                 raise RequestFailed(f"{without_query(bare)}: {error}") from None
-            if taken is not None:
-                return taken
-            tries.append(outcome)
-            delay_ms = next_delay_ms(policy, tries, policy.total_ms - remaining_ms(), random.random())
+            if result is not None:
+                return result
+            attempts.append(outcome)
+            delay_ms = next_delay_ms(policy, attempts, policy.total_ms - remaining_ms(), random.random())
             if delay_ms is None:
-                raise _failed(bare, tries)
+                raise _request_failed(bare, attempts)
             await asyncio.sleep(delay_ms / 1000)
 
     async def attempt(
@@ -208,136 +212,117 @@ class Fetcher:
         tokens: Sequence[str],
         policy: RetryPolicy,
         remaining_ms: int,
-        headers: Mapping[str, str],
+        conditions: Mapping[str, str],
     ) -> tuple[AttemptOutcome, T | None]:
         """Make one attempt within `remaining_ms`. Return its outcome, and the result of `take` for a 2xx response.
 
-        With `headers`, `take` also gets a 304; for other statuses and failures, its result is None.
+        With `conditions`, `take` also gets a 304; for other statuses and failures, its result is None.
         """
-        at_ms, started = time.time_ns() // 1_000_000, time.monotonic()
-
-        def elapsed() -> int:
-            return int((time.monotonic() - started) * 1000)
-
+        clock = asyncio.get_running_loop().time
+        exchange = Exchange(
+            method,
+            url,
+            params,
+            tokens=tokens,
+            policy=policy,
+            remaining_ms=remaining_ms,
+            at_ms=time.time_ns() // 1_000_000,
+            now=clock(),
+            conditions=conditions,
+        )
+        result: T | None = None
         try:
-            async with asyncio.timeout(remaining_ms / 1000):
-                response, taken = await self._follow(method, url, params, tokens, policy, headers, take)
-        except RequestRefused as error:
-            return AttemptOutcome(at_ms, elapsed(), failure="refused", reason=str(error)), None
-        except AttemptFailed as error:
-            return AttemptOutcome(at_ms, elapsed(), failure=error.failure, reason=error.reason), None
-        except TimeoutError:
-            return AttemptOutcome(at_ms, elapsed(), failure="read", reason=NO_ANSWER), None
-        retry_after = retry_after_ms(response.headers.get("Retry-After"), time.time_ns() // 1_000_000)
-        return AttemptOutcome(at_ms, elapsed(), response.status, retry_after_ms=retry_after), taken
+            async with asyncio.timeout_at(exchange.deadline):
+                while (request := exchange.next_request()) is not None:
+                    result = await self._send(request, exchange, take)
+        except FAILURES as error:
+            exchange.fail(error)
+            return exchange.outcome(clock()), None
+        return exchange.outcome(clock()), result
 
-    async def _follow(
-        self,
-        method: str,
-        url: str,
-        params: Pairs,
-        tokens: Sequence[str],
-        policy: RetryPolicy,
-        headers: Mapping[str, str],
-        take: Take[T],
-    ) -> tuple[aiohttp.ClientResponse, T | None]:
-        sent_params = params
-        for _ in range(MOST_REDIRECTS + 1):
-            hop = prepare(method, url, sent_params, tokens)
-            response, taken = await self._send(hop, policy, headers, take)
-            further = next_hop(hop, response.status, response.headers.get("Location"), sent_params)
-            if further is None:
-                return response, taken
-            method, url, sent_params = further
-        raise too_many_redirects()
-
-    async def _send(
-        self, hop: PreparedRequest, policy: RetryPolicy, headers: Mapping[str, str], take: Take[T]
-    ) -> tuple[aiohttp.ClientResponse, T | None]:
-        connect, read = policy.connect_ms / 1000, policy.read_ms / 1000
-        timeout = aiohttp.ClientTimeout(total=None, connect=connect, sock_read=read, ceil_threshold=3600)
+    async def _send(self, request: PreparedRequest, exchange: Exchange, take: Take[T]) -> T | None:
+        timeout = aiohttp.ClientTimeout(
+            total=None, connect=exchange.connect_s, sock_read=exchange.read_s, ceil_threshold=3600
+        )
         # encoded: yarl would otherwise normalize the URL, and the signature covers this spelling.
-        url = URL(hop.url, encoded=True)
-        wanted = {304} if headers else set()
+        url = URL(request.url, encoded=True)
         try:
             async with self._open().request(
-                hop.method,
+                request.method,
                 url,
-                data=hop.body,
-                headers={**headers, **hop.headers},
+                data=request.body,
+                headers=request.headers,
                 timeout=timeout,
                 allow_redirects=False,
             ) as response:
-                fine = 200 <= response.status < 300 or response.status in wanted
-                return response, await take(response) if fine else None
+                exchange.receive_head(response.status, response.headers)
+                return await take(response) if exchange.is_accepted else None
         except aiohttp.ClientError as error:
-            raise _to_attempt_error(error, hop) from None
+            raise _to_attempt_error(error, request.target.host) from None
         except TooManyWaiting as error:
-            raise AttemptFailed("connect", f"no connection to {hop.target.host}: {error}") from None
+            raise not_connected(request.target.host, error) from None
 
 
 @contextmanager
-def _asking(account: str) -> Iterator[None]:
+def _on_behalf_of(account: str) -> Iterator[None]:
     """Count look-ups against this account's share until the block ends."""
-    before = asker.set(account)
+    before = current_account.set(account)
     try:
         yield
     finally:
-        asker.reset(before)
+        current_account.reset(before)
 
 
 async def read_response(response: aiohttp.ClientResponse, limit_bytes: int, enough: Enough | None = None) -> Response:
-    body = bytearray()
+    limit, body = BodyLimit(limit_bytes), bytearray()
     if enough is not None and not response.headers.get("Content-Encoding"):
-        body += await _beginning(response)
+        body += await _read_beginning(response)
         if enough(response.headers.get("Content-Type", "").strip().lower(), bytes(body)):
             # The rest may have any length, so it is not read.
             response.close()
             return Response(response.status, bytes(body), response.headers, str(response.url))
-    async with aclosing(iter_chunks(response, limit_bytes, len(body))) as chunks:
+        limit.receive(len(body))
+    async with aclosing(iter_chunks(response, limit)) as chunks:
         async for chunk in chunks:
             body += chunk
     return Response(response.status, bytes(body), response.headers, str(response.url))
 
 
-async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    found = bytearray()
-    while len(found) < BEGINNING and (chunk := await response.content.read(BEGINNING - len(found))):
-        found += chunk
-    return bytes(found)
+async def _read_beginning(response: aiohttp.ClientResponse) -> bytes:
+    beginning = bytearray()
+    while len(beginning) < SNIFF_BYTES and (chunk := await response.content.read(SNIFF_BYTES - len(beginning))):
+        beginning += chunk
+    return bytes(beginning)
 
 
-def _to_attempt_error(error: aiohttp.ClientError, hop: PreparedRequest) -> AttemptFailed:
-    host = hop.target.host
+def _to_attempt_error(error: aiohttp.ClientError, host: str) -> AttemptFailed:
     cause = getattr(error, "os_error", None)
     why = getattr(cause, "strerror", None) or cause or error
     match error:
-        case TooMuch():
-            return AttemptFailed("body", str(error))
         case aiohttp.ConnectionTimeoutError():
-            return AttemptFailed("connect", f"no connection to {host}: timed out")
+            return not_connected(host, "timed out")
         case aiohttp.ClientConnectorDNSError():
-            return AttemptFailed("dns", f"the name {host} has no address: {why}")
+            return no_address(host, why)
         case aiohttp.ClientSSLError():
-            return AttemptFailed("tls", f"no TLS connection: {why}")
+            return tls_failed(why)
         case aiohttp.ClientConnectorError():
-            return AttemptFailed("connect", f"no connection to {host}: {_unconnected(error.os_error)}".lower())
+            return not_connected(host, _without_addresses(error.os_error).lower())
         case aiohttp.ServerTimeoutError():
-            return AttemptFailed("read", NO_ANSWER)
-    return AttemptFailed("broken", f"its response was cut off or is not HTTP ({type(error).__name__})")
+            return timed_out()
+    return not_http(error)
 
 
-def _unconnected(error: OSError) -> str:
+def _without_addresses(error: OSError) -> str:
     """Return the reason without addresses. asyncio's own text names them, and they may be internal."""
     if error.errno is None or error.errno not in errno.errorcode:
         return "none of its addresses can be reached"
     return os.strerror(error.errno)
 
 
-def _failed(url: str, tries: Sequence[AttemptOutcome]) -> RequestFailed:
-    count = f"{len(tries)} tries" if len(tries) > 1 else "1 try"
-    if tries[-1].failure == "refused":
-        why = f"requests to this address are not allowed: {tries[-1].description}"
+def _request_failed(url: str, attempts: Sequence[AttemptOutcome]) -> RequestFailed:
+    last, count = attempts[-1], f"{len(attempts)} tries" if len(attempts) > 1 else "1 try"
+    if last.failure == "refused":
+        why = f"requests to this address are not allowed: {last.description}"
         return RequestRefused(f"{without_query(url)}: {why}")
-    kind = ResponseRefused if tries[-1].failure == "body" else RequestFailed
-    return kind(f"{without_query(url)}: {tries[-1].description} ({count})", tries[-1].status)
+    error_type = ResponseRefused if last.failure == "body" else RequestFailed
+    return error_type(f"{without_query(url)}: {last.description} ({count})", last.status)

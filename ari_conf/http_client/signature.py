@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import parse_qsl, unquote, urlencode, urlparse, urlsplit
 
 Pairs = Sequence[tuple[str, str]]
-ODD = re.compile(r"[;%+]|://[^/?]*:\d+(?:[/?]|$)")
+READ_DIFFERENTLY = re.compile(r"[;%+]|://[^/?]*:\d+(?:[/?]|$)")
 """Pattern of URL parts that SDKs read differently: a semicolon, an escape, a port."""
 
 
@@ -58,18 +58,18 @@ def _readings(method: str, url: str, base: str, params: Pairs) -> list[str]:
     query = parse_qsl(parts.query, keep_blank_values=True)
 
     def text(base: str, query: Pairs) -> str:
-        found = _get(base, [*query, *params]) if method == "GET" else _post(base, query, params)
+        found = _text_of_get(base, [*query, *params]) if method == "GET" else _text_of_post(base, query, params)
         # A lone surrogate (a caller's name that is not UTF-8) becomes "?", as in the request itself.
         return found.encode(errors="replace").decode()
 
     first = text(base, query)
     keys = {key for key, _ in query}
-    if not ODD.search(url) and len(keys) == len(query) and first.isascii():
+    if not READ_DIFFERENTLY.search(url) and len(keys) == len(query) and first.isascii():
         return [first]
     begins = f"{parts.scheme}://{parts.netloc}"
     without_port = begins.rpartition(":")[0] if parts.port is not None else begins
     decoded = unquote(parts.path)
-    last, raw = list(dict(query).items()), [_pair(part) for part in parts.query.split("&") if part]
+    last, raw = list(dict(query).items()), [_split_pair(part) for part in parts.query.split("&") if part]
     readings = (
         text(f"{begins}{parts.path}", query),  # Node
         text(f"{begins}{decoded}", list(dict(reversed(query)).items())),  # Go
@@ -80,26 +80,26 @@ def _readings(method: str, url: str, base: str, params: Pairs) -> list[str]:
     return list(dict.fromkeys((first, *readings)))
 
 
-def _pair(part: str) -> tuple[str, str]:
+def _split_pair(part: str) -> tuple[str, str]:
     key, _, value = part.partition("=")
     return key, value
 
 
-def _get(base: str, merged: Pairs) -> str:
+def _text_of_get(base: str, merged: Pairs) -> str:
     # Spec: "GET: s = base + "?" + the query and the parameters merged, sorted, `k=v` joined by `&` (no `?` if there is
     # none)"
-    return f"{base}?{_joined(merged)}" if merged else base
+    return f"{base}?{_join(merged)}" if merged else base
 
 
-def _post(base: str, query: Pairs, params: Pairs) -> str:
+def _text_of_post(base: str, query: Pairs, params: Pairs) -> str:
     # Spec: "POST: s = base; if there is a query or a parameter, + "?" + q; if there are both, + "."; + over the sorted
     # keys key immediately followed by value"
-    asked = f"?{_joined(query)}" if query or params else ""
+    asked = f"?{_join(query)}" if query or params else ""
     dot = "." if query and params else ""
     return base + asked + dot + "".join(key + value for key, value in sorted(params))
 
 
-def _joined(pairs: Iterable[tuple[str, str]]) -> str:
+def _join(pairs: Iterable[tuple[str, str]]) -> str:
     return "&".join(f"{key}={value}" for key, value in sorted(pairs))
 
 

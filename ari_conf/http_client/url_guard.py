@@ -24,8 +24,8 @@ Networks = tuple[IPv4Network | IPv6Network, ...]
 Resolved = tuple[int, tuple[str, int] | tuple[str, int, int, int]]
 """The address family, and the socket address to connect to."""
 
-LONGEST_URL = 8192
-LONGEST_HOST = 253
+MAX_URL_CHARS = 8192
+MAX_HOST_CHARS = 253
 
 # Own tables, because the results of `is_private` and `is_global` have changed between patch releases of Python.
 FORBIDDEN_IPV4 = [
@@ -75,8 +75,8 @@ class CheckedUrl:
 @lru_cache(maxsize=1024)
 def check_url(url: str) -> CheckedUrl:
     """Return the normalized URL. Raises RequestRefused if it is not allowed. Does not resolve the host name."""
-    if len(url) > LONGEST_URL:
-        raise RequestRefused(f"a URL may have at most {LONGEST_URL} characters; this URL has {len(url)}")
+    if len(url) > MAX_URL_CHARS:
+        raise RequestRefused(f"a URL may have at most {MAX_URL_CHARS} characters; this URL has {len(url)}")
     if CONTROL.search(url):
         raise RequestRefused("a URL must not contain line breaks, tabs or other control characters")
     try:
@@ -93,30 +93,30 @@ def check_url(url: str) -> CheckedUrl:
     parts = parts._replace(netloc=after)
     if port == 0:
         raise RequestRefused("a URL's port must be 1 to 65535")
-    host = _host(parts)
+    host = _normalize_host(parts)
     default = 443 if parts.scheme == "https" else 80
-    shown = f"[{host}]" if ":" in host else host
-    netloc = shown if port in (None, default) else f"{shown}:{port}"
-    path = NOT_IN_PATH.sub(_escaped, parts.path) or "/"
-    query = NOT_IN_QUERY.sub(_escaped, parts.query)
+    bracketed = f"[{host}]" if ":" in host else host
+    netloc = bracketed if port in (None, default) else f"{bracketed}:{port}"
+    path = NOT_IN_PATH.sub(_escape, parts.path) or "/"
+    query = NOT_IN_QUERY.sub(_escape, parts.query)
     return CheckedUrl(f"{parts.scheme}://{netloc}{path}{'?' if query else ''}{query}", host, port or default, login)
 
 
-def _escaped(found: re.Match[str]) -> str:
+def _escape(found: re.Match[str]) -> str:
     text = found[0]
     return text.upper() if len(text) == 3 else quote(text, safe="", errors="replace")
 
 
-def _host(parts: SplitResult) -> str:
+def _normalize_host(parts: SplitResult) -> str:
     host = (parts.hostname or "").lower()
     if not host:
         raise RequestRefused("a URL must name a host")
-    if len(host) > LONGEST_HOST:
-        raise RequestRefused(f"{host[:40]}... is not a valid host name: it has more than {LONGEST_HOST} characters")
+    if len(host) > MAX_HOST_CHARS:
+        raise RequestRefused(f"{host[:40]}... is not a valid host name: it has more than {MAX_HOST_CHARS} characters")
     if "[" in parts.netloc or "]" in parts.netloc:
         if not BRACKETED.fullmatch(parts.netloc):
             raise RequestRefused("a URL's host must not have brackets, except around an IPv6 address")
-        return _ipv6(host)
+        return _normalize_ipv6(host)
     if not host.isascii():
         try:
             host = idna.encode(host, uts46=True).decode()
@@ -126,8 +126,8 @@ def _host(parts: SplitResult) -> str:
         raise RequestRefused("a URL's host must not end in a dot")
     labels = host.split(".")
     # IDNA encoding may have made the name longer.
-    if len(host) > LONGEST_HOST or not all(LABEL.fullmatch(label) for label in labels):
-        raise RequestRefused(f"{host[:LONGEST_HOST]} is not a valid host name")
+    if len(host) > MAX_HOST_CHARS or not all(LABEL.fullmatch(label) for label in labels):
+        raise RequestRefused(f"{host[:MAX_HOST_CHARS]} is not a valid host name")
     # A host that ends in a number is an address, as in browsers, and must be written in dotted decimal form. Some
     # resolvers read 2130706433, 0177.0.0.1, 0x7f.1 and 127.1 as 127.0.0.1.
     if not NUMBER.fullmatch(labels[-1]):
@@ -140,7 +140,7 @@ def _host(parts: SplitResult) -> str:
         ) from None
 
 
-def _ipv6(host: str) -> str:
+def _normalize_ipv6(host: str) -> str:
     try:
         address = IPv6Address(host)
     except ValueError:
@@ -151,7 +151,7 @@ def _ipv6(host: str) -> str:
 
 
 def is_address(host: str) -> bool:
-    """Return whether the host of a Target is an IP address, which needs no look-up."""
+    """Return whether the host of a CheckedUrl is an IP address, which needs no look-up."""
     try:
         ip_address(host)
     except ValueError:
@@ -168,19 +168,19 @@ def check_address(address: Address, allowed_networks: Networks) -> None:
     if any(address in network for network in allowed_networks):
         return
     # The message omits the address: the author of the URL must not learn what a name resolves to in this network.
-    if _forbidden(address):
+    if _is_forbidden(address):
         raise RequestRefused(
             "it points to a private, loopback or reserved network; "
             "the operator can list that in ARI_CONF_ALLOWED_NETWORKS"
         )
 
 
-def _forbidden(address: Address) -> bool:
+def _is_forbidden(address: Address) -> bool:
     if isinstance(address, IPv4Address):
         return any(address in network for network in FORBIDDEN_IPV4)
     # A network without IPv4 reaches all IPv4 hosts by NAT64, so the embedded IPv4 address is checked.
     if address in NAT64:
-        return _forbidden(IPv4Address(int(address) & 0xFFFF_FFFF))
+        return _is_forbidden(IPv4Address(int(address) & 0xFFFF_FFFF))
     return address not in GLOBAL_6 or any(address in network for network in FORBIDDEN_IPV6)
 
 

@@ -41,7 +41,7 @@ class CallLog:
                     notes.document = notes.document or effect.source
                     notes.documents += 1
             elif isinstance(effect, do.AddChannel):
-                conference = self._engine.conferences.get(effect.bridge_id)
+                conference = self._engine.conference_of_bridge(effect.bridge_id)
                 call_uuid = self._engine.log_context(effect.channel_id).get("call_uuid")
                 if conference is not None and (notes := self._of(call_uuid)) is not None:
                     notes.conference = conference.name

@@ -13,8 +13,10 @@ import structlog
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core import ids
+from ari_conf.core.commands import ForCall, ForConference
 from ari_conf.core.effects import Effect, Target
 from ari_conf.core.events import EffectFailed, Event
+from ari_conf.core.ids import OwnerKind
 from ari_conf.observability.log_setup import bare_urls
 
 log = structlog.get_logger()
@@ -59,17 +61,17 @@ def fields_of(thing: Event | Effect, whose: Callable[[str], dict[str, str]]) -> 
         value = getattr(thing, name)
         if name in WITHHELD and isinstance(thing, ev.CallArrived):
             continue
-        if isinstance(value, Target):
+        if isinstance(value, ForConference):
+            found |= {"auth_id": value.auth_id, "conference_name": value.name}
+        elif isinstance(value, ForCall):
+            found |= {"auth_id": value.auth_id, "call_uuid": value.call_uuid}
+        elif isinstance(value, Target):
             found[f"{value.kind}_id"] = value.id
         elif value is not None and isinstance(value, str | int) and name not in OMITTED_FIELDS:
             found[name.rstrip("_")] = bare_urls(value) if isinstance(value, str) else value
-    owned = found.get("playback_id") or found.get("fetch_id")
-    if owned and (call_uuid := ids.call_of(owned)):
-        found["call_uuid"] = call_uuid
-    if owned and (conference_id := ids.conference_of(owned)):
-        found["conference_id"] = conference_id
-    if "bridge_id" in found:
-        found["conference_id"] = found.pop("bridge_id")
+    owned = ids.parse(found.get("playback_id") or found.get("fetch_id") or found.get("bridge_id") or "")
+    if owned is not None:
+        found["call_uuid" if owned.kind is OwnerKind.CALL else "conference_id"] = owned.owner
     if "channel_id" in found:
         found |= whose(found["channel_id"])
     return found

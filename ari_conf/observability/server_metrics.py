@@ -119,7 +119,7 @@ class ServerMetrics:
         """Measure how long a member took to join; called before the engine handles the event."""
         if not isinstance(event, ev.ChannelEnteredBridge):
             return
-        conference = self._engine.conferences.get(event.bridge_id)
+        conference = self._engine.conference_of_bridge(event.bridge_id)
         for member in conference.members.values() if conference else ():
             # A member who came before the start was admitted and waited: that is not the server's latency.
             if member.channel_id == event.channel_id and not member.been_in and member.enter_due:

@@ -1,4 +1,4 @@
-"""Command queue: the API's commands on their way to the server that owns the conference, and the replies.
+"""Command queue: the API's commands on their way to the server that owns the conference or call, and the replies.
 
 | key | content |
 |---|---|
@@ -18,9 +18,9 @@ passed, the web process reports that the command was too late, so the command mu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -31,10 +31,10 @@ from redis import RedisError
 from ari_conf.common import redis_client
 from ari_conf.common.log_throttle import LogThrottle
 from ari_conf.common.redis_keys import PREFIX
-from ari_conf.core.commands import Command
+from ari_conf.core.commands import Addressed, ForCall, ForConference, ForNode, WatchAccount
 from ari_conf.core.effects import CommandReply
 from ari_conf.core.events import AccountWatched, CommandReceived
-from ari_conf.core.snapshot import restore, snapshot
+from ari_conf.core.snapshot import TYPE_TAG, restore, snapshot
 from ari_conf.errors import REPORT_HINT
 from ari_conf.ownership.lease import boottime
 
@@ -57,18 +57,15 @@ MAX_CACHED_REPLIES = 2000
 """Replies of a busy minute."""
 
 
-@dataclass(frozen=True, slots=True)
-class WatchRequest:
-    """Message to every owner while an account's conferences have viewers. It is not an API command, gets no reply, and
-    can be sent twice without harm."""
+FIRST_CONNECTION_S = 3.0
+"""Maximum seconds for which commands wait for this process's first connection to Asterisk. The commands that a dead
+owner left expire in about that time."""
 
 
 class CommandMessage(msgspec.Struct, frozen=True):
     command_id: str
-    auth_id: str
-    conference_name: str
-    command: Any
-    """Command as encoded by `snapshot`."""
+    addressed: Any
+    """Addressed command as encoded by `snapshot`."""
     expires_at: int
     """Epoch milliseconds of the expiry, by Redis' clock."""
     sender: str
@@ -97,18 +94,18 @@ def _done_key(asterisk_name: str) -> str:
     return f"{PREFIX}commands-done:{asterisk_name}"
 
 
-def encode(
-    command: Command | WatchRequest,
-    command_id: str,
-    auth_id: str,
-    name: str,
-    expires_at: int,
-    sender: str,
-    within_ms: int = 0,
-) -> bytes:
-    return msgspec.json.encode(
-        CommandMessage(command_id, auth_id, name, snapshot(command), expires_at, sender, within_ms)
-    )
+def encode(addressed: Addressed, command_id: str, expires_at: int, sender: str, within_ms: int = 0) -> bytes:
+    return msgspec.json.encode(CommandMessage(command_id, snapshot(addressed), expires_at, sender, within_ms))
+
+
+def decode(message: CommandMessage) -> Addressed:
+    """Return the addressed command. Raises KeyError, TypeError, ValueError or RecursionError if it is none."""
+    found: Addressed = restore(message.addressed, cast(Any, Addressed))
+    for shot, one in ((message.addressed, found), (message.addressed["command"], found.command)):
+        # `restore` may take an unknown command, or one that this address does not take, for another one.
+        if shot[TYPE_TAG] != type(one).__name__:
+            raise ValueError(f"{shot[TYPE_TAG]!r:.80} is not known here")
+    return found
 
 
 def encode_reply(reply: CommandReply) -> bytes:
@@ -138,14 +135,17 @@ class CommandConsumer:
         deliver: Callable[[CommandReceived | AccountWatched], None],
         is_asterisk_reachable: Callable[[], bool],
         reply: Callable[[CommandReply], None],
+        first_connection: Callable[[], Awaitable[object]],
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """Create a consumer. `reply` writes the reply to an undelivered command. `now_ms` is the clock of events."""
+        """Create a consumer. `reply` writes the reply to an undelivered command. `first_connection` waits until
+        Asterisk has been connected. `now_ms` is the clock of events."""
         self._redis = client
         self._name = asterisk_name
         self._deliver = deliver
         self._is_asterisk_reachable = is_asterisk_reachable
         self._reply = reply
+        self._first_connection = first_connection
         self._now_ms = now_ms
         self._position: str | None = None
         """Stream id of the last command that was read."""
@@ -155,6 +155,10 @@ class CommandConsumer:
         """Latest replies: a command that is sent twice, because its reply came too late, is executed once."""
 
     async def run(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_CONNECTION_S):
+                # A reply of 503 now would be the end of the commands that the previous owner left undone.
+                await self._first_connection()
         outage = LogThrottle()
         while True:
             try:
@@ -204,7 +208,7 @@ class CommandConsumer:
         """Deliver a command. `redis_ms` is the latest time that Redis' clock may show now."""
         try:
             queued = msgspec.json.decode(text, type=CommandMessage)
-            command: Command | WatchRequest = restore(queued.command, cast(Any, Command | WatchRequest))
+            addressed = decode(queued)
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError) as error:
             # A web process of another version has sent it.
             log.error("command undecodable", reason=str(error))
@@ -213,8 +217,8 @@ class CommandConsumer:
         if queued.within_ms and left_ms > queued.within_ms:
             left_ms = 0
         expires_at = self._now_ms() + left_ms
-        if isinstance(command, WatchRequest):
-            self._deliver_event(AccountWatched(queued.auth_id, expires_at))
+        if isinstance(addressed, ForNode):
+            self._deliver_event(AccountWatched(addressed.command.auth_id, expires_at))
             return
         self._origins[queued.command_id] = CommandOrigin(position, queued.sender)
         if not self._is_asterisk_reachable():
@@ -225,8 +229,7 @@ class CommandConsumer:
         if (reply := self._cached_replies.get(queued.command_id)) is not None:
             self._reply(reply)
             return
-        names = (queued.command_id, queued.auth_id, queued.conference_name)
-        self._deliver_event(CommandReceived(*names, command, expires_at))
+        self._deliver_event(CommandReceived(queued.command_id, addressed, expires_at))
 
     def _deliver_event(self, event: CommandReceived | AccountWatched) -> None:
         try:
@@ -286,7 +289,7 @@ class CommandClient:
                 await pubsub.aclose()  # type: ignore[no-untyped-call]
 
     async def send(
-        self, asterisk_name: str, command: Command, command_id: str, auth_id: str, name: str, deadline_s: float
+        self, asterisk_name: str, addressed: ForConference | ForCall, command_id: str, deadline_s: float
     ) -> CommandReply | None:
         """Send a command and return its reply; None if no reply came in time. Then it is not executed later either.
 
@@ -303,7 +306,7 @@ class CommandClient:
                 within_ms = int((deadline_s - (boottime() - began)) * 1000)
                 if within_ms <= 0:
                     return None
-                text = encode(command, command_id, auth_id, name, redis_ms + within_ms, self._name, within_ms)
+                text = encode(addressed, command_id, redis_ms + within_ms, self._name, within_ms)
                 await self._redis.xadd(
                     queue_key(asterisk_name), {"command": text}, maxlen=MAX_STREAM_LENGTH, approximate=True
                 )
@@ -318,7 +321,7 @@ class CommandClient:
     async def watch(self, asterisk_name: str, auth_id: str, for_ms: int) -> None:
         """Tell an owner that the account's conferences have viewers for `for_ms` milliseconds."""
         until = await _redis_ms(self._redis) + for_ms
-        text = encode(WatchRequest(), "", auth_id, "", until, self._name, for_ms)
+        text = encode(ForNode(WatchAccount(auth_id)), "", until, self._name, for_ms)
         await self._redis.xadd(queue_key(asterisk_name), {"command": text}, maxlen=MAX_STREAM_LENGTH, approximate=True)
 
     async def stored_reply(self, command_id: str) -> CommandReply | None:

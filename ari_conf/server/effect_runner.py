@@ -1,7 +1,6 @@
 """Effect runner: executes the engine's effects and reports their results as events.
 
-Effects on the same channel run sequentially, and so do effects on the same bridge; all others run concurrently. An
-effect of an unknown type raises.
+Effects on the same channel run sequentially, and so do effects on the same bridge; all others run concurrently.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import structlog
 from ari_conf.ari import invite
 from ari_conf.ari.beep_listener import BeepListener
 from ari_conf.ari.client import Client
-from ari_conf.ari.translate import AsteriskEffect, Request, path, to_requests
+from ari_conf.ari.translate import Request, path, to_requests
 from ari_conf.common.safe_text import stripped
 from ari_conf.common.supervision import Tasks
 from ari_conf.core import effects as do
@@ -49,22 +48,6 @@ Owners = Callable[[str], tuple[str, tuple[str, ...]]]
 
 NARROWBAND = {"", "ulaw", "alaw", "gsm", "g726", "g726aal2", "g729", "g723", "ilbc", "lpc10", "adpcm", "slin", "speex"}
 """Codecs of 8 kHz; "": Asterisk named none."""
-HARMLESS_TWICE = (
-    do.Ring,
-    do.Answer,
-    do.MuteChannel,
-    do.DeafenChannel,
-    do.DetectTalking,
-    do.StartMusic,
-    do.StopMusic,
-    do.SendSilence,
-    do.StopPlayback,
-    do.HangUp,
-    do.RemoveChannel,
-    do.DestroyBridge,
-    do.StopRecording,
-)
-"""Effects that are retried if the connection breaks: Asterisk may have executed them, and twice does no harm."""
 MADE_ONCE = (do.CreateBridge, do.StartRecording)
 """Effects that Asterisk answers with 409 if it has executed them already (seen on Asterisk 22.10.1)."""
 MAX_ATTEMPTS, RETRY_DELAY_S = 4, 0.5
@@ -110,15 +93,15 @@ class EffectRunner:
         self._owners = owners
         self._jitter_buffer: JitterBuffer = jitter_buffer
         self._listening = BeepListener(ari, lambda channel_id: deliver(ev.BeepHeard(channel_id)))
-        self._effects_by_target: dict[str, deque[AsteriskEffect]] = {}
+        self._effects_by_target: dict[str, deque[do.AsteriskEffect]] = {}
         self._audible: dict[str, do.MuteChannel] = {}
         """Failed mutes by channel: a channel enters no bridge before its mute has succeeded."""
         self._tasks = Tasks()
         self._prepared_for: dict[str, dict[asyncio.Task[None], float]] = {}
         """Call or conference id -> its preparations and fetches, with the seconds that each continues after its end."""
 
-    def run(self, effect: do.Effect) -> None:
-        """Start the effect. Raises TypeError if it belongs to the step."""
+    def run(self, effect: do.ExecutedEffect) -> None:
+        """Start the effect."""
         match effect:
             case do.PlayMedia(target, _, media):
                 self._sounds.played(media)
@@ -141,18 +124,10 @@ class EffectRunner:
                 self._stop_preparing(owner)
             case do.ClaimName():
                 self._tasks.start(self._guarded(effect, self._claim(effect)))
-            case do.DetectBeep(channel_id, on):
-                (self._listening.start if on else self._listening.stop)(channel_id)
-            case (
-                do.PostCallback()
-                | do.ReportProblem()
-                | do.ReleaseName()
-                | do.StoreRecording()
-                | do.CommandReply()
-                | do.AddAttendanceNote()
-                | do.AddSpeechNote()
-            ):
-                raise TypeError(f"{type(effect).__name__} is not run: it is part of the step that is written")
+            case do.DetectBeep(channel_id, True, call_uuid):
+                self._listening.start(channel_id, call_uuid)
+            case do.DetectBeep(channel_id):
+                self._listening.stop(channel_id)
             case do.DetectTalking(channel_id):
                 self._in_order(_talking(channel_id), effect)
             case do.DeafenChannel(channel_id):
@@ -190,7 +165,7 @@ class EffectRunner:
 
     # Asterisk.
 
-    def _in_order(self, key: str, effect: AsteriskEffect) -> None:
+    def _in_order(self, key: str, effect: do.AsteriskEffect) -> None:
         lane = self._effects_by_target.get(key)
         if lane is not None:
             lane.append(effect)
@@ -198,7 +173,7 @@ class EffectRunner:
         self._effects_by_target[key] = lane = deque([effect])
         self._tasks.start(self._drain(key, lane))
 
-    async def _drain(self, key: str, lane: deque[AsteriskEffect]) -> None:
+    async def _drain(self, key: str, lane: deque[do.AsteriskEffect]) -> None:
         try:
             while lane:
                 await self._guarded(lane[0], self._execute(lane[0]))
@@ -221,7 +196,7 @@ class EffectRunner:
             except Exception:
                 log.exception("effect failure report raised", effect=type(effect).__name__, hint=REPORT_HINT)
 
-    async def _execute(self, effect: AsteriskEffect) -> None:
+    async def _execute(self, effect: do.AsteriskEffect) -> None:
         if isinstance(effect, do.PlayMedia):
             # Otherwise a member whose deafness has just ended would hear nothing of this sound.
             await self._drained({_hearing(effect.target.id)})
@@ -255,13 +230,13 @@ class EffectRunner:
             if len(self._audible) > MOST_AUDIBLE:
                 del self._audible[next(iter(self._audible))]
 
-    async def _ask_all(self, effect: AsteriskEffect) -> None:
+    async def _ask_all(self, effect: do.AsteriskEffect) -> None:
         for request in to_requests(effect):
             await self._ask(effect, request)
 
-    async def _ask(self, effect: AsteriskEffect, request: Request) -> None:
+    async def _ask(self, effect: do.AsteriskEffect, request: Request) -> None:
         """Send the request, and retry it a few times where that does no harm."""
-        over, twice = request.over, isinstance(effect, HARMLESS_TWICE)
+        over, twice = request.over, effect.retry_on_disconnect
         doubtful, late = False, 0
         for left in reversed(range(MAX_ATTEMPTS)):
             try:
@@ -378,7 +353,7 @@ class EffectRunner:
             asyncio.get_running_loop().call_later(seconds, task.cancel)
 
 
-def _can_tell(effect: AsteriskEffect, error: AriUnreachable) -> bool:
+def _can_tell(effect: do.AsteriskEffect, error: AriUnreachable) -> bool:
     """Return True if the server can find out if Asterisk has executed it; not while Asterisk may still be doing so."""
     return isinstance(effect, (do.AddChannel, *MADE_ONCE)) and not isinstance(error, AriLate)
 

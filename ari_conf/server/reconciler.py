@@ -24,6 +24,7 @@ from ari_conf.ari.client import Client
 from ari_conf.core.effects import DestroyBridge, HangUp
 from ari_conf.core.engine import Engine
 from ari_conf.core.events import Event
+from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.messages import Outputs
 from ari_conf.core.reconciliation.batches import (
     ON_THE_WAY_S,
@@ -34,7 +35,7 @@ from ari_conf.core.reconciliation.batches import (
     parts,
     split_deferrable,
 )
-from ari_conf.core.reconciliation.plan import AsteriskState, Batch, Expectation, Why, orphaned_bridges
+from ari_conf.core.reconciliation.plan import Batch, Why, orphaned_bridges
 from ari_conf.errors import REPORT_HINT, AriError, AriNotFound
 from ari_conf.server import takeover
 from ari_conf.server.effect_runner import EffectRunner

@@ -110,12 +110,15 @@ class ConferenceServer:
             lambda: self._step_builder.build_pending(now_ms()),
             lambda: self._state_rewriter.write_all(),
         )
+        self._connected_once = asyncio.Event()
+        """Event that is set once Asterisk has been connected."""
         self._commands = CommandConsumer(
             self._redis,
             self._name,
             self._gate.submit,
             lambda: self._ari.connected,
             lambda reply: self._engine_loop.reply(reply),
+            self._connected_once.wait,
             now_ms,
         )
         self._step_builder = StepBuilder(self._engine, settings, self._commands.reply_writer)
@@ -330,16 +333,17 @@ class ConferenceServer:
         self._state_rewriter.clean()
 
     def _on_connected(self) -> None:
+        self._connected_once.set()
         self._metrics.count_connection()
         self._rtp_monitor.connected()
         self._reconciler.start()
         self._tasks.start(self._reconciler.reconcile())
 
-    def _run(self, effect: do.Effect) -> None:
+    def _run(self, effect: do.ExecutedEffect) -> None:
         log_item("effect", effect, fields_of(effect, self._engine.log_context))
         self._execute(effect)
 
-    def _execute(self, effect: do.Effect) -> None:
+    def _execute(self, effect: do.ExecutedEffect) -> None:
         self._effect_runner.run(effect)
         if isinstance(effect, do.IdentifyCall | do.Answer):
             # Every call starts with IdentifyCall; a call that arrived unanswered is polled from Answer on.

@@ -27,9 +27,9 @@ class StepBuilder:
         self._answer = answer
         self._member_id_written = 0
 
-    def build(self, effects: list[do.Effect], now: int) -> tuple[Step, list[do.Effect]]:
+    def build(self, effects: list[do.Effect], now: int) -> tuple[Step, list[do.ExecutedEffect]]:
         """Return the step for what the engine has just decided, and the effects to run after its write; log them."""
-        step, run = Step(now), list[do.Effect]()
+        step, run = Step(now), list[do.ExecutedEffect]()
         if self._engine.next_member_id != self._member_id_written:
             self._count(step)
         touched = self._engine.take_changes()

@@ -18,7 +18,7 @@ from typing import Protocol
 
 import structlog
 
-from ari_conf.core.effects import Effect, IdentifyCall, PrepareSound, ReportProblem, WarmSounds
+from ari_conf.core.effects import ExecutedEffect, IdentifyCall, PrepareSound, ReportProblem, WarmSounds
 from ari_conf.errors import REPORT_HINT, LeaseLost, StoreRefused, StoreUnavailable
 from ari_conf.store.step_batch import Batch, Step
 
@@ -49,7 +49,7 @@ class StepWriter:
     def __init__(
         self,
         store: StepSink,
-        run: Callable[[Effect], None],
+        run: Callable[[ExecutedEffect], None],
         lost: Callable[[], None] = lambda: None,
         changed: Callable[[], Step | None] = lambda: None,
         write_all: Callable[[], None] = lambda: None,
@@ -100,7 +100,7 @@ class StepWriter:
         batches = (self._open, *self._closed)
         return sum(sum(batch.callbacks.values()) for batch in batches), sum(batch.jobs for batch in batches)
 
-    def submit(self, step: Step, effects: Sequence[Effect], *, may_linger: bool = False) -> None:
+    def submit(self, step: Step, effects: Sequence[ExecutedEffect], *, may_linger: bool = False) -> None:
         """Queue the step, and the effects to run after its write; READ_ONLY_EFFECTS run immediately.
 
         `may_linger`: only talking has changed.

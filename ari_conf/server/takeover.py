@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import csv
 import gc
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Container, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -15,14 +16,15 @@ import msgspec
 import structlog
 
 from ari_conf.ari.client import Client
-from ari_conf.ari.translate import BRIDGE_NAME, NO_CALLS, recording_name
+from ari_conf.ari.translate import BRIDGE_NAME, NO_CALLS
 from ari_conf.common.supervision import for_each
+from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.engine import Engine
 from ari_conf.core.events import CallArrived, ChannelHungUp, Event
+from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.reconciliation.batches import expectations_by_owner
-from ari_conf.core.reconciliation.plan import AsteriskState, Expectation
 from ari_conf.core.snapshot import InternPool
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable, StoreUnavailable
 from ari_conf.store.state_codec import decode
@@ -331,16 +333,22 @@ async def load_in_batches(
 ) -> tuple[list[Call], list[Conference], int]:
     """Return the same as `load`, but let other tasks run in between, such as the renewal of the lease."""
     found = found or StateLoader()
-    # None of this is garbage, and looking for garbage again and again would take a third of the loading time. Little of
-    # it will become garbage later, so it is frozen out of future collections.
-    gc.disable()
-    try:
+    with without_garbage_collection():
         async for mapping in state:
             items = iter(mapping.items())
             while part := list(islice(items, READ_BATCH)):
                 found.read(part)
                 await asyncio.sleep(0)
         return found.found()
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Load a large state: none of it is garbage, and looking for garbage again and again would take a third of the
+    time. Little of it will become garbage later, so it is frozen out of future collections."""
+    gc.disable()
+    try:
+        yield
     finally:
         gc.enable()
         gc.freeze()
@@ -392,4 +400,5 @@ async def _exists(ari: Client, path: str) -> bool:
 def _path(one: Expectation) -> str:
     if one.kind == "playback":
         return f"/playbacks/{quote(one.id, safe='')}"
-    return f"/recordings/live/{quote(recording_name(one.auth_id, one.id), safe='')}"
+    name = ids.RecordingName(one.auth_id, ids.conference_of(one.bridge_id) or "", one.id)
+    return f"/recordings/live/{quote(str(name), safe='')}"

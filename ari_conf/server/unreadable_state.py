@@ -19,6 +19,7 @@ import structlog
 from ari_conf.ari import translate
 from ari_conf.ari.client import Client
 from ari_conf.common.supervision import for_each
+from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
@@ -56,11 +57,10 @@ class Known:
     problems: list[ReportProblem] = field(default_factory=list)
 
 
-class Live(msgspec.Struct):
-    """A recording that Asterisk is making."""
+class Named(msgspec.Struct):
+    """A recording in Asterisk."""
 
     name: str
-    target_uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,10 @@ class Asterisk:
 
     arrivals: list[CallArrived]
     """The calls of the Stasis application in order of arrival, as if they had just arrived."""
-    bridges: frozenset[str]
-    recordings: Mapping[str, tuple[str, str]]
-    """Live recordings: bridge id -> (account, recording id)."""
+    conferences: frozenset[str]
+    """Ids of the conferences that have a bridge."""
+    recordings: Mapping[str, ids.RecordingName]
+    """Live recordings by conference id."""
 
 
 async def known(unreadable: Mapping[str, bytes], engine: Engine, store: StateStore, ari: Client, now: int) -> Known:
@@ -141,27 +142,24 @@ def _members(shot: Mapping[str, Any], texts: Mapping[bytes, bytes]) -> list[Memb
 
 def _recorded(engine: Engine) -> set[str]:
     """Return the names of the recordings of all readable conferences."""
-    found = [(c.auth_id, c.recording.recording_id) for c in engine.conferences.values() if c.recording]
-    return {translate.recording_name(*each) for each in found}
+    found = [(c.auth_id, c.conference_id, c.recording.recording_id) for c in engine.conferences.values() if c.recording]
+    return {str(ids.RecordingName(*each)) for each in found}
 
 
 async def _asked(ari: Client, recorded: set[str]) -> Asterisk:
     channels, bridges, stored = [await _listed(ari, what) for what in (CHANNELS, "/bridges", "/recordings/stored")]
-    names = [one.name for one in map(_decoder(Live), stored) if one.name not in recorded and "/" in one.name]
+    names = [one.name for one in map(_decoder(Named), stored) if one.name not in recorded]
     decoded = _decoder(takeover.Channel)
     ours = [raw async for raw in _with_turns(channels) if takeover._is_for(ari.app, decoded(raw))]
     told = takeover.synthetic_stasis_starts(
         sorted(map(msgspec.json.decode, ours), key=lambda one: str(one.get("creationtime")))
     )
     arrived = [event for message in told if isinstance(event := translate.to_event(message, lambda: ""), CallArrived)]
-    live = {one.target_uri: one.name for one in await _live(ari, names[:MOST_ASKED])}
+    made = [found for name in names if (found := ids.parse_recording_name(name)) is not None]
     return Asterisk(
         arrived,
-        frozenset(_decoder(takeover.Bridge)(raw).id for raw in bridges),
-        {
-            target.removeprefix("bridge:"): (name.rpartition("/")[0], name.rpartition("/")[2])
-            for target, name in live.items()
-        },
+        frozenset(filter(None, (ids.conference_of(_decoder(takeover.Bridge)(raw).id) for raw in bridges))),
+        {one.conference_id: one for one in await _live(ari, made[:MOST_ASKED])},
     )
 
 
@@ -191,17 +189,19 @@ def _decoder(kind: Any) -> Any:
     return msgspec.json.Decoder(kind).decode
 
 
-async def _live(ari: Client, names: Iterable[str]) -> list[Live]:
+async def _live(ari: Client, names: Iterable[ids.RecordingName]) -> list[ids.RecordingName]:
     """Return the live recordings among `names`: Asterisk lists them only together with those that are finished."""
-    found: list[Live] = []
+    found: list[ids.RecordingName] = []
 
-    async def ask(name: str) -> None:
+    async def ask(name: ids.RecordingName) -> None:
         try:
-            found.append(await ari.request("GET", f"/recordings/live/{quote(name, safe='')}", kind=Live))
+            await ari.request("GET", f"/recordings/live/{quote(str(name), safe='')}")
         except AriNotFound:
             return
         except AriError as error:
-            log.warning("recording status unknown", name=name, reason=str(error))
+            log.warning("recording status unknown", name=str(name), reason=str(error))
+        else:
+            found.append(name)
 
     await for_each(names, ask, takeover.ASKED_AT_ONCE)
     return found
@@ -223,7 +223,7 @@ async def _conferences(
     found: dict[str, Conference] = {}
     async for key, shot in _with_turns(shots.items()):
         inside = [member for member in members[key] if member.conference_id == key]
-        if not (inside or key in asterisk.bridges or key in theirs or shot.get("conference_id") == key):
+        if not (inside or key in asterisk.conferences or key in theirs or shot.get("conference_id") == key):
             continue
         if key == shot.get("call_uuid"):
             continue
@@ -235,7 +235,7 @@ async def _conferences(
             named = await _names(store) if named is None else named
             whose = [named[key]] if key in named else []
         auth_id, name = whose[0] if whose else (fields.get("auth_id", ""), fields.get("name", ""))
-        auth_id = auth_id or asterisk.recordings.get(key, ("", ""))[0]
+        auth_id = auth_id or (asterisk.recordings[key].auth_id if key in asterisk.recordings else "")
         if not auth_id:
             reason = "its state record is unreadable"
             log.error("conference account unknown", id=key, reason=reason, action="destroying its bridge")
@@ -329,12 +329,13 @@ def _record(
 ) -> Iterator[ReportProblem]:
     """Set the room's recording, if it has or had one, so that it is stored; yield a problem if its callback is lost."""
     key, written = room.conference_id, shot.get("recording")
-    auth_id, recording_id = asterisk.recordings.get(key, ("", ""))
+    live = asterisk.recordings.get(key)
+    recording_id = live.recording_id if live is not None else ""
     try:
         whole = restore(written, Recording) if written is not None else None
     except NOT_READ:
         whole = None
-    room.auth_id = auth_id or room.auth_id
+    room.auth_id = live.auth_id if live is not None else room.auth_id
     if whole is not None and recording_id in ("", whole.recording_id):
         room.recording = whole
         return
@@ -353,7 +354,7 @@ def _record(
             )
     told = "element" in fields
     values: dict[str, Any] = {"call_uuid": "", "element": Element(room.name), "started_at": now, "begun": True}
-    room.recording = Recording(recording_id, key, room.auth_id, **(values | fields))
+    room.recording = Recording(recording_id, room.bridge_id, room.auth_id, **(values | fields))
     if not told:
         text = (
             f"recording {recording_id} of conference {room.name!r} is stored as mp3, without a callback: the "

@@ -15,7 +15,7 @@ import msgspec
 
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
-from ari_conf.core.effects import ClaimName, Effect, PostCallback, ReleaseName, ReportProblem
+from ari_conf.core.effects import ClaimName, ExecutedEffect, PostCallback, ReleaseName, ReportProblem
 from ari_conf.errors import CallbackTooLong
 from ari_conf.queues import outbox
 from ari_conf.queues.partitioned_queue import prefix
@@ -118,7 +118,7 @@ class Batch:
         self.callbacks: dict[str, int] = {}
         """Number of callbacks by account."""
         self.jobs = 0
-        self.effects: list[Effect] = []
+        self.effects: list[ExecutedEffect] = []
         """Effects that wait until the batch is written."""
         self.on_conflicts: list[OnConflict] = []
         """Function of each claim, in the order of the claims."""

@@ -144,8 +144,8 @@ async def listening(asterisk: Asterisk, heard: asyncio.Queue[str]) -> AsyncItera
 async def test_a_beep_is_told_and_nothing_is_left(
     asterisk: Asterisk, listening: BeepListener, heard: asyncio.Queue[str]
 ) -> None:
-    listening.start("ann")
-    listening.start("bob")
+    listening.start("ann", "u-ann")
+    listening.start("bob", "u-bob")
     await asterisk.has(6)
     asterisk.wires[1].beep()
     assert await asyncio.wait_for(heard.get(), 5) == "bob"
@@ -156,8 +156,8 @@ async def test_a_beep_is_told_and_nothing_is_left(
 
 
 async def test_started_twice_is_once(asterisk: Asterisk, listening: BeepListener) -> None:
-    listening.start("ann")
-    listening.start("ann")
+    listening.start("ann", "u-ann")
+    listening.start("ann", "u-ann")
     await asterisk.has(3)
     assert len(asterisk.wires) == 1
 
@@ -166,12 +166,12 @@ async def test_stopped_before_it_listens(
     asterisk: Asterisk, listening: BeepListener, heard: asyncio.Queue[str]
 ) -> None:
     asterisk.slow.clear()
-    listening.start("ann")
+    listening.start("ann", "u-ann")
     await asterisk.asked.wait()
     listening.stop("ann")
     for _ in range(50):  # an object that would be removed too early is removed within these turns
         await asyncio.sleep(0)
-    listening.start("ann")
+    listening.start("ann", "u-ann")
     asterisk.slow.set()
     await asterisk.has(3)
     for wire in asterisk.wires:
@@ -182,7 +182,7 @@ async def test_stopped_before_it_listens(
 
 
 async def test_the_end_of_the_channel(asterisk: Asterisk, listening: BeepListener) -> None:
-    listening.start("ann")
+    listening.start("ann", "u-ann")
     await asterisk.until(lambda: asterisk.joined == 1)
     asterisk.there -= {name for name in asterisk.there if name.endswith(".snoop")}
     with capture_logs() as logs:
@@ -194,7 +194,7 @@ async def test_silence_is_not_the_end(
     asterisk: Asterisk, listening: BeepListener, heard: asyncio.Queue[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SILENT_S", 0.01)
-    listening.start("ann")
+    listening.start("ann", "u-ann")
     await asterisk.has(3)
     for _ in range(3):
         asterisk.changed.clear()
@@ -205,7 +205,7 @@ async def test_silence_is_not_the_end(
 
 async def test_a_channel_that_is_not_yet_in_the_application(asterisk: Asterisk, listening: BeepListener) -> None:
     asterisk.refusals = [("/addChannel", AriError("Channel not in Stasis application", 422))] * 3
-    listening.start("ann")
+    listening.start("ann", "u-ann")
     await asterisk.has(3)
     await asterisk.until(lambda: not asterisk.refusals)
     assert len(asterisk.mine()) == 3
@@ -219,7 +219,7 @@ async def test_a_call_that_ends_meanwhile_is_no_failure(
 ) -> None:
     asterisk.refusals = [gone]
     with capture_logs() as logs:
-        listening.start("ann")
+        listening.start("ann", "u-ann")
         await asterisk.until(lambda: not asterisk.refusals and not asterisk.mine())
     assert logs == []
 
@@ -231,7 +231,7 @@ async def test_what_cannot_be_is_told_once_until_it_can(
     with capture_logs() as logs:
         for tries in (1, 2):
             asterisk.refusals = [(failed, AriError("Allocation failed", 500))]
-            listening.start("ann")
+            listening.start("ann", "u-ann")
             await asterisk.until(lambda tries=tries: len(logs) == tries and not asterisk.mine())
         assert [line["log_level"] for line in logs] == ["warning", "debug"]
 
@@ -240,7 +240,7 @@ async def test_its_channel_is_removed_by_somebody_else(
     asterisk: Asterisk, listening: BeepListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SILENT_S", 0.01)
-    listening.start("ann")
+    listening.start("ann", "u-ann")
     await asterisk.has(3)
     with capture_logs() as logs:
         asterisk.there -= {name for name in asterisk.there if name.endswith(".media")}
@@ -260,7 +260,7 @@ async def test_sound_that_never_arrives_is_told_once_until_it_does(
 
     with capture_logs() as logs:
         for expected in (["warning"], ["warning"], ["warning", "warning"]):
-            listening.start("ann")
+            listening.start("ann", "u-ann")
             await asterisk.has(3)
             count = len(levels(logs))
             await asterisk.until(lambda before=count: len(levels(logs)) > before)  # type: ignore[misc]
@@ -287,7 +287,7 @@ async def test_no_port_and_no_address_are_told(
     monkeypatch.setattr(asterisk, "media_host", "192.0.2.7", raising=False)
     monkeypatch.setattr(asterisk, *wrong, raising=False)
     with capture_logs() as logs:
-        listening.start("ann")
+        listening.start("ann", "u-ann")
         await asterisk.until(lambda: not listening._ears)
     assert [line["log_level"] for line in logs] == ["warning"]
     assert asterisk.wires == []
@@ -295,9 +295,9 @@ async def test_no_port_and_no_address_are_told(
 
 async def test_it_begins_when_what_a_dead_process_left_is_gone(asterisk: Asterisk, listening: BeepListener) -> None:
     """The dead process's channel still sends, perhaps to the port that the new listener gets."""
-    dead = "/channels/conf.listens.dead.1.media"
+    dead = "/channels/c.u9.tap.conf.dead.1.media"
     asterisk.there.add(dead)
-    listening.start("ann")
+    listening.start("ann", "u-ann")
     await asterisk.asked.wait()
     assert dead not in asterisk.there
     await asterisk.has(3)
@@ -307,37 +307,37 @@ async def test_no_more_than_it_can_take(
     asterisk: Asterisk, listening: BeepListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_LISTENERS", 1)
-    listening.start("ann")
+    listening.start("ann", "u-ann")
     with capture_logs() as logs:
-        listening.start("bob")
+        listening.start("bob", "u-bob")
     assert [line["event"] for line in logs] == ["beep listener limit reached"]
     await asterisk.has(3)
     listening.stop("ann")
     await asterisk.has(0)
-    listening.start("bob")
+    listening.start("bob", "u-bob")
     await asterisk.has(3)
     assert len(asterisk.wires) == 2
 
 
 async def test_what_a_dead_process_left_is_removed(asterisk: Asterisk, listening: BeepListener) -> None:
-    asterisk.there |= {"/channels/conf.listens.dead.1.snoop", "/channels/other.listens.dead.1.snoop"}
-    listening.start("ann")
+    asterisk.there |= {"/channels/c.u9.tap.conf.dead.1.snoop", "/channels/c.u9.tap.other.dead.1.snoop"}
+    listening.start("ann", "u-ann")
     await asterisk.has(4)
-    assert "/channels/conf.listens.dead.1.snoop" not in asterisk.there
-    asterisk.there.remove("/channels/other.listens.dead.1.snoop")
+    assert "/channels/c.u9.tap.conf.dead.1.snoop" not in asterisk.there
+    asterisk.there.remove("/channels/c.u9.tap.other.dead.1.snoop")
 
 
 async def test_who_knows_what_asterisk_has_need_not_ask_for_it(asterisk: Asterisk, listening: BeepListener) -> None:
-    dead = "conf.listens.dead.1.snoop"
-    asterisk.there |= {f"/channels/{dead}", "/channels/conf.listens.dead.2.snoop"}
+    dead = "c.u9.tap.conf.dead.1.snoop"
+    asterisk.there |= {f"/channels/{dead}", "/channels/c.u9.tap.conf.dead.2.snoop"}
     listening.remove_leftovers([dead, "ann"])
     await asterisk.has(1)
-    assert asterisk.mine() == {"/channels/conf.listens.dead.2.snoop"}
+    assert asterisk.mine() == {"/channels/c.u9.tap.conf.dead.2.snoop"}
     asterisk.there -= asterisk.mine()
 
 
 async def test_asterisk_is_gone_as_we_end(asterisk: Asterisk, listening: BeepListener) -> None:
-    listening.start("ann")
+    listening.start("ann", "u-ann")
     await asterisk.has(3)
     asterisk.refusals = [(name, AriUnreachable("no answer")) for name in asterisk.mine()]
     async with asyncio.timeout(5):

@@ -117,6 +117,44 @@ async def test_an_answer_in_pieces(server: Server, connect: Connect, cut: int):
         assert await connections.request("GET", "/x", "", None) == AriResponse(200, "OK", b"{}")
 
 
+async def test_an_answer_in_chunks(server: Server, connect: Connect):
+    connections = connect()
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    server.answers = [[head, b"1\r\n{\r\n", b"1\r\n}\r\n0\r\n\r\n"]]
+    for _ in range(2):
+        assert await connections.request("GET", "/x", "", None) == AriResponse(200, "OK", b"{}")
+    assert server.connections == 1
+
+
+async def test_a_long_answer(server: Server, connect: Connect):
+    connections = connect()
+    body = b"x" * (3 * http_pool.MAX_HEAD_BYTES)
+    server.answers = [[b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body), body]]
+    assert (await connections.request("GET", "/x", "", None)).body == body
+    await connections.request("GET", "/x", "", None)
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("extra", [b"garbage", FINE], ids=["garbage", "another answer"])
+async def test_a_connection_with_more_than_an_answer_is_used_no_more(server: Server, connect: Connect, extra: bytes):
+    connections = connect()
+    server.answers = [[FINE + extra], [FINE.replace(b"{}", b"[]")]]
+    assert (await connections.request("GET", "/x", "", None)).body == b"{}"
+    assert (await connections.request("GET", "/x", "", None)).body == b"[]"
+    assert server.connections == 2
+
+
+async def test_a_connection_that_changes_its_protocol_is_used_no_more(
+    server: Server, connect: Connect, caplog: pytest.LogCaptureFixture
+):
+    connections = connect()
+    server.answers = [[b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"]]
+    assert (await connections.request("GET", "/x", "", None)).status == 101
+    assert (await connections.request("GET", "/x", "", None)).status == 200
+    assert server.connections == 2
+    assert not caplog.records, "asyncio logs what data_received raises"
+
+
 async def test_no_content_and_a_refusal(server: Server, connect: Connect):
     connections = connect()
     server.answers = [
@@ -138,6 +176,16 @@ async def test_no_content_and_a_refusal(server: Server, connect: Connect):
 async def test_a_connection_that_ends_with_its_answer_is_used_no_more(server: Server, connect: Connect, answer: bytes):
     connections = connect()
     server.answers = [[answer, CLOSES]]
+    assert await connections.request("GET", "/x", "", None) == AriResponse(200, "OK", b"all")
+    await connections.request("GET", "/x", "", None)
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nConnection: Close\r\n", b"HTTP/1.0 200 OK\r\n"])
+async def test_a_connection_that_is_to_be_closed_is_used_no_more(server: Server, connect: Connect, head: bytes):
+    """The server may close it at any moment, and the next request would be lost."""
+    connections = connect()
+    server.answers = [[head + b"Content-Length: 3\r\n\r\nall"]]
     assert await connections.request("GET", "/x", "", None) == AriResponse(200, "OK", b"all")
     await connections.request("GET", "/x", "", None)
     assert server.connections == 2
@@ -259,9 +307,14 @@ async def test_but_what_may_be_done_only_once_is_not_asked_again(server: Server,
     [
         [b"SIP/2.0 200 OK\r\n\r\n"],
         [b"HTTP/1.1 two OK\r\nContent-Length: 0\r\n\r\n"],
-        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"],
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}"],
+        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\ntwo\r\n{}\r\n0\r\n\r\n"],
         [b"x" * (http_pool.MAX_HEAD_BYTES + 1)],
+        [b"HTTP/1.1 200 OK\r\n" + b"X-Endless: x\r\n" * (http_pool.MAX_HEAD_BYTES // 14 + 1)],
+        [b"HTTP/1.1 200 OK\r\nX-Endless: " + b"x" * http_pool.MAX_HEAD_BYTES],
         [FINE[:-1], CLOSES],
+        [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\nal", CLOSES],
+        [b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", CLOSES],
     ],
 )
 async def test_what_is_no_answer(server: Server, connect: Connect, pieces: list[bytes | object]):

@@ -97,7 +97,7 @@ def test_a_channel_of_our_own_or_of_texts_is_no_call_and_no_member(name: str) ->
 
 
 def test_nor_is_their_bridge_a_conference() -> None:
-    assert event({"type": "BridgeDestroyed", "bridge": {"id": "conf.listens.0a.1"}}) is None
+    assert event({"type": "BridgeDestroyed", "bridge": {"id": "c.u1.tap.conf.0a.1"}}) is None
 
 
 def test_a_channel_that_takes_another_ones_place_is_no_call() -> None:
@@ -154,7 +154,7 @@ ON_CHANNEL = {"channel": CHANNEL}
 UP = {"channel": CHANNEL | {"state": "Up"}}
 CANCELED = seen.ChannelHungUp("1795342997.0", 487)
 ON_BRIDGE = {"bridge": {"id": "b1"}}
-RECORDING = {"recording": {"name": "MA1/r1", "target_uri": "bridge:b1", "state": "done"}}
+RECORDING = {"recording": {"name": "MA1/b.id1.recording.r1", "target_uri": "bridge:b.id1.bridge", "state": "done"}}
 
 
 @pytest.mark.parametrize(
@@ -196,9 +196,9 @@ RECORDING = {"recording": {"name": "MA1/r1", "target_uri": "bridge:b1", "state":
             {"type": "PlaybackFinished", "playback": {"id": "p", "state": "failed"}},
             seen.PlaybackFinished("p", failed=True),
         ),
-        ({"type": "RecordingStarted", **RECORDING}, seen.RecordingStarted("b1", "r1")),
-        ({"type": "RecordingFinished", **RECORDING}, seen.RecordingFinished("b1", "r1")),
-        ({"type": "RecordingFailed", **RECORDING}, seen.RecordingFinished("b1", "r1", failed=True)),
+        ({"type": "RecordingStarted", **RECORDING}, seen.RecordingStarted("id1", "r1")),
+        ({"type": "RecordingFinished", **RECORDING}, seen.RecordingFinished("id1", "r1")),
+        ({"type": "RecordingFailed", **RECORDING}, seen.RecordingFinished("id1", "r1", failed=True)),
     ],
 )
 def test_what_asterisk_tells(message: dict[str, Any], expected: seen.Event) -> None:
@@ -273,10 +273,18 @@ CHANNEL_SOUND, BRIDGE_SOUND = do.Target("channel", "c 1"), do.Target("bridge", "
         ),
         (do.DestroyBridge("b1"), Request("DELETE", "/bridges/b1")),
         (
-            do.StartRecording("b1", "r1", "MA1"),
-            Request("POST", "/bridges/b1/record", {"name": "MA1/r1", "format": "wav", "ifExists": "fail"}, over="http"),
+            do.StartRecording("b.id1.bridge", "r1", "MA1"),
+            Request(
+                "POST",
+                "/bridges/b.id1.bridge/record",
+                {"name": "MA1/b.id1.recording.r1", "format": "wav", "ifExists": "fail"},
+                over="http",
+            ),
         ),
-        (do.StopRecording("b1", "r1", "MA1"), Request("POST", "/recordings/live/MA1%2Fr1/stop", over="http")),
+        (
+            do.StopRecording("b.id1.bridge", "r1", "MA1"),
+            Request("POST", "/recordings/live/MA1%2Fb.id1.recording.r1/stop", over="http"),
+        ),
         (
             do.PlayMedia(CHANNEL_SOUND, "p/1", ("sound:a", "sound:b")),
             Request("POST", "/channels/c%201/play", {"media": "sound:a,sound:b", "playbackId": "p/1"}),

@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import requests
@@ -29,7 +30,7 @@ from demo import audio_analysis
 from demo.speech import speech_files
 from tasks.asterisk_recording import ENCODERS, PcmStream
 from tests import redis
-from tests.tasks.store_stage import ACCOUNT, S3Server, StoreStage
+from tests.tasks.store_stage import S3Server, StoreStage
 
 WITHIN, MEMORY_MB, MOST_MB = 1.10, 10, 100
 HOURS = 4.0
@@ -46,7 +47,7 @@ def speech(seconds: float) -> bytes:
 def by_hand(stage: StoreStage, samples: bytes, form: str) -> tuple[float, float, float]:
     """Return the seconds for the download from Asterisk, the encoding, and the upload."""
     write(stage, samples)
-    url = f"{stage.direct.ari_url}/recordings/stored/{ACCOUNT}%2F{stage.recording_id}/file"
+    url = f"{stage.direct.ari_url}/recordings/stored/{quote(str(stage.name), safe='')}/file"
     login = (stage.direct.ari_user, stage.direct.ari_password.get_secret_value())
     began = time.perf_counter()
     answer = requests.get(url, auth=login, timeout=60)

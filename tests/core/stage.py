@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ari_conf.core import effects as do
 from ari_conf.core import elements as el
 from ari_conf.core import events as ev
+from ari_conf.core import ids
 from ari_conf.core.account import Account
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
@@ -42,8 +43,8 @@ class Stage:
     def __init__(self, **account: Any) -> None:
         self.account = account
         self.now = START
-        ids = count(1)
-        self.engine = Engine(lambda: f"id{next(ids)}", "https://conference.example")
+        numbers = count(1)
+        self.engine = Engine(lambda: f"id{next(numbers)}", "https://conference.example")
         self.asterisk = Asterisk(lambda _, event: self._events.append(event))
         self.documents: dict[str, tuple[el.Element, ...] | ev.DocumentFailed] = {}
         """Elements or failure at each URL; a URL without an entry is unreachable."""
@@ -157,6 +158,9 @@ class Stage:
         conference = self.conference(name, auth)
         assert conference is not None
         return conference.conference_id
+
+    def bridge_id(self, name: str = "standup", auth: str = "A") -> str:
+        return ids.bridge_id(self.conference_id(name, auth))
 
     def call_of(self, name: str) -> Call | None:
         return self.engine.calls.get(f"call-{name}")

@@ -11,7 +11,7 @@ import pytest
 from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
-from ari_conf.core import invariants
+from ari_conf.core import ids, invariants
 from ari_conf.core.abort import BROKEN
 from ari_conf.core.account import Account
 from ari_conf.core.calls.call import Call
@@ -24,6 +24,7 @@ from ari_conf.core.snapshot import restore, snapshot
 from tests.core.stage import MUSIC, Stage, players, stay, waiting
 
 HANGUP = "http://hangup.example/"
+BRIDGE = ids.bridge_id("id1")
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_whom_it_concerns_is_ended_completely_and_no_other(stage: Stage, monkeyp
     assert [e.conference_id for e in stage.all(do.StoreRecording)] == [broken]
     assert {e.call_uuid for e in stage.all(do.AddAttendanceNote)} == {"call-ann", "call-bob"}
     assert ended(stage) == {"ann", "bob"}
-    assert set(stage.asterisk.channels) == {"cid", "dan"} and set(stage.asterisk.bridges) == {other}
+    assert set(stage.asterisk.channels) == {"cid", "dan"} and set(stage.asterisk.bridges) == {stage.bridge_id("other")}
     assert set(stage.engine.calls) == {"call-cid", "call-dan"} and set(stage.engine.conferences) == {other}
     assert {key for key, thing in stage.engine.take_changes().items() if thing is None} >= {
         broken,
@@ -96,18 +97,18 @@ def test_whom_it_concerns_is_ended_completely_and_no_other(stage: Stage, monkeyp
 
 
 EVENTS: dict[str, ev.Event] = {
-    "conferences.conference.Conference._on_entered_bridge": ev.ChannelEnteredBridge("ann", "id1"),
-    "conferences.conference.Conference.update_media": ev.BridgeDestroyed("id1"),
-    "conferences.conference.Conference._update_members": ev.ChannelLeftBridge("ann", "id1"),
+    "conferences.conference.Conference._on_entered_bridge": ev.ChannelEnteredBridge("ann", BRIDGE),
+    "conferences.conference.Conference.update_media": ev.BridgeDestroyed(BRIDGE),
+    "conferences.conference.Conference._update_members": ev.ChannelLeftBridge("ann", BRIDGE),
     "conferences.conference.Conference._after_member_left": ev.ChannelHungUp("ann", 16),
     "conferences.conference.Conference._note_attendance": ev.ChannelHungUp("ann", 16),
     "conferences.recording.Recording.hand_on": ev.RecordingFinished("id1", "id2"),
-    "conferences.conference.Conference._hand_over_recording": ev.BridgeDestroyed("id1"),
+    "conferences.conference.Conference._hand_over_recording": ev.BridgeDestroyed(BRIDGE),
     "dispatcher.standard_params": ev.ChannelHungUp("ann", 16),
-    "calls.call.Call.on_member_released": ev.ChannelLeftBridge("ann", "id1"),
+    "calls.call.Call.on_member_released": ev.ChannelLeftBridge("ann", BRIDGE),
     "calls.call.Call._hangup_callback": ev.ChannelHungUp("ann", 16),
     "registry.Registry._update_indexes": ev.DigitReceived("ann", "1"),
-    "dispatcher.Dispatcher._remember_switch_off": ev.ChannelLeftBridge("ann", "id1"),
+    "dispatcher.Dispatcher._remember_switch_off": ev.ChannelLeftBridge("ann", BRIDGE),
 }
 
 
@@ -120,7 +121,7 @@ def test_wherever_it_breaks_nobody_is_told_twice_and_no_number_is_left_out(
     event = EVENTS[place]
     if isinstance(event, ev.ChannelHungUp):
         stage.asterisk.channels.pop("ann")
-        stage.asterisk.bridges["id1"].channels.remove("ann")
+        stage.asterisk.bridges[BRIDGE].channels.remove("ann")
     break_at(stage, monkeypatch, place, event)
     told = [text for text in stage.told() if "zoe" not in text]
     assert sorted(text.split()[:2] for text in told) == [
@@ -129,7 +130,7 @@ def test_wherever_it_breaks_nobody_is_told_twice_and_no_number_is_left_out(
     assert [e.conference_id for e in stage.all(do.StoreRecording)] == ["id1"]
     assert ended(stage) == {"ann", "bob"}
     assert set(stage.engine.calls) == {"call-zoe"} and set(stage.asterisk.channels) == {"zoe"}
-    assert stage.hears("zoe") == set() and set(stage.asterisk.bridges) == {stage.conference_id("other")}
+    assert stage.hears("zoe") == set() and set(stage.asterisk.bridges) == {stage.bridge_id("other")}
     stage.hang_up("zoe")
     stage.assert_nothing_is_left()
 
@@ -179,7 +180,7 @@ def test_a_deadline_that_breaks_costs_no_other_call_its_own(stage: Stage, monkey
 
 def test_whoever_gave_the_command_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     players(stage, "ann")
-    command = ev.CommandReceived("c1", "A", "standup", api.Kick((1,)), stage.now + 5000)
+    command = ev.CommandReceived("c1", api.ForConference("A", "standup", api.Kick((1,))), stage.now + 5000)
     effects = break_at(stage, monkeypatch, "conferences.conference.Conference.leave", command)
     (reply,) = [e for e in effects if isinstance(e, do.CommandReply)]
     assert (reply.command_id, reply.status) == ("c1", 500) and "internal error" in dict(reply.body)["error"]
@@ -424,7 +425,7 @@ DAMAGES: dict[str, tuple[Damage, set[str]]] = {
     "another name": (room_with(name="other"), STANDUP),
     "a room that began when no calendar says": (room_with(created_at=FAR), STANDUP),
     "nobody in it": (room_with(members={}), STANDUP),
-    "a recording of another room": (recording_with(bridge_id="id3"), STANDUP),
+    "a recording of another room": (recording_with(bridge_id="b.id3.bridge"), STANDUP),
     "a recording that ended": (recording_with(state="stopped"), STANDUP),
     "a recording that was handed over": (recording_with(handed_on=True), STANDUP),
     "a recording without an id": (recording_with(recording_id=""), STANDUP),
@@ -466,7 +467,7 @@ def test_what_does_not_fit_costs_its_own_call_or_conference_and_nobody_else(
         assert stage.hears(who) - STANDUP == before[who] - STANDUP
     if costs == STANDUP:
         assert not [c for c in stage.engine.conferences.values() if c.name == "standup"]
-        assert "id1" not in stage.asterisk.bridges and not stage.asterisk.recordings
+        assert BRIDGE not in stage.asterisk.bridges and not stage.asterisk.recordings
         assert all(plausible(e.start_ms, e.end_ms) for e in stage.all(do.StoreRecording)), "a worker can write them"
         assert do.ReleaseName("A", "standup", "id1") in effects or what in ("another account's", "another name")
         players(stage, "new")
@@ -491,7 +492,7 @@ def _is_whole(stage: Stage) -> None:
 def _all_is_told(stage: Stage) -> None:
     """Send late events: nothing breaks, and nothing is left when all callers have hung up."""
     for who in sorted(EVERYBODY):
-        for event in (ev.ChannelLeftBridge(who, "id1"), ev.DigitReceived(who, "1"), ev.TalkingStarted(who)):
+        for event in (ev.ChannelLeftBridge(who, BRIDGE), ev.DigitReceived(who, "1"), ev.TalkingStarted(who)):
             stage.tell(event)
     for where in (*stage.asterisk.channels, *stage.asterisk.bridges):
         if (stage.asterisk.channels.get(where) or stage.asterisk.bridges[where]).playbacks:
@@ -542,7 +543,7 @@ def test_the_calls_of_a_room_that_can_not_be_read_are_hung_up_and_told_and_its_n
     house(stage)
     effects = taken_over(stage, no_room)
     assert {e.channel_id for e in effects if isinstance(e, do.HangUp)} == STANDUP == ended(stage)
-    assert do.ReleaseName("A", "standup", "id1") in effects and do.DestroyBridge("id1") in effects
+    assert do.ReleaseName("A", "standup", "id1") in effects and do.DestroyBridge(BRIDGE) in effects
     assert len([e for e in effects if isinstance(e, do.DestroyBridge)]) == 1
 
 

@@ -12,17 +12,22 @@ from ari_conf.core import events as ev
 from ari_conf.core.bounds import MOST_UNDONE
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.engine import Engine
-from ari_conf.core.reconciliation.plan import AsteriskState, effects_to_repeat, expectations, missed_events
+from ari_conf.core.expectations import AsteriskState
+from ari_conf.core.reconciliation.plan import effects_to_repeat, expectations, missed_events
 from ari_conf.core.snapshot import restore, snapshot
 from tests.core.stage import ACTION, START, Stage, players, stay, waiting
 
 HELLO, AGAIN = Play("hello"), Play("again")
 
 
-def api(stage: Stage, command: do.Command, name: str = "standup", auth: str = "A", late: bool = False) -> dict:
+def api(
+    stage: Stage, command: do.ConferenceCommand, name: str = "standup", auth: str = "A", late: bool = False
+) -> dict:
     """Send a command; return the status and the body of the reply."""
     expires_at = stage.now + (0 if late else 5000)
-    told = stage.tell(ev.CommandReceived(f"command{len(stage.effects)}", auth, name, command, expires_at))
+    told = stage.tell(
+        ev.CommandReceived(f"command{len(stage.effects)}", do.ForConference(auth, name, command), expires_at)
+    )
     (reply,) = [effect for effect in told if isinstance(effect, effects.CommandReply)]
     return {"status": reply.status, **dict(reply.body)}
 
@@ -141,7 +146,7 @@ def test_one_alone_hears_what_is_played_to_him(stage: Stage):
     told = api(stage, do.PlayToMembers((2,), HELLO))
     assert told == {"status": 202, "message": "play queued into conference", "member_id": ("2",)}
     assert "hello" in stage.media("bob")
-    assert stage.media("ann") == stage.media(stage.conference_id()) == []
+    assert stage.media("ann") == stage.media(stage.bridge_id()) == []
 
 
 def test_sounds_queue_one_after_another(stage: Stage):
@@ -343,7 +348,7 @@ def test_digits_of_send_digits_are_sent_once():
 
 def test_an_announcement_is_one_playback_for_all(stage: Stage):
     assert api(stage, do.Announce(HELLO)) == {"status": 202, "message": "announcement queued into conference"}
-    assert stage.media(stage.conference_id()) == ["hello"]
+    assert stage.media(stage.bridge_id()) == ["hello"]
     assert api(stage, do.StopAnnouncing()) == {"status": 204}
     assert not stage.asterisk.playbacks
 
@@ -375,8 +380,32 @@ def test_no_other_conference_is_reached(stage: Stage, name: str, auth: str):
 
 
 @pytest.mark.parametrize("command", [do.Mute((9,), True), do.Kick((0, 9)), do.Hold((), True)])
-def test_nobody_of_those_is_in(stage: Stage, command: do.Command):
+def test_nobody_of_those_is_in(stage: Stage, command: do.ConferenceCommand):
     assert api(stage, command) == {"status": 404, "error": "member not found"}
+
+
+# A call.
+
+
+def call_is_hung_up(stage: Stage, name: str, auth: str = "A") -> int:
+    """Send the command; return the status of the reply."""
+    addressed = do.ForCall(auth, f"call-{name}", do.HangUpCall())
+    told = stage.tell(ev.CommandReceived("c1", addressed, stage.now + 5000))
+    (reply,) = [effect for effect in told if isinstance(effect, effects.CommandReply)]
+    return reply.status
+
+
+def test_a_call_is_hung_up_wherever_it_is_and_its_conference_is_told_why(stage: Stage):
+    stage.call("dan", Play("song"))
+    assert call_is_hung_up(stage, "bob") == call_is_hung_up(stage, "dan") == 204
+    assert set(stage.asterisk.channels) == {"ann", "cid"} and stage.told()[-1] == "exit bob api_hangup"
+
+
+def test_a_call_of_another_account_or_of_nobody_or_that_ends_is_not_found(stage: Stage):
+    assert call_is_hung_up(stage, "bob", auth="B") == call_is_hung_up(stage, "eve") == 404
+    stage.held = {effects.HangUp}
+    assert [call_is_hung_up(stage, "bob") for _ in range(2)] == [204, 404]
+    assert "bob" in stage.asterisk.channels and stage.hears("ann") == {"cid"}
 
 
 def test_too_late_it_is_not_done_any_more(stage: Stage):
@@ -394,8 +423,8 @@ def test_an_ending_conference_is_not_found(stage: Stage):
     "command",
     [do.Mute(None, True), do.Hold((1, 2), True, "tune"), do.PlayToMembers((1,), Speak("a", "MAN")), do.HangUpAll()],
 )
-def test_a_command_stands_its_way_through_redis(command: do.Command):
-    assert restore(snapshot(command), do.Command) == command
+def test_a_command_stands_its_way_through_redis(command: do.ConferenceCommand):
+    assert restore(snapshot(command), do.ConferenceCommand) == command
 
 
 def test_the_state_with_all_of_it_can_be_written_down(stage: Stage):
@@ -406,7 +435,9 @@ def test_the_state_with_all_of_it_can_be_written_down(stage: Stage):
 
 
 def test_a_directory_without_conferences_answers_too():
-    told = Engine(lambda: "id").handle_event(ev.CommandReceived("c", "A", "x", do.Lock(True), START + 1), START)
+    told = Engine(lambda: "id").handle_event(
+        ev.CommandReceived("c", do.ForConference("A", "x", do.Lock(True)), START + 1), START
+    )
     assert told == [effects.CommandReply("c", 404, (("error", "conference not found"),))]
 
 
@@ -422,7 +453,7 @@ def test_a_conference_is_recorded_until_it_is_told_to_stop(stage: Stage):
     told = api(stage, do.Record("r1", "wav", callback_url="http://callback.example/record"))
     assert (told["status"], told["message"], told["recording_id"]) == (202, "conference recording started", "r1")
     assert told["url"] == "https://conference.example/v1/Account/A/Recording/r1.wav"
-    assert stage.asterisk.recordings == {"r1": stage.conference_id()}
+    assert stage.asterisk.recordings == {"r1": stage.bridge_id()}
     assert api(stage, do.Record("r2"))["status"] == 409
     stage.pass_time(5)
     assert api(stage, do.StopRecording()) == {"status": 204}
@@ -501,7 +532,7 @@ def test_there_is_nothing_to_record_before_the_start():
 
 
 @pytest.mark.parametrize("command", [do.Kick((1,)), do.Hold((1,), True)])
-def test_a_sound_is_stopped_before_he_is_moved(stage: Stage, command: do.Command):
+def test_a_sound_is_stopped_before_he_is_moved(stage: Stage, command: do.ConferenceCommand):
     """Asterisk would move the member only after the sound had ended."""
     api(stage, do.PlayToMembers((1,), HELLO))
     before = len(stage.effects)

@@ -221,7 +221,7 @@ def test_a_muted_member_still_hears(stage: Stage) -> None:
 def test_he_is_muted_before_he_can_be_heard_and_unmuted_after_his_stay(stage: Stage) -> None:
     stage.call("ann", stay(muted=True, hangup_on_star=True), Wait(9))
     about = [e for e in stage.effects if isinstance(e, do.MuteChannel | do.AddChannel)]
-    assert about == [do.MuteChannel("ann", True), do.AddChannel("ann", stage.conference_id(), member_id=1)]
+    assert about == [do.MuteChannel("ann", True), do.AddChannel("ann", stage.bridge_id(), member_id=1)]
     stage.press("ann", "*")
     assert not stage.asterisk.channels["ann"].muted
 

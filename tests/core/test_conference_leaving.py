@@ -126,7 +126,7 @@ def test_the_bridge_can_not_be_made(stage: Stage) -> None:
 def test_the_bridge_is_destroyed_from_outside(stage: Stage) -> None:
     for name in ("ann", "bob"):
         stage.call(name, stay(record=True), Speak("next"))
-    stage.asterisk.destroy(stage.conference_id())
+    stage.asterisk.destroy(stage.bridge_id())
     stage.go_on()
     assert stage.told()[2:] == ["exit ann conference_ended", "exit bob conference_ended"]
     assert stage.media("ann") == stage.media("bob") == ["next"]

@@ -19,7 +19,7 @@ def test_one_recording_from_the_start_with_a_member_whose_record_is_true(stage: 
     stage.call("ann", waiting(record=True))
     assert stage.all(do.StartRecording) == []
     stage.call("host", stay())
-    assert [e.bridge_id for e in stage.all(do.StartRecording)] == [stage.conference_id()]
+    assert [e.bridge_id for e in stage.all(do.StartRecording)] == [stage.bridge_id()]
     stage.call("bob", stay(record=True))
     assert len(stage.all(do.StartRecording)) == 1
 
@@ -35,14 +35,14 @@ def test_it_ends_with_the_conference(stage: Stage) -> None:
     """ "It ends with the conference." "recording stopped, bridge destroyed" """
     stage.call("ann", stay(record=True))
     stage.call("bob", stay())
-    conference_id = stage.conference_id()
+    bridge = stage.bridge_id()
     stage.hang_up("ann")
     assert stage.asterisk.recordings
     stage.held = {do.StopRecording}
     stage.hang_up("bob")
-    assert do.DestroyBridge(conference_id) not in stage.effects, "first the recording is stopped"
+    assert do.DestroyBridge(bridge) not in stage.effects, "first the recording is stopped"
     stage.let_go()
-    assert stage.all(do.DestroyBridge) == [do.DestroyBridge(conference_id)]
+    assert stage.all(do.DestroyBridge) == [do.DestroyBridge(bridge)]
     stage.assert_nothing_is_left()
 
 
@@ -61,13 +61,13 @@ def test_a_recording_that_ends_by_itself_is_a_problem_and_the_conference_goes_on
 
 def test_a_recording_of_which_asterisk_never_says_that_it_stopped(stage: Stage) -> None:
     stage.call("ann", stay(record=True))
-    conference_id = stage.conference_id()
+    bridge = stage.bridge_id()
     stage.held = {do.StopRecording}
     stage.hang_up("ann")
     stage.pass_time(4.999)
-    assert do.DestroyBridge(conference_id) not in stage.effects
+    assert do.DestroyBridge(bridge) not in stage.effects
     stage.pass_time(0.001)
-    assert do.DestroyBridge(conference_id) in stage.effects
+    assert do.DestroyBridge(bridge) in stage.effects
     stage.let_go()
     stage.assert_nothing_is_left()
 

@@ -101,7 +101,7 @@ def test_enter_and_exit_with_their_parameters(stage: Stage) -> None:
     stage.pass_time(5)
     stage.hang_up("ann")
     entered, left = stage.all(do.PostCallback)
-    conference_id = stage.all(do.CreateBridge)[0].bridge_id
+    conference_id = stage.all(do.ClaimName)[0].conference_id
     assert (entered.url, entered.method, entered.ordering_scope) == (CALLBACK, "GET", conference_id)
     common = {"ConferenceName": "standup", "ConferenceUUID": conference_id, "ConferenceMemberID": "1"}
     common |= {"CallUUID": "call-ann", "From": "4930123", "To": "100", "Direction": "inbound", "ParentAuthID": "A"}
@@ -159,6 +159,6 @@ def test_two_who_leave_in_one_instant_and_come_back_at_once(stage: Stage) -> Non
     for name in ("ann", "bob"):
         stage.call(name, waiting(), waiting())
     stage.call("cid", waiting())
-    stage.tell(ev.CommandReceived("c1", "A", "standup", api.Kick((1, 2)), stage.now + 5000))
+    stage.tell(ev.CommandReceived("c1", api.ForConference("A", "standup", api.Kick((1, 2))), stage.now + 5000))
     assert stage.told()[3:] == ["exit ann kick", "exit bob kick", "enter ann", "enter bob"]
     assert [c["ConferenceSequence"] for c in stage.callbacks()] == ["1", "2", "3", "4", "5", "6", "7"]

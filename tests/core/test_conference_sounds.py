@@ -18,7 +18,7 @@ def test_the_enter_sound_is_played_to_the_whole_conference(stage: Stage, sound: 
     stage.sounds[sound] = (Play("gong"),)
     stage.call("ann", stay())
     stage.call("bob", stay(enter_sound=sound))
-    assert stage.media(stage.conference_id()) == ["gong" if sound.startswith("http") else sound]
+    assert stage.media(stage.bridge_id()) == ["gong" if sound.startswith("http") else sound]
 
 
 @pytest.mark.parametrize("sound", ["beep:1", "beep:2", "http://sounds.example/gong"])
@@ -29,7 +29,7 @@ def test_the_exit_sound_is_played_to_those_who_remain(stage: Stage, sound: str) 
     stage.call("bob", stay(exit_sound=sound))
     assert len(stage.all(do.FetchSoundDocument)) == sound.startswith("http")
     stage.hang_up("bob")
-    assert stage.media(stage.conference_id()) == ["gong" if sound.startswith("http") else sound]
+    assert stage.media(stage.bridge_id()) == ["gong" if sound.startswith("http") else sound]
     assert len(stage.all(do.FetchSoundDocument)) == sound.startswith("http")
 
 
@@ -45,7 +45,7 @@ def test_they_play_to_a_started_conference(stage: Stage) -> None:
     stage.call("bob", waiting(enter_sound="beep:1", exit_sound="beep:1"))
     stage.hang_up("bob")
     stage.call("host", stay(enter_sound="beep:2"))
-    assert stage.media(stage.conference_id()) == ["beep:2"]
+    assert stage.media(stage.bridge_id()) == ["beep:2"]
 
 
 def test_joining_never_waits_for_the_sounds(stage: Stage) -> None:
@@ -56,14 +56,14 @@ def test_joining_never_waits_for_the_sounds(stage: Stage) -> None:
     stage.call("bob", stay(enter_sound=MUSIC))
     assert stage.hears("ann") == {"bob"}
     stage.let_go()
-    assert stage.media(stage.conference_id()) == ["gong"]
+    assert stage.media(stage.bridge_id()) == ["gong"]
 
 
 def test_he_hangs_up_while_his_enter_sound_plays(stage: Stage) -> None:
     players(stage, "ann")
     stage.call("bob", stay(enter_sound="beep:2", exit_sound="beep:1"))
     stage.hang_up("bob")
-    stage.finish(stage.conference_id())
+    stage.finish(stage.bridge_id())
     stage.hang_up("ann")
     stage.assert_nothing_is_left()
 
@@ -72,7 +72,7 @@ def test_who_leaves_without_hanging_up_does_not_hear_his_exit_sound(stage: Stage
     stage.call("ann", stay())
     stage.call("bob", stay(exit_sound="beep:1", hangup_on_star=True), Wait(9))
     stage.press("bob", "*")
-    removed = stage.effects.index(do.RemoveChannel("bob", stage.conference_id(), member_id=2))
+    removed = stage.effects.index(do.RemoveChannel("bob", stage.bridge_id(), member_id=2))
     (sound,) = [n for n, e in enumerate(stage.effects) if isinstance(e, do.PlayMedia)]
     assert removed < sound
     assert stage.hears("bob") == set()
@@ -169,7 +169,7 @@ def test_an_announcement_of_two_sounds_in_order(stage: Stage) -> None:
     """ "whose Play, Speak and Wait run in order" """
     stage.sounds[MUSIC] = (Speak("now comes"), Wait(1), Play("name"))
     stage.call("ann", stay(enter_sound=MUSIC))
-    conference_id = stage.conference_id()
-    stage.finish(conference_id)
+    bridge = stage.bridge_id()
+    stage.finish(bridge)
     stage.pass_time(1)
-    assert stage.media(conference_id) == ["now comes", "name"]
+    assert stage.media(bridge) == ["now comes", "name"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_names_and_defaults(element: type, defaults: dict[str, Any]) -> None:
 
 
 def read(name: str, text: str, element: type = el.Conference) -> Any:
-    return el.attribute_fields(element)[name][1](text)
+    return el.attribute_fields(element)[name][1].read(text)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,14 @@ def test_what_is_not_says_what_is(name: str, text: str) -> None:
     with pytest.raises(el.InvalidValue) as caught:
         read(name, text)
     assert str(caught.value) == ALLOWED[name]
+
+
+@pytest.mark.parametrize("element", get_args(el.Element))
+def test_each_attribute_says_what_it_allows_and_refuses_what_is_not(element: type) -> None:
+    for name, (_, kind) in el.attribute_fields(element).items():
+        with pytest.raises(el.InvalidValue) as caught:
+            read(name, "\x00", element)
+        assert str(caught.value) == kind.allowed
 
 
 def test_patterns_are_bounded() -> None:

@@ -16,10 +16,10 @@ from tests.core.stage import MUSIC, START, Stage, players, stay
 LATE: list[ev.Event] = [
     ev.CallIdentified("call-x", None),
     ev.ChannelHungUp("x"),
-    ev.ChannelEnteredBridge("x", "id9"),
-    ev.ChannelLeftBridge("x", "id9"),
-    ev.BridgeCreated("id9"),
-    ev.BridgeDestroyed("id9"),
+    ev.ChannelEnteredBridge("x", "b.id9.bridge"),
+    ev.ChannelLeftBridge("x", "b.id9.bridge"),
+    ev.BridgeCreated("b.id9.bridge"),
+    ev.BridgeDestroyed("b.id9.bridge"),
     ev.DigitReceived("x", "1"),
     ev.TalkingStarted("x"),
     ev.TalkingFinished("x"),
@@ -36,7 +36,7 @@ LATE: list[ev.Event] = [
     ev.SoundDocumentFailed("m.id9.7.waitSound.1", "no"),
     ev.NameClaimed("id9"),
     ev.NameTaken("id9", "another"),
-    ev.EffectFailed(do.AddChannel("x", "id9"), "no"),
+    ev.EffectFailed(do.AddChannel("x", "b.id9.bridge"), "no"),
     ev.EffectFailed(do.StopMusic("x"), "no", target_gone=True),
     ev.EffectFailed(do.ReleaseName("A", "standup", "id9"), "no"),
     ev.DeadlineReached(),
@@ -121,13 +121,13 @@ def test_touched_says_what_is_to_be_written(stage: Stage) -> None:
     ],
 )
 def test_a_command_that_is_refused_changes_nothing_that_is_to_be_written(
-    stage: Stage, command: api.Command, status: int
+    stage: Stage, command: api.ConferenceCommand, status: int
 ) -> None:
     """Nothing changes, however often the command is given."""
     players(stage, "ann")
 
-    def give(what: api.Command) -> do.Effect:
-        return stage.tell(ev.CommandReceived("c", "A", "standup", what, stage.now + 5000))[-1]
+    def give(what: api.ConferenceCommand) -> do.Effect:
+        return stage.tell(ev.CommandReceived("c", api.ForConference("A", "standup", what), stage.now + 5000))[-1]
 
     give(api.Record("r1"))
     for _ in range(100):
@@ -159,7 +159,7 @@ def test_changed_are_all_who_are_listened_to_from_now_on(stage: Stage) -> None:
     cid = Member.create(9, conference.conference_id, "A", "call-cid", "cid", stay(record=True), "r")
     conference.join(cid, stage.now)
     conference.take_changed_members()
-    conference.handle_event(ev.ChannelEnteredBridge("cid", conference.conference_id), stage.now)
+    conference.handle_event(ev.ChannelEnteredBridge("cid", conference.bridge_id), stage.now)
     assert len(conference.take_changed_members()) == 3
 
 

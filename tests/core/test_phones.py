@@ -7,7 +7,8 @@ import pytest
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import GetDigits, Play, Wait
-from ari_conf.core.reconciliation.plan import AsteriskState, expectations, make_plan
+from ari_conf.core.expectations import AsteriskState
+from ari_conf.core.reconciliation.plan import expectations, make_plan
 from tests.core.stage import START, Stage, players, stay, waiting
 
 
@@ -208,12 +209,10 @@ def test_who_takes_over_lets_it_leave_and_enter(stage: Stage) -> None:
     players(stage, "ann", "bob")
     seen(stage, "ann", 1)
     stage.engine.handle_event(ev.StreamSeen("ann", 2), stage.now)
-    conference_id = stage.conference_id()
-    there = AsteriskState({"ann": True, "bob": True}, {conference_id: frozenset({"ann", "bob"})})
+    bridge = stage.bridge_id()
+    there = AsteriskState({"ann": True, "bob": True}, {bridge: frozenset({"ann", "bob"})})
     found = make_plan(stage.engine, expectations(stage.engine), there, why="takeover", ours=bool)
-    assert [effect for effect in found.repeat if isinstance(effect, do.AddChannel)] == [
-        do.AddChannel("ann", conference_id, 1)
-    ]
+    assert [effect for effect in found.repeat if isinstance(effect, do.AddChannel)] == [do.AddChannel("ann", bridge, 1)]
     assert found.missed_events == []
 
 

@@ -48,10 +48,10 @@ def test_it_ends_after_its_length_at_the_latest(stage: Stage) -> None:
 def test_it_ends_at_a_voicemail_beep(stage: Stage) -> None:
     """ "beep=false: ends at a voicemail beep" """
     stage.call("ann", Wait(60, beep=True), Speak("next"))
-    assert stage.all(do.DetectBeep) == [do.DetectBeep("ann", True)]
+    assert stage.all(do.DetectBeep) == [do.DetectBeep("ann", True, "call-ann")]
     stage.tell(ev.BeepHeard("ann"))
     assert stage.media("ann") == ["next"]
-    assert stage.all(do.DetectBeep)[-1] == do.DetectBeep("ann", False)
+    assert stage.all(do.DetectBeep)[-1] == do.DetectBeep("ann", False, "call-ann")
 
 
 def test_a_beep_counts_only_without_silence(stage: Stage) -> None:

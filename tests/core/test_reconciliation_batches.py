@@ -7,13 +7,14 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.conferences.conference import FLOOR_SILENCE_MS
 from ari_conf.core.elements import Play, Wait
+from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.reconciliation.batches import (
     expectations_by_owner,
     is_still_needed,
     plan_in_batches,
     split_deferrable,
 )
-from ari_conf.core.reconciliation.plan import AsteriskState, ReconciliationPlan, expectations, make_plan
+from ari_conf.core.reconciliation.plan import ReconciliationPlan, expectations, make_plan
 from tests.core.stage import Stage, players, stay
 
 
@@ -110,7 +111,7 @@ def test_what_was_put_off_is_done_only_if_it_still_is_to_be(stage: Stage) -> Non
     effects = [do.MuteChannel("ann", True), do.DetectTalking("ann", FLOOR_SILENCE_MS)]
     assert all(is_still_needed(stage.engine, effect) for effect in effects)
     assert not is_still_needed(stage.engine, do.DeafenChannel("ann", True))
-    stage.tell(ev.CommandReceived("c1", "A", "standup", api.Mute((1,), False), stage.now + 5000))
+    stage.tell(ev.CommandReceived("c1", api.ForConference("A", "standup", api.Mute((1,), False)), stage.now + 5000))
     assert [is_still_needed(stage.engine, effect) for effect in effects] == [False, True]
     stage.hang_up("ann")
     assert not any(is_still_needed(stage.engine, effect) for effect in effects)

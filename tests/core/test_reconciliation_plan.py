@@ -12,9 +12,10 @@ import pytest
 from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
-from ari_conf.core.conferences.media_control import FLOOR_SILENCE_MS
+from ari_conf.core.conferences.member import FLOOR_SILENCE_MS
 from ari_conf.core.elements import Play, Speak, Wait
-from ari_conf.core.reconciliation.plan import AsteriskState, ReconciliationPlan, Why, expectations, make_plan
+from ari_conf.core.expectations import AsteriskState
+from ari_conf.core.reconciliation.plan import ReconciliationPlan, Why, expectations, make_plan
 from tests.core.stage import Stage, players, stay
 
 
@@ -56,9 +57,9 @@ def test_who_hung_up_has_hung_up_before_his_sound_ended(stage: Stage) -> None:
 def test_who_was_on_his_way_out_has_left_before_he_hung_up(stage: Stage) -> None:
     players(stage, "ann", "bob")
     stage.held = {do.RemoveChannel, do.HangUp}
-    member = ev.CommandReceived("c1", "A", "standup", api.HangUpMembers((1,)), stage.now + 5000)
+    member = ev.CommandReceived("c1", api.ForConference("A", "standup", api.HangUpMembers((1,))), stage.now + 5000)
     stage.tell(member)
-    bridge = stage.conference_id()
+    bridge = stage.bridge_id()
     again = [type(effect) for effect in found(stage).repeat if getattr(effect, "channel_id", "") == "ann"]
     assert again.index(do.RemoveChannel) < again.index(do.HangUp)
     missed = found(stage, channels={"bob": True}, bridges={bridge: frozenset({"bob"})}).missed_events
@@ -81,9 +82,11 @@ def test_one_that_was_never_heard_to_begin_begins_for_who_takes_over(stage: Stag
     assert found(stage, why="connection") == ReconciliationPlan([], [ev.PlaybackFinished("c.call-ann.2.1")])
 
 
-def command(stage: Stage, *wanted: api.Command) -> None:
+def command(stage: Stage, *wanted: api.ConferenceCommand) -> None:
     for each in wanted:
-        stage.tell(ev.CommandReceived(f"c{len(stage.effects)}", "A", "standup", each, stage.now + 5000))
+        stage.tell(
+            ev.CommandReceived(f"c{len(stage.effects)}", api.ForConference("A", "standup", each), stage.now + 5000)
+        )
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,7 @@ def command(stage: Stage, *wanted: api.Command) -> None:
     ],
 )
 def test_what_was_undone_and_is_so_once_more_is_not_undone_again(
-    stage: Stage, kind: type[Any], on: api.Command, off: api.Command
+    stage: Stage, kind: type[Any], on: api.ConferenceCommand, off: api.ConferenceCommand
 ) -> None:
     players(stage, "ann", "bob")
     command(stage, on, off)
@@ -132,14 +135,14 @@ def test_a_recording_that_was_to_end_is_ended_also_if_another_has_begun(stage: S
 
 def test_a_beep_is_listened_for_again(stage: Stage) -> None:
     stage.call("ann", Wait(60, beep=True))
-    assert do.DetectBeep("ann", True) in found(stage).repeat
+    assert do.DetectBeep("ann", True, "call-ann") in found(stage).repeat
 
 
 def test_an_announcement_that_was_to_stop_is_stopped(stage: Stage) -> None:
     players(stage, "ann")
-    stage.tell(ev.CommandReceived("c1", "A", "standup", api.Announce(Play("all")), stage.now + 5000))
+    stage.tell(ev.CommandReceived("c1", api.ForConference("A", "standup", api.Announce(Play("all"))), stage.now + 5000))
     stage.held = {do.StopPlayback}
-    stage.tell(ev.CommandReceived("c2", "A", "standup", api.StopAnnouncing(), stage.now + 5000))
+    stage.tell(ev.CommandReceived("c2", api.ForConference("A", "standup", api.StopAnnouncing()), stage.now + 5000))
     (stopping,) = stage.waiting
     assert stopping in found(stage).repeat
     assert stopping not in found(stage, bridges={}).repeat, "gone with its bridge"
@@ -178,14 +181,14 @@ def test_the_floor_is_not_held_for_ever_by_one_who_fell_silent_meanwhile(stage: 
 
 def test_one_in_the_bridge_who_is_no_member_is_removed(stage: Stage) -> None:
     players(stage, "ann")
-    bridge = stage.conference_id()
+    bridge = stage.bridge_id()
     seen = found(stage, why="connection", bridges={bridge: frozenset({"ann", "ghost"})})
     assert seen.repeat == [do.RemoveChannel("ghost", bridge)]
 
 
 def test_a_bridge_of_nobody_is_removed_and_anothers_is_not(stage: Stage) -> None:
     players(stage, "ann")
-    bridge = stage.conference_id()
+    bridge = stage.bridge_id()
     bridges = {bridge: frozenset({"ann"}), "orphan": frozenset({"x"}), "another's": frozenset({"y"})}
     again = found(stage, ours=(bridge, "orphan"), bridges=bridges).repeat
     assert [effect for effect in again if isinstance(effect, do.DestroyBridge)] == [do.DestroyBridge("orphan")]
@@ -196,9 +199,9 @@ def test_a_bridge_of_nobody_is_removed_and_anothers_is_not(stage: Stage) -> None
 def test_what_events_have_told_meanwhile_is_not_told_once_more(stage: Stage) -> None:
     players(stage, "ann", "bob")
     before = expectations(stage.engine)
-    before_he_is_held = there(stage, bridges={stage.conference_id(): frozenset({"bob"})})
+    before_he_is_held = there(stage, bridges={stage.bridge_id(): frozenset({"bob"})})
     assert make_plan(stage.engine, before, before_he_is_held, why="connection", ours=bool).missed_events
-    stage.tell(ev.CommandReceived("c1", "A", "standup", api.Hold((1,), True), stage.now + 5000))
+    stage.tell(ev.CommandReceived("c1", api.ForConference("A", "standup", api.Hold((1,), True)), stage.now + 5000))
     assert make_plan(stage.engine, before, before_he_is_held, why="connection", ours=bool).missed_events == []
 
 
@@ -223,7 +226,7 @@ def test_what_was_lost_is_found(stage: Stage) -> None:
     players(stage, "ann", "bob", record=True)
     stage.call("cid", Play("song"), Wait(5))
     stage.call("dan", Wait(60))
-    bridge = stage.conference_id()
+    bridge = stage.bridge_id()
     seen = found(
         stage,
         why="timer",
@@ -237,7 +240,7 @@ def test_what_was_lost_is_found(stage: Stage) -> None:
     assert set(seen.missed_events[1:]) == {
         ev.ChannelLeftBridge("bob", bridge),
         ev.PlaybackFinished("c.call-cid.2.1"),
-        ev.RecordingFinished(bridge, "id2"),
+        ev.RecordingFinished(stage.conference_id(), "id2"),
     }
     assert found(stage, why="timer", bridges={}).missed_events[0] == ev.BridgeDestroyed(bridge)
 
@@ -246,14 +249,14 @@ def test_what_was_lost_is_found(stage: Stage) -> None:
 def test_a_member_who_is_on_hold_and_in_the_bridge_is_removed(stage: Stage, why: Why) -> None:
     players(stage, "ann", "bob")
     command(stage, api.Hold((2,), True))
-    bridge = stage.conference_id()
+    bridge = stage.bridge_id()
     again = found(stage, why, bridges={bridge: frozenset({"ann", "bob"})}).repeat
     assert [effect for effect in again if isinstance(effect, do.RemoveChannel)] == [do.RemoveChannel("bob", bridge)]
 
 
 def test_a_member_who_left_and_came_back_since_somebody_looked_is_where_they_are(stage: Stage) -> None:
     players(stage, "ann", "bob")
-    bridge = stage.conference_id()
+    bridge = stage.bridge_id()
     before = expectations(stage.engine)
     command(stage, api.Hold((2,), True))
     looked = there(stage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ari_conf.core import commands
+from ari_conf.core import commands, ids
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from tests.core.stage import CALLBACK, START, Stage, players, stay
@@ -26,7 +26,7 @@ def test_it_is_handed_on_when_asterisk_has_ended_it_and_before_the_bridge_goes(s
     assert (effect.auth_id, effect.conference_id, effect.conference_name) == ("A", conference_id, "standup")
     assert (effect.call_uuid, effect.file_format, effect.transcribe) == ("call-ann", "wav", True)
     assert effect.recording_id == stage.all(do.StartRecording)[0].recording_id
-    assert stage.effects.index(effect) < stage.effects.index(do.DestroyBridge(conference_id))
+    assert stage.effects.index(effect) < stage.effects.index(do.DestroyBridge(ids.bridge_id(conference_id)))
     stage.assert_nothing_is_left()
 
 
@@ -123,7 +123,7 @@ def test_what_was_said_before_the_mute_was_said_and_what_is_said_meanwhile_is_no
 
 def mute(stage: Stage, on: bool) -> None:
     command = commands.Mute((1,), on)
-    stage.tell(ev.CommandReceived(f"mute {on}", "A", "standup", command, stage.now + 1))
+    stage.tell(ev.CommandReceived(f"mute {on}", commands.ForConference("A", "standup", command), stage.now + 1))
 
 
 def test_one_that_failed_is_handed_on_as_such(stage: Stage) -> None:

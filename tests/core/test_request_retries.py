@@ -19,8 +19,10 @@ GIVEN_UP_S = (REMOVALS + 1) * REMOVAL_AGAIN_MS / 1000
 HOURS = 3600
 
 
-def command(stage: Stage, wanted: api.Command) -> None:
-    stage.tell(ev.CommandReceived(f"command{len(stage.effects)}", "A", "standup", wanted, stage.now + 5000))
+def command(stage: Stage, wanted: api.ConferenceCommand) -> None:
+    stage.tell(
+        ev.CommandReceived(f"command{len(stage.effects)}", api.ForConference("A", "standup", wanted), stage.now + 5000)
+    )
 
 
 def asked(stage: Stage, kind: type[Any]) -> int:
@@ -40,7 +42,7 @@ def together(stage: Stage) -> str:
     stage.call("ann", stay(end_conference_on_exit=True))
     stage.call("bob", stay(hangup_on_star=True), Wait(HOURS))
     stage.call("cid", stay(), Wait(HOURS))
-    return stage.conference_id()
+    return stage.bridge_id()
 
 
 @pytest.mark.parametrize("times", [1, 2, 10, 100])
@@ -150,7 +152,7 @@ def test_what_was_said_before_the_failure_was_said(stage: Stage) -> None:
 def test_the_late_failure_of_an_earlier_stay_is_not_the_next_ones(stage: Stage) -> None:
     players(stage, "ann")
     stage.call("bob", stay(hangup_on_star=True), stay())
-    earlier = do.RemoveChannel("bob", stage.conference_id(), member_id=2)
+    earlier = do.RemoveChannel("bob", stage.bridge_id(), member_id=2)
     stage.press("bob", "*")
     assert stage.told()[-2:] == ["exit bob star", "enter bob"]
     stage.held = {do.RemoveChannel}
@@ -196,8 +198,8 @@ def test_news_of_an_earlier_recording_is_not_the_next_ones(
     bridge = conference.bridge_id
     stage.tell(
         ev.EffectFailed(kind(bridge, "first", "A"), "late", gone, refused=True),
-        ev.RecordingStarted(bridge, "first"),
-        ev.RecordingFinished(bridge, "first", failed=True),
+        ev.RecordingStarted(conference.conference_id, "first"),
+        ev.RecordingFinished(conference.conference_id, "first", failed=True),
     )
     recording = conference.recording
     assert (recording.recording_id, recording.state, recording.doubtful) == ("second", "running", False)
@@ -239,14 +241,14 @@ def test_late_news_of_an_earlier_question_is_not_the_next_ones(stage: Stage) -> 
 
 def test_late_news_of_an_earlier_conference_is_not_the_next_ones(stage: Stage) -> None:
     players(stage, "ann")
-    earlier = stage.conference_id()
+    earlier, bridge = stage.conference_id(), stage.bridge_id()
     stage.hang_up("ann")
     stage.held = {do.ClaimName}
     players(stage, "bob")
     late = [
-        ev.NameClaimed(earlier), ev.NameTaken(earlier, "another"), ev.BridgeCreated(earlier),
-        ev.BridgeDestroyed(earlier), ev.EffectFailed(do.ClaimName("A", "standup", earlier), "late"),
-        ev.EffectFailed(do.CreateBridge(earlier), "late"), ev.EffectFailed(do.DestroyBridge(earlier), "late", True),
+        ev.NameClaimed(earlier), ev.NameTaken(earlier, "another"), ev.BridgeCreated(bridge),
+        ev.BridgeDestroyed(bridge), ev.EffectFailed(do.ClaimName("A", "standup", earlier), "late"),
+        ev.EffectFailed(do.CreateBridge(bridge), "late"), ev.EffectFailed(do.DestroyBridge(bridge), "late", True),
     ]  # fmt: skip
     assert stage.tell(*late) == []
     stage.let_go()
@@ -281,14 +283,14 @@ def test_a_call_that_is_to_be_hung_up_is_in_the_end(times: int) -> None:
 @pytest.mark.parametrize("times", [1, 3, 30])
 def test_a_bridge_that_is_to_be_destroyed_is_in_the_end_and_its_name_is_free_at_once(stage: Stage, times: int) -> None:
     players(stage, "ann", record=True)
-    earlier = stage.conference_id()
+    earlier = stage.bridge_id()
     stage.failing[do.DestroyBridge] = times
     stage.hang_up("ann")
     assert earlier in stage.asterisk.bridges and asked(stage, do.ReleaseName) == 1
     players(stage, "bob")
-    assert stage.conference_id() != earlier
+    assert stage.bridge_id() != earlier
     stage.pass_time(times * 60 + 60)
-    assert set(stage.asterisk.bridges) == {stage.conference_id()}
+    assert set(stage.asterisk.bridges) == {stage.bridge_id()}
     assert set(stage.engine.conferences) == {stage.conference_id()}
     assert asked(stage, do.DestroyBridge) == times + 1
 
@@ -333,7 +335,7 @@ def test_a_bridge_of_nobody_is_destroyed_in_the_end(stage: Stage) -> None:
     stage.failing[do.DestroyBridge] = 3
     stage.carry_out(stage.engine.replay([do.DestroyBridge("orphan")], stage.now))
     stage.pass_time(60)
-    assert set(stage.asterisk.bridges) == {stage.conference_id()} and asked(stage, do.DestroyBridge) == 4
+    assert set(stage.asterisk.bridges) == {stage.bridge_id()} and asked(stage, do.DestroyBridge) == 4
 
 
 def test_what_has_not_failed_for_long_is_taken_for_done() -> None:
@@ -366,7 +368,7 @@ def listened_to(stage: Stage) -> bool:
     return stage.asterisk.channels["ann"].silence_ms is not None
 
 
-SETTINGS: list[tuple[type[Any], Any, api.Command, api.Command]] = [
+SETTINGS: list[tuple[type[Any], Any, api.ConferenceCommand, api.ConferenceCommand]] = [
     (do.MuteChannel, muted, api.Mute((1,), True), api.Mute((1,), False)),
     (do.DeafenChannel, deaf, api.Deafen((1,), True), api.Deafen((1,), False)),
     (do.StartMusic, music, api.Hold((1,), True), api.Hold((1,), False)),
@@ -377,7 +379,7 @@ SETTINGS: list[tuple[type[Any], Any, api.Command, api.Command]] = [
 @pytest.mark.parametrize("times", [1, 3, 12])
 @pytest.mark.parametrize(("kind", "is_so", "on", "off"), SETTINGS)
 def test_a_setting_that_fails_is_so_in_the_end(
-    stage: Stage, kind: type[Any], is_so: Any, on: api.Command, off: api.Command, times: int
+    stage: Stage, kind: type[Any], is_so: Any, on: api.ConferenceCommand, off: api.ConferenceCommand, times: int
 ) -> None:
     players(stage, "ann", "bob")
     stage.failing[kind] = times

@@ -7,8 +7,9 @@ import pytest
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.elements import Wait
-from ari_conf.core.reconciliation.plan import AsteriskState, make_plan
+from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.reconciliation.plan import expectations as expected
+from ari_conf.core.reconciliation.plan import make_plan
 from tests.core.stage import START, Stage, players, stay, waiting
 
 LEASE_MS = 30_000
@@ -117,7 +118,7 @@ def test_who_talked_when_the_connection_broke_is_listened_to_anew(stage: Stage) 
     stage.talk("ann")
     stage.talk("bob")
     channels = dict.fromkeys(("ann", "bob", "cid"), True)
-    there = AsteriskState(channels, {stage.conference_id(): frozenset(channels)}, frozenset(), frozenset())
+    there = AsteriskState(channels, {stage.bridge_id(): frozenset(channels)}, frozenset(), frozenset())
     expectations = expected(stage.engine)
     found = make_plan(stage.engine, expectations, there, why="connection", ours=lambda _: False)
     assert found.missed_events == [ev.TalkingFinished("ann"), ev.TalkingFinished("bob")]

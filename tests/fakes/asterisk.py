@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
+from ari_conf.core import ids
 
 Tell = Callable[[str, ev.Event], None]
 
@@ -242,7 +243,8 @@ class Asterisk:
             if effect.bridge_id in self.recordings.values():
                 raise Refused("Recording already in progress")
             self.recordings[effect.recording_id] = effect.bridge_id
-            self._tell(effect.recording_id, ev.RecordingStarted(effect.bridge_id, effect.recording_id))
+            conference_id = ids.conference_of(effect.bridge_id) or ""
+            self._tell(effect.recording_id, ev.RecordingStarted(conference_id, effect.recording_id))
         elif effect.recording_id not in self.recordings:
             raise Refused("Recording not found", gone=True)
         else:
@@ -250,7 +252,7 @@ class Asterisk:
 
     def _stop_recording(self, recording_id: str) -> None:
         bridge_id = self.recordings.pop(recording_id)
-        self._tell(recording_id, ev.RecordingFinished(bridge_id, recording_id))
+        self._tell(recording_id, ev.RecordingFinished(ids.conference_of(bridge_id) or "", recording_id))
 
     def _move(self, effect: do.AddChannel | do.RemoveChannel) -> None:
         bridge = self._bridge(effect.bridge_id)

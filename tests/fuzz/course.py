@@ -16,6 +16,7 @@ from ari_conf.ari.translate import EVENTS, to_event
 from ari_conf.core import effects as do
 from ari_conf.core import elements as el
 from ari_conf.core import events as ev
+from ari_conf.core import ids
 from ari_conf.core.account import Account
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
@@ -99,7 +100,7 @@ class Course:
             "bridge": {"id": other} if kind % 2 else None,
             "digit": DIGITS[b % len(DIGITS)],
             "playback": {"id": other, "state": ("done", "failed")[kind % 2]},
-            "recording": {"name": f"A/{one}", "target_uri": f"bridge:{other}"},
+            "recording": {"name": str(ids.RecordingName("A", ids.conference_of(other) or other, one))},
             "cause": (16, 0, 999, -1, "x", None)[b % 6],
         }
 
@@ -157,9 +158,9 @@ class Course:
             case do.PlayMedia(_, playback_id) | do.StopPlayback(_, playback_id):
                 yield ev.PlaybackFinished(playback_id, failed=b % 6 == 5)
             case do.StartRecording(bridge_id, recording_id):
-                yield ev.RecordingStarted(bridge_id, recording_id)
+                yield ev.RecordingStarted(ids.conference_of(bridge_id) or "", recording_id)
             case do.StopRecording(bridge_id, recording_id):
-                yield ev.RecordingFinished(bridge_id, recording_id, failed=b % 2 == 0)
+                yield ev.RecordingFinished(ids.conference_of(bridge_id) or "", recording_id, failed=b % 2 == 0)
 
     def _pass(self, ms: int) -> None:
         until, turns = self.now + ms, 0

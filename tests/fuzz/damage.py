@@ -14,11 +14,12 @@ from typing import Any
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
+from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.engine import Engine
+from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.reconciliation.batches import expectations_by_owner, plan_in_batches
-from ari_conf.core.reconciliation.plan import AsteriskState
 from ari_conf.store.state_codec import encode
 from tests.fakes.asterisk import Asterisk
 from tests.simulation.test_commands import Commanded
@@ -163,7 +164,9 @@ class _Life:
             target = getattr(effect, "target", None)
             channel_id = target.id if target is not None else getattr(effect, "channel_id", "")
             assert channel_id not in channels, f"nothing is done to others: {effect}"
-            assert getattr(effect, "bridge_id", "") not in self._others, f"nothing is done to others: {effect}"
+            assert ids.conference_of(getattr(effect, "bridge_id", "")) not in self._others, (
+                f"nothing is done to others: {effect}"
+            )
         given_up = engine._given_up & (self._others | self._with)
         assert not given_up, f"nobody else is given up: {given_up}"
 

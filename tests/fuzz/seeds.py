@@ -70,7 +70,7 @@ def _messages() -> list[bytes]:
     channel = {"id": "c1", "name": "PJSIP/a-1", "state": "Up", "caller": {"name": "A", "number": "1"},
                "dialplan": {"exten": "100"}}  # fmt: skip
     rest = {"bridge": {"id": "b1"}, "playback": {"id": "p1", "state": "done"}, "digit": "1", "cause": 16,
-            "recording": {"name": "A/r1", "target_uri": "bridge:b1"}}  # fmt: skip
+            "recording": {"name": "A/b.id1.recording.r1"}}  # fmt: skip
     kinds = ("StasisStart", "StasisEnd", "ChannelDtmfReceived", "ChannelEnteredBridge", "BridgeDestroyed",
              "PlaybackFinished", "RecordingFailed", "ChannelTalkingStarted")  # fmt: skip
     whole = [{"type": kind, "args": ["MA1", "lunch", "GET"], "channel": channel, **rest} for kind in kinds]
@@ -98,7 +98,7 @@ def _bodies() -> list[bytes]:
 def _commands() -> list[bytes]:
     some = (commands.Mute((1, 2), True), commands.PlayToMembers(None, Play("http://127.0.0.1/a.mp3")),
             commands.Record("r1"), commands.HangUpAll(), commands.StopPlaying((1,), "Play"))  # fmt: skip
-    return [encode(command, "c1", "A", "standup", 1, "web") for command in some]
+    return [encode(commands.ForConference("A", "standup", command), "c1", 1, "web") for command in some]
 
 
 def _courses() -> list[bytes]:

@@ -27,7 +27,6 @@ from starlette.datastructures import Headers
 from ari_conf.ari.translate import to_event
 from ari_conf.ari.websocket import AriResponse, AriWebSocket, decode_response
 from ari_conf.core import elements as el
-from ari_conf.core.commands import Command
 from ari_conf.core.conferences.digit_matching import DigitMatcher
 from ari_conf.core.snapshot import restore, snapshot
 from ari_conf.documents import parser
@@ -35,7 +34,7 @@ from ari_conf.errors import AriError, InvalidDocument, SoundError
 from ari_conf.http_client import retry_policy
 from ari_conf.media import ssml
 from ari_conf.media.alphabets import can_be_said
-from ari_conf.queues.command_queue import CommandMessage
+from ari_conf.queues.command_queue import CommandMessage, decode
 from ari_conf.server import takeover
 from ari_conf.web import models, parameters
 from ari_conf.web.errors import ApiError
@@ -291,7 +290,7 @@ def queued_command(given: bytes) -> None:
     """Decode a command as `serve` reads it from Redis."""
     try:
         queued = msgspec.json.decode(given, type=CommandMessage)
-        restore(queued.command, Command)  # type: ignore[arg-type]
+        decode(queued)
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError):
         pass
 

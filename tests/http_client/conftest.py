@@ -12,6 +12,7 @@ import pytest
 
 from ari_conf.http_client import connect_sync, deliver
 from ari_conf.http_client.fetch import Fetcher, read_response
+from ari_conf.http_client.policy import MAX_DISCARDED_BYTES
 from ari_conf.http_client.retry_policy import AttemptOutcome, RetryPolicy
 from ari_conf.http_client.signature import Pairs
 from ari_conf.http_client.url_guard import Networks
@@ -61,9 +62,9 @@ def attempt(request: pytest.FixtureRequest) -> Attempt:
                 remaining_ms=policy.total_ms,
             )
         async with Fetcher(networks) as fetcher:
-            take = partial(read_response, limit_bytes=deliver.MOST_BYTES)
+            take = partial(read_response, limit_bytes=MAX_DISCARDED_BYTES)
             outcome, reply = await fetcher.attempt(
-                method, url, params, take, tokens=tokens, policy=policy, remaining_ms=policy.total_ms, headers={}
+                method, url, params, take, tokens=tokens, policy=policy, remaining_ms=policy.total_ms, conditions={}
             )
             assert (reply is not None) == outcome.ok
             return outcome

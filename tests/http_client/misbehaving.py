@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import socket
 import ssl
 import threading
@@ -13,6 +14,10 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 DRIP_S = 0.02
+BOMB = gzip.compress(bytes(10_000_000))
+"""A compressed body of 10 KB that expands to 10 MB."""
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @dataclass
@@ -77,13 +82,16 @@ def simple(word: str, rest: str, headers: dict[str, str]) -> bytes:
             return response(status, f"Location: {location}")
         case "gzip":
             return response("200", "Content-Encoding: gzip")
+        case "bomb":
+            return response("200", "Content-Encoding: gzip", BOMB)
         case "interim":
             return b"HTTP/1.1 100 Continue\r\n\r\n" * int(rest) + response("200")
         case "headers":
             return response("200", "\r\n".join(f"X-{n}: {'x' * 1000}" for n in range(int(rest))))
         case "single-bytes":
-            chunks = b"1\r\nx\r\n" * int(rest)
-            return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+            return CHUNKED + b"1\r\nx\r\n" * int(rest) + b"0\r\n\r\n"
+        case "small-chunks":
+            return CHUNKED + b"5\r\nxxxxx\r\n" * int(rest) + b"0\r\n\r\n"
         case "large":
             return response("200", body=b"x" * int(rest))
         case "etag":
@@ -190,7 +198,6 @@ async def endless_answers(writer: asyncio.StreamWriter) -> None:
     await repeated(writer, b"", b"HTTP/1.1 204 No\r\n\r\n")
 
 
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 BEHAVIOURS = {
     "endless-interim": endless_interim,
     "slow-interim": slow_interim,

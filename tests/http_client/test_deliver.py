@@ -51,7 +51,7 @@ def test_a_connection_idle_for_long_is_made_anew_and_judged_anew(
     names.answers = {"answer.test": [["127.0.0.1"], ["127.0.0.2"]]}
     only = (ip_network("127.0.0.1/32"),)
     assert post(receiver.url("/ok", "answer.test"), only).ok
-    monkeypatch.setattr(connect_sync, "KEPT_ALIVE_S", 0.0)
+    monkeypatch.setattr(connect_sync, "KEEP_ALIVE_S", 0.0)
     assert post(receiver.url("/ok", "answer.test"), only).failure == "refused"
     assert len(receiver.seen) == 1
 
@@ -86,19 +86,40 @@ def test_a_body_is_read_up_to_100_kb(receiver: Receiver) -> None:
     assert first == second == third != fourth
 
 
+def test_a_body_that_is_compressed_is_not_expanded(receiver: Receiver) -> None:
+    """Expanded, it would be too long to be read to its end, and the connection would be closed."""
+    assert post(receiver.url("/bomb")).ok
+    assert post(receiver.url("/ok")).ok
+    assert len({seen.connection for seen in receiver.seen}) == 1
+
+
+def test_a_body_of_small_chunks_is_read_to_its_end(receiver: Receiver) -> None:
+    """It has 100 KB, and as many bytes of framing."""
+    assert post(receiver.url("/small-chunks/20000")).ok
+    assert post(receiver.url("/ok")).ok
+    assert len({seen.connection for seen in receiver.seen}) == 1
+
+
+@pytest.mark.parametrize("path", ["/single-bytes/60000", "/endless-trailers", "/endless-extension"])
+def test_a_body_with_too_much_framing_is_read_no_further(receiver: Receiver, path: str) -> None:
+    post(receiver.url(path))
+    assert post(receiver.url("/ok")).ok
+    assert len({seen.connection for seen in receiver.seen}) == 2
+
+
 def test_few_hosts_are_kept_alive(receiver: Receiver, names: Names) -> None:
-    hosts = [f"host{number}.test" for number in range(connect_sync.HOSTS_KEPT_ALIVE + 5)]
+    hosts = [f"host{number}.test" for number in range(connect_sync.MAX_HOSTS_KEPT_ALIVE + 5)]
     names.answers = {host: [["127.0.0.1"]] for host in hosts}
     for host in hosts:
         assert post(receiver.url("/ok", host)).ok
-    assert len(connect_sync.thread_state.pools[LOOPBACK].pools) == connect_sync.HOSTS_KEPT_ALIVE
+    assert len(connect_sync.thread_state.pools[LOOPBACK].pools) == connect_sync.MAX_HOSTS_KEPT_ALIVE
 
 
 def test_names_are_looked_up_for_the_account(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     """An account whose names hang uses only its own share of the threads."""
     asked: list[str] = []
 
-    def look_up(account: str, *_: object) -> dns_lookup.Found:
+    def look_up(account: str, *_: object) -> dns_lookup.Addresses:
         asked.append(account)
         raise TimeoutError
 

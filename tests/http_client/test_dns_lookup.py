@@ -67,7 +67,7 @@ class Asking:
         self.lookups = lookups
         self.threads = ThreadPoolExecutor(200)
 
-    def ask(self, account: str, host: str, within_s: float = SOON_S) -> Future[dns_lookup.Found]:
+    def ask(self, account: str, host: str, within_s: float = SOON_S) -> Future[dns_lookup.Addresses]:
         until = time.monotonic() + within_s
         return self.threads.submit(self.lookups.look_up, account, host, 80, (), until)
 
@@ -100,7 +100,7 @@ def test_many_names_of_an_account_that_hang_leave_the_others_their_threads(resol
     assert len(resolver.asked) == 4 and resolver.asked[2:] == ["acme.test", "other.test"]
     resolver.answer.set()
     assert all(one.result() == HERE for one in hanging)
-    until(lambda: not asking.lookups._under_way and not asking.lookups._of_account)
+    until(lambda: not asking.lookups._in_progress and not asking.lookups._per_account)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -127,14 +127,14 @@ def test_a_thread_is_held_until_it_is_free_though_nobody_waits_any_more(resolver
 def test_it_is_looked_up_anew_each_time_that_nobody_else_asks(resolver: Resolver, asking: Asking) -> None:
     for n in range(3):
         assert asking.ask("acme", "lives.test").result() == HERE
-        until(lambda: not asking.lookups._under_way)
+        until(lambda: not asking.lookups._in_progress)
         assert resolver.asked == ["lives.test"] * (n + 1)
 
 
 def test_what_the_resolver_raises_is_told_and_its_thread_is_free(
     asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object) -> dns_lookup.Found:
+    def fails(*_: object) -> dns_lookup.Addresses:
         raise OSError("no address")
 
     monkeypatch.setattr(url_guard, "resolve", fails)
@@ -147,7 +147,7 @@ def test_what_the_resolver_raises_is_told_and_its_thread_is_free(
 
 
 async def asked_by(account: str, resolver: connect_async.CheckedResolver, host: str) -> str:
-    connect_async.asker.set(account)
+    connect_async.current_account.set(account)
     (found,) = await resolver.resolve(host, 80)
     return found["host"]
 
@@ -169,12 +169,12 @@ async def test_names_of_an_account_that_hang_delay_no_other_account(resolver: Re
     """33 is one more than the number of threads that all accounts once shared."""
     asked = connect_async.CheckedResolver(())
     slow = [asyncio.create_task(asked_by("slow", asked, f"hangs{n}.test")) for n in range(names)]
-    await awaited(lambda: len(resolver.asked) == dns_lookup.OF_ACCOUNT)
+    await awaited(lambda: len(resolver.asked) == dns_lookup.MAX_LOOKUPS_PER_ACCOUNT)
     for account in ("acme", ""):
         assert await asyncio.wait_for(asked_by(account, asked, f"lives{account}.test"), SOON_S) == "127.0.0.1"
     own = asyncio.create_task(asked_by("slow", asked, "lives.of.slow.test"))
     await asyncio.sleep(0.05)
-    assert not own.done() and resolver.hanging() == dns_lookup.OF_ACCOUNT
+    assert not own.done() and resolver.hanging() == dns_lookup.MAX_LOOKUPS_PER_ACCOUNT
     resolver.answer.set()
     async with asyncio.timeout(SOON_S):
         assert set(await asyncio.gather(*slow, own)) == {"127.0.0.1"}
@@ -184,33 +184,41 @@ async def test_names_of_an_account_that_hang_delay_no_other_account(resolver: Re
 async def test_who_gives_up_leaves_the_thread_taken_and_the_queue_empty(resolver: Resolver) -> None:
     """Otherwise an account could take any number of threads by giving up sooner than the system's resolver."""
     asked = connect_async.CheckedResolver(())
-    for n in range(3 * dns_lookup.OF_ACCOUNT):
+    for n in range(3 * dns_lookup.MAX_LOOKUPS_PER_ACCOUNT):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asked_by("slow", asked, f"hangs{n}.test"), 0.02)
-    assert resolver.hanging() == dns_lookup.OF_ACCOUNT
+    assert resolver.hanging() == dns_lookup.MAX_LOOKUPS_PER_ACCOUNT
     resolver.answer.set()
-    await awaited(lambda: not asked._under_way)
-    assert len(resolver.asked) == dns_lookup.OF_ACCOUNT, "a name was looked up although its caller had given up"
+    await awaited(lambda: not asked._in_progress)
+    assert len(resolver.asked) == dns_lookup.MAX_LOOKUPS_PER_ACCOUNT, (
+        "a name was looked up although its caller had given up"
+    )
     await asked.close()
 
 
 async def test_a_name_that_is_looked_up_for_one_account_is_found_for_another(resolver: Resolver) -> None:
     asked = connect_async.CheckedResolver(())
-    slow = [asyncio.create_task(asked_by("slow", asked, f"hangs{n}.test")) for n in range(dns_lookup.OF_ACCOUNT)]
-    await awaited(lambda: len(resolver.asked) == dns_lookup.OF_ACCOUNT)
+    slow = [
+        asyncio.create_task(asked_by("slow", asked, f"hangs{n}.test"))
+        for n in range(dns_lookup.MAX_LOOKUPS_PER_ACCOUNT)
+    ]
+    await awaited(lambda: len(resolver.asked) == dns_lookup.MAX_LOOKUPS_PER_ACCOUNT)
     slow += [asyncio.create_task(asked_by(account, asked, "hangs0.test")) for account in ("acme", "slow")]
     await asyncio.sleep(0.05)
-    assert len(resolver.asked) == dns_lookup.OF_ACCOUNT
+    assert len(resolver.asked) == dns_lookup.MAX_LOOKUPS_PER_ACCOUNT
     resolver.answer.set()
     await asyncio.gather(*slow)
     await asked.close()
 
 
 async def test_too_many_that_wait_are_refused(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect_async, "LOOKUPS_WAITING", 5)
+    monkeypatch.setattr(connect_async, "MAX_WAITING_LOOKUPS", 5)
     asked = connect_async.CheckedResolver(())
-    slow = [asyncio.create_task(asked_by("slow", asked, f"hangs{n}.test")) for n in range(dns_lookup.OF_ACCOUNT + 5)]
-    await awaited(lambda: len(resolver.asked) == dns_lookup.OF_ACCOUNT)
+    slow = [
+        asyncio.create_task(asked_by("slow", asked, f"hangs{n}.test"))
+        for n in range(dns_lookup.MAX_LOOKUPS_PER_ACCOUNT + 5)
+    ]
+    await awaited(lambda: len(resolver.asked) == dns_lookup.MAX_LOOKUPS_PER_ACCOUNT)
     with pytest.raises(TooManyWaiting):
         await asked_by("slow", asked, "one.more.test")
     resolver.answer.set()

@@ -87,14 +87,14 @@ async def test_of_a_body_no_more_is_read_than_is_enough(fetcher: Fetcher, receiv
         asked.append((content_type, len(beginning)))
         return True
 
-    for path, length in (("/endless", fetch.BEGINNING), ("/large/3000", fetch.BEGINNING), ("/large/10", 10)):
+    for path, length in (("/endless", fetch.SNIFF_BYTES), ("/large/3000", fetch.SNIFF_BYTES), ("/large/10", 10)):
         reply = await fetcher.request("POST", receiver.url(path), tokens=["token"], limit_bytes=1000, enough=enough)
         assert len(reply.body) == length
-    assert [length for _, length in asked] == [fetch.BEGINNING, fetch.BEGINNING, 10]
-    for path in ("/large/1000", "/large/1001"):
+    assert [length for _, length in asked] == [fetch.SNIFF_BYTES, fetch.SNIFF_BYTES, 10]
+    for path in ("/large/1000", "/large/1001", "/small-chunks/200", "/small-chunks/201"):
         asked.clear()
         reply = fetcher.request("POST", receiver.url(path), tokens=["token"], limit_bytes=1000, enough=lambda *_: False)
-        if path.endswith("1001"):
+        if path.endswith(("1001", "201")):
             with pytest.raises(RequestFailed, match="longer than the 1000 bytes"):
                 await reply
         else:
@@ -161,7 +161,7 @@ async def test_an_account_s_slow_servers_delay_no_other_account(
     fetcher: Fetcher, receiver: Receiver, names: Names
 ) -> None:
     names.answers = {f"slow{n}.test": [["127.0.0.1"]] for n in range(5)}
-    async with slow_ones(fetcher, receiver, fetch.OF_ACCOUNT, *names.answers):
+    async with slow_ones(fetcher, receiver, fetch.MAX_PER_ACCOUNT, *names.answers):
         assert await asyncio.wait_for(asked_by(fetcher, "acme", receiver.url("/ok")), SOON_S) == 200
 
 
@@ -169,12 +169,12 @@ async def test_a_slow_server_delays_no_other_one_of_the_same_account(
     fetcher: Fetcher, receiver: Receiver, names: Names
 ) -> None:
     names.answers = {"slow.test": [["127.0.0.1"]]}
-    async with slow_ones(fetcher, receiver, fetch.OF_RECEIVER, "slow.test"):
+    async with slow_ones(fetcher, receiver, fetch.MAX_PER_RECEIVER, "slow.test"):
         assert await asyncio.wait_for(asked_by(fetcher, "slow", receiver.url("/ok")), SOON_S) == 200
 
 
 async def test_who_waits_for_a_turn_waits_no_longer_than_tt(fetcher: Fetcher, receiver: Receiver) -> None:
-    async with slow_ones(fetcher, receiver, fetch.OF_RECEIVER, "127.0.0.1"):
+    async with slow_ones(fetcher, receiver, fetch.MAX_PER_RECEIVER, "127.0.0.1"):
         with pytest.raises(RequestFailed, match=r"/ok: no request was sent: 64 of the account"):
             await asked_by(fetcher, "slow", receiver.url("/ok?secret=1#tt=300"))
     assert receiver.seen == []
@@ -182,8 +182,8 @@ async def test_who_waits_for_a_turn_waits_no_longer_than_tt(fetcher: Fetcher, re
 
 
 async def test_more_than_can_wait_are_refused(fetcher: Fetcher, receiver: Receiver) -> None:
-    many = fetch.OF_RECEIVER + fetch.WAITING
-    async with slow_ones(fetcher, receiver, fetch.OF_RECEIVER, "127.0.0.1", many=many):
+    many = fetch.MAX_PER_RECEIVER + fetch.MAX_WAITING
+    async with slow_ones(fetcher, receiver, fetch.MAX_PER_RECEIVER, "127.0.0.1", many=many):
         with pytest.raises(RequestFailed, match="use fewer concurrent requests"):
             await asked_by(fetcher, "slow", receiver.url("/ok"))
         assert await asked_by(fetcher, "acme", receiver.url("/ok")) == 200
@@ -197,8 +197,8 @@ async def test_names_are_looked_up_for_the_account(fetcher: Fetcher, receiver: R
         raise OSError("no address")
 
     class Noting(connect_async.CheckedResolver):
-        async def _look_up(self, host: str, port: int) -> dns_lookup.Found:
-            asked.append(connect_async.asker.get())
+        async def _look_up(self, host: str, port: int) -> dns_lookup.Addresses:
+            asked.append(connect_async.current_account.get())
             return await super()._look_up(host, port)
 
     with pytest.MonkeyPatch.context() as patched:
@@ -209,7 +209,7 @@ async def test_names_are_looked_up_for_the_account(fetcher: Fetcher, receiver: R
         with pytest.raises(RequestFailed):
             await fetcher.get_file("http://nowhere.test/#rc=0", tmp_path / "sound", 1000, account="other")
     assert asked == ["acme", "other"]
-    assert connect_async.asker.get() == ""
+    assert connect_async.current_account.get() == ""
 
 
 async def test_what_is_told_names_no_address(fetcher: Fetcher, names: Names) -> None:

@@ -13,15 +13,17 @@ import pytest
 
 from ari_conf.ari.address import Server
 from ari_conf.ari.client import Client
-from ari_conf.ari.translate import EVENTS, AsteriskEffect, recording_name, to_event, to_requests
+from ari_conf.ari.translate import EVENTS, to_event, to_requests
 from ari_conf.core import effects as do
 from ari_conf.core import events as seen
+from ari_conf.core import ids
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable
 from ari_conf.local.asterisk import DEFAULT_ROOT, LocalAsterisk, find, running
 from demo import audio_analysis
 from demo.phone import CallFailed, Phone, Switchboard, now_ms
 from tests import lateness
 
+BRIDGE = ids.bridge_id("id1")
 ROOT = Path(os.environ.get("ARI_CONF_ASTERISK_ROOT", DEFAULT_ROOT))
 
 
@@ -72,7 +74,7 @@ class Application:
         assert isinstance(event, seen.CallArrived)
         return event
 
-    async def perform(self, *effects: AsteriskEffect) -> None:
+    async def perform(self, *effects: do.AsteriskEffect) -> None:
         for effect in effects:
             for request in to_requests(effect):
                 await self.client.request(request.method, request.path, request.query, over=request.over)
@@ -141,12 +143,12 @@ async def conference_of_two(app: Application, asterisk: LocalAsterisk) -> AsyncI
         first = (await app.arrived()).channel_id
         async with call(asterisk, "14155550102") as bob:
             second = (await app.arrived()).channel_id
-            await app.perform(do.Answer(first), do.Answer(second), do.CreateBridge("b1"))
+            await app.perform(do.Answer(first), do.Answer(second), do.CreateBridge(BRIDGE))
             await ada.answered()
             await bob.answered()
-            await app.perform(do.AddChannel(first, "b1"), do.AddChannel(second, "b1"))
+            await app.perform(do.AddChannel(first, BRIDGE), do.AddChannel(second, BRIDGE))
             joined = [await app.next(seen.ChannelEnteredBridge), await app.next(seen.ChannelEnteredBridge)]
-            assert joined == [seen.ChannelEnteredBridge(first, "b1"), seen.ChannelEnteredBridge(second, "b1")]
+            assert joined == [seen.ChannelEnteredBridge(first, BRIDGE), seen.ChannelEnteredBridge(second, BRIDGE)]
             yield ada.phone, bob.phone, first, second
 
 
@@ -268,7 +270,7 @@ async def test_sounds_are_played_to_one_or_to_all(asterisk: LocalAsterisk) -> No
         assert audio_analysis.silent(bob.heard.between(start, now_ms()))
         await app.perform(do.StopMusic(first))
 
-        await app.perform(do.PlayMedia(do.Target("bridge", "b1"), "p1", ("sound:beep", "sound:beep")))
+        await app.perform(do.PlayMedia(do.Target("bridge", BRIDGE), "p1", ("sound:beep", "sound:beep")))
         await hears_something(bob)
         assert await app.next(seen.PlaybackFinished) == seen.PlaybackFinished("p1")
 
@@ -282,40 +284,40 @@ async def test_sounds_are_played_to_one_or_to_all(asterisk: LocalAsterisk) -> No
 
 async def test_a_bridge_is_recorded(asterisk: LocalAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, _, _, _):
-        await app.perform(do.StartRecording("b1", "r1", "MADEFAULT"))
-        assert await app.next(seen.RecordingStarted) == seen.RecordingStarted("b1", "r1")
+        await app.perform(do.StartRecording(BRIDGE, "r1", "MADEFAULT"))
+        assert await app.next(seen.RecordingStarted) == seen.RecordingStarted("id1", "r1")
         ada.tone(1000)
         await asyncio.sleep(1.0)
-        await app.perform(do.StopRecording("b1", "r1", "MADEFAULT"))
-        assert await app.next(seen.RecordingFinished) == seen.RecordingFinished("b1", "r1")
+        await app.perform(do.StopRecording(BRIDGE, "r1", "MADEFAULT"))
+        assert await app.next(seen.RecordingFinished) == seen.RecordingFinished("id1", "r1")
 
-    recorded = asterisk.recordings / f"{recording_name('MADEFAULT', 'r1')}.wav"
+    recorded = asterisk.recordings / f"{ids.RecordingName('MADEFAULT', 'id1', 'r1')}.wav"
     assert recorded.stat().st_size > 8000
 
 
 async def test_a_recording_that_is_stopped_as_its_bridge_goes_is_kept(asterisk: LocalAsterisk) -> None:
     """Asterisk usually reports the end, but not always: a successful destruction of the bridge proves it as well."""
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, _, _, _):
-        await app.perform(do.StartRecording("b1", "r1", "MADEFAULT"))
+        await app.perform(do.StartRecording(BRIDGE, "r1", "MADEFAULT"))
         await app.next(seen.RecordingStarted)
         ada.tone(1000)
         await asyncio.sleep(1.0)
-        await app.perform(do.StopRecording("b1", "r1", "MADEFAULT"), do.DestroyBridge("b1"))
+        await app.perform(do.StopRecording(BRIDGE, "r1", "MADEFAULT"), do.DestroyBridge(BRIDGE))
 
-    recorded = asterisk.recordings / f"{recording_name('MADEFAULT', 'r1')}.wav"
+    recorded = asterisk.recordings / f"{ids.RecordingName('MADEFAULT', 'id1', 'r1')}.wav"
     assert recorded.stat().st_size > 8000
 
 
 async def test_members_leave(asterisk: LocalAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, bob, first, second):
-        await app.perform(do.RemoveChannel(first, "b1"))
-        assert await app.next(seen.ChannelLeftBridge) == seen.ChannelLeftBridge(first, "b1")
+        await app.perform(do.RemoveChannel(first, BRIDGE))
+        assert await app.next(seen.ChannelLeftBridge) == seen.ChannelLeftBridge(first, BRIDGE)
 
         await bob.hang_up()
         assert await app.next(seen.ChannelHungUp) == seen.ChannelHungUp(second, 0)
 
-        await app.perform(do.DestroyBridge("b1"))
-        assert await app.next(seen.BridgeDestroyed) == seen.BridgeDestroyed("b1")
+        await app.perform(do.DestroyBridge(BRIDGE))
+        assert await app.next(seen.BridgeDestroyed) == seen.BridgeDestroyed(BRIDGE)
 
         await app.perform(do.HangUp(first))
         await ada.hung_up()

@@ -151,7 +151,7 @@ async def test_more_names_than_are_looked_up_at_once(hanging_names: Stage) -> No
     """One account's documents and sounds, each on a different host."""
     stage = hanging_names
     count = 40
-    assert count > 32 and count > dns_lookup.OF_ACCOUNT
+    assert count > 32 and count > dns_lookup.MAX_LOOKUPS_PER_ACCOUNT
     async with staged(stage.system) as neighbor, stage.callers(count + 1) as (phone, *stuck):
         # A document may take as long as allowed: the caller hears nothing until then.
         patient = "ct=10000&tt=55000&rc=5"

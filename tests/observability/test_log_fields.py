@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.account import Account
+from ari_conf.core.commands import Announce, ForCall, ForConference, HangUpCall
 from ari_conf.core.elements import GetDigits, Play, Speak
 from ari_conf.observability.log_fields import LOUD, OMITTED_FIELDS, fields_of, log_item
 
@@ -38,6 +39,14 @@ TOLD: list[tuple[Any, dict[str, Any]]] = [
             "answered": False,
         },
     ),
+    (
+        ev.CommandReceived("c1", ForConference("A", "standup", Announce(Speak(SECRET))), 5),
+        {"command_id": "c1", "auth_id": "A", "conference_name": "standup", "expires_at": 5},
+    ),
+    (
+        ev.CommandReceived("c1", ForCall("A", "u1", HangUpCall()), 5),
+        {"command_id": "c1", "auth_id": "A", "call_uuid": "u1"},
+    ),
     (ev.DigitReceived("ann", SECRET), {"channel_id": "ann", "call_uuid": "call-ann"}),
     (do.SendDigits("ann", SECRET), {"channel_id": "ann", "call_uuid": "call-ann"}),
     (
@@ -61,7 +70,7 @@ TOLD: list[tuple[Any, dict[str, Any]]] = [
         ev.CallIdentified("u1", Account("A", answer_url=URL), (("X-PH-Pin", SECRET),), True),
         {"call_uuid": "u1", "wideband": True},
     ),
-    (do.AddChannel("ann", "b1"), {"channel_id": "ann", "conference_id": "b1", "call_uuid": "call-ann"}),
+    (do.AddChannel("ann", "b.id1.bridge"), {"channel_id": "ann", "conference_id": "id1", "call_uuid": "call-ann"}),
     (
         do.PlayMedia(do.Target("channel", "ann"), "c.u1.2", ("sound:x",)),
         {"channel_id": "ann", "playback_id": "c.u1.2", "call_uuid": "call-ann"},

@@ -9,17 +9,20 @@ from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
+import msgspec
 import pytest
 
-from ari_conf.core.commands import HangUpAll, Lock, Mute
+from ari_conf.core.commands import ForCall, ForConference, HangUpAll, HangUpCall, Lock, Mute
 from ari_conf.core.effects import CommandReply
 from ari_conf.core.events import AccountWatched, CommandReceived
+from ari_conf.core.snapshot import snapshot
 from ari_conf.queues import command_queue
-from ari_conf.queues.command_queue import CommandClient, CommandConsumer, connect, encode, queue_key
+from ari_conf.queues.command_queue import CommandClient, CommandConsumer, CommandMessage, connect, encode, queue_key
 from tests.between import between
 from tests.redis import RedisServer
 
 HOUR_MS = 3600 * 1000
+LOCK, UNLOCK, END = (ForConference("MA1", "x", command) for command in (Lock(True), Lock(False), HangUpAll()))
 
 
 class Owner:
@@ -32,8 +35,16 @@ class Owner:
         self.watched: list[AccountWatched] = []
         self.asterisk_is_there = True
         self.silent = False
+        self.connected = asyncio.Event()
+        self.connected.set()
         self.commands = CommandConsumer(
-            self.redis, asterisk, self.deliver, lambda: self.asterisk_is_there, self.reply, self.now_ms
+            self.redis,
+            asterisk,
+            self.deliver,
+            lambda: self.asterisk_is_there,
+            self.reply,
+            self.connected.wait,
+            self.now_ms,
         )
 
     def now_ms(self) -> int:
@@ -83,17 +94,35 @@ async def asking(url: str, name: str = "web") -> AsyncIterator[CommandClient]:
 async def test_a_command_goes_there_and_its_reply_comes_back(redis_server):
     owner = Owner(redis_server.url)
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
-        reply = await asker.send("here", Mute((1, 2), True), "c1", "MA1", "stand/up ☕", 5)
+        reply = await asker.send("here", ForConference("MA1", "stand/up ☕", Mute((1, 2), True)), "c1", 5)
     assert reply == CommandReply("c1", 202, (("member_id", ("1", "2")),))
     (event,) = owner.got
-    assert (event.auth_id, event.conference_name, event.command) == ("MA1", "stand/up ☕", Mute((1, 2), True))
+    assert event.addressed == ForConference("MA1", "stand/up ☕", Mute((1, 2), True))
+
+
+async def test_one_for_a_call_goes_there_too(redis_server):
+    owner, wanted = Owner(redis_server.url), ForCall("MA1", "u1", HangUpCall())
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        assert await asker.send("here", wanted, "c1", 5) is not None
+    assert [event.addressed for event in owner.got] == [wanted]
+
+
+async def test_one_whose_address_takes_no_such_command_is_not_delivered(redis_server):
+    """Another version sent it: what follows is delivered."""
+    owner = Owner(redis_server.url)
+    wrong = snapshot(ForCall("MA1", "u1", HangUpCall())) | {"command": snapshot(Mute((1,), True))}
+    text = msgspec.json.encode(CommandMessage("c1", wrong, 2**50, "web"))
+    redis_server.client.xadd(queue_key("here"), {"command": text})
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        assert await asker.send("here", LOCK, "c2", 30) is not None
+    assert [event.command_id for event in owner.got] == ["c2"]
 
 
 async def test_many_at_once_each_get_their_own(redis_server):
     owner = Owner(redis_server.url)
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
         ids = [f"c{n}" for n in range(250)]
-        replies = await asyncio.gather(*(asker.send("here", Lock(True), i, "MA1", "x", 10) for i in ids))
+        replies = await asyncio.gather(*(asker.send("here", LOCK, i, 10) for i in ids))
     assert [reply.command_id for reply in replies if reply] == ids
     assert sorted(event.command_id for event in owner.got) == sorted(ids)
 
@@ -105,22 +134,20 @@ async def test_the_reply_reaches_the_process_that_asked(redis_server):
         asking(redis_server.url, "one") as one,
         asking(redis_server.url, "two") as two,
     ):
-        first, second = await asyncio.gather(
-            one.send("here", Lock(True), "c1", "MA1", "x", 5), two.send("here", Lock(False), "c2", "MA1", "x", 5)
-        )
+        first, second = await asyncio.gather(one.send("here", LOCK, "c1", 5), two.send("here", UNLOCK, "c2", 5))
     assert first and second and (first.command_id, second.command_id) == ("c1", "c2")
 
 
 async def test_nobody_owns_it_then_the_deadline_passes(redis_server):
     async with asking(redis_server.url) as asker:
-        assert await asker.send("nowhere", HangUpAll(), "c1", "MA1", "x", 0.2) is None
+        assert await asker.send("nowhere", END, "c1", 0.2) is None
 
 
 async def test_an_owner_without_its_asterisk_says_so_at_once(redis_server):
     owner = Owner(redis_server.url)
     owner.asterisk_is_there = False
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
-        reply = await asker.send("here", HangUpAll(), "c1", "MA1", "x", 5)
+        reply = await asker.send("here", END, "c1", 5)
     assert reply is not None and reply.status == 503
     assert not owner.got
 
@@ -129,9 +156,9 @@ async def test_what_an_owner_has_done_the_next_one_does_not_do_again(redis_serve
     first, second = Owner(redis_server.url), Owner(redis_server.url)
     async with asking(redis_server.url) as asker:
         async with running(first.commands.run(), first.redis):
-            await asker.send("here", Lock(True), "c1", "MA1", "x", 5)
+            await asker.send("here", LOCK, "c1", 5)
         async with running(second.commands.run(), second.redis):
-            await asker.send("here", Lock(False), "c2", "MA1", "x", 5)
+            await asker.send("here", UNLOCK, "c2", 5)
     assert [event.command_id for event in second.got] == ["c2"]
 
 
@@ -139,7 +166,7 @@ async def test_what_an_owner_died_over_the_next_one_does(redis_server):
     first, second = Owner(redis_server.url), Owner(redis_server.url)
     first.silent = True
     async with asking(redis_server.url) as asker:
-        asked = asyncio.ensure_future(asker.send("here", Lock(True), "c1", "MA1", "x", 5))
+        asked = asyncio.ensure_future(asker.send("here", LOCK, "c1", 5))
         async with running(first.commands.run(), first.redis):
             while not first.got:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -149,10 +176,37 @@ async def test_what_an_owner_died_over_the_next_one_does(redis_server):
     assert [event.command_id for event in second.got] == ["c1"]
 
 
+async def test_what_an_owner_died_over_waits_for_the_next_ones_asterisk(redis_server):
+    """Otherwise the reply would be 503 a moment before Asterisk is connected, and the command would never be done."""
+    owner = Owner(redis_server.url)
+    owner.asterisk_is_there = False
+    owner.connected.clear()
+    async with asking(redis_server.url) as asker, running(owner.commands.run(), owner.redis):
+        asked = asyncio.ensure_future(asker.send("here", LOCK, "c1", 5))
+        while not redis_server.client.xlen(queue_key("here")):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert not asked.done() and not owner.got
+        owner.asterisk_is_there = True
+        owner.connected.set()
+        reply = await asked
+    assert reply is not None and reply.status == 202
+
+
+async def test_an_owner_whose_asterisk_does_not_come_says_so_in_time(redis_server, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(command_queue, "FIRST_CONNECTION_S", 0.1)
+    owner = Owner(redis_server.url)
+    owner.asterisk_is_there = False
+    owner.connected.clear()
+    async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
+        reply = await asker.send("here", LOCK, "c1", 5)
+    assert reply is not None and reply.status == 503
+
+
 async def test_a_reply_is_kept_for_who_did_not_hear_it(redis_server):
     owner = Owner(redis_server.url)
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
-        await asker.send("here", Lock(True), "c1", "MA1", "x", 5)
+        await asker.send("here", LOCK, "c1", 5)
         kept = await asker.stored_reply("c1")
         assert kept is not None and kept.status == 202
         assert await asker.stored_reply("c2") is None
@@ -163,14 +217,14 @@ async def test_what_is_no_command_is_passed_over(redis_server):
     for fields in ({"command": b'{"no": "command"}'}, {"command": b"\xff"}, {"other": b"5"}):
         redis_server.client.xadd(queue_key("here"), fields)
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
-        assert await asker.send("here", Lock(True), "c1", "MA1", "x", 5) is not None
+        assert await asker.send("here", LOCK, "c1", 5) is not None
 
 
 async def test_what_was_decided_at_the_last_moment_is_heard_of(redis_server):
     owner = Owner(redis_server.url)
     owner.silent = True
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
-        asked = asyncio.ensure_future(asker.send("here", Lock(True), "c1", "MA1", "x", 0.3))
+        asked = asyncio.ensure_future(asker.send("here", LOCK, "c1", 0.3))
         await asyncio.sleep(0.5)  # the command has expired, and its reply is on its way
         assert [event.command_id for event in owner.got] == ["c1"]
         await owner.write(CommandReply("c1", 202))
@@ -182,15 +236,15 @@ async def test_one_that_breaks_does_not_hold_up_the_next(redis_server):
     deliver = owner.deliver
 
     def breaks(event: CommandReceived) -> None:
-        if isinstance(event.command, HangUpAll):
+        if isinstance(event.addressed.command, HangUpAll):
             raise KeyError("a defect")
         deliver(event)
 
     owner.commands._deliver = breaks
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
-        assert await asker.send("here", HangUpAll(), "c1", "MA1", "x", 0.1) is None
+        assert await asker.send("here", END, "c1", 0.1) is None
         # A read that waits for ids above this one lasts BLOCK_MS.
-        assert await asker.send("here", Lock(True), "c2", "MA1", "x", 30) is not None
+        assert await asker.send("here", LOCK, "c2", 30) is not None
 
 
 @pytest.mark.parametrize("ahead_ms", [-HOUR_MS, HOUR_MS])
@@ -198,7 +252,7 @@ async def test_that_somebody_looks_is_no_command_and_gets_no_reply(redis_server,
     owner = Owner(redis_server.url, clock_ahead_ms=ahead_ms)
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
         await asker.watch("here", "MA1", 30_000)
-        assert await asker.send("here", Lock(True), "c1", "MA1", "x", 5) is not None
+        assert await asker.send("here", LOCK, "c1", 5) is not None
         ((_, until),) = [(event.auth_id, event.until) for event in owner.watched]
         assert 0 < until - owner.now_ms() <= 30_000
         assert [key.decode() for key in redis_server.client.keys("ari_conf:reply:*")] == ["ari_conf:reply:c1"]
@@ -211,14 +265,14 @@ async def test_that_somebody_looks_is_no_command_and_gets_no_reply(redis_server,
 async def test_the_clocks_of_who_asks_and_who_owns_may_differ_by_any_time(redis_server, ahead_ms: int):
     owner = Owner(redis_server.url, clock_ahead_ms=ahead_ms)
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
-        assert await asker.send("here", Lock(True), "c1", "MA1", "x", 5) is not None
+        assert await asker.send("here", LOCK, "c1", 5) is not None
     assert 0 < owner.left_ms() <= 5000
 
 
 def put(redis_server: RedisServer, expires_in_ms: int, within_ms: int) -> None:
     seconds, micros = redis_server.client.time()
     until = seconds * 1000 + micros // 1000 + expires_in_ms
-    text = encode(Lock(True), f"c{expires_in_ms}", "MA1", "x", until, "web", within_ms)
+    text = encode(LOCK, f"c{expires_in_ms}", until, "web", within_ms)
     redis_server.client.xadd(queue_key("here"), {"command": text})
 
 
@@ -273,9 +327,9 @@ async def test_who_was_told_503_never_has_it_done_later(redis_server):
         asking(way.url) as asker,
         running(owner.commands.run(), owner.redis),
     ):
-        assert await asker.send("here", Lock(True), "c1", "MA1", "x", 5) is not None
+        assert await asker.send("here", LOCK, "c1", 5) is not None
         way.hold(b"XADD")
-        asked = asyncio.ensure_future(asker.send("here", Lock(True), "c2", "MA1", "x", 0.2))
+        asked = asyncio.ensure_future(asker.send("here", LOCK, "c2", 0.2))
         await way.held.wait()
         assert await asked is None
         way.let_through()
@@ -286,7 +340,7 @@ async def test_who_was_told_503_never_has_it_done_later(redis_server):
 async def test_what_comes_to_redis_too_late_is_not_asked_for(redis_server):
     async with between(redis_server.port) as way, asking(way.url) as asker:
         way.hold(b"TIME")
-        asked = asyncio.ensure_future(asker.send("here", Lock(True), "c1", "MA1", "x", 0.1))
+        asked = asyncio.ensure_future(asker.send("here", LOCK, "c1", 0.1))
         await way.held.wait()
         await asyncio.sleep(0.15)
         way.let_through()
@@ -299,16 +353,16 @@ async def test_a_place_of_another_stream_hides_nothing(redis_server, done):
     owner = Owner(redis_server.url)
     redis_server.client.set(command_queue._done_key("here"), done)
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
-        assert await asker.send("here", Lock(True), "c1", "MA1", "x", 30) is not None
+        assert await asker.send("here", LOCK, "c1", 30) is not None
 
 
 async def test_a_stream_that_began_anew_with_lower_ids_is_read_again(redis_server):
     owner = Owner(redis_server.url)
-    text = encode(Lock(True), "c1", "MA1", "x", 0, "web", 1)
+    text = encode(LOCK, "c1", 0, "web", 1)
     redis_server.client.xadd(queue_key("here"), {"command": text}, id="99999999999999-0")
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
         await got(owner, 1)
         redis_server.client.flushall()  # by another server, for example, whose clock is behind
         owner.commands.reset_position()
         # A read that waits for ids above this one lasts BLOCK_MS.
-        assert await asker.send("here", Lock(True), "c2", "MA1", "x", 30) is not None
+        assert await asker.send("here", LOCK, "c2", 30) is not None

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,7 +16,7 @@ from ari_conf.core import events as ev
 from ari_conf.core.elements import Play, Speak, Wait
 from ari_conf.errors import AriError, AriLate, AriNotFound, AriUnreachable
 from ari_conf.server import effect_runner
-from ari_conf.server.effect_runner import HARMLESS_TWICE, MAX_ATTEMPTS, MOST_LATE, EffectRunner
+from ari_conf.server.effect_runner import MAX_ATTEMPTS, MOST_LATE, EffectRunner
 from ari_conf.store.accounts import AccountRecord
 from tests import lateness
 
@@ -105,7 +105,12 @@ async def test_what_does_no_harm_twice_is_asked_for_again(effect: do.Effect, mon
 
 
 def test_all_of_them_are_tried_here() -> None:
-    assert {type(effect) for effect in HARMLESS} == set(HARMLESS_TWICE)
+    assert {type(effect) for effect in HARMLESS} == {e for e in get_args(do.AsteriskEffect) if e.retry_on_disconnect}
+
+
+def test_each_effect_is_executed_or_part_of_the_step() -> None:
+    executed, persisted = set(get_args(do.ExecutedEffect)), set(get_args(do.PersistedEffect))
+    assert executed | persisted == set(get_args(do.Effect)) and not executed & persisted
 
 
 async def test_another_way_is_taken_then(monkeypatch: pytest.MonkeyPatch) -> None:

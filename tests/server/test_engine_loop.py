@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
+from ari_conf.core import ids
 from ari_conf.core.account import Account
 from ari_conf.core.elements import Conference, GetDigits, Hangup, Wait
 from ari_conf.core.engine import Engine
@@ -249,12 +250,12 @@ async def test_a_call_is_one_line_of_the_log_when_it_is_over(place: Place) -> No
         place.call("ann", Conference("standup"))
         claim = next(effect for effect in reversed(place.written.effects) if isinstance(effect, do.ClaimName))
         place.loop.receive(ev.NameClaimed(claim.conference_id))
-        place.loop.receive(ev.BridgeCreated(claim.conference_id))
+        place.loop.receive(ev.BridgeCreated(ids.bridge_id(claim.conference_id)))
         place.call("bob", Wait(60))
         assert [line["event"] for line in logged if line["log_level"] == "info"] == []
         place.now += 7500
         place.loop.receive(ev.ChannelHungUp("ann", 16))
-        place.loop.receive(ev.ChannelLeftBridge("ann", claim.conference_id))
+        place.loop.receive(ev.ChannelLeftBridge("ann", ids.bridge_id(claim.conference_id)))
         place.loop.receive(ev.ChannelHungUp("bob", 38))
     ann, bob = (line for line in logged if line["log_level"] == "info")
     assert ann == {

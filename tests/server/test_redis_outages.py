@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from ari_conf.common.redis_client import following_in_threads
 from ari_conf.core import effects as do
-from ari_conf.core.commands import Lock
+from ari_conf.core.commands import ForConference, Lock
 from ari_conf.core.effects import CommandReply
 from ari_conf.core.engine import Engine
 from ari_conf.ownership import lease
@@ -366,10 +366,15 @@ async def test_serve_and_web_find_the_new_primary(redis_server: RedisServer, rep
             owner.writer.submit(step, [])
 
         commands = CommandConsumer(
-            owner.redis, "pbx", lambda event: reply(CommandReply(event.command_id, 202)), lambda: True, reply
+            owner.redis,
+            "pbx",
+            lambda event: reply(CommandReply(event.command_id, 202)),
+            lambda: True,
+            reply,
+            lambda: asyncio.sleep(0),
         )
         tasks = [asyncio.create_task(commands.run()), asyncio.create_task(asker.receive_replies())]
-        assert await asker.send("pbx", Lock(True), "c1", "MA1", "x", 10) == CommandReply("c1", 202)
+        assert await asker.send("pbx", ForConference("MA1", "x", Lock(True)), "c1", 10) == CommandReply("c1", 202)
         put(owner, 1)
         await owner.drained()
         beat = int(redis_server.client.hget(lease.lease_key("pbx"), "beat"))
@@ -384,7 +389,7 @@ async def test_serve_and_web_find_the_new_primary(redis_server: RedisServer, rep
         with capture_logs():
             for number in range(20):
                 try:
-                    found = await asker.send("pbx", Lock(True), f"d{number}", "MA1", "x", 3)
+                    found = await asker.send("pbx", ForConference("MA1", "x", Lock(True)), f"d{number}", 3)
                 except (redis.RedisError, OSError):
                     continue  # this is how the client learns of it
                 if found == CommandReply(f"d{number}", 202):

@@ -120,11 +120,23 @@ async def test_who_talks_may_linger(service: ConferenceServer) -> None:
     play(service, "ann", el.Conference("standup", floor_event=True))
     (conference,) = service._engine.conferences.values()
     service._engine_loop.receive(ev.NameClaimed(conference.conference_id))
-    service._engine_loop.receive(ev.BridgeCreated(conference.conference_id))
-    service._engine_loop.receive(ev.ChannelEnteredBridge("ann", conference.conference_id))
+    service._engine_loop.receive(ev.BridgeCreated(conference.bridge_id))
+    service._engine_loop.receive(ev.ChannelEnteredBridge("ann", conference.bridge_id))
     service._step_writer._wanted.clear()
     service._engine_loop.receive(ev.TalkingStarted("ann"))
     (member,) = conference.members.values()
     assert member.talking and waits_for(service) == "linger"
     service._engine_loop.receive(ev.DigitReceived("ann", "1"))
     assert waits_for(service) == "write"
+
+
+async def test_commands_wait_for_the_first_connection_to_asterisk(
+    service: ConferenceServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that the previous owner left is executed, and not answered 503 a moment before."""
+    monkeypatch.setattr(service._reconciler, "reconcile", lambda: asyncio.sleep(0))
+    waiting = asyncio.ensure_future(service._commands._first_connection())
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    service._on_connected()
+    await asyncio.wait_for(waiting, 5)

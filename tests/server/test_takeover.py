@@ -18,7 +18,7 @@ from ari_conf.core.calls.call import Call
 from ari_conf.core.elements import Wait
 from ari_conf.core.engine import Engine
 from ari_conf.core.events import CallArrived, ChannelHungUp, DigitReceived, Event, PlaybackFinished
-from ari_conf.core.reconciliation.plan import Expectation
+from ari_conf.core.expectations import Expectation
 from ari_conf.core.snapshot import snapshot
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable
 from ari_conf.server import takeover

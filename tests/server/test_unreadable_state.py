@@ -11,9 +11,9 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from ari_conf.ari.translate import recording_name
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
+from ari_conf.core import ids
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.elements import Speak, Wait
 from ari_conf.core.engine import Engine
@@ -35,7 +35,7 @@ class Asterisk:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self.stored = {"other/thing", "A/stored"}
+        self.stored = {"other/thing", str(ids.RecordingName("A", "gone", "stored"))}
         """Files that no longer belong to a recording."""
         self.asked: list[str] = []
         self.can_not_tell: tuple[str, ...] = ()
@@ -52,7 +52,10 @@ class Asterisk:
 
     def _answer(self, path: str) -> Any:
         has = self._stage.asterisk
-        live = {recording_name("A", id): bridge_id for id, bridge_id in has.recordings.items()}
+        live = {
+            str(ids.RecordingName("A", ids.conference_of(bridge_id) or "", id)): bridge_id
+            for id, bridge_id in has.recordings.items()
+        }
         if path == "/channels":
             return [self._channel(at, id) for at, id in reversed([*enumerate(has.channels)])]
         if path == "/bridges":
@@ -66,7 +69,7 @@ class Asterisk:
         name = path.removeprefix("/recordings/live/").replace("%2F", "/")
         if name not in live:
             raise AriNotFound("not found", 404)
-        return {"name": name, "target_uri": f"bridge:{live[name]}", "state": "recording"}
+        return {"name": name, "state": "recording"}
 
     def _channel(self, at: int, id: str) -> dict[str, Any]:
         return {
@@ -237,7 +240,7 @@ async def test_a_recording_of_which_only_asterisk_knows_is_stored_and_its_accoun
     (text,) = [text for text in problems(effects) if "without a callback" in text]
     assert recording_id in text and "'standup'" in text
     assert set(house.stage.asterisk.channels) == {"dan", "eve"}, "no caller stays in Asterisk without the server"
-    assert "id1" not in house.stage.asterisk.bridges
+    assert ids.bridge_id("id1") not in house.stage.asterisk.bridges
     house.all_ends()
 
 
@@ -273,7 +276,7 @@ async def test_one_that_had_ended_and_was_not_handed_over_is(house: House) -> No
 
 async def test_other_conferences_recordings_go_on(house: House) -> None:
     players(house.stage, "fay", "gus", name="third", record=True)
-    third = house.stage.conference_id("third")
+    third = house.stage.bridge_id("third")
     await house.write()
     house.spoil("id1", b"{")
     await house.take_over()
@@ -433,7 +436,7 @@ async def test_with_very_many_files_in_the_folder_not_all_are_asked_about(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unreadable_state, "MOST_ASKED", 10)
-    house.asterisk.stored |= {f"A/{n}" for n in range(100)}
+    house.asterisk.stored |= {str(ids.RecordingName("A", f"gone{n}", "r")) for n in range(100)}
     await house.write()
     house.spoil("call-eve", b"{")
     await house.take_over()

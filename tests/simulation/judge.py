@@ -8,6 +8,7 @@ told to do, from the effects (`hearing`). The state of the core must agree with 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from ari_conf.core import effects as do
 from ari_conf.core import elements as el
@@ -34,7 +35,7 @@ class Judge:
         self.live: set[str] = set()
         self.member_ids: set[int] = set()
         self.tainted: set[str] = set()
-        """Channels and bridges to which something happened that Asterisk does not do automatically."""
+        """Channels and conferences to which something happened that Asterisk does not do automatically."""
         self._moments = (0, 0)
         self._written: dict[str, bytes] = {}
         """Persisted state, as a crash would leave it."""
@@ -46,9 +47,11 @@ class Judge:
         self.touched: set[str] = set()
         """Keys of the calls and conferences that the steps so far have changed."""
 
-    def provoked(self, *ids: str) -> None:
-        self.tainted.update(ids)
-        self.hearing.tainted.update(ids)
+    def provoked(self, *things: str) -> None:
+        """`things`: ids of channels, conferences, and their bridges."""
+        found = _with_conferences(things)
+        self.tainted.update(found)
+        self.hearing.tainted.update(found)
 
     # Around each step.
 
@@ -74,7 +77,7 @@ class Judge:
                 case do.PostCallback(lane, _, _, _, params) if "ConferenceAction" in dict(params):
                     self._callback(lane, dict(params), effects[at + 1 :], floors, now)
                 case do.StartRecording(bridge_id, recording_id):
-                    self._recording_starts(bridge_id, recording_id)
+                    self._recording_starts(ids.conference_of(bridge_id) or "", recording_id)
                 case do.StoreRecording():
                     self._recording_is_handed_on(effect)
         assert not floors, f"these took the floor, and nobody was told: {floors}"
@@ -100,15 +103,16 @@ class Judge:
             assert seen is None or not seen.inside
             assert seen is None or seen.recording_id is None or seen.handed_on, "ended, and the recording not handed on"
             if conference_id not in self.tainted:
-                assert conference_id not in self.asterisk.bridges, "ended, and its bridge stands"
-                assert conference_id not in self.asterisk.recordings.values(), "ended, and its recording runs"
+                bridge = ids.bridge_id(conference_id)
+                assert bridge not in self.asterisk.bridges, "ended, and its bridge stands"
+                assert bridge not in self.asterisk.recordings.values(), "ended, and its recording runs"
         self.live = set(self.engine.conferences)
 
     def refused(self, effect: do.Effect, refused: Refused) -> None:
         """Check that news under way explains why Asterisk refused the effect."""
         channel_id = getattr(effect, "channel_id", None)
         target = getattr(effect, "target", None)
-        about = {channel_id, getattr(effect, "bridge_id", None), target and target.id}
+        about = _with_conferences((channel_id, getattr(effect, "bridge_id", None), target and target.id))
         left = {i for i in (channel_id, target and target.kind == "channel" and target.id) if i} - set(
             self.asterisk.channels
         )
@@ -146,7 +150,9 @@ class Judge:
     def out_is_out(self, channel_id: str, conference_id: str) -> None:
         """Check that a member whose exit is reported neither hears the others nor is heard, whatever fails."""
         channel = self.asterisk.channels.get(channel_id)
-        assert channel is None or channel.bridge != conference_id, "reported as out, and still in the bridge"
+        assert channel is None or channel.bridge != ids.bridge_id(conference_id), (
+            "reported as out, and still in the bridge"
+        )
 
     def fits(self) -> None:
         for call in self.engine.calls.values():
@@ -371,6 +377,11 @@ class Judge:
             busy = call.running is not None or call.fetching is not None or call.account is None
             assert busy or call.is_ending, "the document goes on after each element"
         assert not where, "a member without a call"
+
+
+def _with_conferences(things: Iterable[str | None]) -> set[str]:
+    """Return the ids, with each bridge's conference in place of the bridge."""
+    return {ids.conference_of(thing) or thing for thing in things if thing}
 
 
 def _action_of(effect: do.Effect) -> str | None:

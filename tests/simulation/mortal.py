@@ -27,7 +27,7 @@ from tests.simulation.world import Lane, World
 
 Deed = tuple[Literal["arrive", "hang up", "press", "talk", "silent", "finish", "time", "destroy", "command"], int]
 ROOM = "standup"
-COMMANDS: tuple[api.Command, ...] = (
+COMMANDS: tuple[api.ConferenceCommand, ...] = (
     api.Mute(None, True), api.Mute(None, False), api.Deafen(None, True), api.Deafen(None, False),
     api.Hold(None, True), api.Hold(None, False), api.Hold(None, True, "tune"),
     api.PlayToMembers(None, el.Play("hello")), api.StopPlaying(None, "Play"),
@@ -118,7 +118,7 @@ class Mortal(World):
                 self._call(f"channel{at}", number)
             case "command":
                 command = COMMANDS[number % len(COMMANDS)]
-                received = ev.CommandReceived(f"command{at}", "A", ROOM, command, self.now + 10**9)
+                received = ev.CommandReceived(f"command{at}", api.ForConference("A", ROOM, command), self.now + 10**9)
                 self.commanded.append(received)
                 self._put(Lane("news", "commands"), received)
             case "finish" if playing := sorted(self._heard()):

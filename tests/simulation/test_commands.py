@@ -20,7 +20,7 @@ from tests.simulation.world import World
 
 SEEDS, STEPS = (1500, 500) if LONG else (60, 250)
 
-KINDS: tuple[Callable[[do.Members, bool, int], do.Command], ...] = (
+KINDS: tuple[Callable[[do.Members, bool, int], do.ConferenceCommand], ...] = (
     lambda who, on, n: do.Mute(who, on),
     lambda who, on, n: do.Deafen(who, on),
     lambda who, on, n: do.Hold(who, on, (None, "tune", "broken")[n % 3]),
@@ -108,8 +108,8 @@ class Commanded(World):
         (make,) = random.choices(KINDS, WEIGHTS)
         command = make(None if random.random() < 0.2 else some, random.random() < 0.6, random.randrange(10**9))
         command_id = f"command{random.randrange(10**12)}"
-        name = (conference.auth_id, conference.name)
-        self.receive(ev.CommandReceived(command_id, *name, command, self.now + 5000))
+        addressed = do.ForConference(conference.auth_id, conference.name, command)
+        self.receive(ev.CommandReceived(command_id, addressed, self.now + 5000))
         replies = [effect for effect in self.judge.effects if isinstance(effect, effects.CommandReply)]
         assert [reply.command_id for reply in replies] == [command_id], "each command gets one reply"
         for found in self.engine.conferences.values():

@@ -15,8 +15,9 @@ from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.account import Account
 from ari_conf.core.engine import Engine
+from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.reconciliation.batches import ON_THE_WAY_S, expectations_by_owner, plan_in_batches
-from ari_conf.core.reconciliation.plan import AsteriskState, ReconciliationPlan, missed_events
+from ari_conf.core.reconciliation.plan import ReconciliationPlan, missed_events
 from ari_conf.core.reconciliation.plan import expectations as expected
 from tests.fakes.asterisk import Asterisk, Refused, lane
 from tests.simulation import documents

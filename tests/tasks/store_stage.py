@@ -14,6 +14,7 @@ from uuid import uuid4
 import numpy as np
 
 from ari_conf.core.effects import AddAttendanceNote, AddSpeechNote, PostCallback, StoreRecording
+from ari_conf.core.ids import RecordingName
 from ari_conf.local import processes, s3
 from ari_conf.local.asterisk import LocalAsterisk
 from ari_conf.local.processes import Process
@@ -30,7 +31,7 @@ from tests.tasks.proxy import Proxy
 
 START_MS = 1_790_000_000_000
 DAY = "2026/09/21"
-ACCOUNT = "MA1"
+ACCOUNT, CONFERENCE = "MA1", "c1"
 
 
 class S3Server:
@@ -93,7 +94,11 @@ class StoreStage:
 
     @property
     def tape(self) -> Path:
-        return self.asterisk.recordings / ACCOUNT / f"{self.recording_id}.wav"
+        return self.asterisk.recordings / f"{self.name}.wav"
+
+    @property
+    def name(self) -> RecordingName:
+        return RecordingName(ACCOUNT, CONFERENCE, self.recording_id)
 
     def records(self, seconds: float, rate: int = 8000, loud: bool = True) -> bytes:
         """Add a recording to Asterisk and return its samples."""
@@ -113,7 +118,7 @@ class StoreStage:
         fields = {
             "recording_id": self.recording_id,
             "auth_id": ACCOUNT,
-            "conference_id": "c1",
+            "conference_id": CONFERENCE,
             "conference_name": "größer",
             "call_uuid": "u1",
             "record_url": f"http://conference.example/{self.recording_id}.{form}",

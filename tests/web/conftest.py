@@ -110,6 +110,7 @@ class Owner:
             lambda event: self._obey(event, queue),
             lambda: self.asterisk_is_there,
             lambda reply: self._reply(reply, queue),
+            lambda: asyncio.sleep(0),
         )
         try:
             await queue.run()
@@ -128,9 +129,7 @@ class Owner:
         late = event.expires_at <= time.time() * 1000
         with self.lock:
             now = self.stage.now
-            patient = CommandReceived(
-                event.command_id, event.auth_id, event.conference_name, event.command, now + (0 if late else 1)
-            )
+            patient = CommandReceived(event.command_id, event.addressed, now + (0 if late else 1))
             (reply,) = [effect for effect in self.stage.tell(patient) if isinstance(effect, do.CommandReply)]
             self._write()
         self._reply(reply, queue)

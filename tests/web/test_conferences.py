@@ -104,7 +104,7 @@ def test_play_and_speak(api: Api, owner: Owner, ids: dict[str, str]):
 
 def test_plivo_go_sends_the_voice_as_length(api: Api, owner: Owner, ids: dict[str, str]):
     assert api.post("Conference/standup/Member/all/Speak/", {"text": "hello", "length": "MAN"}).status == 202
-    assert owner.commands[-1].command.sound.voice == "MAN"
+    assert owner.commands[-1].addressed.command.sound.voice == "MAN"
 
 
 def test_a_form_is_as_good_as_json(api: Api, owner: Owner, ids: dict[str, str]):
@@ -125,7 +125,7 @@ def test_hold(api: Api, owner: Owner, ids: dict[str, str]):
 
 def test_announce(api: Api, owner: Owner, ids: dict[str, str]):
     assert api.post("Conference/standup/Announce/", {"text": "hello"}).status == 202
-    assert owner.stage.media(owner.stage.conference_id()) == ["hello"]
+    assert owner.stage.media(owner.stage.bridge_id()) == ["hello"]
     assert api.delete("Conference/standup/Announce/").status == 204
     for body in ({}, {"text": "hello", "url": "https://example.com/x.mp3"}):
         assert api.post("Conference/standup/Announce/", body).status == 400
@@ -322,14 +322,14 @@ def test_a_recording_that_nothing_will_transcribe_is_made_and_says_so(api: Api, 
 def test_callback_url_is_the_recordings(api: Api, owner: Owner, ids: dict[str, str]):
     told = api.post("Conference/standup/Record/", {"callback_url": "https://example.com/recorded"})
     assert told.json["message"] == "conference recording started"
-    assert owner.commands[-1].command.callback_url == "https://example.com/recorded"
+    assert owner.commands[-1].addressed.command.callback_url == "https://example.com/recorded"
 
 
 @pytest.mark.parametrize(("given", "read"), [("de-AT", "de"), (" AUTO ", "auto"), ("", None), (None, None)])
 def test_the_language_of_a_transcription(api: Api, owner: Owner, ids: dict[str, str], given: str | None, read: str):
     body = {"transcription_type": "auto", "transcription_language": given}
     assert api.post("Conference/standup/Record/", body).status == 202
-    assert owner.commands[-1].command.transcription_language == read
+    assert owner.commands[-1].addressed.command.transcription_language == read
 
 
 def test_what_is_no_language_of_a_transcription(api: Api):

@@ -84,7 +84,7 @@ def test_one_who_is_muted_does_not_talk(stage: Stage):
     ann = call(stage, "ann")
     assert (members(stage)[ann]["talking"], members(stage)[ann]["floor"]) == (True, True)
     member = next(m.member_id for m in stage.conference().members.values() if m.channel_id == "ann")  # type: ignore[union-attr]
-    stage.tell(ev.CommandReceived("c1", "A", "standup", do.Mute((member,), True), stage.now + 1000))
+    stage.tell(ev.CommandReceived("c1", do.ForConference("A", "standup", do.Mute((member,), True)), stage.now + 1000))
     assert (members(stage)[ann]["talking"], members(stage)[ann]["floor"]) == (False, False)
 
 

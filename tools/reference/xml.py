@@ -176,15 +176,6 @@ and 300 ms; `beep:2` is two such tones, 200 ms apart.
 """
 
 
-def allowed(kind: type, name: str) -> str:
-    """Return the attribute's error text for a value that no attribute allows."""
-    try:
-        el.attribute_fields(kind)[name][1]("\x00")
-    except el.InvalidValue as error:
-        return str(error)
-    raise IncompleteTable(f"xml.md: {kind.__name__} {name} allows any value")
-
-
 def children(parent: str) -> list[str]:
     """Return the names of the elements that the parser accepts inside this one."""
     return [name for name in TYPES if not _parsed(_shortest(parent, _shortest(name))).warnings]
@@ -213,10 +204,12 @@ def _default(default: Any) -> str:
 
 
 def _attributes(name: str) -> str:
-    kind = TYPES[name]
-    known = el.attribute_fields(kind)
+    known = el.attribute_fields(TYPES[name])
     compare(f"xml.md, {name}", MEANINGS[name], known)
-    rows = ((code(each), allowed(kind, each), _default(known[each][0].default), MEANINGS[name][each]) for each in known)
+    rows = (
+        (code(each), kind.allowed, _default(field.default), MEANINGS[name][each])
+        for each, (field, kind) in known.items()
+    )
     return table(("Attribute", "Allowed", "Default", "Meaning"), rows) if known else "It has no attributes."
 
 

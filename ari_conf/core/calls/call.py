@@ -7,6 +7,7 @@ layers above it.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from ari_conf.core import events as ev
 from ari_conf.core import ids
@@ -38,6 +39,7 @@ from ari_conf.core.elements import (
     Speak,
     Wait,
 )
+from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.messages import JoinRequested, MemberReleased, Outputs
 from ari_conf.core.playback.player import Player
 from ari_conf.core.request_params import (
@@ -204,7 +206,7 @@ class Call(HangupHandling):
         return [self.asked]
 
     def _is_pending(self, fetch_id: str) -> bool:
-        return self.fetching is not None and ids.last_part(fetch_id) == str(self.serial)
+        return self.fetching is not None and fetch_id == ids.for_call(self.call_uuid, self.serial)
 
     def _on_document(self, event: ev.DocumentFetched | ev.DocumentFailed, now: int) -> Outputs:
         purpose, asked = self.fetching or "answer", self.asked
@@ -259,7 +261,7 @@ class Call(HangupHandling):
         out: Outputs = self._answer(now) if answers and not (self.first and isinstance(element, Wait)) else []
         match element:
             case Play() | Speak() | Wait():
-                self.running = player = Player(self._next_owner_id(), self.target, (element,))
+                self.running = player = Player(self._next_owner_id(), self.target, (element,), detects_audio=True)
                 return [*out, *player.start(now)]
             case GetDigits():
                 self.running = gather = Gather(element, self._next_owner_id(), self.target)
@@ -331,6 +333,33 @@ class Call(HangupHandling):
         if element.redirect:
             return self._request_document("action", element.action, element.method, "Redirect", params, now)
         return [self.callback(element.action, element.method, "Redirect", params), *self._run_elements(now)]
+
+    # Recovery.
+
+    @property
+    def player(self) -> Player | None:
+        """Return the player of the running element."""
+        running = self.running.player if isinstance(self.running, Gather) else self.running
+        return running if isinstance(running, Player) else None
+
+    def expectations(self) -> Iterator[Expectation]:
+        """Yield what the call expects of Asterisk: see `expectations.py`."""
+        yield Expectation("channel", self.channel_id, self.channel_id, if_gone=ev.ChannelHungUp(self.channel_id, 0))
+        if self.player is not None:
+            yield from self.player.expectations()
+
+    def resume(self, there: AsteriskState) -> Outputs:
+        """Return the effects in progress, which may have been lost with the previous process."""
+        if self.is_ending:
+            return [HangUp(self.channel_id)]
+        out: Outputs = []
+        if self.account is None:
+            out.append(IdentifyCall(self.call_uuid, self.channel_id, self.auth_id))
+        if self.answered_at is not None and not there.channels[self.channel_id]:
+            out.append(Answer(self.channel_id))
+        if self.asked is not None:
+            out.append(self.asked)
+        return out + (self.player.resume(there) if self.player is not None else [])
 
 
 def _sounds_of(elements: tuple[Element | Prompt, ...]) -> list[Play | Speak]:

@@ -62,7 +62,7 @@ class Gather:
 
     def _play(self, items: tuple[Prompt, ...], now: int) -> list[Effect]:
         self.players += 1
-        self.player = Player(f"{self.owner}.{self.players}", self.target, items)
+        self.player = Player(f"{self.owner}.{self.players}", self.target, items, detects_audio=True)
         effects = self.player.start(now)
         return effects + (self._on_prompt_finished(now) if self.player.done else [])
 

@@ -15,7 +15,6 @@ from ari_conf.core.conferences.state import ANNOUNCEMENT
 from ari_conf.core.effects import CommandReply, DeafenChannel, MuteChannel, ReplyField, Target
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.elements import Play, Speak
-from ari_conf.core.events import CommandReceived
 from ari_conf.core.messages import HangupRequested, Outputs
 from ari_conf.core.playback.player import Player
 
@@ -26,14 +25,13 @@ def error_reply(command_id: str, status: int, error: str) -> CommandReply:
     return CommandReply(command_id, status, (("error", error),))
 
 
-def handle_command(conference: Conference, received: CommandReceived, now: int) -> Outputs:
+def handle_command(conference: Conference, command_id: str, command: do.ConferenceCommand, now: int) -> Outputs:
     """Apply the command; return its effects, the reply, and the resulting changes of the media state."""
-    return _obeyed(conference, received, now) + conference.update_media(now)
+    return _obeyed(conference, command_id, command, now) + conference.update_media(now)
 
 
-def _obeyed(conference: Conference, received: CommandReceived, now: int) -> Outputs:
+def _obeyed(conference: Conference, command_id: str, command: do.ConferenceCommand, now: int) -> Outputs:
     """Apply the command; return its effects, with the reply last."""
-    command, command_id = received.command, received.command_id
     match command:
         case do.HangUpAll():
             calls = [m.call_uuid for m in conference.members.values()]
@@ -72,7 +70,7 @@ def _select_members(conference: Conference, wanted: do.Members) -> list[Member]:
     return [present[i] for i in (present if wanted is None else dict.fromkeys(wanted)) if i in present]
 
 
-def _apply_to_member(conference: Conference, member: Member, command: do.Command, now: int) -> Outputs:
+def _apply_to_member(conference: Conference, member: Member, command: do.ConferenceCommand, now: int) -> Outputs:
     match command:
         case do.Mute(_, on):
             return _mute(conference, member, on, now)
@@ -164,7 +162,7 @@ def _record(conference: Conference, command_id: str, wanted: do.Record, now: int
     return [*recording.start(), CommandReply(command_id, 202, body)]
 
 
-def _success_reply(command: do.Command, members: list[Member]) -> tuple[int, tuple[ReplyField, ...]]:
+def _success_reply(command: do.ConferenceCommand, members: list[Member]) -> tuple[int, tuple[ReplyField, ...]]:
     match command:
         case do.Mute(_, True):
             message = "muted"

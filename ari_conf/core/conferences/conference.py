@@ -10,16 +10,26 @@ This module holds the entry points and joining. It builds on `failure_handling`,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar, get_args
 
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.conferences.failure_handling import FailureHandling
-from ari_conf.core.conferences.media_control import CALLBACK_EVENT_NAMES, FLOOR_SILENCE_MS
-from ari_conf.core.conferences.member import ExitReason, Member, schedule_digits
+from ari_conf.core.conferences.media_control import CALLBACK_EVENT_NAMES
+from ari_conf.core.conferences.member import FLOOR_SILENCE_MS, ExitReason, Member, schedule_digits
 from ari_conf.core.conferences.state import Common
-from ari_conf.core.effects import ClaimName, CreateBridge, MuteChannel, ReleaseName, StopPreparing, StoreRecording
+from ari_conf.core.effects import (
+    ClaimName,
+    CreateBridge,
+    DestroyBridge,
+    MuteChannel,
+    ReleaseName,
+    RemoveChannel,
+    StopPreparing,
+    StoreRecording,
+)
+from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.messages import Admitted, CallbackRequested, Outputs
 from ari_conf.core.request_params import bool_text, plausible
 
@@ -198,6 +208,65 @@ class Conference(FailureHandling):
         if not member.been_in:
             member.been_in, member.sending = True, schedule_digits(member.element.send_digits, now)
         return self._play_enter_sound(member, now)
+
+    # Recovery.
+
+    def expectations(self) -> Iterator[Expectation]:
+        """Yield what the conference and its members expect of Asterisk: see `expectations.py`."""
+        about = Expectation("bridge", self.bridge_id, self.bridge_id)
+        if self.bridge == "creating":
+            yield about._replace(if_there=ev.BridgeCreated(self.bridge_id))
+        elif self.bridge in ("ready", "destroying"):
+            yield about._replace(if_gone=ev.BridgeDestroyed(self.bridge_id))
+        for member in self.members.values():
+            yield from member.expectations(self.bridge_id)
+        for player in self.players.values():
+            yield from player.expectations()
+        if self.recording is not None:
+            yield from self.recording.expectations()
+
+    def resume(self, there: AsteriskState) -> Outputs:
+        """Return the effects in progress, which may have been lost with the previous process."""
+        exists = self.bridge_id in there.bridges
+        out: Outputs = [effect for _, effect in self.undone if exists]
+        if self.claim == "asked":
+            out += self.claim_name()
+        if self.bridge == "creating" and not exists:
+            out.append(CreateBridge(self.bridge_id))
+        if self.bridge == "destroying" and exists:
+            out.append(DestroyBridge(self.bridge_id))
+        for member in self.members.values():
+            if member.channel_id in there.channels:
+                out += member.resume(self.bridge_id, there)
+        for player in self.players.values():
+            out += player.resume(there)
+        if self.recording is not None:
+            out += self.recording.resume(there)
+        return out
+
+    def talking_members(self) -> list[Member]:
+        """Return the members that talk in the bridge, as far as is known."""
+        return [m for m in self.members_in_bridge if m.talking]
+
+    def evict_strangers(self, there: AsteriskState, before: Iterable[Expectation]) -> Outputs:
+        """Remove channels from the bridge that already before the snapshot belonged to no member, or to a member
+        outside. They hear the others and are heard, and nothing else would ever remove them.
+
+        `before`: all expectations before the snapshot."""
+        inside = there.bridges.get(self.bridge_id, frozenset()) if self.bridge == "ready" else frozenset()
+        members = [m for m in self.members.values() if m.channel_id in inside]
+        if len(members) == len(inside) and all(m.may_be_in_bridge for m in members):
+            return []
+        were = {e.id: e for e in before if self.bridge_id in (e.id, e.bridge_id)}
+        if self.bridge_id not in were:
+            return []
+        strange = set(inside).difference(were, [m.channel_id for m in members])
+        for member in members:
+            was = were.get(member.channel_id)
+            outside = was is not None and was.kind == "outside" and was.turn == member.additions
+            if outside and not member.may_be_in_bridge:
+                strange.add(member.channel_id)
+        return [RemoveChannel(channel_id, self.bridge_id) for channel_id in sorted(strange)]
 
     # Forced end.
 

@@ -10,7 +10,7 @@ from typing import Literal
 from ari_conf.core import ids
 from ari_conf.core.backoff import again_ms
 from ari_conf.core.bounds import MOST_QUEUED
-from ari_conf.core.conferences.member import Member
+from ari_conf.core.conferences.member import FLOOR_SILENCE_MS, Member
 from ari_conf.core.conferences.recording import Recording
 from ari_conf.core.conferences.state import ConferenceState
 from ari_conf.core.effects import (
@@ -27,8 +27,6 @@ from ari_conf.core.elements import Prompt
 from ari_conf.core.messages import AttendanceNoted, CallbackRequested, Outputs, RecordingRequested
 from ari_conf.core.playback.player import Player
 
-FLOOR_SILENCE_MS = 500
-"""Milliseconds of silence that end talking."""
 CallbackAction = Literal["enter", "exit", "digits", "floor"]
 CALLBACK_EVENT_NAMES: dict[CallbackAction, str] = {
     "enter": "ConferenceEnter",

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
 from ari_conf.core import ids
 from ari_conf.core.conferences.digit_matching import DigitMatcher
-from ari_conf.core.effects import ReportProblem, StartMusic, StopMusic, Target
+from ari_conf.core.effects import (
+    AddChannel,
+    DeafenChannel,
+    DetectTalking,
+    MuteChannel,
+    RemoveChannel,
+    ReportProblem,
+    StartMusic,
+    StopMusic,
+    Target,
+)
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.elements import Play, Prompt
-from ari_conf.core.events import Event, SoundFailed
+from ari_conf.core.events import ChannelEnteredBridge, ChannelLeftBridge, Event, SoundFailed
+from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.messages import Outputs, SoundDocumentRequested
 from ari_conf.core.playback.player import Player
 from ari_conf.core.playback.private_playback import PrivatePlayback
 
+FLOOR_SILENCE_MS = 500
+"""Milliseconds of silence that end talking."""
 WAIT_SOUND_RETRY_MS = 5000
 """Minimum milliseconds before a wait-sound document that contained no sound is requested again (decided)."""
 
@@ -252,17 +266,67 @@ class Member:
             return []
         sound.asking = True
         sound.asked += 1
-        fetch_id = ids.for_member(self.conference_id, self.member_id, sound.action, sound.asked)
         params = (("ConferenceName", conference), ("ConferenceAction", sound.action))
-        return [SoundDocumentRequested(self.call_uuid, fetch_id, sound.url, params)]
+        return [SoundDocumentRequested(self.call_uuid, self._fetch_id(sound), sound.url, params)]
+
+    def _fetch_id(self, sound: ConferenceSound) -> str:
+        return ids.for_member(self.conference_id, self.member_id, sound.action, sound.asked)
 
     def pending_sound(self, fetch_id: str) -> ConferenceSound | None:
         """Return the sound that this fetch result belongs to, or None if no sound awaits it."""
-        _, _, _, action, number = fetch_id.split(".")
         for sound in (self.enter_sound, self.exit_sound, self.wait_sound):
-            if sound.action == action and sound.asking and str(sound.asked) == number:
+            if sound.asking and fetch_id == self._fetch_id(sound):
                 return sound
         return None
+
+    # Recovery.
+
+    @property
+    def may_be_in_bridge(self) -> bool:
+        return self.state in ("adding", "mixed", "parting", "leaving")
+
+    def expectations(self, bridge_id: str) -> Iterator[Expectation]:
+        """Yield what the member expects of Asterisk: see `expectations.py`."""
+        about = Expectation("member", self.channel_id, self.channel_id, bridge_id, turn=self.additions)
+        if self.state == "adding" or (self.state == "mixed" and self.reentering):
+            entered = ChannelEnteredBridge(self.channel_id, bridge_id)
+            # A server that takes over adds a re-entering channel again, and receives the event of that.
+            yield about._replace(if_there=entered, confirmed_started=not self.reentering)
+        elif self.may_be_in_bridge:
+            left = ChannelLeftBridge(self.channel_id, bridge_id)
+            yield about._replace(if_gone=left, already_decided=self.state == "leaving" and self.reason is not None)
+        else:
+            yield about._replace(kind="outside")
+        for player in self._players():
+            yield from player.expectations()
+
+    def resume(self, bridge_id: str, there: AsteriskState) -> Outputs:
+        """Return the effects in progress, which may have been lost with the previous process."""
+        is_in = self.channel_id in there.bridges.get(bridge_id, ())
+        out: Outputs = []
+        if (self.state == "adding" and not is_in) or (self.state == "mixed" and self.reentering):
+            out.append(AddChannel(self.channel_id, bridge_id, self.member_id))
+        if self.state in ("parting", "leaving") and is_in:
+            out.append(RemoveChannel(self.channel_id, bridge_id, self.member_id))
+        # Asterisk doesn't report which channels are muted.
+        if self.silenced:
+            out.append(MuteChannel(self.channel_id, True))
+        if self.deaf and self.state != "held":
+            out.append(DeafenChannel(self.channel_id, True))
+        if self.detected:
+            out.append(DetectTalking(self.channel_id, FLOOR_SILENCE_MS))
+        if self.music:
+            out.append(StartMusic(self.channel_id))
+        for sound in (self.enter_sound, self.exit_sound, self.wait_sound):
+            if sound.asking:
+                sound.asking = False
+                out += self.request_sound(sound, self.element.name)
+        for player in self._players():
+            out += player.resume(there)
+        return out
+
+    def _players(self) -> list[Player]:
+        return [player for player in (self.player, self.aside.player) if player is not None]
 
     def on_sound_fetched(self, sound: ConferenceSound, items: tuple[Prompt, ...], now: int) -> None:
         sound.asking, sound.items = False, items

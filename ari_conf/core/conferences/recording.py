@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ari_conf.core import ids
 from ari_conf.core.effects import Effect, Params, PostCallback, StartRecording, StopRecording, StoreRecording
 from ari_conf.core.elements import Conference as Element
+from ari_conf.core.events import RecordingFinished, RecordingStarted
+from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.request_params import as_params
 
 STOP_TIMEOUT_MS = 5000
@@ -79,6 +83,23 @@ class Recording:
             return self.stop(now)
         self.mark_stopped(now)
         return []
+
+    # Recovery.
+
+    def expectations(self) -> Iterator[Expectation]:
+        """Yield what the recording expects of Asterisk: see `expectations.py`."""
+        if self.is_finished:
+            return
+        key = ids.conference_of(self.bridge_id) or "", self.recording_id
+        over, runs = RecordingFinished(*key), RecordingStarted(*key, already_running=True)
+        about = Expectation("recording", self.recording_id, self.bridge_id, self.bridge_id, self.auth_id, if_gone=over)
+        unconfirmed = self.state == "running" and not self.begun
+        yield about._replace(if_there=runs, confirmed_started=False) if unconfirmed else about
+
+    def resume(self, there: AsteriskState) -> list[Effect]:
+        """Return the effects in progress, which may have been lost with the previous process."""
+        lost = self.state == "running" and not self.begun and self.recording_id not in there.recordings
+        return self.start() if lost else []
 
     def hand_on(self, conference_id: str, name: str, sequence: int, public_url: str) -> StoreRecording:
         element, ended_at = self.element, self.ended_at or self.started_at

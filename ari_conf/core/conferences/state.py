@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ari_conf.core import ids
 from ari_conf.core.conferences.member import Member
 from ari_conf.core.conferences.recording import Recording
 from ari_conf.core.effects import Effect, SwitchOffs
@@ -117,7 +118,7 @@ class ConferenceState(MemberIndex):
 
     @property
     def bridge_id(self) -> str:
-        return self.conference_id
+        return ids.bridge_id(self.conference_id)
 
     @property
     def members_in_bridge(self) -> list[Member]:

@@ -6,9 +6,11 @@ and enter and exit sounds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ari_conf.core import ids
 from ari_conf.core.effects import DetectBeep, DetectTalking, Effect, PlayMedia, PrepareSound, StopPlayback, Target
 from ari_conf.core.elements import Play, Prompt, Speak, Wait
 from ari_conf.core.events import (
@@ -25,6 +27,7 @@ from ari_conf.core.events import (
     TalkingFinished,
     TalkingStarted,
 )
+from ari_conf.core.expectations import AsteriskState, Expectation
 
 RAPID_REPEAT_MS, MAX_RAPID_REPEATS = 200, 10
 """Limit for short sounds: after MAX_RAPID_REPEATS turns in a row of less than RAPID_REPEAT_MS, each repetition waits
@@ -41,6 +44,8 @@ class Player:
     target: Target
     items: tuple[Prompt, ...]
     endless: bool = False
+    detects_audio: bool = False
+    """True if a Wait may end by what the caller says or by a beep; otherwise it is just a pause."""
     state: Literal["new", "preparing", "playing", "waiting", "gap", "done"] = "new"
     position: int = 0
     turn: int = 0
@@ -129,19 +134,14 @@ class Player:
         if self.state != "waiting":
             return False
         item = self._current()
-        return isinstance(item, Wait) and item.silence and self._detects_audio
+        return isinstance(item, Wait) and item.silence and self.detects_audio
 
     def _waits_for_beep(self) -> bool:
         if self.state != "waiting":
             return False
         item = self._current()
         # Spec: "ends at a voicemail beep (only without silence)"
-        return isinstance(item, Wait) and item.beep and not item.silence and self._detects_audio
-
-    @property
-    def _detects_audio(self) -> bool:
-        # Only a call's own Wait listens to the caller: in a conference's sounds, a Wait is just a pause.
-        return self.owner.startswith("c.")
+        return isinstance(item, Wait) and item.beep and not item.silence and self.detects_audio
 
     def _begin(self, now: int) -> list[Effect]:
         """Start the current item, or end the round if no item is left."""
@@ -155,10 +155,33 @@ class Player:
         if self.media:
             return self._play(now)
         self.state = "preparing"
-        return [PrepareSound(self.playback_id, item)]
+        return [self._preparation()]
+
+    def _preparation(self) -> PrepareSound:
+        sound = self._current()
+        assert isinstance(sound, Play | Speak)
+        return PrepareSound(self.playback_id, sound)
 
     def repeat_effects(self) -> list[Effect]:
         return [PlayMedia(self.target, self.playback_id, (self.media,))]
+
+    # Recovery.
+
+    def expectations(self) -> Iterator[Expectation]:
+        """Yield what the player expects of Asterisk: see `expectations.py`."""
+        if self.state == "playing":
+            over, heard = PlaybackFinished(self.playback_id), PlaybackStarted(self.playback_id)
+            about = Expectation("playback", self.playback_id, self.target.id, if_gone=over)
+            yield about if self.begun else about._replace(if_there=heard, confirmed_started=False)
+
+    def resume(self, there: AsteriskState) -> list[Effect]:
+        """Return the effects in progress, which may have been lost with the previous process."""
+        if self.state == "waiting":
+            return self._detection()
+        if self.state == "preparing":
+            return [self._preparation()]
+        lost = self.state == "playing" and not self.begun and self.playback_id not in there.playbacks
+        return self.repeat_effects() if lost else []
 
     def _play(self, now: int) -> list[Effect]:
         self.state, self.begun, self.played_at = "playing", False, now
@@ -181,8 +204,13 @@ class Player:
         self.state, self.until = "waiting", now + item.length * 1000
         if self._waits_for_silence():
             self.quiet_until = now + item.min_silence
-            return [DetectTalking(self.target.id, item.min_silence)]
-        return [DetectBeep(self.target.id, True)] if self._waits_for_beep() else []
+        return self._detection()
+
+    def _detection(self) -> list[Effect]:
+        """Return the effects that switch on what the current Wait listens for."""
+        if self._waits_for_silence():
+            return [DetectTalking(self.target.id, self.silence_ms)]
+        return [self._detect_beep(True)] if self._waits_for_beep() else []
 
     def _waited(self, now: int) -> list[Effect]:
         return self._stop_listening() + self._next_item(now)
@@ -199,7 +227,10 @@ class Player:
     def _stop_listening(self) -> list[Effect]:
         if self._waits_for_silence():
             return [DetectTalking(self.target.id, None)]
-        return [DetectBeep(self.target.id, False)] if self._waits_for_beep() else []
+        return [self._detect_beep(False)] if self._waits_for_beep() else []
+
+    def _detect_beep(self, on: bool) -> DetectBeep:
+        return DetectBeep(self.target.id, on, ids.call_of(self.owner) or "")
 
     def _next_item(self, now: int) -> list[Effect]:
         self.position, self.turn, self.media, self.quiet_until = self.position + 1, 0, "", None

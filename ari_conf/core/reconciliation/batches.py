@@ -11,15 +11,12 @@ from typing import TypeVar
 
 from ari_conf.core import effects as do
 from ari_conf.core.engine import Engine
+from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.messages import Outputs
 from ari_conf.core.reconciliation.plan import (
-    AsteriskState,
     Batch,
-    Expectation,
     ReconciliationPlan,
     Why,
-    call_expectations,
-    conference_expectations,
     make_plan,
     orphaned_bridges,
 )
@@ -37,10 +34,9 @@ DEFERRABLE_EFFECTS = (do.MuteChannel, do.DeafenChannel, do.DetectTalking)
 def expectations_by_owner(engine: Engine) -> Iterator[tuple[str, list[Expectation]]]:
     """Yield `plan.expectations` by call UUID or conference id. The engine may change in between."""
     for key in (*engine.calls, *engine.conferences):
-        if (call := engine.calls.get(key)) is not None:
-            yield key, list(call_expectations(call))
-        elif (conference := engine.conferences.get(key)) is not None:
-            yield key, list(conference_expectations(conference))
+        owner = engine.calls.get(key) or engine.conferences.get(key)
+        if owner is not None:
+            yield key, list(owner.expectations())
 
 
 def plan_in_batches(
@@ -138,15 +134,5 @@ def _channel(effect: object) -> str:
 
 
 def is_still_needed(engine: Engine, effect: DeferrableEffect) -> bool:
-    """Return True if the member of a deferred effect still exists and the state still wants the effect."""
-    conference = engine.conferences.get(engine.log_context(effect.channel_id).get("conference_id", ""))
-    members = conference.members.values() if conference is not None else ()
-    member = next((m for m in members if m.channel_id == effect.channel_id), None)
-    if member is None:
-        return False
-    match effect:
-        case do.MuteChannel():
-            return member.silenced
-        case do.DeafenChannel():
-            return member.deaf and member.state != "held"
-    return member.detected
+    """Return True if the state still wants a deferred effect."""
+    return engine.wanted(effect) == effect

@@ -69,15 +69,15 @@ def openapi_responses(status: int, model: Any, *, of_owner: bool = True, asynchr
     return {"status_code": status, "responses": told, "response_class": Response}
 
 
-async def send_command(caller: ApiClient, name: str, wanted: do.Command) -> ApiResult:
+async def send_command(caller: ApiClient, name: str, wanted: do.ConferenceCommand) -> ApiResult:
     """Send a command to the owner of the conference, and return its reply. Raises ApiError 404 or 503."""
     _, owner = await conference_queries.get_owner(caller.parts, caller.auth_id, name)
     return await _ask(caller, owner, name, wanted, caller.api_id)
 
 
-async def _ask(caller: ApiClient, owner: str, name: str, wanted: do.Command, command_id: str) -> ApiResult:
-    deadline_s = caller.parts.settings.command_deadline
-    reply = await caller.parts.asker.send(owner, wanted, command_id, caller.auth_id, name, deadline_s)
+async def _ask(caller: ApiClient, owner: str, name: str, wanted: do.ConferenceCommand, command_id: str) -> ApiResult:
+    addressed, deadline_s = do.ForConference(caller.auth_id, name, wanted), caller.parts.settings.command_deadline
+    reply = await caller.parts.asker.send(owner, addressed, command_id, deadline_s)
     if reply is None:
         raise unavailable("the conference's Asterisk did not answer in time: try again")
     if reply.status == 503:
@@ -86,7 +86,7 @@ async def _ask(caller: ApiClient, owner: str, name: str, wanted: do.Command, com
 
 
 async def _to_conference(
-    request: Request, caller: ApiClient, name: str, body: m.ApiRequest, wanted: do.Command
+    request: Request, caller: ApiClient, name: str, body: m.ApiRequest, wanted: do.ConferenceCommand
 ) -> Response:
     return await execute(request, caller, body, lambda: send_command(caller, name, wanted))
 
