@@ -7,10 +7,11 @@ ari/              Asterisk's REST interface: event WebSockets, requests, transla
 http_client/      Requests to user URLs: one policy for two clients, retries, signatures, the URL guard.
 media/            Sounds for Play and Speak: fetched, transcoded, synthesized, cached, served.
 documents/        XML text to elements, with errors that name element, attribute, value, and the allowed values.
-queues/           Queues in Redis: callbacks in their order, dead letters, history, the API's commands.
+queues/           Queues in Redis: callbacks in their order, wake-ups of workers, dead letters, the API's commands.
 ownership/        Ownership of an Asterisk's calls: the lease, the mark in Asterisk, the gate before the core.
 store/            Records in Redis: calls and conferences, members, accounts, problems.
 recordings/       Jobs that store and transcribe recordings, their index, their sidecars, the S3 bucket.
+transcription/    Transcription engines: faster-whisper, or a server; what they answer, as words.
 observability/    Logs and the server's metrics.
 server/           `ari-conf serve`: event -> gate -> core -> step builder -> step writer -> effect runner.
 web/              `ari-conf web`: API, event stream, and dashboard; any number of processes.
@@ -18,7 +19,7 @@ cli/, doctor/     The commands, and the checks of an installation.
 local/            `ari-conf up`: all components on one machine.
 asterisk_config/  The implementation of `asterisk/configure`. Standard library only.
 common/           Shared modules: Redis clients, fair shares, supervised tasks, text that is safe to show.
-../tasks/         Celery workers: callbacks, recordings, transcriptions.
+../tasks/         Celery workers: callbacks, recordings, transcriptions. Nothing here imports them.
 ../asterisk/      Scripts and configuration for the Asterisk machine.
 
 Imports point one way; setup.cfg has the contracts.

@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     """Redis, for accounts, state, names and queued callbacks. TLS, sockets, Sentinel: docs/operations/redis.md."""
     broker_url: SecretStr | None = None
-    """Redis for Celery's messages; if not set, the same Redis."""
+    """Redis for Celery's commands and events (`celery inspect`, Flower); if not set, the same Redis."""
 
     ari_url: str = "http://127.0.0.1:8088/ari"
     """Asterisk's REST interface, as `serve` reaches it."""

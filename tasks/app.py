@@ -1,7 +1,8 @@
 """The Celery application, with all settings of a worker: `celery -A tasks worker` needs nothing more.
 
-What must not be lost is kept in partitioned queues in Redis (`ari_conf.queues.partitioned_queue`). Celery's messages
-only wake workers, so nothing depends on how soon Celery notices a dead worker.
+The work is in partitioned queues in Redis (`ari_conf.queues.partitioned_queue`), from which a bootstep claims it
+(`tasks.worker`). Each attempt at an entry is a run of a task (`tasks.entry_task`), as `celery inspect`, `celery events`
+and Flower show it. Celery's broker carries only their commands and events.
 """
 
 from __future__ import annotations
@@ -19,59 +20,44 @@ from ari_conf.common.version import VERSION
 from ari_conf.errors import SettingsError
 from ari_conf.observability import log_setup
 from ari_conf.settings import settings
-from tasks import broker
+from tasks.worker import QueueConsumers
 
-QUEUES = ("callbacks", "recordings", "transcriptions")
+QUEUES = {
+    "ari_conf.callback": "callbacks",
+    "ari_conf.recording": "recordings",
+    "ari_conf.transcription": "transcriptions",
+}
 RESERVED_THREADS = 4
 """Threads in addition to those that deliver callbacks, so that a flood of callbacks does not delay recordings."""
 
 try:
-    at = redis_url.parse(settings().broker)
+    broker = redis_url.parse(settings().broker).shown()  # the transport adds the password
 except SettingsError as error:
     # Celery imports this module; without the exit it would print a traceback.
     sys.exit(f"ari-conf: {error}")
-broker.patch_kombu()
-app = Celery(
-    "tasks",
-    broker=at.shown(),
-    amqp="tasks.broker:Amqp",
-    task_cls="tasks.message_strategy:WakeupTask",
-    include=["tasks.callbacks", "tasks.recordings", "tasks.transcriptions"],
-)
+app = Celery("tasks", broker=broker, include=["tasks.callbacks", "tasks.recordings", "tasks.transcriptions"])
 app.conf.update(
-    task_queues={name: {"exchange": "tasks", "routing_key": name} for name in QUEUES},
+    task_queues={name: {"exchange": "tasks", "routing_key": name} for name in QUEUES.values()},
+    task_routes={task: {"queue": name} for task, name in QUEUES.items()},
     task_default_queue="callbacks",
-    task_routes={f"tasks.{name}.*": {"queue": name} for name in QUEUES},
     task_serializer="json",
     accept_content=["json"],
     task_ignore_result=True,
-    # A message counts towards the prefetch limit until its task ends, so a worker whose threads are all busy prefetches
-    # none.
-    task_acks_late=True,
-    task_reject_on_worker_lost=True,
-    worker_prefetch_multiplier=1,
     worker_pool="threads",
-    worker_consumer="tasks.broker:Consumer",
     worker_concurrency=settings().callback_threads + RESERVED_THREADS,
     worker_hijack_root_logger=False,
-    worker_send_task_events=False,
+    broker_transport="tasks.transport:Transport",
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_transport_options={
-        # The address to connect to. The `broker` argument above is for display only.
-        "at": at,
         "global_keyprefix": CELERYS_PREFIX,
-        # A message is not kept in Redis while its task runs. A lost wake-up is issued again
-        # (`partitioned_queue.WAKEUP_LOST_MS`).
-        "ack_emulation": False,
-        # One list per queue; kombu's default is four lists per queue, all of which it waits for.
-        "priority_steps": [0],
+        # One channel for all events, whose name a Redis ACL can allow.
+        "fanout_patterns": False,
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
     },
-    # A publisher must not block while the broker is unreachable; `WakeupPublisher` repeats what failed.
-    task_publish_retry=False,
 )
+app.steps["worker"].add(QueueConsumers)
 
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator]

@@ -18,7 +18,7 @@ from ari_conf.settings import Settings
 
 CHUNK_BYTES = 64 * 1024
 CONNECT_S, ANSWER_S = 5.0, 30.0
-MOST_OF_A_HEAD = 4096
+MAX_HEADER_BYTES = 4096
 BIT_RATES = {8000: 32, 16000: 48}
 """kbit/s by sample rate in Hz: narrowband and wideband telephone audio."""
 CONTENT_TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav"}
@@ -112,12 +112,12 @@ def _tape(chunks: Iterator[bytes], length: int) -> PcmStream:
     head = b""
     for chunk in chunks:
         head += chunk
-        if b"data" in head[:MOST_OF_A_HEAD] or len(head) >= MOST_OF_A_HEAD:
+        if b"data" in head[:MAX_HEADER_BYTES] or len(head) >= MAX_HEADER_BYTES:
             break
     if not head:
         return PcmStream(8000, 0, iter(()))
     found = head.find(b"data")
-    if not (head.startswith(b"RIFF") and 0 < found < MOST_OF_A_HEAD) or head[20:24] != b"\1\0\1\0":
+    if not (head.startswith(b"RIFF") and 0 < found < MAX_HEADER_BYTES) or head[20:24] != b"\1\0\1\0":
         raise RecordingFailed("the file in Asterisk is not a mono WAV file")
     (rate,) = struct.unpack_from("<I", head, 24)
     start = found + 8

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from ari_conf.errors import TranscriptionFailed, TranscriptionRefused
-from tasks.transcription_engines import RATE
+from ari_conf.transcription.engines import RATE
 
 PIECE_S, CUT_WITHIN_S = 300, 30
 """Seconds: the length of a chunk, and the stretch at its end in which the quietest place is chosen for the cut."""

@@ -1,4 +1,4 @@
-"""Callback delivery: each task claims entries of partitions, one at a time, until no entry is ready."""
+"""Callback delivery: each run of the task makes one attempt to deliver a callback."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import time
 from functools import lru_cache
 
 import structlog
-from msgspec import MsgspecError, structs
+from msgspec import structs
 
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.http_client.deliver import attempt
 from ari_conf.http_client.prepared_request import without_query
 from ari_conf.http_client.retry_policy import AttemptOutcome, next_delay_ms, parse
 from ari_conf.queues import callback_history, outbox, partitioned_queue
-from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition
+from ari_conf.queues.outbox import CallbackEntry
+from ari_conf.queues.partitioned_queue import AccountProblem, ClaimedEntry, Disposition
 from ari_conf.settings import settings
 from ari_conf.store.problems import Problem, encoded, problems_key
 from tasks.app import app
-from tasks.worker import QueueConsumer, dead_letter_ttl_ms, process_wakeup, register_handler, unreadable
+from tasks.entry_task import EntryDescription, EntryTask, dead_letter_ttl_ms
+from tasks.worker import QueueConsumer
 
 log = structlog.get_logger()
 parsed = lru_cache(maxsize=1024)(parse)
@@ -26,25 +28,36 @@ USUAL_REDIRECTS = 2
 GIVEN_UP = "its receiver has failed for more than a minute, and is tried only occasionally until it responds"
 
 
-@app.task(name="tasks.callbacks.deliver")  # type: ignore[untyped-decorator]
-def deliver(token: str) -> None:
-    process_wakeup(outbox.QUEUE, token)
+class CallbackTask(EntryTask):
+    name = "ari_conf.callback"
+    queue_name = outbox.QUEUE
+
+    def max_threads(self) -> int:
+        return settings().callback_threads
+
+    def decode(self, entry: bytes) -> CallbackEntry:
+        return outbox.decode(entry)
+
+    def describe(self, job: CallbackEntry) -> EntryDescription:
+        first = structs.replace(job, tries=(), reason=None) if job.tries else job
+        arguments = {"account": job.auth_id, "url": without_query(parsed(job.url)[0])}
+        return EntryDescription(outbox.encode(first), arguments, len(job.tries))
+
+    def attempt(self, worker: QueueConsumer, claimed: ClaimedEntry, job: CallbackEntry) -> Disposition:
+        return deliver_once(worker, claimed, job)
 
 
-def deliver_once(worker: QueueConsumer, taken: ClaimedEntry) -> Disposition:
+def deliver_once(worker: QueueConsumer, claimed: ClaimedEntry, entry: CallbackEntry) -> Disposition:
     """Make one attempt to deliver an entry, and return its disposition."""
-    try:
-        entry = outbox.decode(taken.entry)
-    except MsgspecError as error:
-        return unreadable(worker, taken, error)
     record = worker.account(entry.auth_id)
     if record is None:
         reason = "its account was removed: nothing can sign it"
-        return _dead(taken, structs.replace(entry, reason=reason), reason, tell=False)
+        return _dead_letter(claimed, structs.replace(entry, reason=reason), reason, is_problem=False)
     if not worker.has_lease:
-        return partitioned_queue.release(taken)  # this process was suspended; another worker may have claimed it
-    if taken.given_up:
-        return _dead(taken, structs.replace(entry, reason=GIVEN_UP), GIVEN_UP, tell=True)
+        # This process was suspended; another worker may have claimed the entry.
+        return partitioned_queue.release(claimed, "the worker's lease has expired")
+    if claimed.given_up:
+        return _dead_letter(claimed, structs.replace(entry, reason=GIVEN_UP), GIVEN_UP)
     bare, policy, warnings = parsed(entry.url)
     if not entry.tries:
         for warning in warnings:
@@ -63,16 +76,16 @@ def deliver_once(worker: QueueConsumer, taken: ClaimedEntry) -> Disposition:
     if outcome.ok:
         whole = outbox.encode(structs.replace(entry, tries=(*entry.tries, tried)))
         return partitioned_queue.ack(
-            taken, whole, settings().callbacks_kept, callback_history.KEPT_MS, wasted=_wasted(outcome)
+            claimed, whole, settings().callbacks_kept, callback_history.DELIVERED_TTL_MS, wasted=_wasted(outcome)
         )
     tries = [*(AttemptOutcome(t.at_ms, t.ms, t.status) for t in entry.tries), outcome]
     delay_ms = next_delay_ms(policy, tries, entry.elapsed_ms + outcome.ms, random.random())
     if delay_ms is None:
         tried_last = structs.replace(entry, tries=(*entry.tries, tried))
-        return _dead(taken, tried_last, outcome.description, tell=True, wasted=_wasted(outcome))
+        return _dead_letter(claimed, tried_last, outcome.description, wasted=_wasted(outcome))
     tried = structs.replace(tried, delay_ms=delay_ms)
     again = outbox.encode(structs.replace(entry, tries=(*entry.tries, tried)))
-    return partitioned_queue.retry(taken, again, delay_ms, wasted=_wasted(outcome))
+    return partitioned_queue.retry(claimed, again, delay_ms, outcome.description, wasted=_wasted(outcome))
 
 
 def _wasted(outcome: AttemptOutcome) -> int:
@@ -87,19 +100,21 @@ def _wasted(outcome: AttemptOutcome) -> int:
     return outcome.redirects + (outcome.failure != "refused")
 
 
-def _dead(taken: ClaimedEntry, entry: outbox.CallbackEntry, why: str, *, tell: bool, wasted: int = 0) -> Disposition:
-    """Return a dead-letter disposition. `tell`: add it to the account's problems too, since users look there."""
+def _dead_letter(
+    claimed: ClaimedEntry, entry: CallbackEntry, why: str, *, is_problem: bool = True, wasted: int = 0
+) -> Disposition:
+    """Return a dead-letter disposition. `is_problem`: list it among the account's problems, since users look there."""
     count, url = len(entry.tries), without_query(entry.url)
     log.warning("callback dead-lettered", auth_id=entry.auth_id, url=url, attempts=count, reason=why)
-    told = None
-    if tell:
+    problem = None
+    if is_problem:
         tries = "1 try" if count == 1 else f"{count} tries"
         text = f"a callback to {url} is a dead letter after {tries}: {why}"
         call_uuid = dict(entry.params).get("CallUUID", "")
-        problem = Problem(time.time_ns() // 1_000_000, call_uuid, ProblemKind.CALLBACK_DEAD_LETTERED, text)
-        told = (problems_key(entry.auth_id), encoded(problem), settings().problems_kept)
+        report = Problem(time.time_ns() // 1_000_000, call_uuid, ProblemKind.CALLBACK_DEAD_LETTERED, text)
+        problem = AccountProblem(problems_key(entry.auth_id), encoded(report), settings().problems_kept)
     kept = settings().dead_letters_kept, dead_letter_ttl_ms()
-    return partitioned_queue.dead_letter(taken, outbox.encode(entry), *kept, told, wasted=wasted)
+    return partitioned_queue.dead_letter(claimed, outbox.encode(entry), *kept, problem, why, wasted=wasted)
 
 
-register_handler(outbox.QUEUE, lambda: settings().callback_threads, deliver_once)
+app.register_task(CallbackTask())

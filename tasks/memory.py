@@ -14,7 +14,8 @@ BLOCK_BYTES = 128 * 1024
 
 
 def reduce_memory() -> None:
-    if "celery.bin.celery" not in sys.modules:
+    # While Python imports the package for `python -m tasks`, argv[0] is "-m".
+    if "celery.bin.celery" not in sys.modules and sys.argv[0] != "-m":
         return  # not a worker: another program imports the tasks
     # structlog formats exceptions with rich if it is installed: 3 MB, and a worker logs JSON or plain text.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]

@@ -12,13 +12,13 @@ import time
 from typing import Any
 
 import structlog
-from msgspec import MsgspecError, json, structs
+from msgspec import json, structs
 
 from ari_conf.core.ids import RecordingName
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.errors import RecordingFailed, RecordingMissing
 from ari_conf.queues import partitioned_queue
-from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition
+from ari_conf.queues.partitioned_queue import AccountProblem, ClaimedEntry, Disposition
 from ari_conf.recordings import jobs
 from ari_conf.recordings.bucket import Bucket
 from ari_conf.recordings.index import StoredRecording
@@ -28,41 +28,53 @@ from ari_conf.settings import settings
 from ari_conf.store.problems import Problem, encoded, problems_key
 from tasks.app import app
 from tasks.asterisk_recording import CONTENT_TYPES, ENCODERS, AsteriskRecordings
-from tasks.worker import QueueConsumer, process_wakeup, register_handler, unreadable
+from tasks.entry_task import EntryDescription, EntryTask
+from tasks.worker import QueueConsumer
 
 log = structlog.get_logger()
-FIRST_RETRY_MS, MOST_RETRY_MS = 1_000, 300_000
-STILL_RUNNING_MS = 2_000
-TELL_EVERY_S = 1.0
+FIRST_RETRY_MS, MAX_RETRY_MS = 1_000, 300_000
+PROGRESS_INTERVAL_S = 1.0
 KEPT, KEPT_MS = 100_000, 10 * 365 * 24 * 3600 * 1000
 """Limits of the dead letters: entries, and milliseconds. They stay listed for ten years."""
+
+
+INTERRUPTED = "the worker is stopping, or its lease has expired"
 
 
 class Interrupted(Exception):
     """The worker is stopping, or no longer holds the partition."""
 
 
-@app.task(name="tasks.recordings.store")  # type: ignore[untyped-decorator]
-def store_recording(token: str) -> None:
-    process_wakeup(jobs.STORE_QUEUE, token)
+class RecordingTask(EntryTask):
+    name = "ari_conf.recording"
+    queue_name = jobs.STORE_QUEUE
+
+    def max_threads(self) -> int:
+        return settings().recording_threads
+
+    def decode(self, entry: bytes) -> StoreJob:
+        return json.decode(entry, type=StoreJob)
+
+    def describe(self, job: StoreJob) -> EntryDescription:
+        arguments = {"account": job.auth_id, "recording": job.recording_id, "conference": job.conference_id}
+        return EntryDescription(job.recording_id.encode(), arguments, job.tries)
+
+    def attempt(self, worker: QueueConsumer, claimed: ClaimedEntry, job: StoreJob) -> Disposition:
+        return store_once(worker, claimed, job)
 
 
-def store_once(worker: QueueConsumer, taken: ClaimedEntry) -> Disposition:
+def store_once(worker: QueueConsumer, claimed: ClaimedEntry, job: StoreJob) -> Disposition:
     """Make one attempt to store a recording, and return the disposition."""
-    try:
-        job = json.decode(taken.entry, type=StoreJob)
-    except MsgspecError as error:
-        return unreadable(worker, taken, error)
     try:
         _store(worker, job)
     except Interrupted:
-        return partitioned_queue.release(taken)
+        return partitioned_queue.release(claimed, INTERRUPTED)
     except RecordingMissing as lost:
         if job.failed:
             # The recording never began, which was reported at that time.
             log.warning("recording has no file", **_named(job))
-            return partitioned_queue.ack(taken)
-        return _lost(taken, structs.replace(job, error=str(lost), tries=job.tries + 1))
+            return partitioned_queue.ack(claimed)
+        return _lost(claimed, structs.replace(job, error=str(lost), tries=job.tries + 1))
     except RecordingFailed as failure:
         tried = structs.replace(job, error=str(failure), tries=job.tries + 1)
         delay_ms = retry_ms(tried.tries)
@@ -73,13 +85,13 @@ def store_once(worker: QueueConsumer, taken: ClaimedEntry) -> Disposition:
             reason=tried.error,
             retry_in_ms=delay_ms,
         )
-        return partitioned_queue.retry(taken, json.encode(tried), delay_ms)
-    return partitioned_queue.ack(taken)
+        return partitioned_queue.retry(claimed, json.encode(tried), delay_ms, tried.error)
+    return partitioned_queue.ack(claimed)
 
 
 def retry_ms(tries: int) -> int:
     """Return the delay before the next attempt. Attempts have no limit: the file stays on Asterisk's disk."""
-    return int(min(MOST_RETRY_MS, FIRST_RETRY_MS * 2 ** min(tries - 1, 20)))
+    return int(min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** min(tries - 1, 20)))
 
 
 def raise_if_interrupted(worker: QueueConsumer) -> None:
@@ -131,12 +143,12 @@ def _upload(worker: QueueConsumer, job: StoreJob, asterisk: AsteriskRecordings, 
         upload = bucket.upload(key, CONTENT_TYPES[job.file_format], metadata(job))
         try:
             upload.write(encoder.start())
-            told_at = 0.0
+            progress_at = 0.0
             for samples in tape:
                 upload.write(encoder.feed(samples))
-                if time.monotonic() - told_at > TELL_EVERY_S:
+                if time.monotonic() - progress_at > PROGRESS_INTERVAL_S:
                     raise_if_interrupted(worker)
-                    told_at = time.monotonic()
+                    progress_at = time.monotonic()
                     jobs.progress(worker.redis, job.recording_id, 100 * tape.read // max(1, tape.expected))
             upload.write(encoder.finish())
             raise_if_interrupted(worker)
@@ -194,13 +206,13 @@ def _transcription(job: StoreJob, now_ms: int) -> tuple[str, bytes] | None:
     return jobs.partition_key(job.auth_id, "", job.recording_id), json.encode(asked)
 
 
-def _lost(taken: ClaimedEntry, job: StoreJob) -> Disposition:
+def _lost(claimed: ClaimedEntry, job: StoreJob) -> Disposition:
     """Return a dead letter with a problem: the recording exists neither in Asterisk nor in the bucket."""
     log.error("recording lost", **_named(job), reason=job.error)
     text = f"recording {job.recording_id} of conference {job.conference_name!r} is lost: {job.error}"
-    problem = Problem(time.time_ns() // 1_000_000, job.call_uuid, ProblemKind.RECORDING_LOST, text)
-    told = (problems_key(job.auth_id), encoded(problem), settings().problems_kept)
-    return partitioned_queue.dead_letter(taken, json.encode(job), KEPT, KEPT_MS, told)
+    report = Problem(time.time_ns() // 1_000_000, job.call_uuid, ProblemKind.RECORDING_LOST, text)
+    problem = AccountProblem(problems_key(job.auth_id), encoded(report), settings().problems_kept)
+    return partitioned_queue.dead_letter(claimed, json.encode(job), KEPT, KEPT_MS, problem, str(job.error))
 
 
 def _named(job: StoreJob) -> dict[str, str]:
@@ -211,4 +223,4 @@ def _json_key(job: StoreJob) -> str:
     return object_key(job.auth_id, job.recording_id, job.start_ms, "json")
 
 
-register_handler(jobs.STORE_QUEUE, lambda: settings().recording_threads, store_once)
+app.register_task(RecordingTask())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.transcription_answers import Word
+from ari_conf.transcription.answers import Word
 
 NEAR_MS = 1500
 """A word outside all speech intervals belongs to the member who spoke at most this long before or after it."""

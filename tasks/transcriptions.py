@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import structlog
-from msgspec import MsgspecError, json, structs
+from msgspec import json, structs
 from redis import RedisError
 
 from ari_conf.core.effects import PostCallback
@@ -20,7 +20,7 @@ from ari_conf.errors import (
     TranscriptionUnusable,
 )
 from ari_conf.queues import outbox, partitioned_queue
-from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition
+from ari_conf.queues.partitioned_queue import AccountProblem, ClaimedEntry, Disposition
 from ari_conf.recordings import jobs, transcribers
 from ari_conf.recordings.bucket import Bucket
 from ari_conf.recordings.index import StoredRecording
@@ -28,80 +28,95 @@ from ari_conf.recordings.jobs import TranscriptionJob
 from ari_conf.recordings.sidecar import object_key, with_transcript
 from ari_conf.settings import settings
 from ari_conf.store.problems import Problem, encoded, problems_key
+from ari_conf.transcription.answers import Word
+from ari_conf.transcription.engines import ENGLISH, RATE, create_engine, installed
 from tasks import audio_chunks
 from tasks.app import app
-from tasks.recordings import KEPT, KEPT_MS, Interrupted, raise_if_interrupted, retry_ms
+from tasks.entry_task import EntryDescription, EntryTask
+from tasks.recordings import INTERRUPTED, KEPT, KEPT_MS, Interrupted, raise_if_interrupted, retry_ms
 from tasks.speaker_turns import SpeechInterval, speaker_turns
-from tasks.transcription_answers import Word
-from tasks.transcription_engines import ENGLISH, RATE, create_engine, installed
-from tasks.worker import QueueConsumer, process_wakeup, register_handler, unreadable
+from tasks.worker import QueueConsumer
 
 log = structlog.get_logger()
 SHORTEST_MS, LONGEST_MS, LARGEST = 500, 4 * 3600 * 1000, 2 * 1000**3
 """Limits. Spec: "A recording must be longer than 500 ms, shorter than 4 hours and smaller than 2 GB"
 """
 MINUTE_MS = 60_000
-MOST_TRIES = 300
+MAX_ATTEMPTS = 300
 """Attempts for about a day while the engine is unavailable; then the failure is reported."""
-MOST_UNUSABLE = 3
+MAX_UNUSABLE = 3
 """Responses that are not a transcription, or that raise an exception: each may have been charged for."""
 
 
-@app.task(name="tasks.transcriptions.transcribe")  # type: ignore[untyped-decorator]
-def transcribe(token: str) -> None:
-    process_wakeup(jobs.TRANSCRIPTION_QUEUE, token)
+class TranscriptionTask(EntryTask):
+    name = "ari_conf.transcription"
+    queue_name = jobs.TRANSCRIPTION_QUEUE
+
+    def max_threads(self) -> int:
+        return 1
+
+    def decode(self, entry: bytes) -> TranscriptionJob:
+        return json.decode(entry, type=TranscriptionJob)
+
+    def describe(self, job: TranscriptionJob) -> EntryDescription:
+        arguments = {"account": job.auth_id, "recording": job.recording_id}
+        return EntryDescription(job.recording_id.encode(), arguments, job.tries)
+
+    def attempt(self, worker: QueueConsumer, claimed: ClaimedEntry, job: TranscriptionJob) -> Disposition:
+        return transcribe_once(worker, claimed, job)
+
+    def report(self, worker: QueueConsumer) -> None:
+        transcribers.tell(worker.redis, worker.id, installed(settings()))
 
 
-def transcribe_once(worker: QueueConsumer, taken: ClaimedEntry) -> Disposition:
+def transcribe_once(worker: QueueConsumer, claimed: ClaimedEntry, job: TranscriptionJob) -> Disposition:
     """Make one attempt to transcribe a recording, and return the disposition."""
-    try:
-        job = json.decode(taken.entry, type=TranscriptionJob)
-    except MsgspecError as error:
-        return unreadable(worker, taken, error)
     stored = jobs.get(worker.redis, job.recording_id)
     if stored is None or (stored.transcript and not (job.again and stored.transcript == jobs.FAILED)):
-        return partitioned_queue.ack(taken)  # deleted in the meantime, or finished and only the acknowledgment was lost
+        # Deleted in the meantime, or finished and only the acknowledgment was lost.
+        return partitioned_queue.ack(claimed)
     try:
         refused = _transcribe(worker, job, stored)
     except Interrupted:
-        return partitioned_queue.release(taken)
+        return partitioned_queue.release(claimed, INTERRUPTED)
     except (TranscriptionFailed, RecordingFailed) as failure:
-        return _tried(worker, taken, job, stored, failure)
+        return _retry_or_give_up(worker, claimed, job, stored, failure)
     except RedisError:
         raise
     except Exception as error:  # every engine library has exceptions of its own
         log.exception("transcription raised", recording_id=job.recording_id, hint=REPORT_HINT)
         broken = TranscriptionUnusable(f"the transcription engine raised {type(error).__name__}")
-        return _tried(worker, taken, job, stored, broken)
-    return _given_up(taken, job, refused) if refused else partitioned_queue.ack(taken)
+        return _retry_or_give_up(worker, claimed, job, stored, broken)
+    return _give_up(claimed, job, refused) if refused else partitioned_queue.ack(claimed)
 
 
-def _tried(
-    worker: QueueConsumer, taken: ClaimedEntry, job: TranscriptionJob, stored: StoredRecording, failure: Exception
+def _retry_or_give_up(
+    worker: QueueConsumer, claimed: ClaimedEntry, job: TranscriptionJob, stored: StoredRecording, failure: Exception
 ) -> Disposition:
     """Return a retry, or a dead letter after the last attempt."""
     unusable = job.unusable + isinstance(failure, TranscriptionUnusable)
     tried = structs.replace(job, error=str(failure), tries=job.tries + 1, unusable=unusable)
-    again = partitioned_queue.retry(taken, json.encode(tried), retry_ms(tried.tries))
+    again = partitioned_queue.retry(claimed, json.encode(tried), retry_ms(tried.tries), tried.error)
     log.warning("transcription attempt failed", recording_id=job.recording_id, attempts=tried.tries, reason=tried.error)
-    if unusable < MOST_UNUSABLE and tried.tries < MOST_TRIES:
+    if unusable < MAX_UNUSABLE and tried.tries < MAX_ATTEMPTS:
         return again
-    reason = f"{failure}, {f'{unusable} times' if unusable >= MOST_UNUSABLE else 'for a day'}"
+    reason = f"{failure}, {f'{unusable} times' if unusable >= MAX_UNUSABLE else 'for a day'}"
     try:
         _finish(worker, tried, stored, [], reason)
     except Interrupted:
-        return partitioned_queue.release(taken)
+        return partitioned_queue.release(claimed, INTERRUPTED)
     except RecordingFailed:
         return again  # S3 is unreachable: the failure cannot be written
-    return _given_up(taken, tried, reason)
+    return _give_up(claimed, tried, reason)
 
 
-def _given_up(taken: ClaimedEntry, job: TranscriptionJob, reason: str) -> Disposition:
+def _give_up(claimed: ClaimedEntry, job: TranscriptionJob, reason: str) -> Disposition:
     """Return a dead letter, from where the job can be retried, with a problem for the account."""
     text = f"recording {job.recording_id} was not transcribed: {reason}"
-    problem = Problem(time.time_ns() // 1_000_000, "", ProblemKind.TRANSCRIPTION_FAILED, text)
-    told = (problems_key(job.auth_id), encoded(problem), settings().problems_kept)
-    return partitioned_queue.dead_letter(taken, json.encode(structs.replace(job, error=reason)), KEPT, KEPT_MS, told)
+    report = Problem(time.time_ns() // 1_000_000, "", ProblemKind.TRANSCRIPTION_FAILED, text)
+    problem = AccountProblem(problems_key(job.auth_id), encoded(report), settings().problems_kept)
+    entry = json.encode(structs.replace(job, error=reason))
+    return partitioned_queue.dead_letter(claimed, entry, KEPT, KEPT_MS, problem, reason)
 
 
 def rejection_reason(duration_ms: int, size: int) -> str | None:
@@ -178,8 +193,8 @@ def _finish(
         transcript = {"state": "done", "language": language, "engine": name, "text": text, "turns": said}
     raise_if_interrupted(worker)
     bucket.put_json(_beside(stored), with_transcript(document, transcript))
-    told = _callback(worker, job, stored, text, error)
-    if jobs.save_transcript_state(worker.redis, stored, str(transcript["state"]), told, again=job.again) is None:
+    callbacks = _callback(worker, job, stored, text, error)
+    if jobs.save_transcript_state(worker.redis, stored, str(transcript["state"]), callbacks, again=job.again) is None:
         bucket.delete(_beside(stored))  # the recording was deleted in the meantime
     log.info(
         "transcription finished", recording_id=job.recording_id, auth_id=job.auth_id, words=len(words), error=error
@@ -219,11 +234,7 @@ def _callback(
         ("error", error or ""),
     )
     post = PostCallback(stored.conference_id, stored.auth_id, job.url, job.method, params)
-    return [outbox.enqueue_item(post, time.time_ns() // 1_000_000, outbox.MOST_TRANSCRIPTION_BYTES)]
+    return [outbox.enqueue_item(post, time.time_ns() // 1_000_000, outbox.MAX_TRANSCRIPTION_BYTES)]
 
 
-def _tell(worker: QueueConsumer) -> None:
-    transcribers.tell(worker.redis, worker.id, installed(settings()))
-
-
-register_handler(jobs.TRANSCRIPTION_QUEUE, lambda: 1, transcribe_once, _tell)
+app.register_task(TranscriptionTask())

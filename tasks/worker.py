@@ -1,6 +1,6 @@
-"""Queue consumer of a worker: its lease, and the threads that claim one entry after another.
+"""Queue consumers of a worker: each has a lease, and threads that claim one entry after another.
 
-Redis knows what a worker serves, together with its lease. When the worker dies, its partitions become ready for
+Redis knows what a worker holds, together with its lease. When the worker dies, its partitions become ready for
 others after `WORKER_LEASE_MS`. They repeat what it was doing: delivery is at least once.
 """
 
@@ -12,13 +12,11 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from celery import signals  # type: ignore[import-untyped]
+from celery import bootsteps, signals  # type: ignore[import-untyped]
 from redis import Redis, RedisError
 
 from ari_conf.common.redis_client import connect_in_threads, is_refused
@@ -30,176 +28,217 @@ from ari_conf.settings import settings
 from ari_conf.store import accounts
 from ari_conf.store.accounts import AccountRecord
 from tasks import supervised_threads
-from tasks.wakeups import WakeupPublisher
+from tasks.entry_task import EntryTask, dead_letter_ttl_ms
 
 log = structlog.get_logger()
 RUN_S = 10.0
-"""Seconds after which a task claims no new entry, so that other queues get the thread too."""
+"""Seconds after which a thread claims no new entry, so that other queues get the thread too."""
 POLL_INTERVAL_S = 0.25
-BUG_RETRY_MS = 10_000
+UNREACHABLE_PAUSE_S = 0.5
 TRIM_INTERVAL_S = 600.0
 ACCOUNT_CACHE_S = 5.0
-MOST_ACCOUNTS = 10_000
+MAX_ACCOUNTS = 10_000
 """The maximum number of accounts in the cache, each for ACCOUNT_CACHE_S seconds."""
+EXIT_DEADLINE_S = 20.0
+"""Seconds that a worker that cannot continue has for giving back what it holds."""
 
 
 class QueueConsumer:
-    """The consumer of one queue in this process."""
+    """The consumer of one queue in this process; its entries are those of `task`."""
 
-    def __init__(self, redis: Redis, threads: int, queue: str = "callbacks") -> None:
+    def __init__(self, redis: Redis, celery_worker: Any, task: EntryTask) -> None:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.redis = redis
-        self.threads = threads
-        self.queue = queue
-        self.lanes = PartitionedQueue(redis, queue)
-        self.wakeups = WakeupPublisher(redis, POLL_INTERVAL_S, queue)
+        self.task = task
+        self.threads: int = min(task.max_threads(), celery_worker.pool.limit)
+        self.queue = PartitionedQueue(redis, task.queue_name)
         self.stopping = threading.Event()
+        self._celery_worker = celery_worker
         self._lock = threading.Lock()
-        self._last = 0
-        self._serving: set[int] = set()
+        self._last_claim = 0
+        self._claims: set[int] = set()
+        """Claim numbers of the entries that threads are attempting, or are about to claim."""
+        self._listener: threading.Thread | None = None
         self._leased_at = float("-inf")
         self._failed_at = float("-inf")
-        self._forgot_at = float("-inf")
+        self._trimmed_at = float("-inf")
+        self._reported_at = float("-inf")
         self._accounts: dict[str, tuple[float, AccountRecord | None]] = {}
-        self.tell: Callable[[QueueConsumer], None] = lambda _: None
-        """A function called every TELL_S while the consumer runs. It may raise RedisError."""
-        self._told_at = float("-inf")
 
     def start(self) -> None:
-        supervised_threads.run(f"lease {self.queue}", self._heartbeat_loop, self.stopping.is_set)
-        self.wakeups.start()
+        name = self.queue.name
+        supervised_threads.run(f"lease {name}", self._heartbeat_loop, self.stopping.is_set)
+        self._listener = supervised_threads.run(f"wake-ups {name}", self._listen, self.stopping.is_set)
 
     def stop(self) -> None:
+        """Start no more threads. Those that run end after their attempt."""
         self.stopping.set()
-        self.wakeups.stop()
+        if self._listener is not None:
+            self._listener.join(2 * POLL_INTERVAL_S)
+
+    def deregister(self) -> None:
+        self.stopping.set()
         with suppress(RedisError):  # otherwise the lease expires
-            self.lanes.deregister(self.id)
+            self.queue.deregister(self.id)
+
+    @property
+    def hostname(self) -> str:
+        return str(self._celery_worker.hostname)
+
+    @property
+    def event_dispatcher(self) -> Any:
+        """Return Celery's event dispatcher; None while the broker is unreachable, so that no thread waits for it."""
+        consumer = self._celery_worker.consumer
+        return consumer.event_dispatcher if getattr(consumer, "connection", None) else None
 
     @property
     def has_lease(self) -> bool:
         return time.monotonic() - self._leased_at < partitioned_queue.LEASE_MARGIN_MS / 1000
-
-    def settle_and_claim(self, verdict: Disposition | None, take: bool, came: str = "") -> ClaimedEntry | None:
-        """Call `PartitionedQueue.settle_and_claim` until Redis responds, since a disposition must not be lost."""
-        pause = 0.05
-        while True:
-            token = self._new_token() if take else None
-            try:
-                asked_at = time.monotonic()
-                taken = self.lanes.settle_and_claim(self.id, self.threads, token, verdict, came)
-            except (RedisError, OSError) as error:
-                if verdict and is_refused(error):
-                    # For example, a key has another type. The next heartbeat releases the partition.
-                    partition = verdict.taken.partition
-                    log.error("entry outcome rejected by redis", partition=partition, reason=str(error))
-                    self._forget(verdict.taken.claim_number)
-                    verdict = None
-                # It is unknown if Redis claimed a partition. If so, the next heartbeat releases it: no thread serves
-                # this claim number.
-                self._forget(token)
-                if self.stopping.wait(pause * random.uniform(0.5, 1)):
-                    return None
-                pause = min(2.0, pause * 2)
-                continue
-            self._leased_at = max(self._leased_at, asked_at)
-            if verdict:
-                self._forget(verdict.taken.claim_number)
-            if not taken:
-                self._forget(token)
-            return taken
 
     def account(self, auth_id: str) -> AccountRecord | None:
         """Return the account, at most 5 s old, or None if it does not exist. Raises RedisError."""
         read_at, record = self._accounts.get(auth_id, (float("-inf"), None))
         if time.monotonic() - read_at > ACCOUNT_CACHE_S:
             record = accounts.get(self.redis, auth_id)
-            if len(self._accounts) >= MOST_ACCOUNTS:
+            if len(self._accounts) >= MAX_ACCOUNTS:
                 self._accounts.clear()
             self._accounts[auth_id] = (time.monotonic(), record)
         return record
 
-    def _new_token(self) -> int:
-        with self._lock:
-            self._last += 1
-            self._serving.add(self._last)
-            return self._last
+    # Wake-ups.
 
-    def _forget(self, token: int | None) -> None:
+    def _listen(self) -> None:
+        """Start a thread of the pool for each wake-up, and issue those that are due: retries, and lost ones."""
+        issued_at, working = float("-inf"), True
+        while not self.stopping.is_set():
+            try:
+                if time.monotonic() - issued_at >= POLL_INTERVAL_S:
+                    self.queue.issue_wakeups()
+                    issued_at = time.monotonic()
+                wakeup_id = self.queue.take_wakeup(POLL_INTERVAL_S)
+            except (RedisError, OSError) as error:
+                if working:
+                    log.warning("wake-ups not available", queue=self.queue.name, reason=str(error))
+                working = False
+                self.stopping.wait(UNREACHABLE_PAUSE_S)
+                continue
+            working = True
+            if wakeup_id is not None and not self.stopping.is_set():
+                self._celery_worker.pool.apply_async(self._serve, (wakeup_id,), callback=_ignore_result)
+
+    def _issue_wakeups(self) -> None:
+        with suppress(RedisError, OSError):  # otherwise the listener issues them
+            self.queue.issue_wakeups()
+
+    # Entries.
+
+    def _serve(self, wakeup_id: str) -> None:
+        try:
+            self._attempt_entries(wakeup_id, time.monotonic() + RUN_S)
+        except Exception:
+            log.exception("task raised", task=self.task.name, hint=REPORT_HINT)
+
+    def _attempt_entries(self, wakeup_id: str, until: float) -> None:
+        """Attempt entries, as Redis chooses them. `wakeup_id` only tells Redis which wake-up was answered."""
+        disposition: Disposition | None = None
+        while True:
+            claims_next = time.monotonic() < until and not self.stopping.is_set()
+            claimed = self._settle_and_claim(disposition, claims_next, wakeup_id)
+            if claimed is None:
+                break
+            wakeup_id = ""
+            disposition = self.task.execute(self, claimed)
+        if not claims_next:
+            self._issue_wakeups()
+
+    def _settle_and_claim(
+        self, disposition: Disposition | None, claims_next: bool, wakeup_id: str
+    ) -> ClaimedEntry | None:
+        """Call `PartitionedQueue.settle_and_claim` until Redis responds, since a disposition must not be lost."""
+        pause = 0.05
+        while True:
+            claim_number = self._next_claim() if claims_next else None
+            try:
+                if disposition is None and claim_number is None:
+                    if wakeup_id:
+                        self.queue.acknowledge_wakeup(wakeup_id)
+                    return None
+                asked_at = time.monotonic()
+                claimed = self._request(disposition, claim_number, wakeup_id)
+            except (RedisError, OSError) as error:
+                if disposition and is_refused(error):
+                    # For example, a key has another type. The next heartbeat releases the partition.
+                    partition = disposition.claimed.partition
+                    log.error("entry outcome rejected by redis", partition=partition, reason=str(error))
+                    self._end_claim(disposition.claimed.claim_number)
+                    disposition = None
+                # It is unknown if Redis claimed a partition. If so, the next heartbeat releases it: no thread serves
+                # this claim number.
+                self._end_claim(claim_number)
+                if self.stopping.wait(pause * random.uniform(0.5, 1)):
+                    return None
+                pause = min(2.0, pause * 2)
+                continue
+            self._leased_at = max(self._leased_at, asked_at)
+            if disposition:
+                self._end_claim(disposition.claimed.claim_number)
+            if not claimed:
+                self._end_claim(claim_number)
+            return claimed
+
+    def _request(
+        self, disposition: Disposition | None, claim_number: int | None, wakeup_id: str
+    ) -> ClaimedEntry | None:
+        if disposition is None:
+            assert claim_number is not None
+            return self.queue.claim(self.id, self.threads, claim_number, wakeup_id)
+        if claim_number is None:
+            self.queue.settle(self.id, self.threads, disposition)
+            return None
+        return self.queue.settle_and_claim(self.id, self.threads, disposition, claim_number)
+
+    def _next_claim(self) -> int:
         with self._lock:
-            self._serving.discard(token or 0)
+            self._last_claim += 1
+            self._claims.add(self._last_claim)
+            return self._last_claim
+
+    def _end_claim(self, number: int | None) -> None:
+        with self._lock:
+            self._claims.discard(number or 0)
+
+    # Lease.
 
     def _heartbeat_loop(self) -> None:
         while not self.stopping.is_set():
             with self._lock:
-                serving, last = list(self._serving), self._last
+                claims, last = list(self._claims), self._last_claim
             asked_at = time.monotonic()
             # After an outage of Redis all leases have expired: other workers get time to renew theirs.
             reclaim = asked_at - self._failed_at > partitioned_queue.WORKER_LEASE_MS / 1000
             try:
-                count = self.lanes.heartbeat(self.id, self.threads, serving, last, reclaim=reclaim)
-                self._forget_old_letters(asked_at)
-                if asked_at - self._told_at >= TELL_S:
-                    self.tell(self)
-                    self._told_at = asked_at
+                count = self.queue.heartbeat(self.id, self.threads, claims, last, reclaim=reclaim)
+                self._trim_dead_letters(asked_at)
+                if asked_at - self._reported_at >= TELL_S:
+                    self.task.report(self)
+                    self._reported_at = asked_at
             except (RedisError, OSError):
                 self._failed_at = time.monotonic()
             else:
                 self._leased_at = max(self._leased_at, asked_at)
                 if count:
                     log.warning("partitions reclaimed", count=count)
-                    self.wakeups.wake()
+                    self._issue_wakeups()
             self.stopping.wait(partitioned_queue.HEARTBEAT_MS / 1000)
 
-    def _forget_old_letters(self, now: float) -> None:
-        if self.queue == outbox.QUEUE and now - self._forgot_at > TRIM_INTERVAL_S:
-            self._forgot_at = now
+    def _trim_dead_letters(self, now: float) -> None:
+        if self.queue.name == outbox.QUEUE and now - self._trimmed_at > TRIM_INTERVAL_S:
+            self._trimmed_at = now
             dead_letters.trim_expired(self.redis, accounts.ids(self.redis), dead_letter_ttl_ms())
 
 
-def dead_letter_ttl_ms() -> int:
-    return settings().dead_letters_days * accounts.DAY_MS
-
-
-@dataclass(frozen=True, slots=True)
-class QueueHandler:
-    threads: Callable[[], int]
-    serve: Callable[[QueueConsumer, ClaimedEntry], Disposition]
-    tell: Callable[[QueueConsumer], None]
-
-
-_served: dict[str, QueueHandler] = {}
-_workers: dict[str, QueueConsumer] = {}
-
-
-def register_handler(
-    queue: str,
-    threads: Callable[[], int],
-    serve: Callable[[QueueConsumer, ClaimedEntry], Disposition],
-    tell: Callable[[QueueConsumer], None] = lambda _: None,
-) -> None:
-    """Register `serve` for every entry of the queue, in each worker that consumes it."""
-    _served[queue] = QueueHandler(threads, serve, tell)
-
-
-@signals.worker_ready.connect  # type: ignore[untyped-decorator]
-def _ready(sender: Any, **_: Any) -> None:
-    for queue, served in _served.items():
-        if queue in sender.app.amqp.queues.consume_from:
-            _workers[queue] = QueueConsumer(redis_client(), min(served.threads(), sender.pool.limit), queue)
-            _workers[queue].tell = served.tell
-            _workers[queue].start()
-
-
-@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
-def _shutting_down(**_: Any) -> None:
-    for worker in _workers.values():
-        worker.stopping.set()
-
-
-@signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
-def _shutdown(**_: Any) -> None:
-    for worker in _workers.values():
-        worker.stop()
+def _ignore_result(_: Any) -> None:
+    pass
 
 
 def redis_client() -> Redis:
@@ -207,43 +246,46 @@ def redis_client() -> Redis:
     return connect_in_threads(url, socket_connect_timeout=2, socket_timeout=5)
 
 
-def unreadable(worker: QueueConsumer, taken: ClaimedEntry, error: Exception) -> Disposition:
-    """Return a dead letter for an entry that is damaged or from another version, so that its partition continues."""
-    log.error(
-        "queue entry undecodable",
-        queue=worker.queue,
-        partition=taken.partition,
-        reason=str(error),
-        action="dead-lettered",
-    )
-    return partitioned_queue.dead_letter(taken, taken.entry, settings().dead_letters_kept, dead_letter_ttl_ms())
+class QueueConsumers(bootsteps.StartStopStep):  # type: ignore[misc]
+    """The bootstep that consumes the worker's queues: all, or those of `celery worker -Q`."""
 
+    requires = ("celery.worker.components:Pool",)
 
-def process_wakeup(queue: str, token: str) -> None:
-    """Process entries of a queue. `token` only tells Redis which wake-up was answered; Redis chooses the entries."""
-    worker = _workers.get(queue)
-    if worker is None:
-        return
-    _process_queue(worker, token, time.monotonic() + RUN_S, _served[queue].serve)
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._consumers: list[QueueConsumer] = []
 
+    def start(self, worker: Any) -> None:
+        worker.consumer.update_strategies()  # so that tasks can be executed before the broker is reachable
+        selected = worker.app.amqp.queues.consume_from
+        tasks = [
+            task for task in worker.app.tasks.values() if isinstance(task, EntryTask) and task.queue_name in selected
+        ]
+        self._consumers = [QueueConsumer(redis_client(), worker, task) for task in tasks]
+        for consumer in self._consumers:
+            consumer.start()
+        signals.worker_shutting_down.connect(self._shutting_down)
+        signals.worker_shutdown.connect(self._shutdown)
 
-def _process_queue(
-    worker: QueueConsumer, came: str, until: float, serve: Callable[[QueueConsumer, ClaimedEntry], Disposition]
-) -> None:
-    verdict: Disposition | None = None
-    while True:
-        take = time.monotonic() < until and not worker.stopping.is_set()
-        taken = worker.settle_and_claim(verdict, take, came)
-        if taken is None:
-            break
-        came = ""
-        try:
-            verdict = serve(worker, taken)
-        except RedisError:
-            verdict = partitioned_queue.release(taken)
-        except Exception:
-            # A bug in our code. The entry is kept and retried, so nothing in the partition is lost until it is fixed.
-            log.exception("job raised", queue=worker.queue, partition=taken.partition, hint=REPORT_HINT)
-            verdict = partitioned_queue.retry(taken, taken.entry, BUG_RETRY_MS)
-    if not take:
-        worker.wakeups.wake()
+    def close(self, worker: Any) -> None:
+        if worker.exitcode:
+            # The worker cannot continue. Celery waits for its threads without a limit, and until then such a worker
+            # looks alive.
+            ending = threading.Timer(EXIT_DEADLINE_S, supervised_threads.end_process, ("the worker could not stop",))
+            ending.daemon = True
+            ending.start()
+
+    def stop(self, worker: Any) -> None:
+        for consumer in self._consumers:
+            consumer.stop()
+
+    terminate = stop
+
+    def _shutting_down(self, **_: Any) -> None:
+        for consumer in self._consumers:
+            consumer.stopping.set()
+
+    def _shutdown(self, **_: Any) -> None:
+        """Return what the worker holds, after the threads of its pool have ended."""
+        for consumer in self._consumers:
+            consumer.deregister()

@@ -1,4 +1,4 @@
-"""Rules for imports of the core. setup.cfg has the other rules, which import-linter checks."""
+"""Rules for imports of the core and of the tasks. setup.cfg has the other rules, which import-linter checks."""
 
 import ast
 import sys
@@ -15,6 +15,7 @@ from ari_conf.core.registry import Registry
 from ari_conf.core.restoration import Restoration
 
 PACKAGE = Path(ari_conf.__file__).parent
+ALL = sorted(PACKAGE.glob("**/*.py"))
 CORE = sorted((PACKAGE / "core").glob("**/*.py"))
 NOT_PURE = {"asyncio", "logging", "random", "secrets", "socket", "subprocess", "threading", "time", "uuid"}
 
@@ -79,3 +80,22 @@ def assigned_states(function: ast.FunctionDef) -> list[str]:
         for node in ast.walk(function)
         if isinstance(node, ast.Attribute) and node.attr == "state" and isinstance(node.ctx, ast.Store)
     ]
+
+
+def test_ari_conf_knows_nothing_of_the_tasks():
+    """Import-linter does not see an import by name, such as `import_module("tasks")`; the worker's command line has the
+    name too, and starts a process of its own."""
+    named = {
+        f"{file.relative_to(PACKAGE)}:{node.lineno}"
+        for file in ALL
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith(("import_module", "__import__"))
+        and any(isinstance(one, ast.Constant) and str(one.value).partition(".")[0] == "tasks" for one in node.args)
+    }
+    importing = {
+        str(file.relative_to(PACKAGE))
+        for file in ALL
+        if {name.partition(".")[0] for name in imported(file)} & {"tasks", "celery", "kombu"}
+    }
+    assert not named and not importing

@@ -4,8 +4,8 @@
     python -m tools.language FILE …
 
 It prints `file:line: problem: sentence` for each finding and exits with status 1 if it has any. It reads comments,
-docstrings and texts with spaces in Python, the prose of Markdown, and every line of JavaScript, shell and other files.
-docs/development/style-guide.md has the rules.
+docstrings and texts with spaces in Python, the prose of Markdown, and every line of JavaScript, Lua, shell and other
+files. docs/development/style-guide.md has the rules.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _lines(source: str) -> Iterator[Sentence]:
 
 def tracked() -> list[str]:
     """Return the tracked files that contain the project's own sentences."""
-    patterns = ["*.py", "*.md", "*.js", "*.html", "*.sh", "*.cfg", "*.ini", "Makefile", "asterisk/*"]
+    patterns = ["*.py", "*.md", "*.js", "*.lua", "*.html", "*.sh", "*.cfg", "*.ini", "Makefile", "asterisk/*"]
     listed = subprocess.run(["git", "ls-files", *patterns], cwd=PROJECT, capture_output=True, text=True, check=True)
     return [path for path in listed.stdout.splitlines() if "/vendor/" not in path]
 

@@ -46,8 +46,9 @@ def lanes(limit: Annotated[int, typer.Option(min=1, help="Maximum number.")] = 5
         totals, found = outbox.totals(client), outbox.list_partitions(client, limit)
     if console.is_terminal:
         say(
-            f"{totals.waiting} callbacks wait in {totals.lanes} lanes; {totals.workers} workers with {totals.threads} "
-            f"threads. In total: {totals.delivered} delivered, {totals.retried} retried, {totals.dead} given up."
+            f"{totals.waiting} callbacks wait in {totals.partitions} lanes; {totals.workers} workers with "
+            f"{totals.threads} threads. In total: {totals.delivered} delivered, {totals.retried} retried, "
+            f"{totals.dead} given up."
         )
     rows = [
         (lane.auth_id, _state(lane), lane.depth, duration(lane.oldest_ms), without_login(lane.url)) for lane in found
@@ -97,7 +98,7 @@ def resend(
 ) -> None:
     """Return dead letters to their lanes, to be delivered like new callbacks."""
     with redis() as client:
-        sent = dead_letters.resend(client, auth_id, ids or None)
+        sent = dead_letters.resend(client, auth_id, ids) if ids else dead_letters.resend_all(client, auth_id)
     say(f"{sent} callback{'' if sent == 1 else 's'} will be resent.")
 
 

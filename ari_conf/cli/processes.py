@@ -53,10 +53,8 @@ def web() -> None:
 
 
 def worker(arguments: list[str]) -> None:
-    """Run `celery -A tasks worker`, from any working directory: that directory may contain another tasks.py."""
-    from tasks import app
-
-    app.worker_main(["worker", *arguments])
+    """Become `python -m tasks`, the Celery worker. With -P, the working directory may contain another tasks.py."""
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "tasks", *arguments])
 
 
 def _start(process: str) -> None:

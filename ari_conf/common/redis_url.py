@@ -52,10 +52,10 @@ class RedisUrl:
     def shown(self) -> str:
         """Return the address without the password, in a form that Celery can show as its broker's URL."""
         if self.path:
-            return f"redis+unix://{quote(self.path)}"
+            return f"unix://{quote(self.path)}"
         if self.service:
-            return f"redis+sentinel://{quote(self.service, safe='')}/{self.database}"
-        (host, port), scheme = self.hosts[0], "redis+tls" if self.tls else "redis"
+            return f"sentinel://{quote(self.service, safe='')}/{self.database}"
+        (host, port), scheme = self.hosts[0], "rediss" if self.tls else "redis"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{self.database}"
 
 

@@ -14,7 +14,7 @@ from ari_conf.doctor.check import DEADLINE, CheckFailed, Doubtful
 from ari_conf.errors import SettingsError
 from ari_conf.local.processes import port_answers
 from ari_conf.ownership import asterisk_identity
-from ari_conf.ownership.owner_mark import Mark, parsed, variables
+from ari_conf.ownership.owner_mark import Mark, parse_mark, variable_names
 from ari_conf.settings import Settings, parse_listen_address
 
 LOOPBACK = ("127.", "localhost", "::1")
@@ -86,12 +86,12 @@ def reached(settings: Settings) -> bool:
 
 def mark(settings: Settings) -> Mark | None:
     """Return the mark of the `ari-conf serve` that owns this Asterisk's calls; None if there is no readable mark."""
-    variable, _ = variables(settings.ari_app)
+    variable, _ = variable_names(settings.ari_app)
     try:
         answer = ask(settings, f"/asterisk/variable?variable={variable}").json()
     except CheckFailed:  # another check reports it
         return None
-    return parsed(str(answer.get("value", "")) if isinstance(answer, dict) else "")
+    return parse_mark(str(answer.get("value", "")) if isinstance(answer, dict) else "")
 
 
 def limits(settings: Settings) -> str:

@@ -10,7 +10,7 @@ from uuid import uuid4
 import redis
 from botocore.exceptions import NoCredentialsError  # type: ignore[import-untyped]
 
-from ari_conf.common import process_identity, redis_url
+from ari_conf.common import lua, process_identity, redis_url
 from ari_conf.common.redis_client import connect_in_threads, what_to_do, why
 from ari_conf.common.redis_keys import CELERYS_PREFIX, PREFIX
 from ari_conf.doctor import asterisk
@@ -19,6 +19,8 @@ from ari_conf.errors import RecordingFailed
 from ari_conf.ownership import asterisk_identity, lease, owner_mark
 from ari_conf.recordings.bucket import DENIED, FOLDER, Bucket, code_of
 from ari_conf.settings import Settings
+
+_WRITE_TRIAL = lua.load("ari_conf.doctor.scripts.write_trial")
 
 
 def redis_server(settings: Settings) -> str:
@@ -51,7 +53,7 @@ def _may_all_it_needs(client: redis.Redis) -> None:
     for prefix in (PREFIX, CELERYS_PREFIX):
         name = f"{prefix}doctor-{uuid4()}"
         try:
-            client.eval("redis.call('SET', KEYS[1], 1) redis.call('DEL', KEYS[1])", 1, name)
+            client.eval(_WRITE_TRIAL, 1, name)
             listening: Any = client.pubsub()  # type: ignore[no-untyped-call]
             listening.subscribe(name)
             listening.close()
@@ -91,7 +93,7 @@ def _no_rival(settings: Settings, name: str, found: lease.LeaseStatus) -> None:
         return
     if mark.token == found.token or process_identity.is_dead(mark.holder) or mark.realm == found.realm:
         return
-    raise CheckFailed(owner_mark.rival(mark, name))
+    raise CheckFailed(owner_mark.describe_rival(mark, name))
 
 
 def broker(settings: Settings) -> str:

@@ -50,9 +50,9 @@ def _asked(settings: Settings, queue: str) -> tuple[outbox.QueueTotals, int]:
         seconds, micros = client.time()
         now_ms = seconds * 1000 + micros // 1000
         made = [
-            _made(head, now_ms)
-            for _, (state, _due), _, head in outbox.partition_heads(client, queue)
-            if state == "ready"
+            _made(head.first_entry, now_ms)
+            for head in outbox.partition_heads(client, queue)
+            if head.place.state == "ready"
         ]
     except (redis.RedisError, OSError) as error:
         raise CheckFailed(f"could not be checked: Redis does not respond ({error})") from None

@@ -55,7 +55,7 @@ def workers(settings: Settings) -> str:
 
 def transcription(settings: Settings) -> str:
     """Check the transcription engine by loading it or sending it a request, as a worker does."""
-    from tasks.transcription_engines import create_engine  # the server itself does not need it
+    from ari_conf.transcription.engines import create_engine  # the server itself does not need it
 
     ours = settings.transcription_engine == "local" and not settings.transcription_model
     if ours and not importlib.util.find_spec("faster_whisper"):

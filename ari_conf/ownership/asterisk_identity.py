@@ -12,14 +12,14 @@ from typing import Any, Protocol
 import structlog
 
 from ari_conf.errors import AriError, SettingsError
-from ari_conf.ownership.owner_mark import PATH, parsed, variables
+from ari_conf.ownership.owner_mark import PATH, parse_mark, variable_names
 
 log = structlog.get_logger()
 
-ASK_AGAIN_S = 1.0
-SAY_AGAIN_S = 60.0
+RETRY_DELAY_S = 1.0
+LOG_INTERVAL_S = 60.0
 """Minimum seconds between two log entries with the same text."""
-COMPARE_S = 5.0
+COMPARE_INTERVAL_S = 5.0
 """Seconds between two comparisons: twice as long as an owner needs to write its mark again after Asterisk restarted."""
 
 DEBIANS = "dfsg"
@@ -30,7 +30,7 @@ class Ari(Protocol):
     async def request(self, method: str, path: str, query: dict[str, str] | None = None) -> Any: ...
 
 
-class Waiting(Protocol):
+class StandbyLease(Protocol):
     state: Any
     realm: str
     current_owner: str
@@ -38,15 +38,15 @@ class Waiting(Protocol):
 
 async def name_of(ari: Ari) -> str:
     """Return the entity id of Asterisk, asking until it answers. Raises SettingsError if it has none."""
-    loop, said = asyncio.get_running_loop(), float("-inf")
+    loop, logged_at = asyncio.get_running_loop(), float("-inf")
     while True:
         try:
             return checked(await ari.request("GET", "/asterisk/info"))
         except AriError as error:
-            if loop.time() - said >= SAY_AGAIN_S:
-                said = loop.time()
+            if loop.time() - logged_at >= LOG_INTERVAL_S:
+                logged_at = loop.time()
                 log.warning("asterisk unavailable at startup", reason=str(error), waiting_for="entity id")
-        await asyncio.sleep(ASK_AGAIN_S)
+        await asyncio.sleep(RETRY_DELAY_S)
 
 
 def checked(info: Any) -> str:
@@ -73,32 +73,34 @@ def judges_by_number(info: Any) -> bool:
 class IdentityCheck:
     """Identity check of a standby: detects that the owner serves another Asterisk than the one this process asks."""
 
-    def __init__(self, ari: Ari, app: str, name: str, lease: Waiting, every_s: float = COMPARE_S) -> None:
-        self._ari, self._name, self._lease, self._every_s = ari, name, lease, every_s
-        self._mark, _ = variables(app)
+    def __init__(
+        self, ari: Ari, app: str, name: str, lease: StandbyLease, interval_s: float = COMPARE_INTERVAL_S
+    ) -> None:
+        self._ari, self._name, self._lease, self._interval_s = ari, name, lease, interval_s
+        self._mark_variable, _ = variable_names(app)
         self.other = ""
         """Error text while two Asterisk servers have the same name, otherwise empty."""
 
     async def watch(self) -> None:
-        """Compare every `every_s` seconds, and set `other` after two differences in a row. Never returns."""
-        differs, said = 0, float("-inf")
+        """Compare every `interval_s` seconds, and set `other` after two differences in a row. Never returns."""
+        differs, logged_at = 0, float("-inf")
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(self._interval_s)
             differs = differs + 1 if await self._differs() else 0
             self.other = other_asterisk(self._lease.current_owner, self._name) if differs > 1 else ""
-            if self.other and loop.time() - said >= SAY_AGAIN_S:
-                said = loop.time()
+            if self.other and loop.time() - logged_at >= LOG_INTERVAL_S:
+                logged_at = loop.time()
                 log.error("asterisk name conflict detected", reason=self.other)
 
     async def _differs(self) -> bool:
         if self._lease.state != "standby" or not self._lease.realm:
             return False
         try:
-            answer = await self._ari.request("GET", PATH, {"variable": self._mark})
+            answer = await self._ari.request("GET", PATH, {"variable": self._mark_variable})
         except AriError:
             return False
-        found = parsed(str(answer.get("value", "")) if isinstance(answer, dict) else "")
+        found = parse_mark(str(answer.get("value", "")) if isinstance(answer, dict) else "")
         return found is None or found.realm != self._lease.realm
 
 

@@ -27,14 +27,14 @@ class LeaseGate:
             if len(self._held_back) == 1:
                 self._opening = asyncio.create_task(self._open())
             return
-        self._let_in()
+        self._deliver_held_back()
         self._deliver(event)
 
     async def _open(self) -> None:
         await self._lease.wait_until_held()
-        self._let_in()
+        self._deliver_held_back()
 
-    def _let_in(self) -> None:
+    def _deliver_held_back(self) -> None:
         if self._held_back:
             held, self._held_back = self._held_back, []
             for event in held:

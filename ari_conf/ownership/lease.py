@@ -23,16 +23,15 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import redis
 import redis.asyncio
 import structlog
 from redis import RedisError
 
-from ari_conf.common import process_identity
+from ari_conf.common import lua, process_identity
 from ari_conf.common.log_throttle import LogThrottle
-from ari_conf.common.redis_clock import CLOCK
 from ari_conf.common.redis_keys import PREFIX
 
 log = structlog.get_logger()
@@ -48,75 +47,15 @@ EMPTY_REDIS_WAIT_S = 1.2
 """Seconds that a standby waits if Redis knows no lease: Redis may have lost everything, and a live owner, which has the
 calls, is about to write its lease again."""
 
-State = Literal["waiting", "standby", "owner", "lost"]
+NO_TOKEN = "-"
+"""Stands for a fencing token or heartbeat that Redis does not have. A released lease has an empty token."""
 
-# The script deletes whatever is not a valid token or field: a live owner writes its own again.
-_NOW = (
-    CLOCK
-    + """
-local now = clock()
-for number, kind in ipairs({'string', 'hash'}) do
-  local found = redis.call('TYPE', KEYS[number]).ok
-  if found ~= kind and found ~= 'none' then redis.call('DEL', KEYS[number]) end
-end
-if not (redis.call('GET', KEYS[1]) or ''):match('^[%w.]*$') then redis.call('DEL', KEYS[1]) end
-for field, text in pairs({number = '^%d+$', beat = '^%d+$', at = '^%d+$', realm = '^%x*$'}) do
-  if not (redis.call('HGET', KEYS[2], field) or '0'):match(text) then redis.call('HDEL', KEYS[2], field) end
-end
-"""
-)
+State = Literal["starting", "standby", "owner", "lost"]
 
-# KEYS: owner, lease. ARGV: the token and the heartbeat that were seen, a random word, holder. Answers number, realm.
-_TAKE = (
-    _NOW
-    + """
-if (redis.call('GET', KEYS[1]) or '-') ~= ARGV[1] then return false end
-if (redis.call('HGET', KEYS[2], 'beat') or '-') ~= ARGV[2] then return false end
-local number = redis.call('HINCRBY', KEYS[2], 'number', 1)
-redis.call('SET', KEYS[1], number..'.'..ARGV[3])
-redis.call('HSETNX', KEYS[2], 'realm', ARGV[3])
-redis.call('HSET', KEYS[2], 'beat', 0, 'at', now, 'holder', ARGV[4])
-return {number, redis.call('HGET', KEYS[2], 'realm')}
-"""
-)
-
-# KEYS: owner, lease, the id of the last batch written. ARGV: token, its number, the last confirmed heartbeat, this
-# heartbeat, holder, 1 if the owner was never suspended, realm. If Redis knows less than it confirmed, it has forgotten:
-# it came back empty, or from an older copy. The owner then continues with what it has in memory, unless it was
-# suspended in the meantime and another owner exists. Answers the result, and that id.
-_RENEW = (
-    _NOW
-    + """
-local token = redis.call('GET', KEYS[1])
-local number = tonumber(redis.call('HGET', KEYS[2], 'number') or 0)
-local beat = tonumber(redis.call('HGET', KEYS[2], 'beat') or -1)
-local mine, answer = token == ARGV[1], 'renewed'
-if token and not mine and not (number < tonumber(ARGV[2]) and ARGV[6] == '1') then return {'lost', ''} end
-if not mine or beat < tonumber(ARGV[3]) then
-  redis.call('SET', KEYS[1], ARGV[1])
-  answer = 'forgotten'
-end
-redis.call('HSET', KEYS[2], 'number', ARGV[2], 'beat', ARGV[4], 'at', now, 'holder', ARGV[5], 'realm', ARGV[7])
-local known, last = pcall(redis.call, 'GET', KEYS[3])
-return {answer, known and last or ''}
-"""
-)
-
-# KEYS: owner. ARGV: token.
-_RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], '') end
-"""
-
-# KEYS: owner, lease, standby. ARGV: the standby's description.
-_LOOK = (
-    _NOW
-    + """
-if not pcall(redis.call, 'HSET', KEYS[3], ARGV[1], now) then redis.call('DEL', KEYS[3]) end
-redis.call('PEXPIRE', KEYS[3], 10000)
-local lease = redis.call('HMGET', KEYS[2], 'beat', 'holder', 'realm')
-return {redis.call('GET', KEYS[1]) or '-', lease[1] or '-', lease[2] or '', lease[3] or ''}
-"""
-)
+_OBSERVE = lua.load("ari_conf.ownership.scripts.observe_lease")
+_TAKE = lua.load("ari_conf.ownership.scripts.take_lease")
+_RENEW = lua.load("ari_conf.ownership.scripts.renew_lease")
+_RELEASE = lua.load("ari_conf.ownership.scripts.release_lease")
 
 
 def owner_key(asterisk_name: str) -> str:
@@ -151,21 +90,42 @@ def _is_older(found: str, confirmed: str) -> bool:
     return found_process != process or not is_number or int(found_number) < int(number)
 
 
+class SeenLease(NamedTuple):
+    """The lease as a standby has seen it in Redis."""
+
+    fencing_token: str
+    heartbeat: str
+    owner_identity: str
+    realm: str
+
+
+class TakenLease(NamedTuple):
+    number: int
+    realm: str
+
+
+class LostBatch(NamedTuple):
+    """A loss of data by Redis: the id of the last batch that it has, and of the last one that it had confirmed."""
+
+    found: str
+    confirmed: str
+
+
 @dataclass(slots=True)
 class LeaseObservation:
     """A standby's observation of the owner: the token and heartbeat seen, and since when without a gap (seconds)."""
 
     seen: tuple[str, str] = ("", "")
     since: float = 0.0
-    looked: float = 0.0
+    looked_at: float = 0.0
 
-    def may_take(self, token: str, beat: str, holder_text: str, now: float) -> bool:
-        if (token, beat) != self.seen or now - self.looked > 5 * POLL_INTERVAL_S + REDIS_TIMEOUT_S:
-            self.seen, self.since = (token, beat), now
-        self.looked = now
-        if token == "-":
+    def may_take(self, fencing_token: str, heartbeat: str, owner_identity: str, now: float) -> bool:
+        if (fencing_token, heartbeat) != self.seen or now - self.looked_at > 5 * POLL_INTERVAL_S + REDIS_TIMEOUT_S:
+            self.seen, self.since = (fencing_token, heartbeat), now
+        self.looked_at = now
+        if fencing_token == NO_TOKEN:
             return now - self.since >= EMPTY_REDIS_WAIT_S
-        return token == "" or process_identity.is_dead(holder_text) or now - self.since >= LEASE_S
+        return fencing_token == "" or process_identity.is_dead(owner_identity) or now - self.since >= LEASE_S
 
 
 class OwnershipLease:
@@ -174,37 +134,37 @@ class OwnershipLease:
         client: redis.asyncio.Redis,
         asterisk_name: str,
         *,
-        forgotten: Callable[[], None] = lambda: None,
-        written: Callable[[], str] = lambda: "",
+        on_data_loss: Callable[[], None] = lambda: None,
+        confirmed_batch_id: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = boottime,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Create a lease that is not held yet.
 
-        `forgotten` is called when Redis has lost data, which must then be written again. `written` returns the id of
-        the last batch that Redis has confirmed.
+        `on_data_loss` is called when Redis has lost data, which must then be written again. `confirmed_batch_id`
+        returns the id of the last batch that Redis has confirmed.
         """
         self._redis, self._name = client, asterisk_name
         self._keys = (owner_key(asterisk_name), lease_key(asterisk_name), standby_key(asterisk_name))
-        self._forgotten = forgotten
-        self._written = written
+        self._on_data_loss = on_data_loss
+        self._confirmed_batch_id = confirmed_batch_id
         self._clock = clock
         self._sleep = sleep
-        self._holder = process_identity.current()
-        self._away = LogThrottle()
-        self._checked = float("-inf")
+        self._identity = process_identity.current()
+        self._outage = LogThrottle()
+        self._renewed_at = float("-inf")
         """Start of the last renewal whose answer or failure is known, in seconds of the clock."""
-        self._beat = self._confirmed_beat = 0
-        self._lost: tuple[str, str] | None = None
-        """The last loss that was logged: the batch id that Redis has, and the one that it had confirmed."""
-        self._hurry = asyncio.Event()
-        self._fresh = asyncio.Event()
-        self._ended = asyncio.Event()
+        self._lease_number = 0
+        self._heartbeat = self._confirmed_heartbeat = 0
+        self._logged_loss: LostBatch | None = None
+        self._renewal_requested = asyncio.Event()
+        self._confirmed = asyncio.Event()
+        self._is_lost = asyncio.Event()
         self.current_owner = ""
         """Host and pid of the owner while this process is a standby, otherwise empty."""
         self.succeeded_unreleased = False
         """True if the previous owner did not release the lease."""
-        self.state: State = "waiting"
+        self.state: State = "starting"
         self.fencing_token = ""
         self.realm = ""
         """The realm of all owners under this name in this Redis: see the module's docstring."""
@@ -212,69 +172,76 @@ class OwnershipLease:
     @property
     def is_held(self) -> bool:
         """Return True if this process is the owner and may act."""
-        return self.state == "owner" and self._clock() - self._checked < ACT_WITHIN_S
+        return self.state == "owner" and self._clock() - self._renewed_at < ACT_WITHIN_S
 
     async def wait_until_held(self) -> None:
         """Wait until this process may act, nearly always no time. Never returns once it is no longer the owner."""
         while not self.is_held:
-            self._fresh.clear()
-            self._hurry.set()
-            await self._fresh.wait()
+            self._confirmed.clear()
+            self._renewal_requested.set()
+            await self._confirmed.wait()
 
     async def until_lost(self) -> None:
-        await self._ended.wait()
+        await self._is_lost.wait()
 
     def mark_lost(self) -> None:
         """Record that another process has the lease. Called by components that find this out, such as the writer."""
         if self.state != "lost":
             log.error("lease lost", asterisk_name=self._name, action="stopping")
         self.state = "lost"
-        self._ended.set()
+        self._is_lost.set()
 
     # Standby.
 
     async def acquire(self) -> None:
         """Wait until this process is the owner."""
-        watch = LeaseObservation()
-        while True:
-            if await self._tried(watch):
-                return
+        observation = LeaseObservation()
+        while not await self._try_to_acquire(observation):
             await self._sleep(POLL_INTERVAL_S)
 
-    async def _tried(self, watch: LeaseObservation) -> bool:
+    async def _try_to_acquire(self, observation: LeaseObservation) -> bool:
         try:
-            asked = self._eval(_LOOK, 3, *self._keys, process_identity.describe(self._holder))
-            token, beat, other, self.realm = (
-                part.decode(errors="replace") for part in cast("list[bytes]", await asked)
-            )
-            if not watch.may_take(token, beat, other, self._clock()):
-                self._waits(token, other)
+            seen = await self._look()
+            self.realm = seen.realm
+            if not observation.may_take(seen.fencing_token, seen.heartbeat, seen.owner_identity, self._clock()):
+                self._become_standby(seen)
                 return False
             began, word = self._clock(), token_hex(8)
-            taken = await self._eval(_TAKE, 2, *self._keys[:2], token, beat, word, self._holder)
+            taken = await self._take(seen, word)
         except (RedisError, OSError) as error:
             # An owner may well exist although no standby can see it.
-            watch.looked = float("-inf")
-            if self._away.due():
+            observation.looked_at = float("-inf")
+            if self._outage.due():
                 reason = str(error) or type(error).__name__
                 log.error("redis unavailable at startup", reason=reason, waiting_for="lease")
             return False
-        self._away.well()
+        self._outage.well()
         if taken is None:
             return False
-        number, self.realm = int(taken[0]), taken[1].decode()
-        self.fencing_token, self._number, self._checked = f"{number}.{word}", number, began
-        self._beat = self._confirmed_beat = 0
-        self.succeeded_unreleased = bool(token.strip("-"))
+        self.fencing_token, self.realm = f"{taken.number}.{word}", taken.realm
+        self._lease_number, self._renewed_at = taken.number, began
+        self._heartbeat = self._confirmed_heartbeat = 0
+        self.succeeded_unreleased = seen.fencing_token not in ("", NO_TOKEN)
         self.state, self.current_owner = "owner", ""
-        self._fresh.set()
-        log.info("lease acquired", asterisk_name=self._name, lease=number, was=process_identity.describe(other))
+        self._confirmed.set()
+        previous = process_identity.describe(seen.owner_identity)
+        log.info("lease acquired", asterisk_name=self._name, lease=taken.number, was=previous)
         return True
 
-    def _waits(self, token: str, other: str) -> None:
-        if token == "-" or self.state == "standby":
+    async def _look(self) -> SeenLease:
+        answer = await self._eval(_OBSERVE, 3, *self._keys, process_identity.describe(self._identity))
+        return SeenLease(*(part.decode(errors="replace") for part in cast("list[bytes]", answer)))
+
+    async def _take(self, seen: SeenLease, word: str) -> TakenLease | None:
+        """Take the lease, unless it has changed since it was seen."""
+        arguments = (seen.fencing_token, seen.heartbeat, word, self._identity)
+        answer = await self._eval(_TAKE, 2, *self._keys[:2], *arguments)
+        return None if answer is None else TakenLease(int(answer[0]), answer[1].decode())
+
+    def _become_standby(self, seen: SeenLease) -> None:
+        if seen.fencing_token == NO_TOKEN or self.state == "standby":
             return
-        self.state, self.current_owner = "standby", process_identity.describe(other)
+        self.state, self.current_owner = "standby", process_identity.describe(seen.owner_identity)
         log.info("standby started", asterisk_name=self._name, owner=self.current_owner)
 
     # Owner.
@@ -284,46 +251,46 @@ class OwnershipLease:
         while self.state == "owner":
             await self._renew()
             if self.is_held:
-                await self._rest()
+                await self._wait_until_due()
             else:
                 await asyncio.sleep(0)
-            self._hurry.clear()
+            self._renewal_requested.clear()
 
-    async def _rest(self) -> None:
+    async def _wait_until_due(self) -> None:
         """Wait until the next renewal is due, or until `wait_until_held` requests one."""
-        resting = asyncio.ensure_future(self._sleep(RENEW_S))
-        hurried = asyncio.ensure_future(self._hurry.wait())
+        due = asyncio.ensure_future(self._sleep(RENEW_S))
+        requested = asyncio.ensure_future(self._renewal_requested.wait())
         try:
-            await asyncio.wait((resting, hurried), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((due, requested), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            resting.cancel()
-            hurried.cancel()
+            due.cancel()
+            requested.cancel()
 
     async def _renew(self) -> None:
-        began, never_stopped, confirmed = self._clock(), self.is_held, self._written()
-        self._beat += 1
+        began, was_held, confirmed = self._clock(), self.is_held, self._confirmed_batch_id()
+        self._heartbeat += 1
         try:
             async with asyncio.timeout(REDIS_TIMEOUT_S):
-                answer, found = await self._eval(
-                    _RENEW, 3, *self._keys[:2], written_key(self._name), self.fencing_token, self._number,
-                    self._confirmed_beat, self._beat, self._holder, int(never_stopped), self.realm,
+                result, found = await self._eval(
+                    _RENEW, 3, *self._keys[:2], written_key(self._name), self.fencing_token, self._lease_number,
+                    self._confirmed_heartbeat, self._heartbeat, self._identity, int(was_held), self.realm,
                 )  # fmt: skip
         except (RedisError, OSError):  # TimeoutError is an OSError
             # No process can take the lease while Redis is unreachable; `began` shows that this one was not suspended.
-            self._checked = max(self._checked, began)
+            self._renewed_at = max(self._renewed_at, began)
         else:
-            if answer == b"lost":
+            if result == b"lost":
                 self.mark_lost()
                 return
-            self._confirmed_beat, self._checked = self._beat, began
-            has = found.decode(errors="replace")
-            lost = (has, confirmed) if _is_older(has, confirmed) else None
-            if answer == b"forgotten" or (lost is not None and lost != self._lost):
+            self._confirmed_heartbeat, self._renewed_at = self._heartbeat, began
+            batch_id = found.decode(errors="replace")
+            loss = LostBatch(batch_id, confirmed) if _is_older(batch_id, confirmed) else None
+            if result == b"forgotten" or (loss is not None and loss != self._logged_loss):
                 log.warning("redis data lost", action="writing all live state again")
-                self._forgotten()
-            self._lost = lost
+                self._on_data_loss()
+            self._logged_loss = loss
         if self.is_held:
-            self._fresh.set()
+            self._confirmed.set()
 
     async def release(self) -> None:
         """Release the lease: this process may then write nothing more. If Redis is unreachable, the lease expires."""

@@ -22,15 +22,15 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from ari_conf.common import process_identity as holder
+from ari_conf.common import process_identity
 from ari_conf.errors import AriError
 
 log = structlog.get_logger()
 
-LOOK_EVERY_S = 2.0
-RIVAL_S = 6.0
+CHECK_INTERVAL_S = 2.0
+RIVAL_TIMEOUT_S = 6.0
 """Seconds after which a rival with an unchanged heartbeat counts as gone: three looks, so that one may be late."""
-SAY_AGAIN_S = 60.0
+LOG_INTERVAL_S = 60.0
 """Minimum seconds between two log entries about the same rival."""
 PATH = "/asterisk/variable"
 
@@ -47,7 +47,7 @@ class Ari(Protocol):
     async def request(self, method: str, path: str, query: dict[str, str]) -> Any: ...
 
 
-class Owning(Protocol):
+class OwnedLease(Protocol):
     fencing_token: str
     realm: str
 
@@ -60,44 +60,44 @@ class OwnerMark:
         ari: Ari,
         app: str,
         name: str,
-        lease: Owning,
-        every_s: float = LOOK_EVERY_S,
+        lease: OwnedLease,
+        interval_s: float = CHECK_INTERVAL_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ari = ari
         self._name = name
-        self._mark, self._beat = variables(app)
+        self._mark_variable, self._heartbeat_variable = variable_names(app)
         self._lease = lease
-        self._every_s = every_s
+        self._interval_s = interval_s
         self._clock = clock
-        self._written = False
-        self._beats = 0
+        self._is_written = False
+        self._heartbeat = 0
         self.rival = ""
         """Error text while a rival has the calls, otherwise empty."""
 
-    async def no_rival(self) -> None:
+    async def wait_until_no_rival(self) -> None:
         """Wait until no live process of another realm has this Asterisk's calls, or until Asterisk can't be asked."""
-        seen, since, said = "", self._clock(), float("-inf")
+        seen, since, logged_at = "", self._clock(), float("-inf")
         while True:
             try:
-                found = parsed(await self._read(self._mark))
-                beat = await self._read(self._beat)
+                found = parse_mark(await self._read(self._mark_variable))
+                heartbeat = await self._read(self._heartbeat_variable)
             except AriError as error:
                 log.debug("owner mark not read", reason=str(error))
                 break
-            if found is None or found.realm == self._lease.realm or holder.is_dead(found.holder):
+            if found is None or found.realm == self._lease.realm or process_identity.is_dead(found.holder):
                 break
             now = self._clock()
-            if beat != seen:
+            if heartbeat != seen:
                 if seen:
-                    self.rival = rival(found, self._name)
-                seen, since = beat, now
-            elif now - since >= RIVAL_S:
+                    self.rival = describe_rival(found, self._name)
+                seen, since = heartbeat, now
+            elif now - since >= RIVAL_TIMEOUT_S:
                 break
-            if self.rival and now - said >= SAY_AGAIN_S:
-                said = now
+            if self.rival and now - logged_at >= LOG_INTERVAL_S:
+                logged_at = now
                 log.error("rival owner detected", reason=self.rival)
-            await asyncio.sleep(self._every_s / 2)
+            await asyncio.sleep(self._interval_s / 2)
         self.rival = ""
 
     async def run(self) -> None:
@@ -110,27 +110,27 @@ class OwnerMark:
                     return
             except AriError as error:
                 log.debug("owner mark not read", reason=str(error))
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(self._interval_s)
 
     async def _is_ours(self) -> bool:
-        if self._written:
-            found = parsed(await self._read(self._mark))
+        if self._is_written:
+            found = parse_mark(await self._read(self._mark_variable))
             if found is not None:
                 if found.token != self._lease.fencing_token:
                     return False
-                await self._count()
+                await self._increment_heartbeat()
                 return True
         # This is the first time, or Asterisk has restarted and lost its variables.
-        ours = Mark(self._lease.fencing_token, self._lease.realm, self._name, holder.current())
-        await self._write(self._mark, msgspec.json.encode(ours).decode())
-        self._written = True
-        await self._count()
+        ours = Mark(self._lease.fencing_token, self._lease.realm, self._name, process_identity.current())
+        await self._write(self._mark_variable, msgspec.json.encode(ours).decode())
+        self._is_written = True
+        await self._increment_heartbeat()
         return True
 
-    async def _count(self) -> None:
+    async def _increment_heartbeat(self) -> None:
         # The heartbeat has its own variable: rewriting the mark could overwrite that of a new owner.
-        self._beats += 1
-        await self._write(self._beat, f"{self._lease.fencing_token} {self._beats}")
+        self._heartbeat += 1
+        await self._write(self._heartbeat_variable, f"{self._lease.fencing_token} {self._heartbeat}")
 
     async def _read(self, variable: str) -> str:
         answer = await self._ari.request("GET", PATH, {"variable": variable})
@@ -140,13 +140,13 @@ class OwnerMark:
         await self._ari.request("POST", PATH, {"variable": variable, "value": value})
 
 
-def variables(app: str) -> tuple[str, str]:
+def variable_names(app: str) -> tuple[str, str]:
     """Return the names of the global variables that hold the mark and the heartbeat."""
     word = re.sub(r"\W", "_", app)
     return f"ARI_CONF_OWNER_{word}", f"ARI_CONF_BEAT_{word}"
 
 
-def parsed(text: str) -> Mark | None:
+def parse_mark(text: str) -> Mark | None:
     if not text:
         return None
     try:
@@ -155,11 +155,11 @@ def parsed(text: str) -> Mark | None:
         return Mark(text)  # earlier versions wrote the token alone
 
 
-def rival(mark: Mark, name: str) -> str:
-    whose = holder.describe(mark.holder) or "another process"
+def describe_rival(mark: Mark, name: str) -> str:
+    owner = process_identity.describe(mark.holder) or "another process"
     how = "using another Redis" if mark.name == name else f"under the name {mark.name}"
     return (
-        f"{whose} already serves this Asterisk, {how}: stop it, or set the same ARI_CONF_REDIS_URL and "
+        f"{owner} already serves this Asterisk, {how}: stop it, or set the same ARI_CONF_REDIS_URL and "
         "ARI_CONF_ASTERISK_NAME for both, so that one is the other's standby; until it exits, this process serves no "
         "calls"
     )

@@ -23,19 +23,19 @@ log = structlog.get_logger()
 
 State = Literal["waiting", "trying", "delivered", "dead"]
 
-MOST_LOOKED_AT = 4000
+MAX_EXAMINED = 4000
 """Maximum callbacks that one page, or the search for those of a conference, may examine."""
-MOST_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 4 * 1024 * 1024
 """Maximum bytes of their entries: ordinary ones have some hundred bytes, so only deliberately large ones reach this."""
-AT_ONCE = 8
+READ_BATCH = 8
 """Entries that are read in one piece."""
-LANES_AT_ONCE = 32
+MERGED_PARTITIONS = 32
 """Partitions whose callbacks are merged in order of time."""
-SCANNED_AT_ONCE = 1000
-MOST_LANES, MOST_SCANNED = 2000, 100_000
+SCAN_BATCH = 1000
+MAX_PARTITIONS, MAX_SCANNED = 2000, 100_000
 """Maximum partitions of the account that are listed; and maximum partitions of all accounts waiting for a retry that
 are searched for the account's own."""
-KEPT_MS = 7 * 24 * 3600 * 1000
+DELIVERED_TTL_MS = 7 * 24 * 3600 * 1000
 """Milliseconds to keep delivered callbacks: users look for them soon, and they contain phone numbers."""
 
 
@@ -62,47 +62,48 @@ def list_callbacks(
 
     Undelivered ones come first, then the others by the time of their outcome, the newest first. With a conference, only
     callbacks about it are listed."""
-    reading = _Reading(redis, auth_id)
-    found = islice(reading.callbacks(), MOST_LOOKED_AT)
+    reader = _HistoryReader(redis, auth_id)
+    found = islice(reader.callbacks(), MAX_EXAMINED)
     if conference_uuid is not None:
         about = [one for one in found if one.conference_uuid == conference_uuid]
         return len(about), about[offset : offset + limit]
     page = list(islice(found, offset, offset + limit))
     reached = offset + len(page) if page else 0
-    return (reached if reading.exhausted else max(min(reading.count(), MOST_LOOKED_AT), reached)), page
+    return (reached if reader.is_exhausted else max(min(reader.count(), MAX_EXAMINED), reached)), page
 
 
-class _Reading:
-    """Reader of one account's callbacks, which ends when MOST_BYTES have been read."""
+class _HistoryReader:
+    """Reader of one account's callbacks, which ends when MAX_BYTES have been read."""
 
     def __init__(self, redis: Any, auth_id: str) -> None:
         self._redis, self._auth_id = redis, auth_id
         self._keys = prefix(QUEUE)
-        self._left = MOST_BYTES
-        self._lanes = self._of_account()
+        self._bytes_left = MAX_BYTES
+        self._partitions = self._find_partitions()
 
     @property
-    def exhausted(self) -> bool:
-        return self._left <= 0
+    def is_exhausted(self) -> bool:
+        return self._bytes_left <= 0
 
     def count(self) -> int:
         pipe = self._redis.pipeline(transaction=False)
         pipe.llen(f"{self._keys}delivered:{self._auth_id}").xlen(f"{self._keys}dead:{self._auth_id}")
-        for lane in self._lanes:
-            pipe.llen(f"{self._keys}lane:{lane}")
+        for partition in self._partitions:
+            pipe.llen(f"{self._keys}lane:{partition}")
         return sum(pipe.execute())
 
     def callbacks(self) -> Iterator[CallbackStatus]:
-        lanes = list(self._lanes.items())
-        some = (lanes[first : first + LANES_AT_ONCE] for first in range(0, len(lanes), LANES_AT_ONCE))
-        waiting = (_newest_first(*(self._waiting(*lane) for lane in batch)) for batch in some)
+        partitions = list(self._partitions.items())
+        firsts = range(0, len(partitions), MERGED_PARTITIONS)
+        batches = (partitions[first : first + MERGED_PARTITIONS] for first in firsts)
+        waiting = (_newest_first(*(self._waiting(*partition) for partition in batch)) for batch in batches)
         return chain(chain.from_iterable(waiting), _newest_first(self._delivered(), self._dead()))
 
-    def _waiting(self, lane: str, due_ms: int | None) -> Iterator[CallbackStatus]:
+    def _waiting(self, partition: str, due_ms: int | None) -> Iterator[CallbackStatus]:
         # From the end: of most partitions only the last callback is needed.
         last, size = -1, 1
-        while not self.exhausted:
-            texts = self._redis.lrange(f"{self._keys}lane:{lane}", last - size + 1, last)
+        while not self.is_exhausted:
+            texts = self._redis.lrange(f"{self._keys}lane:{partition}", last - size + 1, last)
             for entry in self._entries(reversed(texts)):
                 # Only the first entry of a partition has attempts.
                 yield CallbackStatus(
@@ -110,54 +111,53 @@ class _Reading:
                 )
             if len(texts) < size:
                 return
-            last, size = last - size, AT_ONCE
+            last, size = last - size, READ_BATCH
 
     def _delivered(self) -> Iterator[CallbackStatus]:
         first = 0
-        while not self.exhausted:
-            texts = self._redis.lrange(f"{self._keys}delivered:{self._auth_id}", first, first + AT_ONCE - 1)
+        while not self.is_exhausted:
+            texts = self._redis.lrange(f"{self._keys}delivered:{self._auth_id}", first, first + READ_BATCH - 1)
             for entry in self._entries(texts):
                 at_ms = entry.tries[-1].at_ms + entry.tries[-1].ms if entry.tries else entry.at_ms
                 yield CallbackStatus("delivered", entry, at_ms)
-            if len(texts) < AT_ONCE:
+            if len(texts) < READ_BATCH:
                 return
-            first += AT_ONCE
+            first += READ_BATCH
 
     def _dead(self) -> Iterator[CallbackStatus]:
         for letter, size in dead_letters.newest(self._redis, self._auth_id):
-            self._left -= size
+            self._bytes_left -= size
             yield CallbackStatus("dead", letter.entry, letter.died_ms, letter_id=letter.id)
-            if self.exhausted:
+            if self.is_exhausted:
                 return
 
     def _entries(self, texts: Iterator[bytes]) -> Iterator[CallbackEntry]:
         for text in texts:
-            self._left -= len(text)
+            self._bytes_left -= len(text)
             try:
                 yield decode(text)
             except msgspec.MsgspecError as error:
                 log.warning("callback entry unreadable", auth_id=self._auth_id, reason=str(error), action="not listed")
 
-    def _of_account(self) -> dict[str, int | None]:
+    def _find_partitions(self) -> dict[str, int | None]:
         """Return the account's partitions, wherever they are -> epoch milliseconds when due; None: now."""
         found: dict[str, int | None] = {}
         cursor = 0
-        for _ in range(0, MOST_SCANNED, SCANNED_AT_ONCE):
-            asked = {"match": f"{self._auth_id}:*", "count": SCANNED_AT_ONCE}
-            cursor, some = self._redis.zscan(self._keys + "waiting", cursor, **asked)
-            found |= {lane.decode(): int(due) for lane, due in some}
-            if cursor == 0 or len(found) >= MOST_LANES:
+        for _ in range(0, MAX_SCANNED, SCAN_BATCH):
+            options = {"match": f"{self._auth_id}:*", "count": SCAN_BATCH}
+            cursor, scanned = self._redis.zscan(self._keys + "waiting", cursor, **options)
+            found |= {partition.decode(): int(due_ms) for partition, due_ms in scanned}
+            if cursor == 0 or len(found) >= MAX_PARTITIONS:
                 break
         pipe = self._redis.pipeline(transaction=False)
-        for flow in self._redis.lrange(f"{self._keys}flows:{self._auth_id}", 0, MOST_LANES - 1):
-            pipe.lrange(f"{self._keys}ready:{flow.decode()}", 0, MOST_LANES - 1)
+        for receiver in self._redis.lrange(f"{self._keys}flows:{self._auth_id}", 0, MAX_PARTITIONS - 1):
+            pipe.lrange(f"{self._keys}ready:{receiver.decode()}", 0, MAX_PARTITIONS - 1)
         for worker in self._redis.zrange(self._keys + "workers", 0, -1):
             pipe.hkeys(f"{self._keys}held:{worker.decode()}")
-        for some in pipe.execute():
-            for lane in some:
-                if lane.startswith(f"{self._auth_id}:".encode()):
-                    found.setdefault(lane.decode(), None)
-        return dict(islice(found.items(), MOST_LANES))
+        for partition in chain.from_iterable(pipe.execute()):
+            if partition.startswith(f"{self._auth_id}:".encode()):
+                found.setdefault(partition.decode(), None)
+        return dict(islice(found.items(), MAX_PARTITIONS))
 
 
 def _newest_first(*found: Iterator[CallbackStatus]) -> Iterator[CallbackStatus]:

@@ -5,7 +5,7 @@
 | ari_conf:commands:ASTERISK | stream: commands for the owner, in order |
 | ari_conf:commands-done:ASTERISK | stream id up to which commands are done |
 | ari_conf:reply:COMMAND | reply to a command, for a quarter of an hour |
-| ari_conf:replies:ASKER | pub/sub: "COMMAND REPLY" to the web process that sent the command |
+| ari_conf:replies:PROCESS | pub/sub: "COMMAND REPLY" to the web process that sent the command |
 
 Each command is executed exactly once: its reply, the owner's position in the stream, and the command's changes are one
 transaction. A command that the owner's death leaves undone is executed by the next owner, unless it has expired. A
@@ -21,7 +21,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import redis.asyncio
@@ -48,8 +48,9 @@ REPLY_KEPT_S = 15 * 60
 replies of some 300 bytes."""
 BLOCK_MS = 2000
 """Milliseconds of a blocking read: less than the time after which a silent connection counts as dead."""
-TRY_AGAIN_S = 0.5
-MOST_PLACE = 2**64
+RETRY_DELAY_S = 0.5
+INVALID_POSITION = 2**64
+"""Compares as greater than every number of a stream id."""
 READ_BATCH = 100
 REPLY_GRACE_S = 1.0
 MAX_CACHED_REPLIES = 2000
@@ -67,7 +68,7 @@ class CommandMessage(msgspec.Struct, frozen=True):
     """Addressed command as encoded by `snapshot`."""
     expires_at: int
     """Epoch milliseconds of the expiry, by Redis' clock."""
-    asker: str
+    sender: str
     within_ms: int = 0
     """Milliseconds until the expiry at the time of sending: if more are left, Redis' clock was set back. 0: unknown."""
 
@@ -85,16 +86,16 @@ def reply_key(command_id: str) -> str:
     return f"{PREFIX}reply:{command_id}"
 
 
-def replies_key(asker: str) -> str:
-    return f"{PREFIX}replies:{asker}"
+def replies_key(sender: str) -> str:
+    return f"{PREFIX}replies:{sender}"
 
 
 def _done_key(asterisk_name: str) -> str:
     return f"{PREFIX}commands-done:{asterisk_name}"
 
 
-def encode(addressed: Addressed, command_id: str, expires_at: int, asker: str, within_ms: int = 0) -> bytes:
-    return msgspec.json.encode(CommandMessage(command_id, snapshot(addressed), expires_at, asker, within_ms))
+def encode(addressed: Addressed, command_id: str, expires_at: int, sender: str, within_ms: int = 0) -> bytes:
+    return msgspec.json.encode(CommandMessage(command_id, snapshot(addressed), expires_at, sender, within_ms))
 
 
 def decode(message: CommandMessage) -> Addressed:
@@ -112,9 +113,16 @@ def encode_reply(reply: CommandReply) -> bytes:
 
 
 def decode_reply(text: bytes) -> CommandReply:
-    told = msgspec.json.decode(text)
-    body = ((name, tuple(value) if isinstance(value, list) else value) for name, value in told["body"].items())
-    return CommandReply(told["command_id"], told["status"], tuple(body))
+    decoded = msgspec.json.decode(text)
+    body = ((name, tuple(value) if isinstance(value, list) else value) for name, value in decoded["body"].items())
+    return CommandReply(decoded["command_id"], decoded["status"], tuple(body))
+
+
+class CommandOrigin(NamedTuple):
+    position: str
+    """Stream id of the command; "" if the stream no longer has it."""
+    sender: str
+    """Name of the web process; "" if it is unknown."""
 
 
 class CommandConsumer:
@@ -125,7 +133,7 @@ class CommandConsumer:
         client: redis.asyncio.Redis,
         asterisk_name: str,
         deliver: Callable[[CommandReceived | AccountWatched], None],
-        asterisk_is_there: Callable[[], bool],
+        is_asterisk_reachable: Callable[[], bool],
         reply: Callable[[CommandReply], None],
         first_connection: Callable[[], Awaitable[object]],
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -135,15 +143,15 @@ class CommandConsumer:
         self._redis = client
         self._name = asterisk_name
         self._deliver = deliver
-        self._asterisk_is_there = asterisk_is_there
+        self._is_asterisk_reachable = is_asterisk_reachable
         self._reply = reply
         self._first_connection = first_connection
         self._now_ms = now_ms
-        self._place: str | None = None
+        self._position: str | None = None
         """Stream id of the last command that was read."""
-        self._askers: dict[str, tuple[str, str]] = {}
-        """Command id -> (its stream id, the name of the web process), until the reply."""
-        self._replied: dict[str, CommandReply] = {}
+        self._origins: dict[str, CommandOrigin] = {}
+        """Command id -> its origin, until the reply."""
+        self._cached_replies: dict[str, CommandReply] = {}
         """Latest replies: a command that is sent twice, because its reply came too late, is executed once."""
 
     async def run(self) -> None:
@@ -151,32 +159,32 @@ class CommandConsumer:
             async with asyncio.timeout(FIRST_CONNECTION_S):
                 # A reply of 503 now would be the end of the commands that the previous owner left undone.
                 await self._first_connection()
-        away = LogThrottle()
+        outage = LogThrottle()
         while True:
             try:
                 await self._read()
-                away.well()
+                outage.well()
             except (RedisError, OSError) as error:
-                if away.due():
+                if outage.due():
                     log.warning("command read failed", reason=str(error) or type(error).__name__)
-                await asyncio.sleep(TRY_AGAIN_S)
+                await asyncio.sleep(RETRY_DELAY_S)
 
     async def _read(self) -> None:
-        if self._place is None:
-            self._place = await self._done()
-        streams: dict[Any, Any] = {queue_key(self._name): self._place}
+        if self._position is None:
+            self._position = await self._done()
+        streams: dict[Any, Any] = {queue_key(self._name): self._position}
         found = cast(Any, await self._redis.xread(streams, count=READ_BATCH, block=BLOCK_MS))
         if not found:
             return
-        asked = boottime()
+        asked_at = boottime()
         redis_ms = await _redis_ms(self._redis)
         for _, entries in found.items() if isinstance(found, dict) else found:
             # With RESP3 the entries of a stream are in one more list.
             for entry in entries[0] if entries and isinstance(entries[0], list) else entries:
-                self._place = entry[0].decode()
+                self._position = entry[0].decode()
                 # Redis' clock is not beyond this, however long this process was suspended since it asked.
                 self._on_message(
-                    self._place, entry[1].get(b"command", b""), redis_ms + int((boottime() - asked) * 1000) + 1
+                    self._position, entry[1].get(b"command", b""), redis_ms + int((boottime() - asked_at) * 1000) + 1
                 )
 
     async def _done(self) -> str:
@@ -188,15 +196,15 @@ class CommandConsumer:
         if not done:
             return "0"
         newest = await cast(Any, self._redis.xrevrange(queue_key(self._name), count=1))
-        return done.decode() if newest and _numbers(done) <= _numbers(newest[0][0]) else "0"
+        return done.decode() if newest and _position_numbers(done) <= _position_numbers(newest[0][0]) else "0"
 
-    def begin_anew(self) -> None:
+    def reset_position(self) -> None:
         """Read the position again after Redis lost its data: the new stream may have lower ids. Old commands expire."""
-        self._place = None
+        self._position = None
         # Their ids are those of the old stream, and must not mark commands of the new one as done.
-        self._askers = {command_id: ("", asker) for command_id, (_, asker) in self._askers.items()}
+        self._origins = {command_id: CommandOrigin("", origin.sender) for command_id, origin in self._origins.items()}
 
-    def _on_message(self, place: str, text: bytes, redis_ms: int) -> None:
+    def _on_message(self, position: str, text: bytes, redis_ms: int) -> None:
         """Deliver a command. `redis_ms` is the latest time that Redis' clock may show now."""
         try:
             queued = msgspec.json.decode(text, type=CommandMessage)
@@ -212,13 +220,13 @@ class CommandConsumer:
         if isinstance(addressed, ForNode):
             self._deliver_event(AccountWatched(addressed.command.auth_id, expires_at))
             return
-        self._askers[queued.command_id] = (place, queued.asker)
-        if not self._asterisk_is_there():
+        self._origins[queued.command_id] = CommandOrigin(position, queued.sender)
+        if not self._is_asterisk_reachable():
             # Spec: "503 with Retry-After when the call's Asterisk can't be reached"
-            away = (("error", "the call's Asterisk is unreachable: try again"),)
-            self._reply(CommandReply(queued.command_id, 503, away))
+            unreachable = (("error", "the call's Asterisk is unreachable: try again"),)
+            self._reply(CommandReply(queued.command_id, 503, unreachable))
             return
-        if (reply := self._replied.get(queued.command_id)) is not None:
+        if (reply := self._cached_replies.get(queued.command_id)) is not None:
             self._reply(reply)
             return
         self._deliver_event(CommandReceived(queued.command_id, addressed, expires_at))
@@ -228,24 +236,24 @@ class CommandConsumer:
             self._deliver(event)
         except Exception as error:
             # One command that raises must not block all others.
-            self._askers.pop(getattr(event, "command_id", ""), None)
+            self._origins.pop(getattr(event, "command_id", ""), None)
             log.error("command raised", exc_info=error, hint=REPORT_HINT)
 
     def reply_writer(self, reply: CommandReply) -> Callable[[Any], Any]:
         """Return a function that adds the reply to the transaction of the command's step, and may run twice."""
-        place, asker = self._askers.pop(reply.command_id, ("", ""))
+        position, sender = self._origins.pop(reply.command_id, CommandOrigin("", ""))
         if reply.status != 503:
-            self._replied[reply.command_id] = reply
-            if len(self._replied) > MAX_CACHED_REPLIES:
-                del self._replied[next(iter(self._replied))]
+            self._cached_replies[reply.command_id] = reply
+            if len(self._cached_replies) > MAX_CACHED_REPLIES:
+                del self._cached_replies[next(iter(self._cached_replies))]
         text = encode_reply(reply)
 
         def add(pipe: Any) -> None:
             pipe.set(reply_key(reply.command_id), text, ex=REPLY_KEPT_S)
-            if place:
-                pipe.set(_done_key(self._name), place)
-            if asker:
-                pipe.publish(replies_key(asker), f"{reply.command_id} ".encode() + text)
+            if position:
+                pipe.set(_done_key(self._name), position)
+            if sender:
+                pipe.publish(replies_key(sender), f"{reply.command_id} ".encode() + text)
 
         return add
 
@@ -261,21 +269,21 @@ class CommandClient:
 
     async def receive_replies(self) -> None:
         """Receive replies, indefinitely."""
-        away = LogThrottle()
+        outage = LogThrottle()
         while True:
             pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
             try:
                 await pubsub.subscribe(replies_key(self._name))
                 self._subscribed.set()
-                away.well()
+                outage.well()
                 while True:
                     message = await pubsub.get_message(timeout=BLOCK_MS / 1000)
                     if message is not None:
-                        self._heard(message["data"])
+                        self._on_reply(message["data"])
             except (RedisError, OSError) as error:
-                if away.due():
+                if outage.due():
                     log.warning("reply read failed", reason=str(error) or type(error).__name__)
-                await asyncio.sleep(TRY_AGAIN_S)
+                await asyncio.sleep(RETRY_DELAY_S)
             finally:
                 self._subscribed.clear()
                 await pubsub.aclose()  # type: ignore[no-untyped-call]
@@ -320,7 +328,7 @@ class CommandClient:
         found = await cast(Any, self._redis.get(reply_key(command_id)))
         return decode_reply(found) if found else None
 
-    def _heard(self, message: bytes) -> None:
+    def _on_reply(self, message: bytes) -> None:
         command_id, _, text = message.partition(b" ")
         waiting = self._waiting.get(command_id.decode(errors="replace"))
         if waiting is None or waiting.done():
@@ -338,7 +346,7 @@ async def _redis_ms(client: redis.asyncio.Redis) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
-def _numbers(place: bytes) -> tuple[int, ...]:
+def _position_numbers(position: bytes) -> tuple[int, ...]:
     """Return a stream id in a comparable form. A text that is none compares as the greatest."""
-    numbers = place.split(b"-")
-    return tuple(map(int, numbers)) if all(map(bytes.isdigit, numbers)) else (MOST_PLACE,)
+    numbers = position.split(b"-")
+    return tuple(map(int, numbers)) if all(map(bytes.isdigit, numbers)) else (INVALID_POSITION,)

@@ -21,11 +21,11 @@ log = structlog.get_logger()
 
 Fields = dict[bytes, bytes]
 
-AT_ONCE = 8
+READ_BATCH = 8
 """Entries that are read in one piece."""
-MOST_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 4 * 1024 * 1024
 """Maximum bytes of entries in one list."""
-PACE_MS = 20
+RESEND_INTERVAL_MS = 20
 """Milliseconds between callbacks that are resent together: their receiver failed before."""
 
 
@@ -33,7 +33,7 @@ PACE_MS = 20
 class DeadLetter:
     id: str
     """Stream id; begins with the epoch milliseconds at which the callback was dead-lettered."""
-    lane: str
+    partition: str
     entry: CallbackEntry
 
     @property
@@ -44,8 +44,8 @@ class DeadLetter:
 def list_newest(redis: Redis, auth_id: str, limit: int = 100, before: str | None = None) -> list[DeadLetter]:
     """Return an account's dead letters, the newest first; with `before`, those older than that id.
 
-    Their entries have at most MOST_BYTES, so there may be fewer than `limit` although more exist."""
-    found, left = list[DeadLetter](), MOST_BYTES
+    Their entries have at most MAX_BYTES, so there may be fewer than `limit` although more exist."""
+    found, left = list[DeadLetter](), MAX_BYTES
     for letter, size in newest(redis, auth_id, before):
         left -= size
         if found and left < 0:
@@ -60,11 +60,11 @@ def newest(redis: Redis, auth_id: str, before: str | None = None) -> Iterator[tu
     """Yield (dead letter, bytes of its entry), the newest first, read piece by piece."""
     while True:
         end = f"({before}" if before else "+"
-        found = cast("list[tuple[bytes, Fields]]", redis.xrevrange(_key(auth_id), end, "-", count=AT_ONCE))
+        found = cast("list[tuple[bytes, Fields]]", redis.xrevrange(_key(auth_id), end, "-", count=READ_BATCH))
         for id, fields in found:
-            if letter := _letter(id, fields):
+            if letter := _decode(id, fields):
                 yield letter, len(fields[b"entry"])
-        if len(found) < AT_ONCE:
+        if len(found) < READ_BATCH:
             return
         before = found[-1][0].decode()
 
@@ -75,30 +75,35 @@ def count(redis: Redis, auth_id: str) -> int:
 
 def get(redis: Redis, auth_id: str, id: str) -> DeadLetter | None:
     found = cast("list[tuple[bytes, Fields]]", redis.xrange(_key(auth_id), id, id))
-    return _letter(*found[0]) if found else None
+    return _decode(*found[0]) if found else None
 
 
-def resend(redis: Redis, auth_id: str, ids: list[str] | None = None, most: int | None = None) -> int:
-    """Move dead letters to the ends of their partitions, with their attempts cleared; return how many were moved.
+def resend(redis: Redis, auth_id: str, ids: Iterable[str]) -> int:
+    """Move dead letters to the ends of their partitions, in this order, with their attempts cleared.
 
-    `ids` are moved in their order. Without `ids` all are moved, `most` at most, the oldest first, and one starts every
-    PACE_MS. A script moves each atomically. A dead letter that no longer exists does not count."""
-    lanes, sent, after = PartitionedQueue(redis, QUEUE), 0, "-"
-    if ids is not None:
-        chosen = [letter for id in ids if (letter := get(redis, auth_id, id))]
-        return lanes.requeue_dead_letters(auth_id, [(letter.id, _fresh(letter)) for letter in chosen])
+    Return how many were moved. A script moves each atomically. A dead letter that no longer exists does not count."""
+    letters = [letter for id in ids if (letter := get(redis, auth_id, id))]
+    return PartitionedQueue(redis, QUEUE).requeue_dead_letters(auth_id, _without_attempts(letters))
+
+
+def resend_all(redis: Redis, auth_id: str, max_resent: int | None = None) -> int:
+    """Move all dead letters as `resend` does, the oldest first, `max_resent` at most; return how many were moved.
+
+    One starts every RESEND_INTERVAL_MS."""
+    queue, resent, after = PartitionedQueue(redis, QUEUE), 0, "-"
     found = cast("list[tuple[bytes, Fields]]", redis.xrevrange(_key(auth_id), count=1))
-    end = found[0][0].decode() if found else "-"  # those that fail again in the meantime are not resent
-    while most is None or sent < most:
-        count = AT_ONCE if most is None else min(AT_ONCE, most - sent)
-        found = cast("list[tuple[bytes, Fields]]", redis.xrange(_key(auth_id), after, end, count=count))
+    newest_at_start = found[0][0].decode() if found else "-"  # those that fail again in the meantime are not resent
+    while max_resent is None or resent < max_resent:
+        count = READ_BATCH if max_resent is None else min(READ_BATCH, max_resent - resent)
+        found = cast("list[tuple[bytes, Fields]]", redis.xrange(_key(auth_id), after, newest_at_start, count=count))
         if not found:
             break
-        letters = [letter for each in found if (letter := _letter(*each))]
-        pairs = [(letter.id, _fresh(letter)) for letter in letters]
-        sent += lanes.requeue_dead_letters(auth_id, pairs, pace_ms=PACE_MS, before=sent)
+        letters = [letter for id, fields in found if (letter := _decode(id, fields))]
+        resent += queue.requeue_dead_letters(
+            auth_id, _without_attempts(letters), pace_ms=RESEND_INTERVAL_MS, moved_before=resent
+        )
         after = f"({found[-1][0].decode()}"
-    return sent
+    return resent
 
 
 def trim_expired(redis: Redis, auth_ids: Iterable[str], kept_ms: int) -> None:
@@ -110,11 +115,12 @@ def trim_expired(redis: Redis, auth_ids: Iterable[str], kept_ms: int) -> None:
     pipe.execute()
 
 
-def _fresh(letter: DeadLetter) -> bytes:
-    return encode(msgspec.structs.replace(letter.entry, tries=(), reason=None))
+def _without_attempts(letters: Iterable[DeadLetter]) -> list[tuple[str, bytes]]:
+    """Return (id, entry to append) of each dead letter."""
+    return [(letter.id, encode(msgspec.structs.replace(letter.entry, tries=(), reason=None))) for letter in letters]
 
 
-def _letter(id: bytes, fields: Fields) -> DeadLetter | None:
+def _decode(id: bytes, fields: Fields) -> DeadLetter | None:
     """Return the dead letter; None if another version wrote it. It then stays, and does not affect the others."""
     try:
         return DeadLetter(id.decode(), fields[b"lane"].decode(), decode(fields[b"entry"]))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2s
 from itertools import chain, islice
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,20 +15,21 @@ from redis import Redis
 from ari_conf.core.effects import PostCallback
 from ari_conf.core.elements import without_login
 from ari_conf.errors import CallbackTooLong
-from ari_conf.queues.partitioned_queue import prefix
+from ari_conf.queues.partitioned_queue import Outcome, prefix
 
 QUEUE = "callbacks"
-MOST_BYTES = 64 * 1024
+DROPPED = "dropped"
+"""Field of the counts for entries that found no room; the others are outcomes."""
+MAX_BYTES = 64 * 1024
 """Maximum bytes of a callback's entry. A longer one is not sent, and is reported in the account's problems."""
-MOST_TRANSCRIPTION_BYTES = 1024 * 1024
+MAX_TRANSCRIPTION_BYTES = 1024 * 1024
 """Maximum bytes of an entry with the transcription of a recording, of up to four hours."""
-ALL = 1 << 40
-MOST_FLOWS = 10_000
+NO_LIMIT = 1 << 40
+MAX_RECEIVERS = 10_000
 """Maximum receivers whose partitions are counted for the metrics."""
-SHOWN = 200
+MAX_URL_LENGTH = 200
 """Maximum characters of a URL in a problem."""
-PartitionState = tuple[Literal["ready", "leased", "waiting"], int]
-"""Place of a partition; if it is waiting, milliseconds until it is due."""
+PartitionState = Literal["ready", "leased", "waiting"]
 T = TypeVar("T")
 
 
@@ -73,22 +74,22 @@ def _hash(*parts: str) -> str:
 
 
 def partition_key(callback: PostCallback) -> str:
-    """Return ACCOUNT:ORIGIN:LANE; the origin is the receiver. Spec: "The callbacks of one conference to one URL"."""
+    """Return ACCOUNT:ORIGIN:HASH; the origin is the receiver. Spec: "The callbacks of one conference to one URL"."""
     parts = urlsplit(callback.url)
     receiver = parts.netloc.rpartition("@")[2].lower()
     return f"{callback.auth_id}:{_hash(parts.scheme, receiver)}:{_hash(callback.ordering_scope, callback.url)}"
 
 
-def enqueue_item(callback: PostCallback, now_ms: int, most_bytes: int = MOST_BYTES) -> tuple[str, bytes]:
-    """Return (partition, JSON) for `partitioned_queue.enqueue`. Raises CallbackTooLong beyond `most_bytes`."""
-    kept = encode(CallbackEntry(callback.auth_id, callback.url, callback.method, callback.params, now_ms))
-    if len(kept) > most_bytes:
+def enqueue_item(callback: PostCallback, now_ms: int, max_bytes: int = MAX_BYTES) -> tuple[str, bytes]:
+    """Return (partition, JSON) for `partitioned_queue.enqueue`. Raises CallbackTooLong beyond `max_bytes`."""
+    entry = encode(CallbackEntry(callback.auth_id, callback.url, callback.method, callback.params, now_ms))
+    if len(entry) > max_bytes:
         url = without_login(callback.url.partition("?")[0].partition("#")[0])
         raise CallbackTooLong(
-            f"a callback to {url[:SHOWN]} was dropped: it takes {len(kept)} bytes, at most {most_bytes} are allowed; "
-            "shorten what makes it so long, such as a URL or SIP headers"
+            f"a callback to {url[:MAX_URL_LENGTH]} was dropped: it takes {len(entry)} bytes, at most {max_bytes} are "
+            "allowed; shorten what makes it so long, such as a URL or SIP headers"
         )
-    return partition_key(callback), kept
+    return partition_key(callback), entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +100,34 @@ class PartitionStatus:
     depth: int
     oldest_ms: int
     """Age of its first callback, in milliseconds."""
-    state: Literal["ready", "leased", "waiting"]
+    state: PartitionState
     due_in_ms: int = 0
     """Milliseconds until the next attempt in state waiting."""
+
+
+class PartitionPlace(NamedTuple):
+    """Place of a partition in its queue."""
+
+    state: PartitionState
+    due_in_ms: int = 0
+    """Milliseconds until the next attempt in state waiting."""
+
+
+class PartitionHead(NamedTuple):
+    """Partition, its place and its first entry."""
+
+    partition: str
+    place: PartitionPlace
+    length: int
+    """Number of entries."""
+    first_entry: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class QueueTotals:
     waiting: int
     """Undelivered callbacks in all partitions."""
-    lanes: int
+    partitions: int
     workers: int
     threads: int
     delivered: int
@@ -122,82 +141,88 @@ class QueueTotals:
 def list_partitions(client: Redis, limit: int = 1000) -> list[PartitionStatus]:
     """Return the partitions, the one with the oldest callback first; at most `limit` are examined."""
     now_ms, found = _now_ms(client), []
-    for lane, (state, due), depth, head in partition_heads(client, QUEUE, limit):
+    for head in partition_heads(client, QUEUE, limit):
         try:
-            first = decode(head)
+            first = decode(head.first_entry)
         except msgspec.MsgspecError:  # the worker logs it
             continue
-        found.append(PartitionStatus(lane, first.auth_id, first.url, depth, max(0, now_ms - first.at_ms), state, due))
-    return sorted(found, key=lambda lane: -lane.oldest_ms)
+        age_ms = max(0, now_ms - first.at_ms)
+        found.append(PartitionStatus(head.partition, first.auth_id, first.url, head.length, age_ms, *head.place))
+    return sorted(found, key=lambda partition: -partition.oldest_ms)
 
 
-def partition_heads(client: Redis, queue: str, limit: int = 1000) -> list[tuple[str, PartitionState, int, bytes]]:
-    """Return (partition, its place, number of entries, first entry) for the partitions of a queue."""
+def partition_heads(client: Redis, queue: str, limit: int = 1000) -> list[PartitionHead]:
+    """Return the partitions of a queue that have entries; at most `limit` are examined."""
     redis: Any = client  # by redis-py's types, answers could be str as well
     keys, places, found = prefix(queue), _places(redis, queue, limit), []
-    for some in _chunks(list(places)[:limit], 500):
+    for partitions in _chunks(list(places)[:limit], 500):
         pipe = redis.pipeline(transaction=False)
-        for lane in some:
-            pipe.llen(f"{keys}lane:{lane}").lindex(f"{keys}lane:{lane}", 0)
+        for partition in partitions:
+            pipe.llen(f"{keys}lane:{partition}").lindex(f"{keys}lane:{partition}", 0)
         answers = pipe.execute()
-        for lane, depth, head in zip(some, answers[::2], answers[1::2], strict=True):
-            if head is not None:  # otherwise it was emptied in the meantime
-                found.append((lane, places[lane], depth, head))
+        for partition, length, first_entry in zip(partitions, answers[::2], answers[1::2], strict=True):
+            if first_entry is not None:  # otherwise it was emptied in the meantime
+                found.append(PartitionHead(partition, places[partition], length, first_entry))
     return found
 
 
-def _places(redis: Any, queue: str, limit: int) -> dict[str, PartitionState]:
+def _places(redis: Any, queue: str, limit: int) -> dict[str, PartitionPlace]:
     """Return the place of each partition, without a scan of all keys: there may be millions of others."""
     keys, now_ms = prefix(queue), _now_ms(redis)
-    places: dict[str, PartitionState] = {}
+    ready, leased = PartitionPlace("ready"), PartitionPlace("leased")
+    places: dict[str, PartitionPlace] = {}
     # In the order in which partitions move: one that moves in the meantime is found twice, but not missed.
-    places.update((lane, ("ready", 0)) for lane in _ready(redis, queue, limit))
+    places.update((partition, ready) for partition in _ready_partitions(redis, queue, limit))
     for worker in _workers(redis, queue):
-        places.update((lane.decode(), ("leased", 0)) for lane in redis.hkeys(f"{keys}held:{worker}"))
-    for lane, due in redis.zrange(keys + "waiting", 0, limit - 1, withscores=True):
-        places[lane.decode()] = ("waiting", max(0, int(due) - now_ms))
-    places.update((lane, ("ready", 0)) for lane in _ready(redis, queue, limit))
+        places.update((partition.decode(), leased) for partition in redis.hkeys(f"{keys}held:{worker}"))
+    for partition, due_ms in redis.zrange(keys + "waiting", 0, limit - 1, withscores=True):
+        places[partition.decode()] = PartitionPlace("waiting", max(0, int(due_ms) - now_ms))
+    places.update((partition, ready) for partition in _ready_partitions(redis, queue, limit))
     return places
 
 
 def totals(client: Redis, queue: str = QUEUE) -> QueueTotals:
     """Return the totals of a queue. For recordings and transcriptions, `delivered` counts finished jobs."""
     redis: Any = client
-    keys, lanes, waiting = prefix(queue), 0, 0
-    for some in _chunks(_places(redis, queue, ALL), 500):
+    keys, number, waiting = prefix(queue), 0, 0
+    for partitions in _chunks(_places(redis, queue, NO_LIMIT), 500):
         pipe = redis.pipeline(transaction=False)
-        for lane in some:
-            pipe.llen(f"{keys}lane:{lane}")
-        depths = pipe.execute()
-        lanes, waiting = lanes + sum(1 for depth in depths if depth), waiting + sum(depths)
-    counts = {word.decode(): int(count) for word, count in redis.hgetall(keys + "counts").items()}
+        for partition in partitions:
+            pipe.llen(f"{keys}lane:{partition}")
+        lengths = pipe.execute()
+        number, waiting = number + sum(1 for length in lengths if length), waiting + sum(lengths)
     threads = [int(n) for n in redis.hvals(keys + "threads")]
-    words = (counts.get(word, 0) for word in ("done", "retry", "dead", "dropped"))
-    return QueueTotals(waiting, lanes, len(threads), sum(threads), *words)
+    outcomes = _outcome_counts(redis.hgetall(keys + "counts"))
+    return QueueTotals(waiting, number, len(threads), sum(threads), *outcomes)
 
 
 def counted(client: Redis, queue: str = QUEUE) -> QueueTotals:
     """Return the totals from running counters, at a cost that does not grow with the number of queued entries.
 
-    Of more than MOST_FLOWS receivers, the partitions of the others are left out."""
+    Of more than MAX_RECEIVERS receivers, the partitions of the others are left out."""
     redis: Any = client
     keys = prefix(queue)
     pipe = redis.pipeline(transaction=False)
     pipe.zcard(keys + "waiting").hgetall(keys + "counts").hvals(keys + "threads").hvals(keys + "entries")
-    lanes, counts, threads, entries = pipe.execute()
-    workers = _workers(redis, queue)
-    for worker in workers:
+    partitions, counts, threads, entries = pipe.execute()
+    for worker in _workers(redis, queue):
         pipe.hlen(f"{keys}held:{worker}")
-    lanes += sum(pipe.execute())
-    for some in _chunks(islice(_flows(redis, queue), MOST_FLOWS), 500):
-        for flow in some:
-            pipe.llen(f"{keys}ready:{flow}")
-        lanes += sum(pipe.execute())
+    partitions += sum(pipe.execute())
+    for receivers in _chunks(islice(_ready_receivers(redis, queue), MAX_RECEIVERS), 500):
+        for receiver in receivers:
+            pipe.llen(f"{keys}ready:{receiver}")
+        partitions += sum(pipe.execute())
     # In the other queues each partition has one entry.
-    waiting = sum(map(int, entries)) if queue == QUEUE else lanes
-    known = {word.decode(): int(count) for word, count in counts.items()}
-    words = (known.get(word, 0) for word in ("done", "retry", "dead", "dropped"))
-    return QueueTotals(waiting, lanes, len(threads), sum(map(int, threads)), *words)
+    waiting = sum(map(int, entries)) if queue == QUEUE else partitions
+    return QueueTotals(waiting, partitions, len(threads), sum(map(int, threads)), *_outcome_counts(counts))
+
+
+def _outcome_counts(counts: dict[bytes, bytes]) -> tuple[int, int, int, int]:
+    """Return the numbers of delivered, retried, dead-lettered and dropped entries."""
+    delivered, retried, dead, dropped = (
+        int(counts.get(outcome.encode(), 0)) for outcome in (Outcome.ACK, Outcome.RETRY, Outcome.DEAD_LETTER, DROPPED)
+    )
+    return delivered, retried, dead, dropped
 
 
 def _now_ms(redis: Redis) -> int:
@@ -209,25 +234,25 @@ def _workers(redis: Any, queue: str) -> list[str]:
     return [worker.decode() for worker in redis.zrange(prefix(queue) + "workers", 0, -1)]
 
 
-def _ready(redis: Any, queue: str, limit: int) -> Iterator[str]:
+def _ready_partitions(redis: Any, queue: str, limit: int) -> Iterator[str]:
     keys = prefix(queue)
-    for some in _chunks(_flows(redis, queue), 100):
+    for receivers in _chunks(_ready_receivers(redis, queue), 100):
         pipe = redis.pipeline(transaction=False)
-        for flow in some:
-            pipe.lrange(f"{keys}ready:{flow}", 0, limit - 1)
-        for lane in chain.from_iterable(pipe.execute()):
-            yield lane.decode()
+        for receiver in receivers:
+            pipe.lrange(f"{keys}ready:{receiver}", 0, limit - 1)
+        for partition in chain.from_iterable(pipe.execute()):
+            yield partition.decode()
             limit -= 1
             if limit <= 0:
                 return
 
 
-def _flows(redis: Any, queue: str) -> Iterator[str]:
+def _ready_receivers(redis: Any, queue: str) -> Iterator[str]:
     """Yield the receivers with ready partitions."""
     keys = prefix(queue)
     for account in redis.lrange(keys + "accounts", 0, -1):
-        for flow in redis.lrange(f"{keys}flows:{account.decode()}", 0, -1):
-            yield flow.decode()
+        for receiver in redis.lrange(f"{keys}flows:{account.decode()}", 0, -1):
+            yield receiver.decode()
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -7,6 +7,9 @@ entry stays there until it is settled. A partition with entries is in exactly on
     held:WORKER     a hash, partition -> claim number: being processed by a thread of that worker
     waiting         a sorted set by time: waits for its next attempt
 
+`wakeups` is a list of wake-up ids, each of which starts one thread of a worker. `tokens` has those that no thread has
+answered yet: scripts issue as many as there are free threads worth starting, never more.
+
 `accounts` lists the accounts with ready receivers, `flows:ACCOUNT` the receivers with ready partitions. Both rotate, so
 that each gets its turn after every single entry. `failing:RECEIVER` and `failing:ACCOUNT` record recent failures:
 partitions of such a receiver stay ready, but are handed out more rarely (docs/guide/callbacks.md, "When a receiver
@@ -21,22 +24,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, cast
 
 from redis import Redis
 from redis.commands.core import Script
 from redis.exceptions import NoScriptError
 
+from ari_conf.common import lua
 from ari_conf.common.redis_keys import PREFIX
-from ari_conf.queues import scripts
 
 WORKER_LEASE_MS = 6_000
 LEASE_MARGIN_MS = 4_500
-"""Minimum milliseconds that are left of a lease after each claim, which renews the lease only if less is left."""
+"""Minimum milliseconds that are left of a lease after each request, which renews the lease only if less is left."""
 HEARTBEAT_MS = 1_000
 WAKEUP_LOST_MS = 2_000
 """Milliseconds after which a wake-up that no worker has answered counts as lost."""
+
+ENQUEUE = lua.load("ari_conf.queues.scripts.enqueue")
+CLAIM = lua.load("ari_conf.queues.scripts.claim")
+SETTLE = lua.load("ari_conf.queues.scripts.settle")
+SETTLE_AND_CLAIM = lua.load("ari_conf.queues.scripts.settle_and_claim")
+HEARTBEAT = lua.load("ari_conf.queues.scripts.heartbeat")
+DEREGISTER = lua.load("ari_conf.queues.scripts.deregister")
+ISSUE_WAKEUPS = lua.load("ari_conf.queues.scripts.issue_wakeups")
+REQUEUE_DEAD_LETTERS = lua.load("ari_conf.queues.scripts.requeue_dead_letters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,126 +61,199 @@ class ClaimedEntry:
     """True if the receiver has failed for so long that nothing is sent now, and the entry does not wait for it."""
 
 
+class Outcome(StrEnum):
+    """Outcome of a claimed entry. The values are fields of the counts in Redis as well."""
+
+    ACK = "done"
+    RELEASE = "back"
+    RETRY = "retry"
+    DEAD_LETTER = "dead"
+
+
+class AccountProblem(NamedTuple):
+    """Problem to add to an account's list."""
+
+    list_key: str
+    problem: bytes
+    """The problem as JSON."""
+    max_problems: int
+    """Maximum problems to keep in the list."""
+
+
 @dataclass(frozen=True, slots=True)
 class Disposition:
-    """Disposition of the claimed entry `taken`, created by one of the functions below."""
+    """Disposition of a claimed entry, created by one of the functions below."""
 
-    taken: ClaimedEntry
-    word: str
-    arguments: tuple[bytes | str | int, ...] = field(default=())
+    claimed: ClaimedEntry
+    outcome: Outcome
     wasted: int = 0
     """Failed requests to add to the receiver's count; a negative number takes as many off it."""
+    entry: bytes = b""
+    """New content of the entry; empty if nothing of it is kept."""
+    delay_ms: int = 0
+    """Milliseconds until the next attempt."""
+    max_kept: int = 0
+    """Maximum entries to keep of the account's dead letters, or of its delivered entries."""
+    ttl_ms: int = 0
+    """Milliseconds to keep them: each dead letter, or all delivered entries after the latest."""
+    problem: AccountProblem | None = None
+    reason: str = ""
+    """Reason for a retry, release or dead letter, for Celery's events; it is not stored."""
 
 
-def ack(taken: ClaimedEntry, entry: bytes = b"", kept: int = 0, kept_ms: int = 1, *, wasted: int = 0) -> Disposition:
-    """Remove the entry. A given `entry` is kept among the account's newest `kept`, until `kept_ms` after the latest."""
-    return Disposition(taken, "done", (entry, kept, kept_ms) if entry and kept else (), wasted)
+def ack(
+    claimed: ClaimedEntry, entry: bytes = b"", max_kept: int = 0, ttl_ms: int = 1, *, wasted: int = 0
+) -> Disposition:
+    """Remove the entry. A given `entry` is kept among the account's newest `max_kept`, `ttl_ms` after the latest."""
+    if not (entry and max_kept):
+        return Disposition(claimed, Outcome.ACK, wasted)
+    return Disposition(claimed, Outcome.ACK, wasted, entry, max_kept=max_kept, ttl_ms=ttl_ms)
 
 
-def release(taken: ClaimedEntry) -> Disposition:
+def release(claimed: ClaimedEntry, reason: str = "") -> Disposition:
     """Give back an entry that was not attempted, for any worker."""
-    return Disposition(taken, "back")
+    return Disposition(claimed, Outcome.RELEASE, reason=reason)
 
 
-def retry(taken: ClaimedEntry, entry: bytes, delay_ms: int, *, wasted: int = 0) -> Disposition:
-    return Disposition(taken, "retry", (entry, delay_ms), wasted)
+def retry(claimed: ClaimedEntry, entry: bytes, delay_ms: int, reason: str = "", *, wasted: int = 0) -> Disposition:
+    return Disposition(claimed, Outcome.RETRY, wasted, entry, delay_ms=delay_ms, reason=reason)
 
 
 def dead_letter(
-    taken: ClaimedEntry,
+    claimed: ClaimedEntry,
     entry: bytes,
-    kept: int,
-    kept_ms: int,
-    told: tuple[str, bytes, int] | None = None,
+    max_kept: int,
+    ttl_ms: int,
+    problem: AccountProblem | None = None,
+    reason: str = "",
     *,
     wasted: int = 0,
 ) -> Disposition:
-    """Move the entry from its partition to the account's dead letters: the newest `kept` of them, for `kept_ms`.
+    """Move the entry from its partition to the account's dead letters: the newest `max_kept` of them, for `ttl_ms`.
 
-    `told` is a problem to add atomically: the list's key, the problem as JSON, and the number of problems to keep.
-    """
-    return Disposition(taken, "dead", (entry, kept, kept_ms, *(told or ())), wasted)
+    `problem` is added to the account's problems atomically."""
+    return Disposition(
+        claimed, Outcome.DEAD_LETTER, wasted, entry, max_kept=max_kept, ttl_ms=ttl_ms, problem=problem, reason=reason
+    )
+
+
+def encode_disposition(disposition: Disposition) -> tuple[str | bytes | int, ...]:
+    """Return the disposition as arguments of a script; `read` in scripts/settlement.lua is the decoder."""
+    claimed = disposition.claimed
+    list_key, problem, max_problems = disposition.problem or ("", b"", 0)
+    return (
+        claimed.partition,
+        claimed.claim_number,
+        disposition.outcome,
+        disposition.wasted,
+        disposition.entry,
+        disposition.delay_ms,
+        disposition.max_kept,
+        disposition.ttl_ms,
+        list_key,
+        problem,
+        max_problems,
+    )
 
 
 class PartitionedQueue:
-    """Partitions of one Celery queue. Each method is one round trip and raises redis.RedisError."""
+    """Partitions of one queue. Each method is one round trip and raises redis.RedisError."""
 
     def __init__(self, redis: Redis, queue: str = "callbacks") -> None:
         self.redis = redis
+        self.name = queue
         self.prefix = prefix(queue)
-        self._own = threading.local()
-        self._turn = redis.register_script(scripts.SETTLE_AND_CLAIM)
-        self._beat = redis.register_script(scripts.HEARTBEAT)
-        self._tokens = redis.register_script(scripts.ISSUE_WAKEUPS)
-        self._resend = redis.register_script(scripts.RESEND)
+        self._thread_local = threading.local()
+        self._claim = redis.register_script(CLAIM)
+        self._settle = redis.register_script(SETTLE)
+        self._settle_and_claim = redis.register_script(SETTLE_AND_CLAIM)
+        self._heartbeat = redis.register_script(HEARTBEAT)
+        self._deregister = redis.register_script(DEREGISTER)
+        self._issue_wakeups = redis.register_script(ISSUE_WAKEUPS)
+        self._requeue_dead_letters = redis.register_script(REQUEUE_DEAD_LETTERS)
+
+    def claim(self, worker: str, threads: int, claim_number: int, wakeup_id: str = "") -> ClaimedEntry | None:
+        """Claim the next entry. Return None if this worker may claim nothing now.
+
+        A worker's claim numbers only increase. `wakeup_id` is the wake-up that this thread answers."""
+        return self._claimed(claim_number, self._run(self._claim, worker, threads, claim_number, wakeup_id))
+
+    def settle(self, worker: str, threads: int, disposition: Disposition) -> None:
+        """Settle an entry. This changes nothing if the worker no longer holds the partition under its claim number."""
+        self._run(self._settle, worker, threads, *encode_disposition(disposition))
 
     def settle_and_claim(
-        self, worker: str, threads: int, token: int | None, verdict: Disposition | None = None, came: str = ""
+        self, worker: str, threads: int, disposition: Disposition, claim_number: int
     ) -> ClaimedEntry | None:
-        """Settle one entry with `verdict`, and claim the next. `token` is the new claim number, None to claim nothing.
+        """Settle an entry and claim the next one: `settle` and `claim` in one round trip."""
+        arguments = (claim_number, *encode_disposition(disposition))
+        return self._claimed(claim_number, self._run(self._settle_and_claim, worker, threads, *arguments))
 
-        A worker's claim numbers only increase. `came` is the wake-up id that this thread answers. Returns None if this
-        worker may claim nothing now. A disposition for a partition that the worker no longer holds changes nothing.
-        """
-        told: tuple[str | bytes | int, ...] = ("", "", "", LEASE_MARGIN_MS, 0)
-        if verdict:
-            taken = verdict.taken
-            told = (
-                taken.partition,
-                taken.claim_number,
-                verdict.word,
-                LEASE_MARGIN_MS,
-                verdict.wasted,
-                *verdict.arguments,
-            )
-        answer = self._asked(self._turn, worker, threads, "" if token is None else token, WORKER_LEASE_MS, came, *told)
-        if not answer or token is None:
+    def acknowledge_wakeup(self, wakeup_id: str) -> None:
+        """Record that a wake-up was answered, by a thread that claims nothing."""
+        self.redis.zrem(f"{self.prefix}tokens", wakeup_id)
+
+    @staticmethod
+    def _claimed(claim_number: int, answer: Any) -> ClaimedEntry | None:
+        if not answer:
             return None
-        lane, entry, given_up = answer
-        return ClaimedEntry(lane.decode(), token, entry, bool(given_up))
+        partition, entry, given_up = answer
+        return ClaimedEntry(partition.decode(), claim_number, entry, bool(given_up))
 
-    def _asked(self, script: Script, *arguments: str | bytes | int) -> Any:
-        """Run the script over a connection that this thread keeps: that takes a third of the time of `script(...)`."""
-        connection = getattr(self._own, "connection", None)
+    def _run(self, script: Script, worker: str, threads: int, *arguments: str | bytes | int) -> Any:
+        """Run a script that renews the lease.
+
+        It uses a connection that this thread keeps: that takes a third of the time of `script(...)`."""
+        parts = (worker, threads, WORKER_LEASE_MS, LEASE_MARGIN_MS, *arguments)
+        connection = getattr(self._thread_local, "connection", None)
         if connection is None:
-            connection = self._own.connection = self._connection()
+            connection = self._thread_local.connection = self._new_connection()
         try:
-            connection.send_command("EVALSHA", script.sha, 1, self.prefix, *arguments)
+            connection.send_command("EVALSHA", script.sha, 1, self.prefix, *parts)
             return connection.read_response()
         except NoScriptError:
-            return script([self.prefix], arguments)
+            return script([self.prefix], parts)
         except BaseException:
             connection.disconnect()  # a late answer must not be taken for the next one
             raise
 
-    def _connection(self) -> Any:
+    def _new_connection(self) -> Any:
         pool = self.redis.connection_pool
         return pool.connection_class(**pool.connection_kwargs)
 
-    def heartbeat(self, worker: str, threads: int, serving: Iterable[int], last: int, *, reclaim: bool) -> int:
+    def heartbeat(
+        self, worker: str, threads: int, served: Iterable[int], last_claim_number: int, *, reclaim: bool
+    ) -> int:
         """Renew the worker's lease; make partitions that no thread serves ready again, and return their number.
 
-        These are claims up to number `last` that are not in `serving`, because an answer was lost. With `reclaim`, also
-        everything that workers without a lease hold."""
-        return cast(int, self._beat([self.prefix], [worker, threads, WORKER_LEASE_MS, last, int(reclaim), *serving]))
+        These are claims up to `last_claim_number` that are not in `served`, because an answer was lost. With `reclaim`,
+        also everything that workers without a lease hold."""
+        parts: list[str | int] = [worker, threads, WORKER_LEASE_MS, last_claim_number, int(reclaim), *served]
+        return cast(int, self._heartbeat([self.prefix], parts))
 
     def deregister(self, worker: str) -> None:
         """Remove a worker that ends: what it holds is immediately ready for others."""
-        self._beat([self.prefix], [worker, 0, 0, 0, 0])
+        self._deregister([self.prefix], [worker])
 
-    def issue_wakeups(self, most: int = 1000) -> list[str]:
-        """Return as many new wake-up ids as free threads are worth starting now, and count them as on their way."""
-        return [token.decode() for token in cast("list[bytes]", self._tokens([self.prefix], [most, WAKEUP_LOST_MS]))]
+    def issue_wakeups(self, max_wakeups: int = 1000) -> list[str]:
+        """Issue as many wake-ups as free threads are worth starting now, and return their ids."""
+        ids = cast("list[bytes]", self._issue_wakeups([self.prefix], [max_wakeups, WAKEUP_LOST_MS]))
+        return [id.decode() for id in ids]
+
+    def take_wakeup(self, timeout_s: float) -> str | None:
+        """Wait for a wake-up and return its id; None if there is none within `timeout_s`."""
+        popped: Any = self.redis.brpop([f"{self.prefix}wakeups"], timeout_s)
+        return popped[1].decode(errors="replace") if popped else None
 
     def requeue_dead_letters(
-        self, auth_id: str, letters: Iterable[tuple[str, bytes]], *, pace_ms: int = 0, before: int = 0
+        self, auth_id: str, letters: Iterable[tuple[str, bytes]], *, pace_ms: int = 0, moved_before: int = 0
     ) -> int:
         """Move each dead letter (id, entry) to the end of its partition; return how many of them still existed.
 
-        With `pace_ms`, each partition that was empty starts so much later than the one before it; `before` is the
+        With `pace_ms`, each partition that was empty starts so much later than the one before it; `moved_before` is the
         number of dead letters that were moved already."""
         flat: list[str | bytes] = [part for letter in letters for part in letter]
-        return cast(int, self._resend([self.prefix], [auth_id, pace_ms, before, *flat]))
+        return cast(int, self._requeue_dead_letters([self.prefix], [auth_id, pace_ms, moved_before, *flat]))
 
 
 def prefix(queue: str) -> str:
@@ -179,4 +265,4 @@ def enqueue(redis: Any, entries: Iterable[tuple[str, bytes]], queue: str = "call
 
     It uses EVAL, because a transaction can't retry a script that a restarted Redis does not know."""
     flat = [part for entry in entries for part in entry]
-    return redis.eval(scripts.ENQUEUE, 1, prefix(queue), *flat)
+    return redis.eval(ENQUEUE, 1, prefix(queue), *flat)

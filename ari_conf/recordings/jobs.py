@@ -155,7 +155,7 @@ def enqueue_item(effect: StoreRecording, settings: Settings, now_ms: int) -> tup
 
 
 def partition_key(auth_id: str, origin: str, recording_id: str) -> str:
-    """Return ACCOUNT:ORIGIN:LANE; the origin identifies the Asterisk that has the file."""
+    """Return ACCOUNT:ORIGIN:RECORDING; the origin identifies the Asterisk that has the file."""
     return f"{auth_id}:{blake2s(origin.encode(), digest_size=8).hexdigest()}:{recording_id}"
 
 
@@ -307,13 +307,14 @@ def pending(redis: Redis, limit: int = 1000) -> list[PendingJob]:
     """Return the unfinished jobs of both queues, the oldest first; `limit` is the maximum for each queue."""
     found = []
     for queue, kind in KINDS:
-        for _, place, _, head in outbox.partition_heads(redis, queue, limit):
+        for head in outbox.partition_heads(redis, queue, limit):
             try:
-                job = msgspec.json.decode(head, type=kind)
+                job = msgspec.json.decode(head.first_entry, type=kind)
             except msgspec.MsgspecError:  # the worker that claims it logs it
                 continue
-            done = cast("bytes | None", redis.get(_progress_key(job.recording_id))) if place[0] == "leased" else None
-            found.append(PendingJob(job, queue, *place, int(done) if done else None))
+            is_leased = head.place.state == "leased"
+            done = cast("bytes | None", redis.get(_progress_key(job.recording_id))) if is_leased else None
+            found.append(PendingJob(job, queue, *head.place, int(done) if done else None))
     return sorted(found, key=lambda one: one.job.at_ms)
 
 

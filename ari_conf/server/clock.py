@@ -25,7 +25,7 @@ import redis.asyncio
 import structlog
 from redis import RedisError
 
-from ari_conf.common.redis_clock import CLOCK
+from ari_conf.common import lua
 from ari_conf.common.redis_keys import PREFIX
 
 log = structlog.get_logger()
@@ -40,27 +40,8 @@ MOST_DIGITS = 15
 """Maximum number of digits of a valid time: no calendar goes further."""
 PROC = Path("/proc")
 
-# KEYS: clock.
-_READ = (
-    CLOCK
-    + """
-local well, record = pcall(redis.call, 'HMGET', KEYS[1], 'ms', 'steady', 'place', 'redis')
-if not well then record = {} end
-return {clock(), record[1] or '', record[2] or '', record[3] or '', record[4] or ''}
-"""
-)
-
-# KEYS: clock. ARGV: ms, steady, place.
-_RECORD = (
-    CLOCK
-    + """
-local now = clock()
-local kind = redis.call('TYPE', KEYS[1]).ok
-if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
-redis.call('HSET', KEYS[1], 'ms', ARGV[1], 'steady', ARGV[2], 'place', ARGV[3], 'redis', now)
-return now
-"""
-)
+_READ = lua.load("ari_conf.server.scripts.read_clock")
+_RECORD = lua.load("ari_conf.server.scripts.record_clock")
 
 
 def clock_key(asterisk_name: str) -> str:

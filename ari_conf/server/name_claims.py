@@ -16,7 +16,7 @@ from ari_conf.core.effects import ClaimName
 from ari_conf.core.engine import Engine
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.server.step_writer import StepWriter
-from ari_conf.store.step_batch import Step
+from ari_conf.store.step_batch import NameClaim, Step
 
 COMPARING_S, CLAIMED_AT_ONCE = 10.0, 200
 
@@ -40,7 +40,7 @@ class NameClaims:
     def enqueue(self, *claims: ClaimName) -> None:
         """Add the claims to the next write."""
         step = Step(self._now_ms())
-        step.claims += [(claim, partial(self._report_conflict, claim)) for claim in claims]
+        step.claims += [NameClaim(claim, partial(self._report_conflict, claim)) for claim in claims]
         self._writer.submit(step, [])
 
     def claim_all(self) -> None:

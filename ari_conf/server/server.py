@@ -44,7 +44,6 @@ from ari_conf.server.rtp_monitor import RtpMonitor
 from ari_conf.server.state_rewriter import StateRewriter
 from ari_conf.server.step_builder import StepBuilder
 from ari_conf.server.step_writer import StepWriter
-from ari_conf.server.worker_notifier import WorkerNotifier
 from ari_conf.settings import Settings, parse_listen_address
 from ari_conf.store import state_store as redis_store
 from ari_conf.store.state_store import StateStore
@@ -73,19 +72,17 @@ class ConferenceServer:
         self._lease = OwnershipLease(
             self._redis,
             self._name,
-            forgotten=self._on_redis_forgot,
-            written=lambda: self._state_store.confirmed,
+            on_data_loss=self._on_redis_forgot,
+            confirmed_batch_id=lambda: self._state_store.confirmed,
         )
         self._gate = LeaseGate(self._lease, lambda event: self._engine_loop.receive(event))
-        self._worker_notifier = WorkerNotifier(settings.redis_url.get_secret_value())
         self._state_store = StateStore(
             self._redis,
             self._name,
             settings.problems_kept,
-            token=lambda: self._lease.fencing_token,
+            fencing_token=lambda: self._lease.fencing_token,
             names_kept_s=settings.names_kept_minutes * 60,
-            letter=self._worker_notifier.wakeup_message,
-            dropped=lambda number: self._metrics.dropped(number),
+            on_dropped=lambda number: self._metrics.dropped(number),
         )
         self._fetcher = Fetcher(settings.allowed_networks)
         self._sounds = SoundPreparer(settings, self._fetcher)
@@ -111,7 +108,6 @@ class ConferenceServer:
         self._step_writer = StepWriter(
             self._state_store,
             self._execute,
-            self._worker_notifier.wake,
             self._lease.mark_lost,
             lambda: self._step_builder.build_pending(now_ms()),
             lambda: self._state_rewriter.write_all(),
@@ -217,7 +213,7 @@ class ConferenceServer:
             if self._settings.sounds_url:
                 serving = await sound_server.start(self._sounds, *parse_listen_address(self._settings.sounds_listen))
             restoration = Restoration(self._engine)
-            if await self._in_time(stop, self._owner_mark.no_rival()) and await self._in_time(
+            if await self._in_time(stop, self._owner_mark.wait_until_no_rival()) and await self._in_time(
                 stop, self._restore(restoration)
             ):
                 given_up = restoration.finish(self._clock.now_ms())
@@ -228,7 +224,6 @@ class ConferenceServer:
             await self._tasks.close()
             await self._ari.close()
             await self._effect_runner.close()
-            self._worker_notifier.stop()
             if serving is not None:
                 await serving.cleanup()
             await self._sounds.close()
@@ -250,7 +245,6 @@ class ConferenceServer:
         settings = self._settings
         tasks.keep("the clock", lambda: self._clock.keep(self._redis, self._name))
         self._tasks.start(self._name_claims.claim_in_batches())
-        self._tasks.start(self._worker_notifier.start(self._reconciler.done))
         self._tasks.start(self._clean())
         await self._ari.start(TAKEOVER_SOCKET_TIMEOUT_S if self._lease.succeeded_unreleased else None)
         # Asterisk is asked to execute these effects as soon as it is reachable.
@@ -334,7 +328,7 @@ class ConferenceServer:
     def _on_redis_forgot(self) -> None:
         """Write all live state again from memory: Redis came back empty, or from an older copy."""
         self._state_rewriter.write_all()
-        self._commands.begin_anew()
+        self._commands.reset_position()
 
     async def _clean(self) -> None:
         """Remove from Redis what the previous process left and what is unreadable or not needed, once reconciled."""

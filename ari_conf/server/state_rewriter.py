@@ -83,7 +83,7 @@ class StateRewriter:
         async for ids in self._store.ids():
             if strangers := [id for id in ids if not self._lives(id)]:
                 gone += len(strangers)
-                step = Step(self._now_ms(), also=[partial(self._store.forget, ids=strangers)])
+                step = Step(self._now_ms(), extra_commands=[partial(self._store.forget, ids=strangers)])
                 self._writer.submit(step, [])
                 await self._writer.wait_until_drained()
         async for names in self._store.names_held():

@@ -14,14 +14,14 @@ from ari_conf.recordings import jobs
 from ari_conf.server.takeover import NEXT_MEMBER_ID
 from ari_conf.settings import Settings
 from ari_conf.store import members
-from ari_conf.store.step_batch import Step
+from ari_conf.store.step_batch import QueuedJob, Step
 
 
 class StepBuilder:
     def __init__(
         self, engine: Engine, settings: Settings, answer: Callable[[do.CommandReply], Callable[[Any], Any]]
     ) -> None:
-        """Create the builder. `answer` turns the reply to a command into a function for `Step.also`."""
+        """Create the builder. `answer` turns the reply to a command into a function for `Step.extra_commands`."""
         self._engine = engine
         self._settings = settings
         self._answer = answer
@@ -48,11 +48,12 @@ class StepBuilder:
                     step.released.append(effect)
                 case do.StoreRecording():
                     # A repeated job does no harm: the worker sees that the recording is stored already.
-                    step.jobs.append((jobs.STORE_QUEUE, *jobs.enqueue_item(effect, self._settings, now)))
+                    partition, entry = jobs.enqueue_item(effect, self._settings, now)
+                    step.jobs.append(QueuedJob(jobs.STORE_QUEUE, partition, entry))
                 case do.AddAttendanceNote() | do.AddSpeechNote():
-                    step.also.append(partial(jobs.add_note, effect=effect))
+                    step.extra_commands.append(partial(jobs.add_note, effect=effect))
                 case do.CommandReply():
-                    step.also.append(self._answer(effect))
+                    step.extra_commands.append(self._answer(effect))
                 case _:
                     run.append(effect)
         return step, run
@@ -73,7 +74,7 @@ class StepBuilder:
                 step.state[id] = conference
                 step.members[id] = dict(conference.members)
         # An older copy may contain members who have left.
-        step.also.append(partial(members.delete, conference_ids=tuple(step.members)))
+        step.extra_commands.append(partial(members.delete, conference_ids=tuple(step.members)))
         return step
 
     def _count(self, step: Step) -> None:

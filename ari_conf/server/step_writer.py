@@ -51,20 +51,17 @@ class StepWriter:
         self,
         store: StepSink,
         run: Callable[[ExecutedEffect], None],
-        written: Callable[[], None],
         lost: Callable[[], None] = lambda: None,
         changed: Callable[[], Step | None] = lambda: None,
         write_all: Callable[[], None] = lambda: None,
     ) -> None:
         """Create the writer.
 
-        `run` starts an effect. `written` is called after each write that contained callbacks, and `lost` when another
-        process has taken over. `changed` is called before each write and returns changes that are in no step.
-        `write_all` requests a rewrite of all live state.
+        `run` starts an effect. `lost` is called when another process has taken over. `changed` is called before each
+        write and returns changes that are in no step. `write_all` requests a rewrite of all live state.
         """
         self._store = store
         self._run = run
-        self._written = written
         self._lost = lost
         self._changed = changed
         self._write_all = write_all
@@ -112,7 +109,7 @@ class StepWriter:
         self._take(step)
         waits = [effect for effect in effects if not isinstance(effect, READ_ONLY_EFFECTS)]
         self._open.effects += waits
-        if may_linger and not waits and not step.more:
+        if may_linger and not waits and not step.has_more_than_state:
             self.write_soon()
         else:
             self.hurry()
@@ -121,7 +118,7 @@ class StepWriter:
                 self._run(effect)
         if self.redis_unavailable or self._late:
             self._start(self._open)
-        if self._open.full:
+        if self._open.is_full:
             self._close()
 
     def write_soon(self) -> None:
@@ -229,8 +226,6 @@ class StepWriter:
             self._late = False
             self._end(batch)
             self._start(batch)
-            if batch.callbacks:
-                self._written()
             if self._said:
                 log.info("redis recovered", queued_steps=self.backlog + batch.steps)
                 self._said = ""

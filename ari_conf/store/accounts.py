@@ -26,7 +26,7 @@ log = structlog.get_logger()
 KEY = PREFIX + "accounts"
 LETTERS_AND_DIGITS = string.ascii_letters + string.digits
 DAY_MS = 24 * 3600 * 1000
-MOST_OLD_TOKENS = 10
+MAX_OLD_TOKENS = 10
 """Maximum old tokens of an account that still sign: each makes the signatures of every request longer."""
 
 
@@ -183,7 +183,7 @@ def rotate_token(
     def rotated(record: AccountRecord) -> AccountRecord:
         if record.token == new:
             return record
-        old = OldToken(record.token, now + keep_ms), *record.current(now).old_tokens[: MOST_OLD_TOKENS - 1]
+        old = OldToken(record.token, now + keep_ms), *record.current(now).old_tokens[: MAX_OLD_TOKENS - 1]
         return msgspec.structs.replace(record, token=new, old_tokens=old if keep_ms > 0 else ())
 
     return _change(redis, auth_id, rotated)

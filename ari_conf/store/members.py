@@ -16,8 +16,8 @@ from ari_conf.core.conferences.member import Member
 from ari_conf.store.redis_script import Part
 from ari_conf.store.state_codec import encode, merge_members
 
-READ_AT_ONCE = 100
-MOST_KEYS = 1000
+READ_BATCH = 100
+MAX_KEYS = 1000
 """Maximum keys of one command."""
 
 
@@ -55,16 +55,16 @@ def delete(pipe: Any, conference_ids: Sequence[str]) -> None:
 
 
 def _keys(conference_ids: Sequence[str]) -> Iterator[list[str]]:
-    for first in range(0, len(conference_ids), MOST_KEYS):
-        yield [members_key(conference_id) for conference_id in conference_ids[first : first + MOST_KEYS]]
+    for first in range(0, len(conference_ids), MAX_KEYS):
+        yield [members_key(conference_id) for conference_id in conference_ids[first : first + MAX_KEYS]]
 
 
 async def load_full(redis: Any, conferences: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """Return the complete JSON of conferences, given as id -> field. No process may be writing them."""
     found: dict[bytes, bytes] = {}
     ids = list(conferences)
-    for first in range(0, len(ids), READ_AT_ONCE):
-        some = ids[first : first + READ_AT_ONCE]
+    for first in range(0, len(ids), READ_BATCH):
+        some = ids[first : first + READ_BATCH]
         pipe = redis.pipeline(transaction=False)
         for conference_id in some:
             pipe.hgetall(members_key(conference_id.decode(errors="replace")))
@@ -76,8 +76,8 @@ async def load_full(redis: Any, conferences: Mapping[bytes, bytes]) -> dict[byte
 async def each(redis: Any, ids: Sequence[str]) -> dict[str, dict[bytes, bytes]]:
     """Return the hash of members of each conference id; empty if the key has another type."""
     found: dict[str, dict[bytes, bytes]] = {}
-    for first in range(0, len(ids), READ_AT_ONCE):
-        some = ids[first : first + READ_AT_ONCE]
+    for first in range(0, len(ids), READ_BATCH):
+        some = ids[first : first + READ_BATCH]
         pipe = redis.pipeline(transaction=False)
         for id in some:
             pipe.hgetall(members_key(id))

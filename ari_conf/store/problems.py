@@ -14,7 +14,7 @@ from ari_conf.core.problem_kinds import ProblemKind
 
 log = structlog.get_logger()
 
-MOST_TEXT = 1000
+MAX_TEXT_LENGTH = 1000
 """Maximum characters of a problem's text: its quotations may be as long as a document."""
 
 
@@ -27,9 +27,9 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     code: int | None = None
 
     def __post_init__(self) -> None:
-        text = visible(self.text[: MOST_TEXT + 1])
-        if len(text) > MOST_TEXT:
-            text = text[: MOST_TEXT - 1] + "…"
+        text = visible(self.text[: MAX_TEXT_LENGTH + 1])
+        if len(text) > MAX_TEXT_LENGTH:
+            text = text[: MAX_TEXT_LENGTH - 1] + "…"
         msgspec.structs.force_setattr(self, "text", text)
 
 

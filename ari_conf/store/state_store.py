@@ -25,15 +25,15 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from itertools import count
 from secrets import token_hex
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import redis.asyncio
 import structlog
 from redis import RedisError
 
-from ari_conf.common import redis_client
+from ari_conf.common import lua, redis_client
 from ari_conf.common.redis_client import is_refused, why
-from ari_conf.common.redis_keys import CELERYS_PREFIX, PREFIX
+from ari_conf.common.redis_keys import PREFIX
 from ari_conf.core.effects import ClaimName, ReleaseName
 from ari_conf.errors import LeaseLost, StoreRefused, StoreUnavailable
 from ari_conf.ownership.lease import lease_key, owner_key, written_key
@@ -42,34 +42,46 @@ from ari_conf.queues.partitioned_queue import WAKEUP_LOST_MS, prefix
 from ari_conf.store import accounts
 from ari_conf.store import members as member_fields
 from ari_conf.store.accounts import AccountRecord
-from ari_conf.store.redis_script import RedisScript
-from ari_conf.store.scripts import CLAIM_NAME, WRITE_STEPS
+from ari_conf.store.redis_script import Part, RedisScript
 from ari_conf.store.state_codec import is_conference
-from ari_conf.store.step_batch import Batch, Command, Step
+from ari_conf.store.step_batch import Batch, Command, Step, encode_batch
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 ACCOUNT_CACHE_S = 5.0
-MOST_ACCOUNTS = 100_000
+MAX_CACHED_ACCOUNTS = 100_000
 """Maximum accounts in the cache."""
-CONNECT_S, ANSWER_S = 2.0, 5.0
-ASK_S = 1.0
+CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 2.0, 5.0
+CALL_TIMEOUT_S = 1.0
 """Seconds that a call waits for a name or an account. After that Redis counts as hanging, and no call waits."""
-LOOK_AGAIN_S = 0.5
+PROBE_INTERVAL_S = 0.5
 LOAD_BATCH = 1000
-REFUSED_TOLD_S = 60.0
-MOST_REFUSED = 1000
-"""A key that Redis refuses is logged at most once in REFUSED_TOLD_S seconds; MOST_REFUSED keys are remembered."""
+REFUSED_LOG_INTERVAL_S = 60.0
+MAX_REFUSED_KEYS = 1000
+"""A key that Redis refuses is logged once in REFUSED_LOG_INTERVAL_S seconds; MAX_REFUSED_KEYS are remembered."""
+CLAIM_NAME = lua.load("ari_conf.store.scripts.claim_name")
+WRITE_STEPS = lua.load("ari_conf.store.scripts.write_steps")
 _CALLBACKS = prefix(outbox.QUEUE)
 
-_process = token_hex(8)
-_batches = count(1)
+_process_id = token_hex(8)
+_batch_numbers = count(1)
+
+
+class WriteResult(NamedTuple):
+    """Answer of the script that writes a batch."""
+
+    claims: list[bytes | None]
+    """For each claim the Asterisk that has the name; None if it is claimed."""
+    refused: list[bytes]
+    """Key and reason of each part that Redis refused."""
+    dropped: int
+    """Number of items that found no room."""
 
 
 def connect(url: str) -> redis.asyncio.Redis:
     """Return a client that fails within seconds and does not retry: the step writer decides on retries."""
-    options: dict[str, Any] = {"socket_connect_timeout": CONNECT_S, "socket_timeout": ANSWER_S}
+    options: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": ANSWER_TIMEOUT_S}
     return redis_client.connect(url, **options, retry=None, health_check_interval=0)
 
 
@@ -82,40 +94,37 @@ class StateStore:
         asterisk_name: str,
         problems_kept: int = 200,
         *,
-        token: Callable[[], str] = lambda: "",
+        fencing_token: Callable[[], str] = lambda: "",
         names_kept_s: float = 900.0,
-        letter: Callable[[str], str | None] = lambda token: None,
-        dropped: Callable[[int], None] = lambda number: None,
+        on_dropped: Callable[[int], None] = lambda number: None,
     ) -> None:
         """Create a store for one Asterisk.
 
-        `token` returns the fencing token of the lease; "" if no other process may be writing. `letter` returns the
-        wake-up message with a wake-up id; None if workers are woken otherwise. `dropped` receives the number of
-        callbacks that found no room in Redis."""
+        `fencing_token` returns that of the lease; "" if no other process may be writing. `on_dropped` receives the
+        number of callbacks that found no room in Redis."""
         self._redis = client
         self._name = asterisk_name
         self._problems_kept = problems_kept
-        self._token = token
+        self._fencing_token = fencing_token
         self._names_kept_ms = int(names_kept_s * 1000)
-        self._letter = letter
-        self._dropped = dropped
-        self._fenced = RedisScript(client, WRITE_STEPS)
+        self._on_dropped = on_dropped
+        self._write_steps = RedisScript(client, WRITE_STEPS)
         self._accounts: dict[str, tuple[float, AccountRecord]] = {}
-        self._looking: asyncio.Task[None] | None = None
+        self._probe: asyncio.Task[None] | None = None
         """Task that waits until Redis answers, while it hangs."""
-        self._refused: dict[str, float] = {}
+        self._refused_logged_at: dict[str, float] = {}
         self.confirmed = ""
         """Id of the last batch that Redis is known to have."""
 
     async def close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-        await self._fenced.close()
+        if self._probe is not None:
+            self._probe.cancel()
+        await self._write_steps.close()
 
     @property
     def hangs(self) -> bool:
         """True while Redis takes too long to answer, and calls do not wait for it."""
-        return self._looking is not None
+        return self._probe is not None
 
     async def account(self, auth_id: str) -> AccountRecord | None:
         """Return an account, at most 5 s old; None if it does not exist.
@@ -127,7 +136,7 @@ class StateStore:
             return record
         try:
             pipe: Any = self._redis.pipeline(transaction=False)
-            found, redis_time = await self._asked_for_a_call(pipe.hget(accounts.KEY, auth_id).time().execute())
+            found, redis_time = await self._request_for_call(pipe.hget(accounts.KEY, auth_id).time().execute())
         except StoreUnavailable:
             if record is None:
                 raise
@@ -138,29 +147,30 @@ class StateStore:
             return None
         record = accounts.decode(cast(bytes, found)).current(redis_time[0] * 1000)
         self._accounts[auth_id] = (now, record)
-        if len(self._accounts) > MOST_ACCOUNTS:
+        if len(self._accounts) > MAX_CACHED_ACCOUNTS:
             del self._accounts[next(iter(self._accounts))]
         return record
 
     async def claim(self, auth_id: str, name: str, conference_id: str, owner: str | None = None) -> str | None:
         """Claim a name for a conference of `owner`, by default this Asterisk. Return None, or the other owner."""
         keys = names_key(auth_id), owner_key(self._name)
-        rest = self._token(), *self._claim(name, conference_id, owner or self._name)
-        asked = self._redis.eval(*cast(Any, (CLAIM_NAME, len(keys), *keys, *rest)))
-        holder = await self._asked_for_a_call(cast("Coroutine[Any, Any, bytes | None]", asked))
+        arguments = self._fencing_token(), *self._encode_claim(name, conference_id, owner or self._name)
+        answer = self._redis.eval(*cast(Any, (CLAIM_NAME, len(keys), *keys, *arguments)))
+        holder = await self._request_for_call(cast("Coroutine[Any, Any, bytes | None]", answer))
         return holder.decode() if holder else None
 
-    def _claim(self, name: str, conference_id: str, owner: str) -> tuple[str | int, ...]:
+    def _encode_claim(self, name: str, conference_id: str, owner: str) -> tuple[Part, ...]:
+        """Return the arguments of `claim` in scripts/conference_names.lua after the key."""
         return name, conference_id, owner, lease_key(""), self._names_kept_ms
 
     async def names(self, auth_id: str) -> dict[str, tuple[str, str]]:
         """Return the account's map of conference names: name -> (conference_id, owner)."""
-        found = await self._asked(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(names_key(auth_id))))
+        found = await self._request(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(names_key(auth_id))))
         return {name.decode(errors="replace"): parse_name_owner(text) for name, text in found.items()}
 
     def batch(self) -> Batch:
         """Return a new batch, to be written after those that were created before."""
-        return Batch(f"{_process}-{next(_batches)}", self)
+        return Batch(f"{_process_id}-{next(_batch_numbers)}", self)
 
     async def write(self, steps: Sequence[Step]) -> None:
         """Write steps, as `send` does, in their present state."""
@@ -177,28 +187,28 @@ class StateStore:
         Raises LeaseLost if another process owns these calls now, StoreRefused if Redis will never accept the batch as a
         whole. A part that Redis refuses because a key holds something else is left out and logged.
         """
-        keys = _CALLBACKS, written_key(self._name), owner_key(self._name), CELERYS_PREFIX + outbox.QUEUE
-        given = self._token(), batch.id, self._problems_kept, WAKEUP_LOST_MS
+        keys = _CALLBACKS, written_key(self._name), owner_key(self._name)
+        arguments = encode_batch(batch, self._fencing_token(), self._problems_kept, WAKEUP_LOST_MS)
         try:
-            claims, wrong, full = await self._asked(self._fenced.run(keys, (*given, *batch.arguments())))
+            result = WriteResult(*await self._request(self._write_steps.run(keys, arguments)))
         except (TypeError, ValueError) as error:
             raise StoreRefused(f"the batch could not be sent to Redis: {error}") from error
         self.confirmed = batch.id
-        for key, reason in zip(wrong[::2], wrong[1::2], strict=True):
-            self._tell_refused(key.decode(errors="replace"), reason.decode(errors="replace"))
-        if full:
-            self._dropped(full)
-        for tell, owner in zip(batch.tells, claims, strict=True):
+        for key, reason in zip(result.refused[::2], result.refused[1::2], strict=True):
+            self._log_refused(key.decode(errors="replace"), reason.decode(errors="replace"))
+        if result.dropped:
+            self._on_dropped(result.dropped)
+        for on_conflict, owner in zip(batch.on_conflicts, result.claims, strict=True):
             if owner:
-                tell(owner.decode())
+                on_conflict(owner.decode())
 
-    def _tell_refused(self, key: str, reason: str) -> None:
+    def _log_refused(self, key: str, reason: str) -> None:
         now = time.monotonic()
-        if now - self._refused.get(key, float("-inf")) < REFUSED_TOLD_S:
+        if now - self._refused_logged_at.get(key, float("-inf")) < REFUSED_LOG_INTERVAL_S:
             return
-        self._refused[key] = now
-        if len(self._refused) > MOST_REFUSED:
-            del self._refused[next(iter(self._refused))]
+        self._refused_logged_at[key] = now
+        if len(self._refused_logged_at) > MAX_REFUSED_KEYS:
+            del self._refused_logged_at[next(iter(self._refused_logged_at))]
         log.error(
             "key write refused",
             key=key,
@@ -207,7 +217,7 @@ class StateStore:
             hint="inspect the key with `redis-cli`, and delete it if it is not ari_conf's",
         )
 
-    # Methods of the protocol `Place`, for `Batch`.
+    # Methods of the protocol `Destination`, for `Batch`.
 
     def pipeline(self) -> Any:
         return self._redis.pipeline(transaction=False)
@@ -216,17 +226,14 @@ class StateStore:
         return state_key(self._name)
 
     def claim_command(self, claim: ClaimName) -> Command:
-        what = self._claim(claim.name, claim.conference_id, self._name)
-        return ("CLAIM", names_key(claim.auth_id), *what)
+        arguments = self._encode_claim(claim.name, claim.conference_id, self._name)
+        return ("CLAIM", names_key(claim.auth_id), *arguments)
 
-    def release_command(self, freed: ReleaseName) -> Command:
-        return ("RELEASE", names_key(freed.auth_id), freed.name, freed.conference_id)
+    def release_command(self, released: ReleaseName) -> Command:
+        return ("RELEASE", names_key(released.auth_id), released.name, released.conference_id)
 
     def publish_command(self, auth_id: str, conference_id: str) -> Command:
         return ("PUBLISH", changes_key(auth_id), f"{conference_id} {self._name}")
-
-    def letter(self, token: str) -> str | None:
-        return self._letter(token)
 
     # State that another process has written.
 
@@ -253,7 +260,7 @@ class StateStore:
                 asked.cancel()
 
     async def _part(self, cursor: int) -> tuple[int, dict[bytes, bytes]]:
-        return await self._asked(self._read(cursor))
+        return await self._request(self._read(cursor))
 
     async def _read(self, cursor: int) -> tuple[int, dict[bytes, bytes]]:
         scan = self._redis.hscan(state_key(self._name), cursor, count=LOAD_BATCH)
@@ -263,7 +270,7 @@ class StateStore:
 
     async def members(self, ids: Sequence[str]) -> dict[str, dict[bytes, bytes]]:
         """Return the members' JSON of conferences that can't be read as a whole."""
-        return await self._asked(member_fields.each(self._redis, ids))
+        return await self._request(member_fields.each(self._redis, ids))
 
     # Cleaning up what no longer exists.
 
@@ -272,7 +279,7 @@ class StateStore:
         cursor = 0
         while True:
             scan = self._redis.hscan(state_key(self._name), cursor, count=LOAD_BATCH)
-            cursor, part = await self._asked(cast("Awaitable[tuple[int, dict[bytes, bytes]]]", scan))
+            cursor, part = await self._request(cast("Awaitable[tuple[int, dict[bytes, bytes]]]", scan))
             yield list(part)
             if not cursor:
                 return
@@ -287,7 +294,7 @@ class StateStore:
         cursor = 0
         while True:
             scan = self._redis.scan(cursor, match=names_key("*"), count=LOAD_BATCH)
-            cursor, keys = await self._asked(cast("Awaitable[tuple[int, list[bytes]]]", scan))
+            cursor, keys = await self._request(cast("Awaitable[tuple[int, list[bytes]]]", scan))
             for key in keys:
                 auth_id = key.decode(errors="replace").removeprefix(names_key(""))
                 with contextlib.suppress(StoreRefused):  # a key of another type does not hold names
@@ -298,7 +305,7 @@ class StateStore:
 
     # Requests and their failures.
 
-    async def _asked(self, answer: Awaitable[T]) -> T:
+    async def _request(self, answer: Awaitable[T]) -> T:
         try:
             return await answer
         except (RedisError, OSError) as error:
@@ -310,31 +317,30 @@ class StateStore:
                 raise StoreRefused(f"Redis refused the command: {error}") from error
             raise StoreUnavailable(why(error)) from error
 
-    async def _asked_for_a_call(self, answer: Coroutine[Any, Any, T]) -> T:
-        """Return the answer within ASK_S, so that no call waits long for Redis. While Redis hangs, calls don't wait."""
-        if self._looking is not None:
+    async def _request_for_call(self, answer: Coroutine[Any, Any, T]) -> T:
+        """Return the answer within CALL_TIMEOUT_S, so that no call waits long. While Redis hangs, calls don't wait."""
+        if self._probe is not None:
             answer.close()
             raise StoreUnavailable("Redis does not answer")
         try:
-            async with asyncio.timeout(ASK_S):
-                return await self._asked(answer)
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                return await self._request(answer)
         except TimeoutError:
-            if self._looking is None:
-                log.error("redis not responding", seconds=ASK_S, action="calls do not wait for redis")
-                self._looking = asyncio.create_task(self._look())
-            raise StoreUnavailable(f"Redis has not answered within {ASK_S:g} s") from None
+            if self._probe is None:
+                log.error("redis not responding", seconds=CALL_TIMEOUT_S, action="calls do not wait for redis")
+                self._probe = asyncio.create_task(self._wait_until_responding())
+            raise StoreUnavailable(f"Redis has not answered within {CALL_TIMEOUT_S:g} s") from None
 
-    async def _look(self) -> None:
-        """Wait until Redis answers again."""
+    async def _wait_until_responding(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(ANSWER_S):
+                async with asyncio.timeout(ANSWER_TIMEOUT_S):
                     await cast(Any, self._redis).ping()
                 break
             except (RedisError, OSError):
-                await asyncio.sleep(LOOK_AGAIN_S)
+                await asyncio.sleep(PROBE_INTERVAL_S)
         log.info("redis responding again")
-        self._looking = None
+        self._probe = None
 
 
 def state_key(asterisk_name: str) -> str:

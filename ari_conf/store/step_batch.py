@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -25,20 +25,49 @@ from ari_conf.store import problems
 from ari_conf.store.redis_script import Part
 from ari_conf.store.state_codec import Aggregate, encode, encode_without_members
 
-MOST_STEPS = 500
-MOST_BYTES = 256 * 1024
+MAX_STEPS = 500
+MAX_BYTES = 256 * 1024
 """A batch with as many steps or bytes takes no more: neither the event loop nor Redis is busy with one for long."""
-MOST_PARTS = 2000
-"""Maximum parts of a command within a script: Lua accepts some 8000."""
-MOST_LETTERS = 64
-EACH_BYTES = 64
+MAX_ARGUMENTS = 2000
+"""Maximum arguments of a command within a script: Lua accepts some 8000."""
+MAX_WAKEUPS = 64
+"""Maximum wake-ups that one batch issues."""
+TEXT_OVERHEAD_BYTES = 64
 """Approximate memory of a text, beside its own bytes."""
 _CALLBACKS = prefix(outbox.QUEUE)
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
 
-Tell = Callable[[str], None]
 Command = Sequence[Part]
+"""Redis command: its name, key and other parts. CLAIM and RELEASE are commands of write_steps.lua for names."""
+OnConflict = Callable[[str], None]
+"""Function that gets the Asterisk that has a name."""
+
+
+class NameClaim(NamedTuple):
+    """Claim of a name that this server already uses."""
+
+    claim: ClaimName
+    on_conflict: OnConflict
+    """Called after the write if another Asterisk has the name."""
+
+
+class QueuedJob(NamedTuple):
+    """Entry for a queue of workers other than the callbacks."""
+
+    queue: str
+    partition: str
+    entry: bytes
+
+
+class Item(NamedTuple):
+    """Text that the script appends once, however often the batch is written."""
+
+    destination: str
+    """Key of a list, or prefix of a queue's keys."""
+    partition: str
+    """Partition of the queue; "" for a list."""
+    text: bytes
 
 
 @dataclass(slots=True)
@@ -51,41 +80,38 @@ class Step:
     callbacks: list[PostCallback] = field(default_factory=list)
     problems: list[ReportProblem] = field(default_factory=list)
     released: list[ReleaseName] = field(default_factory=list)
-    claims: list[tuple[ClaimName, Tell]] = field(default_factory=list)
-    """Names that this server already uses. If one has another owner, its function gets the owner after the write."""
-    jobs: list[tuple[str, str, bytes]] = field(default_factory=list)
-    """Other work for workers, as (queue, partition, entry)."""
-    also: list[Callable[[Any], Any]] = field(default_factory=list)
+    claims: list[NameClaim] = field(default_factory=list)
+    jobs: list[QueuedJob] = field(default_factory=list)
+    extra_commands: list[Callable[[Any], Any]] = field(default_factory=list)
     """Functions that add commands to a pipeline. These run before the rest, may run twice, and can't be scripts."""
     members: dict[str, dict[int, Member | None]] = field(default_factory=dict)
     """Conference id -> member id -> changed member; None if the member has left."""
 
     @property
-    def more(self) -> bool:
+    def has_more_than_state(self) -> bool:
         """True if the step has more than state and members."""
-        return bool(self.callbacks or self.problems or self.released or self.claims or self.jobs or self.also)
+        return bool(self.callbacks or self.problems or self.released or self.claims or self.jobs or self.extra_commands)
 
 
-class Place(Protocol):
+class Destination(Protocol):
     """Destination of a batch: the keys and commands of `state_store`."""
 
     def pipeline(self) -> Any: ...
     def state_key(self) -> str: ...
     def claim_command(self, claim: ClaimName) -> Command: ...
-    def release_command(self, freed: ReleaseName) -> Command: ...
+    def release_command(self, released: ReleaseName) -> Command: ...
     def publish_command(self, auth_id: str, conference_id: str) -> Command: ...
-    def letter(self, token: str) -> str | None: ...
 
 
 class Batch:
     """Steps that are written together. Steps can be added until the batch is closed; then its content is final."""
 
     __slots__ = (
-        "_also", "_commands", "_items", "_letters", "_members", "_named", "_parked", "_place", "_published", "_state",
-        "bytes", "callbacks", "effects", "id", "jobs", "steps", "tells",
+        "_commands", "_compressed", "_destination", "_extra_commands", "_items", "_members", "_name_commands",
+        "_published", "_state", "bytes", "callbacks", "effects", "id", "jobs", "on_conflicts", "steps",
     )  # fmt: skip
 
-    def __init__(self, id: str, place: Place) -> None:
+    def __init__(self, id: str, destination: Destination) -> None:
         self.id = id
         self.steps = 0
         self.bytes = 0
@@ -95,43 +121,42 @@ class Batch:
         self.jobs = 0
         self.effects: list[ExecutedEffect] = []
         """Effects that wait until the batch is written."""
-        self.tells: list[Tell] = []
-        """Function of each claim, which gets the owner if that is another one."""
-        self._place = place
+        self.on_conflicts: list[OnConflict] = []
+        """Function of each claim, in the order of the claims."""
+        self._destination = destination
         self._state: dict[str, bytes | None] = {}
         self._members: dict[str, dict[int, bytes | None]] = {}
-        self._also: list[Command] = []
-        self._named: list[Command] = []
+        self._extra_commands: list[Command] = []
+        self._name_commands: list[Command] = []
         self._published: set[tuple[str, str]] = set()
         self._commands: list[Command] = []
-        self._letters: list[str] = []
-        self._items: list[Part] = []
-        """Three parts for each item: a list or the prefix of a queue's keys, "" or the partition, and the text."""
-        self._parked: bytes | None = None
+        self._items: list[Item] = []
+        self._compressed: bytes | None = None
+        """Commands and items while the batch is parked."""
 
     @property
-    def full(self) -> bool:
-        return self.steps >= MOST_STEPS or self.bytes >= MOST_BYTES
+    def is_full(self) -> bool:
+        return self.steps >= MAX_STEPS or self.bytes >= MAX_BYTES
 
     def __bool__(self) -> bool:
         return self.steps > 0
 
     def add(self, step: Step) -> None:
         """Encode a step in its present state: later steps may change its objects. If this raises, nothing is added."""
-        texts = {key: _text(thing) for key, thing in step.state.items()}
+        texts = {key: _encode_state(thing) for key, thing in step.state.items()}
         members = {key: member_fields.texts(changed) for key, changed in step.members.items()}
-        also = _commands_of(step.also, self._place) if step.also else ()
-        items = _items(step)
+        extra_commands = _recorded_commands(step.extra_commands, self._destination) if step.extra_commands else ()
+        items = _encode_items(step)
         self.steps += 1
-        self._also += also
+        self._extra_commands += extra_commands
         self._items += items
-        state, size = self._state, sum(map(len, items[2::3])) + EACH_BYTES * len(items)
+        state, size = self._state, sum(len(item.text) + 3 * TEXT_OVERHEAD_BYTES for item in items)
         for key, text in texts.items():
-            size += EACH_BYTES + (len(text) if text else 0) - len(state.get(key) or b"")
+            size += TEXT_OVERHEAD_BYTES + (len(text) if text else 0) - len(state.get(key) or b"")
             state[key] = text
         for key, changed in members.items():
             self._members.setdefault(key, {}).update(changed)
-            size += sum(EACH_BYTES + len(text or b"") for text in changed.values())
+            size += sum(TEXT_OVERHEAD_BYTES + len(text or b"") for text in changed.values())
         self.bytes += size
         for callback in step.callbacks:
             self.callbacks[callback.auth_id] = self.callbacks.get(callback.auth_id, 0) + 1
@@ -139,128 +164,120 @@ class Batch:
         for id, thing in step.state.items():
             if isinstance(thing, Conference):
                 self._published.add((thing.auth_id, id))
-        for claim, tell in step.claims:
-            self._named.append(self._place.claim_command(claim))
-            self.tells.append(tell)
-        for freed in step.released:
-            self._named.append(self._place.release_command(freed))
+        for claim, on_conflict in step.claims:
+            self._name_commands.append(self._destination.claim_command(claim))
+            self.on_conflicts.append(on_conflict)
+        for released in step.released:
+            self._name_commands.append(self._destination.release_command(released))
             # An ended conference is only None in `state`, but it has released its name.
-            self._published.add((freed.auth_id, freed.conference_id))
+            self._published.add((released.auth_id, released.conference_id))
 
     def close(self) -> None:
         """Make the commands. The batch takes no more steps."""
-        place, commands = self._place, self._also
-        kept = [part for key, text in self._state.items() if text is not None for part in (key, text)]
-        gone = [key for key, text in self._state.items() if text is None]
-        names: tuple[tuple[str, Sequence[Part]], ...] = (("HSET", kept), ("HDEL", gone))
-        for name, parts in names:
-            for first in range(0, len(parts), MOST_PARTS):
-                commands.append((name, place.state_key(), *parts[first : first + MOST_PARTS]))
-        commands += member_fields.commands_of(self._members, gone)
-        commands += self._named
+        destination, commands = self._destination, self._extra_commands
+        written = [part for key, text in self._state.items() if text is not None for part in (key, text)]
+        deleted = [key for key, text in self._state.items() if text is None]
+        state_commands: tuple[tuple[str, Sequence[Part]], ...] = (("HSET", written), ("HDEL", deleted))
+        for name, arguments in state_commands:
+            for first in range(0, len(arguments), MAX_ARGUMENTS):
+                commands.append((name, destination.state_key(), *arguments[first : first + MAX_ARGUMENTS]))
+        commands += member_fields.commands_of(self._members, deleted)
+        commands += self._name_commands
         # In the same script as the state, so that a reader of the message finds this state.
         for auth_id, conference_id in sorted(self._published):
-            commands.append(place.publish_command(auth_id, conference_id))
+            commands.append(destination.publish_command(auth_id, conference_id))
         self._commands = commands
-        if self.callbacks:
-            self._letters = self._letters_for(sum(self.callbacks.values()))
-        self._state, self._members, self._also, self._named, self._published = {}, {}, [], [], set()
+        self._state, self._members, self._published = {}, {}, set()
+        self._extra_commands, self._name_commands = [], []
 
-    def _letters_for(self, callbacks: int) -> list[str]:
-        """Return a wake-up id and message for each callback, MOST_LETTERS at most. Redis knows the free threads."""
-        letters: list[str] = []
-        for n in range(min(callbacks, MOST_LETTERS)):
-            token = f"{self.id}.{n}"
-            if (letter := self._place.letter(token)) is None:
-                break
-            letters += (token, letter)
-        return letters
-
-    def arguments(self) -> list[Part]:
-        """Return the arguments of `WRITE_STEPS`, from the commands on."""
-        commands, letters, items = self._whole()
-        found: list[Part] = [len(commands)]
-        for command in commands:
-            found += (len(command), *command)
-        return [*found, len(letters) // 2, *letters, len(items) // 3, *items]
+    def content(self) -> tuple[list[Command], list[Item]]:
+        if self._compressed is None:
+            return self._commands, self._items
+        commands, items = _unpack(zlib.decompress(self._compressed))
+        return commands, [Item(*item) for item in items]
 
     def park(self) -> None:
         """Compress the content until it is the batch's turn."""
-        if self._parked is None:
-            self._parked = zlib.compress(_pack((self._commands, self._letters, self._items)), 1)
-            self._commands, self._letters, self._items = [], [], []
-            self.bytes = len(self._parked) + EACH_BYTES
+        if self._compressed is None:
+            self._compressed = zlib.compress(_pack((self._commands, self._items)), 1)
+            self._commands, self._items = [], []
+            self.bytes = len(self._compressed) + TEXT_OVERHEAD_BYTES
 
     def unpark(self) -> None:
-        self._commands, self._letters, self._items = self._whole()
-        self._parked = None
-
-    def _whole(self) -> tuple[list[Command], list[str], list[Part]]:
-        if self._parked is None:
-            return self._commands, self._letters, self._items
-        commands, letters, items = _unpack(zlib.decompress(self._parked))
-        return commands, letters, items
+        self._commands, self._items = self.content()
+        self._compressed = None
 
     def halves(self) -> tuple[Batch, Batch] | None:
         """Return the half to write first, and the rest, which has the effects; None for a single command or entry."""
-        commands, letters, items = self._whole()
-        first, rest = Batch(f"{self.id}-1", self._place), Batch(f"{self.id}-2", self._place)
+        commands, items = self.content()
+        first, rest = Batch(f"{self.id}-1", self._destination), Batch(f"{self.id}-2", self._destination)
         if len(commands) > 1:
             half = len(commands) // 2
             first._commands, rest._commands = commands[:half], commands[half:]
             rest._items = items
         elif commands and items:
             first._commands, rest._items = commands, items
-        elif len(items) > 3:
-            half = len(items) // 6 * 3
+        elif len(items) > 1:
+            half = len(items) // 2
             first._items, rest._items = items[:half], items[half:]
         else:
             return None
         claims = sum(command[0] == "CLAIM" for command in first._commands)
-        first.tells, rest.tells = self.tells[:claims], self.tells[claims:]
+        first.on_conflicts, rest.on_conflicts = self.on_conflicts[:claims], self.on_conflicts[claims:]
         first.steps, rest.steps = 1, self.steps
         rest.bytes = self.bytes
-        rest._letters, rest.effects = letters, self.effects
-        for each in (first, rest):
-            each._count()
+        rest.effects = self.effects
+        for half_batch in (first, rest):
+            half_batch._count_items()
         return first, rest
 
-    def _count(self) -> None:
-        for where, lane in zip(self._items[::3], self._items[1::3], strict=True):
-            if where == _CALLBACKS:
-                auth_id = str(lane).partition(":")[0]
+    def _count_items(self) -> None:
+        for item in self._items:
+            if item.destination == _CALLBACKS:
+                auth_id = item.partition.split(":")[0]
                 self.callbacks[auth_id] = self.callbacks.get(auth_id, 0) + 1
-            elif lane:
+            elif item.partition:
                 self.jobs += 1
 
 
-def _text(thing: Aggregate | bytes | None) -> bytes | None:
+def encode_batch(batch: Batch, fencing_token: str, max_problems: int, wakeup_lost_ms: int) -> list[Part]:
+    """Return a closed batch as the arguments of scripts/write_steps.lua, which lists them."""
+    commands, items = batch.content()
+    # One wake-up for each callback, at most; Redis knows how many threads are free.
+    max_wakeups = min(sum(batch.callbacks.values()), MAX_WAKEUPS)
+    found: list[Part] = [fencing_token, batch.id, max_problems, wakeup_lost_ms, max_wakeups, len(commands), len(items)]
+    for command in commands:
+        found += (len(command), *command)
+    for item in items:
+        found += item
+    return found
+
+
+def _encode_state(thing: Aggregate | bytes | None) -> bytes | None:
     if isinstance(thing, Conference):
         return encode_without_members(thing)
     return thing if thing is None or isinstance(thing, bytes) else encode(thing)
 
 
-def _commands_of(also: Sequence[Callable[[Any], Any]], place: Place) -> list[Command]:
-    pipe = place.pipeline()
-    for add in also:
+def _recorded_commands(add_commands: Sequence[Callable[[Any], Any]], destination: Destination) -> list[Command]:
+    pipe = destination.pipeline()
+    for add in add_commands:
         add(pipe)
     return [command for command, _ in pipe.command_stack]
 
 
-def _items(step: Step) -> list[Any]:
-    items: list[Part] = []
+def _encode_items(step: Step) -> list[Item]:
+    items: list[Item] = []
     reports = step.problems
     for callback in step.callbacks:
         try:
-            lane, text = outbox.enqueue_item(callback, step.now_ms)
-            items += (_CALLBACKS, lane, text)
+            items.append(Item(_CALLBACKS, *outbox.enqueue_item(callback, step.now_ms)))
         except CallbackTooLong as error:
             call_uuid = dict(callback.params).get("CallUUID", "")
             too_long = ReportProblem(callback.auth_id, call_uuid, ProblemKind.CALLBACK_TOO_LONG, None, str(error))
             reports = [*reports, too_long]
-    for queue, lane, text in step.jobs:
-        items += (prefix(queue), lane, text)
+    items += [Item(prefix(job.queue), job.partition, job.entry) for job in step.jobs]
     for report in reports:
         problem = problems.Problem(step.now_ms, report.call_uuid, report.kind, report.text, report.code)
-        items += (problems.problems_key(report.auth_id), "", problems.encoded(problem))
+        items.append(Item(problems.problems_key(report.auth_id), "", problems.encoded(problem)))
     return items

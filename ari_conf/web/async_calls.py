@@ -20,13 +20,13 @@ import msgspec
 import structlog
 from redis import RedisError
 
+from ari_conf.common import lua
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.core.effects import CommandReply, PostCallback
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.errors import CallbackTooLong
 from ari_conf.queues import outbox
 from ari_conf.queues.partitioned_queue import prefix
-from ari_conf.queues.scripts import MARK_READY
 from ari_conf.store.problems import Problem, encoded, problems_key
 from ari_conf.web.models import ApiRequest
 
@@ -53,16 +53,7 @@ INTERRUPTED = CommandReply(
 StoredReply = Callable[[str], Awaitable[CommandReply | None]]
 """Function that returns the owner's stored reply to a command, or None."""
 
-# Only one process sends the result. If Redis refuses it, the script ends there and the pending result remains.
-_APPEND_RESULT = (
-    MARK_READY
-    + """
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
-  append(ARGV[2], ARGV[3])
-  redis.call('HDEL', KEYS[2], ARGV[1])
-end
-"""
-)
+_SEND_RESULT = lua.load("ari_conf.web.scripts.send_result")
 
 
 class PendingResult(msgspec.Struct, frozen=True):
@@ -106,7 +97,7 @@ async def complete(redis: Any, api_id: str, status: int, body: dict[str, Any]) -
     except CallbackTooLong:
         error = "the result is too long for a callback: repeat the call without callback_url"
         entry = outbox.enqueue_item(_callback(pending, api_id, 413, {"error": error}), now)
-    await redis.eval(_APPEND_RESULT, 2, prefix(outbox.QUEUE), KEY, api_id, *entry)
+    await redis.eval(_SEND_RESULT, 2, prefix(outbox.QUEUE), KEY, api_id, *entry)
 
 
 def _callback(pending: PendingResult, api_id: str, status: int, body: dict[str, Any]) -> PostCallback:

@@ -12,6 +12,7 @@ from uuid import NAMESPACE_URL, uuid5
 from fastapi import Depends, HTTPException, Path, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
+from ari_conf.common import lua
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.store import accounts
 from ari_conf.store.accounts import AccountRecord
@@ -23,13 +24,7 @@ from ari_conf.web.resources import Resources, resources_of
 FAILURES_KEPT_S = 60
 IPV6_NETWORK = 64
 """Prefix length, in bits, by which IPv6 addresses are counted: an owner may choose the rest freely."""
-_COUNT = """
-local count = redis.call('INCR', KEYS[1])
-if count == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
-return {count, redis.call('PTTL', KEYS[1])}
-"""
-"""Script that counts a use. It returns the count within a window that begins with the first use, by Redis' clock, and
-the milliseconds that are left of the window."""
+_COUNT_USE = lua.load("ari_conf.web.scripts.count_use")
 DUMMY_TOKEN = secrets.token_hex(20)
 """Token to compare with if the account does not exist, so that the check takes as long as for an account that does."""
 WINDOW_S = 1
@@ -144,7 +139,7 @@ async def _count_failure(resources: Resources, address: str, auth_id: str) -> No
     """Count a wrong token. Raises ApiError 429 if the address has sent too many for this account."""
     failures = f"{PREFIX}auth-failures:{address}:{auth_id}"
     redis: Any = resources.redis
-    count, left_ms = await redis.eval(_COUNT, 1, failures, FAILURES_KEPT_S * 1000)
+    count, left_ms = await redis.eval(_COUNT_USE, 1, failures, FAILURES_KEPT_S * 1000)
     if count > resources.settings.auth_failures:
         wait = max(1, -(-left_ms // 1000))
         raise too_much(f"too many wrong tokens: try again in {wait} s", wait)
@@ -188,7 +183,7 @@ async def not_too_often(resources: Resources, auth_id: str) -> None:
     if not limit:
         return
     redis: Any = resources.redis
-    count, _ = await redis.eval(_COUNT, 1, f"{PREFIX}api-rate:{auth_id}", WINDOW_S * 1000)
+    count, _ = await redis.eval(_COUNT_USE, 1, f"{PREFIX}api-rate:{auth_id}", WINDOW_S * 1000)
     if count > limit:
         raise too_much(f"more than {limit} requests in a second: try again", WINDOW_S)
 
@@ -198,7 +193,7 @@ async def once_in(resources: Resources, auth_id: str, what: str, seconds: int) -
 
     Raises ApiError 429 if the account has run it within that time."""
     redis: Any = resources.redis
-    count, left_ms = await redis.eval(_COUNT, 1, f"{PREFIX}api-rate:{what}:{auth_id}", seconds * 1000)
+    count, left_ms = await redis.eval(_COUNT_USE, 1, f"{PREFIX}api-rate:{what}:{auth_id}", seconds * 1000)
     if count > 1:
         wait = max(1, -(-left_ms // 1000))
         raise too_much(f"at most 1 such request in {seconds} s is allowed: try again in {wait} s", wait)

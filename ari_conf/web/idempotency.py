@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from ari_conf.common.redis_clock import CLOCK
+from ari_conf.common import lua
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.web.api_result import ApiResult
 
@@ -28,47 +28,8 @@ MOST_KEYS = 10_000
 MOST_BYTES = 4 * 1024 * 1024
 """Maximum size of their JSON for an account, likewise. An ordinary key has about 250 bytes."""
 
-_FORGET = """
-local function forget(field)
-  redis.call('HINCRBY', KEYS[1], 'bytes', -redis.call('HSTRLEN', KEYS[1], field))
-  redis.call('HDEL', KEYS[1], field)
-  redis.call('ZREM', KEYS[2], field)
-end
-"""
-
-# Redis runs scripts sequentially, so exactly one of several concurrent requests with the same key is the first.
-_BEGIN = (
-    CLOCK
-    + _FORGET
-    + """
-local field, mine, most, most_bytes, kept_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local now = clock()
-for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - kept_ms, 'LIMIT', 0, 100)) do forget(old) end
-local found, began = redis.call('HGET', KEYS[1], field), redis.call('ZSCORE', KEYS[2], field)
-if found and began and now - began < kept_ms then return {found, now - began} end
-if found then forget(field) end
-redis.call('HSET', KEYS[1], field, mine)
-redis.call('HINCRBY', KEYS[1], 'bytes', #mine)
-redis.call('ZADD', KEYS[2], now, field)
-while redis.call('ZCARD', KEYS[2]) > most or tonumber(redis.call('HGET', KEYS[1], 'bytes')) > most_bytes do
-  forget(redis.call('ZRANGE', KEYS[2], 0, 0)[1])
-end
-redis.call('PEXPIRE', KEYS[1], kept_ms)
-redis.call('PEXPIRE', KEYS[2], kept_ms)
-return false
-"""
-)
-
-_SETTLE = (
-    _FORGET
-    + """
-local before = redis.call('HSTRLEN', KEYS[1], ARGV[1])
-if before == 0 then return end
-if ARGV[2] == '' then return forget(ARGV[1]) end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('HINCRBY', KEYS[1], 'bytes', #ARGV[2] - before)
-"""
-)
+_BEGIN = lua.load("ari_conf.web.scripts.begin_idempotent")
+_FINISH = lua.load("ari_conf.web.scripts.finish_idempotent")
 
 
 class IdempotencyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -104,11 +65,11 @@ class IdempotencyEntry:
             return await self.begin(mine)
 
     async def settle(self, record: IdempotencyRecord) -> None:
-        await self._redis.eval(_SETTLE, 2, *self._keys, self._field, msgspec.json.encode(record))
+        await self._redis.eval(_FINISH, 2, *self._keys, self._field, msgspec.json.encode(record))
 
     async def forget(self) -> None:
         """Delete the entry, so that a repetition counts as a first request."""
-        await self._redis.eval(_SETTLE, 2, *self._keys, self._field, "")
+        await self._redis.eval(_FINISH, 2, *self._keys, self._field, "")
 
 
 def fingerprint(text: str) -> str:

@@ -119,7 +119,7 @@ class WebMetrics:
         for outcome, word in OUTCOMES[queue].items():
             outcomes.labels(word).set(getattr(totals, outcome))
         if queue == outbox.QUEUE:
-            self._lanes.set(totals.lanes)
+            self._lanes.set(totals.partitions)
             self._deepest.set(max(depths, default=0))
 
 
@@ -134,9 +134,9 @@ def _read_queue(resources: Resources, queue: str) -> tuple[outbox.QueueTotals, l
     seconds, micros = resources.sync_redis.time()
     now_ms = seconds * 1000 + micros // 1000
     heads = outbox.partition_heads(resources.sync_redis, queue)
-    made = [at_ms for *_, head in heads if (at_ms := _enqueued_at_ms(head)) is not None]
+    made = [at_ms for head in heads if (at_ms := _enqueued_at_ms(head.first_entry)) is not None]
     oldest_ms = max(0, now_ms - min(made, default=now_ms))
-    return outbox.counted(resources.sync_redis, queue), [depth for _, _, depth, _ in heads], oldest_ms
+    return outbox.counted(resources.sync_redis, queue), [head.length for head in heads], oldest_ms
 
 
 def _enqueued_at_ms(head: bytes) -> int | None:

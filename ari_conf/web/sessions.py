@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 from fastapi import Request
 
+from ari_conf.common import lua
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.store import accounts
 from ari_conf.store.accounts import AccountRecord
@@ -34,13 +35,7 @@ another site can send one only after a preflight request, which the API never al
 
 MOST_OF_AN_ACCOUNT = 100
 """Maximum number of sessions of an account; one more ends the oldest."""
-_CREATE = """
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-redis.call('LPUSH', KEYS[2], KEYS[1])
-redis.call('EXPIRE', KEYS[2], ARGV[2])
-for _, oldest in ipairs(redis.call('LRANGE', KEYS[2], ARGV[3], -1)) do redis.call('DEL', oldest) end
-redis.call('LTRIM', KEYS[2], 0, ARGV[3] - 1)
-"""
+_CREATE = lua.load("ari_conf.web.scripts.create_session")
 
 
 class Session(msgspec.Struct, frozen=True):

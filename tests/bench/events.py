@@ -1,5 +1,4 @@
-"""The server's side of a callback: steps through StepWriter, StateStore and WakeupPublisher, at a steady rate, as in
-`serve`.
+"""The server's side of a callback: steps through StepWriter and StateStore, at a steady rate, as in `serve`.
 
 `python -m tests.bench.events URL RATE SECONDS`, a process of its own, with the settings in its environment.
 """
@@ -10,14 +9,11 @@ import asyncio
 import sys
 import time
 
-from redis import Redis
-
 from ari_conf.core.effects import PostCallback
 from ari_conf.server.step_writer import StepWriter
 from ari_conf.settings import settings
 from ari_conf.store import state_store
 from ari_conf.store.state_store import StateStore, Step
-from tasks.wakeups import WakeupPublisher
 from tests.bench.receiver import SENT_AT
 
 CONFERENCES = 50
@@ -30,10 +26,7 @@ FILLING = tuple((f"Parameter{n}", f"value{n}") for n in range(25))
 
 async def run(url: str, rate: int, seconds: float) -> None:
     redis = state_store.connect(settings().redis_url.get_secret_value())
-    tokens = WakeupPublisher(Redis.from_url(settings().redis_url.get_secret_value()))
-    tokens.start()
-    tokens.wake()  # the message template exists afterwards
-    writer = StepWriter(StateStore(redis, "bench", letter=tokens.wakeup_message), lambda _: None, lambda: None)
+    writer = StepWriter(StateStore(redis, "bench"), lambda _: None)
     writing = asyncio.create_task(writer.run())
     began, name = time.monotonic(), SENT_AT.decode().rstrip("=")
     for n in range(int(rate * (WARM_UP_S + seconds))):
@@ -45,7 +38,6 @@ async def run(url: str, rate: int, seconds: float) -> None:
     await writer.wait_until_drained()
     await asyncio.sleep(1)  # the last callbacks are on their way
     writing.cancel()
-    tokens.stop()
     await redis.aclose()
 
 

@@ -34,7 +34,7 @@ from ari_conf.ownership import lease
 from ari_conf.recordings import jobs, transcribers
 from ari_conf.settings import Settings, from_environment
 from ari_conf.store import accounts, state_store
-from tasks import transcription_engines
+from ari_conf.transcription import engines
 from tests.lateness import took_s
 from tests.tasks.whisper_server import WhisperServer
 
@@ -407,8 +407,8 @@ def test_several_asterisks_share_a_redis(stores, pretended):
 def test_what_transcribes(monkeypatch, tmp_path):
     assert "faster-whisper tiny.en" in found(settings_of(), "transcription").text
     assert "could not be loaded" in told(settings_of(transcription_model=str(tmp_path)), "transcription")
-    monkeypatch.setattr(transcription_engines, "MODEL_SHA256", "0" * 64)
-    transcription_engines._local.cache_clear()
+    monkeypatch.setattr(engines, "MODEL_SHA256", "0" * 64)
+    engines._local.cache_clear()
     assert "reinstall it" in told(settings_of(), "transcription")
 
 

@@ -11,11 +11,11 @@ import pytest
 from ari_conf.recordings.bucket import Bucket
 from ari_conf.recordings.sidecar import object_key, schema
 from ari_conf.store import accounts
+from ari_conf.transcription.engines import create_engine
 from demo import audio_analysis
 from demo.g711 import RATE
 from demo.phone import Phone, now_ms
 from demo.speech import Speech, speech_files
-from tasks.transcription_engines import create_engine
 from tests.integration.stage import Stage
 from tests.integration.test_recordings import decoded, fetched
 from tests.lateness import SOON_S, late_ms

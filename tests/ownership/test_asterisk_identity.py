@@ -32,7 +32,7 @@ class Lease:
 
 
 async def test_the_name_is_what_asterisk_says_as_soon_as_it_answers(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(asterisk_identity, "ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(asterisk_identity, "RETRY_DELAY_S", 0.0)
     asterisk = Asterisk()
     asterisk.away = 3
     with capture_logs() as logged:
@@ -51,7 +51,7 @@ async def test_an_asterisk_without_a_name_is_refused_with_a_sentence(entity_id: 
 async def test_two_asterisks_of_one_name_are_noticed_by_the_standby(mark: str, differs: bool):
     asterisk = Asterisk()
     asterisk.mark = mark
-    same = asterisk_identity.IdentityCheck(asterisk, "ari_conf", "02:00", Lease(), every_s=0.0)
+    same = asterisk_identity.IdentityCheck(asterisk, "ari_conf", "02:00", Lease(), interval_s=0.0)
     watching = asyncio.create_task(same.watch())
     async with asyncio.timeout(10):
         while asterisk.asked < 5:  # noqa: ASYNC110

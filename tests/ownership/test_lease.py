@@ -20,6 +20,7 @@ from ari_conf.ownership import lease
 from ari_conf.ownership.lease import ACT_WITHIN_S, LEASE_S, POLL_INTERVAL_S, LeaseObservation, OwnershipLease
 from ari_conf.store import state_store
 from ari_conf.store.state_store import StateStore, Step
+from ari_conf.store.step_batch import NameClaim
 from tests.between import between
 from tests.redis import RedisServer
 
@@ -103,7 +104,7 @@ async def make(redis_server: RedisServer, time: Time, monkeypatch: pytest.Monkey
         )
         clients.append(state_store.connect(redis_server.url))
         more = {"clock": Clock(time), "sleep": time.sleep} | more
-        return OwnershipLease(clients[-1], "pbx", forgotten=forgotten, **more)
+        return OwnershipLease(clients[-1], "pbx", on_data_loss=forgotten, **more)
 
     yield made
     for client in clients:
@@ -118,7 +119,7 @@ async def owner_of(time: Time, one: OwnershipLease) -> OwnershipLease:
 
 
 async def fenced(redis_server: RedisServer, owner: OwnershipLease) -> StateStore:
-    return StateStore(state_store.connect(redis_server.url), "pbx", token=lambda: owner.fencing_token)
+    return StateStore(state_store.connect(redis_server.url), "pbx", fencing_token=lambda: owner.fencing_token)
 
 
 async def test_the_first_waits_only_for_one_who_may_have_been_forgotten(make: Made, time: Time):
@@ -211,7 +212,7 @@ async def test_what_a_former_owner_writes_is_refused_all_of_it(make: Made, time:
     await kept.write([Step(NOW, {"call:u1": b"1"})])
     await owner_of(time, two)
     with pytest.raises(LeaseLost):
-        await kept.write([Step(NOW, {"call:u1": b"2"}, also=[lambda pipe: pipe.set("more", "1")])])
+        await kept.write([Step(NOW, {"call:u1": b"2"}, extra_commands=[lambda pipe: pipe.set("more", "1")])])
     with pytest.raises(LeaseLost):
         await kept.claim("MA1", "weekly", "c1")
     assert await kept.load() == {"call:u1": b"1"}
@@ -229,7 +230,7 @@ async def test_a_takeover_between_looking_and_writing_refuses_it(
     one, two = make("one"), make("two")
     await owner_of(time, one)
     async with between(redis_server.port) as way:
-        kept = StateStore(state_store.connect(way.url), "pbx", token=lambda: one.fencing_token)
+        kept = StateStore(state_store.connect(way.url), "pbx", fencing_token=lambda: one.fencing_token)
         await kept.write([Step(NOW, {"call:u1": b"1"})])
         way.hold(b"EVAL")
         assert one.is_held
@@ -344,7 +345,7 @@ async def test_what_redis_has_lost_between_two_renewals_is_noticed(make: Made, t
     """A replica that became the primary had not received the last write, but the renewal before it."""
     forgotten: list[str] = []
     kept: list[StateStore] = []
-    one = make("one", lambda: forgotten.append(kept[0].confirmed), written=lambda: kept[0].confirmed)
+    one = make("one", lambda: forgotten.append(kept[0].confirmed), confirmed_batch_id=lambda: kept[0].confirmed)
     await owner_of(time, one)
     kept.append(await fenced(redis_server, one))
     time.run(one.renew_until_lost())
@@ -474,7 +475,9 @@ async def test_names_that_were_claimed_alone_are_written_later_and_a_conflict_is
     await two.claim("MA1", "taken", "c9")
     told: list[str] = []
     step = Step(NOW, {"call:u1": b"1"})
-    step.claims += [(ClaimName("MA1", "weekly", "c1"), told.append), (ClaimName("MA1", "taken", "c2"), told.append)]
+    step.claims += [
+        NameClaim(ClaimName("MA1", name, id), told.append) for name, id in (("weekly", "c1"), ("taken", "c2"))
+    ]
     await one.write([step])
     assert await one.names("MA1") == {"weekly": ("c1", "one"), "taken": ("c9", "two")}
     assert told == ["two"]

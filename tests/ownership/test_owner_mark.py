@@ -12,7 +12,7 @@ import pytest
 from ari_conf.common import process_identity
 from ari_conf.common.process_identity import ProcessIdentity
 from ari_conf.errors import AriUnreachable
-from ari_conf.ownership.owner_mark import RIVAL_S, Mark, OwnerMark, parsed
+from ari_conf.ownership.owner_mark import RIVAL_TIMEOUT_S, Mark, OwnerMark, parse_mark
 
 
 class Asterisk:
@@ -54,7 +54,7 @@ async def looks(asterisk: Asterisk, times: int = 3) -> None:
 
 def begin(asterisk: Asterisk, token: str, app: str = "ari_conf") -> tuple[Lease, asyncio.Task[None]]:
     lease = Lease(token)
-    return lease, asyncio.create_task(OwnerMark(asterisk, app, "pbx", lease, every_s=0.0).run())
+    return lease, asyncio.create_task(OwnerMark(asterisk, app, "pbx", lease, interval_s=0.0).run())
 
 
 class Clock:
@@ -66,8 +66,8 @@ class Clock:
 
 def newcomer(asterisk: Asterisk, realm: str, name: str = "pbx") -> tuple[OwnerMark, Clock, asyncio.Task[None]]:
     clock = Clock()
-    mark = OwnerMark(asterisk, "ari_conf", name, Lease("1.z", realm), every_s=0.0, clock=clock)
-    return mark, clock, asyncio.create_task(mark.no_rival())
+    mark = OwnerMark(asterisk, "ari_conf", name, Lease("1.z", realm), interval_s=0.0, clock=clock)
+    return mark, clock, asyncio.create_task(mark.wait_until_no_rival())
 
 
 async def test_who_is_replaced_stops_and_who_replaced_it_goes_on():
@@ -96,7 +96,7 @@ async def test_an_asterisk_that_was_away_or_started_anew_replaces_nobody():
     asterisk.variables.clear()
     asterisk.away = False
     await looks(asterisk)
-    assert not owner.lost and parsed(asterisk.variables["ARI_CONF_OWNER_ari_conf"]).token == "1.a"
+    assert not owner.lost and parse_mark(asterisk.variables["ARI_CONF_OWNER_ari_conf"]).token == "1.a"
     looking.cancel()
 
 
@@ -129,7 +129,7 @@ async def test_a_live_rival_is_waited_for_and_one_without_a_beat_is_not():
     # A process of this machine that is certainly alive, since it is this one.
     mark, clock, entering = newcomer(asterisk, "r2")
     await looks(asterisk, 12)
-    clock.now += 10 * RIVAL_S
+    clock.now += 10 * RIVAL_TIMEOUT_S
     await looks(asterisk, 12)
     assert f"pid {os.getpid()} already serves this Asterisk, using another Redis: stop it" in mark.rival
     assert not entering.done()
@@ -164,7 +164,7 @@ async def test_a_mark_that_nobody_keeps_is_in_nobody_s_way(left: str):
     if left == "an older version":
         await looks(asterisk, 6)
         assert not entering.done(), "the owner may be alive"
-        clock.now += RIVAL_S
+        clock.now += RIVAL_TIMEOUT_S
     await asyncio.wait_for(entering, 10)
     assert mark.rival == ""
 

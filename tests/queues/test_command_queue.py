@@ -363,6 +363,6 @@ async def test_a_stream_that_began_anew_with_lower_ids_is_read_again(redis_serve
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
         await got(owner, 1)
         redis_server.client.flushall()  # by another server, for example, whose clock is behind
-        owner.commands.begin_anew()
+        owner.commands.reset_position()
         # A read that waits for ids above this one lasts BLOCK_MS.
         assert await asker.send("here", LOCK, "c2", 30) is not None

@@ -22,12 +22,12 @@ def post(server: RedisServer, *callbacks: PostCallback, age_ms: int = 0) -> None
 
 
 def give_up(server: RedisServer, token: int, worker: str = "w1") -> None:
-    taken = PartitionedQueue(server.client).settle_and_claim(worker, 8, token)
+    taken = PartitionedQueue(server.client).claim(worker, 8, token)
     entry = outbox.decode(taken.entry)
     tries = (Attempt(1, 5, 503, delay_ms=10), Attempt(16, 2000, error="no connection"))
     tried = CallbackEntry(entry.auth_id, entry.url, entry.method, entry.params, entry.at_ms, tries)
-    PartitionedQueue(server.client).settle_and_claim(
-        worker, 8, None, partitioned_queue.dead_letter(taken, outbox.encode(tried), 1000, 60_000)
+    PartitionedQueue(server.client).settle(
+        worker, 8, partitioned_queue.dead_letter(taken, outbox.encode(tried), 1000, 60_000)
     )
 
 
@@ -59,19 +59,17 @@ def test_a_callback_that_is_too_long_is_none():
     assert len(outbox.enqueue_item(short, 1)[1]) > 60_000
     with pytest.raises(CallbackTooLong) as refused:
         outbox.enqueue_item(long, 1)
-    assert f"{outbox.MOST_BYTES} are allowed" in str(refused.value)
+    assert f"{outbox.MAX_BYTES} are allowed" in str(refused.value)
     assert "secret" not in str(refused.value) and len(str(refused.value)) < 500
-    assert outbox.enqueue_item(long, 1, outbox.MOST_TRANSCRIPTION_BYTES), "a transcription of four hours is long"
+    assert outbox.enqueue_item(long, 1, outbox.MAX_TRANSCRIPTION_BYTES), "a transcription of four hours is long"
 
 
 def test_the_overview_tells_where_each_lane_is(redis_server: RedisServer):
     post(redis_server, callback(1, "leased"), callback(2, "leased"), age_ms=3000)
-    PartitionedQueue(redis_server.client).settle_and_claim("w1", 8, 1)
+    PartitionedQueue(redis_server.client).claim("w1", 8, 1)
     post(redis_server, callback(1, "waiting"), age_ms=2000)
-    taken = PartitionedQueue(redis_server.client).settle_and_claim("w1", 8, 2)
-    PartitionedQueue(redis_server.client).settle_and_claim(
-        "w1", 8, None, partitioned_queue.retry(taken, taken.entry, 60_000)
-    )
+    taken = PartitionedQueue(redis_server.client).claim("w1", 8, 2)
+    PartitionedQueue(redis_server.client).settle("w1", 8, partitioned_queue.retry(taken, taken.entry, 60_000))
     post(redis_server, callback(1, "ready"), age_ms=1000)
 
     found = outbox.list_partitions(redis_server.client)
@@ -83,7 +81,7 @@ def test_the_overview_tells_where_each_lane_is(redis_server: RedisServer):
     assert [lane.state for lane in outbox.list_partitions(redis_server.client)] == ["leased", "waiting", "ready"]
     redis_server.client.delete("ari_conf:callbacks:lane:MA1:o:damaged")
     totals = outbox.totals(redis_server.client)
-    assert (totals.waiting, totals.lanes, totals.workers, totals.threads, totals.retried) == (4, 3, 1, 8, 1)
+    assert (totals.waiting, totals.partitions, totals.workers, totals.threads, totals.retried) == (4, 3, 1, 8, 1)
 
 
 def test_a_dead_letter_is_listed_with_its_tries(redis_server: RedisServer):
@@ -116,11 +114,11 @@ def test_all_are_resent_in_the_order_in_which_they_died(redis_server: RedisServe
     post(redis_server, *(callback(n) for n in range(450)))
     for n in range(450):
         give_up(redis_server, n + 1)
-    assert dead_letters.resend(redis_server.client, "MA1") == 450
+    assert dead_letters.resend_all(redis_server.client, "MA1") == 450
     (key,) = redis_server.client.scan_iter("*:lane:*")
     entries = [outbox.decode(kept) for kept in redis_server.client.lrange(key, 0, -1)]
     assert [dict(entry.params)["N"] for entry in entries] == [str(n) for n in range(450)]
-    assert PartitionedQueue(redis_server.client).settle_and_claim("w1", 8, 1000), "the partition was not made ready"
+    assert PartitionedQueue(redis_server.client).claim("w1", 8, 1000), "the partition was not made ready"
 
 
 def test_what_died_too_long_ago_is_forgotten(redis_server: RedisServer):

@@ -110,27 +110,23 @@ def test_the_commands_tell_what_waits_and_what_was_given_up(redis_server: RedisS
     partitioned_queue.enqueue(redis, [(lane, msgspec.json.encode(job()))], jobs.STORE_QUEUE)
     assert "r1\tto be stored\t" in said("pending")
     fleet = partitioned_queue.PartitionedQueue(redis, jobs.STORE_QUEUE)
-    taken = fleet.settle_and_claim("worker", 1, 1)
+    taken = fleet.claim("worker", 1, 1)
     assert taken is not None and jobs.progress(redis, "r1", 40) is None
     assert 0 < redis.ttl("ari_conf:recording-progress:r1") <= jobs.PROGRESS_KEPT_S, "it would stay indefinitely"
     assert "r1\tbeing stored, 40 %\t" in said("pending")
     tried = msgspec.json.encode(job(tries=3, error="S3 is away"))
-    fleet.settle_and_claim("worker", 1, None, partitioned_queue.retry(taken, tried, 60_000))
+    fleet.settle("worker", 1, partitioned_queue.retry(taken, tried, 60_000))
     assert "to be stored, tried 3 times, again in " in said("pending")
     assert "S3 is away" in said("pending") and said("lost") == ""
     redis.zadd("ari_conf:recordings:waiting", {lane: 0})
-    again = fleet.settle_and_claim("worker", 1, 2)
+    again = fleet.claim("worker", 1, 2)
     assert again is not None
-    fleet.settle_and_claim(
-        "worker",
-        1,
-        None,
-        partitioned_queue.dead_letter(again, msgspec.json.encode(job(error="no such file")), 10, 10**9),
-    )
+    lost = msgspec.json.encode(job(error="no such file"))
+    fleet.settle("worker", 1, partitioned_queue.dead_letter(again, lost, 10, 10**9))
     assert said("pending") == "" and "no such file" in said("lost")
     assert "1 recording will be retried" in said("retry")
     assert [one.job.error for one in jobs.pending(redis)] == [""]
-    assert outbox.partition_heads(redis, jobs.STORE_QUEUE)[0][2] == 1
+    assert outbox.partition_heads(redis, jobs.STORE_QUEUE)[0].length == 1
     partitioned_queue.enqueue(redis, [("MA1:o:r0", b"no JSON")], jobs.STORE_QUEUE)
     redis.xadd("ari_conf:recordings:dead:MA1", {"lane": lane, "entry": b'{"other": "version"}'})
     assert "r1\tto be stored" in said("pending") and said("lost") == "", "an unreadable job hides all others"

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ari_conf.core import effects as do
+from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.server import name_claims as names_module
 from ari_conf.server.name_claims import NameClaims
 from ari_conf.server.step_writer import StepWriter
@@ -27,10 +28,10 @@ class Place:
         self.server, self.kept = server, kept
         self.stage = Stage()
         self.compared = asyncio.Event()
-        self.reported: list[tuple[str, str]] = []
-        self.writer = StepWriter(kept, lambda effect: None, lambda: None)
+        self.reported: list[tuple[str, ProblemKind, str]] = []
+        self.writer = StepWriter(kept, lambda effect: None)
         self.names = NameClaims(
-            self.stage.engine, self.writer, lambda *told: self.reported.append(told), self.compared, lambda: NOW
+            self.stage.engine, self.writer, lambda *report: self.reported.append(report), self.compared, lambda: NOW
         )
 
     def conferences(self, *names: str) -> None:
@@ -107,8 +108,9 @@ async def test_one_that_another_asterisk_has_stays_there_and_the_account_is_told
     place.names.claim_all()
     await lateness.soon(place.writer.wait_until_drained())
     assert place.ours() == {"one": "elsewhere"}
-    ((account, text),) = place.reported
-    assert account == "A" and "'one'" in text and "elsewhere took the name" in text
+    ((account, kind, text),) = place.reported
+    assert (account, kind) == ("A", ProblemKind.CONFERENCE_SPLIT)
+    assert "'one'" in text and "elsewhere took the name" in text
 
 
 async def test_of_two_conferences_of_one_name_the_one_that_has_it_is_claimed(place: Place) -> None:

@@ -36,7 +36,7 @@ from ari_conf.server.step_writer import StepWriter
 from ari_conf.store import accounts, state_store
 from ari_conf.store.members import members_key
 from ari_conf.store.state_store import StateStore, names_key, state_key
-from ari_conf.store.step_batch import Step
+from ari_conf.store.step_batch import NameClaim, Step
 from tests.between import between
 from tests.core.stage import Stage, players, stay
 from tests.redis import RedisServer, start
@@ -53,15 +53,17 @@ class Owner:
         self.stage = stage
         self.redis = state_store.connect(url)
         self.lease = OwnershipLease(
-            self.redis, name, forgotten=lambda: self.rewriting.write_all(), written=lambda: self.store.confirmed
+            self.redis,
+            name,
+            on_data_loss=lambda: self.rewriting.write_all(),
+            confirmed_batch_id=lambda: self.store.confirmed,
         )
-        self.store = StateStore(self.redis, name, token=lambda: self.lease.fencing_token)
+        self.store = StateStore(self.redis, name, fencing_token=lambda: self.lease.fencing_token)
         self.steps = StepBuilder(stage.engine, SimpleNamespace(), lambda _: lambda _: None)  # type: ignore[arg-type]
         self.done: list[do.Effect] = []
         self.writer = StepWriter(
             self.store,
             self.done.append,
-            lambda: None,
             self.lease.mark_lost,
             write_all=lambda: self.rewriting.write_all(),
         )
@@ -80,7 +82,7 @@ class Owner:
         for effect in effects:
             if isinstance(effect, do.ClaimName):
                 step = Step(self.stage.now)
-                step.claims.append((effect, lambda _: None))
+                step.claims.append(NameClaim(effect, lambda _: None))
                 self.writer.submit(step, [])
         self.writer.submit(*self.steps.build(effects, self.stage.now))
 
@@ -361,7 +363,7 @@ async def test_serve_and_web_find_the_new_primary(redis_server: RedisServer, rep
 
         def reply(answer: CommandReply) -> None:
             step = Step(1)
-            step.also.append(commands.reply_writer(answer))
+            step.extra_commands.append(commands.reply_writer(answer))
             owner.writer.submit(step, [])
 
         commands = CommandConsumer(
@@ -441,11 +443,13 @@ def test_a_worker_finds_the_new_primary(redis_server: RedisServer, replica: Redi
         client = following_in_threads(redis.Redis.from_url(f"redis://127.0.0.1:{proxy.port}/0", socket_timeout=10))
         lanes, taken = PartitionedQueue(client), []
 
-        def turn(token: int, verdict: Any = None) -> Any:
+        def turn(claim_number: int, disposition: Any = None) -> Any:
             deadline = time.monotonic() + SOON_S
             while True:
                 try:
-                    return lanes.settle_and_claim("w1", 8, token, verdict)
+                    if disposition is None:
+                        return lanes.claim("w1", 8, claim_number)
+                    return lanes.settle_and_claim("w1", 8, disposition, claim_number)
                 except redis.RedisError:
                     assert time.monotonic() < deadline
                     time.sleep(0.05)

@@ -19,7 +19,7 @@ from ari_conf.queues import outbox
 from ari_conf.server import step_writer
 from ari_conf.server.step_writer import READ_ONLY_EFFECTS, StepWriter
 from ari_conf.store import step_batch as batches
-from ari_conf.store.step_batch import Batch, Step
+from ari_conf.store.step_batch import Batch, QueuedJob, Step, encode_batch
 
 ANSWER, HANG_UP = do.Answer("c1"), do.HangUp("c1")
 ASKS = (
@@ -39,7 +39,7 @@ async def comes(what: Callable[[], bool]) -> bool:
     return what()
 
 
-class Place:
+class Destination:
     def pipeline(self) -> Any:
         raise AssertionError("not needed here")
 
@@ -55,11 +55,8 @@ class Place:
     def publish_command(self, auth_id: str, conference_id: str) -> tuple[str, ...]:
         return ("PUBLISH", conference_id)
 
-    def letter(self, token: str) -> str | None:
-        return None
 
-
-class Store(Place):
+class Store(Destination):
     """Store that answers each write with the next of the test's errors, and then succeeds."""
 
     def __init__(self, *answers: Exception | None) -> None:
@@ -76,12 +73,12 @@ class Store(Place):
         return Batch(f"p-{next(self._ids)}", self)
 
     async def send(self, batch: Batch) -> None:
-        self.sent.append((batch.id, batch.arguments()))
+        self.sent.append((batch.id, encode_batch(batch, "", 0, 0)))
         self.asked.set()
         await self.open.wait()
         if (answer := self.answers.pop(0) if self.answers else None) is not None:
             raise answer
-        if any(isinstance(part, bytes) and self.refuses in part for part in batch.arguments()):
+        if any(isinstance(part, bytes) and self.refuses in part for part in encode_batch(batch, "", 0, 0)):
             raise StoreRefused("it is refused")
 
     def written(self) -> list[str]:
@@ -102,7 +99,6 @@ class Course:
         self.writer = StepWriter(
             store,
             lambda effect: self.done.append(type(effect).__name__),
-            lambda: None,
             self._lose,
             lambda: self.changes.pop() if self.changes else None,
             **more,
@@ -249,7 +245,7 @@ async def test_what_waits_is_encoded_once_and_written_in_parts_that_are_not_larg
     monkeypatch.setattr(outbox, "enqueue_item", counted)
     monkeypatch.setattr(step_writer, "TRY_AGAIN_S", 0.001)
     one = play(*[StoreUnavailable("away")] * 20)
-    small, large = 3 * batches.MOST_STEPS, 40
+    small, large = 3 * batches.MAX_STEPS, 40
     for number in range(small):
         one.put(number)
     for number in range(large):
@@ -260,14 +256,14 @@ async def test_what_waits_is_encoded_once_and_written_in_parts_that_are_not_larg
     assert tries[:21] == [tries[0]] * 21
     assert one.store.sent[0][1] == one.store.sent[20][1], "the repeated write differs from the first one"
     sizes = [sum(len(part) for part in parts if isinstance(part, bytes)) for _, parts in one.store.sent]
-    assert max(sizes) < batches.MOST_BYTES + 40_000
+    assert max(sizes) < batches.MAX_BYTES + 40_000
     assert all(sum(b'"url"' in part for part in parts if isinstance(part, bytes)) <= 500 for _, parts in one.store.sent)
 
 
 async def test_each_part_has_the_state_of_its_last_step(play: Begin):
     """With a later state, a successor would lose the callbacks; with an earlier one, it would send them again."""
     one = play(StoreUnavailable("away"))
-    for number in range(2 * batches.MOST_STEPS):
+    for number in range(2 * batches.MAX_STEPS):
         one.writer.submit(Step(1, {"c1": b"state %d" % number}, step(number).callbacks), [])
     await one.drained()
     states = [[part for part in parts if str(part).startswith("b'state")] for _, parts in one.store.sent[1:]]
@@ -288,7 +284,7 @@ async def test_what_is_too_much_is_dropped_and_told_but_for_recordings(play: Beg
     one = play(*[StoreUnavailable("away")] * 2, write_all=lambda: written_all.append(True))
     for number in range(3000):
         one.put(number)
-    one.writer.submit(Step(1, jobs=[("recordings", "MA2:o:r1", b"store it")]), [HANG_UP])
+    one.writer.submit(Step(1, jobs=[QueuedJob("recordings", "MA2:o:r1", b"store it")]), [HANG_UP])
     one.writer.submit(Step(1, {"u1": b"late"}, step(0, auth_id="MA2").callbacks), [ANSWER])
     await turns()
     one.put(3000, do.StopMusic("c1"))

@@ -18,7 +18,7 @@ from ari_conf.core.calls.gather import Gather
 from ari_conf.queues import outbox
 from ari_conf.server.server import ConferenceServer
 from ari_conf.settings import from_environment
-from ari_conf.store.step_batch import Step
+from ari_conf.store.step_batch import QueuedJob, Step
 from tests.redis import RedisServer
 
 CALLBACKS, RECORDINGS = 5, 2
@@ -33,7 +33,9 @@ async def stopping(url: str, wait_s: float) -> AsyncIterator[ConferenceServer]:
     for number in range(CALLBACKS):
         callback = do.PostCallback("c", "A", "http://x.example/", "POST", (("N", str(number)),))
         service._step_writer.submit(Step(1, callbacks=[callback]), [])
-    service._step_writer.submit(Step(1, jobs=[("recordings", f"A:o:{n}", b"{}") for n in range(RECORDINGS)]), [])
+    service._step_writer.submit(
+        Step(1, jobs=[QueuedJob("recordings", f"A:o:{n}", b"{}") for n in range(RECORDINGS)]), []
+    )
     async with asyncio.timeout(30):
         while not service._step_writer.redis_unavailable:  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -93,7 +93,7 @@ def test_rotations_that_follow_each_other_keep_the_newest_first(redis_server: Re
     second = accounts.rotate_token(redis_server.client, "MA1").token
     third = accounts.rotate_token(redis_server.client, "MA1").token
     assert accounts.get(redis_server.client, "MA1").signing_tokens() == [third, second, first]
-    for _ in range(accounts.MOST_OLD_TOKENS + 1):
+    for _ in range(accounts.MAX_OLD_TOKENS + 1):
         accounts.rotate_token(redis_server.client, "MA1")
     tokens = accounts.get(redis_server.client, "MA1").signing_tokens()
     assert third not in tokens, "each additional token makes all requests longer"

@@ -3,7 +3,7 @@
 import msgspec
 
 from ari_conf.core.problem_kinds import ProblemKind
-from ari_conf.store.problems import MOST_TEXT, Problem, problems_key, read_problems
+from ari_conf.store.problems import MAX_TEXT_LENGTH, Problem, problems_key, read_problems
 
 KIND = ProblemKind.DOCUMENT_WARNING
 OLD = '{"at_ms": 1, "call_uuid": "c", "kind": "document_warning", "text": "\\u001b]0;PWNED\\u0007"}'
@@ -28,5 +28,5 @@ def test_one_that_can_not_be_read_hides_no_other(redis_server):
 
 
 def test_it_quotes_no_whole_document():
-    assert len(Problem(1, "c", KIND, "x" * 100_000).text) == MOST_TEXT
-    assert len(Problem(1, "c", KIND, "\x00" * 100_000).text) == MOST_TEXT
+    assert len(Problem(1, "c", KIND, "x" * 100_000).text) == MAX_TEXT_LENGTH
+    assert len(Problem(1, "c", KIND, "\x00" * 100_000).text) == MAX_TEXT_LENGTH

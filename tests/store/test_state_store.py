@@ -15,14 +15,14 @@ from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.snapshot import restore, snapshot
 from ari_conf.errors import StoreUnavailable
 from ari_conf.ownership.lease import written_key
-from ari_conf.queues import outbox, partitioned_queue, scripts
+from ari_conf.queues import limits, outbox, partitioned_queue
 from ari_conf.server.takeover import load
 from ari_conf.store import accounts, state_store
 from ari_conf.store.members import members_key
 from ari_conf.store.problems import read_problems
 from ari_conf.store.state_codec import decode, encode, encode_without_members
 from ari_conf.store.state_store import StateStore, Step
-from ari_conf.store.step_batch import Batch
+from ari_conf.store.step_batch import Batch, QueuedJob
 from tests.between import between
 from tests.redis import RedisServer
 
@@ -177,8 +177,8 @@ async def test_a_callback_that_is_too_long_is_told_and_the_step_is_written(redis
 
 async def test_no_room_in_a_lane_is_told(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch):
     client, dropped = state_store.connect(redis_server.url), list[int]()
-    kept = StateStore(client, "asterisk one", dropped=dropped.append)
-    await kept.write([Step(NOW, callbacks=[callback(n) for n in range(scripts.MOST_IN_A_LANE - 1)])])
+    kept = StateStore(client, "asterisk one", on_dropped=dropped.append)
+    await kept.write([Step(NOW, callbacks=[callback(n) for n in range(limits.MAX_PARTITION_ENTRIES - 1)])])
     assert dropped == []
     await kept.write([Step(NOW, {"call:u1": b"1"}, [callback(n) for n in range(3)])])
     assert dropped == [2] and await kept.load() == {"call:u1": b"1"}
@@ -192,21 +192,21 @@ async def test_no_room_in_a_lane_is_told(redis_server: RedisServer, monkeypatch:
 
 WRONG = {
     "members": members_key("c1"), "names": "ari_conf:names:MA1", "problems": "ari_conf:problems:MA1",
-    "tokens": "ari_conf:callbacks:tokens", "Celery's queue": "ari_conf:celery:callbacks",
+    "tokens": "ari_conf:callbacks:tokens",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("key", WRONG.values(), ids=WRONG)
 async def test_a_key_that_holds_something_else_costs_what_belongs_there(redis_server: RedisServer, key: str):
     client, there = state_store.connect(redis_server.url), redis_server.client
-    kept = StateStore(client, "asterisk one", letter=lambda token: token)
+    kept = StateStore(client, "asterisk one")
     partitioned_queue.PartitionedQueue(there).heartbeat("w1", 8, [], 0, reclaim=True)
     there.set(key, "something else")
     conference = Conference("c1", "MA1", "standup", NOW, 20, "http://x")
     step = Step(NOW, {"c1": conference, "call:u1": b"1"}, [callback(1), callback(2, "c2")], [problem("odd")])
     step.members["c1"] = {9: member(9)}
     step.released.append(ReleaseName("MA1", "standup", "c1"))
-    step.also.append(lambda pipe: pipe.set("more", "1"))
+    step.extra_commands.append(lambda pipe: pipe.set("more", "1"))
     batch = batch_of(kept, step)
     with capture_logs() as logged:
         for _ in range(2):
@@ -239,9 +239,9 @@ async def test_a_key_that_all_have_in_common_and_that_can_be_made_anew_costs_not
     assert logged == [] and there.type(key) != b"set"
     waits = [text for each in there.scan_iter("*:lane:*", _type="list") for text in there.lrange(each, 0, -1)]
     assert len(waits) == 2, "each callback is queued exactly once"
-    taken = partitioned_queue.PartitionedQueue(there).settle_and_claim("w1", 8, 1, None)
+    taken = partitioned_queue.PartitionedQueue(there).claim("w1", 8, 1)
     assert taken is not None
-    partitioned_queue.PartitionedQueue(there).settle_and_claim("w1", 8, None, partitioned_queue.ack(taken))
+    partitioned_queue.PartitionedQueue(there).settle("w1", 8, partitioned_queue.ack(taken))
     left = [text for each in there.scan_iter("*:lane:*", _type="list") for text in there.lrange(each, 0, -1)]
     assert len(left) == 1
 
@@ -350,30 +350,29 @@ async def test_what_was_written_survives_kill_9_of_redis(redis_server: RedisServ
 
 
 async def test_other_parts_add_to_the_transaction(redis_server: RedisServer, kept: StateStore):
-    await kept.write([Step(NOW, {"call:u1": b"1"}, also=[lambda pipe: pipe.hset("more", "a", "b")])])
+    await kept.write([Step(NOW, {"call:u1": b"1"}, extra_commands=[lambda pipe: pipe.hset("more", "a", "b")])])
     assert redis_server.client.hget("more", "a") == b"b"
 
 
 async def test_a_worker_with_room_is_told_in_the_same_step(redis_server: RedisServer, kept: StateStore):
     client = state_store.connect(redis_server.url)
-    telling = StateStore(client, "asterisk two", letter=lambda token: f"come for {token}")
+    telling = StateStore(client, "asterisk two")
     steps = [Step(NOW, callbacks=[callback(n, f"lane {n}")]) for n in range(4)]
     await telling.write(steps[:1])
-    assert redis_server.client.lrange("ari_conf:celery:callbacks", 0, -1) == [], "no worker was there"
+    assert redis_server.client.exists("ari_conf:callbacks:wakeups") == 0, "no worker was there"
     partitioned_queue.PartitionedQueue(redis_server.client).heartbeat("w1", 8, [], 0, reclaim=True)
-    batch = batch_of(telling, *steps[1:])
-    await telling.send(batch)
-    letters = redis_server.client.lrange("ari_conf:celery:callbacks", 0, -1)
-    assert letters == [f"come for {batch.id}.{n}".encode() for n in (2, 1, 0)]
-    tokens = set(redis_server.client.zrange("ari_conf:callbacks:tokens", 0, -1))
-    assert tokens == {letter.removeprefix(b"come for ") for letter in letters}
+    redis_server.client.set("ari_conf:callbacks:wakeups", "something else")
+    await telling.write(steps[1:])
+    wakeups = redis_server.client.lrange("ari_conf:callbacks:wakeups", 0, -1)
+    assert len(wakeups) == 3, "one wake-up for each callback of the batch"
+    assert set(redis_server.client.zrange("ari_conf:callbacks:tokens", 0, -1)) == set(wakeups)
     await telling.write([Step(NOW, callbacks=[callback(n, f"lane {n}")]) for n in range(9, 19)])
-    assert redis_server.client.llen("ari_conf:celery:callbacks") == 5, "this receiver has no room for more"
+    assert redis_server.client.llen("ari_conf:callbacks:wakeups") == 5, "this receiver has no room for more"
     await client.aclose()
 
 
 async def test_a_job_for_another_queue_is_written_once(redis_server: RedisServer, kept: StateStore):
-    batch = batch_of(kept, Step(NOW, jobs=[("recordings", "MA1:o:1", b"store it")]))
+    batch = batch_of(kept, Step(NOW, jobs=[QueuedJob("recordings", "MA1:o:1", b"store it")]))
     await kept.send(batch)
     await kept.send(batch)
     assert redis_server.client.lrange("ari_conf:recordings:lane:MA1:o:1", 0, -1) == [b"store it"]

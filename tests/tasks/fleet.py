@@ -1,4 +1,4 @@
-"""A fleet for tests: a receiver of callbacks, and real `celery -A tasks worker` processes."""
+"""A fleet for tests: a receiver of callbacks, and the processes of `ari-conf worker`."""
 
 from __future__ import annotations
 
@@ -106,6 +106,7 @@ class Worker:
     def __init__(
         self, redis_server: RedisServer, folder: Path, threads: int = 8, prefix: list[str] | None = None, **more: str
     ) -> None:
+        self.name = f"{time.monotonic_ns()}@test"
         environment = os.environ | {
             "ARI_CONF_REDIS_URL": redis_server.url,
             "ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8",
@@ -117,12 +118,9 @@ class Worker:
             *(prefix or []),
             sys.executable,
             "-m",
-            "celery",
-            "-A",
             "tasks",
-            "worker",
             "-n",
-            f"{time.monotonic_ns()}@%h",
+            self.name,
         ]
         self.log = (folder / f"worker-{time.monotonic_ns()}.log").open("wb")
         self.process = subprocess.Popen(command, env=environment, cwd=folder, stdout=self.log, stderr=self.log)

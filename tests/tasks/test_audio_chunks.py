@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ari_conf.errors import TranscriptionFailed, TranscriptionRefused
+from ari_conf.transcription.engines import RATE
 from demo.speech import speech_files
 from tasks.audio_chunks import BLOCK, CUT_WITHIN_S, PIECE_S, audio_chunks, quietest_cut
-from tasks.transcription_engines import RATE
 
 
 def chunks(file: bytes) -> list[bytes]:

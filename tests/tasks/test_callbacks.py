@@ -81,7 +81,7 @@ def test_what_can_not_be_delivered_becomes_a_dead_letter_and_is_resent(redis_ser
         assert all(tried.at_ms > 1_000_000_000_000 and tried.ms >= 0 for tried in letter.entry.tries)
 
         broken.clear()
-        assert dead_letters.resend(redis_server.client, "MA1") == 1
+        assert dead_letters.resend_all(redis_server.client, "MA1") == 1
         receiver.wait(lambda: receiver.numbers("/cb") == [0, 1, 1, 1, 2, 1])
         assert letters(redis_server) == []
 
@@ -191,6 +191,14 @@ def test_messages_that_celery_lost_are_replaced(redis_server: RedisServer, start
         redis_server.client.zadd("ari_conf:callbacks:tokens", {f"lost {n}": time.time() * 1000 for n in range(8)})
         post(redis_server, [callback(receiver.url, 1)])
         receiver.wait(lambda: len(receiver.received) == 1, 10)
+
+
+def test_celerys_broker_is_not_needed_for_callbacks(redis_server: RedisServer, start_worker: Start):
+    with Receiver(lambda got: 503 if len(receiver.received) == 1 else 200) as receiver:
+        worker = start_worker(ARI_CONF_BROKER_URL="redis://127.0.0.1:1/0")
+        post(redis_server, [callback(f"{receiver.url}#rp=5xx&rc=1", 1)])
+        receiver.wait(lambda: len(receiver.received) == 2)
+        assert worker.process.poll() is None
 
 
 def test_a_flood_of_one_account_delays_another_by_less_than_a_second(redis_server: RedisServer, start_worker: Start):

@@ -99,7 +99,7 @@ def chaos(server: RedisServer, folder: Path, dice: random.Random) -> Iterator[li
 async def conferences(server: RedisServer, url: str, dice: random.Random) -> None:
     """Write each conference's callbacks in order, spread over the chaos, in the way the application does."""
     redis = state_store.connect(server.url)
-    writer = StepWriter(StateStore(redis, "chaos"), lambda _: None, lambda: None)
+    writer = StepWriter(StateStore(redis, "chaos"), lambda _: None)
     writing = asyncio.create_task(writer.run())
     turns = [conference for conference in range(CONFERENCES) for _ in range(EACH)]
     dice.shuffle(turns)

@@ -12,8 +12,8 @@ import pytest
 
 from ari_conf.http_client.retry_policy import AttemptOutcome
 from ari_conf.queues import dead_letters, outbox
+from ari_conf.queues.limits import GIVE_UP_MS, MAX_RECEIVER_FAILURES, RECEIVER_FAILURE_MS
 from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition
-from ari_conf.queues.scripts import FAILED_MS, GIVEN_UP_MS, MOST_FAILED
 from ari_conf.store import accounts
 from ari_conf.store.problems import read_problems
 from tasks import callbacks
@@ -58,7 +58,7 @@ def test_what_a_try_costs(outcome: AttemptOutcome, wasted: int, policy: str, mon
 
 def test_for_one_that_is_given_up_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     verdict, asked = served(monkeypatch, AttemptOutcome(0, 5, 200), given_up=True)
-    assert asked == [] and (verdict.word, verdict.wasted) == ("dead", 0)
+    assert asked == [] and (verdict.outcome, verdict.wasted) == ("dead", 0)
 
 
 def served(
@@ -69,13 +69,13 @@ def served(
     account = accounts.AccountRecord(auth_id="MA1", token="t", created_ms=0)
     worker: Any = SimpleNamespace(account=lambda _: account, has_lease=True)
     _, entry = outbox.enqueue_item(callback(f"http://receiver.test/{policy}", 1), 1)
-    return callbacks.deliver_once(worker, ClaimedEntry("MA1:o:1", 1, entry, given_up)), asked
+    return callbacks.deliver_once(worker, ClaimedEntry("MA1:o:1", 1, entry, given_up), outbox.decode(entry)), asked
 
 
 def most(began: float, each: int = 1) -> float:
     """Return the most requests to one receiver since `began`: allowed at once, already under way, and later."""
-    later = (time.monotonic() - began) * 1000 / FAILED_MS
-    return MOST_FAILED + (2 * THREADS + 10) * each + 2 * later * each
+    later = (time.monotonic() - began) * 1000 / RECEIVER_FAILURE_MS
+    return MAX_RECEIVER_FAILURES + (2 * THREADS + 10) * each + 2 * later * each
 
 
 def watched(seconds: float, count: Callable[[], int], bound: Callable[[], float]) -> None:
@@ -91,7 +91,7 @@ def test_one_that_fails_is_left_alone_and_nothing_is_lost(redis_server: RedisSer
     works = []
     with Receiver(lambda _: 200 if works else 500) as receiver, Receiver() as good:
         post(redis_server, [callback(f"{receiver.url}/{lane}{POLICY}", n) for n in range(2) for lane in range(200)])
-        receiver.wait(lambda: len(receiver.received) >= MOST_FAILED // 2, 60)
+        receiver.wait(lambda: len(receiver.received) >= MAX_RECEIVER_FAILURES // 2, 60)
         began = time.monotonic()
         watched(5, lambda: len(receiver.received), lambda: most(began))
         post(redis_server, [callback(f"{good.url}/{lane}", 0) for lane in range(50)])
@@ -107,7 +107,7 @@ def test_one_that_fails_is_left_alone_and_nothing_is_lost(redis_server: RedisSer
 def test_redirects_are_no_way_around_it(redis_server: RedisServer, workers: None) -> None:
     with receiving() as victim:
         post(redis_server, [callback(f"{victim.url('/loop')}?{lane}{POLICY}", 0) for lane in range(200)])
-        until(lambda: len(victim.seen) >= MOST_FAILED // 2, 60)
+        until(lambda: len(victim.seen) >= MAX_RECEIVER_FAILURES // 2, 60)
         began = time.monotonic()
         watched(5, lambda: len(victim.seen), lambda: most(began, each=6))
 
@@ -115,10 +115,10 @@ def test_redirects_are_no_way_around_it(redis_server: RedisServer, workers: None
 def test_after_a_minute_callbacks_are_dead_letters_untried(redis_server: RedisServer, workers: None) -> None:
     with Receiver(lambda _: 500) as receiver:
         post(redis_server, [callback(f"{receiver.url}/{lane}{POLICY}", 0) for lane in range(200)])
-        receiver.wait(lambda: len(receiver.received) >= MOST_FAILED, 60)
+        receiver.wait(lambda: len(receiver.received) >= MAX_RECEIVER_FAILURES, 60)
         (key,) = redis_server.client.scan_iter("ari_conf:callbacks:failing:MA1:*")
         till, since = redis_server.client.get(key).split()
-        redis_server.client.set(key, f"{int(till)} {int(since) - GIVEN_UP_MS}", keepttl=True)
+        redis_server.client.set(key, f"{int(till)} {int(since) - GIVE_UP_MS}", keepttl=True)
         until(lambda: outbox.totals(redis_server.client).waiting == 0, 60)
         asked = len(receiver.received)
     assert outbox.totals(redis_server.client).dead == 200 and asked < 200

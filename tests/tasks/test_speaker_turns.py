@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ari_conf.transcription.answers import Word
 from tasks.speaker_turns import SpeechInterval, speaker_turns
-from tasks.transcription_answers import Word
 
 NUMBERS = {1: "15551", 2: "15552"}
 

@@ -21,7 +21,8 @@ from tests.lateness import SOON_S
 from tests.redis import RedisServer
 from tests.tasks.fleet import ROOT, Receiver, Worker, callback, post, until
 
-QUEUES = tuple(f"ari_conf:celery:{name}" for name in ("callbacks", "recordings", "transcriptions"))
+NAMES = ("callbacks", "recordings", "transcriptions")
+QUEUES = (*(f"ari_conf:celery:{name}" for name in NAMES), *(f"ari_conf:{name}:wakeups" for name in NAMES))
 
 
 def message(text: str = '[["token"], {}, {}]', **changed: Any) -> bytes:
@@ -32,7 +33,7 @@ def message(text: str = '[["token"], {}, {}]', **changed: Any) -> bytes:
         "body": base64.b64encode(text.encode()).decode(),
         "content-encoding": "utf-8",
         "content-type": "application/json",
-        "headers": {"lang": "py", "task": "tasks.callbacks.deliver", "id": tag, "retries": 0, **empty},
+        "headers": {"lang": "py", "task": "ari_conf.callback", "id": tag, "retries": 0, **empty},
         "properties": {"delivery_tag": tag, "delivery_info": delivery, "body_encoding": "base64", "priority": 0},
     }
     return json.dumps(whole | {name.replace("_", "-"): value for name, value in changed.items()}).encode()
@@ -72,10 +73,11 @@ def worker(redis_server: RedisServer, tmp_path: Path) -> Iterator[Worker]:
 
 
 def test_what_is_no_message_is_thrown_away_and_the_worker_goes_on(redis_server: RedisServer, worker: Worker):
-    """The garbage exceeds the limit of unacknowledged messages: none of it counts as a task in progress."""
+    """The garbage exceeds the number of threads: none of it counts as a task in progress."""
     with Receiver() as receiver:
         for number, garbage in enumerate(GARBAGE * 3):
             redis_server.client.lpush(QUEUES[number % len(QUEUES)], garbage)
+            redis_server.client.lpush(QUEUES[(number + 3) % len(QUEUES)], garbage)
 
         def taken() -> bool:
             assert worker.process.poll() is None, "the worker has ended"
@@ -95,10 +97,10 @@ from ari_conf.queues.partitioned_queue import PartitionedQueue
 def heartbeat(*_, **__): raise KeyError("of another version")
 PartitionedQueue.heartbeat = heartbeat
 """
-TOKENS = """
-from tasks import wakeups
-def publish_wakeups(*_): raise SystemExit
-wakeups.publish_wakeups = publish_wakeups
+WAKEUPS = """
+from ari_conf.queues.partitioned_queue import PartitionedQueue
+def take_wakeup(*_): raise SystemExit
+PartitionedQueue.take_wakeup = take_wakeup
 """
 START = """
 from celery.__main__ import main
@@ -127,7 +129,7 @@ def broken(redis_server: RedisServer, patch: str, folder: Path) -> Iterator[subp
         process.communicate()
 
 
-@pytest.mark.parametrize("patch", [LEASE, TOKENS], ids=["that renews the lease", "that tells Celery"])
+@pytest.mark.parametrize("patch", [LEASE, WAKEUPS], ids=["that renews the lease", "that listens for wake-ups"])
 def test_the_unexpected_end_of_a_thread_ends_the_worker(redis_server: RedisServer, tmp_path: Path, patch: str):
     with broken(redis_server, patch, tmp_path) as process:
         said, _ = process.communicate(timeout=3 * SOON_S)
@@ -138,14 +140,14 @@ def test_the_unexpected_end_of_a_thread_ends_the_worker(redis_server: RedisServe
 STUCK = """
 import redis
 from ari_conf.settings import settings
-from tasks import broker
-broker.ENDED_S = 1.0
-usual, known = broker.Channel._brpop_read, redis.Redis.from_url(settings().redis_url.get_secret_value())
+from tasks import transport, worker
+worker.EXIT_DEADLINE_S = 1.0
+usual, known = transport.Channel._brpop_read, redis.Redis.from_url(settings().redis_url.get_secret_value())
 def read(channel, **options):
     if known.exists("break"):
         raise AttributeError("a defect")
     return usual(channel, **options)
-broker.Channel._brpop_read = read
+transport.Channel._brpop_read = read
 """
 
 

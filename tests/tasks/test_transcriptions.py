@@ -11,18 +11,16 @@ import jsonschema_rs
 import msgspec
 import numpy as np
 import pytest
-from celery import Celery
 
-from ari_conf.common import redis_keys
 from ari_conf.queues import partitioned_queue
 from ari_conf.recordings import jobs, transcribers
 from ari_conf.recordings.sidecar import schema
 from ari_conf.store import accounts
+from ari_conf.transcription.answers import Word
 from demo import audio_analysis
 from demo.speech import speech_files
 from tasks.audio_chunks import PIECE_S
-from tasks.transcription_answers import Word
-from tasks.transcriptions import MOST_TRIES, MOST_UNUSABLE, charge, rejection_reason
+from tasks.transcriptions import MAX_ATTEMPTS, MAX_UNUSABLE, charge, rejection_reason
 from tests.redis import RedisServer
 from tests.tasks.store_stage import ACCOUNT, StoreStage
 from tests.tasks.whisper_server import WhisperServer
@@ -143,11 +141,9 @@ def records_long_speech(stage: StoreStage, seconds: int) -> None:
 
 
 def test_a_long_one_is_not_begun_twice_and_goes_on_where_it_was(stage: StoreStage) -> None:
-    """The transcription takes longer than a lease, and Celery delivers its message again, as it does after an hour;
-    then its worker is killed. The progress is visible."""
+    """The transcription takes longer than a lease, and workers are woken again; then its worker is killed. The progress
+    is visible."""
     records_long_speech(stage, 2 * PIECE_S)
-    celery = Celery(broker=stage.redis_server.url)
-    celery.conf.broker_transport_options = {"global_keyprefix": redis_keys.CELERYS_PREFIX}
     second, go_on = threading.Event(), threading.Event()
 
     def answer() -> int | None:
@@ -162,8 +158,7 @@ def test_a_long_one_is_not_begun_twice_and_goes_on_where_it_was(stage: StoreStag
         assert second.wait(60)
         (being_done,) = stage.pending()
         assert being_done.kind == "transcriptions" and being_done.percent and 40 <= being_done.percent <= 60
-        for token in ("again", "and again"):
-            celery.send_task("tasks.transcriptions.transcribe", (token,), queue="transcriptions")
+        stage.redis.lpush("ari_conf:transcriptions:wakeups", "again", "and again")
         other = stage.worker(**http(server))
         stage.until(lambda: stage.redis.zcard("ari_conf:transcriptions:workers") == 2)
         time.sleep(
@@ -193,7 +188,7 @@ def test_answers_that_are_no_transcription_are_paid_for_three_times_and_it_can_b
         stage.worker(**http(server))
         hand_on(stage)
         params = told_once(stage)
-        assert len(server.asked) == MOST_UNUSABLE
+        assert len(server.asked) == MAX_UNUSABLE
         assert "its text is not a string, 3 times" in params["error"] and params["transcription_charge"] == "0"
         document = stage.bucket.get_json(stage.key("json"))
         assert document is not None and document["transcript"]["state"] == "failed"
@@ -247,11 +242,11 @@ def test_a_server_that_is_away_is_awaited_for_a_day_and_then_it_is_told(stage: S
             auth_id=ACCOUNT,
             at_ms=1,
             url=f"{stage.receiver.url}/transcription",
-            tries=MOST_TRIES - 2,
+            tries=MAX_ATTEMPTS - 2,
         )
         lane = jobs.partition_key(ACCOUNT, "", stage.recording_id)
         partitioned_queue.enqueue(stage.redis, [(lane, msgspec.json.encode(waited))], jobs.TRANSCRIPTION_QUEUE)
-        stage.until(lambda: any(one.job.tries == MOST_TRIES - 1 for one in stage.pending()))
+        stage.until(lambda: any(one.job.tries == MAX_ATTEMPTS - 1 for one in stage.pending()))
         (again,) = stage.redis.zrange("ari_conf:transcriptions:waiting", 0, -1)
         stage.redis.zadd("ari_conf:transcriptions:waiting", {again: 0}, xx=True)
         params = told_once(stage)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.transcription_answers import Word
-from tasks.transcription_engines import RATE, LocalEngine, bundled_model
+from ari_conf.transcription.answers import Word
+from ari_conf.transcription.engines import RATE, LocalEngine, bundled_model
 
 
 class WhisperServer:

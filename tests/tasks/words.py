@@ -6,8 +6,8 @@ import re
 import subprocess
 from collections.abc import Iterable
 
+from ari_conf.transcription.engines import RATE, TranscriptionEngine
 from demo.speech import Speech
-from tasks.transcription_engines import RATE, TranscriptionEngine
 
 MOST_MISHEARD = 0.3
 """The maximum share of misheard words in a sentence. No two renderings of a neural voice are the same, and now and then

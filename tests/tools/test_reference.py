@@ -82,12 +82,19 @@ def test_elements_stand_in_others_as_the_parser_has_it():
         ('PREFIX + "new"', {"new"}),
         ('f"{prefix(queue)}new:{id}"', {"*:new:"}),
         ('keys + "new"', {"*:new"}),
-        ("\"redis.call('GET', P..'new:'..lane) redis.call('DEL', 'ari_conf:other')\"", {"*:new:", "other"}),
         ('f"{other}new:{id}"', set()),
     ],
 )
 def test_keys_are_found_where_the_code_makes_them(source, keys):
     assert {key for node in ast.walk(ast.parse(source)) for key in redis_keys._of_node(node)} == keys
+
+
+def test_keys_are_found_in_lua():
+    script = """
+redis.call('GET', queue..'new:'..partition)
+redis.call('DEL', 'ari_conf:other', keys.list(queue, 'newer'))
+"""
+    assert set(redis_keys._of_script(script)) == {"*:new:", "*:newer", "other"}
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,8 @@ def test_asked_for_again_and_again_nothing_grows(api: Api, owner: Owner):
         for path in (*lists(api, owner), "Conference/", "Problem/", "Recording/"):
             api.get(f"{path}?{SENT_TO}&limit=20")
         eventually(lambda: len(waiting(owner)) == 3)
-        while taken := lanes.settle_and_claim("w1", 64, number * 100):
-            lanes.settle_and_claim("w1", 64, None, ack(taken, taken.entry, 1000, 60_000))
+        while taken := lanes.claim("w1", 64, number * 100):
+            lanes.settle("w1", 64, ack(taken, taken.entry, 1000, 60_000))
         sizes.append(len(api.get("Callback/?limit=100").text))
     grown = [after - before for before, after in itertools.pairwise(sizes)]
     assert max(grown) < 2 * min(grown), "as many more as requests, and no larger"
@@ -125,7 +125,7 @@ if ARGV[2]:sub(1, 2) == 'A:' and redis.call('EXISTS', '{REFUSES}') == 1 then
   return redis.error_reply('ERR not this one')
 end
 """
-        monkeypatch.setattr(later, "_APPEND_RESULT", refused + later._APPEND_RESULT)
+        monkeypatch.setattr(later, "_SEND_RESULT", refused + later._SEND_RESULT)
         owner.redis.set(REFUSES, 1)
 
     def test_its_own_process_tries_so_often_and_no_more(
@@ -219,8 +219,8 @@ def test_all_are_sent_again_once_a_minute_so_many_and_one_after_another(api: Api
     due = [int(at) for _, at in owner.redis.zrange("ari_conf:callbacks:waiting", 0, -1, withscores=True)]
     assert len(due) == 999, "the first of them starts immediately"
     began = before[0] * 1000 + before[1] // 1000
-    assert due[-1] - began >= 999 * dead_letters.PACE_MS
-    assert all(later - earlier >= dead_letters.PACE_MS // 2 for earlier, later in itertools.pairwise(due))
+    assert due[-1] - began >= 999 * dead_letters.RESEND_INTERVAL_MS
+    assert all(later - earlier >= dead_letters.RESEND_INTERVAL_MS // 2 for earlier, later in itertools.pairwise(due))
     # Each account has its own limit, and a single dead letter may be sent again at any time.
     assert other.post("DeadLetter/Resend/").json["resent"] == 2
     last = api.get("DeadLetter/?limit=1").json["dead_letters"][0]["id"]
@@ -229,9 +229,9 @@ def test_all_are_sent_again_once_a_minute_so_many_and_one_after_another(api: Api
 
 def test_the_operator_sends_all_of_them_paced(owner: Owner):
     many_die(owner, 100)
-    assert dead_letters.resend(owner.redis, "A") == 100
+    assert dead_letters.resend_all(owner.redis, "A") == 100
     due = owner.redis.zrange("ari_conf:callbacks:waiting", 0, -1, withscores=True)
-    assert due[-1][1] - due[0][1] >= 98 * dead_letters.PACE_MS
+    assert due[-1][1] - due[0][1] >= 98 * dead_letters.RESEND_INTERVAL_MS
 
 
 def test_one_that_can_not_be_read_is_in_nobodys_way(api: Api, owner: Owner):

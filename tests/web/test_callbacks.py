@@ -30,12 +30,12 @@ class Worker:
 
     def take(self) -> partitioned_queue.ClaimedEntry:
         self.last += 1
-        taken = self.lanes.settle_and_claim("w1", 64, self.last)
+        taken = self.lanes.claim("w1", 64, self.last)
         assert taken is not None
         return taken
 
     def tell(self, verdict: partitioned_queue.Disposition) -> None:
-        self.lanes.settle_and_claim("w1", 64, None, verdict)
+        self.lanes.settle("w1", 64, verdict)
 
 
 def with_try(taken: partitioned_queue.ClaimedEntry, status: int) -> bytes:

@@ -426,11 +426,7 @@ EVENTS: dict[str, tuple[str, str]] = {
         "Something else than Celery wrote to a queue's list.",
         "Find what else uses this Redis, and give it another database.",
     ),
-    "wake-up message undecodable": (
-        "A wake-up message has an unexpected content.",
-        READABLE,
-    ),
-    "task raised": ("A task raised an exception. What it held is taken over by another thread or worker.", REPORT),
+    "task raised": ("A task raised an exception outside of its attempt. The entry is attempted again.", REPORT),
     "callback dead-lettered": (
         "A callback has become a dead letter, after `attempts` attempts.",
         "`ari-conf dead-letters show ACCOUNT ID`; resend it when the callback endpoint works.",
@@ -459,9 +455,9 @@ EVENTS: dict[str, tuple[str, str]] = {
     ),
     "transcription finished": ("A transcription is done, or has failed with `error`.", NOTHING),
     "transcription raised": ("The engine raised an unexpected exception. The attempt counts as failed.", REPORT),
-    "wake-up publishing failed": (
-        "Wake-up messages could not be sent (`reason`). It is retried every 0.5 s.",
-        "Check Redis, or the broker at `ARI_CONF_BROKER_URL`.",
+    "wake-ups not available": (
+        "Redis gave a worker no wake-ups (`reason`). It is asked again every 0.5 s.",
+        "Check Redis: `ari-conf doctor`.",
     ),
     "queue entry undecodable": ("An entry of a queue has become a dead letter.", READABLE),
     "job raised": ("Working on an entry raised an exception. It stays, and is retried.", REPORT),

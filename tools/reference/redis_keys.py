@@ -1,4 +1,4 @@
-"""redis-keys.md. This module describes the families of keys; the syntax trees show that none is missing."""
+"""redis-keys.md. This module describes the families of keys; the code and the scripts show that none is missing."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ QUEUES = (outbox.QUEUE, jobs.STORE_QUEUE, jobs.TRANSCRIPTION_QUEUE)
 PREFIXES = {"PREFIX", "CELERYS_PREFIX"}
 QUEUE_PREFIXES = {"keys", "self._keys", "self.prefix"}
 """Expressions that hold `prefix(queue)`, in addition to the call itself."""
-IN_LUA = re.compile(r"\bP\.\.'([a-z][a-z-]*:?)")
-"""A queue's key in a Lua script: P is the queue's prefix."""
+IN_LUA = re.compile(r"\b(?:queue|destination|callbacks)(?:\.\.|, )'([a-z][a-z-]*:?)")
+"""A queue's key in a Lua script: `queue..'name'` or `keys.list(queue, 'name')`."""
 WHOLE_IN_LUA = re.compile(r"'ari_conf:((?!callbacks:)[a-z][a-z-]*:?)")
 
 
@@ -277,11 +277,17 @@ QUEUE = (
     Family(
         "QUEUE:tokens",
         "sorted set",
-        "wake-ups that were sent and not answered, by time (ms)",
+        "ids of wake-ups that were issued and not answered, by time (ms)",
         "server, workers",
         "2 s, or until a worker answers",
     ),
-    Family("QUEUE:token", "string", "number of the last wake-up", "server, workers", "no expiry"),
+    Family(
+        "QUEUE:wakeups",
+        "list",
+        "ids of wake-ups: each starts a thread of a worker",
+        "server, workers",
+        "until a worker takes it",
+    ),
     Family("QUEUE:counts", "hash", "outcome → number since Redis was set up", "workers, server", "no expiry"),
     Family(
         "QUEUE:dead:ACCOUNT",
@@ -337,14 +343,14 @@ CELERY = (
     Family(
         "celery:QUEUE",
         "list",
-        "wake-up messages for workers, one list for each queue",
-        "server, workers",
-        "until a worker takes it",
+        "messages for Celery's tasks, one list for each queue; ari_conf sends none",
+        "operators' programs",
+        "until a worker rejects it",
     ),
     Family(
         "celery:…",
         "set, channels",
-        "kombu's bindings of queues, and channels for `celery inspect`",
+        "kombu's bindings of queues, and channels for `celery inspect`, `celery events` and Flower",
         "Celery",
         "no expiry",
     ),
@@ -407,7 +413,14 @@ def found() -> set[str]:
     texts = (path.read_text() for folder in SOURCES for path in (PROJECT / folder).glob("**/*.py"))
     # A module's own PREFIX is not a prefix of keys.
     trees = (ast.parse(text) for text in texts if "PREFIX =" not in text or "CELERYS_PREFIX =" in text)
-    return {key.rstrip("*") for tree in trees for node in ast.walk(tree) for key in _of_node(node)}
+    in_python = {key.rstrip("*") for tree in trees for node in ast.walk(tree) for key in _of_node(node)}
+    scripts = (path.read_text() for folder in SOURCES for path in (PROJECT / folder).glob("**/*.lua"))
+    return in_python | {key.rstrip("*") for script in scripts for key in _of_script(script)}
+
+
+def _of_script(text: str) -> Iterator[str]:
+    yield from (f"*:{key}" for key in IN_LUA.findall(text))
+    yield from WHOLE_IN_LUA.findall(text)
 
 
 def _of_node(node: ast.AST) -> Iterator[str]:
@@ -416,9 +429,6 @@ def _of_node(node: ast.AST) -> Iterator[str]:
             yield from _named(prefix, key)
         case ast.BinOp(left=prefix, op=ast.Add(), right=ast.Constant(str(key))):
             yield from _named(prefix, key)
-        case ast.Constant(str(text)):
-            yield from (f"*:{key}" for key in IN_LUA.findall(text))
-            yield from WHOLE_IN_LUA.findall(text)
 
 
 def _named(prefix: ast.expr, key: str) -> Iterator[str]:

@@ -114,7 +114,7 @@ NOTHING = openapi_body(m.ApiRequest)
 async def resend_all(request: Request, client: CurrentClient, body: Query) -> Response:
     def resent() -> tuple[int, int]:
         redis, auth_id = client.resources.sync_redis, client.auth_id
-        return dead_letters.resend(redis, auth_id, most=MOST_RESENT), dead_letters.count(redis, auth_id)
+        return dead_letters.resend_all(redis, auth_id, MOST_RESENT), dead_letters.count(redis, auth_id)
 
     async def work() -> ApiResult:
         await once_in(client.resources, client.auth_id, "resend", RESENT_EVERY_S)

@@ -12,10 +12,10 @@ import pytest
 
 from ari_conf.errors import TranscriptionFailed, TranscriptionRefused, TranscriptionUnusable
 from ari_conf.settings import from_environment
+from ari_conf.transcription import engines
+from ari_conf.transcription.answers import Word
+from ari_conf.transcription.engines import MOST_ANSWER, RATE, HttpEngine, create_engine, installed
 from demo.speech import speech_files
-from tasks import transcription_engines
-from tasks.transcription_answers import Word
-from tasks.transcription_engines import MOST_ANSWER, RATE, HttpEngine, create_engine, installed
 from tests.tasks.whisper_server import WhisperServer
 from tests.tasks.words import error_rate, plain, samples
 
@@ -32,12 +32,12 @@ def test_the_local_one_understands_people() -> None:
 
 
 def test_another_model_than_the_one_that_it_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transcription_engines, "MODEL_SHA256", "0" * 64)
+    monkeypatch.setattr(engines, "MODEL_SHA256", "0" * 64)
     with pytest.raises(TranscriptionFailed, match="is not the expected model"):
-        transcription_engines.bundled_model()
-    monkeypatch.setattr(transcription_engines, "BUNDLED", "a_package_that_is_not_there")
+        engines.bundled_model()
+    monkeypatch.setattr(engines, "BUNDLED", "a_package_that_is_not_there")
     with pytest.raises(TranscriptionFailed, match="no model is installed"):
-        transcription_engines.bundled_model()
+        engines.bundled_model()
 
 
 @pytest.mark.parametrize("words", [True, False])
@@ -171,12 +171,12 @@ def test_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert of(MODEL=str(tmp_path)) == ""
     (tmp_path / "model.bin").touch()
     assert of(MODEL=str(tmp_path)) == tmp_path.name
-    monkeypatch.setattr(transcription_engines, "BUNDLED", "a_package_that_is_not_there")
+    monkeypatch.setattr(engines, "BUNDLED", "a_package_that_is_not_there")
     assert of() == ""
 
 
 def test_a_folder_of_ones_own(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
-    folder.symlink_to(transcription_engines.bundled_model())
+    folder.symlink_to(engines.bundled_model())
     using = create_engine(from_environment({"ARI_CONF_TRANSCRIPTION_MODEL": str(folder)}))
     assert using.name == "faster-whisper mine"

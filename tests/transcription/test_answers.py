@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.transcription_answers import MOST_CHARACTERS, MOST_WORDS, Unreadable, Word, read, reason, words_of
+from ari_conf.transcription.answers import MOST_CHARACTERS, MOST_WORDS, Unreadable, Word, read, reason, words_of
 
 LENGTH_MS = 3000
 

@@ -19,8 +19,8 @@ import requests
 from ari_conf.common.extras import extra
 from ari_conf.errors import TranscriptionFailed, TranscriptionRefused, TranscriptionUnusable
 from ari_conf.settings import Settings
-from tasks import transcription_answers
-from tasks.transcription_answers import Word
+from ari_conf.transcription import answers
+from ari_conf.transcription.answers import Word
 
 RATE = 16_000
 CONNECT_S, ANSWER_S = 5.0, 900.0
@@ -165,14 +165,14 @@ class HttpEngine:
             status, body = self._ask(samples, language, FORMATS[number])
             if status == 200:
                 try:
-                    found = transcription_answers.read(body, _ms(len(samples) / 2 / RATE))
-                except transcription_answers.Unreadable as unreadable:
+                    found = answers.read(body, _ms(len(samples) / 2 / RATE))
+                except answers.Unreadable as unreadable:
                     raise TranscriptionUnusable(
                         f"the transcription server's response is not usable: {unreadable}"
                     ) from None
                 _taken[which] = number
                 return found
-            reason = transcription_answers.reason(body)
+            reason = answers.reason(body)
             said = said or f"with status {status}" + (f": {reason}" if reason else "")
             if status not in WITH_ANOTHER_FORMAT:
                 break
