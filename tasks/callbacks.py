@@ -19,8 +19,7 @@ from ari_conf.queues.partitioned_queue import AccountProblem, ClaimedEntry, Disp
 from ari_conf.settings import settings
 from ari_conf.store.problems import Problem, encoded, problems_key
 from tasks.app import app
-from tasks.entry_task import EntryDescription, EntryTask, dead_letter_ttl_ms
-from tasks.worker import QueueConsumer
+from tasks.entry_task import AttemptContext, EntryDescription, EntryTask, dead_letter_ttl_ms
 
 log = structlog.get_logger()
 parsed = lru_cache(maxsize=1024)(parse)
@@ -43,11 +42,11 @@ class CallbackTask(EntryTask):
         arguments = {"account": job.auth_id, "url": without_query(parsed(job.url)[0])}
         return EntryDescription(outbox.encode(first), arguments, len(job.tries))
 
-    def attempt(self, worker: QueueConsumer, claimed: ClaimedEntry, job: CallbackEntry) -> Disposition:
+    def attempt(self, worker: AttemptContext, claimed: ClaimedEntry, job: CallbackEntry) -> Disposition:
         return deliver_once(worker, claimed, job)
 
 
-def deliver_once(worker: QueueConsumer, claimed: ClaimedEntry, entry: CallbackEntry) -> Disposition:
+def deliver_once(worker: AttemptContext, claimed: ClaimedEntry, entry: CallbackEntry) -> Disposition:
     """Make one attempt to deliver an entry, and return its disposition."""
     record = worker.account(entry.auth_id)
     if record is None:

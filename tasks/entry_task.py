@@ -1,8 +1,8 @@
 """Tasks of the queues: each run is one attempt at an entry, and its task id stays the same for all attempts.
 
-A worker's thread claims an entry in Redis and executes its task itself (`EntryTask.execute`), with Celery's own request
-and tracer. So `celery inspect`, `celery events`, Flower, and everything that listens to Celery's signals see the run
-as they see any task: its arguments name the partition, the account, and the recording or URL.
+A worker's thread claims an entry in Redis and executes its task itself (`EntryTask.execute`), and tells Celery's own
+request what happens. So `celery inspect`, `celery events` and Flower see the run as they see any task: its arguments
+name the partition, the account, and the recording or URL.
 
 A message of Celery would have to be made, sent, stored, received and acknowledged for each attempt, which costs more
 than the attempt (docs/architecture/decisions.md).
@@ -10,35 +10,34 @@ than the attempt (docs/architecture/decisions.md).
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import dataclass
 from hashlib import blake2s
-from typing import TYPE_CHECKING, Any
+from threading import Event
+from typing import Any, Protocol
 from uuid import UUID
 
 import structlog
+from billiard.einfo import ExceptionInfo  # type: ignore[import-untyped]
 from celery import Task  # type: ignore[import-untyped]
-from celery.concurrency.solo import TaskPool  # type: ignore[import-untyped]
-from celery.exceptions import Reject, Retry, TaskRevokedError  # type: ignore[import-untyped]
+from celery.exceptions import Reject, Retry  # type: ignore[import-untyped]
 from celery.worker.request import Request  # type: ignore[import-untyped]
-from celery.worker.state import task_ready, task_reserved  # type: ignore[import-untyped]
+from celery.worker.state import task_reserved  # type: ignore[import-untyped]
 from kombu.message import Message
 from msgspec import MsgspecError
-from redis import RedisError
+from redis import Redis, RedisError
 
 from ari_conf.errors import REPORT_HINT
 from ari_conf.queues import partitioned_queue
 from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition, Outcome
 from ari_conf.settings import settings
 from ari_conf.store import accounts
-
-if TYPE_CHECKING:
-    from tasks.worker import QueueConsumer
+from ari_conf.store.accounts import AccountRecord
 
 log = structlog.get_logger()
 BUG_RETRY_MS = 10_000
 NO_ENTRY = "entries are claimed from their queue in Redis; a message of Celery has none"
-_in_this_thread = TaskPool()
-_in_this_thread.start()
 
 
 class AttemptFailed(Exception):
@@ -60,15 +59,23 @@ class EntryDescription:
     """Number of earlier attempts."""
 
 
-@dataclass(slots=True)
-class EntryRun:
-    """An attempt at a claimed entry."""
+class AttemptContext(Protocol):
+    """What an attempt may use of the worker's consumer of its queue."""
 
-    worker: QueueConsumer
-    claimed: ClaimedEntry
-    job: Any
-    """The decoded entry, or the exception with which decoding failed."""
-    disposition: Disposition
+    id: str
+    redis: Redis
+    stopping: Event
+
+    @property
+    def hostname(self) -> str: ...
+
+    @property
+    def event_dispatcher(self) -> Any: ...
+
+    @property
+    def has_lease(self) -> bool: ...
+
+    def account(self, auth_id: str) -> AccountRecord | None: ...
 
 
 class EntryTask(Task):  # type: ignore[misc]
@@ -76,7 +83,6 @@ class EntryTask(Task):  # type: ignore[misc]
 
     abstract = True
     queue_name: str
-    throws = (DeadLettered,)
 
     def max_threads(self) -> int:
         """Return the number of threads of a worker that may execute this task at the same time."""
@@ -89,84 +95,76 @@ class EntryTask(Task):  # type: ignore[misc]
     def describe(self, job: Any) -> EntryDescription:
         raise NotImplementedError
 
-    def attempt(self, worker: QueueConsumer, claimed: ClaimedEntry, job: Any) -> Disposition:
+    def attempt(self, worker: AttemptContext, claimed: ClaimedEntry, job: Any) -> Disposition:
         """Make one attempt at an entry. May raise RedisError: the entry is then released."""
         raise NotImplementedError
 
-    def report(self, worker: QueueConsumer) -> None:
+    def report(self, worker: AttemptContext) -> None:
         """Called every TELL_S while a worker consumes the queue. May raise RedisError."""
 
-    def execute(self, worker: QueueConsumer, claimed: ClaimedEntry) -> Disposition:
+    def execute(self, worker: AttemptContext, claimed: ClaimedEntry) -> Disposition:
         """Run the task for a claimed entry in this thread, and return the entry's disposition."""
         try:
             job = self.decode(claimed.entry)
             about = self.describe(job)
         except MsgspecError as error:
             job, about = error, EntryDescription(claimed.entry, {}, 0)
-        # This disposition stays only if the attempt is not made, because an operator has revoked the task.
-        run = EntryRun(worker, claimed, job, partitioned_queue.retry(claimed, claimed.entry, BUG_RETRY_MS, "revoked"))
-        request = self._request_for(run, about)
+        request = self._request_for(worker, claimed, about)
         task_reserved(request)
-        try:
-            if request.eventer and request.eventer.enabled:
-                request.send_event(
-                    "task-received",
-                    name=self.name,
-                    args=repr(request.args),
-                    kwargs=repr(request.kwargs),
-                    root_id=request.id,
-                    parent_id=None,
-                    retries=about.attempts,
-                    eta=None,
-                    expires=None,
-                )
-            request.execute_using_pool(_in_this_thread)
-        except TaskRevokedError:
-            pass
-        except Exception:
-            task_ready(request)
-            log.exception("task raised", task=self.name, hint=REPORT_HINT)
-        return run.disposition
+        if request.eventer and request.eventer.enabled:
+            request.send_event(
+                "task-received",
+                name=self.name,
+                args=repr(request.args),
+                kwargs=repr(request.kwargs),
+                root_id=request.id,
+                parent_id=None,
+                retries=about.attempts,
+                eta=None,
+                expires=None,
+            )
+        began = time.monotonic()
+        request.on_accepted(os.getpid(), began)
+        disposition = self._attempt(worker, claimed, job)
+        self._tell_outcome(request, disposition, time.monotonic() - began)
+        return disposition
 
-    def _request_for(self, run: EntryRun, about: EntryDescription) -> Any:
+    def _request_for(self, worker: AttemptContext, claimed: ClaimedEntry, about: EntryDescription) -> Any:
         digest = blake2s(self.queue_name.encode() + b"\0" + about.identity, digest_size=16).digest()
-        headers = {
-            "id": str(UUID(bytes=digest)),
-            "task": self.name,
-            "retries": about.attempts,
-            "ignore_result": True,
-            "entry_run": run,
-        }
+        headers = {"id": str(UUID(bytes=digest)), "task": self.name, "retries": about.attempts, "ignore_result": True}
         return Request(
             Message(headers=headers, delivery_info={"routing_key": self.queue_name}),  # type: ignore[no-untyped-call]
             app=self.app,
-            hostname=run.worker.hostname,
-            eventer=run.worker.event_dispatcher,
+            hostname=worker.hostname,
+            eventer=worker.event_dispatcher,
             task=self,
-            body=((run.claimed.partition,), about.arguments, {}),
+            body=((claimed.partition,), about.arguments, {}),
             decoded=True,
         )
 
-    def run(self, partition: str = "", **_arguments: str) -> str:
-        """Make the attempt, and tell Celery its outcome. The arguments only describe it."""
-        run: EntryRun | None = self.request.get("entry_run")
-        if run is None:
-            raise Reject(NO_ENTRY, requeue=False)
-        disposition = run.disposition = self._attempt(run)
-        match disposition.outcome:
-            case Outcome.DEAD_LETTER:
-                raise DeadLettered(disposition.reason)
-            case Outcome.RETRY | Outcome.RELEASE:
-                reason = disposition.reason or "released"
-                raise Retry(reason, exc=AttemptFailed(reason))
-        return disposition.reason or "done"
-
-    def _attempt(self, run: EntryRun) -> Disposition:
-        worker, claimed = run.worker, run.claimed
-        if isinstance(run.job, MsgspecError):
-            return self._undecodable(claimed, run.job)
+    def _tell_outcome(self, request: Any, disposition: Disposition, seconds: float) -> None:
+        """Tell Celery the outcome, as its pool does after a run."""
         try:
-            return self.attempt(worker, claimed, run.job)
+            match disposition.outcome:
+                case Outcome.DEAD_LETTER:
+                    raise DeadLettered(disposition.reason)
+                case Outcome.RETRY | Outcome.RELEASE:
+                    reason = disposition.reason or "released"
+                    raise Retry(reason, exc=AttemptFailed(reason))
+        except (DeadLettered, Retry):
+            request.on_failure(ExceptionInfo(), return_ok=True)
+        else:
+            request.on_success((False, "'done'", seconds))
+
+    def run(self, *_arguments: str, **_described: str) -> None:
+        """Reject a message of Celery: there is no entry in it."""
+        raise Reject(NO_ENTRY, requeue=False)
+
+    def _attempt(self, worker: AttemptContext, claimed: ClaimedEntry, job: Any) -> Disposition:
+        if isinstance(job, MsgspecError):
+            return self._undecodable(claimed, job)
+        try:
+            return self.attempt(worker, claimed, job)
         except RedisError as error:
             return partitioned_queue.release(claimed, str(error))
         except Exception as error:

@@ -28,8 +28,7 @@ from ari_conf.settings import settings
 from ari_conf.store.problems import Problem, encoded, problems_key
 from tasks.app import app
 from tasks.asterisk_recording import CONTENT_TYPES, ENCODERS, AsteriskRecordings
-from tasks.entry_task import EntryDescription, EntryTask
-from tasks.worker import QueueConsumer
+from tasks.entry_task import AttemptContext, EntryDescription, EntryTask
 
 log = structlog.get_logger()
 FIRST_RETRY_MS, MAX_RETRY_MS = 1_000, 300_000
@@ -59,11 +58,11 @@ class RecordingTask(EntryTask):
         arguments = {"account": job.auth_id, "recording": job.recording_id, "conference": job.conference_id}
         return EntryDescription(job.recording_id.encode(), arguments, job.tries)
 
-    def attempt(self, worker: QueueConsumer, claimed: ClaimedEntry, job: StoreJob) -> Disposition:
+    def attempt(self, worker: AttemptContext, claimed: ClaimedEntry, job: StoreJob) -> Disposition:
         return store_once(worker, claimed, job)
 
 
-def store_once(worker: QueueConsumer, claimed: ClaimedEntry, job: StoreJob) -> Disposition:
+def store_once(worker: AttemptContext, claimed: ClaimedEntry, job: StoreJob) -> Disposition:
     """Make one attempt to store a recording, and return the disposition."""
     try:
         _store(worker, job)
@@ -94,13 +93,13 @@ def retry_ms(tries: int) -> int:
     return int(min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** min(tries - 1, 20)))
 
 
-def raise_if_interrupted(worker: QueueConsumer) -> None:
+def raise_if_interrupted(worker: AttemptContext) -> None:
     """Raise Interrupted if the worker is stopping or has lost its lease."""
     if worker.stopping.is_set() or not worker.has_lease:
         raise Interrupted
 
 
-def _store(worker: QueueConsumer, job: StoreJob) -> None:
+def _store(worker: AttemptContext, job: StoreJob) -> None:
     raise_if_interrupted(worker)
     asterisk = AsteriskRecordings(job.ari_url, settings())
     try:
@@ -120,7 +119,7 @@ def _name(job: StoreJob) -> RecordingName:
     return RecordingName(job.auth_id, job.conference_id, job.recording_id)
 
 
-def _uploaded(worker: QueueConsumer, job: StoreJob, asterisk: AsteriskRecordings, bucket: Bucket) -> dict[str, Any]:
+def _uploaded(worker: AttemptContext, job: StoreJob, asterisk: AsteriskRecordings, bucket: Bucket) -> dict[str, Any]:
     try:
         return _upload(worker, job, asterisk, bucket)
     except RecordingMissing:
@@ -131,7 +130,7 @@ def _uploaded(worker: QueueConsumer, job: StoreJob, asterisk: AsteriskRecordings
         ) from None
 
 
-def _upload(worker: QueueConsumer, job: StoreJob, asterisk: AsteriskRecordings, bucket: Bucket) -> dict[str, Any]:
+def _upload(worker: AttemptContext, job: StoreJob, asterisk: AsteriskRecordings, bucket: Bucket) -> dict[str, Any]:
     """Upload the file and return its sidecar, which is then in the bucket too."""
     if asterisk.is_live(_name(job)):
         raise RecordingFailed("Asterisk has not finished the recording yet")
@@ -165,7 +164,7 @@ def _upload(worker: QueueConsumer, job: StoreJob, asterisk: AsteriskRecordings, 
     return document
 
 
-def _publish_stored(worker: QueueConsumer, job: StoreJob, document: dict[str, Any]) -> None:
+def _publish_stored(worker: AttemptContext, job: StoreJob, document: dict[str, Any]) -> None:
     now_ms, duration_ms = time.time_ns() // 1_000_000, int(document["duration_ms"])
     stored = StoredRecording(
         recording_id=job.recording_id,

@@ -32,10 +32,9 @@ from ari_conf.transcription.answers import Word
 from ari_conf.transcription.engines import ENGLISH, RATE, create_engine, installed
 from tasks import audio_chunks
 from tasks.app import app
-from tasks.entry_task import EntryDescription, EntryTask
+from tasks.entry_task import AttemptContext, EntryDescription, EntryTask
 from tasks.recordings import INTERRUPTED, KEPT, KEPT_MS, Interrupted, raise_if_interrupted, retry_ms
 from tasks.speaker_turns import SpeechInterval, speaker_turns
-from tasks.worker import QueueConsumer
 
 log = structlog.get_logger()
 SHORTEST_MS, LONGEST_MS, LARGEST = 500, 4 * 3600 * 1000, 2 * 1000**3
@@ -62,14 +61,14 @@ class TranscriptionTask(EntryTask):
         arguments = {"account": job.auth_id, "recording": job.recording_id}
         return EntryDescription(job.recording_id.encode(), arguments, job.tries)
 
-    def attempt(self, worker: QueueConsumer, claimed: ClaimedEntry, job: TranscriptionJob) -> Disposition:
+    def attempt(self, worker: AttemptContext, claimed: ClaimedEntry, job: TranscriptionJob) -> Disposition:
         return transcribe_once(worker, claimed, job)
 
-    def report(self, worker: QueueConsumer) -> None:
+    def report(self, worker: AttemptContext) -> None:
         transcribers.tell(worker.redis, worker.id, installed(settings()))
 
 
-def transcribe_once(worker: QueueConsumer, claimed: ClaimedEntry, job: TranscriptionJob) -> Disposition:
+def transcribe_once(worker: AttemptContext, claimed: ClaimedEntry, job: TranscriptionJob) -> Disposition:
     """Make one attempt to transcribe a recording, and return the disposition."""
     stored = jobs.get(worker.redis, job.recording_id)
     if stored is None or (stored.transcript and not (job.again and stored.transcript == jobs.FAILED)):
@@ -91,7 +90,7 @@ def transcribe_once(worker: QueueConsumer, claimed: ClaimedEntry, job: Transcrip
 
 
 def _retry_or_give_up(
-    worker: QueueConsumer, claimed: ClaimedEntry, job: TranscriptionJob, stored: StoredRecording, failure: Exception
+    worker: AttemptContext, claimed: ClaimedEntry, job: TranscriptionJob, stored: StoredRecording, failure: Exception
 ) -> Disposition:
     """Return a retry, or a dead letter after the last attempt."""
     unusable = job.unusable + isinstance(failure, TranscriptionUnusable)
@@ -132,7 +131,7 @@ def charge(rate: str, duration_ms: int) -> str:
     return format(Decimal(rate) * -(-duration_ms // MINUTE_MS), "f")
 
 
-def _transcribe(worker: QueueConsumer, job: TranscriptionJob, stored: StoredRecording) -> str | None:
+def _transcribe(worker: AttemptContext, job: TranscriptionJob, stored: StoredRecording) -> str | None:
     """Return the reason if the recording can never be transcribed, otherwise None."""
     raise_if_interrupted(worker)
     bucket = Bucket(settings())
@@ -164,14 +163,14 @@ def _beside(stored: StoredRecording) -> str:
     return object_key(stored.auth_id, stored.recording_id, stored.start_ms, "json")
 
 
-def _language(worker: QueueConsumer, job: TranscriptionJob) -> str:
+def _language(worker: AttemptContext, job: TranscriptionJob) -> str:
     """Return the language from the document, or else the account's."""
     account = worker.account(job.auth_id)
     return job.language or (account.transcription_language if account else ENGLISH)
 
 
 def _finish(
-    worker: QueueConsumer, job: TranscriptionJob, stored: StoredRecording, words: list[Word], error: str | None
+    worker: AttemptContext, job: TranscriptionJob, stored: StoredRecording, words: list[Word], error: str | None
 ) -> None:
     """Write the transcript into the sidecar and queue the callback to the transcriptionUrl.
 
@@ -201,7 +200,7 @@ def _finish(
     )
 
 
-def _words(worker: QueueConsumer, stored: StoredRecording, bucket: Bucket, language: str) -> list[Word]:
+def _words(worker: AttemptContext, stored: StoredRecording, bucket: Bucket, language: str) -> list[Word]:
     using, found, done_ms = create_engine(settings()), list[Word](), 0
     known = [json.decode(piece, type=list[Word]) for piece in jobs.finished_chunks(worker.redis, stored.recording_id)]
     for number, piece in enumerate(audio_chunks.audio_chunks(bucket.read_by_range(stored.key), settings().ffmpeg)):
@@ -218,7 +217,7 @@ def _words(worker: QueueConsumer, stored: StoredRecording, bucket: Bucket, langu
 
 
 def _callback(
-    worker: QueueConsumer, job: TranscriptionJob, stored: StoredRecording, text: str, error: str | None
+    worker: AttemptContext, job: TranscriptionJob, stored: StoredRecording, text: str, error: str | None
 ) -> list[tuple[str, bytes]]:
     if job.url is None:
         return []

@@ -256,7 +256,6 @@ class QueueConsumers(bootsteps.StartStopStep):  # type: ignore[misc]
         self._consumers: list[QueueConsumer] = []
 
     def start(self, worker: Any) -> None:
-        worker.consumer.update_strategies()  # so that tasks can be executed before the broker is reachable
         selected = worker.app.amqp.queues.consume_from
         tasks = [
             task for task in worker.app.tasks.values() if isinstance(task, EntryTask) and task.queue_name in selected

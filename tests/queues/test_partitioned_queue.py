@@ -208,9 +208,9 @@ def test_what_was_not_tried_is_ready_again(play: Play):
 
 def test_there_are_no_more_tokens_than_lanes_and_free_threads(play: Play):
     play.put("A:o:1", "a", "b", "c")
-    assert play.queue.issue_wakeups() == [], "a wake-up message without a worker"
+    assert play.queue.issue_wakeups() == [], "a wake-up without a worker"
     play.queue.heartbeat("w1", 4, [], 0, reclaim=True)
-    assert len(play.queue.issue_wakeups()) == 1, "one partition, one wake-up message"
+    assert len(play.queue.issue_wakeups()) == 1, "one partition, one wake-up"
     assert play.queue.issue_wakeups() == []
     for n in range(100):
         play.put(f"B{n}:o:1", "x")
