@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-UNTOLD_S = 60
+DEFAULT_FRESH_S = 60
 """Seconds after which the origin is asked again if it states no lifetime (decided): a replaced greeting is heard within
 a minute, and the origin isn't asked once per caller."""
 STALE_S = 86400
@@ -26,19 +26,21 @@ class Freshness:
 
 def freshness(cache_control: str | None) -> Freshness:
     """Return the lifetime that the response's Cache-Control header states."""
-    told = _directives(cache_control or "")
-    if "no-store" in told:
+    directives = _directives(cache_control or "")
+    if "no-store" in directives:
         # RFC 9111: "The no-store response directive indicates that a cache MUST NOT store any part of … the immediate
         # request or the response". This call must hear the sound, so the file stays for a while, but no other request
         # finds it.
         return Freshness(0, 0, False)
-    if "no-cache" in told:
+    if "no-cache" in directives:
         # RFC 9111: "MUST NOT be used to satisfy any other request without forwarding it for validation"
         return Freshness(0, 0, True)
-    age = told.get("max-age", "")
-    fresh = min(int(age), MAX_S) if re.fullmatch(r"[0-9]{1,12}", age) else 0 if "max-age" in told else UNTOLD_S
+    age = directives.get("max-age", "")
+    fresh = (
+        min(int(age), MAX_S) if re.fullmatch(r"[0-9]{1,12}", age) else 0 if "max-age" in directives else DEFAULT_FRESH_S
+    )
     # RFC 9111: "once the response has become stale, a cache MUST NOT reuse that response … until it has been validated"
-    return Freshness(fresh, 0 if "must-revalidate" in told else STALE_S, True)
+    return Freshness(fresh, 0 if "must-revalidate" in directives else STALE_S, True)
 
 
 def _directives(header: str) -> dict[str, str]:

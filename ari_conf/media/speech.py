@@ -23,21 +23,21 @@ from ari_conf.media.transcode import to_wav
 from ari_conf.media.voices import Espeak, Gender, Voice, espeak_languages, installed
 
 RATE = 16_000
-LEAD_MS = 100
+LEADING_SILENCE_MS = 100
 """Milliseconds of silence before the first word: audio sent at the moment of answering is often not heard."""
 LANGUAGE, ENGLISH = "en-US", "en"
-NOTHING = "none of its text can be spoken"
-INSTALL = "install espeak-ng, which speaks a hundred languages"
-SPEAK_S = 30.0
+NOTHING_SPEAKABLE = "none of its text can be spoken"
+INSTALL_HINT = "install espeak-ng, which speaks a hundred languages"
+SPEAK_TIMEOUT_S = 30.0
 """Seconds for rendering one Speak, summed over its turns. For 3000 characters, the slowest voice here needs half of
 it."""
-LAST_VOICE_S = 10.0
-"""Seconds of SPEAK_S that are reserved for the next voice, if one is too slow for the text."""
+LAST_VOICE_RESERVE_S = 10.0
+"""Seconds of SPEAK_TIMEOUT_S that are reserved for the next voice, if one is too slow for the text."""
 MAX_SECONDS = 600
 """Longest sound of one Speak, in seconds; the rest is cut off, for example of a thousand numbers. 3000 characters take
 200 s. A sound of 600 s is a file of 19 MB."""
-COPIED_FRAMES = 32_768
-MOST_COMPLAINTS = 10
+COPY_FRAMES = 32_768
+MAX_COMPLAINTS = 10
 """Maximum number of warnings about one document's Speak elements."""
 
 MALE_POLLY_NAMES = frozenset(
@@ -84,50 +84,50 @@ class SpeechSynthesizer:
         self._turns = turns or shares()
 
     @classmethod
-    def from_installed(cls, wish: str, ffmpeg: str) -> SpeechSynthesizer:
-        return cls(installed(wish), ffmpeg, foreign=espeak_languages())
+    def from_installed(cls, voice_setting: str, ffmpeg: str) -> SpeechSynthesizer:
+        return cls(installed(voice_setting), ffmpeg, foreign=espeak_languages())
 
     def identity(self, voice: str, language: str) -> str:
         # espeak-ng, if installed, speaks texts in other languages and alphabets instead of this voice.
-        return f"{self._choice(voice)[0].name}{' and espeak-ng' if self._foreign else ''}"
+        return f"{self._voices_for(voice)[0].name}{' and espeak-ng' if self._foreign else ''}"
 
     def complaints(self, elements: Iterable[Element]) -> list[str]:
-        told = (self.complaint(sound) for sound in _spoken(elements))
-        return list(islice(dict.fromkeys(complaint for complaint in told if complaint is not None), MOST_COMPLAINTS))
+        found = (self.complaint(sound) for sound in _speak_elements(elements))
+        return list(islice(dict.fromkeys(complaint for complaint in found if complaint is not None), MAX_COMPLAINTS))
 
     def complaint(self, sound: Speak) -> str | None:
         text, language = without_tags(sound.markup), sound.language
         if not can_be_said(text) and "<" not in sound.markup:
-            return f"Speak: {NOTHING}"
-        if self._foreigner(text, sound.voice, language) is not None:
+            return f"Speak: {NOTHING_SPEAKABLE}"
+        if self._foreign_voice(text, sound.voice, language) is not None:
             return None
         if (wanted := language_of(text, language)) != ENGLISH and FOREIGN.search(text):
-            return f"Speak: no installed voice speaks the letters of {wanted or 'its text'}; {INSTALL}"
+            return f"Speak: no installed voice speaks the letters of {wanted or 'its text'}; {INSTALL_HINT}"
         if wanted != ENGLISH:
             # Spec: "A language that no engine speaks: warning, en-US"
-            told = f'Speak: no installed voice speaks language="{language}"; {LANGUAGE} is used'
-            return f"{told}; {INSTALL}"
+            reason = f'Speak: no installed voice speaks language="{language}"; {LANGUAGE} is used'
+            return f"{reason}; {INSTALL_HINT}"
         return None
 
     async def speak(self, markup: str, voice: str, language: str, path: Path, account: str) -> None:
-        if (told := self.complaint(Speak(markup, voice, language))) is not None:
-            log.warning("speech degraded", reason=told)
+        if (complaint := self.complaint(Speak(markup, voice, language))) is not None:
+            log.warning("speech degraded", reason=complaint)
         # A text that was made to be slow to split takes some ms, so it is split in a thread.
         pieces = await asyncio.to_thread(segments, markup)
-        choice = self._choice(voice)
-        spent = 0.0
-        for engine in choice:
-            rendering = _Rendering(self._turns, account, SPEAK_S - spent)
-            if engine is not choice[-1]:
-                rendering.left -= LAST_VOICE_S
-            allowed = rendering.left
+        voices = self._voices_for(voice)
+        spent_s = 0.0
+        for engine in voices:
+            rendering = _Rendering(self._turns, account, SPEAK_TIMEOUT_S - spent_s)
+            if engine is not voices[-1]:
+                rendering.left_s -= LAST_VOICE_RESERVE_S
+            allowed_s = rendering.left_s
             try:
                 await self._render(engine, pieces, path, rendering, voice, language)
                 return
             except SoundError as error:
                 log.warning("voice failed", voice=engine.name, reason=str(error))
                 failure = error
-            spent += allowed - rendering.left
+            spent_s += allowed_s - rendering.left_s
         raise SoundError(f"Speak: every voice failed; the last error: {failure}")
 
     async def close(self) -> None:
@@ -135,13 +135,13 @@ class SpeechSynthesizer:
             for voice in voices:
                 await voice.close()
 
-    def _choice(self, voice: str) -> list[Voice]:
-        choice = self._voices[gender(voice)]
-        if not choice:
+    def _voices_for(self, voice: str) -> list[Voice]:
+        voices = self._voices[gender(voice)]
+        if not voices:
             raise SoundError("Speak: no engine is installed; install flite, or festival with festvox-us-slt-hts")
-        return choice
+        return voices
 
-    def _foreigner(self, text: str, voice: str, language: str) -> Voice | None:
+    def _foreign_voice(self, text: str, voice: str, language: str) -> Voice | None:
         """Return the espeak-ng voice for a text in another language or alphabet than English, or None if none is needed
         or none exists."""
         wanted = language_of(text, language)
@@ -157,35 +157,35 @@ class SpeechSynthesizer:
         voice: str,
         language: str,
     ) -> None:
-        said, fitted = path.with_name(path.name + ".said.wav"), path.with_name(path.name + ".fitted.wav")
+        rendered, adjusted = path.with_name(path.name + ".said.wav"), path.with_name(path.name + ".fitted.wav")
         # All file work runs in a thread: a file has up to 19 MB, and the event loop serves all calls.
-        tape = await asyncio.to_thread(_Tape, path)
-        silent = not any(isinstance(piece, Pause) for piece in pieces)
+        writer = await asyncio.to_thread(_WavWriter, path)
+        is_silent = not any(isinstance(piece, Pause) for piece in pieces)
         try:
             for piece in pieces:
                 if isinstance(piece, Pause):
-                    await asyncio.to_thread(tape.silence, piece.ms)
+                    await asyncio.to_thread(writer.append_silence, piece.ms)
                     continue
                 for part in parts(piece.text):
-                    if tape.full:
+                    if writer.is_full:
                         log.warning("speech truncated", seconds=MAX_SECONDS)
                         return
-                    speaker = self._foreigner(part, voice, language) or engine
+                    speaker = self._foreign_voice(part, voice, language) or engine
                     if speaker is engine and not can_be_said(in_ascii(part)):
                         continue
-                    silent = False
+                    is_silent = False
                     # Other accounts have their turns between two parts.
                     async with rendering.turn():
-                        await speaker.render(part, said)
-                        if piece.rate == 1 and await asyncio.to_thread(tape.append, said):
+                        await speaker.render(part, rendered)
+                        if piece.rate == 1 and await asyncio.to_thread(writer.append, rendered):
                             continue
-                        await to_wav(self._ffmpeg, said, fitted, RATE, piece.rate)
-                        await asyncio.to_thread(tape.append, fitted)
-            if silent:
-                raise SoundError(f"{NOTHING}; {INSTALL}")
+                        await to_wav(self._ffmpeg, rendered, adjusted, RATE, piece.rate)
+                        await asyncio.to_thread(writer.append, adjusted)
+            if is_silent:
+                raise SoundError(f"{NOTHING_SPEAKABLE}; {INSTALL_HINT}")
         finally:
-            await asyncio.to_thread(tape.close)
-            for file in (said, fitted):
+            await asyncio.to_thread(writer.close)
+            for file in (rendered, adjusted):
                 file.unlink(missing_ok=True)
 
 
@@ -194,24 +194,25 @@ class _Rendering:
 
     def __init__(self, turns: Shares, account: str, seconds: float) -> None:
         self._turns, self._account = turns, account
-        self.left = seconds
+        self.left_s = seconds
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncGenerator[None]:
         async with self._turns.turn(self._account):
-            began, allowed = time.monotonic(), self.left
+            began, allowed = time.monotonic(), self.left_s
             try:
                 async with asyncio.timeout(allowed):
                     yield
             except TimeoutError:
                 raise SoundError(
-                    f"rendering takes more than {SPEAK_S:g} s: the text is too long, or this machine is too busy"
+                    f"rendering takes more than {SPEAK_TIMEOUT_S:g} s: the text is too long, "
+                    "or this machine is too busy"
                 ) from None
             finally:
-                self.left -= time.monotonic() - began
+                self.left_s -= time.monotonic() - began
 
 
-class _Tape:
+class _WavWriter:
     """WAV file that grows; only a little of it is in memory. Its methods do file I/O: call them in a thread."""
 
     def __init__(self, path: Path) -> None:
@@ -219,27 +220,27 @@ class _Tape:
         self._wave.setnchannels(1)
         self._wave.setsampwidth(2)
         self._wave.setframerate(RATE)
-        self.silence(LEAD_MS)
+        self.append_silence(LEADING_SILENCE_MS)
 
     @property
-    def full(self) -> bool:
-        return self._left <= 0
+    def is_full(self) -> bool:
+        return self._frames_left <= 0
 
     @property
-    def _left(self) -> int:
+    def _frames_left(self) -> int:
         return MAX_SECONDS * RATE - self._wave.tell()
 
-    def silence(self, ms: int) -> None:
-        self._wave.writeframesraw(bytes(2 * min(RATE * ms // 1000, max(self._left, 0))))
+    def append_silence(self, ms: int) -> None:
+        self._wave.writeframesraw(bytes(2 * min(RATE * ms // 1000, max(self._frames_left, 0))))
 
     def append(self, path: Path) -> bool:
         """Append a WAV file. Return False if it must be transcoded first, for example because of another sample
         rate."""
         try:
-            with wave.open(str(path), "rb") as said:
-                if said.getparams()[:3] != (1, 2, RATE):
+            with wave.open(str(path), "rb") as source:
+                if source.getparams()[:3] != (1, 2, RATE):
                     return False
-                while not self.full and (frames := said.readframes(min(COPIED_FRAMES, self._left))):
+                while not self.is_full and (frames := source.readframes(min(COPY_FRAMES, self._frames_left))):
                     self._wave.writeframesraw(frames)
         except (wave.Error, EOFError):
             return False
@@ -249,13 +250,13 @@ class _Tape:
         self._wave.close()
 
 
-def _spoken(elements: Iterable[Element]) -> Iterator[Speak]:
+def _speak_elements(elements: Iterable[Element]) -> Iterator[Speak]:
     for element in elements:
         match element:
             case Speak():
                 yield element
             case GetDigits(inner) | PreAnswer(inner):
-                yield from _spoken(inner)
+                yield from _speak_elements(inner)
 
 
 def gender(voice: str) -> Gender:

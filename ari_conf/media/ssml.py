@@ -30,7 +30,7 @@ MAX_PART, NUMBER_COUNTS = 300, 10
 """Limits for one part of a text. An engine gets some sentences at a time, of at most MAX_PART characters in all, so
 that other accounts have their turn soon, and no engine's memory grows with the text. A digit or a sign, except those in
 LIGHT, counts as NUMBER_COUNTS characters, about as many as are spoken for it."""
-MOST_SIGNS, LONGEST_WORD = 3, 100
+MAX_SIGNS, MAX_WORD = 3, 100
 """Longest run of signs, and longest word, in characters. flite writes beyond its memory after some hundred signs in a
 row, and a longer run makes no engine say more."""
 LIGHT = frozenset(" .,;:!?'\"()-")
@@ -97,7 +97,7 @@ def canonical(node: Node, warnings: list[str]) -> str:
     writer.content(node)
     found: list[Text | Pause] = []
     _walk(node, 1.0, found)
-    warnings += _bounded(found, writer.given if writer.cut else 0)[1]
+    warnings += _limit_pieces(found, writer.given if writer.cut else 0)[1]
     return "".join(writer.parts).strip() if writer.audible else ""
 
 
@@ -182,30 +182,31 @@ def segments(markup: str) -> tuple[Text | Pause, ...]:
         _walk(root, 1.0, found)
     except RecursionError:
         raise SoundError("Speak: its elements are nested too deep") from None
-    return tuple(_bounded(found)[0])
+    return tuple(_limit_pieces(found)[0])
 
 
-def _bounded(found: Iterable[Text | Pause], given: int = 0) -> tuple[list[Text | Pause], list[str]]:
+def _limit_pieces(found: Iterable[Text | Pause], given: int = 0) -> tuple[list[Text | Pause], list[str]]:
     """Return the pieces that are spoken, and warnings about the rest. Texts are cut, not refused: a caller who hears
     most of a text is better off than a caller whose call is hung up. `given`: length of the whole text if `canonical`
     has cut it, otherwise 0."""
-    tidy = [Text(" ".join(s.text.split()) + " ", s.rate) if isinstance(s, Text) else s for s in _merged(found)]
+    tidy = [Text(" ".join(s.text.split()) + " ", s.rate) if isinstance(s, Text) else s for s in _merge(found)]
     # No engine can say a lone period between two breaks.
-    pieces = _merged(s for s in tidy if isinstance(s, Pause) or can_be_said(s.text))
-    said = sum(len(s.text) for s in pieces if isinstance(s, Text)) - 1
-    silent = sum(_ms(s) for s in pieces)
+    pieces = _merge(s for s in tidy if isinstance(s, Pause) or can_be_said(s.text))
+    characters = sum(len(s.text) for s in pieces if isinstance(s, Text)) - 1
+    pauses_ms = sum(_ms(s) for s in pieces)
     warnings = []
-    if said > MAX_SPOKEN or given:
-        told = f"its text has {said if said > MAX_SPOKEN else given} characters; the first {MAX_SPOKEN} are spoken"
-        warnings.append(f"Speak: {told}")
-        pieces = _first_texts(pieces)
-    if silent > MAX_PAUSES_MS:
-        told = f"its pauses take {silent / 1000:g} s; those after the first {MAX_PAUSES_MS // 1000} s are left out"
-        warnings.append(f"Speak: {told}")
-        pieces = _first_pauses(pieces)
+    if characters > MAX_SPOKEN or given:
+        count = characters if characters > MAX_SPOKEN else given
+        reason = f"its text has {count} characters; the first {MAX_SPOKEN} are spoken"
+        warnings.append(f"Speak: {reason}")
+        pieces = _keep_first_texts(pieces)
+    if pauses_ms > MAX_PAUSES_MS:
+        reason = f"its pauses take {pauses_ms / 1000:g} s; those after the first {MAX_PAUSES_MS // 1000} s are left out"
+        warnings.append(f"Speak: {reason}")
+        pieces = _keep_first_pauses(pieces)
     if len(pieces) > MAX_PIECES:
-        told = f"it has {len(pieces)} texts and pauses; from the {MAX_PIECES}th on it is spoken without a pause"
-        warnings.append(f"Speak: {told}")
+        reason = f"it has {len(pieces)} texts and pauses; from the {MAX_PIECES}th on it is spoken without a pause"
+        warnings.append(f"Speak: {reason}")
         rest = [s for s in pieces[MAX_PIECES - 1 :] if isinstance(s, Text)]
         pieces = [*pieces[: MAX_PIECES - 1], *(Text("".join(s.text for s in rest), s.rate) for s in rest[:1])]
     return [Text(s.text.strip(), s.rate) if isinstance(s, Text) else s for s in pieces], warnings
@@ -215,7 +216,7 @@ def _ms(piece: Text | Pause) -> int:
     return piece.ms if isinstance(piece, Pause) else 0
 
 
-def _first_texts(pieces: list[Text | Pause]) -> list[Text | Pause]:
+def _keep_first_texts(pieces: list[Text | Pause]) -> list[Text | Pause]:
     found, left = list[Text | Pause](), MAX_SPOKEN
     for piece in pieces:
         if isinstance(piece, Text):
@@ -226,52 +227,52 @@ def _first_texts(pieces: list[Text | Pause]) -> list[Text | Pause]:
     return found
 
 
-def _first_pauses(pieces: list[Text | Pause]) -> list[Text | Pause]:
+def _keep_first_pauses(pieces: list[Text | Pause]) -> list[Text | Pause]:
     found, left = list[Text | Pause](), MAX_PAUSES_MS
     for piece in pieces:
         kept = Pause(min(piece.ms, left)) if isinstance(piece, Pause) else piece
         left -= _ms(kept)
         found.append(kept)
-    return _merged(found)
+    return _merge(found)
 
 
 def parts(text: str) -> list[str]:
     """Split a text into the parts that an engine gets one after another: whole sentences if they are short enough;
     otherwise a part ends at a comma, or at the end of a word."""
     found, part = list[str](), ""
-    for unit in _units(tamed(text), ENDS):
+    for unit in _units(shorten_runs(text), ENDS):
         longer = f"{part} {unit}".strip()
-        if part and _counts(longer) > MAX_PART:
+        if part and _weighted_length(longer) > MAX_PART:
             found.append(part)
             longer = unit
         part = longer
     return [*found, part]
 
 
-def tamed(text: str) -> str:
+def shorten_runs(text: str) -> str:
     """Return the text with long runs of signs cut, and with long words split."""
     sign = r"(?:[^\w\s]|_)"
-    text = re.sub(f"({sign}{{{MOST_SIGNS}}}){sign}+", r"\1", text)
-    return re.sub(f"(\\S{{{LONGEST_WORD}}})(?=\\S)", r"\1 ", text)
+    text = re.sub(f"({sign}{{{MAX_SIGNS}}}){sign}+", r"\1", text)
+    return re.sub(f"(\\S{{{MAX_WORD}}})(?=\\S)", r"\1 ", text)
 
 
 def _units(text: str, ends: tuple[str, ...]) -> list[str]:
-    if not ends or _counts(text) <= MAX_PART:
+    if not ends or _weighted_length(text) <= MAX_PART:
         return [text]
     return [unit for longer in re.split(ends[0], text) for unit in _units(longer, ends[1:])]
 
 
-def _counts(text: str) -> int:
+def _weighted_length(text: str) -> int:
     return sum(1 if c.isalpha() or c in LIGHT else NUMBER_COUNTS for c in text)
 
 
 def _walk(node: Node, rate: float, found: list[Text | Pause]) -> None:
     if node.tag == "break":
-        found.append(Pause(_pause(node)))
+        found.append(Pause(_pause_ms(node)))
     elif node.tag == "sub":
         found.append(Text(node.get("alias") or "".join(node.itertext()), rate))
     elif node.tag == "say-as":
-        found.append(Text(_said(node), rate))
+        found.append(Text(_say_as_text(node), rate))
     else:
         if node.tag == "prosody":
             rate = min(max(rate * _rate(node.get("rate", "medium")), MIN_RATE), MAX_RATE)
@@ -283,7 +284,7 @@ def _walk(node: Node, rate: float, found: list[Text | Pause]) -> None:
             found.append(Pause(_AFTER_MS[node.tag]))
 
 
-def _merged(pieces: Iterable[Text | Pause]) -> list[Text | Pause]:
+def _merge(pieces: Iterable[Text | Pause]) -> list[Text | Pause]:
     """Merge adjacent texts of one rate, and adjacent pauses, so that each sentence is one piece and is spoken without a
     gap."""
     found, texts, rate = list[Text | Pause](), list[str](), 1.0
@@ -309,7 +310,7 @@ def _merged(pieces: Iterable[Text | Pause]) -> list[Text | Pause]:
     return found
 
 
-def _pause(node: Node) -> int:
+def _pause_ms(node: Node) -> int:
     time = re.fullmatch(r"\+?(\d{1,6}(?:\.\d{1,6})?)(ms|s)", node.get("time", "").strip())
     if time is None:
         return _STRENGTHS.get(node.get("strength", "medium"), _STRENGTHS["medium"])
@@ -321,7 +322,7 @@ def _rate(text: str) -> float:
     return float(percent[1]) / 100 if percent else _RATES.get(text.strip(), 1.0)
 
 
-def _said(node: Node) -> str:
+def _say_as_text(node: Node) -> str:
     text = " ".join("".join(node.itertext()).split())
     speak = _SAY_AS.get(node.get("interpret-as", ""))
     return speak(text, node.get("format", "")) if speak else text

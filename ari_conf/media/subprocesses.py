@@ -21,9 +21,9 @@ from ari_conf.process_priority import lower_session_priority
 
 NICE = 10
 """Niceness of the programs: Asterisk mixes every 20 ms, so rendering waits for Asterisk."""
-WAITING = 200
+MAX_WAITING = 200
 """Maximum number of texts or sounds per account that wait for a turn."""
-COMPLAINT_BYTES = 4096
+STDERR_BYTES = 4096
 """Bytes kept from the end of a program's standard error."""
 ISOLATIONS = (("unshare", "--net"), ("unshare", "--user", "--map-current-user", "--net"))
 """Commands that give a program a network namespace of its own, which leads nowhere: for root, and for users who may
@@ -50,14 +50,14 @@ def shares() -> Shares:
     """Return turns for rendering and transcoding. They use half of the cores, because the rest is for Asterisk, but
     there are at least two, even on a small machine, so that no account ever has all of them."""
     turns = max(2, (os.cpu_count() or 1) // 2)
-    return Shares(most=turns, each=turns // 2, waiting=WAITING)
+    return Shares(most=turns, each=turns // 2, waiting=MAX_WAITING)
 
 
 async def start(args: Sequence[str], stdout: int, limits: Limits) -> asyncio.subprocess.Process:
     """Start a program with pipes to its standard input and from its standard error. Use `terminate` to end it. Raises
     OSError."""
     process = await asyncio.create_subprocess_exec(
-        *(*confinement(), *_limiting(limits), *args),
+        *(*confinement(), *_limit_command(limits), *args),
         stdin=asyncio.subprocess.PIPE,
         stdout=stdout,
         stderr=asyncio.subprocess.PIPE,
@@ -79,7 +79,7 @@ async def run(args: Sequence[str], stdin: bytes, seconds: float, limits: Limits)
         raise SoundError(f"{name} could not be started: {error.strerror}") from None
     try:
         async with asyncio.timeout(seconds):
-            complaint, _ = await asyncio.gather(_last(process.stderr), _feed(process.stdin, stdin))
+            last_line, _ = await asyncio.gather(_read_last_line(process.stderr), _write_input(process.stdin, stdin))
             status = await process.wait()
     except TimeoutError:
         await terminate(process)
@@ -88,7 +88,7 @@ async def run(args: Sequence[str], stdin: bytes, seconds: float, limits: Limits)
         await terminate(process)
         raise
     if status != 0:
-        raise SoundError(f"{name} failed: {_reason(complaint, status, limits)}")
+        raise SoundError(f"{name} failed: {_reason(last_line, status, limits)}")
 
 
 async def terminate(process: asyncio.subprocess.Process) -> None:
@@ -112,7 +112,7 @@ def confinement() -> tuple[str, ...]:
             action="ffmpeg and speech engines run with network access",
             hint="allow unprivileged user namespaces",
         )
-    if not _limits():
+    if not _has_prlimit():
         log.warning(
             "resource limits unavailable",
             reason="prlimit not found",
@@ -123,20 +123,20 @@ def confinement() -> tuple[str, ...]:
     return (*found, *isolation, *rights)
 
 
-def _works(before: Sequence[str]) -> bool:
+def _works(prefix: Sequence[str]) -> bool:
     try:
-        return subprocess.run((*before, "true"), capture_output=True, timeout=5, check=False).returncode == 0
+        return subprocess.run((*prefix, "true"), capture_output=True, timeout=5, check=False).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 
 
 @cache
-def _limits() -> bool:
+def _has_prlimit() -> bool:
     return shutil.which("prlimit") is not None
 
 
-def _limiting(limits: Limits) -> tuple[str, ...]:
-    if not _limits():
+def _limit_command(limits: Limits) -> tuple[str, ...]:
+    if not _has_prlimit():
         return ()
     mb = 1024 * 1024
     # SIGXCPU at the soft limit, SIGKILL a second later.
@@ -145,15 +145,15 @@ def _limiting(limits: Limits) -> tuple[str, ...]:
     return ("prlimit", *time, *space, f"--nofile={limits.files}", "--core=0")
 
 
-async def _last(stream: asyncio.StreamReader | None) -> str:
+async def _read_last_line(stream: asyncio.StreamReader | None) -> str:
     assert stream is not None
     last = b""
     while more := await stream.read(65536):
-        last = (last + more)[-COMPLAINT_BYTES:]
+        last = (last + more)[-STDERR_BYTES:]
     return last.decode(errors="replace").strip().rpartition("\n")[2][:200]
 
 
-async def _feed(stream: asyncio.StreamWriter | None, content: bytes) -> None:
+async def _write_input(stream: asyncio.StreamWriter | None, content: bytes) -> None:
     assert stream is not None
     # The program may end before it has read all of its input.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -162,10 +162,10 @@ async def _feed(stream: asyncio.StreamWriter | None, content: bytes) -> None:
     stream.close()
 
 
-def _reason(complaint: str, status: int, limits: Limits) -> str:
+def _reason(last_line: str, status: int, limits: Limits) -> str:
     match -status:
         case signal.SIGXCPU:
             return f"it took more than {limits.seconds} s of processor time"
         case signal.SIGXFSZ:
             return f"it wrote more than {limits.file_mb} MB"
-    return complaint or f"exit status {status}"
+    return last_line or f"exit status {status}"

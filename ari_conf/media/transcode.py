@@ -14,13 +14,13 @@ MAX_SECONDS = 1800
 """Longest sound in seconds; the rest is cut off. 10 MB are 22 minutes of u-law, and less of the usual mp3, so hold
 music is always played whole. Both files together then take 86 MB."""
 NARROW, WIDE = 8000, 16000
-HIGHEST_BYTES = 2 * WIDE * MAX_SECONDS + 4096
+MAX_FILE_BYTES = 2 * WIDE * MAX_SECONDS + 4096
 """Largest file that ffmpeg writes; it ends there automatically."""
 RATES = range(4000, 192_001)
 """Sample rates, in Hz, that a WAV file may have. At 1 Hz, 4 KB would be an hour of sound."""
-CONVERT_S = 60
+TRANSCODE_TIMEOUT_S = 60
 LIMITS = Limits(seconds=40, memory_mb=768)
-MOST_CHUNKS = 100
+MAX_CHUNKS = 100
 """Maximum number of ID3 tags, and of chunks of a WAV file, that are read to find its format."""
 FORMATS = "mp3,wav"
 """ffmpeg demuxers that are allowed: no playlists, and no formats that open other files."""
@@ -37,8 +37,13 @@ async def to_wavs(ffmpeg: str, source: Path, narrow: Path, wide: Path) -> None:
     if rate is not None and rate not in RATES:
         allowed = f"{RATES.start // 1000} to {RATES.stop // 1000} kHz"
         raise SoundError(f"its sample rate of {rate} Hz is not allowed; expected {allowed}")
-    await run([*_reading(ffmpeg, source), *_writing(narrow, NARROW), *_writing(wide, WIDE)], b"", CONVERT_S, LIMITS)
-    if not _seconds(narrow):
+    await run(
+        [*_input_arguments(ffmpeg, source), *_output_arguments(narrow, NARROW), *_output_arguments(wide, WIDE)],
+        b"",
+        TRANSCODE_TIMEOUT_S,
+        LIMITS,
+    )
+    if not _duration_s(narrow):
         raise SoundError("the file contains no audio")
 
 
@@ -46,7 +51,12 @@ async def to_wav(ffmpeg: str, source: Path, target: Path, rate: int, tempo: floa
     """Transcode a sound into a WAV file of 16 bit, mono. `tempo` 2.0 is twice as fast, at the same pitch. Raises
     SoundError."""
     filters = () if tempo == 1 else ("-af", f"atempo={tempo:.3f}")
-    await run([*_reading(ffmpeg, source), *filters, *_writing(target, rate)], b"", CONVERT_S, LIMITS)
+    await run(
+        [*_input_arguments(ffmpeg, source), *filters, *_output_arguments(target, rate)],
+        b"",
+        TRANSCODE_TIMEOUT_S,
+        LIMITS,
+    )
 
 
 def wav_rate(path: Path) -> int | None:
@@ -59,7 +69,7 @@ def wav_rate(path: Path) -> int | None:
         if kind not in (b"RIFF", b"RIFX", b"RF64", b"BW64") or form != b"WAVE":
             return None
         order: Literal["big", "little"] = "big" if kind == b"RIFX" else "little"
-        for _ in range(MOST_CHUNKS):
+        for _ in range(MAX_CHUNKS):
             head = file.read(8)
             size = int.from_bytes(head[4:], order)
             if len(head) < 8:
@@ -72,7 +82,7 @@ def wav_rate(path: Path) -> int | None:
 
 def _skip_tags(file: BinaryIO) -> None:
     """Skip ID3 tags, because ffmpeg looks for the format after them."""
-    for _ in range(MOST_CHUNKS):
+    for _ in range(MAX_CHUNKS):
         at, head = file.tell(), file.read(10)
         if head[:3] != b"ID3" or len(head) < 10:
             file.seek(at)
@@ -81,7 +91,7 @@ def _skip_tags(file: BinaryIO) -> None:
         file.seek(size + (10 if head[5] & 0x10 else 0), 1)
 
 
-def _reading(ffmpeg: str, source: Path) -> list[str]:
+def _input_arguments(ffmpeg: str, source: Path) -> list[str]:
     return [
         *(ffmpeg, "-nostdin", "-hide_banner", "-v", "error", "-y", "-threads", "1"),
         *("-protocol_whitelist", "file,pipe", "-format_whitelist", FORMATS, "-codec_whitelist", CODECS),
@@ -90,11 +100,11 @@ def _reading(ffmpeg: str, source: Path) -> list[str]:
     ]
 
 
-def _writing(path: Path, rate: int) -> list[str]:
-    return ["-ar", str(rate), *PCM, "-fs", str(HIGHEST_BYTES), "-f", "wav", f"file:{path}"]
+def _output_arguments(path: Path, rate: int) -> list[str]:
+    return ["-ar", str(rate), *PCM, "-fs", str(MAX_FILE_BYTES), "-f", "wav", f"file:{path}"]
 
 
-def _seconds(path: Path) -> float:
+def _duration_s(path: Path) -> float:
     try:
         with wave.open(str(path), "rb") as file:
             return file.getnframes() / file.getframerate()

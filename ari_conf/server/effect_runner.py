@@ -106,7 +106,7 @@ class EffectRunner:
         """Start the effect."""
         match effect:
             case do.PlayMedia(target, _, media):
-                self._sounds.played(media)
+                self._sounds.record_use(media)
                 self._in_order(target.id, effect)
             case do.StopPlayback(target):
                 self._in_order(target.id, effect)

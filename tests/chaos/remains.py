@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ari_conf.media.cache import PLAYING_S, SoundCache
+from ari_conf.media.cache import PLAYBACK_GRACE_S, SoundCache
 from ari_conf.recordings.bucket import Bucket
 from ari_conf.recordings.sidecar import object_key
 from demo import audio_analysis
@@ -45,7 +45,7 @@ class Recordings:
 def swept(stage: Stage) -> None:
     """Remove immediately what killed processes left unfinished; a later server would remove it eventually."""
     settings = stage.system.settings
-    SoundCache(settings.sounds_folder, settings.sounds_limit_mb * 1_000_000).sweep(time.time() + PLAYING_S + 1)
+    SoundCache(settings.sounds_folder, settings.sounds_limit_mb * 1_000_000).sweep(time.time() + PLAYBACK_GRACE_S + 1)
 
 
 async def settled(stage: Stage, within_s: float = SETTLED_S) -> Mapping[str, Any]:

@@ -228,7 +228,7 @@ def _bounded(pieces: tuple[ssml.Text | ssml.Pause, ...]) -> None:
         parts = ssml.parts(text.text)
         assert " ".join(parts) == ssml.tamed(text.text), "nothing is lost"
         assert all(len(part) <= ssml.MAX_PART for part in parts)
-        assert all(len(word) <= ssml.LONGEST_WORD for part in parts for word in part.split(" "))
+        assert all(len(word) <= ssml.MAX_WORD for part in parts for word in part.split(" "))
 
 
 def _soon(work: Callable[[], T]) -> T:

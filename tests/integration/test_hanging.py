@@ -112,7 +112,7 @@ async def heard_all_the_same(neighbor: Stage, phone: Phone, document: str, sound
 async def test_more_sounds_than_are_fetched_at_once(stage: Stage) -> None:
     """The sounds never arrive, and each call names more of them, which are prefetched. Another account's caller hears
     the right sound, and nothing is fetched for the first account after its callers have hung up."""
-    assert MANY > sounds.FETCHED_OF_ACCOUNT + sounds.WARMED_OF_ACCOUNT
+    assert MANY > sounds.MAX_FETCHES_PER_ACCOUNT + sounds.MAX_PREFETCHES_PER_ACCOUNT
     with silent() as nobody:
         async with staged(stage.system) as neighbor, stage.callers(MANY + 1) as (phone, *stuck):
             for n, one in enumerate(stuck):

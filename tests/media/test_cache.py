@@ -11,13 +11,21 @@ from pathlib import Path
 import pytest
 
 from ari_conf.errors import SoundError
-from ari_conf.media.cache import BYTES_A_SECOND, ENTRY_BYTES, NOBODY, PLAYING_S, SHARE, CacheEntry, SoundCache
+from ari_conf.media.cache import (
+    ACCOUNT_SHARE,
+    BYTES_PER_SECOND,
+    ENTRY_BYTES,
+    NO_ACCOUNT,
+    PLAYBACK_GRACE_S,
+    CacheEntry,
+    SoundCache,
+)
 
 NOW = 1_000_000_000.0
 LIMIT = 200_000
 SOUND = 20_000
 """Bytes of a sound. Ten sounds are the whole limit; two, with their index entries, are an account's whole share."""
-LATER = NOW + PLAYING_S + 10
+LATER = NOW + PLAYBACK_GRACE_S + 10
 """A time at which none of these sounds is played any more."""
 
 
@@ -92,20 +100,20 @@ def test_what_may_be_playing_stays_and_a_new_sound_is_refused(cache: SoundCache)
     names = [stored(cache, sound(a), account=a) for a in "ABCDEFGHIJ"]
     told = r"the sound cache is full: all accounts' sounds .* at most 0 MB; the operator can raise ARI_CONF_SOUNDS_L"
     with pytest.raises(SoundError, match=told):
-        stored(cache, sound("K"), NOW + PLAYING_S - 1, "K")
+        stored(cache, sound("K"), NOW + PLAYBACK_GRACE_S - 1, "K")
     assert all(there(cache, *names))
     assert on_disk(cache) <= LIMIT
-    assert cache.sweep(NOW + PLAYING_S - 1) == 10 * SOUND
-    stored(cache, b"beep", account=NOBODY)
+    assert cache.sweep(NOW + PLAYBACK_GRACE_S - 1) == 10 * SOUND
+    stored(cache, b"beep", account=NO_ACCOUNT)
 
 
 def test_a_long_one_stays_for_as_long_as_it_may_play(tmp_path: Path) -> None:
-    cache = SoundCache(tmp_path, 50 * BYTES_A_SECOND)
-    minutes = bytes(15 * BYTES_A_SECOND)
+    cache = SoundCache(tmp_path, 50 * BYTES_PER_SECOND)
+    minutes = bytes(15 * BYTES_PER_SECOND)
     name = stored(cache, minutes[: len(minutes) // 3])
     for after, stays in ((0, True), (9, True), (11, False)):
         with suppress(SoundError):
-            stored(cache, minutes[: len(minutes) // 3 + 1], NOW + PLAYING_S + after)
+            stored(cache, minutes[: len(minutes) // 3 + 1], NOW + PLAYBACK_GRACE_S + after)
         assert there(cache, name) == [stays], after
 
 
@@ -118,7 +126,7 @@ def test_an_account_has_no_more_than_its_share(cache: SoundCache) -> None:
     # The account's own least recently used sound makes room, and no other account's.
     third = stored(cache, sound("c"), LATER)
     assert there(cache, others, first, second, third) == [True, False, True, True]
-    assert SHARE * 2 * SOUND <= LIMIT < SHARE * 3 * SOUND
+    assert ACCOUNT_SHARE * 2 * SOUND <= LIMIT < ACCOUNT_SHARE * 3 * SOUND
 
 
 def test_what_others_have_too_is_not_taken_from_them(cache: SoundCache) -> None:
@@ -135,7 +143,7 @@ def test_what_others_have_too_is_not_taken_from_them(cache: SoundCache) -> None:
 
 def test_many_addresses_of_one_sound_are_counted(cache: SoundCache, tmp_path: Path) -> None:
     entry = CacheEntry(stored(cache, b"a"), NOW, 60, 0, account="A")
-    fit = LIMIT // SHARE // ENTRY_BYTES
+    fit = LIMIT // ACCOUNT_SHARE // ENTRY_BYTES
     with pytest.raises(SoundError, match="the sound cache is full"):
         for n in range(fit + 1):
             cache.keep(f"play {n}", entry)
@@ -164,18 +172,18 @@ def test_what_is_found_is_not_deleted_just_then(
     name = stored(cache, sound("a"))
     cache.keep("a", CacheEntry(name, NOW, 60, 0, account="A"))
     finds = cache if by == "this process" else SoundCache(tmp_path, LIMIT)
-    look = cache._look
+    look = cache._scan
 
     def looks() -> None:
         look()
         assert finds.find("a", LATER) is not None
 
-    monkeypatch.setattr(cache, "_look", looks)
+    monkeypatch.setattr(cache, "_scan", looks)
     monkeypatch.setattr(cache, "_limit", 1)
     cache.sweep(LATER)
     assert there(cache, name) == [True]
-    monkeypatch.setattr(cache, "_look", look)
-    cache.sweep(LATER + PLAYING_S + 10)
+    monkeypatch.setattr(cache, "_scan", look)
+    cache.sweep(LATER + PLAYBACK_GRACE_S + 10)
     assert there(cache, name) == [False]
 
 
@@ -193,8 +201,8 @@ def test_what_a_crash_left_behind_goes(cache: SoundCache, tmp_path: Path) -> Non
     (tmp_path / "parts" / "new").write_bytes(b"x")
     for path in (tmp_path / "parts" / "old", *(tmp_path / "index").iterdir()):
         os.utime(path, (NOW, NOW))
-    os.utime(tmp_path / "parts" / "new", (NOW + PLAYING_S, NOW + PLAYING_S))
-    cache.sweep(NOW + PLAYING_S + 1)
+    os.utime(tmp_path / "parts" / "new", (NOW + PLAYBACK_GRACE_S, NOW + PLAYBACK_GRACE_S))
+    cache.sweep(NOW + PLAYBACK_GRACE_S + 1)
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["new"]
     assert len(list((tmp_path / "index").iterdir())) == 1
     assert cache.find("here", NOW) is not None

@@ -1,14 +1,14 @@
 import pytest
 
-from ari_conf.media.cache_control import STALE_S, UNTOLD_S, Freshness, freshness
+from ari_conf.media.cache_control import DEFAULT_FRESH_S, STALE_S, Freshness, freshness
 
 
 @pytest.mark.parametrize(
     ("cache_control", "expected"),
     [
-        (None, Freshness(UNTOLD_S, STALE_S, True)),
-        ("", Freshness(UNTOLD_S, STALE_S, True)),
-        ("public", Freshness(UNTOLD_S, STALE_S, True)),
+        (None, Freshness(DEFAULT_FRESH_S, STALE_S, True)),
+        ("", Freshness(DEFAULT_FRESH_S, STALE_S, True)),
+        ("public", Freshness(DEFAULT_FRESH_S, STALE_S, True)),
         ("public, max-age=600", Freshness(600, STALE_S, True)),
         ('Max-Age="600"', Freshness(600, STALE_S, True)),
         ("max-age=0", Freshness(0, STALE_S, True)),

@@ -21,9 +21,9 @@ from ari_conf.errors import RequestFailed, RequestRefused, ResponseRefused, Soun
 from ari_conf.http_client.fetch import Fetcher
 from ari_conf.media import sounds as media_sounds
 from ari_conf.media import transcode
-from ari_conf.media.cache import PLAYING_S
-from ari_conf.media.cache_control import STALE_S, UNTOLD_S
-from ari_conf.media.sounds import LIMIT_BYTES, WARMED_OF_ACCOUNT, WARMED_OF_CALL, SoundPreparer
+from ari_conf.media.cache import PLAYBACK_GRACE_S
+from ari_conf.media.cache_control import DEFAULT_FRESH_S, STALE_S
+from ari_conf.media.sounds import LIMIT_BYTES, MAX_PREFETCHES_PER_ACCOUNT, MAX_PREFETCHES_PER_CALL, SoundPreparer
 from ari_conf.media.tones import beep, wav
 from ari_conf.settings import Settings
 from tests import lateness
@@ -128,8 +128,8 @@ class World:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give conversions time on a busy machine: other programs have priority over them."""
-    monkeypatch.setattr(media_sounds, "PREPARED_S", 300.0)
-    monkeypatch.setattr(transcode, "CONVERT_S", 300.0)
+    monkeypatch.setattr(media_sounds, "PREPARE_TIMEOUT_S", 300.0)
+    monkeypatch.setattr(transcode, "TRANSCODE_TIMEOUT_S", 300.0)
 
 
 @pytest.fixture
@@ -182,10 +182,10 @@ async def test_an_asterisk_elsewhere_gets_an_address(world: World) -> None:
     sounds = world.sounds("http://10.0.0.5:8090/sounds/")
     media = await sounds.prepare(Play(URL), "A")
     assert media.startswith("sound:http://10.0.0.5:8090/sounds/")
-    found = sounds.served(media.removeprefix("sound:http://10.0.0.5:8090/sounds/"))
+    found = sounds.file_for_request(media.removeprefix("sound:http://10.0.0.5:8090/sounds/"))
     assert found is not None
     assert length(str(found), "") == (8000, 0.3)
-    assert sounds.served("../settings.py") is None
+    assert sounds.file_for_request("../settings.py") is None
 
 
 @pytest.mark.parametrize(
@@ -262,10 +262,10 @@ async def test_a_fresh_copy_is_not_asked_for_again_even_by_another_process(world
 async def test_an_old_copy_is_confirmed_by_its_etag(world: World) -> None:
     sounds = world.sounds()
     first = await sounds.prepare(Play(URL), "A")
-    world.now += UNTOLD_S
+    world.now += DEFAULT_FRESH_S
     assert await sounds.prepare(Play(URL), "A") == first
     assert world.origin.seen == [(URL, None), (URL, '"1"')]
-    world.now += UNTOLD_S - 1
+    world.now += DEFAULT_FRESH_S - 1
     assert await sounds.prepare(Play(URL), "A") == first
     assert world.asked() == 2
 
@@ -274,7 +274,7 @@ async def test_a_changed_sound_is_heard(world: World) -> None:
     sounds = world.sounds()
     first = await sounds.prepare(Play(URL), "A")
     world.origin.body, world.origin.etag = beep("beep:2", 8000), '"2"'
-    world.now += UNTOLD_S
+    world.now += DEFAULT_FRESH_S
     second = await sounds.prepare(Play(URL), "A")
     assert (length(first), length(second)) == ((8000, 0.3), (8000, 0.8))
 
@@ -295,8 +295,8 @@ async def test_no_cache_is_confirmed_each_time_and_no_store_fetched_each_time(wo
 
 
 @pytest.mark.parametrize(("told", "after", "heard"), [
-    (None, UNTOLD_S, True),
-    (None, UNTOLD_S + STALE_S, False),
+    (None, DEFAULT_FRESH_S, True),
+    (None, DEFAULT_FRESH_S + STALE_S, False),
     ("max-age=10, must-revalidate", 10, False),
     ("no-cache", 0, False),
 ])  # fmt: skip
@@ -318,7 +318,7 @@ async def test_an_older_copy_stands_in_for_an_origin_that_fails(
 async def test_nothing_stands_in_for_a_url_that_may_not_be_asked(world: World) -> None:
     sounds = world.sounds()
     await sounds.prepare(Play(URL), "A")
-    world.now += UNTOLD_S
+    world.now += DEFAULT_FRESH_S
     world.origin.fails = RequestRefused("example.com: requests to this address are not allowed")
     with pytest.raises(SoundNotFetched, match="requests to this address are not allowed") as refused:
         await sounds.prepare(Play(URL), "A")
@@ -344,7 +344,7 @@ async def test_an_origin_that_answers_decides_what_is_played(world: World, fails
     """RFC 5861: stale-if-error is for origins that are broken, not for those that refuse."""
     sounds = world.sounds()
     first = await sounds.prepare(Play(URL + "?key=secret"), "A")
-    world.now += UNTOLD_S
+    world.now += DEFAULT_FRESH_S
     world.origin.fails = fails
     with capture_logs() as logs:
         if heard:
@@ -380,12 +380,12 @@ async def test_a_sound_that_is_played_again_and_again_stays(world: World) -> Non
     media = await sounds.prepare(Play(URL), "A")
     path = Path(media.removeprefix("sound:") + ".wav")
     for _ in range(3):
-        world.now += PLAYING_S - 10
-        sounds.played([media, "sound:tt-monkeys", "sound:/nowhere/ab/" + "0" * 62])
+        world.now += PLAYBACK_GRACE_S - 10
+        sounds.record_use([media, "sound:tt-monkeys", "sound:/nowhere/ab/" + "0" * 62])
         await quiet(sounds)
         assert path.stat().st_mtime == world.now
     for _ in range(100):
-        sounds.played([media])
+        sounds.record_use([media])
     assert len(sounds._background) == 0, "not for every playback"
 
 
@@ -454,7 +454,7 @@ async def test_who_hangs_up_as_the_last_ends_it(world: World) -> None:
 
 
 async def test_nobody_waits_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media_sounds, "PREPARED_S", 0.2)
+    monkeypatch.setattr(media_sounds, "PREPARE_TIMEOUT_S", 0.2)
     sounds = world.sounds()
     world.origin.let_go.clear()
     with pytest.raises(SoundError, match=r"^Play: https://example.com/hello.wav: it was not ready after 0.2 s$"):
@@ -480,9 +480,9 @@ async def test_slow_origins_of_one_account_keep_no_other_waiting(world: World) -
     world.origin.hangs = "slow"
     slow = [Play(f"https://slow{n % 20}.example/{n}.wav") for n in range(100)]
     asking = [asyncio.create_task(sounds.prepare(sound, "A")) for sound in slow]
-    assert await arrive(world, media_sounds.FETCHED_OF_ACCOUNT), "an account may have that many concurrently"
+    assert await arrive(world, media_sounds.MAX_FETCHES_PER_ACCOUNT), "an account may have that many concurrently"
     assert length(await sounds.prepare(Play(URL), "B")) == (8000, 0.3)
-    assert world.asked() == media_sounds.FETCHED_OF_ACCOUNT + 1
+    assert world.asked() == media_sounds.MAX_FETCHES_PER_ACCOUNT + 1
     await cancelled(asking)
 
 
@@ -490,7 +490,7 @@ async def test_a_slow_origin_leaves_room_for_the_account_s_other_sounds(world: W
     sounds = world.sounds()
     world.origin.hangs = "slow"
     asking = [asyncio.create_task(sounds.prepare(Play(f"https://slow.example/{n}.wav"), "A")) for n in range(9)]
-    for _ in range(media_sounds.FETCHED_OF_ORIGIN):
+    for _ in range(media_sounds.MAX_FETCHES_PER_ORIGIN):
         await world.origin.arrived.get()
     assert length(await sounds.prepare(Play(URL), "A")) == (8000, 0.3)
     await cancelled(asking)
@@ -502,7 +502,7 @@ async def test_one_account_can_t_have_more_wait_than_there_is_room_for(
     monkeypatch.setattr("ari_conf.media.subprocesses.WAITING", 3)
     sounds = world.sounds()
     world.origin.let_go.clear()
-    many = [Play(f"{URL}?{n}") for n in range(media_sounds.FETCHED_OF_ORIGIN + 3 + 1)]
+    many = [Play(f"{URL}?{n}") for n in range(media_sounds.MAX_FETCHES_PER_ORIGIN + 3 + 1)]
     asking = [asyncio.create_task(sounds.prepare(sound, "A")) for sound in many]
     (refused,), _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
     with pytest.raises(SoundError, match=r"^Play: https://example.com/hello.wav: .* use fewer concurrent requests"):
@@ -536,14 +536,14 @@ async def test_warming_takes_some_of_the_first_at_a_time_and_fails_quietly(world
     world.origin.let_go.clear()
     world.origin.fails = RequestFailed("down")
     sounds.warm([Play(f"{URL}?{n}") for n in range(1900)], "A", "call")
-    seen = {await world.origin.arrived.get() for _ in range(WARMED_OF_ACCOUNT)}
+    seen = {await world.origin.arrived.get() for _ in range(MAX_PREFETCHES_PER_ACCOUNT)}
     world.origin.let_go.set()
-    seen |= {await world.origin.arrived.get() for _ in range(WARMED_OF_CALL - WARMED_OF_ACCOUNT)}
-    assert seen == {f"{URL}?{n}" for n in range(WARMED_OF_CALL)}
+    seen |= {await world.origin.arrived.get() for _ in range(MAX_PREFETCHES_PER_CALL - MAX_PREFETCHES_PER_ACCOUNT)}
+    assert seen == {f"{URL}?{n}" for n in range(MAX_PREFETCHES_PER_CALL)}
     await quiet(sounds)
-    assert world.origin.most_at_once == WARMED_OF_ACCOUNT
-    assert world.asked() == WARMED_OF_CALL
-    assert sounds._warmed_for == {}
+    assert world.origin.most_at_once == MAX_PREFETCHES_PER_ACCOUNT
+    assert world.asked() == MAX_PREFETCHES_PER_CALL
+    assert sounds._prefetches_by_owner == {}
 
 
 async def test_a_call_that_names_sounds_again_and_again_warms_no_more(world: World) -> None:
@@ -551,19 +551,19 @@ async def test_a_call_that_names_sounds_again_and_again_warms_no_more(world: Wor
     world.origin.let_go.clear()
     for document in range(50):
         sounds.warm([Play(f"{URL}?{document}.{n}") for n in range(100)], "A", "call")
-    assert len(sounds._background) == WARMED_OF_CALL
+    assert len(sounds._background) == MAX_PREFETCHES_PER_CALL
     for call in range(50):
         sounds.warm([Play(f"{URL}?{call}.{n}") for n in range(100)], "A", f"call {call}")
     # Those calls that do not wait for a turn are gone by now.
     await world.origin.arrived.get()
-    assert len(sounds._background) <= media_sounds.WARMING_OF_ACCOUNT + WARMED_OF_ACCOUNT
+    assert len(sounds._background) <= media_sounds.MAX_WAITING_PREFETCHES + MAX_PREFETCHES_PER_ACCOUNT
 
 
 async def test_warming_ends_with_the_call(world: World) -> None:
     sounds = world.sounds()
     world.origin.let_go.clear()
     sounds.warm([Play(f"{URL}?{n}") for n in range(9)], "A", "call")
-    for _ in range(WARMED_OF_ACCOUNT):
+    for _ in range(MAX_PREFETCHES_PER_ACCOUNT):
         await world.origin.arrived.get()
     asking = asyncio.create_task(sounds.prepare(Play(f"{URL}?0"), "A"))
     await asyncio.sleep(0)
@@ -573,7 +573,7 @@ async def test_warming_ends_with_the_call(world: World) -> None:
     await quiet(sounds)
     world.origin.let_go.set()
     assert length(await asking) == (8000, 0.3)
-    assert world.asked() == WARMED_OF_ACCOUNT
+    assert world.asked() == MAX_PREFETCHES_PER_ACCOUNT
 
 
 async def test_what_is_warmed_takes_no_place_of_what_somebody_waits_for(world: World) -> None:
@@ -583,9 +583,9 @@ async def test_what_is_warmed_takes_no_place_of_what_somebody_waits_for(world: W
     world.origin.hangs = "slow"
     for call in range(9):
         sounds.warm([*(Play(f"https://slow.example/{call}.{n}") for n in range(15)), Play(URL)], "A", f"call {call}")
-    for _ in range(WARMED_OF_ACCOUNT):
+    for _ in range(MAX_PREFETCHES_PER_ACCOUNT):
         await world.origin.arrived.get()
-    slow = [Play(f"https://slow.example/{n}") for n in range(media_sounds.FETCHED_OF_ORIGIN)]
+    slow = [Play(f"https://slow.example/{n}") for n in range(media_sounds.MAX_FETCHES_PER_ORIGIN)]
     asking = [asyncio.create_task(sounds.prepare(sound, "A")) for sound in slow]
     for _ in slow:
         assert await world.origin.arrived.get() in {sound.url for sound in slow}

@@ -22,7 +22,7 @@ from ari_conf.core.elements import GetDigits, PreAnswer, Speak, Wait
 from ari_conf.errors import SoundError
 from ari_conf.media import speech as media_speech
 from ari_conf.media import transcode, voices
-from ari_conf.media.speech import LEAD_MS, SpeechSynthesizer, gender
+from ari_conf.media.speech import LEADING_SILENCE_MS, SpeechSynthesizer, gender
 from ari_conf.media.ssml import MAX_PAUSES_MS, MAX_PIECES
 from ari_conf.media.tones import beep
 from ari_conf.media.voices import Flite, Gender, Piper, Voice, installed
@@ -56,9 +56,9 @@ def hear() -> Hear:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give engines time on a busy machine: other programs have priority over them."""
-    monkeypatch.setattr(media_speech, "SPEAK_S", 300.0)
-    monkeypatch.setattr(voices, "RENDER_S", 300.0)
-    monkeypatch.setattr(transcode, "CONVERT_S", 300.0)
+    monkeypatch.setattr(media_speech, "SPEAK_TIMEOUT_S", 300.0)
+    monkeypatch.setattr(voices, "RENDER_TIMEOUT_S", 300.0)
+    monkeypatch.setattr(transcode, "TRANSCODE_TIMEOUT_S", 300.0)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ async def test_pieces_and_silences_follow_each_other(tmp_path: Path, markup: str
     beeper = Beeper()
     beeper.rate = rate
     await speech(beeper).speak(markup, "WOMAN", "en-US", tmp_path / "x", "A")
-    assert seconds(tmp_path / "x") == pytest.approx(LEAD_MS / 1000 + expected, abs=0.03)
+    assert seconds(tmp_path / "x") == pytest.approx(LEADING_SILENCE_MS / 1000 + expected, abs=0.03)
 
 
 async def test_a_voice_that_writes_no_sound_has_failed(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ async def test_what_is_lost_of_a_text_is_told_with_the_document() -> None:
         "install espeak-ng, which speaks a hundred languages",
     ]
     many = tuple(Speak("x", language=f"q{n}") for n in range(1000))
-    assert len(speech(Beeper()).complaints(many)) == media_speech.MOST_COMPLAINTS
+    assert len(speech(Beeper()).complaints(many)) == media_speech.MAX_COMPLAINTS
 
 
 async def test_espeak_speaks(tmp_path: Path) -> None:
@@ -366,8 +366,8 @@ async def test_turns_are_for_a_part_not_for_a_text(tmp_path: Path, fitting: None
 async def test_a_text_has_one_deadline_however_many_parts_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitting: None
 ) -> None:
-    monkeypatch.setattr(media_speech, "SPEAK_S", 0.4)
-    monkeypatch.setattr(media_speech, "LAST_VOICE_S", 0.2)
+    monkeypatch.setattr(media_speech, "SPEAK_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(media_speech, "LAST_VOICE_RESERVE_S", 0.2)
 
     class Slow(Beeper):
         async def render(self, text: str, path: Path) -> None:
@@ -391,7 +391,7 @@ async def test_waiting_for_others_takes_nothing_of_it(
     turns = Shares(1, 1, 10)
     machine = SpeechSynthesizer({"WOMAN": [Beeper()], "MAN": []}, "ffmpeg", turns)
     async with turns.turn("B"):
-        monkeypatch.setattr(media_speech, "SPEAK_S", 2.0)
+        monkeypatch.setattr(media_speech, "SPEAK_TIMEOUT_S", 2.0)
         asking = asyncio.create_task(machine.speak("Hi.", "WOMAN", "en-US", tmp_path / "x", "A"))
         await asyncio.sleep(2.5)
     await asking
@@ -436,7 +436,7 @@ async def test_a_hostile_text_costs_little(tmp_path: Path, fitting: None, bomb: 
     async with punctual():
         await machine.speak(BOMBS[bomb], "WOMAN", "en-US", tmp_path / "x", "A")
     assert len(voice.said) <= 2 * MAX_PIECES
-    assert seconds(tmp_path / "x") <= (LEAD_MS + MAX_PAUSES_MS + 300 * len(voice.said)) / 1000 + 0.01
+    assert seconds(tmp_path / "x") <= (LEADING_SILENCE_MS + MAX_PAUSES_MS + 300 * len(voice.said)) / 1000 + 0.01
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
@@ -502,7 +502,7 @@ def piper() -> Piper:
 
 async def test_two_speak_with_the_same_voice_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither waits for the other: each has a process, and some processes are kept."""
-    monkeypatch.setattr(voices, "PIPERS_KEPT", 1)
+    monkeypatch.setattr(voices, "MAX_PIPERS", 1)
     joe = piper()
     await asyncio.gather(*(joe.render(f"Number {n}.", tmp_path / f"{n}") for n in range(2)))
     assert all((tmp_path / f"{n}").stat().st_size > 10_000 for n in range(2))
@@ -517,7 +517,7 @@ async def test_who_hangs_up_ends_no_voice_that_others_would_have_to_load_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There are also never more than a few that render for no caller."""
-    monkeypatch.setattr(voices, "PIPERS_KEPT", 1)
+    monkeypatch.setattr(voices, "MAX_PIPERS", 1)
     monkeypatch.setattr(voices.sys, "executable", str(Path(__file__).with_name("slow_piper")))
     pipe = tmp_path / "goes on"
     os.mkfifo(pipe)
@@ -527,10 +527,10 @@ async def test_who_hangs_up_ends_no_voice_that_others_would_have_to_load_again(
         await asyncio.sleep(0.05)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-        assert len([task for task in joe._going_on if not task.cancelling()]) == wanted
-    (going_on,) = [task for task in joe._going_on if not task.cancelling()]
+        assert len([task for task in joe._abandoned if not task.cancelling()]) == wanted
+    (going_on,) = [task for task in joe._abandoned if not task.cancelling()]
     # A process that is being ended could read the text from the pipe that this one waits for.
-    await asyncio.gather(*(joe._going_on - {going_on}), return_exceptions=True)
+    await asyncio.gather(*(joe._abandoned - {going_on}), return_exceptions=True)
     pipe.write_text("goes on")
     await asyncio.wait([going_on])
     (kept,) = joe._idle

@@ -18,7 +18,7 @@ from ari_conf.media.ssml import (
     parts,
     plain,
     segments,
-    tamed,
+    shorten_runs,
 )
 
 
@@ -228,7 +228,7 @@ SENTENCE = "The quick brown fox jumps over the lazy dog, and goes home to sleep.
 )
 def test_parts_are_short_and_nothing_is_lost(text: str) -> None:
     found = parts(text)
-    assert " ".join(found) == tamed(text)
+    assert " ".join(found) == shorten_runs(text)
     assert "".join(found).replace(" ", "") == text.replace(" ", "")
     for part in found:
         digits = sum(c.isdigit() for c in part)
@@ -255,4 +255,4 @@ def test_a_part_ends_with_a_sentence_if_it_can() -> None:
     ],
 )
 def test_signs_and_words_without_an_end_are_tamed(text: str, given: str) -> None:
-    assert tamed(text) == given
+    assert shorten_runs(text) == given

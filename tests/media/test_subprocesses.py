@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from ari_conf.errors import SoundError
 from ari_conf.media import subprocesses
-from ari_conf.media.subprocesses import COMPLAINT_BYTES, Limits, run
+from ari_conf.media.subprocesses import STDERR_BYTES, Limits, run
 
 LIMITS = Limits(seconds=20, memory_mb=400, file_mb=1)
 
@@ -74,7 +74,7 @@ async def test_limits(tmp_path: Path, text: str, limits: Limits, reason: str) ->
 
 async def test_who_complains_without_an_end_costs_no_memory() -> None:
     much = "[sys.stderr.write('x' * 65536) for _ in range(200)]"
-    text = f"import sys; {much}; sys.exit('the end' + 'x' * {COMPLAINT_BYTES})"
+    text = f"import sys; {much}; sys.exit('the end' + 'x' * {STDERR_BYTES})"
     with pytest.raises(SoundError) as failed:
         await python(text)
     assert len(str(failed.value)) < 300
@@ -109,7 +109,7 @@ async def test_a_machine_without_these_is_told_of_once(monkeypatch: pytest.Monke
     monkeypatch.setattr(subprocesses, "_works", lambda _: False)
     monkeypatch.setattr(subprocesses.shutil, "which", lambda _: None)
     subprocesses.confinement.cache_clear()
-    subprocesses._limits.cache_clear()
+    subprocesses._has_prlimit.cache_clear()
     try:
         with capture_logs() as logs:
             for _ in range(2):
@@ -117,7 +117,7 @@ async def test_a_machine_without_these_is_told_of_once(monkeypatch: pytest.Monke
         assert [line["event"] for line in logs] == ["network isolation unavailable", "resource limits unavailable"]
     finally:
         subprocesses.confinement.cache_clear()
-        subprocesses._limits.cache_clear()
+        subprocesses._has_prlimit.cache_clear()
 
 
 async def test_it_costs_little() -> None:

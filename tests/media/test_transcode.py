@@ -10,7 +10,7 @@ import pytest
 
 from ari_conf.errors import SoundError
 from ari_conf.media import transcode
-from ari_conf.media.transcode import HIGHEST_BYTES, LIMITS, MAX_SECONDS, to_wavs, wav_rate
+from ari_conf.media.transcode import LIMITS, MAX_FILE_BYTES, MAX_SECONDS, to_wavs, wav_rate
 
 NOISE = bytes(range(256)) * 16
 
@@ -54,7 +54,7 @@ BOMBS = {
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give conversions time on a busy machine: other programs have priority over them."""
-    monkeypatch.setattr(transcode, "CONVERT_S", 300.0)
+    monkeypatch.setattr(transcode, "TRANSCODE_TIMEOUT_S", 300.0)
 
 
 def made(tmp_path: Path, content: bytes) -> tuple[Path, Path, Path]:
@@ -104,9 +104,9 @@ async def test_what_comes_through_all_the_same_is_bounded(
 
 async def test_a_file_ends_by_its_size_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This holds whatever ffmpeg makes of -t."""
-    monkeypatch.setattr(transcode, "HIGHEST_BYTES", 16_000)
+    monkeypatch.setattr(transcode, "MAX_FILE_BYTES", 16_000)
     content = riff(chunk(b"fmt ", form(8000)), chunk(b"data", bytes(800_000)))
     source, narrow, wide = made(tmp_path, content)
     await to_wavs("ffmpeg", source, narrow, wide)
     assert wide.stat().st_size <= 16_000 + 200_000 < 3_200_000
-    assert 32_000 * MAX_SECONDS < HIGHEST_BYTES < LIMITS.file_mb << 20, "the kernel's limit is the last one"
+    assert 32_000 * MAX_SECONDS < MAX_FILE_BYTES < LIMITS.file_mb << 20, "the kernel's limit is the last one"

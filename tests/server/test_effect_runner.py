@@ -66,7 +66,7 @@ class Asterisk:
 class Sounds:
     """Sounds that are played, but never requested."""
 
-    def played(self, media: tuple[str, ...]) -> None:
+    def record_use(self, media: tuple[str, ...]) -> None:
         pass
 
 
