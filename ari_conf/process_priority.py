@@ -11,7 +11,7 @@ import contextlib
 import os
 from pathlib import Path
 
-MOST = 19
+MAX_NICENESS = 19
 
 
 def lower_priority(by: int) -> None:
@@ -21,15 +21,15 @@ def lower_priority(by: int) -> None:
     """
     os.nice(by)
     if os.getsid(0) == os.getpid():
-        _session_yields(os.getpid(), os.getpriority(os.PRIO_PROCESS, 0))
+        _set_session_niceness(os.getpid(), os.getpriority(os.PRIO_PROCESS, 0))
 
 
 def lower_session_priority(leader: int, by: int) -> None:
     """Set the niceness of a session to `by` above this process's, at most MOST. This process started its `leader`."""
-    _session_yields(leader, min(MOST, os.getpriority(os.PRIO_PROCESS, 0) + by))
+    _set_session_niceness(leader, min(MAX_NICENESS, os.getpriority(os.PRIO_PROCESS, 0) + by))
 
 
-def _session_yields(leader: int, nice: int) -> None:
+def _set_session_niceness(leader: int, nice: int) -> None:
     # The kernel may not support session niceness, and the process may have ended already.
     with contextlib.suppress(OSError):
         Path(f"/proc/{leader}/autogroup").write_text(str(nice))

@@ -173,26 +173,26 @@ class Settings(BaseSettings):
 
     @field_validator("allowed_networks", mode="before")
     @classmethod
-    def _by_comma(cls, value: object) -> object:
+    def _split_commas(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @field_validator("redis_url", "broker_url")
     @classmethod
-    def _of_redis(cls, value: SecretStr | None) -> SecretStr | None:
+    def _validate_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             redis_urls.parse(value.get_secret_value())
         return value
 
     @field_validator("media_listen")
     @classmethod
-    def _can_be_sent_to(cls, value: IPv4Address) -> IPv4Address:
+    def _validate_media_address(cls, value: IPv4Address) -> IPv4Address:
         if value.is_unspecified or value.is_multicast:
             raise ValueError("must be an address of this machine to which Asterisk can send, such as 10.0.0.5")
         return value
 
     @field_validator("ari_listen", "web_listen", "sounds_listen", "metrics_listen")
     @classmethod
-    def _host_and_port(cls, value: str, info: ValidationInfo) -> str:
+    def _validate_listen_address(cls, value: str, info: ValidationInfo) -> str:
         if not value and info.field_name == "metrics_listen":
             return value
         host, _, port = value.rpartition(":")
@@ -214,10 +214,10 @@ def parse_listen_address(listen: str) -> tuple[str, int]:
 @cache
 def settings() -> Settings:
     """Return the settings of this process. Raises SettingsError with each wrong variable and what is allowed."""
-    return from_environment(_of_up() | os.environ)
+    return from_environment(_read_up_values() | os.environ)
 
 
-def _of_up() -> dict[str, str]:
+def _read_up_values() -> dict[str, str]:
     """Return the variables of the system that `ari-conf up` has started in ARI_CONF_UP_FOLDER; empty if that is unset.
 
     Raises SettingsError if no system was started there.
@@ -241,11 +241,13 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     try:
         return Settings(_env_prefix="ARI_CONF_FROM_NOWHERE_ELSE_", **given)  # type: ignore[call-arg, arg-type]
     except ValidationError as error:
-        wrong = "; ".join(f"ARI_CONF_{str(e['loc'][0]).upper()}: {_said(e['msg'])}" for e in error.errors())
-        raise SettingsError(f"settings: {wrong}") from None
+        problems = "; ".join(
+            f"ARI_CONF_{str(e['loc'][0]).upper()}: {_strip_validator_prefix(e['msg'])}" for e in error.errors()
+        )
+        raise SettingsError(f"settings: {problems}") from None
 
 
-def _said(message: str) -> str:
+def _strip_validator_prefix(message: str) -> str:
     """Return the message without the prefix that pydantic adds to errors of this module's validators."""
     return message.removeprefix("Value error, ")
 

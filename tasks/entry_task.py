@@ -100,7 +100,7 @@ class EntryTask(Task):  # type: ignore[misc]
         raise NotImplementedError
 
     def report(self, worker: AttemptContext) -> None:
-        """Called every TELL_S while a worker consumes the queue. May raise RedisError."""
+        """Called every REPORT_INTERVAL_S while a worker consumes the queue. May raise RedisError."""
 
     def execute(self, worker: AttemptContext, claimed: ClaimedEntry) -> Disposition:
         """Run the task for a claimed entry in this thread, and return the entry's disposition."""

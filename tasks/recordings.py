@@ -148,7 +148,7 @@ def _upload(worker: AttemptContext, job: StoreJob, asterisk: AsteriskRecordings,
                 if time.monotonic() - progress_at > PROGRESS_INTERVAL_S:
                     raise_if_interrupted(worker)
                     progress_at = time.monotonic()
-                    jobs.progress(worker.redis, job.recording_id, 100 * tape.read // max(1, tape.expected))
+                    jobs.set_progress(worker.redis, job.recording_id, 100 * tape.read // max(1, tape.expected))
             upload.write(encoder.finish())
             raise_if_interrupted(worker)
             uploaded = upload.finish()

@@ -65,7 +65,7 @@ class TranscriptionTask(EntryTask):
         return transcribe_once(worker, claimed, job)
 
     def report(self, worker: AttemptContext) -> None:
-        transcribers.tell(worker.redis, worker.id, installed(settings()))
+        transcribers.report(worker.redis, worker.id, installed(settings()))
 
 
 def transcribe_once(worker: AttemptContext, claimed: ClaimedEntry, job: TranscriptionJob) -> Disposition:
@@ -205,7 +205,7 @@ def _words(worker: AttemptContext, stored: StoredRecording, bucket: Bucket, lang
     known = [json.decode(piece, type=list[Word]) for piece in jobs.finished_chunks(worker.redis, stored.recording_id)]
     for number, piece in enumerate(audio_chunks.audio_chunks(bucket.read_by_range(stored.key), settings().ffmpeg)):
         percent = 100 * done_ms // max(1, stored.duration_ms)
-        jobs.progress(worker.redis, stored.recording_id, min(99, percent))
+        jobs.set_progress(worker.redis, stored.recording_id, min(99, percent))
         # Every attempt cuts the chunks at the same places.
         heard = known[number] if number < len(known) else using.transcribe(piece, language)
         if number >= len(known):

@@ -23,7 +23,7 @@ from ari_conf.common.redis_client import connect_in_threads, is_refused
 from ari_conf.errors import REPORT_HINT
 from ari_conf.queues import dead_letters, outbox, partitioned_queue
 from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition, PartitionedQueue
-from ari_conf.recordings.transcribers import TELL_S
+from ari_conf.recordings.transcribers import REPORT_INTERVAL_S
 from ari_conf.settings import settings
 from ari_conf.store import accounts
 from ari_conf.store.accounts import AccountRecord
@@ -219,7 +219,7 @@ class QueueConsumer:
             try:
                 count = self.queue.heartbeat(self.id, self.threads, claims, last, reclaim=reclaim)
                 self._trim_dead_letters(asked_at)
-                if asked_at - self._reported_at >= TELL_S:
+                if asked_at - self._reported_at >= REPORT_INTERVAL_S:
                     self.task.report(self)
                     self._reported_at = asked_at
             except (RedisError, OSError):

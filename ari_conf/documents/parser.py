@@ -43,12 +43,12 @@ MAX_WARNINGS = 50
 MAX_WARNING = 500
 """Maximum characters of one warning, which is kept among the account's problems and appears in a log line."""
 MAX_NAME = 200
-MEANT_CHARACTERS = 40
+MAX_SUGGESTION_CHARACTERS = 40
 """Longest name for which a similar known name is suggested; the longest known name has 22 characters."""
 SHORT_BYTES = 4096
 """Size up to which a document is read in a few milliseconds, and is remembered; a longer one takes up to ten times as
 long."""
-REMEMBERED = 1024
+MAX_CACHED_DOCUMENTS = 1024
 """Number of short documents that are remembered."""
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"} | {
     codecs.BOM_UTF16_LE: "utf-16",
@@ -73,7 +73,7 @@ class _Warnings(list[str]):
     """List of the first MAX_WARNINGS warnings. Further ones are only counted, because a document may hold thousands of
     mistakes."""
 
-    more = 0
+    unlisted = 0
     skipped = 0
     """Number of the document's elements that are not run."""
 
@@ -83,13 +83,13 @@ class _Warnings(list[str]):
         self.append(warning)
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """True if the text of a further warning is not needed."""
         return len(self) >= MAX_WARNINGS
 
     def append(self, warning: str) -> None:
-        if self.full:
-            self.more += 1
+        if self.is_full:
+            self.unlisted += 1
         else:
             super().append(_cut(warning, MAX_WARNING))
 
@@ -98,8 +98,8 @@ class _Warnings(list[str]):
             self.append(warning)
         return self
 
-    def told(self) -> tuple[str, ...]:
-        return (*self, f"{self.more} more warnings are not listed") if self.more else tuple(self)
+    def to_tuple(self) -> tuple[str, ...]:
+        return (*self, f"{self.unlisted} more warnings are not listed") if self.unlisted else tuple(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,34 +113,34 @@ class Document:
 def parse(text: bytes, charset: str = "") -> Document:
     """Return the document's elements in order. A document without elements is valid; it ends the call. `charset`: the
     one in the response's Content-Type. Raises InvalidDocument."""
-    return _known(text, charset) if len(text) <= SHORT_BYTES else _read(text, charset)
+    return _read_cached(text, charset) if len(text) <= SHORT_BYTES else _read(text, charset)
 
 
 def _read(text: bytes, charset: str = "") -> Document:
-    root, warnings = _root(text, charset)
-    found = _children(root, tuple(ELEMENT_PARSERS), warnings)
-    return Document(found, warnings.told(), warnings.skipped)
+    root, warnings = _parse_root(text, charset)
+    found = _read_children(root, tuple(ELEMENT_PARSERS), warnings)
+    return Document(found, warnings.to_tuple(), warnings.skipped)
 
 
 # Usually all members of a conference run the same document, which is read and kept once for all of them.
-_known = lru_cache(REMEMBERED)(_read)
+_read_cached = lru_cache(MAX_CACHED_DOCUMENTS)(_read)
 
 
 def parse_sounds(text: bytes, charset: str = "") -> tuple[tuple[el.Prompt, ...], tuple[str, ...]]:
     """Return a sound document's Play, Speak and Wait elements in order, and the warnings. Raises InvalidDocument."""
-    return _known_sounds(text, charset) if len(text) <= SHORT_BYTES else _read_sounds(text, charset)
+    return _read_sounds_cached(text, charset) if len(text) <= SHORT_BYTES else _read_sounds(text, charset)
 
 
 def _read_sounds(text: bytes, charset: str = "") -> tuple[tuple[el.Prompt, ...], tuple[str, ...]]:
-    root, warnings = _root(text, charset)
-    found = _children(root, ("Play", "Speak", "Wait"), warnings)
-    return tuple(e for e in found if isinstance(e, el.Prompt)), warnings.told()
+    root, warnings = _parse_root(text, charset)
+    found = _read_children(root, ("Play", "Speak", "Wait"), warnings)
+    return tuple(e for e in found if isinstance(e, el.Prompt)), warnings.to_tuple()
 
 
-_known_sounds = lru_cache(REMEMBERED)(_read_sounds)
+_read_sounds_cached = lru_cache(MAX_CACHED_DOCUMENTS)(_read_sounds)
 
 
-class _Bounded(TreeBuilder):
+class _BoundedTreeBuilder(TreeBuilder):
     """Tree builder that raises InvalidDocument at an element that is too deep or one too many, before more is read: 100
     KB can hold 25,000 elements."""
 
@@ -177,37 +177,37 @@ class _Bounded(TreeBuilder):
         raise InvalidDocument("the document has a DTD or entities; neither is allowed")
 
 
-def _root(given: bytes, charset: str) -> tuple[Node, _Warnings]:
+def _parse_root(content: bytes, charset: str) -> tuple[Node, _Warnings]:
     # Spec: "not well-formed, root not Response, over 100 KB, DTD or entities"
-    if len(given) > MAX_BYTES:
-        raise InvalidDocument(f"the document has {len(given)} bytes; at most {MAX_BYTES} (100 KB) are allowed")
-    text = _without_declaration(_decoded(given, charset))
+    if len(content) > MAX_BYTES:
+        raise InvalidDocument(f"the document has {len(content)} bytes; at most {MAX_BYTES} (100 KB) are allowed")
+    text = _blank_declaration(_decode(content, charset))
     if not text.strip():
         raise InvalidDocument("the document is empty; it must be XML with the root <Response>")
     warnings = _Warnings()
     try:
-        root = _built(text, warnings)
+        root = _build_tree(text, warnings)
     except ExpatError as error:
         # Most documents are well-formed, so a bare & is only searched for here.
-        escaped, count = _escaped(text)
+        escaped, count = _escape_bare_ampersands(text)
         if not count:
             raise _not_well_formed(error) from None
         warnings = _Warnings()
-        signs = "a bare & is" if count == 1 else f"{count} bare & are"
-        warnings.append(f"the document is not well-formed XML: {signs} read as &amp;")
+        subject = "a bare & is" if count == 1 else f"{count} bare & are"
+        warnings.append(f"the document is not well-formed XML: {subject} read as &amp;")
         try:
-            root = _built(escaped, warnings)
-        except ExpatError as second:
-            raise _not_well_formed(second) from None
+            root = _build_tree(escaped, warnings)
+        except ExpatError as second_error:
+            raise _not_well_formed(second_error) from None
     if root.tag != "Response":
         hint = "; names are case-sensitive" if root.tag.lower() == "response" else ""
         raise InvalidDocument(f"the document's root is <{_cut(root.tag)}>; it must be <Response>{hint}")
     return root, warnings
 
 
-def _built(text: str, warnings: _Warnings) -> Node:
+def _build_tree(text: str, warnings: _Warnings) -> Node:
     """Parse the text and return its root. Raises ExpatError or InvalidDocument."""
-    builder = _Bounded(warnings)
+    builder = _BoundedTreeBuilder(warnings)
     # Without namespaces: with them, expat copies the whole URI, up to 60 KB, before each of thousands of names.
     parser = ParserCreate()
     parser.buffer_text = True
@@ -227,26 +227,26 @@ def _not_well_formed(error: ExpatError) -> InvalidDocument:
     )
 
 
-def _decoded(text: bytes, charset: str) -> str:
+def _decode(text: bytes, charset: str) -> str:
     """Decode a document by its byte order mark, its declaration, or the response's charset; otherwise as UTF-8. Raises
     InvalidDocument."""
     name = next((name for mark, name in MARKS.items() if text.startswith(mark)), "") or next(
-        (name for begins, name in WIDE.items() if text.startswith(begins)), ""
+        (name for first_bytes, name in WIDE.items() if text.startswith(first_bytes)), ""
     )
     if not name:
         declared = DECLARED.search(text[: text.find(b"<Response") + 1 or None])
-        if told := _not_wide(declared[1].decode("latin-1") if declared else ""):
-            name = _codec(told)
+        if declared_name := _not_wide(declared[1].decode("latin-1") if declared else ""):
+            name = _find_codec(declared_name)
             if not name:
-                raise InvalidDocument(f"the document's encoding {_cut(told)!r} is not supported; use UTF-8")
-        elif by_server := _codec(_not_wide(charset)):
+                raise InvalidDocument(f"the document's encoding {_cut(declared_name)!r} is not supported; use UTF-8")
+        elif response_codec := _find_codec(_not_wide(charset)):
             # Web servers name the same charset for everything that they send; the text need not be in it.
             with suppress(UnicodeError):
-                return text.decode(by_server).removeprefix("\ufeff")
+                return text.decode(response_codec).removeprefix("\ufeff")
     try:
         return text.decode(name or "utf-8").removeprefix("\ufeff")
     except UnicodeError as error:
-        raise InvalidDocument(_wrongly_encoded(text, name or "utf-8", error)) from None
+        raise InvalidDocument(_describe_decoding_error(text, name or "utf-8", error)) from None
 
 
 def _not_wide(name: str) -> str:
@@ -255,7 +255,7 @@ def _not_wide(name: str) -> str:
     return "" if name.lower().startswith(("utf-16", "utf16", "ucs")) else name
 
 
-def _codec(name: str) -> str:
+def _find_codec(name: str) -> str:
     """Return Python's name of an encoding; "" if it is not a text encoding."""
     try:
         found = codecs.lookup(name[:100]).name if name else ""
@@ -264,7 +264,7 @@ def _codec(name: str) -> str:
     return found if CODECS.fullmatch(found) else ""
 
 
-def _wrongly_encoded(text: bytes, name: str, error: UnicodeError) -> str:
+def _describe_decoding_error(text: bytes, name: str, error: UnicodeError) -> str:
     if not isinstance(error, UnicodeDecodeError):
         return f"the document is not in the encoding {name}"
     before = text[: error.start]
@@ -274,7 +274,7 @@ def _wrongly_encoded(text: bytes, name: str, error: UnicodeError) -> str:
     return f"the document is not in the encoding {name}: {error.reason}, {where}; {hint}"
 
 
-def _without_declaration(text: str) -> str:
+def _blank_declaration(text: str) -> str:
     """Replace the declaration with spaces. XML allows nothing before it; an empty line or a byte order mark there is
     ignored."""
     found = DECLARATION.search(text)
@@ -284,7 +284,7 @@ def _without_declaration(text: str) -> str:
     return text[: found.start()].replace("\ufeff", " ") + blank + text[found.end() :]
 
 
-def _escaped(text: str) -> tuple[str, int]:
+def _escape_bare_ampersands(text: str) -> tuple[str, int]:
     """Return the text with each bare `&` as `&amp;`, and their number. It takes one pass: the end of a section, if it
     is missing, is searched for only once."""
     parts, count, kept, at = list[str](), 0, 0, 0
@@ -301,93 +301,93 @@ def _escaped(text: str) -> tuple[str, int]:
     return "".join((*parts, text[kept:])), count
 
 
-def _children(parent: Node, allowed: tuple[str, ...], warnings: _Warnings) -> tuple[el.Element, ...]:
+def _read_children(parent: Node, allowed: tuple[str, ...], warnings: _Warnings) -> tuple[el.Element, ...]:
     """Return the elements that can be run, and add a warning for each of the others, and for each text between
     elements."""
     found: list[el.Element] = []
-    _stray(parent.text, parent.tag, warnings)
+    _warn_stray_text(parent.text, parent.tag, warnings)
     for child in parent:
         if child.tag in allowed:
             element = ELEMENT_PARSERS[child.tag](child, warnings)
             if element is not None:
                 found.append(element)
         else:
-            _not_run(child.tag, parent.tag, allowed, warnings)
-        _stray(child.tail, parent.tag, warnings)
+            _warn_not_run(child.tag, parent.tag, allowed, warnings)
+        _warn_stray_text(child.tail, parent.tag, warnings)
     return tuple(found)
 
 
-def _stray(text: str | None, where: str, warnings: _Warnings) -> None:
+def _warn_stray_text(text: str | None, where: str, warnings: _Warnings) -> None:
     if text and text.strip():
         warnings.append(f'{where}: the text "{_cut(text.strip())}" between the elements is ignored')
 
 
-def _not_run(tag: str, where: str, allowed: tuple[str, ...], warnings: _Warnings) -> None:
+def _warn_not_run(tag: str, where: str, allowed: tuple[str, ...], warnings: _Warnings) -> None:
     if tag in el.UNSUPPORTED_ELEMENTS:
         warnings.skip(f"{tag} is not supported: it is skipped, including its content")
     elif tag in ELEMENT_PARSERS:
         instead = f" (only {', '.join(allowed)})" if allowed else ""
         warnings.skip(f"{tag} is not allowed in {where}{instead}: it is skipped")
     else:
-        meant = _meant(tag, allowed, warnings)
-        warnings.skip(f"<{_cut(tag)}> is not a known element: it is skipped{meant}")
+        suggestion = _suggest_name(tag, allowed, warnings)
+        warnings.skip(f"<{_cut(tag)}> is not a known element: it is skipped{suggestion}")
 
 
-def _meant(name: str, known: Iterable[str], warnings: _Warnings) -> str:
+def _suggest_name(name: str, known: Iterable[str], warnings: _Warnings) -> str:
     # The search costs a hundred times as much as all else. Skip it for a warning that is not shown, and for a name that
     # is too long to be known.
-    if warnings.full or len(name) > MEANT_CHARACTERS:
+    if warnings.is_full or len(name) > MAX_SUGGESTION_CHARACTERS:
         return ""
-    by_lower = {k.lower(): k for k in known}
-    near = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.75)
-    return f"; did you mean {by_lower[near[0]]}? Names are case-sensitive" if near else ""
+    known_by_lower = {k.lower(): k for k in known}
+    matches = get_close_matches(name.lower(), known_by_lower, n=1, cutoff=0.75)
+    return f"; did you mean {known_by_lower[matches[0]]}? Names are case-sensitive" if matches else ""
 
 
-def _attributes(node: Node, element: type, warnings: _Warnings) -> dict[str, Any]:
+def _read_attributes(node: Node, element: type, warnings: _Warnings) -> dict[str, Any]:
     """Return a node's attributes by field name. Spec: "A bad attribute value (decided): the default is used, and a
     warning"."""
     known = el.attribute_fields(element)
     values: dict[str, Any] = {}
-    meant: list[str] = []
+    readings: list[str] = []
     for name, text in node.attrib.items():
         if name not in known:
-            _unknown(name, node.tag, known, warnings)
+            _warn_unknown_attribute(name, node.tag, known, warnings)
             continue
         field, kind = known[name]
         try:
             value = kind.read(text)
         except el.InvalidValue as error:
-            given = f'{node.tag}: {name}="{_cut(el.without_login(text))}"'
-            warnings.append(f"{given} is not allowed ({error}); {_shown(field.default)} is used")
+            attribute = f'{node.tag}: {name}="{_cut(el.without_login(text))}"'
+            warnings.append(f"{attribute} is not allowed ({error}); {_format_value(field.default)} is used")
             continue
         if value is not el.NOT_GIVEN:
             values[field.name] = value
-        if told := _read_as(field.name, text, value):
-            meant.append(f"{name}={told}")
+        if reading := _describe_reading(field.name, text, value):
+            readings.append(f"{name}={reading}")
         if isinstance(value, str) and "://" in value:
-            _about_url(f"{node.tag}: {name}", text, value, warnings)
-    if meant:
-        warnings.append(f"{node.tag}: {', '.join(meant)}")
+            _warn_about_url(f"{node.tag}: {name}", text, value, warnings)
+    if readings:
+        warnings.append(f"{node.tag}: {', '.join(readings)}")
     return values
 
 
-def _unknown(name: str, tag: str, known: Iterable[str], warnings: _Warnings) -> None:
+def _warn_unknown_attribute(name: str, tag: str, known: Iterable[str], warnings: _Warnings) -> None:
     if name in el.IGNORED_ATTRIBUTES.get(tag, ()) or name == "xmlns" or ":" in name:
         return
-    warnings.append(f"{tag}: the attribute {_cut(name)} is unknown and ignored{_meant(name, known, warnings)}")
+    warnings.append(f"{tag}: the attribute {_cut(name)} is unknown and ignored{_suggest_name(name, known, warnings)}")
 
 
-def _read_as(field: str, text: str, value: Any) -> str:
+def _describe_reading(field: str, text: str, value: Any) -> str:
     """Return the note about a value that is not spelled as it should be; "" if there is none."""
     bare = text.strip()
     if bare.lower() == "none" and field != "finish_on_key":
-        return f'"{bare}" is read as {"not given" if value is el.NOT_GIVEN else _shown(value)}'
+        return f'"{bare}" is read as {"not given" if value is el.NOT_GIVEN else _format_value(value)}'
     # The spelling of numbers, digits and URLs needs no note.
     differs = isinstance(value, bool) or (isinstance(value, str) and value.lower() == bare.lower())
-    return f'"{bare}" is read as {_shown(value)}' if differs and bare != _shown(value) else ""
+    return f'"{bare}" is read as {_format_value(value)}' if differs and bare != _format_value(value) else ""
 
 
-def _about_url(where: str, text: str, url: str, warnings: _Warnings) -> None:
+def _warn_about_url(where: str, text: str, url: str, warnings: _Warnings) -> None:
     if re.search(r"\s", text.strip()):
         warnings.append(f"{where}: the spaces and line breaks in it are percent-encoded")
     if el.without_login(url) != url:
@@ -397,92 +397,92 @@ def _about_url(where: str, text: str, url: str, warnings: _Warnings) -> None:
         warnings += (f"{where}: {warning}" for warning in retry_policy.parse(url)[2])
 
 
-def _shown(default: Any) -> str:
+def _format_value(default: Any) -> str:
     if isinstance(default, bool):
         return str(default).lower()
     return "none" if default is None or default in ("", ()) else str(default)
 
 
-def _cut(text: str, most: int = 80) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
+def _cut(text: str, max_length: int = 80) -> str:
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 
 def _text(node: Node) -> str:
     return "".join(node.itertext()).strip()
 
 
-def _address(node: Node, warnings: _Warnings) -> str:
+def _read_url(node: Node, warnings: _Warnings) -> str:
     """Return the URL in an element's text; "", with a warning, if the text is not a URL."""
     text = _text(node)
     must_be = el.url.allowed
     try:
         if found := el.url(text):
-            _about_url(node.tag, text, found, warnings)
+            _warn_about_url(node.tag, text, found, warnings)
             return found
     except el.InvalidValue as error:
         must_be = str(error)
-    told = f'{node.tag}: its text "{_cut(el.without_login(text))}" must be {must_be}'
+    problem = f'{node.tag}: its text "{_cut(el.without_login(text))}" must be {must_be}'
     if node.tag == "Play":
-        warnings.skip(f"{told}: it is skipped")
+        warnings.skip(f"{problem}: it is skipped")
     else:
-        warnings.append(f"{told}: the redirect fails")
+        warnings.append(f"{problem}: the redirect fails")
     return ""
 
 
-def _no_children(node: Node, warnings: _Warnings) -> None:
+def _warn_about_children(node: Node, warnings: _Warnings) -> None:
     for child in node:
-        _not_run(child.tag, node.tag, (), warnings)
+        _warn_not_run(child.tag, node.tag, (), warnings)
 
 
-def _play(node: Node, warnings: _Warnings) -> el.Play | None:
-    _no_children(node, warnings)
-    attributes = _attributes(node, el.Play, warnings)
-    address = _address(node, warnings)
+def _parse_play(node: Node, warnings: _Warnings) -> el.Play | None:
+    _warn_about_children(node, warnings)
+    attributes = _read_attributes(node, el.Play, warnings)
+    address = _read_url(node, warnings)
     return el.Play(address, **attributes) if address else None
 
 
-def _redirect(node: Node, warnings: _Warnings) -> el.Redirect:
-    _no_children(node, warnings)
-    return el.Redirect(_address(node, warnings), **_attributes(node, el.Redirect, warnings))
+def _parse_redirect(node: Node, warnings: _Warnings) -> el.Redirect:
+    _warn_about_children(node, warnings)
+    return el.Redirect(_read_url(node, warnings), **_read_attributes(node, el.Redirect, warnings))
 
 
-def _wait(node: Node, warnings: _Warnings) -> el.Wait:
-    _children(node, (), warnings)
-    return el.Wait(**_attributes(node, el.Wait, warnings))
+def _parse_wait(node: Node, warnings: _Warnings) -> el.Wait:
+    _read_children(node, (), warnings)
+    return el.Wait(**_read_attributes(node, el.Wait, warnings))
 
 
-def _hangup(node: Node, warnings: _Warnings) -> el.Hangup:
-    _children(node, (), warnings)
-    return el.Hangup(**_attributes(node, el.Hangup, warnings))
+def _parse_hangup(node: Node, warnings: _Warnings) -> el.Hangup:
+    _read_children(node, (), warnings)
+    return el.Hangup(**_read_attributes(node, el.Hangup, warnings))
 
 
-def _get_digits(node: Node, warnings: _Warnings) -> el.GetDigits:
-    prompt = _children(node, ("Play", "Speak", "Wait"), warnings)
+def _parse_get_digits(node: Node, warnings: _Warnings) -> el.GetDigits:
+    prompt = _read_children(node, ("Play", "Speak", "Wait"), warnings)
     return el.GetDigits(
-        tuple(e for e in prompt if isinstance(e, el.Prompt)), **_attributes(node, el.GetDigits, warnings)
+        tuple(e for e in prompt if isinstance(e, el.Prompt)), **_read_attributes(node, el.GetDigits, warnings)
     )
 
 
-def _pre_answer(node: Node, warnings: _Warnings) -> el.PreAnswer:
-    found = _children(node, ("Speak", "Play", "Wait", "GetDigits", "Redirect"), warnings)
-    _attributes(node, el.PreAnswer, warnings)
+def _parse_pre_answer(node: Node, warnings: _Warnings) -> el.PreAnswer:
+    found = _read_children(node, ("Speak", "Play", "Wait", "GetDigits", "Redirect"), warnings)
+    _read_attributes(node, el.PreAnswer, warnings)
     return el.PreAnswer(tuple(e for e in found if isinstance(e, el.Prompt | el.GetDigits | el.Redirect)))
 
 
-def _conference(node: Node, warnings: _Warnings) -> el.Conference:
+def _parse_conference(node: Node, warnings: _Warnings) -> el.Conference:
     # Spec: "The text is the conference's name: trimmed, case-sensitive, may hold spaces and any Unicode, at most 200
     # characters; empty is an invalid document. Two spellings that a reader cannot tell apart are one name."
-    _no_children(node, warnings)
+    _warn_about_children(node, warnings)
     name = one_spelling(_text(node))
     if not name:
         raise InvalidDocument("Conference: it has no name; its text is the conference's name")
     if len(name) > MAX_NAME:
         raise InvalidDocument(f"Conference: its name has {len(name)} characters; at most {MAX_NAME} are allowed")
-    return el.Conference(name, **_attributes(node, el.Conference, warnings))
+    return el.Conference(name, **_read_attributes(node, el.Conference, warnings))
 
 
-def _speak(node: Node, warnings: _Warnings) -> el.Speak | None:
-    attributes = _attributes(node, el.Speak, warnings)
+def _parse_speak(node: Node, warnings: _Warnings) -> el.Speak | None:
+    attributes = _read_attributes(node, el.Speak, warnings)
     markup = canonical(node, warnings)
     if not markup:
         warnings.skip("Speak: it has no text; it is skipped")
@@ -491,12 +491,12 @@ def _speak(node: Node, warnings: _Warnings) -> el.Speak | None:
 
 
 ELEMENT_PARSERS: dict[str, Callable[[Node, _Warnings], el.Element | None]] = {
-    "Play": _play,
-    "Speak": _speak,
-    "Wait": _wait,
-    "Hangup": _hangup,
-    "Redirect": _redirect,
-    "GetDigits": _get_digits,
-    "PreAnswer": _pre_answer,
-    "Conference": _conference,
+    "Play": _parse_play,
+    "Speak": _parse_speak,
+    "Wait": _parse_wait,
+    "Hangup": _parse_hangup,
+    "Redirect": _parse_redirect,
+    "GetDigits": _parse_get_digits,
+    "PreAnswer": _parse_pre_answer,
+    "Conference": _parse_conference,
 }

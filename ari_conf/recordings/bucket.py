@@ -62,15 +62,15 @@ class Bucket:
         They remain if the access key lacks permission or the server lacks support; the result is then 0.
         """
         try:
-            found = self.call("list_multipart_uploads", Prefix=key).get("Uploads", [])
-            for one in found:
-                if one["Key"] == key:
-                    self.abort(key, one["UploadId"])
+            uploads = self.call("list_multipart_uploads", Prefix=key).get("Uploads", [])
+            for upload in uploads:
+                if upload["Key"] == key:
+                    self.abort(key, upload["UploadId"])
         except RecordingFailed as failure:
             if not _is_refused(failure):
                 raise
             return 0
-        return len(found)
+        return len(uploads)
 
     def abort(self, key: str, upload_id: str) -> None:
         self.call("abort_multipart_upload", Key=key, UploadId=upload_id)
@@ -110,23 +110,23 @@ class Bucket:
 
     def piece(self, key: str, first: int, length: int) -> bytes:
         """Return `length` bytes from offset `first`. Raises RecordingFailed if the object has fewer."""
-        told = self.call("get_object", Key=key, Range=f"bytes={first}-{first + length - 1}")
-        body, skip = told["Body"], first
-        if told["ResponseMetadata"]["HTTPStatusCode"] == 206:
+        response = self.call("get_object", Key=key, Range=f"bytes={first}-{first + length - 1}")
+        body, skip = response["Body"], first
+        if response["ResponseMetadata"]["HTTPStatusCode"] == 206:
             skip = 0
         try:
             while skip > 0:  # a server that does not support Range sends the whole object
-                if not (passed := len(body.read(min(skip, CHUNK_BYTES)))):
+                if not (skipped := len(body.read(min(skip, CHUNK_BYTES)))):
                     break
-                skip -= passed
-            found = bytes(body.read(length))
+                skip -= skipped
+            content = bytes(body.read(length))
         except (BotoCoreError, OSError) as error:
             raise RecordingFailed(f"the response of S3 was cut off: {error}") from error
         finally:
             body.close()
-        if len(found) != length:
+        if len(content) != length:
             raise RecordingFailed(f"S3 returned fewer bytes of {key} than requested")
-        return found
+        return content
 
     def put_json(self, key: str, content: Mapping[str, Any]) -> None:
         body = json.dumps(content, ensure_ascii=False, indent=1).encode()
@@ -166,31 +166,31 @@ class Bucket:
 
         With `file_name`, a browser saves it as a file. `head`: the URL is for a HEAD, because S3 signs the method too.
         """
-        asked = {"Bucket": self.name, "Key": key}
+        arguments = {"Bucket": self.name, "Key": key}
         if file_name:
-            asked["ResponseContentDisposition"] = f"attachment; filename*=UTF-8''{quote(file_name, safe='')}"
+            arguments["ResponseContentDisposition"] = f"attachment; filename*=UTF-8''{quote(file_name, safe='')}"
         return str(
             self._public_client.generate_presigned_url(
-                "head_object" if head else "get_object", Params=asked, ExpiresIn=seconds
+                "head_object" if head else "get_object", Params=arguments, ExpiresIn=seconds
             )
         )
 
-    def call(self, operation: str, **asked: Any) -> Any:
+    def call(self, operation: str, **arguments: Any) -> Any:
         try:
-            return getattr(self._s3, operation)(Bucket=self.name, **asked)
+            return getattr(self._s3, operation)(Bucket=self.name, **arguments)
         except (BotoCoreError, ClientError, OSError) as error:
             raise RecordingFailed(f"S3 {operation} failed: {error}") from error
 
 
-MOST_OF_METADATA = 400
+MAX_METADATA_BYTES = 400
 """Bytes of one metadata entry. S3 accepts 2 KB of metadata in total, and only the conference name can be long."""
 
 
-def _cut(quoted: str) -> str:
+def _cut_quoted(quoted: str) -> str:
     """Cut a percent-encoded text, but not within a character, which has up to four escapes of three bytes."""
-    if len(quoted) <= MOST_OF_METADATA:
+    if len(quoted) <= MAX_METADATA_BYTES:
         return quoted
-    whole = re.sub("%[0-9A-F]?$", "", quoted[:MOST_OF_METADATA])
+    whole = re.sub("%[0-9A-F]?$", "", quoted[:MAX_METADATA_BYTES])
     return quote(unquote(whole, errors="ignore"), safe=" /:+")
 
 
@@ -202,8 +202,8 @@ class Upload:
         self.etag = ""
         self._bucket = bucket
         # S3 accepts only ASCII in metadata. The sidecar has the complete texts of entries that are cut.
-        ascii_only = {name: _cut(quote(text, safe=" /:+")) for name, text in metadata.items()}
-        self._of_object = {"ContentType": content_type, "Metadata": ascii_only, **bucket._object_options}
+        ascii_only = {name: _cut_quoted(quote(text, safe=" /:+")) for name, text in metadata.items()}
+        self._object_arguments = {"ContentType": content_type, "Metadata": ascii_only, **bucket._object_options}
         self._buffer = bytearray()
         self._id: str | None = None
         self._parts: list[dict[str, Any]] = []
@@ -211,10 +211,10 @@ class Upload:
         self._sha256 = hashlib.sha256()
         self._size = 0
 
-    def write(self, some: bytes | bytearray) -> None:
-        self._sha256.update(some)
-        self._size += len(some)
-        rest = memoryview(some)
+    def write(self, data: bytes | bytearray) -> None:
+        self._sha256.update(data)
+        self._size += len(data)
+        rest = memoryview(data)
         while rest:
             # Some servers require that all parts but the last have the same size.
             room = PART_BYTES - len(self._buffer)
@@ -226,7 +226,7 @@ class Upload:
     def finish(self) -> Uploaded:
         if self._id is None:
             body = bytes(self._buffer)
-            self._bucket.call("put_object", Key=self.key, Body=body, ContentMD5=_md5(body)[1], **self._of_object)
+            self._bucket.call("put_object", Key=self.key, Body=body, ContentMD5=_md5(body)[1], **self._object_arguments)
             self.etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
         else:
             if self._buffer:
@@ -245,14 +245,14 @@ class Upload:
 
     def _send(self) -> None:
         if self._id is None:
-            self._id = self._bucket.call("create_multipart_upload", Key=self.key, **self._of_object)["UploadId"]
+            self._id = self._bucket.call("create_multipart_upload", Key=self.key, **self._object_arguments)["UploadId"]
         number = len(self._parts) + 1
         body, self._buffer = self._buffer, bytearray()
         digest, sent_as = _md5(body)
-        told = self._bucket.call(
+        response = self._bucket.call(
             "upload_part", Key=self.key, UploadId=self._id, PartNumber=number, Body=body, ContentMD5=sent_as
         )
-        self._parts.append({"PartNumber": number, "ETag": told["ETag"]})
+        self._parts.append({"PartNumber": number, "ETag": response["ETag"]})
         self._digests += digest
 
 
@@ -268,7 +268,7 @@ def is_missing(failure: RecordingFailed) -> bool:
 
 def code_of(failure: RecordingFailed) -> str:
     """Return S3's error code, such as NoSuchKey; "" if S3 did not respond."""
-    return str(_answered(failure).get("Error", {}).get("Code", ""))
+    return str(_error_response(failure).get("Error", {}).get("Code", ""))
 
 
 def _is_refused(failure: RecordingFailed) -> bool:
@@ -277,9 +277,9 @@ def _is_refused(failure: RecordingFailed) -> bool:
 
 
 def _status(failure: RecordingFailed) -> int:
-    return int(_answered(failure).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return int(_error_response(failure).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def _answered(failure: RecordingFailed) -> dict[str, Any]:
+def _error_response(failure: RecordingFailed) -> dict[str, Any]:
     cause = failure.__cause__
     return cause.response if isinstance(cause, ClientError) else {}

@@ -58,7 +58,7 @@ def keys(stored: StoredRecording) -> list[str]:
         *(("from", from_) for from_, _ in stored.numbers if from_),
         *(("to", to) for _, to in stored.numbers if to),
     ]
-    return [_index(stored.auth_id, kind, value) for kind, value in dict.fromkeys(kinds)]
+    return [_index_key(stored.auth_id, kind, value) for kind, value in dict.fromkeys(kinds)]
 
 
 def search(
@@ -73,7 +73,7 @@ def search(
 ) -> tuple[int, list[StoredRecording]]:
     """Return (total, one page with the latest first) of the recordings that match all of `by`, KIND -> VALUE."""
     client: Any = redis
-    sets = [_index(auth_id, kind, value) for kind, value in by.items()] or [_index(auth_id, "all", "")]
+    sets = [_index_key(auth_id, kind, value) for kind, value in by.items()] or [_index_key(auth_id, "all", "")]
     if len(sets) == 1:
         total = client.zcount(sets[0], since_ms, until_ms)
         ids = client.zrevrangebyscore(sets[0], until_ms, since_ms, start=offset, num=limit)
@@ -94,5 +94,5 @@ def decode(text: bytes) -> StoredRecording | None:
         return None
 
 
-def _index(auth_id: str, kind: str, value: str) -> str:
+def _index_key(auth_id: str, kind: str, value: str) -> str:
     return f"{PREFIX}recording-index:{auth_id}:{kind}:{value}"

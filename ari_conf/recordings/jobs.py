@@ -36,11 +36,11 @@ log = structlog.get_logger()
 STORE_QUEUE, TRANSCRIPTION_QUEUE = "recordings", "transcriptions"
 FAILED = "failed"
 """The only state of a transcript that can change to another."""
-WORDS_KEPT_S = 7 * 24 * 3600
-NOTES_KEPT_S = 30 * 24 * 3600
-PROGRESS_KEPT_S = 3600
+CHUNKS_TTL_S = 7 * 24 * 3600
+NOTES_TTL_S = 30 * 24 * 3600
+PROGRESS_TTL_S = 3600
 """Seconds for which the last reported progress is kept: a long interval of speech takes minutes."""
-MOST_NOTES = 100_000
+MAX_NOTES = 100_000
 """Maximum number of notes (attendance and speech intervals) of a recording; later ones are dropped."""
 
 
@@ -95,7 +95,7 @@ KINDS: tuple[tuple[str, type[StoreJob] | type[TranscriptionJob]], ...] = (
 )
 
 
-class _Stay(msgspec.Struct, frozen=True, array_like=True, tag="stay"):
+class _AttendanceNote(msgspec.Struct, frozen=True, array_like=True, tag="stay"):
     member_id: int
     call_uuid: str
     from_: str
@@ -104,7 +104,7 @@ class _Stay(msgspec.Struct, frozen=True, array_like=True, tag="stay"):
     left_ms: int | None
 
 
-class _Talk(msgspec.Struct, frozen=True, array_like=True, tag="talk"):
+class _SpeechNote(msgspec.Struct, frozen=True, array_like=True, tag="talk"):
     member_id: int
     start_ms: int
     end_ms: int
@@ -180,14 +180,14 @@ def record_callback(job: StoreJob, more: dict[str, str], now_ms: int) -> list[tu
 def add_note(pipe: Any, effect: AddAttendanceNote | AddSpeechNote) -> None:
     """Add a note; adding it again has no effect."""
     if isinstance(effect, AddAttendanceNote):
-        told = ["stay", effect.member_id, effect.call_uuid, effect.from_, effect.to, effect.entered_ms, effect.left_ms]
+        note = ["stay", effect.member_id, effect.call_uuid, effect.from_, effect.to, effect.entered_ms, effect.left_ms]
         at = effect.entered_ms
     else:
-        told, at = ["talk", effect.member_id, effect.start_ms, effect.end_ms], effect.start_ms
+        note, at = ["talk", effect.member_id, effect.start_ms, effect.end_ms], effect.start_ms
     key = _notes_key(effect.recording_id)
-    pipe.zadd(key, {json.dumps(told): at})
-    pipe.zremrangebyrank(key, MOST_NOTES, -1)
-    pipe.expire(key, NOTES_KEPT_S)
+    pipe.zadd(key, {json.dumps(note): at})
+    pipe.zremrangebyrank(key, MAX_NOTES, -1)
+    pipe.expire(key, NOTES_TTL_S)
 
 
 def read_notes(redis: Redis, recording_id: str) -> RecordingNotes:
@@ -196,11 +196,11 @@ def read_notes(redis: Redis, recording_id: str) -> RecordingNotes:
     talk: list[tuple[int, int, int]] = []
     for one in cast("list[bytes]", redis.zrange(_notes_key(recording_id), 0, -1)):
         try:
-            note: _Stay | _Talk = msgspec.json.decode(one, type=_Stay | _Talk)
+            note: _AttendanceNote | _SpeechNote = msgspec.json.decode(one, type=_AttendanceNote | _SpeechNote)
         except ValueError as error:
             log.error("recording note unreadable", recording_id=recording_id, reason=str(error))
             continue
-        if isinstance(note, _Talk):
+        if isinstance(note, _SpeechNote):
             talk.append((note.member_id, note.start_ms, note.end_ms))
         else:
             members.append({name.rstrip("_"): value for name, value in msgspec.structs.asdict(note).items()})
@@ -245,19 +245,19 @@ def get(redis: Redis, recording_id: str) -> StoredRecording | None:
 
 def finished_chunks(redis: Redis, recording_id: str) -> list[bytes]:
     """Return the chunks transcribed so far, so that another worker can continue an interrupted transcription."""
-    return cast("list[bytes]", redis.lrange(_words_key(recording_id), 0, -1))
+    return cast("list[bytes]", redis.lrange(_chunks_key(recording_id), 0, -1))
 
 
-def save_chunk(redis: Redis, recording_id: str, number: int, understood: bytes) -> None:
+def save_chunk(redis: Redis, recording_id: str, number: int, chunk: bytes) -> None:
     """Append the transcription of chunk `number`, counted from 0, unless it has been saved already."""
-    key = _words_key(recording_id)
+    key = _chunks_key(recording_id)
 
     def transaction(pipe: Any) -> None:
-        there = pipe.llen(key)
+        saved = pipe.llen(key)
         pipe.multi()
-        if there == number:
-            pipe.rpush(key, understood)
-            pipe.expire(key, WORDS_KEPT_S)
+        if saved == number:
+            pipe.rpush(key, chunk)
+            pipe.expire(key, CHUNKS_TTL_S)
 
     cast(Any, redis).transaction(transaction, key)
 
@@ -276,7 +276,7 @@ def save_transcript_state(
         found = pipe.get(key)
         known = msgspec.json.decode(found, type=StoredRecording) if found else None
         pipe.multi()
-        pipe.delete(_words_key(stored.recording_id))
+        pipe.delete(_chunks_key(stored.recording_id))
         if known is None or (known.transcript and not (again and known.transcript == FAILED)):
             return None if known is None else False
         pipe.set(key, msgspec.json.encode(msgspec.structs.replace(known, transcript=state)))
@@ -299,8 +299,8 @@ def remove(redis: Redis, stored: StoredRecording) -> None:
 # Waiting jobs, and jobs that were given up.
 
 
-def progress(redis: Redis, recording_id: str, percent: int) -> None:
-    redis.set(_progress_key(recording_id), percent, ex=PROGRESS_KEPT_S)
+def set_progress(redis: Redis, recording_id: str, percent: int) -> None:
+    redis.set(_progress_key(recording_id), percent, ex=PROGRESS_TTL_S)
 
 
 def pending(redis: Redis, limit: int = 1000) -> list[PendingJob]:
@@ -323,7 +323,7 @@ def given_up(redis: Redis, auth_ids: Sequence[str]) -> list[tuple[str, str, Stor
     found: list[tuple[str, str, StoreJob | TranscriptionJob]] = []
     for auth_id in auth_ids:
         for queue, kind in KINDS:
-            letters = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrevrange(_dead(queue, auth_id)))
+            letters = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis.xrevrange(_dead_letters_key(queue, auth_id)))
             for id, kept in letters:
                 with contextlib.suppress(msgspec.MsgspecError):
                     found.append((id.decode(), queue, msgspec.json.decode(kept[b"entry"], type=kind)))
@@ -333,20 +333,20 @@ def given_up(redis: Redis, auth_ids: Sequence[str]) -> list[tuple[str, str, Stor
 def retry(redis: Redis, auth_ids: Sequence[str]) -> int:
     """Enqueue each job that was given up as a new one, and return the number of jobs."""
     sent = 0
-    for id, queue, job in given_up(redis, auth_ids):
+    for letter_id, queue, job in given_up(redis, auth_ids):
         fresh_job: StoreJob | TranscriptionJob = msgspec.structs.replace(job, tries=0, error="")
         if isinstance(fresh_job, TranscriptionJob):
             fresh_job = msgspec.structs.replace(fresh_job, unusable=0, again=True)
         fresh = msgspec.json.encode(fresh_job)
-        sent += partitioned_queue.PartitionedQueue(redis, queue).requeue_dead_letters(job.auth_id, [(id, fresh)])
+        sent += partitioned_queue.PartitionedQueue(redis, queue).requeue_dead_letters(job.auth_id, [(letter_id, fresh)])
     return sent
 
 
-def _dead(queue: str, auth_id: str) -> str:
+def _dead_letters_key(queue: str, auth_id: str) -> str:
     return f"{partitioned_queue.prefix(queue)}dead:{auth_id}"
 
 
-def _words_key(recording_id: str) -> str:
+def _chunks_key(recording_id: str) -> str:
     return f"{PREFIX}recording-words:{recording_id}"
 
 

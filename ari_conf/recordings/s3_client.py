@@ -22,15 +22,15 @@ from ari_conf.settings import Settings
 
 SERVICES = frozenset({"s3", "sts", "sso", "sso-oidc", "signin"})
 """S3, and the services from which boto3 may get credentials."""
-OPENED: dict[str, Any] = {".json": open, ".json.gz": gzip.open}
-_making = threading.Lock()
+OPENERS: dict[str, Any] = {".json": open, ".json.gz": gzip.open}
+_create_lock = threading.Lock()
 
 
 def client(settings: Settings, endpoint: str | None) -> Any:
     """Return the client for these settings, which is shared and thread-safe."""
     key, secret = settings.s3_access_key, settings.s3_secret_key
-    with _making:
-        return _made(
+    with _create_lock:
+        return _create_client(
             endpoint,
             settings.s3_region,
             key.get_secret_value() if key else None,
@@ -41,7 +41,7 @@ def client(settings: Settings, endpoint: str | None) -> Any:
 
 
 @lru_cache(maxsize=4)
-def _made(
+def _create_client(
     endpoint: str | None, region: str, key: str | None, secret: str | None, path_style: bool, deadline: float
 ) -> Any:
     return boto3.session.Session(botocore_session=_lean_session()).client(
@@ -74,19 +74,19 @@ def _lean_session() -> Any:
 class _SlimLoader(loaders.JSONFileLoader):  # type: ignore[misc]
     def load_file(self, file_path: str) -> Any:
         """Load a file without its documentation, or return None if it does not exist. `file_path` has no suffix."""
-        for suffix, opened in OPENED.items():
+        for suffix, opened in OPENERS.items():
             place = Path(file_path + suffix)
             if place.is_file():
                 with opened(place, "rb") as file:
                     found = json.loads(file.read(), object_hook=_without_documentation)
-                return _of_few_services(found) if place.name == "endpoints.json" else found
+                return _keep_used_services(found) if place.name == "endpoints.json" else found
         return None
 
 
-def _of_few_services(endpoints: dict[str, Any]) -> dict[str, Any]:
+def _keep_used_services(endpoints: dict[str, Any]) -> dict[str, Any]:
     for partition in endpoints["partitions"]:
-        every = partition["services"]
-        partition["services"] = {name: every[name] for name in SERVICES & every.keys()}
+        services = partition["services"]
+        partition["services"] = {name: services[name] for name in SERVICES & services.keys()}
     return endpoints
 
 

@@ -34,8 +34,8 @@ def metadata(job: StoreJob) -> dict[str, str]:
         "recording-id": job.recording_id,
         "conference-id": job.conference_id,
         "conference-name": job.conference_name,
-        "start": _moment(job.start_ms),
-        "end": _moment(job.end_ms),
+        "start": _format_time(job.start_ms),
+        "end": _format_time(job.end_ms),
         "start-ms": str(job.start_ms),
         "end-ms": str(job.end_ms),
     }
@@ -59,10 +59,10 @@ def build_sidecar(
         "duration_ms": duration_ms,
         "start_ms": job.start_ms,
         "end_ms": job.end_ms,
-        "start": _moment(job.start_ms),
-        "end": _moment(job.end_ms),
+        "start": _format_time(job.start_ms),
+        "end": _format_time(job.end_ms),
         "members": [dict(member) for member in notes.members],
-        "talk": _talk(notes, job.start_ms, duration_ms),
+        "talk": _speech_intervals(notes, job.start_ms, duration_ms),
         "transcript": {"state": "waiting"} if job.transcribe else None,
     }
 
@@ -71,7 +71,7 @@ def with_transcript(document: Mapping[str, Any], transcript: Mapping[str, Any]) 
     return {**document, "transcript": dict(transcript)}
 
 
-def _talk(notes: RecordingNotes, start_ms: int, duration_ms: int) -> list[dict[str, int]]:
+def _speech_intervals(notes: RecordingNotes, start_ms: int, duration_ms: int) -> list[dict[str, int]]:
     """Return the speech intervals, cut to the recording, in milliseconds from its start."""
     found = []
     for member_id, began, ended in notes.talk:
@@ -81,5 +81,5 @@ def _talk(notes: RecordingNotes, start_ms: int, duration_ms: int) -> list[dict[s
     return sorted(found, key=lambda one: one["start_ms"])
 
 
-def _moment(at_ms: int) -> str:
+def _format_time(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")

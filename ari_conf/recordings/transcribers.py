@@ -16,27 +16,27 @@ from redis import Redis
 from ari_conf.common.redis_keys import PREFIX
 
 KEY = PREFIX + "transcribers"
-TELL_S = 10.0
-KEPT_S = 60
+REPORT_INTERVAL_S = 10.0
+REPORT_TTL_S = 60
 """Seconds after its last report for which a worker counts as running."""
 MISSING = "nothing that transcribes is installed here: the operator can install it (docs/operations/workers.md)"
 
 
-def tell(redis: Redis, worker_id: str, engine: str) -> None:
+def report(redis: Redis, worker_id: str, engine: str) -> None:
     """Report the engine of a worker, or "" if it has none. Raises RedisError."""
     now = _now(redis)
     pipe = redis.pipeline(transaction=True)
-    pipe.zremrangebyscore(KEY, "-inf", now - KEPT_S)
+    pipe.zremrangebyscore(KEY, "-inf", now - REPORT_TTL_S)
     pipe.zadd(KEY, {f"{worker_id} {engine}": now})
-    pipe.expire(KEY, KEPT_S)
+    pipe.expire(KEY, REPORT_TTL_S)
     pipe.execute()
 
 
 def engines(redis: Redis) -> list[str] | None:
     """Return the engines of the workers; None if no worker serves transcriptions at present. Raises RedisError."""
-    told = cast("list[bytes]", redis.zrangebyscore(KEY, _now(redis) - KEPT_S, "+inf"))
-    names = {one.decode(errors="replace").partition(" ")[2] for one in told}
-    return sorted(names - {""}) if told else None
+    reports = cast("list[bytes]", redis.zrangebyscore(KEY, _now(redis) - REPORT_TTL_S, "+inf"))
+    names = {entry.decode(errors="replace").partition(" ")[2] for entry in reports}
+    return sorted(names - {""}) if reports else None
 
 
 def are_missing(redis: Redis) -> bool:

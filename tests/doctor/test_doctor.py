@@ -238,10 +238,10 @@ def test_what_transcribes_may_be_on_other_machines(stores, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     client = connect_in_threads(stores.redis_url.get_secret_value())
     assert "not installed here" in found(stores, "transcription").text
-    transcribers.tell(client, "w1", "")
+    transcribers.report(client, "w1", "")
     not_offered = "so the dashboard does not offer transcription: install it on the workers with"
     assert not_offered in found(stores, "transcription").text
-    transcribers.tell(client, "w2", "large-v3")
+    transcribers.report(client, "w2", "large-v3")
     assert found(stores, "transcription").text == "not installed here; workers have large-v3"
     client.delete(transcribers.KEY)
     client.close()
@@ -250,7 +250,7 @@ def test_what_transcribes_may_be_on_other_machines(stores, monkeypatch):
 def test_a_transcription_that_nobody_could_make_is_wrong(stores, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     client = connect_in_threads(stores.redis_url.get_secret_value())
-    transcribers.tell(client, "w1", "")
+    transcribers.report(client, "w1", "")
     accounts.add(client, 0, "acme")
     for recording_id, error in (("r1", transcribers.MISSING), ("r2", "Recording duration too short")):
         job = jobs.TranscriptionJob(recording_id=recording_id, auth_id="acme", at_ms=1, error=error)

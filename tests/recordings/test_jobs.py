@@ -111,8 +111,8 @@ def test_the_commands_tell_what_waits_and_what_was_given_up(redis_server: RedisS
     assert "r1\tto be stored\t" in said("pending")
     fleet = partitioned_queue.PartitionedQueue(redis, jobs.STORE_QUEUE)
     taken = fleet.claim("worker", 1, 1)
-    assert taken is not None and jobs.progress(redis, "r1", 40) is None
-    assert 0 < redis.ttl("ari_conf:recording-progress:r1") <= jobs.PROGRESS_KEPT_S, "it would stay indefinitely"
+    assert taken is not None and jobs.set_progress(redis, "r1", 40) is None
+    assert 0 < redis.ttl("ari_conf:recording-progress:r1") <= jobs.PROGRESS_TTL_S, "it would stay indefinitely"
     assert "r1\tbeing stored, 40 %\t" in said("pending")
     tried = msgspec.json.encode(job(tries=3, error="S3 is away"))
     fleet.settle("worker", 1, partitioned_queue.retry(taken, tried, 60_000))
@@ -134,7 +134,7 @@ def test_the_commands_tell_what_waits_and_what_was_given_up(redis_server: RedisS
 
 
 def test_who_was_in_and_who_spoke_is_noted_up_to_a_bound(redis_server: RedisServer, monkeypatch) -> None:
-    monkeypatch.setattr(jobs, "MOST_NOTES", 3)
+    monkeypatch.setattr(jobs, "MAX_NOTES", 3)
     pipe = redis_server.client.pipeline()
     for at in (5, 1, 2, 3, 4):
         jobs.add_note(pipe, AddSpeechNote("r1", 1, at, at + 1))

@@ -308,14 +308,14 @@ def test_record(api: Api, owner: Owner, ids: dict[str, str]):
 
 
 def test_a_recording_that_nothing_will_transcribe_is_made_and_says_so(api: Api, owner: Owner, ids: dict[str, str]):
-    transcribers.tell(owner.redis, "w1", "")
+    transcribers.report(owner.redis, "w1", "")
     told = api.post("Conference/standup/Record/", {"transcription_type": "auto"})
     assert (told.status, told.json["message"]) == (202, "conference recording started")
     assert told.json["warning"] == f"the recording will not be transcribed: {transcribers.MISSING}"
     assert api.delete("Conference/standup/Record/").status == 204
     assert "warning" not in api.post("Conference/standup/Record/").json
     assert api.delete("Conference/standup/Record/").status == 204
-    transcribers.tell(owner.redis, "w2", "tiny.en")
+    transcribers.report(owner.redis, "w2", "tiny.en")
     assert "warning" not in api.post("Conference/standup/Record/", {"transcription_type": "auto"}).json
 
 

@@ -156,9 +156,9 @@ def test_the_page_is_told_whether_what_is_said_can_be_written_down(browser: Brow
         return bool(browser.send("GET", "/login/me").json["transcribes"])
 
     assert offered(), "no worker has reported yet"
-    transcribers.tell(owner.redis, "w1", "")
+    transcribers.report(owner.redis, "w1", "")
     assert not offered()
-    transcribers.tell(owner.redis, "w2", "tiny.en")
+    transcribers.report(owner.redis, "w2", "tiny.en")
     assert offered()
     owner.redis.zadd(transcribers.KEY, {"w2 tiny.en": 1})
     assert not offered(), "that worker is gone"
