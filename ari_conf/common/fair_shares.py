@@ -30,11 +30,11 @@ class Shares:
         """Limit concurrent turns to `most` in total, `each` per account, and `per_receiver` per account and receiver.
 
         A receiver is an origin or a host. At most `waiting` requests of an account wait; one more is refused."""
-        self._most, self._each, self._waiting = most, each, waiting
-        self._per_receiver = each if per_receiver is None else per_receiver
+        self._max_total, self._max_per_account, self._max_waiting = most, each, waiting
+        self._max_per_receiver = each if per_receiver is None else per_receiver
         self._running = 0
-        self._of_account: Counter[str] = Counter()
-        self._of_receiver: Counter[tuple[str, str]] = Counter()
+        self._running_by_account: Counter[str] = Counter()
+        self._running_by_receiver: Counter[tuple[str, str]] = Counter()
         self._queues: OrderedDict[str, deque[_Waiter]] = OrderedDict()
         """Waiting requests by account; the account whose turn is next comes first."""
 
@@ -43,9 +43,9 @@ class Shares:
         """Wait for a turn of this account, and hold it while the body runs. Raises TooManyWaiting beyond `waiting`."""
         waiter = _Waiter(account, receiver)
         queue = self._queues.setdefault(account, deque())
-        if len(queue) >= self._waiting:
+        if len(queue) >= self._max_waiting:
             raise TooManyWaiting(
-                f"{self._waiting} requests of this account are already waiting: use fewer concurrent requests"
+                f"{self._max_waiting} requests of this account are already waiting: use fewer concurrent requests"
             )
         queue.append(waiter)
         self._give_turns()
@@ -53,9 +53,9 @@ class Shares:
             await waiter.turn
             yield
         finally:
-            self._end(waiter)
+            self._end_turn(waiter)
 
-    def _end(self, waiter: _Waiter) -> None:
+    def _end_turn(self, waiter: _Waiter) -> None:
         if waiter.turn.done() and not waiter.turn.cancelled():
             self._count(waiter, -1)
         elif queue := self._queues.get(waiter.account):
@@ -65,17 +65,20 @@ class Shares:
         self._give_turns()
 
     def _give_turns(self) -> None:
-        while self._running < self._most and (waiter := self._next()) is not None:
+        while self._running < self._max_total and (waiter := self._take_next()) is not None:
             self._count(waiter, 1)
             waiter.turn.set_result(None)
 
-    def _next(self) -> _Waiter | None:
+    def _take_next(self) -> _Waiter | None:
         for account, queue in self._queues.items():
-            if self._of_account[account] >= self._each:
+            if self._running_by_account[account] >= self._max_per_account:
                 continue
             for waiter in queue:
-                # A request that was canceled just now removes itself from the queue (`_end`).
-                if not waiter.turn.done() and self._of_receiver[account, waiter.receiver] < self._per_receiver:
+                # A request that was canceled just now removes itself from the queue (`_end_turn`).
+                if (
+                    not waiter.turn.done()
+                    and self._running_by_receiver[account, waiter.receiver] < self._max_per_receiver
+                ):
                     queue.remove(waiter)
                     self._queues.move_to_end(account)
                     if not queue:
@@ -83,12 +86,12 @@ class Shares:
                     return waiter
         return None
 
-    def _count(self, waiter: _Waiter, by: int) -> None:
-        self._running += by
+    def _count(self, waiter: _Waiter, change: int) -> None:
+        self._running += change
         of_receiver = waiter.account, waiter.receiver
-        self._of_account[waiter.account] += by
-        self._of_receiver[of_receiver] += by
-        if not self._of_account[waiter.account]:
-            del self._of_account[waiter.account]
-        if not self._of_receiver[of_receiver]:
-            del self._of_receiver[of_receiver]
+        self._running_by_account[waiter.account] += change
+        self._running_by_receiver[of_receiver] += change
+        if not self._running_by_account[waiter.account]:
+            del self._running_by_account[waiter.account]
+        if not self._running_by_receiver[of_receiver]:
+            del self._running_by_receiver[of_receiver]

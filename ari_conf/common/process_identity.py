@@ -23,7 +23,7 @@ class ProcessIdentity(msgspec.Struct, frozen=True):
 
 def current() -> str:
     pid = os.getpid()
-    started = _started(pid) or ""
+    started = _start_time(pid) or ""
     return msgspec.json.encode(ProcessIdentity(socket.gethostname(), pid, started, _place())).decode()
 
 
@@ -38,21 +38,21 @@ def is_dead(text: str) -> bool:
     found = _read(text)
     if found is None or not found.place or found.place != _place() or not found.started:
         return False
-    return _started(found.pid) != found.started
+    return _start_time(found.pid) != found.started
 
 
 def mark() -> str:
     """Return a mark of this process, for the names of files that it creates."""
-    return f"{os.getpid()}-{_started(os.getpid()) or ''}-{_short_place()}"
+    return f"{os.getpid()}-{_start_time(os.getpid()) or ''}-{_hash_place()}"
 
 
 def is_dead_mark(text: str) -> bool:
     """Return True if the marked process is known to be dead; False also if this can't be known, or without a mark."""
     pid, _, rest = text.partition("-")
     started, _, place = rest.partition("-")
-    if not pid.isdecimal() or not started or not place or place != _short_place():
+    if not pid.isdecimal() or not started or not place or place != _hash_place():
         return False
-    return _started(int(pid)) != started
+    return _start_time(int(pid)) != started
 
 
 def _read(text: str) -> ProcessIdentity | None:
@@ -70,12 +70,12 @@ def _place() -> str:
         return ""
 
 
-def _short_place() -> str:
+def _hash_place() -> str:
     place = _place()
     return hashlib.sha256(place.encode()).hexdigest()[:16] if place else ""
 
 
-def _started(pid: int) -> str | None:
+def _start_time(pid: int) -> str | None:
     """Return the start time of a process; None if it does not exist or is a zombie."""
     try:
         # The process name in parentheses may contain any character: the fields follow the last parenthesis.

@@ -22,7 +22,7 @@ from redis import RedisError, ResponseError
 from ari_conf.common import redis_url
 from ari_conf.common.redis_url import SENTINEL_OPTIONS, RedisUrl
 
-PASSES = {
+TEMPORARY_ERRORS = {
     "BUSY": "Redis is busy with a script that takes too long: it continues when that ends (`redis-cli script kill`)",
     "CLUSTERDOWN": "the Redis cluster is down: bring it up again",
     "LOADING": "Redis is starting and loads its data: it continues when that is done",
@@ -39,16 +39,16 @@ PASSES = {
     "WRONGPASS": "Redis rejects the password: correct it in ARI_CONF_REDIS_URL",
 }
 """Error codes that Redis returns while it can't execute a request -> their meaning, and what to do."""
-SENTINEL_S = 1.0
+SENTINEL_TIMEOUT_S = 1.0
 """Seconds to wait for one Sentinel before the next is asked."""
 UNVERIFIED = "CERTIFICATE_VERIFY_FAILED"
 """Part of OpenSSL's error text for a certificate that can't be verified."""
-OF_TCP = ("socket_keepalive", "socket_keepalive_options")
+TCP_OPTIONS = ("socket_keepalive", "socket_keepalive_options")
 """Connection options that Unix sockets do not have."""
-LEFT = ("READONLY", "MASTERDOWN", "UNBLOCKED")
+NOT_PRIMARY = ("READONLY", "MASTERDOWN", "UNBLOCKED")
 """Error codes of a server that is no longer the primary."""
 # Redis 6 puts words of its own before the code of an error in a script.
-_IN_A_SCRIPT = re.compile(rf"\b({'|'.join(PASSES)})\b")
+_IN_A_SCRIPT = re.compile(rf"\b({'|'.join(TEMPORARY_ERRORS)})\b")
 
 
 def code_of(error: BaseException) -> str:
@@ -67,97 +67,97 @@ def code_of(error: BaseException) -> str:
 
 def is_refused(error: BaseException) -> bool:
     """Return True if Redis is reachable, and would refuse the same request again."""
-    return isinstance(error, ResponseError) and code_of(error) not in PASSES
+    return isinstance(error, ResponseError) and code_of(error) not in TEMPORARY_ERRORS
 
 
 def why(error: BaseException) -> str:
     """Return a text on what is wrong with Redis, and what to do."""
     code = code_of(error)
-    return _known(error) or f"Redis is unavailable: {f'{code} {error}'.strip() or type(error).__name__}"
+    return _find_advice(error) or f"Redis is unavailable: {f'{code} {error}'.strip() or type(error).__name__}"
 
 
 def what_to_do(error: BaseException, otherwise: str = "Redis is unavailable") -> str:
     """Return the same for a user who typed a command. `otherwise` begins the text if only the error's text is known."""
-    return _known(error) or f"{otherwise} ({error}): start it, or correct ARI_CONF_REDIS_URL"
+    return _find_advice(error) or f"{otherwise} ({error}): start it, or correct ARI_CONF_REDIS_URL"
 
 
-def _known(error: BaseException) -> str | None:
+def _find_advice(error: BaseException) -> str | None:
     if UNVERIFIED in str(error):
         return (
             "Redis' certificate could not be verified: add the file of its CA to ARI_CONF_REDIS_URL, as "
             f"?ssl_ca_certs=FILE, and use the host name of the certificate ({error})"
         )
-    return PASSES.get(code_of(error))
+    return TEMPORARY_ERRORS.get(code_of(error))
 
 
 def connect(url: str, **options: Any) -> redis.asyncio.Redis:
     """Return an asyncio client. `options` are those of redis-py's connections."""
-    kind, given = in_asyncio(redis_url.parse(url))
-    pool = redis.asyncio.ConnectionPool(connection_class=kind, **fitting(kind, given | options))
-    return following(redis.asyncio.Redis.from_pool(pool))
+    kind, arguments = asyncio_connection(redis_url.parse(url))
+    pool = redis.asyncio.ConnectionPool(connection_class=kind, **supported_options(kind, arguments | options))
+    return follow_primary(redis.asyncio.Redis.from_pool(pool))
 
 
 def connect_waiting(url: str, most: int, wait_s: float, **options: Any) -> redis.asyncio.Redis:
     """Return an asyncio client with `most` connections; further requests wait up to `wait_s` seconds for one."""
-    kind, given = in_asyncio(redis_url.parse(url))
+    kind, arguments = asyncio_connection(redis_url.parse(url))
     pool = redis.asyncio.BlockingConnectionPool(
-        max_connections=most, timeout=wait_s, connection_class=kind, **fitting(kind, given | options)
+        max_connections=most, timeout=wait_s, connection_class=kind, **supported_options(kind, arguments | options)
     )
-    return following(redis.asyncio.Redis.from_pool(pool))
+    return follow_primary(redis.asyncio.Redis.from_pool(pool))
 
 
 def connect_in_threads(url: str, **options: Any) -> redis.Redis:
     """Return a blocking client."""
-    kind, given = in_threads(redis_url.parse(url))
-    pool = redis.ConnectionPool(connection_class=kind, **fitting(kind, given | options))
-    return following_in_threads(redis.Redis.from_pool(pool))
+    kind, arguments = blocking_connection(redis_url.parse(url))
+    pool = redis.ConnectionPool(connection_class=kind, **supported_options(kind, arguments | options))
+    return follow_primary_in_threads(redis.Redis.from_pool(pool))
 
 
-def in_threads(url: RedisUrl) -> tuple[type[Any], dict[str, Any]]:
+def blocking_connection(url: RedisUrl) -> tuple[type[Any], dict[str, Any]]:
     """Return the class of blocking connections, and its arguments."""
     if url.path:
-        return redis.UnixDomainSocketConnection, _given(url)
+        return redis.UnixDomainSocketConnection, _connection_arguments(url)
     kind: Any = redis.SSLConnection if url.tls else redis.Connection
-    return (_by_sentinels_in_threads(kind, url) if url.service else kind), _given(url)
+    return (_by_sentinels_in_threads(kind, url) if url.service else kind), _connection_arguments(url)
 
 
-def in_asyncio(url: RedisUrl) -> tuple[type[Any], dict[str, Any]]:
+def asyncio_connection(url: RedisUrl) -> tuple[type[Any], dict[str, Any]]:
     """Return the class of asyncio connections, and its arguments."""
     if url.path:
-        return redis.asyncio.UnixDomainSocketConnection, _given(url)
+        return redis.asyncio.UnixDomainSocketConnection, _connection_arguments(url)
     kind: Any = redis.asyncio.SSLConnection if url.tls else redis.asyncio.Connection
-    return (_by_sentinels(kind, url) if url.service else kind), _given(url)
+    return (_by_sentinels(kind, url) if url.service else kind), _connection_arguments(url)
 
 
-def _given(url: RedisUrl) -> dict[str, Any]:
+def _connection_arguments(url: RedisUrl) -> dict[str, Any]:
     where: dict[str, Any] = {"path": url.path} if url.path else {"host": url.hosts[0][0], "port": url.hosts[0][1]}
     return where | {"db": url.database, "username": url.username, "password": url.password} | url.tls_options()
 
 
-def fitting(kind: type[Any], options: dict[str, Any]) -> dict[str, Any]:
+def supported_options(kind: type[Any], options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that connections of this class have."""
     sockets = redis.UnixDomainSocketConnection, redis.asyncio.UnixDomainSocketConnection
-    return {name: value for name, value in options.items() if name not in OF_TCP or not issubclass(kind, sockets)}
+    return {name: value for name, value in options.items() if name not in TCP_OPTIONS or not issubclass(kind, sockets)}
 
 
 # Sentinels: they return the address of the primary for the name of a service.
 
 
-def _sentinel(url: RedisUrl, host: str, port: int) -> dict[str, Any]:
+def _sentinel_arguments(url: RedisUrl, host: str, port: int) -> dict[str, Any]:
     """Return the arguments of a connection to one Sentinel."""
     login = {name.removeprefix("sentinel_"): url.options[name] for name in SENTINEL_OPTIONS if name in url.options}
-    waits = {"socket_timeout": SENTINEL_S, "socket_connect_timeout": SENTINEL_S}
+    waits = {"socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
     return {"host": host, "port": port, "retry": None, **login, **waits, **url.tls_options()}
 
 
-def _nobody_knows(url: RedisUrl, why: BaseException | None) -> redis.ConnectionError:
+def _no_primary_error(url: RedisUrl, why: BaseException | None) -> redis.ConnectionError:
     reason = f" ({why})" if why else ": check the name of the service in their configuration"
     return redis.ConnectionError(f"no Sentinel returned the primary of {url.service!r}{reason}")
 
 
 def _by_sentinels_in_threads(kind: Any, url: RedisUrl) -> Any:
-    asked: Any = redis.SSLConnection if url.tls else redis.Connection
-    turns = _Turns(url)
+    sentinel_class: Any = redis.SSLConnection if url.tls else redis.Connection
+    order = _SentinelOrder(url)
 
     class BySentinels(kind):  # type: ignore[misc]
         def _connect(self) -> Any:
@@ -166,26 +166,26 @@ def _by_sentinels_in_threads(kind: Any, url: RedisUrl) -> Any:
 
         def _primary(self) -> tuple[str, int]:
             failure: BaseException | None = None
-            for host, port in turns:
-                sentinel = asked(**_sentinel(url, host, port))
+            for host, port in order:
+                sentinel = sentinel_class(**_sentinel_arguments(url, host, port))
                 try:
                     sentinel.connect()
                     sentinel.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", url.service)
-                    if told := sentinel.read_response():
-                        turns.answered((host, port))
-                        return told[0].decode(), int(told[1])
+                    if reply := sentinel.read_response():
+                        order.answered((host, port))
+                        return reply[0].decode(), int(reply[1])
                 except (RedisError, OSError) as error:
                     failure = error
                 finally:
                     sentinel.disconnect()
-            raise _nobody_knows(url, failure)
+            raise _no_primary_error(url, failure)
 
     return BySentinels
 
 
 def _by_sentinels(kind: Any, url: RedisUrl) -> Any:
-    asked: Any = redis.asyncio.SSLConnection if url.tls else redis.asyncio.Connection
-    turns = _Turns(url)
+    sentinel_class: Any = redis.asyncio.SSLConnection if url.tls else redis.asyncio.Connection
+    order = _SentinelOrder(url)
 
     class BySentinels(kind):  # type: ignore[misc]
         async def _connect(self) -> None:
@@ -194,24 +194,24 @@ def _by_sentinels(kind: Any, url: RedisUrl) -> Any:
 
         async def _primary(self) -> tuple[str, int]:
             failure: BaseException | None = None
-            for host, port in turns:
-                sentinel = asked(**_sentinel(url, host, port))
+            for host, port in order:
+                sentinel = sentinel_class(**_sentinel_arguments(url, host, port))
                 try:
                     await sentinel.connect()
                     await sentinel.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", url.service)
-                    if told := await sentinel.read_response():
-                        turns.answered((host, port))
-                        return told[0].decode(), int(told[1])
+                    if reply := await sentinel.read_response():
+                        order.answered((host, port))
+                        return reply[0].decode(), int(reply[1])
                 except (RedisError, OSError) as error:
                     failure = error
                 finally:
                     await sentinel.disconnect(nowait=True)
-            raise _nobody_knows(url, failure)
+            raise _no_primary_error(url, failure)
 
     return BySentinels
 
 
-class _Turns:
+class _SentinelOrder:
     """Sentinels in the order in which they are asked: the one that answered last comes first.
 
     A Sentinel that is being asked moves to the end: if its machine is unreachable, and a deadline passes in the
@@ -231,7 +231,7 @@ class _Turns:
         self._first = self._hosts.index(host)
 
 
-def following(client: redis.asyncio.Redis) -> redis.asyncio.Redis:
+def follow_primary(client: redis.asyncio.Redis) -> redis.asyncio.Redis:
     """Make the client close all of its connections when a server is no longer the primary; return the client.
 
     A task that uses it can also be canceled at any time. redis-py sends within `asyncio.wait_for`, which in Python 3.11
@@ -239,8 +239,8 @@ def following(client: redis.asyncio.Redis) -> redis.asyncio.Redis:
     pool: Any = client.connection_pool
 
     class Following(pool.connection_class):  # type: ignore[misc]
-        async def connect(self, *given: Any, **named: Any) -> None:
-            await self._cancellable(super().connect(*given, **named))
+        async def connect(self, *arguments: Any, **named: Any) -> None:
+            await self._cancellable(super().connect(*arguments, **named))
 
         async def send_packed_command(self, *given: Any, **named: Any) -> None:
             await self._cancellable(super().send_packed_command(*given, **named))
@@ -249,7 +249,7 @@ def following(client: redis.asyncio.Redis) -> redis.asyncio.Redis:
             try:
                 return await super().read_response(*given, **named)
             except ResponseError as error:
-                if code_of(error) in LEFT:
+                if code_of(error) in NOT_PRIMARY:
                     await self.disconnect(nowait=True)
                     await pool.disconnect()
                 raise
@@ -266,7 +266,7 @@ def following(client: redis.asyncio.Redis) -> redis.asyncio.Redis:
     return client
 
 
-def following_in_threads(client: redis.Redis) -> redis.Redis:
+def follow_primary_in_threads(client: redis.Redis) -> redis.Redis:
     """Do the same with a blocking client. Connections in use by other threads close when they receive the error."""
     pool: Any = client.connection_pool
 
@@ -275,7 +275,7 @@ def following_in_threads(client: redis.Redis) -> redis.Redis:
             try:
                 return super().read_response(*given, **named)
             except ResponseError as error:
-                if code_of(error) in LEFT:
+                if code_of(error) in NOT_PRIMARY:
                     self.disconnect()
                     pool.disconnect(inuse_connections=False)
                 raise

@@ -19,7 +19,7 @@ SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sent
 SOCKETS = ("unix", "redis+socket")
 """Schemes of Unix sockets; the second is Celery's name for the first."""
 PORT, SENTINEL_PORT = 6379, 26379
-MOST_OPTIONS = 20
+MAX_OPTIONS = 20
 TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
 ENCODE = (
@@ -72,17 +72,17 @@ def parse(url: str) -> RedisUrl:
     login, at, place = parts.netloc.rpartition("@")
     if parts.fragment or "@" in parts.query or ("@" in parts.path and not (is_socket and (at or not place))):
         raise ValueError(f"is not a valid URL: {ENCODE}")
-    username, password = _login(login)
+    username, password = _parse_login(login)
     tls, sentinel = scheme.startswith("rediss"), scheme.endswith("sentinel")
-    options = _options(parts.query, tls=tls, sentinel=sentinel, is_socket=is_socket)
-    whose = {"username": username, "password": password, "tls": tls}
+    options = _parse_options(parts.query, tls=tls, sentinel=sentinel, is_socket=is_socket)
+    login_and_tls = {"username": username, "password": password, "tls": tls}
     if is_socket:
         if place or len(parts.path) < 2:
             raise ValueError(f"must have an absolute path, such as unix:///run/redis/redis-server.sock; {ENCODE}")
-        database = _database(options.pop("db", ""))
-        return RedisUrl(path=unquote(parts.path), database=database, **whose)  # type: ignore[arg-type]
+        database = _parse_database(options.pop("db", ""))
+        return RedisUrl(path=unquote(parts.path), database=database, **login_and_tls)  # type: ignore[arg-type]
     hosts = tuple(
-        _host(one, SENTINEL_PORT if sentinel else PORT) for one in (place.split(",") if sentinel else [place])
+        _parse_host(one, SENTINEL_PORT if sentinel else PORT) for one in (place.split(",") if sentinel else [place])
     )
     names = [unquote(name) for name in parts.path.split("/")[1:]]
     service = names.pop(0) if sentinel and names else ""
@@ -90,17 +90,17 @@ def parse(url: str) -> RedisUrl:
         raise ValueError("must name the service after the Sentinels, such as redis+sentinel://HOST:26379/mymaster")
     if len(names) > 1:
         raise ValueError(f"must have only a database's number after its host; {ENCODE}")
-    asked = options.pop("db", "")
-    database = _database(names[0] if names and names[0] else asked)
-    return RedisUrl(hosts, "", service, database, options=options, **whose)  # type: ignore[arg-type]
+    database_option = options.pop("db", "")
+    database = _parse_database(names[0] if names and names[0] else database_option)
+    return RedisUrl(hosts, "", service, database, options=options, **login_and_tls)  # type: ignore[arg-type]
 
 
-def _login(text: str) -> tuple[str | None, str | None]:
+def _parse_login(text: str) -> tuple[str | None, str | None]:
     username, _, password = text.partition(":")
     return unquote(username) or None, unquote(password) or None
 
 
-def _host(text: str, usual: int) -> tuple[str, int]:
+def _parse_host(text: str, default_port: int) -> tuple[str, int]:
     host, port = text, ""
     if text.startswith("["):
         host, _, port = text[1:].partition("]")
@@ -110,24 +110,24 @@ def _host(text: str, usual: int) -> tuple[str, int]:
     if not host:
         raise ValueError(f"must name a host; {ENCODE}")
     if not port:
-        return unquote(host), usual
+        return unquote(host), default_port
     if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
         raise ValueError(f"must have a port from 1 to 65535 after its host's colon; {ENCODE}")
     return unquote(host), int(port)
 
 
-def _database(text: str) -> int:
+def _parse_database(text: str) -> int:
     if text and not (text.isascii() and text.isdigit() and len(text) < 6):
         raise ValueError(f"must end with a database's number, such as /0, or with its host; {ENCODE}")
     return int(text or 0)
 
 
-def _options(query: str, *, tls: bool, sentinel: bool, is_socket: bool) -> dict[str, str]:
+def _parse_options(query: str, *, tls: bool, sentinel: bool, is_socket: bool) -> dict[str, str]:
     try:
         # A plus sign stands for itself, as in the user name and the password, and not for a space as in forms.
-        given = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, max_num_fields=MOST_OPTIONS))
+        given = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, max_num_fields=MAX_OPTIONS))
     except ValueError:
-        raise ValueError(f"has more than {MOST_OPTIONS} options after its question mark") from None
+        raise ValueError(f"has more than {MAX_OPTIONS} options after its question mark") from None
     if tls and given.pop("ssl_cert_reqs", "required").lower() not in ("required", "cert_required"):
         raise ValueError(
             "must not turn off the verification of Redis' certificate: remove ssl_cert_reqs, and add the CA's file as "

@@ -17,19 +17,19 @@ log = structlog.get_logger()
 
 Work = Coroutine[Any, Any, Any]
 T = TypeVar("T")
-CANCEL_AGAIN_S = 1.0
+CANCEL_RETRY_S = 1.0
 
 
-async def ended(*tasks: asyncio.Task[Any]) -> None:
+async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
     """Cancel the tasks, and wait until they have ended. Their exceptions are not raised.
 
-    The cancellation is repeated every CANCEL_AGAIN_S: `asyncio.wait_for` of Python 3.11, which redis-py uses, loses one
+    The cancellation is repeated every CANCEL_RETRY_S: `asyncio.wait_for` of Python 3.11, which redis-py uses, loses one
     that arrives just when the awaited work is done."""
     left = {task for task in tasks if not task.done()}
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+        _, left = await asyncio.wait(left, timeout=CANCEL_RETRY_S)
 
 
 async def for_each(things: Iterable[T], work: Callable[[T], Work], at_once: int) -> None:
@@ -62,17 +62,17 @@ class Tasks:
     def start(self, work: Work) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
         self._running.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_ended)
         return task
 
-    async def one_ended(self) -> None:
+    async def wait_for_one(self) -> None:
         """Wait until at least one of the running tasks has ended."""
         if self._running:
             await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
         else:
             await asyncio.sleep(0)
 
-    async def all_ended(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until no task is left, including those that are started in the meantime."""
         while self._running:
             await asyncio.wait(self._running)
@@ -83,16 +83,16 @@ class Tasks:
 
     async def close(self) -> None:
         """Cancel all tasks, and wait until they have ended."""
-        await ended(*self._running)
+        await cancel_and_wait(*self._running)
 
     async def finish(self, within_s: float) -> None:
         """Wait until no task is left, `within_s` seconds at most; then close."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                await self.all_ended()
+                await self.wait_until_idle()
         await self.close()
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _on_ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error(self._defect, exc_info=error, hint=REPORT_HINT)
@@ -110,14 +110,14 @@ class LongLived:
 
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()
-        self._kept: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
 
     def keep(
         self, name: str, work: Callable[[], Work], may_end: Callable[[], bool] = lambda: False
     ) -> asyncio.Task[None]:
         """Start a task. `name` is its name in the log. `may_end` returns True if the task may have ended now."""
-        task = self._group.create_task(_kept(name, work, may_end))
-        self._kept.append(task)
+        task = self._group.create_task(_run_until_end(name, work, may_end))
+        self._tasks.append(task)
         return task
 
     async def __aenter__(self) -> LongLived:
@@ -127,7 +127,7 @@ class LongLived:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await ended(*self._kept)
+        await cancel_and_wait(*self._tasks)
         try:
             await self._group.__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:
@@ -135,7 +135,7 @@ class LongLived:
             raise group.exceptions[0] from group.exceptions[0].__cause__
 
 
-async def _kept(name: str, work: Callable[[], Work], may_end: Callable[[], bool]) -> None:
+async def _run_until_end(name: str, work: Callable[[], Work], may_end: Callable[[], bool]) -> None:
     try:
         await work()
     except Exception as error:

@@ -16,7 +16,7 @@ from urllib.parse import urldefrag, urlsplit
 import structlog
 
 from ari_conf.common.fair_shares import Shares
-from ari_conf.common.supervision import Tasks, ended
+from ari_conf.common.supervision import Tasks, cancel_and_wait
 from ari_conf.core.elements import Element, Play, Speak, without_login
 from ari_conf.errors import (
     RequestFailed,
@@ -159,7 +159,7 @@ class SoundPreparer:
         return self._cache.file_for_request(path)
 
     async def close(self) -> None:
-        await ended(*(running.task for running in self._preparations.values()))
+        await cancel_and_wait(*(preparation.task for preparation in self._preparations.values()))
         await self._background.close()
         await self._engine.close()
 

@@ -147,12 +147,12 @@ class EffectRunner:
 
     async def _drained(self, lanes: set[str]) -> None:
         while not lanes.isdisjoint(self._effects_by_target):
-            await self._tasks.one_ended()
+            await self._tasks.wait_for_one()
 
     async def wait_until_idle(self) -> None:
         """Wait until no effect in Asterisk is running or queued. Requests to other services may take longer."""
         while self._effects_by_target:
-            await self._tasks.one_ended()
+            await self._tasks.wait_for_one()
 
     def remove_leftovers(self, channel_ids: Iterable[str]) -> None:
         """Remove the listening channels of an earlier process. `channel_ids`: all channels in Asterisk."""

@@ -16,7 +16,7 @@ from ari_conf.ari import translate
 from ari_conf.ari.address import Server
 from ari_conf.ari.client import Client
 from ari_conf.ari.repeated_digits import RepeatedDigitFilter
-from ari_conf.common.supervision import LongLived, Tasks, ended
+from ari_conf.common.supervision import LongLived, Tasks, cancel_and_wait
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.engine import Engine
@@ -303,7 +303,7 @@ class ConferenceServer:
                 working.result()
             return working.done() and not any(one.done() for one in over)
         finally:
-            await ended(working, *over)
+            await cancel_and_wait(working, *over)
             if not working.cancelled():
                 working.exception()  # retrieves it, even if the work ended too late
 
@@ -387,5 +387,5 @@ async def _named(settings: Settings, stop: asyncio.Event) -> Settings | None:
             await asyncio.wait((naming, stopping), return_when=asyncio.FIRST_COMPLETED)
         return settings.model_copy(update={"asterisk_name": naming.result()}) if naming.done() else None
     finally:
-        await ended(naming, stopping)
+        await cancel_and_wait(naming, stopping)
         await client.close()

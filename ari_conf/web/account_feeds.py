@@ -102,7 +102,7 @@ class AccountFeed:
             try:
                 await self._consume(pubsub)
             except (RedisError, OSError) as error:
-                if throttle.due():
+                if throttle.should_log():
                     log.warning("change subscription failed", reason=str(error) or type(error).__name__)
             except Exception as error:
                 # The streams of this account are interrupted briefly; other accounts are not affected.

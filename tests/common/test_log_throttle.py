@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from ari_conf.common.log_throttle import AGAIN_S, LogThrottle
+from ari_conf.common.log_throttle import LOG_INTERVAL_S, LogThrottle
 
 
 def test_it_is_told_at_once_then_each_minute_and_at_once_after_it_went_well() -> None:
     now = 100.0
     seldom = LogThrottle(lambda: now)
     told = []
-    for _ in range(5 * int(AGAIN_S)):
-        told.append(seldom.due())
+    for _ in range(5 * int(LOG_INTERVAL_S)):
+        told.append(seldom.should_log())
         now += 0.5
     assert told[0] and sum(told) == 3
-    seldom.well()
-    assert seldom.due() and not seldom.due()
+    seldom.reset()
+    assert seldom.should_log() and not seldom.should_log()

@@ -8,7 +8,7 @@ import pytest
 import redis
 from redis import exceptions
 
-from ari_conf.common.redis_client import PASSES, code_of, is_refused, why
+from ari_conf.common.redis_client import TEMPORARY_ERRORS, code_of, is_refused, why
 from ari_conf.store import state_store
 from tests.redis import RedisServer
 
@@ -44,15 +44,15 @@ def test_what_is_wrong_is_told_with_what_to_do(redis_server: RedisServer) -> Non
     redis_server.client.config_set("maxmemory", "1")
     with pytest.raises(redis.RedisError) as full:
         redis_server.client.eval("redis.call('SET', KEYS[1], 1)", 1, "key")
-    assert code_of(full.value) == "OOM" and why(full.value) == PASSES["OOM"]
+    assert code_of(full.value) == "OOM" and why(full.value) == TEMPORARY_ERRORS["OOM"]
     redis_server.client.config_set("maxmemory", "0")
     redis_server.client.config_set("requirepass", "secret")
     with pytest.raises(redis.RedisError) as locked:
         redis.Redis.from_url(redis_server.url).ping()
-    assert why(locked.value) == PASSES["NOAUTH"]
+    assert why(locked.value) == TEMPORARY_ERRORS["NOAUTH"]
     with pytest.raises(redis.RedisError) as wrong:
         redis.Redis.from_url(redis_server.url, password="other").ping()
-    assert why(wrong.value) == PASSES["WRONGPASS"]
+    assert why(wrong.value) == TEMPORARY_ERRORS["WRONGPASS"]
 
 
 async def test_a_task_that_is_cancelled_ends_whatever_it_is_just_doing(redis_server: RedisServer) -> None:

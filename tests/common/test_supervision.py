@@ -27,7 +27,7 @@ async def test_a_short_task_that_breaks_is_told() -> None:
     with capture_logs() as logged:
         tasks.start(breaks())
         tasks.start(returns())
-        await tasks.all_ended()
+        await tasks.wait_until_idle()
     (line,) = logged
     assert line["hint"] == REPORT_HINT and isinstance(line["exc_info"], ZeroDivisionError)
     assert len(tasks) == 0
@@ -100,7 +100,7 @@ async def test_what_the_body_raises_is_raised_as_it_is() -> None:
 
 async def test_a_cancellation_that_is_lost_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python 3.11's wait_for loses a cancellation that arrives just when the awaited object is done."""
-    monkeypatch.setattr(supervision, "CANCEL_AGAIN_S", 0.01)
+    monkeypatch.setattr(supervision, "CANCEL_RETRY_S", 0.01)
     lost = 0
 
     async def loses() -> None:

@@ -149,7 +149,7 @@ async def cancelled(tasks: list[asyncio.Task[str]]) -> None:
 async def quiet(sounds: SoundPreparer) -> None:
     """Wait until no background work is left."""
     async with asyncio.timeout(30):
-        await sounds._background.all_ended()
+        await sounds._background.wait_until_idle()
 
 
 def length(media: str, suffix: str = ".wav") -> tuple[int, float]:

@@ -17,7 +17,7 @@ import pytest
 import redis
 from structlog.testing import capture_logs
 
-from ari_conf.common.redis_client import following_in_threads
+from ari_conf.common.redis_client import follow_primary_in_threads
 from ari_conf.core import effects as do
 from ari_conf.core.commands import ForConference, Lock
 from ari_conf.core.effects import CommandReply
@@ -440,7 +440,7 @@ async def test_a_standby_that_waits_at_the_old_primary_takes_over_at_the_new_one
 def test_a_worker_finds_the_new_primary(redis_server: RedisServer, replica: RedisServer):
     proxy = Proxy(redis_server.port)
     try:
-        client = following_in_threads(redis.Redis.from_url(f"redis://127.0.0.1:{proxy.port}/0", socket_timeout=10))
+        client = follow_primary_in_threads(redis.Redis.from_url(f"redis://127.0.0.1:{proxy.port}/0", socket_timeout=10))
         lanes, taken = PartitionedQueue(client), []
 
         def turn(claim_number: int, disposition: Any = None) -> Any:
