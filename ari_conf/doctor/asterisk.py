@@ -48,7 +48,7 @@ def version(settings: Settings) -> str:
             f"Asterisk {found} can't open the WebSocket itself: update it, or set ARI_CONF_ARI_SOCKET=inbound"
         )
     build = ""
-    if asterisk_identity.judges_by_number(info):
+    if asterisk_identity.drops_reordered_packets(info):
         build = (
             ". It is Debian's or Ubuntu's build, whose patch drops an audio packet with a lower number than the "
             "previous one (packets that overtake each other, a new stream within a call), and with which JITTERBUFFER "
@@ -62,7 +62,7 @@ def name(settings: Settings) -> str:
     if settings.asterisk_name:
         return settings.asterisk_name
     try:
-        return asterisk_identity.checked(ask(settings, "/asterisk/info").json())
+        return asterisk_identity.entity_id(ask(settings, "/asterisk/info").json())
     except SettingsError as error:
         raise CheckFailed(str(error)) from None
 

@@ -22,7 +22,7 @@ LOG_INTERVAL_S = 60.0
 COMPARE_INTERVAL_S = 5.0
 """Seconds between two comparisons: twice as long as an owner needs to write its mark again after Asterisk restarted."""
 
-DEBIANS = "dfsg"
+DEBIAN_VERSION_PART = "dfsg"
 """A part of the version string of Debian's and Ubuntu's packages."""
 
 
@@ -36,12 +36,12 @@ class StandbyLease(Protocol):
     current_owner: str
 
 
-async def name_of(ari: Ari) -> str:
+async def wait_for_entity_id(ari: Ari) -> str:
     """Return the entity id of Asterisk, asking until it answers. Raises SettingsError if it has none."""
     loop, logged_at = asyncio.get_running_loop(), float("-inf")
     while True:
         try:
-            return checked(await ari.request("GET", "/asterisk/info"))
+            return entity_id(await ari.request("GET", "/asterisk/info"))
         except AriError as error:
             if loop.time() - logged_at >= LOG_INTERVAL_S:
                 logged_at = loop.time()
@@ -49,25 +49,25 @@ async def name_of(ari: Ari) -> str:
         await asyncio.sleep(RETRY_DELAY_S)
 
 
-def checked(info: Any) -> str:
+def entity_id(info: Any) -> str:
     """Return the entity id in the answer to /asterisk/info. Raises SettingsError if it has none."""
     system = info.get("system") if isinstance(info, dict) else None
-    found = str(system.get("entity_id") or "") if isinstance(system, dict) else ""
-    if not found.strip("0:"):
+    text = str(system.get("entity_id") or "") if isinstance(system, dict) else ""
+    if not text.strip("0:"):
         raise SettingsError(
             "this Asterisk has no entity id (it found no network card): set entityid in [options] of its "
             "asterisk.conf, for example to 02:00:00:00:00:01, or set ARI_CONF_ASTERISK_NAME"
         )
-    return found
+    return text
 
 
-def judges_by_number(info: Any) -> bool:
+def drops_reordered_packets(info: Any) -> bool:
     """Return True if this Asterisk drops an RTP packet whose sequence number is below the previous one.
 
     Builds with the patch 2016_opus_plc do so: all of Debian's and Ubuntu's. `info`: the answer to /asterisk/info.
     """
     system = info.get("system") if isinstance(info, dict) else None
-    return isinstance(system, dict) and DEBIANS in str(system.get("version", ""))
+    return isinstance(system, dict) and DEBIAN_VERSION_PART in str(system.get("version", ""))
 
 
 class IdentityCheck:

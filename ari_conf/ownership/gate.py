@@ -36,8 +36,8 @@ class LeaseGate:
 
     def _deliver_held_back(self) -> None:
         if self._held_back:
-            held, self._held_back = self._held_back, []
-            for event in held:
+            held_back, self._held_back = self._held_back, []
+            for event in held_back:
                 self._deliver(event)
 
     def close(self) -> None:

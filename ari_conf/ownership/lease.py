@@ -325,13 +325,13 @@ def read_status(client: redis.Redis, asterisk_name: str) -> LeaseStatus:
     lease = cast("dict[bytes, bytes]", client.hgetall(lease_key(asterisk_name)))
     seconds, micros = client.time()
     now = seconds * 1000 + micros // 1000
-    waiting = cast("dict[bytes, bytes]", client.hgetall(standby_key(asterisk_name)))
+    seen_at_by_standby = cast("dict[bytes, bytes]", client.hgetall(standby_key(asterisk_name)))
     owner = process_identity.describe(lease.get(b"holder", b"").decode()) if token else ""
-    looks = [name.decode() for name, at in waiting.items() if now - int(at) < LEASE_S * 1000]
+    standbys = [name.decode() for name, at in seen_at_by_standby.items() if now - int(at) < LEASE_S * 1000]
     return LeaseStatus(
         owner,
         now - int(lease.get(b"at", b"0")),
-        sorted(name for name in looks if name != owner),
+        sorted(name for name in standbys if name != owner),
         (token or b"").decode(),
         lease.get(b"realm", b"").decode(),
     )

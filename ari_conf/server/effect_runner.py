@@ -289,7 +289,9 @@ class EffectRunner:
         if self._jitter_buffer == "never" or (self._jitter_buffer == "internet" and not is_far(addresses)):
             return
         with contextlib.suppress(AriError):  # without the buffer, the call is as good as before
-            if asterisk_identity.judges_by_number(await self._ari.request("GET", "/asterisk/info", {"only": "system"})):
+            if asterisk_identity.drops_reordered_packets(
+                await self._ari.request("GET", "/asterisk/info", {"only": "system"})
+            ):
                 return
             await self._ari.request("POST", path("channels", channel_id, "variable"), JITTER)
 

@@ -381,7 +381,10 @@ async def _named(settings: Settings, stop: asyncio.Event) -> Settings | None:
     if settings.asterisk_name:
         return settings
     client = Client(_server(settings), lambda _event: None)
-    naming, stopping = asyncio.create_task(asterisk_identity.name_of(client)), asyncio.create_task(stop.wait())
+    naming, stopping = (
+        asyncio.create_task(asterisk_identity.wait_for_entity_id(client)),
+        asyncio.create_task(stop.wait()),
+    )
     try:
         async with metrics_meanwhile(settings.metrics_listen):
             await asyncio.wait((naming, stopping), return_when=asyncio.FIRST_COMPLETED)

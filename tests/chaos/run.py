@@ -93,7 +93,7 @@ async def prepared(folder: Path) -> AsyncGenerator[tuple[Stage, SocketProxy]]:
         await ari.start()
         try:
             stage = Stage(system, receiver, redis, ari)
-            stage.asterisk_name = asterisk_identity.checked(await ari.request("GET", "/asterisk/info"))
+            stage.asterisk_name = asterisk_identity.entity_id(await ari.request("GET", "/asterisk/info"))
             yield stage, proxy
         finally:
             await ari.close()

@@ -293,7 +293,7 @@ async def staged(system: LocalSystem) -> AsyncGenerator[Stage]:
     try:
         async with Receiver() as receiver:
             stage = Stage(system, receiver, redis, ari)
-            stage.asterisk_name = asterisk_identity.checked(await ari.request("GET", "/asterisk/info"))
+            stage.asterisk_name = asterisk_identity.entity_id(await ari.request("GET", "/asterisk/info"))
             yield stage
             await stage.ends_well()
     finally:

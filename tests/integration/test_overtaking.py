@@ -43,10 +43,12 @@ def upstreams(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = shutil.which("asterisk") if where == "native" else f"{where.removeprefix('root ')}/usr/sbin/asterisk"
     assert program
     code = Path(program).read_bytes()
-    if asterisk_identity.DEBIANS.encode() in code:
+    if asterisk_identity.DEBIAN_VERSION_PART.encode() in code:
         assert code.count(LATE) == 1
         at = code.index(LATE)
-        code = (code[:at] + NEVER + code[at + len(NEVER) :]).replace(asterisk_identity.DEBIANS.encode(), b"none")
+        code = (code[:at] + NEVER + code[at + len(NEVER) :]).replace(
+            asterisk_identity.DEBIAN_VERSION_PART.encode(), b"none"
+        )
     copy = tmp_path / "asterisk" / "upstreams"
     copy.parent.mkdir()
     copy.write_bytes(code)
@@ -76,7 +78,7 @@ def numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_packets_that_overtake_each_other_are_put_in_order(upstreams: None, tmp_path: Path) -> None:
     async with always(tmp_path) as stage, stage.callers(2) as (ann, bob):
-        assert asterisk_identity.DEBIANS not in await stage.asterisk()
+        assert asterisk_identity.DEBIAN_VERSION_PART not in await stage.asterisk()
         await meet(stage, ann, bob, document=ROOM)
         ann.tone(A)
         await stage.hears(bob, A)

@@ -36,14 +36,14 @@ async def test_the_name_is_what_asterisk_says_as_soon_as_it_answers(monkeypatch:
     asterisk = Asterisk()
     asterisk.away = 3
     with capture_logs() as logged:
-        assert await asterisk_identity.name_of(asterisk) == "02:00:00:00:00:07"
+        assert await asterisk_identity.wait_for_entity_id(asterisk) == "02:00:00:00:00:07"
     assert asterisk.asked == 4 and len(logged) == 1, "logged once, not at each attempt"
 
 
 @pytest.mark.parametrize("entity_id", ["", "00:00:00:00:00:00"])
 async def test_an_asterisk_without_a_name_is_refused_with_a_sentence(entity_id: str):
     with pytest.raises(SettingsError, match=r"set entityid .* or set ARI_CONF_ASTERISK_NAME"):
-        await asterisk_identity.name_of(Asterisk(entity_id))
+        await asterisk_identity.wait_for_entity_id(Asterisk(entity_id))
 
 
 @pytest.mark.parametrize(("mark", "differs"), [("", True), ('{"token":"1.a","realm":"r2"}', True),
