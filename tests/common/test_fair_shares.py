@@ -77,7 +77,12 @@ async def test_who_gives_up_leaves_no_trace() -> None:
     await play.gives_up("a 1 x")
     assert play.order == ["a 1 x", "b 1 x"]
     await play.ends("b 1 x")
-    assert (shares._running, dict(shares._of_account), dict(shares._of_receiver), dict(shares._queues)) == (
+    assert (
+        shares._running,
+        dict(shares._running_by_account),
+        dict(shares._running_by_receiver),
+        dict(shares._queues),
+    ) == (
         0,
         {},
         {},
@@ -94,7 +99,7 @@ async def test_many_who_give_up_at_once_leave_no_trace() -> None:
     await asyncio.gather(*(play.gives_up(name) for name in ("a 1 x", "a 2 x", "b 2 x", "b 1 x", "c 1 x")))
     assert play.order == ["a 1 x", "b 1 x", "a 3 x"]
     await play.ends("a 3 x")
-    assert (shares._running, dict(shares._of_account), dict(shares._queues)) == (0, {}, {})
+    assert (shares._running, dict(shares._running_by_account), dict(shares._queues)) == (0, {}, {})
 
 
 async def test_one_more_than_may_wait_is_refused() -> None:
