@@ -12,19 +12,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ari_conf.asterisk_config.conf_text import without_passwords
-from ari_conf.asterisk_config.merge import has_transport, merged
+from ari_conf.asterisk_config.merge import build_merged, has_transport
 from ari_conf.asterisk_config.template_settings import (
     SETTINGS,
     Refused,
     Wanted,
-    head_of,
+    fill_named_template,
+    header_of,
+    list_templates,
     read_settings,
-    template,
-    templates,
 )
 
 USUAL_FOLDER = "/etc/asterisk"
-TOUCHED = ("acl", "ccss", "features", "manager", "pjproject", "res_http_media_cache", "udptl", "websocket_client")
+EMPTY_FILES = ("acl", "ccss", "features", "manager", "pjproject", "res_http_media_cache", "udptl", "websocket_client")
 """Names of files that are created empty: Asterisk then uses defaults, and it complains if the files are missing."""
 
 USAGE = """\
@@ -80,7 +80,7 @@ def _run(words: list[str]) -> int:
             raise Refused(f"option {words[0]} does not exist; see `--help`")
         options.add(words.pop(0))
     if "--print" in options:
-        return _print(words)
+        return _print_files(words)
     if not words:
         raise Refused("name the folder to write to, such as /etc/asterisk; see `--help`")
     folder, names = Path(words[0]).resolve(), words[1:]
@@ -88,16 +88,16 @@ def _run(words: list[str]) -> int:
     if "--merge" in options:
         if "--force" in options:
             raise Refused("`--force` is not allowed with `--merge`, which overwrites none of your files")
-        texts = merged(folder, names, wanted)
+        texts = build_merged(folder, names, wanted)
     else:
-        texts = whole(folder, names, wanted, force=bool(options & {"--force", "--diff"}))
+        texts = build_whole(folder, names, wanted, force=bool(options & {"--force", "--diff"}))
     if "--diff" in options:
-        print(difference(texts), end="")
+        print(format_difference(texts), end="")
         return 0
     changed = write(texts, folder)
     if "--merge" not in options and wanted.given["RUN_FOLDER"]:
         _make_run_folder(Path(wanted.given["RUN_FOLDER"]), folder)
-    for line in notes(wanted, folder, changed, merging="--merge" in options):
+    for line in list_notes(wanted, folder, changed, merging="--merge" in options):
         print(f"asterisk/configure: {line}", file=sys.stderr)
     return 0
 
@@ -109,24 +109,24 @@ def usage() -> str:
     return USAGE + "\n".join(lines) + "\n"
 
 
-def _print(names: list[str]) -> int:
+def _print_files(names: list[str]) -> int:
     if not names:
         raise Refused("name the files to print; see `--help`")
     wanted = read_settings(os.environ)
     wanted.values["ETC_FOLDER"] = USUAL_FOLDER
     for name in names:
         print(f"; {name} of Asterisk's folder, which is {USUAL_FOLDER} on most machines: the whole file.")
-        print(template(name, wanted), end="")
+        print(fill_named_template(name, wanted), end="")
     return 0
 
 
-def whole(folder: Path, names: list[str], wanted: Wanted, *, force: bool) -> dict[Path, str]:
+def build_whole(folder: Path, names: list[str], wanted: Wanted, *, force: bool) -> dict[Path, str]:
     wanted.values["ETC_FOLDER"] = str(folder)
     outbound = wanted.given["ARI_SOCKET"] == "outbound"
-    names = names or [name for name in templates() if outbound or name != "websocket_client.conf"]
+    names = names or [name for name in list_templates() if outbound or name != "websocket_client.conf"]
     texts = {}
     for name in names:
-        texts[folder / name] = head_of(folder / name) + template(name, wanted)
+        texts[folder / name] = header_of(folder / name) + fill_named_template(name, wanted)
         if not force and (folder / name).exists():
             raise Refused(
                 f"{folder / name} exists, so nothing was written: add to the existing configuration with `--merge`, or "
@@ -135,12 +135,12 @@ def whole(folder: Path, names: list[str], wanted: Wanted, *, force: bool) -> dic
     return texts
 
 
-def difference(texts: Mapping[Path, str]) -> str:
+def format_difference(texts: Mapping[Path, str]) -> str:
     parts = []
     for path, text in texts.items():
-        there = path.read_text(errors="surrogateescape") if path.exists() else ""
+        old_text = path.read_text(errors="surrogateescape") if path.exists() else ""
         lines = difflib.unified_diff(
-            without_passwords(there).splitlines(keepends=True),
+            without_passwords(old_text).splitlines(keepends=True),
             without_passwords(text).splitlines(keepends=True),
             str(path) if path.exists() else "/dev/null",
             str(path),
@@ -156,25 +156,25 @@ def write(texts: Mapping[Path, str], folder: Path) -> list[Path]:
     owner = folder.stat()
     changed = []
     for path, text in texts.items():
-        real = path.resolve()
-        there = real.read_text(errors="surrogateescape") if real.exists() else None
-        if there == text:
+        target = path.resolve()
+        old_text = target.read_text(errors="surrogateescape") if target.exists() else None
+        if old_text == text:
             continue
-        if real.parent != folder and not real.parent.exists():
-            real.parent.mkdir()
-            _give(real.parent, owner, 0o750)
-        new = real.with_name(real.name + ".new")
-        new.touch(0o640)
+        if target.parent != folder and not target.parent.exists():
+            target.parent.mkdir()
+            _set_owner_and_mode(target.parent, owner, 0o750)
+        temporary = target.with_name(target.name + ".new")
+        temporary.touch(0o640)
         # Asterisk usually runs as a user of its own, which owns the folder.
-        before = real.stat() if there is not None else None
-        _give(new, before or owner, before.st_mode & 0o777 if before else 0o640)
-        new.write_text(text, errors="surrogateescape")
-        new.replace(real)
+        old_stat = target.stat() if old_text is not None else None
+        _set_owner_and_mode(temporary, old_stat or owner, old_stat.st_mode & 0o777 if old_stat else 0o640)
+        temporary.write_text(text, errors="surrogateescape")
+        temporary.replace(target)
         changed.append(path)
     return changed
 
 
-def _give(path: Path, owner: os.stat_result, mode: int) -> None:
+def _set_owner_and_mode(path: Path, owner: os.stat_result, mode: int) -> None:
     path.chmod(mode)
     if os.geteuid() == 0:
         os.chown(path, owner.st_uid, owner.st_gid)
@@ -184,41 +184,41 @@ def _make_run_folder(run: Path, folder: Path) -> None:
     # Without recording/, Asterisk responds 500 to a request to record, and gives no reason.
     for name in ("run", "log", "spool/recording", "spool/tmp", "db"):
         (run / name).mkdir(parents=True, exist_ok=True)
-    for name in TOUCHED:
+    for name in EMPTY_FILES:
         (folder / f"{name}.conf").touch()
 
 
-def notes(wanted: Wanted, folder: Path, changed: list[Path], *, merging: bool) -> list[str]:
-    said = []
+def list_notes(wanted: Wanted, folder: Path, changed: list[Path], *, merging: bool) -> list[str]:
+    lines = []
     written = {path.name for path in changed}
     if merging:
         host = wanted.values["HTTP_HOST"].strip("[]")
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{wanted.values['HTTP_PORT']}{wanted.values.get('HTTP_PREFIX', '')}/ari"
         if not changed:
-            said.append(f"{folder} has all additions already; nothing was written")
+            lines.append(f"{folder} has all additions already; nothing was written")
         elif "modules.conf" in written:
-            said.append("now restart Asterisk, so that it loads the added modules")
+            lines.append("now restart Asterisk, so that it loads the added modules")
         else:
-            said.append("now run `asterisk -rx 'core reload'`, so that Asterisk reads the additions")
-        said.append(f"`ari-conf serve` reaches Asterisk with ARI_CONF_ARI_URL={url}")
-        said.append("send calls to ari_conf by Goto(ari_conf,${EXTEN},1), or use (ari_conf_calls) for your endpoints")
+            lines.append("now run `asterisk -rx 'core reload'`, so that Asterisk reads the additions")
+        lines.append(f"`ari-conf serve` reaches Asterisk with ARI_CONF_ARI_URL={url}")
+        lines.append("send calls to ari_conf by Goto(ari_conf,${EXTEN},1), or use (ari_conf_calls) for your endpoints")
         if not has_transport(folder):
-            said.append(
+            lines.append(
                 f"no call can arrive yet: {folder}/pjsip.conf has no transport; add a transport, such as [udp] with "
                 "type = transport, protocol = udp and bind = 0.0.0.0:5060, and restart Asterisk"
             )
-        return said
+        return lines
     if changed and not wanted.given["RUN_FOLDER"]:
-        said.append("now restart Asterisk")
-    if "pjsip.conf" in written and not wanted.holds & {"trunk", "phone", "anonymous"}:
-        said.append(
+        lines.append("now restart Asterisk")
+    if "pjsip.conf" in written and not wanted.conditions & {"trunk", "phone", "anonymous"}:
+        lines.append(
             "no caller is allowed yet: set ARI_CONF_TRUNK_MATCH or ARI_CONF_TRUNK_HOST for your provider, "
             "ARI_CONF_PHONE_USER for softphones, or ARI_CONF_ANONYMOUS=yes for everyone"
         )
-    if "anonymous" in wanted.holds and "loopback" not in wanted.holds:
-        said.append(
+    if "anonymous" in wanted.conditions and "loopback" not in wanted.conditions:
+        lines.append(
             f"anyone who reaches {wanted.given['SIP_BIND']} may call, and each call requests the answer URL: "
             "let a firewall restrict access"
         )
-    return said
+    return lines

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ari_conf.asterisk_config.conf_text import filled
+from ari_conf.asterisk_config.conf_text import fill_template
 
 TEMPLATES = Path(__file__).parents[2] / "asterisk"
 CODECS = {"ulaw": "", "alaw": "", "g722": "", "gsm": "gsm", "opus": "opus"}
 """Allowed codec of ARI_CONF_CODECS -> condition that it fulfills in the templates, or ""."""
 PRIVATE_NETWORKS = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,127.0.0.0/8"
-SHORTEST_PASSWORD = 12
+MIN_PASSWORD_CHARACTERS = 12
 """Minimum number of characters of a phone password, which every host that reaches the SIP port may try to guess."""
 SETTINGS: dict[str, tuple[str, str]] = {
     "ARI_PASSWORD": ("", "ARI's password; required"),
@@ -50,7 +50,7 @@ SETTINGS: dict[str, tuple[str, str]] = {
     ),
     "TRUNK_TRUST_ID": ("no", "yes: the caller's number is taken from the provider's P-Asserted-Identity"),
     "PHONE_USER": ("", "account that softphones log in with, to call"),
-    "PHONE_PASSWORD": ("", f"password of ARI_CONF_PHONE_USER, of {SHORTEST_PASSWORD} characters or more"),
+    "PHONE_PASSWORD": ("", f"password of ARI_CONF_PHONE_USER, of {MIN_PASSWORD_CHARACTERS} characters or more"),
     "ANONYMOUS": ("no", "yes: anyone who reaches ARI_CONF_SIP_BIND may call, without any account"),
     "MAX_CALLS": ("1000", "maximum number of concurrent calls; at most a quarter of the RTP ports"),
     "ACCOUNT": ("demo", "account of calls for which the dialplan names no other"),
@@ -81,7 +81,7 @@ class Wanted:
     given: Mapping[str, str]
     """Settings by name, including defaults."""
     values: dict[str, str] = field(default_factory=dict)
-    holds: set[str] = field(default_factory=set)
+    conditions: set[str] = field(default_factory=set)
     explicit: frozenset[str] = frozenset()
     """Names of the settings that the environment sets."""
 
@@ -104,28 +104,28 @@ def read_settings(environment: Mapping[str, str]) -> Wanted:
     if given["ARI_USER"] == "general":
         raise Refused("ARI_CONF_ARI_USER must not be general: ari.conf has a section of that name")
     wanted = Wanted(given, dict(given), {"alone"}, explicit)
-    _http(wanted)
-    _sip(wanted)
-    _audio(wanted)
-    _trunk(wanted)
-    _phone(wanted)
-    _limits(wanted)
+    _add_http(wanted)
+    _add_sip(wanted)
+    _add_audio(wanted)
+    _add_trunk(wanted)
+    _add_phone(wanted)
+    _add_limits(wanted)
     if given["ANONYMOUS"] == "yes":
-        wanted.holds.add("anonymous")
+        wanted.conditions.add("anonymous")
     if given["ARI_SOCKET"] == "outbound":
-        wanted.holds.add("outbound")
+        wanted.conditions.add("outbound")
     wanted.values["WEBSOCKET_URI"] = given["WEBSOCKET_URI"] or f"ws://{given['ARI_LISTEN']}/ari"
     run = Path(given["RUN_FOLDER"]) if given["RUN_FOLDER"] else None
-    usual = {"RUN": "run", "LOG": "log", "SPOOL": "spool", "DB": "lib"}
-    for name, place in usual.items():
+    default_folders = {"RUN": "run", "LOG": "log", "SPOOL": "spool", "DB": "lib"}
+    for name, place in default_folders.items():
         wanted.values[f"{name}_FOLDER"] = str(run / name.lower()) if run else f"/var/{place}/asterisk"
     wanted.values |= {f"SECTION_{name.upper()}": f"[{name}]" for name in SECTIONS}
-    wanted.holds |= {"own_log", "enabled", "bindaddr", "bindport", "sessionlimit", "session_keep_alive"}
-    wanted.holds |= {"websocket_write_timeout", "maxcalls", "maxfiles", "mindtmfduration"}
+    wanted.conditions |= {"own_log", "enabled", "bindaddr", "bindport", "sessionlimit", "session_keep_alive"}
+    wanted.conditions |= {"websocket_write_timeout", "maxcalls", "maxfiles", "mindtmfduration"}
     return wanted
 
 
-def _host_port(name: str, text: str) -> tuple[str, str]:
+def _parse_host_port(name: str, text: str) -> tuple[str, str]:
     """Return the host, without brackets, and the port. Raises Refused."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -134,7 +134,7 @@ def _host_port(name: str, text: str) -> tuple[str, str]:
     return host, port
 
 
-def _address(name: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _parse_address(name: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     try:
         return ipaddress.ip_address(text)
     except ValueError:
@@ -143,13 +143,13 @@ def _address(name: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Addr
         ) from None
 
 
-def _networks(name: str, text: str, *, names: bool = False) -> list[str]:
+def _parse_networks(name: str, text: str, *, allow_names: bool = False) -> list[str]:
     found = [part.strip() for part in text.split(",") if part.strip()]
     for part in found:
         try:
             ipaddress.ip_network(part, strict=False)
         except ValueError:
-            if not names or not re.fullmatch(r"[A-Za-z0-9.-]+", part) or re.fullmatch(r"[0-9.]+", part):
+            if not allow_names or not re.fullmatch(r"[A-Za-z0-9.-]+", part) or re.fullmatch(r"[0-9.]+", part):
                 raise Refused(
                     f"ARI_CONF_{name} must be addresses and networks separated by commas, such as 203.0.113.0/24, "
                     f"not {part}"
@@ -157,14 +157,14 @@ def _networks(name: str, text: str, *, names: bool = False) -> list[str]:
     return found
 
 
-def _http(wanted: Wanted) -> None:
-    wanted.values["HTTP_HOST"], wanted.values["HTTP_PORT"] = _host_port("HTTP_BIND", wanted.given["HTTP_BIND"])
+def _add_http(wanted: Wanted) -> None:
+    wanted.values["HTTP_HOST"], wanted.values["HTTP_PORT"] = _parse_host_port("HTTP_BIND", wanted.given["HTTP_BIND"])
 
 
-def _sip(wanted: Wanted) -> None:
+def _add_sip(wanted: Wanted) -> None:
     given = wanted.given
-    binds = [_host_port("SIP_BIND", text.strip()) for text in given["SIP_BIND"].split(",")]
-    addresses = [_address("SIP_BIND", host) for host, _ in binds]
+    binds = [_parse_host_port("SIP_BIND", text.strip()) for text in given["SIP_BIND"].split(",")]
+    addresses = [_parse_address("SIP_BIND", host) for host, _ in binds]
     protocols = [text.strip() for text in given["SIP_PROTOCOLS"].split(",")]
     if wrong := [text for text in protocols if text not in ("udp", "tcp", "tls")]:
         raise Refused(f"ARI_CONF_SIP_PROTOCOLS may name udp, tcp and tls, not {wrong[0]}")
@@ -173,10 +173,10 @@ def _sip(wanted: Wanted) -> None:
             raise Refused(
                 "tls needs ARI_CONF_TLS_CERTIFICATE and ARI_CONF_TLS_KEY: files that Asterisk's user can read"
             )
-        _host_port("TLS_PORT", f"host:{given['TLS_PORT']}")
+        _parse_host_port("TLS_PORT", f"host:{given['TLS_PORT']}")
     if given["EXTERNAL_ADDRESS"] and not re.fullmatch(r"[A-Za-z0-9.:-]+", given["EXTERNAL_ADDRESS"]):
         raise Refused(f"ARI_CONF_EXTERNAL_ADDRESS must be an address or a name, not {given['EXTERNAL_ADDRESS']}")
-    networks = _networks("LOCAL_NETWORKS", given["LOCAL_NETWORKS"])
+    networks = _parse_networks("LOCAL_NETWORKS", given["LOCAL_NETWORKS"])
     blocks = []
     for number, (address, (_, port)) in enumerate(zip(addresses, binds, strict=True), 1):
         for protocol in protocols:
@@ -195,20 +195,20 @@ def _sip(wanted: Wanted) -> None:
             blocks.append("\n".join(lines))
     wanted.values["TRANSPORTS"] = "\n\n".join(blocks)
     if any(address.version == 6 for address in addresses):
-        wanted.holds.add("ipv6")
+        wanted.conditions.add("ipv6")
     if all(address.is_loopback for address in addresses):
-        wanted.holds.add("loopback")
+        wanted.conditions.add("loopback")
     if given["MEDIA_ADDRESS"]:
-        if _address("MEDIA_ADDRESS", given["MEDIA_ADDRESS"]).is_unspecified:
+        if _parse_address("MEDIA_ADDRESS", given["MEDIA_ADDRESS"]).is_unspecified:
             raise Refused("ARI_CONF_MEDIA_ADDRESS must be an address that callers can send to, or empty")
-        wanted.holds.add("media_address")
+        wanted.conditions.add("media_address")
     elif len(addresses) == 1 and addresses[0].version == 4 and not addresses[0].is_unspecified:
         wanted.values["MEDIA_ADDRESS"] = str(addresses[0])
-        wanted.holds.add("media_address")
+        wanted.conditions.add("media_address")
     # Otherwise Asterisk names the address from which it reaches the caller.
 
 
-def _audio(wanted: Wanted) -> None:
+def _add_audio(wanted: Wanted) -> None:
     given = wanted.given
     codecs = [text.strip() for text in given["CODECS"].split(",")]
     if wrong := [text for text in codecs if text not in CODECS]:
@@ -216,16 +216,16 @@ def _audio(wanted: Wanted) -> None:
             f"ARI_CONF_CODECS may name {', '.join(CODECS)}, not {wrong[0]}: Debian's Asterisk can't translate others"
         )
     wanted.values["CODECS"] = ",".join(codecs)
-    wanted.holds |= {CODECS[codec] for codec in codecs} - {""}
+    wanted.conditions |= {CODECS[codec] for codec in codecs} - {""}
     if given["SRTP"] != "no":
-        wanted.holds.add("srtp")
+        wanted.conditions.add("srtp")
     if given["SRTP"] == "optional":
-        wanted.holds.add("srtp_optional")
+        wanted.conditions.add("srtp_optional")
     if given["QOS"] == "yes":
-        wanted.holds.add("qos")
+        wanted.conditions.add("qos")
 
 
-def _trunk(wanted: Wanted) -> None:
+def _add_trunk(wanted: Wanted) -> None:
     given = wanted.given
     host, user = given["TRUNK_HOST"], given["TRUNK_USER"]
     if host and not re.fullmatch(r"[A-Za-z0-9.-]+(:[0-9]+)?", host):
@@ -234,36 +234,36 @@ def _trunk(wanted: Wanted) -> None:
         raise Refused("ARI_CONF_TRUNK_USER needs ARI_CONF_TRUNK_PASSWORD and ARI_CONF_TRUNK_HOST: all three, or none")
     if not host and not given["TRUNK_MATCH"]:
         return
-    wanted.holds.add("trunk")
+    wanted.conditions.add("trunk")
     name, _, _ = host.partition(":")
-    match = _networks("TRUNK_MATCH", given["TRUNK_MATCH"] or name, names=True)
+    match = _parse_networks("TRUNK_MATCH", given["TRUNK_MATCH"] or name, allow_names=True)
     wanted.values["TRUNK_MATCH"] = "\n".join(f"match = {part}" for part in match)
     if given["TRUNK_TRUST_ID"] == "yes":
-        wanted.holds.add("trunk_trust_id")
+        wanted.conditions.add("trunk_trust_id")
     if user:
-        wanted.holds.add("trunk_user")
+        wanted.conditions.add("trunk_user")
         protocol = "" if given["TRUNK_PROTOCOL"] == "udp" else rf"\;transport={given['TRUNK_PROTOCOL']}"
         wanted.values["TRUNK_SERVER"] = f"sip:{host}{protocol}"
         wanted.values["TRUNK_CLIENT"] = f"sip:{user if '@' in user else f'{user}@{name}'}"
         wanted.values["TRUNK_CONTACT"] = user.partition("@")[0]
 
 
-def _phone(wanted: Wanted) -> None:
+def _add_phone(wanted: Wanted) -> None:
     user, password = wanted.given["PHONE_USER"], wanted.given["PHONE_PASSWORD"]
     if not user and not password:
         return
-    if not user or len(password) < SHORTEST_PASSWORD:
+    if not user or len(password) < MIN_PASSWORD_CHARACTERS:
         raise Refused(
-            f"ARI_CONF_PHONE_USER needs ARI_CONF_PHONE_PASSWORD, of {SHORTEST_PASSWORD} characters or more; "
+            f"ARI_CONF_PHONE_USER needs ARI_CONF_PHONE_PASSWORD, of {MIN_PASSWORD_CHARACTERS} characters or more; "
             "for example the output of `openssl rand -hex 16`"
         )
-    taken = {"global", "system", "anonymous", "udp", "tcp", "tls"}
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", user) or user in taken or user.startswith("ari_conf"):
+    reserved = {"global", "system", "anonymous", "udp", "tcp", "tls"}
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", user) or user in reserved or user.startswith("ari_conf"):
         raise Refused(f"ARI_CONF_PHONE_USER must be a name of letters and digits, such as phone, not {user}")
-    wanted.holds.add("phone")
+    wanted.conditions.add("phone")
 
 
-def _limits(wanted: Wanted) -> None:
+def _add_limits(wanted: Wanted) -> None:
     given = wanted.given
     ports = re.fullmatch(r"([0-9]+)-([0-9]+)", given["RTP_PORTS"])
     if not ports:
@@ -283,22 +283,22 @@ def _limits(wanted: Wanted) -> None:
     wanted.values |= {"RTP_START": ports[1], "RTP_END": ports[2]}
 
 
-def templates() -> list[str]:
+def list_templates() -> list[str]:
     return sorted(path.name for path in TEMPLATES.glob("*.conf"))
 
 
-def template(name: str, wanted: Wanted) -> str:
-    if name not in templates():
-        raise Refused(f"{name} does not exist; the files are: {' '.join(templates())}")
-    if name == "pjsip.conf" and "trunk_user" in wanted.holds:
-        protocol, ours = wanted.given["TRUNK_PROTOCOL"], wanted.given["SIP_PROTOCOLS"]
-        if protocol not in map(str.strip, ours.split(",")):
+def fill_named_template(name: str, wanted: Wanted) -> str:
+    if name not in list_templates():
+        raise Refused(f"{name} does not exist; the files are: {' '.join(list_templates())}")
+    if name == "pjsip.conf" and "trunk_user" in wanted.conditions:
+        protocol, protocols = wanted.given["TRUNK_PROTOCOL"], wanted.given["SIP_PROTOCOLS"]
+        if protocol not in map(str.strip, protocols.split(",")):
             raise Refused(
-                f"ARI_CONF_TRUNK_PROTOCOL={protocol} needs {protocol} in ARI_CONF_SIP_PROTOCOLS, which is {ours}: "
+                f"ARI_CONF_TRUNK_PROTOCOL={protocol} needs {protocol} in ARI_CONF_SIP_PROTOCOLS, which is {protocols}: "
                 "without a transport for it Asterisk can't register"
             )
-    return filled((TEMPLATES / name).read_text(), wanted.values, wanted.holds)
+    return fill_template((TEMPLATES / name).read_text(), wanted.values, wanted.conditions)
 
 
-def head_of(path: Path) -> str:
+def header_of(path: Path) -> str:
     return f"; {path}, written whole by asterisk/configure of ari_conf.\n"
