@@ -63,7 +63,7 @@ def main() -> int:
 async def _run(folder: Path) -> None:
     progress = Progress()
     system = LocalSystem(folder, {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"})
-    progress.line(f"starting {', '.join(system.parts)}, all on free ports of 127.0.0.1 …")
+    progress.line(f"starting {', '.join(system.components)}, all on free ports of 127.0.0.1 …")
     async with system, Switchboard(3) as phones:
         callers = progress.callers = make_callers(list(phones))
         documents = {caller.number: caller.document for caller in callers}

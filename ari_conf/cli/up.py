@@ -56,7 +56,7 @@ def until_stopped(work: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _run(system: LocalSystem) -> None:
-    say(f"Starting {', '.join(system.parts)} …", style="dim")
+    say(f"Starting {', '.join(system.components)} …", style="dim")
     async with system:
         _introduce(system)
         try:
@@ -68,7 +68,7 @@ async def _run(system: LocalSystem) -> None:
 def _introduce(system: LocalSystem) -> None:
     settings = system.settings
     say("")
-    if "asterisk" in system.parts:
+    if "asterisk" in system.components:
         _introduce_numbers(system)
     say_of("Account    ", f"{system.account}, {_token(system)}")
     say_of("Dashboard  ", f"{settings.public_url}/  (log in with the account and its token)")
@@ -119,7 +119,7 @@ def _token(system: LocalSystem) -> str:
 
 async def _show_logs(system: LocalSystem) -> None:
     read = line_formatter(console.is_terminal) if console.is_terminal else visible
-    places = {part: system.process(part).log_start for part in OURS if part in system.parts}
+    places = {part: system.process(part).log_start for part in OURS if part in system.components}
     while True:
         for part, place in places.items():
             places[part] = _show(system.log(part), place, part, read)

@@ -22,14 +22,14 @@ from functools import cache
 from pathlib import Path
 
 from ari_conf.errors import SetupFailed
-from ari_conf.local.processes import READY_S, free_port
+from ari_conf.local.processes import READY_TIMEOUT_S, free_port
 
 SCRIPTS = Path(__file__).parents[2] / "asterisk"
 DEFAULT_ROOT = Path(__file__).parents[2] / ".local" / "asterisk"
-OLDEST = 20
+MIN_VERSION = 20
 RTP_PORTS = 4000
 SUDO = ("sudo", "-n")
-ENDS_WITH_ITS_INPUT = """
+END_WITH_INPUT_SCRIPT = """
 exec 3<&0
 "$@" </dev/null & child=$!
 (read -r _ <&3; kill "$child") & reader=$!
@@ -46,11 +46,15 @@ def find(root: Path = DEFAULT_ROOT) -> str:
     """
     if (root / ".complete").exists():
         return f"root {root}"
-    version = subprocess.run(["asterisk", "-V"], capture_output=True, text=True).stdout if _has("asterisk") else ""
+    version = (
+        subprocess.run(["asterisk", "-V"], capture_output=True, text=True).stdout if _is_installed("asterisk") else ""
+    )
     number = version.removeprefix("Asterisk ").partition(".")[0]
-    if number.isdigit() and int(number) >= OLDEST:
+    if number.isdigit() and int(number) >= MIN_VERSION:
         return "native"
-    raise SetupFailed(f"no Asterisk {OLDEST} or newer was found on the PATH or in {root}; run `asterisk/get {root}`")
+    raise SetupFailed(
+        f"no Asterisk {MIN_VERSION} or newer was found on the PATH or in {root}; run `asterisk/get {root}`"
+    )
 
 
 def install(root: Path = DEFAULT_ROOT) -> str:
@@ -116,40 +120,40 @@ class LocalAsterisk:
     def recordings(self) -> Path:
         return self.folder / "spool" / "recording"
 
-    def start(self, patience: float = READY_S) -> None:
-        """Start Asterisk and wait until it accepts requests and calls, at most `patience` seconds.
+    def start(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Start Asterisk and wait until it accepts requests and calls, at most `timeout_s` seconds.
 
         Raises SetupFailed with the end of its log if it ends or is not ready in time.
         """
-        if self.by_sudo and not _sudo_works():
+        if self.uses_sudo and not _is_sudo_usable():
             raise SetupFailed(
                 "Asterisk could not be started: it needs root, since this kernel does not let users create "
                 "namespaces, and sudo asks for a password or is not installed; run `sudo -v` in this terminal first, "
-                f"or install Asterisk {OLDEST} or newer, which needs no root"
+                f"or install Asterisk {MIN_VERSION} or newer, which needs no root"
             )
         self._configure()
         with (self.folder / "log" / "output.log").open("ab") as output:
             self.process = subprocess.Popen(
-                self._kept("asterisk", "-f", "-C", str(self.folder / "etc" / "asterisk.conf")),
-                stdin=subprocess.PIPE if self.by_sudo else subprocess.DEVNULL,
+                self._long_running_command("asterisk", "-f", "-C", str(self.folder / "etc" / "asterisk.conf")),
+                stdin=subprocess.PIPE if self.uses_sudo else subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 # Ctrl-C must reach only this process, which stops its children in order. With sudo, a new session would
                 # make sudo ask for the password again.
-                start_new_session=not self.by_sudo,
-                process_group=0 if self.by_sudo else None,
+                start_new_session=not self.uses_sudo,
+                process_group=0 if self.uses_sudo else None,
             )
-        deadline = time.monotonic() + patience
-        while not self._ready():
+        deadline = time.monotonic() + timeout_s
+        while not self._is_ready():
             if self.process.poll() is not None:
-                raise SetupFailed(f"Asterisk ended during its start; {self._last_words()}")
+                raise SetupFailed(f"Asterisk ended during its start; {self._log_tail()}")
             if time.monotonic() > deadline:
                 self.stop()
-                raise SetupFailed(f"Asterisk was not ready after {patience:g} s; {self._last_words()}")
+                raise SetupFailed(f"Asterisk was not ready after {timeout_s:g} s; {self._log_tail()}")
             time.sleep(0.05)
 
-    def stop(self, patience: float = 5.0) -> None:
-        """Stop Asterisk and its calls: SIGTERM, and SIGKILL if it has not ended after `patience` seconds."""
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Stop Asterisk and its calls: SIGTERM, and SIGKILL if it has not ended after `timeout_s` seconds."""
         if self.process is None or self.process.poll() is not None:
             return
         if self.process.stdin is not None:
@@ -159,7 +163,7 @@ class LocalAsterisk:
             with suppress(PermissionError):
                 self.process.send_signal(number)
             try:
-                self.process.wait(patience)
+                self.process.wait(timeout_s)
                 return
             except subprocess.TimeoutExpired:
                 continue
@@ -167,23 +171,23 @@ class LocalAsterisk:
     def command(self, *words: str) -> list[str]:
         """Return the command that runs a program of that system (asterisk, sipp) with `folder` under the same path."""
         # Asterisk must not outlive this process, however that ends.
-        bound = ["setpriv", "--pdeathsig", "TERM"] if _has("setpriv") else []
+        bound = ["setpriv", "--pdeathsig", "TERM"] if _is_installed("setpriv") else []
         if self.where == "native":
             return [*bound, *words]
         root = self.where.removeprefix("root ")
-        sudo = SUDO if self.by_sudo else ()
+        sudo = SUDO if self.uses_sudo else ()
         return [*sudo, *bound, _script("run-in"), root, str(self.folder), *words]
 
-    def _kept(self, *words: str) -> list[str]:
+    def _long_running_command(self, *words: str) -> list[str]:
         """Return the command of a long-running program. With sudo it ends with its input (sudo may ask again later)."""
         command = self.command(*words)
-        if not self.by_sudo:
+        if not self.uses_sudo:
             return command
-        return [*SUDO, "bash", "-c", ENDS_WITH_ITS_INPUT, "asterisk", *command[len(SUDO) :]]
+        return [*SUDO, "bash", "-c", END_WITH_INPUT_SCRIPT, "asterisk", *command[len(SUDO) :]]
 
     @property
-    def by_sudo(self) -> bool:
-        return self.where != "native" and os.geteuid() != 0 and not _may_make_namespaces()
+    def uses_sudo(self) -> bool:
+        return self.where != "native" and os.geteuid() != 0 and not _can_create_namespaces()
 
     def version(self) -> str:
         """Return the output of `asterisk -V`."""
@@ -231,7 +235,7 @@ class LocalAsterisk:
         with (self.folder / "etc" / "asterisk.conf").open("a") as options:
             options.write(f"entityid = {self.entity_id}\n")
 
-    def _ready(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             self.ask("GET", "/asterisk/modules/chan_pjsip.so")
         except OSError:
@@ -246,7 +250,7 @@ class LocalAsterisk:
             except OSError:
                 return False
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         for path in (self.folder / "log" / "output.log", self.log_file):
             if path.exists() and (text := path.read_text(errors="replace").strip()):
                 return f"the end of {path}: " + " | ".join(text.splitlines()[-3:])
@@ -279,7 +283,7 @@ def _options(host: str, sip_port: int, port: int) -> bytes:
     return "\r\n".join(lines).encode()
 
 
-def _sudo_works() -> bool:
+def _is_sudo_usable() -> bool:
     try:
         return subprocess.run([*SUDO, "true"], capture_output=True).returncode == 0
     except OSError:
@@ -287,7 +291,7 @@ def _sudo_works() -> bool:
 
 
 @cache
-def _may_make_namespaces() -> bool:
+def _can_create_namespaces() -> bool:
     try:
         command = ["unshare", "--user", "--map-root-user", "--mount", "true"]
         return subprocess.run(command, capture_output=True).returncode == 0
@@ -295,7 +299,7 @@ def _may_make_namespaces() -> bool:
         return False
 
 
-def _has(program: str) -> bool:
+def _is_installed(program: str) -> bool:
     return shutil.which(program) is not None
 
 

@@ -20,10 +20,10 @@ from ari_conf.errors import SetupFailed
 Ready = Callable[["Process"], bool]
 """A function that returns true once the program is ready; it is polled until then."""
 
-LOOK_AGAIN = 0.02
+POLL_INTERVAL_S = 0.02
 """Seconds between polls: a program sends no notification when it opens its port or writes to its log."""
 
-READY_S = 90.0
+READY_TIMEOUT_S = 90.0
 """Seconds after which a program that runs but is not ready has failed. A worker runs at low priority, and needs half a
 minute on a busy machine. A program that ends is detected immediately."""
 
@@ -44,7 +44,7 @@ class Process:
         return self.popen.pid
 
     @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         return self.popen.poll() is None
 
     @property
@@ -113,7 +113,7 @@ async def start(
     log: Path,
     *,
     ready: Ready = immediately,
-    deadline: float = READY_S,
+    deadline: float = READY_TIMEOUT_S,
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> Process:
@@ -138,7 +138,7 @@ async def start(
                 cwd=folder,
                 # A session of its own, so that Ctrl-C reaches only this process, which stops the components in order.
                 start_new_session=True,
-                preexec_fn=lambda: _end_with(parent),
+                preexec_fn=lambda: _end_with_parent(parent),
             )
         except OSError as error:
             raise SetupFailed(f"{name} could not be started: {error.strerror}: {command[0]}") from None
@@ -153,7 +153,7 @@ async def start(
 
 async def stop(process: Process, *, grace: float = 10.0) -> None:
     """Send SIGTERM to the process, and after `grace` seconds SIGKILL to it and its children."""
-    if process.running:
+    if process.is_running:
         process.popen.terminate()
     if not await wait_ended(process, within=grace):
         kill(process)
@@ -162,7 +162,7 @@ async def stop(process: Process, *, grace: float = 10.0) -> None:
 
 def kill(process: Process) -> None:
     """Send SIGKILL to the process and its children immediately, as in a crash."""
-    if process.running:
+    if process.is_running:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.popen.wait()
@@ -170,22 +170,22 @@ def kill(process: Process) -> None:
 
 async def wait_ended(process: Process, *, within: float) -> bool:
     end = time.monotonic() + within
-    while process.running and time.monotonic() < end:  # noqa: ASYNC110
-        await asyncio.sleep(LOOK_AGAIN)
-    return not process.running
+    while process.is_running and time.monotonic() < end:  # noqa: ASYNC110
+        await asyncio.sleep(POLL_INTERVAL_S)
+    return not process.is_running
 
 
 async def _wait_until_ready(process: Process, ready: Ready, deadline: float) -> None:
     end = time.monotonic() + deadline
     while not ready(process):
-        code, late = process.popen.poll(), time.monotonic() > end
-        if code is not None or late:
-            what = f"was not ready after {deadline:.0f} s" if code is None else f"ended with code {code}"
-            raise SetupFailed(f"{process.name} {what}; the end of {process.log}:\n{process.log_tail()}")
-        await asyncio.sleep(LOOK_AGAIN)
+        code, is_late = process.popen.poll(), time.monotonic() > end
+        if code is not None or is_late:
+            failure = f"was not ready after {deadline:.0f} s" if code is None else f"ended with code {code}"
+            raise SetupFailed(f"{process.name} {failure}; the end of {process.log}:\n{process.log_tail()}")
+        await asyncio.sleep(POLL_INTERVAL_S)
 
 
-def _end_with(parent: int) -> None:
+def _end_with_parent(parent: int) -> None:
     """Ask the kernel, in the child, to send SIGTERM when the parent ends, even if the parent is killed."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:

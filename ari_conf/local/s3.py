@@ -16,12 +16,12 @@ from ari_conf.local.processes import Process
 
 SERVERS = ("master", "volume", "filer", "admin")
 """Servers inside SeaweedFS, each with a port and a gRPC port on loopback."""
-SIGNED = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
+SIGNING_SECTIONS = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
 """Sections of security.toml. Each restricts HTTP operations to requests that SeaweedFS itself has signed, because other
 users of the machine reach these ports too."""
-TRIES = 3
+MAX_ATTEMPTS = 3
 """Number of attempts, each with other ports: another program may take a port after this process has found it free."""
-TAKEN = "Port allocation failed"
+PORT_TAKEN = "Port allocation failed"
 """Text that SeaweedFS logs if a port is taken."""
 
 
@@ -37,12 +37,12 @@ async def start(folder: Path, port: int, bucket: str, access_key: str, secret_ke
     # SeaweedFS reads it from its working directory.
     security = folder / "security.toml"
     security.touch(mode=0o600)
-    security.write_text(_security())
-    for left in reversed(range(TRIES)):
+    security.write_text(_security_text())
+    for attempts_left in reversed(range(MAX_ATTEMPTS)):
         try:
             return await _start(folder, port, bucket, keys, log)
         except SetupFailed as failed:
-            if not left or TAKEN not in str(failed):
+            if not attempts_left or PORT_TAKEN not in str(failed):
                 raise
     raise AssertionError("the last try returns or raises")
 
@@ -77,9 +77,9 @@ def program() -> str:
     )
 
 
-def _security() -> str:
+def _security_text() -> str:
     """Return security.toml with random keys, which only SeaweedFS reads."""
-    return "".join(f'[{part}]\nkey = "{secrets.token_hex(32)}"\n' for part in SIGNED)
+    return "".join(f'[{part}]\nkey = "{secrets.token_hex(32)}"\n' for part in SIGNING_SECTIONS)
 
 
 def _keys(access_key: str, secret_key: str) -> dict[str, object]:

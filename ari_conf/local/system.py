@@ -62,7 +62,7 @@ class LocalSystem:
         self,
         folder: Path,
         configured: Mapping[str, str] | None = None,
-        parts: tuple[str, ...] = COMPONENTS,
+        components: tuple[str, ...] = COMPONENTS,
         *,
         usual_ports: bool = False,
         answer_url: str | None = None,
@@ -79,17 +79,19 @@ class LocalSystem:
         self._listen = _own_address(listen)
         self.folder = folder.resolve()
         self._configured = dict(configured or {})
-        self.parts = tuple(part for part in parts if CONFIGURED_BY.get(part) not in self._configured)
+        self.components = tuple(
+            component for component in components if CONFIGURED_BY.get(component) not in self._configured
+        )
         self._usual_ports = usual_ports
         self._running: dict[str, Process] = {}
-        self._asterisk = self._own_asterisk() if "asterisk" in self.parts else None
+        self._asterisk = self._own_asterisk() if "asterisk" in self.components else None
         self._lock: IO[str] | None = None
         self.account = ""
         """Auth ID of the account of calls: demo, or else the first account; empty until the system has started."""
         self.values = self._defaults() | self._configured
         """The ARI_CONF_ variables of the components."""
         if answer_url is not None:
-            self._allow(answer_url)
+            self._allow_host_of(answer_url)
         self.settings: Settings = from_environment(self.values)
 
     async def __aenter__(self) -> LocalSystem:
@@ -117,38 +119,38 @@ class LocalSystem:
         """Return whether only this machine reaches the system."""
         return self._listen.startswith("127.")
 
-    def log(self, part: str) -> Path:
-        if part == "asterisk" and self._asterisk:
+    def log(self, component: str) -> Path:
+        if component == "asterisk" and self._asterisk:
             return self._asterisk.log_file
-        return self.folder / "logs" / f"{part}.log"
+        return self.folder / "logs" / f"{component}.log"
 
-    def process(self, part: str) -> Process:
-        return self._running[part]
+    def process(self, component: str) -> Process:
+        return self._running[component]
 
     def exited_processes(self) -> list[Process]:
         """Return the processes that were started and have ended."""
-        return [process for process in self._running.values() if not process.running]
+        return [process for process in self._running.values() if not process.is_running]
 
-    async def start(self, part: str) -> Process:
+    async def start(self, component: str) -> Process:
         """Start a component and wait until it is ready. Raises SetupFailed."""
-        self._running[part] = process = await self._starters()[part]()
+        self._running[component] = process = await self._start_functions()[component]()
         return process
 
-    async def stop(self, part: str) -> None:
-        process = self._running.pop(part)
-        if part == "asterisk" and self._asterisk:
+    async def stop(self, component: str) -> None:
+        process = self._running.pop(component)
+        if component == "asterisk" and self._asterisk:
             await asyncio.to_thread(self._asterisk.stop)
         else:
             await processes.stop(process)
 
-    async def kill(self, part: str) -> None:
+    async def kill(self, component: str) -> None:
         """Kill a component with SIGKILL, as in a crash."""
-        processes.kill(self._running.pop(part))
+        processes.kill(self._running.pop(component))
 
     async def stop_all(self) -> None:
-        for part in reversed(COMPONENTS):
-            if part in self._running:
-                await self.stop(part)
+        for component in reversed(COMPONENTS):
+            if component in self._running:
+                await self.stop(component)
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -172,7 +174,7 @@ class LocalSystem:
         # The folder contains tokens, recordings and logs.
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._close_to_others()
+            self._restrict_access()
             self._lock = (self.folder / "lock").open("w")
         except OSError as error:
             raise SetupFailed(
@@ -186,7 +188,7 @@ class LocalSystem:
                 f"another system is running in {self.folder}: stop it, or choose another folder by `--folder`"
             ) from None
 
-    def _close_to_others(self) -> None:
+    def _restrict_access(self) -> None:
         """Close the folder to other users. Raises SetupFailed if it has other files, which may be meant for them."""
         if not self.folder.stat().st_mode & 0o077:
             return
@@ -198,37 +200,37 @@ class LocalSystem:
         self.folder.chmod(0o700)
 
     async def _start_all(self) -> None:
-        async def those(*parts: str) -> None:
+        async def start_components(*components: str) -> None:
             async with asyncio.TaskGroup() as group:
-                for part in parts:
-                    if part in self.parts:
-                        group.create_task(self.start(part))
+                for component in components:
+                    if component in self.components:
+                        group.create_task(self.start(component))
 
-        async def redis_and_its_users() -> None:
-            await those("redis")
+        async def start_redis_and_its_users() -> None:
+            await start_components("redis")
             # Asterisk starts after the account exists, because its dialplan names the account.
-            record = await asyncio.to_thread(_an_account, self.settings, self._answer_url)
+            record = await asyncio.to_thread(_get_or_create_account, self.settings, self._answer_url)
             self.account = record.auth_id
-            await asyncio.to_thread(self._allow_kept, record.answer_url)
-            await those("asterisk", "worker", "serve", "web")
+            await asyncio.to_thread(self._allow_saved_answer_url, record.answer_url)
+            await start_components("asterisk", "worker", "serve", "web")
 
         if self._asterisk is not None:
-            await asyncio.to_thread(self._get_asterisk, self._asterisk)
+            await asyncio.to_thread(self._prepare_asterisk, self._asterisk)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(those("s3"))
-                group.create_task(redis_and_its_users())
+                group.create_task(start_components("s3"))
+                group.create_task(start_redis_and_its_users())
         except* SetupFailed as failed:
             raise _first_failure(failed) from None
 
-    def _get_asterisk(self, own: asterisk.LocalAsterisk) -> None:
-        own.where = own.where or _an_asterisk()
+    def _prepare_asterisk(self, own: asterisk.LocalAsterisk) -> None:
+        own.where = own.where or _find_or_install_asterisk()
         own.folder.mkdir(parents=True, exist_ok=True)
         own.outbound = self.settings.ari_socket == "outbound"
 
-    def _starters(self) -> dict[str, Callable[[], Awaitable[Process]]]:
+    def _start_functions(self) -> dict[str, Callable[[], Awaitable[Process]]]:
         python = [sys.executable, "-m"]
-        has_asterisk = "asterisk" in self.parts
+        has_asterisk = "asterisk" in self.components
         return {
             "redis": self._start_redis,
             "s3": self._start_s3,
@@ -237,7 +239,13 @@ class LocalSystem:
             "serve": partial(
                 self._start_ours, "serve", [*python, "ari_conf", "serve"], "asterisk connected" if has_asterisk else ""
             ),
-            "web": partial(self._start_ours, "web", [*python, "ari_conf", "web"], "running on"),
+            "serve": partial(
+                self._start_own_process,
+                "serve",
+                [*python, "ari_conf", "serve"],
+                "asterisk connected" if has_asterisk else "",
+            ),
+            "web": partial(self._start_own_process, "web", [*python, "ari_conf", "web"], "running on"),
         }
 
     async def _start_redis(self) -> Process:
@@ -268,10 +276,10 @@ class LocalSystem:
         assert own.process is not None, "start returned"
         return Process("asterisk", own.log_file, own.process)
 
-    async def _start_ours(self, name: str, command: list[str], pattern: str) -> Process:
-        others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    async def _start_own_process(self, name: str, command: list[str], pattern: str) -> Process:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         return await processes.start(
-            name, command, self.log(name), ready=processes.log_matches(pattern), environment=others | self.values
+            name, command, self.log(name), ready=processes.log_matches(pattern), environment=inherited | self.values
         )
 
     def _defaults(self) -> dict[str, str]:
@@ -284,9 +292,9 @@ class LocalSystem:
             "SOUNDS_FOLDER": str(self.folder / "asterisk" / "cache"),
         }
         values["PUBLIC_URL"] = f"http://{values['WEB_LISTEN']}"
-        if "redis" in self.parts:
+        if "redis" in self.components:
             values["REDIS_URL"] = f"redis://:{secrets.token_hex(16)}@127.0.0.1:{processes.free_port()}/0"
-        if "s3" in self.parts:
+        if "s3" in self.components:
             values["S3_ENDPOINT"] = f"http://127.0.0.1:{processes.free_port()}"
             values["S3_ACCESS_KEY"], values["S3_SECRET_KEY"] = "ari_conf", secrets.token_urlsafe(24)
         if own := self._asterisk:
@@ -311,31 +319,33 @@ class LocalSystem:
     def _port(self, usual: int, host: str = "127.0.0.1") -> int:
         return usual if self._usual_ports and processes.is_free(usual, host=host) else processes.free_port(host=host)
 
-    def _allow_kept(self, url: str | None) -> None:
+    def _allow_saved_answer_url(self, url: str | None) -> None:
         """Allow requests to an answer URL that the account has kept from an earlier start.
 
         Do nothing if a new URL was given, or if Redis runs elsewhere, where others may have set the URL.
         """
-        if not url or self._answer_url is not None or "redis" not in self.parts:
+        if not url or self._answer_url is not None or "redis" not in self.components:
             return
         with suppress(SetupFailed):  # calls report that the URL is unreachable; everything else works
-            self._allow(url)
+            self._allow_host_of(url)
             self.settings = from_environment(self.values)
             self._write_environment()
 
-    def _allow(self, url: str) -> None:
+    def _allow_host_of(self, url: str) -> None:
         """Allow requests to the host of this URL, even if it is this machine or in a private network.
 
         Raises SetupFailed if the host can't be resolved.
         """
         name, host = PREFIX + "ALLOWED_NETWORKS", _host(url)
         try:
-            found = {str(place[4][0]) for place in socket.getaddrinfo(host, None)}
+            addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
         except (OSError, UnicodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not a valid name"
             raise SetupFailed(f"the host of the answer URL, {host}, could not be resolved: {reason}") from None
-        more = [one for one in sorted(found) if not ip_address(one).is_global]
-        networks = {network for one in more for network in (LOOPBACK if ip_address(one).is_loopback else (one,))}
+        private_addresses = [one for one in sorted(addresses) if not ip_address(one).is_global]
+        networks = {
+            network for one in private_addresses for network in (LOOPBACK if ip_address(one).is_loopback else (one,))
+        }
         self.values[name] = ",".join(filter(None, [self.values.get(name, ""), *sorted(networks)]))
 
 
@@ -351,8 +361,8 @@ def _host(url: str) -> str:
 def _own_address(host: str) -> str:
     try:
         if ip_address(host).version == 4 and not ip_address(host).is_unspecified:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as trying:
-                trying.bind((host, 0))
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.bind((host, 0))
             return host
     except (OSError, ValueError):
         pass
@@ -362,7 +372,7 @@ def _own_address(host: str) -> str:
     )
 
 
-def _an_account(settings: Settings, answer_url: str | None = None) -> accounts.AccountRecord:
+def _get_or_create_account(settings: Settings, answer_url: str | None = None) -> accounts.AccountRecord:
     """Return the account of calls for which the dialplan names no other: demo, or else the first.
 
     Create the account if none exists, and set its answer URL if one is given. Raises SetupFailed.
@@ -380,7 +390,7 @@ def _an_account(settings: Settings, answer_url: str | None = None) -> accounts.A
         client.close()
 
 
-def _an_asterisk() -> str:
+def _find_or_install_asterisk() -> str:
     try:
         return asterisk.find()
     except SetupFailed:

@@ -37,20 +37,20 @@ class CallLog:
         """Take notes from the effects of a step, then log the calls that are over."""
         for effect in effects:
             if isinstance(effect, do.FetchDocument):
-                if (notes := self._of(ids.call_of(effect.fetch_id))) is not None:
+                if (notes := self._notes_of(ids.call_of(effect.fetch_id))) is not None:
                     notes.document = notes.document or effect.source
                     notes.documents += 1
             elif isinstance(effect, do.AddChannel):
                 conference = self._engine.registry.conference_of_bridge(effect.bridge_id)
                 call_uuid = self._engine.log_context(effect.channel_id).get("call_uuid")
-                if conference is not None and (notes := self._of(call_uuid)) is not None:
+                if conference is not None and (notes := self._notes_of(call_uuid)) is not None:
                     notes.conference = conference.name
         ended_calls = self._engine.registry.ended_calls
         while ended_calls:
             call = ended_calls.popleft()
             log.info("call", **_fields(call, self._notes.pop(call.call_uuid, _Notes())))
 
-    def _of(self, call_uuid: str | None) -> _Notes | None:
+    def _notes_of(self, call_uuid: str | None) -> _Notes | None:
         if not call_uuid or call_uuid not in self._engine.calls:
             return None
         return self._notes.setdefault(call_uuid, _Notes())
@@ -58,7 +58,7 @@ class CallLog:
 
 def _fields(call: Call, notes: _Notes) -> dict[str, Any]:
     ended_at = call.started_at if call.ended_at is None else call.ended_at
-    told = {
+    fields = {
         "call_uuid": call.call_uuid,
         "auth_id": call.auth_id,
         # A caller who hung up before they were identified may have wanted to withhold the number.
@@ -72,4 +72,4 @@ def _fields(call: Call, notes: _Notes) -> dict[str, Any]:
         "cause": cause_name(call.hangup_cause),
         "code": call.hangup_code,
     }
-    return {name: value for name, value in told.items() if value != ""}
+    return {name: value for name, value in fields.items() if value != ""}

@@ -38,26 +38,28 @@ WITHHELD = {"from_", "caller_name"}
 """Fields that are not logged when a call arrives: it is not known yet whether the caller withholds them."""
 RENAMED_FIELDS = {"kind": "problem_kind"}
 """Names in the log of fields whose own name has another meaning there: `kind` is "event" or "effect"."""
-LOUD = (do.ReportProblem, ev.EffectFailed)
+NOTABLE = (do.ReportProblem, ev.EffectFailed)
 """Types that are logged above level debug, because an operator may have to act: problems at warning, failures at info.
 The others, some thirty for each call, are logged at debug; at info a call is one line (`call_log`)."""
 
 
 def log_item(kind: str, thing: Event | Effect, fields: dict[str, Any]) -> None:
     """Log one line for an event or an effect."""
-    write = log.warning if isinstance(thing, do.ReportProblem) else log.info if isinstance(thing, LOUD) else log.debug
+    write = (
+        log.warning if isinstance(thing, do.ReportProblem) else log.info if isinstance(thing, NOTABLE) else log.debug
+    )
     write(type(thing).__name__, kind=kind, **fields)
 
 
-def fields_of(thing: Event | Effect, whose: Callable[[str], dict[str, str]]) -> dict[str, Any]:
+def fields_of(thing: Event | Effect, context_of: Callable[[str], dict[str, str]]) -> dict[str, Any]:
     """Return the fields of an event's or effect's line; empty if the line is not logged.
 
-    Phone numbers are only in `from` and `to`; URLs are cut, whatever their field is called. `whose` returns the ids of
-    a channel's call and conference."""
-    if not isinstance(thing, LOUD) and not log.is_enabled_for(logging.DEBUG):
+    Phone numbers are only in `from` and `to`; URLs are cut, whatever their field is called. `context_of` returns the
+    ids of a channel's call and conference."""
+    if not isinstance(thing, NOTABLE) and not log.is_enabled_for(logging.DEBUG):
         return {}
     if isinstance(thing, EffectFailed):
-        return {"effect": type(thing.effect).__name__, "reason": thing.reason, **fields_of(thing.effect, whose)}
+        return {"effect": type(thing.effect).__name__, "reason": thing.reason, **fields_of(thing.effect, context_of)}
     found: dict[str, Any] = {}
     for name in _names(cast(Hashable, type(thing))):
         value = getattr(thing, name)
@@ -75,7 +77,7 @@ def fields_of(thing: Event | Effect, whose: Callable[[str], dict[str, str]]) -> 
     if owned is not None:
         found["call_uuid" if owned.kind is OwnerKind.CALL else "conference_id"] = owned.owner
     if "channel_id" in found:
-        found |= whose(found["channel_id"])
+        found |= context_of(found["channel_id"])
     return found
 
 

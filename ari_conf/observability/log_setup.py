@@ -44,7 +44,7 @@ _WHOLE_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^?#]*[?#]")
 _URL = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)(?P<login>[^\s/?#]*@)?(?P<path>[^\s?#]*)([?#]\S*)?")
 _PATH_WITH_QUERY = re.compile(r"(?<![\w/])(/[^\s?]*)\?\S+")
 _RECORDING = re.compile(r"(?<=/Recording/)[^\s/]+")
-_WORTH_CUTTING = ("?", "#", "@", "/Recording/")
+_URL_MARKS = ("?", "#", "@", "/Recording/")
 _ACTING_IN_JSON = re.compile(f"[{ACTING.replace(C0, '')}]")
 
 
@@ -58,9 +58,9 @@ def configure_logging(settings: Settings, stream: TextIO | None = None, *, in_th
     text = settings.log_format == "text" or (settings.log_format == "auto" and terminal)
     # An exception becomes text before secrets are removed, because its message may contain a URL.
     format_exception = structlog.processors.format_exc_info
-    shared: list[Processor] = [structlog.processors.add_log_level, _at, format_exception, without_secrets]
+    shared: list[Processor] = [structlog.processors.add_log_level, _add_timestamp, format_exception, without_secrets]
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    render = _text(terminal) if text else [_dumps]
+    render = _text_renderers(terminal) if text else [_encode_line]
     writer = LogWriter(stream) if in_thread else None
     global _writer
     if writer is not None:
@@ -93,7 +93,7 @@ def configure_logging(settings: Settings, stream: TextIO | None = None, *, in_th
 def flush() -> None:
     """Wait until all entries so far are written, 2 s at most: for a process that is about to exit abruptly."""
     if _writer is not None:
-        _writer.written()
+        _writer.wait_until_written()
 
 
 def without_secrets(_logger: WrappedLogger, _method: str, entry: EventDict) -> EventDict:
@@ -125,27 +125,27 @@ def bare_urls(text: str) -> str:
 
     A recording's id is cut as well, because it gives access where the account requires no login. So is the query of a
     path without a host."""
-    if "://" in text and any(mark in text for mark in _WORTH_CUTTING):
+    if "://" in text and any(mark in text for mark in _URL_MARKS):
         if _WHOLE_URL.match(text):
             # The query may contain spaces, so the whole rest counts as query.
             text = re.split("[?#]", text, maxsplit=1)[0]
-        text = _URL.sub(_bare, text)
+        text = _URL.sub(_cut_url, text)
     return _PATH_WITH_QUERY.sub(r"\1", text) if "?" in text else text
 
 
-def _bare(url: re.Match[str]) -> str:
+def _cut_url(url: re.Match[str]) -> str:
     return url["scheme"] + ("***@" if url["login"] else "") + _RECORDING.sub("***", url["path"])
 
 
-def _at(_logger: WrappedLogger, _method: str, entry: EventDict) -> EventDict:
+def _add_timestamp(_logger: WrappedLogger, _method: str, entry: EventDict) -> EventDict:
     """Add the timestamp: UTC, with microseconds. The part up to the second is cached."""
     seconds, ns = divmod(time.time_ns(), 1_000_000_000)
-    entry["timestamp"] = f"{_second(seconds)}.{ns // 1000:06}Z"
+    entry["timestamp"] = f"{_format_second(seconds)}.{ns // 1000:06}Z"
     return entry
 
 
 @lru_cache(maxsize=2)
-def _second(seconds: int) -> str:
+def _format_second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
@@ -153,7 +153,7 @@ def line_formatter(colours: bool) -> Callable[[str], str]:
     """Return a function that makes a JSON line readable, and only escapes the control characters of any other line."""
     render = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
 
-    def read(line: str) -> str:
+    def format_line(line: str) -> str:
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
@@ -161,16 +161,19 @@ def line_formatter(colours: bool) -> Callable[[str], str]:
         if not (isinstance(entry, dict) and "event" in entry):
             return visible(line)
         entry["timestamp"] = str(entry.get("timestamp", ""))[11:23]
-        return str(render(None, "", _shown(None, "", entry)))
+        return str(render(None, "", _escape_controls(None, "", entry)))
 
-    return read
-
-
-def _text(colours: bool) -> list[Processor]:
-    return [_shown, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
+    return format_line
 
 
-def _shown(_logger: WrappedLogger | None, _method: str, entry: EventDict) -> EventDict:
+def _text_renderers(colours: bool) -> list[Processor]:
+    return [
+        _escape_controls,
+        structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback),
+    ]
+
+
+def _escape_controls(_logger: WrappedLogger | None, _method: str, entry: EventDict) -> EventDict:
     """Escape control characters: the renderer writes them as they are."""
     return {
         visible(name): visible(value, lines=name == "exception") if isinstance(value, str) else value
@@ -178,7 +181,7 @@ def _shown(_logger: WrappedLogger | None, _method: str, entry: EventDict) -> Eve
     }
 
 
-def _dumps(_logger: WrappedLogger, _method: str, entry: EventDict) -> str:
+def _encode_line(_logger: WrappedLogger, _method: str, entry: EventDict) -> str:
     try:
         line = _encode(entry).decode()
     except (TypeError, ValueError):  # a surrogate, which UTF-8 can't encode; a key that is not a string

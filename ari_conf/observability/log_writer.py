@@ -9,11 +9,11 @@ from typing import TextIO
 
 import structlog
 
-MOST_WAITING = 8 * 1024 * 1024
+MAX_WAITING_CHARACTERS = 8 * 1024 * 1024
 """Maximum characters that wait to be written. Entries beyond it are dropped and counted."""
-GATHER_S = 0.005
+WRITE_INTERVAL_S = 0.005
 """Seconds between two writes: a burst of entries is one write, and the thread rarely takes the GIL from the loop."""
-LAST_WRITE_S = 2.0
+CLOSE_TIMEOUT_S = 2.0
 """Seconds to wait for the last write when the process ends: a reader that takes nothing can't keep it from ending."""
 
 
@@ -38,7 +38,7 @@ class LogWriter:
 
     def write(self, text: str) -> int:
         with self._lock:
-            if self._size + len(text) > MOST_WAITING:
+            if self._size + len(text) > MAX_WAITING_CHARACTERS:
                 self._dropped += 1
                 return 0
             self._size += len(text)
@@ -48,27 +48,27 @@ class LogWriter:
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: logging never waits. See `written`."""
+        """Do nothing: logging never waits. See `wait_until_written`."""
 
-    def written(self, within: float = LAST_WRITE_S) -> bool:
-        """Wait until all entries so far are written, `within` seconds at most. Returns False if they are not."""
-        end = time.monotonic() + within
+    def wait_until_written(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
+        """Wait until all entries so far are written, `timeout_s` seconds at most. Returns False if they are not."""
+        deadline = time.monotonic() + timeout_s
         while self._waiting or self._writing:
-            if time.monotonic() > end or not self._thread.is_alive():
+            if time.monotonic() > deadline or not self._thread.is_alive():
                 return False
-            time.sleep(GATHER_S)
+            time.sleep(WRITE_INTERVAL_S)
         return True
 
     def close(self) -> None:
         self._ended = True
         self._woken.set()
-        self._thread.join(LAST_WRITE_S)
+        self._thread.join(CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
         while not self._ended or self._waiting:
             self._woken.wait()
             if not self._ended:
-                time.sleep(GATHER_S)
+                time.sleep(WRITE_INTERVAL_S)
             self._woken.clear()
             with self._lock:
                 texts, self._waiting, self._writing = self._waiting, [], True

@@ -34,8 +34,8 @@ from ari_conf.settings import parse_listen_address
 
 log = structlog.get_logger()
 
-PROBE_EVERY_S = 5.0
-LAG_EVERY_S = 0.25
+PROBE_INTERVAL_S = 5.0
+LAG_INTERVAL_S = 0.25
 LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 
@@ -128,7 +128,7 @@ class ServerMetrics:
     def count_connection(self) -> None:
         self._connections.inc()
 
-    def dropped(self, callbacks: int) -> None:
+    def count_dropped(self, callbacks: int) -> None:
         """Count callbacks that Redis had no room for: their account, or their conference and URL, has the maximum."""
         self._dropped.inc(callbacks)
 
@@ -140,18 +140,18 @@ class ServerMetrics:
         """Measure the round trips to Asterisk and Redis, indefinitely."""
         while True:
             if not self._steps.redis_unavailable:
-                await _time(redis, self._redis)
+                await _measure(redis, self._redis)
             asterisk_is_there = self._asterisk_is_there()
             if asterisk_is_there:
-                await _time(asterisk, self._asterisk)
-            await asyncio.sleep(PROBE_EVERY_S if asterisk_is_there else LAG_EVERY_S)
+                await _measure(asterisk, self._asterisk)
+            await asyncio.sleep(PROBE_INTERVAL_S if asterisk_is_there else LAG_INTERVAL_S)
 
     async def watch_loop(self) -> None:
         """Measure the delay of the event loop, indefinitely."""
         while True:
-            began = time.perf_counter()
-            await asyncio.sleep(LAG_EVERY_S)
-            self._lag.observe(max(0.0, time.perf_counter() - began - LAG_EVERY_S))
+            started_at = time.perf_counter()
+            await asyncio.sleep(LAG_INTERVAL_S)
+            self._lag.observe(max(0.0, time.perf_counter() - started_at - LAG_INTERVAL_S))
 
     async def start(self, host: str, port: int) -> web.AppRunner | None:
         """Start the HTTP server. Returns None if the address is not available: calls continue unmeasured."""
@@ -166,15 +166,15 @@ class ServerMetrics:
         if hindered := self._hindered():
             return web.json_response({"hindered": hindered}, status=503)
         if self._lease.state != "owner":
-            return web.json_response({"standby": self._standby()}, status=503)
-        there = self._asterisk_is_there()
-        told = {
-            "asterisk": "connected" if there else "away",
+            return web.json_response({"standby": self._standby_reason()}, status=503)
+        is_connected = self._asterisk_is_there()
+        state = {
+            "asterisk": "connected" if is_connected else "away",
             "redis": "away" if self._steps.redis_unavailable else "connected",
         }
-        return web.json_response(told, status=200 if there else 503)
+        return web.json_response(state, status=200 if is_connected else 503)
 
-    def _standby(self) -> str:
+    def _standby_reason(self) -> str:
         if self._lease.state == "standby":
             return f"{self._lease.current_owner} is the owner; this process takes over when the owner ends"
         return "this process is about to become the owner, or has lost the lease"
@@ -184,7 +184,7 @@ class ServerMetrics:
 
 
 @asynccontextmanager
-async def waiting(listen: str) -> AsyncGenerator[None]:
+async def serve_not_ready(listen: str) -> AsyncGenerator[None]:
     """Serve health as alive but not ready, and no metrics, while Asterisk has not told its name."""
 
     async def readyz(_: web.Request) -> web.Response:
@@ -227,11 +227,11 @@ async def _listen(app: web.Application, host: str, port: int) -> web.AppRunner |
     return runner
 
 
-async def _time(ping: Callable[[], Awaitable[Any]], seconds: Histogram) -> None:
-    began = time.perf_counter()
+async def _measure(ping: Callable[[], Awaitable[Any]], seconds: Histogram) -> None:
+    started_at = time.perf_counter()
     try:
         await ping()
     except Exception as error:  # of Asterisk or Redis: only answers are measured
         log.debug("probe failed", reason=str(error))
     else:
-        seconds.observe(time.perf_counter() - began)
+        seconds.observe(time.perf_counter() - started_at)

@@ -27,8 +27,7 @@ from ari_conf.http_client.fetch import Fetcher
 from ari_conf.media import sound_server
 from ari_conf.media.sounds import SoundPreparer
 from ari_conf.observability.log_fields import fields_of, log_item
-from ari_conf.observability.server_metrics import ServerMetrics
-from ari_conf.observability.server_metrics import waiting as metrics_meanwhile
+from ari_conf.observability.server_metrics import ServerMetrics, serve_not_ready
 from ari_conf.ownership import asterisk_identity
 from ari_conf.ownership.gate import LeaseGate
 from ari_conf.ownership.lease import OwnershipLease
@@ -386,7 +385,7 @@ async def _named(settings: Settings, stop: asyncio.Event) -> Settings | None:
         asyncio.create_task(stop.wait()),
     )
     try:
-        async with metrics_meanwhile(settings.metrics_listen):
+        async with serve_not_ready(settings.metrics_listen):
             await asyncio.wait((naming, stopping), return_when=asyncio.FIRST_COMPLETED)
         return settings.model_copy(update={"asterisk_name": naming.result()}) if naming.done() else None
     finally:

@@ -30,7 +30,7 @@ class Sample:
 
 
 def sampled(stage: Stage, began: float) -> Sample:
-    parts = stage.system.parts
+    parts = stage.system.components
     processes = {part: of_process(stage.system.process(part).pid) for part in parts}
     used = stage.redis.info("memory")["used_memory"] / 1024
     return Sample(time.monotonic() - began, len(stage.receiver.requests_to("/document")), processes, used)

@@ -91,7 +91,7 @@ class Callers:
         """Wait until all calls are answered; return False if they are not in time."""
         end = asyncio.get_running_loop().time() + len(self._callers) / self._rate + within
         while any(call.answered_ms is None for call in self.calls()) or len(self.calls()) < len(self._callers):
-            if asyncio.get_running_loop().time() > end or not self.process.running:
+            if asyncio.get_running_loop().time() > end or not self.process.is_running:
                 return False
             await asyncio.sleep(0.2)
         return True

@@ -85,7 +85,7 @@ def stores(tmp_path_factory):
         await system.__aenter__()
 
     with asyncio.Runner() as runner:
-        system = LocalSystem(tmp_path_factory.mktemp("stores"), parts=("redis", "s3"))
+        system = LocalSystem(tmp_path_factory.mktemp("stores"), components=("redis", "s3"))
         runner.run(start(system))
         yield system.settings
         runner.run(system.stop_all())

@@ -238,7 +238,7 @@ class Stage:
 
     def all_there(self) -> None:
         """Check that all parts run. Raises PartEnded for a part that the scenario stopped and did not start again."""
-        if stopped := [part for part in self.system.parts if not _has(self.system, part)]:
+        if stopped := [part for part in self.system.components if not _has(self.system, part)]:
             raise PartEnded(f"this scenario stopped {' and '.join(stopped)}, and did not start it again")
 
     async def ends_well(self) -> None:
@@ -263,7 +263,7 @@ class Stage:
         """Return unfinished files and recordings in Asterisk's folder: each must be handed on and deleted there."""
         settings = self.system.settings
         folders = [settings.sounds_folder / "parts"]
-        if {"worker", "s3"} <= set(self.system.parts) and settings.recording_folder is not None:
+        if {"worker", "s3"} <= set(self.system.components) and settings.recording_folder is not None:
             folders.append(settings.recording_folder)
         return [str(path) for folder in folders for path in folder.rglob("*") if path.is_file()]
 
@@ -285,7 +285,7 @@ class Stage:
 @asynccontextmanager
 async def staged(system: LocalSystem) -> AsyncGenerator[Stage]:
     """Yield a stage. Raises if a part ends during the scenario, or if something is left at its end."""
-    if "asterisk" in system.parts:
+    if "asterisk" in system.components:
         prefer(system.process("asterisk").pid)
     redis = Redis.from_url(system.settings.redis_url.get_secret_value())
     ari = ari_of(system)

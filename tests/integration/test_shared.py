@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def small(tmp_path: Path) -> AsyncGenerator[Shared]:
     """Yield shared systems that consist only of a Redis."""
     folders = (tmp_path / str(number) for number in range(9))
-    small = Shared(lambda: next(folders), parts=("redis",))
+    small = Shared(lambda: next(folders), components=("redis",))
     yield small
     await small.end()
 
@@ -52,7 +52,7 @@ async def test_the_next_scenario_gets_another_system(small: Shared) -> None:
     with pytest.raises(PartEnded, match="Redis ended with signal 9 after the scenario before this one"):
         await small.system()
     other = await small.system()
-    assert other is not system and other.process("redis").running
+    assert other is not system and other.process("redis").is_running
 
 
 async def test_a_scenario_that_waits_learns_it_at_once(small: Shared) -> None:

@@ -39,9 +39,9 @@ async def test_it_is_ready_once_its_log_says_so(tmp_path):
     process = await processes.start(
         "one", python(SLEEP), tmp_path / "one.log", ready=processes.log_matches("here I am")
     )
-    assert process.running
+    assert process.is_running
     await processes.stop(process)
-    assert not process.running
+    assert not process.is_running
 
 
 async def test_it_is_ready_once_its_port_answers(tmp_path):

@@ -28,10 +28,10 @@ async def test_a_port_that_is_taken_meanwhile_is_replaced(tmp_path: Path, taken:
     port, real, chosen = processes.free_port(), processes.free_port, iter([taken])
     monkeypatch.setattr(processes, "free_port", lambda: next(chosen, 0) or real())
     await started(tmp_path, port)
-    assert (tmp_path / "s3.log").read_text().count(s3.TAKEN) == 1
+    assert (tmp_path / "s3.log").read_text().count(s3.PORT_TAKEN) == 1
 
 
 async def test_it_gives_up_when_its_own_port_stays_taken(tmp_path: Path, taken: int) -> None:
     with pytest.raises(SetupFailed, match=f"port {taken} for S3 .* is not available"):
         await started(tmp_path, taken)
-    assert (tmp_path / "s3.log").read_text().count(s3.TAKEN) == s3.TRIES
+    assert (tmp_path / "s3.log").read_text().count(s3.PORT_TAKEN) == s3.MAX_ATTEMPTS

@@ -36,8 +36,8 @@ def has_ended(pid: int) -> bool:
 
 
 async def test_the_parts_find_each_other_and_end_together(tmp_path):
-    async with LocalSystem(tmp_path, parts=("redis", "s3", "worker", "web")) as system:
-        pids = [system.process(part).pid for part in system.parts]
+    async with LocalSystem(tmp_path, components=("redis", "s3", "worker", "web")) as system:
+        pids = [system.process(part).pid for part in system.components]
         assert client(system).ping()
         assert processes.port_answers("127.0.0.1", int(system.settings.public_url.rpartition(":")[2]))
         assert '"event":"' in system.log("worker").read_text()
@@ -48,7 +48,7 @@ async def test_other_users_of_the_machine_read_nothing_of_it(tmp_path):
     """They can read neither its files, which contain tokens and recordings, nor its Redis."""
     (tmp_path / "system").mkdir(mode=0o755)
     tmp_path.chmod(0o755)
-    async with LocalSystem(tmp_path / "system", parts=("redis", "s3")) as system:
+    async with LocalSystem(tmp_path / "system", components=("redis", "s3")) as system:
         assert stat.S_IMODE(system.folder.stat().st_mode) == 0o700
         url = urlsplit(system.settings.redis_url.get_secret_value())
         with pytest.raises(AuthenticationError):
@@ -97,7 +97,7 @@ async def test_another_user_of_the_machine_reads_nothing():
 
 
 async def another_user_finds_nothing(folder: Path) -> None:
-    async with LocalSystem(folder, parts=("redis", "s3")) as system:
+    async with LocalSystem(folder, components=("redis", "s3")) as system:
         token = accounts.get(client(system), "demo").token
         bucket = Bucket(system.settings)
         bucket.put_json("recordings/demo/secret.json", {"said": "SECRET"})
@@ -118,7 +118,7 @@ async def another_user_finds_nothing(folder: Path) -> None:
 
 async def test_it_says_how_a_number_is_answered(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(LocalSystem, "sip_address", "127.0.0.1:5060")
-    async with LocalSystem(tmp_path, parts=("redis",)) as system:
+    async with LocalSystem(tmp_path, components=("redis",)) as system:
         _introduce_numbers(system)
     assert '\n           `make up UP="--answer-url URL"`, or `ari-conf up' in capsys.readouterr().out
 
@@ -129,46 +129,48 @@ async def test_a_folder_of_other_things_is_not_closed_to_others(tmp_path):
     shared.chmod(0o755)
     (shared / "others.txt").touch()
     with pytest.raises(SetupFailed, match="choose a folder for this system alone, by `--folder`"):
-        await LocalSystem(shared, parts=("redis",)).__aenter__()
+        await LocalSystem(shared, components=("redis",)).__aenter__()
     assert stat.S_IMODE(shared.stat().st_mode) == 0o755
     shared.chmod(0o700)
-    async with LocalSystem(shared, parts=("redis",)) as system:
+    async with LocalSystem(shared, components=("redis",)) as system:
         assert client(system).ping()
     # A folder of the system that an older version created.
     shared.chmod(0o755)
-    async with LocalSystem(shared, parts=("redis",)):
+    async with LocalSystem(shared, components=("redis",)):
         assert stat.S_IMODE(shared.stat().st_mode) == 0o700
 
 
 async def test_it_makes_an_account_if_there_is_none(tmp_path):
-    async with LocalSystem(tmp_path, parts=("redis",)) as system:
+    async with LocalSystem(tmp_path, components=("redis",)) as system:
         assert system.account == "demo"
         assert [record.auth_id for record in accounts.list_all(client(system))] == ["demo"]
 
 
 async def test_calls_stay_with_the_account_demo(tmp_path):
-    async with LocalSystem(tmp_path, parts=("redis",)) as system:
+    async with LocalSystem(tmp_path, components=("redis",)) as system:
         accounts.add(client(system), 0, "acme")
-    async with LocalSystem(tmp_path, parts=("redis",)) as system:
+    async with LocalSystem(tmp_path, components=("redis",)) as system:
         assert system.account == "demo"
         accounts.remove(client(system), "demo")
-    async with LocalSystem(tmp_path, parts=("redis",)) as system:
+    async with LocalSystem(tmp_path, components=("redis",)) as system:
         assert system.account == "acme"
 
 
 async def test_an_answer_url_is_the_account_s_and_may_be_asked(tmp_path):
     url = "http://127.0.0.1:5000/answer"
-    async with LocalSystem(tmp_path, parts=("redis",), answer_url=url) as system:
+    async with LocalSystem(tmp_path, components=("redis",), answer_url=url) as system:
         assert accounts.get(client(system), "demo").answer_url == url
         assert ip_address("127.0.0.1") in system.settings.allowed_networks[0]
     more = {"ARI_CONF_ALLOWED_NETWORKS": "10.0.0.0/8"}
     system = LocalSystem(tmp_path, more, ("redis",), answer_url="http://localhost:5000/")
     assert {str(network) for network in system.settings.allowed_networks} >= {"10.0.0.0/8", "127.0.0.0/8"}
-    assert LocalSystem(tmp_path, parts=("redis",), answer_url="http://93.184.216.34/").settings.allowed_networks == ()
+    assert (
+        LocalSystem(tmp_path, components=("redis",), answer_url="http://93.184.216.34/").settings.allowed_networks == ()
+    )
     with pytest.raises(SetupFailed, match=r"the host of the answer URL, nowhere.invalid, could not be resolved"):
-        LocalSystem(tmp_path, parts=("redis",), answer_url="http://nowhere.invalid/")
+        LocalSystem(tmp_path, components=("redis",), answer_url="http://nowhere.invalid/")
     with pytest.raises(SetupFailed, match=r"could not be resolved: it is not a valid name"):
-        LocalSystem(tmp_path, parts=("redis",), answer_url=f"http://{'x' * 64}/")
+        LocalSystem(tmp_path, components=("redis",), answer_url=f"http://{'x' * 64}/")
 
 
 @pytest.mark.parametrize(
@@ -178,26 +180,26 @@ def test_what_is_no_answer_url(tmp_path, url):
     with pytest.raises(
         SetupFailed, match=r"the answer URL is not valid: expected an http or https URL, such as http://127\.0\.0"
     ):
-        LocalSystem(tmp_path, parts=("redis",), answer_url=url)
+        LocalSystem(tmp_path, components=("redis",), answer_url=url)
 
 
 async def test_an_answer_url_of_an_earlier_start_may_still_be_asked(tmp_path):
-    async with LocalSystem(tmp_path, parts=("redis",), answer_url="http://127.0.0.1:5000/answer"):
+    async with LocalSystem(tmp_path, components=("redis",), answer_url="http://127.0.0.1:5000/answer"):
         pass
-    async with LocalSystem(tmp_path, parts=("redis",)) as system:
+    async with LocalSystem(tmp_path, components=("redis",)) as system:
         assert ip_address("127.0.0.1") in system.settings.allowed_networks[0]
         assert "127.0.0.0/8" in (tmp_path / VALUES).read_text(), "the commands read the same values as `serve`"
         accounts.update(client(system), "demo", answer_url="http://nowhere.invalid/")
-    async with LocalSystem(tmp_path, parts=("redis",)) as system:
+    async with LocalSystem(tmp_path, components=("redis",)) as system:
         assert system.settings.allowed_networks == (), "a name that no longer resolves must not prevent the start"
 
 
 async def test_commands_of_another_terminal_find_the_system_that_runs_now(tmp_path):
     """This holds for a system that was restarted, on other ports, after the shell read the file."""
-    system = LocalSystem(tmp_path, parts=("redis",))
+    system = LocalSystem(tmp_path, components=("redis",))
     async with system:
         read = f". {system.environment_file}; command -v ari-conf || echo none; "
-    async with LocalSystem(tmp_path, parts=("redis",)) as system:
+    async with LocalSystem(tmp_path, components=("redis",)) as system:
         accounts.add(client(system), 0, "acme")
         # The command as a user would type it in a shell that does not know the virtual environment.
         words = ["sh", "-c", read + f"{sys.executable} -m ari_conf account list"]
@@ -233,7 +235,7 @@ def test_a_folder_that_can_t_be_written_is_one_sentence(folder):
 @pytest.mark.parametrize("address", ["0.0.0.0", "192.0.2.1", "nowhere", "::1"])
 def test_an_address_that_phones_can_t_be_told_is_refused(address, tmp_path):
     with pytest.raises(SetupFailed, match="is not an IPv4 address of this machine"):
-        LocalSystem(tmp_path, parts=("redis",), listen=address)
+        LocalSystem(tmp_path, components=("redis",), listen=address)
 
 
 def test_who_reaches_it_from_elsewhere_does_not_choose_the_account(tmp_path):
@@ -247,7 +249,7 @@ def test_who_reaches_it_from_elsewhere_does_not_choose_the_account(tmp_path):
 async def test_it_says_who_can_call_and_what_answers(tmp_path, monkeypatch, capsys, local):
     monkeypatch.setattr(LocalSystem, "is_local", local)
     monkeypatch.setattr(LocalSystem, "sip_address", "192.168.1.20:5060")
-    async with LocalSystem(tmp_path, parts=("redis",), answer_url="http://127.0.0.1:5000/answer") as system:
+    async with LocalSystem(tmp_path, components=("redis",), answer_url="http://127.0.0.1:5000/answer") as system:
         _introduce_numbers(system)
         said = capsys.readouterr().out
         assert "sip:conference@192.168.1.20:5060" in said and "answered by http://127.0.0.1:5000/answer" in said
@@ -273,39 +275,39 @@ def test_a_part_that_fails_as_all_is_stopped_is_no_error(told):
 
 
 async def test_what_it_keeps_is_there_the_next_time(tmp_path):
-    async with LocalSystem(tmp_path, parts=("redis",)) as system:
+    async with LocalSystem(tmp_path, components=("redis",)) as system:
         token = accounts.get(client(system), "demo").token
-    async with LocalSystem(tmp_path, parts=("redis",)) as system:
+    async with LocalSystem(tmp_path, components=("redis",)) as system:
         assert accounts.get(client(system), "demo").token == token
 
 
 async def test_two_systems_run_side_by_side_but_not_in_one_folder(tmp_path):
     async with (
-        LocalSystem(tmp_path / "one", parts=("redis",)) as one,
-        LocalSystem(tmp_path / "two", parts=("redis",)) as two,
+        LocalSystem(tmp_path / "one", components=("redis",)) as one,
+        LocalSystem(tmp_path / "two", components=("redis",)) as two,
     ):
         client(one).set("whose", "one")
         assert client(two).get("whose") is None
         with pytest.raises(SetupFailed, match="another system is running in"):
-            await LocalSystem(tmp_path / "one", parts=("redis",)).__aenter__()
+            await LocalSystem(tmp_path / "one", components=("redis",)).__aenter__()
         assert client(one).get("whose") == b"one", "the failed attempt changed nothing"
 
 
 async def test_what_is_configured_elsewhere_is_not_started_and_not_stopped(tmp_path, redis_server):
     async with LocalSystem(tmp_path, {"ARI_CONF_REDIS_URL": redis_server.url}, ("redis", "web")) as system:
-        assert system.parts == ("web",)
+        assert system.components == ("web",)
         assert system.settings.redis_url.get_secret_value() == redis_server.url
     assert redis_server.client.ping()
 
 
 async def test_what_this_process_is_configured_with_is_none_of_its_business(tmp_path, monkeypatch):
     monkeypatch.setenv("ARI_CONF_REDIS_URL", "redis://127.0.0.1:1/0")
-    async with LocalSystem(tmp_path, parts=("redis",)) as system:
+    async with LocalSystem(tmp_path, components=("redis",)) as system:
         assert client(system).ping()
 
 
 async def test_a_part_that_was_killed_can_be_started_again(tmp_path):
-    async with LocalSystem(tmp_path, parts=("redis", "web")) as system:
+    async with LocalSystem(tmp_path, components=("redis", "web")) as system:
         accounts.add(client(system), 0, "acme")
         await system.kill("redis")
         assert not processes.port_answers("127.0.0.1", client(system).connection_pool.connection_kwargs["port"])
@@ -314,7 +316,7 @@ async def test_a_part_that_was_killed_can_be_started_again(tmp_path):
 
 
 async def test_a_part_that_ends_by_itself_is_noticed(tmp_path):
-    async with LocalSystem(tmp_path, parts=("redis", "web")) as system:
+    async with LocalSystem(tmp_path, components=("redis", "web")) as system:
         assert system.exited_processes() == []
         os.kill(system.process("web").pid, signal.SIGTERM)
         assert await processes.wait_ended(system.process("web"), within=SOON_S)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ari_conf.local import asterisk
-from ari_conf.local.asterisk import DEFAULT_ROOT, ENDS_WITH_ITS_INPUT
+from ari_conf.local.asterisk import DEFAULT_ROOT, END_WITH_INPUT_SCRIPT
 
 PROJECT = Path(__file__).parents[2]
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
@@ -131,7 +131,7 @@ def test_asterisk_runs_without_root_and_writes_what_is_the_user_s(place: Path) -
 @pytest.mark.parametrize("how", ["its input ends", "it ends by itself"])
 def test_what_runs_by_sudo_ends_with_us(how: str) -> None:
     program = "exec sleep 300" if how == "its input ends" else "exit 7"
-    command = ["bash", "-c", ENDS_WITH_ITS_INPUT, "asterisk", "sh", "-c", program]
+    command = ["bash", "-c", END_WITH_INPUT_SCRIPT, "asterisk", "sh", "-c", program]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as kept:
         assert kept.stdin is not None
         if how == "its input ends":
@@ -141,7 +141,7 @@ def test_what_runs_by_sudo_ends_with_us(how: str) -> None:
 
 def test_without_namespaces_and_sudo_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(asterisk, "_may_make_namespaces", lambda: False)
-    monkeypatch.setattr(asterisk, "_sudo_works", lambda: False)
+    monkeypatch.setattr(asterisk, "_can_create_namespaces", lambda: False)
+    monkeypatch.setattr(asterisk, "_is_sudo_usable", lambda: False)
     with pytest.raises(asterisk.SetupFailed, match=r"it needs root, .* run `sudo -v` in this terminal"):
         asterisk.LocalAsterisk(tmp_path, f"root {tmp_path}").start()

@@ -15,7 +15,7 @@ from ari_conf.core.account import Account
 from ari_conf.core.commands import Announce, ForCall, ForConference, HangUpCall
 from ari_conf.core.elements import GetDigits, Play, Speak
 from ari_conf.core.problem_kinds import ProblemKind
-from ari_conf.observability.log_fields import LOUD, OMITTED_FIELDS, fields_of, log_item
+from ari_conf.observability.log_fields import NOTABLE, OMITTED_FIELDS, fields_of, log_item
 
 SECRET = "271828"
 """The digits that a caller presses, and all other text that must not be readable."""
@@ -112,4 +112,4 @@ def test_only_what_somebody_may_have_to_act_on_is_told_above_level_debug() -> No
         log_item("event", ev.EffectFailed(do.Answer("ann"), "gone"), {})
         log_item("effect", do.ReportProblem("A", "u1", ProblemKind.ASTERISK_FAILED, None, "odd"), {})
     assert [line["log_level"] for line in logged] == ["debug", "debug", "info", "warning"]
-    assert do.ReportProblem in LOUD
+    assert do.ReportProblem in NOTABLE

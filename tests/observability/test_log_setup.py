@@ -158,7 +158,7 @@ def test_so_is_one_in_an_exception(form: str):
 
 
 def logged_things() -> list[type]:
-    """Return all types that `log_fields.tell` may receive."""
+    """Return all types that `log_fields.log_item` may receive."""
     return [*typing.get_args(effects.Effect), *typing.get_args(events.Event)]
 
 
@@ -248,8 +248,8 @@ class Pipe:
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(log_writer, "MOST_WAITING", 200_000)
-    monkeypatch.setattr(log_writer, "LAST_WRITE_S", 10.0)
+    monkeypatch.setattr(log_writer, "MAX_WAITING_CHARACTERS", 200_000)
+    monkeypatch.setattr(log_writer, "CLOSE_TIMEOUT_S", 10.0)
 
 
 def test_a_reader_that_takes_nothing_stalls_nobody_and_the_order_stays(small):
@@ -267,7 +267,7 @@ def test_a_reader_that_takes_nothing_stalls_nobody_and_the_order_stays(small):
     assert not logging_thread.is_alive(), "the thread waits for the reader"
     reader = threading.Thread(target=pipe.read)
     reader.start()
-    assert writer.written(10)
+    assert writer.wait_until_written(10)
     log.info("the last one")
     writer.close()
     pipe.written.close()
@@ -308,7 +308,7 @@ def test_a_reader_that_has_ended_is_no_error(small):
     writer = log_setup.configure_logging(from_environment({}), pipe.written, in_thread=True)
     pipe.reading.close()
     structlog.get_logger().info("nobody reads this")
-    assert writer.written(10)
+    assert writer.wait_until_written(10)
     structlog.get_logger().info("nor this")
     writer.close()
     assert not writer._thread.is_alive()

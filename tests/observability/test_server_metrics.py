@@ -12,8 +12,7 @@ import pytest
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.local.processes import free_port
-from ari_conf.observability.server_metrics import ServerMetrics
-from ari_conf.observability.server_metrics import waiting as not_named
+from ari_conf.observability.server_metrics import ServerMetrics, serve_not_ready
 from tests.core.stage import Stage, stay, waiting
 
 
@@ -129,7 +128,7 @@ async def test_who_is_hindered_says_by_what(place: Place):
 
 async def test_as_long_as_asterisk_has_not_told_its_name_the_process_is_alive_and_not_ready():
     port = free_port()
-    async with not_named(f"127.0.0.1:{port}"), aiohttp.ClientSession() as client:
+    async with serve_not_ready(f"127.0.0.1:{port}"), aiohttp.ClientSession() as client:
         for path, status in (("/healthz", 200), ("/readyz", 503)):
             async with client.get(f"http://127.0.0.1:{port}{path}") as answer:
                 assert answer.status == status

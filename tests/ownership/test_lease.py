@@ -419,7 +419,7 @@ def test_this_process_lives_and_another_under_its_number_would_not_be_it():
     assert not process_identity.is_dead(mine.replace('"place":"', '"place":"elsewhere')), (
         "another machine's process cannot be judged"
     )
-    started = process_identity._started(os.getpid())
+    started = process_identity._start_time(os.getpid())
     assert process_identity.is_dead(mine.replace(f'"started":"{started}"', '"started":"1"'))
 
 
