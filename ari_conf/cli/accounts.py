@@ -39,7 +39,7 @@ TokenFile = Annotated[
         help="File with the token, 16 to 100 letters and digits; - is standard input. Default: a generated token.",
     ),
 ]
-LONGEST_TOKEN_FILE = 1000
+MAX_TOKEN_CHARACTERS = 1000
 """Maximum number of characters read of the file."""
 
 
@@ -71,16 +71,16 @@ def add(
     ] = False,
 ) -> None:
     """Create an account and print its token."""
-    fields = _settable(ctx)
+    fields = _editable_options(ctx)
     with redis() as client:
         if auth_id is not None and not with_its_data:
-            _refuse_what_is_left(client, auth_id)
-        record = accounts.add(client, _now_ms(client), auth_id, _token_in(token_file), **fields)
+            _refuse_remaining_data(client, auth_id)
+        record = accounts.add(client, _now_ms(client), auth_id, _read_token(token_file), **fields)
     _print_token(record, shown=token_file is None)
-    _say_where_no_request_may_go(fields)
+    _warn_about_forbidden_hosts(fields)
 
 
-def _settable(ctx: typer.Context) -> dict[str, Any]:
+def _editable_options(ctx: typer.Context) -> dict[str, Any]:
     """Return the options of the command that are fields of an account; they have the same names."""
     return {name: ctx.params[name] for name in accounts.EDITABLE_FIELDS}
 
@@ -107,16 +107,16 @@ def set_(
     ] = None,
 ) -> None:
     """Change the given fields of an account, and nothing else. Calls that arrive from now on use them."""
-    fields = {name: value for name, value in _settable(ctx).items() if value is not None}
+    fields = {name: value for name, value in _editable_options(ctx).items() if value is not None}
     if not fields and token_file is None:
         raise AccountError("nothing to change: no option was set; see `ari-conf account set --help`")
     with redis() as client:
         if fields:
             accounts.update(client, auth_id, **fields)
         if token_file is not None:
-            accounts.rotate_token(client, auth_id, token=_token_in(token_file))
+            accounts.rotate_token(client, auth_id, token=_read_token(token_file))
     show(auth_id)
-    _say_where_no_request_may_go(fields)
+    _warn_about_forbidden_hosts(fields)
 
 
 @app.command()
@@ -130,7 +130,7 @@ def export() -> None:
 @app.command("import")
 def import_(file: Annotated[Path, typer.Argument(metavar="FILE", help="The output of `export`.")]) -> None:
     """Create the accounts of an export, with their tokens. Accounts that exist are not changed."""
-    made, refused = 0, list[str]()
+    created, refused = 0, list[str]()
     try:
         lines = file.read_bytes().splitlines()
     except OSError as error:
@@ -139,10 +139,10 @@ def import_(file: Annotated[Path, typer.Argument(metavar="FILE", help="The outpu
         for number, line in enumerate(lines, 1):
             try:
                 accounts.restore(client, line)
-                made += 1
+                created += 1
             except AccountError as error:
                 refused.append(f"line {number}: {error}")
-    say(f"{made} accounts were created.")
+    say(f"{created} accounts were created.")
     if refused:
         raise AccountError("\n".join(refused))
 
@@ -192,7 +192,7 @@ def remove(
                 "first, or use `--keep-calls`"
             )
         accounts.remove(client, auth_id)
-        left = _left(client, auth_id)
+        left = _remaining_data(client, auth_id)
     stays = f" Its {left} remain, and its Auth ID remains in use." if left else ""
     say(f"Account {auth_id} was removed.{stays}")
 
@@ -208,22 +208,22 @@ def rotate_token(
     _print_token(record)
 
 
-def _refuse_what_is_left(client: Redis, auth_id: str) -> None:
+def _refuse_remaining_data(client: Redis, auth_id: str) -> None:
     """Raise AccountError if a removed account left data, which the new account could read."""
-    if accounts.get(client, auth_id) is None and (left := _left(client, auth_id)):
+    if accounts.get(client, auth_id) is None and (left := _remaining_data(client, auth_id)):
         raise AccountError(
             f"{left} of a removed account {auth_id} still exist, and the new account could read them: choose another "
             "Auth ID, or use `--with-its-data` if it is the same account"
         )
 
 
-def _left(client: Redis, auth_id: str) -> str:
+def _remaining_data(client: Redis, auth_id: str) -> str:
     """Return the kinds of data that remain without the account ("recordings and dead letters"); empty if none."""
     found = {
         "recordings": index.search(client, auth_id, limit=1)[0],
         "dead letters": dead_letters.count(client, auth_id),
     }
-    return " and ".join(name for name, there in found.items() if there)
+    return " and ".join(name for name, exists in found.items() if exists)
 
 
 def _print_token(record: AccountRecord, *, shown: bool = True) -> None:
@@ -233,19 +233,19 @@ def _print_token(record: AccountRecord, *, shown: bool = True) -> None:
         say("The token is secret: it signs every request that is sent to your application.", style="dim")
 
 
-def _token_in(file: str | None) -> str | None:
+def _read_token(file: str | None) -> str | None:
     """Return the token in the file, or None without a file. Raises AccountError if the file can't be read."""
     if file is None:
         return None
     try:
         with sys.stdin if file == "-" else Path(file).open() as opened:
-            return opened.read(LONGEST_TOKEN_FILE).strip()
+            return opened.read(MAX_TOKEN_CHARACTERS).strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise AccountError(f"the token could not be read from {file}: {reason}") from None
 
 
-def _say_where_no_request_may_go(fields: dict[str, Any]) -> None:
+def _warn_about_forbidden_hosts(fields: dict[str, Any]) -> None:
     """Warn about URLs whose host is an address that is not allowed. Names are skipped: their addresses may change."""
     allowed = settings().allowed_networks
     for name, value in fields.items():

@@ -8,7 +8,7 @@ import typer
 from redis import Redis
 
 from ari_conf.cli.accounts import AuthId
-from ari_conf.cli.terminal import console, duration, format_time, print_table, redis, say
+from ari_conf.cli.terminal import console, format_duration, format_time, print_table, redis, say
 from ari_conf.core.elements import without_login
 from ari_conf.errors import AccountError, AriConfError
 from ari_conf.queues import dead_letters, outbox
@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show and resend callbacks th
 Limit = Annotated[int, typer.Option(min=1, help="Maximum number; the newest are listed.")]
 
 
-def _known(client: Redis, auth_id: str) -> None:
+def _require_account(client: Redis, auth_id: str) -> None:
     """Raise AccountError if the account does not exist. Callers check data first: a removed account may have some."""
     if accounts.get(client, auth_id) is None:
         raise AccountError(f"account {auth_id} does not exist")
@@ -35,7 +35,7 @@ def problems(auth_id: AuthId, limit: Limit = 50) -> None:
     with redis() as client:
         found = read_problems(client, auth_id, limit)
         if not found:
-            _known(client, auth_id)
+            _require_account(client, auth_id)
     rows = [(format_time(p.at_ms), p.kind, p.code or "", p.call_uuid, p.text) for p in found]
     print_table(("when", "kind", "code", "call", "problem"), rows, f"Account {auth_id} has no problems.")
 
@@ -51,7 +51,8 @@ def lanes(limit: Annotated[int, typer.Option(min=1, help="Maximum number.")] = 5
             f"{totals.dead} given up."
         )
     rows = [
-        (lane.auth_id, _state(lane), lane.depth, duration(lane.oldest_ms), without_login(lane.url)) for lane in found
+        (lane.auth_id, _state(lane), lane.depth, format_duration(lane.oldest_ms), without_login(lane.url))
+        for lane in found
     ]
     print_table(("account", "state", "waiting", "oldest", "URL"), rows, "No callback is waiting.")
 
@@ -62,7 +63,7 @@ def list_(auth_id: AuthId, limit: Limit = 50) -> None:
     with redis() as client:
         found = dead_letters.list_newest(client, auth_id, limit)
         if not found:
-            _known(client, auth_id)
+            _require_account(client, auth_id)
     rows = [
         (letter.id, format_time(letter.died_ms), len(letter.entry.tries), without_login(letter.entry.url))
         for letter in found
@@ -86,7 +87,7 @@ def show(auth_id: AuthId, id: Annotated[str, typer.Argument(metavar="ID")]) -> N
     ]
     if entry.reason:
         rows.append(("reason", entry.reason))
-    rows += [(format_time(t.at_ms), f"{t.status or t.error}, after {duration(t.ms)}") for t in entry.tries]
+    rows += [(format_time(t.at_ms), f"{t.status or t.error}, after {format_duration(t.ms)}") for t in entry.tries]
     rows += [(name, "(not shown)" if "digits" in name.lower() else value) for name, value in entry.params]
     print_table(("", ""), rows, "")
 
@@ -104,5 +105,5 @@ def resend(
 
 def _state(lane: outbox.PartitionStatus) -> str:
     if lane.state == "waiting":
-        return f"retried in {duration(lane.due_in_ms)}"
+        return f"retried in {format_duration(lane.due_in_ms)}"
     return "being sent" if lane.state == "leased" else "ready"

@@ -14,7 +14,7 @@ from ari_conf.common.safe_text import visible
 from ari_conf.doctor import Finding
 from ari_conf.settings import settings
 
-WORDS: dict[doctor.State, tuple[str, str]] = {
+STATE_TEXTS: dict[doctor.State, tuple[str, str]] = {
     "ok": ("ok", "green"),
     "warning": ("WARNING", "bold yellow"),
     "failure": ("FAILS", "bold red"),
@@ -32,10 +32,10 @@ def run(*, as_json: bool = False) -> int:
     if console.is_terminal:
         table = Table(box=None, show_header=False, pad_edge=False)
         for finding in findings:
-            table.add_row(finding.part, Text(*WORDS[finding.state]), Text(visible(finding.text), overflow="fold"))
+            table.add_row(finding.part, Text(*STATE_TEXTS[finding.state]), Text(visible(finding.text), overflow="fold"))
         console.print(table)
     else:
-        print_table((), [(f.part, WORDS[f.state][0], f.text) for f in findings], "")
+        print_table((), [(f.part, STATE_TEXTS[f.state][0], f.text) for f in findings], "")
     say("\n" + _summary(findings))
     return doctor.EXIT_CODES[state]
 
@@ -45,6 +45,6 @@ def _summary(findings: list[Finding]) -> str:
     failed, doubtful = states.count("failure"), states.count("warning")
     if not failed and not doubtful:
         return "All checks passed."
-    told = [f"{failed} of {len(findings)} fail"] if failed else []
-    told += [f"{doubtful} warning{'s' if doubtful > 1 else ''}"] if doubtful else []
-    return ", ".join(told) + "."
+    parts = [f"{failed} of {len(findings)} fail"] if failed else []
+    parts += [f"{doubtful} warning{'s' if doubtful > 1 else ''}"] if doubtful else []
+    return ", ".join(parts) + "."

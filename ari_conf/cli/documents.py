@@ -22,23 +22,23 @@ def check(files: Sequence[Path]) -> int:
     Warnings do not change the exit code.
     """
     speech = SpeechSynthesizer.from_installed("auto", "ffmpeg")
-    return 1 if sum(not _runs(file, speech) for file in files) else 0
+    return 1 if sum(not _check_document(file, speech) for file in files) else 0
 
 
-def _runs(file: Path, speech: SpeechSynthesizer) -> bool:
+def _check_document(file: Path, speech: SpeechSynthesizer) -> bool:
     name = "standard input" if file == STDIN else str(file)
     try:
-        found = parser.parse(_bytes(file))
+        found = parser.parse(_read(file))
     except OSError as error:
-        return _say(f"{name}: could not be read: {error.strerror}", good=False)
+        return _report_line(f"{name}: could not be read: {error.strerror}", good=False)
     except InvalidDocument as error:
-        return _say(f"{name}: can't be run: {error}", good=False)
+        return _report_line(f"{name}: can't be run: {error}", good=False)
     for warning in (*found.warnings, *speech.complaints(found.elements), *_too_many(found.elements)):
-        _say(f"{name}: {warning}", good=True)
+        _report_line(f"{name}: {warning}", good=True)
     elements = ", ".join(type(element).__name__ for element in found.elements)
     skipped = f" ({found.skipped} skipped)" if found.skipped else ""
     runs = bool(elements) and not found.skipped
-    return _say(f"{name}: {elements or 'nothing: the call is hung up'}{skipped}", good=runs)
+    return _report_line(f"{name}: {elements or 'nothing: the call is hung up'}{skipped}", good=runs)
 
 
 def _too_many(elements: Sequence[Element]) -> list[str]:
@@ -48,7 +48,7 @@ def _too_many(elements: Sequence[Element]) -> list[str]:
     return [f"{text}, unless `ari-conf account set ACCOUNT --max-members` allows more" for text in refused]
 
 
-def _bytes(file: Path) -> bytes:
+def _read(file: Path) -> bytes:
     """Read the file, but no more than is needed to detect that it is too long."""
     if file == STDIN:
         return sys.stdin.buffer.read(parser.MAX_BYTES + 1)
@@ -56,6 +56,6 @@ def _bytes(file: Path) -> bytes:
         return opened.read(parser.MAX_BYTES + 1)
 
 
-def _say(line: str, *, good: bool) -> bool:
+def _report_line(line: str, *, good: bool) -> bool:
     say(line, soft_wrap=True, style="" if good else "red")
     return good

@@ -11,7 +11,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from ari_conf.cli import accounts, callbacks, recordings
-from ari_conf.cli.terminal import console, say, say_of
+from ari_conf.cli.terminal import console, say, say_with_head
 from ari_conf.common.version import VERSION
 
 app = typer.Typer(
@@ -23,8 +23,8 @@ app = typer.Typer(
 documents = typer.Typer(no_args_is_help=True, help="Check the XML documents that calls run.")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         typer.echo(f"ari-conf {VERSION}")
         raise typer.Exit
 
@@ -50,7 +50,7 @@ class CommandWithSettings(TyperCommand):
 def print_settings() -> None:
     from ari_conf.settings import settings_table
 
-    say_of("Settings", ", from the environment:")
+    say_with_head("Settings", ", from the environment:")
     say("")
     for variable, default, meaning in settings_table():
         console.print(Text.assemble(f"  {variable}", (f"  ({default})" if default else "", "dim")))

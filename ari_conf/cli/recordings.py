@@ -6,7 +6,7 @@ import time
 
 import typer
 
-from ari_conf.cli.terminal import duration, format_time, print_table, redis, say
+from ari_conf.cli.terminal import format_duration, format_time, print_table, redis, say
 from ari_conf.recordings import jobs
 from ari_conf.recordings.jobs import PendingJob
 from ari_conf.store import accounts
@@ -25,7 +25,7 @@ def pending() -> None:
             one.job.auth_id,
             one.job.recording_id,
             describe_state(one),
-            duration(int(now_ms) - one.job.at_ms),
+            format_duration(int(now_ms) - one.job.at_ms),
             one.job.error,
         )
         for one in found
@@ -50,10 +50,10 @@ def retry() -> None:
     say(f"{sent} recording{'' if sent == 1 else 's'} will be retried.")
 
 
-def describe_state(one: PendingJob) -> str:
-    doing = "being stored" if one.kind == jobs.STORE_QUEUE else "being transcribed"
-    if one.state == "leased":
-        return doing if one.percent is None else f"{doing}, {one.percent} %"
-    wanted = "to be stored" if one.kind == jobs.STORE_QUEUE else "to be transcribed"
-    tried = f"{wanted}, tried {one.job.tries} times" if one.job.tries else wanted
-    return f"{tried}, again in {duration(one.due_in_ms)}" if one.state == "waiting" else tried
+def describe_state(pending_job: PendingJob) -> str:
+    doing = "being stored" if pending_job.kind == jobs.STORE_QUEUE else "being transcribed"
+    if pending_job.state == "leased":
+        return doing if pending_job.percent is None else f"{doing}, {pending_job.percent} %"
+    wanted = "to be stored" if pending_job.kind == jobs.STORE_QUEUE else "to be transcribed"
+    tried = f"{wanted}, tried {pending_job.job.tries} times" if pending_job.job.tries else wanted
+    return f"{tried}, again in {format_duration(pending_job.due_in_ms)}" if pending_job.state == "waiting" else tried

@@ -25,7 +25,7 @@ def say(text: str, *, style: str = "", soft_wrap: bool = False) -> None:
     console.print(Text(visible(text, lines=True), style), soft_wrap=soft_wrap)
 
 
-def say_of(head: str, text: str) -> None:
+def say_with_head(head: str, text: str) -> None:
     """Print a line that starts with a bold head."""
     console.print(Text.assemble((head, "bold"), visible(text)), soft_wrap=True)
 
@@ -62,7 +62,7 @@ def format_time(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def duration(ms: int) -> str:
+def format_duration(ms: int) -> str:
     seconds = ms / 1000
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:

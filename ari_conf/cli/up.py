@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ari_conf.cli.terminal import console, say, say_of
+from ari_conf.cli.terminal import console, say, say_with_head
 from ari_conf.common.redis_client import connect_in_threads
 from ari_conf.common.safe_text import visible
 from ari_conf.errors import SetupFailed
@@ -16,12 +16,12 @@ from ari_conf.local.system import LocalSystem, settings_from_environment
 from ari_conf.observability.log_setup import line_formatter
 from ari_conf.store import accounts
 
-OURS = ("serve", "worker", "web")
+SHOWN_COMPONENTS = ("serve", "worker", "web")
 """Components whose logs are shown; the logs of the others would hide them."""
 
-LOOK_AGAIN = 0.1
+POLL_INTERVAL_S = 0.1
 
-NEEDS_A_PROGRAM = "://example.com/"
+EXAMPLE_HOST = "://example.com/"
 """Text in documents that are examples for your application: without one, their URLs do not respond."""
 
 
@@ -38,18 +38,18 @@ def until_stopped(work: Callable[[], Awaitable[None]]) -> None:
     """
 
     async def cancellable() -> None:
-        task, told = asyncio.ensure_future(work()), False
+        task, is_stopping = asyncio.ensure_future(work()), False
 
         def stop() -> None:
-            nonlocal told
-            told = True
+            nonlocal is_stopping
+            is_stopping = True
             task.cancel()
 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
         await asyncio.wait([task])
-        if not task.cancelled() and not (told and isinstance(task.exception(), SetupFailed)):
+        if not task.cancelled() and not (is_stopping and isinstance(task.exception(), SetupFailed)):
             task.result()
 
     asyncio.run(cancellable())
@@ -70,21 +70,21 @@ def _introduce(system: LocalSystem) -> None:
     say("")
     if "asterisk" in system.components:
         _introduce_numbers(system)
-    say_of("Account    ", f"{system.account}, {_token(system)}")
-    say_of("Dashboard  ", f"{settings.public_url}/  (log in with the account and its token)")
-    say_of("Recordings ", f"{settings.s3_endpoint or 'AWS'}, bucket {settings.s3_bucket}")
-    say_of("Logs       ", f"{system.log('serve').parent} and {system.log('asterisk')}")
-    say_of("Commands   ", f"in another terminal, after  . {system.environment_file}")
+    say_with_head("Account    ", f"{system.account}, {_describe_token(system)}")
+    say_with_head("Dashboard  ", f"{settings.public_url}/  (log in with the account and its token)")
+    say_with_head("Recordings ", f"{settings.s3_endpoint or 'AWS'}, bucket {settings.s3_bucket}")
+    say_with_head("Logs       ", f"{system.log('serve').parent} and {system.log('asterisk')}")
+    say_with_head("Commands   ", f"in another terminal, after  . {system.environment_file}")
     say("             ari-conf doctor, account set, problems ACCOUNT, lanes …")
-    say_of("Stop       ", "Ctrl-C")
+    say_with_head("Stop       ", "Ctrl-C")
     say("")
 
 
 def _introduce_numbers(system: LocalSystem) -> None:
     where = "on this machine" if system.is_local else "that reaches it, without a password"
-    say_of("Call       ", f"from any SIP phone {where}, for the account {system.account}:")
+    say_with_head("Call       ", f"from any SIP phone {where}, for the account {system.account}:")
     for path in sorted(system.settings.documents.glob("*.xml")):
-        if NEEDS_A_PROGRAM not in path.read_text(errors="replace"):
+        if EXAMPLE_HOST not in path.read_text(errors="replace"):
             say(f"             sip:{path.stem}@{system.sip_address}", style="cyan")
     say(f"           each a document in {system.settings.documents}", soft_wrap=True)
     say(f"             sip:15550100@{system.sip_address}", style="cyan")
@@ -107,7 +107,7 @@ def _introduce_numbers(system: LocalSystem) -> None:
         )
 
 
-def _token(system: LocalSystem) -> str:
+def _describe_token(system: LocalSystem) -> str:
     """Return a text with the token; with the command that prints it if the output, not a terminal, may be kept."""
     show = f"ari-conf account show {system.account} --token"
     if not console.is_terminal:
@@ -118,24 +118,28 @@ def _token(system: LocalSystem) -> str:
 
 
 async def _show_logs(system: LocalSystem) -> None:
-    read = line_formatter(console.is_terminal) if console.is_terminal else visible
-    places = {part: system.process(part).log_start for part in OURS if part in system.components}
+    format_line = line_formatter(console.is_terminal) if console.is_terminal else visible
+    offsets = {
+        component: system.process(component).log_start
+        for component in SHOWN_COMPONENTS
+        if component in system.components
+    }
     while True:
-        for part, place in places.items():
-            places[part] = _show(system.log(part), place, part, read)
+        for component, offset in offsets.items():
+            offsets[component] = _show_new_lines(system.log(component), offset, component, format_line)
         if ended := system.exited_processes():
             words = "; ".join(f"{process.end}: {process.log_tail(3)}" for process in ended)
             raise SetupFailed(f"{words}\nthe complete log is {system.log(ended[0].name)}")
-        await asyncio.sleep(LOOK_AGAIN)
+        await asyncio.sleep(POLL_INTERVAL_S)
 
 
-def _show(log: Path, place: int, part: str, read: Callable[[str], str]) -> int:
-    """Print the lines after the offset `place`, and return the offset after the last complete line."""
+def _show_new_lines(log: Path, offset: int, component: str, format_line: Callable[[str], str]) -> int:
+    """Print the lines after the offset `offset`, and return the offset after the last complete line."""
     with suppress(OSError), log.open("rb") as file:
-        file.seek(place)
+        file.seek(offset)
         text, newline, _ = file.read().rpartition(b"\n")
         # Other lines, such as Celery's banner, are only in the file.
         for line in (line for line in text.decode(errors="replace").splitlines() if line.startswith("{")):
-            print(f"{part:6} {read(line)}" if console.is_terminal else read(line), flush=True)
-        return place + len(text) + len(newline)
-    return place
+            print(f"{component:6} {format_line(line)}" if console.is_terminal else format_line(line), flush=True)
+        return offset + len(text) + len(newline)
+    return offset

@@ -15,7 +15,7 @@ from ari_conf.settings import Settings
 
 State = Literal["ok", "warning", "failure"]
 
-PATIENCE_S = 30.0
+CHECK_TIMEOUT_S = 30.0
 """Seconds for each check, including all of its requests. The checks run concurrently."""
 EXIT_CODES: dict[State, int] = {"ok": 0, "warning": 3, "failure": 1}
 """Exit codes by the worst state. The code 2 means a wrong command line."""
@@ -53,7 +53,7 @@ CHECKS: dict[str, Check] = {
     "documents folder": host.documents_folder,
     "Redis": backends.redis_server,
     "owner": backends.owner,
-    "accounts": accounts.there,
+    "accounts": accounts.accounts_exist,
     "dialplan": accounts.in_dialplan,
     "callback workers": backlogs.callback_workers,
     "broker": backends.broker,
@@ -69,7 +69,7 @@ CHECKS: dict[str, Check] = {
 
 
 async def run_checks(settings: Settings) -> list[Finding]:
-    return await asyncio.gather(*(_in_time(part, settings) for part in CHECKS))
+    return await asyncio.gather(*(_run_in_time(part, settings) for part in CHECKS))
 
 
 def worst(findings: list[Finding]) -> State:
@@ -88,21 +88,21 @@ def run_check(part: str, settings: Settings) -> Finding:
         return Finding(part, "failure", f"could not be checked: {type(error).__name__}: {error}")
 
 
-async def _in_time(part: str, settings: Settings) -> Finding:
+async def _run_in_time(part: str, settings: Settings) -> Finding:
     loop, done = asyncio.get_running_loop(), asyncio.Event()
-    found: list[Finding] = []
+    findings: list[Finding] = []
 
-    def look() -> None:
-        found.append(run_check(part, settings))
+    def run() -> None:
+        findings.append(run_check(part, settings))
         with contextlib.suppress(RuntimeError):  # the check was too late: the loop is closed
             loop.call_soon_threadsafe(done.set)
 
     # Not in the loop's pool: the process would wait for the pool's threads on exit, and this thread may never end.
-    threading.Thread(target=look, name=f"doctor: {part}", daemon=True).start()
+    threading.Thread(target=run, name=f"doctor: {part}", daemon=True).start()
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
             await done.wait()
     except TimeoutError:
-        text = f"could not be checked within {PATIENCE_S:g} s: the component that it asks does not respond"
+        text = f"could not be checked within {CHECK_TIMEOUT_S:g} s: the component that it asks does not respond"
         return Finding(part, "failure", text)
-    return found[0]
+    return findings[0]

@@ -18,7 +18,7 @@ from ari_conf.ownership.owner_mark import Mark, parse_mark, variable_names
 from ari_conf.settings import Settings, parse_listen_address
 
 LOOPBACK = ("127.", "localhost", "::1")
-OLDEST = (20, 0)
+MIN_VERSION = (20, 0)
 OUTBOUND_SINCE = {20: (20, 15), 21: (21, 10), 22: (22, 5)}
 """First version of each branch that can open the WebSocket itself; all later branches can."""
 
@@ -41,9 +41,9 @@ def version(settings: Settings) -> str:
     if not numbers:  # built from the development branch
         return f"Asterisk {found} at {settings.ari_url}; this version does not tell whether it is new enough"
     version = int(numbers[1]), int(numbers[2])
-    if version < OLDEST:
+    if version < MIN_VERSION:
         raise CheckFailed(f"Asterisk {found} is too old: install 20 or newer")
-    if settings.ari_socket == "outbound" and version < OUTBOUND_SINCE.get(version[0], OLDEST):
+    if settings.ari_socket == "outbound" and version < OUTBOUND_SINCE.get(version[0], MIN_VERSION):
         raise CheckFailed(
             f"Asterisk {found} can't open the WebSocket itself: update it, or set ARI_CONF_ARI_SOCKET=inbound"
         )
@@ -76,7 +76,7 @@ def user(settings: Settings) -> str:
         return ""
 
 
-def reached(settings: Settings) -> bool:
+def is_reachable(settings: Settings) -> bool:
     try:
         ask(settings, "/asterisk/ping")
     except CheckFailed:
@@ -96,12 +96,12 @@ def mark(settings: Settings) -> Mark | None:
 
 def limits(settings: Settings) -> str:
     config = ask(settings, "/asterisk/info").json().get("config", {})
-    if not (most := config.get("max_channels")):
+    if not (max_calls := config.get("max_channels")):
         raise Doubtful(
             "Asterisk accepts calls until its ports, files or processors are exhausted, and all calls suffer: set "
             "maxcalls in its asterisk.conf, as asterisk/asterisk.conf does"
         )
-    return f"at most {most} concurrent calls"
+    return f"at most {max_calls} concurrent calls"
 
 
 def websocket(settings: Settings) -> str:
@@ -121,16 +121,17 @@ def websocket(settings: Settings) -> str:
 
 def modules(settings: Settings) -> str:
     listed = ask(settings, "/asterisk/modules").json()
-    runs = {str(module["name"]).removesuffix(".so") for module in listed if module["status"] == "Running"}
+    running = {str(module["name"]).removesuffix(".so") for module in listed if module["status"] == "Running"}
     needed = list(MODULES)
     if settings.ari_socket == "outbound":
         needed.append("res_websocket_client")
     if settings.sounds_url:
         needed.append("res_http_media_cache")
-    if missing := [name for name in needed if name not in runs]:
-        loads = "; ".join(f"module load {name}" for name in missing)
+    if missing := [name for name in needed if name not in running]:
+        commands = "; ".join(f"module load {name}" for name in missing)
         raise CheckFailed(
-            f"Asterisk does not run {', '.join(missing)}: enter `{loads}` on its console, or add load= to modules.conf"
+            f"Asterisk does not run {', '.join(missing)}: enter `{commands}` on its console, or "
+            "add load= to modules.conf"
         )
     return f"all {len(needed)} required modules are running"
 
@@ -138,7 +139,7 @@ def modules(settings: Settings) -> str:
 def application(settings: Settings) -> str:
     if settings.ari_socket == "outbound":
         return _outbound(settings)
-    if ask(settings, f"/applications/{settings.ari_app}", missing_is_fine=True).status_code == 404:
+    if ask(settings, f"/applications/{settings.ari_app}", allow_missing=True).status_code == 404:
         raise CheckFailed(f"application {settings.ari_app} is not connected to Asterisk: start `ari-conf serve`")
     return f"{settings.ari_app} is connected to Asterisk"
 
@@ -146,7 +147,7 @@ def application(settings: Settings) -> str:
 def _outbound(settings: Settings) -> str:
     # Asterisk lists an outbound application even if it is not connected, so the connection itself is checked.
     host, port = parse_listen_address(settings.ari_listen)
-    if _connected_to(port):
+    if _is_connected_to(port):
         return f"Asterisk is connected to {settings.ari_listen}"
     if not port_answers(host, port):
         raise CheckFailed(f"nothing listens on {settings.ari_listen}: start `ari-conf serve` on this machine")
@@ -156,7 +157,7 @@ def _outbound(settings: Settings) -> str:
     )
 
 
-def _connected_to(port: int) -> bool:
+def _is_connected_to(port: int) -> bool:
     """Return whether a TCP connection to this port of this machine exists."""
     for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
         with suppress(OSError):
@@ -170,7 +171,7 @@ def _connected_to(port: int) -> bool:
 def recording_folder(settings: Settings) -> str:
     folder = settings.recording_folder
     if folder is None:
-        if not _is_here(settings):
+        if not _is_on_this_machine(settings):
             return "not checked: it is on another machine, with Asterisk"
         raise Doubtful(
             "not checked: set ARI_CONF_RECORDING_FOLDER to Asterisk's folder, such as /var/spool/asterisk/recording, "
@@ -185,17 +186,18 @@ def recording_folder(settings: Settings) -> str:
     return str(folder)
 
 
-def _is_here(settings: Settings) -> bool:
+def _is_on_this_machine(settings: Settings) -> bool:
     return (urlsplit(settings.ari_url).hostname or "").startswith(LOOPBACK)
 
 
-def ask(settings: Settings, path: str, *, missing_is_fine: bool = False) -> requests.Response:
+def ask(settings: Settings, path: str, *, allow_missing: bool = False) -> requests.Response:
     login = (settings.ari_user, settings.ari_password.get_secret_value())
     try:
         answer = requests.get(settings.ari_url.rstrip("/") + path, auth=login, timeout=DEADLINE)
     except requests.RequestException as error:
         raise CheckFailed(
-            f"Asterisk does not respond at {settings.ari_url} ({_why(error)}): start it, enable its HTTP server in "
+            f"Asterisk does not respond at {settings.ari_url} ({_describe_error(error)}): start it, "
+            "enable its HTTP server in "
             "http.conf, or correct ARI_CONF_ARI_URL"
         ) from None
     if answer.status_code in (401, 403):
@@ -203,7 +205,7 @@ def ask(settings: Settings, path: str, *, missing_is_fine: bool = False) -> requ
             f"Asterisk rejects ARI's user {settings.ari_user}: set ARI_CONF_ARI_USER and ARI_CONF_ARI_PASSWORD to "
             "those in ari.conf"
         )
-    if answer.status_code == 404 and missing_is_fine:
+    if answer.status_code == 404 and allow_missing:
         return answer
     if not answer.ok:
         raise CheckFailed(
@@ -212,7 +214,7 @@ def ask(settings: Settings, path: str, *, missing_is_fine: bool = False) -> requ
     return answer
 
 
-def _why(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """Return the text of the innermost exception that requests wraps."""
     cause: BaseException = error
     while isinstance(inner := getattr(cause, "reason", None) or next(iter(cause.args), None), BaseException):

@@ -26,7 +26,7 @@ _WRITE_TRIAL = lua.load("ari_conf.doctor.scripts.write_trial")
 def redis_server(settings: Settings) -> str:
     client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
     try:
-        _may_all_it_needs(client)
+        _check_permissions(client)
         version = client.info("server")["redis_version"]
         found = client.config_get("appendonly", "maxmemory-policy", "maxmemory")
     except redis.AuthenticationError:
@@ -48,7 +48,7 @@ def redis_server(settings: Settings) -> str:
     return f"Redis {version}, appendonly, noeviction"
 
 
-def _may_all_it_needs(client: redis.Redis) -> None:
+def _check_permissions(client: redis.Redis) -> None:
     """Check all that an ACL can forbid: keys, channels, scripts. Raises CheckFailed, RedisError."""
     for prefix in (PREFIX, CELERYS_PREFIX):
         name = f"{prefix}doctor-{uuid4()}"
@@ -66,39 +66,39 @@ def owner(settings: Settings) -> str:
     """Check which `ari-conf serve` owns this Asterisk's calls, and which standbys could take over."""
     client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
     try:
-        found = lease.read_status(client, name := asterisk.name(settings))
+        status = lease.read_status(client, name := asterisk.name(settings))
     except (redis.RedisError, OSError) as error:
         raise CheckFailed(f"could not be checked: Redis does not respond ({error})") from None
     finally:
         client.close()
-    if not found.owner:
-        _no_rival(settings, name, found)
+    if not status.owner:
+        _check_no_rival(settings, name, status)
         raise CheckFailed(f"no server owns the calls of {name}: start `ari-conf serve`")
-    if found.age_ms > lease.LEASE_S * 1000:
+    if status.age_ms > lease.LEASE_S * 1000:
         raise CheckFailed(
-            f"{found.owner} owns the calls of {name}, and its last heartbeat was {found.age_ms / 1000:.0f} s ago: "
+            f"{status.owner} owns the calls of {name}, and its last heartbeat was {status.age_ms / 1000:.0f} s ago: "
             "start `ari-conf serve`, which takes over"
         )
-    _no_rival(settings, name, found)
-    waiting = ", ".join(f"{one} stands by" for one in found.standbys) or "no server stands by"
-    return f"{found.owner} owns the calls of {name}; {waiting}"
+    _check_no_rival(settings, name, status)
+    waiting = ", ".join(f"{one} stands by" for one in status.standbys) or "no server stands by"
+    return f"{status.owner} owns the calls of {name}; {waiting}"
 
 
-def _no_rival(settings: Settings, name: str, found: lease.LeaseStatus) -> None:
+def _check_no_rival(settings: Settings, name: str, status: lease.LeaseStatus) -> None:
     """Check the owner's mark in Asterisk. Raises CheckFailed for an owner with another name or another Redis."""
     mark = asterisk.mark(settings)
     if mark is None:
-        if found.owner and found.token and asterisk.reached(settings):
-            raise Doubtful(asterisk_identity.other_asterisk(found.owner, name))
+        if status.owner and status.token and asterisk.is_reachable(settings):
+            raise Doubtful(asterisk_identity.other_asterisk(status.owner, name))
         return
-    if mark.token == found.token or process_identity.is_dead(mark.holder) or mark.realm == found.realm:
+    if mark.token == status.token or process_identity.is_dead(mark.holder) or mark.realm == status.realm:
         return
     raise CheckFailed(owner_mark.describe_rival(mark, name))
 
 
 def broker(settings: Settings) -> str:
     if settings.broker == settings.redis_url.get_secret_value():
-        _pinged(settings)
+        _ping(settings)
         return "the same Redis"
     client = connect_in_threads(settings.broker, socket_timeout=DEADLINE, socket_connect_timeout=DEADLINE)
     try:
@@ -112,7 +112,7 @@ def broker(settings: Settings) -> str:
     return redis_url.parse(settings.broker).shown()
 
 
-def _pinged(settings: Settings) -> None:
+def _ping(settings: Settings) -> None:
     client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
     try:
         client.ping()
@@ -125,23 +125,23 @@ def _pinged(settings: Settings) -> None:
 def bucket(settings: Settings) -> str:
     """Check the operations of workers and `web` on the bucket, below FOLDER; the key needs no other permissions."""
     name, where = settings.s3_bucket, settings.s3_endpoint or "AWS"
-    there = Bucket(settings.model_copy(update={"s3_deadline": DEADLINE}))
+    tested = Bucket(settings.model_copy(update={"s3_deadline": DEADLINE}))
     probe = f"{FOLDER}.probe/{uuid4()}"
     steps: tuple[tuple[str, Callable[[], object]], ...] = (
-        ("s3:PutObject", lambda: there.put_json(probe, {"a probe of": "ari-conf doctor"})),
-        ("s3:GetObject", lambda: there.size(probe)),
-        ("s3:GetObject", lambda: there.piece(probe, 0, 1)),
-        ("s3:DeleteObject", lambda: there.delete(probe)),
+        ("s3:PutObject", lambda: tested.put_json(probe, {"a probe of": "ari-conf doctor"})),
+        ("s3:GetObject", lambda: tested.size(probe)),
+        ("s3:GetObject", lambda: tested.piece(probe, 0, 1)),
+        ("s3:DeleteObject", lambda: tested.delete(probe)),
     )
     for permission, step in steps:
         try:
             step()
         except RecordingFailed as failure:
-            raise CheckFailed(_refused(failure, permission, f"{name} at {where}", settings)) from None
-    return f"{name} at {where}: a test object was written, read and deleted{_what_stays(there)}"
+            raise CheckFailed(_describe_refusal(failure, permission, f"{name} at {where}", settings)) from None
+    return f"{name} at {where}: a test object was written, read and deleted{_hint_about_unfinished_uploads(tested)}"
 
 
-def _refused(failure: RecordingFailed, permission: str, where: str, settings: Settings) -> str:
+def _describe_refusal(failure: RecordingFailed, permission: str, where: str, settings: Settings) -> str:
     code = code_of(failure)
     if isinstance(failure.__cause__, NoCredentialsError):
         return "S3 needs an access key: set ARI_CONF_S3_ACCESS_KEY and ARI_CONF_S3_SECRET_KEY"
@@ -158,10 +158,10 @@ def _refused(failure: RecordingFailed, permission: str, where: str, settings: Se
     return f"the bucket {where} rejected a request ({code}): {todo}"
 
 
-def _what_stays(there: Bucket) -> str:
+def _hint_about_unfinished_uploads(tested: Bucket) -> str:
     """Return a hint if the uploads of dead workers can't be found, which is optional; "" if they can."""
     try:
-        there.call("list_multipart_uploads", Prefix=FOLDER, MaxUploads=1)
+        tested.call("list_multipart_uploads", Prefix=FOLDER, MaxUploads=1)
     except RecordingFailed as failure:
         return (
             f"; unfinished uploads could not be listed ({code_of(failure) or failure}): allow the access key "
@@ -182,10 +182,10 @@ def delivery(settings: Settings) -> str:
     remedy = "set ARI_CONF_RECORD_DELIVERY=web, or ARI_CONF_S3_PUBLIC_ENDPOINT to an address that"
     if public.scheme == "https" and s3.scheme == "http":
         raise CheckFailed(f"RecordUrl leads to {endpoint}, which a page with TLS can't play: {remedy} has TLS")
-    if _is_here(s3.hostname) and not _is_here(public.hostname):
+    if _is_on_this_machine(s3.hostname) and not _is_on_this_machine(public.hostname):
         raise CheckFailed(f"RecordUrl leads to {endpoint}, which only this machine reaches: {remedy} listeners reach")
     return f"RecordUrl leads to {endpoint}"
 
 
-def _is_here(host: str | None) -> bool:
+def _is_on_this_machine(host: str | None) -> bool:
     return (host or "").startswith(("127.", "localhost", "::1"))

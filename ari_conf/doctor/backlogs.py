@@ -12,37 +12,38 @@ from ari_conf.doctor.check import DEADLINE, CheckFailed, Doubtful
 from ari_conf.queues import outbox
 from ari_conf.settings import Settings
 
-LONG_MS = 60_000
+MAX_WAIT_MS = 60_000
 """Milliseconds for which an entry that is ready may wait; one that waits longer lacks a worker."""
 
 
-class _Made(msgspec.Struct):
+class _Entry(msgspec.Struct):
     at_ms: int
 
 
 def callback_workers(settings: Settings) -> str:
-    totals, oldest_ms = _asked(settings, outbox.QUEUE)
+    totals, oldest_ms = _totals_and_age(settings, outbox.QUEUE)
     if not totals.workers:
-        raise nobody(settings, outbox.QUEUE, "delivers callbacks")
-    told = f"{totals.workers} with {totals.threads} threads; {totals.waiting} callbacks wait"
-    if oldest_ms > LONG_MS:
+        raise no_worker_result(settings, outbox.QUEUE, "delivers callbacks")
+    summary = f"{totals.workers} with {totals.threads} threads; {totals.waiting} callbacks wait"
+    if oldest_ms > MAX_WAIT_MS:
         raise Doubtful(
-            f"{told}, the oldest of those that could be sent now for {oldest_ms / 1000:.0f} s: start more workers, and "
+            f"{summary}, the oldest of those that could be sent now for {oldest_ms / 1000:.0f} s: "
+            "start more workers, and "
             "see `ari-conf lanes`"
         )
-    return told
+    return summary
 
 
-def nobody(settings: Settings, queue: str, does: str) -> CheckFailed | Doubtful:
+def no_worker_result(settings: Settings, queue: str, work: str) -> CheckFailed | Doubtful:
     """Return the exception to raise if a queue has no worker: CheckFailed if entries wait, otherwise Doubtful."""
-    totals, _ = _asked(settings, queue)
+    totals, _ = _totals_and_age(settings, queue)
     todo = f"start `ari-conf worker`, or `ari-conf worker -Q {queue}` for this alone, on any machine"
     if totals.waiting:
-        return CheckFailed(f"no worker {does} now, and {totals.waiting} wait: {todo}")
-    return Doubtful(f"no worker {does} now; nothing waits yet: {todo}")
+        return CheckFailed(f"no worker {work} now, and {totals.waiting} wait: {todo}")
+    return Doubtful(f"no worker {work} now; nothing waits yet: {todo}")
 
 
-def _asked(settings: Settings, queue: str) -> tuple[outbox.QueueTotals, int]:
+def _totals_and_age(settings: Settings, queue: str) -> tuple[outbox.QueueTotals, int]:
     """Return the totals of the queue, and the age in ms of the oldest entry that is ready. Raises CheckFailed."""
     client: Any = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
     try:
@@ -58,11 +59,11 @@ def _asked(settings: Settings, queue: str) -> tuple[outbox.QueueTotals, int]:
         raise CheckFailed(f"could not be checked: Redis does not respond ({error})") from None
     finally:
         client.close()
-    return totals, max(0, now_ms - min(made, default=now_ms))
+    return totals, max(0, now_ms - min(created_ms, default=now_ms))
 
 
-def _made(head: bytes, now_ms: int) -> int:
+def _created_ms(head: bytes, now_ms: int) -> int:
     try:
-        return msgspec.json.decode(head, type=_Made).at_ms
+        return msgspec.json.decode(head, type=_Entry).at_ms
     except msgspec.MsgspecError:
         return now_ms  # an entry of another version

@@ -19,20 +19,20 @@ from ari_conf.doctor.check import DEADLINE, CheckFailed, Doubtful
 from ari_conf.media.voices import installed
 from ari_conf.settings import Settings
 
-CLOCKS_APART = 3.0
+MAX_CLOCK_DIFFERENCE_S = 3.0
 """Maximum difference of clocks, in seconds. Two of them are read from HTTP's Date header, which has whole seconds."""
 
 
 def ffmpeg(settings: Settings) -> str:
     try:
         command = [settings.ffmpeg, "-version"]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True)
     except (OSError, subprocess.SubprocessError):
         raise CheckFailed(
             f"{settings.ffmpeg} could not be run, and without it Play and Speak are silent: run `apt-get install "
             "ffmpeg`, or set ARI_CONF_FFMPEG to its path"
         ) from None
-    return " ".join(ran.stdout.split()[:3])
+    return " ".join(result.stdout.split()[:3])
 
 
 def speech(settings: Settings) -> str:
@@ -58,9 +58,14 @@ def clock(settings: Settings) -> str:
     for name, read in (("Asterisk", _clock_of_asterisk), ("Redis", _clock_of_redis), ("S3", _clock_of_s3)):
         with suppress(Exception):  # another check reports a component that does not respond
             differences[name] = read(settings) - time.time()
-    if wrong := {name: by for name, by in differences.items() if abs(by) > CLOCKS_APART}:
-        said = ", ".join(f"{name}'s is {abs(by):.0f} s {'ahead' if by > 0 else 'behind'}" for name, by in wrong.items())
-        raise CheckFailed(f"the clocks differ from this machine's: {said}; run an NTP client, such as chrony, on each")
+    if excessive := {name: seconds for name, seconds in differences.items() if abs(seconds) > MAX_CLOCK_DIFFERENCE_S}:
+        listing = ", ".join(
+            f"{name}'s is {abs(seconds):.0f} s {'ahead' if seconds > 0 else 'behind'}"
+            for name, seconds in excessive.items()
+        )
+        raise CheckFailed(
+            f"the clocks differ from this machine's: {listing}; run an NTP client, such as chrony, on each"
+        )
     if not differences:
         raise Doubtful("not compared: neither Asterisk nor Redis nor S3 responds")
     return f"agrees with {', '.join(differences)}"
@@ -80,7 +85,7 @@ def sounds_folder(settings: Settings) -> str:
             f"create it, owned by the user of `ari-conf serve` (this is {getuser()}), or set ARI_CONF_SOUNDS_FOLDER"
         ) from None
     user = asterisk.user(settings)
-    if settings.sounds_url is None and user not in ("", "root", getuser()) and (closed := _closed(folder)):
+    if settings.sounds_url is None and user not in ("", "root", getuser()) and (closed := _first_closed_folder(folder)):
         raise CheckFailed(
             f"{closed} is closed to other users, and Asterisk runs as {user}, so it can't play the sounds in {folder}: "
             f"run `chmod o+x {closed}`, or set ARI_CONF_SOUNDS_FOLDER"
@@ -105,12 +110,12 @@ def documents_folder(settings: Settings) -> str:
     return f"{where}: {', '.join(names) or 'no documents'}"
 
 
-def _closed(folder: Path) -> Path | None:
+def _first_closed_folder(folder: Path) -> Path | None:
     """Return the first folder on the path that is closed to other users, or None."""
-    for one in (*reversed(folder.absolute().parents), folder):
+    for path in (*reversed(folder.absolute().parents), folder):
         with suppress(OSError):
-            if not one.stat().st_mode & 0o001:
-                return one
+            if not path.stat().st_mode & 0o001:
+                return path
     return None
 
 

@@ -16,7 +16,7 @@ GET = Path(__file__).parents[2] / "asterisk" / "get"
 
 def unknown(environment: Mapping[str, str]) -> list[str]:
     """Return a sentence for each ARI_CONF_ variable that nothing reads, with the one that was probably meant."""
-    known = {f"ARI_CONF_{name.upper()}" for name in Settings.model_fields} | _of_scripts()
+    known = {f"ARI_CONF_{name.upper()}" for name in Settings.model_fields} | _script_variables()
     found = []
     for name in sorted(name for name in environment if name.startswith("ARI_CONF_") and name not in known):
         meant = get_close_matches(name, sorted(known), 1, 0.8)
@@ -25,7 +25,7 @@ def unknown(environment: Mapping[str, str]) -> list[str]:
     return found
 
 
-def _of_scripts() -> set[str]:
+def _script_variables() -> set[str]:
     """Return the variables that only `ari-conf up` or the scripts in asterisk/ read."""
     known = {UP_FOLDER} | {f"ARI_CONF_{name}" for name in template_settings.SETTINGS}
     with suppress(OSError):

@@ -49,7 +49,7 @@ def workers(settings: Settings) -> str:
                 "address that all workers reach, and use the same ARI user and password for all Asterisk servers"
             )
     if not fleet.hosts:
-        raise backlogs.nobody(settings, jobs.STORE_QUEUE, "stores recordings")
+        raise backlogs.no_worker_result(settings, jobs.STORE_QUEUE, "stores recordings")
     return f"{', '.join(sorted(fleet.hosts))} store recordings, from {given or settings.ari_url}"
 
 

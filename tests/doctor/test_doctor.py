@@ -559,7 +559,7 @@ def test_a_misspelt_setting_is_named_with_what_was_meant():
 
 
 async def test_a_check_that_never_ends_holds_nothing_up(monkeypatch):
-    monkeypatch.setattr(doctor, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(doctor, "CHECK_TIMEOUT_S", 0.3)
     never = threading.Event()
     monkeypatch.setattr(doctor, "CHECKS", {"Asterisk": lambda _: str(never.wait()), "Redis": lambda _: "fine"})
     began = time()

@@ -19,9 +19,9 @@ from tests.integration.stage import ALLOWED, PartEnded, Stage, ended_parts, stag
 class Shared:
     """The system that scenarios share until one of them breaks it."""
 
-    def __init__(self, folder: Callable[[], Path], parts: tuple[str, ...] = COMPONENTS) -> None:
+    def __init__(self, folder: Callable[[], Path], components: tuple[str, ...] = COMPONENTS) -> None:
         self._folder = folder
-        self._parts = parts
+        self._components = components
         self._system: LocalSystem | None = None
 
     async def system(self) -> LocalSystem:
@@ -29,7 +29,7 @@ class Shared:
             await self.end()
             raise PartEnded(ended)
         if self._system is None:
-            system = LocalSystem(self._folder(), ALLOWED, self._parts)
+            system = LocalSystem(self._folder(), ALLOWED, self._components)
             self._system = await system.__aenter__()
         return self._system
 
