@@ -23,7 +23,7 @@ from ari_conf.local.system import PROJECT, LocalSystem
 from ari_conf.store import accounts
 from demo.application import Application, ReceivedRequest
 from demo.phone import CallFailed, Switchboard, now_ms
-from demo.report import Progress, console, summary, written
+from demo.report import Progress, console, print_summary, write_recordings
 from demo.scenario import DIALLED, Caller, make_callers
 
 FOLDER = PROJECT / ".local" / "demo"
@@ -70,12 +70,12 @@ async def _run(folder: Path) -> None:
         async with Application(documents, progress.show_request) as application:
             await asyncio.to_thread(_introduce, system, application)
             progress.line(f"all components run; calls go to sip:{DIALLED}@{system.sip_address}")
-            until = await _conference(system, application, progress, callers)
-    missing = summary(callers, until)
-    files = written(callers, until, HEARD)
-    if missing:
-        raise DemoFailed("; ".join(missing))
-    callbacks = sum(told.path == "/events" for told in application.told)
+            until_ms = await _run_conference(system, application, progress, callers)
+    failures = print_summary(callers, until_ms)
+    files = write_recordings(callers, until_ms, HEARD)
+    if failures:
+        raise DemoFailed("; ".join(failures))
+    callbacks = sum(received.path == "/events" for received in application.received)
     console.print(
         f"\n[bold green]Each of the three heard the other two.[/] {callbacks} callbacks arrived in order, all signed.\n"
         f"Listen to what they heard: {escape(', '.join(map(str, files)))}\n"
@@ -93,7 +93,7 @@ def _introduce(system: LocalSystem, application: Application) -> None:
     client.close()
 
 
-async def _conference(
+async def _run_conference(
     system: LocalSystem, application: Application, progress: Progress, callers: list[Caller]
 ) -> float:
     """Play the conference from the first call to the last hangup, and return the end of the talking in epoch ms."""
@@ -105,27 +105,33 @@ async def _conference(
         caller.in_since_ms = now_ms()
         caller.phone.say(caller.speech)
     await asyncio.sleep(max(len(caller.speech) for caller in callers) / 8000 + 0.5)
-    until = now_ms()
-    first, rest = guests[0], guests[1:]
-    progress.line(f"{progress.name(first.number)} hangs up")
-    await first.phone.hang_up()
-    await _expect(application, _of(first, "ConferenceExit"), f"no callback reported that {first.name} left")
+    until_ms = now_ms()
+    first_guest, other_guests = guests[0], guests[1:]
+    progress.line(f"{progress.name(first_guest.number)} hangs up")
+    await first_guest.phone.hang_up()
+    await _expect(
+        application, _is_event_of(first_guest, "ConferenceExit"), f"no callback reported that {first_guest.name} left"
+    )
     progress.line(f"{progress.name(host.number)}, the host, hangs up, which ends the conference")
     await host.phone.hang_up()
-    for caller in (host, *rest):
-        await _expect(application, _of(caller, "ConferenceExit"), f"no callback reported that {caller.name} left")
-    for caller in rest:
+    for caller in (host, *other_guests):
+        await _expect(
+            application, _is_event_of(caller, "ConferenceExit"), f"no callback reported that {caller.name} left"
+        )
+    for caller in other_guests:
         progress.line(f"{progress.name(caller.number)} hears the rest of their document, and is hung up")
         try:
-            await caller.phone.hung_up(within=20)
+            await caller.phone.wait_until_hung_up(within=20)
         except TimeoutError:
             raise DemoFailed(f"{caller.name} was not hung up at the end of their document") from None
     for caller in callers:
         await _expect(
-            application, _of(caller, "Hangup"), f"the hangup URL did not receive the end of {caller.name}'s call"
+            application,
+            _is_event_of(caller, "Hangup"),
+            f"the hangup URL did not receive the end of {caller.name}'s call",
         )
     _check_callbacks(application)
-    return until
+    return until_ms
 
 
 async def _enter(system: LocalSystem, application: Application, progress: Progress, caller: Caller) -> None:
@@ -137,11 +143,13 @@ async def _enter(system: LocalSystem, application: Application, progress: Progre
         await asyncio.wait_for(calling, 20)
     except (CallFailed, TimeoutError) as error:
         raise DemoFailed(f"{caller.name}'s call was not answered: {error or 'no response within 20 s'}") from None
-    await _expect(application, _of(caller, "ConferenceEnter"), f"no callback reported that {caller.name} entered")
+    await _expect(
+        application, _is_event_of(caller, "ConferenceEnter"), f"no callback reported that {caller.name} entered"
+    )
 
 
-def _of(caller: Caller, event: str) -> Callable[[ReceivedRequest], bool]:
-    return lambda told: told["From"] == caller.number and told["Event"] == event
+def _is_event_of(caller: Caller, event: str) -> Callable[[ReceivedRequest], bool]:
+    return lambda request: request["From"] == caller.number and request["Event"] == event
 
 
 async def _expect(application: Application, what: Callable[[ReceivedRequest], bool], otherwise: str) -> None:
@@ -150,11 +158,11 @@ async def _expect(application: Application, what: Callable[[ReceivedRequest], bo
 
 
 def _check_callbacks(application: Application) -> None:
-    events = [told for told in application.told if told.path == "/events"]
-    numbers = [int(told["ConferenceSequence"]) for told in events]
+    events = [request for request in application.received if request.path == "/events"]
+    numbers = [int(request["ConferenceSequence"]) for request in events]
     if numbers != list(range(1, len(numbers) + 1)):
         raise DemoFailed(f"the conference's callbacks arrived out of order: {numbers}")
-    if unsigned := [told for told in application.told if not told.signed]:
+    if unsigned := [request for request in application.received if not request.signed]:
         raise DemoFailed(f"{len(unsigned)} requests were not signed with the account's token")
 
 

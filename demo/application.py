@@ -31,18 +31,18 @@ class ReceivedRequest:
 class Application:
     """An HTTP server that answers calls. `documents` maps each caller's number to that caller's document."""
 
-    def __init__(self, documents: Mapping[str, str], tell: Callable[[ReceivedRequest], None]) -> None:
-        self.told: list[ReceivedRequest] = []
+    def __init__(self, documents: Mapping[str, str], on_request: Callable[[ReceivedRequest], None]) -> None:
+        self.received: list[ReceivedRequest] = []
         self.token = ""
         self._documents = documents
-        self._tell = tell
-        self._came = asyncio.Condition()
+        self._on_request = on_request
+        self._arrival = asyncio.Condition()
         self._runner: web.AppRunner | None = None
         self.url = ""
 
     async def __aenter__(self) -> Application:
         app = web.Application()
-        app.router.add_post("/{path:.*}", self._answer)
+        app.router.add_post("/{path:.*}", self._handle_request)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -59,20 +59,20 @@ class Application:
     ) -> bool:
         """Return True once `times` matching requests have arrived, or False if they don't within `within` seconds."""
         try:
-            async with asyncio.timeout(within), self._came:
-                await self._came.wait_for(lambda: sum(map(what, self.told)) >= times)
+            async with asyncio.timeout(within), self._arrival:
+                await self._arrival.wait_for(lambda: sum(map(what, self.received)) >= times)
         except TimeoutError:
             return False
         return True
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _handle_request(self, request: web.Request) -> web.Response:
         params = {name: str(value) for name, value in (await request.post()).items()}
-        told = ReceivedRequest(time.time(), request.path, params, self._is_signed(request, params))
-        self.told.append(told)
-        self._tell(told)
-        async with self._came:
-            self._came.notify_all()
-        document = self._documents.get(told["From"], "<Response/>") if request.path == "/answer" else ""
+        received_request = ReceivedRequest(time.time(), request.path, params, self._is_signed(request, params))
+        self.received.append(received_request)
+        self._on_request(received_request)
+        async with self._arrival:
+            self._arrival.notify_all()
+        document = self._documents.get(received_request["From"], "<Response/>") if request.path == "/answer" else ""
         return web.Response(text=document.replace("APPLICATION", self.url), content_type="application/xml")
 
     def _is_signed(self, request: web.Request, params: Mapping[str, str]) -> bool:

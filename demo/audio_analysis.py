@@ -165,7 +165,7 @@ FOUND = 0.6
 _PIECE = RATE * 4 // 10
 SLIP_MS = 30.0
 """The tolerance in ms around the common offset, since a conference's mixer may drop or repeat a frame."""
-MOST_SLIP_MS = 400.0
+MAX_SLIP_MS = 400.0
 _AROUND = RATE * 4
 _SURE, _LEAST, _CLEAR = 0.5, 0.05, 1.25
 
@@ -179,7 +179,7 @@ def find_reference(samples: Samples, reference: Samples, slip_ms: float = SLIP_M
 
     `slip_ms`: more than usual if the machine was late, so that the mixer dropped more.
     """
-    slip = round(min(slip_ms, MOST_SLIP_MS) * RATE / 1000)
+    slip = round(min(slip_ms, MAX_SLIP_MS) * RATE / 1000)
     whiten = _whitener(samples, reference)
     sound, known = whiten(samples), whiten(reference)
     # A sound of some seconds of a long song: the search looks for the sound's pieces in the song.

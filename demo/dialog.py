@@ -14,8 +14,8 @@ from demo import sip
 from demo.codec import PCMU, Codec
 
 State = Literal["calling", "ringing", "early", "answered", "ended"]
-_T1 = 0.5
-_DEADLINE = 32.0
+_T1_S = 0.5
+_TRANSACTION_TIMEOUT_S = 32.0
 """Seconds. 64 x T1: a transaction that takes longer has failed (RFC 3261, 17.1.1.2)."""
 _ALLOW = ("Allow", "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, NOTIFY")
 
@@ -43,13 +43,13 @@ class Dialog(asyncio.DatagramProtocol):
 
     def __init__(
         self,
-        who: CallTarget,
+        call_target: CallTarget,
         rtp_port: int,
         changed: Callable[[State], None],
         media: Callable[[tuple[str, int]], None],
         codec: Codec = PCMU,
     ) -> None:
-        self._who, self._rtp_port, self._changed, self._media = who, rtp_port, changed, media
+        self._call_target, self._rtp_port, self._changed, self._media = call_target, rtp_port, changed, media
         self._codec = codec
         self.state: State = "calling"
         self.end_reason = ""
@@ -57,11 +57,11 @@ class Dialog(asyncio.DatagramProtocol):
         loop = asyncio.get_running_loop()
         self._final: asyncio.Future[sip.Message] = loop.create_future()
         self._waiting: dict[str, asyncio.Future[sip.Message]] = {}
-        self._answered: dict[str, bytes] = {}
+        self._response_by_request: dict[str, bytes] = {}
         self._tag, self._call_id = secrets.token_hex(6), f"{secrets.token_hex(12)}@127.0.0.1"
         self._sequence = 1
-        self._to = f"<{who.uri}>"
-        self._target, self._route = who.uri, list[str]()
+        self._to = f"<{call_target.uri}>"
+        self._target, self._route = call_target.uri, list[str]()
         self._branch = ""
         self._provisional = asyncio.Event()
         self._ack = b""
@@ -71,7 +71,7 @@ class Dialog(asyncio.DatagramProtocol):
         """True once the phone sends no more responses."""
 
     async def open(self) -> None:
-        self._destination = sip.address_of(self._who.uri)
+        self._destination = sip.address_of(self._call_target.uri)
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
         self._host, self._port = self._transport.get_extra_info("sockname")[:2]
@@ -84,7 +84,7 @@ class Dialog(asyncio.DatagramProtocol):
 
     async def invite(self) -> None:
         """Send the INVITE and return when the call is answered. Raises CallFailed."""
-        extra = [_ALLOW, *self._who.headers]
+        extra = [_ALLOW, *self._call_target.headers]
         body = sip.offer(self._host, self._rtp_port, codec=self._codec)
         request = self._request("INVITE", extra, body)
         sender = asyncio.create_task(self._repeat(request, self._provisional))
@@ -107,7 +107,7 @@ class Dialog(asyncio.DatagramProtocol):
         if self.state == "answered":
             self._set_state("ended")
             self.end_reason = self.end_reason or "hung up by the caller"
-            await self._ask("BYE")
+            await self._send_request("BYE")
             return
         # Spec: "If no provisional response has been received, the CANCEL request MUST NOT be sent" (RFC 3261, 9.1)
         await self._provisional.wait()
@@ -120,7 +120,7 @@ class Dialog(asyncio.DatagramProtocol):
         else:
             self._end(final.reason, final.cause)
 
-    async def offer_again(self, direction: str, address: str = "") -> sip.Message:
+    async def reinvite(self, direction: str, address: str = "") -> sip.Message:
         """Send a re-INVITE and return its final response."""
         self._sequence += 1
         self._version += 1
@@ -133,7 +133,7 @@ class Dialog(asyncio.DatagramProtocol):
         finally:
             sender.cancel()
 
-    async def _ask(self, method: str) -> None:
+    async def _send_request(self, method: str) -> None:
         self._sequence += 1
         branch = _new_branch()
         await self._transact(branch + method, self._request(method, [], branch=branch))
@@ -148,17 +148,17 @@ class Dialog(asyncio.DatagramProtocol):
             sender.cancel()
             del self._waiting[key]
 
-    async def _repeat(self, request: bytes, enough: asyncio.Event | None = None) -> None:
+    async def _repeat(self, request: bytes, stop_event: asyncio.Event | None = None) -> None:
         """Send a request after 0, 0.5, 1.5, 3.5 s … (timers A, E); an INVITE only until its first provisional
         response."""
-        wait, spent = _T1, 0.0
-        while spent < _DEADLINE:
+        wait, elapsed = _T1_S, 0.0
+        while elapsed < _TRANSACTION_TIMEOUT_S:
             self._send(request)
             await asyncio.sleep(wait)
-            spent, wait = spent + wait, min(wait * 2, 4.0)
-            if enough is not None and enough.is_set():
+            elapsed, wait = elapsed + wait, min(wait * 2, 4.0)
+            if stop_event is not None and stop_event.is_set():
                 return
-        if enough is not None and not self._final.done():
+        if stop_event is not None and not self._final.done():
             self._final.set_result(sip.Message("SIP/2.0 408 Request Timeout", (), ""))
 
     def _request(
@@ -167,13 +167,13 @@ class Dialog(asyncio.DatagramProtocol):
         if method == "INVITE":
             self._branch, self._invite_sequence = _new_branch(), self._sequence
             branch = self._branch
-        name = f'"{self._who.display_name}" ' if self._who.display_name else ""
+        name = f'"{self._call_target.display_name}" ' if self._call_target.display_name else ""
         headers = [
             ("Via", f"SIP/2.0/UDP {self._host}:{self._port};branch={branch}"),
             *(("Route", route) for route in self._route),
             ("Max-Forwards", "70"),
-            ("From", f"{name}<sip:{self._who.user}@{self._host}>;tag={self._tag}"),
-            ("To", self._to if method != "CANCEL" else f"<{self._who.uri}>"),
+            ("From", f"{name}<sip:{self._call_target.user}@{self._host}>;tag={self._tag}"),
+            ("To", self._to if method != "CANCEL" else f"<{self._call_target.uri}>"),
             ("Call-ID", self._call_id),
             ("CSeq", f"{sequence or self._sequence} {method}"),
             ("Contact", self._contact),
@@ -183,7 +183,7 @@ class Dialog(asyncio.DatagramProtocol):
 
     @property
     def _contact(self) -> str:
-        return f"<sip:{self._who.user}@{self._host}:{self._port}>"
+        return f"<sip:{self._call_target.user}@{self._host}:{self._port}>"
 
     def _send(self, message: bytes) -> None:
         if not self._transport.is_closing():
@@ -194,15 +194,15 @@ class Dialog(asyncio.DatagramProtocol):
         if message is None or message.first("call-id") != self._call_id or self.vanished:
             return
         if not message.status:
-            self._asked(message)
+            self._on_request(message)
         elif message.method == "INVITE":
-            self._invite_answered(message)
+            self._on_invite_response(message)
         elif message.status >= 200:
             waiting = self._waiting.get(message.branch + message.method)
             if waiting and not waiting.done():
                 waiting.set_result(message)
 
-    def _invite_answered(self, answer: sip.Message) -> None:
+    def _on_invite_response(self, answer: sip.Message) -> None:
         self._provisional.set()
         if answer.status < 200:
             self._update_media(answer)
@@ -227,12 +227,12 @@ class Dialog(asyncio.DatagramProtocol):
         if message.body and (address := sip.media_address(message.body)):
             self._media(address)
 
-    def _asked(self, request: sip.Message) -> None:
+    def _on_request(self, request: sip.Message) -> None:
         """Answer a request; a retransmission gets the same response (RFC 3261, 17.2.2)."""
         key = request.branch + request.method
         if request.method == "ACK":
             return
-        if key not in self._answered:
+        if key not in self._response_by_request:
             body = ""
             if request.method == "INVITE":
                 self._update_media(request)
@@ -240,8 +240,8 @@ class Dialog(asyncio.DatagramProtocol):
                 body = sip.offer(self._host, self._rtp_port, self._version, self._codec, self._direction)
             known = request.method in ("INVITE", "BYE", "OPTIONS", "INFO", "NOTIFY", "CANCEL")
             status = "200 OK" if known else "405 Method Not Allowed"
-            self._answered[key] = sip.reply(request, status, [("Contact", self._contact), _ALLOW], body)
-        self._send(self._answered[key])
+            self._response_by_request[key] = sip.reply(request, status, [("Contact", self._contact), _ALLOW], body)
+        self._send(self._response_by_request[key])
         if request.method == "BYE":
             self._end(request.first("reason") or "the far end hung up", request.cause)
 

@@ -20,24 +20,24 @@ from plivo import plivoxml
 from plivo.utils.signature_v3 import validate_v3_signature
 
 PIN = "1234"
-LONGEST_BODY = 1_000_000
+MAX_BODY_BYTES = 1_000_000
 
 
 class Example(ThreadingHTTPServer):
-    """The HTTP server. `told` has the conference's events, in order of arrival."""
+    """The HTTP server. `events` has the conference's events, in order of arrival."""
 
     def __init__(self, port: int = 5000, token: str = "") -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.token = token
-        self.told: list[dict[str, str]] = []
+        self.events: list[dict[str, str]] = []
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Example
 
     def do_POST(self) -> None:
-        length = min(int(self.headers.get("Content-Length") or 0), LONGEST_BODY)
+        length = min(int(self.headers.get("Content-Length") or 0), MAX_BODY_BYTES)
         params = dict(parse_qsl(self.rfile.read(length).decode(), keep_blank_values=True))
         if not self._is_signed(params):
             return self.send_error(403, "not signed with the token of the account")
@@ -45,9 +45,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/answer":
             document = ask_for_pin(self.server.url)
         elif self.path == "/pin":
-            document = let_in(self.server.url) if params.get("Digits") == PIN else ask_for_pin(self.server.url)
+            document = (
+                enter_conference(self.server.url) if params.get("Digits") == PIN else ask_for_pin(self.server.url)
+            )
         else:
-            self.server.told.append(params)
+            self.server.events.append(params)
             sys.stdout.write(f"{params.get('Event')}: {params.get('From')}, {params.get('ConferenceName')}\n")
             sys.stdout.flush()
         self.send_response(200)
@@ -75,7 +77,7 @@ def ask_for_pin(url: str) -> str:
     return str(response.add(plivoxml.SpeakElement("No PIN was entered. Goodbye.")).to_string())
 
 
-def let_in(url: str) -> str:
+def enter_conference(url: str) -> str:
     response = plivoxml.ResponseElement().add(plivoxml.SpeakElement("You are in."))
     conference = plivoxml.ConferenceElement(
         "standup", callback_url=f"{url}/events", callback_method="POST", enter_sound="beep:1"

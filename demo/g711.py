@@ -16,14 +16,14 @@ _BIAS = 132
 _CLIP = 32635
 
 
-def _decoded() -> NDArray[np.int16]:
+def _build_decode_table() -> NDArray[np.int16]:
     code = ~np.arange(256, dtype=np.uint8)
     exponent = (code >> 4 & 7).astype(np.int32)
     magnitude = ((((code & 15).astype(np.int32) << 3) + _BIAS) << exponent) - _BIAS
     return np.where(code & 0x80, -magnitude, magnitude).astype(np.int16)
 
 
-def _encoded() -> NDArray[np.uint8]:
+def _build_encode_table() -> NDArray[np.uint8]:
     sample = np.arange(65536, dtype=np.uint16).view(np.int16).astype(np.int32)
     magnitude = np.minimum(np.abs(sample), _CLIP) + _BIAS
     exponent = np.floor(np.log2(magnitude)).astype(np.int32) - 7
@@ -33,8 +33,8 @@ def _encoded() -> NDArray[np.uint8]:
     return code
 
 
-_DECODE = _decoded()
-_ENCODE = _encoded()
+_DECODE = _build_decode_table()
+_ENCODE = _build_encode_table()
 
 
 def encode(samples: NDArray[np.int16]) -> bytes:

@@ -47,7 +47,7 @@ class Phone:
         self.codec = codec
         self._wire = wire
         self._dialog: Dialog | None = None
-        self._line: RtpSession | None = None
+        self._session: RtpSession | None = None
         self._recorder = AudioRecorder()
         self._sound = Sound(b"", quiet=codec.silence)
         self._clear()
@@ -91,12 +91,12 @@ class Phone:
     @property
     def latest_ms(self) -> float:
         """Return the greatest delay of a sent packet in ms: above 20, the fault is not Asterisk's."""
-        return self._line.latest_ms if self._line else 0.0
+        return self._session.latest_ms if self._session else 0.0
 
     @property
     def late(self) -> list[tuple[float, float]]:
         """Return (epoch ms, delay in ms) of each packet that was sent more than 20 ms late, in the order of sending."""
-        return self._line.late if self._line else []
+        return self._session.late if self._session else []
 
     def call(
         self,
@@ -119,11 +119,15 @@ class Phone:
 
     async def _call(self, who: CallTarget) -> None:
         loop = asyncio.get_running_loop()
-        line = RtpSession("127.0.0.1", lambda at, digit: _soon(loop, self._hear_digit, at, digit), self.codec)
-        line.sound = self._sound
-        self._line, self._recorder = line, line.recorder
-        dialog = Dialog(who, line.port, self._change, lambda address: setattr(line, "far", address), self.codec)
-        self._wire.add(line)
+        session = RtpSession(
+            "127.0.0.1", lambda at, digit: _call_soon(loop, self._on_digit_received, at, digit), self.codec
+        )
+        session.sound = self._sound
+        self._session, self._recorder = session, session.recorder
+        dialog = Dialog(
+            who, session.port, self._change, lambda address: setattr(session, "destination", address), self.codec
+        )
+        self._wire.add(session)
         await dialog.open()
         self._close()
         self._dialog = dialog
@@ -151,21 +155,21 @@ class Phone:
 
     def _speak(self, sound: Sound) -> Sound:
         self._sound = sound
-        if self._line:
-            self._line.sound = sound
+        if self._session:
+            self._session.sound = sound
         return sound
 
     def begin_stream(self, ahead: int = -20000, *, source: bool = True) -> None:
         """Start another RTP stream, with sequence numbers `ahead` of the earlier stream's (negative: behind)."""
-        self._talking_line.begin_stream(ahead, source)
+        self._talking_session.begin_stream(ahead, source)
 
     def send_packets(self, on: bool) -> None:
         """Stop sending packets, digits included, as with silence suppression (False), or resume (True)."""
-        self._talking_line.sends = on
+        self._talking_session.sends = on
 
     def jitter(self, packets: int) -> None:
         """Delay each packet by up to this number of packets from now on."""
-        self._talking_line.jitter = packets
+        self._talking_session.jitter = packets
 
     def vanish(self) -> None:
         """Send nothing and answer nothing any more, as a phone that has crashed. `hang_up` has no effect then."""
@@ -177,7 +181,7 @@ class Phone:
         """Put the far end on hold, or resume with "sendrecv"; the audio continues. Raises CallFailed."""
         if self._dialog is None or self.state != "answered":
             raise RuntimeError(f"{self.name} is not in a call")
-        answer = await self._dialog.offer_again(direction, address)
+        answer = await self._dialog.reinvite(direction, address)
         if answer.status >= 300:
             raise CallFailed(answer.status, answer.reason, answer.cause)
 
@@ -185,30 +189,32 @@ class Phone:
         await self.hold("sendrecv")
 
     @property
-    def _talking_line(self) -> RtpSession:
-        if self._line is None or self.state == "ended":
+    def _talking_session(self) -> RtpSession:
+        if self._session is None or self.state == "ended":
             raise RuntimeError(f"{self.name} is not in a call")
-        return self._line
+        return self._session
 
     async def press(self, digits: str, gap_ms: int = 100, duration_ms: int = 100) -> None:
         """Press the digits one after another and return after the last. Times are rounded down to 20 ms."""
         if wrong := set(digits) - set(DIGITS):
             raise ValueError(f"{''.join(sorted(wrong))!r} is not on a phone's keypad; expected 0-9, *, # and A-D")
-        if self._line is None or self.state == "ended":
+        if self._session is None or self.state == "ended":
             raise RuntimeError(f"{self.name} is not in a call")
         loop = asyncio.get_running_loop()
         for digit in digits:
-            self._line.press(digit, duration_ms, gap_ms, lambda at, key: _soon(loop, self._has_pressed, at, key))
+            self._session.press(
+                digit, duration_ms, gap_ms, lambda at, key: _call_soon(loop, self._on_digit_sent, at, key)
+            )
         target = len(self.pressed) + len(digits)
         while len(self.pressed) < target and not self._ended.is_set():
             await self._wait(self._digit)
         await asyncio.sleep(duration_ms / 1000)
 
-    def _has_pressed(self, at: float, digit: str) -> None:
+    def _on_digit_sent(self, at: float, digit: str) -> None:
         self.pressed.append((at, digit))
         self._digit.set()
 
-    def _hear_digit(self, at: float, digit: str) -> None:
+    def _on_digit_received(self, at: float, digit: str) -> None:
         self.received.append((at, digit))
         self._digit.set()
 
@@ -219,8 +225,8 @@ class Phone:
                 while "".join(digit for _, digit in self.received) != digits:
                     await self._wait(self._digit)
         except TimeoutError:
-            came = "".join(digit for _, digit in self.received) or "nothing"
-            raise TimeoutError(f"{self.name}: expected {digits} within {within} s, received {came}") from None
+            received = "".join(digit for _, digit in self.received) or "nothing"
+            raise TimeoutError(f"{self.name}: expected {digits} within {within} s, received {received}") from None
 
     async def wait_for_audio(
         self, test: Callable[[Samples], bool], within: float = 30.0, window_ms: int = 200
@@ -246,7 +252,7 @@ class Phone:
                     await self._dialog.end()
         self._close()
 
-    async def hung_up(self, within: float = 120.0) -> None:
+    async def wait_until_hung_up(self, within: float = 120.0) -> None:
         """Wait for the end of the call, whichever side ends it. Raises TimeoutError."""
         try:
             await asyncio.wait_for(self._ended.wait(), within)
@@ -273,8 +279,8 @@ class Phone:
         elif state == "ended":
             self.ended_at = now_ms()
             self._ended.set()
-            if self._line:
-                self._wire.remove(self._line)
+            if self._session:
+                self._wire.remove(self._session)
 
     def _close(self) -> None:
         if self._dialog:
@@ -306,7 +312,7 @@ class Switchboard:
             self._wire.__exit__()
 
 
-def _soon(loop: asyncio.AbstractEventLoop, what: Callable[[float, str], None], at: float, digit: str) -> None:
+def _call_soon(loop: asyncio.AbstractEventLoop, what: Callable[[float, str], None], at: float, digit: str) -> None:
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(what, at, digit)
 

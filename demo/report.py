@@ -18,7 +18,7 @@ from demo.scenario import Caller
 
 console = Console(highlight=False)
 
-HEARD = 0.35
+HEARD_SHARE = 0.35
 """The minimum share of a speaker's words that counts as heard.
 
 Over 15 s of speech, an absent voice reaches at most 0.1. A present one reaches 1, or less if a busy machine loses
@@ -30,11 +30,11 @@ class Progress:
     """A log of one line per event, with the seconds since the start."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
         self.callers: Sequence[Caller] = ()
 
     def line(self, text: str) -> None:
-        console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/]  {text}", soft_wrap=True)
+        console.print(f"[dim]{time.monotonic() - self._started_at:6.1f} s[/]  {text}", soft_wrap=True)
 
     def show_request(self, request: ReceivedRequest) -> None:
         name = self.name(request["From"])
@@ -52,7 +52,7 @@ class Progress:
         return f"[{caller.style}]{caller.name}[/]" if caller else escape(number)
 
 
-def written(callers: Sequence[Caller], until_ms: float, folder: Path) -> list[Path]:
+def write_recordings(callers: Sequence[Caller], until_ms: float, folder: Path) -> list[Path]:
     """Write a WAV file of what each caller heard while all spoke, and return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
@@ -63,7 +63,7 @@ def written(callers: Sequence[Caller], until_ms: float, folder: Path) -> list[Pa
     return files
 
 
-def summary(callers: Sequence[Caller], until_ms: float) -> list[str]:
+def print_summary(callers: Sequence[Caller], until_ms: float) -> list[str]:
     """Print a table of listeners and speakers, and return one sentence for each voice that was not heard."""
     table = Table(
         title="Words heard, as found in the audio that each phone received",
@@ -74,7 +74,7 @@ def summary(callers: Sequence[Caller], until_ms: float) -> list[str]:
     table.add_column("")
     for speaker in callers:
         table.add_column(f"{speaker.name}'s words", justify="center")
-    deaf = []
+    failures = []
     for listener in callers:
         heard = listener.phone.heard.between(listener.in_since_ms, until_ms)
         cells = []
@@ -82,15 +82,15 @@ def summary(callers: Sequence[Caller], until_ms: float) -> list[str]:
             share = audio_analysis.find_reference(heard, speaker.speech).score
             if speaker is listener:
                 # Callers must not hear an echo of their own words.
-                cells.append("[dim]no echo[/]" if share < HEARD else f"[red]echo, {share:.0%}[/]")
-                if share >= HEARD:
-                    deaf.append(f"{listener.name} heard an echo")
-            elif share >= HEARD:
+                cells.append("[dim]no echo[/]" if share < HEARD_SHARE else f"[red]echo, {share:.0%}[/]")
+                if share >= HEARD_SHARE:
+                    failures.append(f"{listener.name} heard an echo")
+            elif share >= HEARD_SHARE:
                 cells.append(f"[green]heard[/] {share:.0%}")
             else:
                 cells.append(f"[red]not heard[/] {share:.0%}")
-                deaf.append(f"{listener.name} did not hear {speaker.name}")
+                failures.append(f"{listener.name} did not hear {speaker.name}")
         table.add_row(f"[{listener.style}]{listener.name}[/] heard", *cells)
     console.print()
     console.print(table)
-    return deaf
+    return failures

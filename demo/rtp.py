@@ -26,7 +26,7 @@ from demo.sip import EVENT_TYPE
 
 DIGITS = "0123456789*#ABCD"
 LATE_MS = 20.0
-_TICK = 0.020
+_PACKET_S = 0.020
 # Arrival times come from the kernel (socket.7; Python has no name for it), so that a busy interpreter does not distort
 # them.
 _SO_TIMESTAMPNS = 35
@@ -65,7 +65,7 @@ class _Press:
     ticks: int
     gap: int
     done: Callable[[float, str], None]
-    stamp: int = 0
+    timestamp: int = 0
     tick: int = 0
 
 
@@ -78,19 +78,19 @@ class RtpSession:
         self.recorder = AudioRecorder(codec)
         self.sound = Sound(b"", quiet=codec.silence)
         self._kind = codec.payload_type
-        self.far: tuple[str, int] | None = None
+        self.destination: tuple[str, int] | None = None
         """The destination of packets, or None before it is known."""
         self.latest_ms = 0.0
         """The greatest delay so far of a sent packet, in ms."""
         self.late: list[tuple[float, float]] = []
         """(epoch ms, delay in ms) of each packet that was sent more than LATE_MS late."""
         self.due = 0.0
-        self.came: list[float] = []
+        self.arrivals_ms: list[float] = []
         """Epoch ms of each received packet, whatever its type."""
         self._on_digit = on_digit
         self._presses: deque[_Press] = deque()
         self._sequence = random.randrange(1 << 16)
-        self._stamp = random.randrange(1 << 32)
+        self._timestamp = random.randrange(1 << 32)
         self._source = random.randrange(1 << 32)
         self._event: int | None = None
         self._marker = 0x80
@@ -98,7 +98,7 @@ class RtpSession:
         """False if the phone sends nothing, as with silence suppression."""
         self.jitter = 0
         """The maximum delay in packets of each packet, so that some overtake others."""
-        self._on_its_way: list[tuple[int, bytes]] = []
+        self._delayed: list[tuple[int, bytes]] = []
         self._tick = 0
 
     def begin_stream(self, ahead: int, source: bool = True) -> None:
@@ -115,7 +115,7 @@ class RtpSession:
 
     def send(self, now: float) -> None:
         """Send the packet that is due now."""
-        if self.far is None or not self.sends:
+        if self.destination is None or not self.sends:
             return
         late_ms = (now - self.due) * 1000
         self.latest_ms = max(self.latest_ms, late_ms)
@@ -124,7 +124,7 @@ class RtpSession:
         sound = self.sound.frame()
         press = self._presses[0] if self._presses else None
         if press is None or press.tick >= press.ticks:
-            self._packet(self._kind, self._stamp, sound, self._marker)
+            self._packet(self._kind, self._timestamp, sound, self._marker)
             self._marker = 0
         else:
             self._press(press)
@@ -132,40 +132,40 @@ class RtpSession:
             press.tick += 1
             if press.tick >= press.ticks + press.gap:
                 self._presses.popleft()
-        self._stamp = self._stamp + FRAME & 0xFFFFFFFF
-        if self._on_its_way:
-            self._arrive()
+        self._timestamp = self._timestamp + FRAME & 0xFFFFFFFF
+        if self._delayed:
+            self._post_due()
 
     def _press(self, press: _Press) -> None:
         """Send a digit event: its timestamp is constant, its duration grows, its end is sent three times (RFC 4733,
         2.5.1)."""
         if press.tick == 0:
-            press.stamp = self._stamp
+            press.timestamp = self._timestamp
             press.done(time.time() * 1000, press.digit)
         ends = press.tick == press.ticks - 1
         body = struct.pack("!BBH", DIGITS.index(press.digit), 0x80 | 10 if ends else 10, (press.tick + 1) * FRAME)
         for _ in range(3 if ends else 1):
-            self._packet(EVENT_TYPE, press.stamp, body, 0x80 if press.tick == 0 else 0)
+            self._packet(EVENT_TYPE, press.timestamp, body, 0x80 if press.tick == 0 else 0)
 
-    def _packet(self, kind: int, stamp: int, payload: bytes, marker: int) -> None:
-        head = struct.pack("!BBHII", 0x80, kind | marker, self._sequence, stamp, self._source)
+    def _packet(self, kind: int, timestamp: int, payload: bytes, marker: int) -> None:
+        head = struct.pack("!BBHII", 0x80, kind | marker, self._sequence, timestamp, self._source)
         self._sequence = self._sequence + 1 & 0xFFFF
         if self.jitter:
-            self._on_its_way.append((self._tick + random.randint(0, self.jitter), head + payload))
+            self._delayed.append((self._tick + random.randint(0, self.jitter), head + payload))
         else:
             self._post(head + payload)
 
-    def _arrive(self) -> None:
+    def _post_due(self) -> None:
         """Send the delayed packets that are due."""
         self._tick += 1
-        for entry in [entry for entry in self._on_its_way if entry[0] <= self._tick]:
-            self._on_its_way.remove(entry)
+        for entry in [entry for entry in self._delayed if entry[0] <= self._tick]:
+            self._delayed.remove(entry)
             self._post(entry[1])
 
     def _post(self, packet: bytes) -> None:
         # The far end may be gone already: the kernel reports it here, and the phone learns it from the BYE.
         with contextlib.suppress(OSError):
-            self.rtp.sendto(packet, self.far or ("", 0))
+            self.rtp.sendto(packet, self.destination or ("", 0))
 
     def receive(self) -> None:
         try:
@@ -173,24 +173,24 @@ class RtpSession:
         except OSError:
             return
         # Ports are reused: the rest of another phone's earlier call is not audio of this call.
-        if len(packet) < 12 or (self.far is not None and origin[1] != self.far[1]):
+        if len(packet) < 12 or (self.destination is not None and origin[1] != self.destination[1]):
             return
         kind = packet[1] & 0x7F
-        self.came.append(_stamped(ancillary) / 1e6)
+        self.arrivals_ms.append(_arrival_ns(ancillary) / 1e6)
         if kind == self._kind:
-            self.recorder.arrived.append((_stamped(ancillary), packet))
+            self.recorder.arrived.append((_arrival_ns(ancillary), packet))
         elif kind == EVENT_TYPE and len(packet) >= 16:
-            stamp = struct.unpack_from("!I", packet, 4)[0]
-            if stamp != self._event and packet[12] < len(DIGITS):
-                self._event = stamp
-                self._on_digit(_stamped(ancillary) / 1e6, DIGITS[packet[12]])
+            timestamp = struct.unpack_from("!I", packet, 4)[0]
+            if timestamp != self._event and packet[12] < len(DIGITS):
+                self._event = timestamp
+                self._on_digit(_arrival_ns(ancillary) / 1e6, DIGITS[packet[12]])
 
     def close(self) -> None:
         self.rtp.close()
         self._rtcp.close()
 
 
-def _stamped(ancillary: list[tuple[int, int, bytes]]) -> int:
+def _arrival_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
     for level, kind, value in ancillary:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
             seconds, nanoseconds = struct.unpack("qq", value)
@@ -221,15 +221,15 @@ def _bind(host: str) -> tuple[socket.socket, socket.socket]:
 class RtpThread:
     """The thread that runs all sessions, as a context manager."""
 
-    _lines: dict[int, RtpSession] = field(default_factory=dict)
+    _sessions: dict[int, RtpSession] = field(default_factory=dict)
     _due: list[tuple[float, int]] = field(default_factory=list)
     _orders: deque[tuple[bool, RtpSession]] = field(default_factory=deque)
     _running: bool = True
 
     def __enter__(self) -> RtpThread:
         self._epoll = select.epoll()
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK)
-        self._epoll.register(self._bell, select.EPOLLIN)
+        self._wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK)
+        self._epoll.register(self._wakeup_fd, select.EPOLLIN)
         # While phones talk, other threads hold the interpreter for 1 ms at a time, not 5: a packet is due every 20 ms.
         self._interval = sys.getswitchinterval()
         sys.setswitchinterval(0.001)
@@ -239,22 +239,22 @@ class RtpThread:
 
     def __exit__(self, *_: object) -> None:
         self._running = False
-        os.eventfd_write(self._bell, 1)
+        os.eventfd_write(self._wakeup_fd, 1)
         self._thread.join(5)
         sys.setswitchinterval(self._interval)
-        for line in [*self._lines.values(), *(line for _, line in self._orders)]:
-            line.close()
+        for session in [*self._sessions.values(), *(session for _, session in self._orders)]:
+            session.close()
         self._epoll.close()
-        os.close(self._bell)
+        os.close(self._wakeup_fd)
 
-    def add(self, line: RtpSession) -> None:
-        self._orders.append((True, line))
-        os.eventfd_write(self._bell, 1)
+    def add(self, session: RtpSession) -> None:
+        self._orders.append((True, session))
+        os.eventfd_write(self._wakeup_fd, 1)
 
-    def remove(self, line: RtpSession) -> None:
+    def remove(self, session: RtpSession) -> None:
         """Stop and close the session; its recording stays."""
-        self._orders.append((False, line))
-        os.eventfd_write(self._bell, 1)
+        self._orders.append((False, session))
+        os.eventfd_write(self._wakeup_fd, 1)
 
     def _run(self) -> None:
         with contextlib.suppress(PermissionError):
@@ -262,33 +262,33 @@ class RtpThread:
         while self._running:
             wait = self._due[0][0] - time.monotonic() if self._due else 1.0
             for number, _ in self._epoll.poll(max(wait, 0)):
-                if number == self._bell:
-                    os.eventfd_read(self._bell)
-                    self._obey()
-                elif number in self._lines:
-                    self._lines[number].receive()
+                if number == self._wakeup_fd:
+                    os.eventfd_read(self._wakeup_fd)
+                    self._apply_orders()
+                elif number in self._sessions:
+                    self._sessions[number].receive()
             self._send()
 
-    def _obey(self) -> None:
+    def _apply_orders(self) -> None:
         while self._orders:
-            added, line = self._orders.popleft()
-            number = line.rtp.fileno()
+            added, session = self._orders.popleft()
+            number = session.rtp.fileno()
             if added:
-                self._lines[number] = line
+                self._sessions[number] = session
                 self._epoll.register(number, select.EPOLLIN)
-                line.due = time.monotonic()
-                heapq.heappush(self._due, (line.due, number))
-            elif self._lines.pop(number, None):
+                session.due = time.monotonic()
+                heapq.heappush(self._due, (session.due, number))
+            elif self._sessions.pop(number, None):
                 self._due = [entry for entry in self._due if entry[1] != number]
                 heapq.heapify(self._due)
                 self._epoll.unregister(number)
-                line.close()
+                session.close()
 
     def _send(self) -> None:
         now = time.monotonic()
         while self._due and self._due[0][0] <= now:
             due, number = heapq.heappop(self._due)
-            line = self._lines[number]
-            line.send(now)
-            line.due = due + _TICK
-            heapq.heappush(self._due, (line.due, number))
+            session = self._sessions[number]
+            session.send(now)
+            session.due = due + _PACKET_S
+            heapq.heappush(self._due, (session.due, number))

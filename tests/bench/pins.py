@@ -33,7 +33,7 @@ async def enter(stage: Stage, phone: Phone, n: int, jitter_ms: float) -> tuple[s
     await stage.call(phone, f'<GetDigits action="{stage.receiver.url(path)}" timeout="20" digitTimeout="5"/>')
     with Jitter(phone, jitter_ms, seed=n):
         await phone.press(f"{pin}#", gap_ms=gap_ms, duration_ms=duration_ms)
-        await phone.hung_up(20)
+        await phone.wait_until_hung_up(20)
     arrived = [request.params["Digits"] for request in stage.receiver.requests_to(path)]
     return pin, " ".join(arrived), max((by for _, by in phone.late), default=0.0) <= LATE_MS
 

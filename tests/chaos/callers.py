@@ -283,7 +283,7 @@ class Callers:
     async def _until(self, leg: Leg, caller: int, room: Room, end: asyncio.Task[None] | None) -> None:
         """Stay until `end` or until something else ends the call, then hang up."""
         phone, life = self._phones[caller], self.lives[leg.life]
-        await first_of(life.died.wait(), self.over.wait(), phone.hung_up(86400), *([end] if end else []))
+        await first_of(life.died.wait(), self.over.wait(), phone.wait_until_hung_up(86400), *([end] if end else []))
         now = life.died_ms if life.died.is_set() else now_ms()
         by_itself = phone.state == "ended" and not life.died.is_set()
         leg.ended_ms = phone.ended_at or now if by_itself else inf

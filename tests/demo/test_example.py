@@ -40,7 +40,7 @@ def test_the_right_pin_leads_into_the_conference(example: Example) -> None:
     let_in = parser.parse(asked(example, "/pin", Digits="1234").content)
     assert isinstance(let_in.elements[-1], el.Conference) and let_in.warnings == ()
     assert asked(example, "/events", Event="ConferenceEnter", From="15550100").status_code == 200
-    assert example.told == [{"Event": "ConferenceEnter", "From": "15550100"}]
+    assert example.events == [{"Event": "ConferenceEnter", "From": "15550100"}]
 
 
 def test_what_is_not_signed_is_refused(example: Example) -> None:

@@ -67,7 +67,7 @@ async def test_digits_go_both_ways(dial: Dial) -> None:
     async with Switchboard(2) as (ann, bob):
         await ann.call(dial("digits"))
         await ann.wait_for_digits("1379*#0")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
         assert ann.cause == 16
         await bob.call(dial("repeat"))
         await bob.press("15*37")
@@ -84,7 +84,7 @@ def test_an_event_keeps_its_timestamp_grows_and_says_its_end_three_times() -> No
         far.bind(("127.0.0.1", 0))
         far.settimeout(1)
         line = RtpSession("127.0.0.1", lambda at, digit: None)
-        line.far = far.getsockname()
+        line.destination = far.getsockname()
         line.press("#", 60, 20, lambda at, digit: None)
         for _ in range(4):
             line.send(0)
@@ -147,7 +147,7 @@ async def test_hanging_up_while_it_rings_cancels_the_call(dial: Dial) -> None:
 async def test_headers_and_caller_arrive(dial: Dial) -> None:
     async with Switchboard(1) as (ann,):
         await ann.call(dial("who"), headers={"X-Greeting": "hello"}, from_user="15550001", display_name="Ann")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
         with pytest.raises(CallFailed):
             await ann.call(dial("who"), headers={"X-Greeting": "bye"}, from_user="15550001", display_name="Ann")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from demo import audio_analysis
-from demo.report import summary, written
+from demo.report import print_summary, write_recordings
 from demo.scenario import Caller
 from demo.speech import speech_files
 
@@ -24,7 +24,7 @@ def caller(name: str, speech: audio_analysis.Samples, heard: audio_analysis.Samp
 
 def judged(bob: audio_analysis.Samples, cid: audio_analysis.Samples, ann: audio_analysis.Samples) -> list[str]:
     """Return the sentences about missing voices, given the audio that each caller received."""
-    return summary([caller("Bob", BOB, bob), caller("Cid", CID, cid), caller("Ann", ANN, ann)], 0.0)
+    return print_summary([caller("Bob", BOB, bob), caller("Cid", CID, cid), caller("Ann", ANN, ann)], 0.0)
 
 
 def test_each_heard_the_other_two():
@@ -51,5 +51,5 @@ def test_other_words_are_not_his(heard):
 
 def test_what_each_heard_is_left_to_be_listened_to(tmp_path):
     heard = mixed(BOB, CID)
-    (file,) = written([caller("Ann", ANN, heard)], 0.0, tmp_path / "heard")
+    (file,) = write_recordings([caller("Ann", ANN, heard)], 0.0, tmp_path / "heard")
     assert file.name == "ann.wav" and np.array_equal(audio_analysis.wav(file), heard)

@@ -18,7 +18,7 @@ class Jitter:
     """A context in which each of the phone's packets is late by up to the given time."""
 
     def __init__(self, phone: Phone, ms: float, seed: int = 0) -> None:
-        line = phone._line
+        line = phone._session
         assert line is not None, "it is in a call"
         self._line, self._socket, self._ms = line, line.rtp, ms
         self._random = random.Random(seed)

@@ -158,7 +158,7 @@ async def test_kick_goes_on_and_hangup_does_not(stage: Stage, api: plivo.RestCli
         await becomes(stage, bob, {CID})
         await do(api.conferences.member_hangup, NAME, b)
         assert (await stage.leaves(bob)).params["ConferenceExitReason"] == "api_hangup"
-        await bob.hung_up(5)
+        await bob.wait_until_hung_up(5)
         assert cid.state != "ended"
         await ann.hang_up()
 
@@ -172,10 +172,10 @@ async def test_a_conference_and_all_conferences_are_hung_up(stage: Stage, api: p
             await stage.call(phone, body % name)
             await stage.enters(phone)
         await do(api.conferences.delete, "one")
-        await asyncio.gather(*(phone.hung_up(5) for phone in phones[:2]))
+        await asyncio.gather(*(phone.wait_until_hung_up(5) for phone in phones[:2]))
         assert sorted((await do(api.conferences.list)).conferences) == ["three", "two"]
         await do(api.conferences.delete_all)
-        await asyncio.gather(*(phone.hung_up(5) for phone in phones[2:]))
+        await asyncio.gather(*(phone.wait_until_hung_up(5) for phone in phones[2:]))
         assert (await do(api.conferences.list)).conferences == []
         reasons = {(await stage.leaves(phone)).params["ConferenceExitReason"] for phone in phones}
         assert reasons == {"api_hangup"}

@@ -257,7 +257,7 @@ async def test_who_is_muted_is_not_heard_and_who_is_deaf_hears_nothing(asterisk:
             since = now_ms()
             await hears_nothing(bob)
             # Many phones hang up if they receive no packets at all.
-            assert bob._line is not None and [at for at in bob._line.came if at > since]
+            assert bob._session is not None and [at for at in bob._session.arrivals_ms if at > since]
             await app.perform(again)
             await hears_something(bob)
 
@@ -320,7 +320,7 @@ async def test_members_leave(asterisk: LocalAsterisk) -> None:
         assert await app.next(seen.BridgeDestroyed) == seen.BridgeDestroyed(BRIDGE)
 
         await app.perform(do.HangUp(first))
-        await ada.hung_up()
+        await ada.wait_until_hung_up()
         # A hangup is reported more than once: further reports of the other call's may come first.
         while (gone := await app.next(seen.ChannelHungUp)).channel_id == second:
             pass

@@ -114,7 +114,7 @@ async def test_a_wait_ends_at_a_beep(stage: Stage, hz: int, ms: int, level: int)
         greeting = np.concatenate([spoken("vm-goodbye"), beep(hz, ms, level)])
         after_ms = await ends_at_a_beep(stage, ann, greeting)
         stage.saw(f"{hz} Hz: goes on {after_ms:.0f} ms after the beep's end")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
 
 
 async def test_speech_and_music_do_not_end_it(stage: Stage) -> None:
@@ -164,7 +164,7 @@ async def test_one_wait_after_another(stage: Stage) -> None:
         await listened_to(stage)
         end = await finished(stage, ann, beep(1000, 300))
         lasted(end, await stage.hears(ann, AFTER_HZ), 0, 500)
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
 
 
 async def test_our_channel_is_removed_by_somebody_else(stage: Stage) -> None:
@@ -193,7 +193,7 @@ async def test_the_application_dies_and_another_listens_on(stage: Stage) -> None
         await listened_to(stage)
         end = await finished(stage, ann, np.concatenate([beep(0, 300), beep(1000, 400)]))
         lasted(end, await stage.hears(ann, AFTER_HZ), 0, 500)
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
 
 
 @asynccontextmanager
@@ -216,7 +216,7 @@ async def test_an_asterisk_that_cannot(stage: Stage) -> None:
     async with without_the_module(stage), stage.callers(1) as (ann,):
         begun = await waits(stage, ann, '<Wait length="1" beep="true"/>' + wait(1))
         await ends_after(stage, ann, 2, begun)
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     assert warnings(stage) - before == 1
 
 

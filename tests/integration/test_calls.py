@@ -46,7 +46,7 @@ async def test_pins_that_are_typed_fast_over_a_line_with_jitter(stage: Stage) ->
             await stage.call(phone, '<GetDigits action="{url}/entered" numDigits="9" timeout="20" digitTimeout="5"/>')
             with Jitter(phone, 20):
                 await phone.press(pin, gap_ms=gap_ms, duration_ms=duration_ms)
-                await phone.hung_up(20)
+                await phone.wait_until_hung_up(20)
             if max((by for _, by in phone.late), default=0.0) > 40:
                 return "this machine was late itself"
             return ""

@@ -130,12 +130,12 @@ async def test_kick_and_hang_up_after_a_question(stage: Stage, browser: Browser)
         await stage.hears(ann, NEXT)
         await expect(seen.member(a)).to_have_count(0)
         await seen.press(f"Hang up {b}", "Hang up")
-        await bob.hung_up(5)
+        await bob.wait_until_hung_up(5)
         assert ann.state == cid.state == "answered"
         await seen.press("Hang up all")
         await seen.sees("1 call will end immediately.")
         await seen.page.get_by_role("dialog").get_by_role("button", name="Hang up all").click()
-        await cid.hung_up(5)
+        await cid.wait_until_hung_up(5)
         await seen.sees("No live conferences")
         assert ann.state == "answered"
 
@@ -236,7 +236,7 @@ async def test_without_a_mouse(stage: Stage, browser: Browser) -> None:
         await expect(seen.page.get_by_role("button", name="Cancel")).to_be_focused()
         await keys.press("Tab")
         await keys.press("Enter")
-        await ann.hung_up(5)
+        await ann.wait_until_hung_up(5)
         # The focused element is gone: the focus moves to the nearest element around it.
         await expect(seen.page.get_by_role("heading", name="Stand-up")).to_be_focused()
 

@@ -53,7 +53,7 @@ async def test_the_answer_url_of_the_account(stage: Stage, method: str) -> None:
     stage.set_account(answer_url="{url}/answer?from=plivo", answer_method=method)
     async with stage.callers(1) as (ann,):
         await stage.dial(ann, None)
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     (asked,) = stage.receiver.requests_to("/answer")
     assert (asked.method, asked.query["from"]) == (method, "plivo")
     assert (asked.params["Event"], asked.params["CallStatus"]) == ("StartApp", "ringing")
@@ -187,7 +187,7 @@ async def test_a_later_url_that_fails(stage: Stage, element: str, code: str, rep
         await stage.listen(ann, 400)
         if "Redirect" not in element:
             await ann.press("*")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
         ended = await stage.event("Hangup")
     assert ended.params["HangupCauseCode"] == code
     assert [problem.code for problem in listed(stage)] == [int(code)]
@@ -200,7 +200,7 @@ async def test_the_fallback_url_takes_over(stage: Stage, kind: str) -> None:
     stage.receiver.documents["/answer"] = "no XML"
     async with stage.callers(1) as (ann,):
         await stage.dial(ann, stage.receiver.url("/answer"))
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     assert audio_analysis.intervals_of(ann.as_sent(), FALLBACK_HZ)
     (asked,) = stage.receiver.requests_to("/fallback")
     assert (asked.method, asked.params["Event"], asked.params["CallStatus"]) == ("POST", "StartApp", "ringing")

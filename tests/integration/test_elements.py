@@ -63,7 +63,7 @@ async def test_play_of_a_wav_loops_and_answers(stage: Stage) -> None:
     stage.tones("/once.wav", (2575, 400), (0, SILENCE_MS))
     async with stage.callers(1) as (ann,):
         await stage.call(ann, f'<Play loop="3">{{url}}/once.wav</Play>{AFTER}')
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     hears_tones(ann, 2575, 400, 400, 400)
     hears_tones(ann, AFTER_HZ, 300)
 
@@ -76,7 +76,7 @@ async def test_play_of_an_mp3(stage: Stage, tmp_path: Path) -> None:
     stage.receiver.documents["/a.mp3"] = made.read_bytes()
     async with stage.callers(1) as (ann,):
         await stage.call(ann, f"<Play>{{url}}/a.mp3</Play>{AFTER}")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     hears_tones(ann, 2875, 1000, by_ms=60)
     assert begins(ann.heard.audio, AFTER_HZ) > begins(ann.heard.audio, 2875)
 
@@ -114,7 +114,7 @@ async def test_play_that_fails_is_a_problem_and_the_next_element_runs(
     given(stage)
     async with stage.callers(1) as (ann,):
         await stage.call(ann, f'<Play loop="0">{{url}}/bad.wav</Play>{AFTER}')
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     hears_tones(ann, AFTER_HZ, 300)
     (problem,) = stage.problems()
     assert told in problem
@@ -149,7 +149,7 @@ async def test_speak_is_understood(stage: Stage, words: Callable[[Samples], str]
     async with stage.callers(1) as (ann,):
         markup = 'Please wait for the others.<break time="800ms"/> Thank you for calling.'
         await stage.call(ann, f'<Speak voice="MAN">{markup}</Speak>')
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     said, heard = "please wait for the others thank you for calling", words(ann.as_sent())
     assert error_rate(said.split(), heard.split()) <= MOST_MISHEARD, heard
     assert stage.problems() == []
@@ -160,9 +160,9 @@ async def test_speak_is_repeated(stage: Stage) -> None:
     text = "The meeting begins in five minutes."
     async with stage.callers(2) as (ann, bob):
         await stage.call(ann, f"<Speak>{text}</Speak>")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
         await stage.call(bob, f'<Speak loop="2">{text}</Speak>')
-        await bob.hung_up()
+        await bob.wait_until_hung_up()
     once, twice = (sounding_ms(phone.as_sent()) for phone in (ann, bob))
     assert once > 500
     assert 1.8 < twice / once < 2.2
@@ -172,7 +172,7 @@ async def test_speak_is_repeated(stage: Stage) -> None:
 async def test_speak_in_a_language_that_nobody_speaks(stage: Stage, words: Callable[[Samples], str]) -> None:
     async with stage.callers(1) as (ann,):
         await stage.call(ann, '<Speak language="tlh">Please wait for the others to join.</Speak>')
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     said, heard = "please wait for the others to join", words(ann.as_sent())
     assert error_rate(said.split(), heard.split()) <= MOST_MISHEARD, heard
 
@@ -183,7 +183,7 @@ async def test_speak_in_a_language_that_nobody_speaks(stage: Stage, words: Calla
 async def test_wait_is_as_long_as_it_says(stage: Stage) -> None:
     async with stage.callers(1) as (ann,):
         await stage.call(ann, f'{AFTER}<Wait length="2"/>{AFTER}')
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     between(ann, 2000, 2400)
 
 
@@ -193,7 +193,7 @@ async def test_a_first_wait_does_not_answer(stage: Stage) -> None:
         assert ann.answered_at is not None
         assert ann.called_at is not None
         lasted(ann.called_at, ann.answered_at, 1000, 2000)
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     hears_tones(ann, AFTER_HZ, 300)
 
 
@@ -208,14 +208,14 @@ async def test_wait_ends_early_when_it_is_silent(stage: Stage) -> None:
         second = await stage.hears(ann, AFTER_HZ, after=first + 400)
         # The limits allow a few packets: Asterisk measures silence in packets.
         lasted(silent_at, second, 640, 1600)
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     assert len(spans_of(ann.as_sent(), AFTER_HZ)) == 2
 
 
 async def test_wait_for_silence_from_the_beginning(stage: Stage) -> None:
     async with stage.callers(1) as (ann,):
         await stage.call(ann, f'{AFTER}<Wait length="20" silence="true" minSilence="700"/>{AFTER}')
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     between(ann, 640, 1500)
 
 
@@ -245,7 +245,7 @@ async def test_a_later_hangup_ends_the_call(stage: Stage) -> None:
     stage.set_account(hangup_url="{url}/hangup")
     async with stage.callers(1) as (ann,):
         await stage.call(ann, f"{AFTER}<Hangup/>{AFTER}")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
         ended = await stage.event("Hangup")
     hears_tones(ann, AFTER_HZ, 300)
     assert ann.cause == 16
@@ -257,9 +257,9 @@ async def test_a_scheduled_hangup_lets_the_following_elements_run(stage: Stage) 
     async with stage.callers(1) as (ann,):
         # The first call puts the sound into the cache.
         await stage.call(ann, AFTER)
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
         answered = await stage.call(ann, f'<Hangup schedule="3"/>{AFTER}<Conference>c</Conference>')
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
         assert ann.ended_at is not None
         lasted(answered, ann.ended_at, 2800, 4000)
         await stage.event("Hangup", HangupCauseCode="6000")
@@ -270,7 +270,7 @@ async def test_a_scheduled_hangup_that_nothing_follows_is_one_now(stage: Stage) 
     stage.set_account(hangup_url="{url}/hangup")
     async with stage.callers(1) as (ann,):
         await stage.call(ann, f'{AFTER}<Hangup schedule="60"/>')
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
         ended = await stage.event("Hangup")
     assert ended.params["HangupCauseCode"] == "6000"
 
@@ -285,7 +285,7 @@ async def test_redirect_replaces_the_rest_and_does_not_answer(stage: Stage, meth
     given = 'method="GET"' if method == "GET" else ""
     async with stage.callers(1) as (ann,):
         await stage.call(ann, f"<Redirect {given}>{{url}}/next?a=b</Redirect>{AFTER}")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     (asked,) = stage.receiver.requests_to("/next")
     assert asked.method == method
     assert asked.query["a"] == "b"
@@ -300,7 +300,7 @@ async def test_what_stands_in_preanswer_is_heard_before_the_answer(stage: Stage)
     stage.tones("/early.wav", (2575, 800))
     async with stage.callers(1) as (ann,):
         await stage.call(ann, f'<PreAnswer><Play>{{url}}/early.wav</Play><Wait length="1"/></PreAnswer>{AFTER}')
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     assert ann.early_media.is_set()
     assert ann.answered_at is not None
     hears_tones(ann, 2575, 800, by_ms=60)
@@ -314,7 +314,7 @@ async def test_what_stands_in_preanswer_is_heard_before_the_answer(stage: Stage)
 async def test_elements_that_are_not_run_are_skipped_with_a_warning(stage: Stage) -> None:
     async with stage.callers(1) as (ann,):
         await stage.call(ann, f"<Dial><Number>1555</Number></Dial><Record/><conference>c</conference>{AFTER}")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     hears_tones(ann, AFTER_HZ, 300)
     problems = stage.problems()
     assert [name for name in ("Dial", "Record", "<conference>") if any(name in p for p in problems)] == [

@@ -19,10 +19,10 @@ async def test_the_example_asks_for_its_pin_and_lets_the_caller_in(stage: Stage)
         async with stage.callers(1) as (ann,):
             await stage.dial(ann, None)
             await ann.press("1234")
-            await stage.until(lambda: example.told, told="the caller was let in")
-            assert example.told[0]["Event"] == "ConferenceEnter"
-            assert example.told[0]["ConferenceName"] == "standup"
+            await stage.until(lambda: example.events, told="the caller was let in")
+            assert example.events[0]["Event"] == "ConferenceEnter"
+            assert example.events[0]["ConferenceName"] == "standup"
             await ann.hang_up()
-            await stage.until(lambda: example.told[-1]["Event"] == "ConferenceExit")
+            await stage.until(lambda: example.events[-1]["Event"] == "ConferenceExit")
         example.shutdown()
         await serving

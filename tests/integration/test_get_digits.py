@@ -56,7 +56,7 @@ async def test_nothing_entered(stage: Stage) -> None:
     ask = '<GetDigits action="{url}/pin" timeout="1" retries="2"><Play>{url}/prompt.wav</Play></GetDigits>'
     async with stage.callers(1) as (ann,):
         await stage.call(ann, f"{ask}{AFTER}")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     # "retries" is the number of prompts; "timeout" counts from each prompt's end; "action not called".
     at = ann.heard.start_ms
     first, second = spans_of(ann.heard.audio, 2875)
@@ -85,7 +85,7 @@ async def test_when_the_input_is_complete(
         await ann.press(pressed)
         last = ann.pressed[-1][0]
         asked = await stage.receiver.wait_for(lambda request: request.path == "/pin")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     assert asked.method == "GET"
     assert asked.params["Digits"] == digits
     lasted(last, asked.at_ms, waited_ms, waited_ms + 800)
@@ -97,7 +97,7 @@ async def test_redirect_false_goes_on_with_the_next_element(stage: Stage) -> Non
     async with stage.callers(1) as (ann,):
         await stage.call(ann, f"{ask}{AFTER}")
         await ann.press("7")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
         asked = await stage.receiver.wait_for(lambda request: request.path == "/pin")
     assert asked.params["Digits"] == "7"
     hears_tones(ann, AFTER_HZ, 300)
@@ -119,7 +119,7 @@ async def test_an_invalid_digit_is_told_and_asked_again(stage: Stage) -> None:
         second = await stage.hears(ann, 1000, after=again)
         await ann.press("21")
         asked = await stage.receiver.wait_for(lambda request: request.path == "/pin")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
     assert first < told < again < second
     assert asked.params["Digits"] == "21"
     hears_tones(ann, 2875, 300, 300)
@@ -132,7 +132,7 @@ async def test_digits_stand_in_no_log(stage: Stage) -> None:
         await stage.call(ann, ask)
         await ann.press("86420975")
         asked = await stage.receiver.wait_for(lambda request: request.path == "/pin")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
         lines = stage.system.log("serve").read_text().splitlines()
     mine = [line for line in lines if asked.params["CallUUID"] in line]
     assert sum("DigitReceived" in line for line in mine) == 8

@@ -158,7 +158,7 @@ async def test_talk_and_floor_end_where_the_sound_does(stage: Stage) -> None:
         ann.send_packets(True)
         await floor_is_had(stage, ann, again)
         # Comfort noise does not count as talk either.
-        line = ann._line
+        line = ann._session
         assert line is not None
         ann.send_packets(False)
         noise = now_ms()
@@ -168,7 +168,7 @@ async def test_talk_and_floor_end_where_the_sound_does(stage: Stage) -> None:
         while not talks.done():
             number = number + 1 & 0xFFFF
             head = bytes((0x80, 13)) + number.to_bytes(2) + bytes(4) + line._source.to_bytes(4)
-            line.rtp.sendto(head + b"\x40", line.far or ("", 0))
+            line.rtp.sendto(head + b"\x40", line.destination or ("", 0))
             await asyncio.sleep(0.2)
         await talks
         await bob.hang_up()
@@ -234,9 +234,9 @@ async def test_a_phone_is_always_sent_something(stage: Stage) -> None:
 
 
 def _longest_gap_s(phone: Phone, since: float, until: float) -> float:
-    line = phone._line
+    line = phone._session
     assert line is not None
-    packets = [at for at in line.came if since <= at <= until]
+    packets = [at for at in line.arrivals_ms if since <= at <= until]
     return float(np.max(np.diff([since, *packets, until]))) / 1000
 
 

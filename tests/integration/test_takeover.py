@@ -279,7 +279,7 @@ async def test_what_the_next_one_can_not_read_is_ended_completely(stage: Stage) 
         await stage.system.start("serve")
         told = (await stage.event("ConferenceRecord", timeout=90)).params
         for phone in (ann, bob):
-            await phone.hung_up()
+            await phone.wait_until_hung_up()
         ends = [await stage.receiver.wait_for(partial(_hangup_of, phone=stage.number(phone))) for phone in (ann, bob)]
         assert ends[1].params["CallUUID"] == waiting.decode()
         await stage.leaves(ann)

@@ -140,9 +140,9 @@ async def test_one_who_talked_and_vanishes(quick: Stage) -> None:
 
 def falls_silent(phone: Phone) -> socket.socket:
     """Stop the phone's packets, and return its unconnected socket."""
-    line = phone._line
+    line = phone._session
     assert line is not None
-    line.far = None
+    line.destination = None
     return line.rtp
 
 
@@ -157,7 +157,7 @@ async def test_who_lives_stays_however_little_they_send(quick: Stage) -> None:
         await holds.hold("inactive")
         for phone in (waits, nothing, holds):
             phone.send_packets(False)
-        far = [phone._line.far for phone in (noise, alive, rtcp) if phone._line is not None]
+        far = [phone._session.destination for phone in (noise, alive, rtcp) if phone._session is not None]
         sockets = [falls_silent(phone) for phone in (noise, alive, rtcp)]
         for number in range(TIMEOUT_S * 3):
             await asyncio.sleep(1)
@@ -165,7 +165,7 @@ async def test_who_lives_stays_however_little_they_send(quick: Stage) -> None:
             sockets[1].sendto(b"\0\0", far[1])
             # The report goes to RTCP's port, the one above RTP's.
             report = bytes((0x80, 201, 0, 1)) + bytes((0, 0, 0, 7))
-            rtcp._line._rtcp.sendto(report, (far[2][0], far[2][1] + 1))  # type: ignore[union-attr]
+            rtcp._session._rtcp.sendto(report, (far[2][0], far[2][1] + 1))  # type: ignore[union-attr]
         everybody = (noise, alive, rtcp, waits, nothing, holds)
         assert [phone.state for phone in everybody] == ["answered"] * 6
         for phone in everybody:

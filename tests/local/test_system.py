@@ -257,7 +257,9 @@ async def test_it_says_who_can_call_and_what_answers(tmp_path, monkeypatch, caps
         assert ("that reaches it, without a password" in said) != local
         assert ("Do not use an address that is reachable from the Internet" in said) != local
         assert ("sip:ACCOUNT*15550100@" in said) == local, "callers from elsewhere must not choose the account"
-        assert accounts.get(client(system), "demo").token not in _token(system), "a token is shown only on a terminal"
+        assert accounts.get(client(system), "demo").token not in _describe_token(system), (
+            "a token is shown only on a terminal"
+        )
 
 
 @pytest.mark.parametrize("told", [True, False])

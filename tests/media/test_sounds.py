@@ -517,7 +517,7 @@ async def test_a_sound_that_takes_long_to_convert_keeps_no_other_account_waiting
     stuck.chmod(0o755)
     sounds = SoundPreparer(Settings(sounds_folder=tmp_path / "A-"), world.origin, world.engine)
     others = SoundPreparer(Settings(sounds_folder=tmp_path / "B-"), world.origin, world.engine)
-    others._transcode_shares = sounds._converting
+    others._transcode_shares = sounds._transcode_shares
     for one in (sounds, others):
         one._ffmpeg = str(stuck)
         world.opened.append(one)

@@ -32,7 +32,7 @@ async def test_the_reply_replaces_the_rest(stage: Stage, method: str) -> None:
         entered = await stage.enters(ann)
         await ann.press("*")
         asked = await stage.receiver.wait_for(lambda request: request.path == "/action")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
         assert set(audio_analysis.tones(ann.as_sent(), (REPLACED, AFTER))) == {REPLACED}
     assert asked.method == method
     assert (asked.query["a"], asked.query["b"]) == ("1", "2")
@@ -59,7 +59,7 @@ async def test_the_reply_is_ignored(stage: Stage) -> None:
         asked = await stage.receiver.wait_for(lambda request: request.path == "/action")
         after = await stage.hears(ann, AFTER)
         answered.set()
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
         assert set(audio_analysis.tones(ann.as_sent(), (REPLACED, AFTER))) == {AFTER}
     assert asked.method == "POST"
     assert asked.params["ConferenceName"] == "c"
@@ -152,7 +152,7 @@ async def test_no_action(stage: Stage) -> None:
         await stage.call(ann, f"<Conference {LEAVING}>c</Conference><Play>{{url}}/after.wav</Play>")
         await stage.enters(ann)
         await ann.press("*")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
         assert audio_analysis.intervals_of(ann.as_sent(), AFTER)
         assert ann.cause == 16
         ended = await stage.event("Hangup")
@@ -173,7 +173,7 @@ async def test_an_action_that_fails(stage: Stage, code: str, reply: str | None) 
         await stage.call(ann, f'<Conference {LEAVING} action="{{url}}/action">c</Conference><Wait length="30"/>')
         await stage.enters(ann)
         await ann.press("*")
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
         ended = await stage.event("Hangup")
     assert ended.params["HangupCauseCode"] == code
     assert len(stage.problems()) == 1

@@ -228,7 +228,7 @@ async def test_bad_urls(stage: Stage) -> None:
             ann,
             f"<Conference {attributes} timeLimit='1'>c</Conference><Play>x.wav</Play><Play>{{url}}/after.wav</Play>",
         )
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
         assert audio_analysis.intervals_of(ann.as_sent(), 3325)
     problems = stage.problems()
     for name in names:

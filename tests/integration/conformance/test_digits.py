@@ -133,7 +133,7 @@ async def test_star_leaves_and_the_call_goes_on(stage: Stage) -> None:
         assert left.params["CallStatus"] == "in-progress"
         after = await stage.hears(ann, 3325)
         assert set(audio_analysis.tones(await stage.listen(bob, 500))) == {3175}
-        await ann.hung_up()
+        await ann.wait_until_hung_up()
         assert set(audio_analysis.tones(ann.heard.between(after, after + 800))) == {3325}
         assert bob.state == cid.state == "answered"
         assert (digits(ann), digits(bob), digits(cid)) == ("*", "", "*")

@@ -144,7 +144,7 @@ async def test_full_skips_the_element_and_its_action(stage: Stage) -> None:
         await stage.enters(bob)
         await stage.call(cid, late + OTHERWISE)
         await stage.hears(cid, 1300)
-        await cid.hung_up()
+        await cid.wait_until_hung_up()
         assert set(audio_analysis.tones(ann.as_sent())) == {2875}
         assert not audio_analysis.tones(cid.heard.audio, [2875])
         assert not stage.receiver.requests_to("/late")

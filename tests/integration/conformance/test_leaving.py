@@ -67,7 +67,7 @@ async def test_the_host_ends_it_for_all(stage: Stage) -> None:
         numbers = [stage.number(phone) for phone in (host, ann, bob, cid)]
         assert reasons(told) == dict(zip(numbers, ["hangup"] + ["host_left"] * 3, strict=True))
         for phone in (ann, bob, cid):
-            await phone.hung_up()
+            await phone.wait_until_hung_up()
         wants = {ann: {1075}, bob: {1375}, cid: {1075}}
         for phone, hz in wants.items():
             assert {hz for hz in (1075, 1375) if audio_analysis.tones(phone.as_sent(), [hz])} == hz
@@ -104,7 +104,7 @@ async def test_left_alone_when_one_who_has_left_wanted_so(stage: Stage) -> None:
             stage.number(bob): "hangup",
             stage.number(cid): "left_alone",
         }
-        await cid.hung_up()
+        await cid.wait_until_hung_up()
         assert audio_analysis.tones(cid.as_sent(), [1075])
         stage.saw(
             "set by the first, who left: at two it goes on, the last is out with left_alone and hears what follows"
@@ -160,7 +160,7 @@ async def test_the_order_at_leaving(stage: Stage) -> None:
         left = await stage.leaves(bob)
         gone = float(left.params["Timestamp"])
         sound = await stage.hears(ann, 1075, after=pressed)
-        await bob.hung_up()
+        await bob.wait_until_hung_up()
         assert left.params["ConferenceExitReason"] == "star"
         assert not audio_analysis.tones(ann.heard.since(gone + 100), [2875]), "out of the mix"
         assert not audio_analysis.tones(bob.heard.since(gone + 100), [2575])

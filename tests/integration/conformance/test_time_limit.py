@@ -36,8 +36,8 @@ async def test_it_ends_for_all(stage: Stage) -> None:
         assert lasted >= 2000
         await stage.hears(ann, 3325)
         await stage.hears(bob, 3325)
-        await ann.hung_up()
-        await bob.hung_up()
+        await ann.wait_until_hung_up()
+        await bob.wait_until_hung_up()
     stage.saw(f"timeLimit 2, the second member's 1 ignored: over after {lasted:.0f} ms; both heard their next element")
 
 
@@ -54,8 +54,8 @@ async def test_a_later_member_may_be_the_first_to_give_one(stage: Stage) -> None
         assert reasons(stage) == ["time_limit", "time_limit"]
         lasted = ms_between(stage.events("ConferenceEnter")[1], stage.events("ConferenceExit")[0])
         assert lasted >= 1000
-        await ann.hung_up()
-        await bob.hung_up()
+        await ann.wait_until_hung_up()
+        await bob.wait_until_hung_up()
     stage.saw(f"over {lasted:.0f} ms after the entry of the second, who gave 1")
 
 
