@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from redis import AuthenticationError, Redis
 
-from ari_conf.cli.up import _introduce_numbers, _token, until_stopped
+from ari_conf.cli.up import _describe_token, _introduce_numbers, until_stopped
 from ari_conf.errors import SetupFailed
 from ari_conf.local import processes
 from ari_conf.local.system import COMPONENTS, LocalSystem, settings_from_environment

@@ -499,7 +499,7 @@ async def test_a_slow_origin_leaves_room_for_the_account_s_other_sounds(world: W
 async def test_one_account_can_t_have_more_wait_than_there_is_room_for(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ari_conf.media.subprocesses.WAITING", 3)
+    monkeypatch.setattr("ari_conf.media.subprocesses.MAX_WAITING", 3)
     sounds = world.sounds()
     world.origin.let_go.clear()
     many = [Play(f"{URL}?{n}") for n in range(media_sounds.MAX_FETCHES_PER_ORIGIN + 3 + 1)]
