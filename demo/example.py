@@ -11,6 +11,7 @@ Then call any number, such as sip:15550100@127.0.0.1:5060; the PIN is 1234. With
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -86,6 +87,7 @@ def enter_conference(url: str) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with Example(token=os.environ.get("AUTH_TOKEN", "")) as example:
         sys.stdout.write(f"answer URL: {example.url}/answer; the PIN is {PIN}; press Ctrl-C to stop\n")
         sys.stdout.flush()

@@ -3,6 +3,7 @@ them."""
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
 from pathlib import Path
@@ -107,4 +108,5 @@ def test_what_plivo_has_and_is_not_offered_says_so() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(written())

@@ -10,6 +10,7 @@ files. docs/development/style-guide.md has the rules.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import io
 import re
@@ -133,4 +134,6 @@ def main(paths: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="*", metavar="FILE")
+    sys.exit(main(parser.parse_args().paths))

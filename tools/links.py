@@ -8,6 +8,7 @@ files in docs/ only, since the site (zensical.toml) consists of them; they name 
 
 from __future__ import annotations
 
+import argparse
 import posixpath
 import re
 import subprocess
@@ -106,4 +107,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     sys.exit(main())

@@ -8,6 +8,7 @@ headers, writes, fetches, writes, and writes once more when a member has left. I
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import sys
@@ -108,6 +109,10 @@ async def run(
 
 
 if __name__ == "__main__":
-    url, app, user, *more = sys.argv[1:]
-    login = aiohttp.encode_basic_auth(user, os.environ["BARE_PASSWORD"])
-    asyncio.run(run(url, app, login, *(more or ["mixing"])))
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("ari_url", "app", "user"):
+        parser.add_argument(name)
+    parser.add_argument("more", nargs="*", metavar="TYPE ANSWER_URL REDIS_URL", default=["mixing"])
+    given = parser.parse_args()
+    login = aiohttp.encode_basic_auth(given.user, os.environ["BARE_PASSWORD"])
+    asyncio.run(run(given.ari_url, given.app, login, *given.more))

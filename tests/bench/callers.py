@@ -11,9 +11,9 @@ POST /bench/… controls it, each with JSON in and out:
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import random
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -180,4 +180,8 @@ async def main(port: int, app_url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("port", type=int)
+    parser.add_argument("app_url")
+    given = parser.parse_args()
+    asyncio.run(main(given.port, given.app_url))

@@ -7,6 +7,7 @@ turn slower.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import importlib.util
 import json
@@ -202,4 +203,5 @@ if __name__ == "__main__":
         case ["read", way, how, port]:
             read(way, how, int(port))
         case _:
+            argparse.ArgumentParser(description=__doc__).parse_args()
             main()

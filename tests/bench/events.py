@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
 import time
 
 from ari_conf.core.effects import PostCallback
@@ -42,4 +42,9 @@ async def run(url: str, rate: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(run(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url")
+    parser.add_argument("rate", type=int, help="callbacks per second")
+    parser.add_argument("seconds", type=float)
+    given = parser.parse_args()
+    asyncio.run(run(given.url, given.rate, given.seconds))

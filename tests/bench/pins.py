@@ -5,9 +5,9 @@ python -m tests.bench.pins [PINS] [JITTER_MS]
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import random
-import sys
 import tempfile
 from pathlib import Path
 
@@ -38,7 +38,7 @@ async def enter(stage: Stage, phone: Phone, n: int, jitter_ms: float) -> tuple[s
     return pin, " ".join(arrived), max((by for _, by in phone.late), default=0.0) <= LATE_MS
 
 
-async def main(pins: int = 100, jitter_ms: float = 20.0) -> None:
+async def main(pins: int, jitter_ms: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         system = LocalSystem(Path(folder), ALLOWED, ("redis", "asterisk", "worker", "serve"))
         async with system, staged(system) as stage:
@@ -56,4 +56,8 @@ async def main(pins: int = 100, jitter_ms: float = 20.0) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*(int(word) for word in sys.argv[1:])))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pins", type=int, nargs="?", default=100, help="number of PINs")
+    parser.add_argument("jitter_ms", type=float, nargs="?", default=20.0, help="maximum delay of a packet in ms")
+    given = parser.parse_args()
+    asyncio.run(main(given.pins, given.jitter_ms))

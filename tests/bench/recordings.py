@@ -8,6 +8,7 @@ afterwards. The worker streams, verifies and writes a sidecar, and needs no more
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import sys
@@ -131,4 +132,5 @@ def main(out: Callable[[str], None] = print) -> bool:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     sys.exit(0 if main() else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 
@@ -15,6 +16,8 @@ import structlog
 if __name__ == "__main__":
     # Log entries about bad inputs are not needed for millions of inputs.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    target = sys.argv.pop(1)
-    atheris.Setup(sys.argv, TARGETS[target])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", choices=sorted(TARGETS))
+    given, options = parser.parse_known_args()
+    atheris.Setup([sys.argv[0], *options], TARGETS[given.target])
     atheris.Fuzz()

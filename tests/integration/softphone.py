@@ -5,6 +5,7 @@ It calls, says a WAV file, records the received audio, and writes events as line
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -107,4 +108,6 @@ def main(wanted: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("wanted", type=json.loads, help="the call as JSON")
+    main(parser.parse_args().wanted)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -133,7 +134,9 @@ def fewer_than_two() -> list[str]:
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("words", nargs="*")
+    words = parser.parse_args().words
     verdicts = judge_all(tuple(b for b in BUGS if not words or any(w in b.promise for w in words)))
     print(table(verdicts))
     sys.exit(not all(v.caught for v in verdicts))

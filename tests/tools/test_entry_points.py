@@ -1,0 +1,40 @@
+"""Tests that each program of the project answers `--help` with its usage, and does nothing else."""
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+from tools.links import PROJECT
+
+OPTIONAL = {"tests.fuzz.one": "atheris", "tests.integration.softphone": "pjsua2"}
+"""Program -> library that it imports and that may be absent."""
+
+
+def programs() -> list[str]:
+    """Return the modules that run as `python -m MODULE`."""
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    found = (
+        path
+        for path in listed.stdout.splitlines()
+        if re.search("^if __name__ ==", (PROJECT / path).read_text(), re.M) or path.endswith("/__main__.py")
+    )
+    return [path.removesuffix(".py").removesuffix("/__main__").replace("/", ".") for path in found]
+
+
+@pytest.mark.parametrize("module", programs())
+def test_help_shows_the_usage_of_a_program(module: str):
+    if module in OPTIONAL and not find_spec(OPTIONAL[module]):
+        pytest.skip(f"{OPTIONAL[module]} is not installed")
+    command = [sys.executable, "-m", module, "--help"]
+    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0 and "usage:" in result.stdout.lower(), result.stderr[-500:]
+
+
+@pytest.mark.parametrize("script", ["configure", "get", "run-in"])
+def test_help_shows_the_usage_of_a_script(script: str):
+    command = [str(PROJECT / "asterisk" / script), "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0 and f"asterisk/{script}" in result.stdout, result.stderr[-500:]
