@@ -97,7 +97,7 @@ def test_each_element_and_attribute_of_plivo_s_runs_or_is_named() -> None:
             assert warning == f"{name} is not supported: it is skipped, including its content"
 
 
-def test_what_plivo_has_and_is_not_offered_says_so() -> None:
+def test_an_unsupported_part_of_plivo_is_named() -> None:
     for name in NAMES - set(OFFERED):
         for path in (f"/v1/Account/MA1/{name}/", f"/v1/Account/MA1/{name}/x/Play/"):
             refusal = f"Plivo's {name}/ is not offered here; docs/reference/compatibility.md lists what is"

@@ -40,7 +40,7 @@ def code(page: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_files(page: str) -> None:
+def test_named_files_exist(page: str) -> None:
     named = {
         found
         for text in code(page)
@@ -52,7 +52,7 @@ def test_files(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_make_targets_and_modules(page: str) -> None:
+def test_named_make_targets_and_modules_exist(page: str) -> None:
     targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
     for text in code(page):
         for target in re.findall(r"(?:^|[;&] |=\S+ )make ([a-z-]+)", text):
@@ -63,7 +63,7 @@ def test_make_targets_and_modules(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_and_their_options(page: str) -> None:
+def test_named_commands_and_options_exist(page: str) -> None:
     for text in code(page):
         for line in re.findall(r"(?:^|/|\s)(ari-conf [^|)]*)", text):
             name, *words = line.split()
@@ -78,14 +78,14 @@ def test_commands_and_their_options(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_settings(page: str) -> None:
+def test_named_settings_exist(page: str) -> None:
     settings = {f"ARI_CONF_{name.upper()}" for name in [*Settings.model_fields, *template_settings.SETTINGS]}
     named = {found for text in code(page) for found in re.findall(r"\bARI_CONF_[A-Z0-9_]*[A-Z0-9](?![A-Z0-9_])", text)}
     assert not sorted(named - settings - OF_TESTS - OF_ASTERISK)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_examples(page: str) -> None:
+def test_examples_are_valid(page: str) -> None:
     for language, block in re.findall(
         r"^ *```(\w+)\n(.*?)^ *```$", (PROJECT / page).read_text(), re.DOTALL | re.MULTILINE
     ):

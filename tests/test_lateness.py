@@ -96,7 +96,7 @@ async def test_a_late_machine_extends_a_deadline(monkeypatch: pytest.MonkeyPatch
     assert not patience.over
 
 
-async def test_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_deadline_is_extended_only_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lateness._watch, "late_s", lambda began, ended: MOST_SHARE * (ended - began))
     began = time.monotonic()
     with pytest.raises(TimeoutError):
@@ -106,7 +106,7 @@ async def test_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lateness.took_s(began) == pytest.approx((1 - MOST_SHARE) * (time.monotonic() - began), rel=0.1)
 
 
-async def test_one_who_waits_in_vain_is_told_so() -> None:
+async def test_a_wait_in_vain_is_reported() -> None:
     with pytest.raises(TimeoutError):
         async with lateness.timeout(0.05):
             await asyncio.Event().wait()

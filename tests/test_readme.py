@@ -16,12 +16,12 @@ def test_its_sections_come_in_the_order_in_which_a_newcomer_needs_them():
     assert [section for section in found if section in SECTIONS] == list(SECTIONS)
 
 
-def test_what_it_names_is_there():
+def test_named_files_exist():
     names = re.findall(r"`((?:ari_conf|tasks|asterisk|demo|documents|tests|tools)/[\w/.]*)[ `]", README.read_text())
     assert names and not [name for name in names if not (PROJECT / name).exists()]
 
 
-def test_its_make_targets_are_there():
+def test_named_make_targets_exist():
     said = subprocess.run(["make", "-C", PROJECT, "help"], capture_output=True, text=True, check=True).stdout
     assert {"demo", "up", "test"} <= set(re.findall(r"make (\w+)", said))
 

@@ -64,7 +64,7 @@ def test_a_page_has_the_blocks_that_github_shows(site: Path, page: str) -> None:
     assert Blocks((site / folder / "index.html").read_text()).found == shown
 
 
-def test_what_is_broken_fails_the_build(tmp_path: Path) -> None:
+def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
     folder = copy(tmp_path)
     broken = ["missing.md", "guide/callbacks.md#missing", "#missing", "screens/missing.png", "../LICENSE", "/guide/"]
     with (folder / "docs/index.md").open("a") as index:

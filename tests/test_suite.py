@@ -64,14 +64,14 @@ def test_a_process_that_dies_fails_what_it_ran_and_the_rest_goes_on(tmp_path: Pa
     assert re.search(r"worker 'gw\d' crashed while running 'test_a.py::test_dies'", done.stdout)
 
 
-def test_it_says_what_runs(tmp_path: Path) -> None:
+def test_the_running_scenarios_are_printed(tmp_path: Path) -> None:
     done = run(tmp_path, {f"test_{name}.py": "def test_one(): pass\n" for name in "ab"})
     assert done.returncode == 0
     for file in ("test_a.py", "test_b.py"):
         assert re.search(rf"^ +\d+:\d\d +\d of 2 gw\d {file}$", done.stdout, re.MULTILINE), done.stdout
 
 
-def test_what_takes_long_is_begun_first(tmp_path: Path) -> None:
+def test_long_scenarios_start_first(tmp_path: Path) -> None:
     (tmp_path / "tests" / "bench").mkdir(parents=True)
     files = dict.fromkeys(("test_a.py", "tests/bench/test_b.py"), "def test_one(): pass\n")
     done = run(tmp_path, files, "--numprocesses", "1")

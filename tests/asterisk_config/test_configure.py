@@ -24,7 +24,7 @@ def configure(*words: str | Path, password: str | None = "secret", **settings: s
     return subprocess.run([FOLDER / "configure", *words], env=inherited | ours, capture_output=True, text=True)
 
 
-def test_everything_is_written_and_filled_in(tmp_path: Path) -> None:
+def test_all_templates_are_written_and_filled_in(tmp_path: Path) -> None:
     assert configure(tmp_path / "etc", ARI_SOCKET="outbound").returncode == 0
 
     written = {path.name: path.read_text() for path in (tmp_path / "etc").iterdir()}
@@ -32,14 +32,14 @@ def test_everything_is_written_and_filled_in(tmp_path: Path) -> None:
     assert not re.findall(r"@[A-Z_]+@", "".join(written.values()))
 
 
-def test_the_password_is_written_as_it_is_and_not_for_everybody(tmp_path: Path) -> None:
+def test_a_password_is_written_unchanged_to_a_file_that_others_can_t_read(tmp_path: Path) -> None:
     configure(tmp_path, password=r"a&b\1 $HOME *")
 
     assert "password = a&b\\1 $HOME *\n" in (tmp_path / "ari.conf").read_text()
     assert (tmp_path / "ari.conf").stat().st_mode & 0o007 == 0
 
 
-def test_what_is_there_stays(tmp_path: Path) -> None:
+def test_existing_files_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "http.conf").write_text("mine")
 
     done = configure(tmp_path)
@@ -50,27 +50,27 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     assert (tmp_path / "http.conf").read_text() == "mine"
 
 
-def test_unless_it_is_forced(tmp_path: Path) -> None:
+def test_force_overwrites_existing_files(tmp_path: Path) -> None:
     (tmp_path / "http.conf").write_text("mine")
 
     assert configure("--force", tmp_path).returncode == 0
     assert "sessionlimit" in (tmp_path / "http.conf").read_text()
 
 
-def test_only_the_files_that_were_named(tmp_path: Path) -> None:
+def test_only_named_files_are_written(tmp_path: Path) -> None:
     configure(tmp_path, "http.conf", "ari.conf")
 
     assert {path.name for path in tmp_path.iterdir()} == {"http.conf", "ari.conf"}
 
 
-def test_to_the_screen() -> None:
+def test_print_writes_to_standard_output() -> None:
     done = configure("--print", "extensions.conf", ACCOUNT="MA1", ARI_APP="calls")
 
     assert "Set(ACCOUNT=MA1)" in done.stdout
     assert 'Stasis(calls,${ACCOUNT},"${DOCUMENT}")' in done.stdout
 
 
-def test_one_folder_for_all_that_asterisk_writes(tmp_path: Path) -> None:
+def test_a_run_folder_holds_all_that_asterisk_writes(tmp_path: Path) -> None:
     configure(tmp_path / "etc", RUN_FOLDER=str(tmp_path))
 
     assert (tmp_path / "spool" / "recording").is_dir()
@@ -122,14 +122,16 @@ def test_the_application_opens_the_websocket_unless_asterisk_is_to(tmp_path: Pat
         (("--print", "ari.conf"), {"password": ""}, "set ARI_CONF_ARI_PASSWORD"),
     ],
 )
-def test_what_is_wrong_is_said(words: tuple[str, ...], settings: dict[str, str], complaint: str) -> None:
+def test_an_invalid_setting_is_refused_with_a_sentence(
+    words: tuple[str, ...], settings: dict[str, str], complaint: str
+) -> None:
     done = configure(*words, **settings)
 
     assert done.returncode == 1
     assert complaint in done.stderr
 
 
-def test_callers_who_vanish_and_those_who_are_too_many(tmp_path: Path) -> None:
+def test_rtp_timeout_and_call_limit_are_written(tmp_path: Path) -> None:
     configure(tmp_path, RTP_PORTS="10000-10100", MAX_CALLS="25", RTP_TIMEOUT="20")
 
     assert "\nmaxcalls = 25\n" in (tmp_path / "asterisk.conf").read_text()
@@ -137,14 +139,14 @@ def test_callers_who_vanish_and_those_who_are_too_many(tmp_path: Path) -> None:
     assert "\nrtp_timeout = 20\n" in endpoint and "\ntimers = always\n" in endpoint
 
 
-def test_every_setting_stands_in_its_help() -> None:
+def test_help_lists_every_setting() -> None:
     text = configure("--help", password=None).stdout
 
     assert {f"ARI_CONF_{name}" for name in SETTINGS} <= set(re.findall(r"ARI_CONF_[A-Z_]+", text))
     assert "--merge" in text and "--diff" in text
 
 
-def test_nobody_may_call_who_was_not_asked_for(tmp_path: Path) -> None:
+def test_without_settings_for_callers_no_call_is_accepted(tmp_path: Path) -> None:
     done = configure(tmp_path)
 
     text = (tmp_path / "pjsip.conf").read_text()
@@ -159,7 +161,7 @@ def test_nobody_may_call_who_was_not_asked_for(tmp_path: Path) -> None:
     ("bind", "address"),
     [("0.0.0.0:5060", None), ("[::]:5060", None), ("10.0.0.5:5060,10.1.0.5:5060", None), ("10.0.0.5:5060", "10.0.0.5")],
 )
-def test_callers_are_told_an_address_only_where_there_is_but_one(bind: str, address: str | None) -> None:
+def test_the_media_address_is_set_only_with_a_single_address(bind: str, address: str | None) -> None:
     text = configure("--print", "pjsip.conf", SIP_BIND=bind).stdout
 
     assert re.findall(r"(?m)^media_address = (.*)$", text) == ([address] if address else [])
@@ -183,7 +185,7 @@ def test_callers_are_told_an_address_only_where_there_is_but_one(bind: str, addr
         ),
     ],
 )
-def test_what_each_setting_of_sip_writes(settings: dict[str, str], there: list[str], not_there: list[str]) -> None:
+def test_each_sip_setting_writes_its_lines(settings: dict[str, str], there: list[str], not_there: list[str]) -> None:
     lines = configure("--print", "pjsip.conf", **settings).stdout.splitlines()
 
     assert set(there) <= set(lines)
@@ -197,7 +199,7 @@ def test_codecs_bring_their_modules() -> None:
         assert found == modules
 
 
-def test_a_provider_by_address_and_one_that_is_registered_with() -> None:
+def test_a_provider_by_address_and_a_provider_by_registration() -> None:
     by_address = configure("--print", "pjsip.conf", TRUNK_MATCH="203.0.113.0/24, 198.51.100.7").stdout
     assert re.findall(r"(?m)^match = (.*)$", by_address) == ["203.0.113.0/24", "198.51.100.7"]
     assert "registration" not in by_address
@@ -216,13 +218,13 @@ def test_a_provider_by_address_and_one_that_is_registered_with() -> None:
     assert "identify_by = ip\n" in registered, "a caller who takes the provider's name is none of it"
 
 
-def test_each_printed_file_says_where_it_belongs() -> None:
+def test_each_printed_file_names_its_folder() -> None:
     text = configure("--print", "http.conf", "ari.conf").stdout
 
     assert re.findall(r"(?m)^; (\w+\.conf) of Asterisk's folder", text) == ["http.conf", "ari.conf"]
 
 
-def test_what_would_change_without_passwords(tmp_path: Path) -> None:
+def test_diff_shows_changes_without_passwords(tmp_path: Path) -> None:
     configure(tmp_path, password="an old secret")
     before = {path: path.read_text() for path in tmp_path.iterdir()}
 

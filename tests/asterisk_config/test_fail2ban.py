@@ -16,7 +16,7 @@ def banned(log: str) -> list[str]:
     return [found["host"] for text in log.splitlines() if (found := rule.search(text))]
 
 
-def test_nobody_has_another_shut_out_by_what_they_write_into_their_request() -> None:
+def test_a_request_cannot_get_another_address_banned() -> None:
     text = (
         '[2026-11-30 02:06:49.607] SECURITY[13] res_security_log.c: SecurityEvent="InvalidAccountID",AccountID="bob",'
         'LocalAddress="IPV4/UDP/192.0.2.1/5060",RemoteAddress="IPV6/TCP/2001:db8::9/5060"'

@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[Path, str]:
     return {path: path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_is_there_stays_and_includes_what_is_added(theirs: Path) -> None:
+def test_existing_files_stay_and_include_the_additions(theirs: Path) -> None:
     (theirs / "ari.conf").chmod(0o604)
     merge(theirs)
 
@@ -66,7 +66,7 @@ def test_what_is_there_stays_and_includes_what_is_added(theirs: Path) -> None:
     assert contents(theirs)[theirs / "modules.conf"] == PLAIN["modules.conf"]
 
 
-def test_it_says_if_no_call_can_come_for_want_of_a_transport(theirs: Path) -> None:
+def test_a_missing_transport_is_reported(theirs: Path) -> None:
     assert "no transport" not in merge(theirs)
     (theirs / "pjsip.conf").write_text("; [udp]\n; type = transport\n[phone]\ntype = endpoint\ntransport = udp\n")
     assert f"no call can arrive yet: {theirs}/pjsip.conf has no transport" in merge(theirs)
@@ -76,7 +76,7 @@ def test_it_says_if_no_call_can_come_for_want_of_a_transport(theirs: Path) -> No
     assert "no transport" not in merge(theirs)
 
 
-def test_once_is_enough_and_twice_is_once(theirs: Path) -> None:
+def test_a_second_merge_changes_nothing(theirs: Path) -> None:
     merge(theirs)
     before = contents(theirs)
 
@@ -87,7 +87,7 @@ def test_once_is_enough_and_twice_is_once(theirs: Path) -> None:
     assert contents(theirs)[theirs / "ari.conf"] == before[theirs / "ari.conf"]
 
 
-def test_no_setting_of_theirs_is_changed_that_suffices(theirs: Path) -> None:
+def test_sufficient_settings_of_the_user_are_not_changed(theirs: Path) -> None:
     said = merge(theirs)
 
     added = (theirs / "ari_conf" / "http.conf").read_text()
@@ -95,7 +95,7 @@ def test_no_setting_of_theirs_is_changed_that_suffices(theirs: Path) -> None:
     assert "ARI_CONF_ARI_URL=http://10.0.0.5:8080/ari" in said
 
 
-def test_what_they_include_counts_too(theirs: Path) -> None:
+def test_included_files_of_the_user_count_too(theirs: Path) -> None:
     (theirs / "http.conf").write_text('#include "http.d/*.conf"\n')
     (theirs / "http.d").mkdir()
     (theirs / "http.d" / "a.conf").write_text("[general]\nenabled=no\nbindport=8000\n")
@@ -114,13 +114,13 @@ def test_what_they_include_counts_too(theirs: Path) -> None:
         ("bindaddr=::\n", "http://127.0.0.1:8088/ari"),
     ],
 )
-def test_the_address_of_their_http_server_is_told(theirs: Path, text: str, url: str) -> None:
+def test_the_address_of_the_user_s_http_server_is_adopted(theirs: Path, text: str, url: str) -> None:
     (theirs / "http.conf").write_text("[general]\nenabled=yes\n" + text)
 
     assert f"ARI_CONF_ARI_URL={url}\n" in merge(theirs, "http.conf")
 
 
-def test_what_they_do_not_have_is_made_and_not_gone_on_with(tmp_path: Path) -> None:
+def test_a_missing_file_or_section_is_created(tmp_path: Path) -> None:
     """Asterisk reads nothing of a file with a (+) to a section that is not there."""
     (tmp_path / "modules.conf").write_text(PLAIN["modules.conf"])
     merge(tmp_path)
@@ -134,7 +134,7 @@ def test_what_they_do_not_have_is_made_and_not_gone_on_with(tmp_path: Path) -> N
     assert "[logfiles](+)\n" in added and "asterisk.log" not in added
 
 
-def test_what_is_commented_out_is_not_there(theirs: Path) -> None:
+def test_commented_out_settings_do_not_count(theirs: Path) -> None:
     (theirs / "http.conf").write_text(
         "[general] ; ;-- not a block\nenabled=yes;--\nbindport=1 --;\n ;-- bindport=2\n[other]\n--; bindport=3\n"
         ";--- bindport=4\nservername=a\\;b ;bindport=5\n;--\nbindport=6\n"
@@ -144,7 +144,7 @@ def test_what_is_commented_out_is_not_there(theirs: Path) -> None:
     assert "\nenabled" not in (theirs / "ari_conf" / "http.conf").read_text()
 
 
-def test_modules_that_are_not_loaded(theirs: Path) -> None:
+def test_modules_are_added_only_if_they_are_not_loaded(theirs: Path) -> None:
     (theirs / "modules.conf").write_text("[modules]\nautoload = no\nload = app_stasis.so\npreload = res_ari\n")
 
     assert "restart Asterisk" in merge(theirs)
@@ -153,7 +153,7 @@ def test_modules_that_are_not_loaded(theirs: Path) -> None:
     assert not {"load = app_stasis", "load = res_ari", "autoload = no"} & set(added.splitlines())
 
 
-def test_nothing_without_their_being_asked(theirs: Path) -> None:
+def test_optional_additions_are_not_made_by_default_and_diff_hides_passwords(theirs: Path) -> None:
     before = contents(theirs)
     shown = configure("--merge", "--diff", theirs, password="a secret").stdout
 
@@ -183,7 +183,7 @@ def test_nothing_is_defined_twice(theirs: Path, name: str, text: str, more: dict
     assert contents(theirs) == before
 
 
-def test_only_into_a_configuration_that_is_not_ours(tmp_path: Path) -> None:
+def test_merge_refuses_a_missing_or_whole_configuration(tmp_path: Path) -> None:
     assert "has no configuration that `--merge` could add to" in configure("--merge", tmp_path / "none").stderr
     configure(tmp_path / "ours")
     assert "use `--force` instead of `--merge`" in configure("--merge", tmp_path / "ours").stderr
@@ -204,7 +204,7 @@ class Stock(LocalAsterisk):
             "[directories]\n" + "".join(f"ast{name}dir => {path}\n" for name, path in places.items())
         )
 
-    def _ready(self) -> bool:
+    def _is_ready(self) -> bool:
         return "fully booted" in self.console("core waitfullybooted")
 
     def console(self, command: str) -> str:

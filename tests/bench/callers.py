@@ -47,16 +47,16 @@ class Callers:
         self._leaving: dict[str, asyncio.Future[None]] = {}
         self._members: list[str] = []
         """The initial members."""
-        ari.told = self._told
+        ari.on_event = self._on_event
         self._compared = asyncio.Event()
-        ari.asked = self._asked
+        ari.on_request = self._on_request
 
-    def _told(self, event: ev.Event) -> None:
+    def _on_event(self, event: ev.Event) -> None:
         joining = self._joining.pop(event.channel_id, None) if isinstance(event, ev.ChannelEnteredBridge) else None
         if joining is not None and not joining.done():
             joining.set_result(None)
 
-    def _asked(self, method: str, path: str) -> None:
+    def _on_request(self, method: str, path: str) -> None:
         if (method, path) == ("GET", f"/applications/{APP}"):
             self._compared.set()
 
@@ -162,7 +162,7 @@ async def main(port: int, app_url: str) -> None:
     ari = FakeAri(app_url)
     callers = Callers(ari)
 
-    def told(do: Callable[..., Awaitable[dict[str, Any]]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def json_handler(do: Callable[..., Awaitable[dict[str, Any]]]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def answer(request: web.Request) -> web.Response:
             return web.json_response(await do(**(await request.json())))
 
@@ -172,7 +172,7 @@ async def main(port: int, app_url: str) -> None:
     server.router.add_route("*", "/ari/{path:.*}", ari.http)
     server.router.add_post("/answer", answered)
     for name in ("seed", "ready", "churn"):
-        server.router.add_post(f"/bench/{name}", told(getattr(callers, name)))
+        server.router.add_post(f"/bench/{name}", json_handler(getattr(callers, name)))
     runner = web.AppRunner(server, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()

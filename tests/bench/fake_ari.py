@@ -40,12 +40,12 @@ Reply = tuple[int, bytes]
 class FakeAri:
     def __init__(self, app_url: str) -> None:
         self._app_url = app_url
-        self.asterisk = Asterisk(self._tell)
+        self.asterisk = Asterisk(self._on_asterisk_event)
         self.exten: dict[str, str] = {}
         """channel id -> dialed number"""
-        self.told: Callable[[ev.Event], None] = lambda _: None
+        self.on_event: Callable[[ev.Event], None] = lambda _: None
         """A function that receives each event before the server does."""
-        self.asked: Callable[[str, str], None] = lambda _method, _path: None
+        self.on_request: Callable[[str, str], None] = lambda _method, _path: None
         """A function that receives each request after it was answered."""
         self.sent = 0
         """The number of events sent."""
@@ -110,7 +110,7 @@ class FakeAri:
         if body:
             answer |= {"content_type": "application/json", "message_body": body.decode()}
         self._put(json.dumps(answer).encode())
-        self.asked(request["method"], "/" + request["uri"])
+        self.on_request(request["method"], "/" + request["uri"])
 
     # The fake's HTTP server.
 
@@ -120,7 +120,7 @@ class FakeAri:
         path = request.raw_path.partition("?")[0].removeprefix("/ari")
         body = (await request.read()).decode() if request.body_exists else ""
         status, text = self.obey(request.method, path, request.query, body)
-        asyncio.get_running_loop().call_soon(self.asked, request.method, path)
+        asyncio.get_running_loop().call_soon(self.on_request, request.method, path)
         return web.Response(status=status, body=text, content_type="application/json")
 
     # Requests.
@@ -191,8 +191,8 @@ class FakeAri:
         self.asterisk.call(channel_id)
         self._event("StasisStart", b'"args":["MA1"],"channel":' + self.channel(channel_id))
 
-    def _tell(self, _source: str, event: ev.Event) -> None:
-        self.told(event)
+    def _on_asterisk_event(self, _source: str, event: ev.Event) -> None:
+        self.on_event(event)
         match event:
             case ev.ChannelHungUp(channel_id, cause):
                 # The fake reports a hangup twice: as the request, and when the channel has left the Stasis application.
@@ -342,5 +342,5 @@ def _variable(name: str) -> str:
 def _statistics(channel_id: str) -> bytes:
     """Return the RTP statistics of a phone that sends and receives without a pause."""
     packets = int(time.monotonic() * 50)
-    told = {"remote_ssrc": zlib.crc32(channel_id.encode()), "txcount": packets, "rxcount": packets, "rxploss": 0}
-    return json.dumps(told | {"rxoctetcount": packets * 160}).encode()
+    stats = {"remote_ssrc": zlib.crc32(channel_id.encode()), "txcount": packets, "rxcount": packets, "rxploss": 0}
+    return json.dumps(stats | {"rxoctetcount": packets * 160}).encode()

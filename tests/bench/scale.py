@@ -94,7 +94,7 @@ class System:
         stack.callback(self.callers.end)
         self.app: Process | None = None
 
-    def tell(self, what: str, **arguments: Any) -> dict[str, Any]:
+    def control(self, what: str, **arguments: Any) -> dict[str, Any]:
         for _ in range(200):
             try:
                 answer = requests.post(f"http://127.0.0.1:{self.ari}/bench/{what}", json=arguments, timeout=900)
@@ -135,9 +135,9 @@ class Sized:
     def __init__(self, members: int, folder: Path, stack: ExitStack) -> None:
         self.members = members
         self.system = System(folder, stack)
-        seeded = self.system.tell("seed", members=members, redis=self.system.redis.url, name=NAME)
+        seeded = self.system.control("seed", members=members, redis=self.system.redis.url, name=NAME)
         self.app = self.system.start()
-        ready = self.system.tell("ready")["at"] - self.app.began
+        ready = self.system.control("ready")["at"] - self.app.began
         self.found: dict[str, float] = {
             "start_up_s": ready,
             "start_up_cpu_s": self.app.cpu_s(),
@@ -150,7 +150,7 @@ class Sized:
         stalls = Stalls(self.system.metrics)
         stalls.start()
         began = self.app.cpu_s()
-        churn = self.system.tell("churn", seconds=seconds, at_once=at_once, talks=talks)
+        churn = self.system.control("churn", seconds=seconds, at_once=at_once, talks=talks)
         cpu = self.app.cpu_s() - began
         stalls.stop.set()
         stalls.join()

@@ -193,7 +193,7 @@ async def _calls(plan: Plan, stage: Stage, tell: Callable[[str], None]) -> list[
     while sipp.returncode is None:
         samples.append(sampled(stage, began))
         if len(samples) % 10 == 1:
-            tell(f"{samples[-1].calls:6} calls  {_told(samples[-1])}")
+            tell(f"{samples[-1].calls:6} calls  {_describe(samples[-1])}")
         await asyncio.wait([asyncio.ensure_future(sipp.wait())], timeout=plan.every_s)
     if sipp.returncode:
         errors = folder / "errors.log"
@@ -201,7 +201,7 @@ async def _calls(plan: Plan, stage: Stage, tell: Callable[[str], None]) -> list[
     return samples
 
 
-def _told(sample: Sample) -> str:
+def _describe(sample: Sample) -> str:
     return ", ".join(f"{name} {one.kb / 1024:.1f} MB {one.fds} fds" for name, one in sample.processes.items())
 
 

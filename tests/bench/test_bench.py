@@ -48,5 +48,5 @@ def test_a_ratio_is_that_of_one_turn():
     assert "1.20 (1.20 to 1.60)" in markdown([median])
 
 
-def test_what_was_not_measured_is_no_figure():
+def test_a_missing_measurement_is_no_figure():
     assert figures([{"ours": {}}]) == []

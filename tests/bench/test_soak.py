@@ -28,7 +28,7 @@ def samples(leak_kb: float = 0.0, leak_fds: float = 0.0, redis_kb: float = 0.0) 
     return found
 
 
-def test_what_is_flat_is_flat() -> None:
+def test_constant_memory_has_no_slope() -> None:
     found = judged(Plan(3000, 10.0), samples(), 300)
     assert found.wrong == []
     assert all(abs(found.slopes[name].kb_per_1000) < 100 for name in OURS)
@@ -47,7 +47,7 @@ def test_a_leak_of_file_descriptors() -> None:
     assert wrong.startswith("serve: ") and wrong.endswith("more file descriptors per 1000 calls")
 
 
-def test_what_stays_in_redis() -> None:
+def test_growth_of_redis_is_found() -> None:
     (wrong,) = judged(Plan(3000, 10.0), samples(redis_kb=2000), 300).wrong
     assert wrong == "Redis holds 2000 kB more per 1000 calls"
 

@@ -146,7 +146,7 @@ class Callers:
         at = np.arange(BEEP_MS * 8) / 8000
         beep = np.round(8000 * np.sin(2 * np.pi * 1000 * at)).astype(np.int16)
         while True:
-            asked = await self._is_asked(phone, now_ms())
+            asked = await self._hears_beep(phone, now_ms())
             await asyncio.sleep(dice.uniform(0.8, 1.5))
             sound = phone.say(beep)
             while sound.ended_ms is None:  # noqa: ASYNC110  the phones' thread sends no signal
@@ -154,7 +154,7 @@ class Callers:
             if asked:
                 self.counts.beeps.append(sound.ended_ms)
 
-    async def _is_asked(self, phone: Phone, since_ms: float) -> bool:
+    async def _hears_beep(self, phone: Phone, since_ms: float) -> bool:
         while now_ms() < since_ms + BEEPS_WITHIN_S * 1000:
             if audio_analysis.intervals_of(phone.heard.since(since_ms), BEEP_HZ):
                 return True

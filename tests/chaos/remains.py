@@ -17,9 +17,9 @@ from ari_conf.recordings.bucket import Bucket
 from ari_conf.recordings.sidecar import object_key
 from demo import audio_analysis
 from demo.received_audio import Samples
+from tests.chaos.callback_judge import ReceivedRequest
 from tests.chaos.hearing import GAP_MS, Finding
 from tests.chaos.seen import Leg, Stall, stood_still
-from tests.chaos.told import Told
 from tests.integration.stage import Stage
 from tests.lateness import Patience
 
@@ -71,7 +71,7 @@ async def _left(stage: Stage) -> dict[str, Any]:
 def judge(
     bucket: Bucket,
     account: str,
-    requests: Iterable[Told],
+    requests: Iterable[ReceivedRequest],
     recorders: Mapping[str, set[str]],
     legs: Sequence[Leg],
     stalls: Sequence[Stall] = (),
@@ -111,7 +111,10 @@ def judge(
 
 
 def _one_each(
-    found: Recordings, once: Iterable[Told], records: Sequence[Told], recorders: Mapping[str, set[str]]
+    found: Recordings,
+    once: Iterable[ReceivedRequest],
+    records: Sequence[ReceivedRequest],
+    recorders: Mapping[str, set[str]],
 ) -> None:
     """Check that each conference that a recording caller entered has one recording."""
     wanted = {
@@ -131,7 +134,7 @@ def _one_each(
             found.wrong(records[0].at_ms, f"recording {recording_id} was told {times} times")
 
 
-def _plays(found: Recordings, record: Told, audio: Samples) -> None:
+def _plays(found: Recordings, record: ReceivedRequest, audio: Samples) -> None:
     lasts = len(audio) / 8
     found.seconds += lasts / 1000
     if abs(lasts - int(record.params["RecordingDurationMs"])) > LENGTH_MS:
@@ -139,7 +142,9 @@ def _plays(found: Recordings, record: Told, audio: Samples) -> None:
         found.wrong(record.at_ms, f"recording {record.params['RecordingID']} lasts {lasts:.0f} ms, told were {said}")
 
 
-def _no_gap(found: Recordings, record: Told, audio: Samples, legs: Sequence[Leg], stalls: Sequence[Stall]) -> None:
+def _no_gap(
+    found: Recordings, record: ReceivedRequest, audio: Samples, legs: Sequence[Leg], stalls: Sequence[Stall]
+) -> None:
     start, end = int(record.params["RecordingStartMs"]), int(record.params["RecordingEndMs"])
     for leg in legs:
         inside = min(leg.to_ms, end) - max(leg.from_ms, start)

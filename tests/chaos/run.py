@@ -22,7 +22,7 @@ from ari_conf.queues import dead_letters
 from ari_conf.recordings.bucket import Bucket
 from ari_conf.settings import from_environment
 from demo.phone import now_ms
-from tests.chaos import hearing, remains, told
+from tests.chaos import callback_judge, hearing, remains
 from tests.chaos.applications import two
 from tests.chaos.callers import BEEP_MS, BEEP_TOLD_MS, OF_ONE, Where, number, role_of, room_of
 from tests.chaos.calling import Calling
@@ -205,7 +205,7 @@ def _unheard(
 def _judge(report: Report, stage: Stage, legs: Sequence[Leg], counts: Counts, stalls: Sequence[Stall]) -> None:
     events, hangups = stage.receiver.requests_to("/events"), stage.receiver.requests_to("/hangup")
     listened = hearing.judge(legs, report.faults, stalls)
-    callbacks = told.judge(events, stage.token)
+    callbacks = callback_judge.judge(events, stage.token)
     bucket = Bucket(stage.system.settings)
     recorded = remains.judge(bucket, stage.account, events, _recorders(report.callers), _stayed(legs), stalls)
     letters = dead_letters.list_newest(stage.redis, stage.account, 1000)
@@ -215,7 +215,7 @@ def _judge(report: Report, stage: Stage, legs: Sequence[Leg], counts: Counts, st
         listened.findings,
         callbacks.findings,
         recorded.findings,
-        told.hangups(hangups, entered),
+        callback_judge.hangups(hangups, entered),
         _slow(report.faults, stalls),
         _unheard(counts.beeps, asked, report.faults, stalls),
     ):

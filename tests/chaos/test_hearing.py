@@ -64,7 +64,7 @@ class Talk:
         return [finding.text for finding in self.judged().findings]
 
 
-def test_nothing_is_wrong_and_all_of_it_was_listened_to() -> None:
+def test_a_good_run_has_no_fault_and_all_of_it_was_analyzed() -> None:
     told = Talk().judged()
     assert told.findings == []
     assert told.gaps == 0
@@ -85,7 +85,7 @@ def test_a_gap_is_noticed(ms: float) -> None:
 
 
 @pytest.mark.parametrize("ms", [20, 60, 90])
-def test_a_pause_that_nobody_notices_is_none(ms: float) -> None:
+def test_an_inaudible_pause_is_no_gap(ms: float) -> None:
     talk = Talk()
     talk.hears(0, BOB, (0, 4000), (4000 + ms, END))
     told = talk.judged()
@@ -93,7 +93,7 @@ def test_a_pause_that_nobody_notices_is_none(ms: float) -> None:
     assert told.longest_gap_ms == pytest.approx(ms, abs=10)
 
 
-def test_a_voice_that_stops_for_good_is_a_gap() -> None:
+def test_a_voice_that_does_not_return_is_a_gap() -> None:
     talk = Talk()
     talk.hears(1, CID, (0, 7000))
     assert talk.judged().longest_gap_ms == pytest.approx(3000, abs=30)
@@ -107,7 +107,7 @@ def test_a_phone_that_gets_no_packets_any_more_hears_a_gap() -> None:
     assert told.longest_gap_ms == pytest.approx(2000, abs=100)
 
 
-def test_what_a_phone_sent_late_is_its_own_making() -> None:
+def test_a_gap_in_what_a_phone_sent_late_is_excused() -> None:
     talk = Talk()
     talk.hears(0, BOB, (0, 4000), (4150, END))
     talk.legs[1].late = [(T0 + 4120, 120.0)]
@@ -116,7 +116,7 @@ def test_what_a_phone_sent_late_is_its_own_making() -> None:
     assert (told.gaps, told.own_gaps) == (0, 1)
 
 
-def test_what_stood_still_with_the_whole_machine_is_its_making() -> None:
+def test_a_gap_during_a_stall_of_the_machine_is_excused() -> None:
     talk = Talk()
     talk.hears(0, BOB, (0, 4000), (4150, END))
     told = judge(talk.legs, [], [(T0 + 4150, 140.0)])
@@ -127,14 +127,14 @@ def test_what_stood_still_with_the_whole_machine_is_its_making() -> None:
     assert (told.gaps, told.own_gaps) == (1, 0)
 
 
-def test_who_sent_late_at_another_time_has_no_excuse() -> None:
+def test_a_packet_sent_late_at_another_time_excuses_nothing() -> None:
     talk = Talk()
     talk.hears(0, BOB, (0, 4000), (4150, END))
     talk.legs[1].late = [(T0 + 8000, 120.0), (T0 + 4120, 30.0)]
     assert talk.judged().gaps == 1
 
 
-def test_one_who_is_never_heard() -> None:
+def test_a_member_who_is_never_heard_is_a_fault() -> None:
     talk = Talk()
     talk.hears(2, ANN)
     (text,) = talk.wrong()
@@ -143,7 +143,7 @@ def test_one_who_is_never_heard() -> None:
     )
 
 
-def test_one_who_is_heard_late() -> None:
+def test_a_member_who_is_heard_late_is_a_fault() -> None:
     talk = Talk()
     talk.hears(2, ANN, (6000, END))
     (text,) = talk.wrong()
@@ -153,7 +153,7 @@ def test_one_who_is_heard_late() -> None:
     assert talk.wrong() == []
 
 
-def test_one_who_was_muted_when_another_came_is_heard_after_that() -> None:
+def test_a_muted_member_is_heard_by_newcomers_after_the_unmute() -> None:
     talk = Talk()
     talk.hears(2, ANN, (6300, END))
     talk.legs[0].quiet = [(T0 - 500, T0 + 6000)]
@@ -163,7 +163,7 @@ def test_one_who_was_muted_when_another_came_is_heard_after_that() -> None:
     assert "the first hears the second after 63" in text
 
 
-def test_a_gap_has_no_such_excuse() -> None:
+def test_a_fault_of_the_application_excuses_no_gap() -> None:
     talk = Talk()
     talk.fault("application killed", 3900, 6000)
     talk.hears(0, BOB, (0, 4000), (5900, END))
@@ -181,7 +181,7 @@ def test_before_a_call_and_after_it_nothing_is_expected() -> None:
     assert talk.wrong() == []
 
 
-def test_one_who_is_muted_is_not_to_be_heard() -> None:
+def test_a_muted_member_must_not_be_heard() -> None:
     talk = Talk()
     talk.legs[1].quiet = [(T0 + 3000, T0 + 6000)]
     talk.legs[1].muted = [(T0 + 3100, T0 + 5900)]
@@ -198,7 +198,7 @@ def test_one_who_is_muted_is_not_to_be_heard() -> None:
     assert found.text == text, "a stall at another time is no excuse"
 
 
-def test_one_who_left_muted_and_calls_again_is_to_be_heard() -> None:
+def test_a_member_who_left_muted_must_be_heard_in_the_next_call() -> None:
     talk = Talk()
     talk.legs[1].quiet = talk.legs[1].muted = [(T0 + 3000, T0 + 8000)]
     talk.legs[1].to_ms = T0 + 5000
@@ -208,7 +208,7 @@ def test_one_who_left_muted_and_calls_again_is_to_be_heard() -> None:
     assert talk.wrong() == []
 
 
-def test_one_who_is_not_heard_again_after_his_mute() -> None:
+def test_a_member_who_stays_silent_after_the_unmute_is_a_fault() -> None:
     talk = Talk()
     talk.legs[1].quiet = [(T0 + 3000, T0 + 4000)]
     talk.hears(0, BOB, (0, 3200))
@@ -216,7 +216,7 @@ def test_one_who_is_not_heard_again_after_his_mute() -> None:
     assert talk.judged().gaps == 1
 
 
-def test_strangers() -> None:
+def test_a_voice_of_another_conference_is_a_fault() -> None:
     talk = Talk()
     talk.hears(0, VOICES[12], (2000, 2200))
     assert [text.partition(" for")[0] for text in talk.wrong()] == [
@@ -224,7 +224,7 @@ def test_strangers() -> None:
     ]
 
 
-def test_oneself() -> None:
+def test_an_echo_of_the_own_voice_is_a_fault() -> None:
     talk = Talk()
     talk.hears(0, ANN, (2000, 2200))
     assert [text.partition(" for")[0] for text in talk.wrong()] == ["caller 0 (standup) hears their own voice"]

@@ -20,7 +20,7 @@ def test_it_passes_when_nothing_is_wrong_and_nothing_is_left() -> None:
     assert one.wrong() == ["left behind: /bridges: ['b1']; seed 7"]
 
 
-def test_what_is_wrong_names_the_fault_before_it_and_the_seed() -> None:
+def test_a_failure_names_the_preceding_fault_and_the_seed() -> None:
     one = report()
     one.add([Finding(21_000, "a gap"), Finding(11_000, "early"), Finding(0.0, "once")])
     assert not one.passed
@@ -41,7 +41,7 @@ def test_the_figures() -> None:
     assert report().json()["by_kind"] == {"application killed": 1, "worker killed": 1}
 
 
-def test_what_is_due_while_something_is_away_is_due_when_it_is_back() -> None:
+def test_a_deadline_during_an_outage_moves_to_its_end() -> None:
     faults = [*report().faults, Injected("application paused", 23_000, 25_000)]
     assert due(15_000, faults) == 15_000
     assert due(12_500, faults) == 12_500, "a worker's fault delays no caller"

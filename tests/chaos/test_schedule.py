@@ -8,7 +8,7 @@ import pytest
 from tests.chaos.schedule import BY_NAME, FIRST_S, schedule
 
 
-def test_a_seed_gives_the_same_again() -> None:
+def test_a_seed_repeats_the_schedule() -> None:
     assert schedule(7, 300) == schedule(7, 300)
     assert schedule(7, 300) != schedule(8, 300)
 
@@ -28,6 +28,6 @@ def test_some_happen_while_another_lasts() -> None:
     assert any(one.at_s + one.for_s > next.at_s for one, next in pairwise(schedule(1, 600)))
 
 
-def test_only_those_that_were_asked_for() -> None:
+def test_only_the_requested_kinds_occur() -> None:
     assert {fault.kind for fault in schedule(1, 60, ("redis killed",))} == {"redis killed"}
     assert schedule(1, 60, ()) == []

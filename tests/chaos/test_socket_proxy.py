@@ -44,12 +44,12 @@ class Caller:
             return True
 
 
-async def test_it_passes_on(proxy: tuple[SocketProxy, int]) -> None:
+async def test_data_is_forwarded(proxy: tuple[SocketProxy, int]) -> None:
     caller = await Caller.to(proxy[1])
     assert await caller.says(b"hello") == b"hello"
 
 
-async def test_a_half_open_one_says_nothing_and_a_new_one_works(proxy: tuple[SocketProxy, int]) -> None:
+async def test_a_half_open_connection_is_silent_and_a_new_one_works(proxy: tuple[SocketProxy, int]) -> None:
     old = await Caller.to(proxy[1])
     assert await old.says(b"hello") == b"hello"
     links = proxy[0].freeze()
@@ -62,7 +62,7 @@ async def test_a_half_open_one_says_nothing_and_a_new_one_works(proxy: tuple[Soc
         await old.says(b"again")
 
 
-async def test_others_are_only_passed_on() -> None:
+async def test_other_connections_are_only_forwarded() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while packet := await reader.read(100):
             writer.write(packet)

@@ -30,6 +30,6 @@ def test_it_sees_a_standstill_that_was_planted(stands_s: float) -> None:
     assert stood_still(began, stood_ms, stalls) >= stands_s * 1000 - STALL_MS
 
 
-def test_what_it_did_not_see_explains_nothing() -> None:
+def test_a_stall_that_was_not_seen_excuses_nothing() -> None:
     with Witness() as witness:
         assert stood_still(1000.0, 500.0, witness.stalls()) == 0.0

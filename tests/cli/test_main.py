@@ -53,7 +53,7 @@ def typed(redis_server, monkeypatch):
 # Failures.
 
 
-def test_without_a_command_it_tells_what_there_is():
+def test_without_a_command_the_help_is_printed():
     said = run().stdout
     assert all(
         command in said for command in ("serve", "web", "worker", "up", "doctor", "account", "problems", "lanes")
@@ -86,7 +86,7 @@ def test_the_help_of_serve_lists_every_setting():
 # Accounts.
 
 
-def test_a_token_is_shown_when_it_is_made_and_never_again(typed, redis_server):
+def test_a_token_is_shown_only_at_its_creation(typed, redis_server):
     made = typed("account", "add", "acme", "--answer-url", "https://acme.example/answer")
     token = get(redis_server.client, "acme").token
     assert token in made
@@ -104,7 +104,7 @@ def test_a_rotated_token_is_a_new_one_and_the_old_one_is_kept_for_a_while(typed,
     assert "an older token signs until" in typed("account", "show", "acme")
 
 
-def test_an_account_is_changed_in_what_is_given_and_nothing_else(typed, redis_server):
+def test_account_set_changes_only_the_given_fields(typed, redis_server):
     typed("account", "add", "acme", "--answer-url", "https://acme.example/a", "--hangup-url", "https://acme.example/h")
     token = get(redis_server.client, "acme").token
     assert "de" in typed("account", "set", "acme", "--transcription-language", "de-DE")
@@ -150,7 +150,7 @@ def test_accounts_are_exported_and_imported_with_their_tokens(typed, redis_serve
     ]
 
 
-def test_an_address_that_no_request_may_go_to_is_said_at_once(typed):
+def test_a_forbidden_address_is_reported_when_it_is_set(typed):
     said = typed("account", "add", "acme", "--answer-url", "http://192.168.1.7:5000/answer")
     assert "requests to 192.168.1.7 are not allowed" in said and "ARI_CONF_ALLOWED_NETWORKS" in said
     said = typed("account", "set", "acme", "--hangup-url", "http://localhost/h")
@@ -158,7 +158,7 @@ def test_an_address_that_no_request_may_go_to_is_said_at_once(typed):
     assert "not allowed" not in typed("account", "set", "acme", "--answer-url", "https://acme.example/answer")
 
 
-def test_a_worker_is_started_beside_somebody_else_s_tasks(tmp_path):
+def test_a_worker_starts_in_a_folder_with_another_tasks_module(tmp_path):
     (tmp_path / "tasks.py").write_text("raise SystemExit('not these')")
     # Run it like the installed program, without the current folder in its path.
     command = [sys.executable, "-P", "-m", "ari_conf", "worker", "--help"]
@@ -166,7 +166,7 @@ def test_a_worker_is_started_beside_somebody_else_s_tasks(tmp_path):
     assert ran.returncode == 0 and "--queues" in ran.stdout, ran.stderr
 
 
-def test_its_version():
+def test_version_is_printed():
     assert re.fullmatch(r"ari-conf \d+\.\d+\S*\n", run("--version").stdout)
 
 
@@ -174,7 +174,7 @@ def test_its_version():
     ("begun", "offered"),
     [("acc", ["account"]), ("account ro", ["rotate-token"]), ("account set --answer-u", ["--answer-url"])],
 )
-def test_a_shell_can_complete_what_is_typed(begun, offered):
+def test_shell_completion_works(begun, offered):
     words = f"ari-conf {begun}"
     asked = {"_ARI_CONF_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
     assert run(**asked).stdout.split() == offered
@@ -191,7 +191,7 @@ def test_an_account_with_live_conferences_is_not_removed_by_mistake(typed, redis
 
 
 @pytest.mark.parametrize("left", ["recordings", "dead letters"])
-def test_what_a_removed_account_has_left_is_nobody_else_s(typed, redis_server, left):
+def test_data_of_a_removed_account_is_not_given_to_a_new_one(typed, redis_server, left):
     if left == "recordings":
         redis_server.client.zadd("ari_conf:recording-index:acme:all:", {"r1": 1})
     else:
@@ -204,7 +204,7 @@ def test_what_a_removed_account_has_left_is_nobody_else_s(typed, redis_server, l
     typed("account", "add", "other")
 
 
-def test_a_removed_account_is_gone(typed, redis_server):
+def test_a_removed_account_no_longer_exists(typed, redis_server):
     typed("account", "add", "acme")
     assert typed("account", "remove", "acme") == "Account acme was removed.\n"
     assert get(redis_server.client, "acme") is None
@@ -225,7 +225,7 @@ def test_a_removed_account_is_gone(typed, redis_server):
         (["add", "acme", "--answer-method", "PUT"], "GET or POST"),
     ],
 )
-def test_what_an_account_can_not_be(redis_server, words, says):
+def test_invalid_account_fields_are_refused(redis_server, words, says):
     result = run("account", *words, ARI_CONF_REDIS_URL=redis_server.url)
     assert result.returncode == 1 and says in result.stderr
 
@@ -242,7 +242,7 @@ def test_what_an_account_can_not_be(redis_server, words, says):
         ("account", "rotate-token", "acme"),
     ],
 )
-def test_an_account_whose_record_is_damaged_is_told_in_a_sentence(redis_server, words):
+def test_a_damaged_account_record_is_reported_in_a_sentence(redis_server, words):
     redis_server.client.hset(accounts.KEY, "acme", b'{"auth_id": 7')
     result = run(*words, ARI_CONF_REDIS_URL=redis_server.url)
     assert result.returncode == 1 and result.stderr.startswith(
@@ -252,7 +252,7 @@ def test_an_account_whose_record_is_damaged_is_told_in_a_sentence(redis_server, 
 
 
 @pytest.mark.parametrize("words", [["problems"], ["dead-letters", "list"]])
-def test_an_account_that_is_none_has_none(redis_server, words):
+def test_an_account_that_does_not_exist_has_no_problems_and_dead_letters(redis_server, words):
     result = run(*words, "nobody", ARI_CONF_REDIS_URL=redis_server.url)
     assert (result.returncode, result.stderr) == (1, "ari-conf: account nobody does not exist\n")
 
@@ -269,13 +269,13 @@ async def test_the_problems_of_an_account(typed, redis_server):
     assert typed("problems", "other") == ""
 
 
-def test_no_lane_and_no_dead_letter(typed):
+def test_empty_lists_say_so(typed):
     typed("account", "add", "acme")
     assert typed("lanes") == typed("dead-letters", "list", "acme") == ""
     assert "0 callbacks will be resent" in typed("dead-letters", "resend", "acme")
 
 
-def test_a_dead_letter_that_is_not_there(redis_server):
+def test_a_dead_letter_that_does_not_exist_is_an_error(redis_server):
     result = run("dead-letters", "show", "acme", "1-1", ARI_CONF_REDIS_URL=redis_server.url)
     assert result.returncode == 1 and "no dead letter 1-1" in result.stderr
 
@@ -289,7 +289,7 @@ def test_a_document_that_can_be_run(tmp_path):
     assert result.returncode == 0 and "Speak, Conference" in result.stdout
 
 
-def test_a_warning_is_told_but_is_no_failure(tmp_path):
+def test_a_document_s_warning_is_printed_and_is_no_failure(tmp_path):
     (tmp_path / "odd.xml").write_text('<Response><Conference muted="on">demo</Conference></Response>')
     result = run("documents", "check", str(tmp_path / "odd.xml"))
     assert result.returncode == 0 and "muted" in result.stdout and "true or false" in result.stdout
@@ -306,7 +306,7 @@ def test_a_warning_is_told_but_is_no_failure(tmp_path):
         ("<Play>hello.wav</Play><Wait/>", "must be an absolute http or https URL: it is skipped"),
     ],
 )
-def test_a_document_of_which_something_does_not_run_is_a_failure(tmp_path, inside, told):
+def test_a_document_with_a_skipped_element_is_a_failure(tmp_path, inside, told):
     (tmp_path / "odd.xml").write_text(f"<Response>{inside}</Response>")
     result = CliRunner().invoke(app, ["documents", "check", str(tmp_path / "odd.xml")])
     assert result.exit_code == 1 and told in result.output
@@ -319,7 +319,7 @@ def test_a_document_from_standard_input():
     assert result.returncode == 1 and "at most 102400 (100 KB) are allowed" in result.stdout
 
 
-def test_more_members_than_an_account_usually_may_have_are_told(tmp_path):
+def test_max_members_above_the_default_limit_is_reported(tmp_path):
     (tmp_path / "large.xml").write_text('<Response><Conference maxMembers="21">all</Conference></Response>')
     result = CliRunner().invoke(app, ["documents", "check", str(tmp_path / "large.xml")])
     assert result.exit_code == 0 and 'maxMembers="21" is not allowed' in result.output
@@ -398,7 +398,7 @@ def hostile(redis_server, tmp_path):
     ]
 
 
-def test_nothing_acts_on_the_terminal_and_nothing_is_lost(hostile, redis_server):
+def test_control_characters_are_escaped_on_a_terminal(hostile, redis_server):
     for words in hostile:
         said = on_a_terminal(*words, ARI_CONF_REDIS_URL=redis_server.url)
         assert "PWNED" in said, words
@@ -407,7 +407,7 @@ def test_nothing_acts_on_the_terminal_and_nothing_is_lost(hostile, redis_server)
         assert "\x1b]8;" not in said
 
 
-def test_nor_does_it_act_on_what_reads_the_lines(hostile, redis_server):
+def test_control_characters_are_escaped_in_lines_for_programs(hostile, redis_server):
     for words in hostile[:-1]:  # a command that finds nothing prints nothing there
         said = run(*words, ARI_CONF_REDIS_URL=redis_server.url)
         assert "PWNED" in said.stdout + said.stderr, words

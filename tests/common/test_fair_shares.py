@@ -53,7 +53,7 @@ async def test_an_account_that_wants_much_leaves_room_for_others() -> None:
     assert play.order == ["a 1 x", "a 2 x", "b 1 x"]
 
 
-async def test_turns_go_round_by_account() -> None:
+async def test_accounts_take_turns() -> None:
     play = Play(Shares(most=1, each=1, waiting=10))
     await play.asks("a 1 x", "a 2 x", "a 3 x", "b 1 x", "c 1 x")
     for _ in range(4):
@@ -69,7 +69,7 @@ async def test_a_slow_receiver_of_an_account_leaves_room_for_its_others() -> Non
     assert play.order[-1] == "a 3 slow"
 
 
-async def test_who_gives_up_leaves_no_trace() -> None:
+async def test_a_canceled_request_leaves_no_trace() -> None:
     shares = Shares(most=1, each=1, waiting=2)
     play = Play(shares)
     await play.asks("a 1 x", "a 2 x", "b 1 x")
@@ -90,7 +90,7 @@ async def test_who_gives_up_leaves_no_trace() -> None:
     )
 
 
-async def test_many_who_give_up_at_once_leave_no_trace() -> None:
+async def test_many_requests_canceled_at_once_leave_no_trace() -> None:
     """Cancel all, as at the end of a call or of the process: the first one that ends must not give a turn to another
     one."""
     shares = Shares(most=2, each=1, waiting=10)
@@ -102,7 +102,7 @@ async def test_many_who_give_up_at_once_leave_no_trace() -> None:
     assert (shares._running, dict(shares._running_by_account), dict(shares._queues)) == (0, {}, {})
 
 
-async def test_one_more_than_may_wait_is_refused() -> None:
+async def test_a_request_beyond_the_maximum_is_refused() -> None:
     shares = Shares(most=1, each=1, waiting=1)
     play = Play(shares)
     await play.asks("a 1 x", "a 2 x")
@@ -113,7 +113,7 @@ async def test_one_more_than_may_wait_is_refused() -> None:
     assert play.order == ["a 1 x", "a 2 x"]
 
 
-async def test_all_may_give_up_at_once_those_who_have_a_turn_and_those_who_wait() -> None:
+async def test_running_and_waiting_requests_can_be_canceled_together() -> None:
     shares = Shares(most=3, each=2, waiting=10)
 
     async def one() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ari_conf.common.log_throttle import LOG_INTERVAL_S, LogThrottle
 
 
-def test_it_is_told_at_once_then_each_minute_and_at_once_after_it_went_well() -> None:
+def test_a_failure_is_logged_at_once_then_each_minute_and_at_once_after_a_success() -> None:
     now = 100.0
     seldom = LogThrottle(lambda: now)
     told = []

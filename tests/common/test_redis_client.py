@@ -26,7 +26,7 @@ from tests.redis import RedisServer
     exceptions.ResponseError("ERR Error running script (call to f_1): @user_script:5: -OOM command not allowed when"),
     exceptions.ResponseError("ERR Error running script (call to f_1): @user_script:5: -READONLY You can't write"),
 ], ids=str)  # fmt: skip
-def test_what_passes_is_waited_for(error: Exception) -> None:
+def test_temporary_errors_are_no_refusal(error: Exception) -> None:
     assert not is_refused(error)
 
 
@@ -36,11 +36,11 @@ def test_what_passes_is_waited_for(error: Exception) -> None:
     exceptions.ResponseError("ERR user_script:9: attempt to get length of a boolean value"),
     exceptions.ResponseError("ERR unknown command 'PUBLISH'"),
 ], ids=str)  # fmt: skip
-def test_what_would_be_refused_again_is_not(error: Exception) -> None:
+def test_permanent_errors_are_a_refusal(error: Exception) -> None:
     assert is_refused(error)
 
 
-def test_what_is_wrong_is_told_with_what_to_do(redis_server: RedisServer) -> None:
+def test_errors_of_redis_are_explained_with_advice(redis_server: RedisServer) -> None:
     redis_server.client.config_set("maxmemory", "1")
     with pytest.raises(redis.RedisError) as full:
         redis_server.client.eval("redis.call('SET', KEYS[1], 1)", 1, "key")
@@ -55,7 +55,7 @@ def test_what_is_wrong_is_told_with_what_to_do(redis_server: RedisServer) -> Non
     assert why(wrong.value) == TEMPORARY_ERRORS["WRONGPASS"]
 
 
-async def test_a_task_that_is_cancelled_ends_whatever_it_is_just_doing(redis_server: RedisServer) -> None:
+async def test_a_canceled_task_ends_in_any_state_of_the_connection(redis_server: RedisServer) -> None:
     async def asks() -> None:
         client = state_store.connect(redis_server.url)
         try:

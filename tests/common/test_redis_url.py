@@ -47,7 +47,7 @@ CA = {"ssl_ca_certs": "/ca.pem"}
         ),
     ],
 )
-def test_what_a_url_says(url: str, found: RedisUrl) -> None:
+def test_urls_are_parsed(url: str, found: RedisUrl) -> None:
     assert parse(url) == found
 
 
@@ -88,7 +88,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("url", "said"), WRONG)
-def test_one_that_can_not_be_read_is_a_sentence_without_the_password(url: str, said: str) -> None:
+def test_an_invalid_url_is_reported_without_the_password(url: str, said: str) -> None:
     for variable in ("ARI_CONF_REDIS_URL", "ARI_CONF_BROKER_URL"):
         with pytest.raises(SettingsError) as told:
             from_environment({variable: url})
@@ -97,7 +97,7 @@ def test_one_that_can_not_be_read_is_a_sentence_without_the_password(url: str, s
         assert SECRET not in text and "\n" not in text
 
 
-def test_neither_password_is_shown_of_one_that_can() -> None:
+def test_the_shown_url_has_no_password() -> None:
     found = parse(f"redis+sentinel://u:{SECRET}@a/m?sentinel_password={SECRET}")
     assert SECRET not in repr(found) and SECRET not in found.shown()
 
@@ -115,7 +115,7 @@ OURS = ["-m", "ari_conf"]
     ],
     ids=["serve", "doctor", "account", "celery"],
 )
-def test_each_command_says_it_in_one_line(command: list[str]) -> None:
+def test_each_command_reports_an_invalid_url_in_one_line(command: list[str]) -> None:
     environment = os.environ | {"ARI_CONF_REDIS_URL": f"redis://:{SECRET}/word@127.0.0.1:6379/0"}
     ran = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 1 and not ran.stdout

@@ -70,7 +70,7 @@ def inspected(url: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-async def test_each_client_gets_there_by_the_same_url(way, redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_each_client_connects_by_the_same_url(way, redis_server: RedisServer, tmp_path: Path) -> None:
     """The password has every character that is special in URLs, and the user may do no more than the documentation
     says."""
     url = way(redis_server, tmp_path)
@@ -107,7 +107,7 @@ def is_not_spoken_to(server: RedisServer) -> bool:
 
 
 @pytest.mark.parametrize("wrong", ["another's name", "another's CA"])
-async def test_one_whose_certificate_is_wrong_gets_no_password(
+async def test_a_server_with_a_wrong_certificate_receives_no_password(
     wrong: str, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     port, made = redis_server.begin_tls("DNS:redis.example" if wrong == "another's name" else "IP:127.0.0.1")

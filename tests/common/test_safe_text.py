@@ -20,11 +20,11 @@ from ari_conf.common.safe_text import stripped, visible
         ("", ""),
     ],
 )
-def test_each_is_shown_as_its_escape(text: str, shown: str):
+def test_each_control_character_is_escaped(text: str, shown: str):
     assert visible(text) == shown
 
 
-def test_lines_stay_where_they_are_wanted():
+def test_line_ends_stay_if_requested():
     assert visible("a\n\tb\x1b[2J\r", lines=True) == "a\n\tb\\x1b[2J\\x0d"
 
 
@@ -36,6 +36,6 @@ def test_no_control_character_of_unicode_is_left():
     assert not [c for c in visible(everything) if unicodedata.bidirectional(c) in ("LRI", "RLI", "FSI", "PDI")]
 
 
-def test_stripped_they_are_gone():
+def test_stripped_text_has_no_control_characters():
     assert stripped("\x1b]0;PWNED\x07An\u202en") == "]0;PWNEDAnn"
     assert stripped("Ann 💁🏽‍♀️") == "Ann 💁🏽‍♀️"

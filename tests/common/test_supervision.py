@@ -22,7 +22,7 @@ async def returns() -> None:
     await asyncio.sleep(0)
 
 
-async def test_a_short_task_that_breaks_is_told() -> None:
+async def test_an_exception_of_a_short_task_is_logged() -> None:
     tasks = Tasks()
     with capture_logs() as logged:
         tasks.start(breaks())
@@ -33,7 +33,7 @@ async def test_a_short_task_that_breaks_is_told() -> None:
     assert len(tasks) == 0
 
 
-async def test_what_is_closed_has_ended() -> None:
+async def test_closed_tasks_have_ended() -> None:
     tasks, ended = Tasks(), asyncio.Event()
 
     async def waits() -> None:
@@ -75,14 +75,14 @@ async def test_the_end_of_a_long_lived_task_ends_the_body_and_the_others(work: o
         assert isinstance(ended.value.__cause__, ZeroDivisionError)
 
 
-async def test_with_the_body_they_all_end_and_that_is_no_error() -> None:
+async def test_all_tasks_end_with_the_body() -> None:
     async with LongLived() as tasks:
         # A task that has not even started.
         task = tasks.keep("the worker", asyncio.Event().wait)
     assert task.cancelled()
 
 
-async def test_one_may_end_when_it_is_its_time() -> None:
+async def test_a_task_may_end_when_may_end_says_so() -> None:
     over = False
     async with LongLived() as tasks:
         task = tasks.keep("the worker", returns, may_end=lambda: over)
@@ -91,14 +91,14 @@ async def test_one_may_end_when_it_is_its_time() -> None:
         await asyncio.sleep(0)
 
 
-async def test_what_the_body_raises_is_raised_as_it_is() -> None:
+async def test_an_exception_of_the_body_is_raised_unchanged() -> None:
     with pytest.raises(SetupFailed, match="no port"):
         async with LongLived() as tasks:
             tasks.keep("the worker", asyncio.Event().wait)
             raise SetupFailed("no port")
 
 
-async def test_a_cancellation_that_is_lost_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lost_cancellation_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python 3.11's wait_for loses a cancellation that arrives just when the awaited object is done."""
     monkeypatch.setattr(supervision, "CANCEL_RETRY_S", 0.01)
     lost = 0
@@ -123,7 +123,7 @@ async def test_a_cancellation_that_is_lost_is_repeated(monkeypatch: pytest.Monke
     assert lost == 4
 
 
-async def test_so_many_at_once_and_all_of_them() -> None:
+async def test_for_each_runs_at_most_so_many_concurrently() -> None:
     running = most = 0
     done: list[int] = []
 
@@ -139,7 +139,7 @@ async def test_so_many_at_once_and_all_of_them() -> None:
     assert (sorted(done), most) == (list(range(20)), 3)
 
 
-async def test_what_one_raises_is_raised_as_it_is_and_ends_the_others() -> None:
+async def test_an_exception_in_for_each_is_raised_unchanged_and_ends_the_others() -> None:
     begun: list[int] = []
 
     async def work(n: int) -> None:

@@ -26,23 +26,23 @@ def example() -> Iterator[Example]:
         serving.join()
 
 
-def asked(example: Example, path: str, token: str = TOKEN, **params: str) -> requests.Response:
+def post_signed(example: Example, path: str, token: str = TOKEN, **params: str) -> requests.Response:
     url = example.url + path
     signed = headers("POST", url, list(params.items()), [token], "nonce")
     return requests.post(url, params, headers=signed, timeout=10)
 
 
 def test_the_right_pin_leads_into_the_conference(example: Example) -> None:
-    first = parser.parse(asked(example, "/answer", From="15550100").content)
+    first = parser.parse(post_signed(example, "/answer", From="15550100").content)
     assert isinstance(first.elements[0], el.GetDigits) and first.warnings == ()
-    again = parser.parse(asked(example, "/pin", Digits="9999").content)
+    again = parser.parse(post_signed(example, "/pin", Digits="9999").content)
     assert again.elements == first.elements
-    let_in = parser.parse(asked(example, "/pin", Digits="1234").content)
+    let_in = parser.parse(post_signed(example, "/pin", Digits="1234").content)
     assert isinstance(let_in.elements[-1], el.Conference) and let_in.warnings == ()
-    assert asked(example, "/events", Event="ConferenceEnter", From="15550100").status_code == 200
+    assert post_signed(example, "/events", Event="ConferenceEnter", From="15550100").status_code == 200
     assert example.events == [{"Event": "ConferenceEnter", "From": "15550100"}]
 
 
 def test_what_is_not_signed_is_refused(example: Example) -> None:
-    assert asked(example, "/answer", token="x" * 40, From="15550100").status_code == 403
+    assert post_signed(example, "/answer", token="x" * 40, From="15550100").status_code == 403
     assert requests.post(example.url + "/answer", {"From": "15550100"}, timeout=10).status_code == 403

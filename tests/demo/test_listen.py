@@ -35,13 +35,13 @@ def test_levels_are_those_of_a_sine() -> None:
     assert audio_analysis.level_dbfs(QUIET) == -120
 
 
-def test_silence_is_told_from_a_whisper() -> None:
+def test_silence_is_distinguished_from_a_whisper() -> None:
     assert audio_analysis.silent(QUIET)
     assert audio_analysis.silent(_mixed((_tone(475, 500, -60), 1, 100)))
     assert not audio_analysis.silent(_mixed((_tone(475, 25, -45), 1, 1000)))
 
 
-def test_twenty_tones_at_once_are_all_told_apart() -> None:
+def test_twenty_simultaneous_tones_are_distinguished() -> None:
     parts = [(_tone(hz, 4000 + 450 * at, -30), 1.0, 1000.0 + 300 * at) for at, hz in enumerate(PITCHES)]
     found = audio_analysis.tones(_mixed(*parts))
     assert set(found) == set(PITCHES)
@@ -50,7 +50,7 @@ def test_twenty_tones_at_once_are_all_told_apart() -> None:
         assert (begin, end) == pytest.approx((start, start + len(what) / 8), abs=5)
 
 
-def test_the_one_that_is_not_there_is_not_found() -> None:
+def test_an_absent_tone_is_not_found() -> None:
     for missing in PITCHES[::4]:
         parts = [(_tone(hz, 3000, -30), 1.0, 500.0) for hz in PITCHES if hz != missing]
         assert set(audio_analysis.tones(_mixed(*parts))) == set(PITCHES) - {missing}

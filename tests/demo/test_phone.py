@@ -152,7 +152,7 @@ async def test_headers_and_caller_arrive(dial: Dial) -> None:
             await ann.call(dial("who"), headers={"X-Greeting": "bye"}, from_user="15550001", display_name="Ann")
 
 
-async def test_music_on_hold_is_told_from_speech(dial: Dial, sounds: Path) -> None:
+async def test_music_on_hold_is_distinguished_from_speech(dial: Dial, sounds: Path) -> None:
     async with Switchboard(2) as (ann, bob):
         await asyncio.gather(ann.call(dial("music")), bob.call(dial("speech")))
         await ann.wait_for_audio(lambda heard: not audio_analysis.silent(heard), window_ms=3000)
@@ -167,7 +167,7 @@ async def test_music_on_hold_is_told_from_speech(dial: Dial, sounds: Path) -> No
         assert audio_analysis.find_reference(ann.as_sent(), congratulations, slip_ms).score < 0.3
 
 
-async def test_who_speaks_in_a_conference_can_be_told(dial: Dial) -> None:
+async def test_the_speakers_in_a_conference_are_recognized(dial: Dial) -> None:
     first, second, third = speech_files()
     async with Switchboard(3) as (ann, bob, cid):
         for phone in (ann, bob, cid):
@@ -248,7 +248,7 @@ async def test_a_wideband_caller_is_heard_and_hears(dial: Dial) -> None:
             await phone.wait_for_audio(audio_analysis.silent, window_ms=400)
 
 
-def test_what_comes_late_is_heard_as_it_was_sent() -> None:
+def test_late_packets_are_heard_in_the_order_of_sending() -> None:
     """Five packets come in one burst, 80 ms late, and one is overtaken: `heard` has a hole, `as_sent` has none."""
     recorder = AudioRecorder()
     tone = np.full(160, 0x80, np.uint8).tobytes()

@@ -31,25 +31,25 @@ def test_each_heard_the_other_two():
     assert judged(mixed(CID, ANN), mixed(BOB, ANN), mixed(BOB, CID)) == []
 
 
-def test_one_who_was_not_heard_is_named():
+def test_a_speaker_who_was_not_heard_is_named():
     assert judged(mixed(CID, ANN), mixed(BOB, ANN), CID) == ["Ann did not hear Bob"]
 
 
-def test_silence_is_not_taken_for_anybody():
+def test_silence_counts_as_no_speaker():
     silence = np.zeros_like(BOB)
     assert judged(mixed(CID, ANN), silence, mixed(BOB, CID)) == ["Cid did not hear Bob", "Cid did not hear Ann"]
 
 
-def test_an_echo_is_no_conference():
+def test_an_echo_is_a_failure():
     assert judged(mixed(BOB, CID, ANN), mixed(BOB, ANN), mixed(BOB, CID)) == ["Bob heard an echo"]
 
 
 @pytest.mark.parametrize("heard", [mixed(CID[::-1], ANN), mixed(np.roll(CID, 1) * 0, ANN)])
-def test_other_words_are_not_his(heard):
+def test_other_words_do_not_count_as_the_speaker_s(heard):
     assert judged(heard, mixed(BOB, ANN), mixed(BOB, CID)) == ["Bob did not hear Cid"]
 
 
-def test_what_each_heard_is_left_to_be_listened_to(tmp_path):
+def test_the_received_audio_is_written_to_files(tmp_path):
     heard = mixed(BOB, CID)
     (file,) = write_recordings([caller("Ann", ANN, heard)], 0.0, tmp_path / "heard")
     assert file.name == "ann.wav" and np.array_equal(audio_analysis.wav(file), heard)

@@ -45,7 +45,7 @@ def found(settings: Settings, part: str) -> doctor.Finding:
     return doctor.run_check(part, settings)
 
 
-def told(settings: Settings, part: str) -> str:
+def problem_text(settings: Settings, part: str) -> str:
     """Return the doctor's problem with the part."""
     finding = found(settings, part)
     assert not finding.passed, finding.text
@@ -108,7 +108,7 @@ def test_an_asterisk_that_is_new_enough(pretended):
     ],
 )
 def test_an_asterisk_that_is_too_old(pretended, version, says):
-    assert says in told(pretended(version, ari_socket="outbound"), "Asterisk")
+    assert says in problem_text(pretended(version, ari_socket="outbound"), "Asterisk")
 
 
 @pytest.mark.parametrize(
@@ -122,21 +122,21 @@ def test_an_older_one_is_good_enough_for_an_inbound_websocket(pretended):
     assert found(pretended("20.5.2"), "Asterisk").passed
 
 
-def test_an_asterisk_that_takes_any_number_of_calls(pretended):
-    assert "set maxcalls in its asterisk.conf" in told(pretended(), "its limits")
+def test_an_asterisk_without_a_call_limit_is_a_warning(pretended):
+    assert "set maxcalls in its asterisk.conf" in problem_text(pretended(), "its limits")
 
 
-def test_an_asterisk_that_knows_when_it_has_enough(pretended):
+def test_an_asterisk_with_a_call_limit_passes(pretended):
     assert found(pretended(most_calls=1000), "its limits").text == "at most 1000 concurrent calls"
 
 
-def test_a_websocket_that_may_cost_asterisk_s_life(pretended):
-    assert "may crash" in told(pretended(ari_socket="outbound"), "its WebSocket")
+def test_an_outbound_websocket_is_a_warning(pretended):
+    assert "may crash" in problem_text(pretended(ari_socket="outbound"), "its WebSocket")
     assert found(pretended(), "its WebSocket").passed
 
 
-def test_an_asterisk_that_is_not_there():
-    said = told(settings_of(), "Asterisk")
+def test_an_unreachable_asterisk_fails():
+    said = problem_text(settings_of(), "Asterisk")
     assert (
         f"does not respond at http://{NOTHING_THERE}/ari (" in said and "refused" in said and "ARI_CONF_ARI_URL" in said
     )
@@ -144,12 +144,16 @@ def test_an_asterisk_that_is_not_there():
 
 def test_an_asterisk_that_refuses_the_user(httpserver):
     httpserver.expect_request("/ari/asterisk/info").respond_with_data(status=401)
-    said = told(settings_of(ari_url=httpserver.url_for("/ari"), ari_user="joe", ari_password="hush"), "Asterisk")
+    said = problem_text(
+        settings_of(ari_url=httpserver.url_for("/ari"), ari_user="joe", ari_password="hush"), "Asterisk"
+    )
     assert "rejects ARI's user joe" in said and "hush" not in said
 
 
 def test_each_module_that_is_missing_is_named(pretended):
-    said = told(pretended(modules=set(asterisk.MODULES) - {"bridge_softmix"}, ari_socket="outbound"), "its modules")
+    said = problem_text(
+        pretended(modules=set(asterisk.MODULES) - {"bridge_softmix"}, ari_socket="outbound"), "its modules"
+    )
     assert (
         "bridge_softmix" in said
         and "res_websocket_client" in said
@@ -158,13 +162,13 @@ def test_each_module_that_is_missing_is_named(pretended):
     )
 
 
-def test_all_modules(pretended):
+def test_all_modules_running_passes(pretended):
     assert found(pretended(), "its modules").passed
 
 
-def test_nobody_listens_for_asterisk(pretended):
+def test_no_server_listening_for_the_websocket_fails(pretended):
     port = processes.free_port()
-    said = told(pretended(ari_socket="outbound", ari_listen=f"127.0.0.1:{port}"), "application")
+    said = problem_text(pretended(ari_socket="outbound", ari_listen=f"127.0.0.1:{port}"), "application")
     assert said == f"nothing listens on 127.0.0.1:{port}: start `ari-conf serve` on this machine"
 
 
@@ -182,19 +186,19 @@ async def test_asterisk_has_not_connected_and_then_it_has(pretended):
 
 
 def test_a_recording_folder_that_is_missing(tmp_path):
-    assert "does not exist" in told(settings_of(recording_folder=str(tmp_path / "none")), "recording folder")
+    assert "does not exist" in problem_text(settings_of(recording_folder=str(tmp_path / "none")), "recording folder")
     assert found(settings_of(recording_folder=str(tmp_path)), "recording folder").passed
 
 
 # Redis and S3.
 
 
-def test_a_redis_and_a_bucket_that_are_well(stores):
+def test_a_good_redis_and_bucket_pass(stores):
     assert [found(stores, part).passed for part in ("Redis", "broker", "bucket")] == [True] * 3
 
 
-def test_a_redis_that_is_not_there():
-    assert "start it, or correct ARI_CONF_REDIS_URL" in told(settings_of(), "Redis")
+def test_an_unreachable_redis_fails():
+    assert "start it, or correct ARI_CONF_REDIS_URL" in problem_text(settings_of(), "Redis")
 
 
 @contextlib.contextmanager
@@ -208,14 +212,14 @@ def configured(settings: Settings, name: str, value: str):
     client.config_set(name, before)
 
 
-def test_a_redis_that_evicts(stores):
+def test_a_redis_that_evicts_keys_fails(stores):
     with configured(stores, "maxmemory-policy", "allkeys-lru"):
-        assert "set maxmemory-policy to noeviction" in told(stores, "Redis")
+        assert "set maxmemory-policy to noeviction" in problem_text(stores, "Redis")
 
 
-def test_a_redis_that_forgets(stores):
+def test_a_redis_without_appendonly_fails(stores):
     with configured(stores, "appendonly", "no"):
-        assert "set appendonly to yes" in told(stores, "Redis")
+        assert "set appendonly to yes" in problem_text(stores, "Redis")
 
 
 @pytest.mark.parametrize(
@@ -227,14 +231,14 @@ def test_a_redis_that_forgets(stores):
         ("s3_endpoint", f"http://{NOTHING_THERE}", "correct ARI_CONF_S3_ENDPOINT"),
     ],
 )
-def test_a_bucket_that_refuses(stores, name, value, says):
+def test_a_bucket_that_denies_access_fails(stores, name, value, says):
     values = {"s3_endpoint": stores.s3_endpoint, "s3_access_key": "ari_conf"}
     values["s3_secret_key"] = stores.s3_secret_key.get_secret_value()
-    said = told(settings_of(**(values | {name: value})), "bucket")
+    said = problem_text(settings_of(**(values | {name: value})), "bucket")
     assert says in said and "wrong-secret" not in said
 
 
-def test_what_transcribes_may_be_on_other_machines(stores, monkeypatch):
+def test_the_transcription_engine_may_be_on_other_machines(stores, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     client = connect_in_threads(stores.redis_url.get_secret_value())
     assert "not installed here" in found(stores, "transcription").text
@@ -247,7 +251,7 @@ def test_what_transcribes_may_be_on_other_machines(stores, monkeypatch):
     client.close()
 
 
-def test_a_transcription_that_nobody_could_make_is_wrong(stores, monkeypatch):
+def test_transcriptions_given_up_for_want_of_an_engine_fail(stores, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     client = connect_in_threads(stores.redis_url.get_secret_value())
     transcribers.report(client, "w1", "")
@@ -256,7 +260,7 @@ def test_a_transcription_that_nobody_could_make_is_wrong(stores, monkeypatch):
         job = jobs.TranscriptionJob(recording_id=recording_id, auth_id="acme", at_ms=1, error=error)
         entry = {"entry": msgspec.json.encode(job)}
         client.xadd(f"ari_conf:{jobs.TRANSCRIPTION_QUEUE}:dead:acme", entry)
-    said = told(stores, "transcription")
+    said = problem_text(stores, "transcription")
     assert "no worker has a transcription engine, and 1 recording could not be transcribed: " in said
     assert "-m pip install" in said and "`ari-conf recordings retry`" in said
     client.delete(transcribers.KEY, f"ari_conf:{jobs.TRANSCRIPTION_QUEUE}:dead:acme")
@@ -268,19 +272,21 @@ def test_a_transcription_that_nobody_could_make_is_wrong(stores, monkeypatch):
 
 
 def test_an_ffmpeg_that_is_missing():
-    assert "apt-get install ffmpeg" in told(settings_of(ffmpeg="/nowhere/ffmpeg"), "ffmpeg")
+    assert "apt-get install ffmpeg" in problem_text(settings_of(ffmpeg="/nowhere/ffmpeg"), "ffmpeg")
 
 
 def test_without_an_engine_speak_is_silent(monkeypatch):
     monkeypatch.setattr(machine, "installed", lambda wish: {"WOMAN": [], "MAN": []})
-    assert "no WOMAN and no MAN voice" in told(settings_of(), "speech")
+    assert "no WOMAN and no MAN voice" in problem_text(settings_of(), "speech")
 
 
-def test_a_voice_that_is_wished_but_not_installed(monkeypatch):
+def test_a_configured_voice_that_is_not_installed_fails(monkeypatch):
     flite = {"WOMAN": [Flite("slt")], "MAN": [Flite("rms")]}
     monkeypatch.setattr(machine, "installed", lambda wish: flite)
     assert found(settings_of(), "speech").text == "WOMAN: flite slt, MAN: flite rms"
-    assert "festival, which ARI_CONF_VOICE names, is not installed" in told(settings_of(voice="festival"), "speech")
+    assert "festival, which ARI_CONF_VOICE names, is not installed" in problem_text(
+        settings_of(voice="festival"), "speech"
+    )
 
 
 def test_clocks_that_agree(pretended, stores):
@@ -289,7 +295,7 @@ def test_clocks_that_agree(pretended, stores):
 
 
 @pytest.mark.parametrize(("seconds", "says"), [(60, "s ahead"), (-60, "s behind")])
-def test_a_clock_that_is_wrong(monkeypatch, seconds, says):
+def test_a_clock_that_differs_fails(monkeypatch, seconds, says):
     answer = SimpleNamespace(headers={"Date": formatdate(time() + seconds, usegmt=True)})
     monkeypatch.setattr(asterisk, "ask", lambda *_: answer)
     with pytest.raises(CheckFailed, match=f"Asterisk's is (59|60|61) {says}; run an NTP client"):
@@ -312,11 +318,11 @@ async def _owned(url: str, name: str) -> None:
     await client.aclose()
 
 
-def test_who_has_the_calls(stores, pretended, httpserver):
+def test_the_owner_and_its_standbys_are_named(stores, pretended, httpserver):
     """The findings name the owner of this Asterisk's calls, by the name that Asterisk itself reports."""
     name = "02:00:00:00:00:07"
     settings = pretended(redis_url=stores.redis_url.get_secret_value())
-    assert f"no server owns the calls of {name}: start `ari-conf serve`" in told(settings, "owner")
+    assert f"no server owns the calls of {name}: start `ari-conf serve`" in problem_text(settings, "owner")
     asyncio.run(_owned(settings.redis_url.get_secret_value(), name))
     said = found(settings, "owner")
     assert said.state == "warning" and "does not serve this Asterisk" in said.text, "Asterisk has no mark of the owner"
@@ -336,20 +342,22 @@ def test_who_has_the_calls(stores, pretended, httpserver):
     assert f"pid {os.getpid()} already serves this Asterisk, using another Redis" in other.text
 
 
-def test_a_name_that_is_set_is_another_than_asterisks(stores):
+def test_a_configured_name_replaces_the_entity_id(stores):
     settings = stores.model_copy(update={"asterisk_name": "pbx7"})
-    assert "no server owns the calls of pbx7: start `ari-conf serve`" in told(settings, "owner")
+    assert "no server owns the calls of pbx7: start `ari-conf serve`" in problem_text(settings, "owner")
     asyncio.run(_owned(settings.redis_url.get_secret_value(), "pbx7"))
     said = found(settings, "owner").text
     assert f"pid {os.getpid()} owns the calls of pbx7; no server stands by" in said
 
 
-def test_an_owner_who_was_not_heard_of_for_long(stores):
+def test_an_owner_without_a_recent_heartbeat_fails(stores):
     settings = stores.model_copy(update={"asterisk_name": "pbx8"})
     asyncio.run(_owned(settings.redis_url.get_secret_value(), "pbx8"))
     client = redis.Redis.from_url(settings.redis_url.get_secret_value())
     client.hincrby(lease.lease_key("pbx8"), "at", -60_000)
-    assert "its last heartbeat was 60 s ago: start `ari-conf serve`, which takes over" in told(settings, "owner")
+    assert "its last heartbeat was 60 s ago: start `ari-conf serve`, which takes over" in problem_text(
+        settings, "owner"
+    )
     client.close()
 
 
@@ -370,17 +378,17 @@ def test_a_worker_elsewhere_must_reach_asterisk(stores, pretended):
     worker_on(stores)
     assert "no worker stores recordings now" in found(here, "storing workers").text
     worker_on(stores, "box-3")
-    assert "set ARI_CONF_ARI_URL_FOR_WORKERS" in told(here, "storing workers")
-    assert "box-3" in told(here, "storing workers")
+    assert "set ARI_CONF_ARI_URL_FOR_WORKERS" in problem_text(here, "storing workers")
+    assert "box-3" in problem_text(here, "storing workers")
     reached = here.model_copy(update={"ari_url_for_workers": here.ari_url})
     assert "box-3 store recordings" in found(reached, "storing workers").text
     nowhere = here.model_copy(update={"ari_url_for_workers": f"http://{NOTHING_THERE}/ari"})
-    assert "or correct ARI_CONF_ARI_URL_FOR_WORKERS" in told(nowhere, "storing workers")
+    assert "or correct ARI_CONF_ARI_URL_FOR_WORKERS" in problem_text(nowhere, "storing workers")
     worker_on(stores, socket.gethostname())
     assert found(here, "storing workers").passed, "here 127.0.0.1 is the same machine for all of them"
 
 
-def test_workers_are_led_to_another_asterisk(stores, httpserver):
+def test_a_url_for_workers_of_another_asterisk_fails(stores, httpserver):
     for path, entity in (("/a", "02:01"), ("/b", "02:02")):
         info = {"system": {"version": "22.10.1", "entity_id": entity}}
         httpserver.expect_request(f"{path}/asterisk/info").respond_with_json(info)
@@ -389,7 +397,7 @@ def test_workers_are_led_to_another_asterisk(stores, httpserver):
         ari_url=httpserver.url_for("/a"),
         ari_url_for_workers=httpserver.url_for("/b"),
     )
-    assert "leads to another Asterisk" in told(given, "storing workers")
+    assert "leads to another Asterisk" in problem_text(given, "storing workers")
 
 
 def test_several_asterisks_share_a_redis(stores, pretended):
@@ -398,13 +406,13 @@ def test_several_asterisks_share_a_redis(stores, pretended):
     try:
         worker_on(stores, socket.gethostname())
         here = pretended(redis_url=stores.redis_url.get_secret_value())
-        assert "other-box" in told(here, "storing workers")
+        assert "other-box" in problem_text(here, "storing workers")
     finally:
         client.delete("ari_conf:state:other-box")
         client.close()
 
 
-def test_what_transcribes(monkeypatch, tmp_path):
+def test_the_transcription_engine_is_named(monkeypatch, tmp_path):
     assert "faster-whisper tiny.en" in found(settings_of(), "transcription").text
     assert "could not be loaded" in told(settings_of(transcription_model=str(tmp_path)), "transcription")
     monkeypatch.setattr(engines, "MODEL_SHA256", "0" * 64)
@@ -412,12 +420,12 @@ def test_what_transcribes(monkeypatch, tmp_path):
     assert "reinstall it" in told(settings_of(), "transcription")
 
 
-def test_a_server_that_transcribes():
+def test_a_transcription_server_is_checked():
     with WhisperServer(understand=lambda _: []) as server:
         values = {"transcription_engine": "http", "transcription_url": server.url}
         assert found(settings_of(**values, transcription_key="sk-test"), "transcription").text == "whisper-1"
-        assert "status 401" in told(settings_of(**values, transcription_key="wrong"), "transcription")
-    assert "did not answer" in told(settings_of(**values, transcription_key="sk-test"), "transcription")
+        assert "status 401" in problem_text(settings_of(**values, transcription_key="wrong"), "transcription")
+    assert "did not answer" in problem_text(settings_of(**values, transcription_key="sk-test"), "transcription")
 
 
 # Problems without visible symptoms.
@@ -435,12 +443,12 @@ def empty(redis_server, monkeypatch, tmp_path):
 
 def test_a_redis_without_an_account_refuses_every_call(empty):
     settings, client = empty
-    assert "so every call is refused: run `ari-conf account add" in told(settings, "accounts")
+    assert "so every call is refused: run `ari-conf account add" in problem_text(settings, "accounts")
     accounts.add(client, 0, "acme")
     assert found(settings, "accounts").text == "1: acme"
 
 
-def test_calls_that_came_for_an_account_that_is_none(empty, redis_server):
+def test_calls_for_an_account_that_does_not_exist_fail(empty, redis_server):
     settings, client = empty
     accounts.add(client, 0, "acme")
 
@@ -456,7 +464,9 @@ def test_calls_that_came_for_an_account_that_is_none(empty, redis_server):
         await kept.aclose()
 
     asyncio.run(refused())
-    assert "calls for accounts that do not exist (acmee) were refused in the last day" in told(settings, "dialplan")
+    assert "calls for accounts that do not exist (acmee) were refused in the last day" in problem_text(
+        settings, "dialplan"
+    )
     accounts.add(client, 0, "acmee")
     assert found(settings, "dialplan").passed
 
@@ -472,17 +482,19 @@ def test_calls_that_came_for_an_account_that_is_none(empty, redis_server):
         ("exten => _X.,1,Stasis(ari_conf,acme)", None),
     ],
 )
-def test_an_account_in_the_dialplan_that_is_none(empty, tmp_path, line, account):
+def test_an_account_in_the_dialplan_that_does_not_exist_fails(empty, tmp_path, line, account):
     settings, client = empty
     accounts.add(client, 0, "acme")
     (tmp_path / "extensions.conf").write_text(f"[default]\n{line}\n")
     if account:
-        assert f"extensions.conf names the account {account}, which does not exist" in told(settings, "dialplan")
+        assert f"extensions.conf names the account {account}, which does not exist" in problem_text(
+            settings, "dialplan"
+        )
     else:
         assert found(settings, "dialplan").passed
 
 
-def test_nobody_delivers_callbacks_while_some_wait_and_while_none_do(empty, redis_server):
+def test_no_callback_worker_with_and_without_waiting_callbacks(empty, redis_server):
     settings, client = empty
     assert found(settings, "callback workers").state == "warning"
     assert found(settings, "storing workers").state == "warning"
@@ -509,11 +521,11 @@ def test_folders_that_can_t_be_used(part, tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     name = {"sounds": "sounds_folder", "documents": "documents"}[part]
-    assert f"{file / 'x'}" in told(settings_of(**{name: str(file / "x")}), f"{part} folder")
+    assert f"{file / 'x'}" in problem_text(settings_of(**{name: str(file / "x")}), f"{part} folder")
     assert found(settings_of(**{name: str(file / "x")}), f"{part} folder").state == "failure"
 
 
-def test_folders_that_are_well(tmp_path):
+def test_usable_folders_pass(tmp_path):
     tmp_path.chmod(0o755)
     (tmp_path / "menu.xml").write_text("<Response/>")
     settings = settings_of(sounds_folder=str(tmp_path / "sounds"), documents=str(tmp_path))
@@ -529,14 +541,14 @@ def test_a_sounds_folder_that_asterisk_can_not_enter(pretended, httpserver, tmp_
     info = {"system": {"version": "22.10.1"}, "config": {"setid": {"user": "asterisk", "group": "asterisk"}}}
     httpserver.expect_request("/pbx/asterisk/info").respond_with_json(info)
     settings = settings_of(ari_url=httpserver.url_for("/pbx"), sounds_folder=str(closed / "sounds"))
-    assert "is closed to other users, and Asterisk runs as asterisk" in told(settings, "sounds folder")
+    assert "is closed to other users, and Asterisk runs as asterisk" in problem_text(settings, "sounds folder")
     assert found(pretended(sounds_folder=str(closed / "sounds")), "sounds folder").passed, "it runs as this user"
 
 
-def test_what_needs_redis_says_so_while_it_is_away(pretended):
+def test_checks_that_need_redis_report_its_outage(pretended):
     settings = pretended()
     for part in ("Redis", "owner", "broker", "accounts", "dialplan", "callback workers", "storing workers"):
-        assert "does not respond" in told(settings, part), part
+        assert "does not respond" in problem_text(settings, part), part
     assert found(settings_of(s3_endpoint=f"http://{NOTHING_THERE}"), "clock").state == "warning"
 
 
@@ -549,7 +561,7 @@ def test_a_build_of_the_unchanged_sources(pretended):
     assert "Debian" not in found(pretended("22.10.1"), "Asterisk").text
 
 
-def test_a_misspelt_setting_is_named_with_what_was_meant():
+def test_a_misspelled_setting_is_named_with_a_suggestion():
     assert unknown({"ARI_CONF_REDIS_ULR": "x"}) == [
         "ARI_CONF_REDIS_ULR is not a setting and has no effect: did you mean ARI_CONF_REDIS_URL?"
     ]
@@ -580,10 +592,10 @@ def test_programs_get_the_same_as_json():
     nowhere = {"ARI_CONF_REDIS_URL": f"redis://{NOTHING_THERE}/0", "ARI_CONF_ARI_URL": f"http://{NOTHING_THERE}/ari"}
     nowhere |= {"ARI_CONF_S3_ENDPOINT": f"http://{NOTHING_THERE}", "ARI_CONF_SOUNDS_FOLDER": "/proc/x"}
     ran = subprocess.run(command, env=os.environ | nowhere, capture_output=True, text=True, timeout=120)
-    told = json.loads(ran.stdout)
-    assert ran.returncode == 1 and told["state"] == "failure"
-    assert [check["id"] for check in told["checks"]] == [doctor.Finding(part, "ok", "").id for part in doctor.CHECKS]
-    assert {tuple(sorted(check)) for check in told["checks"]} == {("id", "part", "state", "text")}
+    report = json.loads(ran.stdout)
+    assert ran.returncode == 1 and report["state"] == "failure"
+    assert [check["id"] for check in report["checks"]] == [doctor.Finding(part, "ok", "").id for part in doctor.CHECKS]
+    assert {tuple(sorted(check)) for check in report["checks"]} == {("id", "part", "state", "text")}
 
 
 def test_the_page_of_the_doctor_has_each_check():

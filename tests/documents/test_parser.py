@@ -115,12 +115,12 @@ def test_the_name_is_trimmed_and_may_hold_anything() -> None:
         "\u200eZoë’s room\u200f",
     ],
 )
-def test_spellings_that_a_reader_cannot_tell_apart_are_one_name(spelling: str) -> None:
+def test_indistinguishable_spellings_are_one_name(spelling: str) -> None:
     assert only(f"<Conference>{spelling}</Conference>") == Conference("Zoë’s room")
 
 
 @pytest.mark.parametrize("other", ["Zoe’s room", "zoë’s room", "Zoë’sroom", "Zoë's room", "Zoë’s  room"])
-def test_spellings_that_a_reader_can_tell_apart_are_two(other: str) -> None:
+def test_distinguishable_spellings_are_two_names(other: str) -> None:
     assert only(f"<Conference>{other}</Conference>") != Conference("Zoë’s room")
 
 
@@ -149,7 +149,7 @@ def test_the_prompt_of_get_digits_and_the_children_of_pre_answer() -> None:
     assert only(pre_answer) == PreAnswer((*prompt, GetDigits(), redirect))
 
 
-def test_what_cannot_stand_inside_is_skipped_by_name() -> None:
+def test_an_element_that_is_not_allowed_there_is_skipped_and_named() -> None:
     found = parse(response("<GetDigits><Conference>x</Conference><Wait/></GetDigits>"))
     assert found.elements == (GetDigits((Wait(),)),)
     assert found.warnings == ("Conference is not allowed in GetDigits (only Play, Speak, Wait): it is skipped",)
@@ -244,7 +244,7 @@ def test_a_bare_ampersand_is_read_as_what_it_stands_for() -> None:
     assert found.elements == (Redirect("https://e.x/next?a=1&b=2#ct=2000&rc=3"),)
 
 
-def test_what_is_no_bare_ampersand_stays_as_it_is() -> None:
+def test_references_and_sections_stay_unchanged() -> None:
     found = parse(
         response("<!-- a & b --><Conference>1 & <![CDATA[2 & 3 &amp; 4]]> &#53; &amp;amp;</Conference><?php a & b ?>")
     )
@@ -253,7 +253,7 @@ def test_what_is_no_bare_ampersand_stays_as_it_is() -> None:
     assert "undefined entity" in refused(response("<Speak>a&nbsp;b & c</Speak>"))
 
 
-def test_what_is_not_well_formed_beyond_that_is_refused() -> None:
+def test_other_text_that_is_not_well_formed_is_refused() -> None:
     assert "mismatched tag" in refused(response("<Speak>Q&A</Play>"))
     assert "DTD" in refused(b'<!DOCTYPE r [<!ENTITY a "b">]><Response>&a; & b</Response>')
     assert "not well-formed" in refused(b"<Response>&<![CDATA[</Response>")
@@ -295,7 +295,7 @@ def test_no_warning_holds_a_password() -> None:
 
 
 @pytest.mark.parametrize("name", ["Dial", "Record", "Message", "MultiPartyCall", "GetInput", "Stream", "DTMF"])
-def test_what_is_not_run_here_is_skipped_by_name(name: str) -> None:
+def test_an_unsupported_element_is_skipped_and_named(name: str) -> None:
     found = parse(response(f"<{name}><Number>1</Number></{name}><Wait/>"))
     assert found.elements == (Wait(),)
     assert found.warnings == (f"{name} is not supported: it is skipped, including its content",)
@@ -323,7 +323,7 @@ def test_complaints_are_counted_beyond_fifty() -> None:
     assert warnings[-1] == "10 more warnings are not listed"
 
 
-def test_what_was_meant_is_not_looked_for_where_nobody_would_see_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_suggestion_is_searched_once_the_warnings_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(parser, "get_close_matches", lambda name, *_, **__: asked.append(name) or [])
     attributes = " ".join(f'muted{n}=""' for n in range(40))
@@ -349,7 +349,7 @@ def test_of_an_element_s_attributes_the_first_64_are_read() -> None:
     assert parse(response(f'<Conference {odd} muted="true">r</Conference>')).elements == (Conference("r", muted=True),)
 
 
-def test_a_warning_is_no_longer_than_it_can_be_shown() -> None:
+def test_a_warning_has_a_maximum_length() -> None:
     long = "x" * 5000
     warnings = parser._Warnings()
     warnings.append(long)
@@ -432,7 +432,7 @@ def test_a_url_has_2048_characters_at_most() -> None:
     assert "beep:1, beep:2, an absolute http or https URL of at most 2048 characters" in warning
 
 
-def test_what_may_be_written_at_length_is_kept_short() -> None:
+def test_long_values_are_shortened() -> None:
     digits = only(f'<GetDigits validDigits="{"12" * 5000}" finishOnKey="{"#*" * 5000}"/>')
     assert (digits.valid_digits, digits.finish_on_key) == ("12", "#*")
     (warning,) = warned(f'<Speak voice="Polly.{"A" * 5000}">hello</Speak>')
@@ -451,12 +451,12 @@ def test_namespaces_mean_nothing() -> None:
 
 
 @pytest.mark.parametrize("before", ["\n\n", " \t", "\ufeff\n", "<!-- Plivo -->\n", "\ufeff"])
-def test_what_stands_before_the_declaration_is_overlooked(before: str) -> None:
+def test_text_before_the_declaration_is_ignored(before: str) -> None:
     for declaration in ("", '<?xml version="1.0" encoding="UTF-8"?>'):
         assert parse(f"{before}{declaration}\n<Response><Wait/></Response>\n\n".encode()) == Document((Wait(),))
 
 
-def test_where_a_mistake_is_counts_what_was_overlooked() -> None:
+def test_the_position_of_an_error_counts_ignored_text() -> None:
     assert "mismatched tag, line 4, column 6" in refused(b'\n\n<?xml version="1.0"?>\n<a></b>')
 
 
@@ -475,7 +475,7 @@ def test_where_a_mistake_is_counts_what_was_overlooked() -> None:
         "<Response><Conference>Käse</Conference></Response>".encode("utf-16"),
     ],
 )
-def test_the_declared_encoding_is_obeyed(text: bytes) -> None:
+def test_the_declared_encoding_is_used(text: bytes) -> None:
     assert parse(text).elements == (Conference("Käse"),)
 
 
@@ -503,7 +503,7 @@ def test_utf_16_that_is_declared_and_not_written_is_utf_8() -> None:
 @pytest.mark.parametrize(
     "name", ["zlib", "rot13", "punycode", "idna", "utf-7", "unicode_escape", "undefined", "x" * 9000]
 )
-def test_what_is_declared_and_is_no_encoding_of_texts_is_refused(name: str) -> None:
+def test_a_declared_name_that_is_no_text_encoding_is_refused(name: str) -> None:
     for read in (parse, parse_sounds):
         with pytest.raises(InvalidDocument, match=r"the document's encoding .* is not supported"):
             read(f'<?xml version="1.0" encoding="{name}"?><Response/>'.encode(), "utf-8")
@@ -520,7 +520,7 @@ def test_a_text_that_is_not_in_what_its_web_server_names_is_utf_8() -> None:
         parse(text.encode("latin-1"), "us-ascii")
 
 
-def test_what_is_not_in_its_encoding_says_where() -> None:
+def test_a_decoding_error_names_its_position() -> None:
     assert refused(b"<Response>\n<Speak>\xe4</Speak></Response>") == (
         "the document is not in the encoding utf-8: invalid continuation byte, line 2, column 8;"
         " the XML declaration can name another encoding"
@@ -538,7 +538,7 @@ def test_markup_has_one_spelling() -> None:
     assert only('<Speak><lang xml:lang="fr-FR">Oui</lang></Speak>') == Speak('<lang xml:lang="fr-FR">Oui</lang>')
 
 
-def test_of_what_is_not_speech_the_text_is_kept() -> None:
+def test_the_text_of_unknown_speech_elements_is_kept() -> None:
     found = parse(response('<Speak>a <audio src="x">b</audio> <p x="1">c</p></Speak>'))
     assert found.elements == (Speak("a b <p>c</p>"),)
     assert found.warnings == (
@@ -564,7 +564,7 @@ def test_a_long_text_is_cut_at_a_word() -> None:
 # Sound documents.
 
 
-def test_of_a_sound_document_only_what_sounds_counts() -> None:
+def test_only_the_sounds_of_a_sound_document_are_read() -> None:
     sounds, warnings = parse_sounds(
         response("<Wait/><Hangup/><Play loop='2'>https://e.x/a.mp3</Play><Conference/><Dial>1</Dial><Speak>x</Speak>")
     )
@@ -578,7 +578,7 @@ def test_of_a_sound_document_only_what_sounds_counts() -> None:
 # What the SDK writes.
 
 
-def test_what_the_sdk_writes() -> None:
+def test_documents_of_the_sdk_are_read() -> None:
     speak = plivoxml.SpeakElement("Hello", voice="Polly.Amy", language="en-GB", loop=2)
     speak.add_break(strength="strong", time="300ms").add_emphasis("now", level="strong").add_lang("oui", "fr-FR")
     speak.add_p("p").add_phoneme("pecan", alphabet="ipa", ph="pɪˈkɑːn").add_prosody("x", volume="loud", rate="slow")

@@ -107,7 +107,7 @@ def test_any_bytes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", INPUTS)
-def test_what_looks_like_it(name: str) -> None:
+def test_input_that_resembles_valid_input(name: str) -> None:
     @PROFILE
     @given(INPUTS[name])
     def holds(given: bytes) -> None:
@@ -117,7 +117,7 @@ def test_what_looks_like_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_the_fuzzers_begin_with_and_what_is_left_of_it_when_it_is_cut(name: str) -> None:
+def test_fuzzing_seeds_and_their_beginnings(name: str) -> None:
     dice = Random(name)
     for seed in seeds.of(name):
         TARGETS[name](seed)
@@ -161,7 +161,7 @@ LONG_ONES = {
 
 
 @pytest.mark.parametrize("name", LONG_ONES)
-def test_long_and_deep_ones_are_soon_done_with(name: str) -> None:
+def test_long_and_deep_inputs_cost_little_time(name: str) -> None:
     for long in LONG_ONES[name]:
         _, took = cost_s(partial(TARGETS[name], long), SLOWEST_S / 2)
         assert took < SLOWEST_S * WAYS.get(name, 1), long[:40]
@@ -188,7 +188,7 @@ def test_no_document_costs_much_time(name: str) -> None:
     TARGETS["document"](text)
 
 
-def test_what_a_document_is_told_is_bounded() -> None:
+def test_the_warnings_of_a_document_are_bounded() -> None:
     for name, text in COSTLY.items():
         try:
             found = parser.parse(text)

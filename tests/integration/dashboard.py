@@ -45,10 +45,10 @@ class Dashboard:
         self.stage, self.context, self.page = stage, context, page
         self.complaints: list[str] = []
         """Errors and warnings of the console, and exceptions."""
-        page.on("console", self._told)
+        page.on("console", self._on_console_message)
         page.on("pageerror", lambda error: self.complaints.append(f"broke: {error}"))
 
-    def _told(self, message: ConsoleMessage) -> None:
+    def _on_console_message(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             self.complaints.append(f"{message.type}: {message.text} ({message.location.get('url')})")
 

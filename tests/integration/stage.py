@@ -161,12 +161,12 @@ class Stage:
         """Return the version of the system's Asterisk."""
         return f"Asterisk {(await self.ari.request('GET', '/asterisk/info'))['system']['version']}"
 
-    async def until(self, what: Callable[[], Any], within: float = SOON_S, told: str = "") -> Any:
+    async def until(self, what: Callable[[], Any], within: float = SOON_S, description: str = "") -> Any:
         """Wait for a condition that no event reports, such as enough audio; checks every 20 ms."""
         patience = Patience(within)
         while not (found := what()):
             self.all_run()
-            assert not patience.over, f"not within {within} s: {told or what}"
+            assert not patience.over, f"not within {within} s: {description or what}"
             await asyncio.sleep(0.02)
         return found
 

@@ -152,7 +152,7 @@ async def conference_of_two(app: Application, asterisk: LocalAsterisk) -> AsyncI
             yield ada.phone, bob.phone, first, second
 
 
-async def test_a_call_comes_in_over_the_websocket_that_asterisk_opened(asterisk: LocalAsterisk) -> None:
+async def test_a_call_arrives_over_the_websocket_that_asterisk_opened(asterisk: LocalAsterisk) -> None:
     async with application(asterisk) as app, call(asterisk, "+14155550199"):
         arrived = await app.arrived()
 
@@ -161,7 +161,7 @@ async def test_a_call_comes_in_over_the_websocket_that_asterisk_opened(asterisk:
     assert not arrived.answered
 
 
-async def test_a_call_comes_in_over_the_websocket_that_we_opened(inbound_asterisk: LocalAsterisk) -> None:
+async def test_a_call_arrives_over_the_websocket_that_the_server_opened(inbound_asterisk: LocalAsterisk) -> None:
     async with application(inbound_asterisk) as app, call(inbound_asterisk, "lunch"):
         arrived = await app.arrived()
 
@@ -187,7 +187,7 @@ async def test_a_trusted_caller_chooses_account_and_document(
     assert arrived.to == dialled.rpartition("*")[2]
 
 
-async def test_another_caller_does_not(tmp_path: Path) -> None:
+async def test_an_untrusted_caller_does_not_choose_account_and_document(tmp_path: Path) -> None:
     with running(LocalAsterisk(tmp_path, find(ROOT), account="MADEFAULT", trust_callers=False)) as asterisk:
         async with application(asterisk) as app, call(asterisk, "MAOTHER*1234", X_Ari_Conf_Account="MAOTHER"):
             assert (await app.arrived()).auth_id == "MADEFAULT"
@@ -204,7 +204,9 @@ async def test_headers_of_the_invite_are_read_from_the_channel(asterisk: LocalAs
 
 
 @pytest.mark.parametrize("opened_by", ["asterisk", "inbound_asterisk"])
-async def test_a_call_placed_while_we_were_away_is_not_lost(opened_by: str, request: pytest.FixtureRequest) -> None:
+async def test_a_call_placed_while_the_server_was_disconnected_is_not_lost(
+    opened_by: str, request: pytest.FixtureRequest
+) -> None:
     away: LocalAsterisk = request.getfixturevalue(opened_by)
     async with application(away) as app:
         assert app.client.connected
@@ -216,7 +218,7 @@ async def test_a_call_placed_while_we_were_away_is_not_lost(opened_by: str, requ
             assert (await app.arrived()).to == "1234"
 
 
-async def test_only_what_we_asked_for_is_sent(asterisk: LocalAsterisk) -> None:
+async def test_only_requested_event_types_are_sent(asterisk: LocalAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (_, _, first, _):
         await app.perform(do.HangUp(first))
         await app.next(seen.ChannelHungUp)

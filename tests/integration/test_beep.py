@@ -81,7 +81,7 @@ async def waits(stage: Stage, phone: Phone, body: str) -> float:
 async def finished(stage: Stage, phone: Phone, what: Samples) -> float:
     """Let the phone say the sound to its end, and return the epoch ms of the end."""
     sound = phone.say(what)
-    return float(await stage.until(lambda: sound.ended_ms, told="it is said to its end"))
+    return float(await stage.until(lambda: sound.ended_ms, description="it is said to its end"))
 
 
 async def ends_at_a_beep(stage: Stage, phone: Phone, what: Samples) -> float:

@@ -174,7 +174,7 @@ async def refused(stage: Stage, url: str, began: float) -> None:
     def found() -> bool:
         return any(bare(url) in text and "ARI_CONF_ALLOWED_NETWORKS" in text for text in stage.problems())
 
-    await stage.until(found, told=f"{url} is not among {stage.problems()}")
+    await stage.until(found, description=f"{url} is not among {stage.problems()}")
     assert took_s(began) < AT_ONCE_S
 
 
@@ -184,14 +184,14 @@ def bare(url: str) -> str:
 
 
 @refused_everywhere
-async def test_no_callback_goes_where_none_may(stage: Stage, forbidden: str) -> None:
+async def test_no_callback_goes_to_a_forbidden_address(stage: Stage, forbidden: str) -> None:
     async with alone(stage, f'<Conference callbackUrl="{forbidden}#rc=5&amp;rp=all">standup</Conference>'):
         await refused(stage, forbidden, time.monotonic())
     await stage.until(lambda: len(letters(stage)) == 2)
 
 
 @refused_everywhere
-async def test_no_document_is_asked_for_where_none_may(stage: Stage, forbidden: str) -> None:
+async def test_no_document_is_requested_from_a_forbidden_address(stage: Stage, forbidden: str) -> None:
     stage.set_account(answer_url=forbidden, fallback_url="{url}/fallback")
     stage.document("/fallback", '<Conference callbackUrl="{url}/events">standup</Conference>')
     async with stage.callers(1) as (ann,):
@@ -204,7 +204,7 @@ async def test_no_document_is_asked_for_where_none_may(stage: Stage, forbidden: 
 
 
 @refused_everywhere
-async def test_no_sound_is_fetched_where_none_may(stage: Stage, forbidden: str) -> None:
+async def test_no_sound_is_fetched_from_a_forbidden_address(stage: Stage, forbidden: str) -> None:
     play, wait_sound = forbidden.replace("/x", "/play.wav"), forbidden.replace("/x", "/wait")
     document = f'<Play>{play}</Play><Conference waitSound="{wait_sound}" startConferenceOnEnter="false">a</Conference>'
     async with alone(stage, document) as ann:

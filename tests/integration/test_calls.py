@@ -61,7 +61,7 @@ async def test_pins_that_are_typed_fast_over_a_line_with_jitter(stage: Stage) ->
     stage.saw(f"{len(PINS) - len(excused)} PINs arrived as they were typed")
 
 
-async def test_it_rings_while_a_slow_server_is_asked_and_a_caller_who_gives_up_has_canceled(stage: Stage) -> None:
+async def test_a_call_rings_while_a_slow_answer_url_is_requested_and_can_be_canceled(stage: Stage) -> None:
     stage.document("/slow", ROOM)
     stage.set_account(hangup_url="{url}/hangup")
     answer = stage.receiver.holds("/slow")
@@ -138,7 +138,7 @@ async def test_a_phone_that_offers_its_sound_late_and_one_whose_invite_comes_twi
         ("+1(415)555.0100", "14155550100"),
     ],
 )
-async def test_a_number_with_what_is_no_number(stage: Stage, dialed: str, told: str) -> None:
+async def test_a_number_with_other_characters(stage: Stage, dialed: str, told: str) -> None:
     stage.document("/answer", ROOM)
     async with stage.callers(1) as (ann,):
         await stage.dial(ann, stage.receiver.url("/answer"), to=dialed)
@@ -173,7 +173,7 @@ async def test_headers_that_are_too_long_or_no_text_cost_none_of_the_others(stag
     assert LEFT_OUT in problems and any("X-PH-Team" in text for text in problems)
 
 
-async def test_who_does_not_want_to_be_known_is_known_nowhere(stage: Stage) -> None:
+async def test_a_withheld_number_appears_nowhere(stage: Stage) -> None:
     log = stage.system.log("serve")
     before = log.stat().st_size
     stage.set_account(hangup_url="{url}/hangup")
@@ -288,7 +288,7 @@ async def test_a_phone_whose_keys_are_tones(alone: Stage, monkeypatch: pytest.Mo
             await phone.hang_up()
 
 
-async def test_a_call_that_asterisk_can_not_tell_of_blinds_nobody(alone: Stage) -> None:
+async def test_a_call_whose_events_can_not_be_encoded_stops_no_other_events(alone: Stage) -> None:
     with RawPhone(alone.system.sip_address, call_id=f"call{NOT_UTF_8}@raw") as odd:
         odd.invite("15550100", *asks(alone, alone.document("/odd", ROOM)))
         while (await odd.next()).status < 100:

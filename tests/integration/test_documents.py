@@ -82,7 +82,7 @@ async def test_a_name_of_which_there_is_no_document(stage: Stage, name: str) -> 
     assert problem.call_uuid
 
 
-async def test_an_account_without_any(stage: Stage) -> None:
+async def test_an_account_without_an_answer_url(stage: Stage) -> None:
     async with stage.callers(1) as (ann,):
         await refused(stage, ann, None)
     (problem,) = listed(stage)
@@ -236,7 +236,7 @@ def end_of(request: Request) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
-async def test_the_hangup_url_is_told_all(stage: Stage, method: str) -> None:
+async def test_the_hangup_url_receives_all_parameters(stage: Stage, method: str) -> None:
     stage.set_account(hangup_url="{url}/hangup", hangup_method=method)
     who = {"from_user": "+15550177", "to": "+15550199", "display_name": "Ann Miller"}
     async with stage.callers(1) as (ann,):

@@ -19,7 +19,7 @@ async def test_the_example_asks_for_its_pin_and_lets_the_caller_in(stage: Stage)
         async with stage.callers(1) as (ann,):
             await stage.dial(ann, None)
             await ann.press("1234")
-            await stage.until(lambda: example.events, told="the caller was let in")
+            await stage.until(lambda: example.events, description="the caller was let in")
             assert example.events[0]["Event"] == "ConferenceEnter"
             assert example.events[0]["ConferenceName"] == "standup"
             await ann.hang_up()

@@ -103,7 +103,7 @@ async def test_redirect_false_goes_on_with_the_next_element(stage: Stage) -> Non
     hears_tones(ann, AFTER_HZ, 300)
 
 
-async def test_an_invalid_digit_is_told_and_asked_again(stage: Stage) -> None:
+async def test_an_invalid_digit_is_reported_and_the_input_is_requested_again(stage: Stage) -> None:
     stage.tones("/prompt.wav", (2875, 300))
     stage.tones("/invalid.wav", (3175, 300))
     stage.document("/pin", "<Hangup/>")
@@ -125,7 +125,7 @@ async def test_an_invalid_digit_is_told_and_asked_again(stage: Stage) -> None:
     hears_tones(ann, 2875, 300, 300)
 
 
-async def test_digits_stand_in_no_log(stage: Stage) -> None:
+async def test_digits_appear_in_no_log(stage: Stage) -> None:
     stage.document("/pin", "<Hangup/>")
     ask = '<GetDigits action="{url}/pin" numDigits="8" timeout="20" log="false"/>'
     async with stage.callers(1) as (ann,):

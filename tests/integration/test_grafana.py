@@ -33,7 +33,7 @@ def expressions(dashboard: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield panel["title"], target["expr"], target["legendFormat"]
 
 
-async def told(address: str) -> Series:
+async def scrape(address: str) -> Series:
     async with aiohttp.ClientSession() as client, client.get(f"{address}/metrics") as response:
         assert response.status == 200
         text = await response.text()
@@ -44,11 +44,11 @@ async def told(address: str) -> Series:
     return found
 
 
-async def test_each_metric_and_each_label_that_it_asks_for_is_told(stage: Stage) -> None:
+async def test_each_metric_and_label_of_the_dashboard_is_exposed(stage: Stage) -> None:
     settings = stage.system.settings
     # Metrics with labels appear with the first request.
-    await told(settings.public_url)
-    series = await told(f"http://{settings.metrics_listen}") | await told(settings.public_url)
+    await scrape(settings.public_url)
+    series = await scrape(f"http://{settings.metrics_listen}") | await scrape(settings.public_url)
     asked = list(expressions(json.loads(DASHBOARD.read_text())))
     assert len(asked) > 30
     for panel, promql, legend in asked:
@@ -65,7 +65,7 @@ async def test_each_metric_and_each_label_that_it_asks_for_is_told(stage: Stage)
                 assert all(label in labels for labels in fits), f"{panel}: {name} has no label {label}"
 
 
-async def test_it_is_one_that_grafana_takes() -> None:
+async def test_grafana_accepts_the_dashboard() -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(ids) == len(set(ids))

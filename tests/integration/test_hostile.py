@@ -107,7 +107,9 @@ async def among_hostile_ones(stage: Stage, witness: Witness) -> None:
             await stage.event("Hangup", timeout=20, of=phone)
         await stage.listen(bob, 3000)
         for words in WORDS:
-            await stage.until(lambda words=words: any(words in text for text in stage.problems()), told=f"no {words!r}")
+            await stage.until(
+                lambda words=words: any(words in text for text in stage.problems()), description=f"no {words!r}"
+            )
         until = now_ms()
         for phone in go_on:
             await phone.hang_up()

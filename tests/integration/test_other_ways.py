@@ -60,5 +60,5 @@ async def test_an_asterisk_elsewhere_fetches_sounds_by_http(tmp_path: Path) -> N
     async with stage_of(tmp_path / "system", **elsewhere) as stage, stage.callers(1) as (ann,):
         await stage.call(ann, '<Conference enterSound="beep:2">standup</Conference>')
         # The beeps may be more: a late machine leaves holes in one.
-        await stage.until(lambda: len(audio_analysis.beeps(ann.as_sent())) >= 2, told="no two beeps")
+        await stage.until(lambda: len(audio_analysis.beeps(ann.as_sent())) >= 2, description="no two beeps")
         await ann.hang_up()

@@ -45,10 +45,10 @@ def floors(stage: Stage, since: float = 0.0) -> list[str]:
 
 
 async def floor_is_had(stage: Stage, phone: Phone, since: float) -> None:
-    await stage.until(lambda: stage.number(phone) in floors(stage, since), told=f"no floor for {phone.name}")
+    await stage.until(lambda: stage.number(phone) in floors(stage, since), description=f"no floor for {phone.name}")
 
 
-async def test_a_stream_that_begins_over_is_heard_within_a_second_and_nobody_notices(stage: Stage) -> None:
+async def test_a_restarted_stream_is_heard_within_a_second(stage: Stage) -> None:
     """Debian's build of Asterisk drops the packets of a stream whose numbers are behind those of the stream before."""
     async with stage.callers(3) as (ann, bob, cid):
         await meet(stage, ann, bob, cid)
@@ -88,7 +88,7 @@ async def test_numbers_that_jump_in_one_stream(stage: Stage) -> None:
         stage.saw(f"heard again after {heard - over:.0f} ms")
 
 
-async def test_who_is_muted_and_begins_a_stream_is_not_heard(stage: Stage) -> None:
+async def test_a_muted_member_who_starts_a_stream_is_not_heard(stage: Stage) -> None:
     async with stage.callers(2) as (ann, bob):
         await meet(stage, bob)
         await meet(stage, ann, document='<Conference muted="true" callbackUrl="{url}/events">standup</Conference>')
@@ -261,7 +261,8 @@ async def test_a_process_that_takes_over_knows_of_holds_and_streams(own: Stage) 
         await own.hears(cid, B, after=back)
         assert audio_analysis.silent(await own.listen(cid, 500)) is False
         await own.until(
-            lambda: not audio_analysis.is_tone_present(cid.heard.since(now_ms() - 400), A), told="hold music is heard"
+            lambda: not audio_analysis.is_tone_present(cid.heard.since(now_ms() - 400), A),
+            description="hold music is heard",
         )
         await ann.resume()
         await own.hears(cid, A, after=now_ms())

@@ -18,7 +18,7 @@ async def _post(url: str, token: str) -> tuple[int, str]:
         return answer.status, await answer.text()
 
 
-async def test_gives_documents_and_remembers_who_asked() -> None:
+async def test_documents_are_served_and_requests_recorded() -> None:
     async with Receiver({"/answer": lambda params: f"<Response>{params['CallUUID']}</Response>"}, TOKEN) as receiver:
         assert await _post(receiver.url("/answer?b=2&a=1"), TOKEN) == (200, "<Response>abc</Response>")
         (request,) = receiver.requests_to("/answer")
@@ -28,14 +28,14 @@ async def test_gives_documents_and_remembers_who_asked() -> None:
         receiver.all_signed()
 
 
-async def test_sees_a_wrong_signature() -> None:
+async def test_a_wrong_signature_is_detected() -> None:
     async with Receiver(token=TOKEN) as receiver:
         await _post(receiver.url("/cb"), "another_token")
         with pytest.raises(AssertionError, match="not signed"):
             receiver.all_signed()
 
 
-async def test_waits_for_what_is_to_come_and_says_what_came_instead() -> None:
+async def test_a_timeout_names_what_arrived_instead() -> None:
     async with Receiver() as receiver:
         coming = asyncio.create_task(receiver.event("ConferenceEnter", CallUUID="abc"))
         await _post(receiver.url("/cb"), TOKEN)
@@ -44,7 +44,7 @@ async def test_waits_for_what_is_to_come_and_says_what_came_instead() -> None:
             await receiver.event("ConferenceExit", timeout=0.05)
 
 
-async def test_answers_as_told() -> None:
+async def test_the_configured_responses_are_sent() -> None:
     async with Receiver() as receiver:
         receiver.statuses["/cb"] = [500, 503, 200]
         assert [(await _post(receiver.url("/cb"), TOKEN))[0] for _ in range(4)] == [500, 503, 200, 200]

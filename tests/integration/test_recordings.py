@@ -69,7 +69,7 @@ async def recorded(stage: Stage, form: str) -> Request:
     "record", "the callback is the last, and tells of a file that is there, with the duration of its audio"
 )
 @pytest.mark.parametrize("form", ["mp3", "wav"])
-async def test_the_file_is_there_when_it_is_told(stage: Stage, form: str) -> None:
+async def test_the_file_exists_when_the_callback_arrives(stage: Stage, form: str) -> None:
     """ "`record` is sent when the file is in the bucket and RecordUrl can be fetched, never before." """
     told = (await recorded(stage, form)).params
     assert not {"ConferenceMemberID", "CallUUID"} & told.keys()
@@ -94,7 +94,7 @@ async def test_the_file_is_there_when_it_is_told(stage: Stage, form: str) -> Non
 
 
 @pytest.mark.row("record", "beside it: members, who spoke when, by a schema")
-async def test_what_stands_beside_it(stage: Stage) -> None:
+async def test_the_sidecar_describes_the_recording(stage: Stage) -> None:
     told = (await recorded(stage, "wav")).params
     bucket = Bucket(stage.system.settings)
     start_ms = int(told["RecordingStartMs"])
@@ -175,7 +175,7 @@ async def test_an_account_may_ask_for_a_login(stage: Stage) -> None:
 
 
 @pytest.mark.row("record", "before it is stored RecordUrl is a 404 that says so")
-async def test_before_it_is_stored(stage: Stage) -> None:
+async def test_a_recording_before_it_is_stored(stage: Stage) -> None:
     """ "before the upload is done 404 with a JSON error that says so" """
     async with stage.callers(1) as (ann,):
         await stage.call(ann, RECORDED.format(form="mp3").replace("callback", 'action="{url}/ann" callback'))
@@ -184,7 +184,7 @@ async def test_before_it_is_stored(stage: Stage) -> None:
         await stage.listen(ann, 500)
         await stage.system.stop("worker")
         await ann.hang_up()
-        await stage.until(lambda: jobs.pending(stage.redis), told="a recording that waits")
+        await stage.until(lambda: jobs.pending(stage.redis), description="a recording that waits")
         (waits,) = jobs.pending(stage.redis)
         answer = fetched(waits.job.record_url)
         assert answer.status_code == 404
@@ -241,7 +241,9 @@ def strength(audio: Samples, hz: int, rate: int) -> float:
 
 @pytest.mark.row("record", "16 kHz with a wideband caller in it, and what is above 4 kHz; else 8 kHz")
 @pytest.mark.parametrize(("codec", "form", "rate"), [(G722, "wav", 16000), (G722, "mp3", 16000), (PCMU, "wav", 8000)])
-async def test_of_the_best_rate_that_the_conference_has(stage: Stage, codec: Codec, form: str, rate: int) -> None:
+async def test_a_recording_has_the_best_sample_rate_of_the_conference(
+    stage: Stage, codec: Codec, form: str, rate: int
+) -> None:
     """Bob calls with mu-law and waits for the start; Ann starts the conference, with G.722 in the first two cases.
     Ann's sound above 4 kHz is in the file."""
     asks = RECORDED.format(form=form)
@@ -286,7 +288,7 @@ async def test_asterisk_refuses_to_record(stage: Stage) -> None:
             for phone in (ann, bob):
                 await stage.call(phone, RECORDED.format(form="mp3"))
                 await stage.enters(phone)
-            (problem,) = await stage.until(stage.problems, told="a problem")
+            (problem,) = await stage.until(stage.problems, description="a problem")
             assert "could not be started" in problem
             ann.tone(ANN)
             await stage.hears(bob, ANN)
@@ -316,7 +318,7 @@ async def test_asterisk_can_not_write_the_file(stage: Stage) -> None:
             await stage.enters(ann)
             lost = "is lost: Asterisk has no such recording"
             (problem,) = await stage.until(
-                lambda: [told for told in stage.problems() if lost in told], told="that it is lost"
+                lambda: [told for told in stage.problems() if lost in told], description="that it is lost"
             )
             assert any("stopped unexpectedly" in told for told in stage.problems())
             await ann.hang_up()

@@ -130,7 +130,7 @@ def line(stage: Stage, host: str = "127.0.0.1") -> SipLine:
     return SipLine(("::1" if ":" in host else "127.0.0.1", port), host)
 
 
-def told(answer: sip.Message) -> tuple[str, list[str]]:
+def announced_addresses(answer: sip.Message) -> tuple[str, list[str]]:
     """Return the addresses for requests and for audio, as the answer gives them."""
     contact = re.search(r"@?([^@:<>]+|\[[^]]+\]):\d+>", answer.first("contact").replace("sip:", "@"))
     return contact[1] if contact else "", re.findall(r"(?m)^[co]=.*IP[46] (\S+?)\r?$", answer.body)
@@ -149,18 +149,18 @@ async def packets(of: SipLine, count: int = 10) -> bytes:
     [("127.0.0.1", "127.0.0.1"), (OUTSIDE, PUBLIC), ("::1", "::1")],
     ids=["near", "outside", "IPv6"],
 )
-async def test_bound_to_all_addresses_each_caller_is_told_one_that_it_reaches(
+async def test_bound_to_all_addresses_each_caller_receives_an_address_that_it_reaches(
     at: Stage, host: str, address: str
 ) -> None:
     with line(at, host) as caller:
         answer = await caller.invite("15550100", headers=asks_for(at))
         assert answer.status == 200
-        assert told(answer)[1] == [address, address]
-        assert told(answer)[0].strip("[]") == address
+        assert announced_addresses(answer)[1] == [address, address]
+        assert announced_addresses(answer)[0].strip("[]") == address
         await packets(caller)
 
 
-async def test_a_stranger_may_not_call_whoever_they_say_they_are(at: Stage) -> None:
+async def test_a_stranger_may_not_call_under_any_name(at: Stage) -> None:
     log = at.system.log("asterisk").with_name("security.log")
     for name in ("ari_conf_trunk", "anonymous", "udp", "phone", "15550109", "ari_conf_calls"):
         with line(at, STRANGER) as caller:
@@ -174,7 +174,7 @@ async def test_a_stranger_may_not_call_whoever_they_say_they_are(at: Stage) -> N
     assert f"Request 'INVITE' from '<sip:ari_conf_trunk@{STRANGER}>' failed for '{STRANGER}:" in text
 
 
-async def test_a_provider_that_we_register_with(at: Stage, registrar: tuple[Registrar, int]) -> None:
+async def test_a_provider_by_registration(at: Stage, registrar: tuple[Registrar, int]) -> None:
     provider, _ = registrar
     async with lateness.timeout():
         await provider.registered.wait()
@@ -234,7 +234,7 @@ async def test_what_a_phone_asks_within_a_call_is_answered(at: Stage) -> None:
         assert [message.start for message in bob.heard_besides] == []
 
 
-async def test_a_text_outside_of_a_call_is_none(at: Stage) -> None:
+async def test_a_message_outside_of_a_call_starts_no_call(at: Stage) -> None:
     """Without a rule, Asterisk would run the dialplan for the text, as for a call."""
     at.set_account(answer_url="{url}/answer")
     with line(at) as phone:
@@ -285,7 +285,7 @@ async def test_a_refused_call_leaves_a_line(at: Stage) -> None:
     ):
         with line(at) as caller:
             assert (await caller.invite(number, offer, headers=asks_for(at))).status == status
-        await at.until(lambda words=words: words in at.system.log("asterisk").read_text(), told=words)
+        await at.until(lambda words=words: words in at.system.log("asterisk").read_text(), description=words)
 
 
 class Softphone:
@@ -337,7 +337,7 @@ class Softphone:
         return any(what.items() <= event.items() for event in self.events)
 
     async def sees(self, **what: Any) -> None:
-        await self._stage.until(lambda: self.seen(**what), told=f"{what} in {self.events}")
+        await self._stage.until(lambda: self.seen(**what), description=f"{what} in {self.events}")
 
     def hears(self, hz: int) -> bool:
         # PJSIP writes the file's header when it closes the file.
@@ -377,7 +377,7 @@ async def test_a_softphone_hears_and_is_heard(at: Stage, tmp_path: Path, kind: s
                 await phone.sees(registered=200)
             assert phone.seen(codec=how.get("codecs", ["PCMU/8000/1"])[0].partition("/")[0])
             await at.hears(ear, LOW)
-            await at.until(lambda: phone.hears(HIGH), told=f"the phone hears {HIGH} Hz")
+            await at.until(lambda: phone.hears(HIGH), description=f"the phone hears {HIGH} Hz")
 
 
 SENT = {

@@ -181,7 +181,7 @@ async def test_the_first_goes_and_the_second_takes_over_at_once(own: Stage) -> N
         await over(own, phones, 2)
 
 
-async def test_one_who_was_stopped_wakes_up_after_the_takeover_and_does_no_harm(own: Stage) -> None:
+async def test_a_suspended_server_resumes_after_the_takeover_and_does_no_harm(own: Stage) -> None:
     first = own.system.process("serve")
     async with second(own) as standby, own.callers(4) as (ann, bob, cid, dan):
         no_gap = await talking(own, (ann, bob))

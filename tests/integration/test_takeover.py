@@ -26,8 +26,8 @@ ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
 
 
 def sequence(stage: Stage) -> list[tuple[str, str]]:
-    told = [request.params for request in stage.receiver.requests_to("/events")]
-    return [(params["ConferenceSequence"], params["ConferenceAction"]) for params in told]
+    events = [request.params for request in stage.receiver.requests_to("/events")]
+    return [(params["ConferenceSequence"], params["ConferenceAction"]) for params in events]
 
 
 async def test_talk_goes_on_and_what_happened_meanwhile_is_worked_off(own: Stage) -> None:
@@ -206,8 +206,8 @@ async def test_everything_is_where_it_was(stage: Stage) -> None:
         entered = await stage.enters(ann)
         began_ms, ended_ms = float(entered.params["Timestamp"]), float(ended[0].params["Timestamp"])
         lasted(began_ms, ended_ms, LIMIT_S * 1000 - 500, LIMIT_S * 1000 + 500)
-        told = await stage.event("ConferenceRecord")
-    assert int(told.params["RecordingDurationMs"]) > (LIMIT_S - 3) * 1000
+        recorded = await stage.event("ConferenceRecord")
+    assert int(recorded.params["RecordingDurationMs"]) > (LIMIT_S - 3) * 1000
     assert [number for number, _ in sequence(stage)] == [str(n) for n in range(1, 10)]
     assert took < TAKES_S
 
@@ -216,7 +216,7 @@ async def test_a_graceful_stop_hands_over_with_events_in_flight(stage: Stage) ->
     """Every digit that was pressed while a process was connected counts, and every callback comes once."""
     room = '<Conference callbackUrl="{url}/events" digitsMatch="1,2,3,4,5,6,7,8,9">standup</Conference>'
 
-    def told() -> str:
+    def reported_digits() -> str:
         return "".join(r.params["ConferenceDigitsMatch"] for r in stage.events("ConferenceDigitsMatch"))
 
     async with stage.callers(3) as (ann, bob, cid):
@@ -241,19 +241,19 @@ async def test_a_graceful_stop_hands_over_with_events_in_flight(stage: Stage) ->
         await ann.press("789")
         await asyncio.gather(stage.hears(ann, CID), stage.hears(cid, BOB))
         assert stage.gaps(ann, BOB, since, bob) == []
-        await stage.until(lambda: told().endswith("789"), told="the digits 789")
+        await stage.until(lambda: reported_digits().endswith("789"), description="the digits 789")
         for phone in (ann, bob, cid):
             await phone.hang_up()
         await stage.event("ConferenceExit", ConferenceLastMember="true")
-    stage.saw(f"stopped within {stopped:.2f} s, with calls; of the digits 123456789 {told()} were told")
+    stage.saw(f"stopped within {stopped:.2f} s, with calls; of the digits 123456789 {reported_digits()} were told")
     assert stopped < 3.0
-    assert told().startswith("123")
-    assert list(told()) == sorted(set(told()))
+    assert reported_digits().startswith("123")
+    assert list(reported_digits()) == sorted(set(reported_digits()))
     numbers = [number for number, _ in sequence(stage)]
     assert numbers == [str(n) for n in range(1, len(numbers) + 1)]
 
 
-async def test_what_the_next_one_can_not_read_is_ended_completely(stage: Stage) -> None:
+async def test_state_that_the_next_server_can_not_read_is_ended_completely(stage: Stage) -> None:
     """The unreadable records are those of a conference with a recording and of a call outside any conference; other
     callers notice nothing."""
     stage.set_account(hangup_url="{url}/hangup")
@@ -277,7 +277,7 @@ async def test_what_the_next_one_can_not_read_is_ended_completely(stage: Stage) 
             stage.redis.hset(state, key, b"{")
         dead = now_ms()
         await stage.system.start("serve")
-        told = (await stage.event("ConferenceRecord", timeout=90)).params
+        callback = (await stage.event("ConferenceRecord", timeout=90)).params
         for phone in (ann, bob):
             await phone.wait_until_hung_up()
         ends = [await stage.receiver.wait_for(partial(_hangup_of, phone=stage.number(phone))) for phone in (ann, bob)]
@@ -287,7 +287,7 @@ async def test_what_the_next_one_can_not_read_is_ended_completely(stage: Stage) 
         assert any("could not be read" in text for text in stage.problems())
         for phone in (cid, dan):
             await phone.hang_up()
-    file = await asyncio.to_thread(requests.get, told["RecordUrl"], timeout=10)
+    file = await asyncio.to_thread(requests.get, callback["RecordUrl"], timeout=10)
     with wave.open(io.BytesIO(file.content)) as tape:
         assert tape.getnframes() / tape.getframerate() > 1.0
 

@@ -128,7 +128,7 @@ async def test_what_is_too_short(stage: Stage) -> None:
     assert folder is not None
     async with stage.callers(1) as (ann,):
         await stage.call(ann, DOCUMENT)
-        await stage.until(lambda: [*(folder / stage.account).glob("*")], told="a recording has begun")
+        await stage.until(lambda: [*(folder / stage.account).glob("*")], description="a recording has begun")
         await ann.hang_up()
     sent = (await stage.receiver.wait_for(lambda one: one.path == "/transcription")).params
     assert sent["error"] == "Recording duration too short for transcription"

@@ -101,7 +101,7 @@ class Stranger:
         self._socket.sendto("\r\n".join(lines).encode(), self._to)
 
 
-async def test_one_who_is_never_heard_costs_a_third_party_seconds_of_sound(quick: Stage) -> None:
+async def test_a_call_without_audio_sends_a_third_party_only_seconds_of_sound(quick: Stage) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as third_party:
         third_party.bind((THIRD_PARTY, 0))
         third_party.setblocking(False)
@@ -122,7 +122,7 @@ async def test_one_who_is_never_heard_costs_a_third_party_seconds_of_sound(quick
     quick.saw(f"gone after {took:.1f} s; {packets} packets went to the address that it named")
 
 
-async def test_one_who_talked_and_vanishes(quick: Stage) -> None:
+async def test_a_caller_who_talked_and_vanishes(quick: Stage) -> None:
     quick.set_account(hangup_url="{url}/hangup")
     async with quick.callers(2) as (ann, bob):
         for phone in (ann, bob):
@@ -146,7 +146,7 @@ def falls_silent(phone: Phone) -> socket.socket:
     return line.rtp
 
 
-async def test_who_lives_stays_however_little_they_send(quick: Stage) -> None:
+async def test_a_live_phone_stays_however_little_it_sends(quick: Stage) -> None:
     """The phones send comfort noise, two keep-alive bytes, RTCP, or only SIP responses: in a conference, on hold, or
     waiting for the start."""
     async with quick.callers(6) as (noise, alive, rtcp, waits, nothing, holds):
@@ -172,7 +172,7 @@ async def test_who_lives_stays_however_little_they_send(quick: Stage) -> None:
             await phone.hang_up()
 
 
-async def test_who_holds_or_waits_and_vanishes_is_gone_as_well(quick: Stage) -> None:
+async def test_a_caller_on_hold_or_waiting_who_vanishes_is_removed(quick: Stage) -> None:
     async with quick.callers(4) as (holds, waits, listens, stays):
         for phone in (holds, stays):
             await quick.call(phone, ROOM)

@@ -53,26 +53,26 @@ async def test_it_is_ready_once_its_port_answers(tmp_path):
     assert not processes.port_answers("127.0.0.1", port) and processes.is_free(port)
 
 
-async def test_one_that_ends_before_it_is_ready_says_why(tmp_path):
+async def test_a_process_that_ends_before_it_is_ready_is_reported_with_the_reason(tmp_path):
     with pytest.raises(SetupFailed, match=r"(?s)one ended with code 3; the end of .*no such thing"):
         code = "print('no such thing'); raise SystemExit(3)"
         await processes.start("one", python(code), tmp_path / "one.log", ready=processes.log_matches("never"))
 
 
-async def test_one_that_is_never_ready_is_stopped_and_says_how_far_it_came(tmp_path):
+async def test_a_process_that_is_never_ready_is_stopped_and_its_log_shown(tmp_path):
     command = ["sh", "-c", "echo $$; exec sleep 60"]
     with pytest.raises(SetupFailed, match="was not ready after 1 s"):
         await processes.start("one", command, tmp_path / "log", ready=processes.log_matches("never"), deadline=1)
     assert gone(int((tmp_path / "log").read_text()))
 
 
-async def test_what_an_earlier_run_logged_is_not_taken_for_this_one(tmp_path):
+async def test_the_log_of_an_earlier_run_does_not_count(tmp_path):
     (tmp_path / "log").write_text("here I am\n")
     with pytest.raises(SetupFailed, match="ended with code 0"):
         await processes.start("one", python("pass"), tmp_path / "log", ready=processes.log_matches("here I am"))
 
 
-async def test_what_it_logs_at_once_is_not_taken_for_an_earlier_run_s(tmp_path, monkeypatch):
+async def test_an_immediate_log_line_counts(tmp_path, monkeypatch):
     start, log = subprocess.Popen, tmp_path / "log"
 
     def late(*arguments, **more):
@@ -91,21 +91,21 @@ async def test_a_program_that_is_missing_is_named(tmp_path):
         await processes.start("one", ["/nowhere/one"], tmp_path / "log")
 
 
-async def test_one_that_ignores_sigterm_is_killed_after_the_grace(tmp_path):
+async def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(tmp_path):
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEP
     process = await processes.start("deaf", python(deaf), tmp_path / "log", ready=processes.log_matches("here I am"))
     await processes.stop(process, grace=0.2)
     assert process.popen.returncode == -signal.SIGKILL
 
 
-async def test_kill_reaches_what_it_started_too(tmp_path):
+async def test_kill_reaches_child_processes_too(tmp_path):
     child = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); import time; time.sleep(60)"
     process = await processes.start("one", python(child), tmp_path / "log", ready=processes.log_matches(r"\d+\n"))
     processes.kill(process)
     assert gone(int((tmp_path / "log").read_text()))
 
 
-def test_it_does_not_outlive_a_parent_that_was_killed(tmp_path):
+def test_a_process_does_not_outlive_a_killed_parent(tmp_path):
     code = f"""
 import asyncio, os, pathlib, signal
 from ari_conf.local import processes
@@ -129,13 +129,13 @@ os.kill(os.getpid(), signal.SIGKILL)
         ("exit 139", "Sh ended with signal 11"),
     ],
 )
-async def test_how_it_ended(tmp_path: Path, command: str, end: str) -> None:
+async def test_the_end_of_a_process_is_described(tmp_path: Path, command: str, end: str) -> None:
     process = await processes.start("sh", ["sh", "-c", f"read wait; {command}"], tmp_path / "log")
     assert await processes.wait_ended(process, within=5)
     assert process.end == end
 
 
-async def test_what_runs_has_not_ended(tmp_path: Path) -> None:
+async def test_a_running_process_has_no_end(tmp_path: Path) -> None:
     process = await processes.start("sleep", ["sleep", "60"], tmp_path / "log")
     assert process.end == ""
     await processes.stop(process)

@@ -35,7 +35,7 @@ def has_ended(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
-async def test_the_parts_find_each_other_and_end_together(tmp_path):
+async def test_the_components_find_each_other_and_end_together(tmp_path):
     async with LocalSystem(tmp_path, components=("redis", "s3", "worker", "web")) as system:
         pids = [system.process(part).pid for part in system.components]
         assert client(system).ping()
@@ -156,7 +156,7 @@ async def test_calls_stay_with_the_account_demo(tmp_path):
         assert system.account == "acme"
 
 
-async def test_an_answer_url_is_the_account_s_and_may_be_asked(tmp_path):
+async def test_an_answer_url_is_stored_in_the_account_and_allowed(tmp_path):
     url = "http://127.0.0.1:5000/answer"
     async with LocalSystem(tmp_path, components=("redis",), answer_url=url) as system:
         assert accounts.get(client(system), "demo").answer_url == url
@@ -176,14 +176,14 @@ async def test_an_answer_url_is_the_account_s_and_may_be_asked(tmp_path):
 @pytest.mark.parametrize(
     "url", ["localhost:5000/answer", "foo", "ftp://127.0.0.1/", "http:///answer", "http://[::1/", ""]
 )
-def test_what_is_no_answer_url(tmp_path, url):
+def test_an_invalid_answer_url_is_refused(tmp_path, url):
     with pytest.raises(
         SetupFailed, match=r"the answer URL is not valid: expected an http or https URL, such as http://127\.0\.0"
     ):
         LocalSystem(tmp_path, components=("redis",), answer_url=url)
 
 
-async def test_an_answer_url_of_an_earlier_start_may_still_be_asked(tmp_path):
+async def test_an_answer_url_of_an_earlier_start_is_still_allowed(tmp_path):
     async with LocalSystem(tmp_path, components=("redis",), answer_url="http://127.0.0.1:5000/answer"):
         pass
     async with LocalSystem(tmp_path, components=("redis",)) as system:
@@ -233,12 +233,12 @@ def test_a_folder_that_can_t_be_written_is_one_sentence(folder):
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "192.0.2.1", "nowhere", "::1"])
-def test_an_address_that_phones_can_t_be_told_is_refused(address, tmp_path):
+def test_an_address_that_phones_can_not_reach_is_refused(address, tmp_path):
     with pytest.raises(SetupFailed, match="is not an IPv4 address of this machine"):
         LocalSystem(tmp_path, components=("redis",), listen=address)
 
 
-def test_who_reaches_it_from_elsewhere_does_not_choose_the_account(tmp_path):
+def test_a_caller_from_another_machine_does_not_choose_the_account(tmp_path):
     here, elsewhere = LocalSystem(tmp_path), LocalSystem(tmp_path, listen="127.0.0.2")
     assert here._asterisk.trust_callers and elsewhere.sip_address.startswith("127.0.0.2:")
     assert elsewhere.settings.web_listen.startswith("127.0.0.2:")
@@ -263,7 +263,7 @@ async def test_it_says_who_can_call_and_what_answers(tmp_path, monkeypatch, caps
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_a_part_that_fails_as_all_is_stopped_is_no_error(told):
+def test_a_component_that_fails_during_the_stop_is_no_error(told):
     async def work() -> None:
         try:
             if told:
@@ -276,7 +276,7 @@ def test_a_part_that_fails_as_all_is_stopped_is_no_error(told):
         until_stopped(work)
 
 
-async def test_what_it_keeps_is_there_the_next_time(tmp_path):
+async def test_data_is_kept_for_the_next_start(tmp_path):
     async with LocalSystem(tmp_path, components=("redis",)) as system:
         token = accounts.get(client(system), "demo").token
     async with LocalSystem(tmp_path, components=("redis",)) as system:
@@ -302,13 +302,13 @@ async def test_what_is_configured_elsewhere_is_not_started_and_not_stopped(tmp_p
     assert redis_server.client.ping()
 
 
-async def test_what_this_process_is_configured_with_is_none_of_its_business(tmp_path, monkeypatch):
+async def test_settings_of_the_environment_do_not_reach_the_components(tmp_path, monkeypatch):
     monkeypatch.setenv("ARI_CONF_REDIS_URL", "redis://127.0.0.1:1/0")
     async with LocalSystem(tmp_path, components=("redis",)) as system:
         assert client(system).ping()
 
 
-async def test_a_part_that_was_killed_can_be_started_again(tmp_path):
+async def test_a_killed_component_can_be_started_again(tmp_path):
     async with LocalSystem(tmp_path, components=("redis", "web")) as system:
         accounts.add(client(system), 0, "acme")
         await system.kill("redis")
@@ -317,7 +317,7 @@ async def test_a_part_that_was_killed_can_be_started_again(tmp_path):
         assert accounts.get(client(system), "acme")
 
 
-async def test_a_part_that_ends_by_itself_is_noticed(tmp_path):
+async def test_a_component_that_ends_on_its_own_is_noticed(tmp_path):
     async with LocalSystem(tmp_path, components=("redis", "web")) as system:
         assert system.exited_processes() == []
         os.kill(system.process("web").pid, signal.SIGTERM)
@@ -325,7 +325,7 @@ async def test_a_part_that_ends_by_itself_is_noticed(tmp_path):
         assert [process.name for process in system.exited_processes()] == ["web"]
 
 
-async def test_if_one_part_can_not_be_started_the_others_are_stopped(tmp_path):
+async def test_if_a_component_can_not_be_started_the_others_are_stopped(tmp_path):
     # Another program already uses the port given for web.
     with pytest.raises(SetupFailed, match="web ended with code"):
         async with lateness.timeout():
@@ -337,14 +337,14 @@ async def test_if_one_part_can_not_be_started_the_others_are_stopped(tmp_path):
     assert not processes.port_answers("127.0.0.1", client(system).connection_pool.connection_kwargs["port"])
 
 
-def test_the_parts_stop_in_the_reverse_order():
+def test_the_components_stop_in_the_reverse_order():
     assert COMPONENTS.index("redis") < COMPONENTS.index("worker") and COMPONENTS.index("asterisk") < COMPONENTS.index(
         "serve"
     )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_up_stops_all_that_it_started_and_is_content(tmp_path, redis_server, number):
+def test_up_stops_all_that_it_started_and_succeeds(tmp_path, redis_server, number):
     """Start everything but Asterisk, which the settings say is elsewhere."""
     elsewhere = {
         "ARI_CONF_ARI_URL": "http://127.0.0.1:1/ari",

@@ -73,7 +73,7 @@ def as_nobody(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
         ("exit 1", "sudo does not let you. Have an administrator run the line above"),
     ],
 )
-def test_the_command_for_an_administrator_is_told_where_sudo_does_not_help(
+def test_without_usable_sudo_the_command_for_an_administrator_is_printed(
     place: Path, sudo: str | None, says: str
 ) -> None:
     if sudo:
@@ -83,7 +83,7 @@ def test_the_command_for_an_administrator_is_told_where_sudo_does_not_help(
     assert "apt-get install --no-install-recommends" in ran.stderr and " ffmpeg " in ran.stderr
 
 
-def test_sudo_asks_after_it_was_said_what_for(place: Path) -> None:
+def test_the_reason_is_printed_before_sudo_asks(place: Path) -> None:
     program(place, "sudo", 'echo "[sudo] password" >&2; exec "$@"')
     asked = place / "asked"
     asked.touch()
@@ -94,7 +94,7 @@ def test_sudo_asks_after_it_was_said_what_for(place: Path) -> None:
     assert "install -y --no-install-recommends ffmpeg" in asked.read_text()
 
 
-def test_where_all_programs_are_there_nothing_is_asked_for(place: Path) -> None:
+def test_nothing_is_installed_if_all_programs_exist(place: Path) -> None:
     for name in ("ffmpeg", "flite", "text2wave", "espeak-ng", "redis-server"):
         program(place, name, "true")
     if not Path("/usr/share/festival/voices/us/cmu_us_slt_arctic_hts").exists():
@@ -129,7 +129,7 @@ def test_asterisk_runs_without_root_and_writes_what_is_the_user_s(place: Path) -
 
 
 @pytest.mark.parametrize("how", ["its input ends", "it ends by itself"])
-def test_what_runs_by_sudo_ends_with_us(how: str) -> None:
+def test_a_process_under_sudo_ends_with_its_parent(how: str) -> None:
     program = "exec sleep 300" if how == "its input ends" else "exit 7"
     command = ["bash", "-c", END_WITH_INPUT_SCRIPT, "asterisk", "sh", "-c", program]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as kept:
@@ -139,7 +139,7 @@ def test_what_runs_by_sudo_ends_with_us(how: str) -> None:
         assert kept.wait(60) == (128 + 15 if how == "its input ends" else 7)
 
 
-def test_without_namespaces_and_sudo_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_namespaces_and_sudo_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(asterisk, "_can_create_namespaces", lambda: False)
     monkeypatch.setattr(asterisk, "_is_sudo_usable", lambda: False)

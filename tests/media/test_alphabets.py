@@ -28,17 +28,17 @@ from ari_conf.media.alphabets import LANGUAGES, can_be_said, in_ascii, language_
         ("Привет", ""),
     ],
 )
-def test_what_is_said(text: str, said: str) -> None:
+def test_signs_are_replaced_by_words(text: str, said: str) -> None:
     assert " ".join(in_ascii(text).split()) == said
 
 
 @pytest.mark.parametrize("text", ["a", "5", "€", "+", "%", "я", "&"])
-def test_what_can_be_said(text: str) -> None:
+def test_texts_that_can_be_spoken(text: str) -> None:
     assert can_be_said(f" .{text}!")
 
 
 @pytest.mark.parametrize("text", ["", "...", "?!", "🙂", "—", "\u200b"])
-def test_what_can_t_be_said(text: str) -> None:
+def test_texts_that_can_not_be_spoken(text: str) -> None:
     assert not can_be_said(text)
 
 
@@ -49,7 +49,7 @@ def test_each_sign_takes_a_bounded_number_of_letters() -> None:
             assert said.isascii() and len(said) < 80
 
 
-def test_alphabets_are_told_apart() -> None:
+def test_alphabets_are_distinguished() -> None:
     for letters, languages in LANGUAGES.items():
         first = letters[0]
         while not (chr(ord(first)).isalpha()):

@@ -55,19 +55,19 @@ def on_disk(cache: SoundCache) -> int:
     return sum(path.stat().st_size for path in cache.folder.rglob("*.wav*"))
 
 
-def test_the_same_sound_is_kept_once_under_a_name_that_only_the_sound_tells(cache: SoundCache) -> None:
+def test_equal_sounds_are_stored_once_under_a_name_of_their_content(cache: SoundCache) -> None:
     name = stored(cache, b"a")
     assert stored(cache, b"a") == name != stored(cache, b"b")
     assert cache.path(name, ".wav").read_bytes() == cache.path(name, ".wav16").read_bytes() == b"a"
 
 
-def test_asterisk_may_read_it(cache: SoundCache) -> None:
+def test_asterisk_can_read_the_files(cache: SoundCache) -> None:
     path = cache.path(stored(cache, b"a"), ".wav")
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert path.is_absolute()
 
 
-def test_what_one_process_keeps_another_finds(cache: SoundCache, tmp_path: Path) -> None:
+def test_an_entry_of_one_process_is_found_by_another(cache: SoundCache, tmp_path: Path) -> None:
     entry = CacheEntry(stored(cache, b"a"), NOW, 60, 0, '"v1"', "Mon")
     cache.keep("play x", entry)
     assert SoundCache(tmp_path, LIMIT).find("play x", NOW) == entry
@@ -75,7 +75,7 @@ def test_what_one_process_keeps_another_finds(cache: SoundCache, tmp_path: Path)
     assert cache.find("play x", NOW) is None
 
 
-def test_what_was_deleted_or_damaged_is_not_found(cache: SoundCache, tmp_path: Path) -> None:
+def test_deleted_or_damaged_entries_are_not_found(cache: SoundCache, tmp_path: Path) -> None:
     entry = CacheEntry(stored(cache, b"a"), NOW, 60, 0)
     cache.keep("x", entry)
     (index,) = (tmp_path / "index").iterdir()
@@ -87,7 +87,7 @@ def test_what_was_deleted_or_damaged_is_not_found(cache: SoundCache, tmp_path: P
     assert cache.find("x", NOW) is None
 
 
-def test_what_was_used_last_stays(cache: SoundCache) -> None:
+def test_the_most_recently_used_sounds_stay(cache: SoundCache) -> None:
     names = [stored(cache, sound(a), NOW + n, a) for n, a in enumerate("ABCDEFGHI")]
     cache.keep("first", CacheEntry(names[0], NOW, 60, 0, account="A"))
     assert cache.find("first", LATER - 100) is not None
@@ -96,7 +96,7 @@ def test_what_was_used_last_stays(cache: SoundCache) -> None:
     assert on_disk(cache) <= LIMIT * 0.9
 
 
-def test_what_may_be_playing_stays_and_a_new_sound_is_refused(cache: SoundCache) -> None:
+def test_sounds_that_may_be_playing_stay_and_a_new_sound_is_refused(cache: SoundCache) -> None:
     names = [stored(cache, sound(a), account=a) for a in "ABCDEFGHIJ"]
     told = r"the sound cache is full: all accounts' sounds .* at most 0 MB; the operator can raise ARI_CONF_SOUNDS_L"
     with pytest.raises(SoundError, match=told):
@@ -129,7 +129,7 @@ def test_an_account_has_no_more_than_its_share(cache: SoundCache) -> None:
     assert ACCOUNT_SHARE * 2 * SOUND <= LIMIT < ACCOUNT_SHARE * 3 * SOUND
 
 
-def test_what_others_have_too_is_not_taken_from_them(cache: SoundCache) -> None:
+def test_a_shared_sound_is_not_evicted_for_its_other_accounts(cache: SoundCache) -> None:
     both = stored(cache, sound("a"))
     assert stored(cache, sound("a"), account="B") == both
     for account in "AB":
@@ -152,7 +152,7 @@ def test_many_addresses_of_one_sound_are_counted(cache: SoundCache, tmp_path: Pa
 
 
 @pytest.mark.parametrize("sweeps", [True, False])
-def test_what_another_process_has_added_counts_too(cache: SoundCache, tmp_path: Path, sweeps: bool) -> None:
+def test_sounds_of_another_process_count_too(cache: SoundCache, tmp_path: Path, sweeps: bool) -> None:
     """The other process may be an earlier one, or run at the same time."""
     if sweeps:
         cache.sweep(NOW)
@@ -166,7 +166,7 @@ def test_what_another_process_has_added_counts_too(cache: SoundCache, tmp_path: 
 
 
 @pytest.mark.parametrize("by", ["this process", "another"])
-def test_what_is_found_is_not_deleted_just_then(
+def test_a_sound_is_not_deleted_while_it_is_being_found(
     cache: SoundCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     name = stored(cache, sound("a"))
@@ -187,14 +187,14 @@ def test_what_is_found_is_not_deleted_just_then(
     assert there(cache, name) == [False]
 
 
-def test_a_sound_s_name_by_what_asterisk_is_told(cache: SoundCache) -> None:
+def test_the_name_of_a_sound_from_its_media_uri(cache: SoundCache) -> None:
     name = stored(cache, b"a")
     for media in (f"sound:{cache.path(name)}", f"sound:http://10.0.0.5:8090/sounds/{name}.wav"):
         assert SoundCache.name_of(media) == name
     assert SoundCache.name_of("sound:tt-monkeys") is None
 
 
-def test_what_a_crash_left_behind_goes(cache: SoundCache, tmp_path: Path) -> None:
+def test_leftovers_of_a_crash_are_deleted(cache: SoundCache, tmp_path: Path) -> None:
     cache.keep("gone", CacheEntry("aa/bb", NOW, 60, 0))
     cache.keep("here", CacheEntry(stored(cache, b"a"), NOW, 60, 0))
     (tmp_path / "parts" / "old").write_bytes(b"x")
@@ -208,7 +208,7 @@ def test_what_a_crash_left_behind_goes(cache: SoundCache, tmp_path: Path) -> Non
     assert cache.find("here", NOW) is not None
 
 
-def test_what_a_killed_process_left_unfinished_goes_at_the_next_start(cache: SoundCache, tmp_path: Path) -> None:
+def test_unfinished_files_of_a_killed_process_are_deleted_at_the_next_start(cache: SoundCache, tmp_path: Path) -> None:
     begin = (
         "import sys, time; from pathlib import Path; from ari_conf.media.cache import SoundCache\n"
         "with SoundCache(Path(sys.argv[1]), 2500).temporary_file() as part:\n"

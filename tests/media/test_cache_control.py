@@ -20,5 +20,5 @@ from ari_conf.media.cache_control import DEFAULT_FRESH_S, STALE_S, Freshness, fr
         ("max-age=60, no-store", Freshness(0, 0, False)),
     ],
 )
-def test_what_the_origin_says(cache_control: str | None, expected: Freshness) -> None:
+def test_lifetimes_by_cache_control(cache_control: str | None, expected: Freshness) -> None:
     assert freshness(cache_control) == expected

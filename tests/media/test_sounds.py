@@ -121,7 +121,7 @@ class World:
         self.opened.append(SoundPreparer(settings, self.origin, self.engine, lambda: self.now))
         return self.opened[-1]
 
-    def asked(self) -> int:
+    def request_count(self) -> int:
         return len(self.origin.seen)
 
 
@@ -199,7 +199,7 @@ async def test_an_asterisk_elsewhere_gets_an_address(world: World) -> None:
     ],
     ids=["stereo", "cover picture", "u-law", "float", "adpcm"],
 )
-async def test_what_users_have(world: World, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+async def test_usual_formats_are_accepted(world: World, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     world.origin.body = made(tmp_path, *arguments)
     rate, seconds = length(await world.sounds().prepare(Play(URL), "A"), ".wav16")
     assert rate == 16000
@@ -251,12 +251,12 @@ async def test_other_formats_are_refused_also_around_mp3(
 # The cache of URLs.
 
 
-async def test_a_fresh_copy_is_not_asked_for_again_even_by_another_process(world: World) -> None:
+async def test_a_fresh_copy_is_not_requested_again_even_by_another_process(world: World) -> None:
     world.origin.cache_control = "max-age=600"
     first = await world.sounds().prepare(Play(URL), "A")
     world.now += 599
     assert await world.sounds().prepare(Play(URL + "#rc=3", loop=0), "A") == first
-    assert world.asked() == 1
+    assert world.request_count() == 1
 
 
 async def test_an_old_copy_is_confirmed_by_its_etag(world: World) -> None:
@@ -267,7 +267,7 @@ async def test_an_old_copy_is_confirmed_by_its_etag(world: World) -> None:
     assert world.origin.seen == [(URL, None), (URL, '"1"')]
     world.now += DEFAULT_FRESH_S - 1
     assert await sounds.prepare(Play(URL), "A") == first
-    assert world.asked() == 2
+    assert world.request_count() == 2
 
 
 async def test_a_changed_sound_is_heard(world: World) -> None:
@@ -315,7 +315,7 @@ async def test_an_older_copy_stands_in_for_an_origin_that_fails(
             await sounds.prepare(Play(URL), "A")
 
 
-async def test_nothing_stands_in_for_a_url_that_may_not_be_asked(world: World) -> None:
+async def test_no_stale_copy_replaces_a_forbidden_url(world: World) -> None:
     sounds = world.sounds()
     await sounds.prepare(Play(URL), "A")
     world.now += DEFAULT_FRESH_S
@@ -361,7 +361,7 @@ async def test_an_origin_that_answers_decides_what_is_played(world: World, fails
         await sounds.prepare(Play(URL + "?key=secret"), "A")
 
 
-async def test_what_one_account_has_fetched_another_asks_for_itself(world: World) -> None:
+async def test_each_account_fetches_a_sound_itself(world: World) -> None:
     world.origin.cache_control = "max-age=600"
     sounds = world.sounds()
     first = await sounds.prepare(Play(URL), "A")
@@ -404,7 +404,7 @@ async def test_a_sound_without_room_is_refused_in_the_user_s_words(world: World)
     assert await sounds.prepare(Play(URL + "?3"), "B")
 
 
-async def test_what_failed_is_tried_again(world: World) -> None:
+async def test_a_failed_sound_is_retried(world: World) -> None:
     sounds = world.sounds()
     world.origin.fails = RequestFailed("down")
     with pytest.raises(SoundError):
@@ -416,7 +416,7 @@ async def test_what_failed_is_tried_again(world: World) -> None:
 # Concurrent requests.
 
 
-async def test_who_asks_for_what_is_being_fetched_waits_for_that(world: World) -> None:
+async def test_concurrent_requests_share_one_fetch(world: World) -> None:
     sounds = world.sounds()
     world.origin.let_go.clear()
     sounds.warm([Play(URL), Play(URL)], "A", "call")
@@ -424,10 +424,10 @@ async def test_who_asks_for_what_is_being_fetched_waits_for_that(world: World) -
     await world.origin.arrived.get()
     world.origin.let_go.set()
     assert len(set(await asyncio.gather(*asking))) == 1
-    assert world.asked() == 1
+    assert world.request_count() == 1
 
 
-async def test_it_goes_on_for_the_others_if_one_hangs_up(world: World) -> None:
+async def test_a_fetch_continues_for_the_other_callers_if_one_hangs_up(world: World) -> None:
     sounds = world.sounds()
     world.origin.let_go.clear()
     first, second = (asyncio.create_task(sounds.prepare(Play(URL), "A")) for _ in range(2))
@@ -435,10 +435,10 @@ async def test_it_goes_on_for_the_others_if_one_hangs_up(world: World) -> None:
     first.cancel()
     world.origin.let_go.set()
     assert length(await second) == (8000, 0.3)
-    assert world.asked() == 1
+    assert world.request_count() == 1
 
 
-async def test_who_hangs_up_as_the_last_ends_it(world: World) -> None:
+async def test_a_fetch_ends_when_its_last_caller_hangs_up(world: World) -> None:
     sounds = world.sounds()
     world.origin.let_go.clear()
     asking = [asyncio.create_task(sounds.prepare(Play(URL), "A")) for _ in range(2)]
@@ -450,10 +450,10 @@ async def test_who_hangs_up_as_the_last_ends_it(world: World) -> None:
     world.origin.let_go.set()
     # No remains make the next request wait.
     assert length(await sounds.prepare(Play(URL), "A")) == (8000, 0.3)
-    assert world.asked() == 2
+    assert world.request_count() == 2
 
 
-async def test_nobody_waits_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_preparation_has_a_timeout(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(media_sounds, "PREPARE_TIMEOUT_S", 0.2)
     sounds = world.sounds()
     world.origin.let_go.clear()
@@ -482,7 +482,7 @@ async def test_slow_origins_of_one_account_keep_no_other_waiting(world: World) -
     asking = [asyncio.create_task(sounds.prepare(sound, "A")) for sound in slow]
     assert await arrive(world, media_sounds.MAX_FETCHES_PER_ACCOUNT), "an account may have that many concurrently"
     assert length(await sounds.prepare(Play(URL), "B")) == (8000, 0.3)
-    assert world.asked() == media_sounds.MAX_FETCHES_PER_ACCOUNT + 1
+    assert world.request_count() == media_sounds.MAX_FETCHES_PER_ACCOUNT + 1
     await cancelled(asking)
 
 
@@ -542,7 +542,7 @@ async def test_warming_takes_some_of_the_first_at_a_time_and_fails_quietly(world
     assert seen == {f"{URL}?{n}" for n in range(MAX_PREFETCHES_PER_CALL)}
     await quiet(sounds)
     assert world.origin.most_at_once == MAX_PREFETCHES_PER_ACCOUNT
-    assert world.asked() == MAX_PREFETCHES_PER_CALL
+    assert world.request_count() == MAX_PREFETCHES_PER_CALL
     assert sounds._prefetches_by_owner == {}
 
 
@@ -573,10 +573,10 @@ async def test_warming_ends_with_the_call(world: World) -> None:
     await quiet(sounds)
     world.origin.let_go.set()
     assert length(await asking) == (8000, 0.3)
-    assert world.asked() == MAX_PREFETCHES_PER_ACCOUNT
+    assert world.request_count() == MAX_PREFETCHES_PER_ACCOUNT
 
 
-async def test_what_is_warmed_takes_no_place_of_what_somebody_waits_for(world: World) -> None:
+async def test_prefetches_do_not_delay_needed_sounds(world: World) -> None:
     """Warming delays neither another account's sounds nor the account's own, even if the sound is still queued for
     warming."""
     sounds = world.sounds()
@@ -624,7 +624,7 @@ async def test_beeps_need_no_origin(world: World, name: str, seconds: float) -> 
     media = await sounds.prepare(Play(name), "A")
     assert await sounds.prepare(Play(name), "A") == media
     assert (length(media, ".wav"), length(media, ".wav16")) == ((8000, seconds), (16000, seconds))
-    assert world.asked() == 0
+    assert world.request_count() == 0
 
 
 async def test_a_folder_that_cannot_be_written_is_named(world: World) -> None:

@@ -227,7 +227,9 @@ async def test_each_alphabet_and_language_has_its_voice(
     assert (speech.complaint(Speak(text, language=language)) is None) == (language != "tlh")
 
 
-async def test_only_what_a_voice_can_t_say_is_another_one_s(tmp_path: Path, espeak: list[tuple[str, str]]) -> None:
+async def test_only_parts_that_a_voice_can_not_speak_use_another_voice(
+    tmp_path: Path, espeak: list[tuple[str, str]]
+) -> None:
     english = Beeper()
     speech = SpeechSynthesizer({"WOMAN": [english], "MAN": [english]}, "ffmpeg", foreign=THERE)
     await speech.speak("Hello.<break/>Привет.<break/>€5", "MAN", "en-US", tmp_path / "x", "A")
@@ -247,7 +249,7 @@ async def test_silence_is_a_problem(tmp_path: Path, text: str) -> None:
     assert speech(english).complaint(Speak(text)) is not None or text == "🙂"
 
 
-async def test_what_is_lost_of_a_text_is_told_with_the_document() -> None:
+async def test_text_that_no_voice_speaks_is_reported_with_the_document() -> None:
     prompt = GetDigits((Speak("Hello. Привет"), Speak("Hello. Привет"), Wait()))
     told = speech(Beeper()).complaints((Speak("Hi"), prompt, PreAnswer((Speak("Hallo", language="de-DE"),))))
     assert told == [
@@ -385,7 +387,7 @@ async def test_a_text_has_one_deadline_however_many_parts_it_has(
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
-async def test_waiting_for_others_takes_nothing_of_it(
+async def test_waiting_for_a_turn_does_not_count_toward_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitting: None
 ) -> None:
     turns = Shares(1, 1, 10)
@@ -451,9 +453,7 @@ async def test_a_hostile_text_costs_little_memory(tmp_path: Path, fitting: None,
         tracemalloc.stop()
 
 
-async def test_what_would_take_too_long_to_hear_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitting: None
-) -> None:
+async def test_a_too_long_speech_is_truncated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitting: None) -> None:
     monkeypatch.setattr(media_speech, "MAX_SECONDS", 1)
     voice = Beeper()
     with capture_logs() as logs:
@@ -467,7 +467,7 @@ async def test_what_would_take_too_long_to_hear_ends(
 
 
 @pytest.mark.parametrize("text", ["...\u0627" * 200, "\u2026" * 200, "a" + "\u2026\u0301" * 300])
-async def test_what_is_left_of_other_letters_is_tamed_too(
+async def test_transliterated_text_has_no_long_runs_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     given: list[bytes] = []
@@ -513,9 +513,7 @@ async def test_two_speak_with_the_same_voice_at_once(tmp_path: Path, monkeypatch
     assert kept.returncode is not None
 
 
-async def test_who_hangs_up_ends_no_voice_that_others_would_have_to_load_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_hangup_does_not_end_a_loaded_voice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There are also never more than a few that render for no caller."""
     monkeypatch.setattr(voices, "MAX_PIPERS", 1)
     monkeypatch.setattr(voices.sys, "executable", str(Path(__file__).with_name("slow_piper")))

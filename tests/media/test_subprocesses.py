@@ -23,26 +23,26 @@ async def python(text: str, limits: Limits = LIMITS, stdin: bytes = b"", seconds
     await run([sys.executable, "-I", "-c", text], stdin, seconds, limits)
 
 
-async def told(tmp_path: Path, text: str) -> str:
+async def output_of(tmp_path: Path, text: str) -> str:
     """Return the program's output."""
     path = tmp_path / "told"
     await python(f"import sys; sys.stdout = open({str(path)!r}, 'w')\n{text}")
     return path.read_text().strip()
 
 
-async def test_nothing_of_our_environment_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_programs_do_not_see_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARI_CONF_REDIS_URL", "redis://:secret@10.0.0.1")
-    seen = await told(tmp_path, "import os; print(sorted(set(os.environ) - {'LC_CTYPE'}), os.environ['HOME'])")
+    seen = await output_of(tmp_path, "import os; print(sorted(set(os.environ) - {'LC_CTYPE'}), os.environ['HOME'])")
     assert seen == "['HOME', 'LANG', 'PATH'] /nonexistent"
 
 
-async def test_it_yields_and_gets_no_new_rights(tmp_path: Path) -> None:
-    seen = await told(tmp_path, "import os; print(os.nice(0)); print(open('/proc/self/status').read())")
+async def test_programs_run_at_low_priority_without_new_rights(tmp_path: Path) -> None:
+    seen = await output_of(tmp_path, "import os; print(os.nice(0)); print(open('/proc/self/status').read())")
     assert seen.startswith(str(min(19, os.nice(0) + subprocesses.NICE)))
     assert "NoNewPrivs:\t1" in seen
 
 
-async def test_the_network_is_out_of_reach() -> None:
+async def test_programs_can_not_reach_the_network() -> None:
     if "--net" not in subprocesses.confinement():
         pytest.skip("this machine lets nobody take the network from a program")
     with socket.socket() as listening:
@@ -65,14 +65,14 @@ async def test_the_network_is_out_of_reach() -> None:
     ],
     ids=["time", "memory", "disk", "files", "complaint", "status"],
 )
-async def test_limits(tmp_path: Path, text: str, limits: Limits, reason: str) -> None:
+async def test_resource_limits_are_enforced(tmp_path: Path, text: str, limits: Limits, reason: str) -> None:
     path = tmp_path / "written"
     with pytest.raises(SoundError, match=f"^python[0-9.]* failed: .*({reason})"):
         await python(text.format(path=str(path)), limits)
     assert not path.exists() or path.stat().st_size <= 1 << 20
 
 
-async def test_who_complains_without_an_end_costs_no_memory() -> None:
+async def test_endless_error_output_costs_no_memory() -> None:
     much = "[sys.stderr.write('x' * 65536) for _ in range(200)]"
     text = f"import sys; {much}; sys.exit('the end' + 'x' * {STDERR_BYTES})"
     with pytest.raises(SoundError) as failed:
@@ -80,11 +80,11 @@ async def test_who_complains_without_an_end_costs_no_memory() -> None:
     assert len(str(failed.value)) < 300
 
 
-async def test_who_does_not_read_what_it_is_given() -> None:
+async def test_a_program_that_does_not_read_its_input_can_succeed() -> None:
     await python("pass", stdin=bytes(10 << 20))
 
 
-async def test_who_is_given_up_goes_with_all_its_children(tmp_path: Path) -> None:
+async def test_a_terminated_program_ends_with_all_its_children(tmp_path: Path) -> None:
     """This includes children that outlive it."""
     pid = tmp_path / "pid"
     child = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
@@ -105,7 +105,7 @@ def _lives(pid: int) -> bool:
         return False
 
 
-async def test_a_machine_without_these_is_told_of_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_missing_confinement_is_logged_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(subprocesses, "_works", lambda _: False)
     monkeypatch.setattr(subprocesses.shutil, "which", lambda _: None)
     subprocesses.confinement.cache_clear()
@@ -120,7 +120,7 @@ async def test_a_machine_without_these_is_told_of_once(monkeypatch: pytest.Monke
         subprocesses._has_prlimit.cache_clear()
 
 
-async def test_it_costs_little() -> None:
+async def test_confinement_costs_little_time() -> None:
     """The time before each program is too short to be heard, even on a busy machine."""
     subprocesses.confinement()
 

@@ -96,7 +96,7 @@ def test_enough_to_follow_a_call_and_nothing_secret(thing: Any, expected: dict[s
     assert {name: line[name] for name in expected} == expected
 
 
-def test_whatever_has_a_field_for_digits_does_not_tell_it() -> None:
+def test_digits_of_every_event_and_effect_are_omitted() -> None:
     """This also covers events and effects that are added later."""
     kinds = [*get_args(do.Effect), *get_args(ev.Event)]
     assert len(kinds) > 40
@@ -105,7 +105,7 @@ def test_whatever_has_a_field_for_digits_does_not_tell_it() -> None:
     assert secret and secret <= OMITTED_FIELDS
 
 
-def test_only_what_somebody_may_have_to_act_on_is_told_above_level_debug() -> None:
+def test_only_actionable_types_are_logged_above_debug() -> None:
     with capture_logs() as logged:
         log_item("event", ev.DeadlineReached(), {})
         log_item("event", ev.DigitReceived("ann", "1"), {})

@@ -52,7 +52,7 @@ def test_as_text_it_is_readable():
     assert "call arrived" in line and "call_uuid=u1" in line and "{" not in line
 
 
-def test_secrets_are_left_out_whoever_gives_them():
+def test_secrets_are_omitted_from_every_source():
     def write():
         structlog.get_logger().info("sent", token="t-1", Digits="1234", url="redis://user:p-1@host/0", status=200)
 
@@ -66,7 +66,7 @@ def test_entries_of_libraries_have_the_same_form():
     assert json.loads(line)["event"] == "lost it" and json.loads(line)["level"] == "warning"
 
 
-def test_what_is_below_the_level_is_not_written():
+def test_entries_below_the_level_are_not_written():
     assert written(lambda: structlog.get_logger().info("noise"), ARI_CONF_LOG_LEVEL="warning") == []
 
 
@@ -141,7 +141,7 @@ def test_a_url_is_cut_wherever_it_stands(text: str, bare: str):
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_so_is_one_in_an_exception(form: str):
+def test_a_url_in_an_exception_is_cut_too(form: str):
     def write():
         for log in (structlog.get_logger(), logging.getLogger("aiohttp.client")):
             try:
@@ -201,7 +201,7 @@ RAW = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e\u2066]")
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_what_a_terminal_obeys_is_never_written_raw(form: str):
+def test_control_characters_are_never_written_raw(form: str):
     def write():
         log = structlog.get_logger()
         log.info(HOSTILE, caller_name=HOSTILE, deep=[HOSTILE], thing=types.SimpleNamespace(name=HOSTILE))
@@ -218,7 +218,7 @@ def test_what_a_terminal_obeys_is_never_written_raw(form: str):
         assert json.loads(whole.splitlines()[0])["caller_name"] == HOSTILE, "nothing is lost"
 
 
-def test_nor_does_the_reader_show_it_raw():
+def test_the_line_formatter_escapes_control_characters():
     read = log_setup.line_formatter(colours=False)
     entry = {"event": HOSTILE, "caller_name": HOSTILE, "exception": f"a\n{HOSTILE}", "deep": [HOSTILE], HOSTILE: 1}
     for line in (
@@ -314,7 +314,7 @@ def test_a_reader_that_has_ended_is_no_error(small):
     assert not writer._thread.is_alive()
 
 
-def test_what_was_logged_before_the_end_is_written():
+def test_entries_before_the_end_are_written():
     """This holds when an exception ends the process, too."""
     code = (
         "from ari_conf.observability import log_setup\n"

@@ -54,7 +54,7 @@ def values(text: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in lines}
 
 
-async def test_what_is_there_now(place: Place):
+async def test_gauges_show_the_current_numbers(place: Place):
     place.stage.call("ann", stay())
     place.stage.call("bob", stay())
     place.serve.count_connection()
@@ -111,7 +111,7 @@ async def test_a_port_that_is_taken_is_no_reason_not_to_start(place: Place):
     assert await place.serve.start("127.0.0.1", place.port) is None
 
 
-async def test_a_standby_is_not_ready_and_says_for_whom_it_waits(place: Place):
+async def test_a_standby_is_not_ready_and_names_the_owner(place: Place):
     place.lease.state, place.lease.current_owner = "standby", "pbx1 pid 42"
     status, text = await place.get("/readyz")
     assert status == 503
@@ -121,12 +121,12 @@ async def test_a_standby_is_not_ready_and_says_for_whom_it_waits(place: Place):
     assert values((await place.get("/metrics"))[1])["ari_conf_owner"] == 1
 
 
-async def test_who_is_hindered_says_by_what(place: Place):
+async def test_a_hindered_server_names_the_reason(place: Place):
     place.hindered = "another serves this Asterisk already: stop it"
     assert await place.get("/readyz") == (503, '{"hindered": "another serves this Asterisk already: stop it"}')
 
 
-async def test_as_long_as_asterisk_has_not_told_its_name_the_process_is_alive_and_not_ready():
+async def test_before_asterisk_s_name_is_known_the_process_is_alive_and_not_ready():
     port = free_port()
     async with serve_not_ready(f"127.0.0.1:{port}"), aiohttp.ClientSession() as client:
         for path, status in (("/healthz", 200), ("/readyz", 503)):

@@ -32,12 +32,12 @@ def digits(text: str) -> list[Event]:
 
 
 @pytest.fixture
-def told() -> list[Event]:
+def delivered() -> list[Event]:
     return []
 
 
-def door_of(lease: Lease, told: list[Event]) -> LeaseGate:
-    return LeaseGate(lease, told.append)  # type: ignore[arg-type]
+def door_of(lease: Lease, delivered: list[Event]) -> LeaseGate:
+    return LeaseGate(lease, delivered.append)  # type: ignore[arg-type]
 
 
 async def turns() -> None:
@@ -45,65 +45,65 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_an_owner_hears_at_once(told: list[Event]) -> None:
+async def test_an_owner_receives_events_at_once(delivered: list[Event]) -> None:
     lease = Lease(is_held=True)
-    door_of(lease, told).submit(digits("1")[0])
-    assert told == digits("1") and not lease.asked
+    door_of(lease, delivered).submit(digits("1")[0])
+    assert delivered == digits("1") and not lease.asked
 
 
-async def test_nothing_comes_in_before_the_lease_was_asked_for(told: list[Event]) -> None:
+async def test_no_event_passes_before_the_lease_is_held(delivered: list[Event]) -> None:
     """A process that was suspended may no longer be the owner."""
     lease = Lease(is_held=False)
-    door = door_of(lease, told)
+    door = door_of(lease, delivered)
     for event in digits("123"):
         door.submit(event)
     await turns()
-    assert told == [] and lease.asked == 1
+    assert delivered == [] and lease.asked == 1
 
 
-async def test_the_door_opens_although_nothing_more_comes(told: list[Event]) -> None:
+async def test_held_back_events_are_delivered_without_a_further_event(delivered: list[Event]) -> None:
     lease = Lease(is_held=False)
-    door = door_of(lease, told)
+    door = door_of(lease, delivered)
     for event in digits("123"):
         door.submit(event)
     await turns()
     lease.confirm()
     await turns()
-    assert told == digits("123")
+    assert delivered == digits("123")
 
 
-async def test_what_was_held_comes_before_what_is_new(told: list[Event]) -> None:
+async def test_held_back_events_come_before_new_events(delivered: list[Event]) -> None:
     lease = Lease(is_held=False)
-    door = door_of(lease, told)
+    door = door_of(lease, delivered)
     door.submit(digits("1")[0])
     # The lease is held before the gate is notified.
     lease.is_held = True
     door.submit(digits("2")[0])
     lease.confirm()
     await turns()
-    assert told == digits("12")
+    assert delivered == digits("12")
 
 
-async def test_in_doubt_a_second_time_it_is_asked_again(told: list[Event]) -> None:
+async def test_a_second_doubt_is_confirmed_again(delivered: list[Event]) -> None:
     lease = Lease(is_held=False)
-    door = door_of(lease, told)
+    door = door_of(lease, delivered)
     door.submit(digits("1")[0])
     await turns()
     lease.confirm()
     await turns()
     lease.is_held = False
     door.submit(digits("2")[0])
-    assert told == digits("1")
+    assert delivered == digits("1")
     await turns()
-    assert lease.asked == 2 and told == digits("12")
+    assert lease.asked == 2 and delivered == digits("12")
 
 
-async def test_a_door_that_is_shut_stays_shut(told: list[Event]) -> None:
+async def test_a_closed_gate_stays_closed(delivered: list[Event]) -> None:
     lease = Lease(is_held=False)
-    door = door_of(lease, told)
+    door = door_of(lease, delivered)
     door.submit(digits("1")[0])
     await turns()
     door.close()
     lease.confirm()
     await turns()
-    assert told == []
+    assert delivered == []

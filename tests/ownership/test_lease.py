@@ -122,7 +122,7 @@ async def fenced(redis_server: RedisServer, owner: OwnershipLease) -> StateStore
     return StateStore(state_store.connect(redis_server.url), "pbx", fencing_token=lambda: owner.fencing_token)
 
 
-async def test_the_first_waits_only_for_one_who_may_have_been_forgotten(make: Made, time: Time):
+async def test_a_first_server_waits_only_for_an_owner_that_redis_may_have_lost(make: Made, time: Time):
     began = time.now
     one = await owner_of(time, make())
     assert not one.succeeded_unreleased
@@ -143,7 +143,7 @@ async def test_a_second_waits_as_long_as_the_first_renews_and_takes_over_when_it
     assert two.is_held and two.succeeded_unreleased
 
 
-async def test_what_was_given_back_is_taken_at_once(make: Made, time: Time):
+async def test_a_released_lease_is_taken_at_once(make: Made, time: Time):
     one, two = make("one"), make("two")
     await owner_of(time, one)
     await one.release()
@@ -153,7 +153,7 @@ async def test_what_was_given_back_is_taken_at_once(make: Made, time: Time):
     assert time.now == began and not two.succeeded_unreleased
 
 
-async def test_of_ten_at_once_one_gets_it(make: Made, time: Time):
+async def test_one_of_ten_concurrent_servers_gets_the_lease(make: Made, time: Time):
     one, others = make("one"), [make(f"other {n}") for n in range(10)]
     await owner_of(time, one)
     for other in others:
@@ -163,7 +163,7 @@ async def test_of_ten_at_once_one_gets_it(make: Made, time: Time):
     assert sorted(other.state for other in others) == ["owner"] + 9 * ["standby"]
 
 
-async def test_one_who_was_stopped_does_not_act_before_it_has_asked(make: Made, time: Time):
+async def test_a_suspended_owner_does_not_act_before_a_renewal(make: Made, time: Time):
     clock = Clock(time)
     one = await owner_of(time, make(clock=clock))
     clock.ahead += ACT_WITHIN_S + 0.01
@@ -176,7 +176,7 @@ async def test_one_who_was_stopped_does_not_act_before_it_has_asked(make: Made, 
     assert one.is_held
 
 
-async def test_one_who_must_act_has_it_renewed_at_once(make: Made, time: Time):
+async def test_an_owner_that_must_act_renews_at_once(make: Made, time: Time):
     clock = Clock(time)
     one = await owner_of(time, make(clock=clock))
     time.run(one.renew_until_lost())
@@ -187,7 +187,7 @@ async def test_one_who_must_act_has_it_renewed_at_once(make: Made, time: Time):
     assert one.is_held
 
 
-async def test_one_who_wakes_up_after_another_took_over_never_acts_again(
+async def test_an_owner_that_resumes_after_a_takeover_never_acts_again(
     make: Made, time: Time, redis_server: RedisServer
 ):
     clock = Clock(time)
@@ -246,7 +246,7 @@ async def test_a_takeover_between_looking_and_writing_refuses_it(
     await kept.close()
 
 
-async def test_after_giving_it_back_nothing_is_written(make: Made, time: Time, redis_server: RedisServer):
+async def test_nothing_is_written_after_the_release(make: Made, time: Time, redis_server: RedisServer):
     one = await owner_of(time, make("one"))
     kept = await fenced(redis_server, one)
     await one.release()
@@ -378,7 +378,7 @@ async def test_what_redis_has_lost_between_two_renewals_is_noticed(make: Made, t
     await kept[0].close()
 
 
-async def test_one_who_slept_while_redis_was_emptied_and_another_began_is_none_any_more(
+async def test_a_suspended_owner_has_lost_the_lease_if_redis_was_emptied_and_another_started(
     make: Made, time: Time, redis_server: RedisServer
 ):
     clock = Clock(time)
@@ -411,7 +411,7 @@ async def test_a_dead_process_of_this_machine_is_not_waited_for(redis_server: Re
     await client.aclose()
 
 
-def test_this_process_lives_and_another_under_its_number_would_not_be_it():
+def test_a_pid_with_another_start_time_is_another_process():
     mine = process_identity.current()
     assert not process_identity.is_dead(mine)
     assert process_identity.describe(mine).endswith(f" pid {os.getpid()}")
@@ -423,7 +423,7 @@ def test_this_process_lives_and_another_under_its_number_would_not_be_it():
     assert process_identity.is_dead(mine.replace(f'"started":"{started}"', '"started":"1"'))
 
 
-def test_a_watch_with_a_gap_begins_anew():
+def test_an_observation_with_a_gap_restarts():
     """Redis was unreachable, or the standby was suspended: the owner may have renewed, or been unable to."""
     watch = LeaseObservation()
     times = [n * POLL_INTERVAL_S for n in range(12)]
@@ -469,7 +469,7 @@ async def test_a_name_of_an_owner_who_renews_is_kept(redis_server: RedisServer, 
     await other.close()
 
 
-async def test_names_that_were_claimed_alone_are_written_later_and_a_conflict_is_told(redis_server: RedisServer):
+async def test_names_claimed_during_an_outage_are_written_later_and_a_conflict_is_reported(redis_server: RedisServer):
     client = state_store.connect(redis_server.url)
     one, two = StateStore(client, "one"), StateStore(client, "two")
     await two.claim("MA1", "taken", "c9")

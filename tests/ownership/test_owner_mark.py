@@ -70,7 +70,7 @@ def newcomer(asterisk: Asterisk, realm: str, name: str = "pbx") -> tuple[OwnerMa
     return mark, clock, asyncio.create_task(mark.wait_until_no_rival())
 
 
-async def test_who_is_replaced_stops_and_who_replaced_it_goes_on():
+async def test_a_replaced_owner_stops_and_its_successor_continues():
     asterisk = Asterisk()
     first, first_looks = begin(asterisk, "1.a")
     await looks(asterisk)
@@ -87,7 +87,7 @@ async def test_who_is_replaced_stops_and_who_replaced_it_goes_on():
     third_looks.cancel()
 
 
-async def test_an_asterisk_that_was_away_or_started_anew_replaces_nobody():
+async def test_an_asterisk_that_was_unreachable_or_restarted_replaces_no_owner():
     asterisk = Asterisk()
     owner, looking = begin(asterisk, "1.a")
     await looks(asterisk)
@@ -155,7 +155,7 @@ async def test_a_rival_of_another_name_is_named():
 
 
 @pytest.mark.parametrize("left", ["a dead process", "an older version", "nothing"])
-async def test_a_mark_that_nobody_keeps_is_in_nobody_s_way(left: str):
+async def test_a_mark_that_is_no_longer_renewed_blocks_no_server(left: str):
     asterisk = Asterisk()
     dead = msgspec.json.encode(ProcessIdentity("box", 2**22 + 1, "1", process_identity._place())).decode()
     found = {"a dead process": msgspec.json.encode(Mark("9.x", "r9", "pbx", dead)).decode(), "an older version": "9.x"}

@@ -92,7 +92,7 @@ KMS = {"ARI_CONF_S3_ENCRYPTION": "aws:kms", "ARI_CONF_S3_KMS_KEY": "arn:aws:kms:
     ],
     ids=["nothing", "AES256", "a key of ours in another class", "the bucket's own key"],
 )
-def test_encryption_and_storage_class_are_asked_for(
+def test_encryption_and_storage_class_are_requested(
     s3: S3, size: int, settings: dict[str, str], encryption: str | None, key: str | None, storage_class: str
 ) -> None:
     """The requests that start an object have them: the file's, in parts or whole, and its sidecar's."""
@@ -169,7 +169,7 @@ def test_a_key_that_may_only_put_get_and_delete_does(unknown: int, is_old: bool,
         assert not server.objects
 
 
-def test_a_server_without_ranges_gives_the_piece_that_is_asked_for() -> None:
+def test_a_server_without_ranges_returns_the_requested_piece() -> None:
     with strict_s3() as server:
         server.knows_range = False
         server.objects[KEY] = bytes(range(256)) * 5000
@@ -180,7 +180,7 @@ def test_a_server_without_ranges_gives_the_piece_that_is_asked_for() -> None:
             there.piece(KEY, len(server.objects[KEY]) - 1, 2)
 
 
-def test_what_the_server_can_not_do_now_is_no_refusal() -> None:
+def test_a_temporary_server_error_is_no_refusal() -> None:
     """The search for aborted uploads is repeated."""
     with strict_s3() as server:
         server.unknown = 503
@@ -188,7 +188,7 @@ def test_what_the_server_can_not_do_now_is_no_refusal() -> None:
             Bucket(from_environment(server.variables)).abort_uploads(KEY)
 
 
-def test_what_is_denied_is_not_taken_for_missing_where_nothing_may_be_read() -> None:
+def test_denied_access_is_not_taken_for_a_missing_object_without_read_permission() -> None:
     with strict_s3(LEAST - {"GetObject"}) as server:
         there = Bucket(from_environment(server.variables))
         assert there.get_json(KEY) is None and not there.can_read()

@@ -46,7 +46,7 @@ def ids(found: tuple[int, list[StoredRecording]]) -> tuple[int, list[str]]:
     return found[0], [one.recording_id for one in found[1]]
 
 
-def test_what_follows_from_a_stored_one_follows_once(redis_server: RedisServer) -> None:
+def test_a_stored_recording_is_indexed_and_reported_once(redis_server: RedisServer) -> None:
     redis, callbacks = redis_server.client, [("MA1:o:lane", b"{}")]
     assert jobs.add(redis, stored(1), callbacks, ("MA1:o:r1", b"{}"))
     assert not jobs.add(redis, stored(1), callbacks, ("MA1:o:r1", b"{}"))
@@ -58,7 +58,7 @@ def test_what_follows_from_a_stored_one_follows_once(redis_server: RedisServer) 
     assert redis.llen("ari_conf:callbacks:lane:MA1:o:lane") == 2
 
 
-def test_they_are_listed_by_time_and_by_what_they_are_of(redis_server: RedisServer) -> None:
+def test_recordings_are_listed_by_time_and_criterion(redis_server: RedisServer) -> None:
     redis = redis_server.client
     for one in (stored(1), stored(2, conference_name="other"), stored(3), stored(4, auth_id="MA2")):
         jobs.add(redis, one, [], None)
@@ -73,7 +73,7 @@ def test_they_are_listed_by_time_and_by_what_they_are_of(redis_server: RedisServ
     assert not redis.keys("*:uuid:c3")
 
 
-def test_all_that_is_asked_for_must_hold(redis_server: RedisServer) -> None:
+def test_a_search_matches_all_of_its_criteria(redis_server: RedisServer) -> None:
     redis = redis_server.client
     ann, bob = ("15550001", "15559999"), ("15550002", "15559999")
     made = [
@@ -98,7 +98,7 @@ def test_all_that_is_asked_for_must_hold(redis_server: RedisServer) -> None:
     assert not redis.keys("ari_conf:recording*")
 
 
-def test_the_commands_tell_what_waits_and_what_was_given_up(redis_server: RedisServer, monkeypatch) -> None:
+def test_the_commands_list_waiting_and_given_up_jobs(redis_server: RedisServer, monkeypatch) -> None:
     redis, lane = redis_server.client, jobs.partition_key("MA1", "asterisk", "r1")
     accounts.add(redis, 1, "MA1")
     monkeypatch.setenv("ARI_CONF_REDIS_URL", redis_server.url)
@@ -133,7 +133,7 @@ def test_the_commands_tell_what_waits_and_what_was_given_up(redis_server: RedisS
     settings.cache_clear()
 
 
-def test_who_was_in_and_who_spoke_is_noted_up_to_a_bound(redis_server: RedisServer, monkeypatch) -> None:
+def test_attendance_and_speech_are_noted_up_to_a_bound(redis_server: RedisServer, monkeypatch) -> None:
     monkeypatch.setattr(jobs, "MAX_NOTES", 3)
     pipe = redis_server.client.pipeline()
     for at in (5, 1, 2, 3, 4):

@@ -50,13 +50,13 @@ def test_each_row_of_a_table_is_one_line_with_as_many_cells_as_the_first(name):
         (cli.NO_HELP, "--hangup-url", cli.page),
     ],
 )
-def test_what_no_text_describes_is_an_error(monkeypatch, table, entry, page):
+def test_an_entry_without_a_text_is_an_error(monkeypatch, table, entry, page):
     monkeypatch.delitem(table, entry)
     with pytest.raises(IncompleteTable, match=r"no text for|no help"):
         page()
 
 
-def test_a_text_about_what_is_no_more_is_an_error(monkeypatch):
+def test_a_text_without_an_entry_is_an_error(monkeypatch):
     monkeypatch.setitem(log_events.EVENTS, "an event that nothing logs", ("", ""))
     with pytest.raises(IncompleteTable, match="does not exist"):
         log_events.page()

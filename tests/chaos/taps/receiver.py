@@ -66,16 +66,16 @@ async def _main(pipe: Connection, place: Place) -> None:
 
 
 async def _listen(
-    place: Place, client: Client, say: Callable[[str], None], told: Callable[[], Awaitable[object]]
+    place: Place, client: Client, say: Callable[[str], None], next_word: Callable[[], Awaitable[object]]
 ) -> None:
     if place.candidate in (OURS, EVENTS):
         say("idle")
-        await told()
+        await next_word()
         say("starting")
         listening = BeepListener(client, lambda channel_id: None)
         if place.candidate == OURS:
             listening.start(place.channel_id)
-        await told()
+        await next_word()
         say("ending")
         await listening.close()
         await client.finish()
@@ -83,11 +83,11 @@ async def _listen(
     transport = TRANSPORTS[place.candidate](client, place.slot, lambda sound: None)
     async with transport.ready():
         say("idle")
-        await told()
+        await next_word()
         say("starting")
         with contextlib.suppress(AriError, OSError):
             await _open(place, client, transport.open)
-        await told()
+        await next_word()
         say("ending")
         for what in ("channels/{}.snoop", "channels/{}.media", "bridges/{}"):
             with contextlib.suppress(AriError):

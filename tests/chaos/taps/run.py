@@ -175,7 +175,7 @@ class Run:
         try:
             with Witness() as witness, Phones(f"{HOST}:{own.sip_port}", MEMBERS + SLOTS, MEMBERS) as phones:
                 await self._conference(phones)
-                telling = asyncio.create_task(self._tell_events(slots))
+                telling = asyncio.create_task(self._send_events(slots))
                 await asyncio.gather(*(self._slot(slot) for slot in slots))
                 telling.cancel()
                 legs = await phones.over(self._died_ms - EDGE_MS if self._died_ms else now_ms())
@@ -221,7 +221,7 @@ class Run:
 
     # Receivers.
 
-    async def _tell_events(self, slots: Sequence[Slot]) -> None:
+    async def _send_events(self, slots: Sequence[Slot]) -> None:
         """Send events to all receivers, one after another, so that Asterisk has many to send whenever one of
         them dies."""
         while not self._over:

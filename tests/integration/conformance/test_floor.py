@@ -26,7 +26,7 @@ async def joins(stage: Stage, phone: Phone, document: str) -> str:
 
 
 async def takes(stage: Stage, count: int) -> None:
-    await stage.until(lambda: len(takers(stage)) >= count, told=f"{count} floor events")
+    await stage.until(lambda: len(takers(stage)) >= count, description=f"{count} floor events")
 
 
 @pytest.mark.row(

@@ -97,7 +97,7 @@ async def test_callers_at_the_same_instant_meet(stage: Stage) -> None:
 
 
 @pytest.mark.row("joining", "one that is ending is not live: who arrives then gets a new one, with a new UUID")
-async def test_who_arrives_while_it_is_ending_gets_a_new_one(stage: Stage) -> None:
+async def test_a_caller_who_arrives_while_it_is_ending_gets_a_new_conference(stage: Stage) -> None:
     # A caller whose next element names the same conference arrives while the old one still puts the others out.
     host = named("standup", endConferenceOnExit="true")
     async with stage.callers(4) as (ann, *others):
@@ -160,7 +160,7 @@ async def test_full_skips_the_element_and_its_action(stage: Stage) -> None:
 
 
 @pytest.mark.row("joining", "answer the call if it is not answered: a call that is not let in is not answered by it")
-async def test_a_call_is_answered_when_it_is_let_in(stage: Stage) -> None:
+async def test_a_call_is_answered_when_it_is_admitted(stage: Stage) -> None:
     async with stage.callers(2) as (ann, bob):
         stage.receiver.delays["/document/1"] = 0.5
         calling = asyncio.create_task(stage.call(ann, named("standup", maxMembers="1")))
@@ -177,7 +177,7 @@ async def test_a_call_is_answered_when_it_is_let_in(stage: Stage) -> None:
 
 
 @pytest.mark.row("joining", "enter callback, also while waiting for the start; ConferenceFirstMember")
-async def test_enter_is_told_while_waiting(stage: Stage) -> None:
+async def test_enter_is_reported_while_waiting(stage: Stage) -> None:
     async with stage.callers(2) as (ann, bob):
         await stage.call(ann, named("standup", startConferenceOnEnter="false"))
         first = await stage.enters(ann)

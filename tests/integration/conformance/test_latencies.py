@@ -18,7 +18,7 @@ ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
 WAITS = ROOM.replace("<Conference", '<Conference startConferenceOnEnter="false"')
 
 
-def told(ms: list[float]) -> str:
+def describe(ms: list[float]) -> str:
     return f"median {statistics.median(ms):.0f} ms, longest {max(ms):.0f} ms of {len(ms)}"
 
 
@@ -47,8 +47,8 @@ async def test_until_each_hears_the_other(stage: Stage) -> None:
             first.append(await stage.hears(ann, 2875) - entered)
             second.append(await stage.hears(bob, 2575) - entered)
             await part(stage, ann, bob)
-    stage.saw(f"the first hears the second: {told(first)}")
-    stage.saw(f"the second hears the first: {told(second)}")
+    stage.saw(f"the first hears the second: {describe(first)}")
+    stage.saw(f"the second hears the first: {describe(second)}")
 
 
 @pytest.mark.row("latency", "from the start until the waiting music is silent, and until the starter is heard")
@@ -70,8 +70,8 @@ async def test_until_the_music_is_silent(stage: Stage) -> None:
             await stage.call(host, ROOM)
             heard.append(await stage.hears(ann, 2875) - timestamp(await stage.enters(host)))
             await part(stage, ann, host)
-    stage.saw(f"silent: {told(silent)}")
-    stage.saw(f"the starter is heard: {told(heard)}")
+    stage.saw(f"silent: {describe(silent)}")
+    stage.saw(f"the starter is heard: {describe(heard)}")
 
 
 @pytest.mark.row("latency", "from the request to mute until the others hear nothing")
@@ -94,4 +94,4 @@ async def test_from_mute_to_silence(stage: Stage) -> None:
             await stage.leaves(ann)
             stage.receiver.requests.clear()
         await bob.hang_up()
-    stage.saw(f"silent: {told(silent)}")
+    stage.saw(f"silent: {describe(silent)}")

@@ -80,7 +80,7 @@ async def test_the_host_ends_it_for_all(stage: Stage) -> None:
 
 
 @pytest.mark.row("stayAlone", "false: it ends once a member is left alone; once false it stays false")
-async def test_left_alone_when_one_who_has_left_wanted_so(stage: Stage) -> None:
+async def test_the_last_member_is_removed_if_a_former_member_requested_it(stage: Stage) -> None:
     stage.tones("/next.wav", (1075, 500))
     async with stage.callers(3) as (ann, bob, cid):
         cid.tone(2875)
@@ -112,7 +112,7 @@ async def test_left_alone_when_one_who_has_left_wanted_so(stage: Stage) -> None:
 
 
 @pytest.mark.row("stayAlone", "default: a lone member stays; their exit ends the conference, and nothing is left")
-async def test_a_lone_member_stays_and_his_conference_is_cleaned(stage: Stage) -> None:
+async def test_a_lone_member_stays_and_their_conference_is_cleaned_up(stage: Stage) -> None:
     async with stage.callers(2) as (ann, bob):
         for conference in (room(), room(startConferenceOnEnter="false")):
             stage.receiver.requests.clear()

@@ -45,7 +45,7 @@ class Tape:
 
 async def tape(stage: Stage) -> Tape:
     """Return the account's only recording as soon as it exists."""
-    (path,) = await stage.until(lambda: files(stage), told="a recording")
+    (path,) = await stage.until(lambda: files(stage), description="a recording")
     return Tape(path, path.open("rb"))
 
 
@@ -105,7 +105,7 @@ async def test_a_waiting_member_is_recorded_from_the_start_on(stage: Stage) -> N
 @pytest.mark.row(
     "record", "one per conference; others' record=true changes nothing, they get RecordUrl and RecordingID too"
 )
-async def test_the_second_who_asks_for_it_gets_the_same(stage: Stage) -> None:
+async def test_a_second_request_gets_the_same_recording(stage: Stage) -> None:
     async with stage.callers(3) as (ann, bob, cid):
         ann.tone(2575)
         bob.tone(2875)
@@ -138,7 +138,7 @@ async def test_the_second_who_asks_for_it_gets_the_same(stage: Stage) -> None:
 
 
 @pytest.mark.row("record", "false: nothing is recorded")
-async def test_nobody_asks_for_it(stage: Stage) -> None:
+async def test_no_recording_without_a_request(stage: Stage) -> None:
     async with stage.callers(1) as (ann,):
         ann.tone(2575)
         await stage.call(ann, conference('record="false" recordFileFormat="wav"', "/ann"))

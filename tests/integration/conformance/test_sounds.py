@@ -50,7 +50,7 @@ async def beeps(stage: Stage, phone: Phone, after: float, count: int) -> list[tu
         over = len(spans) >= count and now_ms() > after + spans[-1][1] + 300
         return spans if over else []
 
-    return list(await stage.until(found, told=f"{phone.name} does not hear {count} beeps"))
+    return list(await stage.until(found, description=f"{phone.name} does not hear {count} beeps"))
 
 
 @pytest.mark.row("enterSound, exitSound", "beep:1 is one tone, 700 Hz, 300 ms; beep:2 is two, 200 ms apart")
@@ -256,7 +256,7 @@ async def test_a_file_that_fails_is_left_out(stage: Stage) -> None:
 
 
 @pytest.mark.row("waitSound", "asked for again only when the document held no sound")
-async def test_an_empty_wait_document_is_asked_again(stage: Stage) -> None:
+async def test_an_empty_wait_document_is_requested_again(stage: Stage) -> None:
     replies = iter(("<Redirect>http://127.0.0.1/no</Redirect>", f"<Play>{stage.tones('/low.wav', (1075, 300))}</Play>"))
     stage.receiver.documents["/wait"] = lambda _: f"<Response>{next(replies)}</Response>"
     async with stage.callers(1) as (ann,):

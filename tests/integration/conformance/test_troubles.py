@@ -17,7 +17,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.row(
     "trouble", "a caller hangs up while waiting for the action's reply: nothing is left, the reply ignored"
 )
-async def test_hanging_up_while_the_action_is_asked(stage: Stage) -> None:
+async def test_hanging_up_while_the_action_url_is_requested(stage: Stage) -> None:
     stage.document("/action", room("elsewhere"))
     answered = stage.receiver.holds("/action")
     async with stage.callers(2) as (ann, bob):

@@ -40,7 +40,7 @@ def nobody_speaks_in(heard: Samples) -> bool:
 @pytest.mark.row(
     "startConferenceOnEnter", "until someone starts it nobody hears anybody: each hears their own waitSound"
 )
-async def test_who_waits_hears_his_own_sound_and_nobody(stage: Stage) -> None:
+async def test_a_waiting_member_hears_their_own_sound_and_nobody_else(stage: Stage) -> None:
     steady(stage, "/of-ann", (1075, 700))
     steady(stage, "/of-bob", (1375, 700))
     async with stage.callers(4) as (ann, bob, cid, dan):
