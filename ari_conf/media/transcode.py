@@ -61,7 +61,7 @@ async def to_wav(ffmpeg: str, source: Path, target: Path, rate: int, tempo: floa
 
 def wav_rate(path: Path) -> int | None:
     """Return the sample rate, in Hz, that the header of a WAV file states. None: the file is not WAV, or states none.
-    0: the format is not within the first MOST_CHUNKS chunks."""
+    0: the format is not within the first MAX_CHUNKS chunks."""
     with path.open("rb") as file:
         _skip_tags(file)
         head = file.read(12)
