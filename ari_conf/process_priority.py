@@ -25,7 +25,9 @@ def lower_priority(by: int) -> None:
 
 
 def lower_session_priority(leader: int, by: int) -> None:
-    """Set the niceness of a session to `by` above this process's, at most MOST. This process started its `leader`."""
+    """Set the niceness of a session to `by` above this process's, at most MAX_NICENESS.
+
+    This process started its `leader`."""
     _set_session_niceness(leader, min(MAX_NICENESS, os.getpriority(os.PRIO_PROCESS, 0) + by))
 
 

@@ -74,7 +74,7 @@ async def _listen(
         say("starting")
         listening = BeepListener(client, lambda channel_id: None)
         if place.candidate == OURS:
-            listening.start(place.channel_id)
+            listening.start(place.channel_id, "call")
         await next_word()
         say("ending")
         await listening.close()
