@@ -38,8 +38,8 @@ SOON_S = 30.0
 TICK_S = 0.01
 SLACK_S = 0.002
 """The normal delay of any timer."""
-MOST_SHARE = 0.9
-MOST_PATIENCE = 3
+MAX_SHARE = 0.9
+MAX_PATIENCE = 3
 KEPT = 200_000
 """The number of ticks in memory: half an hour of them, and 20 MB."""
 THREADS_EACH_TICKS = 5
@@ -143,7 +143,7 @@ class Watch:
     def _of(self, sums: list[float], began: float, ended: float) -> float:
         with self._lock:
             found = self._until(sums, ended) - self._until(sums, began)
-        return min(found, MOST_SHARE * (ended - began)) if ended > began else 0.0
+        return min(found, MAX_SHARE * (ended - began)) if ended > began else 0.0
 
     def _until(self, sums: list[float], moment: float) -> float:
         after = bisect_left(self._at, moment)
@@ -217,7 +217,7 @@ class Patience:
     @property
     def left_s(self) -> float:
         now = time.monotonic()
-        return self._within_s + min(late_s(self._began, now), MOST_PATIENCE * self._within_s) - (now - self._began)
+        return self._within_s + min(late_s(self._began, now), MAX_PATIENCE * self._within_s) - (now - self._began)
 
     @property
     def over(self) -> bool:

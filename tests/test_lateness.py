@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import lateness
-from tests.lateness import MOST_PATIENCE, MOST_SHARE, TICK_S, Patience, Threads, Watch
+from tests.lateness import MAX_PATIENCE, MAX_SHARE, TICK_S, Patience, Threads, Watch
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_who_is_woken_late_is_late_by_that(watch: Watch) -> None:
     for found in (watch.late_s, watch.stalled_s):
         assert found(0, 10) == pytest.approx(0.5 - TICK_S, abs=0.005)
         assert found(0, 0.005) == 0
-        assert found(0.26, 0.51) == pytest.approx(0.25 * MOST_SHARE, abs=0.02), "of a part of it, that part"
+        assert found(0.26, 0.51) == pytest.approx(0.25 * MAX_SHARE, abs=0.02), "of a part of it, that part"
 
 
 def test_what_waits_for_a_processor_is_late_though_this_process_was_woken(watch: Watch) -> None:
@@ -97,13 +97,13 @@ async def test_a_late_machine_extends_a_deadline(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_deadline_is_extended_only_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lateness._watch, "late_s", lambda began, ended: MOST_SHARE * (ended - began))
+    monkeypatch.setattr(lateness._watch, "late_s", lambda began, ended: MAX_SHARE * (ended - began))
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         async with lateness.timeout(0.1):
             await asyncio.Event().wait()
-    assert time.monotonic() - began >= 0.1 * (1 + MOST_PATIENCE)
-    assert lateness.took_s(began) == pytest.approx((1 - MOST_SHARE) * (time.monotonic() - began), rel=0.1)
+    assert time.monotonic() - began >= 0.1 * (1 + MAX_PATIENCE)
+    assert lateness.took_s(began) == pytest.approx((1 - MAX_SHARE) * (time.monotonic() - began), rel=0.1)
 
 
 async def test_a_wait_in_vain_is_reported() -> None:

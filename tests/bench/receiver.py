@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.tasks.fleet import until
 
-MOST_TIMED = 100_000
+MAX_TIMED = 100_000
 SENT_AT = b"SentAt="
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -46,7 +46,7 @@ class _Requests(asyncio.Protocol):
         at = request.rfind(SENT_AT)
         if at >= 0:
             sent_ns = int(request[at + len(SENT_AT) :].split(b"&")[0])
-            self.took_ms[self.timed.value % MOST_TIMED] = (time.time_ns() - sent_ns) / 1e6
+            self.took_ms[self.timed.value % MAX_TIMED] = (time.time_ns() - sent_ns) / 1e6
             self.timed.value += 1
         self.count.value += 1
         if self.answer_s:
@@ -72,7 +72,7 @@ class FastReceiver:
     def __init__(self, answer_s: float = 0.0, answer: Callable[[bytes], bytes] = lambda _: ANSWER) -> None:
         port = multiprocessing.Value("i", 0)
         self._count, self._timed = (multiprocessing.Value(ctypes.c_long, 0, lock=False) for _ in range(2))
-        self._took_ms = multiprocessing.Array(ctypes.c_double, MOST_TIMED, lock=False)
+        self._took_ms = multiprocessing.Array(ctypes.c_double, MAX_TIMED, lock=False)
         self._process = multiprocessing.Process(
             target=_serve, args=(port, self._count, self._timed, self._took_ms, answer_s, answer), daemon=True
         )

@@ -30,9 +30,9 @@ OURS = ("serve", "worker", "web")
 WATCHED = (*OURS, "redis", "asterisk")
 WARM = 0.4
 """The share of the calls that is left out: caches fill, pools open, the allocator takes the memory that it needs."""
-MOST_KB = 1000.0
+MAX_KB = 1000.0
 """KB per 1000 calls and process: more is a leak. An hour at 10 calls/s causes 36 times as much."""
-MOST_FDS = 20.0
+MAX_FDS = 20.0
 """File descriptors per 1000 calls: pools vary by some."""
 TOGETHER = 5
 """The number of callers of one conference."""
@@ -215,12 +215,12 @@ def judged(plan: Plan, samples: Sequence[Sample], seconds: float) -> Soaked:
         per_1000 = slope(calls, kb)
         one = Slope(per_1000, per_1000 * plan.rate * 3.6, float(kb[0]), float(kb[-1]), slope(calls, fds), int(fds[-1]))
         found.slopes[name] = one
-        if name in OURS and per_1000 > MOST_KB:
+        if name in OURS and per_1000 > MAX_KB:
             found.wrong.append(f"{name} grows by {per_1000:.0f} kB per 1000 calls")
-        if name in OURS and one.fds_per_1000 > MOST_FDS:
+        if name in OURS and one.fds_per_1000 > MAX_FDS:
             found.wrong.append(f"{name}: {one.fds_per_1000:.1f} more file descriptors per 1000 calls")
     found.redis_kb_per_1000 = slope(calls, [sample.redis_kb for sample in warm])
-    if found.redis_kb_per_1000 > MOST_KB:
+    if found.redis_kb_per_1000 > MAX_KB:
         found.wrong.append(f"Redis holds {found.redis_kb_per_1000:.0f} kB more per 1000 calls")
     return found
 

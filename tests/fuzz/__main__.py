@@ -20,7 +20,7 @@ from tests.fuzz.targets import TARGETS
 
 SLOWEST_S = 5
 """The limit for one input in seconds: a caller may be waiting for the document."""
-MOST_MB = 1024
+MAX_MB = 1024
 LENGTHS = {"document": 110_000, "speech": 60_000, "events": 600, "state": 400, "bodies": 70_000, "wire": 200_000}
 
 
@@ -48,7 +48,7 @@ def fuzz(target: str, seconds: int, folder: Path) -> Tried:
         (corpus / f"seed-{number}").write_bytes(seed)
     words = folder / f"{target}.dict"
     words.write_text("".join(f"{json.dumps(word)}\n" for word in seeds.words(target)))
-    bounds = (f"-max_total_time={seconds}", f"-timeout={SLOWEST_S}", f"-rss_limit_mb={MOST_MB}",
+    bounds = (f"-max_total_time={seconds}", f"-timeout={SLOWEST_S}", f"-rss_limit_mb={MAX_MB}",
               f"-max_len={LENGTHS.get(target, 4096)}", "-print_final_stats=1", f"-artifact_prefix={found}/{target}-",
               f"-dict={words}")  # fmt: skip
     command = [sys.executable, "-m", "tests.fuzz.one", target, *bounds, str(corpus)]

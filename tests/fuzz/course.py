@@ -28,9 +28,9 @@ from tests.simulation import documents
 START = 1_700_000_000_000
 CHANNELS = tuple(f"channel{n}" for n in range(5))
 DIGITS = "0123456789*#ABCDx\u0663"
-MOST_EFFECTS = 2000
+MAX_EFFECTS = 2000
 """The limit of one step: a document whose elements all end immediately causes as many problems."""
-MOST_STEPS = 200
+MAX_STEPS = 200
 MOMENTS = (0, 1, 100, 500, 1000, 2000, 6000, 60_000)
 ACCOUNT = Account("A", fallback_url="http://document.example/fallback", hangup_url="http://hangup.example/")
 OWED = (do.IdentifyCall, do.FetchDocument, do.FetchSoundDocument, do.PrepareSound, do.ClaimName)
@@ -63,7 +63,7 @@ class Course:
 
     def receive(self, event: ev.Event) -> None:
         effects = self.engine.handle_event(event, self.now)
-        assert len(effects) <= MOST_EFFECTS, "one step without an end"
+        assert len(effects) <= MAX_EFFECTS, "one step without an end"
         for effect in effects:
             self._name(effect)
         self.under_way += [e for e in effects if not isinstance(e, do.PostCallback | do.ReportProblem | do.WarmSounds)]
@@ -177,7 +177,7 @@ class Course:
 
 def play(given: bytes) -> None:
     course = Course()
-    for at in range(0, min(len(given), 3 * MOST_STEPS) - 2, 3):
+    for at in range(0, min(len(given), 3 * MAX_STEPS) - 2, 3):
         course.step(given[at], given[at + 1], given[at + 2])
     course.written()
     course.end()

@@ -40,7 +40,7 @@ from ari_conf.web import models, parameters
 from ari_conf.web.errors import ApiError
 from tests.fuzz import course, damage
 
-MOST_WARNING = 2000
+MAX_WARNING_CHARACTERS = 2000
 """The maximum length of a warning, whatever the document: it goes into a log line and a list of problems."""
 
 SOON_S = 0.25
@@ -61,11 +61,11 @@ def parse_document(given: bytes) -> None:
         try:
             found = parse(given)
         except InvalidDocument as error:
-            assert 0 < len(str(error)) <= MOST_WARNING, "a sentence, and not the document once more"
+            assert 0 < len(str(error)) <= MAX_WARNING_CHARACTERS, "a sentence, and not the document once more"
             continue
         elements, warnings = (found.elements, found.warnings) if isinstance(found, parser.Document) else found
         assert len(warnings) <= parser.MAX_WARNINGS + 1
-        assert all(0 < len(warning) <= MOST_WARNING for warning in warnings)
+        assert all(0 < len(warning) <= MAX_WARNING_CHARACTERS for warning in warnings)
         for element in elements:
             _is_element(element)
 
@@ -156,7 +156,7 @@ def _answer(answer: AriResponse) -> None:
     try:
         decode_response("GET", "/channels", answer)
     except AriError as error:
-        assert len(str(error)) <= MOST_WARNING
+        assert len(str(error)) <= MAX_WARNING_CHARACTERS
 
 
 def fragment(given: bytes) -> None:
@@ -168,7 +168,10 @@ def fragment(given: bytes) -> None:
     for number, (low, high) in zip(numbers, retry_policy.RANGES.values(), strict=True):
         assert low <= number <= high
     assert policy.retry_on and policy.retry_on <= set(retry_policy.RETRY_CONDITIONS)
-    assert all(len(warning) <= MOST_WARNING for warning in warnings) and len(warnings) <= retry_policy.MAX_WARNINGS + 1
+    assert (
+        all(len(warning) <= MAX_WARNING_CHARACTERS for warning in warnings)
+        and len(warnings) <= retry_policy.MAX_WARNINGS + 1
+    )
     waited = retry_policy.retry_after_ms(text, 1_700_000_000_000)
     assert waited is None or waited >= 0
     tries = [retry_policy.AttemptOutcome(0, 10, status=503, retry_after_ms=waited)]
@@ -183,7 +186,7 @@ def speech(given: bytes) -> None:
     try:
         _bounded(ssml.segments(text))
     except SoundError as error:
-        assert len(str(error)) <= MOST_WARNING
+        assert len(str(error)) <= MAX_WARNING_CHARACTERS
     # A document cannot contain characters that XML does not allow.
     if all(c in "\t\n\r" or (c >= " " and c not in "\ufffe\uffff") for c in text):
         node = Node("Speak")
@@ -199,7 +202,7 @@ def _in_speak(node: Node) -> None:
         markup = _soon(lambda: ssml.canonical(node, warnings))
     except RecursionError:
         return  # the parser refuses documents before this depth
-    assert all(len(warning) <= MOST_WARNING for warning in warnings)
+    assert all(len(warning) <= MAX_WARNING_CHARACTERS for warning in warnings)
     _spoken(markup)
 
 

@@ -13,7 +13,7 @@ from plivo.utils import validate_signature, validate_v3_signature  # type: ignor
 
 from tests.lateness import SOON_S, Patience
 
-LOOK_AGAIN_S = 0.25
+POLL_INTERVAL_S = 0.25
 
 Document = str | bytes | Callable[[Mapping[str, str]], str]
 """XML, a function that makes XML from the request's parameters, or the bytes of a file."""
@@ -101,7 +101,7 @@ class Receiver:
                     came = "\n".join(f"{one.method} {one.path} {dict(one.params)}" for one in self.requests)
                     raise TimeoutError(f"no such request within {timeout} s; these came:\n{came or '(none)'}")
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(timeout, LOOK_AGAIN_S)):
+                    async with asyncio.timeout(min(timeout, POLL_INTERVAL_S)):
                         await self._arrived.wait()
 
     async def event(self, name: str, timeout: float = SOON_S, **params: str) -> Request:

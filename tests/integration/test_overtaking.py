@@ -25,7 +25,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
 LATEST_TICKS = 5
-MOST_HOLES, QUIET = 0.12, 200
+MAX_HOLES, QUIET = 0.12, 200
 """The maximum share of silent pieces, and the level below which a piece is silent. Without a jitter buffer, an Asterisk
 that drops overtaken packets loses far more."""
 ABOVE = 40_000
@@ -90,7 +90,7 @@ async def test_packets_that_overtake_each_other_are_put_in_order(upstreams: None
         pieces = heard[: len(heard) // 80 * 80].reshape(-1, 80)
         holes = float(np.mean(np.abs(pieces.astype(int)).max(axis=1) < QUIET))
         stage.saw(f"{holes:.1%} of the sound are missing")
-        assert holes < MOST_HOLES + min(late / 4000, 0.05)
+        assert holes < MAX_HOLES + min(late / 4000, 0.05)
 
 
 async def test_nobody_is_inaudible_by_a_jitter_buffer(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ FAR_AWAY_MS = 600
 AS_SAID_MS = 1200
 """The maximum ms by which the recorded times of a talk may differ from the talk."""
 SILENT_FOR_S = 10.0
-LONGEST_GAP_S = 3.0
+MAX_GAP_S = 3.0
 A, B, C = 475, 625, 775
 
 
@@ -225,7 +225,7 @@ async def test_a_phone_is_always_sent_something(stage: Stage) -> None:
         gaps = [_longest_gap_s(phone, since, until) for phone in phones]
         stage.saw(f"the longest times without a packet: {', '.join(f'{gap:.1f}' for gap in gaps)} s")
         late = min(lateness.late_ms(since, until) / 1000, 3.0)
-        assert max(gaps) < LONGEST_GAP_S + late
+        assert max(gaps) < MAX_GAP_S + late
         # The callers still hear everything: sounds, and others in a conference.
         stage.document("/slow", '<Conference callbackUrl="{url}/events">standup</Conference>')
         phones[4].tone(B)

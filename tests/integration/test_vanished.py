@@ -24,7 +24,7 @@ TIMEOUT_S = 3
 """`rtp_timeout`, which Asterisk checks once a second."""
 LATE_S = 3.0
 """Seconds until the server knows of the timeout and has done everything that follows."""
-MOST_CALLS, OF_AN_ACCOUNT = 8, 6
+MAX_CALLS, OF_AN_ACCOUNT = 8, 6
 THIRD_PARTY = "127.0.0.3"
 ROOM = '<Conference callbackUrl="{url}/events">standup</Conference>'
 
@@ -38,7 +38,7 @@ async def quick(tmp_path: Path) -> AsyncGenerator[Stage]:
     }
     system = LocalSystem(tmp_path, configured, ("redis", "asterisk", "worker", "serve"))
     assert system._asterisk is not None, "the system has its own Asterisk"
-    system._asterisk.rtp_timeout, system._asterisk.max_calls = TIMEOUT_S, MOST_CALLS
+    system._asterisk.rtp_timeout, system._asterisk.max_calls = TIMEOUT_S, MAX_CALLS
     async with system, staged(system) as stage:
         yield stage
 
@@ -190,7 +190,7 @@ async def test_a_caller_on_hold_or_waiting_who_vanishes_is_removed(quick: Stage)
 
 
 async def test_more_calls_than_an_account_may_have_and_than_asterisk_takes(quick: Stage) -> None:
-    async with quick.callers(MOST_CALLS + 2) as board:
+    async with quick.callers(MAX_CALLS + 2) as board:
         phones = list(board)
         for phone in phones[:OF_AN_ACCOUNT]:
             await quick.call(phone, ROOM)
@@ -201,10 +201,10 @@ async def test_more_calls_than_an_account_may_have_and_than_asterisk_takes(quick
         # Another account is not affected until Asterisk itself is full.
         async with Receiver() as receiver:
             other = Stage(quick.system, receiver, quick.redis, quick.ari)
-            for phone in phones[OF_AN_ACCOUNT:MOST_CALLS]:
+            for phone in phones[OF_AN_ACCOUNT:MAX_CALLS]:
                 await other.call(phone, ROOM)
             with pytest.raises(CallFailed, match="503"):
                 await other.call(phones[-2], ROOM)
-            for phone in phones[:MOST_CALLS]:
+            for phone in phones[:MAX_CALLS]:
                 await phone.hang_up()
             await other.event("ConferenceExit", ConferenceLastMember="true")
