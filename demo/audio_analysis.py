@@ -130,12 +130,12 @@ def beeps(samples: Samples, above: float = -40.0, shortest_ms: float = 60, longe
             length = (at - start) * 10.0 + 20.0
             hz = round(float(np.median(peak[start:at])) * 5)
             if on[start] and hz >= 400 and shortest_ms <= length - 20.0 <= longest_ms:
-                found.append(_trimmed(samples, start * 10.0, length, hz))
+                found.append(_trim(samples, start * 10.0, length, hz))
             start = at
     return found
 
 
-def _trimmed(samples: Samples, start: float, length: float, hz: int) -> Beep:
+def _trim(samples: Samples, start: float, length: float, hz: int) -> Beep:
     first, last = int(max(0, start - 30)) * 8, int(start + length + 30) * 8
     spans = intervals_of(samples[first:last], hz)
     if not spans:
@@ -239,7 +239,7 @@ def _correlate(long: NDArray[np.float32], piece: NDArray[np.float32]) -> NDArray
     return np.concatenate(blocks)[: len(long) - len(piece) + 1].astype(np.float32)
 
 
-def _normalised(long: NDArray[np.float32], piece: NDArray[np.float32]) -> NDArray[np.float64]:
+def _normalized_correlation(long: NDArray[np.float32], piece: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the correlation coefficient (-1..1) of the piece at each place of `long`."""
     energy = np.concatenate(([0.0], np.cumsum(np.square(long, dtype=np.float64))))
     local = np.maximum(energy[len(piece) :] - energy[: -len(piece)], energy[-1] / len(long) + 1e-12)
@@ -262,7 +262,7 @@ def _sounding(samples: Samples) -> list[int]:
 def _candidates(long: NDArray[np.float32], short: NDArray[np.float32], starts: list[int]) -> set[int]:
     """Return the offsets at which a few of the pieces fit best."""
     some = starts[:: max(1, len(starts) // 5)]
-    return {int(np.argmax(_normalised(long, short[start : start + _PIECE]))) - start for start in some}
+    return {int(np.argmax(_normalized_correlation(long, short[start : start + _PIECE]))) - start for start in some}
 
 
 def _fit(long: NDArray[np.float32], piece: NDArray[np.float32], place: int, slip: int) -> tuple[float, float]:
@@ -271,7 +271,7 @@ def _fit(long: NDArray[np.float32], piece: NDArray[np.float32], place: int, slip
     near = long[low : place + len(piece) + _AROUND]
     if place + slip < 0 or place - slip > len(long) - len(piece) or len(near) < len(piece):
         return 0.0, 0.0
-    fit = _normalised(near, piece)
+    fit = _normalized_correlation(near, piece)
     first, last = max(place - slip - low, 0), place + slip - low
     here, elsewhere = fit[first:last], np.concatenate((fit[:first], fit[last:], [0.0]))
     return float(here.max(initial=0.0)), float(elsewhere.max())

@@ -31,7 +31,13 @@ from kombu.exceptions import KombuError
 from kombu.transport import redis as untyped
 from kombu.transport import virtual
 
-from ari_conf.common.redis_client import TEMPORARY_ERRORS, blocking_connection, code_of, supported_options, why
+from ari_conf.common.redis_client import (
+    TEMPORARY_ERRORS,
+    blocking_connection,
+    code_of,
+    explain_error,
+    supported_options,
+)
 from ari_conf.common.redis_url import RedisUrl
 from tasks.supervised_threads import end_process
 
@@ -86,7 +92,7 @@ class _Away:
             if code_of(error) not in TEMPORARY_ERRORS:
                 raise
             connection.disconnect()
-            raise redis_py.ConnectionError(why(error)) from error
+            raise redis_py.ConnectionError(explain_error(error)) from error
 
 
 class Connection(_Away, redis_py.Connection):
@@ -158,7 +164,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
 
 def _is_shown(told: Any, at: RedisUrl) -> bool:
-    """Return True if kombu's connection `told` has the URL that `at.shown()` returns."""
+    """Return True if kombu's connection `told` has the URL that `at.without_secrets()` returns."""
     if "://" in told.hostname:  # a form that only `RedisUrl.shown` produces
         return True
     return bool(at.hosts) and (told.hostname, told.port) == at.hosts[0] and told.virtual_host == str(at.database)

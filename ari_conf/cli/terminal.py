@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ari_conf.common.redis_client import connect_in_threads, what_to_do
+from ari_conf.common.redis_client import connect_in_threads, explain_to_user
 from ari_conf.common.safe_text import visible
 from ari_conf.errors import StoreUnavailable
 from ari_conf.settings import settings
@@ -37,7 +37,7 @@ def redis() -> Iterator[Redis]:
     try:
         yield client
     except (RedisError, OSError) as error:
-        raise StoreUnavailable(what_to_do(error)) from None
+        raise StoreUnavailable(explain_to_user(error)) from None
     finally:
         client.close()
 

@@ -70,13 +70,13 @@ def is_refused(error: BaseException) -> bool:
     return isinstance(error, ResponseError) and code_of(error) not in TEMPORARY_ERRORS
 
 
-def why(error: BaseException) -> str:
+def explain_error(error: BaseException) -> str:
     """Return a text on what is wrong with Redis, and what to do."""
     code = code_of(error)
     return _find_advice(error) or f"Redis is unavailable: {f'{code} {error}'.strip() or type(error).__name__}"
 
 
-def what_to_do(error: BaseException, otherwise: str = "Redis is unavailable") -> str:
+def explain_to_user(error: BaseException, otherwise: str = "Redis is unavailable") -> str:
     """Return the same for a user who typed a command. `otherwise` begins the text if only the error's text is known."""
     return _find_advice(error) or f"{otherwise} ({error}): start it, or correct ARI_CONF_REDIS_URL"
 
@@ -172,7 +172,7 @@ def _by_sentinels_in_threads(kind: Any, url: RedisUrl) -> Any:
                     sentinel.connect()
                     sentinel.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", url.service)
                     if reply := sentinel.read_response():
-                        order.answered((host, port))
+                        order.record_answer((host, port))
                         return reply[0].decode(), int(reply[1])
                 except (RedisError, OSError) as error:
                     failure = error
@@ -200,7 +200,7 @@ def _by_sentinels(kind: Any, url: RedisUrl) -> Any:
                     await sentinel.connect()
                     await sentinel.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", url.service)
                     if reply := await sentinel.read_response():
-                        order.answered((host, port))
+                        order.record_answer((host, port))
                         return reply[0].decode(), int(reply[1])
                 except (RedisError, OSError) as error:
                     failure = error
@@ -227,7 +227,7 @@ class _SentinelOrder:
             self._first = (number + 1) % len(self._hosts)
             yield self._hosts[number % len(self._hosts)]
 
-    def answered(self, host: tuple[str, int]) -> None:
+    def record_answer(self, host: tuple[str, int]) -> None:
         self._first = self._hosts.index(host)
 
 

@@ -49,7 +49,7 @@ class RedisUrl:
             return {}
         return {"ssl_cert_reqs": "required"} | {n: self.options[n] for n in TLS_OPTIONS if n in self.options}
 
-    def shown(self) -> str:
+    def without_secrets(self) -> str:
         """Return the address without the password, in a form that Celery can show as its broker's URL."""
         if self.path:
             return f"unix://{quote(self.path)}"

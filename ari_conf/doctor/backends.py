@@ -37,7 +37,7 @@ def redis_server(settings: Settings) -> str:
             "maxmemory-policy is noeviction"
         )
     except (redis.RedisError, OSError) as error:
-        raise CheckFailed(what_to_do(error, "Redis does not respond")) from None
+        raise CheckFailed(explain_to_user(error, "Redis does not respond")) from None
     if found["maxmemory-policy"] != "noeviction":
         raise CheckFailed(
             f"Redis evicts keys when its memory is full (maxmemory-policy {found['maxmemory-policy']}), undelivered "
@@ -59,7 +59,7 @@ def _check_permissions(client: redis.Redis) -> None:
             listening.close()
             client.publish(name, "")
         except redis.exceptions.NoPermissionError as error:
-            raise CheckFailed(f"{why(error)} ({error})") from None
+            raise CheckFailed(f"{explain_error(error)} ({error})") from None
 
 
 def owner(settings: Settings) -> str:
@@ -109,7 +109,7 @@ def broker(settings: Settings) -> str:
         ) from None
     finally:
         client.close()
-    return redis_url.parse(settings.broker).shown()
+    return redis_url.parse(settings.broker).without_secrets()
 
 
 def _ping(settings: Settings) -> None:

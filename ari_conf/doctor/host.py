@@ -16,7 +16,7 @@ from ari_conf.common.extras import extra
 from ari_conf.common.redis_client import connect_in_threads
 from ari_conf.doctor import asterisk
 from ari_conf.doctor.check import DEADLINE, CheckFailed, Doubtful
-from ari_conf.media.voices import installed
+from ari_conf.media.voices import installed_voices
 from ari_conf.settings import Settings
 
 MAX_CLOCK_DIFFERENCE_S = 3.0
@@ -36,7 +36,7 @@ def ffmpeg(settings: Settings) -> str:
 
 
 def speech(settings: Settings) -> str:
-    voices = installed(settings.voice)
+    voices = installed_voices(settings.voice)
     if not all(voices.values()):
         missing = " and no ".join(gender for gender, found in voices.items() if not found)
         raise CheckFailed(

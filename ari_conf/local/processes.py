@@ -57,7 +57,7 @@ class Process:
         number = -code if code < 0 else code - 128
         return f"{self.name.capitalize()} ended with " + (f"signal {number}" if number > 0 else f"code {code}")
 
-    def logged(self) -> str:
+    def read_log(self) -> str:
         """Return the log of this run."""
         with suppress(OSError), self.log.open("rb") as file:
             file.seek(self.log_start)
@@ -65,7 +65,7 @@ class Process:
         return ""
 
     def log_tail(self, lines: int = 8) -> str:
-        return "\n".join(self.logged().splitlines()[-lines:]) or "(nothing)"
+        return "\n".join(self.read_log().splitlines()[-lines:]) or "(nothing)"
 
 
 def port_is_open(host: str, port: int) -> Ready:
@@ -78,7 +78,7 @@ def port_is_open(host: str, port: int) -> Ready:
 def log_matches(pattern: str) -> Ready:
     """Return a function that is true once the log of the run matches the regular expression."""
     wanted = re.compile(pattern)
-    return lambda process: wanted.search(process.logged()) is not None
+    return lambda process: wanted.search(process.read_log()) is not None
 
 
 def immediately(_process: Process) -> bool:

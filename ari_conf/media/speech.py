@@ -20,7 +20,7 @@ from ari_conf.media.alphabets import FOREIGN, best_of, can_be_said, in_ascii, la
 from ari_conf.media.ssml import Pause, Text, parts, segments
 from ari_conf.media.subprocesses import shares
 from ari_conf.media.transcode import to_wav
-from ari_conf.media.voices import Espeak, Gender, Voice, espeak_languages, installed
+from ari_conf.media.voices import Espeak, Gender, Voice, espeak_languages, installed_voices
 
 RATE = 16_000
 LEADING_SILENCE_MS = 100
@@ -85,7 +85,7 @@ class SpeechSynthesizer:
 
     @classmethod
     def from_installed(cls, voice_setting: str, ffmpeg: str) -> SpeechSynthesizer:
-        return cls(installed(voice_setting), ffmpeg, foreign=espeak_languages())
+        return cls(installed_voices(voice_setting), ffmpeg, foreign=espeak_languages())
 
     def identity(self, voice: str, language: str) -> str:
         # espeak-ng, if installed, speaks texts in other languages and alphabets instead of this voice.

@@ -180,7 +180,7 @@ def _ascii(text: str) -> bytes:
     return shorten_runs(in_ascii(text)).encode()
 
 
-def installed(voice_setting: str) -> dict[Gender, list[Voice]]:
+def installed_voices(voice_setting: str) -> dict[Gender, list[Voice]]:
     """Return the voices of this machine by gender, the best first. `voice_setting`: the setting `voice`."""
     found: dict[Gender, list[Voice]] = {"WOMAN": [], "MAN": []}
     if voice_setting in ("auto", "festival") and shutil.which("text2wave") and FESTIVAL_VOICES.is_dir():

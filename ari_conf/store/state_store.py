@@ -315,7 +315,7 @@ class StateStore:
                 raise StoreUnavailable("Redis has lost its data: the owner is about to be written again") from None
             if is_refused(error):
                 raise StoreRefused(f"Redis refused the command: {error}") from error
-            raise StoreUnavailable(why(error)) from error
+            raise StoreUnavailable(explain_error(error)) from error
 
     async def _request_for_call(self, answer: Coroutine[Any, Any, T]) -> T:
         """Return the answer within CALL_TIMEOUT_S, so that no call waits long. While Redis hangs, calls don't wait."""

@@ -66,7 +66,7 @@ async def bare(folder: Path, bridge_type: str = "mixing", errands: tuple[str, ..
         )
         pids = {"asterisk": asterisk.process.pid, "application": application.pid}
         try:
-            yield Stand("bare", asterisk, BARE, pids, lambda: _entries(application.logged()))
+            yield Stand("bare", asterisk, BARE, pids, lambda: _entries(application.read_log()))
         finally:
             await processes.stop(application)
 

@@ -74,9 +74,9 @@ class Applications:
 
     async def takes_over(self, name: str) -> None:
         """Wait until the server starts to take over, at most TAKEN_S seconds."""
-        words = len(OWNS.findall(self._running[name].logged()))
+        words = len(OWNS.findall(self._running[name].read_log()))
         patience = Patience(TAKEN_S)
-        while len(OWNS.findall(self._running[name].logged())) == words and not patience.over:  # noqa: ASYNC110
+        while len(OWNS.findall(self._running[name].read_log())) == words and not patience.over:  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
 
     async def stop(self, name: str) -> None:
@@ -91,7 +91,7 @@ class Applications:
         return time.monotonic() - began
 
     def _last_word(self, name: str) -> str:
-        words: list[str] = SAYS.findall(self._running[name].logged())
+        words: list[str] = SAYS.findall(self._running[name].read_log())
         return words[-1] if words else ""
 
     def _forget(self, name: str) -> Process:

@@ -8,7 +8,7 @@ import pytest
 import redis
 from redis import exceptions
 
-from ari_conf.common.redis_client import TEMPORARY_ERRORS, code_of, is_refused, why
+from ari_conf.common.redis_client import TEMPORARY_ERRORS, code_of, explain_error, is_refused
 from ari_conf.store import state_store
 from tests.redis import RedisServer
 
@@ -44,15 +44,15 @@ def test_errors_of_redis_are_explained_with_advice(redis_server: RedisServer) ->
     redis_server.client.config_set("maxmemory", "1")
     with pytest.raises(redis.RedisError) as full:
         redis_server.client.eval("redis.call('SET', KEYS[1], 1)", 1, "key")
-    assert code_of(full.value) == "OOM" and why(full.value) == TEMPORARY_ERRORS["OOM"]
+    assert code_of(full.value) == "OOM" and explain_error(full.value) == TEMPORARY_ERRORS["OOM"]
     redis_server.client.config_set("maxmemory", "0")
     redis_server.client.config_set("requirepass", "secret")
     with pytest.raises(redis.RedisError) as locked:
         redis.Redis.from_url(redis_server.url).ping()
-    assert why(locked.value) == TEMPORARY_ERRORS["NOAUTH"]
+    assert explain_error(locked.value) == TEMPORARY_ERRORS["NOAUTH"]
     with pytest.raises(redis.RedisError) as wrong:
         redis.Redis.from_url(redis_server.url, password="other").ping()
-    assert why(wrong.value) == TEMPORARY_ERRORS["WRONGPASS"]
+    assert explain_error(wrong.value) == TEMPORARY_ERRORS["WRONGPASS"]
 
 
 async def test_a_canceled_task_ends_in_any_state_of_the_connection(redis_server: RedisServer) -> None:

@@ -99,7 +99,7 @@ def test_an_invalid_url_is_reported_without_the_password(url: str, said: str) ->
 
 def test_the_shown_url_has_no_password() -> None:
     found = parse(f"redis+sentinel://u:{SECRET}@a/m?sentinel_password={SECRET}")
-    assert SECRET not in repr(found) and SECRET not in found.shown()
+    assert SECRET not in repr(found) and SECRET not in found.without_secrets()
 
 
 OURS = ["-m", "ari_conf"]

@@ -276,13 +276,13 @@ def test_an_ffmpeg_that_is_missing():
 
 
 def test_without_an_engine_speak_is_silent(monkeypatch):
-    monkeypatch.setattr(machine, "installed", lambda wish: {"WOMAN": [], "MAN": []})
+    monkeypatch.setattr(machine, "installed_voices", lambda wish: {"WOMAN": [], "MAN": []})
     assert "no WOMAN and no MAN voice" in problem_text(settings_of(), "speech")
 
 
 def test_a_configured_voice_that_is_not_installed_fails(monkeypatch):
     flite = {"WOMAN": [Flite("slt")], "MAN": [Flite("rms")]}
-    monkeypatch.setattr(machine, "installed", lambda wish: flite)
+    monkeypatch.setattr(machine, "installed_voices", lambda wish: flite)
     assert found(settings_of(), "speech").text == "WOMAN: flite slt, MAN: flite rms"
     assert "festival, which ARI_CONF_VOICE names, is not installed" in problem_text(
         settings_of(voice="festival"), "speech"

@@ -84,9 +84,9 @@ async def test_an_answer_url(stage: Stage) -> None:
         calling.append(asyncio.create_task(stage.dial(phone, f"http://{nobody}/answer#rt=20000")))
 
     calling: list[asyncio.Task[None]] = []
-    asked = stage.system.process("serve").logged().count('"FetchDocument"')
+    asked = stage.system.process("serve").read_log().count('"FetchDocument"')
     await nobody_waits(stage, hanging)
-    assert stage.system.process("serve").logged().count('"FetchDocument"') >= asked + 5
+    assert stage.system.process("serve").read_log().count('"FetchDocument"') >= asked + 5
     await asyncio.gather(*calling, return_exceptions=True)
 
 

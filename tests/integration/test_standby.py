@@ -72,7 +72,7 @@ async def second(
 async def says(process: Process, pattern: str, within: float = SOON_S, after: int = 0) -> float:
     """Return the seconds until the process's log has that line, less those that the machine was late."""
     began, patience = time.monotonic(), Patience(within)
-    while not re.search(pattern, process.logged()[after:]):
+    while not re.search(pattern, process.read_log()[after:]):
         assert not patience.over, f"not said within {within} s: {pattern}\n{process.log_tail(20)}"
         await asyncio.sleep(0.01)
     return took_s(began)
@@ -158,7 +158,7 @@ async def test_a_rival_takes_no_call_away_and_says_what_to_do(own: Stage, how: s
         assert told.state == "failure" and f"pid {first.pid} already serves this Asterisk" in told.text
         no_gap = await talking(own, (ann, bob))
         no_gap(since)
-        assert "asterisk disconnected" not in first.logged() and "asterisk connected" not in rival.process.logged()
+        assert "asterisk disconnected" not in first.read_log() and "asterisk connected" not in rival.process.logged()
         await over(own, (ann, bob), 2)
         # Once the first is gone for good, the rival can serve.
         await own.system.kill("serve")
@@ -195,10 +195,10 @@ async def test_a_suspended_server_resumes_after_the_takeover_and_does_no_harm(ow
         await own.hears(cid, 2575)
         await own.call(dan, ROOM)
         await own.enters(dan)
-        words = len(first.logged())
+        words = len(first.read_log())
         os.kill(first.pid, signal.SIGCONT)
         await says(first, "standby started", after=words)
-        woken = first.logged()[words:]
+        woken = first.read_log()[words:]
         assert "lease lost" in woken
         assert '"kind":"effect"' not in woken, "the woken process ran an effect"
         no_gap(stopped)

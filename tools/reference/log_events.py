@@ -514,19 +514,19 @@ class Event(NamedTuple):
         return own if own in EVENTS else self.text
 
 
-def found() -> list[Event]:
+def find_events() -> list[Event]:
     """Return every event, by module and text."""
     events: dict[tuple[str, str], set[str]] = {}
     for path in (path for folder in SOURCES for path in (PROJECT / folder).glob("**/*.py")):
         module = ".".join(path.relative_to(PROJECT).with_suffix("").parts)
         tree = ast.parse(path.read_text())
         functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-        for text, level in (event for function in functions for event in _logged(function, tree)):
+        for text, level in (event for function in functions for event in _logged_events(function, tree)):
             events.setdefault((module, text), set()).add(level)
     return [Event(*place, tuple(filter(levels.__contains__, LEVELS))) for place, levels in sorted(events.items())]
 
 
-def _logged(function: ast.FunctionDef | ast.AsyncFunctionDef, module: ast.Module) -> Iterator[tuple[str, str]]:
+def _logged_events(function: ast.FunctionDef | ast.AsyncFunctionDef, module: ast.Module) -> Iterator[tuple[str, str]]:
     """Yield (text, level) of each event that a function logs."""
     chosen: dict[str, list[str]] = {}
     """A local name -> the levels of `log.debug if … else log.warning`."""
@@ -587,7 +587,7 @@ def _group(module: str) -> str:
 
 
 def page() -> str:
-    events = found()
+    events = find_events()
     compare("log-events.md", EVENTS, (event.key for event in events))
     compare("log-events.md, groups", GROUPS, (_group(event.module) for event in events))
     columns = ("Event", "Level", "Module", "Meaning", "What to do")

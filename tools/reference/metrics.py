@@ -175,7 +175,7 @@ def registries() -> tuple[CollectorRegistry, CollectorRegistry]:
     return ServerMetrics(nothing, nothing, bool, nothing).registry, WebMetrics()._registry
 
 
-def exposed(registry: CollectorRegistry) -> Iterator[tuple[str, str, str]]:
+def list_metrics(registry: CollectorRegistry) -> Iterator[tuple[str, str, str]]:
     """Yield (name, type, labels) of each metric."""
     collectors: list[Any] = list(registry._collector_to_names)
     for collector in collectors:
@@ -187,7 +187,7 @@ def exposed(registry: CollectorRegistry) -> Iterator[tuple[str, str, str]]:
 
 
 def _table(registry: CollectorRegistry, texts: dict[str, tuple[str, str]]) -> str:
-    found = {name: (kind, labels) for name, kind, labels in exposed(registry)}
+    found = {name: (kind, labels) for name, kind, labels in list_metrics(registry)}
     compare("metrics.md", texts, found)
     columns = ("Metric", "Type", "Labels", "Meaning", "When to worry")
     return table(columns, ((code(name), *found[name], *text) for name, text in texts.items()))

@@ -391,7 +391,7 @@ The keys are not an interface: their names and contents may change with a new ve
 
 def page() -> str:
     families = [family for group in GROUPS.values() for family in group]
-    compare("redis-keys.md", {_fixed(family.name) for family in families}, found())
+    compare("redis-keys.md", {_constant_part(family.name) for family in families}, find_keys())
     columns = ("Key", "Type", "Holds", "Written by", "Lives")
     return document(
         "Redis keys",
@@ -403,12 +403,12 @@ def page() -> str:
     )
 
 
-def _fixed(name: str) -> str:
+def _constant_part(name: str) -> str:
     """Return the constant part of a name: up to the first word in capitals, after QUEUE."""
     return re.split(r"(?<!^)[A-Z…]|(?<=^celery:)", name.replace("QUEUE:", "*:"))[0]
 
 
-def found() -> set[str]:
+def find_keys() -> set[str]:
     """Return the constant beginnings of all keys that the code forms; `*:` stands for the prefix of a queue."""
     texts = (path.read_text() for folder in SOURCES for path in (PROJECT / folder).glob("**/*.py"))
     # A module's own PREFIX is not a prefix of keys.
@@ -423,15 +423,15 @@ def _of_script(text: str) -> Iterator[str]:
     yield from WHOLE_IN_LUA.findall(text)
 
 
-def _of_node(node: ast.AST) -> Iterator[str]:
+def _keys_of_node(node: ast.AST) -> Iterator[str]:
     match node:
         case ast.JoinedStr([ast.FormattedValue(prefix), ast.Constant(str(key)), *_]):
-            yield from _named(prefix, key)
+            yield from _keys_with_prefix(prefix, key)
         case ast.BinOp(left=prefix, op=ast.Add(), right=ast.Constant(str(key))):
             yield from _named(prefix, key)
 
 
-def _named(prefix: ast.expr, key: str) -> Iterator[str]:
+def _keys_with_prefix(prefix: ast.expr, key: str) -> Iterator[str]:
     match prefix:
         case ast.Name(id=name) if name in PREFIXES:
             yield key

@@ -178,7 +178,7 @@ and 300 ms; `beep:2` is two such tones, 200 ms apart.
 
 def children(parent: str) -> list[str]:
     """Return the names of the elements that the parser accepts inside this one."""
-    return [name for name in TYPES if not _parsed(_shortest(parent, _shortest(name))).warnings]
+    return [name for name in TYPES if not _parse(_shortest(parent, _shortest(name))).warnings]
 
 
 def in_sound_documents() -> list[str]:
@@ -193,7 +193,7 @@ def _response(inside: str) -> bytes:
     return f"<Response>\n  {inside}\n</Response>".encode()
 
 
-def _parsed(inside: str) -> parser.Document:
+def _parse(inside: str) -> parser.Document:
     return parser.parse(_response(inside))
 
 
@@ -214,7 +214,7 @@ def _attributes(name: str) -> str:
 
 
 def _example(name: str) -> str:
-    found = _parsed(EXAMPLES[name])
+    found = _parse(EXAMPLES[name])
     if found.warnings:
         raise IncompleteTable(f"xml.md: the example of {name} has warnings: {'; '.join(found.warnings)}")
     return f"```xml\n{_response(EXAMPLES[name]).decode()}\n```"
