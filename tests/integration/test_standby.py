@@ -158,7 +158,7 @@ async def test_a_rival_takes_no_call_away_and_says_what_to_do(own: Stage, how: s
         assert told.state == "failure" and f"pid {first.pid} already serves this Asterisk" in told.text
         no_gap = await talking(own, (ann, bob))
         no_gap(since)
-        assert "asterisk disconnected" not in first.read_log() and "asterisk connected" not in rival.process.logged()
+        assert "asterisk disconnected" not in first.read_log() and "asterisk connected" not in rival.process.read_log()
         await over(own, (ann, bob), 2)
         # Once the first is gone for good, the rival can serve.
         await own.system.kill("serve")
