@@ -31,7 +31,7 @@ RESERVED_THREADS = 4
 """Threads in addition to those that deliver callbacks, so that a flood of callbacks does not delay recordings."""
 
 try:
-    broker = redis_url.parse(settings().broker).shown()  # the transport adds the password
+    broker = redis_url.parse(settings().broker).without_secrets()  # the transport adds the password
 except SettingsError as error:
     # Celery imports this module; without the exit it would print a traceback.
     sys.exit(f"ari-conf: {error}")

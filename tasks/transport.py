@@ -19,7 +19,13 @@ from kombu.exceptions import KombuError
 from kombu.transport import redis as untyped
 
 from ari_conf.common import redis_url
-from ari_conf.common.redis_client import PASSES, code_of, fitting, in_threads, why
+from ari_conf.common.redis_client import (
+    TEMPORARY_ERRORS,
+    blocking_connection,
+    code_of,
+    explain_error,
+    supported_options,
+)
 from ari_conf.common.redis_url import RedisUrl
 from ari_conf.settings import settings
 
@@ -34,9 +40,11 @@ CONNECTED_WITH = (
 
 class Channel(redis.Channel):  # type: ignore[misc]
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        kind, given = in_threads(_address(self.connection.client))
+        kind, given = blocking_connection(_address(self.connection.client))
         options = {name: getattr(self, name) for name in CONNECTED_WITH}
-        return fitting(kind, given | options) | {"connection_class": self._connection_class(kind, asynchronous)}
+        return supported_options(kind, given | options) | {
+            "connection_class": self._connection_class(kind, asynchronous)
+        }
 
     def _connection_class(self, kind: Any, asynchronous: bool) -> Any:
         channel = self
@@ -46,10 +54,10 @@ class Channel(redis.Channel):  # type: ignore[misc]
                 try:
                     return super().read_response(*given, **named)
                 except redis_py.ResponseError as error:
-                    if code_of(error) not in PASSES:
+                    if code_of(error) not in TEMPORARY_ERRORS:
                         raise
                     self.disconnect()
-                    raise redis_py.ConnectionError(why(error)) from error
+                    raise redis_py.ConnectionError(explain_error(error)) from error
 
             def disconnect(self, *given: Any, **named: Any) -> None:
                 super().disconnect(*given, **named)
@@ -87,7 +95,7 @@ class Transport(redis.Transport):  # type: ignore[misc]
     """The connection keeps the URL as it is."""
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
-        return _address(self.client).shown()
+        return _address(self.client).without_secrets()
 
     def _deliver(self, message: Any, queue: str) -> None:
         if _is_message(message):
@@ -101,7 +109,7 @@ def _address(connection: Any) -> RedisUrl:
 
     Celery knows the configured one without its password, so that no command shows that."""
     configured = redis_url.parse(settings().broker)
-    return configured if connection.hostname == configured.shown() else redis_url.parse(connection.hostname)
+    return configured if connection.hostname == configured.without_secrets() else redis_url.parse(connection.hostname)
 
 
 def _is_message(message: Any) -> bool:

@@ -11,7 +11,7 @@ import redis
 from botocore.exceptions import NoCredentialsError  # type: ignore[import-untyped]
 
 from ari_conf.common import lua, process_identity, redis_url
-from ari_conf.common.redis_client import connect_in_threads, what_to_do, why
+from ari_conf.common.redis_client import connect_in_threads, explain_error, explain_to_user
 from ari_conf.common.redis_keys import CELERYS_PREFIX, PREFIX
 from ari_conf.doctor import asterisk
 from ari_conf.doctor.check import DEADLINE, CheckFailed, Doubtful

@@ -50,8 +50,8 @@ def _totals_and_age(settings: Settings, queue: str) -> tuple[outbox.QueueTotals,
         totals = outbox.counted(client, queue)
         seconds, micros = client.time()
         now_ms = seconds * 1000 + micros // 1000
-        made = [
-            _made(head.first_entry, now_ms)
+        created_ms = [
+            _created_ms(head.first_entry, now_ms)
             for head in outbox.partition_heads(client, queue)
             if head.place.state == "ready"
         ]

@@ -235,10 +235,7 @@ class LocalSystem:
             "redis": self._start_redis,
             "s3": self._start_s3,
             "asterisk": self._start_asterisk,
-            "worker": partial(self._start_ours, "worker", [*python, "tasks"], r"ready\."),
-            "serve": partial(
-                self._start_ours, "serve", [*python, "ari_conf", "serve"], "asterisk connected" if has_asterisk else ""
-            ),
+            "worker": partial(self._start_own_process, "worker", [*python, "tasks"], r"ready\."),
             "serve": partial(
                 self._start_own_process,
                 "serve",

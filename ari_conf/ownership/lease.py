@@ -211,11 +211,11 @@ class OwnershipLease:
         except (RedisError, OSError) as error:
             # An owner may well exist although no standby can see it.
             observation.looked_at = float("-inf")
-            if self._outage.due():
+            if self._outage.should_log():
                 reason = str(error) or type(error).__name__
                 log.error("redis unavailable at startup", reason=reason, waiting_for="lease")
             return False
-        self._outage.well()
+        self._outage.reset()
         if taken is None:
             return False
         self.fencing_token, self.realm = f"{taken.number}.{word}", taken.realm

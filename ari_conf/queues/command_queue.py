@@ -163,9 +163,9 @@ class CommandConsumer:
         while True:
             try:
                 await self._read()
-                outage.well()
+                outage.reset()
             except (RedisError, OSError) as error:
-                if outage.due():
+                if outage.should_log():
                     log.warning("command read failed", reason=str(error) or type(error).__name__)
                 await asyncio.sleep(RETRY_DELAY_S)
 
@@ -275,13 +275,13 @@ class CommandClient:
             try:
                 await pubsub.subscribe(replies_key(self._name))
                 self._subscribed.set()
-                outage.well()
+                outage.reset()
                 while True:
                     message = await pubsub.get_message(timeout=BLOCK_MS / 1000)
                     if message is not None:
                         self._on_reply(message["data"])
             except (RedisError, OSError) as error:
-                if outage.due():
+                if outage.should_log():
                     log.warning("reply read failed", reason=str(error) or type(error).__name__)
                 await asyncio.sleep(RETRY_DELAY_S)
             finally:

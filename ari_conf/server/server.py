@@ -81,7 +81,7 @@ class ConferenceServer:
             settings.problems_kept,
             fencing_token=lambda: self._lease.fencing_token,
             names_kept_s=settings.names_kept_minutes * 60,
-            on_dropped=lambda number: self._metrics.dropped(number),
+            on_dropped=lambda number: self._metrics.count_dropped(number),
         )
         self._fetcher = Fetcher(settings.allowed_networks)
         self._sounds = SoundPreparer(settings, self._fetcher)

@@ -32,7 +32,7 @@ import structlog
 from redis import RedisError
 
 from ari_conf.common import lua, redis_client
-from ari_conf.common.redis_client import is_refused, why
+from ari_conf.common.redis_client import explain_error, is_refused
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.core.effects import ClaimName, ReleaseName
 from ari_conf.errors import LeaseLost, StoreRefused, StoreUnavailable

@@ -414,10 +414,10 @@ def test_several_asterisks_share_a_redis(stores, pretended):
 
 def test_the_transcription_engine_is_named(monkeypatch, tmp_path):
     assert "faster-whisper tiny.en" in found(settings_of(), "transcription").text
-    assert "could not be loaded" in told(settings_of(transcription_model=str(tmp_path)), "transcription")
+    assert "could not be loaded" in problem_text(settings_of(transcription_model=str(tmp_path)), "transcription")
     monkeypatch.setattr(engines, "MODEL_SHA256", "0" * 64)
     engines._local.cache_clear()
-    assert "reinstall it" in told(settings_of(), "transcription")
+    assert "reinstall it" in problem_text(settings_of(), "transcription")
 
 
 def test_a_transcription_server_is_checked():

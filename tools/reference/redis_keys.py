@@ -413,7 +413,7 @@ def find_keys() -> set[str]:
     texts = (path.read_text() for folder in SOURCES for path in (PROJECT / folder).glob("**/*.py"))
     # A module's own PREFIX is not a prefix of keys.
     trees = (ast.parse(text) for text in texts if "PREFIX =" not in text or "CELERYS_PREFIX =" in text)
-    in_python = {key.rstrip("*") for tree in trees for node in ast.walk(tree) for key in _of_node(node)}
+    in_python = {key.rstrip("*") for tree in trees for node in ast.walk(tree) for key in _keys_of_node(node)}
     scripts = (path.read_text() for folder in SOURCES for path in (PROJECT / folder).glob("**/*.lua"))
     return in_python | {key.rstrip("*") for script in scripts for key in _of_script(script)}
 
@@ -428,7 +428,7 @@ def _keys_of_node(node: ast.AST) -> Iterator[str]:
         case ast.JoinedStr([ast.FormattedValue(prefix), ast.Constant(str(key)), *_]):
             yield from _keys_with_prefix(prefix, key)
         case ast.BinOp(left=prefix, op=ast.Add(), right=ast.Constant(str(key))):
-            yield from _named(prefix, key)
+            yield from _keys_with_prefix(prefix, key)
 
 
 def _keys_with_prefix(prefix: ast.expr, key: str) -> Iterator[str]:
