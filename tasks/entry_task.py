@@ -60,7 +60,7 @@ class EntryDescription:
 
 
 class AttemptContext(Protocol):
-    """What an attempt may use of the worker's consumer of its queue."""
+    """Consumer of the task's queue, as far as an attempt may use it."""
 
     id: str
     redis: Redis

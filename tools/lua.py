@@ -19,6 +19,7 @@ The parser also accepts what is new since Lua 5.1. Redis, which has Lua 5.1, com
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -236,4 +237,6 @@ def main(paths: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="*", metavar="FILE")
+    sys.exit(main(parser.parse_args().paths))
