@@ -10,12 +10,14 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
 from typer.main import get_command
 
 from ari_conf.asterisk_config import template_settings
 from ari_conf.cli.main import app
 from ari_conf.documents import parser
+from ari_conf.recordings import sidecar
 from ari_conf.settings import Settings
 from tools.links import PROJECT
 from tools.reference.cli import commands
@@ -99,3 +101,20 @@ def test_examples_are_valid(page: str) -> None:
             ast.parse(text)
         elif language == "json" and "…" not in text:
             json.loads(text)
+
+
+def test_the_page_of_the_sidecar_names_the_fields_of_its_schema():
+    def fields(schema: object) -> Iterator[str]:
+        if isinstance(schema, dict):
+            yield from schema.get("properties", {})
+        for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+            yield from fields(part)
+
+    known = set(fields(sidecar.schema()))
+    page = (PROJECT / "docs/reference/recording-sidecar.md").read_text()
+    described, example = page.split("## Example")
+    assert known <= {word for span in re.findall(r"`([^`]+)`", described) for word in re.findall(r"\w+", span)}
+    tables = re.findall(r"^\| Field \|.*\n\|[-|]+\n((?:\|.*\n)+)", described, re.MULTILINE)
+    cells = [row.split("|")[1] for table in tables for row in table.splitlines()]
+    assert {word for cell in cells for word in re.findall(r"\w+", cell)} <= known
+    jsonschema_rs.validate(sidecar.schema(), json.loads(re.findall(r"```json\n(.*?)```", example, re.DOTALL)[0]))
