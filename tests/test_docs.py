@@ -118,3 +118,34 @@ def test_the_page_of_the_sidecar_names_the_fields_of_its_schema():
     cells = [row.split("|")[1] for table in tables for row in table.splitlines()]
     assert {word for cell in cells for word in re.findall(r"\w+", cell)} <= known
     jsonschema_rs.validate(sidecar.schema(), json.loads(re.findall(r"```json\n(.*?)```", example, re.DOTALL)[0]))
+
+
+def members(source: str) -> Iterator[str]:
+    """Yield `Class.member` for the methods and attributes of each class."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef):
+            for inner in ast.walk(node):
+                match inner:
+                    case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.Name(id=name):
+                        yield f"{node.name}.{name}"
+                    case ast.Attribute(value=ast.Name(id="self"), attr=name):
+                        yield f"{node.name}.{name}"
+
+
+def test_functions_and_methods_that_the_architecture_pages_name_exist():
+    """Readers follow these pages function by function."""
+    folders = ("ari_conf", "tasks", "tests", "asterisk")
+    sources = [path for path in FILES if path.suffix in (".py", ".lua", ".js", ".conf") and path.parts[0] in folders]
+    known = {word for path in sources for word in re.findall(r"\w+", (PROJECT / path).read_text())}
+    for path in sources:
+        if path.suffix == ".py" and path.parts[0] in ("ari_conf", "tasks"):
+            known |= set(members((PROJECT / path).read_text()))
+    named = {
+        (page, found[1])
+        for page in PAGES
+        if page.startswith("docs/architecture/")
+        for text in code(page)
+        if (found := re.fullmatch(r"(_?[a-z]+(?:_[a-z]+)+|_[a-z]+|[A-Z][a-z]\w+\.\w+)(?:\(.*\))?", text))
+    }
+    assert len(named) > 100
+    assert not sorted((page, name) for page, name in named if name not in known)
