@@ -30,9 +30,9 @@ import redis.asyncio
 import structlog
 from redis import RedisError
 
-from ari_conf.common import lua, process_identity
+from ari_conf.common import lua, process_identity, state_version
 from ari_conf.common.log_throttle import LogThrottle
-from ari_conf.common.redis_keys import PREFIX
+from ari_conf.common.redis_keys import PREFIX, STATE_VERSION_KEY
 
 log = structlog.get_logger()
 
@@ -194,13 +194,14 @@ class OwnershipLease:
     # Standby.
 
     async def acquire(self) -> None:
-        """Wait until this process is the owner."""
+        """Wait until this process is the owner. Raises StateVersionRefused, also for an upgrade while it waits."""
         observation = LeaseObservation()
         while not await self._try_to_acquire(observation):
             await self._sleep(POLL_INTERVAL_S)
 
     async def _try_to_acquire(self, observation: LeaseObservation) -> bool:
         try:
+            await state_version.check_async(self._redis)
             seen = await self._look()
             self.realm = seen.realm
             if not observation.may_take(seen.fencing_token, seen.heartbeat, seen.owner_identity, self._clock()):
@@ -233,9 +234,9 @@ class OwnershipLease:
         return SeenLease(*(part.decode(errors="replace") for part in cast("list[bytes]", answer)))
 
     async def _take(self, seen: SeenLease, word: str) -> TakenLease | None:
-        """Take the lease, unless it has changed since it was seen."""
-        arguments = (seen.fencing_token, seen.heartbeat, word, self._identity)
-        answer = await self._eval(_TAKE, 2, *self._keys[:2], *arguments)
+        """Take the lease, unless it or the state's version has changed since it was seen."""
+        arguments = (seen.fencing_token, seen.heartbeat, word, self._identity, state_version.VERSION)
+        answer = await self._eval(_TAKE, 3, *self._keys[:2], STATE_VERSION_KEY, *arguments)
         return None if answer is None else TakenLease(int(answer[0]), answer[1].decode())
 
     def _become_standby(self, seen: SeenLease) -> None:
@@ -272,8 +273,9 @@ class OwnershipLease:
         try:
             async with asyncio.timeout(REDIS_TIMEOUT_S):
                 result, found = await self._eval(
-                    _RENEW, 3, *self._keys[:2], written_key(self._name), self.fencing_token, self._lease_number,
-                    self._confirmed_heartbeat, self._heartbeat, self._identity, int(was_held), self.realm,
+                    _RENEW, 4, *self._keys[:2], written_key(self._name), STATE_VERSION_KEY,
+                    self.fencing_token, self._lease_number, self._confirmed_heartbeat, self._heartbeat,
+                    self._identity, int(was_held), self.realm, state_version.VERSION,
                 )  # fmt: skip
         except (RedisError, OSError):  # TimeoutError is an OSError
             # No process can take the lease while Redis is unreachable; `began` shows that this one was not suspended.

@@ -19,8 +19,9 @@ import redis
 from pytest_httpserver import HTTPServer
 
 from ari_conf import doctor
-from ari_conf.common import process_identity
+from ari_conf.common import process_identity, state_version
 from ari_conf.common.redis_client import connect_in_threads
+from ari_conf.common.redis_keys import STATE_VERSION_KEY
 from ari_conf.core.effects import PostCallback, ReportProblem
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.doctor import asterisk
@@ -350,6 +351,22 @@ def test_a_configured_name_replaces_the_entity_id(stores):
     assert f"pid {os.getpid()} owns the calls of pbx7; no server stands by" in said
 
 
+def test_the_version_of_the_stored_state(stores):
+    client = redis.Redis.from_url(stores.redis_url.get_secret_value())
+    before = client.get(STATE_VERSION_KEY)
+    try:
+        client.delete(STATE_VERSION_KEY)
+        assert found(stores, "stored state").text == "no process has written state yet"
+        assert client.get(STATE_VERSION_KEY) is None, "the doctor writes no version"
+        client.set(STATE_VERSION_KEY, state_version.VERSION)
+        assert found(stores, "stored state").text == f"version {state_version.VERSION}"
+        client.set(STATE_VERSION_KEY, state_version.VERSION + 1)
+        said = found(stores, "stored state")
+        assert said.state == "failure" and "upgrade this process" in said.text
+    finally:
+        client.set(STATE_VERSION_KEY, before) if before else client.delete(STATE_VERSION_KEY)
+
+
 def test_an_owner_without_a_recent_heartbeat_fails(stores):
     settings = stores.model_copy(update={"asterisk_name": "pbx8"})
     asyncio.run(_owned(settings.redis_url.get_secret_value(), "pbx8"))
@@ -547,7 +564,8 @@ def test_a_sounds_folder_that_asterisk_can_not_enter(pretended, httpserver, tmp_
 
 def test_checks_that_need_redis_report_its_outage(pretended):
     settings = pretended()
-    for part in ("Redis", "owner", "broker", "accounts", "dialplan", "callback workers", "storing workers"):
+    backends = ("Redis", "stored state", "owner", "broker")
+    for part in (*backends, "accounts", "dialplan", "callback workers", "storing workers"):
         assert "does not respond" in problem_text(settings, part), part
     assert found(settings_of(s3_endpoint=f"http://{NOTHING_THERE}"), "clock").state == "warning"
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from ari_conf.common import process_identity
+from ari_conf.common import process_identity, state_version
+from ari_conf.common.redis_keys import STATE_VERSION_KEY
 from ari_conf.core.effects import ClaimName
-from ari_conf.errors import LeaseLost, StoreUnavailable
+from ari_conf.errors import LeaseLost, StateVersionRefused, StoreUnavailable
 from ari_conf.ownership import lease
 from ari_conf.ownership.lease import ACT_WITHIN_S, LEASE_S, POLL_INTERVAL_S, LeaseObservation, OwnershipLease
 from ari_conf.store import state_store
@@ -293,6 +294,53 @@ async def test_redis_comes_back_empty_and_the_owner_is_it_again_and_writes_all(
     await time.passes(60)
     assert one.is_held and two.state == "standby" and forgotten == [True]
     await kept.close()
+
+
+async def test_a_standby_ends_when_the_state_was_upgraded(make: Made, time: Time, redis_server: RedisServer):
+    one, two = make("one"), make("two")
+    await owner_of(time, one)
+    await one.release()
+    time.run(make("three").acquire())
+    await time.passes(1)
+    standing_by = time.run(two.acquire())
+    await time.passes(1)
+    assert two.state == "standby"
+    redis_server.client.set(STATE_VERSION_KEY, state_version.VERSION + 1)
+    await time.passes(2 * POLL_INTERVAL_S)
+    assert standing_by.done()
+    with pytest.raises(StateVersionRefused, match="upgrade this process"):
+        standing_by.result()
+
+
+async def test_an_upgrade_between_looking_and_taking_prevents_the_takeover(
+    make: Made, time: Time, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+):
+    one, two = make("one"), make("two")
+    await owner_of(time, one)
+    await one.release()
+    look = two._look
+
+    async def upgraded_meanwhile() -> lease.SeenLease:
+        seen = await look()
+        redis_server.client.set(STATE_VERSION_KEY, state_version.VERSION + 1)
+        return seen
+
+    monkeypatch.setattr(two, "_look", upgraded_meanwhile)
+    taking = time.run(two.acquire())
+    await time.passes(2 * POLL_INTERVAL_S)
+    assert isinstance(taking.exception(), StateVersionRefused)
+    assert redis_server.client.get(lease.owner_key("pbx")) == b"", "it has not taken the lease"
+
+
+async def test_redis_comes_back_empty_and_gets_the_version_of_the_owner_again(
+    make: Made, time: Time, redis_server: RedisServer
+):
+    one = make("one")
+    await owner_of(time, one)
+    time.run(one.renew_until_lost())
+    redis_server.client.flushall()
+    await time.passes(lease.RENEW_S + 0.01)
+    assert state_version.read(redis_server.client) == state_version.VERSION
 
 
 async def test_redis_comes_back_as_it_was_before_this_owner(make: Made, time: Time, redis_server: RedisServer):

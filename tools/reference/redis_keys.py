@@ -34,6 +34,13 @@ class Family(NamedTuple):
 
 STATE = (
     Family(
+        "state-version",
+        "string",
+        "[version of all that is stored](../operations/upgrades-backups.md#version-of-the-stored-state)",
+        "the first process; the server, if it is missing",
+        "no expiry",
+    ),
+    Family(
         "accounts",
         "hash",
         "auth ID → account record (JSON), with its tokens",
