@@ -105,7 +105,7 @@ def _check_no_rival(settings: Settings, name: str, status: lease.LeaseStatus) ->
         if status.owner and status.token and asterisk.is_reachable(settings):
             raise Doubtful(asterisk_identity.other_asterisk(status.owner, name))
         return
-    if mark.token == status.token or process_identity.is_dead(mark.holder) or mark.realm == status.realm:
+    if mark.fencing_token == status.token or process_identity.is_dead(mark.identity) or mark.realm == status.realm:
         return
     raise CheckFailed(owner_mark.describe_rival(mark, name))
 

@@ -3,8 +3,8 @@
 | key | is |
 |---|---|
 | ari_conf:owner:ASTERISK | the owner's fencing token, "" if released. Processes with another token write nothing |
-| ari_conf:lease:ASTERISK | hash: `number` of the lease, `beat` (heartbeat), `at` (Redis' clock), `holder`, `realm` |
-| ari_conf:written:ASTERISK | the id of the last batch of steps that the owner has written: see `store.state_store` |
+| ari_conf:lease:ASTERISK | hash: `number` of the lease, `heartbeat`, `renewed_ms` (Redis' clock), `identity`, `realm` |
+| ari_conf:last-batch:ASTERISK | the id of the last batch of steps that the owner has written: see `store.state_store` |
 | ari_conf:standby:ASTERISK | hash: standby -> ms (Redis' clock) of its last look |
 
 Clocks are never compared between machines. A standby takes over when it has seen the same heartbeat for LEASE_S while
@@ -75,8 +75,8 @@ def boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def written_key(asterisk_name: str) -> str:
-    return f"{PREFIX}written:{asterisk_name}"
+def last_batch_key(asterisk_name: str) -> str:
+    return f"{PREFIX}last-batch:{asterisk_name}"
 
 
 def _is_older(found: str, confirmed: str) -> bool:
@@ -273,7 +273,7 @@ class OwnershipLease:
         try:
             async with asyncio.timeout(REDIS_TIMEOUT_S):
                 result, found = await self._eval(
-                    _RENEW, 4, *self._keys[:2], written_key(self._name), STATE_VERSION_KEY,
+                    _RENEW, 4, *self._keys[:2], last_batch_key(self._name), STATE_VERSION_KEY,
                     self.fencing_token, self._lease_number, self._confirmed_heartbeat, self._heartbeat,
                     self._identity, int(was_held), self.realm, state_version.VERSION,
                 )  # fmt: skip
@@ -328,11 +328,11 @@ def read_status(client: redis.Redis, asterisk_name: str) -> LeaseStatus:
     seconds, micros = client.time()
     now = seconds * 1000 + micros // 1000
     seen_at_by_standby = cast("dict[bytes, bytes]", client.hgetall(standby_key(asterisk_name)))
-    owner = process_identity.describe(lease.get(b"holder", b"").decode()) if token else ""
+    owner = process_identity.describe(lease.get(b"identity", b"").decode()) if token else ""
     standbys = [name.decode() for name, at in seen_at_by_standby.items() if now - int(at) < LEASE_S * 1000]
     return LeaseStatus(
         owner,
-        now - int(lease.get(b"at", b"0")),
+        now - int(lease.get(b"renewed_ms", b"0")),
         sorted(name for name in standbys if name != owner),
         (token or b"").decode(),
         lease.get(b"realm", b"").decode(),

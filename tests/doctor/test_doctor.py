@@ -260,11 +260,11 @@ def test_transcriptions_given_up_for_want_of_an_engine_fail(stores, monkeypatch)
     for recording_id, error in (("r1", transcribers.MISSING), ("r2", "Recording duration too short")):
         job = jobs.TranscriptionJob(recording_id=recording_id, auth_id="acme", at_ms=1, error=error)
         entry = {"entry": msgspec.json.encode(job)}
-        client.xadd(f"ari_conf:{jobs.TRANSCRIPTION_QUEUE}:dead:acme", entry)
+        client.xadd(f"ari_conf:{jobs.TRANSCRIPTION_QUEUE}:dead-letters:acme", entry)
     said = problem_text(stores, "transcription")
     assert "no worker has a transcription engine, and 1 recording could not be transcribed: " in said
     assert "-m pip install" in said and "`ari-conf recordings retry`" in said
-    client.delete(transcribers.KEY, f"ari_conf:{jobs.TRANSCRIPTION_QUEUE}:dead:acme")
+    client.delete(transcribers.KEY, f"ari_conf:{jobs.TRANSCRIPTION_QUEUE}:dead-letters:acme")
     accounts.remove(client, "acme")
     client.close()
 
@@ -332,13 +332,13 @@ def test_the_owner_and_its_standbys_are_named(stores, pretended, httpserver):
     client.close()
 
     def marked(**fields: str) -> doctor.Finding:
-        kept = {"token": token, "realm": realm, "name": name, "holder": process_identity.current()} | fields
+        kept = {"fencing_token": token, "realm": realm, "name": name, "identity": process_identity.current()} | fields
         httpserver.clear()
         return found(pretended(redis_url=settings.redis_url.get_secret_value(), mark=json.dumps(kept)), "owner")
 
     assert f"pid {os.getpid()} owns the calls of {name}; no server stands by" in marked().text
-    assert marked(token="0.before").state == "ok", "the mark of the previous owner, which used the same Redis"
-    other = marked(token="1.other", realm="other")
+    assert marked(fencing_token="0.before").state == "ok", "the mark of the previous owner, which used the same Redis"
+    other = marked(fencing_token="1.other", realm="other")
     assert other.state == "failure"
     assert f"pid {os.getpid()} already serves this Asterisk, using another Redis" in other.text
 
@@ -371,7 +371,7 @@ def test_an_owner_without_a_recent_heartbeat_fails(stores):
     settings = stores.model_copy(update={"asterisk_name": "pbx8"})
     asyncio.run(_owned(settings.redis_url.get_secret_value(), "pbx8"))
     client = redis.Redis.from_url(settings.redis_url.get_secret_value())
-    client.hincrby(lease.lease_key("pbx8"), "at", -60_000)
+    client.hincrby(lease.lease_key("pbx8"), "renewed_ms", -60_000)
     assert "its last heartbeat was 60 s ago: start `ari-conf serve`, which takes over" in problem_text(
         settings, "owner"
     )

@@ -101,7 +101,7 @@ async def make(redis_server: RedisServer, time: Time, monkeypatch: pytest.Monkey
     def made(host: str = "one", forgotten: Callable[[], None] = lambda: None, **more: Any) -> OwnershipLease:
         """Return a lease of a process on its own machine: other machines cannot tell if the process is alive."""
         monkeypatch.setattr(
-            process_identity, "current", lambda: f'{{"host":"{host}","pid":1,"started":"1","place":"{host}"}}'
+            process_identity, "current", lambda: f'{{"host":"{host}","pid":1,"started":"1","pid_namespace":"{host}"}}'
         )
         clients.append(state_store.connect(redis_server.url))
         more = {"clock": Clock(time), "sleep": time.sleep} | more
@@ -347,7 +347,9 @@ async def test_redis_comes_back_as_it_was_before_this_owner(make: Made, time: Ti
     """Redis restarts from an old copy, and the owner in that copy no longer exists."""
     forgotten: list[bool] = []
     one = make("one", lambda: forgotten.append(True))
-    redis_server.client.hset(lease.lease_key("pbx"), mapping={"number": 4, "beat": 9, "at": 1, "holder": ""})
+    redis_server.client.hset(
+        lease.lease_key("pbx"), mapping={"number": 4, "heartbeat": 9, "renewed_ms": 1, "identity": ""}
+    )
     redis_server.client.set(lease.owner_key("pbx"), "")
     await owner_of(time, one)
     redis_server.client.hset(lease.lease_key("pbx"), "number", 4)
@@ -359,7 +361,7 @@ async def test_redis_comes_back_as_it_was_before_this_owner(make: Made, time: Ti
 
 @pytest.mark.parametrize("lives", [True, False])
 @pytest.mark.parametrize(
-    "nonsense", ["owner", "owner's bytes", "lease", "standby", "number", "beat", "at", "holder", "realm"]
+    "nonsense", ["owner", "owner's bytes", "lease", "standby", "number", "heartbeat", "renewed_ms", "identity", "realm"]
 )
 async def test_nonsense_in_the_place_of_a_record_stops_neither_the_owner_nor_who_waits(
     make: Made, time: Time, redis_server: RedisServer, nonsense: str, lives: bool
@@ -412,15 +414,15 @@ async def test_what_redis_has_lost_between_two_renewals_is_noticed(make: Made, t
     assert len(forgotten) == 1, "the loss was reported again, although nothing more was lost"
     await kept[0].write([Step(NOW, {"call:u1": b"4"})])
     await time.passes(5)
-    redis_server.client.delete(lease.written_key("pbx"))
+    redis_server.client.delete(lease.last_batch_key("pbx"))
     await time.passes(5)
     assert len(forgotten) == 2
     for number, damaged in enumerate((b"\xff", f"{kept[0].confirmed.partition('-')[0]}-²".encode())):
-        redis_server.client.set(lease.written_key("pbx"), damaged)
+        redis_server.client.set(lease.last_batch_key("pbx"), damaged)
         await time.passes(5)
         assert len(forgotten) == 3 + number, "the rewritten state is complete again"
-    redis_server.client.delete(lease.written_key("pbx"))
-    redis_server.client.rpush(lease.written_key("pbx"), "something else")
+    redis_server.client.delete(lease.last_batch_key("pbx"))
+    redis_server.client.rpush(lease.last_batch_key("pbx"), "something else")
     await time.passes(5)
     assert len(forgotten) == 5 and one.is_held
     await kept[0].close()
@@ -464,7 +466,7 @@ def test_a_pid_with_another_start_time_is_another_process():
     assert not process_identity.is_dead(mine)
     assert process_identity.describe(mine).endswith(f" pid {os.getpid()}")
     assert not process_identity.is_dead("") and not process_identity.is_dead("{}")
-    assert not process_identity.is_dead(mine.replace('"place":"', '"place":"elsewhere')), (
+    assert not process_identity.is_dead(mine.replace('"pid_namespace":"', '"pid_namespace":"elsewhere')), (
         "another machine's process cannot be judged"
     )
     started = process_identity._start_time(os.getpid())
@@ -493,11 +495,11 @@ async def test_a_name_of_an_owner_who_never_returns_may_be_taken_after_a_while(r
     one, two = StateStore(client, "one"), StateStore(client, "two", names_kept_s=600)
     await one.claim("MA1", "weekly", "c1")
     assert await two.claim("MA1", "weekly", "c2") == "one", "the time counts from the first request"
-    at = int(redis_server.client.hget(lease.lease_key("one"), "at"))
+    at = int(redis_server.client.hget(lease.lease_key("one"), "renewed_ms"))
     assert abs(at - ago(redis_server, 0)) < 60_000
-    redis_server.client.hset(lease.lease_key("one"), "at", at - 590_000)
+    redis_server.client.hset(lease.lease_key("one"), "renewed_ms", at - 590_000)
     assert await two.claim("MA1", "weekly", "c2") == "one"
-    redis_server.client.hset(lease.lease_key("one"), "at", at - 601_000)
+    redis_server.client.hset(lease.lease_key("one"), "renewed_ms", at - 601_000)
     assert await two.claim("MA1", "weekly", "c2") is None
     assert await two.names("MA1") == {"weekly": ("c2", "two")}
     await client.aclose()
@@ -510,7 +512,7 @@ async def test_a_name_of_an_owner_who_renews_is_kept(redis_server: RedisServer, 
     await kept.claim("MA1", "weekly", "c1")
     other = StateStore(state_store.connect(redis_server.url), "elsewhere", names_kept_s=600)
     for _ in range(4):
-        redis_server.client.hset(lease.lease_key("pbx"), "at", ago(redis_server, 700))
+        redis_server.client.hset(lease.lease_key("pbx"), "renewed_ms", ago(redis_server, 700))
         await time.passes(lease.RENEW_S)
         assert await other.claim("MA1", "weekly", "c2") == "pbx"
     await kept.close()

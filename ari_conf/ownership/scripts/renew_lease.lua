@@ -19,7 +19,7 @@ local version = ARGV[8]
 lease_repair.repair(owner_key, lease_key)
 local stored_token = redis.call('GET', owner_key)
 local stored_number = tonumber(redis.call('HGET', lease_key, 'number') or 0)
-local stored_heartbeat = tonumber(redis.call('HGET', lease_key, 'beat') or -1)
+local stored_heartbeat = tonumber(redis.call('HGET', lease_key, 'heartbeat') or -1)
 local is_owner, result = stored_token == fencing_token, 'renewed'
 if stored_token and not is_owner and not (stored_number < number and was_never_suspended) then return {'lost', ''} end
 if not is_owner or stored_heartbeat < confirmed_heartbeat then
@@ -28,7 +28,7 @@ if not is_owner or stored_heartbeat < confirmed_heartbeat then
 end
 -- A Redis that came back empty must not look to a newer release as if it could begin there.
 redis.call('SET', version_key, version, 'NX')
-redis.call('HSET', lease_key, 'number', number, 'beat', heartbeat, 'at', clock.now_ms(), 'holder', identity,
+redis.call('HSET', lease_key, 'number', number, 'heartbeat', heartbeat, 'renewed_ms', clock.now_ms(), 'identity', identity,
   'realm', realm)
 local is_string, batch_id = pcall(redis.call, 'GET', batch_key)
 return {result, is_string and batch_id or ''}

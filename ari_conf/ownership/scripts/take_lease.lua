@@ -14,9 +14,9 @@ local seen_token, seen_heartbeat, word, identity, version = ARGV[1], ARGV[2], AR
 if redis.call('GET', version_key) ~= version then return false end
 lease_repair.repair(owner_key, lease_key)
 if (redis.call('GET', owner_key) or '-') ~= seen_token then return false end
-if (redis.call('HGET', lease_key, 'beat') or '-') ~= seen_heartbeat then return false end
+if (redis.call('HGET', lease_key, 'heartbeat') or '-') ~= seen_heartbeat then return false end
 local number = redis.call('HINCRBY', lease_key, 'number', 1)
 redis.call('SET', owner_key, number..'.'..word)
 redis.call('HSETNX', lease_key, 'realm', word)
-redis.call('HSET', lease_key, 'beat', 0, 'at', clock.now_ms(), 'holder', identity)
+redis.call('HSET', lease_key, 'heartbeat', 0, 'renewed_ms', clock.now_ms(), 'identity', identity)
 return {number, redis.call('HGET', lease_key, 'realm')}
