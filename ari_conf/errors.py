@@ -15,6 +15,7 @@ AriConfError
 │       └── AriLate        the deadline passed; Asterisk may still execute the request
 ├── StoreUnavailable       Redis is unreachable, or temporarily unable to execute a command
 │   └── StoreRefused       Redis refuses the command permanently
+├── StateVersionRefused    the state in Redis has a version that this release can't read
 ├── CallbackTooLong        a callback is larger than allowed
 ├── LeaseLost              another process has taken over
 ├── RecordingFailed        a recording can't be stored now
@@ -105,6 +106,10 @@ class StoreUnavailable(AriConfError):
 
 
 class StoreRefused(StoreUnavailable):
+    pass
+
+
+class StateVersionRefused(AriConfError):
     pass
 
 

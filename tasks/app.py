@@ -14,10 +14,10 @@ import structlog
 from celery import Celery, signals  # type: ignore[import-untyped]
 
 from ari_conf import process_priority
-from ari_conf.common import redis_url
+from ari_conf.common import redis_url, state_version
 from ari_conf.common.redis_keys import CELERYS_PREFIX
 from ari_conf.common.version import VERSION
-from ari_conf.errors import SettingsError
+from ari_conf.errors import SettingsError, StateVersionRefused
 from ari_conf.observability import log_setup
 from ari_conf.settings import settings
 from tasks.worker import QueueConsumers
@@ -64,6 +64,14 @@ app.steps["worker"].add(QueueConsumers)
 def _lower_priority(**_: Any) -> None:
     """Lower the worker's priority: live audio comes before callbacks and transcription (see `worker_nice`)."""
     process_priority.lower_priority(settings().worker_nice)
+
+
+@signals.worker_init.connect  # type: ignore[untyped-decorator]
+def _check_state_version(**_: Any) -> None:
+    try:
+        state_version.check_at_start(settings().redis_url.get_secret_value())
+    except StateVersionRefused as refused:
+        sys.exit(f"ari-conf: {refused}")
 
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]

@@ -38,9 +38,9 @@ class CallbackTask(EntryTask):
         return outbox.decode(entry)
 
     def describe(self, job: CallbackEntry) -> EntryDescription:
-        first = structs.replace(job, tries=(), reason=None) if job.tries else job
+        first = structs.replace(job, attempts=(), reason=None) if job.attempts else job
         arguments = {"account": job.auth_id, "url": without_query(parsed(job.url)[0])}
-        return EntryDescription(outbox.encode(first), arguments, len(job.tries))
+        return EntryDescription(outbox.encode(first), arguments, len(job.attempts))
 
     def attempt(self, worker: AttemptContext, claimed: ClaimedEntry, job: CallbackEntry) -> Disposition:
         return deliver_once(worker, claimed, job)
@@ -58,7 +58,7 @@ def deliver_once(worker: AttemptContext, claimed: ClaimedEntry, entry: CallbackE
     if claimed.given_up:
         return _dead_letter(claimed, structs.replace(entry, reason=GIVEN_UP), GIVEN_UP)
     bare, policy, warnings = parsed(entry.url)
-    if not entry.tries:
+    if not entry.attempts:
         for warning in warnings:
             log.warning("invalid retry fragment", auth_id=entry.auth_id, url=without_query(bare), warning=warning)
     outcome = attempt(
@@ -73,17 +73,17 @@ def deliver_once(worker: AttemptContext, claimed: ClaimedEntry, entry: CallbackE
     )
     tried = outbox.Attempt(outcome.at_ms, outcome.ms, outcome.status, "" if outcome.ok else outcome.reason)
     if outcome.ok:
-        whole = outbox.encode(structs.replace(entry, tries=(*entry.tries, tried)))
+        whole = outbox.encode(structs.replace(entry, attempts=(*entry.attempts, tried)))
         return partitioned_queue.ack(
             claimed, whole, settings().callbacks_kept, callback_history.DELIVERED_TTL_MS, wasted=_wasted(outcome)
         )
-    tries = [*(AttemptOutcome(t.at_ms, t.ms, t.status) for t in entry.tries), outcome]
+    tries = [*(AttemptOutcome(t.at_ms, t.ms, t.status) for t in entry.attempts), outcome]
     delay_ms = next_delay_ms(policy, tries, entry.elapsed_ms + outcome.ms, random.random())
     if delay_ms is None:
-        tried_last = structs.replace(entry, tries=(*entry.tries, tried))
+        tried_last = structs.replace(entry, attempts=(*entry.attempts, tried))
         return _dead_letter(claimed, tried_last, outcome.description, wasted=_wasted(outcome))
     tried = structs.replace(tried, delay_ms=delay_ms)
-    again = outbox.encode(structs.replace(entry, tries=(*entry.tries, tried)))
+    again = outbox.encode(structs.replace(entry, attempts=(*entry.attempts, tried)))
     return partitioned_queue.retry(claimed, again, delay_ms, outcome.description, wasted=_wasted(outcome))
 
 
@@ -103,7 +103,7 @@ def _dead_letter(
     claimed: ClaimedEntry, entry: CallbackEntry, why: str, *, is_problem: bool = True, wasted: int = 0
 ) -> Disposition:
     """Return a dead-letter disposition. `is_problem`: list it among the account's problems, since users look there."""
-    count, url = len(entry.tries), without_query(entry.url)
+    count, url = len(entry.attempts), without_query(entry.url)
     log.warning("callback dead-lettered", auth_id=entry.auth_id, url=url, attempts=count, reason=why)
     problem = None
     if is_problem:

@@ -56,7 +56,7 @@ class RecordingTask(EntryTask):
 
     def describe(self, job: StoreJob) -> EntryDescription:
         arguments = {"account": job.auth_id, "recording": job.recording_id, "conference": job.conference_id}
-        return EntryDescription(job.recording_id.encode(), arguments, job.tries)
+        return EntryDescription(job.recording_id.encode(), arguments, job.attempts)
 
     def attempt(self, worker: AttemptContext, claimed: ClaimedEntry, job: StoreJob) -> Disposition:
         return store_once(worker, claimed, job)
@@ -73,14 +73,14 @@ def store_once(worker: AttemptContext, claimed: ClaimedEntry, job: StoreJob) -> 
             # The recording never began, which was reported at that time.
             log.warning("recording has no file", **_named(job))
             return partitioned_queue.ack(claimed)
-        return _lost(claimed, structs.replace(job, error=str(lost), tries=job.tries + 1))
+        return _lost(claimed, structs.replace(job, error=str(lost), attempts=job.attempts + 1))
     except RecordingFailed as failure:
-        tried = structs.replace(job, error=str(failure), tries=job.tries + 1)
-        delay_ms = retry_ms(tried.tries)
+        tried = structs.replace(job, error=str(failure), attempts=job.attempts + 1)
+        delay_ms = retry_ms(tried.attempts)
         log.warning(
             "recording store attempt failed",
             **_named(job),
-            attempts=tried.tries,
+            attempts=tried.attempts,
             reason=tried.error,
             retry_in_ms=delay_ms,
         )

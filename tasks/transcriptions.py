@@ -59,7 +59,7 @@ class TranscriptionTask(EntryTask):
 
     def describe(self, job: TranscriptionJob) -> EntryDescription:
         arguments = {"account": job.auth_id, "recording": job.recording_id}
-        return EntryDescription(job.recording_id.encode(), arguments, job.tries)
+        return EntryDescription(job.recording_id.encode(), arguments, job.attempts)
 
     def attempt(self, worker: AttemptContext, claimed: ClaimedEntry, job: TranscriptionJob) -> Disposition:
         return transcribe_once(worker, claimed, job)
@@ -71,7 +71,7 @@ class TranscriptionTask(EntryTask):
 def transcribe_once(worker: AttemptContext, claimed: ClaimedEntry, job: TranscriptionJob) -> Disposition:
     """Make one attempt to transcribe a recording, and return the disposition."""
     stored = jobs.get(worker.redis, job.recording_id)
-    if stored is None or (stored.transcript and not (job.again and stored.transcript == jobs.FAILED)):
+    if stored is None or (stored.transcript and not (job.is_repeated and stored.transcript == jobs.FAILED)):
         # Deleted in the meantime, or finished and only the acknowledgment was lost.
         return partitioned_queue.ack(claimed)
     try:
@@ -93,11 +93,13 @@ def _retry_or_give_up(
     worker: AttemptContext, claimed: ClaimedEntry, job: TranscriptionJob, stored: StoredRecording, failure: Exception
 ) -> Disposition:
     """Return a retry, or a dead letter after the last attempt."""
-    unusable = job.unusable + isinstance(failure, TranscriptionUnusable)
-    tried = structs.replace(job, error=str(failure), tries=job.tries + 1, unusable=unusable)
-    again = partitioned_queue.retry(claimed, json.encode(tried), retry_ms(tried.tries), tried.error)
-    log.warning("transcription attempt failed", recording_id=job.recording_id, attempts=tried.tries, reason=tried.error)
-    if unusable < MAX_UNUSABLE and tried.tries < MAX_ATTEMPTS:
+    unusable = job.unusable_answers + isinstance(failure, TranscriptionUnusable)
+    tried = structs.replace(job, error=str(failure), attempts=job.attempts + 1, unusable_answers=unusable)
+    again = partitioned_queue.retry(claimed, json.encode(tried), retry_ms(tried.attempts), tried.error)
+    log.warning(
+        "transcription attempt failed", recording_id=job.recording_id, attempts=tried.attempts, reason=tried.error
+    )
+    if unusable < MAX_UNUSABLE and tried.attempts < MAX_ATTEMPTS:
         return again
     reason = f"{failure}, {f'{unusable} times' if unusable >= MAX_UNUSABLE else 'for a day'}"
     try:
@@ -193,7 +195,10 @@ def _finish(
     raise_if_interrupted(worker)
     bucket.put_json(_beside(stored), with_transcript(document, transcript))
     callbacks = _callback(worker, job, stored, text, error)
-    if jobs.save_transcript_state(worker.redis, stored, str(transcript["state"]), callbacks, again=job.again) is None:
+    if (
+        jobs.save_transcript_state(worker.redis, stored, str(transcript["state"]), callbacks, again=job.is_repeated)
+        is None
+    ):
         bucket.delete(_beside(stored))  # the recording was deleted in the meantime
     log.info(
         "transcription finished", recording_id=job.recording_id, auth_id=job.auth_id, words=len(words), error=error

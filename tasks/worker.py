@@ -19,8 +19,9 @@ import structlog
 from celery import bootsteps, signals  # type: ignore[import-untyped]
 from redis import Redis, RedisError
 
+from ari_conf.common import state_version
 from ari_conf.common.redis_client import connect_in_threads, is_refused
-from ari_conf.errors import REPORT_HINT
+from ari_conf.errors import REPORT_HINT, StateVersionRefused
 from ari_conf.queues import dead_letters, outbox, partitioned_queue
 from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition, PartitionedQueue
 from ari_conf.recordings.transcribers import REPORT_INTERVAL_S
@@ -59,6 +60,7 @@ class QueueConsumer:
         self._claims: set[int] = set()
         """Claim numbers of the entries that threads are attempting, or are about to claim."""
         self._listener: threading.Thread | None = None
+        self._is_version_checked = False
         self._leased_at = float("-inf")
         self._failed_at = float("-inf")
         self._trimmed_at = float("-inf")
@@ -105,6 +107,15 @@ class QueueConsumer:
             self._accounts[auth_id] = (time.monotonic(), record)
         return record
 
+    def _check_state_version(self) -> None:
+        """Check the version once, when Redis is first reachable; a refusal ends the process. Raises RedisError."""
+        if not self._is_version_checked:
+            try:
+                state_version.check(self.redis)
+            except StateVersionRefused as refused:
+                supervised_threads.end_process(str(refused))
+            self._is_version_checked = True
+
     # Wake-ups.
 
     def _listen(self) -> None:
@@ -112,6 +123,7 @@ class QueueConsumer:
         issued_at, working = float("-inf"), True
         while not self.stopping.is_set():
             try:
+                self._check_state_version()
                 if time.monotonic() - issued_at >= POLL_INTERVAL_S:
                     self.queue.issue_wakeups()
                     issued_at = time.monotonic()
@@ -217,6 +229,7 @@ class QueueConsumer:
             # After an outage of Redis all leases have expired: other workers get time to renew theirs.
             reclaim = asked_at - self._failed_at > partitioned_queue.WORKER_LEASE_MS / 1000
             try:
+                self._check_state_version()
                 count = self.queue.heartbeat(self.id, self.threads, claims, last, reclaim=reclaim)
                 self._trim_dead_letters(asked_at)
                 if asked_at - self._reported_at >= REPORT_INTERVAL_S:

@@ -30,7 +30,7 @@ FILES |= {folder for name in FILES for folder in name.parents}
 PAGES = sorted(str(name) for name in FILES if name.suffix == ".md" and "static" not in name.parts)
 COMMANDS = dict(commands(get_command(app)))
 OF_TESTS = {"ARI_CONF_ASTERISK", "ARI_CONF_DEBIAN_MIRROR", "ARI_CONF_SIMULATION"}
-OF_ASTERISK = {"ARI_CONF_OWNER_APP", "ARI_CONF_BEAT_APP"}
+OF_ASTERISK = {"ARI_CONF_OWNER_APP", "ARI_CONF_HEARTBEAT_APP"}
 """Global variables in Asterisk."""
 
 

@@ -65,7 +65,7 @@ def list_(auth_id: AuthId, limit: Limit = 50) -> None:
         if not found:
             _require_account(client, auth_id)
     rows = [
-        (letter.id, format_time(letter.died_ms), len(letter.entry.tries), without_login(letter.entry.url))
+        (letter.id, format_time(letter.died_ms), len(letter.entry.attempts), without_login(letter.entry.url))
         for letter in found
     ]
     print_table(("id", "given up", "attempts", "URL"), rows, f"Account {auth_id} has no dead letters.")
@@ -87,7 +87,7 @@ def show(auth_id: AuthId, id: Annotated[str, typer.Argument(metavar="ID")]) -> N
     ]
     if entry.reason:
         rows.append(("reason", entry.reason))
-    rows += [(format_time(t.at_ms), f"{t.status or t.error}, after {format_duration(t.ms)}") for t in entry.tries]
+    rows += [(format_time(t.at_ms), f"{t.status or t.error}, after {format_duration(t.ms)}") for t in entry.attempts]
     rows += [(name, "(not shown)" if "digits" in name.lower() else value) for name, value in entry.params]
     print_table(("", ""), rows, "")
 

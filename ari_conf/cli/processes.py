@@ -9,6 +9,7 @@ import sys
 
 import structlog
 
+from ari_conf.common import state_version
 from ari_conf.common.version import VERSION
 from ari_conf.doctor.misspelled import unknown
 from ari_conf.errors import REPORT_HINT, LeaseLost, TaskEnded
@@ -45,6 +46,7 @@ def web() -> None:
     from ari_conf.web.app import create
     from ari_conf.web.server import WebServer
 
+    state_version.check_at_start(settings().redis_url.get_secret_value())
     _start("web")
     server = WebServer(create(settings()), settings())
     server.run()

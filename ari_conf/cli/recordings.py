@@ -55,5 +55,5 @@ def describe_state(pending_job: PendingJob) -> str:
     if pending_job.state == "leased":
         return doing if pending_job.percent is None else f"{doing}, {pending_job.percent} %"
     wanted = "to be stored" if pending_job.kind == jobs.STORE_QUEUE else "to be transcribed"
-    tried = f"{wanted}, tried {pending_job.job.tries} times" if pending_job.job.tries else wanted
+    tried = f"{wanted}, tried {pending_job.job.attempts} times" if pending_job.job.attempts else wanted
     return f"{tried}, again in {format_duration(pending_job.due_in_ms)}" if pending_job.state == "waiting" else tried

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ari_conf.common import state_version
 from ari_conf.common.redis_client import connect_in_threads, explain_to_user
 from ari_conf.common.safe_text import visible
 from ari_conf.errors import StoreUnavailable
@@ -32,9 +33,12 @@ def say_with_head(head: str, text: str) -> None:
 
 @contextmanager
 def redis() -> Iterator[Redis]:
-    """Yield a client for Redis. Raises StoreUnavailable if Redis is unreachable or refuses a command."""
+    """Yield a client for Redis.
+
+    Raises StoreUnavailable if Redis is unreachable or refuses a command, and StateVersionRefused."""
     client = connect_in_threads(settings().redis_url.get_secret_value(), socket_timeout=5.0, socket_connect_timeout=5.0)
     try:
+        state_version.check(client)
         yield client
     except (RedisError, OSError) as error:
         raise StoreUnavailable(explain_to_user(error)) from None

@@ -17,14 +17,14 @@ class ProcessIdentity(msgspec.Struct, frozen=True):
     pid: int
     started: str
     """Start time as in /proc/PID/stat, in clock ticks since boot: a pid alone may belong to another process by now."""
-    place: str
+    pid_namespace: str
     """Boot id and pid namespace: only within the same ones does a pid mean the same process."""
 
 
 def current() -> str:
     pid = os.getpid()
     started = _start_time(pid) or ""
-    return msgspec.json.encode(ProcessIdentity(socket.gethostname(), pid, started, _place())).decode()
+    return msgspec.json.encode(ProcessIdentity(socket.gethostname(), pid, started, _pid_namespace())).decode()
 
 
 def describe(text: str) -> str:
@@ -36,7 +36,7 @@ def describe(text: str) -> str:
 def is_dead(text: str) -> bool:
     """Return True if the process is known to be dead; False also if this process can't tell."""
     found = _read(text)
-    if found is None or not found.place or found.place != _place() or not found.started:
+    if found is None or not found.pid_namespace or found.pid_namespace != _pid_namespace() or not found.started:
         return False
     return _start_time(found.pid) != found.started
 
@@ -62,7 +62,7 @@ def _read(text: str) -> ProcessIdentity | None:
         return None
 
 
-def _place() -> str:
+def _pid_namespace() -> str:
     try:
         boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {(PROC / 'self/ns/pid').readlink()}"
@@ -71,7 +71,7 @@ def _place() -> str:
 
 
 def _hash_place() -> str:
-    place = _place()
+    place = _pid_namespace()
     return hashlib.sha256(place.encode()).hexdigest()[:16] if place else ""
 
 

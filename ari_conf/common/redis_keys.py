@@ -3,3 +3,5 @@
 PREFIX = "ari_conf:"
 CELERYS_PREFIX = PREFIX + "celery:"
 """Prefix of all of Celery's keys and channels, so that a Redis ACL can name everything by PREFIX alone."""
+STATE_VERSION_KEY = PREFIX + "state-version"
+"""Key of the version of all that is in Redis: see `state_version`."""

@@ -52,6 +52,7 @@ CHECKS: dict[str, Check] = {
     "sounds folder": host.sounds_folder,
     "documents folder": host.documents_folder,
     "Redis": backends.redis_server,
+    "stored state": backends.stored_state,
     "owner": backends.owner,
     "accounts": accounts.accounts_exist,
     "dialplan": accounts.in_dialplan,

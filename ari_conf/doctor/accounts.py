@@ -15,7 +15,7 @@ from ari_conf.doctor.check import DEADLINE, CheckFailed
 from ari_conf.settings import Settings
 from ari_conf.store import accounts
 
-UNKNOWN_ACCOUNTS_KEY = PREFIX + "strangers"
+UNKNOWN_ACCOUNTS_KEY = PREFIX + "unknown-accounts"
 MAX_NAMED = 5
 """Maximum number of accounts named in one sentence."""
 MAX_READ_CHARACTERS = 1_000_000

@@ -10,12 +10,12 @@ from uuid import uuid4
 import redis
 from botocore.exceptions import NoCredentialsError  # type: ignore[import-untyped]
 
-from ari_conf.common import lua, process_identity, redis_url
+from ari_conf.common import lua, process_identity, redis_url, state_version
 from ari_conf.common.redis_client import connect_in_threads, explain_error, explain_to_user
 from ari_conf.common.redis_keys import CELERYS_PREFIX, PREFIX
 from ari_conf.doctor import asterisk
 from ari_conf.doctor.check import DEADLINE, CheckFailed, Doubtful
-from ari_conf.errors import RecordingFailed
+from ari_conf.errors import RecordingFailed, StateVersionRefused
 from ari_conf.ownership import asterisk_identity, lease, owner_mark
 from ari_conf.recordings.bucket import DENIED, FOLDER, Bucket, code_of
 from ari_conf.settings import Settings
@@ -62,6 +62,20 @@ def _check_permissions(client: redis.Redis) -> None:
             raise CheckFailed(f"{explain_error(error)} ({error})") from None
 
 
+def stored_state(settings: Settings) -> str:
+    """Check that this release reads the version of the state in Redis."""
+    client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    try:
+        found = state_version.read(client)
+    except StateVersionRefused as refused:
+        raise CheckFailed(str(refused)) from None
+    except (redis.RedisError, OSError) as error:
+        raise CheckFailed(f"could not be checked: Redis does not respond ({error})") from None
+    finally:
+        client.close()
+    return "no process has written state yet" if found is None else f"version {found}"
+
+
 def owner(settings: Settings) -> str:
     """Check which `ari-conf serve` owns this Asterisk's calls, and which standbys could take over."""
     client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
@@ -91,7 +105,7 @@ def _check_no_rival(settings: Settings, name: str, status: lease.LeaseStatus) ->
         if status.owner and status.token and asterisk.is_reachable(settings):
             raise Doubtful(asterisk_identity.other_asterisk(status.owner, name))
         return
-    if mark.token == status.token or process_identity.is_dead(mark.holder) or mark.realm == status.realm:
+    if mark.fencing_token == status.token or process_identity.is_dead(mark.identity) or mark.realm == status.realm:
         return
     raise CheckFailed(owner_mark.describe_rival(mark, name))
 

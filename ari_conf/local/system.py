@@ -28,9 +28,10 @@ from urllib.parse import urlsplit
 
 from redis import RedisError
 
+from ari_conf.common import state_version
 from ari_conf.common.redis_client import connect_in_threads
 from ari_conf.core import elements
-from ari_conf.errors import SetupFailed
+from ari_conf.errors import SetupFailed, StateVersionRefused
 from ari_conf.local import asterisk, processes, redis, s3
 from ari_conf.local.processes import Process
 from ari_conf.settings import UP_FOLDER, VALUES, Settings, from_environment, parse_listen_address
@@ -376,6 +377,7 @@ def _get_or_create_account(settings: Settings, answer_url: str | None = None) ->
     """
     client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=5.0)
     try:
+        state_version.check(client)
         known = {record.auth_id: record for record in accounts.list_all(client)}
         if not known:
             known[DEMO] = accounts.add(client, int(time.time() * 1000), auth_id=DEMO)
@@ -383,6 +385,8 @@ def _get_or_create_account(settings: Settings, answer_url: str | None = None) ->
         return account if answer_url is None else accounts.update(client, account.auth_id, answer_url=answer_url)
     except (RedisError, OSError) as error:
         raise SetupFailed(f"Redis is unavailable ({error}): correct ARI_CONF_REDIS_URL") from None
+    except StateVersionRefused as refused:
+        raise SetupFailed(str(refused)) from None
     finally:
         client.close()
 

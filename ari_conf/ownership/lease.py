@@ -3,8 +3,8 @@
 | key | is |
 |---|---|
 | ari_conf:owner:ASTERISK | the owner's fencing token, "" if released. Processes with another token write nothing |
-| ari_conf:lease:ASTERISK | hash: `number` of the lease, `beat` (heartbeat), `at` (Redis' clock), `holder`, `realm` |
-| ari_conf:written:ASTERISK | the id of the last batch of steps that the owner has written: see `store.state_store` |
+| ari_conf:lease:ASTERISK | hash: `number` of the lease, `heartbeat`, `renewed_ms` (Redis' clock), `identity`, `realm` |
+| ari_conf:last-batch:ASTERISK | the id of the last batch of steps that the owner has written: see `store.state_store` |
 | ari_conf:standby:ASTERISK | hash: standby -> ms (Redis' clock) of its last look |
 
 Clocks are never compared between machines. A standby takes over when it has seen the same heartbeat for LEASE_S while
@@ -30,9 +30,9 @@ import redis.asyncio
 import structlog
 from redis import RedisError
 
-from ari_conf.common import lua, process_identity
+from ari_conf.common import lua, process_identity, state_version
 from ari_conf.common.log_throttle import LogThrottle
-from ari_conf.common.redis_keys import PREFIX
+from ari_conf.common.redis_keys import PREFIX, STATE_VERSION_KEY
 
 log = structlog.get_logger()
 
@@ -75,8 +75,8 @@ def boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def written_key(asterisk_name: str) -> str:
-    return f"{PREFIX}written:{asterisk_name}"
+def last_batch_key(asterisk_name: str) -> str:
+    return f"{PREFIX}last-batch:{asterisk_name}"
 
 
 def _is_older(found: str, confirmed: str) -> bool:
@@ -194,13 +194,14 @@ class OwnershipLease:
     # Standby.
 
     async def acquire(self) -> None:
-        """Wait until this process is the owner."""
+        """Wait until this process is the owner. Raises StateVersionRefused, also for an upgrade while it waits."""
         observation = LeaseObservation()
         while not await self._try_to_acquire(observation):
             await self._sleep(POLL_INTERVAL_S)
 
     async def _try_to_acquire(self, observation: LeaseObservation) -> bool:
         try:
+            await state_version.check_async(self._redis)
             seen = await self._look()
             self.realm = seen.realm
             if not observation.may_take(seen.fencing_token, seen.heartbeat, seen.owner_identity, self._clock()):
@@ -233,9 +234,9 @@ class OwnershipLease:
         return SeenLease(*(part.decode(errors="replace") for part in cast("list[bytes]", answer)))
 
     async def _take(self, seen: SeenLease, word: str) -> TakenLease | None:
-        """Take the lease, unless it has changed since it was seen."""
-        arguments = (seen.fencing_token, seen.heartbeat, word, self._identity)
-        answer = await self._eval(_TAKE, 2, *self._keys[:2], *arguments)
+        """Take the lease, unless it or the state's version has changed since it was seen."""
+        arguments = (seen.fencing_token, seen.heartbeat, word, self._identity, state_version.VERSION)
+        answer = await self._eval(_TAKE, 3, *self._keys[:2], STATE_VERSION_KEY, *arguments)
         return None if answer is None else TakenLease(int(answer[0]), answer[1].decode())
 
     def _become_standby(self, seen: SeenLease) -> None:
@@ -272,8 +273,9 @@ class OwnershipLease:
         try:
             async with asyncio.timeout(REDIS_TIMEOUT_S):
                 result, found = await self._eval(
-                    _RENEW, 3, *self._keys[:2], written_key(self._name), self.fencing_token, self._lease_number,
-                    self._confirmed_heartbeat, self._heartbeat, self._identity, int(was_held), self.realm,
+                    _RENEW, 4, *self._keys[:2], last_batch_key(self._name), STATE_VERSION_KEY,
+                    self.fencing_token, self._lease_number, self._confirmed_heartbeat, self._heartbeat,
+                    self._identity, int(was_held), self.realm, state_version.VERSION,
                 )  # fmt: skip
         except (RedisError, OSError):  # TimeoutError is an OSError
             # No process can take the lease while Redis is unreachable; `began` shows that this one was not suspended.
@@ -326,11 +328,11 @@ def read_status(client: redis.Redis, asterisk_name: str) -> LeaseStatus:
     seconds, micros = client.time()
     now = seconds * 1000 + micros // 1000
     seen_at_by_standby = cast("dict[bytes, bytes]", client.hgetall(standby_key(asterisk_name)))
-    owner = process_identity.describe(lease.get(b"holder", b"").decode()) if token else ""
+    owner = process_identity.describe(lease.get(b"identity", b"").decode()) if token else ""
     standbys = [name.decode() for name, at in seen_at_by_standby.items() if now - int(at) < LEASE_S * 1000]
     return LeaseStatus(
         owner,
-        now - int(lease.get(b"at", b"0")),
+        now - int(lease.get(b"renewed_ms", b"0")),
         sorted(name for name in standbys if name != owner),
         (token or b"").decode(),
         lease.get(b"realm", b"").decode(),

@@ -36,11 +36,11 @@ PATH = "/asterisk/variable"
 
 
 class Mark(msgspec.Struct, frozen=True):
-    token: str
+    fencing_token: str
     realm: str = ""
     name: str = ""
     """The asterisk_name of its owner."""
-    holder: str = ""
+    identity: str = ""
 
 
 class Ari(Protocol):
@@ -85,7 +85,7 @@ class OwnerMark:
             except AriError as error:
                 log.debug("owner mark not read", reason=str(error))
                 break
-            if found is None or found.realm == self._lease.realm or process_identity.is_dead(found.holder):
+            if found is None or found.realm == self._lease.realm or process_identity.is_dead(found.identity):
                 break
             now = self._clock()
             if heartbeat != seen:
@@ -116,7 +116,7 @@ class OwnerMark:
         if self._is_written:
             found = parse_mark(await self._read(self._mark_variable))
             if found is not None:
-                if found.token != self._lease.fencing_token:
+                if found.fencing_token != self._lease.fencing_token:
                     return False
                 await self._increment_heartbeat()
                 return True
@@ -143,7 +143,7 @@ class OwnerMark:
 def variable_names(app: str) -> tuple[str, str]:
     """Return the names of the global variables that hold the mark and the heartbeat."""
     word = re.sub(r"\W", "_", app)
-    return f"ARI_CONF_OWNER_{word}", f"ARI_CONF_BEAT_{word}"
+    return f"ARI_CONF_OWNER_{word}", f"ARI_CONF_HEARTBEAT_{word}"
 
 
 def parse_mark(text: str) -> Mark | None:
@@ -156,7 +156,7 @@ def parse_mark(text: str) -> Mark | None:
 
 
 def describe_rival(mark: Mark, name: str) -> str:
-    owner = process_identity.describe(mark.holder) or "another process"
+    owner = process_identity.describe(mark.identity) or "another process"
     how = "using another Redis" if mark.name == name else f"under the name {mark.name}"
     return (
         f"{owner} already serves this Asterisk, {how}: stop it, or set the same ARI_CONF_REDIS_URL and "

@@ -87,9 +87,9 @@ class _HistoryReader:
 
     def count(self) -> int:
         pipe = self._redis.pipeline(transaction=False)
-        pipe.llen(f"{self._keys}delivered:{self._auth_id}").xlen(f"{self._keys}dead:{self._auth_id}")
+        pipe.llen(f"{self._keys}delivered:{self._auth_id}").xlen(f"{self._keys}dead-letters:{self._auth_id}")
         for partition in self._partitions:
-            pipe.llen(f"{self._keys}lane:{partition}")
+            pipe.llen(f"{self._keys}partition:{partition}")
         return sum(pipe.execute())
 
     def callbacks(self) -> Iterator[CallbackStatus]:
@@ -103,11 +103,11 @@ class _HistoryReader:
         # From the end: of most partitions only the last callback is needed.
         last, size = -1, 1
         while not self.is_exhausted:
-            texts = self._redis.lrange(f"{self._keys}lane:{partition}", last - size + 1, last)
+            texts = self._redis.lrange(f"{self._keys}partition:{partition}", last - size + 1, last)
             for entry in self._entries(reversed(texts)):
                 # Only the first entry of a partition has attempts.
                 yield CallbackStatus(
-                    "trying" if entry.tries else "waiting", entry, entry.at_ms, due_ms if entry.tries else None
+                    "trying" if entry.attempts else "waiting", entry, entry.at_ms, due_ms if entry.attempts else None
                 )
             if len(texts) < size:
                 return
@@ -118,7 +118,7 @@ class _HistoryReader:
         while not self.is_exhausted:
             texts = self._redis.lrange(f"{self._keys}delivered:{self._auth_id}", first, first + READ_BATCH - 1)
             for entry in self._entries(texts):
-                at_ms = entry.tries[-1].at_ms + entry.tries[-1].ms if entry.tries else entry.at_ms
+                at_ms = entry.attempts[-1].at_ms + entry.attempts[-1].ms if entry.attempts else entry.at_ms
                 yield CallbackStatus("delivered", entry, at_ms)
             if len(texts) < READ_BATCH:
                 return
@@ -145,15 +145,15 @@ class _HistoryReader:
         cursor = 0
         for _ in range(0, MAX_SCANNED, SCAN_BATCH):
             options = {"match": f"{self._auth_id}:*", "count": SCAN_BATCH}
-            cursor, scanned = self._redis.zscan(self._keys + "waiting", cursor, **options)
+            cursor, scanned = self._redis.zscan(self._keys + "delayed", cursor, **options)
             found |= {partition.decode(): int(due_ms) for partition, due_ms in scanned}
             if cursor == 0 or len(found) >= MAX_PARTITIONS:
                 break
         pipe = self._redis.pipeline(transaction=False)
-        for receiver in self._redis.lrange(f"{self._keys}flows:{self._auth_id}", 0, MAX_PARTITIONS - 1):
+        for receiver in self._redis.lrange(f"{self._keys}receivers:{self._auth_id}", 0, MAX_PARTITIONS - 1):
             pipe.lrange(f"{self._keys}ready:{receiver.decode()}", 0, MAX_PARTITIONS - 1)
         for worker in self._redis.zrange(self._keys + "workers", 0, -1):
-            pipe.hkeys(f"{self._keys}held:{worker.decode()}")
+            pipe.hkeys(f"{self._keys}claims:{worker.decode()}")
         for partition in chain.from_iterable(pipe.execute()):
             if partition.startswith(f"{self._auth_id}:".encode()):
                 found.setdefault(partition.decode(), None)

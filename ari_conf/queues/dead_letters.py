@@ -117,17 +117,17 @@ def trim_expired(redis: Redis, auth_ids: Iterable[str], kept_ms: int) -> None:
 
 def _without_attempts(letters: Iterable[DeadLetter]) -> list[tuple[str, bytes]]:
     """Return (id, entry to append) of each dead letter."""
-    return [(letter.id, encode(msgspec.structs.replace(letter.entry, tries=(), reason=None))) for letter in letters]
+    return [(letter.id, encode(msgspec.structs.replace(letter.entry, attempts=(), reason=None))) for letter in letters]
 
 
 def _decode(id: bytes, fields: Fields) -> DeadLetter | None:
     """Return the dead letter; None if another version wrote it. It then stays, and does not affect the others."""
     try:
-        return DeadLetter(id.decode(), fields[b"lane"].decode(), decode(fields[b"entry"]))
+        return DeadLetter(id.decode(), fields[b"partition"].decode(), decode(fields[b"entry"]))
     except (msgspec.MsgspecError, KeyError, ValueError) as error:
         log.warning("dead letter unreadable", id=id.decode(errors="replace"), reason=str(error))
         return None
 
 
 def _key(auth_id: str) -> str:
-    return f"{prefix(QUEUE)}dead:{auth_id}"
+    return f"{prefix(QUEUE)}dead-letters:{auth_id}"

@@ -53,7 +53,7 @@ class CallbackEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     method: str
     params: tuple[tuple[str, str], ...]
     at_ms: int
-    tries: tuple[Attempt, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
     reason: str | None = None
     """Reason why it is a dead letter, if its attempts do not show it."""
 
@@ -62,7 +62,7 @@ class CallbackEntry(msgspec.Struct, frozen=True, omit_defaults=True):
         """Total time of all attempts and the waits between them.
 
         Not measured by the clock: time in which a worker was stopped does not count against the receiver."""
-        return sum(t.ms + t.delay_ms for t in self.tries)
+        return sum(t.ms + t.delay_ms for t in self.attempts)
 
 
 encode = msgspec.json.Encoder().encode
@@ -158,7 +158,7 @@ def partition_heads(client: Redis, queue: str, limit: int = 1000) -> list[Partit
     for partitions in _chunks(list(places)[:limit], 500):
         pipe = redis.pipeline(transaction=False)
         for partition in partitions:
-            pipe.llen(f"{keys}lane:{partition}").lindex(f"{keys}lane:{partition}", 0)
+            pipe.llen(f"{keys}partition:{partition}").lindex(f"{keys}partition:{partition}", 0)
         answers = pipe.execute()
         for partition, length, first_entry in zip(partitions, answers[::2], answers[1::2], strict=True):
             if first_entry is not None:  # otherwise it was emptied in the meantime
@@ -174,8 +174,8 @@ def _places(redis: Any, queue: str, limit: int) -> dict[str, PartitionPlace]:
     # In the order in which partitions move: one that moves in the meantime is found twice, but not missed.
     places.update((partition, ready) for partition in _ready_partitions(redis, queue, limit))
     for worker in _workers(redis, queue):
-        places.update((partition.decode(), leased) for partition in redis.hkeys(f"{keys}held:{worker}"))
-    for partition, due_ms in redis.zrange(keys + "waiting", 0, limit - 1, withscores=True):
+        places.update((partition.decode(), leased) for partition in redis.hkeys(f"{keys}claims:{worker}"))
+    for partition, due_ms in redis.zrange(keys + "delayed", 0, limit - 1, withscores=True):
         places[partition.decode()] = PartitionPlace("waiting", max(0, int(due_ms) - now_ms))
     places.update((partition, ready) for partition in _ready_partitions(redis, queue, limit))
     return places
@@ -188,7 +188,7 @@ def totals(client: Redis, queue: str = QUEUE) -> QueueTotals:
     for partitions in _chunks(_places(redis, queue, NO_LIMIT), 500):
         pipe = redis.pipeline(transaction=False)
         for partition in partitions:
-            pipe.llen(f"{keys}lane:{partition}")
+            pipe.llen(f"{keys}partition:{partition}")
         lengths = pipe.execute()
         number, waiting = number + sum(1 for length in lengths if length), waiting + sum(lengths)
     threads = [int(n) for n in redis.hvals(keys + "threads")]
@@ -203,10 +203,10 @@ def counted(client: Redis, queue: str = QUEUE) -> QueueTotals:
     redis: Any = client
     keys = prefix(queue)
     pipe = redis.pipeline(transaction=False)
-    pipe.zcard(keys + "waiting").hgetall(keys + "counts").hvals(keys + "threads").hvals(keys + "entries")
+    pipe.zcard(keys + "delayed").hgetall(keys + "counts").hvals(keys + "threads").hvals(keys + "entries")
     partitions, counts, threads, entries = pipe.execute()
     for worker in _workers(redis, queue):
-        pipe.hlen(f"{keys}held:{worker}")
+        pipe.hlen(f"{keys}claims:{worker}")
     partitions += sum(pipe.execute())
     for receivers in _chunks(islice(_ready_receivers(redis, queue), MAX_RECEIVERS), 500):
         for receiver in receivers:
@@ -251,7 +251,7 @@ def _ready_receivers(redis: Any, queue: str) -> Iterator[str]:
     """Yield the receivers with ready partitions."""
     keys = prefix(queue)
     for account in redis.lrange(keys + "accounts", 0, -1):
-        for receiver in redis.lrange(f"{keys}flows:{account.decode()}", 0, -1):
+        for receiver in redis.lrange(f"{keys}receivers:{account.decode()}", 0, -1):
             yield receiver.decode()
 
 

@@ -1,20 +1,20 @@
 """Partitioned queues in Redis: the entries of a partition are processed in order, one at a time.
 
-Partitions are shared out fairly among a fleet of workers. A partition (`lane` in the keys) is a Redis list. Its first
-entry stays there until it is settled. A partition with entries is in exactly one place:
+Partitions are shared out fairly among a fleet of workers. A partition is a Redis list, `partition:PARTITION`. Its
+first entry stays there until it is settled. A partition with entries is in exactly one place:
 
     ready:RECEIVER  a list: waits for a thread      RECEIVER = ACCOUNT:ORIGIN
-    held:WORKER     a hash, partition -> claim number: being processed by a thread of that worker
-    waiting         a sorted set by time: waits for its next attempt
+    claims:WORKER   a hash, partition -> claim number: being processed by a thread of that worker
+    delayed         a sorted set by time: waits for its next attempt
 
-`wakeups` is a list of wake-up ids, each of which starts one thread of a worker. `tokens` has those that no thread has
-answered yet: scripts issue as many as there are free threads worth starting, never more.
+`wakeups` is a list of wake-up ids, each of which starts one thread of a worker. `unanswered-wakeups` has those
+that no thread has answered yet: scripts issue as many as there are free threads worth starting, never more.
 
-`accounts` lists the accounts with ready receivers, `flows:ACCOUNT` the receivers with ready partitions. Both rotate, so
+`accounts` lists the accounts with ready receivers, `receivers:ACCOUNT` those with ready partitions. Both rotate, so
 that each gets its turn after every single entry. `failing:RECEIVER` and `failing:ACCOUNT` record recent failures:
 partitions of such a receiver stay ready, but are handed out more rarely (docs/guide/callbacks.md, "When a receiver
 fails repeatedly"). `workers` holds each worker's lease: what a worker without a lease holds becomes ready again.
-`spoiled` records that one of these keys had a wrong type: the next heartbeat rebuilds them. The clock is Redis' own,
+`damaged` records that one of these keys had a wrong type: the next heartbeat rebuilds them. The clock is Redis' own,
 because workers run on any number of machines.
 
 Every script may be sent again after a lost answer: the claim number of a settled entry is no longer valid.
@@ -64,10 +64,10 @@ class ClaimedEntry:
 class Outcome(StrEnum):
     """Outcome of a claimed entry. The values are fields of the counts in Redis as well."""
 
-    ACK = "done"
-    RELEASE = "back"
+    ACK = "ack"
+    RELEASE = "release"
     RETRY = "retry"
-    DEAD_LETTER = "dead"
+    DEAD_LETTER = "dead_letter"
 
 
 class AccountProblem(NamedTuple):
@@ -191,7 +191,7 @@ class PartitionedQueue:
 
     def acknowledge_wakeup(self, wakeup_id: str) -> None:
         """Record that a wake-up was answered, by a thread that claims nothing."""
-        self.redis.zrem(f"{self.prefix}tokens", wakeup_id)
+        self.redis.zrem(f"{self.prefix}unanswered-wakeups", wakeup_id)
 
     @staticmethod
     def _claimed(claim_number: int, answer: Any) -> ClaimedEntry | None:

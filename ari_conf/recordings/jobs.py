@@ -6,7 +6,7 @@
 | ari_conf:recording:ID | JSON of a stored recording |
 | ari_conf:recording-index:… | see `recordings.index` |
 | ari_conf:recording-notes:ID | sorted set: attendance and speech intervals, until the recording is stored |
-| ari_conf:recording-words:ID | list: JSON of each transcribed chunk, until the transcription has ended |
+| ari_conf:transcript-chunks:ID | list: JSON of each transcribed chunk, until the transcription has ended |
 | ari_conf:recording-progress:ID | percent done of a job in progress; it expires |
 """
 
@@ -66,7 +66,7 @@ class StoreJob(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     transcription_url: str | None = None
     transcription_method: str = "POST"
     transcription_language: str | None = None
-    tries: int = 0
+    attempts: int = 0
     error: str = ""
     """Error of the last attempt."""
 
@@ -81,10 +81,10 @@ class TranscriptionJob(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     method: str = "POST"
     language: str | None = None
     """Language code; None for the account's language."""
-    tries: int = 0
-    unusable: int = 0
+    attempts: int = 0
+    unusable_answers: int = 0
     """Number of responses that were no transcription; each may have cost money."""
-    again: bool = False
+    is_repeated: bool = False
     """True if an operator retries a job that was given up, whose failure has already been reported."""
     error: str = ""
 
@@ -95,7 +95,7 @@ KINDS: tuple[tuple[str, type[StoreJob] | type[TranscriptionJob]], ...] = (
 )
 
 
-class _AttendanceNote(msgspec.Struct, frozen=True, array_like=True, tag="stay"):
+class _AttendanceNote(msgspec.Struct, frozen=True, array_like=True, tag="attendance"):
     member_id: int
     call_uuid: str
     from_: str
@@ -104,7 +104,7 @@ class _AttendanceNote(msgspec.Struct, frozen=True, array_like=True, tag="stay"):
     left_ms: int | None
 
 
-class _SpeechNote(msgspec.Struct, frozen=True, array_like=True, tag="talk"):
+class _SpeechNote(msgspec.Struct, frozen=True, array_like=True, tag="speech"):
     member_id: int
     start_ms: int
     end_ms: int
@@ -180,10 +180,10 @@ def record_callback(job: StoreJob, more: dict[str, str], now_ms: int) -> list[tu
 def add_note(pipe: Any, effect: AddAttendanceNote | AddSpeechNote) -> None:
     """Add a note; adding it again has no effect."""
     if isinstance(effect, AddAttendanceNote):
-        note = ["stay", effect.member_id, effect.call_uuid, effect.from_, effect.to, effect.entered_ms, effect.left_ms]
-        at = effect.entered_ms
+        stay = effect.from_, effect.to, effect.entered_ms, effect.left_ms
+        note, at = ["attendance", effect.member_id, effect.call_uuid, *stay], effect.entered_ms
     else:
-        note, at = ["talk", effect.member_id, effect.start_ms, effect.end_ms], effect.start_ms
+        note, at = ["speech", effect.member_id, effect.start_ms, effect.end_ms], effect.start_ms
     key = _notes_key(effect.recording_id)
     pipe.zadd(key, {json.dumps(note): at})
     pipe.zremrangebyrank(key, MAX_NOTES, -1)
@@ -334,20 +334,20 @@ def retry(redis: Redis, auth_ids: Sequence[str]) -> int:
     """Enqueue each job that was given up as a new one, and return the number of jobs."""
     sent = 0
     for letter_id, queue, job in given_up(redis, auth_ids):
-        fresh_job: StoreJob | TranscriptionJob = msgspec.structs.replace(job, tries=0, error="")
+        fresh_job: StoreJob | TranscriptionJob = msgspec.structs.replace(job, attempts=0, error="")
         if isinstance(fresh_job, TranscriptionJob):
-            fresh_job = msgspec.structs.replace(fresh_job, unusable=0, again=True)
+            fresh_job = msgspec.structs.replace(fresh_job, unusable_answers=0, is_repeated=True)
         fresh = msgspec.json.encode(fresh_job)
         sent += partitioned_queue.PartitionedQueue(redis, queue).requeue_dead_letters(job.auth_id, [(letter_id, fresh)])
     return sent
 
 
 def _dead_letters_key(queue: str, auth_id: str) -> str:
-    return f"{partitioned_queue.prefix(queue)}dead:{auth_id}"
+    return f"{partitioned_queue.prefix(queue)}dead-letters:{auth_id}"
 
 
 def _chunks_key(recording_id: str) -> str:
-    return f"{PREFIX}recording-words:{recording_id}"
+    return f"{PREFIX}transcript-chunks:{recording_id}"
 
 
 def _notes_key(recording_id: str) -> str:

@@ -2,7 +2,7 @@
 
 | key | is |
 |---|---|
-| ari_conf:clock:ASTERISK | hash: time by this clock, CLOCK_BOOTTIME and Redis: `ms`, `steady`, `redis`; `place` |
+| ari_conf:clock:ASTERISK | hash: this clock, CLOCK_BOOTTIME, Redis': `server_ms`, `boottime_ms`, `redis_ms`; `boot` |
 
 All deadlines of calls and conferences are in this clock's milliseconds, also where they are persisted. A process that
 takes over therefore continues the clock of the previous one. If both ran on the same boot of the same machine, it uses

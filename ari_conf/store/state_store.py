@@ -10,8 +10,8 @@ one atomic script.
 | ari_conf:members:CONFERENCE | see `store.members` |
 | ari_conf:names:ACCOUNT | hash, conference name -> "conference_id owner" |
 | ari_conf:problems:ACCOUNT | list of JSON, the newest first; expires |
-| ari_conf:strangers | sorted set by time: account names that do not exist but have problems |
-| ari_conf:written:ASTERISK | the id of the last batch of steps written |
+| ari_conf:unknown-accounts | sorted set by time: account names that do not exist but have problems |
+| ari_conf:last-batch:ASTERISK | the id of the last batch of steps written |
 | ari_conf:owner:, lease:, standby:ASTERISK | see `ownership.lease` |
 | ari_conf:changes:ACCOUNT | pub/sub: "conference_id owner" of each conference whose state has just been written |
 | ari_conf:callbacks:… | see `queues.partitioned_queue` |
@@ -36,7 +36,7 @@ from ari_conf.common.redis_client import explain_error, is_refused
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.core.effects import ClaimName, ReleaseName
 from ari_conf.errors import LeaseLost, StoreRefused, StoreUnavailable
-from ari_conf.ownership.lease import lease_key, owner_key, written_key
+from ari_conf.ownership.lease import last_batch_key, lease_key, owner_key
 from ari_conf.queues import outbox
 from ari_conf.queues.partitioned_queue import WAKEUP_LOST_MS, prefix
 from ari_conf.store import accounts
@@ -187,7 +187,7 @@ class StateStore:
         Raises LeaseLost if another process owns these calls now, StoreRefused if Redis will never accept the batch as a
         whole. A part that Redis refuses because a key holds something else is left out and logged.
         """
-        keys = _CALLBACKS, written_key(self._name), owner_key(self._name)
+        keys = _CALLBACKS, last_batch_key(self._name), owner_key(self._name)
         arguments = encode_batch(batch, self._fencing_token(), self._problems_kept, WAKEUP_LOST_MS)
         try:
             result = WriteResult(*await self._request(self._write_steps.run(keys, arguments)))

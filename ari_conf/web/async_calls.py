@@ -3,7 +3,7 @@ forgotten.
 
 | key | value |
 |---|---|
-| ari_conf:later | hash, api_id -> JSON: receiver of the result, deadline of the process that accepted the call |
+| ari_conf:pending-results | hash, api_id -> JSON: receiver of the result, deadline of the process that has the call |
 
 If that process dies before it has sent the result, another web process sends one: the owner's reply, or a 503 if there
 is none. The clock is Redis'. A result that exceeds the size limit of callbacks is replaced by a 413.
@@ -32,7 +32,7 @@ from ari_conf.web.models import ApiRequest
 
 log = structlog.get_logger()
 
-KEY = f"{PREFIX}later"
+KEY = f"{PREFIX}pending-results"
 LOOK_EVERY_S = 5.0
 GRACE_S = 10.0
 """Seconds after the deadline of a command within which the process that accepted the call normally sends the result."""

@@ -124,7 +124,7 @@ async def _run_idempotent(request: Request, client: ApiClient, body: ApiRequest,
             raise ApiError(400, "Idempotency-Key: already used with other parameters; use a new key")
         if first.result is not None:
             return _response(first.result, first.api_id)
-        if first.undone or age_ms > patience_ms:
+        if first.may_repeat or age_ms > patience_ms:
             await _recover_abandoned(client, entry, first)
         else:
             await asyncio.sleep(LOOK_AGAIN_S)
@@ -139,7 +139,7 @@ async def _run_first(
     except ApiError as refused:
         if refused.status == 503:
             # A repetition may do the work, unless a stored reply then shows that the owner has done it.
-            await entry.settle(msgspec.structs.replace(mine, undone=True))
+            await entry.settle(msgspec.structs.replace(mine, may_repeat=True))
         else:
             await entry.forget()
         raise
@@ -164,4 +164,4 @@ async def _recover_abandoned(client: ApiClient, entry: IdempotencyEntry, first: 
         await entry.forget()
         return
     result = ApiResult(reply.status, dict(reply.body))
-    await entry.settle(msgspec.structs.replace(first, result=result, undone=False))
+    await entry.settle(msgspec.structs.replace(first, result=result, may_repeat=False))

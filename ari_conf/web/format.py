@@ -9,7 +9,7 @@ from ari_conf.queues.outbox import CallbackEntry
 
 
 def attempts_json(entry: CallbackEntry) -> list[dict[str, Any]]:
-    return [{"time": format_time(t.at_ms), "status": t.status, "error": t.error, "ms": t.ms} for t in entry.tries]
+    return [{"time": format_time(t.at_ms), "status": t.status, "error": t.error, "ms": t.ms} for t in entry.attempts]
 
 
 def format_time(at_ms: int) -> str:

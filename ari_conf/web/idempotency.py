@@ -37,7 +37,7 @@ class IdempotencyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     api_id: str
     result: ApiResult | None = None
     """None until the first request has its response."""
-    undone: bool = False
+    may_repeat: bool = False
     """Set if the first request failed with 503: a repetition may do the work."""
 
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import uuid4
 
+import structlog
 from fastapi import FastAPI, Request
-from redis import Redis
+from redis import Redis, RedisError
 from redis.asyncio import Redis as AsyncRedis
 
-from ari_conf.common import redis_client
+from ari_conf.common import redis_client, state_version
 from ari_conf.common.supervision import Tasks
+from ari_conf.errors import StateVersionRefused
 from ari_conf.queues import command_queue
 from ari_conf.queues.command_queue import CommandClient
 from ari_conf.settings import Settings
@@ -24,7 +26,10 @@ from ari_conf.web.account_feeds import FeedRegistry
 from ari_conf.web.async_calls import AbandonedCalls
 from ari_conf.web.request_threads import Threads
 
+log = structlog.get_logger()
+
 LAST_CALLBACKS_S = 10.0
+VERSION_RETRY_S = 0.5
 READS, READS_EACH = 8, 2
 """Maximum number of lists that are read from Redis concurrently: in this process, and for one account."""
 STORAGE, STORAGE_EACH = 8, 2
@@ -75,9 +80,8 @@ async def open_resources(settings: Settings, *watching: Coroutine[Any, Any, None
         # A task that raises ends the process: see `WebServer.broken`.
         async with asyncio.TaskGroup() as group:
             resources.feeds.group = group
-            running = [
-                group.create_task(work) for work in (command_client.receive_replies(), abandoned.watch(), *watching)
-            ]
+            works = (_check_state_version(client), command_client.receive_replies(), abandoned.watch(), *watching)
+            running = [group.create_task(work) for work in works]
             yield resources
             await resources.tasks.finish(LAST_CALLBACKS_S)
             resources.feeds.close_all()
@@ -89,6 +93,18 @@ async def open_resources(settings: Settings, *watching: Coroutine[Any, Any, None
         sync_redis.close()
         await listening_client.aclose()
         await client.aclose()
+
+
+async def _check_state_version(client: AsyncRedis) -> None:
+    """Check the state's version as soon as Redis is reachable. Raises StateVersionRefused, which ends the process."""
+    while True:
+        try:
+            return await state_version.check_async(client)
+        except StateVersionRefused as refused:
+            log.critical("state version refused", reason=str(refused), action="exiting")
+            raise
+        except (RedisError, OSError):
+            await asyncio.sleep(VERSION_RETRY_S)
 
 
 def resources_of(request: Request) -> Resources:

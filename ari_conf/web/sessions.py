@@ -2,8 +2,8 @@
 
 | key | value |
 |---|---|
-| ari_conf:login:HASH | JSON: the account, and a proof that its auth token is still the same; expires |
-| ari_conf:login:of:ACCOUNT | list of the account's session keys, the newest first; expires with the last |
+| ari_conf:session:HASH | JSON: the account, and a proof that its auth token is still the same; expires |
+| ari_conf:sessions:ACCOUNT | list of the account's session keys, the newest first; expires with the last |
 
 The cookie holds a random id, and Redis holds the hash of the id, so that Redis' content is no use for a login. The auth
 token is in neither.
@@ -108,11 +108,11 @@ def same_site(request: Request) -> bool:
 
 
 def _session_key(cookie: str) -> str:
-    return f"{PREFIX}login:{hashlib.sha256(cookie.encode()).hexdigest()}"
+    return f"{PREFIX}session:{hashlib.sha256(cookie.encode()).hexdigest()}"
 
 
 def _account_key(auth_id: str) -> str:
-    return f"{PREFIX}login:of:{auth_id}"
+    return f"{PREFIX}sessions:{auth_id}"
 
 
 def _proof(cookie: str, token: str) -> str:

@@ -195,7 +195,7 @@ def test_data_of_a_removed_account_is_not_given_to_a_new_one(typed, redis_server
     if left == "recordings":
         redis_server.client.zadd("ari_conf:recording-index:acme:all:", {"r1": 1})
     else:
-        redis_server.client.xadd("ari_conf:callbacks:dead:acme", {"lane": "x", "entry": "x"})
+        redis_server.client.xadd("ari_conf:callbacks:dead-letters:acme", {"partition": "x", "entry": "x"})
     result = run("account", "add", "acme", ARI_CONF_REDIS_URL=redis_server.url)
     assert result.returncode == 1 and result.stderr.startswith(f"ari-conf: {left} of a removed account acme")
     assert get(redis_server.client, "acme") is None
@@ -377,12 +377,12 @@ def hostile(redis_server, tmp_path):
         "acme", f"http://example.com/{HOSTILE}", "POST", ((HOSTILE, HOSTILE),), 1, tries, HOSTILE
     )
     partitioned_queue.enqueue(redis, [("acme:o:l", outbox.encode(entry))])
-    fields = {"lane": "acme:o:l", "entry": outbox.encode(entry)}
-    letter = redis.xadd(f"{prefix(outbox.QUEUE)}dead:acme", fields).decode()
+    fields = {"partition": "acme:o:l", "entry": outbox.encode(entry)}
+    letter = redis.xadd(f"{prefix(outbox.QUEUE)}dead-letters:acme", fields).decode()
     job = jobs.TranscriptionJob(recording_id=HOSTILE, auth_id="acme", at_ms=1, error=HOSTILE)
     partitioned_queue.enqueue(redis, [("acme:o:r", msgspec.json.encode(job))], jobs.TRANSCRIPTION_QUEUE)
-    fields = {"lane": "acme:o:r", "entry": msgspec.json.encode(job)}
-    redis.xadd(f"{prefix(jobs.TRANSCRIPTION_QUEUE)}dead:acme", fields)
+    fields = {"partition": "acme:o:r", "entry": msgspec.json.encode(job)}
+    redis.xadd(f"{prefix(jobs.TRANSCRIPTION_QUEUE)}dead-letters:acme", fields)
     document = tmp_path / "hostile.xml"
     document.write_text("<Response><Conference muted='&#x9b;31m\u202e[/evil]PWNED'>demo</Conference></Response>")
     return [

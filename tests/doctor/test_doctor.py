@@ -19,8 +19,9 @@ import redis
 from pytest_httpserver import HTTPServer
 
 from ari_conf import doctor
-from ari_conf.common import process_identity
+from ari_conf.common import process_identity, state_version
 from ari_conf.common.redis_client import connect_in_threads
+from ari_conf.common.redis_keys import STATE_VERSION_KEY
 from ari_conf.core.effects import PostCallback, ReportProblem
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.doctor import asterisk
@@ -259,11 +260,11 @@ def test_transcriptions_given_up_for_want_of_an_engine_fail(stores, monkeypatch)
     for recording_id, error in (("r1", transcribers.MISSING), ("r2", "Recording duration too short")):
         job = jobs.TranscriptionJob(recording_id=recording_id, auth_id="acme", at_ms=1, error=error)
         entry = {"entry": msgspec.json.encode(job)}
-        client.xadd(f"ari_conf:{jobs.TRANSCRIPTION_QUEUE}:dead:acme", entry)
+        client.xadd(f"ari_conf:{jobs.TRANSCRIPTION_QUEUE}:dead-letters:acme", entry)
     said = problem_text(stores, "transcription")
     assert "no worker has a transcription engine, and 1 recording could not be transcribed: " in said
     assert "-m pip install" in said and "`ari-conf recordings retry`" in said
-    client.delete(transcribers.KEY, f"ari_conf:{jobs.TRANSCRIPTION_QUEUE}:dead:acme")
+    client.delete(transcribers.KEY, f"ari_conf:{jobs.TRANSCRIPTION_QUEUE}:dead-letters:acme")
     accounts.remove(client, "acme")
     client.close()
 
@@ -331,13 +332,13 @@ def test_the_owner_and_its_standbys_are_named(stores, pretended, httpserver):
     client.close()
 
     def marked(**fields: str) -> doctor.Finding:
-        kept = {"token": token, "realm": realm, "name": name, "holder": process_identity.current()} | fields
+        kept = {"fencing_token": token, "realm": realm, "name": name, "identity": process_identity.current()} | fields
         httpserver.clear()
         return found(pretended(redis_url=settings.redis_url.get_secret_value(), mark=json.dumps(kept)), "owner")
 
     assert f"pid {os.getpid()} owns the calls of {name}; no server stands by" in marked().text
-    assert marked(token="0.before").state == "ok", "the mark of the previous owner, which used the same Redis"
-    other = marked(token="1.other", realm="other")
+    assert marked(fencing_token="0.before").state == "ok", "the mark of the previous owner, which used the same Redis"
+    other = marked(fencing_token="1.other", realm="other")
     assert other.state == "failure"
     assert f"pid {os.getpid()} already serves this Asterisk, using another Redis" in other.text
 
@@ -350,11 +351,27 @@ def test_a_configured_name_replaces_the_entity_id(stores):
     assert f"pid {os.getpid()} owns the calls of pbx7; no server stands by" in said
 
 
+def test_the_version_of_the_stored_state(stores):
+    client = redis.Redis.from_url(stores.redis_url.get_secret_value())
+    before = client.get(STATE_VERSION_KEY)
+    try:
+        client.delete(STATE_VERSION_KEY)
+        assert found(stores, "stored state").text == "no process has written state yet"
+        assert client.get(STATE_VERSION_KEY) is None, "the doctor writes no version"
+        client.set(STATE_VERSION_KEY, state_version.VERSION)
+        assert found(stores, "stored state").text == f"version {state_version.VERSION}"
+        client.set(STATE_VERSION_KEY, state_version.VERSION + 1)
+        said = found(stores, "stored state")
+        assert said.state == "failure" and "upgrade this process" in said.text
+    finally:
+        client.set(STATE_VERSION_KEY, before) if before else client.delete(STATE_VERSION_KEY)
+
+
 def test_an_owner_without_a_recent_heartbeat_fails(stores):
     settings = stores.model_copy(update={"asterisk_name": "pbx8"})
     asyncio.run(_owned(settings.redis_url.get_secret_value(), "pbx8"))
     client = redis.Redis.from_url(settings.redis_url.get_secret_value())
-    client.hincrby(lease.lease_key("pbx8"), "at", -60_000)
+    client.hincrby(lease.lease_key("pbx8"), "renewed_ms", -60_000)
     assert "its last heartbeat was 60 s ago: start `ari-conf serve`, which takes over" in problem_text(
         settings, "owner"
     )
@@ -547,7 +564,8 @@ def test_a_sounds_folder_that_asterisk_can_not_enter(pretended, httpserver, tmp_
 
 def test_checks_that_need_redis_report_its_outage(pretended):
     settings = pretended()
-    for part in ("Redis", "owner", "broker", "accounts", "dialplan", "callback workers", "storing workers"):
+    backends = ("Redis", "stored state", "owner", "broker")
+    for part in (*backends, "accounts", "dialplan", "callback workers", "storing workers"):
         assert "does not respond" in problem_text(settings, part), part
     assert found(settings_of(s3_endpoint=f"http://{NOTHING_THERE}"), "clock").state == "warning"
 

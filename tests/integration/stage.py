@@ -45,12 +45,12 @@ JUST_NOW_MS = 1000
 GAP_MS = 100.0
 """The longest pause in somebody's voice that nobody notices."""
 KEPT = re.compile(
-    r"ari_conf:(accounts$|owner:|lease:|clock:|standby:|problems:|written:|state:|recording|commands|repl|idempotency:"
-    r"|login:|logins:|auth-failures:|api-rate:|strangers$|celery:|transcribers$"
-    r"|(callbacks|recordings|transcriptions):(counts|threads|token|workers|dead:.*|delivered:.*)$)"
+    r"ari_conf:(accounts$|owner:|lease:|clock:|standby:|problems:|last-batch:|state:|state-version$|recording|commands|repl|idempotency:"
+    r"|sessions?:|auth-failures:|api-rate:|unknown-accounts$|celery:|transcribers$"
+    r"|(callbacks|recordings|transcriptions):(counts|threads|workers|dead-letters:.*|delivered:.*)$)"
 )
 """Keys that stay in Redis: accounts, their problems and recordings; workers; for a while, the replies of commands and
-log-ins. `state:` holds the next member's id; the rest of its content is checked separately."""
+sessions. `state:` holds the next member's id; the rest of its content is checked separately."""
 SETTLED_S = 20.0
 """Seconds after which nothing of a scenario may be left anywhere."""
 ALLOWED = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8", "ARI_CONF_LOG_LEVEL": "debug"}

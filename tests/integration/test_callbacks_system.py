@@ -129,7 +129,7 @@ async def test_a_callback_is_tried_as_its_url_says_and_then_a_dead_letter(stage:
 
 
 def letters(stage: Stage) -> list[bytes]:
-    return list(stage.redis.xrange(f"ari_conf:callbacks:dead:{stage.account}"))
+    return list(stage.redis.xrange(f"ari_conf:callbacks:dead-letters:{stage.account}"))
 
 
 async def listed(stage: Stage) -> list[list[str]]:
@@ -152,7 +152,9 @@ async def test_lanes_are_shown_while_a_callback_is_under_way(stage: Stage) -> No
 
 
 def depth(stage: Stage) -> int:
-    return sum(stage.redis.llen(key) for key in stage.redis.scan_iter(f"ari_conf:callbacks:lane:{stage.account}:*"))
+    return sum(
+        stage.redis.llen(key) for key in stage.redis.scan_iter(f"ari_conf:callbacks:partition:{stage.account}:*")
+    )
 
 
 @pytest.fixture

@@ -46,8 +46,8 @@ async def test_an_asterisk_without_a_name_is_refused_with_a_sentence(entity_id: 
         await asterisk_identity.wait_for_entity_id(Asterisk(entity_id))
 
 
-@pytest.mark.parametrize(("mark", "differs"), [("", True), ('{"token":"1.a","realm":"r2"}', True),
-                                              ('{"token":"1.a","realm":"r1"}', False)])  # fmt: skip
+@pytest.mark.parametrize(("mark", "differs"), [("", True), ('{"fencing_token":"1.a","realm":"r2"}', True),
+                                              ('{"fencing_token":"1.a","realm":"r1"}', False)])  # fmt: skip
 async def test_two_asterisks_of_one_name_are_noticed_by_the_standby(mark: str, differs: bool):
     asterisk = Asterisk()
     asterisk.mark = mark

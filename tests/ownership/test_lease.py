@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from ari_conf.common import process_identity
+from ari_conf.common import process_identity, state_version
+from ari_conf.common.redis_keys import STATE_VERSION_KEY
 from ari_conf.core.effects import ClaimName
-from ari_conf.errors import LeaseLost, StoreUnavailable
+from ari_conf.errors import LeaseLost, StateVersionRefused, StoreUnavailable
 from ari_conf.ownership import lease
 from ari_conf.ownership.lease import ACT_WITHIN_S, LEASE_S, POLL_INTERVAL_S, LeaseObservation, OwnershipLease
 from ari_conf.store import state_store
@@ -100,7 +101,7 @@ async def make(redis_server: RedisServer, time: Time, monkeypatch: pytest.Monkey
     def made(host: str = "one", forgotten: Callable[[], None] = lambda: None, **more: Any) -> OwnershipLease:
         """Return a lease of a process on its own machine: other machines cannot tell if the process is alive."""
         monkeypatch.setattr(
-            process_identity, "current", lambda: f'{{"host":"{host}","pid":1,"started":"1","place":"{host}"}}'
+            process_identity, "current", lambda: f'{{"host":"{host}","pid":1,"started":"1","pid_namespace":"{host}"}}'
         )
         clients.append(state_store.connect(redis_server.url))
         more = {"clock": Clock(time), "sleep": time.sleep} | more
@@ -295,11 +296,60 @@ async def test_redis_comes_back_empty_and_the_owner_is_it_again_and_writes_all(
     await kept.close()
 
 
+async def test_a_standby_ends_when_the_state_was_upgraded(make: Made, time: Time, redis_server: RedisServer):
+    one, two = make("one"), make("two")
+    await owner_of(time, one)
+    await one.release()
+    time.run(make("three").acquire())
+    await time.passes(1)
+    standing_by = time.run(two.acquire())
+    await time.passes(1)
+    assert two.state == "standby"
+    redis_server.client.set(STATE_VERSION_KEY, state_version.VERSION + 1)
+    await time.passes(2 * POLL_INTERVAL_S)
+    assert standing_by.done()
+    with pytest.raises(StateVersionRefused, match="upgrade this process"):
+        standing_by.result()
+
+
+async def test_an_upgrade_between_looking_and_taking_prevents_the_takeover(
+    make: Made, time: Time, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+):
+    one, two = make("one"), make("two")
+    await owner_of(time, one)
+    await one.release()
+    look = two._look
+
+    async def upgraded_meanwhile() -> lease.SeenLease:
+        seen = await look()
+        redis_server.client.set(STATE_VERSION_KEY, state_version.VERSION + 1)
+        return seen
+
+    monkeypatch.setattr(two, "_look", upgraded_meanwhile)
+    taking = time.run(two.acquire())
+    await time.passes(2 * POLL_INTERVAL_S)
+    assert isinstance(taking.exception(), StateVersionRefused)
+    assert redis_server.client.get(lease.owner_key("pbx")) == b"", "it has not taken the lease"
+
+
+async def test_redis_comes_back_empty_and_gets_the_version_of_the_owner_again(
+    make: Made, time: Time, redis_server: RedisServer
+):
+    one = make("one")
+    await owner_of(time, one)
+    time.run(one.renew_until_lost())
+    redis_server.client.flushall()
+    await time.passes(lease.RENEW_S + 0.01)
+    assert state_version.read(redis_server.client) == state_version.VERSION
+
+
 async def test_redis_comes_back_as_it_was_before_this_owner(make: Made, time: Time, redis_server: RedisServer):
     """Redis restarts from an old copy, and the owner in that copy no longer exists."""
     forgotten: list[bool] = []
     one = make("one", lambda: forgotten.append(True))
-    redis_server.client.hset(lease.lease_key("pbx"), mapping={"number": 4, "beat": 9, "at": 1, "holder": ""})
+    redis_server.client.hset(
+        lease.lease_key("pbx"), mapping={"number": 4, "heartbeat": 9, "renewed_ms": 1, "identity": ""}
+    )
     redis_server.client.set(lease.owner_key("pbx"), "")
     await owner_of(time, one)
     redis_server.client.hset(lease.lease_key("pbx"), "number", 4)
@@ -311,7 +361,7 @@ async def test_redis_comes_back_as_it_was_before_this_owner(make: Made, time: Ti
 
 @pytest.mark.parametrize("lives", [True, False])
 @pytest.mark.parametrize(
-    "nonsense", ["owner", "owner's bytes", "lease", "standby", "number", "beat", "at", "holder", "realm"]
+    "nonsense", ["owner", "owner's bytes", "lease", "standby", "number", "heartbeat", "renewed_ms", "identity", "realm"]
 )
 async def test_nonsense_in_the_place_of_a_record_stops_neither_the_owner_nor_who_waits(
     make: Made, time: Time, redis_server: RedisServer, nonsense: str, lives: bool
@@ -364,15 +414,15 @@ async def test_what_redis_has_lost_between_two_renewals_is_noticed(make: Made, t
     assert len(forgotten) == 1, "the loss was reported again, although nothing more was lost"
     await kept[0].write([Step(NOW, {"call:u1": b"4"})])
     await time.passes(5)
-    redis_server.client.delete(lease.written_key("pbx"))
+    redis_server.client.delete(lease.last_batch_key("pbx"))
     await time.passes(5)
     assert len(forgotten) == 2
     for number, damaged in enumerate((b"\xff", f"{kept[0].confirmed.partition('-')[0]}-²".encode())):
-        redis_server.client.set(lease.written_key("pbx"), damaged)
+        redis_server.client.set(lease.last_batch_key("pbx"), damaged)
         await time.passes(5)
         assert len(forgotten) == 3 + number, "the rewritten state is complete again"
-    redis_server.client.delete(lease.written_key("pbx"))
-    redis_server.client.rpush(lease.written_key("pbx"), "something else")
+    redis_server.client.delete(lease.last_batch_key("pbx"))
+    redis_server.client.rpush(lease.last_batch_key("pbx"), "something else")
     await time.passes(5)
     assert len(forgotten) == 5 and one.is_held
     await kept[0].close()
@@ -416,7 +466,7 @@ def test_a_pid_with_another_start_time_is_another_process():
     assert not process_identity.is_dead(mine)
     assert process_identity.describe(mine).endswith(f" pid {os.getpid()}")
     assert not process_identity.is_dead("") and not process_identity.is_dead("{}")
-    assert not process_identity.is_dead(mine.replace('"place":"', '"place":"elsewhere')), (
+    assert not process_identity.is_dead(mine.replace('"pid_namespace":"', '"pid_namespace":"elsewhere')), (
         "another machine's process cannot be judged"
     )
     started = process_identity._start_time(os.getpid())
@@ -445,11 +495,11 @@ async def test_a_name_of_an_owner_who_never_returns_may_be_taken_after_a_while(r
     one, two = StateStore(client, "one"), StateStore(client, "two", names_kept_s=600)
     await one.claim("MA1", "weekly", "c1")
     assert await two.claim("MA1", "weekly", "c2") == "one", "the time counts from the first request"
-    at = int(redis_server.client.hget(lease.lease_key("one"), "at"))
+    at = int(redis_server.client.hget(lease.lease_key("one"), "renewed_ms"))
     assert abs(at - ago(redis_server, 0)) < 60_000
-    redis_server.client.hset(lease.lease_key("one"), "at", at - 590_000)
+    redis_server.client.hset(lease.lease_key("one"), "renewed_ms", at - 590_000)
     assert await two.claim("MA1", "weekly", "c2") == "one"
-    redis_server.client.hset(lease.lease_key("one"), "at", at - 601_000)
+    redis_server.client.hset(lease.lease_key("one"), "renewed_ms", at - 601_000)
     assert await two.claim("MA1", "weekly", "c2") is None
     assert await two.names("MA1") == {"weekly": ("c2", "two")}
     await client.aclose()
@@ -462,7 +512,7 @@ async def test_a_name_of_an_owner_who_renews_is_kept(redis_server: RedisServer, 
     await kept.claim("MA1", "weekly", "c1")
     other = StateStore(state_store.connect(redis_server.url), "elsewhere", names_kept_s=600)
     for _ in range(4):
-        redis_server.client.hset(lease.lease_key("pbx"), "at", ago(redis_server, 700))
+        redis_server.client.hset(lease.lease_key("pbx"), "renewed_ms", ago(redis_server, 700))
         await time.passes(lease.RENEW_S)
         assert await other.claim("MA1", "weekly", "c2") == "pbx"
     await kept.close()

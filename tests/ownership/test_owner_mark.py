@@ -96,7 +96,7 @@ async def test_an_asterisk_that_was_unreachable_or_restarted_replaces_no_owner()
     asterisk.variables.clear()
     asterisk.away = False
     await looks(asterisk)
-    assert not owner.lost and parse_mark(asterisk.variables["ARI_CONF_OWNER_ari_conf"]).token == "1.a"
+    assert not owner.lost and parse_mark(asterisk.variables["ARI_CONF_OWNER_ari_conf"]).fencing_token == "1.a"
     looking.cancel()
 
 
@@ -106,7 +106,12 @@ async def test_applications_of_other_names_have_marks_of_their_own():
     other, looking_too = begin(asterisk, "1.b", "other")
     await looks(asterisk, 8)
     assert not one.lost and not other.lost
-    names = {"ARI_CONF_OWNER_one__test_", "ARI_CONF_BEAT_one__test_", "ARI_CONF_OWNER_other", "ARI_CONF_BEAT_other"}
+    names = {
+        "ARI_CONF_OWNER_one__test_",
+        "ARI_CONF_HEARTBEAT_one__test_",
+        "ARI_CONF_OWNER_other",
+        "ARI_CONF_HEARTBEAT_other",
+    }
     assert set(asterisk.variables) == names, "() would be a function"
     looking.cancel()
     looking_too.cancel()
@@ -157,7 +162,7 @@ async def test_a_rival_of_another_name_is_named():
 @pytest.mark.parametrize("left", ["a dead process", "an older version", "nothing"])
 async def test_a_mark_that_is_no_longer_renewed_blocks_no_server(left: str):
     asterisk = Asterisk()
-    dead = msgspec.json.encode(ProcessIdentity("box", 2**22 + 1, "1", process_identity._place())).decode()
+    dead = msgspec.json.encode(ProcessIdentity("box", 2**22 + 1, "1", process_identity._pid_namespace())).decode()
     found = {"a dead process": msgspec.json.encode(Mark("9.x", "r9", "pbx", dead)).decode(), "an older version": "9.x"}
     asterisk.variables["ARI_CONF_OWNER_ari_conf"] = found.get(left, "")
     mark, clock, entering = newcomer(asterisk, "r1")

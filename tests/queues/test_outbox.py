@@ -79,7 +79,7 @@ def test_the_overview_tells_where_each_lane_is(redis_server: RedisServer):
     assert 50_000 < found[1].due_in_ms <= 60_000
     partitioned_queue.enqueue(redis_server.client, [("MA1:o:damaged", b"no JSON")])
     assert [lane.state for lane in outbox.list_partitions(redis_server.client)] == ["leased", "waiting", "ready"]
-    redis_server.client.delete("ari_conf:callbacks:lane:MA1:o:damaged")
+    redis_server.client.delete("ari_conf:callbacks:partition:MA1:o:damaged")
     totals = outbox.totals(redis_server.client)
     assert (totals.waiting, totals.partitions, totals.workers, totals.threads, totals.retried) == (4, 3, 1, 8, 1)
 
@@ -90,7 +90,7 @@ def test_a_dead_letter_is_listed_with_its_tries(redis_server: RedisServer):
     give_up(redis_server, 2)
     newest, oldest = dead_letters.list_newest(redis_server.client, "MA1")
     assert [dict(letter.entry.params)["N"] for letter in (newest, oldest)] == ["2", "1"]
-    assert oldest.entry.tries == (Attempt(1, 5, 503, delay_ms=10), Attempt(16, 2000, error="no connection"))
+    assert oldest.entry.attempts == (Attempt(1, 5, 503, delay_ms=10), Attempt(16, 2000, error="no connection"))
     assert dead_letters.get(redis_server.client, "MA1", oldest.id) == oldest
     assert dead_letters.list_newest(redis_server.client, "MA1", before=newest.id) == [oldest]
     assert dead_letters.list_newest(redis_server.client, "MA2") == []
@@ -105,9 +105,9 @@ def test_a_dead_letter_goes_back_to_the_end_of_its_lane(redis_server: RedisServe
     assert dead_letters.resend(redis_server.client, "MA1", [letter.id]) == 1
     assert dead_letters.resend(redis_server.client, "MA1", [letter.id]) == 0, "it was sent twice"
     assert dead_letters.count(redis_server.client, "MA1") == 0
-    (key,) = redis_server.client.scan_iter("*:lane:*")
+    (key,) = redis_server.client.scan_iter("*:partition:*")
     entries = [outbox.decode(kept) for kept in redis_server.client.lrange(key, 0, -1)]
-    assert [(dict(entry.params)["N"], entry.tries) for entry in entries] == [("2", ()), ("1", ())]
+    assert [(dict(entry.params)["N"], entry.attempts) for entry in entries] == [("2", ()), ("1", ())]
 
 
 def test_all_are_resent_in_the_order_in_which_they_died(redis_server: RedisServer):
@@ -115,18 +115,20 @@ def test_all_are_resent_in_the_order_in_which_they_died(redis_server: RedisServe
     for n in range(450):
         give_up(redis_server, n + 1)
     assert dead_letters.resend_all(redis_server.client, "MA1") == 450
-    (key,) = redis_server.client.scan_iter("*:lane:*")
+    (key,) = redis_server.client.scan_iter("*:partition:*")
     entries = [outbox.decode(kept) for kept in redis_server.client.lrange(key, 0, -1)]
     assert [dict(entry.params)["N"] for entry in entries] == [str(n) for n in range(450)]
     assert PartitionedQueue(redis_server.client).claim("w1", 8, 1000), "the partition was not made ready"
 
 
 def test_what_died_too_long_ago_is_forgotten(redis_server: RedisServer):
-    key = "ari_conf:callbacks:dead:MA1"
-    redis_server.client.xadd(key, {"lane": "MA1:o:1", "entry": outbox.enqueue_item(callback(1), 1)[1]}, id="1000-0")
+    key = "ari_conf:callbacks:dead-letters:MA1"
+    redis_server.client.xadd(
+        key, {"partition": "MA1:o:1", "entry": outbox.enqueue_item(callback(1), 1)[1]}, id="1000-0"
+    )
     post(redis_server, callback(2))
     give_up(redis_server, 1)
-    redis_server.client.xadd(key, {"lane": "MA1:o:1", "entry": outbox.enqueue_item(callback(3), 1)[1]})
+    redis_server.client.xadd(key, {"partition": "MA1:o:1", "entry": outbox.enqueue_item(callback(3), 1)[1]})
     dead_letters.trim_expired(redis_server.client, ["MA1", "MA2"], 60_000)
     found = dead_letters.list_newest(redis_server.client, "MA1")
     assert [dict(letter.entry.params)["N"] for letter in found] == ["3", "2"]

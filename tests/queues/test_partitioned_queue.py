@@ -97,25 +97,25 @@ def test_a_retry_is_not_due_early(play: Play):
 def test_a_dead_letter_leaves_the_lane_to_the_next(play: Play):
     play.put("A:o:1", "a", "b")
     assert play.take(disposition=dead_letter(play.take(), b"a, given up", 10, 60_000)).entry == b"b"
-    ((_, fields),) = play.server.client.xrange("ari_conf:callbacks:dead:A")
-    assert fields == {b"lane": b"A:o:1", b"entry": b"a, given up"}
+    ((_, fields),) = play.server.client.xrange("ari_conf:callbacks:dead-letters:A")
+    assert fields == {b"partition": b"A:o:1", b"entry": b"a, given up"}
 
 
 def test_the_newest_dead_letters_are_kept(play: Play):
     play.put("A:o:1", "a", "b", "c")
     for text in (b"a", b"b", b"c"):
         play.settle(dead_letter(play.take(), text, 2, 60_000))
-    letters = play.server.client.xrange("ari_conf:callbacks:dead:A")
+    letters = play.server.client.xrange("ari_conf:callbacks:dead-letters:A")
     assert [fields[b"entry"] for _, fields in letters] == [b"b", b"c"]
 
 
 def test_dead_letters_that_are_too_old_go(play: Play):
-    play.server.client.xadd("ari_conf:callbacks:dead:A", {"lane": "A:o:1", "entry": "old"}, id="1000-0")
+    play.server.client.xadd("ari_conf:callbacks:dead-letters:A", {"partition": "A:o:1", "entry": "old"}, id="1000-0")
     play.put("A:o:1", "a")
     play.settle(dead_letter(play.take(), b"a", 10, 60_000))
-    letters = play.server.client.xrange("ari_conf:callbacks:dead:A")
+    letters = play.server.client.xrange("ari_conf:callbacks:dead-letters:A")
     assert [fields[b"entry"] for _, fields in letters] == [b"a"]
-    assert 0 < play.server.client.pttl("ari_conf:callbacks:dead:A") <= 60_000
+    assert 0 < play.server.client.pttl("ari_conf:callbacks:dead-letters:A") <= 60_000
 
 
 def test_a_flood_leaves_a_quarter_of_the_threads_to_other_accounts(play: Play):
@@ -226,13 +226,13 @@ def test_a_claim_answers_its_wakeup_and_no_other(play: Play):
     play.queue.heartbeat("w1", 4, [], 0, reclaim=True)
     answered, other = play.queue.issue_wakeups()
     assert play.queue.claim("w1", 4, 1, answered).entry == b"a"
-    assert play.server.client.zrange("ari_conf:callbacks:tokens", 0, -1) == [other.encode()]
+    assert play.server.client.zrange("ari_conf:callbacks:unanswered-wakeups", 0, -1) == [other.encode()]
 
 
 def test_who_settles_claims_nothing(play: Play):
     play.put("A:o:1", "a", "b")
     play.settle(ack(play.take()))
-    assert not play.server.client.exists("ari_conf:callbacks:held:w1")
+    assert not play.server.client.exists("ari_conf:callbacks:claims:w1")
     assert play.take().entry == b"b"
 
 
@@ -293,7 +293,7 @@ def counted(play: Play) -> dict[bytes, tuple[int, int]]:
 def there(play: Play) -> dict[bytes, tuple[int, int]]:
     """Return the actual number and bytes."""
     found: dict[bytes, tuple[int, int]] = {}
-    for key in play.server.client.scan_iter("ari_conf:callbacks:lane:*"):
+    for key in play.server.client.scan_iter("ari_conf:callbacks:partition:*"):
         account = key.split(b":")[3]
         texts = play.server.client.lrange(key, 0, -1)
         number, size = found.get(account, (0, 0))
@@ -316,7 +316,7 @@ def test_how_much_waits_is_counted_whatever_becomes_of_it(play: Play):
                 dice.choice([ack(taken), release(taken), retry(taken, text, 0), dead_letter(taken, text, 100, 60_000)])
             )
         if number % 50 == 49:
-            letters = play.server.client.xrange("ari_conf:callbacks:dead:A", count=2)
+            letters = play.server.client.xrange("ari_conf:callbacks:dead-letters:A", count=2)
             play.queue.requeue_dead_letters("A", [(id.decode(), b"again") for id, _ in letters])
         assert counted(play) == there(play)
 
@@ -329,7 +329,7 @@ def test_a_lane_takes_no_more_than_it_may(play: Play):
     play.put("A:o:1", "one more", "another")
     play.put("A:o:2", "of another lane")
     play.put("B:o:1", "of another account")
-    lane = play.server.client.lrange("ari_conf:callbacks:lane:A:o:1", 0, -1)
+    lane = play.server.client.lrange("ari_conf:callbacks:partition:A:o:1", 0, -1)
     assert len(lane) == most and lane[-1] == str(most - 1).encode()
     assert counted(play)[b"A"][0] == most + 1 and counted(play)[b"B"][0] == 1
     (problem,) = told(play)
@@ -337,7 +337,7 @@ def test_a_lane_takes_no_more_than_it_may(play: Play):
     assert told(play, "B") == [] and outbox.totals(play.server.client).dropped == 2
     play.take(disposition=ack(play.take()))
     play.put("A:o:1", "there is room again")
-    assert play.server.client.lindex("ari_conf:callbacks:lane:A:o:1", -1) == b"there is room again"
+    assert play.server.client.lindex("ari_conf:callbacks:partition:A:o:1", -1) == b"there is room again"
 
 
 def test_an_account_takes_no_more_than_it_may(play: Play):
@@ -358,7 +358,7 @@ def test_the_problem_of_a_full_queue_has_its_kind_and_removes_no_other(play: Pla
     earlier = [encoded(Problem(n, "", ProblemKind.DOCUMENT_INVALID, f"earlier {n}")) for n in range(300)]
     play.server.client.rpush(problems_key("A"), *earlier)
     play.server.client.hset("ari_conf:callbacks:bytes", "A", limits.MAX_ACCOUNT_MB * 1024**2)
-    play.server.client.set("ari_conf:callbacks:counted:A", 1)  # the wrong count is believed
+    play.server.client.set("ari_conf:callbacks:recounted:A", 1)  # the wrong count is believed
     play.put("A:o:1", "x", "y")
     newest, *others = read_problems(play.server.client, "A", 1000)
     assert newest.kind == ProblemKind.CALLBACKS_FULL and len(others) == 300
@@ -367,9 +367,9 @@ def test_the_problem_of_a_full_queue_has_its_kind_and_removes_no_other(play: Pla
 def test_an_account_takes_no_more_bytes_than_it_may(play: Play):
     play.put("A:o:1", "x")
     play.server.client.hset("ari_conf:callbacks:bytes", "A", limits.MAX_ACCOUNT_MB * 1024**2 - 5)
-    play.server.client.set("ari_conf:callbacks:counted:A", 1)  # the wrong count is believed
+    play.server.client.set("ari_conf:callbacks:recounted:A", 1)  # the wrong count is believed
     play.put("A:o:2", "12345", "1")
-    assert play.server.client.lrange("ari_conf:callbacks:lane:A:o:2", 0, -1) == [b"12345"]
+    assert play.server.client.lrange("ari_conf:callbacks:partition:A:o:2", 0, -1) == [b"12345"]
 
 
 def test_a_count_that_is_wrong_is_counted_again_before_anything_is_dropped(play: Play):
@@ -381,7 +381,7 @@ def test_a_count_that_is_wrong_is_counted_again_before_anything_is_dropped(play:
     play.settle(retry(play.take(), b"c, tried", 60_000))
     play.server.client.hset("ari_conf:callbacks:entries", "A", 10**9)
     play.put("A:o:4", "e")
-    assert play.server.client.exists("ari_conf:callbacks:lane:A:o:4") and told(play) == []
+    assert play.server.client.exists("ari_conf:callbacks:partition:A:o:4") and told(play) == []
     assert counted(play)[b"A"][0] == there(play)[b"A"][0] == 5
 
 
@@ -391,17 +391,17 @@ def test_other_queues_have_no_bounds(play: Play):
     for _ in range(0, most, 1000):
         enqueue(play.server.client, [("A:o:1", b"x")] * 1000, "recordings")
     enqueue(play.server.client, [("A:o:1", b"x")], "recordings")
-    assert play.server.client.llen("ari_conf:recordings:lane:A:o:1") == most + 1
+    assert play.server.client.llen("ari_conf:recordings:partition:A:o:1") == most + 1
 
 
 def test_a_dead_letter_for_which_there_is_no_room_stays_one(play: Play):
     play.put("A:o:1", "a")
     play.settle(dead_letter(play.take(), b"a", 10, 60_000))
-    ((id, _),) = play.server.client.xrange("ari_conf:callbacks:dead:A")
+    ((id, _),) = play.server.client.xrange("ari_conf:callbacks:dead-letters:A")
     for _ in range(0, limits.MAX_PARTITION_ENTRIES, 1000):
         play.put("A:o:1", *["x"] * 1000)
     assert play.queue.requeue_dead_letters("A", [(id.decode(), b"a")]) == 0
-    assert play.server.client.xlen("ari_conf:callbacks:dead:A") == 1
+    assert play.server.client.xlen("ari_conf:callbacks:dead-letters:A") == 1
 
 
 def test_dead_letters_take_no_more_bytes_than_they_may(play: Play):
@@ -409,10 +409,10 @@ def test_dead_letters_take_no_more_bytes_than_they_may(play: Play):
     for number in range(most // size + 20):
         play.put("A:o:1", "x")
         play.settle(dead_letter(play.take(), b"%d" % number + b"x" * size, 10_000, 60_000))
-        assert play.server.client.memory_usage("ari_conf:callbacks:dead:A", samples=0) <= most + 2 * size
-    ((_, newest),) = play.server.client.xrevrange("ari_conf:callbacks:dead:A", count=1)
+        assert play.server.client.memory_usage("ari_conf:callbacks:dead-letters:A", samples=0) <= most + 2 * size
+    ((_, newest),) = play.server.client.xrevrange("ari_conf:callbacks:dead-letters:A", count=1)
     assert newest[b"entry"].startswith(b"%dx" % number), "the newest entry was dropped"
-    assert play.server.client.xlen("ari_conf:callbacks:dead:A") > most // size // 2
+    assert play.server.client.xlen("ari_conf:callbacks:dead-letters:A") > most // size // 2
 
 
 # Damaged entries affect only themselves.
@@ -421,9 +421,9 @@ def test_dead_letters_take_no_more_bytes_than_they_may(play: Play):
 def test_a_lane_that_has_nothing_or_is_none_is_passed_over(play: Play):
     for lane in ("A:o:1", "A:o:2", "A:o:3"):
         play.put(lane, lane)
-    play.server.client.delete("ari_conf:callbacks:lane:A:o:1")
-    play.server.client.delete("ari_conf:callbacks:lane:A:o:2")
-    play.server.client.set("ari_conf:callbacks:lane:A:o:2", "no list")
+    play.server.client.delete("ari_conf:callbacks:partition:A:o:1")
+    play.server.client.delete("ari_conf:callbacks:partition:A:o:2")
+    play.server.client.set("ari_conf:callbacks:partition:A:o:2", "no list")
     taken = play.take()
     assert taken.entry == b"A:o:3"
     assert play.take(disposition=ack(taken)) is None
@@ -438,7 +438,7 @@ def test_what_became_of_an_entry_that_is_gone_holds_nobody_up(
     play.put("A:o:1", "a")
     play.put("A:o:2", "b")
     taken = play.take()
-    play.server.client.delete("ari_conf:callbacks:lane:A:o:1")
+    play.server.client.delete("ari_conf:callbacks:partition:A:o:1")
     assert play.take(disposition=dispose(taken)).entry == b"b"
 
 
@@ -467,7 +467,7 @@ def test_problems_of_names_that_no_account_has_are_kept_for_a_day_and_of_so_many
         play.put(f"{name}:o:1", "x")
         play.settle(dead_letter(play.take(), b"x", 10, 60_000, AccountProblem(problems_key(name), problem, 200)))
     kept = [key.decode() for key in client.scan_iter(problems_key("misspelt*"))]
-    assert len(kept) == limits.MAX_UNKNOWN_ACCOUNTS == client.zcard("ari_conf:strangers")
+    assert len(kept) == limits.MAX_UNKNOWN_ACCOUNTS == client.zcard("ari_conf:unknown-accounts")
     day_ms = limits.UNKNOWN_ACCOUNT_PROBLEMS_TTL_MS
     assert all(0 < client.pttl(key) <= day_ms for key in kept)
     assert client.pttl(problems_key("A")) > day_ms
@@ -476,7 +476,17 @@ def test_problems_of_names_that_no_account_has_are_kept_for_a_day_and_of_so_many
 @pytest.mark.parametrize("later", ["at rest", "written to"])
 @pytest.mark.parametrize(
     "key",
-    ["accounts", "flows:A", "ready:A:o", "waiting", "held:w1", "workers", "threads", "tokens", "lane:A:p:9"],
+    [
+        "accounts",
+        "receivers:A",
+        "ready:A:o",
+        "delayed",
+        "claims:w1",
+        "workers",
+        "threads",
+        "unanswered-wakeups",
+        "partition:A:p:9",
+    ],
 )
 def test_what_stands_in_the_place_of_a_key_hides_no_callback(play: Play, key: str, later: str):
     play.put("A:o:1", "a", "b")
@@ -492,14 +502,14 @@ def test_what_stands_in_the_place_of_a_key_hides_no_callback(play: Play, key: st
     for _ in range(2):
         play.queue.heartbeat("w1", 64, [], 0, reclaim=True)
         served += play.take_all() + play.take_all("w2")
-    held_or_waiting = {"waiting": {"A:o:1"}, "held:w1": {"B:o:1"}}.get(key, {"A:o:1", "B:o:1"})
+    held_or_waiting = {"delayed": {"A:o:1"}, "claims:w1": {"B:o:1"}}.get(key, {"A:o:1", "B:o:1"})
     wanted = {"A:o:1", "A:p:1", "B:o:1"} - held_or_waiting | ({"A:o:2", "A:p:9"} if later == "written to" else set())
     assert sorted(served) == sorted(wanted)
     if later == "written to":
         assert play.server.client.type(f"ari_conf:callbacks:{key}") != b"string"
 
 
-@pytest.mark.parametrize("key", ["accounts", "flows:A", "ready:A:o"])
+@pytest.mark.parametrize("key", ["accounts", "receivers:A", "ready:A:o"])
 def test_nor_if_a_worker_looks_before_the_next_beat(play: Play, key: str):
     play.put("A:o:1", "a")
     play.put("B:o:1", "b")

@@ -50,12 +50,12 @@ def test_a_stored_recording_is_indexed_and_reported_once(redis_server: RedisServ
     redis, callbacks = redis_server.client, [("MA1:o:lane", b"{}")]
     assert jobs.add(redis, stored(1), callbacks, ("MA1:o:r1", b"{}"))
     assert not jobs.add(redis, stored(1), callbacks, ("MA1:o:r1", b"{}"))
-    assert redis.llen("ari_conf:callbacks:lane:MA1:o:lane") == 1
-    assert redis.llen("ari_conf:transcriptions:lane:MA1:o:r1") == 1
+    assert redis.llen("ari_conf:callbacks:partition:MA1:o:lane") == 1
+    assert redis.llen("ari_conf:transcriptions:partition:MA1:o:r1") == 1
     assert jobs.save_transcript_state(redis, stored(1), "done", callbacks)
     assert jobs.save_transcript_state(redis, stored(1), "done", callbacks) is False
     assert jobs.save_transcript_state(redis, stored(2), "done", callbacks) is None
-    assert redis.llen("ari_conf:callbacks:lane:MA1:o:lane") == 2
+    assert redis.llen("ari_conf:callbacks:partition:MA1:o:lane") == 2
 
 
 def test_recordings_are_listed_by_time_and_criterion(redis_server: RedisServer) -> None:
@@ -114,11 +114,11 @@ def test_the_commands_list_waiting_and_given_up_jobs(redis_server: RedisServer, 
     assert taken is not None and jobs.set_progress(redis, "r1", 40) is None
     assert 0 < redis.ttl("ari_conf:recording-progress:r1") <= jobs.PROGRESS_TTL_S, "it would stay indefinitely"
     assert "r1\tbeing stored, 40 %\t" in said("pending")
-    tried = msgspec.json.encode(job(tries=3, error="S3 is away"))
+    tried = msgspec.json.encode(job(attempts=3, error="S3 is away"))
     fleet.settle("worker", 1, partitioned_queue.retry(taken, tried, 60_000))
     assert "to be stored, tried 3 times, again in " in said("pending")
     assert "S3 is away" in said("pending") and said("lost") == ""
-    redis.zadd("ari_conf:recordings:waiting", {lane: 0})
+    redis.zadd("ari_conf:recordings:delayed", {lane: 0})
     again = fleet.claim("worker", 1, 2)
     assert again is not None
     lost = msgspec.json.encode(job(error="no such file"))
@@ -128,7 +128,7 @@ def test_the_commands_list_waiting_and_given_up_jobs(redis_server: RedisServer, 
     assert [one.job.error for one in jobs.pending(redis)] == [""]
     assert outbox.partition_heads(redis, jobs.STORE_QUEUE)[0].length == 1
     partitioned_queue.enqueue(redis, [("MA1:o:r0", b"no JSON")], jobs.STORE_QUEUE)
-    redis.xadd("ari_conf:recordings:dead:MA1", {"lane": lane, "entry": b'{"other": "version"}'})
+    redis.xadd("ari_conf:recordings:dead-letters:MA1", {"partition": lane, "entry": b'{"other": "version"}'})
     assert "r1\tto be stored" in said("pending") and said("lost") == "", "an unreadable job hides all others"
     settings.cache_clear()
 
@@ -143,7 +143,9 @@ def test_attendance_and_speech_are_noted_up_to_a_bound(redis_server: RedisServer
     assert redis_server.client.ttl("ari_conf:recording-notes:r1") > 0
 
 
-@pytest.mark.parametrize("damaged", [b"{", b"\xff", b"[]", b'["stay"]', b'["talk",1,"x",3]', b'["sings",1,2,3]', b"{}"])
+@pytest.mark.parametrize(
+    "damaged", [b"{", b"\xff", b"[]", b'["attendance"]', b'["speech",1,"x",3]', b'["sings",1,2,3]', b"{}"]
+)
 def test_a_note_that_can_not_be_read_costs_no_recording(redis_server: RedisServer, damaged: bytes) -> None:
     jobs.add_note(redis_server.client, AddAttendanceNote("r1", 1, "u1", "4930", "100", 5, 9))
     jobs.add_note(redis_server.client, AddAttendanceNote("r1", 2, "u2", "4931", "100", 6, None))

@@ -89,7 +89,7 @@ async def test_the_next_process_of_the_machine_goes_on_with_it(
     first = machine.clock()
     await recorded(first, client)
     machine.wall += step
-    await client.hincrby(clock_key(NAME), "redis", step)  # type: ignore[misc]
+    await client.hincrby(clock_key(NAME), "redis_ms", step)  # type: ignore[misc]
     machine.pass_ms(7 * HOUR)
     second = machine.clock()
     await second.begin(client, NAME, goes_on=True)
@@ -103,7 +103,7 @@ async def test_a_process_elsewhere_goes_on_by_what_has_passed_in_redis(
     first = machine.clock()
     await recorded(first, client)
     said = first.now_ms()
-    await client.hincrby(clock_key(NAME), "redis", -20_000)  # type: ignore[misc]
+    await client.hincrby(clock_key(NAME), "redis_ms", -20_000)  # type: ignore[misc]
     other = Machine("boot two")
     other.wall, other.steady = machine.wall + 9 * HOUR, 7
     second = other.clock()
@@ -114,14 +114,14 @@ async def test_a_process_elsewhere_goes_on_by_what_has_passed_in_redis(
 async def test_redis_set_back_meanwhile_sets_nothing_back(machine: Machine, client: redis.asyncio.Redis) -> None:
     first = machine.clock()
     await recorded(first, client)
-    await client.hincrby(clock_key(NAME), "redis", HOUR)  # type: ignore[misc]
+    await client.hincrby(clock_key(NAME), "redis_ms", HOUR)  # type: ignore[misc]
     second = Machine("boot two").clock()
     await second.begin(client, NAME, goes_on=True)
     assert abs(second.now_ms() - first.now_ms()) <= SLEW_MS
 
 
 @pytest.mark.parametrize("text", ["x", "", b"\xff", "\u00b2", "9" * 400], ids=range(5))
-@pytest.mark.parametrize("damage", ["ms", "steady", "redis"])
+@pytest.mark.parametrize("damage", ["server_ms", "boottime_ms", "redis_ms"])
 async def test_a_record_that_makes_no_sense_is_none(
     machine: Machine, client: redis.asyncio.Redis, damage: str, text: str | bytes
 ) -> None:

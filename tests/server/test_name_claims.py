@@ -101,7 +101,7 @@ async def test_all_are_claimed_again(place: Place) -> None:
 async def test_one_that_another_asterisk_has_stays_there_and_the_account_is_told(place: Place) -> None:
     client = state_store.connect(place.server.url)
     other = StateStore(client, "elsewhere")
-    place.server.client.hset("ari_conf:lease:elsewhere", "at", 2**52)
+    place.server.client.hset("ari_conf:lease:elsewhere", "renewed_ms", 2**52)
     await other.claim("A", "one", "theirs")
     await client.aclose()
     place.conferences("one")

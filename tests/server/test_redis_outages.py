@@ -115,7 +115,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 def posted(server: RedisServer) -> list[str]:
     """Return the numbers of the queued callbacks, in order."""
-    keys = sorted(server.client.scan_iter("ari_conf:callbacks:lane:*"))
+    keys = sorted(server.client.scan_iter("ari_conf:callbacks:partition:*"))
     texts = [text for key in keys for text in server.client.lrange(key, 0, -1)]
     params = [dict(outbox.decode(text).params) for text in texts]
     return [found["N"] for found in params if "N" in found]
@@ -378,13 +378,13 @@ async def test_serve_and_web_find_the_new_primary(redis_server: RedisServer, rep
         assert await asker.send("pbx", ForConference("MA1", "x", Lock(True)), "c1", 10) == CommandReply("c1", 202)
         put(owner, 1)
         await owner.drained()
-        beat = int(redis_server.client.hget(lease.lease_key("pbx"), "beat"))
+        beat = int(redis_server.client.hget(lease.lease_key("pbx"), "heartbeat"))
 
         fail_over(redis_server, replica)
         way.target = replica.port
         put(owner, 2)
         await owner.drained()
-        await until(lambda: int(replica.client.hget(lease.lease_key("pbx"), "beat")) > beat)
+        await until(lambda: int(replica.client.hget(lease.lease_key("pbx"), "heartbeat")) > beat)
         assert posted(replica) == ["1", "2"] and replica.client.info("replication")["role"] == "master"
         assert owner.lease.is_held
         with capture_logs():
@@ -470,6 +470,6 @@ def test_a_worker_finds_the_new_primary(redis_server: RedisServer, replica: Redi
         taken = [turn(2, ack(first)), in_another_thread(lambda: turn(3))]
         assert sorted(one.entry for one in taken) == [b"b", b"c"]
         assert accounts.rotate_token(client, "A").auth_id == "A"
-        assert replica.client.hlen("ari_conf:callbacks:held:w1") == 2
+        assert replica.client.hlen("ari_conf:callbacks:claims:w1") == 2
     finally:
         proxy.end()

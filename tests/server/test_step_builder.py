@@ -79,7 +79,7 @@ async def test_a_recording_is_handed_to_the_workers(
     )
     step, todo = steps.build([whole], NOW)
     await kept.write([step])
-    (lane,) = redis_server.client.scan_iter(f"*{jobs.STORE_QUEUE}:lane:*")
+    (lane,) = redis_server.client.scan_iter(f"*{jobs.STORE_QUEUE}:partition:*")
     (entry,) = cast("list[bytes]", redis_server.client.lrange(lane, 0, -1))
     assert json.loads(entry)["recording_id"] == "r1" and todo == []
 

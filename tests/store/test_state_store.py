@@ -14,7 +14,7 @@ from ari_conf.core.hangup_codes import HangupCode
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.snapshot import restore, snapshot
 from ari_conf.errors import StoreUnavailable
-from ari_conf.ownership.lease import written_key
+from ari_conf.ownership.lease import last_batch_key
 from ari_conf.queues import limits, outbox, partitioned_queue
 from ari_conf.server.takeover import load
 from ari_conf.store import accounts, state_store
@@ -53,7 +53,7 @@ def batch_of(kept: StateStore, *steps: Step) -> Batch:
 
 
 def waiting(server: RedisServer) -> list[bytes]:
-    return [entry for key in server.client.scan_iter("*:lane:*") for entry in server.client.lrange(key, 0, -1)]
+    return [entry for key in server.client.scan_iter("*:partition:*") for entry in server.client.lrange(key, 0, -1)]
 
 
 async def test_one_transaction_holds_the_state_and_what_follows_from_it(redis_server: RedisServer, kept: StateStore):
@@ -192,7 +192,7 @@ async def test_no_room_in_a_lane_is_told(redis_server: RedisServer, monkeypatch:
 
 WRONG = {
     "members": members_key("c1"), "names": "ari_conf:names:MA1", "problems": "ari_conf:problems:MA1",
-    "tokens": "ari_conf:callbacks:tokens",
+    "wake-ups": "ari_conf:callbacks:unanswered-wakeups",
 }  # fmt: skip
 
 
@@ -215,7 +215,7 @@ async def test_a_key_that_holds_something_else_costs_what_belongs_there(redis_se
     assert told == {"key write refused"}
     assert there.hget("ari_conf:state:asterisk one", "call:u1") == b"1" and there.get("more") == b"1"
     assert there.hlen(members_key("c1")) if key != members_key("c1") else True
-    waits = [text for each in there.scan_iter("*:lane:*", _type="list") for text in there.lrange(each, 0, -1)]
+    waits = [text for each in there.scan_iter("*:partition:*", _type="list") for text in there.lrange(each, 0, -1)]
     assert len(waits) == 2
     await client.aclose()
 
@@ -223,8 +223,8 @@ async def test_a_key_that_holds_something_else_costs_what_belongs_there(redis_se
 @pytest.mark.parametrize(
     "key",
     [
-        *(written_key("asterisk one"), "ari_conf:callbacks:entries", "ari_conf:callbacks:bytes"),
-        *("ari_conf:callbacks:accounts", f"ari_conf:callbacks:lane:{outbox.partition_key(callback(1))}"),
+        *(last_batch_key("asterisk one"), "ari_conf:callbacks:entries", "ari_conf:callbacks:bytes"),
+        *("ari_conf:callbacks:accounts", f"ari_conf:callbacks:partition:{outbox.partition_key(callback(1))}"),
     ],
 )
 async def test_a_key_that_all_have_in_common_and_that_can_be_made_anew_costs_nothing(
@@ -237,12 +237,12 @@ async def test_a_key_that_all_have_in_common_and_that_can_be_made_anew_costs_not
         for _ in range(2):
             await kept.send(batch)
     assert logged == [] and there.type(key) != b"set"
-    waits = [text for each in there.scan_iter("*:lane:*", _type="list") for text in there.lrange(each, 0, -1)]
+    waits = [text for each in there.scan_iter("*:partition:*", _type="list") for text in there.lrange(each, 0, -1)]
     assert len(waits) == 2, "each callback is queued exactly once"
     taken = partitioned_queue.PartitionedQueue(there).claim("w1", 8, 1)
     assert taken is not None
     partitioned_queue.PartitionedQueue(there).settle("w1", 8, partitioned_queue.ack(taken))
-    left = [text for each in there.scan_iter("*:lane:*", _type="list") for text in there.lrange(each, 0, -1)]
+    left = [text for each in there.scan_iter("*:partition:*", _type="list") for text in there.lrange(each, 0, -1)]
     assert len(left) == 1
 
 
@@ -365,7 +365,7 @@ async def test_a_worker_with_room_is_told_in_the_same_step(redis_server: RedisSe
     await telling.write(steps[1:])
     wakeups = redis_server.client.lrange("ari_conf:callbacks:wakeups", 0, -1)
     assert len(wakeups) == 3, "one wake-up for each callback of the batch"
-    assert set(redis_server.client.zrange("ari_conf:callbacks:tokens", 0, -1)) == set(wakeups)
+    assert set(redis_server.client.zrange("ari_conf:callbacks:unanswered-wakeups", 0, -1)) == set(wakeups)
     await telling.write([Step(NOW, callbacks=[callback(n, f"lane {n}")]) for n in range(9, 19)])
     assert redis_server.client.llen("ari_conf:callbacks:wakeups") == 5, "this receiver has no room for more"
     await client.aclose()
@@ -375,7 +375,7 @@ async def test_a_job_for_another_queue_is_written_once(redis_server: RedisServer
     batch = batch_of(kept, Step(NOW, jobs=[QueuedJob("recordings", "MA1:o:1", b"store it")]))
     await kept.send(batch)
     await kept.send(batch)
-    assert redis_server.client.lrange("ari_conf:recordings:lane:MA1:o:1", 0, -1) == [b"store it"]
+    assert redis_server.client.lrange("ari_conf:recordings:partition:MA1:o:1", 0, -1) == [b"store it"]
     assert redis_server.client.lrange("ari_conf:recordings:accounts", 0, -1) == [b"MA1"]
 
 

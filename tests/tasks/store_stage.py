@@ -167,7 +167,7 @@ class StoreStage:
         found: list[tuple[int, float]] = []
 
         def failed_again() -> bool:
-            waiting = [(one.job.tries, one.due_in_ms / 1000) for one in self.pending() if one.state == "waiting"]
+            waiting = [(one.job.attempts, one.due_in_ms / 1000) for one in self.pending() if one.state == "waiting"]
             found[:] = [one for one in waiting if one[0] > after]
             return bool(found)
 
@@ -176,8 +176,8 @@ class StoreStage:
 
     def due_now(self) -> None:
         """Make all waiting jobs due now."""
-        waiting = self.redis.zrange("ari_conf:recordings:waiting", 0, -1)
-        self.redis.zadd("ari_conf:recordings:waiting", dict.fromkeys(waiting, 0), xx=True)
+        waiting = self.redis.zrange("ari_conf:recordings:delayed", 0, -1)
+        self.redis.zadd("ari_conf:recordings:delayed", dict.fromkeys(waiting, 0), xx=True)
 
     def problems(self) -> list[str]:
         return [problem.text for problem in read_problems(self.redis, ACCOUNT)]
@@ -186,7 +186,7 @@ class StoreStage:
         """Wait for the recording, assert one object, one callback and no remains anywhere, and return the object."""
         self.is_told()
         self.until(lambda: not self.pending())
-        self.until(lambda: not self.redis.keys("ari_conf:callbacks:lane:*"))
+        self.until(lambda: not self.redis.keys("ari_conf:callbacks:partition:*"))
         assert len(self.receiver.received) == 1, "one callback"
         assert jobs.given_up(self.redis, [ACCOUNT]) == [], "the recording was stored, but given up as lost as well"
         told = self.receiver.received[0].params

@@ -77,8 +77,8 @@ def test_what_can_not_be_delivered_becomes_a_dead_letter_and_is_resent(redis_ser
 
         (letter,) = letters(redis_server)
         assert dict(letter.entry.params)["N"] == "1"
-        assert [tried.status for tried in letter.entry.tries] == [503, 503, 503]
-        assert all(tried.at_ms > 1_000_000_000_000 and tried.ms >= 0 for tried in letter.entry.tries)
+        assert [tried.status for tried in letter.entry.attempts] == [503, 503, 503]
+        assert all(tried.at_ms > 1_000_000_000_000 and tried.ms >= 0 for tried in letter.entry.attempts)
 
         broken.clear()
         assert dead_letters.resend_all(redis_server.client, "MA1") == 1
@@ -97,7 +97,7 @@ def test_what_has_no_receiver_tells_why(redis_server: RedisServer, start_worker:
     start_worker()
     post(redis_server, [callback(gone, 1), callback("http://10.0.0.1/", 2), callback(gone, 3, auth_id="MAREMOVED")])
     until(lambda: outbox.totals(redis_server.client).dead == 3)
-    reasons = {dict(letter.entry.params)["N"]: letter.entry.tries for letter in letters(redis_server)}
+    reasons = {dict(letter.entry.params)["N"]: letter.entry.attempts for letter in letters(redis_server)}
     assert ["refused" in tried.error for tried in reasons["1"]] == [True, True]
     assert len(reasons["2"]) == 1
     assert "ARI_CONF_ALLOWED_NETWORKS" in reasons["2"][0].error
@@ -145,8 +145,8 @@ def test_after_kill_9_another_worker_goes_on(redis_server: RedisServer, start_wo
         post(redis_server, [callback(url, n) for n in range(each) for url in urls[:6]])
         receiver.wait(lambda: sum(2 in receiver.numbers(f"/{lane}") for lane in range(6)) == 6)
         post(redis_server, [callback(url, n) for n in range(each) for url in urls[6:]])
-        until(lambda: redis.zcard("ari_conf:callbacks:waiting") > 0)
-        (held,) = redis.keys(f"ari_conf:callbacks:held:*-{first.process.pid}-*")
+        until(lambda: redis.zcard("ari_conf:callbacks:delayed") > 0)
+        (held,) = redis.keys(f"ari_conf:callbacks:claims:*-{first.process.pid}-*")
         assert redis.hlen(held) > 0, "the killed worker has nothing in flight"
         first.kill()
         killed_at = time.monotonic()
@@ -187,8 +187,10 @@ def test_messages_that_celery_lost_are_replaced(redis_server: RedisServer, start
     with Receiver() as receiver:
         start_worker()
         all_run(redis_server, 1)
-        # This token counts as sent but is in no queue.
-        redis_server.client.zadd("ari_conf:callbacks:tokens", {f"lost {n}": time.time() * 1000 for n in range(8)})
+        # These wake-ups count as issued but are in no list.
+        redis_server.client.zadd(
+            "ari_conf:callbacks:unanswered-wakeups", {f"lost {n}": time.time() * 1000 for n in range(8)}
+        )
         post(redis_server, [callback(receiver.url, 1)])
         receiver.wait(lambda: len(receiver.received) == 1, 10)
 
@@ -226,7 +228,7 @@ def test_a_worker_that_is_told_to_end_leaves_nothing_behind(redis_server: RedisS
         receiver.wait(lambda: len(receiver.received) >= 8)
         worker.end()
         assert worker.process.returncode == 0
-        assert redis_server.client.keys("ari_conf:callbacks:held:*") == []
+        assert redis_server.client.keys("ari_conf:callbacks:claims:*") == []
         assert redis_server.client.zcard("ari_conf:callbacks:workers") == 0
         start_worker()
         until(lambda: outbox.totals(redis_server.client).waiting == 0)

@@ -140,7 +140,7 @@ def test_every_callback_arrives_in_order_or_is_a_dead_letter(redis_server: Redis
     everything = {(path, number) for path in arrived for number in range(1, EACH + 1)}
     assert sorted(dead) == sorted(everything - moody.accepted), f"seed {seed}"
     assert set(dead) >= moody.refused
-    assert all(len(letter.entry.tries) == 4 for letter in letters), "a callback was given up before its last retry"
+    assert all(len(letter.entry.attempts) == 4 for letter in letters), "a callback was given up before its last retry"
 
 
 def _who(letter: dead_letters.DeadLetter) -> Callback:

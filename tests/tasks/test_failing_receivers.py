@@ -123,7 +123,7 @@ def test_after_a_minute_callbacks_are_dead_letters_untried(redis_server: RedisSe
         asked = len(receiver.received)
     assert outbox.totals(redis_server.client).dead == 200 and asked < 200
     letters = dead_letters.list_newest(redis_server.client, "MA1")
-    untried = [letter for letter in letters if not letter.entry.tries]
+    untried = [letter for letter in letters if not letter.entry.attempts]
     assert untried and all("failed for more than a minute" in letter.entry.reason for letter in untried)
     assert any(
         "is a dead letter after 0 tries: its receiver has failed for more than a minute" in problem.text

@@ -86,7 +86,7 @@ def answers(port: int, token: str) -> bool:
 
 def beat(server: RedisServer) -> int:
     """Return the heartbeat of `serve`, which renews its lease twice a second."""
-    return int(server.client.hget(lease.lease_key("pbx"), "beat") or 0)
+    return int(server.client.hget(lease.lease_key("pbx"), "heartbeat") or 0)
 
 
 def is_primary(server: RedisServer) -> bool:

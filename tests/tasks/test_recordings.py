@@ -97,7 +97,7 @@ def test_s3_is_away_for_a_while(stage: StoreStage) -> None:
     stage.s3_proxy.refuse()
     stage.worker()
     stage.hand_on()
-    stage.until(lambda: stage.pending() and stage.pending()[0].job.tries >= 2)
+    stage.until(lambda: stage.pending() and stage.pending()[0].job.attempts >= 2)
     (waits,) = stage.pending()
     assert "S3" in waits.job.error
     assert stage.tape.exists() and not stage.receiver.received
@@ -142,7 +142,7 @@ def test_s3_stalls(stage: StoreStage) -> None:
     stage.worker()
     stage.hand_on()
     assert stage.s3_proxy.held.wait(30)
-    stage.until(lambda: stage.pending()[0].job.tries >= 1)
+    stage.until(lambda: stage.pending()[0].job.attempts >= 1)
     assert "upload_part" in stage.pending()[0].job.error
     assert stage.tape.exists() and not stage.receiver.received
     stage.s3_proxy.let_go()
@@ -272,7 +272,7 @@ def test_asterisk_is_restarted_between_stop_and_download(stage: StoreStage) -> N
     stage.asterisk.stop()
     stage.worker()
     stage.hand_on()
-    stage.until(lambda: stage.pending() and stage.pending()[0].job.tries >= 2)
+    stage.until(lambda: stage.pending() and stage.pending()[0].job.attempts >= 2)
     assert "Asterisk is unreachable" in stage.pending()[0].job.error
     stage.asterisk.start()
     assert samples_of(stage.stored_once()) == samples
@@ -306,6 +306,6 @@ def test_one_that_never_began_is_no_loss(stage: StoreStage) -> None:
     """The failure to start was reported when it happened."""
     stage.worker()
     stage.hand_on(failed=True)
-    stage.until(lambda: not stage.pending() and stage.redis.hget("ari_conf:recordings:counts", "done"))
+    stage.until(lambda: not stage.pending() and stage.redis.hget("ari_conf:recordings:counts", "ack"))
     assert jobs.given_up(stage.redis, [ACCOUNT]) == [] and stage.problems() == []
     assert not stage.receiver.received

@@ -70,7 +70,7 @@ def hand_on(stage: StoreStage) -> None:
 def told_once(stage: StoreStage) -> dict[str, str]:
     stage.is_told(60)
     stage.until(lambda: not stage.pending())
-    stage.until(lambda: not stage.redis.keys("ari_conf:callbacks:lane:*"))
+    stage.until(lambda: not stage.redis.keys("ari_conf:callbacks:partition:*"))
     (received,) = stage.receiver.received
     document = stage.bucket.get_json(stage.key("json"))
     jsonschema_rs.validate(schema(), document)
@@ -171,7 +171,7 @@ def test_a_long_one_is_not_begun_twice_and_goes_on_where_it_was(stage: StoreStag
         assert other.process.poll() is None
     assert len(server.asked) == 4, "not exactly the second piece and the rest were repeated"
     assert len(params["transcription"].split()) == 3
-    assert not stage.redis.keys("ari_conf:recording-words:*")
+    assert not stage.redis.keys("ari_conf:transcript-chunks:*")
 
 
 # The transcription ends, no matter how a server responds.
@@ -242,12 +242,12 @@ def test_a_server_that_is_away_is_awaited_for_a_day_and_then_it_is_told(stage: S
             auth_id=ACCOUNT,
             at_ms=1,
             url=f"{stage.receiver.url}/transcription",
-            tries=MAX_ATTEMPTS - 2,
+            attempts=MAX_ATTEMPTS - 2,
         )
         lane = jobs.partition_key(ACCOUNT, "", stage.recording_id)
         partitioned_queue.enqueue(stage.redis, [(lane, msgspec.json.encode(waited))], jobs.TRANSCRIPTION_QUEUE)
-        stage.until(lambda: any(one.job.tries == MAX_ATTEMPTS - 1 for one in stage.pending()))
-        (again,) = stage.redis.zrange("ari_conf:transcriptions:waiting", 0, -1)
-        stage.redis.zadd("ari_conf:transcriptions:waiting", {again: 0}, xx=True)
+        stage.until(lambda: any(one.job.attempts == MAX_ATTEMPTS - 1 for one in stage.pending()))
+        (again,) = stage.redis.zrange("ari_conf:transcriptions:delayed", 0, -1)
+        stage.redis.zadd("ari_conf:transcriptions:delayed", {again: 0}, xx=True)
         params = told_once(stage)
     assert params["error"].endswith("status 503, for a day")

@@ -29,4 +29,4 @@ def test_asynchronous_calls_are_finished_before_it_ends(served: Served, api: Api
     for _ in range(5):
         assert api.get("Conference/?callback_url=https%3A%2F%2Fexample.com").status == 202
     served.__exit__()
-    assert len(list(served.owner.redis.scan_iter("ari_conf:callbacks:lane:*"))) == 5
+    assert len(list(served.owner.redis.scan_iter("ari_conf:callbacks:partition:*"))) == 5

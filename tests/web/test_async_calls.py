@@ -202,8 +202,8 @@ def many_die(owner: Owner, number: int, auth_id: str = "A") -> None:
     pipe = owner.redis.pipeline()
     for n in range(number):
         entry = outbox.CallbackEntry(auth_id, f"http://example.com/{n}", "POST", (), 1)
-        fields = {"lane": f"{auth_id}:o:{n}", "entry": outbox.encode(entry)}
-        pipe.xadd(f"{prefix(outbox.QUEUE)}dead:{auth_id}", fields)
+        fields = {"partition": f"{auth_id}:o:{n}", "entry": outbox.encode(entry)}
+        pipe.xadd(f"{prefix(outbox.QUEUE)}dead-letters:{auth_id}", fields)
     pipe.execute()
 
 
@@ -216,7 +216,7 @@ def test_all_are_sent_again_once_a_minute_so_many_and_one_after_another(api: Api
     assert [told.status for told in answers] == [202] + [429] * 24
     assert (answers[0].json["resent"], answers[0].json["left"]) == (1000, 30)
     assert 0 < int(answers[1].headers["Retry-After"]) <= 60
-    due = [int(at) for _, at in owner.redis.zrange("ari_conf:callbacks:waiting", 0, -1, withscores=True)]
+    due = [int(at) for _, at in owner.redis.zrange("ari_conf:callbacks:delayed", 0, -1, withscores=True)]
     assert len(due) == 999, "the first of them starts immediately"
     began = before[0] * 1000 + before[1] // 1000
     assert due[-1] - began >= 999 * dead_letters.RESEND_INTERVAL_MS
@@ -230,17 +230,18 @@ def test_all_are_sent_again_once_a_minute_so_many_and_one_after_another(api: Api
 def test_the_operator_sends_all_of_them_paced(owner: Owner):
     many_die(owner, 100)
     assert dead_letters.resend_all(owner.redis, "A") == 100
-    due = owner.redis.zrange("ari_conf:callbacks:waiting", 0, -1, withscores=True)
+    due = owner.redis.zrange("ari_conf:callbacks:delayed", 0, -1, withscores=True)
     assert due[-1][1] - due[0][1] >= 98 * dead_letters.RESEND_INTERVAL_MS
 
 
 def test_one_that_can_not_be_read_is_in_nobodys_way(api: Api, owner: Owner):
-    key = f"{prefix(outbox.QUEUE)}dead:A"
+    key = f"{prefix(outbox.QUEUE)}dead-letters:A"
     dies(owner)
+    valid = outbox.encode(outbox.CallbackEntry("A", "u", "POST", (), 1))
     strange = [
-        owner.redis.xadd(key, {"lane": "A:o:l", "entry": "{"}),
-        owner.redis.xadd(key, {"lane": "A:o:l"}),
-        owner.redis.xadd(key, {"lane": b"\xff", "entry": outbox.encode(outbox.CallbackEntry("A", "u", "POST", (), 1))}),
+        owner.redis.xadd(key, {"partition": "A:o:l", "entry": "{"}),
+        owner.redis.xadd(key, {"partition": "A:o:l"}),
+        owner.redis.xadd(key, {"partition": b"\xff", "entry": valid}),
     ]
     dies(owner)
     assert len(api.get("DeadLetter/").json["dead_letters"]) == 2

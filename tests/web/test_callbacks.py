@@ -40,7 +40,7 @@ class Worker:
 
 def with_try(taken: partitioned_queue.ClaimedEntry, status: int) -> bytes:
     entry = outbox.decode(taken.entry)
-    tries = (*entry.tries, outbox.Attempt(1_700_000_001_000, 12, status))
+    tries = (*entry.attempts, outbox.Attempt(1_700_000_001_000, 12, status))
     return outbox.encode(outbox.CallbackEntry(entry.auth_id, entry.url, entry.method, entry.params, entry.at_ms, tries))
 
 
@@ -138,10 +138,10 @@ def large(owner: Owner, size: int, number: int, auth: str = "A") -> None:
     )
     pipe = owner.redis.pipeline(transaction=False)
     for n in range(number):
-        pipe.xadd(f"ari_conf:callbacks:dead:{auth}", {"lane": f"{auth}:o:l", "entry": entry})
+        pipe.xadd(f"ari_conf:callbacks:dead-letters:{auth}", {"partition": f"{auth}:o:l", "entry": entry})
         pipe.lpush(f"ari_conf:callbacks:delivered:{auth}", entry)
-        pipe.rpush(f"ari_conf:callbacks:lane:{auth}:o:{n % 50}", entry)
-        pipe.zadd("ari_conf:callbacks:waiting", {f"{auth}:o:{n % 50}": 1e15})
+        pipe.rpush(f"ari_conf:callbacks:partition:{auth}:o:{n % 50}", entry)
+        pipe.zadd("ari_conf:callbacks:delayed", {f"{auth}:o:{n % 50}": 1e15})
         if n % 100 == 99:
             pipe.execute()
     pipe.execute()
@@ -211,6 +211,6 @@ def test_one_accounts_expensive_lists_are_not_waited_for_by_another(api: Api, ow
 def test_what_can_not_be_read_is_left_out(api: Api, owner: Owner):
     for number in range(2):
         post(owner, number)
-        owner.redis.rpush(next(owner.redis.scan_iter("ari_conf:callbacks:lane:*")), "{")
+        owner.redis.rpush(next(owner.redis.scan_iter("ari_conf:callbacks:partition:*")), "{")
     owner.redis.lpush("ari_conf:callbacks:delivered:A", '{"auth_id": 1}')
     assert [state for _, state, _ in listed(api)] == ["waiting", "waiting"]

@@ -64,8 +64,8 @@ def test_the_form_leads_to_the_page_with_a_cookie_that_no_script_and_no_other_si
     cookie = cookie_of(told)
     assert (cookie["httponly"], cookie["samesite"], cookie["path"], cookie["max-age"]) == (True, "strict", "/", "43200")
     assert not cookie["secure"]
-    (key,) = owner.redis.lrange("ari_conf:login:of:A", 0, -1)
-    assert set(owner.redis.keys("ari_conf:login:*")) == {key, b"ari_conf:login:of:A"}
+    (key,) = owner.redis.lrange("ari_conf:sessions:A", 0, -1)
+    assert set(owner.redis.keys("ari_conf:session*")) == {key, b"ari_conf:sessions:A"}
     kept = owner.redis.get(key)
     assert 0 < owner.redis.ttl(key) <= 43200
     for secret in (cookie.value, api.token):
@@ -114,7 +114,7 @@ def test_an_account_has_so_many_log_ins_and_no_more(api: Api, owner: Owner, monk
     browsers[3].send("POST", "/logout")
     browsers.append(Browser(api))
     assert [one.send("GET", "Conference/").status for one in browsers] == [401, 401, 200, 401, 200, 200]
-    assert len(owner.redis.keys("ari_conf:login:*")) == 4
+    assert len(owner.redis.keys("ari_conf:session*")) == 4
 
 
 class TestOften:
@@ -168,7 +168,7 @@ def test_logging_out_ends_it_at_the_server_too(browser: Browser, owner: Owner):
     told = browser.send("POST", "/logout")
     assert (told.status, told.headers["Location"], cookie_of(told)["max-age"]) == (303, "/login", "0")
     assert browser.send("GET", "Conference/").status == 401
-    assert owner.redis.keys("ari_conf:login:*") == []
+    assert owner.redis.keys("ari_conf:session*") == []
 
 
 # The permissions of the cookie.

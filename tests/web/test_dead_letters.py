@@ -29,13 +29,13 @@ def dies(owner: Owner, auth_id: str = "A", url: str = "http://example.com/events
         outbox.Attempt(1_700_000_000_300, 2000, error="no answer"),
     )
     entry = outbox.CallbackEntry(auth_id, url, "POST", (("Event", "ConferenceEnter"),), 1_700_000_000_000, tries)
-    fields = {"lane": f"{auth_id}:o:l", "entry": outbox.encode(entry)}
-    return owner.redis.xadd(f"{prefix(outbox.QUEUE)}dead:{auth_id}", fields).decode()
+    fields = {"partition": f"{auth_id}:o:l", "entry": outbox.encode(entry)}
+    return owner.redis.xadd(f"{prefix(outbox.QUEUE)}dead-letters:{auth_id}", fields).decode()
 
 
 def waiting(owner: Owner) -> list[outbox.CallbackEntry]:
     """Return the callbacks that the workers have to deliver."""
-    keys = sorted(owner.redis.scan_iter(f"{prefix(outbox.QUEUE)}lane:*"))
+    keys = sorted(owner.redis.scan_iter(f"{prefix(outbox.QUEUE)}partition:*"))
     return [outbox.decode(text) for key in keys for text in owner.redis.lrange(key, 0, -1)]
 
 
@@ -84,7 +84,7 @@ def test_one_is_sent_again(api: Api, owner: Owner):
     told = api.post(f"DeadLetter/{id}/Resend/")
     assert (told.status, told.json["resent"]) == (202, 1)
     (entry,) = waiting(owner)
-    assert (entry.url, entry.tries) == ("http://example.com/events", ())
+    assert (entry.url, entry.attempts) == ("http://example.com/events", ())
     assert api.post(f"DeadLetter/{id}/Resend/").status == 404
     assert len(api.get("DeadLetter/").json["dead_letters"]) == 1
 
@@ -144,7 +144,7 @@ def test_a_get_may_be_asynchronous(api: Api, owner: Owner):
 
 
 class TestLeftUndone:
-    """The process that accepted the call died during it: only `ari_conf:later` is left."""
+    """The process that accepted the call died during it: only `ari_conf:pending-results` is left."""
 
     @pytest.fixture(autouse=True)
     def _often(self, monkeypatch: pytest.MonkeyPatch) -> None:

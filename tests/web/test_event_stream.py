@@ -222,7 +222,7 @@ def logged_out(_: Owner, browser: Browser) -> None:
 
 
 def expired(owner: Owner, _: Browser) -> None:
-    for key in owner.redis.scan_iter("ari_conf:login:*"):
+    for key in owner.redis.scan_iter("ari_conf:session:*"):
         owner.redis.delete(key)
 
 

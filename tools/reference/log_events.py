@@ -150,6 +150,11 @@ EVENTS: dict[str, tuple[str, str]] = {
         "Redis was unreachable when the server stopped. A standby takes over 2.5 s later.",
         NOTHING,
     ),
+    "state version refused": (
+        "Redis became reachable, and its state has a version that this web process does not read; the process exits.",
+        "Do what `reason` says. [Version of the stored state]"
+        "(../operations/upgrades-backups.md#version-of-the-stored-state)",
+    ),
     "redis unavailable at startup": (
         "The server can't start, or take over, until Redis answers. `waiting_for` says what it needs from Redis: "
         "`lease`, `state`, `members` or `clock`.",

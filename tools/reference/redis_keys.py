@@ -34,6 +34,13 @@ class Family(NamedTuple):
 
 STATE = (
     Family(
+        "state-version",
+        "string",
+        "[version of all that is stored](../operations/upgrades-backups.md#version-of-the-stored-state)",
+        "the first process; the server, if it is missing",
+        "no expiry",
+    ),
+    Family(
         "accounts",
         "hash",
         "auth ID → account record (JSON), with its tokens",
@@ -70,7 +77,7 @@ STATE = (
         "90 days after the latest one; 24 hours if the account does not exist",
     ),
     Family(
-        "strangers",
+        "unknown-accounts",
         "sorted set",
         "names without an account that have problems, by the time (s) of the latest; at most 1000",
         "server, workers",
@@ -89,7 +96,7 @@ OWNERSHIP = (
     Family(
         "lease:ASTERISK",
         "hash",
-        "`number`, `beat`, `at` (ms), `holder` (process identity), `realm`",
+        "`number`, `heartbeat`, `renewed_ms`, `identity` (of the owner's process), `realm`",
         "server; renewed twice a second",
         "no expiry",
     ),
@@ -100,11 +107,11 @@ OWNERSHIP = (
         "standbys",
         "10 s after the latest one",
     ),
-    Family("written:ASTERISK", "string", "ID of the last batch of steps that was written", "server", "no expiry"),
+    Family("last-batch:ASTERISK", "string", "ID of the last batch of steps that was written", "server", "no expiry"),
     Family(
         "clock:ASTERISK",
         "hash",
-        "`ms`, `steady`, `place`, `redis`: the server's clock, for the process that takes over",
+        "`server_ms`, `boottime_ms`, `boot`, `redis_ms`: the server's clock, for the process that takes over",
         "server; every second",
         "no expiry",
     ),
@@ -129,14 +136,14 @@ COMMANDS = (
 )
 WEB = (
     Family(
-        "login:HASH",
+        "session:HASH",
         "string",
         "session of the dashboard (JSON); the hash is that of the cookie",
         "web process",
         "`ARI_CONF_LOGIN_HOURS`, or until log-out",
     ),
     Family(
-        "login:of:ACCOUNT",
+        "sessions:ACCOUNT",
         "list",
         "keys of the account's sessions, the newest first; at most 100",
         "web process",
@@ -157,7 +164,7 @@ WEB = (
         "24 hours after the latest key",
     ),
     Family(
-        "later",
+        "pending-results",
         "hash",
         "api_id → pending result of an asynchronous call (JSON)",
         "web process",
@@ -202,7 +209,7 @@ RECORDINGS = (
         "until the recording is stored; 30 days after the latest",
     ),
     Family(
-        "recording-words:ID",
+        "transcript-chunks:ID",
         "list",
         "finished chunks of a transcript (JSON)",
         "transcription workers",
@@ -225,44 +232,44 @@ RECORDINGS = (
 )
 QUEUE = (
     Family(
-        "QUEUE:lane:LANE",
+        "QUEUE:partition:PARTITION",
         "list",
-        "entries of one lane (partition), in order. LANE is ACCOUNT:ORIGIN:HASH",
+        "entries of one partition, in order. PARTITION is ACCOUNT:ORIGIN:HASH",
         "server, web process, workers",
         "until it is empty",
     ),
     Family(
         "QUEUE:accounts",
         "list",
-        "accounts with lanes that are ready, in the order of their turns",
+        "accounts with partitions that are ready, in the order of their turns",
         "all that add or take entries",
         "until it is empty",
     ),
     Family(
-        "QUEUE:flows:ACCOUNT",
+        "QUEUE:receivers:ACCOUNT",
         "list",
-        "the account's receivers (ACCOUNT:ORIGIN) with lanes that are ready",
+        "the account's receivers (ACCOUNT:ORIGIN) with partitions that are ready",
         "all that add or take entries",
         "until it is empty",
     ),
     Family(
         "QUEUE:ready:ACCOUNT:ORIGIN",
         "list",
-        "lanes that are ready, of one receiver",
+        "partitions that are ready, of one receiver",
         "all that add or take entries",
         "until it is empty",
     ),
     Family(
-        "QUEUE:held:WORKER",
+        "QUEUE:claims:WORKER",
         "hash",
-        "lane → claim number, for lanes that the worker holds",
+        "partition → claim number, for partitions that the worker holds",
         "workers",
         "until it is empty",
     ),
     Family(
-        "QUEUE:waiting",
+        "QUEUE:delayed",
         "sorted set",
-        "lanes whose first entry is retried later, by time (ms)",
+        "partitions whose first entry is retried later, by time (ms)",
         "workers",
         "until it is empty",
     ),
@@ -275,7 +282,7 @@ QUEUE = (
     ),
     Family("QUEUE:threads", "hash", "worker → number of its threads", "workers", "until the worker has gone"),
     Family(
-        "QUEUE:tokens",
+        "QUEUE:unanswered-wakeups",
         "sorted set",
         "ids of wake-ups that were issued and not answered, by time (ms)",
         "server, workers",
@@ -290,9 +297,9 @@ QUEUE = (
     ),
     Family("QUEUE:counts", "hash", "outcome → number since Redis was set up", "workers, server", "no expiry"),
     Family(
-        "QUEUE:dead:ACCOUNT",
+        "QUEUE:dead-letters:ACCOUNT",
         "stream",
-        "dead letters: lane and entry. The newest `ARI_CONF_DEAD_LETTERS_KEPT`, at most 64 MB; of recordings 100,000",
+        "dead letters: partition, entry. The newest `ARI_CONF_DEAD_LETTERS_KEPT`, at most 64 MB; of recordings 100,000",
         "workers",
         "`ARI_CONF_DEAD_LETTERS_DAYS`; of recordings 10 years",
     ),
@@ -325,14 +332,14 @@ QUEUE = (
         "a field until none is left",
     ),
     Family(
-        "QUEUE:counted:ACCOUNT",
+        "QUEUE:recounted:ACCOUNT",
         "string",
         "the account's callbacks were counted again",
         "all that add entries",
         "60 s",
     ),
     Family(
-        "QUEUE:spoiled",
+        "QUEUE:damaged",
         "string",
         "a key of the queue had a wrong type; the next heartbeat of a worker rebuilds them",
         "all that add or take entries",

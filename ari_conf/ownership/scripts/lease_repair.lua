@@ -7,7 +7,7 @@ local function repair(owner_key, lease_key)
     if found ~= expected and found ~= 'none' then redis.call('DEL', key) end
   end
   if not (redis.call('GET', owner_key) or ''):match('^[%w.]*$') then redis.call('DEL', owner_key) end
-  for field, pattern in pairs({number = '^%d+$', beat = '^%d+$', at = '^%d+$', realm = '^%x*$'}) do
+  for field, pattern in pairs({number = '^%d+$', heartbeat = '^%d+$', renewed_ms = '^%d+$', realm = '^%x*$'}) do
     if not (redis.call('HGET', lease_key, field) or '0'):match(pattern) then redis.call('HDEL', lease_key, field) end
   end
 end

@@ -15,5 +15,5 @@ local STANDBY_TTL_MS = 10000
 lease_repair.repair(owner_key, lease_key)
 if not pcall(redis.call, 'HSET', standby_key, standby, clock.now_ms()) then redis.call('DEL', standby_key) end
 redis.call('PEXPIRE', standby_key, STANDBY_TTL_MS)
-local heartbeat, identity, realm = unpack(redis.call('HMGET', lease_key, 'beat', 'holder', 'realm'))
+local heartbeat, identity, realm = unpack(redis.call('HMGET', lease_key, 'heartbeat', 'identity', 'realm'))
 return {redis.call('GET', owner_key) or '-', heartbeat or '-', identity or '', realm or ''}

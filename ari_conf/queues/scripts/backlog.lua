@@ -29,24 +29,24 @@ local function adjust(queue, partition, entries, bytes)
 end
 
 local function recount(queue, account)
-  local may_count = redis.call('SET', queue..'counted:'..account, 1, 'NX', 'PX', limits.RECOUNT_INTERVAL_MS)
+  local may_count = redis.call('SET', queue..'recounted:'..account, 1, 'NX', 'PX', limits.RECOUNT_INTERVAL_MS)
   if not may_count then return end
   local entries, bytes, prefix = 0, 0, account..':'
   local function count(partitions)
     for _, partition in ipairs(partitions) do
       if partition:sub(1, #prefix) == prefix then
-        entries = entries + redis.call('LLEN', queue..'lane:'..partition)
-        bytes = bytes + (redis.call('MEMORY', 'USAGE', queue..'lane:'..partition) or 0)
+        entries = entries + redis.call('LLEN', queue..'partition:'..partition)
+        bytes = bytes + (redis.call('MEMORY', 'USAGE', queue..'partition:'..partition) or 0)
       end
     end
   end
-  for _, receiver in ipairs(redis.call('LRANGE', keys.list(queue, 'flows:'..account), 0, -1)) do
+  for _, receiver in ipairs(redis.call('LRANGE', keys.list(queue, 'receivers:'..account), 0, -1)) do
     count(redis.call('LRANGE', keys.list(queue, 'ready:'..receiver), 0, -1))
   end
   for _, worker in ipairs(redis.call('ZRANGE', queue..'workers', 0, -1)) do
-    count(redis.call('HKEYS', queue..'held:'..worker))
+    count(redis.call('HKEYS', queue..'claims:'..worker))
   end
-  count(redis.call('ZRANGE', queue..'waiting', 0, -1))
+  count(redis.call('ZRANGE', queue..'delayed', 0, -1))
   redis.call('HSET', queue..'entries', account, entries)
   redis.call('HSET', queue..'bytes', account, bytes)
 end
@@ -54,7 +54,7 @@ end
 -- Return the reason why there is no room for an entry in its partition; nil if there is room.
 local function refusal(queue, partition, entry)
   if queue ~= BOUNDED_QUEUE then return nil end
-  if redis.call('LLEN', queue..'lane:'..partition) >= limits.MAX_PARTITION_ENTRIES then
+  if redis.call('LLEN', queue..'partition:'..partition) >= limits.MAX_PARTITION_ENTRIES then
     return limits.MAX_PARTITION_ENTRIES..' callbacks of one conference to one URL wait already'
   end
   local account = keys.account_of(partition)

@@ -16,6 +16,6 @@ local claim_number, wakeup_id = ARGV[5], ARGV[6]
 local now_ms = clock.now_ms()
 
 worker_leases.renew_if_short(queue, worker, threads, lease_ms, margin_ms, now_ms)
-if wakeup_id ~= '' then redis.call('ZREM', queue..'tokens', wakeup_id) end
+if wakeup_id ~= '' then redis.call('ZREM', queue..'unanswered-wakeups', wakeup_id) end
 partitions.release_due(queue, now_ms)
 return claims.claim_next(queue, worker, threads, claim_number, now_ms)

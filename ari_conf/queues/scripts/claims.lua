@@ -11,14 +11,14 @@ local function pop_ready(queue, receiver)
   while true do
     local partition = redis.call('LPOP', keys.list(queue, 'ready:'..receiver))
     if not partition then return nil end
-    local is_list, entry = pcall(redis.call, 'LINDEX', queue..'lane:'..partition, 0)
+    local is_list, entry = pcall(redis.call, 'LINDEX', queue..'partition:'..partition, 0)
     if is_list and entry then return partition end
   end
 end
 
 -- Return the next partition of an account. Its receivers rotate, so that each gets its turn.
 local function next_of_account(queue, account, shares)
-  local receivers = keys.list(queue, 'flows:'..account)
+  local receivers = keys.list(queue, 'receivers:'..account)
   local found
   if shares.of_account(account) > 0 then
     for _ = 1, math.min(redis.call('LLEN', receivers), limits.MAX_RECEIVERS_PER_CLAIM) do
@@ -41,8 +41,8 @@ local function claim_next(queue, worker, threads, claim_number, now_ms)
     local account = redis.call('LPOP', queue..'accounts')
     local partition = next_of_account(queue, account, shares)
     if partition then
-      redis.call('HSET', queue..'held:'..worker, partition, claim_number)
-      local entry = redis.call('LINDEX', queue..'lane:'..partition, 0)
+      redis.call('HSET', queue..'claims:'..worker, partition, claim_number)
+      local entry = redis.call('LINDEX', queue..'partition:'..partition, 0)
       local _, given_up = failures.allowed(queue, account, keys.receiver_of(partition), now_ms)
       return {partition, entry, given_up and 1 or 0}
     end

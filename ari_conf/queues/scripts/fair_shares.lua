@@ -11,7 +11,7 @@ local keys = require('ari_conf.queues.scripts.keys')
 --   of_account(account): the number of threads that the account may take now
 --   of_receiver(account, receiver): the same for a receiver
 local function compute(queue, worker, threads, now_ms)
-  local claimed, by_account, by_receiver = redis.call('HKEYS', queue..'held:'..worker), {}, {}
+  local claimed, by_account, by_receiver = redis.call('HKEYS', queue..'claims:'..worker), {}, {}
   for _, partition in ipairs(claimed) do
     local account, receiver = keys.account_of(partition), keys.receiver_of(partition)
     by_account[account] = (by_account[account] or 0) + 1

@@ -21,7 +21,7 @@ local function list(queue, name)
   local key = queue..name
   if not has_type(key, 'list') then
     redis.call('DEL', key)
-    redis.call('SET', queue..'spoiled', 1)
+    redis.call('SET', queue..'damaged', 1)
   end
   return key
 end

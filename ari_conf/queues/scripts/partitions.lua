@@ -13,7 +13,7 @@ local MAX_RELEASED = 100
 -- Make a partition that is in none of the three places ready.
 local function make_ready(queue, partition)
   local account, receiver = keys.account_of(partition), keys.receiver_of(partition)
-  local receivers = keys.list(queue, 'flows:'..account)
+  local receivers = keys.list(queue, 'receivers:'..account)
   local is_first_of_receiver = redis.call('RPUSH', keys.list(queue, 'ready:'..receiver), partition) == 1
   if is_first_of_receiver and redis.call('RPUSH', receivers, receiver) == 1 then
     redis.call('RPUSH', keys.list(queue, 'accounts'), account)
@@ -31,7 +31,7 @@ end
 -- Append an entry to its partition. The first entry of an empty partition makes it ready, after `wait_ms` milliseconds
 -- if that is given. Return false if there is no room; that is reported to the account.
 local function append(queue, partition, entry, wait_ms)
-  local entries = keys.list(queue, 'lane:'..partition)
+  local entries = keys.list(queue, 'partition:'..partition)
   local refusal = backlog.refusal(queue, partition, entry)
   if refusal then
     report_dropped(queue, partition, refusal)
@@ -40,7 +40,7 @@ local function append(queue, partition, entry, wait_ms)
   backlog.adjust(queue, partition, 1, #entry)
   if redis.call('RPUSH', entries, entry) == 1 then
     if wait_ms and wait_ms > 0 then
-      redis.call('ZADD', queue..'waiting', clock.now_ms() + wait_ms, partition)
+      redis.call('ZADD', queue..'delayed', clock.now_ms() + wait_ms, partition)
     else
       make_ready(queue, partition)
     end
@@ -50,9 +50,9 @@ end
 
 -- Make partitions ready whose next attempt is due.
 local function release_due(queue, now_ms)
-  local due = redis.call('ZRANGEBYSCORE', queue..'waiting', '-inf', now_ms, 'LIMIT', 0, MAX_RELEASED)
+  local due = redis.call('ZRANGEBYSCORE', queue..'delayed', '-inf', now_ms, 'LIMIT', 0, MAX_RELEASED)
   for _, partition in ipairs(due) do
-    redis.call('ZREM', queue..'waiting', partition)
+    redis.call('ZREM', queue..'delayed', partition)
     make_ready(queue, partition)
   end
 end

@@ -8,17 +8,18 @@ local keys = require('ari_conf.queues.scripts.keys')
 local partitions = require('ari_conf.queues.scripts.partitions')
 
 local TYPES = {
-  accounts = 'list', waiting = 'zset', workers = 'zset', threads = 'hash', tokens = 'zset', wakeups = 'list',
+  accounts = 'list', delayed = 'zset', workers = 'zset', threads = 'hash', wakeups = 'list',
+  ['unanswered-wakeups'] = 'zset',
 }
 
 -- Return true if a key of the queue has a wrong type now, or had one since the last call.
 local function is_damaged(queue)
-  if redis.call('DEL', queue..'spoiled') == 1 then return true end
+  if redis.call('DEL', queue..'damaged') == 1 then return true end
   for name, expected in pairs(TYPES) do
     if not keys.has_type(queue..name, expected) then return true end
   end
   for _, worker in ipairs(redis.call('ZRANGE', queue..'workers', 0, -1)) do
-    if not keys.has_type(queue..'held:'..worker, 'hash') then return true end
+    if not keys.has_type(queue..'claims:'..worker, 'hash') then return true end
   end
   return false
 end
@@ -39,17 +40,17 @@ end
 -- Return the set of partitions that are claimed or wait.
 local function placed_partitions(queue)
   local placed = {}
-  for_each_key(queue..'held:*', function(key)
+  for_each_key(queue..'claims:*', function(key)
     if not keys.has_type(key, 'hash') then delete(key) end
     for _, partition in ipairs(redis.call('HKEYS', key)) do placed[partition] = true end
   end)
-  for _, partition in ipairs(redis.call('ZRANGE', queue..'waiting', 0, -1)) do placed[partition] = true end
+  for _, partition in ipairs(redis.call('ZRANGE', queue..'delayed', 0, -1)) do placed[partition] = true end
   return placed
 end
 
 -- Return the set of all partitions with entries.
 local function all_partitions(queue)
-  local found, prefix = {}, queue..'lane:'
+  local found, prefix = {}, queue..'partition:'
   for_each_key(prefix..'*', function(key)
     if keys.has_type(key, 'list') then found[key:sub(#prefix + 1)] = true else delete(key) end
   end)
@@ -61,7 +62,7 @@ local function rebuild(queue)
     if not keys.has_type(queue..name, expected) then delete(queue..name) end
   end
   delete(queue..'accounts')
-  for_each_key(queue..'flows:*', delete)
+  for_each_key(queue..'receivers:*', delete)
   for_each_key(queue..'ready:*', delete)
   local placed = placed_partitions(queue)
   for partition in pairs(all_partitions(queue)) do

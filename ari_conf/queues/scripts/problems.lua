@@ -14,10 +14,10 @@ local function add(list, problem, max_problems)
   end
   redis.call('PEXPIRE', list, limits.UNKNOWN_ACCOUNT_PROBLEMS_TTL_MS)
   local seconds = redis.call('TIME')[1]
-  redis.call('ZADD', 'ari_conf:strangers', seconds, account)
-  redis.call('PEXPIRE', 'ari_conf:strangers', limits.UNKNOWN_ACCOUNT_PROBLEMS_TTL_MS)
-  if redis.call('ZCARD', 'ari_conf:strangers') > limits.MAX_UNKNOWN_ACCOUNTS then
-    local oldest = redis.call('ZPOPMIN', 'ari_conf:strangers')[1]
+  redis.call('ZADD', 'ari_conf:unknown-accounts', seconds, account)
+  redis.call('PEXPIRE', 'ari_conf:unknown-accounts', limits.UNKNOWN_ACCOUNT_PROBLEMS_TTL_MS)
+  if redis.call('ZCARD', 'ari_conf:unknown-accounts') > limits.MAX_UNKNOWN_ACCOUNTS then
+    local oldest = redis.call('ZPOPMIN', 'ari_conf:unknown-accounts')[1]
     redis.call('DEL', list:sub(1, -1 - #account)..oldest)
   end
 end

@@ -13,7 +13,7 @@ local account, pace_ms, moved_before = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV
 
 -- Return the partition of a dead letter; nil if there is no such dead letter.
 local function partition_of(id)
-  local found = redis.call('XRANGE', queue..'dead:'..account, id, id)
+  local found = redis.call('XRANGE', queue..'dead-letters:'..account, id, id)
   if not found[1] then return nil end
   local fields = found[1][2]
   return fields[2]
@@ -24,7 +24,7 @@ for i = 4, #ARGV, 2 do
   local id, entry = ARGV[i], ARGV[i + 1]
   local partition = partition_of(id)
   if partition and partitions.append(queue, partition, entry, pace_ms * (moved_before + moved)) then
-    redis.call('XDEL', queue..'dead:'..account, id)
+    redis.call('XDEL', queue..'dead-letters:'..account, id)
     moved = moved + 1
   end
 end

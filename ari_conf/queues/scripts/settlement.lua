@@ -12,7 +12,7 @@ local function read(arguments, first)
   return {
     partition = arguments[first],
     claim_number = arguments[first + 1],
-    outcome = arguments[first + 2], -- done, back, retry or dead
+    outcome = arguments[first + 2], -- ack, release, retry or dead_letter
     failed_requests = tonumber(arguments[first + 3]), -- to add to the receiver's count; negative to take off
     entry = arguments[first + 4], -- its new content; '' if nothing of it is kept
     delay_ms = tonumber(arguments[first + 5]), -- until its next attempt
@@ -25,18 +25,18 @@ local function read(arguments, first)
 end
 
 local function retry(queue, disposition, now_ms)
-  local partition, entries = disposition.partition, queue..'lane:'..disposition.partition
+  local partition, entries = disposition.partition, queue..'partition:'..disposition.partition
   local before = redis.call('LINDEX', entries, 0)
   if not before then return end
   backlog.adjust(queue, partition, 0, #disposition.entry - #before)
   redis.call('LSET', entries, 0, disposition.entry)
-  redis.call('ZADD', queue..'waiting', now_ms + disposition.delay_ms, partition)
+  redis.call('ZADD', queue..'delayed', now_ms + disposition.delay_ms, partition)
 end
 
 local function keep_dead_letter(queue, disposition, now_ms)
-  local dead_letters = queue..'dead:'..keys.account_of(disposition.partition)
+  local dead_letters = queue..'dead-letters:'..keys.account_of(disposition.partition)
   redis.call('XADD', dead_letters, 'MAXLEN', disposition.max_kept, '*',
-    'lane', disposition.partition, 'entry', disposition.entry)
+    'partition', disposition.partition, 'entry', disposition.entry)
   redis.call('XTRIM', dead_letters, 'MINID', string.format('%.0f', math.max(0, now_ms - disposition.ttl_ms)))
   while redis.call('MEMORY', 'USAGE', dead_letters) > limits.MAX_DEAD_LETTER_BYTES
     and redis.call('XLEN', dead_letters) > 1 do
@@ -56,24 +56,24 @@ local function keep_delivered(queue, disposition)
 end
 
 local function remove_first(queue, partition)
-  local removed = redis.call('LPOP', queue..'lane:'..partition)
+  local removed = redis.call('LPOP', queue..'partition:'..partition)
   if removed then backlog.adjust(queue, partition, -1, -#removed) end
 end
 
 -- Settle the first entry of a partition. Nothing happens if the worker does not hold the partition under this claim
 -- number: the script is sent again after a lost answer.
 local function settle(queue, worker, disposition, now_ms)
-  local claims, partition, outcome = queue..'held:'..worker, disposition.partition, disposition.outcome
+  local claims, partition, outcome = queue..'claims:'..worker, disposition.partition, disposition.outcome
   if redis.call('HGET', claims, partition) ~= disposition.claim_number then return end
   failures.record(queue, partition, disposition.failed_requests, now_ms)
   redis.call('HDEL', claims, partition)
   if outcome == 'retry' then
     retry(queue, disposition, now_ms)
   else
-    if outcome == 'dead' then keep_dead_letter(queue, disposition, now_ms) end
-    if outcome == 'done' and disposition.entry ~= '' then keep_delivered(queue, disposition) end
-    if outcome ~= 'back' then remove_first(queue, partition) end
-    if redis.call('EXISTS', queue..'lane:'..partition) == 1 then partitions.make_ready(queue, partition) end
+    if outcome == 'dead_letter' then keep_dead_letter(queue, disposition, now_ms) end
+    if outcome == 'ack' and disposition.entry ~= '' then keep_delivered(queue, disposition) end
+    if outcome ~= 'release' then remove_first(queue, partition) end
+    if redis.call('EXISTS', queue..'partition:'..partition) == 1 then partitions.make_ready(queue, partition) end
   end
   redis.call('HINCRBY', queue..'counts', outcome, 1)
 end

@@ -12,7 +12,7 @@ local function claimable(queue, worker, accounts, now_ms)
   local found = 0
   for _, account in ipairs(accounts) do
     local account_room = shares.of_account(account)
-    for _, receiver in ipairs(redis.call('LRANGE', keys.list(queue, 'flows:'..account), 0, LAST_EXAMINED)) do
+    for _, receiver in ipairs(redis.call('LRANGE', keys.list(queue, 'receivers:'..account), 0, LAST_EXAMINED)) do
       if account_room <= 0 or found >= shares.free then break end
       local ready = redis.call('LLEN', keys.list(queue, 'ready:'..receiver))
       local count = math.min(account_room, math.max(0, shares.of_receiver(account, receiver)), ready)
@@ -31,8 +31,8 @@ local function missing(queue, now_ms, lost_ms)
   for _, worker in ipairs(redis.call('ZRANGEBYSCORE', queue..'workers', now_ms, '+inf')) do
     found = found + claimable(queue, worker, accounts, now_ms)
   end
-  redis.call('ZREMRANGEBYSCORE', queue..'tokens', '-inf', now_ms - lost_ms)
-  return found - redis.call('ZCARD', queue..'tokens')
+  redis.call('ZREMRANGEBYSCORE', queue..'unanswered-wakeups', '-inf', now_ms - lost_ms)
+  return found - redis.call('ZCARD', queue..'unanswered-wakeups')
 end
 
 -- Issue as many wake-ups as free threads are worth starting now, at most `max_wakeups`, and return their ids.
@@ -40,7 +40,7 @@ local function issue(queue, max_wakeups, now_ms, lost_ms)
   local time, issued = redis.call('TIME'), {}
   for n = 1, math.min(max_wakeups, missing(queue, now_ms, lost_ms)) do
     local wakeup_id = time[1]..'.'..time[2]..'.'..n
-    redis.call('ZADD', queue..'tokens', now_ms, wakeup_id)
+    redis.call('ZADD', queue..'unanswered-wakeups', now_ms, wakeup_id)
     redis.call('LPUSH', keys.list(queue, 'wakeups'), wakeup_id)
     issued[n] = wakeup_id
   end

@@ -4,11 +4,11 @@ local partitions = require('ari_conf.queues.scripts.partitions')
 
 -- Make claims of a worker ready whose claim number passes the test; return their number.
 local function release(queue, worker, is_released)
-  local claims, released = redis.call('HGETALL', queue..'held:'..worker), 0
+  local claims, released = redis.call('HGETALL', queue..'claims:'..worker), 0
   for i = 1, #claims, 2 do
     local partition, claim_number = claims[i], claims[i + 1]
     if is_released(claim_number) then
-      redis.call('HDEL', queue..'held:'..worker, partition)
+      redis.call('HDEL', queue..'claims:'..worker, partition)
       partitions.make_ready(queue, partition)
       released = released + 1
     end

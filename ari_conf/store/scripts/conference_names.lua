@@ -12,8 +12,8 @@ local function claim(names_key, name, conference_id, asterisk_name, lease_prefix
   local holder = field and field:match('^%S+ (.*)$')
   if holder and holder ~= asterisk_name then
     local lease_key, now_ms = lease_prefix..holder, clock.now_ms()
-    redis.call('HSETNX', lease_key, 'at', now_ms)
-    local renewed_ms = redis.call('HGET', lease_key, 'at')
+    redis.call('HSETNX', lease_key, 'renewed_ms', now_ms)
+    local renewed_ms = redis.call('HGET', lease_key, 'renewed_ms')
     if now_ms - renewed_ms <= tonumber(lease_lost_ms) then return holder end
   end
   redis.call('HSET', names_key, name, conference_id..' '..asterisk_name)

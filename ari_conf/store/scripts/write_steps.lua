@@ -63,7 +63,7 @@ local function append_items(first_item)
     if partition == '' then
       attempt(destination, problems.add, destination, text, max_problems)
     else
-      local is_added = attempt(destination..'lane:'..partition, partitions.append, destination, partition, text)
+      local is_added = attempt(destination..'partition:'..partition, partitions.append, destination, partition, text)
       if is_added == false then dropped = dropped + 1 end
     end
   end
