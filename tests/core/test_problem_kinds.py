@@ -19,6 +19,7 @@ from ari_conf.store.problems import Problem
 
 PACKAGE = Path(ari_conf.__file__).parent
 SOURCES = [*PACKAGE.glob("**/*.py"), *(PACKAGE.parent / "tasks").glob("*.py")]
+SCRIPTS = PACKAGE.glob("**/*.lua")
 ADVICE = PACKAGE / "web/static/js/advice.js"
 
 
@@ -49,7 +50,8 @@ def test_each_kind_has_a_producer():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ProblemKind"
     }
-    assert produced == set(ProblemKind.__members__)
+    by_scripts = {kind for path in SCRIPTS for kind in re.findall(r"\bkind = '(\w+)'", path.read_text())}
+    assert produced | {ProblemKind(kind).name for kind in by_scripts} == set(ProblemKind.__members__)
 
 
 def test_each_kind_has_advice_on_the_dashboard():

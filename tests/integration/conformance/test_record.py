@@ -13,6 +13,7 @@ import aiohttp
 import numpy as np
 import pytest
 
+from ari_conf.core.ids import parse_recording_name
 from demo import audio_analysis
 from demo.received_audio import Samples
 from tests.integration.stage import Stage
@@ -34,6 +35,12 @@ class Tape:
 
     path: Path
     file: IO[bytes]
+
+    @property
+    def recording_id(self) -> str:
+        name = parse_recording_name(f"{self.path.parent.name}/{self.path.stem}")
+        assert name is not None
+        return name.recording_id
 
     def audio(self) -> Samples:
         """Return all of the audio; only for a recording that has ended."""
@@ -94,8 +101,8 @@ async def test_a_waiting_member_is_recorded_from_the_start_on(stage: Stage) -> N
     assert alone >= 900
     assert audio_analysis.is_tone_present(recorded[round(both[1] + 100) * 8 :], 2875)
     # "RecordUrl and RecordingID are known from its beginning", in the action request of those with record=true.
-    assert asked.params["RecordingID"] == tape_.path.stem
-    assert asked.params["RecordUrl"].endswith(f"/{tape_.path.stem}.wav")
+    assert asked.params["RecordingID"] == tape_.recording_id
+    assert asked.params["RecordUrl"].endswith(f"/{tape_.recording_id}.wav")
     assert not [name for name in stage.receiver.requests_to("/bob")[0].params if name.startswith("Record")]
     stage.saw(
         f"both tones in the WAV from {both[0]:.0f} ms on, {length:.0f} ms in all, {alone:.0f} ms of them without her"
@@ -130,8 +137,8 @@ async def test_a_second_request_gets_the_same_recording(stage: Stage) -> None:
     # "that member's element decides the format": mp3 is the default.
     assert urls[:2] == [None, None]
     assert urls[2] == urls[3]
-    assert str(urls[2]).endswith(f"/{began.path.stem}.mp3")
-    assert requests[2]["RecordingID"] == requests[3]["RecordingID"] == began.path.stem
+    assert str(urls[2]).endswith(f"/{began.recording_id}.mp3")
+    assert requests[2]["RecordingID"] == requests[3]["RecordingID"] == began.recording_id
     recorded = began.audio()
     assert set(audio_analysis.tones(recorded)) == {2575, 3025, 3175}
     stage.saw("begins with the first who asks for it; what was said before is not in it; both get the same RecordUrl")
@@ -167,7 +174,7 @@ async def test_the_transcription_is_carried_to_the_recording(stage: Stage, kind:
         assert isinstance(recordings, dict)
         (recording,) = recordings.values()
         element = recording["element"]
-        assert recording["recording_id"] == began.path.stem
+        assert recording["recording_id"] == began.recording_id
         assert element["transcription_type"] == kind
         assert element["transcription_url"] == f"{stage.url}/transcription#rc=2"
         assert element["transcription_method"] == "GET"
