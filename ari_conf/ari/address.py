@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class AriConfig:
     """Address of an Asterisk's ARI, with the login and the settings for it."""
 
     url: str
@@ -17,11 +17,11 @@ class Server:
     listen: tuple[str, int] | None = None
     """outbound: host and port on which the server listens for Asterisk's WebSocket, with the same user and password.
     None: inbound."""
-    deadline: float = 5.0
+    request_timeout_s: float = 5.0
     """Seconds for each request, including the wait for a free connection."""
     connections: int = 16
     """Maximum number of HTTP connections; `sessionlimit` in http.conf must be above it."""
-    patience: float = 3.0
+    own_socket_timeout_s: float = 3.0
     """outbound: seconds for which the server waits for Asterisk's WebSocket before it opens one."""
     media_host: str = "127.0.0.1"
     """IPv4 address of the server to which Asterisk may send a channel's sound."""

@@ -16,24 +16,24 @@ from dataclasses import dataclass
 from functools import lru_cache
 from operator import mul
 
-RATE = 8000
+SAMPLE_RATE_HZ = 8000
 """Samples per second."""
-FRAME = 160
+FRAME_SAMPLES = 160
 """Samples per frame: 20 ms."""
-WINDOW = 2 * FRAME
+WINDOW_SAMPLES = 2 * FRAME_SAMPLES
 
 LOWEST_HZ, HIGHEST_HZ = 390.0, 2020.0
 NETWORK_HZ = (415.0, 435.0)
 """Lowest and highest frequency, in Hz, of tones that are not a beep: ITU-T E.180 recommends 425 Hz, alone, for ringing,
 busy and congestion, which pulse as beeps do."""
-SHORTEST, LONGEST = 4, 98
+MIN_RUN_WINDOWS, MAX_RUN_WINDOWS = 4, 98
 """Fewest and most windows of a candidate's run. A tone of 120 ms fills at least four, one of 2 s at most 99."""
 MIN_TONE_SHARE = 0.92
 """Share of the energy that one sine must explain. Of the two tones of a key, or of ring-back, one sine explains about
 half."""
 FIRST_ESTIMATE_ERROR = 0.15
 """Relative error that the first estimate of a frequency, from 20 ms, may have."""
-QUIETEST = 130.0**2
+MIN_TONE_POWER = 130.0**2
 """Lowest mean square of a sample in a tone: -45 dBFS, where 0 is the largest sine."""
 MAX_LEVEL_RATIO = 10 ** (2.0 / 10)
 """Highest ratio of powers within a run: 2 dB. That of a bell, or of a string that was struck, is higher."""
@@ -53,17 +53,17 @@ class Frame:
     samples: array[int]
     power: float
     """Mean square of a sample."""
-    one: float
-    """Autocorrelation at a distance of one sample; `two`: of two samples. Both include the two samples before the
+    lag1: float
+    """Autocorrelation at a distance of one sample; `lag2`: of two samples. Both include the two samples before the
     frame."""
-    two: float
+    lag2: float
 
     @classmethod
     def from_samples(cls, samples: array[int]) -> Frame:
         """Create a frame from the two samples before it and its own samples."""
         own = samples[2:]
-        squares, one, two = (sum(map(mul, own, samples[start:])) for start in (2, 1, 0))
-        return cls(own, squares / FRAME, one, two)
+        squares, lag1, lag2 = (sum(map(mul, own, samples[start:])) for start in (2, 1, 0))
+        return cls(own, squares / FRAME_SAMPLES, lag1, lag2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class BeepDetector:
 
     def __init__(self) -> None:
         self._rest = b""
-        self._frame = Frame.from_samples(array("h", bytes(2 * FRAME + 4)))
+        self._frame = Frame.from_samples(array("h", bytes(2 * FRAME_SAMPLES + 4)))
         self._run: Run | None = None
         self._last: Run | None = None
         self._since_last = 0
@@ -121,14 +121,16 @@ class BeepDetector:
         Return True once for each beep: 80 to 160 ms after its end, or after as much more sound as completes the frame.
         """
         audio = self._rest + audio
-        whole = len(audio) - len(audio) % (2 * FRAME)
+        whole = len(audio) - len(audio) % (2 * FRAME_SAMPLES)
         self._rest = audio[whole:]
-        beeps = [self._step(array("h", audio[at : at + 2 * FRAME])) for at in range(0, whole, 2 * FRAME)]
+        beeps = [
+            self._step(array("h", audio[at : at + 2 * FRAME_SAMPLES])) for at in range(0, whole, 2 * FRAME_SAMPLES)
+        ]
         return True in beeps
 
     def _step(self, samples: array[int]) -> bool:
         before, self._frame = self._frame, Frame.from_samples(self._frame.samples[-2:] + samples)
-        tone = tone_of(before, self._frame) if self._frame.power >= QUIETEST else None
+        tone = tone_of(before, self._frame) if self._frame.power >= MIN_TONE_POWER else None
         if (ended := self._follow(tone)) and self._may_be_a_beep(ended):
             self._candidate = Candidate(ended.tone.power)
         if self._candidate is None:
@@ -146,7 +148,7 @@ class BeepDetector:
             return None
         self._run = Run(tone) if tone else None
         self._since_last += 1
-        return run if run and run.windows >= SHORTEST else None
+        return run if run and run.windows >= MIN_RUN_WINDOWS else None
 
     def _may_be_a_beep(self, run: Run) -> bool:
         # Windows without a steady tone were counted one by one; the run itself as one.
@@ -157,49 +159,49 @@ class BeepDetector:
         if near:
             # A lost packet cuts a tone in two; both together are as long as the whole tone.
             run.windows += near.windows
-        return run.windows <= LONGEST and not NETWORK_HZ[0] <= run.tone.hz <= NETWORK_HZ[1]
+        return run.windows <= MAX_RUN_WINDOWS and not NETWORK_HZ[0] <= run.tone.hz <= NETWORK_HZ[1]
 
 
 def tone_of(before: Frame, frame: Frame) -> Tone | None:
     """Return the tone of these 40 ms; None if there is none, or anything else besides it."""
     power = (before.power + frame.power) / 2
-    hz = _about(before.one + frame.one, before.two + frame.two)
+    hz = _estimate_hz(before.lag1 + frame.lag1, before.lag2 + frame.lag2)
     # Most speech ends here, before the slow part.
     if (
         abs(before.power - frame.power) > power / 2
-        or abs(hz - _about(frame.one, frame.two)) > FIRST_ESTIMATE_ERROR * hz
+        or abs(hz - _estimate_hz(frame.lag1, frame.lag2)) > FIRST_ESTIMATE_ERROR * hz
     ):
         return None
     # Twice, because the first frequency may be some Hz off: the phase shows by how many.
     for _ in range(2):
         if not LOWEST_HZ <= hz <= HIGHEST_HZ:
             return None
-        early, late = _projected(before.samples + frame.samples, hz)
-        pure = 2.0 * abs(early + late) ** 2 >= MIN_TONE_SHARE * WINDOW * WINDOW * power
-        hz += cmath.phase(late * early.conjugate()) / math.tau * RATE / FRAME
+        early, late = _project(before.samples + frame.samples, hz)
+        pure = 2.0 * abs(early + late) ** 2 >= MIN_TONE_SHARE * WINDOW_SAMPLES * WINDOW_SAMPLES * power
+        hz += cmath.phase(late * early.conjugate()) / math.tau * SAMPLE_RATE_HZ / FRAME_SAMPLES
         if pure:
             return Tone(hz, power)
     return None
 
 
-def _about(one: float, two: float) -> float:
+def _estimate_hz(lag1: float, lag2: float) -> float:
     """Return the loudest frequency in Hz, by Pisarenko's method, from autocorrelations that white noise doesn't
     change."""
-    cosine = (two + math.sqrt(two * two + 8.0 * one * one)) / (4.0 * one) if one else 0.0
-    return math.acos(max(-1.0, min(1.0, cosine))) / math.tau * RATE
+    cosine = (lag2 + math.sqrt(lag2 * lag2 + 8.0 * lag1 * lag1)) / (4.0 * lag1) if lag1 else 0.0
+    return math.acos(max(-1.0, min(1.0, cosine))) / math.tau * SAMPLE_RATE_HZ
 
 
-def _projected(window: array[int], hz: float) -> tuple[complex, complex]:
+def _project(window: array[int], hz: float) -> tuple[complex, complex]:
     """Return the window's components at that frequency, of its earlier half and of its later half."""
-    cosines, sines = _waves(2 * round(hz / 2))
+    cosines, sines = _sine_tables(2 * round(hz / 2))
     real, imaginary = list(map(mul, window, cosines)), list(map(mul, window, sines))
     return (
-        complex(sum(real[:FRAME]), -sum(imaginary[:FRAME])),
-        complex(sum(real[FRAME:]), -sum(imaginary[FRAME:])),
+        complex(sum(real[:FRAME_SAMPLES]), -sum(imaginary[:FRAME_SAMPLES])),
+        complex(sum(real[FRAME_SAMPLES:]), -sum(imaginary[FRAME_SAMPLES:])),
     )
 
 
 @lru_cache(maxsize=128)
-def _waves(hz: int) -> tuple[Sequence[float], Sequence[float]]:
-    turns = [math.tau * hz * sample / RATE for sample in range(WINDOW)]
+def _sine_tables(hz: int) -> tuple[Sequence[float], Sequence[float]]:
+    turns = [math.tau * hz * sample / SAMPLE_RATE_HZ for sample in range(WINDOW_SAMPLES)]
     return tuple(map(math.cos, turns)), tuple(map(math.sin, turns))

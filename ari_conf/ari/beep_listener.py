@@ -31,20 +31,20 @@ log = structlog.get_logger()
 MAX_LISTENERS = 50
 """Maximum number of channels that are listened to concurrently: each takes up to 1 % of a core, and the same event loop
 reads Asterisk's events."""
-SILENT_S = 0.5
+PACKET_TIMEOUT_S = 0.5
 """Seconds without a packet after which the server checks that its channels still exist; a snoop channel always sends a
 frame every 20 ms."""
-DEAF_S = 3.0
+NO_AUDIO_WARNING_S = 3.0
 """Seconds without any packet since the start, after which a warning is logged: no packet reaches the server."""
-TRIES, AGAIN_S = 25, 0.02
+JOIN_ATTEMPTS, JOIN_RETRY_DELAY_S = 25, 0.02
 """Attempts to put the channels into the bridge, and seconds between them. A channel is created before it has entered
 the Stasis application, and until then no bridge accepts it."""
-LOOKUP_S = 2.0
+LOOKUP_TIMEOUT_S = 2.0
 """Seconds for the lookup of Asterisk's addresses."""
-GOODBYE_S = 1.0
+CLOSE_TIMEOUT_S = 1.0
 """Seconds in which Asterisk must remove the listeners' channels at the server's end; the next process removes the
 rest."""
-UNHEARD = "Wait ends after its length"
+FALLBACK = "Wait ends after its length"
 """Consequence of a beep that cannot be heard, for the log."""
 
 
@@ -58,167 +58,167 @@ class SnoopSession:
     detector: BeepDetector = field(default_factory=BeepDetector)
     receiver: Receiver | None = None
 
-    def hear(self, sound: bytes) -> None:
+    def feed_detector(self, sound: bytes) -> None:
         if self.detector.feed(sound):
             self.beep.set()
 
 
 class BeepListener:
-    """Beep listener. `heard` gets the channel's id, once for each `start`."""
+    """Beep listener. `on_beep` gets the channel's id, once for each `start`."""
 
-    def __init__(self, ari: Client, heard: Callable[[str], None]) -> None:
+    def __init__(self, ari: Client, on_beep: Callable[[str], None]) -> None:
         self._ari = ari
-        self._heard = heard
+        self._on_beep = on_beep
         self._process = uuid4().hex
         """Part of the ids of all channels and bridges that this process creates to listen."""
-        self._ears: dict[str, asyncio.Task[None]] = {}
+        self._tasks_by_channel: dict[str, asyncio.Task[None]] = {}
         self._tasks = Tasks("beep listener raised")
         self._numbers = count(1)
         self._sweep: asyncio.Task[None] | None = None
-        self._told = False
+        self._failure_logged = False
         """True once a failure to listen has been logged; the next one is logged as a warning only after listening has
         worked."""
 
     def start(self, channel_id: str, call_uuid: str) -> None:
         """Listen until a beep is heard, `stop` is called, or the channel ends. On failure, log a warning and don't call
-        `heard`."""
+        `on_beep`."""
         self.remove_leftovers()
-        if channel_id in self._ears:
+        if channel_id in self._tasks_by_channel:
             return
-        if len(self._ears) >= MAX_LISTENERS:
-            log.warning("beep listener limit reached", channel_id=channel_id, limit=MAX_LISTENERS, action=UNHEARD)
+        if len(self._tasks_by_channel) >= MAX_LISTENERS:
+            log.warning("beep listener limit reached", channel_id=channel_id, limit=MAX_LISTENERS, action=FALLBACK)
             return
         tap = ids.tap_ids(call_uuid, self._ari.app, self._process, next(self._numbers))
-        self._ears[channel_id] = self._tasks.start(self._listen(SnoopSession(channel_id, tap)))
+        self._tasks_by_channel[channel_id] = self._tasks.start(self._listen(SnoopSession(channel_id, tap)))
 
     def stop(self, channel_id: str) -> None:
         self.remove_leftovers()
-        if (task := self._ears.pop(channel_id, None)) is not None:
+        if (task := self._tasks_by_channel.pop(channel_id, None)) is not None:
             task.cancel()
 
     async def close(self) -> None:
         """Stop all listeners. Asterisk must still be reachable, so that their channels can be removed."""
-        for task in self._ears.values():
+        for task in self._tasks_by_channel.values():
             task.cancel()
-        self._ears.clear()
+        self._tasks_by_channel.clear()
         # Each canceled listener starts a task that removes its channels.
-        await self._tasks.finish(GOODBYE_S)
+        await self._tasks.finish(CLOSE_TIMEOUT_S)
 
-    async def _listen(self, ear: SnoopSession) -> None:
+    async def _listen(self, session: SnoopSession) -> None:
         # Not canceled: Asterisk would still carry out the abandoned request, perhaps after `_remove`.
-        opening = asyncio.ensure_future(self._open(ear))
+        opening = asyncio.ensure_future(self._open(session))
         try:
-            if await self._is_open(ear, opening) and await self._hears_beep(ear):
-                self._heard(ear.channel_id)
+            if await self._is_open(session, opening) and await self._wait_for_beep(session):
+                self._on_beep(session.channel_id)
         finally:
-            if self._ears.get(ear.channel_id) is asyncio.current_task():
-                del self._ears[ear.channel_id]
-            self._tasks.start(self._remove(ear, opening))
+            if self._tasks_by_channel.get(session.channel_id) is asyncio.current_task():
+                del self._tasks_by_channel[session.channel_id]
+            self._tasks.start(self._remove(session, opening))
 
-    async def _is_open(self, ear: SnoopSession, opening: asyncio.Future[None]) -> bool:
+    async def _is_open(self, session: SnoopSession, opening: asyncio.Future[None]) -> bool:
         try:
             await asyncio.shield(opening)
         except AriNotFound:
             return False  # the call has ended in the meantime
         except (AriError, OSError) as error:
             # Without chan_rtp, Asterisk only says "Allocation failed".
-            self._tell(
+            self._log_failure(
                 "beep listener failed",
-                channel_id=ear.channel_id,
+                channel_id=session.channel_id,
                 reason=str(error),
-                action=UNHEARD,
+                action=FALLBACK,
                 hint="check that Asterisk loads chan_rtp",
             )
             return False
         return True
 
-    def _tell(self, event: str, **fields: str) -> None:
+    def _log_failure(self, event: str, **fields: str) -> None:
         """Log a warning; the next ones are only logged for debugging until listening has worked again."""
-        tell = log.debug if self._told else log.warning
-        self._told = True
-        tell(event, **fields)
+        log_at_level = log.debug if self._failure_logged else log.warning
+        self._failure_logged = True
+        log_at_level(event, **fields)
 
-    async def _open(self, ear: SnoopSession) -> None:
+    async def _open(self, session: SnoopSession) -> None:
         if self._sweep is not None:
             # The channels of a dead process still send, perhaps to the port that this receiver gets.
             await asyncio.wait((self._sweep,))
-        ear.receiver = Receiver(self._ari.media_host, await self._senders(), ear.hear)
+        session.receiver = Receiver(self._ari.media_host, await self._look_up_senders(), session.feed_detector)
         # The empty part is for another kind of receiver. mu-law is the only suitable codec with a number in RTP.
-        endpoint = f"MulticastRTP/basic/{ear.receiver.address}//c(ulaw)"
-        query = {"endpoint": endpoint, "app": self._ari.app, "channelId": ear.tap.media_channel_id}
+        endpoint = f"MulticastRTP/basic/{session.receiver.address}//c(ulaw)"
+        query = {"endpoint": endpoint, "app": self._ari.app, "channelId": session.tap.media_channel_id}
         await self._ari.request("POST", "/channels", query, over="socket")
         query = {"spy": "in", "app": self._ari.app}
-        snoop = path("channels", ear.channel_id, "snoop", ear.tap.snoop_channel_id)
+        snoop = path("channels", session.channel_id, "snoop", session.tap.snoop_channel_id)
         await self._ari.request("POST", snoop, query, over="socket")
         # The name marks the bridge as the server's own, for the next process if this one dies.
-        query = {"type": "mixing", "bridgeId": ear.tap.bridge_id, "name": BRIDGE_NAME}
+        query = {"type": "mixing", "bridgeId": session.tap.bridge_id, "name": BRIDGE_NAME}
         await self._ari.request("POST", "/bridges", query, over="socket")
-        await self._join(ear)
+        await self._join(session)
 
-    async def _senders(self) -> frozenset[str]:
+    async def _look_up_senders(self) -> frozenset[str]:
         """Return Asterisk's addresses; none on loopback, where no other machine can send."""
         if ip_address(self._ari.media_host).is_loopback:
             return frozenset()
-        async with asyncio.timeout(LOOKUP_S):
+        async with asyncio.timeout(LOOKUP_TIMEOUT_S):
             found = await asyncio.get_running_loop().getaddrinfo(self._ari.host, None, family=socket.AF_INET)
         return frozenset(str(address[0]) for *_, address in found)
 
-    async def _join(self, ear: SnoopSession) -> None:
-        for left in reversed(range(TRIES)):
+    async def _join(self, session: SnoopSession) -> None:
+        for left in reversed(range(JOIN_ATTEMPTS)):
             try:
-                query = {"channel": f"{ear.tap.snoop_channel_id},{ear.tap.media_channel_id}"}
-                await self._ari.request("POST", path("bridges", ear.tap.bridge_id, "addChannel"), query)
+                query = {"channel": f"{session.tap.snoop_channel_id},{session.tap.media_channel_id}"}
+                await self._ari.request("POST", path("bridges", session.tap.bridge_id, "addChannel"), query)
                 return
             except AriError as error:
                 if error.status == 400:  # Asterisk's status for a channel that doesn't exist
                     raise AriNotFound(str(error), error.status) from None
                 if error.status not in (409, 422) or not left:
                     raise
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(JOIN_RETRY_DELAY_S)
 
-    async def _hears_beep(self, ear: SnoopSession) -> bool:
+    async def _wait_for_beep(self, session: SnoopSession) -> bool:
         """Wait for a beep. Return False if one of the channels has ended before."""
-        receiver = ear.receiver
+        receiver = session.receiver
         assert receiver is not None, "opened"
         loop = asyncio.get_running_loop()
-        begun = loop.time()
+        started_at = loop.time()
         while True:
             before = receiver.packets
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ear.beep.wait(), SILENT_S)
+                await asyncio.wait_for(session.beep.wait(), PACKET_TIMEOUT_S)
                 return True
             if receiver.packets > before:
-                self._told = False
+                self._failure_logged = False
                 continue
-            if await self._is_gone(ear.tap.snoop_channel_id):
+            if await self._has_ended(session.tap.snoop_channel_id):
                 return False
-            if await self._is_gone(ear.tap.media_channel_id):
+            if await self._has_ended(session.tap.media_channel_id):
                 reason = "its media channel has ended"
-                log.warning("beep listener stopped", channel_id=ear.channel_id, reason=reason, action=UNHEARD)
+                log.warning("beep listener stopped", channel_id=session.channel_id, reason=reason, action=FALLBACK)
                 return False
-            if not receiver.packets and loop.time() >= begun + DEAF_S:
-                self._tell(
+            if not receiver.packets and loop.time() >= started_at + NO_AUDIO_WARNING_S:
+                self._log_failure(
                     "beep listener received no audio",
-                    channel_id=ear.channel_id,
+                    channel_id=session.channel_id,
                     address=receiver.address,
-                    action=UNHEARD,
+                    action=FALLBACK,
                     hint="check that Asterisk can reach ARI_CONF_MEDIA_LISTEN",
                 )
 
-    async def _is_gone(self, channel_id: str) -> bool:
+    async def _has_ended(self, channel_id: str) -> bool:
         try:
             await self._ari.request("GET", path("channels", channel_id), over="socket")
         except AriError as error:
             return isinstance(error, AriNotFound)
         return False
 
-    async def _remove(self, ear: SnoopSession, opening: asyncio.Future[None]) -> None:
+    async def _remove(self, session: SnoopSession, opening: asyncio.Future[None]) -> None:
         await asyncio.gather(opening, return_exceptions=True)
-        for channel_id in (ear.tap.snoop_channel_id, ear.tap.media_channel_id):
+        for channel_id in (session.tap.snoop_channel_id, session.tap.media_channel_id):
             await self._delete(path("channels", channel_id))
-        await self._delete(path("bridges", ear.tap.bridge_id))
-        if ear.receiver is not None:
-            ear.receiver.close()
+        await self._delete(path("bridges", session.tap.bridge_id))
+        if session.receiver is not None:
+            session.receiver.close()
 
     async def _delete(self, what: str) -> None:
         try:
@@ -234,9 +234,11 @@ class BeepListener:
         conferences. `channel_ids`: all channels of Asterisk, if they are known, because a request for them may return
         many."""
         if self._sweep is None:
-            self._sweep = self._tasks.start(self._remove_strangers(None if channel_ids is None else tuple(channel_ids)))
+            self._sweep = self._tasks.start(
+                self._remove_listeners_of_others(None if channel_ids is None else tuple(channel_ids))
+            )
 
-    async def _remove_strangers(self, channel_ids: tuple[str, ...] | None) -> None:
+    async def _remove_listeners_of_others(self, channel_ids: tuple[str, ...] | None) -> None:
         if channel_ids is None:
             try:
                 channels = await self._ari.request("GET", "/channels", over="socket")

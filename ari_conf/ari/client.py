@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from ari_conf.ari.address import Server
+from ari_conf.ari.address import AriConfig
 from ari_conf.ari.event_sockets import EventHandlers, EventSockets
 from ari_conf.ari.http_requests import HttpRequests, encode_body, late
 from ari_conf.ari.permission import ALWAYS_PERMITTED, ActPermission
@@ -37,7 +37,7 @@ class Client:
 
     def __init__(
         self,
-        server: Server,
+        server: AriConfig,
         on_event: Callable[[dict[str, Any]], None],
         on_connected: Callable[[], None] = lambda: None,
         on_disconnected: Callable[[], None] = lambda: None,
@@ -68,20 +68,20 @@ class Client:
         """True while an event WebSocket is connected."""
         return self._sockets.newest is not None
 
-    async def start(self, patience: float | None = None) -> None:
+    async def start(self, timeout_s: float | None = None) -> None:
         """Start to connect, without waiting for the connection. Raises SetupFailed if the server can't listen on
-        `listen`. `patience`: seconds that replace the server's for the first connection."""
-        await self._sockets.start(self._server.patience if patience is None else patience)
+        `listen`. `timeout_s`: seconds that replace the server's for the first connection."""
+        await self._sockets.start(self._server.own_socket_timeout_s if timeout_s is None else timeout_s)
 
-    async def ended(self) -> None:
+    async def wait_until_closed(self) -> None:
         """Wait until the event WebSocket is no longer kept open: after `finish`, or after an internal error, which is
         raised."""
-        await self._sockets.ended()
+        await self._sockets.wait_until_closed()
 
-    async def finish(self, within: float = 1.0) -> None:
-        """Close the event WebSocket within `within` seconds. What Asterisk has sent until then is received, and nothing
-        after it. Requests can still be made."""
-        await self._sockets.finish(within)
+    async def finish(self, timeout_s: float = 1.0) -> None:
+        """Close the event WebSocket within `timeout_s` seconds. What Asterisk has sent until then is received, and
+        nothing after it. Requests can still be made."""
+        await self._sockets.finish(timeout_s)
 
     async def close(self) -> None:
         await self._sockets.close()
@@ -96,25 +96,25 @@ class Client:
         *,
         over: Transport = "http",
         kind: Any = Any,
-        twice: bool = False,
+        idempotent: bool = False,
     ) -> Any:
         """Send a request, and return Asterisk's response, decoded as a `kind`; None if it is empty.
 
         `path` begins with a slash, below /ari, its parts percent-encoded; `body` is sent as JSON. Without a WebSocket,
-        or if this Asterisk takes no requests there, "socket" means HTTP. `twice`: the request does no harm if it is
-        carried out twice. Raises AriNotFound (404), AriUnreachable (no connection, or no response in time), AriError
+        or if this Asterisk takes no requests there, "socket" means HTTP. `idempotent`: the request does no harm if it
+        is carried out twice. Raises AriNotFound (404), AriUnreachable (no connection, or no response in time), AriError
         (anything else).
         """
         if over == "http":
-            return await self._http.request(method, path, query, body, kind=kind, twice=twice)
+            return await self._http.request(method, path, query, body, kind=kind, idempotent=idempotent)
         await self.permission.wait_until_held()
         socket = self._sockets.newest
         if socket is None or not socket.accepts_requests:
-            return await self._http.request(method, path, query, body, kind=kind, twice=twice)
+            return await self._http.request(method, path, query, body, kind=kind, idempotent=idempotent)
         encoded_body = encode_body(body)
         try:
-            async with asyncio.timeout(self._server.deadline):
+            async with asyncio.timeout(self._server.request_timeout_s):
                 response = await socket.request(method, path, query or {}, encoded_body)
         except TimeoutError:
-            raise late(self._server.deadline, method, path) from None
+            raise late(self._server.request_timeout_s, method, path) from None
         return decode_response(method, path, response, kind)

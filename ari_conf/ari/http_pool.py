@@ -15,7 +15,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from ari_conf.ari.websocket import AriResponse
 from ari_conf.errors import AriUnreachable
 
-IDLE_S = 30.0
+MAX_IDLE_S = 30.0
 """Seconds for which an idle connection is kept: less than `session_keep_alive` in http.conf, so that this side closes
 it first."""
 IDEMPOTENT_METHODS = ("GET", "PUT", "DELETE")
@@ -150,26 +150,31 @@ class HttpPool:
         self._idle: list[HttpConnection] = []
         self._wait_until_permitted = wait_until_permitted
 
-    async def request(self, method: str, path: str, query: str, body: bytes | None, twice: bool = False) -> AriResponse:
+    async def request(
+        self, method: str, path: str, query: str, body: bytes | None, idempotent: bool = False
+    ) -> AriResponse:
         """Send a request and return the response. `path` and `query` are percent-encoded, `body` is JSON. The calling
-        code sets the deadline. `twice`: a POST that does no harm if it is carried out twice. Raises AriUnreachable."""
+        code sets the deadline. `idempotent`: a POST that does no harm if it is carried out twice. Raises
+        AriUnreachable."""
         content_type = "Content-Type: application/json\r\n" if body is not None else ""
         target = f"{self._prefix}{path}?{query}" if query else self._prefix + path
         head = f"{method} {target}{self._headers}{content_type}Content-Length: {len(body or b'')}\r\n\r\n"
         async with self._slots:
             try:
-                return await self._ask_with_retry(head.encode() + (body or b""), twice or method in IDEMPOTENT_METHODS)
+                return await self._ask_with_retry(
+                    head.encode() + (body or b""), idempotent or method in IDEMPOTENT_METHODS
+                )
             except (OSError, ConnectionBroken) as error:
                 # An OSError comes from connecting, before anything is sent.
                 sent = isinstance(error, ConnectionBroken) and error.sent
                 raise AriUnreachable(f"Asterisk is unreachable at {self._url}: {error}", sent=sent) from None
 
-    async def _ask_with_retry(self, request: bytes, twice: bool) -> AriResponse:
+    async def _ask_with_retry(self, request: bytes, idempotent: bool) -> AriResponse:
         connection, was_idle = await self._acquire()
         try:
             return await self._ask_over(connection, request)
         except ConnectionBroken as error:
-            if not (was_idle and error.unanswered and (twice or not error.sent)):
+            if not (was_idle and error.unanswered and (idempotent or not error.sent)):
                 raise
         return await self._ask_over(await self._connect(), request)
 
@@ -191,7 +196,7 @@ class HttpPool:
     async def _acquire(self) -> tuple[HttpConnection, bool]:
         """Return a connection, and True if it was used before. The last one that was used comes first, so that the
         others grow old."""
-        oldest = asyncio.get_running_loop().time() - IDLE_S
+        oldest = asyncio.get_running_loop().time() - MAX_IDLE_S
         while self._idle:
             connection = self._idle.pop()
             if connection.open and connection.idle_since > oldest:

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from aiohttp import encode_basic_auth
 
-from ari_conf.ari.address import Server
+from ari_conf.ari.address import AriConfig
 from ari_conf.ari.http_pool import HttpPool
 from ari_conf.ari.permission import ActPermission
 from ari_conf.ari.websocket import decode_response
@@ -18,7 +18,7 @@ from ari_conf.errors import AriLate
 
 
 class HttpRequests:
-    def __init__(self, server: Server, permission: ActPermission) -> None:
+    def __init__(self, server: AriConfig, permission: ActPermission) -> None:
         """No request is sent while `permission` is not held."""
         self._server = server
         self._permission = permission
@@ -33,17 +33,17 @@ class HttpRequests:
         body: Any = None,
         *,
         kind: Any = Any,
-        twice: bool = False,
+        idempotent: bool = False,
     ) -> Any:
         """Send a request, and return Asterisk's response: see `Client.request`."""
         await self._permission.wait_until_held()
         encoded_query = urlencode(query, quote_via=quote) if query else ""
         encoded_body = encode_body(body)
         try:
-            async with asyncio.timeout(self._server.deadline):
-                response = await self._pool.request(method, path, encoded_query, encoded_body, twice)
+            async with asyncio.timeout(self._server.request_timeout_s):
+                response = await self._pool.request(method, path, encoded_query, encoded_body, idempotent)
         except TimeoutError:
-            raise late(self._server.deadline, method, path) from None
+            raise late(self._server.request_timeout_s, method, path) from None
         return decode_response(method, path, response, kind)
 
     def close(self) -> None:

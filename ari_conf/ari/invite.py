@@ -11,27 +11,27 @@ from ari_conf.ari.client import Client
 from ari_conf.ari.translate import path
 from ari_conf.errors import AriError, AriUnreachable
 
-CODEC, KIND, WANTED = "CHANNEL(audionativeformat)", "CHANNEL(channeltype)", "X-PH-"
+CODEC_VARIABLE, KIND_VARIABLE, HEADER_PREFIX = "CHANNEL(audionativeformat)", "CHANNEL(channeltype)", "X-PH-"
 ADDRESSES = "${CHANNEL(pjsip,remote_addr)} ${CHANNEL(rtp,dest)}"
 """Source of the INVITE, and destination of the sound, as host:port; empty if the call did not come over SIP."""
-READABLE = r"FILTER(\x20-\x7e,${%s})"
+PRINTABLE = r"FILTER(\x20-\x7e,${%s})"
 """Filter for the part of a text that can be sent as JSON, whatever bytes its sender put into it."""
-IN_NAMES = string.digits + string.ascii_lowercase + "-_"
+NAME_CHARACTERS = string.digits + string.ascii_lowercase + "-_"
 """Characters of header names; case doesn't matter."""
-AT_ONCE = 64
+PREFIX_BATCH = 64
 """Name prefixes that Asterisk is asked for in one request."""
-MOST_HEADERS = 200
+MAX_HEADERS = 200
 """Maximum number of X-PH-* headers per call, because each is a request to Asterisk, and a parameter of every request to
 the application."""
-WITHHELD = {"id", "user", "header"}
+PRIVACY_WITHHELD = {"id", "user", "header"}
 """Values of the Privacy header that withhold the caller's identity (RFC 3323, RFC 3325)."""
-HIDDEN = ("privacy=full", "privacy=uri")
+PARTY_ID_WITHHELD = ("privacy=full", "privacy=uri")
 """Values of Remote-Party-ID, the predecessor of Privacy, that withhold the caller's identity."""
-LEFT_OUT = (
+HEADERS_MISSING = (
     "some X-PH- headers of the call's INVITE may be missing: a header is longer than 4 KB, or the INVITE has very "
     "many, and Asterisk does not report such headers"
 )
-UNANSWERED = (
+INVITE_UNREAD = (
     "the call's INVITE could not be read: Asterisk did not answer; its X-PH- headers are missing, and its caller is "
     "anonymous, because they may have asked for it"
 )
@@ -50,92 +50,94 @@ class Invite:
 
 async def read(ari: Client, channel_id: str) -> Invite:
     """Read the INVITE of a channel, as far as Asterisk reports it. Never raises AriError."""
-    asking = _Asking(ari, channel_id)
-    codec, by_sip, addresses, names = await asking.what_it_is()
+    reader = _InviteReader(ari, channel_id)
+    codec, by_sip, addresses, names = await reader.read_basics()
     if not by_sip:
-        unknown = asking.unanswered
-        return Invite(codec, withheld=unknown, warnings=(UNANSWERED,) if unknown else ())
+        unknown = reader.unanswered
+        return Invite(codec, withheld=unknown, warnings=(INVITE_UNREAD,) if unknown else ())
     warnings: list[str] = []
     if names is None:
         # If one header is too long, or if there are too many, Asterisk lists no names at all.
-        withheld = await asking.withheld("Privacy", "Remote-Party-ID")
-        wanted, whole = await asking.wanted()
-        warnings += [] if whole else [LEFT_OUT]
+        withheld = await reader.is_withheld("Privacy", "Remote-Party-ID")
+        wanted, whole = await reader.find_wanted()
+        warnings += [] if whole else [HEADERS_MISSING]
     else:
-        withheld = await asking.withheld(*(name for name in names if name.lower() in ("privacy", "remote-party-id")))
-        wanted = [name for name in names if name.upper().startswith(WANTED)]
+        withheld = await reader.is_withheld(*(name for name in names if name.lower() in ("privacy", "remote-party-id")))
+        wanted = [name for name in names if name.upper().startswith(HEADER_PREFIX)]
     wanted = list({name.lower(): name for name in reversed(wanted)}.values())[::-1]
-    if len(wanted) > MOST_HEADERS:
-        warnings.append(f"only the first {MOST_HEADERS} of the call's {len(wanted)} X-PH- headers are passed on")
-        del wanted[MOST_HEADERS:]
+    if len(wanted) > MAX_HEADERS:
+        warnings.append(f"only the first {MAX_HEADERS} of the call's {len(wanted)} X-PH- headers are passed on")
+        del wanted[MAX_HEADERS:]
     headers = []
-    for name, (value, warning) in zip(wanted, await asyncio.gather(*map(asking.header, wanted)), strict=True):
+    for name, (value, warning) in zip(wanted, await asyncio.gather(*map(reader.read_header, wanted)), strict=True):
         warnings += [warning] if warning else []
         headers += [(name, value)] if value is not None else []
     return Invite(codec, tuple(headers), withheld, tuple(warnings), addresses)
 
 
-class _Asking:
+class _InviteReader:
     def __init__(self, ari: Client, channel_id: str) -> None:
         self._ari, self._channel_id = ari, channel_id
         self.unanswered = False
         """True if Asterisk did not respond to one of the requests."""
 
-    async def what_it_is(self) -> tuple[str, bool, str, list[str] | None]:
+    async def read_basics(self) -> tuple[str, bool, str, list[str] | None]:
         """Return the codec, True if the call came over SIP, the addresses, and the names of its headers (None: not
         listed). This takes one request, or several if this Asterisk has no EVAL()."""
         # EVAL() does not evaluate the text that a caller wrote into a header.
-        names = READABLE % "PJSIP_HEADERS()"
-        told = await self._variable(f"EVAL(${{{CODEC}}};${{{KIND}}};{ADDRESSES};${{{names}}})")
-        if told is not None and told.count(";") >= 3:
-            codec, kind, addresses, listed = told.split(";", 3)
-            return codec, kind == "PJSIP", addresses, _split(listed) or None
-        codec, kind, listed = [await self._variable(asked) or "" for asked in (CODEC, KIND, "PJSIP_HEADERS()")]
-        return codec, kind == "PJSIP", "", _split(listed) or None
+        names = PRINTABLE % "PJSIP_HEADERS()"
+        answer = await self._variable(f"EVAL(${{{CODEC_VARIABLE}}};${{{KIND_VARIABLE}}};{ADDRESSES};${{{names}}})")
+        if answer is not None and answer.count(";") >= 3:
+            codec, kind, addresses, listed = answer.split(";", 3)
+            return codec, kind == "PJSIP", addresses, _split_names(listed) or None
+        codec, kind, listed = [
+            await self._variable(expression) or "" for expression in (CODEC_VARIABLE, KIND_VARIABLE, "PJSIP_HEADERS()")
+        ]
+        return codec, kind == "PJSIP", "", _split_names(listed) or None
 
-    async def withheld(self, *names: str) -> bool:
+    async def is_withheld(self, *names: str) -> bool:
         """Return True if one of these headers withholds the caller's identity, or exists but can't be read: it may well
         do so."""
         for name in names:
-            asked = f"PJSIP_HEADER(read,{name})"
-            if (said := await self._variable(asked)) is None:
-                said = await self._variable(f"EVAL(${{{READABLE % asked}}})")
-            if said is None:
+            expression = f"PJSIP_HEADER(read,{name})"
+            if (value := await self._variable(expression)) is None:
+                value = await self._variable(f"EVAL(${{{PRINTABLE % expression}}})")
+            if value is None:
                 return True
-            words = {word.strip() for word in said.lower().replace(",", ";").split(";")}
-            if not words.isdisjoint(WITHHELD if name.lower() == "privacy" else HIDDEN):
+            words = {word.strip() for word in value.lower().replace(",", ";").split(";")}
+            if not words.isdisjoint(PRIVACY_WITHHELD if name.lower() == "privacy" else PARTY_ID_WITHHELD):
                 return True
         return False
 
-    async def wanted(self) -> tuple[list[str], bool]:
+    async def find_wanted(self) -> tuple[list[str], bool]:
         """Return the names of the X-PH-* headers, which Asterisk is asked for by prefix, and True if these are all."""
-        if listed := await self._variable(f"PJSIP_HEADERS({WANTED})"):
-            return _split(listed), True
+        if listed := await self._variable(f"PJSIP_HEADERS({HEADER_PREFIX})"):
+            return _split_names(listed), True
         found: list[str] = []
-        prefixes = [WANTED + letter for letter in IN_NAMES]
+        prefixes = [HEADER_PREFIX + character for character in NAME_CHARACTERS]
         for last in (False, True):
             # An empty answer means that there is no such header, or that one is too long.
             empty: list[str] = []
-            for first in range(0, len(prefixes), AT_ONCE):
-                some = prefixes[first : first + AT_ONCE]
-                for prefix, listed in zip(some, await self._beginning(some), strict=False):
-                    found += _split(listed)
+            for first in range(0, len(prefixes), PREFIX_BATCH):
+                some = prefixes[first : first + PREFIX_BATCH]
+                for prefix, listed in zip(some, await self._list_by_prefix(some), strict=False):
+                    found += _split_names(listed)
                     empty += [] if listed else [prefix]
             if last:
                 break
-            prefixes = [prefix + letter for prefix in empty for letter in IN_NAMES]
+            prefixes = [prefix + character for prefix in empty for character in NAME_CHARACTERS]
         return found, False
 
-    async def _beginning(self, prefixes: Iterable[str]) -> list[str]:
-        asked = ";".join(f"${{{READABLE % f'PJSIP_HEADERS({prefix})'}}}" for prefix in prefixes)
-        return (await self._variable(f"EVAL({asked})") or "").split(";")
+    async def _list_by_prefix(self, prefixes: Iterable[str]) -> list[str]:
+        expression = ";".join(f"${{{PRINTABLE % f'PJSIP_HEADERS({prefix})'}}}" for prefix in prefixes)
+        return (await self._variable(f"EVAL({expression})") or "").split(";")
 
-    async def header(self, name: str) -> tuple[str | None, str]:
+    async def read_header(self, name: str) -> tuple[str | None, str]:
         """Return the value of a header, or None, and the warning about it, or ""."""
-        asked = f"PJSIP_HEADER(read,{name})"
-        if (value := await self._variable(asked)) is not None:
+        expression = f"PJSIP_HEADER(read,{name})"
+        if (value := await self._variable(expression)) is not None:
             return value, ""
-        if value := await self._variable(f"EVAL(${{{READABLE % asked}}})"):
+        if value := await self._variable(f"EVAL(${{{PRINTABLE % expression}}})"):
             return value, f"the header {name} is not valid UTF-8: its invalid bytes are left out"
         return None, f"the header {name} is left out: it is longer than 4 KB, or is not text"
 
@@ -150,5 +152,5 @@ class _Asking:
         return str(answer.get("value", "")) if isinstance(answer, dict) else None
 
 
-def _split(listed: str) -> list[str]:
+def _split_names(listed: str) -> list[str]:
     return [name for name in listed.split(",") if name]

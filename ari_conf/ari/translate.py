@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from ari_conf.common.safe_text import stripped
 from ari_conf.core import effects as do
-from ari_conf.core import events as seen
+from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.hangup_codes import CANCELED_CAUSE, NO_MEDIA_CAUSE
 
@@ -20,7 +20,7 @@ BRIDGE_TYPE = "mixing,dtmf_events,video_sfu"
 BRIDGE_NAME = "ari_conf"
 """Name of each bridge that the server creates; other bridges are not touched."""
 
-NO_CALLS = ("Snoop/", "MulticastRTP/", "UnicastRTP/", "WebSocket/", "AudioSocket/", "Message/")
+NON_CALL_PREFIXES = ("Snoop/", "MulticastRTP/", "UnicastRTP/", "WebSocket/", "AudioSocket/", "Message/")
 """Name prefixes of channels that enter the Stasis application as calls do, and are not calls: those that the server
 creates to listen, and the one by which Asterisk runs the dialplan for texts outside of calls."""
 WRITTEN_NUMBER = re.compile(r"([+]?[-./() ]*[0-9*#][-./() 0-9*#]*)(?:[;,].*)?", re.DOTALL)
@@ -28,40 +28,44 @@ SEPARATORS = re.compile(r"[-./() ]")
 QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 
 
-def to_event(message: Any, new_id: Callable[[], str]) -> seen.Event | None:
+def to_event(message: Any, new_id: Callable[[], str]) -> ev.Event | None:
     """Return the event of a message from Asterisk; None if it doesn't concern a call, is unknown, or is malformed.
     Never raises.
 
     `new_id` creates the call's UUID and its request's.
     """
     match message:
-        case {"channel": {"name": str(name)}} if name.startswith(NO_CALLS):
+        case {"channel": {"name": str(name)}} if name.startswith(NON_CALL_PREFIXES):
             return None
         case {"bridge": {"id": str(bridge_id)}} if ids.tap_creator(bridge_id) is not None:
             return None
-        case {"type": "StasisStart", "channel": {"id": str(by)}, "replace_channel": {"id": str(channel_id)}}:
-            return seen.ChannelReplaced(channel_id, by)
+        case {
+            "type": "StasisStart",
+            "channel": {"id": str(new_channel_id)},
+            "replace_channel": {"id": str(channel_id)},
+        }:
+            return ev.ChannelReplaced(channel_id, new_channel_id)
         case {"type": "StasisStart", "channel": dict(channel)}:
-            return _arrived(channel, message.get("args"), new_id)
+            return _decode_arrival(channel, message.get("args"), new_id)
         case {"type": str(kind)} if (read := EVENT_DECODERS.get(kind)) is not None:
             return read(kind, message)
     return None
 
 
-def _arrived(channel: Mapping[str, Any], args: Any, new_id: Callable[[], str]) -> seen.CallArrived | None:
+def _decode_arrival(channel: Mapping[str, Any], args: Any, new_id: Callable[[], str]) -> ev.CallArrived | None:
     """Return the arrival at `Stasis(ari_conf,ACCOUNT[,DOCUMENT[,METHOD]])`. A call without an account arrives as well;
     it is ended."""
     match channel:
         case {"id": str(channel_id), "name": str()}:
             account, document, method, *_ = (*_texts(args), "", "", "")
-            return seen.CallArrived(
+            return ev.CallArrived(
                 channel_id=channel_id,
                 call_uuid=new_id(),
                 request_uuid=new_id(),
                 auth_id=account,
-                from_=_number(stripped(_text(channel, "caller", "number"))),
-                to=_number(stripped(_text(channel, "dialplan", "exten"))),
-                caller_name=stripped(_name(channel)),
+                from_=_clean_number(stripped(_text(channel, "caller", "number"))),
+                to=_clean_number(stripped(_text(channel, "dialplan", "exten"))),
+                caller_name=stripped(_caller_name(channel)),
                 document=document or None,
                 method=method.upper() if method.upper() in ("GET", "POST") else "POST",
                 answered=channel.get("state") == "Up",
@@ -69,7 +73,7 @@ def _arrived(channel: Mapping[str, Any], args: Any, new_id: Callable[[], str]) -
     return None
 
 
-def _number(text: str) -> str:
+def _clean_number(text: str) -> str:
     """Return a phone number without what carriers append to it (`;npdi;rn=…`, `;phone-context=…`), without what a phone
     sends only after the answer (`,1234`), and without the separators that people write (RFC 3966, 5.1.1). Other text is
     unchanged."""
@@ -77,13 +81,13 @@ def _number(text: str) -> str:
     return SEPARATORS.sub("", found[1]) if found else text
 
 
-def _name(channel: Mapping[str, Any]) -> str:
+def _caller_name(channel: Mapping[str, Any]) -> str:
     name = _text(channel, "caller", "name")
     # Asterisk leaves the backslashes in SIP's quoted strings (RFC 3261, 25.1; seen on 22.10.1).
     return QUOTED_PAIR.sub(r"\1", name) if str(channel["name"]).startswith("PJSIP/") else name
 
 
-def _cause(message: Mapping[str, Any]) -> int:
+def _hangup_cause(message: Mapping[str, Any]) -> int:
     match message:
         case {"soft": True, "cause": 1}:
             # A soft hangup comes from inside Asterisk, and its "cause" is an internal flag. 1 is the channel's own
@@ -96,72 +100,72 @@ def _cause(message: Mapping[str, Any]) -> int:
             return CANCELED_CAUSE
         case {"type": "ChannelHangupRequest", "channel": {"state": "Down" | "Ring" | "Ringing"}}:
             # The caller sent BYE before the answer.
-            return CANCELED_CAUSE if message.get("cause") in (None, 0, 16, 26, 31, 127) else _number_of(message)
-    return _number_of(message)
+            return CANCELED_CAUSE if message.get("cause") in (None, 0, 16, 26, 31, 127) else _cause_number(message)
+    return _cause_number(message)
 
 
-def _number_of(message: Mapping[str, Any]) -> int:
+def _cause_number(message: Mapping[str, Any]) -> int:
     cause = message.get("cause")
     return cause if isinstance(cause, int) else 0
 
 
-def _of_channel(kind: str, message: Mapping[str, Any]) -> seen.Event | None:
+def _decode_channel_event(kind: str, message: Mapping[str, Any]) -> ev.Event | None:
     match message.get("channel"):
         case {"id": str(channel_id)}:
             match kind:
                 case "ChannelTalkingStarted":
-                    return seen.TalkingStarted(channel_id)
+                    return ev.TalkingStarted(channel_id)
                 case "ChannelTalkingFinished":
-                    return seen.TalkingFinished(channel_id)
+                    return ev.TalkingFinished(channel_id)
                 case "ChannelHold":
-                    return seen.PhoneHeld(channel_id)
+                    return ev.PhoneHeld(channel_id)
                 case "ChannelUnhold":
-                    return seen.PhoneResumed(channel_id)
+                    return ev.PhoneResumed(channel_id)
                 case "ChannelDtmfReceived":
                     digit = message.get("digit")
-                    return seen.DigitReceived(channel_id, digit) if isinstance(digit, str) else None
-            return seen.ChannelHungUp(channel_id, _cause(message))
+                    return ev.DigitReceived(channel_id, digit) if isinstance(digit, str) else None
+            return ev.ChannelHungUp(channel_id, _hangup_cause(message))
     return None
 
 
-def _of_bridge(kind: str, message: Mapping[str, Any]) -> seen.Event | None:
+def _decode_bridge_event(kind: str, message: Mapping[str, Any]) -> ev.Event | None:
     match message.get("bridge"), kind, message.get("channel"):
         case {"id": str(bridge_id)}, "ChannelEnteredBridge", {"id": str(channel_id)}:
-            return seen.ChannelEnteredBridge(channel_id, bridge_id)
+            return ev.ChannelEnteredBridge(channel_id, bridge_id)
         case {"id": str(bridge_id)}, "ChannelLeftBridge", {"id": str(channel_id)}:
-            return seen.ChannelLeftBridge(channel_id, bridge_id)
+            return ev.ChannelLeftBridge(channel_id, bridge_id)
         case {"id": str(bridge_id)}, "BridgeDestroyed", _:
-            return seen.BridgeDestroyed(bridge_id)
+            return ev.BridgeDestroyed(bridge_id)
     return None
 
 
-def _of_playback(kind: str, message: Mapping[str, Any]) -> seen.Event | None:
+def _decode_playback_event(kind: str, message: Mapping[str, Any]) -> ev.Event | None:
     playback: Any = message.get("playback")
     match playback:
         case {"id": str(playback_id)} if kind == "PlaybackStarted":
-            return seen.PlaybackStarted(playback_id)
+            return ev.PlaybackStarted(playback_id)
         case {"id": str(playback_id)}:
-            return seen.PlaybackFinished(playback_id, failed=playback.get("state") == "failed")
+            return ev.PlaybackFinished(playback_id, failed=playback.get("state") == "failed")
     return None
 
 
-def _of_recording(kind: str, message: Mapping[str, Any]) -> seen.Event | None:
+def _decode_recording_event(kind: str, message: Mapping[str, Any]) -> ev.Event | None:
     match message.get("recording"):
         case {"name": str(name)} if (found := ids.parse_recording_name(name)) is not None:
             if kind == "RecordingStarted":
-                return seen.RecordingStarted(found.conference_id, found.recording_id)
+                return ev.RecordingStarted(found.conference_id, found.recording_id)
             failed = kind == "RecordingFailed"
-            return seen.RecordingFinished(found.conference_id, found.recording_id, failed=failed)
+            return ev.RecordingFinished(found.conference_id, found.recording_id, failed=failed)
     return None
 
 
-EVENT_DECODERS: dict[str, Callable[[str, Mapping[str, Any]], seen.Event | None]] = {
-    **dict.fromkeys(("StasisEnd", "ChannelDestroyed", "ChannelHangupRequest"), _of_channel),
-    **dict.fromkeys(("ChannelDtmfReceived", "ChannelTalkingStarted", "ChannelTalkingFinished"), _of_channel),
-    **dict.fromkeys(("ChannelHold", "ChannelUnhold"), _of_channel),
-    **dict.fromkeys(("ChannelEnteredBridge", "ChannelLeftBridge", "BridgeDestroyed"), _of_bridge),
-    **dict.fromkeys(("PlaybackStarted", "PlaybackFinished"), _of_playback),
-    **dict.fromkeys(("RecordingStarted", "RecordingFinished", "RecordingFailed"), _of_recording),
+EVENT_DECODERS: dict[str, Callable[[str, Mapping[str, Any]], ev.Event | None]] = {
+    **dict.fromkeys(("StasisEnd", "ChannelDestroyed", "ChannelHangupRequest"), _decode_channel_event),
+    **dict.fromkeys(("ChannelDtmfReceived", "ChannelTalkingStarted", "ChannelTalkingFinished"), _decode_channel_event),
+    **dict.fromkeys(("ChannelHold", "ChannelUnhold"), _decode_channel_event),
+    **dict.fromkeys(("ChannelEnteredBridge", "ChannelLeftBridge", "BridgeDestroyed"), _decode_bridge_event),
+    **dict.fromkeys(("PlaybackStarted", "PlaybackFinished"), _decode_playback_event),
+    **dict.fromkeys(("RecordingStarted", "RecordingFinished", "RecordingFailed"), _decode_recording_event),
 }
 EVENTS = ("StasisStart", *EVENT_DECODERS)
 """Event types that `to_event` understands. Subscribe to no others: a join alone would send a ChannelVarset for every
@@ -196,15 +200,15 @@ def to_requests(effect: do.AsteriskEffect) -> tuple[Request, ...]:
     Asterisk."""
     match effect:
         case do.CreateBridge() | do.DestroyBridge() | do.StartRecording() | do.StopRecording():
-            return (_about_bridge(effect),)
+            return (_bridge_request(effect),)
         case do.PlayMedia() | do.StopPlayback():
-            return (_about_playback(effect),)
+            return (_playback_request(effect),)
         case do.AddChannel() | do.RemoveChannel():
-            return (_about_membership(effect),)
-    return (_about_channel(effect),)
+            return (_membership_request(effect),)
+    return (_channel_request(effect),)
 
 
-def _about_channel(effect: do.AsteriskEffect) -> Request:
+def _channel_request(effect: do.AsteriskEffect) -> Request:
     match effect:
         case do.Ring(channel_id):
             return Request("POST", path("channels", channel_id, "ring"))
@@ -238,7 +242,7 @@ def _talk_detect(silence_ms: int | None) -> dict[str, str]:
     return {"variable": "TALK_DETECT(set)", "value": f"{silence_ms},256"}
 
 
-def _about_membership(effect: do.AddChannel | do.RemoveChannel) -> Request:
+def _membership_request(effect: do.AddChannel | do.RemoveChannel) -> Request:
     # The channel's own thread does both, and a playback or an answer keeps it busy.
     match effect:
         case do.AddChannel(channel_id, bridge_id):
@@ -251,7 +255,7 @@ def _about_membership(effect: do.AddChannel | do.RemoveChannel) -> Request:
             return Request("POST", path("bridges", bridge_id, "removeChannel"), query, over="http")
 
 
-def _about_bridge(effect: do.CreateBridge | do.DestroyBridge | do.StartRecording | do.StopRecording) -> Request:
+def _bridge_request(effect: do.CreateBridge | do.DestroyBridge | do.StartRecording | do.StopRecording) -> Request:
     match effect:
         case do.CreateBridge(bridge_id):
             # dtmf_events: without it, two members that are bridged send the server no digits. video_sfu (without any
@@ -276,7 +280,7 @@ def _recording_name(auth_id: str, bridge_id: str, recording_id: str) -> str:
     return str(ids.RecordingName(auth_id, ids.conference_of(bridge_id) or "", recording_id))
 
 
-def _about_playback(effect: do.PlayMedia | do.StopPlayback) -> Request:
+def _playback_request(effect: do.PlayMedia | do.StopPlayback) -> Request:
     match effect:
         case do.PlayMedia(target, playback_id, media):
             query = {"media": ",".join(media), "playbackId": playback_id}

@@ -32,19 +32,19 @@ class AriResponse:
     body: bytes | str
 
 
-def decode_response(method: str, path: str, answer: AriResponse, kind: Any = Any) -> Any:
+def decode_response(method: str, path: str, response: AriResponse, kind: Any = Any) -> Any:
     """Return the response's JSON, decoded as a `kind` that msgspec knows; None if it is empty, not JSON, or not such a
     kind. Raises AriNotFound or AriError with Asterisk's own words."""
     try:
-        asked = kind if 200 <= answer.status < 300 else Any
-        found = msgspec.json.decode(answer.body, type=asked) if answer.body else None
+        expected = kind if 200 <= response.status < 300 else Any
+        found = msgspec.json.decode(response.body, type=expected) if response.body else None
     except NOT_JSON:
         found = None
-    if 200 <= answer.status < 300:
+    if 200 <= response.status < 300:
         return found
-    words = found.get("message") or found.get("error") if isinstance(found, dict) else None
-    what = f"Asterisk answered {answer.status} to {method} {path}: {words or answer.reason or 'no reason given'}"
-    raise (AriNotFound if answer.status == 404 else AriError)(what, answer.status)
+    message = found.get("message") or found.get("error") if isinstance(found, dict) else None
+    text = f"Asterisk answered {response.status} to {method} {path}: {message or response.reason or 'no reason given'}"
+    raise (AriNotFound if response.status == 404 else AriError)(text, response.status)
 
 
 class AriWebSocket(WSListener):
@@ -53,16 +53,16 @@ class AriWebSocket(WSListener):
         on_event: Callable[[dict[str, Any]], None],
         on_opened: Callable[[AriWebSocket], None],
         on_ended: Callable[[AriWebSocket], None],
-        ours: bool = False,
+        opened_by_server: bool = False,
     ) -> None:
         """Create a WebSocket. All three callbacks must return immediately."""
         self._on_event, self._on_opened, self._on_ended = on_event, on_opened, on_ended
-        self.opened_by_us = ours
+        self.opened_by_server = opened_by_server
         """True if the server opened it, False if Asterisk did."""
         self._transport: WSTransport | None = None
         self._connection: socket.socket | None = None
         """Socket of a connection whose messages are acknowledged immediately."""
-        self._begun = bytearray()
+        self._partial_message = bytearray()
         """Beginning of a message that arrives in parts."""
         self._waiting: dict[str, asyncio.Future[AriResponse]] = {}
         self._ids = count(1)
@@ -74,7 +74,7 @@ class AriWebSocket(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
-        if not self.opened_by_us and hasattr(socket, "TCP_QUICKACK"):
+        if not self.opened_by_server and hasattr(socket, "TCP_QUICKACK"):
             self._connection = transport.underlying_transport.get_extra_info("socket")
         self._on_opened(self)
 
@@ -85,12 +85,12 @@ class AriWebSocket(WSListener):
             transport.send_close(WSCloseCode.OK)
             transport.disconnect()
         elif kind in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
-            if frame.fin and not self._begun:
+            if frame.fin and not self._partial_message:
                 self._receive(frame.get_payload_as_memoryview())
                 return
-            self._begun += frame.get_payload_as_memoryview()
+            self._partial_message += frame.get_payload_as_memoryview()
             if frame.fin:
-                whole, self._begun = self._begun, bytearray()
+                whole, self._partial_message = self._partial_message, bytearray()
                 self._receive(whole)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
@@ -104,7 +104,7 @@ class AriWebSocket(WSListener):
         self._on_ended(self)
 
     @property
-    def stands(self) -> bool:
+    def is_open(self) -> bool:
         return self._transport is not None
 
     async def request(self, method: str, path: str, query: Mapping[str, str], body: bytes | None) -> AriResponse:
@@ -123,11 +123,11 @@ class AriWebSocket(WSListener):
             request |= {"content_type": "application/json", "message_body": body.decode()}
         if self._transport is None or self._transport.is_close_frame_sent:
             raise AriUnreachable("the WebSocket to Asterisk is closed", sent=False)
-        answer: asyncio.Future[AriResponse] = asyncio.get_running_loop().create_future()
-        self._waiting[request_id] = answer
+        response: asyncio.Future[AriResponse] = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = response
         try:
             self._transport.send(WSMsgType.TEXT, msgspec.json.encode(request))
-            return await answer
+            return await response
         finally:
             self._waiting.pop(request_id, None)
 
@@ -156,7 +156,7 @@ class AriWebSocket(WSListener):
         if not isinstance(message, dict):
             return
         if message.get("type") == "RESTResponse":
-            self._answered(message)
+            self._on_response(message)
             return
         try:
             self._on_event(message)
@@ -164,7 +164,7 @@ class AriWebSocket(WSListener):
             # One event whose handling raises must not cost all later events.
             log.exception("event handling raised", type=message.get("type"), hint=REPORT_HINT)
 
-    def _answered(self, message: dict[str, Any]) -> None:
+    def _on_response(self, message: dict[str, Any]) -> None:
         waiting = self._waiting.get(str(message.get("request_id")))
         if waiting is not None and not waiting.done():
             status, reason = message.get("status_code"), message.get("reason_phrase")

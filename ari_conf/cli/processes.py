@@ -19,13 +19,13 @@ from ari_conf.settings import settings
 
 def serve() -> None:
     """Run the server until SIGTERM or Ctrl-C. Calls continue in Asterisk, and the next server takes them over."""
-    from ari_conf.server import server as service
+    from ari_conf.server import composition
 
     async def until_signal() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await service.serve(settings(), stop=stop)
+        await composition.serve(settings(), stop=stop)
 
     _start("serve")
     try:

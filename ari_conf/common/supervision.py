@@ -32,6 +32,20 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
         _, left = await asyncio.wait(left, timeout=CANCEL_RETRY_S)
 
 
+async def run_until(stops: Iterable[Work], work: asyncio.Task[Any]) -> bool:
+    """Return True if the work was done before one of `stops` was; otherwise cancel it. Raises what the work raises."""
+    stopping = [asyncio.create_task(stop) for stop in stops]
+    try:
+        await asyncio.wait((work, *stopping), return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()
+        return work.done() and not any(stop.done() for stop in stopping)
+    finally:
+        await cancel_and_wait(work, *stopping)
+        if not work.cancelled():
+            work.exception()  # retrieves it, even if the work ended too late
+
+
 async def for_each(things: Iterable[T], work: Callable[[T], Work], at_once: int) -> None:
     """Do the work for all things in order, `at_once` at a time. An exception is raised, and ends the others."""
     left = iter(things)

@@ -36,12 +36,12 @@ log = structlog.get_logger()
 T = TypeVar("T")
 Complaints = Callable[[Iterable[Element]], list[str]]
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-ACCOUNT_S = 5.0
+LOCAL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+ACCOUNT_TIMEOUT_S = 5.0
 """Seconds for which the look-up of an account that was never seen is retried while Redis is unreachable."""
-MOST_NAMED = 300
+MAX_SOURCE_CHARS = 300
 """Maximum number of characters of a source in messages about it."""
-MOST_UNREAD = 100
+MAX_UNPARSED = 100
 """Maximum number of long documents of an account that wait to be parsed: 10 MB."""
 CHARSET = re.compile(r""";\s{0,9}charset\s{0,9}=\s{0,9}["']?([^\s"';]{1,100})""")
 REFUSES_POST = (400, 403, 405, 411, 501)
@@ -64,27 +64,29 @@ class DocumentLoader:
         self._ari = ari
         self._looking_up: dict[str, asyncio.Task[AccountRecord | None]] = {}
         # One thread, with accounts in turn: each parsing thread takes the interpreter from the event loop for moments.
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="document")
-        self._reading = Shares(most=1, each=1, waiting=MOST_UNREAD)
+        self._parsing_thread = ThreadPoolExecutor(1, thread_name_prefix="document")
+        self._parsing_shares = Shares(most=1, each=1, waiting=MAX_UNPARSED)
 
     async def fetch(self, effect: do.FetchDocument) -> ev.Event:
         try:
-            found = await self._read(self._document, effect.auth_id, *await self._text_of(effect))
+            found = await self._parse(self._parse_document, effect.auth_id, *await self._load_text(effect))
         except InvalidDocument as error:
-            return ev.DocumentFailed(effect.fetch_id, ProblemKind.DOCUMENT_INVALID, _not_run(effect.source, error))
+            return ev.DocumentFailed(effect.fetch_id, ProblemKind.DOCUMENT_INVALID, _not_run_text(effect.source, error))
         except TooManyWaiting as error:
-            return ev.DocumentFailed(effect.fetch_id, ProblemKind.DOCUMENT_UNREACHABLE, _not_run(effect.source, error))
+            return ev.DocumentFailed(
+                effect.fetch_id, ProblemKind.DOCUMENT_UNREACHABLE, _not_run_text(effect.source, error)
+            )
         except RequestFailed as error:
             return ev.DocumentFailed(effect.fetch_id, _failure_kind(error), str(error))
         return ev.DocumentFetched(effect.fetch_id, found.elements, found.warnings)
 
     async def fetch_sounds(self, effect: do.FetchSoundDocument) -> ev.Event:
         try:
-            reply = await self._asked("POST", effect.url, effect.params, effect.auth_id, enough=is_audio)
-            if is_audio(_content_type(reply), reply.body):
+            response = await self._request("POST", effect.url, effect.params, effect.auth_id, enough=is_audio)
+            if is_audio(_content_type(response), response.body):
                 return ev.SoundDocumentFetched(effect.fetch_id, (Play(effect.url),))
-            text, charset = reply.body, _charset(reply)
-            sounds, warnings = await self._read(self._sounds, effect.auth_id, text, charset)
+            text, charset = response.body, _charset(response)
+            sounds, warnings = await self._parse(self._parse_sounds, effect.auth_id, text, charset)
         except RequestFailed as error:
             if error.status in REFUSES_POST and AUDIO_NAME.search(without_query(effect.url)):
                 return ev.SoundDocumentFetched(effect.fetch_id, (Play(effect.url),))
@@ -102,14 +104,14 @@ class DocumentLoader:
         """
         looking_up = self._looking_up.get(auth_id)
         if looking_up is None:
-            looking_up = self._looking_up[auth_id] = asyncio.create_task(self._looked_up(auth_id))
-            looking_up.add_done_callback(lambda task: self._found(auth_id, task))
+            looking_up = self._looking_up[auth_id] = asyncio.create_task(self._look_up_account(auth_id))
+            looking_up.add_done_callback(lambda task: self._on_looked_up(auth_id, task))
         # A call that stops waiting must not cancel the look-up for the others.
         return await asyncio.shield(looking_up)
 
-    async def _looked_up(self, auth_id: str) -> AccountRecord | None:
+    async def _look_up_account(self, auth_id: str) -> AccountRecord | None:
         try:
-            async with asyncio.timeout(ACCOUNT_S):
+            async with asyncio.timeout(ACCOUNT_TIMEOUT_S):
                 while True:
                     try:
                         return await self._store.account(auth_id)
@@ -119,19 +121,19 @@ class DocumentLoader:
         except TimeoutError:
             raise StoreUnavailable(f"Redis is unreachable, and account {auth_id!r} is not known yet") from None
 
-    def _found(self, auth_id: str, task: asyncio.Task[AccountRecord | None]) -> None:
+    def _on_looked_up(self, auth_id: str, task: asyncio.Task[AccountRecord | None]) -> None:
         del self._looking_up[auth_id]
         if not task.cancelled():
             task.exception()  # retrieves it: otherwise asyncio logs an error if no task waits any more
 
-    async def _text_of(self, effect: do.FetchDocument) -> tuple[bytes, str]:
+    async def _load_text(self, effect: do.FetchDocument) -> tuple[bytes, str]:
         """Return the document's text, and the encoding that its response names, or ""."""
         if "://" in effect.source:
-            reply = await self._asked(effect.method, effect.source, effect.params, effect.auth_id)
-            return reply.body, _charset(reply)
+            response = await self._request(effect.method, effect.source, effect.params, effect.auth_id)
+            return response.body, _charset(response)
         return await asyncio.to_thread(self._read_local, effect.source), ""
 
-    async def _asked(
+    async def _request(
         self, method: str, url: str, params: do.Params, auth_id: str, enough: Enough | None = None
     ) -> Response:
         """Send a signed request, and return the response. Raises RequestFailed.
@@ -152,23 +154,23 @@ class DocumentLoader:
             method, url, params, tokens=tokens, limit_bytes=parser.MAX_BYTES, account=auth_id, enough=enough
         )
 
-    async def _read(self, parse: Callable[[bytes, str], T], auth_id: str, text: bytes, charset: str = "") -> T:
+    async def _parse(self, parse: Callable[[bytes, str], T], auth_id: str, text: bytes, charset: str = "") -> T:
         """Parse the text, in the event loop only if it is short. Raises what `parse` raises, and TooManyWaiting."""
         if len(text) <= parser.SHORT_BYTES:
             return parse(text, charset)
-        async with self._reading.turn(auth_id):
-            return await asyncio.get_running_loop().run_in_executor(self._reader, parse, text, charset)
+        async with self._parsing_shares.turn(auth_id):
+            return await asyncio.get_running_loop().run_in_executor(self._parsing_thread, parse, text, charset)
 
-    def _document(self, text: bytes, charset: str) -> parser.Document:
+    def _parse_document(self, text: bytes, charset: str) -> parser.Document:
         found = parser.parse(text, charset)
         return replace(found, warnings=(*found.warnings, *self._complaints(found.elements)))
 
-    def _sounds(self, text: bytes, charset: str) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
+    def _parse_sounds(self, text: bytes, charset: str) -> tuple[tuple[Prompt, ...], tuple[str, ...]]:
         sounds, warnings = parser.parse_sounds(text, charset)
         return sounds, (*warnings, *self._complaints(sounds))
 
     def _read_local(self, name: str) -> bytes:
-        if not NAME.fullmatch(name):
+        if not LOCAL_NAME.fullmatch(name):
             raise InvalidDocument("expected an http or https URL, or a document name (letters, digits, _ . -)")
         path = self._folder / (name if name.endswith(".xml") else f"{name}.xml")
         try:
@@ -193,12 +195,12 @@ def is_audio(content_type: str, beginning: bytes) -> bool:
     return frame or beginning.startswith((b"RIFF", b"RIFX", b"RF64", b"ID3"))
 
 
-def _content_type(reply: Response) -> str:
-    return reply.headers.get("Content-Type", "").strip().lower()
+def _content_type(response: Response) -> str:
+    return response.headers.get("Content-Type", "").strip().lower()
 
 
-def _charset(reply: Response) -> str:
-    found = CHARSET.search(_content_type(reply))
+def _charset(response: Response) -> str:
+    found = CHARSET.search(_content_type(response))
     return found[1] if found else ""
 
 
@@ -209,7 +211,7 @@ def _failure_kind(error: RequestFailed) -> ProblemKind:
     return ProblemKind.URL_NOT_ALLOWED if isinstance(error, RequestRefused) else ProblemKind.DOCUMENT_UNREACHABLE
 
 
-def _not_run(source: str, error: Exception) -> str:
+def _not_run_text(source: str, error: Exception) -> str:
     source = without_query(source)
-    named = source if len(source) <= MOST_NAMED else source[: MOST_NAMED - 3] + "..."
+    named = source if len(source) <= MAX_SOURCE_CHARS else source[: MAX_SOURCE_CHARS - 3] + "..."
     return f"document {named} could not be run: {error}"

@@ -50,19 +50,19 @@ Owners = Callable[[str], tuple[str, tuple[str, ...]]]
 
 NARROWBAND = {"", "ulaw", "alaw", "gsm", "g726", "g726aal2", "g729", "g723", "ilbc", "lpc10", "adpcm", "slin", "speex"}
 """Codecs of 8 kHz; "": Asterisk named none."""
-MADE_ONCE = (do.CreateBridge, do.StartRecording)
+REFUSED_IF_REPEATED = (do.CreateBridge, do.StartRecording)
 """Effects that Asterisk answers with 409 if it has executed them already (seen on Asterisk 22.10.1)."""
 MAX_ATTEMPTS, RETRY_DELAY_S = 4, 0.5
 """Attempts, and seconds between them; other effects on the same channel wait until then. Later retries are the
 engine's."""
-MOST_LATE = 2
+MAX_LATE_ATTEMPTS = 2
 """Maximum number of these attempts that may wait for an answer until the deadline."""
-MOST_AUDIBLE = 1000
+MAX_FAILED_MUTES = 1000
 """Maximum number of channels for which a failed mute is remembered."""
-LAST_WORDS_S = 5.0
+FETCH_GRACE_S = 5.0
 """Seconds for which a document request of an ended call continues, so that what it carries (such as digits) arrives."""
 JitterBuffer = Literal["never", "internet", "always"]
-JITTER = {"variable": "JITTERBUFFER(adaptive)", "value": "default"}
+JITTER_BUFFER_QUERY = {"variable": "JITTERBUFFER(adaptive)", "value": "default"}
 
 
 class EffectRunner:
@@ -74,14 +74,14 @@ class EffectRunner:
         sounds: SoundPreparer,
         documents: Path,
         deliver: Deliver,
-        claim_later: Callable[[do.ClaimName], None],
+        defer_claim: Callable[[do.ClaimName], None],
         always_wideband: bool = False,
         owners: Owners = lambda owned_id: ("", (owned_id,)),
         jitter_buffer: JitterBuffer = "never",
     ) -> None:
         """Create the runner.
 
-        `claim_later` receives names that this server uses but has not claimed in Redis. `always_wideband`: calls are
+        `defer_claim` receives names that this server uses but has not claimed in Redis. `always_wideband`: calls are
         recorded as if their codec were wideband, whatever it is. `owners` returns the account of a playback or fetch,
         and the call and conference that wait for it.
         """
@@ -90,16 +90,16 @@ class EffectRunner:
         self._sounds = sounds
         self._documents = DocumentLoader(store, fetcher, documents, ari, lambda elements: sounds.complaints(elements))
         self._deliver = deliver
-        self._claim_later = claim_later
+        self._defer_claim = defer_claim
         self._always_wideband = always_wideband
         self._owners = owners
         self._jitter_buffer: JitterBuffer = jitter_buffer
-        self._listening = BeepListener(ari, lambda channel_id: deliver(ev.BeepHeard(channel_id)))
+        self._beep_listener = BeepListener(ari, lambda channel_id: deliver(ev.BeepHeard(channel_id)))
         self._effects_by_target: dict[str, deque[do.AsteriskEffect]] = {}
-        self._audible: dict[str, do.MuteChannel] = {}
+        self._failed_mutes: dict[str, do.MuteChannel] = {}
         """Failed mutes by channel: a channel enters no bridge before its mute has succeeded."""
         self._tasks = Tasks()
-        self._prepared_for: dict[str, dict[asyncio.Task[None], float]] = {}
+        self._tasks_by_owner: dict[str, dict[asyncio.Task[None], float]] = {}
         """Call or conference id -> its preparations and fetches, with the seconds that each continues after its end."""
 
     def run(self, effect: do.ExecutedEffect) -> None:
@@ -107,46 +107,48 @@ class EffectRunner:
         match effect:
             case do.PlayMedia(target, _, media):
                 self._sounds.record_use(media)
-                self._in_order(target.id, effect)
+                self._enqueue(target.id, effect)
             case do.StopPlayback(target):
-                self._in_order(target.id, effect)
+                self._enqueue(target.id, effect)
             case do.CreateBridge() | do.DestroyBridge() | do.StartRecording() | do.StopRecording():
-                self._in_order(effect.bridge_id, effect)
+                self._enqueue(effect.bridge_id, effect)
             case do.IdentifyCall():
-                self._tasks.start(self._guarded(effect, self._identify(effect)))
+                self._tasks.start(self._guarded(effect, self._identify_call(effect)))
             case do.FetchDocument(fetch_id):
-                self._spawn_for(fetch_id, effect, self._deliver_result(self._documents.fetch(effect)), LAST_WORDS_S)
+                self._spawn_for(fetch_id, effect, self._deliver_result(self._documents.fetch(effect)), FETCH_GRACE_S)
             case do.FetchSoundDocument(fetch_id):
                 self._spawn_for(fetch_id, effect, self._fetch_sounds(effect))
             case do.PrepareSound(playback_id):
-                self._spawn_for(playback_id, effect, self._prepare(effect))
+                self._spawn_for(playback_id, effect, self._prepare_sound(effect))
             case do.WarmSounds(call_uuid, auth_id, sounds):
                 self._sounds.warm(sounds, auth_id, call_uuid)
             case do.StopPreparing(owner):
                 self._stop_preparing(owner)
             case do.ClaimName():
-                self._tasks.start(self._guarded(effect, self._claim(effect)))
+                self._tasks.start(self._guarded(effect, self._claim_name(effect)))
             case do.DetectBeep(channel_id, True, call_uuid):
-                self._listening.start(channel_id, call_uuid)
+                self._beep_listener.start(channel_id, call_uuid)
             case do.DetectBeep(channel_id):
-                self._listening.stop(channel_id)
+                self._beep_listener.stop(channel_id)
             case do.DetectTalking(channel_id):
-                self._in_order(_talking(channel_id), effect)
+                self._enqueue(_talk_detection_key(channel_id), effect)
             case do.DeafenChannel(channel_id):
-                self._in_order(_hearing(channel_id), effect)
+                self._enqueue(_deafness_key(channel_id), effect)
             case _:
-                self._in_order(effect.channel_id, effect)
+                self._enqueue(effect.channel_id, effect)
 
-    def busy(self, key: str) -> bool:
+    def is_busy(self, key: str) -> bool:
         """Return True if an effect on this channel or bridge is running or queued."""
         return key in self._effects_by_target
 
     async def wait_for_channels(self, channel_ids: Iterable[str]) -> None:
         """Wait until no effect on these channels is running or queued."""
-        await self._drained({lane for one in channel_ids for lane in (one, _talking(one), _hearing(one))})
+        await self._wait_for_targets(
+            {key for id in channel_ids for key in (id, _talk_detection_key(id), _deafness_key(id))}
+        )
 
-    async def _drained(self, lanes: set[str]) -> None:
-        while not lanes.isdisjoint(self._effects_by_target):
+    async def _wait_for_targets(self, targets: set[str]) -> None:
+        while not targets.isdisjoint(self._effects_by_target):
             await self._tasks.wait_for_one()
 
     async def wait_until_idle(self) -> None:
@@ -156,30 +158,30 @@ class EffectRunner:
 
     def remove_leftovers(self, channel_ids: Iterable[str]) -> None:
         """Remove the listening channels of an earlier process. `channel_ids`: all channels in Asterisk."""
-        self._listening.remove_leftovers(channel_ids)
+        self._beep_listener.remove_leftovers(channel_ids)
 
     async def stop_listening(self) -> None:
         """Stop listening for beeps; Asterisk must still be reachable."""
-        await self._listening.close()
+        await self._beep_listener.close()
 
     async def close(self) -> None:
         await self._tasks.close()
 
     # Asterisk.
 
-    def _in_order(self, key: str, effect: do.AsteriskEffect) -> None:
-        lane = self._effects_by_target.get(key)
-        if lane is not None:
-            lane.append(effect)
+    def _enqueue(self, key: str, effect: do.AsteriskEffect) -> None:
+        queue = self._effects_by_target.get(key)
+        if queue is not None:
+            queue.append(effect)
             return
-        self._effects_by_target[key] = lane = deque([effect])
-        self._tasks.start(self._drain(key, lane))
+        self._effects_by_target[key] = queue = deque([effect])
+        self._tasks.start(self._drain(key, queue))
 
-    async def _drain(self, key: str, lane: deque[do.AsteriskEffect]) -> None:
+    async def _drain(self, key: str, queue: deque[do.AsteriskEffect]) -> None:
         try:
-            while lane:
-                await self._guarded(lane[0], self._execute(lane[0]))
-                lane.popleft()
+            while queue:
+                await self._guarded(queue[0], self._execute(queue[0]))
+                queue.popleft()
         finally:
             del self._effects_by_target[key]
 
@@ -201,21 +203,21 @@ class EffectRunner:
     async def _execute(self, effect: do.AsteriskEffect) -> None:
         if isinstance(effect, do.PlayMedia):
             # Otherwise a member whose deafness has just ended would hear nothing of this sound.
-            await self._drained({_hearing(effect.target.id)})
+            await self._wait_for_targets({_deafness_key(effect.target.id)})
         try:
-            if isinstance(effect, do.AddChannel) and (mute := self._audible.get(effect.channel_id)) is not None:
-                await self._ask_all(mute)
-                self._mutes(mute, done=True)
-            await self._ask_all(effect)
+            if isinstance(effect, do.AddChannel) and (mute := self._failed_mutes.get(effect.channel_id)) is not None:
+                await self._send_all(mute)
+                self._record_mute(mute, done=True)
+            await self._send_all(effect)
         except AriError as error:
             # If the channel no longer exists, addChannel answers 400, or 422 once it has left the Stasis application.
             # removeChannel answers 400, or 422 if the channel is not in the bridge.
             moved = isinstance(effect, do.AddChannel | do.RemoveChannel)
-            gone = isinstance(error, AriNotFound) or (moved and error.status in (400, 422))
-            log.log(10 if gone else 30, "effect failed", effect=type(effect).__name__, reason=str(error))
+            is_gone = isinstance(error, AriNotFound) or (moved and error.status in (400, 422))
+            log.log(10 if is_gone else 30, "effect failed", effect=type(effect).__name__, reason=str(error))
             if isinstance(effect, do.MuteChannel):
-                self._mutes(effect, done=gone)
-            self._deliver(ev.EffectFailed(effect, str(error), gone, not isinstance(error, AriUnreachable)))
+                self._record_mute(effect, done=is_gone)
+            self._deliver(ev.EffectFailed(effect, str(error), is_gone, not isinstance(error, AriUnreachable)))
             return
         match effect:
             case do.CreateBridge(bridge_id):
@@ -223,43 +225,47 @@ class EffectRunner:
             case do.DestroyBridge(bridge_id):
                 self._deliver(ev.BridgeDestroyed(bridge_id))
             case do.MuteChannel():
-                self._mutes(effect, done=True)
+                self._record_mute(effect, done=True)
 
-    def _mutes(self, effect: do.MuteChannel, done: bool) -> None:
-        self._audible.pop(effect.channel_id, None)
+    def _record_mute(self, effect: do.MuteChannel, done: bool) -> None:
+        self._failed_mutes.pop(effect.channel_id, None)
         if effect.muted and not done:
-            self._audible[effect.channel_id] = effect
-            if len(self._audible) > MOST_AUDIBLE:
-                del self._audible[next(iter(self._audible))]
+            self._failed_mutes[effect.channel_id] = effect
+            if len(self._failed_mutes) > MAX_FAILED_MUTES:
+                del self._failed_mutes[next(iter(self._failed_mutes))]
 
-    async def _ask_all(self, effect: do.AsteriskEffect) -> None:
+    async def _send_all(self, effect: do.AsteriskEffect) -> None:
         for request in to_requests(effect):
-            await self._ask(effect, request)
+            await self._send(effect, request)
 
-    async def _ask(self, effect: do.AsteriskEffect, request: Request) -> None:
+    async def _send(self, effect: do.AsteriskEffect, request: Request) -> None:
         """Send the request, and retry it a few times where that does no harm."""
-        over, twice = request.over, effect.retry_on_disconnect
-        doubtful, late = False, 0
-        for left in reversed(range(MAX_ATTEMPTS)):
+        over, idempotent = request.over, effect.retry_on_disconnect
+        maybe_executed, late_attempts = False, 0
+        for attempts_left in reversed(range(MAX_ATTEMPTS)):
             try:
-                if doubtful and isinstance(effect, do.AddChannel) and await self._is_in(effect):
+                if maybe_executed and isinstance(effect, do.AddChannel) and await self._is_in_bridge(effect):
                     return
-                await self._ari.request(request.method, request.path, request.query, over=over, twice=twice)
+                await self._ari.request(request.method, request.path, request.query, over=over, idempotent=idempotent)
                 return
             except AriUnreachable as error:
-                doubtful, late = doubtful or error.sent, late + isinstance(error, AriLate)
-                if not left or late == MOST_LATE or not (twice or not doubtful or _can_tell(effect, error)):
+                maybe_executed, late_attempts = maybe_executed or error.sent, late_attempts + isinstance(error, AriLate)
+                if (
+                    not attempts_left
+                    or late_attempts == MAX_LATE_ATTEMPTS
+                    or not (idempotent or not maybe_executed or _can_verify(effect, error))
+                ):
                     raise
                 log.info("asterisk request retried", path=request.path, reason=str(error))
             except AriError as error:
-                if doubtful and error.status == 409 and isinstance(effect, MADE_ONCE):
+                if maybe_executed and error.status == 409 and isinstance(effect, REFUSED_IF_REPEATED):
                     return
                 raise
             # Retry over HTTP: the WebSocket itself may be broken.
             over = "http"
             await asyncio.sleep(RETRY_DELAY_S)
 
-    async def _is_in(self, effect: do.AddChannel) -> bool:
+    async def _is_in_bridge(self, effect: do.AddChannel) -> bool:
         """Return True if the channel is in the bridge.
 
         If it were added again, it would leave the bridge and re-enter it (seen on Asterisk 22.10.1).
@@ -267,20 +273,22 @@ class EffectRunner:
         bridge = await self._ari.request("GET", path("bridges", effect.bridge_id))
         return isinstance(bridge, dict) and effect.channel_id in bridge.get("channels", ())
 
-    async def _identify(self, effect: do.IdentifyCall) -> None:
+    async def _identify_call(self, effect: do.IdentifyCall) -> None:
         try:
             record = await self._documents.account(effect.auth_id)  # nearly always known already
         except StoreUnavailable as error:
             self._deliver(ev.EffectFailed(effect, str(error)))
             return
-        told = await invite.read(self._ari, effect.channel_id)
+        call_invite = await invite.read(self._ari, effect.channel_id)
         account = record.account() if record else None
-        wideband = self._always_wideband or not NARROWBAND.issuperset(told.codec.strip("()").split("|"))
-        headers = tuple((stripped(name), stripped(value)) for name, value in told.headers)
-        self._deliver(ev.CallIdentified(effect.call_uuid, account, headers, wideband, told.withheld, told.warnings))
-        await self._put_in_order(effect.channel_id, told.addresses)
+        wideband = self._always_wideband or not NARROWBAND.issuperset(call_invite.codec.strip("()").split("|"))
+        headers = tuple((stripped(name), stripped(value)) for name, value in call_invite.headers)
+        self._deliver(
+            ev.CallIdentified(effect.call_uuid, account, headers, wideband, call_invite.withheld, call_invite.warnings)
+        )
+        await self._set_jitter_buffer(effect.channel_id, call_invite.addresses)
 
-    async def _put_in_order(self, channel_id: str, addresses: str) -> None:
+    async def _set_jitter_buffer(self, channel_id: str, addresses: str) -> None:
         """Set a jitter buffer on a call with a path so long that some packets may overtake others.
 
         It is not set on an Asterisk that judges packets by their number: the buffer fills a gap with packets of number
@@ -293,7 +301,7 @@ class EffectRunner:
                 await self._ari.request("GET", "/asterisk/info", {"only": "system"})
             ):
                 return
-            await self._ari.request("POST", path("channels", channel_id, "variable"), JITTER)
+            await self._ari.request("POST", path("channels", channel_id, "variable"), JITTER_BUFFER_QUERY)
 
     # Other services.
 
@@ -308,7 +316,7 @@ class EffectRunner:
             self._sounds.warm(sounds, effect.auth_id, owners[-1] if owners else effect.fetch_id)
         self._deliver(event)
 
-    async def _prepare(self, effect: do.PrepareSound) -> None:
+    async def _prepare_sound(self, effect: do.PrepareSound) -> None:
         auth_id, owners = self._owners(effect.playback_id)
         if not owners:
             return  # the call or conference has ended
@@ -320,13 +328,13 @@ class EffectRunner:
         else:
             self._deliver(ev.SoundPrepared(effect.playback_id, media))
 
-    async def _claim(self, effect: do.ClaimName) -> None:
+    async def _claim_name(self, effect: do.ClaimName) -> None:
         try:
             owner = await self._store.claim(effect.auth_id, effect.name, effect.conference_id)
         except StoreUnavailable as error:
             # Conferences continue without Redis: this server uses the name until Redis can be asked.
             log.error("name claimed locally", auth_id=effect.auth_id, name=effect.name, reason=str(error))
-            self._claim_later(effect)
+            self._defer_claim(effect)
             owner = None
         except LeaseLost:
             return
@@ -336,25 +344,25 @@ class EffectRunner:
             self._deliver(ev.NameTaken(effect.conference_id, owner))
 
     def _spawn_for(
-        self, owned_id: str, effect: do.Effect, work: Coroutine[Any, Any, None], last_words_s: float = 0.0
+        self, owned_id: str, effect: do.Effect, work: Coroutine[Any, Any, None], grace_s: float = 0.0
     ) -> None:
-        """Start the work; it is canceled `last_words_s` seconds after its call or conference has ended."""
+        """Start the work; it is canceled `grace_s` seconds after its call or conference has ended."""
         _, owners = self._owners(owned_id)
         task = self._tasks.start(self._guarded(effect, work))
         for owner in owners:
-            self._prepared_for.setdefault(owner, {})[task] = last_words_s
-        task.add_done_callback(lambda done: self._let_go(done, owners))
+            self._tasks_by_owner.setdefault(owner, {})[task] = grace_s
+        task.add_done_callback(lambda done: self._forget_task(done, owners))
 
-    def _let_go(self, task: asyncio.Task[None], owners: Iterable[str]) -> None:
+    def _forget_task(self, task: asyncio.Task[None], owners: Iterable[str]) -> None:
         for owner in owners:
-            if (prepared := self._prepared_for.get(owner)) is not None:
-                prepared.pop(task, None)
-                if not prepared:
-                    del self._prepared_for[owner]
+            if (tasks := self._tasks_by_owner.get(owner)) is not None:
+                tasks.pop(task, None)
+                if not tasks:
+                    del self._tasks_by_owner[owner]
 
     def _stop_preparing(self, owner: str) -> None:
         self._sounds.stop_warming(owner)
-        for task, seconds in self._prepared_for.pop(owner, {}).items():
+        for task, seconds in self._tasks_by_owner.pop(owner, {}).items():
             asyncio.get_running_loop().call_later(seconds, task.cancel)
 
 
@@ -364,12 +372,12 @@ def _failure_kind(sound: Play | Speak, error: SoundError) -> ProblemKind:
     return ProblemKind.SPEECH_FAILED if isinstance(sound, Speak) else ProblemKind.SOUND_UNPLAYABLE
 
 
-def _can_tell(effect: do.AsteriskEffect, error: AriUnreachable) -> bool:
+def _can_verify(effect: do.AsteriskEffect, error: AriUnreachable) -> bool:
     """Return True if the server can find out if Asterisk has executed it; not while Asterisk may still be doing so."""
-    return isinstance(effect, (do.AddChannel, *MADE_ONCE)) and not isinstance(error, AriLate)
+    return isinstance(effect, (do.AddChannel, *REFUSED_IF_REPEATED)) and not isinstance(error, AriLate)
 
 
-def _talking(channel_id: str) -> str:
+def _talk_detection_key(channel_id: str) -> str:
     """Return the key of the channel's talk-detection effects, which run apart from its other effects.
 
     Talk detection is set by a variable, and setting one on a channel that plays a sound waits for the playback's end
@@ -378,7 +386,7 @@ def _talking(channel_id: str) -> str:
     return f"{channel_id} talking"
 
 
-def _hearing(channel_id: str) -> str:
+def _deafness_key(channel_id: str) -> str:
     """Return the key of the channel's deafness effects: deafness is set by such a variable, too."""
     return f"{channel_id} hearing"
 

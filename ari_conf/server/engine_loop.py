@@ -21,11 +21,11 @@ from ari_conf.server.step_writer import StepWriter
 
 log = structlog.get_logger()
 
-TIMER_SET_MS = 1000
+TIMER_REFRESH_MS = 1000
 """Milliseconds after which the timer is set again: the event loop's clock stops while the machine sleeps, the server's
 clock doesn't."""
-TALK = (ev.TalkingStarted, ev.TalkingFinished, ev.StreamSeen, ev.AudioStopped)
-HELD_S = 0.25
+TALK_EVENTS = (ev.TalkingStarted, ev.TalkingFinished, ev.StreamSeen, ev.AudioStopped)
+BLOCKED_POLL_S = 0.25
 """Seconds between two checks whether deadlines may become due."""
 
 
@@ -33,8 +33,8 @@ class EngineLoop:
     def __init__(
         self,
         engine: Engine,
-        steps: StepBuilder,
-        writer: StepWriter,
+        step_builder: StepBuilder,
+        step_writer: StepWriter,
         now_ms: Callable[[], int],
         *,
         observe: Callable[[ev.Event, int], None],
@@ -44,56 +44,56 @@ class EngineLoop:
         """Create the loop; the timer is not set yet.
 
         `observe` receives each event before the engine handles it. `submit_deadline` brings DeadlineReached to
-        `receive`. While `blocks_timers` returns True, no deadline becomes due.
+        `handle_event`. While `blocks_timers` returns True, no deadline becomes due.
         """
         self._engine = engine
-        self._steps = steps
+        self._step_builder = step_builder
         self._call_log = CallLog(engine)
-        self._writer = writer
+        self._step_writer = step_writer
         self._now_ms = now_ms
         self._observe = observe
         self._submit_deadline = submit_deadline
         self._blocks_timers = blocks_timers
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_set: tuple[int, int | None] = 0, None
+        self._timer_set_for: tuple[int, int | None] = 0, None
         """Time at which the timer was set, and its deadline: milliseconds of the server's clock."""
 
-    def receive(self, event: ev.Event) -> None:
+    def handle_event(self, event: ev.Event) -> None:
         now = self._now_ms()
-        told = fields_of(event, self._engine.log_context)
+        log_fields = fields_of(event, self._engine.log_context)
         self._observe(event, now)
         try:
             effects = self._engine.handle_event(event, now)
         except StepFailed as failure:
             log.exception("step raised", event_type=type(event).__name__, hint=REPORT_HINT)
             effects = self._engine.abort_failed_step(failure, now)
-        log_item("event", event, told)
+        log_item("event", event, log_fields)
         # A changed stream may have made the caller inaudible: effects that correct this must not linger.
         urgent = bool(effects) and isinstance(event, ev.StreamSeen)
-        self._put(effects, now, may_linger=isinstance(event, TALK) and not urgent)
+        self._submit(effects, now, may_linger=isinstance(event, TALK_EVENTS) and not urgent)
 
-    def resume(self, out: Outputs) -> None:
+    def replay(self, out: Outputs) -> None:
         """Write and run the effects that a reconciliation repeats. Raises StepFailed."""
         now = self._now_ms()
-        self._put(self._engine.replay(out, now), now)
+        self._submit(self._engine.replay(out, now), now)
 
-    def give_up(self, keys: Iterable[str]) -> None:
-        """End the calls and conferences `keys`, and those that `resume` changed before it raised."""
+    def abort(self, keys: Iterable[str]) -> None:
+        """End the calls and conferences `keys`, and those that `replay` changed before it raised."""
         now = self._now_ms()
-        self._put(self._engine.abort(keys, now), now)
+        self._submit(self._engine.abort(keys, now), now)
 
-    def put(self, effects: list[do.Effect]) -> None:
-        """Write and run effects that were decided outside `receive`, such as those of restoring the state."""
-        self._put(effects, self._now_ms())
+    def submit_effects(self, effects: list[do.Effect]) -> None:
+        """Write and run effects that were decided outside `handle_event`, such as those of restoring the state."""
+        self._submit(effects, self._now_ms())
 
     def reply(self, reply: do.CommandReply) -> None:
-        self._put([reply], self._now_ms())
+        self._submit([reply], self._now_ms())
 
     def report(self, auth_id: str, kind: ProblemKind, text: str) -> None:
         """Add a problem to those of the account."""
-        self._put([do.ReportProblem(auth_id, "", kind, None, text)], self._now_ms())
+        self._submit([do.ReportProblem(auth_id, "", kind, None, text)], self._now_ms())
 
-    def _put(self, effects: list[do.Effect], now: int, *, may_linger: bool = False) -> None:
+    def _submit(self, effects: list[do.Effect], now: int, *, may_linger: bool = False) -> None:
         """Submit the step that the engine has just made to the writer, and set the timer.
 
         `may_linger`: the step results only from talking or silence. Asterisk would report nothing else again to the
@@ -101,40 +101,40 @@ class EngineLoop:
         """
         self._call_log.step(effects)
         if effects:
-            self._writer.submit(*self._steps.build(effects, now), may_linger=may_linger)
+            self._step_writer.submit(*self._step_builder.build(effects, now), may_linger=may_linger)
         elif self._engine.last_step_changed_state:
-            (self._writer.write_soon if may_linger else self._writer.hurry)()
+            (self._step_writer.write_soon if may_linger else self._step_writer.write_now)()
         self._set_timer(now)
 
     # Time.
 
     def set_timer(self) -> None:
         """Allow deadlines to become due again; those that have passed are due immediately."""
-        self.stop()
+        self.stop_timer()
         self._set_timer(self._now_ms())
 
     def _set_timer(self, now: int) -> None:
-        deadline, (since, awaited) = self._engine.deadline, self._timer_set
+        deadline, (set_at, timer_deadline) = self._engine.deadline, self._timer_set_for
         # Setting the timer at every event would take longer than the event itself.
-        if self._timer is not None and awaited == deadline and 0 <= now - since < TIMER_SET_MS:
+        if self._timer is not None and timer_deadline == deadline and 0 <= now - set_at < TIMER_REFRESH_MS:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._timer_set = None, (now, deadline)
+        self._timer, self._timer_set_for = None, (now, deadline)
         if deadline is not None:
-            self._wait(max(0.0, (deadline - now) / 1000))
+            self._start_timer(max(0.0, (deadline - now) / 1000))
 
-    def _wait(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._due)
+    def _start_timer(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._on_timer)
 
-    def _due(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         if self._blocks_timers():
-            self._wait(HELD_S)
+            self._start_timer(BLOCKED_POLL_S)
         else:
             self._submit_deadline()
 
-    def stop(self) -> None:
+    def stop_timer(self) -> None:
         """Cancel the timer: no deadline becomes due until it is set again."""
         if self._timer is not None:
             self._timer.cancel()

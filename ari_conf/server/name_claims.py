@@ -18,7 +18,7 @@ from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.server.step_writer import StepWriter
 from ari_conf.store.step_batch import NameClaim, Step
 
-COMPARING_S, CLAIMED_AT_ONCE = 10.0, 200
+RECONCILIATION_TIMEOUT_S, CLAIM_BATCH = 10.0, 200
 
 
 class NameClaims:
@@ -27,14 +27,14 @@ class NameClaims:
         engine: Engine,
         writer: StepWriter,
         report: Callable[[str, ProblemKind, str], None],
-        compared: asyncio.Event,
+        reconciled: asyncio.Event,
         now_ms: Callable[[], int],
     ) -> None:
-        """Create the claimer. `report` adds a problem to an account; `compared` is set after the reconciliation."""
+        """Create the claimer. `report` adds a problem to an account; `reconciled` is set after the reconciliation."""
         self._engine = engine
         self._writer = writer
         self._report = report
-        self._compared = compared
+        self._reconciled = reconciled
         self._now_ms = now_ms
 
     def enqueue(self, *claims: ClaimName) -> None:
@@ -43,24 +43,21 @@ class NameClaims:
         step.claims += [NameClaim(claim, partial(self._report_conflict, claim)) for claim in claims]
         self._writer.submit(step, [])
 
-    def claim_all(self) -> None:
-        self.enqueue(*self._held(self._engine.conferences))
-
     async def claim_in_batches(self) -> None:
-        """Claim the names of all conferences again, once reconciled or after COMPARING_S.
+        """Claim the names of all conferences again, once reconciled or after RECONCILIATION_TIMEOUT_S.
 
         Another server may have taken a name while no server owned it, or the previous process could not claim it in
         Redis. New callers need not wait: they join this server's conference, whatever the result.
         """
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._compared.wait(), COMPARING_S)
-        left = iter(tuple(self._engine.conferences))
-        while part := tuple(islice(left, CLAIMED_AT_ONCE)):
-            if claims := self._held(part):
+            await asyncio.wait_for(self._reconciled.wait(), RECONCILIATION_TIMEOUT_S)
+        remaining = iter(tuple(self._engine.conferences))
+        while batch := tuple(islice(remaining, CLAIM_BATCH)):
+            if claims := self._granted_claims(batch):
                 self.enqueue(*claims)
             await self._writer.wait_until_drained()
 
-    def _held(self, conference_ids: Iterable[str]) -> list[ClaimName]:
+    def _granted_claims(self, conference_ids: Iterable[str]) -> list[ClaimName]:
         found = [c for key in conference_ids if (c := self._engine.conferences.get(key)) is not None]
         granted = [c for c in found if c.claim is ClaimState.GRANTED and self._engine.registry.has_name(c)]
         return [ClaimName(c.auth_id, c.name, c.conference_id) for c in granted]

@@ -44,10 +44,10 @@ log = structlog.get_logger()
 
 DEFERRED_BATCH = 8
 """Number of deferred effects that run concurrently: half of the connections to Asterisk are left for calls."""
-EVERY_S = 60.0
-STRANGERS_S = 5.0
+INTERVAL_S = 60.0
+UNREPORTED_POLL_S = 5.0
 """Seconds between two searches for channels whose arrival Asterisk did not report."""
-HELD_S = 10.0
+MAX_HOLD_BACK_S = 10.0
 """Maximum seconds for which a reconciliation after a reconnection keeps deadlines from becoming due."""
 
 
@@ -79,15 +79,15 @@ class Reconciler:
         self._on_ari_message = on_ari_message
         self._replay = replay
         self._abort = abort
-        self._run = run
+        self._run_effect = run
         self._deadlines_allowed = deadlines_allowed
         self._first = True
         """True until a reconciliation has processed what the previous process left undone."""
         self._lock = asyncio.Lock()
         """Lock for one reconciliation at a time: two would repeat the same effects."""
-        self._working_off = False
-        self._held_until = float("-inf")
-        self._later: deque[DeferrableEffect] = deque()
+        self._is_processing = False
+        self._held_back_until = float("-inf")
+        self._deferred: deque[DeferrableEffect] = deque()
         self.arrival_gate = takeover.ArrivalGate(deliver)
         self.done = asyncio.Event()
         """Event that is set once a first reconciliation has succeeded or failed."""
@@ -95,14 +95,14 @@ class Reconciler:
     @property
     def blocks_timers(self) -> bool:
         """Return True while no deadline may become due, because earlier events are not known yet."""
-        if self._working_off or not self.done.is_set():
+        if self._is_processing or not self.done.is_set():
             return True
-        return self.arrival_gate.waits and asyncio.get_running_loop().time() < self._held_until
+        return self.arrival_gate.is_closed and asyncio.get_running_loop().time() < self._held_back_until
 
     def start(self) -> None:
         """Hold back new calls. To be called as soon as the connection is open, and followed by `reconcile`."""
         self.arrival_gate.start()
-        self._held_until = asyncio.get_running_loop().time() + HELD_S
+        self._held_back_until = asyncio.get_running_loop().time() + MAX_HOLD_BACK_S
 
     async def reconcile(self) -> None:
         try:
@@ -112,45 +112,48 @@ class Reconciler:
             self.done.set()
             self.arrival_gate.stop()
             self._deadlines_allowed()
-        await self._do_later()
+        await self._run_deferred()
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Reconcile every minute. Never returns."""
         while True:
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(INTERVAL_S)
             if not self._ari.connected or self._lock.locked():
                 continue
             if self._first:
                 self.start()
                 await self.reconcile()
             else:
-                await self._guarded(self._by_the_clock())
+                await self._guarded(self._reconcile_periodically())
 
-    async def look_for_strangers(self) -> None:
+    async def watch_unreported_calls(self) -> None:
         """Look for channels in the Stasis application whose arrival Asterisk did not report. Never returns.
 
         Asterisk can't report a channel whose number or name is no UTF-8, and its caller would wait forever.
         """
         before: set[str] = set()
         while True:
-            await asyncio.sleep(STRANGERS_S)
-            there = await takeover.of_application(self._ari, self._ari.app) if self.done.is_set() else None
-            strange = set(there or ()) - self._known()
+            await asyncio.sleep(UNREPORTED_POLL_S)
+            channel_ids = (
+                await takeover.list_application_channels(self._ari, self._ari.app) if self.done.is_set() else None
+            )
+            unknown = set(channel_ids or ()) - self._known()
             # Asterisk may still report channels that have just arrived.
-            again, before = strange & before, strange
-            if again and not self._lock.locked():
-                await self._guarded(self._admit_unknown(again))
+            persistent, before = unknown & before, unknown
+            if persistent and not self._lock.locked():
+                await self._guarded(self._admit_unknown(persistent))
 
-    async def _admit_unknown(self, strange: set[str]) -> None:
-        raws, untold = await takeover.one_by_one(self._ari, sorted(strange))
-        self._refuse(set(untold) - self._known())
-        channels = [msgspec.json.decode(raw) for raw in raws]
-        arrived = takeover.synthetic_stasis_starts(c for c in channels if takeover.is_for(self._ari.app, c))
-        for message in arrived:
-            await self._not_told_of(message)
+    async def _admit_unknown(self, unknown: set[str]) -> None:
+        raws, undescribed = await takeover.request_each_channel(self._ari, sorted(unknown))
+        self._refuse(set(undescribed) - self._known())
+        calls = [
+            raw for raw in raws if takeover.is_call_of(self._ari.app, msgspec.json.decode(raw, type=takeover.Channel))
+        ]
+        for message in takeover.synthetic_stasis_starts(map(msgspec.json.decode, calls)):
+            await self._admit_unreported(message)
 
-    def _refuse(self, untold: Iterable[str]) -> None:
-        for channel_id in sorted(untold):
+    def _refuse(self, undescribed: Iterable[str]) -> None:
+        for channel_id in sorted(undescribed):
             log.warning(
                 "call rejected",
                 channel_id=channel_id,
@@ -169,37 +172,38 @@ class Reconciler:
 
     async def _after_connection(self) -> None:
         first, app = self._first, self._ari.app
-        before = await takeover.idle_expectations(self._engine, self._effect_runner.busy)
+        before = await takeover.idle_expectations(self._engine, self._effect_runner.is_busy)
         seen = await takeover.take_snapshot(self._ari, before, app, self._known())
         if first:
-            self._effect_runner.remove_leftovers(seen.there.channels)
-        ours = await takeover.own_bridges(self._ari, app, seen.named) if first else frozenset()
-        await self._process_differences(before, seen.there, why="takeover" if first else "connection")
+            self._effect_runner.remove_leftovers(seen.state.channels)
+        own_bridges = await takeover.list_own_bridges(self._ari, app, seen.bridges_with_name) if first else frozenset()
+        await self._process_differences(before, seen.state, why="takeover" if first else "connection")
         if first:
-            out: Outputs = [
-                DestroyBridge(bridge_id) for bridge_id in orphaned_bridges(self._engine, seen.there, ours.__contains__)
+            effects: Outputs = [
+                DestroyBridge(bridge_id)
+                for bridge_id in orphaned_bridges(self._engine, seen.state, own_bridges.__contains__)
             ]
-            self._tried(lambda: self._replay(out), "leaving orphaned bridges in Asterisk")
+            self._try(lambda: self._replay(effects), "leaving orphaned bridges in Asterisk")
         self._first = False
-        self._refuse(seen.untold)
+        self._refuse(seen.undescribed)
         for message in takeover.synthetic_stasis_starts(seen.arrived):
             self._on_ari_message(message)
         log.info("reconciliation completed", calls=len(self._engine.calls), first=first)
 
-    async def _by_the_clock(self) -> None:
+    async def _reconcile_periodically(self) -> None:
         """Reconcile without blocking: what still differs after ON_THE_WAY_S, although events are received, was lost."""
-        before = await takeover.idle_expectations(self._engine, self._effect_runner.busy)
+        before = await takeover.idle_expectations(self._engine, self._effect_runner.is_busy)
         seen = await takeover.take_snapshot(self._ari, before, self._ari.app, self._known(), patient=False)
         await asyncio.sleep(ON_THE_WAY_S)
         if self._lock.locked():
             return  # a new connection is being reconciled
         async with self._lock:
-            await self._process_differences(before, seen.there, why="timer")
-        self._refuse(seen.untold)
+            await self._process_differences(before, seen.state, why="timer")
+        self._refuse(seen.undescribed)
         for message in takeover.synthetic_stasis_starts(seen.arrived):
-            await self._not_told_of(message)
+            await self._admit_unreported(message)
 
-    async def _not_told_of(self, arrival: dict[str, Any]) -> None:
+    async def _admit_unreported(self, arrival: dict[str, Any]) -> None:
         channel_id = arrival["channel"]["id"]
         if channel_id in self._known():
             return
@@ -213,10 +217,10 @@ class Reconciler:
         return {call.channel_id for call in self._engine.calls.values()}
 
     async def _process_differences(
-        self, before: dict[str, list[Expectation]], there: AsteriskState, *, why: Why
+        self, before: dict[str, list[Expectation]], asterisk_state: AsteriskState, *, why: Why
     ) -> None:
-        def work_off(part: Batch) -> None:
-            found = compared_part(part, before, there, why=why, busy=self._effect_runner.busy)
+        def process_batch(part: Batch) -> None:
+            found = compared_part(part, before, asterisk_state, why=why, busy=self._effect_runner.is_busy)
             if why == "timer" and (found.repeat or found.missed_events):
                 corrections = [type(each).__name__ for each in (*found.repeat, *found.missed_events)]
                 log.warning("state difference corrected", corrections=corrections)
@@ -225,34 +229,34 @@ class Reconciler:
                 self._replay(at_once)
             for event in found.missed_events:
                 self._deliver(event)
-            self._later += later
+            self._deferred += later
 
-        self._working_off = True
+        self._is_processing = True
         try:
             for part in parts(self._engine):
-                if not self._tried(partial(work_off, part), "reconciling each call and conference separately"):
-                    for one in apart(part):
-                        whose = (*one.calls, *one.conferences)
-                        if not self._tried(partial(work_off, one), "ending them", ids=whose):
-                            self._tried(partial(self._abort, whose), "leaving them unchanged", ids=whose)
+                if not self._try(partial(process_batch, part), "reconciling each call and conference separately"):
+                    for single in apart(part):
+                        owner_ids = (*single.calls, *single.conferences)
+                        if not self._try(partial(process_batch, single), "ending them", ids=owner_ids):
+                            self._try(partial(self._abort, owner_ids), "leaving them unchanged", ids=owner_ids)
                 await asyncio.sleep(0)
         finally:
-            self._working_off = False
+            self._is_processing = False
             self._deadlines_allowed()
 
-    def _tried(self, work: Callable[[], None], otherwise: str, **fields: Any) -> bool:
+    def _try(self, work: Callable[[], None], action: str, **fields: Any) -> bool:
         try:
             work()
         except Exception:
-            log.exception("reconciliation raised", action=otherwise, hint=REPORT_HINT, **fields)
+            log.exception("reconciliation raised", action=action, hint=REPORT_HINT, **fields)
             return False
         return True
 
-    async def _do_later(self) -> None:
+    async def _run_deferred(self) -> None:
         """Run the deferred effects a few at a time, so that new calls do not wait for all of them."""
-        while self._later:
-            some = [self._later.popleft() for _ in range(min(DEFERRED_BATCH, len(self._later)))]
+        while self._deferred:
+            some = [self._deferred.popleft() for _ in range(min(DEFERRED_BATCH, len(self._deferred)))]
             wanted = [effect for effect in some if is_still_needed(self._engine, effect)]
             for effect in wanted:
-                self._run(effect)
+                self._run_effect(effect)
             await self._effect_runner.wait_for_channels(effect.channel_id for effect in wanted)

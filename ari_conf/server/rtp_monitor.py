@@ -6,8 +6,8 @@ sound that has stopped (AudioStopped), a phone that is sent nothing (NothingSent
 is still there. The phone's answer postpones `rtp_timeout` and `rtp_timeout_hold` (seen on Asterisk 22.10.1); without an
 answer, Asterisk ends the call.
 
-A round takes ROUND_S and has at most MOST_A_ROUND polls: first of callers who are talking or have just done so, then of
-the others in turn. A poll takes 0.04 ms of CPU time in Asterisk and 0.06 ms in the server.
+A round takes ROUND_S and has at most MAX_POLLS_PER_ROUND polls: first of callers who are talking or have just done so,
+then of the others in turn. A poll takes 0.04 ms of CPU time in Asterisk and 0.06 ms in the server.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ from ari_conf.errors import REPORT_HINT, AriError
 log = structlog.get_logger()
 
 ROUND_S = 0.5
-GONE_OVER_AT_ONCE = 500
+SCAN_BATCH = 500
 """Number of queued channels, most of which no longer talk, that are examined before other tasks run."""
-MOST_A_ROUND, IN_TURN = 200, 50
+MAX_POLLS_PER_ROUND, RESERVED_POLLS = 200, 50
 """Maximum number of polls per round, and how many of them are reserved for callers who are not talking. With at most
-MOST_A_ROUND calls, each call is polled in every round."""
-LOOKS_AT_ONCE = 4
+MAX_POLLS_PER_ROUND calls, each call is polled in every round."""
+MAX_CONCURRENT_POLLS = 4
 """Concurrent polls: most of the connections to Asterisk are left for calls."""
 RECENT_S = 10.0
 """Seconds after talking, a hold or their arrival for which callers are polled in every round."""
-SILENT_S = 0.75
+MAX_SILENCE_S = 0.75
 """Seconds without sound after which a caller is not talking; two rounds detect it."""
-UNSENT_S = 1.0
+MAX_UNSENT_S = 1.0
 """Seconds for which a phone is sent nothing before it is sent silence."""
-LEAST_OCTETS_S = 400
+MIN_SOUND_BYTES_PER_S = 400
 """Minimum bytes per second that count as sound: comfort noise has fewer, every speech codec has more."""
-JUMP = 1000
+JUMP_PACKETS = 1000
 """Packets lost between two polls that can't really be lost in that time: the sequence numbers have jumped."""
-HOLD_S = 60.0
+HOLD_POLL_S = 60.0
 """Seconds between two checks whether the phone has put the call on hold."""
-HELD, REFRESH = "CHANNEL(rtp,hold,audio)", "PJSIP_SEND_SESSION_REFRESH()"
+HOLD_VARIABLE, REFRESH_FUNCTION = "CHANNEL(rtp,hold,audio)", "PJSIP_SEND_SESSION_REFRESH()"
 
 
 def _now() -> float:
@@ -77,18 +77,18 @@ class Watched:
     recent_until: float
     hold_known_at: float
     last: Statistics | None = None
-    looked_at: float = 0.0
+    polled_at: float = 0.0
     packet_at: float = 0.0
     sound_at: float = 0.0
     sent_at: float = 0.0
-    asked_at: float = 0.0
+    probed_at: float = 0.0
     holds: int = 0
     """Number of holds and ends of holds that Asterisk has reported."""
 
 
 class Wanted(NamedTuple):
     channel_id: str
-    talks: bool
+    is_talking: bool
 
 
 class RtpMonitor:
@@ -97,19 +97,19 @@ class RtpMonitor:
         ari: Client,
         engine: Engine,
         deliver: Callable[[ev.Event], None],
-        may_look: Callable[[], bool],
+        may_poll: Callable[[], bool],
         rtp_timeout: int,
     ) -> None:
         """Create the monitor.
 
-        `may_look` returns True while Asterisk is connected and earlier events are processed. `rtp_timeout`: the
+        `may_poll` returns True while Asterisk is connected and earlier events are processed. `rtp_timeout`: the
         setting of Asterisk's endpoints, in seconds; 0: silent phones are not asked.
         """
         self._ari = ari
         self._engine = engine
         self._deliver = deliver
-        self._may_look = may_look
-        self._ask_after_s = rtp_timeout / 3 if rtp_timeout else None
+        self._may_poll = may_poll
+        self._probe_after_s = rtp_timeout / 3 if rtp_timeout else None
         self._watched: dict[str, Watched] = {}
         """State by channel id. A channel that is not answered or does not use RTP is removed when it is its turn."""
         self._talkers: OrderedDict[str, None] = OrderedDict()
@@ -119,14 +119,14 @@ class RtpMonitor:
         self._turn: deque[str] = deque()
         """Channel ids to be polled in turn; some may no longer exist."""
 
-    def connected(self) -> None:
+    def start_over(self) -> None:
         """Start over after a connection: nothing earlier is known, except the stream, which is in the state."""
         for each in (self._watched, self._talkers, self._recent, self._turn):
             each.clear()
         for call in self._engine.calls.values():
             self._watch(call.channel_id, float("-inf"))
 
-    def came(self, channel_id: str) -> None:
+    def watch(self, channel_id: str) -> None:
         """Poll the channel from now on, if it is answered."""
         self._watch(channel_id, _now())
 
@@ -134,7 +134,7 @@ class RtpMonitor:
         self._watched[channel_id] = Watched(_now() + RECENT_S, hold_known_at)
         self._recent[channel_id] = None
 
-    def heard(self, event: ev.Event) -> None:
+    def observe_event(self, event: ev.Event) -> None:
         """Observe an event. To be called for every event."""
         match event:
             case ev.TalkingStarted(channel_id) | ev.TalkingFinished(channel_id):
@@ -165,13 +165,13 @@ class RtpMonitor:
     async def run(self) -> None:
         """Poll in rounds. Never returns."""
         while True:
-            begun = _now()
-            if self._may_look():
+            started_at = _now()
+            if self._may_poll():
                 try:
-                    await self._round(begun)
+                    await self._round(started_at)
                 except Exception:
                     log.exception("rtp monitor raised", hint=REPORT_HINT)
-            await asyncio.sleep(max(ROUND_S - (_now() - begun), ROUND_S / 5))
+            await asyncio.sleep(max(ROUND_S - (_now() - started_at), ROUND_S / 5))
 
     async def _round(self, now: float) -> None:
         chosen: dict[str, Wanted] = {}
@@ -179,56 +179,56 @@ class RtpMonitor:
             await self._choose(queue, chosen, now)
         if not self._turn:
             self._turn.extend(self._watched)
-        for _ in range(min(len(self._turn), MOST_A_ROUND)):
-            if len(chosen) == MOST_A_ROUND:
+        for _ in range(min(len(self._turn), MAX_POLLS_PER_ROUND)):
+            if len(chosen) == MAX_POLLS_PER_ROUND:
                 break
-            if (one := self._wanted(self._turn.popleft())) is not None:
-                chosen[one.channel_id] = one
-                if one.talks:
-                    self._talkers[one.channel_id] = None
-        await for_each(chosen.values(), self._look, LOOKS_AT_ONCE)
+            if (wanted := self._wanted(self._turn.popleft())) is not None:
+                chosen[wanted.channel_id] = wanted
+                if wanted.is_talking:
+                    self._talkers[wanted.channel_id] = None
+        await for_each(chosen.values(), self._poll, MAX_CONCURRENT_POLLS)
 
     async def _choose(self, queue: OrderedDict[str, None], chosen: dict[str, Wanted], now: float) -> None:
         """Choose channels from the front of the queue while there is room; requeue each where it belongs now."""
         for number in range(1, len(queue) + 1):
-            if number % GONE_OVER_AT_ONCE == 0:
+            if number % SCAN_BATCH == 0:
                 await asyncio.sleep(0)
             # The queue may have become empty while other tasks ran.
-            if len(chosen) >= MOST_A_ROUND - IN_TURN or not queue:
+            if len(chosen) >= MAX_POLLS_PER_ROUND - RESERVED_POLLS or not queue:
                 return
             channel_id, _ = queue.popitem(last=False)
-            if (one := self._wanted(channel_id)) is None:
+            if (wanted := self._wanted(channel_id)) is None:
                 continue
-            if one.talks:
+            if wanted.is_talking:
                 self._talkers[channel_id] = None
             elif self._watched[channel_id].recent_until > now:
                 self._recent[channel_id] = None
             else:
                 continue
-            chosen[channel_id] = one
+            chosen[channel_id] = wanted
 
-    async def _look(self, one: Wanted) -> None:
-        watched = self._watched.get(one.channel_id)
+    async def _poll(self, wanted: Wanted) -> None:
+        watched = self._watched.get(wanted.channel_id)
         if watched is None:
             return
         try:
-            if _now() - watched.hold_known_at > HOLD_S:
-                await self._look_at_hold(one.channel_id, watched)
-            where = path("channels", one.channel_id, "rtp_statistics")
+            if _now() - watched.hold_known_at > HOLD_POLL_S:
+                await self._poll_hold(wanted.channel_id, watched)
+            where = path("channels", wanted.channel_id, "rtp_statistics")
             found = await self._ari.request("GET", where, kind=Statistics)
         except AriError as error:
             if error.status == 404:
                 # The channel does not use RTP, or no longer exists.
-                self._forget(one.channel_id)
+                self._forget(wanted.channel_id)
             return
         if found is not None:
-            self._seen(one, watched, found, _now())
-            if self._is_to_be_asked(watched):
-                await self._ask(one.channel_id, watched)
+            self._process(wanted, watched, found, _now())
+            if self._needs_probe(watched):
+                await self._probe(wanted.channel_id, watched)
 
-    async def _look_at_hold(self, channel_id: str, watched: Watched) -> None:
+    async def _poll_hold(self, channel_id: str, watched: Watched) -> None:
         holds = watched.holds
-        answer = await self._ari.request("GET", path("channels", channel_id, "variable"), {"variable": HELD})
+        answer = await self._ari.request("GET", path("channels", channel_id, "variable"), {"variable": HOLD_VARIABLE})
         watched.hold_known_at = _now()
         on_hold = isinstance(answer, dict) and answer.get("value") == "1"
         call = self._call(channel_id)
@@ -238,45 +238,47 @@ class RtpMonitor:
     def _call(self, channel_id: str) -> Call | None:
         return self._engine.calls.get(self._engine.log_context(channel_id).get("call_uuid", ""))
 
-    def _seen(self, one: Wanted, watched: Watched, now_is: Statistics, now: float) -> None:
-        before, watched.last = watched.last, now_is
-        since, watched.looked_at = watched.looked_at, now
-        call = self._call(one.channel_id)
+    def _process(self, wanted: Wanted, watched: Watched, current: Statistics, now: float) -> None:
+        previous, watched.last = watched.last, current
+        previous_poll_at, watched.polled_at = watched.polled_at, now
+        call = self._call(wanted.channel_id)
         if call is None:
             return
-        other = bool(now_is.remote_ssrc) and now_is.remote_ssrc != call.stream
-        jumped = before is not None and not other and now_is.rxploss - before.rxploss > JUMP
-        if before is None or other:
+        is_new_stream = bool(current.remote_ssrc) and current.remote_ssrc != call.stream
+        has_jumped = previous is not None and not is_new_stream and current.rxploss - previous.rxploss > JUMP_PACKETS
+        if previous is None or is_new_stream:
             watched.packet_at = watched.sound_at = now
-            watched.sent_at = now if before is None else watched.sent_at
-        if before is not None:
-            self._measure(watched, before, now_is, since, now)
-        if other or jumped:
-            self._deliver(ev.StreamSeen(one.channel_id, now_is.remote_ssrc, jumped))
-        if one.talks and now - watched.sound_at >= SILENT_S:
-            self._deliver(ev.AudioStopped(one.channel_id, round((now - watched.sound_at) * 1000)))
-        if now - watched.sent_at >= UNSENT_S and call.conference_id is None:
+            watched.sent_at = now if previous is None else watched.sent_at
+        if previous is not None:
+            self._measure(watched, previous, current, previous_poll_at, now)
+        if is_new_stream or has_jumped:
+            self._deliver(ev.StreamSeen(wanted.channel_id, current.remote_ssrc, has_jumped))
+        if wanted.is_talking and now - watched.sound_at >= MAX_SILENCE_S:
+            self._deliver(ev.AudioStopped(wanted.channel_id, round((now - watched.sound_at) * 1000)))
+        if now - watched.sent_at >= MAX_UNSENT_S and call.conference_id is None:
             watched.sent_at = now
-            self._deliver(ev.NothingSent(one.channel_id))
+            self._deliver(ev.NothingSent(wanted.channel_id))
 
-    def _measure(self, watched: Watched, before: Statistics, now_is: Statistics, since: float, now: float) -> None:
-        if now_is.rxcount != before.rxcount:
+    def _measure(
+        self, watched: Watched, previous: Statistics, current: Statistics, previous_poll_at: float, now: float
+    ) -> None:
+        if current.rxcount != previous.rxcount:
             watched.packet_at = now
         # With another stream, the counters restart at zero.
-        octets = now_is.rxoctetcount - before.rxoctetcount
-        if octets < 0 or octets >= LEAST_OCTETS_S * (now - since):
+        octets = current.rxoctetcount - previous.rxoctetcount
+        if octets < 0 or octets >= MIN_SOUND_BYTES_PER_S * (now - previous_poll_at):
             watched.sound_at = now
-        if now_is.txcount != before.txcount:
+        if current.txcount != previous.txcount:
             watched.sent_at = now
 
-    def _is_to_be_asked(self, watched: Watched) -> bool:
-        after = self._ask_after_s
-        return after is not None and watched.looked_at - max(watched.packet_at, watched.asked_at) >= after
+    def _needs_probe(self, watched: Watched) -> bool:
+        after = self._probe_after_s
+        return after is not None and watched.polled_at - max(watched.packet_at, watched.probed_at) >= after
 
-    async def _ask(self, channel_id: str, watched: Watched) -> None:
-        watched.asked_at = watched.looked_at
+    async def _probe(self, channel_id: str, watched: Watched) -> None:
+        watched.probed_at = watched.polled_at
         log.debug("silent phone probed", channel_id=channel_id)
-        query = {"variable": REFRESH, "value": "invite"}
+        query = {"variable": REFRESH_FUNCTION, "value": "invite"}
         await self._ari.request("POST", path("channels", channel_id, "variable"), query)
 
     def _wanted(self, channel_id: str) -> Wanted | None:
@@ -287,9 +289,9 @@ class RtpMonitor:
         if call is None or call.is_ending or call.answered_at is None:
             self._forget(channel_id)
             return None
-        return Wanted(channel_id, self._talks(call))
+        return Wanted(channel_id, self._is_talking(call))
 
-    def _talks(self, call: Call) -> bool:
+    def _is_talking(self, call: Call) -> bool:
         conference = self._engine.conferences.get(call.conference_id or "")
         if conference is not None:
             member = conference.member_of(call.channel_id)

@@ -19,24 +19,24 @@ from ari_conf.store.step_batch import QueuedJob, Step
 
 class StepBuilder:
     def __init__(
-        self, engine: Engine, settings: Settings, answer: Callable[[do.CommandReply], Callable[[Any], Any]]
+        self, engine: Engine, settings: Settings, reply_writer: Callable[[do.CommandReply], Callable[[Any], Any]]
     ) -> None:
-        """Create the builder. `answer` turns the reply to a command into a function for `Step.extra_commands`."""
+        """Create the builder. `reply_writer` turns the reply to a command into a function for `Step.extra_commands`."""
         self._engine = engine
         self._settings = settings
-        self._answer = answer
+        self._reply_writer = reply_writer
         self._member_id_written = 0
 
     def build(self, effects: list[do.Effect], now: int) -> tuple[Step, list[do.ExecutedEffect]]:
         """Return the step for what the engine has just decided, and the effects to run after its write; log them."""
         step, run = Step(now), list[do.ExecutedEffect]()
         if self._engine.registry.next_member_id != self._member_id_written:
-            self._count(step)
-        touched = self._engine.take_changes()
-        step.state |= touched
-        for key, thing in touched.items():
-            if isinstance(thing, Conference):
-                step.members[key] = thing.take_changed_members()
+            self._add_next_member_id(step)
+        changes = self._engine.take_changes()
+        step.state |= changes
+        for key, owner in changes.items():
+            if isinstance(owner, Conference):
+                step.members[key] = owner.take_changed_members()
         for effect in effects:
             log_item("effect", effect, fields_of(effect, self._engine.log_context))
             match effect:
@@ -53,7 +53,7 @@ class StepBuilder:
                 case do.AddAttendanceNote() | do.AddSpeechNote():
                     step.extra_commands.append(partial(jobs.add_note, effect=effect))
                 case do.CommandReply():
-                    step.extra_commands.append(self._answer(effect))
+                    step.extra_commands.append(self._reply_writer(effect))
                 case _:
                     run.append(effect)
         return step, run
@@ -63,10 +63,10 @@ class StepBuilder:
         step, _ = self.build([], now)
         return step if step.state else None
 
-    def of_living(self, ids: Iterable[str], now: int) -> Step:
+    def build_rewrite(self, ids: Iterable[str], now: int) -> Step:
         """Return a step that writes those of `ids` that are live: Redis came back empty, or from an older copy."""
         step = Step(now)
-        self._count(step)
+        self._add_next_member_id(step)
         for id in ids:
             if (call := self._engine.calls.get(id)) is not None:
                 step.state[id] = call
@@ -77,6 +77,6 @@ class StepBuilder:
         step.extra_commands.append(partial(members.delete, conference_ids=tuple(step.members)))
         return step
 
-    def _count(self, step: Step) -> None:
+    def _add_next_member_id(self, step: Step) -> None:
         self._member_id_written = self._engine.registry.next_member_id
         step.state[NEXT_MEMBER_ID] = str(self._member_id_written).encode()

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from ari_conf.ari.client import Client
-from ari_conf.ari.translate import BRIDGE_NAME, NO_CALLS
+from ari_conf.ari.translate import BRIDGE_NAME, NON_CALL_PREFIXES
 from ari_conf.common.supervision import for_each
 from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
@@ -34,11 +34,11 @@ from ari_conf.store.state_store import StateStore
 log = structlog.get_logger()
 
 T = TypeVar("T")
-AGAIN_S = 0.2
-REDIS_AGAIN_S = 0.5
-ASKED_AT_ONCE = 8
+RETRY_DELAY_S = 0.2
+REDIS_RETRY_DELAY_S = 0.5
+MAX_CONCURRENT_REQUESTS = 8
 """Concurrent requests about playbacks, recordings, channels: half of the connections to Asterisk are left for calls."""
-EXISTS_TRIES = 5
+EXISTS_ATTEMPTS = 5
 """Attempts per playback or recording; after the last it counts as existing until the next reconciliation."""
 READ_BATCH, RESTORE_BATCH, SCAN_BATCH = 200, 2000, 1000
 NEXT_MEMBER_ID = "next_member_id"
@@ -54,6 +54,7 @@ class Channel(msgspec.Struct):
     """A channel in Asterisk: the fields that are needed of all channels."""
 
     id: str
+    name: str = ""
     state: str = ""
     dialplan: Dialplan = msgspec.field(default_factory=Dialplan)
 
@@ -66,13 +67,13 @@ class Bridge(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class AsteriskSnapshot:
-    there: AsteriskState
+    state: AsteriskState
     arrived: list[dict[str, Any]]
     """Unknown channels of the Stasis application, with all fields."""
-    named: frozenset[str]
+    bridges_with_name: frozenset[str]
     """Ids of the bridges whose name is BRIDGE_NAME."""
-    untold: frozenset[str] = frozenset()
-    """Ids of unknown channels of the Stasis application that Asterisk can't describe: see `spoiled_list`."""
+    undescribed: frozenset[str] = frozenset()
+    """Ids of unknown channels of the Stasis application that Asterisk can't describe: see `list_despite_spoiled`."""
 
 
 async def idle_expectations(engine: Engine, busy: Callable[[str], bool]) -> dict[str, list[Expectation]]:
@@ -97,79 +98,79 @@ async def take_snapshot(
     otherwise raise AriError.
     """
     expected_there = [e.id for expectations in before.values() for e in expectations if e.kind == "channel"]
-    (channels, untold), bridges = await asyncio.gather(
-        _channels(ari, app, expected_there, patient=patient), _answer(ari, "/bridges", patient=patient)
+    (channels, undescribed), bridges = await asyncio.gather(
+        _list_channels(ari, app, expected_there, patient=patient), _list_all(ari, "/bridges", patient=patient)
     )
-    asked = [e for expectations in before.values() for e in expectations if e.kind in ("playback", "recording")]
-    kept = await _kept(ari, asked)
+    requested = [e for expectations in before.values() for e in expectations if e.kind in ("playback", "recording")]
+    existing = await _find_existing(ari, requested)
     # It does not matter what Asterisk can't describe of a call: its channel exists.
-    answered: dict[str, bool] = dict.fromkeys(untold, True)
+    answered: dict[str, bool] = dict.fromkeys(undescribed, True)
     arrived: list[dict[str, Any]] = []
-    async for raw, channel in _each(channels, Channel):
+    async for raw, channel in _decode_each(channels, Channel):
         answered[channel.id] = channel.state == "Up"
-        if channel.id not in known and _is_for(app, channel):
+        if channel.id not in known and is_call_of(app, channel):
             arrived.append(msgspec.json.decode(raw))
-    seen = [bridge async for _, bridge in _each(bridges, Bridge)]
-    there = AsteriskState(
+    seen = [bridge async for _, bridge in _decode_each(bridges, Bridge)]
+    state = AsteriskState(
         channels=answered,
         bridges={bridge.id: frozenset(bridge.channels) for bridge in seen},
-        playbacks=frozenset(id for kind, id in kept if kind == "playback"),
-        recordings=frozenset(id for kind, id in kept if kind == "recording"),
+        playbacks=frozenset(id for kind, id in existing if kind == "playback"),
+        recordings=frozenset(id for kind, id in existing if kind == "recording"),
     )
-    named = frozenset(bridge.id for bridge in seen if bridge.name == BRIDGE_NAME)
-    return AsteriskSnapshot(there, arrived, named, frozenset(id for id in untold if id not in known))
+    bridges_with_name = frozenset(bridge.id for bridge in seen if bridge.name == BRIDGE_NAME)
+    return AsteriskSnapshot(state, arrived, bridges_with_name, frozenset(id for id in undescribed if id not in known))
 
 
-async def _channels(
+async def _list_channels(
     ari: Client, app: str, expected_there: Iterable[str], *, patient: bool
 ) -> tuple[list[msgspec.Raw], list[str]]:
     """Return all channels, and the ids of those that Asterisk can't describe."""
     while True:
         try:
-            return await _answer(ari, "/channels", patient=False), []
+            return await _list_all(ari, "/channels", patient=False), []
         except AriUnreachable as error:
             if not patient:
                 raise
             log.info("asterisk not ready", path="/channels", reason=str(error))
         except AriError as error:
-            if (told := await spoiled_list(ari, app, error, expected_there)) is not None:
-                return told
+            if (fallback := await list_despite_spoiled(ari, app, error, expected_there)) is not None:
+                return fallback
             if not patient:
                 raise
             log.info("asterisk not ready", path="/channels", reason=str(error))
-        await asyncio.sleep(AGAIN_S)
+        await asyncio.sleep(RETRY_DELAY_S)
 
 
-async def spoiled_list(
+async def list_despite_spoiled(
     ari: Client, app: str, error: AriError, expected_there: Iterable[str] = ()
 ) -> tuple[list[msgspec.Raw], list[str]] | None:
-    """Return the result of `one_by_one` if `error` means that a channel has spoiled the list of all, otherwise None.
+    """Return the result of `request_each_channel` if `error` means that a channel has spoiled the list, otherwise None.
 
     A channel does so if its number, name or Call-ID is no UTF-8: Asterisk answers 500, "Allocation failed" (seen on
     22.10.1). The Stasis application's channels and the expected ones are then requested.
     """
-    if error.status != 500 or (own := await of_application(ari, app)) is None:
+    if error.status != 500 or (own := await list_application_channels(ari, app)) is None:
         return None
     log.warning("channel list not returned", reason=str(error), action="requesting each channel")
-    return await one_by_one(ari, {*own, *expected_there})
+    return await request_each_channel(ari, {*own, *expected_there})
 
 
-async def of_application(ari: Client, app: str) -> list[str] | None:
+async def list_application_channels(ari: Client, app: str) -> list[str] | None:
     """Return the ids of the channels in the Stasis application, or None if Asterisk does not return them."""
     try:
-        told = await ari.request("GET", f"/applications/{quote(app, safe='')}")
+        description = await ari.request("GET", f"/applications/{quote(app, safe='')}")
     except AriError:
         return None
-    ids = told.get("channel_ids") if isinstance(told, dict) else None
+    ids = description.get("channel_ids") if isinstance(description, dict) else None
     return [id for id in ids if isinstance(id, str)] if isinstance(ids, list) else None
 
 
-async def one_by_one(ari: Client, ids: Iterable[str]) -> tuple[list[msgspec.Raw], list[str]]:
+async def request_each_channel(ari: Client, ids: Iterable[str]) -> tuple[list[msgspec.Raw], list[str]]:
     """Return the channels that exist, and the ids of those that Asterisk can't describe. Raises AriUnreachable."""
     found: list[msgspec.Raw] = []
-    untold: list[str] = []
+    undescribed: list[str] = []
 
-    async def ask(id: str) -> None:
+    async def request(id: str) -> None:
         try:
             raw = await ari.request("GET", f"/channels/{quote(id, safe='')}", kind=msgspec.Raw)
         except AriNotFound:
@@ -181,13 +182,13 @@ async def one_by_one(ari: Client, ids: Iterable[str]) -> tuple[list[msgspec.Raw]
         if raw:
             found.append(raw)
         else:
-            untold.append(id)
+            undescribed.append(id)
 
-    await for_each(ids, ask, ASKED_AT_ONCE)
-    return found, untold
+    await for_each(ids, request, MAX_CONCURRENT_REQUESTS)
+    return found, undescribed
 
 
-async def _each(raws: list[msgspec.Raw], kind: type[T]) -> AsyncIterator[tuple[msgspec.Raw, T]]:
+async def _decode_each(raws: list[msgspec.Raw], kind: type[T]) -> AsyncIterator[tuple[msgspec.Raw, T]]:
     decoder = msgspec.json.Decoder(kind)
     for n, raw in enumerate(raws):
         if n % SCAN_BATCH == 0:
@@ -195,23 +196,20 @@ async def _each(raws: list[msgspec.Raw], kind: type[T]) -> AsyncIterator[tuple[m
         yield raw, decoder.decode(raw)
 
 
-async def own_bridges(ari: Client, app: str, named: frozenset[str]) -> frozenset[str]:
-    """Return the bridges that this server made: those of `named` that Asterisk lists for the Stasis application."""
+async def list_own_bridges(ari: Client, app: str, bridges_with_name: frozenset[str]) -> frozenset[str]:
+    """Return the bridges that this server made: those of `bridges_with_name` that belong to the Stasis application."""
     try:
-        told = await ari.request("GET", f"/applications/{quote(app, safe='')}")
+        description = await ari.request("GET", f"/applications/{quote(app, safe='')}")
     except AriError:
         return frozenset()
-    return named & set(told.get("bridge_ids", ()))
+    return bridges_with_name & set(description.get("bridge_ids", ()))
 
 
-def is_for(app: str, told: Mapping[str, Any]) -> bool:
-    """Return True if a channel, as Asterisk describes it, is a call of the Stasis application."""
-    other = str(told.get("name", "")).startswith(NO_CALLS)
-    return not other and _is_for(app, msgspec.convert(told, Channel))
-
-
-def _is_for(app: str, channel: Channel) -> bool:
-    return channel.dialplan.app_name == "Stasis" and _arguments(channel.dialplan.app_data)[0] == app
+def is_call_of(app: str, channel: Channel) -> bool:
+    """Return True if the channel is a call of the Stasis application."""
+    if channel.name.startswith(NON_CALL_PREFIXES) or channel.dialplan.app_name != "Stasis":
+        return False
+    return _arguments(channel.dialplan.app_data)[0] == app
 
 
 def _arguments(app_data: str) -> list[str]:
@@ -271,26 +269,26 @@ class ArrivalGate:
 
     def __init__(self, deliver: Callable[[Event], None]) -> None:
         self._deliver = deliver
-        self._comparisons = 0
+        self._reconciliations = 0
         self._waiting: dict[str, CallArrived] = {}
 
     @property
-    def waits(self) -> bool:
-        return self._comparisons > 0
+    def is_closed(self) -> bool:
+        return self._reconciliations > 0
 
     def start(self) -> None:
         """Hold back new calls until `stop`; start and stop nest, since reconciliations may overlap."""
-        self._comparisons += 1
+        self._reconciliations += 1
 
     def stop(self) -> None:
-        self._comparisons -= 1
-        if not self._comparisons:
+        self._reconciliations -= 1
+        if not self._reconciliations:
             waiting, self._waiting = self._waiting, {}
             for event in waiting.values():
                 self._deliver(event)
 
     def submit(self, event: Event) -> None:
-        if isinstance(event, CallArrived) and self._comparisons:
+        if isinstance(event, CallArrived) and self._reconciliations:
             # A call may arrive twice: by Asterisk's event, and as a channel of the snapshot.
             self._waiting.setdefault(event.channel_id, event)
             return
@@ -319,7 +317,7 @@ async def restore(store: StateStore, restoration: Restoration) -> dict[str, byte
         except StoreUnavailable as error:
             # Without the state, the server would treat existing calls as new ones.
             log.error("redis unavailable at startup", reason=str(error), waiting_for="state")
-            await asyncio.sleep(REDIS_AGAIN_S)
+            await asyncio.sleep(REDIS_RETRY_DELAY_S)
     for first in range(0, max(len(calls), len(conferences)), RESTORE_BATCH):
         part = slice(first, first + RESTORE_BATCH)
         restoration.add(calls[part], conferences[part], next_member_id)
@@ -355,7 +353,7 @@ def without_garbage_collection() -> Iterator[None]:
         gc.freeze()
 
 
-async def _answer(ari: Client, path: str, *, patient: bool) -> list[msgspec.Raw]:
+async def _list_all(ari: Client, path: str, *, patient: bool) -> list[msgspec.Raw]:
     while True:
         try:
             found: list[msgspec.Raw] | None = await ari.request("GET", path, kind=list[msgspec.Raw])
@@ -367,23 +365,23 @@ async def _answer(ari: Client, path: str, *, patient: bool) -> list[msgspec.Raw]
                 raise
             # Asterisk accepts connections before it has started completely.
             log.info("asterisk not ready", path=path, reason=str(error))
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(RETRY_DELAY_S)
 
 
-async def _kept(ari: Client, asked: Iterable[Expectation]) -> set[tuple[str, str]]:
+async def _find_existing(ari: Client, requested: Iterable[Expectation]) -> set[tuple[str, str]]:
     """Return (kind, id) of those that Asterisk still has, or about which it does not answer."""
-    kept: set[tuple[str, str]] = set()
+    existing: set[tuple[str, str]] = set()
 
-    async def ask(one: Expectation) -> None:
+    async def check(one: Expectation) -> None:
         if await _exists(ari, _path(one)):
-            kept.add((one.kind, one.id))
+            existing.add((one.kind, one.id))
 
-    await for_each(asked, ask, ASKED_AT_ONCE)
-    return kept
+    await for_each(requested, check, MAX_CONCURRENT_REQUESTS)
+    return existing
 
 
 async def _exists(ari: Client, path: str) -> bool:
-    for left in reversed(range(EXISTS_TRIES)):
+    for left in reversed(range(EXISTS_ATTEMPTS)):
         try:
             await ari.request("GET", path)
             break
@@ -394,7 +392,7 @@ async def _exists(ari: Client, path: str) -> bool:
                 action = "assuming that it exists until the next reconciliation"
                 log.warning("existence not confirmed", path=path, reason=str(error), action=action)
                 break
-        await asyncio.sleep(AGAIN_S)
+        await asyncio.sleep(RETRY_DELAY_S)
     return True
 
 

@@ -38,27 +38,27 @@ from ari_conf.store.state_store import StateStore
 log = structlog.get_logger()
 T = TypeVar("T")
 
-OF_CALL = (
+CALL_FIELDS = (
     *("request_uuid", "channel_id", "auth_id", "from_", "to", "caller_name", "direction", "started_at", "account"),
     *("headers", "wideband", "answered_at", "hangup_cause", "hangup_code"),
 )
 """Fields of a call that the callbacks of its end need; what the call was doing no longer matters."""
-OF_CONFERENCE = ("auth_id", "name", "created_at", "entered", "sequence")
-OF_RECORDING = ("call_uuid", "element", "started_at", "wideband", "params", "api_id")
+CONFERENCE_FIELDS = ("auth_id", "name", "created_at", "entered", "sequence")
+RECORDING_FIELDS = ("call_uuid", "element", "started_at", "wideband", "params", "api_id")
 CHANNELS = "/channels"
-MOST_ASKED = 10_000
+MAX_STATUS_REQUESTS = 10_000
 """Maximum number of recordings in Asterisk's folder for which the server asks whether they are still running."""
-NOT_READ = (KeyError, TypeError, ValueError, RecursionError)
+DECODE_ERRORS = (KeyError, TypeError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Recovered:
     calls: list[Call] = field(default_factory=list)
     conferences: list[Conference] = field(default_factory=list)
     problems: list[ReportProblem] = field(default_factory=list)
 
 
-class Named(msgspec.Struct):
+class StoredRecording(msgspec.Struct):
     """A recording in Asterisk."""
 
     name: str
@@ -76,24 +76,30 @@ class Asterisk:
     """Live recordings by conference id."""
 
 
-async def known(unreadable: Mapping[str, bytes], engine: Engine, store: StateStore, ari: Client, now: int) -> Known:
+async def recover(
+    unreadable: Mapping[str, bytes], engine: Engine, store: StateStore, ari: Client, now: int
+) -> Recovered:
     """Return what is known, waiting for Asterisk, which may still be starting, and for Redis.
 
     No event may be handled before: a destroyed bridge is no longer recorded, and a call that arrives later is new.
     """
-    shots = {key: _shot(key, text) async for key, text in _with_turns(unreadable.items())}
-    written = await _written(store, list(unreadable))
-    members = {key: _members(shots[key], texts) async for key, texts in _with_turns(written.items())}
-    asterisk = await _asked(ari, _recorded(engine))
-    rooms = await _conferences(shots, members, asterisk, engine, store, now)
-    calls = await _calls([key for key in shots if key not in rooms], shots, rooms, asterisk, engine, store, now)
-    found = Known(list(calls.values()), list(rooms.values()))
-    for room in found.conferences:
-        found.problems.extend(_record(room, shots[room.conference_id], asterisk, {**engine.calls, **calls}, now))
+    records = {key: _decode_record(key, text) async for key, text in _yielding(unreadable.items())}
+    written = await _load_members(store, list(unreadable))
+    members = {key: _decode_members(records[key], texts) async for key, texts in _yielding(written.items())}
+    asterisk = await _take_snapshot(ari, _known_recording_names(engine))
+    conferences = await _recover_conferences(records, members, asterisk, engine, store, now)
+    calls = await _recover_calls(
+        [key for key in records if key not in conferences], records, conferences, asterisk, engine, store, now
+    )
+    found = Recovered(list(calls.values()), list(conferences.values()))
+    for conference in found.conferences:
+        found.problems.extend(
+            _recover_recording(conference, records[conference.conference_id], asterisk, {**engine.calls, **calls}, now)
+        )
     return found
 
 
-async def _with_turns(things: Iterable[T]) -> AsyncIterator[T]:
+async def _yielding(things: Iterable[T]) -> AsyncIterator[T]:
     """Yield the items, and let other tasks run in between, such as the renewal of the lease."""
     for n, thing in enumerate(things):
         if n % takeover.READ_BATCH == 0:
@@ -101,39 +107,39 @@ async def _with_turns(things: Iterable[T]) -> AsyncIterator[T]:
         yield thing
 
 
-def _shot(key: str, text: bytes) -> dict[str, Any]:
+def _decode_record(key: str, text: bytes) -> dict[str, Any]:
     """Return the record if it is JSON and has the id `key`, otherwise {}."""
     try:
-        shot = msgspec.json.decode(text)
-    except NOT_READ:
+        record = msgspec.json.decode(text)
+    except DECODE_ERRORS:
         return {}
-    return shot if isinstance(shot, dict) and key in (shot.get("call_uuid"), shot.get("conference_id")) else {}
+    return record if isinstance(record, dict) and key in (record.get("call_uuid"), record.get("conference_id")) else {}
 
 
-async def _written(store: StateStore, ids: list[str]) -> dict[str, dict[bytes, bytes]]:
+async def _load_members(store: StateStore, ids: list[str]) -> dict[str, dict[bytes, bytes]]:
     while True:
         try:
             return await store.members(ids)
         except StoreUnavailable as error:
             log.error("redis unavailable at startup", reason=str(error), waiting_for="members")
-            await asyncio.sleep(takeover.REDIS_AGAIN_S)
+            await asyncio.sleep(takeover.REDIS_RETRY_DELAY_S)
 
 
-def _members(shot: Mapping[str, Any], texts: Mapping[bytes, bytes]) -> list[Member]:
+def _decode_members(record: Mapping[str, Any], texts: Mapping[bytes, bytes]) -> list[Member]:
     """Return the members that can be read, in the order in which they joined."""
-    inside = shot.get("members")
-    shots: list[Any] = list(inside.values()) if isinstance(inside, dict) else []
+    inside = record.get("members")
+    records: list[Any] = list(inside.values()) if isinstance(inside, dict) else []
     found: dict[int, Member] = {}
     for text in texts.values():
         try:
-            shots.append(msgspec.json.decode(text))
-        except NOT_READ:
+            records.append(msgspec.json.decode(text))
+        except DECODE_ERRORS:
             continue
-    for each in shots:
+    for each in records:
         try:
             member = restore(each, Member)
             found[member.member_id] = member
-        except NOT_READ:
+        except DECODE_ERRORS:
             continue
     return [found[id] for id in sorted(found)]
 
@@ -141,7 +147,7 @@ def _members(shot: Mapping[str, Any], texts: Mapping[bytes, bytes]) -> list[Memb
 # Asterisk's state.
 
 
-def _recorded(engine: Engine) -> set[str]:
+def _known_recording_names(engine: Engine) -> set[str]:
     """Return the names of the recordings of all readable conferences."""
     found = [
         ids.RecordingName(c.auth_id, c.conference_id, recording_id)
@@ -151,24 +157,26 @@ def _recorded(engine: Engine) -> set[str]:
     return set(map(str, found))
 
 
-async def _asked(ari: Client, recorded: set[str]) -> Asterisk:
-    channels, bridges, stored = [await _listed(ari, what) for what in (CHANNELS, "/bridges", "/recordings/stored")]
-    names = [one.name for one in map(_decoder(Named), stored) if one.name not in recorded]
+async def _take_snapshot(ari: Client, recorded: set[str]) -> Asterisk:
+    channels, bridges, stored = [await _list_all(ari, what) for what in (CHANNELS, "/bridges", "/recordings/stored")]
+    names = [one.name for one in map(_decoder(StoredRecording), stored) if one.name not in recorded]
     decoded = _decoder(takeover.Channel)
-    ours = [raw async for raw in _with_turns(channels) if takeover._is_for(ari.app, decoded(raw))]
-    told = takeover.synthetic_stasis_starts(
+    ours = [raw async for raw in _yielding(channels) if takeover.is_call_of(ari.app, decoded(raw))]
+    messages = takeover.synthetic_stasis_starts(
         sorted(map(msgspec.json.decode, ours), key=lambda one: str(one.get("creationtime")))
     )
-    arrived = [event for message in told if isinstance(event := translate.to_event(message, lambda: ""), CallArrived)]
+    arrived = [
+        event for message in messages if isinstance(event := translate.to_event(message, lambda: ""), CallArrived)
+    ]
     made = [found for name in names if (found := ids.parse_recording_name(name)) is not None]
     return Asterisk(
         arrived,
         frozenset(filter(None, (ids.conference_of(_decoder(takeover.Bridge)(raw).id) for raw in bridges))),
-        {one.conference_id: one for one in await _live(ari, made[:MOST_ASKED])},
+        {one.conference_id: one for one in await _find_live_recordings(ari, made[:MAX_STATUS_REQUESTS])},
     )
 
 
-async def _listed(ari: Client, what: str) -> list[msgspec.Raw]:
+async def _list_all(ari: Client, what: str) -> list[msgspec.Raw]:
     """Return Asterisk's list, or [] if it can't produce it: less is then known, and no call waits for it."""
     while True:
         try:
@@ -177,15 +185,15 @@ async def _listed(ari: Client, what: str) -> list[msgspec.Raw]:
         except AriUnreachable as error:
             # Asterisk accepts connections before it has started completely.
             log.info("asterisk not ready", path=what, reason=str(error))
-            await asyncio.sleep(takeover.AGAIN_S)
+            await asyncio.sleep(takeover.RETRY_DELAY_S)
         except AriError as error:
             if what == CHANNELS:
                 try:
-                    told = await takeover.spoiled_list(ari, ari.app, error)
+                    fallback = await takeover.list_despite_spoiled(ari, ari.app, error)
                 except AriUnreachable:
                     continue
-                if told is not None:
-                    return told[0]
+                if fallback is not None:
+                    return fallback[0]
             log.error("asterisk list not returned", path=what, reason=str(error), action="continuing without it")
             return []
 
@@ -194,11 +202,11 @@ def _decoder(kind: Any) -> Any:
     return msgspec.json.Decoder(kind).decode
 
 
-async def _live(ari: Client, names: Iterable[ids.RecordingName]) -> list[ids.RecordingName]:
+async def _find_live_recordings(ari: Client, names: Iterable[ids.RecordingName]) -> list[ids.RecordingName]:
     """Return the live recordings among `names`: Asterisk lists them only together with those that are finished."""
     found: list[ids.RecordingName] = []
 
-    async def ask(name: ids.RecordingName) -> None:
+    async def check(name: ids.RecordingName) -> None:
         try:
             await ari.request("GET", f"/recordings/live/{quote(str(name), safe='')}")
         except AriNotFound:
@@ -208,15 +216,15 @@ async def _live(ari: Client, names: Iterable[ids.RecordingName]) -> list[ids.Rec
         else:
             found.append(name)
 
-    await for_each(names, ask, takeover.ASKED_AT_ONCE)
+    await for_each(names, check, takeover.MAX_CONCURRENT_REQUESTS)
     return found
 
 
 # Calls and conferences.
 
 
-async def _conferences(
-    shots: Mapping[str, dict[str, Any]],
+async def _recover_conferences(
+    records: Mapping[str, dict[str, Any]],
     members: Mapping[str, list[Member]],
     asterisk: Asterisk,
     engine: Engine,
@@ -226,18 +234,18 @@ async def _conferences(
     theirs = {c.conference_id: c for c in engine.calls.values() if isinstance(c.running, Element)}
     named: dict[str, tuple[str, str]] | None = None
     found: dict[str, Conference] = {}
-    async for key, shot in _with_turns(shots.items()):
+    async for key, record in _yielding(records.items()):
         inside = [member for member in members[key] if member.conference_id == key]
-        if not (inside or key in asterisk.conferences or key in theirs or shot.get("conference_id") == key):
+        if not (inside or key in asterisk.conferences or key in theirs or record.get("conference_id") == key):
             continue
-        if key == shot.get("call_uuid"):
+        if key == record.get("call_uuid"):
             continue
-        fields = readable(shot, Conference, OF_CONFERENCE)
+        fields = readable(record, Conference, CONFERENCE_FIELDS)
         whose = [(m.auth_id, m.element.name) for m in inside]
         if (call := theirs.get(key)) is not None and isinstance(call.running, Element):
             whose.append((call.auth_id, call.running.name))
         if not (whose or {"auth_id", "name"} <= fields.keys()):
-            named = await _names(store) if named is None else named
+            named = await _load_names(store) if named is None else named
             whose = [named[key]] if key in named else []
         auth_id, name = whose[0] if whose else (fields.get("auth_id", ""), fields.get("name", ""))
         auth_id = auth_id or (asterisk.recordings[key].auth_id if key in asterisk.recordings else "")
@@ -246,14 +254,14 @@ async def _conferences(
             log.error("conference account unknown", id=key, reason=reason, action="destroying its bridge")
             continue
         fields |= {"auth_id": auth_id, "name": name}
-        room = Conference(key, created_at=fields.pop("created_at", now), max_members=1,
+        conference = Conference(key, created_at=fields.pop("created_at", now), max_members=1,
                           public_url=engine.registry.public_url, members={m.member_id: m for m in inside},
                           claim=ClaimState.GRANTED, bridge=BridgeState.READY, **fields)  # fmt: skip
-        found[key] = room
+        found[key] = conference
     return found
 
 
-async def _names(store: StateStore) -> dict[str, tuple[str, str]]:
+async def _load_names(store: StateStore) -> dict[str, tuple[str, str]]:
     """Return conference id -> (account, name) of this server's names in Redis, as far as they can be read."""
     found: dict[str, tuple[str, str]] = {}
     try:
@@ -264,36 +272,36 @@ async def _names(store: StateStore) -> dict[str, tuple[str, str]]:
     return found
 
 
-async def _calls(
+async def _recover_calls(
     keys: list[str],
-    shots: Mapping[str, dict[str, Any]],
-    rooms: Mapping[str, Conference],
+    records: Mapping[str, dict[str, Any]],
+    conferences: Mapping[str, Conference],
     asterisk: Asterisk,
     engine: Engine,
     store: StateStore,
     now: int,
 ) -> dict[str, Call]:
-    conferences = (*engine.conferences.values(), *rooms.values())
-    of_call = {m.call_uuid: m for c in conferences for m in c.members.values()}
+    all_conferences = (*engine.conferences.values(), *conferences.values())
+    member_by_call = {m.call_uuid: m for c in all_conferences for m in c.members.values()}
     arrived = {event.channel_id: event for event in asterisk.arrivals}
     found: dict[str, Call] = {}
     lost: list[str] = []
-    async for key in _with_turns(keys):
-        fields = readable(shots[key], Call, OF_CALL)
-        if (member := of_call.get(key)) is not None:
+    async for key in _yielding(keys):
+        fields = readable(records[key], Call, CALL_FIELDS)
+        if (member := member_by_call.get(key)) is not None:
             fields = {"channel_id": member.channel_id, "auth_id": member.auth_id} | fields
         if not fields.get("channel_id"):
             lost.append(key)
             continue
-        found[key] = await _call(key, arrived.get(fields["channel_id"]), fields, store, now)
+        found[key] = await _recover_call(key, arrived.get(fields["channel_id"]), fields, store, now)
     taken = {call.channel_id for call in (*engine.calls.values(), *found.values())}
-    taken |= {member.channel_id for member in of_call.values()}
-    nobodys = [event for event in asterisk.arrivals if event.channel_id not in taken]
-    return found | {call.call_uuid: call for call in await _without_record(lost, nobodys, engine, store, now)}
+    taken |= {member.channel_id for member in member_by_call.values()}
+    unclaimed = [event for event in asterisk.arrivals if event.channel_id not in taken]
+    return found | {call.call_uuid: call for call in await _calls_without_record(lost, unclaimed, engine, store, now)}
 
 
-async def _without_record(
-    lost: list[str], nobodys: list[CallArrived], engine: Engine, store: StateStore, now: int
+async def _calls_without_record(
+    lost: list[str], unclaimed: list[CallArrived], engine: Engine, store: StateStore, now: int
 ) -> list[Call]:
     """Return a call for each record without a known channel, on the oldest channels that belong to no known call.
 
@@ -301,10 +309,10 @@ async def _without_record(
     known only if there is one of each.
     """
     found: list[Call] = []
-    for event in nobodys[: len(lost)]:
-        sure = len(lost) == len(nobodys) == 1
+    for event in unclaimed[: len(lost)]:
+        sure = len(lost) == len(unclaimed) == 1
         log.error("unknown call hung up", channel_id=event.channel_id, reason="a state record is unreadable")
-        call = await _call(lost[0] if sure else engine.registry.new_id(), event, {}, store, now)
+        call = await _recover_call(lost[0] if sure else engine.registry.new_id(), event, {}, store, now)
         if not sure:
             # A hangup callback could not say which call has ended.
             call.account = None
@@ -312,7 +320,9 @@ async def _without_record(
     return found
 
 
-async def _call(key: str, event: CallArrived | None, fields: dict[str, Any], store: StateStore, now: int) -> Call:
+async def _recover_call(
+    key: str, event: CallArrived | None, fields: dict[str, Any], store: StateStore, now: int
+) -> Call:
     """Return the call with the known `fields`; the rest comes from Asterisk's `event`, if there is one."""
     values: dict[str, Any] = {"request_uuid": "", "channel_id": "", "auth_id": "", "from_": "", "to": ""}
     values |= {"caller_name": "", "direction": "inbound", "started_at": now}
@@ -330,44 +340,49 @@ async def _call(key: str, event: CallArrived | None, fields: dict[str, Any], sto
     return call
 
 
-def _newest(recordings: Any) -> Any:
+def _newest_recording(recordings: Any) -> Any:
     """Return the record of a conference's newest recording, or None. The record may be damaged."""
     return next(reversed(recordings.values()), None) if isinstance(recordings, dict) else None
 
 
-def _record(
-    room: Conference, shot: Mapping[str, Any], asterisk: Asterisk, calls: Mapping[str, Call], now: int
+def _recover_recording(
+    conference: Conference, record: Mapping[str, Any], asterisk: Asterisk, calls: Mapping[str, Call], now: int
 ) -> Iterator[ReportProblem]:
-    """Set the room's recording, if it has or had one, so that it is stored; yield a problem if its callback is lost."""
-    key, written = room.conference_id, _newest(shot.get("recordings"))
+    """Set the conference's recording, if it has or had one, so that it is stored.
+
+    Yield a problem if its callback is lost.
+    """
+    key, written = conference.conference_id, _newest_recording(record.get("recordings"))
     live = asterisk.recordings.get(key)
     recording_id = live.recording_id if live is not None else ""
     try:
         whole = restore(written, Recording) if written is not None else None
-    except NOT_READ:
+    except DECODE_ERRORS:
         whole = None
-    room.auth_id = live.auth_id if live is not None else room.auth_id
+    conference.auth_id = live.auth_id if live is not None else conference.auth_id
     if whole is not None and recording_id in ("", whole.recording_id):
-        room.recordings[whole.recording_id] = whole
+        conference.recordings[whole.recording_id] = whole
         return
     if not recording_id:
         part = written if isinstance(written, dict) else {}
         if part.get("handed_over") is not False or not isinstance(part.get("recording_id"), str):
             return
         recording_id = part["recording_id"]
-    fields = readable(written, Recording, OF_RECORDING)
-    asked = next((m for m in room.members.values() if m.recording_id == recording_id), None)
-    if asked is not None and "element" not in fields and not fields.get("api_id"):
-        fields |= {"call_uuid": asked.call_uuid, "element": asked.element}
-        if "params" not in fields and (call := calls.get(asked.call_uuid)) is not None:
+    fields = readable(written, Recording, RECORDING_FIELDS)
+    requester = next((m for m in conference.members.values() if m.recording_id == recording_id), None)
+    if requester is not None and "element" not in fields and not fields.get("api_id"):
+        fields |= {"call_uuid": requester.call_uuid, "element": requester.element}
+        if "params" not in fields and (call := calls.get(requester.call_uuid)) is not None:
             fields["params"] = tuple(each for each in call.standard_params("ConferenceRecord") if each[0] != "CallUUID")
-    told = "element" in fields
-    values: dict[str, Any] = {"call_uuid": "", "element": Element(room.name), "started_at": now}
+    has_callback = "element" in fields
+    values: dict[str, Any] = {"call_uuid": "", "element": Element(conference.name), "started_at": now}
     values["state"] = RecordingState.RUNNING
-    room.recordings[recording_id] = Recording(recording_id, room.bridge_id, room.auth_id, **(values | fields))
-    if not told:
+    conference.recordings[recording_id] = Recording(
+        recording_id, conference.bridge_id, conference.auth_id, **(values | fields)
+    )
+    if not has_callback:
         text = (
-            f"recording {recording_id} of conference {room.name!r} is stored as mp3, without a callback: the "
+            f"recording {recording_id} of conference {conference.name!r} is stored as mp3, without a callback: the "
             "conference's state record could not be read; look the recording up by its ID"
         )
-        yield ReportProblem(room.auth_id, "", ProblemKind.RECORDING_INCOMPLETE, None, text)
+        yield ReportProblem(conference.auth_id, "", ProblemKind.RECORDING_INCOMPLETE, None, text)

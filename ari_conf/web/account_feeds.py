@@ -29,16 +29,16 @@ log = structlog.get_logger()
 
 COALESCE_S = 0.1
 """Seconds whose events are combined into one change, so that a hundred simultaneous joins are not a hundred changes."""
-LISTEN_S = 1.0
-TRY_AGAIN_S = 0.5
-MOST_WAITING = 200
+POLL_TIMEOUT_S = 1.0
+RETRY_DELAY_S = 0.5
+MAX_QUEUED_EVENTS = 200
 """Maximum number of events queued for one client, about 20 s of a busy account. A slower client is disconnected,
 and gets a snapshot when it reconnects."""
-MOST_WAITING_BYTES = 4 * 1024 * 1024
+MAX_QUEUED_BYTES = 4 * 1024 * 1024
 """Maximum size of the events queued for one client, in bytes, if they are more than one. The clients of an account
 share the bytes objects."""
 LEASE_MS = 30_000
-RENEW_MS = 10_000
+RENEW_INTERVAL_MS = 10_000
 RETRY_AFTER_S = 5
 
 encode = msgspec.json.Encoder().encode
@@ -48,13 +48,13 @@ class ClientStream:
     """Event stream of one client: the events that are queued for it."""
 
     def __init__(self) -> None:
-        self._waiting: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
+        self._waiting: asyncio.Queue[bytes] = asyncio.Queue(MAX_QUEUED_EVENTS)
         self._bytes = 0
         self.ended = asyncio.Event()
         self.too_slow = False
 
     def put(self, event: bytes) -> None:
-        if self._waiting.full() or (self._bytes and self._bytes + len(event) > MOST_WAITING_BYTES):
+        if self._waiting.full() or (self._bytes and self._bytes + len(event) > MAX_QUEUED_BYTES):
             self.too_slow = True
             self.ended.set()
             return
@@ -112,23 +112,23 @@ class AccountFeed:
             if self._view is not None:
                 self._view = None
                 self._broadcast("away", {})
-            await asyncio.sleep(TRY_AGAIN_S)
+            await asyncio.sleep(RETRY_DELAY_S)
 
     async def _consume(self, pubsub: Any) -> None:
         await pubsub.subscribe(changes_key(self._auth_id))
         while not pubsub.subscribed and not self.closed:
-            await pubsub.get_message(timeout=LISTEN_S)
+            await pubsub.get_message(timeout=POLL_TIMEOUT_S)
         # Subscribe before the first read, so that no change in between is missed.
         await self._load()
         while not self.closed:
             changed = dict[str, str]()
-            wait = LISTEN_S
+            wait = POLL_TIMEOUT_S
             while (message := await pubsub.get_message(timeout=wait)) is not None:
                 conference_id, asterisk = parse_name_owner(message["data"])
                 changed[conference_id] = asterisk
                 wait = 0.0
             if changed:
-                await self._changed(changed)
+                await self._read_changes(changed)
             await self._renew_watch()
             if changed:
                 await asyncio.sleep(COALESCE_S)
@@ -136,20 +136,20 @@ class AccountFeed:
     async def _load(self) -> None:
         names = await self._redis.hgetall(names_key(self._auth_id))
         self._owners, self._calls, self._watched_at = {}, {}, {}
-        self._view = await self._read(dict(map(parse_name_owner, names.values())))
+        self._view = await self._read_conferences(dict(map(parse_name_owner, names.values())))
         self._broadcast("snapshot", self._view)
         await self._renew_watch()
 
-    async def _changed(self, changed: dict[str, str]) -> None:
+    async def _read_changes(self, changed: dict[str, str]) -> None:
         assert self._view is not None
-        found = await self._read(changed)
+        found = await self._read_conferences(changed)
         view = {key: value for key, value in self._view.items() if key not in changed} | found
         change = live_view.diff(self._view, view)
         self._view = view
         if change:
             self._broadcast("change", change)
 
-    async def _read(self, wanted: dict[str, str]) -> live_view.View:
+    async def _read_conferences(self, wanted: dict[str, str]) -> live_view.View:
         found: list[ConferenceView] = []
         for asterisk in set(wanted.values()):
             ids = [conference_id for conference_id, owner in wanted.items() if owner == asterisk]
@@ -170,7 +170,7 @@ class AccountFeed:
     async def _renew_watch(self) -> None:
         now = time.monotonic()
         for asterisk in set(self._owners.values()):
-            if now - self._watched_at.get(asterisk, float("-inf")) >= RENEW_MS / 1000:
+            if now - self._watched_at.get(asterisk, float("-inf")) >= RENEW_INTERVAL_MS / 1000:
                 try:
                     await self._command_client.watch(asterisk, self._auth_id, LEASE_MS)
                 except RedisError as error:

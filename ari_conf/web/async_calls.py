@@ -33,19 +33,19 @@ from ari_conf.web.models import ApiRequest
 log = structlog.get_logger()
 
 KEY = f"{PREFIX}pending-results"
-LOOK_EVERY_S = 5.0
+POLL_INTERVAL_S = 5.0
 GRACE_S = 10.0
 """Seconds after the deadline of a command within which the process that accepted the call normally sends the result."""
-MOST_OF_AN_ACCOUNT = 100
+MAX_PER_ACCOUNT = 100
 """Maximum number of an account's asynchronous calls in progress in one process; one more is refused."""
 RETRY_DELAY_S = 1.0
 MAX_ATTEMPTS = 60
 """Attempts, one per second, of the process that executed the call to queue the result. After that, `AbandonedCalls`
 takes over."""
-GIVEN_UP_MS = 3600 * 1000
+RESULT_TTL_MS = 3600 * 1000
 """Milliseconds after the deadline for which `AbandonedCalls` retries while Redis refuses the result. After that, the
 account gets a problem instead."""
-READ_AT_ONCE = 100
+SCAN_BATCH = 100
 INTERRUPTED = CommandReply(
     "", 503, (("error", "the service was interrupted: check whether it was done, or try again"),)
 )
@@ -122,11 +122,11 @@ class AbandonedCalls:
                 await self._complete_all()
             except (RedisError, OSError) as error:
                 log.debug("pending results not checked", reason=str(error))
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _complete_all(self) -> None:
         now = await now_ms(self._redis)
-        async for api_id, text in self._redis.hscan_iter(KEY, count=READ_AT_ONCE):
+        async for api_id, text in self._redis.hscan_iter(KEY, count=SCAN_BATCH):
             name = api_id.decode(errors="replace")
             try:
                 pending = msgspec.json.decode(text, type=PendingResult)
@@ -136,7 +136,7 @@ class AbandonedCalls:
                 await self._redis.hdel(KEY, api_id)
                 continue
             if pending.until_ms <= now:
-                await self._complete(name, pending, is_last=pending.until_ms + GIVEN_UP_MS < now)
+                await self._complete(name, pending, is_last=pending.until_ms + RESULT_TTL_MS < now)
 
     async def _complete(self, api_id: str, pending: PendingResult, *, is_last: bool) -> None:
         """Send the result. `is_last`: if it fails, give up."""

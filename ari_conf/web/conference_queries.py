@@ -10,7 +10,7 @@ from ari_conf.web.conference_view import read_views
 from ari_conf.web.errors import ApiError
 from ari_conf.web.resources import Resources
 
-MOST_OF_A_NAME = 200
+MAX_NAME_CHARS = 200
 
 not_found = ApiError(404, "conference not found")
 
@@ -30,7 +30,7 @@ async def list_owners(resources: Resources, auth_id: str) -> list[tuple[str, str
 async def get_owner(resources: Resources, auth_id: str, name: str) -> tuple[str, str]:
     """Return (conference id, owner) of a conference. Raises ApiError 404 if the name is unknown."""
     redis: Any = resources.redis
-    found = await redis.hget(names_key(auth_id), name) if len(name) <= MOST_OF_A_NAME else None
+    found = await redis.hget(names_key(auth_id), name) if len(name) <= MAX_NAME_CHARS else None
     if found is None:
         raise not_found
     return parse_name_owner(found)

@@ -19,9 +19,9 @@ from ari_conf.web.errors import RETRY_AFTER_S, ApiError, too_much
 from ari_conf.web.idempotency import IdempotencyEntry, IdempotencyRecord
 from ari_conf.web.models import ApiRequest
 
-LOOK_AGAIN_S = 0.05
-MOST_OF_A_KEY = 255
-TO_REPLY_MS = 2000
+POLL_INTERVAL_S = 0.05
+MAX_KEY_CHARS = 255
+REPLY_GRACE_MS = 2000
 """Milliseconds after the deadline of a command by which the first request with a key has its response. Without one, its
 process is dead."""
 
@@ -42,9 +42,9 @@ async def execute(request: Request, client: ApiClient, body: ApiRequest, work: W
     Raises ApiError 400 if the key is not allowed or was used with other parameters."""
     key = request.headers.get("idempotency-key") if request.method == "POST" else None
     if key is None:
-        return _response(await _do(client, body, work), client.api_id)
-    if not 0 < len(key) <= MOST_OF_A_KEY:
-        raise ApiError(400, f"Idempotency-Key: 1 to {MOST_OF_A_KEY} characters are allowed")
+        return _response(await _start_work(client, body, work), client.api_id)
+    if not 0 < len(key) <= MAX_KEY_CHARS:
+        raise ApiError(400, f"Idempotency-Key: 1 to {MAX_KEY_CHARS} characters are allowed")
     return await _run_idempotent(request, client, body, work, key)
 
 
@@ -58,20 +58,20 @@ async def reply_only(request: Request, client: ApiClient, work: Work) -> Respons
     return _response(await work(), client.api_id)
 
 
-async def _do(client: ApiClient, body: ApiRequest, work: Work) -> ApiResult:
+async def _start_work(client: ApiClient, body: ApiRequest, work: Work) -> ApiResult:
     if body.callback_url is None:
         return await work()
     counts = client.resources.async_call_counts
-    if counts[client.auth_id] >= async_calls.MOST_OF_AN_ACCOUNT:
+    if counts[client.auth_id] >= async_calls.MAX_PER_ACCOUNT:
         raise too_much(
-            f"{async_calls.MOST_OF_AN_ACCOUNT} asynchronous calls of this account are in progress: try again later"
+            f"{async_calls.MAX_PER_ACCOUNT} asynchronous calls of this account are in progress: try again later"
         )
     counts[client.auth_id] += 1
     deadline_s = client.resources.settings.command_deadline
     try:
         await async_calls.register(client.resources.redis, client.auth_id, client.api_id, body, deadline_s=deadline_s)
     except BaseException:
-        _uncount(client)
+        _release_slot(client)
         raise
     client.resources.tasks.start(_run_asynchronously(client, work))
     # Spec: "makes it asynchronous: the reply is {"api_id"} with 202, the result is sent there"
@@ -87,24 +87,24 @@ def _response(result: ApiResult, api_id: str) -> Response:
 
 async def _run_asynchronously(client: ApiClient, work: Work) -> None:
     try:
-        result = await _result(work)
+        result = await _run_work(work)
         await async_calls.finish(client.resources.redis, client.api_id, result.status, result.body)
     finally:
-        _uncount(client)
+        _release_slot(client)
 
 
-async def _result(work: Work) -> ApiResult:
+async def _run_work(work: Work) -> ApiResult:
     try:
         return await work()
-    except ApiError as refused:
-        return ApiResult(refused.status, {"error": refused.error})
+    except ApiError as error:
+        return ApiResult(error.status, {"error": error.error})
     except TooManyWaiting as error:
         return ApiResult(429, {"error": str(error)})
     except RedisError:
         return ApiResult(503, {"error": "the service is temporarily unavailable: try again"})
 
 
-def _uncount(client: ApiClient) -> None:
+def _release_slot(client: ApiClient) -> None:
     counts = client.resources.async_call_counts
     counts[client.auth_id] -= 1
     if not counts[client.auth_id]:
@@ -116,30 +116,30 @@ def _uncount(client: ApiClient) -> None:
 
 async def _run_idempotent(request: Request, client: ApiClient, body: ApiRequest, work: Work, key: str) -> Response:
     entry = IdempotencyEntry(client.resources.redis, client.auth_id, request.scope["path"], key)
-    mine = IdempotencyRecord(idempotency.fingerprint(body.model_dump_json()), client.api_id)
-    patience_ms = int(client.resources.settings.command_deadline * 1000) + TO_REPLY_MS
-    while (found := await entry.begin(mine)) is not None:
+    own_record = IdempotencyRecord(idempotency.fingerprint(body.model_dump_json()), client.api_id)
+    timeout_ms = int(client.resources.settings.command_deadline * 1000) + REPLY_GRACE_MS
+    while (found := await entry.begin(own_record)) is not None:
         first, age_ms = found
-        if first.fingerprint != mine.fingerprint:
+        if first.fingerprint != own_record.fingerprint:
             raise ApiError(400, "Idempotency-Key: already used with other parameters; use a new key")
         if first.result is not None:
             return _response(first.result, first.api_id)
-        if first.may_repeat or age_ms > patience_ms:
-            await _recover_abandoned(client, entry, first)
+        if first.may_repeat or age_ms > timeout_ms:
+            await _settle_abandoned(client, entry, first)
         else:
-            await asyncio.sleep(LOOK_AGAIN_S)
-    return await _run_first(client, body, work, entry, mine)
+            await asyncio.sleep(POLL_INTERVAL_S)
+    return await _run_first(client, body, work, entry, own_record)
 
 
 async def _run_first(
-    client: ApiClient, body: ApiRequest, work: Work, entry: IdempotencyEntry, mine: IdempotencyRecord
+    client: ApiClient, body: ApiRequest, work: Work, entry: IdempotencyEntry, own_record: IdempotencyRecord
 ) -> Response:
     try:
-        result = await _do(client, body, work)
-    except ApiError as refused:
-        if refused.status == 503:
+        result = await _start_work(client, body, work)
+    except ApiError as error:
+        if error.status == 503:
             # A repetition may do the work, unless a stored reply then shows that the owner has done it.
-            await entry.settle(msgspec.structs.replace(mine, may_repeat=True))
+            await entry.settle(msgspec.structs.replace(own_record, may_repeat=True))
         else:
             await entry.forget()
         raise
@@ -148,13 +148,13 @@ async def _run_first(
         raise
     # A refused request has changed nothing, so a repetition does no harm.
     if result.status < 400:
-        await entry.settle(msgspec.structs.replace(mine, result=result))
+        await entry.settle(msgspec.structs.replace(own_record, result=result))
     else:
         await entry.forget()
     return _response(result, client.api_id)
 
 
-async def _recover_abandoned(client: ApiClient, entry: IdempotencyEntry, first: IdempotencyRecord) -> None:
+async def _settle_abandoned(client: ApiClient, entry: IdempotencyEntry, first: IdempotencyRecord) -> None:
     """Settle a key whose first request got no response, because its process died or the response was 503.
 
     If the owner has replied to its command, that reply becomes the first response. Otherwise forget the key, so that

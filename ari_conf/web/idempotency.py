@@ -22,10 +22,10 @@ from ari_conf.web.api_result import ApiResult
 
 log = structlog.get_logger()
 
-KEPT_MS = 24 * 3600 * 1000
-MOST_KEYS = 10_000
+RECORD_TTL_MS = 24 * 3600 * 1000
+MAX_KEYS = 10_000
 """Maximum number of keys of an account. The oldest are evicted when there are more."""
-MOST_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 4 * 1024 * 1024
 """Maximum size of their JSON for an account, likewise. An ordinary key has about 250 bytes."""
 
 _BEGIN = lua.load("ari_conf.web.scripts.begin_idempotent")
@@ -51,9 +51,9 @@ class IdempotencyEntry:
         # The same key on another path is a different key.
         self._field = fingerprint(f"{path}\0{key}")
 
-    async def begin(self, mine: IdempotencyRecord) -> tuple[IdempotencyRecord, int] | None:
+    async def begin(self, own_record: IdempotencyRecord) -> tuple[IdempotencyRecord, int] | None:
         """Register this request as the first and return None, or return the first one's entry and its age in ms."""
-        arguments = (self._field, msgspec.json.encode(mine), MOST_KEYS, MOST_BYTES, KEPT_MS)
+        arguments = (self._field, msgspec.json.encode(own_record), MAX_KEYS, MAX_BYTES, RECORD_TTL_MS)
         found = await self._redis.eval(_BEGIN, 2, *self._keys, *arguments)
         if not found:
             return None
@@ -62,7 +62,7 @@ class IdempotencyEntry:
         except msgspec.MsgspecError as error:
             log.warning("idempotency record unreadable", reason=str(error), action="treated as first request")
             await self.forget()
-            return await self.begin(mine)
+            return await self.begin(own_record)
 
     async def settle(self, record: IdempotencyRecord) -> None:
         await self._redis.eval(_FINISH, 2, *self._keys, self._field, msgspec.json.encode(record))

@@ -28,8 +28,8 @@ OUTCOMES = {
     jobs.TRANSCRIPTION_QUEUE: {"delivered": "done", "retried": "retried"},
 }
 """Field of `outbox.QueueTotals` -> value of the label `outcome`, by queue."""
-LAG_EVERY_S = 0.25
-LOOK_EVERY_S = 1.0
+LAG_INTERVAL_S = 0.25
+UPDATE_INTERVAL_S = 1.0
 """Seconds between two reads of Redis; requests in between get the same numbers."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -87,8 +87,8 @@ class WebMetrics:
         """Measure the lag of the event loop until canceled."""
         while True:
             began = time.perf_counter()
-            await asyncio.sleep(LAG_EVERY_S)
-            self._lag.observe(max(0.0, time.perf_counter() - began - LAG_EVERY_S))
+            await asyncio.sleep(LAG_INTERVAL_S)
+            self._lag.observe(max(0.0, time.perf_counter() - began - LAG_INTERVAL_S))
 
     async def response(self, resources: Resources) -> Response:
         """Return the metrics as an HTTP response.
@@ -96,7 +96,7 @@ class WebMetrics:
         The request needs no login, so its cost must grow neither with the content of Redis nor with the request rate.
         """
         async with self._update_lock:
-            if time.monotonic() - self._updated_at > LOOK_EVERY_S:
+            if time.monotonic() - self._updated_at > UPDATE_INTERVAL_S:
                 await self._update(resources)
                 self._updated_at = time.monotonic()
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)

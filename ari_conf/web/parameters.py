@@ -19,7 +19,7 @@ from ari_conf.web.errors import ERROR_TEXTS, ApiError
 
 M = TypeVar("M", bound=BaseModel)
 
-MOST_BYTES = 64 * 1024
+MAX_BODY_BYTES = 64 * 1024
 BODY_TIMEOUT_S = 10.0
 """Seconds within which a request body must arrive."""
 FORM = "application/x-www-form-urlencoded"
@@ -29,7 +29,7 @@ def params_dependency(model: type[M]) -> Callable[[Request], Awaitable[M]]:
     """Return a dependency that reads the request's parameters into `model`. It raises ApiError 400, 408 or 413."""
 
     async def parameters(request: Request) -> M:
-        given = dict(request.query_params) if request.method == "GET" else await _body(request)
+        given = dict(request.query_params) if request.method == "GET" else await _read_given(request)
         try:
             return model.model_validate(given)
         except ValidationError as error:
@@ -46,13 +46,13 @@ def _error_text(error: Any) -> str:
     return f"{name}: {error['msg'].removeprefix('Value error, ')}"
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    text = await _bytes(request)
+async def _read_given(request: Request) -> dict[str, Any]:
+    text = await _read_body(request)
     if not text.strip():
         return {}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == FORM:
-        return _form(text)
+        return _parse_form(text)
     if kind.startswith("multipart/"):
         raise ApiError(400, f"the body: multipart is not allowed; send JSON or a form ({FORM})")
     try:
@@ -64,15 +64,15 @@ async def _body(request: Request) -> dict[str, Any]:
     return found
 
 
-async def _bytes(request: Request) -> bytes:
-    if int(request.headers.get("content-length") or 0) > MOST_BYTES:
+async def _read_body(request: Request) -> bytes:
+    if int(request.headers.get("content-length") or 0) > MAX_BODY_BYTES:
         raise ApiError(413, ERROR_TEXTS[413], {"Connection": "close"})
     text = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             async for chunk in request.stream():
                 text += chunk
-                if len(text) > MOST_BYTES:
+                if len(text) > MAX_BODY_BYTES:
                     raise ApiError(413, ERROR_TEXTS[413], {"Connection": "close"})
     except TimeoutError:
         raise ApiError(408, f"the body did not arrive within {BODY_TIMEOUT_S:g} s", {"Connection": "close"}) from None
@@ -81,7 +81,7 @@ async def _bytes(request: Request) -> bytes:
     return bytes(text)
 
 
-def _form(text: bytes) -> dict[str, Any]:
+def _parse_form(text: bytes) -> dict[str, Any]:
     try:
         return dict(parse_qsl(text.decode(), keep_blank_values=True, errors="strict", max_num_fields=100))
     except (UnicodeDecodeError, ValueError):

@@ -28,13 +28,13 @@ from ari_conf.web.request_threads import Threads
 
 log = structlog.get_logger()
 
-LAST_CALLBACKS_S = 10.0
+SHUTDOWN_GRACE_S = 10.0
 VERSION_RETRY_S = 0.5
 READS, READS_EACH = 8, 2
 """Maximum number of lists that are read from Redis concurrently: in this process, and for one account."""
 STORAGE, STORAGE_EACH = 8, 2
 """Maximum number of concurrent requests to S3: of this process, and for one account."""
-MOST_WAITING = 50
+MAX_WAITING = 50
 """Maximum number of an account's requests that wait for a thread of one pool; further ones are refused."""
 LISTENING: dict[str, Any] = {
     "socket_connect_timeout": 2.0,
@@ -53,8 +53,8 @@ class Resources:
     """Blocking client for code that commands and workers use, too. Use it only in a thread."""
     command_client: CommandClient
     feeds: FeedRegistry
-    reads: Threads = field(default_factory=lambda: Threads("redis", READS, READS_EACH, MOST_WAITING))
-    storage: Threads = field(default_factory=lambda: Threads("s3", STORAGE, STORAGE_EACH, MOST_WAITING))
+    reads: Threads = field(default_factory=lambda: Threads("redis", READS, READS_EACH, MAX_WAITING))
+    storage: Threads = field(default_factory=lambda: Threads("s3", STORAGE, STORAGE_EACH, MAX_WAITING))
     """Threads for S3, apart from those for Redis: S3 may be slow, and requests to Redis must not wait for it."""
     async_call_counts: Counter[str] = field(default_factory=Counter)
     """Asynchronous calls in progress in this process, by account."""
@@ -83,7 +83,7 @@ async def open_resources(settings: Settings, *watching: Coroutine[Any, Any, None
             works = (_check_state_version(client), command_client.receive_replies(), abandoned.watch(), *watching)
             running = [group.create_task(work) for work in works]
             yield resources
-            await resources.tasks.finish(LAST_CALLBACKS_S)
+            await resources.tasks.finish(SHUTDOWN_GRACE_S)
             resources.feeds.close_all()
             for task in running:
                 task.cancel()

@@ -20,7 +20,7 @@ from ari_conf.web.auth import network_of
 from ari_conf.web.errors import DEFAULT_HEADERS, RETRY_AFTER_S
 from ari_conf.web.resources import Resources
 
-MOST_OF_A_HEAD = 256 * 1024
+MAX_HEAD_BYTES = 256 * 1024
 """Maximum size of request line and headers, in bytes. A name of 10,000 characters may have 120,000 bytes when
 URL-encoded."""
 HEAD_TIMEOUT_S = 10.0
@@ -35,7 +35,7 @@ CLIENT_READ_TIMEOUT_MS = 30_000
 SHUTDOWN_TIMEOUT_S = 10
 
 
-class Unused:
+class UnusedConnections:
     """Unused connections of a server: half-open ones, and idle ones between two requests.
 
     They make room for new ones, so that an address that opens many connections does not block other addresses."""
@@ -44,7 +44,7 @@ class Unused:
         self._by_address: dict[str, dict[LimitedH11Protocol, bool]] = {}
         """Address -> connection -> whether it is half open. The connection that has been unused longest comes first."""
         self._half_open = Counter[str]()
-        self._trimmed_soon = set[str]()
+        self._trim_scheduled = set[str]()
 
     def mark(self, connection: LimitedH11Protocol, most_half_open: int) -> None:
         """Update the entry of a connection: half open, idle, or none while a request is in progress."""
@@ -55,8 +55,8 @@ class Unused:
             return
         self._by_address.setdefault(address, {})[connection] = not idle
         self._half_open[address] += not idle
-        if self._half_open[address] > most_half_open and address not in self._trimmed_soon:
-            self._trimmed_soon.add(address)
+        if self._half_open[address] > most_half_open and address not in self._trim_scheduled:
+            self._trim_scheduled.add(address)
             connection.loop.call_later(GRACE_S, self._trim, address, most_half_open)
 
     def forget(self, connection: LimitedH11Protocol) -> None:
@@ -75,7 +75,7 @@ class Unused:
         return True
 
     def _trim(self, address: str, most: int) -> None:
-        self._trimmed_soon.discard(address)
+        self._trim_scheduled.discard(address)
         waiting = [connection for connection, half_open in self._by_address.get(address, {}).items() if half_open]
         for connection in waiting[: max(0, len(waiting) - most)]:
             self._abort(connection)
@@ -88,7 +88,7 @@ class Unused:
 class LimitedH11Protocol(H11Protocol):
     """Protocol of one connection, with a limit on connections and a timeout for the request head."""
 
-    unused: Unused
+    unused: UnusedConnections
     """Unused connections of the server. `WebServer` sets this in a subclass of its own."""
     address = ""
     _most_half_open = 0
@@ -184,12 +184,12 @@ class WebServer(uvicorn.Server):
             access_log=False,
             server_header=False,
             forwarded_allow_ips=settings.trusted_proxies,
-            http=type("Connection", (LimitedH11Protocol,), {"unused": Unused()}),
+            http=type("Connection", (LimitedH11Protocol,), {"unused": UnusedConnections()}),
             # uvicorn uses uvloop if it is installed, and then hangs instead of exiting if the port is in use.
             loop="asyncio",
             lifespan="on",
             ws="none",
-            h11_max_incomplete_event_size=MOST_OF_A_HEAD,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             limit_concurrency=settings.web_connections,
             timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
             **given,

@@ -33,7 +33,7 @@ CSRF_HEADER = ("x-requested-with", "ari_conf")
 another site can send one only after a preflight request, which the API never allows."""
 
 
-MOST_OF_AN_ACCOUNT = 100
+MAX_PER_ACCOUNT = 100
 """Maximum number of sessions of an account; one more ends the oldest."""
 _CREATE = lua.load("ari_conf.web.scripts.create_session")
 
@@ -49,7 +49,7 @@ async def create(resources: Resources, record: AccountRecord, token: str) -> tup
     session = Session(record.auth_id, _proof(cookie, token))
     seconds = round(resources.settings.login_hours * 3600)
     keys = _session_key(cookie), _account_key(record.auth_id)
-    await cast(Any, resources.redis).eval(_CREATE, 2, *keys, msgspec.json.encode(session), seconds, MOST_OF_AN_ACCOUNT)
+    await cast(Any, resources.redis).eval(_CREATE, 2, *keys, msgspec.json.encode(session), seconds, MAX_PER_ACCOUNT)
     return cookie, seconds
 
 

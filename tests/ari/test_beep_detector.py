@@ -63,10 +63,10 @@ def beeps(*parts: Samples, pieces: int = 320) -> list[float]:
 @pytest.mark.parametrize("ms", [120, 200, 500, 1000, 1900])
 @pytest.mark.parametrize("level", [-40, -30, -20, -10, -3, 0])
 @pytest.mark.parametrize("hz", [400, 440, 500, 850, 1000, 1400, 1999])
-def test_a_beep_is_told_once_soon_after_its_end(hz: int, level: int, ms: int) -> None:
+def test_a_beep_is_reported_once_soon_after_its_end(hz: int, level: int, ms: int) -> None:
     lead = 200 + (hz + ms - level) % 20  # the beep may start anywhere in a frame
-    (told,) = beeps(quiet(lead), tone(hz, ms, level))
-    assert 60 <= told - (lead + ms) <= 160
+    (reported,) = beeps(quiet(lead), tone(hz, ms, level))
+    assert 60 <= reported - (lead + ms) <= 160
 
 
 @pytest.mark.parametrize("hz", [500, 850, 1000, 1400])
@@ -78,8 +78,8 @@ def test_a_beep_on_a_noisy_line(hz: int) -> None:
 
 @pytest.mark.parametrize("pieces", [2, 318, 320, 322, 1000, 16000])
 def test_in_pieces_of_any_size(pieces: int) -> None:
-    (told,) = beeps(quiet(213), tone(1000, 300), quiet(2000), pieces=pieces)
-    assert 60 <= told - 513 <= 160 + pieces / 16
+    (reported,) = beeps(quiet(213), tone(1000, 300), quiet(2000), pieces=pieces)
+    assert 60 <= reported - 513 <= 160 + pieces / 16
 
 
 def test_a_beep_that_fades_in_and_out() -> None:
@@ -94,8 +94,8 @@ def test_each_of_two_beeps() -> None:
 
 def test_after_a_greeting_at_once() -> None:
     greeting = wav(SOUNDS / "sounds/en_US_f_Allison/vm-goodbye.wav")
-    (told,) = beeps(greeting, tone(1000, 400, -10))
-    assert 60 <= told - (len(greeting) / 8 + 400) <= 160
+    (reported,) = beeps(greeting, tone(1000, 400, -10))
+    assert 60 <= reported - (len(greeting) / 8 + 400) <= 160
 
 
 def test_a_lost_packet_in_a_beep() -> None:

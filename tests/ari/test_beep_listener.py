@@ -141,7 +141,7 @@ async def listening(asterisk: Asterisk, heard: asyncio.Queue[str]) -> AsyncItera
     assert not any(wire.is_listened_to for wire in asterisk.wires)
 
 
-async def test_a_beep_is_told_and_nothing_is_left(
+async def test_a_beep_is_reported_and_nothing_is_left(
     asterisk: Asterisk, listening: BeepListener, heard: asyncio.Queue[str]
 ) -> None:
     listening.start("ann", "u-ann")
@@ -193,7 +193,7 @@ async def test_the_end_of_the_channel(asterisk: Asterisk, listening: BeepListene
 async def test_silence_is_not_the_end(
     asterisk: Asterisk, listening: BeepListener, heard: asyncio.Queue[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SILENT_S", 0.01)
+    monkeypatch.setattr(module, "PACKET_TIMEOUT_S", 0.01)
     listening.start("ann", "u-ann")
     await asterisk.has(3)
     for _ in range(3):
@@ -225,7 +225,7 @@ async def test_a_call_that_ends_meanwhile_is_no_failure(
 
 
 @pytest.mark.parametrize("failed", ["POST /channels", ".snoop", "/bridges", "/addChannel"])
-async def test_what_cannot_be_is_told_once_until_it_can(
+async def test_a_failure_is_logged_once_until_listening_works(
     asterisk: Asterisk, listening: BeepListener, failed: str
 ) -> None:
     with capture_logs() as logs:
@@ -239,7 +239,7 @@ async def test_what_cannot_be_is_told_once_until_it_can(
 async def test_its_channel_is_removed_by_somebody_else(
     asterisk: Asterisk, listening: BeepListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SILENT_S", 0.01)
+    monkeypatch.setattr(module, "PACKET_TIMEOUT_S", 0.01)
     listening.start("ann", "u-ann")
     await asterisk.has(3)
     with capture_logs() as logs:
@@ -248,15 +248,15 @@ async def test_its_channel_is_removed_by_somebody_else(
     assert [line["log_level"] for line in logs] == ["warning"]
 
 
-async def test_sound_that_never_arrives_is_told_once_until_it_does(
+async def test_missing_audio_is_logged_once_until_audio_arrives(
     asterisk: Asterisk, listening: BeepListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SILENT_S", 0.01)
-    monkeypatch.setattr(module, "DEAF_S", 0.02)
-    told = "beep listener received no audio"
+    monkeypatch.setattr(module, "PACKET_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(module, "NO_AUDIO_WARNING_S", 0.02)
+    reported = "beep listener received no audio"
 
     def levels(logs: list[Any]) -> list[str]:
-        return [line["log_level"] for line in logs if line["event"] == told]
+        return [line["log_level"] for line in logs if line["event"] == reported]
 
     with capture_logs() as logs:
         for expected in (["warning"], ["warning"], ["warning", "warning"]):
@@ -267,7 +267,7 @@ async def test_sound_that_never_arrives_is_told_once_until_it_does(
             assert [level for level in levels(logs) if level == "warning"] == expected
             if len(expected) == 1 and len(asterisk.wires) == 2:
                 asterisk.wires[-1].silence()
-                await asterisk.until(lambda: not listening._told)
+                await asterisk.until(lambda: not listening._failure_logged)
             listening.stop("ann")
             await asterisk.has(0)
 
@@ -276,11 +276,11 @@ async def test_elsewhere_only_asterisk_s_own_addresses_are_listened_to(
     asterisk: Asterisk, listening: BeepListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asterisk, "media_host", "192.0.2.7", raising=False)
-    assert await listening._senders() == {"127.0.0.1"}
+    assert await listening._look_up_senders() == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize("wrong", [("media_host", "192.0.2.7"), ("host", "nowhere.invalid")])
-async def test_no_port_and_no_address_are_told(
+async def test_no_port_and_no_address_are_reported(
     asterisk: Asterisk, listening: BeepListener, monkeypatch: pytest.MonkeyPatch, wrong: tuple[str, str]
 ) -> None:
     """Use an address that this machine does not have, and a name that cannot be looked up."""
@@ -288,7 +288,7 @@ async def test_no_port_and_no_address_are_told(
     monkeypatch.setattr(asterisk, *wrong, raising=False)
     with capture_logs() as logs:
         listening.start("ann", "u-ann")
-        await asterisk.until(lambda: not listening._ears)
+        await asterisk.until(lambda: not listening._tasks_by_channel)
     assert [line["log_level"] for line in logs] == ["warning"]
     assert asterisk.wires == []
 
@@ -327,7 +327,7 @@ async def test_what_a_dead_process_left_is_removed(asterisk: Asterisk, listening
     asterisk.there.remove("/channels/c.u9.tap.other.dead.1.snoop")
 
 
-async def test_who_knows_what_asterisk_has_need_not_ask_for_it(asterisk: Asterisk, listening: BeepListener) -> None:
+async def test_known_channels_are_not_requested(asterisk: Asterisk, listening: BeepListener) -> None:
     dead = "c.u9.tap.conf.dead.1.snoop"
     asterisk.there |= {f"/channels/{dead}", "/channels/c.u9.tap.conf.dead.2.snoop"}
     listening.remove_leftovers([dead, "ann"])

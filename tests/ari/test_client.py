@@ -14,7 +14,7 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from ari_conf.ari import event_sockets as sockets_module
-from ari_conf.ari.address import Server
+from ari_conf.ari.address import AriConfig
 from ari_conf.ari.client import Client
 from ari_conf.ari.permission import ALWAYS_PERMITTED, ActPermission
 from ari_conf.errors import AriError, AriLate, AriNotFound, AriUnreachable, SetupFailed
@@ -81,16 +81,16 @@ class FakeAsterisk:
 
 class Listener:
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self.changed = asyncio.Event()
 
     def tell(self, what: str) -> None:
-        self.told.append(what)
+        self.reported.append(what)
         self.changed.set()
 
     async def until(self, *expected: str) -> None:
         async with lateness.timeout():
-            while self.told != list(expected):
+            while self.reported != list(expected):
                 self.changed.clear()
                 await self.changed.wait()
 
@@ -116,15 +116,15 @@ async def connect(listener: Listener) -> AsyncIterator[Made]:
     made: list[Client] = []
 
     async def start(port: int, permission: ActPermission = ALWAYS_PERMITTED, **settings: Any) -> Client:
-        server = Server(f"http://127.0.0.1:{port}/ari", "app", "ada", "secret", **settings)
+        server = AriConfig(f"http://127.0.0.1:{port}/ari", "app", "ada", "secret", **settings)
 
         def take(message: dict[str, Any]) -> None:
             listener.tell(message["type"])
             if message["type"] == "Poison":
                 raise ValueError
 
-        told = (lambda: listener.tell("connected"), lambda: listener.tell("disconnected"))
-        client = Client(server, take, *told, permission)
+        reported = (lambda: listener.tell("connected"), lambda: listener.tell("disconnected"))
+        client = Client(server, take, *reported, permission)
         made.append(client)
         await client.start()
         return client
@@ -190,7 +190,7 @@ async def no_answer_that_it_is(reader: asyncio.StreamReader, writer: asyncio.Str
 async def test_an_asterisk_that_dies_before_the_websocket_stands(
     asterisk: FakeAsterisk, connect: Made, listener: Listener, ends: Hangs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets_module, "FIRST_RETRY", 0.02)
+    monkeypatch.setattr(sockets_module, "MIN_RETRY_DELAY_S", 0.02)
     await asterisk.stop()
     died = 0
 
@@ -214,7 +214,7 @@ async def test_an_asterisk_that_dies_before_the_websocket_stands(
 async def test_a_dead_connection_is_noticed(
     asterisk: FakeAsterisk, connect: Made, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets_module, "HEARTBEAT", 0.2)
+    monkeypatch.setattr(sockets_module, "HEARTBEAT_S", 0.2)
 
     async def say_nothing(websocket: web.WebSocketResponse) -> None:
         await asyncio.sleep(60 if asterisk.connections == 1 else 0)
@@ -281,7 +281,7 @@ async def test_an_answer_that_is_late(asterisk: FakeAsterisk, connect: Made) -> 
         return web.Response()
 
     asterisk.answer = later
-    client = await connect(asterisk.port, deadline=0.2)
+    client = await connect(asterisk.port, request_timeout_s=0.2)
 
     with pytest.raises(AriUnreachable, match=r"did not answer GET /x within 0\.2 s"):
         await client.request("GET", "/x")
@@ -320,9 +320,7 @@ async def opened(http: aiohttp.ClientSession, port: int, authorization: str) -> 
     return await http.ws_connect(f"http://127.0.0.1:{port}/ari", headers=headers, protocols=("ari",))
 
 
-async def test_whoever_opens_it_must_know_the_password(
-    asterisk: FakeAsterisk, connect: Made, listener: Listener
-) -> None:
+async def test_a_websocket_needs_the_password(asterisk: FakeAsterisk, connect: Made, listener: Listener) -> None:
     port = free_port()
     await connect(asterisk.port, listen=("127.0.0.1", port))
 
@@ -330,7 +328,7 @@ async def test_whoever_opens_it_must_know_the_password(
         for wrong in ("", "Basic", aiohttp.encode_basic_auth("ada", "guess"), AUTHORIZATION + "=", "Basic \u00e4"):
             with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
                 await opened(http, port, wrong)
-    assert listener.told == []
+    assert listener.reported == []
 
 
 class Lease:
@@ -352,7 +350,7 @@ async def test_none_is_accepted_before_it_is_permitted(
         with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
             await opened(http, port, AUTHORIZATION)
         # The client has asked for the lease, so the next attempt succeeds.
-        assert lease.is_held and listener.told == []
+        assert lease.is_held and listener.reported == []
         await opened(http, port, AUTHORIZATION)
         await listener.until("connected")
 
@@ -378,12 +376,12 @@ class Doubt:
 
 
 @pytest.mark.parametrize("over", ["http", "socket"])
-async def test_nothing_is_asked_of_asterisk_while_it_is_not_known_whose_the_calls_are(
+async def test_no_request_is_sent_while_the_lease_is_not_held(
     asterisk: FakeAsterisk, connect: Made, listener: Listener, over: str
 ) -> None:
     """Neither way sends the request, and the wait does not count against the request's deadline."""
     lease = Doubt()
-    client = await connect(asterisk.port, lease, deadline=1.0)
+    client = await connect(asterisk.port, lease, request_timeout_s=1.0)
     await listener.until("connected")
     async with lateness.timeout():
         while over == "socket" and await client.request("GET", "/again", over="socket") is None:  # noqa: ASYNC110
@@ -401,7 +399,7 @@ async def test_nothing_is_asked_of_asterisk_while_it_is_not_known_whose_the_call
     assert [path.removeprefix("/ari/") for path in asked()] == ["channels/ann/answer"]
 
 
-async def test_a_late_answer_is_told_apart_from_none(asterisk: FakeAsterisk, connect: Made) -> None:
+async def test_a_late_answer_is_distinguished_from_none(asterisk: FakeAsterisk, connect: Made) -> None:
     """Asterisk may still carry out a request whose answer is late."""
     held = asyncio.Event()
 
@@ -410,7 +408,7 @@ async def test_a_late_answer_is_told_apart_from_none(asterisk: FakeAsterisk, con
         return web.Response(status=204)
 
     asterisk.answer = late
-    client = await connect(asterisk.port, deadline=0.2)
+    client = await connect(asterisk.port, request_timeout_s=0.2)
     with pytest.raises(AriLate) as failed:
         await client.request("POST", "/channels/ann/answer")
     held.set()
@@ -418,7 +416,7 @@ async def test_a_late_answer_is_told_apart_from_none(asterisk: FakeAsterisk, con
 
 
 @pytest.mark.parametrize("listens", [True, False])
-async def test_who_sees_to_the_websocket_and_breaks_is_noticed(
+async def test_an_internal_error_of_the_connection_is_raised(
     asterisk: FakeAsterisk, connect: Made, monkeypatch: pytest.MonkeyPatch, listens: bool
 ) -> None:
     """Otherwise the process would continue without ever receiving another event."""
@@ -428,19 +426,21 @@ async def test_who_sees_to_the_websocket_and_breaks_is_noticed(
 
     monkeypatch.setattr(sockets_module.picows, "ws_connect", breaks)
     monkeypatch.setattr(sockets_module, "POLL_INTERVAL_S", 0.01)
-    client = await connect(asterisk.port, listen=("127.0.0.1", free_port()) if listens else None, patience=0.0)
+    client = await connect(
+        asterisk.port, listen=("127.0.0.1", free_port()) if listens else None, own_socket_timeout_s=0.0
+    )
     with capture_logs(), pytest.raises(ZeroDivisionError):
-        await lateness.soon(client.ended())
+        await lateness.soon(client.wait_until_closed())
 
 
 async def test_while_it_is_seen_to_nothing_has_ended(asterisk: FakeAsterisk, connect: Made, listener: Listener) -> None:
     client = await connect(asterisk.port)
     await listener.until("connected")
-    ended = asyncio.create_task(client.ended())
-    await asyncio.wait([ended], timeout=0.05)
-    assert not ended.done()
+    closed = asyncio.create_task(client.wait_until_closed())
+    await asyncio.wait([closed], timeout=0.05)
+    assert not closed.done()
     await client.finish()
-    await lateness.soon(ended)
+    await lateness.soon(closed)
 
 
 async def test_a_newer_one_takes_the_place_of_an_older(
@@ -461,7 +461,7 @@ async def test_a_newer_one_takes_the_place_of_an_older(
         assert client.connected
 
 
-async def test_a_port_that_is_taken_by_an_owner_who_is_stopped(
+async def test_a_port_that_a_suspended_owner_still_has(
     asterisk: FakeAsterisk, connect: Made, listener: Listener
 ) -> None:
     """The client opens a WebSocket immediately; once the port is free, Asterisk can open one."""

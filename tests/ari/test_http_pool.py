@@ -203,7 +203,7 @@ async def test_nor_a_post_that_does_no_harm_twice(server: Server, connect: Conne
     connections = connect()
     server.answers = [[FINE], [CLOSES], [FINE]]
     await connections.request("GET", "/1", "", None)
-    assert (await connections.request("POST", "/2", "", None, twice=True)).status == 200
+    assert (await connections.request("POST", "/2", "", None, idempotent=True)).status == 200
     assert [asked.split(b" ")[1] for asked in server.asked] == [b"/ari/1", b"/ari/2", b"/ari/2"]
 
 
@@ -237,7 +237,7 @@ async def test_what_was_not_sent_is_known_not_to_be_done(server: Server, connect
 
 
 @pytest.mark.parametrize("kept", [True, False])
-async def test_who_gives_up_while_permission_is_waited_for_leaves_no_connection(server: Server, kept: bool):
+async def test_a_request_canceled_while_it_waits_for_permission_leaves_no_connection(server: Server, kept: bool):
     """Asterisk allows a limited number of connections, and each lapse of the lease would cost some of them."""
     permitted = asyncio.Event()
     permitted.set()
@@ -278,7 +278,7 @@ async def test_one_that_is_refused_permission_leaves_none_either(server: Server)
     assert server.asked == []
 
 
-async def test_permission_is_asked_each_time_something_is_sent(server: Server):
+async def test_each_request_needs_permission(server: Server):
     asked = 0
 
     async def permitted() -> None:
@@ -293,7 +293,7 @@ async def test_permission_is_asked_each_time_something_is_sent(server: Server):
     connections.close()
 
 
-async def test_but_what_may_be_done_only_once_is_not_asked_again(server: Server, connect: Connect):
+async def test_a_request_that_is_not_idempotent_is_not_repeated(server: Server, connect: Connect):
     connections = connect()
     server.answers = [[FINE], [CLOSES]]
     await connections.request("POST", "/1", "", None)
@@ -325,7 +325,7 @@ async def test_what_is_no_answer(server: Server, connect: Connect, pieces: list[
     assert (await connections.request("GET", "/x", "", None)).status == 200
 
 
-async def test_the_answer_to_one_who_gave_up_is_nobody_elses(server: Server, connect: Connect):
+async def test_the_response_to_a_canceled_request_goes_to_no_other(server: Server, connect: Connect):
     connections = connect(1)
     server.held = asyncio.Event()
     server.answers = [[FINE.replace(b"{}", b"no")]]
@@ -353,7 +353,7 @@ async def test_nobody_there():
 async def test_a_connection_that_was_idle_for_long_is_not_used(
     server: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(http_pool, "IDLE_S", 0.0)
+    monkeypatch.setattr(http_pool, "MAX_IDLE_S", 0.0)
     connections = connect()
     for _ in range(2):
         await connections.request("GET", "/x", "", None)

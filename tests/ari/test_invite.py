@@ -27,11 +27,11 @@ class Asterisk:
     async def request(self, _method: str, _path: str, query: dict[str, str], **_: Any) -> dict[str, str]:
         asked = query["variable"]
         self.asked.append(asked)
-        told = self._told(asked)
-        if told is None:
+        reported = self._told(asked)
+        if reported is None:
             raise AriError("Unable to read provided function", 500)
         try:
-            return {"value": told.decode()}
+            return {"value": reported.decode()}
         except UnicodeDecodeError:
             raise AriError("Allocation failed", 500) from None
 
@@ -111,7 +111,7 @@ async def test_an_asterisk_without_eval() -> None:
 async def test_one_that_is_too_long_costs_none_of_the_others() -> None:
     found = await read(Asterisk({**ORDINARY, "X-PH-Token": "t" * 5000, "X-PH-Room": "red", "X-PH-Team": "blue"}))
     assert dict(found.headers) == {"X-PH-Room": "red", "X-PH-Team": "blue"}
-    assert found.warnings == (invite.LEFT_OUT,)
+    assert found.warnings == (invite.HEADERS_MISSING,)
 
 
 async def test_another_header_that_is_too_long_costs_nothing() -> None:
@@ -125,20 +125,20 @@ async def test_very_many() -> None:
     assert dict(found.headers) == many and len(many) == 160
 
 
-async def test_more_than_are_told() -> None:
-    many = {f"X-PH-{n}": f"{n}" for n in range(invite.MOST_HEADERS + 50)}
+async def test_headers_beyond_the_limit() -> None:
+    many = {f"X-PH-{n}": f"{n}" for n in range(invite.MAX_HEADERS + 50)}
     found = await read(Asterisk({**ORDINARY, **many}))
-    assert len(found.headers) == invite.MOST_HEADERS
+    assert len(found.headers) == invite.MAX_HEADERS
     assert found.warnings == ("only the first 200 of the call's 250 X-PH- headers are passed on",)
 
 
-async def test_what_is_no_utf_8_is_told_without_it() -> None:
+async def test_what_is_no_utf_8_is_reported_without_it() -> None:
     found = await read(Asterisk({**ORDINARY, "X-PH-Room": b'ro\xfcm, "x"', "X-PH-Team": "Größe"}))
     assert found.headers == (("X-PH-Room", 'rom, "x"'), ("X-PH-Team", "Größe"))
     assert found.warnings == ("the header X-PH-Room is not valid UTF-8: its invalid bytes are left out",)
 
 
-async def test_who_wants_to_be_known_and_who_does_not() -> None:
+async def test_privacy_headers() -> None:
     for headers, withheld in (
         ({"Privacy": "id"}, True),
         ({"Privacy": "user;critical"}, True),
@@ -171,4 +171,4 @@ async def test_an_asterisk_that_does_not_answer_betrays_nobody() -> None:
         async def request(self, *_: Any, **__: Any) -> dict[str, str]:
             raise AriUnreachable("Asterisk did not answer in time")
 
-    assert await read(Away(ORDINARY)) == Invite("", withheld=True, warnings=(invite.UNANSWERED,))
+    assert await read(Away(ORDINARY)) == Invite("", withheld=True, warnings=(invite.INVITE_UNREAD,))

@@ -17,7 +17,7 @@ TOLD = Path(__file__).with_name("keys_told.txt").read_text().splitlines()[1:]
 BEGAN = datetime(2026, 11, 30, 2, 0, tzinfo=UTC)
 
 
-def told(digit: str, at_ms: float, duration_ms: int = 100, channel_id: str = "ann") -> dict[str, Any]:
+def report(digit: str, at_ms: float, duration_ms: int = 100, channel_id: str = "ann") -> dict[str, Any]:
     at = (BEGAN + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds")
     said = {"digit": digit, "duration_ms": duration_ms, "timestamp": at}
     return {"type": "ChannelDtmfReceived", "channel": {"id": channel_id, "name": "PJSIP/1"}, **said}
@@ -25,50 +25,56 @@ def told(digit: str, at_ms: float, duration_ms: int = 100, channel_id: str = "an
 
 def left(*messages: dict[str, Any], of: RepeatedDigitFilter | None = None) -> str:
     known = of or RepeatedDigitFilter()
-    return "".join(message["digit"] for message in messages if not known.told_again(message))
+    return "".join(message["digit"] for message in messages if not known.is_repeated(message))
 
 
 @pytest.mark.parametrize("line", TOLD)
-def test_what_asterisk_really_told(line: str) -> None:
+def test_recorded_reports_of_asterisk(line: str) -> None:
     typed, *events = line.split(" ")
     messages = []
     for event in events:
         key, _, at = event.partition("@")
         digit, _, duration = key.partition("/")
-        messages.append(told(digit, float(at), int(duration)))
+        messages.append(report(digit, float(at), int(duration)))
     assert left(*messages) == typed
 
 
-def test_of_the_recorded_ones_most_were_told_twice() -> None:
+def test_most_recorded_keys_were_reported_twice() -> None:
     doubled = [line for line in TOLD if len(line.split(" ")) - 1 > len(line.split(" ")[0])]
     assert len(doubled) > len(TOLD) / 2
 
 
 def test_the_same_key_again_and_again() -> None:
-    assert left(*(told("5", 160 * n) for n in range(5))) == "55555"
+    assert left(*(report("5", 160 * n) for n in range(5))) == "55555"
 
 
-def test_a_key_that_is_put_aside_is_told_again_and_then_really_pressed_again() -> None:
+def test_a_key_that_is_put_aside_is_reported_again_and_then_really_pressed_again() -> None:
     # The second 5 comes too soon after the first, the third at the moment at which Asterisk resumed the second.
-    assert left(told("5", 0), told("5", 40), told("5", 50), told("5", 51), told("5", 195)) == "555"
+    assert left(report("5", 0), report("5", 40), report("5", 50), report("5", 51), report("5", 195)) == "555"
 
 
-def test_a_key_that_nobody_can_have_put_aside_is_not_told_again() -> None:
-    assert left(told("5", 0), told("5", 300), told("5", 360)) == "555"
+def test_a_key_that_nobody_can_have_put_aside_is_not_reported_again() -> None:
+    assert left(report("5", 0), report("5", 300), report("5", 360)) == "555"
 
 
-def test_what_is_not_told_again_in_time_is_not_awaited_for_ever() -> None:
+def test_a_repetition_is_not_awaited_indefinitely() -> None:
     # Asterisk defers no digit during a playback.
-    assert left(told("5", 0), told("5", 40), told("5", 1500)) == "555"
+    assert left(report("5", 0), report("5", 40), report("5", 1500)) == "555"
 
 
 def test_long_presses_one_after_the_other() -> None:
-    assert left(told("7", 0, 3000), told("7", 3100, 3000)) == "77"
+    assert left(report("7", 0, 3000), report("7", 3100, 3000)) == "77"
 
 
 def test_a_phone_that_tells_its_keys_by_rfc_4733_and_by_info() -> None:
     assert (
-        left(told("5", 0, 160), told("5", 12, 250), told("5", 45, 250), told("6", 600, 160), told("6", 605, 250))
+        left(
+            report("5", 0, 160),
+            report("5", 12, 250),
+            report("5", 45, 250),
+            report("6", 600, 160),
+            report("6", 605, 250),
+        )
         == "56"
     )
 
@@ -79,30 +85,30 @@ def test_also_if_both_say_that_it_was_as_long(duration: int, later: int) -> None
     def pressed(digit: str, at: int) -> list[dict[str, Any]]:
         # The second report is deferred, and repeated once.
         times = (at, at + later, at + 45 + duration)
-        return [told(digit, each, duration) for each in times]
+        return [report(digit, each, duration) for each in times]
 
     assert left(*pressed("1", 0), *pressed("1", 700), *pressed("2", 1400)) == "112"
 
 
 def test_callers_do_not_disturb_each_other() -> None:
-    ann = told("5", 0), told("5", 40), told("5", 50)
-    bob = told("5", 20, channel_id="bob"), told("5", 200, channel_id="bob")
+    ann = report("5", 0), report("5", 40), report("5", 50)
+    bob = report("5", 20, channel_id="bob"), report("5", 200, channel_id="bob")
     assert left(ann[0], bob[0], ann[1], ann[2], bob[1]) == "5555"
 
 
-def test_of_one_who_has_left_nothing_is_remembered() -> None:
+def test_a_channel_that_has_ended_is_forgotten() -> None:
     known = RepeatedDigitFilter()
-    known.told_again(told("1", 0))
-    known.told_again({"type": "StasisEnd", "channel": {"id": "ann"}})
-    assert left(told("1", 20), of=known) == "1"
-    assert not known.told_again({"type": "ChannelDestroyed", "channel": {"id": "ann"}})
+    known.is_repeated(report("1", 0))
+    known.is_repeated({"type": "StasisEnd", "channel": {"id": "ann"}})
+    assert left(report("1", 20), of=known) == "1"
+    assert not known.is_repeated({"type": "ChannelDestroyed", "channel": {"id": "ann"}})
 
 
 def test_many_channels_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repeated_digits, "MOST_CHANNELS", 3)
+    monkeypatch.setattr(repeated_digits, "MAX_CHANNELS", 3)
     known = RepeatedDigitFilter()
     for n in range(10):
-        known.told_again(told("1", n, channel_id=f"caller {n}"))
+        known.is_repeated(report("1", n, channel_id=f"caller {n}"))
     assert len(known._channels) == 3
 
 
@@ -111,18 +117,18 @@ def test_many_channels_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPat
     [
         {"type": "ChannelDtmfReceived", "channel": {"id": "ann"}, "digit": "1", "duration_ms": 100},
         {"type": "ChannelDtmfReceived", "channel": {"id": "ann"}, "digit": "1", "timestamp": "2026-11-30T02:00:00Z"},
-        {**told("1", 0), "timestamp": "yesterday"},
-        {**told("1", 0), "duration_ms": "long"},
+        {**report("1", 0), "timestamp": "yesterday"},
+        {**report("1", 0), "duration_ms": "long"},
     ],
 )
 def test_without_a_time_it_is_a_key(message: dict[str, Any]) -> None:
     known = RepeatedDigitFilter()
-    assert not known.told_again(message)
-    assert not known.told_again(message)
+    assert not known.is_repeated(message)
+    assert not known.is_repeated(message)
 
 
 def test_a_clock_that_is_set_back_loses_no_key() -> None:
-    assert left(told("1", 10_000), told("1", 0), told("1", 200)) == "111"
+    assert left(report("1", 10_000), report("1", 0), report("1", 200)) == "111"
 
 
 @given(some.lists(some.tuples(some.sampled_from("12"), some.integers(200, 900), some.integers(20, 100))))
@@ -130,5 +136,5 @@ def test_typed_slowly_all_is_left(typed: list[tuple[str, int, int]]) -> None:
     at, messages = 0, []
     for digit, pause, duration in typed:
         at += pause + duration
-        messages.append(told(digit, at, duration))
+        messages.append(report(digit, at, duration))
     assert left(*messages) == "".join(digit for digit, _, _ in typed)

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from ari_conf.ari import rtp
 from ari_conf.ari.beep_detector import BeepDetector
-from ari_conf.ari.rtp import Receiver, Stream, decoded
+from ari_conf.ari.rtp import Receiver, Stream, decode
 from demo import g711
 
 SOUND = bytes(range(160))
@@ -27,12 +27,12 @@ def packet(number: int, source: int = 7, payload: bytes = SOUND, first: int = 0x
 
 def test_all_codes() -> None:
     codes = bytes(range(256))
-    assert np.array_equal(np.frombuffer(decoded(codes), np.int16), g711.decode(codes))
+    assert np.array_equal(np.frombuffer(decode(codes), np.int16), g711.decode(codes))
 
 
 def test_a_stream_in_order() -> None:
     stream = Stream()
-    assert [stream.sound(packet(number)) for number in (65534, 65535, 0, 1)] == [decoded(SOUND)] * 4
+    assert [stream.sound(packet(number)) for number in (65534, 65535, 0, 1)] == [decode(SOUND)] * 4
 
 
 def test_lost_ones_are_left_out() -> None:
@@ -76,7 +76,7 @@ def test_anything_may_come(packets: list[bytes]) -> None:
     stream = Stream()
     for one in packets:
         sound = stream.sound(one)
-        assert sound is None or len(sound) == 2 * (len(one) - rtp.HEADER)
+        assert sound is None or len(sound) == 2 * (len(one) - rtp.HEADER_BYTES)
 
 
 @pytest.mark.parametrize("hz", [400, 1000, 2000])
@@ -84,7 +84,7 @@ def test_anything_may_come(packets: list[bytes]) -> None:
 def test_a_beep_is_one_in_mu_law_as_well(hz: int, level: float) -> None:
     at = np.arange(8000)
     tone = np.sin(2 * np.pi * hz * at / 8000) * 32767 * 10 ** (level / 20) * ((at > 800) & (at < 4000))
-    assert BeepDetector().feed(decoded(g711.encode(np.round(tone).astype(np.int16))))
+    assert BeepDetector().feed(decode(g711.encode(np.round(tone).astype(np.int16))))
 
 
 # Receiving on a port.
@@ -164,12 +164,12 @@ async def test_only_from_asterisk_s_address(ear: Ear) -> None:
 async def test_a_flood_leaves_the_loop_its_turns(ear: Ear) -> None:
     """Send as many packets as the kernel buffers: no turn of the loop reads more than its share."""
     receiver = ear.receiver()
-    Sender(receiver).send(*(packet(number) for number in range(rtp.AT_ONCE * 10)))
+    Sender(receiver).send(*(packet(number) for number in range(rtp.READ_BATCH * 10)))
     before, most = 0, 0
-    while (now := len(ear.heard)) < rtp.AT_ONCE * 10:
+    while (now := len(ear.heard)) < rtp.READ_BATCH * 10:
         most, before = max(most, now - before), now
         await asyncio.sleep(0)
-    assert most == rtp.AT_ONCE
+    assert most == rtp.READ_BATCH
 
 
 async def test_what_nobody_reads_is_bounded(ear: Ear) -> None:

@@ -47,11 +47,11 @@ def test_a_call_arrives() -> None:
 
 def test_what_a_caller_chose_holds_no_control_characters() -> None:
     """The text reaches callbacks, logs, the dashboard and the API."""
-    told = event(
+    reported = event(
         start("MA1", caller={"name": "\x1b]0;A\x07d\u202ea\r\n", "number": "\x9b1\x00"}, dialplan={"exten": "1\x1b"})
     )
-    assert isinstance(told, seen.CallArrived)
-    assert (told.caller_name, told.from_, told.to) == ("]0;Ada", "1", "1")
+    assert isinstance(reported, seen.CallArrived)
+    assert (reported.caller_name, reported.from_, reported.to) == ("]0;Ada", "1", "1")
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_nor_is_their_bridge_a_conference() -> None:
 
 
 def test_a_channel_that_takes_another_ones_place_is_no_call() -> None:
-    told = start(id="new") | {"replace_channel": CHANNEL}
-    assert event(told) == seen.ChannelReplaced("1795342997.0", by="new")
+    reported = start(id="new") | {"replace_channel": CHANNEL}
+    assert event(reported) == seen.ChannelReplaced("1795342997.0", by="new")
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def test_a_channel_that_takes_another_ones_place_is_no_call() -> None:
         ("anonymous", "anonymous"),
     ],
 )
-def test_a_number_is_told_without_what_is_no_number(written: str, told: str) -> None:
+def test_a_number_is_reported_without_what_is_no_number(written: str, reported: str) -> None:
     arrived = event(start("MA1", caller={"name": "", "number": written}, dialplan={"exten": written}))
     assert isinstance(arrived, seen.CallArrived)
-    assert (arrived.from_, arrived.to) == (told, told)
+    assert (arrived.from_, arrived.to) == (reported, reported)
 
 
 @pytest.mark.parametrize(
@@ -144,10 +144,10 @@ def test_a_number_is_told_without_what_is_no_number(written: str, told: str) -> 
         ("DAHDI/1-1", r"C:\Ann", r"C:\Ann"),
     ],
 )
-def test_a_display_name_is_told_as_it_was_written(name: str, written: str, told: str) -> None:
+def test_a_display_name_is_reported_as_it_was_written(name: str, written: str, reported: str) -> None:
     arrived = event(start("MA1", name=name, caller={"name": written, "number": "1"}))
     assert isinstance(arrived, seen.CallArrived)
-    assert arrived.caller_name == told
+    assert arrived.caller_name == reported
 
 
 ON_CHANNEL = {"channel": CHANNEL}
@@ -296,7 +296,7 @@ CHANNEL_SOUND, BRIDGE_SOUND = do.Target("channel", "c 1"), do.Target("bridge", "
         (do.StopPlayback(BRIDGE_SOUND, "p/1"), Request("DELETE", "/playbacks/p%2F1")),
     ],
 )
-def test_what_is_asked_of_asterisk(effect: Any, request_: Request) -> None:
+def test_requests_of_effects(effect: Any, request_: Request) -> None:
     assert to_requests(effect) == (request_,)
 
 
@@ -306,8 +306,8 @@ def test_an_effect_for_somebody_else() -> None:
 
 
 def test_a_phones_hold_and_its_end() -> None:
-    told = [
+    reported = [
         to_event({"type": kind, "channel": {"id": "c1", "name": "PJSIP/x-1"}}, str)
         for kind in ("ChannelHold", "ChannelUnhold")
     ]
-    assert told == [seen.PhoneHeld("c1"), seen.PhoneResumed("c1")]
+    assert reported == [seen.PhoneHeld("c1"), seen.PhoneResumed("c1")]

@@ -10,7 +10,7 @@ from itertools import count
 from ari_conf.core import events as ev
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.engine import Engine
-from ari_conf.server.server import GC_THRESHOLDS
+from ari_conf.server.composition import GC_THRESHOLDS
 from tests.bench.plays import JOINS, SIZE, TALKING, Mix, Recorder, recorded
 
 MIXES = {"a meeting": TALKING, "joins and leaves alone": JOINS}

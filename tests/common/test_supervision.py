@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ari_conf.common import supervision
-from ari_conf.common.supervision import LongLived, Tasks
+from ari_conf.common.supervision import LongLived, Tasks, run_until
 from ari_conf.errors import REPORT_HINT, SetupFailed, TaskEnded
 from tests import lateness
 
@@ -151,3 +151,21 @@ async def test_an_exception_in_for_each_is_raised_unchanged_and_ends_the_others(
     with pytest.raises(ZeroDivisionError):
         await supervision.for_each(range(20), work, 3)
     assert begun == [0, 1, 2]
+
+
+async def test_work_is_done_before_the_stop_or_canceled() -> None:
+    async def raises() -> None:
+        raise ZeroDivisionError
+
+    stop = asyncio.Event()
+    assert await run_until((stop.wait(),), asyncio.create_task(asyncio.sleep(0)))
+    with pytest.raises(ZeroDivisionError):
+        await run_until((stop.wait(),), asyncio.create_task(raises()))
+    endless = asyncio.create_task(asyncio.Event().wait())
+    asyncio.get_running_loop().call_soon(stop.set)
+    assert not await run_until((stop.wait(),), endless)
+    assert endless.cancelled()
+
+
+async def test_work_that_is_done_together_with_the_stop_was_not_in_time() -> None:
+    assert not await run_until((asyncio.sleep(0),), asyncio.create_task(asyncio.sleep(0)))

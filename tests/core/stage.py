@@ -181,7 +181,7 @@ class Stage:
         found = [dict(e.params) for e in self.all(do.PostCallback)]
         return [p for p in found if "ConferenceAction" in p and wanted.items() <= p.items()]
 
-    def told(self) -> list[str]:
+    def callback_texts(self) -> list[str]:
         """Return the conference callbacks in short form: "enter ann", "exit ann star", "digits ann 12", "floor ann"."""
         return [" ".join(_in_short(p)) for p in self.callbacks()]
 

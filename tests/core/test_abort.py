@@ -64,8 +64,8 @@ def break_at(stage: Stage, monkeypatch: pytest.MonkeyPatch, place: str, event: e
 
 def numbers(stage: Stage) -> list[int]:
     stored = [e.callback.params for e in stage.all(do.StoreRecording) if e.callback is not None]
-    told = [dict(e.params) for e in stage.all(do.PostCallback)] + [dict(params) for params in stored]
-    return sorted(int(params["ConferenceSequence"]) for params in told if "ConferenceSequence" in params)
+    reported = [dict(e.params) for e in stage.all(do.PostCallback)] + [dict(params) for params in stored]
+    return sorted(int(params["ConferenceSequence"]) for params in reported if "ConferenceSequence" in params)
 
 
 def ended(stage: Stage) -> set[str]:
@@ -76,7 +76,7 @@ def ended(stage: Stage) -> set[str]:
 # A step that breaks.
 
 
-def test_whom_it_concerns_is_ended_completely_and_no_other(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_calls_of_the_failed_step_are_ended(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     players(stage, "ann", "bob", record=True)
     stage.call("cid", stay("other"))
     stage.call("dan", Wait(60))
@@ -85,7 +85,7 @@ def test_whom_it_concerns_is_ended_completely_and_no_other(stage: Stage, monkeyp
     effects = break_at(stage, monkeypatch, "conferences.conference.Conference._on_digit", ev.DigitReceived("ann", "1"))
     assert {e.text for e in effects if isinstance(e, do.ReportProblem)} == {INTERNAL_ERROR}
     assert [e.conference_id for e in effects if isinstance(e, do.ReleaseName)] == [broken]
-    assert stage.told()[2:] == ["enter cid", "exit ann conference_ended", "exit bob conference_ended"]
+    assert stage.callback_texts()[2:] == ["enter cid", "exit ann conference_ended", "exit bob conference_ended"]
     assert [c["ConferenceLastMember"] for c in stage.callbacks(ConferenceAction="exit")] == ["false", "true"]
     assert [e.conference_id for e in stage.all(do.StoreRecording)] == [broken]
     assert {e.call_uuid for e in stage.all(do.AddAttendanceNote)} == {"call-ann", "call-bob"}
@@ -99,7 +99,7 @@ def test_whom_it_concerns_is_ended_completely_and_no_other(stage: Stage, monkeyp
     }
     # The name is free, and the others go on.
     stage.call("eve", stay())
-    assert stage.told()[-1] == "enter eve"
+    assert stage.callback_texts()[-1] == "enter eve"
     stage.pass_time(60)
     assert stage.call_of("dan") is None and stage.call_of("cid") is not None
 
@@ -121,7 +121,7 @@ EVENTS: dict[str, ev.Event] = {
 
 
 @pytest.mark.parametrize("place", EVENTS)
-def test_wherever_it_breaks_nobody_is_told_twice_and_no_number_is_left_out(
+def test_a_failure_anywhere_repeats_no_callback_and_skips_no_sequence_number(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     players(stage, "ann", "bob", record=True, muted=True, action="http://action.example/")
@@ -131,8 +131,8 @@ def test_wherever_it_breaks_nobody_is_told_twice_and_no_number_is_left_out(
         stage.asterisk.channels.pop("ann")
         stage.asterisk.bridges[BRIDGE].channels.remove("ann")
     break_at(stage, monkeypatch, place, event)
-    told = [text for text in stage.told() if "zoe" not in text]
-    assert sorted(text.split()[:2] for text in told) == [
+    reported = [text for text in stage.callback_texts() if "zoe" not in text]
+    assert sorted(text.split()[:2] for text in reported) == [
         ["enter", "ann"], ["enter", "bob"], ["exit", "ann"], ["exit", "bob"]]  # fmt: skip
     assert numbers(stage) == [1, 1, 2, 3, 4, 5], "of both conferences; the last is the recording's"
     assert [e.conference_id for e in stage.all(do.StoreRecording)] == ["id1"]
@@ -143,12 +143,12 @@ def test_wherever_it_breaks_nobody_is_told_twice_and_no_number_is_left_out(
     stage.assert_nothing_is_left()
 
 
-def test_who_entered_in_the_step_that_broke_has_entered(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_member_who_entered_in_the_failed_step_has_entered(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.held = {do.ClaimName}
     stage.call("ann", stay())
     stage.held = set()
     break_at(stage, monkeypatch, "calls.call.Call.on_admitted", ev.NameClaimed("id1"))
-    assert stage.told() == ["enter ann", "exit ann conference_ended"]
+    assert stage.callback_texts() == ["enter ann", "exit ann conference_ended"]
     assert [c["ConferenceSequence"] for c in stage.callbacks()] == ["1", "2"]
 
 
@@ -158,7 +158,7 @@ def test_a_call_that_breaks_leaves_its_conference_and_the_conference_goes_on(
     players(stage, "ann", "bob", exit_sound="beep:1")
     stage.held = {do.HangUp}
     break_at(stage, monkeypatch, "calls.call.Call._handle_live_event", ev.EffectFailed(do.SendDigits("bob", "1"), "no"))
-    assert stage.told()[2:] == ["exit bob hangup"]
+    assert stage.callback_texts()[2:] == ["exit bob hangup"]
     stage.let_go()
     assert stage.hears("ann") == {f"b.{stage.conference_id()}.1.1"}
     assert set(stage.engine.calls) == {"call-ann"} and ended(stage) == {"bob"}
@@ -183,7 +183,7 @@ def test_a_deadline_that_breaks_costs_no_other_call_its_own(stage: Stage, monkey
     assert set(stage.engine.calls) == {"call-ann", "call-cid"} and "bob" not in stage.asterisk.channels
 
 
-def test_whoever_gave_the_command_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_of_a_failed_step_gets_a_reply(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     players(stage, "ann")
     command = ev.CommandReceived("c1", api.ForConference("A", "standup", api.Kick((1,))), stage.now + 5000)
     effects = break_at(stage, monkeypatch, "conferences.conference.Conference.leave", command)
@@ -493,7 +493,7 @@ def test_what_does_not_fit_costs_its_own_call_or_conference_and_nobody_else(
         assert all(plausible(e.start_ms, e.end_ms) for e in stage.all(do.StoreRecording)), "a worker can write them"
         assert do.ReleaseName("A", "standup", "id1") in effects or what in ("another account's", "another name")
         players(stage, "new")
-        assert stage.told()[-1] == "enter new", "the name is free"
+        assert stage.callback_texts()[-1] == "enter new", "the name is free"
         stage.hang_up("new")
     _is_whole(stage)
     _all_is_told(stage)
@@ -536,10 +536,10 @@ def test_what_is_whole_is_left_as_it_is(stage: Stage) -> None:
     assert stage.engine.take_changes() == {}
 
 
-def test_a_room_whose_member_can_not_be_read_goes_on_and_is_told_who_left(stage: Stage) -> None:
+def test_a_conference_with_an_unreadable_member_continues_without_them(stage: Stage) -> None:
     house(stage)
     effects = taken_over(stage, without_call("bob"))
-    assert stage.told()[-1] == "exit bob hangup" and stage.hears("ann") == {"cid"}
+    assert stage.callback_texts()[-1] == "exit bob hangup" and stage.hears("ann") == {"cid"}
     assert do.HangUp("bob") in effects
     (problem,) = [e for e in effects if isinstance(e, do.ReportProblem)]
     assert (problem.auth_id, problem.call_uuid) == ("A", "call-bob") and "is not valid" in problem.text
@@ -550,18 +550,18 @@ def test_a_room_whose_member_can_not_be_read_goes_on_and_is_told_who_left(stage:
 def test_a_room_that_does_not_fit_is_given_up_completely(stage: Stage) -> None:
     house(stage)
     taken_over(stage, room_with(bridge=BridgeState.NONE))
-    assert [t for t in stage.told() if t.startswith("exit")] == [
+    assert [t for t in stage.callback_texts() if t.startswith("exit")] == [
         f"exit {who} conference_ended" for who in sorted(STANDUP)
     ]
     assert ended(stage) == STANDUP
     (stored,) = stage.all(do.StoreRecording)
     assert stored.conference_id == "id1" and stored.callback is not None
     assert {note.call_uuid for note in stage.all(do.AddAttendanceNote)} == {f"call-{who}" for who in STANDUP}
-    told = [int(c["ConferenceSequence"]) for c in stage.callbacks(ConferenceName="standup")]
-    assert [*told, int(dict(stored.callback.params)["ConferenceSequence"])] == list(range(1, 8))
+    reported = [int(c["ConferenceSequence"]) for c in stage.callbacks(ConferenceName="standup")]
+    assert [*reported, int(dict(stored.callback.params)["ConferenceSequence"])] == list(range(1, 8))
 
 
-def test_the_calls_of_a_room_that_can_not_be_read_are_hung_up_and_told_and_its_name_is_free(stage: Stage) -> None:
+def test_the_calls_of_an_unreadable_conference_end_with_callbacks_and_its_name_is_free(stage: Stage) -> None:
     house(stage)
     effects = taken_over(stage, no_room)
     assert {e.channel_id for e in effects if isinstance(e, do.HangUp)} == STANDUP == ended(stage)
@@ -583,7 +583,7 @@ def test_what_is_given_up_is_written_so(stage: Stage) -> None:
     assert EVERYBODY - set(stage.asterisk.channels) == STANDUP | {"eve"}
 
 
-def test_a_member_who_is_in_two_rooms_is_let_out_of_the_one_that_the_call_does_not_know(stage: Stage) -> None:
+def test_a_member_of_two_conferences_leaves_the_one_unknown_to_the_call(stage: Stage) -> None:
     house(stage)
     taken_over(stage, listed_in_two_rooms)
     assert stage.hears("bob") == {"ann", "cid"} and stage.hears("eve") == {"fay"}
@@ -634,7 +634,7 @@ def test_a_name_goes_to_the_other_if_the_one_that_had_it_is_given_up(stage: Stag
     assert stage.hears("cid") == {"ann"}
 
 
-def test_a_wait_sound_that_is_being_asked_for_when_its_call_is_lost(stage: Stage) -> None:
+def test_a_wait_sound_request_whose_call_is_lost(stage: Stage) -> None:
     stage.held = {do.FetchSoundDocument}
     stage.call("ann", waiting(wait_sound=MUSIC))
     players(stage, "bob", name="other")

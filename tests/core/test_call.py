@@ -45,7 +45,7 @@ def test_when_no_element_is_left_the_call_is_hung_up(stage: Stage, elements: tup
     stage.assert_nothing_is_left()
 
 
-def test_the_account_s_answer_url_is_asked(stage: Stage) -> None:
+def test_the_document_comes_from_the_answer_url_of_the_account(stage: Stage) -> None:
     stage.documents["http://answer.example/"] = (Speak("hello"),)
     stage.ring("ann")
     (fetch,) = stage.all(do.FetchDocument)
@@ -96,7 +96,7 @@ def test_with_its_end_nothing_is_prepared_for_a_call_any_more(stage: Stage, ends
     assert stage.all(do.StopPreparing) == [do.StopPreparing("call-ann")]
 
 
-def test_for_whom_something_is_prepared(stage: Stage) -> None:
+def test_the_owners_of_a_playback_and_a_fetch(stage: Stage) -> None:
     stage.call("ann", Wait(9))
     stage.call("bob", stay())
     room = stage.conference_id()
@@ -163,7 +163,7 @@ def test_a_redirect_to_no_url_can_t_be_reached() -> None:
 
 
 @pytest.mark.parametrize("found", [None, INVALID])
-def test_the_fallback_url_is_asked(found: ev.DocumentFailed | None) -> None:
+def test_the_fallback_url_is_requested(found: ev.DocumentFailed | None) -> None:
     """ "the account's fallback URL is asked if it has one" """
     stage = Stage(answer_url="http://answer.example/", fallback_url=FALLBACK, fallback_method="GET", hangup_url=HANGUP)
     if found:
@@ -185,7 +185,7 @@ def test_the_fallback_url_fails_as_well() -> None:
     stage.assert_nothing_is_left()
 
 
-def test_after_a_good_document_the_fallback_may_be_asked_again() -> None:
+def test_after_a_valid_document_the_fallback_is_allowed_again() -> None:
     stage = Stage(answer_url="http://answer.example/", fallback_url=FALLBACK)
     stage.documents[FALLBACK] = (Speak("sorry"), Redirect(NEXT))
     stage.documents[NEXT] = (Speak("next"), Redirect("http://later.example/"))
@@ -334,7 +334,7 @@ def test_a_schedule_holds_in_the_next_document_and_in_a_conference(stage: Stage)
     stage.documents[NEXT] = (stay(),)
     stage.call("ann", Hangup(schedule=10), Redirect(NEXT))
     stage.pass_time(10)
-    assert stage.told() == ["enter ann", "exit ann hangup"]
+    assert stage.callback_texts() == ["enter ann", "exit ann hangup"]
     stage.assert_nothing_is_left()
 
 
@@ -396,34 +396,34 @@ def test_a_redirect_in_pre_answer(stage: Stage) -> None:
 # The end.
 
 
-def test_the_hangup_url_is_told_at_the_calls_end(stage: Stage) -> None:
+def test_the_hangup_url_gets_a_callback_at_the_end(stage: Stage) -> None:
     """ "After the call ended also HangupCause, HangupCauseCode, Duration, BillDuration, …, EndTime" """
     stage.call("ann", Wait(3), Speak("song", loop=0))
     stage.pass_time(13.5)
     stage.hang_up("ann")
-    told = stage.hangup_request("ann")
-    assert told["Event"] == "Hangup" and told["CallStatus"] == "completed"
-    assert (told["HangupCause"], told["HangupCauseCode"]) == ("NORMAL_CLEARING", "4000")
-    assert (told["Duration"], told["BillDuration"]) == ("13", "11")
-    assert told["StartTime"] == "2023-11-14 22:13:20" and told["AnswerTime"] == "2023-11-14 22:13:23"
-    assert told["EndTime"] == "2023-11-14 22:13:33"
+    reported = stage.hangup_request("ann")
+    assert reported["Event"] == "Hangup" and reported["CallStatus"] == "completed"
+    assert (reported["HangupCause"], reported["HangupCauseCode"]) == ("NORMAL_CLEARING", "4000")
+    assert (reported["Duration"], reported["BillDuration"]) == ("13", "11")
+    assert reported["StartTime"] == "2023-11-14 22:13:20" and reported["AnswerTime"] == "2023-11-14 22:13:23"
+    assert reported["EndTime"] == "2023-11-14 22:13:33"
 
 
 def test_a_call_that_was_never_answered(stage: Stage) -> None:
     stage.call("ann", Wait(30))
     stage.pass_time(5)
     stage.hang_up("ann")
-    told = stage.hangup_request("ann")
-    assert (told["Duration"], told["BillDuration"], told["AnswerTime"]) == ("5", "0", "")
+    reported = stage.hangup_request("ann")
+    assert (reported["Duration"], reported["BillDuration"], reported["AnswerTime"]) == ("5", "0", "")
 
 
-def test_after_a_conference_it_is_told_after_the_exit(stage: Stage) -> None:
+def test_the_hangup_callback_follows_the_exit_callback(stage: Stage) -> None:
     stage.call("ann", stay(action=ACTION))
     stage.hang_up("ann")
     assert [e.url for e in stage.all(do.PostCallback)][1:] == ["http://callback.example/", ACTION, HANGUP]
 
 
-def test_twice_hung_up_is_once_told(stage: Stage) -> None:
+def test_a_repeated_hangup_is_reported_once(stage: Stage) -> None:
     stage.call("ann", Speak("song"))
     stage.hang_up("ann")
     assert stage.tell(ev.ChannelHungUp("ann")) == []
@@ -431,7 +431,7 @@ def test_twice_hung_up_is_once_told(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("held", [do.IdentifyCall, do.FetchDocument, do.PrepareSound])
-def test_he_hangs_up_while_something_is_awaited(stage: Stage, held: type) -> None:
+def test_the_caller_hangs_up_while_a_result_is_awaited(stage: Stage, held: type) -> None:
     stage.held = {held}
     stage.call("ann", Speak("song"), stay())
     stage.hang_up("ann")
@@ -454,10 +454,12 @@ def test_no_caller_makes_the_callbacks_about_them_too_long_to_be_sent(value: str
     stage.tell(ev.CallIdentified("call-ann", Account("A"), headers, False))
     enters = next(e for e in stage.all(do.PostCallback) if dict(e.params).get("ConferenceAction") == "enter")
     assert outbox.enqueue_item(enters, stage.now)
-    told = [name for name, _ in enters.params if name.startswith("X-PH-")]
-    assert told == [name for name, _ in headers][: len(told)] and 3 <= len(told) < 16, "the first headers are sent"
+    reported = [name for name, _ in enters.params if name.startswith("X-PH-")]
+    assert reported == [name for name, _ in headers][: len(reported)] and 3 <= len(reported) < 16, (
+        "the first headers are sent"
+    )
     (problem,) = stage.all(do.ReportProblem)
-    assert f"{16 - len(told)} X-PH- headers" in problem.text
+    assert f"{16 - len(reported)} X-PH- headers" in problem.text
 
 
 def test_a_call_that_its_caller_cancels() -> None:
@@ -466,9 +468,9 @@ def test_a_call_that_its_caller_cancels() -> None:
     stage.call("ann", Speak("a"))
     stage.asterisk.hang_up("ann", 487)
     stage.go_on()
-    told = stage.hangup_request("ann")
-    assert (told["HangupCause"], told["HangupCauseCode"]) == ("ORIGINATOR_CANCEL", "1000")
-    assert (told["AnswerTime"], told["BillDuration"]) == ("", "0")
+    reported = stage.hangup_request("ann")
+    assert (reported["HangupCause"], reported["HangupCauseCode"]) == ("ORIGINATOR_CANCEL", "1000")
+    assert (reported["AnswerTime"], reported["BillDuration"]) == ("", "0")
 
 
 def test_a_cancel_that_crossed_the_answer_means_that_there_was_none() -> None:
@@ -477,18 +479,18 @@ def test_a_cancel_that_crossed_the_answer_means_that_there_was_none() -> None:
     stage.pass_time(3)
     stage.asterisk.hang_up("ann", 487)
     stage.go_on()
-    told = stage.hangup_request("ann")
-    assert (told["HangupCause"], told["AnswerTime"], told["BillDuration"]) == ("ORIGINATOR_CANCEL", "", "0")
+    reported = stage.hangup_request("ann")
+    assert (reported["HangupCause"], reported["AnswerTime"], reported["BillDuration"]) == ("ORIGINATOR_CANCEL", "", "0")
 
 
-def test_one_who_cancels_while_we_refuse_was_refused() -> None:
+def test_a_caller_who_cancels_during_the_rejection_was_rejected() -> None:
     stage = Stage(hangup_url="http://hangup.example/")
     stage.held.add(do.HangUp)
     stage.call("ann", Hangup("busy"))
     stage.asterisk.hang_up("ann", 487)
     stage.go_on()
-    told = stage.hangup_request("ann")
-    assert (told["HangupCause"], told["HangupCauseCode"]) == ("USER_BUSY", "3010")
+    reported = stage.hangup_request("ann")
+    assert (reported["HangupCause"], reported["HangupCauseCode"]) == ("USER_BUSY", "3010")
 
 
 def test_a_call_of_which_nothing_was_heard_for_a_while() -> None:
@@ -496,11 +498,11 @@ def test_a_call_of_which_nothing_was_heard_for_a_while() -> None:
     stage.call("ann", Speak("a"))
     stage.asterisk.hang_up("ann", 44)
     stage.go_on()
-    told = stage.hangup_request("ann")
-    assert (told["HangupCause"], told["HangupCauseCode"]) == ("MEDIA_TIMEOUT", "6020")
+    reported = stage.hangup_request("ann")
+    assert (reported["HangupCause"], reported["HangupCauseCode"]) == ("MEDIA_TIMEOUT", "6020")
 
 
-def test_whoever_asks_a_server_tells_the_caller_that_it_rings(stage: Stage) -> None:
+def test_the_phone_rings_while_a_document_is_requested(stage: Stage) -> None:
     stage.held.add(do.FetchDocument)
     stage.call("ann", Speak("a"))
     assert do.Ring("ann") in stage.effects
@@ -516,7 +518,7 @@ def test_a_kept_document_and_a_call_that_is_up_do_not_ring(stage: Stage) -> None
     assert not [effect for effect in stage.effects if isinstance(effect, do.Ring)]
 
 
-def test_who_does_not_want_to_be_known_is_not_told_of() -> None:
+def test_an_anonymous_caller_has_no_number() -> None:
     stage = Stage(hangup_url="http://hangup.example/")
     stage.held.add(do.IdentifyCall)
     stage.call("ann", Speak("a"), caller_name="Ann")
@@ -526,7 +528,7 @@ def test_who_does_not_want_to_be_known_is_not_told_of() -> None:
     asked = [e for e in stage.effects if isinstance(e, do.FetchDocument | do.PostCallback)]
     assert len(asked) == 2
     for each in asked:
-        told = dict(each.params)
-        assert (told["From"], told["CallerName"]) == ("anonymous", "Anonymous")
+        reported = dict(each.params)
+        assert (reported["From"], reported["CallerName"]) == ("anonymous", "Anonymous")
     assert "4930123" not in repr(asked)
     assert [e.text for e in stage.effects if isinstance(e, do.ReportProblem)] == ["X-PH-A is left out"]

@@ -26,10 +26,10 @@ def api(
 ) -> dict:
     """Send a command; return the status and the body of the reply."""
     expires_at = stage.now + (0 if late else 5000)
-    told = stage.tell(
+    reported = stage.tell(
         ev.CommandReceived(f"command{len(stage.effects)}", do.ForConference(auth, name, command), expires_at)
     )
-    (reply,) = [effect for effect in told if isinstance(effect, effects.CommandReply)]
+    (reply,) = [effect for effect in reported if isinstance(effect, effects.CommandReply)]
     return {"status": reply.status, **dict(reply.body)}
 
 
@@ -62,7 +62,7 @@ def test_several_and_all(stage: Stage):
     assert stage.hears("ann") == stage.hears("cid") == set()
 
 
-def test_of_several_those_who_are_in_are_told(stage: Stage):
+def test_the_reply_names_those_of_several_members_who_are_in(stage: Stage):
     assert api(stage, do.Deafen((2, 77), True)) == {"status": 202, "message": "deaf", "member_id": ("2",)}
     assert stage.hears("bob") == set()
     assert stage.hears("ann") == {"bob", "cid"}
@@ -99,25 +99,25 @@ def test_one_who_waits_for_the_start_is_muted_from_it_on():
 # Out.
 
 
-def test_kicked_one_goes_on_with_his_next_element():
+def test_a_kicked_caller_continues_with_the_next_element():
     stage = Stage()
     stage.call("ann", stay())
     stage.call("bob", stay(), Speak("goodbye"))
     assert api(stage, do.Kick((2,))) == {"status": 202, "message": "kicked", "member_id": ("2",)}
     assert stage.media("bob") == ["goodbye"]
-    (told,) = stage.callbacks(ConferenceAction="exit")
-    assert (told["ConferenceMemberID"], told["ConferenceExitReason"]) == ("2", "kick")
+    (reported,) = stage.callbacks(ConferenceAction="exit")
+    assert (reported["ConferenceMemberID"], reported["ConferenceExitReason"]) == ("2", "kick")
 
 
-def test_a_member_is_hung_up_and_his_action_is_requested():
+def test_a_member_is_hung_up_and_their_action_is_requested():
     stage = Stage()
     stage.call("ann", stay())
     stage.call("bob", stay(action=ACTION), Speak("never"))
     assert api(stage, do.HangUpMembers((2,))) == {"status": 204}
     assert "bob" not in stage.asterisk.channels
     assert stage.media("bob") == []
-    (told,) = stage.callbacks(ConferenceAction="exit")
-    assert told["ConferenceExitReason"] == "api_hangup"
+    (reported,) = stage.callbacks(ConferenceAction="exit")
+    assert reported["ConferenceExitReason"] == "api_hangup"
     assert [e.url for e in stage.all(effects.PostCallback)].count(ACTION) == 1
 
 
@@ -143,9 +143,9 @@ def test_all_who_wait_for_the_start_are_hung_up():
 # Play, Speak.
 
 
-def test_one_alone_hears_what_is_played_to_him(stage: Stage):
-    told = api(stage, do.PlayToMembers((2,), HELLO))
-    assert told == {"status": 202, "message": "play queued into conference", "member_id": ("2",)}
+def test_a_member_alone_hears_a_private_playback(stage: Stage):
+    reported = api(stage, do.PlayToMembers((2,), HELLO))
+    assert reported == {"status": 202, "message": "play queued into conference", "member_id": ("2",)}
     assert "hello" in stage.media("bob")
     assert stage.media("ann") == stage.media(stage.bridge_id()) == []
 
@@ -188,7 +188,7 @@ def test_a_wait_sound_gives_way_to_what_is_played():
     assert stage.hears("ann") == {"music"}
 
 
-def test_who_joins_meanwhile_hears_it_inside_from_its_beginning():
+def test_a_private_playback_restarts_for_a_member_who_joins():
     stage = Stage()
     stage.call("ann", waiting())
     api(stage, do.PlayToMembers(None, HELLO))
@@ -198,7 +198,7 @@ def test_who_joins_meanwhile_hears_it_inside_from_its_beginning():
     assert "bob" in stage.asterisk.mix("ann")
 
 
-def test_it_ends_with_his_stay(stage: Stage):
+def test_a_private_playback_ends_with_the_membership(stage: Stage):
     api(stage, do.PlayToMembers((1,), HELLO))
     stage.call("dan", stay(), Speak("bye"))
     api(stage, do.PlayToMembers((4,), HELLO))
@@ -297,7 +297,7 @@ def test_a_deaf_one_hears_the_music_and_is_deaf_again_after_it(stage: Stage):
     assert stage.asterisk.channels["bob"].deaf
 
 
-def test_held_before_the_start_he_stays_out():
+def test_a_member_held_before_the_start_stays_out():
     stage = Stage()
     stage.call("ann", waiting())
     api(stage, do.Hold((1,), True))
@@ -308,11 +308,11 @@ def test_held_before_the_start_he_stays_out():
     assert stage.hears("ann") == {"bob"}
 
 
-def test_a_held_one_who_hangs_up_is_out(stage: Stage):
+def test_a_held_member_who_hangs_up_is_out(stage: Stage):
     api(stage, do.Hold((2,), True))
     stage.hang_up("bob")
-    (told,) = stage.callbacks(ConferenceAction="exit")
-    assert (told["ConferenceMemberID"], told["ConferenceExitReason"]) == ("2", "hangup")
+    (reported,) = stage.callbacks(ConferenceAction="exit")
+    assert (reported["ConferenceMemberID"], reported["ConferenceExitReason"]) == ("2", "hangup")
 
 
 def test_a_held_one_goes_on_when_the_conference_ends():
@@ -325,7 +325,7 @@ def test_a_held_one_goes_on_when_the_conference_ends():
     assert not stage.asterisk.channels["bob"].music
 
 
-def test_hold_and_unhold_before_he_is_out_of_the_mix(stage: Stage):
+def test_hold_and_unhold_before_the_member_is_out_of_the_mix(stage: Stage):
     stage.held = {effects.RemoveChannel}
     api(stage, do.Hold((2,), True))
     api(stage, do.Hold((2,), False))
@@ -391,15 +391,15 @@ def test_nobody_of_those_is_in(stage: Stage, command: do.ConferenceCommand):
 def call_is_hung_up(stage: Stage, name: str, auth: str = "A") -> int:
     """Send the command; return the status of the reply."""
     addressed = do.ForCall(auth, f"call-{name}", do.HangUpCall())
-    told = stage.tell(ev.CommandReceived("c1", addressed, stage.now + 5000))
-    (reply,) = [effect for effect in told if isinstance(effect, effects.CommandReply)]
+    reported = stage.tell(ev.CommandReceived("c1", addressed, stage.now + 5000))
+    (reply,) = [effect for effect in reported if isinstance(effect, effects.CommandReply)]
     return reply.status
 
 
-def test_a_call_is_hung_up_wherever_it_is_and_its_conference_is_told_why(stage: Stage):
+def test_a_call_is_hung_up_in_any_state_and_the_exit_callback_has_the_reason(stage: Stage):
     stage.call("dan", Play("song"))
     assert call_is_hung_up(stage, "bob") == call_is_hung_up(stage, "dan") == 204
-    assert set(stage.asterisk.channels) == {"ann", "cid"} and stage.told()[-1] == "exit bob api_hangup"
+    assert set(stage.asterisk.channels) == {"ann", "cid"} and stage.callback_texts()[-1] == "exit bob api_hangup"
 
 
 def test_a_call_of_another_account_or_of_nobody_or_that_ends_is_not_found(stage: Stage):
@@ -436,10 +436,10 @@ def test_the_state_with_all_of_it_can_be_written_down(stage: Stage):
 
 
 def test_a_directory_without_conferences_answers_too():
-    told = Engine(lambda: "id").handle_event(
+    reported = Engine(lambda: "id").handle_event(
         ev.CommandReceived("c", do.ForConference("A", "x", do.Lock(True)), START + 1), START
     )
-    assert told == [effects.CommandReply("c", 404, (("error", "conference not found"),))]
+    assert reported == [effects.CommandReply("c", 404, (("error", "conference not found"),))]
 
 
 # Record.
@@ -450,10 +450,14 @@ def stored(stage: Stage) -> effects.StoreRecording:
     return found
 
 
-def test_a_conference_is_recorded_until_it_is_told_to_stop(stage: Stage):
-    told = api(stage, do.Record("r1", "wav", callback_url="http://callback.example/record"))
-    assert (told["status"], told["message"], told["recording_id"]) == (202, "conference recording started", "r1")
-    assert told["url"] == "https://conference.example/v1/Account/A/Recording/r1.wav"
+def test_a_conference_is_recorded_until_stop_recording(stage: Stage):
+    reported = api(stage, do.Record("r1", "wav", callback_url="http://callback.example/record"))
+    assert (reported["status"], reported["message"], reported["recording_id"]) == (
+        202,
+        "conference recording started",
+        "r1",
+    )
+    assert reported["url"] == "https://conference.example/v1/Account/A/Recording/r1.wav"
     assert stage.asterisk.recordings == {"r1": stage.bridge_id()}
     assert api(stage, do.Record("r2"))["status"] == 409
     stage.pass_time(5)
@@ -465,7 +469,7 @@ def test_a_conference_is_recorded_until_it_is_told_to_stop(stage: Stage):
     assert callback is not None
     assert dict(callback.params) == {
         "api_id": dict(callback.params)["api_id"],
-        "record_url": told["url"],
+        "record_url": reported["url"],
         "recording_id": "r1",
         "conference_name": "standup",
         "recording_start_ms": str(stored(stage).start_ms),
@@ -545,7 +549,7 @@ def test_there_is_nothing_to_record_before_the_start():
 
 
 @pytest.mark.parametrize("command", [do.Kick((1,)), do.Hold((1,), True)])
-def test_a_sound_is_stopped_before_he_is_moved(stage: Stage, command: do.ConferenceCommand):
+def test_a_sound_is_stopped_before_the_channel_is_moved(stage: Stage, command: do.ConferenceCommand):
     """Asterisk would move the member only after the sound had ended."""
     api(stage, do.PlayToMembers((1,), HELLO))
     before = len(stage.effects)
@@ -565,7 +569,7 @@ def what_is_there(stage: Stage) -> AsteriskState:
     )
 
 
-def test_who_was_about_to_be_held_is_held_by_the_next_process(stage: Stage):
+def test_the_next_process_completes_a_hold(stage: Stage):
     stage.held = {effects.RemoveChannel}
     api(stage, do.Hold((2,), True))
     lost = stage.give_up()
@@ -575,7 +579,7 @@ def test_who_was_about_to_be_held_is_held_by_the_next_process(stage: Stage):
     assert stage.hears("bob") == {"music"}
 
 
-def test_one_who_was_taken_out_meanwhile_is_held(stage: Stage):
+def test_a_member_removed_in_the_meantime_is_held(stage: Stage):
     stage.held = {effects.RemoveChannel}
     api(stage, do.Hold((2,), True))
     lost = stage.give_up()
@@ -583,8 +587,8 @@ def test_one_who_was_taken_out_meanwhile_is_held(stage: Stage):
     stage.asterisk.obey(lost)
     there = what_is_there(stage)
     for event in missed_events(expectations(stage.engine), there):
-        told = stage.engine.handle_event(event, stage.now)
-    assert effects.StartMusic("bob") in told
+        reported = stage.engine.handle_event(event, stage.now)
+    assert effects.StartMusic("bob") in reported
     assert member(stage, "bob").state is MemberState.ON_HOLD
 
 
@@ -597,7 +601,7 @@ def test_a_held_one_is_not_deafened_again_by_the_next_process(stage: Stage):
 
 
 @pytest.mark.parametrize("command", [do.Mute, do.Deafen])
-def test_one_who_was_about_to_speak_and_hear_again_does_so_by_the_next_process(stage: Stage, command: Any):
+def test_the_next_process_completes_unmute_and_undeafen(stage: Stage, command: Any):
     api(stage, command((2,), True))
     stage.held = {effects.MuteChannel, effects.DeafenChannel}
     api(stage, command((2,), False))

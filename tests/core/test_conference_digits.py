@@ -9,12 +9,12 @@ from tests.core.stage import Stage, players, stay, waiting
 # digitsMatch, relayDTMF.
 
 
-def test_a_match_is_told_and_not_relayed(stage: Stage) -> None:
+def test_a_match_is_reported_and_not_relayed(stage: Stage) -> None:
     """ "Matched digits never are." """
     stage.call("ann", stay(digits_match=("12", "#9")))
     players(stage, "bob")
     stage.press("ann", "12#9")
-    assert stage.told()[2:] == ["digits ann 12", "digits ann #9"]
+    assert stage.callback_texts()[2:] == ["digits ann 12", "digits ann #9"]
     assert stage.asterisk.channels["bob"].heard_digits == ""
     (digits, _) = stage.callbacks(ConferenceAction="digits")
     assert digits["Event"] == "ConferenceDigitsMatch" and digits["ConferenceMemberID"] == "1"
@@ -27,11 +27,11 @@ def test_patterns_that_begin_alike_wait_1500_ms(stage: Stage) -> None:
     stage.pass_time(1.4)
     stage.press("ann", "2")
     stage.pass_time(1.499)
-    assert len(stage.told()) == 1
+    assert len(stage.callback_texts()) == 1
     stage.pass_time(0.001)
-    assert stage.told()[1:] == ["digits ann 12"]
+    assert stage.callback_texts()[1:] == ["digits ann 12"]
     stage.press("ann", "123")
-    assert stage.told()[2:] == ["digits ann 123"], "no longer one: at once"
+    assert stage.callback_texts()[2:] == ["digits ann 123"], "no longer one: at once"
 
 
 def test_digits_that_can_no_longer_match_are_relayed_in_order(stage: Stage) -> None:
@@ -52,24 +52,24 @@ def test_relay_dtmf_false(stage: Stage) -> None:
     players(stage, "bob")
     stage.press("ann", "213")
     assert stage.asterisk.channels["bob"].heard_digits == ""
-    assert stage.told()[2:] == ["digits ann 1"]
+    assert stage.callback_texts()[2:] == ["digits ann 1"]
     stage.press("bob", "7")
     assert stage.asterisk.channels["ann"].heard_digits == "7", "relayDTMF is about the member's own digits"
 
 
-def test_his_last_digits_are_decided_before_he_is_out(stage: Stage) -> None:
+def test_the_last_digits_are_matched_before_the_member_is_out(stage: Stage) -> None:
     stage.call("ann", stay(digits_match=("1", "12")))
     players(stage, "bob")
     stage.press("ann", "1")
     stage.hang_up("ann")
-    assert stage.told()[2:] == ["digits ann 1", "exit ann hangup"]
+    assert stage.callback_texts()[2:] == ["digits ann 1", "exit ann hangup"]
 
 
 def test_digits_match_while_waiting_for_the_start(stage: Stage) -> None:
     stage.call("ann", waiting(digits_match=("0",)))
     stage.call("bob", waiting())
     stage.press("ann", "05")
-    assert stage.told()[2:] == ["digits ann 0"]
+    assert stage.callback_texts()[2:] == ["digits ann 0"]
     assert stage.all(do.SendDigits) == [], "nobody hears anybody"
 
 
@@ -92,7 +92,7 @@ def test_send_digits_on_entry(stage: Stage) -> None:
     assert stage.asterisk.channels["bob"].heard_digits == ""
 
 
-def test_they_end_with_his_stay(stage: Stage) -> None:
+def test_digits_end_with_the_membership(stage: Stage) -> None:
     players(stage, "ann")
     stage.call("bob", stay(send_digits="W5"))
     stage.hang_up("bob")
@@ -104,7 +104,7 @@ def test_they_end_with_his_stay(stage: Stage) -> None:
 
 
 def floor(stage: Stage) -> list[str]:
-    return [t for t in stage.told() if t.startswith("floor")]
+    return [t for t in stage.callback_texts() if t.startswith("floor")]
 
 
 def test_who_talks_takes_the_floor_if_nobody_holds_it_or_the_holder_is_silent(stage: Stage) -> None:
@@ -123,7 +123,7 @@ def test_who_talks_takes_the_floor_if_nobody_holds_it_or_the_holder_is_silent(st
     assert stage.callbacks(ConferenceAction="floor")[0]["Event"] == "ConferenceFloor"
 
 
-def test_it_is_free_when_he_leaves(stage: Stage) -> None:
+def test_the_floor_is_free_when_its_holder_leaves(stage: Stage) -> None:
     """Spec: the floor is free when its holder leaves or is muted."""
     players(stage, "ann", "bob", floor_event=True)
     stage.talk("ann")
@@ -141,7 +141,7 @@ def test_a_muted_member_does_not_take_it(stage: Stage) -> None:
     assert floor(stage) == ["floor bob"]
 
 
-def test_it_is_told_of_those_alone_who_asked(stage: Stage) -> None:
+def test_only_members_with_floor_event_get_floor_callbacks(stage: Stage) -> None:
     """ "tell callbackUrl when this member takes the floor" """
     players(stage, "ann")
     players(stage, "bob", floor_event=True)

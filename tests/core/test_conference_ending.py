@@ -18,7 +18,7 @@ def test_end_conference_on_exit(stage: Stage) -> None:
     stage.call("bob", stay(action=ACTION))
     stage.documents[ACTION] = (Speak("action"),)
     stage.hang_up("host")
-    assert stage.told()[3:] == ["exit host hangup", "exit ann host_left", "exit bob host_left"]
+    assert stage.callback_texts()[3:] == ["exit host hangup", "exit ann host_left", "exit bob host_left"]
     assert stage.media("ann") == ["bye"] and stage.media("bob") == ["action"]
     assert not stage.engine.conferences
 
@@ -33,7 +33,7 @@ def test_it_ends_those_who_wait_as_well(stage: Stage) -> None:
     stage.call("ann", waiting())
     stage.call("host", waiting(end_conference_on_exit=True))
     stage.hang_up("host")
-    assert stage.told()[-1] == "exit ann host_left"
+    assert stage.callback_texts()[-1] == "exit ann host_left"
 
 
 def test_stay_alone_false_ends_it_once_one_is_left(stage: Stage) -> None:
@@ -44,7 +44,7 @@ def test_stay_alone_false_ends_it_once_one_is_left(stage: Stage) -> None:
     stage.hang_up("cid")
     assert stage.hears("ann") == {"bob"}
     stage.hang_up("bob")
-    assert stage.told()[-1] == "exit ann left_alone"
+    assert stage.callback_texts()[-1] == "exit ann left_alone"
     assert not stage.engine.conferences
 
 
@@ -55,7 +55,7 @@ def test_once_false_it_stays_false(stage: Stage) -> None:
     stage.call("cid", stay())
     stage.hang_up("bob")
     stage.hang_up("cid")
-    assert stage.told()[-1] == "exit ann left_alone"
+    assert stage.callback_texts()[-1] == "exit ann left_alone"
 
 
 def test_stay_alone_is_the_default(stage: Stage) -> None:
@@ -70,7 +70,7 @@ def test_two_who_leave_in_the_same_instant(stage: Stage, stay_alone: bool) -> No
     stage.asterisk.hang_up("ann")
     stage.asterisk.hang_up("bob")
     stage.go_on()
-    assert [t.split()[:2] for t in stage.told()[2:]] == [["exit", "ann"], ["exit", "bob"]]
+    assert [t.split()[:2] for t in stage.callback_texts()[2:]] == [["exit", "ann"], ["exit", "bob"]]
     assert [c["ConferenceLastMember"] for c in stage.callbacks(ConferenceAction="exit")] == ["false", "true"]
     stage.assert_nothing_is_left()
 
@@ -84,11 +84,11 @@ def test_the_time_limit_ends_the_conference(stage: Stage) -> None:
     stage.pass_time(59.999)
     assert stage.conference() is not None
     stage.pass_time(0.001)
-    assert stage.told()[-1] == "exit ann time_limit"
+    assert stage.callback_texts()[-1] == "exit ann time_limit"
     assert stage.media("ann") == ["over"]
 
 
-def test_the_first_whose_element_gives_one_sets_it_from_his_entry_on(stage: Stage) -> None:
+def test_the_first_time_limit_counts_from_the_entry_of_its_member(stage: Stage) -> None:
     """Spec: the first member whose element gives one sets it, from their entry on; later ones are ignored."""
     stage.call("ann", stay())
     stage.pass_time(100)
@@ -98,7 +98,7 @@ def test_the_first_whose_element_gives_one_sets_it_from_his_entry_on(stage: Stag
     stage.pass_time(49)
     assert stage.conference() is not None
     stage.pass_time(1)
-    assert stage.told()[-3:] == ["exit ann time_limit", "exit bob time_limit", "exit cid time_limit"]
+    assert stage.callback_texts()[-3:] == ["exit ann time_limit", "exit bob time_limit", "exit cid time_limit"]
 
 
 @pytest.mark.parametrize("limit", [None, 0, 86400, 999_999])
@@ -109,18 +109,18 @@ def test_the_cap_holds(stage: Stage, limit: int | None) -> None:
     stage.pass_time(86399)
     assert stage.conference() is not None
     stage.pass_time(1)
-    assert stage.told()[-1] == "exit bob time_limit"
+    assert stage.callback_texts()[-1] == "exit bob time_limit"
 
 
 # hangupOnStar.
 
 
-def test_star_takes_him_out_without_hanging_up(stage: Stage) -> None:
+def test_star_removes_the_member_without_hanging_up(stage: Stage) -> None:
     """ "`*` takes the member out, without hanging the call up" """
     stage.call("ann", stay(hangup_on_star=True), Speak("goodbye"))
     players(stage, "bob")
     stage.press("ann", "*")
-    assert stage.told()[-1] == "exit ann star"
+    assert stage.callback_texts()[-1] == "exit ann star"
     assert stage.media("ann") == ["goodbye"]
     assert stage.all(do.HangUp) == []
 
@@ -129,7 +129,7 @@ def test_star_leaves_at_once_whatever_the_patterns_are(stage: Stage) -> None:
     """ "`*` with hangupOnStar leaves at once, whatever the patterns are" """
     stage.call("ann", stay(hangup_on_star=True, digits_match=("*", "**", "1*")), Wait(9))
     stage.press("ann", "1*")
-    assert stage.told()[1:] == ["exit ann star"]
+    assert stage.callback_texts()[1:] == ["exit ann star"]
 
 
 def test_without_it_star_is_a_digit(stage: Stage) -> None:
@@ -141,5 +141,5 @@ def test_without_it_star_is_a_digit(stage: Stage) -> None:
 def test_star_while_waiting_for_the_start(stage: Stage) -> None:
     stage.call("ann", waiting(hangup_on_star=True), Speak("goodbye"))
     stage.press("ann", "*")
-    assert stage.told()[-1] == "exit ann star"
+    assert stage.callback_texts()[-1] == "exit ann star"
     assert stage.hears("ann") == {stage.all(do.PlayMedia)[-1].playback_id}

@@ -65,7 +65,7 @@ def test_during_the_end_with_members_still_inside_a_newcomer_meets_none_of_them(
     stage.call("bob", stay())
     assert stage.hears("bob") == set()
     stage.let_go()
-    assert stage.told()[-1] == "exit ann host_left"
+    assert stage.callback_texts()[-1] == "exit ann host_left"
     assert stage.conference() is not None
 
 
@@ -102,11 +102,11 @@ def test_an_operator_says_how_many_an_account_may_have(
     players(stage, *(f"m{n}" for n in range(most)), max_members=wanted)
     stage.call("late", stay(max_members=wanted), Speak("sorry"))
     assert stage.media("late") == ["sorry"]
-    told = [problem.text for problem in stage.all(do.ReportProblem)]
+    reported = [problem.text for problem in stage.all(do.ReportProblem)]
     refused = (
         f'Conference: maxMembers="{wanted}" is not allowed (a whole number from 1 to {operators}); {operators} is used'
     )
-    assert told == ([refused] * (most + 1) if wanted is not None and wanted > operators else [])
+    assert reported == ([refused] * (most + 1) if wanted is not None and wanted > operators else [])
 
 
 def test_max_members_is_fixed_by_the_first_member(stage: Stage) -> None:
@@ -117,15 +117,15 @@ def test_max_members_is_fixed_by_the_first_member(stage: Stage) -> None:
     stage.hang_up("ann")
     stage.call("dan", stay(max_members=1))
     stage.call("eve", stay(max_members=20))
-    assert stage.told() == ["enter ann", "enter bob", "exit ann hangup", "enter dan"]
+    assert stage.callback_texts() == ["enter ann", "enter bob", "exit ann hangup", "enter dan"]
 
 
-def test_one_on_his_way_out_is_a_member_until_he_is_out(stage: Stage) -> None:
+def test_a_leaving_member_is_a_member_until_they_have_left(stage: Stage) -> None:
     stage.call("ann", stay(max_members=1, hangup_on_star=True), Wait(100))
     stage.held = {do.RemoveChannel}
     stage.press("ann", "*")
     stage.call("bob", stay(), Wait(100))
-    assert stage.told() == ["enter ann"]
+    assert stage.callback_texts() == ["enter ann"]
 
 
 def test_a_full_conference_does_not_answer_the_call(stage: Stage) -> None:
@@ -171,7 +171,7 @@ def test_until_the_start_nobody_hears_anybody(stage: Stage) -> None:
     assert stage.hears("ann") == {"music"}
     assert stage.media("bob") == ["http://media.example/jazz.mp3"]
     assert stage.all(do.AddChannel) == []
-    assert stage.told() == ["enter ann", "enter bob"]
+    assert stage.callback_texts() == ["enter ann", "enter bob"]
 
 
 def test_anothers_coming_and_going_does_not_restart_the_music(stage: Stage) -> None:
@@ -218,7 +218,7 @@ def test_a_muted_member_still_hears(stage: Stage) -> None:
     assert stage.hears("ann") == {"bob"}
 
 
-def test_he_is_muted_before_he_can_be_heard_and_unmuted_after_his_stay(stage: Stage) -> None:
+def test_a_member_is_muted_before_entering_and_unmuted_after_leaving(stage: Stage) -> None:
     stage.call("ann", stay(muted=True, hangup_on_star=True), Wait(9))
     about = [e for e in stage.effects if isinstance(e, do.MuteChannel | do.AddChannel)]
     assert about == [do.MuteChannel("ann", True), do.AddChannel("ann", stage.bridge_id(), member_id=1)]
@@ -229,7 +229,7 @@ def test_he_is_muted_before_he_can_be_heard_and_unmuted_after_his_stay(stage: St
 # Alone after the start.
 
 
-def test_alone_he_hears_his_wait_sound_or_silence(stage: Stage) -> None:
+def test_a_lone_member_hears_the_wait_sound_or_silence(stage: Stage) -> None:
     """Spec: a lone member hears their waitSound (none: silence)."""
     stage.sounds[MUSIC] = (Play("jazz"),)
     stage.call("ann", stay())

@@ -18,7 +18,7 @@ def test_the_order_at_leaving(stage: Stage) -> None:
     stage.call("bob", stay(exit_sound="beep:1", action=ACTION, hangup_on_star=True))
     stage.held = {do.RemoveChannel}
     stage.press("bob", "*")
-    assert stage.told()[2:] == [], "bob is still in the mix"
+    assert stage.callback_texts()[2:] == [], "bob is still in the mix"
     before = len(stage.effects)
     stage.let_go()
     kinds = [
@@ -27,25 +27,25 @@ def test_the_order_at_leaving(stage: Stage) -> None:
     assert kinds[:3] == [do.PostCallback, do.PrepareSound, do.FetchDocument]
 
 
-def test_a_member_whose_leaving_asterisk_does_not_tell_is_asked_for_again_and_out_when_that_is_known(
+def test_an_unreported_removal_is_requested_again_until_it_is_known(
     stage: Stage,
 ) -> None:
     stage.call("ann", stay(hangup_on_star=True), Speak("next"))
     stage.held = {do.RemoveChannel}
     stage.press("ann", "*")
     stage.pass_time(3)
-    assert len(stage.all(do.RemoveChannel)) == 2 and stage.told() == ["enter ann"]
+    assert len(stage.all(do.RemoveChannel)) == 2 and stage.callback_texts() == ["enter ann"]
     stage.let_go()
-    assert stage.told()[-1] == "exit ann star" and stage.media("ann") == ["next"]
+    assert stage.callback_texts()[-1] == "exit ann star" and stage.media("ann") == ["next"]
 
 
-def test_he_is_let_go_at_once_if_asterisk_can_not_take_him_out(stage: Stage) -> None:
+def test_a_member_whose_removal_fails_is_released_immediately(stage: Stage) -> None:
     stage.call("ann", stay(hangup_on_star=True), Speak("next"))
     stage.held = {do.RemoveChannel}
     stage.press("ann", "*")
     effect = stage.give_up()
     stage.tell(ev.EffectFailed(effect, "Channel not in this bridge", target_gone=True))
-    assert stage.told()[-1] == "exit ann star"
+    assert stage.callback_texts()[-1] == "exit ann star"
 
 
 def test_every_leaver_gets_one_exit_also_when_it_ends_for_all(stage: Stage) -> None:
@@ -56,7 +56,7 @@ def test_every_leaver_gets_one_exit_also_when_it_ends_for_all(stage: Stage) -> N
     stage.asterisk.hang_up("host")
     stage.asterisk.hang_up("m3")
     stage.go_on()
-    exits = [t.split()[1] for t in stage.told() if t.startswith("exit")]
+    exits = [t.split()[1] for t in stage.callback_texts() if t.startswith("exit")]
     assert sorted(exits) == sorted(["host", *names])
     assert [c["ConferenceLastMember"] for c in stage.callbacks(ConferenceAction="exit")][-2:] == ["false", "true"]
 
@@ -85,7 +85,7 @@ def test_a_caller_hangs_up_while_the_bridge_is_made(stage: Stage) -> None:
     players(stage, "ann")
     stage.hang_up("ann")
     stage.let_go()
-    assert stage.told() == ["enter ann", "exit ann hangup"]
+    assert stage.callback_texts() == ["enter ann", "exit ann hangup"]
     stage.assert_nothing_is_left()
 
 
@@ -97,18 +97,18 @@ def test_a_caller_hangs_up_while_joining(stage: Stage, news_first: bool) -> None
     if news_first:
         stage.go_on()
     stage.let_go()
-    assert stage.told() == ["enter ann", "exit ann hangup"]
+    assert stage.callback_texts() == ["enter ann", "exit ann hangup"]
     stage.pass_time(5)
     stage.assert_nothing_is_left()
 
 
-def test_asterisk_can_not_add_him(stage: Stage) -> None:
+def test_asterisk_can_not_add_the_channel(stage: Stage) -> None:
     stage.held = {do.AddChannel}
     stage.call("ann", stay(), Speak("next"))
     effect = stage.give_up()
     stage.tell(ev.EffectFailed(effect, "no answer in time"))
     stage.pass_time(3)
-    assert stage.told() == ["enter ann", "exit ann conference_ended"]
+    assert stage.callback_texts() == ["enter ann", "exit ann conference_ended"]
     assert (None, "no answer in time") in stage.problems()
     assert stage.media("ann") == ["next"]
 
@@ -118,7 +118,7 @@ def test_the_bridge_can_not_be_made(stage: Stage) -> None:
     stage.call("ann", stay(), Speak("next"))
     effect = stage.give_up()
     stage.tell(ev.EffectFailed(effect, "no memory"))
-    assert stage.told() == ["enter ann", "exit ann conference_ended"]
+    assert stage.callback_texts() == ["enter ann", "exit ann conference_ended"]
     assert stage.problems() == [(None, "no memory")] and stage.media("ann") == ["next"]
     assert not stage.engine.conferences
 
@@ -128,7 +128,7 @@ def test_the_bridge_is_destroyed_from_outside(stage: Stage) -> None:
         stage.call(name, stay(record=True), Speak("next"))
     stage.asterisk.destroy(stage.bridge_id())
     stage.go_on()
-    assert stage.told()[2:] == ["exit ann conference_ended", "exit bob conference_ended"]
+    assert stage.callback_texts()[2:] == ["exit ann conference_ended", "exit bob conference_ended"]
     assert stage.media("ann") == stage.media("bob") == ["next"]
     assert not stage.engine.conferences
 
@@ -138,9 +138,9 @@ def test_the_call_is_ended_by_its_schedule_and_asterisk_says_nothing(stage: Stag
     stage.held = {do.HangUp}
     stage.pass_time(10)
     stage.pass_time(600)
-    assert stage.told() == ["enter ann"], "the call is still there, and in the conference"
+    assert stage.callback_texts() == ["enter ann"], "the call is still there, and in the conference"
     stage.let_go()
-    assert stage.told() == ["enter ann", "exit ann hangup"]
+    assert stage.callback_texts() == ["enter ann", "exit ann hangup"]
     assert not stage.engine.calls and not stage.engine.conferences
 
 
@@ -149,7 +149,7 @@ def test_the_channel_is_gone_when_it_is_to_be_hung_up(stage: Stage) -> None:
     stage.held = {do.HangUp}
     stage.pass_time(10)
     stage.tell(ev.EffectFailed(do.HangUp("ann"), "Channel not found", target_gone=True))
-    assert stage.told() == ["enter ann", "exit ann hangup"]
+    assert stage.callback_texts() == ["enter ann", "exit ann hangup"]
 
 
 def test_twenty_enter_while_twenty_leave(stage: Stage) -> None:
@@ -170,5 +170,5 @@ def test_a_pin_before_the_conference(stage: Stage) -> None:
     stage.call("ann", GetDigits((Speak("your PIN"),), action=ACTION, num_digits=4))
     stage.documents[ACTION] = (stay(),)
     stage.press("ann", "1234")
-    assert stage.told() == ["enter ann"]
+    assert stage.callback_texts() == ["enter ann"]
     assert dict(stage.all(do.FetchDocument)[-1].params)["Digits"] == "1234"

@@ -50,8 +50,8 @@ def test_a_recording_that_ends_by_itself_is_a_problem_and_the_conference_goes_on
     stage.call("ann", stay(record=True))
     (started,) = stage.all(do.StartRecording)
     stage.tell(ev.RecordingFinished(stage.conference_id(), started.recording_id, failed=True))
-    (told,) = stage.all(do.ReportProblem)
-    assert "stopped unexpectedly; the conference continues: is Asterisk's disk full?" in told.text
+    (reported,) = stage.all(do.ReportProblem)
+    assert "stopped unexpectedly; the conference continues: is Asterisk's disk full?" in reported.text
     stage.call("bob", stay())
     assert len(stage.conference().members) == 2
     stage.hang_up("ann")

@@ -36,7 +36,7 @@ def test_redirect_false_goes_on_with_the_next_element(stage: Stage) -> None:
     assert stage.media("ann") == ["next"]
 
 
-def test_the_action_is_requested_also_if_he_hung_up(stage: Stage) -> None:
+def test_the_action_is_requested_also_if_the_member_hung_up(stage: Stage) -> None:
     """Spec: the member's action is requested, also if they hung up (then the reply is ignored)."""
     stage.call("ann", stay(action=ACTION))
     stage.hang_up("ann")
@@ -59,18 +59,18 @@ def test_the_actions_xml_opens_another_conference(stage: Stage) -> None:
     stage.call("ann", stay(action=ACTION, hangup_on_star=True))
     stage.documents[ACTION] = (stay("second"),)
     stage.press("ann", "*")
-    assert stage.told() == ["enter ann", "exit ann star", "enter ann"]
+    assert stage.callback_texts() == ["enter ann", "exit ann star", "enter ann"]
     assert stage.conference("second") is not None
 
 
-def test_he_hangs_up_while_he_waits_for_the_actions_reply(stage: Stage) -> None:
+def test_the_caller_hangs_up_while_the_action_is_requested(stage: Stage) -> None:
     stage.call("ann", stay(action=ACTION, hangup_on_star=True))
     stage.documents[ACTION] = (stay("second"),)
     stage.held = {do.FetchDocument}
     stage.press("ann", "*")
     stage.hang_up("ann")
     stage.let_go()
-    assert stage.told() == ["enter ann", "exit ann star"]
+    assert stage.callback_texts() == ["enter ann", "exit ann star"]
     stage.assert_nothing_is_left()
 
 
@@ -83,12 +83,12 @@ def test_a_second_conference_in_the_same_call(stage: Stage) -> None:
     assert stage.media("ann") == ["end"]
 
 
-def test_he_comes_back_to_the_same_conference_at_once(stage: Stage) -> None:
+def test_a_caller_returns_to_the_same_conference_immediately(stage: Stage) -> None:
     stage.sounds[MUSIC] = (Play("jazz"),)
     stage.call("ann", stay(hangup_on_star=True), stay(hangup_on_star=True))
     stage.call("bob", stay(wait_sound=MUSIC))
     stage.press("ann", "*")
-    assert stage.told()[2:] == ["exit ann star", "enter ann"]
+    assert stage.callback_texts()[2:] == ["exit ann star", "enter ann"]
     assert [c["ConferenceSequence"] for c in stage.callbacks()] == ["1", "2", "3", "4"]
     assert stage.hears("bob") == {"ann"}
 
@@ -136,7 +136,7 @@ def test_the_sequence_has_no_gaps_and_is_each_conferences_own(stage: Stage) -> N
     assert [c["ConferenceSequence"] for c in stage.callbacks(ConferenceName="other")] == ["1"]
 
 
-def test_what_two_deadlines_bring_is_told_in_the_order_of_its_numbers(stage: Stage) -> None:
+def test_callbacks_of_two_deadlines_are_in_order_of_their_sequence(stage: Stage) -> None:
     """ "Callbacks of one conference to one URL arrive in that order." """
     stage.call("ann", stay(digits_match=("1", "12")))
     stage.press("ann", "1")
@@ -144,10 +144,10 @@ def test_what_two_deadlines_bring_is_told_in_the_order_of_its_numbers(stage: Sta
     stage.call("bob", Wait(1), stay())
     stage.pass_time(1)
     assert [c["ConferenceSequence"] for c in stage.callbacks()] == ["1", "2", "3"]
-    assert set(stage.told()[1:]) == {"enter bob", "digits ann 1"}
+    assert set(stage.callback_texts()[1:]) == {"enter bob", "digits ann 1"}
 
 
-def test_without_a_callback_url_nobody_is_told(stage: Stage) -> None:
+def test_without_a_callback_url_there_are_no_callbacks(stage: Stage) -> None:
     stage.call("ann", stay(callback_url=None, digits_match=("1",), floor_event=True))
     stage.press("ann", "1")
     stage.talk("ann")
@@ -160,5 +160,5 @@ def test_two_who_leave_in_one_instant_and_come_back_at_once(stage: Stage) -> Non
         stage.call(name, waiting(), waiting())
     stage.call("cid", waiting())
     stage.tell(ev.CommandReceived("c1", api.ForConference("A", "standup", api.Kick((1, 2))), stage.now + 5000))
-    assert stage.told()[3:] == ["exit ann kick", "exit bob kick", "enter ann", "enter bob"]
+    assert stage.callback_texts()[3:] == ["exit ann kick", "exit bob kick", "enter ann", "enter bob"]
     assert [c["ConferenceSequence"] for c in stage.callbacks()] == ["1", "2", "3", "4", "5", "6", "7"]

@@ -59,7 +59,7 @@ def test_joining_never_waits_for_the_sounds(stage: Stage) -> None:
     assert stage.media(stage.bridge_id()) == ["gong"]
 
 
-def test_he_hangs_up_while_his_enter_sound_plays(stage: Stage) -> None:
+def test_a_member_hangs_up_during_the_enter_sound(stage: Stage) -> None:
     players(stage, "ann")
     stage.call("bob", stay(enter_sound="beep:2", exit_sound="beep:1"))
     stage.hang_up("bob")
@@ -68,7 +68,7 @@ def test_he_hangs_up_while_his_enter_sound_plays(stage: Stage) -> None:
     stage.assert_nothing_is_left()
 
 
-def test_who_leaves_without_hanging_up_does_not_hear_his_exit_sound(stage: Stage) -> None:
+def test_a_leaving_member_does_not_hear_their_exit_sound(stage: Stage) -> None:
     stage.call("ann", stay())
     stage.call("bob", stay(exit_sound="beep:1", hangup_on_star=True), Wait(9))
     stage.press("bob", "*")
@@ -109,7 +109,7 @@ def test_the_wait_sound_loops_with_750_ms_of_silence(stage: Stage) -> None:
     assert len(stage.all(do.FetchSoundDocument)) == 1
 
 
-def test_it_is_asked_for_again_only_when_the_document_held_no_sound(stage: Stage) -> None:
+def test_it_is_requested_again_only_when_the_document_held_no_sound(stage: Stage) -> None:
     """ "and is asked for again only when the document held no sound" """
     stage.sounds[MUSIC] = ()
     stage.call("ann", waiting(wait_sound=MUSIC))
@@ -119,7 +119,7 @@ def test_it_is_asked_for_again_only_when_the_document_held_no_sound(stage: Stage
     assert len(stage.all(do.FetchSoundDocument)) == 2
 
 
-def test_a_wait_sound_that_cannot_be_played_is_asked_for_again(stage: Stage) -> None:
+def test_a_wait_sound_that_cannot_be_played_is_requested_again(stage: Stage) -> None:
     stage.sounds[MUSIC] = (Play("broken"),)
     stage.call("ann", waiting(wait_sound=MUSIC))
     assert stage.problems() == [(None, "broken")]
@@ -128,7 +128,7 @@ def test_a_wait_sound_that_cannot_be_played_is_asked_for_again(stage: Stage) -> 
     assert stage.media("ann") == ["jazz"]
 
 
-def test_a_wait_sound_that_asterisk_can_not_play_is_asked_for_again(stage: Stage) -> None:
+def test_a_wait_sound_that_asterisk_can_not_play_is_requested_again(stage: Stage) -> None:
     stage.held = {do.PlayMedia}
     stage.sounds[MUSIC] = (Play("jazz"),)
     stage.call("ann", waiting(wait_sound=MUSIC))

@@ -55,7 +55,7 @@ def test_news_about_what_is_gone_or_never_was_yields_nothing(stage: Stage, event
     assert stage.tell(event) == []
 
 
-def test_all_that_happened_in_a_conference_told_again_at_its_end_yields_nothing(stage: Stage) -> None:
+def test_events_repeated_after_the_end_have_no_effect(stage: Stage) -> None:
     stage.sounds[MUSIC] = (Play("jazz"),)
     players(stage, "ann", "bob", wait_sound=MUSIC, enter_sound=MUSIC, exit_sound="beep:1", record=True)
     stage.hang_up("ann", "bob")
@@ -224,7 +224,7 @@ def test_the_same_channel_again_is_no_second_call(stage: Stage) -> None:
     assert stage.tell(ev.CallArrived("ann", "again", "r", "A", "+1", "+2")) == []
 
 
-def test_refused_calls_are_told_once_a_minute_however_many(stage: Stage) -> None:
+def test_rejected_calls_are_reported_once_a_minute(stage: Stage) -> None:
     stage.engine.calls_per_account = 1
     stage.call("ann", Wait(3600))
     for number in range(100):

@@ -51,7 +51,7 @@ def test_a_name_whose_claim_broke_is_passed_over(stage: Stage) -> None:
     assert stage.media("ann") == ["next"] and not stage.engine.conferences
 
 
-def test_who_could_not_be_hung_up_is_tried_again(stage: Stage) -> None:
+def test_a_failed_hangup_is_retried(stage: Stage) -> None:
     stage.held = {do.HangUp}
     stage.call("ann")
     fails(stage, do.HangUp)
@@ -65,7 +65,7 @@ def test_a_bridge_that_could_not_be_destroyed_is_tried_again(stage: Stage) -> No
     stage.held = {do.DestroyBridge}
     stage.hang_up("ann")
     fails(stage, do.DestroyBridge)
-    assert stage.asterisk.bridges and stage.told()[-1] == "exit ann hangup"
+    assert stage.asterisk.bridges and stage.callback_texts()[-1] == "exit ann hangup"
     stage.pass_time(5)
     assert not stage.asterisk.bridges and not stage.engine.conferences
 
@@ -96,9 +96,7 @@ def asked_within(stage: Stage, seconds: int, *, quick: int, then_s: int) -> int:
 
 
 @pytest.mark.parametrize(("quick", "then_s"), [(19, 1), (15, 3), (2, 1), (3, 2)])
-def test_a_document_that_pauses_now_and_then_is_asked_for_once_a_second_on_average(
-    stage: Stage, quick: int, then_s: int
-) -> None:
+def test_a_short_wait_document_is_requested_once_a_second_on_average(stage: Stage, quick: int, then_s: int) -> None:
     """Nineteen without a pause, one second, and nineteen again: no document would be the twentieth in a row."""
     asked = asked_within(stage, 100, quick=quick, then_s=then_s)
     code, text = stage.problems()[-1]

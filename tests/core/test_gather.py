@@ -163,7 +163,7 @@ def test_a_prompt_that_cannot_be_had(stage: Stage) -> None:
     assert digits(stage) == ["1"]
 
 
-def test_he_hangs_up(stage: Stage) -> None:
+def test_the_caller_hangs_up(stage: Stage) -> None:
     asked(stage)
     stage.press("ann", "1")
     stage.hang_up("ann")

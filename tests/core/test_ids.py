@@ -83,13 +83,13 @@ def test_news_of_another_bridge_of_a_conference_is_not_its_own_bridge_s() -> Non
     players(stage, "ann", "bob")
     other = ids.for_conference(stage.conference_id(), "bridge", "private")
     assert other != stage.bridge_id() and ids.conference_of(other) == stage.conference_id()
-    told = stage.tell(
+    reported = stage.tell(
         ev.BridgeDestroyed(other),
         ev.ChannelLeftBridge("ann", other),
         ev.EffectFailed(do.DestroyBridge(other), "no", target_gone=True),
         ev.BridgeDestroyed(stage.conference_id()),
     )
-    assert told == [] and stage.hears("ann") == {"bob"}
+    assert reported == [] and stage.hears("ann") == {"bob"}
 
 
 def test_no_owner_has_a_period_in_its_id() -> None:

@@ -19,7 +19,7 @@ def stage() -> Stage:
 
 
 def floor(stage: Stage) -> list[str]:
-    return [told for told in stage.told() if told.startswith("floor")]
+    return [reported for reported in stage.callback_texts() if reported.startswith("floor")]
 
 
 def added(stage: Stage) -> list[str]:
@@ -44,7 +44,7 @@ def test_who_holds_us_is_heard_by_nobody_until_they_take_us_back(stage: Stage) -
     stage.tell(ev.PhoneResumed("ann"), ev.PhoneResumed("ann"))
     assert stage.hears("bob") == {"ann"}
     assert muted(stage) == [("ann", True), ("ann", False)]
-    assert not [told for told in stage.told() if told.startswith("exit")]
+    assert not [reported for reported in stage.callback_texts() if reported.startswith("exit")]
 
 
 def test_hold_and_mute_end_each_by_itself(stage: Stage) -> None:
@@ -92,7 +92,7 @@ def test_talk_ends_with_the_hold(stage: Stage) -> None:
 # Sound that stops.
 
 
-def test_talk_ends_where_the_sound_does_and_the_next_one_is_told_of(stage: Stage) -> None:
+def test_talking_ends_with_the_sound_and_can_start_again(stage: Stage) -> None:
     players(stage, "ann", "bob", record=True, floor_event=True)
     stage.talk("ann")
     stage.talk("bob")
@@ -147,7 +147,7 @@ def test_wait_silence_goes_on_when_they_talk_again(stage: Stage) -> None:
 def test_another_stream_lets_its_channel_leave_and_enter_again_and_nobody_notices(stage: Stage) -> None:
     players(stage, "ann", "bob", floor_event=True, record=True)
     stage.talk("ann")
-    before = stage.told(), len(stage.all(do.PlayMedia))
+    before = stage.callback_texts(), len(stage.all(do.PlayMedia))
     seen(stage, "ann", 1)
     assert added(stage) == ["ann", "bob"], "the first stream that is seen is the channel's present one"
     stage.asterisk.begin_stream("ann")
@@ -156,7 +156,7 @@ def test_another_stream_lets_its_channel_leave_and_enter_again_and_nobody_notice
     seen(stage, "ann", 2)
     assert added(stage) == ["ann", "bob", "ann"]
     assert stage.hears("bob") == {"ann"}
-    assert (stage.told(), len(stage.all(do.PlayMedia))) == before
+    assert (stage.callback_texts(), len(stage.all(do.PlayMedia))) == before
     assert not stage.all(do.StopRecording) and not stage.all(do.AddSpeechNote)
 
 
@@ -189,7 +189,7 @@ def test_who_leaves_meanwhile_is_out_when_they_are_out(stage: Stage, hangs_up: b
         stage.press("ann", "*")
     stage.let_go(do.AddChannel)
     stage.pass_time(10)
-    assert len([told for told in stage.told() if told.startswith("exit ann")]) == 1
+    assert len([reported for reported in stage.callback_texts() if reported.startswith("exit ann")]) == 1
     assert stage.asterisk.channels.get("ann") is None or stage.asterisk.channels["ann"].bridge is None
 
 

@@ -85,7 +85,7 @@ def test_stopped_while_it_plays_and_while_it_is_prepared() -> None:
     assert player.done and player.deadline is None
 
 
-def test_news_of_another_playback_is_none_of_his() -> None:
+def test_events_of_another_playback_are_ignored() -> None:
     player = Player("c.1", CHANNEL, (Play("a", loop=0),))
     player.start(0)
     player.handle_event(ev.SoundPrepared("c.1.1", "a"), 1)

@@ -54,14 +54,14 @@ def test_part_by_part_the_same_is_found_as_at_once(stage: Stage) -> None:
     assert do.DestroyBridge("nobody's") in whole.repeat
 
 
-def test_who_hung_up_has_done_so_in_the_part_of_his_conference(stage: Stage) -> None:
+def test_a_missed_hangup_is_in_the_batch_of_the_conference(stage: Stage) -> None:
     many(stage)
-    told = [part.missed_events for part in parts(stage, there(stage, gone=("ann east",)))]
-    (missed,) = [events for events in told if events]
+    reported = [part.missed_events for part in parts(stage, there(stage, gone=("ann east",)))]
+    (missed,) = [events for events in reported if events]
     assert [type(event) for event in missed] == [ev.ChannelHungUp, ev.ChannelLeftBridge]
 
 
-def test_what_events_tell_between_two_parts_is_not_told_once_more(stage: Stage) -> None:
+def test_events_between_two_batches_are_not_repeated(stage: Stage) -> None:
     many(stage)
     before = dict(expectations_by_owner(stage.engine))
     seen = there(stage, gone=("ann west",))
@@ -74,9 +74,9 @@ def test_what_events_tell_between_two_parts_is_not_told_once_more(stage: Stage) 
 def test_of_what_effects_are_just_changing_nothing_is_missed(stage: Stage) -> None:
     many(stage)
     before, seen = dict(expectations_by_owner(stage.engine)), there(stage, gone=("ann east",))
-    for busy, told in ((lambda _: False, 2), (lambda lane: lane == "ann east", 0)):
+    for busy, reported in ((lambda _: False, 2), (lambda lane: lane == "ann east", 0)):
         found = plan_in_batches(stage.engine, before, seen, why="takeover", ours=bool, busy=busy)
-        assert sum(len(part.missed_events) for part in found) == told
+        assert sum(len(part.missed_events) for part in found) == reported
 
 
 def test_what_is_most_likely_so_already_may_wait(stage: Stage) -> None:

@@ -47,7 +47,7 @@ def test_where_all_is_as_it_was_nothing_is_missed(stage: Stage) -> None:
     assert found(stage, why="connection") == ReconciliationPlan([], [])
 
 
-def test_who_hung_up_has_hung_up_before_his_sound_ended(stage: Stage) -> None:
+def test_a_missed_hangup_comes_before_the_end_of_the_sound(stage: Stage) -> None:
     stage.call("bob", Play("song"))
     stage.call("ann", Play("song"), Speak("next"))
     missed = found(stage, channels={"bob": True}, playbacks=frozenset()).missed_events
@@ -55,7 +55,7 @@ def test_who_hung_up_has_hung_up_before_his_sound_ended(stage: Stage) -> None:
     assert [type(event) for event in missed[1:]] == [ev.PlaybackFinished, ev.PlaybackFinished]
 
 
-def test_who_was_on_his_way_out_has_left_before_he_hung_up(stage: Stage) -> None:
+def test_a_missed_exit_comes_before_the_missed_hangup(stage: Stage) -> None:
     players(stage, "ann", "bob")
     stage.held = {do.RemoveChannel, do.HangUp}
     member = ev.CommandReceived("c1", api.ForConference("A", "standup", api.HangUpMembers((1,))), stage.now + 5000)
@@ -156,7 +156,7 @@ def test_a_recording_that_ran_and_is_gone_is_not_begun_again(stage: Stage) -> No
     assert [type(event) for event in seen.missed_events] == [ev.RecordingFinished]
 
 
-def test_one_of_which_only_the_beginning_was_missed_began_when_it_was_asked_for(stage: Stage) -> None:
+def test_a_recording_with_a_missed_start_began_when_it_was_requested(stage: Stage) -> None:
     stage.held = {do.StartRecording}
     players(stage, "ann", record=True)
     conference = stage.conference()
@@ -169,7 +169,7 @@ def test_one_of_which_only_the_beginning_was_missed_began_when_it_was_asked_for(
     )
 
 
-def test_the_floor_is_not_held_for_ever_by_one_who_fell_silent_meanwhile(stage: Stage) -> None:
+def test_the_floor_of_a_member_who_fell_silent_becomes_free(stage: Stage) -> None:
     players(stage, "ann", "bob", floor_event=True)
     stage.talk("ann")
     seen = found(stage, why="connection")
@@ -177,9 +177,9 @@ def test_the_floor_is_not_held_for_ever_by_one_who_fell_silent_meanwhile(stage: 
     # If ann keeps talking, Asterisk reports it again, and ann still has the floor.
     assert seen.repeat == [do.DetectTalking("ann", None), do.DetectTalking("ann", FLOOR_SILENCE_MS)]
     stage.tell(*seen.missed_events, ev.TalkingStarted("ann"))
-    assert stage.told().count("floor ann") == 1
+    assert stage.callback_texts().count("floor ann") == 1
     stage.tell(ev.TalkingFinished("ann"), ev.TalkingStarted("bob"))
-    assert stage.told()[-1] == "floor bob"
+    assert stage.callback_texts()[-1] == "floor bob"
 
 
 def test_one_in_the_bridge_who_is_no_member_is_removed(stage: Stage) -> None:
@@ -199,7 +199,7 @@ def test_a_bridge_of_nobody_is_removed_and_anothers_is_not(stage: Stage) -> None
     assert nothing_of("x", again) and nothing_of("y", again)
 
 
-def test_what_events_have_told_meanwhile_is_not_told_once_more(stage: Stage) -> None:
+def test_events_since_the_snapshot_are_not_repeated(stage: Stage) -> None:
     players(stage, "ann", "bob")
     before = expectations(stage.engine)
     before_he_is_held = there(stage, bridges={stage.bridge_id(): frozenset({"bob"})})

@@ -46,8 +46,8 @@ def test_its_callback_is_the_last_of_the_sequence_and_of_no_member(stage: Stage)
     assert not {"ConferenceMemberID", "CallUUID", "RecordingDuration"} & params.keys()
     assert (params["ConferenceAction"], params["Event"], params["From"]) == ("record", "ConferenceRecord", "4930123")
     assert params["RecordUrl"] == handed_on(stage).record_url
-    told = [int(one["ConferenceSequence"]) for one in stage.callbacks()]
-    assert [*told, int(params["ConferenceSequence"])] == list(range(1, len(told) + 2))
+    reported = [int(one["ConferenceSequence"]) for one in stage.callbacks()]
+    assert [*reported, int(params["ConferenceSequence"])] == list(range(1, len(reported) + 2))
 
 
 def test_one_without_a_callback_url_is_stored_all_the_same(stage: Stage) -> None:
@@ -55,8 +55,8 @@ def test_one_without_a_callback_url_is_stored_all_the_same(stage: Stage) -> None
     stage.call("bob", stay())
     stage.hang_up("ann", "bob")
     assert handed_on(stage).callback is None
-    told = [int(one["ConferenceSequence"]) for one in stage.callbacks()]
-    assert told == list(range(1, len(told) + 1))
+    reported = [int(one["ConferenceSequence"]) for one in stage.callbacks()]
+    assert reported == list(range(1, len(reported) + 1))
 
 
 def test_its_instants_are_those_at_which_asterisk_began_and_ended_it(stage: Stage) -> None:

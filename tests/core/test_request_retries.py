@@ -55,17 +55,17 @@ def test_a_member_whose_removal_fails_is_out_in_the_end_and_not_before(stage: St
     LEAVES[how](stage)
     for _ in range(2 * times + 10):
         channel = stage.asterisk.channels["bob"]
-        is_out = f"exit bob {how}" in stage.told()
+        is_out = f"exit bob {how}" in stage.callback_texts()
         assert is_out == (channel.bridge is None), "their exit is told when they are out"
         if not is_out:
             assert channel.muted and channel.deaf, "neither heard by the others, nor hearing them"
         stage.pass_time(5)
-    assert stage.told().count(f"exit bob {how}") == 1
+    assert stage.callback_texts().count(f"exit bob {how}") == 1
     bob = stage.asterisk.channels["bob"]
     assert (bob.bridge, bob.muted, bob.deaf) == (None, False, False)
     assert bridge not in stage.asterisk.bridges or "bob" not in stage.asterisk.bridges[bridge].channels
-    told = [text for _, text in stage.problems() if "could not be removed from the conference yet" in text]
-    assert len(told) <= 2, "told once each"
+    reported = [text for _, text in stage.problems() if "could not be removed from the conference yet" in text]
+    assert len(reported) <= 2, "told once each"
 
 
 def test_the_document_goes_on_when_they_are_out(stage: Stage) -> None:
@@ -74,9 +74,9 @@ def test_the_document_goes_on_when_they_are_out(stage: Stage) -> None:
     stage.failing[do.RemoveChannel] = 4
     stage.press("bob", "*")
     stage.pass_time(10)
-    assert stage.media("bob") == [] and stage.told()[-1] == "enter bob"
+    assert stage.media("bob") == [] and stage.callback_texts()[-1] == "enter bob"
     stage.pass_time(10)
-    assert stage.media("bob") == ["next"] and stage.told()[-1] == "exit bob star"
+    assert stage.media("bob") == ["next"] and stage.callback_texts()[-1] == "exit bob star"
 
 
 def test_a_member_who_can_never_be_removed_is_hung_up(stage: Stage) -> None:
@@ -86,11 +86,11 @@ def test_a_member_who_can_never_be_removed_is_hung_up(stage: Stage) -> None:
     stage.pass_time(GIVEN_UP_S - 10)
     assert "bob" in stage.asterisk.channels
     stage.pass_time(10)
-    assert "bob" not in stage.asterisk.channels and stage.told()[-1] == "exit bob kick"
+    assert "bob" not in stage.asterisk.channels and stage.callback_texts()[-1] == "exit bob kick"
     assert stage.call_of("bob") is None and stage.hears("ann") == {"cid"}
 
 
-def test_it_is_asked_each_few_seconds_and_not_faster(stage: Stage) -> None:
+def test_requests_are_retried_every_few_seconds(stage: Stage) -> None:
     together(stage)
     stage.failing[do.RemoveChannel] = 10_000
     command(stage, api.Kick((2,)))
@@ -104,7 +104,7 @@ def test_a_member_who_hangs_up_while_it_is_tried_is_out_at_once(stage: Stage) ->
     command(stage, api.Kick((2,)))
     stage.pass_time(4)
     stage.hang_up("bob")
-    assert stage.told()[-1] == "exit bob kick"
+    assert stage.callback_texts()[-1] == "exit bob kick"
     before = asked(stage, do.RemoveChannel)
     stage.pass_time(60)
     assert asked(stage, do.RemoveChannel) == before
@@ -120,11 +120,11 @@ def test_a_member_who_could_not_be_added_is_taken_out_all_the_same(stage: Stage)
     stage.tell(ev.EffectFailed(added, "no answer in time"))
     stage.asterisk.obey(added)
     stage.go_on()
-    assert stage.told() == ["enter ann", "enter bob"] and stage.hears("ann") == set()
+    assert stage.callback_texts() == ["enter ann", "enter bob"] and stage.hears("ann") == set()
     stage.pass_time(6)
-    assert stage.told() == ["enter ann", "enter bob"] and stage.hears("ann") == set()
+    assert stage.callback_texts() == ["enter ann", "enter bob"] and stage.hears("ann") == set()
     stage.pass_time(20)
-    assert stage.told()[-1] == "exit bob conference_ended" and stage.asterisk.channels["bob"].bridge is None
+    assert stage.callback_texts()[-1] == "exit bob conference_ended" and stage.asterisk.channels["bob"].bridge is None
 
 
 def test_a_member_who_could_not_be_added_and_hangs_up_has_hung_up(stage: Stage) -> None:
@@ -133,9 +133,9 @@ def test_a_member_who_could_not_be_added_and_hangs_up_has_hung_up(stage: Stage) 
     stage.call("bob", stay(), Wait(HOURS))
     added = stage.give_up()
     stage.tell(ev.EffectFailed(added, "Channel not in Stasis application", target_gone=True))
-    assert stage.told() == ["enter ann", "enter bob"]
+    assert stage.callback_texts() == ["enter ann", "enter bob"]
     stage.hang_up("bob")
-    assert stage.told()[-1] == "exit bob hangup"
+    assert stage.callback_texts()[-1] == "exit bob hangup"
 
 
 def test_what_was_said_before_the_failure_was_said(stage: Stage) -> None:
@@ -156,12 +156,14 @@ def test_the_late_failure_of_an_earlier_stay_is_not_the_next_ones(stage: Stage) 
     stage.call("bob", stay(hangup_on_star=True), stay())
     earlier = do.RemoveChannel("bob", stage.bridge_id(), member_id=2)
     stage.press("bob", "*")
-    assert stage.told()[-2:] == ["exit bob star", "enter bob"]
+    assert stage.callback_texts()[-2:] == ["exit bob star", "enter bob"]
     stage.held = {do.RemoveChannel}
     command(stage, api.Kick((3,)))
     for gone in (True, False):
         assert stage.tell(ev.EffectFailed(earlier, "late", gone)) == []
-    assert stage.hears("ann") == {"bob"} and stage.told()[-1] == "enter bob", "still in, until Asterisk says otherwise"
+    assert stage.hears("ann") == {"bob"} and stage.callback_texts()[-1] == "enter bob", (
+        "still in, until Asterisk says otherwise"
+    )
 
 
 def recorded(stage: Stage, recording_id: str) -> None:
@@ -260,7 +262,7 @@ def test_late_news_of_an_earlier_conference_is_not_the_next_ones(stage: Stage) -
     ]  # fmt: skip
     assert stage.tell(*late) == []
     stage.let_go()
-    assert stage.hears("bob") == set() and stage.told()[-1] == "enter bob"
+    assert stage.hears("bob") == set() and stage.callback_texts()[-1] == "enter bob"
 
 
 def test_talk_of_a_time_when_nobody_listened_is_not_taken_for_now(stage: Stage) -> None:
@@ -303,7 +305,7 @@ def test_a_bridge_that_is_to_be_destroyed_is_in_the_end_and_its_name_is_free_at_
     assert asked(stage, do.DestroyBridge) == times + 1
 
 
-def test_a_bridge_of_which_nothing_is_heard_any_more_is_asked_for_again(stage: Stage) -> None:
+def test_a_bridge_without_a_result_is_requested_again(stage: Stage) -> None:
     players(stage, "ann")
     stage.held = {do.DestroyBridge}
     stage.hang_up("ann")
@@ -404,7 +406,7 @@ def test_a_setting_that_fails_is_so_in_the_end(
     assert asked(stage, kind) == before, "what is done is not asked for again"
 
 
-def test_what_failed_is_not_asked_for_if_it_is_not_wanted_any_more(stage: Stage) -> None:
+def test_a_failed_request_that_is_not_needed_any_more_is_not_retried(stage: Stage) -> None:
     players(stage, "ann", "bob")
     stage.failing[do.MuteChannel] = 1
     command(stage, api.Mute((1,), True))
@@ -521,7 +523,7 @@ def test_of_one_channel_no_more_is_kept_than_is_bounded() -> None:
     assert len(found) == MAX_RETRIES_PER_TARGET and found[-1].playback_id == f"p{3 * MAX_RETRIES_PER_TARGET - 1}"  # type: ignore[union-attr]
 
 
-def test_very_many_are_not_asked_for_in_one_step() -> None:
+def test_retries_are_spread_over_several_steps() -> None:
     retries = RequestRetries()
     for n in range(450):
         retries.failed(do.StopMusic(f"channel{n}"), START)

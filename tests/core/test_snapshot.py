@@ -86,7 +86,7 @@ def test_the_restored_one_goes_on_as_the_other_would(stage: Stage) -> None:
         for key, thing in list(shelf.items()):
             shelf[key] = restore(json.loads(encode(thing)), kind)  # type: ignore[index]
     stage.press("ann", "2*")
-    assert stage.told() == ["enter ann", "digits ann 12", "exit ann star"]
+    assert stage.callback_texts() == ["enter ann", "digits ann 12", "exit ann star"]
     assert stage.media("ann") == ["jazz", "next"]
 
 

@@ -50,7 +50,7 @@ def test_talking_is_detected_while_somebody_looks_and_no_longer(stage: Stage) ->
     assert stage.asterisk.channels["ann"].silence_ms is None
 
 
-def test_what_is_told_late_of_one_who_is_not_listened_to_is_nothing(stage: Stage) -> None:
+def test_a_late_talking_event_without_detection_is_ignored(stage: Stage) -> None:
     players(stage, "ann", "bob")
     watch(stage)
     stage.pass_time(31)
@@ -84,7 +84,7 @@ def test_what_is_over_already_is_nothing(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("needed", [{"floor_event": True}, {"record": True}], ids=["floorEvent", "record"])
-def test_who_needs_it_otherwise_keeps_it(stage: Stage, needed: dict[str, bool]) -> None:
+def test_talk_detection_with_another_purpose_stays(stage: Stage, needed: dict[str, bool]) -> None:
     players(stage, "ann", "bob", **needed)
     watch(stage)
     stage.talk("ann")
@@ -92,7 +92,7 @@ def test_who_needs_it_otherwise_keeps_it(stage: Stage, needed: dict[str, bool]) 
     assert (detected(stage), talking(stage)) == ([("ann", True), ("bob", True)], {"ann"})
 
 
-def test_one_who_goes_on_is_not_listened_to_any_more(stage: Stage) -> None:
+def test_talk_detection_stops_after_the_conference(stage: Stage) -> None:
     players(stage, "ann")
     stage.call("bob", stay(hangup_on_star=True), Wait(60))
     watch(stage)
@@ -111,7 +111,7 @@ def test_the_floor_of_a_conference_that_nobody_looked_at_is_free(stage: Stage) -
     assert conference.floor is None
 
 
-def test_who_talked_when_the_connection_broke_is_listened_to_anew(stage: Stage) -> None:
+def test_talk_detection_restarts_after_a_reconnection(stage: Stage) -> None:
     """ann holds the floor, and bob talks as well: no event says whether they still do."""
     players(stage, "ann", "bob", "cid")
     watch(stage)

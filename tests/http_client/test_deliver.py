@@ -45,7 +45,7 @@ def test_a_failed_status_keeps_the_connection(receiver: Receiver) -> None:
     assert len({seen.connection for seen in receiver.seen}) == 1
 
 
-def test_a_connection_idle_for_long_is_made_anew_and_judged_anew(
+def test_a_long_idle_connection_is_replaced_and_its_address_checked_again(
     receiver: Receiver, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names.answers = {"answer.test": [["127.0.0.1"], ["127.0.0.2"]]}

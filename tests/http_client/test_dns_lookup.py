@@ -80,7 +80,7 @@ def asking(resolver: Resolver) -> Iterator[Asking]:
     asking.threads.shutdown()
 
 
-def test_one_that_hangs_takes_one_thread_however_often_it_is_asked_for(resolver: Resolver, asking: Asking) -> None:
+def test_a_hanging_lookup_takes_one_thread_however_often_it_is_requested(resolver: Resolver, asking: Asking) -> None:
     hanging = [asking.ask(f"account{n % 5}", "hangs.test") for n in range(100)]
     until(lambda: bool(resolver.asked))
     assert asking.ask("account0", "lives.test").result() == HERE
@@ -124,14 +124,14 @@ def test_a_thread_is_held_until_it_is_free_though_nobody_waits_any_more(resolver
     assert resolver.hanging() == 2
 
 
-def test_it_is_looked_up_anew_each_time_that_nobody_else_asks(resolver: Resolver, asking: Asking) -> None:
+def test_each_lookup_is_new_unless_one_is_running(resolver: Resolver, asking: Asking) -> None:
     for n in range(3):
         assert asking.ask("acme", "lives.test").result() == HERE
         until(lambda: not asking.lookups._in_progress)
         assert resolver.asked == ["lives.test"] * (n + 1)
 
 
-def test_what_the_resolver_raises_is_told_and_its_thread_is_free(
+def test_an_error_of_the_resolver_is_raised_and_its_thread_is_free(
     asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> dns_lookup.Addresses:
@@ -152,7 +152,7 @@ async def asked_by(account: str, resolver: connect_async.CheckedResolver, host: 
     return found["host"]
 
 
-async def test_one_who_gives_up_ends_it_for_nobody_else(resolver: Resolver) -> None:
+async def test_a_canceled_request_cancels_no_shared_lookup(resolver: Resolver) -> None:
     asked = connect_async.CheckedResolver(())
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asked.resolve("hangs.test", 80), 0.05)
@@ -181,7 +181,7 @@ async def test_names_of_an_account_that_hang_delay_no_other_account(resolver: Re
     await asked.close()
 
 
-async def test_who_gives_up_leaves_the_thread_taken_and_the_queue_empty(resolver: Resolver) -> None:
+async def test_a_canceled_lookup_keeps_its_thread_and_leaves_the_queue(resolver: Resolver) -> None:
     """Otherwise an account could take any number of threads by giving up sooner than the system's resolver."""
     asked = connect_async.CheckedResolver(())
     for n in range(3 * dns_lookup.MAX_LOOKUPS_PER_ACCOUNT):

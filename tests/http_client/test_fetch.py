@@ -46,7 +46,7 @@ async def test_the_message_names_the_url_without_its_query(fetcher: Fetcher, rec
     assert str(failed.value) == f"{receiver.url('/status/404')}: it responded with status 404 (1 try)"
 
 
-async def test_a_refused_connection_is_retried_and_told(fetcher: Fetcher) -> None:
+async def test_a_refused_connection_is_retried_and_reported(fetcher: Fetcher) -> None:
     with refusing() as port, pytest.raises(RequestFailed, match=r"no connection to 127.0.0.1: .*refused.* \(2 tries\)"):
         await post(fetcher, f"http://127.0.0.1:{port}/cb#tt=2000")
 
@@ -72,7 +72,7 @@ async def test_retry_after_beyond_tt_ends_the_tries(fetcher: Fetcher, receiver: 
         await post(fetcher, receiver.url("/retry-after/10#rc=5&rp=5xx&tt=5000"))
 
 
-async def test_a_body_over_the_limit_is_told(fetcher: Fetcher, receiver: Receiver) -> None:
+async def test_a_body_over_the_limit_is_reported(fetcher: Fetcher, receiver: Receiver) -> None:
     assert len((await post(fetcher, receiver.url("/large/1000"))).body) == 1000
     for path in ("/large/1001", "/endless"):
         with pytest.raises(RequestFailed, match=r"longer than the 1000 bytes .* \(1 try\)"):
@@ -101,7 +101,7 @@ async def test_of_a_body_no_more_is_read_than_is_enough(fetcher: Fetcher, receiv
             assert len((await reply).body) == 1000
 
 
-async def test_an_encoded_body_is_told(fetcher: Fetcher, receiver: Receiver) -> None:
+async def test_an_encoded_body_is_reported(fetcher: Fetcher, receiver: Receiver) -> None:
     with pytest.raises(RequestFailed, match="Content-Encoding gzip"):
         await post(fetcher, receiver.url("/gzip"))
 
@@ -173,7 +173,7 @@ async def test_a_slow_server_delays_no_other_one_of_the_same_account(
         assert await asyncio.wait_for(asked_by(fetcher, "slow", receiver.url("/ok")), SOON_S) == 200
 
 
-async def test_who_waits_for_a_turn_waits_no_longer_than_tt(fetcher: Fetcher, receiver: Receiver) -> None:
+async def test_a_wait_for_a_turn_is_limited_by_tt(fetcher: Fetcher, receiver: Receiver) -> None:
     async with slow_ones(fetcher, receiver, fetch.MAX_PER_RECEIVER, "127.0.0.1"):
         with pytest.raises(RequestFailed, match=r"/ok: no request was sent: 64 of the account"):
             await asked_by(fetcher, "slow", receiver.url("/ok?secret=1#tt=300"))
@@ -212,7 +212,7 @@ async def test_names_are_looked_up_for_the_account(fetcher: Fetcher, receiver: R
     assert connect_async.current_account.get() == ""
 
 
-async def test_what_is_told_names_no_address(fetcher: Fetcher, names: Names) -> None:
+async def test_error_messages_name_no_address(fetcher: Fetcher, names: Names) -> None:
     """The owner of a name that points to an internal machine must not learn the machine's address."""
     names.answers = {"inside.test": [["127.0.0.77", "127.0.0.78"]]}
     with refusing() as port, pytest.raises(RequestFailed) as failed:
@@ -231,7 +231,7 @@ async def test_a_file_is_written_whole_or_not_at_all(fetcher: Fetcher, receiver:
     assert [found.name for found in tmp_path.iterdir()] == ["sound.mp3"]
 
 
-async def test_a_file_is_asked_for_only_if_it_changed(fetcher: Fetcher, receiver: Receiver, tmp_path: Path) -> None:
+async def test_a_file_is_requested_only_if_it_changed(fetcher: Fetcher, receiver: Receiver, tmp_path: Path) -> None:
     path = tmp_path / "sound.mp3"
     first = await fetcher.get_file(receiver.url("/etag"), path, 1000)
     assert (first.status, first.etag, path.read_bytes()) == (200, '"1"', b"sound")
@@ -244,7 +244,7 @@ async def test_a_file_is_asked_for_only_if_it_changed(fetcher: Fetcher, receiver
     assert "x-plivo-signature-v3" not in receiver.seen[0].headers
 
 
-async def test_a_304_that_was_not_asked_for_is_a_failure(fetcher: Fetcher, receiver: Receiver, tmp_path: Path) -> None:
+async def test_a_304_that_was_not_requested_is_a_failure(fetcher: Fetcher, receiver: Receiver, tmp_path: Path) -> None:
     with pytest.raises(RequestFailed, match="status 304"):
         await fetcher.get_file(receiver.url("/status/304"), tmp_path / "sound.mp3", 1000)
 

@@ -81,7 +81,7 @@ async def test_what_is_around_a_body_has_an_end(attempt: Attempt, receiver: Rece
     assert outcome.ms < 15_000
 
 
-async def test_who_answers_more_than_once_is_not_heard_again(attempt: Attempt, receiver: Receiver) -> None:
+async def test_a_second_response_is_ignored(attempt: Attempt, receiver: Receiver) -> None:
     assert (await attempt(receiver.url("/endless-answers"))).status == 204
 
 
@@ -93,7 +93,7 @@ async def test_an_endless_drip_ends_with_tt(attempt: Attempt, receiver: Receiver
     took(outcome, 290, 1500)
 
 
-async def test_redirects_do_not_start_tt_anew(attempt: Attempt, receiver: Receiver) -> None:
+async def test_redirects_do_not_restart_tt(attempt: Attempt, receiver: Receiver) -> None:
     outcome = await attempt(receiver.url("/redirect/302//slow-body"), policy=RetryPolicy(read_ms=2000, total_ms=300))
     assert outcome.failure == "read"
     took(outcome, 0, 1500)
@@ -107,7 +107,7 @@ async def test_2xx_is_success(attempt: Attempt, receiver: Receiver, status: int)
 
 
 @pytest.mark.parametrize("status", [300, 304, 400, 401, 404, 429, 500, 502, 599])
-async def test_other_statuses_are_told_as_they_are(attempt: Attempt, receiver: Receiver, status: int) -> None:
+async def test_other_statuses_are_reported_as_they_are(attempt: Attempt, receiver: Receiver, status: int) -> None:
     outcome = await attempt(receiver.url(f"/status/{status}"))
     assert not outcome.ok
     assert (outcome.status, outcome.failure) == (status, None)

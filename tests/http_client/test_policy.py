@@ -364,7 +364,7 @@ def test_no_hop_has_more_time_than_is_left() -> None:
         (404, {"If-None-Match": "1"}, False),
     ],
 )
-def test_a_304_is_accepted_if_it_was_asked_for(status: int, conditions: dict[str, str] | None, accepted: bool) -> None:
+def test_a_304_is_accepted_if_it_was_requested(status: int, conditions: dict[str, str] | None, accepted: bool) -> None:
     attempted = exchange(method="GET", conditions=conditions)
     attempted.next_request()
     attempted.receive_head(status, {})

@@ -132,7 +132,7 @@ async def test_a_redirected_post_becomes_a_get_without_parameters(
 
 
 @pytest.mark.parametrize("status", [307, 308])
-async def test_307_and_308_repeat_the_post_signed_anew(attempt: Attempt, receiver: Receiver, status: int) -> None:
+async def test_307_and_308_repeat_the_post_signed_again(attempt: Attempt, receiver: Receiver, status: int) -> None:
     await attempt(receiver.url(f"/redirect/{status}//ok"), PARAMS)
     first, second = receiver.seen
     assert (second.method, second.target, second.body) == ("POST", "/ok", first.body)

@@ -86,7 +86,7 @@ def test_no_fragment_breaks_the_policy(fragment: str) -> None:
     assert policy.retry_on <= set(RETRY_CONDITIONS)
 
 
-def test_a_fragment_of_complaints_is_told_in_short() -> None:
+def test_warnings_about_a_fragment_are_short() -> None:
     warnings = parse("http://example.com/#" + "&".join(f"{'x' * 60}=1&ct={'y' * 60}" for _ in range(50)))[2]
     assert len(warnings) == 11 and "90 more" in warnings[-1]
     assert all(len(warning) < 200 for warning in warnings)

@@ -19,7 +19,7 @@ from uuid import uuid4
 import numpy as np
 from redis import Redis
 
-from ari_conf.ari.address import Server
+from ari_conf.ari.address import AriConfig
 from ari_conf.ari.client import Client
 from ari_conf.local import asterisk
 from ari_conf.local.system import LocalSystem
@@ -332,8 +332,13 @@ def slip_of(heard: Samples) -> float:
 def ari_of(system: LocalSystem) -> Client:
     """Return an ARI client for the test, for requests only."""
     s = system.settings
-    nobody = Server(
-        s.ari_url, "nobody", s.ari_user, s.ari_password.get_secret_value(), ("127.0.0.1", 0), patience=86400.0
+    nobody = AriConfig(
+        s.ari_url,
+        "nobody",
+        s.ari_user,
+        s.ari_password.get_secret_value(),
+        ("127.0.0.1", 0),
+        own_socket_timeout_s=86400.0,
     )
     return Client(nobody, _ignore)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ari_conf.ari.address import Server
+from ari_conf.ari.address import AriConfig
 from ari_conf.ari.client import Client
 from ari_conf.ari.translate import EVENTS, to_event, to_requests
 from ari_conf.core import effects as do
@@ -44,8 +44,14 @@ class Application:
 
     def __init__(self, asterisk: LocalAsterisk, deadline: float = 5.0) -> None:
         listen = (asterisk.host, asterisk.websocket_port) if asterisk.outbound else None
-        server = Server(
-            asterisk.url, asterisk.app, asterisk.user, asterisk.password, listen, deadline=deadline, events=EVENTS
+        server = AriConfig(
+            asterisk.url,
+            asterisk.app,
+            asterisk.user,
+            asterisk.password,
+            listen,
+            request_timeout_s=deadline,
+            events=EVENTS,
         )
         self.client = Client(server, self._receive, lambda: self._connection(True), lambda: self._connection(False))
         self.connected, self.disconnected = asyncio.Event(), asyncio.Event()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from ari_conf.ari.invite import LEFT_OUT
+from ari_conf.ari.invite import HEADERS_MISSING
 from ari_conf.errors import AriError
 from ari_conf.local.system import LocalSystem
 from demo import audio_analysis, sip
@@ -170,7 +170,7 @@ async def test_headers_that_are_too_long_or_no_text_cost_none_of_the_others(stag
     assert "X-PH-Token" not in entered
     assert entered["CallerName"] == 'Ann "the boss" Lee'
     problems = stage.problems()
-    assert LEFT_OUT in problems and any("X-PH-Team" in text for text in problems)
+    assert HEADERS_MISSING in problems and any("X-PH-Team" in text for text in problems)
 
 
 async def test_a_withheld_number_appears_nowhere(stage: Stage) -> None:

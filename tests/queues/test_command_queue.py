@@ -203,7 +203,7 @@ async def test_an_owner_whose_asterisk_does_not_come_says_so_in_time(redis_serve
     assert reply is not None and reply.status == 503
 
 
-async def test_a_reply_is_kept_for_who_did_not_hear_it(redis_server):
+async def test_a_reply_is_stored_for_a_process_that_missed_it(redis_server):
     owner = Owner(redis_server.url)
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
         await asker.send("here", LOCK, "c1", 5)
@@ -262,7 +262,7 @@ async def test_that_somebody_looks_is_no_command_and_gets_no_reply(redis_server,
 
 
 @pytest.mark.parametrize("ahead_ms", [-HOUR_MS, HOUR_MS])
-async def test_the_clocks_of_who_asks_and_who_owns_may_differ_by_any_time(redis_server, ahead_ms: int):
+async def test_clocks_of_web_process_and_owner_may_differ(redis_server, ahead_ms: int):
     owner = Owner(redis_server.url, clock_ahead_ms=ahead_ms)
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
         assert await asker.send("here", LOCK, "c1", 5) is not None
@@ -319,7 +319,7 @@ async def test_an_owner_that_was_stopped_between_reading_and_taking_takes_it_for
         assert owner.left_ms() <= -6000
 
 
-async def test_who_was_told_503_never_has_it_done_later(redis_server):
+async def test_a_command_answered_with_503_is_never_executed_later(redis_server):
     """This holds however long its way to Redis takes."""
     owner = Owner(redis_server.url)
     async with (
@@ -337,7 +337,7 @@ async def test_who_was_told_503_never_has_it_done_later(redis_server):
         assert owner.got[-1].command_id == "c2" and owner.left_ms() <= 0
 
 
-async def test_what_comes_to_redis_too_late_is_not_asked_for(redis_server):
+async def test_a_command_that_reaches_redis_too_late_is_not_queued(redis_server):
     async with between(redis_server.port) as way, asking(way.url) as asker:
         way.hold(b"TIME")
         asked = asyncio.ensure_future(asker.send("here", LOCK, "c1", 0.1))
@@ -356,7 +356,7 @@ async def test_a_place_of_another_stream_hides_nothing(redis_server, done):
         assert await asker.send("here", LOCK, "c1", 30) is not None
 
 
-async def test_a_stream_that_began_anew_with_lower_ids_is_read_again(redis_server):
+async def test_a_stream_that_restarted_with_lower_ids_is_read_again(redis_server):
     owner = Owner(redis_server.url)
     text = encode(LOCK, "c1", 0, "web", 1)
     redis_server.client.xadd(queue_key("here"), {"command": text}, id="99999999999999-0")

@@ -78,7 +78,7 @@ def play(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Play:
     return Play(redis_server)
 
 
-def test_one_that_fails_is_asked_less_and_less(play: Play) -> None:
+def test_a_failing_receiver_gets_fewer_and_fewer_requests(play: Play) -> None:
     play.fail("A:down", MAX_RECEIVER_FAILURES // 2)
     play.put(*(f"A:down:{n}" for n in range(100)))
     taken = play.take_all()
@@ -110,18 +110,18 @@ def test_others_don_t_rest_with_it(play: Play) -> None:
     assert {taken.partition for taken in play.take_all()} == {"A:up:1", "B:down:1"}
 
 
-def test_it_is_asked_as_ever_when_it_answers_again(play: Play) -> None:
+def test_a_recovered_receiver_gets_all_requests(play: Play) -> None:
     play.fail("A:down", MAX_RECEIVER_FAILURES + 1)
     play.put(*(f"A:down:{n}" for n in range(200)))
     play.pass_ms(RECEIVER_FAILURE_MS)
-    told = 0
+    reported = 0
     while (taken := play.take()) is not None:
         play.settle(ack(taken, wasted=-1))
-        told += 1
-        if told == MAX_RECEIVER_FAILURES // 2 + 1:
+        reported += 1
+        if reported == MAX_RECEIVER_FAILURES // 2 + 1:
             assert len(play.take_all()) == 42
             return
-    pytest.fail(f"it rests again after {told} that were well")
+    pytest.fail(f"it rests again after {reported} that were well")
 
 
 def test_one_that_fails_now_and_then_never_rests(play: Play) -> None:
@@ -132,7 +132,7 @@ def test_one_that_fails_now_and_then_never_rests(play: Play) -> None:
         play.settle(retry(taken, b"x", 60_000, wasted=1) if n % 2 else ack(taken, wasted=-1))
 
 
-def test_who_answers_one_of_many_is_asked_no_oftener(play: Play) -> None:
+def test_one_success_among_many_failures_changes_nothing(play: Play) -> None:
     """The receiver is a page that answers any request, besides many unwanted ones that fail."""
     asked = 0
     for n in range(1000):
@@ -151,7 +151,7 @@ def test_redirects_count(play: Play) -> None:
     assert play.take() is None
 
 
-def test_many_names_of_one_server_are_asked_no_oftener_than_one_account_may(play: Play) -> None:
+def test_many_host_names_share_the_limit_of_the_account(play: Play) -> None:
     names = MAX_ACCOUNT_FAILURES // 10
     for n in range(names):
         play.fail(f"A:name{n}", 10)
@@ -196,7 +196,7 @@ def test_one_that_answered_within_the_minute_is_waited_for(play: Play) -> None:
             assert play.take() is None, "the queued entries are still kept"
 
 
-def test_however_many_came_to_nothing_it_is_asked_again_in_some_seconds(play: Play) -> None:
+def test_a_failing_receiver_is_retried_within_seconds(play: Play) -> None:
     play.fail("A:down", 1, wasted=1000)
     play.put("A:down:1")
     play.pass_ms(9 * RECEIVER_FAILURE_MS)

@@ -84,7 +84,7 @@ def test_the_overview_tells_where_each_lane_is(redis_server: RedisServer):
     assert (totals.waiting, totals.partitions, totals.workers, totals.threads, totals.retried) == (4, 3, 1, 8, 1)
 
 
-def test_a_dead_letter_is_listed_with_its_tries(redis_server: RedisServer):
+def test_a_dead_letter_is_listed_with_its_attempts(redis_server: RedisServer):
     post(redis_server, callback(1), callback(2))
     give_up(redis_server, 1)
     give_up(redis_server, 2)
@@ -97,7 +97,7 @@ def test_a_dead_letter_is_listed_with_its_tries(redis_server: RedisServer):
     assert abs(oldest.died_ms - time.time() * 1000) < 10_000
 
 
-def test_a_dead_letter_goes_back_to_the_end_of_its_lane(redis_server: RedisServer):
+def test_a_resent_dead_letter_goes_to_the_end_of_its_partition(redis_server: RedisServer):
     post(redis_server, callback(1))
     give_up(redis_server, 1)
     post(redis_server, callback(2))

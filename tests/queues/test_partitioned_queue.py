@@ -94,7 +94,7 @@ def test_a_retry_is_not_due_early(play: Play):
     assert play.queue.issue_wakeups() == []
 
 
-def test_a_dead_letter_leaves_the_lane_to_the_next(play: Play):
+def test_a_dead_letter_frees_the_partition_for_the_next_entry(play: Play):
     play.put("A:o:1", "a", "b")
     assert play.take(disposition=dead_letter(play.take(), b"a, given up", 10, 60_000)).entry == b"b"
     ((_, fields),) = play.server.client.xrange("ari_conf:callbacks:dead-letters:A")
@@ -109,7 +109,7 @@ def test_the_newest_dead_letters_are_kept(play: Play):
     assert [fields[b"entry"] for _, fields in letters] == [b"b", b"c"]
 
 
-def test_dead_letters_that_are_too_old_go(play: Play):
+def test_old_dead_letters_are_deleted(play: Play):
     play.server.client.xadd("ari_conf:callbacks:dead-letters:A", {"partition": "A:o:1", "entry": "old"}, id="1000-0")
     play.put("A:o:1", "a")
     play.settle(dead_letter(play.take(), b"a", 10, 60_000))
@@ -206,7 +206,7 @@ def test_what_was_not_tried_is_ready_again(play: Play):
     assert play.take(disposition=release(play.take())).entry == b"a"
 
 
-def test_there_are_no_more_tokens_than_lanes_and_free_threads(play: Play):
+def test_there_are_no_more_wakeups_than_partitions_and_free_threads(play: Play):
     play.put("A:o:1", "a", "b", "c")
     assert play.queue.issue_wakeups() == [], "a wake-up without a worker"
     play.queue.heartbeat("w1", 4, [], 0, reclaim=True)
@@ -229,7 +229,7 @@ def test_a_claim_answers_its_wakeup_and_no_other(play: Play):
     assert play.server.client.zrange("ari_conf:callbacks:unanswered-wakeups", 0, -1) == [other.encode()]
 
 
-def test_who_settles_claims_nothing(play: Play):
+def test_settling_alone_claims_nothing(play: Play):
     play.put("A:o:1", "a", "b")
     play.settle(ack(play.take()))
     assert not play.server.client.exists("ari_conf:callbacks:claims:w1")
@@ -254,7 +254,7 @@ def test_a_turn_leaves_a_lease_of_at_least_what_it_promises(play: Play):
     assert until_ms() and play.server.client.hgetall("ari_conf:callbacks:threads") == {b"w1": b"64"}
 
 
-def test_for_a_flood_that_has_its_share_there_are_no_tokens(play: Play):
+def test_a_receiver_with_its_full_share_gets_no_wakeups(play: Play):
     for n in range(100):
         play.put(f"A:slow:{n}", "x")
     play.take_all(threads=64)
@@ -263,7 +263,7 @@ def test_for_a_flood_that_has_its_share_there_are_no_tokens(play: Play):
     assert len(play.queue.issue_wakeups()) == 1
 
 
-def test_a_token_that_is_lost_is_replaced(play: Play, monkeypatch: pytest.MonkeyPatch):
+def test_a_lost_wakeup_is_replaced(play: Play, monkeypatch: pytest.MonkeyPatch):
     play.put("A:o:1", "a")
     play.queue.heartbeat("w1", 4, [], 0, reclaim=True)
     assert len(play.queue.issue_wakeups()) == 1
@@ -301,7 +301,7 @@ def there(play: Play) -> dict[bytes, tuple[int, int]]:
     return found
 
 
-def told(play: Play, account: str = "A") -> list[str]:
+def reported(play: Play, account: str = "A") -> list[str]:
     return [one.text for one in read_problems(play.server.client, account)]
 
 
@@ -332,9 +332,9 @@ def test_a_lane_takes_no_more_than_it_may(play: Play):
     lane = play.server.client.lrange("ari_conf:callbacks:partition:A:o:1", 0, -1)
     assert len(lane) == most and lane[-1] == str(most - 1).encode()
     assert counted(play)[b"A"][0] == most + 1 and counted(play)[b"B"][0] == 1
-    (problem,) = told(play)
+    (problem,) = reported(play)
     assert f"{most} callbacks of one conference to one URL wait already" in problem
-    assert told(play, "B") == [] and outbox.totals(play.server.client).dropped == 2
+    assert reported(play, "B") == [] and outbox.totals(play.server.client).dropped == 2
     play.take(disposition=ack(play.take()))
     play.put("A:o:1", "there is room again")
     assert play.server.client.lindex("ari_conf:callbacks:partition:A:o:1", -1) == b"there is room again"
@@ -349,7 +349,7 @@ def test_an_account_takes_no_more_than_it_may(play: Play):
     play.put("A:o:new", "one more")
     play.put("B:o:1", "of another account")
     assert {account: number for account, (number, _) in counted(play).items()} == {b"A": most, b"B": 1}
-    (problem,) = told(play)
+    (problem,) = reported(play)
     assert f"{most} callbacks of this account" in problem
 
 
@@ -381,7 +381,7 @@ def test_a_count_that_is_wrong_is_counted_again_before_anything_is_dropped(play:
     play.settle(retry(play.take(), b"c, tried", 60_000))
     play.server.client.hset("ari_conf:callbacks:entries", "A", 10**9)
     play.put("A:o:4", "e")
-    assert play.server.client.exists("ari_conf:callbacks:partition:A:o:4") and told(play) == []
+    assert play.server.client.exists("ari_conf:callbacks:partition:A:o:4") and reported(play) == []
     assert counted(play)[b"A"][0] == there(play)[b"A"][0] == 5
 
 
@@ -394,7 +394,7 @@ def test_other_queues_have_no_bounds(play: Play):
     assert play.server.client.llen("ari_conf:recordings:partition:A:o:1") == most + 1
 
 
-def test_a_dead_letter_for_which_there_is_no_room_stays_one(play: Play):
+def test_a_dead_letter_without_room_for_resending_stays(play: Play):
     play.put("A:o:1", "a")
     play.settle(dead_letter(play.take(), b"a", 10, 60_000))
     ((id, _),) = play.server.client.xrange("ari_conf:callbacks:dead-letters:A")
@@ -404,7 +404,7 @@ def test_a_dead_letter_for_which_there_is_no_room_stays_one(play: Play):
     assert play.server.client.xlen("ari_conf:callbacks:dead-letters:A") == 1
 
 
-def test_dead_letters_take_no_more_bytes_than_they_may(play: Play):
+def test_the_bytes_of_dead_letters_are_bounded(play: Play):
     size, most = 1024**2, limits.MAX_DEAD_LETTER_BYTES
     for number in range(most // size + 20):
         play.put("A:o:1", "x")

@@ -26,9 +26,9 @@ class Broken:
 
 
 async def test_what_breaks_comes_back_and_what_comes_after_it_is_done() -> None:
-    told: asyncio.Queue[ev.Event] = asyncio.Queue()
+    reported: asyncio.Queue[ev.Event] = asyncio.Queue()
     broken: Any = Broken()
-    interpreter = EffectRunner(broken, broken, broken, broken, Path(), told.put_nowait, broken)
+    interpreter = EffectRunner(broken, broken, broken, broken, Path(), reported.put_nowait, broken)
     given = [
         do.IdentifyCall("call", "ann", "A"), do.FetchDocument("f", "A", "http://document.example/", "GET", ()),
         do.FetchSoundDocument("f", "A", "http://document.example/", ()), do.PrepareSound("p", Play("song")),
@@ -40,10 +40,10 @@ async def test_what_breaks_comes_back_and_what_comes_after_it_is_done() -> None:
         for effect in given:
             interpreter.run(effect)
         async with lateness.timeout():
-            events = [await told.get() for _ in given]
+            events = [await reported.get() for _ in given]
     assert len([line for line in logged if "internal error in ari_conf" in line.get("hint", "")]) == len(given)
     failed = [event.effect for event in events if isinstance(event, ev.EffectFailed)]
     assert sorted(map(repr, failed)) == sorted(map(repr, given))
     await asyncio.sleep(0)
-    assert not interpreter.busy("ann") and not interpreter.busy("b")
+    assert not interpreter.is_busy("ann") and not interpreter.is_busy("b")
     await interpreter.close()

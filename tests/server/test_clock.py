@@ -11,7 +11,7 @@ import redis.asyncio
 from redis import RedisError
 
 from ari_conf.server import clock as clock_module
-from ari_conf.server.clock import NEAR_MS, SLEW_MS, Clock, clock_key
+from ari_conf.server.clock import SLEW_MS, TOLERANCE_MS, Clock, clock_key
 from ari_conf.store import state_store
 from tests import lateness
 from tests.redis import RedisServer
@@ -54,8 +54,8 @@ async def redis_ms(client: redis.asyncio.Redis) -> int:
 
 
 async def recorded(clock: Clock, client: redis.asyncio.Redis) -> None:
-    """Record the clock once, as `keep` does; the clock then approaches Redis' clock a little."""
-    keeping = asyncio.create_task(clock.keep(client, NAME))
+    """Record the clock once, as `run` does; the clock then approaches Redis' clock a little."""
+    keeping = asyncio.create_task(clock.run(client, NAME))
     async with lateness.timeout():
         while not await client.exists(clock_key(NAME)):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -76,7 +76,7 @@ async def test_without_calls_it_begins_with_the_time_of_redis(machine: Machine, 
     """This holds even if there is a record: a wrong clock must not be kept for longer than calls need it."""
     await recorded(machine.clock(), client)
     clock = machine.clock()
-    await clock.begin(client, NAME, goes_on=False)
+    await clock.start(client, NAME, has_calls=False)
     assert abs(clock.now_ms() - await redis_ms(client)) < 60_000 < abs(machine.wall - await redis_ms(client))
 
 
@@ -92,7 +92,7 @@ async def test_the_next_process_of_the_machine_goes_on_with_it(
     await client.hincrby(clock_key(NAME), "redis_ms", step)  # type: ignore[misc]
     machine.pass_ms(7 * HOUR)
     second = machine.clock()
-    await second.begin(client, NAME, goes_on=True)
+    await second.start(client, NAME, has_calls=True)
     assert abs(second.now_ms() - first.now_ms()) <= SLEW_MS
 
 
@@ -107,7 +107,7 @@ async def test_a_process_elsewhere_goes_on_by_what_has_passed_in_redis(
     other = Machine("boot two")
     other.wall, other.steady = machine.wall + 9 * HOUR, 7
     second = other.clock()
-    await second.begin(client, NAME, goes_on=True)
+    await second.start(client, NAME, has_calls=True)
     assert said + 20_000 - SLEW_MS <= second.now_ms() < said + 80_000
 
 
@@ -116,7 +116,7 @@ async def test_redis_set_back_meanwhile_sets_nothing_back(machine: Machine, clie
     await recorded(first, client)
     await client.hincrby(clock_key(NAME), "redis_ms", HOUR)  # type: ignore[misc]
     second = Machine("boot two").clock()
-    await second.begin(client, NAME, goes_on=True)
+    await second.start(client, NAME, has_calls=True)
     assert abs(second.now_ms() - first.now_ms()) <= SLEW_MS
 
 
@@ -128,7 +128,7 @@ async def test_a_record_that_makes_no_sense_is_none(
     await recorded(machine.clock(), client)
     await client.hset(clock_key(NAME), damage, text)  # type: ignore[misc,arg-type]
     clock = machine.clock()
-    await clock.begin(client, NAME, goes_on=True)
+    await clock.start(client, NAME, has_calls=True)
     assert abs(clock.now_ms() - await redis_ms(client)) < 60_000
 
 
@@ -138,9 +138,9 @@ async def test_a_key_that_holds_something_else_is_no_record_and_becomes_one(
     """A process that waited for a readable record would never take over."""
     await client.set(clock_key(NAME), "x")
     clock = machine.clock()
-    await lateness.soon(clock.begin(client, NAME, goes_on=True))
+    await lateness.soon(clock.start(client, NAME, has_calls=True))
     assert abs(clock.now_ms() - await redis_ms(client)) < 60_000
-    keeping = asyncio.create_task(clock.keep(client, NAME))
+    keeping = asyncio.create_task(clock.run(client, NAME))
     async with lateness.timeout():
         while await client.type(clock_key(NAME)) != b"hash":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -150,10 +150,10 @@ async def test_a_key_that_holds_something_else_is_no_record_and_becomes_one(
 async def test_it_waits_for_redis(
     machine: Machine, client: redis.asyncio.Redis, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clock_module, "AGAIN_S", 0.01)
+    monkeypatch.setattr(clock_module, "RETRY_DELAY_S", 0.01)
     redis_server.kill()
     clock = machine.clock()
-    beginning = asyncio.create_task(clock.begin(client, NAME, goes_on=True))
+    beginning = asyncio.create_task(clock.start(client, NAME, has_calls=True))
     await asyncio.wait([beginning], timeout=0.1)
     assert not beginning.done()
     redis_server.start()
@@ -166,9 +166,9 @@ def test_it_approaches_another_clock_so_slowly_that_nobody_notices(machine: Mach
         before = clock.now_ms()
         clock.approach(before + other)
         assert clock.now_ms() - before == (SLEW_MS if other > 0 else -SLEW_MS)
-    assert SLEW_MS / 1000 / clock_module.RECORD_EVERY_S <= 0.001
+    assert SLEW_MS / 1000 / clock_module.RECORD_INTERVAL_S <= 0.001
     before = clock.now_ms()
-    clock.approach(before + NEAR_MS)
+    clock.approach(before + TOLERANCE_MS)
     assert clock.now_ms() == before
 
 
@@ -181,7 +181,7 @@ async def test_it_is_kept_while_redis_is_away(machine: Machine) -> None:
             raise RedisError("away")
 
     away, clock = Away(), machine.clock()
-    keeping = asyncio.create_task(clock.keep(away, NAME))  # type: ignore[arg-type]
+    keeping = asyncio.create_task(clock.run(away, NAME))  # type: ignore[arg-type]
     await asyncio.sleep(0)
     assert away.asked == 1 and not keeping.done()
     keeping.cancel()

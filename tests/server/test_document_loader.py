@@ -161,7 +161,7 @@ async def test_a_document_is_no_sound_whatever_it_is_called(world: World, conten
         ("a.mp3", 0, False),
     ],
 )
-async def test_a_server_of_files_that_knows_no_post_is_asked_for_the_sound(
+async def test_a_file_server_without_post_serves_the_sound_by_get(
     world: World, name: str, status: int, played: bool
 ) -> None:
     world.sounds_url = f"https://files.example/{name}?key=1"
@@ -200,7 +200,7 @@ async def test_without_permission_nothing_is_sent(world: World, fetch: Fetch) ->
 async def test_while_redis_is_away_nothing_is_sent_unsigned(
     world: World, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(document_loader, "ACCOUNT_S", 0.1)
+    monkeypatch.setattr(document_loader, "ACCOUNT_TIMEOUT_S", 0.1)
     world.accounts["MA1"] = StoreUnavailable("Redis can't be used: refused")
     reason = failed(await fetch(world))
     assert reason == (
@@ -234,7 +234,7 @@ async def test_an_account_is_looked_up_again_while_there_is_time(world: World, m
 async def test_all_calls_of_an_account_share_one_look_up_that_ends(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(document_loader, "ACCOUNT_S", 0.2)
+    monkeypatch.setattr(document_loader, "ACCOUNT_TIMEOUT_S", 0.2)
     world.accounts["MA2"] = None
     world.store_answers.clear()
     asking = [asyncio.create_task(world.documents.account("MA2")) for _ in range(100)]
@@ -260,23 +260,23 @@ async def test_a_call_that_gives_up_ends_the_look_up_for_no_other(world: World) 
 
 
 @pytest.mark.parametrize("is_away", [True, False])
-async def test_a_call_is_told_whether_there_is_no_account_or_no_redis(
+async def test_a_missing_account_and_an_unreachable_redis_have_different_messages(
     world: World, monkeypatch: pytest.MonkeyPatch, is_away: bool
 ) -> None:
     """An operator must not be told to add an account that exists."""
-    monkeypatch.setattr(document_loader, "ACCOUNT_S", 0.1)
+    monkeypatch.setattr(document_loader, "ACCOUNT_TIMEOUT_S", 0.1)
     world.accounts["MA1"] = StoreUnavailable("Redis can't be used: refused") if is_away else None
-    told: list[ev.Event] = []
+    reported: list[ev.Event] = []
     ari: Any = SimpleNamespace(app="ari_conf", request=_no_variable, permission=world)
     mine = cast(Any, world)
-    interpreter = EffectRunner(ari, mine, mine, mine, Path(), told.append, lambda _: None)
+    interpreter = EffectRunner(ari, mine, mine, mine, Path(), reported.append, lambda _: None)
     call, (identify,) = Call.from_arrival(ev.CallArrived("ch", "c", "r", "MA1", "+1", "+2"), 1000)
     interpreter.run(cast(do.Effect, identify))
     async with asyncio.timeout(SOON_S):
-        while not told:  # noqa: ASYNC110
+        while not reported:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     await interpreter.close()
-    problem, *others = call.handle_event(told[0], 2000)
+    problem, *others = call.handle_event(reported[0], 2000)
     assert isinstance(problem, do.ReportProblem) and problem.code == 7011
     (hang_up,) = [effect for effect in others if isinstance(effect, do.HangUp)]
     if is_away:
@@ -311,7 +311,7 @@ async def test_what_came_is_a_document_a_bad_one_or_none(world: World) -> None:
     assert isinstance(event, ev.DocumentFailed) and event.invalid
 
 
-async def test_of_sounds_what_came_is_told_or_why_none(world: World) -> None:
+async def test_a_sound_document_is_delivered_or_the_reason_why_not(world: World) -> None:
     world.body = b"<Response><Wait/><Play>https://e.x/a</Play><Speak>hi</Speak><Hangup/></Response>"
     event = await world.fetch_sounds()
     assert isinstance(event, ev.SoundDocumentFetched)
@@ -342,7 +342,7 @@ async def test_a_failure_says_its_kind(
 # Kept documents.
 
 
-async def test_a_kept_document_is_read_by_its_name_and_nobody_is_asked(world: World, tmp_path: Path) -> None:
+async def test_a_local_document_is_read_by_its_name_without_a_request(world: World, tmp_path: Path) -> None:
     (tmp_path / "standup.xml").write_text("<Response><Wait length='2'/></Response>")
     for name in ("standup", "standup.xml"):
         assert await world.fetch(name) == ev.DocumentFetched("c.u.1", (Wait(2),), ())
@@ -361,7 +361,7 @@ async def test_a_name_leads_nowhere_else(world: World, tmp_path: Path, name: str
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-async def test_what_is_told_of_a_kept_document_names_no_path(
+async def test_a_message_about_a_local_document_names_no_path(
     world: World, tmp_path: Path, is_there: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An account does not need to know the server's folders; the operator finds the path in the log."""
@@ -373,7 +373,7 @@ async def test_what_is_told_of_a_kept_document_names_no_path(
     assert str(tmp_path) in capsys.readouterr().out
 
 
-async def test_what_is_told_names_little_of_a_long_source(world: World) -> None:
+async def test_a_message_names_little_of_a_long_source(world: World) -> None:
     event = await world.fetch("x" * 5000)
     assert isinstance(event, ev.DocumentFailed)
     assert len(event.reason) < 500
@@ -446,9 +446,9 @@ async def test_an_account_s_many_long_documents_delay_another_s_by_one(
     monkeypatch.setattr(parser, "parse", noted)
     world.accounts["MA2"] = ACME
     pad = b" " * parser.SHORT_BYTES
-    reads = [asyncio.create_task(world.documents._read(parser.parse, "MA1", pad + b"MA1")) for _ in range(50)]
+    reads = [asyncio.create_task(world.documents._parse(parser.parse, "MA1", pad + b"MA1")) for _ in range(50)]
     await asyncio.sleep(0)
-    await world.documents._read(parser.parse, "MA2", pad + b"MA2")
+    await world.documents._parse(parser.parse, "MA2", pad + b"MA2")
     assert order.index(b"MA2") <= 2
     await asyncio.gather(*reads)
 
@@ -456,7 +456,7 @@ async def test_an_account_s_many_long_documents_delay_another_s_by_one(
 async def test_more_long_documents_than_can_wait_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parser, "parse", lambda *_: time.sleep(0.001) or parser.Document(()))
     world.body = b" " * (parser.SHORT_BYTES + 1)
-    events = await asyncio.gather(*(world.fetch() for _ in range(document_loader.MOST_UNREAD + 50)))
+    events = await asyncio.gather(*(world.fetch() for _ in range(document_loader.MAX_UNPARSED + 50)))
     refused = [event for event in events if isinstance(event, ev.DocumentFailed)]
     assert 0 < len(refused) <= 50
     assert all("use fewer concurrent requests" in failed(event) for event in refused)

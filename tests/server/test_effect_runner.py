@@ -18,7 +18,7 @@ from ari_conf.core.elements import Play, Speak, Wait
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.errors import AriError, AriLate, AriNotFound, AriUnreachable, SoundError, SoundNotFetched
 from ari_conf.server import effect_runner
-from ari_conf.server.effect_runner import MAX_ATTEMPTS, MOST_LATE, EffectRunner
+from ari_conf.server.effect_runner import MAX_ATTEMPTS, MAX_LATE_ATTEMPTS, EffectRunner
 from ari_conf.store.accounts import AccountRecord
 from tests import lateness
 
@@ -48,7 +48,7 @@ class Asterisk:
         body: Any = None,
         *,
         over: str = "http",
-        twice: bool = False,
+        idempotent: bool = False,
     ) -> Any:
         if method == "GET":
             self.looks += 1
@@ -79,13 +79,13 @@ def interpreter_of(ari: Any, deliver: Callable[[ev.Event], None], store: Any = N
 async def done(ari: Asterisk, monkeypatch: pytest.MonkeyPatch, *effects: do.Effect) -> list[ev.Event]:
     """Run the effects, all on the channel or bridge c1, and return the reported events."""
     monkeypatch.setattr(effect_runner, "RETRY_DELAY_S", 0.0)
-    told: list[ev.Event] = []
-    one = interpreter_of(ari, told.append)
+    reported: list[ev.Event] = []
+    one = interpreter_of(ari, reported.append)
     for effect in effects:
         one.run(effect)
     await lateness.soon(one.wait_until_idle())
     await one.close()
-    return told
+    return reported
 
 
 HARMLESS = [
@@ -98,11 +98,11 @@ HARMLESS = [
 
 
 @pytest.mark.parametrize("effect", HARMLESS, ids=repr)
-async def test_what_does_no_harm_twice_is_asked_for_again(effect: do.Effect, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idempotent_effect_is_retried(effect: do.Effect, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is unknown if the effect was carried out, and for most of these no event would reveal that it was not."""
     ari = Asterisk(BROKE, REFUSED_CONNECTION)
-    told = await done(ari, monkeypatch, effect)
-    assert [event for event in told if isinstance(event, ev.EffectFailed)] == []
+    reported = await done(ari, monkeypatch, effect)
+    assert [event for event in reported if isinstance(event, ev.EffectFailed)] == []
     assert len(ari.asked) == 3
 
 
@@ -123,7 +123,7 @@ async def test_another_way_is_taken_then(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("error", "tries"), [(BROKE, MAX_ATTEMPTS), (REFUSED_CONNECTION, MAX_ATTEMPTS), (LATE, MOST_LATE)]
+    ("error", "tries"), [(BROKE, MAX_ATTEMPTS), (REFUSED_CONNECTION, MAX_ATTEMPTS), (LATE, MAX_LATE_ATTEMPTS)]
 )
 async def test_not_for_ever(error: AriError, tries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next effect on the same channel must not wait too long: the core asks again later."""
@@ -137,7 +137,7 @@ async def test_not_for_ever(error: AriError, tries: int, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "effect", [do.SendDigits("c1", "12"), do.PlayMedia(CHANNEL, "p1", ("sound:x",))], ids=lambda e: type(e).__name__
 )
-async def test_what_would_be_heard_twice_is_not_asked_for_again(
+async def test_an_effect_that_would_be_heard_twice_is_not_retried(
     effect: do.Effect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ari = Asterisk(BROKE)
@@ -158,9 +158,9 @@ async def test_unless_it_was_never_sent(monkeypatch: pytest.MonkeyPatch) -> None
 async def test_what_is_there_already_was_made(effect: do.Effect, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer was lost, and at the second attempt Asterisk says that the object exists."""
     ari = Asterisk(BROKE, AriError("already exists", 409))
-    told = await done(ari, monkeypatch, effect)
-    assert not any(isinstance(event, ev.EffectFailed) for event in told)
-    assert told == ([ev.BridgeCreated("c1")] if isinstance(effect, do.CreateBridge) else [])
+    reported = await done(ari, monkeypatch, effect)
+    assert not any(isinstance(event, ev.EffectFailed) for event in reported)
+    assert reported == ([ev.BridgeCreated("c1")] if isinstance(effect, do.CreateBridge) else [])
 
 
 async def test_what_another_has_made_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ async def test_what_another_has_made_was_not(monkeypatch: pytest.MonkeyPatch) ->
 ADD = do.AddChannel("c1", "b1")
 
 
-async def test_one_who_is_in_already_is_not_added_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_channel_in_the_bridge_is_not_added_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asterisk would take the channel out of the bridge and put it in again."""
     ari = Asterisk(BROKE)
     ari.inside = ["other", "c1"]
@@ -180,7 +180,7 @@ async def test_one_who_is_in_already_is_not_added_once_more(monkeypatch: pytest.
     assert (len(ari.asked), ari.looks) == (1, 1)
 
 
-async def test_one_who_is_not_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_channel_that_is_not_in_the_bridge_is_added_again(monkeypatch: pytest.MonkeyPatch) -> None:
     ari = Asterisk(BROKE)
     ari.inside = ["other"]
     assert await done(ari, monkeypatch, ADD) == []
@@ -193,18 +193,18 @@ async def test_without_a_doubt_it_is_not_looked(monkeypatch: pytest.MonkeyPatch)
     assert (len(ari.asked), ari.looks) == (2, 0)
 
 
-async def test_while_asterisk_may_just_be_adding_them_it_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_late_add_is_not_repeated_while_asterisk_may_execute_it(monkeypatch: pytest.MonkeyPatch) -> None:
     ari = Asterisk(LATE)
     (failed,) = await done(ari, monkeypatch, ADD)
     assert isinstance(failed, ev.EffectFailed) and not failed.target_gone
     assert (len(ari.asked), ari.looks) == (1, 0)
 
 
-async def test_one_who_could_not_be_muted_is_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_channel_that_could_not_be_muted_is_not_added(monkeypatch: pytest.MonkeyPatch) -> None:
     mute = do.MuteChannel("c1", True)
     ari = Asterisk(*[BROKE] * MAX_ATTEMPTS, *[BROKE] * MAX_ATTEMPTS)
-    told = await done(ari, monkeypatch, mute, ADD)
-    assert [event.effect for event in told if isinstance(event, ev.EffectFailed)] == [mute, ADD]
+    reported = await done(ari, monkeypatch, mute, ADD)
+    assert [event.effect for event in reported if isinstance(event, ev.EffectFailed)] == [mute, ADD]
     assert not any("addChannel" in path for _, path, _ in ari.asked)
 
 
@@ -238,7 +238,7 @@ async def test_a_mute_of_a_channel_that_is_gone_is_forgotten(monkeypatch: pytest
         (do.StartMusic("c1"), 422, False),
     ],
 )
-async def test_what_asterisk_refuses_is_told_at_once(
+async def test_a_refusal_is_reported_immediately(
     effect: do.Effect, status: int, gone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ari = Asterisk((AriNotFound if status == 404 else AriError)("no", status))
@@ -288,14 +288,14 @@ async def test_the_effects_of_a_channel_keep_their_order_and_no_other_waits_for_
     for _ in range(10):
         await asyncio.sleep(0)
     assert asked == ["/channels/c1/answer", "/channels/c2/answer", "/channels/c1/variable"]
-    assert one.busy("c1") and not one.busy("c2")
+    assert one.is_busy("c1") and not one.is_busy("c2")
     held.set()
     await lateness.soon(one.wait_until_idle())
     assert asked[-1] == "/channels/c1/moh"
     await one.close()
 
 
-async def test_an_outcome_that_can_not_be_told_does_not_stop_what_comes_after_it() -> None:
+async def test_a_report_that_raises_does_not_stop_later_effects() -> None:
     """The failure is a bug; the channel must be hung up nevertheless."""
 
     def breaks(_: ev.Event) -> None:
@@ -307,7 +307,7 @@ async def test_an_outcome_that_can_not_be_told_does_not_stop_what_comes_after_it
         for effect in (do.Answer("c1"), do.HangUp("c1")):
             one.run(effect)
         await lateness.soon(one.wait_until_idle())
-        assert not one.busy("c1")
+        assert not one.is_busy("c1")
         one.run(do.HangUp("c1"))
         await lateness.soon(one.wait_until_idle())
     assert [method for method, _, _ in ari.asked] == ["POST", "DELETE", "DELETE"]
@@ -343,14 +343,14 @@ class NoAccounts:
     ],
 )
 async def test_who_is_a_wideband_caller(codec: str, always: bool, wideband: bool) -> None:
-    told: list[ev.Event] = []
-    one = interpreter_of(Codec(codec), told.append, NoAccounts(), always_wideband=always)
+    reported: list[ev.Event] = []
+    one = interpreter_of(Codec(codec), reported.append, NoAccounts(), always_wideband=always)
     one.run(do.IdentifyCall("u1", "c1", "MA1"))
     async with lateness.timeout():
-        while not told:  # noqa: ASYNC110
+        while not reported:  # noqa: ASYNC110
             await asyncio.sleep(0)
     await one.close()
-    (identified,) = told
+    (identified,) = reported
     assert isinstance(identified, ev.CallIdentified) and identified.wideband is wideband
 
 
@@ -419,7 +419,7 @@ SOUNDS = do.FetchSoundDocument("m.ROOM.1.wait.1", "MA1", "http://sounds.example/
         ("OTHER", set[str]()),
     ],
 )
-async def test_what_is_prepared_ends_with_whom_it_is_for(ended: str, stop: set[str]) -> None:
+async def test_preparations_end_with_their_call_or_conference(ended: str, stop: set[str]) -> None:
     quiet = Quiet()
     one = preparing(quiet)
     for effect in (FOR_THE_CALL, FOR_THE_MEMBER, FOR_THE_CONFERENCE, SOUNDS):
@@ -432,12 +432,12 @@ async def test_what_is_prepared_ends_with_whom_it_is_for(ended: str, stop: set[s
         await asyncio.sleep(0)
     assert quiet.given_up.empty()
     await one.close()
-    assert one._prepared_for == {}
+    assert one._tasks_by_owner == {}
 
 
 async def test_a_request_for_a_document_has_time_to_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     """The request may carry digits: they were pressed even if the caller has hung up since."""
-    monkeypatch.setattr(effect_runner, "LAST_WORDS_S", 0.5)
+    monkeypatch.setattr(effect_runner, "FETCH_GRACE_S", 0.5)
     quiet = Quiet()
     one = preparing(quiet)
     one.run(do.FetchDocument("c.CALL.1", "MA1", "http://action.example/", "POST", ()))
@@ -462,11 +462,11 @@ async def test_what_nobody_waits_for_any_more_is_not_prepared() -> None:
 
 async def test_sounds_are_warmed_for_the_call_that_named_them(monkeypatch: pytest.MonkeyPatch) -> None:
     warmed: list[tuple[Any, ...]] = []
-    told: list[ev.Event] = []
+    reported: list[ev.Event] = []
     quiet = Quiet()
     monkeypatch.setattr(quiet, "warm", lambda *given: warmed.append(given), raising=False)
     one = preparing(quiet)
-    one._deliver = told.append
+    one._deliver = reported.append
     sounds = (Play("a"), Wait(1), Speak("b"))
 
     async def fetch_sounds(_: do.FetchSoundDocument) -> ev.Event:
@@ -476,7 +476,7 @@ async def test_sounds_are_warmed_for_the_call_that_named_them(monkeypatch: pytes
     one.run(do.WarmSounds("CALL", "MA1", (Play("a"),)))
     one.run(SOUNDS)
     async with lateness.timeout():
-        while not told:  # noqa: ASYNC110
+        while not reported:  # noqa: ASYNC110
             await asyncio.sleep(0)
     assert warmed == [((Play("a"),), "MA1", "CALL"), ([Play("a"), Speak("b")], "MA1", "CALL")]
     await one.close()
@@ -496,9 +496,9 @@ async def test_a_sound_that_fails_says_its_kind(sound: Play | Speak, error: Soun
     async def prepare(*_: Any) -> str:
         raise error
 
-    told: asyncio.Queue[ev.Event] = asyncio.Queue()
+    reported: asyncio.Queue[ev.Event] = asyncio.Queue()
     some = cast(Any, SimpleNamespace(app="ari_conf", prepare=prepare, complaints=lambda _: []))
-    runner = EffectRunner(some, some, some, some, Path(), told.put_nowait, some, owners=owners)
+    runner = EffectRunner(some, some, some, some, Path(), reported.put_nowait, some, owners=owners)
     runner.run(do.PrepareSound("c.CALL.1", sound))
-    assert await told.get() == ev.SoundFailed("c.CALL.1", sound, kind, str(error))
+    assert await reported.get() == ev.SoundFailed("c.CALL.1", sound, kind, str(error))
     await runner.close()

@@ -18,7 +18,7 @@ from ari_conf.core.engine import Engine
 from ari_conf.core.messages import SoundDocumentRequested
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.step_failed import StepFailed
-from ari_conf.server.engine_loop import HELD_S, TIMER_SET_MS, EngineLoop
+from ari_conf.server.engine_loop import BLOCKED_POLL_S, TIMER_REFRESH_MS, EngineLoop
 from ari_conf.server.step_builder import StepBuilder
 from ari_conf.settings import from_environment
 from ari_conf.store.state_store import Step
@@ -37,7 +37,7 @@ class Written:
     def submit(self, step: Step, effects: Sequence[do.Effect], *, may_linger: bool = False) -> None:
         self.steps.append((step, list(effects)))
 
-    def hurry(self) -> None:
+    def write_now(self) -> None:
         pass
 
     def write_soon(self) -> None:
@@ -87,17 +87,18 @@ class Place:
             self.written,  # type: ignore[arg-type]
             lambda: self.now,
             observe=lambda event, now: self.seen.append(event),
-            submit_deadline=lambda: self.loop.receive(ev.DeadlineReached()),
+            submit_deadline=lambda: self.loop.handle_event(ev.DeadlineReached()),
             blocks_timers=lambda: self.held,
         )
 
     def call(self, name: str, *document: Any) -> None:
         """Let `name` call and receive that document."""
         uuid = f"call-{name}"
-        self.loop.receive(ev.CallArrived(name, uuid, "r", "A", "1", "2", document="http://d.example/", answered=True))
-        self.loop.receive(ev.CallIdentified(uuid, Account("A"), (), False))
+        arrived = ev.CallArrived(name, uuid, "r", "A", "1", "2", document="http://d.example/", answered=True)
+        self.loop.handle_event(arrived)
+        self.loop.handle_event(ev.CallIdentified(uuid, Account("A"), (), False))
         (asked,) = (e for e in self.written.effects[-1:] if isinstance(e, do.FetchDocument))
-        self.loop.receive(ev.DocumentFetched(asked.fetch_id, document, ()))
+        self.loop.handle_event(ev.DocumentFetched(asked.fetch_id, document, ()))
 
     def pass_ms(self, ms: int) -> None:
         """Advance the event loop's clock and the server's."""
@@ -144,7 +145,7 @@ async def test_an_earlier_deadline_takes_the_place_of_a_later_one(place: Place) 
 async def test_a_digit_puts_the_deadline_off(place: Place) -> None:
     place.call("ann", GetDigits(timeout=5, digit_timeout=5, num_digits=9), Hangup())
     place.pass_ms(4000)
-    place.loop.receive(ev.DigitReceived("ann", "1"))
+    place.loop.handle_event(ev.DigitReceived("ann", "1"))
     place.pass_ms(4000)
     assert place.hung_up() == []
     place.pass_ms(1000)
@@ -155,7 +156,7 @@ async def test_the_timer_is_set_again_where_the_machine_slept(place: Place) -> N
     """The event loop's clock stood still while the server's did not: the next event notices it."""
     place.call("ann", Wait(60), Hangup())
     place.now += 61_000
-    place.loop.receive(ev.TalkingStarted("nobody"))
+    place.loop.handle_event(ev.TalkingStarted("nobody"))
     place.pass_ms(0)
     assert place.hung_up() == ["ann"]
 
@@ -164,8 +165,8 @@ async def test_but_it_is_not_set_at_each_event(place: Place) -> None:
     place.call("ann", Wait(60))
     before = place.timers.set
     for _ in range(100):
-        place.loop.receive(ev.TalkingStarted("ann"))
-        place.now += TIMER_SET_MS // 100
+        place.loop.handle_event(ev.TalkingStarted("ann"))
+        place.now += TIMER_REFRESH_MS // 100
     assert place.timers.set - before <= 2
 
 
@@ -185,13 +186,13 @@ async def test_it_is_looked_again_whether_it_is_still_held(place: Place) -> None
     place.held = True
     place.pass_ms(6000)
     place.held = False
-    place.pass_ms(round(HELD_S * 1000))
+    place.pass_ms(round(BLOCKED_POLL_S * 1000))
     assert place.hung_up() == ["ann"]
 
 
 async def test_after_the_end_nothing_becomes_due(place: Place) -> None:
     place.call("ann", Wait(5), Hangup())
-    place.loop.stop()
+    place.loop.stop_timer()
     place.pass_ms(HOUR)
     assert place.hung_up() == []
 
@@ -209,27 +210,27 @@ async def test_a_step_that_breaks_ends_the_call_that_it_was_for_and_no_other(
 
     with monkeypatch.context() as patch, capture_logs() as logged:
         patch.setattr("ari_conf.core.calls.call.Call.handle_event", breaks)
-        place.loop.receive(ev.DigitReceived("ann", "1"))
+        place.loop.handle_event(ev.DigitReceived("ann", "1"))
     assert any("internal error in ari_conf" in line.get("hint", "") for line in logged)
     ((step, effects),) = place.written.steps
     assert do.HangUp("ann") in effects and place.hung_up() == ["ann"]
     assert "call-ann" in step.state
     assert [problem.call_uuid for problem in step.problems] == ["call-ann"]
-    place.loop.receive(ev.DigitReceived("bob", "1"))
-    place.loop.receive(ev.ChannelHungUp("ann", 16))
+    place.loop.handle_event(ev.DigitReceived("bob", "1"))
+    place.loop.handle_event(ev.ChannelHungUp("ann", 16))
     assert set(place.engine.calls) == {"call-bob"}
 
 
-async def test_whom_a_broken_resumption_concerned_is_given_up_alone(place: Place) -> None:
+async def test_only_the_call_of_a_replay_that_raised_is_aborted(place: Place) -> None:
     for name in ("ann", "bob"):
         place.call(name, Wait(60))
     place.written.steps.clear()
     # Changes from before, which are not written yet, must not be lost.
-    place.loop.receive(ev.DigitReceived("bob", "1"))
+    place.loop.handle_event(ev.DigitReceived("bob", "1"))
     with pytest.raises(StepFailed):
-        place.loop.resume([SoundDocumentRequested("f", "nobody", "http://sounds.example/", ())])
-    place.loop.give_up(["call-ann", "call-gone"])
-    place.loop.receive(ev.ChannelHungUp("ann", 16))
+        place.loop.replay([SoundDocumentRequested("f", "nobody", "http://sounds.example/", ())])
+    place.loop.abort(["call-ann", "call-gone"])
+    place.loop.handle_event(ev.ChannelHungUp("ann", 16))
     assert place.hung_up() == ["ann"] and set(place.engine.calls) == {"call-bob"}
 
 
@@ -251,14 +252,14 @@ async def test_a_call_is_one_line_of_the_log_when_it_is_over(place: Place) -> No
     with capture_logs() as logged:
         place.call("ann", Conference("standup"))
         claim = next(effect for effect in reversed(place.written.effects) if isinstance(effect, do.ClaimName))
-        place.loop.receive(ev.NameClaimed(claim.conference_id))
-        place.loop.receive(ev.BridgeCreated(ids.bridge_id(claim.conference_id)))
+        place.loop.handle_event(ev.NameClaimed(claim.conference_id))
+        place.loop.handle_event(ev.BridgeCreated(ids.bridge_id(claim.conference_id)))
         place.call("bob", Wait(60))
         assert [line["event"] for line in logged if line["log_level"] == "info"] == []
         place.now += 7500
-        place.loop.receive(ev.ChannelHungUp("ann", 16))
-        place.loop.receive(ev.ChannelLeftBridge("ann", ids.bridge_id(claim.conference_id)))
-        place.loop.receive(ev.ChannelHungUp("bob", 38))
+        place.loop.handle_event(ev.ChannelHungUp("ann", 16))
+        place.loop.handle_event(ev.ChannelLeftBridge("ann", ids.bridge_id(claim.conference_id)))
+        place.loop.handle_event(ev.ChannelHungUp("bob", 38))
     ann, bob = (line for line in logged if line["log_level"] == "info")
     assert ann == {
         "event": "call", "log_level": "info", "call_uuid": "call-ann", "auth_id": "A", "from": "1", "to": "2",
@@ -272,8 +273,10 @@ async def test_a_call_is_one_line_of_the_log_when_it_is_over(place: Place) -> No
 async def test_a_line_for_a_call_holds_no_query_of_a_url(place: Place) -> None:
     with capture_logs() as logged:
         uuid = "call-ann"
-        place.loop.receive(ev.CallArrived("ann", uuid, "r", "A", "1", "2", document="http://d.example/a?pin=271828"))
-        place.loop.receive(ev.CallIdentified(uuid, Account("A"), (), False))
-        place.loop.receive(ev.ChannelHungUp("ann", 16))
+        place.loop.handle_event(
+            ev.CallArrived("ann", uuid, "r", "A", "1", "2", document="http://d.example/a?pin=271828")
+        )
+        place.loop.handle_event(ev.CallIdentified(uuid, Account("A"), (), False))
+        place.loop.handle_event(ev.ChannelHungUp("ann", 16))
     (line,) = (line for line in logged if line["log_level"] == "info")
     assert line["document"] == "http://d.example/a" and line["answered"] is False

@@ -27,11 +27,11 @@ class Place:
     def __init__(self, server: RedisServer, kept: StateStore) -> None:
         self.server, self.kept = server, kept
         self.stage = Stage()
-        self.compared = asyncio.Event()
+        self.reconciled = asyncio.Event()
         self.reported: list[tuple[str, ProblemKind, str]] = []
         self.writer = StepWriter(kept, lambda effect: None)
         self.names = NameClaims(
-            self.stage.engine, self.writer, lambda *report: self.reported.append(report), self.compared, lambda: NOW
+            self.stage.engine, self.writer, lambda *report: self.reported.append(report), self.reconciled, lambda: NOW
         )
 
     def conferences(self, *names: str) -> None:
@@ -58,20 +58,18 @@ async def test_names_of_conferences_that_were_taken_over_are_claimed(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The names are claimed in batches, once Asterisk's state is known."""
-    monkeypatch.setattr(names_module, "CLAIMED_AT_ONCE", 2)
+    monkeypatch.setattr(names_module, "CLAIM_BATCH", 2)
     place.conferences("one", "two", "three")
     claiming = asyncio.create_task(place.names.claim_in_batches())
     await asyncio.wait([claiming], timeout=0.1)
     assert place.ours() == {} and not claiming.done()
-    place.compared.set()
+    place.reconciled.set()
     await lateness.soon(claiming)
     assert place.ours() == {"one": "pbx", "two": "pbx", "three": "pbx"}
 
 
-async def test_they_are_claimed_also_if_asterisk_can_not_be_asked(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(names_module, "COMPARING_S", 0.01)
+async def test_names_are_claimed_even_if_asterisk_is_unreachable(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names_module, "RECONCILIATION_TIMEOUT_S", 0.01)
     place.conferences("one")
     await lateness.soon(place.names.claim_in_batches())
     assert place.ours() == {"one": "pbx"}
@@ -83,30 +81,28 @@ async def test_a_conference_that_has_no_name_yet_or_no_more_claims_none(place: P
     place.stage.held = set()
     place.conferences("over")
     place.stage.hang_up("caller of over")
-    place.compared.set()
+    place.reconciled.set()
     await place.names.claim_in_batches()
-    place.names.claim_all()
-    await place.writer.wait_until_drained()
     assert place.ours() == {}
 
 
 async def test_all_are_claimed_again(place: Place) -> None:
     """Redis returned empty."""
     place.conferences("one", "two")
-    place.names.claim_all()
-    await lateness.soon(place.writer.wait_until_drained())
+    place.reconciled.set()
+    await lateness.soon(place.names.claim_in_batches())
     assert place.ours() == {"one": "pbx", "two": "pbx"}
 
 
-async def test_one_that_another_asterisk_has_stays_there_and_the_account_is_told(place: Place) -> None:
+async def test_a_name_of_another_asterisk_stays_there_and_the_account_gets_a_problem(place: Place) -> None:
     client = state_store.connect(place.server.url)
     other = StateStore(client, "elsewhere")
     place.server.client.hset("ari_conf:lease:elsewhere", "renewed_ms", 2**52)
     await other.claim("A", "one", "theirs")
     await client.aclose()
     place.conferences("one")
-    place.names.claim_all()
-    await lateness.soon(place.writer.wait_until_drained())
+    place.reconciled.set()
+    await lateness.soon(place.names.claim_in_batches())
     assert place.ours() == {"one": "elsewhere"}
     ((account, kind, text),) = place.reported
     assert (account, kind) == ("A", ProblemKind.CONFERENCE_SPLIT)
@@ -117,7 +113,7 @@ async def test_of_two_conferences_of_one_name_the_one_that_has_it_is_claimed(pla
     place.conferences("standup", "other")
     one, other = place.stage.engine.conferences.values()
     other.name = one.name
-    place.names.claim_all()
-    await place.writer.wait_until_drained()
+    place.reconciled.set()
+    await lateness.soon(place.names.claim_in_batches())
     found = place.server.client.hgetall(names_key("A"))
     assert found == {b"standup": f"{one.conference_id} pbx".encode()}

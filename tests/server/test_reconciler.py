@@ -60,13 +60,13 @@ class Asterisk:
                 return None
             if id not in (*self._has.playbacks, *self._has.channels):
                 raise AriNotFound("not found", 404)
-            told = {
+            reported = {
                 "id": id,
                 "name": "PJSIP/1",
                 "state": "Up",
                 "dialplan": {"app_name": "Stasis", "app_data": "conf,MA1"},
             }
-            return msgspec.json.decode(json.dumps(told), type=kind)
+            return msgspec.json.decode(json.dumps(reported), type=kind)
         if path == "/channels" and self.untold:
             raise AriError("Allocation failed", 500)
         stasis = {"app_name": "Stasis", "app_data": "conf,MA1"}
@@ -122,7 +122,7 @@ class Comparison:
         self.happened += out
         self.held.append(self.comparing.blocks_timers)
 
-    def busy(self, key: str) -> bool:
+    def is_busy(self, key: str) -> bool:
         return False
 
     def remove_leftovers(self, channel_ids: Iterable[str]) -> None:
@@ -158,7 +158,7 @@ async def test_new_calls_come_before_what_is_most_likely_so_already(stage: Stage
     assert comparison.comparing.done.is_set()
 
 
-async def test_who_left_meanwhile_has_left_before_time_goes_on_and_before_others_come(stage: Stage) -> None:
+async def test_missed_hangups_come_before_deadlines_and_arrivals(stage: Stage) -> None:
     muted(stage)
     comparison = Comparison(stage)
     del stage.asterisk.channels["caller3"]
@@ -168,7 +168,7 @@ async def test_who_left_meanwhile_has_left_before_time_goes_on_and_before_others
     assert happened.index("time goes on") < next(n for n, e in enumerate(happened) if isinstance(e, ev.CallArrived))
 
 
-async def test_a_call_that_nobody_was_told_of_has_arrived(stage: Stage) -> None:
+async def test_an_unreported_call_has_arrived(stage: Stage) -> None:
     stage.call("ann", stay())
     stage.asterisk.call("lost")
     comparison = Comparison(stage)
@@ -176,7 +176,7 @@ async def test_a_call_that_nobody_was_told_of_has_arrived(stage: Stage) -> None:
     assert "lost" in comparison.happened and "ann" not in comparison.happened
 
 
-async def test_asterisk_is_asked_for_its_channels_once(stage: Stage) -> None:
+async def test_the_channels_are_requested_once(stage: Stage) -> None:
     stage.call("ann", stay())
     comparison = Comparison(stage)
     await comparison.compare()
@@ -196,7 +196,7 @@ async def test_the_second_time_nothing_is_done_again(stage: Stage) -> None:
 # Timers.
 
 
-async def test_nothing_becomes_due_before_asterisk_was_asked_for_the_first_time(stage: Stage) -> None:
+async def test_no_deadline_becomes_due_before_the_first_reconciliation(stage: Stage) -> None:
     comparison = Comparison(stage)
     comparison.asterisk.held = asyncio.Event()
     assert comparison.comparing.blocks_timers
@@ -219,7 +219,7 @@ async def test_nor_while_it_is_looked_what_happened_while_nobody_listened(
     again = asyncio.create_task(comparison.compare())
     await asyncio.sleep(0)
     assert comparing.blocks_timers
-    clock = asyncio.get_running_loop().time() + comparing_module.HELD_S
+    clock = asyncio.get_running_loop().time() + comparing_module.MAX_HOLD_BACK_S
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock)
     assert not comparing.blocks_timers
     monkeypatch.undo()
@@ -313,11 +313,11 @@ class Minutes:
 
     def __init__(self, comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
         self.comparison = comparison
-        monkeypatch.setattr(comparing_module, "EVERY_S", 0.01)
+        monkeypatch.setattr(comparing_module, "INTERVAL_S", 0.01)
         monkeypatch.setattr(comparing_module, "ON_THE_WAY_S", 0.01)
         comparison.happened.clear()
         comparison.asterisk.asked.clear()
-        self._keeping = asyncio.create_task(comparison.comparing.keep())
+        self._keeping = asyncio.create_task(comparison.comparing.run())
 
     async def pass_some(self, count: int = 3) -> None:
         """Wait until Asterisk has been compared that many times."""
@@ -351,7 +351,7 @@ async def minutes(compared: Comparison, monkeypatch: pytest.MonkeyPatch) -> Asyn
     await made.end()
 
 
-def told(comparison: Comparison) -> list[Any]:
+def reported(comparison: Comparison) -> list[Any]:
     return [what for what in comparison.happened if what != "time goes on"]
 
 
@@ -359,14 +359,14 @@ async def test_each_minute_it_is_compared_and_nothing_is_done_where_nothing_diff
     compared: Comparison, minutes: Minutes
 ) -> None:
     await minutes.pass_some(5)
-    assert told(compared) == [] and not compared.comparing.blocks_timers
+    assert reported(compared) == [] and not compared.comparing.blocks_timers
 
 
 async def test_a_hang_up_that_was_lost_is_found(compared: Comparison, minutes: Minutes) -> None:
     with capture_logs() as logged:
         del compared.asterisk._has.channels["caller3"]
         await minutes.pass_some()
-    assert ev.ChannelHungUp("caller3", 0) in told(compared)
+    assert ev.ChannelHungUp("caller3", 0) in reported(compared)
     assert all(compared.held), "no timer fired in between"
     assert [line for line in logged if line["event"] == "state difference corrected"]
 
@@ -377,14 +377,14 @@ async def test_a_channel_that_should_have_left_the_bridge_is_taken_out(compared:
     (bridge,) = has.bridges.values()
     bridge.channels.append("astray")
     await minutes.pass_some()
-    assert do.RemoveChannel("astray", bridge.bridge_id) in told(compared)
+    assert do.RemoveChannel("astray", bridge.bridge_id) in reported(compared)
 
 
 async def test_news_that_is_under_way_is_no_difference(
     compared: Comparison, monkeypatch: pytest.MonkeyPatch, stage: Stage
 ) -> None:
     """The hangup is reported, with its own cause, during the wait that decides if its event was lost."""
-    monkeypatch.setattr(comparing_module, "EVERY_S", 0.0)
+    monkeypatch.setattr(comparing_module, "INTERVAL_S", 0.0)
     looked = asyncio.Event()
 
     async def sleep(seconds: float) -> None:
@@ -397,18 +397,18 @@ async def test_news_that_is_under_way_is_no_difference(
     compared.happened.clear()
     compared.asterisk._has.hang_up("caller3")
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    keeping = asyncio.create_task(compared.comparing.keep())
+    keeping = asyncio.create_task(compared.comparing.run())
     await lateness.soon(looked.wait())
     for _ in range(20):
         await real(0.001)
     keeping.cancel()
-    assert not [what for what in told(compared) if getattr(what, "channel_id", "") == "caller3"]
+    assert not [what for what in reported(compared) if getattr(what, "channel_id", "") == "caller3"]
 
 
-async def test_a_call_that_nobody_was_told_of_is_found(compared: Comparison, minutes: Minutes) -> None:
+async def test_an_unreported_call_is_found(compared: Comparison, minutes: Minutes) -> None:
     compared.asterisk._has.call("lost")
     await minutes.pass_some()
-    assert "lost" in told(compared)
+    assert "lost" in reported(compared)
 
 
 async def test_one_that_has_come_and_gone_meanwhile_is_none(
@@ -423,26 +423,24 @@ async def test_one_that_has_come_and_gone_meanwhile_is_none(
         await real(0.001)
 
     real = asyncio.sleep
-    monkeypatch.setattr(comparing_module, "EVERY_S", 0.0)
+    monkeypatch.setattr(comparing_module, "INTERVAL_S", 0.0)
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    keeping = asyncio.create_task(compared.comparing.keep())
+    keeping = asyncio.create_task(compared.comparing.run())
     async with lateness.timeout():
         while "GET /channels/brief" not in asterisk.asked:
             await real(0.001)
     keeping.cancel()
-    assert "brief" not in told(compared)
+    assert "brief" not in reported(compared)
 
 
-async def test_an_asterisk_that_does_not_answer_is_asked_again_in_a_minute(
-    compared: Comparison, minutes: Minutes
-) -> None:
+async def test_a_failed_reconciliation_is_retried_in_a_minute(compared: Comparison, minutes: Minutes) -> None:
     compared.asterisk.answers_after = 3
     with capture_logs() as logged:
         await minutes.pass_some(4)
     assert [line for line in logged if line["event"] == "reconciliation failed"]
     del compared.asterisk._has.channels["caller3"]
     await minutes.pass_some()
-    assert ev.ChannelHungUp("caller3", 0) in told(compared)
+    assert ev.ChannelHungUp("caller3", 0) in reported(compared)
 
 
 async def test_without_a_connection_nothing_is_compared(compared: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,13 +499,13 @@ async def test_an_asterisk_that_is_away_is_not_taken_for_one_that_can_not_list(s
 
 
 async def test_strangers_are_found_by_themselves(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparing_module, "STRANGERS_S", 0.01)
+    monkeypatch.setattr(comparing_module, "UNREPORTED_POLL_S", 0.01)
     stage.call("ann", stay())
     comparison = Comparison(stage)
     await comparison.compare()
     comparison.asterisk.untold = ["odd"]
     stage.asterisk.call("unseen")
-    looking = asyncio.create_task(comparison.comparing.look_for_strangers())
+    looking = asyncio.create_task(comparison.comparing.watch_unreported_calls())
     async with lateness.timeout():
         while not ({do.HangUp("odd", "rejected"), "unseen"} <= set(comparison.happened)):  # noqa: ASYNC110
             await asyncio.sleep(0.01)

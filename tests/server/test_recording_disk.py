@@ -10,14 +10,14 @@ from ari_conf.server import recording_disk
 from tests import lateness
 
 
-async def test_each_account_that_has_some_of_it_is_told_once_until_it_is_less_again(tmp_path: Path) -> None:
+async def test_each_account_with_files_gets_one_problem_until_usage_falls(tmp_path: Path) -> None:
     def write(account: str, size: int) -> Path:
         path = tmp_path / account / "recording.wav"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(bytes(size))
         return path
 
-    told: list[tuple[str, ...]] = []
+    reported: list[tuple[str, ...]] = []
     measured: list[int] = []
 
     def look(size: int) -> None:
@@ -31,25 +31,25 @@ async def test_each_account_that_has_some_of_it_is_told_once_until_it_is_less_ag
 
     first, second = write("A", 900_000), write("B", 50_000)
     watching = asyncio.create_task(
-        recording_disk.monitor(tmp_path, 1, lambda *one: told.append(one), look, every_s=0.01)
+        recording_disk.monitor(tmp_path, 1, lambda *one: reported.append(one), look, every_s=0.01)
     )
     await looks(2)
-    assert told == [] and measured[-1] == 950_000
+    assert reported == [] and measured[-1] == 950_000
     second = write("B", 150_000)
     await looks(3)
-    assert sorted(account for account, *_ in told) == ["A", "B"]
-    assert {kind for _, kind, _ in told} == {ProblemKind.RECORDINGS_WAIT}
-    assert "1 MB" in told[0][2] and "recordings pending" in told[0][2]
+    assert sorted(account for account, *_ in reported) == ["A", "B"]
+    assert {kind for _, kind, _ in reported} == {ProblemKind.RECORDINGS_WAIT}
+    assert "1 MB" in reported[0][2] and "recordings pending" in reported[0][2]
     second.unlink()
     await looks(2)
     write("B", 150_000)
     await looks(3)
-    assert len(told) == 4
+    assert len(reported) == 4
     watching.cancel()
     assert first.exists()
 
 
-async def test_a_folder_that_can_not_be_read_is_told_once_and_looked_at_again(tmp_path: Path) -> None:
+async def test_an_unreadable_folder_is_logged_once_and_read_again(tmp_path: Path) -> None:
     """Asterisk's folder may belong to another user, or a disk may be missing: the watch must not end because of it."""
     folder, hidden = tmp_path / "recordings", tmp_path / "away"
     (folder / "A").mkdir(parents=True)

@@ -30,7 +30,7 @@ from ari_conf.queues.command_queue import CommandClient, CommandConsumer, connec
 from ari_conf.queues.partitioned_queue import PartitionedQueue, ack, enqueue
 from ari_conf.server import takeover
 from ari_conf.server.name_claims import NameClaims
-from ari_conf.server.state_rewriter import WRITTEN_AT_ONCE, StateRewriter
+from ari_conf.server.state_rewriter import WRITE_BATCH, StateRewriter
 from ari_conf.server.step_builder import StepBuilder
 from ari_conf.server.step_writer import StepWriter
 from ari_conf.store import accounts, state_store
@@ -71,7 +71,7 @@ class Owner:
         compared.set()
         self.problems: list[tuple[str, ...]] = []
         names = NameClaims(
-            stage.engine, self.writer, lambda *told: self.problems.append(told), compared, lambda: stage.now
+            stage.engine, self.writer, lambda *reported: self.problems.append(reported), compared, lambda: stage.now
         )
         self.rewriting = StateRewriter(stage.engine, self.steps, self.store, self.writer, names, lambda: stage.now)
         self._written = 0
@@ -176,14 +176,14 @@ async def test_it_comes_back_from_an_older_copy_and_no_dead_call_rises(redis_ser
         players(stage, "ann", "bob")
         for name in ("stays", "stays too", "leaves"):
             stage.call(name, stay("a room that lives on"))
-        for number in range(WRITTEN_AT_ONCE):
+        for number in range(WRITE_BATCH):
             stage.call(f"old{number}", stay(f"room {number}"))
         owner.write()
         await owner.drained()
         copy = copied(redis_server)
-        stage.hang_up("bob", "ann", "leaves", *(f"old{number}" for number in range(WRITTEN_AT_ONCE)))
+        stage.hang_up("bob", "ann", "leaves", *(f"old{number}" for number in range(WRITE_BATCH)))
         players(stage, "cid", "dan")
-        for number in range(2 * WRITTEN_AT_ONCE):
+        for number in range(2 * WRITE_BATCH):
             stage.call(f"new{number}", stay(f"room {number // 2}"))
         owner.write()
         await owner.drained()
@@ -217,7 +217,7 @@ async def test_what_lives_is_written_before_anything_is_taken_out(
         await owner.drained()
         copy = copied(redis_server)
         stage.hang_up("ann")
-        for number in range(2 * WRITTEN_AT_ONCE):
+        for number in range(2 * WRITE_BATCH):
             stage.call(f"new{number}", stay(f"room {number}"))
         owner.write()
         await owner.drained()
@@ -253,13 +253,13 @@ async def test_what_nobody_could_read_does_not_stay_for_ever(redis_server: Redis
     async with owning(redis_server.url, stage) as owner:
         players(stage, "ann")
         owner.write()
-        owner.rewriting.clean()
+        owner.rewriting.remove_stale()
         await until(lambda: is_as_it_lives(redis_server, stage))
 
 
 async def test_it_forgets_again_while_all_is_written_again(redis_server: RedisServer, stage: Stage):
     async with owning(redis_server.url, stage) as owner:
-        for number in range(3 * WRITTEN_AT_ONCE):
+        for number in range(3 * WRITE_BATCH):
             stage.call(f"caller{number}", stay(f"room {number}"))
         owner.write()
         await owner.drained()

@@ -22,8 +22,8 @@ from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.errors import SetupFailed, TaskEnded
 from ari_conf.local.processes import free_port, port_answers
 from ari_conf.ownership import lease
-from ari_conf.server import server as service_module
-from ari_conf.server.server import ConferenceServer
+from ari_conf.server import composition
+from ari_conf.server.composition import build_server
 from ari_conf.settings import Settings, from_environment
 from tests import lateness
 from tests.redis import RedisServer
@@ -34,9 +34,9 @@ PARTS = {
     "the writer": "ari_conf.server.step_writer.StepWriter.run",
     "the state rewriter": "ari_conf.server.state_rewriter.StateRewriter.run",
     "the command consumer": "ari_conf.queues.command_queue.CommandConsumer.run",
-    "the clock": "ari_conf.server.clock.Clock.keep",
+    "the clock": "ari_conf.server.clock.Clock.run",
     "the owner.s mark in Asterisk": "ari_conf.ownership.owner_mark.OwnerMark.run",
-    "the reconciliation with Asterisk": "ari_conf.server.reconciler.Reconciler.keep",
+    "the reconciliation with Asterisk": "ari_conf.server.reconciler.Reconciler.run",
     "the connection to Asterisk": "ari_conf.ari.event_sockets.EventSockets._connect_if_not_receiving",
     "the recording disk monitor": "ari_conf.server.recording_disk.monitor",
     "the probe of Asterisk and Redis": "ari_conf.observability.server_metrics.ServerMetrics.probe",
@@ -81,7 +81,7 @@ async def until(what: Callable[[], Any], within: float = 20.0) -> None:
 
 @pytest.mark.parametrize("how", ["ends", "breaks"])
 @pytest.mark.parametrize("part", PARTS)
-async def test_with_each_of_its_parts_the_whole_process_ends_and_the_calls_are_free(
+async def test_a_component_that_ends_ends_the_process_and_releases_the_lease(
     part: str, how: str, settings: Settings, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No part can end unnoticed: nothing would do its work, and no standby would take over."""
@@ -95,48 +95,48 @@ async def test_with_each_of_its_parts_the_whole_process_ends_and_the_calls_are_f
 
         monkeypatch.setattr(PARTS[part], ends)
         with pytest.raises(TaskEnded, match=part):
-            await lateness.soon(ConferenceServer(settings).run(asyncio.Event()))
+            await lateness.soon(build_server(settings).run(asyncio.Event()))
     assert owner(redis_server.client) == "", "the lease has been given back"
 
 
-async def test_with_the_websocket_that_we_open_as_well(
+async def test_an_inbound_websocket_that_raises_ends_the_process(
     redis_server: RedisServer, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def breaks(_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("ari_conf.ari.event_sockets.EventSockets._connect_for_ever", breaks)
+    monkeypatch.setattr("ari_conf.ari.event_sockets.EventSockets._keep_connected", breaks)
     inbound = from_environment(environment(redis_server.url, tmp_path, ARI_CONF_ARI_SOCKET="inbound"))
     with pytest.raises(TaskEnded, match="the connection to Asterisk raised ZeroDivisionError"):
-        await lateness.soon(ConferenceServer(inbound).run(asyncio.Event()))
+        await lateness.soon(build_server(inbound).run(asyncio.Event()))
     assert owner(redis_server.client) == ""
 
 
-async def test_a_setup_that_fails_is_said_as_it_is_and_gives_the_lease_back(
+async def test_a_failed_setup_raises_its_error_and_releases_the_lease(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
     settings = from_environment(environment(redis_server.url, tmp_path, ARI_CONF_ARI_LISTEN="192.0.2.1:99"))
     with pytest.raises(SetupFailed, match="can't listen"):
-        await lateness.soon(ConferenceServer(settings).run(asyncio.Event()))
+        await lateness.soon(build_server(settings).run(asyncio.Event()))
     assert owner(redis_server.client) == ""
 
 
-async def test_told_to_stop_it_gives_the_lease_back(settings: Settings, redis_server: RedisServer) -> None:
+async def test_a_stopped_server_releases_the_lease(settings: Settings, redis_server: RedisServer) -> None:
     stop = asyncio.Event()
-    running = asyncio.create_task(ConferenceServer(settings).run(stop))
+    running = asyncio.create_task(build_server(settings).run(stop))
     await until(lambda: owner(redis_server.client) not in ("", "-"))
     stop.set()
     await lateness.soon(running)
     assert owner(redis_server.client) == ""
 
 
-async def test_told_to_stop_while_redis_is_away_it_stops(
+async def test_a_server_stops_while_redis_is_unreachable(
     settings: Settings, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stop comes after the lease was acquired and before the calls' state was read, which waits until Redis
     returns."""
     stop, away = asyncio.Event(), asyncio.Event()
-    service = ConferenceServer(settings)
+    service = build_server(settings)
 
     async def restore(*_: object) -> None:
         redis_server.kill()
@@ -150,7 +150,7 @@ async def test_told_to_stop_while_redis_is_away_it_stops(
     await lateness.soon(running)
 
 
-async def test_another_who_takes_over_meanwhile_ends_the_wait_for_redis(
+async def test_a_takeover_by_another_process_ends_the_wait_for_redis(
     settings: Settings, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     restoring = asyncio.Event()
@@ -160,7 +160,7 @@ async def test_another_who_takes_over_meanwhile_ends_the_wait_for_redis(
         await asyncio.Event().wait()
 
     monkeypatch.setattr("ari_conf.server.takeover.restore", restore)
-    running = asyncio.create_task(ConferenceServer(settings).run(asyncio.Event()))
+    running = asyncio.create_task(build_server(settings).run(asyncio.Event()))
     await lateness.soon(restoring.wait())
     redis_server.client.set(lease.owner_key(NAME), "9.another")
     redis_server.client.hset(lease.lease_key(NAME), "number", 9)
@@ -169,9 +169,9 @@ async def test_another_who_takes_over_meanwhile_ends_the_wait_for_redis(
     assert owner(redis_server.client) == "9.another"
 
 
-async def test_what_could_not_be_written_before_the_end_is_said(settings: Settings, redis_server: RedisServer) -> None:
+async def test_unwritten_steps_are_logged_at_shutdown(settings: Settings, redis_server: RedisServer) -> None:
     stop = asyncio.Event()
-    service = ConferenceServer(settings)
+    service = build_server(settings)
     running = asyncio.create_task(service.run(stop))
     await until(lambda: owner(redis_server.client) not in ("", "-"))
     redis_server.kill()
@@ -236,20 +236,22 @@ def test_while_nothing_breaks_it_runs_and_a_signal_ends_it_with_status_0(
     assert whole.returncode == 0, said
 
 
-async def test_its_calls_are_kept_under_the_name_that_asterisk_tells(httpserver: HTTPServer) -> None:
+async def test_asterisk_is_asked_for_its_name_if_none_is_set(httpserver: HTTPServer) -> None:
     info = {"system": {"version": "22.10.1", "entity_id": "02:00:00:00:00:07"}}
     httpserver.expect_request("/ari/asterisk/info").respond_with_json(info)
     given = {"ARI_CONF_ARI_URL": httpserver.url_for("/ari"), "ARI_CONF_METRICS_LISTEN": ""}
-    named = await service_module._named(from_environment(given), asyncio.Event())
+    named = await composition._with_asterisk_name(from_environment(given), asyncio.Event())
     assert named is not None and named.asterisk_name == "02:00:00:00:00:07"
-    set_here = await service_module._named(from_environment(given | {"ARI_CONF_ASTERISK_NAME": "pbx"}), asyncio.Event())
+    set_here = await composition._with_asterisk_name(
+        from_environment(given | {"ARI_CONF_ASTERISK_NAME": "pbx"}), asyncio.Event()
+    )
     assert set_here is not None and set_here.asterisk_name == "pbx"
 
 
-async def test_who_waits_for_asterisk_to_tell_its_name_can_be_stopped() -> None:
+async def test_a_server_that_waits_for_the_asterisk_name_can_be_stopped() -> None:
     stop = asyncio.Event()
     given = {"ARI_CONF_ARI_URL": "http://127.0.0.1:1/ari", "ARI_CONF_METRICS_LISTEN": f"127.0.0.1:{free_port()}"}
-    waiting = asyncio.create_task(service_module._named(from_environment(given), stop))
+    waiting = asyncio.create_task(composition._with_asterisk_name(from_environment(given), stop))
     await until(lambda: port_answers("127.0.0.1", int(given["ARI_CONF_METRICS_LISTEN"].rpartition(":")[2])))
     assert not waiting.done()
     stop.set()

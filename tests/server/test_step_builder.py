@@ -89,7 +89,7 @@ async def test_a_reply_is_written_with_what_it_answers(
 ) -> None:
     reply = CommandReply("command 1", 204)
     steps = StepBuilder(
-        stage.engine, from_environment({}), lambda told: lambda pipe: pipe.set("reply", told.command_id)
+        stage.engine, from_environment({}), lambda reported: lambda pipe: pipe.set("reply", reported.command_id)
     )
     step, _ = steps.build([reply], NOW)
     await kept.write([step])
@@ -105,7 +105,7 @@ def test_the_next_members_id_is_written_once_for_each_that_was_given(stage: Stag
     assert ids == [b"1", None, b"2"]
 
 
-def test_of_a_conference_those_who_have_changed_are_written(stage: Stage, steps: StepBuilder) -> None:
+def test_only_changed_members_of_a_conference_are_written(stage: Stage, steps: StepBuilder) -> None:
     players(stage, "ann", "bob")
     steps.build([], NOW)
     stage.talk("bob")

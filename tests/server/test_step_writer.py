@@ -189,7 +189,7 @@ async def test_a_slow_write_holds_no_call_up(play: Begin):
     assert len(one.done) == 3, "a single slow write made all later effects run before their writes"
 
 
-async def test_who_talks_lingers_and_goes_with_the_next(play: Begin):
+async def test_a_talking_change_lingers_until_the_next_step(play: Begin):
     one = play()
     one.writer.submit(Step(1, {"c1": b"talks"}), [], may_linger=True)
     one.changes.append(Step(1, {"c2": b"talks"}))
@@ -215,7 +215,7 @@ async def test_nothing_else_lingers(play: Begin):
     await turns()
     assert len(one.store.sent) == 1
     one.changes.append(Step(1, {"u1": b"digits: 12"}))
-    one.writer.hurry()
+    one.writer.write_now()
     await turns()
     assert len(one.store.sent) == 2
 
@@ -243,7 +243,7 @@ async def test_what_waits_is_encoded_once_and_written_in_parts_that_are_not_larg
         return entry(callback, now_ms)
 
     monkeypatch.setattr(outbox, "enqueue_item", counted)
-    monkeypatch.setattr(step_writer, "TRY_AGAIN_S", 0.001)
+    monkeypatch.setattr(step_writer, "RETRY_DELAY_S", 0.001)
     one = play(*[StoreUnavailable("away")] * 20)
     small, large = 3 * batches.MAX_STEPS, 40
     for number in range(small):
@@ -278,8 +278,10 @@ async def test_an_hour_without_redis_takes_little_memory(play: Begin):
     assert one.writer._bytes < 5000 * 100
 
 
-async def test_what_is_too_much_is_dropped_and_told_but_for_recordings(play: Begin, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(step_writer, "MOST_BYTES", 100_000)
+async def test_overflowing_callbacks_are_dropped_and_reported_and_recordings_kept(
+    play: Begin, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(step_writer, "MAX_QUEUED_BYTES", 100_000)
     written_all: list[bool] = []
     one = play(*[StoreUnavailable("away")] * 2, write_all=lambda: written_all.append(True))
     for number in range(3000):
@@ -297,8 +299,10 @@ async def test_what_is_too_much_is_dropped_and_told_but_for_recordings(play: Beg
     assert written_all == [True], "the changes of that time are not in Redis"
     parts = [part for _, parts in one.store.sent for part in parts]
     assert b"store it" in parts and b"late" not in parts
-    told = [part for part in parts if isinstance(part, bytes) and b"callbacks were dropped" in part]
-    assert len(told) == 2 and f"{3001 - len(kept)} callbacks".encode() in told[0] and b"1 callbacks" in told[1]
+    reported = [part for part in parts if isinstance(part, bytes) and b"callbacks were dropped" in part]
+    assert (
+        len(reported) == 2 and f"{3001 - len(kept)} callbacks".encode() in reported[0] and b"1 callbacks" in reported[1]
+    )
     assert [line["callbacks"] for line in logged if line["event"] == "callbacks dropped"] == [3002 - len(kept)]
     one.put(4000)
     await one.drained()
@@ -339,7 +343,7 @@ async def test_a_step_that_can_not_be_encoded_costs_itself_alone(play: Begin):
 
 
 async def test_why_redis_is_away_is_said_once_and_when_it_changes(play: Begin, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(step_writer, "TRY_AGAIN_S", 0.001)
+    monkeypatch.setattr(step_writer, "RETRY_DELAY_S", 0.001)
     one = play(*[StoreUnavailable("gone")] * 5, *[StoreUnavailable("full")] * 5)
     with capture_logs() as logged:
         one.put(1)

@@ -16,6 +16,7 @@ from ari_conf.core import events as ev
 from ari_conf.core.account import Account
 from ari_conf.core.calls.gather import Gather
 from ari_conf.queues import outbox
+from ari_conf.server.composition import build_server
 from ari_conf.server.server import ConferenceServer
 from ari_conf.settings import from_environment
 from ari_conf.store.step_batch import QueuedJob, Step
@@ -28,37 +29,37 @@ CALLBACKS, RECORDINGS = 5, 2
 async def stopping(url: str, wait_s: float) -> AsyncIterator[ConferenceServer]:
     """The server has made a decision while Redis was unreachable."""
     given = {"REDIS_URL": url, "METRICS_LISTEN": "", "STOP_WAIT": str(wait_s), "ASTERISK_NAME": "pbx"}
-    service = ConferenceServer(from_environment({f"ARI_CONF_{name}": value for name, value in given.items()}))
-    writing = asyncio.create_task(service._step_writer.run())
+    service = build_server(from_environment({f"ARI_CONF_{name}": value for name, value in given.items()}))
+    writing = asyncio.create_task(service.step_writer.run())
     for number in range(CALLBACKS):
         callback = do.PostCallback("c", "A", "http://x.example/", "POST", (("N", str(number)),))
-        service._step_writer.submit(Step(1, callbacks=[callback]), [])
-    service._step_writer.submit(
+        service.step_writer.submit(Step(1, callbacks=[callback]), [])
+    service.step_writer.submit(
         Step(1, jobs=[QueuedJob("recordings", f"A:o:{n}", b"{}") for n in range(RECORDINGS)]), []
     )
     async with asyncio.timeout(30):
-        while not service._step_writer.redis_unavailable:  # noqa: ASYNC110
+        while not service.step_writer.redis_unavailable:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-    service._lease.state = "owner"
+    service.lease.state = "owner"
     try:
         yield service
     finally:
         writing.cancel()
-        await service._state_store.close()
-        await service._redis.aclose()
+        await service.state_store.close()
+        await service.redis.aclose()
 
 
-async def test_what_is_lost_is_said_with_its_number() -> None:
+async def test_lost_steps_are_logged_with_their_number() -> None:
     async with stopping("redis://127.0.0.1:1/0", 0.2) as service:
         with capture_logs() as logged:
             await service._hand_over()
-            service._say_what_is_lost()
+            service._log_lost_steps()
     (line,) = [line for line in logged if line["log_level"] == "error" and line["event"] == "steps lost at shutdown"]
     assert (line["callbacks"], line["recordings"]) == (CALLBACKS, RECORDINGS)
     assert "ARI_CONF_STOP_WAIT" in line["hint"]
 
 
-async def test_who_waits_for_longer_loses_nothing(redis_server: RedisServer) -> None:
+async def test_a_longer_stop_wait_loses_nothing(redis_server: RedisServer) -> None:
     redis_server.kill()
     async with stopping(redis_server.url, 60) as service:
         with capture_logs() as logged:
@@ -66,7 +67,7 @@ async def test_who_waits_for_longer_loses_nothing(redis_server: RedisServer) -> 
             await asyncio.sleep(2.5)  # longer than the default wait
             await asyncio.to_thread(redis_server.start)
             await asyncio.wait_for(handing_over, 50)
-            service._say_what_is_lost()
+            service._log_lost_steps()
     assert not [line for line in logged if line["event"] == "steps lost at shutdown"]
     assert outbox.totals(redis_server.client).waiting == CALLBACKS
     assert outbox.totals(redis_server.client, "recordings").waiting == RECORDINGS
@@ -77,7 +78,7 @@ async def test_who_waits_for_longer_loses_nothing(redis_server: RedisServer) -> 
 
 @pytest.fixture
 async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ConferenceServer]:
-    service = ConferenceServer(
+    service = build_server(
         from_environment(
             {
                 "ARI_CONF_REDIS_URL": "redis://127.0.0.1:1/0",
@@ -86,47 +87,49 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ConferenceSe
             }
         )
     )
-    monkeypatch.setattr(type(service._lease), "is_held", True)
-    monkeypatch.setattr(service._step_writer, "_run", lambda effect: None)
+    monkeypatch.setattr(type(service.lease), "is_held", True)
+    monkeypatch.setattr(service.step_writer, "_run_effect", lambda effect: None)
     yield service
-    await service._state_store.close()
+    await service.state_store.close()
 
 
 def play(service: ConferenceServer, name: str, *elements: el.Element) -> None:
     """Let `name` call and receive this document."""
-    service._engine_loop.receive(ev.CallArrived(name, f"call-{name}", "r", "A", "1", "2", document="http://x.example/"))
-    service._engine_loop.receive(ev.CallIdentified(f"call-{name}", Account("A"), (), False))
-    service._engine_loop.receive(ev.DocumentFetched(f"c.call-{name}.1", elements, ()))
-    assert service._engine.calls[f"call-{name}"].elements
+    service.engine_loop.handle_event(
+        ev.CallArrived(name, f"call-{name}", "r", "A", "1", "2", document="http://x.example/")
+    )
+    service.engine_loop.handle_event(ev.CallIdentified(f"call-{name}", Account("A"), (), False))
+    service.engine_loop.handle_event(ev.DocumentFetched(f"c.call-{name}.1", elements, ()))
+    assert service.engine.calls[f"call-{name}"].elements
 
 
 def waits_for(service: ConferenceServer) -> str:
     """Return the writer's next action."""
-    writer = service._step_writer
-    return "write" if writer._wanted.is_set() else "linger" if writer._lingering is not None else "nothing"
+    writer = service.step_writer
+    return "write" if writer._write_requested.is_set() else "linger" if writer._lingering is not None else "nothing"
 
 
 async def test_a_digit_is_written_at_once(service: ConferenceServer) -> None:
     play(service, "ann", el.GetDigits(num_digits=4, timeout=30, digit_timeout=10, action="http://x.example/"))
     for digit in "123":
-        service._step_writer._wanted.clear()
-        service._engine_loop.receive(ev.DigitReceived("ann", digit))
-        gather = service._engine.calls["call-ann"].running
+        service.step_writer._write_requested.clear()
+        service.engine_loop.handle_event(ev.DigitReceived("ann", digit))
+        gather = service.engine.calls["call-ann"].running
         assert isinstance(gather, Gather) and gather.digits.endswith(digit)
         assert waits_for(service) == "write", "if the process died now, this digit would be lost"
 
 
-async def test_who_talks_may_linger(service: ConferenceServer) -> None:
+async def test_a_talking_change_may_linger(service: ConferenceServer) -> None:
     play(service, "ann", el.Conference("standup", floor_event=True))
-    (conference,) = service._engine.conferences.values()
-    service._engine_loop.receive(ev.NameClaimed(conference.conference_id))
-    service._engine_loop.receive(ev.BridgeCreated(conference.bridge_id))
-    service._engine_loop.receive(ev.ChannelEnteredBridge("ann", conference.bridge_id))
-    service._step_writer._wanted.clear()
-    service._engine_loop.receive(ev.TalkingStarted("ann"))
+    (conference,) = service.engine.conferences.values()
+    service.engine_loop.handle_event(ev.NameClaimed(conference.conference_id))
+    service.engine_loop.handle_event(ev.BridgeCreated(conference.bridge_id))
+    service.engine_loop.handle_event(ev.ChannelEnteredBridge("ann", conference.bridge_id))
+    service.step_writer._write_requested.clear()
+    service.engine_loop.handle_event(ev.TalkingStarted("ann"))
     (member,) = conference.members.values()
     assert member.talking and waits_for(service) == "linger"
-    service._engine_loop.receive(ev.DigitReceived("ann", "1"))
+    service.engine_loop.handle_event(ev.DigitReceived("ann", "1"))
     assert waits_for(service) == "write"
 
 
@@ -134,9 +137,9 @@ async def test_commands_wait_for_the_first_connection_to_asterisk(
     service: ConferenceServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A command that the previous owner left is executed, and not answered 503 a moment before."""
-    monkeypatch.setattr(service._reconciler, "reconcile", lambda: asyncio.sleep(0))
-    waiting = asyncio.ensure_future(service._commands._first_connection())
+    monkeypatch.setattr(service.reconciler, "reconcile", lambda: asyncio.sleep(0))
+    waiting = asyncio.ensure_future(service.commands._first_connection())
     await asyncio.sleep(0.01)
     assert not waiting.done()
-    service._on_connected()
+    service.ari._sockets._handlers.connected()
     await asyncio.wait_for(waiting, 5)

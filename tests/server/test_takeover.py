@@ -106,7 +106,7 @@ def test_one_that_is_nothing_is_left_out_alone(text: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"x", b"true", b"-5", b"1.5", b"9" * 400])
-def test_a_counter_that_is_damaged_is_counted_anew(text: bytes) -> None:
+def test_a_counter_that_is_damaged_is_counted_again(text: bytes) -> None:
     assert load({**written(), NEXT_MEMBER_ID: text})[2] == 2
 
 
@@ -165,42 +165,42 @@ def arrived(channel_id: str, call_uuid: str = "u1") -> CallArrived:
 
 
 def test_calls_wait_until_it_is_known_what_asterisk_has():
-    told: list[Event] = []
-    arriving = takeover.ArrivalGate(told.append)
+    reported: list[Event] = []
+    arriving = takeover.ArrivalGate(reported.append)
     arriving.submit(arrived("before"))
     arriving.start()
     arriving.submit(arrived("meanwhile"))
     arriving.submit(DigitReceived("before", "1"))
     arriving.submit(ChannelHungUp("of the dead conference", 0))
     arriving.submit(arrived("meanwhile", "told again, as one of its channels"))
-    waiting = told[1:]
+    waiting = reported[1:]
     arriving.stop()
     assert waiting == [DigitReceived("before", "1"), ChannelHungUp("of the dead conference", 0)]
-    assert told == [arrived("before"), *waiting, arrived("meanwhile")]
+    assert reported == [arrived("before"), *waiting, arrived("meanwhile")]
     arriving.submit(arrived("after"))
-    assert told[-1] == arrived("after")
+    assert reported[-1] == arrived("after")
 
 
-def test_one_who_hangs_up_while_he_waits_never_came():
-    told: list[Event] = []
-    arriving = takeover.ArrivalGate(told.append)
+def test_a_held_back_caller_who_hangs_up_never_arrived():
+    reported: list[Event] = []
+    arriving = takeover.ArrivalGate(reported.append)
     arriving.start()
     arriving.submit(arrived("ann"))
     arriving.submit(ChannelHungUp("ann", 0))
     arriving.stop()
-    assert arrived("ann") not in told
+    assert arrived("ann") not in reported
 
 
 def test_they_wait_for_the_last_of_several_comparisons():
-    told: list[Event] = []
-    arriving = takeover.ArrivalGate(told.append)
+    reported: list[Event] = []
+    arriving = takeover.ArrivalGate(reported.append)
     arriving.start()
     arriving.start()
     arriving.submit(arrived("ann"))
     arriving.stop()
-    assert told == []
+    assert reported == []
     arriving.stop()
-    assert told == [arrived("ann")]
+    assert reported == [arrived("ann")]
 
 
 # Asterisk's state.
@@ -239,12 +239,12 @@ def playing(*playback_ids: str) -> dict[str, list[Expectation]]:
 
 async def seen(asterisk: Asterisk, *playback_ids: str, patient: bool = True) -> frozenset[str]:
     found = await takeover.take_snapshot(asterisk, playing(*playback_ids), "conf", set(), patient=patient)  # type: ignore[arg-type]
-    return found.there.playbacks
+    return found.state.playbacks
 
 
-async def test_a_playback_that_can_not_be_asked_about_is_asked_about_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_request_about_a_playback_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     """The playback may have ended; if it were assumed to exist, its call would wait for its end forever."""
-    monkeypatch.setattr(takeover, "AGAIN_S", 0.0)
+    monkeypatch.setattr(takeover, "RETRY_DELAY_S", 0.0)
     asterisk = Asterisk([], ["plays"], unanswered=3)
     assert await seen(asterisk, "ended", "plays") == {"plays"}
     assert asterisk.asked["/playbacks/ended"] == 4
@@ -252,25 +252,25 @@ async def test_a_playback_that_can_not_be_asked_about_is_asked_about_again(monke
 
 async def test_but_none_holds_up_the_others_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """The playback is assumed to exist until the next comparison, a minute later."""
-    monkeypatch.setattr(takeover, "AGAIN_S", 0.0)
+    monkeypatch.setattr(takeover, "RETRY_DELAY_S", 0.0)
     asterisk = Asterisk([], [], refuses="/playbacks/odd")
     with capture_logs() as logged:
         assert await seen(asterisk, "odd", "ended") == {"odd"}
     assert [line["path"] for line in logged if line["log_level"] == "warning"] == ["/playbacks/odd"]
 
 
-async def test_of_many_some_are_asked_about_at_once() -> None:
+async def test_requests_about_playbacks_are_limited_in_number() -> None:
     many = [f"p{n}" for n in range(100)]
     asterisk = Asterisk([], many[::2])
     assert await seen(asterisk, *many) == set(many[::2])
-    assert 2 <= asterisk.most_at_once <= takeover.ASKED_AT_ONCE
+    assert 2 <= asterisk.most_at_once <= takeover.MAX_CONCURRENT_REQUESTS
 
 
-async def test_an_asterisk_that_still_starts_is_asked_until_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(takeover, "AGAIN_S", 0.0)
+async def test_a_starting_asterisk_is_requested_until_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(takeover, "RETRY_DELAY_S", 0.0)
     asterisk = Asterisk(["ann"], [], unanswered=50)
     found = await takeover.take_snapshot(asterisk, {}, "conf", set())  # type: ignore[arg-type]
-    assert found.there.channels == {"ann": True}
+    assert found.state.channels == {"ann": True}
 
 
 async def test_unless_nobody_has_the_patience() -> None:

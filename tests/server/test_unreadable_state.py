@@ -89,7 +89,7 @@ class House:
     def __init__(self, stage: Stage, redis: RedisServer, kept: StateStore) -> None:
         self.stage, self.redis, self.store = stage, redis, kept
         self.asterisk = Asterisk(stage)
-        self.known: unreadable_state.Known
+        self.known: unreadable_state.Recovered
         players(stage, "ann", "bob", "cid", record=True, record_file_format="wav")
         players(stage, "dan", name="other")
         stage.call("eve", Wait(3600), Speak("after"))
@@ -116,7 +116,7 @@ class House:
         restoration = Restoration(engine)
         texts = await takeover.restore(self.store, restoration)
         ari: Any = self.asterisk
-        self.known = await unreadable_state.known(texts, engine, self.store, ari, stage.now)
+        self.recover = await unreadable_state.recover(texts, engine, self.store, ari, stage.now)
         restoration.add_unreadable(self.known.calls, self.known.conferences)
         before = len(stage.effects)
         stage.carry_out([*restoration.finish(stage.now), *self.known.problems])
@@ -140,8 +140,8 @@ async def house(redis_server: RedisServer) -> AsyncIterator[House]:
 
 def ended(stage: Stage) -> dict[str, str]:
     """Return the caller's number of each hangup callback, by call."""
-    told = [dict(e.params) for e in stage.all(do.PostCallback) if e.url == HANGUP]
-    return {params["CallUUID"].removeprefix("call-"): params["From"] for params in told}
+    reported = [dict(e.params) for e in stage.all(do.PostCallback) if e.url == HANGUP]
+    return {params["CallUUID"].removeprefix("call-"): params["From"] for params in reported}
 
 
 def stored(stage: Stage) -> do.StoreRecording:
@@ -216,7 +216,7 @@ async def test_what_asterisk_records_of_a_conference_that_can_not_be_read_is_han
     assert not any("without a callback" in text for text in problems(effects))
     # Given up completely.
     assert set(stage.asterisk.channels) == {"dan", "eve"} and set(ended(stage)) == {"ann", "bob", "cid"}
-    assert [text for text in stage.told() if text.startswith("exit")] == [
+    assert [text for text in stage.callback_texts() if text.startswith("exit")] == [
         f"exit {who} conference_ended" for who in ("ann", "bob", "cid")
     ]
     assert do.ReleaseName("A", "standup", "id1") in effects
@@ -228,12 +228,12 @@ async def test_its_numbers_go_on_if_they_can_be_read(house: House) -> None:
     house.spoil("id1", set_to("bridge", value="dreaming"))
     await house.take_over()
     callback = stored(house.stage).callback
-    told = [int(c["ConferenceSequence"]) for c in house.stage.callbacks(ConferenceName="standup")]
+    reported = [int(c["ConferenceSequence"]) for c in house.stage.callbacks(ConferenceName="standup")]
     assert callback is not None
-    assert [*told, int(dict(callback.params)["ConferenceSequence"])] == list(range(1, 8))
+    assert [*reported, int(dict(callback.params)["ConferenceSequence"])] == list(range(1, 8))
 
 
-async def test_a_recording_of_which_only_asterisk_knows_is_stored_and_its_account_told_what_is_missing(
+async def test_a_recording_known_only_to_asterisk_is_stored_and_the_account_gets_a_problem(
     house: House,
 ) -> None:
     """Neither the conference nor its members can be read."""
@@ -254,7 +254,7 @@ async def test_a_recording_of_which_only_asterisk_knows_is_stored_and_its_accoun
     house.all_ends()
 
 
-async def test_one_that_the_api_asked_for_is_told_as_the_api_was_promised(house: House) -> None:
+async def test_a_recording_started_by_the_api_has_the_callback_of_the_api(house: House) -> None:
     await house.write()
 
     def asked_by_the_api(shot: dict[str, Any]) -> None:
@@ -294,11 +294,11 @@ async def test_other_conferences_recordings_go_on(house: House) -> None:
     assert house.stage.hears("fay") == {"gus"}
 
 
-async def test_a_member_who_can_not_be_read_costs_the_conference_and_the_others_are_told(house: House) -> None:
+async def test_an_unreadable_member_ends_the_conference_and_the_others_get_callbacks(house: House) -> None:
     await house.write()
     house.redis.client.hset(members.members_key("id1"), "2", b'{"member_id":"two"}')
     await house.take_over()
-    assert [t for t in house.stage.told() if t.startswith("exit")] == [
+    assert [t for t in house.stage.callback_texts() if t.startswith("exit")] == [
         f"exit {who} conference_ended" for who in ("ann", "cid")
     ]
     assert set(ended(house.stage)) == {"ann", "bob", "cid"} and stored(house.stage).conference_id == "id1"
@@ -339,7 +339,7 @@ async def test_a_call_that_can_not_be_read_and_is_in_no_conference_is_given_up_c
     house.all_ends()
 
 
-async def test_of_several_of_which_nothing_is_left_all_are_hung_up_and_none_is_told_by_anothers_id(
+async def test_several_lost_calls_are_hung_up_and_none_is_reported_under_another_id(
     house: House,
 ) -> None:
     house.stage.call("fay", Wait(3600))
@@ -375,11 +375,11 @@ async def test_a_call_that_has_hung_up_meanwhile_costs_nobody_else(house: House)
     house.all_ends()
 
 
-async def test_a_member_whose_call_can_not_be_read_is_told_of_like_all_others(house: House) -> None:
+async def test_a_member_with_an_unreadable_call_has_the_usual_callbacks(house: House) -> None:
     await house.write()
     house.spoil("call-bob", set_to("position", value="first"))
     await house.take_over()
-    assert house.stage.told()[-1] == "exit bob hangup" and house.stage.hears("ann") == {"cid"}
+    assert house.stage.callback_texts()[-1] == "exit bob hangup" and house.stage.hears("ann") == {"cid"}
     assert set(ended(house.stage)) == {"bob"} and house.stage.asterisk.recordings
     house.all_ends()
 
@@ -412,10 +412,8 @@ async def test_everything_is_of_another_version(house: House) -> None:
     assert not [c for c in house.stage.engine.conferences.values() if isinstance(c, Conference)]
 
 
-async def test_an_asterisk_that_still_starts_is_asked_until_it_answers(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(takeover, "AGAIN_S", 0.0)
+async def test_a_starting_asterisk_is_requested_until_it_answers(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(takeover, "RETRY_DELAY_S", 0.0)
     house.asterisk.unanswered = 3
     await house.write()
     house.spoil("call-eve", b"{")
@@ -433,7 +431,7 @@ async def test_what_asterisk_can_not_tell_holds_nothing_up(house: House) -> None
     assert stored(house.stage).callback is not None and set(ended(house.stage)) == {"ann", "bob", "cid", "eve"}
 
 
-async def test_a_list_that_somebodys_name_has_spoiled_is_asked_for_one_by_one(house: House) -> None:
+async def test_a_spoiled_channel_list_is_requested_one_by_one(house: House) -> None:
     house.asterisk.can_not_tell, house.asterisk.tells_of_one = ("/channels",), True
     await house.write()
     house.spoil("call-eve", b"{")
@@ -442,10 +440,10 @@ async def test_a_list_that_somebodys_name_has_spoiled_is_asked_for_one_by_one(ho
     assert set(ended(house.stage)) == {"eve"}
 
 
-async def test_with_very_many_files_in_the_folder_not_all_are_asked_about(
+async def test_the_number_of_recording_status_requests_is_bounded(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unreadable_state, "MOST_ASKED", 10)
+    monkeypatch.setattr(unreadable_state, "MAX_STATUS_REQUESTS", 10)
     house.asterisk.stored |= {str(ids.RecordingName("A", f"gone{n}", "r")) for n in range(100)}
     await house.write()
     house.spoil("call-eve", b"{")
@@ -466,7 +464,7 @@ async def test_others_have_their_turn_while_very_many_are_looked_at(house: House
     texts = {f"u{n}": b'{"call_uuid":"u%d","channel_id":"c%d","auth_id":"A"}' % (n, n) for n in range(2000)}
     ari: Any = house.asterisk
     waiting = asyncio.create_task(another())
-    known = await unreadable_state.known(texts, Engine(lambda: "new"), house.store, ari, house.stage.now)
+    known = await unreadable_state.recover(texts, Engine(lambda: "new"), house.store, ari, house.stage.now)
     waiting.cancel()
     assert len(known.calls) == 2000 and known.calls[7].account is not None
     assert turns >= 4 * 2000 // takeover.READ_BATCH

@@ -18,7 +18,7 @@ SOUNDING = (do.StartMusic, do.StopMusic, do.PlayMedia, do.StopPlayback)
 
 
 @dataclass
-class Told:
+class ChannelEffects:
     """Effects on a channel so far."""
 
     music: bool = False
@@ -36,33 +36,33 @@ class Hearing:
         self.engine = engine
         self.asterisk = asterisk
         self.tainted: set[str] = set()
-        self._told: dict[str, Told] = {}
+        self._effects_by_channel: dict[str, ChannelEffects] = {}
         self._waiting: dict[str, Member] = {}
 
-    def told(self, channel_id: str) -> Told:
-        return self._told.setdefault(channel_id, Told())
+    def effects_on(self, channel_id: str) -> ChannelEffects:
+        return self._effects_by_channel.setdefault(channel_id, ChannelEffects())
 
     def before(self, event: ev.Event) -> None:
         match event:
             case ev.PlaybackFinished(playback_id) | ev.EffectFailed(do.PlayMedia(_, playback_id)):
-                for told in self._told.values():
-                    told.playing.discard(playback_id)
+                for so_far in self._effects_by_channel.values():
+                    so_far.playing.discard(playback_id)
             case ev.EffectFailed(do.StartMusic(channel_id)):
                 # Music may be started once more.
-                self.told(channel_id).music = False
+                self.effects_on(channel_id).music = False
         self._waiting = {m.channel_id: m for c in self._conferences() for m in c.members.values() if _waits(c, m)}
 
     def after(self, event: ev.Event, effects: list[do.Effect]) -> None:
         for effect in effects:
-            self._tell(effect)
+            self._observe(effect)
         self._undisturbed(event, effects)
         for conference in self._conferences():
             present = [m for m in conference.members.values() if m.is_present]
             for member in present:
-                told = self.told(member.channel_id)
-                assert not (told.music and told.playing), "music and a wait sound at once"
+                so_far = self.effects_on(member.channel_id)
+                assert not (so_far.music and so_far.playing), "music and a wait sound at once"
                 if conference.started and len(present) > 1:
-                    assert told.quiet, "it stops the instant that a second member enters"
+                    assert so_far.quiet, "it stops the instant that a second member enters"
                 if not conference.started:
                     assert member.state is MemberState.WAITING, "until the start nobody hears anybody"
 
@@ -71,15 +71,15 @@ class Hearing:
         if hung_up:
             return
         last: dict[type, do.Effect] = {type(e): e for e in effects if getattr(e, "channel_id", "") == channel_id}
-        told = self.told(channel_id)
+        so_far = self.effects_on(channel_id)
         unmuted = last.get(do.MuteChannel)
-        assert not told.muted or (isinstance(unmuted, do.MuteChannel) and not unmuted.muted), "they stay muted"
+        assert not so_far.muted or (isinstance(unmuted, do.MuteChannel) and not unmuted.muted), "they stay muted"
         deafened = last.get(do.DetectTalking)
-        listening = told.silence_ms is not None
+        listening = so_far.silence_ms is not None
         assert not listening or (isinstance(deafened, do.DetectTalking) and deafened.silence_ms is None)
         stopped = {e.playback_id for e in effects if isinstance(e, do.StopPlayback)}
-        assert not told.music or do.StopMusic in last, "music that never stops"
-        assert told.playing <= stopped, "a wait sound that never stops"
+        assert not so_far.music or do.StopMusic in last, "music that never stops"
+        assert so_far.playing <= stopped, "a wait sound that never stops"
 
     def settled(self) -> None:
         for conference in self._conferences():
@@ -117,9 +117,10 @@ class Hearing:
             assert not own, "a wait sound while others are there"
         else:
             assert own <= set(channel.playbacks), "a lone member hears their waitSound or silence, no default music"
-            asked = member.element.wait_sound is not None
+            has_own_sound = member.element.wait_sound is not None
             assert (
-                bool(member.player or member.wait_sound_retry_at or member.wait_sound.items == ()) == asked or not asked
+                bool(member.player or member.wait_sound_retry_at or member.wait_sound.items == ()) == has_own_sound
+                or not has_own_sound
             )
 
     def _undisturbed(self, event: ev.Event, effects: list[do.Effect]) -> None:
@@ -140,30 +141,30 @@ class Hearing:
                 continue
             assert member.member_id in about, f"{effect} disturbs a waiting member"
 
-    def _tell(self, effect: do.Effect) -> None:
+    def _observe(self, effect: do.Effect) -> None:
         match effect:
             case do.StartMusic(channel_id):
-                assert not self.told(channel_id).music, "music is started twice"
-                self.told(channel_id).music = True
+                assert not self.effects_on(channel_id).music, "music is started twice"
+                self.effects_on(channel_id).music = True
             case do.StopMusic(channel_id):
-                self.told(channel_id).music = False
+                self.effects_on(channel_id).music = False
             case do.MuteChannel(channel_id, muted):
-                self.told(channel_id).muted = muted
+                self.effects_on(channel_id).muted = muted
             case do.DetectTalking(channel_id, silence_ms):
-                self.told(channel_id).silence_ms = silence_ms
+                self.effects_on(channel_id).silence_ms = silence_ms
             case do.PlayMedia(target, playback_id) if target.kind == "channel":
-                self.told(target.id).playing.add(playback_id)
+                self.effects_on(target.id).playing.add(playback_id)
                 owner = ids.member_of(playback_id)
                 assert owner is None or self._of(owner) == target.id, "one member's music never reaches another"
             case do.PlayMedia(_, playback_id):
                 assert ids.member_of(playback_id) is None, "a wait sound is heard by one alone"
                 assert self.engine.conferences[playback_id.split(".")[1]].started, "to a started conference"
             case do.StopPlayback(target, playback_id):
-                self.told(target.id).playing.discard(playback_id)
+                self.effects_on(target.id).playing.discard(playback_id)
             case do.AddChannel(channel_id):
-                assert self.told(channel_id).quiet, "a member's sounds are stopped before they join the others"
+                assert self.effects_on(channel_id).quiet, "a member's sounds are stopped before they join the others"
                 member = next(m for c in self._conferences() for m in c.members.values() if m.channel_id == channel_id)
-                assert self.told(channel_id).muted == member.silenced
+                assert self.effects_on(channel_id).muted == member.silenced
 
     def _silenced(self, member: Member) -> bool:
         return member.element.muted or self.asterisk.channels[member.channel_id].on_hold

@@ -77,7 +77,7 @@ class Mortal(World):
         self.unheard: set[int] = set()
         """Deeds that were reported to nobody."""
         self.deed = -1
-        self.told: dict[int, ev.Event] = {}
+        self.reported: dict[int, ev.Event] = {}
         self.arrived: dict[str, ev.CallArrived] = {}
         self.commanded: list[ev.CommandReceived] = []
         """Commands without a reply: they stay in their queue."""

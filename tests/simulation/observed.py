@@ -48,7 +48,7 @@ def _bridge(world: Mortal, bridge_id: str) -> tuple[object, ...]:
     return (bridge_id, tuple(sorted(bridge.channels)), tuple(bridge.playbacks), recordings)
 
 
-def told(world: Mortal) -> dict[str, list[str]]:
+def reported(world: Mortal) -> dict[str, list[str]]:
     """Return all written deliveries by partition, in order; no order is promised between partitions."""
     lanes: dict[str, list[str]] = {}
     for effect in world.written.outbox:

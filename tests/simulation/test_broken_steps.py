@@ -103,14 +103,14 @@ class Breaking(Commanded):
 def broken_courses(seeds: int) -> None:
     for seed in range(seeds):
         try:
-            test_wherever_a_step_breaks_all_is_told_and_nothing_is_left(seed)
+            test_a_failure_in_any_step_completes_all_callbacks_and_leaves_nothing(seed)
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_wherever_a_step_breaks_all_is_told_and_nothing_is_left(seed: int) -> None:
+def test_a_failure_in_any_step_completes_all_callbacks_and_leaves_nothing(seed: int) -> None:
     dice = Random(seed)
     world = Breaking(dice)
     for _ in range(STEPS):

@@ -50,8 +50,8 @@ def live(seed: int, world: Mortal, without: frozenset[int] = frozenset()) -> lis
 
 
 def result(world: Mortal, scenes: list[object]) -> Result:
-    told = [f"{lane}: {text}" for lane, texts in sorted(observed.told(world).items()) for text in texts]
-    return told, Counter(observed.asked(world)), scenes
+    reported = [f"{lane}: {text}" for lane, texts in sorted(observed.reported(world).items()) for text in texts]
+    return reported, Counter(observed.asked(world)), scenes
 
 
 @cache

@@ -10,7 +10,7 @@ OLD = '{"at_ms": 1, "call_uuid": "c", "kind": "document_warning", "text": "\\u00
 """A problem as it was written before texts were escaped."""
 
 
-def test_a_control_character_is_shown_as_its_escape_whoever_wrote_it(redis_server):
+def test_control_characters_are_always_shown_as_escapes(redis_server):
     new = msgspec.json.encode(Problem(2, "c", KIND, "muted=\x1b[2J\u202e can't be", 8011))
     redis_server.client.rpush(problems_key("A"), new, OLD)
     texts = [problem.text for problem in read_problems(redis_server.client, "A")]

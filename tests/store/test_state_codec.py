@@ -50,7 +50,7 @@ def test_it_is_written_down_once_for_all_steps(monkeypatch: pytest.MonkeyPatch) 
     assert encode(made) != first and decode(encode(made), {}) == made
 
 
-def test_another_document_is_written_anew() -> None:
+def test_another_document_is_encoded_again() -> None:
     made = call(LONG["conferences"])
     encode(made)
     made.elements = (Wait(1),) * 100

@@ -124,9 +124,7 @@ async def test_what_changes_while_it_is_written_waits_for_its_own_step(kept: Sta
     assert (await kept.load())["u1"] == as_it_was != encode(call)
 
 
-async def test_who_watches_the_account_is_told_once_when_the_state_is_there(
-    redis_server: RedisServer, kept: StateStore
-):
+async def test_viewers_are_notified_once_after_the_write(redis_server: RedisServer, kept: StateStore):
     with redis_server.client.pubsub(ignore_subscribe_messages=True) as watching:
         watching.subscribe(state_store.changes_key("MA1"))
         watching.get_message(timeout=5)
@@ -165,7 +163,9 @@ async def test_the_oldest_problems_go(redis_server: RedisServer, kept: StateStor
     assert [found.text for found in read_problems(redis_server.client, "MA1")] == ["4", "3", "2"]
 
 
-async def test_a_callback_that_is_too_long_is_told_and_the_step_is_written(redis_server: RedisServer, kept: StateStore):
+async def test_a_callback_that_is_too_long_becomes_a_problem_and_the_step_is_written(
+    redis_server: RedisServer, kept: StateStore
+):
     long = PostCallback("c1", "MA1", "https://example.com/" + "a" * 70_000, "POST", (("CallUUID", "u1"),))
     await kept.write([Step(NOW, {"call:u1": b"1"}, [callback(1), long, callback(2)], [problem("x" * 5000)])])
     assert await kept.load() == {"call:u1": b"1"}
@@ -175,15 +175,15 @@ async def test_a_callback_that_is_too_long_is_told_and_the_step_is_written(redis
     assert len(cut.text) == 1000 and cut.code == 8011
 
 
-async def test_no_room_in_a_lane_is_told(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch):
+async def test_a_full_partition_is_reported(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch):
     client, dropped = state_store.connect(redis_server.url), list[int]()
     kept = StateStore(client, "asterisk one", on_dropped=dropped.append)
     await kept.write([Step(NOW, callbacks=[callback(n) for n in range(limits.MAX_PARTITION_ENTRIES - 1)])])
     assert dropped == []
     await kept.write([Step(NOW, {"call:u1": b"1"}, [callback(n) for n in range(3)])])
     assert dropped == [2] and await kept.load() == {"call:u1": b"1"}
-    (told,) = read_problems(redis_server.client, "MA1")
-    assert "callbacks of one conference to one URL wait already" in told.text
+    (reported,) = read_problems(redis_server.client, "MA1")
+    assert "callbacks of one conference to one URL wait already" in reported.text
     await client.aclose()
 
 
@@ -211,8 +211,8 @@ async def test_a_key_that_holds_something_else_costs_what_belongs_there(redis_se
     with capture_logs() as logged:
         for _ in range(2):
             await kept.send(batch)
-    told = {line["event"] for line in logged if line["log_level"] == "error"}
-    assert told == {"key write refused"}
+    reported = {line["event"] for line in logged if line["log_level"] == "error"}
+    assert reported == {"key write refused"}
     assert there.hget("ari_conf:state:asterisk one", "call:u1") == b"1" and there.get("more") == b"1"
     assert there.hlen(members_key("c1")) if key != members_key("c1") else True
     waits = [text for each in there.scan_iter("*:partition:*", _type="list") for text in there.lrange(each, 0, -1)]
@@ -227,9 +227,7 @@ async def test_a_key_that_holds_something_else_costs_what_belongs_there(redis_se
         *("ari_conf:callbacks:accounts", f"ari_conf:callbacks:partition:{outbox.partition_key(callback(1))}"),
     ],
 )
-async def test_a_key_that_all_have_in_common_and_that_can_be_made_anew_costs_nothing(
-    redis_server: RedisServer, kept: StateStore, key: str
-):
+async def test_a_damaged_key_that_can_be_rebuilt_loses_nothing(redis_server: RedisServer, kept: StateStore, key: str):
     there = redis_server.client
     there.sadd(key, "something else")
     batch = batch_of(kept, Step(NOW, {"call:u1": b"1"}, [callback(1), callback(2, "c2")]))
@@ -354,7 +352,7 @@ async def test_other_parts_add_to_the_transaction(redis_server: RedisServer, kep
     assert redis_server.client.hget("more", "a") == b"b"
 
 
-async def test_a_worker_with_room_is_told_in_the_same_step(redis_server: RedisServer, kept: StateStore):
+async def test_a_worker_with_room_gets_a_wakeup_in_the_same_transaction(redis_server: RedisServer, kept: StateStore):
     client = state_store.connect(redis_server.url)
     telling = StateStore(client, "asterisk two")
     steps = [Step(NOW, callbacks=[callback(n, f"lane {n}")]) for n in range(4)]
@@ -379,7 +377,7 @@ async def test_a_job_for_another_queue_is_written_once(redis_server: RedisServer
     assert redis_server.client.lrange("ari_conf:recordings:accounts", 0, -1) == [b"MA1"]
 
 
-async def test_a_restarted_redis_is_told_the_script_again(redis_server: RedisServer, kept: StateStore):
+async def test_a_restarted_redis_gets_the_script_again(redis_server: RedisServer, kept: StateStore):
     await kept.write([Step(NOW, {"call:u1": b"1"})])
     redis_server.client.script_flush()
     await kept.write([Step(NOW, {"call:u1": b"2"})])

@@ -8,19 +8,19 @@ from tests.web.conftest import Api, Served
 
 def test_it_is_there_and_ready(served: Served, api: Api):
     for path, body in (("/healthz", {"status": "ok", "version": VERSION}), ("/readyz", {"status": "ok"})):
-        told = api.get(path, Authorization="")
-        assert (told.status, told.json) == (200, body)
+        response = api.get(path, Authorization="")
+        assert (response.status, response.json) == (200, body)
     metrics = api.get("/metrics", Authorization="").text.decode()
     assert f'ari_conf_build_info{{version="{VERSION}"}} 1.0' in metrics
 
 
 def test_a_call_of_plivo_s_that_is_not_offered_says_so(api: Api):
-    told = api.get("Call/?status=live")
+    response = api.get("Call/?status=live")
     error = "Plivo's Call/ is not offered here; docs/reference/compatibility.md lists what is"
     # `objects`: Plivo's Python SDK asks for the length of a list before it reports the error.
-    assert (told.status, told.json) == (404, {"api_id": told.json["api_id"], "error": error, "objects": []})
-    told = api.post("Call", {"from": "1", "to": "2", "answer_url": "https://example.com/"})
-    assert (told.status, told.json) == (404, {"api_id": told.json["api_id"], "error": error})
+    assert (response.status, response.json) == (404, {"api_id": response.json["api_id"], "error": error, "objects": []})
+    response = api.post("Call", {"from": "1", "to": "2", "answer_url": "https://example.com/"})
+    assert (response.status, response.json) == (404, {"api_id": response.json["api_id"], "error": error})
     assert api.get("Nonsense/").json["error"] == "not found"
     assert api.get("Conference/x/Nonsense/").json["error"] == "not found"
 

@@ -31,9 +31,9 @@ def lists(api: Api, owner: Owner) -> list[str]:
 
 def test_no_list_of_what_was_sent_is_sent_itself(api: Api, owner: Owner):
     for path in lists(api, owner):
-        told = api.get(f"{path}?{SENT_TO}&limit=100")
-        assert told.status == 400, path
-        assert told.json["error"].startswith("callback_url: ")
+        response = api.get(f"{path}?{SENT_TO}&limit=100")
+        assert response.status == 400, path
+        assert response.json["error"].startswith("callback_url: ")
         assert api.get(f"{path}?callback_url=").status == 200, f"{path}: SDKs send a missing value as an empty one"
     assert not waiting(owner)
     assert not owner.redis.exists(later.KEY)
@@ -47,7 +47,7 @@ def test_the_description_says_so(api: Api):
         assert not [one for one in call["parameters"] if one["name"].startswith("callback_")]
 
 
-def test_asked_for_again_and_again_nothing_grows(api: Api, owner: Owner):
+def test_many_asynchronous_calls_leave_nothing_behind(api: Api, owner: Owner):
     """Each answer is delivered, and is in the next list, before that list is requested."""
     lanes, sizes = PartitionedQueue(owner.redis), []
     for number in range(1, 16):
@@ -62,11 +62,11 @@ def test_asked_for_again_and_again_nothing_grows(api: Api, owner: Owner):
     assert sizes[-1] < 100_000
 
 
-def test_a_result_that_is_too_large_is_not_sent_and_its_receiver_is_told(api: Api, owner: Owner):
+def test_a_result_that_is_too_large_is_replaced_by_an_error(api: Api, owner: Owner):
     for number in range(400):
         owner.redis.hset("ari_conf:names:A", f"{number} " + "x" * 195, "id fake")
-    told = api.get(f"Conference/?{SENT_TO}")
-    assert told.status == 202
+    response = api.get(f"Conference/?{SENT_TO}")
+    assert response.status == 202
     entry = soon(owner)
     params = dict(entry.params)
     assert params["status_code"] == "413"
@@ -77,14 +77,14 @@ def test_a_result_that_is_too_large_is_not_sent_and_its_receiver_is_told(api: Ap
 
 @within(1)
 def test_an_account_has_so_many_under_way_and_no_more(api: Api, owner: Owner, served: Served, monkeypatch: Any):
-    monkeypatch.setattr(later, "MOST_OF_AN_ACCOUNT", 3)
+    monkeypatch.setattr(later, "MAX_PER_ACCOUNT", 3)
     other = account(served, "B")
     owner.joins("ann")
     owner.joins("eve", auth="B")
     owner.deaf = True
     mute = "Conference/standup/Member/all/Mute/"
     answers = [api.post(mute, RESULT) for _ in range(5)]
-    assert [told.status for told in answers] == [202] * 3 + [429] * 2
+    assert [response.status for response in answers] == [202] * 3 + [429] * 2
     assert int(answers[-1].headers["Retry-After"]) > 0
     assert owner.redis.hlen(later.KEY) == 3, "a refused request leaves nothing"
     assert api.get("Conference/").status == 200
@@ -103,7 +103,7 @@ class TestRefused:
 
     @pytest.fixture(autouse=True)
     def _quickly(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name, value in (("RETRY_DELAY_S", 0.01), ("MAX_ATTEMPTS", 5), ("LOOK_EVERY_S", 0.05)):
+        for name, value in (("RETRY_DELAY_S", 0.01), ("MAX_ATTEMPTS", 5), ("POLL_INTERVAL_S", 0.05)):
             monkeypatch.setattr(later, name, value)
 
     @pytest.fixture
@@ -131,11 +131,11 @@ end
     def test_its_own_process_tries_so_often_and_no_more(
         self, served: Served, api: Api, owner: Owner, tried: list[str], refuses: None
     ):
-        told = api.get(f"Conference/?{SENT_TO}")
-        assert told.status == 202
+        response = api.get(f"Conference/?{SENT_TO}")
+        assert response.status == 202
         eventually(lambda: len(tried) >= 5)
         eventually(lambda: not served.server._app.state.resources.async_call_counts)
-        assert tried == [told.json["api_id"]] * 5
+        assert tried == [response.json["api_id"]] * 5
         assert owner.redis.hlen(later.KEY) == 1, "it is kept for the processes that look for abandoned calls"
 
     @pytest.fixture
@@ -143,10 +143,10 @@ end
         """Leave results of a process that died, so long ago that they are given up if they fail now."""
         now_ms = owner.redis.time()[0] * 1000
         for number, auth_id in ((1, "A"), (2, "B")):
-            pending = later.PendingResult(auth_id, "https://example.com/", "POST", now_ms - later.GIVEN_UP_MS - 1000)
+            pending = later.PendingResult(auth_id, "https://example.com/", "POST", now_ms - later.RESULT_TTL_MS - 1000)
             owner.redis.hset(later.KEY, f"call-{number}", msgspec.json.encode(pending))
 
-    def test_then_it_is_given_up_and_the_account_is_told_and_others_are_served(
+    def test_an_undeliverable_result_becomes_a_problem_and_others_are_sent(
         self, api: Api, owner: Owner, refuses: None, left: None
     ):
         eventually(lambda: owner.redis.hlen(later.KEY) == 0)
@@ -213,7 +213,7 @@ def test_all_are_sent_again_once_a_minute_so_many_and_one_after_another(api: Api
     many_die(owner, 2, "B")
     before = owner.redis.time()
     answers = [api.post("DeadLetter/Resend/") for _ in range(25)]
-    assert [told.status for told in answers] == [202] + [429] * 24
+    assert [response.status for response in answers] == [202] + [429] * 24
     assert (answers[0].json["resent"], answers[0].json["left"]) == (1000, 30)
     assert 0 < int(answers[1].headers["Retry-After"]) <= 60
     due = [int(at) for _, at in owner.redis.zrange("ari_conf:callbacks:delayed", 0, -1, withscores=True)]

@@ -11,10 +11,10 @@ from tests.web.conftest import Api, Owner, Served, account, basic
 
 
 def test_without_credentials(api: Api):
-    told = api.get("Conference/", Authorization="")
-    assert told.status == 401
-    assert told.headers["WWW-Authenticate"].startswith("Basic")
-    assert set(told.json) == {"api_id", "error"}
+    response = api.get("Conference/", Authorization="")
+    assert response.status == 401
+    assert response.headers["WWW-Authenticate"].startswith("Basic")
+    assert set(response.json) == {"api_id", "error"}
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_after_repeated_failures_wrong_tokens_are_refused_and_the_right_one_is_t
     other = account(served, "B")
     right, api.token = api.token, "wrong"
     answers = [api.get("Conference/") for _ in range(12)]
-    assert [told.status for told in answers] == [401] * 10 + [429] * 2
+    assert [response.status for response in answers] == [401] * 10 + [429] * 2
     assert 0 < int(answers[-1].headers["Retry-After"]) <= 60
     assert set(answers[-1].json) == {"api_id", "error"}
     # Another user of the account's address (NAT, a platform, a proxy that is not trusted) does not lock the account
@@ -94,8 +94,8 @@ class TestRate:
 
     def test_so_many_in_a_second_and_no_more(self, api: Api, served: Served):
         answers = [api.get("Conference/") for _ in range(30)]
-        refused = [told for told in answers if told.status == 429]
-        assert {told.status for told in answers} == {200, 429}
+        refused = [response for response in answers if response.status == 429]
+        assert {response.status for response in answers} == {200, 429}
         assert refused[0].headers["Retry-After"] == "1"
         assert account(served, "B").get("Conference/").status == 200
 
@@ -123,8 +123,8 @@ def test_no_redis_is_a_503(served: Served, api: Api):
     pool = served.server.config.app.state.resources.redis.connection_pool
     kept, pool.connection_kwargs = pool.connection_kwargs, pool.connection_kwargs | {"port": 1}  # a free port
     pool.reset()
-    told = api.get("Conference/")
-    assert (told.status, told.headers["Retry-After"]) == (503, "1")
+    response = api.get("Conference/")
+    assert (response.status, response.headers["Retry-After"]) == (503, "1")
     assert api.get("/readyz").status == 503
     assert api.get("/healthz").status == 200
     pool.connection_kwargs = kept

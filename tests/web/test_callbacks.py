@@ -45,11 +45,11 @@ def with_try(taken: partitioned_queue.ClaimedEntry, status: int) -> bytes:
 
 
 def listed(api: Api, query: str = "") -> list[tuple[str, str, int]]:
-    told = api.get(f"Callback/?{query}").json["objects"]
-    return [(one["params"]["Number"], one["state"], len(one["tries"])) for one in told]
+    response = api.get(f"Callback/?{query}").json["objects"]
+    return [(one["params"]["Number"], one["state"], len(one["tries"])) for one in response]
 
 
-def test_each_is_told_with_how_it_stands(api: Api, owner: Owner):
+def test_each_callback_is_listed_with_its_state(api: Api, owner: Owner):
     worker = Worker(owner)
     for number in range(4):
         post(owner, number)
@@ -61,8 +61,8 @@ def test_each_is_told_with_how_it_stands(api: Api, owner: Owner):
     taken = worker.take()
     worker.tell(partitioned_queue.retry(taken, with_try(taken, 503), 30_000))
     assert listed(api) == [("3", "waiting", 0), ("2", "trying", 1), ("1", "dead", 1), ("0", "delivered", 1)]
-    told: list[dict[str, Any]] = api.get("Callback/").json["objects"]
-    trying, dead, delivered = told[1:]
+    response: list[dict[str, Any]] = api.get("Callback/").json["objects"]
+    trying, dead, delivered = response[1:]
     assert trying["next_try"] is not None and dead["next_try"] is None
     assert dead["dead_letter_id"] == api.get("DeadLetter/").json["dead_letters"][0]["id"]
     assert delivered["tries"] == [{"time": "2023-11-14T22:13:21.000+00:00", "status": 200, "error": "", "ms": 12}]
@@ -171,10 +171,10 @@ LISTS = ["Callback/?limit=1", "Callback/?limit=100&offset=900", "Callback/?confe
 def test_however_large_they_are_a_list_reads_and_gives_a_bounded_amount(api: Api, owner: Owner, query: str):
     large(owner, 60_000, 300)
     reads = Reads(owner)
-    told = api.get(query)
-    assert told.status == 200
+    response = api.get(query)
+    assert response.status == 200
     assert reads.since() < 8_000_000
-    assert len(told.text) < 6_000_000
+    assert len(response.text) < 6_000_000
 
 
 def test_those_that_can_be_reached_are_all_that_are_counted(api: Api, owner: Owner):
@@ -182,10 +182,10 @@ def test_those_that_can_be_reached_are_all_that_are_counted(api: Api, owner: Own
     large(owner, 60_000, 100)
     seen, path = 0, "/Callback/?limit=20"
     while path:
-        told = api.get(path.rpartition("/Account/A/")[2].lstrip("/")).json
-        seen += len(told["objects"])
-        path = told["meta"]["next"]
-    assert seen == told["meta"]["total_count"] > 20
+        response = api.get(path.rpartition("/Account/A/")[2].lstrip("/")).json
+        seen += len(response["objects"])
+        path = response["meta"]["next"]
+    assert seen == response["meta"]["total_count"] > 20
 
 
 def test_one_accounts_expensive_lists_are_not_waited_for_by_another(api: Api, owner: Owner, served: Served):

@@ -65,9 +65,9 @@ def test_persisted_names_may_change_and_neither_api_nor_stream_does(
             # The store itself puts the members there.
             owner.redis.hset(key, field, written.replace('"other_members":{}}', '"members":{}}'))
     assert fresh(api) == {before["conference_uuid"]: before}
-    told = api.get("Conference/standup/").json
-    assert (told["conference_uuid"], told["conference_member_count"]) == (before["conference_uuid"], "2")
-    for member in told["members"]:
+    response = api.get("Conference/standup/").json
+    assert (response["conference_uuid"], response["conference_member_count"]) == (before["conference_uuid"], "2")
+    for member in response["members"]:
         live = before["members"][member["member_id"]]
         shared = member.keys() & live.keys()
         assert len(shared) == 7 and {name: member[name] for name in shared} == {name: live[name] for name in shared}

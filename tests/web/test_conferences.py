@@ -21,20 +21,20 @@ def test_the_list_of_conferences(api: Api, owner: Owner):
     owner.joins("ann", "standup")
     owner.joins("bob", "Größe ☕ / %2F")
     owner.joins("eve", "another's", auth="B")
-    told = api.get("Conference/")
-    assert told.status == 200
-    assert set(told.json) == {"api_id", "conferences"}
-    assert told.json["conferences"] == ["Größe ☕ / %2F", "standup"]
+    response = api.get("Conference/")
+    assert response.status == 200
+    assert set(response.json) == {"api_id", "conferences"}
+    assert response.json["conferences"] == ["Größe ☕ / %2F", "standup"]
 
 
 def test_a_conference_in_plivos_words(api: Api, owner: Owner):
     first = owner.joins("ann", muted=True)
     second = owner.joins("bob")
-    told = api.get("Conference/standup/").json
-    assert told["conference_name"] == "standup"
-    assert told["conference_member_count"] == "2"
-    assert told["conference_run_time"].isdigit()
-    ann, bob = told["members"]
+    response = api.get("Conference/standup/").json
+    assert response["conference_name"] == "standup"
+    assert response["conference_member_count"] == "2"
+    assert response["conference_run_time"].isdigit()
+    ann, bob = response["members"]
     assert ann.keys() >= {
         "muted",
         "deaf",
@@ -60,20 +60,20 @@ def test_a_trailing_slash_is_optional(api: Api, ids: dict[str, str], slash: str)
 
 
 def test_mute(api: Api, owner: Owner, ids: dict[str, str]):
-    told = api.post(f"Conference/standup/Member/{ids['ann']}/Mute/")
-    assert told.status == 202
-    assert told.json == {"api_id": told.json["api_id"], "message": "muted", "member_id": [ids["ann"]]}
+    response = api.post(f"Conference/standup/Member/{ids['ann']}/Mute/")
+    assert response.status == 202
+    assert response.json == {"api_id": response.json["api_id"], "message": "muted", "member_id": [ids["ann"]]}
     assert owner.hears("bob") == {"cid"}
     # The next request shows the new state.
     assert [m["muted"] for m in api.get("Conference/standup/").json["members"]] == [True, False, False]
-    told = api.delete(f"Conference/standup/Member/{ids['ann']}/Mute/")
-    assert (told.status, told.text) == (204, b"")
+    response = api.delete(f"Conference/standup/Member/{ids['ann']}/Mute/")
+    assert (response.status, response.text) == (204, b"")
     assert owner.hears("bob") == {"ann", "cid"}
 
 
 def test_a_list_and_all(api: Api, owner: Owner, ids: dict[str, str]):
-    told = api.post(f"Conference/standup/Member/{ids['ann']},{ids['cid']}/Deaf/")
-    assert (told.json["message"], told.json["member_id"]) == ("deaf", [ids["ann"], ids["cid"]])
+    response = api.post(f"Conference/standup/Member/{ids['ann']},{ids['cid']}/Deaf/")
+    assert (response.json["message"], response.json["member_id"]) == ("deaf", [ids["ann"], ids["cid"]])
     assert (owner.hears("ann"), owner.hears("bob")) == (set(), {"ann", "cid"})
     encoded = f"{ids['ann']}%2C{ids['bob']}"
     assert api.post(f"Conference/standup/Member/{encoded}/Deaf/").json["member_id"] == [ids["ann"], ids["bob"]]
@@ -82,20 +82,20 @@ def test_a_list_and_all(api: Api, owner: Owner, ids: dict[str, str]):
 
 
 def test_kick_and_hang_up(api: Api, owner: Owner, ids: dict[str, str]):
-    told = api.post(f"Conference/standup/Member/{ids['ann']}/Kick/")
-    assert (told.status, told.json["message"], told.json["member_id"]) == (202, "kicked", [ids["ann"]])
+    response = api.post(f"Conference/standup/Member/{ids['ann']}/Kick/")
+    assert (response.status, response.json["message"], response.json["member_id"]) == (202, "kicked", [ids["ann"]])
     assert api.delete(f"Conference/standup/Member/{ids['bob']}/").status == 204
     assert api.get("Conference/standup/").json["conference_member_count"] == "1"
     assert "bob" not in owner.channels
 
 
 def test_play_and_speak(api: Api, owner: Owner, ids: dict[str, str]):
-    told = api.post("Conference/standup/Member/all/Play/", {"url": "https://example.com/hello.mp3"})
-    assert (told.status, told.json["message"]) == (202, "play queued into conference")
+    response = api.post("Conference/standup/Member/all/Play/", {"url": "https://example.com/hello.mp3"})
+    assert (response.status, response.json["message"]) == (202, "play queued into conference")
     assert owner.stage.media("ann") == ["https://example.com/hello.mp3"]
     member = f"Conference/standup/Member/{ids['ann']}"
-    told = api.post(f"{member}/Speak/", {"text": "cats & <dogs>", "voice": "MAN"})
-    assert (told.status, told.json["message"]) == (202, "speak queued into conference")
+    response = api.post(f"{member}/Speak/", {"text": "cats & <dogs>", "voice": "MAN"})
+    assert (response.status, response.json["message"]) == (202, "speak queued into conference")
     assert api.delete(f"{member}/Play/").status == 204
     assert owner.stage.media("ann")[-1] == "cats &amp; &lt;dogs&gt;"
     assert api.delete(f"{member}/Speak/").status == 204
@@ -109,14 +109,14 @@ def test_plivo_go_sends_the_voice_as_length(api: Api, owner: Owner, ids: dict[st
 
 def test_a_form_is_as_good_as_json(api: Api, owner: Owner, ids: dict[str, str]):
     form = {"Content_Type": "application/x-www-form-urlencoded"}
-    told = api.post("Conference/standup/Member/all/Speak/", raw=b"text=Gr%C3%BC%C3%9Fe+an+alle&voice=", **form)
-    assert told.status == 202
+    response = api.post("Conference/standup/Member/all/Speak/", raw=b"text=Gr%C3%BC%C3%9Fe+an+alle&voice=", **form)
+    assert response.status == 202
     assert owner.stage.media("ann") == ["Grüße an alle"]
 
 
 def test_hold(api: Api, owner: Owner, ids: dict[str, str]):
-    told = api.post(f"Conference/standup/Member/{ids['ann']}/Hold/")
-    assert (told.status, told.json["message"]) == (202, "held")
+    response = api.post(f"Conference/standup/Member/{ids['ann']}/Hold/")
+    assert (response.status, response.json["message"]) == (202, "held")
     assert owner.hears("ann") == {"music"}
     assert api.get("Conference/standup/").json["members"][0]["held"] is True
     assert api.delete(f"Conference/standup/Member/{ids['ann']}/Hold/").status == 204
@@ -154,8 +154,11 @@ def test_hang_up_a_conference_and_all(api: Api, owner: Owner, ids: dict[str, str
 
 
 def test_none_of_that_name_and_no_such_member(api: Api, ids: dict[str, str]):
-    told = api.get("Conference/nothing/")
-    assert (told.status, told.json) == (404, {"api_id": told.json["api_id"], "error": "conference not found"})
+    response = api.get("Conference/nothing/")
+    assert (response.status, response.json) == (
+        404,
+        {"api_id": response.json["api_id"], "error": "conference not found"},
+    )
     assert api.post("Conference/nothing/Member/all/Mute/").json["error"] == "conference not found"
     assert api.post("Conference/standup/Member/999999/Mute/").json["error"] == "member not found"
 
@@ -163,9 +166,9 @@ def test_none_of_that_name_and_no_such_member(api: Api, ids: dict[str, str]):
 @within(1)
 def test_an_owner_that_does_not_answer(api: Api, owner: Owner, ids: dict[str, str]):
     owner.deaf = True
-    told = api.post("Conference/standup/Member/all/Mute/")
-    assert (told.status, told.headers["Retry-After"]) == (503, "1")
-    assert "did not answer" in told.json["error"]
+    response = api.post("Conference/standup/Member/all/Mute/")
+    assert (response.status, response.headers["Retry-After"]) == (503, "1")
+    assert "did not answer" in response.json["error"]
 
 
 @within(1)
@@ -188,9 +191,9 @@ def test_a_reply_that_can_not_be_read_costs_itself_alone(api: Api, owner: Owner,
 
 def test_an_asterisk_that_can_not_be_reached(api: Api, owner: Owner, ids: dict[str, str]):
     owner.asterisk_is_there = False
-    told = api.delete("Conference/standup/")
-    assert (told.status, told.headers["Retry-After"]) == (503, "1")
-    assert "Asterisk is unreachable" in told.json["error"]
+    response = api.delete("Conference/standup/")
+    assert (response.status, response.headers["Retry-After"]) == (503, "1")
+    assert "Asterisk is unreachable" in response.json["error"]
     assert len(owner.channels) == 3
 
 
@@ -212,8 +215,8 @@ def test_any_name(api: Api, owner: Owner, name: str):
 def test_any_name_that_there_is_not(api: Api, name: str):
     for encoded in {name, part(name)}:
         if encoded.isascii() and encoded.isprintable():
-            told = api.get(f"Conference/{encoded}/")
-            assert (told.status, set(told.json)) == (404, {"api_id", "error"})
+            response = api.get(f"Conference/{encoded}/")
+            assert (response.status, set(response.json)) == (404, {"api_id", "error"})
 
 
 # Idempotency.
@@ -261,7 +264,7 @@ def test_a_refusal_is_repeated_too_but_not_that_it_could_not_be_done(api: Api, o
 
 
 @within(3)
-def test_what_was_done_but_told_too_late_is_not_done_again(api: Api, owner: Owner, ids: dict[str, str]):
+def test_a_command_with_a_late_reply_is_not_executed_again(api: Api, owner: Owner, ids: dict[str, str]):
     """Redis is slow: the owner has decided, and by the time that this is written the client no longer waits."""
     speak = f"Conference/standup/Member/{ids['ann']}/Speak/"
     owner.late = True
@@ -297,10 +300,10 @@ def test_a_key_stands_for_one_request(api: Api, ids: dict[str, str]):
 
 
 def test_record(api: Api, owner: Owner, ids: dict[str, str]):
-    told = api.post("Conference/standup/Record/", {"file_format": "wav", "time_limit": 60})
-    assert (told.status, told.json["message"]) == (202, "conference recording started")
-    assert told.json["url"].endswith(f"/v1/Account/A/Recording/{told.json['recording_id']}.wav")
-    assert list(owner.stage.asterisk.recordings) == [told.json["recording_id"]]
+    response = api.post("Conference/standup/Record/", {"file_format": "wav", "time_limit": 60})
+    assert (response.status, response.json["message"]) == (202, "conference recording started")
+    assert response.json["url"].endswith(f"/v1/Account/A/Recording/{response.json['recording_id']}.wav")
+    assert list(owner.stage.asterisk.recordings) == [response.json["recording_id"]]
     again = api.post("Conference/standup/Record/")
     assert (again.status, again.json["error"]) == (409, "the conference is being recorded already")
     assert api.delete("Conference/standup/Record/").status == 204
@@ -309,9 +312,9 @@ def test_record(api: Api, owner: Owner, ids: dict[str, str]):
 
 def test_a_recording_that_nothing_will_transcribe_is_made_and_says_so(api: Api, owner: Owner, ids: dict[str, str]):
     transcribers.report(owner.redis, "w1", "")
-    told = api.post("Conference/standup/Record/", {"transcription_type": "auto"})
-    assert (told.status, told.json["message"]) == (202, "conference recording started")
-    assert told.json["warning"] == f"the recording will not be transcribed: {transcribers.MISSING}"
+    response = api.post("Conference/standup/Record/", {"transcription_type": "auto"})
+    assert (response.status, response.json["message"]) == (202, "conference recording started")
+    assert response.json["warning"] == f"the recording will not be transcribed: {transcribers.MISSING}"
     assert api.delete("Conference/standup/Record/").status == 204
     assert "warning" not in api.post("Conference/standup/Record/").json
     assert api.delete("Conference/standup/Record/").status == 204
@@ -320,8 +323,8 @@ def test_a_recording_that_nothing_will_transcribe_is_made_and_says_so(api: Api, 
 
 
 def test_callback_url_is_the_recordings(api: Api, owner: Owner, ids: dict[str, str]):
-    told = api.post("Conference/standup/Record/", {"callback_url": "https://example.com/recorded"})
-    assert told.json["message"] == "conference recording started"
+    response = api.post("Conference/standup/Record/", {"callback_url": "https://example.com/recorded"})
+    assert response.json["message"] == "conference recording started"
     assert owner.commands[-1].addressed.command.callback_url == "https://example.com/recorded"
 
 
@@ -333,13 +336,15 @@ def test_the_language_of_a_transcription(api: Api, owner: Owner, ids: dict[str, 
 
 
 def test_what_is_no_language_of_a_transcription(api: Api):
-    told = api.post("Conference/standup/Record/", {"transcription_language": "german"})
-    assert told.status == 400
-    assert told.json["error"].startswith("transcription_language: 'german' is not allowed; expected a language code")
+    response = api.post("Conference/standup/Record/", {"transcription_language": "german"})
+    assert response.status == 400
+    assert response.json["error"].startswith(
+        "transcription_language: 'german' is not allowed; expected a language code"
+    )
 
 
 @pytest.mark.parametrize("given", [{"time_limit": 0}, {"time_limit": "x"}, {"time_limit": 1.5}, {"file_format": "ogg"}])
 def test_bad_parameters_of_a_recording(api: Api, given: dict):
-    told = api.post("Conference/standup/Record/", given)
-    assert told.status == 400
-    assert told.json["error"].startswith(next(iter(given)))
+    response = api.post("Conference/standup/Record/", given)
+    assert response.status == 400
+    assert response.json["error"].startswith(next(iter(given)))

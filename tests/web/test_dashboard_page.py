@@ -31,8 +31,8 @@ def log_in(api: Api, token: str | None = None, **headers: str) -> Answered:
     return api.send("POST", "/login", raw=form, Authorization="", Content_Type=FORM, **headers)
 
 
-def cookie_of(told: Answered) -> Morsel[str]:
-    return SimpleCookie(told.headers["Set-Cookie"])["ari_conf"]
+def cookie_of(response: Answered) -> Morsel[str]:
+    return SimpleCookie(response.headers["Set-Cookie"])["ari_conf"]
 
 
 class Browser:
@@ -59,9 +59,9 @@ def browser(api: Api) -> Browser:
 
 
 def test_the_form_leads_to_the_page_with_a_cookie_that_no_script_and_no_other_site_has(api: Api, owner: Owner):
-    told = log_in(api)
-    assert (told.status, told.headers["Location"]) == (303, "/")
-    cookie = cookie_of(told)
+    response = log_in(api)
+    assert (response.status, response.headers["Location"]) == (303, "/")
+    cookie = cookie_of(response)
     assert (cookie["httponly"], cookie["samesite"], cookie["path"], cookie["max-age"]) == (True, "strict", "/", "43200")
     assert not cookie["secure"]
     (key,) = owner.redis.lrange("ari_conf:sessions:A", 0, -1)
@@ -79,7 +79,7 @@ def test_behind_https_the_cookie_is_never_sent_without_it(api: Api):
 
 
 @pytest.mark.parametrize("trusted", ["10.9.8.0/24"])
-def test_who_is_no_proxy_of_ours_is_not_believed(owner: Owner, trusted: str):
+def test_an_unknown_proxy_is_not_trusted(owner: Owner, trusted: str):
     given = {"ARI_CONF_REDIS_URL": owner.url, "ARI_CONF_TRUSTED_PROXIES": trusted, "ARI_CONF_AUTH_FAILURES": "2"}
     with Served(from_environment(given), owner) as served:
         api = account(served, "A")
@@ -98,17 +98,21 @@ def test_a_proxy_of_a_network_that_is_trusted_is_believed(owner: Owner):
         assert said == ["/login?error=wrong"] * 3, "each address has its own count"
 
 
-def test_a_wrong_token_leads_back_and_too_many_of_them_are_told_so(api: Api, served: Served):
-    told = log_in(api, "wrong")
-    assert (told.status, told.headers["Location"], told.headers["Set-Cookie"]) == (303, "/login?error=wrong", None)
+def test_a_wrong_token_leads_back_to_the_form_until_there_are_too_many(api: Api, served: Served):
+    response = log_in(api, "wrong")
+    assert (response.status, response.headers["Location"], response.headers["Set-Cookie"]) == (
+        303,
+        "/login?error=wrong",
+        None,
+    )
     for _ in range(served.settings.auth_failures):
-        told = log_in(api, "wrong")
-    assert told.headers["Location"] == "/login?error=often"
+        response = log_in(api, "wrong")
+    assert response.headers["Location"] == "/login?error=often"
     assert log_in(api).headers["Location"] == "/", "the right token is always accepted"
 
 
 def test_an_account_has_so_many_log_ins_and_no_more(api: Api, owner: Owner, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sessions, "MOST_OF_AN_ACCOUNT", 3)
+    monkeypatch.setattr(sessions, "MAX_PER_ACCOUNT", 3)
     browsers = [Browser(api) for _ in range(5)]
     assert [one.send("GET", "Conference/").status for one in browsers] == [401, 401, 200, 200, 200]
     browsers[3].send("POST", "/logout")
@@ -133,23 +137,23 @@ def test_nobody_is_logged_in_from_another_site(api: Api):
     assert log_in(api, Origin="null").status == 403
 
 
-def test_who_is_not_logged_in_is_led_to_the_form(api: Api):
-    told = api.get("/", Authorization="")
-    assert (told.status, told.headers["Location"]) == (303, "/login")
+def test_a_browser_without_a_session_is_sent_to_the_form(api: Api):
+    response = api.get("/", Authorization="")
+    assert (response.status, response.headers["Location"]) == (303, "/login")
     form = api.get("/login", Authorization="")
     assert (form.status, form.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert b'action="/login"' in form.text
     assert api.get("/login/me", Authorization="").status == 401
 
 
-def test_who_is_logged_in_gets_the_page_and_is_told_who_he_is(browser: Browser):
+def test_a_session_gets_the_dashboard_and_its_account(browser: Browser):
     assert browser.send("GET", "/").text == (dashboard.FOLDER / "index.html").read_bytes()
-    told = browser.send("GET", "/login/me").json
-    assert told["auth_id"] == "A"
-    assert abs(told["now_ms"] - time.time() * 1000) < 5000
+    response = browser.send("GET", "/login/me").json
+    assert response["auth_id"] == "A"
+    assert abs(response["now_ms"] - time.time() * 1000) < 5000
 
 
-def test_the_page_is_told_whether_what_is_said_can_be_written_down(browser: Browser, owner: Owner):
+def test_the_dashboard_learns_if_transcription_is_available(browser: Browser, owner: Owner):
     """It cannot be if there are workers for it and none has an engine."""
 
     def offered() -> bool:
@@ -165,8 +169,8 @@ def test_the_page_is_told_whether_what_is_said_can_be_written_down(browser: Brow
 
 
 def test_logging_out_ends_it_at_the_server_too(browser: Browser, owner: Owner):
-    told = browser.send("POST", "/logout")
-    assert (told.status, told.headers["Location"], cookie_of(told)["max-age"]) == (303, "/login", "0")
+    response = browser.send("POST", "/logout")
+    assert (response.status, response.headers["Location"], cookie_of(response)["max-age"]) == (303, "/login", "0")
     assert browser.send("GET", "Conference/").status == 401
     assert owner.redis.keys("ari_conf:session*") == []
 
@@ -196,8 +200,8 @@ NOT_OURS = (
 def test_nothing_is_done_that_our_page_did_not_ask_for(browser: Browser, owner: Owner, method: str):
     owner.joins("ann")
     for headers in NOT_OURS:
-        told = browser.send(method, MUTE, **headers)
-        assert (told.status, set(told.json)) == (403, {"api_id", "error"}), headers
+        response = browser.send(method, MUTE, **headers)
+        assert (response.status, set(response.json)) == (403, {"api_id", "error"}), headers
     assert not owner.commands
 
 
@@ -217,9 +221,9 @@ def test_behind_a_proxy_the_origin_is_that_of_public_url(owner: Owner):
 
 
 def test_no_answer_lets_another_site_ask(browser: Browser):
-    told = browser.send("OPTIONS", MUTE, Origin="https://evil.example", Access_Control_Request_Method="POST")
-    assert told.status == 405
-    assert not [name for name in told.headers if name.lower().startswith("access-control")]
+    response = browser.send("OPTIONS", MUTE, Origin="https://evil.example", Access_Control_Request_Method="POST")
+    assert response.status == 405
+    assert not [name for name in response.headers if name.lower().startswith("access-control")]
 
 
 def test_a_cookie_that_nobody_was_given_is_none(api: Api):
@@ -249,12 +253,12 @@ def test_it_ends_by_itself(owner: Owner):
             assert not patience.over
 
 
-def test_the_page_alone_is_not_asked_for_basic_by_the_browser(api: Api):
+def test_the_dashboard_causes_no_login_prompt_of_the_browser(api: Api):
     """Otherwise the browser would show its own login window and not the page's form."""
     assert api.get("Conference/", Authorization="").headers["WWW-Authenticate"]
     for header in (BY_PAGE, {"Accept": "text/event-stream"}, {"Sec-Fetch-Mode": "no-cors"}):
-        told = api.get("Conference/", Authorization="", **header)
-        assert (told.status, told.headers["WWW-Authenticate"]) == (401, None)
+        response = api.get("Conference/", Authorization="", **header)
+        assert (response.status, response.headers["WWW-Authenticate"]) == (401, None)
 
 
 # The files.
@@ -288,21 +292,21 @@ def test_no_page_has_a_script_or_a_style_in_it(name: str):
     ],
 )
 def test_recordings_may_be_heard_from_where_they_are(settings: dict[str, str], allowed: str):
-    told = dashboard.content_security_policy(
+    response = dashboard.content_security_policy(
         from_environment({f"ARI_CONF_{name}": value for name, value in settings.items()})
     )
-    assert f"media-src 'self' {allowed};" in told
+    assert f"media-src 'self' {allowed};" in response
 
 
 def test_each_file_is_sent_as_what_it_is_and_again_only_if_it_is_another(api: Api):
     kinds = {"text/html", "text/css", "text/javascript", "text/plain", "image/svg+xml", "image/png"}
     for name, file in dashboard.files().items():
-        told = api.get(f"/static/{name}", Authorization="")
-        assert (told.status, told.text) == (200, file.content)
-        kind = told.headers["Content-Type"].partition(";")[0]
+        response = api.get(f"/static/{name}", Authorization="")
+        assert (response.status, response.text) == (200, file.content)
+        kind = response.headers["Content-Type"].partition(";")[0]
         assert kind in kinds, name
         assert (kind == "text/javascript") == name.endswith(("js", "mjs"))
-        again = api.get(f"/static/{name}", Authorization="", If_None_Match=f'"other", W/{told.headers["ETag"]}')
+        again = api.get(f"/static/{name}", Authorization="", If_None_Match=f'"other", W/{response.headers["ETag"]}')
         assert (again.status, again.text) == (304, b"")
 
 

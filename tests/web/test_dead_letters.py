@@ -42,11 +42,11 @@ def waiting(owner: Owner) -> list[outbox.CallbackEntry]:
 def test_dead_letters_are_listed_the_newest_first(api: Api, owner: Owner):
     ids = [dies(owner) for _ in range(3)]
     dies(owner, "B")
-    told = api.get("DeadLetter/").json["dead_letters"]
-    assert [letter["id"] for letter in told] == ids[::-1]
-    assert told[0]["url"] == "http://example.com/events"
-    assert told[0]["params"] == {"Event": "ConferenceEnter"}
-    assert told[0]["tries"] == [
+    response = api.get("DeadLetter/").json["dead_letters"]
+    assert [letter["id"] for letter in response] == ids[::-1]
+    assert response[0]["url"] == "http://example.com/events"
+    assert response[0]["params"] == {"Event": "ConferenceEnter"}
+    assert response[0]["tries"] == [
         {"time": "2023-11-14T22:13:20.000+00:00", "status": 500, "error": "", "ms": 12},
         {"time": "2023-11-14T22:13:20.300+00:00", "status": 0, "error": "no answer", "ms": 2000},
     ]
@@ -55,8 +55,8 @@ def test_dead_letters_are_listed_the_newest_first(api: Api, owner: Owner):
 
 def test_no_list_shows_the_password_of_a_url(api: Api, owner: Owner):
     id = dies(owner, url="https://me:s3cret@example.com/events?a=1")
-    for told in (api.get("DeadLetter/"), api.get(f"DeadLetter/{id}/"), api.get("Callback/")):
-        assert "https://***@example.com/events?a=1" in str(told.json) and "s3cret" not in str(told.json)
+    for response in (api.get("DeadLetter/"), api.get(f"DeadLetter/{id}/"), api.get("Callback/")):
+        assert "https://***@example.com/events?a=1" in str(response.json) and "s3cret" not in str(response.json)
     assert api.post(f"DeadLetter/{id}/Resend/").status == 202
     (entry,) = waiting(owner)
     assert entry.url == "https://me:s3cret@example.com/events?a=1", "it is sent again unchanged"
@@ -73,16 +73,16 @@ def test_one_is_shown(api: Api, owner: Owner):
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=1000", "before=x"])
 def test_a_bad_page(api: Api, query: str):
-    told = api.get(f"DeadLetter/?{query}")
-    assert told.status == 400
-    assert told.json["error"].startswith(query.partition("=")[0])
+    response = api.get(f"DeadLetter/?{query}")
+    assert response.status == 400
+    assert response.json["error"].startswith(query.partition("=")[0])
 
 
 def test_one_is_sent_again(api: Api, owner: Owner):
     id = dies(owner)
     dies(owner)
-    told = api.post(f"DeadLetter/{id}/Resend/")
-    assert (told.status, told.json["resent"]) == (202, 1)
+    response = api.post(f"DeadLetter/{id}/Resend/")
+    assert (response.status, response.json["resent"]) == (202, 1)
     (entry,) = waiting(owner)
     assert (entry.url, entry.attempts) == ("http://example.com/events", ())
     assert api.post(f"DeadLetter/{id}/Resend/").status == 404
@@ -104,8 +104,8 @@ def test_all_are_sent_again_and_none_of_anothers(api: Api, owner: Owner):
 def test_problems(api: Api, served: Served, owner: Owner):
     problem = Problem(1_700_000_000_000, "c1", ProblemKind.DOCUMENT_UNREACHABLE, "the answer URL is away", 7011)
     owner.redis.lpush(problems_key("A"), encoded(problem))
-    (told,) = api.get("Problem/").json["problems"]
-    assert told == {
+    (response,) = api.get("Problem/").json["problems"]
+    assert response == {
         "time": "2023-11-14T22:13:20.000+00:00",
         "call_uuid": "c1",
         "kind": "document_unreachable",
@@ -121,21 +121,21 @@ def test_problems(api: Api, served: Served, owner: Owner):
 def test_the_result_is_sent_to_the_callback_url(api: Api, owner: Owner):
     owner.joins("ann")
     url = "https://example.com/result#rc=2"
-    told = api.post("Conference/standup/Member/all/Mute/", {"callback_url": url, "callback_method": "GET"})
-    assert (told.status, set(told.json)) == (202, {"api_id"})
+    response = api.post("Conference/standup/Member/all/Mute/", {"callback_url": url, "callback_method": "GET"})
+    assert (response.status, set(response.json)) == (202, {"api_id"})
     entry = soon(owner)
     assert (entry.url, entry.method, entry.auth_id) == (url, "GET", "A")
     params = dict(entry.params)
-    assert (params["api_id"], params["status_code"]) == (told.json["api_id"], "202")
-    assert json.loads(params["response"]) == {"api_id": told.json["api_id"], "message": "muted", "member_id": ["1"]}
+    assert (params["api_id"], params["status_code"]) == (response.json["api_id"], "202")
+    assert json.loads(params["response"]) == {"api_id": response.json["api_id"], "message": "muted", "member_id": ["1"]}
 
 
 def test_so_is_an_error(api: Api, owner: Owner):
-    told = api.delete("Conference/nothing/", {"callback_url": "https://example.com/result"})
-    assert told.status == 202
+    response = api.delete("Conference/nothing/", {"callback_url": "https://example.com/result"})
+    assert response.status == 202
     params = dict(soon(owner).params)
     assert params["status_code"] == "404"
-    assert json.loads(params["response"]) == {"api_id": told.json["api_id"], "error": "conference not found"}
+    assert json.loads(params["response"]) == {"api_id": response.json["api_id"], "error": "conference not found"}
 
 
 def test_a_get_may_be_asynchronous(api: Api, owner: Owner):
@@ -148,13 +148,13 @@ class TestLeftUndone:
 
     @pytest.fixture(autouse=True)
     def _often(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(async_calls, "LOOK_EVERY_S", 0.05)
+        monkeypatch.setattr(async_calls, "POLL_INTERVAL_S", 0.05)
 
     def left(self, owner: Owner, until_ms: int) -> None:
         promised = async_calls.PendingResult("A", "https://example.com/result", "POST", until_ms)
         owner.redis.hset(async_calls.KEY, "call-1", msgspec.json.encode(promised))
 
-    def test_what_the_owner_replied_is_told(self, owner: Owner, api: Api):
+    def test_the_reply_of_the_owner_is_returned(self, owner: Owner, api: Api):
         reply = CommandReply("call-1", 202, (("message", "muted"),))
         owner.redis.set(reply_key("call-1"), encode_reply(reply))
         self.left(owner, 1)
@@ -238,7 +238,7 @@ def commands_of(owner: Owner, what: Callable[[], Any]) -> dict[str, int]:
 
 def test_what_metrics_cost_does_not_grow_with_what_is_in_redis(api: Api, owner: Owner, monkeypatch: Any):
     """Metrics need no login. 400,000 keys are those of 100,000 recordings."""
-    monkeypatch.setattr(metrics, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(metrics, "UPDATE_INTERVAL_S", 0.0)
 
     def ask() -> None:
         assert api.get("/metrics", Authorization="").status == 200
@@ -256,7 +256,7 @@ def test_what_metrics_cost_does_not_grow_with_what_is_in_redis(api: Api, owner: 
         assert abs(many.get(name, 0) - few.get(name, 0)) < 20, name
 
 
-def test_many_who_measure_at_once_are_told_the_same(api: Api, owner: Owner):
+def test_concurrent_metrics_requests_share_one_update(api: Api, owner: Owner):
     def ask() -> None:
         with ThreadPoolExecutor(20) as threads:
             asked = [threads.submit(api.get, "/metrics", Authorization="") for _ in range(60)]
@@ -264,7 +264,7 @@ def test_many_who_measure_at_once_are_told_the_same(api: Api, owner: Owner):
 
     began = time.monotonic()
     commands = commands_of(owner, ask)
-    looks = 1 + (time.monotonic() - began) / metrics.LOOK_EVERY_S
+    looks = 1 + (time.monotonic() - began) / metrics.UPDATE_INTERVAL_S
     assert commands["cmdstat_zcard"] <= 3 * looks
 
 

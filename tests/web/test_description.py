@@ -32,16 +32,16 @@ def calls(description: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def test_it_is_openapi_3_1_and_names_every_call(api: Api):
-    told = api.get("/openapi.json", Authorization="")
-    assert told.status == 200
-    assert told.json["openapi"].startswith("3.1.")
-    found = calls(told.json)
+    response = api.get("/openapi.json", Authorization="")
+    assert response.status == 200
+    assert response.json["openapi"].startswith("3.1.")
+    found = calls(response.json)
     assert len(found) >= 24
     place = "/v1/Account/{auth_id}/Conference/{name}/"
     for call in (("GET", place), ("DELETE", place), ("POST", place + "Member/{member_id}/Kick/")):
         assert call in found
     for method, path in found:
-        described = told.json["paths"][path][method.lower()]
+        described = response.json["paths"][path][method.lower()]
         assert described["security"] == [{"Basic": []}]
         assert "422" not in described["responses"]
         assert {"400", "401", "404", "429", "503"} <= described["responses"].keys()
@@ -96,12 +96,12 @@ def test_no_call_reaches_another_account(api: Api, served: Served, owner: Owner)
     found = calls(api.get("/openapi.json").json)
     for method, path in found:
         whole, body = others.filled(path, "B"), _body(path)
-        for told in (api.send(method, whole, body), browser.send(method, whole, body)):
-            assert (told.status, told.json["error"]) == (404, "not found"), (method, path)
+        for response in (api.send(method, whole, body), browser.send(method, whole, body)):
+            assert (response.status, response.json["error"]) == (404, "not found"), (method, path)
         if path.partition("{auth_id}")[2].count("{"):
             own = others.filled(path, "A")
-            for told in (api.send(method, own, body), browser.send(method, own, body)):
-                assert (told.status, "not found" in told.json["error"]) == (404, True), (method, path)
+            for response in (api.send(method, own, body), browser.send(method, own, body)):
+                assert (response.status, "not found" in response.json["error"]) == (404, True), (method, path)
         for cookie in ("", "ari_conf=" + "x" * 43):
             assert api.send(method, whole, body, Authorization="", Cookie=cookie).status == 401, (method, path)
     assert not owner.commands
@@ -117,8 +117,8 @@ def _is_in_no_list(api: Api, others: Others, paths: list[str]) -> None:
     assert len(lists) >= 5
     for path in lists:
         assert b"of-B" not in api.get(others.filled(path, "A")).text
-        told = others.api.get(others.filled(path, "B")).text
-        assert b"of-B" in told or path.endswith("/Conference/"), f"{path}: nothing in it could be seen"
+        response = others.api.get(others.filled(path, "B")).text
+        assert b"of-B" in response or path.endswith("/Conference/"), f"{path}: nothing in it could be seen"
 
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

@@ -51,9 +51,9 @@ class Listener:
         return "", None
 
     def follow(self) -> str:
-        kind, told = self.next()
+        kind, response = self.next()
         if kind in ("snapshot", "change"):
-            self.view = told if kind == "snapshot" else live_view.apply_change(self.view, told)
+            self.view = response if kind == "snapshot" else live_view.apply_change(self.view, response)
         return kind
 
     def until(self, seen: Callable[[live_view.View], bool]) -> float:
@@ -100,9 +100,9 @@ def test_it_begins_with_what_is(api: Api, owner: Owner):
         assert ear.response.status == 200
         assert ear.response.headers["Content-Type"].startswith("text/event-stream")
         assert ear.response.headers["X-Accel-Buffering"] == "no"
-        kind, told = ear.next()
+        kind, response = ear.next()
         assert kind == "snapshot"
-        (conference,) = told.values()
+        (conference,) = response.values()
         assert conference["conference_name"] == "standup"
         assert [m["call_uuid"] for m in conference["members"].values()] == ["call-ann"]
 
@@ -144,7 +144,7 @@ def test_another_account_hears_nothing_of_it(api: Api, owner: Owner, served: Ser
         assert list(ear.members()) == ["call-ann"]
 
 
-def test_who_talks_is_detected_because_somebody_looks(api: Api, owner: Owner):
+def test_talking_is_detected_while_a_client_watches(api: Api, owner: Owner):
     owner.joins("ann")
     owner.joins("bob")
     assert owner.stage.all(do.DetectTalking) == []
@@ -164,9 +164,9 @@ def test_a_conference_that_begins_while_somebody_looks_is_listened_to(api: Api, 
 
 
 def test_that_somebody_looks_is_said_again_as_long_as_they_do(api: Api, owner: Owner, served: Served, monkeypatch: Any):
-    monkeypatch.setattr(account_feeds, "RENEW_MS", 300)
+    monkeypatch.setattr(account_feeds, "RENEW_INTERVAL_MS", 300)
     monkeypatch.setattr(account_feeds, "LEASE_MS", 900)
-    monkeypatch.setattr(account_feeds, "LISTEN_S", 0.1)
+    monkeypatch.setattr(account_feeds, "POLL_TIMEOUT_S", 0.1)
     owner.joins("ann")
 
     def until() -> int:
@@ -237,12 +237,12 @@ def expired(owner: Owner, _: Browser) -> None:
         ("cookie", expired),
     ],
 )
-def test_who_may_no_more_hears_no_more_however_much_happens(
+def test_a_client_that_lost_its_permission_receives_nothing_more(
     api: Api, owner: Owner, monkeypatch: Any, by: str, ends: Callable[[Owner, Browser], None]
 ):
     """The check follows the clock, and does not wait for a quiet moment."""
-    assert event_stream.LOOK_EVERY_S + 5 <= 15, "Redis may take 5 s"
-    monkeypatch.setattr(event_stream, "LOOK_EVERY_S", 0.3)
+    assert event_stream.PERMISSION_INTERVAL_S + 5 <= 15, "Redis may take 5 s"
+    monkeypatch.setattr(event_stream, "PERMISSION_INTERVAL_S", 0.3)
     owner.joins("ann")
     owner.joins("bob")
     browser = Browser(api)
@@ -269,8 +269,8 @@ def test_who_may_no_more_hears_no_more_however_much_happens(
     assert ear.heartbeats == 0, "the stream was never quiet"
 
 
-def test_who_still_may_hears_on(api: Api, owner: Owner, monkeypatch: Any):
-    monkeypatch.setattr(event_stream, "LOOK_EVERY_S", 0.05)
+def test_a_permitted_client_continues_to_receive(api: Api, owner: Owner, monkeypatch: Any):
+    monkeypatch.setattr(event_stream, "PERMISSION_INTERVAL_S", 0.05)
     monkeypatch.setattr(event_stream, "HEARTBEAT_S", 0.2)
     with listening(api) as ear:
         assert ear.follow() == "snapshot"
@@ -285,9 +285,9 @@ def test_no_more_streams_than_the_setting_says(api: Api, variables: dict[str, st
     most = served.settings.event_streams
     ears = [Listener(api) for _ in range(most)]
     assert {ear.response.status for ear in ears} == {200}
-    told = api.get("Events/")
-    assert (told.status, "event streams" in told.json["error"]) == (429, True)
-    assert int(told.headers["Retry-After"]) > 0
+    response = api.get("Events/")
+    assert (response.status, "event streams" in response.json["error"]) == (429, True)
+    assert int(response.headers["Retry-After"]) > 0
     for ear in ears:
         ear.close()
     # A closed stream frees its place, which is noticed immediately.
@@ -301,7 +301,7 @@ def feeds_of(served: Served) -> account_feeds.FeedRegistry:
     return found
 
 
-def test_one_who_does_not_read_is_cut_off_and_holds_up_nobody(api: Api, served: Served):
+def test_a_client_that_does_not_read_is_disconnected_and_delays_no_other(api: Api, served: Served):
     with listening(api) as ear, slow_listener(api) as slow:
         assert ear.follow() == "snapshot"
         eventually(lambda: feeds_of(served).streams == 2)
@@ -396,7 +396,7 @@ def test_a_call_of_another_version_costs_itself_alone(api: Api, owner: Owner):
     assert [m["call_uuid"] for m in api.get("Conference/standup/").json["members"]] == ["call-bob"]
 
 
-def test_a_stream_that_breaks_begins_anew_and_others_go_on(api: Api, owner: Owner, served: Served, monkeypatch: Any):
+def test_a_stream_that_raises_restarts_and_others_continue(api: Api, owner: Owner, served: Served, monkeypatch: Any):
     other, times, difference = account(served, "B"), list[int](), live_view.diff
 
     def breaks(old: Any, new: Any) -> Any:
@@ -435,7 +435,7 @@ def test_while_it_ends_no_more_streams_are_opened(api: Api, served: Served):
     eventually(lambda: api.get("Events/").status == 503)
 
 
-def test_the_process_ends_at_once_whoever_listens(api: Api, served: Served):
+def test_open_streams_do_not_delay_the_end_of_the_process(api: Api, served: Served):
     with listening(api) as ear:
         assert ear.follow() == "snapshot"
         began = time.monotonic()

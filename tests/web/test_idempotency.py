@@ -55,7 +55,7 @@ def test_nor_of_what_can_not_be_done_now(api: Api, owner: Owner):
 
 
 def test_an_account_has_so_many_and_the_oldest_go(api: Api, owner: Owner, served: Served, monkeypatch: Any):
-    monkeypatch.setattr(idempotency, "MOST_KEYS", 5)
+    monkeypatch.setattr(idempotency, "MAX_KEYS", 5)
     other = account(served, "B")
     owner.joins("eve", auth="B")
     assert other.post(MUTE, Idempotency_Key="k0").status == 202
@@ -75,7 +75,7 @@ def test_an_account_has_so_many_and_the_oldest_go(api: Api, owner: Owner, served
 
 
 def test_and_so_many_bytes(api: Api, owner: Owner, monkeypatch: Any):
-    monkeypatch.setattr(idempotency, "MOST_BYTES", 1000)
+    monkeypatch.setattr(idempotency, "MAX_BYTES", 1000)
     for number in range(12):
         assert api.post(MUTE, Idempotency_Key=f"k{number}").status == 202
         # The size of a reply is known only after its place was reserved.
@@ -84,10 +84,10 @@ def test_and_so_many_bytes(api: Api, owner: Owner, monkeypatch: Any):
 
 
 def test_by_the_clock_of_redis_a_day(api: Api, owner: Owner, monkeypatch: Any):
-    assert 0 < idempotency.KEPT_MS == 24 * 3600 * 1000
+    assert 0 < idempotency.RECORD_TTL_MS == 24 * 3600 * 1000
     assert api.post(MUTE, Idempotency_Key="k").status == 202
     for place in ("ari_conf:idempotency:A", "ari_conf:idempotency:A:order"):
-        assert 0 < owner.redis.pttl(place) <= idempotency.KEPT_MS
+        assert 0 < owner.redis.pttl(place) <= idempotency.RECORD_TTL_MS
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 2 * 24 * 3600)
     done = len(owner.commands)

@@ -93,7 +93,7 @@ def test_one_who_is_muted_does_not_talk(stage: Stage):
     assert (members(stage)[ann]["talking"], members(stage)[ann]["floor"]) == (False, False)
 
 
-def test_what_ends_is_gone_and_what_did_not_change_is_not_told():
+def test_ended_things_are_removed_and_unchanged_ones_not_sent():
     member = {"state": "in", "muted": False}
     old = {"x": {"started": False, "recording": {"since_ms": 1}, "members": {"1": member, "2": member}}, "y": {}}
     new = {"x": {"started": True, "recording": None, "members": {"1": {**member, "muted": True}, "3": member}}}
@@ -118,10 +118,10 @@ class Watched(World):
     def receive(self, event: ev.Event) -> None:
         super().receive(event)
         # The judge has already asked the engine, which reports each change only once.
-        told, self.judge.touched = self.judge.touched, set()
+        response, self.judge.touched = self.judge.touched, set()
         conferences, calls = records(self.engine)
-        read = {key: value for key, value in self.shown.items() if key not in told}
-        changed = [conferences[key] for key in told & conferences.keys() if conferences[key].auth_id == "A"]
+        read = {key: value for key, value in self.shown.items() if key not in response}
+        changed = [conferences[key] for key in response & conferences.keys() if conferences[key].auth_id == "A"]
         read |= live_view.build_view(ConferenceView.of(record, calls) for record in changed)
         change = json.loads(json.dumps(live_view.diff(self.shown, read)))
         self.changes += bool(change)

@@ -42,24 +42,24 @@ def two(owner: Owner) -> None:
     ],
 )
 def test_a_bad_parameter_is_named_with_what_is_allowed(api: Api, path: str, given: dict, named: str, allowed: str):
-    told = api.post(path, given)
-    assert (told.status, set(told.json)) == (400, {"api_id", "error"})
-    assert told.json["error"].startswith(named)
-    assert allowed in told.json["error"]
+    response = api.post(path, given)
+    assert (response.status, set(response.json)) == (400, {"api_id", "error"})
+    assert response.json["error"].startswith(named)
+    assert allowed in response.json["error"]
 
 
 def test_a_url_is_read_as_in_a_document(api: Api, owner: Owner):
     assert api.post(PLAY, {"url": " https://me:s3cret@example.com/hold music.mp3"}).status == 202
     assert "https://me:s3cret@example.com/hold%20music.mp3" in str(owner.commands[-1])
-    told = api.post(PLAY, {"url": "ftp://me:s3cret@example.com/"})
-    assert told.status == 400 and "s3cret" not in told.json["error"]
+    response = api.post(PLAY, {"url": "ftp://me:s3cret@example.com/"})
+    assert response.status == 400 and "s3cret" not in response.json["error"]
 
 
 @pytest.mark.parametrize("ids", ["", "x", "1,", "1;2", "-1", "1.5", "ALL", "%20", "1,,2", "9" * 10, "1," * 900 + "1"])
 def test_bad_member_ids(api: Api, ids: str):
-    told = api.post(f"Conference/standup/Member/{ids}/Mute/")
-    assert told.status in ((404, 405) if not ids else (400,))
-    assert set(told.json) == {"api_id", "error"}
+    response = api.post(f"Conference/standup/Member/{ids}/Mute/")
+    assert response.status in ((404, 405) if not ids else (400,))
+    assert set(response.json) == {"api_id", "error"}
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_bad_member_ids(api: Api, ids: str):
     ],
 )
 def test_malformed_json(api: Api, raw: bytes):
-    told = api.post(SPEAK, raw=raw)
-    assert (told.status, set(told.json)) == (400, {"api_id", "error"})
+    response = api.post(SPEAK, raw=raw)
+    assert (response.status, set(response.json)) == (400, {"api_id", "error"})
 
 
 def test_a_lone_surrogate_is_no_text(api: Api):
@@ -105,8 +105,8 @@ def test_what_is_not_given_may_be_empty_or_null(api: Api):
 
 
 def test_too_large(api: Api):
-    told = api.post(SPEAK, {"text": "x" * 70_000})
-    assert (told.status, set(told.json)) == (413, {"api_id", "error"})
+    response = api.post(SPEAK, {"text": "x" * 70_000})
+    assert (response.status, set(response.json)) == (413, {"api_id", "error"})
 
 
 def test_too_large_without_saying_so(api: Api):
@@ -129,13 +129,13 @@ def test_a_slow_client_is_not_waited_for(api: Api, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_wrong_method_says_which_are_allowed(api: Api):
-    told = api.send("PUT", MUTE)
-    assert (told.status, set(told.json)) == (405, {"api_id", "error"})
-    assert told.headers["Allow"] == "DELETE, POST"
+    response = api.send("PUT", MUTE)
+    assert (response.status, set(response.json)) == (405, {"api_id", "error"})
+    assert response.headers["Allow"] == "DELETE, POST"
     assert api.send("PATCH", "Conference/standup/").headers["Allow"] == "DELETE, GET"
 
 
 @pytest.mark.parametrize("path", ["/v1/", "/v1/Account/A/Nothing/", "/v2/Account/A/Conference/", "/docs"])
 def test_elsewhere_is_nothing(api: Api, path: str):
-    told = api.get(path)
-    assert (told.status, set(told.json)) == (404, {"api_id", "error"})
+    response = api.get(path)
+    assert (response.status, set(response.json)) == (404, {"api_id", "error"})

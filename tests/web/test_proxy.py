@@ -105,9 +105,9 @@ def test_what_the_example_promises(proxied: Proxied, owner: Owner):
     # The login: the cookie is for HTTPS only, and the page's requests are recognized as same-origin.
     form = urlencode({"auth_id": "A", "auth_token": proxied.api.token}).encode()
     kind = {"Content_Type": "application/x-www-form-urlencoded", "Origin": f"https://127.0.0.1:{proxied.port}"}
-    told = proxied.send("POST", "/login", form, **kind)
-    assert (told.status, told.headers["Location"]) == (303, "/")
-    cookie = cookie_of(told)
+    response = proxied.send("POST", "/login", form, **kind)
+    assert (response.status, response.headers["Location"]) == (303, "/")
+    cookie = cookie_of(response)
     assert cookie["secure"] and cookie["httponly"]
     owner.joins("ann", "stand/up ☕ %")
     mute = f"/v1/Account/A/Conference/{part('stand/up ☕ %')}/Member/all/Mute/"
@@ -116,8 +116,8 @@ def test_what_the_example_promises(proxied: Proxied, owner: Owner):
     assert proxied.send("POST", mute, Origin="https://evil.example", **given).status == 403
     # Names arrive unchanged, however long they are.
     for name in ("..", "a/../b", "☕" * 10_000, "%2F"):
-        told = proxied.get(f"/v1/Account/A/Conference/{part(name)}/")
-        assert (told.status, told.json["error"]) == (404, "conference not found")
+        response = proxied.get(f"/v1/Account/A/Conference/{part(name)}/")
+        assert (response.status, response.json["error"]) == (404, "conference not found")
     # These paths are not available from outside.
     assert [proxied.send("GET", path).status for path in ("/metrics", "/healthz", "/readyz")] == [404] * 3
 
@@ -138,9 +138,9 @@ def test_events_come_as_they_happen(proxied: Proxied, owner: Owner):
     stream.close()
 
 
-def test_each_caller_is_counted_by_his_own_address_whatever_he_says(proxied: Proxied):
+def test_failures_are_counted_by_the_real_address_of_the_client(proxied: Proxied):
     path = "/v1/Account/A/Conference/"
     wrong = [proxied.get(path, "wrong", source="127.0.0.2", X_Forwarded_For=f"10.0.0.{n}") for n in range(4)]
-    assert [told.status for told in wrong] == [401, 401, 401, 429]
+    assert [response.status for response in wrong] == [401, 401, 401, 429]
     assert proxied.get(path, source="127.0.0.2").status == 200, "the right token is always accepted"
     assert proxied.get(path, source="127.0.0.3").status == 200

@@ -29,11 +29,17 @@ SOUND = bytes(range(256)) * (PIECE_BYTES // 256 * 3 + 5)
 
 
 def keep(redis: Redis, auth_id: str, size: int = len(SOUND)) -> None:
-    told = {"conference_id": "c1", "conference_name": "größer", "call_uuid": "u1", "file_format": "mp3", "size": size}
+    outcome = {
+        "conference_id": "c1",
+        "conference_name": "größer",
+        "call_uuid": "u1",
+        "file_format": "mp3",
+        "size": size,
+    }
     times = {"duration_ms": 1, "start_ms": 1, "end_ms": 2, "stored_ms": 3}
     key = KEY.replace("/open/", f"/{auth_id}/").replace("r1", f"of-{auth_id}")
     kept = StoredRecording(
-        recording_id=f"of-{auth_id}", auth_id=auth_id, key=key, record_url="http://x", **told, **times
+        recording_id=f"of-{auth_id}", auth_id=auth_id, key=key, record_url="http://x", **outcome, **times
     )
     jobs.add(redis, kept, [], None)
 
@@ -116,9 +122,9 @@ def test_a_head_leads_to_where_a_head_is_answered(owner: Owner, strict: StrictS3
             api = account(served, "open")
             keep(owner.redis, "open")
             for query in ("", "?download"):
-                told = api.send("HEAD", f"Recording/of-open.mp3{query}", Authorization="")
-                assert told.status == 302
-                response, _ = fetched(told.headers["Location"], "HEAD")
+                outcome = api.send("HEAD", f"Recording/of-open.mp3{query}", Authorization="")
+                assert outcome.status == 302
+                response, _ = fetched(outcome.headers["Location"], "HEAD")
                 assert response.status == 200 and response.headers["Content-Length"] == str(len(SOUND))
                 assert response.headers["Content-Type"] == "audio/mpeg"
                 location = api.get(f"Recording/of-open.mp3{query}", Authorization="").headers["Location"]
@@ -158,7 +164,7 @@ def test_web_passes_it_on_with_ranges_and_head(two: dict[str, Api], strict: Stri
     assert "media-src 'self';" in policy
 
 
-def test_it_is_given_to_whom_its_account_says(two: dict[str, Api], strict: StrictS3):
+def test_access_follows_the_setting_of_the_account(two: dict[str, Api], strict: StrictS3):
     strict.objects[key_of("closed")] = SOUND
     for method in ("GET", "HEAD"):
         assert two["closed"].send(method, "Recording/of-closed.mp3", Authorization="").status == 401
@@ -181,7 +187,7 @@ def test_one_that_breaks_off_is_no_whole_one(two: dict[str, Api], strict: Strict
         two["open"].get("Recording/of-open.mp3")
 
 
-def test_listeners_who_take_their_time_are_bounded_and_hold_up_nobody(
+def test_slow_listeners_are_limited_and_delay_no_other(
     two: dict[str, Api], strict: StrictS3, served: Served, monkeypatch: pytest.MonkeyPatch
 ):
     """A client that reads nothing holds one piece, however many are requested, and no other account notices."""

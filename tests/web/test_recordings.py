@@ -51,22 +51,22 @@ def three(served: Served, owner: Owner) -> dict[str, Api]:
     return found
 
 
-def test_whether_there_is_an_account_is_not_told(three: dict[str, Api], owner: Owner):
+def test_the_existence_of_an_account_is_not_revealed(three: dict[str, Api], owner: Owner):
     for auth_id in ("open", "closed"):
         stored(owner.redis, auth_id, f"of-{auth_id}")
-    told = set()
+    response = set()
     for auth_id in ("open", "closed", "nobody", "x" * 5000, "%00", "open%2F..%2Fclosed"):
         for recording in ("none.mp3", "of-open.wav", "of-closed.wav", "x" * 5000 + ".mp3", "%00.mp3"):
             for method in ("GET", "HEAD"):
                 answer = three["open"].send(method, f"/v1/Account/{auth_id}/Recording/{recording}", Authorization="")
                 text = answer.json["error"] if method == "GET" else ""
-                told.add((answer.status, text, tuple(name for name, _ in sorted(answer.headers.items()))))
+                response.add((answer.status, text, tuple(name for name, _ in sorted(answer.headers.items()))))
         assert three["open"].get(f"/v1/Account/{auth_id}/Recording/of-nobody.mp3").status == 404
-    assert len(told) == 2, told
-    assert {status for status, *_ in told} == {404}
+    assert len(response) == 2, response
+    assert {status for status, *_ in response} == {404}
 
 
-def test_a_recording_is_given_to_whom_its_account_says(three: dict[str, Api], owner: Owner):
+def test_access_to_a_recording_follows_the_setting_of_the_account(three: dict[str, Api], owner: Owner):
     for auth_id in ("open", "closed"):
         stored(owner.redis, auth_id, f"of-{auth_id}")
     closed = three["closed"]
@@ -82,12 +82,12 @@ def test_one_that_can_not_be_read_is_left_out_of_the_list(three: dict[str, Api],
     for name in ("a", "b"):
         stored(owner.redis, "open", name)
     owner.redis.set(index.key("a"), '{"recording_id": 1}')
-    told = three["open"].get("Recording/").json
-    assert [one["recording_id"] for one in told["objects"]] == ["b"]
+    response = three["open"].get("Recording/").json
+    assert [one["recording_id"] for one in response["objects"]] == ["b"]
     assert three["open"].get("Recording/a.mp3").status == 404
 
 
-def test_who_waits_for_s3_holds_up_no_list_and_no_other_account(three: dict[str, Api], owner: Owner, monkeypatch: Any):
+def test_a_wait_for_s3_delays_no_list_and_no_other_account(three: dict[str, Api], owner: Owner, monkeypatch: Any):
     """S3 hangs, and one account requests as many documents as it can."""
     hangs, under_way = threading.Event(), list[str]()
     for auth_id in ("open", "closed"):
@@ -112,6 +112,6 @@ def test_who_waits_for_s3_holds_up_no_list_and_no_other_account(three: dict[str,
         finally:
             hangs.set()
         answers = [one.result() for one in asked]
-    assert sorted({told.status for told in answers}) == [200, 429]
-    refused = [told for told in answers if told.status == 429]
+    assert sorted({response.status for response in answers}) == [200, 429]
+    refused = [response for response in answers if response.status == 429]
     assert len(refused) == 8 and int(refused[0].headers["Retry-After"]) > 0

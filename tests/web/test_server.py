@@ -58,7 +58,7 @@ def test_a_byte_now_and_then_is_not_enough(api: Api, monkeypatch: pytest.MonkeyP
         assert time.monotonic() - began < 15, "the limit also applies to the second request"
 
 
-def test_who_asks_again_on_the_same_connection_is_answered(api: Api, monkeypatch: pytest.MonkeyPatch):
+def test_a_connection_serves_several_requests(api: Api, monkeypatch: pytest.MonkeyPatch):
     """More time has passed since the connection was opened than a head may take."""
     monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 2.0)
     with connected(api.port) as wire:
@@ -76,7 +76,7 @@ def test_what_is_no_http_is_refused(api: Api):
 
 def test_a_head_that_is_too_large_is_refused(api: Api):
     with connected(api.port) as wire:
-        wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"x" * (server.MOST_OF_A_HEAD + 10))
+        wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"x" * (server.MAX_HEAD_BYTES + 10))
         assert b" 400 " in wire.recv(1000)
 
 
@@ -108,9 +108,9 @@ def streaming(api: Api) -> socket.socket:
 def test_no_more_connections_than_the_setting_says(ten: Api):
     with ExitStack() as open_ones:
         busy = [open_ones.enter_context(streaming(ten)) for _ in range(10)]
-        told = ten.get("Conference/")
-        assert (told.status, set(told.json)) == (503, {"api_id", "error"})
-        assert int(told.headers["Retry-After"]) > 0
+        response = ten.get("Conference/")
+        assert (response.status, set(response.json)) == (503, {"api_id", "error"})
+        assert int(response.headers["Retry-After"]) > 0
         more = [open_ones.enter_context(connected(ten.port)) for _ in range(10)]
         eventually(lambda: len(server_of(ten).server_state.connections) <= 13)
         for wire in more:
@@ -134,7 +134,7 @@ def connected_from(address: str, port: int) -> socket.socket:
 
 
 @pytest.mark.parametrize("sent", UNUSED.values(), ids=UNUSED)
-def test_who_opens_many_and_asks_nothing_keeps_nobody_from_being_served(ten: Api, sent: bytes):
+def test_many_half_open_connections_block_no_other_client(ten: Api, sent: bytes):
     """The client opens all connections, and more as soon as some are closed."""
     with ExitStack() as open_ones:
 
@@ -258,10 +258,10 @@ def test_no_answer_is_kept_or_taken_for_another_kind(api: Api, owner: Owner):
         api.delete("Conference/standup/Lock/"),
     ]
     answers += [api.get("Conference/", Authorization=""), api.send("PUT", "Conference/")]
-    assert {told.status for told in answers} >= {200, 202, 204, 303, 400, 401, 404, 405}
-    for told in answers:
-        assert told.headers["Cache-Control"] == "no-store"
-        assert told.headers["X-Content-Type-Options"] == "nosniff"
+    assert {response.status for response in answers} >= {200, 202, 204, 303, 400, 401, 404, 405}
+    for response in answers:
+        assert response.headers["Cache-Control"] == "no-store"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert api.get("/static/js/app.js").headers["Cache-Control"] == "no-cache"
 
 
@@ -276,7 +276,7 @@ def test_the_end_of_a_task_that_never_ends_ends_the_process(owner: Owner, monkey
         if broken.is_set():
             raise KeyError("of another version")
 
-    monkeypatch.setattr(async_calls, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(async_calls, "POLL_INTERVAL_S", 0.01)
     monkeypatch.setattr(async_calls.AbandonedCalls, "_complete_all", looks)
     with Served(from_environment(given), owner) as served:
         assert account(served, "A").get("Conference/").status == 200

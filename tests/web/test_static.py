@@ -44,6 +44,6 @@ def test_nothing_stands_inline():
 
 
 def test_the_vendored_say_their_version_and_licence():
-    told = (FOLDER / "vendor/README.md").read_text()
+    response = (FOLDER / "vendor/README.md").read_text()
     for path in (FOLDER / "vendor").glob("*.mjs"):
-        assert re.search(rf"\| {path.name} \| \S+ \d+\.\d+\.\d+ \|.*\| \S+, \w+\.LICENSE \|", told)
+        assert re.search(rf"\| {path.name} \| \S+ \d+\.\d+\.\d+ \|.*\| \S+, \w+\.LICENSE \|", response)

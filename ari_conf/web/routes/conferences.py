@@ -29,8 +29,8 @@ ALL = "/Conference/"
 ONE = "/Conference/{name}/"
 MEMBER = "/Conference/{name}/Member/{member_id}/"
 IDS = r"^(all|[0-9]{1,9}(,[0-9]{1,9})*)$"
-MOST_IDS = 1000
-HUNG_UP_AT_ONCE = 100
+MAX_IDS_CHARS = 1000
+HANG_UP_BATCH = 100
 """Conferences that are ended concurrently: their owners have commands of other accounts to handle, too."""
 
 router = APIRouter()
@@ -46,7 +46,7 @@ def members(
     ],
 ) -> do.Members:
     text = decode_path_part(member_id)
-    if len(text) > MOST_IDS or not re.fullmatch(IDS, text):
+    if len(text) > MAX_IDS_CHARS or not re.fullmatch(IDS, text):
         allowed = "a member ID, several separated by commas, or all"
         raise ApiError(400, f"member_id: {text[:100]!r} is not allowed; expected {allowed}")
     return None if text == "all" else tuple(map(int, text.split(",")))
@@ -58,16 +58,16 @@ NoParams = Annotated[m.ApiRequest, Depends(params_dependency(m.ApiRequest))]
 NO_PARAMS = openapi_body(m.ApiRequest)
 
 
-async def send_command(client: ApiClient, name: str, wanted: do.ConferenceCommand) -> ApiResult:
+async def send_command(client: ApiClient, name: str, command: do.ConferenceCommand) -> ApiResult:
     """Send a command to the owner of the conference, and return its reply. Raises ApiError 404 or 503."""
     _, owner = await conference_queries.get_owner(client.resources, client.auth_id, name)
-    return await _send_to_owner(client, owner, name, wanted, client.api_id)
+    return await _send_to_owner(client, owner, name, command, client.api_id)
 
 
 async def _send_to_owner(
-    client: ApiClient, owner: str, name: str, wanted: do.ConferenceCommand, command_id: str
+    client: ApiClient, owner: str, name: str, command: do.ConferenceCommand, command_id: str
 ) -> ApiResult:
-    addressed = do.ForConference(client.auth_id, name, wanted)
+    addressed = do.ForConference(client.auth_id, name, command)
     deadline_s = client.resources.settings.command_deadline
     reply = await client.resources.command_client.send(owner, addressed, command_id, deadline_s)
     if reply is None:
@@ -78,9 +78,9 @@ async def _send_to_owner(
 
 
 async def _execute_command(
-    request: Request, client: ApiClient, name: str, body: m.ApiRequest, wanted: do.ConferenceCommand
+    request: Request, client: ApiClient, name: str, body: m.ApiRequest, command: do.ConferenceCommand
 ) -> Response:
-    return await execute(request, client, body, lambda: send_command(client, name, wanted))
+    return await execute(request, client, body, lambda: send_command(client, name, command))
 
 
 # All conferences, or one.
@@ -113,9 +113,9 @@ async def hang_up_all_conferences(request: Request, client: CurrentClient, body:
 
     async def work() -> ApiResult:
         found = await conference_queries.list_owners(client.resources, client.auth_id)
-        for first in range(0, len(found), HUNG_UP_AT_ONCE):
-            some = found[first : first + HUNG_UP_AT_ONCE]
-            results = await asyncio.gather(*(one(*each) for each in some), return_exceptions=True)
+        for first in range(0, len(found), HANG_UP_BATCH):
+            batch = found[first : first + HANG_UP_BATCH]
+            results = await asyncio.gather(*(one(*each) for each in batch), return_exceptions=True)
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
@@ -136,7 +136,7 @@ Recording = Annotated[m.RecordRequest, Depends(params_dependency(m.RecordRequest
     ONE + "Record/", **openapi_responses(202, m.RecordingStartedResponse), openapi_extra=openapi_body(m.RecordRequest)
 )
 async def record(request: Request, client: CurrentClient, name: Name, body: Recording) -> Response:
-    wanted = do.Record(
+    command = do.Record(
         str(uuid4()),
         body.file_format,
         body.time_limit,
@@ -151,8 +151,8 @@ async def record(request: Request, client: CurrentClient, name: Name, body: Reco
     at_once = body.model_copy(update={"callback_url": None})
 
     async def work() -> ApiResult:
-        result = await send_command(client, name, wanted)
-        if result.status == 202 and body.transcription_type and await _transcribers_missing(client):
+        result = await send_command(client, name, command)
+        if result.status == 202 and body.transcription_type and await _are_transcribers_missing(client):
             return ApiResult(
                 result.status,
                 {**result.body, "warning": f"the recording will not be transcribed: {transcribers.MISSING}"},
@@ -162,7 +162,7 @@ async def record(request: Request, client: CurrentClient, name: Name, body: Reco
     return await execute(request, client, at_once, work)
 
 
-async def _transcribers_missing(client: ApiClient) -> bool:
+async def _are_transcribers_missing(client: ApiClient) -> bool:
     return await client.resources.reads.run(client.auth_id, transcribers.are_missing, client.resources.sync_redis)
 
 

@@ -28,9 +28,9 @@ ID = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 router = APIRouter()
 
 
-MOST_RESENT = 1000
+RESEND_BATCH = 1000
 """Maximum number of dead letters that one request resends; the oldest are resent."""
-RESENT_EVERY_S = 60
+RESEND_INTERVAL_S = 60
 """Seconds between two requests of an account to resend all: each dead letter is up to six requests to its receiver."""
 
 
@@ -82,11 +82,11 @@ async def list_dead_letters(
     body: Annotated[DeadLetterListParams, Depends(params_dependency(DeadLetterListParams))],
 ) -> Response:
     async def work() -> ApiResult:
-        return ApiResult(200, {"dead_letters": await client.resources.reads.run(client.auth_id, listed)})
+        return ApiResult(200, {"dead_letters": await client.resources.reads.run(client.auth_id, load_newest)})
 
-    def listed() -> list[dict[str, Any]]:
+    def load_newest() -> list[dict[str, Any]]:
         found = dead_letters.list_newest(client.resources.sync_redis, client.auth_id, body.limit, body.before)
-        return [dead_letter_json(letter) for letter in found]
+        return [dead_letter_json(dead_letter) for dead_letter in found]
 
     return await reply_only(request, client, work)
 
@@ -112,14 +112,14 @@ NOTHING = openapi_body(m.ApiRequest)
 
 @router.post("/DeadLetter/Resend/", **openapi_responses(202, m.ResentResponse, of_owner=False), openapi_extra=NOTHING)
 async def resend_all(request: Request, client: CurrentClient, body: Query) -> Response:
-    def resent() -> tuple[int, int]:
+    def resend() -> tuple[int, int]:
         redis, auth_id = client.resources.sync_redis, client.auth_id
-        return dead_letters.resend_all(redis, auth_id, MOST_RESENT), dead_letters.count(redis, auth_id)
+        return dead_letters.resend_all(redis, auth_id, RESEND_BATCH), dead_letters.count(redis, auth_id)
 
     async def work() -> ApiResult:
-        await once_in(client.resources, client.auth_id, "resend", RESENT_EVERY_S)
-        sent, left = await client.resources.reads.run(client.auth_id, resent)
-        return ApiResult(202, {"message": "sent again", "resent": sent, "left": left})
+        await once_in(client.resources, client.auth_id, "resend", RESEND_INTERVAL_S)
+        resent_count, left_count = await client.resources.reads.run(client.auth_id, resend)
+        return ApiResult(202, {"message": "sent again", "resent": resent_count, "left": left_count})
 
     return await execute(request, client, body, work)
 
@@ -128,15 +128,15 @@ async def resend_all(request: Request, client: CurrentClient, body: Query) -> Re
     "/DeadLetter/{id}/Resend/", **openapi_responses(202, m.ResentResponse, of_owner=False), openapi_extra=NOTHING
 )
 async def resend_one(request: Request, client: CurrentClient, id: Id, body: Query) -> Response:
-    def resent() -> tuple[int, int]:
+    def resend() -> tuple[int, int]:
         redis, auth_id = client.resources.sync_redis, client.auth_id
         return dead_letters.resend(redis, auth_id, [id]), dead_letters.count(redis, auth_id)
 
     async def work() -> ApiResult:
-        sent, left = await client.resources.reads.run(client.auth_id, resent)
-        if not sent:
+        resent_count, left_count = await client.resources.reads.run(client.auth_id, resend)
+        if not resent_count:
             raise not_found()
-        return ApiResult(202, {"message": "sent again", "resent": sent, "left": left})
+        return ApiResult(202, {"message": "sent again", "resent": resent_count, "left": left_count})
 
     return await execute(request, client, body, work)
 
@@ -151,15 +151,15 @@ def problem_json(problem: Problem) -> dict[str, Any]:
     }
 
 
-def dead_letter_json(letter: DeadLetter) -> dict[str, Any]:
-    entry = letter.entry
+def dead_letter_json(dead_letter: DeadLetter) -> dict[str, Any]:
+    entry = dead_letter.entry
     return {
-        "id": letter.id,
+        "id": dead_letter.id,
         "url": without_login(entry.url),
         "method": entry.method,
         "params": dict(entry.params),
         "time": format_time(entry.at_ms),
-        "given_up": format_time(letter.died_ms),
+        "given_up": format_time(dead_letter.died_ms),
         "reason": entry.reason,
         "tries": attempts_json(entry),
     }

@@ -19,7 +19,7 @@ from ari_conf.web.errors import ApiError
 
 HEARTBEAT_S = 15.0
 """Seconds between heartbeats: proxies close an idle connection, often after 60 s."""
-LOOK_EVERY_S = 10.0
+PERMISSION_INTERVAL_S = 10.0
 """Seconds between two checks of the client's permission, whatever events occur. Including Redis' response time, a
 stream ends within 15 s after its auth token, session or account has ended."""
 KIND = "text/event-stream"
@@ -91,7 +91,7 @@ class EventStream(Response):
 
     async def _until_forbidden(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(PERMISSION_INTERVAL_S)
             if not await self._is_permitted():
                 return
 

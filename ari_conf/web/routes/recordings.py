@@ -34,7 +34,7 @@ from ari_conf.web.routes.recording_filters import Filters
 log = structlog.get_logger()
 router = APIRouter()
 
-MOST_OF_AN_ID = 100
+MAX_ID_CHARS = 100
 
 
 class RecordingModel(m.ApiResponse):
@@ -95,7 +95,7 @@ async def _look_up(
     resources: Resources, auth_id: str, recording_id: str
 ) -> tuple[StoredRecording | None, AccountRecord | None]:
     redis: Any = resources.redis
-    key = index.key(recording_id[:MOST_OF_AN_ID])
+    key = index.key(recording_id[:MAX_ID_CHARS])
     stored, account = await redis.pipeline(transaction=False).get(key).hget(accounts.KEY, auth_id).execute()
     return (
         index.decode(stored) if stored else None,
@@ -197,7 +197,7 @@ async def delete_recording(
 async def own_recording(client: ApiClient, recording_id: str) -> StoredRecording:
     """Return a recording of the API client's account. Raises ApiError 404 if the account has no such recording."""
     reads, redis = client.resources.reads, client.resources.sync_redis
-    stored = await reads.run(client.auth_id, jobs.get, redis, recording_id[:MOST_OF_AN_ID])
+    stored = await reads.run(client.auth_id, jobs.get, redis, recording_id[:MAX_ID_CHARS])
     if stored is None or stored.auth_id != client.auth_id:
         raise ApiError(404, "recording not found")
     return stored

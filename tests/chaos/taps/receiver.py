@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 
 import structlog
 
-from ari_conf.ari.address import Server
+from ari_conf.ari.address import AriConfig
 from ari_conf.ari.beep_listener import BeepListener
 from ari_conf.ari.client import Client
 from ari_conf.errors import AriError
@@ -54,7 +54,7 @@ async def _main(pipe: Connection, place: Place) -> None:
 
     asyncio.get_running_loop().add_reader(pipe.fileno(), hear)
     listen = (HOST, place.slot.events_port) if place.asterisk_connects else None
-    server = Server(place.ari_url, place.slot.app, place.user, place.password, listen, patience=30.0)
+    server = AriConfig(place.ari_url, place.slot.app, place.user, place.password, listen, own_socket_timeout_s=30.0)
     client = Client(server, lambda event: None, connected.set)
     await client.start()
     try:

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from ari_conf.ari.address import Server
+from ari_conf.ari.address import AriConfig
 from ari_conf.ari.client import Client
 from ari_conf.errors import AriError, AriUnreachable
 from ari_conf.local.asterisk import LocalAsterisk
@@ -169,7 +169,7 @@ class Run:
         own = self._asterisk
         assert own.process is not None, "it has been started"
         prefer(own.process.pid)
-        self._ari = Client(Server(own.url, APP, own.user, own.password), self._heard)
+        self._ari = Client(AriConfig(own.url, APP, own.user, own.password), self._heard)
         await self._ari.start()
         watching = asyncio.create_task(self._watch())
         try:
