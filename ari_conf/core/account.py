@@ -1,13 +1,12 @@
 """Account: the core's view of an account, without its auth token, which only signing needs."""
 
-from dataclasses import dataclass
+from ari_conf.core.frozen import Frozen
 
 PLIVOS_MEMBERS, MOST_MEMBERS = 20, 1000
 """Members of one conference: Plivo's limit, and the highest limit that an operator may set."""
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Frozen):
     auth_id: str
     answer_url: str | None = None
     answer_method: str = "POST"

@@ -7,7 +7,8 @@ Later events therefore never meet invalid state.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+
+import msgspec
 
 from ari_conf.core.calls.call import Call
 from ari_conf.core.calls.call_state import CallState
@@ -157,7 +158,7 @@ class Restoration:
         for key, reason in self._invalid_calls.items():
             # Whatever the record says, the call is to be ended: it has an end only if it has no channel.
             ended_at = now if key in self._without_channel else None
-            call = replace(self._registry.calls[key], state=CallState.IDENTIFYING, ended_at=ended_at)
+            call = msgspec.structs.replace(self._registry.calls[key], state=CallState.IDENTIFYING, ended_at=ended_at)
             self._registry.calls[key] = call
             if (conference := self._recreate_conference(call, now)) is not None:
                 effects += self._abort_handler.end_conference(conference, now)

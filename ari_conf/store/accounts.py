@@ -69,7 +69,7 @@ class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
         return [self.token, *(old.token for old in self.old_tokens if old.until_ms > now_ms)]
 
     def account(self) -> Account:
-        kept = {name: getattr(self, name) for name in Account.__slots__}
+        kept = {name: getattr(self, name) for name in Account.__struct_fields__}
         return Account(**kept)
 
     def __repr__(self) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
+import msgspec
 import pytest
 
 from ari_conf.core import commands as api
@@ -25,7 +25,7 @@ ALLOWED = {(state, following) for state, others in TRANSITIONS.items() for follo
 
 
 def values(call: Call) -> dict[str, Any]:
-    return {f.name: getattr(call, f.name) for f in fields(call)}
+    return msgspec.structs.asdict(call)
 
 
 @pytest.mark.parametrize("state", CallState)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from ari_conf.core import commands as do
@@ -15,7 +16,7 @@ from ari_conf.core.elements import Play, Speak
 from ari_conf.core.engine import Engine
 from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.reconciliation.plan import effects_to_repeat, expectations, missed_events
-from ari_conf.core.snapshot import restore, snapshot
+from tests.core.copies import copied
 from tests.core.stage import ACTION, START, Stage, players, stay, waiting
 
 HELLO, AGAIN = Play("hello"), Play("again")
@@ -425,14 +426,14 @@ def test_an_ending_conference_is_not_found(stage: Stage):
     [do.Mute(None, True), do.Hold((1, 2), True, "tune"), do.PlayToMembers((1,), Speak("a", "MAN")), do.HangUpAll()],
 )
 def test_a_command_stands_its_way_through_redis(command: do.ConferenceCommand):
-    assert restore(snapshot(command), do.ConferenceCommand) == command
+    assert msgspec.json.decode(msgspec.json.encode(command), type=do.ConferenceCommand) == command
 
 
 def test_the_state_with_all_of_it_can_be_written_down(stage: Stage):
     for command in (do.Mute((1,), True), do.Hold((2,), True, "tune"), do.PlayToMembers(None, HELLO), do.Lock(True)):
         api(stage, command)
     (conference,) = stage.engine.conferences.values()
-    assert restore(snapshot(conference), type(conference)) == conference
+    assert copied(conference) == conference
 
 
 def test_a_directory_without_conferences_answers_too():

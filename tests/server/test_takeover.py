@@ -20,7 +20,6 @@ from ari_conf.core.engine import Engine
 from ari_conf.core.events import CallArrived, ChannelHungUp, DigitReceived, Event, PlaybackFinished
 from ari_conf.core.expectations import Expectation
 from ari_conf.core.restoration import Restoration
-from ari_conf.core.snapshot import snapshot
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable
 from ari_conf.server import takeover
 from ari_conf.server.takeover import NEXT_MEMBER_ID, load
@@ -75,7 +74,7 @@ def written(**instead: Any) -> dict[str, bytes]:
     players(stage, "ann")
     stage.call("bob", Wait(60))
     things = {**stage.engine.calls, **stage.engine.conferences}
-    state = {key: json.dumps(snapshot(thing)).encode() for key, thing in things.items()}
+    state = {key: encode(thing) for key, thing in things.items()}
     damaged = json.loads(state["call-bob"]) | instead
     return {**state, "call-bob": json.dumps(damaged).encode(), NEXT_MEMBER_ID: b"9"}
 

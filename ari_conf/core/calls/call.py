@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from ari_conf.core import events as ev
 from ari_conf.core import ids
@@ -80,8 +81,17 @@ HANGUP_ATTEMPTS_UNTIL_PROBLEM = 3
 """Number of HangUp requests after which a problem is reported. Asterisk normally confirms the first one immediately."""
 
 
-@dataclass(slots=True)
-class Call:
+class Derived:
+    """Attribute that is derived from a call's fields and never persisted."""
+
+    __slots__ = ("constant_params",)
+
+    constant_params: tuple[Params, Params] | None
+    """Cache: constant standard parameters, before and after CallStatus. Building them for each callback is half of its
+    cost."""
+
+
+class Call(msgspec.Struct, Derived, tag=True):
     call_uuid: str
     request_uuid: str
     channel_id: str
@@ -96,7 +106,7 @@ class Call:
     state: CallState = IDENTIFYING
     """Only `change_state` changes it."""
     account: Account | None = None
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
     """The INVITE's X-PH-* headers."""
     wideband: bool = False
     """True if the caller's codec has a sample rate above 8 kHz."""
@@ -140,11 +150,8 @@ class Call:
     silence: bool = False
     """True if Asterisk was asked to send silence and may still be sending it."""
 
-    constant_params: tuple[Params, Params] | None = field(default=None, init=False, repr=False, compare=False)
-    """Cache: constant standard parameters, before and after CallStatus. Building them for each callback is half of its
-    cost."""
-    encoded_elements: tuple[object, object] | None = field(default=None, init=False, repr=False, compare=False)
-    """Cache: elements of the call and their encoded form, for the code that persists the call."""
+    def __post_init__(self) -> None:
+        self.constant_params = None
 
     def change_state(self, state: CallState) -> None:
         """Change the state. Raises IllegalTransition, before anything has changed, if the table does not have it."""

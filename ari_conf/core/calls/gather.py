@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from ari_conf.core.bounds import MOST_DIGITS
 from ari_conf.core.effects import Effect, Target
@@ -32,8 +33,7 @@ class GatherState(StrEnum):
 FINAL_STATES = GatherState.COMPLETE, GatherState.NO_INPUT
 
 
-@dataclass(slots=True)
-class Gather:
+class Gather(msgspec.Struct, tag=True):
     element: GetDigits
     owner: str
     target: Target

@@ -18,6 +18,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar, get_args
 
+import msgspec
+
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.backoff import again_ms
@@ -117,8 +119,19 @@ class CurrentStep:
     """True: the name claim may not have been requested yet."""
 
 
-@dataclass(slots=True)
-class Conference:
+class Derived:
+    """Attributes that are derived from a conference's fields, or belong to the step in progress; never persisted."""
+
+    __slots__ = ("audio", "bridge_id", "index", "step")
+
+    bridge_id: str
+    audio: SharedAudioState
+    """As of the last update of the media state."""
+    index: MemberIndex
+    step: CurrentStep
+
+
+class Conference(msgspec.Struct, Derived, tag=True):
     conference_id: str
     auth_id: str
     name: str
@@ -126,7 +139,6 @@ class Conference:
     max_members: int
     """Maximum number of members. Spec: "set by the first member, fixed afterwards"."""
     public_url: str
-    members: dict[int, Member] = field(default_factory=dict)
     claim: ClaimState = ClaimState.REQUESTED
     bridge: BridgeState = BridgeState.NONE
     started: bool = False
@@ -143,8 +155,8 @@ class Conference:
     """ConferenceSequence of the last callback."""
     floor: int | None = None
     """Id of the member that holds the floor."""
-    shared_playback: SharedPlayback = field(default_factory=SharedPlayback)
-    recordings: dict[str, Recording] = field(default_factory=dict)
+    shared_playback: SharedPlayback = msgspec.field(default_factory=SharedPlayback)
+    recordings: dict[str, Recording] = msgspec.field(default_factory=dict)
     """Recordings by id: those that are not handed over, and the newest one, which its members' actions name."""
     locked: bool = False
     """True if no further callers are admitted."""
@@ -156,11 +168,8 @@ class Conference:
     """Epoch milliseconds at which DestroyBridge is repeated."""
     watched_until: int | None = None
     """Epoch milliseconds until which viewers want to see who talks."""
-    bridge_id: str = field(init=False, repr=False, compare=False)
-    audio: SharedAudioState = field(init=False, repr=False, compare=False)
-    """As of the last update of the media state."""
-    index: MemberIndex = field(init=False, repr=False, compare=False)
-    step: CurrentStep = field(init=False, repr=False, compare=False)
+    members: dict[int, Member] = msgspec.field(default_factory=dict)
+    """Persisted apart from the conference."""
 
     def __post_init__(self) -> None:
         self.ends_at = self.ends_at or self.created_at + MAX_CONFERENCE_S * 1000
