@@ -2,7 +2,7 @@
 
 from ari_conf.core.frozen import Frozen
 
-PLIVOS_MEMBERS, MOST_MEMBERS = 20, 1000
+PLIVOS_MEMBERS, MAX_MEMBERS = 20, 1000
 """Members of one conference: Plivo's limit, and the highest limit that an operator may set."""
 
 
@@ -19,7 +19,7 @@ class Account(Frozen):
     max_members: int = PLIVOS_MEMBERS
     """Maximum and default of a document's maxMembers. Spec: "An operator may raise the 20 for an account"."""
 
-    def most_members(self, wanted: int | None) -> int:
+    def allowed_members(self, wanted: int | None) -> int:
         return self.max_members if wanted is None or wanted > self.max_members else wanted
 
     def refused_members(self, wanted: int | None) -> str:

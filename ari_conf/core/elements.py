@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from msgspec.structs import FieldInfo, fields
 
-from ari_conf.core.bounds import MOST_PATTERNS
+from ari_conf.core.bounds import MAX_PATTERNS
 from ari_conf.core.frozen import Frozen
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ VOICES = ("WOMAN", "MAN")
 DIGITS = "0123456789*#"
 MAX_INTEGER = 999_999_999
 """Maximum of every number in a document; as seconds, 31 years."""
-MOST_URL = 2048
+MAX_URL_CHARACTERS = 2048
 """Maximum number of characters in a URL: every callback, problem and log entry that names the URL contains them."""
 URL = re.compile(r"(https?://[^\s/?#]+)([/?#].*)?", re.DOTALL | re.IGNORECASE)
 """Two groups: the URL up to the end of the host, and the rest."""
@@ -113,8 +113,8 @@ def url(text: str) -> str | None:
     text = text.strip()
     if not text:
         return None
-    if len(text) > MOST_URL:
-        raise InvalidValue(f"an absolute http or https URL of at most {MOST_URL} characters")
+    if len(text) > MAX_URL_CHARACTERS:
+        raise InvalidValue(f"an absolute http or https URL of at most {MAX_URL_CHARACTERS} characters")
     found = URL.fullmatch(text)
     if found is None:
         raise ValueError
@@ -126,8 +126,8 @@ def url(text: str) -> str | None:
         absolute = False
     if not absolute:
         raise ValueError
-    if len(text) > MOST_URL:
-        raise InvalidValue(f"an absolute http or https URL of at most {MOST_URL} characters, percent-encoded")
+    if len(text) > MAX_URL_CHARACTERS:
+        raise InvalidValue(f"an absolute http or https URL of at most {MAX_URL_CHARACTERS} characters, percent-encoded")
     return text
 
 
@@ -155,8 +155,8 @@ def digit_patterns(text: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text.strip() else ()
     if not all(0 < len(part) <= 100 and set(part) <= set(DIGITS) for part in found):
         raise ValueError
-    if len(found) > MOST_PATTERNS:
-        raise InvalidValue(f"at most {MOST_PATTERNS} patterns")
+    if len(found) > MAX_PATTERNS:
+        raise InvalidValue(f"at most {MAX_PATTERNS} patterns")
     return found
 
 
@@ -300,7 +300,7 @@ class Conference(Frozen):
     stay_alone: Annotated[bool, boolean] = True
     wait_sound: Annotated[str | None, url] = None
     max_members: Annotated[int | None, integer(1)] = None
-    """None: not given. The account's limit is the maximum and the default: see `Account.most_members`."""
+    """None: not given. The account's limit is the maximum and the default: see `Account.allowed_members`."""
     record: Annotated[bool, boolean] = False
     record_file_format: Annotated[str, one_of("mp3", "wav")] = "mp3"
     time_limit: Annotated[int | None, integer(0)] = None

@@ -498,11 +498,11 @@ def test_what_does_not_fit_costs_its_own_call_or_conference_and_nobody_else(
 def _is_whole(stage: Stage) -> None:
     engine = stage.engine
     for call in engine.calls.values():
-        assert list(invariants.of_call(call)) == []
+        assert list(invariants.call_violations(call)) == []
         assert (engine.registry.member_of(call) is not None) == call.in_conference
         assert engine.registry.call_by_channel[call.channel_id] == call.call_uuid
     for conference in engine.conferences.values():
-        assert list(invariants.of_conference(conference)) == []
+        assert list(invariants.conference_violations(conference)) == []
         assert all(engine.registry.member_of(engine.calls[m.call_uuid]) is m for m in conference.members.values())
     assert len(engine.registry.call_by_channel) == len(engine.calls)
 

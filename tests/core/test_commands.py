@@ -10,7 +10,7 @@ import pytest
 from ari_conf.core import commands as do
 from ari_conf.core import effects
 from ari_conf.core import events as ev
-from ari_conf.core.bounds import MOST_UNDONE
+from ari_conf.core.bounds import MAX_SWITCH_OFFS
 from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.engine import Engine
@@ -254,12 +254,12 @@ def test_a_sound_of_an_instant_that_is_played_to_a_member_again_and_again_goes_o
 
 
 def test_what_was_undone_lately_is_bounded(stage: Stage):
-    for _ in range(2 * MOST_UNDONE):
+    for _ in range(2 * MAX_SWITCH_OFFS):
         api(stage, do.PlayToMembers((1,), HELLO))
         api(stage, do.StopPlaying((1,), "Play"))
     call = stage.call_of("ann")
-    assert call is not None and len(call.undone) == MOST_UNDONE
-    assert call.undone[-1][1] == stage.all(effects.StopPlayback)[-1]
+    assert call is not None and len(call.recent_switch_offs) == MAX_SWITCH_OFFS
+    assert call.recent_switch_offs[-1][1] == stage.all(effects.StopPlayback)[-1]
 
 
 # Hold.

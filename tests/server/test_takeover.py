@@ -89,8 +89,8 @@ def test_what_is_whole_is_restored() -> None:
     "instead",
     [{"position": "1"}, {"position": True}, {"position": None}, {"elements": {}}, {"elements": "abc"}, {"account": 5},
      {"account": []}, {"fetch_purpose": "nothing"}, {"running": ["x"]}, {"running": 5}, {"channel_id": 7},
-     {"headers": []}, {"undone": [[1]]}, {"undone": [["1", {}]]},
-     {"undone": [[{}, {"_": "StopMusic", "channel_id": "bob"}]]}],
+     {"headers": []}, {"recent_switch_offs": [[1]]}, {"recent_switch_offs": [["1", {}]]},
+     {"recent_switch_offs": [[{}, {"type": "StopMusic", "channel_id": "bob"}]]}],
     ids=repr,
 )  # fmt: skip
 def test_one_that_is_damaged_is_left_out_alone(instead: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ def test_one_that_is_damaged_is_left_out_alone(instead: dict[str, Any]) -> None:
     assert [call.channel_id for call in calls] == ["ann"] and len(conferences) == 1
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"5", b"null", b"\xff", b"[" * 100_000, b'{"_": "Call"}'])
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"5", b"null", b"\xff", b"[" * 100_000, b'{"type": "Call"}'])
 def test_one_that_is_nothing_is_left_out_alone(text: bytes) -> None:
     calls, conferences, _ = load({**written(), "call-bob": text})
     assert [call.channel_id for call in calls] == ["ann"] and len(conferences) == 1

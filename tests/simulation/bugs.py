@@ -247,7 +247,7 @@ OF_FAILURES = (
     Bug("failure: less often as time goes on", "backoff.py", "return min(AGAIN_MS << min(times, 8), LATEST_AGAIN_MS)", "return AGAIN_MS", "test_call"),
     Bug("failure: a channel that is gone is forgotten", "registry.py", "            self.retries.forget(call.channel_id)\n", "            pass\n", "test_request_retries"),
     Bug("failure: a doubtful sound is stopped", D, "[StopPlayback(target, playback_id)] if doubtful else []", "[]", "commanded"),
-    Bug("failure: announcements are bounded", "conferences/command_handler.py", "    if len(conference.shared_playback.announcements) >= MOST_QUEUED:\n", "    if False:\n", "test_commands"),
+    Bug("failure: announcements are bounded", "conferences/command_handler.py", "    if len(conference.shared_playback.announcements) >= MAX_QUEUED:\n", "    if False:\n", "test_commands"),
     Bug("failure: a member's queue knows its deadline", M, "times.append(private.deadline if private else None)", "pass", "test_commands"),
 )  # fmt: skip
 
@@ -302,10 +302,10 @@ OF_CRASHES = (
     Bug("crash: talking is detected after all", M, "            out.append(DetectTalking(self.channel_id, FLOOR_SILENCE_MS))\n", "            pass\n", "cut"),
     Bug("crash: music is played after all", M, "            out.append(StartMusic(self.channel_id))\n", "            pass\n", "cut"),
     Bug("crash: a sound document is asked for again", M, "                out += self.request_sound(sound)\n", "                pass\n", "cut"),
-    Bug("crash: what was no longer to be is undone", R, "    return [effect for _, effect in call.undone if wanted(effect, call, member) == effect]\n", "    return []\n", "cut"),
-    Bug("crash: what is wanted once more is not undone", R, "for _, effect in call.undone if wanted(effect, call, member) == effect]", "for _, effect in call.undone]", "test_reconciliation_plan"),
-    Bug("crash: what was no longer to be is undone for a bridge too", C, "[effect for _, effect in self.undone if exists]", "[]", "test_reconciliation_plan"),
-    Bug("crash: what is undone is written", T, "            owner.undone = (*recent[1 - MOST_UNDONE :], (now, effect))\n", "            pass\n", "cut"),
+    Bug("crash: what was no longer to be is undone", R, "    return [effect for _, effect in call.recent_switch_offs if wanted(effect, call, member) == effect]\n", "    return []\n", "cut"),
+    Bug("crash: what is wanted once more is not undone", R, "for _, effect in call.recent_switch_offs if wanted(effect, call, member) == effect]", "for _, effect in call.recent_switch_offs]", "test_reconciliation_plan"),
+    Bug("crash: what was no longer to be is undone for a bridge too", C, "[effect for _, effect in self.recent_switch_offs if exists]", "[]", "test_reconciliation_plan"),
+    Bug("crash: what is undone is written", T, "            owner.recent_switch_offs = (*recent[1 - MAX_SWITCH_OFFS :], (now, effect))\n", "            pass\n", "cut"),
     Bug("crash: a recording begins after all", "conferences/recording.py", "        return self.start() if lost else []\n", "        return []\n", "cut"),
     Bug("crash: a recording that has begun is not begun again", "conferences/recording.py", "self.started_at, self.state = now, RecordingState.RUNNING", "self.started_at = now", "test_reconciliation_plan"),
     Bug("crash: a recording that has ended is handed on", "conferences/recording.py", "self.bridge_id, self.auth_id, if_gone=over)", "self.bridge_id, self.auth_id)", "test_reconciliation_plan"),

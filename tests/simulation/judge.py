@@ -155,9 +155,9 @@ class Judge:
 
     def fits(self) -> None:
         for call in self.engine.calls.values():
-            assert list(invariants.of_call(call)) == [], call
+            assert list(invariants.call_violations(call)) == [], call
         for conference in self.engine.conferences.values():
-            assert list(invariants.of_conference(conference)) == [], conference
+            assert list(invariants.conference_violations(conference)) == [], conference
 
     # The callbacks.
 

@@ -12,7 +12,7 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.account import Account
 from ari_conf.core.backoff import again_ms
-from ari_conf.core.bounds import MOST_HEADER_BYTES
+from ari_conf.core.bounds import MAX_HEADER_BYTES
 from ari_conf.core.calls.call_state import (
     ENDED,
     FETCHING,
@@ -141,7 +141,7 @@ class Call(msgspec.Struct, Derived, tag=True):
     """Number of HangUp requests so far."""
     paced_until: int = 0
     """Epoch milliseconds until which the documents so far last, at RAPID_DOCUMENT_MS each."""
-    undone: SwitchOffs = ()
+    recent_switch_offs: SwitchOffs = ()
     """Effects that recently switched something off on the channel; a server that takes over repeats them."""
     on_hold: bool = False
     """True while the caller's phone has put the call on hold."""
@@ -267,18 +267,18 @@ class Call(msgspec.Struct, Derived, tag=True):
         return [*self._keep_headers(headers), *self._request_first_document(account, now)]
 
     def _keep_headers(self, headers: dict[str, str]) -> Outputs:
-        """Keep the X-PH- headers up to MOST_HEADER_BYTES. Every request about the call contains them, so a caller could
+        """Keep the X-PH- headers up to MAX_HEADER_BYTES. Every request about the call contains them, so a caller could
         otherwise make the requests too large to send."""
         size = left_out = 0
         for name, value in headers.items():
             size += len(json.dumps([name, value], ensure_ascii=False).encode(errors="replace"))
-            if size > MOST_HEADER_BYTES:
+            if size > MAX_HEADER_BYTES:
                 left_out += 1
             else:
                 self.headers[name] = value
         if not left_out:
             return []
-        text = f"{left_out} X-PH- headers of the call's INVITE were dropped: at most {MOST_HEADER_BYTES} bytes are kept"
+        text = f"{left_out} X-PH- headers of the call's INVITE were dropped: at most {MAX_HEADER_BYTES} bytes are kept"
         return [self.problem(ProblemKind.HEADERS_INCOMPLETE, text)]
 
     def _request_first_document(self, account: Account | None, now: int) -> Outputs:
@@ -487,7 +487,7 @@ class Call(msgspec.Struct, Derived, tag=True):
 
         The hangup URL gets its callback when the channel no longer exists.
         """
-        self.elements, self.position, self.pre_answer_end, self.undone = (), 0, 0, ()
+        self.elements, self.position, self.pre_answer_end, self.recent_switch_offs = (), 0, 0, ()
         self.running = self.conference_id = self.fetch_purpose = self.pending_fetch = self.scheduled_hangup_at = None
         if not plausible(self.started_at, self.answered_at):
             self.started_at, self.answered_at, self.constant_params = now, None, None

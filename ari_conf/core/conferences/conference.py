@@ -23,7 +23,7 @@ import msgspec
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.backoff import again_ms
-from ari_conf.core.bounds import MOST_QUEUED
+from ari_conf.core.bounds import MAX_QUEUED
 from ari_conf.core.conferences.conference_state import BridgeState, ClaimState, SharedAudioState
 from ari_conf.core.conferences.digit_matching import DigitRun
 from ari_conf.core.conferences.member import FLOOR_SILENCE_MS, ExitReason, Member, schedule_digits
@@ -160,7 +160,7 @@ class Conference(msgspec.Struct, Derived, tag=True):
     """Recordings by id: those that are not handed over, and the newest one, which its members' actions name."""
     locked: bool = False
     """True if no further callers are admitted."""
-    undone: SwitchOffs = ()
+    recent_switch_offs: SwitchOffs = ()
     """Effects that recently switched something off on the bridge; a server that takes over repeats them."""
     destroys: int = 0
     """Number of DestroyBridge requests so far that Asterisk has not confirmed in time."""
@@ -615,8 +615,8 @@ class Conference(msgspec.Struct, Derived, tag=True):
         if not items or self.ending or self.bridge is not READY:
             return []
         playback = self.shared_playback
-        if len(playback.players) - len(playback.announcements) >= MOST_QUEUED:
-            text = f"{MOST_QUEUED} enter and exit sounds are already queued: this sound is not played"
+        if len(playback.players) - len(playback.announcements) >= MAX_QUEUED:
+            text = f"{MAX_QUEUED} enter and exit sounds are already queued: this sound is not played"
             return [member.problem(ProblemKind.SOUNDS_DROPPED, text)]
         owner, target = ids.for_conference(self.conference_id), Target("bridge", self.bridge_id)
         return [*playback.play(owner, target, items, now, member.call_uuid)]
@@ -997,7 +997,7 @@ class Conference(msgspec.Struct, Derived, tag=True):
     def resume(self, there: AsteriskState) -> Outputs:
         """Return the effects in progress, which may have been lost with the previous process."""
         exists = self.bridge_id in there.bridges
-        out: Outputs = [effect for _, effect in self.undone if exists]
+        out: Outputs = [effect for _, effect in self.recent_switch_offs if exists]
         if self.claim is ClaimState.REQUESTED:
             out += self.claim_name()
         if self.bridge is BridgeState.CREATING and not exists:
@@ -1050,7 +1050,7 @@ class Conference(msgspec.Struct, Derived, tag=True):
             if member.state is not AWAITING_NAME or member.call_uuid in have_entered:
                 out += tried(lambda: self._exit(member, now))  # noqa: B023 -- done before the next one
         out += tried(lambda: self._hand_over(now))
-        self.members, self.shared_playback, self.recordings, self.undone = {}, SharedPlayback(), {}, ()
+        self.members, self.shared_playback, self.recordings, self.recent_switch_offs = {}, SharedPlayback(), {}, ()
         self.ending, self.floor, self.watched_until = True, None, None
         self.index.clear(member_ids)
         claim_requested, self.step = not self.step.creates_conference, CurrentStep()
