@@ -2,7 +2,7 @@
 
 Packages:
 
-core/             Pure decisions: events in, effects out. Never waits, logs, or reads the clock; standard library only.
+core/             Pure decisions: events in, effects out. Never waits, logs, or reads the clock; imports only msgspec.
 ari/              Asterisk's REST interface: event WebSockets, requests, translation to and from events and effects.
 http_client/      Requests to user URLs: one policy for two clients, retries, signatures, the URL guard.
 media/            Sounds for Play and Speak: fetched, transcoded, synthesized, cached, served.

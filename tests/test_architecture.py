@@ -4,11 +4,14 @@ import ast
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import ari_conf
 from ari_conf.core.abort import AbortHandler
 from ari_conf.core.calls.call import Call
+from ari_conf.core.conferences.conference import Conference
+from ari_conf.core.conferences.member import Member
 from ari_conf.core.dispatcher import Dispatcher
 from ari_conf.core.engine import Engine
 from ari_conf.core.registry import Registry
@@ -32,11 +35,11 @@ def imported(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("file", CORE, ids=lambda file: file.stem)
-def test_the_core_imports_the_standard_library_and_itself_alone(file):
+def test_the_core_imports_the_standard_library_msgspec_and_itself_alone(file):
     foreign = {
         name
         for name in imported(file)
-        if not name.startswith("ari_conf.core") and name.partition(".")[0] not in sys.stdlib_module_names
+        if not name.startswith("ari_conf.core") and name.partition(".")[0] not in {*sys.stdlib_module_names, "msgspec"}
     }
     assert not foreign
 
@@ -46,9 +49,12 @@ def test_the_core_neither_waits_nor_asks_the_time_nor_draws_lots(file):
     assert not {name.partition(".")[0] for name in imported(file)} & NOT_PURE
 
 
-@pytest.mark.parametrize("part", [Engine, Registry, Dispatcher, AbortHandler, Restoration, Call])
+@pytest.mark.parametrize("part", [Engine, Registry, Dispatcher, AbortHandler, Restoration, Call, Conference, Member])
 def test_the_engine_and_its_calls_hold_their_parts_and_inherit_none(part: type) -> None:
-    assert part.__bases__ == (object,)
+    """Persisted classes are structs. Attributes that are not persisted have a base class, which has nothing else."""
+    for base in part.__bases__:
+        if base not in (object, msgspec.Struct):
+            assert base.__bases__ == (object,) and not any(map(callable, vars(base).values()))
 
 
 def test_the_reconciliation_compares_and_knows_no_machine_s_state():

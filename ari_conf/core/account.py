@@ -1,13 +1,12 @@
 """Account: the core's view of an account, without its auth token, which only signing needs."""
 
-from dataclasses import dataclass
+from ari_conf.core.frozen import Frozen
 
-PLIVOS_MEMBERS, MOST_MEMBERS = 20, 1000
+PLIVOS_MEMBERS, MAX_MEMBERS = 20, 1000
 """Members of one conference: Plivo's limit, and the highest limit that an operator may set."""
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Frozen):
     auth_id: str
     answer_url: str | None = None
     answer_method: str = "POST"
@@ -20,7 +19,7 @@ class Account:
     max_members: int = PLIVOS_MEMBERS
     """Maximum and default of a document's maxMembers. Spec: "An operator may raise the 20 for an account"."""
 
-    def most_members(self, wanted: int | None) -> int:
+    def allowed_members(self, wanted: int | None) -> int:
         return self.max_members if wanted is None or wanted > self.max_members else wanted
 
     def refused_members(self, wanted: int | None) -> str:

@@ -2,28 +2,28 @@
 
 | what | at most | beyond it |
 |---|---|---|
-| sounds that the API queues for one member | MOST_QUEUED | 409 |
-| announcements that the API queues for one conference | MOST_QUEUED | 409 |
-| enter and exit sounds queued in one conference | MOST_QUEUED | the sound is left out, and a problem says so |
-| patterns of one digitsMatch, of 100 digits each | MOST_PATTERNS | the attribute is not allowed |
+| sounds that the API queues for one member | MAX_QUEUED | 409 |
+| announcements that the API queues for one conference | MAX_QUEUED | 409 |
+| enter and exit sounds queued in one conference | MAX_QUEUED | the sound is left out, and a problem says so |
+| patterns of one digitsMatch, of 100 digits each | MAX_PATTERNS | the attribute is not allowed |
 | digits of one sendDigits | 100 | the attribute is not allowed |
 | a member's digits that may still become a match | the longest pattern | they are decided: match or no match |
-| digits of one GetDigits | MOST_DIGITS | the input is complete |
-| X-PH- headers of a call, as JSON | MOST_HEADER_BYTES | the rest is left out, and a problem says so |
+| digits of one GetDigits | MAX_DIGITS | the input is complete |
+| X-PH- headers of a call, as JSON | MAX_HEADER_BYTES | the rest is left out, and a problem says so |
 | problems of one step | the warnings of a document, or one for each member | |
-| switch-off effects of one call or conference, remembered for a takeover | MOST_UNDONE | the oldest is forgotten |
+| switch-off effects of one call or conference, remembered for a takeover | MAX_SWITCH_OFFS | the oldest is forgotten |
 | failed requests that are repeated, of one channel or bridge | MAX_RETRIES_PER_TARGET | the oldest is dropped |
 | failed requests that are repeated in one step | MAX_RETRIES_PER_STEP | they wait for another second |
 
 `account.py` limits the members of a conference, and the document parser limits the length of a document.
 """
 
-MOST_QUEUED = 100
-MOST_PATTERNS = 1000
+MAX_QUEUED = 100
+MAX_PATTERNS = 1000
 """Each key that a member presses is compared with every pattern."""
-MOST_DIGITS = 1000
-MOST_HEADER_BYTES = 32 * 1024
+MAX_DIGITS = 1000
+MAX_HEADER_BYTES = 32 * 1024
 """Half of the maximum size of a callback."""
-MOST_UNDONE = 50
+MAX_SWITCH_OFFS = 50
 MAX_RETRIES_PER_TARGET = 20
 MAX_RETRIES_PER_STEP = 200

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from ari_conf.core.elements import Play, Speak
+from ari_conf.core.frozen import Frozen
 
 Members = tuple[int, ...] | None
 """Member ids; None: all members who are present."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mute:
+class Mute(Frozen):
     members: Members
     on: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Deafen:
+class Deafen(Frozen):
     members: Members
     on: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(Frozen):
     """Hold, on or off: members leave the bridge and hear music, or return to the bridge."""
 
     members: Members
@@ -33,53 +30,45 @@ class Hold:
     """URL of the hold sound; None: the default music."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kick:
+class Kick(Frozen):
     members: Members
 
 
-@dataclass(frozen=True, slots=True)
-class HangUpMembers:
+class HangUpMembers(Frozen):
     members: Members
 
 
-@dataclass(frozen=True, slots=True)
-class PlayToMembers:
+class PlayToMembers(Frozen):
     """Private playback to each member, after the sounds already queued for that member."""
 
     members: Members
     sound: Play | Speak
 
 
-@dataclass(frozen=True, slots=True)
-class StopPlaying:
+class StopPlaying(Frozen):
     """Stop of private playback: the current sound if it is of this kind, and the queued sounds of this kind."""
 
     members: Members
     kind: Literal["Play", "Speak"]
 
 
-@dataclass(frozen=True, slots=True)
-class Announce:
+class Announce(Frozen):
     """Announcement to the whole conference, in a single playback."""
 
     sound: Play | Speak
 
 
-@dataclass(frozen=True, slots=True)
-class StopAnnouncing:
+class StopAnnouncing(Frozen):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
+class Lock(Frozen):
     """Lock, on or off: while it is on, no further caller is admitted."""
 
     on: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Frozen):
     recording_id: str
     file_format: Literal["mp3", "wav"] = "mp3"
     time_limit: int | None = None
@@ -93,23 +82,19 @@ class Record:
     """None: the account's language."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopRecording:
+class StopRecording(Frozen):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class HangUpAll:
+class HangUpAll(Frozen):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class HangUpCall:
+class HangUpCall(Frozen):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class WatchAccount:
+class WatchAccount(Frozen):
     """Notice that the account's conferences have viewers, until the command expires. Each owner gets it and may get it
     twice; none replies."""
 
@@ -134,8 +119,7 @@ ConferenceCommand = (
 """Commands that `conferences/command_handler.py` applies."""
 
 
-@dataclass(frozen=True, slots=True)
-class ForConference:
+class ForConference(Frozen):
     """Command to the live conference of that account and name."""
 
     auth_id: str
@@ -143,8 +127,7 @@ class ForConference:
     command: ConferenceCommand
 
 
-@dataclass(frozen=True, slots=True)
-class ForCall:
+class ForCall(Frozen):
     """Command to a live call of that account."""
 
     auth_id: str
@@ -152,8 +135,7 @@ class ForCall:
     command: HangUpCall
 
 
-@dataclass(frozen=True, slots=True)
-class ForNode:
+class ForNode(Frozen):
     """Command to the server that receives it."""
 
     command: WatchAccount

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, cast, get_args
 
 from ari_conf.core.account import Account
-from ari_conf.core.bounds import MOST_UNDONE
+from ari_conf.core.bounds import MAX_SWITCH_OFFS
 from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
@@ -106,8 +106,8 @@ class Dispatcher:
         target_id = target_of(effect)
         owner = self._registry.call_of(target_id) or self._registry.conference_of_bridge(target_id)
         if owner is not None:
-            recent = [u for u in owner.undone if u[0] > now - SWITCH_OFF_MEMORY_MS and u[1] != effect]
-            owner.undone = (*recent[1 - MOST_UNDONE :], (now, effect))
+            recent = [u for u in owner.recent_switch_offs if u[0] > now - SWITCH_OFF_MEMORY_MS and u[1] != effect]
+            owner.recent_switch_offs = (*recent[1 - MAX_SWITCH_OFFS :], (now, effect))
             self._registry.touched.add(owner.call_uuid if isinstance(owner, Call) else owner.conference_id)
 
     # Message handlers.
@@ -167,7 +167,7 @@ class Dispatcher:
                 call.auth_id,
                 element.name,
                 now,
-                account.most_members(element.max_members),
+                account.allowed_members(element.max_members),
                 registry.public_url,
             )
             registry.touched.add(conference.conference_id)

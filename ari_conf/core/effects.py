@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from ari_conf.core.elements import Play, Speak
-from ari_conf.core.frozen import frozen
+from ari_conf.core.frozen import Frozen
 from ari_conf.core.problem_kinds import ProblemKind
 
 Params = tuple[tuple[str, str], ...]
@@ -22,29 +22,25 @@ Params = tuple[tuple[str, str], ...]
 # harm, and is needed: for most of these effects, no event would reveal that the first one was lost.
 
 
-@frozen
-class Ring:
+class Ring(Frozen):
     """Ringing signal to the caller: callers and carriers give up a call that stays silent for some seconds."""
 
     retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
 
 
-@frozen
-class Answer:
+class Answer(Frozen):
     retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
 
 
-@frozen
-class HangUp:
+class HangUp(Frozen):
     retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
     reason: Literal["normal", "busy", "rejected"] = "normal"
 
 
-@frozen
-class AddChannel:
+class AddChannel(Frozen):
     # A channel that is added twice leaves the bridge and re-enters it.
     retry_on_disconnect: ClassVar[bool] = False
     channel_id: str
@@ -53,16 +49,14 @@ class AddChannel:
     """Member that the effect is for, so that a late failure is not taken for another membership's. 0: no member."""
 
 
-@frozen
-class RemoveChannel:
+class RemoveChannel(Frozen):
     retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
     bridge_id: str
     member_id: int = 0
 
 
-@frozen
-class MuteChannel:
+class MuteChannel(Frozen):
     """Mute, on or off: while it is on, nobody hears the channel."""
 
     retry_on_disconnect: ClassVar[bool] = True
@@ -70,29 +64,25 @@ class MuteChannel:
     muted: bool
 
 
-@frozen
-class DeafenChannel:
+class DeafenChannel(Frozen):
     retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
     deaf: bool
 
 
-@frozen
-class StartMusic:
+class StartMusic(Frozen):
     """Music of the default music-on-hold class, for this channel only."""
 
     retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
 
 
-@frozen
-class StopMusic:
+class StopMusic(Frozen):
     retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
 
 
-@frozen
-class SendSilence:
+class SendSilence(Frozen):
     """Silence, on or off: packets of silence to the phone until a sound is played or the effect is switched off.
 
     In a bridge, the phone would hear nothing else.
@@ -103,8 +93,7 @@ class SendSilence:
     silence: bool
 
 
-@frozen
-class SendDigits:
+class SendDigits(Frozen):
     """Digits to the phone, as RFC 4733 events in sequence."""
 
     # The phone would get the digits twice.
@@ -113,8 +102,7 @@ class SendDigits:
     digits: str
 
 
-@frozen
-class DetectTalking:
+class DetectTalking(Frozen):
     """Talk detection, on or off: while it is on, Asterisk sends TalkingStarted and TalkingFinished."""
 
     retry_on_disconnect: ClassVar[bool] = True
@@ -123,8 +111,7 @@ class DetectTalking:
     """Milliseconds of silence that end talking. None: talk detection is off."""
 
 
-@frozen
-class DetectBeep:
+class DetectBeep(Frozen):
     channel_id: str
     on: bool
     call_uuid: str
@@ -134,21 +121,18 @@ class DetectBeep:
 # Effects on a bridge in Asterisk.
 
 
-@frozen
-class CreateBridge:
+class CreateBridge(Frozen):
     # Asterisk answers 409 to a second request, so the effect runner retries this one with more care.
     retry_on_disconnect: ClassVar[bool] = False
     bridge_id: str
 
 
-@frozen
-class DestroyBridge:
+class DestroyBridge(Frozen):
     retry_on_disconnect: ClassVar[bool] = True
     bridge_id: str
 
 
-@frozen
-class StartRecording:
+class StartRecording(Frozen):
     # Asterisk answers 409 to a second request, so the effect runner retries this one with more care.
     retry_on_disconnect: ClassVar[bool] = False
     bridge_id: str
@@ -158,8 +142,7 @@ class StartRecording:
     """Sample rate of 16 kHz; otherwise 8 kHz."""
 
 
-@frozen
-class StopRecording:
+class StopRecording(Frozen):
     retry_on_disconnect: ClassVar[bool] = True
     bridge_id: str
     recording_id: str
@@ -169,16 +152,14 @@ class StopRecording:
 # Effects on a channel or a bridge in Asterisk.
 
 
-@frozen
-class Target:
+class Target(Frozen):
     """Channel or bridge that a sound is played to."""
 
     kind: Literal["channel", "bridge"]
     id: str
 
 
-@frozen
-class PlayMedia:
+class PlayMedia(Frozen):
     # The sound might be heard twice.
     retry_on_disconnect: ClassVar[bool] = False
     target: Target
@@ -186,8 +167,7 @@ class PlayMedia:
     media: tuple[str, ...]
 
 
-@frozen
-class StopPlayback:
+class StopPlayback(Frozen):
     retry_on_disconnect: ClassVar[bool] = True
     target: Target
     playback_id: str
@@ -196,8 +176,7 @@ class StopPlayback:
 # Effects on other components.
 
 
-@frozen
-class IdentifyCall:
+class IdentifyCall(Frozen):
     """Lookup of the account and of the INVITE's X-PH-* headers. Result: CallIdentified."""
 
     call_uuid: str
@@ -205,8 +184,7 @@ class IdentifyCall:
     auth_id: str
 
 
-@frozen
-class FetchDocument:
+class FetchDocument(Frozen):
     """Request for a document. Result: DocumentFetched or DocumentFailed."""
 
     fetch_id: str
@@ -217,8 +195,7 @@ class FetchDocument:
     params: Params
 
 
-@frozen
-class FetchSoundDocument:
+class FetchSoundDocument(Frozen):
     """Request for a sound document. Result: SoundDocumentFetched or SoundDocumentFailed."""
 
     fetch_id: str
@@ -227,16 +204,14 @@ class FetchSoundDocument:
     params: Params
 
 
-@frozen
-class PrepareSound:
+class PrepareSound(Frozen):
     """Preparation of a sound for playback. Result: SoundPrepared or SoundFailed."""
 
     playback_id: str
     sound: Play | Speak
 
 
-@frozen
-class WarmSounds:
+class WarmSounds(Frozen):
     """Prefetching of sounds that the call may need soon. No result."""
 
     call_uuid: str
@@ -244,16 +219,14 @@ class WarmSounds:
     sounds: tuple[Play | Speak, ...]
 
 
-@frozen
-class StopPreparing:
+class StopPreparing(Frozen):
     """End of all preparing and fetching for a call or conference that has ended. No result."""
 
     owner: str
     """UUID of the call, or id of the conference."""
 
 
-@frozen
-class ClaimName:
+class ClaimName(Frozen):
     """Name claim for a conference. Result: NameClaimed or NameTaken."""
 
     auth_id: str
@@ -261,15 +234,13 @@ class ClaimName:
     conference_id: str
 
 
-@frozen
-class ReleaseName:
+class ReleaseName(Frozen):
     auth_id: str
     name: str
     conference_id: str
 
 
-@frozen
-class PostCallback:
+class PostCallback(Frozen):
     """Callback to deliver, in the order of its partition. The core gets no result."""
 
     ordering_scope: str
@@ -280,8 +251,7 @@ class PostCallback:
     params: Params
 
 
-@frozen
-class AddAttendanceNote:
+class AddAttendanceNote(Frozen):
     """Recording note: when a member was in the recorded conference, in epoch ms. Duplicates count as one note."""
 
     recording_id: str
@@ -294,8 +264,7 @@ class AddAttendanceNote:
     """None: the member was still in the conference when the recording ended."""
 
 
-@frozen
-class AddSpeechNote:
+class AddSpeechNote(Frozen):
     """Recording note: when a member spoke, in epoch ms. Duplicates count as one note."""
 
     recording_id: str
@@ -304,8 +273,7 @@ class AddSpeechNote:
     end_ms: int
 
 
-@frozen
-class StoreRecording:
+class StoreRecording(Frozen):
     """Recording job: upload Asterisk's file to the bucket, then send the callback, then transcribe the recording."""
 
     recording_id: str
@@ -333,8 +301,7 @@ class StoreRecording:
     """None: the account's language."""
 
 
-@frozen
-class ReportProblem:
+class ReportProblem(Frozen):
     """Problem, as one sentence for the account's problem list and the log."""
 
     auth_id: str
@@ -354,8 +321,7 @@ They are repeated after a crash unless the feature has been switched on again.
 ReplyField = tuple[str, str | tuple[str, ...]]
 
 
-@frozen
-class CommandReply:
+class CommandReply(Frozen):
     """Reply to an API command, sent once the command's changes have been persisted."""
 
     command_id: str

@@ -1,19 +1,23 @@
 """Document elements: the elements that a document may contain, and the name, type and default of each attribute.
 
-The field `start_conference_on_enter` is `startConferenceOnEnter` in XML. A field that `attribute` creates is an XML
-attribute; the others hold the element's text or children. `documents/parser.py` reads XML by the fields' metadata.
+The field `start_conference_on_enter` is `startConferenceOnEnter` in XML. A field that is annotated with an
+`AttributeType` is an XML attribute; the others hold the element's text or children. `documents/parser.py` reads XML by
+these types.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, get_origin
 from urllib.parse import quote, urlsplit
 
-from ari_conf.core.bounds import MOST_PATTERNS
+from msgspec.structs import FieldInfo, fields
+
+from ari_conf.core.bounds import MAX_PATTERNS
+from ari_conf.core.frozen import Frozen
 
 T = TypeVar("T")
 
@@ -21,7 +25,7 @@ VOICES = ("WOMAN", "MAN")
 DIGITS = "0123456789*#"
 MAX_INTEGER = 999_999_999
 """Maximum of every number in a document; as seconds, 31 years."""
-MOST_URL = 2048
+MAX_URL_CHARACTERS = 2048
 """Maximum number of characters in a URL: every callback, problem and log entry that names the URL contains them."""
 URL = re.compile(r"(https?://[^\s/?#]+)([/?#].*)?", re.DOTALL | re.IGNORECASE)
 """Two groups: the URL up to the end of the host, and the rest."""
@@ -109,8 +113,8 @@ def url(text: str) -> str | None:
     text = text.strip()
     if not text:
         return None
-    if len(text) > MOST_URL:
-        raise InvalidValue(f"an absolute http or https URL of at most {MOST_URL} characters")
+    if len(text) > MAX_URL_CHARACTERS:
+        raise InvalidValue(f"an absolute http or https URL of at most {MAX_URL_CHARACTERS} characters")
     found = URL.fullmatch(text)
     if found is None:
         raise ValueError
@@ -122,8 +126,8 @@ def url(text: str) -> str | None:
         absolute = False
     if not absolute:
         raise ValueError
-    if len(text) > MOST_URL:
-        raise InvalidValue(f"an absolute http or https URL of at most {MOST_URL} characters, percent-encoded")
+    if len(text) > MAX_URL_CHARACTERS:
+        raise InvalidValue(f"an absolute http or https URL of at most {MAX_URL_CHARACTERS} characters, percent-encoded")
     return text
 
 
@@ -151,8 +155,8 @@ def digit_patterns(text: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text.strip() else ()
     if not all(0 < len(part) <= 100 and set(part) <= set(DIGITS) for part in found):
         raise ValueError
-    if len(found) > MOST_PATTERNS:
-        raise InvalidValue(f"at most {MOST_PATTERNS} patterns")
+    if len(found) > MAX_PATTERNS:
+        raise InvalidValue(f"at most {MAX_PATTERNS} patterns")
     return found
 
 
@@ -212,14 +216,10 @@ transcription = one_of("auto", "hybrid", "manual")
 loop_count = replace(integer(0), none=0)
 
 
-def attribute(kind: AttributeType[Any], default: Any) -> Any:
-    return field(default=default, metadata={"type": kind})
-
-
 @cache
-def attribute_fields(element: type) -> dict[str, tuple[Field[Any], AttributeType[Any]]]:
+def attribute_fields(element: type[Frozen]) -> dict[str, tuple[FieldInfo, AttributeType[Any]]]:
     """Return the XML attributes of an element class: XML name -> (field, its type)."""
-    return {_camel(f.name): (f, f.metadata["type"]) for f in fields(element) if "type" in f.metadata}
+    return {_camel(f.name): (f, f.type.__metadata__[0]) for f in fields(element) if get_origin(f.type) is Annotated}
 
 
 def _camel(name: str) -> str:
@@ -229,105 +229,97 @@ def _camel(name: str) -> str:
     return special.get(name, head + "".join(part.capitalize() for part in tail))
 
 
-@dataclass(frozen=True, slots=True)
-class Play:
+class Play(Frozen):
     url: str
-    loop: int = attribute(loop_count, 1)
+    loop: Annotated[int, loop_count] = 1
     """Number of times that the sound is played; 0: until hangup."""
 
 
-@dataclass(frozen=True, slots=True)
-class Speak:
+class Speak(Frozen):
     markup: str
     """Content of the element as well-formed XML: plain text is escaped, and SSML elements are the only elements."""
-    voice: str = attribute(voice_name, "WOMAN")
-    language: str = attribute(language_code, "en-US")
-    loop: int = attribute(loop_count, 1)
+    voice: Annotated[str, voice_name] = "WOMAN"
+    language: Annotated[str, language_code] = "en-US"
+    loop: Annotated[int, loop_count] = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    length: int = attribute(integer(1), 1)
+class Wait(Frozen):
+    length: Annotated[int, integer(1)] = 1
     """Seconds."""
-    silence: bool = attribute(boolean, False)
-    min_silence: int = attribute(integer(1), 2000)
+    silence: Annotated[bool, boolean] = False
+    min_silence: Annotated[int, integer(1)] = 2000
     """Milliseconds."""
-    beep: bool = attribute(boolean, False)
+    beep: Annotated[bool, boolean] = False
 
 
-@dataclass(frozen=True, slots=True)
-class Hangup:
-    reason: str | None = attribute(one_of("rejected", "busy"), None)
-    schedule: int | None = attribute(integer(0), None)
+class Hangup(Frozen):
+    reason: Annotated[str | None, one_of("rejected", "busy")] = None
+    schedule: Annotated[int | None, integer(0)] = None
     """Seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Redirect:
+class Redirect(Frozen):
     url: str
     """Empty: the document's text is not a URL, so the target counts as unreachable."""
-    method: str = attribute(http_method, "POST")
+    method: Annotated[str, http_method] = "POST"
 
 
 Prompt = Play | Speak | Wait
 
 
-@dataclass(frozen=True, slots=True)
-class GetDigits:
+class GetDigits(Frozen):
     prompt: tuple[Prompt, ...] = ()
-    action: str | None = attribute(url, None)
-    method: str = attribute(http_method, "POST")
-    timeout: int = attribute(integer(1), 5)
+    action: Annotated[str | None, url] = None
+    method: Annotated[str, http_method] = "POST"
+    timeout: Annotated[int, integer(1)] = 5
     """Seconds from the end of the prompt to the first digit."""
-    digit_timeout: int = attribute(integer(1), 2)
-    finish_on_key: str = attribute(finish_keys, "#")
+    digit_timeout: Annotated[int, integer(1)] = 2
+    finish_on_key: Annotated[str, finish_keys] = "#"
     """Keys that end the input; empty: no key does."""
-    num_digits: int = attribute(integer(1), 99)
-    retries: int = attribute(integer(1), 1)
+    num_digits: Annotated[int, integer(1)] = 99
+    retries: Annotated[int, integer(1)] = 1
     """Total number of times that the prompt is played."""
-    redirect: bool = attribute(boolean, True)
-    play_beep: bool = attribute(boolean, False)
-    valid_digits: str = attribute(digit_set, "1234567890*#")
-    invalid_digits_sound: str | None = attribute(url, None)
-    log: bool = attribute(boolean, True)
+    redirect: Annotated[bool, boolean] = True
+    play_beep: Annotated[bool, boolean] = False
+    valid_digits: Annotated[str, digit_set] = "1234567890*#"
+    invalid_digits_sound: Annotated[str | None, url] = None
+    log: Annotated[bool, boolean] = True
 
 
-@dataclass(frozen=True, slots=True)
-class PreAnswer:
+class PreAnswer(Frozen):
     children: tuple[Prompt | GetDigits | Redirect, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Conference:
+class Conference(Frozen):
     name: str
-    muted: bool = attribute(boolean, False)
-    enter_sound: str | None = attribute(sound_source, None)
-    exit_sound: str | None = attribute(sound_source, None)
-    start_conference_on_enter: bool = attribute(boolean, True)
-    end_conference_on_exit: bool = attribute(boolean, False)
-    stay_alone: bool = attribute(boolean, True)
-    wait_sound: str | None = attribute(url, None)
-    max_members: int | None = attribute(integer(1), None)
-    """None: not given. The account's limit is the maximum and the default: see `Account.most_members`."""
-    record: bool = attribute(boolean, False)
-    record_file_format: str = attribute(one_of("mp3", "wav"), "mp3")
-    time_limit: int | None = attribute(integer(0), None)
+    muted: Annotated[bool, boolean] = False
+    enter_sound: Annotated[str | None, sound_source] = None
+    exit_sound: Annotated[str | None, sound_source] = None
+    start_conference_on_enter: Annotated[bool, boolean] = True
+    end_conference_on_exit: Annotated[bool, boolean] = False
+    stay_alone: Annotated[bool, boolean] = True
+    wait_sound: Annotated[str | None, url] = None
+    max_members: Annotated[int | None, integer(1)] = None
+    """None: not given. The account's limit is the maximum and the default: see `Account.allowed_members`."""
+    record: Annotated[bool, boolean] = False
+    record_file_format: Annotated[str, one_of("mp3", "wav")] = "mp3"
+    time_limit: Annotated[int | None, integer(0)] = None
     """Seconds. None: not given, so another member's limit may apply. The server's cap (86400) always applies."""
-    hangup_on_star: bool = attribute(boolean, False)
-    action: str | None = attribute(url, None)
-    method: str = attribute(http_method, "POST")
-    redirect: bool = attribute(boolean, True)
-    callback_url: str | None = attribute(url, None)
-    callback_method: str = attribute(http_method, "POST")
-    digits_match: tuple[str, ...] = attribute(digit_patterns, ())
-    relay_dtmf: bool = attribute(boolean, True)
-    floor_event: bool = attribute(boolean, False)
-    transcription_type: str | None = attribute(transcription, None)
-    transcription_url: str | None = attribute(url, None)
-    transcription_method: str = attribute(http_method, "POST")
-    transcription_language: str | None = attribute(spoken_language, None)
+    hangup_on_star: Annotated[bool, boolean] = False
+    action: Annotated[str | None, url] = None
+    method: Annotated[str, http_method] = "POST"
+    redirect: Annotated[bool, boolean] = True
+    callback_url: Annotated[str | None, url] = None
+    callback_method: Annotated[str, http_method] = "POST"
+    digits_match: Annotated[tuple[str, ...], digit_patterns] = ()
+    relay_dtmf: Annotated[bool, boolean] = True
+    floor_event: Annotated[bool, boolean] = False
+    transcription_type: Annotated[str | None, transcription] = None
+    transcription_url: Annotated[str | None, url] = None
+    transcription_method: Annotated[str, http_method] = "POST"
+    transcription_language: Annotated[str | None, spoken_language] = None
     """None: the account's language."""
-    send_digits: str = attribute(digits_and_pauses, "")
+    send_digits: Annotated[str, digits_and_pauses] = ""
 
 
 Element = Play | Speak | Wait | Hangup | Redirect | GetDigits | PreAnswer | Conference

@@ -10,12 +10,11 @@ from ari_conf.core.account import Account
 from ari_conf.core.commands import ForCall, ForConference
 from ari_conf.core.effects import Effect
 from ari_conf.core.elements import Element, Play, Prompt, Speak
-from ari_conf.core.frozen import frozen
+from ari_conf.core.frozen import Frozen
 from ari_conf.core.problem_kinds import ProblemKind
 
 
-@frozen
-class CallArrived:
+class CallArrived(Frozen):
     """Arrival of a channel in `Stasis(ari_conf,AUTH_ID[,DOCUMENT[,METHOD]])`."""
 
     channel_id: str
@@ -32,8 +31,7 @@ class CallArrived:
     answered: bool = False
 
 
-@frozen
-class CallIdentified:
+class CallIdentified(Frozen):
     """Result of `IdentifyCall`: the account (None: no account has that id) and the INVITE's X-PH-* headers."""
 
     call_uuid: str
@@ -47,8 +45,7 @@ class CallIdentified:
     """Problems with headers that are missing, or not as they were sent."""
 
 
-@frozen
-class ChannelHungUp:
+class ChannelHungUp(Frozen):
     """End of a channel, by hangup or by leaving the Stasis application in another way. May arrive more than once."""
 
     channel_id: str
@@ -56,66 +53,55 @@ class ChannelHungUp:
     """Q.850 cause, CANCELED or NO_MEDIA (see `request_params`); 0 if Asterisk reported none."""
 
 
-@frozen
-class ChannelReplaced:
+class ChannelReplaced(Frozen):
     """Replacement of a channel by another, also in its bridge, because a phone transferred the call."""
 
     channel_id: str
     by: str
 
 
-@frozen
-class ChannelEnteredBridge:
+class ChannelEnteredBridge(Frozen):
     channel_id: str
     bridge_id: str
 
 
-@frozen
-class ChannelLeftBridge:
+class ChannelLeftBridge(Frozen):
     channel_id: str
     bridge_id: str
 
 
-@frozen
-class BridgeCreated:
+class BridgeCreated(Frozen):
     bridge_id: str
 
 
-@frozen
-class BridgeDestroyed:
+class BridgeDestroyed(Frozen):
     bridge_id: str
 
 
-@frozen
-class DigitReceived:
+class DigitReceived(Frozen):
     channel_id: str
     digit: str
 
 
-@frozen
-class TalkingStarted:
+class TalkingStarted(Frozen):
     channel_id: str
 
 
-@frozen
-class TalkingFinished:
+class TalkingFinished(Frozen):
     channel_id: str
 
 
-@frozen
-class PhoneHeld:
+class PhoneHeld(Frozen):
     """Hold by the phone: the audio that it sends from now on, mostly music, does not count as talking."""
 
     channel_id: str
 
 
-@frozen
-class PhoneResumed:
+class PhoneResumed(Frozen):
     channel_id: str
 
 
-@frozen
-class StreamSeen:
+class StreamSeen(Frozen):
     """RTP stream that the phone's audio arrives in."""
 
     channel_id: str
@@ -125,80 +111,69 @@ class StreamSeen:
     """The sequence numbers of the stream have jumped, which has the same consequences as another stream."""
 
 
-@frozen
-class AudioStopped:
+class AudioStopped(Frozen):
     """End of the phone's audio: for `for_ms` not even silence has arrived, so a caller who talked no longer does."""
 
     channel_id: str
     for_ms: int
 
 
-@frozen
-class NothingSent:
+class NothingSent(Frozen):
     """Lack of packets from Asterisk to the phone, which may consider the call dead."""
 
     channel_id: str
 
 
-@frozen
-class BeepHeard:
+class BeepHeard(Frozen):
     """Voicemail beep on a channel that `DetectBeep` listens to."""
 
     channel_id: str
 
 
-@frozen
-class SoundPrepared:
+class SoundPrepared(Frozen):
     playback_id: str
     media: str
     """Media URI for Asterisk: `sound:/path/without/extension` or `sound:http://…`."""
 
 
-@frozen
-class SoundFailed:
+class SoundFailed(Frozen):
     playback_id: str
     sound: Play | Speak
     kind: ProblemKind
     reason: str
 
 
-@frozen
-class PlaybackStarted:
+class PlaybackStarted(Frozen):
     """Start of a playback: the sound is audible from now on."""
 
     playback_id: str
 
 
-@frozen
-class PlaybackFinished:
+class PlaybackFinished(Frozen):
     playback_id: str
     failed: bool = False
 
 
-@frozen
-class RecordingStarted:
+class RecordingStarted(Frozen):
     conference_id: str
     recording_id: str
     already_running: bool = False
     """Reconciliation found the recording running: it started earlier, while no server received events."""
 
 
-@frozen
-class RecordingFinished:
+class RecordingFinished(Frozen):
     conference_id: str
     recording_id: str
     failed: bool = False
 
 
-@frozen
-class DocumentFetched:
+class DocumentFetched(Frozen):
     fetch_id: str
     elements: tuple[Element, ...]
     warnings: tuple[str, ...] = ()
 
 
-@frozen
-class DocumentFailed:
+class DocumentFailed(Frozen):
     fetch_id: str
     kind: ProblemKind
     reason: str
@@ -209,8 +184,7 @@ class DocumentFailed:
         return self.kind == ProblemKind.DOCUMENT_INVALID
 
 
-@frozen
-class SoundDocumentFetched:
+class SoundDocumentFetched(Frozen):
     """Content of a sound document: its Play, Speak and Wait elements in order; possibly none."""
 
     fetch_id: str
@@ -218,28 +192,24 @@ class SoundDocumentFetched:
     warnings: tuple[str, ...] = ()
 
 
-@frozen
-class SoundDocumentFailed:
+class SoundDocumentFailed(Frozen):
     fetch_id: str
     kind: ProblemKind
     reason: str
 
 
-@frozen
-class NameClaimed:
+class NameClaimed(Frozen):
     conference_id: str
 
 
-@frozen
-class NameTaken:
+class NameTaken(Frozen):
     """Refusal of a name claim: another server has a live conference with that account and name."""
 
     conference_id: str
     owner: str
 
 
-@frozen
-class EffectFailed:
+class EffectFailed(Frozen):
     effect: Effect
     reason: str
     target_gone: bool = False
@@ -248,8 +218,7 @@ class EffectFailed:
     """Asterisk rejected the request: it was not and will not be carried out. False: that is unknown."""
 
 
-@frozen
-class CommandReceived:
+class CommandReceived(Frozen):
     """Command from the API. Each is received once: its `CommandReply` is persisted together with its changes."""
 
     command_id: str
@@ -258,8 +227,7 @@ class CommandReceived:
     """Time at which the API client stops waiting; afterwards the command must not be applied."""
 
 
-@frozen
-class AccountWatched:
+class AccountWatched(Frozen):
     """Request of a viewer to see the members that talk in the account's conferences."""
 
     auth_id: str
@@ -267,8 +235,7 @@ class AccountWatched:
     """Time until which the request applies; it is repeated while a viewer watches."""
 
 
-@frozen
-class DeadlineReached:
+class DeadlineReached(Frozen):
     """Passing of the earliest deadline of all calls, conferences and failed requests."""
 
 

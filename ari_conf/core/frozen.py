@@ -1,21 +1,16 @@
-"""Declaration of events, effects and messages."""
+"""Base class of events, effects, messages, commands, document elements and accounts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeVar, dataclass_transform
+from typing import dataclass_transform
 
-T = TypeVar("T")
+import msgspec
 
 
-@dataclass_transform(frozen_default=True)
-def frozen(cls: type[T]) -> type[T]:
-    """Declare a frozen dataclass with slots.
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class Frozen(msgspec.Struct, frozen=True, tag=True, omit_defaults=True, gc=False):
+    """Immutable values: equal if class and values are equal. As JSON, an object of the values that are not the default.
 
-    Immutability is checked by mypy and not at run time: a check on every field assignment made construction three times
-    as slow (330 ns instead of 104 ns for three fields), and the core creates one or two instances per event.
+    The field `type` of the JSON is the class's name, so that msgspec decodes unions of such classes. All values are
+    immutable themselves, so that no cycle is possible, and the garbage collector needs to track nothing.
     """
-    made = dataclass(slots=True, unsafe_hash=True)(cls)
-    # `snapshot` reads this flag when it restores state: equal frozen instances are shared.
-    made.__dataclass_params__.frozen = True  # type: ignore[attr-defined]
-    return made

@@ -53,7 +53,7 @@ STATES: dict[BridgeState, tuple[MemberState, ...]] = {
 """Possible member states, by the bridge state of the conference."""
 
 
-def of_call(call: Call) -> Iterator[str]:
+def call_violations(call: Call) -> Iterator[str]:
     if not (_is_id(call.call_uuid) and call.channel_id):
         yield "its ids"
     if not plausible(call.started_at, call.answered_at):
@@ -86,9 +86,9 @@ def of_call(call: Call) -> Iterator[str]:
         yield "its document"
     owner = ids.for_call(call.call_uuid, call.serial)
     if isinstance(running, Player):
-        yield from _of_player(running, owner, call.target)
+        yield from _player_violations(running, owner, call.target)
     if isinstance(running, Gather):
-        yield from _of_gather(running, owner, call.target)
+        yield from _gather_violations(running, owner, call.target)
 
 
 def _implied_state(call: Call) -> CallState:
@@ -104,17 +104,17 @@ def _implied_state(call: Call) -> CallState:
     return CallState.IN_CONFERENCE if isinstance(call.running, Element) else CallState.RUNNING
 
 
-def _of_gather(gather: Gather, owner: str, target: Target) -> Iterator[str]:
+def _gather_violations(gather: Gather, owner: str, target: Target) -> Iterator[str]:
     if (gather.owner, gather.target) != (owner, target):
         yield "the owner of the gathered digits"
     awaits = gather.state in (GatherState.FIRST_DIGIT, GatherState.NEXT_DIGIT)
     if gather.ended or awaits != (gather.timer_at is not None) or awaits != (gather.player is None):
         yield "the state of the gathered digits"
     if gather.player is not None:
-        yield from _of_player(gather.player, f"{owner}.{gather.players}", target)
+        yield from _player_violations(gather.player, f"{owner}.{gather.players}", target)
 
 
-def _of_player(player: Player, owner: str, target: Target) -> Iterator[str]:
+def _player_violations(player: Player, owner: str, target: Target) -> Iterator[str]:
     if (player.owner, player.target) != (owner, target):
         yield "the owner of a sound"
     if player.state in (PlayerState.NEW, PlayerState.DONE) or not 0 <= player.position < len(player.items):
@@ -130,7 +130,7 @@ def _of_player(player: Player, owner: str, target: Target) -> Iterator[str]:
         yield "the deadline of a sound"
 
 
-def of_conference(conference: Conference) -> Iterator[str]:
+def conference_violations(conference: Conference) -> Iterator[str]:
     if not _is_id(conference.conference_id):
         yield "its id"
     if not plausible(conference.created_at):
@@ -151,21 +151,21 @@ def of_conference(conference: Conference) -> Iterator[str]:
     for member_id, member in conference.members.items():
         if member.member_id != member_id or member_id < 1:
             yield "a member's id"
-        yield from _of_member(member, conference)
+        yield from _member_violations(member, conference)
     for owner, player in conference.shared_playback.players.items():
         owned = ids.parse(owner)
         if owned is None or (owned.kind, owned.owner) != (OwnerKind.CONFERENCE, conference.conference_id):
             yield "the owner of a sound"
-        yield from _of_player(player, owner, Target("bridge", conference.bridge_id))
+        yield from _player_violations(player, owner, Target("bridge", conference.bridge_id))
     if sum(not recording.handed_over for recording in conference.recordings.values()) > 1:
         yield "two recordings at a time"
     for recording_id, recording in conference.recordings.items():
         if recording.recording_id != recording_id:
             yield "the recording's id"
-        yield from _of_recording(recording, conference)
+        yield from _recording_violations(recording, conference)
 
 
-def _of_recording(recording: Recording, conference: Conference) -> Iterator[str]:
+def _recording_violations(recording: Recording, conference: Conference) -> Iterator[str]:
     if recording.bridge_id != conference.bridge_id or recording.auth_id != conference.auth_id:
         yield "the recording's owner"
     if not recording.recording_id or not plausible(recording.started_at, recording.ended_at):
@@ -177,7 +177,7 @@ def _of_recording(recording: Recording, conference: Conference) -> Iterator[str]
         yield "the recording and the bridge"
 
 
-def _of_member(member: Member, conference: Conference) -> Iterator[str]:
+def _member_violations(member: Member, conference: Conference) -> Iterator[str]:
     where = member.conference_id, member.auth_id, member.element.name
     if where != (conference.conference_id, conference.auth_id, conference.name):
         yield "a member's conference"
@@ -192,28 +192,28 @@ def _of_member(member: Member, conference: Conference) -> Iterator[str]:
         yield "a member's wait for the start"
     if state is MemberState.LEAVING and member.leaving_until is None and not member.removals:
         yield "a member who never leaves"
-    yield from _of_sounds(member.enter_sound, "enterSound")
-    yield from _of_sounds(member.exit_sound, "exitSound")
-    yield from _of_sounds(member.wait_sound, "waitSound")
+    yield from _sound_violations(member.enter_sound, "enterSound")
+    yield from _sound_violations(member.exit_sound, "exitSound")
+    yield from _sound_violations(member.wait_sound, "waitSound")
     own, target = ids.for_member(conference.conference_id, member.member_id), Target("channel", member.channel_id)
     if member.player is not None:
         kind = "hold" if member.player.owner.startswith(f"{own}.hold.") else "wait"
-        yield from _of_player(member.player, f"{own}.{kind}.{member.rounds}", target)
-    yield from _of_private_playback(member.private_playback, f"{own}.private", target)
+        yield from _player_violations(member.player, f"{own}.{kind}.{member.rounds}", target)
+    yield from _private_playback_violations(member.private_playback, f"{own}.private", target)
 
 
-def _of_sounds(sounds: ConferenceSound, action: str) -> Iterator[str]:
+def _sound_violations(sounds: ConferenceSound, action: str) -> Iterator[str]:
     if sounds.action != action or (sounds.url is None and (sounds.request_pending or sounds.items is None)):
         yield "a member's sounds"
 
 
-def _of_private_playback(playback: PrivatePlayback, owner: str, target: Target) -> Iterator[str]:
+def _private_playback_violations(playback: PrivatePlayback, owner: str, target: Target) -> Iterator[str]:
     player = playback.player
     if player is None:
         return
     if not playback.queue or player.items != (playback.queue[0],):
         yield "the sounds queued for a member"
-    yield from _of_player(player, f"{owner}.{playback.count}", target)
+    yield from _player_violations(player, f"{owner}.{playback.count}", target)
 
 
 def _is_id(text: str) -> bool:

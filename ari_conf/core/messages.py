@@ -6,34 +6,30 @@ from typing import get_args
 
 from ari_conf.core.effects import Effect, Params
 from ari_conf.core.elements import Conference
-from ari_conf.core.frozen import frozen
+from ari_conf.core.frozen import Frozen
 
 
-@frozen
-class JoinRequested:
+class JoinRequested(Frozen):
     """Join request of a call that has reached this element."""
 
     call_uuid: str
     element: Conference
 
 
-@frozen
-class Admitted:
+class Admitted(Frozen):
     """Admission of a call to the conference: the call must be answered."""
 
     call_uuid: str
 
 
-@frozen
-class JoinSkipped:
+class JoinSkipped(Frozen):
     """Skipping of the element and its action."""
 
     call_uuid: str
     problem: str | None
 
 
-@frozen
-class MemberReleased:
+class MemberReleased(Frozen):
     """End of a membership: the call continues, unless the caller has hung up."""
 
     call_uuid: str
@@ -45,15 +41,13 @@ class MemberReleased:
     """
 
 
-@frozen
-class HangupRequested:
+class HangupRequested(Frozen):
     """Hangup of a call by the API."""
 
     call_uuid: str
 
 
-@frozen
-class CallbackRequested:
+class CallbackRequested(Frozen):
     """Callback of the conference; the dispatcher adds the call's standard parameters."""
 
     call_uuid: str
@@ -63,8 +57,7 @@ class CallbackRequested:
     params: Params
 
 
-@frozen
-class SoundDocumentRequested:
+class SoundDocumentRequested(Frozen):
     """Request for a sound document; the dispatcher adds the call's standard parameters."""
 
     call_uuid: str
@@ -73,8 +66,7 @@ class SoundDocumentRequested:
     params: Params
 
 
-@frozen
-class RecordingRequested:
+class RecordingRequested(Frozen):
     """Start of the recording that this call's element requested; the dispatcher adds the call's standard parameters."""
 
     call_uuid: str
@@ -82,8 +74,7 @@ class RecordingRequested:
     recording_id: str
 
 
-@frozen
-class AttendanceNoted:
+class AttendanceNoted(Frozen):
     """Attendance of a member in a recorded conference, in epoch ms; the dispatcher adds the call's numbers."""
 
     call_uuid: str

@@ -7,7 +7,8 @@ Later events therefore never meet invalid state.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+
+import msgspec
 
 from ari_conf.core.calls.call import Call
 from ari_conf.core.calls.call_state import CallState
@@ -17,7 +18,7 @@ from ari_conf.core.conferences.member import Member
 from ari_conf.core.effects import Effect, ReportProblem
 from ari_conf.core.elements import Conference as Element
 from ari_conf.core.engine import Engine
-from ari_conf.core.invariants import of_call, of_conference
+from ari_conf.core.invariants import call_violations, conference_violations
 from ari_conf.core.problem_kinds import ProblemKind
 
 INVALID_STATE = "the stored state of the call is not valid ({}): the call was ended"
@@ -45,13 +46,13 @@ class Restoration:
             registry.calls[call.call_uuid] = call
             registry.call_by_channel[call.channel_id] = call.call_uuid
             registry.deadlines.set(call.call_uuid, call.deadline)
-            self._check(call.call_uuid, of_call(call))
+            self._check(call.call_uuid, call_violations(call))
         for conference in conferences:
             conference.step_ended()
             registry.conferences[conference.conference_id] = conference
             registry.index_name(conference)
             registry.deadlines.set(conference.conference_id, conference.deadline)
-            self._check(conference.conference_id, of_conference(conference))
+            self._check(conference.conference_id, conference_violations(conference))
 
     def add_unreadable(self, calls: Sequence[Call], conferences: Sequence[Conference]) -> None:
         """Take in what is known of calls and conferences that can't be read; `finish` ends them."""
@@ -157,7 +158,7 @@ class Restoration:
         for key, reason in self._invalid_calls.items():
             # Whatever the record says, the call is to be ended: it has an end only if it has no channel.
             ended_at = now if key in self._without_channel else None
-            call = replace(self._registry.calls[key], state=CallState.IDENTIFYING, ended_at=ended_at)
+            call = msgspec.structs.replace(self._registry.calls[key], state=CallState.IDENTIFYING, ended_at=ended_at)
             self._registry.calls[key] = call
             if (conference := self._recreate_conference(call, now)) is not None:
                 effects += self._abort_handler.end_conference(conference, now)

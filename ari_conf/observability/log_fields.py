@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
-from dataclasses import fields
-from functools import cache
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -61,7 +59,7 @@ def fields_of(thing: Event | Effect, context_of: Callable[[str], dict[str, str]]
     if isinstance(thing, EffectFailed):
         return {"effect": type(thing.effect).__name__, "reason": thing.reason, **fields_of(thing.effect, context_of)}
     found: dict[str, Any] = {}
-    for name in _names(cast(Hashable, type(thing))):
+    for name in type(thing).__struct_fields__:
         value = getattr(thing, name)
         if name in WITHHELD and isinstance(thing, ev.CallArrived):
             continue
@@ -79,8 +77,3 @@ def fields_of(thing: Event | Effect, context_of: Callable[[str], dict[str, str]]
     if "channel_id" in found:
         found |= context_of(found["channel_id"])
     return found
-
-
-@cache
-def _names(kind: Hashable) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(cast(Any, kind)))

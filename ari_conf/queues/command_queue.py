@@ -34,7 +34,6 @@ from ari_conf.common.redis_keys import PREFIX
 from ari_conf.core.commands import Addressed, ForCall, ForConference, ForNode, WatchAccount
 from ari_conf.core.effects import CommandReply
 from ari_conf.core.events import AccountWatched, CommandReceived
-from ari_conf.core.snapshot import TYPE_TAG, restore, snapshot
 from ari_conf.errors import REPORT_HINT
 from ari_conf.ownership.lease import boottime
 
@@ -64,8 +63,7 @@ owner left expire in about that time."""
 
 class CommandMessage(msgspec.Struct, frozen=True):
     command_id: str
-    addressed: Any
-    """Addressed command as encoded by `snapshot`."""
+    addressed: Addressed
     expires_at: int
     """Epoch milliseconds of the expiry, by Redis' clock."""
     sender: str
@@ -95,27 +93,7 @@ def _done_key(asterisk_name: str) -> str:
 
 
 def encode(addressed: Addressed, command_id: str, expires_at: int, sender: str, within_ms: int = 0) -> bytes:
-    return msgspec.json.encode(CommandMessage(command_id, snapshot(addressed), expires_at, sender, within_ms))
-
-
-def decode(message: CommandMessage) -> Addressed:
-    """Return the addressed command. Raises KeyError, TypeError, ValueError or RecursionError if it is none."""
-    found: Addressed = restore(message.addressed, cast(Any, Addressed))
-    for shot, one in ((message.addressed, found), (message.addressed["command"], found.command)):
-        # `restore` may take an unknown command, or one that this address does not take, for another one.
-        if shot[TYPE_TAG] != type(one).__name__:
-            raise ValueError(f"{shot[TYPE_TAG]!r:.80} is not known here")
-    return found
-
-
-def encode_reply(reply: CommandReply) -> bytes:
-    return msgspec.json.encode({"command_id": reply.command_id, "status": reply.status, "body": dict(reply.body)})
-
-
-def decode_reply(text: bytes) -> CommandReply:
-    decoded = msgspec.json.decode(text)
-    body = ((name, tuple(value) if isinstance(value, list) else value) for name, value in decoded["body"].items())
-    return CommandReply(decoded["command_id"], decoded["status"], tuple(body))
+    return msgspec.json.encode(CommandMessage(command_id, addressed, expires_at, sender, within_ms))
 
 
 class CommandOrigin(NamedTuple):
@@ -208,12 +186,11 @@ class CommandConsumer:
         """Deliver a command. `redis_ms` is the latest time that Redis' clock may show now."""
         try:
             queued = msgspec.json.decode(text, type=CommandMessage)
-            addressed = decode(queued)
-        except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             # A web process of another version has sent it.
             log.error("command undecodable", reason=str(error))
             return
-        left_ms = queued.expires_at - redis_ms
+        addressed, left_ms = queued.addressed, queued.expires_at - redis_ms
         if queued.within_ms and left_ms > queued.within_ms:
             left_ms = 0
         expires_at = self._now_ms() + left_ms
@@ -246,7 +223,7 @@ class CommandConsumer:
             self._cached_replies[reply.command_id] = reply
             if len(self._cached_replies) > MAX_CACHED_REPLIES:
                 del self._cached_replies[next(iter(self._cached_replies))]
-        text = encode_reply(reply)
+        text = msgspec.json.encode(reply)
 
         def add(pipe: Any) -> None:
             pipe.set(reply_key(reply.command_id), text, ex=REPLY_KEPT_S)
@@ -326,7 +303,7 @@ class CommandClient:
 
     async def stored_reply(self, command_id: str) -> CommandReply | None:
         found = await cast(Any, self._redis.get(reply_key(command_id)))
-        return decode_reply(found) if found else None
+        return msgspec.json.decode(found, type=CommandReply) if found else None
 
     def _on_reply(self, message: bytes) -> None:
         command_id, _, text = message.partition(b" ")
@@ -334,8 +311,8 @@ class CommandClient:
         if waiting is None or waiting.done():
             return
         try:
-            waiting.set_result(decode_reply(text))
-        except (msgspec.MsgspecError, KeyError, TypeError, AttributeError) as error:
+            waiting.set_result(msgspec.json.decode(text, type=CommandReply))
+        except (ValueError, RecursionError) as error:
             # An owner of another version has sent it. Its command times out; all other replies are received.
             log.error("reply undecodable", reason=str(error))
 

@@ -26,9 +26,8 @@ from ari_conf.core.events import CallArrived, ChannelHungUp, Event
 from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.reconciliation.batches import expectations_by_owner
 from ari_conf.core.restoration import Restoration
-from ari_conf.core.snapshot import InternPool
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable, StoreUnavailable
-from ari_conf.store.state_codec import decode
+from ari_conf.store.state_codec import ValuePool, decode
 from ari_conf.store.state_store import StateStore
 
 log = structlog.get_logger()
@@ -230,7 +229,7 @@ class StateLoader:
     def __init__(self) -> None:
         self._things: dict[str, Call | Conference] = {}
         self._next_member_id = b"1"
-        self._shared: InternPool = {}
+        self._pool: ValuePool = {}
         self.unreadable: dict[str, bytes] = {}
         """Records that are left out, by id: another version wrote them, or they are damaged."""
 
@@ -241,12 +240,12 @@ class StateLoader:
                 self._next_member_id = written
                 continue
             try:
-                thing = decode(written, self._shared)
+                thing = decode(written, self._pool)
                 if key != (thing.call_uuid if isinstance(thing, Call) else thing.conference_id):
                     raise ValueError("stored under another ID")
                 self._things[key] = thing
                 self.unreadable.pop(key, None)
-            except (KeyError, TypeError, ValueError, RecursionError) as error:
+            except (TypeError, ValueError, RecursionError) as error:
                 if key not in self._things and key not in self.unreadable:
                     self.unreadable[key] = written
                     reason, action = repr(error)[:300], "ending its call or conference"

@@ -8,9 +8,11 @@ left out, and a problem tells the account so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
 from urllib.parse import quote
 
 import msgspec
@@ -30,7 +32,6 @@ from ari_conf.core.elements import Conference as Element
 from ari_conf.core.engine import Engine
 from ari_conf.core.events import CallArrived
 from ari_conf.core.problem_kinds import ProblemKind
-from ari_conf.core.snapshot import readable, restore
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable, StoreRefused, StoreUnavailable
 from ari_conf.server import takeover
 from ari_conf.store.state_store import StateStore
@@ -48,7 +49,7 @@ RECORDING_FIELDS = ("call_uuid", "element", "started_at", "wideband", "params", 
 CHANNELS = "/channels"
 MAX_STATUS_REQUESTS = 10_000
 """Maximum number of recordings in Asterisk's folder for which the server asks whether they are still running."""
-DECODE_ERRORS = (KeyError, TypeError, ValueError, RecursionError)
+DECODE_ERRORS = (TypeError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +138,31 @@ def _decode_members(record: Mapping[str, Any], texts: Mapping[bytes, bytes]) -> 
             continue
     for each in records:
         try:
-            member = restore(each, Member)
+            member = _convert(each, Member)
             found[member.member_id] = member
         except DECODE_ERRORS:
             continue
     return [found[id] for id in sorted(found)]
+
+
+def _convert(shot: Any, kind: type[T]) -> T:
+    """Convert decoded JSON to an object. Raises one of DECODE_ERRORS."""
+    return msgspec.convert(shot, kind, str_keys=True)
+
+
+def _readable(shot: Any, kind: type, names: Iterable[str]) -> dict[str, Any]:
+    """Return those of the named fields that can be read, of an object that can't be read as a whole."""
+    types, found = _types(kind), dict[str, Any]()
+    for name in names if isinstance(shot, dict) else ():
+        if name in shot:
+            with contextlib.suppress(*DECODE_ERRORS):
+                found[name] = _convert(shot[name], types[name])
+    return found
+
+
+@cache
+def _types(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 # Asterisk's state.
@@ -240,7 +261,7 @@ async def _recover_conferences(
             continue
         if key == record.get("call_uuid"):
             continue
-        fields = readable(record, Conference, CONFERENCE_FIELDS)
+        fields = _readable(record, Conference, CONFERENCE_FIELDS)
         whose = [(m.auth_id, m.element.name) for m in inside]
         if (call := theirs.get(key)) is not None and isinstance(call.running, Element):
             whose.append((call.auth_id, call.running.name))
@@ -287,7 +308,7 @@ async def _recover_calls(
     found: dict[str, Call] = {}
     lost: list[str] = []
     async for key in _yielding(keys):
-        fields = readable(records[key], Call, CALL_FIELDS)
+        fields = _readable(records[key], Call, CALL_FIELDS)
         if (member := member_by_call.get(key)) is not None:
             fields = {"channel_id": member.channel_id, "auth_id": member.auth_id} | fields
         if not fields.get("channel_id"):
@@ -356,7 +377,7 @@ def _recover_recording(
     live = asterisk.recordings.get(key)
     recording_id = live.recording_id if live is not None else ""
     try:
-        whole = restore(written, Recording) if written is not None else None
+        whole = _convert(written, Recording) if written is not None else None
     except DECODE_ERRORS:
         whole = None
     conference.auth_id = live.auth_id if live is not None else conference.auth_id
@@ -368,7 +389,7 @@ def _recover_recording(
         if part.get("handed_over") is not False or not isinstance(part.get("recording_id"), str):
             return
         recording_id = part["recording_id"]
-    fields = readable(written, Recording, RECORDING_FIELDS)
+    fields = _readable(written, Recording, RECORDING_FIELDS)
     requester = next((m for m in conference.members.values() if m.recording_id == recording_id), None)
     if requester is not None and "element" not in fields and not fields.get("api_id"):
         fields |= {"call_uuid": requester.call_uuid, "element": requester.element}

@@ -17,7 +17,7 @@ import structlog
 from redis import Redis
 
 from ari_conf.common.redis_keys import PREFIX
-from ari_conf.core.account import MOST_MEMBERS, PLIVOS_MEMBERS, Account
+from ari_conf.core.account import MAX_MEMBERS, PLIVOS_MEMBERS, Account
 from ari_conf.core.elements import InvalidValue, http_method, integer, one_of, spoken_language, url
 from ari_conf.errors import AccountError, AccountUnreadable
 
@@ -69,7 +69,7 @@ class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
         return [self.token, *(old.token for old in self.old_tokens if old.until_ms > now_ms)]
 
     def account(self) -> Account:
-        kept = {name: getattr(self, name) for name in Account.__slots__}
+        kept = {name: getattr(self, name) for name in Account.__struct_fields__}
         return Account(**kept)
 
     def __repr__(self) -> str:
@@ -245,7 +245,7 @@ def _rate(value: str) -> str:
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "url": _url,
     "method": http_method,
-    "members": lambda value: integer(1, MOST_MEMBERS)(str(value)),
+    "members": lambda value: integer(1, MAX_MEMBERS)(str(value)),
     "rate": _rate,
     "language": spoken_language,
     "auth": one_of("none", "basic"),

@@ -22,7 +22,6 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from ari_conf.core.snapshot import restore, snapshot
 from ari_conf.store.state_codec import decode, encode
 from tests.bench.fake_ari import _bridge, _channel
 from tests.bench.plays import SIZE, TALKING, Recorder
@@ -46,13 +45,13 @@ def of_a_conference() -> dict[str, dict[str, Callable[[], Any]]]:
     text, kind = encode(conference), type(conference)
     return {
         f"writing a conference of {SIZE}": {
-            "msgspec, from the dataclasses": lambda: encode(conference),
-            "plain values, then msgspec": lambda: msgspec.json.encode(snapshot(conference)),
-            "plain values, then json": lambda: json.dumps(snapshot(conference)),
+            "msgspec, from the structs": lambda: encode(conference),
+            "plain values, then msgspec": lambda: msgspec.json.encode(msgspec.to_builtins(conference, str_keys=True)),
+            "plain values, then json": lambda: json.dumps(msgspec.to_builtins(conference, str_keys=True)),
         },
         f"reading a conference of {SIZE}": {
-            "msgspec, then restore": lambda: decode(text, {}),
-            "json, then restore": lambda: restore(json.loads(text), kind),
+            "msgspec, to the structs": lambda: decode(text, {}),
+            "json, then msgspec": lambda: msgspec.convert(json.loads(text), kind, str_keys=True),
         },
     }
 

@@ -278,7 +278,7 @@ class Stage:
 
 
 def _fields(event: ev.CallArrived) -> dict[str, Any]:
-    return {name: getattr(event, name) for name in event.__slots__}
+    return {name: getattr(event, name) for name in event.__struct_fields__}
 
 
 def _name(params: dict[str, str]) -> str:

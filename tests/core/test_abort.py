@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ari_conf.core import commands as api
 from ari_conf.core import effects as do
@@ -26,8 +26,8 @@ from ari_conf.core.engine import Engine
 from ari_conf.core.playback.player import PlayerState
 from ari_conf.core.request_params import plausible
 from ari_conf.core.restoration import Restoration
-from ari_conf.core.snapshot import restore, snapshot
 from ari_conf.core.step_failed import StepFailed
+from tests.core.copies import copied
 from tests.core.stage import MUSIC, Stage, players, stay, waiting
 
 HANGUP = "http://hangup.example/"
@@ -241,12 +241,12 @@ Damage = Callable[[Things, Things], None]
 
 def taken_over(stage: Stage, damage: Damage = lambda *_: None, parts: int = 1) -> list[do.Effect]:
     """Let another process take over; `damage` changes calls and conferences before it reads them."""
-    calls: Things = {key: restore(snapshot(call), Call) for key, call in stage.engine.calls.items()}
-    rooms: Things = {key: restore(snapshot(room), Conference) for key, room in stage.engine.conferences.items()}
+    calls: Things = {key: copied(call) for key, call in stage.engine.calls.items()}
+    rooms: Things = {key: copied(room) for key, room in stage.engine.conferences.items()}
     damage(calls, rooms)
     # The process reads them from their snapshots.
-    calls = {key: restore(snapshot(call), Call) for key, call in calls.items()}
-    rooms = {key: restore(snapshot(room), Conference) for key, room in rooms.items()}
+    calls = {key: copied(call) for key, call in calls.items()}
+    rooms = {key: copied(room) for key, room in rooms.items()}
     ids = iter(f"new{n}" for n in range(99))
     stage.engine = Engine(lambda: next(ids), "https://conference.example")
     restoration, some, more = Restoration(stage.engine), list(calls.values()), list(rooms.values())
@@ -365,13 +365,9 @@ def listed_under_another_id(calls: Things, rooms: Things) -> None:
 
 def listed_in_two_rooms(calls: Things, rooms: Things) -> None:
     found, other = member(rooms, "bob"), room(rooms, "other")
-    copied = restore(snapshot(found), Member)
-    copied.conference_id, copied.element, copied.member_id = (
-        other.conference_id,
-        replace(found.element, name="other"),
-        9,
-    )
-    other.members[9] = copied
+    twin = copied(found)
+    twin.conference_id, twin.element, twin.member_id = other.conference_id, replace(found.element, name="other"), 9
+    other.members[9] = twin
 
 
 def no_room(calls: Things, rooms: Things) -> None:
@@ -383,7 +379,7 @@ def two_calls_one_channel(calls: Things, _: Things) -> None:
 
 
 def replace_call(call: Call, **fields: Any) -> Call:
-    made = restore(snapshot(call), Call)
+    made = copied(call)
     for name, value in fields.items():
         setattr(made, name, value)
     return made
@@ -502,11 +498,11 @@ def test_what_does_not_fit_costs_its_own_call_or_conference_and_nobody_else(
 def _is_whole(stage: Stage) -> None:
     engine = stage.engine
     for call in engine.calls.values():
-        assert list(invariants.of_call(call)) == []
+        assert list(invariants.call_violations(call)) == []
         assert (engine.registry.member_of(call) is not None) == call.in_conference
         assert engine.registry.call_by_channel[call.channel_id] == call.call_uuid
     for conference in engine.conferences.values():
-        assert list(invariants.of_conference(conference)) == []
+        assert list(invariants.conference_violations(conference)) == []
         assert all(engine.registry.member_of(engine.calls[m.call_uuid]) is m for m in conference.members.values())
     assert len(engine.registry.call_by_channel) == len(engine.calls)
 
@@ -595,7 +591,7 @@ def test_of_two_rooms_of_one_name_the_newer_has_it(stage: Stage, newer_first: bo
     """An older copy of the state contains a conference that ended long ago."""
     players(stage, "ann", "bob")
     old = stage.conference_id()
-    copies: list[Any] = [restore(snapshot(c), type(c)) for c in
+    copies: list[Any] = [copied(c) for c in
               (*stage.engine.calls.values(), *stage.engine.conferences.values())]  # fmt: skip
     stage.hang_up("ann", "bob")
     players(stage, "cid", "dan")

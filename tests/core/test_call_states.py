@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
+import msgspec
 import pytest
 
 from ari_conf.core import commands as api
@@ -25,7 +25,7 @@ ALLOWED = {(state, following) for state, others in TRANSITIONS.items() for follo
 
 
 def values(call: Call) -> dict[str, Any]:
-    return {f.name: getattr(call, f.name) for f in fields(call)}
+    return msgspec.structs.asdict(call)
 
 
 @pytest.mark.parametrize("state", CallState)
@@ -127,9 +127,9 @@ def test_the_state_is_the_one_that_the_other_fields_imply() -> None:
     stage = Stage()
     stage.call("ann", Wait(60))
     call = stage.call_of("ann")
-    assert call is not None and call.state is CallState.RUNNING and list(invariants.of_call(call)) == []
+    assert call is not None and call.state is CallState.RUNNING and list(invariants.call_violations(call)) == []
     call.state = CallState.FETCHING
-    assert list(invariants.of_call(call)) == ["its state"]
+    assert list(invariants.call_violations(call)) == ["its state"]
 
 
 def test_a_code_is_a_number_in_the_state_and_in_problems() -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from ari_conf.core import commands as do
 from ari_conf.core import effects
 from ari_conf.core import events as ev
-from ari_conf.core.bounds import MOST_UNDONE
+from ari_conf.core.bounds import MAX_SWITCH_OFFS
 from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.engine import Engine
 from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.reconciliation.plan import effects_to_repeat, expectations, missed_events
-from ari_conf.core.snapshot import restore, snapshot
+from tests.core.copies import copied
 from tests.core.stage import ACTION, START, Stage, players, stay, waiting
 
 HELLO, AGAIN = Play("hello"), Play("again")
@@ -253,12 +254,12 @@ def test_a_sound_of_an_instant_that_is_played_to_a_member_again_and_again_goes_o
 
 
 def test_what_was_undone_lately_is_bounded(stage: Stage):
-    for _ in range(2 * MOST_UNDONE):
+    for _ in range(2 * MAX_SWITCH_OFFS):
         api(stage, do.PlayToMembers((1,), HELLO))
         api(stage, do.StopPlaying((1,), "Play"))
     call = stage.call_of("ann")
-    assert call is not None and len(call.undone) == MOST_UNDONE
-    assert call.undone[-1][1] == stage.all(effects.StopPlayback)[-1]
+    assert call is not None and len(call.recent_switch_offs) == MAX_SWITCH_OFFS
+    assert call.recent_switch_offs[-1][1] == stage.all(effects.StopPlayback)[-1]
 
 
 # Hold.
@@ -425,14 +426,14 @@ def test_an_ending_conference_is_not_found(stage: Stage):
     [do.Mute(None, True), do.Hold((1, 2), True, "tune"), do.PlayToMembers((1,), Speak("a", "MAN")), do.HangUpAll()],
 )
 def test_a_command_stands_its_way_through_redis(command: do.ConferenceCommand):
-    assert restore(snapshot(command), do.ConferenceCommand) == command
+    assert msgspec.json.decode(msgspec.json.encode(command), type=do.ConferenceCommand) == command
 
 
 def test_the_state_with_all_of_it_can_be_written_down(stage: Stage):
     for command in (do.Mute((1,), True), do.Hold((2,), True, "tune"), do.PlayToMembers(None, HELLO), do.Lock(True)):
         api(stage, command)
     (conference,) = stage.engine.conferences.values()
-    assert restore(snapshot(conference), type(conference)) == conference
+    assert copied(conference) == conference
 
 
 def test_a_directory_without_conferences_answers_too():

@@ -31,7 +31,7 @@ Restored = Callable[[Mapping[str, bytes]], tuple[list[Call], list[Conference], i
 INSTEAD: tuple[Any, ...] = (
     None, True, 0, -1, 2**63, 10**400, 1e300, "", "x", "a.b", "Call", "in_bridge", "leaving", "left",
     "ready", "destroyed", "granted", "released", "stopping", "playing", "waiting", "done", "running", "hanging_up",
-    "ended", [], ["x"], {}, {"_": "Call"}, {"_": "Player"}, [[[[]]]],
+    "ended", [], ["x"], {}, {"type": "Call"}, {"type": "Player"}, [[[[]]]],
     {"1": None}, "9" * 300,
 )  # fmt: skip
 DOCUMENTS = ("elements", "element", "items", "headers")

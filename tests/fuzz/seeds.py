@@ -109,7 +109,7 @@ def _damages() -> list[bytes]:
     cut = [bytes([house, at, 7, 255]) for house in range(4) for at in range(0, 20, 3)]
     twice = [bytes([house, at, 7, 255, at + 1, 9, 255]) for house in range(4) for at in range(0, 20, 6)]
     changed = [b"\x00\x00\x00\x00", b"\x05\x40\x07\x01\x03\x05\x08"]
-    return [*cut, *twice, *changed, b"\xff" + msgspec.json.encode({"_": "Call"}), b"\xff[[[["]
+    return [*cut, *twice, *changed, b"\xff" + msgspec.json.encode({"type": "Call"}), b"\xff[[[["]
 
 
 _SEEDS = {

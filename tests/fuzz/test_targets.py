@@ -156,7 +156,7 @@ LONG_ONES = {
     "bodies": [b"[" * 60_000, b"&".join(b"a%d=1" % n for n in range(9000)), b'{"text":"' + b"\\u0000" * 9000 + b'"}'],
     "commands": [b"[" * 100_000, b'{"command":' * 20_000],
     "digits": [b",".join(b"1" * n for n in range(1, 100)) + b"\n" + b"1" * 150],
-    "state": [b"\xff" + b"[" * 100_000, b"\xff" + b'{"_":"Call","elements":' * 9000],
+    "state": [b"\xff" + b"[" * 100_000, b"\xff" + b'{"type":"Call","elements":' * 9000],
 }
 
 

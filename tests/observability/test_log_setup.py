@@ -10,7 +10,6 @@ import sys
 import threading
 import types
 import typing
-from dataclasses import fields
 from itertools import count
 
 import pytest
@@ -18,6 +17,7 @@ import structlog
 
 from ari_conf.core import effects, events
 from ari_conf.core.effects import Target
+from ari_conf.core.frozen import Frozen
 from ari_conf.observability import log_fields, log_setup, log_writer
 from ari_conf.settings import from_environment
 
@@ -157,18 +157,18 @@ def test_a_url_in_an_exception_is_cut_too(form: str):
     assert whole.count("acme.example") == 4 and whole.count("Traceback") == 4
 
 
-def logged_things() -> list[type]:
+def logged_things() -> list[type[Frozen]]:
     """Return all types that `log_fields.log_item` may receive."""
     return [*typing.get_args(effects.Effect), *typing.get_args(events.Event)]
 
 
-def made(kind: type) -> typing.Any:
+def made(kind: type[Frozen]) -> typing.Any:
     """Return an instance with a URL that contains secrets in each field that may be a text."""
     hints, values = typing.get_type_hints(kind), {}
-    for field in fields(kind):
-        hint = hints[field.name]
+    for name in kind.__struct_fields__:
+        hint = hints[name]
         options = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}
-        values[field.name] = a_url() if str in options else Target("channel", "c1") if Target in options else 1
+        values[name] = a_url() if str in options else Target("channel", "c1") if Target in options else 1
     return kind(**values)
 
 

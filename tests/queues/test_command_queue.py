@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -15,7 +15,6 @@ import pytest
 from ari_conf.core.commands import ForCall, ForConference, HangUpAll, HangUpCall, Lock, Mute
 from ari_conf.core.effects import CommandReply
 from ari_conf.core.events import AccountWatched, CommandReceived
-from ari_conf.core.snapshot import snapshot
 from ari_conf.queues import command_queue
 from ari_conf.queues.command_queue import CommandClient, CommandConsumer, CommandMessage, connect, encode, queue_key
 from tests.between import between
@@ -110,7 +109,7 @@ async def test_one_for_a_call_goes_there_too(redis_server):
 async def test_one_whose_address_takes_no_such_command_is_not_delivered(redis_server):
     """Another version sent it: what follows is delivered."""
     owner = Owner(redis_server.url)
-    wrong = snapshot(ForCall("MA1", "u1", HangUpCall())) | {"command": snapshot(Mute((1,), True))}
+    wrong = ForCall("MA1", "u1", cast(Any, Mute((1,), True)))
     text = msgspec.json.encode(CommandMessage("c1", wrong, 2**50, "web"))
     redis_server.client.xadd(queue_key("here"), {"command": text})
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:

@@ -311,7 +311,7 @@ CALL: dict[str, Callable[[dict[str, Any]], Any] | bytes] = {
     "it is nothing": b"5",
     "it is another's": b'{"call_uuid":"call-dan","channel_id":"dan"}',
     "of another version": set_to("position", value="first"),
-    "what it does is of another version": set_to("running", value={"_": "Dance"}),
+    "what it does is of another version": set_to("running", value={"type": "Dance"}),
     "its channel is gone": without("channel_id"),
     "its account's URLs are": set_to("account", value=5),
     "who calls is": set_to("from_", value=None),

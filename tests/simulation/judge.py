@@ -7,7 +7,6 @@ told to do, from the effects (`hearing`). The state of the core must agree with 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 from ari_conf.core import effects as do
@@ -18,8 +17,7 @@ from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.engine import Engine
-from ari_conf.core.snapshot import restore
-from ari_conf.store.state_codec import encode, encode_without_members, merge_members
+from ari_conf.store.state_codec import decode, encode, encode_without_members, merge_members
 from tests.fakes.asterisk import Asterisk, Refused
 from tests.simulation.hearing import Hearing
 from tests.simulation.seen import Seen, Stay
@@ -157,9 +155,9 @@ class Judge:
 
     def fits(self) -> None:
         for call in self.engine.calls.values():
-            assert list(invariants.of_call(call)) == [], call
+            assert list(invariants.call_violations(call)) == [], call
         for conference in self.engine.conferences.values():
-            assert list(invariants.of_conference(conference)) == [], conference
+            assert list(invariants.conference_violations(conference)) == [], conference
 
     # The callbacks.
 
@@ -350,8 +348,7 @@ class Judge:
             self._written.pop(key, None)
             if thing is not None:
                 self._written[key] = self._as_written(key, thing)
-                kind: type[Call | Conference] = type(thing)
-                assert restore(json.loads(self._written[key]), kind) == thing
+                assert decode(self._written[key], {}) == thing
         for conference in self.engine.conferences.values():
             members = conference.members.values()
             due = {m.member_id: m.deadline for m in members if m.deadline is not None}

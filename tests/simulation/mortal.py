@@ -8,7 +8,6 @@ handles missed events and repeated effects. It may die at these moments as well.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
@@ -19,11 +18,10 @@ from ari_conf.core import effects as do
 from ari_conf.core import elements as el
 from ari_conf.core import events as ev
 from ari_conf.core.calls.call import Call
-from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.engine import Engine
 from ari_conf.core.reconciliation import batches
 from ari_conf.core.restoration import Restoration
-from ari_conf.core.snapshot import restore, snapshot
+from ari_conf.store.state_codec import decode, encode
 from tests.simulation.world import Lane, World
 
 Deed = tuple[Literal["arrive", "hang up", "press", "talk", "silent", "finish", "time", "destroy", "command"], int]
@@ -55,7 +53,7 @@ class Silent:
 class Written:
     """Persisted data, as Redis has it."""
 
-    state: dict[str, str] = field(default_factory=dict)
+    state: dict[str, bytes] = field(default_factory=dict)
     next_member_id: int = 1
     outbox: list[do.Effect] = field(default_factory=list)
 
@@ -221,11 +219,11 @@ class Mortal(World):
     def _rise_once(self) -> None:
         calls, conferences = [], []
         for text in self.written.state.values():
-            shot = json.loads(text)
-            if shot["_"] == "Call":
-                calls.append(restore(shot, Call))
+            thing = decode(text, {})
+            if isinstance(thing, Call):
+                calls.append(thing)
             else:
-                conferences.append(restore(shot, Conference))
+                conferences.append(thing)
         self.engine = Engine(self._new_id, "https://conference.example")
         restoration = Restoration(self.engine)
         restoration.add(calls, conferences, self.written.next_member_id)
@@ -271,7 +269,7 @@ class Mortal(World):
             if thing is None:
                 self.written.state.pop(key, None)
             else:
-                self.written.state[key] = json.dumps(snapshot(thing))
+                self.written.state[key] = encode(thing)
         for effect in effects:
             match effect:
                 case (

@@ -21,8 +21,9 @@ It may differ between a run that was cut and one that was not only as follows:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from ari_conf.core import effects as do
 from tests.simulation.mortal import Mortal
@@ -60,7 +61,7 @@ def reported(world: Mortal) -> dict[str, list[str]]:
 
 def asked(world: Mortal) -> list[str]:
     """Return the requests for documents and sounds."""
-    return [repr(replace(request, fetch_id="")) for request in world.requests]
+    return [repr(msgspec.structs.replace(request, fetch_id="")) for request in world.requests]
 
 
 def left(world: Mortal) -> list[str]:

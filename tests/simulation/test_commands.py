@@ -15,7 +15,7 @@ from ari_conf.core.conferences.member import Member
 from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.playback.player import PlayerState
-from ari_conf.core.snapshot import restore, snapshot
+from tests.core.copies import copied
 from tests.simulation.judge import Judge
 from tests.simulation.test_simulation import LONG, ROUGH, SMOOTH, play
 from tests.simulation.world import World
@@ -119,7 +119,7 @@ class Commanded(World):
         replies = [effect for effect in self.judge.effects if isinstance(effect, effects.CommandReply)]
         assert [reply.command_id for reply in replies] == [command_id], "each command gets one reply"
         for found in self.engine.conferences.values():
-            assert restore(snapshot(found), Conference) == found, "a snapshot restores the conference"
+            assert copied(found) == found, "a snapshot restores the conference"
 
 
 def commanded_courses(seeds: int) -> None:

@@ -12,7 +12,6 @@ from ari_conf.core.elements import Conference as Element
 from ari_conf.core.events import CallArrived
 from ari_conf.core.hangup_codes import HangupCode
 from ari_conf.core.problem_kinds import ProblemKind
-from ari_conf.core.snapshot import restore, snapshot
 from ari_conf.errors import StoreUnavailable
 from ari_conf.ownership.lease import last_batch_key
 from ari_conf.queues import limits, outbox, partitioned_queue
@@ -24,6 +23,7 @@ from ari_conf.store.state_codec import decode, encode, encode_without_members
 from ari_conf.store.state_store import StateStore, Step
 from ari_conf.store.step_batch import Batch, QueuedJob
 from tests.between import between
+from tests.core.copies import copied
 from tests.redis import RedisServer
 
 NOW = 1_790_000_000_000
@@ -111,7 +111,7 @@ async def test_damaged_members_cost_their_conference_and_no_other(
 
 def whole(conference: Conference) -> Conference:
     """Return the conference rebuilt from its fields, so that its indexes cover all its members."""
-    return restore(snapshot(conference), Conference)
+    return copied(conference)
 
 
 async def test_what_changes_while_it_is_written_waits_for_its_own_step(kept: StateStore):

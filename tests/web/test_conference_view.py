@@ -29,7 +29,6 @@ PERSISTED = {
     "ari_conf.store.members",
     "ari_conf.core.calls",
     "ari_conf.core.conferences",
-    "ari_conf.core.snapshot",
     "ari_conf.core.engine",
 }
 """Modules that know the persisted form."""

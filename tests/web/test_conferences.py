@@ -180,7 +180,7 @@ def test_a_reply_that_can_not_be_read_costs_itself_alone(api: Api, owner: Owner,
     asked.start()
     eventually(lambda: len(owner.commands) == 1)
     (channel,) = owner.redis.pubsub_channels("ari_conf:replies:*")
-    for text in ("{", '{"command_id": "c", "status": 204}', '{"body": []}', "[]", '{"status": 202, "body": {}}'):
+    for text in ("{", '{"command_id": "c", "status": "204"}', '{"body": []}', "[]", '{"status": 202, "body": {}}'):
         owner.redis.publish(channel, f"{owner.commands[0].command_id} {text}")
     owner.redis.publish(channel, b"\xff\xfe")
     asked.join()

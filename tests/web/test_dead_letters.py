@@ -14,7 +14,7 @@ import pytest
 from ari_conf.core.effects import CommandReply, PostCallback
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.queues import outbox, partitioned_queue
-from ari_conf.queues.command_queue import encode_reply, reply_key
+from ari_conf.queues.command_queue import reply_key
 from ari_conf.queues.partitioned_queue import prefix
 from ari_conf.store.problems import Problem, encoded, problems_key
 from ari_conf.web import async_calls, metrics
@@ -156,7 +156,7 @@ class TestLeftUndone:
 
     def test_the_reply_of_the_owner_is_returned(self, owner: Owner, api: Api):
         reply = CommandReply("call-1", 202, (("message", "muted"),))
-        owner.redis.set(reply_key("call-1"), encode_reply(reply))
+        owner.redis.set(reply_key("call-1"), msgspec.json.encode(reply))
         self.left(owner, 1)
         params = dict(soon(owner).params)
         assert (params["api_id"], params["status_code"]) == ("call-1", "202")

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any, get_args
 
 from ari_conf.core import elements as el
-from ari_conf.core.account import MOST_MEMBERS, PLIVOS_MEMBERS
-from ari_conf.core.bounds import MOST_DIGITS, MOST_PATTERNS
+from ari_conf.core.account import MAX_MEMBERS, PLIVOS_MEMBERS
+from ari_conf.core.bounds import MAX_DIGITS, MAX_PATTERNS
 from ari_conf.core.calls.call import MAX_RAPID_DOCUMENTS
 from ari_conf.core.conferences.conference import MAX_CONFERENCE_S
 from ari_conf.documents import parser
@@ -82,7 +82,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "timeout": "Seconds from the end of the prompt to the first digit.",
         "digitTimeout": "Seconds between digits.",
         "finishOnKey": "Each of these keys ends the input and is not part of it; `none`: no key does.",
-        "numDigits": f"Number of digits that complete the input. The input is complete at {MOST_DIGITS} in any case.",
+        "numDigits": f"Number of digits that complete the input. The input is complete at {MAX_DIGITS} in any case.",
         "retries": "How often the prompt is played in all, if nothing is entered.",
         "redirect": "true: the response of `action` is a document that replaces the rest of this one. false: the "
         "response is ignored and the next element runs.",
@@ -102,7 +102,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "false.",
         "waitSound": f"Heard while the member waits for the start, or is alone; names {URLS}.",
         "maxMembers": f"Set by the first member. At most, and by default, the account's limit ({PLIVOS_MEMBERS}; "
-        f"an operator can set up to {MOST_MEMBERS}).",
+        f"an operator can set up to {MAX_MEMBERS}).",
         "record": "true: the conference is recorded.",
         "recordFileFormat": "Format of the recording.",
         "timeLimit": "Seconds after which the conference ends, from the entry of the first member who sets it; 0: no "
@@ -115,7 +115,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "response is ignored and the next element runs.",
         "callbackUrl": "Receives the callbacks for this member's events.",
         "callbackMethod": f"{METHOD} to `callbackUrl`.",
-        "digitsMatch": f"Patterns that are reported when the member enters them; at most {MOST_PATTERNS}, of 100 "
+        "digitsMatch": f"Patterns that are reported when the member enters them; at most {MAX_PATTERNS}, of 100 "
         "digits each.",
         "relayDTMF": "true: the member's digits, except those that matched a pattern, are sent to the other members.",
         "floorEvent": "true: `callbackUrl` receives `floor` when the member takes the floor.",
@@ -246,9 +246,9 @@ def _values() -> str:
         ),
         (
             "URL",
-            f"Absolute, http or https, at most {el.MOST_URL} characters. White space and non-ASCII characters are "
-            "percent-encoded. A user name and password are sent as `Authorization: Basic`. The fragment holds the "
-            "[retry policy](callbacks.md) and is never sent",
+            f"Absolute, http or https, at most {el.MAX_URL_CHARACTERS} characters. White space and non-ASCII "
+            "characters are percent-encoded. A user name and password are sent as `Authorization: Basic`. "
+            "The fragment holds the [retry policy](callbacks.md) and is never sent",
         ),
         ("empty", "The attribute was not given"),
         (
@@ -281,7 +281,7 @@ def _limits() -> str:
         ("Elements", str(parser.MAX_ELEMENTS), "The document is invalid"),
         ("Attributes of one element", str(parser.MAX_ATTRIBUTES), "Further ones are ignored, with a warning"),
         ("Name of a conference", f"{parser.MAX_NAME} characters", "The document is invalid"),
-        ("URL", f"{el.MOST_URL} characters", "The value is not allowed"),
+        ("URL", f"{el.MAX_URL_CHARACTERS} characters", "The value is not allowed"),
         ("Warnings of one document", str(parser.MAX_WARNINGS), "Further ones are counted"),
         (
             "Documents in a row that lead to another one within less than a second each",

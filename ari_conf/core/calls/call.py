@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.account import Account
 from ari_conf.core.backoff import again_ms
-from ari_conf.core.bounds import MOST_HEADER_BYTES
+from ari_conf.core.bounds import MAX_HEADER_BYTES
 from ari_conf.core.calls.call_state import (
     ENDED,
     FETCHING,
@@ -80,8 +81,17 @@ HANGUP_ATTEMPTS_UNTIL_PROBLEM = 3
 """Number of HangUp requests after which a problem is reported. Asterisk normally confirms the first one immediately."""
 
 
-@dataclass(slots=True)
-class Call:
+class Derived:
+    """Attribute that is derived from a call's fields and never persisted."""
+
+    __slots__ = ("constant_params",)
+
+    constant_params: tuple[Params, Params] | None
+    """Cache: constant standard parameters, before and after CallStatus. Building them for each callback is half of its
+    cost."""
+
+
+class Call(msgspec.Struct, Derived, tag=True):
     call_uuid: str
     request_uuid: str
     channel_id: str
@@ -96,7 +106,7 @@ class Call:
     state: CallState = IDENTIFYING
     """Only `change_state` changes it."""
     account: Account | None = None
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
     """The INVITE's X-PH-* headers."""
     wideband: bool = False
     """True if the caller's codec has a sample rate above 8 kHz."""
@@ -131,7 +141,7 @@ class Call:
     """Number of HangUp requests so far."""
     paced_until: int = 0
     """Epoch milliseconds until which the documents so far last, at RAPID_DOCUMENT_MS each."""
-    undone: SwitchOffs = ()
+    recent_switch_offs: SwitchOffs = ()
     """Effects that recently switched something off on the channel; a server that takes over repeats them."""
     on_hold: bool = False
     """True while the caller's phone has put the call on hold."""
@@ -140,11 +150,8 @@ class Call:
     silence: bool = False
     """True if Asterisk was asked to send silence and may still be sending it."""
 
-    constant_params: tuple[Params, Params] | None = field(default=None, init=False, repr=False, compare=False)
-    """Cache: constant standard parameters, before and after CallStatus. Building them for each callback is half of its
-    cost."""
-    encoded_elements: tuple[object, object] | None = field(default=None, init=False, repr=False, compare=False)
-    """Cache: elements of the call and their encoded form, for the code that persists the call."""
+    def __post_init__(self) -> None:
+        self.constant_params = None
 
     def change_state(self, state: CallState) -> None:
         """Change the state. Raises IllegalTransition, before anything has changed, if the table does not have it."""
@@ -260,18 +267,18 @@ class Call:
         return [*self._keep_headers(headers), *self._request_first_document(account, now)]
 
     def _keep_headers(self, headers: dict[str, str]) -> Outputs:
-        """Keep the X-PH- headers up to MOST_HEADER_BYTES. Every request about the call contains them, so a caller could
+        """Keep the X-PH- headers up to MAX_HEADER_BYTES. Every request about the call contains them, so a caller could
         otherwise make the requests too large to send."""
         size = left_out = 0
         for name, value in headers.items():
             size += len(json.dumps([name, value], ensure_ascii=False).encode(errors="replace"))
-            if size > MOST_HEADER_BYTES:
+            if size > MAX_HEADER_BYTES:
                 left_out += 1
             else:
                 self.headers[name] = value
         if not left_out:
             return []
-        text = f"{left_out} X-PH- headers of the call's INVITE were dropped: at most {MOST_HEADER_BYTES} bytes are kept"
+        text = f"{left_out} X-PH- headers of the call's INVITE were dropped: at most {MAX_HEADER_BYTES} bytes are kept"
         return [self.problem(ProblemKind.HEADERS_INCOMPLETE, text)]
 
     def _request_first_document(self, account: Account | None, now: int) -> Outputs:
@@ -480,7 +487,7 @@ class Call:
 
         The hangup URL gets its callback when the channel no longer exists.
         """
-        self.elements, self.position, self.pre_answer_end, self.undone = (), 0, 0, ()
+        self.elements, self.position, self.pre_answer_end, self.recent_switch_offs = (), 0, 0, ()
         self.running = self.conference_id = self.fetch_purpose = self.pending_fetch = self.scheduled_hangup_at = None
         if not plausible(self.started_at, self.answered_at):
             self.started_at, self.answered_at, self.constant_params = now, None, None

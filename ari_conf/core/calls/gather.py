@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
-from ari_conf.core.bounds import MOST_DIGITS
+import msgspec
+
+from ari_conf.core.bounds import MAX_DIGITS
 from ari_conf.core.effects import Effect, Target
 from ari_conf.core.elements import GetDigits, Play, Prompt
 from ari_conf.core.events import DeadlineReached, DigitReceived, Event
@@ -32,8 +33,7 @@ class GatherState(StrEnum):
 FINAL_STATES = GatherState.COMPLETE, GatherState.NO_INPUT
 
 
-@dataclass(slots=True)
-class Gather:
+class Gather(msgspec.Struct, tag=True):
     element: GetDigits
     owner: str
     target: Target
@@ -103,7 +103,7 @@ class Gather:
             return effects + self._invalid(now)
         self.digits += digit
         self.state = GatherState.NEXT_DIGIT
-        if len(self.digits) >= min(self.element.num_digits, MOST_DIGITS):
+        if len(self.digits) >= min(self.element.num_digits, MAX_DIGITS):
             return effects + self._finish_attempt(now)
         self.timer_at = now + self.element.digit_timeout * 1000
         return effects

@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from ari_conf.core import commands as do
 from ari_conf.core import ids
-from ari_conf.core.bounds import MOST_QUEUED
+from ari_conf.core.bounds import MAX_QUEUED
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
 from ari_conf.core.conferences.member_state import ON_HOLD
@@ -65,8 +65,8 @@ def _apply(conference: Conference, command_id: str, command: do.ConferenceComman
     members = _select_members(conference, command.members)
     if not members:
         return [error_reply(command_id, HTTPStatus.NOT_FOUND, "member not found")]
-    if isinstance(command, do.PlayToMembers) and any(len(m.private_playback.queue) >= MOST_QUEUED for m in members):
-        error = f"{MOST_QUEUED} sounds are already queued for this member: stop them, or wait"
+    if isinstance(command, do.PlayToMembers) and any(len(m.private_playback.queue) >= MAX_QUEUED for m in members):
+        error = f"{MAX_QUEUED} sounds are already queued for this member: stop them, or wait"
         return [error_reply(command_id, HTTPStatus.CONFLICT, error)]
     out = []
     for member in members:
@@ -133,8 +133,8 @@ def _announce(conference: Conference, command_id: str, sound: Play | Speak, now:
         # Before the start, each member hears their own waitSound, and no sound reaches all members.
         error = "the conference has not started: no member would hear the announcement"
         return [error_reply(command_id, HTTPStatus.CONFLICT, error)]
-    if len(conference.shared_playback.announcements) >= MOST_QUEUED:
-        error = f"{MOST_QUEUED} announcements are already queued in this conference: stop them, or wait"
+    if len(conference.shared_playback.announcements) >= MAX_QUEUED:
+        error = f"{MAX_QUEUED} announcements are already queued in this conference: stop them, or wait"
         return [error_reply(command_id, HTTPStatus.CONFLICT, error)]
     owner, target = ids.for_conference(conference.conference_id, ANNOUNCEMENT), Target("bridge", conference.bridge_id)
     started = conference.shared_playback.play(owner, target, (sound,), now)

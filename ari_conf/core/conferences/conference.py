@@ -18,10 +18,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar, get_args
 
+import msgspec
+
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.backoff import again_ms
-from ari_conf.core.bounds import MOST_QUEUED
+from ari_conf.core.bounds import MAX_QUEUED
 from ari_conf.core.conferences.conference_state import BridgeState, ClaimState, SharedAudioState
 from ari_conf.core.conferences.digit_matching import DigitRun
 from ari_conf.core.conferences.member import FLOOR_SILENCE_MS, ExitReason, Member, schedule_digits
@@ -117,8 +119,19 @@ class CurrentStep:
     """True: the name claim may not have been requested yet."""
 
 
-@dataclass(slots=True)
-class Conference:
+class Derived:
+    """Attributes that are derived from a conference's fields, or belong to the step in progress; never persisted."""
+
+    __slots__ = ("audio", "bridge_id", "index", "step")
+
+    bridge_id: str
+    audio: SharedAudioState
+    """As of the last update of the media state."""
+    index: MemberIndex
+    step: CurrentStep
+
+
+class Conference(msgspec.Struct, Derived, tag=True):
     conference_id: str
     auth_id: str
     name: str
@@ -126,7 +139,6 @@ class Conference:
     max_members: int
     """Maximum number of members. Spec: "set by the first member, fixed afterwards"."""
     public_url: str
-    members: dict[int, Member] = field(default_factory=dict)
     claim: ClaimState = ClaimState.REQUESTED
     bridge: BridgeState = BridgeState.NONE
     started: bool = False
@@ -143,12 +155,12 @@ class Conference:
     """ConferenceSequence of the last callback."""
     floor: int | None = None
     """Id of the member that holds the floor."""
-    shared_playback: SharedPlayback = field(default_factory=SharedPlayback)
-    recordings: dict[str, Recording] = field(default_factory=dict)
+    shared_playback: SharedPlayback = msgspec.field(default_factory=SharedPlayback)
+    recordings: dict[str, Recording] = msgspec.field(default_factory=dict)
     """Recordings by id: those that are not handed over, and the newest one, which its members' actions name."""
     locked: bool = False
     """True if no further callers are admitted."""
-    undone: SwitchOffs = ()
+    recent_switch_offs: SwitchOffs = ()
     """Effects that recently switched something off on the bridge; a server that takes over repeats them."""
     destroys: int = 0
     """Number of DestroyBridge requests so far that Asterisk has not confirmed in time."""
@@ -156,11 +168,8 @@ class Conference:
     """Epoch milliseconds at which DestroyBridge is repeated."""
     watched_until: int | None = None
     """Epoch milliseconds until which viewers want to see who talks."""
-    bridge_id: str = field(init=False, repr=False, compare=False)
-    audio: SharedAudioState = field(init=False, repr=False, compare=False)
-    """As of the last update of the media state."""
-    index: MemberIndex = field(init=False, repr=False, compare=False)
-    step: CurrentStep = field(init=False, repr=False, compare=False)
+    members: dict[int, Member] = msgspec.field(default_factory=dict)
+    """Persisted apart from the conference."""
 
     def __post_init__(self) -> None:
         self.ends_at = self.ends_at or self.created_at + MAX_CONFERENCE_S * 1000
@@ -606,8 +615,8 @@ class Conference:
         if not items or self.ending or self.bridge is not READY:
             return []
         playback = self.shared_playback
-        if len(playback.players) - len(playback.announcements) >= MOST_QUEUED:
-            text = f"{MOST_QUEUED} enter and exit sounds are already queued: this sound is not played"
+        if len(playback.players) - len(playback.announcements) >= MAX_QUEUED:
+            text = f"{MAX_QUEUED} enter and exit sounds are already queued: this sound is not played"
             return [member.problem(ProblemKind.SOUNDS_DROPPED, text)]
         owner, target = ids.for_conference(self.conference_id), Target("bridge", self.bridge_id)
         return [*playback.play(owner, target, items, now, member.call_uuid)]
@@ -988,7 +997,7 @@ class Conference:
     def resume(self, there: AsteriskState) -> Outputs:
         """Return the effects in progress, which may have been lost with the previous process."""
         exists = self.bridge_id in there.bridges
-        out: Outputs = [effect for _, effect in self.undone if exists]
+        out: Outputs = [effect for _, effect in self.recent_switch_offs if exists]
         if self.claim is ClaimState.REQUESTED:
             out += self.claim_name()
         if self.bridge is BridgeState.CREATING and not exists:
@@ -1041,7 +1050,7 @@ class Conference:
             if member.state is not AWAITING_NAME or member.call_uuid in have_entered:
                 out += tried(lambda: self._exit(member, now))  # noqa: B023 -- done before the next one
         out += tried(lambda: self._hand_over(now))
-        self.members, self.shared_playback, self.recordings, self.undone = {}, SharedPlayback(), {}, ()
+        self.members, self.shared_playback, self.recordings, self.recent_switch_offs = {}, SharedPlayback(), {}, ()
         self.ending, self.floor, self.watched_until = True, None, None
         self.index.clear(member_ids)
         claim_requested, self.step = not self.step.creates_conference, CurrentStep()

@@ -6,22 +6,20 @@ that can no longer be part of a match are relayed if relayDTMF, in order. Matche
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
-from ari_conf.core.frozen import frozen
+from ari_conf.core.frozen import Frozen
 
 INTER_DIGIT_TIMEOUT_MS = 1500
 
 
-@frozen
-class DigitRun:
+class DigitRun(Frozen):
     text: str
     matched: bool
     """True: `text` is the pattern that matched. False: `text` is digits that no pattern matches."""
 
 
-@dataclass(slots=True)
-class DigitMatcher:
+class DigitMatcher(msgspec.Struct):
     patterns: tuple[str, ...]
     pressed: str = ""
     """Digits for which it is undecided whether they match."""

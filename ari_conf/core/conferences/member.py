@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
+
+import msgspec
 
 from ari_conf.core import ids
 from ari_conf.core.conferences.conference_state import SharedAudioState
@@ -62,8 +63,7 @@ def _beep(name: str) -> tuple[Prompt, ...]:
     return (Play(name),)
 
 
-@dataclass(slots=True)
-class ConferenceSound:
+class ConferenceSound(msgspec.Struct):
     """Enter, exit or wait sound: known immediately (a beep, or none), or fetched from a URL."""
 
     action: Literal["enterSound", "exitSound", "waitSound"]
@@ -84,8 +84,7 @@ class ConferenceSound:
         return cls(action, url=attribute)
 
 
-@dataclass(slots=True)
-class Member:
+class Member(msgspec.Struct):
     member_id: int
     conference_id: str
     auth_id: str
@@ -146,7 +145,7 @@ class Member:
     """True while the API wants the member on hold: from the conference start on, out of the bridge, hearing music."""
     hold_url: str | None = None
     """URL of the hold sound; None: the default music."""
-    private_playback: PrivatePlayback = field(default_factory=PrivatePlayback)
+    private_playback: PrivatePlayback = msgspec.field(default_factory=PrivatePlayback)
 
     @classmethod
     def create(

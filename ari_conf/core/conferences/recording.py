@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from ari_conf.core import ids
 from ari_conf.core.conferences.member import Member
@@ -40,8 +41,7 @@ class RecordingState(StrEnum):
     """Never existed: it has no callback, and no sequence number is used for one."""
 
 
-@dataclass(slots=True)
-class Recording:
+class Recording(msgspec.Struct):
     recording_id: str
     bridge_id: str
     auth_id: str

@@ -7,8 +7,9 @@ and enter and exit sounds.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from ari_conf.core import ids
 from ari_conf.core.effects import DetectBeep, DetectTalking, Effect, PlayMedia, PrepareSound, StopPlayback, Target
@@ -56,8 +57,7 @@ NEW, PREPARING, PLAYING, WAITING, PAUSING, DONE = PlayerState
 """The states as constants, because an access by the class takes ten times as long."""
 
 
-@dataclass(slots=True)
-class Player:
+class Player(msgspec.Struct, tag=True):
     owner: str
     """Prefix of the player's playback ids."""
     target: Target

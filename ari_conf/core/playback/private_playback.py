@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from ari_conf.core.effects import Effect, Target
 from ari_conf.core.elements import Play, Speak
@@ -10,9 +10,8 @@ from ari_conf.core.events import Event
 from ari_conf.core.playback.player import Player
 
 
-@dataclass(slots=True)
-class PrivatePlayback:
-    queue: list[Play | Speak] = field(default_factory=list)
+class PrivatePlayback(msgspec.Struct):
+    queue: list[Play | Speak] = msgspec.field(default_factory=list)
     """Sounds of which the first one is playing or next."""
     player: Player | None = None
     """Player of the sound that is playing, or about to."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from ari_conf.core.effects import Effect, Target
 from ari_conf.core.elements import Prompt
@@ -13,9 +13,8 @@ ANNOUNCEMENT = "announcement"
 """Part of the ids of the API's announcements."""
 
 
-@dataclass(slots=True)
-class SharedPlayback:
-    players: dict[str, Player] = field(default_factory=dict)
+class SharedPlayback(msgspec.Struct):
+    players: dict[str, Player] = msgspec.field(default_factory=dict)
     """Players of the sounds that play or are queued, by owner id."""
     count: int = 0
     """Number of sounds so far: part of their playback ids."""

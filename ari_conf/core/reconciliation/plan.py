@@ -138,7 +138,7 @@ def _switched_off(engine: Engine | Batch, call: Call) -> Outputs:
     it."""
     conference = engine.conferences.get(call.conference_id or "")
     member = conference.member_of(call.channel_id) if conference is not None else None
-    return [effect for _, effect in call.undone if wanted(effect, call, member) == effect]
+    return [effect for _, effect in call.recent_switch_offs if wanted(effect, call, member) == effect]
 
 
 def orphaned_bridges(engine: Engine | Batch, there: AsteriskState, is_ours: Callable[[str], bool]) -> list[str]:
