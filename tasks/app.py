@@ -54,6 +54,7 @@ app.conf.update(
         # One channel for all events, whose name a Redis ACL can allow.
         "fanout_patterns": False,
         "socket_connect_timeout": 2,
+        "socket_timeout": 5,
         "socket_keepalive": True,
     },
 )

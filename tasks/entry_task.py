@@ -34,9 +34,12 @@ from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition, Outcome
 from ari_conf.settings import settings
 from ari_conf.store import accounts
 from ari_conf.store.accounts import AccountRecord
+from tasks.event_sender import EventSender
 
 log = structlog.get_logger()
 BUG_RETRY_MS = 10_000
+UNDECODABLE = (MsgspecError, RecursionError)
+"""Exceptions of a decoder; RecursionError stands for JSON that is nested too deeply."""
 NO_ENTRY = "entries are claimed from their queue in Redis; a message of Celery has none"
 
 
@@ -59,18 +62,27 @@ class EntryDescription:
     """Number of earlier attempts."""
 
 
+class _Request(Request):  # type: ignore[misc]
+    @property
+    def eventer(self) -> EventSender:
+        sender: EventSender = self._eventer
+        return sender
+
+    @eventer.setter
+    def eventer(self, _dispatcher: Any) -> None:
+        """Keep the event sender. After a reconnection, Celery sets its own dispatcher, for which the thread waits."""
+
+
 class AttemptContext(Protocol):
     """Consumer of the task's queue, as far as an attempt may use it."""
 
     id: str
     redis: Redis
     stopping: Event
+    event_sender: EventSender
 
     @property
     def hostname(self) -> str: ...
-
-    @property
-    def event_dispatcher(self) -> Any: ...
 
     @property
     def has_lease(self) -> bool: ...
@@ -89,7 +101,7 @@ class EntryTask(Task):  # type: ignore[misc]
         raise NotImplementedError
 
     def decode(self, entry: bytes) -> Any:
-        """Decode an entry. Raises MsgspecError if it is damaged or from another version."""
+        """Decode an entry. Raises one of UNDECODABLE if it is damaged or from another version."""
         raise NotImplementedError
 
     def describe(self, job: Any) -> EntryDescription:
@@ -107,11 +119,11 @@ class EntryTask(Task):  # type: ignore[misc]
         try:
             job = self.decode(claimed.entry)
             about = self.describe(job)
-        except MsgspecError as error:
+        except UNDECODABLE as error:
             job, about = error, EntryDescription(claimed.entry, {}, 0)
         request = self._request_for(worker, claimed, about)
         task_reserved(request)
-        if request.eventer and request.eventer.enabled:
+        if request.eventer.enabled:
             request.send_event(
                 "task-received",
                 name=self.name,
@@ -126,17 +138,21 @@ class EntryTask(Task):  # type: ignore[misc]
         began = time.monotonic()
         request.on_accepted(os.getpid(), began)
         disposition = self._attempt(worker, claimed, job)
-        self._tell_outcome(request, disposition, time.monotonic() - began)
+        try:
+            self._tell_outcome(request, disposition, time.monotonic() - began)
+        except Exception:
+            # The attempt has been made, and must not be repeated.
+            log.exception("outcome not told to celery", task=self.name, hint=REPORT_HINT)
         return disposition
 
     def _request_for(self, worker: AttemptContext, claimed: ClaimedEntry, about: EntryDescription) -> Any:
         digest = blake2s(self.queue_name.encode() + b"\0" + about.identity, digest_size=16).digest()
         headers = {"id": str(UUID(bytes=digest)), "task": self.name, "retries": about.attempts, "ignore_result": True}
-        return Request(
+        return _Request(
             Message(headers=headers, delivery_info={"routing_key": self.queue_name}),  # type: ignore[no-untyped-call]
             app=self.app,
             hostname=worker.hostname,
-            eventer=worker.event_dispatcher,
+            eventer=worker.event_sender,
             task=self,
             body=((claimed.partition,), about.arguments, {}),
             decoded=True,
@@ -161,7 +177,7 @@ class EntryTask(Task):  # type: ignore[misc]
         raise Reject(NO_ENTRY, requeue=False)
 
     def _attempt(self, worker: AttemptContext, claimed: ClaimedEntry, job: Any) -> Disposition:
-        if isinstance(job, MsgspecError):
+        if isinstance(job, UNDECODABLE):
             return self._undecodable(claimed, job)
         try:
             return self.attempt(worker, claimed, job)
@@ -172,7 +188,7 @@ class EntryTask(Task):  # type: ignore[misc]
             log.exception("job raised", queue=self.queue_name, partition=claimed.partition, hint=REPORT_HINT)
             return partitioned_queue.retry(claimed, claimed.entry, BUG_RETRY_MS, f"raised {type(error).__name__}")
 
-    def _undecodable(self, claimed: ClaimedEntry, error: MsgspecError) -> Disposition:
+    def _undecodable(self, claimed: ClaimedEntry, error: Exception) -> Disposition:
         """Return a dead letter: the entry is damaged or from another version, and its partition continues."""
         reason = str(error)
         log.error(

@@ -29,7 +29,8 @@ from ari_conf.settings import settings
 from ari_conf.store import accounts
 from ari_conf.store.accounts import AccountRecord
 from tasks import supervised_threads
-from tasks.entry_task import EntryTask, dead_letter_ttl_ms
+from tasks.entry_task import BUG_RETRY_MS, EntryTask, dead_letter_ttl_ms
+from tasks.event_sender import EventSender
 
 log = structlog.get_logger()
 RUN_S = 10.0
@@ -47,13 +48,17 @@ EXIT_DEADLINE_S = 20.0
 class QueueConsumer:
     """The consumer of one queue in this process; its entries are those of `task`."""
 
-    def __init__(self, redis: Redis, celery_worker: Any, task: EntryTask) -> None:
+    def __init__(self, redis: Redis, celery_worker: Any, task: EntryTask, event_sender: EventSender) -> None:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.redis = redis
         self.task = task
+        self.event_sender = event_sender
         self.threads: int = min(task.max_threads(), celery_worker.pool.limit)
         self.queue = PartitionedQueue(redis, task.queue_name)
         self.stopping = threading.Event()
+        """Set once no thread claims another entry."""
+        self._ended = threading.Event()
+        """Set once all threads have ended; until then, the lease protects what they attempt."""
         self._celery_worker = celery_worker
         self._lock = threading.Lock()
         self._last_claim = 0
@@ -61,6 +66,7 @@ class QueueConsumer:
         """Claim numbers of the entries that threads are attempting, or are about to claim."""
         self._listener: threading.Thread | None = None
         self._is_version_checked = False
+        self._lease_keeper: threading.Thread | None = None
         self._leased_at = float("-inf")
         self._failed_at = float("-inf")
         self._trimmed_at = float("-inf")
@@ -69,7 +75,7 @@ class QueueConsumer:
 
     def start(self) -> None:
         name = self.queue.name
-        supervised_threads.run(f"lease {name}", self._heartbeat_loop, self.stopping.is_set)
+        self._lease_keeper = supervised_threads.run(f"lease {name}", self._heartbeat_loop, self._ended.is_set)
         self._listener = supervised_threads.run(f"wake-ups {name}", self._listen, self.stopping.is_set)
 
     def stop(self) -> None:
@@ -80,18 +86,15 @@ class QueueConsumer:
 
     def deregister(self) -> None:
         self.stopping.set()
+        self._ended.set()
+        if self._lease_keeper is not None:
+            self._lease_keeper.join(partitioned_queue.HEARTBEAT_MS / 1000)  # it would register the worker again
         with suppress(RedisError):  # otherwise the lease expires
             self.queue.deregister(self.id)
 
     @property
     def hostname(self) -> str:
         return str(self._celery_worker.hostname)
-
-    @property
-    def event_dispatcher(self) -> Any:
-        """Return Celery's event dispatcher; None while the broker is unreachable, so that no thread waits for it."""
-        consumer = self._celery_worker.consumer
-        return consumer.event_dispatcher if getattr(consumer, "connection", None) else None
 
     @property
     def has_lease(self) -> bool:
@@ -159,7 +162,13 @@ class QueueConsumer:
             if claimed is None:
                 break
             wakeup_id = ""
-            disposition = self.task.execute(self, claimed)
+            try:
+                disposition = self.task.execute(self, claimed)
+            except Exception as error:
+                # A bug. Without a disposition, the partition would count as served until this process ends.
+                log.exception("task raised", task=self.task.name, partition=claimed.partition, hint=REPORT_HINT)
+                reason = f"raised {type(error).__name__}"
+                disposition = partitioned_queue.retry(claimed, claimed.entry, BUG_RETRY_MS, reason)
         if not claims_next:
             self._issue_wakeups()
 
@@ -222,7 +231,9 @@ class QueueConsumer:
     # Lease.
 
     def _heartbeat_loop(self) -> None:
-        while not self.stopping.is_set():
+        while not self._ended.is_set():
+            # A worker that is stopping takes no wake-ups.
+            threads = 0 if self.stopping.is_set() else self.threads
             with self._lock:
                 claims, last = list(self._claims), self._last_claim
             asked_at = time.monotonic()
@@ -230,7 +241,7 @@ class QueueConsumer:
             reclaim = asked_at - self._failed_at > partitioned_queue.WORKER_LEASE_MS / 1000
             try:
                 self._check_state_version()
-                count = self.queue.heartbeat(self.id, self.threads, claims, last, reclaim=reclaim)
+                count = self.queue.heartbeat(self.id, threads, claims, last, reclaim=reclaim)
                 self._trim_dead_letters(asked_at)
                 if asked_at - self._reported_at >= REPORT_INTERVAL_S:
                     self.task.report(self)
@@ -242,7 +253,7 @@ class QueueConsumer:
                 if count:
                     log.warning("partitions reclaimed", count=count)
                     self._issue_wakeups()
-            self.stopping.wait(partitioned_queue.HEARTBEAT_MS / 1000)
+            self._ended.wait(partitioned_queue.HEARTBEAT_MS / 1000)
 
     def _trim_dead_letters(self, now: float) -> None:
         if self.queue.name == outbox.QUEUE and now - self._trimmed_at > TRIM_INTERVAL_S:
@@ -273,7 +284,9 @@ class QueueConsumers(bootsteps.StartStopStep):  # type: ignore[misc]
         tasks = [
             task for task in worker.app.tasks.values() if isinstance(task, EntryTask) and task.queue_name in selected
         ]
-        self._consumers = [QueueConsumer(redis_client(), worker, task) for task in tasks]
+        event_sender = EventSender(worker)
+        event_sender.start()
+        self._consumers = [QueueConsumer(redis_client(), worker, task, event_sender) for task in tasks]
         for consumer in self._consumers:
             consumer.start()
         signals.worker_shutting_down.connect(self._shutting_down)

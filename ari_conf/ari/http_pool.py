@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -101,6 +102,11 @@ class HttpConnection(asyncio.Protocol):
 
     # Called by httptools.
 
+    def on_message_begin(self) -> None:
+        if self._response is None or self._response.done():
+            # No request waits for a response: what has begun would be taken for that of the next request.
+            self.close()
+
     def on_status(self, reason: bytes) -> None:
         self._reason += reason
 
@@ -116,6 +122,11 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         status, reason = self._parser.get_status_code(), self._reason.decode("latin-1")
+        if status < 200 and status != HTTPStatus.SWITCHING_PROTOCOLS:
+            # An interim response: the final one follows (RFC 9110 §15.2). Its bytes count as those of the head.
+            self._has_head = self._states_length = False
+            self._reason = b""
+            return
         response = AriResponse(status, reason, b"".join(self._chunks))
         self._reset()
         if not self._parser.should_keep_alive():

@@ -135,7 +135,15 @@ async def test_a_long_answer(server: Server, connect: Connect):
     assert server.connections == 1
 
 
-@pytest.mark.parametrize("extra", [b"garbage", FINE], ids=["garbage", "another answer"])
+async def test_an_interim_response_is_not_the_answer(server: Server, connect: Connect):
+    connections = connect()
+    server.answers = [[b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + FINE]]
+    assert await connections.request("POST", "/x", "", None) == AriResponse(200, "OK", b"{}")
+    await connections.request("GET", "/x", "", None)
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("extra", [b"garbage", FINE, FINE[:9]], ids=["garbage", "another answer", "half of one"])
 async def test_a_connection_with_more_than_an_answer_is_used_no_more(server: Server, connect: Connect, extra: bytes):
     connections = connect()
     server.answers = [[FINE + extra], [FINE.replace(b"{}", b"[]")]]
@@ -312,6 +320,8 @@ async def test_a_request_that_is_not_idempotent_is_not_repeated(server: Server, 
         [b"x" * (http_pool.MAX_HEAD_BYTES + 1)],
         [b"HTTP/1.1 200 OK\r\n" + b"X-Endless: x\r\n" * (http_pool.MAX_HEAD_BYTES // 14 + 1)],
         [b"HTTP/1.1 200 OK\r\nX-Endless: " + b"x" * http_pool.MAX_HEAD_BYTES],
+        [b"HTTP/1.1 100 Continue\r\n\r\n" * (http_pool.MAX_HEAD_BYTES // 25 + 1)],
+        [b"HTTP/1.1 100 Continue\r\n\r\n", CLOSES],
         [FINE[:-1], CLOSES],
         [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\nal", CLOSES],
         [b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", CLOSES],

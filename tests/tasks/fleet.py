@@ -139,6 +139,20 @@ class Worker:
         self.log.close()
 
 
+def environment(server: RedisServer) -> dict[str, str]:
+    return os.environ | {"ARI_CONF_REDIS_URL": server.url, "PYTHONPATH": str(ROOT), "FLOWER_UNAUTHENTICATED_API": "1"}
+
+
+def celery(server: RedisServer, *words: str) -> str:
+    """Run `celery -A tasks …` and return what it prints."""
+    command = [sys.executable, "-m", "celery", "-A", "tasks", *words]
+    ran = subprocess.run(
+        command, env=environment(server), cwd=server.folder, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran
+    return ran.stdout
+
+
 def callback(url: str, number: int, *, lane: str = "conference", auth_id: str = "MA1") -> PostCallback:
     return PostCallback(lane, auth_id, url, "POST", (("N", str(number)), ("Event", "ConferenceEnter")))
 

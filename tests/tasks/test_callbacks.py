@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,12 +12,13 @@ from pathlib import Path
 import plivo.utils
 import pytest
 
-from ari_conf.queues import dead_letters, outbox
+from ari_conf.queues import dead_letters, outbox, partitioned_queue
 from ari_conf.store import accounts
 from ari_conf.store.problems import problems_key, read_problems
 from tests.lateness import took_s
 from tests.redis import RedisServer
-from tests.tasks.fleet import Received, Receiver, Worker, callback, post, until
+from tests.tasks.fleet import Received, Receiver, Worker, callback, celery, post, until
+from tests.tasks.proxy import Proxy
 
 TAKEN_OVER_S = 15
 """> everything still arrives, in order, within 15 s of the kill"""
@@ -234,6 +236,50 @@ def test_a_worker_that_is_told_to_end_leaves_nothing_behind(redis_server: RedisS
         until(lambda: outbox.totals(redis_server.client).waiting == 0)
         assert sorted(set(receiver.numbers("/"))) == list(range(200))
         assert len(receiver.received) == 200, "a worker that ended normally sent something twice"
+
+
+def test_a_worker_that_is_stopping_keeps_what_it_attempts(redis_server: RedisServer, start_worker: Start):
+    """The receiver takes longer than a lease lasts; meanwhile the other worker must not send the callback again."""
+    answer_s = 3 * partitioned_queue.WORKER_LEASE_MS / 1000
+    with Receiver(lambda got: (got.params["N"] == "1" and time.sleep(answer_s)) or 200) as receiver:
+        first, _ = start_worker(), start_worker()
+        all_run(redis_server, 2)
+        post(redis_server, [callback(f"{receiver.url}/{n}#rt=60000&tt=60000", 1) for n in range(4)])
+        receiver.wait(lambda: len(receiver.received) == 4)
+        until(lambda: any(redis_server.client.keys(f"ari_conf:callbacks:held:*-{first.process.pid}-*")))
+        post(redis_server, [callback(f"{receiver.url}/{n}#rt=60000&tt=60000", 2) for n in range(4)])
+        first.process.send_signal(signal.SIGTERM)
+        assert first.process.wait(60) == 0
+        until(lambda: outbox.totals(redis_server.client).waiting == 0, 60)
+        assert [receiver.numbers(f"/{n}") for n in range(4)] == [[1, 2]] * 4
+        all_run(redis_server, 1)
+
+
+def test_a_broker_that_hangs_delays_no_callback(redis_server: RedisServer, start_worker: Start):
+    """The worker sends events, and the broker does not answer; its connections stay open."""
+    proxy = Proxy(redis_server.port)
+    with Receiver() as receiver:
+        worker = start_worker(ARI_CONF_BROKER_URL=f"redis://127.0.0.1:{proxy.port}/0")
+        until(lambda: "ready." in Path(worker.log.name).read_text(), 60)
+        celery(redis_server, "control", "enable_events", "-t", "20", "-d", worker.name)
+        post(redis_server, [callback(receiver.url, 0)])
+        receiver.wait(lambda: len(receiver.received) == 1)
+        proxy.hold = b"PUBLISH"
+        post(redis_server, [callback(receiver.url, n, lane=str(n)) for n in range(1, 100)])
+        receiver.wait(lambda: len(receiver.received) == 100, 10)
+        assert proxy.held.is_set(), "no event was sent"
+        assert worker.process.poll() is None
+
+
+@pytest.mark.parametrize("damage", [b"[" * 100_000, b"\xff", b'"x'], ids=["nested", "bytes", "cut"])
+def test_a_damaged_entry_is_a_dead_letter(redis_server: RedisServer, start_worker: Start, damage: bytes):
+    start_worker()
+    with Receiver() as receiver:
+        partition, entry = outbox.enqueue_item(callback(receiver.url, 1), 1)
+        damaged = entry.removesuffix(b"}") + b',"more":' + damage + b"}"
+        partitioned_queue.enqueue(redis_server.client, [(partition, damaged), (partition, entry)])
+        receiver.wait(lambda: len(receiver.received) == 1)
+        assert outbox.totals(redis_server.client).dead == 1
 
 
 def test_a_worker_yields_to_calls(redis_server: RedisServer, start_worker: Start):

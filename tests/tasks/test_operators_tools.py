@@ -4,7 +4,6 @@ transcriptions as tasks."""
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from ari_conf.recordings import jobs
 from ari_conf.recordings.jobs import StoreJob, TranscriptionJob
 from ari_conf.store import accounts
 from tests.redis import RedisServer
-from tests.tasks.fleet import ROOT, Received, Receiver, Worker, callback, post, until
+from tests.tasks.fleet import Received, Receiver, Worker, callback, celery, environment, post, until
 
 NOWHERE = "http://127.0.0.1:1/ari"
 
@@ -38,20 +37,6 @@ def worker(redis_server: RedisServer, tmp_path: Path) -> Iterator[Worker]:
     until(lambda: "ready." in Path(worker.log.name).read_text(), 60)
     yield worker
     worker.end()
-
-
-def environment(server: RedisServer) -> dict[str, str]:
-    return os.environ | {"ARI_CONF_REDIS_URL": server.url, "PYTHONPATH": str(ROOT), "FLOWER_UNAUTHENTICATED_API": "1"}
-
-
-def celery(server: RedisServer, *words: str) -> str:
-    """Run `celery -A tasks …` and return what it prints."""
-    command = [sys.executable, "-m", "celery", "-A", "tasks", *words]
-    ran = subprocess.run(
-        command, env=environment(server), cwd=server.folder, capture_output=True, text=True, timeout=60
-    )
-    assert ran.returncode == 0, ran
-    return ran.stdout
 
 
 def inspect(server: RedisServer, worker: Worker, what: str) -> Any:

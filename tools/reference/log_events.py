@@ -432,6 +432,14 @@ EVENTS: dict[str, tuple[str, str]] = {
         "Find what else uses this Redis, and give it another database.",
     ),
     "task raised": ("A task raised an exception outside of its attempt. The entry is attempted again.", REPORT),
+    "celery events dropped": (
+        "The broker takes events too slowly, or refuses them. Operators' tools miss them; entries are not affected.",
+        "Check the broker: `ari-conf doctor`.",
+    ),
+    "outcome not told to celery": (
+        "Celery's handler of an outcome raised an exception. The outcome itself is recorded.",
+        REPORT,
+    ),
     "callback dead-lettered": (
         "A callback has become a dead letter, after `attempts` attempts.",
         "`ari-conf dead-letters show ACCOUNT ID`; resend it when the callback endpoint works.",
