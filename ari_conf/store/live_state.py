@@ -123,7 +123,7 @@ def decode(text: bytes | None, kind: type[T]) -> T | None:
         return None
     try:
         return msgspec.json.decode(text, type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         log.warning(
             "state record unreadable", of=kind.__name__.removesuffix("Record"), reason=str(error), action="not shown"
         )

@@ -242,14 +242,15 @@ def test_a_worker_that_is_stopping_keeps_what_it_attempts(redis_server: RedisSer
     """The receiver takes longer than a lease lasts; meanwhile the other worker must not send the callback again."""
     answer_s = 3 * partitioned_queue.WORKER_LEASE_MS / 1000
     with Receiver(lambda got: (got.params["N"] == "1" and time.sleep(answer_s)) or 200) as receiver:
-        first, _ = start_worker(), start_worker()
+        workers = start_worker(), start_worker()
         all_run(redis_server, 2)
         post(redis_server, [callback(f"{receiver.url}/{n}#rt=60000&tt=60000", 1) for n in range(4)])
         receiver.wait(lambda: len(receiver.received) == 4)
-        until(lambda: any(redis_server.client.keys(f"ari_conf:callbacks:held:*-{first.process.pid}-*")))
+        claims = b" ".join(redis_server.client.keys("ari_conf:callbacks:claims:*")).decode()
+        stopping = next(worker.process for worker in workers if f"-{worker.process.pid}-" in claims)
         post(redis_server, [callback(f"{receiver.url}/{n}#rt=60000&tt=60000", 2) for n in range(4)])
-        first.process.send_signal(signal.SIGTERM)
-        assert first.process.wait(60) == 0
+        stopping.send_signal(signal.SIGTERM)
+        assert stopping.wait(60) == 0
         until(lambda: outbox.totals(redis_server.client).waiting == 0, 60)
         assert [receiver.numbers(f"/{n}") for n in range(4)] == [[1, 2]] * 4
         all_run(redis_server, 1)

@@ -13,7 +13,7 @@ import pytest
 from ari_conf.http_client.retry_policy import AttemptOutcome
 from ari_conf.queues import dead_letters, outbox
 from ari_conf.queues.limits import GIVE_UP_MS, MAX_RECEIVER_FAILURES, RECEIVER_FAILURE_MS
-from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition
+from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition, Outcome
 from ari_conf.store import accounts
 from ari_conf.store.problems import read_problems
 from tasks import callbacks
@@ -58,7 +58,7 @@ def test_what_a_try_costs(outcome: AttemptOutcome, wasted: int, policy: str, mon
 
 def test_for_one_that_is_given_up_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     verdict, asked = served(monkeypatch, AttemptOutcome(0, 5, 200), given_up=True)
-    assert asked == [] and (verdict.outcome, verdict.wasted) == ("dead", 0)
+    assert asked == [] and (verdict.outcome, verdict.wasted) == (Outcome.DEAD_LETTER, 0)
 
 
 def served(
