@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -269,6 +271,17 @@ def test_a_broker_that_hangs_delays_no_callback(redis_server: RedisServer, start
         post(redis_server, [callback(receiver.url, n, lane=str(n)) for n in range(1, 100)])
         receiver.wait(lambda: len(receiver.received) == 100, 10)
         assert proxy.held.is_set(), "no event was sent"
+        events = redis_server.client.pubsub(ignore_subscribe_messages=True)
+        events.psubscribe("*celeryev*")
+        proxy.let_go()
+        numbers = iter(range(100, 10_000))
+
+        def is_sent() -> bool:
+            post(redis_server, [callback(receiver.url, next(numbers))])
+            message = events.get_message(timeout=0.5)
+            return message is not None and b"task-succeeded" in b64decode(json.loads(message["data"])["body"])
+
+        until(is_sent)
         assert worker.process.poll() is None
 
 
