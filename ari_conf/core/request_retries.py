@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ari_conf.core.backoff import again_ms
+from ari_conf.core.backoff import retry_delay_ms
 from ari_conf.core.bounds import MAX_RETRIES_PER_STEP, MAX_RETRIES_PER_TARGET
 from ari_conf.core.calls.call import Call
 from ari_conf.core.calls.gather import Gather
@@ -61,7 +61,7 @@ class RequestRetries:
         before = aspects.pop(_aspect(effect), None)
         times = before.times if before is not None else 0
         # Due times are whole seconds, so that many simultaneous failures are repeated in one pass.
-        at = -(-(now + again_ms(times)) // 1000) * 1000
+        at = -(-(now + retry_delay_ms(times)) // 1000) * 1000
         aspects[_aspect(effect)] = FailedRequest(effect, times + 1, at)
         if len(aspects) > MAX_RETRIES_PER_TARGET:
             del aspects[next(iter(aspects))]

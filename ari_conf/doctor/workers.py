@@ -89,16 +89,16 @@ def _nothing(settings: Settings, of_workers: list[str] | None) -> str:
 
 def _given_up(settings: Settings) -> int:
     """Return the number of transcriptions that were given up because no worker had an engine."""
-    lost = _asked(settings, lambda client: jobs.given_up(client, accounts.ids(client))) or ()
+    lost = _read(settings, lambda client: jobs.given_up(client, accounts.ids(client))) or ()
     return sum(job.error == transcribers.MISSING for _, kind, job in lost if kind == jobs.TRANSCRIPTION_QUEUE)
 
 
 def _of_workers(settings: Settings) -> list[str] | None:
     """Return the result of `transcribers.engines`; None also if Redis does not respond."""
-    return _asked(settings, transcribers.engines)
+    return _read(settings, transcribers.engines)
 
 
-def _asked(settings: Settings, ask: Callable[[redis.Redis], T]) -> T | None:
+def _read(settings: Settings, ask: Callable[[redis.Redis], T]) -> T | None:
     client = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
     try:
         return ask(client)

@@ -24,9 +24,9 @@ IMPROBABLE = -1.0
 """Whisper's avg_logprob below which the words are guesses."""
 REPEATED = 2.4
 """Whisper's compression_ratio above which the words are one phrase repeated many times, as in transcripts of music."""
-MOST_WORDS = 20_000
+MAX_WORDS = 20_000
 """The limit for one chunk of some minutes: ten times as many words as anyone says in that time."""
-MOST_CHARACTERS = 200
+MAX_WORD_LENGTH = 200
 """The maximum length of a word."""
 SENTENCE_ENDS = re.compile("(?<=[、。，．！？；：…])")
 """Places to split text in scripts that write no spaces."""
@@ -77,11 +77,11 @@ def words_of(answer: object, length_ms: int) -> list[Word]:
         return _bounded([one for one in words if not any(_is_within(one, span) for span in silent)])
     if segments:
         # A segment without times lies between its neighbors.
-        told = [_Said(_text(one.get("text")), _number(one.get("start")), _number(one.get("end"))) for one in segments]
-        spans = _timed(told, unit, length_ms)
+        timed = [_Said(_text(one.get("text")), _number(one.get("start")), _number(one.get("end"))) for one in segments]
+        spans = _timed(timed, unit, length_ms)
         pairs = zip(spans, segments, strict=True)
         found = [word for span, one in pairs if not _is_noise(one) for word in _spread(span)]
-        if found or any(one.text for one in told):
+        if found or any(one.text for one in timed):
             return _bounded(found)
     if not isinstance(answer.get("text"), str):
         raise Unreadable("it has neither text nor words" if "text" not in answer else "its text is not a string")
@@ -91,13 +91,13 @@ def words_of(answer: object, length_ms: int) -> list[Word]:
 def reason(text: bytes) -> str:
     """Return the server's reason for a refusal, or "" if the body does not contain one."""
     try:
-        told = json.loads(text)
+        body = json.loads(text)
     except (ValueError, RecursionError):
         return ""
     for name in ("error", "message", "detail"):
-        if isinstance(told, dict) and name in told:
-            told = told[name]
-    return _text(told)[:MOST_CHARACTERS]
+        if isinstance(body, dict) and name in body:
+            body = body[name]
+    return _text(body)[:MAX_WORD_LENGTH]
 
 
 def _is_noise(segment: Mapping[str, Any]) -> bool:
@@ -121,8 +121,8 @@ def _items(found: object) -> list[_Said]:
 
 def _unit(answer: Mapping[str, Any], segments: Sequence[Mapping[str, Any]], length_ms: int) -> float:
     """Return the server's units per second."""
-    told = [answer.get("words"), segments, *(one.get("words") for one in segments)]
-    items = [one for part in told for one in _list(part) if isinstance(one, dict)]
+    parts = [answer.get("words"), segments, *(one.get("words") for one in segments)]
+    items = [one for part in parts for one in _list(part) if isinstance(one, dict)]
     latest = max((time for one in items for name in ("start", "end") if (time := _number(one.get(name)))), default=0.0)
     return next((unit for unit in UNITS if latest / unit <= length_ms / 1000 * BEYOND + 1), UNITS[-1])
 
@@ -180,14 +180,14 @@ def _divided(text: str) -> list[str]:
     """
     found: list[str] = []
     for word in text.split():
-        parts = SENTENCE_ENDS.split(word) if len(word) > MOST_CHARACTERS else [word]
-        found += [part[at : at + MOST_CHARACTERS] for part in parts for at in range(0, len(part), MOST_CHARACTERS)]
+        parts = SENTENCE_ENDS.split(word) if len(word) > MAX_WORD_LENGTH else [word]
+        found += [part[at : at + MAX_WORD_LENGTH] for part in parts for at in range(0, len(part), MAX_WORD_LENGTH)]
     return found
 
 
 def _bounded(words: list[Word]) -> list[Word]:
-    if len(words) > MOST_WORDS or any(len(word.text) > MOST_CHARACTERS for word in words):
-        raise Unreadable(f"it has more than {MOST_WORDS} words, or words longer than {MOST_CHARACTERS} characters")
+    if len(words) > MAX_WORDS or any(len(word.text) > MAX_WORD_LENGTH for word in words):
+        raise Unreadable(f"it has more than {MAX_WORDS} words, or words longer than {MAX_WORD_LENGTH} characters")
     return words
 
 

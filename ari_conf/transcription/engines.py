@@ -27,7 +27,7 @@ CONNECT_S, ANSWER_S = 5.0, 900.0
 REFUSAL_STATUSES = (400, 413, 415, 422)
 WITH_ANOTHER_FORMAT = (400, 422)
 """Statuses that may mean that the server or the model does not support the requested response format."""
-MOST_ANSWER = 2 * 1024 * 1024
+MAX_RESPONSE_BYTES = 2 * 1024 * 1024
 """Bytes. Five minutes of speech are about 200 KB."""
 CHUNK = 64 * 1024
 ENGLISH, ANY = "en", "auto"
@@ -197,9 +197,9 @@ class HttpEngine:
                 body = bytearray()
                 for chunk in answer.iter_content(CHUNK):
                     body += chunk
-                    if len(body) > MOST_ANSWER:
+                    if len(body) > MAX_RESPONSE_BYTES:
                         raise TranscriptionUnusable(
-                            f"the transcription server's response has more than {MOST_ANSWER} bytes"
+                            f"the transcription server's response has more than {MAX_RESPONSE_BYTES} bytes"
                         )
                     if time.monotonic() > until:
                         raise TranscriptionFailed(f"the transcription server took longer than {self._answer_s:.0f} s")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ari_conf.transcription.answers import MOST_CHARACTERS, MOST_WORDS, Unreadable, Word, read, reason, words_of
+from ari_conf.transcription.answers import MAX_WORD_LENGTH, MAX_WORDS, Unreadable, Word, read, reason, words_of
 
 LENGTH_MS = 3000
 
@@ -89,7 +89,7 @@ def test_what_can_be_understood_is(answer: object, found: list[Word]) -> None:
         {"text": ["hello"]},
         {"segments": [{"start": 0, "end": 1}]},
         {"words": [word("x" * 1000)]},
-        {"text": "x " * (MOST_WORDS + 1)},
+        {"text": "x " * (MAX_WORDS + 1)},
     ],
     ids=str,
 )
@@ -106,7 +106,7 @@ def test_a_body_that_is_no_json_is_said(text: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["text", "segments"])
 def test_a_script_without_spaces_is_divided_where_it_can_be(name: str) -> None:
-    sentence, endless = "今天我们开会。" * 30, "会" * (2 * MOST_CHARACTERS + 1)
+    sentence, endless = "今天我们开会。" * 30, "会" * (2 * MAX_WORD_LENGTH + 1)
     for text, count in ((sentence, 30), (endless, 3), (f"seven {endless}", 4)):
         answer = {"text": text} if name == "text" else {"segments": [{"text": text, "start": 0, "end": 3}]}
         found = words_of(answer, LENGTH_MS)

@@ -14,7 +14,7 @@ from ari_conf.errors import TranscriptionFailed, TranscriptionRefused, Transcrip
 from ari_conf.settings import from_environment
 from ari_conf.transcription import engines
 from ari_conf.transcription.answers import Word
-from ari_conf.transcription.engines import MOST_ANSWER, RATE, HttpEngine, create_engine, installed
+from ari_conf.transcription.engines import MAX_RESPONSE_BYTES, RATE, HttpEngine, create_engine, installed
 from demo.speech import speech_files
 from tests.tasks.whisper_server import WhisperServer
 from tests.tasks.words import error_rate, plain, samples
@@ -114,7 +114,7 @@ BAD = {
     "null": b"null",
     "a list": b"[]",
     "no text": b'{"text": null}',
-    "too much": b'{"text": "' + b"x " * MOST_ANSWER + b'"}',
+    "too much": b'{"text": "' + b"x " * MAX_RESPONSE_BYTES + b'"}',
     "too many words": json.dumps({"text": "a " * 50_000}).encode(),
 }
 

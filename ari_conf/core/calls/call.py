@@ -11,7 +11,7 @@ import msgspec
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.account import Account
-from ari_conf.core.backoff import again_ms
+from ari_conf.core.backoff import retry_delay_ms
 from ari_conf.core.bounds import MAX_HEADER_BYTES
 from ari_conf.core.calls.call_state import (
     ENDED,
@@ -479,7 +479,7 @@ class Call(msgspec.Struct, Derived, tag=True):
 
     def _start_hangup(self, reason: HangupReason, code: HangupCode, now: int) -> Outputs:
         self.hangup_code, self.hangup_cause = code.value, HANGUP_CAUSES[reason]
-        self.hangup_retry_at, self.hangup_attempts, self.scheduled_hangup_at = now + again_ms(0), 1, None
+        self.hangup_retry_at, self.hangup_attempts, self.scheduled_hangup_at = now + retry_delay_ms(0), 1, None
         return [*self._stop_running(), HangUp(self.channel_id, reason), StopPreparing(self.call_uuid)]
 
     def give_up(self, why: str, now: int) -> Outputs:
@@ -519,7 +519,7 @@ class Call(msgspec.Struct, Derived, tag=True):
 
     def _retry_hangup(self, now: int) -> Outputs:
         """Repeat HangUp until Asterisk reports that the channel no longer exists: nothing else would ever end it."""
-        self.hangup_retry_at = now + again_ms(self.hangup_attempts)
+        self.hangup_retry_at = now + retry_delay_ms(self.hangup_attempts)
         self.hangup_attempts += 1
         out: Outputs = [HangUp(self.channel_id)]
         if self.hangup_attempts == HANGUP_ATTEMPTS_UNTIL_PROBLEM:

@@ -22,7 +22,7 @@ import msgspec
 
 from ari_conf.core import events as ev
 from ari_conf.core import ids
-from ari_conf.core.backoff import again_ms
+from ari_conf.core.backoff import retry_delay_ms
 from ari_conf.core.bounds import MAX_QUEUED
 from ari_conf.core.conferences.conference_state import BridgeState, ClaimState, SharedAudioState
 from ari_conf.core.conferences.digit_matching import DigitRun
@@ -830,7 +830,7 @@ class Conference(msgspec.Struct, Derived, tag=True):
 
     def _destroy_bridge(self, now: int) -> Outputs:
         """Destroy the bridge. DestroyBridge is repeated until the bridge no longer exists; nothing waits for that."""
-        self.bridge, self.destroy_again_at = BridgeState.DESTROYING, now + again_ms(self.destroys)
+        self.bridge, self.destroy_again_at = BridgeState.DESTROYING, now + retry_delay_ms(self.destroys)
         return [DestroyBridge(self.bridge_id)]
 
     def _on_bridge_destroyed(self, now: int) -> Outputs:
