@@ -9,7 +9,6 @@ from ari_conf.core import events as ev
 from ari_conf.core.account import Account
 from ari_conf.core.elements import GetDigits, Hangup, Play, PreAnswer, Redirect, Speak, Wait
 from ari_conf.core.problem_kinds import ProblemKind
-from ari_conf.queues import outbox
 from tests.core.stage import ACTION, START, Stage, stay
 
 NEXT = "http://next.example/"
@@ -439,27 +438,6 @@ def test_the_caller_hangs_up_while_a_result_is_awaited(stage: Stage, held: type)
     assert stage.all(do.PlayMedia) == stage.all(do.AddChannel) == []
     assert stage.all(do.HangUp) == [] and not stage.engine.calls
     assert stage.now == START
-
-
-@pytest.mark.parametrize(
-    "value", ['"' * 3900, "\\" * 3900, "v" * 3900, "\u00e4" * 3900], ids=("quotes", "backslashes", "letters", "umlauts")
-)
-def test_no_caller_makes_the_callbacks_about_them_too_long_to_be_sent(value: str) -> None:
-    """Each callback contains every header, and a callback of more than 64 KB is not sent."""
-    stage = Stage()
-    stage.held = {do.IdentifyCall}
-    stage.call("ann", stay())
-    headers = tuple((f"X-PH-{n}", value) for n in range(16))
-    stage.give_up()
-    stage.tell(ev.CallIdentified("call-ann", Account("A"), headers, False))
-    enters = next(e for e in stage.all(do.PostCallback) if dict(e.params).get("ConferenceAction") == "enter")
-    assert outbox.enqueue_item(enters, stage.now)
-    reported = [name for name, _ in enters.params if name.startswith("X-PH-")]
-    assert reported == [name for name, _ in headers][: len(reported)] and 3 <= len(reported) < 16, (
-        "the first headers are sent"
-    )
-    (problem,) = stage.all(do.ReportProblem)
-    assert f"{16 - len(reported)} X-PH- headers" in problem.text
 
 
 def test_a_call_that_its_caller_cancels() -> None:

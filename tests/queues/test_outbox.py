@@ -2,11 +2,15 @@ import time
 
 import pytest
 
+from ari_conf.core import effects as do
+from ari_conf.core import events as ev
+from ari_conf.core.account import Account
 from ari_conf.core.effects import PostCallback
 from ari_conf.errors import CallbackTooLong
 from ari_conf.queues import dead_letters, outbox, partitioned_queue
 from ari_conf.queues.outbox import Attempt, CallbackEntry
 from ari_conf.queues.partitioned_queue import PartitionedQueue
+from tests.core.stage import Stage, stay
 from tests.redis import RedisServer
 
 
@@ -138,3 +142,24 @@ def test_what_died_too_long_ago_is_forgotten(redis_server: RedisServer):
 @pytest.mark.parametrize("id", ["1-0", "99999999999999-0"])
 def test_what_is_not_there_is_not_shown(redis_server: RedisServer, id: str):
     assert dead_letters.get(redis_server.client, "MA1", id) is None
+
+
+@pytest.mark.parametrize(
+    "value", ['"' * 3900, "\\" * 3900, "v" * 3900, "\u00e4" * 3900], ids=("quotes", "backslashes", "letters", "umlauts")
+)
+def test_no_caller_makes_the_callbacks_about_them_too_long_to_be_sent(value: str) -> None:
+    """Each callback contains every header, and a callback of more than 64 KB is not sent."""
+    stage = Stage()
+    stage.held = {do.IdentifyCall}
+    stage.call("ann", stay())
+    headers = tuple((f"X-PH-{n}", value) for n in range(16))
+    stage.give_up()
+    stage.tell(ev.CallIdentified("call-ann", Account("A"), headers, False))
+    enters = next(e for e in stage.all(do.PostCallback) if dict(e.params).get("ConferenceAction") == "enter")
+    assert outbox.enqueue_item(enters, stage.now)
+    reported = [name for name, _ in enters.params if name.startswith("X-PH-")]
+    assert reported == [name for name, _ in headers][: len(reported)] and 3 <= len(reported) < 16, (
+        "the first headers are sent"
+    )
+    (problem,) = stage.all(do.ReportProblem)
+    assert f"{16 - len(reported)} X-PH- headers" in problem.text
