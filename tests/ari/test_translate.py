@@ -106,7 +106,7 @@ def test_a_channel_that_takes_another_ones_place_is_no_call() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "reported"),
     [
         ("14155550100", "14155550100"),
         ("+14155550100", "+14155550100"),
@@ -135,7 +135,7 @@ def test_a_number_is_reported_without_what_is_no_number(written: str, reported: 
 
 
 @pytest.mark.parametrize(
-    ("name", "written", "told"),
+    ("name", "written", "reported"),
     [
         ("PJSIP/a-1", r"Ann \"the boss\" Lee", 'Ann "the boss" Lee'),
         ("PJSIP/a-1", r"C:\\Ann", r"C:\Ann"),

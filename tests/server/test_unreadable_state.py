@@ -116,7 +116,7 @@ class House:
         restoration = Restoration(engine)
         texts = await takeover.restore(self.store, restoration)
         ari: Any = self.asterisk
-        self.recover = await unreadable_state.recover(texts, engine, self.store, ari, stage.now)
+        self.known = await unreadable_state.recover(texts, engine, self.store, ari, stage.now)
         restoration.add_unreadable(self.known.calls, self.known.conferences)
         before = len(stage.effects)
         stage.carry_out([*restoration.finish(stage.now), *self.known.problems])

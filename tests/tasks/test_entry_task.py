@@ -41,14 +41,14 @@ def task() -> Task:
 
 
 def serve(redis_server: RedisServer, task: Task) -> tuple[int, int, int]:
-    """Let a consumer serve one entry; return the numbers of queued, claimed and waiting partitions."""
+    """Let a consumer serve one entry; return the numbers of queued entries, claimed and delayed partitions."""
     worker = SimpleNamespace(pool=SimpleNamespace(limit=1), hostname="w@test", consumer=None)
     consumer = QueueConsumer(redis_server.client, worker, task, EventSender(worker))
     partitioned_queue.enqueue(redis_server.client, [("MA1:o:1", b"entry")])
     consumer._serve("")
     client, keys = redis_server.client, partitioned_queue.prefix(outbox.QUEUE)
-    held = client.hlen(f"{keys}held:{consumer.id}")
-    return client.llen(f"{keys}lane:MA1:o:1"), held, client.zcard(f"{keys}waiting")
+    claimed = client.hlen(f"{keys}claims:{consumer.id}")
+    return client.llen(f"{keys}partition:MA1:o:1"), claimed, client.zcard(f"{keys}delayed")
 
 
 def test_an_entry_is_attempted_and_settled(redis_server: RedisServer, task: Task):

@@ -44,7 +44,7 @@ def test_when_they_were_made() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "response"),
     [
         ("mpc_name", "use conference_name"),
         ("mpc_uuid", "use conference_uuid"),
