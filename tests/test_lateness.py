@@ -23,13 +23,13 @@ def watch() -> Watch:
     return watch
 
 
-def test_who_is_woken_in_time_is_not_late(watch: Watch) -> None:
+def test_process_woken_in_time_is_not_late(watch: Watch) -> None:
     for _ in range(100):
         watch.tick(TICK_S + 0.001, 0.0)
     assert watch.late_s(0, 1) == watch.stalled_s(0, 1) == 0
 
 
-def test_who_is_woken_late_is_late_by_that(watch: Watch) -> None:
+def test_process_woken_late_is_late_by_the_difference(watch: Watch) -> None:
     for passed in (TICK_S, 0.5, TICK_S):
         watch.tick(passed, 0.0)
     for found in (watch.late_s, watch.stalled_s):
@@ -38,14 +38,14 @@ def test_who_is_woken_late_is_late_by_that(watch: Watch) -> None:
         assert found(0.26, 0.51) == pytest.approx(0.25 * MAX_SHARE, abs=0.02), "of a part of it, that part"
 
 
-def test_what_waits_for_a_processor_is_late_though_this_process_was_woken(watch: Watch) -> None:
+def test_waiting_for_a_processor_counts_as_late(watch: Watch) -> None:
     for _ in range(100):
         watch.tick(TICK_S, TICK_S / 4)
     assert watch.late_s(0, 1) == pytest.approx(0.25)
     assert watch.stalled_s(0, 1) == 0
 
 
-def test_who_watches_is_woken_but_what_is_watched_waits(watch: Watch) -> None:
+def test_watched_process_is_late_while_the_watcher_is_woken(watch: Watch) -> None:
     for starved in (0.0, 0.3, 0.0):
         watch.tick(TICK_S, 0.0, starved)
     assert watch.stalled_s(0, 10) == pytest.approx(0.3)
@@ -112,7 +112,7 @@ async def test_a_wait_in_vain_is_reported() -> None:
             await asyncio.Event().wait()
 
 
-def test_what_takes_too_long_fails_and_says_how_long() -> None:
+def test_slow_step_fails_and_says_how_long() -> None:
     now = time.time() * 1000
     lateness.lasted(now - 1000, now, 990, 1010)
     for least, below in ((0, 90), (12_000, 13_000)):

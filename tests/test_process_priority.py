@@ -52,7 +52,7 @@ def test_a_process_yields_and_its_session_if_it_leads_it(leads: bool, weighs_ses
     assert session_nice("self") == ours
 
 
-async def test_what_is_rendered_yields_to_calls(weighs_sessions: bool):
+async def test_rendering_yields_to_calls(weighs_sessions: bool):
     process = await subprocesses.start(["sleep", "60"], asyncio.subprocess.PIPE, subprocesses.Limits(None, 256))
     try:
         own = os.getpriority(os.PRIO_PROCESS, 0)

@@ -155,7 +155,7 @@ def test_a_server_starts_without_redis_and_refuses_newer_state_later(start: Star
     assert redis_server.client.get(owner_key("pbx")) is None
 
 
-def test_what_is_no_version_is_refused(redis_server: RedisServer):
+def test_invalid_version_is_refused(redis_server: RedisServer):
     client = redis_server.client
     for damaged in ("", "one", "-1", "٣", "1.0"):
         client.set(STATE_VERSION_KEY, damaged)

@@ -319,7 +319,7 @@ async def test_no_more_than_it_can_take(
     assert len(asterisk.wires) == 2
 
 
-async def test_what_a_dead_process_left_is_removed(asterisk: Asterisk, listening: BeepListener) -> None:
+async def test_channels_of_a_dead_process_are_removed(asterisk: Asterisk, listening: BeepListener) -> None:
     asterisk.there |= {"/channels/c.u9.tap.conf.dead.1.snoop", "/channels/c.u9.tap.other.dead.1.snoop"}
     listening.start("ann", "u-ann")
     await asterisk.has(4)

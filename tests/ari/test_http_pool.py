@@ -85,7 +85,7 @@ async def connect(server: Server) -> AsyncIterator[Callable[..., HttpPool]]:
 Connect = Callable[..., HttpPool]
 
 
-async def test_what_is_sent(server: Server, connect: Connect):
+async def test_request_on_the_wire(server: Server, connect: Connect):
     connections = connect()
     assert await connections.request("POST", "/a%2Fb", "q=1%20%26", b'{"x":1}') == AriResponse(200, "OK", b"{}")
     head, _, body = server.asked[0].partition(b"\r\n\r\n")
@@ -233,7 +233,7 @@ async def test_a_connection_that_is_closed_before_anything_is_sent_harms_no_requ
     connections.close()
 
 
-async def test_what_was_not_sent_is_known_not_to_be_done(server: Server, connect: Connect):
+async def test_unsent_request_is_known_not_to_be_done(server: Server, connect: Connect):
     nobody = HttpPool("http://127.0.0.1:1/ari", "Basic YTpi", 1, ALWAYS_PERMITTED.wait_until_held)
     with pytest.raises(AriUnreachable) as never:
         await nobody.request("POST", "/x", "", None)
@@ -327,7 +327,7 @@ async def test_a_request_that_is_not_idempotent_is_not_repeated(server: Server, 
         [b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", CLOSES],
     ],
 )
-async def test_what_is_no_answer(server: Server, connect: Connect, pieces: list[bytes | object]):
+async def test_invalid_answer_fails_the_request(server: Server, connect: Connect, pieces: list[bytes | object]):
     connections = connect()
     server.answers = [pieces]
     with pytest.raises(AriUnreachable, match=r"not HTTP|closed the connection"):

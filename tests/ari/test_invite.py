@@ -132,7 +132,7 @@ async def test_headers_beyond_the_limit() -> None:
     assert found.warnings == ("only the first 200 of the call's 250 X-PH- headers are passed on",)
 
 
-async def test_what_is_no_utf_8_is_reported_without_it() -> None:
+async def test_header_that_is_not_utf_8_is_left_out() -> None:
     found = await read(Asterisk({**ORDINARY, "X-PH-Room": b'ro\xfcm, "x"', "X-PH-Team": "Größe"}))
     assert found.headers == (("X-PH-Room", 'rom, "x"'), ("X-PH-Team", "Größe"))
     assert found.warnings == ("the header X-PH-Room is not valid UTF-8: its invalid bytes are left out",)

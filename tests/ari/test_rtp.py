@@ -64,7 +64,7 @@ def test_twice_or_overtaken(number: int) -> None:
         bytes(11),
     ],
 )
-def test_what_is_none_of_its(other: bytes) -> None:
+def test_foreign_packets_are_ignored(other: bytes) -> None:
     stream = Stream()
     assert stream.sound(packet(5))
     assert stream.sound(other) is None
@@ -142,7 +142,7 @@ async def test_the_first_sender_is_kept_to(ear: Ear) -> None:
     assert receiver.packets == 2
 
 
-async def test_what_was_there_of_another_before_it_was_known_whose_it_is(ear: Ear) -> None:
+async def test_packets_of_another_source_before_the_source_is_known(ear: Ear) -> None:
     receiver = ear.receiver()
     asterisk, other = Sender(receiver), Sender(receiver)
     asterisk.send(packet(1))
@@ -172,7 +172,7 @@ async def test_a_flood_leaves_the_loop_its_turns(ear: Ear) -> None:
     assert most == rtp.READ_BATCH
 
 
-async def test_what_nobody_reads_is_bounded(ear: Ear) -> None:
+async def test_unread_packets_are_bounded(ear: Ear) -> None:
     receiver = ear.receiver()
     Sender(receiver).send(*(packet(number) for number in range(2000)))
     await until(lambda: len(ear.heard) > 0)

@@ -45,7 +45,7 @@ def test_a_call_arrives() -> None:
     )
 
 
-def test_what_a_caller_chose_holds_no_control_characters() -> None:
+def test_control_characters_of_a_caller_are_removed() -> None:
     """The text reaches callbacks, logs, the dashboard and the API."""
     reported = event(
         start("MA1", caller={"name": "\x1b]0;A\x07d\u202ea\r\n", "number": "\x9b1\x00"}, dialplan={"exten": "1\x1b"})
@@ -201,13 +201,13 @@ RECORDING = {"recording": {"name": "MA1/b.id1.recording.r1", "target_uri": "brid
         ({"type": "RecordingFailed", **RECORDING}, seen.RecordingFinished("id1", "r1", failed=True)),
     ],
 )
-def test_what_asterisk_tells(message: dict[str, Any], expected: seen.Event) -> None:
+def test_asterisk_message_becomes_an_event(message: dict[str, Any], expected: seen.Event) -> None:
     assert message["type"] in EVENTS
     assert event(message) == expected
 
 
 @pytest.mark.parametrize("type_", ["ChannelVarset", "BridgeCreated", "ApplicationReplaced", "PlaybackContinuing"])
-def test_what_is_not_for_us(type_: str) -> None:
+def test_other_messages_are_no_event(type_: str) -> None:
     assert event({"type": type_, **ON_CHANNEL, **ON_BRIDGE, **RECORDING, "playback": {"id": "p"}}) is None
 
 

@@ -28,7 +28,7 @@ class Wire:
 
 
 @pytest.mark.parametrize("received", HOSTILE, ids=lambda received: repr(received[:10]))
-def test_what_is_no_message_is_passed_over(received: bytes) -> None:
+def test_invalid_message_is_skipped(received: bytes) -> None:
     heard: list[dict[str, Any]] = []
     socket = AriWebSocket(heard.append, ignore, ignore)
     socket._receive(received)

@@ -38,7 +38,7 @@ async def test_nobody_on_the_phone_notices(tmp_path: Path) -> None:
     assert report.moments >= 1, "it was never killed at the moment at which it was to be"
 
 
-async def test_what_is_planted_is_found(tmp_path: Path) -> None:
+async def test_planted_fault_is_found(tmp_path: Path) -> None:
     plan = Plan(1, 0.1, callers=4, plant=frozenset({"silence", "callback", "bridge", "crash"}), settles_s=10.0)
     report = await run(plan, tmp_path, [])
     assert report.left["/bridges"] == ["planted"]

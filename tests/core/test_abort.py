@@ -470,9 +470,7 @@ DAMAGES: dict[str, tuple[Damage, set[str]]] = {
 
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("what", DAMAGES)
-def test_what_does_not_fit_costs_its_own_call_or_conference_and_nobody_else(
-    stage: Stage, what: str, parts: int
-) -> None:
+def test_inconsistent_record_costs_its_own_call_or_conference_alone(stage: Stage, what: str, parts: int) -> None:
     damage, costs = DAMAGES[what]
     house(stage)
     before = {who: stage.hears(who) for who in EVERYBODY}
@@ -524,7 +522,7 @@ def _all_is_told(stage: Stage) -> None:
     assert not stage.engine.calls and not stage.engine.conferences and stage.engine.deadline is None
 
 
-def test_what_is_whole_is_left_as_it_is(stage: Stage) -> None:
+def test_consistent_state_is_left_unchanged(stage: Stage) -> None:
     house(stage)
     calls, rooms = dict(stage.engine.calls), dict(stage.engine.conferences)
     assert taken_over(stage) == []
@@ -565,7 +563,7 @@ def test_the_calls_of_an_unreadable_conference_end_with_callbacks_and_its_name_i
     assert len([e for e in effects if isinstance(e, do.DestroyBridge)]) == 1
 
 
-def test_what_is_given_up_is_written_so(stage: Stage) -> None:
+def test_abort_is_written(stage: Stage) -> None:
     """If the process dies in the meantime, the next one takes over what it has ended and continues."""
     house(stage)
     stage.held = {do.HangUp, do.DestroyBridge}

@@ -75,7 +75,7 @@ def test_neither_answer_url_nor_document() -> None:
     stage.assert_nothing_is_left()
 
 
-def test_what_will_be_played_is_warmed(stage: Stage) -> None:
+def test_sounds_to_come_are_warmed(stage: Stage) -> None:
     asked = GetDigits((Speak("c"), Wait(1)), invalid_digits_sound="d")
     stage.call("ann", Wait(9), Play("a"), PreAnswer((Play("b"),)), asked, Play("a"))
     sounds = (Play("a"), Play("b"), Speak("c"), Play("d"))
@@ -195,7 +195,7 @@ def test_after_a_valid_document_the_fallback_is_allowed_again() -> None:
     assert asked == ["http://answer.example/", FALLBACK, NEXT, "http://later.example/", FALLBACK]
 
 
-def test_what_the_fallback_itself_leads_to_is_not_rescued_by_it() -> None:
+def test_fallback_does_not_rescue_its_own_failures() -> None:
     stage = Stage(answer_url="http://answer.example/", fallback_url=FALLBACK)
     stage.documents[FALLBACK] = (Redirect(NEXT),)
     stage.ring("ann")

@@ -89,7 +89,7 @@ def test_mute_and_deaf_end_with_the_stay(stage: Stage):
     assert (channel.muted, channel.deaf, stage.hears("dan") != set()) == (False, False, True)
 
 
-def test_one_who_waits_for_the_start_is_muted_from_it_on():
+def test_member_muted_while_waiting_is_muted_from_the_start():
     stage = Stage()
     stage.call("ann", waiting())
     assert api(stage, do.Mute((1,), True))["status"] == 202
@@ -253,7 +253,7 @@ def test_a_sound_of_an_instant_that_is_played_to_a_member_again_and_again_goes_o
     assert stage.media("ann").count("tick") == 30 and stage.media("ann")[-1] == "hello"
 
 
-def test_what_was_undone_lately_is_bounded(stage: Stage):
+def test_recent_switch_offs_are_bounded(stage: Stage):
     for _ in range(2 * MAX_SWITCH_OFFS):
         api(stage, do.PlayToMembers((1,), HELLO))
         api(stage, do.StopPlaying((1,), "Play"))
@@ -523,7 +523,7 @@ def test_a_recording_ends_with_the_conference(stage: Stage):
     assert not stage.engine.conferences and not stage.asterisk.bridges
 
 
-def test_what_an_element_records_is_stopped_for_good():
+def test_stopped_recording_of_an_element_stays_stopped():
     stage = Stage()
     players(stage, "ann", "bob", record=True)
     assert api(stage, do.Record("r1"))["status"] == 409
@@ -532,7 +532,7 @@ def test_what_an_element_records_is_stopped_for_good():
     assert not stage.asterisk.recordings
 
 
-def test_who_enters_after_the_apis_recording_and_wants_one_gets_it(stage: Stage):
+def test_member_who_joins_after_the_apis_recording_starts_their_own(stage: Stage):
     api(stage, do.Record("r1"))
     stage.call("dan", stay(record=True))
     stage.pass_time(1)

@@ -107,7 +107,7 @@ def floor(stage: Stage) -> list[str]:
     return [t for t in stage.callback_texts() if t.startswith("floor")]
 
 
-def test_who_talks_takes_the_floor_if_nobody_holds_it_or_the_holder_is_silent(stage: Stage) -> None:
+def test_talker_takes_the_floor_if_it_is_free_or_the_holder_is_silent(stage: Stage) -> None:
     """ "the holder keeps it through others' interruptions"; "One event for each taking." """
     players(stage, "ann", "bob", floor_event=True)
     stage.talk("ann")

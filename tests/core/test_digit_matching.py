@@ -38,7 +38,7 @@ def _short(found: DigitRun) -> str:
         ("* #", "*#0", ["=*", "=#", "0"], "", []),
     ],
 )
-def test_what_is_a_match_and_what_is_relayed(
+def test_matched_and_relayed_digits(
     patterns: str, digits: str, found: list[str], open_: str, flushed: list[str]
 ) -> None:
     assert pressed(patterns, digits) == (found, open_, flushed)

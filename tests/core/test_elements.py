@@ -64,7 +64,7 @@ def read(name: str, text: str, element: type = el.Conference) -> Any:
         ("transcriptionLanguage", "yue", "yue"), ("sendDigits", "1w2W#", "1w2W#"),
     ],
 )  # fmt: skip
-def test_what_is_allowed(name: str, text: str, value: Any) -> None:
+def test_allowed_values(name: str, text: str, value: Any) -> None:
     assert read(name, text) == value
 
 
@@ -94,7 +94,7 @@ ALLOWED = {
         ("sendDigits", "1" * 101), ("digitsMatch", "1" * 101),
     ],
 )  # fmt: skip
-def test_what_is_not_says_what_is(name: str, text: str) -> None:
+def test_refusal_names_the_allowed_values(name: str, text: str) -> None:
     with pytest.raises(el.InvalidValue) as caught:
         read(name, text)
     assert str(caught.value) == ALLOWED[name]
@@ -137,7 +137,7 @@ def test_a_url_that_is_not_absolute_http(name: str, text: str) -> None:
         ("https://me:secret@a.example/a b", "https://me:secret@a.example/a%20b"),
     ],
 )
-def test_what_a_url_can_t_contain_is_percent_encoded(text: str, url: str) -> None:
+def test_url_is_percent_encoded(text: str, url: str) -> None:
     assert el.url(text) == url
 
 

@@ -174,7 +174,7 @@ def test_one_call_s_trouble_is_not_anothers(stage: Stage) -> None:
     assert {e.call_uuid for e in stage.all(do.ReportProblem)} == {"call-cid"}
 
 
-def test_what_waits_in_a_conference_when_a_second_document_comes_late(stage: Stage) -> None:
+def test_late_second_document_while_the_caller_waits_in_a_conference(stage: Stage) -> None:
     stage.call("ann", stay(), Wait(9))
     assert stage.tell(ev.DocumentFetched("c.call-ann.1", (Wait(1),))) == []
 
@@ -204,7 +204,7 @@ def test_another_account_has_its_own(stage: Stage) -> None:
     assert refused(stage) == []
 
 
-def test_one_who_hung_up_makes_room(stage: Stage) -> None:
+def test_hangup_makes_room(stage: Stage) -> None:
     stage.engine.calls_per_account = 1
     stage.call("ann", Wait(60))
     stage.hang_up("ann")

@@ -30,7 +30,7 @@ def test_two_that_say_the_same_are_one() -> None:
     assert len({Seen("a"), Seen("a"), Seen("b")}) == 2
 
 
-def test_what_is_said_of_another_thing_is_another_fact() -> None:
+def test_facts_of_different_things_differ() -> None:
     assert AddChannel("c", "b") != RemoveChannel("c", "b")
 
 
@@ -60,7 +60,7 @@ def test_one_of_a_union_is_read_as_the_class_that_was_written() -> None:
         msgspec.json.decode(b'{"type":"Tasted","what":"a"}', type=Seen | Heard)
 
 
-def test_what_is_the_default_is_not_written() -> None:
+def test_default_is_not_written() -> None:
     assert msgspec.json.encode(Seen("a")) == b'{"type":"Seen","what":"a"}'
 
 

@@ -22,7 +22,7 @@ def test_an_id_is_read_as_it_was_made(kind: OwnerKind, owner: str, number: int, 
 
 
 @given(st.text(st.sampled_from("cmb.0123x²"), max_size=12))
-def test_what_is_no_id_is_none_and_any_other_is_read_again(text: str) -> None:
+def test_id_is_read_back_and_anything_else_is_none(text: str) -> None:
     found = ids.parse(text)
     assert found is None or ids.parse(str(found)) == found
 
@@ -43,12 +43,12 @@ def test_what_is_no_id_is_none_and_any_other_is_read_again(text: str) -> None:
         "m.id1.²",
     ],
 )
-def test_what_names_no_owner(text: str) -> None:
+def test_text_that_names_no_owner(text: str) -> None:
     assert ids.parse(text) is None
     assert ids.call_of(text) is ids.conference_of(text) is ids.member_of(text) is None
 
 
-def test_whose_it_is() -> None:
+def test_owner_of_an_id() -> None:
     call, member, conference = (
         ids.for_call("u1", 3, 1),
         ids.for_member("id1", 7, "wait", 1),
@@ -74,7 +74,7 @@ def test_recordings_that_the_server_has_not_made(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "b.id1.tap.conf.p1.1", "c.u1.2.conf.p1", "c.u1.tap", "c.u1.tap.conf"])
-def test_what_is_no_tap(text: str) -> None:
+def test_text_that_is_no_tap(text: str) -> None:
     assert ids.tap_creator(text) is None
 
 

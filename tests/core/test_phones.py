@@ -37,7 +37,7 @@ def seen(stage: Stage, name: str, source: int) -> list[do.Effect]:
 # Hold.
 
 
-def test_who_holds_us_is_heard_by_nobody_until_they_take_us_back(stage: Stage) -> None:
+def test_holding_member_is_heard_by_nobody_until_the_hold_ends(stage: Stage) -> None:
     players(stage, "ann", "bob")
     stage.tell(ev.PhoneHeld("ann"), ev.PhoneHeld("ann"))
     assert stage.hears("bob") == set()
@@ -55,7 +55,7 @@ def test_hold_and_mute_end_each_by_itself(stage: Stage) -> None:
     assert stage.hears("bob") == set()
 
 
-def test_who_held_us_before_they_came_is_not_heard(stage: Stage) -> None:
+def test_member_who_held_before_they_joined_is_not_heard(stage: Stage) -> None:
     players(stage, "bob")
     stage.call("ann", GetDigits(num_digits=1), stay())
     stage.tell(ev.PhoneHeld("ann"))
@@ -167,7 +167,7 @@ def test_numbers_that_jumped_are_another_stream(stage: Stage) -> None:
     assert added(stage) == ["ann", "bob", "ann"]
 
 
-def test_what_is_played_to_one_alone_comes_to_its_end_first(stage: Stage) -> None:
+def test_private_sound_ends_first(stage: Stage) -> None:
     stage.sounds["http://s/1"] = (Play("http://media.example/a.mp3"),)
     stage.call("ann", stay(wait_sound="http://s/1"))
     seen(stage, "ann", 1)
@@ -178,7 +178,7 @@ def test_what_is_played_to_one_alone_comes_to_its_end_first(stage: Stage) -> Non
 
 
 @pytest.mark.parametrize("hangs_up", [True, False])
-def test_who_leaves_meanwhile_is_out_when_they_are_out(stage: Stage, hangs_up: bool) -> None:
+def test_member_who_leaves_during_the_reentry_is_out(stage: Stage, hangs_up: bool) -> None:
     players(stage, "ann", "bob", hangup_on_star=True)
     seen(stage, "ann", 1)
     stage.held.add(do.AddChannel)
@@ -193,7 +193,7 @@ def test_who_leaves_meanwhile_is_out_when_they_are_out(stage: Stage, hangs_up: b
     assert stage.asterisk.channels.get("ann") is None or stage.asterisk.channels["ann"].bridge is None
 
 
-def test_who_can_not_be_let_in_again_and_is_still_in_goes_on(stage: Stage) -> None:
+def test_member_whose_reentry_fails_continues_if_still_in_the_bridge(stage: Stage) -> None:
     players(stage, "ann", "bob")
     seen(stage, "ann", 1)
     effects = stage.engine.handle_event(ev.StreamSeen("ann", 2), stage.now)
@@ -205,7 +205,7 @@ def test_who_can_not_be_let_in_again_and_is_still_in_goes_on(stage: Stage) -> No
     assert len(stage.problems()) == 1
 
 
-def test_who_takes_over_lets_it_leave_and_enter(stage: Stage) -> None:
+def test_next_owner_continues_the_reentry(stage: Stage) -> None:
     """Only the process that died knew whether it was done."""
     players(stage, "ann", "bob")
     seen(stage, "ann", 1)
@@ -220,7 +220,7 @@ def test_who_takes_over_lets_it_leave_and_enter(stage: Stage) -> None:
 # What is sent.
 
 
-def test_who_is_sent_nothing_is_sent_silence_until_a_conference(stage: Stage) -> None:
+def test_caller_is_sent_silence_until_a_conference(stage: Stage) -> None:
     stage.call("ann", GetDigits(num_digits=1), stay())
     stage.tell(ev.NothingSent("ann"))
     assert stage.asterisk.channels["ann"].silence

@@ -79,7 +79,7 @@ def test_of_what_effects_are_just_changing_nothing_is_missed(stage: Stage) -> No
         assert sum(len(part.missed_events) for part in found) == reported
 
 
-def test_what_is_most_likely_so_already_may_wait(stage: Stage) -> None:
+def test_settings_most_likely_in_place_are_put_off(stage: Stage) -> None:
     many(stage)
     at_once, later = split_deferrable(stage.engine, [e for part in parts(stage, there(stage)) for e in part.repeat])
     detecting = [
@@ -106,7 +106,7 @@ def test_a_wait_that_listens_for_silence_does_not_wait(stage: Stage) -> None:
     assert split_deferrable(stage.engine, again) == (again, [])
 
 
-def test_what_was_put_off_is_done_only_if_it_still_is_to_be(stage: Stage) -> None:
+def test_postponed_effect_runs_only_if_it_is_still_wanted(stage: Stage) -> None:
     players(stage, "ann", muted=True, floor_event=True)
     effects = [do.MuteChannel("ann", True), do.DetectTalking("ann", FLOOR_SILENCE_MS)]
     assert all(is_still_needed(stage.engine, effect) for effect in effects)

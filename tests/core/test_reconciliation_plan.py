@@ -98,7 +98,7 @@ def command(stage: Stage, *wanted: api.ConferenceCommand) -> None:
         (do.StopMusic, api.Hold((1,), True), api.Hold((1,), False)),
     ],
 )
-def test_what_was_undone_and_is_so_once_more_is_not_undone_again(
+def test_switch_off_is_not_repeated_once_it_is_on_again(
     stage: Stage, kind: type[Any], on: api.ConferenceCommand, off: api.ConferenceCommand
 ) -> None:
     players(stage, "ann", "bob")
@@ -224,7 +224,7 @@ def test_while_nothing_is_lost_nothing_is_done(stage: Stage) -> None:
     assert conference is not None and conference.floor == 1 and conference.members[1].talking
 
 
-def test_what_was_lost_is_found(stage: Stage) -> None:
+def test_lost_events_are_delivered(stage: Stage) -> None:
     """The timer finds it although the connection was not interrupted."""
     players(stage, "ann", "bob", record=True)
     stage.call("cid", Play("song"), Wait(5))

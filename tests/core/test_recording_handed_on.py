@@ -69,7 +69,7 @@ def test_its_instants_are_those_at_which_asterisk_began_and_ended_it(stage: Stag
     assert (handed_on(stage).start_ms, handed_on(stage).end_ms) == (START + 200, START + 60_200)
 
 
-def test_who_was_in_and_when(stage: Stage) -> None:
+def test_recording_says_who_was_in_and_when(stage: Stage) -> None:
     stage.call("ann", stay(record=True))
     stage.pass_time(1)
     stage.call("bob", stay())
@@ -85,7 +85,7 @@ def test_who_was_in_and_when(stage: Stage) -> None:
     assert {note.recording_id for note in stage.all(do.AddAttendanceNote)} == {handed_on(stage).recording_id}
 
 
-def test_who_spoke_and_when(stage: Stage) -> None:
+def test_recording_says_who_spoke_and_when(stage: Stage) -> None:
     """Asterisk reports the end of talking after 500 ms of silence. A member who leaves has stopped talking too."""
     players(stage, "ann", "bob", record=True)
     stage.pass_time(1)
@@ -109,7 +109,7 @@ def test_a_muted_member_does_not_speak(stage: Stage) -> None:
     assert stage.all(do.AddSpeechNote) == []
 
 
-def test_what_was_said_before_the_mute_was_said_and_what_is_said_meanwhile_is_not(stage: Stage) -> None:
+def test_speech_before_the_mute_counts_and_speech_during_it_does_not(stage: Stage) -> None:
     players(stage, "ann", "bob", record=True)
     stage.talk("ann")
     stage.pass_time(2)

@@ -138,7 +138,7 @@ def test_a_member_who_could_not_be_added_and_hangs_up_has_hung_up(stage: Stage) 
     assert stage.callback_texts()[-1] == "exit bob hangup"
 
 
-def test_what_was_said_before_the_failure_was_said(stage: Stage) -> None:
+def test_event_before_the_failure_is_kept(stage: Stage) -> None:
     players(stage, "ann", "bob", record=True)
     stage.talk("bob")
     stage.pass_time(2)
@@ -348,7 +348,7 @@ def test_a_bridge_of_nobody_is_destroyed_in_the_end(stage: Stage) -> None:
     assert set(stage.asterisk.bridges) == {stage.bridge_id()} and asked(stage, do.DestroyBridge) == 4
 
 
-def test_what_has_not_failed_for_long_is_taken_for_done() -> None:
+def test_old_request_without_a_failure_counts_as_done() -> None:
     retries = RequestRetries()
     retries.failed(do.HangUp("ann"), START)
     assert retries.due(START + 5000) == [do.HangUp("ann")]
@@ -504,7 +504,7 @@ def test_a_recording_that_is_to_end_ends_also_if_another_was_begun(stage: Stage,
     assert [effect.recording_id for effect in stage.all(do.StoreRecording)] == ["first"]
 
 
-def test_what_is_about_a_channel_that_is_gone_is_forgotten(stage: Stage) -> None:
+def test_requests_about_a_gone_channel_are_forgotten(stage: Stage) -> None:
     players(stage, "ann", "bob")
     stage.failing[do.MuteChannel] = 1
     command(stage, api.Mute((1,), True))

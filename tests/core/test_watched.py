@@ -76,7 +76,7 @@ def test_others_conferences_are_not_concerned(stage: Stage) -> None:
     assert detected(stage) == []
 
 
-def test_what_is_over_already_is_nothing(stage: Stage) -> None:
+def test_expired_watch_detects_nothing(stage: Stage) -> None:
     players(stage, "ann", "bob")
     stage.tell(ev.AccountWatched("A", START))
     players(stage, "cid")

@@ -43,6 +43,6 @@ def test_the_right_pin_leads_into_the_conference(example: Example) -> None:
     assert example.events == [{"Event": "ConferenceEnter", "From": "15550100"}]
 
 
-def test_what_is_not_signed_is_refused(example: Example) -> None:
+def test_unsigned_request_is_refused(example: Example) -> None:
     assert post_signed(example, "/answer", token="x" * 40, From="15550100").status_code == 403
     assert requests.post(example.url + "/answer", {"From": "15550100"}, timeout=10).status_code == 403

@@ -194,7 +194,7 @@ def test_an_empty_url_is_as_if_not_given() -> None:
 # What SDKs write.
 
 
-def test_what_the_php_sdk_writes_for_false_zero_and_empty() -> None:
+def test_values_of_the_php_sdk_for_false_zero_and_empty() -> None:
     found = parse(
         response(
             '<Play loop="none">https://e.x/a.mp3</Play><GetDigits action="none" finishOnKey="none" log="none"/>'

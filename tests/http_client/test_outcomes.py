@@ -66,12 +66,12 @@ async def test_a_head_has_an_end(attempt: Attempt, receiver: Receiver, path: str
 
 
 @pytest.mark.parametrize("path", ["/interim/16", "/headers/50", "/single-bytes/3000"])
-async def test_what_is_unusual_is_an_answer_all_the_same(attempt: Attempt, receiver: Receiver, path: str) -> None:
+async def test_unusual_answer_is_accepted(attempt: Attempt, receiver: Receiver, path: str) -> None:
     assert (await attempt(receiver.url(path))).ok
 
 
 @pytest.mark.parametrize("path", ["/endless-trailers", "/endless-extension", "/single-bytes/60000"])
-async def test_what_is_around_a_body_has_an_end(attempt: Attempt, receiver: Receiver, path: str) -> None:
+async def test_bytes_around_a_body_are_bounded(attempt: Attempt, receiver: Receiver, path: str) -> None:
     """As with an endless body, the application does not have the body, and the status of a callback is known."""
     outcome = await attempt(receiver.url(path), policy=RetryPolicy(connect_ms=5000, read_ms=20_000, total_ms=20_000))
     if attempt.way == "fetch":  # type: ignore[attr-defined]

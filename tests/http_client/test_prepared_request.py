@@ -77,7 +77,7 @@ async def test_nothing_of_ours_goes_along(
     params=st.lists(st.tuples(st.sampled_from(["a", "b"]), st.text(max_size=5)), max_size=3),
     method=st.sampled_from(["GET", "POST"]),
 )
-async def test_what_arrives_is_what_was_signed(
+async def test_signature_covers_the_request_that_arrives(
     attempt: Attempt, receiver: Receiver, path: str, query: str, params: list[tuple[str, str]], method: str
 ) -> None:
     if method == "GET":  # the SDK cannot check a query beyond ASCII

@@ -69,7 +69,7 @@ def test_of_an_endless_fragment_the_beginning_is_read() -> None:
         ("rp=", RetryPolicy(), "rp="),
     ],
 )
-def test_what_is_wrong_is_clamped_or_ignored_with_a_warning(fragment: str, expected: RetryPolicy, warned: str) -> None:
+def test_wrong_value_is_clamped_or_ignored_with_a_warning(fragment: str, expected: RetryPolicy, warned: str) -> None:
     _, policy, warnings = parse(f"https://example.com/#{fragment}")
     assert policy == expected
     assert len(warnings) == 1

@@ -69,7 +69,7 @@ async def becomes(stage: Stage, phone: Phone, tones: set[int], within: float = 6
         assert not patience.over, f"{phone.name} hears {found}, not {tones}"
 
 
-async def test_who_is_in(stage: Stage, api: plivo.RestClient) -> None:
+async def test_member_list_over_the_api(stage: Stage, api: plivo.RestClient) -> None:
     do = asyncio.to_thread
     assert (await do(api.conferences.list)).conferences == []
     with pytest.raises(ResourceNotFoundError, match="conference not found"):
@@ -308,7 +308,7 @@ async def test_record_and_its_callback(stage: Stage, api: plivo.RestClient) -> N
         await do(api.conferences.record_stop, NAME)
 
 
-async def test_what_is_measured(stage: Stage, api: plivo.RestClient) -> None:
+async def test_metrics_of_a_conference(stage: Stage, api: plivo.RestClient) -> None:
     async def values(address: str) -> dict[str, float]:
         async with aiohttp.ClientSession() as client, client.get(f"http://{address}/metrics") as response:
             assert response.status == 200

@@ -251,7 +251,7 @@ async def test_members_press_keys(asterisk: LocalAsterisk) -> None:
         await bob.wait_for_digits("42")
 
 
-async def test_who_is_muted_is_not_heard_and_who_is_deaf_hears_nothing(asterisk: LocalAsterisk) -> None:
+async def test_muted_channel_is_not_heard_and_deaf_one_hears_nothing(asterisk: LocalAsterisk) -> None:
     async with application(asterisk) as app, conference_of_two(app, asterisk) as (ada, bob, first, second):
         ada.tone(1000)
         await hears_something(bob)

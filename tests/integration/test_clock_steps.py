@@ -33,7 +33,7 @@ async def stepped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGener
 
 
 @pytest.mark.parametrize("ahead_s", [HOUR_S, -HOUR_S], ids=["an hour ahead", "an hour back"])
-async def test_what_is_due_comes_in_its_time(stepped: Stage, tmp_path: Path, ahead_s: int) -> None:
+async def test_deadlines_come_on_time(stepped: Stage, tmp_path: Path, ahead_s: int) -> None:
     stage = stepped
     stage.set_account(hangup_url="{url}/hangup")
     async with stage.callers(4) as (ann, bob, cid, dave):

@@ -33,7 +33,7 @@ async def test_two_members_hear_each_other_and_nobody_else(stage: Stage) -> None
     assert [c.params["ConferenceSequence"] for c in callbacks] == ["1", "2", "3", "4"]
 
 
-async def test_who_waits_hears_music_that_no_other_hears(stage: Stage) -> None:
+async def test_waiting_member_hears_their_own_music(stage: Stage) -> None:
     waiting = ROOM.replace("<Conference", '<Conference startConferenceOnEnter="false"')
     async with stage.callers(3) as (ann, bob, host):
         ann.tone(2575)

@@ -66,7 +66,7 @@ async def test_logging_in_and_out(stage: Stage, browser: Browser) -> None:
         seen.takes_note("401")
 
 
-async def test_who_speaks_is_shown_talking(stage: Stage, browser: Browser) -> None:
+async def test_speaking_member_is_shown_talking(stage: Stage, browser: Browser) -> None:
     async with looking(browser, stage) as seen, stage.callers(2) as (ann, bob):
         await seen.log_in()
         await stage.call(ann, ROOM, display_name="Ann Baker")

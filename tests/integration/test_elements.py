@@ -296,7 +296,7 @@ async def test_redirect_replaces_the_rest_and_does_not_answer(stage: Stage, meth
 # PreAnswer.
 
 
-async def test_what_stands_in_preanswer_is_heard_before_the_answer(stage: Stage) -> None:
+async def test_preanswer_is_heard_before_the_answer(stage: Stage) -> None:
     stage.tones("/early.wav", (2575, 800))
     async with stage.callers(1) as (ann,):
         await stage.call(ann, f'<PreAnswer><Play>{{url}}/early.wav</Play><Wait length="1"/></PreAnswer>{AFTER}')

@@ -99,7 +99,7 @@ async def test_a_muted_member_who_starts_a_stream_is_not_heard(stage: Stage) -> 
         assert audio_analysis.silent(await stage.listen(bob, 1500))
 
 
-async def test_what_a_phone_plays_while_it_holds_is_heard_by_nobody(stage: Stage) -> None:
+async def test_hold_music_of_a_phone_is_heard_by_nobody(stage: Stage) -> None:
     """The phone's music is not mixed, not recorded and never takes the floor; after the hold the voice is back."""
     async with stage.callers(2) as (ann, bob):
         await meet(stage, ann, bob)

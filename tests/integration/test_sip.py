@@ -215,7 +215,7 @@ async def test_a_number_is_understood_however_it_is_written(at: Stage) -> None:
     assert asked == list(DIALED.values())
 
 
-async def test_what_a_phone_asks_within_a_call_is_answered(at: Stage) -> None:
+async def test_requests_within_a_call_are_answered(at: Stage) -> None:
     with line(at) as ann, line(at) as bob:
         for caller in (ann, bob):
             assert (await caller.invite("15550100", headers=asks_for(at))).status == 200
@@ -387,7 +387,7 @@ SENT = {
 
 
 @pytest.mark.parametrize("kind", SENT)
-async def test_what_ffmpeg_encodes_and_sends(at: Stage, kind: str) -> None:
+async def test_calls_that_ffmpeg_makes(at: Stage, kind: str) -> None:
     host, media, mapping, encoding = SENT[kind]
     async with at.callers(1) as (ear,):
         await at.call(ear, ROOM)

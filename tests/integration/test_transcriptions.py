@@ -121,7 +121,7 @@ async def test_two_who_speak_at_once(stage: Stage) -> None:
 
 
 @pytest.mark.row("transcriptionUrl", "too short: error, nothing charged")
-async def test_what_is_too_short(stage: Stage) -> None:
+async def test_too_short_recording(stage: Stage) -> None:
     """ "A recording must be longer than 500 ms": error, and nothing is charged."""
     accounts.update(stage.redis, stage.account, transcription_rate="0.0095")
     folder = stage.system.settings.recording_folder

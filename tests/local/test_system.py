@@ -295,7 +295,7 @@ async def test_two_systems_run_side_by_side_but_not_in_one_folder(tmp_path):
         assert client(one).get("whose") == b"one", "the failed attempt changed nothing"
 
 
-async def test_what_is_configured_elsewhere_is_not_started_and_not_stopped(tmp_path, redis_server):
+async def test_component_configured_elsewhere_is_neither_started_nor_stopped(tmp_path, redis_server):
     async with LocalSystem(tmp_path, {"ARI_CONF_REDIS_URL": redis_server.url}, ("redis", "web")) as system:
         assert system.components == ("web",)
         assert system.settings.redis_url.get_secret_value() == redis_server.url

@@ -223,7 +223,7 @@ CONCAT = b"ffconcat version 1.0\nfile /usr/share/sounds/alsa/Front_Center.wav\n"
     ],
     ids=["empty", "a page", "play list", "concat", "no samples", "no chunks", "noise"],
 )
-async def test_what_is_no_sound_is_refused(world: World, body: bytes) -> None:
+async def test_response_that_is_no_sound_is_refused(world: World, body: bytes) -> None:
     world.origin.body = body
     told = r"Play: https://example.com/hello.wav could not be played \(expected mp3 or wav\): "
     with pytest.raises(SoundError, match=told):

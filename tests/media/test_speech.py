@@ -87,7 +87,7 @@ def seconds(path: Path) -> float:
         ("flite", "MAN", "flite rms", "flite"),
     ],
 )
-async def test_what_is_spoken_is_understood(
+async def test_speech_is_understood(
     tmp_path: Path, hear: Hear, wish: str, voice: Gender, engine: str, package: str
 ) -> None:
     there = [found.name for found in installed_voices(wish)[voice]]

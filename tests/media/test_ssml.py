@@ -95,7 +95,7 @@ def test_say_as(tag: str, said: str) -> None:
     assert segments(f"It is {tag} now") == (Text(f"It is {said} now"),)
 
 
-def test_what_cannot_be_said_is_no_piece() -> None:
+def test_unspeakable_text_is_no_piece() -> None:
     assert segments('<break time="1s"/> . <say-as interpret-as="expletive">x</say-as>') == (Pause(1000),)
 
 
@@ -109,7 +109,7 @@ def test_plain_text_becomes_markup_that_says_it() -> None:
     assert segments(plain("a < b &  c\n")) == (Text("a < b & c"),)
 
 
-def test_what_was_made_canonical_stays_as_it_is() -> None:
+def test_canonical_form_is_stable() -> None:
     warnings: list[str] = []
     once = canonical(fromstring('<Speak> a<break  time="1s"></break> <p>b &amp; "c" </p></Speak>'), warnings)
     assert once == 'a<break time="1s"/> <p>b &amp; "c" </p>'
@@ -200,7 +200,7 @@ def test_pieces_are_bounded_and_no_word_is_lost(one: str, letters: int) -> None:
     assert any("texts and pauses; from the 100th on it is spoken without a pause" in told for told in warnings)
 
 
-def test_what_an_older_version_has_written_is_bounded_too() -> None:
+def test_ssml_of_an_older_version_is_bounded() -> None:
     """So is the API's input, which `canonical` has not processed."""
     for markup in (f"a{BREAK}" * 900, f'<sub alias="{"word " * 18_000}"/>', "<s>a</s>" * 900):
         characters, ms, count = sums(segments(markup))

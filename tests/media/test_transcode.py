@@ -80,7 +80,7 @@ async def test_the_usual_ones_are_played(tmp_path: Path, rate: int) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"RIFF\0\0\0\0WAVE", b"ID3", TAG, TAG * 200, b"\xff\xfb" * 99])
-async def test_what_has_no_rate_is_for_ffmpeg_to_judge(tmp_path: Path, content: bytes) -> None:
+async def test_ffmpeg_judges_a_file_without_a_rate(tmp_path: Path, content: bytes) -> None:
     source, narrow, wide = made(tmp_path, content)
     assert wav_rate(source) is None
     with pytest.raises(SoundError, match="ffmpeg failed"):
@@ -88,7 +88,7 @@ async def test_what_has_no_rate_is_for_ffmpeg_to_judge(tmp_path: Path, content: 
 
 
 @pytest.mark.parametrize(("channels", "bits", "tag"), [(1, 8, 1), (1, 64, 3), (8, 16, 1)])
-async def test_what_comes_through_all_the_same_is_bounded(
+async def test_output_of_ffmpeg_is_bounded(
     tmp_path: Path, channels: int, bits: int, tag: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bounds apply to seconds and to bytes on disk."""

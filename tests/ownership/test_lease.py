@@ -206,7 +206,7 @@ async def test_an_owner_that_resumes_after_a_takeover_never_acts_again(
     assert lease.read_status(redis_server.client, "pbx").owner == "two pid 1"
 
 
-async def test_what_a_former_owner_writes_is_refused_all_of_it(make: Made, time: Time, redis_server: RedisServer):
+async def test_all_writes_of_a_former_owner_are_refused(make: Made, time: Time, redis_server: RedisServer):
     one, two = make("one"), make("two")
     await owner_of(time, one)
     kept = await fenced(redis_server, one)
@@ -391,7 +391,7 @@ async def test_nonsense_in_the_place_of_a_record_stops_neither_the_owner_nor_who
     assert (first.is_held, second.state == "owner") == (lives, not lives)
 
 
-async def test_what_redis_has_lost_between_two_renewals_is_noticed(make: Made, time: Time, redis_server: RedisServer):
+async def test_loss_in_redis_between_two_renewals_is_noticed(make: Made, time: Time, redis_server: RedisServer):
     """A replica that became the primary had not received the last write, but the renewal before it."""
     forgotten: list[str] = []
     kept: list[StateStore] = []

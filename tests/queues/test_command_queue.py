@@ -151,7 +151,7 @@ async def test_an_owner_without_its_asterisk_says_so_at_once(redis_server):
     assert not owner.got
 
 
-async def test_what_an_owner_has_done_the_next_one_does_not_do_again(redis_server):
+async def test_next_owner_does_not_repeat_a_command(redis_server):
     first, second = Owner(redis_server.url), Owner(redis_server.url)
     async with asking(redis_server.url) as asker:
         async with running(first.commands.run(), first.redis):
@@ -161,7 +161,7 @@ async def test_what_an_owner_has_done_the_next_one_does_not_do_again(redis_serve
     assert [event.command_id for event in second.got] == ["c2"]
 
 
-async def test_what_an_owner_died_over_the_next_one_does(redis_server):
+async def test_next_owner_executes_the_command_that_its_predecessor_died_over(redis_server):
     first, second = Owner(redis_server.url), Owner(redis_server.url)
     first.silent = True
     async with asking(redis_server.url) as asker:
@@ -175,7 +175,7 @@ async def test_what_an_owner_died_over_the_next_one_does(redis_server):
     assert [event.command_id for event in second.got] == ["c1"]
 
 
-async def test_what_an_owner_died_over_waits_for_the_next_ones_asterisk(redis_server):
+async def test_command_of_a_dead_owner_waits_for_asterisk(redis_server):
     """Otherwise the reply would be 503 a moment before Asterisk is connected, and the command would never be done."""
     owner = Owner(redis_server.url)
     owner.asterisk_is_there = False
@@ -211,7 +211,7 @@ async def test_a_reply_is_stored_for_a_process_that_missed_it(redis_server):
         assert await asker.stored_reply("c2") is None
 
 
-async def test_what_is_no_command_is_passed_over(redis_server):
+async def test_invalid_command_is_skipped(redis_server):
     owner = Owner(redis_server.url)
     for fields in ({"command": b'{"no": "command"}'}, {"command": b"\xff"}, {"other": b"5"}):
         redis_server.client.xadd(queue_key("here"), fields)
@@ -219,7 +219,7 @@ async def test_what_is_no_command_is_passed_over(redis_server):
         assert await asker.send("here", LOCK, "c1", 5) is not None
 
 
-async def test_what_was_decided_at_the_last_moment_is_heard_of(redis_server):
+async def test_reply_at_the_last_moment_arrives(redis_server):
     owner = Owner(redis_server.url)
     owner.silent = True
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:

@@ -160,7 +160,7 @@ def test_many_host_names_share_the_limit_of_the_account(play: Play) -> None:
     assert {taken.partition for taken in play.take_all()} == {"A:never:x", "B:name1:x"}, "one that never failed is free"
 
 
-def test_what_waits_for_more_than_a_minute_is_waited_for_no_more(play: Play) -> None:
+def test_wait_of_more_than_a_minute_ends(play: Play) -> None:
     """This prevents a pile of callbacks; some are still sent, to see if the receiver works again."""
     play.fail("A:down", MAX_RECEIVER_FAILURES + 1)
     play.put(*(f"A:down:{n}" for n in range(50)))
@@ -205,7 +205,7 @@ def test_a_failing_receiver_is_retried_within_seconds(play: Play) -> None:
     assert play.take() is not None
 
 
-def test_what_is_known_is_forgotten(play: Play) -> None:
+def test_failures_are_forgotten(play: Play) -> None:
     play.fail("A:down", MAX_RECEIVER_FAILURES + 1)
     keys = list(play.server.client.scan_iter(FAILING + "*"))
     assert len(keys) == 2
@@ -236,7 +236,7 @@ def test_many_that_rest_leave_redis_its_time(play: Play) -> None:
     assert taken is not None and taken.partition == "A:up:1"
 
 
-def test_what_can_t_be_read_counts_as_nothing(play: Play) -> None:
+def test_unreadable_count_is_zero(play: Play) -> None:
     play.server.client.set(FAILING + "A:o", "soon")
     play.server.client.hset(FAILING + "A", "x", "y")
     play.put("A:o:1", "A:o:2")

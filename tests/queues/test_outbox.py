@@ -125,7 +125,7 @@ def test_all_are_resent_in_the_order_in_which_they_died(redis_server: RedisServe
     assert PartitionedQueue(redis_server.client).claim("w1", 8, 1000), "the partition was not made ready"
 
 
-def test_what_died_too_long_ago_is_forgotten(redis_server: RedisServer):
+def test_old_dead_letters_are_removed(redis_server: RedisServer):
     key = "ari_conf:callbacks:dead-letters:MA1"
     redis_server.client.xadd(
         key, {"partition": "MA1:o:1", "entry": outbox.enqueue_item(callback(1), 1)[1]}, id="1000-0"
@@ -140,7 +140,7 @@ def test_what_died_too_long_ago_is_forgotten(redis_server: RedisServer):
 
 
 @pytest.mark.parametrize("id", ["1-0", "99999999999999-0"])
-def test_what_is_not_there_is_not_shown(redis_server: RedisServer, id: str):
+def test_unknown_dead_letter_is_not_shown(redis_server: RedisServer, id: str):
     assert dead_letters.get(redis_server.client, "MA1", id) is None
 
 

@@ -201,7 +201,7 @@ def test_a_worker_that_leaves_gives_its_lanes_back(play: Play):
     assert play.take("w2").entry == b"a"
 
 
-def test_what_was_not_tried_is_ready_again(play: Play):
+def test_released_entry_is_ready_again(play: Play):
     play.put("A:o:1", "a", "b")
     assert play.take(disposition=release(play.take())).entry == b"a"
 
@@ -432,9 +432,7 @@ def test_a_lane_that_has_nothing_or_is_none_is_passed_over(play: Play):
 @pytest.mark.parametrize(
     "dispose", [ack, release, lambda taken: retry(taken, b"x", 0), lambda t: dead_letter(t, b"x", 9, 9999)]
 )
-def test_what_became_of_an_entry_that_is_gone_holds_nobody_up(
-    play: Play, dispose: Callable[[ClaimedEntry], Disposition]
-):
+def test_settlement_of_a_removed_entry_delays_nobody(play: Play, dispose: Callable[[ClaimedEntry], Disposition]):
     play.put("A:o:1", "a")
     play.put("A:o:2", "b")
     taken = play.take()
@@ -488,7 +486,7 @@ def test_problems_of_names_that_no_account_has_are_kept_for_a_day_and_of_so_many
         "partition:A:p:9",
     ],
 )
-def test_what_stands_in_the_place_of_a_key_hides_no_callback(play: Play, key: str, later: str):
+def test_overwritten_key_hides_no_callback(play: Play, key: str, later: str):
     play.put("A:o:1", "a", "b")
     play.put("A:p:1", "c")
     play.put("B:o:1", "d")

@@ -25,7 +25,7 @@ class Broken:
         raise ZeroDivisionError(name)
 
 
-async def test_what_breaks_comes_back_and_what_comes_after_it_is_done() -> None:
+async def test_broken_effect_fails_and_the_next_one_runs() -> None:
     reported: asyncio.Queue[ev.Event] = asyncio.Queue()
     broken: Any = Broken()
     interpreter = EffectRunner(broken, broken, broken, broken, Path(), reported.put_nowait, broken)

@@ -294,7 +294,7 @@ async def _no_variable(*_: Any, **__: Any) -> None:
 # Results.
 
 
-async def test_what_came_is_a_document_a_bad_one_or_none(world: World) -> None:
+async def test_response_is_a_document_an_invalid_one_or_none(world: World) -> None:
     event = await world.fetch()
     assert event == ev.DocumentFetched("c.u.1", (Wait(),), ())
     world.body = b"<html/>"

@@ -155,7 +155,7 @@ async def test_unless_it_was_never_sent(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("effect", [do.CreateBridge("c1"), do.StartRecording("c1", "r1", "A")], ids=repr)
-async def test_what_is_there_already_was_made(effect: do.Effect, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_resource_that_exists_counts_as_created(effect: do.Effect, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer was lost, and at the second attempt Asterisk says that the object exists."""
     ari = Asterisk(BROKE, AriError("already exists", 409))
     reported = await done(ari, monkeypatch, effect)
@@ -163,7 +163,7 @@ async def test_what_is_there_already_was_made(effect: do.Effect, monkeypatch: py
     assert reported == ([ev.BridgeCreated("c1")] if isinstance(effect, do.CreateBridge) else [])
 
 
-async def test_what_another_has_made_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_resource_of_another_application_does_not_count_as_created(monkeypatch: pytest.MonkeyPatch) -> None:
     ari = Asterisk(REFUSED_CONNECTION, AriError("already exists", 409))
     (failed,) = await done(ari, monkeypatch, do.CreateBridge("c1"))
     assert isinstance(failed, ev.EffectFailed) and failed.refused
@@ -246,7 +246,7 @@ async def test_a_refusal_is_reported_immediately(
     assert len(ari.asked) == 1
 
 
-async def test_what_waits_for_a_playback_holds_up_neither_its_end_nor_is_overtaken_by_the_next() -> None:
+async def test_effect_that_waits_for_a_playback_keeps_its_place_and_does_not_delay_the_end() -> None:
     """Asterisk sets a variable, such as the one for deaf members, only after the channel's playback."""
     ended, asked = asyncio.Event(), list[str]()
 
@@ -342,7 +342,7 @@ class NoAccounts:
         ("ulaw", True, True),
     ],
 )
-async def test_who_is_a_wideband_caller(codec: str, always: bool, wideband: bool) -> None:
+async def test_codec_decides_who_is_a_wideband_caller(codec: str, always: bool, wideband: bool) -> None:
     reported: list[ev.Event] = []
     one = interpreter_of(Codec(codec), reported.append, NoAccounts(), always_wideband=always)
     one.run(do.IdentifyCall("u1", "c1", "MA1"))
@@ -450,7 +450,7 @@ async def test_a_request_for_a_document_has_time_to_arrive(monkeypatch: pytest.M
     await one.close()
 
 
-async def test_what_nobody_waits_for_any_more_is_not_prepared() -> None:
+async def test_unneeded_sound_is_not_prepared() -> None:
     quiet = Quiet()
     one = preparing(quiet)
     one.run(do.PrepareSound("c.GONE.1", Play("own")))

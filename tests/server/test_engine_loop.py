@@ -123,7 +123,7 @@ async def place(monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place(monkeypatch)
 
 
-async def test_what_is_due_comes_at_its_time_and_then_what_is_due_next(place: Place) -> None:
+async def test_deadlines_come_in_order_and_on_time(place: Place) -> None:
     place.call("ann", Wait(5), Wait(3), Hangup())
     place.pass_ms(4999)
     assert ev.DeadlineReached() not in place.seen
@@ -234,7 +234,7 @@ async def test_only_the_call_of_a_replay_that_raised_is_aborted(place: Place) ->
     assert place.hung_up() == ["ann"] and set(place.engine.calls) == {"call-bob"}
 
 
-async def test_what_is_reported_is_among_the_problems_of_the_account(place: Place) -> None:
+async def test_reported_problem_reaches_the_account(place: Place) -> None:
     place.loop.report("A", ProblemKind.RECORDINGS_WAIT, "the disk is full")
     ((step, effects),) = place.written.steps
     assert step.problems == [do.ReportProblem("A", "", ProblemKind.RECORDINGS_WAIT, None, "the disk is full")]

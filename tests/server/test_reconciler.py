@@ -231,7 +231,7 @@ async def test_nor_while_it_is_looked_what_happened_while_nobody_listened(
 # Exceptions.
 
 
-async def test_what_breaks_in_comparing_costs_whose_it_is_and_nobody_else(stage: Stage) -> None:
+async def test_error_in_the_comparison_costs_one_conference_alone(stage: Stage) -> None:
     """An exception in the part of one conference or call is a bug: all others are processed, and calls come in."""
     stage.held = {do.AddChannel}
     for name in ("ann", "bob", "cid"):
@@ -254,7 +254,7 @@ async def test_what_breaks_in_comparing_costs_whose_it_is_and_nobody_else(stage:
     assert not [effect for effect in comparison.happened if isinstance(effect, do.AddChannel)]
 
 
-async def test_what_can_not_even_be_given_up_stops_nobody(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_error_in_the_abort_stops_nobody_else(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.held = {do.AddChannel}
     for name in ("ann", "bob"):
         stage.call(name, stay(f"room of {name}"))

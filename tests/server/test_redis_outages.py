@@ -199,7 +199,7 @@ async def test_it_comes_back_from_an_older_copy_and_no_dead_call_rises(redis_ser
         assert owner.problems == []
 
 
-async def test_what_lives_is_written_before_anything_is_taken_out(
+async def test_live_records_are_written_before_dead_ones_are_removed(
     redis_server: RedisServer, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
     """Live state must not be missing even if the process dies in between."""
@@ -246,7 +246,7 @@ async def test_it_is_killed_and_comes_back_empty(redis_server: RedisServer, stag
         assert owner.lease.is_held
 
 
-async def test_what_nobody_could_read_does_not_stay_for_ever(redis_server: RedisServer, stage: Stage):
+async def test_unreadable_record_is_removed(redis_server: RedisServer, stage: Stage):
     redis_server.client.hset(state_key("pbx"), mapping={"u7": "of another version", "c7": "{", b"\xff": "?"})
     redis_server.client.hset(members_key("c7"), "7", "{")
     redis_server.client.hset(names_key("A"), "lost", "c7 pbx")

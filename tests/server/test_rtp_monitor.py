@@ -249,7 +249,7 @@ async def test_it_ends_with_the_call(scene: Scene) -> None:
         ("nonsense ::", False),
     ],
 )
-def test_whose_packets_come_from_far_away(addresses: str, far: bool) -> None:
+def test_public_address_is_far_away(addresses: str, far: bool) -> None:
     assert is_far(addresses) == far
 
 

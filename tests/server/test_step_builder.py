@@ -46,7 +46,7 @@ async def kept(redis_server: RedisServer) -> AsyncIterator[StateStore]:
     await client.aclose()
 
 
-def test_what_is_for_redis_is_written_and_all_else_is_run(steps: StepBuilder) -> None:
+def test_effects_for_redis_are_written_and_the_others_run(steps: StepBuilder) -> None:
     callback = do.PostCallback("c1", "A", "http://callback.example/", "POST", ())
     problem = do.ReportProblem("A", "u1", ProblemKind.ASTERISK_FAILED, None, "odd")
     name = do.ReleaseName("A", "standup", "c1")

@@ -154,7 +154,7 @@ async def test_an_effect_runs_after_its_step_is_written(play: Begin):
     assert (one.done, one.store.written()) == (["Answer"], ["1"])
 
 
-async def test_what_is_refused_is_not_done_and_nothing_after_it(play: Begin):
+async def test_refused_step_and_all_after_it_are_not_done(play: Begin):
     one = play(LeaseLost("another"))
     one.put(1, ANSWER)
     # The writer has nothing left to do.
@@ -164,7 +164,7 @@ async def test_what_is_refused_is_not_done_and_nothing_after_it(play: Begin):
 
 
 @pytest.mark.parametrize("effect", ASKS, ids=lambda effect: type(effect).__name__)
-async def test_what_only_asks_waits_for_no_write(play: Begin, effect: do.Effect):
+async def test_effect_that_only_asks_waits_for_no_write(play: Begin, effect: do.Effect):
     one = play()
     one.put(1, effect)
     assert one.done == [type(effect).__name__]
@@ -232,7 +232,7 @@ async def test_without_redis_it_is_done_and_written_later_in_its_order(play: Beg
     assert one.store.written() == ["1", "2"] and not one.writer.redis_unavailable
 
 
-async def test_what_waits_is_encoded_once_and_written_in_parts_that_are_not_large(
+async def test_waiting_steps_are_encoded_once_and_written_in_bounded_batches(
     play: Begin, monkeypatch: pytest.MonkeyPatch
 ):
     encoded: list[str] = []
@@ -309,7 +309,7 @@ async def test_overflowing_callbacks_are_dropped_and_reported_and_recordings_kep
     assert one.store.written()[-1] == "4000" and not one.writer.redis_unavailable
 
 
-async def test_what_redis_refuses_for_good_costs_itself_alone(play: Begin):
+async def test_step_that_redis_always_refuses_costs_itself_alone(play: Begin):
     one = play(StoreUnavailable("away"))
     one.store.refuses = b"poison"
     await turns()

@@ -41,7 +41,7 @@ async def at_once(state: dict[str, bytes]) -> AsyncIterator[dict[str, bytes]]:
     yield state
 
 
-async def test_what_is_too_much_for_one_answer_is_loaded_all_the_same(redis_server: RedisServer):
+async def test_state_larger_than_one_answer_is_loaded(redis_server: RedisServer):
     client = state_store.connect(redis_server.url)
     kept, state = StateStore(client, "one"), calls()
     await kept.write([Step(1, dict(state))])
@@ -79,7 +79,7 @@ def written(**instead: Any) -> dict[str, bytes]:
     return {**state, "call-bob": json.dumps(damaged).encode(), NEXT_MEMBER_ID: b"9"}
 
 
-def test_what_is_whole_is_restored() -> None:
+def test_readable_records_are_restored() -> None:
     calls, conferences, next_member_id = load(written())
     assert {call.channel_id for call in calls} == {"ann", "bob"}
     assert len(conferences) == 1 and next_member_id == 9
@@ -137,7 +137,7 @@ class Written:
         (("call-ann", "call-cid"), {"ann", "cid"}),
     ],
 )
-async def test_what_refers_to_one_that_can_not_be_read_is_given_up_and_no_other(
+async def test_only_records_that_refer_to_an_unreadable_one_are_given_up(
     monkeypatch: pytest.MonkeyPatch, damaged: tuple[str, ...], hung_up: set[str]
 ) -> None:
     """This holds even if a call and its conference are restored in different batches."""

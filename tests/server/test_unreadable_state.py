@@ -196,9 +196,7 @@ ROOM: dict[str, Callable[[dict[str, Any]], Any] | bytes] = {
 
 
 @pytest.mark.parametrize("what", ROOM)
-async def test_what_asterisk_records_of_a_conference_that_can_not_be_read_is_handed_over(
-    house: House, what: str
-) -> None:
+async def test_recording_of_an_unreadable_conference_is_handed_over(house: House, what: str) -> None:
     """The record is damaged: the members know whose element requested the recording, and Asterisk knows that it
     runs."""
     stage = house.stage
@@ -392,7 +390,7 @@ async def test_while_redis_does_not_know_the_account_it_is_hung_up_all_the_same(
     assert "eve" not in house.stage.asterisk.channels and len(problems(effects)) == 1 and not ended(house.stage)
 
 
-async def test_what_is_whole_asks_nothing_of_asterisk(house: House) -> None:
+async def test_readable_state_asks_nothing_of_asterisk(house: House) -> None:
     await house.write()
     engine = Engine(lambda: "new")
     assert await takeover.restore(house.store, Restoration(engine)) == {}
@@ -421,7 +419,7 @@ async def test_a_starting_asterisk_is_requested_until_it_answers(house: House, m
     assert set(ended(house.stage)) == {"eve"}
 
 
-async def test_what_asterisk_can_not_tell_holds_nothing_up(house: House) -> None:
+async def test_failed_question_to_asterisk_delays_nothing(house: House) -> None:
     """Everything that the records and members contain is reported nevertheless."""
     house.asterisk.can_not_tell = ("/channels", "/bridges", "/recordings/stored")
     await house.write()

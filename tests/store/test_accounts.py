@@ -47,7 +47,7 @@ def test_an_auth_id_is_letters_and_digits(redis_server: RedisServer, auth_id: st
         ("auth_id", "MA2"),
     ],
 )
-def test_what_an_account_cant_have_is_named(redis_server: RedisServer, field: str, value: str):
+def test_invalid_field_of_an_account_is_named(redis_server: RedisServer, field: str, value: str):
     accounts.add(redis_server.client, NOW, "MA1")
     with pytest.raises((AccountError, TypeError), match=field):
         accounts.update(redis_server.client, "MA1", **{field: value})

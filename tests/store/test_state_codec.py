@@ -89,7 +89,7 @@ def test_equal_documents_are_one_again(stage: Stage) -> None:
     assert len({id(e) for e in elements}) == 1
 
 
-def test_what_changes_is_each_ones_own(stage: Stage) -> None:
+def test_restored_records_share_nothing_mutable(stage: Stage) -> None:
     players(stage, "ann", "bob", digits_match=("1",), enter_sound="beep:1")
     (conference,) = stage.engine.conferences.values()
     pool: ValuePool = {}
@@ -116,7 +116,7 @@ def test_a_conference_and_its_members_are_apart_and_become_one(stage: Stage) -> 
     assert decode(merge_members(apart, members), {}) == conference
 
 
-def test_what_a_version_before_did_not_write_has_its_default(stage: Stage) -> None:
+def test_missing_field_has_its_default(stage: Stage) -> None:
     stage.call("ann", stay(), Speak("next"))
     (conference,) = stage.engine.conferences.values()
     record = json.loads(encode(conference))
@@ -147,7 +147,7 @@ DAMAGED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("damage", DAMAGED, ids=str)
-def test_what_does_not_fit_is_refused(stage: Stage, damage: dict[str, Any]) -> None:
+def test_value_of_the_wrong_type_is_refused(stage: Stage, damage: dict[str, Any]) -> None:
     stage.call("ann", Wait(5))
     (call,) = stage.engine.calls.values()
     record = json.loads(encode(call))
@@ -156,7 +156,7 @@ def test_what_does_not_fit_is_refused(stage: Stage, damage: dict[str, Any]) -> N
         decode(json.dumps(record | damage).encode(), {})
 
 
-def test_what_follows_from_the_fields_is_not_written(stage: Stage) -> None:
+def test_derived_values_are_not_written(stage: Stage) -> None:
     players(stage, "ann", "bob")
     (conference,) = stage.engine.conferences.values()
     restored = decode(encode(conference), {})

@@ -114,7 +114,7 @@ def whole(conference: Conference) -> Conference:
     return copied(conference)
 
 
-async def test_what_changes_while_it_is_written_waits_for_its_own_step(kept: StateStore):
+async def test_change_during_a_write_waits_for_its_own_step(kept: StateStore):
     """Otherwise its callbacks could be lost: the state would say that they were sent."""
     call, _ = Call.from_arrival(CallArrived("channel", "u1", "request", "MA1", "+4930", "100"), NOW)
     batch = batch_of(kept, Step(NOW, {"u1": call}))
@@ -334,7 +334,7 @@ async def test_while_redis_is_gone_an_account_is_as_it_was(
         await kept.account("MA2")
 
 
-async def test_what_was_written_survives_kill_9_of_redis(redis_server: RedisServer, kept: StateStore):
+async def test_written_state_survives_kill_9_of_redis(redis_server: RedisServer, kept: StateStore):
     await kept.write([Step(NOW, {"call:u1": b"1"}, [callback(1)])])
     redis_server.kill()
     lost = Step(NOW, {"call:u1": b"2"}, [callback(2)])

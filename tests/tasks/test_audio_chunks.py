@@ -46,7 +46,7 @@ def test_the_quietest_place() -> None:
     assert BLOCK % 2 == 0
 
 
-def test_what_can_not_be_decoded_or_read() -> None:
+def test_invalid_or_unreadable_audio() -> None:
     with pytest.raises(TranscriptionRefused):
         list(audio_chunks([b"no sound at all" * 100], "ffmpeg"))
 

@@ -70,7 +70,7 @@ def test_each_lane_arrives_in_order_signed_and_lanes_dont_wait(redis_server: Red
         assert plivo.utils.validate_v3_signature("POST", url, nonce, token, signature, got.params)
 
 
-def test_what_can_not_be_delivered_becomes_a_dead_letter_and_is_resent(redis_server: RedisServer, start_worker: Start):
+def test_undeliverable_callback_becomes_a_dead_letter_and_is_resent(redis_server: RedisServer, start_worker: Start):
     broken = {"1"}
     with Receiver(lambda got: 503 if got.params["N"] in broken else 200) as receiver:
         start_worker(ARI_CONF_DEAD_LETTERS_KEPT="2")
@@ -95,7 +95,7 @@ def test_what_can_not_be_delivered_becomes_a_dead_letter_and_is_resent(redis_ser
         assert [dict(letter.entry.params)["N"] for letter in letters(redis_server)] == ["3", "2"]
 
 
-def test_what_has_no_receiver_tells_why(redis_server: RedisServer, start_worker: Start):
+def test_dead_letter_of_a_missing_receiver_says_why(redis_server: RedisServer, start_worker: Start):
     with Receiver() as receiver:
         gone = receiver.url
     start_worker()

@@ -63,7 +63,7 @@ def test_an_entry_is_retried_after_what_raises_before_its_outcome(
     assert serve(redis_server, task) == (1, 0, 1)
 
 
-def test_what_raises_after_the_attempt_repeats_nothing(
+def test_error_after_the_attempt_repeats_nothing(
     redis_server: RedisServer, task: Task, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(task, "_tell_outcome", lambda *_: 1 // 0)

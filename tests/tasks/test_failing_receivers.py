@@ -50,7 +50,7 @@ def workers(redis_server: RedisServer, tmp_path: Path) -> Iterator[None]:
     ],
 )
 @pytest.mark.parametrize("policy", ["", "#rc=5&rp=all"])
-def test_what_a_try_costs(outcome: AttemptOutcome, wasted: int, policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cost_of_an_attempt(outcome: AttemptOutcome, wasted: int, policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     verdict, asked = served(monkeypatch, outcome, policy)
     assert verdict.wasted == wasted
     assert asked[0]["account"] == "MA1"

@@ -66,7 +66,7 @@ def seen(written: Path, task: str) -> list[tuple[str, str]]:
     return re.findall(rf"\] task (\w+):? {re.escape(task)}\(([^)]+)\)", written.read_text())
 
 
-def test_what_a_worker_does_is_in_inspect(redis_server: RedisServer, worker: Worker):
+def test_inspect_shows_the_work_of_a_worker(redis_server: RedisServer, worker: Worker):
     released = threading.Event()
     with Receiver(lambda _: 200 if released.wait(60) else 500) as receiver:
         items = [callback(f"{receiver.url}/{n}?secret=1#rt=60000&tt=60000", n) for n in range(3)]

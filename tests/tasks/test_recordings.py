@@ -181,7 +181,7 @@ def test_a_key_that_may_only_put_get_and_delete_is_enough(stage: StoreStage, unk
         assert not stage.tape.exists() and not stage.problems()
 
 
-def test_what_asterisk_has_no_more_is_lost_only_if_s3_would_tell_that_it_has_it(stage: StoreStage) -> None:
+def test_missing_file_is_lost_only_if_s3_answers_that_it_does_not_have_it(stage: StoreStage) -> None:
     """S3 denies existing objects to an access key without permission to get objects."""
     with strict_s3(LEAST - {"GetObject"}) as server:
         stage.worker(**server.variables)

@@ -72,7 +72,7 @@ def worker(redis_server: RedisServer, tmp_path: Path) -> Iterator[Worker]:
     worker.end()
 
 
-def test_what_is_no_message_is_thrown_away_and_the_worker_goes_on(redis_server: RedisServer, worker: Worker):
+def test_invalid_message_is_dropped_and_the_worker_continues(redis_server: RedisServer, worker: Worker):
     """The garbage exceeds the number of threads: none of it counts as a task in progress."""
     with Receiver() as receiver:
         for number, garbage in enumerate(GARBAGE * 3):

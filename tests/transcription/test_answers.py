@@ -72,7 +72,7 @@ HELLO = [Word(0, 1500, "hello"), Word(1500, 3000, "there")]
         ({"segments": "none", "words": 3, "text": "hello there"}, HELLO),
     ],
 )
-def test_what_can_be_understood_is(answer: object, found: list[Word]) -> None:
+def test_valid_answer_is_parsed(answer: object, found: list[Word]) -> None:
     assert words_of(answer, LENGTH_MS) == found
 
 
@@ -93,7 +93,7 @@ def test_what_can_be_understood_is(answer: object, found: list[Word]) -> None:
     ],
     ids=str,
 )
-def test_what_can_not_is_said(answer: object) -> None:
+def test_invalid_answer_is_an_error(answer: object) -> None:
     with pytest.raises(Unreadable, match=r"^it"):
         words_of(answer, LENGTH_MS)
 

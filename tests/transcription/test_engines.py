@@ -101,7 +101,7 @@ def test_a_model_that_does_not_take_what_we_would_like(
     assert asked == [*ladder[: ladder.index(takes[0]) + 1], takes[0]]
 
 
-def test_what_is_refused_in_each_form_is_told_with_the_servers_reason() -> None:
+def test_refusal_in_each_form_gives_the_servers_reason() -> None:
     with WhisperServer(raw=lambda _: (400, b'{"error": {"message": "Invalid model"}}')) as server:
         with pytest.raises(TranscriptionRefused, match="status 400: Invalid model"):
             HttpEngine(server.url, "sk-test", "whisper-x").transcribe(bytes(RATE))
@@ -163,7 +163,7 @@ def test_the_model_for_english_refuses_others() -> None:
     assert using.transcribe(bytes(RATE), "auto") == []
 
 
-def test_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def of(**values: str) -> str:
         return installed(from_environment({f"ARI_CONF_TRANSCRIPTION_{n}": text for n, text in values.items()}))
 

@@ -174,9 +174,7 @@ end
         assert sorted(dict(entry.params)["api_id"] for entry in waiting(owner)) == ["call-1", "call-2"]
 
     @within(3)
-    def test_whose_process_is_late_is_decided_by_the_clock_of_redis(
-        self, owner: Owner, served: Served, monkeypatch: Any
-    ):
+    def test_clock_of_redis_decides_which_process_is_late(self, owner: Owner, served: Served, monkeypatch: Any):
         """One `web` is an hour ahead of the one that carries out the call."""
         api = account(served, "A")
         owner.joins("ann")

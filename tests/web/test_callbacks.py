@@ -177,7 +177,7 @@ def test_however_large_they_are_a_list_reads_and_gives_a_bounded_amount(api: Api
     assert len(response.text) < 6_000_000
 
 
-def test_those_that_can_be_reached_are_all_that_are_counted(api: Api, owner: Owner):
+def test_only_reachable_callbacks_are_counted(api: Api, owner: Owner):
     """Otherwise the page would link to empty pages."""
     large(owner, 60_000, 100)
     seen, path = 0, "/Callback/?limit=20"
@@ -208,7 +208,7 @@ def test_one_accounts_expensive_lists_are_not_waited_for_by_another(api: Api, ow
     assert answered > 10, "the other account is served in turn, not after all earlier requests"
 
 
-def test_what_can_not_be_read_is_left_out(api: Api, owner: Owner):
+def test_unreadable_callback_is_left_out(api: Api, owner: Owner):
     for number in range(2):
         post(owner, number)
         owner.redis.rpush(next(owner.redis.scan_iter("ari_conf:callbacks:partition:*")), "{")

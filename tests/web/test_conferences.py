@@ -335,7 +335,7 @@ def test_the_language_of_a_transcription(api: Api, owner: Owner, ids: dict[str, 
     assert owner.commands[-1].addressed.command.transcription_language == read
 
 
-def test_what_is_no_language_of_a_transcription(api: Api):
+def test_invalid_language_of_a_transcription(api: Api):
     response = api.post("Conference/standup/Record/", {"transcription_language": "german"})
     assert response.status == 400
     assert response.json["error"].startswith(

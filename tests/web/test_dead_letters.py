@@ -236,7 +236,7 @@ def commands_of(owner: Owner, what: Callable[[], Any]) -> dict[str, int]:
     return {name: stats["calls"] for name, stats in owner.redis.info("commandstats").items()}
 
 
-def test_what_metrics_cost_does_not_grow_with_what_is_in_redis(api: Api, owner: Owner, monkeypatch: Any):
+def test_cost_of_metrics_does_not_grow_with_redis(api: Api, owner: Owner, monkeypatch: Any):
     """Metrics need no login. 400,000 keys are those of 100,000 recordings."""
     monkeypatch.setattr(metrics, "UPDATE_INTERVAL_S", 0.0)
 
@@ -268,7 +268,7 @@ def test_concurrent_metrics_requests_share_one_update(api: Api, owner: Owner):
     assert commands["cmdstat_zcard"] <= 3 * looks
 
 
-def test_what_can_not_be_read_is_counted_all_the_same(api: Api, owner: Owner):
+def test_unreadable_dead_letter_is_counted(api: Api, owner: Owner):
     partitioned_queue.enqueue(owner.redis, [("A:o:strange", b"{"), ("A:o:other", b'{"at_ms": "x"}')])
     text = api.get("/metrics", Authorization="").text.decode()
     assert "ari_conf_callbacks_waiting 2.0" in text

@@ -417,7 +417,7 @@ def test_a_stream_that_raises_restarts_and_others_continue(api: Api, owner: Owne
     assert not served.server.broken
 
 
-def test_what_waits_for_one_client_is_bounded_in_bytes():
+def test_events_for_one_client_are_bounded_in_bytes():
     stream = account_feeds.ClientStream()
     stream.put(b"x" * 100_000_000)
     assert not stream.too_slow, "a snapshot may be large"

@@ -71,7 +71,7 @@ def test_a_conference_and_its_members_are_shown(stage: Stage):
     )
 
 
-def test_who_waits_is_shown_waiting(stage: Stage):
+def test_waiting_member_is_shown_waiting(stage: Stage):
     stage.call("ann", stay(start_conference_on_enter=False))
     assert members(stage)[call(stage, "ann")]["state"] == "waiting"
     stage.call("bob", stay())
@@ -82,7 +82,7 @@ def call(stage: Stage, name: str) -> str:
     return next(c.call_uuid for c in stage.engine.calls.values() if c.channel_id == name)
 
 
-def test_one_who_is_muted_does_not_talk(stage: Stage):
+def test_muted_member_does_not_talk(stage: Stage):
     stage.call("ann", stay(floor_event=True))
     stage.call("bob", stay())
     stage.talk("ann")

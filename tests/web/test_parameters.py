@@ -99,7 +99,7 @@ def test_an_empty_body_is_fine(api: Api, raw: bytes):
     assert api.post(MUTE, raw=raw, Content_Type="text/plain").status == 202
 
 
-def test_what_is_not_given_may_be_empty_or_null(api: Api):
+def test_omitted_parameter_may_be_empty_or_null(api: Api):
     given = {"text": "hello", "voice": "", "language": None, "callback_url": "", "callback_method": None, "more": [1]}
     assert api.post(SPEAK, given).status == 202
 

@@ -101,7 +101,7 @@ def until_it_answers(proxied: Proxied, process: subprocess.Popen[bytes]) -> None
             time.sleep(0.05)
 
 
-def test_what_the_example_promises(proxied: Proxied, owner: Owner):
+def test_proxy_example_keeps_its_promises(proxied: Proxied, owner: Owner):
     # The login: the cookie is for HTTPS only, and the page's requests are recognized as same-origin.
     form = urlencode({"auth_id": "A", "auth_token": proxied.api.token}).encode()
     kind = {"Content_Type": "application/x-www-form-urlencoded", "Origin": f"https://127.0.0.1:{proxied.port}"}

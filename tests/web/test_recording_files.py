@@ -67,7 +67,7 @@ def key_of(auth_id: str) -> str:
         ("bytes=9999999999999999-", None),
     ],
 )
-def test_what_a_range_asks_for(header: str | None, found: tuple[int, int] | None) -> None:
+def test_range_header(header: str | None, found: tuple[int, int] | None) -> None:
     assert span(header, 100) == found
 
 
@@ -173,7 +173,7 @@ def test_access_follows_the_setting_of_the_account(two: dict[str, Api], strict: 
     assert two["closed"].get("Recording/of-closed.mp3").text == SOUND
 
 
-def test_what_is_not_there_is_a_404_and_a_bucket_that_is_away_a_503(two: dict[str, Api], strict: StrictS3):
+def test_missing_file_is_404_and_unreachable_bucket_503(two: dict[str, Api], strict: StrictS3):
     assert two["open"].get("Recording/of-open.mp3").status == 404
     assert two["open"].send("HEAD", "Recording/of-open.mp3").status == 404
     strict.is_away = True

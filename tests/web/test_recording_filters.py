@@ -54,7 +54,7 @@ def test_when_they_were_made() -> None:
         ("add_time__gt", "YYYY-MM-DD"),
     ],
 )
-def test_what_is_not_here_is_refused_rather_than_passed_over(name: str, response: str) -> None:
+def test_unsupported_filter_is_refused(name: str, response: str) -> None:
     assert Filters.model_validate({name: ""}).index_terms == {}
     with pytest.raises(ValidationError, match=response):
         Filters.model_validate({name: "x"})

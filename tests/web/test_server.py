@@ -68,7 +68,7 @@ def test_a_connection_serves_several_requests(api: Api, monkeypatch: pytest.Monk
             assert b" 200 " in answer(wire)
 
 
-def test_what_is_no_http_is_refused(api: Api):
+def test_connection_without_http_is_refused(api: Api):
     with connected(api.port) as wire:
         wire.sendall(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
         assert b" 400 " in wire.recv(1000)
@@ -151,7 +151,7 @@ def test_many_half_open_connections_block_no_other_client(ten: Api, sent: bytes)
             assert [ten.get("Conference/").status for _ in range(3)] == [200] * 3
 
 
-def test_those_that_are_being_served_are_not_displaced(ten: Api):
+def test_connections_being_served_are_not_displaced(ten: Api):
     with ExitStack() as open_ones:
         streams = [open_ones.enter_context(streaming(ten)) for _ in range(5)]
         for _ in range(30):

@@ -68,7 +68,7 @@ async def test_the_reply_is_ignored(stage: Stage) -> None:
 
 @pytest.mark.row("action", "requested also after a hangup; the reply is ignored")
 @pytest.mark.parametrize("redirect", ["true", "false"])
-async def test_who_hung_up(stage: Stage, redirect: str) -> None:
+async def test_hangup_source(stage: Stage, redirect: str) -> None:
     stage.document("/action", '<Conference callbackUrl="{url}/events">another</Conference>')
     async with stage.callers(1) as (ann,):
         await stage.call(ann, f'<Conference {LEAVING} redirect="{redirect}" action="{{url}}/action">c</Conference>')

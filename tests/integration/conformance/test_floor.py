@@ -33,7 +33,7 @@ async def takes(stage: Stage, count: int) -> None:
     "floorEvent",
     "the holder keeps the floor through others' interruptions; free when they leave; one event for each taking",
 )
-async def test_who_takes_the_floor(stage: Stage) -> None:
+async def test_members_who_take_the_floor(stage: Stage) -> None:
     async with stage.callers(2) as (ann, bob):
         ann_call, bob_call = await joins(stage, ann, TELLING), await joins(stage, bob, TELLING)
         spoke = ann.tone(2575)
@@ -78,7 +78,7 @@ async def test_who_takes_the_floor(stage: Stage) -> None:
     "floorEvent",
     "a muted member never takes the floor; false: the taking is not told, and the member holds it all the same",
 )
-async def test_who_does_not_take_it(stage: Stage) -> None:
+async def test_members_who_do_not_take_the_floor(stage: Stage) -> None:
     async with stage.callers(3) as (ann, bob, cid):
         await joins(stage, ann, TELLING.replace("<Conference", '<Conference muted="true"'))
         await joins(stage, bob, TELLING.replace('floorEvent="true"', ""))
