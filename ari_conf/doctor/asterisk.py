@@ -181,8 +181,8 @@ def recording_folder(settings: Settings) -> str:
         raise CheckFailed(
             f"{folder} does not exist, and Asterisk can't record without it: create it, owned by Asterisk's user"
         )
-    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise CheckFailed(f"this user can't read and write {folder}: add this user to Asterisk's group")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise CheckFailed(f"this user can't read {folder}: add this user to Asterisk's group")
     return str(folder)
 
 

@@ -147,12 +147,11 @@ def variable_names(app: str) -> tuple[str, str]:
 
 
 def parse_mark(text: str) -> Mark | None:
-    if not text:
-        return None
+    """Return the mark that a process wrote; None if there is none, or if something else wrote the variable."""
     try:
         return msgspec.json.decode(text, type=Mark)
     except msgspec.MsgspecError:
-        return Mark(text)  # earlier versions wrote the token alone
+        return None
 
 
 def describe_rival(mark: Mark, name: str) -> str:

@@ -191,6 +191,15 @@ def test_a_recording_folder_that_is_missing(tmp_path):
     assert found(settings_of(recording_folder=str(tmp_path)), "recording folder").passed
 
 
+def test_a_recording_folder_is_read_and_not_written(tmp_path, monkeypatch):
+    settings = settings_of(recording_folder=str(tmp_path))
+    allowed = os.R_OK | os.X_OK
+    monkeypatch.setattr(os, "access", lambda _path, mode: mode & ~allowed == 0)
+    assert found(settings, "recording folder").passed
+    allowed = os.X_OK
+    assert "can't read" in problem_text(settings, "recording folder")
+
+
 # Redis and S3.
 
 

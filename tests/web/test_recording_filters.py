@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
 from ari_conf.store.accounts import DAY_MS
-from ari_conf.web.routes.recording_filters import Filters
+from ari_conf.web.routes.recording_filters import TIME_SCHEMA, Filters
 
 NOW_MS = 1_795_000_000_000
 
@@ -41,6 +43,21 @@ def test_when_they_were_made() -> None:
     filters = Filters.model_validate({"add_time__gt": "2026-11-22 10:00", "add_time__lte": "2026-11-22 10:00:01.5"})
     first, last = filters.start_range(NOW_MS / 1000)
     assert (last - first, first % 60_000) == (1499, 1)
+
+
+@pytest.mark.parametrize("day", ["01-01", "01-31", "02-20", "02-28", "04-30", "10-10", "12-10", "12-31"])
+@pytest.mark.parametrize("time", ["00:00", "09:59:59", "19:45:07.5", "23:10:30.123456"])
+def test_described_times_are_accepted(day: str, time: str) -> None:
+    text = f"2026-{day} {time}"
+    assert re.search(TIME_SCHEMA["pattern"], text)
+    assert Filters.model_validate({"add_time": text}).add_time is not None
+
+
+@pytest.mark.parametrize("text", ["2026-02-30 10:00", "2026-13-01 10:00", "2026-04-31 10:00", "2026-01-01 24:00"])
+def test_times_that_do_not_exist_are_not_described(text: str) -> None:
+    assert not re.search(TIME_SCHEMA["pattern"], text)
+    with pytest.raises(ValidationError):
+        Filters.model_validate({"add_time": text})
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,10 @@ def _parse_time(value: Any) -> Any:
         raise ValueError(f"{str(value)[:40]!r} is not allowed; expected YYYY-MM-DD HH:MM[:SS[.ffffff]]") from None
 
 
-TIME_SCHEMA = {"type": "string", "pattern": r"^20[0-9]{2}-0[1-9]-[01][1-9] [01][0-9]:[0-5][0-9]$"}
+_DAY_OF_YEAR = "((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
+_TIME_OF_DAY = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
+# The pattern leaves out February 29, which is valid in some years only.
+TIME_SCHEMA = {"type": "string", "pattern": f"^(19|20)[0-9]{{2}}-{_DAY_OF_YEAR} {_TIME_OF_DAY}$"}
 Time = Annotated[int | None, BeforeValidator(_parse_time), WithJsonSchema(TIME_SCHEMA)]
 
 
