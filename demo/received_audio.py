@@ -104,17 +104,18 @@ class AudioRecorder:
     def as_sent(self) -> Samples:
         """Return each packet where its sender's clock puts it, as a phone that compensates any jitter plays it."""
         placed: list[Samples] = []
-        expected, before = 0, None
+        latest, expected, before = 0, 0, None
         decoded = self.codec.decode([_payload(packet) for _, packet in self.arrived])
         for (_, packet), samples in zip(self.arrived, decoded, strict=False):
-            stamp, source = struct.unpack_from("!II", packet, 4)
-            pause = stamp - expected & 0xFFFFFFFF if source == before else 0
-            if pause >= 1 << 31:
+            number, stamp, source = struct.unpack_from("!HII", packet, 2)
+            if source == before and (number - latest & 0xFFFF) >= 1 << 15:
                 continue  # a later packet has overtaken it
+            # A sender that was late may set its clock back for the next packet: that is no pause, and nothing is lost.
+            pause = stamp - expected & 0xFFFFFFFF if source == before else 0
             if pause < _LONGEST_PAUSE:
                 placed.append(np.zeros(pause, np.int16))
             placed.append(samples)
-            expected, before = stamp + len(samples), source
+            latest, expected, before = number, stamp + len(samples), source
         return np.concatenate(placed) if placed else np.zeros(0, np.int16)
 
     def _place(self, arrival: int, packet: bytes, samples: Samples) -> None:

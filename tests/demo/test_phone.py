@@ -261,6 +261,17 @@ def test_late_packets_are_heard_in_the_order_of_sending() -> None:
     assert listen_to(recorder.heard().audio) != spans
 
 
+def test_a_sender_that_sets_its_clock_back_loses_nothing() -> None:
+    """The sender was late by 2 s, put that into the time of one packet, and then counted on from the earlier time."""
+    recorder = AudioRecorder()
+    tone = np.full(160, 0x80, np.uint8).tobytes()
+    for number in range(30):
+        late = 16_000 if number == 10 else 0
+        head = bytes([0x80, 0]) + number.to_bytes(2, "big") + (number * 160 + late).to_bytes(4, "big") + b"abcd"
+        recorder.arrived.append((1_000_000_000 + number * 20_000_000, head + tone))
+    assert listen_to(recorder.as_sent()) == [(0, 200), (2200, 2600)]
+
+
 def listen_to(samples: audio_analysis.Samples) -> list[tuple[float, float]]:
     """Return (from, to) in ms of each interval that is not silent."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], samples != 0, [False])).astype(np.int8)))

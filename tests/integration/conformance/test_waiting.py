@@ -124,7 +124,9 @@ async def test_another_s_coming_and_going_does_not_restart_it(stage: Stage) -> N
         late = late_ms(began, now_ms())
         lows, middles, highs = (spans_of(ann.as_sent(), hz) for hz in (1075, 1225, 1375))
         assert len(lows) > 1
-        for low, middle, high, again in zip(lows[:-1], middles, highs, lows[1:], strict=False):
+        rounds = list(zip(lows[:-1], middles, highs, lows[1:], strict=False))
+        assert rounds, f"no whole round: {lows}, {middles}, {highs}"
+        for low, middle, high, again in rounds:
             for (_, end), (start, _) in ((low, middle), (middle, high)):
                 assert abs(start - end) < 60
             assert 2900 < high[1] - low[0] < 3100
