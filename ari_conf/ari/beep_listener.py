@@ -246,7 +246,10 @@ class BeepListener:
                 log.warning("leftover scan failed", reason=str(error))
                 return
             channel_ids = tuple(str(channel["id"]) for channel in channels)
-        for channel_id in channel_ids:
-            creator = ids.tap_creator(channel_id)
-            if creator is not None and creator[0] == self._ari.app and creator[1] != self._process:
-                await self._delete(path("channels", channel_id))
+        for channel_id in filter(self.is_left_behind, channel_ids):
+            await self._delete(path("channels", channel_id))
+
+    def is_left_behind(self, some_id: str) -> bool:
+        """Return True for a channel or bridge with which another process of this application has listened."""
+        creator = ids.tap_creator(some_id)
+        return creator is not None and creator[0] == self._ari.app and creator[1] != self._process

@@ -160,6 +160,10 @@ class EffectRunner:
         """Remove the listening channels of an earlier process. `channel_ids`: all channels in Asterisk."""
         self._beep_listener.remove_leftovers(channel_ids)
 
+    def is_left_behind(self, some_id: str) -> bool:
+        """Return True for the channel or bridge of an earlier process that listened for a beep."""
+        return self._beep_listener.is_left_behind(some_id)
+
     async def stop_listening(self) -> None:
         """Stop listening for beeps; Asterisk must still be reachable."""
         await self._beep_listener.close()

@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from ari_conf.ari.client import Client
+from ari_conf.core import ids
 from ari_conf.core.effects import DestroyBridge, HangUp
 from ari_conf.core.engine import Engine
 from ari_conf.core.events import Event
@@ -46,7 +47,7 @@ DEFERRED_BATCH = 8
 """Number of deferred effects that run concurrently: half of the connections to Asterisk are left for calls."""
 INTERVAL_S = 60.0
 UNREPORTED_POLL_S = 5.0
-"""Seconds between two searches for channels whose arrival Asterisk did not report."""
+"""Seconds between two searches for what the Stasis application has and the server does not know."""
 MAX_HOLD_BACK_S = 10.0
 """Maximum seconds for which a reconciliation after a reconnection keeps deadlines from becoming due."""
 
@@ -127,21 +128,38 @@ class Reconciler:
                 await self._guarded(self._reconcile_periodically())
 
     async def watch_unreported_calls(self) -> None:
-        """Look for channels in the Stasis application whose arrival Asterisk did not report. Never returns.
+        """Look for what the Stasis application has and the server does not know. Never returns.
 
-        Asterisk can't report a channel whose number or name is no UTF-8, and its caller would wait forever.
+        Asterisk can't report a channel whose number or name is no UTF-8, and its caller would wait forever. And it may
+        carry out a request of a dead process only after the takeover has looked for what that process left behind.
         """
         before: set[str] = set()
         while True:
             await asyncio.sleep(UNREPORTED_POLL_S)
-            channel_ids = (
-                await takeover.list_application_channels(self._ari, self._ari.app) if self.done.is_set() else None
-            )
-            unknown = set(channel_ids or ()) - self._known()
-            # Asterisk may still report channels that have just arrived.
-            persistent, before = unknown & before, unknown
+            own = await takeover.list_application(self._ari, self._ari.app) if self.done.is_set() else None
+            if own is None:
+                continue
+            channels, bridges = set(own.channel_ids) - self._known(), set(filter(self._is_ownerless, own.bridge_ids))
+            # Asterisk may still report channels that have just arrived, and removals may be on their way.
+            persistent, before = (channels | bridges) & before, channels | bridges
             if persistent and not self._lock.locked():
-                await self._guarded(self._admit_unknown(persistent))
+                self._remove_leftovers(persistent & channels, persistent & bridges)
+                calls = {channel_id for channel_id in persistent & channels if ids.tap_creator(channel_id) is None}
+                await self._guarded(self._admit_unknown(calls))
+
+    def _is_ownerless(self, bridge_id: str) -> bool:
+        """Return True for a bridge of this server that no conference has, or that is a tap of a dead process."""
+        owned = ids.parse(bridge_id)
+        if owned is not None and owned.rest == (ids.BRIDGE,):
+            return owned.owner not in self._engine.conferences
+        return self._effect_runner.is_left_behind(bridge_id)
+
+    def _remove_leftovers(self, channels: set[str], bridges: set[str]) -> None:
+        listening = sorted(filter(self._effect_runner.is_left_behind, channels))
+        effects: Outputs = [*map(HangUp, listening), *map(DestroyBridge, sorted(bridges))]
+        if effects:
+            log.warning("leftovers found", channels=listening, bridges=sorted(bridges))
+            self._try(lambda: self._replay(effects), "leaving them in Asterisk")
 
     async def _admit_unknown(self, unknown: set[str]) -> None:
         raws, undescribed = await takeover.request_each_channel(self._ari, sorted(unknown))

@@ -6,7 +6,7 @@ import asyncio
 import csv
 import gc
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -148,20 +148,25 @@ async def list_despite_spoiled(
     A channel does so if its number, name or Call-ID is no UTF-8: Asterisk answers 500, "Allocation failed" (seen on
     22.10.1). The Stasis application's channels and the expected ones are then requested.
     """
-    if error.status != 500 or (own := await list_application_channels(ari, app)) is None:
+    if error.status != 500 or (own := await list_application(ari, app)) is None:
         return None
     log.warning("channel list not returned", reason=str(error), action="requesting each channel")
-    return await request_each_channel(ari, {*own, *expected_there})
+    return await request_each_channel(ari, {*own.channel_ids, *expected_there})
 
 
-async def list_application_channels(ari: Client, app: str) -> list[str] | None:
-    """Return the ids of the channels in the Stasis application, or None if Asterisk does not return them."""
-    try:
-        description = await ari.request("GET", f"/applications/{quote(app, safe='')}")
-    except AriError:
-        return None
-    ids = description.get("channel_ids") if isinstance(description, dict) else None
-    return [id for id in ids if isinstance(id, str)] if isinstance(ids, list) else None
+class ApplicationContent(msgspec.Struct):
+    """Channels and bridges that a Stasis application has."""
+
+    channel_ids: list[str] = []
+    bridge_ids: list[str] = []
+
+
+async def list_application(ari: Client, app: str) -> ApplicationContent | None:
+    """Return what the Stasis application has, or None if Asterisk does not return it."""
+    found: ApplicationContent | None = None
+    with suppress(AriError):
+        found = await ari.request("GET", f"/applications/{quote(app, safe='')}", kind=ApplicationContent)
+    return found
 
 
 async def request_each_channel(ari: Client, ids: Iterable[str]) -> tuple[list[msgspec.Raw], list[str]]:
@@ -197,11 +202,8 @@ async def _decode_each(raws: list[msgspec.Raw], kind: type[T]) -> AsyncIterator[
 
 async def list_own_bridges(ari: Client, app: str, bridges_with_name: frozenset[str]) -> frozenset[str]:
     """Return the bridges that this server made: those of `bridges_with_name` that belong to the Stasis application."""
-    try:
-        description = await ari.request("GET", f"/applications/{quote(app, safe='')}")
-    except AriError:
-        return frozenset()
-    return bridges_with_name & set(description.get("bridge_ids", ()))
+    own = await list_application(ari, app)
+    return bridges_with_name & set(own.bridge_ids) if own is not None else frozenset()
 
 
 def is_call_of(app: str, channel: Channel) -> bool:

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
+from ari_conf.core import ids
 from ari_conf.core.elements import Play
 from ari_conf.core.messages import Outputs
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable
@@ -22,6 +23,7 @@ from ari_conf.server import takeover
 from ari_conf.server.reconciler import DEFERRED_BATCH, Reconciler
 from tests import lateness
 from tests.core.stage import Stage, stay
+from tests.fakes.asterisk import Bridge
 
 MANY = 20
 
@@ -127,6 +129,9 @@ class Comparison:
 
     def remove_leftovers(self, channel_ids: Iterable[str]) -> None:
         self.swept = set(channel_ids)
+
+    def is_left_behind(self, some_id: str) -> bool:
+        return ids.tap_creator(some_id) == ("conf", "dead")
 
     async def wait_for_channels(self, channel_ids: Iterable[str]) -> None:
         self.happened.append(f"{len(list(channel_ids))} done")
@@ -511,3 +516,26 @@ async def test_strangers_are_found_by_themselves(stage: Stage, monkeypatch: pyte
             await asyncio.sleep(0.01)
     looking.cancel()
     assert "ann" not in comparison.happened
+
+
+async def test_requests_of_a_dead_process_that_asterisk_carries_out_late(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The takeover has looked for leftovers before they were there."""
+    monkeypatch.setattr(comparing_module, "UNREPORTED_POLL_S", 0.01)
+    stage.call("ann", stay())
+    comparison = Comparison(stage)
+    await comparison.compare()
+    left, own = (ids.tap_ids("call", "conf", process, 1) for process in ("dead", "live"))
+    bridges = [left.bridge_id, own.bridge_id, ids.bridge_id("nowhere"), "foreign"]
+    for bridge_id in bridges:
+        stage.asterisk.bridges[bridge_id] = Bridge(bridge_id)
+    comparison.asterisk.untold = [left.snoop_channel_id, own.snoop_channel_id]
+    looking = asyncio.create_task(comparison.comparing.watch_unreported_calls())
+    removed = {do.HangUp(left.snoop_channel_id), do.DestroyBridge(left.bridge_id), do.DestroyBridge(bridges[2])}
+    async with lateness.timeout():
+        while not removed <= set(comparison.happened):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    looking.cancel()
+    gone = {what for what in comparison.happened if isinstance(what, do.DestroyBridge | do.HangUp)}
+    assert gone == removed, "what has an owner stays: the live conference, the tap of this process, a foreign bridge"

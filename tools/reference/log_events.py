@@ -120,6 +120,10 @@ EVENTS: dict[str, tuple[str, str]] = {
         "A channel or bridge for listening could not be removed (`path`). The next start removes it.",
         NOTHING,
     ),
+    "leftovers found": (
+        "Asterisk carried out requests of an earlier process after the takeover; what they made is removed.",
+        "Nothing.",
+    ),
     "leftover scan failed": (
         "The list of channels is not available, so leftovers of an earlier process stay.",
         NOTHING,
