@@ -24,7 +24,8 @@ common/           Shared modules: Redis clients, fair shares, supervised tasks, 
 ../asterisk/      Scripts and configuration for the Asterisk machine.
 ../tools/         Checks of language, links and Lua, and what generates the pages of docs/reference/.
 
-Modules that every package but core/ may import: errors.py, settings.py, process_priority.py.
+Modules that every package but core/ may import: errors.py, settings.py, process_priority.py. settings_warnings.py is
+for the processes and commands.
 
 Imports point one way; setup.cfg has the contracts.
 """

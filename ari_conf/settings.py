@@ -1,19 +1,25 @@
-"""Settings, read once from the environment (`ARI_CONF_` and the field's name) into one frozen object."""
+"""Settings, read once from environment, secret files, credentials and a TOML file into one frozen object.
+
+`ari_conf.common.setting_sources` reads the sources, and has their precedence.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal, get_args
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from ari_conf.common import redis_url as redis_urls
+from ari_conf.common import setting_sources
+from ari_conf.common.setting_sources import VARIABLE_PREFIX, Given
 from ari_conf.errors import SettingsError
 
 UP_FOLDER = "ARI_CONF_UP_FOLDER"
@@ -22,8 +28,10 @@ VALUES = "values.json"
 """Name of the file in that folder with the variables of the system's components."""
 
 
-class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="ARI_CONF_", frozen=True, use_attribute_docstrings=True)
+class Settings(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     """Redis, for accounts, state, names and queued callbacks. TLS, sockets, Sentinel: docs/operations/redis.md."""
@@ -101,7 +109,7 @@ class Settings(BaseSettings):
     """Addresses and networks, separated by commas, of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are
     trusted."""
 
-    allowed_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    allowed_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     """Private or loopback networks that user URLs may point to, separated by commas."""
 
     s3_bucket: str = "recordings"
@@ -171,6 +179,19 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """info: a line for each call. debug: also each event and effect."""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_booleans(cls, value: object, info: ValidationInfo) -> object:
+        # TOML has booleans, which pydantic accepts as the numbers 0 and 1.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("must not be true or false")
+        return value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _join_list(cls, value: object) -> object:
+        return setting_sources.as_text(value) if isinstance(value, list) else value
+
     @field_validator("allowed_networks", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
@@ -211,17 +232,40 @@ def parse_listen_address(listen: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+SECRETS = frozenset(
+    name
+    for name, field in Settings.model_fields.items()
+    if SecretStr in (field.annotation, *get_args(field.annotation))
+)
+"""Names of the settings that are secret."""
+
+
 @cache
 def settings() -> Settings:
-    """Return the settings of this process. Raises SettingsError with each wrong variable and what is allowed."""
-    return from_environment(_read_up_values() | os.environ)
+    """Return the settings of this process. Raises SettingsError with the place of each wrong value, and the reason."""
+    return validate(given_here())
 
 
-def _read_up_values() -> dict[str, str]:
-    """Return the variables of the system that `ari-conf up` has started in ARI_CONF_UP_FOLDER; empty if that is unset.
+def given_here() -> dict[str, Given]:
+    """Return the settings that are given to this process, with their places. Raises SettingsError."""
+    found = given(environment_here(), setting_sources.DEFAULT_CONFIG)
+    up = Path(os.environ.get(UP_FOLDER, "")) / VALUES
+    return {
+        name: replace(one, source="up", file=up) if one.source == "environment" and one.place not in os.environ else one
+        for name, one in found.items()
+    }
+
+
+def environment_here() -> Mapping[str, str]:
+    """Return the environment, with the variables of the system that `ari-conf up` has started in ARI_CONF_UP_FOLDER.
 
     Raises SettingsError if no system was started there.
     """
+    up = {name: value for name, value in _read_up_values().items() if f"{name}_FILE" not in os.environ}
+    return up | os.environ
+
+
+def _read_up_values() -> dict[str, str]:
     if not (folder := os.environ.get(UP_FOLDER)):
         return {}
     try:
@@ -234,22 +278,29 @@ def _read_up_values() -> dict[str, str]:
     return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
+def given(environment: Mapping[str, str], default_config: Path | None = None) -> dict[str, Given]:
+    """Return the settings that are given in these variables, and in the files that they name. Raises SettingsError."""
+    return setting_sources.read(environment, Settings.model_fields, SECRETS, default_config)
+
+
 def from_environment(environment: Mapping[str, str]) -> Settings:
-    """Return the settings in these variables, and no others. Raises SettingsError like `settings`."""
-    variables = {name: f"ARI_CONF_{name.upper()}" for name in Settings.model_fields}
-    given = {name: environment[variable] for name, variable in variables.items() if variable in environment}
+    """Return the settings in these variables and in the files that they name, and no others. Raises SettingsError."""
+    return validate(given(environment))
+
+
+def validate(found: Mapping[str, Given]) -> Settings:
+    """Return the settings with these values. Raises SettingsError, which shows no value of a secret."""
     try:
-        return Settings(_env_prefix="ARI_CONF_FROM_NOWHERE_ELSE_", **given)  # type: ignore[call-arg, arg-type]
+        return Settings.model_validate({name: one.value for name, one in found.items()})
     except ValidationError as error:
-        problems = "; ".join(
-            f"ARI_CONF_{str(e['loc'][0]).upper()}: {_strip_validator_prefix(e['msg'])}" for e in error.errors()
-        )
-        raise SettingsError(f"settings: {problems}") from None
+        problems = (f"{found[str(e['loc'][0])].place}: {_word(e['msg'])}" for e in error.errors(include_input=False))
+        raise SettingsError(f"settings: {'; '.join(dict.fromkeys(problems))}") from None
 
 
-def _strip_validator_prefix(message: str) -> str:
-    """Return the message without the prefix that pydantic adds to errors of this module's validators."""
-    return message.removeprefix("Value error, ")
+def _word(message: str) -> str:
+    """Return pydantic's message in the words of this module's validators, which begin with "must"."""
+    message = re.sub(r"^(Input|String|Value) should ", "must ", message.removeprefix("Value error, "))
+    return re.sub(r"^(Input|value) is ", "is ", message)
 
 
 def settings_table() -> list[tuple[str, str, str]]:
@@ -259,7 +310,7 @@ def settings_table() -> list[tuple[str, str, str]]:
         default = field.default
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
-        shown = "" if default in (None, ()) else str(default)
+        shown = "" if default in (None, ()) else setting_sources.as_text(default)
         meaning = " ".join((field.description or "").split())  # a line break would end the row of a table
-        rows.append((f"ARI_CONF_{name.upper()}", shown, meaning))
+        rows.append((f"{VARIABLE_PREFIX}{name.upper()}", shown, meaning))
     return rows

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from celery import Celery, signals  # type: ignore[import-untyped]
 
-from ari_conf import process_priority
+from ari_conf import process_priority, settings_warnings
 from ari_conf.common import redis_url, state_version
 from ari_conf.common.redis_keys import CELERYS_PREFIX
 from ari_conf.common.version import VERSION
@@ -80,3 +80,4 @@ def _configure_logging(**_: Any) -> None:
     # The same log format as the other processes. With a receiver for this signal, Celery sets up no logging of its own.
     log_setup.configure_logging(settings())
     structlog.get_logger().info("process started", process="worker", version=VERSION)
+    settings_warnings.log_all()

@@ -14,11 +14,11 @@ import jsonschema_rs
 import pytest
 from typer.main import get_command
 
-from ari_conf.asterisk_config import template_settings
+from ari_conf import settings_warnings
 from ari_conf.cli.main import app
+from ari_conf.common import setting_sources
 from ari_conf.documents import parser
 from ari_conf.recordings import sidecar
-from ari_conf.settings import Settings
 from tools.links import PROJECT
 from tools.reference.cli import commands
 
@@ -81,7 +81,8 @@ def test_named_commands_and_options_exist(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_named_settings_exist(page: str) -> None:
-    settings = {f"ARI_CONF_{name.upper()}" for name in [*Settings.model_fields, *template_settings.SETTINGS]}
+    settings = {f"ARI_CONF_{name.upper()}" for name in settings_warnings.NAMES} | {setting_sources.CONFIG}
+    settings |= {f"ARI_CONF_{name.upper()}_FILE" for name in settings_warnings.ALL_SECRETS}
     named = {found for text in code(page) for found in re.findall(r"\bARI_CONF_[A-Z0-9_]*[A-Z0-9](?![A-Z0-9_])", text)}
     assert not sorted(named - settings - OF_TESTS - OF_ASTERISK)
 

@@ -21,7 +21,10 @@ from ari_conf.asterisk_config.template_settings import (
     header_of,
     list_templates,
     read_settings,
+    read_sources,
 )
+from ari_conf.common.setting_sources import DEFAULT_CONFIG
+from ari_conf.errors import SettingsError
 
 USUAL_FOLDER = "/etc/asterisk"
 EMPTY_FILES = ("acl", "ccss", "features", "manager", "pjproject", "res_http_media_cache", "udptl", "websocket_client")
@@ -53,8 +56,9 @@ additions, delete the folder FOLDER/ari_conf. Then run `asterisk -rx 'core reloa
 and only if you name it: asterisk.conf, for maxcalls and the setting that fast typing of digits needs. For more, see
 docs/operations/sip.md.
 
-Settings from the environment. `ari-conf serve` reads the first five and ARI_CONF_RTP_TIMEOUT too, so both can use one
-file of settings:
+Settings. Each is a variable, or a key without ARI_CONF_ in lower case of the TOML file that ARI_CONF_CONFIG names, by
+default /etc/ari_conf/ari_conf.toml. A password can be in a file that ARI_CONF_..._PASSWORD_FILE names. `ari-conf serve`
+reads the first five and ARI_CONF_RTP_TIMEOUT too, so both can use one file of settings:
 
 """
 
@@ -62,7 +66,7 @@ file of settings:
 def main(words: list[str]) -> int:
     try:
         return _run(words)
-    except Refused as refused:
+    except (Refused, SettingsError) as refused:
         print(f"asterisk/configure: {refused}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -84,7 +88,7 @@ def _run(words: list[str]) -> int:
     if not words:
         raise Refused("name the folder to write to, such as /etc/asterisk; see `--help`")
     folder, names = Path(words[0]).resolve(), words[1:]
-    wanted = read_settings(os.environ)
+    wanted = read_settings(read_sources(os.environ, DEFAULT_CONFIG))
     if "--merge" in options:
         if "--force" in options:
             raise Refused("`--force` is not allowed with `--merge`, which overwrites none of your files")
@@ -112,7 +116,7 @@ def usage() -> str:
 def _print_files(names: list[str]) -> int:
     if not names:
         raise Refused("name the files to print; see `--help`")
-    wanted = read_settings(os.environ)
+    wanted = read_settings(read_sources(os.environ, DEFAULT_CONFIG))
     wanted.values["ETC_FOLDER"] = USUAL_FOLDER
     for name in names:
         print(f"; {name} of Asterisk's folder, which is {USUAL_FOLDER} on most machines: the whole file.")

@@ -1,4 +1,4 @@
-"""Settings of asterisk/configure from the environment, and the template values made of them. Standard library only."""
+"""Settings of asterisk/configure, and the template values made of them. Standard library only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ari_conf.asterisk_config.conf_text import fill_template
+from ari_conf.common import setting_sources
+from ari_conf.common.setting_sources import VARIABLE_PREFIX
 
 TEMPLATES = Path(__file__).parents[2] / "asterisk"
 CODECS = {"ulaw": "", "alaw": "", "g722": "", "gsm": "gsm", "opus": "opus"}
@@ -59,6 +61,7 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "RUN_FOLDER": ("", "folder for all files that Asterisk writes, which is created; empty: the usual folders"),
 }
 """Name without ARI_CONF_ -> (default, meaning)."""
+SECRETS = ("ARI_PASSWORD", "TRUNK_PASSWORD", "PHONE_PASSWORD")
 
 SECTIONS = ("general", "options", "modules", "logfiles")
 """Asterisk's own sections, which are extended if they exist."""
@@ -68,6 +71,10 @@ CHOICES = {
     "TRUNK_PROTOCOL": ("udp", "tcp", "tls"),
     **dict.fromkeys(("QOS", "TRUNK_TRUST_ID", "ANONYMOUS", "TRUST_CALLERS"), ("yes", "no")),
 }
+
+
+YES_NO = {"True": "yes", "False": "no"}
+"""Text of a boolean of a TOML file -> value of the setting."""
 
 
 class Refused(Exception):
@@ -84,6 +91,14 @@ class Wanted:
     conditions: set[str] = field(default_factory=set)
     explicit: frozenset[str] = frozenset()
     """Names of the settings that the environment sets."""
+
+
+def read_sources(environment: Mapping[str, str], default_config: Path | None) -> dict[str, str]:
+    """Return the environment with the settings that files give, in the form of variables. Raises SettingsError."""
+    names, secrets = [name.lower() for name in SETTINGS], [name.lower() for name in SECRETS]
+    found = setting_sources.read(environment, names, secrets, default_config)
+    texts = {name: YES_NO.get(str(one.value), setting_sources.as_text(one.value)) for name, one in found.items()}
+    return {**environment} | {VARIABLE_PREFIX + name.upper(): text for name, text in texts.items()}
 
 
 def read_settings(environment: Mapping[str, str]) -> Wanted:

@@ -10,8 +10,10 @@ from rich.padding import Padding
 from rich.text import Text
 from typer.core import TyperCommand
 
+from ari_conf import settings_warnings
 from ari_conf.cli import accounts, callbacks, recordings
 from ari_conf.cli.terminal import console, say, say_with_head
+from ari_conf.common.safe_text import visible
 from ari_conf.common.version import VERSION
 
 app = typer.Typer(
@@ -22,6 +24,9 @@ app = typer.Typer(
 )
 documents = typer.Typer(no_args_is_help=True, help="Check the XML documents that calls run.")
 
+WARNING_COMMANDS = ("serve", "web", "worker", "doctor")
+"""Commands that report warnings about settings themselves: in their log, or as a finding."""
+
 
 def _print_version(is_requested: bool) -> None:
     if is_requested:
@@ -31,11 +36,15 @@ def _print_version(is_requested: bool) -> None:
 
 @app.callback()
 def main(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if ctx.invoked_subcommand not in WARNING_COMMANDS:
+        found = settings_warnings.find_here()
+        for text in (*found.unknown, *found.exposed):
+            typer.echo(f"ari-conf: warning: {visible(text)}", err=True)
 
 
 class CommandWithSettings(TyperCommand):
@@ -50,7 +59,7 @@ class CommandWithSettings(TyperCommand):
 def print_settings() -> None:
     from ari_conf.settings import settings_table
 
-    say_with_head("Settings", ", from the environment:")
+    say_with_head("Settings", ", from the environment, a file, or secret files (`ari-conf settings --help`):")
     say("")
     for variable, default, meaning in settings_table():
         console.print(Text.assemble(f"  {variable}", (f"  ({default})" if default else "", "dim")))
@@ -120,6 +129,28 @@ def doctor(
     from ari_conf.cli import doctor as command
 
     raise typer.Exit(command.run(as_json=json))
+
+
+@app.command()
+def settings(
+    changed: Annotated[bool, typer.Option("--changed", help="Print only the settings that a source sets.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a TOML file with all settings and their defaults, as comments.")
+    ] = False,
+) -> None:
+    """Print the settings in force, and where each of them is from. Secrets are hidden.
+
+    A setting is taken from the first of: the variable ARI_CONF_NAME; for a secret, the file that ARI_CONF_NAME_FILE
+    names; a systemd credential ari_conf_name; the key name of the TOML file that ARI_CONF_CONFIG names, by default
+    /etc/ari_conf/ari_conf.toml.
+    """
+    from ari_conf.cli import settings as command
+
+    if example:
+        command.print_example()
+    else:
+        command.run(only_changed=changed, as_json=json)
 
 
 @documents.command()

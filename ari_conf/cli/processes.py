@@ -9,9 +9,9 @@ import sys
 
 import structlog
 
+from ari_conf import settings_warnings
 from ari_conf.common import state_version
 from ari_conf.common.version import VERSION
-from ari_conf.doctor.misspelled import unknown
 from ari_conf.errors import REPORT_HINT, LeaseLost, TaskEnded
 from ari_conf.observability import log_setup
 from ari_conf.settings import settings
@@ -62,5 +62,4 @@ def worker(arguments: list[str]) -> None:
 def _start(process: str) -> None:
     log_setup.configure_logging(settings(), in_thread=True)
     structlog.get_logger().info("process started", process=process, version=VERSION)
-    for text in unknown(os.environ):
-        structlog.get_logger().warning("unknown setting ignored", reason=text)
+    settings_warnings.log_all()

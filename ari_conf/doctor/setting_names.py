@@ -1,17 +1,14 @@
-"""Check of the setting names in the environment: a misspelled one has no effect."""
+"""Check of the settings' names and files: a misspelled name has no effect, and no other user may read a secret."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-
+from ari_conf import settings_warnings
 from ari_conf.doctor.check import Doubtful
-from ari_conf.doctor.misspelled import unknown
-from ari_conf.settings import Settings
+from ari_conf.settings import Settings, given_here
 
 
-def settings_known(_settings: Settings, environment: Mapping[str, str] = os.environ) -> str:
-    if found := unknown(environment):
-        raise Doubtful("; ".join(found))
-    set_here = sum(name.startswith("ARI_CONF_") for name in environment)
-    return f"{set_here} set, all of them known"
+def settings_known(_settings: Settings) -> str:
+    found = settings_warnings.find_here()
+    if texts := (*found.unknown, *found.exposed):
+        raise Doubtful("; ".join(texts))
+    return f"{len(given_here())} set, all of them known; `ari-conf settings` shows them"

@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from ari_conf.errors import SetupFailed
-from ari_conf.local.processes import READY_TIMEOUT_S, free_port
+from ari_conf.local.processes import READY_TIMEOUT_S, environment_without_settings, free_port
 
 SCRIPTS = Path(__file__).parents[2] / "asterisk"
 DEFAULT_ROOT = Path(__file__).parents[2] / ".local" / "asterisk"
@@ -224,10 +224,9 @@ class LocalAsterisk:
             "ARI_CONF_ANONYMOUS": "yes",
             "ARI_CONF_RUN_FOLDER": str(self.folder),
         } | {f"ARI_CONF_{name}": value for name, value in self.more.items()}
-        # Other ARI_CONF_ variables are removed: they are meant for the operator's own Asterisk.
-        inherited = {name: text for name, text in os.environ.items() if not name.startswith("ARI_CONF_")}
         command = [_script("configure"), "--force", str(self.folder / "etc")]
-        done = subprocess.run(command, env=inherited | environment, capture_output=True, text=True)
+        env = environment_without_settings() | environment
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
         if done.returncode:
             raise SetupFailed(done.stderr.strip())
         # [options] is the last section of the file. Asterisk's default entity ID comes from the network card, so all

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ari_conf.common.setting_sources import CONFIG, CREDENTIALS, VARIABLE_PREFIX
 from ari_conf.errors import SetupFailed
 
 Ready = Callable[["Process"], bool]
@@ -105,6 +106,19 @@ def is_free(port: int, kind: socket.SocketKind = socket.SOCK_STREAM, host: str =
         taken.bind((host, port))
         return True
     return False
+
+
+def environment_without_settings() -> dict[str, str]:
+    """Return this process's environment without settings, which are meant for the operator's own installation.
+
+    The result also keeps programs from reading the default file of settings.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(VARIABLE_PREFIX) and name != CREDENTIALS
+    }
+    return kept | {CONFIG: ""}
 
 
 async def start(

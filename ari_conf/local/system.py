@@ -28,13 +28,14 @@ from urllib.parse import urlsplit
 
 from redis import RedisError
 
-from ari_conf.common import state_version
+from ari_conf.common import setting_sources, state_version
 from ari_conf.common.redis_client import connect_in_threads
+from ari_conf.common.setting_sources import CONFIG, VARIABLE_PREFIX
 from ari_conf.core import elements
 from ari_conf.errors import SetupFailed, StateVersionRefused
 from ari_conf.local import asterisk, processes, redis, s3
 from ari_conf.local.processes import Process
-from ari_conf.settings import UP_FOLDER, VALUES, Settings, from_environment, parse_listen_address
+from ari_conf.settings import UP_FOLDER, VALUES, Settings, from_environment, given, parse_listen_address
 from ari_conf.store import accounts
 
 PROJECT = Path(__file__).parents[2]
@@ -45,14 +46,21 @@ COMPONENTS = ("redis", "s3", "asterisk", "worker", "serve", "web")
 CONFIGURED_BY = {"redis": "ARI_CONF_REDIS_URL", "s3": "ARI_CONF_S3_ENDPOINT", "asterisk": "ARI_CONF_ARI_URL"}
 """Component -> variable. If the variable is set, the component runs elsewhere and is not started."""
 
-PREFIX = "ARI_CONF_"
 DEMO = "demo"
 """Auth ID of the account that is created if no account exists."""
 
 
 def settings_from_environment() -> dict[str, str]:
-    """Return the ARI_CONF_ variables without UP_FOLDER, which points to a system that already runs."""
-    return {name: value for name, value in os.environ.items() if name.startswith(PREFIX) and name != UP_FOLDER}
+    """Return the settings that are given to this process, as variables, without UP_FOLDER: that system already runs.
+
+    The default file is meant for another installation, and is not read. Raises SettingsError.
+    """
+    found = given(os.environ)
+    files = {CONFIG, UP_FOLDER} | {f"{VARIABLE_PREFIX}{name.upper()}_FILE" for name in found}
+    others = {
+        name: value for name, value in os.environ.items() if name.startswith(VARIABLE_PREFIX) and name not in files
+    }
+    return others | {VARIABLE_PREFIX + name.upper(): setting_sources.as_text(one.value) for name, one in found.items()}
 
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
@@ -71,10 +79,10 @@ class LocalSystem:
     ) -> None:
         """Prepare a system; `folder` keeps all that its components write, for the next start.
 
-        `configured` has the ARI_CONF_ variables; this process's own are ignored. `usual_ports`: use the default ports
-        that are free, otherwise any ports, so that several systems can run concurrently. `answer_url` becomes the
-        account's, and requests to its host are allowed, wherever it is. `listen` is the address of this machine on
-        which phones and browsers reach it. Raises SetupFailed.
+        `configured` has the ARI_CONF_ variables; this process's own, and its files of settings, are ignored.
+        `usual_ports`: use the default ports that are free, otherwise any ports, so that several systems can run
+        concurrently. `answer_url` becomes the account's, and requests to its host are allowed, wherever it is. `listen`
+        is the address of this machine on which phones and browsers reach it. Raises SetupFailed.
         """
         self._answer_url = answer_url
         self._listen = _own_address(listen)
@@ -89,7 +97,7 @@ class LocalSystem:
         self._lock: IO[str] | None = None
         self.account = ""
         """Auth ID of the account of calls: demo, or else the first account; empty until the system has started."""
-        self.values = self._defaults() | self._configured
+        self.values = {CONFIG: ""} | self._defaults() | self._configured
         """The ARI_CONF_ variables of the components."""
         if answer_url is not None:
             self._allow_host_of(answer_url)
@@ -275,9 +283,9 @@ class LocalSystem:
         return Process("asterisk", own.log_file, own.process)
 
     async def _start_own_process(self, name: str, command: list[str], pattern: str) -> Process:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        environment = processes.environment_without_settings() | self.values
         return await processes.start(
-            name, command, self.log(name), ready=processes.log_matches(pattern), environment=inherited | self.values
+            name, command, self.log(name), ready=processes.log_matches(pattern), environment=environment
         )
 
     def _defaults(self) -> dict[str, str]:
@@ -304,7 +312,7 @@ class LocalSystem:
                 "ARI_LISTEN": f"{own.host}:{own.websocket_port}",
                 "RECORDING_FOLDER": str(own.recordings),
             }
-        return {PREFIX + name: value for name, value in values.items()}
+        return {VARIABLE_PREFIX + name: value for name, value in values.items()}
 
     def _own_asterisk(self) -> asterisk.LocalAsterisk:
         own = asterisk.LocalAsterisk(self.folder / "asterisk", "", sip_host=self._listen)
@@ -334,7 +342,7 @@ class LocalSystem:
 
         Raises SetupFailed if the host can't be resolved.
         """
-        name, host = PREFIX + "ALLOWED_NETWORKS", _host(url)
+        name, host = VARIABLE_PREFIX + "ALLOWED_NETWORKS", _host(url)
         try:
             addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
         except (OSError, UnicodeError) as error:

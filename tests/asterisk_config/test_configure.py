@@ -39,6 +39,26 @@ def test_a_password_is_written_unchanged_to_a_file_that_others_can_t_read(tmp_pa
     assert (tmp_path / "ari.conf").stat().st_mode & 0o007 == 0
 
 
+def test_settings_come_from_files_too(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("of-a-file\n")
+    (tmp_path / "ari_conf.toml").write_text(
+        'ari_password_file = "password"\nsip_bind = ["10.0.0.1:5060", "10.0.0.2:5060"]\nmax_calls = 100\n'
+        'anonymous = true\nari_user = "of-the-file"\napi_rate = 5  # of `ari-conf web`\n'
+    )
+    config = str(tmp_path / "ari_conf.toml")
+
+    done = configure(tmp_path / "etc", password=None, CONFIG=config, ARI_USER="of-a-variable")
+
+    assert done.returncode == 0, done.stderr
+    written = {name: (tmp_path / "etc" / f"{name}.conf").read_text() for name in ("ari", "pjsip", "asterisk")}
+    assert "[of-a-variable]" in written["ari"] and "password = of-a-file\n" in written["ari"]
+    assert "10.0.0.2:5060" in written["pjsip"] and "[anonymous]" in written["pjsip"]
+    assert "maxcalls = 100" in written["asterisk"]
+    (tmp_path / "ari_conf.toml").write_text("ari_password = secret")
+    done = configure(tmp_path / "etc", password=None, CONFIG=config)
+    assert done.returncode == 1 and done.stderr.startswith(f"asterisk/configure: {config} is not valid TOML: Invalid")
+
+
 def test_existing_files_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "http.conf").write_text("mine")
 

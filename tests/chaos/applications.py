@@ -11,9 +11,10 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+from ari_conf.common.setting_sources import VARIABLE_PREFIX
 from ari_conf.local import processes
 from ari_conf.local.processes import Process, free_port
-from ari_conf.local.system import PREFIX, LocalSystem
+from ari_conf.local.system import LocalSystem
 from tests.lateness import Patience
 
 SERVES, WAITS = "reconciliation completed", "standby started"
@@ -31,7 +32,10 @@ class Applications:
     def __init__(self, system: LocalSystem) -> None:
         self._system = system
         self._running = {"serve": system.process("serve")}
-        self._metrics = {"serve": system.values[PREFIX + "METRICS_LISTEN"], "standby": f"127.0.0.1:{free_port()}"}
+        self._metrics = {
+            "serve": system.values[VARIABLE_PREFIX + "METRICS_LISTEN"],
+            "standby": f"127.0.0.1:{free_port()}",
+        }
 
     @property
     def owner(self) -> str:
@@ -44,13 +48,13 @@ class Applications:
     async def start(self, name: str) -> float:
         """Start a server, and return the seconds until it is active or stands by."""
         began = time.monotonic()
-        others = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX)}
+        others = {key: value for key, value in os.environ.items() if not key.startswith(VARIABLE_PREFIX)}
         self._running[name] = await processes.start(
             name,
             [sys.executable, "-m", "ari_conf", "serve"],
             self._system.log(name),
             ready=processes.log_matches(SAYS.pattern),
-            environment=others | self._system.values | {PREFIX + "METRICS_LISTEN": self._metrics[name]},
+            environment=others | self._system.values | {VARIABLE_PREFIX + "METRICS_LISTEN": self._metrics[name]},
         )
         return time.monotonic() - began
 

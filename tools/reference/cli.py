@@ -13,8 +13,8 @@ from tools.reference.markdown import IncompleteTable, code, document, linked, ta
 INTRODUCTION = """
 This page lists every command of `ari-conf` with its arguments and options.
 
-- All commands read the [settings](settings.md) from the environment. Commands that look at accounts, callbacks or
-  recordings need Redis only.
+- All commands read the [settings](settings.md) from the environment, secret files and a TOML file, and print a warning
+  on standard error about a misspelled one. Commands that look at accounts, callbacks or recordings need Redis only.
 - On a terminal, lists are tables. Otherwise they are lines of tab-separated fields without a header, for other
   programs.
 - `ari-conf`, and every command except `ari-conf worker`, prints its help with `--help` or `-h`.

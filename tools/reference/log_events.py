@@ -26,8 +26,13 @@ EVENTS: dict[str, tuple[str, str]] = {
         NOTHING,
     ),
     "unknown setting ignored": (
-        "A variable of the environment begins with `ARI_CONF_`, and nothing reads it (`reason`).",
+        "Nothing reads a variable that begins with `ARI_CONF_`, a credential that begins with `ari_conf_`, or a key of "
+        "the file of settings (`reason`).",
         "Correct its name, or remove it.",
+    ),
+    "secret exposed": (
+        "A file that contains a secret setting can be read by every user of the machine (`reason`).",
+        "Make it readable for its owner and the group of the services alone.",
     ),
     "component task ended": (
         "A task that must run as long as `serve` has failed (`reason`). The process exits with status 1, and the next "
@@ -496,7 +501,12 @@ SHOWN = {
 """Names of the events whose text the code computes from the expression in parentheses."""
 
 GROUPS = {
-    "Processes and calls": ("ari_conf.cli", "ari_conf.common", "ari_conf.observability"),
+    "Processes and calls": (
+        "ari_conf.cli",
+        "ari_conf.common",
+        "ari_conf.observability",
+        "ari_conf.settings_warnings",
+    ),
     "Connection to Asterisk": ("ari_conf.ari",),
     "Ownership": ("ari_conf.ownership",),
     "Server": ("ari_conf.server",),

@@ -42,18 +42,81 @@ SPECIAL = {
 NAMES = {str: "text", bool: "true or false", Path: "path", SecretStr: "text, secret", IPv4Address: "IPv4 address"}
 
 INTRODUCTION = """
-This page lists every environment variable that configures `ari-conf serve`, `ari-conf web`, `ari-conf worker` and the
-other commands.
+This page lists every setting of `ari-conf serve`, `ari-conf web`, `ari-conf worker` and the other commands, and says
+where they are read from.
 
-- Every process reads its settings once, when it starts. Restart a process after you change a variable.
+- Every process reads its settings once, when it starts. Restart a process after you change a setting.
 - Give all processes of one installation the same settings, except for the addresses that they listen on.
-- A value that is not allowed stops the command with one sentence that names the variable and what is allowed. A
-  variable that begins with `ARI_CONF_` and that nothing reads is reported by `ari-conf doctor`, and in the log when
-  `serve` or `web` starts.
-- `ari-conf serve --help` prints the same list.
+- `ari-conf settings` prints what is in force and where it is from; `ari-conf serve --help` prints this list.
 - Settings for Asterisk's own configuration (`ARI_CONF_TRUNK_…`, `ARI_CONF_SIP_BIND` and others) belong to
-  `asterisk/configure`: `asterisk/configure --help` and [SIP](../operations/sip.md).
+  `asterisk/configure`, which reads the same sources: `asterisk/configure --help` and [SIP](../operations/sip.md).
+
+## Sources
+
+A setting is taken from the first of these sources that has it. `redis_url` is the example.
 """
+SOURCES = (
+    ("1", "a variable of the environment", "`ARI_CONF_REDIS_URL=redis://…`", "every setting"),
+    ("2", "a secret file that a variable names", "`ARI_CONF_REDIS_URL_FILE=/run/secrets/redis_url`", "secrets"),
+    (
+        "3",
+        "a credential of systemd, or another file in `$CREDENTIALS_DIRECTORY`",
+        "`LoadCredential=ari_conf_redis_url:/etc/ari_conf/redis_url`",
+        "every setting",
+    ),
+    ("4", "the TOML file", '`redis_url = "redis://…"`', "every setting"),
+    (
+        "5",
+        "a secret file that the TOML file names; a relative path begins at the folder of the TOML file",
+        '`redis_url_file = "redis_url"`',
+        "secrets",
+    ),
+    ("6", "the default", "", ""),
+)
+MORE_ON_SOURCES = """
+It is an error if a variable and its `_FILE`, or a key and its `_file`, are both set. The settings with the type
+"secret" on this page are secrets.
+
+**The TOML file** is the one that `ARI_CONF_CONFIG` names. If that variable is not set, it is
+`/etc/ari_conf/ari_conf.toml`, if this file exists. If the variable is empty, no file is read. `ari-conf settings
+--example` prints a file with every setting as a comment. Keys are the names of the variables without `ARI_CONF_`, in
+lower case; there are no tables. Lists may be written as `["10.0.0.0/8", "192.168.0.0/16"]`.
+
+```
+redis_url_file = "/etc/ari_conf/redis_url"
+ari_password_file = "/etc/ari_conf/ari_password"
+public_url = "https://conference.example"
+allowed_networks = ["10.20.0.0/16"]
+api_rate = 200
+```
+
+**A secret file** contains the value alone, in one line; white space around it is removed.
+
+**Permissions.** A TOML file that contains a secret, and every secret file, should be readable only for its owner and
+the group of the services, such as by `chown root:ari_conf FILE; chmod 640 FILE`. A file that all users of the machine
+can read is a warning. Files in `/run/secrets` are not judged: a container's runtime chooses their permissions.
+
+**`ari-conf up`** starts a system of its own. It reads variables, secret files, and the TOML file that
+`ARI_CONF_CONFIG` names, but not `/etc/ari_conf/ari_conf.toml`, which belongs to an installation.
+"""
+MISTAKES = (
+    (
+        "a value that is not allowed, or of the wrong type",
+        "the command ends with status 1 and one sentence that names the variable, or the file and the key, and what is "
+        "allowed. The value of a secret is never shown",
+    ),
+    (
+        "a file that is named and can't be read, or is not valid TOML",
+        "the same; the sentence names the file and the line",
+    ),
+    (
+        "a name that no program reads: a variable that begins with `ARI_CONF_`, a credential that begins with "
+        "`ari_conf_`, a key of the TOML file",
+        "it has no effect. A warning names it and the setting that was probably meant: in the log of `serve`, `web` "
+        "and `worker`, on standard error of the other commands, and in `ari-conf doctor`",
+    ),
+    ("a file with secrets that all users can read", "a warning in the same places"),
+)
 
 
 def _rows(names: list[str]) -> Iterator[tuple[str, str, str, str]]:
@@ -92,4 +155,11 @@ def page() -> str:
     compare("settings.md", [name for names in groups.values() for name in names], Settings.model_fields)
     columns = ("Variable", "Default", "Type or allowed values", "Meaning")
     blocks = [f"## {heading}\n\n{table(columns, _rows(names))}" for heading, names in groups.items()]
-    return document("Settings", INTRODUCTION, *blocks)
+    return document(
+        "Settings",
+        INTRODUCTION,
+        table(("", "Source", "Example", "For"), SOURCES),
+        MORE_ON_SOURCES,
+        f"## Mistakes\n\n{table(('Mistake', 'What happens'), MISTAKES)}",
+        *blocks,
+    )
