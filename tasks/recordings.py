@@ -181,6 +181,7 @@ def _publish_stored(worker: AttemptContext, job: StoreJob, document: dict[str, A
         stored_ms=now_ms,
         record_url=job.record_url,
         numbers=_numbers(job, document),
+        callback=job.callback[:2] if job.callback else None,
     )
     more = {"RecordingDuration": str(round(duration_ms / 1000)), "RecordingDurationMs": str(duration_ms)}
     jobs.add(worker.redis, stored, jobs.record_callback(job, more, now_ms), _transcription(job, now_ms))

@@ -24,6 +24,7 @@ from ari_conf.common.redis_client import connect_in_threads, is_refused
 from ari_conf.errors import REPORT_HINT, StateVersionRefused
 from ari_conf.queues import dead_letters, outbox, partitioned_queue
 from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition, PartitionedQueue
+from ari_conf.recordings import jobs
 from ari_conf.recordings.transcribers import REPORT_INTERVAL_S
 from ari_conf.settings import settings
 from ari_conf.store import accounts
@@ -31,6 +32,7 @@ from ari_conf.store.accounts import AccountRecord
 from tasks import supervised_threads
 from tasks.entry_task import BUG_RETRY_MS, EntryTask, dead_letter_ttl_ms
 from tasks.event_sender import EventSender
+from tasks.retention import Retention
 
 log = structlog.get_logger()
 RUN_S = 10.0
@@ -278,6 +280,7 @@ class QueueConsumers(bootsteps.StartStopStep):  # type: ignore[misc]
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
         self._consumers: list[QueueConsumer] = []
+        self._retention: Retention | None = None
 
     def start(self, worker: Any) -> None:
         selected = worker.app.amqp.queues.consume_from
@@ -289,6 +292,9 @@ class QueueConsumers(bootsteps.StartStopStep):  # type: ignore[misc]
         self._consumers = [QueueConsumer(redis_client(), worker, task, event_sender) for task in tasks]
         for consumer in self._consumers:
             consumer.start()
+        if jobs.STORE_QUEUE in selected:
+            self._retention = Retention(redis_client())
+            self._retention.start()
         signals.worker_shutting_down.connect(self._shutting_down)
         signals.worker_shutdown.connect(self._shutdown)
 
@@ -303,6 +309,8 @@ class QueueConsumers(bootsteps.StartStopStep):  # type: ignore[misc]
     def stop(self, worker: Any) -> None:
         for consumer in self._consumers:
             consumer.stop()
+        if self._retention is not None:
+            self._retention.stop()
 
     terminate = stop
 

@@ -31,6 +31,7 @@ NewUrl = Annotated[str | None, typer.Option(metavar="URL", help="'' for none.")]
 NewMethod = Annotated[str | None, typer.Option(metavar="GET|POST")]
 MEMBERS = typer.Option(metavar="N", help="Maximum and default of maxMembers of a conference.")
 PRICE = typer.Option(metavar="PRICE", help="Price of one minute.")
+DAYS = typer.Option(metavar="N", help="Days after its end for which a recording is kept. 0: until it is deleted.")
 LANGUAGE = typer.Option(metavar="CODE", help="Language, such as de; auto: the engine detects the language.")
 TokenFile = Annotated[
     str | None,
@@ -62,6 +63,7 @@ def add(
     recording_auth: Annotated[
         str, typer.Option(metavar="none|basic", help="Whether RecordUrl asks for a login.")
     ] = "none",
+    recordings_days: Annotated[int, DAYS] = 0,
     token_file: TokenFile = None,
     with_its_data: Annotated[
         bool,
@@ -99,6 +101,7 @@ def set_(
     transcription_rate: Annotated[str | None, PRICE] = None,
     transcription_language: Annotated[str | None, LANGUAGE] = None,
     recording_auth: Annotated[str | None, typer.Option(metavar="none|basic")] = None,
+    recordings_days: Annotated[int | None, DAYS] = None,
     token_file: Annotated[
         str | None,
         typer.Option(

@@ -67,7 +67,7 @@ class Bucket:
                 if upload["Key"] == key:
                     self.abort(key, upload["UploadId"])
         except RecordingFailed as failure:
-            if not _is_refused(failure):
+            if not is_refused(failure):
                 raise
             return 0
         return len(uploads)
@@ -271,7 +271,7 @@ def code_of(failure: RecordingFailed) -> str:
     return str(_error_response(failure).get("Error", {}).get("Code", ""))
 
 
-def _is_refused(failure: RecordingFailed) -> bool:
+def is_refused(failure: RecordingFailed) -> bool:
     """Return whether the failure is permanent: the access key lacks permission, or the server lacks support."""
     return 400 <= _status(failure) < 500 or _status(failure) == 501
 

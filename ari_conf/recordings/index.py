@@ -42,6 +42,8 @@ class StoredRecording(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
     """(from, to) of each member's call, first of the call that requested the recording."""
     transcript: str = ""
     """`done` or `failed`; empty until the transcription has ended."""
+    callback: tuple[str, str] | None = None
+    """URL and method of the record callback; None without one."""
 
 
 def key(recording_id: str) -> str:
@@ -83,6 +85,19 @@ def search(
         total, ids = len(found), found[offset : offset + limit]
     kept = cast("list[bytes | None]", client.mget([key(id.decode()) for id in ids])) if ids else []
     return total, [stored for one in kept if one and (stored := decode(one))]
+
+
+def started_before(
+    redis: Redis, auth_id: str, before_ms: int, *, offset: int = 0, limit: int = 100
+) -> list[StoredRecording | None]:
+    """Return one page of the recordings that started before `before_ms`, the earliest first.
+
+    A recording that can't be read is None, so that the length of the page tells if there are more.
+    """
+    client: Any = redis
+    ids = client.zrange(_index_key(auth_id, "all", ""), "-inf", f"({before_ms}", byscore=True, offset=offset, num=limit)
+    kept = cast("list[bytes | None]", client.mget([key(id.decode()) for id in ids])) if ids else []
+    return [decode(one) if one else None for one in kept]
 
 
 def decode(text: bytes) -> StoredRecording | None:

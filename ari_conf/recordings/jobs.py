@@ -168,8 +168,8 @@ def record_callback(job: StoreJob, more: dict[str, str], now_ms: int) -> list[tu
         return []
     url, method, params = job.callback
     if "api_id" in dict(params):
-        # The API requested the recording. Spec: "Its callback is snake_case".
-        more = {re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(): value for name, value in more.items()}
+        # The API requested the recording.
+        more = _snake_case(more)
     post = PostCallback(job.conference_id, job.auth_id, url, method, (*params, *more.items()))
     return [outbox.enqueue_item(post, now_ms)]
 
@@ -288,12 +288,56 @@ def save_transcript_state(
     return done
 
 
-def remove(redis: Redis, stored: StoredRecording) -> None:
-    pipe = redis.pipeline(transaction=True)
-    for index in recording_index.keys(stored):
-        pipe.zrem(index, stored.recording_id)
-    pipe.delete(recording_index.key(stored.recording_id))
-    pipe.execute()
+def remove(redis: Redis, stored: StoredRecording, callbacks: list[tuple[str, bytes]] | None = None) -> bool:
+    """Remove a recording from the index, and enqueue `callbacks`, in one transaction.
+
+    Return False, and change nothing, if it is not in the index.
+    """
+    key = recording_index.key(stored.recording_id)
+
+    def transaction(pipe: Any) -> bool:
+        is_there = bool(pipe.exists(key))
+        pipe.multi()
+        for index in recording_index.keys(stored):
+            pipe.zrem(index, stored.recording_id)
+        pipe.delete(key, _chunks_key(stored.recording_id), _progress_key(stored.recording_id))
+        if is_there and callbacks:
+            partitioned_queue.enqueue(pipe, callbacks)
+        return is_there
+
+    return bool(cast(Any, redis).transaction(transaction, key, value_from_callable=True))
+
+
+def deletion_callback(stored: StoredRecording, reason: str, now_ms: int) -> list[tuple[str, bytes]]:
+    """Return the callback that reports a deletion, for `partitioned_queue.enqueue`; empty if the recording has no URL.
+
+    It has no RecordUrl: receivers would take it for a new recording.
+    """
+    if stored.callback is None:
+        return []
+    url, method = stored.callback
+    params = {
+        "ParentAuthID": stored.auth_id,
+        "Event": "RecordingDeleted",
+        "ConferenceName": stored.conference_name,
+        "ConferenceUUID": stored.conference_id,
+        "RecordingID": stored.recording_id,
+        "RecordingStartMs": str(stored.start_ms),
+        "RecordingEndMs": str(stored.end_ms),
+        "RecordingDeletedReason": reason,
+        "Timestamp": str(now_ms),
+    }
+    if not stored.call_uuid:
+        # The API requested the recording.
+        params = _snake_case(params)
+    post = PostCallback(stored.conference_id, stored.auth_id, url, method, tuple(params.items()))
+    return [outbox.enqueue_item(post, now_ms)]
+
+
+def _snake_case(params: dict[str, str]) -> dict[str, str]:
+    """Return the parameters in the names of the API's callbacks. Spec: "Its callback is snake_case"."""
+    names = (re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in params)
+    return dict(zip(names, params.values(), strict=True))
 
 
 # Waiting jobs, and jobs that were given up.

@@ -26,6 +26,8 @@ log = structlog.get_logger()
 KEY = PREFIX + "accounts"
 LETTERS_AND_DIGITS = string.ascii_letters + string.digits
 DAY_MS = 24 * 3600 * 1000
+MAX_DAYS = 36_500
+"""Maximum days for which an account's data is kept, a century."""
 MAX_OLD_TOKENS = 10
 """Maximum old tokens of an account that still sign: each makes the signatures of every request longer."""
 
@@ -55,6 +57,8 @@ class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     """Language that is spoken in the recordings; auto: the transcription engine detects it."""
     recording_auth: str = "none"
     """basic: RecordUrl requires auth_id and token; none: the URL alone gives access to the recording."""
+    recordings_days: int = 0
+    """Days after its end for which a recording is kept; 0: until it is deleted."""
 
     def current(self, now_ms: int) -> AccountRecord:
         """Return the record without tokens that no longer sign; `now_ms` is Redis' clock."""
@@ -80,7 +84,7 @@ class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(AccountRecord).decode
 
-_KINDS = ("_url", "_method", "_members", "_rate", "_language", "_auth")
+_KINDS = ("_url", "_method", "_members", "_rate", "_language", "_auth", "_days")
 EDITABLE_FIELDS = tuple(name for name in AccountRecord.__struct_fields__ if name.endswith(_KINDS))
 
 
@@ -249,6 +253,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "rate": _rate,
     "language": spoken_language,
     "auth": one_of("none", "basic"),
+    "days": lambda value: integer(0, MAX_DAYS)(str(value)),
 }
 
 

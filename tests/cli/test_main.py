@@ -109,6 +109,8 @@ def test_account_set_changes_only_the_given_fields(typed, redis_server):
     token = get(redis_server.client, "acme").token
     assert "de" in typed("account", "set", "acme", "--transcription-language", "de-DE")
     assert "50" in typed("account", "set", "acme", "--max-members", "50")
+    assert "90" in typed("account", "set", "acme", "--recordings-days", "90")
+    assert get(redis_server.client, "acme").recordings_days == 90
     said = typed("account", "set", "acme", "--answer-url", "https://acme.example/b", "--hangup-method", "GET")
     record = get(redis_server.client, "acme")
     assert (record.answer_url, record.hangup_url) == ("https://acme.example/b", "https://acme.example/h")
@@ -223,6 +225,7 @@ def test_a_removed_account_no_longer_exists(typed, redis_server):
         (["add", "a,b"], "expected 1 to 40 letters and digits"),
         (["add", "acme", "--answer-url", "ftp://acme"], "absolute http or https URL"),
         (["add", "acme", "--answer-method", "PUT"], "GET or POST"),
+        (["add", "acme", "--recordings-days", "-1"], "recordings_days: -1 is not allowed; expected"),
     ],
 )
 def test_invalid_account_fields_are_refused(redis_server, words, says):

@@ -458,6 +458,20 @@ EVENTS: dict[str, tuple[str, str]] = {
         "Storing a recording failed (`reason`); it is retried after `retry_in_ms`. The file stays on Asterisk's disk.",
         "If it repeats: check object storage and Asterisk: `ari-conf doctor`.",
     ),
+    "expired recordings deleted": (
+        "Recordings of an account were deleted because they are older than its `recordings_days` (`count`).",
+        NOTHING,
+    ),
+    "expired recordings not deleted": (
+        "S3 refuses to delete expired recordings of an account (`count`, `reason` of the last). They are tried again "
+        "after 10 minutes.",
+        "Allow the access key `s3:DeleteObject`, or remove the lock of the objects.",
+    ),
+    "retention interrupted": (
+        "S3 or Redis does not respond, so expired recordings remain. It is tried again after `retry_in_s`.",
+        "`ari-conf doctor` checks both.",
+    ),
+    "retention raised": ("The deletion of expired recordings failed. It is tried again after 10 minutes.", REPORT),
     "recording lost": (
         "Asterisk has no file of this recording, nor has the bucket. It is given up.",
         "`ari-conf recordings lost`; `ari-conf recordings retry` if the file can be restored.",

@@ -229,6 +229,13 @@ RECORDINGS = (
         "transcription workers",
         "60 s after the latest report",
     ),
+    Family(
+        "retention-lock",
+        "string",
+        "token of the worker that deletes expired recordings",
+        "recording workers",
+        "until the worker has finished; 5 minutes after the latest deletion",
+    ),
 )
 QUEUE = (
     Family(
