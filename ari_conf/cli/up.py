@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from ari_conf.cli.terminal import console, say, say_with_head
 from ari_conf.common.redis_client import connect_in_threads
 from ari_conf.common.safe_text import visible
 from ari_conf.errors import SetupFailed
+from ari_conf.local import log_files
 from ari_conf.local.system import LocalSystem, settings_from_environment
 from ari_conf.observability.log_setup import line_formatter
 from ari_conf.store import accounts
@@ -20,6 +22,8 @@ SHOWN_COMPONENTS = ("serve", "worker", "web")
 """Components whose logs are shown; the logs of the others would hide them."""
 
 POLL_INTERVAL_S = 0.1
+LIMIT_INTERVAL_S = 10.0
+"""Seconds between two checks of the logs' sizes."""
 
 EXAMPLE_HOST = "://example.com/"
 """Text in documents that are examples for your application: without one, their URLs do not respond."""
@@ -124,9 +128,13 @@ async def _show_logs(system: LocalSystem) -> None:
         for component in SHOWN_COMPONENTS
         if component in system.components
     }
+    limited_at = time.monotonic()
     while True:
         for component, offset in offsets.items():
             offsets[component] = _show_new_lines(system.log(component), offset, component, format_line)
+        if time.monotonic() - limited_at > LIMIT_INTERVAL_S:
+            await asyncio.to_thread(system.limit_logs)
+            limited_at = time.monotonic()
         if ended := system.exited_processes():
             words = "; ".join(f"{process.end}: {process.log_tail(3)}" for process in ended)
             raise SetupFailed(f"{words}\nthe complete log is {system.log(ended[0].name)}")
@@ -136,6 +144,7 @@ async def _show_logs(system: LocalSystem) -> None:
 def _show_new_lines(log: Path, offset: int, component: str, format_line: Callable[[str], str]) -> int:
     """Print the lines after the offset `offset`, and return the offset after the last complete line."""
     with suppress(OSError), log.open("rb") as file:
+        offset = log_files.start_of(log, offset)
         file.seek(offset)
         text, newline, _ = file.read().rpartition(b"\n")
         # Other lines, such as Celery's banner, are only in the file.

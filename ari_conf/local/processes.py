@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ari_conf.common.setting_sources import CONFIG, CREDENTIALS, VARIABLE_PREFIX
 from ari_conf.errors import SetupFailed
+from ari_conf.local import log_files
 
 Ready = Callable[["Process"], bool]
 """A function that returns true once the program is ready; it is polled until then."""
@@ -61,7 +62,7 @@ class Process:
     def read_log(self) -> str:
         """Return the log of this run."""
         with suppress(OSError), self.log.open("rb") as file:
-            file.seek(self.log_start)
+            file.seek(log_files.start_of(self.log, self.log_start))
             return file.read().decode(errors="replace")
         return ""
 

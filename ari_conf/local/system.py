@@ -33,7 +33,7 @@ from ari_conf.common.redis_client import connect_in_threads
 from ari_conf.common.setting_sources import CONFIG, VARIABLE_PREFIX
 from ari_conf.core import elements
 from ari_conf.errors import SetupFailed, StateVersionRefused
-from ari_conf.local import asterisk, processes, redis, s3
+from ari_conf.local import asterisk, log_files, processes, redis, s3
 from ari_conf.local.processes import Process
 from ari_conf.settings import UP_FOLDER, VALUES, Settings, from_environment, given, parse_listen_address
 from ari_conf.store import accounts
@@ -105,6 +105,7 @@ class LocalSystem:
 
     async def __aenter__(self) -> LocalSystem:
         self._lock_folder()
+        self.limit_logs()
         try:
             self._write_environment()
             await self._start_all()
@@ -132,6 +133,10 @@ class LocalSystem:
         if component == "asterisk" and self._asterisk:
             return self._asterisk.log_file
         return self.folder / "logs" / f"{component}.log"
+
+    def limit_logs(self) -> None:
+        """Limit the size of all logs. They would otherwise grow as long as the system is used."""
+        log_files.limit_all({self.log(component).parent for component in COMPONENTS}, log_files.MAX_BYTES)
 
     def process(self, component: str) -> Process:
         return self._running[component]

@@ -197,4 +197,6 @@ class StoreStage:
         assert not self.redis.keys("ari_conf:recording-notes:*")
         document = self.bucket.get_json(self.key("json"))
         assert document is not None and str(document["duration_ms"]) == told["RecordingDurationMs"]
+        stored = jobs.get(self.redis, self.recording_id)
+        assert stored is not None and stored.callback == (f"{self.receiver.url}/cb", "POST"), "for its deletion"
         return b"".join(self.bucket.read(self.key(form)))
