@@ -44,12 +44,15 @@ class Request:
 
 
 class Receiver:
-    """A server on a free port of 127.0.0.1 while its context is open. All of its tables may be changed at any time.
+    """A server on 127.0.0.1 while its context is open, by default on a free port. Its tables may be changed anytime.
 
     A path without a document is answered 200 with an empty body, and is in `requests` like any other.
     """
 
-    def __init__(self, documents: Mapping[str, Document] | None = None, token: str | None = None) -> None:
+    def __init__(
+        self, documents: Mapping[str, Document] | None = None, token: str | None = None, port: int = 0
+    ) -> None:
+        self.port = port
         self.documents = dict(documents or {})
         self.delays: dict[str, float] = {}
         """Seconds between a path's request and its answer."""
@@ -69,7 +72,7 @@ class Receiver:
         # An answer that is delayed on purpose must not hold up the end of the test.
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
         self.port = int(self._runner.addresses[0][1])
         return self
