@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from difflib import get_close_matches
-from pathlib import Path
 
 from ari_conf.asterisk_config import template_settings
+from ari_conf.common.installation import bundled_folder
 from ari_conf.settings import UP_FOLDER, Settings
 
-GET = Path(__file__).parents[2] / "asterisk" / "get"
+GET = bundled_folder("asterisk") / "get"
 
 
 def unknown(environment: Mapping[str, str]) -> list[str]:
