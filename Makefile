@@ -4,7 +4,7 @@ VENV := .venv
 LOCAL := .local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz docs asterisk clean
+.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz docs dist asterisk clean
 
 help:  ## this list of targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -33,6 +33,9 @@ format: $(VENV)/.tox  ## format the code
 
 docs: $(VENV)/.tox  ## build docs/ as a site in build/site, and check its links
 	@$(VENV)/bin/tox run -q -e docs
+
+dist: $(VENV)/.tox  ## build the sdist and the wheel in dist/, with manual pages and the completion of shells
+	@$(VENV)/bin/tox run -q -e dist -- $(DIST)
 
 bench: $(VENV)/.tox asterisk  ## compare the cost with ConfBridge() and a bare Stasis application; BENCH="--quick", "--help"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench $(BENCH)

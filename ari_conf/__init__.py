@@ -17,12 +17,12 @@ server/           `ari-conf serve`: event -> gate -> core -> step builder -> ste
 web/              `ari-conf web`: API, event stream, and dashboard; any number of processes.
 cli/, doctor/     The commands, and the checks of an installation.
 local/            `ari-conf up`: all components on one machine.
-asterisk_config/  The implementation of `asterisk/configure`. Standard library only.
+asterisk_config/  The implementation of `asterisk/configure` and `ari-conf asterisk configure`. Standard library only.
 common/           Shared modules: Redis clients, fair shares, supervised tasks, text that is safe to show.
 */scripts/        Lua scripts that Redis runs, in the package that loads them.
 ../tasks/         Celery workers: callbacks, recordings, transcriptions. Nothing here imports them.
 ../asterisk/      Scripts and configuration for the Asterisk machine.
-../tools/         Checks of language, links and Lua, and what generates the pages of docs/reference/.
+../tools/         Checks of language, links and Lua; generators of docs/reference/ and manual pages; `make dist`.
 
 Modules that every package but core/ may import: errors.py, settings.py, process_priority.py. settings_warnings.py is
 for the processes and commands.

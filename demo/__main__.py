@@ -1,5 +1,5 @@
-"""`make demo`: three callers talk in one conference on this machine, and their received audio shows which voices each
-heard.
+"""`make demo` and `ari-conf demo`: three callers talk in one conference on this machine, and their received audio shows
+which voices each heard.
 
 Everything is real: Asterisk, Redis, S3, the worker, SIP and RTP on loopback, HTTP. The run leaves each caller's
 received audio as WAV files, and the logs if it failed.
@@ -17,16 +17,18 @@ from pathlib import Path
 from rich.markup import escape
 
 from ari_conf.cli.up import until_stopped
+from ari_conf.common.installation import CHECKOUT, data_folder
 from ari_conf.common.redis_client import connect_in_threads
 from ari_conf.errors import AriConfError
-from ari_conf.local.system import PROJECT, LocalSystem
+from ari_conf.local.system import LocalSystem
 from ari_conf.store import accounts
 from demo.application import Application, ReceivedRequest
 from demo.phone import CallFailed, Switchboard, now_ms
 from demo.report import Progress, console, print_summary, write_recordings
 from demo.scenario import DIALLED, Caller, make_callers
 
-FOLDER = PROJECT / ".local" / "demo"
+PROGRAM = "ari-conf" if CHECKOUT is None else "make"
+FOLDER = data_folder() / "demo"
 HEARD = FOLDER / "heard"
 """WAV files with the received audio of each caller of the last run."""
 
@@ -54,7 +56,7 @@ def main() -> int:
         until_stopped(run)
     except AriConfError as error:
         console.print(f"\n[bold red]The demo failed:[/] {escape(str(error))}", soft_wrap=True)
-        console.print(f"The logs are in {folder}; run `make demo` to try again.", soft_wrap=True)
+        console.print(f"The logs are in {folder}; run `{PROGRAM} demo` to try again.", soft_wrap=True)
         return 1
     shutil.rmtree(folder, ignore_errors=True)
     return 0 if finished else 130
@@ -79,7 +81,7 @@ async def _run(folder: Path) -> None:
     console.print(
         f"\n[bold green]Each of the three heard the other two.[/] {callbacks} callbacks arrived in order, all signed.\n"
         f"Listen to what they heard: {escape(', '.join(map(str, files)))}\n"
-        "Call it yourself: `make up` prints the address for your softphone.",
+        f"Call it yourself: `{PROGRAM} up` prints the address for your softphone.",
         soft_wrap=True,
     )
 

@@ -2,7 +2,7 @@
 
 It uses Plivo's SDK for the documents and the signatures, and no code of ari_conf.
 
-    .venv/bin/python -m demo.example
+    .venv/bin/ari-conf example
     .venv/bin/ari-conf up --answer-url http://127.0.0.1:5000/answer     # in another terminal
 
 Then call any number, such as sip:15550100@127.0.0.1:5060; the PIN is 1234. With AUTH_TOKEN set to the account's token
@@ -87,8 +87,14 @@ def enter_conference(url: str) -> str:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    with Example(token=os.environ.get("AUTH_TOKEN", "")) as example:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (5000)")
+    port = parser.parse_args().port
+    try:
+        example = Example(port, os.environ.get("AUTH_TOKEN", ""))
+    except OSError as error:
+        sys.exit(f"port {port} of 127.0.0.1 could not be used ({error.strerror}): choose another with --port")
+    with example:
         sys.stdout.write(f"answer URL: {example.url}/answer; the PIN is {PIN}; press Ctrl-C to stop\n")
         sys.stdout.flush()
         try:

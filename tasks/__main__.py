@@ -4,8 +4,21 @@ Workers have nothing to tell each other, since they find their work in Redis: so
 """
 
 import sys
+from pathlib import Path
+
+if not __package__:
+    # `ari-conf worker` runs this file by its path, so that no other `tasks` in sys.path is taken for this package.
+    here = Path(__file__).parent
+    sys.path = [str(here.parent), *(folder for folder in sys.path if folder != str(here))]
+    import tasks  # noqa: F401
+
+    del sys.path[0]
+    __package__ = "tasks"  # Celery's usage shows it
 
 from celery.__main__ import main  # type: ignore[import-untyped]
 
-sys.argv[1:1] = ["-A", "tasks", "worker", "--without-gossip", "--without-mingle"]
+OPTIONS = ["-A", "tasks", "worker", "--without-gossip", "--without-mingle"]
+# At SIGHUP, Celery runs argv again, which then begins with them.
+if sys.argv[1 : 1 + len(OPTIONS)] != OPTIONS:
+    sys.argv[1:1] = OPTIONS
 main()

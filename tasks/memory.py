@@ -14,9 +14,10 @@ BLOCK_BYTES = 128 * 1024
 
 
 def reduce_memory() -> None:
-    # While Python imports the package for `python -m tasks`, argv[0] is "-m".
-    if "celery.bin.celery" not in sys.modules and sys.argv[0] != "-m":
-        return  # not a worker: another program imports the tasks
+    # While Python imports the package for `python -m tasks`, argv[0] is "-m"; `ari-conf worker` names the file.
+    is_worker = sys.argv[0] == "-m" or sys.argv[0].endswith("/tasks/__main__.py")
+    if "celery.bin.celery" not in sys.modules and not is_worker:
+        return  # another program imports the tasks
     # structlog formats exceptions with rich if it is installed: 3 MB, and a worker logs JSON or plain text.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     libc = ctypes.CDLL(None)

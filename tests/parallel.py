@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
-LONG = ("tests/chaos", "tests/bench", "tests/tasks", "tests/integration", "tests/test_lint.py", "tests/simulation")
+LONG = (
+    "tests/chaos", "tests/bench", "tests/tasks", "tests/integration", "tests/test_wheel.py", "tests/test_lint.py",
+    "tests/simulation",
+)  # fmt: skip
 """Paths that start first, the slowest at the front: if a slow file starts last, all processes wait for it."""
 
 

@@ -1,4 +1,4 @@
-"""asterisk/configure: writes Asterisk's configuration, or adds to an existing one.
+"""asterisk/configure and `ari-conf asterisk configure`: write Asterisk's configuration, or add to an existing one.
 
 It runs on the machine of Asterisk, which may have no packages installed: standard library only.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from ari_conf.asterisk_config.conf_text import without_passwords
@@ -26,6 +27,8 @@ from ari_conf.asterisk_config.template_settings import (
 from ari_conf.common.setting_sources import DEFAULT_CONFIG
 from ari_conf.errors import SettingsError
 
+SCRIPT = "asterisk/configure"
+OPTIONS = ("--force", "--print", "--merge", "--diff")
 USUAL_FOLDER = "/etc/asterisk"
 EMPTY_FILES = ("acl", "ccss", "features", "manager", "pjproject", "res_http_media_cache", "udptl", "websocket_client")
 """Names of files that are created empty: Asterisk then uses defaults, and it complains if the files are missing."""
@@ -70,21 +73,31 @@ def main(words: list[str]) -> int:
         print(f"asterisk/configure: {refused}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"asterisk/configure: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"{SCRIPT}: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
+    return 0
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str]) -> None:
     options = set()
     while words and words[0].startswith("-"):
         if words[0] in ("--help", "-h"):
             print(usage(), end="")
-            return 0
-        if words[0] not in ("--force", "--print", "--merge", "--diff"):
+            return
+        if words[0] not in OPTIONS:
             raise Refused(f"option {words[0]} does not exist; see `--help`")
         options.add(words.pop(0))
+    configure(options, words)
+
+
+def configure(options: AbstractSet[str], words: Sequence[str], program: str = SCRIPT) -> None:
+    """Do what USAGE says: `options` are of OPTIONS, `words` the folder and the files, or with `--print` only the files.
+
+    Notes on standard error begin with `program`. Raises Refused, or OSError for a file that can't be read or written.
+    """
     if "--print" in options:
-        return _print_files(words)
+        _print_files(words)
+        return
     if not words:
         raise Refused("name the folder to write to, such as /etc/asterisk; see `--help`")
     folder, names = Path(words[0]).resolve(), words[1:]
@@ -97,23 +110,26 @@ def _run(words: list[str]) -> int:
         texts = build_whole(folder, names, wanted, force=bool(options & {"--force", "--diff"}))
     if "--diff" in options:
         print(format_difference(texts), end="")
-        return 0
+        return
     changed = write(texts, folder)
     if "--merge" not in options and wanted.given["RUN_FOLDER"]:
         _make_run_folder(Path(wanted.given["RUN_FOLDER"]), folder)
     for line in list_notes(wanted, folder, changed, merging="--merge" in options):
-        print(f"asterisk/configure: {line}", file=sys.stderr)
-    return 0
+        print(f"{program}: {line}", file=sys.stderr)
 
 
 def usage() -> str:
-    lines = []
-    for name, (default, what) in SETTINGS.items():
-        lines.append(f"  ARI_CONF_{name:<18} {default or '(none)':<16} {what}")
-    return USAGE + "\n".join(lines) + "\n"
+    return USAGE + list_settings()
 
 
-def _print_files(names: list[str]) -> int:
+def list_settings() -> str:
+    """Return a line for each setting: the variable, its default, and its meaning."""
+    return "".join(
+        f"  ARI_CONF_{name:<18} {default or '(none)':<16} {what}\n" for name, (default, what) in SETTINGS.items()
+    )
+
+
+def _print_files(names: Sequence[str]) -> None:
     if not names:
         raise Refused("name the files to print; see `--help`")
     wanted = read_settings(read_sources(os.environ, DEFAULT_CONFIG))
@@ -121,10 +137,9 @@ def _print_files(names: list[str]) -> int:
     for name in names:
         print(f"; {name} of Asterisk's folder, which is {USUAL_FOLDER} on most machines: the whole file.")
         print(fill_named_template(name, wanted), end="")
-    return 0
 
 
-def build_whole(folder: Path, names: list[str], wanted: Wanted, *, force: bool) -> dict[Path, str]:
+def build_whole(folder: Path, names: Sequence[str], wanted: Wanted, *, force: bool) -> dict[Path, str]:
     wanted.values["ETC_FOLDER"] = str(folder)
     outbound = wanted.given["ARI_SOCKET"] == "outbound"
     names = names or [name for name in list_templates() if outbound or name != "websocket_client.conf"]

@@ -12,7 +12,7 @@ from ari_conf.asterisk_config.conf_text import fill_template
 from ari_conf.common import setting_sources
 from ari_conf.common.setting_sources import VARIABLE_PREFIX
 
-TEMPLATES = Path(__file__).parents[2] / "asterisk"
+TEMPLATES = bundled_folder("asterisk")
 CODECS = {"ulaw": "", "alaw": "", "g722": "", "gsm": "gsm", "opus": "opus"}
 """Allowed codec of ARI_CONF_CODECS -> condition that it fulfills in the templates, or ""."""
 PRIVATE_NETWORKS = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,127.0.0.0/8"

@@ -22,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Conferencing in Plivo's XML on your own Asterisk. `ari-conf serve --help` lists the settings.",
 )
-documents = typer.Typer(no_args_is_help=True, help="Check the XML documents that calls run.")
+documents = typer.Typer(no_args_is_help=True, help="Check the XML documents that calls run; find the samples.")
 
 WARNING_COMMANDS = ("serve", "web", "worker", "doctor")
 """Commands that report warnings about settings themselves: in their log, or as a finding."""
@@ -97,7 +97,11 @@ def worker(ctx: typer.Context) -> None:
 @app.command()
 def up(
     folder: Annotated[
-        Path | None, typer.Option(help="Folder for all data of the system.", show_default=".local/up of the project")
+        Path | None,
+        typer.Option(
+            help="Folder for all data of the system.",
+            show_default=".local/up of the checkout; without one ~/.local/share/ari_conf/up",
+        ),
     ] = None,
     answer_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Answer URL of your application, for calls to a number.")
@@ -113,9 +117,35 @@ def up(
 ) -> None:
     """Run the whole system on this machine, in the foreground; also Redis, S3 and Asterisk if not configured."""
     from ari_conf.cli import up as command
-    from ari_conf.local.system import PROJECT
+    from ari_conf.common.installation import data_folder
 
-    command.run(folder or PROJECT / ".local" / "up", answer_url, listen)
+    command.run(folder or data_folder() / "up", answer_url, listen)
+
+
+@app.command()
+def demo() -> None:
+    """Run a conference of three simulated callers on this machine, and report which caller heard which.
+
+    Everything is real: Asterisk, Redis, S3, the worker, SIP and RTP on loopback, HTTP. It takes half a minute, and
+    leaves the sound that each caller heard.
+    """
+    from ari_conf.cli import demo as command
+
+    command.run_demo()
+
+
+@app.command()
+def example(
+    port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Run the sample application: it asks each caller for a PIN, 1234, and puts them into a conference.
+
+    It prints the file that is its source, the answer URL for `ari-conf up --answer-url URL`, and the events of the
+    conference. With AUTH_TOKEN set to the account's token, it refuses requests that are not signed with it.
+    """
+    from ari_conf.cli import demo as command
+
+    command.run_example(port)
 
 
 @app.command()
@@ -164,9 +194,19 @@ def check(files: Annotated[list[Path], typer.Argument(metavar="FILE...")]) -> No
     raise typer.Exit(command.check(files))
 
 
+@documents.command()
+def samples() -> None:
+    """Print the paths of the sample documents, one per line: `cp $(ari-conf documents samples) FOLDER`."""
+    from ari_conf.common.installation import bundled_folder
+
+    for path in sorted(bundled_folder("documents").glob("*.xml")):
+        print(path)
+
+
 app.add_typer(accounts.app, name="account")
 app.command()(callbacks.problems)
 app.command()(callbacks.lanes)
 app.add_typer(callbacks.app, name="dead-letters")
 app.add_typer(recordings.app, name="recordings")
 app.add_typer(documents, name="documents")
+app.add_typer(asterisk.app, name="asterisk")

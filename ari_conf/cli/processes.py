@@ -11,6 +11,7 @@ import structlog
 
 from ari_conf import settings_warnings
 from ari_conf.common import state_version
+from ari_conf.common.installation import WORKER_COMMAND
 from ari_conf.common.version import VERSION
 from ari_conf.errors import REPORT_HINT, LeaseLost, TaskEnded
 from ari_conf.observability import log_setup
@@ -55,8 +56,8 @@ def web() -> None:
 
 
 def worker(arguments: list[str]) -> None:
-    """Become `python -m tasks`, the Celery worker. With -P, the working directory may contain another tasks.py."""
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "tasks", *arguments])
+    """Become the Celery worker, whatever tasks.py the working directory or PYTHONPATH contains."""
+    os.execv(sys.executable, [*WORKER_COMMAND, *arguments])
 
 
 def _start(process: str) -> None:

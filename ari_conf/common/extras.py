@@ -1,14 +1,24 @@
-"""Install commands for optional dependencies, from this project's folder: nobody owns the name ari_conf on PyPI."""
+"""Install commands for optional dependencies. They never name ari_conf: nobody owns that name on PyPI."""
 
 from __future__ import annotations
 
+import re
 import sys
-from pathlib import Path
+from importlib.metadata import requires
 
-PROJECT = Path(__file__).parents[2]
+from ari_conf.common.installation import CHECKOUT
 
 
 def extra(name: str) -> str:
-    """Return a shell command in backticks, such as `/opt/x/bin/python -m pip install '/src/ari_conf[speech]'`."""
-    source = str(PROJECT) if (PROJECT / "setup.cfg").exists() else "FOLDER_OF_ARI_CONF"
-    return f"`{sys.executable} -m pip install '{source}[{name}]'`"
+    """Return a shell command in backticks that installs the extra, such as `…/python -m pip install '…[speech]'`.
+
+    It names the checkout, or without one the requirements of the extra: `…/python -m pip install piper-tts==1.8.0`.
+    """
+    what = f"'{CHECKOUT}[{name}]'" if CHECKOUT is not None else " ".join(_requirements(name))
+    return f"`{sys.executable} -m pip install {what}`"
+
+
+def _requirements(name: str) -> list[str]:
+    """Return the requirements of the extra from the metadata, where each has the marker `extra == "NAME"`."""
+    marked = [text.partition(";") for text in requires("ari_conf") or ()]
+    return [package.strip() for package, _, marker in marked if re.search(rf"\bextra == ['\"]{name}['\"]", marker)]

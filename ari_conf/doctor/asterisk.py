@@ -115,7 +115,7 @@ def websocket(settings: Settings) -> str:
     raise Doubtful(
         "opened by Asterisk, which may crash and lose all calls if `ari-conf serve` dies while events are in flight "
         "(22.10.1 did; no version is known that does not): set ARI_CONF_ARI_SOCKET=inbound, here and for "
-        "`asterisk/configure`"
+        "`ari-conf asterisk configure`"
     )
 
 

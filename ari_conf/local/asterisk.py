@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -21,11 +22,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from ari_conf.common.installation import bundled_folder, data_folder
 from ari_conf.errors import SetupFailed
 from ari_conf.local.processes import READY_TIMEOUT_S, environment_without_settings, free_port
 
-SCRIPTS = Path(__file__).parents[2] / "asterisk"
-DEFAULT_ROOT = Path(__file__).parents[2] / ".local" / "asterisk"
+DEFAULT_ROOT = data_folder() / "asterisk"
 MIN_VERSION = 20
 RTP_PORTS = 4000
 SUDO = ("sudo", "-n")
@@ -53,7 +54,7 @@ def find(root: Path = DEFAULT_ROOT) -> str:
     if number.isdigit() and int(number) >= MIN_VERSION:
         return "native"
     raise SetupFailed(
-        f"no Asterisk {MIN_VERSION} or newer was found on the PATH or in {root}; run `asterisk/get {root}`"
+        f"no Asterisk {MIN_VERSION} or newer was found on the PATH or in {root}; run `{_script('get')} {root}`"
     )
 
 
@@ -303,10 +304,4 @@ def _is_installed(program: str) -> bool:
 
 
 def _script(name: str) -> str:
-    path = SCRIPTS / name
-    if not path.exists():
-        raise SetupFailed(
-            f"{path} does not exist: a local Asterisk needs the project's folder, not only the package; "
-            "run `ari-conf` from a source checkout, or set ARI_CONF_ARI_URL to an existing Asterisk"
-        )
-    return str(path)
+    return str(bundled_folder("asterisk") / name)

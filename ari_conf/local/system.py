@@ -38,8 +38,6 @@ from ari_conf.local.processes import Process
 from ari_conf.settings import UP_FOLDER, VALUES, Settings, from_environment, given, parse_listen_address
 from ari_conf.store import accounts
 
-PROJECT = Path(__file__).parents[2]
-
 COMPONENTS = ("redis", "s3", "asterisk", "worker", "serve", "web")
 """Components in the order of their dependencies; they are stopped in the reverse order."""
 
@@ -243,20 +241,21 @@ class LocalSystem:
         own.outbound = self.settings.ari_socket == "outbound"
 
     def _start_functions(self) -> dict[str, Callable[[], Awaitable[Process]]]:
-        python = [sys.executable, "-m"]
+        # "-P": don't import from the working directory, which may contain modules of the same names.
+        program = [sys.executable, "-P", "-m", "ari_conf"]
         has_asterisk = "asterisk" in self.components
         return {
             "redis": self._start_redis,
             "s3": self._start_s3,
             "asterisk": self._start_asterisk,
-            "worker": partial(self._start_own_process, "worker", [*python, "tasks"], r"ready\."),
+            "worker": partial(self._start_own_process, "worker", [*WORKER_COMMAND], r"ready\."),
             "serve": partial(
                 self._start_own_process,
                 "serve",
-                [*python, "ari_conf", "serve"],
+                [*program, "serve"],
                 "asterisk connected" if has_asterisk else "",
             ),
-            "web": partial(self._start_own_process, "web", [*python, "ari_conf", "web"], "running on"),
+            "web": partial(self._start_own_process, "web", [*program, "web"], "running on"),
         }
 
     async def _start_redis(self) -> Process:
@@ -299,7 +298,7 @@ class LocalSystem:
             "LOG_FORMAT": "json",
             "WEB_LISTEN": f"{self._listen}:{self._port(8080, self._listen)}",
             "METRICS_LISTEN": f"127.0.0.1:{self._port(8091)}",
-            "DOCUMENTS": str(PROJECT / "documents"),
+            "DOCUMENTS": str(bundled_folder("documents")),
             "SOUNDS_FOLDER": str(self.folder / "asterisk" / "cache"),
         }
         values["PUBLIC_URL"] = f"http://{values['WEB_LISTEN']}"

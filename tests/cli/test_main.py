@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from ari_conf import settings as settings_module
 from ari_conf.cli.main import app
 from ari_conf.core.effects import ReportProblem
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.errors import SetupFailed
 from ari_conf.queues import outbox, partitioned_queue
 from ari_conf.queues.partitioned_queue import prefix
 from ari_conf.recordings import jobs
@@ -160,12 +162,55 @@ def test_a_forbidden_address_is_reported_when_it_is_set(typed):
     assert "not allowed" not in typed("account", "set", "acme", "--answer-url", "https://acme.example/answer")
 
 
-def test_a_worker_starts_in_a_folder_with_another_tasks_module(tmp_path):
-    (tmp_path / "tasks.py").write_text("raise SystemExit('not these')")
-    # Run it like the installed program, without the current folder in its path.
-    command = [sys.executable, "-P", "-m", "ari_conf", "worker", "--help"]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert ran.returncode == 0 and "--queues" in ran.stdout, ran.stderr
+def test_the_samples_are_documents_that_run():
+    samples = run("documents", "samples").stdout.split()
+    assert len(samples) > 3 and run("documents", "check", *samples).returncode == 0
+
+
+def test_asterisk_is_configured_as_by_the_script(tmp_path):
+    script = Path(run("asterisk", "folder").stdout.strip()) / "configure"
+    settings = os.environ | {"ARI_CONF_ARI_PASSWORD": "secret", "ARI_CONF_ANONYMOUS": "yes"}
+    by_script = subprocess.run([script, tmp_path / "a"], env=settings, capture_output=True, text=True, check=True)
+    said = run("asterisk", "configure", str(tmp_path / "b"), ARI_CONF_ARI_PASSWORD="secret", ARI_CONF_ANONYMOUS="yes")
+    assert said.stderr == by_script.stderr.replace("asterisk/configure: ", "ari-conf asterisk configure: ")
+    for path in (tmp_path / "a").iterdir():
+        expected = path.read_text().replace(str(tmp_path / "a"), str(tmp_path / "b"))
+        assert (tmp_path / "b" / path.name).read_text() == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["FOLDER"], "FOLDER/ari.conf exists, so nothing was written"),
+        (["--merge", "--force", "FOLDER"], "`--force` is not allowed with `--merge`"),
+        (["--print", "nothing.conf"], "nothing.conf does not exist; the files are: ari.conf"),
+        (["/proc/x"], "/proc/x: No such file or directory"),
+    ],
+)
+def test_what_asterisk_configure_refuses_is_one_sentence(tmp_path, words, said):
+    (tmp_path / "ari.conf").touch()
+    words = [word.replace("FOLDER", str(tmp_path)) for word in words]
+    result = run("asterisk", "configure", *words, ARI_CONF_ARI_PASSWORD="secret")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith(f"ari-conf: {said.replace('FOLDER', str(tmp_path))}")
+
+
+def test_the_options_of_asterisk_configure_are_those_of_the_script(tmp_path):
+    printed = run("asterisk", "configure", "--print", "http.conf", ARI_CONF_ARI_PASSWORD="secret").stdout
+    assert "the whole file" in printed and "sessionlimit" in printed
+    shown = run("asterisk", "configure", "--diff", str(tmp_path), "http.conf", ARI_CONF_ARI_PASSWORD="secret").stdout
+    assert "+sessionlimit" in shown and not [*tmp_path.iterdir()]
+    run("asterisk", "configure", "--force", str(tmp_path), "http.conf", ARI_CONF_ARI_PASSWORD="secret")
+    assert [path.name for path in tmp_path.iterdir()] == ["http.conf"]
+    assert "ARI_CONF_TRUNK_HOST" in run("asterisk", "configure", "--help").stdout
+
+
+@pytest.mark.parametrize(("command", "package"), [("demo", "numpy"), ("example", "plivo")])
+def test_without_the_packages_of_an_extra_its_programs_name_it(monkeypatch, command, package):
+    monkeypatch.setattr("ari_conf.cli.demo.find_spec", lambda name: None)
+    result = CliRunner().invoke(app, [command])
+    assert isinstance(result.exception, SetupFailed)
+    assert re.match(rf"{package} is not installed: run `\S+ -m pip install '\S+\[\w+\]'`$", str(result.exception))
 
 
 def test_version_is_printed():

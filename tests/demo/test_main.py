@@ -10,4 +10,4 @@ import pytest
 def test_arguments_start_nothing(word: str, code: int) -> None:
     done = subprocess.run([sys.executable, "-m", "demo", word], capture_output=True, text=True, timeout=60)
     assert done.returncode == code
-    assert done.stdout.startswith("usage: python -m demo\n\n`make demo`: three callers")
+    assert done.stdout.startswith("usage: python -m demo\n\n`make demo` and `ari-conf demo`: three callers")

@@ -106,7 +106,7 @@ def test_nothing_is_installed_if_all_programs_exist(place: Path) -> None:
 def test_an_asterisk_that_only_root_can_get_is_said_to_be(place: Path) -> None:
     ran = as_nobody(place, str(place / "get"), str(place / "root"))
     assert ran.returncode == 1
-    assert "Have an administrator run one of these, then run make again" in ran.stderr
+    assert "Have an administrator run one of these, then try again" in ran.stderr
     assert f"{place}/get {place}/root" in ran.stderr
 
 

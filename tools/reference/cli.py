@@ -49,7 +49,7 @@ def commands(command: Any, path: str = "ari-conf") -> Iterator[tuple[str, Any]]:
         yield from commands(inner, f"{path} {name}")
 
 
-def _usage(path: str, command: Any) -> str:
+def usage(path: str, command: Any) -> str:
     arguments = [parameter.metavar for parameter in command.params if parameter.param_type_name == "argument"]
     options = ["[OPTIONS]"] if any(p.param_type_name == "option" for p in command.params) else []
     more = ["[CELERY OPTIONS]"] if command.context_settings.get("ignore_unknown_options") else []
@@ -57,7 +57,12 @@ def _usage(path: str, command: Any) -> str:
     return " ".join([path, *options, *more, *inner, *arguments])
 
 
-def _parameters(command: Any) -> Iterator[tuple[str, str, str]]:
+def paragraphs(text: str) -> list[str]:
+    return [" ".join(part.split()) for part in text.split("\n\n")]
+
+
+def parameters(command: Any) -> Iterator[tuple[str, str, str]]:
+    """Yield the syntax, the default and the help of each argument and option, the latter two with code in backticks."""
     for parameter in command.params:
         if parameter.param_type_name == "argument":
             name, default = parameter.metavar, "required" if parameter.required else ""
@@ -69,7 +74,7 @@ def _parameters(command: Any) -> Iterator[tuple[str, str, str]]:
             text = f"{NO_HELP.get(name, '')} {text}".strip()
         if not text:
             raise IncompleteTable(f"cli.md: {name} of {command.name} has no help")
-        yield code(_parameter_text(parameter, name)), default, linked(text)
+        yield _parameter_text(parameter, name), default, text
 
 
 def _parameter_text(parameter: Any, name: str) -> str:
@@ -89,10 +94,9 @@ def _default(parameter: Any) -> str:
 
 
 def _section(path: str, command: Any) -> str:
-    blocks = [f"## {path}" if path.count(" ") < 2 else f"### {path}", f"```\n{_usage(path, command)}\n```"]
-    blocks.append(linked("\n\n".join(" ".join(part.split()) for part in (command.help or "").split("\n\n"))))
-    rows = list(_parameters(command))
-    if rows:
+    blocks = [f"## {path}" if path.count(" ") < 2 else f"### {path}", f"```\n{usage(path, command)}\n```"]
+    blocks.append(linked("\n\n".join(paragraphs(command.help or ""))))
+    if rows := [(code(syntax), default, linked(text)) for syntax, default, text in parameters(command)]:
         blocks.append(table(("Argument or option", "Default", "Meaning"), rows))
     return "\n\n".join(blocks)
 
