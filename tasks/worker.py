@@ -19,7 +19,7 @@ import structlog
 from celery import bootsteps, signals  # type: ignore[import-untyped]
 from redis import Redis, RedisError
 
-from ari_conf.common import state_version
+from ari_conf.common import state_version, systemd
 from ari_conf.common.redis_client import connect_in_threads, is_refused
 from ari_conf.errors import REPORT_HINT, StateVersionRefused
 from ari_conf.queues import dead_letters, outbox, partitioned_queue

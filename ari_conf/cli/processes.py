@@ -26,6 +26,8 @@ def serve() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        # Ready also without Asterisk or Redis, and as a standby: it waits for them as long as necessary.
+        systemd.notify_ready()
         await composition.serve(settings(), stop=stop)
 
     _start("serve")

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ari_conf.common import systemd
 from ari_conf.settings import Settings, parse_listen_address
 from ari_conf.web.auth import network_of
 from ari_conf.web.errors import DEFAULT_HEADERS, RETRY_AFTER_S
@@ -204,6 +205,11 @@ class WebServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or self.broken
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            systemd.notify_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Event streams never end unless the server closes them.
