@@ -4,7 +4,7 @@ VENV := .venv
 LOCAL := .local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz docs dist asterisk clean
+.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz docs dist deb deb-test asterisk clean
 
 help:  ## this list of targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -37,6 +37,12 @@ docs: $(VENV)/.tox  ## build docs/ as a site in build/site, and check its links
 dist: $(VENV)/.tox  ## build the sdist and the wheel in dist/, with manual pages and the completion of shells
 	@$(VENV)/bin/tox run -q -e dist -- $(DIST)
 
+deb: $(LOCAL)/packages-of-deb  ## build the Debian package in dist/, for the release of this machine; RELEASE=trixie, WITH=transcription
+	@WITH=$(WITH) debian/build dist $(RELEASE)
+
+deb-test: $(VENV)/.tox asterisk $(LOCAL)/packages-of-deb  ## build the Debian package for Debian 12 and 13, and try it in clean systems; RELEASE="trixie"
+	@DEB_RELEASES="$(or $(RELEASE),bookworm trixie)" $(VENV)/bin/tox run -q -e py -- --numprocesses 0 -q tests/deb
+
 bench: $(VENV)/.tox asterisk  ## compare the cost with ConfBridge() and a bare Stasis application; BENCH="--quick", "--help"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench $(BENCH)
 
@@ -68,6 +74,10 @@ $(LOCAL)/packages: .ci/packages
 
 $(LOCAL)/packages-of-tests: .ci/packages
 	@.ci/packages tests
+	@mkdir -p $(LOCAL) && touch $@
+
+$(LOCAL)/packages-of-deb: .ci/packages
+	@.ci/packages deb
 	@mkdir -p $(LOCAL) && touch $@
 
 $(VENV)/bin/pip: | $(LOCAL)/packages

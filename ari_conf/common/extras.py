@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from importlib.metadata import requires
+from importlib.util import find_spec
 
 from ari_conf.common.installation import CHECKOUT
 
@@ -12,8 +13,11 @@ from ari_conf.common.installation import CHECKOUT
 def extra(name: str) -> str:
     """Return a shell command in backticks that installs the extra, such as `…/python -m pip install '…[speech]'`.
 
-    It names the checkout, or without one the requirements of the extra: `…/python -m pip install piper-tts==1.8.0`.
+    It names the checkout, or without one the requirements of the extra: `…/python -m pip install piper-tts==1.8.0`. The
+    Debian package has no pip: there it is the command that builds another package.
     """
+    if CHECKOUT is None and find_spec("pip") is None:
+        return f"`make deb WITH={name}`"
     what = f"'{CHECKOUT}[{name}]'" if CHECKOUT is not None else " ".join(_requirements(name))
     return f"`{sys.executable} -m pip install {what}`"
 

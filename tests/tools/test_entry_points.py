@@ -31,8 +31,10 @@ def test_help_shows_the_usage_of_a_program(module: str):
     assert result.returncode == 0 and "usage:" in result.stdout.lower(), result.stderr[-500:]
 
 
-@pytest.mark.parametrize("script", ["configure", "get", "run-in"])
+@pytest.mark.parametrize(
+    "script", ["asterisk/configure", "asterisk/get", "asterisk/run-in", "debian/build", "debian/root"]
+)
 def test_help_shows_the_usage_of_a_script(script: str):
-    command = [str(PROJECT / "asterisk" / script), "--help"]
+    command = [str(PROJECT / script), "--help"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert result.returncode == 0 and f"asterisk/{script}" in result.stdout, result.stderr[-500:]
+    assert result.returncode == 0 and script in result.stdout, result.stderr[-500:]
