@@ -112,6 +112,10 @@ WEB: dict[str, tuple[str, str]] = {
         "Workers that deliver callbacks.",
         "Below 1: no callback is delivered. Below 2: one failure stops delivery.",
     ),
+    "ari_conf_stuck_workers": (
+        "Workers that do not work off this queue: they are suspended, or a thread is stuck.",
+        "Above 0 for a minute: run `ari-conf worker --check` on each machine, and restart the worker that it names.",
+    ),
     "ari_conf_recordings_waiting": (
         "Recordings that are not stored yet, including those that are being stored.",
         "It grows: object storage is unreachable, or there are too few workers. The files stay on Asterisk's disk.",
