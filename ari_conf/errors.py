@@ -25,6 +25,7 @@ AriConfError
 ├── TranscriptionRefused   no engine will ever transcribe the recording
 ├── AccountError           an account can't be created, found or changed as requested
 │   └── AccountUnreadable  the record in Redis is no account
+├── WorkerUnhealthy        a worker of this machine does not run, or does not work
 ├── TaskEnded              a task that must run as long as the process has ended, and the process ends too
 └── SetupFailed            a component can't be started; the text says what to do
 """
@@ -138,6 +139,10 @@ class TranscriptionUnusable(TranscriptionFailed):
 
 
 class TranscriptionRefused(AriConfError):
+    pass
+
+
+class WorkerUnhealthy(AriConfError):
     pass
 
 

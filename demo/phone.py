@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from demo.codec import PCMU, Codec
 from demo.dialog import CallFailed, CallTarget, Dialog, State
 from demo.received_audio import AudioRecorder, ReceivedAudio
+from demo.rtcp import ReceiverReports
 from demo.rtp import DIGITS, RtpSession, RtpThread, Sound
 from demo.sip import address_of
 
@@ -170,6 +171,14 @@ class Phone:
     def jitter(self, packets: int) -> None:
         """Delay each packet by up to this number of packets from now on."""
         self._talking_session.jitter = packets
+
+    def lose(self, sent: float = 0.0, received: float = 0.0) -> None:
+        """Lose these shares of the packets from now on: of those that the phone sends, and of those sent to it."""
+        self._talking_session.loss_sent, self._talking_session.loss_received = sent, received
+
+    def send_reports(self) -> None:
+        """Send RTCP receiver reports from now on, as most phones do: they count as packets for `rtp_timeout`."""
+        self._talking_session.reports = ReceiverReports()
 
     def vanish(self) -> None:
         """Send nothing and answer nothing any more, as a phone that has crashed. `hang_up` has no effect then."""

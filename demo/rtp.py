@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from demo.codec import PCMU, Codec
 from demo.g711 import FRAME
 from demo.received_audio import AudioRecorder
+from demo.rtcp import INTERVAL_S, ReceiverReports
 from demo.sip import EVENT_TYPE
 
 DIGITS = "0123456789*#ABCD"
@@ -98,6 +99,11 @@ class RtpSession:
         """False if the phone sends nothing, as with silence suppression."""
         self.jitter = 0
         """The maximum delay in packets of each packet, so that some overtake others."""
+        self.loss_sent = self.loss_received = 0.0
+        """Share of the packets, sent or received, that are lost."""
+        self.reports: ReceiverReports | None = None
+        """None: the phone sends no RTCP, as many don't."""
+        self._report_due = 0.0
         self._delayed: list[tuple[int, bytes]] = []
         self._tick = 0
 
@@ -115,6 +121,9 @@ class RtpSession:
 
     def send(self, now: float) -> None:
         """Send the packet that is due now."""
+        if self.reports is not None and self.destination is not None and now >= self._report_due:
+            self._report_due = now + INTERVAL_S
+            self._report(self.reports, self.destination)
         if self.destination is None or not self.sends:
             return
         late_ms = (now - self.due) * 1000
@@ -163,9 +172,20 @@ class RtpSession:
             self._post(entry[1])
 
     def _post(self, packet: bytes) -> None:
+        if random.random() < self.loss_sent:
+            return
         # The far end may be gone already: the kernel reports it here, and the phone learns it from the BYE.
         with contextlib.suppress(OSError):
             self.rtp.sendto(packet, self.destination or ("", 0))
+
+    def _report(self, reports: ReceiverReports, destination: tuple[str, int]) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                packet, ancillary, _, _ = self._rtcp.recvmsg(2048, 64)
+                reports.count_report(_arrival_ns(ancillary), packet)
+        if (report := reports.report(self._source, time.time_ns())) is not None:
+            with contextlib.suppress(OSError):
+                self._rtcp.sendto(report, (destination[0], destination[1] + 1))
 
     def receive(self) -> None:
         try:
@@ -175,7 +195,11 @@ class RtpSession:
         # Ports are reused: the rest of another phone's earlier call is not audio of this call.
         if len(packet) < 12 or (self.destination is not None and origin[1] != self.destination[1]):
             return
+        if random.random() < self.loss_received:
+            return
         kind = packet[1] & 0x7F
+        if self.reports is not None:
+            self.reports.count(_arrival_ns(ancillary), packet)
         self.arrivals_ms.append(_arrival_ns(ancillary) / 1e6)
         if kind == self._kind:
             self.recorder.arrived.append((_arrival_ns(ancillary), packet))
@@ -208,8 +232,9 @@ def _bind(host: str) -> tuple[socket.socket, socket.socket]:
         with contextlib.suppress(OSError):
             if port % 2 == 0:
                 rtcp.bind((host, port + 1))
-                rtp.setblocking(False)
-                rtp.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+                for each in (rtp, rtcp):
+                    each.setblocking(False)
+                    each.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
                 rtp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
                 return rtp, rtcp
         rtp.close()

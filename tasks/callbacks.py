@@ -30,6 +30,7 @@ GIVEN_UP = "its receiver has failed for more than a minute, and is tried only oc
 class CallbackTask(EntryTask):
     name = "ari_conf.callback"
     queue_name = outbox.QUEUE
+    attempt_limit_s = 120.0
 
     def max_threads(self) -> int:
         return settings().callback_threads

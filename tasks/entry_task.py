@@ -95,6 +95,8 @@ class EntryTask(Task):  # type: ignore[misc]
 
     abstract = True
     queue_name: str
+    attempt_limit_s: float | None = None
+    """Seconds after which an attempt counts as stuck, since all its requests have time limits; None: it has none."""
 
     def max_threads(self) -> int:
         """Return the number of threads of a worker that may execute this task at the same time."""

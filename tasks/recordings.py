@@ -47,6 +47,7 @@ class Interrupted(Exception):
 class RecordingTask(EntryTask):
     name = "ari_conf.recording"
     queue_name = jobs.STORE_QUEUE
+    attempt_limit_s = 6 * 3600.0
 
     def max_threads(self) -> int:
         return settings().recording_threads

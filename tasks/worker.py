@@ -43,6 +43,11 @@ TRIM_INTERVAL_S = 600.0
 ACCOUNT_CACHE_S = 5.0
 MAX_ACCOUNTS = 10_000
 """The maximum number of accounts in the cache, each for ACCOUNT_CACHE_S seconds."""
+LISTENER_LIMIT_S = 30.0
+"""Seconds without a look for wake-ups after which the worker reports a fault. Each look ends within 7 s, also while
+Redis does not respond."""
+WAKEUP_LIMIT_S = 30.0
+"""The same for a wake-up that no thread of the pool has answered: only as many are issued as threads are free."""
 EXIT_DEADLINE_S = 20.0
 """Seconds that a worker that cannot continue has for giving back what it holds."""
 
@@ -64,8 +69,11 @@ class QueueConsumer:
         self._celery_worker = celery_worker
         self._lock = threading.Lock()
         self._last_claim = 0
-        self._claims: set[int] = set()
-        """Claim numbers of the entries that threads are attempting, or are about to claim."""
+        self._claims: dict[int, float] = {}
+        """Claim numbers of the entries that threads are attempting, or are about to claim; each with its time."""
+        self._unanswered: dict[str, float] = {}
+        """Wake-ups that were given to the pool, and that no thread has answered yet; each with its time."""
+        self._listened_at = time.monotonic()
         self._listener: threading.Thread | None = None
         self._is_version_checked = False
         self._lease_keeper: threading.Thread | None = None
@@ -127,6 +135,7 @@ class QueueConsumer:
         """Start a thread of the pool for each wake-up, and issue those that are due: retries, and lost ones."""
         issued_at, working = float("-inf"), True
         while not self.stopping.is_set():
+            self._listened_at = time.monotonic()
             try:
                 self._check_state_version()
                 if time.monotonic() - issued_at >= POLL_INTERVAL_S:
@@ -141,6 +150,7 @@ class QueueConsumer:
                 continue
             working = True
             if wakeup_id is not None and not self.stopping.is_set():
+                self._unanswered[wakeup_id] = time.monotonic()
                 self._celery_worker.pool.apply_async(self._serve, (wakeup_id,), callback=_ignore_result)
 
     def _issue_wakeups(self) -> None:
@@ -150,6 +160,7 @@ class QueueConsumer:
     # Entries.
 
     def _serve(self, wakeup_id: str) -> None:
+        self._unanswered.pop(wakeup_id, None)
         try:
             self._attempt_entries(wakeup_id, time.monotonic() + RUN_S)
         except Exception:
@@ -223,12 +234,12 @@ class QueueConsumer:
     def _next_claim(self) -> int:
         with self._lock:
             self._last_claim += 1
-            self._claims.add(self._last_claim)
+            self._claims[self._last_claim] = time.monotonic()
             return self._last_claim
 
     def _end_claim(self, number: int | None) -> None:
         with self._lock:
-            self._claims.discard(number or 0)
+            self._claims.pop(number or 0, None)
 
     # Lease.
 
@@ -243,7 +254,9 @@ class QueueConsumer:
             reclaim = asked_at - self._failed_at > partitioned_queue.WORKER_LEASE_MS / 1000
             try:
                 self._check_state_version()
-                count = self.queue.heartbeat(self.id, threads, claims, last, reclaim=reclaim)
+                count = self.queue.heartbeat(
+                    self.id, threads, claims, last, reclaim=reclaim, fault=self._fault(asked_at)
+                )
                 self._trim_dead_letters(asked_at)
                 if asked_at - self._reported_at >= REPORT_INTERVAL_S:
                     self.task.report(self)
@@ -256,6 +269,20 @@ class QueueConsumer:
                     log.warning("partitions reclaimed", count=count)
                     self._issue_wakeups()
             self._ended.wait(partitioned_queue.HEARTBEAT_MS / 1000)
+
+    def _fault(self, now: float) -> str:
+        """Return what keeps this worker from working, as part of a sentence, or ""."""
+        if self.stopping.is_set():
+            return ""
+        if (listened := now - self._listened_at) > LISTENER_LIMIT_S:
+            return f"it has not looked for wake-ups for {listened:.0f} s"
+        if (waits := now - min(list(self._unanswered.values()), default=now)) > WAKEUP_LIMIT_S:
+            return f"no thread has been free for {waits:.0f} s"
+        with self._lock:
+            attempts = now - min(self._claims.values(), default=now)
+        if self.task.attempt_limit_s is not None and attempts > self.task.attempt_limit_s:
+            return f"a thread has been attempting one entry for {attempts:.0f} s"
+        return ""
 
     def _trim_dead_letters(self, now: float) -> None:
         if self.queue.name == outbox.QUEUE and now - self._trimmed_at > TRIM_INTERVAL_S:

@@ -84,13 +84,31 @@ def web() -> None:
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
-def worker(ctx: typer.Context) -> None:
+def worker(
+    ctx: typer.Context,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Check this machine's workers and exit, with 0 if they work. -Q names their queues, if these are not "
+            "all three.",
+        ),
+    ] = False,
+    pid: Annotated[int | None, typer.Option(metavar="N", help="With --check: check only this process.")] = None,
+) -> None:
     """Run a worker: it delivers callbacks, stores recordings and transcribes them. You can run any number of workers.
 
     The options are those of `celery worker`.
     """
+    if check:
+        from ari_conf.cli import worker_check
+
+        typer.echo(worker_check.run(ctx.args, pid))
+        return
     from ari_conf.cli import processes as command
 
+    if pid is not None:
+        raise typer.BadParameter("it is for --check only", param_hint="--pid")
     command.worker(ctx.args)
 
 

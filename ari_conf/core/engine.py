@@ -296,6 +296,11 @@ class Engine:
             return [] if isinstance(event, ev.NothingSent) else self._to_conference(call.conference_id, event, now)
         return self._to_call(call.call_uuid, event, now)
 
+    def _on_line_measured(self, event: ev.LineMeasured, now: int) -> Outputs:
+        call = self.registry.call_of(event.channel_id)
+        conference = self.registry.conference_of(call) if call is not None else None
+        return self._to_conference(conference.conference_id, event, now) if conference is not None else []
+
     def _on_command(self, event: ev.CommandReceived, now: int) -> Outputs:
         if event.expires_at <= now:
             return [error_reply(event.command_id, HTTPStatus.SERVICE_UNAVAILABLE, LATE_COMMAND)]
@@ -434,6 +439,7 @@ EVENT_HANDLERS: dict[type, Callable[[Engine, Any, int], Outputs]] = {
     ev.AccountWatched: Engine._on_account_watched,
     ev.DigitReceived: Engine._route_by_channel,
     ev.BeepHeard: Engine._route_by_channel,
+    ev.LineMeasured: Engine._on_line_measured,
     **dict.fromkeys(get_args(_PhoneEvent), Engine._route_by_phone),
     **dict.fromkeys(get_args(_ConferenceEvent), Engine._route_by_conference),
     **dict.fromkeys(get_args(_BridgeEvent), Engine._route_by_bridge),

@@ -12,6 +12,7 @@ from ari_conf.core.effects import Effect
 from ari_conf.core.elements import Element, Play, Prompt, Speak
 from ari_conf.core.frozen import Frozen
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.core.quality import LineMeasurement
 
 
 class CallArrived(Frozen):
@@ -122,6 +123,13 @@ class NothingSent(Frozen):
     """Lack of packets from Asterisk to the phone, which may consider the call dead."""
 
     channel_id: str
+
+
+class LineMeasured(Frozen):
+    """Measurement of the quality of a line; only those of members have an effect."""
+
+    channel_id: str
+    measurement: LineMeasurement
 
 
 class BeepHeard(Frozen):
@@ -256,6 +264,7 @@ Event = (
     | StreamSeen
     | AudioStopped
     | NothingSent
+    | LineMeasured
     | BeepHeard
     | SoundPrepared
     | SoundFailed

@@ -56,6 +56,9 @@ class ProblemKind(StrEnum):
     requests go to one of them."""
     ASTERISK_FAILED = "asterisk_failed"
     """Asterisk refused a request about a call or conference, or did not answer."""
+    LINE_BAD = "line_bad"
+    """So many packets between a member's phone and Asterisk are lost or late that the member, or the others, are hard
+    to understand. Reported once in a membership."""
     RECORDING_FAILED = "recording_failed"
     """A recording could not be started, or stopped unexpectedly. The conference continues."""
     RECORDING_INCOMPLETE = "recording_incomplete"

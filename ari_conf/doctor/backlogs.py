@@ -9,7 +9,8 @@ import redis
 
 from ari_conf.common.redis_client import connect_in_threads
 from ari_conf.doctor.check import DEADLINE, CheckFailed, Doubtful
-from ari_conf.queues import outbox
+from ari_conf.queues import outbox, worker_health
+from ari_conf.recordings import jobs
 from ari_conf.settings import Settings
 
 MAX_WAIT_MS = 60_000
@@ -24,6 +25,8 @@ def callback_workers(settings: Settings) -> str:
     totals, oldest_ms = _totals_and_age(settings, outbox.QUEUE)
     if not totals.workers:
         raise no_worker_result(settings, outbox.QUEUE, "delivers callbacks")
+    if faults := _faults(settings):
+        raise CheckFailed(f"{'; '.join(faults)}: restart {'it' if len(faults) == 1 else 'them'}")
     summary = f"{totals.workers} with {totals.threads} threads; {totals.waiting} callbacks wait"
     if oldest_ms > MAX_WAIT_MS:
         raise Doubtful(
@@ -32,6 +35,22 @@ def callback_workers(settings: Settings) -> str:
             "see `ari-conf lanes`"
         )
     return summary
+
+
+def _faults(settings: Settings) -> list[str]:
+    """Return what keeps workers from working, each as a sentence. Raises CheckFailed."""
+    client: Any = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
+    try:
+        return [
+            f"the worker {each.pid} on {each.host} does not work off the queue {queue}: {each.fault}"
+            for queue in (outbox.QUEUE, jobs.STORE_QUEUE, jobs.TRANSCRIPTION_QUEUE)
+            for each in worker_health.read(client, queue)
+            if each.fault
+        ]
+    except (redis.RedisError, OSError) as error:
+        raise CheckFailed(f"could not be checked: Redis does not respond ({error})") from None
+    finally:
+        client.close()
 
 
 def no_worker_result(settings: Settings, queue: str, work: str) -> CheckFailed | Doubtful:

@@ -17,7 +17,7 @@ from ari_conf.common.redis_keys import PREFIX
 from ari_conf.doctor import asterisk, backlogs
 from ari_conf.doctor.check import DEADLINE, CheckFailed
 from ari_conf.errors import TranscriptionFailed, TranscriptionRefused
-from ari_conf.queues.partitioned_queue import prefix
+from ari_conf.queues import worker_health
 from ari_conf.recordings import jobs, transcribers
 from ari_conf.settings import Settings
 from ari_conf.store import accounts
@@ -111,7 +111,7 @@ def _read(settings: Settings, ask: Callable[[redis.Redis], T]) -> T | None:
 def _fleet(settings: Settings) -> WorkerFleet:
     client: Any = connect_in_threads(settings.redis_url.get_secret_value(), socket_timeout=DEADLINE)
     try:
-        ids = [one.decode() for one in client.zrange(prefix(jobs.STORE_QUEUE) + "workers", 0, -1)]
+        ids = list(worker_health.threads_of_live(client, jobs.STORE_QUEUE))
         states = [key.decode() for key in client.scan_iter(match=PREFIX + "state:*", count=1000)]
     except (redis.RedisError, OSError) as error:
         raise CheckFailed(f"could not be checked: Redis does not respond ({error})") from None

@@ -12,6 +12,11 @@
 | ari_conf_owner | 1 if this process owns the calls, 0 if it is a standby |
 | ari_conf_steps_waiting | steps not written to Redis yet |
 | ari_conf_callbacks_dropped_total | callbacks that found no room in Redis |
+| ari_conf_line_mos | estimated mean opinion score of a member's line, at each measurement |
+| ari_conf_line_loss_ratio | lost packets of a line, by `direction`: `in` is from the phone, `out` is to it |
+| ari_conf_line_jitter_seconds | jitter of a line, by `direction` |
+| ari_conf_line_round_trip_seconds | round trip between Asterisk and a phone that sends RTCP reports |
+| ari_conf_bad_lines | present members whose line is bad |
 | ari_conf_recording_folder_bytes | size of Asterisk's recording folder, if ARI_CONF_RECORDING_FOLDER is set |
 """
 
@@ -30,6 +35,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from ari_conf.common.version import VERSION
 from ari_conf.core import events as ev
 from ari_conf.core.engine import Engine
+from ari_conf.core.quality import BAD_MOS, GOOD_MOS, LineFigures
 from ari_conf.settings import parse_listen_address
 
 log = structlog.get_logger()
@@ -37,6 +43,12 @@ log = structlog.get_logger()
 PROBE_INTERVAL_S = 5.0
 LAG_INTERVAL_S = 0.25
 LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+MOS_BUCKETS = (1.5, 2.0, 2.6, BAD_MOS, GOOD_MOS, 4.0, 4.3, 4.5)
+LOSS_BUCKETS = (0.0, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
+JITTER_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
+ROUND_TRIP_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5)
 
 
 class WriteBacklog(Protocol):
@@ -96,6 +108,32 @@ class ServerMetrics:
             "Bytes in Asterisk's recording folder that are not stored yet.",
             registry=registry,
         )
+        self._mos = Histogram(
+            "ari_conf_line_mos", "Estimated mean opinion score of a line.", buckets=MOS_BUCKETS, registry=registry
+        )
+        self._loss = Histogram(
+            "ari_conf_line_loss_ratio",
+            "Share of a line's packets that are lost.",
+            ("direction",),
+            buckets=LOSS_BUCKETS,
+            registry=registry,
+        )
+        self._jitter = Histogram(
+            "ari_conf_line_jitter_seconds",
+            "Interarrival jitter of a line.",
+            ("direction",),
+            buckets=JITTER_BUCKETS,
+            registry=registry,
+        )
+        self._round_trip = Histogram(
+            "ari_conf_line_round_trip_seconds",
+            "Round trip between Asterisk and a phone.",
+            buckets=ROUND_TRIP_BUCKETS,
+            registry=registry,
+        )
+        for histogram in (self._loss, self._jitter):
+            for direction in ("in", "out"):
+                histogram.labels(direction)  # exposed from the start on
         add_build_info(registry)
         for name, text, count in (
             ("calls", "Active calls.", lambda: len(engine.calls)),
@@ -104,6 +142,15 @@ class ServerMetrics:
                 "members",
                 "Members of all active conferences.",
                 lambda: sum(len(c.members) for c in engine.conferences.values()),
+            ),
+            (
+                "bad_lines",
+                "Present members whose line is bad.",
+                lambda: sum(
+                    m.is_present and m.quality is not None and m.quality.bad
+                    for c in engine.conferences.values()
+                    for m in c.members.values()
+                ),
             ),
             (
                 "asterisk_connected",
@@ -116,7 +163,9 @@ class ServerMetrics:
             Gauge(f"ari_conf_{name}", text, registry=registry).set_function(count)
 
     def observe_event(self, event: ev.Event, now: int) -> None:
-        """Measure how long a member took to join; called before the engine handles the event."""
+        """Measure how long a member took to join, and members' lines; called before the engine handles the event."""
+        if isinstance(event, ev.LineMeasured):
+            self._observe_line(event.measurement.interval)
         if not isinstance(event, ev.ChannelEnteredBridge):
             return
         conference = self._engine.registry.conference_of_bridge(event.bridge_id)
@@ -124,6 +173,19 @@ class ServerMetrics:
             # A member who came before the start was admitted and waited: that is not the server's latency.
             if member.channel_id == event.channel_id and not member.has_entered_bridge and member.enter_due:
                 self._joins.observe((now - member.joined_at) / 1000)
+
+    def _observe_line(self, figures: LineFigures) -> None:
+        self._mos.observe(figures.mos)
+        for direction, loss, jitter_ms in (
+            ("in", figures.loss_in, figures.jitter_in_ms),
+            ("out", figures.loss_out, figures.jitter_out_ms),
+        ):
+            if loss is not None:
+                self._loss.labels(direction).observe(loss / 100)
+            if jitter_ms is not None:
+                self._jitter.labels(direction).observe(jitter_ms / 1000)
+        if figures.round_trip_ms is not None:
+            self._round_trip.observe(figures.round_trip_ms / 1000)
 
     def count_connection(self) -> None:
         self._connections.inc()

@@ -16,6 +16,7 @@ from ari_conf.core.effects import PostCallback
 from ari_conf.core.elements import without_login
 from ari_conf.errors import CallbackTooLong
 from ari_conf.queues.partitioned_queue import Outcome, prefix
+from ari_conf.queues.worker_health import threads_of_live
 
 QUEUE = "callbacks"
 DROPPED = "dropped"
@@ -129,6 +130,7 @@ class QueueTotals:
     """Undelivered callbacks in all partitions."""
     partitions: int
     workers: int
+    """Workers with a lease."""
     threads: int
     delivered: int
     retried: int
@@ -191,7 +193,7 @@ def totals(client: Redis, queue: str = QUEUE) -> QueueTotals:
             pipe.llen(f"{keys}partition:{partition}")
         lengths = pipe.execute()
         number, waiting = number + sum(1 for length in lengths if length), waiting + sum(lengths)
-    threads = [int(n) for n in redis.hvals(keys + "threads")]
+    threads = threads_of_live(client, queue).values()
     outcomes = _outcome_counts(redis.hgetall(keys + "counts"))
     return QueueTotals(waiting, number, len(threads), sum(threads), *outcomes)
 
@@ -203,8 +205,9 @@ def counted(client: Redis, queue: str = QUEUE) -> QueueTotals:
     redis: Any = client
     keys = prefix(queue)
     pipe = redis.pipeline(transaction=False)
-    pipe.zcard(keys + "delayed").hgetall(keys + "counts").hvals(keys + "threads").hvals(keys + "entries")
-    partitions, counts, threads, entries = pipe.execute()
+    pipe.zcard(keys + "delayed").hgetall(keys + "counts").hvals(keys + "entries")
+    partitions, counts, entries = pipe.execute()
+    threads = threads_of_live(client, queue).values()
     for worker in _workers(redis, queue):
         pipe.hlen(f"{keys}claims:{worker}")
     partitions += sum(pipe.execute())
@@ -214,7 +217,7 @@ def counted(client: Redis, queue: str = QUEUE) -> QueueTotals:
         partitions += sum(pipe.execute())
     # In the other queues each partition has one entry.
     waiting = sum(map(int, entries)) if queue == QUEUE else partitions
-    return QueueTotals(waiting, partitions, len(threads), sum(map(int, threads)), *_outcome_counts(counts))
+    return QueueTotals(waiting, partitions, len(threads), sum(threads), *_outcome_counts(counts))
 
 
 def _outcome_counts(counts: dict[bytes, bytes]) -> tuple[int, int, int, int]:

@@ -14,6 +14,7 @@ that no thread has answered yet: scripts issue as many as there are free threads
 that each gets its turn after every single entry. `failing:RECEIVER` and `failing:ACCOUNT` record recent failures:
 partitions of such a receiver stay ready, but are handed out more rarely (docs/guide/callbacks.md, "When a receiver
 fails repeatedly"). `workers` holds each worker's lease: what a worker without a lease holds becomes ready again.
+`health` has what each worker's last heartbeat said of itself (`worker_health`).
 `damaged` records that one of these keys had a wrong type: the next heartbeat rebuilds them. The clock is Redis' own,
 because workers run on any number of machines.
 
@@ -222,13 +223,20 @@ class PartitionedQueue:
         return pool.connection_class(**pool.connection_kwargs)
 
     def heartbeat(
-        self, worker: str, threads: int, served: Iterable[int], last_claim_number: int, *, reclaim: bool
+        self,
+        worker: str,
+        threads: int,
+        served: Iterable[int],
+        last_claim_number: int,
+        *,
+        reclaim: bool,
+        fault: str = "",
     ) -> int:
         """Renew the worker's lease; make partitions that no thread serves ready again, and return their number.
 
         These are claims up to `last_claim_number` that are not in `served`, because an answer was lost. With `reclaim`,
-        also everything that workers without a lease hold."""
-        parts: list[str | int] = [worker, threads, WORKER_LEASE_MS, last_claim_number, int(reclaim), *served]
+        also everything that workers without a lease hold. `fault`: what keeps the worker from working, or ""."""
+        parts: list[str | int] = [worker, threads, WORKER_LEASE_MS, last_claim_number, int(reclaim), fault, *served]
         return cast(int, self._heartbeat([self.prefix], parts))
 
     def deregister(self, worker: str) -> None:

@@ -24,7 +24,8 @@ log = structlog.get_logger()
 TIMER_REFRESH_MS = 1000
 """Milliseconds after which the timer is set again: the event loop's clock stops while the machine sleeps, the server's
 clock doesn't."""
-TALK_EVENTS = (ev.TalkingStarted, ev.TalkingFinished, ev.StreamSeen, ev.AudioStopped)
+LINGERING_EVENTS = (ev.TalkingStarted, ev.TalkingFinished, ev.StreamSeen, ev.AudioStopped, ev.LineMeasured)
+"""Events whose step may be written a moment later, together with others."""
 BLOCKED_POLL_S = 0.25
 """Seconds between two checks whether deadlines may become due."""
 
@@ -70,7 +71,7 @@ class EngineLoop:
         log_item("event", event, log_fields)
         # A changed stream may have made the caller inaudible: effects that correct this must not linger.
         urgent = bool(effects) and isinstance(event, ev.StreamSeen)
-        self._submit(effects, now, may_linger=isinstance(event, TALK_EVENTS) and not urgent)
+        self._submit(effects, now, may_linger=isinstance(event, LINGERING_EVENTS) and not urgent)
 
     def replay(self, out: Outputs) -> None:
         """Write and run the effects that a reconciliation repeats. Raises StepFailed."""
@@ -96,8 +97,8 @@ class EngineLoop:
     def _submit(self, effects: list[do.Effect], now: int, *, may_linger: bool = False) -> None:
         """Submit the step that the engine has just made to the writer, and set the timer.
 
-        `may_linger`: the step results only from talking or silence. Asterisk would report nothing else again to the
-        next process.
+        `may_linger`: the step results only from talking, silence or a measurement. Asterisk would report nothing else
+        again to the next process.
         """
         self._call_log.step(effects)
         if effects:

@@ -40,6 +40,25 @@ CALLS_AT_ONCE = 20
 """Calls read from Redis in one request: a call is stored with its document, which may have 100 KB."""
 
 
+class LineFigures(msgspec.Struct, frozen=True):
+    """Figures of a member's line. None: unknown. Percent, milliseconds."""
+
+    mos: float
+    loss_in: float | None = None
+    loss_out: float | None = None
+    jitter_in_ms: float | None = None
+    jitter_out_ms: float | None = None
+    round_trip_ms: float | None = None
+
+
+class LineRecord(msgspec.Struct, frozen=True):
+    current: LineFigures
+    worst: LineFigures
+    average: LineFigures
+    measured_s: float = msgspec.field(name="seconds")
+    is_bad: bool = msgspec.field(name="bad", default=False)
+
+
 class MemberRecord(msgspec.Struct, frozen=True):
     member_id: int
     call_uuid: str
@@ -51,6 +70,8 @@ class MemberRecord(msgspec.Struct, frozen=True):
     """True while the API keeps the member on hold; until the conference starts, they wait all the same."""
     is_talking: bool = msgspec.field(name="talking")
     state: MemberState
+    line: LineRecord | None = msgspec.field(name="quality", default=None)
+    """None: the line has not been measured yet."""
 
     @property
     def presence(self) -> Presence | None:

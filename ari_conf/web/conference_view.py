@@ -10,9 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from ari_conf.store.live_state import (
     CallRecord,
     ConferenceRecord,
+    LineFigures,
+    LineRecord,
     MemberRecord,
     Presence,
     RecordingRecord,
@@ -39,6 +43,8 @@ class MemberView:
     talking: bool
     """True while the member talks and the others hear it."""
     floor: bool
+    line: LineRecord | None
+    """None: the line has not been measured yet."""
 
     @classmethod
     def of(cls, member: MemberRecord, call: CallRecord, *, floor: bool) -> MemberView:
@@ -58,6 +64,7 @@ class MemberView:
             held=member.held,
             talking=member.is_talking and member.is_heard,
             floor=floor,
+            line=member.line,
         )
 
     def to_api(self, now_ms: int) -> dict[str, Any]:
@@ -72,6 +79,7 @@ class MemberView:
             "direction": self.direction,
             "call_uuid": self.call_uuid,
             "join_time": _seconds(now_ms - self.joined_ms),
+            "quality": self.line and _quality(self.line),
         }
 
     def to_live(self) -> dict[str, Any]:
@@ -87,6 +95,7 @@ class MemberView:
             "held": self.held,
             "talking": self.talking,
             "floor": self.floor,
+            "quality": self.line and {"bad": self.line.is_bad, "current": _coarse(self.line.current)},
         }
 
 
@@ -158,6 +167,37 @@ async def read_views(
 
 def _call_uuids(conferences: Iterable[ConferenceRecord]) -> set[str]:
     return {member.call_uuid for conference in conferences for member in conference.present_members}
+
+
+def _quality(line: LineRecord) -> dict[str, Any]:
+    return {
+        "bad": line.is_bad,
+        "measured_s": round(line.measured_s),
+        "current": _figures(line.current),
+        "worst": _figures(line.worst),
+        "average": _figures(line.average),
+    }
+
+
+def _figures(figures: LineFigures) -> dict[str, Any]:
+    return {name: value and round(value, 1) for name, value in msgspec.structs.asdict(figures).items()}
+
+
+def _coarse(figures: LineFigures) -> dict[str, Any]:
+    """Return the figures without the small variations of a good line: each difference is sent to all viewers."""
+    return {
+        "mos": round(figures.mos, 1),
+        "loss_in": _multiple(figures.loss_in, 1),
+        "loss_out": _multiple(figures.loss_out, 1),
+        "jitter_in_ms": _multiple(figures.jitter_in_ms, 10),
+        "jitter_out_ms": _multiple(figures.jitter_out_ms, 10),
+        "round_trip_ms": _multiple(figures.round_trip_ms, 10),
+    }
+
+
+def _multiple(value: float | None, unit: int) -> int | None:
+    """Return the nearest multiple of `unit`."""
+    return None if value is None else unit * round(value / unit)
 
 
 def _seconds(ms: int) -> str:

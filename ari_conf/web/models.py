@@ -178,6 +178,23 @@ class ConferenceList(ApiResponse):
     conferences: list[str]
 
 
+class LineFiguresModel(BaseModel):
+    mos: float
+    loss_in: float | None
+    loss_out: float | None
+    jitter_in_ms: float | None
+    jitter_out_ms: float | None
+    round_trip_ms: float | None
+
+
+class QualityModel(BaseModel):
+    bad: bool
+    measured_s: int
+    current: LineFiguresModel
+    worst: LineFiguresModel
+    average: LineFiguresModel
+
+
 class MemberModel(BaseModel):
     member_id: str
     muted: bool
@@ -189,6 +206,7 @@ class MemberModel(BaseModel):
     direction: str
     call_uuid: str
     join_time: str
+    quality: QualityModel | None
 
 
 class ConferenceResponse(ApiResponse):

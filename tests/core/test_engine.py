@@ -12,6 +12,7 @@ from ari_conf.core.conferences.member import Member
 from ari_conf.core.elements import Play, Wait
 from ari_conf.core.engine import Engine
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.core.quality import LineFigures, LineMeasurement
 from ari_conf.core.restoration import Restoration
 from ari_conf.core.step_failed import StepFailed
 from tests.core.stage import MUSIC, START, Stage, players, stay
@@ -27,6 +28,7 @@ LATE: list[ev.Event] = [
     ev.TalkingStarted("x"),
     ev.TalkingFinished("x"),
     ev.BeepHeard("x"),
+    ev.LineMeasured("x", LineMeasurement(10.0, LineFigures(2.0), LineFigures(2.0))),
     ev.SoundPrepared("c.call-x.1.1", "a"),
     ev.SoundPrepared("m.id9.7.wait.1.1", "a"),
     ev.SoundFailed("b.id9.1.1", Play("a"), ProblemKind.SOUND_UNPLAYABLE, "no"),

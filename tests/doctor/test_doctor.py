@@ -39,6 +39,8 @@ from tests.lateness import took_s
 from tests.tasks.whisper_server import WhisperServer
 
 NOTHING_THERE = "127.0.0.1:1"
+LEASED = 4_000_000_000_000
+"""The end of a worker's lease, far in the future."""
 
 
 def found(settings: Settings, part: str) -> doctor.Finding:
@@ -393,7 +395,7 @@ def worker_on(stores: Settings, *hosts: str) -> None:
     client = redis.Redis.from_url(stores.redis_url.get_secret_value())
     client.delete("ari_conf:recordings:workers")
     for host in hosts:
-        client.zadd("ari_conf:recordings:workers", {f"{host}-12-ab34": 1})
+        client.zadd("ari_conf:recordings:workers", {f"{host}-12-ab34": LEASED})
     client.close()
 
 
@@ -537,6 +539,14 @@ def test_no_callback_worker_with_and_without_waiting_callbacks(empty, redis_serv
     worker = {"box-12-ab": 4}
     client.zadd("ari_conf:callbacks:workers", {"box-12-ab": 1})
     client.hset("ari_conf:callbacks:threads", mapping=worker)
+    assert "no worker delivers callbacks now" in found(settings, "callback workers").text, "its lease has expired"
+    client.zadd("ari_conf:callbacks:workers", {"box-12-ab": LEASED})
+    client.hset("ari_conf:transcriptions:health", "box-12-cd", '{"at_ms":4000000000000,"fault":"a thread is stuck"}')
+    client.zadd("ari_conf:transcriptions:workers", {"box-12-cd": LEASED})
+    assert problem_text(settings, "callback workers") == (
+        "the worker 12 on box does not work off the queue transcriptions: a thread is stuck: restart it"
+    )
+    client.delete("ari_conf:transcriptions:health")
     said = found(settings, "callback workers")
     assert said.state == "warning" and "start more workers" in said.text, "the entry was created in 1970"
 

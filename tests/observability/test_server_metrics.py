@@ -11,6 +11,7 @@ import pytest
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
+from ari_conf.core.quality import LineFigures, LineMeasurement
 from ari_conf.local.processes import free_port
 from ari_conf.observability.server_metrics import ServerMetrics, serve_not_ready
 from tests.core.stage import Stage, stay, waiting
@@ -132,3 +133,31 @@ async def test_before_asterisk_s_name_is_known_the_process_is_alive_and_not_read
         for path, status in (("/healthz", 200), ("/readyz", 503)):
             async with client.get(f"http://127.0.0.1:{port}{path}") as answer:
                 assert answer.status == status
+
+
+async def test_measurements_of_lines(place: Place):
+    place.stage.call("ann", stay())
+    place.stage.call("bob", stay())
+    _, text = await place.get("/metrics")
+    assert values(text)['ari_conf_line_loss_ratio_count{direction="out"}'] == 0, "exposed from the start on"
+    for name, figures in (
+        ("ann", LineFigures(2.0, loss_in=5.0, jitter_in_ms=12.0)),
+        ("ann", LineFigures(2.0, loss_in=5.0, jitter_in_ms=12.0)),
+        ("bob", LineFigures(4.4, 0.0, 0.4, 1.0, 2.0, 80.0)),
+    ):
+        event = ev.LineMeasured(name, LineMeasurement(10.0, figures, figures))
+        place.serve.observe_event(event, place.stage.now)
+        place.stage.tell(event)
+    found = values((await place.get("/metrics"))[1])
+    assert found["ari_conf_bad_lines"] == 1
+    assert (found["ari_conf_line_mos_count"], found['ari_conf_line_mos_bucket{le="3.1"}']) == (3, 2)
+    for name, direction, total in (
+        ("loss_ratio", "in", 0.1),
+        ("loss_ratio", "out", 0.004),
+        ("jitter_seconds", "in", 0.025),
+        ("jitter_seconds", "out", 0.002),
+    ):
+        assert found[f'ari_conf_line_{name}_sum{{direction="{direction}"}}'] == pytest.approx(total)
+    assert found["ari_conf_line_round_trip_seconds_sum"] == pytest.approx(0.08)
+    place.stage.hang_up("ann")
+    assert values((await place.get("/metrics"))[1])["ari_conf_bad_lines"] == 0

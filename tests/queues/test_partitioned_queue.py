@@ -482,6 +482,7 @@ def test_problems_of_names_that_no_account_has_are_kept_for_a_day_and_of_so_many
         "claims:w1",
         "workers",
         "threads",
+        "health",
         "unanswered-wakeups",
         "partition:A:p:9",
     ],

@@ -19,6 +19,7 @@ EXAMPLES, SEEDS, STEPS = (3000, 2000, 600) if LONG else (120, 60, 250)
 
 SMOOTH = ("arrive",) * 3 + ("go on",) * 12 + ("press", "talk", "finish", "time", "hang up", "settle", "compare")
 PHONES = (*SMOOTH, "hold", "stream", "audio stops", "nothing sent")
+LINES = (*PHONES, "measure")
 ROUGH = (*PHONES, *("go on",) * 6, "twice", "late again", "refused", "reply lost", "lost", "destroy", "fail")
 CHANCES: dict[str, CHANCE] = {
     "go on": "well",
@@ -61,6 +62,8 @@ def play(world: World, action: Action) -> None:
             world.stop_audio(number)
         case "nothing sent":
             world.send_nothing(number)
+        case "measure":
+            world.measure(number)
         case "finish":
             world.finish(number)
         case "time":
@@ -99,7 +102,7 @@ def test_every_promise_holds_whatever_goes_wrong(course: list[Action]) -> None:
     world.end()
 
 
-COURSES = {"smooth": SMOOTH, "phones": PHONES, "rough": ROUGH}
+COURSES = {"smooth": SMOOTH, "phones": PHONES, "lines": LINES, "rough": ROUGH}
 
 
 def long_courses(kinds: str, seeds: int, steps: int = STEPS) -> None:
@@ -118,4 +121,4 @@ def long_courses(kinds: str, seeds: int, steps: int = STEPS) -> None:
 
 @pytest.mark.parametrize("kinds", COURSES)
 def test_long_courses(kinds: str) -> None:
-    long_courses(kinds, SEEDS if kinds != "phones" else SEEDS // 3)
+    long_courses(kinds, SEEDS // 3 if kinds in ("phones", "lines") else SEEDS)

@@ -17,6 +17,7 @@ from ari_conf.core.account import Account
 from ari_conf.core.engine import Engine
 from ari_conf.core.expectations import AsteriskState
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.core.quality import LineFigures, LineMeasurement
 from ari_conf.core.reconciliation.batches import ON_THE_WAY_S, expectations_by_owner, plan_in_batches
 from ari_conf.core.reconciliation.plan import ReconciliationPlan, missed_events
 from ari_conf.core.reconciliation.plan import expectations as expected
@@ -112,6 +113,12 @@ class World:
     def send_nothing(self, which: int) -> None:
         if channel := self._caller(which):
             self._put(Lane("look", channel), ev.NothingSent(channel))
+
+    def measure(self, which: int) -> None:
+        """Measure a line: a good one, or a bad one."""
+        if channel := self._caller(which):
+            found = LineFigures(2.0 if which % 3 else 4.4, loss_in=float(which % 7))
+            self._put(Lane("look", channel), ev.LineMeasured(channel, LineMeasurement(10.0, found, found)))
 
     def finish(self, which: int) -> None:
         if playing := list(self.asterisk.playbacks):

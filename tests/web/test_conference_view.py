@@ -14,6 +14,7 @@ import pytest
 
 import ari_conf.web
 from ari_conf.core import events as ev
+from ari_conf.core.quality import LineFigures, LineMeasurement
 from ari_conf.store import live_state
 from ari_conf.store.members import members_key
 from ari_conf.web.conference_view import ConferenceView
@@ -34,6 +35,7 @@ PERSISTED = {
 """Modules that know the persisted form."""
 DOCUMENTED = Path(ari_conf.web.__file__).parents[2] / "docs/reference/event-stream.md"
 STATE_KEY = "ari_conf:state:fake"
+GOOD_LINE = LineFigures(4.41, 0.0, 0.0, 1.0, 1.0, 20.0)
 
 
 def renamed(thing: Any, name: Callable[[str], str]) -> Any:
@@ -69,7 +71,7 @@ def test_persisted_names_may_change_and_neither_api_nor_stream_does(
     for member in response["members"]:
         live = before["members"][member["member_id"]]
         shared = member.keys() & live.keys()
-        assert len(shared) == 7 and {name: member[name] for name in shared} == {name: live[name] for name in shared}
+        assert len(shared) == 8 and {name: member[name] for name in shared} == {name: live[name] for name in shared}
 
 
 @pytest.mark.parametrize("path", WEB, ids=lambda path: path.stem)
@@ -85,7 +87,7 @@ def test_no_module_knows_the_persisted_form(path: Path):
 def view() -> ConferenceView:
     stage = Stage()
     stage.call("ann", stay(record=True))
-    stage.tell(ev.DeadlineReached())
+    stage.tell(ev.DeadlineReached(), ev.LineMeasured("ann", LineMeasurement(10.0, GOOD_LINE, GOOD_LINE)))
     conferences, calls = records(stage.engine)
     return ConferenceView.of(*conferences.values(), calls)
 
@@ -98,13 +100,18 @@ def test_the_stream_sends_the_documented_fields(view: ConferenceView):
         (section,) = re.findall(rf"^## {heading}\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
         columns = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
         names = {name for column in columns for name in re.findall(r"`([\w.]+)`", column)}
-        inner = {f"recording.{name}" for name in live["recording"]} if heading == "Conference" else set()
+        part = {"Conference": "recording", "Member": "quality"}[heading]
+        inner = {f"{part}.{name}" for name in shown[part]}
         assert names == {*shown, *inner}
 
 
 def test_the_dashboard_reads_these_fields_alone(view: ConferenceView):
     live = view.to_live()
     known = {*live, *live["recording"], *live["members"]["1"]}
+    (quality,) = re.findall(r"const \{ ([^}]*) \} = quality;", (FOLDER / "js/member.js").read_text())
+    assert set(quality.split(", ")) == {"bad", "current"} == set(live["members"]["1"]["quality"])
+    figures = set(re.findall(r"\bcurrent\.(\w+)", (FOLDER / "js/member.js").read_text()))
+    assert figures == set(live["members"]["1"]["quality"]["current"])
     found: set[str] = set()
     for name in ("live", "conference", "member"):
         text = (FOLDER / f"js/{name}.js").read_text()

@@ -59,6 +59,28 @@ SERVER: dict[str, tuple[str, str]] = {
         "Callbacks that were dropped because an account, or one conference and URL, had too many undelivered ones.",
         "It grows at all: callbacks are lost. Check `ari-conf lanes` and the account's problems.",
     ),
+    "ari_conf_line_mos": (
+        "Estimated mean opinion score of members' lines (1 is bad, 4.4 is perfect), by ITU-T G.107. Each line is "
+        "measured every 10 s, with more than 200 members less often.",
+        "The 10th percentile falls below 3.6: many members are hard to understand.",
+    ),
+    "ari_conf_line_loss_ratio": (
+        "Share of lost packets of members' lines: `in` is from the phone to Asterisk, `out` is to the phone, as it "
+        "reports.",
+        "The 90th percentile exceeds 0.02.",
+    ),
+    "ari_conf_line_jitter_seconds": (
+        "Jitter of members' lines (RFC 3550), by the same directions.",
+        "The 90th percentile exceeds 0.03 s.",
+    ),
+    "ari_conf_line_round_trip_seconds": (
+        "Round trip between Asterisk and phones that send RTCP reports.",
+        "The 90th percentile exceeds 0.3 s: people talk over each other.",
+    ),
+    "ari_conf_bad_lines": (
+        "Members whose line is bad now: below a score of 3.1, until it reaches 3.6 again.",
+        "Above a fifth of `ari_conf_members` for some minutes: the network or the carrier, not single phones.",
+    ),
     "ari_conf_recording_folder_bytes": (
         "Bytes in Asterisk's recording folder. Only measured if `ARI_CONF_RECORDING_FOLDER` is set.",
         "It grows for longer than the longest conference: recordings are not stored. Check `ari-conf recordings "
@@ -111,6 +133,10 @@ WEB: dict[str, tuple[str, str]] = {
     "ari_conf_workers": (
         "Workers that deliver callbacks.",
         "Below 1: no callback is delivered. Below 2: one failure stops delivery.",
+    ),
+    "ari_conf_stuck_workers": (
+        "Workers that do not work off this queue: they are suspended, or a thread is stuck.",
+        "Above 0 for a minute: run `ari-conf worker --check` on each machine, and restart the worker that it names.",
     ),
     "ari_conf_recordings_waiting": (
         "Recordings that are not stored yet, including those that are being stored.",

@@ -36,6 +36,8 @@ REMEDIES = {
     "conference_not_joined": "Let all callers of a conference call the same server.",
     "conference_split": "End one of the conferences, and let its callers call again.",
     "asterisk_failed": "**Operator**: if it happens again, read the logs of the server and of Asterisk.",
+    "line_bad": "The member should use a cable instead of Wi-Fi, or another network. If many members are concerned, "
+    "**operator**: see [A member is hard to understand](../guide/troubleshooting.md#a-member-is-hard-to-understand).",
     "recording_failed": "**Operator**: check that Asterisk's disk has free space, and `recording-folder` of the "
     "doctor.",
     "recording_incomplete": "Look the recording up by its ID, on the dashboard or over the API.",

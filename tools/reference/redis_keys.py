@@ -287,6 +287,13 @@ QUEUE = (
         "workers; renewed every second, for 6 s",
         "until the worker has gone",
     ),
+    Family(
+        "QUEUE:health",
+        "hash",
+        "worker → its last heartbeat (JSON): when, and what keeps the worker from working",
+        "workers; every second",
+        "until the worker has gone",
+    ),
     Family("QUEUE:threads", "hash", "worker → number of its threads", "workers", "until the worker has gone"),
     Family(
         "QUEUE:unanswered-wakeups",

@@ -75,6 +75,7 @@ from ari_conf.core.messages import (
 )
 from ari_conf.core.playback.shared_playback import SharedPlayback
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.core.quality import LineMeasurement, updated
 from ari_conf.core.request_params import bool_text, plausible
 
 MAX_CONFERENCE_S = 86400
@@ -84,6 +85,9 @@ LEAVE_TIMEOUT_MS = 3000
 REMOVAL_AGAIN_MS, REMOVALS = 5000, 120
 """Interval in milliseconds, and maximum number, of repeated RemoveChannel requests for a leaving member. After them
 (ten minutes), the call is hung up."""
+MAX_REPORTED_LINES = 5
+"""Maximum members present at the same time whose bad lines are reported as problems: where all lines are bad, such as
+those of one carrier, more problems would only displace others."""
 CallbackAction = Literal["enter", "exit", "digits", "floor"]
 CALLBACK_EVENT_NAMES: dict[CallbackAction, str] = {
     "enter": "ConferenceEnter",
@@ -100,6 +104,7 @@ MemberEvent = (
     | ev.PhoneResumed
     | ev.StreamSeen
     | ev.AudioStopped
+    | ev.LineMeasured
 )
 PlaybackEvent = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackStarted | ev.PlaybackFinished
 MEMBER_EVENTS, PLAYBACK_EVENTS = frozenset(get_args(MemberEvent)), frozenset(get_args(PlaybackEvent))
@@ -310,6 +315,8 @@ class Conference(msgspec.Struct, Derived, tag=True):
                 out, member.stream_restarted = [], member.state is IN_BRIDGE
             case ev.AudioStopped(_, for_ms):
                 out = self._on_audio_stopped(member, for_ms, now)
+            case ev.LineMeasured(_, measurement):
+                out = self._on_line_measured(member, measurement)
         return out + self._update_media_of(member, now)
 
     def _handle_playback_event(self, event: PlaybackEvent, now: int) -> Outputs:
@@ -600,6 +607,23 @@ class Conference(msgspec.Struct, Derived, tag=True):
         if was_silenced == member.silenced or not member.is_present:
             return []
         return [MuteChannel(member.channel_id, member.silenced)]
+
+    # Quality of the lines.
+
+    def _on_line_measured(self, member: Member, measurement: LineMeasurement) -> Outputs:
+        """Note a measurement. A line that has become bad is reported once in a membership."""
+        if not member.is_present:
+            return []
+        quality = member.quality = updated(member.quality, measurement)
+        if not quality.bad or quality.reported or self._reported_lines >= MAX_REPORTED_LINES:
+            return []
+        member.quality = msgspec.structs.replace(quality, reported=True)
+        text = f"the line of member {member.member_id} in conference {self.name!r} is bad: {quality.current.text}"
+        return [member.problem(ProblemKind.LINE_BAD, text)]
+
+    @property
+    def _reported_lines(self) -> int:
+        return sum(m.quality is not None and m.quality.reported for m in self.members.values())
 
     # Sounds.
 

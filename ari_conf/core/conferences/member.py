@@ -42,6 +42,7 @@ from ari_conf.core.messages import Outputs, SoundDocumentRequested
 from ari_conf.core.playback.player import Player
 from ari_conf.core.playback.private_playback import PrivatePlayback
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.core.quality import LineQuality
 from ari_conf.core.transitions import checked
 
 WAIT_SOUND_RETRY_MS = 5000
@@ -146,6 +147,8 @@ class Member(msgspec.Struct):
     hold_url: str | None = None
     """URL of the hold sound; None: the default music."""
     private_playback: PrivatePlayback = msgspec.field(default_factory=PrivatePlayback)
+    quality: LineQuality | None = None
+    """Quality of the member's line; None: not measured yet."""
 
     @classmethod
     def create(

@@ -8,8 +8,8 @@ local keys = require('ari_conf.queues.scripts.keys')
 local partitions = require('ari_conf.queues.scripts.partitions')
 
 local TYPES = {
-  accounts = 'list', delayed = 'zset', workers = 'zset', threads = 'hash', wakeups = 'list',
-  ['unanswered-wakeups'] = 'zset',
+  accounts = 'list', delayed = 'zset', workers = 'zset', threads = 'hash', health = 'hash',
+  wakeups = 'list', ['unanswered-wakeups'] = 'zset',
 }
 
 -- Return true if a key of the queue has a wrong type now, or had one since the last call.

@@ -25,6 +25,7 @@ local function remove(queue, worker)
   local released = release(queue, worker, always)
   redis.call('ZREM', queue..'workers', worker)
   redis.call('HDEL', queue..'threads', worker)
+  redis.call('HDEL', queue..'health', worker)
   return released
 end
 

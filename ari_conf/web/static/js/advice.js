@@ -28,6 +28,7 @@ export const ADVICE = {
   conference_not_joined: "Let callers of one conference call the same server.",
   conference_split: "End one of the two conferences, and let its callers call again.",
   asterisk_failed: ASTERISK,
+  line_bad: "The member should use a cable instead of Wi-Fi, or another network. If many members are concerned, the operator checks the network.",
   recording_failed: "The operator checks that Asterisk's disk has free space.",
   recording_incomplete: html`Look the recording up under <a href="#/recordings">Recordings</a>, by its ID.`,
   recording_lost: FREE_SPACE,

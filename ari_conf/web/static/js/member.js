@@ -16,7 +16,7 @@ export function Member({ id, member, conference }) {
       <p class="number">${who}</p>
       <p class="hint">${[name, to && `called ${to}`].filter(Boolean).join(", ")}</p>
     </div>
-    <p class="tags"><${StatusTags} member=${member} /></p>
+    <p class="tags"><${StatusTags} member=${member} /><${Line} quality=${member.quality} /></p>
     <${ElapsedTime} ms=${member.joined_ms} label="Time in the conference" />
     <${Commands} id=${id} who=${who} member=${member} name=${conference.conference_name} />
   </li>`;
@@ -31,6 +31,29 @@ function StatusTags({ member }) {
     ${(state === "held" || member.held) && html`<span class="tag warn">${icon("hold")}On hold</span>`}
     ${muted && html`<span class="tag">${icon("micOff")}Muted</span>`}
     ${deaf && html`<span class="tag">${icon("earOff")}Deaf</span>`}`;
+}
+
+/** MOS from which a line is good: docs/operations/monitoring.md. */
+const GOOD_MOS = 3.6;
+
+/** The quality of the member's line. A good one is only a small picture, with its figures as title and for screen readers. */
+function Line({ quality }) {
+  if (!quality) return null;
+  const { bad, current } = quality;
+  const [word, picture] = bad ? ["Bad", "signalBad"] : current.mos < GOOD_MOS ? ["Fair", "signalFair"] : ["Good", "signalGood"];
+  const figures = [
+    `MOS ${current.mos.toFixed(1)}`,
+    ...[
+      [current.loss_in, "packets lost from the phone: ", " %"],
+      [current.loss_out, "packets lost to the phone: ", " %"],
+      [current.jitter_in_ms, "jitter from the phone: ", " ms"],
+      [current.jitter_out_ms, "jitter to the phone: ", " ms"],
+      [current.round_trip_ms, "round trip: ", " ms"],
+    ].flatMap(([value, before, unit]) => (value === null ? [] : [before + value + unit])),
+  ].join(", ");
+  return html`<span class=${`signal ${bad ? "tag bad" : ""}`} title=${`${word} line: ${figures}`}>
+    ${icon(picture)}<span class=${bad ? "" : "unseen"}>${word} line</span><span class="unseen">, ${figures}</span>
+  </span>`;
 }
 
 /** [verb, icon, title] of each switch, for the field's present value. */
