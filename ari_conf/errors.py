@@ -24,6 +24,8 @@ AriConfError
 │   └── TranscriptionUnusable  the response is no transcription; another attempt may cost again
 ├── TranscriptionRefused   no engine will ever transcribe the recording
 ├── AccountError           an account can't be created, found or changed as requested
+│   ├── AccountNotFound    it does not exist
+│   ├── AccountConflict    its state does not allow it
 │   └── AccountUnreadable  the record in Redis is no account
 ├── TaskEnded              a task that must run as long as the process has ended, and the process ends too
 └── SetupFailed            a component can't be started; the text says what to do
@@ -142,6 +144,14 @@ class TranscriptionRefused(AriConfError):
 
 
 class AccountError(AriConfError):
+    pass
+
+
+class AccountNotFound(AccountError):
+    pass
+
+
+class AccountConflict(AccountError):
     pass
 
 

@@ -134,6 +134,7 @@ def check(files: Annotated[list[Path], typer.Argument(metavar="FILE...")]) -> No
 
 
 app.add_typer(accounts.app, name="account")
+app.command("audit")(accounts.audit_log)
 app.command()(callbacks.problems)
 app.command()(callbacks.lanes)
 app.add_typer(callbacks.app, name="dead-letters")

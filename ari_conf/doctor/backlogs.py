@@ -11,6 +11,7 @@ from ari_conf.common.redis_client import connect_in_threads
 from ari_conf.doctor.check import DEADLINE, CheckFailed, Doubtful
 from ari_conf.queues import outbox
 from ari_conf.settings import Settings
+from ari_conf.store import removals
 
 MAX_WAIT_MS = 60_000
 """Milliseconds for which an entry that is ready may wait; one that waits longer lacks a worker."""
@@ -32,6 +33,13 @@ def callback_workers(settings: Settings) -> str:
             "see `ari-conf lanes`"
         )
     return summary
+
+
+def removal_workers(settings: Settings) -> str:
+    totals, _ = _totals_and_age(settings, removals.QUEUE)
+    if not totals.workers:
+        raise no_worker_result(settings, removals.QUEUE, "removes accounts")
+    return f"{totals.workers}; {totals.waiting} accounts are being removed"
 
 
 def no_worker_result(settings: Settings, queue: str, work: str) -> CheckFailed | Doubtful:

@@ -293,7 +293,13 @@ def remove(redis: Redis, stored: StoredRecording) -> None:
     for index in recording_index.keys(stored):
         pipe.zrem(index, stored.recording_id)
     pipe.delete(recording_index.key(stored.recording_id))
+    forget_progress(pipe, stored.recording_id)
     pipe.execute()
+
+
+def forget_progress(pipe: Any, recording_id: str) -> None:
+    """Delete what was kept of a recording for jobs that are in progress."""
+    pipe.delete(_notes_key(recording_id), _chunks_key(recording_id), _progress_key(recording_id))
 
 
 # Waiting jobs, and jobs that were given up.

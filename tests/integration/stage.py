@@ -46,14 +46,19 @@ GAP_MS = 100.0
 """The longest pause in somebody's voice that nobody notices."""
 KEPT = re.compile(
     r"ari_conf:(accounts$|owner:|lease:|clock:|standby:|problems:|last-batch:|state:|state-version$|recording|commands|repl|idempotency:"
-    r"|sessions?:|auth-failures:|api-rate:|unknown-accounts$|celery:|transcribers$"
-    r"|(callbacks|recordings|transcriptions):(counts|threads|workers|dead-letters:.*|delivered:.*)$)"
+    r"|(admin-)?sessions?|removals$|audit$|auth-failures:|api-rate:|unknown-accounts$|celery:|transcribers$"
+    r"|(callbacks|recordings|transcriptions|removals):(counts|threads|workers|dead-letters:.*|delivered:.*)$)"
 )
 """Keys that stay in Redis: accounts, their problems and recordings; workers; for a while, the replies of commands and
 sessions. `state:` holds the next member's id; the rest of its content is checked separately."""
 SETTLED_S = 20.0
 """Seconds after which nothing of a scenario may be left anywhere."""
-ALLOWED = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8", "ARI_CONF_LOG_LEVEL": "debug"}
+ADMIN_KEY = "administrator-of-the-tests-0123456789"
+ALLOWED = {
+    "ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8",
+    "ARI_CONF_LOG_LEVEL": "debug",
+    "ARI_CONF_ADMIN_KEY": ADMIN_KEY,
+}
 """Settings that let a system use the tests' own servers and log each event and effect."""
 
 
