@@ -10,6 +10,7 @@ documents/        XML text to elements, with errors that name element, attribute
 queues/           Queues in Redis: callbacks in their order, wake-ups of workers, dead letters, the API's commands.
 ownership/        Ownership of an Asterisk's calls: the lease, the mark in Asterisk, the gate before the core.
 store/            Records in Redis: calls and conferences, members, accounts, problems.
+administration/   Accounts as administrators see them: creation, changes, removal, purge, the audit log.
 recordings/       Jobs that store and transcribe recordings, their index, their sidecars, the S3 bucket.
 transcription/    Transcription engines: faster-whisper, or a server; what they answer, as words.
 observability/    Logs and the server's metrics.

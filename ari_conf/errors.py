@@ -24,6 +24,8 @@ AriConfError
 │   └── TranscriptionUnusable  the response is no transcription; another attempt may cost again
 ├── TranscriptionRefused   no engine will ever transcribe the recording
 ├── AccountError           an account can't be created, found or changed as requested
+│   ├── AccountNotFound    it does not exist
+│   ├── AccountConflict    its state does not allow it
 │   └── AccountUnreadable  the record in Redis is no account
 ├── WorkerUnhealthy        a worker of this machine does not run, or does not work
 ├── TaskEnded              a task that must run as long as the process has ended, and the process ends too
@@ -147,6 +149,14 @@ class WorkerUnhealthy(AriConfError):
 
 
 class AccountError(AriConfError):
+    pass
+
+
+class AccountNotFound(AccountError):
+    pass
+
+
+class AccountConflict(AccountError):
     pass
 
 

@@ -24,6 +24,8 @@ from ari_conf.errors import SettingsError
 
 UP_FOLDER = "ARI_CONF_UP_FOLDER"
 """Name of the variable that directs commands to the system that `ari-conf up` has started in that folder."""
+DEFAULT_ADMIN = "admin"
+"""Name of an administrator's key that has none."""
 VALUES = "values.json"
 """Name of the file in that folder with the variables of the system's components."""
 
@@ -91,6 +93,9 @@ class Settings(BaseModel):
     web_listen: str = "127.0.0.1:8080"
     """host:port on which `ari-conf web` listens."""
 
+    admin_key: SecretStr | None = None
+    """Key of the administrator's API and page, 32 to 200 characters; several as NAME:KEY, separated by commas. If not
+    set, both are off."""
     api_rate: int = Field(100, ge=0)
     """Maximum number of API requests of an account per second. 0: no limit."""
     auth_failures: int = Field(10, ge=1)
@@ -204,6 +209,15 @@ class Settings(BaseModel):
             redis_urls.parse(value.get_secret_value())
         return value
 
+    @field_validator("admin_key")
+    @classmethod
+    def _validate_admin_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().strip():
+            return None
+        if value is not None:
+            parse_admin_keys(value.get_secret_value())
+        return value
+
     @field_validator("media_listen")
     @classmethod
     def _validate_media_address(cls, value: IPv4Address) -> IPv4Address:
@@ -222,8 +236,29 @@ class Settings(BaseModel):
         return value
 
     @property
+    def admin_keys(self) -> dict[str, str]:
+        """Return the administrator's keys by name; empty: the administrator's API is off."""
+        return {} if self.admin_key is None else parse_admin_keys(self.admin_key.get_secret_value())
+
+    @property
     def broker(self) -> str:
         return (self.broker_url or self.redis_url).get_secret_value()
+
+
+def parse_admin_keys(text: str) -> dict[str, str]:
+    """Return the keys of `admin_key` by name. Raises ValueError, whose text has no part of a key."""
+    found = dict[str, str]()
+    for number, part in enumerate(text.split(","), 1):
+        name, _, key = part.strip().rpartition(":")
+        name = name or DEFAULT_ADMIN
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", name):
+            raise ValueError(f"key {number}: its name must have 1 to 40 letters, digits or _ . -")
+        if not re.fullmatch(r"[A-Za-z0-9_.~+/=-]{32,200}", key):
+            raise ValueError(f"key {number} must have 32 to 200 letters, digits or _ . ~ + / = -")
+        if name in found or key in found.values():
+            raise ValueError(f"key {number}: its name, or the key itself, is there twice")
+        found[name] = key
+    return found
 
 
 def parse_listen_address(listen: str) -> tuple[str, int]:

@@ -26,16 +26,20 @@ QUEUES = {
     "ari_conf.callback": "callbacks",
     "ari_conf.recording": "recordings",
     "ari_conf.transcription": "transcriptions",
+    "ari_conf.removal": "removals",
 }
-RESERVED_THREADS = 4
-"""Threads in addition to those that deliver callbacks, so that a flood of callbacks does not delay recordings."""
+RESERVED_THREADS = 5
+"""Threads in addition to those that deliver callbacks, so that a flood of callbacks delays neither recordings
+nor the removal of accounts."""
 
 try:
     broker = redis_url.parse(settings().broker).without_secrets()  # the transport adds the password
 except SettingsError as error:
     # Celery imports this module; without the exit it would print a traceback.
     sys.exit(f"ari-conf: {error}")
-app = Celery("tasks", broker=broker, include=["tasks.callbacks", "tasks.recordings", "tasks.transcriptions"])
+app = Celery(
+    "tasks", broker=broker, include=["tasks.callbacks", "tasks.recordings", "tasks.transcriptions", "tasks.removals"]
+)
 app.conf.update(
     task_queues={name: {"exchange": "tasks", "routing_key": name} for name in QUEUES.values()},
     task_routes={task: {"queue": name} for task, name in QUEUES.items()},

@@ -9,6 +9,7 @@ then is the callback queued, in one atomic Redis script that takes effect once.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -25,6 +26,7 @@ from ari_conf.recordings.index import StoredRecording
 from ari_conf.recordings.jobs import StoreJob, TranscriptionJob
 from ari_conf.recordings.sidecar import build_sidecar, metadata, object_key
 from ari_conf.settings import settings
+from ari_conf.store import removals
 from ari_conf.store.problems import Problem, encoded, problems_key
 from tasks.app import app
 from tasks.asterisk_recording import CONTENT_TYPES, ENCODERS, AsteriskRecordings
@@ -104,7 +106,9 @@ def _store(worker: AttemptContext, job: StoreJob) -> None:
     raise_if_interrupted(worker)
     asterisk = AsteriskRecordings(job.ari_url, settings())
     try:
-        if jobs.get(worker.redis, job.recording_id) is None:
+        if removals.is_purged(worker.redis, job.auth_id):
+            _discard(job, asterisk)
+        elif jobs.get(worker.redis, job.recording_id) is None:
             bucket = Bucket(settings())
             document = bucket.get_json(_json_key(job)) or _uploaded(worker, job, asterisk, bucket)
             raise_if_interrupted(worker)
@@ -114,6 +118,15 @@ def _store(worker: AttemptContext, job: StoreJob) -> None:
             asterisk.delete(_name(job))
     finally:
         asterisk.close()
+
+
+def _discard(job: StoreJob, asterisk: AsteriskRecordings) -> None:
+    """Delete the file in Asterisk: the account is being removed together with its data."""
+    if asterisk.is_live(_name(job)):
+        raise RecordingFailed("Asterisk has not finished the recording yet")
+    with suppress(RecordingMissing):
+        asterisk.delete(_name(job))
+    log.info("recording discarded", **_named(job))
 
 
 def _name(job: StoreJob) -> RecordingName:

@@ -27,7 +27,7 @@ from ari_conf.queues.partitioned_queue import ClaimedEntry, Disposition, Partiti
 from ari_conf.recordings import jobs
 from ari_conf.recordings.transcribers import REPORT_INTERVAL_S
 from ari_conf.settings import settings
-from ari_conf.store import accounts
+from ari_conf.store import accounts, removals
 from ari_conf.store.accounts import AccountRecord
 from tasks import supervised_threads
 from tasks.entry_task import BUG_RETRY_MS, EntryTask, dead_letter_ttl_ms
@@ -111,10 +111,12 @@ class QueueConsumer:
         return time.monotonic() - self._leased_at < partitioned_queue.LEASE_MARGIN_MS / 1000
 
     def account(self, auth_id: str) -> AccountRecord | None:
-        """Return the account, at most 5 s old, or None if it does not exist. Raises RedisError."""
+        """Return the account, at most 5 s old, also while it is being removed; None if it does not exist.
+
+        Raises RedisError."""
         read_at, record = self._accounts.get(auth_id, (float("-inf"), None))
         if time.monotonic() - read_at > ACCOUNT_CACHE_S:
-            record = accounts.get(self.redis, auth_id)
+            record = removals.signer(self.redis, auth_id)
             if len(self._accounts) >= MAX_ACCOUNTS:
                 self._accounts.clear()
             self._accounts[auth_id] = (time.monotonic(), record)

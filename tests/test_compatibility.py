@@ -59,7 +59,8 @@ def calls() -> str:
 def _offered() -> set[tuple[str, str]]:
     described = create(Settings()).openapi()["paths"]
     below = {path.partition("{auth_id}/")[2]: methods for path, methods in described.items() if "{auth_id}/" in path}
-    return {(method.upper(), _bare(path)) for path, methods in below.items() for method in methods}
+    # The path of the account itself belongs to administrators here.
+    return {(method.upper(), _bare(path)) for path, methods in below.items() for method in methods if path}
 
 
 def _bare(path: str) -> str:

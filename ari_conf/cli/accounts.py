@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,16 +12,17 @@ from urllib.parse import urlsplit
 import typer
 from redis import Redis
 
+from ari_conf.administration import audit, management, remains, removal
+from ari_conf.administration.audit import command_user
 from ari_conf.cli.terminal import console, format_time, print_table, redis, say
 from ari_conf.core.account import PLIVOS_MEMBERS
 from ari_conf.core.elements import without_login
 from ari_conf.errors import AccountError
-from ari_conf.queues import dead_letters
-from ari_conf.recordings import index
+from ari_conf.queues.partitioned_queue import prefix
 from ari_conf.settings import settings
-from ari_conf.store import accounts
+from ari_conf.store import accounts, removals
 from ari_conf.store.accounts import AccountRecord
-from ari_conf.store.state_store import names_key
+from ari_conf.store.removals import Calls, Removal
 
 app = typer.Typer(no_args_is_help=True, help="Create, change and remove accounts, and rotate their tokens.")
 
@@ -40,8 +42,14 @@ TokenFile = Annotated[
         help="File with the token, 16 to 100 letters and digits; - is standard input. Default: a generated token.",
     ),
 ]
+WITH_ITS_DATA = typer.Option(
+    "--with-its-data", help="Also if data of a removed account with this Auth ID exists: the new account can read it."
+)
 MAX_TOKEN_CHARACTERS = 1000
 """Maximum number of characters read of the file."""
+MAX_LISTED = 100_000
+POLL_S, NO_WORKER_S = 0.5, 5.0
+"""Seconds between two looks at a removal, and for which it waits for a worker."""
 
 
 @app.command()
@@ -65,19 +73,13 @@ def add(
     ] = "none",
     recordings_days: Annotated[int, DAYS] = 0,
     token_file: TokenFile = None,
-    with_its_data: Annotated[
-        bool,
-        typer.Option(
-            "--with-its-data", help="Also if recordings or dead letters of a removed account with this Auth ID exist."
-        ),
-    ] = False,
+    with_its_data: Annotated[bool, WITH_ITS_DATA] = False,
 ) -> None:
     """Create an account and print its token."""
     fields = _editable_options(ctx)
+    token = _read_token(token_file)
     with redis() as client:
-        if auth_id is not None and not with_its_data:
-            _refuse_remaining_data(client, auth_id)
-        record = accounts.add(client, _now_ms(client), auth_id, _read_token(token_file), **fields)
+        record = management.create(client, command_user(), auth_id, token, fields, with_its_data=with_its_data)
     _print_token(record, shown=token_file is None)
     _warn_about_forbidden_hosts(fields)
 
@@ -113,11 +115,9 @@ def set_(
     fields = {name: value for name, value in _editable_options(ctx).items() if value is not None}
     if not fields and token_file is None:
         raise AccountError("nothing to change: no option was set; see `ari-conf account set --help`")
+    token = _read_token(token_file)
     with redis() as client:
-        if fields:
-            accounts.update(client, auth_id, **fields)
-        if token_file is not None:
-            accounts.rotate_token(client, auth_id, token=_read_token(token_file))
+        management.change(client, command_user(), auth_id, fields, token)
     show(auth_id)
     _warn_about_forbidden_hosts(fields)
 
@@ -131,7 +131,10 @@ def export() -> None:
 
 
 @app.command("import")
-def import_(file: Annotated[Path, typer.Argument(metavar="FILE", help="The output of `export`.")]) -> None:
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The output of `export`.")],
+    with_its_data: Annotated[bool, WITH_ITS_DATA] = False,
+) -> None:
     """Create the accounts of an export, with their tokens. Accounts that exist are not changed."""
     created, refused = 0, list[str]()
     try:
@@ -141,7 +144,7 @@ def import_(file: Annotated[Path, typer.Argument(metavar="FILE", help="The outpu
     with redis() as client:
         for number, line in enumerate(lines, 1):
             try:
-                accounts.restore(client, line)
+                management.import_exported(client, command_user(), line, with_its_data=with_its_data)
                 created += 1
             except AccountError as error:
                 refused.append(f"line {number}: {error}")
@@ -152,12 +155,18 @@ def import_(file: Annotated[Path, typer.Argument(metavar="FILE", help="The outpu
 
 @app.command("list")
 def list_() -> None:
-    """List all accounts."""
+    """List all accounts, also those that are being removed."""
     with redis() as client:
-        records = accounts.list_all(client)
-    rows = [
-        (record.auth_id, format_time(record.created_ms), without_login(record.answer_url or "")) for record in records
-    ]
+        _, found = management.list_page(client, "", MAX_LISTED, 0)
+    rows = []
+    for one in found:
+        if one.record is not None:
+            since, about = format_time(one.record.created_ms), without_login(one.record.answer_url or "")
+        elif one.removal is not None:
+            since, about = "", _removal_text(one.removal)
+        else:
+            since, about = "", "its record could not be read"
+        rows.append((one.auth_id, since, about))
     print_table(("account", "since", "answer URL"), rows, "No accounts. `ari-conf account add` creates an account.")
 
 
@@ -167,9 +176,12 @@ def show(
 ) -> None:
     """Show an account without its token."""
     with redis() as client:
-        record = accounts.get(client, auth_id)
+        record, removal = accounts.get(client, auth_id), removals.get(client, auth_id)
+    if record is None and removal is not None:
+        print_table(("", ""), [("auth_id", auth_id), ("removal", _removal_text(removal))], "")
+        return
     if record is None:
-        raise AccountError(f"account {auth_id} does not exist")
+        raise accounts.does_not_exist(auth_id)
     if token:
         print(record.token)
         return
@@ -182,22 +194,66 @@ def show(
 @app.command()
 def remove(
     auth_id: AuthId,
+    hang_up: Annotated[bool, typer.Option("--hang-up", help="Hang up its live calls.")] = False,
     keep_calls: Annotated[
-        bool, typer.Option("--keep-calls", help="Also if it has live conferences, which then continue without it.")
+        bool, typer.Option("--keep-calls", help="Let its live calls continue until they end by themselves.")
     ] = False,
+    purge: Annotated[
+        bool,
+        typer.Option("--purge", help="Delete all that is stored of it, in Redis and in S3."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Purge without a question.")] = False,
+    wait: Annotated[bool, typer.Option(help="Show the progress until it is done.")] = True,
 ) -> None:
-    """Remove an account. From now on its calls are refused; its queued callbacks become dead letters."""
+    """Remove an account. From now on its calls are refused, and its API and dashboard are closed.
+
+    If it has live calls, `--hang-up` or `--keep-calls` is required. Its last callbacks are still signed and delivered.
+    A worker does the work, also after this command has ended.
+    """
+    if hang_up and keep_calls:
+        raise AccountError("`--hang-up` and `--keep-calls` exclude each other")
+    calls: Calls | None = "end" if hang_up else "keep" if keep_calls else None
     with redis() as client:
-        live = client.hlen(names_key(auth_id))
-        if live and not keep_calls:
-            raise AccountError(
-                f"account {auth_id} has live conferences ({live}), which the API can't end without it: end them "
-                "first, or use `--keep-calls`"
-            )
-        accounts.remove(client, auth_id)
-        left = _remaining_data(client, auth_id)
-    stays = f" Its {left} remain, and its Auth ID remains in use." if left else ""
+        if purge and not yes and sys.stdin.isatty():
+            left, _ = remains.count(client, auth_id, removal.lost_ms(settings()))
+            typer.confirm(f"Delete {left.described() or 'all data'} of account {auth_id}?", abort=True)
+        begun = removal.begin(client, command_user(), settings(), auth_id, calls, purge)
+        say(f"Account {auth_id} is being removed: its calls are refused from now on.")
+        if left_now := begun.left.described():
+            say(f"Left now: {left_now}.")
+        if wait:
+            _follow(client, begun)
+
+
+def _follow(client: Redis, begun: Removal) -> None:
+    """Show a removal's progress until it is done, or until no more than waiting for kept calls is left."""
+    auth_id, shown = begun.auth_id, ""
+    missing_since: float | None = None
+    while (now := removals.get(client, auth_id)) is not None and now.phase != "removed":
+        if now.phase == "calls" and now.calls == "keep" and now.left.is_live:
+            say(f"Its calls continue. `ari-conf account show {auth_id}` shows the progress.")
+            return
+        workers = client.zcard(prefix(removals.QUEUE) + "workers")
+        missing_since = None if workers else missing_since or time.monotonic()
+        if missing_since is not None and time.monotonic() - missing_since > NO_WORKER_S:
+            raise AccountError("no worker removes accounts now: start `ari-conf worker`, which continues the removal")
+        if (text := _removal_text(now)) != shown:
+            say(f"{text[0].upper()}{text[1:]}.")
+        shown = text
+        time.sleep(POLL_S)
+    left = now.left.described() if now is not None else ""
+    stays = f" Left: {left}; its Auth ID remains in use. `--purge` deletes that." if left else ""
     say(f"Account {auth_id} was removed.{stays}")
+
+
+def _removal_text(found: Removal) -> str:
+    """Return how far a removal is."""
+    left = found.left.described() or "nothing"
+    if found.phase == "removed":
+        return f"removed; left: {left}"
+    doing = {"calls": "hanging up its calls" if found.calls == "end" else "waiting until its calls have ended"}
+    doing |= {"callbacks": "delivering its last callbacks", "data": "deleting its data"}
+    return f"being removed: {doing[found.phase]}; left: {left}{f'; {found.error}' if found.error else ''}"
 
 
 @app.command("rotate-token")
@@ -207,26 +263,9 @@ def rotate_token(
 ) -> None:
     """Create a new token. The old token continues to sign too, so that receivers have time to change theirs."""
     with redis() as client:
-        record = accounts.rotate_token(client, auth_id, keep_ms=int(keep * 3_600_000))
+        keep_ms, token = int(keep * 3_600_000), accounts.new_token()
+        record = management.change(client, command_user(), auth_id, {}, token, keep_ms)
     _print_token(record)
-
-
-def _refuse_remaining_data(client: Redis, auth_id: str) -> None:
-    """Raise AccountError if a removed account left data, which the new account could read."""
-    if accounts.get(client, auth_id) is None and (left := _remaining_data(client, auth_id)):
-        raise AccountError(
-            f"{left} of a removed account {auth_id} still exist, and the new account could read them: choose another "
-            "Auth ID, or use `--with-its-data` if it is the same account"
-        )
-
-
-def _remaining_data(client: Redis, auth_id: str) -> str:
-    """Return the kinds of data that remain without the account ("recordings and dead letters"); empty if none."""
-    found = {
-        "recordings": index.search(client, auth_id, limit=1)[0],
-        "dead letters": dead_letters.count(client, auth_id),
-    }
-    return " and ".join(name for name, exists in found.items() if exists)
 
 
 def _print_token(record: AccountRecord, *, shown: bool = True) -> None:
@@ -268,7 +307,22 @@ def _warn_about_forbidden_hosts(fields: dict[str, Any]) -> None:
             )
 
 
-def _now_ms(client: Redis) -> int:
-    """Return the time of Redis' clock: this machine's may differ from the clocks that decide when an old token ends."""
-    seconds, micros = client.time()
-    return seconds * 1000 + micros // 1000
+def audit_log(
+    auth_id: Annotated[str | None, typer.Argument(metavar="[ACCOUNT]", help="Only entries about this account.")] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Number of entries, the newest.")] = 50,
+) -> None:
+    """List what administrators have changed, through the API, its page and the commands, the newest first."""
+    with redis() as client:
+        _, found = audit.read(client, auth_id, limit)
+    rows = [
+        (
+            format_time(one.at_ms),
+            one.who,
+            one.via,
+            one.action,
+            one.auth_id,
+            ", ".join(f"{name}: {text}" for name, text in one.details.items()),
+        )
+        for one in found
+    ]
+    print_table(("time", "who", "via", "action", "account", "what"), rows, "Nothing was changed yet.")

@@ -222,6 +222,7 @@ def samples() -> None:
 
 
 app.add_typer(accounts.app, name="account")
+app.command("audit")(accounts.audit_log)
 app.command()(callbacks.problems)
 app.command()(callbacks.lanes)
 app.add_typer(callbacks.app, name="dead-letters")

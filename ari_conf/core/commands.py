@@ -94,6 +94,13 @@ class HangUpCall(Frozen):
     pass
 
 
+class HangUpCalls(Frozen):
+    """Hangup of the account's calls: of whole conferences first, until at least `at_most` calls are being hung up. The
+    reply says how many calls are left."""
+
+    at_most: int
+
+
 class WatchAccount(Frozen):
     """Notice that the account's conferences have viewers, until the command expires. Each owner gets it and may get it
     twice; none replies."""
@@ -135,10 +142,17 @@ class ForCall(Frozen):
     command: HangUpCall
 
 
+class ForAccount(Frozen):
+    """Command to the live calls of that account on the server that receives it."""
+
+    auth_id: str
+    command: HangUpCalls
+
+
 class ForNode(Frozen):
     """Command to the server that receives it."""
 
     command: WatchAccount
 
 
-Addressed = ForConference | ForCall | ForNode
+Addressed = ForConference | ForCall | ForAccount | ForNode

@@ -15,8 +15,8 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.abort import AbortHandler
 from ari_conf.core.calls.call import Call
-from ari_conf.core.commands import ForCall
-from ari_conf.core.conferences.command_handler import error_reply, handle_command
+from ari_conf.core.commands import ForAccount, ForCall
+from ari_conf.core.conferences.command_handler import error_reply, handle_command, hang_up_all
 from ari_conf.core.conferences.conference_state import ClaimState
 from ari_conf.core.dispatcher import Dispatcher
 from ari_conf.core.effects import (
@@ -306,6 +306,8 @@ class Engine:
             return [error_reply(event.command_id, HTTPStatus.SERVICE_UNAVAILABLE, LATE_COMMAND)]
         if isinstance(event.addressed, ForCall):
             return self._on_call_command(event.command_id, event.addressed, now)
+        if isinstance(event.addressed, ForAccount):
+            return self._on_account_command(event.command_id, event.addressed, now)
         conference = self.registry.conference_named(event.addressed.auth_id, event.addressed.name)
         if conference is None or conference.ending or conference.claim is not ClaimState.GRANTED:
             return [error_reply(event.command_id, HTTPStatus.NOT_FOUND, "conference not found")]
@@ -320,12 +322,33 @@ class Engine:
         call = self.calls.get(addressed.call_uuid)
         if call is None or call.is_ending or call.auth_id != addressed.auth_id:
             return [error_reply(command_id, HTTPStatus.NOT_FOUND, "call not found")]
+        return [*self._hang_up_call(call, now), CommandReply(command_id, HTTPStatus.NO_CONTENT)]
+
+    def _hang_up_call(self, call: Call, now: int) -> Outputs:
         self.registry.touched.add(call.call_uuid)
         out: Outputs = []
         if (conference := self.registry.conference_of(call)) is not None:
             self.registry.touched.add(conference.conference_id)
             out += conference.leave(call.channel_id, "api_hangup", now)
-        return [*out, HangupRequested(call.call_uuid), CommandReply(command_id, HTTPStatus.NO_CONTENT)]
+        return [*out, HangupRequested(call.call_uuid)]
+
+    def _on_account_command(self, command_id: str, addressed: ForAccount, now: int) -> Outputs:
+        """Hang up calls of an account. The reply has the number of calls for the next command."""
+        at_most, out = addressed.command.at_most, list[Any]()
+        left = {c.call_uuid: c for c in self.calls.values() if c.auth_id == addressed.auth_id and not c.is_ending}
+        hung_up = set[str]()
+        # Whole conferences first, so that no member hears the exit sounds of all others.
+        for conference in [c for c in self.conferences.values() if c.auth_id == addressed.auth_id]:
+            if len(hung_up) < at_most and conference.claim is ClaimState.GRANTED and not conference.ending:
+                self.registry.touched.add(conference.conference_id)
+                hung_up |= {m.call_uuid for m in conference.members.values()}
+                out += hang_up_all(conference, now)
+        outside = [call for call_uuid, call in left.items() if call_uuid not in hung_up]
+        for call in outside[: max(0, at_most - len(hung_up))]:
+            hung_up.add(call.call_uuid)
+            out += self._hang_up_call(call, now)
+        body = (("left", str(len(left.keys() - hung_up))),)
+        return [*out, CommandReply(command_id, HTTPStatus.ACCEPTED.value, body)]
 
     def _on_account_watched(self, event: ev.AccountWatched, now: int) -> Outputs:
         auth_id, until, registry = event.auth_id, event.until, self.registry

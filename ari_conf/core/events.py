@@ -7,7 +7,7 @@ its owner (see `ids`), so that no table is needed to find the owner of a result.
 from __future__ import annotations
 
 from ari_conf.core.account import Account
-from ari_conf.core.commands import ForCall, ForConference
+from ari_conf.core.commands import ForAccount, ForCall, ForConference
 from ari_conf.core.effects import Effect
 from ari_conf.core.elements import Element, Play, Prompt, Speak
 from ari_conf.core.frozen import Frozen
@@ -230,7 +230,7 @@ class CommandReceived(Frozen):
     """Command from the API. Each is received once: its `CommandReply` is persisted together with its changes."""
 
     command_id: str
-    addressed: ForConference | ForCall
+    addressed: ForConference | ForCall | ForAccount
     expires_at: int
     """Time at which the API client stops waiting; afterwards the command must not be applied."""
 

@@ -57,6 +57,7 @@ CHECKS: dict[str, Check] = {
     "accounts": accounts.accounts_exist,
     "dialplan": accounts.in_dialplan,
     "callback workers": backlogs.callback_workers,
+    "removal workers": backlogs.removal_workers,
     "broker": backends.broker,
     "bucket": backends.bucket,
     "RecordUrl": backends.delivery,

@@ -12,6 +12,7 @@ from ari_conf.doctor.check import DEADLINE, CheckFailed, Doubtful
 from ari_conf.queues import outbox, worker_health
 from ari_conf.recordings import jobs
 from ari_conf.settings import Settings
+from ari_conf.store import removals
 
 MAX_WAIT_MS = 60_000
 """Milliseconds for which an entry that is ready may wait; one that waits longer lacks a worker."""

@@ -11,7 +11,7 @@ import structlog
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core import ids
-from ari_conf.core.commands import ForCall, ForConference
+from ari_conf.core.commands import ForAccount, ForCall, ForConference
 from ari_conf.core.effects import Effect, Target
 from ari_conf.core.events import EffectFailed, Event
 from ari_conf.core.ids import OwnerKind
@@ -67,6 +67,8 @@ def fields_of(thing: Event | Effect, context_of: Callable[[str], dict[str, str]]
             found |= {"auth_id": value.auth_id, "conference_name": value.name}
         elif isinstance(value, ForCall):
             found |= {"auth_id": value.auth_id, "call_uuid": value.call_uuid}
+        elif isinstance(value, ForAccount):
+            found["auth_id"] = value.auth_id
         elif isinstance(value, Target):
             found[f"{value.kind}_id"] = value.id
         elif value is not None and isinstance(value, str | int) and name not in OMITTED_FIELDS:

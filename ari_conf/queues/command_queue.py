@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, cast
 
 import msgspec
+import redis
 import redis.asyncio
 import structlog
 from redis import RedisError
@@ -31,7 +32,7 @@ from redis import RedisError
 from ari_conf.common import redis_client
 from ari_conf.common.log_throttle import LogThrottle
 from ari_conf.common.redis_keys import PREFIX
-from ari_conf.core.commands import Addressed, ForCall, ForConference, ForNode, WatchAccount
+from ari_conf.core.commands import Addressed, ForAccount, ForCall, ForConference, ForNode, WatchAccount
 from ari_conf.core.effects import CommandReply
 from ari_conf.core.events import AccountWatched, CommandReceived
 from ari_conf.errors import REPORT_HINT
@@ -315,6 +316,28 @@ class CommandClient:
         except (ValueError, RecursionError) as error:
             # An owner of another version has sent it. Its command times out; all other replies are received.
             log.error("reply undecodable", reason=str(error))
+
+
+def send_and_wait(
+    client: redis.Redis, asterisk_name: str, addressed: ForAccount, command_id: str, deadline_s: float
+) -> CommandReply | None:
+    """Send a command like `CommandClient.send`, and block until its reply. Raises RedisError."""
+    sender = f"sync-{command_id}"
+    until = boottime() + deadline_s + REPLY_GRACE_S
+    with client.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]
+        pubsub.subscribe(replies_key(sender))
+        pubsub.get_message(timeout=REPLY_GRACE_S)  # until Redis has confirmed it
+        seconds, micros = client.time()
+        within_ms = int(deadline_s * 1000)
+        text = encode(addressed, command_id, seconds * 1000 + micros // 1000 + within_ms, sender, within_ms)
+        client.xadd(queue_key(asterisk_name), {"command": text}, maxlen=MAX_STREAM_LENGTH, approximate=True)
+        while (left_s := until - boottime()) > 0:
+            message = pubsub.get_message(timeout=left_s)
+            if message is not None:
+                return msgspec.json.decode(message["data"].partition(b" ")[2], type=CommandReply)
+    # The reply may have been published while the subscription was broken.
+    found = cast("bytes | None", client.get(reply_key(command_id)))
+    return msgspec.json.decode(found, type=CommandReply) if found else None
 
 
 async def _redis_ms(client: redis.asyncio.Redis) -> int:

@@ -168,6 +168,19 @@ def partition_heads(client: Redis, queue: str, limit: int = 1000) -> list[Partit
     return found
 
 
+def partitions_of(client: Redis, queue: str, auth_id: str) -> list[str]:
+    """Return an account's partitions of a queue that have entries."""
+    redis: Any = client
+    found = [one for one in _places(redis, queue, NO_LIMIT) if one.startswith(f"{auth_id}:")]
+    lengths = list[int]()
+    for some in _chunks(found, 500):
+        pipe = redis.pipeline(transaction=False)
+        for partition in some:
+            pipe.llen(f"{prefix(queue)}partition:{partition}")
+        lengths += pipe.execute()
+    return [one for one, length in zip(found, lengths, strict=True) if length]
+
+
 def _places(redis: Any, queue: str, limit: int) -> dict[str, PartitionPlace]:
     """Return the place of each partition, without a scan of all keys: there may be millions of others."""
     keys, now_ms = prefix(queue), _now_ms(redis)

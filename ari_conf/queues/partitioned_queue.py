@@ -50,6 +50,7 @@ SETTLE_AND_CLAIM = lua.load("ari_conf.queues.scripts.settle_and_claim")
 HEARTBEAT = lua.load("ari_conf.queues.scripts.heartbeat")
 DEREGISTER = lua.load("ari_conf.queues.scripts.deregister")
 ISSUE_WAKEUPS = lua.load("ari_conf.queues.scripts.issue_wakeups")
+DISCARD = lua.load("ari_conf.queues.scripts.discard")
 REQUEUE_DEAD_LETTERS = lua.load("ari_conf.queues.scripts.requeue_dead_letters")
 
 
@@ -262,6 +263,11 @@ class PartitionedQueue:
         number of dead letters that were moved already."""
         flat: list[str | bytes] = [part for letter in letters for part in letter]
         return cast(int, self._requeue_dead_letters([self.prefix], [auth_id, pace_ms, moved_before, *flat]))
+
+
+def discard(redis: Redis, queue: str, partitions: Iterable[str]) -> int:
+    """Delete partitions with their entries; return the number of those whose first entry a worker is attempting."""
+    return cast(int, redis.eval(DISCARD, 1, prefix(queue), *partitions))
 
 
 def prefix(queue: str) -> str:

@@ -161,6 +161,22 @@ class Bucket:
         for key in keys:
             self.call("delete_object", Key=key)
 
+    def delete_below(self, prefix: str, at_most: int = 100) -> int:
+        """Delete objects and unfinished uploads below a prefix, `at_most` of each; return how many there were.
+
+        Without permission to list, they can't be found; the result is then 0."""
+        try:
+            objects = self.call("list_objects_v2", Prefix=prefix, MaxKeys=at_most).get("Contents", [])
+            uploads = self.call("list_multipart_uploads", Prefix=prefix, MaxUploads=at_most).get("Uploads", [])
+        except RecordingFailed as failure:
+            if not _is_refused(failure):
+                raise
+            return 0
+        self.delete(*(one["Key"] for one in objects))
+        for upload in uploads:
+            self.abort(upload["Key"], upload["UploadId"])
+        return len(objects) + len(uploads)
+
     def presigned_url(self, key: str, seconds: int, file_name: str | None = None, *, head: bool = False) -> str:
         """Return a URL that gives access to the object for `seconds` without a login.
 

@@ -63,6 +63,11 @@ def keys(stored: StoredRecording) -> list[str]:
     return [_index_key(stored.auth_id, kind, value) for kind, value in dict.fromkeys(kinds)]
 
 
+def all_key(auth_id: str) -> str:
+    """Return the key of the sorted set of all recordings of an account."""
+    return _index_key(auth_id, "all", "")
+
+
 def search(
     redis: Redis,
     auth_id: str,
@@ -75,7 +80,7 @@ def search(
 ) -> tuple[int, list[StoredRecording]]:
     """Return (total, one page with the latest first) of the recordings that match all of `by`, KIND -> VALUE."""
     client: Any = redis
-    sets = [_index_key(auth_id, kind, value) for kind, value in by.items()] or [_index_key(auth_id, "all", "")]
+    sets = [_index_key(auth_id, kind, value) for kind, value in by.items()] or [all_key(auth_id)]
     if len(sets) == 1:
         total = client.zcount(sets[0], since_ms, until_ms)
         ids = client.zrevrangebyscore(sets[0], until_ms, since_ms, start=offset, num=limit)

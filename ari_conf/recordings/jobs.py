@@ -340,6 +340,11 @@ def _snake_case(params: dict[str, str]) -> dict[str, str]:
     return dict(zip(names, params.values(), strict=True))
 
 
+def forget_progress(pipe: Any, recording_id: str) -> None:
+    """Delete what was kept of a recording for jobs that are in progress."""
+    pipe.delete(_notes_key(recording_id), _chunks_key(recording_id), _progress_key(recording_id))
+
+
 # Waiting jobs, and jobs that were given up.
 
 

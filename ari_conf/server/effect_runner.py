@@ -284,7 +284,7 @@ class EffectRunner:
             self._deliver(ev.EffectFailed(effect, str(error)))
             return
         call_invite = await invite.read(self._ari, effect.channel_id)
-        account = record.account() if record else None
+        account = record.account() if record and not record.removed else None
         wideband = self._always_wideband or not NARROWBAND.issuperset(call_invite.codec.strip("()").split("|"))
         headers = tuple((stripped(name), stripped(value)) for name, value in call_invite.headers)
         self._deliver(

@@ -1,14 +1,16 @@
 """Accounts: the customers that may have calls, the URLs of their documents, and the tokens that sign requests to them.
 
-One Redis hash, auth id -> JSON. The functions are for the command line and the workers, and block; the server reads
-accounts through `state_store`.
+One Redis hash, auth id -> JSON. An account that is being removed is in another hash: see `store.removals`. The
+functions block; the server reads accounts through `state_store`.
+
+`Also` functions add commands to the transaction that changes an account, such as the entry of the audit log.
 """
 
 from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
@@ -19,11 +21,13 @@ from redis import Redis
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.core.account import MAX_MEMBERS, PLIVOS_MEMBERS, Account
 from ari_conf.core.elements import InvalidValue, http_method, integer, one_of, spoken_language, url
-from ari_conf.errors import AccountError, AccountUnreadable
+from ari_conf.errors import AccountConflict, AccountError, AccountNotFound, AccountUnreadable
 
 log = structlog.get_logger()
 
 KEY = PREFIX + "accounts"
+REMOVALS_KEY = PREFIX + "removals"
+"""Key of the accounts that are being removed."""
 LETTERS_AND_DIGITS = string.ascii_letters + string.digits
 DAY_MS = 24 * 3600 * 1000
 MAX_DAYS = 36_500
@@ -98,46 +102,83 @@ def new_token() -> str:
     return "".join(secrets.choice(LETTERS_AND_DIGITS) for _ in range(40))
 
 
+Also = Callable[[Any, AccountRecord | None, AccountRecord], None]
+"""Function of (pipeline, record before the change, record after it)."""
+
+
+def _nothing(pipe: Any, before: AccountRecord | None, after: AccountRecord) -> None:
+    pass
+
+
 def add(
-    redis: Redis, now_ms: int, auth_id: str | None = None, token: str | None = None, **fields: Any
+    redis: Redis,
+    now_ms: int,
+    auth_id: str | None = None,
+    token: str | None = None,
+    *,
+    replaces: bytes | None = None,
+    also: Also = _nothing,
+    **fields: Any,
 ) -> AccountRecord:
-    """Add an account; `fields` are EDITABLE_FIELDS. Raises AccountError if it exists, or a value is not allowed."""
+    """Add an account; `fields` are EDITABLE_FIELDS. Raises AccountError if it exists, or a value is not allowed.
+
+    `replaces`: what REMOVALS_KEY has of a removed account with this auth id, which the new account replaces."""
     auth_id = new_auth_id() if auth_id is None else auth_id
-    _checked_auth_id(auth_id)
+    check_auth_id(auth_id)
     record = AccountRecord(auth_id=auth_id, token=_token(token), created_ms=now_ms, **_checked(fields))
-    if not redis.hsetnx(KEY, auth_id, cast(str, encode(record))):
-        raise AccountError(
-            f"account {auth_id} already exists: choose another Auth ID, or update the existing account with "
-            "`ari-conf account set`"
-        )
-    return record
+    return _create(redis, record, replaces, also)
 
 
-def restore(redis: Redis, line: bytes) -> str:
-    """Add an account that `encode` has written, with its tokens; return its auth id.
-
-    Raises AccountError if the auth id exists, or if the line can't be read or has a value that is not allowed."""
+def parse_exported(line: bytes) -> AccountRecord:
+    """Return the account that `encode` has written. Raises AccountError if it can't be read or has a wrong value."""
     try:
         record = decode(line)
     except (msgspec.MsgspecError, ValueError) as error:
         raise AccountError(f"not an exported account: {error}") from None
-    _checked_auth_id(record.auth_id)
+    check_auth_id(record.auth_id)
     for token in (record.token, *(old.token for old in record.old_tokens)):
         _token(token)
-    checked = msgspec.structs.replace(record, **_checked({name: getattr(record, name) for name in EDITABLE_FIELDS}))
-    if not redis.hsetnx(KEY, record.auth_id, cast(str, encode(checked))):
-        raise AccountError(f"account {record.auth_id} already exists: it was not changed")
-    return record.auth_id
+    fields = _checked({name: getattr(record, name) for name in EDITABLE_FIELDS})
+    return msgspec.structs.replace(record, removed=False, **fields)
+
+
+def restore(redis: Redis, record: AccountRecord, *, replaces: bytes | None = None, also: Also = _nothing) -> None:
+    """Add an account that `parse_exported` has returned, like `add`."""
+    _create(redis, record, replaces, also)
+
+
+def _create(redis: Redis, record: AccountRecord, replaces: bytes | None, also: Also) -> AccountRecord:
+    auth_id = record.auth_id
+
+    def transaction(pipe: Any) -> Any:
+        if pipe.hexists(KEY, auth_id):
+            raise AccountConflict(
+                f"account {auth_id} already exists, and was not changed: choose another Auth ID, or change the "
+                "existing account"
+            )
+        if pipe.hget(REMOVALS_KEY, auth_id) != replaces:
+            raise AccountConflict(
+                f"account {auth_id} was removed, and what belonged to it still exists: choose another Auth ID"
+            )
+        pipe.multi()
+        pipe.hset(KEY, auth_id, encode(record))
+        pipe.hdel(REMOVALS_KEY, auth_id)
+        also(pipe, None, record)
+        return record
+
+    watched = KEY, REMOVALS_KEY
+    return cast(AccountRecord, redis.transaction(transaction, *watched, value_from_callable=True))
 
 
 def get(redis: Redis, auth_id: str) -> AccountRecord | None:
     """Return an account with the tokens that sign now; None if it does not exist. Raises AccountUnreadable."""
     pipe: Any = redis.pipeline(transaction=False)
     found, time = pipe.hget(KEY, auth_id).time().execute()
-    return _read(auth_id, found).current(time[0] * 1000) if found else None
+    return read(auth_id, found).current(time[0] * 1000) if found else None
 
 
-def _read(auth_id: str, found: bytes) -> AccountRecord:
+def read(auth_id: str, found: bytes) -> AccountRecord:
+    """Decode an account's record. Raises AccountUnreadable."""
     try:
         return decode(found)
     except ValueError as error:
@@ -162,38 +203,60 @@ def list_all(redis: Redis) -> list[AccountRecord]:
     return sorted(found, key=lambda record: record.auth_id)
 
 
-def remove(redis: Redis, auth_id: str) -> None:
-    """Remove an account; its undelivered callbacks become dead letters. Raises AccountError if it does not exist."""
-    if not redis.hdel(KEY, auth_id):
-        raise _none(auth_id)
+def change(
+    redis: Redis,
+    auth_id: str,
+    fields: Mapping[str, Any],
+    token: str | None = None,
+    keep_ms: int = DAY_MS,
+    now_ms: int | None = None,
+    also: Also = _nothing,
+) -> AccountRecord:
+    """Change EDITABLE_FIELDS of an account, and replace its token if one is given.
+
+    The old token also signs for `keep_ms` milliseconds more, so that receivers can change theirs in that time. `now_ms`
+    is Redis' clock, which is asked if it is not given. Raises AccountError if the account does not exist, or a value is
+    not allowed."""
+    checked = _checked(fields)
+    if token is not None:
+        _token(token)
+    now = int(redis.time()[0]) * 1000 if now_ms is None else now_ms
+
+    def changed(record: AccountRecord) -> AccountRecord:
+        record = msgspec.structs.replace(record, **checked)
+        if token is None or record.token == token:
+            return record
+        old = OldToken(record.token, now + keep_ms), *record.current(now).old_tokens[: MAX_OLD_TOKENS - 1]
+        return msgspec.structs.replace(record, token=token, old_tokens=old if keep_ms > 0 else ())
+
+    def transaction(pipe: Any) -> Any:
+        found = pipe.hget(KEY, auth_id)
+        if not found:
+            raise does_not_exist(auth_id)
+        before = read(auth_id, found)
+        after = changed(before)
+        pipe.multi()
+        pipe.hset(KEY, auth_id, encode(after))
+        also(pipe, before, after)
+        return after
+
+    # redis-py repeats the transaction if another client changed an account in the meantime.
+    return cast(AccountRecord, redis.transaction(transaction, KEY, value_from_callable=True))
 
 
 def update(redis: Redis, auth_id: str, **fields: Any) -> AccountRecord:
-    """Change EDITABLE_FIELDS of an account. Raises AccountError if it does not exist, or a value is not allowed."""
-    checked = _checked(fields)
-    return _change(redis, auth_id, lambda record: msgspec.structs.replace(record, **checked))
+    """Change EDITABLE_FIELDS of an account, like `change`."""
+    return change(redis, auth_id, fields)
 
 
 def rotate_token(
     redis: Redis, auth_id: str, now_ms: int | None = None, keep_ms: int = DAY_MS, token: str | None = None
 ) -> AccountRecord:
-    """Replace an account's token by `token`, or by a new one. The old one also signs for `keep_ms` milliseconds more.
-
-    Receivers can change their token in that time. `now_ms` is Redis' clock, which is asked if it is not given. Raises
-    AccountError if the account does not exist, or the token is not allowed."""
-    new = _token(token)
-    now = int(redis.time()[0]) * 1000 if now_ms is None else now_ms
-
-    def rotated(record: AccountRecord) -> AccountRecord:
-        if record.token == new:
-            return record
-        old = OldToken(record.token, now + keep_ms), *record.current(now).old_tokens[: MAX_OLD_TOKENS - 1]
-        return msgspec.structs.replace(record, token=new, old_tokens=old if keep_ms > 0 else ())
-
-    return _change(redis, auth_id, rotated)
+    """Replace an account's token by `token`, or by a new one, like `change`."""
+    return change(redis, auth_id, {}, _token(token), keep_ms, now_ms)
 
 
-def _checked_auth_id(auth_id: str) -> None:
+def check_auth_id(auth_id: str) -> None:
     # An auth id is part of the dialplan's Stasis(), of URLs and of file names.
     if not (0 < len(auth_id) <= 40 and set(auth_id) <= set(LETTERS_AND_DIGITS)):
         raise AccountError(f"Auth ID {auth_id!r} is not allowed; expected 1 to 40 letters and digits")
@@ -206,21 +269,7 @@ def _token(given: str | None) -> str:
     return given or new_token()
 
 
-def _change(redis: Redis, auth_id: str, change: Callable[[AccountRecord], AccountRecord]) -> AccountRecord:
-    def transaction(pipe: Any) -> Any:
-        found = pipe.hget(KEY, auth_id)
-        if not found:
-            raise _none(auth_id)
-        changed = change(_read(auth_id, found))
-        pipe.multi()
-        pipe.hset(KEY, auth_id, encode(changed))
-        return changed
-
-    # redis-py repeats the transaction if another client changed an account in the meantime.
-    return cast(AccountRecord, redis.transaction(transaction, KEY, value_from_callable=True))
-
-
-def _checked(fields: dict[str, Any]) -> dict[str, Any]:
+def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for name, value in fields.items():
         if name not in EDITABLE_FIELDS:
@@ -257,5 +306,5 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _none(auth_id: str) -> AccountError:
-    return AccountError(f"account {auth_id} does not exist")
+def does_not_exist(auth_id: str) -> AccountNotFound:
+    return AccountNotFound(f"account {auth_id} does not exist")

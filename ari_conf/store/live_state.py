@@ -8,14 +8,16 @@ long. A record without these fields, or with other types, is from another versio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 import structlog
 
 from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.conferences.recording import RecordingState
+from ari_conf.ownership.lease import lease_key
 from ari_conf.store import members as member_fields
+from ari_conf.store.state_codec import is_conference
 from ari_conf.store.state_store import state_key
 
 log = structlog.get_logger()
@@ -36,6 +38,7 @@ PRESENCES: dict[MemberState, Presence | None] = {
 }
 """State of a member -> their presence; None: not admitted yet, or leaving."""
 ACTIVE_RECORDING = (RecordingState.REQUESTED, RecordingState.RUNNING)
+SCAN_BATCH = 1000
 CALLS_AT_ONCE = 20
 """Calls read from Redis in one request: a call is stored with its document, which may have 100 KB."""
 
@@ -136,6 +139,47 @@ async def read_calls(redis: Any, asterisk: str, call_uuids: Sequence[str]) -> di
             if (record := decode(text, CallRecord)) is not None:
                 found[call_uuid] = record
     return found
+
+
+class _OwnedRecord(msgspec.Struct, frozen=True):
+    auth_id: str
+
+
+class LiveCount(NamedTuple):
+    """Live calls and conferences of one account on one Asterisk."""
+
+    asterisk: str
+    calls: int
+    conferences: int
+
+
+def count_live(redis: Any, auth_id: str, lost_ms: int) -> list[LiveCount]:
+    """Return where an account has live calls or conferences. Blocks.
+
+    An Asterisk whose owner has not renewed its lease for `lost_ms` milliseconds is left out: nothing is live there."""
+    seconds, micros = redis.time()
+    now_ms, found = seconds * 1000 + micros // 1000, list[LiveCount]()
+    for key in redis.scan_iter(match=state_key("*"), count=SCAN_BATCH, _type="hash"):
+        asterisk = key.decode(errors="replace").removeprefix(state_key(""))
+        renewed_ms = redis.hget(lease_key(asterisk), "renewed_ms")
+        if renewed_ms is not None and now_ms - int(renewed_ms) > lost_ms:
+            continue
+        calls = conferences = 0
+        for _, text in redis.hscan_iter(key, count=CALLS_AT_ONCE):
+            if auth_id.encode() in text and _is_of(text, auth_id):
+                is_of_conference = is_conference(text)
+                conferences += is_of_conference
+                calls += not is_of_conference
+        if calls or conferences:
+            found.append(LiveCount(asterisk, calls, conferences))
+    return found
+
+
+def _is_of(text: bytes, auth_id: str) -> bool:
+    try:
+        return msgspec.json.decode(text, type=_OwnedRecord).auth_id == auth_id
+    except (ValueError, RecursionError):
+        return False
 
 
 def decode(text: bytes | None, kind: type[T]) -> T | None:

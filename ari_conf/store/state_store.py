@@ -6,6 +6,7 @@ one atomic script.
 | key | content |
 |---|---|
 | ari_conf:accounts | hash, auth id -> account |
+| ari_conf:removals | see `store.removals` |
 | ari_conf:state:ASTERISK | hash, UUID of a call or conference -> its JSON |
 | ari_conf:members:CONFERENCE | see `store.members` |
 | ari_conf:names:ACCOUNT | hash, conference name -> "conference_id owner" |
@@ -39,7 +40,7 @@ from ari_conf.errors import LeaseLost, StoreRefused, StoreUnavailable
 from ari_conf.ownership.lease import last_batch_key, lease_key, owner_key
 from ari_conf.queues import outbox
 from ari_conf.queues.partitioned_queue import WAKEUP_LOST_MS, prefix
-from ari_conf.store import accounts
+from ari_conf.store import accounts, removals
 from ari_conf.store import members as member_fields
 from ari_conf.store.accounts import AccountRecord
 from ari_conf.store.redis_script import Part, RedisScript
@@ -127,7 +128,7 @@ class StateStore:
         return self._probe is not None
 
     async def account(self, auth_id: str) -> AccountRecord | None:
-        """Return an account, at most 5 s old; None if it does not exist.
+        """Return an account, at most 5 s old; None if it does not exist. One that is being removed has `removed` set.
 
         While Redis is unreachable, return it as last seen. Raises StoreUnavailable if it was never seen."""
         read_at, record = self._accounts.get(auth_id, (float("-inf"), None))
@@ -136,16 +137,18 @@ class StateStore:
             return record
         try:
             pipe: Any = self._redis.pipeline(transaction=False)
-            found, redis_time = await self._request_for_call(pipe.hget(accounts.KEY, auth_id).time().execute())
+            asked = pipe.hget(accounts.KEY, auth_id).hget(removals.KEY, auth_id).time().execute()
+            found, removed, redis_time = await self._request_for_call(asked)
         except StoreUnavailable:
             if record is None:
                 raise
             self._accounts[auth_id] = (now, record)  # next request in 5 s: calls must not each wait for a dead Redis
             return record
-        if found is None:
+        record = accounts.decode(cast(bytes, found)) if found else removals.record_of(removed)
+        if record is None:
             self._accounts.pop(auth_id, None)
             return None
-        record = accounts.decode(cast(bytes, found)).current(redis_time[0] * 1000)
+        record = record.current(redis_time[0] * 1000)
         self._accounts[auth_id] = (now, record)
         if len(self._accounts) > MAX_CACHED_ACCOUNTS:
             del self._accounts[next(iter(self._accounts))]

@@ -16,6 +16,8 @@ from ari_conf.settings import Settings
 from ari_conf.web import errors, metrics, resources
 from ari_conf.web.middleware import ACCOUNT, RequestMiddleware
 from ari_conf.web.routes import (
+    accounts,
+    admin_page,
     callbacks,
     conferences,
     dashboard,
@@ -49,7 +51,9 @@ def create(settings: Settings) -> FastAPI:
     errors.install(app)
     for module in (conferences, dead_letters, callbacks, recordings, recording_sidecars, event_stream):
         app.include_router(module.router, prefix=ACCOUNT)
+    app.include_router(accounts.router)
     app.include_router(dashboard.router)
+    app.include_router(admin_page.router)
     _add_operator_routes(app, web_metrics)
     describe = app.openapi
     app.openapi = lambda: _without_422(describe())  # type: ignore[method-assign]

@@ -21,7 +21,7 @@ import structlog
 from redis import RedisError
 
 from ari_conf.common import lua
-from ari_conf.common.redis_keys import PREFIX
+from ari_conf.common.redis_keys import PENDING_RESULTS_KEY as KEY
 from ari_conf.core.effects import CommandReply, PostCallback
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.errors import CallbackTooLong
@@ -32,7 +32,6 @@ from ari_conf.web.models import ApiRequest
 
 log = structlog.get_logger()
 
-KEY = f"{PREFIX}pending-results"
 POLL_INTERVAL_S = 5.0
 GRACE_S = 10.0
 """Seconds after the deadline of a command within which the process that accepted the call normally sends the result."""

@@ -82,10 +82,10 @@ CurrentClient = Annotated[ApiClient, Depends(current_client)]
 
 
 def _unauthorized(request: Request, error: str) -> ApiError:
-    return ApiError(401, error, None if _is_from_page(request) else {"WWW-Authenticate": 'Basic realm="ari_conf"'})
+    return ApiError(401, error, None if is_from_page(request) else {"WWW-Authenticate": 'Basic realm="ari_conf"'})
 
 
-def _is_from_page(request: Request) -> bool:
+def is_from_page(request: Request) -> bool:
     """Return whether a page in a browser, such as the dashboard, sent the request.
 
     The 401 must then not offer Basic: the browser would ask for a password, and the dashboard could not show the login
@@ -129,13 +129,13 @@ async def authenticate(resources: Resources, request: Request, auth_id: str, tok
     if record is not None and _token_matches(record, token, now[0] * 1000):
         return record
     if record is None:
-        _tokens_equal(DUMMY_TOKEN, token)
+        tokens_equal(DUMMY_TOKEN, token)
     # All accounts that do not exist count as one; otherwise each made-up auth_id would create a key.
-    await _count_failure(resources, address_of(request), auth_id if record else "-")
+    await count_failure(resources, address_of(request), auth_id if record else "-")
     raise _unauthorized(request, "auth_id or auth_token is wrong")
 
 
-async def _count_failure(resources: Resources, address: str, auth_id: str) -> None:
+async def count_failure(resources: Resources, address: str, auth_id: str) -> None:
     """Count a wrong token. Raises ApiError 429 if the address has sent too many for this account."""
     failures = f"{PREFIX}auth-failures:{address}:{auth_id}"
     redis: Any = resources.redis
@@ -170,10 +170,10 @@ def _token_matches(record: AccountRecord, token: str, now_ms: int) -> bool:
     """Return whether the token is right. An old token is accepted as long as it signs.
 
     Every token is compared, so that the time does not reveal which one matches."""
-    return any([_tokens_equal(kept, token) for kept in record.signing_tokens(now_ms)])  # noqa: C419
+    return any([tokens_equal(kept, token) for kept in record.signing_tokens(now_ms)])  # noqa: C419
 
 
-def _tokens_equal(kept: str, given: str) -> bool:
+def tokens_equal(kept: str, given: str) -> bool:
     return hmac.compare_digest(kept.encode(), given.encode(errors="replace"))
 
 

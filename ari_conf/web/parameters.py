@@ -25,11 +25,14 @@ BODY_TIMEOUT_S = 10.0
 FORM = "application/x-www-form-urlencoded"
 
 
-def params_dependency(model: type[M]) -> Callable[[Request], Awaitable[M]]:
-    """Return a dependency that reads the request's parameters into `model`. It raises ApiError 400, 408 or 413."""
+def params_dependency(model: type[M], *, with_query: bool = False) -> Callable[[Request], Awaitable[M]]:
+    """Return a dependency that reads the request's parameters into `model`. It raises ApiError 400, 408 or 413.
+
+    `with_query`: the query counts as well, whatever the method is."""
 
     async def parameters(request: Request) -> M:
-        given = dict(request.query_params) if request.method == "GET" else await _read_given(request)
+        query = dict(request.query_params) if request.method == "GET" or with_query else {}
+        given = query if request.method == "GET" else query | await _read_given(request)
         try:
             return model.model_validate(given)
         except ValidationError as error:
@@ -43,6 +46,8 @@ def _error_text(error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"]) or "the body"
     if error["type"] == "missing":
         return f"{name} is required"
+    if error["type"] == "extra_forbidden":
+        return f"{name}: there is no such parameter"
     return f"{name}: {error['msg'].removeprefix('Value error, ')}"
 
 

@@ -46,11 +46,16 @@ class Session(msgspec.Struct, frozen=True):
 async def create(resources: Resources, record: AccountRecord, token: str) -> tuple[str, int]:
     """Create a session and return (value of the cookie, its lifetime in seconds)."""
     cookie = secrets.token_urlsafe(32)
-    session = Session(record.auth_id, _proof(cookie, token))
+    session = msgspec.json.encode(Session(record.auth_id, proof(cookie, token)))
     seconds = round(resources.settings.login_hours * 3600)
-    keys = _session_key(cookie), _account_key(record.auth_id)
-    await cast(Any, resources.redis).eval(_CREATE, 2, *keys, msgspec.json.encode(session), seconds, MAX_PER_ACCOUNT)
+    await store(resources, _session_key(cookie), _account_key(record.auth_id), session, seconds)
     return cookie, seconds
+
+
+async def store(resources: Resources, session_key: str, list_key: str, session: bytes, seconds: int) -> None:
+    """Store a session for `seconds`, and its key in a list of at most MAX_PER_ACCOUNT."""
+    redis: Any = resources.redis
+    await redis.eval(_CREATE, 2, session_key, list_key, session, seconds, MAX_PER_ACCOUNT)
 
 
 async def delete(resources: Resources, request: Request) -> None:
@@ -79,15 +84,17 @@ async def current_account(resources: Resources, request: Request) -> AccountReco
     record = accounts.decode(kept) if kept else None
     # The session ends with the auth token that created it, and with the account.
     tokens = record.signing_tokens(now[0] * 1000) if record else []
-    if not any(hmac.compare_digest(_proof(cookie, token), session.proof) for token in tokens):
+    if not any(hmac.compare_digest(proof(cookie, token), session.proof) for token in tokens):
         return None
     return record
 
 
-def check_csrf(request: Request) -> None:
-    """Raise ApiError 403 if a page of another site may have made the browser send this request."""
+def check_csrf(request: Request, instead: str = "HTTP Basic") -> None:
+    """Raise ApiError 403 if a page of another site may have made the browser send this request.
+
+    `instead`: what API clients use."""
     if not same_site(request):
-        raise ApiError(403, "the session cookie is only accepted from the dashboard: use HTTP Basic")
+        raise ApiError(403, f"the session cookie is only accepted from the dashboard: use {instead}")
     if request.method in ("GET", "HEAD"):
         return
     origin = request.headers.get("origin") or request.headers.get("sec-fetch-site")
@@ -108,12 +115,16 @@ def same_site(request: Request) -> bool:
 
 
 def _session_key(cookie: str) -> str:
-    return f"{PREFIX}session:{hashlib.sha256(cookie.encode()).hexdigest()}"
+    return f"{PREFIX}session:{hashed(cookie)}"
+
+
+def hashed(cookie: str) -> str:
+    return hashlib.sha256(cookie.encode()).hexdigest()
 
 
 def _account_key(auth_id: str) -> str:
     return f"{PREFIX}sessions:{auth_id}"
 
 
-def _proof(cookie: str, token: str) -> str:
+def proof(cookie: str, token: str) -> str:
     return hmac.new(cookie.encode(), token.encode(), hashlib.sha256).hexdigest()

@@ -6,14 +6,18 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import structs
+from redis import Redis
 from typer.testing import CliRunner
 
 from ari_conf import settings as settings_module
+from ari_conf.administration import removal
 from ari_conf.cli.main import app
 from ari_conf.core.effects import ReportProblem
 from ari_conf.core.problem_kinds import ProblemKind
@@ -21,11 +25,11 @@ from ari_conf.errors import SetupFailed
 from ari_conf.queues import outbox, partitioned_queue
 from ari_conf.queues.partitioned_queue import prefix
 from ari_conf.recordings import jobs
-from ari_conf.settings import settings_table
-from ari_conf.store import accounts
+from ari_conf.settings import from_environment, settings_table
+from ari_conf.store import accounts, removals
 from ari_conf.store.accounts import get
 from ari_conf.store.problems import problems_key
-from ari_conf.store.state_store import StateStore, Step, connect, names_key
+from ari_conf.store.state_store import StateStore, Step, connect, state_key
 
 
 def run(*words: str, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -227,34 +231,117 @@ def test_shell_completion_works(begun, offered):
     assert run(**asked).stdout.split() == offered
 
 
-def test_an_account_with_live_conferences_is_not_removed_by_mistake(typed, redis_server):
+@pytest.fixture
+def working(redis_server):
+    """Let a worker make one attempt after another at the removal of an account, without its delays."""
+    stopping = threading.Event()
+
+    def work() -> None:
+        settings = from_environment({"ARI_CONF_REDIS_URL": redis_server.url})
+        client = Redis.from_url(redis_server.url)
+        while not stopping.wait(0.01):
+            client.zadd("ari_conf:removals:workers", {"w": 2**50})
+            removals.change(client, "acme", lambda now: structs.replace(now, phase_ms=1), None)
+            removal.advance(client, settings, "acme", lambda: True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    stopping.set()
+    thread.join()
+
+
+def live_call(redis_server) -> None:
+    call = json.dumps({"type": "Call", "auth_id": "acme"})
+    redis_server.client.hset(state_key("pbx"), "u1", call)
+
+
+def test_an_account_with_live_calls_is_not_removed_without_a_choice(typed, redis_server):
     typed("account", "add", "acme")
-    redis_server.client.hset(names_key("acme"), "standup", "c1 pbx")
+    live_call(redis_server)
     result = run("account", "remove", "acme", ARI_CONF_REDIS_URL=redis_server.url)
-    assert result.returncode == 1 and "has live conferences (1), which the API can't end without it" in result.stderr
-    assert get(redis_server.client, "acme") is not None
-    typed("account", "remove", "acme", "--keep-calls")
-    assert get(redis_server.client, "acme") is None
+    assert result.returncode == 1 and "has live calls (1) in 0 conferences" in result.stderr
+    assert "`--hang-up`" in result.stderr and get(redis_server.client, "acme") is not None
+    result = run("account", "remove", "acme", "--hang-up", "--keep-calls", ARI_CONF_REDIS_URL=redis_server.url)
+    assert result.returncode == 1 and "exclude each other" in result.stderr
 
 
-@pytest.mark.parametrize("left", ["recordings", "dead letters"])
-def test_data_of_a_removed_account_is_not_given_to_a_new_one(typed, redis_server, left):
-    if left == "recordings":
-        redis_server.client.zadd("ari_conf:recording-index:acme:all:", {"r1": 1})
-    else:
-        redis_server.client.xadd("ari_conf:callbacks:dead-letters:acme", {"partition": "x", "entry": "x"})
-    result = run("account", "add", "acme", ARI_CONF_REDIS_URL=redis_server.url)
-    assert result.returncode == 1 and result.stderr.startswith(f"ari-conf: {left} of a removed account acme")
-    assert get(redis_server.client, "acme") is None
-    typed("account", "add", "acme", "--with-its-data")
-    assert f"Its {left} remain" in typed("account", "remove", "acme")
-    typed("account", "add", "other")
-
-
-def test_a_removed_account_no_longer_exists(typed, redis_server):
+def test_kept_calls_are_named_and_the_command_does_not_wait_for_them(typed, redis_server):
     typed("account", "add", "acme")
-    assert typed("account", "remove", "acme") == "Account acme was removed.\n"
+    live_call(redis_server)
+    said = typed("account", "remove", "acme", "--keep-calls")
+    assert "Left now: 1 call." in said and "Its calls continue." in said
     assert get(redis_server.client, "acme") is None
+    assert "waiting until its calls have ended; left: 1 call" in typed("account", "show", "acme")
+    assert "acme\t\tbeing removed" in typed("account", "list")
+
+
+def test_what_is_left_of_a_removed_account_is_named_and_purged_later(typed, redis_server, working):
+    typed("account", "add", "acme")
+    redis_server.client.lpush("ari_conf:callbacks:delivered:acme", "{}")
+    said = " ".join(typed("account", "remove", "acme").split())
+    assert "Account acme was removed. Left: 1 delivered callback; its Auth ID remains in use." in said
+    assert "removed; left: 1 delivered callback" in typed("account", "show", "acme")
+    result = run("account", "add", "acme", ARI_CONF_REDIS_URL=redis_server.url)
+    assert result.returncode == 1 and "1 delivered callback of a removed account acme" in result.stderr
+    assert typed("account", "remove", "acme", "--purge").endswith("Account acme was removed.\n")
+    typed("account", "add", "acme")
+
+
+def test_an_import_gives_no_data_of_a_removed_account_away(typed, redis_server, tmp_path):
+    typed("account", "add", "acme")
+    file = tmp_path / "accounts"
+    file.write_text(typed("account", "export"))
+    redis_server.client.delete(accounts.KEY)
+    redis_server.client.zadd("ari_conf:recording-index:acme:all:", {"r1": 1})
+    result = run("account", "import", str(file), ARI_CONF_REDIS_URL=redis_server.url)
+    assert result.returncode == 1 and "line 1: 1 recording of a removed account acme" in result.stderr
+    assert "1 accounts were created" in typed("account", "import", str(file), "--with-its-data")
+
+
+def test_a_removed_account_no_longer_exists(typed, redis_server, working):
+    typed("account", "add", "acme")
+    said = typed("account", "remove", "acme")
+    assert "its calls are refused from now on" in said and said.endswith("Account acme was removed.\n")
+    assert get(redis_server.client, "acme") is None
+    assert run("account", "show", "acme", ARI_CONF_REDIS_URL=redis_server.url).returncode == 1
+
+
+def test_without_a_worker_the_command_says_that_nothing_happens(typed, redis_server, monkeypatch):
+    monkeypatch.setattr("ari_conf.cli.accounts.NO_WORKER_S", 0.1)
+    typed("account", "add", "acme")
+    with pytest.raises(AccountError, match="no worker removes accounts now: start `ari-conf worker`"):
+        typed("account", "remove", "acme")
+    assert get(redis_server.client, "acme") is None
+    assert "is being removed" in typed("account", "remove", "acme", "--no-wait")
+
+
+def test_a_purge_asks_on_a_terminal(redis_server, monkeypatch, typed):
+    typed("account", "add", "acme")
+    redis_server.client.lpush("ari_conf:callbacks:delivered:acme", "{}")
+    master, terminal = pty.openpty()
+    environment = {**os.environ, "ARI_CONF_REDIS_URL": redis_server.url}
+    command = [sys.executable, "-m", "ari_conf", "account", "remove", "acme", "--purge", "--no-wait"]
+    process = subprocess.Popen(command, env=environment, stdin=terminal, stdout=subprocess.PIPE, text=True)
+    os.write(master, b"n\n")
+    assert process.stdout is not None and "Delete 1 delivered callback of account acme?" in process.stdout.read()
+    assert process.wait(30) == 1 and get(redis_server.client, "acme") is not None
+    os.close(master)
+    os.close(terminal)
+
+
+def test_the_audit_log_names_the_user_of_each_command(typed, redis_server, monkeypatch):
+    monkeypatch.setenv("SUDO_USER", "bob")
+    typed("account", "add", "acme", "--answer-url", "https://u:pw@a.example/?key=secret")
+    typed("account", "set", "acme", "--max-members", "50")
+    typed("account", "rotate-token", "acme")
+    typed("account", "add", "other")
+    said = typed("audit", "acme")
+    rows = [line.split("\t") for line in said.splitlines()]
+    assert [row[3:5] for row in rows] == [["token rotated", "acme"], ["changed", "acme"], ["created", "acme"]]
+    assert all(row[1].startswith("bob@") and row[2] == "cli" for row in rows)
+    assert rows[1][5] == "max_members: 20 → 50" and "pw" not in said and "secret" not in said
+    assert len(typed("audit").splitlines()) == 4 and len(typed("audit", "--limit", "1").splitlines()) == 1
 
 
 @pytest.mark.parametrize(

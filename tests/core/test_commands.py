@@ -410,6 +410,56 @@ def test_a_call_of_another_account_or_of_nobody_or_that_ends_is_not_found(stage:
     assert "bob" in stage.asterisk.channels and stage.hears("ann") == {"cid"}
 
 
+# All calls of an account.
+
+
+def calls_are_hung_up(stage: Stage, at_most: int, auth: str = "A") -> dict[str, Any]:
+    """Send the command; return the status and the body of the reply."""
+    addressed = do.ForAccount(auth, do.HangUpCalls(at_most))
+    reported = stage.tell(ev.CommandReceived(f"c{len(stage.effects)}", addressed, stage.now + 5000))
+    (reply,) = [effect for effect in reported if isinstance(effect, effects.CommandReply)]
+    return {"status": reply.status, **dict(reply.body)}
+
+
+def test_calls_of_an_account_are_hung_up_conference_by_conference_in_batches(stage: Stage):
+    stage.account = {"hangup_url": "http://hangup.example/"}
+    players(stage, "dan", "eve", name="other")
+    for name in ("fay", "gus", "hal"):
+        stage.call(name, Play("song"))
+    stage.call("joe", Play("song"), auth="B")
+    stage.call("kim", stay(), auth="B")
+    assert calls_are_hung_up(stage, 2) == {"status": 202, "left": "5"}, "a conference ends as a whole"
+    assert set(stage.asterisk.channels) == {"dan", "eve", "fay", "gus", "hal", "joe", "kim"}
+    assert [text for text in stage.callback_texts() if text.startswith("exit")] == [
+        f"exit {name} api_hangup" for name in ("ann", "bob", "cid")
+    ]
+    assert calls_are_hung_up(stage, 4) == {"status": 202, "left": "1"}
+    assert calls_are_hung_up(stage, 4) == {"status": 202, "left": "0"}
+    assert set(stage.asterisk.channels) == {"joe", "kim"} and stage.hears("kim") is not None
+    assert stage.conference() is None and stage.conference(auth="B") is not None
+    assert calls_are_hung_up(stage, 4) == {"status": 202, "left": "0"}
+    assert stage.hangup_request("fay")["HangupCauseCode"] == "4000"
+    assert stage.hangup_request("fay")["HangupCause"] == "NORMAL_CLEARING"
+
+
+def test_calls_of_an_account_are_hung_up_in_any_state(stage: Stage):
+    stage.held = {effects.ClaimName, effects.FetchDocument, effects.IdentifyCall, effects.HangUp}
+    stage.call("dan", stay("unclaimed"))
+    assert calls_are_hung_up(stage, 100) == {"status": 202, "left": "0"}
+    assert calls_are_hung_up(stage, 100) == {"status": 202, "left": "0"}, "those that end are not counted"
+    stage.let_go()
+    assert not stage.asterisk.channels and not stage.engine.calls and not stage.engine.conferences
+
+
+def test_an_unclaimed_conference_ends_with_its_last_caller():
+    stage = Stage()
+    stage.held = {effects.ClaimName}
+    stage.call("dan", stay())
+    assert calls_are_hung_up(stage, 1) == {"status": 202, "left": "0"}
+    stage.let_go()
+    assert not stage.asterisk.channels and not stage.engine.conferences
+
+
 def test_too_late_it_is_not_done_any_more(stage: Stage):
     assert api(stage, do.HangUpAll(), late=True)["status"] == 503
     assert len(stage.asterisk.channels) == 3

@@ -31,9 +31,10 @@ from ari_conf.local import processes
 from ari_conf.local.system import LocalSystem
 from ari_conf.media.voices import Flite
 from ari_conf.ownership import lease
+from ari_conf.queues import partitioned_queue
 from ari_conf.recordings import jobs, transcribers
 from ari_conf.settings import Settings, from_environment
-from ari_conf.store import accounts, state_store
+from ari_conf.store import accounts, removals, state_store
 from ari_conf.transcription import engines
 from tests.lateness import took_s
 from tests.tasks.whisper_server import WhisperServer
@@ -275,7 +276,7 @@ def test_transcriptions_given_up_for_want_of_an_engine_fail(stores, monkeypatch)
     assert "no worker has a transcription engine, and 1 recording could not be transcribed: " in said
     assert "-m pip install" in said and "`ari-conf recordings retry`" in said
     client.delete(transcribers.KEY, f"ari_conf:{jobs.TRANSCRIPTION_QUEUE}:dead-letters:acme")
-    accounts.remove(client, "acme")
+    client.hdel(accounts.KEY, "acme")
     client.close()
 
 
@@ -551,6 +552,17 @@ def test_no_callback_worker_with_and_without_waiting_callbacks(empty, redis_serv
     assert said.state == "warning" and "start more workers" in said.text, "the entry was created in 1970"
 
 
+def test_no_worker_removes_accounts_with_and_without_one_that_waits(empty):
+    settings, client = empty
+    assert found(settings, "removal workers").state == "warning"
+    partitioned_queue.enqueue(client, [(removals.partition("acme"), b'{"auth_id": "acme", "at_ms": 1}')], "removals")
+    said = found(settings, "removal workers")
+    assert said.state == "failure" and "no worker removes accounts now, and 1 wait" in said.text
+    client.zadd("ari_conf:removals:workers", {"box-12-ab": 1})
+    client.hset("ari_conf:removals:threads", "box-12-ab", 1)
+    assert found(settings, "removal workers").text == "1; 1 accounts are being removed"
+
+
 @pytest.mark.parametrize("part", ["sounds", "documents"])
 def test_folders_that_can_t_be_used(part, tmp_path):
     file = tmp_path / "file"
@@ -583,7 +595,8 @@ def test_a_sounds_folder_that_asterisk_can_not_enter(pretended, httpserver, tmp_
 def test_checks_that_need_redis_report_its_outage(pretended):
     settings = pretended()
     backends = ("Redis", "stored state", "owner", "broker")
-    for part in (*backends, "accounts", "dialplan", "callback workers", "storing workers"):
+    queues = ("callback workers", "removal workers", "storing workers")
+    for part in (*backends, "accounts", "dialplan", *queues):
         assert "does not respond" in problem_text(settings, part), part
     assert found(settings_of(s3_endpoint=f"http://{NOTHING_THERE}"), "clock").state == "warning"
 

@@ -53,7 +53,12 @@ KEPT = re.compile(
 sessions. `state:` holds the next member's id; the rest of its content is checked separately."""
 SETTLED_S = 20.0
 """Seconds after which nothing of a scenario may be left anywhere."""
-ALLOWED = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8", "ARI_CONF_LOG_LEVEL": "debug"}
+ADMIN_KEY = "administrator-of-the-tests-0123456789"
+ALLOWED = {
+    "ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8",
+    "ARI_CONF_LOG_LEVEL": "debug",
+    "ARI_CONF_ADMIN_KEY": ADMIN_KEY,
+}
 """Settings that let a system use the tests' own servers and log each event and effect."""
 
 

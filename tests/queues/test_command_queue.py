@@ -12,11 +12,19 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from ari_conf.core.commands import ForCall, ForConference, HangUpAll, HangUpCall, Lock, Mute
+from ari_conf.core.commands import ForAccount, ForCall, ForConference, HangUpAll, HangUpCall, HangUpCalls, Lock, Mute
 from ari_conf.core.effects import CommandReply
 from ari_conf.core.events import AccountWatched, CommandReceived
 from ari_conf.queues import command_queue
-from ari_conf.queues.command_queue import CommandClient, CommandConsumer, CommandMessage, connect, encode, queue_key
+from ari_conf.queues.command_queue import (
+    CommandClient,
+    CommandConsumer,
+    CommandMessage,
+    connect,
+    encode,
+    queue_key,
+    send_and_wait,
+)
 from tests.between import between
 from tests.redis import RedisServer
 
@@ -103,6 +111,19 @@ async def test_one_for_a_call_goes_there_too(redis_server):
     owner, wanted = Owner(redis_server.url), ForCall("MA1", "u1", HangUpCall())
     async with running(owner.commands.run(), owner.redis), asking(redis_server.url) as asker:
         assert await asker.send("here", wanted, "c1", 5) is not None
+    assert [event.addressed for event in owner.got] == [wanted]
+
+
+async def test_a_blocking_sender_gets_the_reply_to_a_command_for_an_account(redis_server):
+    owner, wanted = Owner(redis_server.url), ForAccount("MA1", HangUpCalls(50))
+    client = redis_server.client
+    async with running(owner.commands.run(), owner.redis):
+        reply = await asyncio.to_thread(send_and_wait, client, "here", wanted, "c1", 5)
+        assert reply is not None and reply.command_id == "c1"
+        # An owner that has replied while the subscription was broken has stored the reply.
+        client.set("ari_conf:reply:c2", msgspec.json.encode(CommandReply("c2", 202)))
+        assert await asyncio.to_thread(send_and_wait, client, "nowhere", wanted, "c2", 0) == CommandReply("c2", 202)
+        assert await asyncio.to_thread(send_and_wait, client, "nowhere", wanted, "c3", 0) is None
     assert [event.addressed for event in owner.got] == [wanted]
 
 

@@ -196,6 +196,12 @@ async def test_without_permission_nothing_is_sent(world: World, fetch: Fetch) ->
     assert len(world.did) == 2
 
 
+async def test_a_request_of_a_last_call_is_signed_while_its_account_is_being_removed(world: World) -> None:
+    world.accounts["MA2"] = AccountRecord(auth_id="MA2", token="last", created_ms=0, removed=True)
+    await world.fetch(auth_id="MA2")
+    assert world.did[-1][3] == ["last"]
+
+
 @BOTH
 async def test_while_redis_is_away_nothing_is_sent_unsigned(
     world: World, fetch: Fetch, monkeypatch: pytest.MonkeyPatch

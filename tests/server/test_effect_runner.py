@@ -354,6 +354,23 @@ async def test_codec_decides_who_is_a_wideband_caller(codec: str, always: bool, 
     assert isinstance(identified, ev.CallIdentified) and identified.wideband is wideband
 
 
+class RemovedAccount:
+    async def account(self, auth_id: str) -> AccountRecord:
+        return AccountRecord(auth_id=auth_id, token="token", created_ms=0, removed=True)
+
+
+async def test_a_new_call_of_an_account_that_is_being_removed_has_none() -> None:
+    reported: list[ev.Event] = []
+    one = interpreter_of(Codec("ulaw"), reported.append, RemovedAccount())
+    one.run(do.IdentifyCall("u1", "c1", "MA1"))
+    async with lateness.timeout():
+        while not reported:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    await one.close()
+    (identified,) = reported
+    assert isinstance(identified, ev.CallIdentified) and identified.account is None
+
+
 # Preparations and requests, and the calls that they are for.
 
 

@@ -114,7 +114,9 @@ class Commanded(World):
         (make,) = random.choices(KINDS, WEIGHTS)
         command = make(None if random.random() < 0.2 else some, random.random() < 0.6, random.randrange(10**9))
         command_id = f"command{random.randrange(10**12)}"
-        addressed = do.ForConference(conference.auth_id, conference.name, command)
+        addressed: do.ForConference | do.ForAccount = do.ForConference(conference.auth_id, conference.name, command)
+        if random.random() < 0.02:
+            addressed = do.ForAccount(conference.auth_id, do.HangUpCalls(random.randint(1, 4)))
         self.receive(ev.CommandReceived(command_id, addressed, self.now + 5000))
         replies = [effect for effect in self.judge.effects if isinstance(effect, effects.CommandReply)]
         assert [reply.command_id for reply in replies] == [command_id], "each command gets one reply"

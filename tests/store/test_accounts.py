@@ -106,17 +106,24 @@ def test_a_stolen_token_can_be_ended_at_once(redis_server: RedisServer):
     assert record.signing_tokens() == accounts.get(redis_server.client, "MA1").signing_tokens() == [record.token]
 
 
-def test_accounts_are_listed_and_removed(redis_server: RedisServer):
+def test_accounts_are_listed(redis_server: RedisServer):
     for auth_id in ("MB", "MA"):
         accounts.add(redis_server.client, NOW, auth_id)
     assert [record.auth_id for record in accounts.list_all(redis_server.client)] == ["MA", "MB"]
     redis_server.client.hset(accounts.KEY, mapping={"MC": b"{", "MD": b'{"auth_id":5}'})
     assert [record.auth_id for record in accounts.list_all(redis_server.client)] == ["MA", "MB"]
-    accounts.remove(redis_server.client, "MA")
-    assert accounts.get(redis_server.client, "MA") is None
-    for refused in (accounts.remove, accounts.update):
-        with pytest.raises(AccountError, match="account MA does not exist"):
-            refused(redis_server.client, "MA")
+    with pytest.raises(AccountError, match="account MX does not exist"):
+        accounts.update(redis_server.client, "MX")
+
+
+def test_fields_and_token_change_together_or_not_at_all(redis_server: RedisServer):
+    old = accounts.add(redis_server.client, NOW, "MA1").token
+    with pytest.raises(AccountError, match="16 to 100"):
+        accounts.change(redis_server.client, "MA1", {"max_members": 50}, "short")
+    assert accounts.get(redis_server.client, "MA1").max_members == 20
+    accounts.change(redis_server.client, "MA1", {"max_members": 50}, "n" * 40)
+    record = accounts.get(redis_server.client, "MA1")
+    assert (record.max_members, record.signing_tokens()) == (50, ["n" * 40, old])
 
 
 def test_a_token_is_not_in_what_a_log_shows(redis_server: RedisServer):

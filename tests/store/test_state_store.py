@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -16,7 +17,7 @@ from ari_conf.errors import StoreUnavailable
 from ari_conf.ownership.lease import last_batch_key
 from ari_conf.queues import limits, outbox, partitioned_queue
 from ari_conf.server.takeover import load
-from ari_conf.store import accounts, state_store
+from ari_conf.store import accounts, removals, state_store
 from ari_conf.store.members import members_key
 from ari_conf.store.problems import read_problems
 from ari_conf.store.state_codec import decode, encode, encode_without_members
@@ -318,8 +319,21 @@ async def test_an_account_is_read_again_after_five_seconds(
     assert (await kept.account("MA1")).answer_url == "https://example.com/1"
     monkeypatch.setattr(state_store, "ACCOUNT_CACHE_S", 0.0)
     assert (await kept.account("MA1")).answer_url == "https://example.com/2"
-    accounts.remove(redis_server.client, "MA1")
+    redis_server.client.hdel(accounts.KEY, "MA1")
     assert await kept.account("MA1") is None
+
+
+async def test_an_account_that_is_being_removed_is_marked_and_still_signs(redis_server: RedisServer, kept: StateStore):
+    token = accounts.add(redis_server.client, NOW, "MA1").token
+
+    def make(record: accounts.AccountRecord | None, _: removals.Removal | None) -> removals.Removal:
+        assert record is not None
+        marked = msgspec.structs.replace(record, removed=True)
+        return removals.Removal(auth_id="MA1", record=marked, calls="end", began_ms=NOW, phase_ms=NOW)
+
+    removals.begin(redis_server.client, "MA1", make, lambda pipe: None)
+    record = await kept.account("MA1")
+    assert record is not None and record.removed and record.signing_tokens() == [token]
 
 
 async def test_while_redis_is_gone_an_account_is_as_it_was(

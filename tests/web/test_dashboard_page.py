@@ -235,7 +235,7 @@ def rotated(redis: Redis) -> None:
     accounts.rotate_token(redis, "A", 1000, keep_ms=0)
 
 
-@pytest.mark.parametrize("end", [rotated, lambda redis: accounts.remove(redis, "A")], ids=["token", "account"])
+@pytest.mark.parametrize("end", [rotated, lambda redis: redis.hdel(accounts.KEY, "A")], ids=["token", "account"])
 def test_it_ends_with_the_token_and_with_the_account(browser: Browser, owner: Owner, end: Any):
     assert browser.send("GET", "Conference/").status == 200
     end(owner.redis)

@@ -214,7 +214,7 @@ def rotated(owner: Owner, _: Browser) -> None:
 
 
 def removed(owner: Owner, _: Browser) -> None:
-    accounts.remove(owner.redis, "A")
+    owner.redis.hdel(accounts.KEY, "A")
 
 
 def logged_out(_: Owner, browser: Browser) -> None:

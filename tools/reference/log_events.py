@@ -59,6 +59,20 @@ EVENTS: dict[str, tuple[str, str]] = {
         "`ReportProblem`: `text` names the cause, often the account's application. [Problems](problems.md) says what "
         "to do about each `problem_kind`.",
     ),
+    "account administered": (
+        "An administrator has changed an account (`auth_id`): `action`, `who`, `via` (`api`, `page`, `worker`), and "
+        "the names of what `changed`. [Audit log](../operations/accounts.md#audit-log).",
+        NOTHING,
+    ),
+    "account purge attempt failed": (
+        "Data of an account that is being removed could not be deleted (`reason`). The worker tries again.",
+        "Check S3: `ari-conf doctor`.",
+    ),
+    "audit entry unreadable": ("An entry of the audit log can't be read; it is not listed.", READABLE),
+    "recording discarded": (
+        "A recording was deleted in Asterisk, because its account is being removed together with its data.",
+        NOTHING,
+    ),
     # Asterisk.
     "asterisk connected": (
         "An event WebSocket to Asterisk is open. `opened_by` is `server` or `asterisk`.",
@@ -525,6 +539,7 @@ GROUPS = {
     "Ownership": ("ari_conf.ownership",),
     "Server": ("ari_conf.server",),
     "Requests, sounds and speech": ("ari_conf.http_client", "ari_conf.media"),
+    "Administration": ("ari_conf.administration",),
     "Records and queues in Redis": ("ari_conf.store", "ari_conf.queues", "ari_conf.recordings"),
     "Web process": ("ari_conf.web",),
     "Workers": ("tasks",),

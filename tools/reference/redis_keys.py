@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 from ari_conf.queues import outbox
 from ari_conf.recordings import jobs
+from ari_conf.store import removals
 from tools.reference.markdown import code, compare, document, table
 
 PROJECT = Path(__file__).parents[2]
 SOURCES = ("ari_conf", "tasks")
-QUEUES = (outbox.QUEUE, jobs.STORE_QUEUE, jobs.TRANSCRIPTION_QUEUE)
+QUEUES = (outbox.QUEUE, jobs.STORE_QUEUE, jobs.TRANSCRIPTION_QUEUE, removals.QUEUE)
 PREFIXES = {"PREFIX", "CELERYS_PREFIX"}
 QUEUE_PREFIXES = {"keys", "self._keys", "self.prefix"}
 """Expressions that hold `prefix(queue)`, in addition to the call itself."""
@@ -44,8 +45,22 @@ STATE = (
         "accounts",
         "hash",
         "auth ID → account record (JSON), with its tokens",
-        "`ari-conf account`",
+        "`ari-conf account`, web process",
         "until the account is removed",
+    ),
+    Family(
+        "removals",
+        "hash",
+        "auth ID → removal (JSON): its choices, its progress, and the account record with its tokens",
+        "`ari-conf account`, web process, workers",
+        "a field until the account is removed, and nothing of it is left",
+    ),
+    Family(
+        "audit",
+        "stream",
+        "audit log: what administrators have changed (JSON); about 10,000 entries",
+        "`ari-conf account`, web process, workers",
+        "no expiry",
     ),
     Family(
         "state:ASTERISK",
@@ -146,6 +161,20 @@ WEB = (
         "sessions:ACCOUNT",
         "list",
         "keys of the account's sessions, the newest first; at most 100",
+        "web process",
+        "`ARI_CONF_LOGIN_HOURS` after the latest log-in",
+    ),
+    Family(
+        "admin-session:HASH",
+        "string",
+        "session of the administrator's page (JSON); the hash is that of the cookie",
+        "web process",
+        "`ARI_CONF_LOGIN_HOURS`, or until log-out",
+    ),
+    Family(
+        "admin-sessions",
+        "list",
+        "keys of the administrators' sessions, the newest first; at most 100",
         "web process",
         "`ARI_CONF_LOGIN_HOURS` after the latest log-in",
     ),

@@ -22,7 +22,7 @@ GROUPS = {
     "Calls and failover": "calls_per_account allowed_networks stop_wait names_kept_minutes",
     "Documents, sounds and speech": "documents sounds_folder sounds_url sounds_listen sounds_limit_mb voice ffmpeg",
     "Web process and API": "public_url web_listen web_connections trusted_proxies api_rate auth_failures "
-    "command_deadline event_streams login_hours",
+    "command_deadline event_streams login_hours admin_key",
     "Recordings": "recording_folder recordings_wideband recordings_limit_mb record_delivery record_url_s "
     "recording_threads ari_url_for_workers",
     "Object storage": "s3_bucket s3_endpoint s3_region s3_path_style s3_access_key s3_secret_key s3_public_endpoint "

@@ -27,6 +27,12 @@ def error_reply(command_id: str, status: HTTPStatus, error: str) -> CommandReply
     return _reply(command_id, status, ("error", error))
 
 
+def hang_up_all(conference: Conference, now: int) -> Outputs:
+    """End the conference and hang up all of its members."""
+    calls = [m.call_uuid for m in conference.members.values()]
+    return [*conference.end("api_hangup", now), *map(HangupRequested, calls)]
+
+
 def _reply(command_id: str, status: HTTPStatus, *fields: ReplyField) -> CommandReply:
     # The reply is sent and logged as a number.
     return CommandReply(command_id, status.value, fields)
@@ -41,9 +47,7 @@ def _apply(conference: Conference, command_id: str, command: do.ConferenceComman
     """Apply the command; return its effects, with the reply last."""
     match command:
         case do.HangUpAll():
-            calls = [m.call_uuid for m in conference.members.values()]
-            out = conference.end("api_hangup", now)
-            return [*out, *map(HangupRequested, calls), _reply(command_id, HTTPStatus.NO_CONTENT)]
+            return [*hang_up_all(conference, now), _reply(command_id, HTTPStatus.NO_CONTENT)]
         case do.Lock(on):
             conference.locked = on
             if on:

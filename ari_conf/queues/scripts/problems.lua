@@ -8,7 +8,8 @@ local function add(list, problem, max_problems)
   redis.call('LPUSH', list, problem)
   if max_problems then redis.call('LTRIM', list, 0, max_problems - 1) end
   local account = list:match('([^:]*)$')
-  if redis.call('HEXISTS', 'ari_conf:accounts', account) == 1 then
+  if redis.call('HEXISTS', 'ari_conf:accounts', account) == 1
+    or redis.call('HEXISTS', 'ari_conf:removals', account) == 1 then
     redis.call('PEXPIRE', list, limits.PROBLEMS_TTL_MS)
     return
   end

@@ -101,7 +101,7 @@ def _headers(settings: Settings) -> dict[str, str]:
     }
 
 
-def _file(request: Request, name: str) -> Response:
+def file_response(request: Request, name: str) -> Response:
     file = files().get(name)
     if file is None:
         raise ApiError(404, "not found")
@@ -116,18 +116,18 @@ def _file(request: Request, name: str) -> Response:
 @router.get("/")
 async def index(request: Request) -> Response:
     if await sessions.current_account(resources_of(request), request) is None:
-        return _redirect("/login")
-    return _file(request, "index.html")
+        return redirect("/login")
+    return file_response(request, "index.html")
 
 
 @router.get("/login")
 async def login_page(request: Request) -> Response:
-    return _file(request, "login.html")
+    return file_response(request, "login.html")
 
 
 @router.get("/static/{name:path}")
 async def static(request: Request, name: str) -> Response:
-    return _file(request, name)
+    return file_response(request, name)
 
 
 @router.get("/login/me")
@@ -161,10 +161,10 @@ async def log_in(request: Request, given: Annotated[LoginForm, Depends(params_de
         record = await authenticate(resources, request, given.auth_id.strip(), given.auth_token.strip())
         await not_too_often(resources, record.auth_id)
     except ApiError as refused:
-        return _redirect(f"/login?error={'often' if refused.status == 429 else 'wrong'}")
+        return redirect(f"/login?error={'often' if refused.status == 429 else 'wrong'}")
     await sessions.delete(resources, request)
     cookie, seconds = await sessions.create(resources, record, given.auth_token.strip())
-    return _with_cookie(_redirect("/"), request, cookie, seconds)
+    return with_cookie(redirect("/"), request, sessions.COOKIE, cookie, seconds)
 
 
 @router.post("/logout")
@@ -172,14 +172,14 @@ async def log_out(request: Request) -> Response:
     if not sessions.same_site(request):
         raise ApiError(403, "the logout must come from the dashboard")
     await sessions.delete(resources_of(request), request)
-    return _with_cookie(_redirect("/login"), request, "", 0)
+    return with_cookie(redirect("/login"), request, sessions.COOKIE, "", 0)
 
 
-def _with_cookie(response: Response, request: Request, cookie: str, seconds: int) -> Response:
+def with_cookie(response: Response, request: Request, name: str, cookie: str, seconds: int) -> Response:
     secure = request.url.scheme == "https"
-    response.set_cookie(sessions.COOKIE, cookie, seconds, httponly=True, samesite="strict", secure=secure)
+    response.set_cookie(name, cookie, seconds, httponly=True, samesite="strict", secure=secure)
     return response
 
 
-def _redirect(place: str) -> Response:
+def redirect(place: str) -> Response:
     return RedirectResponse(place, 303)

@@ -1,4 +1,5 @@
-// Client of the account's REST API. It works like any API client, but authenticates with the session cookie.
+// Client of the REST API, of an account or of administrators. It works like any API client, but authenticates with the
+// session cookie.
 //
 // Every request carries a header that a form of another site can't send, so the server can reject forged requests.
 const HEADERS = { "X-Requested-With": "ari_conf", Accept: "application/json" };
@@ -6,6 +7,7 @@ const UNREACHABLE = "The server is unreachable. Check your connection, then try 
 const PATIENCE_MS = 15_000;
 
 let account = "";
+let loginPage = "/login";
 let ahead = 0;
 
 /** Milliseconds by which the server's clock is ahead of this machine's, which may be wrong by minutes. */
@@ -26,10 +28,22 @@ export class ApiError extends Error {
 export async function loadSession() {
   const { auth_id, now_ms, transcribes: does } = await request("GET", "/login/me");
   transcribes = does;
-  // A smaller difference may be the transfer time of the response.
-  ahead = Math.abs(now_ms - Date.now()) > 1000 ? now_ms - Date.now() : 0;
+  setClock(now_ms);
   account = `/v1/Account/${encodeURIComponent(auth_id)}/`;
   return auth_id;
+}
+
+/** Return the name of the administrator's key of the session. Go to the login page if no session exists. */
+export async function loadAdminSession() {
+  loginPage = "/admin/login";
+  const { name, now_ms } = await request("GET", "/admin/me");
+  setClock(now_ms);
+  return name;
+}
+
+function setClock(now_ms) {
+  // A smaller difference may be the transfer time of the response.
+  ahead = Math.abs(now_ms - Date.now()) > 1000 ? now_ms - Date.now() : 0;
 }
 
 /** Return the path of an API resource of the account, with a slash at the end: apiPath("Conference", name). */
@@ -41,7 +55,8 @@ export function apiPath(...parts) {
 
 export const get = (where, query) => request("GET", query ? `${where}?${new URLSearchParams(query)}` : where);
 export const post = (where, body = {}) => request("POST", where, body);
-export const remove = (where) => request("DELETE", where);
+export const patch = (where, body) => request("PATCH", where, body);
+export const remove = (where, query) => request("DELETE", query ? `${where}?${new URLSearchParams(query)}` : where);
 
 async function request(method, where, body) {
   const headers = body ? { ...HEADERS, "Content-Type": "application/json" } : HEADERS;
@@ -59,7 +74,7 @@ async function request(method, where, body) {
 }
 
 function logIn() {
-  location.assign("/login?error=ended");
+  location.assign(`${loginPage}?error=ended`);
   // The browser leaves the page, so code that awaits this response must not continue.
   return new Promise(() => {});
 }

@@ -2,11 +2,11 @@
 import { apiPath, get } from "./api.js";
 import { html, useEffect, useState } from "./dom.js";
 import { count, formatClock, formatDuration, formatSize, formatTime } from "./format.js";
+import { useDebounced } from "./use_debounced.js";
 import { EmptyState, ErrorBanner, Loading, Pager, useFetched } from "./use_fetched.js";
 
 const PAGE = 20;
 const ANEW_MS = 5000;
-const TYPED_MS = 350;
 
 export function Recordings() {
   const [offset, setOffset] = useState(0);
@@ -27,16 +27,6 @@ export function Recordings() {
       : html`<${EmptyState} picture="recordings" title="No recordings yet" text="Record a live conference with its Record button, or with record=&quot;true&quot; in its document." />`)}
     ${total > 0 && html`<ul class="card list" aria-label="Recordings">${found.objects.map((one) => html`<${Row} key=${one.recording_id} one=${one} />`)}</ul>`}
     <${Pager} page=${PAGE} offset=${offset} total=${total} go=${setOffset} />`;
-}
-
-/** Return the text once the user has stopped typing for TYPED_MS. */
-function useDebounced(text) {
-  const [settled, set] = useState(text);
-  useEffect(() => {
-    const timer = setTimeout(() => set(text), TYPED_MS);
-    return () => clearTimeout(timer);
-  }, [text]);
-  return settled;
 }
 
 function Row({ one }) {

@@ -42,12 +42,12 @@ export function EmptyState({ picture, title, text }) {
   return html`<div class="empty">${icon(picture)}<h2>${title}</h2><p>${text}</p></div>`;
 }
 
-export function Pager({ page, offset, total, go }) {
+export function Pager({ page, offset, total, go, before = "Newer", after = "Older" }) {
   if (total <= page) return null;
   const last = Math.min(offset + page, total);
   return html`<nav class="pages" aria-label="Pages">
-    <button disabled=${offset === 0} onClick=${() => go(Math.max(0, offset - page))}>Newer</button>
+    <button disabled=${offset === 0} onClick=${() => go(Math.max(0, offset - page))}>${before}</button>
     <p class="hint">${offset + 1} to ${last} of ${total}</p>
-    <button disabled=${last >= total} onClick=${() => go(offset + page)}>Older</button>
+    <button disabled=${last >= total} onClick=${() => go(offset + page)}>${after}</button>
   </nav>`;
 }

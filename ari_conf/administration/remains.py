@@ -1,0 +1,42 @@
+"""Remains: what is left of an account, live and stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import structs
+from redis import Redis
+
+from ari_conf.queues import outbox
+from ari_conf.queues.partitioned_queue import prefix
+from ari_conf.recordings import index, jobs
+from ari_conf.store.live_state import LiveCount, count_live
+from ari_conf.store.problems import problems_key
+from ari_conf.store.removals import Remains
+
+QUEUES = (outbox.QUEUE, jobs.STORE_QUEUE, jobs.TRANSCRIPTION_QUEUE)
+
+
+def count(redis: Redis, auth_id: str, lost_ms: int) -> tuple[Remains, list[LiveCount]]:
+    """Return what is left of an account, and the Asterisks with live calls; `lost_ms` as for `count_live`."""
+    live = count_live(redis, auth_id, lost_ms)
+    calls, conferences = sum(one.calls for one in live), sum(one.conferences for one in live)
+    return structs.replace(stored(redis, auth_id), calls=calls, conferences=conferences), live
+
+
+def stored(redis: Redis, auth_id: str) -> Remains:
+    """Return what is stored of an account, or queued, without its live calls."""
+    callbacks = prefix(outbox.QUEUE)
+    pipe: Any = redis.pipeline(transaction=False)
+    pipe.hget(callbacks + "entries", auth_id).llen(f"{callbacks}delivered:{auth_id}").llen(problems_key(auth_id))
+    for queue in QUEUES:
+        pipe.xlen(f"{prefix(queue)}dead-letters:{auth_id}")
+    entries, delivered, problems, *dead_letters = pipe.execute()
+    return Remains(
+        callbacks=int(entries or 0),
+        recordings=index.search(redis, auth_id, limit=0)[0],
+        recording_jobs=sum(len(outbox.partitions_of(redis, queue, auth_id)) for queue in QUEUES[1:]),
+        delivered_callbacks=delivered,
+        dead_letters=sum(dead_letters),
+        problems=problems,
+    )
