@@ -4,7 +4,7 @@ VENV := .venv
 LOCAL := .local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz docs asterisk clean
+.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz docs containers-test asterisk clean
 
 help:  ## this list of targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -52,6 +52,9 @@ chaos: $(VENV)/.tox asterisk  ## kill every component while callers talk, and ch
 soak: $(VENV)/.tox asterisk  ## make thousands of short calls, and measure what they leave in memory; SOAK="--calls 5000", --help
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.soak $(SOAK)
 
+containers-test: $(VENV)/.tox $(LOCAL)/packages-of-containers  ## build the containers and run compose.yaml, as root and without a registry; CONTAINERS="--fresh"
+	@$(VENV)/bin/tox exec -q -e py -- python -m tests.containers $(CONTAINERS)
+
 clean:  ## remove the virtual environments and the data of `up` and `demo`, but not Asterisk, which takes a minute to install
 	rm -rf $(VENV) .tox $(LOCAL)/up $(LOCAL)/demo
 
@@ -65,6 +68,10 @@ $(LOCAL)/packages: .ci/packages
 
 $(LOCAL)/packages-of-tests: .ci/packages
 	@.ci/packages tests
+	@mkdir -p $(LOCAL) && touch $@
+
+$(LOCAL)/packages-of-containers: .ci/packages
+	@.ci/packages containers
 	@mkdir -p $(LOCAL) && touch $@
 
 $(VENV)/bin/pip: | $(LOCAL)/packages
