@@ -4,7 +4,7 @@ VENV := .venv
 LOCAL := .local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz docs containers-test asterisk clean
+.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz docs containers-test sizing asterisk clean
 
 help:  ## this list of targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -51,6 +51,9 @@ chaos: $(VENV)/.tox asterisk  ## kill every component while callers talk, and ch
 
 soak: $(VENV)/.tox asterisk  ## make thousands of short calls, and measure what they leave in memory; SOAK="--calls 5000", --help
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.soak $(SOAK)
+
+sizing: $(VENV)/.tox asterisk  ## measure what this machine carries: members, joins, callbacks, recordings; SIZING="--quick", "--help"
+	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.sizing $(SIZING)
 
 containers-test: $(VENV)/.tox $(LOCAL)/packages-of-containers  ## build the containers and run compose.yaml, as root and without a registry; CONTAINERS="--fresh"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.containers $(CONTAINERS)
