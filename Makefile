@@ -4,7 +4,7 @@ VENV := .venv
 LOCAL := .local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz docs containers-test sizing asterisk clean
+.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz docs containers-test deployment-test sizing asterisk clean
 
 help:  ## this list of targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -57,6 +57,9 @@ sizing: $(VENV)/.tox asterisk  ## measure what this machine carries: members, jo
 
 containers-test: $(VENV)/.tox $(LOCAL)/packages-of-containers  ## build the containers and run compose.yaml, as root and without a registry; CONTAINERS="--fresh"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.containers $(CONTAINERS)
+
+deployment-test: $(VENV)/.tox asterisk $(LOCAL)/packages-of-containers  ## run the steps of docs/operations/deployment.md in an empty Debian 12, as root
+	@$(VENV)/bin/tox exec -q -e py -- python -m tests.deployment
 
 clean:  ## remove the virtual environments and the data of `up` and `demo`, but not Asterisk, which takes a minute to install
 	rm -rf $(VENV) .tox $(LOCAL)/up $(LOCAL)/demo
