@@ -61,6 +61,15 @@ chaos: $(VENV)/.tox asterisk  ## kill every component while callers talk, and ch
 soak: $(VENV)/.tox asterisk  ## make thousands of short calls, and measure what they leave in memory; SOAK="--calls 5000", --help
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.soak $(SOAK)
 
+sizing: $(VENV)/.tox asterisk  ## measure what this machine carries: members, joins, callbacks, recordings; SIZING="--quick", "--help"
+	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.sizing $(SIZING)
+
+containers-test: $(VENV)/.tox $(LOCAL)/packages-of-containers  ## build the containers and run compose.yaml, as root and without a registry; CONTAINERS="--fresh"
+	@$(VENV)/bin/tox exec -q -e py -- python -m tests.containers $(CONTAINERS)
+
+deployment-test: $(VENV)/.tox asterisk $(LOCAL)/packages-of-containers  ## run the steps of docs/operations/deployment.md in an empty Debian 12, as root
+	@$(VENV)/bin/tox exec -q -e py -- python -m tests.deployment
+
 clean:  ## remove the virtual environments and the data of `up` and `demo`, but not Asterisk, which takes a minute to install
 	rm -rf $(VENV) .tox $(LOCAL)/up $(LOCAL)/demo
 

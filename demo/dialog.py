@@ -48,7 +48,9 @@ class Dialog(asyncio.DatagramProtocol):
         changed: Callable[[State], None],
         media: Callable[[tuple[str, int]], None],
         codec: Codec = PCMU,
+        host: str = "127.0.0.1",
     ) -> None:
+        self._own_host = host
         self._call_target, self._rtp_port, self._changed, self._media = call_target, rtp_port, changed, media
         self._codec = codec
         self.state: State = "calling"
@@ -58,7 +60,7 @@ class Dialog(asyncio.DatagramProtocol):
         self._final: asyncio.Future[sip.Message] = loop.create_future()
         self._waiting: dict[str, asyncio.Future[sip.Message]] = {}
         self._response_by_request: dict[str, bytes] = {}
-        self._tag, self._call_id = secrets.token_hex(6), f"{secrets.token_hex(12)}@127.0.0.1"
+        self._tag, self._call_id = secrets.token_hex(6), f"{secrets.token_hex(12)}@{host}"
         self._sequence = 1
         self._to = f"<{call_target.uri}>"
         self._target, self._route = call_target.uri, list[str]()
@@ -73,7 +75,7 @@ class Dialog(asyncio.DatagramProtocol):
     async def open(self) -> None:
         self._destination = sip.address_of(self._call_target.uri)
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(self._own_host, 0))
         self._host, self._port = self._transport.get_extra_info("sockname")[:2]
 
     def close(self) -> None:

@@ -6,7 +6,8 @@
         ...
         assert audio_analysis.is_tone_present(bob.heard.between(t0, t1), 440)
 
-All times are epoch ms. Everything is on 127.0.0.1: mu-law (or G.722, for a wideband phone), packets of 20 ms.
+All times are epoch ms. Everything is on 127.0.0.1, unless the Switchboard has another address: mu-law (or G.722, for a
+wideband phone), packets of 20 ms.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ class Phone:
     The received audio, the digits and the times are those of the latest call, and stay after its end.
     """
 
-    def __init__(self, wire: RtpThread, name: str = "", codec: Codec = PCMU) -> None:
+    def __init__(self, wire: RtpThread, name: str = "", codec: Codec = PCMU, host: str = "127.0.0.1") -> None:
         self.name = name
         self.codec = codec
+        self._host = host
         self._wire = wire
         self._dialog: Dialog | None = None
         self._session: RtpSession | None = None
@@ -121,12 +123,17 @@ class Phone:
     async def _call(self, who: CallTarget) -> None:
         loop = asyncio.get_running_loop()
         session = RtpSession(
-            "127.0.0.1", lambda at, digit: _call_soon(loop, self._on_digit_received, at, digit), self.codec
+            self._host, lambda at, digit: _call_soon(loop, self._on_digit_received, at, digit), self.codec
         )
         session.sound = self._sound
         self._session, self._recorder = session, session.recorder
         dialog = Dialog(
-            who, session.port, self._change, lambda address: setattr(session, "destination", address), self.codec
+            who,
+            session.port,
+            self._change,
+            lambda address: setattr(session, "destination", address),
+            self.codec,
+            self._host,
         )
         self._wire.add(session)
         await dialog.open()
@@ -297,14 +304,15 @@ class Phone:
 
 
 class Switchboard:
-    """A set of phones. On exit it hangs all of them up within at most 5 s and closes their sockets."""
+    """A set of phones at one address. On exit it hangs all of them up within at most 5 s and closes their sockets."""
 
-    def __init__(self, count: int = 0) -> None:
+    def __init__(self, count: int = 0, host: str = "127.0.0.1") -> None:
         self._wire = RtpThread()
-        self.phones = [Phone(self._wire, f"phone {number + 1}") for number in range(count)]
+        self._host = host
+        self.phones = [Phone(self._wire, f"phone {number + 1}", host=host) for number in range(count)]
 
     def phone(self, name: str = "", codec: Codec = PCMU) -> Phone:
-        self.phones.append(Phone(self._wire, name or f"phone {len(self.phones) + 1}", codec))
+        self.phones.append(Phone(self._wire, name or f"phone {len(self.phones) + 1}", codec, self._host))
         return self.phones[-1]
 
     def __iter__(self) -> Iterator[Phone]:

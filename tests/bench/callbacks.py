@@ -186,15 +186,19 @@ class Bench:
         self.row(f"beside another account's {FLOOD:,} that take 10 s each", told)
 
     def memory(self) -> None:
-        progress(f"{WAITING:,} that wait …")
-        redis = self.empty()
-        before = redis.client.info("memory")["used_memory"]
-        for first in range(0, WAITING, 2000):
-            post(redis, [_callback("https://example.com/a/url", n, 10_000) for n in range(first, first + 2000)])
-        used = redis.client.info("memory")["used_memory"] - before
+        used = self.bytes_of_waiting(WAITING)
         self.row(
             f"{WAITING:,} waiting, {len(FILLING)} parameters each, in 10,000 lanes", f"{used / 1e6:.0f} MB of Redis"
         )
+
+    def bytes_of_waiting(self, number: int) -> int:
+        """Return the bytes of Redis that this number of queued callbacks takes."""
+        progress(f"{number:,} that wait …")
+        redis = self.empty()
+        before = redis.client.info("memory")["used_memory"]
+        for first in range(0, number, 2000):
+            post(redis, [_callback("https://example.com/a/url", n, 10_000) for n in range(first, first + 2000)])
+        return int(redis.client.info("memory")["used_memory"] - before)
 
 
 def _callback(url: str, number: int, lanes_: int) -> PostCallback:

@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -97,37 +98,43 @@ def write(stage: StoreStage, samples: bytes) -> None:
         file.writeframes(samples)
 
 
-def main(out: Callable[[str], None] = print) -> bool:
-    short, long = speech(60), speech(HOURS * 3600)
-    folder = Path(tempfile.mkdtemp())
+@contextmanager
+def stage(folder: Path) -> Iterator[StoreStage]:
+    """Run Redis, S3 and Asterisk, which a worker reaches without a proxy between."""
     redis_server, s3_server = redis.start(folder / "redis"), S3Server(folder)
-    good = True
     with running(LocalAsterisk(folder / "asterisk", find(), outbound=False)) as asterisk:
-        stage = StoreStage(redis_server, s3_server, asterisk, folder)
-        stage.ari_proxy.end()
+        found = StoreStage(redis_server, s3_server, asterisk, folder)
+        found.ari_proxy.end()
         straight: Any = SimpleNamespace(port=asterisk.http_port, let_go=lambda: None, end=lambda: None)
-        stage.ari_proxy = straight
+        found.ari_proxy = straight
         try:
-            for form in ("mp3", "wav"):
-                _, small = by_worker(stage, short, form)
-                runs = [(*by_hand(stage, long, form), *by_worker(stage, long, form)) for _ in range(3)]
-                got, encoded, sent, ours, peak = (median(run[n] for run in runs) for n in range(5))
-                hand = got + encoded + sent
-                fast, lean = ours <= hand * WITHIN, abs(peak - small) <= MEMORY_MB and peak < MAX_MB
-                good = good and fast and lean
-                speed = f"{HOURS:g} h in {ours:.1f} s, {HOURS * 3600 / ours:.0f} x real time"
-                out(
-                    f"{form}: {speed}; by hand {hand:.1f} s ({got:.1f} s from Asterisk, {encoded:.1f} s encoder, "
-                    f"{sent:.1f} s upload): {'within' if fast else 'NOT within'} 10 %"
-                )
-                out(
-                    f"     the worker's peak: {small:.0f} MB for 1 min, {peak:.0f} MB for {HOURS:g} h "
-                    f"({'' if lean else 'NOT '}within {MEMORY_MB} MB and under {MAX_MB} MB)"
-                )
+            yield found
         finally:
-            stage.end()
+            found.end()
             s3_server.end()
             redis_server.kill()
+
+
+def main(out: Callable[[str], None] = print) -> bool:
+    short, long = speech(60), speech(HOURS * 3600)
+    good = True
+    with stage(Path(tempfile.mkdtemp())) as of_the_bench:
+        for form in ("mp3", "wav"):
+            _, small = by_worker(of_the_bench, short, form)
+            runs = [(*by_hand(of_the_bench, long, form), *by_worker(of_the_bench, long, form)) for _ in range(3)]
+            got, encoded, sent, ours, peak = (median(run[n] for run in runs) for n in range(5))
+            hand = got + encoded + sent
+            fast, lean = ours <= hand * WITHIN, abs(peak - small) <= MEMORY_MB and peak < MAX_MB
+            good = good and fast and lean
+            speed = f"{HOURS:g} h in {ours:.1f} s, {HOURS * 3600 / ours:.0f} x real time"
+            out(
+                f"{form}: {speed}; by hand {hand:.1f} s ({got:.1f} s from Asterisk, {encoded:.1f} s encoder, "
+                f"{sent:.1f} s upload): {'within' if fast else 'NOT within'} 10 %"
+            )
+            out(
+                f"     the worker's peak: {small:.0f} MB for 1 min, {peak:.0f} MB for {HOURS:g} h "
+                f"({'' if lean else 'NOT '}within {MEMORY_MB} MB and under {MAX_MB} MB)"
+            )
     return good
 
 

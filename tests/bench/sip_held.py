@@ -24,6 +24,7 @@ ON_ITS_WAY_MS = 200
 async def held(stand: Stand, size: Size) -> Found:
     """Add callers until a tone has gaps twice; the number before that is the result."""
     steps: list[Found] = []
+    redis_bytes = stand.redis_bytes()
     sippers: list[sip_load.Callers] = []
     async with Switchboard(LISTENERS) as phones:
         listeners = list(phones)
@@ -44,7 +45,8 @@ async def held(stand: Stand, size: Size) -> Found:
             for sipp in sippers:
                 await sipp.stop()
     good = [step["members"] for step in steps if step["answered"] and step["lost"] <= LOST]
-    return {"held": max(good, default=0), "at_the_limit": len(good) < len(steps), "steps": steps}
+    held = max(good, default=0)
+    return {"held": held, "at_the_limit": len(good) < len(steps), "steps": steps, "redis_bytes_before": redis_bytes}
 
 
 async def _sit_down(stand: Stand, listeners: Sequence[Phone]) -> None:
@@ -74,6 +76,7 @@ async def _listen(stand: Stand, listeners: Sequence[Phone], size: Size) -> Found
             "lost": max(lost),
             "cores": {name: s / seconds for name, s in cpu.items()},
             "machine_busy": (now[0] - machine[0]) / (now[1] - machine[1]),
+            "redis_bytes": stand.redis_bytes(),
         }
         if max(lost) <= LOST:
             break

@@ -42,6 +42,14 @@ class Stand:
     entries: Callable[[], Entries]
     outside: FastReceiver | None = None
     """The answer server and callback receiver."""
+    redis_url: str = ""
+
+    def redis_bytes(self) -> int:
+        """Return the memory that Redis reports; 0 without one."""
+        if not self.redis_url:
+            return 0
+        with Redis.from_url(self.redis_url) as redis:
+            return int(redis.info("memory")["used_memory"])
 
 
 @asynccontextmanager
@@ -125,12 +133,13 @@ async def _ours(folder: Path, *, floor: bool) -> AsyncGenerator[Stand]:
         configured = {"ARI_CONF_ALLOWED_NETWORKS": "127.0.0.0/8"}
         system = BenchSystem(folder, configured, ("redis", "asterisk", "worker", "serve"))
         async with system:
-            redis = Redis.from_url(system.settings.redis_url.get_secret_value())
+            redis_url = system.settings.redis_url.get_secret_value()
+            redis = Redis.from_url(redis_url)
             accounts.update(redis, system.account, answer_url=f"{outside.url}/answer")
             redis.close()
             names = {"asterisk": "asterisk", "serve": "application", "worker": "worker", "redis": "redis"}
             pids = {name: system.process(part).pid for part, name in names.items()}
-            yield Stand("ours", system.asterisk, OURS, pids, lambda: _entries(entered.read_text()), outside)
+            yield Stand("ours", system.asterisk, OURS, pids, lambda: _entries(entered.read_text()), outside, redis_url)
 
 
 def _answer(request: bytes, floor: bool, entered: Path | None = None) -> bytes:
