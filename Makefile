@@ -4,7 +4,7 @@ VENV := .venv
 LOCAL := .local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz docs dist deb deb-test asterisk clean
+.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz docs dist deb deb-test containers-test deployment-test sizing asterisk clean
 
 help:  ## this list of targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -87,6 +87,10 @@ $(LOCAL)/packages-of-tests: .ci/packages
 
 $(LOCAL)/packages-of-deb: .ci/packages
 	@.ci/packages deb
+	@mkdir -p $(LOCAL) && touch $@
+
+$(LOCAL)/packages-of-containers: .ci/packages
+	@.ci/packages containers
 	@mkdir -p $(LOCAL) && touch $@
 
 $(VENV)/bin/pip: | $(LOCAL)/packages

@@ -14,13 +14,14 @@ import structlog
 
 from ari_conf.asterisk_config import template_settings
 from ari_conf.common import setting_sources
+from ari_conf.common.installation import bundled_folder
 from ari_conf.common.setting_sources import CONFIG, VARIABLE_PREFIX, Given
 from ari_conf.errors import SettingsError
 from ari_conf.settings import SECRETS, UP_FOLDER, Settings, environment_here
 
 log = structlog.get_logger()
 
-GET = Path(__file__).parents[1] / "asterisk" / "get"
+GET = bundled_folder("asterisk") / "get"
 RUNTIME_SECRETS = Path("/run/secrets")
 """Folder in which container runtimes mount secrets. They choose its permissions, and the container has one user."""
 

@@ -324,6 +324,7 @@ class QueueConsumers(bootsteps.StartStopStep):  # type: ignore[misc]
         if jobs.STORE_QUEUE in selected:
             self._retention = Retention(redis_client())
             self._retention.start()
+        systemd.notify_ready()  # also without Redis, for which it waits as long as necessary
         signals.worker_shutting_down.connect(self._shutting_down)
         signals.worker_shutdown.connect(self._shutdown)
 

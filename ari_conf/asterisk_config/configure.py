@@ -68,9 +68,9 @@ reads the first five and ARI_CONF_RTP_TIMEOUT too, so both can use one file of s
 
 def main(words: list[str]) -> int:
     try:
-        return _run(words)
+        _run(words)
     except (Refused, SettingsError) as refused:
-        print(f"asterisk/configure: {refused}", file=sys.stderr)
+        print(f"{SCRIPT}: {refused}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"{SCRIPT}: {error.filename}: {error.strerror}", file=sys.stderr)
@@ -100,7 +100,7 @@ def configure(options: AbstractSet[str], words: Sequence[str], program: str = SC
         return
     if not words:
         raise Refused("name the folder to write to, such as /etc/asterisk; see `--help`")
-    folder, names = Path(words[0]).resolve(), words[1:]
+    folder, names = Path(words[0]).resolve(), list(words[1:])
     wanted = read_settings(read_sources(os.environ, DEFAULT_CONFIG))
     if "--merge" in options:
         if "--force" in options:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ari_conf.asterisk_config.conf_text import fill_template
 from ari_conf.common import setting_sources
+from ari_conf.common.installation import bundled_folder
 from ari_conf.common.setting_sources import VARIABLE_PREFIX
 
 TEMPLATES = bundled_folder("asterisk")

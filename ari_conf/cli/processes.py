@@ -10,7 +10,7 @@ import sys
 import structlog
 
 from ari_conf import settings_warnings
-from ari_conf.common import state_version
+from ari_conf.common import state_version, systemd
 from ari_conf.common.installation import WORKER_COMMAND
 from ari_conf.common.version import VERSION
 from ari_conf.errors import REPORT_HINT, LeaseLost, TaskEnded

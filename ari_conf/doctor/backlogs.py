@@ -54,6 +54,13 @@ def _faults(settings: Settings) -> list[str]:
         client.close()
 
 
+def removal_workers(settings: Settings) -> str:
+    totals, _ = _totals_and_age(settings, removals.QUEUE)
+    if not totals.workers:
+        raise no_worker_result(settings, removals.QUEUE, "removes accounts")
+    return f"{totals.workers}; {totals.waiting} accounts are being removed"
+
+
 def no_worker_result(settings: Settings, queue: str, work: str) -> CheckFailed | Doubtful:
     """Return the exception to raise if a queue has no worker: CheckFailed if entries wait, otherwise Doubtful."""
     totals, _ = _totals_and_age(settings, queue)

@@ -225,7 +225,7 @@ class LocalAsterisk:
             "ARI_CONF_ANONYMOUS": "yes",
             "ARI_CONF_RUN_FOLDER": str(self.folder),
         } | {f"ARI_CONF_{name}": value for name, value in self.more.items()}
-        command = [_script("configure"), "--force", str(self.folder / "etc")]
+        command = [sys.executable, _script("configure"), "--force", str(self.folder / "etc")]
         env = environment_without_settings() | environment
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         if done.returncode:

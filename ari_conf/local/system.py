@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from redis import RedisError
 
 from ari_conf.common import setting_sources, state_version
+from ari_conf.common.installation import WORKER_COMMAND, bundled_folder
 from ari_conf.common.redis_client import connect_in_threads
 from ari_conf.common.setting_sources import CONFIG, VARIABLE_PREFIX
 from ari_conf.core import elements

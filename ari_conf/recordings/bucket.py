@@ -169,7 +169,7 @@ class Bucket:
             objects = self.call("list_objects_v2", Prefix=prefix, MaxKeys=at_most).get("Contents", [])
             uploads = self.call("list_multipart_uploads", Prefix=prefix, MaxUploads=at_most).get("Uploads", [])
         except RecordingFailed as failure:
-            if not _is_refused(failure):
+            if not is_refused(failure):
                 raise
             return 0
         self.delete(*(one["Key"] for one in objects))

@@ -300,7 +300,8 @@ def remove(redis: Redis, stored: StoredRecording, callbacks: list[tuple[str, byt
         pipe.multi()
         for index in recording_index.keys(stored):
             pipe.zrem(index, stored.recording_id)
-        pipe.delete(key, _chunks_key(stored.recording_id), _progress_key(stored.recording_id))
+        pipe.delete(key)
+        forget_progress(pipe, stored.recording_id)
         if is_there and callbacks:
             partitioned_queue.enqueue(pipe, callbacks)
         return is_there

@@ -21,7 +21,7 @@ from ari_conf.administration import removal
 from ari_conf.cli.main import app
 from ari_conf.core.effects import ReportProblem
 from ari_conf.core.problem_kinds import ProblemKind
-from ari_conf.errors import SetupFailed
+from ari_conf.errors import AccountError, SetupFailed
 from ari_conf.queues import outbox, partitioned_queue
 from ari_conf.queues.partitioned_queue import prefix
 from ari_conf.recordings import jobs

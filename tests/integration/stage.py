@@ -46,8 +46,8 @@ GAP_MS = 100.0
 """The longest pause in somebody's voice that nobody notices."""
 KEPT = re.compile(
     r"ari_conf:(accounts$|owner:|lease:|clock:|standby:|problems:|last-batch:|state:|state-version$|recording|commands|repl|idempotency:"
-    r"|sessions?:|auth-failures:|api-rate:|unknown-accounts$|celery:|transcribers$"
-    r"|(callbacks|recordings|transcriptions):(counts|threads|workers|health|dead-letters:.*|delivered:.*)$)"
+    r"|(admin-)?sessions?|removals$|audit$|auth-failures:|api-rate:|unknown-accounts$|celery:|transcribers$"
+    r"|(callbacks|recordings|transcriptions|removals):(counts|threads|workers|health|dead-letters:.*|delivered:.*)$)"
 )
 """Keys that stay in Redis: accounts, their problems and recordings; workers; for a while, the replies of commands and
 sessions. `state:` holds the next member's id; the rest of its content is checked separately."""

@@ -34,6 +34,11 @@ EVENTS: dict[str, tuple[str, str]] = {
         "A file that contains a secret setting can be read by every user of the machine (`reason`).",
         "Make it readable for its owner and the group of the services alone.",
     ),
+    "systemd not notified": (
+        "The process runs, but could not tell systemd (`address`, `reason`), which ends it when the time for its start "
+        "is over.",
+        "Remove `NOTIFY_SOCKET` from the environment if systemd did not start the process.",
+    ),
     "component task ended": (
         "A task that must run as long as `serve` has failed (`reason`). The process exits with status 1, and the next "
         "one takes over.",
