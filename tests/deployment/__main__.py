@@ -155,7 +155,6 @@ def run(folder: Path, logs: Path) -> None:
             ca.write_text(system.ask("cat", "/var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt"))
             asyncio.run(caller.call(application, f"sip:{NUMBER}@{BESIDE}:5060", lambda: kill_owner(system)))
             caller.check_api(DOMAIN, ca, AUTH_ID, token)
-            check_history(system)
             check_prometheus(system)
     finally:
         system.end()
@@ -188,17 +187,6 @@ def kill_owner(system: Deployed) -> None:
             progress(f"ari-conf-serve@{number}, which had the calls, is killed")
             return
     raise SystemExit("no server is ready")
-
-
-def check_history(system: Deployed) -> None:
-    """Wait until PostgreSQL has the calls."""
-    end = time.monotonic() + START_WITHIN_S
-    query = "psql -At -d ari_conf -c 'SELECT count(*) FROM calls'"
-    while system.ask("su", "postgres", "-c", query).strip() != "3":
-        if time.monotonic() > end:
-            raise SystemExit(f"PostgreSQL does not have the three calls: {system.ask('su', 'postgres', '-c', query)}")
-        time.sleep(1)
-    progress("PostgreSQL has the three calls")
 
 
 def check_prometheus(system: Deployed) -> None:
