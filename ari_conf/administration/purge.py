@@ -13,6 +13,7 @@ from typing import Any, cast
 import msgspec
 from redis import Redis
 
+from ari_conf.administration import remains
 from ari_conf.administration.remains import QUEUES
 from ari_conf.common.redis_keys import PENDING_RESULTS_KEY, PREFIX
 from ari_conf.queues import outbox, partitioned_queue
@@ -81,8 +82,8 @@ def delete_files(bucket: Bucket, auth_id: str) -> bool:
 def discard_queued(redis: Redis, auth_id: str) -> bool:
     """Delete the account's entries of all queues. Return False if none is left: workers may be attempting some."""
     claimed = 0
-    for queue in QUEUES:
-        partitions = iter(outbox.partitions_of(redis, queue, auth_id))
+    for queue, found in remains.queued(redis, auth_id).items():
+        partitions = iter(found)
         while some := list(islice(partitions, KEYS_AT_ONCE)):
             claimed += partitioned_queue.discard(redis, queue, some)
     return claimed > 0

@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import structs
 from redis import Redis
 
+from ari_conf.common.redis_keys import PREFIX
 from ari_conf.queues import outbox
 from ari_conf.queues.partitioned_queue import prefix
 from ari_conf.recordings import index, jobs
@@ -14,6 +15,7 @@ from ari_conf.store.live_state import LiveCount, count_live
 from ari_conf.store.problems import problems_key
 from ari_conf.store.removals import Remains
 
+SCAN_BATCH = 1000
 QUEUES = (outbox.QUEUE, jobs.STORE_QUEUE, jobs.TRANSCRIPTION_QUEUE)
 
 
@@ -40,3 +42,15 @@ def stored(redis: Redis, auth_id: str) -> Remains:
         dead_letters=sum(dead_letters),
         problems=problems,
     )
+
+
+def queued(redis: Redis, auth_id: str) -> dict[str, list[str]]:
+    """Return the account's partitions with entries, by queue.
+
+    None is missing, unlike in `stored`, which reads the places of partitions while they move."""
+    found: dict[str, list[str]] = {queue: [] for queue in QUEUES}
+    for key in redis.scan_iter(match="".join((PREFIX, "*:partition:", auth_id, ":*")), count=SCAN_BATCH):
+        queue, _, partition = key.decode(errors="replace").removeprefix(PREFIX).partition(":partition:")
+        if queue in found:
+            found[queue].append(partition)
+    return found

@@ -181,7 +181,7 @@ class _Attempt:
             return Step("calls", CACHE_MS - waited_ms) if waited_ms < CACHE_MS else Step("callbacks")
         if self._removal.phase == "callbacks":
             may_wait = not self._removal.purge or waited_ms < MAX_DRAIN_MS
-            if (left.callbacks or left.recording_jobs) and may_wait:
+            if may_wait and any(remains.queued(self._redis, self._auth_id).values()):
                 return Step("callbacks", max(POLL_MS, min(KEPT_POLL_MS, waited_ms // 10)))
             return Step("data" if self._removal.purge else "removed")
         return self._delete_data(left)

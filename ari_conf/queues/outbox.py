@@ -186,13 +186,22 @@ def _places(redis: Any, queue: str, limit: int) -> dict[str, PartitionPlace]:
     keys, now_ms = prefix(queue), _now_ms(redis)
     ready, leased = PartitionPlace("ready"), PartitionPlace("leased")
     places: dict[str, PartitionPlace] = {}
-    # In the order in which partitions move: one that moves in the meantime is found twice, but not missed.
-    places.update((partition, ready) for partition in _ready_partitions(redis, queue, limit))
-    for worker in _workers(redis, queue):
-        places.update((partition.decode(), leased) for partition in redis.hkeys(f"{keys}claims:{worker}"))
+
+    def add_ready() -> None:
+        places.update((partition, ready) for partition in _ready_partitions(redis, queue, limit))
+
+    def add_claimed() -> None:
+        for worker in _workers(redis, queue):
+            places.update((partition.decode(), leased) for partition in redis.hkeys(f"{keys}claims:{worker}"))
+
+    # In the order in which partitions move: one that moves in the meantime is found twice, but not missed. One whose
+    # retry is due moves twice in one script.
+    add_ready()
+    add_claimed()
     for partition, due_ms in redis.zrange(keys + "delayed", 0, limit - 1, withscores=True):
         places[partition.decode()] = PartitionPlace("waiting", max(0, int(due_ms) - now_ms))
-    places.update((partition, ready) for partition in _ready_partitions(redis, queue, limit))
+    add_ready()
+    add_claimed()
     return places
 
 

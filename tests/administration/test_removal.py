@@ -389,6 +389,20 @@ def test_a_purge_does_not_wait_for_callbacks_for_ever(stage: Stage):
     assert stage.removal() is None and not outbox.partitions_of(stage.redis, outbox.QUEUE, "acme")
 
 
+def test_an_entry_that_no_place_of_a_queue_has_is_waited_for_and_deleted(stage: Stage):
+    stage.callback()
+    stage.redis.delete("ari_conf:callbacks:ready:acme:x", *stage.redis.keys("ari_conf:callbacks:ready:*"))
+    stage.redis.delete("ari_conf:callbacks:entries")
+    stage.begin()
+    stage.wait_over()
+    assert [stage.advance() for _ in range(2)] == [0, removal.POLL_MS]
+    stage.begin(purge=True)
+    stage.change(phase="data")
+    while stage.advance() is not None:
+        pass
+    assert stage.removal() is None and not stage.redis.keys("ari_conf:callbacks:partition:*")
+
+
 def test_the_pattern_of_an_account_s_keys_matches_no_other_s():
     matches = purge.pattern("acme").fullmatch
     assert matches("ari_conf:recording-index:acme:name:a\nb:c") and matches("ari_conf:auth-failures:2001:db8::/64:acme")

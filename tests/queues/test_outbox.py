@@ -88,6 +88,25 @@ def test_the_overview_tells_where_each_lane_is(redis_server: RedisServer):
     assert (totals.waiting, totals.partitions, totals.workers, totals.threads, totals.retried) == (4, 3, 1, 8, 1)
 
 
+def test_a_partition_that_is_claimed_again_while_it_is_looked_for_is_counted(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+):
+    post(redis_server, callback(1))
+    queue, client = PartitionedQueue(redis_server.client), redis_server.client
+    taken = queue.claim("w1", 8, 1)
+    queue.settle("w1", 8, partitioned_queue.retry(taken, taken.entry, 60_000))
+    zrange = client.zrange
+
+    def claimed_just_before(key: str, *given: object, **named: object) -> object:
+        if key.endswith(":delayed"):
+            client.zadd(key, {taken.partition: 1})
+            assert queue.claim("w1", 8, 2) is not None
+        return zrange(key, *given, **named)
+
+    monkeypatch.setattr(client, "zrange", claimed_just_before)
+    assert outbox.totals(client).waiting == 1
+
+
 def test_a_dead_letter_is_listed_with_its_attempts(redis_server: RedisServer):
     post(redis_server, callback(1), callback(2))
     give_up(redis_server, 1)
