@@ -172,7 +172,7 @@ class RtpSession:
             self._post(entry[1])
 
     def _post(self, packet: bytes) -> None:
-        if random.random() < self.loss_sent:
+        if self.loss_sent and random.random() < self.loss_sent:
             return
         # The far end may be gone already: the kernel reports it here, and the phone learns it from the BYE.
         with contextlib.suppress(OSError):
@@ -195,7 +195,7 @@ class RtpSession:
         # Ports are reused: the rest of another phone's earlier call is not audio of this call.
         if len(packet) < 12 or (self.destination is not None and origin[1] != self.destination[1]):
             return
-        if random.random() < self.loss_received:
+        if self.loss_received and random.random() < self.loss_received:
             return
         kind = packet[1] & 0x7F
         if self.reports is not None:
