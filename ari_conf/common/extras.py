@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from importlib.metadata import requires
-from importlib.util import find_spec
 
 from ari_conf.common.installation import CHECKOUT
+
+DEBIAN_PREFIX = "/usr/lib/ari_conf"
+"""Folder of the Debian package's virtual environment: see debian/rules."""
 
 
 def extra(name: str) -> str:
@@ -16,7 +18,7 @@ def extra(name: str) -> str:
     It names the checkout, or without one the requirements of the extra: `…/python -m pip install piper-tts==1.8.0`. The
     Debian package has no pip: there it is the command that builds another package.
     """
-    if CHECKOUT is None and find_spec("pip") is None:
+    if sys.prefix == DEBIAN_PREFIX:
         return f"`make deb WITH={name}`"
     what = f"'{CHECKOUT}[{name}]'" if CHECKOUT is not None else " ".join(_requirements(name))
     return f"`{sys.executable} -m pip install {what}`"

@@ -558,7 +558,7 @@ def test_no_worker_removes_accounts_with_and_without_one_that_waits(empty):
     partitioned_queue.enqueue(client, [(removals.partition("acme"), b'{"auth_id": "acme", "at_ms": 1}')], "removals")
     said = found(settings, "removal workers")
     assert said.state == "failure" and "no worker removes accounts now, and 1 wait" in said.text
-    client.zadd("ari_conf:removals:workers", {"box-12-ab": 1})
+    client.zadd("ari_conf:removals:workers", {"box-12-ab": LEASED})
     client.hset("ari_conf:removals:threads", "box-12-ab", 1)
     assert found(settings, "removal workers").text == "1; 1 accounts are being removed"
 

@@ -25,7 +25,7 @@ SIMULATED = {
     "smooth": "test_simulation import long_courses as run; run('smooth', SEEDS)",
     "phones": "test_simulation import long_courses as run; run('phones', SEEDS)",
     "rough": "test_simulation import long_courses as run; run('rough', SEEDS)",
-    "commanded": "test_commands import commanded_courses as run; run(SEEDS)",
+    "commanded": "test_commands import commanded_courses as run; run(15 * SEEDS)",
     "broken": "test_broken_steps import broken_courses as run; run(SEEDS)",
     "cut": "test_crashes import cut_courses as run; run(14, 9)",
 }

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 import time
 from http.cookies import Morsel, SimpleCookie
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 from redis import Redis
-from setuptools.dist import Distribution
 
 from ari_conf.recordings import transcribers
 from ari_conf.settings import from_environment
@@ -322,18 +320,3 @@ def test_nothing_else_is_to_be_had(api: Api):
         "x.css",
     ):
         assert api.get(f"/static/{path}", Authorization="").status == 404, path
-
-
-def test_all_of_it_is_shipped():
-    """The wheel contains what setuptools puts into it by its own rules."""
-    project = Path(__file__).parents[2]
-    shipped = Distribution({"src_root": str(project), "script_name": str(project / "setup.py")})
-    shipped.parse_config_files([str(project / "setup.cfg")])
-    build = shipped.get_command_obj("build_py")
-    build.ensure_finalized()
-    # Files listed by a version control system are left out, since include_package_data is not set.
-    build.manifest_files = {}
-    found = build.find_data_files("ari_conf", str(project / "ari_conf"))
-    files = {str(path) for path in dashboard.FOLDER.rglob("*") if path.is_file()}
-    assert files
-    assert files <= {str(Path(name)) for name in found}

@@ -114,7 +114,7 @@ def test_a_process_that_died_over_it_is_known_by_the_clock_of_redis(api: Api, ow
     text = owner.redis.hget("ari_conf:idempotency:A", field)
     under_way = msgspec.structs.replace(msgspec.json.decode(text, type=IdempotencyRecord), result=None)
     owner.redis.hset("ari_conf:idempotency:A", field, msgspec.json.encode(under_way))
-    owner.redis.zadd("ari_conf:idempotency:A:order", {field: owner.redis.time()[0] * 1000 - 11_000})  # of 12
+    owner.redis.zadd("ari_conf:idempotency:A:order", {field: owner.redis.time()[0] * 1000 - 9_000})  # of 12
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 3600)
     began = time.monotonic()
