@@ -24,7 +24,7 @@ from ari_conf.recordings import jobs
 from ari_conf.recordings.bucket import Bucket
 from ari_conf.recordings.index import StoredRecording
 from ari_conf.recordings.jobs import StoreJob, TranscriptionJob
-from ari_conf.recordings.sidecar import build_sidecar, metadata, object_key
+from ari_conf.recordings.sidecar import build_sidecar, metadata, object_key, sidecar_key
 from ari_conf.settings import settings
 from ari_conf.store import removals
 from ari_conf.store.problems import Problem, encoded, problems_key
@@ -110,7 +110,7 @@ def _store(worker: AttemptContext, job: StoreJob) -> None:
             _discard(job, asterisk)
         elif jobs.get(worker.redis, job.recording_id) is None:
             bucket = Bucket(settings())
-            document = bucket.get_json(_json_key(job)) or _uploaded(worker, job, asterisk, bucket)
+            document = bucket.get_json(sidecar_key(job)) or _uploaded(worker, job, asterisk, bucket)
             raise_if_interrupted(worker)
             asterisk.delete(_name(job))
             _publish_stored(worker, job, document)
@@ -172,7 +172,7 @@ def _upload(worker: AttemptContext, job: StoreJob, asterisk: AsteriskRecordings,
     bucket.verify(key, uploaded, upload.etag)
     notes = jobs.read_notes(worker.redis, job.recording_id)
     document = build_sidecar(job, notes, uploaded, tape.duration_ms, tape.rate)
-    bucket.put_json(_json_key(job), document)
+    bucket.put_json(sidecar_key(job), document)
     took = round(time.monotonic() - began, 3)
     log.info("recording stored", **_named(job), key=key, size=uploaded.size, ms=tape.duration_ms, seconds=took)
     return document
@@ -231,10 +231,6 @@ def _lost(claimed: ClaimedEntry, job: StoreJob) -> Disposition:
 
 def _named(job: StoreJob) -> dict[str, str]:
     return {"recording_id": job.recording_id, "auth_id": job.auth_id, "conference_id": job.conference_id}
-
-
-def _json_key(job: StoreJob) -> str:
-    return object_key(job.auth_id, job.recording_id, job.start_ms, "json")
 
 
 app.register_task(RecordingTask())

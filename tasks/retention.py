@@ -17,10 +17,9 @@ from redis import Redis, RedisError
 
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.errors import REPORT_HINT, RecordingFailed
-from ari_conf.recordings import index, jobs
+from ari_conf.recordings import deletion, index, jobs
 from ari_conf.recordings.bucket import Bucket, is_refused
 from ari_conf.recordings.index import StoredRecording
-from ari_conf.recordings.sidecar import object_key
 from ari_conf.settings import settings
 from ari_conf.store import accounts
 from ari_conf.store.accounts import DAY_MS
@@ -118,13 +117,10 @@ class Retention:
 
     def _delete(self, expired: Expired, stored: StoredRecording, bucket: Bucket) -> None:
         """Delete a recording, or skip it if S3 refuses that. Raises RecordingFailed if S3 does not respond."""
-        beside = object_key(stored.auth_id, stored.recording_id, stored.start_ms, "json")
+        callbacks = jobs.deletion_callback(stored, "retention", time.time_ns() // 1_000_000)
         try:
-            bucket.delete(stored.key, beside)
+            expired.deleted += deletion.delete(self._redis, bucket, stored, callbacks)
         except RecordingFailed as failure:
             if not is_refused(failure):
                 raise
             expired.skipped, expired.refused, expired.reason = expired.skipped + 1, expired.refused + 1, str(failure)
-            return
-        callbacks = jobs.deletion_callback(stored, "retention", time.time_ns() // 1_000_000)
-        expired.deleted += jobs.remove(self._redis, stored, callbacks)

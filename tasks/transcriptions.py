@@ -25,7 +25,7 @@ from ari_conf.recordings import jobs, transcribers
 from ari_conf.recordings.bucket import Bucket
 from ari_conf.recordings.index import StoredRecording
 from ari_conf.recordings.jobs import TranscriptionJob
-from ari_conf.recordings.sidecar import object_key, with_transcript
+from ari_conf.recordings.sidecar import sidecar_key, with_transcript
 from ari_conf.settings import settings
 from ari_conf.store.problems import Problem, encoded, problems_key
 from ari_conf.transcription.answers import Word
@@ -155,14 +155,10 @@ def _transcribe(worker: AttemptContext, job: TranscriptionJob, stored: StoredRec
 
 def _document(bucket: Bucket, stored: StoredRecording) -> dict[str, Any] | None:
     """Return the recording's sidecar, or None if it was deleted in the meantime."""
-    found = bucket.get_json(_beside(stored))
+    found = bucket.get_json(sidecar_key(stored))
     if found is None and not bucket.can_read():
         raise RecordingFailed("the recording's sidecar could not be read: allow the key s3:GetObject")
     return found
-
-
-def _beside(stored: StoredRecording) -> str:
-    return object_key(stored.auth_id, stored.recording_id, stored.start_ms, "json")
 
 
 def _language(worker: AttemptContext, job: TranscriptionJob) -> str:
@@ -193,13 +189,13 @@ def _finish(
         said = speaker_turns(words, talk, numbers)
         transcript = {"state": "done", "language": language, "engine": name, "text": text, "turns": said}
     raise_if_interrupted(worker)
-    bucket.put_json(_beside(stored), with_transcript(document, transcript))
+    bucket.put_json(sidecar_key(stored), with_transcript(document, transcript))
     callbacks = _callback(worker, job, stored, text, error)
     if (
         jobs.save_transcript_state(worker.redis, stored, str(transcript["state"]), callbacks, again=job.is_repeated)
         is None
     ):
-        bucket.delete(_beside(stored))  # the recording was deleted in the meantime
+        bucket.delete(sidecar_key(stored))  # the recording was deleted in the meantime
     log.info(
         "transcription finished", recording_id=job.recording_id, auth_id=job.auth_id, words=len(words), error=error
     )

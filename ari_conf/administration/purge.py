@@ -14,13 +14,12 @@ import msgspec
 from redis import Redis
 
 from ari_conf.administration import remains
-from ari_conf.administration.remains import QUEUES
 from ari_conf.common.redis_keys import PENDING_RESULTS_KEY, PREFIX
 from ari_conf.queues import outbox, partitioned_queue
 from ari_conf.queues.partitioned_queue import prefix
-from ari_conf.recordings import index, jobs
+from ari_conf.recordings import deletion, index, jobs
 from ari_conf.recordings.bucket import FOLDER, Bucket
-from ari_conf.recordings.sidecar import object_key
+from ari_conf.recordings.jobs import QUEUES
 
 BATCH = 20
 """Recordings that are deleted before the progress is reported."""
@@ -61,10 +60,7 @@ def delete_recordings(redis: Redis, bucket: Bucket, auth_id: str) -> bool:
         text = cast("bytes | None", redis.get(index.key(recording_id)))
         stored = index.decode(text) if text else None
         if stored is not None and stored.auth_id == auth_id:
-            sidecar = object_key(stored.auth_id, stored.recording_id, stored.start_ms, "json")
-            # The entry of the index last, so that an interrupted deletion is repeated.
-            bucket.delete(stored.key, sidecar)
-            jobs.remove(redis, stored)
+            deletion.delete(redis, bucket, stored)
         else:
             # Another version wrote it; its files are found by their prefix.
             pipe: Any = redis.pipeline(transaction=True)

@@ -10,13 +10,13 @@ from redis import Redis
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.queues import outbox
 from ari_conf.queues.partitioned_queue import prefix
-from ari_conf.recordings import index, jobs
+from ari_conf.recordings import index
+from ari_conf.recordings.jobs import QUEUES
 from ari_conf.store.live_state import LiveCount, count_live
 from ari_conf.store.problems import problems_key
 from ari_conf.store.removals import Remains
 
 SCAN_BATCH = 1000
-QUEUES = (outbox.QUEUE, jobs.STORE_QUEUE, jobs.TRANSCRIPTION_QUEUE)
 
 
 def count(redis: Redis, auth_id: str, lost_ms: int) -> tuple[Remains, list[LiveCount]]:

@@ -10,12 +10,11 @@ from redis import RedisError
 
 from ari_conf.common.redis_client import connect_in_threads, explain_to_user
 from ari_conf.errors import WorkerUnhealthy
-from ari_conf.queues import outbox, worker_health
+from ari_conf.queues import worker_health
 from ari_conf.queues.worker_health import WorkerHealth
-from ari_conf.recordings import jobs
+from ari_conf.recordings.jobs import QUEUES
 from ari_conf.settings import settings
 
-QUEUES = (outbox.QUEUE, jobs.STORE_QUEUE, jobs.TRANSCRIPTION_QUEUE)
 TIMEOUT_S = 2.0
 """Seconds to wait for each response of Redis."""
 

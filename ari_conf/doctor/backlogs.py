@@ -44,7 +44,7 @@ def _faults(settings: Settings) -> list[str]:
     try:
         return [
             f"the worker {each.pid} on {each.host} does not work off the queue {queue}: {each.fault}"
-            for queue in (outbox.QUEUE, jobs.STORE_QUEUE, jobs.TRANSCRIPTION_QUEUE)
+            for queue in jobs.QUEUES
             for each in worker_health.read(client, queue)
             if each.fault
         ]

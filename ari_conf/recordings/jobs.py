@@ -34,6 +34,8 @@ from ari_conf.settings import Settings
 log = structlog.get_logger()
 
 STORE_QUEUE, TRANSCRIPTION_QUEUE = "recordings", "transcriptions"
+QUEUES = (outbox.QUEUE, STORE_QUEUE, TRANSCRIPTION_QUEUE)
+"""Queues of what calls leave to workers."""
 FAILED = "failed"
 """The only state of a transcript that can change to another."""
 CHUNKS_TTL_S = 7 * 24 * 3600

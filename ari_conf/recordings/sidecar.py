@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ari_conf.recordings.bucket import FOLDER, Uploaded
+from ari_conf.recordings.index import StoredRecording
 from ari_conf.recordings.jobs import RecordingNotes, StoreJob
 
 VERSION = 1
@@ -25,6 +26,10 @@ def object_key(auth_id: str, recording_id: str, start_ms: int, extension: str) -
     """Return recordings/{auth_id}/{yyyy}/{mm}/{dd}/{recording_id}.{mp3,wav}, with the UTC day of its start."""
     day = datetime.fromtimestamp(start_ms / 1000, UTC).strftime("%Y/%m/%d")
     return f"{FOLDER}{auth_id}/{day}/{recording_id}.{extension}"
+
+
+def sidecar_key(recording: StoreJob | StoredRecording) -> str:
+    return object_key(recording.auth_id, recording.recording_id, recording.start_ms, "json")
 
 
 def metadata(job: StoreJob) -> dict[str, str]:

@@ -14,9 +14,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from ari_conf.observability.server_metrics import LATENCY_BUCKETS, add_build_info
 from ari_conf.queues import outbox, worker_health
 from ari_conf.recordings import jobs
+from ari_conf.recordings.jobs import QUEUES
 from ari_conf.web.resources import Resources
 
-QUEUES = (outbox.QUEUE, jobs.STORE_QUEUE, jobs.TRANSCRIPTION_QUEUE)
 WORKERS = {
     outbox.QUEUE: "workers",
     jobs.STORE_QUEUE: "recording_workers",

@@ -343,15 +343,21 @@ class NoAccounts:
     ],
 )
 async def test_codec_decides_who_is_a_wideband_caller(codec: str, always: bool, wideband: bool) -> None:
+    assert (await identified(codec, NoAccounts(), always_wideband=always)).wideband is wideband
+
+
+async def identified(codec: str, accounts: Any, **more: Any) -> ev.CallIdentified:
+    """Return the result of the identification of a call with that codec."""
     reported: list[ev.Event] = []
-    one = interpreter_of(Codec(codec), reported.append, NoAccounts(), always_wideband=always)
+    one = interpreter_of(Codec(codec), reported.append, accounts, **more)
     one.run(do.IdentifyCall("u1", "c1", "MA1"))
     async with lateness.timeout():
         while not reported:  # noqa: ASYNC110
             await asyncio.sleep(0)
     await one.close()
-    (identified,) = reported
-    assert isinstance(identified, ev.CallIdentified) and identified.wideband is wideband
+    (found,) = reported
+    assert isinstance(found, ev.CallIdentified)
+    return found
 
 
 class RemovedAccount:
@@ -360,15 +366,7 @@ class RemovedAccount:
 
 
 async def test_a_new_call_of_an_account_that_is_being_removed_has_none() -> None:
-    reported: list[ev.Event] = []
-    one = interpreter_of(Codec("ulaw"), reported.append, RemovedAccount())
-    one.run(do.IdentifyCall("u1", "c1", "MA1"))
-    async with lateness.timeout():
-        while not reported:  # noqa: ASYNC110
-            await asyncio.sleep(0)
-    await one.close()
-    (identified,) = reported
-    assert isinstance(identified, ev.CallIdentified) and identified.account is None
+    assert (await identified("ulaw", RemovedAccount())).account is None
 
 
 # Preparations and requests, and the calls that they are for.

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from ari_conf.errors import RecordingFailed
 from ari_conf.recordings.bucket import Bucket
 from ari_conf.recordings.index import StoredRecording
-from ari_conf.recordings.sidecar import object_key
+from ari_conf.recordings.sidecar import sidecar_key
 from ari_conf.web import models as m
 from ari_conf.web.api_result import ApiResult
 from ari_conf.web.auth import CurrentClient
@@ -58,4 +58,4 @@ async def get_document(
 
 
 def _read(resources: Resources, stored: StoredRecording) -> dict[str, Any] | None:
-    return Bucket(resources.settings).get_json(object_key(stored.auth_id, stored.recording_id, stored.start_ms, "json"))
+    return Bucket(resources.settings).get_json(sidecar_key(stored))

@@ -11,10 +11,9 @@ from fastapi.responses import RedirectResponse, Response
 from fastapi.security import HTTPBasicCredentials
 
 from ari_conf.errors import RecordingFailed
-from ari_conf.recordings import index, jobs
+from ari_conf.recordings import deletion, index, jobs
 from ari_conf.recordings.bucket import Bucket
 from ari_conf.recordings.index import StoredRecording
-from ari_conf.recordings.sidecar import object_key
 from ari_conf.store import accounts
 from ari_conf.store.accounts import DAY_MS, AccountRecord
 from ari_conf.web import models as m
@@ -204,10 +203,7 @@ async def own_recording(client: ApiClient, recording_id: str) -> StoredRecording
 
 
 def _delete(resources: Resources, stored: StoredRecording) -> None:
-    beside = object_key(stored.auth_id, stored.recording_id, stored.start_ms, "json")
-    # Remove the index entry last, so that an interrupted deletion can be repeated.
-    Bucket(resources.settings).delete(stored.key, beside)
-    jobs.remove(resources.sync_redis, stored)
+    deletion.delete(resources.sync_redis, Bucket(resources.settings), stored)
 
 
 def recording_json(one: StoredRecording, now_ms: int) -> dict[str, Any]:

@@ -1,9 +1,6 @@
-// Login page: shows the reason why the user must log in again.
-const WHY = {
-  wrong: "Auth ID or auth token is wrong.",
-  ended: "You are no longer logged in. Log in again.",
-  often: "Too many wrong tokens. Wait a minute, then try again.",
-};
+// Login pages: show the reason why the user must log in again. The page has the words for wrong credentials.
+const refused = document.getElementById("refused");
+const WHY = { ...refused.dataset, ended: "You are no longer logged in. Log in again." };
 
 const error = new URLSearchParams(location.search).get("error");
-if (error) document.getElementById("refused").textContent = WHY[error] ?? "The login failed. Try again.";
+if (error) refused.textContent = WHY[error] ?? "The login failed. Try again.";
