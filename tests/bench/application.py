@@ -19,7 +19,7 @@ from rich.table import Table
 
 from tests.bench import charts, core, scale
 
-FOLDER = Path("docs/bench-core")
+FOLDER = Path(".local/bench-core")
 FLAT = 1.2
 GOALS = {
     "start_up_s": "100,000 in < 10 s",
