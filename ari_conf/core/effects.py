@@ -118,6 +118,16 @@ class DetectBeep(Frozen):
     """Call that the channel belongs to: the ids of what listens to the channel name it."""
 
 
+class ListenForMachine(Frozen):
+    """Listening, on or off, for what tells an answering machine from a person. Results: ListeningStarted,
+    PhraseStarted, PhraseEnded and ToneHeard, or ListeningFailed."""
+
+    channel_id: str
+    on: bool
+    call_uuid: str
+    """Call that the channel belongs to: the ids of what listens to the channel name it."""
+
+
 # Effects on a bridge in Asterisk.
 
 
@@ -354,6 +364,7 @@ AsteriskEffect = (
 ExecutedEffect = (
     AsteriskEffect
     | DetectBeep
+    | ListenForMachine
     | IdentifyCall
     | FetchDocument
     | FetchSoundDocument

@@ -278,6 +278,10 @@ class Engine:
             return self._to_conference(conference.conference_id, event, now)
         return self._to_call(call.call_uuid, event, now)
 
+    def _route_to_call_of(self, event: _ListeningEvent, now: int) -> Outputs:
+        """Deliver what is heard of a placed call to it, also while it is in a conference."""
+        return self._to_call(self.registry.call_by_channel.get(event.channel_id, ""), event, now)
+
     def _route_by_phone(self, event: _PhoneEvent, now: int) -> Outputs:
         call = self.registry.call_of(event.channel_id)
         if call is None:
@@ -449,6 +453,7 @@ _ConferenceEvent = ev.NameClaimed | ev.NameTaken | ev.RecordingStarted | ev.Reco
 _BridgeEvent = ev.ChannelEnteredBridge | ev.ChannelLeftBridge | ev.BridgeCreated | ev.BridgeDestroyed
 _PlaybackEvent = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackStarted | ev.PlaybackFinished
 _PhoneEvent = ev.PhoneHeld | ev.PhoneResumed | ev.StreamSeen | ev.AudioStopped | ev.NothingSent
+_ListeningEvent = ev.ListeningStarted | ev.ListeningFailed | ev.PhraseStarted | ev.PhraseEnded | ev.ToneHeard
 _FetchEvent = ev.DocumentFetched | ev.DocumentFailed | ev.SoundDocumentFetched | ev.SoundDocumentFailed
 
 # A table by class: matching patterns sequentially takes as long as handling the event.
@@ -463,6 +468,7 @@ EVENT_HANDLERS: dict[type, Callable[[Engine, Any, int], Outputs]] = {
     ev.DigitReceived: Engine._route_by_channel,
     ev.BeepHeard: Engine._route_by_channel,
     ev.LineMeasured: Engine._on_line_measured,
+    **dict.fromkeys(get_args(_ListeningEvent), Engine._route_to_call_of),
     **dict.fromkeys(get_args(_PhoneEvent), Engine._route_by_phone),
     **dict.fromkeys(get_args(_ConferenceEvent), Engine._route_by_conference),
     **dict.fromkeys(get_args(_BridgeEvent), Engine._route_by_bridge),

@@ -138,6 +138,42 @@ class BeepHeard(Frozen):
     channel_id: str
 
 
+class ListeningStarted(Frozen):
+    """First audio that arrived for `ListenForMachine`; again after each start of a listener."""
+
+    channel_id: str
+
+
+class ListeningFailed(Frozen):
+    """End of the listening of `ListenForMachine`: what is said on the channel can't be heard."""
+
+    channel_id: str
+    reason: str
+
+
+class PhraseStarted(Frozen):
+    """Start of a phrase, heard by `ListenForMachine`."""
+
+    channel_id: str
+    ago_ms: int
+    """Milliseconds since then."""
+
+
+class PhraseEnded(Frozen):
+    """End of a phrase, heard by `ListenForMachine`."""
+
+    channel_id: str
+    ago_ms: int
+    is_speech: bool = True
+    """False: what began was noise or a tone, not speech."""
+
+
+class ToneHeard(Frozen):
+    """Beep, heard by `ListenForMachine`."""
+
+    channel_id: str
+
+
 class SoundPrepared(Frozen):
     playback_id: str
     media: str
@@ -266,6 +302,11 @@ Event = (
     | NothingSent
     | LineMeasured
     | BeepHeard
+    | ListeningStarted
+    | ListeningFailed
+    | PhraseStarted
+    | PhraseEnded
+    | ToneHeard
     | SoundPrepared
     | SoundFailed
     | PlaybackStarted

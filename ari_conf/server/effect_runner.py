@@ -94,7 +94,7 @@ class EffectRunner:
         self._always_wideband = always_wideband
         self._owners = owners
         self._jitter_buffer: JitterBuffer = jitter_buffer
-        self._beep_listener = BeepListener(ari, lambda channel_id: deliver(ev.BeepHeard(channel_id)))
+        self._beep_listener = BeepListener(ari, lambda channel_id: deliver(ev.BeepHeard(channel_id)), deliver)
         self._effects_by_target: dict[str, deque[do.AsteriskEffect]] = {}
         self._failed_mutes: dict[str, do.MuteChannel] = {}
         """Failed mutes by channel: a channel enters no bridge before its mute has succeeded."""
@@ -130,6 +130,10 @@ class EffectRunner:
                 self._beep_listener.start(channel_id, call_uuid)
             case do.DetectBeep(channel_id):
                 self._beep_listener.stop(channel_id)
+            case do.ListenForMachine(channel_id, True, call_uuid):
+                self._beep_listener.start_for_machine(channel_id, call_uuid)
+            case do.ListenForMachine(channel_id):
+                self._beep_listener.stop_for_machine(channel_id)
             case do.DetectTalking(channel_id):
                 self._enqueue(_talk_detection_key(channel_id), effect)
             case do.DeafenChannel(channel_id):

@@ -21,6 +21,7 @@ NORMAL_CLEARING = 16
 
 FOR_ASTERISK = (do.Ring, do.Answer, do.HangUp, do.AddChannel, do.RemoveChannel, do.MuteChannel, do.DeafenChannel,
                 do.StartMusic, do.StopMusic, do.SendSilence, do.SendDigits, do.DetectTalking, do.DetectBeep,
+                do.ListenForMachine,
                 do.CreateBridge, do.DestroyBridge, do.StartRecording, do.StopRecording, do.PlayMedia,
                 do.StopPlayback)  # fmt: skip
 
@@ -65,6 +66,8 @@ class Channel:
     silence_ms: int | None = None
     """The silence in ms that ends talking; None if talk detection is off."""
     beeps: bool = False
+    examined: bool = False
+    """True while it is listened to for an answering machine."""
     heard_digits: str = ""
     """The digits sent to the phone."""
 
@@ -221,6 +224,8 @@ class Asterisk:
                 channel.silence_ms = silence_ms
             case do.DetectBeep(_, on):
                 channel.beeps = on
+            case do.ListenForMachine(_, on):
+                channel.examined = on
             case _:
                 raise TypeError(f"{type(effect).__name__} is not an effect for Asterisk")
 

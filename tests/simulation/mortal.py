@@ -200,8 +200,8 @@ class Mortal(World):
         self.deaths += 1
         self.lanes.clear()
         for channel in self.asterisk.channels.values():
-            # The application listens for beeps itself: see `ari.beep_listener`.
-            channel.beeps = False
+            # The application listens itself: see `ari.beep_listener`.
+            channel.beeps = channel.examined = False
         if self.away:
             self.absent, self.away = self.away, 0
             return

@@ -124,19 +124,21 @@ EVENTS: dict[str, tuple[str, str]] = {
     ),
     "event handling raised": ("Processing one event of Asterisk raised an exception; the event is skipped.", REPORT),
     "beep listener limit reached": (
-        "50 calls wait for a beep already (`limit`). This Wait ends after its length.",
-        "Use `beep` in fewer calls at a time.",
+        "50 calls are listened to already (`limit`), for a beep or an answering machine. This Wait ends after its "
+        "length; who answers counts as a person.",
+        "Use `beep` and machine detection in fewer calls at a time.",
     ),
     "beep listener failed": (
-        "Asterisk could not create the channel that listens for a beep. `debug` if it repeats.",
+        "Asterisk could not create the channel that listens for a beep or a machine. `debug` if it repeats.",
         "Load `chan_rtp` in Asterisk.",
     ),
     "beep listener received no audio": (
-        "No audio arrives on the UDP port that listens for a beep. `debug` if it repeats.",
+        "No audio arrives on the UDP port that listens for a beep or a machine. `debug` if it repeats.",
         "Set `ARI_CONF_MEDIA_LISTEN` to an address that Asterisk reaches, and allow UDP from Asterisk.",
     ),
     "beep listener stopped": (
-        "The channel that listens for a beep has ended before the call. Wait ends after its length.",
+        "The channel that listens has ended before the call. Wait ends after its length; who answers counts as a "
+        "person.",
         "Check Asterisk's log.",
     ),
     "beep listener raised": ("Listening for a beep raised an exception.", REPORT),
