@@ -14,6 +14,9 @@ class ProblemKind(StrEnum):
     """The account has no answer URL, and the dialplan names no document."""
     CALL_NOT_STARTED = "call_not_started"
     """The account of a new call could not be looked up. The call was hung up."""
+    CALL_NOT_DIALED = "call_not_dialed"
+    """Asterisk could not dial a call by a trunk: it does not know the trunk, or the trunk is unreachable. The next
+    trunk is tried if the call has another; otherwise the call has failed."""
     TOO_MANY_CALLS = "too_many_calls"
     """The account has as many calls as allowed: a further call was refused as busy."""
     HEADERS_INCOMPLETE = "headers_incomplete"
