@@ -9,7 +9,8 @@ import pytest
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
-from ari_conf.core.calls.machine_detection import MachineDetection, MachineDetectionSettings, Reason, Verdict
+from ari_conf.core.calls.machine_detection import MachineDetection, Reason, Verdict
+from ari_conf.core.placing import MachineDetectionSettings
 
 T0 = 1_700_000_000_000
 REPORTED_MS = 160

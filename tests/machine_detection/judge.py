@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ari_conf.ari.machine_ear import MachineEar
 from ari_conf.core import events as ev
-from ari_conf.core.calls.machine_detection import MachineDetection, MachineDetectionSettings, Reason, Verdict
+from ari_conf.core.calls.machine_detection import MachineDetection, Reason, Verdict
+from ari_conf.core.placing import MachineDetectionSettings
 from tests.machine_detection.recordings import Recording
 
 Source = Callable[[NDArray[np.int16]], Iterator[tuple[int, list[ev.Event]]]]

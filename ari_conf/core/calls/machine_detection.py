@@ -7,11 +7,10 @@ The events come from a listener on the call's channel (`ListenForMachine`); the 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
 
 import msgspec
 
-from ari_conf.core.effects import Effect, ListenForMachine
+from ari_conf.core.effects import Effect, ListenForMachine, Params
 from ari_conf.core.events import (
     DeadlineReached,
     Event,
@@ -21,7 +20,7 @@ from ari_conf.core.events import (
     PhraseStarted,
     ToneHeard,
 )
-from ari_conf.core.frozen import Frozen
+from ari_conf.core.placing import MachineDetectionSettings
 
 LAG_MS = 240
 """Milliseconds after which the end of a phrase is reported at the latest: a phrase that may already have ended is not
@@ -35,25 +34,6 @@ TALKATIVE_SHARE = 0.4
 """Share of the longest speech from which it was a machine that spoke, if the time is over."""
 CONTINUES_MS = 400
 """Milliseconds since the start of a new listener in which speech is taken for the phrase that the old one heard."""
-
-
-class MachineDetectionSettings(Frozen):
-    """How a call is to be examined: the request's parameters `machine_detection…`."""
-
-    if_machine: Literal["continue", "hangup"] = "continue"
-    url: str | None = None
-    """URL that is told the verdict while the document runs. None: the document is requested after the verdict."""
-    method: str = "POST"
-    time_ms: int = 5000
-    """Milliseconds since the answer after which it is undecided."""
-    maximum_speech_ms: int = 5000
-    """Milliseconds of speech that a person's greeting may have in total."""
-    initial_silence_ms: int = 4500
-    """Milliseconds of silence before the greeting that a person may leave."""
-    maximum_words: int = 3
-    """Sentences that a person's greeting may have."""
-    initial_greeting_ms: int = 1500
-    """Milliseconds that a person may speak without a pause."""
 
 
 class Verdict(StrEnum):
@@ -110,9 +90,15 @@ class MachineDetection(msgspec.Struct, tag=True):
         return self.verdict is Verdict.MACHINE
 
     @property
-    def is_synchronous(self) -> bool:
-        """Return True if the document has to wait for the verdict."""
-        return self.settings.url is None
+    def holds_document(self) -> bool:
+        """Return True while the document has to wait for the verdict."""
+        return self.settings.url is None and not self.is_decided
+
+    @property
+    def params(self) -> Params:
+        """Return the parameters of the request to machine_detection_url that the standard ones don't have."""
+        told: Params = () if self.is_machine else (("Machine", "false"),)
+        return (*told, ("IfMachine", self.settings.if_machine))
 
     @property
     def deadline(self) -> int | None:
@@ -120,13 +106,6 @@ class MachineDetection(msgspec.Struct, tag=True):
 
     def start(self) -> list[Effect]:
         return [ListenForMachine(self.channel_id, True, self.call_uuid)]
-
-    def stop(self) -> list[Effect]:
-        """End the detection without a verdict, because the call ends."""
-        if self.is_decided:
-            return []
-        self.verdict, self.reason = Verdict.UNDECIDED, Reason.TIME
-        return [ListenForMachine(self.channel_id, False, self.call_uuid)]
 
     def interrupt(self) -> None:
         """Note that the process that listened no longer exists: from now on, silence and time prove nothing until
