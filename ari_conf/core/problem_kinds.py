@@ -14,6 +14,9 @@ class ProblemKind(StrEnum):
     """The account has no answer URL, and the dialplan names no document."""
     CALL_NOT_STARTED = "call_not_started"
     """The account of a new call could not be looked up. The call was hung up."""
+    DIALING_REFUSED = "dialing_refused"
+    """The API refused to place a call, and nothing was dialed. The text begins with the reason. A repeated refusal with
+    the same text is listed once."""
     TOO_MANY_CALLS = "too_many_calls"
     """The account has as many calls as allowed: a further call was refused as busy."""
     HEADERS_INCOMPLETE = "headers_incomplete"
