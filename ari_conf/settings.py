@@ -75,6 +75,13 @@ class Settings(BaseModel):
     recording_folder: Path | None = None
     """Asterisk's recording folder, if it is on this machine: `doctor` checks it."""
 
+    trunks: str = ""
+    """Trunks over which calls are placed: a JSON list of objects, or tables in TOML (docs/operations/trunks.md).
+
+    More trunks can be added with `ari-conf trunk add`."""
+    default_country: str = ""
+    """Country of phone numbers without a plus, two letters such as DE. If not set, they begin with a country code."""
+
     documents: Path = Path("documents")
     """Folder of the documents that a dialplan names (NAME.xml)."""
     sounds_folder: Path = Path("/var/lib/ari_conf/sounds")
@@ -203,6 +210,29 @@ class Settings(BaseModel):
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("trunks", mode="before")
+    @classmethod
+    def _encode_tables(cls, value: object) -> object:
+        return json.dumps(value) if isinstance(value, list) else value
+
+    @field_validator("trunks")
+    @classmethod
+    def _validate_trunks(cls, value: str) -> str:
+        try:
+            found = json.loads(value) if value.strip() else []
+        except ValueError:
+            found = None
+        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+            raise ValueError("must be a JSON list of objects with name and dial, as in docs/operations/trunks.md")
+        return value
+
+    @field_validator("default_country")
+    @classmethod
+    def _validate_country(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[A-Za-z]{2}", value):
+            raise ValueError("must be a country's code of two letters, such as DE")
+        return value.upper()
 
     @field_validator("redis_url", "broker_url")
     @classmethod

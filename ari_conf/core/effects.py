@@ -298,6 +298,22 @@ class PostCallback(Frozen):
     params: Params
 
 
+class RecordDialing(Frozen):
+    """Place of a placed call in the dialing limits: it counts from its admission until its end. Times in epoch ms."""
+
+    auth_id: str
+    call_uuid: str
+    trunk: str
+    """Trunk over which the call is dialed now, or was answered."""
+    ends_ms: int
+    """Time until which the call lives at the latest."""
+    answered_ms: int | None = None
+    ended_ms: int | None = None
+    """Time at which the call has ended; None: it lives."""
+    previous_trunk: str = ""
+    """Trunk over which it was dialed before, if it was another one."""
+
+
 class AddAttendanceNote(Frozen):
     """Recording note: when a member was in the recorded conference, in epoch ms. Duplicates count as one note."""
 
@@ -415,7 +431,14 @@ ExecutedEffect = (
 )
 """Effects that the effect runner executes once the step is written."""
 PersistedEffect = (
-    ReleaseName | PostCallback | AddAttendanceNote | AddSpeechNote | StoreRecording | ReportProblem | CommandReply
+    ReleaseName
+    | PostCallback
+    | RecordDialing
+    | AddAttendanceNote
+    | AddSpeechNote
+    | StoreRecording
+    | ReportProblem
+    | CommandReply
 )
 """Effects that are part of the step that is written."""
 Effect = ExecutedEffect | PersistedEffect

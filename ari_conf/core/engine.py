@@ -383,7 +383,8 @@ class Engine:
             self.calls[call.call_uuid] = call
             self.registry.call_by_channel[call.channel_id] = call.call_uuid
             self.registry.touched.add(call.call_uuid)
-            out += call.start_dialing(now, expires_at + REPLY_GRACE_MS) if turn <= now else []
+            is_due = turn <= now
+            out += call.start_dialing(now, expires_at + REPLY_GRACE_MS) if is_due else [call.dialing_record()]
         return [*out, CommandReply(command_id, HTTPStatus.CREATED.value, _placed_body(placed, is_queued=bool(waiting)))]
 
     def _queued_calls(self, auth_id: str) -> int:

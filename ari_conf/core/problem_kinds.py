@@ -17,6 +17,9 @@ class ProblemKind(StrEnum):
     CALL_NOT_DIALED = "call_not_dialed"
     """Asterisk could not dial a call by a trunk: it does not know the trunk, or the trunk is unreachable. The next
     trunk is tried if the call has another; otherwise the call has failed."""
+    DIALING_REFUSED = "dialing_refused"
+    """The API refused to place a call, and nothing was dialed. The text begins with the reason. A repeated refusal with
+    the same text is listed once."""
     TOO_MANY_CALLS = "too_many_calls"
     """The account has as many calls as allowed: a further call was refused as busy."""
     HEADERS_INCOMPLETE = "headers_incomplete"

@@ -47,6 +47,11 @@ class CalledPhone:
         self._task: asyncio.Task[None] | None = None
 
     @property
+    def host(self) -> str:
+        """Host and port, as in the URI."""
+        return f"{self._host}:{self.port}"
+
+    @property
     def uri(self) -> str:
         return f"sip:{self.number}@{self._host}:{self.port}"
 

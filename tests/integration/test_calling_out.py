@@ -10,14 +10,22 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from ari_conf.dialing import trunk_store, trunks
+from ari_conf.dialing.keys import TRUNKS_KEY
 from ari_conf.local.system import LocalSystem
+from ari_conf.store import accounts
 from tests.integration.called_phone import CalledPhone
 from tests.integration.receiver import Request
 from tests.integration.stage import ALLOWED, Stage, staged
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-TRUNKS = json.dumps([{"name": "lab", "dial": "PJSIP/{number}@anonymous", "hosts": ["127.0.0.1"]}])
+MAY_DIAL = {
+    "dial_caller_ids": "+4930*",
+    "dial_calls": 100,
+    "dial_calls_per_minute": 1000,
+    "dial_minutes_per_day": 10000,
+}
 
 
 class Caller:
@@ -25,6 +33,7 @@ class Caller:
 
     def __init__(self, stage: Stage, session: aiohttp.ClientSession) -> None:
         self.stage, self._session = stage, session
+        self.hosts: set[str] = set()
 
     async def ask(self, method: str, path: str, **body: Any) -> tuple[int, dict[str, Any]]:
         url = f"{self.stage.system.settings.public_url}/v1/Account/{self.stage.account}/{path}"
@@ -36,11 +45,24 @@ class Caller:
 
     async def place(self, *phones: CalledPhone, **more: Any) -> Any:
         """Place a call; return its request_uuid."""
+        hosts = [phone.host for phone in phones]
+        self.allow(*hosts)
         to = "<".join(phone.uri for phone in phones)
         urls = {"answer_url": self.stage.receiver.url("/answer"), "hangup_url": self.stage.receiver.url("/hangup")}
         status, reply = await self.ask("POST", "Call/", **{"from": "4930123", "to": to, **urls, **more})
         assert status == 201, reply
         return reply["request_uuid"]
+
+    def allow(self, *hosts: str, endpoint: str = "anonymous") -> None:
+        """Allow the account to call SIP URIs at these hosts."""
+        redis, prefixes = self.stage.redis, ",".join(f"sip:{host}" for host in hosts)
+        accounts.update(redis, self.stage.account, dial_prefixes=prefixes, **MAY_DIAL)
+        self.hosts |= set(hosts)
+        fields = {"dial": f"PJSIP/{{number}}@{endpoint}", "hosts": sorted(self.hosts), "calls": 0, "per_second": 0}
+        if redis.hexists(TRUNKS_KEY, "lab"):
+            trunk_store.change(redis, "lab", fields, (), lambda *_: None)
+        else:
+            trunk_store.add(redis, trunks.make("lab", fields), (), lambda *_: None)
 
     async def told(self, event: str, **params: str) -> dict[str, str]:
         found: Request = await self.stage.event(event, **params)
@@ -56,9 +78,8 @@ async def api(calling: Stage) -> AsyncGenerator[Caller]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[LocalSystem]:
-    settings = ALLOWED | {"ARI_CONF_TRUNKS": TRUNKS}
     parts = ("redis", "asterisk", "worker", "serve", "web")
-    async with LocalSystem(tmp_path_factory.mktemp("calling"), settings, parts) as system:
+    async with LocalSystem(tmp_path_factory.mktemp("calling"), ALLOWED, parts) as system:
         yield system
 
 

@@ -411,6 +411,15 @@ EVENTS: dict[str, tuple[str, str]] = {
     # Web process.
     "api": ("A request was answered: method, route, status, `ms`, `api_id`.", NOTHING),
     "ari_conf.web.errors: redis unavailable": ("A request was answered with 503, since Redis did not answer.", REDIS),
+    "dialing refused": (
+        "The API refused to place a call, for `reason` ([Trunks](../operations/trunks.md#refusals)).",
+        "Nothing, if the application was wrong. Otherwise change what the account may dial, or the trunks. If you do "
+        "not know these calls, rotate the account's token.",
+    ),
+    "trunk record unreadable": (
+        "Nothing is placed over a trunk, because its record in Redis could not be read (`trunk`, `reason`).",
+        "`ari-conf trunk remove`, then add it again.",
+    ),
     "request raised": ("A request raised an exception, and was answered with 500.", REPORT),
     "change subscription failed": ("Redis did not answer; event streams send `away`. Repeated each minute.", REDIS),
     "event stream raised": (
@@ -548,7 +557,7 @@ GROUPS = {
     "Requests, sounds and speech": ("ari_conf.http_client", "ari_conf.media"),
     "Administration": ("ari_conf.administration",),
     "Records and queues in Redis": ("ari_conf.store", "ari_conf.queues", "ari_conf.recordings"),
-    "Web process": ("ari_conf.web",),
+    "Web process": ("ari_conf.web", "ari_conf.dialing"),
     "Workers": ("tasks",),
 }
 

@@ -43,6 +43,7 @@ from ari_conf.core.effects import (
     PlayMedia,
     PostCallback,
     ReadCodec,
+    RecordDialing,
     ReportProblem,
     Ring,
     SendSilence,
@@ -310,7 +311,14 @@ class Call(msgspec.Struct, Derived, tag=True):
         assert self.outgoing is not None
         self.change_state(DIALING)
         self.outgoing.start(now)
-        return [self.outgoing.channel_request(self.call_uuid, self.from_, self.caller_name, not_after)]
+        request = self.outgoing.channel_request(self.call_uuid, self.from_, self.caller_name, not_after)
+        return [self.dialing_record(), request]
+
+    def dialing_record(self, previous_trunk: str = "") -> RecordDialing:
+        """Return the call's place in the dialing limits, as it is now."""
+        assert self.outgoing is not None
+        trunk, ends_ms, ended_ms = self.outgoing.present.trunk, self.outgoing.lives_until, self.ended_at
+        return RecordDialing(self.auth_id, self.call_uuid, trunk, ends_ms, self.answered_at, ended_ms, previous_trunk)
 
     def _handle_outgoing_event(self, outgoing: Outgoing, event: ev.Event, now: int) -> Outputs | None:
         """Handle an event that only a placed call gets; return None for any other."""
@@ -376,7 +384,8 @@ class Call(msgspec.Struct, Derived, tag=True):
     def _on_phone_answered(self, outgoing: Outgoing, now: int) -> Outputs:
         self.answered_at = now
         outgoing.answered(now)
-        out: Outputs = [ReadCodec(self.call_uuid, self.channel_id), *outgoing.send_digits(self.channel_id, now)]
+        out: Outputs = [self.dialing_record(), ReadCodec(self.call_uuid, self.channel_id)]
+        out += outgoing.send_digits(self.channel_id, now)
         out += outgoing.detect_machine(self.channel_id, self.call_uuid, now)
         if outgoing.holds_document:
             self.change_state(DETECTING)
@@ -422,8 +431,10 @@ class Call(msgspec.Struct, Derived, tag=True):
 
     def _request_next_channel(self, outgoing: Outgoing, *, same_way: bool) -> Outputs:
         self.change_state(DIALING)
+        before = outgoing.present.trunk
         self.channel_id = outgoing.next_channel(self.call_uuid, same_way=same_way)
-        return [outgoing.channel_request(self.call_uuid, self.from_, self.caller_name)]
+        record = self.dialing_record(before if outgoing.present.trunk != before else "")
+        return [record, outgoing.channel_request(self.call_uuid, self.from_, self.caller_name)]
 
     def _on_dialing_failed(self, outgoing: Outgoing, event: ev.EffectFailed, now: int) -> Outputs:
         effect = event.effect
@@ -767,6 +778,8 @@ class Call(msgspec.Struct, Derived, tag=True):
         if not by_server or (cause != CANCELED_CAUSE and self.outgoing is None):
             self.hangup_cause = cause or self.hangup_cause
         self._stop_running()
+        if self.outgoing is not None:
+            out.append(self.dialing_record())
         return out if self.in_conference else out + self._hangup_callback(now)
 
     def _refused(self, outgoing: Outgoing, cause: int, sip_status: int) -> None:

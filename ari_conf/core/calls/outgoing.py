@@ -78,6 +78,11 @@ class Outgoing(msgspec.Struct):
         return min([at for at in times if at is not None], default=None)
 
     @property
+    def lives_until(self) -> int:
+        """Epoch milliseconds at which the call ends at the latest, if it is not answered before."""
+        return self.ends_at or self.rings_until or self.dial_at + self.options.ring_timeout_s * 1000
+
+    @property
     def stops_ringing_at(self) -> int | None:
         """Epoch milliseconds at which the call is canceled because of hangup_on_ring."""
         seconds, is_waiting = self.options.hangup_on_ring_s, self.rings_until is not None

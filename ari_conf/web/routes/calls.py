@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -10,11 +11,10 @@ from fastapi.responses import Response
 
 from ari_conf.core import commands as do
 from ari_conf.core.placing import CallToPlace
-from ari_conf.dialing.admission import Admitted, Refused
 from ari_conf.store import accounts
 from ari_conf.store.accounts import AccountRecord
 from ari_conf.web import call_models as m
-from ari_conf.web import call_queries
+from ari_conf.web import call_queries, dial_admission
 from ari_conf.web.api_result import ApiResult
 from ari_conf.web.auth import ApiClient, CurrentClient
 from ari_conf.web.errors import ApiError, json_error, unavailable
@@ -62,7 +62,7 @@ async def place_calls(request: Request, client: CurrentClient, body: Placed) -> 
 async def _place(client: ApiClient, body: m.CallRequest) -> ApiResult:
     record = await _account(client)
     parent_server = await _server_of_parent(client, body)
-    calls = await _admit(client, record, body)
+    calls = await _admit(client, body)
     servers = await call_queries.list_servers(client.resources.redis)
     if parent_server in servers:
         # Members of a conference are on one Asterisk.
@@ -108,31 +108,25 @@ async def _server_of_parent(client: ApiClient, body: m.CallRequest) -> str:
     return found[0] if found is not None else ""
 
 
-async def _admit(client: ApiClient, record: AccountRecord, body: m.CallRequest) -> list[CallToPlace]:
+async def _admit(client: ApiClient, body: m.CallRequest) -> list[CallToPlace]:
     """Return the calls if the dialing policy admits all of them. Raises ApiError 400 or 403: none is placed."""
     calls: list[CallToPlace] = []
-    for to in body.to:
-        call_uuid = str(uuid4())
-        found = await client.resources.admission.admit(
-            client.auth_id, getattr(record, "permissions", lambda: None)(), call_uuid, body.from_, to, body.time_limit
-        )
-        if isinstance(found, Refused):
-            await _release(client, calls)
-            raise ApiError(found.status, found.text)
-        calls.append(_to_place(call_uuid, body, found))
+    try:
+        for to in body.to:
+            uuid = str(uuid4())
+            admitted = await dial_admission.admit(client, uuid, body.from_, to, body.time_limit)
+            name = body.caller_name or admitted.caller_id
+            limits = admitted.time_limit_s, admitted.delay_ms
+            calls.append(CallToPlace(uuid, admitted.to, admitted.caller_id, name, admitted.attempts, *limits))
+    except ApiError:
+        await _release(client, calls)
+        raise
     return calls
 
 
-def _to_place(call_uuid: str, body: m.CallRequest, admitted: Admitted) -> CallToPlace:
-    name = body.caller_name or admitted.caller_id
-    return CallToPlace(
-        call_uuid, admitted.to, admitted.caller_id, name, admitted.attempts, admitted.time_limit_s, admitted.delay_ms
-    )
-
-
-async def _release(client: ApiClient, calls: list[CallToPlace] | tuple[CallToPlace, ...]) -> None:
+async def _release(client: ApiClient, calls: Sequence[CallToPlace]) -> None:
     for call in calls:
-        await client.resources.admission.release(client.auth_id, call.call_uuid, call.attempts)
+        await dial_admission.release(client, call.call_uuid, call.attempts)
 
 
 # Live and queued calls.
