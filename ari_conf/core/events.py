@@ -179,7 +179,7 @@ class BeepHeard(Frozen):
 
 
 class ListeningEvent(Frozen):
-    """What the listener of `ListenForMachine` hears; its classes are below."""
+    """Base of the events that `ListenForMachine` leads to."""
 
     channel_id: str
 

@@ -56,7 +56,7 @@ class Reason(StrEnum):
     NOT_HEARD = "nothing could be heard"
 
 
-class MachineDetection(msgspec.Struct, tag=True):
+class MachineDetection(msgspec.Struct):
     """Detection of one call, from its answer on. Times are epoch milliseconds."""
 
     settings: MachineDetectionSettings
