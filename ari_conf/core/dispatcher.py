@@ -23,12 +23,14 @@ from ari_conf.core.messages import (
     Admitted,
     AttendanceNoted,
     CallbackRequested,
+    DialMusicChanged,
     HangupRequested,
     JoinRequested,
     JoinSkipped,
     MemberReleased,
     Message,
     Outputs,
+    RaceWon,
     RecordingRequested,
     SoundDocumentRequested,
 )
@@ -141,6 +143,20 @@ class Dispatcher:
     def _on_hangup_requested(self, message: HangupRequested, now: int) -> Outputs:
         return self._touch_call(message.call_uuid).hang_up_by_api(now)
 
+    def _on_race_won(self, message: RaceWon, now: int) -> Outputs:
+        out: Outputs = []
+        for call_uuid in message.rivals:
+            if call_uuid in self._registry.calls:
+                out += self._touch_call(call_uuid).lose_race(now)
+        return out
+
+    def _on_dial_music_changed(self, message: DialMusicChanged, now: int) -> Outputs:
+        conference = self._registry.conference_named(message.auth_id, message.conference_name)
+        if conference is None or conference.dial_music.get(message.call_uuid) == message.music:
+            return []
+        self._registry.touched.add(conference.conference_id)
+        return conference.change_dial_music(message.call_uuid, message.music, now)
+
     def _touch_call(self, call_uuid: str) -> Call:
         self._registry.touched.add(call_uuid)
         return self._registry.calls[call_uuid]
@@ -207,6 +223,8 @@ MESSAGE_HANDLERS: dict[type, Callable[[Dispatcher, Any, int], Outputs]] = {
     JoinSkipped: Dispatcher._on_join_skipped,
     MemberReleased: Dispatcher._on_member_released,
     HangupRequested: Dispatcher._on_hangup_requested,
+    RaceWon: Dispatcher._on_race_won,
+    DialMusicChanged: Dispatcher._on_dial_music_changed,
     SoundDocumentRequested: Dispatcher._on_sound_document_requested,
     RecordingRequested: Dispatcher._on_recording_requested,
     AttendanceNoted: Dispatcher._on_attendance_noted,

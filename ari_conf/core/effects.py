@@ -65,7 +65,8 @@ class Answer(Frozen):
 class HangUp(Frozen):
     retry_on_disconnect: ClassVar[bool] = True
     channel_id: str
-    reason: Literal["normal", "busy", "rejected"] = "normal"
+    reason: Literal["normal", "busy", "rejected", "answered_elsewhere"] = "normal"
+    """answered_elsewhere: phones list no missed call."""
 
 
 class AddChannel(Frozen):

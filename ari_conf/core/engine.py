@@ -380,6 +380,8 @@ class Engine:
         out: Outputs = []
         for each, turn in zip(placed, turns, strict=True):
             call = Call.to_place(each, command.options, account, now, turn)
+            if command.options.is_race and call.outgoing is not None:
+                call.outgoing.rivals = tuple(p.call_uuid for p in placed if p is not each)
             self.calls[call.call_uuid] = call
             self.registry.call_by_channel[call.channel_id] = call.call_uuid
             self.registry.touched.add(call.call_uuid)

@@ -30,6 +30,7 @@ class HangupCode(IntEnum):
     ANSWER_INVALID = 8011
     ACTION_INVALID = 8012
     REDIRECT_INVALID = 8014
+    LOST_RACE = 9000
     MACHINE_DETECTED = 9100
 
 
@@ -52,6 +53,7 @@ CODE_NAMES: dict[int, str] = {
     HangupCode.ANSWER_INVALID: "Invalid Answer XML",
     HangupCode.ACTION_INVALID: "Invalid Action XML",
     HangupCode.REDIRECT_INVALID: "Invalid Redirect XML",
+    HangupCode.LOST_RACE: "Lost Race",
     HangupCode.MACHINE_DETECTED: "Machine Detected",
 }
 """HangupCauseName, by HangupCauseCode."""
@@ -68,6 +70,7 @@ SOURCES: dict[int, HangupSource] = {
     HangupCode.SCHEDULED: "Plivo",
     HangupCode.RING_TIMEOUT: "Plivo",
     HangupCode.NO_MEDIA: "Plivo",
+    HangupCode.LOST_RACE: "Plivo",
     HangupCode.MACHINE_DETECTED: "Plivo",
 }
 """HangupSource that a code implies; the codes that are not here imply `Error`."""
@@ -78,6 +81,7 @@ STATUSES: dict[int, str] = {
     HangupCode.REJECTED: "busy",
     HangupCode.SCHEDULED: "timeout",
     HangupCode.RING_TIMEOUT: "timeout",
+    HangupCode.LOST_RACE: "cancel",
 }
 """CallStatus of a placed call that was not answered; the codes that are not here mean `failed`."""
 
@@ -93,9 +97,9 @@ INVALID_DOCUMENT_CODES = {
     "redirect": HangupCode.REDIRECT_INVALID,
 }
 
-CANCELED_CAUSE, NO_MEDIA_CAUSE, TIME_LIMIT_CAUSE = 487, 44, 602
+CANCELED_CAUSE, NO_MEDIA_CAUSE, TIME_LIMIT_CAUSE, LOST_RACE_CAUSE = 487, 44, 602, 502
 """Causes that are not Q.850's: the call was canceled before the answer (SIP status 487), no audio packet arrived for a
-while (Asterisk's cause 44), and its time limit was reached.
+while (Asterisk's cause 44), its time limit was reached, and another call that competed with it was answered.
 """
 NO_ANSWER_CAUSE = 19
 
@@ -122,6 +126,7 @@ Q850_CAUSE_NAMES = {
     102: "RECOVERY_ON_TIMER_EXPIRE",
     127: "INTERWORKING",
     CANCELED_CAUSE: "ORIGINATOR_CANCEL",
+    LOST_RACE_CAUSE: "LOSE_RACE",
     TIME_LIMIT_CAUSE: "ALLOTTED_TIMEOUT",
 }
 CODES_BY_CAUSE = {

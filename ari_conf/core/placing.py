@@ -42,6 +42,16 @@ class MachineDetectionSettings(Frozen):
     """Milliseconds that a person may speak without a pause."""
 
 
+class Confirmation(Frozen):
+    """Key that the person who answers has to press: before, the call does not continue."""
+
+    key: str
+    """One of 0-9 * #."""
+    sound_url: str | None = None
+    """URL of the sound document that asks for the key. None: the server asks for it."""
+    sound_method: str = "GET"
+
+
 class CallOptions(Frozen):
     """What the calls of one request have in common."""
 
@@ -69,6 +79,15 @@ class CallOptions(Frozen):
     headers: tuple[tuple[str, str], ...] = ()
     """X-PH-* headers of the INVITE, which are also parameters of each request about the call."""
     machine_detection: MachineDetectionSettings | None = None
+    confirmation: Confirmation | None = None
+    """None: the answer is enough."""
+    is_race: bool = False
+    """True: the calls of the request compete: the first that is answered and confirmed wins, and the others are canceled."""
+    status_url: str | None = None
+    """URL that is told CallInitiated, CallRinging, CallAnswered and CallCompleted."""
+    status_method: str = "POST"
+    dial_music: str | None = None
+    """What the members of `conference` hear until the call is answered or has ended: a tone, or a URL."""
 
 
 class CallToPlace(Frozen):

@@ -47,7 +47,7 @@ def _flag(value: Any) -> Any:
 Flag = Annotated[bool, BeforeValidator(_flag), WithJsonSchema(FLAG_SCHEMA)]
 
 
-def _whole(lowest: int, highest: int, default: int | None) -> Any:
+def whole(lowest: int, highest: int, default: int | None) -> Any:
     """Return the type of a whole number; empty is not given."""
     schema: dict[str, Any] = {"type": "integer", "minimum": lowest, "maximum": highest}
     if default is not None:
@@ -98,11 +98,26 @@ def _parse_name(text: str) -> str:
     return name
 
 
-class CallRequest(ApiRequest):
-    """Parameters of a call to place. Those of Plivo that this server does not know are ignored."""
+class DialRequest(ApiRequest):
+    """Parameters of every request that places calls."""
 
     from_: Annotated[str, Field(alias="from", min_length=1, max_length=200)]
     to: Annotated[Any, BeforeValidator(_join_list), parsed_by(_parse_destinations), WithJsonSchema({"type": "string"})]
+    caller_name: Annotated[
+        Annotated[str, parsed_by(_parse_name)] | None,
+        BeforeValidator(none_if_empty),
+        WithJsonSchema({"type": "string", "maxLength": MAX_NAME_CHARACTERS}),
+    ] = None
+    sip_headers: Annotated[
+        Annotated[Any, parsed_by(_parse_headers)],
+        BeforeValidator(lambda value: "" if value is None else value),
+        WithJsonSchema({"type": "string", "maxLength": MAX_SIP_HEADER_CHARACTERS}),
+    ] = ()
+
+
+class CallRequest(DialRequest):
+    """Parameters of a call to place. Those of Plivo that this server does not know are ignored."""
+
     answer_url: Url
     answer_method: Method = "POST"
     ring_url: OptionalUrl = None
@@ -111,37 +126,27 @@ class CallRequest(ApiRequest):
     hangup_method: Method = "POST"
     fallback_url: OptionalUrl = None
     fallback_method: Method = "POST"
-    caller_name: Annotated[
-        Annotated[str, parsed_by(_parse_name)] | None,
-        BeforeValidator(none_if_empty),
-        WithJsonSchema({"type": "string", "maxLength": MAX_NAME_CHARACTERS}),
-    ] = None
     send_digits: Annotated[
         Annotated[str, parsed_by(_parse_digits)] | None,
         BeforeValidator(none_if_empty),
         WithJsonSchema({"type": "string", "pattern": rf"^{digit_sequence.WRITTEN.pattern}$"}),
     ] = None
     send_on_preanswer: Flag = False
-    time_limit: _whole(1, MAX_TIME_LIMIT_S, TIME_LIMIT_S) = TIME_LIMIT_S  # type: ignore[valid-type]
-    hangup_on_ring: _whole(0, MAX_RING_TIMEOUT_S, None) = None  # type: ignore[valid-type]
-    ring_timeout: _whole(1, MAX_RING_TIMEOUT_S, RING_TIMEOUT_S) = RING_TIMEOUT_S  # type: ignore[valid-type]
+    time_limit: whole(1, MAX_TIME_LIMIT_S, TIME_LIMIT_S) = TIME_LIMIT_S  # type: ignore[valid-type]
+    hangup_on_ring: whole(0, MAX_RING_TIMEOUT_S, None) = None  # type: ignore[valid-type]
+    ring_timeout: whole(1, MAX_RING_TIMEOUT_S, RING_TIMEOUT_S) = RING_TIMEOUT_S  # type: ignore[valid-type]
     machine_detection: Annotated[
         Literal["true", "hangup", "false"],
         BeforeValidator(lambda value: str(value).strip().lower() if value not in (None, "") else "false"),
         WithJsonSchema({"enum": ["true", "hangup", "false"], "default": "false"}),
     ] = "false"
-    machine_detection_time: _whole(2000, 10_000, 5000) = 5000  # type: ignore[valid-type]
+    machine_detection_time: whole(2000, 10_000, 5000) = 5000  # type: ignore[valid-type]
     machine_detection_url: OptionalUrl = None
     machine_detection_method: Method = "POST"
-    machine_detection_maximum_speech_length: _whole(1000, 6000, 5000) = 5000  # type: ignore[valid-type]
-    machine_detection_initial_silence: _whole(2000, 10_000, 4500) = 4500  # type: ignore[valid-type]
-    machine_detection_maximum_words: _whole(2, 10, 3) = 3  # type: ignore[valid-type]
-    machine_detection_initial_greeting: _whole(1000, 5000, 1500) = 1500  # type: ignore[valid-type]
-    sip_headers: Annotated[
-        Annotated[Any, parsed_by(_parse_headers)],
-        BeforeValidator(lambda value: "" if value is None else value),
-        WithJsonSchema({"type": "string", "maxLength": MAX_SIP_HEADER_CHARACTERS}),
-    ] = ()
+    machine_detection_maximum_speech_length: whole(1000, 6000, 5000) = 5000  # type: ignore[valid-type]
+    machine_detection_initial_silence: whole(2000, 10_000, 4500) = 4500  # type: ignore[valid-type]
+    machine_detection_maximum_words: whole(2, 10, 3) = 3  # type: ignore[valid-type]
+    machine_detection_initial_greeting: whole(1000, 5000, 1500) = 1500  # type: ignore[valid-type]
     parent_call_uuid: Annotated[str, BeforeValidator(lambda value: value or ""), Field(max_length=100)] = ""
     error_if_parent_not_found: Annotated[
         Flag,
@@ -193,8 +198,8 @@ class CallsQuery(ApiRequest):
     ] = None
     from_number: Annotated[str, Field(max_length=200)] = ""
     to_number: Annotated[str, Field(max_length=200)] = ""
-    limit: _whole(1, 20, 20) = 20  # type: ignore[valid-type]
-    offset: _whole(0, 10_000_000, 0) = 0  # type: ignore[valid-type]
+    limit: whole(1, 20, 20) = 20  # type: ignore[valid-type]
+    offset: whole(0, 10_000_000, 0) = 0  # type: ignore[valid-type]
 
 
 class CallQuery(ApiRequest):

@@ -14,6 +14,7 @@ from ari_conf.core.account import Account
 from ari_conf.core.backoff import retry_delay_ms
 from ari_conf.core.bounds import MAX_HEADER_BYTES
 from ari_conf.core.calls.call_state import (
+    CONFIRMING,
     DETECTING,
     DIALING,
     EARLY,
@@ -29,6 +30,7 @@ from ari_conf.core.calls.call_state import (
     UNANSWERED,
     CallState,
 )
+from ari_conf.core.calls.confirmation import key_element
 from ari_conf.core.calls.gather import Gather, GatherState
 from ari_conf.core.calls.machine_detection import MachineDetection, Reason
 from ari_conf.core.calls.outgoing import MAX_REDIALS, UNCONFIRMED_MS, Outgoing
@@ -37,6 +39,7 @@ from ari_conf.core.effects import (
     CreateChannel,
     DialChannel,
     FetchDocument,
+    FetchSoundDocument,
     HangUp,
     IdentifyCall,
     Params,
@@ -68,6 +71,7 @@ from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.hangup_codes import (
     CANCELED_CAUSE,
     INVALID_DOCUMENT_CODES,
+    LOST_RACE_CAUSE,
     NO_ANSWER_CAUSE,
     NO_MEDIA_CAUSE,
     TIME_LIMIT_CAUSE,
@@ -80,7 +84,7 @@ from ari_conf.core.hangup_codes import (
     source_of,
     status_of,
 )
-from ari_conf.core.messages import JoinRequested, MemberReleased, Outputs
+from ari_conf.core.messages import DialMusicChanged, JoinRequested, MemberReleased, Outputs, RaceWon
 from ari_conf.core.placing import CallOptions, CallToPlace
 from ari_conf.core.playback.player import Player
 from ari_conf.core.problem_kinds import ProblemKind
@@ -96,8 +100,8 @@ ANONYMOUS = "anonymous", "Anonymous"
 ANSWERING_ELEMENTS = (Play, Speak, Wait, GetDigits)
 NO_PRICE = "0.00000"
 """BillRate and TotalCost: applications parse them; calls over one's own Asterisk have no price here."""
-HangupReason = Literal["normal", "busy", "rejected"]
-HANGUP_CAUSES: dict[HangupReason, int] = {"normal": 16, "busy": 17, "rejected": 21}
+HangupReason = Literal["normal", "busy", "rejected", "answered_elsewhere"]
+HANGUP_CAUSES: dict[HangupReason, int] = {"normal": 16, "busy": 17, "rejected": 21, "answered_elsewhere": 26}
 """Q.850 causes by the reason that ARI receives."""
 HANGUP_ATTEMPTS_UNTIL_PROBLEM = 3
 """Number of HangUp requests after which a problem is reported. Asterisk normally confirms the first one immediately."""
@@ -312,7 +316,22 @@ class Call(msgspec.Struct, Derived, tag=True):
         self.change_state(DIALING)
         self.outgoing.start(now)
         request = self.outgoing.channel_request(self.call_uuid, self.from_, self.caller_name, not_after)
-        return [self.dialing_record(), request]
+        music = self.outgoing.options.dial_music
+        return [self.dialing_record(), *self._status_callback("CallInitiated"), *self._dial_music(music), request]
+
+    def _status_callback(self, event: str) -> Outputs:
+        """Return the callback about a change of the call's state, if the request asked for it."""
+        options = self.outgoing.options if self.outgoing is not None else None
+        if options is None or options.status_url is None:
+            return []
+        return [self.callback(options.status_url, options.status_method, event, ())]
+
+    def _dial_music(self, music: str | None) -> Outputs:
+        """Let the conference hear that somebody is being called into it, or no longer."""
+        options = self.outgoing.options if self.outgoing is not None else None
+        if options is None or options.dial_music is None or options.conference is None:
+            return []
+        return [DialMusicChanged(self.call_uuid, self.auth_id, options.conference.name, music)]
 
     def dialing_record(self, previous_trunk: str = "") -> RecordDialing:
         """Return the call's place in the dialing limits, as it is now."""
@@ -328,6 +347,8 @@ class Call(msgspec.Struct, Derived, tag=True):
             case ev.CodecRead(_, wideband):
                 self.wideband, outgoing.codec_known = wideband, True
                 return []
+            case ev.SoundDocumentFetched() | ev.SoundDocumentFailed() if self.state is CONFIRMING and not self.running:
+                return self._on_confirm_sound(event, now)
             case ev.ListeningEvent() if outgoing.machine is not None:
                 return self._on_listening_event(outgoing.machine, event, now)
             case _ if self.state not in UNANSWERED:
@@ -379,20 +400,72 @@ class Call(msgspec.Struct, Derived, tag=True):
         url = outgoing.options.ring_url
         if is_first and url is not None:
             out.append(self.callback(url, outgoing.options.ring_method, "Ring", ()))
-        return out
+        return out + self._status_callback("CallRinging") if is_first else out
 
     def _on_phone_answered(self, outgoing: Outgoing, now: int) -> Outputs:
         self.answered_at = now
         outgoing.answered(now)
         out: Outputs = [self.dialing_record(), ReadCodec(self.call_uuid, self.channel_id)]
+        out += self._status_callback("CallAnswered") + self._dial_music(None)
         out += outgoing.send_digits(self.channel_id, now)
         out += outgoing.detect_machine(self.channel_id, self.call_uuid, now)
         if outgoing.holds_document:
             self.change_state(DETECTING)
             return out
-        return out + self._begin_document(outgoing, now)
+        return out + self._on_person_answered(outgoing, now)
+
+    def _on_person_answered(self, outgoing: Outgoing, now: int) -> Outputs:
+        """Ask for the key of the confirmation, if there is one. A machine that is not to be hung up counts as well."""
+        confirmation = outgoing.options.confirmation
+        if confirmation is None:
+            return self._begin_document(outgoing, now)
+        self.change_state(CONFIRMING)
+        if confirmation.sound_url is None:
+            return self._ask_for_key(outgoing, (), now)
+        self.serial += 1
+        return self._fetch_confirm_sound(outgoing)
+
+    def _fetch_confirm_sound(self, outgoing: Outgoing) -> Outputs:
+        confirmation = outgoing.options.confirmation
+        assert confirmation is not None and confirmation.sound_url is not None
+        fetch_id, params = ids.for_call(self.call_uuid, self.serial), self.standard_params("ConfirmSound")
+        return [FetchSoundDocument(fetch_id, self.auth_id, confirmation.sound_url, params)]
+
+    def _on_confirm_sound(self, event: ev.SoundDocumentFetched | ev.SoundDocumentFailed, now: int) -> Outputs:
+        outgoing = self.outgoing
+        if outgoing is None or event.fetch_id != ids.for_call(self.call_uuid, self.serial):
+            return []
+        if isinstance(event, ev.SoundDocumentFailed):
+            return [self.problem(event.kind, event.reason), *self._ask_for_key(outgoing, (), now)]
+        warnings: Outputs = [self.problem(ProblemKind.DOCUMENT_WARNING, warning) for warning in event.warnings]
+        return warnings + self._ask_for_key(outgoing, event.sounds, now)
+
+    def _ask_for_key(self, outgoing: Outgoing, prompt: tuple[Prompt, ...], now: int) -> Outputs:
+        assert outgoing.options.confirmation is not None
+        element = key_element(outgoing.options.confirmation, prompt)
+        self.running = gather = Gather(element, self._next_owner_id(), self.target)
+        return [*gather.start(now)]
+
+    def _on_key_gathered(self, gather: Gather, now: int) -> Outputs:
+        if self.outgoing is None or gather.state is GatherState.NO_INPUT:
+            return self.hang_up("normal", HangupCode.REJECTED, now, "Callee")
+        return self._begin_document(self.outgoing, now)
+
+    def lose_race(self, now: int) -> Outputs:
+        """End the call because another one, which it competes with, has been answered first."""
+        reason: HangupReason = "answered_elsewhere" if self.state in UNANSWERED else "normal"
+        out = self.hang_up(reason, HangupCode.LOST_RACE, now, "Plivo")
+        if out:
+            self.hangup_cause = LOST_RACE_CAUSE
+        return out
 
     def _begin_document(self, outgoing: Outgoing, now: int) -> Outputs:
+        """Continue with what the request asks for: the call is answered, and confirmed."""
+        won: Outputs = [RaceWon(outgoing.rivals)] if outgoing.rivals else []
+        outgoing.rivals = ()
+        return won + self._start_document(outgoing, now)
+
+    def _start_document(self, outgoing: Outgoing, now: int) -> Outputs:
         if outgoing.options.conference is not None:
             self.elements = (outgoing.options.conference,)
             return self._run_elements(now)
@@ -415,7 +488,7 @@ class Call(msgspec.Struct, Derived, tag=True):
         if machine.is_machine and settings.if_machine == "hangup":
             return out + self.hang_up("normal", HangupCode.MACHINE_DETECTED, now, "Plivo")
         outgoing = self.outgoing
-        return out + self._begin_document(outgoing, now) if outgoing and self.state is DETECTING else out
+        return out + self._on_person_answered(outgoing, now) if outgoing and self.state is DETECTING else out
 
     def _on_unconfirmed(self, outgoing: Outgoing, now: int) -> Outputs:
         """Wait for a sign of the phone: if there is none, the channel was not dialed."""
@@ -676,6 +749,8 @@ class Call(msgspec.Struct, Derived, tag=True):
             return self._run_elements(now)
         if isinstance(running, Gather) and running.ended:
             self.running = None
+            if self.state is CONFIRMING:
+                return self._on_key_gathered(running, now)
             return self._on_digits_gathered(running, now)
         return []
 
@@ -707,7 +782,8 @@ class Call(msgspec.Struct, Derived, tag=True):
     def _start_hangup(self, reason: HangupReason, code: HangupCode, now: int) -> Outputs:
         self.hangup_code, self.hangup_cause = code.value, HANGUP_CAUSES[reason]
         self.hangup_retry_at, self.hangup_attempts, self.scheduled_hangup_at = now + retry_delay_ms(0), 1, None
-        return [*self._stop_running(), HangUp(self.channel_id, reason), StopPreparing(self.call_uuid)]
+        ends: Outputs = [HangUp(self.channel_id, reason), StopPreparing(self.call_uuid)]
+        return self._stop_running() + ends + self._dial_music(None)
 
     def give_up(self, why: str, now: int) -> Outputs:
         """End the call in whatever state it is.
@@ -722,7 +798,7 @@ class Call(msgspec.Struct, Derived, tag=True):
         if self.ended_at is not None:
             if self.state is not ENDED:
                 self.change_state(ENDED)
-            return [problem, *self._hangup_callback(now)]
+            return [problem, *self._dial_music(None), *self._hangup_callback(now)]
         if self.state is not HANGING_UP:
             self.change_state(HANGING_UP)
         if self.hangup_retry_at is not None:
@@ -779,7 +855,7 @@ class Call(msgspec.Struct, Derived, tag=True):
             self.hangup_cause = cause or self.hangup_cause
         self._stop_running()
         if self.outgoing is not None:
-            out.append(self.dialing_record())
+            out += [self.dialing_record(), *self._dial_music(None)]
         return out if self.in_conference else out + self._hangup_callback(now)
 
     def _refused(self, outgoing: Outgoing, cause: int, sip_status: int) -> None:
@@ -788,11 +864,12 @@ class Call(msgspec.Struct, Derived, tag=True):
         self.hangup_source, self.hangup_cause = source_of(self.hangup_code), cause
 
     def _hangup_callback(self, now: int) -> Outputs:
-        """Return the callback to the hangup URL if the call has ended."""
+        """Return the callbacks about the end of the call, if it has ended."""
         account = self.account
-        if self.ended_at is None or account is None or account.hangup_url is None:
+        if self.ended_at is None or account is None:
             return []
-        return [self.callback(account.hangup_url, account.hangup_method, "Hangup", ())]
+        url, completed = account.hangup_url, self._status_callback("CallCompleted")
+        return completed if url is None else [self.callback(url, account.hangup_method, "Hangup", ()), *completed]
 
     # Recovery.
 
@@ -838,6 +915,8 @@ class Call(msgspec.Struct, Derived, tag=True):
         if self.state not in UNANSWERED:
             out: Outputs = [] if outgoing.codec_known else [ReadCodec(self.call_uuid, self.channel_id)]
             out += outgoing.machine.resume() if outgoing.machine is not None else []
+            if self.state is CONFIRMING and self.running is None:
+                out += self._fetch_confirm_sound(outgoing)
             out += [self.pending_fetch] if self.pending_fetch is not None else []
             return out + (self.player.resume(there) if self.player is not None else [])
         if self.state is not DIALING:

@@ -18,6 +18,8 @@ class CallState(StrEnum):
     """The far end sends early media."""
     DETECTING = "detecting"
     """A placed call has been answered, and it is not known yet whether by a person or a machine."""
+    CONFIRMING = "confirming"
+    """The call is answered, and the key is asked for that confirms it."""
     IDENTIFYING = "identifying"
     """The account and the headers of the call are being looked up."""
     FETCHING = "fetching"
@@ -39,6 +41,7 @@ class CallState(StrEnum):
     RINGING,
     EARLY,
     DETECTING,
+    CONFIRMING,
     IDENTIFYING,
     FETCHING,
     RUNNING,
@@ -61,6 +64,7 @@ TRANSITIONS: Transitions[CallState] = {
         EARLY: "ChannelProgress",
         FETCHING: "ChannelAnswered",
         DETECTING: "ChannelAnswered, machine detection",
+        CONFIRMING: "ChannelAnswered, confirm key",
         IN_CONFERENCE: "ChannelAnswered, Conference",
         HANGING_UP: "API, ring_timeout",
         ENDED: "ChannelHungUp",
@@ -69,6 +73,7 @@ TRANSITIONS: Transitions[CallState] = {
         EARLY: "ChannelProgress",
         FETCHING: "ChannelAnswered",
         DETECTING: "ChannelAnswered, machine detection",
+        CONFIRMING: "ChannelAnswered, confirm key",
         IN_CONFERENCE: "ChannelAnswered, Conference",
         HANGING_UP: "API, ring_timeout, hangup_on_ring",
         ENDED: "ChannelHungUp",
@@ -76,14 +81,22 @@ TRANSITIONS: Transitions[CallState] = {
     EARLY: {
         FETCHING: "ChannelAnswered",
         DETECTING: "ChannelAnswered, machine detection",
+        CONFIRMING: "ChannelAnswered, confirm key",
         IN_CONFERENCE: "ChannelAnswered, Conference",
         HANGING_UP: "API, ring_timeout, hangup_on_ring",
         ENDED: "ChannelHungUp",
     },
     DETECTING: {
+        CONFIRMING: "verdict, confirm key",
         FETCHING: "verdict",
         IN_CONFERENCE: "verdict, Conference",
         HANGING_UP: "machine, API, time_limit",
+        ENDED: "ChannelHungUp",
+    },
+    CONFIRMING: {
+        FETCHING: "key",
+        IN_CONFERENCE: "key, Conference",
+        HANGING_UP: "no key, another call won, API",
         ENDED: "ChannelHungUp",
     },
     IDENTIFYING: {

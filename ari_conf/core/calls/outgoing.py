@@ -54,6 +54,8 @@ class Outgoing(msgspec.Struct):
     digits: DigitSequence | None = None
     """Digits of send_digits that are to be sent."""
     codec_known: bool = False
+    rivals: tuple[str, ...] = ()
+    """UUIDs of the calls of the same request that this one competes with, until one of them has won."""
     machine: MachineDetection | None = None
     """Detection of an answering machine, from the answer on. None: the request did not ask for it."""
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
 
 from ari_conf.core import commands as do
-from ari_conf.core.placing import CallToPlace
+from ari_conf.core.placing import CallOptions, CallToPlace
 from ari_conf.store import accounts
 from ari_conf.store.accounts import AccountRecord
 from ari_conf.web import call_models as m
@@ -60,14 +60,20 @@ async def place_calls(request: Request, client: CurrentClient, body: Placed) -> 
 
 
 async def _place(client: ApiClient, body: m.CallRequest) -> ApiResult:
-    record = await _account(client)
     parent_server = await _server_of_parent(client, body)
-    calls = await _admit(client, body)
+    calls = await admit(client, body.from_, body.to, body.caller_name, body.time_limit)
+    return await place(client, parent_server, body.options(), calls)
+
+
+async def place(client: ApiClient, preferred_server: str, options: CallOptions, calls: list[CallToPlace]) -> ApiResult:
+    """Place calls that were admitted, on the preferred server if it runs: members of a conference are on one Asterisk.
+
+    Raises ApiError 404 or 503: nothing is dialed."""
+    record = await _account(client, calls)
     servers = await call_queries.list_servers(client.resources.redis)
-    if parent_server in servers:
-        # Members of a conference are on one Asterisk.
-        servers = [parent_server]
-    reply = await _send(client, servers, do.PlaceCalls(record.account(), body.options(), tuple(calls)))
+    if preferred_server in servers:
+        servers = [preferred_server]
+    reply = await _send(client, servers, do.PlaceCalls(record.account(), options, tuple(calls)))
     if reply.status >= 400:
         await _release(client, calls)
     return reply
@@ -91,10 +97,11 @@ async def _send(client: ApiClient, servers: list[str], command: do.PlaceCalls) -
     raise unavailable(error)
 
 
-async def _account(client: ApiClient) -> AccountRecord:
+async def _account(client: ApiClient, calls: Sequence[CallToPlace]) -> AccountRecord:
     redis: Any = client.resources.redis
     found = await redis.hget(accounts.KEY, client.auth_id)
     if found is None:
+        await _release(client, calls)
         raise ApiError(404, "not found")
     return accounts.decode(found)
 
@@ -108,14 +115,16 @@ async def _server_of_parent(client: ApiClient, body: m.CallRequest) -> str:
     return found[0] if found is not None else ""
 
 
-async def _admit(client: ApiClient, body: m.CallRequest) -> list[CallToPlace]:
+async def admit(
+    client: ApiClient, from_: str, destinations: Sequence[str], caller_name: str | None, time_limit_s: int
+) -> list[CallToPlace]:
     """Return the calls if the dialing policy admits all of them. Raises ApiError 400 or 403: none is placed."""
     calls: list[CallToPlace] = []
     try:
-        for to in body.to:
+        for to in destinations:
             uuid = str(uuid4())
-            admitted = await dial_admission.admit(client, uuid, body.from_, to, body.time_limit)
-            name = body.caller_name or admitted.caller_id
+            admitted = await dial_admission.admit(client, uuid, from_, to, time_limit_s)
+            name = caller_name or admitted.caller_id
             limits = admitted.time_limit_s, admitted.delay_ms
             calls.append(CallToPlace(uuid, admitted.to, admitted.caller_id, name, admitted.attempts, *limits))
     except ApiError:
