@@ -101,7 +101,7 @@ CANCELED_CAUSE, NO_MEDIA_CAUSE, TIME_LIMIT_CAUSE, LOST_RACE_CAUSE = 487, 44, 602
 """Causes that are not Q.850's: the call was canceled before the answer (SIP status 487), no audio packet arrived for a
 while (Asterisk's cause 44), its time limit was reached, and another call that competed with it was answered.
 """
-NO_ANSWER_CAUSE = 19
+NO_ANSWER_CAUSE, OUT_OF_ORDER_CAUSE = 19, 27
 
 # Plivo applications know these names.
 Q850_CAUSE_NAMES = {

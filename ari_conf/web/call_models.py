@@ -132,6 +132,7 @@ class CallRequest(DialRequest):
         WithJsonSchema({"type": "string", "pattern": rf"^{digit_sequence.WRITTEN.pattern}$"}),
     ] = None
     send_on_preanswer: Flag = False
+    """Has no effect: Asterisk refuses to send digits before the answer, so they are sent right after it."""
     time_limit: whole(1, MAX_TIME_LIMIT_S, TIME_LIMIT_S) = TIME_LIMIT_S  # type: ignore[valid-type]
     hangup_on_ring: whole(0, MAX_RING_TIMEOUT_S, None) = None  # type: ignore[valid-type]
     ring_timeout: whole(1, MAX_RING_TIMEOUT_S, RING_TIMEOUT_S) = RING_TIMEOUT_S  # type: ignore[valid-type]
@@ -179,7 +180,6 @@ class CallRequest(DialRequest):
             hangup_on_ring_s=self.hangup_on_ring,
             time_limit_s=self.time_limit,
             send_digits=self.send_digits,
-            send_on_preanswer=self.send_on_preanswer,
             headers=self.sip_headers,
             machine_detection=None if self.machine_detection == "false" else detection,
         )
