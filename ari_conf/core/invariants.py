@@ -148,6 +148,8 @@ def _implied_state(call: Call) -> CallState:
         return CallState.FETCHING
     if call.outgoing is not None and call.outgoing.holds_document and call.running is None:
         return CallState.DETECTING
+    if call.outgoing is not None and call.outgoing.is_confirming:
+        return CallState.CONFIRMING
     return CallState.IN_CONFERENCE if isinstance(call.running, Element) else CallState.RUNNING
 
 

@@ -80,7 +80,7 @@ class CallOptions(Frozen):
     confirmation: Confirmation | None = None
     """None: the answer is enough."""
     is_race: bool = False
-    """True: the calls of the request compete: the first that is answered and confirmed wins, and the others are canceled."""
+    """True: the calls of the request compete: the first that is answered and confirmed wins."""
     status_url: str | None = None
     """URL that is told CallInitiated, CallRinging, CallAnswered and CallCompleted."""
     status_method: str = "POST"

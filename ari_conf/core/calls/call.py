@@ -419,6 +419,7 @@ class Call(msgspec.Struct, Derived, tag=True):
         if confirmation is None:
             return self._begin_document(outgoing, now)
         self.change_state(CONFIRMING)
+        outgoing.is_confirming = True
         if confirmation.sound_url is None:
             return self._ask_for_key(outgoing, (), now)
         self.serial += 1
@@ -461,7 +462,7 @@ class Call(msgspec.Struct, Derived, tag=True):
     def _begin_document(self, outgoing: Outgoing, now: int) -> Outputs:
         """Continue with what the request asks for: the call is answered, and confirmed."""
         won: Outputs = [RaceWon(outgoing.rivals)] if outgoing.rivals else []
-        outgoing.rivals = ()
+        outgoing.rivals, outgoing.is_confirming = (), False
         return won + self._start_document(outgoing, now)
 
     def _start_document(self, outgoing: Outgoing, now: int) -> Outputs:

@@ -56,6 +56,8 @@ class Outgoing(msgspec.Struct):
     codec_known: bool = False
     rivals: tuple[str, ...] = ()
     """UUIDs of the calls of the same request that this one competes with, until one of them has won."""
+    is_confirming: bool = False
+    """True while the key of the confirmation is asked for."""
     machine: MachineDetection | None = None
     """Detection of an answering machine, from the answer on. None: the request did not ask for it."""
 
