@@ -73,6 +73,7 @@ class Channel:
     """True if the channel was requested, and is or was dialed."""
     endpoint: str = ""
     """What is dialed; empty for a call that arrives."""
+    ringing: bool = False
 
 
 @dataclass
@@ -92,6 +93,8 @@ class Asterisk:
         """recording id -> bridge id, of running recordings"""
         self.dialed: list[str] = []
         """Endpoints that were dialed, in order."""
+        self.rang: dict[str, str] = {}
+        """Call -> the channel by which its phone rang, or was answered."""
         self._used: set[str] = set()
         """All ids of bridges, playbacks and recordings ever used: an id is never used twice."""
 
@@ -115,15 +118,18 @@ class Asterisk:
     def ring(self, channel_id: str) -> None:
         """Let the phone that is dialed ring."""
         if self._awaits(channel_id):
+            self._rings(channel_id)
             self._tell(channel_id, ev.ChannelRinging(channel_id))
 
     def send_early_media(self, channel_id: str) -> None:
         if self._awaits(channel_id):
+            self._rings(channel_id)
             self._tell(channel_id, ev.ChannelProgress(channel_id))
 
     def pick_up(self, channel_id: str) -> None:
         """Let the phone that is dialed answer."""
         if self._awaits(channel_id):
+            self._rings(channel_id)
             self.channels[channel_id].up = True
             self._tell(channel_id, ev.ChannelAnswered(channel_id))
 
@@ -133,6 +139,11 @@ class Asterisk:
             self._tell(channel_id, ev.ChannelHungUp(channel_id, cause, sip_status))
             del self.channels[channel_id]
             self._tell(channel_id, ev.ChannelHungUp(channel_id, 0))
+
+    def _rings(self, channel_id: str) -> None:
+        self.channels[channel_id].ringing = True
+        call = ids.call_of(channel_id) or ""
+        assert self.rang.setdefault(call, channel_id) == channel_id, "the phone rings twice for one call"
 
     def _awaits(self, channel_id: str) -> bool:
         channel = self.channels.get(channel_id)
