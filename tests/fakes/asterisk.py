@@ -153,6 +153,12 @@ class Asterisk:
         if channel_id in self.channels:
             self._tell(channel_id, ev.DigitReceived(channel_id, digit))
 
+    def hear(self, event: ev.ListeningEvent) -> None:
+        """Let the server's listener hear this on the channel."""
+        channel = self.channels.get(event.channel_id)
+        if channel is not None and channel.examined:
+            self._tell(f"{event.channel_id} heard", event)
+
     def talk(self, channel_id: str, starts: bool) -> None:
         channel = self.channels.get(channel_id)
         if channel is not None and channel.silence_ms is not None:
@@ -292,6 +298,8 @@ class Asterisk:
             case do.DetectBeep(_, on):
                 channel.beeps = on
             case do.ListenForMachine(_, on):
+                if on and not channel.examined:
+                    self._tell(f"{channel.channel_id} heard", ev.ListeningStarted(channel.channel_id))
                 channel.examined = on
             case _:
                 raise TypeError(f"{type(effect).__name__} is not an effect for Asterisk")
