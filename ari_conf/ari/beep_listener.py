@@ -135,7 +135,8 @@ class BeepListener:
             return
         if len(self._tasks_by_channel) >= MAX_LISTENERS:
             log.warning("beep listener limit reached", channel_id=channel_id, limit=MAX_LISTENERS, action=fallback)
-            on_failed(f"{MAX_LISTENERS} channels are listened to already")
+            # Not at once: the effect that asks for it is part of a step that is being carried out.
+            asyncio.get_running_loop().call_soon(on_failed, f"{MAX_LISTENERS} channels are listened to already")
             return
         tap = ids.tap_ids(call_uuid, self._ari.app, self._process, next(self._numbers))
         session = SnoopSession(channel_id, tap, hear, on_heard, on_failed, fallback)

@@ -17,6 +17,7 @@ from ari_conf.core.calls.call import Call
 from ari_conf.core.calls.call_state import TRANSITIONS, CallState
 from ari_conf.core.elements import GetDigits, Hangup, Play, Redirect, Wait
 from ari_conf.core.hangup_codes import HangupCode
+from ari_conf.core.placing import MachineDetectionSettings
 from ari_conf.core.step_failed import StepFailed
 from ari_conf.core.transitions import IllegalTransition
 from tests.core.stage import START, Stage, stay, waiting
@@ -126,6 +127,7 @@ def placed_lives(stage: Stage) -> None:
                 stage.refuse(name, 17, 486)
             else:
                 cancel(stage, name)
+    examined(stage)
     stage.place("both", ways=("PJSIP/{name}@first", "PJSIP/{name}@second"))
     stage.refuse("both", 34, 503)
     stage.phone("both", "ring")
@@ -134,6 +136,22 @@ def placed_lives(stage: Stage) -> None:
     stage.place("now", "later", "never")
     cancel(stage, "never")
     stage.pass_time(2)
+
+
+def examined(stage: Stage) -> None:
+    """Let placed calls be examined for a machine from each state on, and take every transition from there."""
+    detection, conference = MachineDetectionSettings(), stay("examined")
+    stage.place("examined", machine_detection=detection)
+    stage.place("examined-joins", machine_detection=detection, answer_url=None, conference=conference)
+    for name in ("examined-canceled", "examined-leaves"):
+        stage.place(name, machine_detection=detection)
+    stage.phone("examined-joins", "ring")
+    stage.phone("examined-canceled", "send_early_media")
+    for name in ("examined", "examined-joins", "examined-canceled", "examined-leaves"):
+        stage.phone(name, "pick_up")
+    cancel(stage, "examined-canceled")
+    stage.hang_up(stage.channel_of("examined-leaves"))
+    stage.pass_time(6)
 
 
 def cancel(stage: Stage, name: str) -> None:

@@ -216,7 +216,7 @@ class TestAfterACrash:
         assert d.verdict[:2] == (Verdict.HUMAN, Reason.SILENCE_AFTER_GREETING)
 
     def test_silence_is_no_evidence_since_a_greeting_may_have_been_missed(self) -> None:
-        d = Detection()
+        d = Detection(initial_silence_ms=2000)
         d.listens()
         d = self.taken_over(d)
         d.listens(2000)

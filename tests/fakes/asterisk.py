@@ -22,8 +22,7 @@ NORMAL_CLEARING = 16
 FOR_ASTERISK = (do.CreateChannel, do.DialChannel, do.Ring, do.Answer, do.HangUp, do.AddChannel, do.RemoveChannel,
                 do.MuteChannel, do.DeafenChannel, do.StartMusic, do.StopMusic, do.SendSilence, do.SendDigits,
                 do.DetectTalking, do.DetectBeep, do.ListenForMachine, do.CreateBridge, do.DestroyBridge,
-                do.StartRecording,
-                do.StopRecording, do.PlayMedia, do.StopPlayback)  # fmt: skip
+                do.StartRecording, do.StopRecording, do.PlayMedia, do.StopPlayback)  # fmt: skip
 
 
 def lane(effect: do.Effect) -> str | None:
@@ -153,6 +152,12 @@ class Asterisk:
     def press(self, channel_id: str, digit: str) -> None:
         if channel_id in self.channels:
             self._tell(channel_id, ev.DigitReceived(channel_id, digit))
+
+    def hear(self, event: ev.ListeningEvent) -> None:
+        """Let the server's listener hear this on the channel."""
+        channel = self.channels.get(event.channel_id)
+        if channel is not None and channel.examined:
+            self._tell(f"{event.channel_id} heard", event)
 
     def talk(self, channel_id: str, starts: bool) -> None:
         channel = self.channels.get(channel_id)
@@ -293,6 +298,8 @@ class Asterisk:
             case do.DetectBeep(_, on):
                 channel.beeps = on
             case do.ListenForMachine(_, on):
+                if on and not channel.examined:
+                    self._tell(f"{channel.channel_id} heard", ev.ListeningStarted(channel.channel_id))
                 channel.examined = on
             case _:
                 raise TypeError(f"{type(effect).__name__} is not an effect for Asterisk")

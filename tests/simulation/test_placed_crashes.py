@@ -19,7 +19,7 @@ from tests.simulation.world import Lane, placed
 LONG = os.environ.get("ARI_CONF_SIMULATION") == "long"
 SEEDS, EVERY = (100, 1) if LONG else (20, 5)
 DEEDS = 16
-KINDS = ("place",) * 3 + ("phone",) * 6 + ("time", "time", "cancel", "finish", "hang up")
+KINDS = ("place",) * 3 + ("phone",) * 6 + ("hear",) * 4 + ("time", "time", "cancel", "finish", "hang up")
 MOMENTS = (200, 1000, 6000, 30_000)
 
 PlacedDeed = tuple[str, int]
@@ -36,6 +36,8 @@ class MortalCaller(Mortal):
                 self._command(self._cancel(at, number))
             case "phone":
                 self.phone(number)
+            case "hear":
+                self.hear(number)
             case _:
                 super()._others(at, what, number)
 
@@ -75,6 +77,7 @@ def judge(world: MortalCaller) -> None:
     assert observed.left(world) == []
     observed.fates(world)
     replied, ends, rings = dict[str, int](), Counter[str](), Counter[str]()
+    verdicts, machines = Counter[str](), set[str]()
     for effect in world.written.outbox:
         match effect:
             case do.CommandReply(command_id, status, body):
@@ -85,6 +88,13 @@ def judge(world: MortalCaller) -> None:
                 ends[dict(params)["CallUUID"]] += 1
             case do.PostCallback(_, _, _, _, params) if dict(params)["Event"] == "Ring":
                 rings[dict(params)["CallUUID"]] += 1
+    for effect in world.written.outbox:
+        if isinstance(effect, do.PostCallback):
+            told = dict(effect.params)
+            verdicts[told["CallUUID"]] += told["Event"] == "MachineDetection"
+            assert told["CallUUID"] not in machines or "Machine" in told, "a machine is one in all later requests"
+            machines |= {told["CallUUID"]} if told.get("Machine") == "true" else set()
+    assert all(number <= 1 for number in verdicts.values()), "the verdict is told once"
     assert all(replied.get(command.command_id) == 201 for command in world.commands_so_far), "a request is lost"
     assert all(number == 1 for uuid, number in ends.items() if uuid.startswith("placed")), "the end is told once"
     assert all(number == 1 for number in rings.values()), "the ring URL is told once"

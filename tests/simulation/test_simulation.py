@@ -20,10 +20,11 @@ EXAMPLES, SEEDS, STEPS = (3000, 2000, 600) if LONG else (120, 60, 250)
 SMOOTH = ("arrive",) * 3 + ("go on",) * 12 + ("press", "talk", "finish", "time", "hang up", "settle", "compare")
 PHONES = (*SMOOTH, "hold", "stream", "audio stops", "nothing sent")
 LINES = (*PHONES, "measure")
-PLACED = (*SMOOTH, *("place", "phone") * 3, "phone", "cancel", "hold")
+PLACED = (*SMOOTH, *("place", "phone") * 3, "phone", *("hear",) * 3, "cancel", "hold")
 ROUGH = (
     *PHONES,
     *("place", "phone") * 2,
+    "hear",
     "cancel",
     *("go on",) * 6,
     "twice",
@@ -65,6 +66,8 @@ def play(world: World, action: Action) -> None:
             world.place(number)
         case "phone":
             world.phone(number)
+        case "hear":
+            world.hear(number)
         case "cancel":
             world.cancel(number)
         case "hang up":

@@ -17,7 +17,7 @@ from ari_conf.core import events as ev
 from ari_conf.core.account import Account
 from ari_conf.core.engine import Engine
 from ari_conf.core.expectations import AsteriskState
-from ari_conf.core.placing import CallOptions, CallToPlace, DialAttempt
+from ari_conf.core.placing import CallOptions, CallToPlace, DialAttempt, MachineDetectionSettings
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.quality import LineFigures, LineMeasurement
 from ari_conf.core.reconciliation.batches import ON_THE_WAY_S, expectations_by_owner, plan_in_batches
@@ -54,6 +54,16 @@ AGAIN = (
 """Events that may arrive twice without a further effect, unlike a digit or an effect's failure."""
 
 
+DETECTIONS = (
+    None,
+    MachineDetectionSettings(),
+    MachineDetectionSettings("hangup"),
+    MachineDetectionSettings("continue", "http://machine.example/"),
+    None,
+    MachineDetectionSettings("hangup", "http://machine.example/", time_ms=2000, maximum_words=2),
+)
+
+
 def placed(name: str, number: int, expires_at: int) -> ev.CommandReceived:
     """Return the command to place one or two calls; the number decides over their ways, times and documents."""
     ways = tuple(DialAttempt(way, f"PJSIP/{name}@{way}") for way in WAYS[number % len(WAYS)])
@@ -68,6 +78,7 @@ def placed(name: str, number: int, expires_at: int) -> ev.CommandReceived:
         time_limit_s=(20, 3600)[number % 2],
         send_digits="1w2" if number % 5 == 0 else None,
         headers=(("X-PH-Team", "blue"),),
+        machine_detection=DETECTIONS[number // 2 % len(DETECTIONS)],
     )
     command = api.PlaceCalls(Account("B" if number % 5 == 0 else "A"), options, calls)
     return ev.CommandReceived(f"place{name}", api.ForAccount(command.account.auth_id, command), expires_at)
@@ -135,6 +146,25 @@ class World:
                 self.asterisk.refuse(channel_id, 34, 503)
             case 9:
                 self.asterisk.refuse(channel_id, 18, 408)
+
+    def hear(self, number: int) -> None:
+        """Let the listener hear something of a phone that has answered and is examined."""
+        examined = [c.channel_id for c in self.asterisk.channels.values() if c.examined]
+        if not examined:
+            return
+        channel_id = examined[number // 8 % len(examined)]
+        self.asterisk.hear(
+            (
+                ev.PhraseStarted(channel_id, 100),
+                ev.PhraseEnded(channel_id, 160),
+                ev.PhraseEnded(channel_id, 400, is_speech=False),
+                ev.PhraseStarted(channel_id, 120),
+                ev.PhraseEnded(channel_id, 160),
+                ev.ToneHeard(channel_id),
+                ev.PhraseStarted(channel_id, 100),
+                ev.ListeningFailed(channel_id, "no audio"),
+            )[number % 8]
+        )
 
     def cancel(self, number: int) -> None:
         """Let the API hang up a call that is in no conference; `test_commands` hangs up members."""

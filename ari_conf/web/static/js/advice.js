@@ -29,6 +29,7 @@ export const ADVICE = {
   speech_failed: "Correct the text of the Speak in the document that your application returns. The operator installs voices.",
   conference_not_joined: "Let callers of one conference call the same server.",
   conference_split: "End one of the two conferences, and let its callers call again.",
+  machine_detection_failed: html`The operator checks that Asterisk loads chan_rtp and reaches <code>ARI_CONF_MEDIA_LISTEN</code>.`,
   asterisk_failed: ASTERISK,
   line_bad: "The member should use a cable instead of Wi-Fi, or another network. If many members are concerned, the operator checks the network.",
   recording_failed: "The operator checks that Asterisk's disk has free space.",
