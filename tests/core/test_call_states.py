@@ -17,7 +17,7 @@ from ari_conf.core.calls.call import Call
 from ari_conf.core.calls.call_state import TRANSITIONS, CallState
 from ari_conf.core.elements import GetDigits, Hangup, Play, Redirect, Wait
 from ari_conf.core.hangup_codes import HangupCode
-from ari_conf.core.placing import MachineDetectionSettings
+from ari_conf.core.placing import Confirmation, MachineDetectionSettings
 from ari_conf.core.step_failed import StepFailed
 from ari_conf.core.transitions import IllegalTransition
 from tests.core.stage import START, Stage, stay, waiting
@@ -128,6 +128,7 @@ def placed_lives(stage: Stage) -> None:
             else:
                 cancel(stage, name)
     examined(stage)
+    confirmed(stage)
     stage.place("both", ways=("PJSIP/{name}@first", "PJSIP/{name}@second"))
     stage.refuse("both", 34, 503)
     stage.phone("both", "ring")
@@ -151,6 +152,24 @@ def examined(stage: Stage) -> None:
         stage.phone(name, "pick_up")
     cancel(stage, "examined-canceled")
     stage.hang_up(stage.channel_of("examined-leaves"))
+    stage.pass_time(6)
+
+
+def confirmed(stage: Stage) -> None:
+    """Let placed calls be asked for a key from each state on, and take every transition from there."""
+    key = Confirmation("1")
+    for name, does in {"key-dialing": (), "key-ringing": ("ring",), "key-early": ("send_early_media",)}.items():
+        stage.place(name, confirmation=key)
+        for deed in (*does, "pick_up"):
+            stage.phone(name, deed)  # type: ignore[arg-type]
+    stage.press(stage.channel_of("key-dialing"), "1")
+    cancel(stage, "key-ringing")
+    stage.hang_up(stage.channel_of("key-early"))
+    stage.place("key-joins", confirmation=key, answer_url=None, conference=stay("confirmed"))
+    stage.phone("key-joins", "pick_up")
+    stage.press(stage.channel_of("key-joins"), "1")
+    stage.place("key-examined", confirmation=key, machine_detection=MachineDetectionSettings())
+    stage.phone("key-examined", "pick_up")
     stage.pass_time(6)
 
 

@@ -147,6 +147,14 @@ class CalledPhone:
         self._talk()
         self.reply("200 OK", body=self._description())
 
+    async def press(self, digit: str) -> None:
+        """Send a digit, and wait until it is sent."""
+        assert self._session is not None
+        sent = asyncio.Event()
+        self._session.press(digit, 100, 100, lambda *_: sent.set())
+        async with lateness.timeout():
+            await sent.wait()
+
     def hang_up(self) -> None:
         """Send a BYE for the call that it has answered."""
         invite = self.invites[-1]
