@@ -27,6 +27,9 @@ AriConfError
 │   ├── AccountNotFound    it does not exist
 │   ├── AccountConflict    its state does not allow it
 │   └── AccountUnreadable  the record in Redis is no account
+├── TrunkError             a trunk can't be configured as requested
+│   ├── TrunkNotFound      it does not exist
+│   └── TrunkConflict      a trunk with its name exists, or the settings have it
 ├── WorkerUnhealthy        a worker of this machine does not run, or does not work
 ├── TaskEnded              a task that must run as long as the process has ended, and the process ends too
 └── SetupFailed            a component can't be started; the text says what to do
@@ -162,6 +165,18 @@ class AccountConflict(AccountError):
 
 class AccountUnreadable(AccountError, ValueError):
     """Record in Redis that is no account."""
+
+
+class TrunkError(AriConfError):
+    pass
+
+
+class TrunkNotFound(TrunkError):
+    pass
+
+
+class TrunkConflict(TrunkError):
+    pass
 
 
 class TaskEnded(AriConfError):

@@ -60,6 +60,8 @@ class Settings(BaseModel):
     """Maximum number of HTTP connections to Asterisk, whose sessionlimit must be higher."""
     calls_per_account: int = Field(1000, ge=0)
     """Maximum number of concurrent calls of an account on this Asterisk; more are refused as busy. 0: no limit."""
+    dials_per_second: float = Field(20.0, ge=0)
+    """Calls of an account that this Asterisk dials per second; further ones are queued. 0: no limit."""
     rtp_timeout: int = Field(55, ge=0)
     """`rtp_timeout` of the SIP endpoints, in seconds; `serve` asks a silent phone three times within it. 0: never."""
     jitter_buffer: Literal["never", "internet", "always"] = "internet"
@@ -72,6 +74,13 @@ class Settings(BaseModel):
     """Seconds for which a stopping `serve` waits until its decisions are written to Redis and carried out."""
     recording_folder: Path | None = None
     """Asterisk's recording folder, if it is on this machine: `doctor` checks it."""
+
+    trunks: str = ""
+    """Trunks over which calls are placed: a JSON list of objects, or tables in TOML (docs/operations/trunks.md).
+
+    More trunks can be added with `ari-conf trunk add`."""
+    default_country: str = ""
+    """Country of phone numbers without a plus, two letters such as DE. If not set, they begin with a country code."""
 
     documents: Path = Path("documents")
     """Folder of the documents that a dialplan names (NAME.xml)."""
@@ -201,6 +210,29 @@ class Settings(BaseModel):
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("trunks", mode="before")
+    @classmethod
+    def _encode_tables(cls, value: object) -> object:
+        return json.dumps(value) if isinstance(value, list) else value
+
+    @field_validator("trunks")
+    @classmethod
+    def _validate_trunks(cls, value: str) -> str:
+        try:
+            found = json.loads(value) if value.strip() else []
+        except ValueError:
+            found = None
+        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+            raise ValueError("must be a JSON list of objects with name and dial, as in docs/operations/trunks.md")
+        return value
+
+    @field_validator("default_country")
+    @classmethod
+    def _validate_country(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[A-Za-z]{2}", value):
+            raise ValueError("must be a country's code of two letters, such as DE")
+        return value.upper()
 
     @field_validator("redis_url", "broker_url")
     @classmethod

@@ -11,7 +11,7 @@ from __future__ import annotations
 import cmath
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import mul
@@ -66,6 +66,24 @@ class Frame:
         return cls(own, squares / FRAME_SAMPLES, lag1, lag2)
 
 
+class Framer:
+    """Cuts a channel's sound, which arrives in pieces of any length, into frames."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._last = array("h", bytes(4))
+
+    def frames(self, audio: bytes) -> Iterator[Frame]:
+        """Yield the frames that this piece completes: 16 bit, 8 kHz, this machine's byte order."""
+        audio = self._rest + audio
+        whole = len(audio) - len(audio) % (2 * FRAME_SAMPLES)
+        self._rest = audio[whole:]
+        for at in range(0, whole, 2 * FRAME_SAMPLES):
+            frame = Frame.from_samples(self._last + array("h", audio[at : at + 2 * FRAME_SAMPLES]))
+            self._last = frame.samples[-2:]
+            yield frame
+
+
 @dataclass(frozen=True, slots=True)
 class Tone:
     hz: float
@@ -107,7 +125,9 @@ class BeepDetector:
     """Beep detector for one channel's sound, from its first sample on."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self.ended_run: Run | None = None
+        """Run that the latest frame has ended, if it was long enough for a beep."""
+        self._framer = Framer()
         self._frame = Frame.from_samples(array("h", bytes(2 * FRAME_SAMPLES + 4)))
         self._run: Run | None = None
         self._last: Run | None = None
@@ -120,18 +140,15 @@ class BeepDetector:
 
         Return True once for each beep: 80 to 160 ms after its end, or after as much more sound as completes the frame.
         """
-        audio = self._rest + audio
-        whole = len(audio) - len(audio) % (2 * FRAME_SAMPLES)
-        self._rest = audio[whole:]
-        beeps = [
-            self._step(array("h", audio[at : at + 2 * FRAME_SAMPLES])) for at in range(0, whole, 2 * FRAME_SAMPLES)
-        ]
+        beeps = [self.step(frame) for frame in self._framer.frames(audio)]
         return True in beeps
 
-    def _step(self, samples: array[int]) -> bool:
-        before, self._frame = self._frame, Frame.from_samples(self._frame.samples[-2:] + samples)
+    def step(self, frame: Frame) -> bool:
+        """Process the next frame. Return True for a beep."""
+        before, self._frame = self._frame, frame
         tone = tone_of(before, self._frame) if self._frame.power >= MIN_TONE_POWER else None
-        if (ended := self._follow(tone)) and self._may_be_a_beep(ended):
+        self.ended_run = ended = self._follow(tone)
+        if ended and self._may_be_a_beep(ended):
             self._candidate = Candidate(ended.tone.power)
         if self._candidate is None:
             return False

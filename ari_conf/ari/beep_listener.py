@@ -1,5 +1,5 @@
 """Beep listener: a snoop channel on the caller's channel, and a channel that sends its sound to the server as RTP,
-joined in a bridge.
+joined in a bridge. It listens in the same way for what tells an answering machine from a person.
 
 The second channel is a MulticastRTP channel of chan_rtp, which sends to any address. docs/development/chaos.md, "Taps",
 compares it with WebSocket, AudioSocket and UnicastRTP.
@@ -12,6 +12,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from itertools import count
 from uuid import uuid4
@@ -20,9 +21,11 @@ import structlog
 
 from ari_conf.ari.beep_detector import BeepDetector
 from ari_conf.ari.client import Client
+from ari_conf.ari.machine_ear import MachineEar
 from ari_conf.ari.rtp import Receiver
 from ari_conf.ari.translate import BRIDGE_NAME, path
 from ari_conf.common.supervision import Tasks
+from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.errors import AriError, AriNotFound
 
@@ -44,8 +47,8 @@ LOOKUP_TIMEOUT_S = 2.0
 CLOSE_TIMEOUT_S = 1.0
 """Seconds in which Asterisk must remove the listeners' channels at the server's end; the next process removes the
 rest."""
-FALLBACK = "Wait ends after its length"
-"""Consequence of a beep that cannot be heard, for the log."""
+BEEP_FALLBACK, MACHINE_FALLBACK = "Wait ends after its length", "a person is assumed"
+"""Consequences of a beep, or a machine, that cannot be heard, for the log."""
 
 
 @dataclass(slots=True)
@@ -54,24 +57,35 @@ class SnoopSession:
 
     channel_id: str
     tap: ids.TapIds
-    beep: asyncio.Event = field(default_factory=asyncio.Event)
-    detector: BeepDetector = field(default_factory=BeepDetector)
+    hear: Callable[[bytes], bool]
+    """Takes the sound; returns True once nothing more needs to be heard."""
+    on_heard: Callable[[], None]
+    """Called after `hear` has returned True."""
+    on_failed: Callable[[str], None]
+    """Called with the reason if listening fails before."""
+    fallback: str
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
     receiver: Receiver | None = None
 
-    def feed_detector(self, sound: bytes) -> None:
-        if self.detector.feed(sound):
-            self.beep.set()
+    def feed(self, sound: bytes) -> None:
+        if self.hear(sound):
+            self.heard.set()
 
 
 class BeepListener:
-    """Beep listener. `on_beep` gets the channel's id, once for each `start`."""
+    """Beep listener. `on_beep` gets the channel's id, once for each `start`. `on_event` gets what is heard after
+    `start_for_machine`."""
 
-    def __init__(self, ari: Client, on_beep: Callable[[str], None]) -> None:
+    def __init__(
+        self, ari: Client, on_beep: Callable[[str], None], on_event: Callable[[ev.Event], None] = lambda event: None
+    ) -> None:
         self._ari = ari
         self._on_beep = on_beep
+        self._on_event = on_event
         self._process = uuid4().hex
         """Part of the ids of all channels and bridges that this process creates to listen."""
         self._tasks_by_channel: dict[str, asyncio.Task[None]] = {}
+        """Tasks by the channel's id, or by `_machine_key` of it."""
         self._tasks = Tasks("beep listener raised")
         self._numbers = count(1)
         self._sweep: asyncio.Task[None] | None = None
@@ -82,18 +96,55 @@ class BeepListener:
     def start(self, channel_id: str, call_uuid: str) -> None:
         """Listen until a beep is heard, `stop` is called, or the channel ends. On failure, log a warning and don't call
         `on_beep`."""
-        self.remove_leftovers()
-        if channel_id in self._tasks_by_channel:
-            return
-        if len(self._tasks_by_channel) >= MAX_LISTENERS:
-            log.warning("beep listener limit reached", channel_id=channel_id, limit=MAX_LISTENERS, action=FALLBACK)
-            return
-        tap = ids.tap_ids(call_uuid, self._ari.app, self._process, next(self._numbers))
-        self._tasks_by_channel[channel_id] = self._tasks.start(self._listen(SnoopSession(channel_id, tap)))
+        hear, on_heard = BeepDetector().feed, partial(self._on_beep, channel_id)
+        self._start(channel_id, channel_id, call_uuid, hear, on_heard, lambda _reason: None, BEEP_FALLBACK)
 
     def stop(self, channel_id: str) -> None:
+        self._stop(channel_id)
+
+    def start_for_machine(self, channel_id: str, call_uuid: str) -> None:
+        """Listen until `stop_for_machine` is called or the channel ends. `on_event` gets what a MachineEar hears, or
+        ListeningFailed."""
+        ear = MachineEar(channel_id)
+
+        def hear(sound: bytes) -> bool:
+            for event in ear.hear(sound):
+                self._on_event(event)
+            return False
+
+        def on_failed(reason: str) -> None:
+            self._on_event(ev.ListeningFailed(channel_id, reason))
+
+        self._start(_machine_key(channel_id), channel_id, call_uuid, hear, lambda: None, on_failed, MACHINE_FALLBACK)
+
+    def stop_for_machine(self, channel_id: str) -> None:
+        self._stop(_machine_key(channel_id))
+
+    def _start(
+        self,
+        key: str,
+        channel_id: str,
+        call_uuid: str,
+        hear: Callable[[bytes], bool],
+        on_heard: Callable[[], None],
+        on_failed: Callable[[str], None],
+        fallback: str,
+    ) -> None:
         self.remove_leftovers()
-        if (task := self._tasks_by_channel.pop(channel_id, None)) is not None:
+        if key in self._tasks_by_channel:
+            return
+        if len(self._tasks_by_channel) >= MAX_LISTENERS:
+            log.warning("beep listener limit reached", channel_id=channel_id, limit=MAX_LISTENERS, action=fallback)
+            # Not at once: the effect that asks for it is part of a step that is being carried out.
+            asyncio.get_running_loop().call_soon(on_failed, f"{MAX_LISTENERS} channels are listened to already")
+            return
+        tap = ids.tap_ids(call_uuid, self._ari.app, self._process, next(self._numbers))
+        session = SnoopSession(channel_id, tap, hear, on_heard, on_failed, fallback)
+        self._tasks_by_channel[key] = self._tasks.start(self._listen(key, session))
+
+    def _stop(self, key: str) -> None:
+        self.remove_leftovers()
+        if (task := self._tasks_by_channel.pop(key, None)) is not None:
             task.cancel()
 
     async def close(self) -> None:
@@ -104,15 +155,15 @@ class BeepListener:
         # Each canceled listener starts a task that removes its channels.
         await self._tasks.finish(CLOSE_TIMEOUT_S)
 
-    async def _listen(self, session: SnoopSession) -> None:
+    async def _listen(self, key: str, session: SnoopSession) -> None:
         # Not canceled: Asterisk would still carry out the abandoned request, perhaps after `_remove`.
         opening = asyncio.ensure_future(self._open(session))
         try:
-            if await self._is_open(session, opening) and await self._wait_for_beep(session):
-                self._on_beep(session.channel_id)
+            if await self._is_open(session, opening) and await self._wait_until_heard(session):
+                session.on_heard()
         finally:
-            if self._tasks_by_channel.get(session.channel_id) is asyncio.current_task():
-                del self._tasks_by_channel[session.channel_id]
+            if self._tasks_by_channel.get(key) is asyncio.current_task():
+                del self._tasks_by_channel[key]
             self._tasks.start(self._remove(session, opening))
 
     async def _is_open(self, session: SnoopSession, opening: asyncio.Future[None]) -> bool:
@@ -126,9 +177,10 @@ class BeepListener:
                 "beep listener failed",
                 channel_id=session.channel_id,
                 reason=str(error),
-                action=FALLBACK,
+                action=session.fallback,
                 hint="check that Asterisk loads chan_rtp",
             )
+            session.on_failed(str(error))
             return False
         return True
 
@@ -142,7 +194,7 @@ class BeepListener:
         if self._sweep is not None:
             # The channels of a dead process still send, perhaps to the port that this receiver gets.
             await asyncio.wait((self._sweep,))
-        session.receiver = Receiver(self._ari.media_host, await self._look_up_senders(), session.feed_detector)
+        session.receiver = Receiver(self._ari.media_host, await self._look_up_senders(), session.feed)
         # The empty part is for another kind of receiver. mu-law is the only suitable codec with a number in RTP.
         endpoint = f"MulticastRTP/basic/{session.receiver.address}//c(ulaw)"
         query = {"endpoint": endpoint, "app": self._ari.app, "channelId": session.tap.media_channel_id}
@@ -176,8 +228,8 @@ class BeepListener:
                     raise
             await asyncio.sleep(JOIN_RETRY_DELAY_S)
 
-    async def _wait_for_beep(self, session: SnoopSession) -> bool:
-        """Wait for a beep. Return False if one of the channels has ended before."""
+    async def _wait_until_heard(self, session: SnoopSession) -> bool:
+        """Wait until nothing more needs to be heard. Return False if one of the channels has ended before."""
         receiver = session.receiver
         assert receiver is not None, "opened"
         loop = asyncio.get_running_loop()
@@ -185,7 +237,7 @@ class BeepListener:
         while True:
             before = receiver.packets
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(session.beep.wait(), PACKET_TIMEOUT_S)
+                await asyncio.wait_for(session.heard.wait(), PACKET_TIMEOUT_S)
                 return True
             if receiver.packets > before:
                 self._failure_logged = False
@@ -194,16 +246,20 @@ class BeepListener:
                 return False
             if await self._has_ended(session.tap.media_channel_id):
                 reason = "its media channel has ended"
-                log.warning("beep listener stopped", channel_id=session.channel_id, reason=reason, action=FALLBACK)
+                log.warning(
+                    "beep listener stopped", channel_id=session.channel_id, reason=reason, action=session.fallback
+                )
+                session.on_failed(reason)
                 return False
             if not receiver.packets and loop.time() >= started_at + NO_AUDIO_WARNING_S:
                 self._log_failure(
                     "beep listener received no audio",
                     channel_id=session.channel_id,
                     address=receiver.address,
-                    action=FALLBACK,
+                    action=session.fallback,
                     hint="check that Asterisk can reach ARI_CONF_MEDIA_LISTEN",
                 )
+                session.on_failed("no audio arrives: check that Asterisk can reach ARI_CONF_MEDIA_LISTEN")
 
     async def _has_ended(self, channel_id: str) -> bool:
         try:
@@ -253,3 +309,8 @@ class BeepListener:
         """Return True for a channel or bridge with which another process of this application has listened."""
         creator = ids.tap_creator(some_id)
         return creator is not None and creator[0] == self._ari.app and creator[1] != self._process
+
+
+def _machine_key(channel_id: str) -> str:
+    """Return the key of what listens for a machine: a Wait may listen for a beep on the same channel."""
+    return f"{channel_id} machine"

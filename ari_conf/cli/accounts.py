@@ -17,6 +17,7 @@ from ari_conf.administration.audit import command_user
 from ari_conf.cli.terminal import console, format_time, print_table, redis, say
 from ari_conf.core.account import PLIVOS_MEMBERS
 from ari_conf.core.elements import without_login
+from ari_conf.dialing.permissions import NOTHING
 from ari_conf.errors import AccountError
 from ari_conf.queues.partitioned_queue import prefix
 from ari_conf.settings import settings
@@ -34,6 +35,12 @@ NewMethod = Annotated[str | None, typer.Option(metavar="GET|POST")]
 MEMBERS = typer.Option(metavar="N", help="Maximum and default of maxMembers of a conference.")
 PRICE = typer.Option(metavar="PRICE", help="Price of one minute.")
 DAYS = typer.Option(metavar="N", help="Days after its end for which a recording is kept. 0: until it is deleted.")
+DIALED = typer.Option(metavar="LIST", help="What it may call: +49, + for all, DE, sip:HOST; ! denies. '': nothing.")
+SPECIAL = typer.Option(metavar="LIST", help="Premium, unassigned, short and emergency numbers that it may call.")
+CALLER_IDS = typer.Option(metavar="LIST", help="Caller IDs that it may show: numbers, or +4930123*. '': none.")
+DIAL_CALLS = typer.Option(metavar="N", min=0, help="Maximum number of its placed calls at the same time.")
+DIAL_RATE = typer.Option(metavar="N", min=0, help="Maximum number of calls that it places within a minute.")
+DIAL_MINUTES = typer.Option(metavar="N", min=0, help="Maximum minutes of its placed calls per day (UTC).")
 LANGUAGE = typer.Option(metavar="CODE", help="Language, such as de; auto: the engine detects the language.")
 TokenFile = Annotated[
     str | None,
@@ -72,6 +79,12 @@ def add(
         str, typer.Option(metavar="none|basic", help="Whether RecordUrl asks for a login.")
     ] = "none",
     recordings_days: Annotated[int, DAYS] = 0,
+    dial_prefixes: Annotated[str, DIALED] = "",
+    dial_special: Annotated[str, SPECIAL] = "",
+    dial_caller_ids: Annotated[str, CALLER_IDS] = "",
+    dial_calls: Annotated[int, DIAL_CALLS] = NOTHING.calls,
+    dial_calls_per_minute: Annotated[int, DIAL_RATE] = NOTHING.calls_per_minute,
+    dial_minutes_per_day: Annotated[int, DIAL_MINUTES] = NOTHING.minutes_per_day,
     token_file: TokenFile = None,
     with_its_data: Annotated[bool, WITH_ITS_DATA] = False,
 ) -> None:
@@ -104,6 +117,12 @@ def set_(
     transcription_language: Annotated[str | None, LANGUAGE] = None,
     recording_auth: Annotated[str | None, typer.Option(metavar="none|basic")] = None,
     recordings_days: Annotated[int | None, DAYS] = None,
+    dial_prefixes: Annotated[str | None, DIALED] = None,
+    dial_special: Annotated[str | None, SPECIAL] = None,
+    dial_caller_ids: Annotated[str | None, CALLER_IDS] = None,
+    dial_calls: Annotated[int | None, DIAL_CALLS] = None,
+    dial_calls_per_minute: Annotated[int | None, DIAL_RATE] = None,
+    dial_minutes_per_day: Annotated[int | None, DIAL_MINUTES] = None,
     token_file: Annotated[
         str | None,
         typer.Option(

@@ -11,7 +11,7 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from ari_conf import settings_warnings
-from ari_conf.cli import accounts, asterisk, callbacks, recordings
+from ari_conf.cli import accounts, asterisk, callbacks, recordings, trunks
 from ari_conf.cli.terminal import console, say, say_with_head
 from ari_conf.common.safe_text import visible
 from ari_conf.common.version import VERSION
@@ -222,6 +222,7 @@ def samples() -> None:
 
 
 app.add_typer(accounts.app, name="account")
+app.add_typer(trunks.app, name="trunk")
 app.command("audit")(accounts.audit_log)
 app.command()(callbacks.problems)
 app.command()(callbacks.lanes)

@@ -18,18 +18,19 @@ from ari_conf.core.effects import (
     SendSilence,
     SwitchOffEffect,
 )
-from ari_conf.core.hangup_codes import HangupCode
 from ari_conf.core.messages import (
     MESSAGE_TYPES,
     Admitted,
     AttendanceNoted,
     CallbackRequested,
+    DialMusicChanged,
     HangupRequested,
     JoinRequested,
     JoinSkipped,
     MemberReleased,
     Message,
     Outputs,
+    RaceWon,
     RecordingRequested,
     SoundDocumentRequested,
 )
@@ -140,7 +141,21 @@ class Dispatcher:
         return self._touch_call(message.call_uuid).on_member_released(message, now)
 
     def _on_hangup_requested(self, message: HangupRequested, now: int) -> Outputs:
-        return self._touch_call(message.call_uuid).hang_up("normal", HangupCode.NORMAL, now)
+        return self._touch_call(message.call_uuid).hang_up_by_api(now)
+
+    def _on_race_won(self, message: RaceWon, now: int) -> Outputs:
+        out: Outputs = []
+        for call_uuid in message.rivals:
+            if call_uuid in self._registry.calls:
+                out += self._touch_call(call_uuid).lose_race(now)
+        return out
+
+    def _on_dial_music_changed(self, message: DialMusicChanged, now: int) -> Outputs:
+        conference = self._registry.conference_named(message.auth_id, message.conference_name)
+        if conference is None or conference.dial_music.get(message.call_uuid) == message.music:
+            return []
+        self._registry.touched.add(conference.conference_id)
+        return conference.change_dial_music(message.call_uuid, message.music, now)
 
     def _touch_call(self, call_uuid: str) -> Call:
         self._registry.touched.add(call_uuid)
@@ -208,6 +223,8 @@ MESSAGE_HANDLERS: dict[type, Callable[[Dispatcher, Any, int], Outputs]] = {
     JoinSkipped: Dispatcher._on_join_skipped,
     MemberReleased: Dispatcher._on_member_released,
     HangupRequested: Dispatcher._on_hangup_requested,
+    RaceWon: Dispatcher._on_race_won,
+    DialMusicChanged: Dispatcher._on_dial_music_changed,
     SoundDocumentRequested: Dispatcher._on_sound_document_requested,
     RecordingRequested: Dispatcher._on_recording_requested,
     AttendanceNoted: Dispatcher._on_attendance_noted,

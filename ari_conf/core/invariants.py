@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
-from ari_conf.core.calls.call_state import CallState
+from ari_conf.core.calls.call_state import UNANSWERED, CallState
 from ari_conf.core.calls.gather import Gather, GatherState
+from ari_conf.core.calls.machine_detection import MachineDetection
+from ari_conf.core.calls.outgoing import Outgoing
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.conference_state import BridgeState, ClaimState
 from ari_conf.core.conferences.member import ConferenceSound, Member
@@ -75,7 +77,14 @@ def call_violations(call: Call) -> Iterator[str]:
         if running is not None or call.fetch_purpose is not None:
             yield "it runs without an account"
         return
-    if (running is None) == (call.fetch_purpose is None):
+    if call.outgoing is not None:
+        yield from _outgoing_violations(call, call.outgoing)
+    if call.state in UNANSWERED:
+        if running is not None or call.fetch_purpose is not None or call.answered_at is not None:
+            yield "it is not answered, but runs a document"
+        return
+    is_idle = running is None and call.fetch_purpose is None
+    if (running is not None and call.fetch_purpose is not None) or is_idle != (call.state is CallState.DETECTING):
         yield "its running element or request"
     if not 0 <= call.position <= len(call.elements):
         yield "its position in the document"
@@ -91,6 +100,37 @@ def call_violations(call: Call) -> Iterator[str]:
         yield from _gather_violations(running, owner, call.target)
 
 
+def _outgoing_violations(call: Call, outgoing: Outgoing) -> Iterator[str]:
+    if not 0 <= outgoing.attempt < len(outgoing.attempts):
+        yield "its way"
+    if call.channel_id != ids.channel_id(call.call_uuid, outgoing.channels):
+        yield "its channel"
+    if outgoing.created and call.state is CallState.QUEUED:
+        yield "it is dialed before its turn"
+    if not outgoing.created and call.state in (CallState.RINGING, CallState.EARLY):
+        yield "its phone rings, and was not dialed"
+    if (outgoing.ends_at is None) != (call.answered_at is None):
+        yield "its time limit"
+    digits_at = outgoing.digits.next_at if outgoing.digits is not None else None
+    times = (outgoing.dial_at, outgoing.rings_until, outgoing.rang_at, outgoing.unconfirmed_until, outgoing.ends_at)
+    if not plausible(*times, digits_at):
+        yield "its times"
+    if outgoing.machine is not None:
+        yield from _detection_violations(call, outgoing.machine)
+
+
+def _detection_violations(call: Call, machine: MachineDetection) -> Iterator[str]:
+    if (machine.channel_id, machine.call_uuid) != (call.channel_id, call.call_uuid) or call.answered_at is None:
+        yield "the call that it examines"
+    if (machine.verdict is None) != (machine.decided_at is None) or (machine.verdict is None) != (
+        machine.reason is None
+    ):
+        yield "its verdict"
+    since = (machine.listening_since, machine.speaking_since, machine.quiet_since, machine.sentence_ended_at)
+    if not plausible(machine.started_at, machine.decided_at, *since) or min(machine.speech_ms, machine.sentences) < 0:
+        yield "what it has heard"
+
+
 def _implied_state(call: Call) -> CallState:
     """Return the state that the call's other fields imply."""
     if call.ended_at is not None:
@@ -99,8 +139,17 @@ def _implied_state(call: Call) -> CallState:
         return CallState.HANGING_UP
     if call.account is None:
         return CallState.IDENTIFYING
+    if call.outgoing is not None and call.answered_at is None:
+        if call.outgoing.rings_until is None:
+            return CallState.QUEUED
+        rings = call.state if call.state in (CallState.RINGING, CallState.EARLY) else CallState.RINGING
+        return CallState.DIALING if call.outgoing.rang_at is None else rings
     if call.fetch_purpose is not None:
         return CallState.FETCHING
+    if call.outgoing is not None and call.outgoing.holds_document and call.running is None:
+        return CallState.DETECTING
+    if call.outgoing is not None and call.outgoing.is_confirming:
+        return CallState.CONFIRMING
     return CallState.IN_CONFERENCE if isinstance(call.running, Element) else CallState.RUNNING
 
 

@@ -47,6 +47,23 @@ class HangupRequested(Frozen):
     call_uuid: str
 
 
+class RaceWon(Frozen):
+    """Answer, and confirmation, of the first of the calls that compete: the others are canceled."""
+
+    rivals: tuple[str, ...]
+    """UUIDs of the others; some may have ended."""
+
+
+class DialMusicChanged(Frozen):
+    """Begin or end of the time in which a conference hears that somebody is called into it."""
+
+    call_uuid: str
+    auth_id: str
+    conference_name: str
+    music: str | None
+    """Tone or URL; None: the call is answered or has ended."""
+
+
 class CallbackRequested(Frozen):
     """Callback of the conference; the dispatcher adds the call's standard parameters."""
 
@@ -90,6 +107,8 @@ Message = (
     | JoinSkipped
     | MemberReleased
     | HangupRequested
+    | RaceWon
+    | DialMusicChanged
     | CallbackRequested
     | SoundDocumentRequested
     | RecordingRequested

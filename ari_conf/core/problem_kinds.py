@@ -14,6 +14,12 @@ class ProblemKind(StrEnum):
     """The account has no answer URL, and the dialplan names no document."""
     CALL_NOT_STARTED = "call_not_started"
     """The account of a new call could not be looked up. The call was hung up."""
+    CALL_NOT_DIALED = "call_not_dialed"
+    """Asterisk could not dial a call by a trunk: it does not know the trunk, or the trunk is unreachable. The next
+    trunk is tried if the call has another; otherwise the call has failed."""
+    DIALING_REFUSED = "dialing_refused"
+    """The API refused to place a call, and nothing was dialed. The text begins with the reason. A repeated refusal with
+    the same text is listed once."""
     TOO_MANY_CALLS = "too_many_calls"
     """The account has as many calls as allowed: a further call was refused as busy."""
     HEADERS_INCOMPLETE = "headers_incomplete"
@@ -54,6 +60,9 @@ class ProblemKind(StrEnum):
     CONFERENCE_SPLIT = "conference_split"
     """Two conferences of the account have the same name, and their callers can't hear each other. New callers and API
     requests go to one of them."""
+    MACHINE_DETECTION_FAILED = "machine_detection_failed"
+    """It could not be heard whether a person or an answering machine has answered. The call goes on as with a
+    person."""
     ASTERISK_FAILED = "asterisk_failed"
     """Asterisk refused a request about a call or conference, or did not answer."""
     LINE_BAD = "line_bad"

@@ -45,7 +45,11 @@ class Restoration:
         for call in calls:
             registry.calls[call.call_uuid] = call
             registry.call_by_channel[call.channel_id] = call.call_uuid
+            if call.outgoing is not None and call.outgoing.machine is not None:
+                call.outgoing.machine.interrupt()
             registry.deadlines.set(call.call_uuid, call.deadline)
+            if call.outgoing is not None and call.state is CallState.QUEUED:
+                registry.dial_pace.restore(call.auth_id, call.outgoing.dial_at)
             self._check(call.call_uuid, call_violations(call))
         for conference in conferences:
             conference.step_ended()
@@ -77,6 +81,7 @@ class Restoration:
         registry.call_by_channel = {
             c.channel_id: key for key, c in registry.calls.items() if key not in self._without_channel
         }
+        self._forget_lost_dialing()
         self._recreate_missing_calls(now)
         effects = self._end_invalid_conferences(now)
         effects += self._end_invalid_calls(now)
@@ -113,6 +118,13 @@ class Restoration:
     def _plausibility(self, call: Call) -> tuple[bool, bool, str]:
         valid = call.call_uuid not in self._invalid_calls
         return valid, self._registry.member_of(call) is not None, call.call_uuid
+
+    def _forget_lost_dialing(self) -> None:
+        """Forget the dial music of calls that can't be read: nothing would ever end it."""
+        for conference in self._registry.conferences.values():
+            lost = [call_uuid for call_uuid in conference.dial_music if call_uuid not in self._registry.calls]
+            for call_uuid in lost:
+                del conference.dial_music[call_uuid]
 
     # Recreating what can't be read, so that it can be ended.
 

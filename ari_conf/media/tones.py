@@ -8,6 +8,7 @@ import wave
 from array import array
 
 SILENCE_HZ = 0
+RINGBACK = "ring:1"
 
 TONES: dict[str, tuple[tuple[int, int], ...]] = {
     # Spec: "beep:1 is one tone, 700 Hz, 300 ms; beep:2 is two, 200 ms apart."
@@ -15,6 +16,9 @@ TONES: dict[str, tuple[tuple[int, int], ...]] = {
     "beep:2": ((700, 300), (SILENCE_HZ, 200), (700, 300)),
     # GetDigits' playBeep (decided): short, as a voicemail's, and at another pitch than a conference's.
     "beep:digits": ((1000, 200),),
+    # One ring as those in a conference hear it while somebody is called (decided): ITU-T E.180's frequency, and with
+    # the pause between two repetitions its usual rhythm, 1 s in 5 s.
+    RINGBACK: ((425, 1000), (SILENCE_HZ, 3250)),
 }
 """Name -> (Hz, ms) in order."""
 

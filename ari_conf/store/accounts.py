@@ -21,6 +21,9 @@ from redis import Redis
 from ari_conf.common.redis_keys import PREFIX
 from ari_conf.core.account import MAX_MEMBERS, PLIVOS_MEMBERS, Account
 from ari_conf.core.elements import InvalidValue, http_method, integer, one_of, spoken_language, url
+from ari_conf.dialing import permissions
+from ari_conf.dialing.numbers import InvalidDestination
+from ari_conf.dialing.permissions import NOTHING, Permissions
 from ari_conf.errors import AccountConflict, AccountError, AccountNotFound, AccountUnreadable
 
 log = structlog.get_logger()
@@ -63,6 +66,19 @@ class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     """basic: RecordUrl requires auth_id and token; none: the URL alone gives access to the recording."""
     recordings_days: int = 0
     """Days after its end for which a recording is kept; 0: until it is deleted."""
+    dial_prefixes: str = ""
+    """Destinations that the account may call, separated by commas: beginnings of numbers such as +49, + for all,
+    countries such as DE, sip:HOST, and ! before what is denied. Empty: none. The longest that matches decides."""
+    dial_special: str = ""
+    """Premium, unassigned, short and emergency numbers that it may call, separated by commas: +49900, 112, 10*."""
+    dial_caller_ids: str = ""
+    """Caller IDs that it may show, separated by commas: numbers, or beginnings of numbers with a *. Empty: none."""
+    dial_calls: int = NOTHING.calls
+    """Maximum number of its placed calls at the same time. 0: none."""
+    dial_calls_per_minute: int = NOTHING.calls_per_minute
+    """Maximum number of calls that it places within a minute. 0: none."""
+    dial_minutes_per_day: int = NOTHING.minutes_per_day
+    """Maximum minutes of its placed calls per day (UTC), from their answers on. 0: none."""
     removed: bool = False
     """True while the account is being removed: it signs the requests of its last calls, and may have no new ones."""
 
@@ -78,6 +94,17 @@ class AccountRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
         Spec: "During a token's rotation several signatures stand in the header"."""
         return [self.token, *(old.token for old in self.old_tokens if old.until_ms > now_ms)]
 
+    def permissions(self) -> Permissions:
+        """Return what the account may dial."""
+        return Permissions(
+            self.dial_prefixes,
+            self.dial_special,
+            self.dial_caller_ids,
+            self.dial_calls,
+            self.dial_calls_per_minute,
+            self.dial_minutes_per_day,
+        )
+
     def account(self) -> Account:
         kept = {name: getattr(self, name) for name in Account.__struct_fields__}
         return Account(**kept)
@@ -91,7 +118,9 @@ encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(AccountRecord).decode
 
 _KINDS = ("_url", "_method", "_members", "_rate", "_language", "_auth", "_days")
-EDITABLE_FIELDS = tuple(name for name in AccountRecord.__struct_fields__ if name.endswith(_KINDS))
+EDITABLE_FIELDS = tuple(
+    name for name in AccountRecord.__struct_fields__ if name.endswith(_KINDS) or name.startswith("dial_")
+)
 
 
 def new_auth_id() -> str:
@@ -278,7 +307,7 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
             raise AccountError(f"{name}: accounts have no such field; expected one of {', '.join(EDITABLE_FIELDS)}")
         try:
             checked[name] = _PARSERS[name.rpartition("_")[2]](value)
-        except InvalidValue as allowed:
+        except (InvalidValue, InvalidDestination) as allowed:
             raise AccountError(f"{name}: {value!r} is not allowed; expected {allowed}") from None
     return checked
 
@@ -305,6 +334,12 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "language": spoken_language,
     "auth": one_of("none", "basic"),
     "days": lambda value: integer(0, MAX_DAYS)(str(value)),
+    "prefixes": permissions.parse_prefixes,
+    "special": permissions.parse_special,
+    "ids": permissions.parse_caller_ids,
+    "calls": lambda value: integer(0, permissions.MAX_CALLS)(str(value)),
+    "minute": lambda value: integer(0, permissions.MAX_CALLS)(str(value)),
+    "day": lambda value: integer(0, permissions.MAX_MINUTES)(str(value)),
 }
 
 

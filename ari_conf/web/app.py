@@ -19,10 +19,12 @@ from ari_conf.web.routes import (
     accounts,
     admin_page,
     callbacks,
+    calls,
     conferences,
     dashboard,
     dead_letters,
     event_stream,
+    member_calls,
     recording_sidecars,
     recordings,
 )
@@ -49,7 +51,8 @@ def create(settings: Settings) -> FastAPI:
     )
     app.add_middleware(RequestMiddleware, observe=web_metrics.observe)
     errors.install(app)
-    for module in (conferences, dead_letters, callbacks, recordings, recording_sidecars, event_stream):
+    of_account = calls, conferences, member_calls, dead_letters, callbacks, recordings, recording_sidecars, event_stream
+    for module in of_account:
         app.include_router(module.router, prefix=ACCOUNT)
     app.include_router(accounts.router)
     app.include_router(dashboard.router)

@@ -11,6 +11,7 @@ import msgspec
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from ari_conf.dialing.permissions import Reason
 from ari_conf.observability.server_metrics import LATENCY_BUCKETS, add_build_info
 from ari_conf.queues import outbox, worker_health
 from ari_conf.recordings import jobs
@@ -65,6 +66,9 @@ class WebMetrics:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
+        self._refusals = gauge("dial_refusals_total", "Calls that this process refused to place, by reason.", "reason")
+        for reason in Reason:
+            self._refusals.labels(reason.value).set(0)
         self._lanes = gauge("callback_lanes", "Partitions that hold undelivered callbacks.")
         self._deepest = gauge("callback_lane_depth", "Undelivered callbacks in the longest partition.")
         self._queues = {
@@ -108,6 +112,8 @@ class WebMetrics:
         await redis.ping()
         self._redis.set(time.perf_counter() - began)
         self._streams.set(resources.feeds.streams)
+        for reason, count in resources.dial_refusals.items():
+            self._refusals.labels(reason).set(count)
         for queue in QUEUES:
             running = asyncio.get_running_loop().run_in_executor(self._thread, _read_queue, resources, queue)
             self._set_queue_gauges(queue, *await running)

@@ -18,6 +18,7 @@ from redis.asyncio import Redis as AsyncRedis
 
 from ari_conf.common import redis_client, state_version
 from ari_conf.common.supervision import Tasks
+from ari_conf.dialing.admission import Admission
 from ari_conf.errors import StateVersionRefused
 from ari_conf.queues import command_queue
 from ari_conf.queues.command_queue import CommandClient
@@ -53,6 +54,7 @@ class Resources:
     """Blocking client for code that commands and workers use, too. Use it only in a thread."""
     command_client: CommandClient
     feeds: FeedRegistry
+    admission: Admission
     reads: Threads = field(default_factory=lambda: Threads("redis", READS, READS_EACH, MAX_WAITING))
     storage: Threads = field(default_factory=lambda: Threads("s3", STORAGE, STORAGE_EACH, MAX_WAITING))
     """Threads for S3, apart from those for Redis: S3 may be slow, and requests to Redis must not wait for it."""
@@ -60,6 +62,8 @@ class Resources:
     """Asynchronous calls in progress in this process, by account."""
     stream_counts: Counter[str] = field(default_factory=Counter)
     """Recordings that this process is streaming to API clients, by account."""
+    dial_refusals: Counter[str] = field(default_factory=Counter)
+    """Calls that this process has refused to place, by reason."""
     tasks: Tasks = field(default_factory=Tasks)
     """Tasks that outlive their request, such as asynchronous calls."""
 
@@ -74,7 +78,8 @@ async def open_resources(settings: Settings, *watching: Coroutine[Any, Any, None
     listening_client = redis_client.connect(url, **LISTENING)
     command_client = CommandClient(client, f"web-{uuid4()}")
     feeds = FeedRegistry(listening_client, command_client, settings.event_streams)
-    resources = Resources(settings, client, sync_redis, command_client, feeds)
+    admission = Admission(client, settings.trunks, settings.default_country)
+    resources = Resources(settings, client, sync_redis, command_client, feeds, admission)
     abandoned = AbandonedCalls(client, command_client.stored_reply, settings.problems_kept)
     try:
         # A task that raises ends the process: see `WebServer.broken`.

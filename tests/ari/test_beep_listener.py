@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from ari_conf.ari import beep_listener as module
 from ari_conf.ari.beep_listener import BeepListener
+from ari_conf.core import events as ev
 from ari_conf.errors import AriError, AriNotFound, AriUnreachable
 from demo import g711
 
@@ -153,6 +154,90 @@ async def test_a_beep_is_reported_and_nothing_is_left(
     asterisk.wires[0].beep()
     assert await asyncio.wait_for(heard.get(), 5) == "ann"
     await asterisk.has(0)
+
+
+@pytest.fixture
+async def examining(asterisk: Asterisk) -> AsyncIterator[tuple[BeepListener, asyncio.Queue[ev.Event], list[str]]]:
+    """Return a listener, what it hears of machines, and the channels on which it hears a beep."""
+    events, beeps = asyncio.Queue[ev.Event](), list[str]()
+    made = BeepListener(asterisk, beeps.append, events.put_nowait)  # type: ignore[arg-type]
+    yield made, events, beeps
+    await made.close()
+    assert asterisk.mine() == set()
+
+
+async def test_what_tells_a_machine_is_reported_until_it_is_stopped(
+    asterisk: Asterisk, examining: tuple[BeepListener, asyncio.Queue[ev.Event], list[str]]
+) -> None:
+    listening, events, beeps = examining
+    listening.start_for_machine("ann", "u-ann")
+    await asterisk.has(3)
+    for _ in range(2):
+        asterisk.wires[0].beep()
+    found = [await asyncio.wait_for(events.get(), 5)]
+    while found.count(ev.ToneHeard("ann")) < 2:
+        found.append(await asyncio.wait_for(events.get(), 5))
+    assert found[0] == ev.ListeningStarted("ann") and found.count(found[0]) == 1 and beeps == []
+    listening.stop_for_machine("ann")
+    await asterisk.has(0)
+
+
+async def test_a_wait_for_a_beep_on_the_same_channel_is_apart(
+    asterisk: Asterisk, examining: tuple[BeepListener, asyncio.Queue[ev.Event], list[str]]
+) -> None:
+    listening, events, beeps = examining
+    listening.start("ann", "u-ann")
+    listening.start_for_machine("ann", "u-ann")
+    listening.start_for_machine("ann", "u-ann")
+    await asterisk.has(6)
+    listening.stop_for_machine("ann")
+    await asterisk.has(3)
+    for wire in asterisk.wires:
+        wire.beep()
+    await asterisk.has(0)
+    assert beeps == ["ann"] and events.empty()
+
+
+@pytest.mark.parametrize("failed", ["POST /channels", ".snoop", "/bridges", "/addChannel"])
+async def test_a_failure_to_listen_for_a_machine_is_reported(
+    asterisk: Asterisk, examining: tuple[BeepListener, asyncio.Queue[ev.Event], list[str]], failed: str
+) -> None:
+    listening, events, _ = examining
+    asterisk.refusals = [(failed, AriError("Allocation failed", 500))]
+    with capture_logs() as logs:
+        listening.start_for_machine("ann", "u-ann")
+        assert await asyncio.wait_for(events.get(), 5) == ev.ListeningFailed("ann", "Allocation failed")
+    assert [line["action"] for line in logs] == [module.MACHINE_FALLBACK]
+    await asterisk.has(0)
+
+
+async def test_no_audio_and_a_channel_that_is_removed_are_failures(
+    asterisk: Asterisk,
+    examining: tuple[BeepListener, asyncio.Queue[ev.Event], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "PACKET_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(module, "NO_AUDIO_WARNING_S", 0.02)
+    listening, events, _ = examining
+    with capture_logs():
+        listening.start_for_machine("ann", "u-ann")
+        found = await asyncio.wait_for(events.get(), 5)
+        assert isinstance(found, ev.ListeningFailed) and "ARI_CONF_MEDIA_LISTEN" in found.reason
+        asterisk.there -= {name for name in asterisk.there if name.endswith(".media")}
+        await asterisk.has(0)
+
+
+async def test_too_many_to_listen_to_are_reported(
+    asterisk: Asterisk,
+    examining: tuple[BeepListener, asyncio.Queue[ev.Event], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_LISTENERS", 1)
+    listening, events, _ = examining
+    listening.start("bob", "u-bob")
+    listening.start_for_machine("ann", "u-ann")
+    assert await asyncio.wait_for(events.get(), 5) == ev.ListeningFailed("ann", "1 channels are listened to already")
+    await asterisk.has(3)
 
 
 async def test_started_twice_is_once(asterisk: Asterisk, listening: BeepListener) -> None:

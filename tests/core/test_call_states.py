@@ -17,6 +17,7 @@ from ari_conf.core.calls.call import Call
 from ari_conf.core.calls.call_state import TRANSITIONS, CallState
 from ari_conf.core.elements import GetDigits, Hangup, Play, Redirect, Wait
 from ari_conf.core.hangup_codes import HangupCode
+from ari_conf.core.placing import Confirmation, MachineDetectionSettings
 from ari_conf.core.step_failed import StepFailed
 from ari_conf.core.transitions import IllegalTransition
 from tests.core.stage import START, Stage, stay, waiting
@@ -107,6 +108,74 @@ def lives(stage: Stage) -> None:
         stage.tell(ev.CommandReceived("x", api.ForConference("A", name, command), stage.now + 5000))
     stage.hang_up("joins")
     stage.call("busy", Hangup(reason="busy"))
+    placed_lives(stage)
+
+
+def placed_lives(stage: Stage) -> None:
+    """Let placed calls take every transition until they are answered."""
+    stage.documents["http://document.example/placed"] = (Wait(60),)
+    conference = stay("placed")
+    for state, does in {"ringing": ("ring",), "early": ("send_early_media",), "dialing": ()}.items():
+        for ends in ("answers", "joins", "refuses", "canceled"):
+            name = f"{state}-{ends}"
+            stage.place(name, **({"answer_url": None, "conference": conference} if ends == "joins" else {}))
+            for deed in does:
+                stage.phone(name, deed)  # type: ignore[arg-type]
+            if ends in ("answers", "joins"):
+                stage.phone(name, "pick_up")
+            elif ends == "refuses":
+                stage.refuse(name, 17, 486)
+            else:
+                cancel(stage, name)
+    examined(stage)
+    confirmed(stage)
+    stage.place("both", ways=("PJSIP/{name}@first", "PJSIP/{name}@second"))
+    stage.refuse("both", 34, 503)
+    stage.phone("both", "ring")
+    stage.phone("both", "send_early_media")
+    stage.engine.registry.dial_pace.per_second = 1
+    stage.place("now", "later", "never")
+    cancel(stage, "never")
+    stage.pass_time(2)
+
+
+def examined(stage: Stage) -> None:
+    """Let placed calls be examined for a machine from each state on, and take every transition from there."""
+    detection, conference = MachineDetectionSettings(), stay("examined")
+    stage.place("examined", machine_detection=detection)
+    stage.place("examined-joins", machine_detection=detection, answer_url=None, conference=conference)
+    for name in ("examined-canceled", "examined-leaves"):
+        stage.place(name, machine_detection=detection)
+    stage.phone("examined-joins", "ring")
+    stage.phone("examined-canceled", "send_early_media")
+    for name in ("examined", "examined-joins", "examined-canceled", "examined-leaves"):
+        stage.phone(name, "pick_up")
+    cancel(stage, "examined-canceled")
+    stage.hang_up(stage.channel_of("examined-leaves"))
+    stage.pass_time(6)
+
+
+def confirmed(stage: Stage) -> None:
+    """Let placed calls be asked for a key from each state on, and take every transition from there."""
+    key = Confirmation("1")
+    for name, does in {"key-dialing": (), "key-ringing": ("ring",), "key-early": ("send_early_media",)}.items():
+        stage.place(name, confirmation=key)
+        for deed in (*does, "pick_up"):
+            stage.phone(name, deed)  # type: ignore[arg-type]
+    stage.press(stage.channel_of("key-dialing"), "1")
+    cancel(stage, "key-ringing")
+    stage.hang_up(stage.channel_of("key-early"))
+    stage.place("key-joins", confirmation=key, answer_url=None, conference=stay("confirmed"))
+    stage.phone("key-joins", "pick_up")
+    stage.press(stage.channel_of("key-joins"), "1")
+    stage.place("key-examined", confirmation=key, machine_detection=MachineDetectionSettings())
+    stage.phone("key-examined", "pick_up")
+    stage.pass_time(6)
+
+
+def cancel(stage: Stage, name: str) -> None:
+    addressed = api.ForCall("A", f"call-{name}", api.HangUpCall())
+    stage.tell(ev.CommandReceived(f"cancel-{name}", addressed, stage.now + 5000))
 
 
 def test_calls_go_through_every_transition_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,4 +232,6 @@ def _happens(channel_id: str) -> Iterator[ev.Event]:
     yield ev.TalkingStarted(channel_id)
     yield from (ev.DigitReceived(channel_id, digit) for digit in "12*#")
     yield ev.BeepHeard(channel_id)
+    yield from (ev.ListeningStarted(channel_id), ev.PhraseStarted(channel_id, 100), ev.PhraseEnded(channel_id, 160))
+    yield ev.ToneHeard(channel_id)
     yield ev.TalkingFinished(channel_id)

@@ -327,4 +327,34 @@ OF_CRASHES = (
     Bug("crash: a deferred effect may no longer be wanted", P, "    return engine.registry.wanted(effect) == effect\n", "    return True\n", "test_reconciliation_batches"),
 )  # fmt: skip
 
-BUGS = OF_ATTRIBUTES + OF_PROMISES + OF_FAILURES + OF_DEFECTS + OF_CRASHES
+MACHINE, OUT, REST = "calls/machine_detection.py", "calls/outgoing.py", "restoration.py"
+BY_DETECTION, BY_CALL = "test_machine_detection", "test_placed_machine"
+
+OF_MACHINES = (
+    Bug("machine: a long phrase is one's", MACHINE, "(since + chosen.initial_greeting_ms + LAG_MS, Verdict.MACHINE, Reason.LONG_PHRASE),", "", BY_DETECTION),
+    Bug("machine: a phrase may have ended unreported", MACHINE, "chosen.initial_greeting_ms + LAG_MS", "chosen.initial_greeting_ms", BY_DETECTION),
+    Bug("machine: much speech is one's", MACHINE, "(since + chosen.maximum_speech_ms - self.speech_ms + LAG_MS, Verdict.MACHINE, Reason.LONG_SPEECH),", "", BY_DETECTION),
+    Bug("machine: many sentences are one's", MACHINE, "if self.sentences + self._is_new_sentence(since) > chosen.maximum_words:", "if False:", BY_DETECTION),
+    Bug("machine: a short pause begins no sentence", MACHINE, "started_at - self.sentence_ended_at >= SENTENCE_PAUSE_MS", "started_at > self.sentence_ended_at", BY_DETECTION),
+    Bug("machine: silence from the start is one's", MACHINE, "found.append((at, Verdict.MACHINE, Reason.INITIAL_SILENCE))", "pass", BY_DETECTION),
+    Bug("machine: a beep is one's", MACHINE, "return self._decide(Verdict.MACHINE, Reason.BEEP, now)", "return []", BY_DETECTION),
+    Bug("machine: silence after a greeting is a person's", MACHINE, "found.append((at, Verdict.HUMAN, Reason.SILENCE_AFTER_GREETING))", "pass", BY_DETECTION),
+    Bug("machine: noise is no greeting", MACHINE, "        if is_speech:\n", "        if True:\n", BY_DETECTION),
+    Bug("machine: the time is counted from the answer", MACHINE, "end = self.started_at + chosen.time_ms", "end = (self.listening_since or self.started_at) + chosen.time_ms", BY_DETECTION),
+    Bug("machine: without audio nothing is decided", MACHINE, "return [(end, Verdict.UNDECIDED, Reason.NOT_HEARD)]", "return [(end, Verdict.MACHINE, Reason.NOT_HEARD)]", BY_DETECTION),
+    Bug("machine: unheard silence after a crash is nobody's", MACHINE, "            self.quiet_since = now\n", "            pass\n", BY_DETECTION),
+    Bug("machine: a greeting may be missed in a crash", MACHINE, "        elif not self.interrupted:\n", "        else:\n", BY_DETECTION),
+    Bug("machine: a crash is noticed", REST, "                call.outgoing.machine.interrupt()\n", "                pass\n", BY_CALL),
+    Bug("machine: it is listened to again after a crash", MACHINE, "return [] if self.is_decided else self.start()", "return []", BY_CALL),
+    Bug("machine: no document runs while it listens", OUT, "return self.machine is not None and self.machine.holds_document", "return False", BY_CALL),
+    Bug("machine: with a URL the document does not wait", MACHINE, "return self.settings.url is None and not self.is_decided", "return not self.is_decided", BY_CALL),
+    Bug("machine: later requests say so", CALL, '            params += (("Machine", "true"),)\n', "            pass\n", BY_CALL),
+    Bug("machine: it is hung up on", CALL, 'if machine.is_machine and settings.if_machine == "hangup":', "if False:", BY_CALL),
+    Bug("machine: a person is not hung up on", CALL, 'if machine.is_machine and settings.if_machine == "hangup":', 'if settings.if_machine == "hangup":', BY_CALL),
+    Bug("machine: the verdict is told", CALL, "        if settings.url is not None:\n", "        if False:\n", BY_CALL),
+    Bug("machine: a person is told too", MACHINE, '(("Machine", "false"),)', "()", BY_CALL),
+    Bug("machine: what cannot be heard is a problem", CALL, "if machine.reason is Reason.NOT_HEARD:", "if False:", BY_CALL),
+    Bug("machine: what is heard reaches a member too", "engine.py", "**dict.fromkeys(get_args(_ListeningEvent), Engine._route_to_call_of)", "**dict.fromkeys(get_args(_ListeningEvent), Engine._route_by_channel)", BY_CALL),
+)  # fmt: skip
+
+BUGS = OF_ATTRIBUTES + OF_PROMISES + OF_FAILURES + OF_DEFECTS + OF_CRASHES + OF_MACHINES

@@ -14,6 +14,7 @@ from ari_conf.core import elements as el
 from ari_conf.core import events as ev
 from ari_conf.core import ids, invariants
 from ari_conf.core.calls.call import Call
+from ari_conf.core.calls.call_state import UNANSWERED
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.engine import Engine
@@ -32,6 +33,15 @@ class Judge:
         self.hearing = Hearing(engine, asterisk)
         self.seen: dict[str, Seen] = {}
         self.live: set[str] = set()
+        self.placed: dict[str, int] = {}
+        """Placed call -> how often its end was reported."""
+        self.rings_told: set[str] = set()
+        self.examined: dict[str, int] = {}
+        """Placed call that is being examined for a machine -> latest time of the verdict."""
+        self.holding: set[str] = set()
+        """Calls whose document waits for the verdict."""
+        self.verdicts: dict[str, bool] = {}
+        """Call -> True if a machine has answered, as the URLs were told."""
         self.member_ids: set[int] = set()
         self.tainted: set[str] = set()
         """Channels and conferences to which something happened that Asterisk does not do automatically."""
@@ -79,6 +89,15 @@ class Judge:
                     self._recording_starts(ids.conference_of(bridge_id) or "", recording_id)
                 case do.StoreRecording():
                     self._recording_is_handed_on(effect)
+                case do.CommandReply(_, 201, body):
+                    uuids = dict(body)["request_uuid"]
+                    self.placed.update(dict.fromkeys((uuids,) if isinstance(uuids, str) else uuids, 0))
+                case do.ListenForMachine(_, on, call_uuid):
+                    self._examined(call_uuid, on, now)
+                case do.FetchDocument(_, _, _, _, params) if dict(params)["CallUUID"] in self.placed:
+                    self._told_of_placed(dict(params))
+                case do.PostCallback(_, _, _, _, params) if dict(params)["CallUUID"] in self.placed:
+                    self._told_of_placed(dict(params))
         assert not floors, f"these took the floor, and nobody was told: {floors}"
         self._no_stray_actions(effects)
         self._state(now)
@@ -90,6 +109,9 @@ class Judge:
         assert deadline is None or deadline >= now, "a deadline in the past: a busy loop"
         self._moments = (now, self._moments[1] + 1 if self._moments[0] == now else 0)
         assert self._moments[1] < BUSY_LOOP, "the same instant again and again: a busy loop"
+        for call_uuid, until in self.examined.items():
+            call = self.engine.calls.get(call_uuid)
+            assert call is None or call.is_ending or until >= now, "machine_detection_time: nobody waits longer"
         for conference in self._live_ones():
             ends_at = self.seen[conference.conference_id].ends_at if conference.conference_id in self.seen else None
             assert ends_at is None or ends_at > now, "timeLimit: the conference ends after it"
@@ -140,6 +162,7 @@ class Judge:
         assert not self.engine.conferences, "a conference is stuck forever"
         assert self.engine.deadline is None, "a timer is left"
         assert not names, "a name is left"
+        assert set(self.placed.values()) <= {1}, "each placed call ends, and its end is told once"
         assert not any(seen.inside for seen in self.seen.values()), "a member entered and never left"
         assert not self.asterisk.channels, "a channel is left"
         assert not self.asterisk.bridges, "a bridge is left"
@@ -158,6 +181,44 @@ class Judge:
             assert list(invariants.call_violations(call)) == [], call
         for conference in self.engine.conferences.values():
             assert list(invariants.conference_violations(conference)) == [], conference
+
+    # Placed calls.
+
+    def _examined(self, call_uuid: str, on: bool, now: int) -> None:
+        options = self.engine.calls[call_uuid].outgoing
+        assert options is not None and options.options.machine_detection is not None, "nobody asked for it"
+        settings = options.options.machine_detection
+        if on:
+            assert call_uuid not in self.examined, "examined twice"
+            self.examined[call_uuid] = now + settings.time_ms
+            self.holding |= set() if settings.url else {call_uuid}
+        else:
+            del self.examined[call_uuid]
+            self.holding.discard(call_uuid)
+
+    def _told_of_placed(self, params: dict[str, str]) -> None:
+        call_uuid = params["CallUUID"]
+        assert call_uuid not in self.holding or params["Event"] == "Hangup", "no document runs while it listens"
+        is_machine = params.get("Machine") == "true"
+        assert is_machine >= self.verdicts.get(call_uuid, False), "a machine is one in all later requests"
+        match params["Event"]:
+            case "MachineDetection":
+                assert call_uuid not in self.verdicts, "the verdict is told once"
+                assert params["Machine"] in ("true", "false") and params["IfMachine"] in ("continue", "hangup")
+            case "Hangup":
+                assert is_machine or params["HangupCauseCode"] != "9100", "only a machine is hung up on"
+        if "Machine" in params:
+            self.verdicts[call_uuid] = is_machine
+        match params["Event"]:
+            case "Ring":
+                assert call_uuid in self.asterisk.rang, "the ring URL is told, and no phone rang"
+                assert call_uuid not in self.rings_told, "the ring URL is told once"
+                self.rings_told.add(call_uuid)
+            case "Hangup":
+                self.placed[call_uuid] += 1
+                is_answered = params["AnswerTime"] != ""
+                assert (params["CallStatus"] == "completed") == is_answered
+                assert not is_answered or call_uuid in self.asterisk.rang
 
     # The callbacks.
 
@@ -373,6 +434,7 @@ class Judge:
         for call in self.engine.calls.values():
             assert where.pop(call.call_uuid, 0) == int(call.in_conference), "a call is in one conference, or in none"
             busy = call.running is not None or call.fetch_purpose is not None or call.account is None
+            busy = busy or call.state in UNANSWERED or call.call_uuid in self.holding
             assert busy or call.is_ending, "the document goes on after each element"
         assert not where, "a member without a call"
 

@@ -40,7 +40,8 @@ def _channel(world: Mortal, channel_id: str) -> tuple[object, ...]:
     c = world.asterisk.channels[channel_id]
     playing = tuple(world.asterisk.playbacks[p].playback_id for p in c.playbacks)
     mix = tuple(sorted(world.asterisk.mix(channel_id) & set(world.asterisk.channels)))
-    return ("up" if c.up else "ringing", c.bridge, mix, c.muted, c.deaf, c.music, playing, c.silence_ms, c.beeps)
+    listens = c.silence_ms, c.beeps, c.examined
+    return ("up" if c.up else "ringing", c.bridge, mix, c.muted, c.deaf, c.music, playing, *listens)
 
 
 def _bridge(world: Mortal, bridge_id: str) -> tuple[object, ...]:

@@ -64,6 +64,11 @@ CODES: dict[int, tuple[str, str, str]] = {
         "As for 8011.",
     ),
     8014: ("The same as 8012 for the URL of a `<Redirect>`.", "`NORMAL_CLEARING`", "As for 8011."),
+    9000: (
+        "Another call of the same request, with which this one competed, was answered, and confirmed, first.",
+        "`LOSE_RACE`",
+        "Nothing.",
+    ),
 }
 """HangupCauseCode -> (situation, HangupCause, remedy)."""
 

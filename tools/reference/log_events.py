@@ -124,19 +124,21 @@ EVENTS: dict[str, tuple[str, str]] = {
     ),
     "event handling raised": ("Processing one event of Asterisk raised an exception; the event is skipped.", REPORT),
     "beep listener limit reached": (
-        "50 calls wait for a beep already (`limit`). This Wait ends after its length.",
-        "Use `beep` in fewer calls at a time.",
+        "50 calls are listened to already (`limit`), for a beep or an answering machine. This Wait ends after its "
+        "length; who answers counts as a person.",
+        "Use `beep` and machine detection in fewer calls at a time.",
     ),
     "beep listener failed": (
-        "Asterisk could not create the channel that listens for a beep. `debug` if it repeats.",
+        "Asterisk could not create the channel that listens for a beep or a machine. `debug` if it repeats.",
         "Load `chan_rtp` in Asterisk.",
     ),
     "beep listener received no audio": (
-        "No audio arrives on the UDP port that listens for a beep. `debug` if it repeats.",
+        "No audio arrives on the UDP port that listens for a beep or a machine. `debug` if it repeats.",
         "Set `ARI_CONF_MEDIA_LISTEN` to an address that Asterisk reaches, and allow UDP from Asterisk.",
     ),
     "beep listener stopped": (
-        "The channel that listens for a beep has ended before the call. Wait ends after its length.",
+        "The channel that listens has ended before the call. Wait ends after its length; who answers counts as a "
+        "person.",
         "Check Asterisk's log.",
     ),
     "beep listener raised": ("Listening for a beep raised an exception.", REPORT),
@@ -409,6 +411,15 @@ EVENTS: dict[str, tuple[str, str]] = {
     # Web process.
     "api": ("A request was answered: method, route, status, `ms`, `api_id`.", NOTHING),
     "ari_conf.web.errors: redis unavailable": ("A request was answered with 503, since Redis did not answer.", REDIS),
+    "dialing refused": (
+        "The API refused to place a call, for `reason` ([Trunks](../operations/trunks.md#refusals)).",
+        "Nothing, if the application was wrong. Otherwise change what the account may dial, or the trunks. If you do "
+        "not know these calls, rotate the account's token.",
+    ),
+    "trunk record unreadable": (
+        "Nothing is placed over a trunk, because its record in Redis could not be read (`trunk`, `reason`).",
+        "`ari-conf trunk remove`, then add it again.",
+    ),
     "request raised": ("A request raised an exception, and was answered with 500.", REPORT),
     "change subscription failed": ("Redis did not answer; event streams send `away`. Repeated each minute.", REDIS),
     "event stream raised": (
@@ -546,7 +557,7 @@ GROUPS = {
     "Requests, sounds and speech": ("ari_conf.http_client", "ari_conf.media"),
     "Administration": ("ari_conf.administration",),
     "Records and queues in Redis": ("ari_conf.store", "ari_conf.queues", "ari_conf.recordings"),
-    "Web process": ("ari_conf.web",),
+    "Web process": ("ari_conf.web", "ari_conf.dialing"),
     "Workers": ("tasks",),
 }
 

@@ -105,6 +105,11 @@ WEB: dict[str, tuple[str, str]] = {
         "Event streams that are open at this process.",
         "An account's applications get 429: raise `ARI_CONF_EVENT_STREAMS`, or close streams that nobody reads.",
     ),
+    "ari_conf_dial_refusals_total": (
+        "Requests to place a call that this process refused, by reason ([Trunks](../operations/trunks.md#refusals)).",
+        "`destination_not_allowed`, `special_number` or `caller_id_not_allowed` grow: an application is misconfigured, "
+        "or a token is stolen. `trunks_full` grows: raise the limits of the trunks, or add one.",
+    ),
     "ari_conf_web_loop_lag_seconds": (
         "How late the event loop of `web` runs a timer, measured every 0.25 s.",
         "The 99th percentile exceeds 0.1 s: the process does not get enough CPU; run another one.",

@@ -215,6 +215,58 @@ WEB = (
         "the period",
     ),
 )
+DIALING = (
+    Family("trunks", "hash", "name → trunk (JSON)", "`ari-conf trunk`, web process", "until the trunk is removed"),
+    Family(
+        "dialing-calls:ACCOUNT",
+        "sorted set",
+        "calls that the account places, by the time (ms) until which they count",
+        "web process, server",
+        "a member until the call has ended; 2 days after the latest",
+    ),
+    Family(
+        "dialing-minute:ACCOUNT",
+        "sorted set",
+        "calls that were admitted in the last minute, by time (ms)",
+        "web process",
+        "1 minute after the latest",
+    ),
+    Family(
+        "dialing-answered:ACCOUNT",
+        "hash",
+        "live placed call → time (ms) of its answer",
+        "server",
+        "a field until the call has ended; 2 days after the latest",
+    ),
+    Family(
+        "dialing-ended:ACCOUNT",
+        "hash",
+        "ended placed call → times (ms) of its answer and its end, until they are added to the day",
+        "server",
+        "until the next call is placed; 2 days after the latest",
+    ),
+    Family(
+        "dialing-day:ACCOUNT:DAY",
+        "string",
+        "milliseconds that ended placed calls have used; DAY is counted from 1970 (UTC)",
+        "web process, server",
+        "2 days after the latest call",
+    ),
+    Family(
+        "dialing-trunk:TRUNK",
+        "sorted set",
+        "calls that are placed over the trunk, by the time (ms) until which they count",
+        "web process, server",
+        "a member until the call has ended; 2 days after the latest",
+    ),
+    Family(
+        "dialing-trunk-next:TRUNK",
+        "string",
+        "time (ms) from which the trunk may place its next call",
+        "web process",
+        "2 minutes after the latest call",
+    ),
+)
 RECORDINGS = (
     Family(
         "recording:ID",
@@ -419,6 +471,7 @@ GROUPS = {
     "Ownership": OWNERSHIP,
     "API commands": COMMANDS,
     "Web process": WEB,
+    "Placed calls": DIALING,
     "Recordings": RECORDINGS,
     "Queues": QUEUE,
     "Celery": CELERY,

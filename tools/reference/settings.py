@@ -20,6 +20,7 @@ GROUPS = {
     "Asterisk": "ari_url ari_user ari_password ari_app ari_socket ari_listen ari_deadline ari_connections media_listen "
     "rtp_timeout jitter_buffer asterisk_name",
     "Calls and failover": "calls_per_account allowed_networks stop_wait names_kept_minutes",
+    "Placed calls": "trunks default_country dials_per_second",
     "Documents, sounds and speech": "documents sounds_folder sounds_url sounds_listen sounds_limit_mb voice ffmpeg",
     "Web process and API": "public_url web_listen web_connections trusted_proxies api_rate auth_failures "
     "command_deadline event_streams login_hours admin_key",
@@ -34,6 +35,8 @@ GROUPS = {
 """Heading -> names of the settings below it."""
 SPECIAL = {
     "redis_url": "Redis URL, secret",
+    "trunks": "JSON, or a list of tables",
+    "default_country": "two letters",
     "broker_url": "Redis URL, secret",
     **dict.fromkeys(("ari_listen", "web_listen", "sounds_listen"), "host:port"),
     "metrics_listen": "host:port, or empty",
@@ -80,7 +83,7 @@ It is an error if a variable and its `_FILE`, or a key and its `_file`, are both
 **The TOML file** is the one that `ARI_CONF_CONFIG` names. If that variable is not set, it is
 `/etc/ari_conf/ari_conf.toml`, if this file exists. If the variable is empty, no file is read. `ari-conf settings
 --example` prints a file with every setting as a comment. Keys are the names of the variables without `ARI_CONF_`, in
-lower case; there are no tables. Lists may be written as `["10.0.0.0/8", "192.168.0.0/16"]`.
+lower case; the only tables are those in the list `trunks`. Lists may be written as `["10.0.0.0/8", "192.168.0.0/16"]`.
 
 ```
 redis_url_file = "/etc/ari_conf/redis_url"

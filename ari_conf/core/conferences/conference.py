@@ -62,7 +62,7 @@ from ari_conf.core.effects import (
     SwitchOffs,
     Target,
 )
-from ari_conf.core.elements import Prompt
+from ari_conf.core.elements import Play, Prompt
 from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.messages import (
     Admitted,
@@ -73,7 +73,7 @@ from ari_conf.core.messages import (
     Outputs,
     RecordingRequested,
 )
-from ari_conf.core.playback.shared_playback import SharedPlayback
+from ari_conf.core.playback.shared_playback import DIAL_MUSIC, SharedPlayback
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.quality import LineMeasurement, updated
 from ari_conf.core.request_params import bool_text, plausible
@@ -161,6 +161,8 @@ class Conference(msgspec.Struct, Derived, tag=True):
     floor: int | None = None
     """Id of the member that holds the floor."""
     shared_playback: SharedPlayback = msgspec.field(default_factory=SharedPlayback)
+    dial_music: dict[str, str] = msgspec.field(default_factory=dict)
+    """UUID of each call that is being placed into the conference -> the tone or URL that the members hear meanwhile."""
     recordings: dict[str, Recording] = msgspec.field(default_factory=dict)
     """Recordings by id: those that are not handed over, and the newest one, which its members' actions name."""
     locked: bool = False
@@ -467,8 +469,9 @@ class Conference(msgspec.Struct, Derived, tag=True):
         out = self._update_members(members, now) if members else []
         if self.recordings:
             out += self._hand_over_recordings(now)
-        if self.shared_playback.players:
+        if self.shared_playback.players or self.dial_music:
             self.shared_playback.drop_finished()
+            out += self._update_dial_music(now)
         return out + (self._tear_down(now) if self.ending and not self.members else [])
 
     def _update_media_of(self, member: Member | None, now: int) -> Outputs:
@@ -596,7 +599,8 @@ class Conference(msgspec.Struct, Derived, tag=True):
         return [*out, *self._pass_floor(member, now), *self._update_mute(member, was_silenced)]
 
     def _on_phone_resumed(self, member: Member) -> Outputs:
-        if not member.held_by_phone:
+        # A member who leaves is unmuted once they are out, and therefore counts as held until then.
+        if not member.held_by_phone or member.state is LEAVING:
             return []
         was_silenced, member.held_by_phone = member.silenced, False
         # The audio that follows may arrive as another RTP stream.
@@ -660,7 +664,32 @@ class Conference(msgspec.Struct, Derived, tag=True):
         out: Outputs = []
         if isinstance(event, ev.SoundFailed):
             out.append(ReportProblem(self.auth_id, player.call_uuid, event.kind, None, event.reason))
-        return [*out, *self.shared_playback.handle_event(player, event, now)]
+        out += self.shared_playback.handle_event(player, event, now)
+        return out + (self._update_dial_music(now) if self.dial_music else [])
+
+    def change_dial_music(self, call_uuid: str, music: str | None, now: int) -> Outputs:
+        """Note that a call into the conference is being placed, or, if `music` is None, no longer."""
+        if music is None:
+            self.dial_music.pop(call_uuid, None)
+        else:
+            self.dial_music[call_uuid] = music
+        return self._update_dial_music(now)
+
+    def _update_dial_music(self, now: int) -> Outputs:
+        """Play the dial music of the oldest call that is being placed, unless the members hear another sound."""
+        playback, owner = self.shared_playback, ids.for_conference(self.conference_id, DIAL_MUSIC)
+        playing = playback.dial_music
+        is_free = len(playback.players) == (0 if playing is None else 1)
+        may_play = is_free and self.bridge is READY and not self.ending and bool(self.members_in_bridge)
+        call_uuid, music = next(iter(self.dial_music.items()), ("", None)) if may_play else ("", None)
+        out: Outputs = []
+        if playing is not None and (music is None or playing.items != (Play(music),)):
+            out, playing = [*playing.stop()], None
+            playback.drop_finished()
+        if playing is None and music is not None:
+            target = Target("bridge", self.bridge_id)
+            out += playback.play(owner, target, (Play(music),), now, call_uuid, endless=True)
+        return out
 
     def _on_sound_document(self, event: ev.SoundDocumentFetched | ev.SoundDocumentFailed, now: int) -> Outputs:
         member = self.members.get(ids.member_of(event.fetch_id) or 0)

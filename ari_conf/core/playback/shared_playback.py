@@ -11,6 +11,8 @@ from ari_conf.core.playback.player import Player
 
 ANNOUNCEMENT = "announcement"
 """Part of the ids of the API's announcements."""
+DIAL_MUSIC = "dial-music"
+"""Part of the ids of what is heard while somebody is called into the conference."""
 
 
 class SharedPlayback(msgspec.Struct):
@@ -24,13 +26,24 @@ class SharedPlayback(msgspec.Struct):
         """Return the players of the API's announcements."""
         return [p for owner, p in self.players.items() if f".{ANNOUNCEMENT}." in owner]
 
+    @property
+    def dial_music(self) -> Player | None:
+        return next((p for owner, p in self.players.items() if f".{DIAL_MUSIC}." in owner), None)
+
     def play(
-        self, owner: str, target: Target, items: tuple[Prompt, ...], now: int, call_uuid: str = ""
+        self,
+        owner: str,
+        target: Target,
+        items: tuple[Prompt, ...],
+        now: int,
+        call_uuid: str = "",
+        *,
+        endless: bool = False,
     ) -> list[Effect]:
         """Play the sounds behind those that are queued. `owner`: beginning of the owner id; see `Player.call_uuid`."""
         self.count += 1
         owner = f"{owner}.{self.count}"
-        self.players[owner] = player = Player(owner, target, items, call_uuid=call_uuid)
+        self.players[owner] = player = Player(owner, target, items, endless, call_uuid=call_uuid)
         return player.start(now)
 
     def player_of(self, playback_id: str) -> Player | None:
