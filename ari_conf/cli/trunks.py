@@ -20,9 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="Configure the trunks over which ca
 Name = Annotated[str, typer.Argument(metavar="TRUNK", help="Name of the trunk: letters, digits, _ and -.")]
 DIAL = typer.Option(metavar="TEMPLATE", help="Such as PJSIP/{number}@provider; {e164} has a plus. See the guide.")
 PREFIXES = typer.Option(metavar="LIST", help="Numbers that it is for: +49,+43; + for all; 112 for short numbers.")
-CALLER_IDS = typer.Option(
-    metavar="LIST", help="Caller IDs that it may show: +4930123*. '': all of the account."
-)
+CALLER_IDS = typer.Option(metavar="LIST", help="Caller IDs that it may show: +4930123*. '': all of the account.")
 HOSTS = typer.Option(metavar="LIST", help="Hosts that SIP URIs may name: sip.example.com,10.0.0.5:5070.")
 CALLS = typer.Option(metavar="N", help="Maximum number of calls at the same time. 0: no limit.")
 PER_SECOND = typer.Option(metavar="N", help="Maximum number of calls placed per second; more wait. 0: no limit.")

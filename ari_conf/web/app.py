@@ -25,6 +25,7 @@ from ari_conf.web.routes import (
     event_stream,
     recording_sidecars,
     recordings,
+    trunks,
 )
 
 
@@ -52,6 +53,7 @@ def create(settings: Settings) -> FastAPI:
     for module in (conferences, dead_letters, callbacks, recordings, recording_sidecars, event_stream):
         app.include_router(module.router, prefix=ACCOUNT)
     app.include_router(accounts.router)
+    app.include_router(trunks.router)
     app.include_router(dashboard.router)
     app.include_router(admin_page.router)
     _add_operator_routes(app, web_metrics)
