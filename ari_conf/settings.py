@@ -60,6 +60,8 @@ class Settings(BaseModel):
     """Maximum number of HTTP connections to Asterisk, whose sessionlimit must be higher."""
     calls_per_account: int = Field(1000, ge=0)
     """Maximum number of concurrent calls of an account on this Asterisk; more are refused as busy. 0: no limit."""
+    dials_per_second: float = Field(20.0, ge=0)
+    """Calls of an account that this Asterisk dials per second; further ones are queued. 0: no limit."""
     rtp_timeout: int = Field(55, ge=0)
     """`rtp_timeout` of the SIP endpoints, in seconds; `serve` asks a silent phone three times within it. 0: never."""
     jitter_buffer: Literal["never", "internet", "always"] = "internet"

@@ -75,6 +75,12 @@ async def read(ari: Client, channel_id: str) -> Invite:
     return Invite(codec, tuple(headers), withheld, tuple(warnings), addresses)
 
 
+async def read_line(ari: Client, channel_id: str) -> tuple[str, str]:
+    """Return (codec, addresses) of an answered channel, as in `Invite`; empty if Asterisk does not report them."""
+    codec, _, addresses, _ = await _InviteReader(ari, channel_id).read_basics()
+    return codec, addresses
+
+
 class _InviteReader:
     def __init__(self, ari: Client, channel_id: str) -> None:
         self._ari, self._channel_id = ari, channel_id

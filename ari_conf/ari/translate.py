@@ -45,6 +45,8 @@ def to_event(message: Any, new_id: Callable[[], str]) -> ev.Event | None:
             "replace_channel": {"id": str(channel_id)},
         }:
             return ev.ChannelReplaced(channel_id, new_channel_id)
+        case {"type": "StasisStart", "channel": {"id": str(channel_id)}} if ids.is_placed(channel_id):
+            return ev.ChannelCreated(channel_id)
         case {"type": "StasisStart", "channel": dict(channel)}:
             return _decode_arrival(channel, message.get("args"), new_id)
         case {"type": str(kind)} if (read := EVENT_DECODERS.get(kind)) is not None:
@@ -124,7 +126,31 @@ def _decode_channel_event(kind: str, message: Mapping[str, Any]) -> ev.Event | N
                 case "ChannelDtmfReceived":
                     digit = message.get("digit")
                     return ev.DigitReceived(channel_id, digit) if isinstance(digit, str) else None
+            if ids.is_placed(channel_id):
+                return _decode_placed_hangup(channel_id, message)
             return ev.ChannelHungUp(channel_id, _hangup_cause(message))
+    return None
+
+
+def _decode_placed_hangup(channel_id: str, message: Mapping[str, Any]) -> ev.ChannelHungUp:
+    """Return the end of a channel that the server requested. A status that a request of the server has led to is no
+    refusal by the phone."""
+    if message.get("soft") is True:
+        return ev.ChannelHungUp(channel_id, NO_MEDIA_CAUSE if message.get("cause") == 1 else 0)
+    status = message.get("tech_cause")
+    return ev.ChannelHungUp(channel_id, _cause_number(message), status if isinstance(status, int) else 0)
+
+
+def _decode_dial_event(kind: str, message: Mapping[str, Any]) -> ev.Event | None:
+    match message.get("peer"):
+        case {"id": str(channel_id)} if ids.is_placed(channel_id):
+            match message.get("dialstatus"):
+                case "RINGING":
+                    return ev.ChannelRinging(channel_id)
+                case "PROGRESS":
+                    return ev.ChannelProgress(channel_id)
+                case "ANSWER":
+                    return ev.ChannelAnswered(channel_id)
     return None
 
 
@@ -165,6 +191,7 @@ EVENT_DECODERS: dict[str, Callable[[str, Mapping[str, Any]], ev.Event | None]] =
     **dict.fromkeys(("ChannelHold", "ChannelUnhold"), _decode_channel_event),
     **dict.fromkeys(("ChannelEnteredBridge", "ChannelLeftBridge", "BridgeDestroyed"), _decode_bridge_event),
     **dict.fromkeys(("PlaybackStarted", "PlaybackFinished"), _decode_playback_event),
+    "Dial": _decode_dial_event,
     **dict.fromkeys(("RecordingStarted", "RecordingFinished", "RecordingFailed"), _decode_recording_event),
 }
 EVENTS = ("StasisStart", *EVENT_DECODERS)
@@ -193,12 +220,16 @@ class Request:
     over: Literal["http", "socket"] = "socket"
     """http: for a request that waits for the channel's thread, or for a disk. On the socket it would delay all requests
     behind it."""
+    body: Any = None
+    """Sent as JSON."""
 
 
-def to_requests(effect: do.AsteriskEffect) -> tuple[Request, ...]:
-    """Return the requests of an effect, to be sent sequentially. Raises TypeError for an effect that isn't for
-    Asterisk."""
+def to_requests(effect: do.AsteriskEffect, app: str = "") -> tuple[Request, ...]:
+    """Return the requests of an effect, to be sent sequentially. `app`: the Stasis application. Raises TypeError for an
+    effect that isn't for Asterisk."""
     match effect:
+        case do.CreateChannel():
+            return (_creation_request(effect, app),)
         case do.CreateBridge() | do.DestroyBridge() | do.StartRecording() | do.StopRecording():
             return (_bridge_request(effect),)
         case do.PlayMedia() | do.StopPlayback():
@@ -208,8 +239,18 @@ def to_requests(effect: do.AsteriskEffect) -> tuple[Request, ...]:
     return (_channel_request(effect),)
 
 
+def _creation_request(effect: do.CreateChannel, app: str) -> Request:
+    query = {"endpoint": effect.endpoint, "app": app, "appArgs": "placed", "channelId": effect.channel_id}
+    # The number that the phone is shown is that of the connected line, not the caller's (seen on 22.10.1).
+    variables = {"CONNECTEDLINE(num,i)": effect.from_, "CONNECTEDLINE(name,i)": effect.caller_name}
+    headers = {f"PJSIP_HEADER(add,{name})": value for name, value in effect.headers}
+    return Request("POST", "/channels/create", query, "http", {"variables": variables | headers})
+
+
 def _channel_request(effect: do.AsteriskEffect) -> Request:
     match effect:
+        case do.DialChannel(channel_id, timeout_s):
+            return Request("POST", path("channels", channel_id, "dial"), {"timeout": str(timeout_s)}, over="http")
         case do.Ring(channel_id):
             return Request("POST", path("channels", channel_id, "ring"))
         case do.Answer(channel_id):
@@ -228,8 +269,9 @@ def _channel_request(effect: do.AsteriskEffect) -> Request:
             return Request("DELETE", path("channels", channel_id, "moh"))
         case do.SendSilence(channel_id, on):
             return Request("POST" if on else "DELETE", path("channels", channel_id, "silence"))
-        case do.SendDigits(channel_id, digits):
-            return Request("POST", path("channels", channel_id, "dtmf"), {"dtmf": digits})
+        case do.SendDigits(channel_id, digits, tone_ms):
+            length = {"duration": str(tone_ms)} if tone_ms else {}
+            return Request("POST", path("channels", channel_id, "dtmf"), {"dtmf": digits, **length})
         case do.DetectTalking(channel_id, silence_ms):
             return Request("POST", path("channels", channel_id, "variable"), _talk_detect(silence_ms), over="http")
     raise TypeError(f"{type(effect).__name__} is not an effect for Asterisk")

@@ -2,6 +2,7 @@
 
 | what | at most | beyond it |
 |---|---|---|
+| calls of an account that wait for their turn to be dialed | MAX_QUEUED_CALLS | 429 |
 | sounds that the API queues for one member | MAX_QUEUED | 409 |
 | announcements that the API queues for one conference | MAX_QUEUED | 409 |
 | enter and exit sounds queued in one conference | MAX_QUEUED | the sound is left out, and a problem says so |
@@ -19,6 +20,8 @@
 """
 
 MAX_QUEUED = 100
+MAX_QUEUED_CALLS = 2000
+"""Twice as many as one request may have destinations."""
 MAX_PATTERNS = 1000
 """Each key that a member presses is compared with every pattern."""
 MAX_DIGITS = 1000

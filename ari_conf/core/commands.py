@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from ari_conf.core.account import Account
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.frozen import Frozen
+from ari_conf.core.placing import CallOptions, CallToPlace
 
 Members = tuple[int, ...] | None
 """Member ids; None: all members who are present."""
@@ -101,6 +103,14 @@ class HangUpCalls(Frozen):
     at_most: int
 
 
+class PlaceCalls(Frozen):
+    """Calls to place, each on its own. The reply has the UUIDs of all of them, or none is placed."""
+
+    account: Account
+    options: CallOptions
+    calls: tuple[CallToPlace, ...]
+
+
 class WatchAccount(Frozen):
     """Notice that the account's conferences have viewers, until the command expires. Each owner gets it and may get it
     twice; none replies."""
@@ -143,10 +153,10 @@ class ForCall(Frozen):
 
 
 class ForAccount(Frozen):
-    """Command to the live calls of that account on the server that receives it."""
+    """Command about the calls of that account on the server that receives it."""
 
     auth_id: str
-    command: HangUpCalls
+    command: HangUpCalls | PlaceCalls
 
 
 class ForNode(Frozen):

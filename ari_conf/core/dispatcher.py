@@ -18,7 +18,6 @@ from ari_conf.core.effects import (
     SendSilence,
     SwitchOffEffect,
 )
-from ari_conf.core.hangup_codes import HangupCode
 from ari_conf.core.messages import (
     MESSAGE_TYPES,
     Admitted,
@@ -140,7 +139,7 @@ class Dispatcher:
         return self._touch_call(message.call_uuid).on_member_released(message, now)
 
     def _on_hangup_requested(self, message: HangupRequested, now: int) -> Outputs:
-        return self._touch_call(message.call_uuid).hang_up("normal", HangupCode.NORMAL, now)
+        return self._touch_call(message.call_uuid).hang_up_by_api(now)
 
     def _touch_call(self, call_uuid: str) -> Call:
         self._registry.touched.add(call_uuid)

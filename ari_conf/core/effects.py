@@ -22,6 +22,34 @@ Params = tuple[tuple[str, str], ...]
 # harm, and is needed: for most of these effects, no event would reveal that the first one was lost.
 
 
+class CreateChannel(Frozen):
+    """Channel for a call that is placed. Nothing is dialed yet. Event: ChannelCreated."""
+
+    # Asterisk answers 409 to a second request, so the effect runner retries this one with more care.
+    retry_on_disconnect: ClassVar[bool] = False
+    channel_id: str
+    endpoint: str
+    """What Asterisk dials, such as `PJSIP/15551234@provider`."""
+    from_: str
+    caller_name: str
+    headers: Params = ()
+    """Headers of the INVITE: name, value."""
+    not_after: int = 0
+    """Time after which the request for the call has been refused: then no channel may be created. 0: no such time."""
+
+
+class DialChannel(Frozen):
+    """Dialing of a created channel. Events: ChannelRinging, ChannelProgress, ChannelAnswered."""
+
+    # The second request would end the call.
+    retry_on_disconnect: ClassVar[bool] = False
+    channel_id: str
+    timeout_s: int
+    """Seconds after which Asterisk gives up, should the server be away."""
+    repeated: bool = False
+    """A process that no longer exists may have dialed the channel: dial only if it has not. Event: DialUnconfirmed."""
+
+
 class Ring(Frozen):
     """Ringing signal to the caller: callers and carriers give up a call that stays silent for some seconds."""
 
@@ -100,6 +128,8 @@ class SendDigits(Frozen):
     retry_on_disconnect: ClassVar[bool] = False
     channel_id: str
     digits: str
+    tone_ms: int = 0
+    """Length of each tone in milliseconds. 0: Asterisk's, 100."""
 
 
 class DetectTalking(Frozen):
@@ -184,6 +214,13 @@ class IdentifyCall(Frozen):
     auth_id: str
 
 
+class ReadCodec(Frozen):
+    """Lookup of the codec of a call that was placed and is answered. Result: CodecRead."""
+
+    call_uuid: str
+    channel_id: str
+
+
 class FetchDocument(Frozen):
     """Request for a document. Result: DocumentFetched or DocumentFailed."""
 
@@ -249,6 +286,22 @@ class PostCallback(Frozen):
     url: str
     method: str
     params: Params
+
+
+class RecordDialing(Frozen):
+    """Place of a placed call in the dialing limits: it counts from its admission until its end. Times in epoch ms."""
+
+    auth_id: str
+    call_uuid: str
+    trunk: str
+    """Trunk over which the call is dialed now, or was answered."""
+    ends_ms: int
+    """Time until which the call lives at the latest."""
+    answered_ms: int | None = None
+    ended_ms: int | None = None
+    """Time at which the call has ended; None: it lives."""
+    previous_trunk: str = ""
+    """Trunk over which it was dialed before, if it was another one."""
 
 
 class AddAttendanceNote(Frozen):
@@ -331,7 +384,9 @@ class CommandReply(Frozen):
 
 
 AsteriskEffect = (
-    Ring
+    CreateChannel
+    | DialChannel
+    | Ring
     | Answer
     | HangUp
     | AddChannel
@@ -355,6 +410,7 @@ ExecutedEffect = (
     AsteriskEffect
     | DetectBeep
     | IdentifyCall
+    | ReadCodec
     | FetchDocument
     | FetchSoundDocument
     | PrepareSound
@@ -364,7 +420,14 @@ ExecutedEffect = (
 )
 """Effects that the effect runner executes once the step is written."""
 PersistedEffect = (
-    ReleaseName | PostCallback | AddAttendanceNote | AddSpeechNote | StoreRecording | ReportProblem | CommandReply
+    ReleaseName
+    | PostCallback
+    | RecordDialing
+    | AddAttendanceNote
+    | AddSpeechNote
+    | StoreRecording
+    | ReportProblem
+    | CommandReply
 )
 """Effects that are part of the step that is written."""
 Effect = ExecutedEffect | PersistedEffect

@@ -14,10 +14,13 @@ from typing import Any, get_args
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.abort import AbortHandler
+from ari_conf.core.bounds import MAX_QUEUED_CALLS
 from ari_conf.core.calls.call import Call
-from ari_conf.core.commands import ForAccount, ForCall
+from ari_conf.core.calls.call_state import CallState
+from ari_conf.core.commands import ForAccount, ForCall, HangUpCalls, PlaceCalls
 from ari_conf.core.conferences.command_handler import error_reply, handle_command, hang_up_all
 from ari_conf.core.conferences.conference_state import ClaimState
+from ari_conf.core.dial_pace import DialPace
 from ari_conf.core.dispatcher import Dispatcher
 from ari_conf.core.effects import (
     AddChannel,
@@ -32,6 +35,7 @@ from ari_conf.core.effects import (
     PlayMedia,
     PrepareSound,
     RemoveChannel,
+    ReplyField,
     ReportProblem,
     StartRecording,
     StopPlayback,
@@ -41,6 +45,7 @@ from ari_conf.core.elements import Speak
 from ari_conf.core.hangup_codes import HangupCode
 from ari_conf.core.ids import OwnerKind
 from ari_conf.core.messages import HangupRequested, Outputs
+from ari_conf.core.placing import CallToPlace
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.registry import Registry
 from ari_conf.core.request_retries import RetriableEffect, target_of
@@ -48,6 +53,8 @@ from ari_conf.core.step_failed import StepFailed
 
 REFUSED_CALL_PROBLEM_MS = 60_000
 """Milliseconds between two problems about refused calls of the same account."""
+REPLY_GRACE_MS = 500
+"""Milliseconds after the expiry of a command within which the API client surely gets its reply, if it is persisted."""
 LATE_COMMAND = "the command arrived after its deadline: try again"
 
 
@@ -64,14 +71,19 @@ class Engine:
     )
 
     def __init__(
-        self, new_id: Callable[[], str], public_url: str = "http://127.0.0.1:8080", calls_per_account: int = 0
+        self,
+        new_id: Callable[[], str],
+        public_url: str = "http://127.0.0.1:8080",
+        calls_per_account: int = 0,
+        dials_per_second: float = 0.0,
     ) -> None:
         """Create an engine without calls.
 
         `new_id` is the source of the ids of conferences and recordings: unguessable, and never the same twice.
-        `calls_per_account`: maximum number of concurrent calls of one account; 0: no limit.
+        `calls_per_account`: maximum number of concurrent calls of one account; 0: no limit. `dials_per_second`: rate at
+        which the calls of one account are dialed; 0: no limit.
         """
-        self.registry = Registry(new_id, public_url)
+        self.registry = Registry(new_id, public_url, dial_pace=DialPace(dials_per_second))
         self.calls, self.conferences = self.registry.calls, self.registry.conferences
         self.take_changes = self.registry.take_changes
         self.calls_per_account = calls_per_account
@@ -184,6 +196,11 @@ class Engine:
             out.append(ReportProblem(event.auth_id, event.call_uuid, ProblemKind.TOO_MANY_CALLS, HangupCode.BUSY, text))
         return out
 
+    def _on_channel_created(self, event: ev.ChannelCreated, now: int) -> Outputs:
+        call = self.registry.call_of(event.channel_id)
+        # No call waits for it: it was canceled, or a process that no longer exists requested the channel.
+        return self._to_call(call.call_uuid, event, now) if call is not None else [HangUp(event.channel_id)]
+
     # Routing.
 
     def _to_call(self, call_uuid: str, event: ev.Event, now: int) -> Outputs:
@@ -223,8 +240,11 @@ class Engine:
     def _route_by_fetch(self, event: _FetchEvent, now: int) -> Outputs:
         return self._to_owner(event.fetch_id, event, now)
 
-    def _route_by_call(self, event: ev.CallIdentified, now: int) -> Outputs:
+    def _route_by_call(self, event: ev.CallIdentified | ev.CodecRead, now: int) -> Outputs:
         return self._to_call(event.call_uuid, event, now)
+
+    def _route_to_call(self, event: _DialEvent, now: int) -> Outputs:
+        return self._to_call(self.registry.call_by_channel.get(event.channel_id, ""), event, now)
 
     def _on_channel_hung_up(self, event: ev.ChannelHungUp, now: int) -> Outputs:
         if event.channel_id not in self.registry.call_by_channel:
@@ -307,7 +327,10 @@ class Engine:
         if isinstance(event.addressed, ForCall):
             return self._on_call_command(event.command_id, event.addressed, now)
         if isinstance(event.addressed, ForAccount):
-            return self._on_account_command(event.command_id, event.addressed, now)
+            command = event.addressed.command
+            if isinstance(command, PlaceCalls):
+                return self._place_calls(event.command_id, command, now, event.expires_at)
+            return self._on_account_command(event.command_id, event.addressed.auth_id, command, now)
         conference = self.registry.conference_named(event.addressed.auth_id, event.addressed.name)
         if conference is None or conference.ending or conference.claim is not ClaimState.GRANTED:
             return [error_reply(event.command_id, HTTPStatus.NOT_FOUND, "conference not found")]
@@ -332,13 +355,44 @@ class Engine:
             out += conference.leave(call.channel_id, "api_hangup", now)
         return [*out, HangupRequested(call.call_uuid)]
 
-    def _on_account_command(self, command_id: str, addressed: ForAccount, now: int) -> Outputs:
+    def _place_calls(self, command_id: str, command: PlaceCalls, now: int, expires_at: int) -> Outputs:
+        """Create the calls, all or none. Those whose turn it is are dialed once this step is persisted."""
+        account, placed = command.account, command.calls
+        present = self.calls.of_account(account.auth_id)
+        if 0 < self.calls_per_account < present + len(placed):
+            text = (
+                f"the account has {present} calls on this Asterisk, and may have {self.calls_per_account}: end calls, "
+                "or raise ARI_CONF_CALLS_PER_ACCOUNT"
+            )
+            return [error_reply(command_id, HTTPStatus.FORBIDDEN, text)]
+        pace = self.registry.dial_pace
+        paced = pace.plan(account.auth_id, len(placed), now)
+        turns = [max(turn, now + each.delay_ms) for turn, each in zip(paced, placed, strict=True)]
+        waiting = sum(turn > now for turn in turns)
+        if waiting and waiting + self._queued_calls(account.auth_id) > MAX_QUEUED_CALLS:
+            text = f"more than {MAX_QUEUED_CALLS} calls of the account would be queued: try again later"
+            return [error_reply(command_id, HTTPStatus.TOO_MANY_REQUESTS, text)]
+        pace.take(account.auth_id, len(placed), now)
+        out: Outputs = []
+        for each, turn in zip(placed, turns, strict=True):
+            call = Call.to_place(each, command.options, account, now, turn)
+            self.calls[call.call_uuid] = call
+            self.registry.call_by_channel[call.channel_id] = call.call_uuid
+            self.registry.touched.add(call.call_uuid)
+            is_due = turn <= now
+            out += call.start_dialing(now, expires_at + REPLY_GRACE_MS) if is_due else [call.dialing_record()]
+        return [*out, CommandReply(command_id, HTTPStatus.CREATED.value, _placed_body(placed, is_queued=bool(waiting)))]
+
+    def _queued_calls(self, auth_id: str) -> int:
+        return sum(call.auth_id == auth_id and call.state is CallState.QUEUED for call in self.calls.values())
+
+    def _on_account_command(self, command_id: str, auth_id: str, command: HangUpCalls, now: int) -> Outputs:
         """Hang up calls of an account. The reply has the number of calls for the next command."""
-        at_most, out = addressed.command.at_most, list[Any]()
-        left = {c.call_uuid: c for c in self.calls.values() if c.auth_id == addressed.auth_id and not c.is_ending}
+        at_most, out = command.at_most, list[Any]()
+        left = {c.call_uuid: c for c in self.calls.values() if c.auth_id == auth_id and not c.is_ending}
         hung_up = set[str]()
         # Whole conferences first, so that no member hears the exit sounds of all others.
-        for conference in [c for c in self.conferences.values() if c.auth_id == addressed.auth_id]:
+        for conference in [c for c in self.conferences.values() if c.auth_id == auth_id]:
             if len(hung_up) < at_most and conference.claim is ClaimState.GRANTED and not conference.ending:
                 self.registry.touched.add(conference.conference_id)
                 hung_up |= {m.call_uuid for m in conference.members.values()}
@@ -445,6 +499,13 @@ class Engine:
         return effects
 
 
+def _placed_body(placed: tuple[CallToPlace, ...], *, is_queued: bool) -> tuple[ReplyField, ...]:
+    uuids = tuple(call.call_uuid for call in placed)
+    message = "call queued" if is_queued else "call fired" if len(uuids) == 1 else "calls fired"
+    return ("message", message), ("request_uuid", uuids if len(uuids) > 1 else uuids[0])
+
+
+_DialEvent = ev.ChannelRinging | ev.ChannelProgress | ev.ChannelAnswered | ev.DialUnconfirmed
 _ConferenceEvent = ev.NameClaimed | ev.NameTaken | ev.RecordingStarted | ev.RecordingFinished
 _BridgeEvent = ev.ChannelEnteredBridge | ev.ChannelLeftBridge | ev.BridgeCreated | ev.BridgeDestroyed
 _PlaybackEvent = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackStarted | ev.PlaybackFinished
@@ -455,6 +516,8 @@ _FetchEvent = ev.DocumentFetched | ev.DocumentFailed | ev.SoundDocumentFetched |
 EVENT_HANDLERS: dict[type, Callable[[Engine, Any, int], Outputs]] = {
     ev.CallArrived: Engine._on_call_arrived,
     ev.CallIdentified: Engine._route_by_call,
+    ev.CodecRead: Engine._route_by_call,
+    ev.ChannelCreated: Engine._on_channel_created,
     ev.ChannelHungUp: Engine._on_channel_hung_up,
     ev.ChannelReplaced: Engine._on_channel_replaced,
     ev.EffectFailed: Engine._on_effect_failed,
@@ -463,6 +526,7 @@ EVENT_HANDLERS: dict[type, Callable[[Engine, Any, int], Outputs]] = {
     ev.DigitReceived: Engine._route_by_channel,
     ev.BeepHeard: Engine._route_by_channel,
     ev.LineMeasured: Engine._on_line_measured,
+    **dict.fromkeys(get_args(_DialEvent), Engine._route_to_call),
     **dict.fromkeys(get_args(_PhoneEvent), Engine._route_by_phone),
     **dict.fromkeys(get_args(_ConferenceEvent), Engine._route_by_conference),
     **dict.fromkeys(get_args(_BridgeEvent), Engine._route_by_bridge),

@@ -46,12 +46,52 @@ class CallIdentified(Frozen):
     """Problems with headers that are missing, or not as they were sent."""
 
 
+class ChannelCreated(Frozen):
+    """Existence of a channel that the server has requested, in the Stasis application: it can be dialed now."""
+
+    channel_id: str
+
+
+class ChannelRinging(Frozen):
+    """Ringing of the phone that is dialed. May arrive more than once."""
+
+    channel_id: str
+
+
+class ChannelProgress(Frozen):
+    """Audio from the far end before the answer: early media. May arrive more than once."""
+
+    channel_id: str
+
+
+class ChannelAnswered(Frozen):
+    """Answer of the phone that is dialed. May arrive more than once."""
+
+    channel_id: str
+
+
+class DialUnconfirmed(Frozen):
+    """It is unknown whether a channel was dialed: the process that ordered it no longer exists."""
+
+    channel_id: str
+
+
+class CodecRead(Frozen):
+    """Result of `ReadCodec`."""
+
+    call_uuid: str
+    wideband: bool
+    """The call's codec has a sample rate above 8 kHz."""
+
+
 class ChannelHungUp(Frozen):
     """End of a channel, by hangup or by leaving the Stasis application in another way. May arrive more than once."""
 
     channel_id: str
     cause: int = 16
     """Q.850 cause, CANCELED or NO_MEDIA (see `request_params`); 0 if Asterisk reported none."""
+    sip_status: int = 0
+    """SIP status with which the phone that was dialed has refused; 0 if it has not, or Asterisk reported none."""
 
 
 class ChannelReplaced(Frozen):
@@ -250,6 +290,12 @@ class DeadlineReached(Frozen):
 Event = (
     CallArrived
     | CallIdentified
+    | ChannelCreated
+    | ChannelRinging
+    | ChannelProgress
+    | ChannelAnswered
+    | DialUnconfirmed
+    | CodecRead
     | ChannelHungUp
     | ChannelReplaced
     | ChannelEnteredBridge

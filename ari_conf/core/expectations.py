@@ -22,6 +22,8 @@ class AsteriskState:
     """Bridge id -> ids of the channels in it."""
     playbacks: frozenset[str] = frozenset()
     recordings: frozenset[str] = frozenset()
+    ringing: frozenset[str] = frozenset()
+    """Ids of channels whose phone rings."""
 
 
 class Expectation(NamedTuple):
@@ -30,8 +32,8 @@ class Expectation(NamedTuple):
     A tuple, because there are two for each member, and creating a frozen dataclass takes four times as long.
     """
 
-    kind: Literal["channel", "bridge", "member", "outside", "playback", "recording"]
-    """outside: a member that is not in the bridge."""
+    kind: Literal["channel", "answered", "ringing", "bridge", "member", "outside", "playback", "recording"]
+    """outside: a member that is not in the bridge. answered, ringing: of a channel that is dialed."""
     id: str
     busy_key: str
     """Channel or bridge whose effects may be changing the thing right now."""
@@ -54,6 +56,10 @@ class Expectation(NamedTuple):
         match self.kind:
             case "channel":
                 found = self.id in there.channels
+            case "answered":
+                found = there.channels.get(self.id, False)
+            case "ringing":
+                found = self.id in there.ringing
             case "bridge":
                 found = self.id in there.bridges
             case "member" | "outside":

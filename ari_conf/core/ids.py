@@ -15,7 +15,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-BRIDGE, RECORDING, TAP = "bridge", "recording", "tap"
+BRIDGE, CHANNEL, RECORDING, TAP = "bridge", "channel", "recording", "tap"
 """Kinds of things that the rest of an id may begin with. The rest of a playback's or fetch's id does not."""
 MAX_DIGITS = 18
 
@@ -94,7 +94,20 @@ def member_of(owned_id: str) -> int | None:
     return owned.member_id if owned is not None else None
 
 
-# Bridges, recordings, taps.
+# Channels, bridges, recordings, taps.
+
+
+def channel_id(call_uuid: str, number: int) -> str:
+    """Return the id of a channel that the server requests for a call that it places, by its number in the call."""
+    return for_call(call_uuid, CHANNEL, number)
+
+
+def is_placed(channel_id: str) -> bool:
+    """Return whether the server has requested the channel, for a call that it places."""
+    match parse(channel_id):
+        case OwnedId(OwnerKind.CALL, _, None, (kind, _)) if kind == CHANNEL:
+            return True
+    return False
 
 
 def bridge_id(conference_id: str) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
-from ari_conf.core.calls.call_state import CallState
+from ari_conf.core.calls.call_state import UNANSWERED, CallState
 from ari_conf.core.calls.gather import Gather, GatherState
+from ari_conf.core.calls.outgoing import Outgoing
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.conference_state import BridgeState, ClaimState
 from ari_conf.core.conferences.member import ConferenceSound, Member
@@ -75,6 +76,12 @@ def call_violations(call: Call) -> Iterator[str]:
         if running is not None or call.fetch_purpose is not None:
             yield "it runs without an account"
         return
+    if call.outgoing is not None:
+        yield from _outgoing_violations(call, call.outgoing)
+    if call.state in UNANSWERED:
+        if running is not None or call.fetch_purpose is not None or call.answered_at is not None:
+            yield "it is not answered, but runs a document"
+        return
     if (running is None) == (call.fetch_purpose is None):
         yield "its running element or request"
     if not 0 <= call.position <= len(call.elements):
@@ -91,6 +98,23 @@ def call_violations(call: Call) -> Iterator[str]:
         yield from _gather_violations(running, owner, call.target)
 
 
+def _outgoing_violations(call: Call, outgoing: Outgoing) -> Iterator[str]:
+    if not 0 <= outgoing.attempt < len(outgoing.attempts):
+        yield "its way"
+    if call.channel_id != ids.channel_id(call.call_uuid, outgoing.channels):
+        yield "its channel"
+    if outgoing.created and call.state is CallState.QUEUED:
+        yield "it is dialed before its turn"
+    if not outgoing.created and call.state in (CallState.RINGING, CallState.EARLY):
+        yield "its phone rings, and was not dialed"
+    if (outgoing.ends_at is None) != (call.answered_at is None):
+        yield "its time limit"
+    digits_at = outgoing.digits.next_at if outgoing.digits is not None else None
+    times = (outgoing.dial_at, outgoing.rings_until, outgoing.rang_at, outgoing.unconfirmed_until, outgoing.ends_at)
+    if not plausible(*times, digits_at):
+        yield "its times"
+
+
 def _implied_state(call: Call) -> CallState:
     """Return the state that the call's other fields imply."""
     if call.ended_at is not None:
@@ -99,6 +123,11 @@ def _implied_state(call: Call) -> CallState:
         return CallState.HANGING_UP
     if call.account is None:
         return CallState.IDENTIFYING
+    if call.outgoing is not None and call.answered_at is None:
+        if call.outgoing.rings_until is None:
+            return CallState.QUEUED
+        rings = call.state if call.state in (CallState.RINGING, CallState.EARLY) else CallState.RINGING
+        return CallState.DIALING if call.outgoing.rang_at is None else rings
     if call.fetch_purpose is not None:
         return CallState.FETCHING
     return CallState.IN_CONFERENCE if isinstance(call.running, Element) else CallState.RUNNING

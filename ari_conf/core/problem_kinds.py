@@ -14,6 +14,9 @@ class ProblemKind(StrEnum):
     """The account has no answer URL, and the dialplan names no document."""
     CALL_NOT_STARTED = "call_not_started"
     """The account of a new call could not be looked up. The call was hung up."""
+    CALL_NOT_DIALED = "call_not_dialed"
+    """Asterisk could not dial a call by a trunk: it does not know the trunk, or the trunk is unreachable. The next
+    trunk is tried if the call has another; otherwise the call has failed."""
     DIALING_REFUSED = "dialing_refused"
     """The API refused to place a call, and nothing was dialed. The text begins with the reason. A repeated refusal with
     the same text is listed once."""

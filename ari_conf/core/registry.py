@@ -12,6 +12,7 @@ from ari_conf.core.calls.call import Call
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member import Member
 from ari_conf.core.deadlines import Deadlines
+from ari_conf.core.dial_pace import DialPace
 from ari_conf.core.request_retries import RequestRetries, RetriableEffect, wanted
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class Registry:
     conference_by_name: dict[tuple[str, str], str] = field(default_factory=dict)
     """(account, name) -> id of the live conference: a name belongs to one account"""
     deadlines: Deadlines = field(default_factory=Deadlines)
+    dial_pace: DialPace = field(default_factory=DialPace)
     retries: RequestRetries = field(default_factory=RequestRetries)
     """Failed requests that are repeated, those about a channel as long as a call has it."""
     watched_until: dict[str, int] = field(default_factory=dict)
@@ -108,6 +110,7 @@ class Registry:
                 self.remove_call(call)
             else:
                 deadline = call.deadline
+                self._index_channel(call)
         elif (conference := self.conferences.get(owner_id)) is not None:
             conference.step_ended()
             if conference.ending:
@@ -117,6 +120,13 @@ class Registry:
             else:
                 deadline = conference.deadline
         self.deadlines.set(owner_id, deadline)
+
+    def _index_channel(self, call: Call) -> None:
+        """Index the channel by which a placed call is dialed now; events of the one before no longer concern it."""
+        if call.outgoing is not None and call.outgoing.channels > 1 and call.channel_id not in self.call_by_channel:
+            before = ids.channel_id(call.call_uuid, call.outgoing.channels - 1)
+            self.call_by_channel.pop(before, None)
+            self.call_by_channel[call.channel_id] = call.call_uuid
 
     # Lookup.
 

@@ -46,6 +46,8 @@ class Restoration:
             registry.calls[call.call_uuid] = call
             registry.call_by_channel[call.channel_id] = call.call_uuid
             registry.deadlines.set(call.call_uuid, call.deadline)
+            if call.outgoing is not None and call.state is CallState.QUEUED:
+                registry.dial_pace.restore(call.auth_id, call.outgoing.dial_at)
             self._check(call.call_uuid, call_violations(call))
         for conference in conferences:
             conference.step_ended()

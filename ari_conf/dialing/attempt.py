@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from ari_conf.core.frozen import Frozen
+from ari_conf.core.placing import DialAttempt
 
-
-class DialAttempt(Frozen):
-    trunk: str
-    """Name of the trunk, for limits, metrics and logs."""
-    endpoint: str
-    """Dial string, such as PJSIP/15551234@provider."""
+__all__ = ["DialAttempt"]

@@ -5,6 +5,7 @@
 | ari_conf:owner:ASTERISK | the owner's fencing token, "" if released. Processes with another token write nothing |
 | ari_conf:lease:ASTERISK | hash: `number` of the lease, `heartbeat`, `renewed_ms` (Redis' clock), `identity`, `realm` |
 | ari_conf:last-batch:ASTERISK | the id of the last batch of steps that the owner has written: see `store.state_store` |
+| ari_conf:asterisks | set: the names of all Asterisks that ever had an owner |
 | ari_conf:standby:ASTERISK | hash: standby -> ms (Redis' clock) of its last look |
 
 Clocks are never compared between machines. A standby takes over when it has seen the same heartbeat for LEASE_S while
@@ -47,6 +48,7 @@ EMPTY_REDIS_WAIT_S = 1.2
 """Seconds that a standby waits if Redis knows no lease: Redis may have lost everything, and a live owner, which has the
 calls, is about to write its lease again."""
 
+ASTERISKS_KEY = f"{PREFIX}asterisks"
 NO_TOKEN = "-"
 """Stands for a fencing token or heartbeat that Redis does not have. A released lease has an empty token."""
 
@@ -273,9 +275,9 @@ class OwnershipLease:
         try:
             async with asyncio.timeout(REDIS_TIMEOUT_S):
                 result, found = await self._eval(
-                    _RENEW, 4, *self._keys[:2], last_batch_key(self._name), STATE_VERSION_KEY,
+                    _RENEW, 5, *self._keys[:2], last_batch_key(self._name), STATE_VERSION_KEY, ASTERISKS_KEY,
                     self.fencing_token, self._lease_number, self._confirmed_heartbeat, self._heartbeat,
-                    self._identity, int(was_held), self.realm, state_version.VERSION,
+                    self._identity, int(was_held), self.realm, state_version.VERSION, self._name,
                 )  # fmt: skip
         except (RedisError, OSError):  # TimeoutError is an OSError
             # No process can take the lease while Redis is unreachable; `began` shows that this one was not suspended.

@@ -267,7 +267,7 @@ class CommandClient:
                 await pubsub.aclose()  # type: ignore[no-untyped-call]
 
     async def send(
-        self, asterisk_name: str, addressed: ForConference | ForCall, command_id: str, deadline_s: float
+        self, asterisk_name: str, addressed: ForConference | ForCall | ForAccount, command_id: str, deadline_s: float
     ) -> CommandReply | None:
         """Send a command and return its reply; None if no reply came in time. Then it is not executed later either.
 

@@ -90,8 +90,9 @@ def build_server(settings: Settings, clock: Clock | None = None) -> ConferenceSe
 
     def run_effect(effect: do.ExecutedEffect) -> None:
         effect_runner.run(effect)
-        if isinstance(effect, do.IdentifyCall | do.Answer):
-            # Every call starts with IdentifyCall; a call that arrived unanswered is polled from Answer on.
+        if isinstance(effect, do.IdentifyCall | do.Answer | do.ReadCodec):
+            # Every call that arrives starts with IdentifyCall, and is polled from Answer on if it was unanswered; a
+            # call that is placed has its ReadCodec once it is answered.
             rtp_monitor.watch(effect.channel_id)
 
     def run_unwritten_effect(effect: do.ExecutedEffect) -> None:
@@ -99,7 +100,7 @@ def build_server(settings: Settings, clock: Clock | None = None) -> ConferenceSe
         log_item("effect", effect, fields_of(effect, engine.log_context))
         run_effect(effect)
 
-    engine = Engine(new_id, settings.public_url.rstrip("/"), settings.calls_per_account)
+    engine = Engine(new_id, settings.public_url.rstrip("/"), settings.calls_per_account, settings.dials_per_second)
     redis = redis_store.connect(settings.redis_url.get_secret_value())
     lease = OwnershipLease(
         redis, name, on_data_loss=on_redis_data_loss, confirmed_batch_id=lambda: state_store.confirmed
@@ -131,6 +132,7 @@ def build_server(settings: Settings, clock: Clock | None = None) -> ConferenceSe
         settings.recordings_wideband == "always",
         engine.owners,
         settings.jitter_buffer,
+        now_ms,
     )
     step_writer = StepWriter(
         state_store,

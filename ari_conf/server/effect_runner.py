@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from ipaddress import ip_address
@@ -50,7 +51,7 @@ Owners = Callable[[str], tuple[str, tuple[str, ...]]]
 
 NARROWBAND = {"", "ulaw", "alaw", "gsm", "g726", "g726aal2", "g729", "g723", "ilbc", "lpc10", "adpcm", "slin", "speex"}
 """Codecs of 8 kHz; "": Asterisk named none."""
-REFUSED_IF_REPEATED = (do.CreateBridge, do.StartRecording)
+REFUSED_IF_REPEATED = (do.CreateBridge, do.StartRecording, do.CreateChannel)
 """Effects that Asterisk answers with 409 if it has executed them already (seen on Asterisk 22.10.1)."""
 MAX_ATTEMPTS, RETRY_DELAY_S = 4, 0.5
 """Attempts, and seconds between them; other effects on the same channel wait until then. Later retries are the
@@ -61,6 +62,9 @@ MAX_FAILED_MUTES = 1000
 """Maximum number of channels for which a failed mute is remembered."""
 FETCH_GRACE_S = 5.0
 """Seconds for which a document request of an ended call continues, so that what it carries (such as digits) arrives."""
+DIALED_VARIABLE = "ARI_CONF_DIALED"
+"""Variable of a channel that the server has dialed."""
+EXPIRED = "the request for the call had expired before it was written to Redis: nothing was dialed"
 JitterBuffer = Literal["never", "internet", "always"]
 JITTER_BUFFER_QUERY = {"variable": "JITTERBUFFER(adaptive)", "value": "default"}
 
@@ -78,12 +82,13 @@ class EffectRunner:
         always_wideband: bool = False,
         owners: Owners = lambda owned_id: ("", (owned_id,)),
         jitter_buffer: JitterBuffer = "never",
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """Create the runner.
 
         `defer_claim` receives names that this server uses but has not claimed in Redis. `always_wideband`: calls are
         recorded as if their codec were wideband, whatever it is. `owners` returns the account of a playback or fetch,
-        and the call and conference that wait for it.
+        and the call and conference that wait for it. `now_ms`: the clock of events.
         """
         self._ari = ari
         self._store = store
@@ -94,6 +99,7 @@ class EffectRunner:
         self._always_wideband = always_wideband
         self._owners = owners
         self._jitter_buffer: JitterBuffer = jitter_buffer
+        self._now_ms = now_ms
         self._beep_listener = BeepListener(ari, lambda channel_id: deliver(ev.BeepHeard(channel_id)))
         self._effects_by_target: dict[str, deque[do.AsteriskEffect]] = {}
         self._failed_mutes: dict[str, do.MuteChannel] = {}
@@ -112,6 +118,8 @@ class EffectRunner:
                 self._enqueue(target.id, effect)
             case do.CreateBridge() | do.DestroyBridge() | do.StartRecording() | do.StopRecording():
                 self._enqueue(effect.bridge_id, effect)
+            case do.ReadCodec():
+                self._tasks.start(self._guarded(effect, self._read_codec(effect)))
             case do.IdentifyCall():
                 self._tasks.start(self._guarded(effect, self._identify_call(effect)))
             case do.FetchDocument(fetch_id):
@@ -212,6 +220,12 @@ class EffectRunner:
             if isinstance(effect, do.AddChannel) and (mute := self._failed_mutes.get(effect.channel_id)) is not None:
                 await self._send_all(mute)
                 self._record_mute(mute, done=True)
+            if isinstance(effect, do.CreateChannel) and 0 < effect.not_after < self._now_ms():
+                self._deliver(ev.EffectFailed(effect, EXPIRED, refused=True))
+                return
+            if isinstance(effect, do.DialChannel) and effect.repeated:
+                await self._dial_unless_dialed(effect)
+                return
             await self._send_all(effect)
         except AriError as error:
             # If the channel no longer exists, addChannel answers 400, or 422 once it has left the Stasis application.
@@ -230,6 +244,8 @@ class EffectRunner:
                 self._deliver(ev.BridgeDestroyed(bridge_id))
             case do.MuteChannel():
                 self._record_mute(effect, done=True)
+            case do.DialChannel(channel_id):
+                self._tasks.start(self._mark_as_dialed(channel_id))
 
     def _record_mute(self, effect: do.MuteChannel, done: bool) -> None:
         self._failed_mutes.pop(effect.channel_id, None)
@@ -238,8 +254,21 @@ class EffectRunner:
             if len(self._failed_mutes) > MAX_FAILED_MUTES:
                 del self._failed_mutes[next(iter(self._failed_mutes))]
 
+    async def _mark_as_dialed(self, channel_id: str) -> None:
+        """Note in Asterisk that the channel was dialed, for a process that takes over: it must not dial it again."""
+        query = {"variable": DIALED_VARIABLE, "value": "1"}
+        with contextlib.suppress(AriError):  # the mark narrows a doubt that the core can deal with
+            await self._ari.request("POST", path("channels", channel_id, "variable"), query)
+
+    async def _dial_unless_dialed(self, effect: do.DialChannel) -> None:
+        where = path("channels", effect.channel_id, "variable")
+        with contextlib.suppress(AriNotFound):  # also of a variable that is not set
+            await self._ari.request("GET", where, {"variable": DIALED_VARIABLE})
+            return
+        self._deliver(ev.DialUnconfirmed(effect.channel_id))
+
     async def _send_all(self, effect: do.AsteriskEffect) -> None:
-        for request in to_requests(effect):
+        for request in to_requests(effect, self._ari.app):
             await self._send(effect, request)
 
     async def _send(self, effect: do.AsteriskEffect, request: Request) -> None:
@@ -250,7 +279,9 @@ class EffectRunner:
             try:
                 if maybe_executed and isinstance(effect, do.AddChannel) and await self._is_in_bridge(effect):
                     return
-                await self._ari.request(request.method, request.path, request.query, over=over, idempotent=idempotent)
+                await self._ari.request(
+                    request.method, request.path, request.query, request.body, over=over, idempotent=idempotent
+                )
                 return
             except AriUnreachable as error:
                 maybe_executed, late_attempts = maybe_executed or error.sent, late_attempts + isinstance(error, AriLate)
@@ -285,12 +316,20 @@ class EffectRunner:
             return
         call_invite = await invite.read(self._ari, effect.channel_id)
         account = record.account() if record and not record.removed else None
-        wideband = self._always_wideband or not NARROWBAND.issuperset(call_invite.codec.strip("()").split("|"))
+        wideband = self._is_wideband(call_invite.codec)
         headers = tuple((stripped(name), stripped(value)) for name, value in call_invite.headers)
         self._deliver(
             ev.CallIdentified(effect.call_uuid, account, headers, wideband, call_invite.withheld, call_invite.warnings)
         )
         await self._set_jitter_buffer(effect.channel_id, call_invite.addresses)
+
+    async def _read_codec(self, effect: do.ReadCodec) -> None:
+        codec, addresses = await invite.read_line(self._ari, effect.channel_id)
+        self._deliver(ev.CodecRead(effect.call_uuid, self._is_wideband(codec)))
+        await self._set_jitter_buffer(effect.channel_id, addresses)
+
+    def _is_wideband(self, codec: str) -> bool:
+        return self._always_wideband or not NARROWBAND.issuperset(codec.strip("()").split("|"))
 
     async def _set_jitter_buffer(self, channel_id: str, addresses: str) -> None:
         """Set a jitter buffer on a call with a path so long that some packets may overtake others.

@@ -144,7 +144,8 @@ class Reconciler:
             persistent, before = (channels | bridges) & before, channels | bridges
             if persistent and not self._lock.locked():
                 self._remove_leftovers(persistent & channels, persistent & bridges)
-                calls = {channel_id for channel_id in persistent & channels if ids.tap_creator(channel_id) is None}
+                unknown = persistent & channels
+                calls = {id for id in unknown if ids.tap_creator(id) is None and not ids.is_placed(id)}
                 await self._guarded(self._admit_unknown(calls))
 
     def _is_ownerless(self, bridge_id: str) -> bool:
@@ -155,7 +156,8 @@ class Reconciler:
         return self._effect_runner.is_left_behind(bridge_id)
 
     def _remove_leftovers(self, channels: set[str], bridges: set[str]) -> None:
-        listening = sorted(filter(self._effect_runner.is_left_behind, channels))
+        placed = set(filter(ids.is_placed, channels))
+        listening = sorted(placed.union(filter(self._effect_runner.is_left_behind, channels)))
         effects: Outputs = [*map(HangUp, listening), *map(DestroyBridge, sorted(bridges))]
         if effects:
             log.warning("leftovers found", channels=listening, bridges=sorted(bridges))

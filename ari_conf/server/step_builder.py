@@ -9,6 +9,8 @@ from typing import Any
 from ari_conf.core import effects as do
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.engine import Engine
+from ari_conf.dialing import ledger
+from ari_conf.dialing.ledger import LedgerEntry
 from ari_conf.observability.log_fields import fields_of, log_item
 from ari_conf.recordings import jobs
 from ari_conf.server.takeover import NEXT_MEMBER_ID
@@ -52,6 +54,8 @@ class StepBuilder:
                     step.jobs.append(QueuedJob(jobs.STORE_QUEUE, partition, entry))
                 case do.AddAttendanceNote() | do.AddSpeechNote():
                     step.extra_commands.append(partial(jobs.add_note, effect=effect))
+                case do.RecordDialing():
+                    step.extra_commands.append(partial(_record_dialing, effect=effect))
                 case do.CommandReply():
                     step.extra_commands.append(self._reply_writer(effect))
                 case _:
@@ -80,3 +84,13 @@ class StepBuilder:
     def _add_next_member_id(self, step: Step) -> None:
         self._member_id_written = self._engine.registry.next_member_id
         step.state[NEXT_MEMBER_ID] = str(self._member_id_written).encode()
+
+
+def _record_dialing(pipe: Any, effect: do.RecordDialing) -> None:
+    ids = effect.auth_id, effect.call_uuid
+    entry = LedgerEntry(*ids, effect.trunk, effect.ends_ms, effect.answered_ms)
+    if effect.ended_ms is not None:
+        ledger.end(pipe, entry, effect.ended_ms)
+        return
+    before = LedgerEntry(*ids, effect.previous_trunk, effect.ends_ms) if effect.previous_trunk else None
+    ledger.write(pipe, entry, before)

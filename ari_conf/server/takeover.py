@@ -105,8 +105,11 @@ async def take_snapshot(
     # It does not matter what Asterisk can't describe of a call: its channel exists.
     answered: dict[str, bool] = dict.fromkeys(undescribed, True)
     arrived: list[dict[str, Any]] = []
+    ringing: set[str] = set()
     async for raw, channel in _decode_each(channels, Channel):
         answered[channel.id] = channel.state == "Up"
+        if channel.state == "Ringing":
+            ringing.add(channel.id)
         if channel.id not in known and is_call_of(app, channel):
             arrived.append(msgspec.json.decode(raw))
     seen = [bridge async for _, bridge in _decode_each(bridges, Bridge)]
@@ -115,6 +118,7 @@ async def take_snapshot(
         bridges={bridge.id: frozenset(bridge.channels) for bridge in seen},
         playbacks=frozenset(id for kind, id in existing if kind == "playback"),
         recordings=frozenset(id for kind, id in existing if kind == "recording"),
+        ringing=frozenset(ringing),
     )
     bridges_with_name = frozenset(bridge.id for bridge in seen if bridge.name == BRIDGE_NAME)
     return AsteriskSnapshot(state, arrived, bridges_with_name, frozenset(id for id in undescribed if id not in known))
@@ -208,6 +212,8 @@ async def list_own_bridges(ari: Client, app: str, bridges_with_name: frozenset[s
 
 def is_call_of(app: str, channel: Channel) -> bool:
     """Return True if the channel is a call of the Stasis application."""
+    if ids.is_placed(channel.id):
+        return False
     if channel.name.startswith(NON_CALL_PREFIXES) or channel.dialplan.app_name != "Stasis":
         return False
     return _arguments(channel.dialplan.app_data)[0] == app

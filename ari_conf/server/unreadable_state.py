@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 CALL_FIELDS = (
     *("request_uuid", "channel_id", "auth_id", "from_", "to", "caller_name", "direction", "started_at", "account"),
-    *("headers", "wideband", "answered_at", "hangup_cause", "hangup_code"),
+    *("headers", "wideband", "answered_at", "hangup_cause", "hangup_code", "hangup_source", "outgoing"),
 )
 """Fields of a call that the callbacks of its end need; what the call was doing no longer matters."""
 CONFERENCE_FIELDS = ("auth_id", "name", "created_at", "entered", "sequence")

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import msgspec
 import structlog
 
+from ari_conf.core.calls.call_state import CallState
 from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.conferences.recording import RecordingState
 from ari_conf.ownership.lease import lease_key
@@ -123,6 +124,38 @@ class CallRecord(msgspec.Struct, frozen=True):
     direction: str
 
 
+class LiveCallRecord(msgspec.Struct, frozen=True):
+    """A call as the API shows it while it is live."""
+
+    call_uuid: str
+    request_uuid: str
+    auth_id: str
+    direction: str
+    caller_name: str
+    from_number: str = msgspec.field(name="from_")
+    to_number: str = msgspec.field(name="to")
+    started_ms: int = msgspec.field(name="started_at")
+    """Epoch milliseconds."""
+    state: CallState
+    answered_ms: int | None = msgspec.field(name="answered_at", default=None)
+
+    @property
+    def is_over(self) -> bool:
+        """Return True if the call has ended, or is being hung up."""
+        return self.state in (CallState.HANGING_UP, CallState.ENDED)
+
+    @property
+    def is_queued(self) -> bool:
+        return self.state is CallState.QUEUED
+
+    @property
+    def status(self) -> str:
+        """Return the call_status of Plivo's API."""
+        if self.is_queued:
+            return "queued"
+        return "ringing" if self.answered_ms is None else "in-progress"
+
+
 async def read_conferences(redis: Any, asterisk: str, conference_ids: Sequence[str]) -> list[ConferenceRecord]:
     """Return those of an Asterisk's conferences that exist, each with its members at one moment."""
     texts = await member_fields.read_consistent(redis, state_key(asterisk), conference_ids)
@@ -166,7 +199,7 @@ def count_live(redis: Any, auth_id: str, lost_ms: int) -> list[LiveCount]:
             continue
         calls = conferences = 0
         for _, text in redis.hscan_iter(key, count=CALLS_AT_ONCE):
-            if auth_id.encode() in text and _is_of(text, auth_id):
+            if auth_id.encode() in text and is_of(text, auth_id):
                 is_of_conference = is_conference(text)
                 conferences += is_of_conference
                 calls += not is_of_conference
@@ -175,7 +208,7 @@ def count_live(redis: Any, auth_id: str, lost_ms: int) -> list[LiveCount]:
     return found
 
 
-def _is_of(text: bytes, auth_id: str) -> bool:
+def is_of(text: bytes, auth_id: str) -> bool:
     try:
         return msgspec.json.decode(text, type=_OwnedRecord).auth_id == auth_id
     except (ValueError, RecursionError):

@@ -19,6 +19,7 @@ from ari_conf.web.routes import (
     accounts,
     admin_page,
     callbacks,
+    calls,
     conferences,
     dashboard,
     dead_letters,
@@ -50,7 +51,7 @@ def create(settings: Settings) -> FastAPI:
     )
     app.add_middleware(RequestMiddleware, observe=web_metrics.observe)
     errors.install(app)
-    for module in (conferences, dead_letters, callbacks, recordings, recording_sidecars, event_stream):
+    for module in (calls, conferences, dead_letters, callbacks, recordings, recording_sidecars, event_stream):
         app.include_router(module.router, prefix=ACCOUNT)
     app.include_router(accounts.router)
     app.include_router(trunks.router)

@@ -12,7 +12,7 @@ from ari_conf.core.elements import InvalidValue
 from ari_conf.core.problem_kinds import ProblemKind
 
 
-def _parsed_by(read: Callable[[str], Any]) -> AfterValidator:
+def parsed_by(read: Callable[[str], Any]) -> AfterValidator:
     """Return a validator that parses a parameter like the same attribute of a document."""
 
     def check(value: str) -> Any:
@@ -31,7 +31,7 @@ def _parse_url(text: str) -> str:
     return found
 
 
-def _none_if_empty(value: Any) -> Any:
+def none_if_empty(value: Any) -> Any:
     """Return None for an empty value: SDKs send parameters that were not given as empty, or as null."""
     return None if value == "" else value
 
@@ -48,25 +48,25 @@ URL_SCHEMA = {
     "pattern": r"^https?://[a-zA-Z0-9.-]+(:[0-9]+)?(/.*)?$",
     "maxLength": 2000,
 }
-Url = Annotated[str, _parsed_by(_parse_url), WithJsonSchema(URL_SCHEMA)]
+Url = Annotated[str, parsed_by(_parse_url), WithJsonSchema(URL_SCHEMA)]
 OptionalUrl = Annotated[
-    Annotated[str, _parsed_by(_parse_url)] | None, BeforeValidator(_none_if_empty), WithJsonSchema(URL_SCHEMA)
+    Annotated[str, parsed_by(_parse_url)] | None, BeforeValidator(none_if_empty), WithJsonSchema(URL_SCHEMA)
 ]
 Method = Annotated[
     Literal["GET", "POST"],
     BeforeValidator(lambda value: value or "POST"),
     WithJsonSchema({"enum": ["GET", "POST"], "default": "POST"}),
 ]
-Text = Annotated[str, Field(min_length=1, max_length=3000), _parsed_by(_check_speakable)]
+Text = Annotated[str, Field(min_length=1, max_length=3000), parsed_by(_check_speakable)]
 VOICE_SCHEMA = {"type": "string", "pattern": r"^(WOMAN|MAN|Polly\.[A-Za-z]+)$", "default": "WOMAN"}
 Voice = Annotated[
-    str, BeforeValidator(lambda value: value or "WOMAN"), _parsed_by(elements.voice_name), WithJsonSchema(VOICE_SCHEMA)
+    str, BeforeValidator(lambda value: value or "WOMAN"), parsed_by(elements.voice_name), WithJsonSchema(VOICE_SCHEMA)
 ]
 LANGUAGE_SCHEMA = {"type": "string", "pattern": r"^[A-Za-z]{2,3}-[A-Za-z]{2}$", "default": "en-US"}
 Language = Annotated[
     str,
     BeforeValidator(lambda value: value or "en-US"),
-    _parsed_by(elements.language_code),
+    parsed_by(elements.language_code),
     WithJsonSchema(LANGUAGE_SCHEMA),
 ]
 
@@ -109,14 +109,14 @@ class AnnounceRequest(ApiRequest):
     url: OptionalUrl = None
     text: Annotated[
         Text | None,
-        BeforeValidator(_none_if_empty),
+        BeforeValidator(none_if_empty),
         WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 3000}),
     ] = None
     voice: Voice = "WOMAN"
     language: Language = "en-US"
 
 
-def _int_if_digits(value: Any) -> Any:
+def int_if_digits(value: Any) -> Any:
     # In a form, numbers are text.
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10 else value
 
@@ -131,19 +131,19 @@ class RecordRequest(ApiRequest):
     ] = "mp3"
     time_limit: Annotated[
         Annotated[int, Field(ge=1, le=86400, strict=True)] | None,
-        BeforeValidator(lambda value: _none_if_empty(_int_if_digits(value))),
+        BeforeValidator(lambda value: none_if_empty(int_if_digits(value))),
         WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 86400}),
     ] = None
     transcription_type: Annotated[
         Literal["auto", "hybrid", "manual"] | None,
-        BeforeValidator(_none_if_empty),
+        BeforeValidator(none_if_empty),
         WithJsonSchema({"enum": ["auto", "hybrid", "manual"]}),
     ] = None
     transcription_url: OptionalUrl = None
     transcription_method: Method = "POST"
     transcription_language: Annotated[
-        Annotated[str, _parsed_by(elements.spoken_language)] | None,
-        BeforeValidator(_none_if_empty),
+        Annotated[str, parsed_by(elements.spoken_language)] | None,
+        BeforeValidator(none_if_empty),
         WithJsonSchema({"type": "string", "pattern": r"^([A-Za-z]{2,3}(-[A-Za-z0-9]+)*|auto)$"}),
     ] = None
 

@@ -33,9 +33,11 @@ def openapi_query(model: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def openapi_responses(status: int, model: Any, *, of_owner: bool = True, asynchronous: bool = True) -> dict[str, Any]:
+def openapi_responses(
+    status: int, model: Any, *, of_owner: bool = True, asynchronous: bool = True, may_be_forbidden: bool = False
+) -> dict[str, Any]:
     """Return the status and replies of an API call, for OpenAPI."""
-    refusals = [400, 401, 404, 429, 503] + ([409] if of_owner else [])
+    refusals = [400, 401, 404, 429, 503] + ([409] if of_owner else []) + ([403] if may_be_forbidden else [])
     found: dict[int | str, Any] = {code: {"model": m.ErrorResponse} for code in refusals}
     if asynchronous:
         found[202] = {"model": m.ApiResponse, "description": "With callback_url: the result is sent there."}

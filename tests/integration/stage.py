@@ -45,7 +45,7 @@ JUST_NOW_MS = 1000
 GAP_MS = 100.0
 """The longest pause in somebody's voice that nobody notices."""
 KEPT = re.compile(
-    r"ari_conf:(accounts$|owner:|lease:|clock:|standby:|problems:|last-batch:|state:|state-version$|recording|commands|repl|idempotency:"
+    r"ari_conf:(accounts$|asterisks$|trunks$|dialing-|owner:|lease:|clock:|standby:|problems:|last-batch:|state:|state-version$|recording|commands|repl|idempotency:"
     r"|(admin-)?sessions?|removals$|audit$|auth-failures:|api-rate:|unknown-accounts$|celery:|transcribers$"
     r"|(callbacks|recordings|transcriptions|removals):(counts|threads|workers|health|dead-letters:.*|delivered:.*)$)"
 )

@@ -13,6 +13,7 @@ REMEDIES = {
     "account_unknown": "**Operator**: `ari-conf account add`, or correct `Stasis(ari_conf,ACCOUNT)` in the dialplan.",
     "answer_url_missing": "**Operator**: `ari-conf account set`, or name a document in the dialplan.",
     "call_not_started": "**Operator**: check Redis, `ari-conf doctor`.",
+    "call_not_dialed": "**Operator**: see in Asterisk if the trunk's endpoint exists, and if its contact is reachable.",
     "dialing_refused": "Correct the number or caller ID, or wait until a limit allows it. **Operator**: `ari-conf "
     "trunk test` shows the route, and `ari-conf account set` changes what the account may dial; see "
     "[Trunks](../operations/trunks.md).",

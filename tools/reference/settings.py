@@ -20,7 +20,7 @@ GROUPS = {
     "Asterisk": "ari_url ari_user ari_password ari_app ari_socket ari_listen ari_deadline ari_connections media_listen "
     "rtp_timeout jitter_buffer asterisk_name",
     "Calls and failover": "calls_per_account allowed_networks stop_wait names_kept_minutes",
-    "Placed calls": "trunks default_country",
+    "Placed calls": "trunks default_country dials_per_second",
     "Documents, sounds and speech": "documents sounds_folder sounds_url sounds_listen sounds_limit_mb voice ffmpeg",
     "Web process and API": "public_url web_listen web_connections trusted_proxies api_rate auth_failures "
     "command_deadline event_streams login_hours admin_key",

@@ -14,24 +14,34 @@ from ari_conf.core.account import Account
 from ari_conf.core.backoff import retry_delay_ms
 from ari_conf.core.bounds import MAX_HEADER_BYTES
 from ari_conf.core.calls.call_state import (
+    DIALING,
+    EARLY,
     ENDED,
     FETCHING,
     HANGING_UP,
     IDENTIFYING,
     IN_CONFERENCE,
+    QUEUED,
+    RINGING,
     RUNNING,
     TRANSITIONS,
+    UNANSWERED,
     CallState,
 )
 from ari_conf.core.calls.gather import Gather, GatherState
+from ari_conf.core.calls.outgoing import MAX_REDIALS, UNCONFIRMED_MS, Outgoing
 from ari_conf.core.effects import (
     Answer,
+    CreateChannel,
+    DialChannel,
     FetchDocument,
     HangUp,
     IdentifyCall,
     Params,
     PlayMedia,
     PostCallback,
+    ReadCodec,
+    RecordDialing,
     ReportProblem,
     Ring,
     SendSilence,
@@ -56,12 +66,20 @@ from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.hangup_codes import (
     CANCELED_CAUSE,
     INVALID_DOCUMENT_CODES,
+    NO_ANSWER_CAUSE,
     NO_MEDIA_CAUSE,
+    TIME_LIMIT_CAUSE,
     UNREACHABLE_CODES,
     HangupCode,
+    HangupSource,
     cause_name,
+    code_name,
+    refusal_code,
+    source_of,
+    status_of,
 )
 from ari_conf.core.messages import JoinRequested, MemberReleased, Outputs
+from ari_conf.core.placing import CallOptions, CallToPlace
 from ari_conf.core.playback.player import Player
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.request_params import format_second, plausible
@@ -74,6 +92,8 @@ Otherwise a document that leads to itself would be requested as fast as its serv
 ANONYMOUS = "anonymous", "Anonymous"
 """From and CallerName of callers who withhold their identity."""
 ANSWERING_ELEMENTS = (Play, Speak, Wait, GetDigits)
+NO_PRICE = "0.00000"
+"""BillRate and TotalCost: applications parse them; calls over one's own Asterisk have no price here."""
 HangupReason = Literal["normal", "busy", "rejected"]
 HANGUP_CAUSES: dict[HangupReason, int] = {"normal": 16, "busy": 17, "rejected": 21}
 """Q.850 causes by the reason that ARI receives."""
@@ -117,6 +137,8 @@ class Call(msgspec.Struct, Derived, tag=True):
     """Q.850 cause, or one of the causes in `hangup_codes` that are not Q.850's."""
     hangup_code: int = HangupCode.NORMAL.value
     """HangupCauseCode."""
+    hangup_source: HangupSource | None = None
+    """HangupSource. None: the one that the code implies."""
     elements: tuple[Element, ...] = ()
     position: int = 0
     """Index of the next element."""
@@ -149,6 +171,8 @@ class Call(msgspec.Struct, Derived, tag=True):
     """SSRC of the phone's RTP stream, as last seen."""
     silence: bool = False
     """True if Asterisk was asked to send silence and may still be sending it."""
+    outgoing: Outgoing | None = None
+    """What only a call that the server places has; None: the call has arrived."""
 
     def __post_init__(self) -> None:
         self.constant_params = None
@@ -175,6 +199,11 @@ class Call(msgspec.Struct, Derived, tag=True):
         return self.state is ENDED and not self.in_conference
 
     @property
+    def awaits_channel(self) -> bool:
+        """Return True if the call's channel was requested, and Asterisk has not reported it."""
+        return self.outgoing is not None and self.state is DIALING and not self.outgoing.created
+
+    @property
     def target(self) -> Target:
         return Target("channel", self.channel_id)
 
@@ -182,6 +211,9 @@ class Call(msgspec.Struct, Derived, tag=True):
     def deadline(self) -> int | None:
         running = self.running
         soonest = None if running is None or isinstance(running, Conference) else running.deadline
+        if self.outgoing is not None and not self.is_ending:
+            ours = self.outgoing.dial_at if self.state is QUEUED else self.outgoing.deadline
+            soonest = ours if soonest is None or (ours is not None and ours < soonest) else soonest
         if self.scheduled_hangup_at is None and self.hangup_retry_at is None:
             return soonest
         times = (soonest, self.scheduled_hangup_at, self.hangup_retry_at)
@@ -207,14 +239,46 @@ class Call(msgspec.Struct, Derived, tag=True):
         )
         return call, [IdentifyCall(call.call_uuid, call.channel_id, call.auth_id)]
 
+    @classmethod
+    def to_place(cls, placed: CallToPlace, options: CallOptions, account: Account, now: int, dial_at: int) -> Call:
+        """Return a call that is to be placed at `dial_at`; `start_dialing` follows."""
+        urls = {
+            "fallback_url": options.fallback_url,
+            "fallback_method": options.fallback_method,
+            "hangup_url": options.hangup_url,
+            "hangup_method": options.hangup_method,
+        }
+        return cls(
+            placed.call_uuid,
+            placed.call_uuid,
+            ids.channel_id(placed.call_uuid, 1),
+            account.auth_id,
+            placed.from_,
+            placed.to,
+            placed.caller_name,
+            "outbound",
+            now,
+            options.answer_url,
+            options.answer_method,
+            QUEUED,
+            # The account's own URLs are for calls that arrive.
+            msgspec.structs.replace(account, answer_url=None, **urls),
+            dict(options.headers),
+            outgoing=Outgoing.of(placed, options, dial_at),
+        )
+
     def handle_event(self, event: ev.Event, now: int) -> Outputs:
         if isinstance(event, ev.ChannelHungUp):
-            return self._on_hung_up(event.cause, now)
+            return self._on_hung_up(event.cause, now, event.sip_status)
         if isinstance(event, ev.DeadlineReached) and self.hangup_retry_at is not None and self.hangup_retry_at <= now:
             return self._retry_hangup(now)
         if isinstance(event, ev.EffectFailed) and isinstance(event.effect, HangUp | Answer):
             return self._on_effect_failed(event.effect, event.reason, event.target_gone, now)
-        return [] if self.is_ending else self._handle_live_event(event, now)
+        if self.is_ending:
+            return []
+        if self.outgoing is not None and (out := self._handle_outgoing_event(self.outgoing, event, now)) is not None:
+            return out
+        return self._handle_live_event(event, now)
 
     def _handle_live_event(self, event: ev.Event, now: int) -> Outputs:
         match event:
@@ -237,6 +301,129 @@ class Call(msgspec.Struct, Derived, tag=True):
                 problem = self.problem(ProblemKind.CALL_NOT_STARTED, f"the call could not be started: {reason}", code)
                 return [problem, *self.hang_up("normal", code, now)]
         return self._forward_to_running(event, now)
+
+    # Placing a call.
+
+    def start_dialing(self, now: int, not_after: int = 0) -> Outputs:
+        """Place the call: its turn has come. `not_after`: see CreateChannel."""
+        assert self.outgoing is not None
+        self.change_state(DIALING)
+        self.outgoing.start(now)
+        request = self.outgoing.channel_request(self.call_uuid, self.from_, self.caller_name, not_after)
+        return [self.dialing_record(), request]
+
+    def dialing_record(self, previous_trunk: str = "") -> RecordDialing:
+        """Return the call's place in the dialing limits, as it is now."""
+        assert self.outgoing is not None
+        trunk, ends_ms, ended_ms = self.outgoing.present.trunk, self.outgoing.lives_until, self.ended_at
+        return RecordDialing(self.auth_id, self.call_uuid, trunk, ends_ms, self.answered_at, ended_ms, previous_trunk)
+
+    def _handle_outgoing_event(self, outgoing: Outgoing, event: ev.Event, now: int) -> Outputs | None:
+        """Handle an event that only a placed call gets; return None for any other."""
+        match event:
+            case ev.DeadlineReached():
+                return self._on_outgoing_deadline(outgoing, now)
+            case ev.CodecRead(_, wideband):
+                self.wideband, outgoing.codec_known = wideband, True
+                return []
+            case _ if self.state not in UNANSWERED:
+                return None
+            case ev.ChannelCreated():
+                return [] if outgoing.created else [outgoing.dial(self.channel_id, now)]
+            case ev.ChannelRinging() | ev.ChannelProgress():
+                return self._on_rings(outgoing, isinstance(event, ev.ChannelProgress), now)
+            case ev.ChannelAnswered():
+                return self._on_phone_answered(outgoing, now)
+            case ev.DialUnconfirmed():
+                return self._on_unconfirmed(outgoing, now)
+            case ev.EffectFailed(CreateChannel() | DialChannel()):
+                return self._on_dialing_failed(outgoing, event, now)
+        return None
+
+    def _on_outgoing_deadline(self, outgoing: Outgoing, now: int) -> Outputs | None:
+        digits = outgoing.digits
+        if self.state is QUEUED:
+            return self.start_dialing(now) if outgoing.dial_at <= now else []
+        if outgoing.rings_until is not None and outgoing.rings_until <= now:
+            return self._cancel(HangupCode.RING_TIMEOUT, NO_ANSWER_CAUSE, "Plivo", now)
+        if outgoing.stops_ringing_at is not None and outgoing.stops_ringing_at <= now:
+            return self._cancel(HangupCode.SCHEDULED, CANCELED_CAUSE, "Plivo", now)
+        if outgoing.unconfirmed_until is not None and outgoing.unconfirmed_until <= now:
+            return self._redial(outgoing, now)
+        if outgoing.ends_at is not None and outgoing.ends_at <= now:
+            out = self.hang_up("normal", HangupCode.SCHEDULED, now, "Plivo")
+            self.hangup_cause = TIME_LIMIT_CAUSE
+            return out
+        if digits is not None and digits.next_at is not None and digits.next_at <= now:
+            return [*outgoing.send_digits(self.channel_id, now)]
+        return None
+
+    def _on_rings(self, outgoing: Outgoing, is_early: bool, now: int) -> Outputs:
+        out: Outputs = []
+        is_first, outgoing.unconfirmed_until = outgoing.rang_at is None, None
+        if is_first:
+            outgoing.rang_at = now
+        if is_early and self.state is not EARLY:
+            self.change_state(EARLY)
+            if outgoing.options.send_on_preanswer:
+                out += outgoing.send_digits(self.channel_id, now)
+        elif self.state is DIALING:
+            self.change_state(RINGING)
+        url = outgoing.options.ring_url
+        if is_first and url is not None:
+            out.append(self.callback(url, outgoing.options.ring_method, "Ring", ()))
+        return out
+
+    def _on_phone_answered(self, outgoing: Outgoing, now: int) -> Outputs:
+        self.answered_at = now
+        outgoing.answered(now)
+        out: Outputs = [self.dialing_record(), ReadCodec(self.call_uuid, self.channel_id)]
+        out += outgoing.send_digits(self.channel_id, now)
+        if outgoing.options.conference is not None:
+            self.elements = (outgoing.options.conference,)
+            return out + self._run_elements(now)
+        return out + self._request_document("answer", self.document or "", self.document_method, "StartApp", (), now)
+
+    def _on_unconfirmed(self, outgoing: Outgoing, now: int) -> Outputs:
+        """Wait for a sign of the phone: if there is none, the channel was not dialed."""
+        if outgoing.created and self.state is DIALING and outgoing.unconfirmed_until is None:
+            outgoing.unconfirmed_until = now + UNCONFIRMED_MS
+        return []
+
+    def _redial(self, outgoing: Outgoing, now: int) -> Outputs:
+        """Replace a channel that was not dialed."""
+        if outgoing.redials >= MAX_REDIALS:
+            return self._cancel(HangupCode.OUT_OF_SERVICE, 0, "Error", now)
+        return [HangUp(self.channel_id), *self._request_next_channel(outgoing, same_way=True)]
+
+    def _request_next_channel(self, outgoing: Outgoing, *, same_way: bool) -> Outputs:
+        self.change_state(DIALING)
+        before = outgoing.present.trunk
+        self.channel_id = outgoing.next_channel(self.call_uuid, same_way=same_way)
+        record = self.dialing_record(before if outgoing.present.trunk != before else "")
+        return [record, outgoing.channel_request(self.call_uuid, self.from_, self.caller_name)]
+
+    def _on_dialing_failed(self, outgoing: Outgoing, event: ev.EffectFailed, now: int) -> Outputs:
+        effect = event.effect
+        if isinstance(effect, DialChannel):
+            return self._on_hung_up(0, now) if event.target_gone else self._on_unconfirmed(outgoing, now)
+        if outgoing.created:
+            return []
+        assert isinstance(effect, CreateChannel)
+        if effect.not_after and effect.not_after < now:
+            return self._cancel(HangupCode.UNKNOWN, 0, "Error", now)
+        problem = self.problem(ProblemKind.CALL_NOT_DIALED, f"{outgoing.present.trunk}: {event.reason}")
+        if outgoing.attempt + 1 < len(outgoing.attempts):
+            # If it is not known whether the channel exists: it is not dialed in any case.
+            left: Outputs = [] if event.refused else [HangUp(self.channel_id)]
+            return [problem, *left, *self._request_next_channel(outgoing, same_way=False)]
+        return [problem, *self._cancel(HangupCode.OUT_OF_SERVICE, 0, "Carrier", now)]
+
+    def _cancel(self, code: HangupCode, cause: int, source: HangupSource, now: int) -> Outputs:
+        """End a call that is not answered, whether or not its channel exists."""
+        out = self.hang_up("normal", code, now, source)
+        self.hangup_cause = cause
+        return out
 
     def on_admitted(self, now: int) -> Outputs:
         # Spec: "Answer the call if it is not answered."
@@ -420,10 +607,10 @@ class Call(msgspec.Struct, Derived, tag=True):
         if element.schedule:
             return self.hang_up("normal", HangupCode.SCHEDULED, now)
         if reason == "busy":
-            return self.hang_up("busy", HangupCode.BUSY, now)
+            return self.hang_up("busy", HangupCode.BUSY, now, "Answer XML")
         if reason:
-            return self.hang_up("rejected", HangupCode.REJECTED, now)
-        return self.hang_up("normal", HangupCode.NORMAL, now)
+            return self.hang_up("rejected", HangupCode.REJECTED, now, "Answer XML")
+        return self.hang_up("normal", HangupCode.NORMAL, now, "Answer XML")
 
     def _answer(self, now: int) -> Outputs:
         if self.answered_at is not None:
@@ -471,10 +658,17 @@ class Call(msgspec.Struct, Derived, tag=True):
 
     # Hanging up.
 
-    def hang_up(self, reason: HangupReason, code: HangupCode, now: int) -> Outputs:
+    def hang_up_by_api(self, now: int) -> Outputs:
+        if self.state in UNANSWERED:
+            return self._cancel(HangupCode.CANCELED, CANCELED_CAUSE, "API Request", now)
+        return self.hang_up("normal", HangupCode.NORMAL, now, "API Request")
+
+    def hang_up(self, reason: HangupReason, code: HangupCode, now: int, source: HangupSource | None = None) -> Outputs:
+        """Hang up. `source`: see `hangup_source`."""
         if self.is_ending:
             return []
         self.change_state(HANGING_UP)
+        self.hangup_source = source
         return self._start_hangup(reason, code, now)
 
     def _start_hangup(self, reason: HangupReason, code: HangupCode, now: int) -> Outputs:
@@ -515,7 +709,8 @@ class Call(msgspec.Struct, Derived, tag=True):
         # A failed HangUp is repeated at its deadline, so that the channel is not left behind in Asterisk.
         if self.is_ending:
             return []
-        return [self.problem(ProblemKind.ASTERISK_FAILED, reason), *self.hang_up("normal", HangupCode.NORMAL, now)]
+        problem = self.problem(ProblemKind.ASTERISK_FAILED, reason)
+        return [problem, *self.hang_up("normal", HangupCode.NORMAL, now, "Error")]
 
     def _retry_hangup(self, now: int) -> Outputs:
         """Repeat HangUp until Asterisk reports that the channel no longer exists: nothing else would ever end it."""
@@ -527,24 +722,37 @@ class Call(msgspec.Struct, Derived, tag=True):
             out.insert(0, self.problem(ProblemKind.ASTERISK_FAILED, text))
         return out
 
-    def _on_hung_up(self, cause: int, now: int) -> Outputs:
+    def _on_hung_up(self, cause: int, now: int, sip_status: int = 0) -> Outputs:
         if self.state is ENDED:
             return []
+        if self.outgoing is not None and self.state in UNANSWERED:
+            if self.outgoing.may_try_next(cause, sip_status):
+                return self._request_next_channel(self.outgoing, same_way=False)
+            self._refused(self.outgoing, cause, sip_status)
         by_server = self.state is HANGING_UP
         self.change_state(ENDED)
         self.ended_at = now
         self.scheduled_hangup_at = self.hangup_retry_at = self.fetch_purpose = None
         out: Outputs = [] if by_server else [StopPreparing(self.call_uuid)]
+        if not by_server and self.hangup_source is None:
+            self.hangup_source = "Caller" if self.outgoing is None else "Callee"
         if not by_server and cause == CANCELED_CAUSE:
             # This includes an answer that was on its way: it came too late.
             self.hangup_code, self.answered_at = HangupCode.CANCELED.value, None
         elif not by_server and cause == NO_MEDIA_CAUSE:
-            self.hangup_code = HangupCode.NO_MEDIA.value
+            self.hangup_code, self.hangup_source = HangupCode.NO_MEDIA.value, "Plivo"
         # Asterisk often reports no cause (0): then that of the server's HangUp counts, or 16 if the caller hung up.
-        if not (by_server and cause == CANCELED_CAUSE):
+        if not by_server or (cause != CANCELED_CAUSE and self.outgoing is None):
             self.hangup_cause = cause or self.hangup_cause
         self._stop_running()
+        if self.outgoing is not None:
+            out.append(self.dialing_record())
         return out if self.in_conference else out + self._hangup_callback(now)
+
+    def _refused(self, outgoing: Outgoing, cause: int, sip_status: int) -> None:
+        """Note why a call that was not answered has ended, and that the server did not end it."""
+        self.hangup_code = refusal_code(cause, sip_status, rang=outgoing.rang_at is not None).value
+        self.hangup_source, self.hangup_cause = source_of(self.hangup_code), cause
 
     def _hangup_callback(self, now: int) -> Outputs:
         """Return the callback to the hangup URL if the call has ended."""
@@ -563,7 +771,18 @@ class Call(msgspec.Struct, Derived, tag=True):
 
     def expectations(self) -> Iterator[Expectation]:
         """Yield what the call expects of Asterisk: see `expectations.py`."""
-        yield Expectation("channel", self.channel_id, self.channel_id, if_gone=ev.ChannelHungUp(self.channel_id, 0))
+        channel_id = self.channel_id
+        if self.state is QUEUED:
+            return
+        if self.awaits_channel:
+            # It may be on its way.
+            yield Expectation("channel", channel_id, channel_id, if_there=ev.ChannelCreated(channel_id))
+            return
+        yield Expectation("channel", channel_id, channel_id, if_gone=ev.ChannelHungUp(channel_id, 0))
+        if self.state in UNANSWERED:
+            yield Expectation("answered", channel_id, channel_id, if_there=ev.ChannelAnswered(channel_id))
+            if self.state is DIALING:
+                yield Expectation("ringing", channel_id, channel_id, if_there=ev.ChannelRinging(channel_id))
         if self.player is not None:
             yield from self.player.expectations()
 
@@ -574,11 +793,26 @@ class Call(msgspec.Struct, Derived, tag=True):
         out: Outputs = []
         if self.account is None:
             out.append(IdentifyCall(self.call_uuid, self.channel_id, self.auth_id))
+        if self.outgoing is not None:
+            return self._resume_outgoing(self.outgoing, there)
         if self.answered_at is not None and not there.channels[self.channel_id]:
             out.append(Answer(self.channel_id))
         if self.pending_fetch is not None:
             out.append(self.pending_fetch)
         return out + (self.player.resume(there) if self.player is not None else [])
+
+    def _resume_outgoing(self, outgoing: Outgoing, there: AsteriskState) -> Outputs:
+        if self.state not in UNANSWERED:
+            out: Outputs = [] if outgoing.codec_known else [ReadCodec(self.call_uuid, self.channel_id)]
+            out += [self.pending_fetch] if self.pending_fetch is not None else []
+            return out + (self.player.resume(there) if self.player is not None else [])
+        if self.state is not DIALING:
+            return []
+        if not outgoing.created:
+            request = outgoing.channel_request(self.call_uuid, self.from_, self.caller_name)
+            return [] if self.channel_id in there.channels else [request]
+        is_silent = not there.channels.get(self.channel_id, True) and self.channel_id not in there.ringing
+        return [outgoing.dial_again(self.channel_id)] if is_silent else []
 
     # Problems, callbacks, and the parameters of requests.
 
@@ -606,26 +840,38 @@ class Call(msgspec.Struct, Derived, tag=True):
             ("Direction", self.direction),
         )
         seconds, ms = divmod(self.started_at, 1000)
-        after = (
+        after: Params = (
             ("CallerName", self.caller_name),
             ("SessionStart", f"{format_second(seconds)}.{ms:03}000"),
             ("ParentAuthID", self.auth_id),
             ("RequestUUID", self.request_uuid),
         )
+        if self.outgoing is not None:
+            after = (*after, *self._first_leg_params, ("BillRate", NO_PRICE))
         self.constant_params = before, after
         return before, after
 
     @property
     def _call_status(self) -> str:
         if self.ended_at is not None:
-            return "completed"
+            is_over = self.outgoing is None or self.answered_at is not None
+            return "completed" if is_over else status_of(self.hangup_code)
         return "ringing" if self.answered_at is None else "in-progress"
+
+    @property
+    def _first_leg_params(self) -> Params:
+        return ("ALegUUID", self.call_uuid), ("ALegRequestUUID", self.request_uuid)
 
     def _hangup_params(self, ended_at: int) -> Params:
         answered_at = self.answered_at
+        leg: Params = () if self.outgoing is not None else (*self._first_leg_params, ("BillRate", NO_PRICE))
         return (
+            *leg,
+            ("TotalCost", NO_PRICE),
             ("HangupCause", cause_name(self.hangup_cause)),
             ("HangupCauseCode", str(self.hangup_code)),
+            ("HangupCauseName", code_name(self.hangup_code)),
+            ("HangupSource", self.hangup_source or source_of(self.hangup_code)),
             ("Duration", str((ended_at - self.started_at) // 1000)),
             # Seconds since the answer, rounded up.
             ("BillDuration", str(0 if answered_at is None else -(-(ended_at - answered_at) // 1000))),

@@ -8,6 +8,14 @@ from ari_conf.core.transitions import Transitions
 
 
 class CallState(StrEnum):
+    QUEUED = "queued"
+    """The call is to be placed, and waits for its turn."""
+    DIALING = "dialing"
+    """A channel has been requested, or is dialed."""
+    RINGING = "ringing"
+    """The phone that is dialed rings."""
+    EARLY = "early"
+    """The far end sends early media."""
     IDENTIFYING = "identifying"
     """The account and the headers of the call are being looked up."""
     FETCHING = "fetching"
@@ -23,9 +31,49 @@ class CallState(StrEnum):
 
 
 # Constants, because Python 3.11 looks up `CallState.ENDED` in Python code, which costs as much as a call of a function.
-IDENTIFYING, FETCHING, RUNNING, IN_CONFERENCE, HANGING_UP, ENDED = CallState
+(
+    QUEUED,
+    DIALING,
+    RINGING,
+    EARLY,
+    IDENTIFYING,
+    FETCHING,
+    RUNNING,
+    IN_CONFERENCE,
+    HANGING_UP,
+    ENDED,
+) = CallState
+UNANSWERED = frozenset((QUEUED, DIALING, RINGING, EARLY))
+"""States of a call that is placed and not answered yet."""
 
 TRANSITIONS: Transitions[CallState] = {
+    QUEUED: {
+        DIALING: "its turn",
+        HANGING_UP: "API",
+        ENDED: "ChannelHungUp",
+    },
+    DIALING: {
+        DIALING: "congestion, next way",
+        RINGING: "ChannelRinging",
+        EARLY: "ChannelProgress",
+        FETCHING: "ChannelAnswered",
+        IN_CONFERENCE: "ChannelAnswered, Conference",
+        HANGING_UP: "API, ring_timeout",
+        ENDED: "ChannelHungUp",
+    },
+    RINGING: {
+        EARLY: "ChannelProgress",
+        FETCHING: "ChannelAnswered",
+        IN_CONFERENCE: "ChannelAnswered, Conference",
+        HANGING_UP: "API, ring_timeout, hangup_on_ring",
+        ENDED: "ChannelHungUp",
+    },
+    EARLY: {
+        FETCHING: "ChannelAnswered",
+        IN_CONFERENCE: "ChannelAnswered, Conference",
+        HANGING_UP: "API, ring_timeout, hangup_on_ring",
+        ENDED: "ChannelHungUp",
+    },
     IDENTIFYING: {
         FETCHING: "CallIdentified",
         HANGING_UP: "no account, no document",

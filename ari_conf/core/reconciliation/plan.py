@@ -117,7 +117,7 @@ def _assume_silence(engine: Engine | Batch) -> list[ev.Event]:
 def effects_to_repeat(engine: Engine | Batch, there: AsteriskState) -> Outputs:
     """Return the effects that are in progress according to the state, and may have been lost with the previous process.
     Carrying one out twice does no harm."""
-    calls = [call for call in engine.calls.values() if call.channel_id in there.channels]
+    calls = [call for call in engine.calls.values() if call.channel_id in there.channels or call.awaits_channel]
     out: Outputs = []
     for call in calls:
         if not call.is_ending:

@@ -11,6 +11,8 @@ export const ADVICE = {
   account_unknown: html`The operator creates the account with <code>ari-conf account add</code>, or corrects the dialplan.`,
   answer_url_missing: html`The operator sets an answer URL with <code>ari-conf account set</code>.`,
   call_not_started: REDIS,
+  call_not_dialed: html`Ask the operator whether the trunk is registered and reachable.`,
+  dialing_refused: html`Correct the number or caller ID, or ask the operator what the account may dial.`,
   too_many_calls: html`End calls, or ask the operator to raise <code>ARI_CONF_CALLS_PER_ACCOUNT</code>.`,
   headers_incomplete: "Send fewer or shorter X-PH- headers.",
   call_transferred: "Callers must not transfer the call with their phones; switch the function off there.",

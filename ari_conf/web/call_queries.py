@@ -1,0 +1,88 @@
+"""Call queries: the servers that can place a call, and the live calls, from the state that their owners write."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from redis import Redis
+
+from ari_conf.core.request_params import format_second
+from ari_conf.ownership.lease import ASTERISKS_KEY, LEASE_S, lease_key, owner_key
+from ari_conf.store.live_state import LiveCallRecord, decode, is_of
+from ari_conf.store.state_codec import is_conference
+from ari_conf.store.state_store import state_key
+from ari_conf.web.async_calls import now_ms
+from ari_conf.web.call_models import CallsQuery
+
+SCAN_BATCH = 20
+"""Calls read from Redis in one request: a call is stored with its document, which may have 100 KB."""
+
+
+NOT_VERIFIED = "Not Applicable"
+"""stir_verification: only carriers in some countries sign calls, and Asterisk does not report it here."""
+
+
+async def list_servers(redis: Any) -> list[str]:
+    """Return the Asterisks whose owner is alive, the one that renewed its lease last first."""
+    names = [name.decode() for name in await redis.smembers(ASTERISKS_KEY)]
+    pipe = redis.pipeline(transaction=False)
+    for name in names:
+        pipe.get(owner_key(name)).hget(lease_key(name), "renewed_ms")
+    found = await pipe.execute()
+    now, alive = await now_ms(redis), list[tuple[int, str]]()
+    for name, token, renewed_ms in zip(names, found[::2], found[1::2], strict=True):
+        if token and renewed_ms and now - int(renewed_ms) < 2 * LEASE_S * 1000:
+            alive.append((now - int(renewed_ms), name))
+    return [name for _, name in sorted(alive)]
+
+
+async def find_call(redis: Any, auth_id: str, call_uuid: str) -> tuple[str, LiveCallRecord] | None:
+    """Return (Asterisk, call) of a live call of the account, or None."""
+    names = sorted(name.decode() for name in await redis.smembers(ASTERISKS_KEY))
+    pipe = redis.pipeline(transaction=False)
+    for name in names:
+        pipe.hget(state_key(name), call_uuid)
+    for name, text in zip(names, await pipe.execute(), strict=True):
+        call = decode(text, LiveCallRecord) if text is not None and not is_conference(text) else None
+        if call is not None and call.auth_id == auth_id and not call.is_over:
+            return name, call
+    return None
+
+
+def list_calls(redis: Redis, auth_id: str, query: CallsQuery) -> list[str]:
+    """Return the UUIDs of the account's live or queued calls that the query asks for, the oldest first. Blocks."""
+    found: list[tuple[int, str]] = []
+    for name in cast("set[bytes]", redis.smembers(ASTERISKS_KEY)):
+        for _, text in redis.hscan_iter(state_key(name.decode()), count=SCAN_BATCH):
+            if auth_id.encode() not in text or not is_of(text, auth_id) or is_conference(text):
+                continue
+            call = decode(text, LiveCallRecord)
+            if call is not None and not call.is_over and _matches(call, query):
+                found.append((call.started_ms, call.call_uuid))
+    return [call_uuid for _, call_uuid in sorted(found)][query.offset : query.offset + query.limit]
+
+
+def _matches(call: LiveCallRecord, query: CallsQuery) -> bool:
+    return (
+        call.is_queued == (query.status == "queued")
+        and query.call_direction in (None, call.direction)
+        and query.from_number.lstrip("+") in call.from_number
+        and query.to_number.lstrip("+") in call.to_number
+    )
+
+
+def to_api(call: LiveCallRecord) -> dict[str, Any]:
+    """Return the call in the format of Plivo's API."""
+    seconds, ms = divmod(call.started_ms, 1000)
+    return {
+        "call_uuid": call.call_uuid,
+        "call_status": call.status,
+        "request_uuid": call.request_uuid,
+        "direction": call.direction,
+        "from": call.from_number.removeprefix("+"),
+        "to": call.to_number.removeprefix("+"),
+        "caller_name": call.caller_name,
+        "session_start": f"{format_second(seconds)}.{ms:03}000",
+        "stir_verification": NOT_VERIFIED,
+        "stir_attestation": "",
+    }

@@ -1,0 +1,217 @@
+"""Routes for calls: placing them, live and queued calls, hanging up. Plivo's paths and bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Depends, Path, Request
+from fastapi.responses import Response
+
+from ari_conf.core import commands as do
+from ari_conf.core.placing import CallToPlace
+from ari_conf.store import accounts
+from ari_conf.store.accounts import AccountRecord
+from ari_conf.web import call_models as m
+from ari_conf.web import call_queries, dial_admission
+from ari_conf.web.api_result import ApiResult
+from ari_conf.web.auth import ApiClient, CurrentClient
+from ari_conf.web.errors import ApiError, json_error, unavailable
+from ari_conf.web.execution import execute
+from ari_conf.web.middleware import decode_path_part
+from ari_conf.web.models import ApiRequest
+from ari_conf.web.openapi import openapi_body, openapi_query, openapi_responses
+from ari_conf.web.parameters import params_dependency
+
+ALL = "/Call/"
+ONE = "/Call/{call_uuid}/"
+HANG_UP_BATCH = 500
+"""Calls that one command hangs up: a server has commands of other accounts to handle, too."""
+MAX_HANG_UP_ROUNDS = 100
+
+router = APIRouter()
+
+
+def call_uuid(call_uuid: Annotated[str, Path(description="CallUUID of a call.", min_length=1)]) -> str:
+    return decode_path_part(call_uuid)
+
+
+CallUuid = Annotated[str, Depends(call_uuid)]
+Placed = Annotated[m.CallRequest, Depends(params_dependency(m.CallRequest))]
+NoParams = Annotated[ApiRequest, Depends(params_dependency(ApiRequest))]
+NO_PARAMS = openapi_body(ApiRequest)
+not_found = ApiError(404, "call not found")
+
+
+# Placing.
+
+
+@router.post(
+    ALL,
+    **openapi_responses(201, m.CallPlacedResponse, may_be_forbidden=True),
+    openapi_extra=openapi_body(m.CallRequest, needed=True),
+)
+async def place_calls(request: Request, client: CurrentClient, body: Placed) -> Response:
+    async def work() -> ApiResult:
+        return await _place(client, body)
+
+    return await execute(request, client, body, work)
+
+
+async def _place(client: ApiClient, body: m.CallRequest) -> ApiResult:
+    record = await _account(client)
+    parent_server = await _server_of_parent(client, body)
+    calls = await _admit(client, body)
+    servers = await call_queries.list_servers(client.resources.redis)
+    if parent_server in servers:
+        # Members of a conference are on one Asterisk.
+        servers = [parent_server]
+    reply = await _send(client, servers, do.PlaceCalls(record.account(), body.options(), tuple(calls)))
+    if reply.status >= 400:
+        await _release(client, calls)
+    return reply
+
+
+async def _send(client: ApiClient, servers: list[str], command: do.PlaceCalls) -> ApiResult:
+    """Send the command to the first server that can carry it out. Raises ApiError 503: nothing is dialed."""
+    addressed, deadline_s = do.ForAccount(client.auth_id, command), client.resources.settings.command_deadline
+    error = "no server is running that could place the call: try again"
+    for server in servers:
+        reply = await client.resources.command_client.send(server, addressed, client.api_id, deadline_s)
+        if reply is None:
+            error = "the server did not answer in time, and nothing was dialed: try again"
+        elif reply.status == 503:
+            error = str(dict(reply.body)["error"])
+            continue
+        else:
+            return ApiResult(reply.status, dict(reply.body))
+        break
+    await _release(client, command.calls)
+    raise unavailable(error)
+
+
+async def _account(client: ApiClient) -> AccountRecord:
+    redis: Any = client.resources.redis
+    found = await redis.hget(accounts.KEY, client.auth_id)
+    if found is None:
+        raise ApiError(404, "not found")
+    return accounts.decode(found)
+
+
+async def _server_of_parent(client: ApiClient, body: m.CallRequest) -> str:
+    if not body.parent_call_uuid:
+        return ""
+    found = await call_queries.find_call(client.resources.redis, client.auth_id, body.parent_call_uuid)
+    if found is None and body.error_if_parent_not_found:
+        raise ApiError(404, "parent_call_uuid: the account has no such live call")
+    return found[0] if found is not None else ""
+
+
+async def _admit(client: ApiClient, body: m.CallRequest) -> list[CallToPlace]:
+    """Return the calls if the dialing policy admits all of them. Raises ApiError 400 or 403: none is placed."""
+    calls: list[CallToPlace] = []
+    try:
+        for to in body.to:
+            uuid = str(uuid4())
+            admitted = await dial_admission.admit(client, uuid, body.from_, to, body.time_limit)
+            name = body.caller_name or admitted.caller_id
+            limits = admitted.time_limit_s, admitted.delay_ms
+            calls.append(CallToPlace(uuid, admitted.to, admitted.caller_id, name, admitted.attempts, *limits))
+    except ApiError:
+        await _release(client, calls)
+        raise
+    return calls
+
+
+async def _release(client: ApiClient, calls: Sequence[CallToPlace]) -> None:
+    for call in calls:
+        await dial_admission.release(client, call.call_uuid, call.attempts)
+
+
+# Live and queued calls.
+
+
+@router.get(ALL, **openapi_responses(200, m.CallList, of_owner=False), openapi_extra=openapi_query(m.CallsQuery))
+async def list_calls(
+    request: Request, client: CurrentClient, body: Annotated[m.CallsQuery, Depends(params_dependency(m.CallsQuery))]
+) -> Response:
+    if body.status is None:
+        # Without `objects`, Plivo's Python SDK fails while it reads the list, instead of reporting the error.
+        return json_error(
+            request, 404, "ended calls are not offered here: use status=live or status=queued", objects=[]
+        )
+
+    async def work() -> ApiResult:
+        resources = client.resources
+        found = await resources.reads.run(
+            client.auth_id, call_queries.list_calls, resources.sync_redis, client.auth_id, body
+        )
+        return ApiResult(200, {"calls": found})
+
+    return await execute(request, client, body, work)
+
+
+@router.get(ONE, **openapi_responses(200, m.CallResponse, of_owner=False), openapi_extra=openapi_query(m.CallQuery))
+async def get_call(
+    request: Request,
+    client: CurrentClient,
+    call_uuid: CallUuid,
+    body: Annotated[m.CallQuery, Depends(params_dependency(m.CallQuery))],
+) -> Response:
+    async def work() -> ApiResult:
+        found = await call_queries.find_call(client.resources.redis, client.auth_id, call_uuid)
+        if body.status is None and found is not None:
+            raise ApiError(404, "the call has not ended: use status=live or status=queued")
+        if found is None or found[1].is_queued != (body.status == "queued"):
+            raise not_found
+        return ApiResult(200, call_queries.to_api(found[1]))
+
+    return await execute(request, client, body, work)
+
+
+# Hanging up.
+
+
+@router.delete(ONE, **openapi_responses(204, None), openapi_extra=NO_PARAMS)
+async def hang_up_call(request: Request, client: CurrentClient, call_uuid: CallUuid, body: NoParams) -> Response:
+    return await execute(request, client, body, lambda: _hang_up(client, call_uuid))
+
+
+@router.delete("/Request/{call_uuid}/", **openapi_responses(204, None), openapi_extra=NO_PARAMS)
+async def cancel_call(request: Request, client: CurrentClient, call_uuid: CallUuid, body: NoParams) -> Response:
+    return await execute(request, client, body, lambda: _hang_up(client, call_uuid))
+
+
+async def _hang_up(client: ApiClient, call_uuid: str) -> ApiResult:
+    found = await call_queries.find_call(client.resources.redis, client.auth_id, call_uuid)
+    if found is None:
+        raise not_found
+    addressed = do.ForCall(client.auth_id, call_uuid, do.HangUpCall())
+    return await _ask(client, found[0], addressed, client.api_id)
+
+
+@router.delete(ALL, **openapi_responses(204, None), openapi_extra=NO_PARAMS)
+async def hang_up_all_calls(request: Request, client: CurrentClient, body: NoParams) -> Response:
+    async def work() -> ApiResult:
+        for server in await call_queries.list_servers(client.resources.redis):
+            for _ in range(MAX_HANG_UP_ROUNDS):
+                addressed = do.ForAccount(client.auth_id, do.HangUpCalls(HANG_UP_BATCH))
+                reply = await _ask(client, server, addressed, str(uuid4()))
+                if reply.status >= 400:
+                    return reply
+                if not int(reply.body["left"]):
+                    break
+        return ApiResult(204, {})
+
+    return await execute(request, client, body, work)
+
+
+async def _ask(client: ApiClient, server: str, addressed: do.ForCall | do.ForAccount, command_id: str) -> ApiResult:
+    deadline_s = client.resources.settings.command_deadline
+    reply = await client.resources.command_client.send(server, addressed, command_id, deadline_s)
+    if reply is None:
+        raise unavailable("the call's Asterisk did not answer in time: try again")
+    if reply.status == 503:
+        raise unavailable(str(dict(reply.body)["error"]))
+    return ApiResult(reply.status, dict(reply.body))
