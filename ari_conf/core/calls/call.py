@@ -326,6 +326,10 @@ class Call(msgspec.Struct, Derived, tag=True):
             case ev.CodecRead(_, wideband):
                 self.wideband, outgoing.codec_known = wideband, True
                 return []
+            case ev.MinutesUsedUp():
+                text = "the account's minutes of placed calls for this day (UTC) are used up: the call was hung up"
+                end = self._cancel(HangupCode.SCHEDULED, TIME_LIMIT_CAUSE, "Plivo", now)
+                return [self.problem(ProblemKind.MINUTES_USED_UP, text), *end]
             case _ if self.state not in UNANSWERED:
                 return None
             case ev.ChannelCreated():
@@ -420,7 +424,7 @@ class Call(msgspec.Struct, Derived, tag=True):
         return [problem, *self._cancel(HangupCode.OUT_OF_SERVICE, 0, "Carrier", now)]
 
     def _cancel(self, code: HangupCode, cause: int, source: HangupSource, now: int) -> Outputs:
-        """End a call that is not answered, whether or not its channel exists."""
+        """Hang up with a cause of the server's own. If the call is not answered, its channel may not exist."""
         out = self.hang_up("normal", code, now, source)
         self.hangup_cause = cause
         return out
