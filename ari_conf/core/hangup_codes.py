@@ -97,7 +97,7 @@ CANCELED_CAUSE, NO_MEDIA_CAUSE, TIME_LIMIT_CAUSE = 487, 44, 602
 """Causes that are not Q.850's: the call was canceled before the answer (SIP status 487), no audio packet arrived for a
 while (Asterisk's cause 44), and its time limit was reached.
 """
-NO_ANSWER_CAUSE = 19
+NO_ANSWER_CAUSE, OUT_OF_ORDER_CAUSE = 19, 27
 
 # Plivo applications know these names.
 Q850_CAUSE_NAMES = {

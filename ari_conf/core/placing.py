@@ -64,8 +64,6 @@ class CallOptions(Frozen):
     """Seconds from the answer on after which the call is hung up."""
     send_digits: str | None = None
     """Digits to send after the answer, with pauses: see `calls/digit_sequence.py`."""
-    send_on_preanswer: bool = False
-    """The digits are sent as soon as the far end sends early media."""
     headers: tuple[tuple[str, str], ...] = ()
     """X-PH-* headers of the INVITE, which are also parameters of each request about the call."""
     machine_detection: MachineDetectionSettings | None = None

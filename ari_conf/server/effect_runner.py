@@ -293,7 +293,9 @@ class EffectRunner:
                     raise
                 log.info("asterisk request retried", path=request.path, reason=str(error))
             except AriError as error:
-                if maybe_executed and error.status == 409 and isinstance(effect, REFUSED_IF_REPEATED):
+                # A channel's id is used by nobody else: a process that no longer exists has requested the channel.
+                executed = maybe_executed or isinstance(effect, do.CreateChannel)
+                if executed and error.status == 409 and isinstance(effect, REFUSED_IF_REPEATED):
                     return
                 raise
             # Retry over HTTP: the WebSocket itself may be broken.

@@ -122,6 +122,7 @@ class CallRequest(ApiRequest):
         WithJsonSchema({"type": "string", "pattern": rf"^{digit_sequence.WRITTEN.pattern}$"}),
     ] = None
     send_on_preanswer: Flag = False
+    """Has no effect: Asterisk refuses to send digits before the answer, so they are sent right after it."""
     time_limit: _whole(1, MAX_TIME_LIMIT_S, TIME_LIMIT_S) = TIME_LIMIT_S  # type: ignore[valid-type]
     hangup_on_ring: _whole(0, MAX_RING_TIMEOUT_S, None) = None  # type: ignore[valid-type]
     ring_timeout: _whole(1, MAX_RING_TIMEOUT_S, RING_TIMEOUT_S) = RING_TIMEOUT_S  # type: ignore[valid-type]
@@ -174,7 +175,6 @@ class CallRequest(ApiRequest):
             hangup_on_ring_s=self.hangup_on_ring,
             time_limit_s=self.time_limit,
             send_digits=self.send_digits,
-            send_on_preanswer=self.send_on_preanswer,
             headers=self.sip_headers,
             machine_detection=None if self.machine_detection == "false" else detection,
         )

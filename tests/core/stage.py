@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ari_conf.core import effects as do
 from ari_conf.core import elements as el
@@ -12,8 +12,10 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.account import Account
 from ari_conf.core.calls.call import Call
+from ari_conf.core.commands import ForAccount, PlaceCalls
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.engine import Engine
+from ari_conf.core.placing import CallOptions, CallToPlace, DialAttempt
 from ari_conf.core.problem_kinds import ProblemKind
 from tests.fakes.asterisk import FOR_ASTERISK, Asterisk, Refused, lane
 
@@ -21,6 +23,7 @@ START = 1_700_000_000_000
 E = TypeVar("E")
 
 CALLBACK = "http://callback.example/"
+HANGUP = "http://hangup.example/"
 ACTION = "http://action.example/"
 MUSIC = "http://sounds.example/music"
 
@@ -75,6 +78,44 @@ class Stage:
         self.asterisk.call(name, answered)
         arrived = ev.CallArrived(name, f"call-{name}", f"request-{name}", auth, "+4930123", "+100", **more)
         self.tell(ev.CallArrived(**{**_fields(arrived), "answered": answered}))
+
+    def place(
+        self, *names: str, ways: tuple[str, ...] = ("PJSIP/{name}@provider",), auth: str = "A", **options: Any
+    ) -> list[do.Effect]:
+        """Let the API place calls; return the effects. The channels are named by `channel_of`."""
+        calls = tuple(
+            CallToPlace(
+                f"call-{name}",
+                f"+{name}",
+                "4930123",
+                "Ann",
+                tuple(DialAttempt(way, way.format(name=name)) for way in ways),
+            )
+            for name in names
+        )
+        urls = {"answer_url": "http://document.example/placed", "hangup_url": HANGUP}
+        command = PlaceCalls(Account(auth, **self.account), CallOptions(**{**urls, **options}), calls)
+        return self.tell(ev.CommandReceived(f"place-{names}", ForAccount(auth, command), self.now + 5000))
+
+    def channel_of(self, name: str) -> str:
+        """Return the channel by which a placed call is dialed now."""
+        call = self.call_of(name)
+        assert call is not None
+        return call.channel_id
+
+    def phone(self, name: str, does: Literal["ring", "send_early_media", "pick_up"]) -> None:
+        """Let the phone of a placed call do something."""
+        getattr(self.asterisk, does)(self.channel_of(name))
+        self.go_on()
+
+    def refuse(self, name: str, cause: int, sip_status: int) -> None:
+        self.asterisk.refuse(self.channel_of(name), cause, sip_status)
+        self.go_on()
+
+    def told(self, name: str, event: str) -> list[dict[str, str]]:
+        """Return the parameters of the requests about a call with that Event."""
+        found = [dict(e.params) for e in self.effects if isinstance(e, do.PostCallback | do.FetchDocument)]
+        return [p for p in found if p["CallUUID"] == f"call-{name}" and p["Event"] == event]
 
     def hang_up(self, *names: str) -> None:
         for name in names:
@@ -234,6 +275,9 @@ class Stage:
                 account = None if auth_id == "nobody" else Account(auth_id, **self.account)
                 wideband = call_uuid.removeprefix("call-") in self.wideband
                 self._events.append(ev.CallIdentified(call_uuid, account, (("X-PH-Team", "blue"),), wideband))
+            case do.ReadCodec(call_uuid):
+                wideband = call_uuid.removeprefix("call-") in self.wideband
+                self._events.append(ev.CodecRead(call_uuid, wideband))
             case do.FetchDocument(fetch_id, _, source):
                 self._events.append(self._document(fetch_id, source))
             case do.FetchSoundDocument(fetch_id, _, url) if url in self.sounds:
@@ -271,7 +315,7 @@ class Stage:
         try:
             self.asterisk.obey(effect)
         except Refused as refused:
-            self._events.append(ev.EffectFailed(effect, refused.reason, refused.gone))
+            self._events.append(ev.EffectFailed(effect, refused.reason, refused.gone, refused=not refused.gone))
             return
         if isinstance(effect, do.CreateBridge):
             self._events.append(ev.BridgeCreated(effect.bridge_id))

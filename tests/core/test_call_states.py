@@ -107,6 +107,38 @@ def lives(stage: Stage) -> None:
         stage.tell(ev.CommandReceived("x", api.ForConference("A", name, command), stage.now + 5000))
     stage.hang_up("joins")
     stage.call("busy", Hangup(reason="busy"))
+    placed_lives(stage)
+
+
+def placed_lives(stage: Stage) -> None:
+    """Let placed calls take every transition until they are answered."""
+    stage.documents["http://document.example/placed"] = (Wait(60),)
+    conference = stay("placed")
+    for state, does in {"ringing": ("ring",), "early": ("send_early_media",), "dialing": ()}.items():
+        for ends in ("answers", "joins", "refuses", "canceled"):
+            name = f"{state}-{ends}"
+            stage.place(name, **({"answer_url": None, "conference": conference} if ends == "joins" else {}))
+            for deed in does:
+                stage.phone(name, deed)  # type: ignore[arg-type]
+            if ends in ("answers", "joins"):
+                stage.phone(name, "pick_up")
+            elif ends == "refuses":
+                stage.refuse(name, 17, 486)
+            else:
+                cancel(stage, name)
+    stage.place("both", ways=("PJSIP/{name}@first", "PJSIP/{name}@second"))
+    stage.refuse("both", 34, 503)
+    stage.phone("both", "ring")
+    stage.phone("both", "send_early_media")
+    stage.engine.registry.dial_pace.per_second = 1
+    stage.place("now", "later", "never")
+    cancel(stage, "never")
+    stage.pass_time(2)
+
+
+def cancel(stage: Stage, name: str) -> None:
+    addressed = api.ForCall("A", f"call-{name}", api.HangUpCall())
+    stage.tell(ev.CommandReceived(f"cancel-{name}", addressed, stage.now + 5000))
 
 
 def test_calls_go_through_every_transition_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,17 @@ def test_holding_member_is_heard_by_nobody_until_the_hold_ends(stage: Stage) -> 
     assert not [reported for reported in stage.callback_texts() if reported.startswith("exit")]
 
 
+def test_a_hold_that_ends_while_the_member_leaves_leaves_nobody_muted(stage: Stage) -> None:
+    stage.call("ann", stay(), Wait(60))
+    stage.call("bob", stay(end_conference_on_exit=True))
+    stage.tell(ev.PhoneHeld("ann"))
+    stage.held = {do.RemoveChannel}
+    stage.hang_up("bob")
+    stage.tell(ev.PhoneResumed("ann"))
+    stage.let_go()
+    assert muted(stage) == [("ann", True), ("ann", False)] and not stage.asterisk.channels["ann"].muted
+
+
 def test_hold_and_mute_end_each_by_itself(stage: Stage) -> None:
     players(stage, "ann", muted=True)
     players(stage, "bob")

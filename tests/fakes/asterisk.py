@@ -19,10 +19,10 @@ Tell = Callable[[str, ev.Event], None]
 NORMAL_CLEARING = 16
 
 
-FOR_ASTERISK = (do.Ring, do.Answer, do.HangUp, do.AddChannel, do.RemoveChannel, do.MuteChannel, do.DeafenChannel,
-                do.StartMusic, do.StopMusic, do.SendSilence, do.SendDigits, do.DetectTalking, do.DetectBeep,
-                do.CreateBridge, do.DestroyBridge, do.StartRecording, do.StopRecording, do.PlayMedia,
-                do.StopPlayback)  # fmt: skip
+FOR_ASTERISK = (do.CreateChannel, do.DialChannel, do.Ring, do.Answer, do.HangUp, do.AddChannel, do.RemoveChannel,
+                do.MuteChannel, do.DeafenChannel, do.StartMusic, do.StopMusic, do.SendSilence, do.SendDigits,
+                do.DetectTalking, do.DetectBeep, do.CreateBridge, do.DestroyBridge, do.StartRecording,
+                do.StopRecording, do.PlayMedia, do.StopPlayback)  # fmt: skip
 
 
 def lane(effect: do.Effect) -> str | None:
@@ -67,6 +67,11 @@ class Channel:
     beeps: bool = False
     heard_digits: str = ""
     """The digits sent to the phone."""
+    dialed: bool = False
+    """True if the channel was requested, and is or was dialed."""
+    endpoint: str = ""
+    """What is dialed; empty for a call that arrives."""
+    ringing: bool = False
 
 
 @dataclass
@@ -84,6 +89,10 @@ class Asterisk:
         self.playbacks: dict[str, do.PlayMedia] = {}
         self.recordings: dict[str, str] = {}
         """recording id -> bridge id, of running recordings"""
+        self.dialed: list[str] = []
+        """Endpoints that were dialed, in order."""
+        self.rang: dict[str, str] = {}
+        """Call -> the channel by which its phone rang, or was answered."""
         self._used: set[str] = set()
         """All ids of bridges, playbacks and recordings ever used: an id is never used twice."""
 
@@ -103,6 +112,40 @@ class Asterisk:
         self._leave(channel)
         del self.channels[channel_id]
         self._tell(channel_id, ev.ChannelHungUp(channel_id, cause))
+
+    def ring(self, channel_id: str) -> None:
+        """Let the phone that is dialed ring."""
+        if self._awaits(channel_id):
+            self._rings(channel_id)
+            self._tell(channel_id, ev.ChannelRinging(channel_id))
+
+    def send_early_media(self, channel_id: str) -> None:
+        if self._awaits(channel_id):
+            self._rings(channel_id)
+            self._tell(channel_id, ev.ChannelProgress(channel_id))
+
+    def pick_up(self, channel_id: str) -> None:
+        """Let the phone that is dialed answer."""
+        if self._awaits(channel_id):
+            self._rings(channel_id)
+            self.channels[channel_id].up = True
+            self._tell(channel_id, ev.ChannelAnswered(channel_id))
+
+    def refuse(self, channel_id: str, cause: int, sip_status: int) -> None:
+        """Let the phone that is dialed refuse the call, or the way to it be congested."""
+        if self._awaits(channel_id):
+            self._tell(channel_id, ev.ChannelHungUp(channel_id, cause, sip_status))
+            del self.channels[channel_id]
+            self._tell(channel_id, ev.ChannelHungUp(channel_id, 0))
+
+    def _rings(self, channel_id: str) -> None:
+        self.channels[channel_id].ringing = True
+        call = ids.call_of(channel_id) or ""
+        assert self.rang.setdefault(call, channel_id) == channel_id, "the phone rings twice for one call"
+
+    def _awaits(self, channel_id: str) -> bool:
+        channel = self.channels.get(channel_id)
+        return channel is not None and channel.dialed and not channel.up
 
     def press(self, channel_id: str, digit: str) -> None:
         if channel_id in self.channels:
@@ -172,6 +215,10 @@ class Asterisk:
 
     def obey(self, effect: do.Effect) -> None:
         match effect:
+            case do.CreateChannel(channel_id, endpoint):
+                self._create(channel_id, endpoint)
+            case do.DialChannel(channel_id):
+                self._dial(self._channel(channel_id), repeated=effect.repeated)
             case do.PlayMedia(target, playback_id):
                 self._play(effect, target, playback_id)
             case do.StopPlayback(_, playback_id):
@@ -192,8 +239,29 @@ class Asterisk:
             case _:
                 self._about_channel(effect)
 
+    def _create(self, channel_id: str, endpoint: str) -> None:
+        if "unknown" in endpoint:
+            raise Refused("Allocation failed")
+        if channel_id in self.channels:
+            # 409: a process that no longer exists has requested it.
+            return
+        self.channels[channel_id] = Channel(channel_id, endpoint=endpoint)
+        self._tell(channel_id, ev.ChannelCreated(channel_id))
+
+    def _dial(self, channel: Channel, *, repeated: bool) -> None:
+        if repeated:
+            if not channel.dialed:
+                self._tell(channel.channel_id, ev.DialUnconfirmed(channel.channel_id))
+            return
+        # Asterisk would end the call (seen on 22.10.1).
+        assert not channel.dialed, "a channel is dialed twice"
+        channel.dialed = True
+        self.dialed.append(channel.endpoint)
+
     def _about_channel(self, effect: do.Effect) -> None:
         channel = self._channel(getattr(effect, "channel_id", None) or "")
+        if channel.endpoint and not channel.up and not isinstance(effect, do.HangUp):
+            raise Refused("Channel in invalid state")
         match effect:
             case do.Ring():
                 pass

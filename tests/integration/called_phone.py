@@ -15,7 +15,7 @@ import re
 import secrets
 import socket
 
-from demo import sip
+from demo import audio_analysis, sip
 from demo.phone import now_ms
 from demo.rtp import RtpSession, RtpThread
 from tests import lateness
@@ -36,6 +36,8 @@ class CalledPhone:
         """INVITEs, without repetitions."""
         self.mute = False
         """True: nothing is answered any more, as by a phone that has crashed."""
+        self.ignores_cancel = False
+        """True: a CANCEL comes too late, because the phone is just being answered."""
         self.digits: list[tuple[float, str]] = []
         """(epoch ms, digit) of each digit that was sent to the phone."""
         self._tag = secrets.token_hex(4)
@@ -84,10 +86,17 @@ class CalledPhone:
                     self.invites.append(message)
             elif message.method == "CANCEL" and not message.status:
                 self._send(sip.reply(message, "200 OK", []))
-                self.reply("487 Request Terminated")
+                if not self.ignores_cancel:
+                    self.reply("487 Request Terminated")
             elif not message.status and message.method != "ACK":
                 self._send(sip.reply(message, "200 OK", []))
             self._arrived.set()
+
+    def hears(self, hz: int) -> bool:
+        """Return True if the phone has heard that tone for a while."""
+        assert self._session is not None
+        heard = self._session.recorder.heard()
+        return bool(audio_analysis.intervals_of(heard.since(heard.start_ms), hz))
 
     def requests(self, method: str) -> list[sip.Message]:
         return [message for message in self.got if not message.status and message.method == method]

@@ -14,6 +14,7 @@ from ari_conf.dialing import trunk_store, trunks
 from ari_conf.dialing.keys import TRUNKS_KEY
 from ari_conf.local.system import LocalSystem
 from ari_conf.store import accounts
+from ari_conf.store.problems import read_problems
 from tests.integration.called_phone import CalledPhone
 from tests.integration.receiver import Request
 from tests.integration.stage import ALLOWED, Stage, staged
@@ -113,3 +114,280 @@ async def test_a_phone_that_rings_and_answers_runs_the_document(api: Caller) -> 
         "Callee",
     )
     assert ended["HangupCause"] == "NORMAL_CLEARING" and ended["TotalCost"] == "0.00000"
+
+
+async def refused(api: Caller, status: str, *headers: tuple[str, str], rings: bool = True) -> dict[str, str]:
+    """Place a call to a phone that refuses it; return what the hangup URL is told."""
+    async with CalledPhone() as ann:
+        await api.place(ann)
+        await ann.invited()
+        if rings:
+            ann.reply("180 Ringing")
+        ann.reply(status, *headers)
+        ended = await api.told("Hangup")
+        await ann.until("ACK")
+    assert len(ann.invites) == 1, "dialed once"
+    assert (ended["BillDuration"], ended["AnswerTime"]) == ("0", "")
+    return ended
+
+
+def ending(said: dict[str, str]) -> tuple[str, ...]:
+    return tuple(said[name] for name in ("CallStatus", "HangupCause", "HangupCauseCode", "HangupSource"))
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("486 Busy Here", ("busy", "USER_BUSY", "3010", "Carrier")),
+        ("600 Busy Everywhere", ("busy", "USER_BUSY", "3010", "Carrier")),
+        ("603 Decline", ("busy", "CALL_REJECTED", "3020", "Carrier")),
+        ("404 Not Found", ("failed", "UNALLOCATED_NUMBER", "2000", "Carrier")),
+        ("484 Address Incomplete", ("failed", "INVALID_NUMBER_FORMAT", "2000", "Carrier")),
+        ("480 Temporarily Unavailable", ("no-answer", "NO_ANSWER", "3000", "Carrier")),
+        ("408 Request Timeout", ("no-answer", "NO_USER_RESPONSE", "3000", "Carrier")),
+        ("488 Not Acceptable Here", ("failed", "BEARERCAPABILITY_NOTAVAIL", "2010", "Carrier")),
+        ("503 Service Unavailable", ("failed", "NORMAL_CIRCUIT_CONGESTION", "2010", "Carrier")),
+    ],
+)
+async def test_a_phone_that_refuses(api: Caller, status: str, expected: tuple[str, ...]) -> None:
+    assert ending(await refused(api, status)) == expected
+
+
+async def test_a_redirect_is_the_end_and_calls_nobody(api: Caller) -> None:
+    async with CalledPhone("4915550009") as other:
+        ended = await refused(api, "302 Moved Temporarily", ("Contact", f"<{other.uri}>"), rings=False)
+        assert not other.invites
+    assert ending(ended) == ("failed", "REDIRECTION_TO_NEW_DESTINATION", "2000", "Carrier")
+    # A new call would be one of the account that the dialplan names.
+    assert read_problems(api.stage.redis, api.stage.system.account) == api.stage.problems() == []
+
+
+async def test_a_phone_that_never_answers_is_canceled_at_its_ring_timeout(api: Caller) -> None:
+    async with CalledPhone() as ann:
+        await api.place(ann, ring_timeout=1, ring_url=api.stage.receiver.url("/ring"))
+        await ann.invited()
+        ann.reply("180 Ringing")
+        await api.told("Ring")
+        await ann.canceled()
+        ended = await api.told("Hangup")
+    assert ending(ended) == ("timeout", "NO_ANSWER", "6010", "Plivo")
+
+
+async def test_a_phone_that_never_replies_is_given_up_as_well(api: Caller) -> None:
+    async with CalledPhone() as ann:
+        ann.mute = True
+        await api.place(ann, ring_timeout=1)
+        ended = await api.told("Hangup")
+    assert ending(ended) == ("timeout", "NO_ANSWER", "6010", "Plivo")
+
+
+async def test_hangup_on_ring(api: Caller) -> None:
+    async with CalledPhone() as ann:
+        await api.place(ann, hangup_on_ring=0)
+        await ann.invited()
+        ann.reply("180 Ringing")
+        await ann.canceled()
+        ended = await api.told("Hangup")
+    assert ending(ended) == ("timeout", "ORIGINATOR_CANCEL", "6000", "Plivo")
+
+
+async def test_an_answer_that_crosses_the_cancel_is_hung_up(api: Caller) -> None:
+    async with CalledPhone() as ann:
+        uuid = await api.place(ann)
+        await ann.invited()
+        ann.reply("180 Ringing")
+        ann.ignores_cancel = True
+        status, _ = await api.ask("DELETE", f"Request/{uuid}/")
+        assert status == 204
+        await ann.canceled()
+        ann.answer()
+        await ann.hung_up()
+        ended = await api.told("Hangup")
+    assert ending(ended)[:3] == ("cancel", "ORIGINATOR_CANCEL", "1000")
+    assert not api.stage.events("StartApp")
+
+
+@pytest.mark.parametrize("path", ["Request/{}/", "Call/{}/"])
+async def test_a_call_that_rings_is_canceled(api: Caller, path: str) -> None:
+    async with CalledPhone() as ann:
+        uuid = await api.place(ann)
+        await ann.invited()
+        ann.reply("180 Ringing")
+        status, live = await api.ask("GET", f"Call/{uuid}/", status="live")
+        assert (status, live["call_status"], live["direction"]) == (200, "ringing", "outbound")
+        assert (await api.ask("DELETE", path.format(uuid)))[0] == 204
+        await ann.canceled()
+        ended = await api.told("Hangup")
+    assert ending(ended) == ("cancel", "ORIGINATOR_CANCEL", "1000", "API Request")
+    assert (await api.ask("DELETE", path.format(uuid)))[0] == 404
+
+
+async def test_a_call_that_is_answered_is_hung_up(api: Caller) -> None:
+    stage = api.stage
+    stage.document("/answer", "<Wait length='30'/>")
+    async with CalledPhone() as ann:
+        uuid = await api.place(ann)
+        await ann.invited()
+        ann.answer()
+        await api.told("StartApp")
+        status, live = await api.ask("GET", f"Call/{uuid}/", status="live")
+        assert (status, live["call_status"], live["call_uuid"]) == (200, "in-progress", uuid)
+        assert (await api.ask("GET", f"Call/{uuid}/", status="queued"))[0] == 404
+        assert (await api.ask("GET", "Call/", status="live"))[1]["calls"] == [uuid]
+        assert (await api.ask("GET", "Call/", status="live", call_direction="inbound"))[1]["calls"] == []
+        assert (await api.ask("GET", "Call/", status="queued"))[1]["calls"] == []
+        assert (await api.ask("DELETE", f"Call/{uuid}/"))[0] == 204
+        await ann.hung_up()
+        ended = await api.told("Hangup")
+    assert ending(ended) == ("completed", "NORMAL_CLEARING", "4000", "API Request")
+
+
+async def test_calls_that_arrive_are_listed_and_hung_up_as_well(api: Caller) -> None:
+    stage = api.stage
+    stage.set_account(hangup_url="{url}/hangup")
+    async with stage.callers(2) as (ann, bob):
+        for phone in (ann, bob):
+            # A Wait that is the first element does not answer.
+            await stage.call(phone, "<Wait length='1'/><Wait length='30'/>")
+        (first, second) = (await api.ask("GET", "Call/", status="live"))[1]["calls"]
+        shown = (await api.ask("GET", f"Call/{first}/", status="live"))[1]
+        assert (shown["from"], shown["direction"]) == (stage.number(ann), "inbound")
+        found = await api.ask("GET", "Call/", status="live", from_number=stage.number(bob)[-4:])
+        assert found[1]["calls"] == [second]
+        assert (await api.ask("DELETE", "Call/"))[0] == 204
+        await ann.wait_until_hung_up()
+        await bob.wait_until_hung_up()
+        ended = await api.told("Hangup", CallUUID=first)
+    assert ending(ended) == ("completed", "NORMAL_CLEARING", "4000", "API Request")
+    assert ended["ALegUUID"] == first and ended["TotalCost"] == ended["BillRate"] == "0.00000"
+
+
+async def test_early_media_is_not_the_answer(api: Caller) -> None:
+    stage = api.stage
+    stage.document("/answer", "<Wait length='30'/>")
+    async with CalledPhone() as ann:
+        uuid = await api.place(
+            ann, ring_url=stage.receiver.url("/ring"), send_digits="12@100", send_on_preanswer="true"
+        )
+        await ann.invited()
+        ann.early_media()
+        await api.told("Ring")
+        ann.reply("180 Ringing")
+        assert (await api.ask("GET", f"Call/{uuid}/", status="live"))[1]["call_status"] == "ringing"
+        assert not stage.events("StartApp") and not ann.digits
+        ann.answer()
+        await api.told("StartApp")
+        await stage.until(lambda: "".join(digit for _, digit in ann.digits) == "12", description="digits")
+        ann.hang_up()
+        await api.told("Hangup")
+    assert len(stage.events("Ring")) == 1
+
+
+async def test_digits_are_sent_after_the_answer_with_their_pauses(api: Caller) -> None:
+    stage = api.stage
+    stage.document("/answer", "<Wait length='30'/>")
+    async with CalledPhone() as ann:
+        await api.place(ann, send_digits="1W2ww#@100")
+        await ann.invited()
+        ann.answer()
+        await stage.until(lambda: len(ann.digits) == 3, description="digits")
+        ann.hang_up()
+        await api.told("Hangup")
+    (first, one), (second, two), (third, hash_) = ann.digits
+    assert one + two + hash_ == "12#"
+    assert second - first >= 1000 and third - second >= 1000
+
+
+async def test_the_time_limit_counts_from_the_answer(api: Caller) -> None:
+    api.stage.document("/answer", "<Wait length='30'/>")
+    async with CalledPhone() as ann:
+        await api.place(ann, time_limit=1)
+        await ann.invited()
+        ann.answer()
+        await ann.hung_up()
+        ended = await api.told("Hangup")
+    assert ending(ended) == ("completed", "ALLOTTED_TIMEOUT", "6000", "Plivo")
+
+
+async def test_sip_headers_are_in_the_invite_and_in_every_request(api: Caller) -> None:
+    api.stage.document("/answer", "<Wait length='30'/>")
+    async with CalledPhone() as ann:
+        await api.place(ann, sip_headers="Team=blue,Order=a%20b,", ring_url=api.stage.receiver.url("/ring"))
+        invite = await ann.invited()
+        assert (invite.first("x-ph-team"), invite.first("x-ph-order")) == ("blue", "a%20b")
+        ann.reply("180 Ringing")
+        rings = await api.told("Ring")
+        ann.answer()
+        asked = await api.told("StartApp")
+        ann.hang_up()
+        ended = await api.told("Hangup")
+    assert {(said["X-PH-Team"], said["X-PH-Order"]) for said in (rings, asked, ended)} == {("blue", "a%20b")}
+
+
+async def test_the_fallback_url_is_asked_if_the_answer_url_fails(api: Caller) -> None:
+    stage = api.stage
+    stage.document("/instead", "<Wait length='30'/>")
+    async with CalledPhone() as ann:
+        await api.place(ann, answer_url=stage.receiver.url("/missing"), fallback_url=stage.receiver.url("/instead"))
+        await ann.invited()
+        ann.answer()
+        await stage.receiver.wait_for(lambda request: request.path == "/instead")
+        ann.hang_up()
+        await api.told("Hangup")
+
+
+async def test_several_destinations_are_calls_of_their_own(api: Caller) -> None:
+    api.stage.document("/answer", "<Wait length='30'/>")
+    async with CalledPhone("4915550001") as ann, CalledPhone("4915550002") as bob:
+        uuids = await api.place(ann, bob)
+        await ann.invited()
+        await bob.invited()
+        ann.answer()
+        bob.reply("486 Busy Here")
+        await api.told("StartApp", CallUUID=uuids[0], To=ann.uri)
+        ended = await api.told("Hangup", CallUUID=uuids[1], To=bob.uri)
+        ann.hang_up()
+        await api.told("Hangup", CallUUID=uuids[0])
+    assert ending(ended)[0] == "busy"
+
+
+async def test_the_same_request_twice_dials_once(api: Caller) -> None:
+    async with CalledPhone() as ann:
+        again = {"headers": {"Idempotency-Key": "one"}}
+        first, second = await api.place(ann, **again), await api.place(ann, **again)
+        assert first == second
+        await ann.invited()
+        ann.reply("486 Busy Here")
+        await api.told("Hangup")
+    assert len(ann.invites) == 1 and len(api.stage.events("Hangup")) == 1
+
+
+async def test_a_phone_that_vanishes_during_the_call_is_hung_up_by_the_api(api: Caller) -> None:
+    api.stage.document("/answer", "<Wait length='30'/>")
+    async with CalledPhone() as ann:
+        uuid = await api.place(ann)
+        await ann.invited()
+        ann.answer()
+        await api.told("StartApp")
+        ann.mute = True
+        assert (await api.ask("DELETE", f"Call/{uuid}/"))[0] == 204
+        ended = await api.told("Hangup")
+    assert ending(ended) == ("completed", "NORMAL_CLEARING", "4000", "API Request")
+
+
+async def test_a_placed_call_joins_a_conference(api: Caller) -> None:
+    stage = api.stage
+    stage.document("/answer", '<Conference callbackUrl="{url}/events">standup</Conference>')
+    async with CalledPhone() as ann, stage.callers(1) as (bob,):
+        uuid = await api.place(ann)
+        await ann.invited()
+        ann.answer()
+        await stage.event("ConferenceEnter", CallUUID=uuid, Direction="outbound")
+        bob.tone(440)
+        await stage.call(bob, '<Conference callbackUrl="{url}/events">standup</Conference>')
+        await stage.enters(bob)
+        await stage.until(lambda: ann.hears(440), description="ann hears bob")
+        assert (await api.ask("DELETE", f"Call/{uuid}/"))[0] == 204
+        await ann.hung_up()
+        left = await stage.event("ConferenceExit", CallUUID=uuid)
+        assert left.params["ConferenceExitReason"] == "api_hangup"

@@ -14,6 +14,7 @@ from ari_conf.core import elements as el
 from ari_conf.core import events as ev
 from ari_conf.core import ids, invariants
 from ari_conf.core.calls.call import Call
+from ari_conf.core.calls.call_state import UNANSWERED
 from ari_conf.core.conferences.conference import Conference
 from ari_conf.core.conferences.member_state import MemberState
 from ari_conf.core.engine import Engine
@@ -32,6 +33,9 @@ class Judge:
         self.hearing = Hearing(engine, asterisk)
         self.seen: dict[str, Seen] = {}
         self.live: set[str] = set()
+        self.placed: dict[str, int] = {}
+        """Placed call -> how often its end was reported."""
+        self.rings_told: set[str] = set()
         self.member_ids: set[int] = set()
         self.tainted: set[str] = set()
         """Channels and conferences to which something happened that Asterisk does not do automatically."""
@@ -79,6 +83,11 @@ class Judge:
                     self._recording_starts(ids.conference_of(bridge_id) or "", recording_id)
                 case do.StoreRecording():
                     self._recording_is_handed_on(effect)
+                case do.CommandReply(_, 201, body):
+                    uuids = dict(body)["request_uuid"]
+                    self.placed.update(dict.fromkeys((uuids,) if isinstance(uuids, str) else uuids, 0))
+                case do.PostCallback(_, _, _, _, params) if dict(params)["CallUUID"] in self.placed:
+                    self._told_of_placed(dict(params))
         assert not floors, f"these took the floor, and nobody was told: {floors}"
         self._no_stray_actions(effects)
         self._state(now)
@@ -140,6 +149,7 @@ class Judge:
         assert not self.engine.conferences, "a conference is stuck forever"
         assert self.engine.deadline is None, "a timer is left"
         assert not names, "a name is left"
+        assert set(self.placed.values()) <= {1}, "each placed call ends, and its end is told once"
         assert not any(seen.inside for seen in self.seen.values()), "a member entered and never left"
         assert not self.asterisk.channels, "a channel is left"
         assert not self.asterisk.bridges, "a bridge is left"
@@ -158,6 +168,21 @@ class Judge:
             assert list(invariants.call_violations(call)) == [], call
         for conference in self.engine.conferences.values():
             assert list(invariants.conference_violations(conference)) == [], conference
+
+    # Placed calls.
+
+    def _told_of_placed(self, params: dict[str, str]) -> None:
+        call_uuid = params["CallUUID"]
+        match params["Event"]:
+            case "Ring":
+                assert call_uuid in self.asterisk.rang, "the ring URL is told, and no phone rang"
+                assert call_uuid not in self.rings_told, "the ring URL is told once"
+                self.rings_told.add(call_uuid)
+            case "Hangup":
+                self.placed[call_uuid] += 1
+                is_answered = params["AnswerTime"] != ""
+                assert (params["CallStatus"] == "completed") == is_answered
+                assert not is_answered or call_uuid in self.asterisk.rang
 
     # The callbacks.
 
@@ -373,6 +398,7 @@ class Judge:
         for call in self.engine.calls.values():
             assert where.pop(call.call_uuid, 0) == int(call.in_conference), "a call is in one conference, or in none"
             busy = call.running is not None or call.fetch_purpose is not None or call.account is None
+            busy = busy or call.state in UNANSWERED
             assert busy or call.is_ending, "the document goes on after each element"
         assert not where, "a member without a call"
 

@@ -17,6 +17,7 @@ from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import elements as el
 from ari_conf.core import events as ev
+from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.engine import Engine
 from ari_conf.core.reconciliation import batches
@@ -240,7 +241,10 @@ class Mortal(World):
                 self.receive(event)
             self._step([effect for effect in later if batches.is_still_needed(self.engine, effect)])
         for channel_id in there.channels:
-            if channel_id not in known:
+            if channel_id not in known and ids.is_placed(channel_id):
+                # The server finds such a channel a little later, and hangs it up.
+                self.receive(ev.ChannelCreated(channel_id))
+            elif channel_id not in known:
                 self.receive(self.arrived[channel_id])
         if (deadline := self.engine.deadline) is not None and deadline <= self.now:
             self.receive(ev.DeadlineReached())

@@ -20,7 +20,20 @@ EXAMPLES, SEEDS, STEPS = (3000, 2000, 600) if LONG else (120, 60, 250)
 SMOOTH = ("arrive",) * 3 + ("go on",) * 12 + ("press", "talk", "finish", "time", "hang up", "settle", "compare")
 PHONES = (*SMOOTH, "hold", "stream", "audio stops", "nothing sent")
 LINES = (*PHONES, "measure")
-ROUGH = (*PHONES, *("go on",) * 6, "twice", "late again", "refused", "reply lost", "lost", "destroy", "fail")
+PLACED = (*SMOOTH, *("place", "phone") * 3, "phone", "cancel", "hold")
+ROUGH = (
+    *PHONES,
+    *("place", "phone") * 2,
+    "cancel",
+    *("go on",) * 6,
+    "twice",
+    "late again",
+    "refused",
+    "reply lost",
+    "lost",
+    "destroy",
+    "fail",
+)
 CHANCES: dict[str, CHANCE] = {
     "go on": "well",
     "twice": "twice",
@@ -48,6 +61,12 @@ def play(world: World, action: Action) -> None:
     match what:
         case "arrive":
             world.arrive(number)
+        case "place":
+            world.place(number)
+        case "phone":
+            world.phone(number)
+        case "cancel":
+            world.cancel(number)
         case "hang up":
             world.hang_up(number)
         case "press":
@@ -102,7 +121,7 @@ def test_every_promise_holds_whatever_goes_wrong(course: list[Action]) -> None:
     world.end()
 
 
-COURSES = {"smooth": SMOOTH, "phones": PHONES, "lines": LINES, "rough": ROUGH}
+COURSES = {"smooth": SMOOTH, "phones": PHONES, "lines": LINES, "placed": PLACED, "rough": ROUGH}
 
 
 def long_courses(kinds: str, seeds: int, steps: int = STEPS) -> None:
@@ -121,4 +140,4 @@ def long_courses(kinds: str, seeds: int, steps: int = STEPS) -> None:
 
 @pytest.mark.parametrize("kinds", COURSES)
 def test_long_courses(kinds: str) -> None:
-    long_courses(kinds, SEEDS // 3 if kinds in ("phones", "lines") else SEEDS)
+    long_courses(kinds, SEEDS // 3 if kinds in ("phones", "lines", "placed") else SEEDS)

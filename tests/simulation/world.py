@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
+from ari_conf.core import commands as api
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
 from ari_conf.core.account import Account
 from ari_conf.core.engine import Engine
 from ari_conf.core.expectations import AsteriskState
+from ari_conf.core.placing import CallOptions, CallToPlace, DialAttempt
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.quality import LineFigures, LineMeasurement
 from ari_conf.core.reconciliation.batches import ON_THE_WAY_S, expectations_by_owner, plan_in_batches
@@ -32,12 +34,43 @@ PROMPT_MS = 1000
 AGAIN_LATE = (ev.ChannelHungUp, ev.BridgeCreated, ev.BridgeDestroyed, ev.PlaybackFinished, ev.RecordingFinished,
               ev.RecordingStarted, ev.DocumentFetched, ev.SoundDocumentFetched, ev.SoundPrepared, ev.NameClaimed,
               ev.CallIdentified)  # fmt: skip
-REPLIED = (do.IdentifyCall, do.FetchDocument, do.FetchSoundDocument, do.PrepareSound, do.ClaimName)
+REPLIED = (do.IdentifyCall, do.ReadCodec, do.FetchDocument, do.FetchSoundDocument, do.PrepareSound, do.ClaimName)
 FAILING = (do.RemoveChannel, do.HangUp, do.DestroyBridge, do.MuteChannel, do.StopMusic, do.StopPlayback,
-           do.DetectTalking, do.StopRecording, do.DeafenChannel, do.StartMusic, do.AddChannel)  # fmt: skip
+           do.DetectTalking, do.StopRecording, do.DeafenChannel, do.StartMusic, do.AddChannel,
+           do.CreateChannel, do.DialChannel)  # fmt: skip
 TIMES = (1, 1, 2, 3, 10, 200)
-AGAIN = (*AGAIN_LATE, ev.ChannelEnteredBridge, ev.ChannelLeftBridge, ev.TalkingStarted, ev.TalkingFinished)
+WAYS = (("first",), ("first", "second"), ("unknown", "second"), ("first", "unknown"), ("unknown",), ("first",))
+AGAIN = (
+    *AGAIN_LATE,
+    ev.ChannelCreated,
+    ev.ChannelRinging,
+    ev.ChannelProgress,
+    ev.ChannelAnswered,
+    ev.ChannelEnteredBridge,
+    ev.ChannelLeftBridge,
+    ev.TalkingStarted,
+    ev.TalkingFinished,
+)
 """Events that may arrive twice without a further effect, unlike a digit or an effect's failure."""
+
+
+def placed(name: str, number: int, expires_at: int) -> ev.CommandReceived:
+    """Return the command to place one or two calls; the number decides over their ways, times and documents."""
+    ways = tuple(DialAttempt(way, f"PJSIP/{name}@{way}") for way in WAYS[number % len(WAYS)])
+    calls = tuple(CallToPlace(f"placed{name}-{n}", "+4930", "+4940", "", ways) for n in range(1 + number % 7 // 6))
+    options = CallOptions(
+        answer_url=f"http://document.example/{number}",
+        ring_url="http://ring.example/",
+        hangup_url="http://hangup.example/",
+        fallback_url="http://document.example/0",
+        ring_timeout_s=(5, 30, 120)[number % 3],
+        hangup_on_ring_s=2 if number % 11 == 0 else None,
+        time_limit_s=(20, 3600)[number % 2],
+        send_digits="1w2" if number % 5 == 0 else None,
+        headers=(("X-PH-Team", "blue"),),
+    )
+    command = api.PlaceCalls(Account("B" if number % 5 == 0 else "A"), options, calls)
+    return ev.CommandReceived(f"place{name}", api.ForAccount(command.account.auth_id, command), expires_at)
 
 
 @dataclass(frozen=True)
@@ -77,6 +110,38 @@ class World:
         auth_id = "B" if number % 5 == 0 else "A"
         source = f"http://document.example/{number}"
         self.receive(ev.CallArrived(channel_id, f"call{n}", f"request{n}", auth_id, "+4930", "100", document=source))
+
+    def place(self, number: int) -> None:
+        """Let the API place one or two calls, some of them by two ways."""
+        self.receive(placed(f"{next(self._ids)}", number, self.now + 5000))
+
+    def phone(self, number: int) -> None:
+        """Let a phone that is dialed ring, send early media, answer, refuse or find its way congested."""
+        dialed = [c for c in self.asterisk.channels.values() if c.dialed and not c.up]
+        if not dialed:
+            return
+        channel_id = dialed[number // 10 % len(dialed)].channel_id
+        match number % 10:
+            case 0 | 1 | 2:
+                self.asterisk.ring(channel_id)
+            case 3:
+                self.asterisk.send_early_media(channel_id)
+            case 4 | 5 | 6:
+                self.asterisk.pick_up(channel_id)
+                self.callers.append(channel_id)
+            case 7:
+                self.asterisk.refuse(channel_id, 17, 486)
+            case 8:
+                self.asterisk.refuse(channel_id, 34, 503)
+            case 9:
+                self.asterisk.refuse(channel_id, 18, 408)
+
+    def cancel(self, number: int) -> None:
+        """Let the API hang up a call that is in no conference; `test_commands` hangs up members."""
+        if calls := sorted(key for key, call in self.engine.calls.items() if not call.in_conference):
+            call = self.engine.calls[calls[number % len(calls)]]
+            addressed = api.ForCall(call.auth_id, call.call_uuid, api.HangUpCall())
+            self.receive(ev.CommandReceived(f"cancel{next(self._ids)}", addressed, self.now + 5000))
 
     def hang_up(self, which: int) -> None:
         if channel := self._caller(which):
@@ -298,6 +363,8 @@ class World:
                     auth_id, fallback_url="http://document.example/0", hangup_url="http://hangup.example/"
                 )
                 return ev.CallIdentified(call_uuid, None if failed else account, (("X-PH-Team", "blue"),))
+            case do.ReadCodec(call_uuid):
+                return ev.CodecRead(call_uuid, not failed)
             case do.FetchDocument(fetch_id, _, source):
                 if failed:
                     invalid = len(fetch_id) % 2 == 0
@@ -336,6 +403,7 @@ class World:
             {b.bridge_id: frozenset(b.channels) for b in self.asterisk.bridges.values()},
             frozenset(self.asterisk.playbacks),
             frozenset(self.asterisk.recordings),
+            frozenset(c.channel_id for c in self.asterisk.channels.values() if c.ringing and not c.up),
         )
 
     def _caller(self, which: int) -> str | None:

@@ -68,6 +68,7 @@ from ari_conf.core.hangup_codes import (
     INVALID_DOCUMENT_CODES,
     NO_ANSWER_CAUSE,
     NO_MEDIA_CAUSE,
+    OUT_OF_ORDER_CAUSE,
     TIME_LIMIT_CAUSE,
     UNREACHABLE_CODES,
     HangupCode,
@@ -369,8 +370,6 @@ class Call(msgspec.Struct, Derived, tag=True):
             outgoing.rang_at = now
         if is_early and self.state is not EARLY:
             self.change_state(EARLY)
-            if outgoing.options.send_on_preanswer:
-                out += outgoing.send_digits(self.channel_id, now)
         elif self.state is DIALING:
             self.change_state(RINGING)
         url = outgoing.options.ring_url
@@ -397,7 +396,7 @@ class Call(msgspec.Struct, Derived, tag=True):
     def _redial(self, outgoing: Outgoing, now: int) -> Outputs:
         """Replace a channel that was not dialed."""
         if outgoing.redials >= MAX_REDIALS:
-            return self._cancel(HangupCode.OUT_OF_SERVICE, 0, "Error", now)
+            return self._cancel(HangupCode.OUT_OF_SERVICE, OUT_OF_ORDER_CAUSE, "Error", now)
         return [HangUp(self.channel_id), *self._request_next_channel(outgoing, same_way=True)]
 
     def _request_next_channel(self, outgoing: Outgoing, *, same_way: bool) -> Outputs:
@@ -421,7 +420,7 @@ class Call(msgspec.Struct, Derived, tag=True):
             # If it is not known whether the channel exists: it is not dialed in any case.
             left: Outputs = [] if event.refused else [HangUp(self.channel_id)]
             return [problem, *left, *self._request_next_channel(outgoing, same_way=False)]
-        return [problem, *self._cancel(HangupCode.OUT_OF_SERVICE, 0, "Carrier", now)]
+        return [problem, *self._cancel(HangupCode.OUT_OF_SERVICE, OUT_OF_ORDER_CAUSE, "Carrier", now)]
 
     def _cancel(self, code: HangupCode, cause: int, source: HangupSource, now: int) -> Outputs:
         """Hang up with a cause of the server's own. If the call is not answered, its channel may not exist."""

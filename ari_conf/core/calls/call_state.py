@@ -50,7 +50,6 @@ TRANSITIONS: Transitions[CallState] = {
     QUEUED: {
         DIALING: "its turn",
         HANGING_UP: "API",
-        ENDED: "ChannelHungUp",
     },
     DIALING: {
         DIALING: "congestion, next way",

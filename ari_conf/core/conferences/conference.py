@@ -596,7 +596,8 @@ class Conference(msgspec.Struct, Derived, tag=True):
         return [*out, *self._pass_floor(member, now), *self._update_mute(member, was_silenced)]
 
     def _on_phone_resumed(self, member: Member) -> Outputs:
-        if not member.held_by_phone:
+        # A member who leaves is unmuted once they are out, and therefore counts as held until then.
+        if not member.held_by_phone or member.state is LEAVING:
             return []
         was_silenced, member.held_by_phone = member.silenced, False
         # The audio that follows may arrive as another RTP stream.
