@@ -46,6 +46,10 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "TRUNK_HOST": ("", "your provider's server, host or host:port, to register with"),
     "TRUNK_USER": ("", "with ARI_CONF_TRUNK_HOST: the account at the provider"),
     "TRUNK_PASSWORD": ("", "password of ARI_CONF_TRUNK_USER"),
+    "TRUNK_FROM_USER": (
+        "no",
+        "yes: calls to the provider are from ARI_CONF_TRUNK_USER, the caller ID is in PAI",
+    ),
     "TRUNK_PROTOCOL": ("udp", "udp, tcp or tls"),
     "TRUNK_MATCH": (
         "",
@@ -70,7 +74,7 @@ CHOICES = {
     "ARI_SOCKET": ("inbound", "outbound"),
     "SRTP": ("no", "optional", "required"),
     "TRUNK_PROTOCOL": ("udp", "tcp", "tls"),
-    **dict.fromkeys(("QOS", "TRUNK_TRUST_ID", "ANONYMOUS", "TRUST_CALLERS"), ("yes", "no")),
+    **dict.fromkeys(("QOS", "TRUNK_TRUST_ID", "TRUNK_FROM_USER", "ANONYMOUS", "TRUST_CALLERS"), ("yes", "no")),
 }
 
 
@@ -256,10 +260,14 @@ def _add_trunk(wanted: Wanted) -> None:
     wanted.values["TRUNK_MATCH"] = "\n".join(f"match = {part}" for part in match)
     if given["TRUNK_TRUST_ID"] == "yes":
         wanted.conditions.add("trunk_trust_id")
-    if user:
-        wanted.conditions.add("trunk_user")
+    if host:
+        wanted.conditions.add("trunk_host")
         protocol = "" if given["TRUNK_PROTOCOL"] == "udp" else rf"\;transport={given['TRUNK_PROTOCOL']}"
         wanted.values["TRUNK_SERVER"] = f"sip:{host}{protocol}"
+    if user:
+        wanted.conditions.add("trunk_user")
+        if given["TRUNK_FROM_USER"] == "yes":
+            wanted.conditions.add("trunk_from_user")
         wanted.values["TRUNK_CLIENT"] = f"sip:{user if '@' in user else f'{user}@{name}'}"
         wanted.values["TRUNK_CONTACT"] = user.partition("@")[0]
 

@@ -240,7 +240,7 @@ class Engine:
     def _route_by_fetch(self, event: _FetchEvent, now: int) -> Outputs:
         return self._to_owner(event.fetch_id, event, now)
 
-    def _route_by_call(self, event: ev.CallIdentified | ev.CodecRead, now: int) -> Outputs:
+    def _route_by_call(self, event: ev.CallIdentified | ev.CodecRead | ev.MinutesUsedUp, now: int) -> Outputs:
         return self._to_call(event.call_uuid, event, now)
 
     def _route_to_call(self, event: _DialEvent, now: int) -> Outputs:
@@ -524,6 +524,7 @@ EVENT_HANDLERS: dict[type, Callable[[Engine, Any, int], Outputs]] = {
     ev.CallArrived: Engine._on_call_arrived,
     ev.CallIdentified: Engine._route_by_call,
     ev.CodecRead: Engine._route_by_call,
+    ev.MinutesUsedUp: Engine._route_by_call,
     ev.ChannelCreated: Engine._on_channel_created,
     ev.ChannelHungUp: Engine._on_channel_hung_up,
     ev.ChannelReplaced: Engine._on_channel_replaced,

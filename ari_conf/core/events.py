@@ -84,6 +84,12 @@ class CodecRead(Frozen):
     """The call's codec has a sample rate above 8 kHz."""
 
 
+class MinutesUsedUp(Frozen):
+    """End of the time that the account's placed calls may take on this day: this one is hung up. May arrive twice."""
+
+    call_uuid: str
+
+
 class ChannelHungUp(Frozen):
     """End of a channel, by hangup or by leaving the Stasis application in another way. May arrive more than once."""
 
@@ -331,6 +337,7 @@ Event = (
     | ChannelAnswered
     | DialUnconfirmed
     | CodecRead
+    | MinutesUsedUp
     | ChannelHungUp
     | ChannelReplaced
     | ChannelEnteredBridge

@@ -20,6 +20,8 @@ class ProblemKind(StrEnum):
     DIALING_REFUSED = "dialing_refused"
     """The API refused to place a call, and nothing was dialed. The text begins with the reason. A repeated refusal with
     the same text is listed once."""
+    MINUTES_USED_UP = "minutes_used_up"
+    """The account's placed calls have used up its minutes of this day. All of them were hung up."""
     TOO_MANY_CALLS = "too_many_calls"
     """The account has as many calls as allowed: a further call was refused as busy."""
     HEADERS_INCOMPLETE = "headers_incomplete"

@@ -65,7 +65,7 @@ class Admission:
     def __init__(self, redis: Any, trunks_setting: str = "", default_country: str = "") -> None:
         """Create it. `redis`: an asyncio client. `trunks_setting`: the setting `trunks`. Raises TrunkError."""
         self._redis = redis
-        self._trunks = trunks.from_settings(trunks_setting)
+        self.trunks_of_settings = trunks.from_settings(trunks_setting)
         self._country = default_country
 
     async def admit(
@@ -79,7 +79,7 @@ class Admission:
     ) -> Admitted | Refused:
         """Admit the call, or return why it is refused. `permissions`: those of the account's record."""
         stored = trunk_store.decode_all(await self._redis.hgetall(keys.TRUNKS_KEY))
-        planned = plan(trunk_store.merged(self._trunks, stored), permissions, from_, to, self._country)
+        planned = plan(trunk_store.merged(self.trunks_of_settings, stored), permissions, from_, to, self._country)
         if isinstance(planned, Denial):
             return Refused(*planned)
         return await self._take_slot(auth_id, permissions, call_uuid, planned, min(time_limit_s, MAX_TIME_LIMIT_S))

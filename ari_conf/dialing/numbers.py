@@ -20,6 +20,8 @@ MAX_TEXT_LENGTH = 320
 """Maximum characters of a destination: a SIP URI with the longest host."""
 MAX_NUMBER_LENGTH = 40
 """Maximum characters of a number with its separators."""
+MAX_E164_DIGITS = 15
+"""Maximum digits of a number with its country code. The library accepts longer ones for some countries."""
 MAX_SHORT_DIGITS = 6
 """Maximum digits of a short number: an emergency, service or extension number, which has no country code."""
 MAX_HOST_LENGTH = 253
@@ -142,7 +144,8 @@ def _parsed(text: str, country: str | None) -> PhoneNumber | None:
     except NumberParseException:
         return None
     is_possible = phonenumbers.is_possible_number_with_reason(found) == ValidationResult.IS_POSSIBLE
-    return found if is_possible and not found.extension else None
+    fits = is_possible and not found.extension and len(_e164(found)) <= MAX_E164_DIGITS
+    return found if fits else None
 
 
 def _e164(number: PhoneNumber) -> str:

@@ -22,6 +22,8 @@ MAX_ENTRIES = 1000
 MAX_CALLS = 100_000
 """Highest limit of calls at the same time, and of calls per second."""
 
+MAX_PRIORITY = 1000
+
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 # Nothing in it has a meaning in Asterisk's dial string, except what is written here.
 _TEMPLATE = re.compile(
@@ -158,8 +160,8 @@ def _priority(value: Any) -> int:
         found = int(str(value))
     except ValueError:
         found = -1
-    if isinstance(value, bool) or not 0 <= found <= 1000:
-        raise InvalidDestination("a whole number from 0 to 1000; the lowest is tried first")
+    if isinstance(value, bool) or not 0 <= found <= MAX_PRIORITY:
+        raise InvalidDestination(f"a whole number from 0 to {MAX_PRIORITY}; the lowest is tried first")
     return found
 
 

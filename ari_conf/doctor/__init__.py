@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ari_conf.doctor import accounts, asterisk, backends, backlogs, host, setting_names, workers
+from ari_conf.doctor import accounts, asterisk, backends, backlogs, host, setting_names, trunks, workers
 from ari_conf.doctor.check import CheckFailed, Doubtful
 from ari_conf.settings import Settings
 
@@ -56,6 +56,7 @@ CHECKS: dict[str, Check] = {
     "owner": backends.owner,
     "accounts": accounts.accounts_exist,
     "dialplan": accounts.in_dialplan,
+    "trunks": trunks.trunks_usable,
     "callback workers": backlogs.callback_workers,
     "removal workers": backlogs.removal_workers,
     "broker": backends.broker,

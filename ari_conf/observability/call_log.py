@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from ari_conf.core import effects as do
 from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.engine import Engine
-from ari_conf.core.hangup_codes import cause_name
+from ari_conf.core.hangup_codes import cause_name, status_of
 from ari_conf.observability.log_setup import bare_urls
 
 log = structlog.get_logger()
@@ -28,8 +28,10 @@ class _Notes:
 
 
 class CallLog:
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, count_placed: Callable[[str, str], None] = lambda trunk, outcome: None) -> None:
+        """Create the log. `count_placed` gets the trunk and the outcome of each placed call that is over."""
         self._engine = engine
+        self._count_placed = count_placed
         self._notes: dict[str, _Notes] = {}
         """Notes on live calls, as far as this process has seen them."""
 
@@ -49,6 +51,9 @@ class CallLog:
         while ended_calls:
             call = ended_calls.popleft()
             log.info("call", **_fields(call, self._notes.pop(call.call_uuid, _Notes())))
+            if call.outgoing is not None:
+                outcome = "answered" if call.answered_at is not None else status_of(call.hangup_code)
+                self._count_placed(call.outgoing.present.trunk, outcome)
 
     def _notes_of(self, call_uuid: str | None) -> _Notes | None:
         if not call_uuid or call_uuid not in self._engine.calls:
@@ -69,6 +74,7 @@ def _fields(call: Call, notes: _Notes) -> dict[str, Any]:
         "conference": notes.conference,
         "answered": call.answered_at is not None,
         "duration_s": max(0, ended_at - call.started_at) / 1000,
+        "trunk": call.outgoing.present.trunk if call.outgoing is not None else "",
         "cause": cause_name(call.hangup_cause),
         "code": call.hangup_code,
     }

@@ -12,6 +12,7 @@
 | ari_conf_owner | 1 if this process owns the calls, 0 if it is a standby |
 | ari_conf_steps_waiting | steps not written to Redis yet |
 | ari_conf_callbacks_dropped_total | callbacks that found no room in Redis |
+| ari_conf_calls_placed_total | placed calls that are over, by `trunk` and `outcome` |
 | ari_conf_line_mos | estimated mean opinion score of a member's line, at each measurement |
 | ari_conf_line_loss_ratio | lost packets of a line, by `direction`: `in` is from the phone, `out` is to it |
 | ari_conf_line_jitter_seconds | jitter of a line, by `direction` |
@@ -103,6 +104,12 @@ class ServerMetrics:
         self._dropped = Counter(
             "ari_conf_callbacks_dropped", "Callbacks that were dropped because Redis had no room.", registry=registry
         )
+        self._placed = Counter(
+            "ari_conf_calls_placed",
+            "Placed calls that are over, by trunk and outcome.",
+            ("trunk", "outcome"),
+            registry=registry,
+        )
         self._recorded = Gauge(
             "ari_conf_recording_folder_bytes",
             "Bytes in Asterisk's recording folder that are not stored yet.",
@@ -193,6 +200,10 @@ class ServerMetrics:
     def count_dropped(self, callbacks: int) -> None:
         """Count callbacks that Redis had no room for: their account, or their conference and URL, has the maximum."""
         self._dropped.inc(callbacks)
+
+    def count_placed(self, trunk: str, outcome: str) -> None:
+        """Count a placed call that is over. `outcome`: answered, or why it was not."""
+        self._placed.labels(trunk, outcome).inc()
 
     def set_recording_bytes(self, waiting_bytes: int) -> None:
         """Set the size of Asterisk's recording folder."""

@@ -25,6 +25,7 @@ from ari_conf.ownership.lease import OwnershipLease
 from ari_conf.ownership.owner_mark import OwnerMark
 from ari_conf.queues.command_queue import CommandConsumer
 from ari_conf.server.clock import Clock
+from ari_conf.server.dial_meter import DialMeter
 from ari_conf.server.effect_runner import EffectRunner
 from ari_conf.server.engine_loop import EngineLoop
 from ari_conf.server.name_claims import NameClaims
@@ -162,6 +163,7 @@ def build_server(settings: Settings, clock: Clock | None = None) -> ConferenceSe
         observe=metrics.observe_event,
         submit_deadline=lambda: gate.submit(ev.DeadlineReached()),
         blocks_timers=lambda: reconciler.blocks_timers,
+        count_placed=metrics.count_placed,
     )
     reconciler = Reconciler(
         ari,
@@ -201,6 +203,7 @@ def build_server(settings: Settings, clock: Clock | None = None) -> ConferenceSe
         engine_loop=engine_loop,
         reconciler=reconciler,
         rtp_monitor=rtp_monitor,
+        dial_meter=DialMeter(redis, engine, gate.submit),
         name_claims=name_claims,
         state_rewriter=state_rewriter,
         tasks=tasks,

@@ -41,15 +41,17 @@ class EngineLoop:
         observe: Callable[[ev.Event, int], None],
         submit_deadline: Callable[[], None],
         blocks_timers: Callable[[], bool],
+        count_placed: Callable[[str, str], None] = lambda trunk, outcome: None,
     ) -> None:
         """Create the loop; the timer is not set yet.
 
         `observe` receives each event before the engine handles it. `submit_deadline` brings DeadlineReached to
-        `handle_event`. While `blocks_timers` returns True, no deadline becomes due.
+        `handle_event`. While `blocks_timers` returns True, no deadline becomes due. `count_placed` gets the trunk and
+        the outcome of each placed call that is over.
         """
         self._engine = engine
         self._step_builder = step_builder
-        self._call_log = CallLog(engine)
+        self._call_log = CallLog(engine, count_placed)
         self._step_writer = step_writer
         self._now_ms = now_ms
         self._observe = observe

@@ -30,6 +30,7 @@ from ari_conf.ownership.owner_mark import OwnerMark
 from ari_conf.queues.command_queue import CommandConsumer
 from ari_conf.server import recording_disk, takeover, unreadable_state
 from ari_conf.server.clock import Clock
+from ari_conf.server.dial_meter import DialMeter
 from ari_conf.server.effect_runner import EffectRunner
 from ari_conf.server.engine_loop import EngineLoop
 from ari_conf.server.name_claims import NameClaims
@@ -71,6 +72,7 @@ class ConferenceServer:
     engine_loop: EngineLoop
     reconciler: Reconciler
     rtp_monitor: RtpMonitor
+    dial_meter: DialMeter
     name_claims: NameClaims
     state_rewriter: StateRewriter
     tasks: Tasks
@@ -161,6 +163,7 @@ class ConferenceServer:
         tasks.keep("the connection to Asterisk", self.ari.wait_until_closed, may_end=stop.is_set)
         tasks.keep("the reconciliation with Asterisk", self.reconciler.run)
         tasks.keep("the RTP monitor", self.rtp_monitor.run)
+        tasks.keep("the dial meter", self.dial_meter.run)
         tasks.keep("the search for unreported calls", self.reconciler.watch_unreported_calls)
         tasks.keep("the owner's mark in Asterisk", self.owner_mark.run, may_end=self._is_over)
         command_task = tasks.keep("the command consumer", self.commands.run, may_end=self._is_over)

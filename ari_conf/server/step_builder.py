@@ -74,6 +74,8 @@ class StepBuilder:
         for id in ids:
             if (call := self._engine.calls.get(id)) is not None:
                 step.state[id] = call
+                if call.outgoing is not None and call.ended_at is None:
+                    step.extra_commands.append(partial(_record_dialing, effect=call.dialing_record()))
             elif (conference := self._engine.conferences.get(id)) is not None:
                 step.state[id] = conference
                 step.members[id] = dict(conference.members)

@@ -18,7 +18,7 @@ from redis import Redis
 
 from ari_conf.administration.audit import Actor
 from ari_conf.common.redis_keys import PREFIX
-from ari_conf.errors import AccountConflict, AccountError, AccountNotFound
+from ari_conf.errors import AccountConflict, AccountError, AccountNotFound, TrunkConflict, TrunkError, TrunkNotFound
 from ari_conf.web import auth, sessions
 from ari_conf.web.errors import ApiError
 from ari_conf.web.resources import Resources, resources_of
@@ -53,11 +53,12 @@ class Admin:
     resources: Resources
 
     async def run(self, work: Callable[Concatenate[Redis, P], T], *args: P.args, **named: P.kwargs) -> T:
-        """Run work on Redis in a thread. Raises ApiError 400, 404 or 409 if the account can't be changed like this."""
+        """Run work on Redis in a thread. Raises ApiError 400, 404 or 409 if it raises AccountError or TrunkError."""
         try:
             return await self.resources.reads.run(SHARE, work, self.resources.sync_redis, *args, **named)
-        except AccountError as error:
-            status = 404 if isinstance(error, AccountNotFound) else 409 if isinstance(error, AccountConflict) else 400
+        except (AccountError, TrunkError) as error:
+            missing, conflict = (AccountNotFound, TrunkNotFound), (AccountConflict, TrunkConflict)
+            status = 404 if isinstance(error, missing) else 409 if isinstance(error, conflict) else 400
             raise ApiError(status, str(error)) from None
 
 

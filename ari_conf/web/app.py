@@ -27,6 +27,7 @@ from ari_conf.web.routes import (
     member_calls,
     recording_sidecars,
     recordings,
+    trunks,
 )
 
 
@@ -55,6 +56,7 @@ def create(settings: Settings) -> FastAPI:
     for module in of_account:
         app.include_router(module.router, prefix=ACCOUNT)
     app.include_router(accounts.router)
+    app.include_router(trunks.router)
     app.include_router(dashboard.router)
     app.include_router(admin_page.router)
     _add_operator_routes(app, web_metrics)

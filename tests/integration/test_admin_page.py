@@ -12,6 +12,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from ari_conf.administration import audit
+from ari_conf.dialing import trunk_store
 from ari_conf.store import accounts, removals
 from tests.integration.dashboard import SIZES, SOON_MS, Dashboard, Look, chromium, looking
 from tests.integration.stage import ADMIN_KEY, Stage
@@ -177,3 +178,68 @@ async def every_view(seen: Dashboard, folder: Path, look: Look) -> None:
     await seen.page.get_by_role("navigation", name="Sections").get_by_role("link", name="Audit log").click()
     await expect(seen.page.get_by_role("heading", level=1)).to_be_focused()
     await shows("audit")
+
+
+async def test_a_trunk_is_created_tested_edited_and_removed(stage: Stage, browser: Browser) -> None:
+    async with looking(browser, stage) as seen:
+        page, dialog = seen.page, seen.page.get_by_role("dialog")
+        await log_in(seen, "trunks")
+        await seen.sees("Nothing can be dialed.")
+        await seen.press("New trunk")
+        await page.get_by_label("Name", exact=True).fill("main")
+        await page.get_by_label("Dial template").fill("Local/{number}@ari_conf")
+        await dialog.get_by_role("button", name="Create").click()
+        await seen.sees("Dial template: 'Local/{number}@ari_conf' is not allowed", within=dialog)
+        seen.takes_note("400")
+        await page.get_by_label("Dial template").fill("PJSIP/{number}@provider")
+        await page.get_by_label("Prefixes").fill("+49, +43")
+        await seen.is_sound()
+        await dialog.get_by_role("button", name="Create").click()
+        await seen.sees("main was created.", "+49, +43; 30 calls at the same time, 5 per second")
+        await seen.is_sound()
+
+        await seen.press("Edit main")
+        await page.get_by_label("Prefixes").fill("")
+        await page.get_by_label("Hosts of SIP URIs").fill("sip.example.com")
+        await page.get_by_label("Enabled").select_option("false")
+        await dialog.get_by_role("button", name="Save").click()
+        await seen.sees("main was changed.", "Disabled", "sip.example.com; 30 calls")
+        trunk, _ = trunk_store.get(stage.redis, "main")
+        assert (trunk.prefixes, trunk.hosts, trunk.enabled) == ((), ("sip.example.com",), False)
+
+        await seen.press("Test a number")
+        await page.get_by_label("Account that calls").fill(stage.account)
+        await page.get_by_label("Number", exact=True).fill("+4930123456")
+        await page.get_by_label("Caller ID", exact=True).fill("+4930999999")
+        await dialog.get_by_role("button", name="Test").click()
+        await seen.sees(
+            "(ordinary DE)", "Refused: the account may not call +4930123456", "it is disabled", within=dialog
+        )
+        await seen.is_sound()
+        await dialog.get_by_role("button", name="Cancel").click()
+
+        await seen.press("Remove main")
+        await dialog.get_by_role("button", name="Remove", exact=True).click()
+        await seen.sees("main was removed.", "Nothing can be dialed.")
+        await page.get_by_role("link", name="Audit log").click()
+        entries = page.get_by_role("list", name="Audit log").get_by_role("listitem")
+        await expect(entries.first).to_contain_text("main")
+        await expect(entries.first).to_contain_text("trunk removed")
+        await seen.is_sound()
+
+
+async def test_an_account_may_dial_what_the_form_says(stage: Stage, browser: Browser) -> None:
+    async with looking(browser, stage) as seen:
+        page, dialog = seen.page, seen.page.get_by_role("dialog")
+        await log_in(seen, f"accounts/{stage.account}")
+        await seen.press("Edit")
+        await page.get_by_label("Destinations that it may call").fill("de, +43")
+        await page.get_by_label("Placed calls at the same time").fill("3")
+        await dialog.get_by_role("button", name="Save").click()
+        await seen.sees("was changed.", "DE,+43")
+        await seen.press("Edit")
+        await page.get_by_label("Destinations that it may call").fill("")
+        await dialog.get_by_role("button", name="Save").click()
+        await expect(page.get_by_text("DE,+43")).to_have_count(0)
+        record = accounts.get(stage.redis, stage.account)
+        assert record is not None and (record.dial_prefixes, record.dial_calls) == ("", 3)

@@ -98,6 +98,9 @@ def healthy() -> dict[str, str]:
             ("transcriptions_oldest_seconds", 6 * 3600),
         ):
             found |= series(f"ari_conf_{name}", labels, always(value))
+        for reason in ("destination_not_allowed", "no_trunk", "destination_invalid"):
+            found |= series("ari_conf_dial_refusals_total", f'{labels},reason="{reason}"', rising(0.2, 0.2))
+        found |= series("ari_conf_dial_refusals_total", f'{labels},reason="trunks_full"', always(3))
         for queue in ("callbacks", "recordings", "transcriptions"):
             found |= series("ari_conf_stuck_workers", f'{labels},queue="{queue}"', always(0))
         for queue, outcomes in (
@@ -296,6 +299,16 @@ CASES = {
         "2 API requests a second are refused with 401",
         {"status": "401"},
         begins=-1,
+    ),
+    "AriConfDialingRefused": Case(
+        everywhere("ari_conf_dial_refusals_total", rising(0.2, 1), ',reason="destination_not_allowed"'),
+        "80 calls were refused in 10 minutes: destination_not_allowed",
+        {"reason": "destination_not_allowed"},
+        begins=-1,
+    ),
+    "AriConfTrunksFull": Case(
+        everywhere("ari_conf_dial_refusals_total", then(3, 4), ',reason="trunks_full"'),
+        "Calls were refused because all trunks for their numbers are full",
     ),
 }
 MORE_CASES = {

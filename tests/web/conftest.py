@@ -213,7 +213,8 @@ class Served:
     def __init__(self, settings: Settings, owner: Owner) -> None:
         self.settings, self.owner = settings, owner
         self.port = free_port()
-        self.server = WebServer(create(settings), settings, host="127.0.0.1", port=self.port)
+        self.app = create(settings)
+        self.server = WebServer(self.app, settings, host="127.0.0.1", port=self.port)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
     async def _run(self) -> None:

@@ -98,9 +98,9 @@ def test_no_call_reaches_another_account(api: Api, served: Served, owner: Owner)
     browser = Browser(api)
     before = others.api.get("Conference/standup/").json["members"]
     described = api.get("/openapi.json").json
-    # tests/web/test_accounts.py tests those of administrators.
+    # tests/web/test_accounts.py and test_trunks.py test those of administrators.
     found = [one for one in calls(described) if security(described, *one) == [{"Basic": []}]]
-    assert len(calls(described)) - len(found) == 6
+    assert len(calls(described)) - len(found) == 12
     for method, path in found:
         whole, body = others.filled(path, "B"), _body(path)
         for response in (api.send(method, whole, body), browser.send(method, whole, body)):

@@ -411,6 +411,15 @@ EVENTS: dict[str, tuple[str, str]] = {
     # Web process.
     "api": ("A request was answered: method, route, status, `ms`, `api_id`.", NOTHING),
     "ari_conf.web.errors: redis unavailable": ("A request was answered with 503, since Redis did not answer.", REDIS),
+    "dialing minutes used up": (
+        "The minutes of the day of an account are used up: its `calls` placed calls on this Asterisk are hung up.",
+        "Nothing, if the application dialed so much. If not, rotate the account's token.",
+    ),
+    "dialing usage not read": (
+        "Redis did not answer (`reason`): accounts that use up their minutes are not noticed, and their calls continue "
+        "up to their own time limits. Repeated each minute.",
+        REDIS,
+    ),
     "dialing refused": (
         "The API refused to place a call, for `reason` ([Trunks](../operations/trunks.md#refusals)).",
         "Nothing, if the application was wrong. Otherwise change what the account may dial, or the trunks. If you do "

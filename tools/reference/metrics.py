@@ -59,6 +59,12 @@ SERVER: dict[str, tuple[str, str]] = {
         "Callbacks that were dropped because an account, or one conference and URL, had too many undelivered ones.",
         "It grows at all: callbacks are lost. Check `ari-conf lanes` and the account's problems.",
     ),
+    "ari_conf_calls_placed_total": (
+        "Placed calls that are over, by the trunk of the last attempt. `outcome` is `answered`, `busy`, `no-answer`, "
+        "`timeout`, `cancel` or `failed`.",
+        "`failed` grows for one trunk: its provider refuses calls, or can't be reached. `answered` grows at a time "
+        "when nobody should call: see [Security](../operations/security.md#dialing).",
+    ),
     "ari_conf_line_mos": (
         "Estimated mean opinion score of members' lines (1 is bad, 4.4 is perfect), by ITU-T G.107. Each line is "
         "measured every 10 s, with more than 200 members less often.",

@@ -17,6 +17,8 @@ REMEDIES = {
     "dialing_refused": "Correct the number or caller ID, or wait until a limit allows it. **Operator**: `ari-conf "
     "trunk test` shows the route, and `ari-conf account set` changes what the account may dial; see "
     "[Trunks](../operations/trunks.md).",
+    "minutes_used_up": "Wait until midnight (UTC). **Operator**: `ari-conf account set --dial-minutes-per-day`, or, if "
+    "the account's application did not place these calls, rotate its token.",
     "too_many_calls": "End calls. **Operator**: raise `ARI_CONF_CALLS_PER_ACCOUNT`.",
     "headers_incomplete": "Send fewer or shorter X-PH- headers. **Operator**: if Asterisk did not answer, it may be "
     "overloaded.",

@@ -352,6 +352,10 @@ class Call(msgspec.Struct, Derived, tag=True):
                 return self._on_confirm_sound(event, now)
             case ev.ListeningEvent() if outgoing.machine is not None:
                 return self._on_listening_event(outgoing.machine, event, now)
+            case ev.MinutesUsedUp():
+                text = "the account's minutes of placed calls for this day (UTC) are used up: the call was hung up"
+                end = self._cancel(HangupCode.SCHEDULED, TIME_LIMIT_CAUSE, "Plivo", now)
+                return [self.problem(ProblemKind.MINUTES_USED_UP, text), *end]
             case _ if self.state not in UNANSWERED:
                 return None
             case ev.ChannelCreated():
@@ -526,7 +530,7 @@ class Call(msgspec.Struct, Derived, tag=True):
         return [problem, *self._cancel(HangupCode.OUT_OF_SERVICE, OUT_OF_ORDER_CAUSE, "Carrier", now)]
 
     def _cancel(self, code: HangupCode, cause: int, source: HangupSource, now: int) -> Outputs:
-        """End a call that is not answered, whether or not its channel exists."""
+        """Hang up with a cause of the server's own. If the call is not answered, its channel may not exist."""
         out = self.hang_up("normal", code, now, source)
         self.hangup_cause = cause
         return out

@@ -104,7 +104,7 @@ function Fields({ account }) {
   const until = account.old_tokens_until.map(formatTime).join(", ");
   const rows = [["Created", formatTime(account.created)], ...known, ...(until ? [["An older token is valid until", until]] : [])];
   return html`<section class="section card entry" aria-labelledby="fields"><h2 id="fields">Fields</h2>
-    <dl class="params">${rows.map(([label, value]) => html`<dt key=${label}>${label}</dt><dd>${value ?? "none"}</dd>`)}</dl>
+    <dl class="params">${rows.map(([label, value]) => html`<dt key=${label}>${label}</dt><dd>${value === null || value === "" ? "none" : value}</dd>`)}</dl>
   </section>`;
 }
 

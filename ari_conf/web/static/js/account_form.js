@@ -25,16 +25,24 @@ export const FIELDS = [
   ["transcription_rate", "Price of a transcribed minute"],
   ["transcription_language", "Spoken language", null, "A code such as de, or auto."],
   ["recording_auth", "Login for RecordUrl", ["none", "basic"]],
+  ["dial_prefixes", "Destinations that it may call", null, "Separated by commas: countries (DE), beginnings of numbers (+49), sip:HOST; ! denies. Empty: none."],
+  ["dial_special", "Blocked numbers that it may call", null, "Premium, unassigned, short and emergency numbers: +49900, 112, 10*."],
+  ["dial_caller_ids", "Caller IDs that it may show", null, "Numbers, or the beginning of a block: +4930123*. Empty: none."],
+  ["dial_calls", "Placed calls at the same time"],
+  ["dial_calls_per_minute", "Placed calls per minute"],
+  ["dial_minutes_per_day", "Minutes of placed calls per day"],
 ];
+/** Fields with a list, which may be empty. */
+const LISTS = ["dial_prefixes", "dial_special", "dial_caller_ids", "prefixes", "caller_ids", "hosts"];
 
-const DEFAULTS = { answer_method: "POST", fallback_method: "POST", hangup_method: "POST", max_members: 20, transcription_rate: "0", transcription_language: "en", recording_auth: "none" };
-const text = (value) => (value === null || value === undefined ? "" : String(value));
+const DEFAULTS = { answer_method: "POST", fallback_method: "POST", hangup_method: "POST", max_members: 20, transcription_rate: "0", transcription_language: "en", recording_auth: "none", dial_calls: 10, dial_calls_per_minute: 30, dial_minutes_per_day: 300 };
+export const text = (value) => (value === null || value === undefined ? "" : String(value));
 
 /** Return the body of a request: the fields that differ from `before`. An empty URL removes it. */
-function changes(values, before) {
+export function changes(values, before) {
   const body = {};
   for (const [name, value] of Object.entries(values)) {
-    if (value.trim() !== text(before[name])) body[name] = value.trim() || null;
+    if (value.trim() !== text(before[name])) body[name] = value.trim() || (LISTS.includes(name) ? "" : null);
   }
   return body;
 }
@@ -64,7 +72,7 @@ function AccountForm({ close, account, verb, send, done }) {
 }
 
 /** Send a request of a form. The form stays open if the request is refused, and shows why. */
-async function submit(send, done, setRefused) {
+export async function submit(send, done, setRefused) {
   try {
     const reply = await send();
     done(reply);
@@ -78,7 +86,7 @@ async function submit(send, done, setRefused) {
 /** "Answer_url: … is not allowed" -> "Answer URL: … is not allowed". */
 const withLabel = (message) => message.replace(/^(\w+)(?=:)/, (name) => FIELDS.find(([field]) => field === name.toLowerCase())?.[1] ?? name);
 
-function Field({ name, label, value, onInput, hint, choices, first = false }) {
+export function Field({ name, label, value, onInput, hint, choices, first = false }) {
   const id = `field-${name}`;
   const about = hint ? `${id}-hint` : undefined;
   return html`<div class="field"><label for=${id}>${label}</label>

@@ -1,13 +1,15 @@
-// Administrator's page: accounts, and the audit log.
+// Administrator's page: accounts, trunks, and the audit log.
 import { Account } from "./account.js";
 import { Accounts } from "./accounts.js";
 import { loadAdminSession } from "./api.js";
 import { AuditLog } from "./audit.js";
 import { html } from "./dom.js";
 import { start } from "./frame.js";
+import { Trunks } from "./trunks.js";
 
 const SECTIONS = [
   ["accounts", "Accounts", "accounts", Accounts],
+  ["trunks", "Trunks", "trunks", Trunks],
   ["audit", "Audit log", "audit", AuditLog],
 ];
 
