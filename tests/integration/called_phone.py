@@ -36,6 +36,8 @@ class CalledPhone:
         """INVITEs, without repetitions."""
         self.mute = False
         """True: nothing is answered any more, as by a phone that has crashed."""
+        self.rings_at_once = False
+        """True: each INVITE is answered by 180 as soon as it comes."""
         self.ignores_cancel = False
         """True: a CANCEL comes too late, because the phone is just being answered."""
         self.digits: list[tuple[float, str]] = []
@@ -84,6 +86,8 @@ class CalledPhone:
             if message.method == "INVITE" and not message.status:
                 if message.first("call-id") not in [one.first("call-id") for one in self.invites]:
                     self.invites.append(message)
+                    if self.rings_at_once:
+                        self.reply("180 Ringing")
             elif message.method == "CANCEL" and not message.status:
                 self._send(sip.reply(message, "200 OK", []))
                 if not self.ignores_cancel:
