@@ -4,7 +4,7 @@ VENV := .venv
 LOCAL := .local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz docs dist deb deb-test containers-test deployment-test sizing asterisk clean
+.PHONY: help demo up test conformance lint format bench-callbacks bench-recordings chaos soak bench bench-core fuzz docs dist deb deb-test containers-test deployment-test sizing machine-detection asterisk clean
 
 help:  ## this list of targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## */  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -63,6 +63,9 @@ soak: $(VENV)/.tox asterisk  ## make thousands of short calls, and measure what 
 
 sizing: $(VENV)/.tox asterisk  ## measure what this machine carries: members, joins, callbacks, recordings; SIZING="--quick", "--help"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.bench.sizing $(SIZING)
+
+machine-detection: $(VENV)/.tox asterisk  ## measure how often answering machines are recognized: docs/guide/machine-detection.md; MACHINES="--each", "--help"
+	@$(VENV)/bin/tox exec -q -e py -- python -m tests.machine_detection $(MACHINES)
 
 containers-test: $(VENV)/.tox $(LOCAL)/packages-of-containers  ## build the containers and run compose.yaml, as root and without a registry; CONTAINERS="--fresh"
 	@$(VENV)/bin/tox exec -q -e py -- python -m tests.containers $(CONTAINERS)

@@ -34,7 +34,7 @@ rises to its level."""
 START_FRAMES = 3
 """Consecutive frames above the threshold that begin a phrase."""
 STEADY = ((20, 5.0), (50, 9.0))
-"""What stays for so many frames within so many dB is background. No syllable and no word does."""
+"""Frames, and dB within which they stay, of background. No syllable and no word stays so long."""
 LOUD_STEADY_FRAMES, LOUD_STEADY_DB = 30, 10.0
 """Frames of the same at the level of speech, which is that of the loudest and so many dB below: that is a tone."""
 BACKGROUND_FRAMES = 75

@@ -7,8 +7,10 @@ from __future__ import annotations
 import argparse
 from statistics import median
 
-from tests.machine_detection.judge import Judged, Source, confusion, judge, own_ear, talk_detect
-from tests.machine_detection.recordings import TEST, TUNING, Recording
+import msgspec
+
+from tests.machine_detection.judge import DEFAULTS, Judged, Source, confusion, judge, own_ear, talk_detect
+from tests.machine_detection.recordings import TEST, TUNING
 
 SETS = {"test": TEST, "tuning": TUNING}
 SOURCES: dict[str, Source] = {"own": own_ear, "talk_detect": talk_detect}
@@ -37,18 +39,23 @@ def main() -> None:
     parser.add_argument("--set", choices=SETS, help="only this set of recordings")
     parser.add_argument("--source", choices=SOURCES, help="only this source of events")
     parser.add_argument("--each", action="store_true", help="print each recording's verdict")
+    parser.add_argument("--initial-greeting", type=int, default=DEFAULTS.initial_greeting_ms, help="ms")
+    parser.add_argument("--maximum-words", type=int, default=DEFAULTS.maximum_words, help="sentences")
+    parser.add_argument("--time", type=int, default=DEFAULTS.time_ms, help="ms")
     chosen = parser.parse_args()
+    settings = msgspec.structs.replace(
+        DEFAULTS,
+        initial_greeting_ms=chosen.initial_greeting,
+        maximum_words=chosen.maximum_words,
+        time_ms=chosen.time,
+    )
     for set_name, recordings in SETS.items():
         for source_name, source in SOURCES.items():
             if chosen.set in (None, set_name) and chosen.source in (None, source_name):
-                _report(f"{set_name} set, {source_name}", recordings, source, each=chosen.each)
-
-
-def _report(title: str, recordings: tuple[Recording, ...], source: Source, each: bool) -> None:
-    judged = [judge(recording, source) for recording in recordings]
-    if each:
-        _print_each(judged)
-    _print_table(title, judged)
+                judged = [judge(recording, source, settings) for recording in recordings]
+                if chosen.each:
+                    _print_each(judged)
+                _print_table(f"{set_name} set, {source_name}", judged)
 
 
 if __name__ == "__main__":
