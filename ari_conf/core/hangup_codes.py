@@ -9,6 +9,7 @@ class HangupCode(IntEnum):
     """HangupCauseCode: what happened in the document or in the server."""
 
     CANCELED = 1000
+    LOOP = 2060
     BUSY = 3010
     REJECTED = 3020
     NORMAL = 4000
@@ -17,20 +18,24 @@ class HangupCode(IntEnum):
     NO_MEDIA = 6020
     ANSWER_UNREACHABLE = 7011
     ACTION_UNREACHABLE = 7012
+    TRANSFER_UNREACHABLE = 7013
     REDIRECT_UNREACHABLE = 7014
     ANSWER_INVALID = 8011
     ACTION_INVALID = 8012
+    TRANSFER_INVALID = 8013
     REDIRECT_INVALID = 8014
 
 
 UNREACHABLE_CODES = {
     "answer": HangupCode.ANSWER_UNREACHABLE,
     "action": HangupCode.ACTION_UNREACHABLE,
+    "transfer": HangupCode.TRANSFER_UNREACHABLE,
     "redirect": HangupCode.REDIRECT_UNREACHABLE,
 }
 INVALID_DOCUMENT_CODES = {
     "answer": HangupCode.ANSWER_INVALID,
     "action": HangupCode.ACTION_INVALID,
+    "transfer": HangupCode.TRANSFER_INVALID,
     "redirect": HangupCode.REDIRECT_INVALID,
 }
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Literal, get_args
 
 from ari_conf.core.effects import Effect, Params
 from ari_conf.core.elements import Conference
 from ari_conf.core.frozen import Frozen
+from ari_conf.core.queued_sound import QueuedSound
 
 
 class JoinRequested(Frozen):
@@ -45,6 +46,33 @@ class HangupRequested(Frozen):
     """Hangup of a call by the API."""
 
     call_uuid: str
+
+
+class TransferRequested(Frozen):
+    """Transfer of a call in a conference: it leaves the conference and continues with another document."""
+
+    call_uuid: str
+
+
+class SoundRequested(Frozen):
+    """Sound of the API for a call in a conference."""
+
+    call_uuid: str
+    sound: QueuedSound
+
+
+class SoundStopRequested(Frozen):
+    """Stop of the API's sounds of this kind for a call in a conference."""
+
+    call_uuid: str
+    kind: Literal["Play", "Speak"]
+
+
+class DigitsDue(Frozen):
+    """Digits that are to be sent now to the phone of a call in a conference."""
+
+    call_uuid: str
+    digits: str
 
 
 class CallbackRequested(Frozen):
@@ -90,6 +118,10 @@ Message = (
     | JoinSkipped
     | MemberReleased
     | HangupRequested
+    | TransferRequested
+    | SoundRequested
+    | SoundStopRequested
+    | DigitsDue
     | CallbackRequested
     | SoundDocumentRequested
     | RecordingRequested
