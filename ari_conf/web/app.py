@@ -23,6 +23,7 @@ from ari_conf.web.routes import (
     dashboard,
     dead_letters,
     event_stream,
+    live_calls,
     recording_sidecars,
     recordings,
 )
@@ -49,7 +50,7 @@ def create(settings: Settings) -> FastAPI:
     )
     app.add_middleware(RequestMiddleware, observe=web_metrics.observe)
     errors.install(app)
-    for module in (conferences, dead_letters, callbacks, recordings, recording_sidecars, event_stream):
+    for module in (conferences, dead_letters, callbacks, recordings, recording_sidecars, event_stream, live_calls):
         app.include_router(module.router, prefix=ACCOUNT)
     app.include_router(accounts.router)
     app.include_router(dashboard.router)

@@ -23,6 +23,7 @@ from ari_conf.queues import command_queue
 from ari_conf.queues.command_queue import CommandClient
 from ari_conf.settings import Settings
 from ari_conf.web.account_feeds import FeedRegistry
+from ari_conf.web.asterisks import Asterisks
 from ari_conf.web.async_calls import AbandonedCalls
 from ari_conf.web.request_threads import Threads
 
@@ -60,6 +61,8 @@ class Resources:
     """Asynchronous calls in progress in this process, by account."""
     stream_counts: Counter[str] = field(default_factory=Counter)
     """Recordings that this process is streaming to API clients, by account."""
+    asterisks: Asterisks = field(default_factory=Asterisks)
+    """The Asterisks that may own a call."""
     tasks: Tasks = field(default_factory=Tasks)
     """Tasks that outlive their request, such as asynchronous calls."""
 
