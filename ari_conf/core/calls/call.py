@@ -159,7 +159,7 @@ class Call(msgspec.Struct, Derived, tag=True):
     silence: bool = False
     """True if Asterisk was asked to send silence and may still be sending it."""
     live: LiveMedia | None = None
-    """What the API plays and sends to the call; None: nothing so far."""
+    """Sounds and digits of the API for the call; None: none so far."""
     transfers: int = 0
     """Number of transfers by the API so far."""
     transfer: tuple[str, str] | None = None

@@ -35,7 +35,7 @@ FINAL_STATES = GatherState.COMPLETE, GatherState.NO_INPUT
 
 
 class GatherRules(NamedTuple):
-    """What the element says about its input."""
+    """Rules of the element for its input."""
 
     first_s: int
     """Seconds from the end of the prompt to the first digit."""
