@@ -53,6 +53,7 @@ async def in_room(stage: Stage, *phones: Phone) -> list[str]:
 # Transfer.
 
 
+@pytest.mark.row("transfer", "what runs is broken off, and the document of the URL runs; Event=Transfer")
 @pytest.mark.parametrize(
     "body",
     [
@@ -72,7 +73,9 @@ async def test_a_transfer_breaks_off_what_runs(stage: Stage, api: plivo.RestClie
         began = now_ms()
         told = await do(api.calls.transfer, call_uuid, legs="aleg", aleg_url=stage.receiver.url("/next"))
         assert told.message == "call transferred"
-        lasted(began, await stage.hears(ann, 2875), 0, 1500)
+        heard_at = await stage.hears(ann, 2875)
+        lasted(began, heard_at, 0, 1500)
+        stage.saw(f"the new document heard {heard_at - began:.0f} ms after the request")
         await ann.wait_until_hung_up()
     (asked,) = stage.receiver.requests_to("/next")
     assert (asked.method, asked.params["Event"], asked.params["CallUUID"]) == ("POST", "Transfer", call_uuid)
@@ -80,6 +83,10 @@ async def test_a_transfer_breaks_off_what_runs(stage: Stage, api: plivo.RestClie
         await do(api.calls.transfer, call_uuid, legs="aleg", aleg_url=stage.receiver.url("/next"))
 
 
+@pytest.mark.row(
+    "transfer",
+    "out of a conference (ConferenceExitReason=transfer) and into another, without a gap for those who stay",
+)
 async def test_out_of_one_conference_and_into_another_without_a_gap(stage: Stage, api: plivo.RestClient) -> None:
     stage.document("/other", OTHER)
     stage.document("/room", ROOM)
@@ -101,10 +108,12 @@ async def test_out_of_one_conference_and_into_another_without_a_gap(stage: Stage
         await becomes(stage, dan, set())
         # Those who stayed heard each other all the time.
         assert stage.gaps(bob, CID, since, cid) == stage.gaps(cid, BOB, since, bob) == []
+        stage.saw("there and back; the two who stayed heard each other without a gap of 100 ms")
     (asked,) = stage.receiver.requests_to("/other")
     assert asked.params["Event"] == "Transfer"
 
 
+@pytest.mark.row("transfer", "unreachable: 7013; invalid: 8013")
 async def test_a_transfer_to_a_document_that_fails(stage: Stage, api: plivo.RestClient) -> None:
     stage.set_account(hangup_url="{url}/hangup")
     stage.receiver.documents["/nonsense"] = "nonsense"
@@ -119,8 +128,10 @@ async def test_a_transfer_to_a_document_that_fails(stage: Stage, api: plivo.Rest
             second: (await stage.event("Hangup", of=bob)).params["HangupCauseCode"],
         }
     assert codes == {first: "8013", second: "7013"}
+    stage.saw("hung up with 8013 out of a Play, with 7013 out of a conference")
 
 
+@pytest.mark.row("legs", "bleg and both need a second leg")
 async def test_what_is_refused(stage: Stage, api: plivo.RestClient) -> None:
     async with stage.callers(1) as (ann,):
         uuid = await calls(stage, ann, "<Play loop='0'>{url}/song.wav</Play>")
@@ -137,11 +148,13 @@ async def test_what_is_refused(stage: Stage, api: plivo.RestClient) -> None:
         with pytest.raises(ValidationError, match="aleg_url is required"):
             await do(api.calls.transfer, uuid, legs="aleg")
         assert SONG in await heard(stage, ann)
+        stage.saw("refused with 409 and a sentence; the call goes on")
 
 
 # Sounds.
 
 
+@pytest.mark.row("Call Play", "a sound interrupts the running element, which continues where it was")
 async def test_a_sound_interrupts_an_element_which_then_continues_where_it_was(
     stage: Stage, api: plivo.RestClient
 ) -> None:
@@ -158,12 +171,16 @@ async def test_a_sound_interrupts_an_element_which_then_continues_where_it_was(
         await ann.hang_up()
     (first, second), at = [span for _, span in spans], ann.heard.start_ms
     lasted(at + first[0], at + first[1], 1000, 3500)
+    stage.saw(
+        f"4000 ms in two parts: {first[1] - first[0]:.0f} ms before the sound, {second[1] - second[0]:.0f} ms after"
+    )
     # Together, the two parts are the whole: nothing is heard twice, and nothing is left out.
     assert (first[1] - first[0]) + (second[1] - second[0]) == pytest.approx(4000, abs=250)
     lasted(heard_at, at + second[0], 900, 1500)
     assert began < heard_at
 
 
+@pytest.mark.row("Call Play", "urls one after another; length; loop; DELETE")
 async def test_sounds_in_a_row_their_length_and_their_end(stage: Stage, api: plivo.RestClient) -> None:
     url = stage.receiver.url
     stage.tones("/low.wav", (2575, 500))
@@ -188,6 +205,7 @@ async def test_sounds_in_a_row_their_length_and_their_end(stage: Stage, api: pli
         await ann.hang_up()
 
 
+@pytest.mark.row("Call Speak, GetInput", "text and SSML during a prompt; InputType and Digits")
 async def test_speech_during_a_prompt_which_continues(stage: Stage, api: plivo.RestClient) -> None:
     stage.document("/input", "<Hangup/>")
     ask = '<GetInput action="{url}/input" numDigits="2"><Play loop="0">{url}/song.wav</Play></GetInput>'
@@ -209,6 +227,7 @@ async def test_speech_during_a_prompt_which_continues(stage: Stage, api: plivo.R
     assert (asked.params["InputType"], asked.params["Digits"], asked.params["Speech"]) == ("dtmf", "42", "")
 
 
+@pytest.mark.row("Call Play", "in a conference only this member hears it, and the others each other")
 async def test_in_a_conference_only_this_member_hears_it(stage: Stage, api: plivo.RestClient) -> None:
     async with stage.callers(3) as (ann, bob, cid):
         uuid, *_ = await in_room(stage, ann, bob, cid)
@@ -223,6 +242,7 @@ async def test_in_a_conference_only_this_member_hears_it(stage: Stage, api: pliv
         assert stage.gaps(bob, CID, since, cid) == []
 
 
+@pytest.mark.row("Call Play, DTMF", "while a document is being requested")
 async def test_while_a_document_is_requested(stage: Stage, api: plivo.RestClient) -> None:
     stage.document("/slow", "<Play>{url}/song.wav</Play>")
     answer = stage.receiver.holds("/slow")
@@ -243,6 +263,7 @@ async def test_while_a_document_is_requested(stage: Stage, api: plivo.RestClient
 # Digits.
 
 
+@pytest.mark.row("Call DTMF", "digits with their pauses, while a sound plays")
 async def test_digits_are_sent_at_once_while_a_sound_plays(stage: Stage, api: plivo.RestClient) -> None:
     async with stage.callers(1) as (ann,):
         uuid = await calls(stage, ann, "<Play>{url}/song.wav</Play>")
@@ -255,10 +276,12 @@ async def test_digits_are_sent_at_once_while_a_sound_plays(stage: Stage, api: pl
         lasted(began, times[0], 0, 1000)
         lasted(times[0], times[1], 500, 1200)
         lasted(times[2], times[3], 1000, 1700)
+        stage.saw(f"the first digit {times[0] - began:.0f} ms after the request, then 1w2#W*; the sound continues")
         await stage.hears(ann, SONG, after=now_ms())
         await ann.hang_up()
 
 
+@pytest.mark.row("Call DTMF", "in a conference they reach this member alone")
 async def test_digits_in_a_conference_reach_this_member_alone(stage: Stage, api: plivo.RestClient) -> None:
     async with stage.callers(3) as (ann, bob, cid):
         uuid, *_ = await in_room(stage, ann, bob, cid)
@@ -269,10 +292,12 @@ async def test_digits_in_a_conference_reach_this_member_alone(stage: Stage, api:
         await do(api.calls.send_digits, uuid, "159")
         await ann.wait_for_digits("159")
         lasted(began, ann.received[0][0], 0, 1000)
+        stage.saw(f"the first digit {ann.received[0][0] - began:.0f} ms after the request, and none at the others")
         await stage.hears(ann, SOUND, after=now_ms())
         assert bob.received == cid.received == [] and stage.gaps(bob, CID, since, cid) == []
 
 
+@pytest.mark.row("DTMF", "async: the next element runs at once, or when the digits are sent")
 async def test_the_dtmf_element(stage: Stage) -> None:
     async with stage.callers(2) as (ann, bob):
         await stage.call(ann, "<DTMF>1w23</DTMF><Play>{url}/song.wav</Play>")
@@ -289,6 +314,7 @@ async def test_the_dtmf_element(stage: Stage) -> None:
 # A server that dies.
 
 
+@pytest.mark.row("live calls", "a server that is killed in the middle: sounds, digits and a transfer go on")
 async def test_a_server_that_is_killed_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sound and digits of the API outlive the server; a transfer that it has accepted takes place."""
     parts = ("redis", "asterisk", "worker", "serve", "web")
