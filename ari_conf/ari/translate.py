@@ -324,8 +324,10 @@ def _recording_name(auth_id: str, bridge_id: str, recording_id: str) -> str:
 
 def _playback_request(effect: do.PlayMedia | do.StopPlayback) -> Request:
     match effect:
-        case do.PlayMedia(target, playback_id, media):
+        case do.PlayMedia(target, playback_id, media, offset_ms):
             query = {"media": ",".join(media), "playbackId": playback_id}
+            if offset_ms:
+                query["offsetms"] = str(offset_ms)
             return Request("POST", path(f"{target.kind}s", target.id, "play"), query)
         case do.StopPlayback(_, playback_id):
             return Request("DELETE", path("playbacks", playback_id))

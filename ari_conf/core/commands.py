@@ -8,6 +8,7 @@ from ari_conf.core.account import Account
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.frozen import Frozen
 from ari_conf.core.placing import CallOptions, CallToPlace
+from ari_conf.core.queued_sound import QueuedSound
 
 Members = tuple[int, ...] | None
 """Member ids; None: all members who are present."""
@@ -96,6 +97,39 @@ class HangUpCall(Frozen):
     pass
 
 
+Legs = Literal["aleg", "bleg", "both"]
+"""Legs of a call: its own (aleg), the one that it is bridged with (bleg), or both."""
+
+
+class Transfer(Frozen):
+    """Break-off of what runs on the legs; each continues with the document of its URL."""
+
+    legs: Legs = "aleg"
+    aleg_url: str = ""
+    aleg_method: str = "POST"
+    bleg_url: str = ""
+    bleg_method: str = "POST"
+
+
+class PlayToCall(Frozen):
+    """Playback to a call, after the sounds that the API has already queued for it."""
+
+    sound: QueuedSound
+    legs: Legs = "aleg"
+
+
+class StopPlayingToCall(Frozen):
+    """Stop of what the API plays to a call: the current sound if it is of this kind, and the queued ones of it."""
+
+    kind: Literal["Play", "Speak"]
+
+
+class SendDigitsToCall(Frozen):
+    digits: str
+    """Digits 0-9 * #, and pauses: w (0.5 s), W (1 s)."""
+    legs: Legs = "aleg"
+
+
 class HangUpCalls(Frozen):
     """Hangup of the account's calls: of whole conferences first, until at least `at_most` calls are being hung up. The
     reply says how many calls are left."""
@@ -144,12 +178,17 @@ class ForConference(Frozen):
     command: ConferenceCommand
 
 
+CallCommand = HangUpCall | Transfer | PlayToCall | StopPlayingToCall | SendDigitsToCall
+LiveCommand = Transfer | PlayToCall | StopPlayingToCall | SendDigitsToCall
+"""Commands that `calls/live_commands.py` applies."""
+
+
 class ForCall(Frozen):
     """Command to a live call of that account."""
 
     auth_id: str
     call_uuid: str
-    command: HangUpCall
+    command: CallCommand
 
 
 class ForAccount(Frozen):

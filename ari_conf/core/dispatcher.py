@@ -15,6 +15,7 @@ from ari_conf.core.effects import (
     Effect,
     FetchSoundDocument,
     PostCallback,
+    SendDigits,
     SendSilence,
     SwitchOffEffect,
 )
@@ -24,6 +25,7 @@ from ari_conf.core.messages import (
     AttendanceNoted,
     CallbackRequested,
     DialMusicChanged,
+    DigitsDue,
     HangupRequested,
     JoinRequested,
     JoinSkipped,
@@ -33,8 +35,12 @@ from ari_conf.core.messages import (
     RaceWon,
     RecordingRequested,
     SoundDocumentRequested,
+    SoundRequested,
+    SoundStopRequested,
+    TransferRequested,
 )
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.core.queued_sound import SOUND_TYPES
 from ari_conf.core.registry import Registry
 from ari_conf.core.request_retries import target_of
 from ari_conf.core.step_failed import StepFailed
@@ -157,6 +163,37 @@ class Dispatcher:
         self._registry.touched.add(conference.conference_id)
         return conference.change_dial_music(message.call_uuid, message.music, now)
 
+    # Commands on a call in a conference.
+
+    def _on_transfer_requested(self, message: TransferRequested, now: int) -> Outputs:
+        call, conference = self._touch_both(message.call_uuid)
+        return conference.leave(call.channel_id, "transfer", now) if conference is not None else []
+
+    def _on_sound_requested(self, message: SoundRequested, now: int) -> Outputs:
+        call, conference = self._touch_both(message.call_uuid)
+        if conference is not None and conference.has_ear_of(call.channel_id):
+            return conference.play_to(call.channel_id, message.sound, now)
+        # The member is leaving: the call plays the sound once the conference has released it.
+        return call.play(message.sound, now)
+
+    def _on_sound_stop_requested(self, message: SoundStopRequested, now: int) -> Outputs:
+        call, conference = self._touch_both(message.call_uuid)
+        kind = SOUND_TYPES[message.kind]
+        return conference.stop_playing_to(call.channel_id, kind, now) if conference is not None else []
+
+    def _on_digits_due(self, message: DigitsDue, now: int) -> Outputs:
+        call, conference = self._touch_both(message.call_uuid)
+        digits = SendDigits(call.channel_id, message.digits)
+        return conference.send_digits(digits, now) if conference is not None else [digits]
+
+    def _touch_both(self, call_uuid: str) -> tuple[Call, Conference | None]:
+        """Return the call and the conference that it has joined, as parts of the step."""
+        call = self._touch_call(call_uuid)
+        conference = self._registry.conference_of(call)
+        if conference is not None:
+            self._registry.touched.add(conference.conference_id)
+        return call, conference
+
     def _touch_call(self, call_uuid: str) -> Call:
         self._registry.touched.add(call_uuid)
         return self._registry.calls[call_uuid]
@@ -211,6 +248,7 @@ class Dispatcher:
             recording_id,
         )
         member.wideband, member.held_by_phone = call.wideband, call.on_hold
+        member.private_playback.queue = call.take_queued_sounds()
         if call.silence:
             call.silence = False
             out.append(SendSilence(call.channel_id, False))
@@ -225,6 +263,10 @@ MESSAGE_HANDLERS: dict[type, Callable[[Dispatcher, Any, int], Outputs]] = {
     HangupRequested: Dispatcher._on_hangup_requested,
     RaceWon: Dispatcher._on_race_won,
     DialMusicChanged: Dispatcher._on_dial_music_changed,
+    TransferRequested: Dispatcher._on_transfer_requested,
+    SoundRequested: Dispatcher._on_sound_requested,
+    SoundStopRequested: Dispatcher._on_sound_stop_requested,
+    DigitsDue: Dispatcher._on_digits_due,
     SoundDocumentRequested: Dispatcher._on_sound_document_requested,
     RecordingRequested: Dispatcher._on_recording_requested,
     AttendanceNoted: Dispatcher._on_attendance_noted,

@@ -206,6 +206,8 @@ class PlayMedia(Frozen):
     target: Target
     playback_id: str
     media: tuple[str, ...]
+    offset_ms: int = 0
+    """Milliseconds of the first sound to skip: it continues after an interruption."""
 
 
 class StopPlayback(Frozen):

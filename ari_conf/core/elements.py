@@ -182,6 +182,23 @@ def digits_and_pauses(text: str) -> str:
     return text
 
 
+INPUT_TYPES = {"dtmf": "dtmf", "speech": "speech", "dtmf speech": "dtmf speech", "speech dtmf": "dtmf speech"}
+
+
+@attribute_type("dtmf, speech, or dtmf speech")
+def input_type(text: str) -> str:
+    return INPUT_TYPES[" ".join(text.lower().split())]
+
+
+_end_timeout = integer(2, 10)
+
+
+@attribute_type("auto, or a whole number from 2 to 10")
+def end_timeout(text: str) -> int | None:
+    """Return the seconds, or None for auto."""
+    return None if text.strip().lower() == "auto" else _end_timeout.parse(text)
+
+
 @attribute_type("WOMAN, MAN or Polly.Name")
 def voice_name(text: str) -> str:
     text = text.strip()
@@ -223,8 +240,8 @@ def attribute_fields(element: type[Frozen]) -> dict[str, tuple[FieldInfo, Attrib
 
 
 def _camel(name: str) -> str:
-    # Plivo's relayDTMF is the only name that does not follow the rule.
-    special = {"relay_dtmf": "relayDTMF"}
+    # Plivo's relayDTMF is the only name that does not follow the rule. `async` is a word of Python's.
+    special = {"relay_dtmf": "relayDTMF", "async_": "async"}
     head, *tail = name.split("_")
     return special.get(name, head + "".join(part.capitalize() for part in tail))
 
@@ -286,8 +303,38 @@ class GetDigits(Frozen):
     log: Annotated[bool, boolean] = True
 
 
+class GetInput(Frozen):
+    """Plivo's successor of GetDigits. Only digits are taken: nothing listens to speech."""
+
+    prompt: tuple[Prompt, ...] = ()
+    action: Annotated[str | None, url] = None
+    method: Annotated[str, http_method] = "POST"
+    input_type: Annotated[str, input_type] = "dtmf"
+    execution_timeout: Annotated[int, integer(5, 60)] = 15
+    """Seconds from the end of the prompt within which the whole input is taken."""
+    digit_end_timeout: Annotated[int | None, end_timeout] = None
+    """Seconds between digits; None: AUTO_DIGIT_END_S."""
+    finish_on_key: Annotated[str, finish_keys] = "#"
+    """Keys that end the input; empty: no key does."""
+    num_digits: Annotated[int, integer(1, 32)] = 32
+    redirect: Annotated[bool, boolean] = True
+    log: Annotated[bool, boolean] = True
+
+
+AUTO_DIGIT_END_S = 2
+"""digitEndTimeout="auto" (decided): the default of GetDigits."""
+
+
+class DTMF(Frozen):
+    """Digits that are sent to the phone."""
+
+    digits: str
+    async_: Annotated[bool, boolean] = True
+    """False: the next element runs once all digits are sent."""
+
+
 class PreAnswer(Frozen):
-    children: tuple[Prompt | GetDigits | Redirect, ...] = ()
+    children: tuple[Prompt | GetDigits | GetInput | DTMF | Redirect, ...] = ()
 
 
 class Conference(Frozen):
@@ -322,10 +369,17 @@ class Conference(Frozen):
     send_digits: Annotated[str, digits_and_pauses] = ""
 
 
-Element = Play | Speak | Wait | Hangup | Redirect | GetDigits | PreAnswer | Conference
+Element = Play | Speak | Wait | Hangup | Redirect | GetDigits | GetInput | DTMF | PreAnswer | Conference
 
-IGNORED_ATTRIBUTES = {"Conference": ("recordWhenAlone", "beep")}
-"""Undocumented attributes in SDKs: they are accepted without a warning and have no effect."""
+IGNORED_ATTRIBUTES = {
+    "Conference": ("recordWhenAlone", "beep"),
+    "GetInput": (
+        *("speechEndTimeout", "speechModel", "hints", "language", "interimSpeechResultsCallback"),
+        *("interimSpeechResultsCallbackMethod", "profanityFilter"),
+    ),
+}
+"""Attributes that are accepted without a warning and have no effect: undocumented ones in SDKs, and those of speech
+input, which SDKs write with their defaults."""
 
-UNSUPPORTED_ELEMENTS = ("Dial", "Number", "User", "Record", "Message", "MultiPartyCall", "GetInput", "Stream", "DTMF")
+UNSUPPORTED_ELEMENTS = ("Dial", "Number", "User", "Record", "Message", "MultiPartyCall", "Stream")
 """Plivo's elements that are not supported: the parser skips them with a warning that names them."""

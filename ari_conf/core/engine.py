@@ -15,9 +15,10 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.abort import AbortHandler
 from ari_conf.core.bounds import MAX_QUEUED_CALLS
+from ari_conf.core.calls import live_commands
 from ari_conf.core.calls.call import Call
 from ari_conf.core.calls.call_state import CallState
-from ari_conf.core.commands import ForAccount, ForCall, HangUpCalls, PlaceCalls
+from ari_conf.core.commands import ForAccount, ForCall, HangUpCall, HangUpCalls, PlaceCalls
 from ari_conf.core.conferences.command_handler import error_reply, handle_command, hang_up_all
 from ari_conf.core.conferences.conference_state import ClaimState
 from ari_conf.core.dial_pace import DialPace
@@ -55,6 +56,7 @@ REFUSED_CALL_PROBLEM_MS = 60_000
 """Milliseconds between two problems about refused calls of the same account."""
 REPLY_GRACE_MS = 500
 """Milliseconds after the expiry of a command within which the API client surely gets its reply, if it is persisted."""
+CALL_NOT_FOUND = "call not found: it has ended, or the account has no such call"
 LATE_COMMAND = "the command arrived after its deadline: try again"
 
 
@@ -348,8 +350,17 @@ class Engine:
     def _on_call_command(self, command_id: str, addressed: ForCall, now: int) -> Outputs:
         call = self.calls.get(addressed.call_uuid)
         if call is None or call.is_ending or call.auth_id != addressed.auth_id:
-            return [error_reply(command_id, HTTPStatus.NOT_FOUND, "call not found")]
-        return [*self._hang_up_call(call, now), CommandReply(command_id, HTTPStatus.NO_CONTENT)]
+            return [error_reply(command_id, HTTPStatus.NOT_FOUND, CALL_NOT_FOUND)]
+        if isinstance(addressed.command, HangUpCall):
+            return [*self._hang_up_call(call, now), CommandReply(command_id, HTTPStatus.NO_CONTENT)]
+        self.registry.touched.add(call.call_uuid)
+        member = self.registry.member_of(call)
+        queued = len(member.private_playback.queue) if member is not None else 0
+        out = live_commands.handle_command(call, queued, command_id, addressed.command, now)
+        if len(out) == 1 and isinstance(out[0], CommandReply) and out[0].status >= 400:
+            # A refused command has changed nothing.
+            self.registry.touched.discard(call.call_uuid)
+        return out
 
     def _hang_up_call(self, call: Call, now: int) -> Outputs:
         self.registry.touched.add(call.call_uuid)

@@ -16,6 +16,7 @@ class HangupCode(IntEnum):
     CANCELED = 1000
     INVALID_DESTINATION = 2000
     OUT_OF_SERVICE = 2010
+    LOOP = 2060
     NO_ANSWER = 3000
     BUSY = 3010
     REJECTED = 3020
@@ -26,9 +27,11 @@ class HangupCode(IntEnum):
     NO_MEDIA = 6020
     ANSWER_UNREACHABLE = 7011
     ACTION_UNREACHABLE = 7012
+    TRANSFER_UNREACHABLE = 7013
     REDIRECT_UNREACHABLE = 7014
     ANSWER_INVALID = 8011
     ACTION_INVALID = 8012
+    TRANSFER_INVALID = 8013
     REDIRECT_INVALID = 8014
     LOST_RACE = 9000
     MACHINE_DETECTED = 9100
@@ -39,6 +42,7 @@ CODE_NAMES: dict[int, str] = {
     HangupCode.CANCELED: "Canceled",
     HangupCode.INVALID_DESTINATION: "Invalid Destination Address",
     HangupCode.OUT_OF_SERVICE: "Destination Out Of Service",
+    HangupCode.LOOP: "Loop Detected",
     HangupCode.NO_ANSWER: "No Answer",
     HangupCode.BUSY: "Busy Line",
     HangupCode.REJECTED: "Rejected",
@@ -49,9 +53,11 @@ CODE_NAMES: dict[int, str] = {
     HangupCode.NO_MEDIA: "Media Timeout",
     HangupCode.ANSWER_UNREACHABLE: "Error Reaching Answer URL",
     HangupCode.ACTION_UNREACHABLE: "Error Reaching Action URL",
+    HangupCode.TRANSFER_UNREACHABLE: "Error Reaching Transfer URL",
     HangupCode.REDIRECT_UNREACHABLE: "Error Reaching Redirect URL",
     HangupCode.ANSWER_INVALID: "Invalid Answer XML",
     HangupCode.ACTION_INVALID: "Invalid Action XML",
+    HangupCode.TRANSFER_INVALID: "Invalid Transfer XML",
     HangupCode.REDIRECT_INVALID: "Invalid Redirect XML",
     HangupCode.LOST_RACE: "Lost Race",
     HangupCode.MACHINE_DETECTED: "Machine Detected",
@@ -62,6 +68,7 @@ SOURCES: dict[int, HangupSource] = {
     HangupCode.CANCELED: "API Request",
     HangupCode.INVALID_DESTINATION: "Carrier",
     HangupCode.OUT_OF_SERVICE: "Carrier",
+    HangupCode.LOOP: "Plivo",
     HangupCode.NO_ANSWER: "Carrier",
     HangupCode.BUSY: "Carrier",
     HangupCode.REJECTED: "Carrier",
@@ -89,11 +96,13 @@ STATUSES: dict[int, str] = {
 UNREACHABLE_CODES = {
     "answer": HangupCode.ANSWER_UNREACHABLE,
     "action": HangupCode.ACTION_UNREACHABLE,
+    "transfer": HangupCode.TRANSFER_UNREACHABLE,
     "redirect": HangupCode.REDIRECT_UNREACHABLE,
 }
 INVALID_DOCUMENT_CODES = {
     "answer": HangupCode.ANSWER_INVALID,
     "action": HangupCode.ACTION_INVALID,
+    "transfer": HangupCode.TRANSFER_INVALID,
     "redirect": HangupCode.REDIRECT_INVALID,
 }
 

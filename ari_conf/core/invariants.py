@@ -13,6 +13,7 @@ from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.calls.call_state import UNANSWERED, CallState
 from ari_conf.core.calls.gather import Gather, GatherState
+from ari_conf.core.calls.live_media import LIVE, DigitSending
 from ari_conf.core.calls.machine_detection import MachineDetection
 from ari_conf.core.calls.outgoing import Outgoing
 from ari_conf.core.conferences.conference import Conference
@@ -26,6 +27,7 @@ from ari_conf.core.elements import Wait
 from ari_conf.core.ids import OwnerKind
 from ari_conf.core.playback.player import Player, PlayerState
 from ari_conf.core.playback.private_playback import PrivatePlayback
+from ari_conf.core.queued_sound import sounds_of
 from ari_conf.core.request_params import plausible
 
 BRIDGES = {
@@ -70,8 +72,10 @@ def call_violations(call: Call) -> Iterator[str]:
     if isinstance(running, Element) != (call.conference_id is not None):
         yield "its conference"
     if call.is_ending:
-        if isinstance(running, Player | Gather):
+        if isinstance(running, Player | Gather | DigitSending):
             yield "it is being hung up, but still runs an element"
+        if call.live is not None and (call.live.playback.queue or call.live.digits or call.live.holds):
+            yield "it is being hung up, but the API still plays or sends something"
         return
     if call.account is None:
         if running is not None or call.fetch_purpose is not None:
@@ -98,6 +102,26 @@ def call_violations(call: Call) -> Iterator[str]:
         yield from _player_violations(running, owner, call.target)
     if isinstance(running, Gather):
         yield from _gather_violations(running, owner, call.target)
+    if call.transfer is not None and not call.in_conference:
+        yield "a transfer that never begins"
+    yield from _live_violations(call)
+
+
+def _live_violations(call: Call) -> Iterator[str]:
+    live, running = call.live, call.running
+    holds = live is not None and live.holds
+    if isinstance(running, Player | Gather) and running.held is not holds:
+        yield "an element that is held without a sound of the API, or plays beside it"
+    if live is None:
+        return
+    yield from _private_playback_violations(live.playback, ids.for_call(call.call_uuid, LIVE), call.target)
+    plays = live.playback.player is not None
+    if plays if call.in_conference else plays != bool(live.playback.queue):
+        yield "the sounds that the API queued for a call"
+    if holds and not live.playback.queue:
+        yield "an element that is held without a sound of the API"
+    if list(live.digits) != sorted(live.digits, key=lambda run: run[0]):
+        yield "the order of the digits"
 
 
 def _outgoing_violations(call: Call, outgoing: Outgoing) -> Iterator[str]:
@@ -156,6 +180,8 @@ def _implied_state(call: Call) -> CallState:
 def _gather_violations(gather: Gather, owner: str, target: Target) -> Iterator[str]:
     if (gather.owner, gather.target) != (owner, target):
         yield "the owner of the gathered digits"
+    if gather.player is not None and gather.player.held is not gather.held:
+        yield "a prompt that is held or not"
     awaits = gather.state in (GatherState.FIRST_DIGIT, GatherState.NEXT_DIGIT)
     if gather.ended or awaits != (gather.timer_at is not None) or awaits != (gather.player is None):
         yield "the state of the gathered digits"
@@ -171,9 +197,12 @@ def _player_violations(player: Player, owner: str, target: Target) -> Iterator[s
         return
     waits = isinstance(player.items[player.position], Wait)
     sounds = player.state in (PlayerState.PREPARING, PlayerState.PLAYING)
+    sounds = sounds or player.state is PlayerState.HELD
     if waits if sounds else not waits and player.state is PlayerState.WAITING:
         yield "the state of a sound"
-    if player.state is PlayerState.PLAYING and not player.media:
+    if player.held if player.state is PlayerState.PLAYING else player.state is PlayerState.HELD and not player.held:
+        yield "a sound that is held or not"
+    if player.state in (PlayerState.PLAYING, PlayerState.HELD) and not player.media:
         yield "the file of a sound"
     if (player.state in (PlayerState.WAITING, PlayerState.PAUSING)) != (player.until is not None):
         yield "the deadline of a sound"
@@ -260,7 +289,7 @@ def _private_playback_violations(playback: PrivatePlayback, owner: str, target: 
     player = playback.player
     if player is None:
         return
-    if not playback.queue or player.items != (playback.queue[0],):
+    if not playback.queue or player.items != sounds_of(playback.queue[0]):
         yield "the sounds queued for a member"
     yield from _player_violations(player, f"{owner}.{playback.count}", target)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Literal, get_args
 
 from ari_conf.core.effects import Effect, Params
 from ari_conf.core.elements import Conference
 from ari_conf.core.frozen import Frozen
+from ari_conf.core.queued_sound import QueuedSound
 
 
 class JoinRequested(Frozen):
@@ -64,6 +65,33 @@ class DialMusicChanged(Frozen):
     """Tone or URL; None: the call is answered or has ended."""
 
 
+class TransferRequested(Frozen):
+    """Transfer of a call in a conference: it leaves the conference and continues with another document."""
+
+    call_uuid: str
+
+
+class SoundRequested(Frozen):
+    """Sound of the API for a call in a conference."""
+
+    call_uuid: str
+    sound: QueuedSound
+
+
+class SoundStopRequested(Frozen):
+    """Stop of the API's sounds of this kind for a call in a conference."""
+
+    call_uuid: str
+    kind: Literal["Play", "Speak"]
+
+
+class DigitsDue(Frozen):
+    """Digits that are to be sent now to the phone of a call in a conference."""
+
+    call_uuid: str
+    digits: str
+
+
 class CallbackRequested(Frozen):
     """Callback of the conference; the dispatcher adds the call's standard parameters."""
 
@@ -109,6 +137,10 @@ Message = (
     | HangupRequested
     | RaceWon
     | DialMusicChanged
+    | TransferRequested
+    | SoundRequested
+    | SoundStopRequested
+    | DigitsDue
     | CallbackRequested
     | SoundDocumentRequested
     | RecordingRequested

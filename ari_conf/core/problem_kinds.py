@@ -27,6 +27,8 @@ class ProblemKind(StrEnum):
     HEADERS_INCOMPLETE = "headers_incomplete"
     """Some X-PH- headers of a call's INVITE are missing; or the INVITE could not be read, and the caller counts as
     anonymous. The call continues."""
+    TOO_MANY_TRANSFERS = "too_many_transfers"
+    """The API transferred a call as often as allowed, and once more. The call was hung up."""
     CALL_TRANSFERRED = "call_transferred"
     """A phone transferred a call, which is not supported. Both channels were hung up."""
     CALL_ENDED_BY_ERROR = "call_ended_by_error"

@@ -463,10 +463,42 @@ def _parse_get_digits(node: Node, warnings: _Warnings) -> el.GetDigits:
     )
 
 
+def _parse_get_input(node: Node, warnings: _Warnings) -> el.GetInput | None:
+    attributes = _read_attributes(node, el.GetInput, warnings)
+    kind = attributes.get("input_type", "dtmf")
+    if kind == "speech":
+        warnings.skip('GetInput: inputType="speech" is not supported, only "dtmf" is: it is skipped, with its content')
+        return None
+    if kind == "dtmf speech":
+        warnings.append('GetInput: inputType="dtmf speech": speech is not supported; only digits are taken')
+    if attributes.get("action") is None:
+        warnings.append("GetInput: it has no action: the digits are not sent to any URL")
+    prompt = _read_children(node, ("Play", "Speak", "Wait"), warnings)
+    return el.GetInput(tuple(e for e in prompt if isinstance(e, el.Prompt)), **attributes)
+
+
+def _parse_dtmf(node: Node, warnings: _Warnings) -> el.DTMF | None:
+    _warn_about_children(node, warnings)
+    attributes = _read_attributes(node, el.DTMF, warnings)
+    text = "".join(_text(node).split())
+    try:
+        digits = el.digits_and_pauses(text)
+    except el.InvalidValue as error:
+        # The text is not quoted: it may be a PIN with a slip.
+        warnings.skip(f"DTMF: its text must be {error}: it is skipped")
+        return None
+    if not digits:
+        warnings.skip("DTMF: it has no digits; it is skipped")
+        return None
+    return el.DTMF(digits, **attributes)
+
+
 def _parse_pre_answer(node: Node, warnings: _Warnings) -> el.PreAnswer:
-    found = _read_children(node, ("Speak", "Play", "Wait", "GetDigits", "Redirect"), warnings)
+    allowed = "Speak", "Play", "Wait", "GetDigits", "GetInput", "DTMF", "Redirect"
+    found = _read_children(node, allowed, warnings)
     _read_attributes(node, el.PreAnswer, warnings)
-    return el.PreAnswer(tuple(e for e in found if isinstance(e, el.Prompt | el.GetDigits | el.Redirect)))
+    kinds = el.Prompt | el.GetDigits | el.GetInput | el.DTMF | el.Redirect
+    return el.PreAnswer(tuple(e for e in found if isinstance(e, kinds)))
 
 
 def _parse_conference(node: Node, warnings: _Warnings) -> el.Conference:
@@ -497,6 +529,8 @@ ELEMENT_PARSERS: dict[str, Callable[[Node, _Warnings], el.Element | None]] = {
     "Hangup": _parse_hangup,
     "Redirect": _parse_redirect,
     "GetDigits": _parse_get_digits,
+    "GetInput": _parse_get_input,
+    "DTMF": _parse_dtmf,
     "PreAnswer": _parse_pre_answer,
     "Conference": _parse_conference,
 }

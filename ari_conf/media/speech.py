@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from ari_conf.common.fair_shares import Shares
-from ari_conf.core.elements import Element, GetDigits, PreAnswer, Speak
+from ari_conf.core.elements import Element, GetDigits, GetInput, PreAnswer, Speak
 from ari_conf.errors import SoundError
 from ari_conf.media.alphabets import FOREIGN, best_of, can_be_said, in_ascii, language_of, without_tags
 from ari_conf.media.ssml import Pause, Text, parts, segments
@@ -255,7 +255,7 @@ def _speak_elements(elements: Iterable[Element]) -> Iterator[Speak]:
         match element:
             case Speak():
                 yield element
-            case GetDigits(inner) | PreAnswer(inner):
+            case GetDigits(inner) | GetInput(inner) | PreAnswer(inner):
                 yield from _speak_elements(inner)
 
 

@@ -24,6 +24,7 @@ from ari_conf.web.routes import (
     dashboard,
     dead_letters,
     event_stream,
+    live_calls,
     member_calls,
     recording_sidecars,
     recordings,
@@ -52,8 +53,8 @@ def create(settings: Settings) -> FastAPI:
     )
     app.add_middleware(RequestMiddleware, observe=web_metrics.observe)
     errors.install(app)
-    of_account = calls, conferences, member_calls, dead_letters, callbacks, recordings, recording_sidecars, event_stream
-    for module in of_account:
+    conference_modules = conferences, member_calls, recordings, recording_sidecars
+    for module in (*conference_modules, calls, live_calls, dead_letters, callbacks, event_stream):
         app.include_router(module.router, prefix=ACCOUNT)
     app.include_router(accounts.router)
     app.include_router(trunks.router)

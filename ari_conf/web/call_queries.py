@@ -13,11 +13,14 @@ from ari_conf.store.state_codec import is_conference
 from ari_conf.store.state_store import state_key
 from ari_conf.web.async_calls import now_ms
 from ari_conf.web.call_models import CallsQuery
+from ari_conf.web.errors import ApiError
 
+MAX_UUID_CHARS = 64
 SCAN_BATCH = 20
 """Calls read from Redis in one request: a call is stored with its document, which may have 100 KB."""
 
 
+not_found = ApiError(404, "call not found: it has ended, or the account has no such call")
 NOT_VERIFIED = "Not Applicable"
 """stir_verification: only carriers in some countries sign calls, and Asterisk does not report it here."""
 
@@ -47,6 +50,14 @@ async def find_call(redis: Any, auth_id: str, call_uuid: str) -> tuple[str, Live
         if call is not None and call.auth_id == auth_id and not call.is_over:
             return name, call
     return None
+
+
+async def get_owner(redis: Any, auth_id: str, call_uuid: str) -> str:
+    """Return the name of the Asterisk that has the account's live call. Raises ApiError 404 if there is none."""
+    found = await find_call(redis, auth_id, call_uuid) if 0 < len(call_uuid) <= MAX_UUID_CHARS else None
+    if found is None:
+        raise not_found
+    return found[0]
 
 
 def list_calls(redis: Redis, auth_id: str, query: CallsQuery) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ari_conf.core import effects as do
-from ari_conf.core.elements import GetDigits, Play, Speak, Wait
+from ari_conf.core.elements import GetDigits, GetInput, Play, Speak, Wait
 from tests.core.stage import ACTION, Stage
 
 PROMPT = (Speak("your PIN"),)
@@ -176,3 +176,63 @@ def test_the_digits_of_one_input_are_bounded(stage: Stage) -> None:
     asked(stage, num_digits=999_999_999, digit_timeout=99)
     stage.press("ann", "1" * 1000)
     assert digits(stage) == ["1" * 1000]
+
+
+# GetInput.
+
+
+def input_asked(stage: Stage, **attributes: Any) -> None:
+    stage.documents[ACTION] = (Speak("thanks"), Wait(99))
+    stage.call("ann", GetInput(**{"prompt": PROMPT, "action": ACTION, **attributes}), Speak("nothing"))
+
+
+def test_get_input_sends_digits_and_says_what_they_are(stage: Stage) -> None:
+    input_asked(stage, method="GET")
+    stage.press("ann", "12#")
+    request = stage.all(do.FetchDocument)[-1]
+    params = dict(request.params)
+    assert (request.method, params["Event"]) == ("GET", "Redirect")
+    assert (params["InputType"], params["Digits"], params["Speech"]) == ("dtmf", "12", "")
+    assert stage.media("ann") == ["your PIN", "thanks"], "the first digit cuts the prompt short"
+
+
+def test_get_input_ends_when_no_further_digit_comes(stage: Stage) -> None:
+    input_asked(stage, digit_end_timeout=5)
+    stage.press("ann", "1")
+    stage.pass_time(4)
+    assert digits(stage) == []
+    stage.pass_time(1)
+    assert digits(stage) == ["1"]
+
+
+def test_auto_is_two_seconds(stage: Stage) -> None:
+    input_asked(stage)
+    stage.press("ann", "1")
+    stage.pass_time(2)
+    assert digits(stage) == ["1"]
+
+
+def test_get_input_ends_after_its_execution_timeout_however_slowly_digits_come(stage: Stage) -> None:
+    input_asked(stage, execution_timeout=5, digit_end_timeout=3)
+    stage.finish("ann")
+    for _ in range(2):
+        stage.pass_time(2)
+        stage.press("ann", "1")
+    assert digits(stage) == []
+    stage.pass_time(1)
+    assert digits(stage) == ["11"]
+
+
+def test_nothing_entered_in_get_input(stage: Stage) -> None:
+    input_asked(stage, execution_timeout=5)
+    stage.pass_time(60)
+    assert stage.media("ann") == ["your PIN"], "the time counts from the end of the prompt"
+    stage.finish("ann")
+    stage.pass_time(5)
+    assert stage.media("ann") == ["your PIN", "nothing"] and digits(stage) == []
+
+
+def test_get_input_ends_with_its_last_digit_and_redirect_false_goes_on(stage: Stage) -> None:
+    input_asked(stage, num_digits=2, redirect=False, finish_on_key="")
+    stage.press("ann", "#*")
+    assert digits(stage) == ["#*"] and stage.media("ann")[-1] == "nothing"

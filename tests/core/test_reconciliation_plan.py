@@ -83,6 +83,21 @@ def test_one_that_was_never_heard_to_begin_begins_for_who_takes_over(stage: Stag
     assert found(stage, why="connection") == ReconciliationPlan([], [ev.PlaybackFinished("c.call-ann.2.1")])
 
 
+def test_a_sound_of_the_api_that_ended_or_never_began(stage: Stage) -> None:
+    """The interrupted element waits for it, and would otherwise wait forever."""
+    stage.call("ann", Play("song"))
+    addressed = api.ForCall("A", "call-ann", api.PlayToCall(Play("hello")))
+    stage.tell(ev.CommandReceived("c1", addressed, stage.now + 5000))
+    seen = found(stage, playbacks=frozenset())
+    assert seen.missed_events == [ev.PlaybackFinished("c.call-ann.live.1.1")]
+    assert not [effect for effect in seen.repeat if isinstance(effect, do.PlayMedia)]
+    stage.tell(*seen.missed_events)
+    assert stage.media("ann") == ["song", "hello", "song"]
+    stage.held = {do.PlayMedia}
+    stage.tell(ev.CommandReceived("c2", addressed, stage.now + 5000))
+    assert do.PlayMedia(do.Target("channel", "ann"), "c.call-ann.live.2.1", ("hello",)) in found(stage).repeat
+
+
 def command(stage: Stage, *wanted: api.ConferenceCommand) -> None:
     for each in wanted:
         stage.tell(

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from plivo import plivoxml
 
-from ari_conf.core.elements import Conference, GetDigits, Hangup, Play, PreAnswer, Redirect, Speak, Wait
+from ari_conf.core.elements import DTMF, Conference, GetDigits, GetInput, Hangup, Play, PreAnswer, Redirect, Speak, Wait
 from ari_conf.documents import parser
 from ari_conf.documents.parser import MAX_BYTES, MAX_WARNING, MAX_WARNINGS, Document, parse, parse_sounds
 from ari_conf.errors import InvalidDocument
@@ -294,11 +294,72 @@ def test_no_warning_holds_a_password() -> None:
 # Mistakes that cost an element.
 
 
-@pytest.mark.parametrize("name", ["Dial", "Record", "Message", "MultiPartyCall", "GetInput", "Stream", "DTMF"])
+@pytest.mark.parametrize("name", ["Dial", "Record", "Message", "MultiPartyCall", "Stream"])
 def test_an_unsupported_element_is_skipped_and_named(name: str) -> None:
     found = parse(response(f"<{name}><Number>1</Number></{name}><Wait/>"))
     assert found.elements == (Wait(),)
     assert found.warnings == (f"{name} is not supported: it is skipped, including its content",)
+
+
+def test_get_input_as_an_sdk_writes_it() -> None:
+    given = (
+        '<GetInput action="http://e.x/a" method="GET" inputType="dtmf" executionTimeout="20" digitEndTimeout="auto" '
+        'speechEndTimeout="auto" finishOnKey="*" numDigits="4" speechModel="default" hints="" language="en-US" '
+        'interimSpeechResultsCallback="" interimSpeechResultsCallbackMethod="POST" profanityFilter="false" log="true" '
+        'redirect="false"><Speak>PIN</Speak><Wait/></GetInput>'
+    )
+    found = parse(response(given))
+    wanted = GetInput((Speak("PIN"), Wait()), "http://e.x/a", "GET", "dtmf", 20, None, "*", 4, False, True)
+    assert (found.elements, found.warnings) == ((wanted,), ())
+
+
+def test_speech_input_is_refused_or_left_out() -> None:
+    found = parse(
+        response('<GetInput action="http://e.x/a" inputType="speech"><Speak>Say it</Speak></GetInput><Wait/>')
+    )
+    assert found.elements == (Wait(),)
+    (warning,) = found.warnings
+    assert warning == 'GetInput: inputType="speech" is not supported, only "dtmf" is: it is skipped, with its content'
+    both = parse(response('<GetInput action="http://e.x/a" inputType=" Speech DTMF "/>'))
+    assert both.elements == (GetInput((), "http://e.x/a", input_type="dtmf speech"),)
+    assert 'GetInput: inputType="dtmf speech": speech is not supported; only digits are taken' in both.warnings
+
+
+@pytest.mark.parametrize(
+    ("attribute", "told"),
+    [
+        ('inputType="voice"', "dtmf, speech, or dtmf speech"),
+        ('executionTimeout="61"', "a whole number from 5 to 60"),
+        ('digitEndTimeout="1"', "auto, or a whole number from 2 to 10"),
+        ('numDigits="33"', "a whole number from 1 to 32"),
+        ('speechend="2"', "the attribute speechend is unknown"),
+    ],
+)
+def test_a_mistake_in_get_input(attribute: str, told: str) -> None:
+    found = parse(response(f'<GetInput action="http://e.x/a" {attribute}/>'))
+    assert found.elements == (GetInput((), "http://e.x/a"),)
+    (warning,) = found.warnings
+    assert told in warning
+
+
+def test_get_input_without_an_action() -> None:
+    (warning,) = warned("<GetInput/>")
+    assert "it has no action" in warning
+
+
+def test_dtmf() -> None:
+    found = parse(response('<DTMF> 1w2 W#\n</DTMF><DTMF async="false">*</DTMF><PreAnswer><DTMF>0</DTMF></PreAnswer>'))
+    assert found.elements == (DTMF("1w2W#"), DTMF("*", async_=False), PreAnswer((DTMF("0"),)))
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("", "it has no digits"), ("12ab", "its text must be digits 0-9"), ("1" * 101, "at most 100")]
+)
+def test_dtmf_that_is_none(text: str, told: str) -> None:
+    (warning,) = warned(f"<DTMF>{text}</DTMF>")
+    assert told in warning and "12ab" not in warning
+    assert parse(response(f"<DTMF>{text}</DTMF>")).elements == ()
 
 
 def test_names_are_case_sensitive() -> None:

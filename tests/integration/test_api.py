@@ -37,6 +37,10 @@ Do = Callable[..., Any]
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def api(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> plivo.RestClient:
+    return await client_of(stage, monkeypatch)
+
+
+async def client_of(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> plivo.RestClient:
     """Return the SDK's client of an account whose id the SDK accepts: MA and 18 more characters."""
     base = f"{stage.system.settings.public_url}/v1/Account"
     for name in ("API_VOICE_BASE_URI", "API_VOICE_BASE_URI_FALLBACK_1", "API_VOICE_BASE_URI_FALLBACK_2"):

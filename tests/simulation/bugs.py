@@ -199,8 +199,8 @@ OF_PROMISES = (
     Bug("deadlines: no busy loop", C, "            member.wait_sound_retry_at = None\n", "            pass\n", "smooth"),
     Bug("deadlines: a matcher's is over when it is decided", "conferences/digit_matching.py",
         '        """Decide all pending digits, because no further digit will come."""\n        self.deadline = None\n', '        """Decide all pending digits, because no further digit will come."""\n', "smooth"),
-    Bug("the document goes on", CALL, "        self.running = self.conference_id = None\n        element, params = released.element",
-        "        self.conference_id = None\n        element, params = released.element", "smooth"),
+    Bug("the document goes on", CALL, "        self.running = self.conference_id = None\n        if self.transfer",
+        "        self.conference_id = None\n        if self.transfer", "smooth"),
     Bug("what was written is read as it was", CALL, "        self.constant_params = None\n\n    def change_state",
         "        self.constant_params, self.position = None, 0\n\n    def change_state", "smooth"),
     Bug("what changed is written: talking", D, "        registry.touched.add(conference.conference_id)\n        out = conference.handle_talking(event, now)\n",
@@ -248,7 +248,7 @@ OF_FAILURES = (
     Bug("failure: a channel that is gone is forgotten", "registry.py", "            self.retries.forget(call.channel_id)\n", "            pass\n", "test_request_retries"),
     Bug("failure: a doubtful sound is stopped", D, "[StopPlayback(target, playback_id)] if doubtful else []", "[]", "commanded"),
     Bug("failure: announcements are bounded", "conferences/command_handler.py", "    if len(conference.shared_playback.announcements) >= MAX_QUEUED:\n", "    if False:\n", "test_commands"),
-    Bug("failure: a member's queue knows its deadline", M, "times.append(private.deadline if private else None)", "pass", "test_commands"),
+    Bug("failure: a member's queue knows its deadline", M, "        times.append(private)\n", "", "test_commands"),
 )  # fmt: skip
 
 OF_DEFECTS = (
@@ -282,7 +282,7 @@ OF_CRASHES = (
     Bug("crash: a hang-up is done after all", CALL, "            return [HangUp(self.channel_id)]\n        out: Outputs = []\n        if self.account", "            return []\n        out: Outputs = []\n        if self.account", "cut"),
     Bug("crash: a member who leaves and is hung up leaves first", R, "        if not call.is_ending:\n            out += _switched_off(engine, call)\n            out += call.resume(there)\n", "        out += _switched_off(engine, call)\n        out += call.resume(there)\n", "test_reconciliation_plan"),
     Bug("crash: a sound that never began begins", PLAYER, "        return self.repeat_effects() if unconfirmed and self.playback_id not in there.playbacks else []\n", "        return []\n", "cut"),
-    Bug("crash: a sound that has begun is not heard twice", "playback/player.py", "                self.confirmed_started = True\n", "                pass\n", "cut"),
+    Bug("crash: a sound that has begun is not heard twice", "playback/player.py", "                    self.confirmed_started, self.heard_since = True, now\n", "                    pass\n", "cut"),
     Bug("crash: a sound that is heard is not taken for lost", PLAYER, "self.state is PLAYING and not self.confirmed_started", "self.state is PLAYING", "test_reconciliation_plan"),
     Bug("crash: a sound that ended is over", PLAYER, "self.target.id, if_gone=over)", "self.target.id)", "cut"),
     Bug("crash: a sound is prepared again", PLAYER, "        if self.state is PREPARING:\n            return [self._preparation()]\n        unconfirmed", "        unconfirmed", "cut"),
@@ -357,4 +357,32 @@ OF_MACHINES = (
     Bug("machine: what is heard reaches a member too", "engine.py", "**dict.fromkeys(get_args(_ListeningEvent), Engine._route_to_call_of)", "**dict.fromkeys(get_args(_ListeningEvent), Engine._route_by_channel)", BY_CALL),
 )  # fmt: skip
 
-BUGS = OF_ATTRIBUTES + OF_PROMISES + OF_FAILURES + OF_DEFECTS + OF_CRASHES + OF_MACHINES
+LIVE, COMMANDS, GATHER = "calls/live_media.py", "calls/live_commands.py", "calls/gather.py"
+OF_LIVE_CALLS = (
+    Bug("transfer: what runs is broken off", CALL, "        stopped = self._stop_running()\n", "        stopped: Outputs = []\n", "test_live_commands"),
+    Bug("transfer: it waits until the conference has released the call", CALL, "return stopped if self.in_conference else stopped + self._start_transfer(now)", "return stopped + self._start_transfer(now)", "test_live_commands"),
+    Bug("transfer: the member leaves the conference", COMMANDS, "    out = call.transfer_to(command.aleg_url, command.aleg_method, now)\n    if call.in_conference:\n", "    out = call.transfer_to(command.aleg_url, command.aleg_method, now)\n    if False:\n", "calls"),
+    Bug("transfer: the exit callback says so", T, 'conference.leave(call.channel_id, "transfer", now)', 'conference.leave(call.channel_id, "kick", now)', "test_live_commands"),
+    Bug("transfer: after the conference it begins", CALL, "self._start_transfer(now) if begins else", "self._start_transfer(now) if False else", "calls"),
+    Bug("transfer: not without end", COMMANDS, "if call.transfers >= MAX_TRANSFERS:", "if False:", "test_live_commands"),
+    Bug("transfer: the action is not requested", CALL, "        if self.transfer is not None:\n            # What runs", "        if False:\n            # What runs", "test_live_commands"),
+    Bug("live sounds: they interrupt the element", CALL, "            out += self._hold(now)\n", "            pass\n", "calls"),
+    Bug("live sounds: the element continues after them", CALL, "return out if live.playback.queue else out + self._release(now)", "return out", "calls"),
+    Bug("live sounds: the element continues where it was", PLAYER, "            self.offset_ms += max(0, now - self.heard_since)\n", "            pass\n", "test_live_commands"),
+    Bug("live sounds: the next element begins after them", CALL, "self.running, player.held = player, self._is_held", "self.running = player", "calls"),
+    Bug("live sounds: a held sound is not played", PLAYER, "        if self.held:\n            self.state = HELD\n            return []\n", "", "calls"),
+    Bug("live sounds: they go along into a conference", T, "        member.private_playback.queue = call.take_queued_sounds()\n", "        call.take_queued_sounds()\n", "test_live_commands"),
+    Bug("live sounds: a length ends them", "playback/private_playback.py", "self.ends_at = now + sound.length * 1000", "self.ends_at = None", "test_live_commands"),
+    Bug("live sounds: a call that is hung up hears none", LIVE, "self.playback.queue, self.digits, self.digits_until, self.holds = [], (), 0, False\n        return self.playback.stop()", "return []", "calls"),
+    Bug("live digits: none is sent twice", LIVE, "        self.digits = self.digits[len(due) :]\n", "        self.digits = self.digits[max(0, len(due) - 1) :]\n", "calls"),
+    Bug("live digits: none is lost", LIVE, "        self.digits += runs\n", "        self.digits = runs\n", "calls"),
+    Bug("live digits: they interrupt a sound", PLAYER, "return [effect] if playing is None else", "return [effect] if True else", "test_live_commands"),
+    Bug("live digits: after those before", LIVE, "self.digits_until if follows else now)", "now)", "test_live_commands"),
+    Bug("DTMF: not async waits", CALL, "if waits and live.digits_until > now:", "if False:", "test_live_commands"),
+    Bug("GetInput: executionTimeout is for the whole input", GATHER, "            self.timer_at = max(now, min(self.timer_at, self.ends_at))\n", "            pass\n", "test_gather"),
+    Bug("GetInput: InputType", CALL, 'params = (("InputType", "dtmf"), *params, *NO_SPEECH)', "pass", "test_gather"),
+    Bug("crash: a sound of the API is played after all", CALL, "        for player in self._players():\n            out += player.resume(there)\n", "        for player in [p for p in (self.player,) if p]:\n            out += player.resume(there)\n", "cut calls"),
+    Bug("crash: a sound of the API that ended is over", CALL, "        for player in self._players():\n            yield from player.expectations()\n", "        for player in [p for p in (self.player,) if p]:\n            yield from player.expectations()\n", "test_reconciliation_plan"),
+)  # fmt: skip
+
+BUGS = OF_ATTRIBUTES + OF_PROMISES + OF_FAILURES + OF_DEFECTS + OF_CRASHES + OF_MACHINES + OF_LIVE_CALLS

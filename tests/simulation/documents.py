@@ -14,6 +14,10 @@ SOUNDS = (None, None, "beep:1", "beep:2", SOUND, "http://sounds.example/fails", 
 PATTERNS: tuple[tuple[str, ...], ...] = ((), (), ("1", "12", "123"), ("12", "23", "#"), ("11",))
 
 
+LIVE = 100_000
+"""Documents of this number and above also have elements that the API's commands on calls concern."""
+
+
 def document(number: int) -> tuple[el.Element, ...]:
     """Return the document of this number; number 0 is empty, so that every chain of redirects and actions ends."""
     if number <= 0:
@@ -57,6 +61,16 @@ def conference(dice: Random, number: int) -> el.Conference:
 def other(dice: Random, number: int) -> el.Element:
     sound = dice.choice(("http://media.example/a.mp3", "http://media.example/broken.mp3"))
     prompt: tuple[el.Prompt, ...] = (el.Play(sound), el.Wait(1))
+    if number >= LIVE and dice.random() < 0.4:
+        return dice.choice(
+            (
+                el.GetInput(prompt, action=f"http://action.example/{number // 3}", digit_end_timeout=3),
+                el.GetInput(prompt, action="http://action.example/0", redirect=False, execution_timeout=5),
+                el.DTMF("7w7"),
+                el.DTMF("7W77", async_=False),
+                el.PreAnswer((el.GetInput(prompt, num_digits=1), el.DTMF("7"))),
+            )
+        )
     return dice.choice(
         (
             el.Play(sound, loop=dice.choice((0, 1, 2))),

@@ -20,12 +20,15 @@ from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.calls.call import Call
 from ari_conf.core.engine import Engine
+from ari_conf.core.queued_sound import SoundList
 from ari_conf.core.reconciliation import batches
 from ari_conf.core.restoration import Restoration
 from ari_conf.store.state_codec import decode, encode
 from tests.simulation.world import Lane, World
 
-Deed = tuple[Literal["arrive", "hang up", "press", "talk", "silent", "finish", "time", "destroy", "command"], int]
+Deed = tuple[
+    Literal["arrive", "hang up", "press", "talk", "silent", "finish", "time", "destroy", "command", "call command"], int
+]
 ROOM = "standup"
 COMMANDS: tuple[api.ConferenceCommand, ...] = (
     api.Mute(None, True), api.Mute(None, False), api.Deafen(None, True), api.Deafen(None, False),
@@ -33,6 +36,14 @@ COMMANDS: tuple[api.ConferenceCommand, ...] = (
     api.PlayToMembers(None, el.Play("hello")), api.StopPlaying(None, "Play"),
     api.Announce(el.Play("all")), api.StopAnnouncing(), api.Record("r1"),
     api.StopRecording(), api.Kick((1,)), api.HangUpMembers((2,)), api.HangUpAll(), api.Lock(True),
+)  # fmt: skip
+CALL_COMMANDS: tuple[api.CallCommand, ...] = (
+    api.Transfer(aleg_url="http://document.example/101234"), api.Transfer(aleg_url="http://document.example/333"),
+    api.Transfer(aleg_url="http://document.example/0"),
+    api.PlayToCall(el.Play("hello")), api.PlayToCall(el.Speak("words")), api.PlayToCall(el.Play("endless", loop=0)),
+    api.PlayToCall(SoundList((el.Play("hello"), el.Speak("words")), loop=True, length=3)),
+    api.StopPlayingToCall("Play"), api.StopPlayingToCall("Speak"),
+    api.SendDigitsToCall("5w5"), api.SendDigitsToCall("WWW5"), api.HangUpCall(),
 )  # fmt: skip
 DIGITS = "1*23#"
 UNHEARD = (ev.DigitReceived, ev.TalkingStarted, ev.TalkingFinished)
@@ -119,6 +130,12 @@ class Mortal(World):
             case "command":
                 command = COMMANDS[number % len(COMMANDS)]
                 received = ev.CommandReceived(f"command{at}", api.ForConference("A", ROOM, command), self.now + 10**9)
+                self.commanded.append(received)
+                self._put(Lane("news", "commands"), received)
+            case "call command" if self.callers:
+                command = CALL_COMMANDS[number // 31 % len(CALL_COMMANDS)]
+                addressed = api.ForCall("A", f"call-{self.callers[number % len(self.callers)]}", command)
+                received = ev.CommandReceived(f"command{at}", addressed, self.now + 10**9)
                 self.commanded.append(received)
                 self._put(Lane("news", "commands"), received)
             case "finish" if playing := sorted(self._heard()):

@@ -28,6 +28,8 @@ SIMULATED = {
     "commanded": "test_commands import commanded_courses as run; run(15 * SEEDS)",
     "broken": "test_broken_steps import broken_courses as run; run(SEEDS)",
     "cut": "test_crashes import cut_courses as run; run(14, 9)",
+    "calls": "test_live_commands import command_courses as run; run(SEEDS)",
+    "cut calls": "test_crashes import LIVE, cut_courses as run; run(14, 9, LIVE)",
 }
 SIMULATE = f"""
 import sys, traceback

@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from tests.simulation import observed
+from tests.simulation import documents, observed
 from tests.simulation.mortal import Deed, Mortal
 
 LONG = os.environ.get("ARI_CONF_SIMULATION") == "long"
@@ -20,6 +20,8 @@ ORDERS = 200 if LONG else 40
 DEEDS = 14
 MOST_CALLERS = 4
 KINDS = ("arrive",) * 4 + ("hang up", "press", "talk", "silent", "finish", "finish", "time", "time", "command")
+LIVE, LIVE_KINDS = 1000, (*KINDS, *("call command",) * 5)
+"""Courses from this seed on also have commands on calls, and documents that these concern."""
 MOMENTS = (500, 1000, 2000, 5000, 30_000)
 
 Result = tuple[list[str], Counter[str], list[object]]
@@ -28,13 +30,15 @@ Result = tuple[list[str], Counter[str], list[object]]
 @cache
 def course(seed: int) -> tuple[Deed, ...]:
     """Draw a course with few callers: n things under way at once have n! orders, and the matching one must be found."""
-    dice = Random(seed)
+    dice, kinds = Random(seed), LIVE_KINDS if seed >= LIVE else KINDS
     deeds: list[Deed] = [("arrive", dice.randrange(1, 3000))]
     for _ in range(DEEDS):
-        kind = dice.choice(KINDS)
+        kind = dice.choice(kinds)
         if kind == "arrive" and sum(what == "arrive" for what, _ in deeds) >= MOST_CALLERS:
             kind = "time"
         deeds.append((kind, dice.choice(MOMENTS) if kind == "time" else dice.randrange(1, 3000)))  # type: ignore[arg-type]
+    if seed >= LIVE:
+        deeds = [(what, number + documents.LIVE if what == "arrive" else number) for what, number in deeds]
     return tuple(deeds)
 
 
@@ -107,9 +111,9 @@ def cuts(seed: int, every: int) -> Iterator[frozenset[int]]:
         yield frozenset({moment, *(moment + more for more in again)})
 
 
-def cut_courses(seeds: int, every: int) -> int:
+def cut_courses(seeds: int, every: int, first: int = 0) -> int:
     tried = 0
-    for seed in range(seeds):
+    for seed in range(first, first + seeds):
         for dies in cuts(seed, every):
             tried += 1
             try:
@@ -120,7 +124,7 @@ def cut_courses(seeds: int, every: int) -> int:
     return tried
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", [*range(SEEDS), *range(LIVE, LIVE + SEEDS)])
 def test_cut_at_any_moment_it_ends_as_if_it_had_not_been(seed: int) -> None:
     for dies in cuts(seed, EVERY):
         try:
@@ -130,7 +134,7 @@ def test_cut_at_any_moment_it_ends_as_if_it_had_not_been(seed: int) -> None:
             raise
 
 
-@pytest.mark.parametrize("seed", range(100, 100 + SEEDS))
+@pytest.mark.parametrize("seed", [*range(100, 100 + SEEDS), *range(LIVE + 100, LIVE + 100 + SEEDS)])
 def test_whatever_happens_while_it_is_away_nothing_is_left_and_nobody_is_lost(seed: int) -> None:
     for dies in cuts(seed, 2 * EVERY):
         try:

@@ -71,7 +71,8 @@ def test_an_example_with_a_warning_is_an_error(monkeypatch):
 def test_elements_stand_in_others_as_the_parser_has_it():
     found = {name: set(xml.children(name)) for name in xml.TYPES if xml.children(name)}
     prompt = {"Play", "Speak", "Wait"}
-    assert found == {"GetDigits": prompt, "PreAnswer": {*prompt, "GetDigits", "Redirect"}}
+    early = {*prompt, "GetDigits", "GetInput", "DTMF", "Redirect"}
+    assert found == {"GetDigits": prompt, "GetInput": prompt, "PreAnswer": early}
     assert set(xml.in_sound_documents()) == prompt
 
 

@@ -16,6 +16,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from ari_conf.core.effects import PostCallback
+from ari_conf.core.elements import Wait
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.queues import outbox, partitioned_queue
 from ari_conf.recordings import index, jobs
@@ -24,7 +25,14 @@ from tests.web.conftest import Api, Owner, Served, account
 from tests.web.test_dashboard_page import Browser
 from tests.web.test_dead_letters import dies
 
-BODIES = {"Play": {"url": "https://example.com/a.mp3"}, "Speak": {"text": "hello"}, "Announce": {"text": "hello"}}
+SOUND = "https://example.com/a.mp3"
+BODIES = {
+    "Play": {"url": SOUND, "urls": SOUND},
+    "Speak": {"text": "hello"},
+    "Announce": {"text": "hello"},
+    "{call_uuid}": {"aleg_url": "https://example.com/document"},
+    "DTMF": {"digits": "1"},
+}
 
 
 def calls(description: dict[str, Any]) -> list[tuple[str, str]]:
@@ -86,6 +94,7 @@ class Others:
 
     def filled(self, path: str, auth_id: str) -> str:
         values = {"auth_id": auth_id, "name": "standup", "member_id": "all", "id": self.letter, "recording_id": "r1"}
+        values["call_uuid"] = "call-ann"
         for name, value in values.items():
             path = path.replace(f"{{{name}}}", value)
         assert "{" not in path, f"{path}: add the value that another account has for it"
@@ -151,6 +160,10 @@ def test_it_is_true(api: Api, owner: Owner, there: bool):
                 case.path_parameters["name"] = "standup"
             if "member_id" in case.path_parameters and there:
                 case.path_parameters["member_id"] = "all"
+            if "call_uuid" in case.path_parameters and there:
+                if "call-cal" not in owner.stage.engine.calls:
+                    owner.plays(lambda stage: stage.call("cal", Wait(999), answered=True))
+                case.path_parameters["call_uuid"] = "call-cal"
             case.call_and_validate(auth=("A", api.token), checks=CHECKS)
 
         holds()

@@ -11,6 +11,11 @@ CODES: dict[int, tuple[str, str, str]] = {
         "`ORIGINATOR_CANCEL`",
         "Nothing.",
     ),
+    2060: (
+        "The API transferred the call 70 times, and once more.",
+        "`NORMAL_CLEARING`",
+        "Correct the application: it transfers the same call again and again.",
+    ),
     3010: (
         'A document ran `<Hangup reason="busy"/>`. In the problem list also: the account has '
         "`ARI_CONF_CALLS_PER_ACCOUNT` calls already. "
@@ -47,6 +52,7 @@ CODES: dict[int, tuple[str, str, str]] = {
         "Read the problem: it names the URL and the reason.",
     ),
     7012: ("The same for an action URL.", "`NORMAL_CLEARING`", "Read the problem."),
+    7013: ("The same for the URL of a transfer.", "`NORMAL_CLEARING`", "Read the problem."),
     7014: (
         "The same for the URL of a `<Redirect>`, or its text is not an absolute http or https URL.",
         "`NORMAL_CLEARING`",
@@ -63,6 +69,7 @@ CODES: dict[int, tuple[str, str, str]] = {
         "`NORMAL_CLEARING`",
         "As for 8011.",
     ),
+    8013: ("The same as 8011 for the URL of a transfer.", "`NORMAL_CLEARING`", "As for 8011."),
     8014: ("The same as 8012 for the URL of a `<Redirect>`.", "`NORMAL_CLEARING`", "As for 8011."),
     9000: (
         "Another call of the same request, with which this one competed, was answered, and confirmed, first.",

@@ -22,6 +22,7 @@ REMEDIES = {
     "too_many_calls": "End calls. **Operator**: raise `ARI_CONF_CALLS_PER_ACCOUNT`.",
     "headers_incomplete": "Send fewer or shorter X-PH- headers. **Operator**: if Asterisk did not answer, it may be "
     "overloaded.",
+    "too_many_transfers": "Correct the application: it transfers the same call again and again.",
     "call_transferred": "Callers must not transfer the call with their phones.",
     "call_ended_by_error": "**Operator**: report it, with the server's log.",
     "document_invalid": "Correct what the text names; `ari-conf documents check` shows the same.",

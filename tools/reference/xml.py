@@ -24,6 +24,8 @@ CONTENT = {
     "Hangup": "Nothing.",
     "Redirect": "The URL of the next document. It replaces the rest of this one.",
     "GetDigits": "The prompt: elements that are played one after another, until the first digit is pressed.",
+    "GetInput": "The prompt, as in `GetDigits`.",
+    "DTMF": "Digits `0`-`9`, `*` and `#` that are sent to the phone; `w` pauses for 0.5 s, `W` for 1 s. At most 100.",
     "PreAnswer": "Elements that run as early media, before the call is answered.",
     "Conference": f"The name of the conference: trimmed, case-sensitive, any Unicode characters, {parser.MAX_NAME} at "
     "most.",
@@ -35,6 +37,8 @@ ANSWERS = {
     "Hangup": "no",
     "Redirect": "no",
     "GetDigits": "yes",
+    "GetInput": "yes",
+    "DTMF": "yes",
     "PreAnswer": "no, nor do the elements in it",
     "Conference": "yes, when the caller is admitted",
 }
@@ -48,6 +52,10 @@ REQUESTS = {
     "ends with 7014 or 8014.",
     "GetDigits": "If digits were entered, `action` is requested with `Event=Redirect` and `Digits`. If nothing was "
     "entered, `action` is not requested and the next element runs.",
+    "GetInput": "If digits were entered, `action` is requested with `Event=Redirect`, `InputType=dtmf`, `Digits`, and "
+    "`Speech`, `SpeechConfidenceScore` and `BilledAmount`, which are empty or 0. If nothing was entered, `action` is "
+    "not requested and the next element runs.",
+    "DTMF": "None.",
     "PreAnswer": "Those of the elements in it.",
     "Conference": "`enterSound`, `exitSound` and `waitSound` are requested by POST when the caller joins. "
     "`callbackUrl` receives `enter`, `exit`, `digits`, `floor` and `record`. `action` is requested when the member has "
@@ -90,6 +98,23 @@ MEANINGS: dict[str, dict[str, str]] = {
         "validDigits": "Any other digit ends the attempt.",
         "invalidDigitsSound": "The URL of a sound that is played after an invalid digit.",
         "log": "Accepted without effect: the logs never contain digits.",
+    },
+    "GetInput": {
+        "action": "Receives the digits.",
+        "method": f"{METHOD} to `action`.",
+        "inputType": "speech is not supported: an element with `speech` alone is skipped; with `dtmf speech` only "
+        "digits are taken. Both with a warning.",
+        "executionTimeout": "Seconds from the end of the prompt, or from the digit that cuts it short, within which "
+        "the whole input is taken. Digits that are entered by then count.",
+        "digitEndTimeout": f"Seconds between digits; auto: {el.AUTO_DIGIT_END_S}.",
+        "finishOnKey": "Each of these keys ends the input and is not part of it; `none`: no key does.",
+        "numDigits": "Number of digits that complete the input.",
+        "redirect": "true: the response of `action` is a document that replaces the rest of this one. false: the "
+        "response is ignored and the next element runs.",
+        "log": "Accepted without effect: the logs never contain digits.",
+    },
+    "DTMF": {
+        "async": "true: the next element runs at once. false: it runs when the digits are sent.",
     },
     "PreAnswer": {},
     "Conference": {
@@ -135,12 +160,23 @@ EXAMPLES = {
     "Redirect": '<Redirect method="GET">https://example.com/next</Redirect>',
     "GetDigits": '<GetDigits action="https://example.com/pin" numDigits="4" timeout="7" retries="2">\n'
     "    <Speak>Please enter your PIN.</Speak>\n  </GetDigits>\n  <Speak>You entered nothing. Goodbye.</Speak>",
+    "GetInput": '<GetInput action="https://example.com/menu" inputType="dtmf" numDigits="1" executionTimeout="10">\n'
+    "    <Speak>Press 1 for sales, 2 for support.</Speak>\n  </GetInput>\n  <Speak>You pressed nothing.</Speak>",
+    "DTMF": '<DTMF async="false">1w23</DTMF>\n  <Speak>Done.</Speak>',
     "PreAnswer": '<PreAnswer>\n    <Speak>All agents are busy.</Speak>\n  </PreAnswer>\n  <Hangup reason="busy"/>',
     "Conference": '<Conference callbackUrl="https://example.com/events#rc=3&amp;rp=all" record="true"\n'
     '              enterSound="beep:1" startConferenceOnEnter="false">standup</Conference>\n  <Speak>Goodbye.</Speak>',
 }
-TEXTS = {"Play": "https://example.com/", "Redirect": "https://example.com/", "Speak": "a", "Conference": "a"}
+TEXTS = {
+    "Play": "https://example.com/",
+    "Redirect": "https://example.com/",
+    "Speak": "a",
+    "Conference": "a",
+    "DTMF": "1",
+}
 """Minimal content of the elements that require some."""
+ACTIONS = {"GetInput": ' action="https://example.com/"'}
+"""Attributes that an element requires."""
 
 INTRODUCTION = """
 This page lists every element and attribute that you can use in a document. [Documents](../guide/documents.md)
@@ -186,7 +222,7 @@ def in_sound_documents() -> list[str]:
 
 
 def _shortest(name: str, inside: str = "") -> str:
-    return f"<{name}>{TEXTS.get(name, '')}{inside}</{name}>"
+    return f"<{name}{ACTIONS.get(name, '')}>{TEXTS.get(name, '')}{inside}</{name}>"
 
 
 def _response(inside: str) -> bytes:

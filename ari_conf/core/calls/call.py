@@ -32,6 +32,7 @@ from ari_conf.core.calls.call_state import (
 )
 from ari_conf.core.calls.confirmation import key_element
 from ari_conf.core.calls.gather import Gather, GatherState
+from ari_conf.core.calls.live_media import LIVE, DigitSending, LiveMedia
 from ari_conf.core.calls.machine_detection import MachineDetection, Reason
 from ari_conf.core.calls.outgoing import MAX_REDIALS, UNCONFIRMED_MS, Outgoing
 from ari_conf.core.effects import (
@@ -49,6 +50,7 @@ from ari_conf.core.effects import (
     RecordDialing,
     ReportProblem,
     Ring,
+    SendDigits,
     SendSilence,
     StopPreparing,
     SwitchOffs,
@@ -56,9 +58,11 @@ from ari_conf.core.effects import (
     WarmSounds,
 )
 from ari_conf.core.elements import (
+    DTMF,
     Conference,
     Element,
     GetDigits,
+    GetInput,
     Hangup,
     Play,
     PreAnswer,
@@ -85,22 +89,27 @@ from ari_conf.core.hangup_codes import (
     source_of,
     status_of,
 )
-from ari_conf.core.messages import DialMusicChanged, JoinRequested, MemberReleased, Outputs, RaceWon
+from ari_conf.core.messages import DialMusicChanged, DigitsDue, JoinRequested, MemberReleased, Outputs, RaceWon
 from ari_conf.core.placing import CallOptions, CallToPlace
-from ari_conf.core.playback.player import Player
+from ari_conf.core.playback.player import Player, interrupted
 from ari_conf.core.problem_kinds import ProblemKind
+from ari_conf.core.queued_sound import QueuedSound
 from ari_conf.core.request_params import format_second, plausible
 from ari_conf.core.transitions import checked
 
-Purpose = Literal["answer", "action", "redirect"]
+Purpose = Literal["answer", "action", "redirect", "transfer"]
 MAX_RAPID_DOCUMENTS, RAPID_DOCUMENT_MS = 20, 1000
 """Number of further documents that a call may request immediately, and milliseconds per document on average (decided).
 Otherwise a document that leads to itself would be requested as fast as its server responds, forever."""
 ANONYMOUS = "anonymous", "Anonymous"
 """From and CallerName of callers who withhold their identity."""
-ANSWERING_ELEMENTS = (Play, Speak, Wait, GetDigits)
 NO_PRICE = "0.00000"
 """BillRate and TotalCost: applications parse them; calls over one's own Asterisk have no price here."""
+ANSWERING_ELEMENTS = (Play, Speak, Wait, GetDigits, GetInput, DTMF)
+FALLBACK_EVENTS: dict[Purpose, str] = {"redirect": "Redirect", "transfer": "Transfer"}
+"""Event of the request to the fallback URL, by what could not be fetched; otherwise StartApp."""
+NO_SPEECH: Params = (("Speech", ""), ("SpeechConfidenceScore", ""), ("BilledAmount", "0.00000"))
+"""Parameters of GetInput's action that only speech input would fill."""
 HangupReason = Literal["normal", "busy", "rejected", "answered_elsewhere"]
 HANGUP_CAUSES: dict[HangupReason, int] = {"normal": 16, "busy": 17, "rejected": 21, "answered_elsewhere": 26}
 """Q.850 causes by the reason that ARI receives."""
@@ -157,7 +166,7 @@ class Call(msgspec.Struct, Derived, tag=True):
     pending_fetch: FetchDocument | None = None
     """Pending request for a document; a server that takes over repeats it."""
     fallback_requested: bool = False
-    running: Player | Gather | Conference | None = None
+    running: Player | Gather | DigitSending | Conference | None = None
     conference_id: str | None = None
     """The conference that the running element has joined."""
     serial: int = 0
@@ -180,6 +189,12 @@ class Call(msgspec.Struct, Derived, tag=True):
     """True if Asterisk was asked to send silence and may still be sending it."""
     outgoing: Outgoing | None = None
     """What only a call that the server places has; None: the call has arrived."""
+    live: LiveMedia | None = None
+    """Sounds and digits of the API for the call; None: none so far."""
+    transfers: int = 0
+    """Number of transfers by the API so far."""
+    transfer: tuple[str, str] | None = None
+    """URL and method of a transfer that waits until the conference has released the call."""
 
     def __post_init__(self) -> None:
         self.constant_params = None
@@ -221,9 +236,10 @@ class Call(msgspec.Struct, Derived, tag=True):
         if self.outgoing is not None and not self.is_ending:
             ours = self.outgoing.dial_at if self.state is QUEUED else self.outgoing.deadline
             soonest = ours if soonest is None or (ours is not None and ours < soonest) else soonest
-        if self.scheduled_hangup_at is None and self.hangup_retry_at is None:
+        if self.scheduled_hangup_at is None and self.hangup_retry_at is None and self.live is None:
             return soonest
-        times = (soonest, self.scheduled_hangup_at, self.hangup_retry_at)
+        live = self.live.deadline if self.live is not None else None
+        times = (soonest, live, self.scheduled_hangup_at, self.hangup_retry_at)
         return min([t for t in times if t is not None], default=None)
 
     # Events and messages.
@@ -542,21 +558,34 @@ class Call(msgspec.Struct, Derived, tag=True):
     def on_join_skipped(self, now: int) -> Outputs:
         # Spec: "The element and its action are skipped; the next element runs."
         self.running = self.conference_id = None
-        return self._run_elements(now)
+        return self._continue(now)
 
     def on_member_released(self, released: MemberReleased, now: int) -> Outputs:
         """Continue after the conference: request the element's action, or run the next element."""
         self.running = self.conference_id = None
+        if self.transfer is not None:
+            # What runs is broken off: the conference's action is not requested.
+            return self._hangup_callback(now) if self.is_ending else self._continue(now)
         element, params = released.element, released.params
         if self.is_ending or not element.redirect:
             # Spec: the action is also requested if the caller hung up or redirect is false; the reply is then ignored.
             requested: Outputs = []
             if element.action is not None and params:
                 requested = [self.callback(element.action, element.method, "Redirect", params)]
-            return requested + (self._hangup_callback(now) if self.is_ending else self._run_elements(now))
+            return requested + (self._hangup_callback(now) if self.is_ending else self._continue(now))
         if element.action is None:
-            return self._run_elements(now)
-        return self._request_document("action", element.action, element.method, "Redirect", params, now)
+            return self._continue(now)
+        requested = self._request_document("action", element.action, element.method, "Redirect", params, now)
+        return requested + self._play_live(now)
+
+    def _continue(self, now: int) -> Outputs:
+        """Begin a transfer that has waited for the end of a membership, or run the next element; and play the sounds
+        that the API has queued meanwhile."""
+        begins = self.transfer is not None and not self.is_ending
+        if self.live is not None and self.live.playback.queue:
+            # They are heard first.
+            self.live.holds = True
+        return [*(self._start_transfer(now) if begins else self._run_elements(now)), *self._play_live(now)]
 
     # The document.
 
@@ -612,7 +641,8 @@ class Call(msgspec.Struct, Derived, tag=True):
         ahead = self.paced_until - now
         # If the system clock was set, `paced_until` may be far from now.
         ahead = ahead if 0 <= ahead <= (MAX_RAPID_DOCUMENTS + 1) * RAPID_DOCUMENT_MS else 0
-        if ahead > MAX_RAPID_DOCUMENTS * RAPID_DOCUMENT_MS:
+        # The API's transfers have a limit of their own.
+        if ahead > MAX_RAPID_DOCUMENTS * RAPID_DOCUMENT_MS and purpose != "transfer":
             code = INVALID_DOCUMENT_CODES[purpose]
             text = (
                 f"more than {MAX_RAPID_DOCUMENTS} documents in a row led to another document within less than a second "
@@ -657,7 +687,7 @@ class Call(msgspec.Struct, Derived, tag=True):
         if account is None or account.fallback_url is None or self.fallback_requested:
             return out + self.hang_up("normal", code, now)
         self.fallback_requested = True
-        event = "Redirect" if purpose == "redirect" else "StartApp"
+        event = FALLBACK_EVENTS.get(purpose, "StartApp")
         return out + self._request_document(purpose, account.fallback_url, account.fallback_method, event, (), now)
 
     # The elements.
@@ -682,7 +712,7 @@ class Call(msgspec.Struct, Derived, tag=True):
         if isinstance(element, Conference):
             self.change_state(IN_CONFERENCE)
             self.running = element
-            return [JoinRequested(self.call_uuid, element)]
+            return [*self._pause_live(now), JoinRequested(self.call_uuid, element)]
         if isinstance(element, ANSWERING_ELEMENTS):
             self.change_state(RUNNING)
         # Spec: "Play, Speak, Wait, GetDigits and Conference answer the call; Hangup, Redirect, PreAnswer and a first
@@ -693,11 +723,14 @@ class Call(msgspec.Struct, Derived, tag=True):
         out: Outputs = self._answer(now) if answers else []
         match element:
             case Play() | Speak() | Wait():
-                self.running = player = Player(self._next_owner_id(), self.target, (element,), detects_audio=True)
+                player = Player(self._next_owner_id(), self.target, (element,), detects_audio=True)
+                self.running, player.held = player, self._is_held
                 return [*out, *player.start(now)]
-            case GetDigits():
-                self.running = gather = Gather(element, self._next_owner_id(), self.target)
+            case GetDigits() | GetInput():
+                self.running = gather = Gather(element, self._next_owner_id(), self.target, held=self._is_held)
                 return [*out, *gather.start(now)]
+            case DTMF():
+                return [*out, *self._run_dtmf_element(element, now)]
             case Redirect(""):
                 text = "Redirect: its text must be an absolute http or https URL"
                 code, kind = UNREACHABLE_CODES["redirect"], ProblemKind.DOCUMENT_INVALID
@@ -734,20 +767,30 @@ class Call(msgspec.Struct, Derived, tag=True):
 
     def _forward_to_running(self, event: ev.Event, now: int) -> Outputs:
         """Forward the event to the running element; if the element has then ended, run the next one."""
-        running = self.running
-        if running is None or isinstance(running, Conference):
-            return []
+        live, running = self.live, self.running
+        of_live = live is not None and live.owns(_playback_id_of(event))
         out: Outputs = []
+        if live is not None and (of_live or isinstance(event, ev.DeadlineReached)):
+            out += self._on_live_event(event, now)
+        if of_live or running is None or isinstance(running, Conference):
+            return out
         if isinstance(event, ev.SoundFailed):
             out.append(self.problem(event.kind, event.reason))
         if isinstance(event, ev.EffectFailed) and isinstance(event.effect, PlayMedia):
-            out += [] if event.target_gone else [self.problem(ProblemKind.ASTERISK_FAILED, event.reason)]
+            out += self._playback_problem(event)
             event = ev.PlaybackFinished(event.effect.playback_id, failed=True)
-        out += running.handle_event(event, now)
+        if not isinstance(running, DigitSending):
+            out += running.handle_event(event, now)
         return out + self._continue_if_finished(now)
+
+    def _playback_problem(self, event: ev.EffectFailed) -> Outputs:
+        return [] if event.target_gone else [self.problem(ProblemKind.ASTERISK_FAILED, event.reason)]
 
     def _continue_if_finished(self, now: int) -> Outputs:
         running = self.running
+        if isinstance(running, DigitSending) and running.until <= now:
+            self.running = None
+            return self._run_elements(now)
         if isinstance(running, Player) and running.done:
             self.running = None
             return self._run_elements(now)
@@ -763,10 +806,117 @@ class Call(msgspec.Struct, Derived, tag=True):
         # Spec: "Nothing entered: the next element, action not called."
         if gather.state is GatherState.NO_INPUT or element.action is None:
             return self._run_elements(now)
-        params = (("Digits", gather.digits),)
+        params: Params = (("Digits", gather.digits),)
+        if isinstance(element, GetInput):
+            params = (("InputType", "dtmf"), *params, *NO_SPEECH)
         if element.redirect:
             return self._request_document("action", element.action, element.method, "Redirect", params, now)
         return [self.callback(element.action, element.method, "Redirect", params), *self._run_elements(now)]
+
+    # Commands of the API.
+
+    def transfer_to(self, url: str, method: str, now: int) -> Outputs:
+        """Break off what runs, and continue with the document of the URL. A call in a conference must be taken out of
+        it afterwards: the document is requested once the conference has released the call."""
+        self.transfers += 1
+        self.transfer = url, method
+        stopped = self._stop_running()
+        return stopped if self.in_conference else stopped + self._start_transfer(now)
+
+    def _start_transfer(self, now: int) -> Outputs:
+        assert self.transfer is not None
+        (url, method), self.transfer, self.fallback_requested = self.transfer, None, False
+        self.elements, self.position, self.pre_answer_end = (), 0, 0
+        return self._request_document("transfer", url, method, "Transfer", (), now)
+
+    def play(self, sound: QueuedSound, now: int) -> Outputs:
+        """Play a sound of the API, after those that are queued already."""
+        self.live = self.live or LiveMedia()
+        self.live.playback.queue.append(sound)
+        return self._play_live(now)
+
+    def stop_playing(self, kind: type[Play] | type[Speak], now: int) -> Outputs:
+        return [*self.live.playback.clear(kind), *self._play_live(now)] if self.live is not None else []
+
+    def send_digits(self, text: str, now: int) -> Outputs:
+        """Send digits and pauses, after those that are not sent yet."""
+        self.live = self.live or LiveMedia()
+        self.live.schedule(text, now)
+        return self._send_due_digits(now)
+
+    def take_queued_sounds(self) -> list[QueuedSound]:
+        """Return the sounds that the API has queued, for the member that the call becomes."""
+        if self.live is None:
+            return []
+        taken, self.live.playback.queue = self.live.playback.queue, []
+        return taken
+
+    def _run_dtmf_element(self, element: DTMF, now: int) -> Outputs:
+        live = self.live = self.live or LiveMedia()
+        waits = not element.async_ or not live.has_room_for(element.digits, now)
+        out = self.send_digits(element.digits, now)
+        if waits and live.digits_until > now:
+            self.running = DigitSending(live.digits_until)
+        return out
+
+    @property
+    def _is_held(self) -> bool:
+        return self.live is not None and self.live.holds
+
+    def _on_live_event(self, event: ev.Event, now: int) -> Outputs:
+        assert self.live is not None
+        out: Outputs = []
+        if isinstance(event, ev.SoundFailed) and self.live.awaits(event.playback_id):
+            out.append(self.problem(event.kind, event.reason))
+        if isinstance(event, ev.EffectFailed) and isinstance(event.effect, PlayMedia):
+            out += self._playback_problem(event)
+            event = ev.PlaybackFinished(event.effect.playback_id, failed=True)
+        if isinstance(event, ev.SoundPrepared) and self.live.awaits(event.playback_id):
+            out += self._hold(now)
+        out += self.live.playback.handle_event(event, now)
+        out += self._play_live(now)
+        return out + (self._send_due_digits(now) if isinstance(event, ev.DeadlineReached) else [])
+
+    def _play_live(self, now: int) -> Outputs:
+        """Start the next sound of the API; let the running element continue if there is none."""
+        live = self.live
+        if live is None or self.is_ending or self.in_conference:
+            return []
+        out: Outputs = [*live.playback.update(ids.for_call(self.call_uuid, LIVE), self.target, True, now)]
+        return out if live.playback.queue else out + self._release(now)
+
+    def _pause_live(self, now: int) -> Outputs:
+        """Stop the sound of the API: the channel is about to be moved, and the conference plays the sound again."""
+        if self.live is None:
+            return []
+        self.live.holds = False
+        return [*self.live.playback.stop()]
+
+    def _hold(self, now: int) -> Outputs:
+        if self.live is None or self.live.holds:
+            return []
+        self.live.holds = True
+        return [*self.running.hold(now)] if isinstance(self.running, Player | Gather) else []
+
+    def _release(self, now: int) -> Outputs:
+        if self.live is None or not self.live.holds:
+            return []
+        self.live.holds = False
+        return [*self.running.release(now)] if isinstance(self.running, Player | Gather) else []
+
+    def _send_due_digits(self, now: int) -> Outputs:
+        out: Outputs = []
+        for digits in self.live.take_due(now) if self.live is not None else ():
+            if self.in_conference:
+                out.append(DigitsDue(self.call_uuid, digits))
+            else:
+                out += interrupted(self._players(), SendDigits(self.channel_id, digits), now)
+        return out
+
+    def _players(self) -> list[Player]:
+        """Return the players of the running element and of the API's sound."""
+        of_api = self.live.playback.player if self.live is not None else None
+        return [player for player in (self.player, of_api) if player is not None]
 
     # Hanging up.
 
@@ -796,6 +946,7 @@ class Call(msgspec.Struct, Derived, tag=True):
         """
         self.elements, self.position, self.pre_answer_end, self.recent_switch_offs = (), 0, 0, ()
         self.running = self.conference_id = self.fetch_purpose = self.pending_fetch = self.scheduled_hangup_at = None
+        self.live = self.transfer = None
         if not plausible(self.started_at, self.answered_at):
             self.started_at, self.answered_at, self.constant_params = now, None, None
         problem = self.problem(ProblemKind.CALL_ENDED_BY_ERROR, why)
@@ -810,11 +961,12 @@ class Call(msgspec.Struct, Derived, tag=True):
         return [problem, *self._start_hangup("normal", HangupCode.NORMAL, now)]
 
     def _stop_running(self) -> Outputs:
-        running = self.running
-        if isinstance(running, Player | Gather):
+        """Stop the running element, except a conference, and what the API plays and sends."""
+        running, out = self.running, Outputs(self.live.stop() if self.live is not None else ())
+        if isinstance(running, Player | Gather | DigitSending):
             self.running = None
-            return [*running.stop()]
-        return []
+            out += [] if isinstance(running, DigitSending) else running.stop()
+        return out
 
     def _on_effect_failed(self, effect: HangUp | Answer, reason: str, gone: bool, now: int) -> Outputs:
         if gone:
@@ -897,8 +1049,8 @@ class Call(msgspec.Struct, Derived, tag=True):
             yield Expectation("answered", channel_id, channel_id, if_there=ev.ChannelAnswered(channel_id))
             if self.state is DIALING:
                 yield Expectation("ringing", channel_id, channel_id, if_there=ev.ChannelRinging(channel_id))
-        if self.player is not None:
-            yield from self.player.expectations()
+        for player in self._players():
+            yield from player.expectations()
 
     def resume(self, there: AsteriskState) -> Outputs:
         """Return the effects in progress, which may have been lost with the previous process."""
@@ -908,12 +1060,14 @@ class Call(msgspec.Struct, Derived, tag=True):
         if self.account is None:
             out.append(IdentifyCall(self.call_uuid, self.channel_id, self.auth_id))
         if self.outgoing is not None:
-            return self._resume_outgoing(self.outgoing, there)
-        if self.answered_at is not None and not there.channels[self.channel_id]:
+            out += self._resume_outgoing(self.outgoing, there)
+        elif self.answered_at is not None and not there.channels[self.channel_id]:
             out.append(Answer(self.channel_id))
         if self.pending_fetch is not None:
             out.append(self.pending_fetch)
-        return out + (self.player.resume(there) if self.player is not None else [])
+        for player in self._players():
+            out += player.resume(there)
+        return out
 
     def _resume_outgoing(self, outgoing: Outgoing, there: AsteriskState) -> Outputs:
         if self.state not in UNANSWERED:
@@ -921,8 +1075,7 @@ class Call(msgspec.Struct, Derived, tag=True):
             out += outgoing.machine.resume() if outgoing.machine is not None else []
             if self.state is CONFIRMING and self.running is None:
                 out += self._fetch_confirm_sound(outgoing)
-            out += [self.pending_fetch] if self.pending_fetch is not None else []
-            return out + (self.player.resume(there) if self.player is not None else [])
+            return out
         if self.state is not DIALING:
             return []
         if not outgoing.created:
@@ -1000,12 +1153,19 @@ class Call(msgspec.Struct, Derived, tag=True):
         )
 
 
+def _playback_id_of(event: ev.Event) -> str:
+    about = event.effect if isinstance(event, ev.EffectFailed) else event
+    return getattr(about, "playback_id", "")
+
+
 def _sounds_of(elements: tuple[Element | Prompt, ...]) -> list[Play | Speak]:
     found: list[Play | Speak] = []
     for element in elements:
         match element:
             case Play() | Speak():
                 found.append(element)
+            case GetInput(prompt):
+                found += _sounds_of(prompt)
             case GetDigits(prompt):
                 found += _sounds_of(prompt)
                 if element.invalid_digits_sound is not None:

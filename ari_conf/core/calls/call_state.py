@@ -104,7 +104,7 @@ TRANSITIONS: Transitions[CallState] = {
         ENDED: "ChannelHungUp",
     },
     FETCHING: {
-        FETCHING: "DocumentFailed, fallback URL",
+        FETCHING: "DocumentFailed, fallback URL; transfer",
         RUNNING: "DocumentFetched",
         IN_CONFERENCE: "DocumentFetched, Conference",
         HANGING_UP: "DocumentFailed, no fallback",
@@ -112,7 +112,7 @@ TRANSITIONS: Transitions[CallState] = {
     },
     RUNNING: {
         RUNNING: "next element",
-        FETCHING: "Redirect, action of GetDigits",
+        FETCHING: "Redirect, action of GetDigits, transfer",
         IN_CONFERENCE: "Conference",
         HANGING_UP: "no element left, Hangup",
         ENDED: "ChannelHungUp",
@@ -120,7 +120,7 @@ TRANSITIONS: Transitions[CallState] = {
     IN_CONFERENCE: {
         IN_CONFERENCE: "next Conference",
         RUNNING: "MemberReleased, JoinSkipped",
-        FETCHING: "MemberReleased, action",
+        FETCHING: "MemberReleased, action or transfer",
         HANGING_UP: "API, Hangup schedule",
         ENDED: "ChannelHungUp",
     },

@@ -19,8 +19,7 @@ from ari_conf.core.elements import Conference as Element
 from ari_conf.core.elements import Play, Speak
 from ari_conf.core.messages import HangupRequested, Outputs
 from ari_conf.core.playback.shared_playback import ANNOUNCEMENT
-
-SOUND_TYPES: dict[str, type[Play] | type[Speak]] = {"Play": Play, "Speak": Speak}
+from ari_conf.core.queued_sound import SOUND_TYPES
 
 
 def error_reply(command_id: str, status: HTTPStatus, error: str) -> CommandReply:

@@ -62,7 +62,7 @@ from ari_conf.core.effects import (
     SwitchOffs,
     Target,
 )
-from ari_conf.core.elements import Play, Prompt
+from ari_conf.core.elements import Play, Prompt, Speak
 from ari_conf.core.expectations import AsteriskState, Expectation
 from ari_conf.core.messages import (
     Admitted,
@@ -73,9 +73,11 @@ from ari_conf.core.messages import (
     Outputs,
     RecordingRequested,
 )
+from ari_conf.core.playback.player import interrupted
 from ari_conf.core.playback.shared_playback import DIAL_MUSIC, SharedPlayback
 from ari_conf.core.problem_kinds import ProblemKind
 from ari_conf.core.quality import LineMeasurement, updated
+from ari_conf.core.queued_sound import QueuedSound
 from ari_conf.core.request_params import bool_text, plausible
 
 MAX_CONFERENCE_S = 86400
@@ -349,6 +351,22 @@ class Conference(msgspec.Struct, Derived, tag=True):
                 return self._on_deadline(now)
         return []
 
+    def has_ear_of(self, channel_id: str) -> bool:
+        """Return whether a sound can be queued for the member: they are not leaving."""
+        member = self.index.by_channel.get(channel_id)
+        return member is not None and member.state is not LEAVING
+
+    def play_to(self, channel_id: str, sound: QueuedSound, now: int) -> Outputs:
+        """Play a sound to a member, after those that are queued for them."""
+        member = self.index.by_channel[channel_id]
+        member.private_playback.queue.append(sound)
+        return self._update_media_of(member, now)
+
+    def stop_playing_to(self, channel_id: str, kind: type[Play] | type[Speak], now: int) -> Outputs:
+        member = self.index.by_channel.get(channel_id)
+        stopped = member.private_playback.clear(kind) if member is not None else []
+        return [*stopped, *self._update_media_of(member, now)]
+
     def leave(self, channel_id: str, reason: ExitReason, now: int) -> Outputs:
         member = self.index.by_channel.get(channel_id)
         out = self._start_leaving(member, reason, now) if member is not None else []
@@ -549,6 +567,14 @@ class Conference(msgspec.Struct, Derived, tag=True):
         if member.state is not IN_BRIDGE:
             return []
         return [SendDigits(m.channel_id, digits) for m in self.members_in_bridge if m is not member and not m.deaf]
+
+    def send_digits(self, digits: SendDigits, now: int) -> Outputs:
+        """Send digits to the phone of a member. What is played to the member alone continues after them."""
+        member = self.index.by_channel.get(digits.channel_id)
+        if member is None:
+            return [digits]
+        self.index.changed[member.member_id] = member
+        return [*interrupted((member.player, member.private_playback.player), digits, now)]
 
     # Talking and the floor.
 

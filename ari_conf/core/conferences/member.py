@@ -51,7 +51,7 @@ WAIT_SOUND_RETRY_MS = 5000
 FLOOR_SILENCE_MS = 500
 """Milliseconds of silence that end talking."""
 ExitReason = Literal[
-    "hangup", "star", "kick", "api_hangup", "time_limit", "host_left", "left_alone", "conference_ended"
+    "hangup", "star", "kick", "api_hangup", "transfer", "time_limit", "host_left", "left_alone", "conference_ended"
 ]
 
 
@@ -194,13 +194,13 @@ class Member(msgspec.Struct):
 
     @property
     def deadline(self) -> int | None:
-        private = self.private_playback.player
+        private = self.private_playback.deadline
         waits = self.leaving_until or self.wait_sound_retry_at or self.matcher.deadline
-        if not (waits or self.player or private or self.scheduled_digits):
+        if not (waits or self.player or private is not None or self.scheduled_digits):
             return None
         times = [self.leaving_until, self.wait_sound_retry_at, self.matcher.deadline]
         times.append(self.player.deadline if self.player else None)
-        times.append(private.deadline if private else None)
+        times.append(private)
         times.append(self.scheduled_digits[0][0] if self.scheduled_digits else None)
         return min((t for t in times if t is not None), default=None)
 

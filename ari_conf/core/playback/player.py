@@ -6,7 +6,7 @@ and enter and exit sounds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -47,13 +47,15 @@ class PlayerState(StrEnum):
     """PlayMedia is in progress, or Asterisk plays."""
     WAITING = "waiting"
     """A Wait runs."""
+    HELD = "held"
+    """A sound is to be played, or was interrupted: it is played once the player is released."""
     PAUSING = "pausing"
     """A pause before a repetition: LOOP_GAP_MS or RAPID_REPEAT_MS."""
     DONE = "done"
     """Nothing is left to play, or the player was stopped."""
 
 
-NEW, PREPARING, PLAYING, WAITING, PAUSING, DONE = PlayerState
+NEW, PREPARING, PLAYING, WAITING, HELD, PAUSING, DONE = PlayerState
 """The states as constants, because an access by the class takes ten times as long."""
 
 
@@ -89,6 +91,12 @@ class Player(msgspec.Struct, tag=True):
     """True if a sound of this round has been played."""
     call_uuid: str = ""
     """UUID of the call that brought a conference's sound; it gets the problem if the sound can't be played."""
+    held: bool = False
+    """True while the player plays nothing, because the API plays a sound to the channel. A Wait goes on."""
+    heard_since: int = 0
+    """Epoch milliseconds since which the current playback is audible, once Asterisk has reported its start."""
+    offset_ms: int = 0
+    """Milliseconds of the current sound that were heard before an interruption."""
 
     @property
     def playback_id(self) -> str:
@@ -121,6 +129,24 @@ class Player(msgspec.Struct, tag=True):
         self.state, self.until, self.quiet_until = DONE, None, None
         return effects
 
+    def hold(self, now: int) -> list[Effect]:
+        """Interrupt the sound, if one plays, and play none until `release`."""
+        self.held = True
+        if self.state is not PLAYING:
+            return []
+        if self.confirmed_started:
+            self.offset_ms += max(0, now - self.heard_since)
+        self.state = HELD
+        return [StopPlayback(self.target, self.playback_id)]
+
+    def release(self, now: int) -> list[Effect]:
+        """Continue where `hold` interrupted the sound."""
+        self.held = False
+        if self.state is not HELD:
+            return []
+        self.count += 1
+        return self._play(now)
+
     def handle_event(self, event: Event, now: int) -> list[Effect]:
         match event:
             case SoundPrepared(playback_id, media) if self._is_at(PREPARING, playback_id):
@@ -129,7 +155,8 @@ class Player(msgspec.Struct, tag=True):
             case SoundFailed(playback_id) if self._is_at(PREPARING, playback_id):
                 return self._next_item(now)
             case PlaybackStarted(playback_id) if self._is_at(PLAYING, playback_id):
-                self.confirmed_started = True
+                if not self.confirmed_started:
+                    self.confirmed_started, self.heard_since = True, now
             case PlaybackFinished(playback_id, failed) if self._is_at(PLAYING, playback_id):
                 return self._on_played(failed, now)
             case EffectFailed(PlayMedia(_, playback_id)) if self._is_at(PLAYING, playback_id):
@@ -178,6 +205,7 @@ class Player(msgspec.Struct, tag=True):
         if isinstance(item, Wait):
             return self._wait(item, now)
         self.count += 1
+        self.offset_ms = 0
         if self.media:
             return self._play(now)
         self.state = PREPARING
@@ -189,7 +217,7 @@ class Player(msgspec.Struct, tag=True):
         return PrepareSound(self.playback_id, sound)
 
     def repeat_effects(self) -> list[Effect]:
-        return [PlayMedia(self.target, self.playback_id, (self.media,))]
+        return [PlayMedia(self.target, self.playback_id, (self.media,), self.offset_ms)]
 
     # Recovery.
 
@@ -210,6 +238,9 @@ class Player(msgspec.Struct, tag=True):
         return self.repeat_effects() if unconfirmed and self.playback_id not in there.playbacks else []
 
     def _play(self, now: int) -> list[Effect]:
+        if self.held:
+            self.state = HELD
+            return []
         self.state, self.confirmed_started, self.played_at = PLAYING, False, now
         return self.repeat_effects()
 
@@ -270,3 +301,9 @@ class Player(msgspec.Struct, tag=True):
             return []
         self.state, self.position, self.played_any, self.until = PAUSING, 0, False, now + LOOP_GAP_MS
         return []
+
+
+def interrupted(players: Sequence[Player | None], effect: Effect, now: int) -> list[Effect]:
+    """Return the effect, between the end of the sound that one of the players plays and its continuation."""
+    playing = next((p for p in players if p is not None and p.state is PLAYING), None)
+    return [effect] if playing is None else [*playing.hold(now), effect, *playing.release(now)]

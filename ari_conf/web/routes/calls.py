@@ -41,7 +41,6 @@ CallUuid = Annotated[str, Depends(call_uuid)]
 Placed = Annotated[m.CallRequest, Depends(params_dependency(m.CallRequest))]
 NoParams = Annotated[ApiRequest, Depends(params_dependency(ApiRequest))]
 NO_PARAMS = openapi_body(ApiRequest)
-not_found = ApiError(404, "call not found")
 
 
 # Placing.
@@ -173,7 +172,7 @@ async def get_call(
         if body.status is None and found is not None:
             raise ApiError(404, "the call has not ended: use status=live or status=queued")
         if found is None or found[1].is_queued != (body.status == "queued"):
-            raise not_found
+            raise call_queries.not_found
         return ApiResult(200, call_queries.to_api(found[1]))
 
     return await execute(request, client, body, work)
@@ -193,11 +192,8 @@ async def cancel_call(request: Request, client: CurrentClient, call_uuid: CallUu
 
 
 async def _hang_up(client: ApiClient, call_uuid: str) -> ApiResult:
-    found = await call_queries.find_call(client.resources.redis, client.auth_id, call_uuid)
-    if found is None:
-        raise not_found
-    addressed = do.ForCall(client.auth_id, call_uuid, do.HangUpCall())
-    return await _ask(client, found[0], addressed, client.api_id)
+    owner = await call_queries.get_owner(client.resources.redis, client.auth_id, call_uuid)
+    return await _ask(client, owner, do.ForCall(client.auth_id, call_uuid, do.HangUpCall()), client.api_id)
 
 
 @router.delete(ALL, **openapi_responses(204, None), openapi_extra=NO_PARAMS)

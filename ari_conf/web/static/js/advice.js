@@ -15,6 +15,7 @@ export const ADVICE = {
   dialing_refused: html`Correct the number or caller ID, or ask the operator what the account may dial.`,
   too_many_calls: html`End calls, or ask the operator to raise <code>ARI_CONF_CALLS_PER_ACCOUNT</code>.`,
   headers_incomplete: "Send fewer or shorter X-PH- headers.",
+  too_many_transfers: "Correct the application: it transfers the same call again and again.",
   call_transferred: "Callers must not transfer the call with their phones; switch the function off there.",
   call_ended_by_error: "Report it to the operator, with the call's ID.",
   document_invalid: html`Correct the document that your application returns; <code>ari-conf documents check</code> shows what is wrong.`,
