@@ -14,8 +14,9 @@ from typing import Any, get_args
 from ari_conf.core import events as ev
 from ari_conf.core import ids
 from ari_conf.core.abort import AbortHandler
+from ari_conf.core.calls import call_recording
 from ari_conf.core.calls.call import Call
-from ari_conf.core.commands import ForAccount, ForCall
+from ari_conf.core.commands import ForAccount, ForCall, RecordCall, StopRecordingCall
 from ari_conf.core.conferences.command_handler import error_reply, handle_command, hang_up_all
 from ari_conf.core.conferences.conference_state import ClaimState
 from ari_conf.core.dispatcher import Dispatcher
@@ -209,6 +210,16 @@ class Engine:
         conference = self.registry.conference_of_bridge(bridge_id)
         return self._to_conference(conference.conference_id, event, now) if conference is not None else []
 
+    def _to_recorded(self, source_id: str, event: ev.Event, now: int) -> Outputs:
+        """Deliver an event about what is recorded: a bridge, or a call by its snoop channel."""
+        call_uuid = ids.call_of(source_id)
+        return self._to_call(call_uuid, event, now) if call_uuid else self._to_conference_of(source_id, event, now)
+
+    def _route_recording(self, event: ev.RecordingStarted | ev.RecordingFinished, now: int) -> Outputs:
+        if event.call_uuid:
+            return self._to_call(event.call_uuid, event, now)
+        return self._to_conference(event.conference_id, event, now)
+
     def _route_by_conference(self, event: _ConferenceEvent, now: int) -> Outputs:
         return self._to_conference(event.conference_id, event, now)
 
@@ -322,6 +333,10 @@ class Engine:
         call = self.calls.get(addressed.call_uuid)
         if call is None or call.is_ending or call.auth_id != addressed.auth_id:
             return [error_reply(command_id, HTTPStatus.NOT_FOUND, "call not found")]
+        match addressed.command:
+            case RecordCall() | StopRecordingCall() as command:
+                self.registry.touched.add(call.call_uuid)
+                return call_recording.handle_command(call, command_id, command, self.registry.public_url, now)
         return [*self._hang_up_call(call, now), CommandReply(command_id, HTTPStatus.NO_CONTENT)]
 
     def _hang_up_call(self, call: Call, now: int) -> Outputs:
@@ -370,8 +385,10 @@ class Engine:
         match effect:
             case AddChannel(_, bridge_id) | RemoveChannel(_, bridge_id):
                 return self._to_conference_of(bridge_id, event, now)
-            case CreateBridge(bridge_id) | DestroyBridge(bridge_id) | StartRecording(bridge_id):
+            case CreateBridge(bridge_id) | DestroyBridge(bridge_id):
                 return self._to_conference_of(bridge_id, event, now)
+            case StartRecording(source_id):
+                return self._to_recorded(source_id, event, now)
             case PlayMedia(target, playback_id):
                 # The sound is skipped. If it may have started, it must not continue behind the next sound.
                 doubtful = not (event.target_gone or event.refused)
@@ -409,12 +426,15 @@ class Engine:
             self.registry.retries.settled(effect)
         elif self._is_wanted(effect):
             self.registry.retries.failed(effect, now)
-        return self._to_conference_of(effect.bridge_id, event, now) if isinstance(effect, StopRecording) else []
+        return self._to_recorded(effect.source_id, event, now) if isinstance(effect, StopRecording) else []
 
     def _is_wanted(self, effect: RetriableEffect) -> bool:
         """Return whether the effect is still wanted; otherwise a later request has replaced it."""
         if isinstance(effect, HangUp | DestroyBridge):
             return not self._is_awaited(effect)
+        if isinstance(effect, StopRecording) and (call_uuid := ids.call_of(effect.source_id)) is not None:
+            call = self.calls.get(call_uuid)
+            return call is not None and effect.recording_id in call.recordings
         return self._has_owner(target_of(effect)) and self.registry.wanted(effect) == effect
 
     def _retry_requests(self, now: int) -> list[Effect]:
@@ -445,7 +465,7 @@ class Engine:
         return effects
 
 
-_ConferenceEvent = ev.NameClaimed | ev.NameTaken | ev.RecordingStarted | ev.RecordingFinished
+_ConferenceEvent = ev.NameClaimed | ev.NameTaken
 _BridgeEvent = ev.ChannelEnteredBridge | ev.ChannelLeftBridge | ev.BridgeCreated | ev.BridgeDestroyed
 _PlaybackEvent = ev.SoundPrepared | ev.SoundFailed | ev.PlaybackStarted | ev.PlaybackFinished
 _PhoneEvent = ev.PhoneHeld | ev.PhoneResumed | ev.StreamSeen | ev.AudioStopped | ev.NothingSent
@@ -463,6 +483,8 @@ EVENT_HANDLERS: dict[type, Callable[[Engine, Any, int], Outputs]] = {
     ev.DigitReceived: Engine._route_by_channel,
     ev.BeepHeard: Engine._route_by_channel,
     ev.LineMeasured: Engine._on_line_measured,
+    ev.RecordingStarted: Engine._route_recording,
+    ev.RecordingFinished: Engine._route_recording,
     **dict.fromkeys(get_args(_PhoneEvent), Engine._route_by_phone),
     **dict.fromkeys(get_args(_ConferenceEvent), Engine._route_by_conference),
     **dict.fromkeys(get_args(_BridgeEvent), Engine._route_by_bridge),

@@ -15,6 +15,8 @@ TONES: dict[str, tuple[tuple[int, int], ...]] = {
     "beep:2": ((700, 300), (SILENCE_HZ, 200), (700, 300)),
     # GetDigits' playBeep (decided): short, as a voicemail's, and at another pitch than a conference's.
     "beep:digits": ((1000, 200),),
+    # Record's playBeep (decided): a voicemail's.
+    "beep:record": ((1000, 400),),
 }
 """Name -> (Hz, ms) in order."""
 

@@ -144,7 +144,8 @@ class Reconciler:
             persistent, before = (channels | bridges) & before, channels | bridges
             if persistent and not self._lock.locked():
                 self._remove_leftovers(persistent & channels, persistent & bridges)
-                calls = {channel_id for channel_id in persistent & channels if ids.tap_creator(channel_id) is None}
+                own_channels = {c for c in persistent & channels if ids.tap_creator(c) or ids.recorder_of(c)}
+                calls = (persistent & channels) - own_channels
                 await self._guarded(self._admit_unknown(calls))
 
     def _is_ownerless(self, bridge_id: str) -> bool:
@@ -154,8 +155,17 @@ class Reconciler:
             return owned.owner not in self._engine.conferences
         return self._effect_runner.is_left_behind(bridge_id)
 
+    def _is_idle_recorder(self, channel_id: str) -> bool:
+        """Return True for a snoop channel of a recording that no call has any more."""
+        found = ids.recorder_of(channel_id)
+        if found is None:
+            return False
+        call_uuid, recording_id = found
+        call = self._engine.calls.get(call_uuid)
+        return call is None or recording_id not in call.recordings
+
     def _remove_leftovers(self, channels: set[str], bridges: set[str]) -> None:
-        listening = sorted(filter(self._effect_runner.is_left_behind, channels))
+        listening = sorted(c for c in channels if self._effect_runner.is_left_behind(c) or self._is_idle_recorder(c))
         effects: Outputs = [*map(HangUp, listening), *map(DestroyBridge, sorted(bridges))]
         if effects:
             log.warning("leftovers found", channels=listening, bridges=sorted(bridges))

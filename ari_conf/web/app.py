@@ -18,6 +18,7 @@ from ari_conf.web.middleware import ACCOUNT, RequestMiddleware
 from ari_conf.web.routes import (
     accounts,
     admin_page,
+    call_recording,
     callbacks,
     conferences,
     dashboard,
@@ -49,7 +50,7 @@ def create(settings: Settings) -> FastAPI:
     )
     app.add_middleware(RequestMiddleware, observe=web_metrics.observe)
     errors.install(app)
-    for module in (conferences, dead_letters, callbacks, recordings, recording_sidecars, event_stream):
+    for module in (conferences, call_recording, dead_letters, callbacks, recordings, recording_sidecars, event_stream):
         app.include_router(module.router, prefix=ACCOUNT)
     app.include_router(accounts.router)
     app.include_router(dashboard.router)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ari_conf.core import effects as do
 from ari_conf.core import events as ev
@@ -31,7 +32,8 @@ def lane(effect: do.Effect) -> str | None:
         case do.PlayMedia(target) | do.StopPlayback(target):
             return target.id
         case _ if isinstance(effect, FOR_ASTERISK):
-            return getattr(effect, "channel_id", None) or getattr(effect, "bridge_id", None)
+            names = ("channel_id", "bridge_id", "source_id")
+            return next((found for name in names if (found := getattr(effect, name, None))), None)
     return None
 
 
@@ -83,7 +85,7 @@ class Asterisk:
         self.bridges: dict[str, Bridge] = {}
         self.playbacks: dict[str, do.PlayMedia] = {}
         self.recordings: dict[str, str] = {}
-        """recording id -> bridge id, of running recordings"""
+        """recording id, or snoop channel of a call's recording -> bridge or channel, of running recordings"""
         self._used: set[str] = set()
         """All ids of bridges, playbacks and recordings ever used: an id is never used twice."""
 
@@ -102,6 +104,8 @@ class Asterisk:
             self.finish(playback_id)
         self._leave(channel)
         del self.channels[channel_id]
+        for key in [key for key, of in self.recordings.items() if of == channel_id]:
+            self._stop_recording(key)
         self._tell(channel_id, ev.ChannelHungUp(channel_id, cause))
 
     def press(self, channel_id: str, digit: str) -> None:
@@ -237,22 +241,36 @@ class Asterisk:
             self._tell(playback_id, ev.PlaybackStarted(playback_id))
 
     def _record(self, effect: do.StartRecording | do.StopRecording) -> None:
-        if isinstance(effect, do.StartRecording):
-            self._bridge(effect.bridge_id)
-            self._new(effect.recording_id)
-            if effect.bridge_id in self.recordings.values():
+        key = ids.recording_key(effect.source_id, effect.recording_id)
+        if isinstance(effect, do.StartRecording) and effect.snoop is not None:
+            self._channel(effect.snoop.channel_id)
+            if key not in self.recordings:
+                self._new(key)
+                self.recordings[key] = effect.snoop.channel_id
+                self._tell(key, _recording_event(ev.RecordingStarted, key))
+        elif isinstance(effect, do.StartRecording):
+            self._bridge(effect.source_id)
+            self._new(key)
+            if effect.source_id in self.recordings.values():
                 raise Refused("Recording already in progress")
-            self.recordings[effect.recording_id] = effect.bridge_id
-            conference_id = ids.conference_of(effect.bridge_id) or ""
-            self._tell(effect.recording_id, ev.RecordingStarted(conference_id, effect.recording_id))
-        elif effect.recording_id not in self.recordings:
+            self.recordings[key] = effect.source_id
+            conference_id = ids.conference_of(effect.source_id) or ""
+            self._tell(key, ev.RecordingStarted(conference_id, effect.recording_id))
+        elif key not in self.recordings:
             raise Refused("Recording not found", gone=True)
         else:
-            self._stop_recording(effect.recording_id)
+            self._stop_recording(key)
 
-    def _stop_recording(self, recording_id: str) -> None:
-        bridge_id = self.recordings.pop(recording_id)
-        self._tell(recording_id, ev.RecordingFinished(ids.conference_of(bridge_id) or "", recording_id))
+    def _stop_recording(self, key: str) -> None:
+        source_id = self.recordings.pop(key)
+        if ids.recorder_of(key) is not None:
+            self._tell(key, _recording_event(ev.RecordingFinished, key))
+        else:
+            self._tell(key, ev.RecordingFinished(ids.conference_of(source_id) or "", key))
+
+    def fail_recording(self, key: str) -> None:
+        """End a recording as a full disk does."""
+        self._stop_recording(key)
 
     def _move(self, effect: do.AddChannel | do.RemoveChannel) -> None:
         bridge = self._bridge(effect.bridge_id)
@@ -296,3 +314,11 @@ class Asterisk:
         if some_id in self._used:
             raise Refused(f"there was a {some_id} already")
         self._used.add(some_id)
+
+
+Reported = TypeVar("Reported", ev.RecordingStarted, ev.RecordingFinished)
+
+
+def _recording_event(kind: type[Reported], snoop_channel_id: str) -> Reported:
+    name = ids.recording_name(snoop_channel_id, "A", "")
+    return kind("", name.recording_id, False, name.call_uuid, name.track)

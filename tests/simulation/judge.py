@@ -111,7 +111,9 @@ class Judge:
         """Check that news under way explains why Asterisk refused the effect."""
         channel_id = getattr(effect, "channel_id", None)
         target = getattr(effect, "target", None)
-        about = _with_conferences((channel_id, getattr(effect, "bridge_id", None), target and target.id))
+        about = _with_conferences(
+            (channel_id, getattr(effect, "bridge_id", None) or getattr(effect, "source_id", None), target and target.id)
+        )
         left = {i for i in (channel_id, target and target.kind == "channel" and target.id) if i} - set(
             self.asterisk.channels
         )

@@ -13,6 +13,8 @@ from ari_conf.core import ids
 from ari_conf.core.account import Account
 from ari_conf.core.backoff import retry_delay_ms
 from ari_conf.core.bounds import MAX_HEADER_BYTES
+from ari_conf.core.calls import call_recording
+from ari_conf.core.calls.call_recording import CallRecording
 from ari_conf.core.calls.call_state import (
     ENDED,
     FETCHING,
@@ -24,6 +26,7 @@ from ari_conf.core.calls.call_state import (
     CallState,
 )
 from ari_conf.core.calls.gather import Gather, GatherState
+from ari_conf.core.calls.record_element import RecordRun, RecordState
 from ari_conf.core.effects import (
     Answer,
     FetchDocument,
@@ -48,6 +51,7 @@ from ari_conf.core.elements import (
     Play,
     PreAnswer,
     Prompt,
+    Record,
     Redirect,
     Speak,
     Wait,
@@ -61,10 +65,11 @@ from ari_conf.core.hangup_codes import (
     HangupCode,
     cause_name,
 )
-from ari_conf.core.messages import JoinRequested, MemberReleased, Outputs
+from ari_conf.core.messages import CallRecordingRequested, JoinRequested, MemberReleased, Outputs
 from ari_conf.core.playback.player import Player
 from ari_conf.core.problem_kinds import ProblemKind
-from ari_conf.core.request_params import format_second, plausible
+from ari_conf.core.recording import RecordingState
+from ari_conf.core.request_params import as_params, format_second, plausible
 from ari_conf.core.transitions import checked
 
 Purpose = Literal["answer", "action", "redirect"]
@@ -73,7 +78,7 @@ MAX_RAPID_DOCUMENTS, RAPID_DOCUMENT_MS = 20, 1000
 Otherwise a document that leads to itself would be requested as fast as its server responds, forever."""
 ANONYMOUS = "anonymous", "Anonymous"
 """From and CallerName of callers who withhold their identity."""
-ANSWERING_ELEMENTS = (Play, Speak, Wait, GetDigits)
+ANSWERING_ELEMENTS = (Play, Speak, Wait, GetDigits, Record)
 HangupReason = Literal["normal", "busy", "rejected"]
 HANGUP_CAUSES: dict[HangupReason, int] = {"normal": 16, "busy": 17, "rejected": 21}
 """Q.850 causes by the reason that ARI receives."""
@@ -128,7 +133,7 @@ class Call(msgspec.Struct, Derived, tag=True):
     pending_fetch: FetchDocument | None = None
     """Pending request for a document; a server that takes over repeats it."""
     fallback_requested: bool = False
-    running: Player | Gather | Conference | None = None
+    running: Player | Gather | RecordRun | Conference | None = None
     conference_id: str | None = None
     """The conference that the running element has joined."""
     serial: int = 0
@@ -149,6 +154,9 @@ class Call(msgspec.Struct, Derived, tag=True):
     """SSRC of the phone's RTP stream, as last seen."""
     silence: bool = False
     """True if Asterisk was asked to send silence and may still be sending it."""
+
+    recordings: dict[str, CallRecording] = msgspec.field(default_factory=dict)
+    """Recordings of the call that have not ended, by id."""
 
     def __post_init__(self) -> None:
         self.constant_params = None
@@ -182,9 +190,10 @@ class Call(msgspec.Struct, Derived, tag=True):
     def deadline(self) -> int | None:
         running = self.running
         soonest = None if running is None or isinstance(running, Conference) else running.deadline
-        if self.scheduled_hangup_at is None and self.hangup_retry_at is None:
+        if self.scheduled_hangup_at is None and self.hangup_retry_at is None and not self.recordings:
             return soonest
-        times = (soonest, self.scheduled_hangup_at, self.hangup_retry_at)
+        recordings = [recording.deadline for recording in self.recordings.values()]
+        times = (soonest, self.scheduled_hangup_at, self.hangup_retry_at, *recordings)
         return min([t for t in times if t is not None], default=None)
 
     # Events and messages.
@@ -208,6 +217,17 @@ class Call(msgspec.Struct, Derived, tag=True):
         return call, [IdentifyCall(call.call_uuid, call.channel_id, call.auth_id)]
 
     def handle_event(self, event: ev.Event, now: int) -> Outputs:
+        if not self.recordings:
+            return self._handle_event(event, now)
+        out, ended = call_recording.handle_event(self, event, now)
+        run = self.running
+        if isinstance(run, RecordRun):
+            # Ends at most one: a call runs one element.
+            for recording in [r for r in ended if r.recording_id == run.recording_id]:
+                out += self._on_record_ended(run, recording, now)
+        return out + self._handle_event(event, now)
+
+    def _handle_event(self, event: ev.Event, now: int) -> Outputs:
         if isinstance(event, ev.ChannelHungUp):
             return self._on_hung_up(event.cause, now)
         if isinstance(event, ev.DeadlineReached) and self.hangup_retry_at is not None and self.hangup_retry_at <= now:
@@ -398,6 +418,9 @@ class Call(msgspec.Struct, Derived, tag=True):
             case Play() | Speak() | Wait():
                 self.running = player = Player(self._next_owner_id(), self.target, (element,), detects_audio=True)
                 return [*out, *player.start(now)]
+            case Record():
+                self.running = RecordRun(element, self._next_owner_id(), self.target)
+                return [*out, CallRecordingRequested(self.call_uuid)]
             case GetDigits():
                 self.running = gather = Gather(element, self._next_owner_id(), self.target)
                 return [*out, *gather.start(now)]
@@ -447,6 +470,8 @@ class Call(msgspec.Struct, Derived, tag=True):
             out += [] if event.target_gone else [self.problem(ProblemKind.ASTERISK_FAILED, event.reason)]
             event = ev.PlaybackFinished(event.effect.playback_id, failed=True)
         out += running.handle_event(event, now)
+        if isinstance(running, RecordRun):
+            return out + self._advance_record(running, now)
         return out + self._continue_if_finished(now)
 
     def _continue_if_finished(self, now: int) -> Outputs:
@@ -469,6 +494,74 @@ class Call(msgspec.Struct, Derived, tag=True):
             return self._request_document("action", element.action, element.method, "Redirect", params, now)
         return [self.callback(element.action, element.method, "Redirect", params), *self._run_elements(now)]
 
+    # Record, and recordings of the call.
+
+    def on_recording_named(self, recording_id: str, public_url: str, now: int) -> Outputs:
+        """Go on with the Record element, whose recording has an id now."""
+        run = self.running
+        if not isinstance(run, RecordRun):
+            return []
+        element = run.element
+        recording = call_recording.requested_by(self, element, recording_id, public_url, now)
+        if not element.in_background:
+            run.recording_id, run.pending = recording_id, recording
+            return [*run.start(now), *self._advance_record(run, now)]
+        self.running = None
+        if element.start_on_dial_answer:
+            text = "Record: startOnDialAnswer is skipped: it waits for a Dial, which is not supported"
+            return [self.problem(ProblemKind.DOCUMENT_WARNING, text), *self._run_elements(now)]
+        started = call_recording.begin(self, recording, now)
+        if started is None:
+            return [self._record_skipped(), *self._run_elements(now)]
+        params = recording.name_params | call_recording.BACKGROUND_PARAMS
+        return [*started, *self._request_record_action(element, params, now)]
+
+    def _record_skipped(self) -> ReportProblem:
+        return self.problem(ProblemKind.RECORDING_FAILED, f"Record is skipped: {call_recording.TOO_MANY}")
+
+    def _advance_record(self, run: RecordRun, now: int) -> Outputs:
+        """Begin the element's recording after the beep, and end it when the caller has."""
+        out: Outputs = []
+        if (recording := run.take_pending()) is not None:
+            started = call_recording.begin(self, recording, now)
+            if started is None:
+                self.running = None
+                return [*run.stop(), self._record_skipped(), *self._run_elements(now)]
+            out += started
+        if run.state is RecordState.STOPPING and run.recording_id in self.recordings:
+            out += self.recordings[run.recording_id].stop(now)
+        return out
+
+    def _on_record_ended(self, run: RecordRun, recording: CallRecording, now: int) -> Outputs:
+        self.running = None
+        out: Outputs = [*run.stop()]
+        if recording.state is RecordingState.REFUSED:
+            return out + self._run_elements(now)
+        params = recording.file_params | {"Digits": run.digits}
+        return out + self._request_record_action(run.element, params, now)
+
+    def _request_record_action(self, element: Record, params: dict[str, str], now: int) -> Outputs:
+        if element.action is None:
+            return self._run_elements(now)
+        if element.redirect:
+            action, params_ = element.action, as_params(params)
+            return self._request_document("action", action, element.method, "Redirect", params_, now)
+        return [self._record_action(element.action, element, params), *self._run_elements(now)]
+
+    def _record_action(self, action: str, element: Record, params: dict[str, str]) -> PostCallback:
+        return self.callback(action, element.method, "Redirect", as_params(params))
+
+    def _leave_record(self, run: RecordRun, now: int) -> Outputs:
+        """Stop the element's recording because the call ends. The action is requested, and its reply is ignored."""
+        recording = self.recordings.get(run.recording_id)
+        if recording is None:
+            return []
+        out: Outputs = [*recording.stop(now)]
+        if run.element.action is not None:
+            params = recording.file_params | {"Digits": run.digits}
+            out.append(self._record_action(run.element.action, run.element, params))
+        return out
+
     # Hanging up.
 
     def hang_up(self, reason: HangupReason, code: HangupCode, now: int) -> Outputs:
@@ -480,7 +573,7 @@ class Call(msgspec.Struct, Derived, tag=True):
     def _start_hangup(self, reason: HangupReason, code: HangupCode, now: int) -> Outputs:
         self.hangup_code, self.hangup_cause = code.value, HANGUP_CAUSES[reason]
         self.hangup_retry_at, self.hangup_attempts, self.scheduled_hangup_at = now + retry_delay_ms(0), 1, None
-        return [*self._stop_running(), HangUp(self.channel_id, reason), StopPreparing(self.call_uuid)]
+        return [*self._stop_running(now), HangUp(self.channel_id, reason), StopPreparing(self.call_uuid)]
 
     def give_up(self, why: str, now: int) -> Outputs:
         """End the call in whatever state it is.
@@ -492,6 +585,15 @@ class Call(msgspec.Struct, Derived, tag=True):
         if not plausible(self.started_at, self.answered_at):
             self.started_at, self.answered_at, self.constant_params = now, None, None
         problem = self.problem(ProblemKind.CALL_ENDED_BY_ERROR, why)
+        try:
+            recordings = call_recording.end_all(self, now)
+        except Exception:
+            # They are damaged. The call is ended all the same; its files stay in Asterisk.
+            recordings = []
+        self.recordings = {}
+        return [*self._end_after_error(problem, now), *recordings]
+
+    def _end_after_error(self, problem: ReportProblem, now: int) -> Outputs:
         if self.ended_at is not None:
             if self.state is not ENDED:
                 self.change_state(ENDED)
@@ -502,8 +604,11 @@ class Call(msgspec.Struct, Derived, tag=True):
             return [problem, HangUp(self.channel_id)]
         return [problem, *self._start_hangup("normal", HangupCode.NORMAL, now)]
 
-    def _stop_running(self) -> Outputs:
+    def _stop_running(self, now: int) -> Outputs:
         running = self.running
+        if isinstance(running, RecordRun):
+            self.running = None
+            return [*running.stop(), *self._leave_record(running, now)]
         if isinstance(running, Player | Gather):
             self.running = None
             return [*running.stop()]
@@ -543,7 +648,10 @@ class Call(msgspec.Struct, Derived, tag=True):
         # Asterisk often reports no cause (0): then that of the server's HangUp counts, or 16 if the caller hung up.
         if not (by_server and cause == CANCELED_CAUSE):
             self.hangup_cause = cause or self.hangup_cause
-        self._stop_running()
+        if isinstance(self.running, RecordRun):
+            out += self._leave_record(self.running, now)
+        self._stop_running(now)
+        out += call_recording.end_all(self, now)
         return out if self.in_conference else out + self._hangup_callback(now)
 
     def _hangup_callback(self, now: int) -> Outputs:
@@ -558,7 +666,7 @@ class Call(msgspec.Struct, Derived, tag=True):
     @property
     def player(self) -> Player | None:
         """Return the player of the running element."""
-        running = self.running.player if isinstance(self.running, Gather) else self.running
+        running = self.running.player if isinstance(self.running, Gather | RecordRun) else self.running
         return running if isinstance(running, Player) else None
 
     def expectations(self) -> Iterator[Expectation]:
@@ -566,6 +674,8 @@ class Call(msgspec.Struct, Derived, tag=True):
         yield Expectation("channel", self.channel_id, self.channel_id, if_gone=ev.ChannelHungUp(self.channel_id, 0))
         if self.player is not None:
             yield from self.player.expectations()
+        for recording in self.recordings.values():
+            yield from recording.expectations()
 
     def resume(self, there: AsteriskState) -> Outputs:
         """Return the effects in progress, which may have been lost with the previous process."""
@@ -578,6 +688,8 @@ class Call(msgspec.Struct, Derived, tag=True):
             out.append(Answer(self.channel_id))
         if self.pending_fetch is not None:
             out.append(self.pending_fetch)
+        for recording in self.recordings.values():
+            out += recording.resume(there)
         return out + (self.player.resume(there) if self.player is not None else [])
 
     # Problems, callbacks, and the parameters of requests.
