@@ -433,8 +433,8 @@ class Engine:
         if isinstance(effect, HangUp | DestroyBridge):
             return not self._is_awaited(effect)
         if isinstance(effect, StopRecording) and (call_uuid := ids.call_of(effect.source_id)) is not None:
-            call = self.calls.get(call_uuid)
-            return call is not None and effect.recording_id in call.recordings
+            # Also if the recording counts as stopped: more of the call must not be recorded. It ends with the call.
+            return call_uuid in self.calls
         return self._has_owner(target_of(effect)) and self.registry.wanted(effect) == effect
 
     def _retry_requests(self, now: int) -> list[Effect]:

@@ -7,14 +7,16 @@ import time
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ari_conf.common.redis_keys import PREFIX
-from ari_conf.ownership.lease import lease_key
+import msgspec
+
+from ari_conf.store.state_codec import is_conference
 from ari_conf.store.state_store import state_key
 from ari_conf.web.errors import ApiError
 from ari_conf.web.resources import Resources
 
 MAX_ID_CHARS = 100
-SERVERS_KEPT_S = 10.0
+SERVERS_KEPT_S, REFRESH_S = 10.0, 1.0
+"""Seconds for which the names of the servers are remembered; and if none of them has the call."""
 SCAN_BATCH = 1000
 
 not_found = ApiError(404, "call not found")
@@ -23,34 +25,37 @@ _servers: WeakKeyDictionary[Any, tuple[float, list[str]]] = WeakKeyDictionary()
 """Redis client -> time of the search, and names of the servers that were found."""
 
 
-async def find(resources: Resources, call_uuid: str) -> str:
-    """Return the name of the server that has the call. Raises ApiError 404 if none has, and RedisError.
+class _Owned(msgspec.Struct, frozen=True):
+    auth_id: str
 
-    The server checks the call's account."""
+
+async def get_owner(resources: Resources, auth_id: str, call_uuid: str) -> str:
+    """Return the name of the server that has the account's call. Raises ApiError 404 if none has, and RedisError."""
     redis: Any = resources.redis
     if not 0 < len(call_uuid) <= MAX_ID_CHARS:
         raise not_found
-    for fresh in (False, True):
-        names, searched = await _server_names(redis, fresh=fresh)
+    for max_age_s in (SERVERS_KEPT_S, REFRESH_S):
+        names = await _server_names(redis, max_age_s)
         pipe = redis.pipeline(transaction=False)
         for name in names:
-            pipe.hexists(state_key(name), call_uuid)
-        for name, found in zip(names, await pipe.execute() if names else [], strict=True):
-            if found:
+            pipe.hget(state_key(name), call_uuid)
+        for name, text in zip(names, await pipe.execute() if names else [], strict=True):
+            if text is not None and not is_conference(text) and _is_of(text, auth_id):
                 return name
-        if searched:
-            break
     raise not_found
 
 
-async def _server_names(redis: Any, *, fresh: bool) -> tuple[list[str], bool]:
-    """Return the names of the servers, and whether they were searched for just now."""
+async def _server_names(redis: Any, max_age_s: float) -> list[str]:
     at, names = _servers.get(redis, (float("-inf"), []))
-    age = time.monotonic() - at
-    if age < SERVERS_KEPT_S and not (fresh and age > 1.0):
-        return names, fresh
-    pattern = f"{PREFIX}lease:*"
-    keys = [key.decode(errors="replace") async for key in redis.scan_iter(match=pattern, count=SCAN_BATCH)]
-    names = sorted(key.removeprefix(lease_key("")) for key in keys)
-    _servers[redis] = time.monotonic(), names
-    return names, True
+    if time.monotonic() - at > max_age_s:
+        keys = [key async for key in redis.scan_iter(match=state_key("*"), count=SCAN_BATCH, _type="hash")]
+        names = sorted(key.decode(errors="replace").removeprefix(state_key("")) for key in keys)
+        _servers[redis] = time.monotonic(), names
+    return names
+
+
+def _is_of(text: bytes, auth_id: str) -> bool:
+    try:
+        return msgspec.json.decode(text, type=_Owned).auth_id == auth_id
+    except (ValueError, RecursionError):
+        return False

@@ -66,6 +66,7 @@ class Channel:
     """Queued playbacks; the first one plays."""
     silence_ms: int | None = None
     """The silence in ms that ends talking; None if talk detection is off."""
+    talking: bool = False
     beeps: bool = False
     heard_digits: str = ""
     """The digits sent to the phone."""
@@ -114,6 +115,8 @@ class Asterisk:
 
     def talk(self, channel_id: str, starts: bool) -> None:
         channel = self.channels.get(channel_id)
+        if channel is not None:
+            channel.talking = starts
         if channel is not None and channel.silence_ms is not None:
             self._tell(channel_id, ev.TalkingStarted(channel_id) if starts else ev.TalkingFinished(channel_id))
 
@@ -222,7 +225,10 @@ class Asterisk:
                     raise Refused("DTMF is required")
                 channel.heard_digits += digits
             case do.DetectTalking(_, silence_ms):
+                begins = channel.silence_ms is None and silence_ms is not None
                 channel.silence_ms = silence_ms
+                if begins and channel.talking:
+                    self._tell(channel.channel_id, ev.TalkingStarted(channel.channel_id))
             case do.DetectBeep(_, on):
                 channel.beeps = on
             case _:

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import wave
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 import numpy as np
+import plivo
 import pytest
+import pytest_asyncio
 import requests
+from plivo.rest import client as sdk
 
+from ari_conf.local.system import LocalSystem
+from ari_conf.recordings import jobs
 from ari_conf.recordings.bucket import Bucket
 from ari_conf.recordings.sidecar import object_key, schema
 from ari_conf.store import accounts
 from demo import audio_analysis
-from demo.phone import Phone, now_ms
+from demo.codec import G722
+from demo.phone import Phone, Switchboard, now_ms
 from demo.received_audio import Samples
 from tests.integration.receiver import Request
-from tests.integration.stage import Stage
-from tests.integration.test_recordings import decoded, fetched
+from tests.integration.stage import ALLOWED, Stage, staged
+from tests.integration.test_disk_full import disk, fill, small
+from tests.integration.test_recordings import HIGH_HZ, decoded, fetched, strength
 from tests.lateness import late_ms
+
+__all__ = ["disk", "small"]
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -232,6 +245,7 @@ async def test_the_api_records_and_stops(stage: Stage) -> None:
         # The other one goes on until its limit.
         await stage.until(lambda: fetched(other.json()["url"]).status_code == 200, 10)
         assert (await record(stage, "DELETE", uuid)).status_code == 404
+        assert len(await stage.ari.request("GET", "/channels")) == 1, "nothing listens to the call any more"
         await ann.hang_up()
     assert params.keys() == {
         *("api_id", "record_url", "call_uuid", "recording_id", "recording_duration", "recording_duration_ms"),
@@ -257,3 +271,179 @@ async def test_another_account_can_not_record_it(stage: Stage) -> None:
         assert (await record(stage, "POST", "no-such-call")).status_code == 404
         assert (await record(stage, "POST", uuid, time_limit=0)).status_code == 400
         await ann.hang_up()
+
+
+async def test_plivos_sdk_records(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = f"{stage.system.settings.public_url}/v1/Account"
+    for name in ("API_VOICE_BASE_URI", "API_VOICE_BASE_URI_FALLBACK_1", "API_VOICE_BASE_URI_FALLBACK_2"):
+        monkeypatch.setattr(sdk, name, base)
+    stage.account = f"MA{stage.account[1:].upper():A<18}"[:20]
+    stage.token = stage.receiver.token = accounts.add(stage.redis, int(now_ms()), stage.account).token
+    client = plivo.RestClient(stage.account, stage.token)
+    async with stage.callers(1) as (ann,):
+        ann.tone(ANN)
+        await stage.call(ann, LONG)
+        await stage.listen(ann, 300)
+        uuid = call_uuid(stage)
+        started = await asyncio.to_thread(
+            client.calls.record, uuid, file_format="wav", callback_url=f"{stage.url}/told", record_channel_type="mono"
+        )
+        assert started.message == "call recording started"
+        await stage.listen(ann, 1000)
+        await asyncio.to_thread(client.calls.stop_recording, uuid, None, None)
+        params = (await told(stage)).params
+        assert (started.recording_id, started.url) == (params["recording_id"], params["record_url"])
+        await ann.hang_up()
+    (listed,) = (await asyncio.to_thread(client.recordings.list, call_uuid=uuid)).objects
+    assert (listed.recording_id, listed.recording_type) == (started.recording_id, "call")
+    await asyncio.to_thread(client.recordings.delete, started.recording_id)
+    assert fetched(started.url).status_code == 404
+
+
+async def test_a_wideband_caller_is_recorded_at_16_khz(stage: Stage) -> None:
+    body = '<Record timeout="2" playBeep="false" fileFormat="wav" callbackUrl="{url}/told"/>'
+    async with Switchboard() as board:
+        ann = board.phone(codec=G722)
+        ann.tone(HIGH_HZ)
+        await stage.call(ann, body)
+        await stage.listen(ann, 1500)
+        await ann.hang_up()
+    file = fetched((await told(stage)).params["RecordUrl"]).content
+    with wave.open(io.BytesIO(file)) as sound:
+        assert (sound.getframerate(), sound.getnchannels()) == (16000, 1)
+    assert strength(decoded(file, 16000), HIGH_HZ, 16000) > -25
+
+
+async def test_on_hold_and_back_without_a_gap(stage: Stage) -> None:
+    """The API holds a member and takes them back: their voice is there all the time, and what they hear as well."""
+    body = (
+        '<Record recordSession="true" fileFormat="wav" maxLength="600" callbackUrl="{url}/told"/>'
+        '<Conference callbackUrl="{url}/events">held</Conference>'
+    )
+    async with stage.callers(2) as (ann, bob):
+        bob.tone(BOB)
+        await stage.call(bob, '<Conference callbackUrl="{url}/events">held</Conference>')
+        ann.tone(ANN)
+        answered = await stage.call(ann, body)
+        member = (await stage.enters(ann)).params["ConferenceMemberID"]
+        await stage.hears(ann, BOB)
+        await asked(stage, "POST", f"Conference/held/Member/{member}/Hold/")
+        await stage.listen(ann, 2000)
+        await asked(stage, "DELETE", f"Conference/held/Member/{member}/Hold/")
+        back = now_ms()
+        await stage.hears(ann, BOB, after=back)
+        await stage.listen(ann, 1000)
+        over = now_ms()
+        await ann.hang_up()
+        await bob.hang_up()
+    left, right = channels(fetched((await told(stage)).params["RecordUrl"]).content)
+    late = late_ms(answered, over)
+    hears_whole(left, ANN, over - answered - 400, late)
+    spans = audio_analysis.intervals_of(right, BOB)
+    assert len(spans) >= 2 and not audio_analysis.silent(right[round(spans[0][1] * 8) + 4000 : round(spans[-1][0] * 8)])
+
+
+# What fails meanwhile.
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def mortal(tmp_path: Path) -> AsyncGenerator[Stage]:
+    """Yield a stage with a bucket, whose system the test may kill."""
+    parts = ("redis", "s3", "asterisk", "worker", "serve")
+    async with LocalSystem(tmp_path, ALLOWED, parts) as system, staged(system) as stage:
+        yield stage
+
+
+def file_of(stage: Stage, params: Mapping[str, str], form: str = "wav") -> bytes:
+    """Return the file from the bucket."""
+    key = object_key(stage.account, params["RecordingID"], int(params["RecordingStartMs"]), form)
+    return b"".join(Bucket(stage.system.settings).read(key))
+
+
+@pytest.mark.parametrize("hangs_up", ["while it is away", "afterwards"])
+async def test_the_application_dies_and_nothing_is_missing(mortal: Stage, hangs_up: str) -> None:
+    body = '<Record recordSession="true" fileFormat="wav" maxLength="600" callbackUrl="{url}/told"/>' + LONG
+    async with mortal.callers(1) as (ann,):
+        ann.tone(ANN)
+        answered = await mortal.call(ann, body)
+        await mortal.listen(ann, 1000)
+        await mortal.system.kill("serve")
+        await mortal.listen(ann, 1500)
+        if hangs_up == "while it is away":
+            await ann.hang_up()
+        over = now_ms()
+        await mortal.system.start("serve")
+        if hangs_up == "afterwards":
+            await mortal.listen(ann, 1500)
+            over = now_ms()
+            await ann.hang_up()
+    params = (await told(mortal)).params
+    assert mortal.problems() == []
+    left, _ = channels(file_of(mortal, params))
+    late = late_ms(answered, over)
+    assert abs(len(left) / 8 - (over - answered)) < 600 + late
+    hears_whole(left, ANN, over - answered - 500, late)
+
+
+async def test_the_application_dies_while_a_message_is_left(mortal: Stage) -> None:
+    body = '<Record action="{url}/done" fileFormat="wav" timeout="3" playBeep="false" callbackUrl="{url}/told"/>'
+    mortal.document("/done", "<Hangup/>")
+    async with mortal.callers(1) as (ann,):
+        ann.tone(ANN)
+        await mortal.call(ann, body)
+        await mortal.listen(ann, 1000)
+        await mortal.system.kill("serve")
+        await mortal.listen(ann, 1000)
+        ann.silence()
+        await mortal.system.start("serve")
+        back = now_ms()
+        done = await told(mortal, "/done")
+        await ann.wait_until_hung_up()
+    assert done.at_ms - back < 4500 + late_ms(back, now_ms()), "the silence ends it, although nobody heard it begin"
+    params = (await told(mortal)).params
+    assert done.params["RecordingID"] == params["RecordingID"]
+    hears_whole(decoded(file_of(mortal, params)), ANN, 1900, late_ms(now_ms() - 20_000, now_ms()))
+
+
+async def test_the_bucket_is_away(mortal: Stage) -> None:
+    body = '<Record action="{url}/done" redirect="false" fileFormat="wav" maxLength="2" callbackUrl="{url}/told"/>'
+    await mortal.system.stop("s3")
+    async with mortal.callers(1) as (ann,):
+        ann.tone(ANN)
+        await mortal.call(ann, body)
+        await ann.wait_until_hung_up()
+    await told(mortal, "/done")
+    await mortal.until(lambda: [one for one in jobs.pending(mortal.redis) if one.job.attempts > 0], 20)
+    assert not mortal.receiver.requests_to("/told"), "it is not there yet"
+    await mortal.system.start("s3")
+    hears_whole(decoded(file_of(mortal, (await told(mortal)).params)), ANN, 1900, late_ms(now_ms() - 20_000, now_ms()))
+
+
+async def test_asterisk_dies_and_what_it_wrote_is_stored(mortal: Stage) -> None:
+    body = '<Record recordSession="true" fileFormat="wav" callbackUrl="{url}/told"/>' + LONG
+    async with mortal.callers(1) as (ann,):
+        ann.tone(ANN)
+        await mortal.call(ann, body)
+        await mortal.listen(ann, 2500)
+        await mortal.system.kill("asterisk")
+        await mortal.system.start("asterisk")
+    left, right = channels(file_of(mortal, (await told(mortal)).params))
+    assert len(left) == len(right) and len(left) / 8 > 1500
+    assert audio_analysis.intervals_of(left, ANN)
+
+
+async def test_asterisks_disk_is_full(small: Stage) -> None:
+    body = '<Record recordSession="true" fileFormat="wav" callbackUrl="{url}/told"/>' + LONG
+    async with small.callers(1) as (ann,):
+        ann.tone(ANN)
+        await small.call(ann, body)
+        await small.listen(ann, 1500)
+        full = fill(small)
+        await small.until(lambda: [text for text in small.problems() if "is Asterisk's disk full?" in text])
+        params = (await told(small)).params
+        assert int(params["RecordingDurationMs"]) > 0
+        assert len(await small.ari.request("GET", "/channels")) == 1, "the call goes on, and nothing listens to it"
+        full.unlink()
+        await ann.hang_up()
+    assert audio_analysis.intervals_of(channels(file_of(small, params))[0], ANN)
+    assert len(small.problems()) == 1

@@ -86,6 +86,7 @@ class Others:
 
     def filled(self, path: str, auth_id: str) -> str:
         values = {"auth_id": auth_id, "name": "standup", "member_id": "all", "id": self.letter, "recording_id": "r1"}
+        values["call_uuid"] = "call-ann"
         for name, value in values.items():
             path = path.replace(f"{{{name}}}", value)
         assert "{" not in path, f"{path}: add the value that another account has for it"

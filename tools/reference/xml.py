@@ -51,9 +51,9 @@ REQUESTS = {
     "GetDigits": "If digits were entered, `action` is requested with `Event=Redirect` and `Digits`. If nothing was "
     "entered, `action` is not requested and the next element runs.",
     "Record": "`action` is requested with `Event=Redirect` when the recording has ended, also if the caller hung up; "
-    "the response is then ignored. If the recording goes on in the background, it is requested at once, with durations of "
-    "-1. `callbackUrl` is requested with `Event=Record` when the file can be fetched. `transcriptionUrl` receives the "
-    "transcript. See [callbacks](callbacks.md).",
+    "the response is then ignored. If the recording goes on in the background, it is requested at once, with durations "
+    "of -1. `callbackUrl` is requested with `Event=Record` when the file can be fetched. `transcriptionUrl` receives "
+    "the transcript. See [callbacks](callbacks.md).",
     "PreAnswer": "Those of the elements in it.",
     "Conference": "`enterSound`, `exitSound` and `waitSound` are requested by POST when the caller joins. "
     "`callbackUrl` receives `enter`, `exit`, `digits`, `floor` and `record`. `action` is requested when the member has "

@@ -89,7 +89,7 @@ async def _are_transcribers_missing(client: ApiClient) -> bool:
 
 async def _send(client: ApiClient, call_uuid: str, command: do.CallCommand) -> ApiResult:
     """Send a command to the owner of the call, and return its reply. Raises ApiError 404 or 503."""
-    owner = await call_owner.find(client.resources, call_uuid)
+    owner = await call_owner.get_owner(client.resources, client.auth_id, call_uuid)
     addressed = do.ForCall(client.auth_id, call_uuid, command)
     deadline_s = client.resources.settings.command_deadline
     reply = await client.resources.command_client.send(owner, addressed, client.api_id, deadline_s)
