@@ -393,7 +393,7 @@ def test_a_call_that_is_given_up_hands_its_recordings_on(stage: Stage) -> None:
 
 
 def test_a_caller_who_fell_silent_unheard_has_said_all(stage: Stage) -> None:
-    """After a gap, nobody knows whether the caller still talks: the silence is counted anew, unless they do."""
+    """After a gap, nobody knows whether the caller still talks: the silence counts from there on, unless they do."""
     stage.call("ann", voicemail(timeout=3))
     stage.talk("ann")
     plan = make_plan(stage.engine, [], everything(stage), why="takeover", ours=bool)  # type: ignore[arg-type]

@@ -85,6 +85,9 @@ def hears_whole(audio: Samples, hz: int, ms: float, late: float = 0.0) -> None:
     assert not [(a, b) for a, b in audio_analysis.gaps(audio, hz, longest_ms=100.0) if b - a > 100 + late]
 
 
+@pytest.mark.row(
+    "Record", "timeout: seconds of silence end it; playBeep; the action and the callback with their parameters"
+)
 async def test_a_voicemail_ends_with_the_silence(stage: Stage) -> None:
     """ "timeout: seconds of silence": a beep, what the caller says, two seconds of silence, the action."""
     stage.document("/done", "<Wait/>")
@@ -120,6 +123,9 @@ async def test_a_voicemail_ends_with_the_silence(stage: Stage) -> None:
     assert abs(began - start - first) < 250 + late, "nothing of the beginning is missing"
 
 
+@pytest.mark.row(
+    "Record", "finishOnKey ends it and is told as Digits; other keys do not; redirect=false: the next element runs"
+)
 async def test_a_key_ends_it(stage: Stage) -> None:
     stage.tones("/after.wav", (AFTER_HZ, 400))
     body = '<Record action="{url}/done" redirect="false" finishOnKey="*#" callbackUrl="{url}/told"/>' + AFTER
@@ -140,6 +146,7 @@ async def test_a_key_ends_it(stage: Stage) -> None:
     assert audio_analysis.intervals_of(decoded(fetched(callback["RecordUrl"]).content), ANN)
 
 
+@pytest.mark.row("Record", "maxLength; playBeep=false; nothing of the beginning is missing")
 async def test_it_ends_after_max_length_without_a_beep(stage: Stage) -> None:
     stage.tones("/after.wav", (AFTER_HZ, 400))
     body = '<Record maxLength="2" playBeep="false" fileFormat="wav" callbackUrl="{url}/told"/>' + AFTER
@@ -154,8 +161,11 @@ async def test_it_ends_after_max_length_without_a_beep(stage: Stage) -> None:
     assert abs(int(callback["RecordingDurationMs"]) - 2000) < 150 + late
     audio = decoded(fetched(callback["RecordUrl"]).content)
     hears_whole(audio, ANN, 1950, late)
+    first = audio_analysis.intervals_of(audio, ANN)[0][0]
+    stage.saw(f"{callback['RecordingDurationMs']} ms; the voice from {first:.0f} ms on")
 
 
+@pytest.mark.row("Record", "a hangup ends it: the action is told, the reply is ignored")
 async def test_a_caller_who_hangs_up_has_left_a_message(stage: Stage) -> None:
     body = '<Record action="{url}/done" fileFormat="wav" callbackUrl="{url}/told"/>'
     stage.set_account(hangup_url="{url}/hung-up")
@@ -174,6 +184,10 @@ async def test_a_caller_who_hangs_up_has_left_a_message(stage: Stage) -> None:
     assert abs(int(done["RecordingDurationMs"]) - len(audio) / 8) < 300 + late_ms(now_ms() - 10_000, now_ms())
 
 
+@pytest.mark.row(
+    "Record",
+    "recordSession: the whole call, in and out of a conference; stereo: caller left, what they hear right",
+)
 async def test_the_whole_call_is_recorded_wherever_it_is(stage: Stage) -> None:
     """ "recordSession: background, whole call": prompts, a conference, hold, and what follows, without a gap."""
     stage.tones("/prompt.wav", (PROMPT, 1000))
@@ -226,6 +240,10 @@ async def test_the_whole_call_is_recorded_wherever_it_is(stage: Stage) -> None:
     assert document is not None and document["conference"] is None and document["channels"] == 2
 
 
+@pytest.mark.row(
+    "Call/{uuid}/Record/",
+    "POST records until time_limit, DELETE stops, a URL stops that one alone; callback in snake_case",
+)
 async def test_the_api_records_and_stops(stage: Stage) -> None:
     async with stage.callers(1) as (ann,):
         ann.tone(ANN)
@@ -258,8 +276,10 @@ async def test_the_api_records_and_stops(stage: Stage) -> None:
     mono = decoded(fetched(other.json()["url"]).content)
     assert abs(len(mono) / 8 - 2000) < 200 + late
     hears_whole(mono, ANN, 1900, late)
+    stage.saw(f"{len(left) / 8:.0f} ms until DELETE, {len(mono) / 8:.0f} ms with time_limit=2")
 
 
+@pytest.mark.row("Call/{uuid}/Record/", "another account can neither record nor stop")
 async def test_another_account_can_not_record_it(stage: Stage) -> None:
     mallory = accounts.add(stage.redis, int(now_ms()), f"M{stage.account[1:]}")
     async with stage.callers(1) as (ann,):
@@ -273,6 +293,7 @@ async def test_another_account_can_not_record_it(stage: Stage) -> None:
         await ann.hang_up()
 
 
+@pytest.mark.row("Call/{uuid}/Record/", "Plivo's SDK records, stops, lists and deletes")
 async def test_plivos_sdk_records(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     base = f"{stage.system.settings.public_url}/v1/Account"
     for name in ("API_VOICE_BASE_URI", "API_VOICE_BASE_URI_FALLBACK_1", "API_VOICE_BASE_URI_FALLBACK_2"):
@@ -300,6 +321,7 @@ async def test_plivos_sdk_records(stage: Stage, monkeypatch: pytest.MonkeyPatch)
     assert fetched(started.url).status_code == 404
 
 
+@pytest.mark.row("Record", "16 kHz of a wideband caller")
 async def test_a_wideband_caller_is_recorded_at_16_khz(stage: Stage) -> None:
     body = '<Record timeout="2" playBeep="false" fileFormat="wav" callbackUrl="{url}/told"/>'
     async with Switchboard() as board:
@@ -314,6 +336,9 @@ async def test_a_wideband_caller_is_recorded_at_16_khz(stage: Stage) -> None:
     assert strength(decoded(file, 16000), HIGH_HZ, 16000) > -25
 
 
+@pytest.mark.row(
+    "Record", "recordSession goes on while the member is on hold: their voice without a gap, and the music"
+)
 async def test_on_hold_and_back_without_a_gap(stage: Stage) -> None:
     """The API holds a member and takes them back: their voice is there all the time, and what they hear as well."""
     body = (
@@ -340,6 +365,7 @@ async def test_on_hold_and_back_without_a_gap(stage: Stage) -> None:
     late = late_ms(answered, over)
     hears_whole(left, ANN, over - answered - 400, late)
     spans = audio_analysis.intervals_of(right, BOB)
+    stage.saw(f"the voice for {len(left) / 8:.0f} of {over - answered:.0f} ms; the music between {spans}")
     assert len(spans) >= 2 and not audio_analysis.silent(right[round(spans[0][1] * 8) + 4000 : round(spans[-1][0] * 8)])
 
 
@@ -360,6 +386,7 @@ def file_of(stage: Stage, params: Mapping[str, str], form: str = "wav") -> bytes
     return b"".join(Bucket(stage.system.settings).read(key))
 
 
+@pytest.mark.row("Record", "recordSession goes on while the application is dead")
 @pytest.mark.parametrize("hangs_up", ["while it is away", "afterwards"])
 async def test_the_application_dies_and_nothing_is_missing(mortal: Stage, hangs_up: str) -> None:
     body = '<Record recordSession="true" fileFormat="wav" maxLength="600" callbackUrl="{url}/told"/>' + LONG

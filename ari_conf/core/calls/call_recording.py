@@ -150,7 +150,7 @@ class CallRecording(Recording, kw_only=True):
 
 
 class RecordedCall(Protocol):
-    """What of a call the functions below use."""
+    """Part of a call that the functions below use."""
 
     call_uuid: str
     channel_id: str
